@@ -1,0 +1,296 @@
+"""The run directory: where everything of one run is, who may write it, and the manifest whose counts add up.
+
+Knows nothing of how samples are made or trained on.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from core.errors import RunExists, StoreError, UsageError
+from core.recipe import Recipe, differences, identity_of, recipe_digest
+from core.sample import Usage
+from core.store import file_hash, read_json, write_json
+
+FREE_BYTES = 200 * 2**20
+"""A run does not start on a disk with less than this: a student of the default recipe takes about 250 MB with its
+checkpoint, and answers that were paid for must find room."""
+
+RECORDED_VERSIONS = (
+    "stillhouse",
+    "langgraph",
+    "prefect",
+    "pydantic",
+    "polars",
+    "datasketch",
+    "torch",
+    "transformers",
+    "xllamacpp",
+)
+
+
+class RunState(StrEnum):
+    running = "running"
+    done = "done"
+    interrupted = "interrupted"
+    failed = "failed"
+
+
+class Counts(BaseModel):
+    """How many samples there are and where they ended; the parts always add up to the whole."""
+
+    model_config = ConfigDict(frozen=True)
+
+    candidates: int = 0
+    kept: int = 0
+    dropped: int = 0
+    failed: int = 0
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        if self.kept + self.dropped + self.failed != self.candidates:
+            raise ValueError(
+                f"{self.kept} kept + {self.dropped} dropped + {self.failed} failed are not {self.candidates}"
+            )
+        return self
+
+
+class MetricRecord(BaseModel):
+    """One collapse metric: of the kept samples, of the reference at equal size, and where real text itself varies."""
+
+    name: str
+    candidate: float
+    reference: float
+    low: float
+    high: float
+    meaning: str
+
+
+class CollapseRecord(BaseModel):
+    """Metrics of the kept samples beside a real reference at the same number of tokens."""
+
+    reference: str
+    documents: int
+    tokens: int
+    """To which both sides were cut before they were compared."""
+    metrics: list[MetricRecord]
+    note: str
+    """What these numbers can and cannot say at this size."""
+
+
+class StudentRecord(BaseModel):
+    """What training did. Losses are mean cross-entropy in nats per assistant token on held-out samples."""
+
+    start: str
+    parameters: int
+    train_samples: int
+    held_out_samples: int
+    steps: int
+    loss_before: float
+    loss_after: float
+    seconds: float
+
+
+class Manifest(BaseModel):
+    run: str
+    digest: str
+    state: RunState = RunState.running
+    error: str | None = None
+    started: str
+    counts: Counts = Counts()
+    funnel: list[tuple[str, int]] = []
+    """Samples left after each step, from seeds to kept."""
+    reasons: dict[str, int] = {}
+    """Dropped and failed samples by `reason:detail`; the values add up to `dropped + failed`."""
+    usage: Usage = Usage()
+    seconds: dict[str, float] = {}
+    """Wall time by stage, summed over resumptions."""
+    collapse: CollapseRecord | None = None
+    student: StudentRecord | None = None
+    gates: list[str] = []
+    """Gates that were not met. There are none yet: metrics are recorded and shown."""
+    files: dict[str, str] = {}
+    """SHA-256 of every artifact, by path in the run directory."""
+    versions: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run's directory. Every path below it has one owner; only `written_whole` files count as there."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.path / "recipe.json"
+
+    @property
+    def manifest_file(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def kept_file(self) -> Path:
+        return self.path / "samples" / "kept.parquet"
+
+    @property
+    def dropped_file(self) -> Path:
+        return self.path / "dropped" / "dropped.parquet"
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "dataset"
+
+    @property
+    def student(self) -> Path:
+        return self.path / "student"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
+
+    def shard_file(self, index: int) -> Path:
+        """Every sample of the shard as the agents left it; its presence commits the shard."""
+        return self.path / "shards" / f"{index:05d}.parquet"
+
+    def ledger_file(self, index: int) -> Path:
+        """The teacher's answers for a shard that is being made."""
+        return self.path / "wip" / f"{index:05d}.calls.jsonl"
+
+    def read_manifest(self) -> Manifest:
+        return Manifest.model_validate(read_json(self.manifest_file))
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        write_json(self.manifest_file, manifest.model_dump(mode="json"))
+
+    def read_recipe(self) -> Recipe:
+        """The recipe as resolved when the run began."""
+        return Recipe.model_validate(read_json(self.recipe_file)["recipe"])
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every artifact: all finished files but the manifest itself and what is being made."""
+        found = sorted(
+            p for p in self.path.rglob("*") if p.is_file() and not self._is_scratch(p.relative_to(self.path))
+        )
+        return {str(p.relative_to(self.path)): file_hash(p) for p in found}
+
+    @staticmethod
+    def _is_scratch(path: Path) -> bool:
+        return path.parts[0] in {"wip", "manifest.json", "lock"} or any(part.startswith(".") for part in path.parts)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel lets go of it when the process dies.
+
+        Raises:
+            RunExists: if another process holds it.
+        """
+        with (self.path / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunExists(
+                    f"{self.path}: another process is working on this run; wait for it or stop it"
+                ) from None
+            yield
+
+
+def run_name(recipe: Recipe, digest: str) -> str:
+    return f"{recipe.name}-{digest[:8]}"
+
+
+def open_run(runs: Path, recipe: Recipe, prompt_hashes: dict[str, str], *, resume: bool) -> RunDir:
+    """Make the run's directory, or open it again with `resume`.
+
+    Raises:
+        RunExists: if it is there and `resume` is false.
+        UsageError: if it is there and was made from another recipe.
+        StoreError: if it cannot be made, or the disk is nearly full.
+    """
+    digest = recipe_digest(recipe, prompt_hashes)
+    run = RunDir(runs / run_name(recipe, digest))
+    identity = identity_of(recipe, prompt_hashes)
+    if run.manifest_file.exists():
+        if not resume:
+            raise RunExists(
+                f"{run.path}: this run exists; go on with --resume, draw other samples with --set seed={recipe.seed + 1}, "
+                "or remove the directory"
+            )
+        there = read_json(run.recipe_file)["identity"]
+        if unlike := differences(there, identity):
+            raise UsageError(f"{run.path}: was made from another recipe: {'; '.join(map(str, unlike))}")
+        return run
+    _check_room(runs)
+    (run.path / "wip").mkdir(parents=True, exist_ok=True)
+    write_json(run.recipe_file, {"digest": digest, "recipe": recipe.model_dump(mode="json"), "identity": identity})
+    run.write_manifest(Manifest(run=run.name, digest=digest, started=now(), versions=versions()))
+    return run
+
+
+def _check_room(runs: Path) -> None:
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        if not os.access(runs, os.W_OK):
+            raise PermissionError(13, "permission denied")
+        free = shutil.disk_usage(runs).free
+    except OSError as error:
+        raise StoreError(f"{runs}: cannot hold a run: {error.strerror}; choose another place with --runs-dir") from None
+    if free < FREE_BYTES:
+        raise StoreError(
+            f"{runs}: {free / 2**20:.0f} MiB are free, a run needs {FREE_BYTES / 2**20:.0f}; free some, or choose --runs-dir"
+        )
+
+
+def find_run(name: str, runs: Path) -> RunDir:
+    """The run called `name`, a path or a name in `runs`.
+
+    Raises:
+        UsageError: naming the runs that are there.
+    """
+    for path in (Path(name), runs / name):
+        if (path / "manifest.json").is_file():
+            return RunDir(path)
+    there = sorted(p.parent.name for p in runs.glob("*/manifest.json"))
+    raise UsageError(f"{name}: no run of this name; {runs} has {', '.join(there) if there else 'none'}")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in RECORDED_VERSIONS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def redacted(text: str) -> str:
+    """`text` without the values of environment variables that hold secrets, and without bearer tokens."""
+    for name, value in os.environ.items():
+        if len(value) >= 6 and re.search(r"KEY|TOKEN|SECRET|PASSWORD", name, re.IGNORECASE):
+            text = text.replace(value, f"[{name}]")
+    return re.sub(r"(?i)(bearer\s+)\S+", r"\1[redacted]", text)
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """What `--json` prints of a run."""
+    keys = ("run", "state", "counts", "reasons", "usage", "gates", "seconds", "collapse", "student", "error")
+    return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

@@ -1,0 +1,142 @@
+"""A sample and its history: what travels between agents, filters and disk. Knows no teacher and no file."""
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    """A value: immutable, and strict about its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class State(StrEnum):
+    """Where a sample ended. `failed` says that it could not be judged, `dropped` that it was judged and found wanting."""
+
+    kept = "kept"
+    dropped = "dropped"
+    failed = "failed"
+
+
+class Reason(StrEnum):
+    """Why a sample is not kept: a closed set, so that counts by reason always add up."""
+
+    provider = "provider"
+    """The teacher gave no answer to a call, after all retries."""
+    contract = "contract"
+    """An agent's reply never became the object it had to be."""
+    critic = "critic"
+    """The critic's score stayed under the bar after the last revision."""
+    verifier = "verifier"
+    """A check did not pass after the last revision."""
+    length = "length"
+    refusal = "refusal"
+    repetition = "repetition"
+    exact_duplicate = "exact_duplicate"
+    near_duplicate = "near_duplicate"
+
+
+class Message(Frozen):
+    """One turn of a conversation, in the form chat models are trained on."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Usage(Frozen):
+    """What was asked of teachers. Tokens as the teacher counted them."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            calls=self.calls + other.calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+        )
+
+
+class Seed(Frozen):
+    """What conditions one sample; `data` is the family's own (a topic and constraints, a story and numbers)."""
+
+    id: str
+    data: dict[str, Any]
+
+
+class Candidate(Frozen):
+    """What a generator wrote, as the conversation a student would be trained on; `fields` are the family's own."""
+
+    messages: list[Message]
+    fields: dict[str, Any] = {}
+
+    @property
+    def answer(self) -> str:
+        """What the assistant says, all turns joined by a newline."""
+        return "\n".join(message.content for message in self.messages if message.role == "assistant")
+
+
+class Turn(Frozen):
+    """One reply of a teacher to one agent. `revision` 0 is the first candidate; `attempt` counts repairs of a broken reply."""
+
+    agent: str
+    revision: int
+    attempt: int
+    teacher: str
+    asked: str
+    """The last message of the prompt; the rest is the same for every sample of a recipe."""
+    reply: str
+    usage: Usage
+
+
+class Critique(Frozen):
+    """A critic's typed judgement of one revision; scores are 1 (poor) to 5 (good) by rubric."""
+
+    revision: int
+    scores: dict[str, int]
+    faults: list[str]
+    advice: str
+
+
+class Verdict(Frozen):
+    """A verifier's finding on one revision, by one check, with its evidence in words."""
+
+    revision: int
+    check: str
+    passed: bool
+    evidence: str
+
+
+class Sample(Frozen):
+    """A candidate with its whole history. `messages` is what a student trains on; empty if no candidate was ever read."""
+
+    id: str
+    seed: Seed
+    state: State
+    reason: Reason | None = None
+    detail: str = ""
+    """Which check, filter or fault stands behind `reason`, in a word or a sentence."""
+    candidate: Candidate
+    revisions: int
+    turns: list[Turn]
+    critiques: list[Critique]
+    verdicts: list[Verdict]
+    usage: Usage
+
+    @property
+    def answer(self) -> str:
+        return self.candidate.answer
+
+    def dropped(self, reason: Reason, detail: str) -> Self:
+        return self.model_copy(update={"state": State.dropped, "reason": reason, "detail": detail})
+
+
+def digest_of(value: Any, length: int = 16) -> str:
+    """The first `length` hex digits of BLAKE2b over the canonical JSON of `value`; equal values give equal digests."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(canonical.encode(), digest_size=32).hexdigest()[:length]

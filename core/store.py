@@ -1,0 +1,152 @@
+"""How things get to disk: whole or not at all, and samples as Parquet. Knows paths and bytes, not what a run is."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import StoreError
+from core.sample import Sample
+
+if TYPE_CHECKING:
+    import polars as pl
+
+COLUMNS = ("id", "state", "reason", "detail", "messages", "revisions", "usage", "seed", "fields", "history")
+"""Of a samples file. `seed`, `fields` and `history` (turns, critiques, verdicts) are JSON text, since their shapes vary."""
+
+
+@contextmanager
+def _named_failures(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = "free some space, then go on with --resume" if error.errno == errno.ENOSPC else "check the path"
+        raise StoreError(f"{path}: cannot be written: {error.strerror}; {advice}") from error
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is synced and renamed to `path`, otherwise removed.
+
+    Works for a file and for a folder (made by the caller). An existing folder at `path` is replaced.
+
+    Raises:
+        StoreError: where the file system refuses.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with _named_failures(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)
+        try:
+            yield partial
+            for file in [partial, *(partial.rglob("*") if partial.is_dir() else ())]:
+                _sync(file)
+            if path.is_dir():
+                _remove(path)
+            partial.replace(path)
+            _sync(path.parent)
+        finally:
+            _remove(partial)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises StoreError where the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise StoreError(f"{path}: is damaged: {error}") from None
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_parquet(path: Path, frame: "pl.DataFrame") -> None:
+    with written_whole(path) as partial:
+        frame.write_parquet(partial)
+
+
+def write_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Write `samples`, in their order, with every turn, critique and verdict."""
+    import polars as pl
+
+    message = pl.Struct({"role": pl.String, "content": pl.String})
+    usage = pl.Struct({"calls": pl.Int64, "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64})
+    types: dict[str, Any] = {"messages": pl.List(message), "usage": usage, "revisions": pl.Int64}
+    rows = [_row(sample) for sample in samples]
+    schema = {column: types.get(column, pl.String) for column in COLUMNS}
+    write_parquet(path, pl.DataFrame(rows, schema=schema, orient="row"))
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    whole = sample.model_dump(mode="json")
+    history = {key: whole[key] for key in ("turns", "critiques", "verdicts")}
+    candidate = whole["candidate"]
+    texts = {"seed": whole["seed"], "fields": candidate["fields"], "history": history}
+    row = {key: whole[key] for key in ("id", "state", "reason", "detail", "revisions", "usage")}
+    return {
+        **row,
+        "messages": candidate["messages"],
+        **{k: json.dumps(v, ensure_ascii=False) for k, v in texts.items()},
+    }
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Raises StoreError where the file is missing, damaged or not a samples file."""
+    import polars as pl
+
+    try:
+        rows = pl.read_parquet(path, columns=list(COLUMNS)).to_dicts()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StoreError(f"{path}: is not a readable samples file: {error}") from None
+    return [_sample(row) for row in rows]
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    candidate = {"messages": row.pop("messages"), "fields": json.loads(row.pop("fields"))}
+    history = json.loads(row.pop("history"))
+    return Sample.model_validate({**row, "seed": json.loads(row.pop("seed")), "candidate": candidate, **history})
+
+
+def counted(values: Iterable[str]) -> dict[str, int]:
+    """How often each value occurs, most frequent first, ties by name."""
+    counts: dict[str, int] = {}
+    for value in values:
+        counts[value] = counts.get(value, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+Progress = Callable[[str], None]
+"""Takes one line about work that goes on."""
