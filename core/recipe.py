@@ -73,6 +73,9 @@ class AgentConfig(Config):
 
 
 class CriticConfig(AgentConfig):
+    type: Literal["teacher", "confidence"] = "teacher"
+    """`teacher`: the teacher scores each candidate by the rubrics of the prompt and advises. `confidence`: code scores it
+    by the probabilities that its writer gave it; costs no call, for teachers too weak to judge."""
     temperature: float = Field(0.0, ge=0, le=2)
     min_score: int = Field(3, ge=1, le=5)
     """A candidate with any score under this is revised, and dropped when no revision is left."""

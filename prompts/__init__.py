@@ -1,0 +1,87 @@
+"""Prompts: Markdown files by family and role, and the one function that fills them. Knows no teacher and no family.
+
+A file is a conversation: each `## system`, `## user` or `## assistant` heading begins a message. `{{name}}` is filled
+in one pass, so braces in JSON and text that comes from a teacher or a document are never read as a template.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from core.errors import UsageError
+from core.sample import Message
+
+PLACE = re.compile(r"\{\{(\w+)\}\}")
+HEADING = re.compile(r"^## (system|user|assistant)\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    name: str
+    messages: tuple[Message, ...]
+
+    @property
+    def places(self) -> frozenset[str]:
+        return frozenset(place for message in self.messages for place in PLACE.findall(message.content))
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """What the assistant says in it: the answers that a teacher is shown and must not copy."""
+        return tuple(message.content for message in self.messages if message.role == "assistant")
+
+    def fill(self, values: Mapping[str, str]) -> list[Message]:
+        """The messages with every place filled.
+
+        Raises:
+            KeyError: naming places without a value and values without a place.
+        """
+        if unlike := self.places ^ set(values):
+            raise KeyError(
+                f"prompt {self.name} has places {sorted(self.places)}, got {sorted(values)}: {sorted(unlike)}"
+            )
+
+        def filled(text: str) -> str:
+            return PLACE.sub(lambda match: values[match.group(1)], text)
+
+        return [message.model_copy(update={"content": filled(message.content)}) for message in self.messages]
+
+
+@cache
+def load(family: str, role: str) -> Prompt:
+    """The prompt of `role` in `family`: the family's own file, or the one all families share.
+
+    Raises:
+        UsageError: naming the roles that are there.
+    """
+    shared = files("prompts")
+    for folder in (shared / family, shared):
+        file = folder / f"{role}.md"
+        if file.is_file():
+            return _parse(f"{family}/{role}", file.read_text(encoding="utf-8"))
+    there = sorted(file.name for file in _markdown(shared / family))
+    raise UsageError(f"prompts/{family}/{role}.md: no such prompt; there are {', '.join(there) or 'none'}")
+
+
+def hashes(family: str) -> dict[str, str]:
+    """SHA-256 of every prompt that `family` can use, by file name: part of a run's identity."""
+    shared = files("prompts")
+    found = {file.name: file for file in _markdown(shared)}
+    found |= {f"{family}/{file.name}": file for file in _markdown(shared / family)}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in sorted(found.items())}
+
+
+def _markdown(folder: Traversable) -> list[Traversable]:
+    return [file for file in folder.iterdir() if file.name.endswith(".md")] if folder.is_dir() else []
+
+
+def _parse(name: str, text: str) -> Prompt:
+    _intro, *parts = HEADING.split(text)
+    messages = [
+        Message.model_validate({"role": role, "content": content.strip()})
+        for role, content in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    return Prompt(name, tuple(messages))

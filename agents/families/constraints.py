@@ -52,10 +52,10 @@ def _unless(met: bool, fault: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What constraint parameters are drawn from: the topic and a few words that belong to it."""
+class Topic:
+    """What constraint parameters are drawn from: a topic and a few words that belong to it."""
 
-    topic: str
+    name: str
     words: tuple[str, ...]
 
 
@@ -65,21 +65,21 @@ class Kind:
 
     group: str
     phrases: Sequence[str]
-    draw: Callable[[Random, Subject], dict[str, Any]]
+    draw: Callable[[Random, Topic], dict[str, Any]]
     check: Callable[[str, Params], str | None]
     """The fault in words, or None where the text meets the constraint."""
 
 
-def _nothing(_rng: Random, _subject: Subject) -> dict[str, Any]:
+def _nothing(_rng: Random, _topic: Topic) -> dict[str, Any]:
     return {}
 
 
-def _number(name: str, *choices: int) -> Callable[[Random, Subject], dict[str, Any]]:
-    return lambda rng, _subject: {name: rng.choice(choices)}
+def _number(name: str, *choices: int) -> Callable[[Random, Topic], dict[str, Any]]:
+    return lambda rng, _topic: {name: rng.choice(choices)}
 
 
-def _one_word(rng: Random, subject: Subject) -> dict[str, Any]:
-    return {"word": rng.choice(subject.words)}
+def _one_word(rng: Random, topic: Topic) -> dict[str, Any]:
+    return {"word": rng.choice(topic.words)}
 
 
 def _max_words(text: str, p: Params) -> str | None:
@@ -237,75 +237,113 @@ KINDS: dict[str, Kind] = {
         _number("n", 15, 20, 25, 30),
         _max_words,
     ),
-    "min_words": Kind("length", ("Use at least {n} words.", "Write {n} words or more."), _number("n", 20, 25, 30), _min_words),
+    "min_words": Kind(
+        "length", ("Use at least {n} words.", "Write {n} words or more."), _number("n", 20, 25, 30), _min_words
+    ),
     "words_between": Kind(
         "length",
         ("Use between {low} and {high} words.", "Write {low} to {high} words."),
-        lambda rng, _s: (lambda low: {"low": low, "high": low + 20})(rng.choice((10, 15, 20))),
+        lambda rng, _t: (lambda low: {"low": low, "high": low + 20})(rng.choice((10, 15, 20))),
         _words_between,
     ),
     "exact_sentences": Kind(
-        "sentences", ("Write exactly {n_sentences}.", "Use exactly {n_sentences}."), _number("n", 1, 1, 2, 2, 3), _exact_sentences
+        "sentences",
+        ("Write exactly {n_sentences}.", "Use exactly {n_sentences}."),
+        _number("n", 1, 1, 2, 2, 3),
+        _exact_sentences,
     ),
     "max_sentence_words": Kind(
-        "sentences", ("No sentence may have more than {n} words.", "Keep every sentence under {n_more} words."), _number("n", 12, 15, 18), _max_sentence_words
+        "sentences",
+        ("No sentence may have more than {n} words.", "Keep every sentence under {n_more} words."),
+        _number("n", 12, 15, 18),
+        _max_sentence_words,
     ),
-    "exact_paragraphs": Kind("sentences", ("Write exactly {n} paragraphs, with an empty line between them.",), _number("n", 2, 3), _exact_paragraphs),
+    "exact_paragraphs": Kind(
+        "sentences",
+        ("Write exactly {n} paragraphs, with an empty line between them.",),
+        _number("n", 2, 3),
+        _exact_paragraphs,
+    ),
     "include_words": Kind(
         "content",
         ("Include the word {quoted}.", "Use the word {quoted}."),
-        lambda rng, s: {"words": [rng.choice(s.words)]},
+        lambda rng, t: {"words": [rng.choice(t.words)]},
         _include_words,
     ),
     "include_two_words": Kind(
         "content",
         ("Include the words {quoted}.", "Use both words: {quoted}."),
-        lambda rng, s: {"words": rng.sample(s.words, 2)},
+        lambda rng, t: {"words": rng.sample(t.words, 2)},
         _include_words,
     ),
     "mention_times": Kind(
-        "content", ('Use the word "{word}" at least {n} times.',), lambda rng, s: {"word": rng.choice(s.words), "n": 2}, _mention_times
+        "content",
+        ('Use the word "{word}" at least {n} times.',),
+        lambda rng, t: {"word": rng.choice(t.words), "n": 2},
+        _mention_times,
     ),
     "avoid_word": Kind("avoid", ('Do not use the word "{word}".', 'Avoid the word "{word}".'), _one_word, _avoid_word),
-    "avoid_letter": Kind("avoid", ('Do not use the letter "{letter}".',), lambda rng, _s: {"letter": rng.choice("jkqxz")}, _avoid_letter),
+    "avoid_letter": Kind(
+        "avoid", ('Do not use the letter "{letter}".',), lambda rng, _t: {"letter": rng.choice("jkqxz")}, _avoid_letter
+    ),
     "include_number": Kind("digits", ("Include at least one number, in digits.",), _nothing, _include_number),
     "no_digits": Kind("digits", ("Do not use any digits.", "Write without digits."), _nothing, _no_digits),
     "start_with": Kind(
         "start",
         ('Start with the word "{word}".', 'Begin with the word "{word}".'),
-        lambda rng, _s: {"word": rng.choice(("Many", "Every", "Sometimes", "When", "In", "There", "If", "Today"))},
+        lambda rng, _t: {"word": rng.choice(("Many", "Every", "Sometimes", "When", "In", "There", "If", "Today"))},
         _start_with,
     ),
     "end_with": Kind(
         "end",
         ('End with the sentence "{ending}"', 'Finish with the words "{ending}"'),
-        lambda rng, _s: {"ending": rng.choice(("Try it today.", "It is worth it.", "Enjoy every moment.", "That is all."))},
+        lambda rng, _t: {
+            "ending": rng.choice(("Try it today.", "It is worth it.", "Enjoy every moment.", "That is all."))
+        },
         _end_with,
     ),
     "end_in_language": Kind(
-        "end", ("End by saying thank you in {language}.",), lambda rng, _s: {"language": rng.choice(list(THANKS))}, _end_in_language
+        "end",
+        ("End by saying thank you in {language}.",),
+        lambda rng, _t: {"language": rng.choice(list(THANKS))},
+        _end_in_language,
     ),
     "end_question": Kind("end", ("End with a question.", "Finish with a question."), _nothing, _end_question),
     "ask_question": Kind("end", ("Ask a question.", "Include a question."), _nothing, _ask_question),
-    "end_exclamation": Kind("end", ("End with an exclamation mark.", "Finish with an exclamation mark."), _nothing, _end_exclamation),
+    "end_exclamation": Kind(
+        "end", ("End with an exclamation mark.", "Finish with an exclamation mark."), _nothing, _end_exclamation
+    ),
     "no_commas": Kind("commas", ("Do not use any commas.", "Write without commas."), _nothing, _without(",", "commas")),
     "no_exclamation": Kind("end", ("Do not use exclamation marks.",), _nothing, _without("!", "exclamation marks")),
-    "lowercase": Kind("form", ("Write everything in lower case.", "Use only lower-case letters."), _nothing, _lowercase),
+    "lowercase": Kind(
+        "form", ("Write everything in lower case.", "Use only lower-case letters."), _nothing, _lowercase
+    ),
     "uppercase": Kind("form", ("Write everything in CAPITAL letters.",), _nothing, _uppercase),
-    "bullets": Kind("form", ('Answer with exactly {n} bullet points that start with "- ".',), _number("n", 2, 3, 4), _bullets),
-    "numbered": Kind("form", ("Answer with a numbered list of {n} items.", "List {n} points, numbered."), _number("n", 3, 4, 5), _numbered),
+    "bullets": Kind(
+        "form", ('Answer with exactly {n} bullet points that start with "- ".',), _number("n", 2, 3, 4), _bullets
+    ),
+    "numbered": Kind(
+        "form",
+        ("Answer with a numbered list of {n} items.", "List {n} points, numbered."),
+        _number("n", 3, 4, 5),
+        _numbered,
+    ),
     "in_quotes": Kind("form", ("Put the whole answer in double quotation marks.",), _nothing, _in_quotes),
     "json_keys": Kind(
         "form",
         ("Answer with a JSON object that has exactly these keys: {quoted}.",),
-        lambda rng, _s: {"keys": rng.choice((["title", "text"], ["name", "reason"], ["question", "answer"]))},
+        lambda rng, _t: {"keys": rng.choice((["title", "text"], ["name", "reason"], ["question", "answer"]))},
         _json_keys,
     ),
     "bold_word": Kind("form", ("Put the most important word in **bold**.",), _nothing, _bold_word),
     "heading": Kind("form", ("Begin with a Markdown heading.",), _nothing, _heading),
-    "postscript": Kind("form", ("Add a postscript that starts with P.S. on a line of its own.",), _nothing, _postscript),
+    "postscript": Kind(
+        "form", ("Add a postscript that starts with P.S. on a line of its own.",), _nothing, _postscript
+    ),
     "second_person": Kind("person", ("Speak to the reader as you.", 'Use the word "you".'), _nothing, _second_person),
-    "first_person": Kind("person", ("Write in the first person.", "Write it as your own experience."), _nothing, _first_person),
+    "first_person": Kind(
+        "person", ("Write in the first person.", "Write it as your own experience."), _nothing, _first_person
+    ),
 }
 
 
@@ -326,18 +364,20 @@ class Constraint(BaseModel):
 def _stated(phrase: str, params: Params) -> str:
     n = params.get("n", 0)
     quoted = " and ".join(f'"{word}"' for word in params.get("words", params.get("keys", ())))
-    n_sentences = f"{('one', 'two', 'three')[n - 1]} sentence{'s' if n > 1 else ''}" if 1 <= n <= 3 else f"{n} sentences"
+    n_sentences = (
+        f"{('one', 'two', 'three')[n - 1]} sentence{'s' if n > 1 else ''}" if 1 <= n <= 3 else f"{n} sentences"
+    )
     return phrase.format(**{**params, "n_more": n + 1, "quoted": quoted, "n_sentences": n_sentences})
 
 
-def draw_constraints(rng: Random, subject: Subject, kinds: Sequence[str], count: int) -> list[Constraint]:
-    """Up to `count` constraints of different groups, drawn from `kinds` (repeats weigh), that can all be met at once."""
+def draw_constraints(rng: Random, topic: Topic, weights: Mapping[str, int], count: int) -> list[Constraint]:
+    """Up to `count` constraints of different groups, drawn by weight, that can all be met at once."""
     chosen: list[Constraint] = []
-    groups: set[str] = set()
-    for name in rng.sample(list(kinds), len(kinds)):
+    left = {name: weight for name, weight in weights.items() if weight > 0}
+    while left and len(chosen) < count:
+        name = rng.choices(list(left), list(left.values()))[0]
         kind = KINDS[name]
-        if len(chosen) < count and kind.group not in groups:
-            params = kind.draw(rng, subject)
-            chosen.append(Constraint(kind=name, params=params, text=_stated(rng.choice(kind.phrases), params)))
-            groups.add(kind.group)
+        params = kind.draw(rng, topic)
+        chosen.append(Constraint(kind=name, params=params, text=_stated(rng.choice(kind.phrases), params)))
+        left = {other: weight for other, weight in left.items() if KINDS[other].group != kind.group}
     return chosen

@@ -1,0 +1,125 @@
+"""What the agents of one run share: the recipe, its family, the teachers, the ledger, and the one way to ask.
+
+Knows no topology: who asks whom, and when, is decided elsewhere.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+import prompts
+from agents.contract import ContractFault, read
+from agents.families import FAMILIES
+from agents.families.base import Family
+from agents.ledger import Ledger
+from agents.teachers.base import Ask, Question, Reply, Teacher, schema_of
+from core.recipe import AgentConfig, Recipe
+from core.sample import Message, Turn, digest_of
+
+REPAIR_STRIDE = 100
+"""Attempts of one try of a solver are numbered from a multiple of this, so that no two questions share a number."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop: no new call is sent. Calls in flight are answered and remembered."""
+
+
+class Broken(NamedTuple):
+    """A reply that did not fulfil its contract, and why."""
+
+    reply: str
+    fault: str
+
+
+class Answer(NamedTuple):
+    reply: Reply
+    turn: Turn
+
+
+@dataclass(frozen=True)
+class Crew:
+    recipe: Recipe
+    teachers: Mapping[str, Teacher]
+    ledger: Ledger
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.recipe.family]
+
+    async def ask(
+        self, ask: Ask, config: AgentConfig, messages: list[Message], contract: type[BaseModel], temperature: float
+    ) -> Answer:
+        """Ask the agent's teacher, or the ledger when it was asked before.
+
+        Raises:
+            Stopped: if the reply is not known and the run is stopping.
+            CallFailed: if the teacher does not answer this call.
+            ProviderError: if it answers none.
+            StoreError: if the reply cannot be written down.
+        """
+        teacher = self.teachers[config.teacher]
+        question = Question(
+            messages=messages,
+            contract=contract.__name__,
+            json_schema=schema_of(contract),
+            temperature=temperature,
+            top_p=config.top_p,
+            max_tokens=config.max_tokens,
+            seed=int(digest_of([self.recipe.seed, ask.model_dump()], length=7), 16),
+        )
+        key = self.ledger.key(ask, question)
+        reply = self.ledger.get(key)
+        if reply is None:
+            if self.stop.is_set():
+                raise Stopped
+            reply = await teacher.reply(question)
+            self.ledger.add(key, reply)
+        turn = Turn(
+            agent=ask.agent,
+            revision=ask.revision,
+            attempt=ask.attempt,
+            teacher=teacher.model,
+            asked=messages[-1].content,
+            reply=reply.text,
+            usage=reply.usage,
+        )
+        return Answer(reply, turn)
+
+    def prompt(self, role: str, values: Mapping[str, str]) -> list[Message]:
+        return prompts.load(self.recipe.family, role).fill(values)
+
+    def repair(self, broken: Broken | None) -> list[Message]:
+        """What is said after a broken reply: that reply, and the wish for a better one."""
+        if broken is None:
+            return []
+        said = Message(role="assistant", content=broken.reply)
+        return [said, *self.prompt("repair", {"fault": broken.fault})]
+
+    async def solve(
+        self, sample: str, revision: int, turns: list[Turn], contract: type[BaseModel], values: Mapping[str, str],
+        which: int, temperature: float,
+    ) -> Any:  # fmt: skip
+        """One independent solution by the verifier's teacher, or None if no reply was one. Adds to `turns`."""
+        config = self.recipe.agents.verifier
+        broken = None
+        for repair in range(config.max_repairs + 1):
+            ask = Ask(sample=sample, agent="verifier", revision=revision, attempt=which * REPAIR_STRIDE + repair)
+            messages = self.prompt("verifier", values) + self.repair(broken)
+            answer = await self.ask(ask, config, messages, contract, temperature)
+            turns.append(answer.turn)
+            try:
+                return read_reply(contract, answer.reply)
+            except ContractFault as fault:
+                broken = Broken(answer.reply.text, str(fault))
+        return None
+
+
+def read_reply(contract: type[BaseModel], reply: Reply) -> Any:
+    """`reply` as an object of `contract`. Raises ContractFault, also where it was cut off."""
+    if not reply.finished:
+        raise ContractFault("it was cut off before its end")
+    return read(contract, reply.text)

@@ -1,0 +1,105 @@
+"""Instruction following under constraints that code can check, on topics from the seeds. Knows no teacher."""
+
+import json
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+import prompts
+from agents.contract import Contract, Finding
+from agents.families.base import Check, Subject, passed
+from agents.families.constraints import KINDS, Constraint, Topic, draw_constraints
+from agents.families.prose import off_topic, unsound
+from core.recipe import VerifierConfig
+from core.sample import Candidate, Message, Seed
+
+TASKS = (
+    "Write about {topic}.",
+    "Write a short note about {topic}.",
+    "Tell me something about {topic}.",
+    "Describe {topic}.",
+)
+REASONS = "Explain why people like {topic}."
+LIKED = {"food", "play", "arts", "travel", "animals"}
+"""Categories of topics that one can like; nobody explains why people like gravity."""
+
+
+class Draft(Contract):
+    answer: str = Field(min_length=1)
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kinds: dict[str, int] = Field(default_factory=lambda: dict.fromkeys(KINDS, 1), min_length=1)
+    """Which kinds of constraint to draw, each with its weight."""
+    constraints: tuple[int, ...] = (1, 2)
+    """How many constraints an instruction has: one of these, at random."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _known(cls, kinds: dict[str, int]) -> dict[str, int]:
+        if unknown := sorted(set(kinds) - set(KINDS)):
+            raise ValueError(f"unknown kinds {', '.join(unknown)}; known are {', '.join(KINDS)}")
+        return kinds
+
+
+async def _constraints(_config: VerifierConfig, subject: Subject) -> Finding:
+    """One finding for all constraints; the check's name says which kind failed."""
+    answer = subject.candidate.answer
+    for constraint in constraints_of(subject.seed):
+        if fault := constraint.fault(answer):
+            return Finding(check=constraint.kind, passed=False, evidence=fault)
+    met = "; ".join(constraint.text for constraint in constraints_of(subject.seed))
+    return Finding(check="constraints", passed=True, evidence=f"meets: {met}")
+
+
+async def _on_topic(_config: VerifierConfig, subject: Subject) -> Finding:
+    topic = subject.seed.data["topic"]
+    return passed("on_topic", off_topic(subject.candidate.answer, topic), f"speaks of {topic}")
+
+
+async def _sound_prose(_config: VerifierConfig, subject: Subject) -> Finding:
+    fault = unsound(subject.candidate.answer, subject.seed.data["topic"], _examples())
+    return passed("sound_prose", fault, "finished sentences without circles or copies")
+
+
+def _examples() -> list[str]:
+    shown = prompts.load(ConstrainedInstructions.name, "generator").examples
+    return [json.loads(example)["answer"] for example in shown]
+
+
+def constraints_of(seed: Seed) -> list[Constraint]:
+    return [Constraint.model_validate(constraint) for constraint in seed.data["constraints"]]
+
+
+class ConstrainedInstructions:
+    name = "constrained_instructions"
+    draft = Draft
+    options = Options
+    checks: Mapping[str, Check] = {"constraints": _constraints, "on_topic": _on_topic, "sound_prose": _sound_prose}
+
+    def condition(self, row: Mapping[str, Any], options: Options, rng: Random) -> dict[str, Any]:
+        topic = Topic(name=row["topic"], words=tuple(row["words"]))
+        constraints = draw_constraints(rng, topic, options.kinds, rng.choice(options.constraints))
+        tasks = (*TASKS, REASONS) if row.get("category") in LIKED else TASKS
+        task = rng.choice(tasks).format(topic=topic.name)
+        return {
+            "topic": topic.name,
+            "category": row.get("category", ""),
+            "constraints": [constraint.model_dump(mode="json") for constraint in constraints],
+            "instruction": " ".join([task, *(constraint.text for constraint in constraints)]),
+        }
+
+    def generator_values(self, seed: Seed) -> dict[str, str]:
+        return {"instruction": seed.data["instruction"]}
+
+    def critic_values(self, seed: Seed, candidate: Candidate) -> dict[str, str]:
+        return {"instruction": seed.data["instruction"], "answer": candidate.answer}
+
+    def candidate(self, seed: Seed, draft: Draft) -> Candidate:
+        asked = Message(role="user", content=seed.data["instruction"])
+        answered = Message(role="assistant", content=draft.answer.strip())
+        return Candidate(messages=[asked, answered], fields={})

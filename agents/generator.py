@@ -1,0 +1,28 @@
+"""The generator: writes a candidate, and a revision when it is told what to mend."""
+
+from langgraph.runtime import Runtime
+
+from agents.crew import Crew
+from agents.state import Handover, Update, Work
+from agents.teachers.base import Ask, CallFailed
+from core.sample import Message
+
+
+async def generator(state: Work, runtime: Runtime[Crew]) -> Update:
+    crew = runtime.context
+    config = crew.recipe.agents.generator
+    ask = Ask(sample=state["seed"].id, agent="generator", revision=state["revision"], attempt=state["attempt"])
+    try:
+        reply, turn = await crew.ask(ask, config, _messages(crew, state), crew.family.draft, config.temperature)
+    except CallFailed as error:
+        return {"handovers": [Handover("generator", "", failure=str(error))]}
+    return {"handovers": [Handover("generator", reply.text, (turn,), reply.finished, reply.confidence)]}
+
+
+def _messages(crew: Crew, state: Work) -> list[Message]:
+    values = crew.family.generator_values(state["seed"])
+    messages = crew.prompt("generator", values)
+    if state["revision"]:
+        messages.append(Message(role="assistant", content=state["draft"]))
+        messages += crew.prompt("revise", {**values, "advice": state["advice"]})
+    return messages + crew.repair(state["broken"])

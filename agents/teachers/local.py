@@ -1,0 +1,67 @@
+"""Embedded teachers: llama.cpp in this process (xllamacpp), spoken to like any other endpoint. Knows where weights are."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from agents.teachers.endpoint import EndpointTeacher, endpoint_teacher
+from core.embedded import EMBEDDED, embedded_weights
+from core.errors import ProviderError
+from core.recipe import TeacherConfig
+
+SLOT_TOKENS = 1536
+"""Room for prompt and reply of one call; the longest shipped prompt takes about 700 tokens of SmolLM2."""
+
+QUIET = -1
+"""llama.cpp's log threshold under which nothing is printed."""
+
+
+def local_problem(model: str) -> str | None:
+    """Why `local/model` cannot be started, or None."""
+    if find_spec("xllamacpp") is None:
+        return "the embedded teacher needs the extra `local`: run `make install`"
+    if model == EMBEDDED:
+        return None if embedded_weights() else "its weights are not installed: run `make install`"
+    if not model.endswith(".gguf"):
+        return f"{model!r} is neither `{EMBEDDED}` nor a .gguf file"
+    return None if Path(model).is_file() else f"there is no file {model!r}"
+
+
+@asynccontextmanager
+async def local_teacher(config: TeacherConfig, model: str) -> AsyncIterator[EndpointTeacher]:
+    """Start llama.cpp on a free local port; its threads stop with the block.
+
+    Raises:
+        ProviderError: if the weights cannot be found or loaded.
+    """
+    weights = embedded_weights() if model == EMBEDDED else Path(model)
+    if problem := local_problem(model):
+        raise ProviderError(f"{config.model}: {problem}")
+    server = await asyncio.to_thread(_start, str(weights), config.max_concurrent)
+    try:
+        local = config.model_copy(update={"base_url": f"{server.listening_address}/v1", "api_key_env": ""})
+        async with endpoint_teacher(local, model) as teacher:
+            yield teacher
+    finally:
+        del server
+
+
+def _start(weights: str, slots: int) -> Any:
+    import os
+
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = weights
+    params.n_parallel = slots
+    params.n_ctx = slots * SLOT_TOKENS
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
+    params.verbosity = QUIET
+    params.warmup = False
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise ProviderError(f"{weights}: llama.cpp cannot load it: {error}") from None
