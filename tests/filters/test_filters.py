@@ -1,0 +1,192 @@
+"""The chain of filters, and those that judge one document by itself."""
+
+import pytest
+
+from core.recipe import DEFAULT_FILTERS, ExactFilter, FilterConfig, LengthFilter, RefusalFilter, RepetitionFilter
+from core.sample import Reason
+from filters import Document, apply_filters
+from filters.refusal import refusal_opener
+from filters.repetition import duplicate_ngram_share, measures, top_ngram_share
+from filters.text import normalised_words
+
+EXACT = ExactFilter(type="exact")
+REPETITION = RepetitionFilter(type="repetition")
+BEES = "Bees visit flowers to gather nectar, and carry pollen from one blossom to the next as they go."
+
+
+def documents(*texts: str) -> list[Document]:
+    return [Document(str(i), text) for i, text in enumerate(texts)]
+
+
+def reasons(config: FilterConfig, *texts: str) -> list[tuple[str, Reason]]:
+    return [(drop.id, drop.reason) for drop in apply_filters(documents(*texts), [config]).dropped]
+
+
+def test_every_document_is_kept_or_dropped_once_and_order_stays() -> None:
+    texts = (BEES, "Too short", "I'm sorry, but I can't help with that request.", BEES.upper(), "buzz " * 40, BEES[:-4])
+    given = documents(*texts)
+    kept, dropped = apply_filters(given, DEFAULT_FILTERS)
+    assert {d.id for d in kept} | {d.id for d in dropped} == {d.id for d in given}
+    assert len(kept) + len(dropped) == len(given)
+    assert [d.id for d in kept] == ["0"]
+    assert [(d.id, d.filter) for d in dropped] == [
+        ("1", "length"),
+        ("2", "refusal"),
+        ("3", "exact"),
+        ("4", "repetition"),
+        ("5", "minhash"),
+    ]
+
+
+def test_a_document_keeps_its_first_drop_and_later_filters_do_not_see_it() -> None:
+    given = documents("Short", "short", "Short")
+    dropped = apply_filters(given, [LengthFilter(type="length"), EXACT]).dropped
+    assert [d.reason for d in dropped] == [Reason.length] * 3
+    dropped = apply_filters(given, [EXACT, LengthFilter(type="length")]).dropped
+    assert [d.reason for d in dropped] == [Reason.length, Reason.exact_duplicate, Reason.exact_duplicate]
+
+
+def test_without_filters_or_documents_nothing_happens() -> None:
+    given = documents("One.", "One.")
+    assert apply_filters(given, []) == (given, [])
+    assert apply_filters([], DEFAULT_FILTERS) == ([], [])
+
+
+def test_equal_ids_are_refused() -> None:
+    with pytest.raises(ValueError, match="different ids"):
+        apply_filters([Document("a", "One."), Document("a", "Two.")], [])
+
+
+def test_length_counts_words_and_says_which_limit() -> None:
+    config = LengthFilter(type="length", min_words=3, max_words=5)
+    dropped = apply_filters(documents("one two", "one two three", "a b c d e", "a b c d e f", ""), [config]).dropped
+    assert [(d.id, d.score, d.detail) for d in dropped] == [
+        ("0", 2, "2 words, under 3"),
+        ("3", 6, "6 words, over 5"),
+        ("4", 0, "0 words, under 3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "As an AI language model, I don't have personal opinions about bees.",
+        "As a large language model trained by OpenAI, I cannot do this.",
+        "As a language model I have no body.",
+        "I'm sorry, but I can't assist with that.",
+        "I’m sorry, but I cannot fulfill this request.",
+        "  Sorry, I am unable to write this story.",
+        "I am really sorry, but I won't write that.",
+        "I'm afraid I can't do that.",
+        "I apologize, but I cannot provide instructions.",
+        "I cannot provide medical advice.",
+        "I can't help you with that.",
+        "Unfortunately, I am not able to answer your question.",
+        "I'm just an AI, so I do not eat.",
+        "I am an AI language model and have no home.",
+        "I don't have personal experiences.",
+        "It is not appropriate for me to answer.",
+        "As of my last knowledge update, the city had two bridges.",
+        "\"I'm sorry, but I can't help with that.\"",
+    ],
+)
+def test_refusals_are_dropped(text: str) -> None:
+    assert refusal_opener(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BEES,
+        "Sorry seems to be the hardest word.",
+        "I'm sorry about the rain, she said, and closed the window.",
+        "I'm sorry that the apples were sour this year.",
+        "I cannot help laughing when the dog chases its tail.",
+        "I cannot remember a colder winter than that one.",
+        "I won't forget the smell of bread in the morning.",
+        "As an airline pilot, I see the sun rise twice a day.",
+        "As an AI researcher, Mary reads many papers.",
+        "As a child, I loved the sea.",
+        "It is not possible to see the moon today.",
+        "The clerk shook his head. I'm sorry, but I can't help with that, he said.",
+        "AI language models are trained on text.",
+        "I am an apprentice, and I bake bread.",
+        "I don't have a garden, but I grow herbs in pots.",
+        "",
+    ],
+)
+def test_prose_that_only_resembles_a_refusal_stays(text: str) -> None:
+    assert refusal_opener(text) is None
+    assert reasons(RefusalFilter(type="refusal"), text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The ants are busy.",
+        "The cat sat and the cat ran and the cat slept.",
+        "On the one hand the rain is good. On the one hand snow is cold.",
+        "A bee flies from flower to flower, and a wasp flies from flower to flower too.",
+        "Rain, rain, go away.",
+        "No. No. It cannot be true, she said.",
+        BEES,
+        "- I like red\n- I like blue\n- I like green",
+        "",
+        "word",
+    ],
+)
+def test_short_text_is_not_repetitive_for_a_phrase_said_twice(text: str) -> None:
+    assert reasons(REPETITION, text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("I like bees.\nI like bees.\nThey are good.", "duplicate lines"),
+        (f"{BEES}\n\n{BEES}", "duplicate lines"),
+        (f"{BEES} {BEES}", "characters in duplicate sentences"),
+        ("buzz " * 12, "characters in the top 2-gram"),
+        (("the bee and the flower " * 4) + BEES, "characters in the top 3-gram"),
+        (f"{BEES[:-1]} while {BEES[:-1]} again", "characters in duplicate 5-grams"),
+    ],
+)
+def test_repetition_is_dropped_by_the_first_rule_it_breaks(text: str, rule: str) -> None:
+    (drop,) = apply_filters(documents(text), [REPETITION]).dropped
+    assert drop.reason is Reason.repetition
+    assert drop.detail.startswith(f"{rule}: ")
+
+
+def test_scale_multiplies_the_limits() -> None:
+    text = "buzz " * 12
+    assert reasons(RepetitionFilter(type="repetition", scale=10.0), text) == []
+    assert reasons(RepetitionFilter(type="repetition", scale=0.1), "the bee saw the bee and the bee") != []
+
+
+def test_shares_are_taken_of_fifty_words_at_least() -> None:
+    words = ["ab"] * 5 + [f"{i:02}" for i in range(5)]
+    assert top_ngram_share(words, 2) == pytest.approx(4 * 4 / (50 * 2))
+    assert top_ngram_share(words[5:], 2) == 0
+    repeated = [f"{i:02}" for i in range(45)] + [f"{i:02}" for i in range(15)]
+    assert duplicate_ngram_share(repeated, 5) == pytest.approx(15 / 60)
+    assert all(0 <= m.share <= 1 for m in measures("a a a a a a a a a a a a"))
+
+
+def test_exact_duplicates_name_the_first_and_ignore_case_width_space_and_prose_marks() -> None:
+    same = ("Bees don't sleep.", "bees  DON'T\nsleep", "“Bees don’t sleep!”", "Ｂｅｅｓ don't sleep…")
+    dropped = apply_filters(documents(*same, "Bees do sleep."), [EXACT]).dropped
+    assert [(d.id, d.duplicate_of, d.score) for d in dropped] == [(str(i), "0", 1.0) for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("2 + 3", "2 - 3"),
+        ("It costs 3.5 euros", "It costs 35 euros"),
+        ("a*b", "a/b"),
+        ("!!!", "???"),
+        ("x < y", "x > y"),
+    ],
+)
+def test_what_changes_the_meaning_is_not_normalised_away(left: str, right: str) -> None:
+    assert reasons(EXACT, left, right) == []
+    assert normalised_words(left) != normalised_words(right)
