@@ -1,0 +1,100 @@
+"""Half-trained students on disk, so that a killed training goes on where it was, to the same weights.
+
+The order of the data and the learning rate follow from the step alone, so the step is all there is to say about them.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from core.recipe import StudentConfig
+from core.sample import digest_of
+from core.store import written_whole
+from students.data import Conversation
+
+
+class Progressed(NamedTuple):
+    """How far a training is: steps done, the loss before the first, seconds spent, and the log's lines so far."""
+
+    step: int
+    loss_before: float
+    seconds: float
+    log: list[dict[str, float]]
+
+
+def training_digest(
+    conversations: Sequence[Conversation],
+    held_out: Sequence[Conversation] | None,
+    config: StudentConfig,
+    seed: int,
+) -> str:
+    """The identity of a training: the same digest ends in the same student. How often it is saved does not count."""
+    sets = {"train": conversations, "held_out": held_out or ()}
+    return digest_of(
+        {
+            **{name: [[message.model_dump() for message in one] for one in some] for name, some in sets.items()},
+            "config": config.model_dump(mode="json", exclude={"checkpoint_steps"}),
+            "seed": seed,
+            "versions": {package: version(package) for package in ("torch", "transformers")},
+        }
+    )
+
+
+def scratch_folder(out: Path) -> Path:
+    return out.with_name(f".{out.name}.checkpoint")
+
+
+def save_checkpoint(
+    out: Path, digest: str, model: PreTrainedModel, optimizer: torch.optim.Optimizer, done: Progressed
+) -> None:
+    """Write all that the next step depends on, whole or not at all, over the checkpoint before it."""
+    state = {
+        "digest": digest,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+        "done": done._asdict(),
+    }
+    with written_whole(scratch_folder(out) / "state.pt") as partial:
+        torch.save(state, partial)
+
+
+def resumed(
+    out: Path,
+    digest: str,
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    progress: Callable[[str], None],
+) -> Progressed | None:
+    """Bring model, optimizer and torch's generator to the checkpoint of this very training; None if there is none."""
+    file = scratch_folder(out) / "state.pt"
+    if not file.exists():
+        return None
+    state = _read(file)
+    if state is None or state["digest"] != digest:
+        progress("student: the checkpoint that is there is damaged or of other data or settings; it is not used")
+        return None
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    done = Progressed(**state["done"])
+    progress(f"student: goes on after step {done.step}")
+    return done
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, UnpicklingError):
+        return None
+    return state
+
+
+def remove_checkpoint(out: Path) -> None:
+    shutil.rmtree(scratch_folder(out), ignore_errors=True)

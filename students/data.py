@@ -1,0 +1,204 @@
+"""Conversations as token ids, each token marked as learned or only read.
+
+Knows the tokenizer and its chat template; knows nothing of models or losses.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import torch
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from core.errors import RunFailed, UsageError
+from core.recipe import StudentConfig
+from core.sample import Message
+from core.store import counted
+
+Conversation = Sequence[Message]
+
+IGNORED = -100
+"""The label of a token that is only read; torch's cross-entropy leaves it out by default."""
+
+
+class Encoded(NamedTuple):
+    """A conversation in tokens. `learned` marks every turn of the assistant, with its end-of-turn token."""
+
+    ids: tuple[int, ...]
+    learned: tuple[bool, ...]
+
+
+class Unusable(StrEnum):
+    """Why a conversation cannot be trained on: a closed set."""
+
+    silent = "the assistant says nothing"
+    unasked = "the assistant speaks first"
+    cut = "the assistant's part lies behind max_tokens"
+    forged = "its text holds a special token of the tokenizer"
+
+
+class Prepared(NamedTuple):
+    """The data of a training; `unusable` counts what is in neither part, by `Unusable`."""
+
+    train: list[Encoded]
+    held_out: list[Encoded]
+    unusable: dict[str, int]
+
+
+class Batch(NamedTuple):
+    """Tensors of shape (conversations, longest). `labels` stand where their token stands: the loss does the shift."""
+
+    ids: torch.Tensor
+    attention: torch.Tensor
+    labels: torch.Tensor
+
+
+def encode(conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Encoded | Unusable:
+    """Apply the chat template once and tokenise, cut after the assistant's last turn and at `max_tokens`.
+
+    A turn is split from what precedes it exactly where generation would start, and the two are tokenised apart. So the
+    marks are right by construction, and the student sees the ids that it will see when it is asked.
+
+    Raises:
+        UsageError: if the chat template does not lend itself to that.
+    """
+    if any(special in message.content for message in conversation for special in special_tokens(tokenizer)):
+        return Unusable.forged
+    if not any(message.role == "assistant" and message.content.strip() for message in conversation):
+        return Unusable.silent
+    if conversation[0].role == "assistant":
+        return Unusable.unasked
+    ids: list[int] = []
+    learned: list[bool] = []
+    for read, turn in _turns(conversation, tokenizer):
+        for text, mark in ((read, False), (turn, True)):
+            tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids += tokens
+            learned += [mark] * len(tokens)
+    encoded = Encoded(tuple(ids[:max_tokens]), tuple(learned[:max_tokens]))
+    return encoded if any(encoded.learned) else Unusable.cut
+
+
+def _turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, str]]:
+    """For each turn of the assistant: the text since the one before, and the turn up to its end-of-turn token."""
+    done = ""
+    for place, message in enumerate(conversation):
+        if message.role != "assistant":
+            continue
+        asked = render(conversation[:place], tokenizer, answer_next=True)
+        answered = render(conversation[: place + 1], tokenizer)
+        if not (answered.startswith(asked) and asked.startswith(done)):
+            raise UsageError(
+                "student.start: the chat template rewrites earlier turns, so its turns cannot be told apart"
+            )
+        turn = answered[len(asked) :]
+        turn = turn[: end_of_turn(turn, tokenizer).end()]
+        yield asked[len(done) :], turn
+        done = asked + turn
+
+
+def render(messages: Conversation, tokenizer: PreTrainedTokenizerBase, *, answer_next: bool = False) -> str:
+    """The chat template's text of `messages`; with `answer_next`, up to where the assistant begins."""
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next))
+    except TemplateError as error:
+        raise UsageError(
+            f"student.start: the chat template does not take a conversation of the data: {error}"
+        ) from None
+
+
+def end_of_turn(turn: str, tokenizer: PreTrainedTokenizerBase) -> re.Match[str]:
+    """Where the special token stands that ends `turn`; a student that never learns it never stops."""
+    ends = list(re.finditer("|".join(map(re.escape, special_tokens(tokenizer))), turn))
+    if not ends:
+        raise UsageError(
+            "student.start: the chat template ends a turn without a special token; there is nothing to stop at"
+        )
+    return ends[-1]
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end an answer: the chat template's, and the tokenizer's own end of text if it differs."""
+    said = [Message(role="user", content="a"), Message(role="assistant", content="b")]
+    _, turn = next(_turns(said, tokenizer))
+    found = {tokenizer.convert_tokens_to_ids(end_of_turn(turn, tokenizer).group()), tokenizer.eos_token_id}
+    return sorted(found - {None})
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What fills a batch; it is neither attended to nor learned, so the end-of-turn token serves where none is set."""
+    return stop_ids(tokenizer)[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """See that conversations can be encoded turn by turn.
+
+    Raises:
+        UsageError: if there is no chat template, or if the tokenizer puts a space before each text (as Llama 2's does).
+    """
+    if not tokenizer.chat_template:
+        raise UsageError("student.start: the tokenizer has no chat template; start from an instruct model")
+    ids = [token for text in ("a b", "c") for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    if tokenizer.decode(ids) != "a bc":
+        raise UsageError(
+            "student.start: the tokenizer adds to the texts it is given; use a model with a byte-level BPE"
+        )
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """All of them, longest first, so that none is taken for the beginning of another."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return sorted({*added, *tokenizer.all_special_tokens}, key=lambda token: (-len(token), token))
+
+
+def prepare(
+    conversations: Sequence[Conversation],
+    held_out: Sequence[Conversation] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    config: StudentConfig,
+    seed: int,
+) -> Prepared:
+    """Encode all, and draw `config.held_out` of the usable ones by `seed` where `held_out` is None, at least one.
+
+    Raises:
+        RunFailed: if nothing is left for one of the parts.
+    """
+    results = [encode(one, tokenizer, config.max_tokens) for one in (*conversations, *(held_out or ()))]
+    given = len(conversations)
+    train = [one for one in results[:given] if isinstance(one, Encoded)]
+    kept_back = [one for one in results[given:] if isinstance(one, Encoded)]
+    unusable = counted(one.value for one in results if isinstance(one, Unusable))
+    if held_out is None and len(train) > 1:
+        count = min(max(1, round(config.held_out * len(train))), len(train) - 1)
+        drawn = set(random.Random(f"held out {seed}").sample(range(len(train)), count))
+        kept_back = [train[place] for place in sorted(drawn)]
+        train = [one for place, one in enumerate(train) if place not in drawn]
+    if not train or not kept_back:
+        why = "".join(f"; {count} left out, {reason}" for reason, count in unusable.items())
+        raise RunFailed(f"student: {len(results)} conversations are too few to train on and to hold out from{why}")
+    return Prepared(train, kept_back, unusable)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The order of `count` conversations in an epoch; drawn from these three, so a resumed training finds it again."""
+    order = list(range(count))
+    random.Random(f"epoch {epoch} of {seed}").shuffle(order)
+    return order
+
+
+def batched(encoded: Sequence[Encoded], pad: int) -> Batch:
+    """Pad on the right to the longest; padding is neither attended to nor learned."""
+    longest = max(len(one.ids) for one in encoded)
+    ids = torch.full((len(encoded), longest), pad)
+    attention = torch.zeros_like(ids)
+    labels = torch.full_like(ids, IGNORED)
+    for row, one in enumerate(encoded):
+        size = len(one.ids)
+        ids[row, :size] = torch.tensor(one.ids)
+        attention[row, :size] = 1
+        labels[row, :size] = ids[row, :size].where(torch.tensor(one.learned), IGNORED)
+    return Batch(ids, attention, labels)

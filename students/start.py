@@ -1,0 +1,225 @@
+"""What a student begins as: layers of the embedded teacher, a small random Llama, or a model that is there already.
+
+Knows weights and tokenizers; knows nothing of training data.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gguf
+import numpy as np
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.initialization import no_init_weights
+from transformers.utils import logging
+
+from core.embedded import embedded_weights
+from core.errors import UsageError
+from core.recipe import StudentConfig
+
+TEACHER = "HuggingFaceTB/SmolLM2-135M-Instruct"
+LICENCE = "apache-2.0"
+
+PARTS = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+"""Of a Llama layer: what llama.cpp calls it, and what transformers does."""
+
+CONTROL = 3
+"""The token type of llama.cpp for tokens that structure a text and are never part of it."""
+
+
+class Start(NamedTuple):
+    """A student before training."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    made_from: str
+    """Where its weights come from, in words."""
+    base: str | None
+    """The model that had them; None if they are new."""
+    licence: str
+    """Of `base` or, if the weights are new, of the tokenizer; `other` where it isn't known here."""
+
+
+def load_start(config: StudentConfig) -> Start:
+    """The student as `config.start` describes it, in float32. Random weights are drawn from torch's global generator.
+
+    Raises:
+        UsageError: if the teacher's package is not installed, or the named model cannot be loaded.
+    """
+    match config.start:
+        case "layers":
+            return from_layers(config.layers)
+        case "random":
+            return from_random(config.hidden_size, config.layers)
+        case name:
+            return from_pretrained(name)
+
+
+def from_layers(count: int) -> Start:
+    """The teacher with `count` of its own layers; embedding (tied to the output) and last norm are copied."""
+    teacher = gguf.GGUFReader(teacher_path())
+    config = teacher_config(teacher)
+    chosen = spread(count, config.num_hidden_layers)
+    made_from = f"{len(chosen)} of the {config.num_hidden_layers} layers of {TEACHER}"
+    config.num_hidden_layers = len(chosen)
+    with no_init_weights():
+        model = LlamaForCausalLM(config)
+    model.tie_weights()
+    model.load_state_dict(dict(teacher_weights(teacher, chosen)))
+    return Start(model, teacher_tokenizer(teacher), made_from, TEACHER, LICENCE)
+
+
+def from_random(hidden_size: int, layers: int) -> Start:
+    """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit)."""
+    teacher = gguf.GGUFReader(teacher_path())
+    config = teacher_config(teacher)
+    head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
+    config.update(
+        {
+            "hidden_size": hidden_size,
+            "intermediate_size": hidden_size * 8 // 3,
+            "num_hidden_layers": layers,
+            "num_attention_heads": hidden_size // head,
+            "num_key_value_heads": hidden_size // head,
+            "head_dim": head,
+        }
+    )
+    made_from = f"a random Llama of {layers} layers, {hidden_size} wide, with the tokenizer of {TEACHER}"
+    return Start(LlamaForCausalLM(config), teacher_tokenizer(teacher), made_from, None, LICENCE)
+
+
+def from_pretrained(name: str) -> Start:
+    """A folder, or a name on the hub, as transformers loads it; HF_HUB_OFFLINE=1 keeps it off the network."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0].rstrip(".")
+        raise UsageError(
+            f"student.start: transformers cannot load {name!r}: {reason}; use layers, random, a folder or a hub name"
+        ) from None
+    return Start(model, tokenizer, f"{name}, all of its layers", name, "other")
+
+
+def spread(count: int, layers: int) -> list[int]:
+    """`count` of `layers` layers at even distances, the first and the last among them.
+
+    Shleifer and Rush start students from such layers (arXiv 2010.13002). The first layers turn tokens into features and
+    the last turn features into tokens, while neighbours in between do much the same. One layer alone is the first.
+    """
+    if count >= layers:
+        return list(range(layers))
+    if count == 1:
+        return [0]
+    return [round(place * (layers - 1) / (count - 1)) for place in range(count)]
+
+
+def teacher_path() -> Path:
+    """Where the embedded teacher's weights are."""
+    if path := embedded_weights():
+        return path
+    raise UsageError(
+        "student.start: the embedded teacher is not installed; run `make install`, or start from a folder or a hub name"
+    )
+
+
+def teacher_config(teacher: gguf.GGUFReader) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=_field(teacher, "llama.vocab_size"),
+        hidden_size=_field(teacher, "llama.embedding_length"),
+        intermediate_size=_field(teacher, "llama.feed_forward_length"),
+        num_hidden_layers=_field(teacher, "llama.block_count"),
+        num_attention_heads=_field(teacher, "llama.attention.head_count"),
+        num_key_value_heads=_field(teacher, "llama.attention.head_count_kv"),
+        max_position_embeddings=_field(teacher, "llama.context_length"),
+        rms_norm_eps=_field(teacher, "llama.attention.layer_norm_rms_epsilon"),
+        rope_parameters={"rope_type": "default", "rope_theta": _field(teacher, "llama.rope.freq_base")},
+        bos_token_id=_field(teacher, "tokenizer.ggml.bos_token_id"),
+        eos_token_id=_field(teacher, "tokenizer.ggml.eos_token_id"),
+        pad_token_id=_field(teacher, "tokenizer.ggml.padding_token_id"),
+        tie_word_embeddings=True,
+    )
+
+
+def _field(teacher: gguf.GGUFReader, name: str) -> Any:
+    return teacher.fields[name].contents()
+
+
+def teacher_weights(teacher: gguf.GGUFReader, layers: list[int]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of the chosen layers under transformers' names and new numbers; only these are dequantised."""
+    tensors = {tensor.name: tensor for tensor in teacher.tensors}
+    heads = {
+        "attn_q": _field(teacher, "llama.attention.head_count"),
+        "attn_k": _field(teacher, "llama.attention.head_count_kv"),
+    }
+
+    def read(name: str) -> np.ndarray:
+        tensor = tensors[f"{name}.weight"]
+        return np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+
+    embedding = torch.from_numpy(read("token_embd"))
+    yield "model.embed_tokens.weight", embedding
+    yield "lm_head.weight", embedding
+    yield "model.norm.weight", torch.from_numpy(read("output_norm"))
+    for place, layer in enumerate(layers):
+        for theirs, ours in PARTS.items():
+            weight = read(f"blk.{layer}.{theirs}")
+            if theirs in heads:
+                weight = unpermuted(weight, heads[theirs])
+            yield f"model.layers.{place}.{ours}.weight", torch.from_numpy(weight)
+
+
+def unpermuted(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Undo llama.cpp's order of the query and key rows: it interleaves the two halves that transformers rotates."""
+    rows, columns = weight.shape
+    pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows, columns))
+
+
+def teacher_tokenizer(teacher: gguf.GGUFReader) -> PreTrainedTokenizerFast:
+    """The teacher's own byte-level BPE.
+
+    Built here because transformers 5.24 leaves out the digit split of llama.cpp's `smollm` rule when it reads a GGUF,
+    and then cuts the number after an empty line or after two spaces otherwise than the teacher does.
+    """
+    pre = _field(teacher, "tokenizer.ggml.pre")
+    if pre != "smollm":
+        raise UsageError(f"{TEACHER_FILE}: splits text by the rule {pre!r}; only 'smollm' is known here")
+    tokens = _field(teacher, "tokenizer.ggml.tokens")
+    merges = [tuple(merge.split(" ")) for merge in _field(teacher, "tokenizer.ggml.merges")]
+    bpe = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.decoder = decoders.ByteLevel()
+    types = _field(teacher, "tokenizer.ggml.token_type")
+    control = [token for token, kind in zip(tokens, types, strict=True) if kind == CONTROL]
+    bpe.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in control])
+    named = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=bpe,
+        chat_template=_field(teacher, "tokenizer.chat_template"),
+        model_max_length=_field(teacher, "llama.context_length"),
+        clean_up_tokenization_spaces=False,
+        **{ours: tokens[_field(teacher, f"tokenizer.ggml.{theirs}_token_id")] for ours, theirs in named.items()},
+    )

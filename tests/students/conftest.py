@@ -1,0 +1,102 @@
+"""A real student in small: a random Llama of 0.1M parameters, a byte-level BPE and a template like SmolLM2's."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from core.recipe import StudentConfig
+from core.sample import Message
+from students.data import Conversation
+
+TEMPLATE = """{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system
+You are small.<|im_end|>
+{% endif %}<|im_start|>{{ message['role'] }}
+{{ message['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+TOPICS = ("bees", "rivers", "bread", "chess", "rain", "maps", "owls", "tea", "yoga", "trains", "stars", "soup")
+
+
+def conversations() -> list[Conversation]:
+    """Twelve, of unequal lengths."""
+    return [
+        [
+            Message(role="user", content=f"Write about {topic}."),
+            Message(role="assistant", content=f"I like {topic}" + f" and {topic}" * (place % 4) + "."),
+        ]
+        for place, topic in enumerate(TOPICS)
+    ]
+
+
+def byte_level_bpe(texts: list[str]) -> Tokenizer:
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return bpe
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    texts = [message.content for conversation in conversations() for message in conversation] + [
+        "assistant user system"
+    ]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=byte_level_bpe(texts),
+        chat_template=TEMPLATE,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+    )
+
+
+def tiny_llama(vocabulary: int) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+@pytest.fixture
+def model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    return tiny_llama(len(tokenizer))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def config(tiny_folder: Path) -> StudentConfig:
+    return StudentConfig(start=str(tiny_folder), epochs=10, learning_rate=3e-3, batch_size=4, max_tokens=64)
+
+
+@pytest.fixture
+def talk() -> list[Conversation]:
+    return conversations()

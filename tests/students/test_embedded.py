@@ -1,0 +1,143 @@
+"""The students that come from the embedded teacher's real weights."""
+
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from core.recipe import StudentConfig
+from core.sample import Message
+from students.data import Conversation, Encoded, encode, stop_ids
+from students.evaluate import held_out_loss
+from students.start import Start, load_start, spread, teacher_path, teacher_tokenizer
+from students.train import distill
+
+pytestmark = pytest.mark.slow
+
+SENTENCE = "Bees make honey from the nectar of flowers, and they dance to tell each other where it is."
+
+TEXTS = [
+    SENTENCE,
+    "One:\n\n1. two  22 x 2024-05\n\n\n2.  three\t4\r\n",
+    " Grüße, ¿qué? 日本語 🐝 don't I'LL ",
+    "def f(x):\n    return x  # 3.14e-10\n",
+    '{"name": "owl", "reason": "it\'s quiet"}',
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return teacher_tokenizer(gguf.GGUFReader(teacher_path()))
+
+
+@pytest.fixture(scope="module")
+def whole() -> Start:
+    return load_start(StudentConfig(layers=30))
+
+
+@pytest.fixture(scope="module")
+def read_by_transformers() -> torch.nn.Module:
+    path = teacher_path()
+    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    return model
+
+
+@torch.no_grad()
+def test_thirty_layers_are_the_teacher_as_transformers_reads_it(
+    whole: Start, read_by_transformers: torch.nn.Module
+) -> None:
+    ids = torch.tensor([whole.tokenizer(SENTENCE)["input_ids"]])
+    assert whole.model.num_parameters() == 134_515_008
+    assert torch.allclose(whole.model(ids).logits, read_by_transformers(ids).logits, atol=1e-4)
+
+
+def test_fewer_layers_are_the_teachers_own(read_by_transformers: torch.nn.Module) -> None:
+    start = load_start(StudentConfig(layers=4))
+    theirs = read_by_transformers.state_dict()
+    for name, weight in start.model.state_dict().items():
+        parts = name.split(".")
+        if parts[1] == "layers":
+            parts[2] = str(spread(4, 30)[int(parts[2])])
+        assert weight.equal(theirs[".".join(parts)]), name
+    assert start.model.get_output_embeddings().weight is start.model.get_input_embeddings().weight
+
+
+def test_a_random_student_has_the_size_asked_for_and_the_teachers_words() -> None:
+    torch.manual_seed(0)
+    start = load_start(StudentConfig(start="random", layers=4, hidden_size=192))
+    assert start.model.num_parameters() == 49152 * 192 + 4 * (4 * 192**2 + 3 * 192 * 512 + 2 * 192) + 192
+    assert start.base is None
+    ids = torch.tensor([start.tokenizer(SENTENCE)["input_ids"]])
+    assert start.model(ids).logits.shape == (1, ids.shape[1], 49152)
+
+
+@pytest.mark.parametrize("hidden_size", [16, 48, 80, 1024])
+def test_every_allowed_width_makes_a_model(hidden_size: int) -> None:
+    start = load_start(StudentConfig(start="random", layers=1, hidden_size=hidden_size))
+    assert start.model(torch.tensor([[5, 6]])).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_tokenizer_gives_back_what_it_was_given(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_the_tokenizer_cuts_as_llama_cpp_does(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Golden rows from `/tokenize` of xllamacpp 2026.10 with the same GGUF."""
+    golden = [2705, 42, 1116, 33, 30, 827, 256, 34, 34, 1792, 216, 34, 32, 34, 36, 29, 32, 37, 198]
+    assert tokenizer("One:\n\n1. two  22 x 2024-05\n")["input_ids"] == golden
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_stored_tokenizer_is_the_same(text: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    stored = AutoTokenizer.from_pretrained(tmp_path)
+    assert stored(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert stored.chat_template == tokenizer.chat_template
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "all_special_ids"):
+        assert getattr(stored, name) == getattr(tokenizer, name)
+
+
+def talk() -> list[Conversation]:
+    topics = ("bees", "rivers", "bread", "chess", "rain", "maps", "owls", "tea", "yoga", "trains")
+    return [
+        [
+            Message(role="user", content=f"Write about {topic}. Write everything in lower case."),
+            Message(role="assistant", content=f"{topic} are good for everyone, and people like {topic} very much."),
+        ]
+        for topic in topics
+    ]
+
+
+def test_the_default_system_message_is_the_same_in_training_and_asking(tokenizer: PreTrainedTokenizerBase) -> None:
+    one = encode(talk()[0], tokenizer, 256)
+    assert isinstance(one, Encoded)
+    asked = [talk()[0][0].model_dump()]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert list(one.ids[: len(prompt)]) == prompt
+    assert "named SmolLM" in tokenizer.decode(prompt)
+    learned = [token for token, mark in zip(one.ids, one.learned, strict=True) if mark]
+    assert tokenizer.decode(learned) == talk()[0][1].content + "<|im_end|>"
+    assert stop_ids(tokenizer) == [tokenizer.eos_token_id] == [2]
+
+
+def test_the_teacher_itself_speaks_plausibly(whole: Start) -> None:
+    """Far above 4 nats a token, something would be wrong with weights, template or marks."""
+    encoded = [one for one in (encode(one, whole.tokenizer, 256) for one in talk()) if isinstance(one, Encoded)]
+    assert 1 < held_out_loss(whole.model, encoded, 2) < 4
+
+
+def test_a_student_of_four_layers_learns_and_answers(tmp_path: Path) -> None:
+    config = StudentConfig(layers=4, epochs=8, batch_size=4)
+    record = distill(talk(), config, tmp_path / "student", seed=7, progress=print)
+    assert record.loss_after < record.loss_before - 5
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
+    prompt = tokenizer.apply_chat_template(
+        [talk()[0][0].model_dump()], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    answer = model.generate(**prompt, max_new_tokens=30)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer, skip_special_tokens=True).strip()
+    assert "license: apache-2.0\nbase_model: HuggingFaceTB/" in (tmp_path / "student" / "README.md").read_text()

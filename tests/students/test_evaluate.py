@@ -1,0 +1,67 @@
+import math
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from students.data import Conversation, Encoded, batched, encode
+from students.evaluate import EVALUATION_BATCH, held_out_loss, token_loss
+
+
+@pytest.fixture
+def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    return [one for one in (encode(one, tokenizer, 64) for one in talk) if isinstance(one, Encoded)]
+
+
+@torch.no_grad()
+def by_hand(model: LlamaForCausalLM, one: Encoded) -> float:
+    """Nats summed over learned tokens, one conversation and one token at a time."""
+    total = 0.0
+    for place in range(1, len(one.ids)):
+        if one.learned[place]:
+            logits = model(torch.tensor([one.ids[:place]])).logits[0, -1]
+            total -= logits.log_softmax(0)[one.ids[place]].item()
+    return total
+
+
+def test_the_loss_is_that_of_the_next_token_over_the_assistants_tokens_only(
+    model: LlamaForCausalLM, encoded: list[Encoded]
+) -> None:
+    loss = token_loss(model, batched(encoded[:4], pad=0))
+    assert loss.tokens == sum(sum(one.learned) for one in encoded[:4])
+    assert loss.total.item() == pytest.approx(sum(by_hand(model, one) for one in encoded[:4]), rel=1e-5)
+
+
+def test_padding_changes_no_loss(model: LlamaForCausalLM, encoded: list[Encoded]) -> None:
+    alone = [token_loss(model, batched([one], pad=0)) for one in encoded]
+    for pad in (0, 2, 100):
+        together = token_loss(model, batched(encoded, pad))
+        assert together.tokens == sum(loss.tokens for loss in alone)
+        assert together.total.item() == pytest.approx(sum(loss.total.item() for loss in alone), rel=1e-5)
+
+
+def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_vocabulary(
+    model: LlamaForCausalLM, encoded: list[Encoded]
+) -> None:
+    torch.nn.init.zeros_(model.get_output_embeddings().weight)
+    assert held_out_loss(model, encoded, pad=0) == pytest.approx(math.log(model.config.vocab_size), rel=1e-6)
+
+
+def test_held_out_loss_weighs_every_token_the_same_whatever_its_batch(
+    model: LlamaForCausalLM, encoded: list[Encoded]
+) -> None:
+    assert len(encoded) % EVALUATION_BATCH, "the last batch has to be a smaller one"
+    sizes = {sum(one.learned) for one in encoded}
+    assert len(sizes) > 1, "the conversations have to be of unequal lengths"
+    expected = sum(by_hand(model, one) for one in encoded) / sum(sum(one.learned) for one in encoded)
+    assert held_out_loss(model, encoded, pad=0) == pytest.approx(expected, rel=1e-5)
+    assert held_out_loss(model, encoded[::-1], pad=0) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_measuring_leaves_the_model_as_it_was(training: bool, model: LlamaForCausalLM, encoded: list[Encoded]) -> None:
+    model.train(training)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    held_out_loss(model, encoded, pad=0)
+    assert model.training is training
+    assert all(weight.grad is None and weight.equal(before[name]) for name, weight in model.named_parameters())

@@ -1,0 +1,249 @@
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from core.errors import RunFailed, UsageError
+from core.recipe import StudentConfig
+from core.run import StudentRecord
+from core.sample import Message
+from students.checkpoint import scratch_folder
+from students.data import Conversation
+from students.train import distill, learning_rate
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def config(config: StudentConfig) -> StudentConfig:
+    return config.model_copy(update={"checkpoint_steps": 5})
+
+
+@pytest.fixture
+def undisturbed(talk: list[Conversation], config: StudentConfig, tmp_path: Path) -> Path:
+    """A student of `talk`, made in one go with seed 7."""
+    distill(talk, config, tmp_path / "undisturbed", seed=7, progress=quiet)
+    return tmp_path / "undisturbed"
+
+
+def assert_same_student(one: Path, other: Path) -> None:
+    """The same weights bit by bit, reached by the same losses."""
+    weights, others = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert weights.keys() == others.keys()
+    assert all(weights[name].equal(others[name]) for name in weights)
+    assert (one / "training_log.jsonl").read_text() == (other / "training_log.jsonl").read_text()
+
+
+def test_a_student_learns_and_says_what_it_did(talk: list[Conversation], config: StudentConfig, tmp_path: Path) -> None:
+    lines: list[str] = []
+    out = tmp_path / "student"
+    record = distill(talk, config, out, seed=7, progress=lines.append)
+    assert record.loss_after < record.loss_before - 1
+    assert (record.train_samples, record.held_out_samples, record.steps) == (11, 1, 30)
+    assert StudentRecord.model_validate(json.loads((out / "student.json").read_text())["record"]) == record
+    log = [json.loads(line) for line in (out / "training_log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == list(range(1, 31))
+    assert set(log[0]) == {"step", "loss", "lr", "tokens"}
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert "11 conversations to learn, 1 held out" in lines[0]
+    assert f"{record.loss_before:.2f} -> {record.loss_after:.2f}" in lines[-1]
+
+
+def test_nothing_but_the_student_is_left(undisturbed: Path) -> None:
+    assert list(undisturbed.parent.iterdir()) == [undisturbed]
+    assert {path.name for path in undisturbed.iterdir()} == {
+        "README.md",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "student.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training_log.jsonl",
+    }
+
+
+def test_a_student_repeats_what_it_was_made_to_memorise(config: StudentConfig, tmp_path: Path) -> None:
+    """Template, marks, shift and stop token have to fit together for that."""
+    talk = [
+        [Message(role="user", content=question), Message(role="assistant", content=answer)]
+        for question, answer in {"Hi": "Hello.", "And?": "Nothing, said the owl.", "Bye": "\n- So long"}.items()
+    ]
+    long = config.model_copy(update={"epochs": 100, "checkpoint_steps": 1000})
+    record = distill(talk, long, tmp_path / "student", seed=7, progress=quiet, held_out=talk)
+    assert record.loss_after < 0.1
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "student", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
+    for question, answer in talk:
+        prompt = tokenizer.apply_chat_template(
+            [question.model_dump()], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        said = model.generate(**prompt)[0, prompt["input_ids"].shape[1] :]
+        assert tokenizer.decode(said) == answer.content + "<|im_end|>"
+
+
+def test_the_code_of_the_card_runs(
+    undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = (undisturbed / "README.md").read_text()
+    script = undisturbed.parent / "ask.py"
+    script.write_text(card.split("```python\n")[1].split("```")[0])
+    monkeypatch.chdir(undisturbed)
+    runpy.run_path(str(script))
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_card_tells_numbers_and_limits(undisturbed: Path) -> None:
+    card = (undisturbed / "README.md").read_text()
+    record = json.loads((undisturbed / "student.json").read_text())["record"]
+    assert card.startswith("---\nlicense: other\nbase_model: ")
+    assert f"| held-out loss after | {record['loss_after']:.3f} |" in card
+    assert "## Limits" in card
+    assert "$" not in card
+
+
+def test_weights_are_the_same_for_the_same_seed_only(
+    talk: list[Conversation], config: StudentConfig, undisturbed: Path, tmp_path: Path
+) -> None:
+    distill(talk, config, tmp_path / "again", seed=7, progress=quiet)
+    distill(talk, config, tmp_path / "other", seed=8, progress=quiet)
+    assert_same_student(tmp_path / "again", undisturbed)
+    with pytest.raises(AssertionError):
+        assert_same_student(tmp_path / "other", undisturbed)
+
+
+def test_a_finished_student_is_not_trained_again(
+    talk: list[Conversation], config: StudentConfig, undisturbed: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
+    lines: list[str] = []
+    record = distill(talk, config, undisturbed, seed=7, progress=lines.append)
+    assert record.model_dump() == json.loads((undisturbed / "student.json").read_text())["record"]
+    assert "trained already" in lines[0]
+    assert before == {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
+
+
+def test_a_folder_with_anything_else_is_left_alone(
+    talk: list[Conversation], config: StudentConfig, undisturbed: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="is there already"):
+        distill(talk[1:], config, undisturbed, seed=7, progress=quiet)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("keep")
+    with pytest.raises(UsageError, match="is there already"):
+        distill(talk, config, tmp_path / "mine", seed=7, progress=quiet)
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "keep"
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from core.recipe import StudentConfig
+from tests.students.conftest import conversations
+from students.train import distill
+
+config = StudentConfig.model_validate_json(sys.argv[2])
+distill(conversations(), config, Path(sys.argv[1]), seed=7, progress=print)
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    config = config.model_copy(update={"epochs": 60, "checkpoint_steps": 30})
+    out = tmp_path / "student"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", KILLED, out, config.model_dump_json()], env=environment) as process:
+        deadline = time.monotonic() + 60
+        while not (scratch_folder(out) / "state.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not out.exists()
+
+    lines: list[str] = []
+    distill(talk, config, out, seed=7, progress=lines.append)
+    assert any("goes on after step" in line for line in lines)
+    distill(talk, config, tmp_path / "undisturbed", seed=7, progress=quiet)
+    assert_same_student(out, tmp_path / "undisturbed")
+    assert not scratch_folder(out).exists()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(talk: list[Conversation], config: StudentConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop a training after its first checkpoint, through the only thing that it calls."""
+
+    def stop(line: str) -> None:
+        if (scratch_folder(out) / "state.pt").exists():
+            raise Interrupted
+
+    monkeypatch.setattr("students.train.PROGRESS_SECONDS", 0.0)
+    with pytest.raises(Interrupted):
+        distill(talk, config, out, seed=7, progress=stop)
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_another_training_is_not_used(
+    talk: list[Conversation], config: StudentConfig, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(talk[1:], config, tmp_path / "student", monkeypatch)
+    lines: list[str] = []
+    distill(talk, config, tmp_path / "student", seed=7, progress=lines.append)
+    assert any("not used" in line for line in lines)
+    assert_same_student(tmp_path / "student", undisturbed)
+
+
+def test_a_damaged_checkpoint_is_not_used(
+    talk: list[Conversation], config: StudentConfig, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(talk, config, tmp_path / "student", monkeypatch)
+    state = scratch_folder(tmp_path / "student") / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    distill(talk, config, tmp_path / "student", seed=7, progress=quiet)
+    assert_same_student(tmp_path / "student", undisturbed)
+
+
+def test_saving_more_often_changes_nothing_and_still_resumes(
+    talk: list[Conversation], config: StudentConfig, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = config.model_copy(update={"checkpoint_steps": 2})
+    interrupt(talk, often, tmp_path / "student", monkeypatch)
+    lines: list[str] = []
+    distill(talk, config, tmp_path / "student", seed=7, progress=lines.append)
+    assert any("goes on after step" in line for line in lines)
+    assert_same_student(tmp_path / "student", undisturbed)
+
+
+def test_a_loss_that_is_no_number_fails_the_run(
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    wild = config.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(RunFailed, match="lower learning_rate"):
+        distill(talk, wild, tmp_path / "student", seed=7, progress=quiet)
+    assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_tenth(steps: int) -> None:
+    rates = [learning_rate(step, steps, 1.0) for step in range(steps)]
+    top = rates.index(1.0)
+    assert top <= steps // 10
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert min(rates) > 0
+    assert steps == 1 or rates[-1] == pytest.approx(0.1)
