@@ -1,0 +1,410 @@
+import base64
+import hashlib
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+
+from core.recipe import FilterConfig, Recipe, VerifierConfig
+from core.run import CollapseRecord, Counts, Manifest, MetricRecord, RunDir, RunState, StudentRecord
+from core.sample import Candidate, Critique, Message, Reason, Sample, Seed, State, Turn, Usage, Verdict
+from core.store import read_json
+from flows import report
+from flows.report import dataset_card, run_card, sample_text, write_report
+
+HOSTILE = "</script><img src=x onerror=alert(1)>{{7*7}}{% raw %}\x1b[31m<!--"
+RECIPE = Recipe.model_validate(
+    {
+        "name": "constrained-instructions",
+        "seeds": {"path": "topics.jsonl"},
+        "verifiers": [{"type": "constraints"}, {"type": "on_topic"}],
+        "student": {},
+    }
+)
+COLLAPSE = CollapseRecord(
+    reference="data/reference/english.jsonl",
+    documents=400,
+    tokens=1620,
+    note="Under-powered at 58 samples.",
+    metrics=[
+        MetricRecord(
+            name="distinct-2", candidate=0.61, reference=0.82, low=0.79, high=0.84, meaning="Share of new word pairs."
+        ),
+        MetricRecord(
+            name="hapax", candidate=0.12, reference=0.13, low=0.11, high=0.15, meaning="Share of words met once."
+        ),
+    ],
+)
+STUDENT = StudentRecord(
+    start="layers",
+    parameters=56_600_000,
+    train_samples=52,
+    held_out_samples=6,
+    steps=28,
+    loss_before=3.214,
+    loss_after=2.449,
+    seconds=90,
+)
+
+
+def manifest(**changes: object) -> Manifest:
+    whole = {
+        "run": "constrained-instructions-3f9c2a1b",
+        "digest": "3f9c2a1b77d04e52",
+        "state": RunState.done,
+        "started": "2026-11-25T01:41:12+00:00",
+        "counts": Counts(candidates=120, kept=58, dropped=55, failed=7),
+        "funnel": [("seeds", 157), ("candidates", 120), ("verified", 63), ("kept", 58)],
+        "reasons": {
+            "verifier:max_words": 41,
+            "critic:relevance": 10,
+            "near_duplicate:minhash": 4,
+            "contract:generator": 7,
+        },
+        "usage": Usage(calls=412, prompt_tokens=98_420, completion_tokens=16_105),
+        "seconds": {"produce": 140.0, "curate": 3.0},
+        "collapse": COLLAPSE,
+        "student": STUDENT,
+    }
+    return Manifest.model_validate({**whole, **changes})
+
+
+EMPTY = {"counts": Counts(), "funnel": [], "reasons": {}, "seconds": {}, "collapse": None, "student": None}
+
+
+def sample(name: str, state: State = State.kept, text: str = "Bees carry nectar home.", **changes: object) -> Sample:
+    asked = "Write about honey bees. Use at most 20 words."
+    turn = {"attempt": 0, "teacher": "fake/writer", "usage": Usage(calls=1, prompt_tokens=100, completion_tokens=20)}
+    turns = [
+        Turn(agent="generator", revision=0, asked=asked, reply="the first draft", **turn),
+        Turn(agent="critic", revision=0, asked="Judge it.", reply="the first judgement", **turn),
+        Turn(agent="generator", revision=1, asked="Write it again.", reply=text, **turn),
+    ]
+    whole = {
+        "id": name,
+        "seed": Seed(id="1", data={"topic": "honey bees", "words": ["hive", "nectar"]}),
+        "state": state,
+        "candidate": Candidate(messages=[Message(role="user", content=asked), Message(role="assistant", content=text)]),
+        "revisions": 1,
+        "turns": turns,
+        "critiques": [Critique(revision=0, scores={"relevance": 2}, faults=["it strays"], advice="Stay with bees.")],
+        "verdicts": [
+            Verdict(revision=0, check="max_words", passed=False, evidence="it has 31 words"),
+            Verdict(revision=1, check="max_words", passed=state is State.kept, evidence="it has 4 words"),
+        ],
+        "usage": Usage(calls=3, prompt_tokens=300, completion_tokens=60),
+    }
+    return Sample.model_validate({**whole, **changes})
+
+
+def dropped(name: str, text: str = "Bees are bees.") -> Sample:
+    return sample(name, State.dropped, text, reason=Reason.verifier, detail="max_words")
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: tags with their attributes, scripts, and the text between."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self.inside = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "script":
+            self.scripts[-1] += data
+        elif self.inside != "style":
+            self.text += data
+
+    def labels(self) -> str:
+        return " ".join(attrs.get("aria-label") or "" for _, attrs in self.tags)
+
+
+def written(where: Path, m: Manifest, kept: list[Sample], not_kept: list[Sample]) -> Page:
+    run = RunDir(where / m.run)
+    write_report(run, m, RECIPE, kept, not_kept)
+    return Page(run.report_file.read_text(encoding="utf-8"))
+
+
+def test_the_card_carries_the_manifests_numbers_within_100_columns(tmp_path: Path) -> None:
+    card = run_card(manifest(), RunDir(Path("data/runs/constrained-instructions-3f9c2a1b")))
+    assert card.startswith("run constrained-instructions-3f9c2a1b  done  data/runs/")
+    assert "seeds 157 -> candidates 120 -> verified 63 -> kept 58" in card
+    assert "55 dropped, 7 failed   verifier:max_words 41   critic:relevance 10" in card
+    assert "distinct-2 0.61 (real 0.79 to 0.84, below)   hapax 0.12 (real 0.11 to 0.15)" in card
+    assert "412 calls   98,420 tokens in   16,105 out   143 s" in card
+    assert "held-out loss 3.21 -> 2.45" in card
+    assert card.endswith("next: stillhouse show constrained-instructions-3f9c2a1b")
+    assert max(map(len, card.splitlines())) <= 100
+
+
+def test_a_card_of_many_reasons_wraps_under_its_label_and_sums_the_rest() -> None:
+    reasons = {f"verifier:a_check_with_a_long_name_{i}": 1 for i in range(55)} | {"contract:generator": 7}
+    lines = run_card(manifest(reasons=reasons), RunDir(Path("runs/x"))).splitlines()
+    start = next(i for i, line in enumerate(lines) if "not kept" in line)
+    assert lines[start + 1].startswith(" " * 12 + "verifier:")
+    assert any("and 44 reasons more 44" in line for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("state", [RunState.failed, RunState.interrupted, RunState.running])
+def test_an_unfinished_run_says_why_and_how_to_go_on(state: RunState, tmp_path: Path) -> None:
+    m = manifest(state=state, error="main: connection refused; start the server", **EMPTY)
+    card = run_card(m, RunDir(tmp_path / m.run))
+    assert f"  {state}  " in card
+    assert "error     main: connection refused; start the server" in card
+    assert card.endswith(f"next: stillhouse run constrained-instructions --resume --runs-dir {tmp_path}")
+    assert run_card(m, RunDir(tmp_path / m.run), resume="stillhouse run a.toml --resume").endswith("a.toml --resume")
+
+
+def test_a_done_run_that_kept_nothing_points_to_its_report(tmp_path: Path) -> None:
+    m = manifest(**{**EMPTY, "counts": Counts(candidates=3, dropped=3), "reasons": {"verifier:max_words": 3}})
+    assert run_card(m, RunDir(tmp_path / m.run)).endswith(f"next: stillhouse report {tmp_path / m.run}")
+    assert "0 of 3 candidates kept" in report.conclusion(m)
+
+
+def test_a_sample_is_told_in_the_order_it_happened() -> None:
+    text = sample_text(sample("s1"))
+    order = ["honey bees", "hive, nectar", "revision 0", "the first draft", "the first judgement", "relevance 2/5"]
+    order += ["it strays", "Stay with bees.", "FAIL  max_words  it has 31 words", "revision 1", "Write it again."]
+    order += ["pass  max_words  it has 4 words", "answer", "outcome   kept after 1 revision", "3 calls"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_failed_sample_without_a_candidate_is_told_too() -> None:
+    failed = sample(
+        "s1",
+        State.failed,
+        reason=Reason.contract,
+        detail="generator",
+        candidate=Candidate(messages=[]),
+        revisions=0,
+        critiques=[],
+        verdicts=[],
+    )
+    assert "outcome   failed as first written, for contract: generator" in sample_text(failed)
+    assert "\nanswer" not in sample_text(failed)
+
+
+@pytest.mark.parametrize("bad", ["\x1b[2J", "\x07", "\x9b31m", "\u202e", "\x00"])
+def test_text_for_a_terminal_has_no_characters_a_terminal_obeys(bad: str) -> None:
+    hostile = dropped("s1", f"before{bad}after\nnext line")
+    m = manifest(error=f"bad {bad} error", reasons={f"verifier:{bad}": 62}, gates=[f"hapax {bad}"])
+    assert bad[0] not in sample_text(hostile)
+    assert bad[0] not in run_card(m, RunDir(Path("runs/x")))
+    assert "| next line" in sample_text(hostile)
+
+
+def test_the_pages_counts_are_the_manifests(tmp_path: Path) -> None:
+    page = written(tmp_path, manifest(), [sample("s1")], [dropped("s2")])
+    labels = page.labels()
+    assert "58 of 120 candidates kept" in page.text
+    assert "distinct-2 below" in page.text
+    assert "Under-powered at 58 samples." in page.text
+    assert "seeds 157, candidates 120, verified 63, kept 58." in labels
+    assert "verifier 41 (max_words 41), critic 10 (relevance 10), contract 7 (generator 7), near_duplicate 4" in labels
+    assert "produce 140 s, curate 3.0 s" in labels
+    assert "max_words 1 of 4" in labels
+    assert "3.214 before training, 2.449 after" in labels
+    assert "98,420" in page.text
+
+
+def test_the_json_report_has_the_pages_numbers(tmp_path: Path) -> None:
+    m = manifest()
+    written(tmp_path, m, [sample("s1")], [dropped("s2")])
+    numbers = read_json(tmp_path / m.run / "report.json")
+    assert numbers["counts"] == {"candidates": 120, "kept": 58, "dropped": 55, "failed": 7}
+    assert sum(numbers["reasons"].values()) == 62
+    assert numbers["checks"] == [{"check": "max_words", "passed": 1, "verdicts": 4, "share": 0.25}]
+    assert numbers["kept_by_revisions"] == {"1": 1}
+    assert {row["agent"]: row["calls"] for row in numbers["agents"]} == {"generator": 4, "critic": 2}
+    assert numbers["recipe"]["name"] == "constrained-instructions"
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    bad = dropped("s1", HOSTILE).model_copy(update={"detail": HOSTILE})
+    m = manifest(
+        error=HOSTILE,
+        gates=[HOSTILE],
+        reasons={f"verifier:{HOSTILE}": 62},
+        collapse=COLLAPSE.model_copy(update={"note": HOSTILE}),
+    )
+    page = written(tmp_path, m, [], [bad])
+    assert "{{7*7}}{% raw %}" in page.text
+    assert "</script><img src=x onerror=alert(1)>" in page.text
+    assert "\x1b" not in page.text
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    assert len(page.scripts) == 1
+
+
+def test_only_the_pages_own_script_may_run_and_nothing_is_loaded(tmp_path: Path) -> None:
+    page = written(tmp_path, manifest(), [sample("s1")], [])
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
+    assert policy is not None
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+    links = [attrs.get("href") or attrs.get("src") or "" for _, attrs in page.tags]
+    assert all(link.startswith(("#", "data:")) for link in links if link)
+
+
+@pytest.mark.parametrize("state", list(RunState))
+@pytest.mark.parametrize("changes", [{}, EMPTY, {"collapse": None}, {"student": None, "gates": ["distinct-2"]}])
+def test_every_state_renders(state: RunState, changes: dict[str, object], tmp_path: Path) -> None:
+    m = manifest(state=state, **changes)
+    page = written(tmp_path, m, [], [])
+    assert m.run in page.text
+    assert ("To go on" in page.text) == (state is not RunState.done)
+    assert "There are no samples." in page.text
+
+
+def test_every_plot_has_a_name(tmp_path: Path) -> None:
+    page = written(tmp_path, manifest(), [sample("s1")], [])
+    plots = [attrs for _, attrs in page.tags if attrs.get("role") == "img"]
+    ids = {attrs["id"] for _, attrs in page.tags if attrs.get("id")}
+    assert len(plots) == 5 + len(COLLAPSE.metrics)
+    for plot in plots:
+        named_by = (plot.get("aria-labelledby") or "").split()
+        assert plot.get("aria-label") or (named_by and ids.issuperset(named_by))
+
+
+def test_a_page_of_thousands_holds_the_kept_first_and_says_what_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "EMBEDDED", 5)
+    page = written(tmp_path, manifest(), [sample(f"k{i}") for i in range(4)], [dropped(f"d{i}") for i in range(3)])
+    shown = [attrs["id"] for tag, attrs in page.tags if tag == "details" and attrs.get("class") == "sample"]
+    assert shown == ["sample-k0", "sample-k1", "sample-k2", "sample-k3", "sample-d0"]
+    assert "5 of 7 samples are on this page, kept ones first; 2 are left out." in page.text
+
+
+def test_a_very_long_text_is_cut_in_the_page_and_says_so(tmp_path: Path) -> None:
+    page = written(tmp_path, manifest(), [sample("s1", text="bee " * 2000)], [])
+    assert "(4,000 characters more)" in page.text
+
+
+def test_a_comparison_that_could_not_be_made_says_why_everywhere(tmp_path: Path) -> None:
+    m = manifest(collapse=COLLAPSE.model_copy(update={"metrics": [], "note": "Too few samples to compare."}))
+    assert "collapse  Too few samples to compare." in run_card(m, RunDir(tmp_path / m.run))
+    assert "Too few samples to compare." in written(tmp_path, m, [], []).text
+    assert "Not measured: Too few samples to compare." in dataset_card(m, RECIPE, 52, 6)
+
+
+def test_a_metric_outside_its_band_is_marked_where_it_lies() -> None:
+    below, inside = report.strips_of(COLLAPSE)
+    assert (below.place, inside.place) == ("below", "inside")
+    assert below.candidate < below.low < below.reference < below.high
+    assert inside.low < inside.candidate < inside.high
+
+
+def test_a_metric_that_is_one_number_everywhere_still_has_a_strip() -> None:
+    flat = MetricRecord(name="x", candidate=1, reference=1, low=1, high=1, meaning="")
+    [strip] = report.strips_of(COLLAPSE.model_copy(update={"metrics": [flat]}))
+    assert strip.low == strip.high == strip.candidate
+
+
+def front_matter(card: str) -> dict[str, object]:
+    _, head, _ = card.split("---\n", 2)
+    return dict(yaml.safe_load(head))
+
+
+def test_the_dataset_cards_front_matter_names_the_files() -> None:
+    head = front_matter(dataset_card(manifest(), RECIPE, 52, 6))
+    assert head["configs"] == [
+        {
+            "config_name": "default",
+            "data_files": [
+                {"split": "train", "path": "train.parquet"},
+                {"split": "validation", "path": "validation.parquet"},
+            ],
+        }
+    ]
+    assert head["size_categories"] == ["n<1K"]
+    assert "synthetic" in list(head["tags"])  # type: ignore[call-overload]
+
+
+def test_the_dataset_card_says_how_it_was_made_and_what_it_is_not() -> None:
+    card = dataset_card(manifest(), RECIPE, 52, 6)
+    assert "58 samples of 120 candidates (48 %); 55 dropped, 7 failed" in card
+    assert "**Teacher** `local/smollm2-135m`, as generator and critic." in card
+    assert "**Verifier** `constraints`" in card
+    assert "| distinct-2 | 0.61 | 0.82 | 0.79 to 0.84 | below |" in card
+    assert "Not checked for truth." in card
+    assert "Apache-2.0" in card
+    assert card.endswith("\n")
+
+
+def test_a_baselines_dataset_card_claims_no_check() -> None:
+    single = Recipe.model_validate({**RECIPE.model_dump(), "topology": {"kind": "single"}})
+    card = dataset_card(manifest(collapse=None), single, 52, 0)
+    assert "checked before they were kept" not in card
+    assert "**Verifiers**: none decided" in card
+    assert "Not measured." in card
+    assert "validation.parquet" not in card.split("---\n", 2)[1]
+
+
+def test_hostile_reasons_stay_in_their_table_cell() -> None:
+    card = dataset_card(manifest(reasons={"verifier:a | b\n# c <img>": 62}), RECIPE, 52, 6)
+    assert r"| verifier:a \| b # c \<img\> | 62 |" in card
+
+
+def test_every_verifier_and_filter_of_a_recipe_is_explained() -> None:
+    def types(union: object) -> set[str]:
+        return {get_args(config.model_fields["type"].annotation)[0] for config in get_args(get_args(union)[0])}
+
+    assert types(VerifierConfig) == set(report.VERIFIER_WORDS)
+    assert types(FilterConfig) == set(report.FILTER_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (50_000, "10K<n<100K"), (2_000_000, "1M<n<10M"), (10**9, "n>1B")],
+)
+def test_size_categories_are_the_hubs(rows: int, category: str) -> None:
+    assert report.size_category(rows) == category
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(0, "0 %"), (0.001, "1 %"), (0.483, "48 %"), (0.999, "99 %"), (1, "100 %")]
+)
+def test_only_none_is_0_percent_and_only_all_is_100(share: float, shown: str) -> None:
+    assert report.percent(share) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.21, "0.2 s"), (143, "143 s"), (1790, "30 min"), (7199, "2 h 00 min"), (9000, "2 h 30 min")],
+)
+def test_durations_are_readable(seconds: float, shown: str) -> None:
+    assert report.duration(seconds) == shown
+
+
+def test_reasons_of_one_kind_are_grouped_and_none_is_lost() -> None:
+    reasons = {f"near_duplicate:repeats sample {i}": 1 for i in range(30)} | {"critic:relevance": 9, "verifier": 2}
+    groups = report.reason_groups(reasons)
+    assert [(g.reason, g.samples) for g in groups] == [("near_duplicate", 30), ("critic", 9), ("verifier", 2)]
+    assert groups[0].details[-1] == ("23 more", 23)
+    assert all(g.samples == sum(count for _, count in g.details) for g in groups)
+
+
+def test_a_report_is_valid_json_even_with_hostile_text(tmp_path: Path) -> None:
+    m = manifest(error=HOSTILE)
+    written(tmp_path, m, [], [])
+    assert json.loads((tmp_path / m.run / "report.json").read_text())["error"] == HOSTILE
