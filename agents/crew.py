@@ -3,10 +3,9 @@
 Knows no topology: who asks whom, and when, is decided elsewhere.
 """
 
-import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
@@ -27,6 +26,12 @@ class Stopped(Exception):
     """The run was asked to stop: no new call is sent. Calls in flight are answered and remembered."""
 
 
+class Stop(Protocol):
+    """The wish to stop, as `threading.Event` carries it."""
+
+    def is_set(self) -> bool: ...
+
+
 class Broken(NamedTuple):
     """A reply that did not fulfil its contract, and why."""
 
@@ -44,7 +49,7 @@ class Crew:
     recipe: Recipe
     teachers: Mapping[str, Teacher]
     ledger: Ledger
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: Stop
 
     @property
     def family(self) -> Family:

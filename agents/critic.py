@@ -9,7 +9,7 @@ from agents.teachers.base import Ask, CallFailed
 from core.errors import ProviderError
 from core.recipe import CriticConfig
 
-CONFIDENCE_BANDS = (0.33, 0.41, 0.47, 0.55)
+CONFIDENCE_BANDS = (0.30, 0.35, 0.40, 0.50)
 """Geometric-mean token probabilities from which the score is 2, 3, 4 and 5.
 
 Measured on 76 answers of SmolLM2-135M that had passed every check, 48 of them judged good by eye: the area under the ROC

@@ -23,6 +23,6 @@ def _messages(crew: Crew, state: Work) -> list[Message]:
     values = crew.family.generator_values(state["seed"])
     messages = crew.prompt("generator", values)
     if state["revision"]:
-        messages.append(Message(role="assistant", content=state["draft"]))
-        messages += crew.prompt("revise", {**values, "advice": state["advice"]})
+        # The examples stay in front, where the teacher has them cached; the request is put anew.
+        messages[-1:] = crew.prompt("revise", {**values, "draft": state["draft"], "advice": state["advice"]})
     return messages + crew.repair(state["broken"])

@@ -7,7 +7,6 @@ what was answered and asks only for the rest. Knows no topology.
 import fcntl
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from agents.teachers.base import Ask, Question, Reply
@@ -40,12 +39,11 @@ class Ledger:
         except OSError as error:
             raise StoreError(f"{self._path}: cannot be opened: {error.strerror}") from None
         except (ValueError, KeyError) as error:
+            self.__exit__()
             raise StoreError(f"{self._path}: is damaged: {error}; remove it to make its samples again") from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.close()
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 
 import prompts
-from agents.crew import Crew, Stopped
+from agents.crew import Crew, Stop, Stopped
 from agents.families import FAMILIES, family_problems
 from agents.ledger import Ledger
 from agents.state import Work, begin
@@ -73,6 +73,11 @@ def make_seeds(recipe: Recipe, path: Path, digest: str) -> list[Seed]:
     return seeds
 
 
+def seed_rows(path: Path) -> int:
+    """How many seeds the file has."""
+    return len(_read_rows(path))
+
+
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -108,7 +113,7 @@ async def open_teachers(recipe: Recipe) -> AsyncIterator[dict[str, Teacher]]:
 
 async def produce(
     recipe: Recipe, seeds: Sequence[Seed], teachers: dict[str, Teacher], ledger: Ledger,
-    stop: asyncio.Event, done: Callable[[Sample], None],
+    stop: Stop, done: Callable[[Sample], None],
 ) -> list[Sample]:  # fmt: skip
     """One sample for each seed, in their order; `done` hears of each as it ends.
 

@@ -3,6 +3,7 @@
 One graph makes one sample, without a checkpointer: the call ledger is what makes a run resumable.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Literal
 
@@ -114,7 +115,11 @@ def _independent() -> StateGraph[Work, Crew]:
     return graph
 
 
-BUILDERS = {"centralized": _centralized, "single": _single, "independent": _independent}
+BUILDERS: dict[str, Callable[[], StateGraph[Work, Crew]]] = {
+    "centralized": _centralized,
+    "single": _single,
+    "independent": _independent,
+}
 
 
 @cache
@@ -122,9 +127,9 @@ def build(kind: Kind) -> Graph:
     return BUILDERS[kind]().compile()
 
 
-def draw(kind: Kind) -> str:
+def draw(kind: str) -> str:
     """The graph as Mermaid text, drawn by LangGraph."""
-    return build(kind).get_graph().draw_mermaid()
+    return BUILDERS[kind]().compile().get_graph().draw_mermaid()
 
 
 def step_limit(recipe: Recipe) -> int:

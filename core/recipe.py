@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -221,6 +221,7 @@ class Recipe(Config):
     """Without this table the run ends with the dataset."""
 
 
+Table = TypeVar("Table", bound=BaseModel)
 Check = Callable[[Recipe], Iterable[Problem]]
 
 
@@ -250,7 +251,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), checks: Sequence[Chec
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        problems += [_problem(detail) for detail in error.errors(include_url=False)]
+        problems += [_problem(detail, Recipe) for detail in error.errors(include_url=False)]
         raise RecipeError(path.name, problems) from None
     problems += _cross_checks(recipe)
     for check in checks:
@@ -258,6 +259,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), checks: Sequence[Chec
     if problems:
         raise RecipeError(path.name, problems)
     return Loaded(recipe, path.resolve().parent)
+
+
+def parse_settings(model: type[Table], settings: Sequence[str]) -> Table:
+    """A table of its own from `key=value` settings, as `--set` takes them.
+
+    Raises:
+        RecipeError: with every problem found.
+    """
+    data: dict[str, Any] = {}
+    problems = _override(data, settings)
+    try:
+        table = model.model_validate(data)
+    except ValidationError as error:
+        problems += [_problem(detail, model) for detail in error.errors(include_url=False)]
+        raise RecipeError("--set", problems) from None
+    if problems:
+        raise RecipeError("--set", problems)
+    return table
 
 
 def find_file(name: str, folder: Path) -> Path:
@@ -337,8 +356,8 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _problem(detail: ErrorDetails) -> Problem:
-    place, model = _walk(detail["loc"])
+def _problem(detail: ErrorDetails, root: type[BaseModel]) -> Problem:
+    place, model = _walk(detail["loc"], root)
     where = ".".join(place)
     if detail["type"] == "extra_forbidden":
         known = list(model.model_fields) if model else []
@@ -356,11 +375,11 @@ def _problem(detail: ErrorDetails) -> Problem:
     return Problem(where, f"{message}{shown}")
 
 
-def _walk(loc: tuple[str | int, ...]) -> tuple[list[str], type[BaseModel] | None]:
+def _walk(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:
     """The path as a user writes it (without pydantic's union tags), and the table its last key belongs to."""
     place: list[str] = []
-    model: type[BaseModel] | None = Recipe
-    current: Any = Recipe
+    model: type[BaseModel] | None = root
+    current: Any = root
     for i, part in enumerate(loc):
         options = _models_in(current)
         tagged = next((m for m in options if _tag_of(m) == part), None)

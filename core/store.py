@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,15 +98,23 @@ def write_parquet(path: Path, frame: "pl.DataFrame") -> None:
         frame.write_parquet(partial)
 
 
-def write_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """Write `samples`, in their order, with every turn, critique and verdict."""
+DROP_COLUMNS = ("filter", "score", "duplicate_of")
+"""More columns where filters dropped samples: which filter, its score, and the id of the kept sample it repeats."""
+
+
+def write_samples(path: Path, samples: Iterable[Sample], drops: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Write `samples`, in their order, with every turn, critique and verdict; with `drops` by id, `DROP_COLUMNS` too."""
     import polars as pl
 
     message = pl.Struct({"role": pl.String, "content": pl.String})
     usage = pl.Struct({"calls": pl.Int64, "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64})
-    types: dict[str, Any] = {"messages": pl.List(message), "usage": usage, "revisions": pl.Int64}
-    rows = [_row(sample) for sample in samples]
-    schema = {column: types.get(column, pl.String) for column in COLUMNS}
+    types: dict[str, Any] = {"messages": pl.List(message), "usage": usage, "revisions": pl.Int64, "score": pl.Float64}
+    columns = COLUMNS if drops is None else (*COLUMNS, *DROP_COLUMNS)
+    none = dict.fromkeys(DROP_COLUMNS)
+    rows = [
+        _row(sample) if drops is None else {**_row(sample), **none, **drops.get(sample.id, {})} for sample in samples
+    ]
+    schema = {column: types.get(column, pl.String) for column in columns}
     write_parquet(path, pl.DataFrame(rows, schema=schema, orient="row"))
 
 

@@ -171,24 +171,22 @@ def _too_few(candidate: int, reference: int) -> str:
 
 
 def _note(size: Draw, candidates: int, *, draws: int, metrics: Sequence[MetricRecord]) -> str:
+    """First the finding in one sentence, then how it was come by and what it cannot say."""
     documents = len(size.lengths)
     outside = [metric.name for metric in metrics if not metric.low <= metric.candidate <= metric.high]
-    parts = [
-        f"{documents} of {candidates} documents against {draws} draws of real text, each {documents} documents of the "
-        f"same lengths, {size.tokens} tokens. The range is where another real draw would fall 19 times in 20."
-    ]
+    found = f"{len(outside)} of {len(metrics)} metrics lie outside the range of real text"
     if documents < POWERED_DOCUMENTS:
-        parts.append(
-            f"Under-powered: below about {POWERED_DOCUMENTS:,} documents a loss of rare words cannot be seen and may "
-            "even look like a gain, so a value inside its range is no sign of health; only templates, copies and "
-            "gross repetition show."
+        first = (
+            f"Under-powered at {documents} documents, where only templates, copies and gross repetition show: {found}. "
+            f"Below about {POWERED_DOCUMENTS:,} documents a loss of rare words cannot be seen and may even look like a "
+            "gain, so a value inside its range is no sign of health."
         )
     else:
-        parts.append("A value inside its range is no proof of health: only losses large enough for this size show.")
-    parts.append(f"Outside: {', '.join(outside)}." if outside else f"None of the {len(metrics)} metrics is outside.")
-    parts.append(
-        f"By chance alone {len(metrics) * (1 - CONFIDENCE):.1f} of {len(metrics)} would be, on average. Another topic "
-        "or style than the reference's moves the same numbers, tail_coverage most: compare with real text on the same "
-        "topics, or with an earlier release, before calling it collapse."
+        first = f"At {documents} documents, {found}. A value inside is no proof of health: only large losses show."
+    return (
+        f"{first} Compared: {documents} of {candidates} documents with {draws} draws of real text, each {documents} "
+        f"documents of the same lengths, {size.tokens} tokens. The range is where another real draw would fall 19 times "
+        f"in 20, so by chance alone {len(metrics) * (1 - CONFIDENCE):.1f} of {len(metrics)} would be outside. Another "
+        "topic or style than the reference's moves the same numbers, tail_coverage most: compare with real text on the "
+        "same topics, or with an earlier release, before calling it collapse."
     )
-    return " ".join(parts)

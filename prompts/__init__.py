@@ -34,15 +34,13 @@ class Prompt:
         return tuple(message.content for message in self.messages if message.role == "assistant")
 
     def fill(self, values: Mapping[str, str]) -> list[Message]:
-        """The messages with every place filled.
+        """The messages with every place filled; a value that the prompt has no place for is not used.
 
         Raises:
-            KeyError: naming places without a value and values without a place.
+            KeyError: naming the places that no value is known for.
         """
-        if unlike := self.places ^ set(values):
-            raise KeyError(
-                f"prompt {self.name} has places {sorted(self.places)}, got {sorted(values)}: {sorted(unlike)}"
-            )
+        if unknown := sorted(self.places - set(values)):
+            raise KeyError(f"prompt {self.name}: {', '.join(unknown)} is not one of {', '.join(sorted(values))}")
 
         def filled(text: str) -> str:
             return PLACE.sub(lambda match: values[match.group(1)], text)

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
-from core.embedded import embedded_weights
+from core.embedded import EMBEDDED, embedded_weights
 from core.errors import UsageError
 from core.recipe import StudentConfig
 
@@ -205,7 +205,7 @@ def teacher_tokenizer(teacher: gguf.GGUFReader) -> PreTrainedTokenizerFast:
     """
     pre = _field(teacher, "tokenizer.ggml.pre")
     if pre != "smollm":
-        raise UsageError(f"{TEACHER_FILE}: splits text by the rule {pre!r}; only 'smollm' is known here")
+        raise UsageError(f"{EMBEDDED}: splits text by the rule {pre!r}; only 'smollm' is known here")
     tokens = _field(teacher, "tokenizer.ggml.tokens")
     merges = [tuple(merge.split(" ")) for merge in _field(teacher, "tokenizer.ggml.merges")]
     bpe = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))

@@ -249,7 +249,7 @@ KINDS: dict[str, Kind] = {
     "exact_sentences": Kind(
         "sentences",
         ("Write exactly {n_sentences}.", "Use exactly {n_sentences}."),
-        _number("n", 1, 1, 2, 2, 3),
+        _number("n", 1, 2, 2, 2, 3),
         _exact_sentences,
     ),
     "max_sentence_words": Kind(

@@ -12,7 +12,7 @@ from agents.families.constraints import sentences_of, words_of
 MAX_SAME_WORD = 2
 """A content word may come this often in a short text before it goes round in circles; a word of the topic once more."""
 
-CIRCLE_NGRAM = 3
+CIRCLE_NGRAM = 4
 """A run of this many words that comes twice in a text of a few sentences is a circle."""
 
 ECHO_NGRAM = 6

@@ -13,7 +13,9 @@ from core.run import CollapseRecord, Counts, Manifest, MetricRecord, RunDir, Run
 from core.sample import Candidate, Critique, Message, Reason, Sample, Seed, State, Turn, Usage, Verdict
 from core.store import read_json
 from flows import report
-from flows.report import dataset_card, run_card, sample_text, write_report
+from flows.card import run_card, sample_text
+from flows.report import dataset_card, write_report
+from flows.words import duration, percent
 
 HOSTILE = "</script><img src=x onerror=alert(1)>{{7*7}}{% raw %}\x1b[31m<!--"
 RECIPE = Recipe.model_validate(
@@ -385,7 +387,7 @@ def test_size_categories_are_the_hubs(rows: int, category: str) -> None:
     ("share", "shown"), [(0, "0 %"), (0.001, "1 %"), (0.483, "48 %"), (0.999, "99 %"), (1, "100 %")]
 )
 def test_only_none_is_0_percent_and_only_all_is_100(share: float, shown: str) -> None:
-    assert report.percent(share) == shown
+    assert percent(share) == shown
 
 
 @pytest.mark.parametrize(
@@ -393,7 +395,7 @@ def test_only_none_is_0_percent_and_only_all_is_100(share: float, shown: str) ->
     [(0.21, "0.2 s"), (143, "143 s"), (1790, "30 min"), (7199, "2 h 00 min"), (9000, "2 h 30 min")],
 )
 def test_durations_are_readable(seconds: float, shown: str) -> None:
-    assert report.duration(seconds) == shown
+    assert duration(seconds) == shown
 
 
 def test_reasons_of_one_kind_are_grouped_and_none_is_lost() -> None:

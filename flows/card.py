@@ -1,0 +1,248 @@
+"""What a person reads on a terminal: the run card, and a sample with its whole history.
+
+Text from teachers is untrusted: it loses its control characters.
+"""
+
+import json
+import re
+import shlex
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.run import CollapseRecord, Manifest, MetricRecord, RunDir, RunState
+from core.sample import Critique, Sample, Turn, Usage, Verdict
+from flows.words import duration, number, one_line, place_of, plain, plural
+
+WIDTH = 100
+"""Columns of everything for a terminal, paths excepted: a path that is broken cannot be copied."""
+LABEL = 12
+"""Columns before the values of a row of the card."""
+CARD_REASONS = 12
+"""Reasons on the card; the rest is summed, and whole on the page."""
+
+
+class Revision(NamedTuple):
+    """What happened to one revision, in this order."""
+
+    number: int
+    drafts: list[Turn]
+    critiques: list[Critique]
+    checks: list[Turn]
+    verdicts: list[Verdict]
+
+
+def run_card(manifest: Manifest, run: RunDir, resume: str | None = None) -> str:
+    """What a run prints when it ends.
+
+    `resume` is the command that goes on with it. Without one the card names the recipe only, which is right for a
+    built-in recipe run without `--set`.
+    """
+    lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
+    if manifest.error:
+        lines += _labelled("error", textwrap.wrap(plain(manifest.error), WIDTH - LABEL))
+    steps = _filled([f"{name} {left:,}" for name, left in manifest.funnel], " -> ", WIDTH - 2)
+    lines += [f"  {line}" for line in steps]
+    lines += _labelled("not kept", _filled(_reason_items(manifest), "   ", WIDTH - LABEL))
+    if manifest.collapse:
+        lines += _labelled("collapse", _collapse_lines(manifest.collapse))
+    if manifest.gates:
+        lines += _labelled(
+            "gates", _filled(["not met:", *(one_line(gate, 60) for gate in manifest.gates)], "   ", WIDTH - LABEL)
+        )
+    usage = [*_usage_items(manifest.usage), duration(sum(manifest.seconds.values()))]
+    lines += _labelled("usage", _filled(usage, "   ", WIDTH - LABEL))
+    lines += _artifact_lines(manifest, run)
+    return "\n".join([*lines, f"next: {_next_command(manifest, run, resume)}"])
+
+
+def _labelled(label: str, values: Sequence[str]) -> list[str]:
+    labels = [label, *[""] * (len(values) - 1)]
+    return [f"  {name:<{LABEL - 2}}{value}" for name, value in zip(labels, values, strict=False)]
+
+
+def _filled(items: Iterable[str], joint: str, width: int) -> list[str]:
+    """Lines of whole items, as many in each as fit."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + len(joint) + len(item) <= width:
+            lines[-1] += joint + item
+        else:
+            lines.append(joint.lstrip() + item if lines else item)
+    return lines
+
+
+def _reason_items(manifest: Manifest) -> list[str]:
+    counts = manifest.counts
+    if not counts.dropped + counts.failed:
+        return []
+    ranked = sorted(manifest.reasons.items(), key=lambda item: -item[1])
+    items = [f"{one_line(name, 40).rstrip(':')} {count:,}" for name, count in ranked[:CARD_REASONS]]
+    if rest := ranked[CARD_REASONS:]:
+        items.append(f"and {len(rest)} reasons more {sum(count for _, count in rest):,}")
+    return [not_kept(manifest), *items]
+
+
+def not_kept(manifest: Manifest) -> str:
+    counts = manifest.counts
+    parts = [f"{counts.dropped:,} dropped"] * bool(counts.dropped) + [f"{counts.failed:,} failed"] * bool(counts.failed)
+    return ", ".join(parts)
+
+
+def _collapse_lines(collapse: CollapseRecord) -> list[str]:
+    """The metrics, and the first sentence of the note; the report has all of it."""
+    items = [
+        f"{m.name} {number(m.candidate)} (real {number(m.low)} to {number(m.high)}{_outside(m)})"
+        for m in collapse.metrics
+    ]
+    first = re.split(r"(?<=\.) (?=[A-Z])", plain(collapse.note), maxsplit=1)[0]
+    return _filled(items, "   ", WIDTH - LABEL) + textwrap.wrap(first, WIDTH - LABEL)
+
+
+def _outside(metric: MetricRecord) -> str:
+    place = place_of(metric)
+    return "" if place == "inside" else f", {place}"
+
+
+def _usage_items(usage: Usage) -> list[str]:
+    return [
+        f"{usage.calls:,} calls",
+        f"{usage.prompt_tokens:,} tokens in",
+        f"{usage.completion_tokens:,} out",
+    ]
+
+
+def _artifact_lines(manifest: Manifest, run: RunDir) -> list[str]:
+    lines = []
+    if run.dataset.exists():
+        lines += _labelled("dataset", [str(run.dataset)])
+    if run.report_file.exists():
+        lines += _labelled("report", [str(run.report_file)])
+    if student := manifest.student:
+        losses = f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}"
+        lines += _labelled("student", _filled([str(run.student), losses], "   ", WIDTH - LABEL))
+    return lines
+
+
+def _next_command(manifest: Manifest, run: RunDir, resume: str | None) -> str:
+    usual = run.path.parent.resolve() == Path("data/runs").resolve()
+    if manifest.state is RunState.done:
+        verb = "show" if manifest.counts.kept else "report"
+        return f"stillhouse {verb} {manifest.run if usual else shlex.quote(str(run.path))}"
+    recipe = manifest.run.rpartition("-")[0]
+    elsewhere = "" if usual else f" --runs-dir {shlex.quote(str(run.path.parent))}"
+    return resume or f"stillhouse run {recipe} --resume{elsewhere}"
+
+
+def metric_lines(collapse: CollapseRecord) -> list[str]:
+    """Collapse metrics, one a line with what each means, and what they can say at this size."""
+    lines = []
+    for metric in collapse.metrics:
+        real = f"real {number(metric.low)} to {number(metric.high)}{_outside(metric)}"
+        lines.append(f"{metric.name:<22}{number(metric.candidate):>9}   {real}")
+        lines += textwrap.wrap(plain(metric.meaning), WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return [*lines, *textwrap.wrap(plain(collapse.note), WIDTH)]
+
+
+def sample_line(sample: Sample) -> str:
+    """One sample in one line: id, how it ended, and the beginning of its answer."""
+    why = f"{sample.reason}:{sample.detail}" if sample.reason else ""
+    return f"{sample.id}  {sample.state:<8}{one_line(why, 30):<32}{one_line(sample.answer, 60)}"
+
+
+def sample_text(sample: Sample) -> str:
+    """A sample's whole history, for a terminal: seed, turns, critiques and verdicts by revision, and how it ended."""
+    lines = [f"sample {sample.id}  {sample.state}", "", "seed"]
+    wide = max((len(key) for key in sample.seed.data), default=0)
+    for key, value in sample.seed.data.items():
+        lines += _field(key, seed_value(value), wide)
+    for revision in history_of(sample):
+        lines += ["", f"revision {revision.number}"]
+        for turn in revision.drafts:
+            lines += _turn_lines(turn)
+        for critique in revision.critiques:
+            lines += _critique_lines(critique)
+        for turn in revision.checks:
+            lines += _turn_lines(turn)
+        lines += _verdict_lines(revision.verdicts)
+    if sample.answer:
+        lines += ["", "answer", *_quoted(sample.answer, 2)]
+    lines += ["", *textwrap.wrap(f"outcome   {outcome(sample)}", WIDTH, subsequent_indent=" " * 10)]
+    lines.append("usage     " + "   ".join(_usage_items(sample.usage)))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines))
+
+
+def outcome(sample: Sample) -> str:
+    """How the sample ended, in one line."""
+    why = ": ".join(part for part in (sample.reason or "", plain(sample.detail)) if part)
+    after = "as first written" if not sample.revisions else f"after {plural(sample.revisions, 'revision')}"
+    return f"{sample.state} {after}" + (f", for {why}" if why else "")
+
+
+def history_of(sample: Sample) -> list[Revision]:
+    """What happened to the sample, revision by revision: drafts, critique, checks, verdicts."""
+    numbered: list[Turn | Critique | Verdict] = [*sample.turns, *sample.critiques, *sample.verdicts]
+    return [
+        Revision(
+            number=number,
+            drafts=[t for t in sample.turns if t.revision == number and t.agent != "verifier"],
+            critiques=[c for c in sample.critiques if c.revision == number],
+            checks=[t for t in sample.turns if t.revision == number and t.agent == "verifier"],
+            verdicts=[v for v in sample.verdicts if v.revision == number],
+        )
+        for number in sorted({part.revision for part in numbered})
+    ]
+
+
+def seed_value(value: Any) -> str:
+    """A value of a seed in words, however deep: lists by comma, tables by semicolon."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {seed_value(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        joint = "; " if any(isinstance(part, dict | list) for part in value) else ", "
+        return joint.join(map(seed_value, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _turn_lines(turn: Turn) -> list[str]:
+    repair = f"   repair {turn.attempt}" if turn.attempt else ""
+    tokens = f"{turn.usage.prompt_tokens:,} tokens in   {turn.usage.completion_tokens:,} out"
+    head = f"  {turn.agent}{repair}   {turn.teacher}   {tokens}"
+    return [head, "    asked", *_quoted(turn.asked, 4), "    replied", *_quoted(turn.reply, 4), ""]
+
+
+def _critique_lines(critique: Critique) -> list[str]:
+    scores = "   ".join(f"{rubric} {score}/5" for rubric, score in critique.scores.items())
+    lines = ["  critique", *_field("scores", scores)]
+    for fault in critique.faults:
+        lines += _field("fault", fault)
+    return [*lines, *(_field("advice", critique.advice) if critique.advice else []), ""]
+
+
+def _verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    if not verdicts:
+        return []
+    wide = max(len(verdict.check) for verdict in verdicts)
+    lines = ["  verdicts"]
+    for verdict in verdicts:
+        head = f"    {'pass' if verdict.passed else 'FAIL'}  {verdict.check:<{wide}}  "
+        text = textwrap.wrap(plain(verdict.evidence), max(WIDTH - len(head), 40)) or [""]
+        lines += [head + text[0], *(" " * len(head) + more for more in text[1:])]
+    return lines
+
+
+def _field(label: str, value: str, wide: int = 6) -> list[str]:
+    head = f"    {plain(label):<{wide}}  "
+    text = textwrap.wrap(plain(value), WIDTH - len(head)) or [""]
+    return [head + text[0], *(" " * len(head) + more for more in text[1:])]
+
+
+def _quoted(text: str, indent: int) -> list[str]:
+    edge = " " * indent + "| "
+    wrapped = [
+        part
+        for line in plain(text).splitlines() or [""]
+        for part in textwrap.wrap(line, WIDTH - len(edge), replace_whitespace=False) or [""]
+    ]
+    return [edge + part for part in wrapped]

@@ -1,0 +1,367 @@
+"""The command line: parse, call one flow or stage, print where the result is. Heavy imports happen inside commands."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.errors import INTERRUPTED, StillhouseError, UsageError
+from core.recipe import PROJECT
+from flows.session import SESSION, Interrupted
+
+if TYPE_CHECKING:
+    from core.recipe import Loaded
+
+EPILOG = "Exit codes: 0 done, 1 the run failed, 2 wrong use or recipe, 3 a gate was not met, 130 interrupted."
+LOOK, RUN, RESULTS = "Look before you run", "Run", "Look at results"
+PACKAGES = ("core", "prompts", "agents", "filters", "students", "flows")
+
+app = typer.Typer(
+    help="One recipe in; a verified synthetic dataset and a small student model out.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in name or a path to a .toml file.")]
+InputArgument = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="A run, a dataset folder, or a .jsonl or .parquet file.")
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its directory.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
+]
+RunsOption = Annotated[
+    Path, typer.Option("--runs-dir", envvar="STILLHOUSE_RUNS", help="Where runs are kept.", show_default=True)
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run if it is there.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Tell no progress.")]
+OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]
+RUNS = Path("data/runs")
+
+
+def say(text: str) -> None:
+    print(text)
+
+
+def say_json(value: Any) -> None:
+    say(json.dumps(value, ensure_ascii=False))
+
+
+# Look before you run
+
+
+@app.command(rich_help_panel=LOOK)
+def recipes(*, as_json: JsonOption = False) -> None:
+    """List the built-in recipes, with what each makes and needs."""
+    from flows.recipes import built_in, headline
+
+    found = {name: headline(path) for name, path in built_in().items()}
+    if as_json:
+        say_json(found)
+        return
+    for name, text in found.items():
+        say(f"{name}\n  " + text.replace("\n", "\n  "))
+    say("next: stillhouse validate RECIPE")
+
+
+@app.command(rich_help_panel=LOOK)
+def validate(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    *,
+    live: Annotated[bool, typer.Option("--live", help="Ask each teacher one short question.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a recipe, all problems at once, and print it in full with its defaults."""
+    loaded = _loaded(recipe, overrides)
+    resolved = loaded.recipe.model_dump(mode="json", exclude_none=True)
+    answers: dict[str, str] = {}
+    if live:
+        import asyncio
+
+        from agents.preview import ask_teachers
+
+        answers = asyncio.run(ask_teachers(loaded.recipe))
+    if as_json:
+        say_json({"recipe": resolved, "live": answers})
+        return
+    say(json.dumps(resolved, indent=2, ensure_ascii=False))
+    for name, answer in answers.items():
+        say(f"teacher {name}: {answer}")
+    say(f"next: stillhouse preview {recipe}")
+
+
+@app.command(rich_help_panel=LOOK)
+def preview(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    *,
+    number: Annotated[int, typer.Option("-n", min=1, max=50, help="How many samples.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a few samples and show every agent's turn; keeps nothing."""
+    import asyncio
+
+    from agents.preview import preview_samples
+    from core.recipe import find_file
+
+    loaded = _loaded(recipe, overrides)
+    seeds = find_file(loaded.recipe.seeds.path, loaded.folder)
+    with SESSION.interruptible():
+        samples = asyncio.run(preview_samples(loaded.recipe, seeds, number, SESSION.stop))
+    if as_json:
+        say_json([sample.model_dump(mode="json") for sample in samples])
+        return
+    from flows.card import sample_text
+
+    say("\n\n".join(map(sample_text, samples)))
+    say(f"next: stillhouse run {recipe}")
+
+
+@app.command(rich_help_panel=LOOK)
+def graph(
+    kind: Annotated[str, typer.Argument(metavar="TOPOLOGY")] = "centralized",
+) -> None:
+    """Draw a topology as LangGraph sees it, in Mermaid."""
+    from agents.topology import BUILDERS, draw
+
+    if kind not in BUILDERS:
+        raise UsageError(f"{kind}: no such topology; there are {', '.join(BUILDERS)}")
+    say(draw(kind))
+
+
+# Run
+
+
+@app.command(rich_help_panel=RUN)
+def run(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    *,
+    runs_dir: RunsOption = RUNS,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Do all of it: produce, curate, assess, package, and distill if the recipe has a student."""
+    _run(recipe, overrides, runs_dir, resume=resume, as_json=as_json, quiet=quiet, distill=True)
+
+
+@app.command(rich_help_panel=RUN)
+def generate(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    *,
+    runs_dir: RunsOption = RUNS,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Seeds to a dataset and its report; no student."""
+    _run(recipe, overrides, runs_dir, resume=resume, as_json=as_json, quiet=quiet, distill=False)
+
+
+@app.command("filter", rich_help_panel=RUN)
+def filter_command(
+    source: InputArgument,
+    out: OutOption,
+    overrides: SetOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Drop short, refused, repetitive and duplicate rows; kept rows stay unchanged."""
+    from flows.curation import filter_dataset, parse_filters
+
+    counts = filter_dataset(source, out, parse_filters(overrides or []))
+    if as_json:
+        say_json({"out": str(out), "state": "done", **counts})
+        return
+    reasons = "   ".join(f"{reason} {n}" for reason, n in counts["reasons"].items()) or "nothing"
+    say(f"{counts['counts']['candidates']} rows -> {counts['counts']['kept']} kept in {out}\n  dropped   {reasons}")
+    say(f"next: stillhouse assess {out} --reference data/reference/english.jsonl")
+
+
+@app.command(rich_help_panel=RUN)
+def assess(
+    source: InputArgument,
+    reference: Annotated[Path, typer.Option("--reference", help="A JSONL file of real text, one `text` a line.")],
+    *,
+    seed: Annotated[int, typer.Option(help="Of the draws from the reference.")] = 7,
+    as_json: JsonOption = False,
+) -> None:
+    """Collapse metrics of any dataset beside real text at equal size. Shown, not gating."""
+    from flows.curation import assess_dataset
+
+    record = assess_dataset(source, reference, seed)
+    if as_json:
+        say_json({"state": "done", "gates": [], "collapse": record.model_dump(mode="json")})
+        return
+    from flows.card import metric_lines
+
+    say("\n".join(metric_lines(record)))
+
+
+@app.command(rich_help_panel=RUN)
+def distill(
+    source: InputArgument,
+    out: OutOption,
+    overrides: SetOption = None,
+    *,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 7,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a student on a run or any dataset. `--set` takes the keys of `[student]`, as in `--set epochs=2`."""
+    from flows.curation import distill_dataset, parse_student
+
+    SESSION.quiet = quiet
+    with SESSION.interruptible():
+        record = distill_dataset(source, out, parse_student(overrides or []), seed, SESSION.note)
+    if as_json:
+        say_json({"out": str(out), "state": "done", "student": record.model_dump(mode="json")})
+        return
+    say(f"student {out}  held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token")
+
+
+# Look at results
+
+
+@app.command(rich_help_panel=RESULTS)
+def report(run_name: RunArgument, *, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Print the run card, and where the page is; writes the page again from what is on disk."""
+    from core.run import find_run, summary
+    from flows import stages
+    from flows.card import run_card
+    from flows.report import write_report
+
+    found = find_run(run_name, runs_dir)
+    manifest = found.read_manifest()
+    if found.kept_file.exists() and found.dropped_file.exists():
+        curated = stages.read_curated(found)
+        write_report(found, manifest, found.read_recipe(), curated.kept, curated.dropped)
+    say_json(summary(manifest)) if as_json else say(run_card(manifest, found))
+
+
+@app.command(rich_help_panel=RESULTS)
+def show(
+    run_name: RunArgument,
+    sample: Annotated[str | None, typer.Argument(help="An id, or the number at its end.")] = None,
+    *,
+    runs_dir: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a sample with every turn, critique and verdict; without SAMPLE, list the run's samples."""
+    from core.run import find_run
+    from flows.card import sample_line, sample_text
+    from flows.stages import find_sample, read_made
+
+    found = find_run(run_name, runs_dir)
+    samples = read_made(found)
+    if sample is None:
+        listed = [{"id": s.id, "state": s.state, "reason": s.reason, "detail": s.detail} for s in samples]
+        if as_json:
+            say_json(listed)
+            return
+        say("\n".join(map(sample_line, samples)))
+        say(f"next: stillhouse show {run_name} {samples[0].id if samples else 'SAMPLE'}")
+        return
+    one = find_sample(samples, sample, found)
+    say(one.model_dump_json() if as_json else sample_text(one))
+
+
+def _loaded(recipe: str, overrides: list[str] | None) -> "Loaded":
+    from flows.recipes import load
+
+    return load(recipe, overrides or [])
+
+
+def _run(
+    recipe: str, overrides: list[str] | None, runs_dir: Path, *, resume: bool, as_json: bool, quiet: bool, distill: bool
+) -> None:
+    """One run through Prefect, its card, and the command to go on with if it stops early."""
+    from flows.card import run_card
+
+    SESSION.quiet = quiet
+    loaded = _loaded(recipe, overrides)
+    found = _open_for(loaded, runs_dir, resume=resume)
+    command = _command(recipe, overrides, runs_dir, "run" if distill else "generate")
+    with SESSION.interruptible():
+        try:
+            summary = _through_prefect(recipe, overrides or [], runs_dir, distill=distill)
+        except (Interrupted, KeyboardInterrupt):
+            SESSION.quiet = False
+            print(f"interrupted; what is finished is stored; go on with: {command} --resume", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
+    say_json(summary) if as_json else say(run_card(found.read_manifest(), found, f"{command} --resume"))
+
+
+def _open_for(loaded: "Loaded", runs_dir: Path, *, resume: bool) -> Any:
+    """Make the run's directory or find it, before anything slow starts, so that a mistake is told at once."""
+    from core.run import open_run
+    from prompts import hashes
+
+    return open_run(runs_dir, loaded.recipe, hashes(loaded.recipe.family), resume=resume)
+
+
+def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, distill: bool) -> dict[str, Any]:
+    import asyncio
+
+    from flows.prefect_settings import quiet_prefect
+
+    with quiet_prefect(SESSION):
+        from agents.crew import Stopped
+        from flows.pipeline import run_flow
+
+        try:
+            result: dict[str, Any] = asyncio.run(
+                run_flow(recipe, overrides, str(runs_dir), resume=True, distill=distill)
+            )
+        except Stopped:
+            raise Interrupted from None
+    return result
+
+
+def _command(recipe: str, overrides: list[str] | None, runs_dir: Path, verb: str) -> str:
+    import shlex
+
+    parts = ["stillhouse", verb, recipe, *(part for o in overrides or [] for part in ("--set", o))]
+    if runs_dir != RUNS:
+        parts += ["--runs-dir", str(runs_dir)]
+    return shlex.join(parts)
+
+
+def check_packages() -> None:
+    """Raises UsageError where another distribution's package (`agents` of openai-agents, say) stands before ours."""
+    for name in PACKAGES:
+        spec = find_spec(name)
+        place = Path(spec.origin).parent if spec and spec.origin else None
+        if place != PROJECT / name:
+            raise UsageError(
+                f"`{name}` is {place or 'not found'}, not {PROJECT / name}; run in the project's own environment (`make install`)"
+            )
+
+
+def main() -> None:
+    """Run a command; a mistake of the user is one sentence on stderr and an exit code."""
+    command: Callable[[], Any] = app
+    try:
+        check_packages()
+        command()
+    except Interrupted:
+        raise SystemExit(INTERRUPTED) from None
+    except StillhouseError as error:
+        from core.run import redacted
+
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

@@ -1,0 +1,84 @@
+"""`filter`, `assess` and `distill` on any dataset: the same filters, metrics and trainer as in a run, without Prefect."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from core.errors import UsageError
+from core.recipe import DEFAULT_FILTERS, CollapseConfig, FilterConfig, StudentConfig, parse_settings
+from core.run import CollapseRecord, StudentRecord
+from core.store import counted, write_json
+from filters import apply_filters
+from filters.base import Drop
+from flows import stages
+from flows.datasets import conversations, documents, read_rows, write_rows
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class FilterSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def parse_filters(settings: Sequence[str]) -> Sequence[FilterConfig]:
+    """Raises RecipeError for a setting that is not `filters`."""
+    return parse_settings(FilterSettings, settings).filters
+
+
+def parse_student(settings: Sequence[str]) -> StudentConfig:
+    return parse_settings(StudentConfig, settings)
+
+
+def filter_dataset(source: Path, out: Path, configs: Sequence[FilterConfig]) -> dict[str, Any]:
+    """Write `kept`, `dropped.parquet` and `report.json` to `out`; rows keep all their columns and their order."""
+    frame = read_rows(source)
+    texts = documents(frame, source)
+    result = apply_filters(texts, configs)
+    place = {document.id: i for i, document in enumerate(texts)}
+    drops = sorted(result.dropped, key=lambda drop: place[drop.id])
+    ending = ".jsonl" if source.suffix == ".jsonl" else ".parquet"
+    write_rows(out / f"kept{ending}", frame[[place[document.id] for document in result.kept]])
+    write_rows(out / "dropped.parquet", _with_reasons(frame[[place[drop.id] for drop in drops]], drops))
+    counts = {"candidates": len(frame), "kept": len(result.kept), "dropped": len(drops), "failed": 0}
+    report = {"counts": counts, "reasons": counted(str(drop.reason) for drop in drops)}
+    write_json(out / "report.json", {"source": str(source), **report})
+    return report
+
+
+def _with_reasons(rows: "pl.DataFrame", drops: Sequence[Drop]) -> "pl.DataFrame":
+    """`rows` with why each was dropped; a column name that is taken gets `drop_` before it."""
+    import polars as pl
+
+    types = {
+        "filter": pl.String,
+        "reason": pl.String,
+        "score": pl.Float64,
+        "duplicate_of": pl.String,
+        "detail": pl.String,
+    }
+    why = pl.DataFrame([drop.model_dump(mode="json") for drop in drops], schema={"id": pl.String, **types}).drop("id")
+    return rows.hstack(why.rename({name: f"drop_{name}" for name in types if name in rows.columns}))
+
+
+def assess_dataset(source: Path, reference: Path, seed: int) -> CollapseRecord:
+    """Collapse metrics of a dataset beside `reference`."""
+    texts = [document.text for document in documents(read_rows(source), source)]
+    return stages.assess(texts, CollapseConfig(reference=str(reference)), Path.cwd(), seed)
+
+
+def distill_dataset(
+    source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
+) -> StudentRecord:
+    """Train a student on a dataset's conversations. Raises UsageError where there are too few."""
+    rows = conversations(read_rows(source), source)
+    if len(rows) < 2:
+        raise UsageError(f"{source}: {len(rows)} conversations are too few to train on and to hold one out")
+    return stages.distill(rows, None, config, out, seed=seed, progress=progress)

@@ -1,0 +1,190 @@
+"""The endpoint client against a local server that misbehaves, and the embedded teacher."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+
+import pytest
+from aiohttp import web
+
+from agents.preview import ask_teachers
+from agents.teachers import open_teacher
+from agents.teachers.base import CallFailed, Question, Reply
+from core.errors import ProviderError
+from core.recipe import Recipe, TeacherConfig
+from core.sample import Message
+
+QUESTION = Question(
+    messages=[Message(role="user", content="hi")], contract="Draft", json_schema={}, temperature=0, top_p=1, max_tokens=9, seed=1
+)  # fmt: skip
+COMPLETION = {
+    "choices": [
+        {
+            "message": {"content": '{"answer": "x"}'},
+            "finish_reason": "stop",
+            "logprobs": {"content": [{"logprob": -0.5}, {"logprob": -1.5}]},
+        }
+    ],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 4},
+}
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def served(handler: Handler) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
+
+
+def asked(handler: Handler, times: int = 1, **config: object) -> list[Reply | BaseException]:
+    async def run() -> list[Reply | BaseException]:
+        async with served(handler) as url:
+            whole = {"model": "openai/m", "base_url": url, "max_retries": 2, "timeout_seconds": 5, **config}
+            async with open_teacher(TeacherConfig.model_validate(whole)) as teacher:
+                return await asyncio.gather(*(teacher.reply(QUESTION) for _ in range(times)), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def test_a_reply_carries_text_usage_and_confidence() -> None:
+    bodies = []
+
+    async def answer(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        return web.json_response(COMPLETION)
+
+    (reply,) = asked(answer)
+    assert isinstance(reply, Reply)
+    assert (reply.text, reply.usage.prompt_tokens, reply.usage.completion_tokens) == ('{"answer": "x"}', 3, 4)
+    assert reply.confidence == pytest.approx(0.3679, abs=1e-4)
+    assert bodies[0]["model"] == "m"
+    assert bodies[0]["response_format"]["json_schema"]["name"] == "Draft"
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "garbage", "empty", "cut"])
+def test_what_may_pass_is_tried_again(fault: str) -> None:
+    tries = count()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if next(tries):
+            return web.json_response(COMPLETION)
+        if fault == "cut":
+            assert request.transport is not None
+            request.transport.close()
+        if fault in ("garbage", "empty"):
+            return web.Response(text="<html>" if fault == "garbage" else "")
+        return web.Response(status=int(fault) if fault.isdigit() else 200, headers={"Retry-After": "0"})
+
+    (reply,) = asked(answer)
+    assert isinstance(reply, Reply)
+    assert next(tries) == 2
+
+
+def test_what_cannot_pass_is_not_tried_again() -> None:
+    tries = count()
+
+    async def answer(_: web.Request) -> web.Response:
+        next(tries)
+        return web.Response(status=400, text="context too long")
+
+    (error,) = asked(answer)
+    assert isinstance(error, CallFailed)
+    assert "status 400: context too long" in str(error)
+    assert next(tries) == 1
+
+
+def test_a_hanging_endpoint_is_given_up() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    (error,) = asked(answer, timeout_seconds=0.2, max_retries=0)
+    assert isinstance(error, CallFailed)
+    assert "no answer in 0.2 s" in str(error)
+
+
+@pytest.mark.parametrize(("status", "sentence"), [(401, "it refuses the key"), (404, "it does not know the model 'm'")])
+def test_a_refusal_ends_the_run_with_a_sentence_and_without_the_key(
+    status: int, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_API_KEY", "sk-secret-value")
+
+    async def answer(request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == "Bearer sk-secret-value"
+        return web.Response(status=status, text="bad key sk-secret-value")
+
+    (error,) = asked(answer, api_key_env="TEST_API_KEY")
+    assert isinstance(error, ProviderError)
+    assert sentence in str(error)
+    assert "sk-secret-value" not in str(error)
+
+
+def test_an_outage_ends_the_run_and_not_every_sample() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    errors = asked(answer, times=12, max_retries=0, max_concurrent=1)
+    assert [type(error) for error in errors[:8]] == [CallFailed] * 7 + [ProviderError]
+    assert "8 calls in a row failed" in str(errors[7])
+
+
+def test_no_more_calls_are_in_flight_than_the_recipe_allows() -> None:
+    now, most = 0, 0
+
+    async def answer(_: web.Request) -> web.Response:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        return web.json_response(COMPLETION)
+
+    replies = asked(answer, times=30, max_concurrent=3)
+    assert all(isinstance(reply, Reply) for reply in replies)
+    assert most == 3
+
+
+def test_live_validation_names_every_teacher_that_does_not_answer() -> None:
+    down = {"model": "openai/m", "base_url": "http://127.0.0.1:9/v1"}
+    recipe = Recipe.model_validate(
+        {
+            "name": "x",
+            "seeds": {"path": "x"},
+            "teachers": {"main": down, "other": down, "good": {"model": "fake/writer"}},
+        }
+    )
+    with pytest.raises(ProviderError, match=r"teacher main: .*; teacher other: "):
+        asyncio.run(ask_teachers(recipe))
+
+
+@pytest.mark.slow
+def test_the_embedded_teacher_answers_in_the_form_it_is_asked_for() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"animal": {"type": "string"}},
+        "required": ["animal"],
+        "additionalProperties": False,
+    }
+    question = QUESTION.model_copy(update={"json_schema": schema, "max_tokens": 60})
+
+    async def run() -> list[Reply]:
+        config = TeacherConfig(model="local/smollm2-135m", max_concurrent=2)
+        async with open_teacher(config) as teacher, open_teacher(config) as same:
+            assert teacher is same, "users of one configuration share one server"
+            return await asyncio.gather(*(teacher.reply(question) for _ in range(3)))
+
+    for reply in asyncio.run(run()):
+        assert isinstance(json.loads(reply.text)["animal"], str)
+        assert reply.usage.completion_tokens > 0
+        assert reply.confidence is not None
+        assert 0 < reply.confidence <= 1

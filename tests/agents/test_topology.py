@@ -1,0 +1,252 @@
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.crew import Stopped
+from agents.ledger import Ledger
+from agents.produce import make_seeds, open_teachers, produce
+from agents.teachers.base import CallFailed, Question, Reply
+from core.errors import ProviderError, StoreError, UsageError
+from core.recipe import Recipe, find_file
+from core.sample import Reason, Sample, State, Usage
+from flows.recipes import load
+
+Answer = Callable[[Question], str]
+GOOD = {"scores": {"sense": 5, "style": 4}, "faults": [], "advice": "keep it"}
+
+
+class Scripted:
+    """A teacher whose replies a test writes; counts what it is asked."""
+
+    model, slots = "fake/scripted", 4
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked: list[Question] = []
+
+    async def reply(self, question: Question) -> Reply:
+        self.asked.append(question)
+        await asyncio.sleep(0)
+        text = self.answer(question)
+        return Reply(
+            text=text, finished=True, usage=Usage(calls=1, prompt_tokens=5, completion_tokens=2), confidence=0.6
+        )
+
+
+def recipe_of(*overrides: str) -> Recipe:
+    always = ["samples=6", "task.kinds={max_words=1}", "task.constraints=[1]", 'verifiers=[{type="constraints"}]']
+    return load("smoke", [*always, *overrides]).recipe
+
+
+def made(recipe: Recipe, answer: Answer, tmp_path: Path) -> tuple[list[Sample], Scripted]:
+    teacher = Scripted(answer)
+    seeds = make_seeds(recipe, find_file(recipe.seeds.path, Path()), "0" * 16)
+
+    async def run() -> list[Sample]:
+        with Ledger(tmp_path / "calls.jsonl") as ledger:
+            return await produce(recipe, seeds, {"main": teacher}, ledger, threading.Event(), lambda _: None)
+
+    return asyncio.run(run()), teacher
+
+
+def drafts(*texts: str) -> Answer:
+    """A generator that writes `texts` one revision after the other, and a critic that likes all of them."""
+
+    def answer(question: Question) -> str:
+        if question.contract == "Review":
+            return json.dumps(GOOD)
+        asked = question.messages[-1].content
+        return json.dumps({"answer": texts["Note:" in asked]})
+
+    return answer
+
+
+def test_a_good_draft_is_kept_as_it_is(tmp_path: Path) -> None:
+    samples, teacher = made(recipe_of(), drafts("Bees fly."), tmp_path)
+    assert {sample.state for sample in samples} == {State.kept}
+    assert all(sample.candidate.messages[1].content == "Bees fly." for sample in samples)
+    assert len(teacher.asked) == 12, "one draft and one critique each"
+
+
+def test_a_failed_check_comes_back_as_advice_and_the_revision_is_verified(tmp_path: Path) -> None:
+    samples, teacher = made(recipe_of(), drafts("word " * 60, "Bees fly."), tmp_path)
+    for sample in samples:
+        assert (sample.state, sample.revisions) == (State.kept, 1)
+        assert [verdict.passed for verdict in sample.verdicts] == [False, True]
+        assert [turn.agent for turn in sample.turns] == ["generator", "critic", "generator", "critic"]
+    revision = next(question for question in teacher.asked if "Note:" in question.messages[-1].content)
+    assert "it has 60 words, at most" in revision.messages[-1].content
+
+
+def test_a_draft_that_never_passes_is_dropped_after_the_last_revision(tmp_path: Path) -> None:
+    samples, _ = made(recipe_of("topology.max_revisions=2"), drafts("word " * 60, "word " * 50), tmp_path)
+    for sample in samples:
+        assert (sample.state, sample.reason, sample.detail) == (State.dropped, Reason.verifier, "max_words")
+        assert sample.revisions == 2
+        assert len(sample.verdicts) == 3
+
+
+def test_a_low_score_is_answered_before_anything_is_verified(tmp_path: Path) -> None:
+    def answer(question: Question) -> str:
+        if question.contract == "Draft":
+            return json.dumps({"answer": "Bees fly."})
+        return json.dumps({"scores": {"sense": 1}, "faults": ["dull"], "advice": "be bright"})
+
+    samples, _ = made(recipe_of("topology.max_revisions=1"), answer, tmp_path)
+    for sample in samples:
+        assert (sample.state, sample.reason, sample.detail) == (State.dropped, Reason.critic, "sense")
+        assert sample.verdicts == []
+        assert [critique.advice for critique in sample.critiques] == ["be bright", "be bright"]
+
+
+def test_a_broken_reply_is_asked_for_again_and_never_reaches_the_next_agent(tmp_path: Path) -> None:
+    def answer(question: Question) -> str:
+        if question.contract == "Review":
+            assert "Bees fly." in question.messages[-1].content
+            return json.dumps(GOOD)
+        repaired = "not the JSON object" in question.messages[-1].content
+        return json.dumps({"answer": "Bees fly."}) if repaired else '{"answer": "Bees'
+
+    samples, _ = made(recipe_of(), answer, tmp_path)
+    for sample in samples:
+        assert sample.state == State.kept
+        assert [(turn.agent, turn.attempt) for turn in sample.turns] == [
+            ("generator", 0),
+            ("generator", 1),
+            ("critic", 0),
+        ]
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"answer": 3}', '{"answer": "x", "more": 1}', "\ud800"])
+def test_a_reply_that_stays_broken_fails_its_sample_and_is_kept_for_the_record(text: str, tmp_path: Path) -> None:
+    clean = text.encode("utf-8", "replace").decode()
+    samples, _ = made(recipe_of(), lambda _: clean, tmp_path)
+    for sample in samples:
+        assert (sample.state, sample.reason) == (State.failed, Reason.contract)
+        assert [turn.reply for turn in sample.turns] == [clean, clean]
+
+
+def test_a_call_that_fails_costs_its_sample_only(tmp_path: Path) -> None:
+    calls = iter(range(100))
+
+    def answer(question: Question) -> str:
+        if next(calls) == 0:
+            raise CallFailed("status 500")
+        return drafts("Bees fly.")(question)
+
+    samples, _ = made(recipe_of(), answer, tmp_path)
+    assert Counter(sample.state for sample in samples) == {State.kept: 5, State.failed: 1}
+    assert [s.detail for s in samples if s.reason == Reason.provider] == ["status 500"]
+
+
+def test_a_teacher_that_is_down_ends_the_run(tmp_path: Path) -> None:
+    def answer(_: Question) -> str:
+        raise ProviderError("down")
+
+    with pytest.raises(ProviderError):
+        made(recipe_of(), answer, tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "calls", "kept"), [("single", 6, 6), ("independent", 12, 0), ("centralized", 36, 0)])
+def test_topologies_share_an_interface_and_differ_in_what_they_let_through(
+    kind: str, calls: int, kept: int, tmp_path: Path
+) -> None:
+    def answer(question: Question) -> str:
+        if question.contract == "Draft":
+            return json.dumps({"answer": "word " * 60})
+        return json.dumps({**GOOD, "scores": {"sense": 2 if kind == "independent" else 5}})
+
+    samples, teacher = made(recipe_of(f"topology.kind={kind}"), answer, tmp_path)
+    assert sum(sample.state == State.kept for sample in samples) == kept
+    assert len(teacher.asked) == calls
+
+
+def test_the_verifier_hears_nothing_of_the_writer_or_the_critic(tmp_path: Path) -> None:
+    script = ["family=arithmetic", "seeds.path=data/seeds/stories.jsonl", "teachers.main.model=fake/arithmetic"]
+    recipe = load("arithmetic", ["samples=8", "teachers.main.model=fake/arithmetic", *script[1:2]]).recipe
+    seeds = make_seeds(recipe, find_file(recipe.seeds.path, Path()), "0" * 16)
+
+    async def run() -> list[Sample]:
+        async with open_teachers(recipe) as teachers:
+            with Ledger(tmp_path / "l") as ledger:
+                return await produce(recipe, seeds, teachers, ledger, threading.Event(), lambda _: None)
+
+    samples = asyncio.run(run())
+    solved = [turn for sample in samples for turn in sample.turns if turn.agent == "verifier"]
+    assert solved
+    for sample in samples:
+        for turn in sample.turns:
+            if turn.agent == "verifier" and turn.attempt % 100 == 0:
+                assert turn.asked == sample.candidate.fields["problem"] or turn.revision < sample.revisions
+
+
+def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
+    first, teacher = made(recipe_of(), drafts("word " * 60, "Bees fly."), tmp_path)
+    ledger = tmp_path / "calls.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    assert len(lines) == len(teacher.asked)
+    ledger.write_bytes(b"".join(lines[:10]) + lines[10][:30])  # a kill in the middle of the eleventh line
+    second, again = made(recipe_of(), drafts("word " * 60, "Bees fly."), tmp_path)
+    assert second == first
+    assert len(again.asked) == len(lines) - 10
+
+
+def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
+    (tmp_path / "calls.jsonl").write_text('{"key": 1}\n')
+    with pytest.raises(StoreError, match="is damaged"):
+        made(recipe_of(), drafts("x"), tmp_path)
+
+
+def test_a_wish_to_stop_lets_calls_in_flight_end_and_sends_no_more(tmp_path: Path) -> None:
+    stop = threading.Event()
+    teacher = Scripted(lambda question: (stop.set(), drafts("Bees fly.")(question))[1])
+    recipe = recipe_of("samples=40")
+    seeds = make_seeds(recipe, find_file(recipe.seeds.path, Path()), "0" * 16)
+
+    async def run() -> None:
+        with Ledger(tmp_path / "calls.jsonl") as ledger:
+            await produce(recipe, seeds, {"main": teacher}, ledger, stop, lambda _: None)
+
+    with pytest.raises(Stopped):
+        asyncio.run(run())
+    asked = len(teacher.asked)
+    assert 0 < asked <= 6, "as many as there are workers"
+    assert len((tmp_path / "calls.jsonl").read_bytes().splitlines()) == asked
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "the seeds cannot be read"),
+        ("", "has no seeds"),
+        ('{"topic": "x"', ":1: is not JSON"),
+        ("[1]", ":1: must be a JSON object"),
+        ('{"topic": "x"}', ":1: a seed of constrained_instructions needs the key 'words'"),
+        (b"\xff\xfe", "it is not UTF-8 text"),
+    ],
+)
+def test_seeds_that_cannot_be_used_are_named_with_their_line(content: Any, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError, match=problem):
+        make_seeds(recipe_of(), path, "0" * 16)
+
+
+def test_seeds_are_the_same_each_time_and_reused_anew(tmp_path: Path) -> None:
+    recipe = recipe_of("samples=400", "task.kinds={max_words=1,no_commas=1,include_words=3}")
+    path = find_file(recipe.seeds.path, Path())
+    seeds = make_seeds(recipe, path, "0" * 16)
+    assert seeds == make_seeds(recipe, path, "0" * 16)
+    assert len({seed.id for seed in seeds}) == 400
+    topics = Counter(seed.data["topic"] for seed in seeds)
+    assert max(topics.values()) - min(topics.values()) <= 1
+    assert len({seed.data["instruction"] for seed in seeds}) > 380
+    other = make_seeds(recipe.model_copy(update={"seed": 8}), path, "0" * 16)
+    assert [seed.data for seed in other] != [seed.data for seed in seeds]

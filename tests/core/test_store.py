@@ -1,0 +1,87 @@
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from core.errors import StoreError
+from core.run import Counts, redacted
+from core.sample import Candidate, Critique, Message, Reason, Sample, Seed, State, Turn, Usage, Verdict, digest_of
+from core.store import read_samples, write_samples, written_whole
+
+
+def sample(number: int) -> Sample:
+    usage = Usage(calls=1, prompt_tokens=10, completion_tokens=3)
+    return Sample(
+        id=f"s-{number:06d}",
+        seed=Seed(id=f"s-{number:06d}", data={"topic": "ölçü", "nested": {"n": [1, 2.5, None]}}),
+        state=State.dropped,
+        reason=Reason.verifier,
+        detail="max_words",
+        candidate=Candidate(
+            messages=[Message(role="user", content="?"), Message(role="assistant", content='"{x}" \n')]
+        ),
+        revisions=1,
+        turns=[Turn(agent="generator", revision=0, attempt=0, teacher="fake/x", asked="?", reply="{", usage=usage)],
+        critiques=[Critique(revision=0, scores={"sense": 2}, faults=["dull"], advice="be brief")],
+        verdicts=[Verdict(revision=1, check="max_words", passed=False, evidence="31 words")],
+        usage=usage,
+    )
+
+
+def test_samples_come_back_from_parquet_as_they_were(tmp_path: Path) -> None:
+    samples = [sample(i) for i in range(3)]
+    write_samples(
+        tmp_path / "x.parquet", samples, {"s-000001": {"filter": "minhash", "score": 0.9, "duplicate_of": "s-0"}}
+    )
+    assert read_samples(tmp_path / "x.parquet") == samples
+    assert pl.read_parquet(tmp_path / "x.parquet")["duplicate_of"].to_list() == [None, "s-0", None]
+
+
+def test_no_samples_is_a_file_too(tmp_path: Path) -> None:
+    write_samples(tmp_path / "x.parquet", [])
+    assert read_samples(tmp_path / "x.parquet") == []
+
+
+def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_whole(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        with written_whole(tmp_path / "folder") as partial:
+            partial.mkdir()
+            (partial / text).write_text(text)
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["two"]
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    with pytest.raises(StoreError, match=r"/dev/full/x: cannot be written"), written_whole(Path("/dev/full/x")):
+        pass
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(StoreError, match=r"x\.parquet: is not a readable samples file"):
+        read_samples(tmp_path / "x.parquet")
+
+
+def test_counts_that_do_not_add_up_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="are not 5"):
+        Counts(candidates=5, kept=2, dropped=1, failed=1)
+
+
+def test_equal_values_have_equal_digests() -> None:
+    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1}) != digest_of({"a": 1, "b": [3]})
+
+
+def test_secrets_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "SOME_API_KEY", "sk-very-secret")
+    assert redacted("refused: sk-very-secret") == "refused: [SOME_API_KEY]"
+    assert redacted("Authorization: Bearer abc") == "Authorization: Bearer [redacted]"
