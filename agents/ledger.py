@@ -4,10 +4,12 @@ A sample is a function of its seed and the replies to its questions; making it a
 what was answered and asks only for the rest. Knows no topology.
 """
 
+import errno
 import fcntl
 import json
+import os
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from agents.teachers.base import Ask, Question, Reply
 from core.errors import StoreError
@@ -20,32 +22,31 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._replies: dict[str, Reply] = {}
-        self._file: IO[bytes] | None = None
+        self._size = 0
 
     def __enter__(self) -> Self:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._file = self._path.open("a+b")
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            whole = 0
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                entry = json.loads(line)
-                self._replies[entry["key"]] = Reply.model_validate(entry["reply"])
-                whole += len(line)
-            file.truncate(whole)
+            self._file = self._path.open("ab", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._read()
         except OSError as error:
             raise StoreError(f"{self._path}: cannot be opened: {error.strerror}") from None
         except (ValueError, KeyError) as error:
-            self.__exit__()
+            self._file.close()
             raise StoreError(f"{self._path}: is damaged: {error}; remove it to make its samples again") from None
         return self
 
+    def _read(self) -> None:
+        for line in self._path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                entry = json.loads(line)
+                self._replies[entry["key"]] = Reply.model_validate(entry["reply"])
+                self._size += len(line)
+        self._file.truncate(self._size)
+
     def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
+        self._file.close()
 
     @staticmethod
     def key(ask: Ask, question: Question) -> str:
@@ -55,14 +56,13 @@ class Ledger:
         return self._replies.get(key)
 
     def add(self, key: str, reply: Reply) -> None:
-        """Raises StoreError where it cannot be written: what is paid for must find room before more is paid for."""
-        assert self._file is not None, "the ledger is closed"
-        line = json.dumps({"key": key, "reply": reply.model_dump(mode="json")}, ensure_ascii=False) + "\n"
+        """Raises StoreError where it cannot be written whole: what is paid for must find room before more is paid for."""
+        line = json.dumps({"key": key, "reply": reply.model_dump(mode="json")}) + "\n"
         try:
-            self._file.write(line.encode())
-            self._file.flush()
+            if self._file.write(line.encode()) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise StoreError(
-                f"{self._path}: cannot be written: {error.strerror}; free some space, then --resume"
-            ) from None
+            self._file.truncate(self._size)
+            raise StoreError(f"{self._path}: cannot be written: {error.strerror}; free some space, then --resume") from None
+        self._size += len(line)
         self._replies[key] = reply

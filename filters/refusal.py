@@ -44,10 +44,13 @@ OPENERS = {
 FILLER = r"(?:(?:unfortunately|hello|hi|hey|oh|well|hmm|thank you|thanks|however)[^.!?\n]{0,20}?[,.!] ?)?"
 """A short courtesy that may come before."""
 
+APOLOGY = r"(?:(?:i am|i'm) (?:very |so )?(?:sorry|afraid)[,.]?(?: but)? )?"
+"""Then an apology, which alone is no refusal."""
+
 BEGINNING = 200
 """Characters looked at; the longest opener with its filler is shorter."""
 
-PATTERNS = [(name, re.compile(FILLER + "(?:" + opener + ")")) for name, opener in OPENERS.items()]
+PATTERNS = [(name, re.compile(FILLER + APOLOGY + "(?:" + opener + ")")) for name, opener in OPENERS.items()]
 
 
 def drop_refusals(documents: Sequence[Document], config: RefusalFilter) -> list[Drop]:

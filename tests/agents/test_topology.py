@@ -250,3 +250,21 @@ def test_seeds_are_the_same_each_time_and_reused_anew(tmp_path: Path) -> None:
     assert len({seed.data["instruction"] for seed in seeds}) > 380
     other = make_seeds(recipe.model_copy(update={"seed": 8}), path, "0" * 16)
     assert [seed.data for seed in other] != [seed.data for seed in seeds]
+
+
+def test_a_full_disk_stops_before_more_is_paid_for_and_nothing_stored_is_lost(tmp_path: Path) -> None:
+    import resource
+
+    recipe = recipe_of("samples=40")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(StoreError, match="cannot be written"):
+            made(recipe, drafts("Bees fly."), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    stored = (tmp_path / "calls.jsonl").read_bytes().count(b"\n")
+    samples, teacher = made(recipe, drafts("Bees fly."), tmp_path)
+    assert {sample.state for sample in samples} == {State.kept}
+    assert len(teacher.asked) == 80 - stored
+    assert stored > 0

@@ -150,10 +150,12 @@ def test_a_folder_with_anything_else_is_left_alone(
 KILLED = """
 import sys
 from pathlib import Path
+import torch
 from core.recipe import StudentConfig
 from tests.students.conftest import conversations
 from students.train import distill
 
+torch.set_num_threads(1)
 config = StudentConfig.model_validate_json(sys.argv[2])
 distill(conversations(), config, Path(sys.argv[1]), seed=7, progress=print)
 """

@@ -1,0 +1,128 @@
+"""Commands that need no Prefect, in this process."""
+
+import json
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from core.recipe import PROJECT
+from flows import cli
+
+REFERENCE = str(PROJECT / "data/reference/english.jsonl")
+ROWS = [
+    {"id": "a", "text": "The bees left their hive early in the morning and flew over the wide green fields.", "n": 1},
+    {"id": "b", "text": "I'm sorry, but as an AI language model I cannot help with that request.", "n": 2},
+    {"id": "c", "text": "The bees left their hive early in the morning and flew over the wide green fields!", "n": 3},
+    {"id": "d", "text": "Rain fell on the roof all night, and nobody in the old house could sleep a wink.", "n": 4},
+]
+
+
+def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code, before = 0, sys.argv
+    sys.argv = ["stillhouse", *words]
+    try:
+        cli.main()
+    except SystemExit as exit:
+        code = int(exit.code or 0)
+    finally:
+        sys.argv = before
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["run", "poems"],
+            "error: poems: no recipe of this name; built in are arithmetic, constrained-instructions, smoke",
+        ),
+        (["run", "missing.toml"], "error: missing.toml: 1 problem\n  cannot be read: No such file or directory"),
+        (["run", "smoke", "--set", "samples=0"], "samples: input should be greater than or equal to 1, not 0"),
+        (["run", "smoke", "--runs-dir", "/proc/nowhere"], "error: /proc/nowhere: cannot hold a run"),
+        (["show", "nothing"], "error: nothing: no run of this name"),
+        (["graph", "ring"], "error: ring: no such topology; there are centralized, single, independent"),
+        (["filter", "missing.jsonl", "--out", "/tmp/x"], "error: missing.jsonl: is not there"),
+        (["assess", "missing.parquet", "--reference", REFERENCE], "error: missing.parquet: is not there"),
+        (["distill", "missing", "--out", "/tmp/x"], "error: missing: is not there"),
+        (["distill", "missing", "--out", "/tmp/x", "--set", "epoch=1"], "epoch: unknown key, did you mean `epochs`?"),
+    ],
+)
+def test_each_mistake_is_one_sentence_and_the_right_code(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = called(capsys, *words)
+    assert code == (1 if "cannot hold" in sentence else 2)
+    assert sentence in err
+    assert out == ""
+
+
+def test_recipes_say_what_they_make(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "recipes")
+    assert code == 0
+    assert "constrained-instructions\n  Short answers" in out
+
+
+def test_validate_prints_the_whole_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "validate", "smoke", "--live", "--json")
+    assert code == 0
+    assert json.loads(out)["recipe"]["topology"]["max_revisions"] == 2
+    assert json.loads(out)["live"]["main"].startswith("fake/writer answers, with token probabilities")
+
+
+def test_preview_shows_every_turn_and_keeps_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = called(capsys, "preview", "smoke", "-n", "2")
+    assert code == 0
+    assert out.count("outcome") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_filter_keeps_rows_unchanged_and_says_why_others_went(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code, text, _ = called(capsys, "filter", str(rows), "--out", str(out), "--json")
+    assert code == 0
+    assert json.loads(text)["counts"] == {"candidates": 4, "kept": 2, "dropped": 2, "failed": 0}
+    assert [json.loads(line) for line in (out / "kept.jsonl").read_text().splitlines()] == [ROWS[0], ROWS[3]]
+    dropped = pl.read_parquet(out / "dropped.parquet").to_dicts()
+    assert [(d["id"], d["n"], d["reason"], d["duplicate_of"]) for d in dropped] == [
+        ("b", 2, "refusal", None),
+        ("c", 3, "exact_duplicate", "a"),
+    ]
+
+
+def test_filters_can_be_chosen(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choice = 'filters=[{type="length",min_words=16}]'
+    code, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "out"), "--set", choice, "--json")
+    assert code == 0
+    assert json.loads(text)["reasons"] == {"length": 1}
+
+
+def test_assess_reads_any_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "assess", REFERENCE, "--reference", REFERENCE, "--json")
+    assert code == 0
+    record = json.loads(out)["collapse"]
+    assert len(record["metrics"]) == 10
+
+
+def test_the_readme_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    missing = [
+        c.name or c.callback.__name__
+        for c in cli.app.registered_commands
+        if c.callback and f"stillhouse {c.name or c.callback.__name__}" not in readme
+    ]
+    assert missing == []

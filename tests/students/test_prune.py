@@ -1,0 +1,52 @@
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from students.data import Batch, Conversation, Encoded, batched, encode
+from students.evaluate import token_loss
+from students.prune import removal_order
+
+
+@pytest.fixture
+def batch(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> Batch:
+    encoded = [encode(one, tokenizer, 64) for one in talk]
+    return batched([one for one in encoded if isinstance(one, Encoded)], pad=0)
+
+
+@pytest.fixture
+def five_layers(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """Large random weights, so that each layer matters, but for layer 3, which passes on what it is given."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=5,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            initializer_range=0.2,
+        )
+    )
+    torch.nn.init.zeros_(model.model.layers[3].self_attn.o_proj.weight)
+    torch.nn.init.zeros_(model.model.layers[3].mlp.down_proj.weight)
+    return model
+
+
+@torch.no_grad()
+def test_a_layer_that_does_nothing_goes_first_and_costs_nothing(five_layers: LlamaForCausalLM, batch: Batch) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        whole = token_loss(five_layers, batch).mean.item()
+    # The other layers of a random model only add noise, so the best of them may even be better gone.
+    five_layers.model.layers[1].mlp.down_proj.weight.mul_(0)
+    five_layers.model.layers[1].self_attn.o_proj.weight.mul_(0)
+    first, second, *_ = removal_order(five_layers, batch)
+    assert {first.layer, second.layer} <= {1, 2, 3}
+    assert first.loss <= whole + 0.5
+
+
+def test_first_and_last_layer_stay_and_the_model_is_left_as_it_was(five_layers: LlamaForCausalLM, batch: Batch) -> None:
+    before = token_loss(five_layers, batch).mean.item()
+    assert sorted(removal.layer for removal in removal_order(five_layers, batch)) == [1, 2, 3]
+    assert five_layers.config.num_hidden_layers == 5
+    assert token_loss(five_layers, batch).mean.item() == before
