@@ -63,6 +63,8 @@ class Ledger:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._file.truncate(self._size)
-            raise StoreError(f"{self._path}: cannot be written: {error.strerror}; free some space, then --resume") from None
+            raise StoreError(
+                f"{self._path}: cannot be written: {error.strerror}; free some space, then --resume"
+            ) from None
         self._size += len(line)
         self._replies[key] = reply

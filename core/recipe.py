@@ -182,8 +182,8 @@ class StudentConfig(Config):
     """`layers`: some layers of the embedded teacher. `random`: a small new Llama with its tokenizer. Otherwise a
     folder or hub name that `transformers` loads."""
     objective: Literal["sft"] = "sft"
-    layers: int = Field(8, ge=1, le=30)
-    """How many layers the student has; with `start = "layers"`, spread evenly over the teacher's 30."""
+    layers: int = Field(16, ge=1, le=30)
+    """How many layers the student has; with `start = "layers"`, those of the teacher's 30 that do best on their own."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
     """For `start = "random"`."""
     epochs: int = Field(4, ge=1)
@@ -193,7 +193,7 @@ class StudentConfig(Config):
     """A conversation longer than this is cut."""
     held_out: float = Field(0.1, gt=0, lt=1)
     """Share of the kept samples that the student never trains on, at least one."""
-    checkpoint_steps: int = Field(20, ge=1)
+    checkpoint_steps: int = Field(50, ge=1)
     """A killed training goes on from the last checkpoint."""
 
 

@@ -1,7 +1,7 @@
 """Which layers a Llama can best do without, found by taking them out and measuring.
 
-Knows models and losses; knows nothing of training. `python -m students.prune` measures the embedded teacher again, on
-answers of its own (half an hour on two busy cores, a few minutes on quiet ones).
+Knows models and losses; knows nothing of training. `python -m students.prune` measures the embedded teacher on
+answers of its own; the result stands in `students.start`.
 """
 
 import json

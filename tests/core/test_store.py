@@ -46,9 +46,14 @@ def test_no_samples_is_a_file_too(tmp_path: Path) -> None:
 def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(RuntimeError), written_whole(path) as partial:
-        partial.write_text("half")
-        raise RuntimeError
+
+    def half() -> None:
+        with written_whole(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "old"
 

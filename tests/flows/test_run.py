@@ -70,7 +70,7 @@ def check_whole(run: RunDir) -> None:
     assert manifest.files == {
         str(f.relative_to(run.path)): file_hash(f) for f in map(run.path.joinpath, manifest.files)
     }
-    left = [f for f in run.path.rglob("*") if ".partial" in f.name or f.suffix == ".jsonl" and "wip" in f.parts]
+    left = [f for f in run.path.rglob("*") if ".partial" in f.name or (f.suffix == ".jsonl" and "wip" in f.parts)]
     assert left == []
 
 

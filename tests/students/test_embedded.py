@@ -11,7 +11,7 @@ from core.recipe import StudentConfig
 from core.sample import Message
 from students.data import Conversation, Encoded, encode, stop_ids
 from students.evaluate import held_out_loss
-from students.start import Start, load_start, spread, teacher_path, teacher_tokenizer
+from students.start import Start, best_layers, load_start, teacher_path, teacher_tokenizer
 from students.train import distill
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,7 @@ def test_fewer_layers_are_the_teachers_own(read_by_transformers: torch.nn.Module
     for name, weight in start.model.state_dict().items():
         parts = name.split(".")
         if parts[1] == "layers":
-            parts[2] = str(spread(4, 30)[int(parts[2])])
+            parts[2] = str(best_layers(4)[int(parts[2])])
         assert weight.equal(theirs[".".join(parts)]), name
     assert start.model.get_output_embeddings().weight is start.model.get_input_embeddings().weight
 

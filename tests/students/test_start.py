@@ -4,20 +4,15 @@ import pytest
 
 from core.errors import UsageError
 from core.recipe import StudentConfig
-from students.start import load_start, spread
+from students.start import REMOVED_FIRST, TEACHER_LAYERS, best_layers, load_start
 
 
-@pytest.mark.parametrize(
-    ("count", "chosen"),
-    [(1, [0]), (2, [0, 29]), (3, [0, 14, 29]), (8, [0, 4, 8, 12, 17, 21, 25, 29]), (30, list(range(30)))],
-)
-def test_layers_are_spread_from_the_first_to_the_last(count: int, chosen: list[int]) -> None:
-    assert spread(count, 30) == chosen
-
-
-def test_no_layer_is_taken_twice() -> None:
-    for count in range(1, 31):
-        assert len(set(spread(count, 30))) == count
+def test_each_layer_is_removed_once_and_the_first_stays() -> None:
+    assert sorted([0, *REMOVED_FIRST]) == list(range(TEACHER_LAYERS))
+    for count in range(1, TEACHER_LAYERS + 1):
+        layers = best_layers(count)
+        assert layers == sorted(set(layers))
+        assert (len(layers), layers[0]) == (count, 0)
 
 
 def test_a_folder_is_a_start(tiny_folder: Path) -> None:

@@ -1,0 +1,85 @@
+"""What the embedded teacher can do: which constraints it keeps to, and whether it can judge its own answers."""
+
+import asyncio
+import json
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agents.contract import ContractFault, Review
+from agents.crew import Crew, read_reply
+from agents.families.constraints import KINDS
+from agents.ledger import Ledger
+from agents.produce import make_seeds, open_teachers, produce
+from agents.teachers.base import Ask
+from core.recipe import CriticConfig, Recipe, find_file
+from core.sample import State
+from flows.recipes import load
+
+TRIES = 8
+JUDGED = Path(__file__).with_name("judged_answers.jsonl")
+
+
+class KindYield(NamedTuple):
+    kind: str
+    kept: int
+    tried: int
+
+
+async def yields() -> list[KindYield]:
+    """First drafts that keep to one constraint of each kind, without critic, revision or other checks."""
+    found = []
+    base = ["agents.critic=false", "topology.max_revisions=0", 'verifiers=[{type="constraints"}]', f"samples={TRIES}"]
+    recipes = {
+        kind: load("constrained-instructions", [*base, f"task={{constraints=[1],kinds={{{kind}=1}}}}"]).recipe
+        for kind in KINDS
+    }
+    async with open_teachers(next(iter(recipes.values()))) as teachers:
+        for kind, recipe in recipes.items():
+            seeds = make_seeds(recipe, find_file(recipe.seeds.path, Path()), "bench000")
+            with tempfile.TemporaryDirectory() as scratch, Ledger(Path(scratch) / "calls") as ledger:
+                samples = await produce(recipe, seeds, teachers, ledger, threading.Event(), lambda _: None)
+            found.append(KindYield(kind, sum(sample.state == State.kept for sample in samples), TRIES))
+    return sorted(found, key=lambda row: (-row.kept, row.kind))
+
+
+class Judged(NamedTuple):
+    instruction: str
+    answer: str
+    confidence: float
+    """The geometric-mean token probability when it was written."""
+    good: bool
+    """As a person judged it, by eye."""
+
+
+def judged_answers() -> list[Judged]:
+    return [Judged(**json.loads(line)) for line in JUDGED.read_text(encoding="utf-8").splitlines()]
+
+
+def area_under_roc(scores: Sequence[float], good: Sequence[bool]) -> float:
+    """The chance that a good answer scores above a poor one, ties counting half (Mann and Whitney 1947)."""
+    above = [score for score, is_good in zip(scores, good, strict=True) if is_good]
+    below = [score for score, is_good in zip(scores, good, strict=True) if not is_good]
+    return sum((a > b) + (a == b) / 2 for a in above for b in below) / (len(above) * len(below))
+
+
+async def rubric_scores(recipe: Recipe, rows: Sequence[Judged]) -> list[float]:
+    """The sum of scores that the teacher gives each answer by the critic's prompt; the middle where its reply is broken."""
+    config = CriticConfig(max_tokens=120)
+    with tempfile.TemporaryDirectory() as scratch, Ledger(Path(scratch) / "calls") as ledger:
+        async with open_teachers(recipe) as teachers:
+            crew = Crew(recipe, teachers, ledger, threading.Event())
+
+            async def one(index: int, row: Judged) -> float:
+                messages = crew.prompt("critic", {"instruction": row.instruction, "answer": row.answer})
+                ask = Ask(sample=str(index), agent="critic", revision=0, attempt=0)
+                answer = await crew.ask(ask, config, messages, Review, 0.0)
+                try:
+                    scores = read_reply(Review, answer.reply).scores
+                    return sum(scores.values()) / len(scores)
+                except ContractFault:
+                    return 3.0
+
+            return list(await asyncio.gather(*(one(i, row) for i, row in enumerate(rows))))
