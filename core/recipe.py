@@ -186,8 +186,9 @@ class StudentConfig(Config):
     """How many layers the student has; with `start = "layers"`, those of the teacher's 30 that do best on their own."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
     """For `start = "random"`."""
-    epochs: int = Field(4, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
+    epochs: int = Field(2, ge=1)
+    """A few dozen conversations are overfitted by four."""
+    learning_rate: float = Field(2e-4, gt=0)
     batch_size: int = Field(8, ge=1)
     max_tokens: int = Field(256, ge=16)
     """A conversation longer than this is cut."""
