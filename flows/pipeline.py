@@ -55,6 +55,7 @@ async def run_flow(
         StillhouseError: as its stages; the manifest then says `failed` and why.
         Interrupted: once what was in flight is stored.
     """
+    SESSION.keep_asking()
     with opened(recipe, overrides, Path(runs_dir), resume=resume) as job:
         seeds = plan(job)
         await produce_all(job, seeds)

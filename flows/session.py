@@ -24,6 +24,7 @@ class Session:
         self.quiet = False
         self._told = 0.0
         self._live = False
+        self._asking = False
 
     def note(self, text: str) -> None:
         """Say something once. Raises Interrupted where the run is to stop: long work that only tells can be stopped so."""
@@ -52,23 +53,29 @@ class Session:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """The first Ctrl-C or SIGTERM asks to stop, a second one stops at once."""
-
-        def ask(number: int, _frame: FrameType | None) -> None:
-            if self.stop.is_set():
-                raise KeyboardInterrupt
-            self.stop.set()
-            self._clear()
-            print("stopping: waiting for what is in flight; again to stop at once", file=sys.stderr)
-
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._asking = True
         try:
             yield
         finally:
+            self._asking = False
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def keep_asking(self) -> None:
+        """Called first in a flow: Prefect has just taken SIGTERM for itself. Its own way is left to it in a deployment."""
+        if self._asking and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        self.stop.set()
+        self._clear()
+        print("stopping: waiting for what is in flight; again to stop at once", file=sys.stderr)
 
 
 SESSION = Session()
