@@ -12,9 +12,9 @@ from core.recipe import CriticConfig
 CONFIDENCE_BANDS = (0.30, 0.35, 0.40, 0.50)
 """Geometric-mean token probabilities from which the score is 2, 3, 4 and 5.
 
-Measured on 76 answers of SmolLM2-135M that had passed every check (`benchmarks`), 48 judged good by eye: the area under the ROC
-curve is .71 for this number, .44 for the same model's own scores from a rubric prompt, .58 for its yes or no. It prefers
-the likely, so it narrows the data a little; the collapse metrics are where that shows."""
+On 76 answers of SmolLM2-135M that had passed every check, 48 of them judged good by eye, the area under the ROC curve is
+.71 for this number and .52 for the same model's own scores by the critic's prompt (`benchmarks/README.md`). It prefers
+the likely, so it narrows the data; the collapse metrics are where that shows."""
 
 
 async def critic(state: Work, runtime: Runtime[Crew]) -> Update:

@@ -24,8 +24,8 @@ SmolLM2-135M, 4 bit, with the examples of the default recipe; first drafts, one 
 
 ## Whether the embedded teacher can judge
 
-{count} of its answers that had passed every check of an early version of the default recipe, {good} of them judged good by
-one person's eye (`judged_answers.jsonl`). The area under the ROC curve is the chance that a good one scores above a poor
+{count} of its answers that had passed every check of an early version of the default recipe, {good} of them judged good
+by eye (`judged_answers.jsonl`). The area under the ROC curve is the chance that a good one scores above a poor
 one: .5 is chance. With so few, its standard error is about .06.
 
 | judge | area under the ROC curve |
