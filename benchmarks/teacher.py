@@ -51,7 +51,7 @@ class Judged(NamedTuple):
     confidence: float
     """The geometric-mean token probability when it was written."""
     good: bool
-    """As a person judged it, by eye."""
+    """Whether it makes sense, as judged by eye."""
 
 
 def judged_answers() -> list[Judged]:
