@@ -26,7 +26,8 @@ SmolLM2-135M, 4 bit, with the examples of the default recipe; first drafts, one 
 
 {count} of its answers that had passed every check of an early version of the default recipe, {good} of them judged good
 by eye (`judged_answers.jsonl`). The area under the ROC curve is the chance that a good one scores above a poor
-one: .5 is chance. With so few, its standard error is about .06.
+one: .5 is chance. With so few, its standard error is about .06. The author made the labels, without seeing
+scores; confidence was then picked on these same answers, so its number is likely to be a little too good.
 
 | judge | area under the ROC curve |
 |---|---|
