@@ -1,6 +1,6 @@
 """Contracts: the type each agent's reply must become, and the one way a reply becomes it. Knows no teacher."""
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,9 +14,9 @@ class Contract(BaseModel):
 
 
 class Review(Contract):
-    """A critic's reply."""
+    """A critic's reply; scores are 1 (poor) to 5 (good) by rubric."""
 
-    scores: dict[str, int] = Field(min_length=1)
+    scores: dict[str, Annotated[int, Field(ge=1, le=5)]] = Field(min_length=1)
     faults: list[str]
     advice: str
 

@@ -5,7 +5,7 @@ Knows neither Prefect nor where shards are kept; a plain coroutine for tests, no
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -131,18 +131,23 @@ async def produce(
             done(made[index])
 
     slots = sum(teacher.slots for teacher in teachers.values())
-    workers = [asyncio.create_task(work()) for _ in range(min(len(seeds), round(slots * READ_AHEAD) or 1))]
-    try:
-        await asyncio.gather(*workers)
-    except Stopped:
-        await asyncio.gather(*workers, return_exceptions=True)
-        raise
-    except BaseException:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-        raise
+    await together(work() for _ in range(min(len(seeds), round(slots * READ_AHEAD) or 1)))
     return [made[index] for index in range(len(seeds))]
+
+
+async def together(works: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Do all of `works` at once. After a `Stopped` the others go on to their own end, since they wait for answers that
+    are paid for; after any other error they are cancelled. None is left running either way.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException as error:
+        if not isinstance(error, Stopped):
+            for task in tasks:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def make_sample(crew: Crew, seed: Seed) -> Sample:

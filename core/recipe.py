@@ -92,8 +92,8 @@ class AgentsConfig(Config):
 class TopologyConfig(Config):
     kind: Literal["centralized", "single", "independent"] = "centralized"
     """`centralized`: the orchestrator validates every hand-over and decides. `single`: the first draft is kept
-    unchecked. `independent`: critic and verifier are asked, but no draft is revised and nothing is routed on their
-    word. The last two are baselines."""
+    unchecked. `independent`: critic and verifier look at the first draft side by side, and with the writer's own
+    voice the majority decides; nothing is repaired or revised. The last two are baselines."""
     max_revisions: int = Field(2, ge=0, le=10)
 
 
@@ -417,6 +417,10 @@ def _cross_checks(recipe: Recipe) -> list[Problem]:
             problems.append(
                 Problem(f"agents.{role}.teacher", f"{agent.teacher!r} is not in [teachers], which has {names}")
             )
+    if recipe.topology.kind == "independent" and recipe.agents.critic is None:
+        problems.append(
+            Problem("agents.critic", "an independent topology needs one: its vote decides with the verifier's")
+        )
     for name, teacher in recipe.teachers.items():
         if teacher.faults and not teacher.model.startswith("fake/"):
             problems.append(

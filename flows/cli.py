@@ -110,13 +110,17 @@ def preview(
     """Make a few samples and show every agent's turn; keeps nothing."""
     import asyncio
 
+    from agents.crew import Stopped
     from agents.preview import preview_samples
     from core.recipe import find_file
 
     loaded = _loaded(recipe, overrides)
     seeds = find_file(loaded.recipe.seeds.path, loaded.folder)
     with SESSION.interruptible():
-        samples = asyncio.run(preview_samples(loaded.recipe, seeds, number, SESSION.stop))
+        try:
+            samples = asyncio.run(preview_samples(loaded.recipe, seeds, number, SESSION.stop))
+        except Stopped:
+            raise Interrupted from None
     if as_json:
         say_json([sample.model_dump(mode="json") for sample in samples])
         return
@@ -181,12 +185,13 @@ def filter_command(
     from flows.curation import filter_dataset, parse_filters
 
     counts = filter_dataset(source, out, parse_filters(overrides or []))
+    kept = next(out.glob("kept.*"))
     if as_json:
         say_json({"out": str(out), "state": "done", **counts})
         return
     reasons = "   ".join(f"{reason} {n}" for reason, n in counts["reasons"].items()) or "nothing"
-    say(f"{counts['counts']['candidates']} rows -> {counts['counts']['kept']} kept in {out}\n  dropped   {reasons}")
-    say(f"next: stillhouse assess {out} --reference data/reference/english.jsonl")
+    say(f"{counts['counts']['candidates']} rows -> {counts['counts']['kept']} kept in {kept}\n  dropped   {reasons}")
+    say(f"next: stillhouse assess {kept} --reference data/reference/english.jsonl")
 
 
 @app.command(rich_help_panel=RUN)
@@ -219,7 +224,7 @@ def distill(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a student on a run or any dataset. `--set` takes the keys of `[student]`, as in `--set epochs=2`."""
+    """Train a student on a run or any dataset. `--set` takes the keys of the student table, as in `--set epochs=2`."""
     from flows.curation import distill_dataset, parse_student
 
     SESSION.quiet = quiet
@@ -356,6 +361,7 @@ def main() -> None:
         check_packages()
         command()
     except Interrupted:
+        print("interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except StillhouseError as error:
         from core.run import redacted

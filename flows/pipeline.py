@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 
 from agents.crew import Stopped
 from agents.ledger import Ledger
-from agents.produce import make_seeds, open_teachers, produce, seed_rows
+from agents.produce import make_seeds, open_teachers, produce, seed_rows, together
 from core.errors import StoreError
 from core.recipe import Recipe, find_file
 from core.run import Manifest, RunDir, RunState, open_run, redacted, summary
@@ -106,6 +106,8 @@ async def produce_all(job: Job, seeds: list[Seed]) -> None:
     size = job.recipe.shard_size
     shards = {index: seeds[start : start + size] for index, start in enumerate(range(0, len(seeds), size))}
     missing = [index for index in shards if not job.run.shard_file(index).exists()]
+    for index in shards.keys() - set(missing):  # a kill may fall between a shard and the end of its ledger
+        job.run.ledger_file(index).unlink(missing_ok=True)
     if not missing:
         return
     SESSION.note(f"produce: {len(seeds)} samples in {len(shards)} shards, {len(missing)} to make; starting the teacher")
@@ -118,7 +120,7 @@ async def produce_all(job: Job, seeds: list[Seed]) -> None:
 
     with stages.Stopwatch(job.manifest, "produce"):
         async with open_teachers(job.recipe):
-            await asyncio.gather(*map(one, missing))
+            await together(map(one, missing))
 
 
 class Tally:

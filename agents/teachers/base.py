@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from core.sample import Frozen, Message, Usage
 
@@ -32,8 +32,6 @@ class Reply(Frozen):
 
 class Ask(Frozen):
     """Which call of a run this is: with the question, the key under which its reply is remembered."""
-
-    model_config = ConfigDict(frozen=True)
 
     sample: str
     agent: str

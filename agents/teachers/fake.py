@@ -21,25 +21,9 @@ milk moon morning mountain music narrow new night ocean old open orange page pap
 plant pleasant poem quick quiet rain river road room round salt sand school season shore silver simple small
 snow soft song spring stone story street summer sun sweet table tall tea tree valley village voice warm water
 weather wide wind window winter wise wood yellow""".split()
-VERBS = [
-    "brings",
-    "carries",
-    "finds",
-    "follows",
-    "gives",
-    "hears",
-    "holds",
-    "keeps",
-    "knows",
-    "likes",
-    "makes",
-    "meets",
-    "needs",
-    "opens",
-    "sees",
-    "shows",
-    "takes",
-]
+VERBS = (
+    "brings carries finds follows gives hears holds keeps knows likes makes meets needs opens sees shows takes".split()
+)
 
 
 def _sentence(rng: Random, subject: str) -> str:

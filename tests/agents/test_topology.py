@@ -10,7 +10,7 @@ import pytest
 
 from agents.crew import Stopped
 from agents.ledger import Ledger
-from agents.produce import make_seeds, open_teachers, produce
+from agents.produce import make_seeds, open_teachers, produce, together
 from agents.teachers.base import CallFailed, Question, Reply
 from core.errors import ProviderError, StoreError, UsageError
 from core.recipe import Recipe, find_file
@@ -268,3 +268,34 @@ def test_a_full_disk_stops_before_more_is_paid_for_and_nothing_stored_is_lost(tm
     assert {sample.state for sample in samples} == {State.kept}
     assert len(teacher.asked) == 80 - stored
     assert stored > 0
+
+
+@pytest.mark.parametrize("score", [0, 6, 50])
+def test_a_score_off_the_scale_is_no_critique(score: int, tmp_path: Path) -> None:
+    def answer(question: Question) -> str:
+        good = {"answer": "Bees fly."} if question.contract == "Draft" else {**GOOD, "scores": {"sense": score}}
+        return json.dumps(good)
+
+    samples, _ = made(recipe_of(), answer, tmp_path)
+    assert {(sample.state, sample.reason) for sample in samples} == {(State.failed, Reason.contract)}
+    assert all(sample.detail.startswith("critic: scores.sense") for sample in samples)
+
+
+def test_after_a_stop_the_others_end_by_themselves_and_after_an_error_they_are_cancelled() -> None:
+    async def ended_after(error: Exception) -> bool:
+        ended = False
+
+        async def waiting() -> None:
+            nonlocal ended
+            await asyncio.sleep(0.05)
+            ended = True
+
+        async def failing() -> None:
+            raise error
+
+        with pytest.raises(type(error)):
+            await together([failing(), waiting()])
+        return ended
+
+    assert asyncio.run(ended_after(Stopped()))
+    assert not asyncio.run(ended_after(ProviderError("down")))

@@ -4,7 +4,16 @@ import pytest
 
 from agents.produce import recipe_problems
 from core.errors import RecipeError
-from core.recipe import Recipe, StudentConfig, differences, identity_of, load_recipe, parse_settings, recipe_digest
+from core.recipe import (
+    PROJECT,
+    Recipe,
+    StudentConfig,
+    differences,
+    identity_of,
+    load_recipe,
+    parse_settings,
+    recipe_digest,
+)
 from flows.recipes import built_in, load
 
 GOOD = 'name = "good"\n[seeds]\npath = "seeds.jsonl"\n'
@@ -115,3 +124,15 @@ def test_the_digest_changes_with_the_recipe_and_the_prompts_but_not_with_the_con
 def test_a_resolved_recipe_reads_back_the_same() -> None:
     recipe = load("constrained-instructions").recipe
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_ballot_needs_its_critic() -> None:
+    with pytest.raises(RecipeError, match=r"agents\.critic: an independent topology needs one"):
+        load("smoke", ["topology.kind=independent", "agents.critic=false"])
+
+
+def test_the_recipe_in_the_readme_is_valid(tmp_path: Path) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    file = tmp_path / "mine.toml"
+    file.write_text(readme.split("```toml\n")[1].split("```")[0])
+    assert load(str(file)).recipe.teachers["main"].base_url == "http://localhost:8000/v1"

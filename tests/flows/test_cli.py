@@ -104,6 +104,13 @@ def test_filter_keeps_rows_unchanged_and_says_why_others_went(
     ]
 
 
+def test_the_command_that_filter_names_next_reads_the_kept_rows_alone(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "out"))
+    assert text.splitlines()[-1].startswith(f"next: stillhouse assess {tmp_path}/out/kept.jsonl ")
+
+
 def test_filters_can_be_chosen(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     choice = 'filters=[{type="length",min_words=16}]'
     code, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "out"), "--set", choice, "--json")

@@ -150,6 +150,28 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(number: signal.Signals, s
     check_whole(run)
 
 
+def test_an_interrupted_preview_is_no_traceback() -> None:
+    slow = ["--set", "teachers.main.faults={seconds=1.0}", "--set", "teachers.main.max_concurrent=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows", "preview", "smoke", "-n", "20", *slow],
+        cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    out, err = ended(process, code=130)
+    assert out == ""
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err
+
+
+def test_a_ledger_that_a_kill_left_behind_a_finished_shard_goes(start: Any, tmp_path: Path) -> None:
+    ended(start("run", "smoke", *SMALL))
+    run = the_run(tmp_path / "runs")
+    run.ledger_file(1).touch()
+    ended(start("run", "smoke", *SMALL, "--resume"))
+    check_whole(run)
+
+
 def test_too_many_failures_fail_the_run_and_keep_what_was_made(start: Any, tmp_path: Path) -> None:
     faults = [*SMALL, "--set", "teachers.main.faults={unavailable=0.5}"]
     _, err = ended(start("run", "smoke", *faults), code=1)
