@@ -30,7 +30,7 @@ class Finding(Contract):
 
 
 class Findings(Contract):
-    """A verifier's reply: one finding a check, in the recipe's order, up to the first that did not pass."""
+    """A verifier's reply: the findings of each check, in the recipe's order, up to the first check that did not pass."""
 
     findings: list[Finding]
 

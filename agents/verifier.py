@@ -25,9 +25,9 @@ async def verifier(state: Work, runtime: Runtime[Crew]) -> Update:
     findings: list[Finding] = []
     try:
         for config in crew.recipe.verifiers:
-            finding = await crew.family.checks[config.type](config, Subject(seed, candidate, solve))
-            findings.append(finding)
-            if not finding.passed:
+            found = await crew.family.checks[config.type](config, Subject(seed, candidate, solve))
+            findings += found
+            if not all(finding.passed for finding in found):
                 break
     except CallFailed as error:
         return {"handovers": [Handover("verifier", "", tuple(turns), failure=str(error))]}

@@ -289,21 +289,22 @@ def find_file(name: str, folder: Path) -> Path:
 CONNECTION_KEYS = {"base_url", "api_key_env", "max_concurrent", "timeout_seconds", "max_retries"}
 
 
-def recipe_digest(recipe: Recipe, prompt_hashes: Mapping[str, str]) -> str:
-    """The run's identity: everything that can change its samples or student, the prompts included.
+def recipe_digest(recipe: Recipe, sources: Mapping[str, str]) -> str:
+    """The run's identity: everything that can change its samples or student. `sources` are hashes, by name, of the files
+    that the recipe draws on: prompts, seeds, reference.
 
     How a teacher is reached (`CONNECTION_KEYS`) is left out, so that a run can be resumed over another connection.
     """
-    return digest_of(identity_of(recipe, prompt_hashes))
+    return digest_of(identity_of(recipe, sources))
 
 
-def identity_of(recipe: Recipe, prompt_hashes: Mapping[str, str]) -> dict[str, Any]:
+def identity_of(recipe: Recipe, sources: Mapping[str, str]) -> dict[str, Any]:
     """What `recipe_digest` hashes, as plain JSON values; two runs are compared key by key with this."""
     resolved = recipe.model_dump(mode="json")
     for teacher in resolved["teachers"].values():
         for key in CONNECTION_KEYS:
             teacher.pop(key)
-    return {"recipe": resolved, "prompts": dict(prompt_hashes)}
+    return {"recipe": resolved, "sources": dict(sources)}
 
 
 def differences(left: Any, right: Any, where: str = "") -> list[Problem]:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -213,7 +213,7 @@ def run_name(recipe: Recipe, digest: str) -> str:
     return f"{recipe.name}-{digest[:8]}"
 
 
-def open_run(runs: Path, recipe: Recipe, prompt_hashes: dict[str, str], *, resume: bool) -> RunDir:
+def open_run(runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume: bool) -> RunDir:
     """Make the run's directory, or open it again with `resume`.
 
     Raises:
@@ -221,9 +221,9 @@ def open_run(runs: Path, recipe: Recipe, prompt_hashes: dict[str, str], *, resum
         UsageError: if it is there and was made from another recipe.
         StoreError: if it cannot be made, or the disk is nearly full.
     """
-    digest = recipe_digest(recipe, prompt_hashes)
+    digest = recipe_digest(recipe, sources)
     run = RunDir(runs / run_name(recipe, digest))
-    identity = identity_of(recipe, prompt_hashes)
+    identity = identity_of(recipe, sources)
     if run.manifest_file.exists():
         if not resume:
             raise RunExists(

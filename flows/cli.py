@@ -311,9 +311,9 @@ def _run(
 def _open_for(loaded: "Loaded", runs_dir: Path, *, resume: bool) -> Any:
     """Make the run's directory or find it, before anything slow starts, so that a mistake is told at once."""
     from core.run import open_run
-    from prompts import hashes
+    from flows.recipes import sources
 
-    return open_run(runs_dir, loaded.recipe, hashes(loaded.recipe.family), resume=resume)
+    return open_run(runs_dir, loaded.recipe, sources(loaded), resume=resume)
 
 
 def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, distill: bool) -> dict[str, Any]:

@@ -24,10 +24,9 @@ from core.run import Manifest, RunDir, RunState, open_run, redacted, summary
 from core.sample import Sample, Seed, State
 from core.store import counted, write_samples
 from flows import stages
-from flows.recipes import load
+from flows.recipes import load, sources
 from flows.report import write_report
 from flows.session import SESSION, Interrupted
-from prompts import hashes
 
 SHARDS_AT_ONCE = 2
 """So that the teachers are busy while the last samples of a shard are made."""
@@ -72,7 +71,7 @@ async def run_flow(
 def opened(recipe: str, overrides: list[str], runs_dir: Path, *, resume: bool) -> Iterator[Job]:
     """Open the run for this process, and record how it ends."""
     loaded = load(recipe, overrides)
-    run = open_run(runs_dir, loaded.recipe, hashes(loaded.recipe.family), resume=resume)
+    run = open_run(runs_dir, loaded.recipe, sources(loaded), resume=resume)
     with run.locked():
         manifest = run.read_manifest()
         manifest.state, manifest.error = RunState.running, None

@@ -251,7 +251,8 @@ def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int
 def _teachers_at_work(recipe: Recipe) -> dict[str, list[str]]:
     """The agents of each model that wrote or judged something."""
     agents = recipe.agents
-    roles = {"generator": agents.generator, "critic": agents.critic if recipe.topology.kind != "single" else None}
+    judged = agents.critic and agents.critic.type == "teacher" and recipe.topology.kind != "single"
+    roles = {"generator": agents.generator, "critic": agents.critic if judged else None}
     if any(verifier.type == "agreement" for verifier in recipe.verifiers):
         roles["verifier"] = agents.verifier
     found: dict[str, list[str]] = {}

@@ -44,9 +44,10 @@ def _close(left: float | Fraction, right: float | Fraction, tolerance: float) ->
     return abs(float(left) - float(right)) <= tolerance
 
 
-async def _expression(config: VerifierConfig, subject: Subject) -> Finding:
+async def _expression(config: VerifierConfig, subject: Subject) -> list[Finding]:
     assert isinstance(config, ExpressionVerifier)
-    return passed("expression", _expression_fault(subject.candidate.fields, config.tolerance), "has the stated value")
+    fault = _expression_fault(subject.candidate.fields, config.tolerance)
+    return [passed("expression", fault, "has the stated value")]
 
 
 def _expression_fault(fields: Mapping[str, Any], tolerance: float) -> str | None:
@@ -65,7 +66,7 @@ def _expression_fault(fields: Mapping[str, Any], tolerance: float) -> str | None
     )
 
 
-async def _agreement(config: VerifierConfig, subject: Subject) -> Finding:
+async def _agreement(config: VerifierConfig, subject: Subject) -> list[Finding]:
     """Independent solutions by a teacher that sees the problem alone; each counts as much as another."""
     assert isinstance(config, AgreementVerifier)
     fields = subject.candidate.fields
@@ -75,7 +76,7 @@ async def _agreement(config: VerifierConfig, subject: Subject) -> Finding:
     agreeing = sum(_close(answer, fields["answer"], 1e-6) for answer in answers)
     shown = ", ".join(f"{answer:g}" for answer in answers) or "none"
     evidence = f"{agreeing} of {config.solutions} independent solutions give {fields['answer']:g} ({shown})"
-    return Finding(check="agreement", passed=agreeing >= config.agree, evidence=evidence)
+    return [Finding(check="agreement", passed=agreeing >= config.agree, evidence=evidence)]
 
 
 class Arithmetic:

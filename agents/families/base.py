@@ -23,7 +23,8 @@ class Subject(NamedTuple):
     solve: Solve
 
 
-Check = Callable[[VerifierConfig, Subject], Awaitable[Finding]]
+Check = Callable[[VerifierConfig, Subject], Awaitable[Sequence[Finding]]]
+"""What a check found: one finding, or one for each thing that it looks at."""
 
 
 class Family(Protocol):

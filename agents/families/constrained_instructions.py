@@ -46,24 +46,20 @@ class Options(BaseModel):
         return kinds
 
 
-async def _constraints(_config: VerifierConfig, subject: Subject) -> Finding:
-    """One finding for all constraints; the check's name says which kind failed."""
+async def _constraints(_config: VerifierConfig, subject: Subject) -> list[Finding]:
+    """One finding for each constraint, under the name of its kind."""
     answer = subject.candidate.answer
-    for constraint in constraints_of(subject.seed):
-        if fault := constraint.fault(answer):
-            return Finding(check=constraint.kind, passed=False, evidence=fault)
-    met = "; ".join(constraint.text for constraint in constraints_of(subject.seed))
-    return Finding(check="constraints", passed=True, evidence=f"meets: {met}")
+    return [passed(one.kind, one.fault(answer), f"meets: {one.text}") for one in constraints_of(subject.seed)]
 
 
-async def _on_topic(_config: VerifierConfig, subject: Subject) -> Finding:
+async def _on_topic(_config: VerifierConfig, subject: Subject) -> list[Finding]:
     topic = subject.seed.data["topic"]
-    return passed("on_topic", off_topic(subject.candidate.answer, topic), f"speaks of {topic}")
+    return [passed("on_topic", off_topic(subject.candidate.answer, topic), f"speaks of {topic}")]
 
 
-async def _sound_prose(_config: VerifierConfig, subject: Subject) -> Finding:
+async def _sound_prose(_config: VerifierConfig, subject: Subject) -> list[Finding]:
     fault = unsound(subject.candidate.answer, subject.seed.data["topic"], _examples())
-    return passed("sound_prose", fault, "finished sentences without circles or copies")
+    return [passed("sound_prose", fault, "finished sentences without circles or copies")]
 
 
 def _examples() -> list[str]:

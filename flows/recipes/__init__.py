@@ -5,7 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from core.errors import UsageError
-from core.recipe import Loaded, load_recipe
+from core.recipe import Loaded, find_file, load_recipe
+from core.store import file_hash
 
 
 def built_in() -> dict[str, Path]:
@@ -36,6 +37,26 @@ def headline(path: Path) -> str:
             break
         lines.append(line.removeprefix("#").strip())
     return "\n".join(lines)
+
+
+def sources(loaded: Loaded) -> dict[str, str]:
+    """Hashes of the files that a run of this recipe draws on: its prompts, its seeds, the reference.
+
+    Raises:
+        UsageError: naming a file that cannot be read.
+    """
+    from prompts import hashes
+
+    recipe = loaded.recipe
+    files = [recipe.seeds.path, *([recipe.collapse.reference] if recipe.collapse else [])]
+    found = {f"prompts/{name}": digest for name, digest in hashes(recipe.family).items()}
+    for name in files:
+        path = find_file(name, loaded.folder)
+        try:
+            found[name] = file_hash(path)[:16]
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}; the recipe names it") from None
+    return found
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Loaded:

@@ -56,7 +56,7 @@ def verdict(
 
     from agents.families.base import Subject
 
-    finding = asyncio.run(family.checks[check](config, Subject(Seed(id="s", data={}), candidate, solve)))
+    (finding,) = asyncio.run(family.checks[check](config, Subject(Seed(id="s", data={}), candidate, solve)))
     return finding.passed, finding.evidence
 
 
@@ -108,7 +108,8 @@ def test_an_answer_speaks_of_its_topic(answer: str, topic: str, on: bool) -> Non
         ("Bees are good and good.", "twice in a row"),
         ("Bees can fly to a flower. They can fly to a flower.", "repeats"),
         ("Honey is sweet. Sweet food is sweet.", "3 times"),
-        ("A bee is a bee.", "says nothing"),
+        ("A bee is a bee.", "twice in one sentence"),
+        ("A hive of bees is a hive.", "says 'hiv' twice in one sentence"),
         ("Worms turn old leaves and peels into food for bees.", "copies"),
         ("...", "no words"),
     ],
