@@ -1,35 +1,26 @@
-"""What the agents of one run share: the recipe, its family, the teachers, the ledger, and the one way to ask.
+"""What the agents of one shard share: the recipe, its family, the desk, the ledger, and the one way to ask.
 
 Knows no topology: who asks whom, and when, is decided elsewhere.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 import prompts
 from agents.contract import ContractFault, read
+from agents.desk import Desk
 from agents.families import FAMILIES
 from agents.families.base import Family
 from agents.ledger import Ledger
-from agents.teachers.base import Ask, Question, Reply, Teacher, schema_of
+from agents.teachers.base import Ask, Question, Reply, schema_of
 from core.recipe import AgentConfig, Recipe
 from core.sample import Message, Turn, digest_of
 
 REPAIR_STRIDE = 100
 """Attempts of one try of a solver are numbered from a multiple of this, so that no two questions share a number."""
-
-
-class Stopped(Exception):
-    """The run was asked to stop: no new call is sent. Calls in flight are answered and remembered."""
-
-
-class Stop(Protocol):
-    """The wish to stop, as `threading.Event` carries it."""
-
-    def is_set(self) -> bool: ...
 
 
 class Broken(NamedTuple):
@@ -47,9 +38,8 @@ class Answer(NamedTuple):
 @dataclass(frozen=True)
 class Crew:
     recipe: Recipe
-    teachers: Mapping[str, Teacher]
+    desk: Desk
     ledger: Ledger
-    stop: Stop
 
     @property
     def family(self) -> Family:
@@ -61,12 +51,11 @@ class Crew:
         """Ask the agent's teacher, or the ledger when it was asked before.
 
         Raises:
-            Stopped: if the reply is not known and the run is stopping.
+            Stopped: if the reply is not known and may not be asked for.
             CallFailed: if the teacher does not answer this call.
             ProviderError: if it answers none.
             StoreError: if the reply cannot be written down.
         """
-        teacher = self.teachers[config.teacher]
         question = Question(
             messages=messages,
             contract=contract.__name__,
@@ -74,25 +63,28 @@ class Crew:
             temperature=temperature,
             top_p=config.top_p,
             max_tokens=config.max_tokens,
-            seed=int(digest_of([self.recipe.seed, ask.model_dump()], length=7), 16),
+            seed=self._seed(ask) if temperature else self.recipe.seed,
         )
-        key = self.ledger.key(ask, question)
+        request = self.desk.request(config.teacher, question)
+        key = digest_of([ask.model_dump(), request], length=32)
         reply = self.ledger.get(key)
         if reply is None:
-            if self.stop.is_set():
-                raise Stopped
-            reply = await teacher.reply(question)
+            reply = await self.desk.answer(config.teacher, question, request, ask.sample)
             self.ledger.add(key, reply)
         turn = Turn(
             agent=ask.agent,
             revision=ask.revision,
             attempt=ask.attempt,
-            teacher=teacher.model,
+            teacher=self.desk.teachers[config.teacher].model,
             asked=messages[-1].content,
             reply=reply.text,
             usage=reply.usage,
         )
         return Answer(reply, turn)
+
+    def _seed(self, ask: Ask) -> int:
+        """Of one call's randomness. Without randomness all calls have one, so that equal questions are equal requests."""
+        return int(digest_of([self.recipe.seed, ask.model_dump()], length=7), 16)
 
     def prompt(self, role: str, values: Mapping[str, str]) -> list[Message]:
         return prompts.load(self.recipe.family, role).fill(values)
@@ -105,7 +97,7 @@ class Crew:
         return [said, *self.prompt("repair", {"fault": broken.fault})]
 
     async def solve(
-        self, sample: str, revision: int, turns: list[Turn], contract: type[BaseModel], values: Mapping[str, str],
+        self, sample: int, revision: int, turns: list[Turn], contract: type[BaseModel], values: Mapping[str, str],
         which: int, temperature: float,
     ) -> Any:  # fmt: skip
         """One independent solution by the verifier's teacher, or None if no reply was one. Adds to `turns`."""

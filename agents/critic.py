@@ -41,7 +41,7 @@ async def _by_teacher(state: Work, crew: Crew, config: CriticConfig) -> Handover
     candidate = state["candidate"]
     assert candidate is not None, "a critic is only sent to a validated candidate"
     messages = crew.prompt("critic", crew.family.critic_values(state["seed"], candidate)) + crew.repair(state["broken"])
-    ask = Ask(sample=state["seed"].id, agent="critic", revision=state["revision"], attempt=state["attempt"])
+    ask = Ask(sample=state["seed"].index, agent="critic", revision=state["revision"], attempt=state["attempt"])
     try:
         reply, turn = await crew.ask(ask, config, messages, Review, config.temperature)
     except CallFailed as error:

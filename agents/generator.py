@@ -11,7 +11,7 @@ from core.sample import Message
 async def generator(state: Work, runtime: Runtime[Crew]) -> Update:
     crew = runtime.context
     config = crew.recipe.agents.generator
-    ask = Ask(sample=state["seed"].id, agent="generator", revision=state["revision"], attempt=state["attempt"])
+    ask = Ask(sample=state["seed"].index, agent="generator", revision=state["revision"], attempt=state["attempt"])
     try:
         reply, turn = await crew.ask(ask, config, _messages(crew, state), crew.family.draft, config.temperature)
     except CallFailed as error:

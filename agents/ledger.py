@@ -4,6 +4,7 @@ A sample is a function of its seed and the replies to its questions; making it a
 what was answered and asks only for the rest. Knows no topology.
 """
 
+import asyncio
 import errno
 import fcntl
 import json
@@ -11,9 +12,8 @@ import os
 from pathlib import Path
 from typing import Self
 
-from agents.teachers.base import Ask, Question, Reply
+from agents.teachers.base import Reply
 from core.errors import StoreError
-from core.sample import digest_of
 
 
 class Ledger:
@@ -23,6 +23,8 @@ class Ledger:
         self._path = path
         self._replies: dict[str, Reply] = {}
         self._size = 0
+        self._synced = 0
+        self._syncing: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -48,10 +50,6 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    @staticmethod
-    def key(ask: Ask, question: Question) -> str:
-        return digest_of([ask.model_dump(), question.model_dump(mode="json")], length=32)
-
     def get(self, key: str) -> Reply | None:
         return self._replies.get(key)
 
@@ -68,3 +66,24 @@ class Ledger:
             ) from None
         self._size += len(line)
         self._replies[key] = reply
+
+    async def sync(self) -> None:
+        """Return when everything added so far is on the disk itself, where a power cut cannot reach it.
+
+        Those who wait at one time share one write.
+        """
+        wanted = self._size
+        while self._synced < wanted:
+            if self._syncing is None:
+                self._syncing = asyncio.create_task(self._to_disk())
+            await asyncio.shield(self._syncing)
+
+    async def _to_disk(self) -> None:
+        size = self._size
+        try:
+            await asyncio.to_thread(os.fdatasync, self._file.fileno())
+            self._synced = size
+        except OSError as error:
+            raise StoreError(f"{self._path}: cannot be written: {error.strerror}") from None
+        finally:
+            self._syncing = None

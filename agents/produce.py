@@ -5,28 +5,25 @@ Knows neither Prefect nor where shards are kept; a plain coroutine for tests, no
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import Any, NamedTuple, cast, overload
 
 from langchain_core.runnables import RunnableConfig
 
 import prompts
-from agents.crew import Crew, Stop, Stopped
+from agents.brake import Stopped
+from agents.budget import BudgetSpent
+from agents.crew import Crew
 from agents.families import FAMILIES, family_problems
-from agents.ledger import Ledger
 from agents.state import Work, begin
-from agents.teachers import open_teacher, teacher_problems
-from agents.teachers.base import Teacher
+from agents.teachers import teacher_problems
 from agents.topology import build, step_limit
-from core.errors import Problem, UsageError
+from core.errors import Problem, StillhouseError, UsageError
 from core.recipe import Recipe
 from core.sample import Candidate, Sample, Seed, Usage, digest_of
-
-READ_AHEAD = 1.5
-"""Samples under way for each slot of the teachers, so that no slot waits for code between two calls."""
 
 
 def recipe_problems(recipe: Recipe) -> list[Problem]:
@@ -50,32 +47,52 @@ def _prompt_problems(recipe: Recipe) -> list[Problem]:
     return problems
 
 
-def make_seeds(recipe: Recipe, path: Path, digest: str) -> list[Seed]:
+class Seeds(Sequence[Seed]):
     """The run's seeds: rows of the seeds file in a shuffled order, gone through as often as needed, each conditioned anew.
 
-    Raises:
-        UsageError: naming the line that cannot be used.
+    Each is made when it is asked for, from its index alone, so that a million cost no memory.
     """
-    rows = _read_rows(path)
-    family = FAMILIES[recipe.family]
-    options = family.options.model_validate(recipe.task)
-    order: list[int] = []
-    while len(order) < recipe.samples:
-        order += Random(f"{recipe.seed}/{len(order)}").sample(range(len(rows)), len(rows))
-    seeds = []
-    for index, row in enumerate(order[: recipe.samples]):
-        rng = Random(digest_of([recipe.seed, index]))
+
+    def __init__(self, recipe: Recipe, path: Path, digest: str) -> None:
+        """Raises UsageError naming the line that cannot be used."""
+        self.rows = _read_rows(path)
+        self._recipe = recipe
+        self._path = path
+        self._digest = digest
+        self._family = FAMILIES[recipe.family]
+        self._options = self._family.options.model_validate(recipe.task)
+        for row in range(len(self.rows)):
+            self._condition(row, Random(0))
+
+    def __len__(self) -> int:
+        return self._recipe.samples
+
+    @overload
+    def __getitem__(self, index: int) -> Seed: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Seed]: ...
+    def __getitem__(self, index: int | slice) -> Seed | list[Seed]:
+        if isinstance(index, slice):
+            return [self._seed(i) for i in range(*index.indices(len(self)))]
+        return self._seed(range(len(self))[index])
+
+    def _seed(self, index: int) -> Seed:
+        turn, place = divmod(index, len(self.rows))
+        row = _shuffled(self._recipe.seed, turn, len(self.rows))[place]
+        data = self._condition(row, Random(digest_of([self._recipe.seed, index])))
+        return Seed(id=f"{self._digest[:8]}-{index:06d}", data=data)
+
+    def _condition(self, row: int, rng: Random) -> dict[str, Any]:
         try:
-            data = family.condition(rows[row], options, rng)
+            return self._family.condition(self.rows[row], self._options, rng)
         except (KeyError, TypeError) as error:
-            raise UsageError(f"{path}:{row + 1}: a seed of {family.name} needs the key {error}") from None
-        seeds.append(Seed(id=f"{digest[:8]}-{index:06d}", data=data))
-    return seeds
+            raise UsageError(f"{self._path}:{row + 1}: a seed of {self._family.name} needs the key {error}") from None
 
 
-def seed_rows(path: Path) -> int:
-    """How many seeds the file has."""
-    return len(_read_rows(path))
+@lru_cache(maxsize=4)
+def _shuffled(seed: int, turn: int, count: int) -> list[int]:
+    """The order in which the rows are gone through the `turn`-th time."""
+    return Random(f"{seed}/{turn * count}").sample(range(count), count)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -100,52 +117,52 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@asynccontextmanager
-async def open_teachers(recipe: Recipe) -> AsyncIterator[dict[str, Teacher]]:
-    """The teachers that the recipe's agents use, by name."""
-    agents = recipe.agents
-    used = {agents.generator.teacher}
-    used |= {agents.critic.teacher} if agents.critic and agents.critic.type == "teacher" else set()
-    used |= {agents.verifier.teacher} if any(v.type == "agreement" for v in recipe.verifiers) else set()
-    async with AsyncExitStack() as stack:
-        yield {name: await stack.enter_async_context(open_teacher(recipe.teachers[name])) for name in sorted(used)}
+class Shard(NamedTuple):
+    """What one call of `produce` works with."""
+
+    crew: Crew
+    seeds: Sequence[Seed]
+    done: Callable[[Sample], None]
+    """Hears of each sample once all its answers are safe on the disk. May pull the brake."""
 
 
-async def produce(
-    recipe: Recipe, seeds: Sequence[Seed], teachers: dict[str, Teacher], ledger: Ledger,
-    stop: Stop, done: Callable[[Sample], None],
-) -> list[Sample]:  # fmt: skip
-    """One sample for each seed, in their order; `done` hears of each as it ends.
+async def produce(shard: Shard) -> None:
+    """Make one sample for each seed, many at once.
+
+    Returns once everything that was begun has ended; fewer samples than seeds are then made if the brake says why.
 
     Raises:
-        Stopped: once everything in flight is answered, if `stop` was set before all were made.
-        ProviderError, StoreError: as `Crew.ask`.
+        Exception: any bug, after what is under way was cancelled.
     """
-    crew = Crew(recipe, teachers, ledger, stop)
-    waiting = iter(enumerate(seeds))
-    made: dict[int, Sample] = {}
+    waiting = iter(shard.seeds)
+    slots = shard.crew.desk.floor.most
+    await together(_work(shard, waiting) for _ in range(min(len(shard.seeds), slots)))
 
-    async def work() -> None:
-        for index, seed in waiting:
-            made[index] = await make_sample(crew, seed)
-            done(made[index])
 
-    slots = sum(teacher.slots for teacher in teachers.values())
-    await together(work() for _ in range(min(len(seeds), round(slots * READ_AHEAD) or 1)))
-    return [made[index] for index in range(len(seeds))]
+async def _work(shard: Shard, waiting: Iterator[Seed]) -> None:
+    desk = shard.crew.desk
+    for seed in waiting:
+        try:
+            async with desk.sample(seed.index):
+                sample = await make_sample(shard.crew, seed)
+                await shard.crew.ledger.sync()
+            shard.done(sample)
+        except BudgetSpent as spent:
+            desk.brake.hold(spent)
+        except Stopped:
+            return
+        except StillhouseError as error:
+            desk.brake.pull(error)
 
 
 async def together(works: Iterable[Coroutine[Any, Any, object]]) -> None:
-    """Do all of `works` at once. After a `Stopped` the others go on to their own end, since they wait for answers that
-    are paid for; after any other error they are cancelled. None is left running either way.
-    """
+    """Do all of `works` at once; if one ends in a bug, the others are cancelled. None is left running either way."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         await asyncio.gather(*tasks)
-    except BaseException as error:
-        if not isinstance(error, Stopped):
-            for task in tasks:
-                task.cancel()
+    except BaseException:
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
 

@@ -20,7 +20,7 @@ async def verifier(state: Work, runtime: Runtime[Crew]) -> Update:
     turns: list[Turn] = []
 
     async def solve(contract: type[BaseModel], values: Mapping[str, str], which: int, temperature: float) -> Any:
-        return await crew.solve(seed.id, state["revision"], turns, contract, values, which, temperature)
+        return await crew.solve(seed.index, state["revision"], turns, contract, values, which, temperature)
 
     findings: list[Finding] = []
     try:

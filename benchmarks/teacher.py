@@ -2,20 +2,20 @@
 
 import asyncio
 import json
-import tempfile
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from agents.contract import ContractFault, Review
-from agents.crew import Crew, read_reply
+from agents.crew import read_reply
 from agents.families.constraints import KINDS
-from agents.ledger import Ledger
-from agents.produce import make_seeds, open_teachers, produce
+from agents.preview import scratch_crew
+from agents.produce import Seeds, Shard, produce
 from agents.teachers.base import Ask
 from core.recipe import CriticConfig, Recipe, find_file
-from core.sample import State
+from core.sample import Sample, State
 from flows.recipes import load
 
 TRIES = 8
@@ -36,11 +36,11 @@ async def yields() -> list[KindYield]:
         kind: load("constrained-instructions", [*base, f"task={{constraints=[1],kinds={{{kind}=1}}}}"]).recipe
         for kind in KINDS
     }
-    async with open_teachers(next(iter(recipes.values()))) as teachers:
+    async with scratch_crew(next(iter(recipes.values())), threading.Event()) as crew:
         for kind, recipe in recipes.items():
-            seeds = make_seeds(recipe, find_file(recipe.seeds.path, Path()), "bench000")
-            with tempfile.TemporaryDirectory() as scratch, Ledger(Path(scratch) / "calls") as ledger:
-                samples = await produce(recipe, seeds, teachers, ledger, threading.Event(), lambda _: None)
+            samples: list[Sample] = []
+            seeds = Seeds(recipe, find_file(recipe.seeds.path, Path()), "bench000")
+            await produce(Shard(replace(crew, recipe=recipe), seeds, samples.append))
             found.append(KindYield(kind, sum(sample.state == State.kept for sample in samples), TRIES))
     return sorted(found, key=lambda row: (-row.kept, row.kind))
 
@@ -68,18 +68,16 @@ def area_under_roc(scores: Sequence[float], good: Sequence[bool]) -> float:
 async def rubric_scores(recipe: Recipe, rows: Sequence[Judged]) -> list[float]:
     """The sum of scores that the teacher gives each answer by the critic's prompt; the middle where its reply is broken."""
     config = CriticConfig(max_tokens=120)
-    with tempfile.TemporaryDirectory() as scratch, Ledger(Path(scratch) / "calls") as ledger:
-        async with open_teachers(recipe) as teachers:
-            crew = Crew(recipe, teachers, ledger, threading.Event())
+    async with scratch_crew(recipe, threading.Event()) as crew:
 
-            async def one(index: int, row: Judged) -> float:
-                messages = crew.prompt("critic", {"instruction": row.instruction, "answer": row.answer})
-                ask = Ask(sample=str(index), agent="critic", revision=0, attempt=0)
-                answer = await crew.ask(ask, config, messages, Review, 0.0)
-                try:
-                    scores = read_reply(Review, answer.reply).scores
-                    return sum(scores.values()) / len(scores)
-                except ContractFault:
-                    return 3.0
+        async def one(index: int, row: Judged) -> float:
+            messages = crew.prompt("critic", {"instruction": row.instruction, "answer": row.answer})
+            ask = Ask(sample=index, agent="critic", revision=0, attempt=0)
+            answer = await crew.ask(ask, config, messages, Review, 0.0)
+            try:
+                scores = read_reply(Review, answer.reply).scores
+                return sum(scores.values()) / len(scores)
+            except ContractFault:
+                return 3.0
 
-            return list(await asyncio.gather(*(one(i, row) for i, row in enumerate(rows))))
+        return list(await asyncio.gather(*(one(i, row) for i, row in enumerate(rows))))

@@ -1,20 +1,15 @@
 """The recipe: one TOML file that says everything about a run, as frozen types with every default visible.
 
-Knows neither prompts nor teachers nor what a family's own `[task]` options mean; whoever does adds its problems
-through `load_recipe(checks=…)`, so that a user sees all of them at once.
+Knows neither prompts nor teachers, nor what a family's own `[task]` options mean; how it is read stands in `loading`.
 """
 
-import difflib
-import os
-import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import Problem, RecipeError
+from core.errors import Problem
 from core.sample import digest_of
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -24,6 +19,10 @@ class Config(BaseModel):
     """A table of the recipe: frozen, unknown keys refused, a docstring under each field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+OWN_PROVIDERS = {"local", "vllm", "fake"}
+"""Teachers that run on the user's own machine: no one sends a bill for a call."""
 
 
 class SeedsConfig(Config):
@@ -46,19 +45,47 @@ class Faults(Config):
 
 class TeacherConfig(Config):
     model: str = Field(pattern=r"^[a-z]+/.+")
-    """`provider/model`: `openai/NAME` with a base_url, `local/smollm2-135m`, `local/FILE.gguf`, or `fake/writer`."""
+    """`provider/model`: `openai/NAME` with a base_url, `vllm/NAME`, `local/smollm2-135m`, `local/FILE.gguf`, `fake/writer`."""
     base_url: str | None = None
     """Where the endpoint is, up to and with `/v1`; `openai/…` without one means api.openai.com."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key. A recipe never holds a key itself."""
     max_concurrent: int = Field(16, ge=1, le=4096)
-    """Calls in flight at once. The embedded teacher also keeps this many slots, 1,024 tokens each."""
+    """Most calls in flight at once; fewer while the teacher rejects or breaks off calls. The embedded teacher keeps this
+    many slots, 1,536 tokens each."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    """Of prompt and reply; a reply counts as `max_tokens` before it is there."""
+    input_price: float | None = Field(None, ge=0)
+    """In the budget's money for a million prompt tokens. `local/…`, `vllm/…` and `fake/…` cost nothing unless told."""
+    output_price: float | None = Field(None, ge=0)
+    """For a million tokens of replies."""
     timeout_seconds: float = Field(120.0, gt=0)
     """For one call, waiting for a free slot not counted."""
     max_retries: int = Field(4, ge=0, le=20)
-    """Tries after the first, for failures that may pass: no connection, a timeout, 408, 409, 425, 429 and 5xx."""
+    """Tries after the first, for failures that may pass: no connection, a timeout, 408, 409, 425, 429 and 5xx. While the
+    teacher answers nobody, tries are not counted: that is an outage."""
+    outage_seconds: float = Field(120.0, ge=0)
+    """How long a teacher may answer nobody before the run stops, to be resumed."""
+    structured: Literal["json_schema", "tool", "plain"] = "json_schema"
+    """How a reply is made to fit its contract: by `response_format`, by a forced tool call, or by asking for it in words
+    and reading the first JSON object of the reply. `validate --live` tells what an endpoint can do."""
+    sampling: dict[str, float | int | str | bool] = {}
+    """More keys for the request, as the server takes them (`top_k`, `min_p`, `repetition_penalty`)."""
+    seeded: bool = True
+    """Whether calls carry a seed; some endpoints refuse it."""
+    logprobs: bool = True
+    """Whether token probabilities are asked for; some endpoints refuse that."""
+    engine: dict[str, float | int | str | bool] = {}
+    """For `vllm/…` only: options of `vllm serve`, with underscores (`max_model_len`, `dtype`, `tensor_parallel_size`)."""
     faults: Faults | None = None
     """For `fake/…` only."""
+
+    def prices(self) -> tuple[float, float] | None:
+        """For a million prompt tokens and a million reply tokens; None where either is unknown."""
+        own = self.model.partition("/")[0] in OWN_PROVIDERS
+        found = [0.0 if price is None and own else price for price in (self.input_price, self.output_price)]
+        return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
 class AgentConfig(Config):
@@ -177,6 +204,30 @@ class CollapseConfig(Config):
     """A JSONL file of real text, one `text` a line."""
 
 
+class BudgetConfig(Config):
+    """The most that producing may spend, all teachers and all resumptions taken together. What is absent has no limit.
+
+    No call is sent that could go over: its tokens and cost are set aside first, a reply counted as `max_tokens`. A run
+    that reaches a limit ends with what it has, and goes on with --resume under a larger one.
+    """
+
+    calls: int | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
+    """Of prompts and replies."""
+    cost: float | None = Field(None, ge=0)
+    """In the money of the teachers' prices."""
+    minutes: float | None = Field(None, ge=0)
+    """Of producing; no call is sent later."""
+
+
+class CacheConfig(Config):
+    """Answers are kept beside the runs, so that another run that asks the same gets the same answer for nothing."""
+
+    enabled: bool = True
+    max_mb: int = Field(1024, ge=1)
+    """What was used longest ago goes first."""
+
+
 class StudentConfig(Config):
     start: str = "layers"
     """`layers`: some layers of the embedded teacher. `random`: a small new Llama with its tokenizer. Otherwise a
@@ -205,10 +256,12 @@ class Recipe(Config):
     """Of all randomness."""
     samples: int = Field(60, ge=1)
     """Candidates to make; seeds are reused, conditioned anew each time, when there are fewer."""
+    keep: int | None = Field(None, ge=1)
+    """How many samples to keep instead: candidates are made until so many have passed everything, at most `samples`."""
     shard_size: int = Field(50, ge=1)
     """Samples a shard: the unit of work and of storage."""
     max_failed: float = Field(0.2, ge=0, le=1)
-    """The run fails when a larger share of samples could not be judged at all."""
+    """The run stops early when a larger share of samples can be judged by nobody, and says which fault dominates."""
     seeds: SeedsConfig
     task: dict[str, Any] = {}
     """The family's own options."""
@@ -217,67 +270,19 @@ class Recipe(Config):
     agents: AgentsConfig = AgentsConfig()
     verifiers: tuple[VerifierConfig, ...] = ()
     filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
+    budget: BudgetConfig = BudgetConfig()
+    cache: CacheConfig = CacheConfig()
     collapse: CollapseConfig | None = CollapseConfig()
     student: StudentConfig | None = None
     """Without this table the run ends with the dataset."""
 
-
-Table = TypeVar("Table", bound=BaseModel)
-Check = Callable[[Recipe], Iterable[Problem]]
-
-
-class Loaded(NamedTuple):
-    """A recipe, and the folder its relative paths start from."""
-
-    recipe: Recipe
-    folder: Path
-
-
-def load_recipe(path: Path, overrides: Sequence[str] = (), checks: Sequence[Check] = ()) -> Loaded:
-    """Read, override and validate a recipe.
-
-    Raises:
-        RecipeError: with every problem found, each with its dotted path.
-    """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(str(path), [Problem("", f"cannot be read: {error.strerror}")]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(str(path), [Problem("", f"is not valid TOML: {error}")]) from None
-    problems = _override(data, overrides)
-    agents = data.get("agents")
-    if isinstance(agents, dict) and agents.get("critic") is False:
-        agents["critic"] = None
-    try:
-        recipe = Recipe.model_validate(data)
-    except ValidationError as error:
-        problems += [_problem(detail, Recipe) for detail in error.errors(include_url=False)]
-        raise RecipeError(path.name, problems) from None
-    problems += _cross_checks(recipe)
-    for check in checks:
-        problems += check(recipe)
-    if problems:
-        raise RecipeError(path.name, problems)
-    return Loaded(recipe, path.resolve().parent)
-
-
-def parse_settings(model: type[Table], settings: Sequence[str]) -> Table:
-    """A table of its own from `key=value` settings, as `--set` takes them.
-
-    Raises:
-        RecipeError: with every problem found.
-    """
-    data: dict[str, Any] = {}
-    problems = _override(data, settings)
-    try:
-        table = model.model_validate(data)
-    except ValidationError as error:
-        problems += [_problem(detail, model) for detail in error.errors(include_url=False)]
-        raise RecipeError("--set", problems) from None
-    if problems:
-        raise RecipeError("--set", problems)
-    return table
+    def used_teachers(self) -> set[str]:
+        """The names of the teachers that some agent asks."""
+        agents = self.agents
+        used = {agents.generator.teacher}
+        used |= {agents.critic.teacher} if agents.critic and agents.critic.type == "teacher" else set()
+        used |= {agents.verifier.teacher} if any(v.type == "agreement" for v in self.verifiers) else set()
+        return used
 
 
 def find_file(name: str, folder: Path) -> Path:
@@ -286,21 +291,26 @@ def find_file(name: str, folder: Path) -> Path:
     return next((place for place in places if place.exists()), places[0])
 
 
-CONNECTION_KEYS = {"base_url", "api_key_env", "max_concurrent", "timeout_seconds", "max_retries"}
+CONNECTION_KEYS = {
+    "base_url", "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "input_price",
+    "output_price", "timeout_seconds", "max_retries", "outage_seconds",
+}  # fmt: skip
+"""How a teacher is reached and what it costs: nothing of what it answers."""
 
 
 def recipe_digest(recipe: Recipe, sources: Mapping[str, str]) -> str:
     """The run's identity: everything that can change its samples or student. `sources` are hashes, by name, of the files
     that the recipe draws on: prompts, seeds, reference.
 
-    How a teacher is reached (`CONNECTION_KEYS`) is left out, so that a run can be resumed over another connection.
+    How a teacher is reached (`CONNECTION_KEYS`), the budget and the cache are left out, so that a run can be resumed over
+    another connection or with more money.
     """
     return digest_of(identity_of(recipe, sources))
 
 
 def identity_of(recipe: Recipe, sources: Mapping[str, str]) -> dict[str, Any]:
     """What `recipe_digest` hashes, as plain JSON values; two runs are compared key by key with this."""
-    resolved = recipe.model_dump(mode="json")
+    resolved = recipe.model_dump(mode="json", exclude={"budget", "cache"})
     for teacher in resolved["teachers"].values():
         for key in CONNECTION_KEYS:
             teacher.pop(key)
@@ -317,122 +327,3 @@ def differences(left: Any, right: Any, where: str = "") -> list[Problem]:
             for difference in differences(left.get(key), right.get(key), f"{where}.{key}" if where else str(key))
         ]
     return [] if left == right else [Problem(where, f"{left!r} there, {right!r} here")]
-
-
-def _override(data: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
-    """Apply `key=value` settings in place; returns those that cannot be applied."""
-    problems = []
-    for setting in overrides:
-        key, equals, text = setting.partition("=")
-        *parents, last = key.strip().split(".")
-        if not equals or not last or not all(parents):
-            problems.append(Problem(f"--set {setting}", "must be key=value, with dots in the key for tables"))
-            continue
-        table: Any = data
-        for i, parent in enumerate(parents):
-            table = _step(table, parent)
-            if not isinstance(table, dict | list):
-                problems.append(Problem(f"--set {setting}", f"`{'.'.join(parents[: i + 1])}` is not a table"))
-                break
-        else:
-            if isinstance(table, dict):
-                table[last] = _toml_value(text)
-            elif last.isdigit() and int(last) < len(table):
-                table[int(last)] = _toml_value(text)
-            else:
-                problems.append(Problem(f"--set {setting}", f"`{'.'.join(parents)}` is a list of {len(table)}"))
-    return problems
-
-
-def _step(table: Any, key: str) -> Any:
-    if isinstance(table, dict):
-        return table.setdefault(key, {})
-    return table[int(key)] if key.isdigit() and int(key) < len(table) else None
-
-
-def _toml_value(text: str) -> Any:
-    """`text` as a TOML value; anything that is not one is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _problem(detail: ErrorDetails, root: type[BaseModel]) -> Problem:
-    place, model = _walk(detail["loc"], root)
-    where = ".".join(place)
-    if detail["type"] == "extra_forbidden":
-        known = list(model.model_fields) if model else []
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        advice = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(f'`{k}`' for k in known)}"
-        return Problem(where, f"unknown key, {advice}")
-    if detail["type"] == "missing":
-        return Problem(where, "is missing")
-    if detail["type"] == "union_tag_invalid":
-        context = detail.get("ctx", {})
-        return Problem(f"{where}.type", f"{context.get('tag')!r} is not one of {context.get('expected_tags')}")
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    value = detail["input"]
-    shown = "" if isinstance(value, dict | list | tuple) else f", not {value!r}"
-    return Problem(where, f"{message}{shown}")
-
-
-def _walk(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:
-    """The path as a user writes it (without pydantic's union tags), and the table its last key belongs to."""
-    place: list[str] = []
-    model: type[BaseModel] | None = root
-    current: Any = root
-    for i, part in enumerate(loc):
-        options = _models_in(current)
-        tagged = next((m for m in options if _tag_of(m) == part), None)
-        if tagged is not None and i < len(loc) - 1:
-            model = current = tagged
-            continue
-        place.append(str(part))
-        if i < len(loc) - 1:
-            if isinstance(part, str) and model and part in model.model_fields:
-                current = model.model_fields[part].annotation
-            nested = _models_in(current)
-            if len(nested) == 1:
-                model = nested[0]
-    return place, model
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
-
-
-def _tag_of(model: type[BaseModel]) -> Any:
-    field = model.model_fields.get("type")
-    return getattr(field.annotation, "__args__", (None,))[0] if field else None
-
-
-def _cross_checks(recipe: Recipe) -> list[Problem]:
-    problems = []
-    names = ", ".join(f"`{name}`" for name in recipe.teachers)
-    roles = {"generator": recipe.agents.generator, "critic": recipe.agents.critic, "verifier": recipe.agents.verifier}
-    for role, agent in roles.items():
-        if agent and agent.teacher not in recipe.teachers:
-            problems.append(
-                Problem(f"agents.{role}.teacher", f"{agent.teacher!r} is not in [teachers], which has {names}")
-            )
-    if recipe.topology.kind == "independent" and recipe.agents.critic is None:
-        problems.append(
-            Problem("agents.critic", "an independent topology needs one: its vote decides with the verifier's")
-        )
-    for name, teacher in recipe.teachers.items():
-        if teacher.faults and not teacher.model.startswith("fake/"):
-            problems.append(
-                Problem(f"teachers.{name}.faults", f"only a fake teacher has faults, not {teacher.model!r}")
-            )
-        if teacher.api_key_env not in os.environ and teacher.base_url is None and teacher.model.startswith("openai/"):
-            what = f"the environment variable {teacher.api_key_env} is not set; set it, or name a base_url that needs no key"
-            problems.append(Problem(f"teachers.{name}", what))
-    for i, verifier in enumerate(recipe.verifiers):
-        if isinstance(verifier, AgreementVerifier) and verifier.agree > verifier.solutions:
-            problems.append(
-                Problem(f"verifiers.{i}.agree", f"{verifier.agree} of {verifier.solutions} solutions cannot agree")
-            )
-    return problems

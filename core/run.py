@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from core.errors import RunExists, StoreError, UsageError
 from core.recipe import Recipe, differences, identity_of, recipe_digest
-from core.sample import Usage
+from core.sample import Spent, Usage
 from core.store import file_hash, read_json, write_json
 
 FREE_BYTES = 500 * 2**20
@@ -43,6 +43,8 @@ RECORDED_VERSIONS = (
 class RunState(StrEnum):
     running = "running"
     done = "done"
+    partial = "partial"
+    """Ended in order, with less than was asked for; `shortfalls` say what is missing."""
     interrupted = "interrupted"
     failed = "failed"
 
@@ -114,6 +116,11 @@ class Manifest(BaseModel):
     reasons: dict[str, int] = {}
     """Dropped and failed samples by `reason:detail`; the values add up to `dropped + failed`."""
     usage: Usage = Usage()
+    """What the answers in these samples took, wherever they came from."""
+    spent: Spent = Spent()
+    """What was paid for them in this run: lost and repeated calls too, answers from the cache not."""
+    shortfalls: list[str] = []
+    """Why there is less than was asked for, a sentence each."""
     seconds: dict[str, float] = {}
     """Wall time by stage, summed over resumptions."""
     collapse: CollapseRecord | None = None
@@ -144,14 +151,6 @@ class RunDir:
         return self.path / "manifest.json"
 
     @property
-    def kept_file(self) -> Path:
-        return self.path / "samples" / "kept.parquet"
-
-    @property
-    def dropped_file(self) -> Path:
-        return self.path / "dropped" / "dropped.parquet"
-
-    @property
     def dataset(self) -> Path:
         return self.path / "dataset"
 
@@ -164,8 +163,30 @@ class RunDir:
         return self.path / "report.html"
 
     def shard_file(self, index: int) -> Path:
-        """Every sample of the shard as the agents left it; its presence commits the shard."""
+        """Every finished sample of the shard as the agents left it."""
         return self.path / "shards" / f"{index:05d}.parquet"
+
+    def kept_file(self, index: int) -> Path:
+        """What the filters kept of the shard."""
+        return self.path / "samples" / f"{index:05d}.parquet"
+
+    def dropped_file(self, index: int) -> Path:
+        """The rest of it, dropped and failed."""
+        return self.path / "dropped" / f"{index:05d}.parquet"
+
+    def shards(self) -> list[int]:
+        """The shards that hold a finished sample, in order."""
+        return sorted(int(file.stem) for file in (self.path / "shards").glob("*.parquet"))
+
+    @property
+    def spend_file(self) -> Path:
+        """The journal of what was paid for."""
+        return self.path / "wip" / "spend.jsonl"
+
+    @property
+    def cache(self) -> Path:
+        """Answers that runs beside this one share."""
+        return self.path.parent / ".cache"
 
     def ledger_file(self, index: int) -> Path:
         """The teacher's answers for a shard that is being made."""
@@ -292,5 +313,7 @@ def redacted(text: str) -> str:
 
 def summary(manifest: Manifest) -> dict[str, Any]:
     """What `--json` prints of a run."""
-    keys = ("run", "state", "counts", "reasons", "usage", "gates", "seconds", "collapse", "student", "error")
+    keys = (
+        "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "collapse", "student", "error",
+    )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

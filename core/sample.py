@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -38,6 +40,8 @@ class Reason(StrEnum):
     repetition = "repetition"
     exact_duplicate = "exact_duplicate"
     near_duplicate = "near_duplicate"
+    surplus = "surplus"
+    """It passed everything, after as many as the recipe wants to keep."""
 
 
 class Message(Frozen):
@@ -62,11 +66,55 @@ class Usage(Frozen):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was paid for, lost and repeated calls included; `usage` of samples counts only what their answers took."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    """In the money of the teachers' prices."""
+    seconds: float = 0.0
+    """Of producing."""
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cost + other.cost,
+            self.seconds + other.seconds,
+        )
+
+    def __sub__(self, other: "Spent") -> "Spent":
+        return self + other.scaled(-1)
+
+    def scaled(self, factor: float) -> "Spent":
+        """What `factor` times as much of everything is, whole calls and tokens rounded up."""
+        return Spent(
+            math.ceil(self.calls * factor),
+            math.ceil(self.prompt_tokens * factor),
+            math.ceil(self.completion_tokens * factor),
+            self.cost * factor,
+            self.seconds * factor,
+        )
+
+
 class Seed(Frozen):
     """What conditions one sample; `data` is the family's own (a topic and constraints, a story and numbers)."""
 
     id: str
+    """The run's digest, and the sample's index in the run."""
     data: dict[str, Any]
+
+    @property
+    def index(self) -> int:
+        return index_of(self.id)
 
 
 class Candidate(Frozen):
@@ -134,6 +182,11 @@ class Sample(Frozen):
 
     def dropped(self, reason: Reason, detail: str) -> Self:
         return self.model_copy(update={"state": State.dropped, "reason": reason, "detail": detail})
+
+
+def index_of(sample: str) -> int:
+    """The index in the run of the sample with this id."""
+    return int(sample.rpartition("-")[2])
 
 
 def digest_of(value: Any, length: int = 16) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,20 +102,15 @@ DROP_COLUMNS = ("filter", "score", "duplicate_of")
 """More columns where filters dropped samples: which filter, its score, and the id of the kept sample it repeats."""
 
 
-def write_samples(path: Path, samples: Iterable[Sample], drops: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-    """Write `samples`, in their order, with every turn, critique and verdict; with `drops` by id, `DROP_COLUMNS` too."""
+def write_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Write `samples`, in their order, with every turn, critique and verdict."""
     import polars as pl
 
     message = pl.Struct({"role": pl.String, "content": pl.String})
     usage = pl.Struct({"calls": pl.Int64, "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64})
-    types: dict[str, Any] = {"messages": pl.List(message), "usage": usage, "revisions": pl.Int64, "score": pl.Float64}
-    columns = COLUMNS if drops is None else (*COLUMNS, *DROP_COLUMNS)
-    none = dict.fromkeys(DROP_COLUMNS)
-    rows = [
-        _row(sample) if drops is None else {**_row(sample), **none, **drops.get(sample.id, {})} for sample in samples
-    ]
-    schema = {column: types.get(column, pl.String) for column in columns}
-    write_parquet(path, pl.DataFrame(rows, schema=schema, orient="row"))
+    types: dict[str, Any] = {"messages": pl.List(message), "usage": usage, "revisions": pl.Int64}
+    schema = {column: types.get(column, pl.String) for column in COLUMNS}
+    write_parquet(path, pl.DataFrame([_row(sample) for sample in samples], schema=schema, orient="row"))
 
 
 def _row(sample: Sample) -> dict[str, Any]:
@@ -133,13 +128,17 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 def read_samples(path: Path) -> list[Sample]:
     """Raises StoreError where the file is missing, damaged or not a samples file."""
+    return [_sample(row) for row in read_columns(path, COLUMNS).to_dicts()]
+
+
+def read_columns(path: Path, columns: Sequence[str] | None = None) -> "pl.DataFrame":
+    """Some columns of a samples file, or all. Raises StoreError as `read_samples`."""
     import polars as pl
 
     try:
-        rows = pl.read_parquet(path, columns=list(COLUMNS)).to_dicts()
+        return pl.read_parquet(path, columns=list(columns) if columns else None)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StoreError(f"{path}: is not a readable samples file: {error}") from None
-    return [_sample(row) for row in rows]
 
 
 def _sample(row: dict[str, Any]) -> Sample:

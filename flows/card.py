@@ -42,6 +42,8 @@ def run_card(manifest: Manifest, run: RunDir, resume: str | None = None) -> str:
     lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
     if manifest.error:
         lines += _labelled("error", textwrap.wrap(plain(manifest.error), WIDTH - LABEL))
+    for shortfall in manifest.shortfalls:
+        lines += _labelled("missing", textwrap.wrap(plain(shortfall), WIDTH - LABEL))
     steps = _filled([f"{name} {left:,}" for name, left in manifest.funnel], " -> ", WIDTH - 2)
     lines += [f"  {line}" for line in steps]
     lines += _labelled("not kept", _filled(_reason_items(manifest), "   ", WIDTH - LABEL))
@@ -53,6 +55,8 @@ def run_card(manifest: Manifest, run: RunDir, resume: str | None = None) -> str:
         )
     usage = [*_usage_items(manifest.usage), duration(sum(manifest.seconds.values()))]
     lines += _labelled("usage", _filled(usage, "   ", WIDTH - LABEL))
+    if paid := _paid_items(manifest):
+        lines += _labelled("paid", _filled(paid, "   ", WIDTH - LABEL))
     lines += _artifact_lines(manifest, run)
     return "\n".join([*lines, f"next: {_next_command(manifest, run, resume)}"])
 
@@ -111,6 +115,15 @@ def _usage_items(usage: Usage) -> list[str]:
         f"{usage.prompt_tokens:,} tokens in",
         f"{usage.completion_tokens:,} out",
     ]
+
+
+def _paid_items(manifest: Manifest) -> list[str]:
+    """What the run paid for, where that is not just the answers in its samples: money, lost and repeated calls, the cache."""
+    spent, usage = manifest.spent, manifest.usage
+    if not spent.cost and (spent.calls, spent.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):
+        return []
+    cost = [f"cost {number(spent.cost)}"] if spent.cost else []
+    return [*cost, f"{spent.calls:,} calls", f"{spent.tokens:,} tokens"]
 
 
 def _artifact_lines(manifest: Manifest, run: RunDir) -> list[str]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import INTERRUPTED, StillhouseError, UsageError
+from core.errors import INTERRUPTED, RunFailed, StillhouseError, UsageError
 from core.recipe import PROJECT
 from flows.session import SESSION, Interrupted
 
 if TYPE_CHECKING:
-    from core.recipe import Loaded
+    from core.loading import Loaded
 
 EPILOG = "Exit codes: 0 done, 1 the run failed, 2 wrong use or recipe, 3 a gate was not met, 130 interrupted."
 LOOK, RUN, RESULTS = "Look before you run", "Run", "Look at results"
@@ -110,7 +110,7 @@ def preview(
     """Make a few samples and show every agent's turn; keeps nothing."""
     import asyncio
 
-    from agents.crew import Stopped
+    from agents.brake import Stopped
     from agents.preview import preview_samples
     from core.recipe import find_file
 
@@ -243,15 +243,14 @@ def distill(
 def report(run_name: RunArgument, *, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Print the run card, and where the page is; writes the page again from what is on disk."""
     from core.run import find_run, summary
-    from flows import stages
     from flows.card import run_card
+    from flows.curated import dropped_samples, kept_samples
     from flows.report import write_report
 
     found = find_run(run_name, runs_dir)
     manifest = found.read_manifest()
-    if found.kept_file.exists() and found.dropped_file.exists():
-        curated = stages.read_curated(found)
-        write_report(found, manifest, found.read_recipe(), curated.kept, curated.dropped)
+    if manifest.counts.candidates:
+        write_report(found, manifest, found.read_recipe(), kept_samples(found), dropped_samples(found))
     say_json(summary(manifest)) if as_json else say(run_card(manifest, found))
 
 
@@ -266,19 +265,19 @@ def show(
     """Print a sample with every turn, critique and verdict; without SAMPLE, list the run's samples."""
     from core.run import find_run
     from flows.card import sample_line, sample_text
-    from flows.stages import find_sample, read_made
+    from flows.curated import find_sample, made_samples
 
     found = find_run(run_name, runs_dir)
-    samples = read_made(found)
     if sample is None:
-        listed = [{"id": s.id, "state": s.state, "reason": s.reason, "detail": s.detail} for s in samples]
         if as_json:
-            say_json(listed)
+            keys = {"id", "state", "reason", "detail"}
+            say_json([s.model_dump(mode="json", include=keys) for s in made_samples(found)])
             return
-        say("\n".join(map(sample_line, samples)))
-        say(f"next: stillhouse show {run_name} {samples[0].id if samples else 'SAMPLE'}")
+        for made in made_samples(found):
+            say(sample_line(made))
+        say(f"next: stillhouse show {run_name} 0")
         return
-    one = find_sample(samples, sample, found)
+    one = find_sample(found, sample)
     say(one.model_dump_json() if as_json else sample_text(one))
 
 
@@ -306,6 +305,8 @@ def _run(
             print(f"interrupted; what is finished is stored; go on with: {command} --resume", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from None
     say_json(summary) if as_json else say(run_card(found.read_manifest(), found, f"{command} --resume"))
+    if summary["shortfalls"]:
+        raise SystemExit(RunFailed.exit_code)
 
 
 def _open_for(loaded: "Loaded", runs_dir: Path, *, resume: bool) -> Any:
@@ -322,15 +323,9 @@ def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, disti
     from flows.prefect_settings import quiet_prefect
 
     with quiet_prefect(SESSION):
-        from agents.crew import Stopped
         from flows.pipeline import run_flow
 
-        try:
-            result: dict[str, Any] = asyncio.run(
-                run_flow(recipe, overrides, str(runs_dir), resume=True, distill=distill)
-            )
-        except Stopped:
-            raise Interrupted from None
+        result: dict[str, Any] = asyncio.run(run_flow(recipe, overrides, str(runs_dir), resume=True, distill=distill))
     return result
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from core.errors import UsageError
-from core.recipe import DEFAULT_FILTERS, CollapseConfig, FilterConfig, StudentConfig, parse_settings
+from core.loading import parse_settings
+from core.recipe import DEFAULT_FILTERS, CollapseConfig, FilterConfig, StudentConfig
 from core.run import CollapseRecord, StudentRecord
 from core.store import counted, write_json
 from filters import apply_filters

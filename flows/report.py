@@ -8,7 +8,9 @@ import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from markupsafe import Markup
 
 from core.recipe import Recipe
 from core.run import CollapseRecord, Manifest, MetricRecord, RunDir, RunState
-from core.sample import Sample, Usage
+from core.sample import Sample, State, Usage
 from core.store import counted, write_json, write_text
 from flows.card import history_of, not_kept, outcome, seed_value
 from flows.words import clock, cut, duration, number, one_line, percent, place_of, plain, plural
@@ -77,27 +79,61 @@ class Strip(NamedTuple):
     candidate: float
 
 
+class Overview(NamedTuple):
+    """What can be counted only over the samples, gone through once, and the first of them for the page."""
+
+    shown: list[Sample]
+    total: int
+    checks: list[CheckRate]
+    agents: dict[str, Usage]
+    kept_by_revisions: dict[str, int]
+
+
+def overview(kept: Iterable[Sample], dropped: Iterable[Sample]) -> Overview:
+    shown: list[Sample] = []
+    total = 0
+    passed: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
+    agents: dict[str, Usage] = {}
+    revisions: Counter[int] = Counter()
+    for sample in chain(kept, dropped):
+        total += 1
+        if len(shown) < EMBEDDED:
+            shown.append(sample)
+        for verdict in sample.verdicts:
+            verdicts[verdict.check] += 1
+            passed[verdict.check] += verdict.passed
+        for turn in sample.turns:
+            agents[turn.agent] = agents.get(turn.agent, Usage()) + turn.usage
+        if sample.state == State.kept:
+            revisions[sample.revisions] += 1
+    rates = [CheckRate(check, passed[check], count) for check, count in verdicts.items()]
+    hardest_first = sorted(rates, key=lambda rate: (rate.share, rate.check))
+    by_revisions = {str(count): revisions[count] for count in sorted(revisions)}
+    return Overview(shown, total, hardest_first, agents, by_revisions)
+
+
 def write_report(
-    run: RunDir, manifest: Manifest, recipe: Recipe, kept: Sequence[Sample], dropped: Sequence[Sample]
+    run: RunDir, manifest: Manifest, recipe: Recipe, kept: Iterable[Sample], dropped: Iterable[Sample]
 ) -> None:
     """Write `report.html`, which needs no network, and `report.json` with the same numbers.
 
-    `dropped` holds the failed samples too, as `dropped.parquet` does.
+    `dropped` holds the failed samples too, as `dropped/` does.
     """
-    numbers = report_numbers(manifest, kept, dropped)
+    seen = overview(kept, dropped)
+    numbers = report_numbers(manifest, seen)
     write_json(run.report_file.with_suffix(".json"), {**numbers, "recipe": recipe.model_dump(mode="json")})
-    write_text(run.report_file, _page(manifest, recipe, numbers, [*kept, *dropped]))
+    write_text(run.report_file, _page(manifest, recipe, numbers, seen))
 
 
-def report_numbers(manifest: Manifest, kept: Sequence[Sample], dropped: Sequence[Sample]) -> dict[str, Any]:
+def report_numbers(manifest: Manifest, seen: Overview) -> dict[str, Any]:
     """The manifest, with what can be counted only over the samples."""
-    samples = [*kept, *dropped]
     return {
         **manifest.model_dump(mode="json", exclude={"files"}),
         "conclusion": conclusion(manifest),
-        "checks": [{**rate._asdict(), "share": rate.share} for rate in check_rates(samples)],
-        "agents": [{"agent": agent, **usage.model_dump()} for agent, usage in usage_by_agent(samples).items()],
-        "kept_by_revisions": _counts_by_revisions(kept),
+        "checks": [{**rate._asdict(), "share": rate.share} for rate in seen.checks],
+        "agents": [{"agent": agent, **usage.model_dump()} for agent, usage in seen.agents.items()],
+        "kept_by_revisions": seen.kept_by_revisions,
     }
 
 
@@ -120,6 +156,7 @@ def conclusion(manifest: Manifest) -> str:
 STATE_WORDS = {
     RunState.running: "Still running",
     RunState.interrupted: "Interrupted",
+    RunState.partial: "Less than was asked for",
     RunState.failed: "The run failed",
 }
 
@@ -131,32 +168,6 @@ def _collapse_words(metrics: Sequence[MetricRecord]) -> str:
         return f"all {len(metrics)} collapse metrics lie where real text does"
     told = ", ".join(outside[:3]) + (f" and {len(outside) - 3} more" if len(outside) > 3 else "")
     return f"{inside} of {len(metrics)} collapse metrics lie where real text does ({told})"
-
-
-def check_rates(samples: Iterable[Sample]) -> list[CheckRate]:
-    """How often each check passed, the hardest first."""
-    found: dict[str, list[bool]] = {}
-    for sample in samples:
-        for verdict in sample.verdicts:
-            found.setdefault(verdict.check, []).append(verdict.passed)
-    rates = [CheckRate(check, sum(passed), len(passed)) for check, passed in found.items()]
-    return sorted(rates, key=lambda rate: (rate.share, rate.check))
-
-
-def usage_by_agent(samples: Iterable[Sample]) -> dict[str, Usage]:
-    """What each agent's turns used, in the order the agents first spoke."""
-    found: dict[str, Usage] = {}
-    for sample in samples:
-        for turn in sample.turns:
-            found[turn.agent] = found.get(turn.agent, Usage()) + turn.usage
-    return found
-
-
-def _counts_by_revisions(samples: Iterable[Sample]) -> dict[str, int]:
-    counts: dict[int, int] = {}
-    for sample in samples:
-        counts[sample.revisions] = counts.get(sample.revisions, 0) + 1
-    return {str(revisions): counts[revisions] for revisions in sorted(counts)}
 
 
 def reason_groups(reasons: Mapping[str, int], most: int = 8) -> list[ReasonGroup]:
@@ -188,9 +199,8 @@ def _strip(metric: MetricRecord) -> Strip:
     return Strip(metric, place_of(metric), low, high, reference, candidate)
 
 
-def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], samples: Sequence[Sample]) -> str:
+def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: Overview) -> str:
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    shown = samples[:EMBEDDED]
     return (
         _environment(autoescape=True)
         .get_template("report.html")
@@ -199,12 +209,12 @@ def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], sample
             numbers=numbers,
             groups=reason_groups(manifest.reasons),
             strips=strips_of(manifest.collapse),
-            checks=check_rates(samples),
-            agents=usage_by_agent(samples),
-            samples=shown,
-            total=len(samples),
-            states=counted([s.state for s in shown]),
-            reasons=counted([s.reason for s in shown if s.reason]),
+            checks=seen.checks,
+            agents=seen.agents,
+            samples=seen.shown,
+            total=seen.total,
+            states=counted([s.state for s in seen.shown]),
+            reasons=counted([s.reason for s in seen.shown if s.reason]),
             recipe=recipe,
             recipe_text=json.dumps(recipe.model_dump(mode="json"), indent=2, ensure_ascii=False),
             script=Markup(script),

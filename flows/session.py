@@ -1,15 +1,17 @@
 """What the commands of one process share: the wish to stop, and where progress is told. Knows nothing of samples."""
 
+import logging
+import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-PLAIN_SECONDS = 5.0
-"""Away from a terminal, a count that goes on is told at most this often."""
+LIVE_SECONDS, PLAIN_SECONDS = 0.2, 5.0
+"""A count that goes on is told at most this often: on a terminal, and elsewhere."""
 
 
 class Interrupted(BaseException):
@@ -28,22 +30,28 @@ class Session:
 
     def note(self, text: str) -> None:
         """Say something once. Raises Interrupted where the run is to stop: long work that only tells can be stopped so."""
-        if not self.quiet:
-            self._clear()
-            print(text, file=sys.stderr, flush=True)
+        self.tell(text)
         if self.stop.is_set():
             raise Interrupted
 
-    def count(self, text: str) -> None:
-        """Say how far something is; only the newest matters."""
-        if self.quiet:
+    def tell(self, text: str) -> None:
+        """Say something once."""
+        if not self.quiet:
+            self._clear()
+            print(text, file=sys.stderr, flush=True)
+
+    def count(self, told: Callable[[], str]) -> None:
+        """Say how far something is, now and then; only the newest matters, and it is put into words only when it is said."""
+        live = sys.stderr.isatty()
+        if self.quiet or time.monotonic() - self._told < (LIVE_SECONDS if live else PLAIN_SECONDS):
             return
-        if sys.stderr.isatty():
+        self._told = time.monotonic()
+        if live:
+            text = told()[: shutil.get_terminal_size().columns - 1]
             print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
             self._live = True
-        elif time.monotonic() - self._told >= PLAIN_SECONDS:
-            self._told = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+        else:
+            print(told(), file=sys.stderr, flush=True)
 
     def _clear(self) -> None:
         if self._live:
@@ -79,3 +87,15 @@ class Session:
 
 
 SESSION = Session()
+
+
+class _Told(logging.Handler):
+    """What the rest of the house logs, said to the user."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        SESSION.tell(record.getMessage())
+
+
+logging.getLogger("stillhouse").addHandler(_Told())
+logging.getLogger("stillhouse").setLevel(logging.INFO)
+logging.getLogger("stillhouse").propagate = False

@@ -1,92 +1,79 @@
 """Teachers: one client for every model, and where each provider's endpoint comes from. Knows no role and no recipe family."""
 
+import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 
 from agents.teachers.base import Teacher
 from core.errors import Problem
 from core.recipe import Recipe, TeacherConfig
 
-PROVIDERS = ("fake", "local", "openai")
+PROVIDERS = ("fake", "local", "openai", "vllm")
 
-
-_open: dict[str, "_Shared"] = {}
-
-
-@dataclass
-class _Shared:
-    """A teacher in use, and how many use it."""
-
-    teacher: Teacher
-    stack: AsyncExitStack
-    users: int = 0
+logger = logging.getLogger("stillhouse")
 
 
 @asynccontextmanager
 async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
-    """The teacher that `config` names, ready to answer; closed, and its server stopped, when its last user leaves.
-
-    Users with the same configuration in one process share one teacher, and so one gate and one prompt cache.
+    """The teacher that `config` names, ready to answer; closed, and its server stopped, at the end.
 
     Raises:
         ProviderError: if it cannot be had.
     """
-    key = config.model_dump_json()
-    if key not in _open:
-        stack = AsyncExitStack()
-        teacher = await stack.enter_async_context(_connected(config))
-        if key in _open:  # another user was faster
-            await stack.aclose()
-        else:
-            _open[key] = _Shared(teacher, stack)
-    shared = _open[key]
-    shared.users += 1
-    try:
-        yield shared.teacher
-    finally:
-        shared.users -= 1
-        if not shared.users:
-            del _open[key]
-            await shared.stack.aclose()
-
-
-@asynccontextmanager
-async def _connected(config: TeacherConfig) -> AsyncIterator[Teacher]:
     provider, _, model = config.model.partition("/")
     if provider == "fake":
         from agents.teachers.fake import FakeTeacher
 
         yield FakeTeacher(config, model)
-    elif provider == "local":
-        from agents.teachers.local import local_teacher
+        return
+    from agents.teachers.endpoint import endpoint_teacher
 
-        async with local_teacher(config, model) as teacher:
+    if provider == "local":
+        from agents.teachers.local import local_server
+
+        async with local_server(config, model) as url, endpoint_teacher(_at(config, url), model) as teacher:
+            yield teacher
+    elif provider == "vllm":
+        from agents.teachers.vllm import vllm_server
+
+        async with (
+            vllm_server(model, config.engine, logger.info) as url,
+            endpoint_teacher(_at(config, url), model) as teacher,
+        ):
             yield teacher
     else:
-        from agents.teachers.endpoint import endpoint_teacher
-
         async with endpoint_teacher(config, model) as teacher:
             yield teacher
+
+
+def _at(config: TeacherConfig, url: str) -> TeacherConfig:
+    """A server of our own needs no key."""
+    return config.model_copy(update={"base_url": url, "api_key_env": ""})
 
 
 def teacher_problems(recipe: Recipe) -> list[Problem]:
     """What is wrong with the recipe's teachers that can be told without asking them."""
     problems = []
     for name, config in recipe.teachers.items():
-        provider, _, model = config.model.partition("/")
-        where = f"teachers.{name}.model"
-        if provider not in PROVIDERS:
-            known = ", ".join(f"`{known}/…`" for known in PROVIDERS)
-            problems.append(Problem(where, f"unknown provider {provider!r} in {config.model!r}; known are {known}"))
-        elif provider == "local":
-            from agents.teachers.local import local_problem
-
-            if problem := local_problem(model):
-                problems.append(Problem(where, problem))
-        elif provider == "fake":
-            from agents.teachers.fake import SCRIPTS
-
-            if model not in SCRIPTS:
-                problems.append(Problem(where, f"unknown script {model!r}; known are {', '.join(SCRIPTS)}"))
+        if problem := _problem(*config.model.partition("/")[::2], config.model):
+            problems.append(Problem(f"teachers.{name}.model", problem))
     return problems
+
+
+def _problem(provider: str, model: str, whole: str) -> str | None:
+    if provider not in PROVIDERS:
+        known = ", ".join(f"`{known}/…`" for known in PROVIDERS)
+        return f"unknown provider {provider!r} in {whole!r}; known are {known}"
+    if provider == "local":
+        from agents.teachers.local import local_problem
+
+        return local_problem(model)
+    if provider == "vllm":
+        from agents.teachers.vllm import vllm_problem
+
+        return vllm_problem()
+    if provider == "fake":
+        from agents.teachers.fake import SCRIPTS
+
+        return None if model in SCRIPTS else f"unknown script {model!r}; known are {', '.join(SCRIPTS)}"
+    return None

@@ -1,5 +1,9 @@
-"""What a teacher is to an agent: a question with a contract in, a reply out. Knows no protocol and no provider."""
+"""What a teacher is to an agent: a question with a contract in, a reply out, paid for. Knows no protocol and no provider."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -33,7 +37,8 @@ class Reply(Frozen):
 class Ask(Frozen):
     """Which call of a run this is: with the question, the key under which its reply is remembered."""
 
-    sample: str
+    sample: int
+    """The sample's index in the run."""
     agent: str
     revision: int
     attempt: int
@@ -43,21 +48,74 @@ class CallFailed(Exception):
     """A call got no answer after all retries. It costs its sample, not the run."""
 
 
+class Bill:
+    """What one try of a call came to. Left as it is, the most that was set aside for it: it may have been charged."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+
+    def free(self) -> None:
+        """The teacher refused the call: nothing but the call itself counts."""
+        self.usage = Usage(calls=1)
+
+
+class Account(Protocol):
+    """Who pays for the calls of one teacher."""
+
+    def tokens(self, question: Question) -> int:
+        """The most that prompt and reply can come to."""
+        ...
+
+    def paying(self, question: Question) -> AbstractAsyncContextManager[Bill]:
+        """Set aside the most that one try can cost, and settle by the bill when it ends.
+
+        Raises:
+            Stopped: if that could go over a budget.
+        """
+        ...
+
+    async def wait(self, seconds: float) -> None:
+        """Sleep between two tries. Raises Stopped once the run stops."""
+        ...
+
+
+class OpenAccount:
+    """Pays for everything and counts nothing: for a short look at a teacher, outside any run."""
+
+    def tokens(self, question: Question) -> int:
+        return question.max_tokens
+
+    @asynccontextmanager
+    async def paying(self, question: Question) -> AsyncIterator[Bill]:
+        yield Bill()
+
+    async def wait(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
 class Teacher(Protocol):
     model: str
     """`provider/model`, for the record."""
     slots: int
     """Calls it answers at once."""
+    manner: str
+    """Whatever else decides its answers: how replies are structured, sampling, engine options, the weights."""
 
-    async def reply(self, question: Question) -> Reply:
-        """Answer one question.
+    async def reply(self, question: Question, rank: int, account: Account) -> Reply:
+        """Answer one question; of those that wait, the lowest `rank` first.
 
         Raises:
             CallFailed: if this call failed.
             ProviderError: if no call can succeed.
+            Stopped: as `Account.paying`.
         """
         ...
 
+    def release(self) -> None:
+        """Let all that waits for a place go on at once: the run stops, and their next step is to hear of it."""
+        ...
 
+
+@cache
 def schema_of(contract: type[BaseModel]) -> dict[str, Any]:
     return contract.model_json_schema()

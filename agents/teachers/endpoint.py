@@ -1,148 +1,190 @@
-"""The OpenAI-compatible chat protocol over aiohttp, with retries and an outage guard. Knows no provider's server.
+"""A model behind a base URL, over aiohttp: retries, outages, admission and payment of each try. Knows no provider's server.
 
 Raw aiohttp: the openai SDK takes 15 times its CPU a call, which would make the client the ceiling of a run.
 """
 
-import asyncio
 import json
-import math
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from itertools import count
+from enum import Enum
 from random import Random
-from time import time
-from typing import Any
+from time import monotonic, time
+from typing import NamedTuple, NoReturn
 
 import aiohttp
 
-from agents.teachers.base import CallFailed, Question, Reply
+from agents.teachers.base import Account, CallFailed, Question, Reply
+from agents.teachers.gate import Gate
+from agents.teachers.wire import NotACompletion, read_completion, request_body
 from core.errors import ProviderError
 from core.recipe import TeacherConfig
 from core.run import redacted
-from core.sample import Usage
 
 OPENAI_URL = "https://api.openai.com/v1"
 RETRIED = {408, 409, 425, 429}
 REFUSED = {401, 403, 404}
+AWAY = {502, 503, 504}
+"""What a proxy says while the server behind it is gone."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
-OUTAGE = 8
+LONGEST_PAUSE = 300.0
+"""Seconds; a longer Retry-After is not waited for whole."""
+LONGEST_BODY = 8 * 2**20
+FAILED_IN_ROW = 8
 """After this many calls in a row that failed for good, the endpoint counts as down: an outage must end the run, which can
 be resumed, and not cost every sample."""
 
 
+logger = logging.getLogger("stillhouse")
+
+
+class Blame(Enum):
+    """What a failed try tells of."""
+
+    request = "no other try of this request will do better"
+    passing = "this request, now"
+    server = "the server may be gone: a gateway without one, or a connection closed without a word"
+    network = "the server cannot be reached at all"
+
+
+class Failure(NamedTuple):
+    """A try without an answer."""
+
+    fault: str
+    blame: Blame = Blame.passing
+    wait: float = 0.0
+    """Seconds that the endpoint asks to wait."""
+
+
 class EndpointTeacher:
-    """A model behind a base URL. One session and one gate for all agents that share it."""
+    """One session and one gate for all agents that share it."""
 
     def __init__(self, config: TeacherConfig, url: str, model: str, session: aiohttp.ClientSession) -> None:
         self.model = config.model
         self.slots = config.max_concurrent
+        self.manner = json.dumps([config.structured, config.sampling, config.seeded, config.engine], sort_keys=True)
         self._config = config
         self._url = url.rstrip("/")
         self._name = model
         self._session = session
-        self._gate = asyncio.Semaphore(config.max_concurrent)
+        self._gate = Gate(config.max_concurrent, config.requests_per_minute, config.tokens_per_minute)
         self._failed_in_row = 0
+        self._failing: set[object] = set()
+        """The calls that failed since the last answer."""
+        self._away_since: float | None = None
         self._jitter = Random(0)
 
-    async def reply(self, question: Question) -> Reply:
-        body = self._body(question)
-        try:
-            reply = await self._with_retries(body)
-        except CallFailed as error:
-            self._failed_in_row += 1
-            if self._failed_in_row >= OUTAGE:
-                raise ProviderError(
-                    f"{self.model} at {self._url}: {self._failed_in_row} calls in a row failed, the last one: {error}; "
-                    "go on with --resume when it answers again"
-                ) from None
-            raise
-        self._failed_in_row = 0
-        return reply
-
-    def _body(self, question: Question) -> dict[str, Any]:
-        return {
-            "model": self._name,
-            "messages": [message.model_dump() for message in question.messages],
-            "temperature": question.temperature,
-            "top_p": question.top_p,
-            "max_tokens": question.max_tokens,
-            "seed": question.seed,
-            "logprobs": True,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": question.contract, "schema": question.json_schema},
-            },
-        }
-
-    async def _with_retries(self, body: dict[str, Any]) -> Reply:
-        for tried in count():
-            async with self._gate:
-                outcome = await self._once(body)
+    async def reply(self, question: Question, rank: int, account: Account) -> Reply:
+        body = request_body(question, self._name, self._config)
+        call, tries = object(), 0
+        while True:
+            async with self._gate.admitted(rank, account.tokens(question)) as admitted_at:
+                outcome = await self._once(body, question, account)
             if isinstance(outcome, Reply):
+                self._answered()
                 return outcome
-            if tried >= self._config.max_retries:
-                raise CallFailed(outcome.fault)
-            backoff = min(LONGEST_WAIT, FIRST_WAIT * 2**tried) * self._jitter.uniform(0.75, 1.25)
-            await asyncio.sleep(max(outcome.wait, backoff))
-        raise AssertionError("count never ends")
+            self._gate.rejected(admitted_at, outcome.wait)
+            self._failing.add(call)
+            if self._in_outage(outcome):
+                self._check_patience(outcome)
+            else:
+                tries += 1
+                if tries > self._config.max_retries or outcome.blame is Blame.request:
+                    self._give_up(call, outcome)
+            backoff = min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, tries - 1)) * self._jitter.uniform(0.75, 1.25)
+            await account.wait(max(outcome.wait, backoff))
 
-    async def _once(self, body: dict[str, Any]) -> "Reply | _Passing":
+    def release(self) -> None:
+        self._gate.open_wide()
+
+    def _answered(self) -> None:
+        self._gate.answered()
+        self._failed_in_row = 0
+        self._failing.clear()
+        if self._away_since is not None:
+            self._away_since = None
+            logger.warning("%s answers again", self.model)
+
+    def _in_outage(self, failure: Failure) -> bool:
+        """Whether it is the endpoint that fails. A server may choke on one question, hardly on two at once."""
+        several = len(self._failing) >= min(2, self.slots)
+        if failure.blame is Blame.network or (failure.blame is Blame.server and (several or self._away_since)):
+            if self._away_since is None:
+                self._away_since = monotonic()
+                patience = self._config.outage_seconds
+                logger.warning("%s does not answer (%s); trying for %g s", self.model, failure.fault, patience)
+            return True
+        return False
+
+    def _check_patience(self, failure: Failure) -> None:
+        assert self._away_since is not None, "an outage has begun"
+        if monotonic() - self._away_since >= self._config.outage_seconds:
+            raise ProviderError(
+                f"{self.model} at {self._url}: no answer for {self._config.outage_seconds:g} s: {failure.fault}; "
+                "go on with --resume when it answers again"
+            )
+
+    def _give_up(self, call: object, failure: Failure) -> NoReturn:
+        self._failing.discard(call)
+        self._failed_in_row += 1
+        if self._failed_in_row >= FAILED_IN_ROW:
+            raise ProviderError(
+                f"{self.model} at {self._url}: {self._failed_in_row} calls in a row failed, the last one: {failure.fault}; "
+                "go on with --resume when it answers again"
+            )
+        raise CallFailed(failure.fault)
+
+    async def _once(self, body: dict[str, object], question: Question, account: Account) -> Reply | Failure:
         timeout = aiohttp.ClientTimeout(total=self._config.timeout_seconds)
-        try:
-            async with self._session.post(f"{self._url}/chat/completions", json=body, timeout=timeout) as response:
-                text = await response.text(errors="replace")
-                if response.status == 200:
-                    return self._read(text)
-                fault = f"status {response.status}: {redacted(text.strip()[:300])}"
-                if response.status in REFUSED:
-                    raise ProviderError(f"{self.model} at {self._url}: {self._refusal(response.status)} ({fault})")
-                if response.status in RETRIED or response.status >= 500:
-                    return _Passing(fault, _retry_after(response.headers.get("Retry-After")))
-                raise CallFailed(fault)
-        except TimeoutError:
-            return _Passing(f"no answer in {self._config.timeout_seconds:g} s")
-        except aiohttp.ClientError as error:
-            return _Passing(f"{type(error).__name__}: {error}")
+        async with account.paying(question) as bill:
+            try:
+                async with self._session.post(f"{self._url}/chat/completions", json=body, timeout=timeout) as response:
+                    text = await _text(response)
+                    if response.status == 200:
+                        reply = read_completion(text, self._config)
+                        if reply.usage.prompt_tokens or reply.usage.completion_tokens:
+                            bill.usage = reply.usage
+                        return reply
+                    bill.free()
+                    return self._turned_away(response, text)
+            except TimeoutError:
+                return Failure(f"no answer in {self._config.timeout_seconds:g} s")
+            except NotACompletion as error:
+                return Failure(str(error))
+            except aiohttp.ClientConnectorError as error:
+                bill.free()
+                return Failure(f"{type(error).__name__}: {error}", Blame.network)
+            except aiohttp.ClientError as error:
+                gone = isinstance(error, aiohttp.ServerDisconnectedError)
+                return Failure(f"{type(error).__name__}: {error}", Blame.server if gone else Blame.passing)
+
+    def _turned_away(self, response: aiohttp.ClientResponse, text: str) -> Failure:
+        status = response.status
+        fault = f"status {status}: {redacted(text.strip()[:300])}"
+        if status in REFUSED:
+            raise ProviderError(f"{self.model} at {self._url}: {self._refusal(status)} ({fault})")
+        if status in RETRIED or status >= 500:
+            blame = Blame.server if status in AWAY else Blame.passing
+            return Failure(fault, blame, _retry_after(response.headers.get("Retry-After")))
+        return Failure(fault, Blame.request)
 
     def _refusal(self, status: int) -> str:
         if status == 404:
             return f"it does not know the model {self._name!r}, or the base_url is wrong: it ends in /v1 as a rule"
         return f"it refuses the key; is the environment variable {self._config.api_key_env} right?"
 
-    @staticmethod
-    def _read(text: str) -> "Reply | _Passing":
-        try:
-            answer = json.loads(text)
-            choice = answer["choices"][0]
-            content = choice["message"].get("content") or ""
-            usage = answer.get("usage") or {}
-            return Reply(
-                text=content.encode("utf-8", "replace").decode(),
-                finished=choice.get("finish_reason") != "length",
-                usage=Usage(
-                    calls=1,
-                    prompt_tokens=usage.get("prompt_tokens") or 0,
-                    completion_tokens=usage.get("completion_tokens") or 0,
-                ),
-                confidence=_confidence(choice.get("logprobs")),
-            )
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return _Passing(f"not a chat completion: {redacted(text[:200])!r}")
 
-
-class _Passing:
-    """A failure that may pass, and how long the endpoint asks to wait (seconds)."""
-
-    def __init__(self, fault: str, wait: float = 0.0) -> None:
-        self.fault = fault
-        self.wait = wait
-
-
-def _confidence(logprobs: dict[str, Any] | None) -> float | None:
-    values = [token["logprob"] for token in (logprobs or {}).get("content") or () if token.get("logprob") is not None]
-    return math.exp(sum(values) / len(values)) if values else None
+async def _text(response: aiohttp.ClientResponse) -> str:
+    """The body; raises NotACompletion where it is longer than any answer can be."""
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > LONGEST_BODY:
+            raise NotACompletion(f"an answer of more than {LONGEST_BODY >> 20} MiB")
+    return b"".join(parts).decode("utf-8", "replace")
 
 
 def _retry_after(header: str | None) -> float:
@@ -150,13 +192,13 @@ def _retry_after(header: str | None) -> float:
     if not header:
         return 0.0
     try:
-        return min(float(header), 300.0)
+        wait = float(header)
     except ValueError:
-        pass
-    try:
-        return min(max(parsedate_to_datetime(header).timestamp() - time(), 0.0), 300.0)
-    except ValueError:
-        return 0.0
+        try:
+            wait = parsedate_to_datetime(header).timestamp() - time()
+        except ValueError:
+            return 0.0
+    return min(max(wait, 0.0), LONGEST_PAUSE) if wait == wait else 0.0
 
 
 @asynccontextmanager

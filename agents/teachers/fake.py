@@ -10,7 +10,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from agents.teachers.base import CallFailed, Question, Reply
+from agents.teachers.base import Account, CallFailed, Question, Reply
+from agents.teachers.gate import Gate
 from core.recipe import Faults, TeacherConfig
 from core.sample import Usage, digest_of
 
@@ -66,9 +67,13 @@ def _solver(rng: Random, question: Question) -> dict[str, Any]:
     return {"solution": "One step after the other.", "answer": answer if rng.random() < 0.8 else answer + 1}
 
 
+def _probe(_rng: Random, question: Question) -> dict[str, Any]:
+    return {key: options["enum"][0] for key, options in question.json_schema["properties"].items()}
+
+
 SCRIPTS: dict[str, dict[str, Callable[[Random, Question], dict[str, Any]]]] = {
-    "writer": {"Draft": _writer, "Review": _critic},
-    "arithmetic": {"ProblemDraft": _problem, "Review": _critic, "Solution": _solver},
+    "writer": {"Draft": _writer, "Review": _critic, "Probe": _probe},
+    "arithmetic": {"ProblemDraft": _problem, "Review": _critic, "Solution": _solver, "Probe": _probe},
 }
 
 
@@ -80,8 +85,19 @@ class FakeTeacher:
         self.slots = config.max_concurrent
         self._script = SCRIPTS[script]
         self._faults = config.faults or Faults()
+        self.manner = f"{script} {self._faults.model_dump_json(exclude={'seconds'})}"
+        self._gate = Gate(config.max_concurrent)
 
-    async def reply(self, question: Question) -> Reply:
+    async def reply(self, question: Question, rank: int, account: Account) -> Reply:
+        async with self._gate.admitted(rank), account.paying(question) as bill:
+            reply = await self._reply(question)
+            bill.usage = reply.usage
+        return reply
+
+    def release(self) -> None:
+        self._gate.open_wide()
+
+    async def _reply(self, question: Question) -> Reply:
         rng = Random(digest_of(question.model_dump(mode="json")))
         await asyncio.sleep(self._faults.seconds)
         if rng.random() < self._faults.unavailable:

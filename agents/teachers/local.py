@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from agents.teachers.endpoint import EndpointTeacher, endpoint_teacher
 from core.embedded import EMBEDDED, embedded_weights
 from core.errors import ProviderError
 from core.recipe import TeacherConfig
@@ -31,8 +30,8 @@ def local_problem(model: str) -> str | None:
 
 
 @asynccontextmanager
-async def local_teacher(config: TeacherConfig, model: str) -> AsyncIterator[EndpointTeacher]:
-    """Start llama.cpp on a free local port; its threads stop with the block.
+async def local_server(config: TeacherConfig, model: str) -> AsyncIterator[str]:
+    """Start llama.cpp on a free local port and yield its base URL; its threads stop with the block.
 
     Raises:
         ProviderError: if the weights cannot be found or loaded.
@@ -42,9 +41,7 @@ async def local_teacher(config: TeacherConfig, model: str) -> AsyncIterator[Endp
         raise ProviderError(f"{config.model}: {problem}")
     server = await asyncio.to_thread(_start, str(weights), config.max_concurrent)
     try:
-        local = config.model_copy(update={"base_url": f"{server.listening_address}/v1", "api_key_env": ""})
-        async with endpoint_teacher(local, model) as teacher:
-            yield teacher
+        yield f"{server.listening_address}/v1"
     finally:
         del server
 

@@ -5,7 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from core.errors import UsageError
-from core.recipe import Loaded, find_file, load_recipe
+from core.loading import Loaded, load_recipe
+from core.recipe import find_file
 from core.store import file_hash
 
 

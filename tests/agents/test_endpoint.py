@@ -11,7 +11,7 @@ from aiohttp import web
 
 from agents.preview import ask_teachers
 from agents.teachers import open_teacher
-from agents.teachers.base import CallFailed, Question, Reply
+from agents.teachers.base import CallFailed, OpenAccount, Question, Reply
 from core.errors import ProviderError
 from core.recipe import Recipe, TeacherConfig
 from core.sample import Message
@@ -49,9 +49,9 @@ async def served(handler: Handler) -> AsyncIterator[str]:
 def asked(handler: Handler, times: int = 1, **config: object) -> list[Reply | BaseException]:
     async def run() -> list[Reply | BaseException]:
         async with served(handler) as url:
-            whole = {"model": "openai/m", "base_url": url, "max_retries": 2, "timeout_seconds": 5, **config}
+            whole = {"model": "openai/m", "base_url": url, "max_retries": 2, "timeout_seconds": 5, "outage_seconds": 1, **config}
             async with open_teacher(TeacherConfig.model_validate(whole)) as teacher:
-                return await asyncio.gather(*(teacher.reply(QUESTION) for _ in range(times)), return_exceptions=True)
+                return await asyncio.gather(*(teacher.reply(QUESTION, 0, OpenAccount()) for _ in range(times)), return_exceptions=True)
 
     return asyncio.run(run())
 
@@ -129,13 +129,46 @@ def test_a_refusal_ends_the_run_with_a_sentence_and_without_the_key(
     assert "sk-secret-value" not in str(error)
 
 
-def test_an_outage_ends_the_run_and_not_every_sample() -> None:
+def test_an_outage_ends_the_run_and_costs_no_sample() -> None:
+    tries = count()
+
     async def answer(_: web.Request) -> web.Response:
+        next(tries)
         return web.Response(status=503)
 
-    errors = asked(answer, times=12, max_retries=0, max_concurrent=1)
-    assert [type(error) for error in errors[:8]] == [CallFailed] * 7 + [ProviderError]
-    assert "8 calls in a row failed" in str(errors[7])
+    errors = asked(answer, times=12, max_concurrent=4)
+    assert {type(error) for error in errors} == {ProviderError}
+    assert "no answer for 1 s: status 503" in str(errors[0])
+    assert next(tries) < 60
+
+
+def test_a_teacher_that_comes_back_in_time_is_forgiven() -> None:
+    tries = count()
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(COMPLETION) if next(tries) >= 12 else web.Response(status=503)
+
+    assert {type(reply) for reply in asked(answer, times=4, max_concurrent=4, outage_seconds=20)} == {Reply}
+
+
+def test_one_question_that_a_server_chokes_on_is_no_outage() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=502)
+
+    (error,) = asked(answer, max_retries=1, max_concurrent=4)
+    assert isinstance(error, CallFailed)
+
+
+def test_a_teacher_that_turns_everybody_away_ends_the_run_early() -> None:
+    tries = count()
+
+    async def answer(_: web.Request) -> web.Response:
+        next(tries)
+        return web.Response(status=429)
+
+    errors = asked(answer, times=100, max_retries=1, max_concurrent=4)
+    assert sum(isinstance(error, CallFailed) for error in errors) == 7
+    assert "calls in a row failed, the last one: status 429" in str(errors[-1])
 
 
 def test_no_more_calls_are_in_flight_than_the_recipe_allows() -> None:
@@ -179,9 +212,8 @@ def test_the_embedded_teacher_answers_in_the_form_it_is_asked_for() -> None:
 
     async def run() -> list[Reply]:
         config = TeacherConfig(model="local/smollm2-135m", max_concurrent=2)
-        async with open_teacher(config) as teacher, open_teacher(config) as same:
-            assert teacher is same, "users of one configuration share one server"
-            return await asyncio.gather(*(teacher.reply(question) for _ in range(3)))
+        async with open_teacher(config) as teacher:
+            return await asyncio.gather(*(teacher.reply(question, rank, OpenAccount()) for rank in range(3)))
 
     for reply in asyncio.run(run()):
         assert isinstance(json.loads(reply.text)["animal"], str)

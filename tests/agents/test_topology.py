@@ -2,41 +2,21 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agents.crew import Stopped
-from agents.ledger import Ledger
-from agents.produce import make_seeds, open_teachers, produce, together
-from agents.teachers.base import CallFailed, Question, Reply
+from agents.produce import Seeds, together
+from agents.teachers.base import CallFailed, Question
+from agents.teachers.fake import FakeTeacher
 from core.errors import ProviderError, StoreError, UsageError
 from core.recipe import Recipe, find_file
-from core.sample import Reason, Sample, State, Usage
+from core.sample import Reason, Sample, State
 from flows.recipes import load
+from tests.scripted import Answer, Scripted, produced
 
-Answer = Callable[[Question], str]
 GOOD = {"scores": {"sense": 5, "style": 4}, "faults": [], "advice": "keep it"}
-
-
-class Scripted:
-    """A teacher whose replies a test writes; counts what it is asked."""
-
-    model, slots = "fake/scripted", 4
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.asked: list[Question] = []
-
-    async def reply(self, question: Question) -> Reply:
-        self.asked.append(question)
-        await asyncio.sleep(0)
-        text = self.answer(question)
-        return Reply(
-            text=text, finished=True, usage=Usage(calls=1, prompt_tokens=5, completion_tokens=2), confidence=0.6
-        )
 
 
 def recipe_of(*overrides: str) -> Recipe:
@@ -46,13 +26,7 @@ def recipe_of(*overrides: str) -> Recipe:
 
 def made(recipe: Recipe, answer: Answer, tmp_path: Path) -> tuple[list[Sample], Scripted]:
     teacher = Scripted(answer)
-    seeds = make_seeds(recipe, find_file(recipe.seeds.path, Path()), "0" * 16)
-
-    async def run() -> list[Sample]:
-        with Ledger(tmp_path / "calls.jsonl") as ledger:
-            return await produce(recipe, seeds, {"main": teacher}, ledger, threading.Event(), lambda _: None)
-
-    return asyncio.run(run()), teacher
+    return produced(recipe, teacher, tmp_path), teacher
 
 
 def drafts(*texts: str) -> Answer:
@@ -168,16 +142,9 @@ def test_topologies_share_an_interface_and_differ_in_what_they_let_through(
 
 
 def test_the_verifier_hears_nothing_of_the_writer_or_the_critic(tmp_path: Path) -> None:
-    script = ["family=arithmetic", "seeds.path=data/seeds/stories.jsonl", "teachers.main.model=fake/arithmetic"]
-    recipe = load("arithmetic", ["samples=8", "teachers.main.model=fake/arithmetic", *script[1:2]]).recipe
-    seeds = make_seeds(recipe, find_file(recipe.seeds.path, Path()), "0" * 16)
-
-    async def run() -> list[Sample]:
-        async with open_teachers(recipe) as teachers:
-            with Ledger(tmp_path / "l") as ledger:
-                return await produce(recipe, seeds, teachers, ledger, threading.Event(), lambda _: None)
-
-    samples = asyncio.run(run())
+    recipe = load("arithmetic", ["samples=8", "teachers.main.model=fake/arithmetic"]).recipe
+    teacher = FakeTeacher(recipe.teachers["main"], "arithmetic")
+    samples = produced(recipe, teacher, tmp_path)
     solved = [turn for sample in samples for turn in sample.turns if turn.agent == "verifier"]
     assert solved
     for sample in samples:
@@ -206,15 +173,8 @@ def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
 def test_a_wish_to_stop_lets_calls_in_flight_end_and_sends_no_more(tmp_path: Path) -> None:
     stop = threading.Event()
     teacher = Scripted(lambda question: (stop.set(), drafts("Bees fly.")(question))[1])
-    recipe = recipe_of("samples=40")
-    seeds = make_seeds(recipe, find_file(recipe.seeds.path, Path()), "0" * 16)
-
-    async def run() -> None:
-        with Ledger(tmp_path / "calls.jsonl") as ledger:
-            await produce(recipe, seeds, {"main": teacher}, ledger, stop, lambda _: None)
-
-    with pytest.raises(Stopped):
-        asyncio.run(run())
+    samples = produced(recipe_of("samples=40"), teacher, tmp_path, stop)
+    assert samples == []
     asked = len(teacher.asked)
     assert 0 < asked <= 6, "as many as there are workers"
     assert len((tmp_path / "calls.jsonl").read_bytes().splitlines()) == asked
@@ -236,19 +196,20 @@ def test_seeds_that_cannot_be_used_are_named_with_their_line(content: Any, probl
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UsageError, match=problem):
-        make_seeds(recipe_of(), path, "0" * 16)
+        Seeds(recipe_of(), path, "0" * 16)
 
 
 def test_seeds_are_the_same_each_time_and_reused_anew(tmp_path: Path) -> None:
     recipe = recipe_of("samples=400", "task.kinds={max_words=1,no_commas=1,include_words=3}")
     path = find_file(recipe.seeds.path, Path())
-    seeds = make_seeds(recipe, path, "0" * 16)
-    assert seeds == make_seeds(recipe, path, "0" * 16)
+    seeds = Seeds(recipe, path, "0" * 16)[:]
+    assert seeds == Seeds(recipe, path, "0" * 16)[:]
+    assert Seeds(recipe, path, "0" * 16)[217] == seeds[217]
     assert len({seed.id for seed in seeds}) == 400
     topics = Counter(seed.data["topic"] for seed in seeds)
     assert max(topics.values()) - min(topics.values()) <= 1
     assert len({seed.data["instruction"] for seed in seeds}) > 380
-    other = make_seeds(recipe.model_copy(update={"seed": 8}), path, "0" * 16)
+    other = Seeds(recipe.model_copy(update={"seed": 8}), path, "0" * 16)[:]
     assert [seed.data for seed in other] != [seed.data for seed in seeds]
 
 
@@ -281,21 +242,17 @@ def test_a_score_off_the_scale_is_no_critique(score: int, tmp_path: Path) -> Non
     assert all(sample.detail.startswith("critic: scores.sense") for sample in samples)
 
 
-def test_after_a_stop_the_others_end_by_themselves_and_after_an_error_they_are_cancelled() -> None:
-    async def ended_after(error: Exception) -> bool:
-        ended = False
+def test_after_a_bug_the_others_are_cancelled() -> None:
+    ended = False
 
-        async def waiting() -> None:
-            nonlocal ended
-            await asyncio.sleep(0.05)
-            ended = True
+    async def waiting() -> None:
+        nonlocal ended
+        await asyncio.sleep(0.05)
+        ended = True
 
-        async def failing() -> None:
-            raise error
+    async def failing() -> None:
+        raise ZeroDivisionError
 
-        with pytest.raises(type(error)):
-            await together([failing(), waiting()])
-        return ended
-
-    assert asyncio.run(ended_after(Stopped()))
-    assert not asyncio.run(ended_after(ProviderError("down")))
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(together([failing(), waiting()]))
+    assert not ended

@@ -3,18 +3,10 @@ from pathlib import Path
 import pytest
 
 from agents.produce import recipe_problems
-from core.errors import RecipeError
-from core.recipe import (
-    PROJECT,
-    Recipe,
-    StudentConfig,
-    differences,
-    identity_of,
-    load_recipe,
-    parse_settings,
-    recipe_digest,
-)
-from flows.recipes import built_in, load
+from core.errors import RecipeError, UsageError
+from core.loading import load_recipe, parse_settings
+from core.recipe import PROJECT, Recipe, StudentConfig, differences, identity_of, recipe_digest
+from flows.recipes import built_in, load, sources
 
 GOOD = 'name = "good"\n[seeds]\npath = "seeds.jsonl"\n'
 
@@ -71,6 +63,8 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         ('verifiers=[{type="expression"}]', "verifiers.0.type: constrained_instructions has no check 'expression'"),
         ('verifiers=[{type="agreement",solutions=1,agree=2}]', "verifiers.0.agree: 2 of 1 solutions cannot agree"),
         ("teachers.main.faults={malformed=0.5}", "only a fake teacher has faults"),
+        ("teachers.main.engine={dtype='bfloat16'}", "only vllm/… starts an engine, not 'local/smollm2-135m'"),
+        ("keep=6", "keep: 6 kept samples cannot come of at most samples = 5 candidates; raise samples"),
         ("samples.more=1", "`samples` is not a table"),
         ("samples", "must be key=value"),
     ],
@@ -109,16 +103,37 @@ def test_settings_without_a_recipe_are_validated_too() -> None:
         parse_settings(StudentConfig, ["epoch=2"])
 
 
-def test_the_digest_changes_with_the_recipe_and_the_prompts_but_not_with_the_connection() -> None:
+def test_the_digest_changes_with_the_recipe_and_its_sources_but_not_with_the_connection_or_the_budget() -> None:
     recipe = load("smoke").recipe
     prompts = {"generator.md": "1"}
-    same = load("smoke", ["teachers.main.max_concurrent=3"]).recipe
+    same = load("smoke", ["teachers.main.max_concurrent=3", "budget.calls=9", "cache.enabled=false"]).recipe
     other = load("smoke", ["seed=8"]).recipe
     assert recipe_digest(recipe, prompts) == recipe_digest(same, prompts)
     assert recipe_digest(recipe, prompts) != recipe_digest(other, prompts)
     assert recipe_digest(recipe, prompts) != recipe_digest(recipe, {"generator.md": "2"})
     unlike = differences(identity_of(recipe, prompts), identity_of(other, prompts))
     assert [str(difference) for difference in unlike] == ["recipe.seed: 7 there, 8 here"]
+
+
+def test_a_run_of_other_seeds_is_another_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"\nseeds.path = "mine.jsonl"\nteachers.main.model = "fake/writer"\n')
+    seeds = tmp_path / "mine.jsonl"
+    seeds.write_text('{"topic": "bees", "words": ["hive", "honey"]}\n')
+    before = sources(load(str(tmp_path / "mine.toml")))
+    seeds.write_text('{"topic": "tea", "words": ["cup", "leaf"]}\n')
+    after = sources(load(str(tmp_path / "mine.toml")))
+    assert [difference.where for difference in differences({"s": before}, {"s": after})] == ["s.mine.jsonl"]
+    seeds.unlink()
+    with pytest.raises(UsageError, match=r"mine\.jsonl: cannot be read: No such file"):
+        sources(load(str(tmp_path / "mine.toml")))
+
+
+def test_a_budget_of_money_needs_prices(tmp_path: Path) -> None:
+    text = 'name = "x"\nseeds.path = "x"\n[teachers.main]\nmodel = "openai/m"\nbase_url = "http://localhost:1/v1"\n'
+    problem = "teachers.main: its price is unknown, so budget.cost cannot hold; set input_price and output_price"
+    assert problem in problems_of(tmp_path, text, "budget.cost=1.5")
+    (tmp_path / "recipe.toml").write_text(text + "input_price = 0.1\noutput_price = 0.4\n")
+    assert load(str(tmp_path / "recipe.toml"), ["budget.cost=1.5"]).recipe.teachers["main"].prices() == (0.1, 0.4)
 
 
 def test_a_resolved_recipe_reads_back_the_same() -> None:

@@ -31,11 +31,8 @@ def sample(number: int) -> Sample:
 
 def test_samples_come_back_from_parquet_as_they_were(tmp_path: Path) -> None:
     samples = [sample(i) for i in range(3)]
-    write_samples(
-        tmp_path / "x.parquet", samples, {"s-000001": {"filter": "minhash", "score": 0.9, "duplicate_of": "s-0"}}
-    )
+    write_samples(tmp_path / "x.parquet", samples)
     assert read_samples(tmp_path / "x.parquet") == samples
-    assert pl.read_parquet(tmp_path / "x.parquet")["duplicate_of"].to_list() == [None, "s-0", None]
 
 
 def test_no_samples_is_a_file_too(tmp_path: Path) -> None:

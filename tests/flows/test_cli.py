@@ -76,7 +76,7 @@ def test_validate_prints_the_whole_recipe(capsys: pytest.CaptureFixture[str]) ->
     code, out, _ = called(capsys, "validate", "smoke", "--live", "--json")
     assert code == 0
     assert json.loads(out)["recipe"]["topology"]["max_revisions"] == 2
-    assert json.loads(out)["live"]["main"].startswith("fake/writer answers, with token probabilities")
+    assert json.loads(out)["live"]["main"].startswith("fake/writer answers: keeps to a JSON schema, tells")
 
 
 def test_preview_shows_every_turn_and_keeps_nothing(

@@ -1,0 +1,136 @@
+"""Where all shards of a run bring their questions: one place that knows what was answered, what is being asked, and what
+may still be paid for.
+
+Knows no topology. An equal request is sent once: to the cache of earlier runs, to the call that is under way, or to
+the teacher.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+from agents.brake import Brake
+from agents.budget import Budget, TeacherAccount
+from agents.cache import AnswerCache, open_cache
+from agents.teachers import open_teacher
+from agents.teachers.base import Account, CallFailed, Question, Reply, Teacher
+from agents.teachers.gate import Gate
+from core.errors import StillhouseError, StoreError
+from core.recipe import Recipe
+from core.sample import digest_of
+
+READ_AHEAD = 1.5
+"""Samples under way for each slot of the teachers, so that no slot waits for code between two calls."""
+ROOM_BYTES = 64 * 2**20
+"""With less room on the disk no call is sent: answers of calls in flight must find place."""
+ROOM_SECONDS = 1.0
+WATCH_SECONDS = 0.2
+
+
+@dataclass
+class Desk:
+    teachers: Mapping[str, Teacher]
+    accounts: Mapping[str, Account]
+    cache: AnswerCache
+    budget: Budget
+    brake: Brake
+    folder: Path
+    """Where the run is, whose disk must have room."""
+    floor: Gate
+    """Where samples wait to begin: so many at once as keep the teachers busy, the lowest index first."""
+    _pending: dict[str, asyncio.Future[Reply]] = field(default_factory=dict)
+    _room_seen: float = -1e9
+
+    @asynccontextmanager
+    async def sample(self, index: int) -> AsyncIterator[None]:
+        """A place on the floor for one sample, from its first call to its last.
+
+        Raises:
+            Stopped: if no sample may be begun.
+        """
+        async with self.floor.admitted(index):
+            self.brake.check_sample()
+            async with self.budget.sample():
+                self.brake.check_sample()
+                yield
+
+    def request(self, name: str, question: Question) -> str:
+        """The identity of a request: equal ones may share an answer, whichever sample, run or shard they come from."""
+        teacher = self.teachers[name]
+        return digest_of([teacher.model, teacher.manner, question.model_dump(mode="json")], length=32)
+
+    async def answer(self, name: str, question: Question, request: str, rank: int) -> Reply:
+        """What the teacher called `name` says.
+
+        Raises:
+            Stopped: if it may not be asked any more.
+            CallFailed, ProviderError: as `Teacher.reply`.
+            StoreError: if the disk is nearly full.
+        """
+        while (pending := self._pending.get(request)) is not None:
+            await asyncio.wait([pending])
+            if not pending.cancelled():
+                return pending.result()
+        pending = self._pending[request] = asyncio.get_running_loop().create_future()
+        try:
+            reply = self.cache.get(request)
+            if reply is None:
+                reply = await self._ask(name, question, rank)
+                self.cache.put(request, reply)
+            pending.set_result(reply)
+        except (CallFailed, StillhouseError) as error:
+            pending.set_exception(error)
+            pending.exception()  # seen, so that nobody is warned where nobody waited
+            raise
+        finally:
+            pending.cancel()  # where it has no result: whoever waits for it asks again
+            del self._pending[request]
+        return reply
+
+    async def _ask(self, name: str, question: Question, rank: int) -> Reply:
+        self.brake.check_call()
+        self._check_disk()
+        return await self.teachers[name].reply(question, rank, self.accounts[name])
+
+    def _check_disk(self) -> None:
+        if monotonic() - self._room_seen < ROOM_SECONDS:
+            return
+        self._room_seen = monotonic()
+        disk = os.statvfs(self.folder)
+        if (free := disk.f_bavail * disk.f_frsize) < ROOM_BYTES:
+            raise StoreError(
+                f"{self.folder}: {free >> 20} MiB are free, and answers that are paid for need room; "
+                "free some space, then go on with --resume"
+            )
+
+
+@asynccontextmanager
+async def open_desk(recipe: Recipe, budget: Budget, brake: Brake, folder: Path, cache: Path) -> AsyncIterator[Desk]:
+    """Start the teachers that the recipe's agents use. The budget is open already, and counts for the whole run.
+
+    Raises:
+        ProviderError: if a teacher cannot be had.
+    """
+    names = sorted(recipe.used_teachers())
+    async with AsyncExitStack() as stack:
+        teachers = {name: await stack.enter_async_context(open_teacher(recipe.teachers[name])) for name in names}
+        accounts = {name: TeacherAccount(budget, brake, recipe.teachers[name]) for name in names}
+        answers = stack.enter_context(open_cache(recipe.cache, cache))
+        floor = Gate(round(sum(teacher.slots for teacher in teachers.values()) * READ_AHEAD) or 1)
+        watch = asyncio.create_task(_release_when_pulled(brake, teachers))
+        try:
+            yield Desk(teachers, accounts, answers, budget, brake, folder, floor)
+        finally:
+            watch.cancel()
+
+
+async def _release_when_pulled(brake: Brake, teachers: Mapping[str, Teacher]) -> None:
+    """What waits for a place at a teacher would otherwise wait as long as the teacher asked to."""
+    while not brake.pulled:
+        await asyncio.sleep(WATCH_SECONDS)
+    for teacher in teachers.values():
+        teacher.release()

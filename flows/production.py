@@ -1,0 +1,235 @@
+"""Producing a run's samples: which shards are open, how far they are, and when to stop before the end.
+
+Knows shards and counts; knows neither Prefect nor what happens inside a sample.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from agents.brake import Brake
+from agents.budget import Budget, BudgetSpent
+from agents.crew import Crew
+from agents.desk import Desk
+from agents.ledger import Ledger
+from agents.produce import Seeds, Shard, produce
+from agents.topology import longest_way
+from core.errors import RunFailed, StillhouseError
+from core.recipe import Recipe
+from core.run import RunDir
+from core.sample import Reason, Sample, Seed, State, index_of
+from core.store import read_columns, read_samples, write_samples
+from flows.curated import Curated, reason_of
+from flows.session import SESSION, Interrupted
+from flows.words import duration, number, plural
+
+SURE = 3.0
+"""Standard errors by which a share must lie beyond a limit before a run is stopped for it: about 1 in 700 by chance."""
+JUDGED_FROM = 20
+"""Samples made before a share is judged."""
+
+
+class Enough(Exception):
+    """As many samples have passed as are wanted."""
+
+
+class TooFew(Exception):
+    """At this yield the wanted number cannot be reached. Its text says so."""
+
+
+class OpenShard(NamedTuple):
+    """A shard with samples to make."""
+
+    number: int
+    planned: int
+    missing: list[int]
+    """Indexes in the run."""
+
+
+def budget_of(recipe: Recipe, run: RunDir) -> Budget:
+    return Budget(recipe.budget, run.spend_file, longest_way(recipe))
+
+
+def open_shards(run: RunDir, recipe: Recipe) -> Iterator[OpenShard]:
+    """Shards that lack samples, or hold some that no teacher answered, in order. A complete one needs its ledger no more."""
+    for index, first in enumerate(range(0, recipe.samples, recipe.shard_size)):
+        planned = range(first, min(first + recipe.shard_size, recipe.samples))
+        there = _settled(run.shard_file(index))
+        missing = [number for number in planned if number not in there]
+        if missing:
+            yield OpenShard(index, len(planned), missing)
+        else:
+            run.ledger_file(index).unlink(missing_ok=True)
+
+
+def _settled(shard: Path) -> set[int]:
+    """The indexes of a shard's samples that need not be made again."""
+    if not shard.exists():
+        return set()
+    rows = read_columns(shard, ("id", "reason"))
+    return {index_of(name) for name, reason in rows.iter_rows() if reason != Reason.provider}
+
+
+def settled_states(run: RunDir) -> Counter[str]:
+    """How many samples that need not be made again are in which state."""
+    states: Counter[str] = Counter()
+    for index in run.shards():
+        rows = read_columns(run.shard_file(index), ("state", "reason"))
+        states.update(state for state, reason in rows.iter_rows() if reason != Reason.provider)
+    return states
+
+
+async def make_shard(run: RunDir, recipe: Recipe, shard: OpenShard, seeds: Seeds, desk: Desk, tally: "Tally") -> int:
+    """Make what a shard lacks and write it with what was there; the number of samples in it. Replays what its ledger knows.
+
+    Whatever is finished is written, also when the run stops in the middle.
+    """
+    made: dict[str, Sample] = {}
+
+    def done(sample: Sample) -> None:
+        made[sample.id] = sample
+        tally.count(sample)
+
+    file = run.shard_file(shard.number)
+    wanted: list[Seed] = [seeds[index] for index in shard.missing]
+    with Ledger(run.ledger_file(shard.number)) as ledger:
+        try:
+            await produce(Shard(Crew(recipe, desk, ledger), wanted, done))
+        finally:
+            earlier = [sample for sample in read_samples(file) if sample.id not in made] if file.exists() else []
+            if made:
+                write_samples(file, sorted([*earlier, *made.values()], key=lambda sample: sample.id))
+    if len(_settled(file)) == shard.planned:
+        run.ledger_file(shard.number).unlink()
+    return len(made)
+
+
+class Tally:
+    """Counts samples as they end, tells how far the run is, and pulls the brake when going on makes no sense."""
+
+    def __init__(self, recipe: Recipe, budget: Budget, brake: Brake, *, earlier: Counter[str], wanted: int) -> None:
+        """`earlier` are the states of samples made before; `wanted` verified ones are enough, if the recipe has `keep`."""
+        self._recipe = recipe
+        self._budget = budget
+        self._brake = brake
+        self._earlier = earlier
+        self._wanted = wanted
+        self._states: Counter[str] = Counter()
+        self._faults: Counter[str] = Counter()
+        self._began = monotonic()
+        self._before = budget.spent
+
+    def count(self, sample: Sample) -> None:
+        self._states[sample.state] += 1
+        if sample.state == State.failed:
+            self._faults[reason_of(sample.reason or "", sample.detail)] += 1
+            self._check_failed()
+        if self._recipe.keep:
+            self._check_wanted(self._recipe.keep)
+        SESSION.count(self.told)
+
+    @property
+    def made(self) -> int:
+        return self._states.total()
+
+    def _check_failed(self) -> None:
+        """The limit is a share of all samples: stop when it is certainly passed, or all but certainly will be."""
+        failed, limit = self._states[State.failed], self._recipe.max_failed
+        sure = self.made >= JUDGED_FROM and wilson(failed, self.made, -SURE) > limit
+        if sure or self._earlier[State.failed] + failed > limit * self._recipe.samples:
+            fault, count = self._faults.most_common(1)[0]
+            self._brake.pull(
+                RunFailed(
+                    f"{failed} of {self.made} samples failed, more than max_failed = {limit:g} allows; "
+                    f"most often {fault} ({count}); `stillhouse show` tells what was said; see to it, then --resume"
+                )
+            )
+
+    def _check_wanted(self, keep: int) -> None:
+        made = self._earlier.total() + self.made
+        verified = self._earlier[State.kept] + self._states[State.kept]
+        if verified >= self._wanted:
+            self._brake.hold(Enough())
+            return
+        best = wilson(verified, made, SURE)
+        if made >= JUDGED_FROM and (best == 0 or keep / best > self._recipe.samples):
+            needed = f"some {math.ceil(keep * made / verified):,}" if verified else "far more"
+            self._brake.hold(
+                TooFew(
+                    f"{verified} of {made} candidates passed; to keep {keep} would take {needed} candidates, and "
+                    f"samples = {self._recipe.samples} is the most"
+                )
+            )
+
+    def told(self) -> str:
+        """How far producing is, in a line."""
+        total = self._recipe.samples - self._earlier.total()
+        kept = self._states[State.kept]
+        ends = ", ".join(f"{self._states[state]} {state}" for state in State)
+        parts = [f"produce: {self.made}/{total:,} samples: {ends}"]
+        if self._recipe.keep:
+            parts = [
+                f"produce: {self._earlier[State.kept] + kept}/{self._wanted:,} verified of {self.made:,} samples: {ends}"
+            ]
+            share = (self._earlier[State.kept] + kept) / self._wanted
+        else:
+            share = self.made / total
+        seconds = monotonic() - self._began
+        spent = self._budget.spent - self._before
+        parts.append(f"{spent.tokens:,} tokens, {spent.completion_tokens / max(seconds, 1e-3):,.0f} written a second")
+        if spent.cost:
+            parts.append(f"cost {number(spent.cost)} of some {number(spent.cost / share if share else spent.cost)}")
+        if 0 < share < 1 and self.made >= JUDGED_FROM:
+            parts.append(f"{duration(seconds * (1 / share - 1))} left")
+        return "; ".join(parts)
+
+
+def wanted_more(recipe: Recipe, curated: Curated | None) -> int:
+    """How many verified samples, the present ones counted, should give those that are to be kept."""
+    keep = recipe.keep or 0
+    if curated is None or not curated.counts.kept:
+        return keep
+    return curated.verified + math.ceil((keep - curated.counts.kept) * curated.verified / curated.counts.kept)
+
+
+def shortfalls_of(recipe: Recipe, curated: Curated, *, complete: bool) -> list[str]:
+    """What is missing after filtering, a sentence each."""
+    counts, found = curated.counts, []
+    if lost := curated.reasons.get(Reason.provider, 0):
+        found.append(f"{plural(lost, 'sample')} got no answer from a teacher; --resume asks again")
+    if complete and recipe.keep and counts.kept < recipe.keep:
+        found.append(
+            f"{counts.kept} of {recipe.keep} samples are kept of {counts.candidates} candidates, the most allowed"
+        )
+    return found
+
+
+def why_stopped(brake: Brake) -> list[str]:
+    """Why producing ended before all samples were made, a sentence each; none where nothing is missing for it.
+
+    Raises:
+        Interrupted: if the user asked to stop.
+        StillhouseError: if the run cannot go on.
+    """
+    if isinstance(brake.reason, StillhouseError):
+        raise brake.reason
+    if SESSION.stop.is_set():
+        raise Interrupted
+    if brake.reason is None or isinstance(brake.reason, Enough):
+        return []
+    if isinstance(brake.reason, BudgetSpent):
+        return [f"{brake.reason}; go on with --resume under a larger budget"]
+    return [str(brake.reason)]
+
+
+def wilson(hits: int, tries: int, z: float) -> float:
+    """The end of Wilson's score interval (1927) for a share, `z` standard errors up or (negative) down."""
+    if not tries:
+        return 0.0 if z < 0 else 1.0
+    share, square = hits / tries, z * z
+    middle = share + square / (2 * tries)
+    reach = z * math.sqrt(share * (1 - share) / tries + square / (4 * tries * tries))
+    return min(1.0, max(0.0, (middle + reach) / (1 + square / tries)))

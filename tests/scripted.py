@@ -1,0 +1,79 @@
+"""A teacher whose replies a test writes, and a desk for it: everything else is the real thing."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from agents.brake import Brake, Stop
+from agents.budget import Budget, TeacherAccount
+from agents.cache import AnswerCache, NoCache
+from agents.crew import Crew
+from agents.desk import Desk
+from agents.ledger import Ledger
+from agents.produce import Seeds, Shard, produce
+from agents.teachers.base import Account, Question, Reply, Teacher
+from agents.teachers.gate import Gate
+from agents.topology import longest_way
+from core.recipe import Recipe, find_file
+from core.sample import Sample, Seed, Usage
+
+Answer = Callable[[Question], str]
+
+
+class Scripted:
+    """Counts what it is asked."""
+
+    model, slots, manner = "fake/scripted", 4, ""
+
+    def __init__(self, answer: Answer, seconds: float = 0.0) -> None:
+        self.answer = answer
+        self.seconds = seconds
+        self.asked: list[Question] = []
+
+    async def reply(self, question: Question, rank: int, account: Account) -> Reply:
+        async with account.paying(question) as bill:
+            self.asked.append(question)
+            await asyncio.sleep(self.seconds)
+            text = self.answer(question)
+            bill.usage = Usage(calls=1, prompt_tokens=5, completion_tokens=2)
+            return Reply(text=text, finished=True, usage=bill.usage, confidence=0.6)
+
+    def release(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def desk_of(
+    recipe: Recipe, teacher: Teacher, folder: Path, *, stop: Stop | None = None, cache: AnswerCache | None = None
+) -> AsyncIterator[Desk]:
+    """A desk with one teacher, called main."""
+    brake = Brake(stop or threading.Event())
+    with Budget(recipe.budget, folder / "spend.jsonl", longest_way(recipe)) as budget:
+        account = TeacherAccount(budget, brake, recipe.teachers["main"])
+        places = Gate(round(teacher.slots * 1.5))
+        yield Desk({"main": teacher}, {"main": account}, cache or NoCache(), budget, brake, folder, places)
+
+
+def seeds_of(recipe: Recipe) -> Sequence[Seed]:
+    return Seeds(recipe, find_file(recipe.seeds.path, Path()), "0" * 16)
+
+
+def produced(recipe: Recipe, teacher: Teacher, folder: Path, stop: Stop | None = None) -> list[Sample]:
+    """All samples that could be made, in their order.
+
+    Raises:
+        Exception: the brake's reason, where there is one.
+    """
+    made: list[Sample] = []
+
+    async def run() -> None:
+        async with desk_of(recipe, teacher, folder, stop=stop) as desk:
+            with Ledger(folder / "calls.jsonl") as ledger:
+                await produce(Shard(Crew(recipe, desk, ledger), seeds_of(recipe)[:], made.append))
+            if desk.brake.reason:
+                raise desk.brake.reason
+
+    asyncio.run(run())
+    return sorted(made, key=lambda sample: sample.id)
