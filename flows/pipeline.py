@@ -6,7 +6,6 @@ per shard, each a coroutine that makes many samples at once; nothing finer, sinc
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,31 +15,17 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from agents.brake import Brake
-from agents.desk import Desk, open_desk
-from agents.produce import Seeds, together
+from agents.produce import Seeds
 from core.errors import StoreError
 from core.recipe import Recipe, find_file
 from core.run import Manifest, RunDir, RunState, open_run, redacted, summary
-from core.sample import State
 from flows import stages
 from flows.curated import Curated, Split, conversations_of, dropped_samples, kept_rows, kept_samples, said_in, split
 from flows.curated import curate as curated_of
-from flows.production import (
-    OpenShard,
-    Tally,
-    budget_of,
-    make_shard,
-    open_shards,
-    settled_states,
-    shortfalls_of,
-    wanted_more,
-    why_stopped,
-)
+from flows.production import ShardWork, make_shard, produce_and_curate, spent_on
 from flows.recipes import load, sources
 from flows.report import write_report
 from flows.session import SESSION, Interrupted
-from flows.words import plural
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,7 +56,11 @@ async def run_flow(
     SESSION.keep_asking()
     with opened(recipe, overrides, Path(runs_dir), resume=resume) as job:
         seeds = plan(job)
-        await produce_and_curate(job, seeds)
+        try:
+            shortfalls = await produce_and_curate(job.run, job.recipe, seeds, lambda: curate(job, seeds), produce_shard)
+        finally:
+            job.manifest.spent = spent_on(job.run, job.recipe)
+        job.manifest.shortfalls = shortfalls
         kept = kept_rows(job.run)
         assess(job, kept)
         parts = package(job, kept)
@@ -113,71 +102,20 @@ def plan(job: Job) -> Seeds:
     return Seeds(job.recipe, find_file(job.recipe.seeds.path, job.folder), job.manifest.digest)
 
 
-async def produce_and_curate(job: Job, seeds: Seeds) -> Curated:
-    """Make samples and filter them, again while the filters leave fewer than the recipe wants to keep."""
-    curated = curate(job, len(seeds.rows)) if job.recipe.keep and job.run.shards() else None
-    while True:
-        before = curated.counts.candidates if curated else 0
-        shortfalls = await produce_all(job, seeds, wanted_more(job.recipe, curated))
-        curated = curate(job, len(seeds.rows))
-        job.manifest.shortfalls = [*shortfalls, *shortfalls_of(job.recipe, curated, complete=not shortfalls)]
-        enough = not job.recipe.keep or curated.counts.kept >= job.recipe.keep
-        if enough or shortfalls or curated.counts.candidates == before:
-            return curated
-
-
-async def produce_all(job: Job, seeds: Seeds, wanted: int) -> list[str]:
-    """Make every sample that is not there yet, or with `keep` until `wanted` have passed; why some are missing.
-
-    Raises:
-        Interrupted: once what was in flight is stored.
-        StillhouseError: if the run cannot go on.
-    """
-    recipe, run = job.recipe, job.run
-    missing = list(open_shards(run, recipe))
-    states = settled_states(run)
-    if not missing or (recipe.keep and states[State.kept] >= wanted):
-        return []
-    SESSION.note(
-        f"produce: {sum(len(shard.missing) for shard in missing):,} samples in {plural(len(missing), 'shard')}"
-    )
-    brake = Brake(SESSION.stop)
-    with stages.Stopwatch(job.manifest, "produce"), budget_of(recipe, run) as budget:
-        tally = Tally(recipe, budget, brake, earlier=states, wanted=wanted)
-        try:
-            async with open_desk(recipe, budget, brake, run.path, run.cache) as desk:
-                waiting = iter(missing)
-                at_once = max(2, 1 + math.ceil(desk.floor.most / recipe.shard_size))
-                await together(_work(job, waiting, seeds, desk, tally) for _ in range(min(at_once, len(missing))))
-        finally:
-            job.manifest.spent = budget.spent
-    return why_stopped(brake)
-
-
-async def _work(job: Job, waiting: Iterator[OpenShard], seeds: Seeds, desk: Desk, tally: Tally) -> None:
-    for shard in waiting:
-        if desk.brake.pulled or desk.brake.reason:
-            return
-        await produce_shard(job.run, job.recipe, shard, seeds, desk, tally)
-
-
 @task(name="produce-shard", cache_policy=NO_CACHE, persist_result=False)
-async def produce_shard(run: RunDir, recipe: Recipe, shard: OpenShard, seeds: Seeds, desk: Desk, tally: Tally) -> int:
-    """Make what the shard lacks; how many samples that was."""
-    made = await make_shard(run, recipe, shard, seeds, desk, tally)
-    if made:
-        logger.info("produce: shard %d: %d of %d samples made", shard.number, made, len(shard.missing))
-    return made
+async def produce_shard(work: ShardWork) -> int:
+    """Make what a shard lacks; how many samples that was."""
+    return await make_shard(work)
 
 
 @task(name="curate", cache_policy=NO_CACHE, persist_result=False)
-def curate(job: Job, seeds: int) -> Curated:
+def curate(job: Job, seeds: Seeds) -> Curated:
     with stages.Stopwatch(job.manifest, "curate"):
         curated = curated_of(job.run, job.recipe)
     manifest = job.manifest
     manifest.counts, manifest.reasons, manifest.usage = curated.counts, curated.reasons, curated.usage
     manifest.funnel = [
-        ("seeds", seeds),
+        ("seeds", len(seeds.rows)),
         ("candidates", curated.counts.candidates),
         ("verified", curated.verified),
         ("kept", curated.counts.kept),

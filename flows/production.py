@@ -5,7 +5,8 @@ Knows shards and counts; knows neither Prefect nor what happens inside a sample.
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -13,14 +14,14 @@ from typing import NamedTuple
 from agents.brake import Brake
 from agents.budget import Budget, BudgetSpent
 from agents.crew import Crew
-from agents.desk import Desk
+from agents.desk import Desk, open_desk
 from agents.ledger import Ledger
-from agents.produce import Seeds, Shard, produce
+from agents.produce import Seeds, Shard, produce, together
 from agents.topology import longest_way
 from core.errors import RunFailed, StillhouseError
 from core.recipe import Recipe
 from core.run import RunDir
-from core.sample import Reason, Sample, Seed, State, index_of
+from core.sample import Reason, Sample, Seed, Spent, State, index_of
 from core.store import read_columns, read_samples, write_samples
 from flows.curated import Curated, reason_of
 from flows.session import SESSION, Interrupted
@@ -53,6 +54,12 @@ def budget_of(recipe: Recipe, run: RunDir) -> Budget:
     return Budget(recipe.budget, run.spend_file, longest_way(recipe))
 
 
+def spent_on(run: RunDir, recipe: Recipe) -> Spent:
+    """What the run has paid for so far."""
+    with budget_of(recipe, run) as budget:
+        return budget.spent
+
+
 def open_shards(run: RunDir, recipe: Recipe) -> Iterator[OpenShard]:
     """Shards that lack samples, or hold some that no teacher answered, in order. A complete one needs its ledger no more."""
     for index, first in enumerate(range(0, recipe.samples, recipe.shard_size)):
@@ -82,29 +89,97 @@ def settled_states(run: RunDir) -> Counter[str]:
     return states
 
 
-async def make_shard(run: RunDir, recipe: Recipe, shard: OpenShard, seeds: Seeds, desk: Desk, tally: "Tally") -> int:
-    """Make what a shard lacks and write it with what was there; the number of samples in it. Replays what its ledger knows.
+@dataclass(frozen=True)
+class ShardWork:
+    """All that making one shard needs."""
+
+    run: RunDir
+    recipe: Recipe
+    shard: OpenShard
+    seeds: Seeds
+    desk: Desk
+    tally: "Tally"
+
+
+async def make_shard(work: ShardWork) -> int:
+    """Make what a shard lacks and write it with what was there; how many samples were made. Replays what its ledger knows.
 
     Whatever is finished is written, also when the run stops in the middle.
     """
+    run, shard = work.run, work.shard
     made: dict[str, Sample] = {}
 
     def done(sample: Sample) -> None:
         made[sample.id] = sample
-        tally.count(sample)
+        work.tally.count(sample)
 
     file = run.shard_file(shard.number)
-    wanted: list[Seed] = [seeds[index] for index in shard.missing]
+    wanted: list[Seed] = [work.seeds[index] for index in shard.missing]
     with Ledger(run.ledger_file(shard.number)) as ledger:
         try:
-            await produce(Shard(Crew(recipe, desk, ledger), wanted, done))
+            await produce(Shard(Crew(work.recipe, work.desk, ledger), wanted, done))
         finally:
             earlier = [sample for sample in read_samples(file) if sample.id not in made] if file.exists() else []
             if made:
                 write_samples(file, sorted([*earlier, *made.values()], key=lambda sample: sample.id))
     if len(_settled(file)) == shard.planned:
         run.ledger_file(shard.number).unlink()
+    if made:
+        SESSION.tell(f"produce: shard {shard.number}: {len(made)} of {len(shard.missing)} samples made")
     return len(made)
+
+
+Make = Callable[[ShardWork], Awaitable[int]]
+"""`make_shard`, or what a scheduler makes of it."""
+
+
+async def produce_and_curate(
+    run: RunDir, recipe: Recipe, seeds: Seeds, curate: Callable[[], Curated], make: Make = make_shard
+) -> list[str]:
+    """Make samples and filter them, again while the filters leave fewer than the recipe wants to keep; what is missing in
+    the end, a sentence each.
+
+    Raises:
+        Interrupted, StillhouseError: as `produce_missing`.
+    """
+    curated = curate() if recipe.keep and run.shards() else None
+    while True:
+        before = curated.counts.candidates if curated else 0
+        missing = await produce_missing(run, recipe, seeds, wanted_more(recipe, curated), make)
+        curated = curate()
+        enough = not recipe.keep or curated.counts.kept >= recipe.keep
+        if enough or missing or curated.counts.candidates == before:
+            return [*missing, *shortfalls_of(recipe, curated, complete=not missing)]
+
+
+async def produce_missing(run: RunDir, recipe: Recipe, seeds: Seeds, wanted: int, make: Make) -> list[str]:
+    """Make every sample that is not there yet, or with `keep` until `wanted` have passed; why some are missing, if any are.
+
+    Raises:
+        Interrupted: once what was in flight is stored.
+        StillhouseError: if the run cannot go on.
+    """
+    shards = list(open_shards(run, recipe))
+    states = settled_states(run)
+    if not shards or (recipe.keep and states[State.kept] >= wanted):
+        return []
+    SESSION.note(f"produce: {sum(len(shard.missing) for shard in shards):,} samples in {plural(len(shards), 'shard')}")
+    brake = Brake(SESSION.stop)
+    waiting = iter(shards)
+
+    async def work(desk: Desk, tally: Tally) -> None:
+        for shard in waiting:
+            if brake.pulled or brake.reason:
+                return
+            await make(ShardWork(run, recipe, shard, seeds, desk, tally))
+
+    with budget_of(recipe, run) as budget:
+        tally = Tally(recipe, budget, brake, earlier=states, wanted=wanted)
+        async with open_desk(recipe, budget, brake, run.path, run.cache) as desk:
+            # Enough shards to fill every place, and one more, so that no teacher waits while the last samples of a shard end.
+            at_once = max(2, 1 + math.ceil(desk.floor.most / recipe.shard_size))
+            await together(work(desk, tally) for _ in range(min(at_once, len(shards))))
+    return why_stopped(brake)
 
 
 class Tally:

@@ -60,18 +60,25 @@ def seeds_of(recipe: Recipe) -> Sequence[Seed]:
     return Seeds(recipe, find_file(recipe.seeds.path, Path()), "0" * 16)
 
 
-def produced(recipe: Recipe, teacher: Teacher, folder: Path, stop: Stop | None = None) -> list[Sample]:
-    """All samples that could be made, in their order.
+def produced(
+    recipe: Recipe, teacher: Teacher, folder: Path, stop: Stop | None = None,
+    *, done: Callable[[Sample], None] = lambda _: None, cache: AnswerCache | None = None,
+) -> list[Sample]:  # fmt: skip
+    """All samples that could be made, in their order; `done` hears of each even if the brake is pulled.
 
     Raises:
         Exception: the brake's reason, where there is one.
     """
     made: list[Sample] = []
 
+    def ended(sample: Sample) -> None:
+        made.append(sample)
+        done(sample)
+
     async def run() -> None:
-        async with desk_of(recipe, teacher, folder, stop=stop) as desk:
+        async with desk_of(recipe, teacher, folder, stop=stop, cache=cache) as desk:
             with Ledger(folder / "calls.jsonl") as ledger:
-                await produce(Shard(Crew(recipe, desk, ledger), seeds_of(recipe)[:], made.append))
+                await produce(Shard(Crew(recipe, desk, ledger), seeds_of(recipe)[:], ended))
             if desk.brake.reason:
                 raise desk.brake.reason
 

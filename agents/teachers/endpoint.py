@@ -28,10 +28,13 @@ RETRIED = {408, 409, 425, 429}
 REFUSED = {401, 403, 404}
 AWAY = {502, 503, 504}
 """What a proxy says while the server behind it is gone."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
+"""Seconds between two tries, doubling; an endpoint that wants more says so (Retry-After)."""
 LONGEST_PAUSE = 300.0
 """Seconds; a longer Retry-After is not waited for whole."""
 LONGEST_BODY = 8 * 2**20
+TOLD_AFTER = 2.0
+"""Seconds; a shorter outage is nobody's business."""
 FAILED_IN_ROW = 8
 """After this many calls in a row that failed for good, the endpoint counts as down: an outage must end the run, which can
 be resumed, and not cost every sample."""
@@ -74,6 +77,7 @@ class EndpointTeacher:
         self._failing: set[object] = set()
         """The calls that failed since the last answer."""
         self._away_since: float | None = None
+        self._told_away = False
         self._jitter = Random(0)
 
     async def reply(self, question: Question, rank: int, account: Account) -> Reply:
@@ -103,26 +107,28 @@ class EndpointTeacher:
         self._gate.answered()
         self._failed_in_row = 0
         self._failing.clear()
-        if self._away_since is not None:
-            self._away_since = None
+        self._away_since = None
+        if self._told_away:
+            self._told_away = False
             logger.warning("%s answers again", self.model)
 
     def _in_outage(self, failure: Failure) -> bool:
         """Whether it is the endpoint that fails. A server may choke on one question, hardly on two at once."""
         several = len(self._failing) >= min(2, self.slots)
         if failure.blame is Blame.network or (failure.blame is Blame.server and (several or self._away_since)):
-            if self._away_since is None:
-                self._away_since = monotonic()
-                patience = self._config.outage_seconds
-                logger.warning("%s does not answer (%s); trying for %g s", self.model, failure.fault, patience)
+            self._away_since = self._away_since or monotonic()
             return True
         return False
 
     def _check_patience(self, failure: Failure) -> None:
         assert self._away_since is not None, "an outage has begun"
-        if monotonic() - self._away_since >= self._config.outage_seconds:
+        away, patience = monotonic() - self._away_since, self._config.outage_seconds
+        if away >= TOLD_AFTER and not self._told_away:
+            self._told_away = True
+            logger.warning("%s does not answer (%s); trying for %g s", self.model, failure.fault, patience)
+        if away >= patience:
             raise ProviderError(
-                f"{self.model} at {self._url}: no answer for {self._config.outage_seconds:g} s: {failure.fault}; "
+                f"{self.model} at {self._url}: no answer for {patience:g} s: {failure.fault}; "
                 "go on with --resume when it answers again"
             )
 

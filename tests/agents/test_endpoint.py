@@ -49,9 +49,17 @@ async def served(handler: Handler) -> AsyncIterator[str]:
 def asked(handler: Handler, times: int = 1, **config: object) -> list[Reply | BaseException]:
     async def run() -> list[Reply | BaseException]:
         async with served(handler) as url:
-            whole = {"model": "openai/m", "base_url": url, "max_retries": 2, "timeout_seconds": 5, "outage_seconds": 1, **config}
+            whole = {
+                "model": "openai/m",
+                "base_url": url,
+                "max_retries": 2,
+                "timeout_seconds": 5,
+                "outage_seconds": 1,
+                **config,
+            }
             async with open_teacher(TeacherConfig.model_validate(whole)) as teacher:
-                return await asyncio.gather(*(teacher.reply(QUESTION, 0, OpenAccount()) for _ in range(times)), return_exceptions=True)
+                calls = [teacher.reply(QUESTION, 0, OpenAccount()) for _ in range(times)]
+                return await asyncio.gather(*calls, return_exceptions=True)
 
     return asyncio.run(run())
 

@@ -116,7 +116,9 @@ def test_the_digest_changes_with_the_recipe_and_its_sources_but_not_with_the_con
 
 
 def test_a_run_of_other_seeds_is_another_run(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text('name = "mine"\nseeds.path = "mine.jsonl"\nteachers.main.model = "fake/writer"\n')
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\nseeds.path = "mine.jsonl"\nteachers.main.model = "fake/writer"\n'
+    )
     seeds = tmp_path / "mine.jsonl"
     seeds.write_text('{"topic": "bees", "words": ["hive", "honey"]}\n')
     before = sources(load(str(tmp_path / "mine.toml")))

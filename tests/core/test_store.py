@@ -1,7 +1,6 @@
 import os
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from core.errors import StoreError

@@ -184,10 +184,12 @@ def test_too_many_failures_fail_the_run_and_keep_what_was_made(start: Any, tmp_p
 
 
 def test_an_endpoint_that_is_down_is_one_sentence(start: Any, tmp_path: Path) -> None:
-    down = ["--set", "teachers.main.base_url=http://127.0.0.1:9/v1", "--set", "teachers.main.outage_seconds=1"]
+    down = ["--set", "teachers.main.base_url=http://127.0.0.1:9/v1", "--set", "teachers.main.outage_seconds=3"]
     _, err = ended(start("run", "arithmetic", *down, "--set", "samples=20"), code=1)
     sentence = err.strip().splitlines()[-1]
-    assert sentence.startswith("error: openai/Qwen3-8B at http://127.0.0.1:9/v1: no answer for 1 s: ClientConnectorError")
+    assert sentence.startswith(
+        "error: openai/Qwen3-8B at http://127.0.0.1:9/v1: no answer for 3 s: ClientConnectorError"
+    )
     assert "openai/Qwen3-8B does not answer" in err, "an outage is told while it is waited for"
     assert "Traceback" not in err
     assert the_run(tmp_path / "runs").read_manifest().state == "failed"

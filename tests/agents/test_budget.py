@@ -1,0 +1,149 @@
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from agents.brake import Brake
+from agents.budget import Budget, BudgetSpent, TeacherAccount
+from agents.teachers.base import Question
+from core.errors import StoreError
+from core.recipe import BudgetConfig, Recipe, TeacherConfig
+from core.sample import Message, Sample, Spent, State, Usage
+from flows.recipes import load
+from tests.scripted import Scripted, produced
+
+GOOD = json.dumps({"scores": {"sense": 5}, "faults": [], "advice": "keep it"})
+PRICES = ["teachers.main.input_price=2.0", "teachers.main.output_price=10.0"]
+
+
+def recipe_of(*overrides: str) -> Recipe:
+    small = ["samples=30", "task.kinds={max_words=1}", "task.constraints=[1]", 'verifiers=[{type="constraints"}]']
+    return load("smoke", [*small, *overrides]).recipe
+
+
+def answer(question: Question) -> str:
+    """Bad first drafts for some, so that samples take two or four calls."""
+    if question.contract == "Review":
+        return GOOD
+    asked = question.messages[-1].content
+    return json.dumps({"answer": "Bees fly." if "Note:" in asked or len(asked) % 2 else "word " * 60})
+
+
+def made_under(recipe: Recipe, folder: Path, teacher: Scripted) -> list[Sample]:
+    """What was made before the budget ended."""
+    made: list[Sample] = []
+    with contextlib.suppress(BudgetSpent):
+        produced(recipe, teacher, folder, done=made.append)
+    return made
+
+
+@pytest.mark.parametrize("calls", [0, 1, 7, 20, 50, 90])
+def test_no_call_goes_over_a_budget_of_calls_and_what_is_begun_is_finished(calls: int, tmp_path: Path) -> None:
+    teacher = Scripted(answer, seconds=0.001)
+    samples = made_under(recipe_of(f"budget.calls={calls}"), tmp_path, teacher)
+    assert len(teacher.asked) <= calls
+    spent_on_whole = sum(sample.usage.calls for sample in samples)
+    assert len(teacher.asked) - spent_on_whole <= 4, "at most one sample is left in the middle"
+    assert spent_on_whole >= calls - 12, "little of the budget is left unused"
+
+
+def test_resuming_spends_nothing_under_the_same_budget_and_only_the_rest_under_a_larger_one(tmp_path: Path) -> None:
+    first, second, third = Scripted(answer), Scripted(answer), Scripted(answer)
+    made_under(recipe_of("budget.calls=30"), tmp_path, first)
+    made_under(recipe_of("budget.calls=30"), tmp_path, second)
+    whole = made_under(recipe_of("budget.calls=500"), tmp_path, third)
+    assert len(first.asked) + len(second.asked) <= 30
+    assert len(whole) == 30
+    assert len(first.asked) + len(second.asked) + len(third.asked) == sum(sample.usage.calls for sample in whole)
+
+
+def test_a_budget_of_money_holds_though_replies_cost_less_than_was_set_aside(tmp_path: Path) -> None:
+    teacher = Scripted(answer, seconds=0.001)
+    one_call = (5 * 2.0 + 2 * 10.0) / 1e6
+    made = made_under(recipe_of(*PRICES, f"budget.cost={200 * one_call}"), tmp_path, teacher)
+    with Budget(BudgetConfig(), tmp_path / "spend.jsonl", 1) as budget:
+        assert budget.spent.cost == pytest.approx(len(teacher.asked) * one_call)
+        assert budget.spent.cost <= 200 * one_call
+    assert made, "a small budget still makes whole samples"
+
+
+def test_a_call_in_flight_at_a_kill_counts_in_full(tmp_path: Path) -> None:
+    journal = tmp_path / "spend.jsonl"
+
+    async def killed() -> None:
+        with Budget(BudgetConfig(), journal, 4) as budget:
+            answered = await budget.set_aside(Spent(1, 100, 50, 0.5))
+            await budget.set_aside(Spent(1, 10, 5, 0.25))
+            budget.settle(answered, Spent(1, 80, 20, 0.2))
+
+    asyncio.run(killed())
+    with journal.open("a") as file:
+        file.write('["aside", 9, 1, 1')  # a kill in the middle of a line: its call was never sent
+    with Budget(BudgetConfig(), journal, 4) as budget:
+        spent = budget.spent
+    assert (spent.calls, spent.prompt_tokens, spent.completion_tokens, spent.cost) == (2, 90, 25, pytest.approx(0.45))
+
+
+def test_a_long_journal_is_written_anew_without_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.budget.COMPACT_LINES", 10)
+
+    async def run() -> None:
+        with Budget(BudgetConfig(), tmp_path / "spend.jsonl", 4) as budget:
+            await budget.set_aside(Spent(1, 7, 7))
+            for _ in range(50):
+                budget.settle(await budget.set_aside(Spent(1, 9, 9)), Spent(1, 3, 2))
+
+    asyncio.run(run())
+    assert len((tmp_path / "spend.jsonl").read_text().splitlines()) <= 10
+    with Budget(BudgetConfig(), tmp_path / "spend.jsonl", 4) as budget:
+        assert (budget.spent.calls, budget.spent.tokens) == (51, 50 * 5 + 14)
+
+
+def test_after_its_minutes_no_call_is_sent(tmp_path: Path) -> None:
+    teacher = Scripted(answer, seconds=0.05)
+    made = made_under(recipe_of("samples=400", "budget.minutes=0.01"), tmp_path, teacher)
+    again = Scripted(answer)
+    made_under(recipe_of("samples=400", "budget.minutes=0.01"), tmp_path, again)
+    assert 0 < len(made) < 400
+    assert again.asked == []
+
+
+def test_what_a_prompt_may_cost_is_never_underestimated(tmp_path: Path) -> None:
+    """Before and after the teacher's tokens for each byte are known."""
+    question = Question(
+        messages=[Message(role="user", content="ü" * 300)], contract="x", json_schema={}, temperature=1, top_p=1,
+        max_tokens=50, seed=1,
+    )  # fmt: skip
+
+    async def run() -> list[int]:
+        estimates = []
+        with Budget(BudgetConfig(), tmp_path / "spend.jsonl", 4) as budget:
+            account = TeacherAccount(budget, Brake(Event()), TeacherConfig(model="fake/x"))
+            for _ in range(30):
+                estimates.append(account.tokens(question))
+                async with account.paying(question) as bill:
+                    bill.usage = Usage(calls=1, prompt_tokens=200, completion_tokens=10)
+        return estimates
+
+    estimates = asyncio.run(run())
+    assert estimates[0] >= 600 + 50
+    assert 200 + 50 <= estimates[-1] < estimates[0]
+
+
+def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "spend.jsonl").mkdir()
+    with (
+        pytest.raises(StoreError, match=r"spend\.jsonl: cannot be read"),
+        Budget(BudgetConfig(), tmp_path / "spend.jsonl", 1),
+    ):
+        pass
+
+
+def test_spending_and_samples_add_up(tmp_path: Path) -> None:
+    samples = produced(recipe_of(), Scripted(answer), tmp_path)
+    with Budget(BudgetConfig(), tmp_path / "spend.jsonl", 1) as budget:
+        assert budget.spent.calls == sum(sample.usage.calls for sample in samples)
+    assert {sample.state for sample in samples} == {State.kept}
