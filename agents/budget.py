@@ -98,8 +98,8 @@ class Budget:
         self._lines = len(rows)
 
     def _line(self, what: str, ticket: int, spent: Spent) -> str:
-        amounts = (spent.calls, spent.prompt_tokens, spent.completion_tokens, spent.cost)
-        return json.dumps([what, ticket, *amounts, round(self.seconds, 1)]) + "\n"
+        counts = f"{spent.calls}, {spent.prompt_tokens}, {spent.completion_tokens}"
+        return f'["{what}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}]\n'
 
     def _note(self, what: str, ticket: int, spent: Spent) -> None:
         assert self._file, "a budget is open while it is used"
@@ -159,15 +159,16 @@ class Budget:
 
     @asynccontextmanager
     async def sample(self) -> AsyncIterator[None]:
-        """One sample, from its first call to its last: begun only when the budget has room to finish it beside those that
-        are open, at what samples have cost so far. Until one is finished, each counts as the longest way through the topology.
+        """One sample, from its first call to its last: begun when the budget has room to finish it beside those that are
+        open, at what samples have cost so far (until one is finished, the longest way through the topology), or alone.
 
         Raises:
-            BudgetSpent: if there is no room though nothing is open.
+            BudgetSpent: if there is no room for it alone.
         """
-        while over := self._over(self._settled + self._needed()):
+        while self._over(self._settled + self._needed()):
             if not self._open:
-                raise BudgetSpent(over)
+                self._check_alone()
+                break
             self._change.clear()
             await self._change.wait()
         self._open += 1
@@ -177,6 +178,12 @@ class Budget:
         finally:
             self._open -= 1
             self._change.set()
+
+    def _check_alone(self) -> None:
+        """Whether a sample with all the rest of the budget may be tried: at its mean cost, or for a first one a single call."""
+        one = self._settled.scaled(1 / self._finished) if self._finished else self._largest_call
+        if over := self._over(self._settled + one):
+            raise BudgetSpent(over)
 
     def _needed(self) -> Spent:
         """What all open samples and one more will take, at a guess."""
@@ -254,4 +261,5 @@ class TeacherAccount:
 
 
 def _bytes(question: Question) -> int:
-    return sum(len(message.content.encode()) for message in question.messages) + len(json.dumps(question.json_schema))
+    """Of all that the teacher may read: messages, and a schema that some servers put into the prompt."""
+    return len(question.canonical.encode())

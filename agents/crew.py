@@ -17,7 +17,7 @@ from agents.families.base import Family
 from agents.ledger import Ledger
 from agents.teachers.base import Ask, Question, Reply, schema_of
 from core.recipe import AgentConfig, Recipe
-from core.sample import Message, Turn, digest_of
+from core.sample import Message, Turn, digest_of_text
 
 REPAIR_STRIDE = 100
 """Attempts of one try of a solver are numbered from a multiple of this, so that no two questions share a number."""
@@ -66,7 +66,7 @@ class Crew:
             seed=self._seed(ask) if temperature else self.recipe.seed,
         )
         request = self.desk.request(config.teacher, question)
-        key = digest_of([ask.model_dump(), request], length=32)
+        key = f"{ask}/{request}"
         reply = self.ledger.get(key)
         if reply is None:
             reply = await self.desk.answer(config.teacher, question, request, ask.sample)
@@ -84,7 +84,7 @@ class Crew:
 
     def _seed(self, ask: Ask) -> int:
         """Of one call's randomness. Without randomness all calls have one, so that equal questions are equal requests."""
-        return int(digest_of([self.recipe.seed, ask.model_dump()], length=7), 16)
+        return int(digest_of_text(f"{self.recipe.seed}/{ask}", length=7), 16)
 
     def prompt(self, role: str, values: Mapping[str, str]) -> list[Message]:
         return prompts.load(self.recipe.family, role).fill(values)

@@ -27,7 +27,7 @@ async def critic(state: Work, runtime: Runtime[Crew]) -> Update:
 
 
 def _by_confidence(state: Work, crew: Crew) -> Handover:
-    confidence = state["confidence"]
+    confidence = state["progress"].confidence
     if confidence is None:
         model = crew.recipe.teachers[crew.recipe.agents.generator.teacher].model
         raise ProviderError(f'{model}: tells no token probabilities, which a critic of type "confidence" needs')
@@ -38,10 +38,10 @@ def _by_confidence(state: Work, crew: Crew) -> Handover:
 
 
 async def _by_teacher(state: Work, crew: Crew, config: CriticConfig) -> Handover:
-    candidate = state["candidate"]
+    progress, candidate = state["progress"], state["progress"].candidate
     assert candidate is not None, "a critic is only sent to a validated candidate"
-    messages = crew.prompt("critic", crew.family.critic_values(state["seed"], candidate)) + crew.repair(state["broken"])
-    ask = Ask(sample=state["seed"].index, agent="critic", revision=state["revision"], attempt=state["attempt"])
+    messages = crew.prompt("critic", crew.family.critic_values(state["seed"], candidate)) + crew.repair(progress.broken)
+    ask = Ask(sample=state["seed"].index, agent="critic", revision=progress.revision, attempt=progress.attempt)
     try:
         reply, turn = await crew.ask(ask, config, messages, Review, config.temperature)
     except CallFailed as error:

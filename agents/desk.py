@@ -21,7 +21,7 @@ from agents.teachers.base import Account, CallFailed, Question, Reply, Teacher
 from agents.teachers.gate import Gate
 from core.errors import StillhouseError, StoreError
 from core.recipe import Recipe
-from core.sample import digest_of
+from core.sample import digest_of_text
 
 READ_AHEAD = 1.5
 """Samples under way for each slot of the teachers, so that no slot waits for code between two calls."""
@@ -61,7 +61,7 @@ class Desk:
     def request(self, name: str, question: Question) -> str:
         """The identity of a request: equal ones may share an answer, whichever sample, run or shard they come from."""
         teacher = self.teachers[name]
-        return digest_of([teacher.model, teacher.manner, question.model_dump(mode="json")], length=32)
+        return digest_of_text(f"{teacher.model}\n{teacher.manner}\n{question.canonical}", length=32)
 
     async def answer(self, name: str, question: Question, request: str, rank: int) -> Reply:
         """What the teacher called `name` says.

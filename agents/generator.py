@@ -10,8 +10,8 @@ from core.sample import Message
 
 async def generator(state: Work, runtime: Runtime[Crew]) -> Update:
     crew = runtime.context
-    config = crew.recipe.agents.generator
-    ask = Ask(sample=state["seed"].index, agent="generator", revision=state["revision"], attempt=state["attempt"])
+    config, progress = crew.recipe.agents.generator, state["progress"]
+    ask = Ask(sample=state["seed"].index, agent="generator", revision=progress.revision, attempt=progress.attempt)
     try:
         reply, turn = await crew.ask(ask, config, _messages(crew, state), crew.family.draft, config.temperature)
     except CallFailed as error:
@@ -20,9 +20,9 @@ async def generator(state: Work, runtime: Runtime[Crew]) -> Update:
 
 
 def _messages(crew: Crew, state: Work) -> list[Message]:
-    values = crew.family.generator_values(state["seed"])
+    values, progress = crew.family.generator_values(state["seed"]), state["progress"]
     messages = crew.prompt("generator", values)
-    if state["revision"]:
+    if progress.revision:
         # The examples stay in front, where the teacher has them cached; the request is put anew.
-        messages[-1:] = crew.prompt("revise", {**values, "draft": state["draft"], "advice": state["advice"]})
-    return messages + crew.repair(state["broken"])
+        messages[-1:] = crew.prompt("revise", {**values, "draft": progress.draft, "advice": progress.advice})
+    return messages + crew.repair(progress.broken)

@@ -55,9 +55,9 @@ class Ledger:
 
     def add(self, key: str, reply: Reply) -> None:
         """Raises StoreError where it cannot be written whole: what is paid for must find room before more is paid for."""
-        line = json.dumps({"key": key, "reply": reply.model_dump(mode="json")}) + "\n"
+        line = f'{{"key": {json.dumps(key)}, "reply": {reply.model_dump_json()}}}\n'.encode()
         try:
-            if self._file.write(line.encode()) < len(line):
+            if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._file.truncate(self._size)

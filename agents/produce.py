@@ -172,7 +172,8 @@ async def make_sample(crew: Crew, seed: Seed) -> Sample:
     graph = build(crew.recipe.topology.kind)
     config = RunnableConfig(recursion_limit=step_limit(crew.recipe))
     work = cast(Work, await graph.ainvoke(begin(seed), config, context=crew))
-    outcome = work["outcome"]
+    progress = work["progress"]
+    outcome = progress.outcome
     assert outcome is not None, "a topology ends every sample"
     turns = [turn for handover in work["handovers"] for turn in handover.turns]
     return Sample(
@@ -181,10 +182,10 @@ async def make_sample(crew: Crew, seed: Seed) -> Sample:
         state=outcome.state,
         reason=outcome.reason,
         detail=outcome.detail,
-        candidate=work["candidate"] or Candidate(messages=[]),
-        revisions=work["revision"],
+        candidate=progress.candidate or Candidate(messages=[]),
+        revisions=progress.revision,
         turns=turns,
-        critiques=work["critiques"],
-        verdicts=work["verdicts"],
+        critiques=list(progress.critiques),
+        verdicts=list(progress.verdicts),
         usage=sum((turn.usage for turn in turns), Usage()),
     )

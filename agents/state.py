@@ -28,30 +28,36 @@ class Outcome:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a sample is: what the orchestrator has validated and decided. Only it writes here; agents read."""
+
+    revision: int = 0
+    attempt: int = 0
+    candidate: Candidate | None = None
+    draft: str = ""
+    """The raw reply behind `candidate`."""
+    confidence: float | None = None
+    advice: str = ""
+    broken: Broken | None = None
+    critiques: tuple[Critique, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    outcome: Outcome | None = None
+
+
+class Work(TypedDict):
+    """A sample in the making. Agents only ever add to `handovers`. Few channels, since LangGraph goes through all of them
+    at every step.
+    """
+
+    seed: Seed
+    handovers: Annotated[list[Handover], operator.add]
+    progress: Progress
+
+
 Update = dict[str, Any]
 """What a node changes of the work."""
 
 
-class Work(TypedDict, total=False):
-    """A sample in the making. Agents only ever add to `handovers`; everything else is the orchestrator's."""
-
-    seed: Seed
-    handovers: Annotated[list[Handover], operator.add]
-    revision: int
-    attempt: int
-    candidate: Candidate | None
-    draft: str
-    """The raw reply behind `candidate`."""
-    confidence: float | None
-    advice: str
-    broken: Broken | None
-    critiques: list[Critique]
-    verdicts: list[Verdict]
-    outcome: Outcome | None
-
-
 def begin(seed: Seed) -> Work:
-    return Work(
-        seed=seed, handovers=[], revision=0, attempt=0, candidate=None, draft="", confidence=None, advice="", broken=None,
-        critiques=[], verdicts=[], outcome=None,
-    )  # fmt: skip
+    return Work(seed=seed, handovers=[], progress=Progress())

@@ -4,8 +4,9 @@ One graph makes one sample, without a checkpointer: the call ledger is what make
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -17,7 +18,7 @@ from agents.crew import Crew
 from agents.critic import critic
 from agents.generator import generator
 from agents.orchestrator import after_draft, after_findings, after_review, decide, handed
-from agents.state import Handover, Outcome, Update, Work
+from agents.state import Handover, Outcome, Progress, Update, Work
 from agents.verifier import verifier
 from core.recipe import AgreementVerifier, Recipe
 from core.sample import Reason, State
@@ -29,8 +30,8 @@ Kind = Literal["centralized", "single", "independent"]
 async def orchestrator(
     state: Work, runtime: Runtime[Crew]
 ) -> Command[Literal["generator", "critic", "verifier", "__end__"]]:
-    step, update = decide(state, runtime.context)
-    return Command(goto="__end__" if step == "end" else step, update=update)
+    step, progress = decide(state, runtime.context)
+    return Command(goto="__end__" if step == "end" else step, update={"progress": progress})
 
 
 def _centralized() -> StateGraph[Work, Crew]:
@@ -46,14 +47,18 @@ def _centralized() -> StateGraph[Work, Crew]:
 
 async def reader(state: Work, runtime: Runtime[Crew]) -> Update:
     """Where nobody orchestrates: take the draft for what it is, or end."""
-    handover = state["handovers"][-1]
+    handover, progress = state["handovers"][-1], state["progress"]
     if handover.failure:
-        return {"outcome": Outcome(State.failed, Reason.provider, handover.failure)}
+        return _ended(progress, Outcome(State.failed, Reason.provider, handover.failure))
     try:
-        read = after_draft(state, handover, runtime.context).update
+        read = after_draft(progress, state["seed"], handover, runtime.context).progress
     except ContractFault as fault:
-        return {"outcome": Outcome(State.failed, Reason.contract, f"generator: {fault}")}
-    return {**read, "outcome": Outcome(State.kept)}
+        return _ended(progress, Outcome(State.failed, Reason.contract, f"generator: {fault}"))
+    return _ended(read, Outcome(State.kept))
+
+
+def _ended(progress: Progress, outcome: Outcome) -> Update:
+    return {"progress": replace(progress, outcome=outcome)}
 
 
 def _single() -> StateGraph[Work, Crew]:
@@ -69,29 +74,32 @@ def _single() -> StateGraph[Work, Crew]:
 
 async def ballot(state: Work, runtime: Runtime[Crew]) -> Update:
     """Count votes: the generator's for its own draft, the critic's and the verifier's. A broken reply is no vote."""
-    crew = runtime.context
-    update: Update = {}
+    progress = state["progress"]
     ayes, noes = 1, 0
     for handover in state["handovers"][1:]:
-        vote = _vote(state, handover, crew)
-        if vote is not None:
-            update |= vote[1]
-            ayes, noes = ayes + vote[0], noes + (not vote[0])
+        if vote := _vote(progress, handover, runtime.context):
+            progress = vote.progress
+            ayes, noes = ayes + vote.aye, noes + (not vote.aye)
     kept = ayes >= noes
-    return {**update, "outcome": Outcome(State.kept) if kept else Outcome(State.dropped, Reason.verifier, "ballot")}
+    return _ended(progress, Outcome(State.kept) if kept else Outcome(State.dropped, Reason.verifier, "ballot"))
 
 
-def _vote(state: Work, handover: Handover, crew: Crew) -> tuple[bool, Update] | None:
+class Vote(NamedTuple):
+    aye: bool
+    progress: Progress
+    """With what the voter found."""
+
+
+def _vote(progress: Progress, handover: Handover, crew: Crew) -> Vote | None:
     if handover.failure:
         return None
     try:
         if handover.agent == "critic":
-            decision = after_review(state, handed(Review, handover), crew)
-            return decision.step == "verifier", {"critiques": decision.update["critiques"]}
+            step, after = after_review(progress, handed(Review, handover), crew)
+            return Vote(step == "verifier", replace(progress, critiques=after.critiques))
         found = handed(Findings, handover)
-        return all(f.passed for f in found.findings), {
-            "verdicts": after_findings(state, found, crew).update["verdicts"]
-        }
+        after = after_findings(progress, found, crew).progress
+        return Vote(all(finding.passed for finding in found.findings), replace(progress, verdicts=after.verdicts))
     except ContractFault:
         return None
 
@@ -100,7 +108,7 @@ def _independent() -> StateGraph[Work, Crew]:
     """Critic and verifier look at the first draft side by side, and the majority decides; nothing is repaired or revised."""
 
     def to_voters(state: Work) -> list[str]:
-        return ["critic", "verifier"] if state["candidate"] else [END]
+        return ["critic", "verifier"] if state["progress"].candidate else [END]
 
     graph = StateGraph(Work, Crew)
     for name, node in (("generator", generator), ("reader", reader), ("critic", critic), ("verifier", verifier)):

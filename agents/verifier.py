@@ -15,12 +15,13 @@ from core.sample import Turn
 
 
 async def verifier(state: Work, runtime: Runtime[Crew]) -> Update:
-    crew, seed, candidate = runtime.context, state["seed"], state["candidate"]
+    crew, seed, progress = runtime.context, state["seed"], state["progress"]
+    candidate = progress.candidate
     assert candidate is not None, "a verifier is only sent to a validated candidate"
     turns: list[Turn] = []
 
     async def solve(contract: type[BaseModel], values: Mapping[str, str], which: int, temperature: float) -> Any:
-        return await crew.solve(seed.index, state["revision"], turns, contract, values, which, temperature)
+        return await crew.solve(seed.index, progress.revision, turns, contract, values, which, temperature)
 
     findings: list[Finding] = []
     try:

@@ -191,5 +191,9 @@ def index_of(sample: str) -> int:
 
 def digest_of(value: Any, length: int = 16) -> str:
     """The first `length` hex digits of BLAKE2b over the canonical JSON of `value`; equal values give equal digests."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.blake2b(canonical.encode(), digest_size=32).hexdigest()[:length]
+    return digest_of_text(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False), length)
+
+
+def digest_of_text(text: str, length: int = 16) -> str:
+    """The first `length` hex digits of BLAKE2b over `text`."""
+    return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()[:length]

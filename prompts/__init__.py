@@ -45,7 +45,12 @@ class Prompt:
         def filled(text: str) -> str:
             return PLACE.sub(lambda match: values[match.group(1)], text)
 
-        return [message.model_copy(update={"content": filled(message.content)}) for message in self.messages]
+        return [
+            message.model_copy(update={"content": filled(message.content)})
+            if PLACE.search(message.content)
+            else message
+            for message in self.messages
+        ]
 
 
 @cache

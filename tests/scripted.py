@@ -22,6 +22,11 @@ from core.sample import Sample, Seed, Usage
 Answer = Callable[[Question], str]
 
 
+def usage_of(question: Question) -> Usage:
+    """Four bytes a token, as English has."""
+    return Usage(calls=1, prompt_tokens=len(question.canonical) // 4, completion_tokens=20)
+
+
 class Scripted:
     """Counts what it is asked."""
 
@@ -37,7 +42,7 @@ class Scripted:
             self.asked.append(question)
             await asyncio.sleep(self.seconds)
             text = self.answer(question)
-            bill.usage = Usage(calls=1, prompt_tokens=5, completion_tokens=2)
+            bill.usage = usage_of(question)
             return Reply(text=text, finished=True, usage=bill.usage, confidence=0.6)
 
     def release(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -24,6 +24,11 @@ class Question(Frozen):
     max_tokens: int
     seed: int
 
+    @cached_property
+    def canonical(self) -> str:
+        """The question as JSON text, the same for equal questions."""
+        return self.model_dump_json()
+
 
 class Reply(Frozen):
     text: str
@@ -42,6 +47,9 @@ class Ask(Frozen):
     agent: str
     revision: int
     attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.sample}/{self.agent}/{self.revision}/{self.attempt}"
 
 
 class CallFailed(Exception):

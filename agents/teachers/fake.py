@@ -13,7 +13,7 @@ from typing import Any
 from agents.teachers.base import Account, CallFailed, Question, Reply
 from agents.teachers.gate import Gate
 from core.recipe import Faults, TeacherConfig
-from core.sample import Usage, digest_of
+from core.sample import Usage, digest_of_text
 
 WORDS = """air answer basket bell bird boat book bread bridge bright brook calm candle careful chair cloud coat color
 corner country cup curious door dream early evening family field fire fish flag flower forest fresh friend
@@ -98,7 +98,7 @@ class FakeTeacher:
         self._gate.open_wide()
 
     async def _reply(self, question: Question) -> Reply:
-        rng = Random(digest_of(question.model_dump(mode="json")))
+        rng = Random(digest_of_text(question.canonical))
         await asyncio.sleep(self._faults.seconds)
         if rng.random() < self._faults.unavailable:
             raise CallFailed("the fake teacher is unavailable, as asked")

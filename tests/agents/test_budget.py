@@ -13,7 +13,7 @@ from core.errors import StoreError
 from core.recipe import BudgetConfig, Recipe, TeacherConfig
 from core.sample import Message, Sample, Spent, State, Usage
 from flows.recipes import load
-from tests.scripted import Scripted, produced
+from tests.scripted import Scripted, produced, usage_of
 
 GOOD = json.dumps({"scores": {"sense": 5}, "faults": [], "advice": "keep it"})
 PRICES = ["teachers.main.input_price=2.0", "teachers.main.output_price=10.0"]
@@ -60,14 +60,19 @@ def test_resuming_spends_nothing_under_the_same_budget_and_only_the_rest_under_a
     assert len(first.asked) + len(second.asked) + len(third.asked) == sum(sample.usage.calls for sample in whole)
 
 
-def test_a_budget_of_money_holds_though_replies_cost_less_than_was_set_aside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", ["budget.cost=0.06", "budget.tokens=20000"])
+def test_a_budget_of_money_or_tokens_holds_and_most_of_it_is_used(limit: str, tmp_path: Path) -> None:
     teacher = Scripted(answer, seconds=0.001)
-    one_call = (5 * 2.0 + 2 * 10.0) / 1e6
-    made = made_under(recipe_of(*PRICES, f"budget.cost={200 * one_call}"), tmp_path, teacher)
+    recipe = recipe_of(*PRICES, "samples=200", limit)
+    made = made_under(recipe, tmp_path, teacher)
+    usages = [usage_of(question) for question in teacher.asked]
+    tokens = sum(usage.prompt_tokens + usage.completion_tokens for usage in usages)
+    cost = sum(usage.prompt_tokens * 2 + usage.completion_tokens * 10 for usage in usages) / 1e6
     with Budget(BudgetConfig(), tmp_path / "spend.jsonl", 1) as budget:
-        assert budget.spent.cost == pytest.approx(len(teacher.asked) * one_call)
-        assert budget.spent.cost <= 200 * one_call
-    assert made, "a small budget still makes whole samples"
+        assert (budget.spent.cost, budget.spent.tokens) == (pytest.approx(cost), tokens)
+    used = max(cost / (recipe.budget.cost or 9), tokens / (recipe.budget.tokens or 1e9))
+    assert 0.6 < used <= 1
+    assert 5 < len(made) < 200
 
 
 def test_a_call_in_flight_at_a_kill_counts_in_full(tmp_path: Path) -> None:

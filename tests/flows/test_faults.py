@@ -32,7 +32,10 @@ SETTINGS = [f"samples={SAMPLES}", "shard_size=16", "agents.generator.max_tokens=
 
 
 def settings_of(url: str, *more: str) -> list[str]:
-    teacher = f"{{model='openai/m',base_url='{url}',max_concurrent={IN_FLIGHT},timeout_seconds=1.0,max_retries=8,api_key_env='TEST_API_KEY'}}"
+    teacher = (
+        f"{{model='openai/m',base_url='{url}',max_concurrent={IN_FLIGHT},timeout_seconds=1.0,max_retries=8,"
+        "api_key_env='TEST_API_KEY'}"
+    )
     return [*SETTINGS, f"teachers.main={teacher}", *more]
 
 
