@@ -1,56 +1,49 @@
-"""Run every measurement and write README.md."""
+"""Take measurements and write them into README.md: all of them, or the parts that are named.
 
-import asyncio
-import os
-import platform
-from datetime import UTC, datetime
+[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [orchestration] [robustness]
+"""
+
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.teacher import area_under_roc, judged_answers, rubric_scores, yields
-from core.run import versions
-from flows.recipes import load
+from benchmarks import orchestration, robustness, teacher
 
-PAGE = """# Benchmarks
+README = Path(__file__).with_name("README.md")
+HEAD = """# Benchmarks
 
-Written by `make bench` on {date}, {machine}; {versions}.
+Written by `make bench`, part by part. These machines are shared and noisy: believe ratios within one table before numbers
+across tables. Peers run in environments of their own, below the folder that `STILLHOUSE_PEERS` names:
 
-## Which constraints the embedded teacher keeps to
-
-SmolLM2-135M, 4 bit, with the examples of the default recipe; first drafts, one constraint each, no other check.
-
-| kind | kept | of |
-|---|---|---|
-{yields}
-
-## Whether the embedded teacher can judge
-
-{count} of its answers that had passed every check of an early version of the default recipe, {good} of them judged good
-by eye (`judged_answers.jsonl`). The area under the ROC curve is the chance that a good one scores above a poor
-one: .5 is chance. With so few, its standard error is about .06. The author made the labels, without seeing
-scores; confidence was then picked on these same answers, so its number is likely to be a little too good.
-
-| judge | area under the ROC curve |
-|---|---|
-| its confidence: the geometric mean of its token probabilities, as it wrote | {confidence:.2f} |
-| itself, by the critic's prompt (scores by rubric, temperature 0) | {rubric:.2f} |
+```
+python3.11 -m venv PEERS/distilabel          && PEERS/distilabel/bin/pip install "distilabel[openai,instructor]"
+python3.11 -m venv PEERS/data-designer       && PEERS/data-designer/bin/pip install data-designer
+python3.11 -m venv PEERS/bespokelabs-curator && PEERS/bespokelabs-curator/bin/pip install bespokelabs-curator
+```
 """
+PARTS: dict[str, tuple[str, Callable[[], str]]] = {
+    "teacher": ("What the embedded teacher can do", teacher.table),
+    "orchestration": ("What orchestration costs, beside peers", orchestration.table),
+    "robustness": ("What happens when things go wrong, beside peers", robustness.table),
+}
+
+
+def written(page: str) -> dict[str, str]:
+    """The parts that the page has, by name."""
+    return dict(re.findall(r"<!-- part (\w+) -->\n(.*?)\n<!-- end -->", page, re.DOTALL))
 
 
 def main() -> None:
-    rows = judged_answers()
-    good = [row.good for row in rows]
-    recipe = load("constrained-instructions").recipe
-    page = PAGE.format(
-        date=datetime.now(UTC).date(),
-        machine=f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}",
-        versions=", ".join(f"{name} {version}" for name, version in versions().items()),
-        yields="\n".join(f"| `{kind}` | {kept} | {tried} |" for kind, kept, tried in asyncio.run(yields())),
-        count=len(rows),
-        good=sum(good),
-        confidence=area_under_roc([row.confidence for row in rows], good),
-        rubric=area_under_roc(asyncio.run(rubric_scores(recipe, rows)), good),
-    )
-    Path(__file__).with_name("README.md").write_text(page, encoding="utf-8")
+    wanted = sys.argv[1:] or list(PARTS)
+    if unknown := sorted(set(wanted) - set(PARTS)):
+        sys.exit(f"unknown parts {', '.join(unknown)}; known are {', '.join(PARTS)}")
+    for name in wanted:
+        title, table = PARTS[name]
+        part = f"## {title}\n\n{table().strip()}"
+        parts = {**written(README.read_text(encoding="utf-8")), name: part}
+        sections = [f"<!-- part {name} -->\n{parts[name]}\n<!-- end -->" for name in PARTS if name in parts]
+        README.write_text("\n\n".join([HEAD.strip(), *sections]) + "\n", encoding="utf-8")
 
 
 main()

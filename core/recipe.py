@@ -256,8 +256,9 @@ class Recipe(Config):
     """Of all randomness."""
     samples: int = Field(60, ge=1)
     """Candidates to make; seeds are reused, conditioned anew each time, when there are fewer."""
-    keep: int | None = Field(None, ge=1)
-    """How many samples to keep instead: candidates are made until so many have passed everything, at most `samples`."""
+    keep: int = Field(0, ge=0)
+    """How many samples to keep: candidates are made until so many have passed everything, at most `samples`. With 0 all
+    `samples` candidates are made, and what passes is kept."""
     shard_size: int = Field(50, ge=1)
     """Samples a shard: the unit of work and of storage."""
     max_failed: float = Field(0.2, ge=0, le=1)

@@ -163,7 +163,8 @@ async def produce_missing(run: RunDir, recipe: Recipe, seeds: Seeds, wanted: int
     states = settled_states(run)
     if not shards or (recipe.keep and states[State.kept] >= wanted):
         return []
-    SESSION.note(f"produce: {sum(len(shard.missing) for shard in shards):,} samples in {plural(len(shards), 'shard')}")
+    amount = f"{sum(len(shard.missing) for shard in shards):,} samples in {plural(len(shards), 'shard')}"
+    SESSION.note(f"produce: {f'until {wanted} have passed, at most ' if recipe.keep else ''}{amount}")
     brake = Brake(SESSION.stop)
     waiting = iter(shards)
 
@@ -264,10 +265,9 @@ class Tally:
 
 def wanted_more(recipe: Recipe, curated: Curated | None) -> int:
     """How many verified samples, the present ones counted, should give those that are to be kept."""
-    keep = recipe.keep or 0
     if curated is None or not curated.counts.kept:
-        return keep
-    return curated.verified + math.ceil((keep - curated.counts.kept) * curated.verified / curated.counts.kept)
+        return recipe.keep
+    return curated.verified + math.ceil((recipe.keep - curated.counts.kept) * curated.verified / curated.counts.kept)
 
 
 def shortfalls_of(recipe: Recipe, curated: Curated, *, complete: bool) -> list[str]:

@@ -58,6 +58,7 @@ def _start(weights: str, slots: int) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
     params.verbosity = QUIET
     params.warmup = False
+    params.cache_ram_mib = 0  # each slot keeps its prompt's beginning; 8 GiB of older prompts would only use up memory
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:

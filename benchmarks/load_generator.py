@@ -1,0 +1,78 @@
+"""A bare load generator: sends recorded requests to the embedded teacher's server, so many at once, and counts tokens.
+
+What it gets from the server is what our production stage is measured against; it does nothing else with an answer.
+
+    python -m benchmarks.load_generator requests.jsonl --concurrency 8
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from agents.teachers.local import local_server
+from core.embedded import EMBEDDED
+from core.recipe import TeacherConfig
+
+
+async def load(requests: Iterable[str], concurrency: int) -> dict[str, float]:
+    """Send all bodies; the clock includes the start of the server, as the production stage's does."""
+    began, tokens, waiting = time.perf_counter(), 0, iter(requests)
+
+    async def work(session: aiohttp.ClientSession, url: str) -> None:
+        nonlocal tokens
+        for body in waiting:
+            async with session.post(f"{url}/chat/completions", data=body, headers=JSON) as response:
+                tokens += (await response.json())["usage"]["completion_tokens"]
+
+    config = TeacherConfig(model=f"local/{EMBEDDED}", max_concurrent=concurrency)
+    async with local_server(config, EMBEDDED) as url, aiohttp.ClientSession() as session:
+        await asyncio.gather(*(work(session, url) for _ in range(concurrency)))
+    return {"tokens": tokens, "seconds": time.perf_counter() - began}
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@asynccontextmanager
+async def recording(path: Path, concurrency: int) -> AsyncIterator[str]:
+    """The embedded teacher's server behind a proxy that writes every request's body down; the proxy's URL."""
+    config = TeacherConfig(model=f"local/{EMBEDDED}", max_concurrent=concurrency)
+    with path.open("w", encoding="utf-8") as file:
+        async with local_server(config, EMBEDDED) as url, aiohttp.ClientSession() as session:
+
+            async def forward(request: web.Request) -> web.Response:
+                body = await request.text()
+                file.write(f"{body}\n")
+                async with session.post(f"{url}/chat/completions", data=body, headers=JSON) as response:
+                    return web.Response(status=response.status, body=await response.read(), headers=JSON)
+
+            app = web.Application()
+            app.router.add_post("/v1/chat/completions", forward)
+            runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            try:
+                yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+            finally:
+                await runner.cleanup()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("requests", type=Path)
+    parser.add_argument("--concurrency", type=int, default=8)
+    told = parser.parse_args()
+    bodies = told.requests.read_text(encoding="utf-8").splitlines()
+    sys.stdout.write(f"{json.dumps(asyncio.run(load(bodies, told.concurrency)))}\n")
+
+
+if __name__ == "__main__":
+    main()
