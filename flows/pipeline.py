@@ -60,6 +60,7 @@ async def run_flow(
             shortfalls = await produce_and_curate(job.run, job.recipe, seeds, lambda: curate(job, seeds), produce_shard)
         finally:
             job.manifest.spent = spent_on(job.run, job.recipe)
+            job.manifest.seconds["produce"] = job.manifest.spent.seconds
         job.manifest.shortfalls = shortfalls
         kept = kept_rows(job.run)
         assess(job, kept)

@@ -127,9 +127,9 @@ class EndpointTeacher:
             self._told_away = True
             logger.warning("%s does not answer (%s); trying for %g s", self.model, failure.fault, patience)
         if away >= patience:
+            waited = f"for {patience:g} s" if patience else "yet"
             raise ProviderError(
-                f"{self.model} at {self._url}: no answer for {patience:g} s: {failure.fault}; "
-                "go on with --resume when it answers again"
+                f"{self.model} at {self._url}: no answer {waited}: {failure.fault}; go on with --resume when it answers"
             )
 
     def _give_up(self, call: object, failure: Failure) -> NoReturn:
