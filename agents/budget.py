@@ -5,7 +5,9 @@ lines of a journal, so a killed run knows on resuming what it paid: a call in fl
 """
 
 import asyncio
+import errno
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -55,6 +57,8 @@ class Budget:
         """Set whenever something ended that others may wait for."""
         self._longest_way = longest_way
         self._largest_call = Spent(calls=1)
+        self._at_open = Spent()
+        """What earlier sessions had spent."""
         self._open = self._finished = 0
         self._lines = 0
         self._file: FileIO | None = None
@@ -70,6 +74,7 @@ class Budget:
         self._settled = sum(self._set_aside.values(), self._settled)
         self._set_aside.clear()
         self._began = monotonic()
+        self._at_open = self._settled
         self._compact()
         return self
 
@@ -87,13 +92,13 @@ class Budget:
 
     def _compact(self) -> None:
         """Write the journal anew: one line for all that is settled, one for each call that is under way."""
-        if self._file:
-            self._file.close()
         rows = [
             ("settled", -1, self._settled),
             *(("aside", ticket, spent) for ticket, spent in self._set_aside.items()),
         ]
         write_text(self._path, "".join(self._line(*row) for row in rows))
+        if self._file:
+            self._file.close()
         self._file = self._path.open("ab", buffering=0)
         self._lines = len(rows)
 
@@ -103,8 +108,10 @@ class Budget:
 
     def _note(self, what: str, ticket: int, spent: Spent) -> None:
         assert self._file, "a budget is open while it is used"
+        line = self._line(what, ticket, spent).encode()
         try:
-            self._file.write(self._line(what, ticket, spent).encode())
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise StoreError(
                 f"{self._path}: cannot be written: {error.strerror}; free some space, then --resume"
@@ -125,10 +132,6 @@ class Budget:
     @property
     def spent(self) -> Spent:
         return replace(self._settled, seconds=round(self.seconds, 1))
-
-    def projected(self, share_done: float) -> Spent:
-        """What all will have come to, at the pace so far."""
-        return self._settled.scaled(1 / share_done) if share_done else self._settled
 
     async def set_aside(self, most: Spent) -> int:
         """Claim `most`, waiting for calls under way where their settlement may make room.
@@ -181,15 +184,17 @@ class Budget:
 
     def _check_alone(self) -> None:
         """Whether a sample with all the rest of the budget may be tried: at its mean cost, or for a first one a single call."""
-        one = self._settled.scaled(1 / self._finished) if self._finished else self._largest_call
-        if over := self._over(self._settled + one):
+        if over := self._over(self._settled + (self._mean() or self._largest_call)):
             raise BudgetSpent(over)
 
     def _needed(self) -> Spent:
         """What all open samples and one more will take, at a guess."""
-        if self._finished:
-            return self._settled.scaled((self._open + 1) / self._finished)
-        return self._largest_call.scaled((self._open + 1) * self._longest_way)
+        return (self._mean() or self._largest_call.scaled(self._longest_way)).scaled(self._open + 1)
+
+    def _mean(self) -> Spent | None:
+        """What a sample has cost in this session; None before one was paid for."""
+        paid = self._settled - self._at_open
+        return paid.scaled(1 / self._finished) if self._finished and paid.calls else None
 
     def _over(self, total: Spent) -> str | None:
         limits = self._limits
@@ -233,8 +238,13 @@ class TeacherAccount:
     @asynccontextmanager
     async def paying(self, question: Question) -> AsyncIterator[Bill]:
         self._brake.check_call()
-        most = self._of(self._prompt_tokens(question), question.max_tokens)
+        most = self._of(
+            Usage(calls=1, prompt_tokens=self._prompt_tokens(question), completion_tokens=question.max_tokens)
+        )
         ticket = await self._budget.set_aside(most)
+        if self._brake.pulled:  # it may have waited long
+            self._budget.settle(ticket, Spent())
+            raise Stopped
         bill = Bill()
         try:
             yield bill
@@ -253,11 +263,11 @@ class TeacherAccount:
         if usage.prompt_tokens:
             self._answered += 1
             self._most_a_byte = max(self._most_a_byte, usage.prompt_tokens / max(1, _bytes(question)))
-        return self._of(usage.prompt_tokens, usage.completion_tokens)
+        return self._of(usage)
 
-    def _of(self, prompt: int, completion: int) -> Spent:
-        cost = prompt * self._prices.prompt + completion * self._prices.completion
-        return Spent(1, prompt, completion, cost)
+    def _of(self, usage: Usage) -> Spent:
+        cost = usage.prompt_tokens * self._prices.prompt + usage.completion_tokens * self._prices.completion
+        return Spent(usage.calls, usage.prompt_tokens, usage.completion_tokens, cost)
 
 
 def _bytes(question: Question) -> int:

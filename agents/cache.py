@@ -51,10 +51,11 @@ class DiskCache:
 
 def _failures() -> tuple[type[Exception], ...]:
     import sqlite3
+    import zlib
 
     from diskcache import Timeout
 
-    return (OSError, sqlite3.Error, Timeout)
+    return (OSError, ValueError, sqlite3.Error, zlib.error, Timeout)
 
 
 @contextmanager

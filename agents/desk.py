@@ -8,12 +8,12 @@ the teacher.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from agents.brake import Brake
+from agents.brake import Brake, Stopped
 from agents.budget import Budget, TeacherAccount
 from agents.cache import AnswerCache, open_cache
 from agents.teachers import open_teacher
@@ -99,13 +99,13 @@ class Desk:
     def _check_disk(self) -> None:
         if monotonic() - self._room_seen < ROOM_SECONDS:
             return
-        self._room_seen = monotonic()
         disk = os.statvfs(self.folder)
         if (free := disk.f_bavail * disk.f_frsize) < ROOM_BYTES:
             raise StoreError(
                 f"{self.folder}: {free >> 20} MiB are free, and answers that are paid for need room; "
                 "free some space, then go on with --resume"
             )
+        self._room_seen = monotonic()
 
 
 @asynccontextmanager
@@ -117,7 +117,7 @@ async def open_desk(recipe: Recipe, budget: Budget, brake: Brake, folder: Path, 
     """
     names = sorted(recipe.used_teachers())
     async with AsyncExitStack() as stack:
-        teachers = {name: await stack.enter_async_context(open_teacher(recipe.teachers[name])) for name in names}
+        teachers = {name: await _started(stack, open_teacher(recipe.teachers[name]), brake) for name in names}
         accounts = {name: TeacherAccount(budget, brake, recipe.teachers[name]) for name in names}
         answers = stack.enter_context(open_cache(recipe.cache, cache))
         floor = Gate(round(sum(teacher.slots for teacher in teachers.values()) * READ_AHEAD) or 1)
@@ -126,6 +126,18 @@ async def open_desk(recipe: Recipe, budget: Budget, brake: Brake, folder: Path, 
             yield Desk(teachers, accounts, answers, budget, brake, folder, floor)
         finally:
             watch.cancel()
+
+
+async def _started(stack: AsyncExitStack, opening: AbstractAsyncContextManager[Teacher], brake: Brake) -> Teacher:
+    """The teacher, once it is ready; raises Stopped where the run is to stop before, since a model may load for minutes."""
+    starting = asyncio.ensure_future(stack.enter_async_context(opening))
+    while not starting.done():
+        await asyncio.wait([starting], timeout=WATCH_SECONDS)
+        if brake.pulled and not starting.done():
+            starting.cancel()
+            await asyncio.wait([starting])
+            raise Stopped
+    return await starting
 
 
 async def _release_when_pulled(brake: Brake, teachers: Mapping[str, Teacher]) -> None:

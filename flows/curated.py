@@ -138,11 +138,15 @@ def _samples(path: Path) -> list[Sample]:
 def made_samples(run: RunDir) -> Iterator[Sample]:
     """Every finished sample of the run as the last stage left it, in the order of ids."""
     for index in run.shards():
-        if run.kept_file(index).exists() and run.dropped_file(index).exists():
-            both = [*read_samples(run.kept_file(index)), *read_samples(run.dropped_file(index))]
-            yield from sorted(both, key=lambda sample: sample.id)
-        else:
-            yield from read_samples(run.shard_file(index))
+        yield from _made(run, index)
+
+
+def _made(run: RunDir, index: int) -> list[Sample]:
+    """Of one shard: as the filters left it, and as the agents did what came after they last ran."""
+    judged = [*_samples(run.kept_file(index)), *_samples(run.dropped_file(index))]
+    ids = {sample.id for sample in judged}
+    newer = [sample for sample in read_samples(run.shard_file(index)) if sample.id not in ids]
+    return sorted([*judged, *newer], key=lambda sample: sample.id)
 
 
 def find_sample(run: RunDir, name: str) -> Sample:
@@ -156,9 +160,7 @@ def find_sample(run: RunDir, name: str) -> Sample:
     for index in run.shards():
         ids = sorted(read_columns(run.shard_file(index), ("id",))["id"])
         if wanted & set(ids):
-            files = [file for file in (run.kept_file(index), run.dropped_file(index)) if file.exists()]
-            made = [sample for file in files or [run.shard_file(index)] for sample in read_samples(file)]
-            return next(sample for sample in made if sample.id in wanted)
+            return next(sample for sample in _made(run, index) if sample.id in wanted)
         if ids:
             first, last = first or ids[0], ids[-1]
     there = f"ids go from {first} to {last}" if first else "no sample is finished yet"

@@ -7,8 +7,9 @@ per shard, each a coroutine that makes many samples at once; nothing finer, sinc
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +57,10 @@ async def run_flow(
     SESSION.keep_asking()
     with opened(recipe, overrides, Path(runs_dir), resume=resume) as job:
         seeds = plan(job)
-        try:
-            shortfalls = await produce_and_curate(job.run, job.recipe, seeds, lambda: curate(job, seeds), produce_shard)
-        finally:
-            job.manifest.spent = spent_on(job.run, job.recipe)
-            job.manifest.seconds["produce"] = job.manifest.spent.seconds
-        job.manifest.shortfalls = shortfalls
+        with recorded_spending(job):
+            job.manifest.shortfalls = await produce_and_curate(
+                job.run, job.recipe, seeds, partial(curate, job, seeds), produce_shard
+            )
         kept = kept_rows(job.run)
         assess(job, kept)
         parts = package(job, kept)
@@ -96,6 +95,17 @@ def _record(run: RunDir, manifest: Manifest, state: RunState, error: str) -> Non
         run.write_manifest(manifest)
     except StoreError as full:
         logger.warning("the run's end could not be recorded: %s", full)
+
+
+@contextmanager
+def recorded_spending(job: Job) -> Iterator[None]:
+    """Put what producing has paid into the manifest, however it ends."""
+    try:
+        yield
+    finally:
+        with suppress(StoreError):  # a full disk is told by whoever met it first
+            job.manifest.spent = spent_on(job.run, job.recipe)
+            job.manifest.seconds["produce"] = job.manifest.spent.seconds
 
 
 def plan(job: Job) -> Seeds:

@@ -5,8 +5,11 @@ Settings of the user's environment win: with PREFECT_API_URL set, the run is rec
 
 import logging
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
 
 from flows.session import Session
 
@@ -30,7 +33,18 @@ def quiet_prefect(session: Session) -> Iterator[None]:
     session.note(f"Prefect: recording at {server}" if server else "Prefect: starting its server, 10 to 30 seconds")
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+    _shield_server()
     logging.getLogger("prefect").setLevel(logging.CRITICAL)
     # A heartbeat costs a second at the end of each flow run, and the variable cannot turn it off.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
+
+
+def _shield_server() -> None:
+    """Start Prefect's own server in a process group of its own: a terminal sends Ctrl-C to all of ours, and without the
+    server a flow cannot end in order. Prefect 3.9 has no setting for it.
+    """
+    from prefect.server.api import server
+
+    popen = partial(subprocess.Popen, process_group=0)
+    vars(server)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": popen})

@@ -6,12 +6,13 @@ Knows shards and counts; knows neither Prefect nor what happens inside a sample.
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from agents.brake import Brake
+from agents.brake import Brake, Stopped
 from agents.budget import Budget, BudgetSpent
 from agents.crew import Crew
 from agents.desk import Desk, open_desk
@@ -147,8 +148,9 @@ async def produce_and_curate(
         before = curated.counts.candidates if curated else 0
         missing = await produce_missing(run, recipe, seeds, wanted_more(recipe, curated), make)
         curated = curate()
-        enough = not recipe.keep or curated.counts.kept >= recipe.keep
-        if enough or missing or curated.counts.candidates == before:
+        if recipe.keep and curated.counts.kept >= recipe.keep:
+            return []  # whatever held the rest back: nothing is missing
+        if not recipe.keep or missing or curated.counts.candidates == before:
             return [*missing, *shortfalls_of(recipe, curated, complete=not missing)]
 
 
@@ -172,14 +174,18 @@ async def produce_missing(run: RunDir, recipe: Recipe, seeds: Seeds, wanted: int
         for shard in waiting:
             if brake.pulled or brake.reason:
                 return
-            await make(ShardWork(run, recipe, shard, seeds, desk, tally))
+            try:
+                await make(ShardWork(run, recipe, shard, seeds, desk, tally))
+            except StillhouseError as error:
+                brake.pull(error)  # the other shards end in order: what they wait for is paid for
 
     with budget_of(recipe, run) as budget:
         tally = Tally(recipe, budget, brake, earlier=states, wanted=wanted)
-        async with open_desk(recipe, budget, brake, run.path, run.cache) as desk:
-            # Enough shards to fill every place, and one more, so that no teacher waits while the last samples of a shard end.
-            at_once = max(2, 1 + math.ceil(desk.floor.most / recipe.shard_size))
-            await together(work(desk, tally) for _ in range(min(at_once, len(shards))))
+        with suppress(Stopped):  # while a teacher starts
+            async with open_desk(recipe, budget, brake, run.path, run.cache) as desk:
+                # Enough shards to fill every place, and one more, so that no teacher waits while a shard's last samples end.
+                at_once = max(2, 1 + math.ceil(desk.floor.most / recipe.shard_size))
+                await together(work(desk, tally) for _ in range(min(at_once, len(shards))))
     return why_stopped(brake)
 
 
@@ -264,20 +270,28 @@ class Tally:
 
 
 def wanted_more(recipe: Recipe, curated: Curated | None) -> int:
-    """How many verified samples, the present ones counted, should give those that are to be kept."""
-    if curated is None or not curated.counts.kept:
+    """How many verified samples, the present ones counted, should give those that are to be kept, at the share that passed
+    the filters so far. Always one more than there are, so that the lowest missing sample is made next.
+    """
+    if curated is None or not curated.verified:
         return recipe.keep
-    return curated.verified + math.ceil((recipe.keep - curated.counts.kept) * curated.verified / curated.counts.kept)
+    passed = curated.counts.kept + curated.reasons.get(Reason.surplus, 0)
+    if not passed:
+        return max(recipe.keep, 2 * curated.verified)
+    return max(curated.verified + 1, math.ceil(recipe.keep * curated.verified / passed))
 
 
 def shortfalls_of(recipe: Recipe, curated: Curated, *, complete: bool) -> list[str]:
     """What is missing after filtering, a sentence each."""
     counts, found = curated.counts, []
+    if recipe.keep and counts.kept >= recipe.keep:
+        return []
     if lost := curated.reasons.get(Reason.provider, 0):
         found.append(f"{plural(lost, 'sample')} got no answer from a teacher; --resume asks again")
-    if complete and recipe.keep and counts.kept < recipe.keep:
+    if complete and recipe.keep:
         found.append(
-            f"{counts.kept} of {recipe.keep} samples are kept of {counts.candidates} candidates, the most allowed"
+            f"{counts.kept} of {recipe.keep} samples are kept of {counts.candidates} candidates, and samples = "
+            f"{recipe.samples} is the most"
         )
     return found
 

@@ -62,9 +62,9 @@ class Bill:
     def __init__(self) -> None:
         self.usage: Usage | None = None
 
-    def free(self) -> None:
-        """The teacher refused the call: nothing but the call itself counts."""
-        self.usage = Usage(calls=1)
+    def free(self, *, sent: bool = True) -> None:
+        """The teacher refused the call, so only the call counts; or it never reached anybody, so nothing does."""
+        self.usage = Usage(calls=int(sent))
 
 
 class Account(Protocol):

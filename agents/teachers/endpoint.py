@@ -67,7 +67,9 @@ class EndpointTeacher:
     def __init__(self, config: TeacherConfig, url: str, model: str, session: aiohttp.ClientSession) -> None:
         self.model = config.model
         self.slots = config.max_concurrent
-        self.manner = json.dumps([config.structured, config.sampling, config.seeded, config.engine], sort_keys=True)
+        self.manner = json.dumps(
+            [config.structured, config.sampling, config.seeded, config.logprobs, config.engine], sort_keys=True
+        )
         self._config = config
         self._url = url.rstrip("/")
         self._name = model
@@ -82,7 +84,7 @@ class EndpointTeacher:
 
     async def reply(self, question: Question, rank: int, account: Account) -> Reply:
         body = request_body(question, self._name, self._config)
-        call, tries = object(), 0
+        call, tries, failures = object(), 0, 0
         while True:
             async with self._gate.admitted(rank, account.tokens(question)) as admitted_at:
                 outcome = await self._once(body, question, account)
@@ -97,7 +99,8 @@ class EndpointTeacher:
                 tries += 1
                 if tries > self._config.max_retries or outcome.blame is Blame.request:
                     self._give_up(call, outcome)
-            backoff = min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, tries - 1)) * self._jitter.uniform(0.75, 1.25)
+            backoff = min(LONGEST_WAIT, FIRST_WAIT * 2**failures) * self._jitter.uniform(0.75, 1.25)
+            failures += 1
             await account.wait(max(outcome.wait, backoff))
 
     def release(self) -> None:
@@ -150,7 +153,9 @@ class EndpointTeacher:
                     text = await _text(response)
                     if response.status == 200:
                         reply = read_completion(text, self._config)
-                        if reply.usage.prompt_tokens or reply.usage.completion_tokens:
+                        if (
+                            reply.usage.prompt_tokens
+                        ):  # where it counts no tokens, the most it can have been stays charged
                             bill.usage = reply.usage
                         return reply
                     bill.free()
@@ -160,7 +165,7 @@ class EndpointTeacher:
             except NotACompletion as error:
                 return Failure(str(error))
             except aiohttp.ClientConnectorError as error:
-                bill.free()
+                bill.free(sent=False)
                 return Failure(f"{type(error).__name__}: {error}", Blame.network)
             except aiohttp.ClientError as error:
                 gone = isinstance(error, aiohttp.ServerDisconnectedError)

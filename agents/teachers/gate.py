@@ -22,6 +22,10 @@ BURST = 0.1
 """Share of a minute's allowance that may go at once; the rest is spread, so that no 60 seconds hold more than allowed."""
 
 
+RATE_SLICE = 0.05
+"""Seconds between two looks at a rate limit."""
+
+
 class Gate:
     """Calls wait here for a place, and for the end of a pause that the endpoint asked for."""
 
@@ -35,6 +39,7 @@ class Gate:
         self._order = count()
         self._paused_until = -inf
         self._shrunk_at = -inf
+        self._wide_open = False
         self._requests = _limiter(requests_per_minute)
         self._tokens = _limiter(tokens_per_minute)
 
@@ -47,13 +52,22 @@ class Gate:
         """A place at the endpoint; yields the moment of admission, for `rejected`."""
         await self._place(rank)
         try:
-            for limiter, amount in ((self._requests, 1.0), (self._tokens, float(tokens))):
-                if limiter:
-                    await limiter.acquire(min(amount, limiter.max_rate))
+            await self._rated(self._requests, 1)
+            await self._rated(self._tokens, tokens)
             yield monotonic()
         finally:
             self._inside -= 1
             self._let_in()
+
+    async def _rated(self, limiter: AsyncLimiter | None, amount: float) -> None:
+        """Wait until so much more may go, in pieces that the limiter can hold; not at all once the gate is wide open."""
+        while limiter and amount > 0 and not self._wide_open:
+            piece = min(amount, limiter.max_rate)
+            if limiter.has_capacity(piece):
+                await limiter.acquire(piece)
+                amount -= piece
+            else:
+                await asyncio.sleep(RATE_SLICE)
 
     async def _place(self, rank: int) -> None:
         if self._inside < self.limit and not self._waiting and monotonic() >= self._paused_until:
@@ -96,6 +110,7 @@ class Gate:
     def open_wide(self) -> None:
         """Let everybody in."""
         self._paused_until = -inf
+        self._wide_open = True
         while self._waiting:
             place = heapq.heappop(self._waiting)[2]
             if not place.done():
@@ -106,6 +121,7 @@ class Gate:
 def _limiter(per_minute: float | None) -> AsyncLimiter | None:
     if per_minute is None:
         return None
-    burst = max(1.0, per_minute * BURST)
-    steady = max(per_minute - burst, per_minute * BURST)
-    return AsyncLimiter(burst, 60 * burst / steady)
+    burst = per_minute * BURST
+    if burst < 1:
+        return AsyncLimiter(1, 60 / per_minute)
+    return AsyncLimiter(burst, 60 * burst / (per_minute - burst))

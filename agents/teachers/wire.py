@@ -13,6 +13,9 @@ from core.recipe import TeacherConfig
 from core.run import redacted
 from core.sample import Usage
 
+MOST_TOKENS = 100_000_000
+"""Of one call; ten times the longest context there is."""
+
 
 class NotACompletion(Exception):
     """A response that is not what the protocol says; the text shows its beginning."""
@@ -65,13 +68,20 @@ def read_completion(text: str, config: TeacherConfig) -> Reply:
             finished=choice.get("finish_reason") != "length",
             usage=Usage(
                 calls=1,
-                prompt_tokens=usage.get("prompt_tokens") or 0,
-                completion_tokens=usage.get("completion_tokens") or 0,
+                prompt_tokens=_count(usage.get("prompt_tokens")),
+                completion_tokens=_count(usage.get("completion_tokens")),
             ),
             confidence=_confidence(choice.get("logprobs")),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
         raise NotACompletion(f"not a chat completion: {redacted(text[:200])!r}") from None
+
+
+def _count(tokens: Any) -> int:
+    """Raises ValueError for what no teacher can have counted: it would end up in the budget."""
+    if tokens is not None and not (isinstance(tokens, int) and 0 <= tokens <= MOST_TOKENS):
+        raise ValueError(tokens)
+    return tokens or 0
 
 
 def _content(message: dict[str, Any], config: TeacherConfig) -> str:
@@ -88,7 +98,7 @@ def first_object(text: str) -> str:
     while start >= 0:
         try:
             end = decoder.raw_decode(text, start)[1]
-        except ValueError:
+        except (ValueError, RecursionError):
             start = text.find("{", start + 1)
             continue
         return text[start:end]

@@ -60,6 +60,16 @@ def test_resuming_spends_nothing_under_the_same_budget_and_only_the_rest_under_a
     assert len(first.asked) + len(second.asked) + len(third.asked) == sum(sample.usage.calls for sample in whole)
 
 
+def test_what_earlier_sessions_spent_does_not_make_samples_look_dear(tmp_path: Path) -> None:
+    for limit in (60, 100, 140):
+        teacher = Scripted(answer, seconds=0.001)
+        teacher.slots = 1
+        made = made_under(recipe_of("samples=200", f"budget.calls={limit}"), tmp_path, teacher)
+        with Budget(BudgetConfig(), tmp_path / "spend.jsonl", 1) as budget:
+            assert limit - 12 <= budget.spent.calls <= limit
+    assert len(made) > 30
+
+
 @pytest.mark.parametrize("limit", ["budget.cost=0.06", "budget.tokens=20000"])
 def test_a_budget_of_money_or_tokens_holds_and_most_of_it_is_used(limit: str, tmp_path: Path) -> None:
     teacher = Scripted(answer, seconds=0.001)

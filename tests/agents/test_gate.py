@@ -1,5 +1,6 @@
 import asyncio
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,28 @@ def test_a_cancelled_wait_takes_no_place() -> None:
         return order
 
     assert asyncio.run(run()) == [2, 3]
+
+
+@pytest.mark.parametrize(("requests", "tokens", "most"), [(60.0, None, 8), (None, 6000.0, 10)])
+def test_a_low_rate_is_a_rate_and_a_stop_does_not_wait_for_it(requests: Any, tokens: Any, most: int) -> None:
+    """One call of 100 tokens a second; of tokens a tenth of a minute's may go at once."""
+
+    async def run() -> tuple[int, float]:
+        gate, order = Gate(8, requests, tokens), list[int]()
+        calls = [asyncio.create_task(one(gate, order)) for _ in range(30)]
+        await asyncio.sleep(2.2)
+        let_in, began = len(order), monotonic()
+        gate.open_wide()
+        await asyncio.gather(*calls)
+        return let_in, monotonic() - began
+
+    async def one(gate: Gate, order: list[int]) -> None:
+        async with gate.admitted(0, 100):
+            order.append(1)
+
+    let_in, released = asyncio.run(run())
+    assert 2 <= let_in <= most
+    assert released < 0.5
 
 
 @pytest.mark.parametrize(("requests", "tokens"), [(600.0, None), (None, 60_000.0)])

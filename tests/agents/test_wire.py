@@ -14,6 +14,9 @@ QUESTION = Question(
 )  # fmt: skip
 
 
+BILLED = '{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": -100000}}'
+
+
 def config(**changes: object) -> TeacherConfig:
     return TeacherConfig.model_validate({"model": "openai/m", **changes})
 
@@ -51,14 +54,22 @@ def test_each_way_reads_the_reply() -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("no object", "no object"), ("{broken", "{broken"), ("{a} {}", "{}"), ('{"a": 1} {"b": 2}', '{"a": 1}'), ("", "")],
+    [
+        ("no object", "no object"),
+        ("{broken", "{broken"),
+        ("{a} {}", "{}"),
+        ('{"a": 1} {"b": 2}', '{"a": 1}'),
+        ("", ""),
+        ('{"a":' * 3000, '{"a":' * 3000),
+    ],
 )
 def test_plain_words_give_their_first_object_or_themselves(text: str, found: str) -> None:
     assert first_object(text) == found
 
 
 @pytest.mark.parametrize(
-    "text", ["", "<html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": null}]}', "1e999"]
+    "text",
+    ["", "<html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": null}]}', "1e999", "[" * 100_000, BILLED],
 )
 def test_what_is_no_completion_is_told_apart(text: str) -> None:
     with pytest.raises(NotACompletion, match="not a chat completion"):

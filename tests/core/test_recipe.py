@@ -85,14 +85,14 @@ def test_a_file_that_is_no_recipe_says_so(tmp_path: Path, text: str | None, prob
 
 def test_set_takes_toml_values_tables_and_places_in_lists() -> None:
     settings = [
-        "samples=5",
+        "samples=50",
         "topology.max_revisions=1",
         "filters.4.threshold=0.5",
         "name=plain-text",
         "agents.critic=false",
     ]
     recipe = load("constrained-instructions", settings).recipe
-    assert (recipe.samples, recipe.topology.max_revisions, recipe.name) == (5, 1, "plain-text")
+    assert (recipe.samples, recipe.topology.max_revisions, recipe.name) == (50, 1, "plain-text")
     assert recipe.filters[4].model_dump()["threshold"] == 0.5
     assert recipe.agents.critic is None
 

@@ -125,7 +125,7 @@ def test_questions_that_nobody_answers_are_lost_told_and_asked_again_on_resuming
 
 
 def test_a_teacher_that_dies_and_comes_back_loses_nothing(undisturbed: RunDir, log: Path, tmp_path: Path) -> None:
-    away = Behaviour(latency_seconds=0.02, dead_from=0.5, dead_until=4.0)
+    away = Behaviour(latency_seconds=0.02, dead_from=0.5, dead_until=7.0)
     with served(away, log) as url:
         out = ended(produce(tmp_path / "runs", settings_of(url)), 0)
     assert any(entry.fault == "dead" for entry in read_log(log))
@@ -256,6 +256,31 @@ def test_so_many_are_kept_as_are_wanted_and_the_same_however_many_are_made_at_on
         assert len(made) < 100
     assert len(kept[0]) == keep
     assert kept[0] == kept[1]
+
+
+def test_a_wish_that_was_interrupted_is_not_overshot_on_resuming(log: Path, tmp_path: Path) -> None:
+    """A stop leaves a gap where the slowest samples were; the yield must not be judged by what lies before it."""
+    runs = tmp_path / "runs"
+    with served(Behaviour(latency_seconds=0.05, latency_sigma=1.0), log) as url:
+        settings = settings_of(url, "keep=30", "samples=1000", "teachers.main.max_concurrent=16")
+        process = produce(runs, settings)
+        assert process.stdout
+        for line in process.stdout:
+            if "verified of" in line:
+                break
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        ended(process, 130)
+        ended(produce(runs, settings), 0)
+    made = list(made_samples(the_run(runs)))
+    assert sum(sample.state == State.kept for sample in made) == 30
+    assert len(made) < 150
+
+
+def test_what_was_lost_is_no_shortfall_where_enough_are_kept(tmp_path: Path) -> None:
+    faulty = "teachers.main={model='fake/writer',faults={unavailable=0.1}}"
+    ended(produce(tmp_path / "runs", ["keep=10", "samples=200", "max_failed=0.9", faulty]), 0)
+    assert sum(sample.state == State.kept for sample in made_samples(the_run(tmp_path / "runs"))) == 10
 
 
 def test_a_wish_for_more_than_the_yield_allows_is_given_up_early(tmp_path: Path) -> None:

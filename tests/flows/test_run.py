@@ -32,7 +32,7 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def start(prefect_home: str, tmp_path: Path) -> Any:
-    """Start a command in a process group of its own, so that a kill reaches all of it."""
+    """Start a command in a session of its own, so that a kill reaches all of it."""
 
     def starting(*words: str, runs: Path = tmp_path / "runs") -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -122,7 +122,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_samples(start: Any, t
                 break
         wait = rng.uniform(0.0, 2.0)
         time.sleep(wait)
-        os.killpg(process.pid, signal.SIGKILL)
+        subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=True)  # Prefect's server too
         process.communicate()
         kills.append((wait, process.returncode))
     ended(start("run", "smoke", *SLOW_TEACHER, "--resume", runs=disturbed))
@@ -137,7 +137,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(number: signal.Signals, s
     for line in process.stderr:
         if line.startswith("produce: ") and "/24" in line:
             break
-    process.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal sends it: to all processes of its foreground group
+    else:
+        process.send_signal(number)
     _, err = ended(process, code=130)
     assert "go on with: stillhouse run smoke --set samples=24" in err
     assert "--resume" in err
