@@ -80,7 +80,8 @@ class Desk:
             reply = self.cache.get(request)
             if reply is None:
                 reply = await self._ask(name, question, rank)
-                self.cache.put(request, reply)
+                if reply.text.strip():  # nothing is no answer to keep
+                    self.cache.put(request, reply)
             pending.set_result(reply)
         except (CallFailed, StillhouseError) as error:
             pending.set_exception(error)

@@ -303,15 +303,15 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str]) -> str:
     """The run's identity: everything that can change its samples or student. `sources` are hashes, by name, of the files
     that the recipe draws on: prompts, seeds, reference.
 
-    How a teacher is reached (`CONNECTION_KEYS`), the budget and the cache are left out, so that a run can be resumed over
-    another connection or with more money.
+    How a teacher is reached (`CONNECTION_KEYS`), the budget, the cache and `max_failed` are left out, so that a run can be
+    resumed over another connection, with more money or more patience.
     """
     return digest_of(identity_of(recipe, sources))
 
 
 def identity_of(recipe: Recipe, sources: Mapping[str, str]) -> dict[str, Any]:
     """What `recipe_digest` hashes, as plain JSON values; two runs are compared key by key with this."""
-    resolved = recipe.model_dump(mode="json", exclude={"budget", "cache"})
+    resolved = recipe.model_dump(mode="json", exclude={"budget", "cache", "max_failed"})
     for teacher in resolved["teachers"].values():
         for key in CONNECTION_KEYS:
             teacher.pop(key)

@@ -78,8 +78,8 @@ def opened(recipe: str, overrides: list[str], runs_dir: Path, *, resume: bool) -
     with run.locked():
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []
-        SESSION.note(f"run {run.name} in {run.path}")
         try:
+            SESSION.note(f"run {run.name} in {run.path}")
             yield Job(run, loaded.recipe, loaded.folder, manifest)
         except (Interrupted, KeyboardInterrupt, asyncio.CancelledError):
             _record(run, manifest, RunState.interrupted, "stopped by the user")

@@ -18,6 +18,7 @@ from agents.crew import Crew
 from agents.desk import Desk, open_desk
 from agents.ledger import Ledger
 from agents.produce import Seeds, Shard, produce, together
+from agents.teachers.gate import Gate
 from agents.topology import longest_way
 from core.errors import RunFailed, StillhouseError
 from core.recipe import Recipe
@@ -183,6 +184,7 @@ async def produce_missing(run: RunDir, recipe: Recipe, seeds: Seeds, wanted: int
         tally = Tally(recipe, budget, brake, earlier=states, wanted=wanted)
         with suppress(Stopped):  # while a teacher starts
             async with open_desk(recipe, budget, brake, run.path, run.cache) as desk:
+                tally.watch(desk.floor)
                 # Enough shards to fill every place, and one more, so that no teacher waits while a shard's last samples end.
                 at_once = max(2, 1 + math.ceil(desk.floor.most / recipe.shard_size))
                 await together(work(desk, tally) for _ in range(min(at_once, len(shards))))
@@ -199,10 +201,22 @@ class Tally:
         self._brake = brake
         self._earlier = earlier
         self._wanted = wanted
+        self._floor: Gate | None = None
         self._states: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
         self._began = monotonic()
         self._before = budget.spent
+
+    def watch(self, floor: Gate) -> None:
+        """Begin no more samples at once than are wanted still, at the yield so far."""
+        self._floor = floor
+        self._narrow()
+
+    def _narrow(self) -> None:
+        if self._recipe.keep and self._floor:
+            verified = self._earlier[State.kept] + self._states[State.kept]
+            share = (verified + 1) / (self._earlier.total() + self.made + 1)
+            self._floor.narrow(math.ceil((self._wanted - verified) / share))
 
     def count(self, sample: Sample) -> None:
         self._states[sample.state] += 1
@@ -211,6 +225,7 @@ class Tally:
             self._check_failed()
         if self._recipe.keep:
             self._check_wanted(self._recipe.keep)
+            self._narrow()
         SESSION.count(self.told)
 
     @property
@@ -226,7 +241,7 @@ class Tally:
             self._brake.pull(
                 RunFailed(
                     f"{failed} of {self.made} samples failed, more than max_failed = {limit:g} allows; "
-                    f"most often {fault} ({count}); `stillhouse show` tells what was said; see to it, then --resume"
+                    f"most often {fault} ({count}); `stillhouse show` tells what was said; raise it and --resume to go on"
                 )
             )
 

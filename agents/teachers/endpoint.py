@@ -117,7 +117,7 @@ class EndpointTeacher:
 
     def _in_outage(self, failure: Failure) -> bool:
         """Whether it is the endpoint that fails. A server may choke on one question, hardly on two at once."""
-        several = len(self._failing) >= min(2, self.slots)
+        several = len(self._failing) > 1
         if failure.blame is Blame.network or (failure.blame is Blame.server and (several or self._away_since)):
             self._away_since = self._away_since or monotonic()
             return True

@@ -93,6 +93,11 @@ class Gate:
                 self._inside += 1
                 place.set_result(None)
 
+    def narrow(self, limit: int) -> None:
+        """Let no more in than `limit` for now, or again as many as `most`."""
+        self._limit = float(max(1, min(limit, self.most)))
+        self._let_in()
+
     def answered(self) -> None:
         self._limit = min(self.most, self._limit + GROW)
 
