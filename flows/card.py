@@ -55,7 +55,7 @@ def run_card(manifest: Manifest, run: RunDir, resume: str | None = None) -> str:
         )
     usage = [*_usage_items(manifest.usage), duration(sum(manifest.seconds.values()))]
     lines += _labelled("usage", _filled(usage, "   ", WIDTH - LABEL))
-    if paid := _paid_items(manifest):
+    if paid := paid_items(manifest):
         lines += _labelled("paid", _filled(paid, "   ", WIDTH - LABEL))
     lines += _artifact_lines(manifest, run)
     return "\n".join([*lines, f"next: {_next_command(manifest, run, resume)}"])
@@ -117,7 +117,7 @@ def _usage_items(usage: Usage) -> list[str]:
     ]
 
 
-def _paid_items(manifest: Manifest) -> list[str]:
+def paid_items(manifest: Manifest) -> list[str]:
     """What the run paid for, where that is not just the answers in its samples: money, lost and repeated calls, the cache."""
     spent, usage = manifest.spent, manifest.usage
     if not spent.cost and (spent.calls, spent.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):

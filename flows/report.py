@@ -21,7 +21,7 @@ from core.recipe import Recipe
 from core.run import CollapseRecord, Manifest, MetricRecord, RunDir, RunState
 from core.sample import Sample, State, Usage
 from core.store import counted, write_json, write_text
-from flows.card import history_of, not_kept, outcome, seed_value
+from flows.card import history_of, not_kept, outcome, paid_items, seed_value
 from flows.words import clock, cut, duration, number, one_line, percent, place_of, plain, plural
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -211,6 +211,7 @@ def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: 
             strips=strips_of(manifest.collapse),
             checks=seen.checks,
             agents=seen.agents,
+            paid=paid_items(manifest),
             samples=seen.shown,
             total=seen.total,
             states=counted([s.state for s in seen.shown]),

@@ -10,7 +10,7 @@ import yaml
 
 from core.recipe import FilterConfig, Recipe, VerifierConfig
 from core.run import CollapseRecord, Counts, Manifest, MetricRecord, RunDir, RunState, StudentRecord
-from core.sample import Candidate, Critique, Message, Reason, Sample, Seed, State, Turn, Usage, Verdict
+from core.sample import Candidate, Critique, Message, Reason, Sample, Seed, Spent, State, Turn, Usage, Verdict
 from core.store import read_json
 from flows import report
 from flows.card import run_card, sample_text
@@ -171,6 +171,19 @@ def test_an_unfinished_run_says_why_and_how_to_go_on(state: RunState, tmp_path: 
     assert "error     main: connection refused; start the server" in card
     assert card.endswith(f"next: stillhouse run constrained-instructions --resume --runs-dir {tmp_path}")
     assert run_card(m, RunDir(tmp_path / m.run), resume="stillhouse run a.toml --resume").endswith("a.toml --resume")
+
+
+def test_a_run_that_ended_short_says_what_is_missing_and_what_was_paid(tmp_path: Path) -> None:
+    short = "budget.cost = 2 is reached: 1.9900 spent; go on with --resume under a larger budget"
+    m = manifest(state=RunState.partial, shortfalls=[short], spent=Spent(300, 40_000, 2_000, 1.99, 60.0))
+    card = run_card(m, RunDir(tmp_path / m.run), "stillhouse run mine --resume")
+    assert f"missing   {short}" in " ".join(card.split("\n")).replace("            ", " ")
+    assert "paid      cost 1.99   300 calls   42,000 tokens" in card
+    assert card.endswith("next: stillhouse run mine --resume")
+    written(tmp_path, m, [sample("s-000000")], [])
+    page = (tmp_path / m.run / "report.html").read_text()
+    assert f"<strong>Missing.</strong> {short}" in page
+    assert "cost 1.99, 300 calls, 42,000 tokens" in page
 
 
 def test_a_done_run_that_kept_nothing_points_to_its_report(tmp_path: Path) -> None:
