@@ -241,7 +241,7 @@ class Tally:
             self._brake.pull(
                 RunFailed(
                     f"{failed} of {self.made} samples failed, more than max_failed = {limit:g} allows; "
-                    f"most often {fault} ({count}); `stillhouse show` tells what was said; raise it and --resume to go on"
+                    f"most often {fault} ({count}); `stillhouse show` tells what was said; a larger max_failed resumes it"
                 )
             )
 

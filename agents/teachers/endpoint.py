@@ -39,7 +39,6 @@ FAILED_IN_ROW = 8
 """After this many calls in a row that failed for good, the endpoint counts as down: an outage must end the run, which can
 be resumed, and not cost every sample."""
 
-
 logger = logging.getLogger("stillhouse")
 
 
@@ -153,9 +152,8 @@ class EndpointTeacher:
                     text = await _text(response)
                     if response.status == 200:
                         reply = read_completion(text, self._config)
-                        if (
-                            reply.usage.prompt_tokens
-                        ):  # where it counts no tokens, the most it can have been stays charged
+                        # Where it counts no tokens, the most that they can have been stays charged.
+                        if reply.usage.prompt_tokens:
                             bill.usage = reply.usage
                         return reply
                     bill.free()

@@ -20,8 +20,6 @@ rejections: where the hidden capacity was 48, an AIMD that began at 8 reached 64
 GROW = 1 / 25
 BURST = 0.1
 """Share of a minute's allowance that may go at once; the rest is spread, so that no 60 seconds hold more than allowed."""
-
-
 RATE_SLICE = 0.05
 """Seconds between two looks at a rate limit."""
 
