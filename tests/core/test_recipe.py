@@ -106,7 +106,9 @@ def test_settings_without_a_recipe_are_validated_too() -> None:
 def test_the_digest_changes_with_the_recipe_and_its_sources_but_not_with_the_connection_or_the_budget() -> None:
     recipe = load("smoke").recipe
     prompts = {"generator.md": "1"}
-    same = load("smoke", ["teachers.main.max_concurrent=3", "budget.calls=9", "cache.enabled=false", "max_failed=0.9"]).recipe
+    same = load(
+        "smoke", ["teachers.main.max_concurrent=3", "budget.calls=9", "cache.enabled=false", "max_failed=0.9"]
+    ).recipe
     other = load("smoke", ["seed=8"]).recipe
     assert recipe_digest(recipe, prompts) == recipe_digest(same, prompts)
     assert recipe_digest(recipe, prompts) != recipe_digest(other, prompts)
