@@ -1,4 +1,4 @@
-"""What the agents of one shard share: the recipe, its family, the desk, the ledger, and the one way to ask.
+"""What the agents of one shard share: the plan, the desk, the ledger, and the one way to ask.
 
 Knows no topology: who asks whom, and when, is decided elsewhere.
 """
@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-import prompts
 from agents.contract import ContractFault, read
 from agents.desk import Desk
-from agents.families import FAMILIES
-from agents.families.base import Family
 from agents.ledger import Ledger
+from agents.plan import Plan
 from agents.teachers.base import Ask, Question, Reply, schema_of
 from core.recipe import AgentConfig, Recipe
 from core.sample import Message, Turn, digest_of_text
@@ -37,18 +35,19 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Crew:
-    recipe: Recipe
+    plan: Plan
     desk: Desk
     ledger: Ledger
 
     @property
-    def family(self) -> Family:
-        return FAMILIES[self.recipe.family]
+    def recipe(self) -> Recipe:
+        return self.plan.recipe
 
     async def ask(
-        self, ask: Ask, config: AgentConfig, messages: list[Message], contract: type[BaseModel], temperature: float
-    ) -> Answer:
-        """Ask the agent's teacher, or the ledger when it was asked before.
+        self, ask: Ask, config: AgentConfig, messages: list[Message], contract: type[BaseModel], temperature: float,
+        schema: dict[str, Any] | None = None,
+    ) -> Answer:  # fmt: skip
+        """Ask the agent's teacher, or the ledger when it was asked before. `schema` is told in the contract's place.
 
         Raises:
             Stopped: if the reply is not known and may not be asked for.
@@ -59,7 +58,7 @@ class Crew:
         question = Question(
             messages=messages,
             contract=contract.__name__,
-            json_schema=schema_of(contract),
+            json_schema=schema or schema_of(contract),
             temperature=temperature,
             top_p=config.top_p,
             max_tokens=config.max_tokens,
@@ -87,7 +86,7 @@ class Crew:
         return int(digest_of_text(f"{self.recipe.seed}/{ask}", length=7), 16)
 
     def prompt(self, role: str, values: Mapping[str, str]) -> list[Message]:
-        return prompts.load(self.recipe.family, role).fill(values)
+        return self.plan.prompt(role).fill(values)
 
     def repair(self, broken: Broken | None) -> list[Message]:
         """What is said after a broken reply: that reply, and the wish for a better one."""
@@ -97,15 +96,15 @@ class Crew:
         return [said, *self.prompt("repair", {"fault": broken.fault})]
 
     async def solve(
-        self, sample: int, revision: int, turns: list[Turn], contract: type[BaseModel], values: Mapping[str, str],
-        which: int, temperature: float,
+        self, sample: int, revision: int, turns: list[Turn], role: str, contract: type[BaseModel],
+        values: Mapping[str, str], which: int, temperature: float,
     ) -> Any:  # fmt: skip
-        """One independent solution by the verifier's teacher, or None if no reply was one. Adds to `turns`."""
+        """One reply of the verifier's teacher as a `contract`, or None if no reply was one. Adds to `turns`."""
         config = self.recipe.agents.verifier
         broken = None
         for repair in range(config.max_repairs + 1):
             ask = Ask(sample=sample, agent="verifier", revision=revision, attempt=which * REPAIR_STRIDE + repair)
-            messages = self.prompt("verifier", values) + self.repair(broken)
+            messages = self.prompt(role, values) + self.repair(broken)
             answer = await self.ask(ask, config, messages, contract, temperature)
             turns.append(answer.turn)
             try:

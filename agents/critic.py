@@ -2,6 +2,7 @@
 
 from langgraph.runtime import Runtime
 
+from agents.checks.base import values_of
 from agents.contract import Review
 from agents.crew import Crew
 from agents.state import Handover, Update, Work
@@ -40,7 +41,7 @@ def _by_confidence(state: Work, crew: Crew) -> Handover:
 async def _by_teacher(state: Work, crew: Crew, config: CriticConfig) -> Handover:
     progress, candidate = state["progress"], state["progress"].candidate
     assert candidate is not None, "a critic is only sent to a validated candidate"
-    messages = crew.prompt("critic", crew.family.critic_values(state["seed"], candidate)) + crew.repair(progress.broken)
+    messages = crew.prompt("critic", values_of(state["seed"], candidate)) + crew.repair(progress.broken)
     ask = Ask(sample=state["seed"].index, agent="critic", revision=progress.revision, attempt=progress.attempt)
     try:
         reply, turn = await crew.ask(ask, config, messages, Review, config.temperature)

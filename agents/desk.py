@@ -16,11 +16,11 @@ from time import monotonic
 from agents.brake import Brake, Stopped
 from agents.budget import Budget, TeacherAccount
 from agents.cache import AnswerCache, open_cache
+from agents.plan import Plan
 from agents.teachers import open_teacher
 from agents.teachers.base import Account, CallFailed, Question, Reply, Teacher
 from agents.teachers.gate import Gate
 from core.errors import StillhouseError, StoreError
-from core.recipe import Recipe
 from core.sample import digest_of_text
 
 READ_AHEAD = 1.5
@@ -110,13 +110,13 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(recipe: Recipe, budget: Budget, brake: Brake, folder: Path, cache: Path) -> AsyncIterator[Desk]:
-    """Start the teachers that the recipe's agents use. The budget is open already, and counts for the whole run.
+async def open_desk(plan: Plan, budget: Budget, brake: Brake, folder: Path, cache: Path) -> AsyncIterator[Desk]:
+    """Start the teachers that the plan's agents use. The budget is open already, and counts for the whole run.
 
     Raises:
         ProviderError: if a teacher cannot be had.
     """
-    names = sorted(recipe.used_teachers())
+    recipe, names = plan.recipe, sorted(plan.teachers)
     async with AsyncExitStack() as stack:
         teachers = {name: await _started(stack, open_teacher(recipe.teachers[name]), brake) for name in names}
         accounts = {name: TeacherAccount(budget, brake, recipe.teachers[name]) for name in names}

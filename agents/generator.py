@@ -11,16 +11,18 @@ from core.sample import Message
 async def generator(state: Work, runtime: Runtime[Crew]) -> Update:
     crew = runtime.context
     config, progress = crew.recipe.agents.generator, state["progress"]
-    ask = Ask(sample=state["seed"].index, agent="generator", revision=progress.revision, attempt=progress.attempt)
+    seed, family = state["seed"], crew.plan.family
+    ask = Ask(sample=seed.index, agent="generator", revision=progress.revision, attempt=progress.attempt)
+    contract, schema = family.contract(seed), family.reply_schema(seed)
     try:
-        reply, turn = await crew.ask(ask, config, _messages(crew, state), crew.family.draft, config.temperature)
+        reply, turn = await crew.ask(ask, config, _messages(crew, state), contract, config.temperature, schema)
     except CallFailed as error:
         return {"handovers": [Handover("generator", "", failure=str(error))]}
     return {"handovers": [Handover("generator", reply.text, (turn,), reply.finished, reply.confidence)]}
 
 
 def _messages(crew: Crew, state: Work) -> list[Message]:
-    values, progress = crew.family.generator_values(state["seed"]), state["progress"]
+    values, progress = crew.plan.family.values(state["seed"]), state["progress"]
     messages = crew.prompt("generator", values)
     if progress.revision:
         # The examples stay in front, where the teacher has them cached; the request is put anew.

@@ -46,10 +46,10 @@ def handed(contract: type[Any], handover: Handover) -> Any:
 
 
 def after_draft(progress: Progress, seed: Seed, handover: Handover, crew: Crew) -> Decision:
-    draft = handed(crew.family.draft, handover)
+    draft = handed(crew.plan.family.contract(seed), handover)
     drafted = replace(
         progress,
-        candidate=crew.family.candidate(seed, draft),
+        candidate=crew.plan.family.candidate(seed, draft),
         draft=str(handover.payload),
         confidence=handover.confidence,
         attempt=0,

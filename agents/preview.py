@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,30 +13,32 @@ from agents.budget import Budget
 from agents.crew import Crew
 from agents.desk import open_desk
 from agents.ledger import Ledger
-from agents.produce import Seeds, Shard, produce
+from agents.plan import Plan
+from agents.produce import Shard, produce
+from agents.seeds import Seeds
 from agents.teachers import open_teacher
 from agents.teachers.base import CallFailed, OpenAccount, Question, Reply, Teacher
-from agents.topology import longest_way
 from core.errors import ProviderError
-from core.recipe import BudgetConfig, CacheConfig, Recipe, TeacherConfig
+from core.recipe import BudgetConfig, CacheConfig, TeacherConfig
 from core.sample import Message, Sample
 
 
 @asynccontextmanager
-async def scratch_crew(recipe: Recipe, stop: Stop) -> AsyncIterator[Crew]:
+async def scratch_crew(plan: Plan, stop: Stop) -> AsyncIterator[Crew]:
     """A crew whose answers are written down nowhere that stays, under no budget."""
-    alone = recipe.model_copy(update={"budget": BudgetConfig(), "cache": CacheConfig(enabled=False)})
+    free = {"budget": BudgetConfig(), "cache": CacheConfig(enabled=False)}
+    alone = replace(plan, recipe=plan.recipe.model_copy(update=free))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with (
-            Budget(alone.budget, folder / "spend.jsonl", longest_way(alone)) as budget,
+            Budget(alone.recipe.budget, folder / "spend.jsonl", alone.longest_way()) as budget,
             Ledger(folder / "calls.jsonl") as ledger,
         ):
             async with open_desk(alone, budget, Brake(stop), folder, folder) as desk:
                 yield Crew(alone, desk, ledger)
 
 
-async def preview_samples(recipe: Recipe, seeds: Path, number: int, stop: Stop) -> list[Sample]:
+async def preview_samples(plan: Plan, number: int, stop: Stop) -> list[Sample]:
     """The run's first `number` samples, made in the same way.
 
     Raises:
@@ -43,8 +46,8 @@ async def preview_samples(recipe: Recipe, seeds: Path, number: int, stop: Stop) 
         StillhouseError: as `Crew.ask`.
     """
     made: dict[str, Sample] = {}
-    async with scratch_crew(recipe, stop) as crew:
-        first = Seeds(recipe, seeds, "preview0")[:number]
+    async with scratch_crew(plan, stop) as crew:
+        first = Seeds(plan, "preview0")[:number]
         await produce(Shard(crew, first, lambda sample: made.update({sample.id: sample})))
         if len(made) < len(first):
             raise crew.desk.brake.reason or Stopped
@@ -80,23 +83,23 @@ class Ability(NamedTuple):
         return ", ".join(name if able else f"NOT: {name}" for name, able in parts.items())
 
 
-async def ask_teachers(recipe: Recipe) -> dict[str, str]:
+async def ask_teachers(plan: Plan) -> dict[str, str]:
     """What each teacher can do, in words, after two short questions.
 
     Raises:
         ProviderError: with all teachers that do not answer or cannot do what the recipe needs of them.
     """
     answers, faults = {}, []
-    for name, config in recipe.teachers.items():
+    for name, config in plan.recipe.teachers.items():
         try:
             hasty = config.model_copy(update={"max_retries": 0, "outage_seconds": 0.0})
             async with open_teacher(hasty) as teacher:
-                ability = await _probe(teacher, recipe.seed)
+                ability = await _probe(teacher, plan.recipe.seed)
         except (CallFailed, ProviderError) as error:
             faults.append(f"teacher {name}: {error}")
             continue
         answers[name] = f"{config.model} answers: {ability.told()}"
-        faults += [f"teacher {name}: {lack}" for lack in _lacks(recipe, name, config, ability)]
+        faults += [f"teacher {name}: {lack}" for lack in _lacks(plan, name, config, ability)]
     if faults:
         raise ProviderError("; ".join(faults))
     return answers
@@ -124,13 +127,14 @@ def _fits(reply: Reply) -> bool:
     return isinstance(said, dict) and said.keys() == {"colour", "again"} and said["colour"] in COLOURS
 
 
-def _lacks(recipe: Recipe, name: str, config: TeacherConfig, ability: Ability) -> list[str]:
+def _lacks(plan: Plan, name: str, config: TeacherConfig, ability: Ability) -> list[str]:
     """What the recipe needs of the teacher `name` that it cannot do."""
     lacks = []
-    if not ability.structured and name in recipe.used_teachers():
+    if not ability.structured and name in plan.teachers:
         lacks.append(
             f"does not keep to a JSON schema with structured = {config.structured!r}; try another: json_schema, tool, plain"
         )
+    recipe = plan.recipe
     critic, writer = recipe.agents.critic, recipe.agents.generator.teacher
     if critic and critic.type == "confidence" and name == writer and not ability.logprobs:
         lacks.append('tells no token probabilities, which a critic of type "confidence" needs')

@@ -4,117 +4,18 @@ Knows neither Prefect nor where shards are kept; a plain coroutine for tests, no
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from functools import lru_cache
-from pathlib import Path
-from random import Random
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, NamedTuple, cast
 
 from langchain_core.runnables import RunnableConfig
 
-import prompts
 from agents.brake import Stopped
 from agents.budget import BudgetSpent
 from agents.crew import Crew
-from agents.families import FAMILIES, family_problems
 from agents.state import Work, begin
-from agents.teachers import teacher_problems
 from agents.topology import build, step_limit
-from core.errors import Problem, StillhouseError, UsageError
-from core.recipe import Recipe
-from core.sample import Candidate, Sample, Seed, Usage, digest_of
-
-
-def recipe_problems(recipe: Recipe) -> list[Problem]:
-    """Everything wrong in a recipe that agents can tell without asking a teacher."""
-    found = [*family_problems(recipe), *teacher_problems(recipe)]
-    return found if any(problem.where == "family" for problem in found) else [*found, *_prompt_problems(recipe)]
-
-
-def _prompt_problems(recipe: Recipe) -> list[Problem]:
-    roles = ["generator", "revise", "repair"]
-    if recipe.agents.critic and recipe.agents.critic.type == "teacher":
-        roles.append("critic")
-    if any(verifier.type == "agreement" for verifier in recipe.verifiers):
-        roles.append("verifier")
-    problems = []
-    for role in roles:
-        try:
-            prompts.load(recipe.family, role)
-        except UsageError as error:
-            problems.append(Problem("family", str(error)))
-    return problems
-
-
-class Seeds(Sequence[Seed]):
-    """The run's seeds: rows of the seeds file in a shuffled order, gone through as often as needed, each conditioned anew.
-
-    Each is made when it is asked for, from its index alone, so that a million cost no memory.
-    """
-
-    def __init__(self, recipe: Recipe, path: Path, digest: str) -> None:
-        """Raises UsageError naming the line that cannot be used."""
-        self.rows = _read_rows(path)
-        self._recipe = recipe
-        self._path = path
-        self._digest = digest
-        self._family = FAMILIES[recipe.family]
-        self._options = self._family.options.model_validate(recipe.task)
-        for row in range(len(self.rows)):
-            self._condition(row, Random(0))
-
-    def __len__(self) -> int:
-        return self._recipe.samples
-
-    @overload
-    def __getitem__(self, index: int) -> Seed: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Seed]: ...
-    def __getitem__(self, index: int | slice) -> Seed | list[Seed]:
-        if isinstance(index, slice):
-            return [self._seed(i) for i in range(*index.indices(len(self)))]
-        return self._seed(range(len(self))[index])
-
-    def _seed(self, index: int) -> Seed:
-        turn, place = divmod(index, len(self.rows))
-        row = _shuffled(self._recipe.seed, turn, len(self.rows))[place]
-        data = self._condition(row, Random(digest_of([self._recipe.seed, index])))
-        return Seed(id=f"{self._digest[:8]}-{index:06d}", data=data)
-
-    def _condition(self, row: int, rng: Random) -> dict[str, Any]:
-        try:
-            return self._family.condition(self.rows[row], self._options, rng)
-        except (KeyError, TypeError) as error:
-            raise UsageError(f"{self._path}:{row + 1}: a seed of {self._family.name} needs the key {error}") from None
-
-
-@lru_cache(maxsize=4)
-def _shuffled(seed: int, turn: int, count: int) -> list[int]:
-    """The order in which the rows are gone through the `turn`-th time."""
-    return Random(f"{seed}/{turn * count}").sample(range(count), count)
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"{path}: the seeds cannot be read: {reason}") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"{path}:{number}: is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise UsageError(f"{path}:{number}: must be a JSON object, not {line.strip()[:40]!r}")
-        rows.append(row)
-    if not rows:
-        raise UsageError(f"{path}: has no seeds")
-    return rows
+from core.errors import StillhouseError
+from core.sample import Candidate, Sample, Seed, Usage
 
 
 class Shard(NamedTuple):

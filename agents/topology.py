@@ -20,7 +20,7 @@ from agents.generator import generator
 from agents.orchestrator import after_draft, after_findings, after_review, decide, handed
 from agents.state import Handover, Outcome, Progress, Update, Work
 from agents.verifier import verifier
-from core.recipe import AgreementVerifier, Recipe
+from core.recipe import Recipe
 from core.sample import Reason, State
 
 Graph = CompiledStateGraph[Work, Crew, Work, Work]
@@ -145,14 +145,3 @@ def step_limit(recipe: Recipe) -> int:
     agents = recipe.agents
     repairs = agents.generator.max_repairs + (agents.critic.max_repairs if agents.critic else 0)
     return 2 * (3 + repairs) * (recipe.topology.max_revisions + 1) + 4
-
-
-def longest_way(recipe: Recipe) -> int:
-    """Calls that a sample can take at the most: every reply repaired, every revision made, nothing ever passing."""
-    agents = recipe.agents
-    calls = 1 + agents.generator.max_repairs
-    if agents.critic and agents.critic.type == "teacher":
-        calls += 1 + agents.critic.max_repairs
-    solutions = sum(v.solutions for v in recipe.verifiers if isinstance(v, AgreementVerifier))
-    calls += solutions * (1 + agents.verifier.max_repairs)
-    return calls * (1 + recipe.topology.max_revisions)

@@ -6,9 +6,9 @@ from typing import Any
 from langgraph.runtime import Runtime
 from pydantic import BaseModel
 
+from agents.checks.base import Subject
 from agents.contract import Finding
 from agents.crew import Crew
-from agents.families.base import Subject
 from agents.state import Handover, Update, Work
 from agents.teachers.base import CallFailed
 from core.sample import Turn
@@ -20,13 +20,18 @@ async def verifier(state: Work, runtime: Runtime[Crew]) -> Update:
     assert candidate is not None, "a verifier is only sent to a validated candidate"
     turns: list[Turn] = []
 
-    async def solve(contract: type[BaseModel], values: Mapping[str, str], which: int, temperature: float) -> Any:
-        return await crew.solve(seed.index, progress.revision, turns, contract, values, which, temperature)
+    async def ask(
+        role: str, contract: type[BaseModel], values: Mapping[str, str], *, which: int, temperature: float
+    ) -> Any:
+        number = before + which
+        return await crew.solve(seed.index, progress.revision, turns, role, contract, values, number, temperature)
 
     findings: list[Finding] = []
+    before = 0  # questions of the checks before, so that no two share a number
     try:
-        for config in crew.recipe.verifiers:
-            found = await crew.family.checks[config.type](config, Subject(seed, candidate, solve))
+        for bound in crew.plan.checks:
+            found = await bound.check.findings(Subject(seed, candidate, ask), bound.options)
+            before += bound.check.calls(bound.options)
             findings += found
             if not all(finding.passed for finding in found):
                 break

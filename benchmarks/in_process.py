@@ -8,7 +8,8 @@ import threading
 from typing import Any
 
 from agents.preview import scratch_crew
-from agents.produce import Seeds, Shard, produce
+from agents.produce import Shard, produce
+from agents.seeds import Seeds
 from agents.teachers.base import Account, Question, Reply
 from benchmarks.peers.work import Result, Task, drive
 from benchmarks.recipes import equal_work
@@ -41,11 +42,11 @@ class AtOnce:
 
 async def run(task: Task) -> Result:
     made: list[Sample] = []
-    recipe = load(str(equal_work(task.out, task.seeds, len(task.topics), "", task.concurrency))).recipe
-    async with scratch_crew(recipe, threading.Event()) as crew:
+    plan = load(str(equal_work(task.out, task.seeds, len(task.topics), "", task.concurrency)))
+    async with scratch_crew(plan, threading.Event()) as crew:
         teachers: dict[str, Any] = {"main": AtOnce(task.concurrency)}
         crew.desk.teachers = teachers
-        await produce(Shard(crew, Seeds(recipe, task.seeds, "bench000"), made.append))
+        await produce(Shard(crew, Seeds(plan, "bench000"), made.append))
     return Result([(sample.seed.data["topic"], sample.answer if sample.state == "kept" else None) for sample in made])
 
 

@@ -14,10 +14,12 @@ from typing import NamedTuple
 from agents.contract import ContractFault, Review
 from agents.crew import read_reply
 from agents.families.constraints import KINDS
+from agents.plan import Plan
 from agents.preview import scratch_crew
-from agents.produce import Seeds, Shard, produce
+from agents.produce import Shard, produce
+from agents.seeds import Seeds
 from agents.teachers.base import Ask
-from core.recipe import CriticConfig, Recipe, find_file
+from core.recipe import CriticConfig
 from core.run import versions
 from core.sample import Sample, State
 from flows.recipes import load
@@ -42,15 +44,15 @@ async def yields() -> list[KindYield]:
         "keep=0",
         f"samples={TRIES}",
     ]
-    recipes = {
-        kind: load("constrained-instructions", [*base, f"task={{constraints=[1],kinds={{{kind}=1}}}}"]).recipe
+    plans = {
+        kind: load("constrained-instructions", [*base, f"task={{constraints=[1],kinds={{{kind}=1}}}}"])
         for kind in KINDS
     }
-    async with scratch_crew(next(iter(recipes.values())), threading.Event()) as crew:
-        for kind, recipe in recipes.items():
+    async with scratch_crew(next(iter(plans.values())), threading.Event()) as crew:
+        for kind, plan in plans.items():
             samples: list[Sample] = []
-            seeds = Seeds(recipe, find_file(recipe.seeds.path, Path()), "bench000")
-            await produce(Shard(replace(crew, recipe=recipe), seeds, samples.append))
+            seeds = Seeds(plan, "bench000")
+            await produce(Shard(replace(crew, plan=plan), seeds, samples.append))
             found.append(KindYield(kind, sum(sample.state == State.kept for sample in samples), TRIES))
     return sorted(found, key=lambda row: (-row.kept, row.kind))
 
@@ -75,10 +77,10 @@ def area_under_roc(scores: Sequence[float], good: Sequence[bool]) -> float:
     return sum((a > b) + (a == b) / 2 for a in above for b in below) / (len(above) * len(below))
 
 
-async def rubric_scores(recipe: Recipe, rows: Sequence[Judged]) -> list[float]:
+async def rubric_scores(plan: Plan, rows: Sequence[Judged]) -> list[float]:
     """The sum of scores that the teacher gives each answer by the critic's prompt; the middle where its reply is broken."""
     config = CriticConfig(max_tokens=120)
-    async with scratch_crew(recipe, threading.Event()) as crew:
+    async with scratch_crew(plan, threading.Event()) as crew:
 
         async def one(index: int, row: Judged) -> float:
             messages = crew.prompt("critic", {"instruction": row.instruction, "answer": row.answer})
@@ -117,7 +119,7 @@ def table() -> str:
     """Both measurements as Markdown."""
     rows = judged_answers()
     good = [row.good for row in rows]
-    recipe = load("constrained-instructions").recipe
+    plan = load("constrained-instructions")
     return TABLE.format(
         date=datetime.now(UTC).date(),
         machine=f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}",
@@ -126,5 +128,5 @@ def table() -> str:
         count=len(rows),
         good=sum(good),
         confidence=area_under_roc([row.confidence for row in rows], good),
-        rubric=area_under_roc(asyncio.run(rubric_scores(recipe, rows)), good),
+        rubric=area_under_roc(asyncio.run(rubric_scores(plan, rows)), good),
     )

@@ -7,7 +7,7 @@ through `load_recipe(checks=…)`.
 import difflib
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,10 +15,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from core.errors import Problem, RecipeError
-from core.recipe import AgreementVerifier, Recipe
+from core.recipe import Recipe
 
 Table = TypeVar("Table", bound=BaseModel)
-Check = Callable[[Recipe], Iterable[Problem]]
+Check = Callable[[Recipe, Path], Iterable[Problem]]
+"""Adds what is wrong in a recipe whose relative paths start from a folder."""
 
 
 class Loaded(NamedTuple):
@@ -51,7 +52,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), checks: Sequence[Chec
         raise RecipeError(path.name, problems) from None
     problems += _cross_checks(recipe)
     for check in checks:
-        problems += check(recipe)
+        problems += check(recipe, path.resolve().parent)
     if problems:
         raise RecipeError(path.name, problems)
     return Loaded(recipe, path.resolve().parent)
@@ -73,6 +74,15 @@ def parse_settings(model: type[Table], settings: Sequence[str]) -> Table:
     if problems:
         raise RecipeError("--set", problems)
     return table
+
+
+def table_problems(model: type[Table], values: Mapping[str, Any], where: str) -> tuple[Table | None, list[Problem]]:
+    """`values` as a table of the recipe at `where`, or what is wrong in it."""
+    try:
+        return model.model_validate(dict(values)), []
+    except ValidationError as error:
+        found = [_problem(detail, model) for detail in error.errors(include_url=False)]
+        return None, [Problem(f"{where}.{one.where}" if one.where else where, one.what) for one in found]
 
 
 def _override(data: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
@@ -167,7 +177,7 @@ def _tag_of(model: type[BaseModel]) -> Any:
 
 def _cross_checks(recipe: Recipe) -> list[Problem]:
     """What no table can tell of by itself."""
-    checks = (_agent_problems, _teacher_problems, _amount_problems, _verifier_problems)
+    checks = (_agent_problems, _teacher_problems, _amount_problems)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -196,14 +206,3 @@ def _amount_problems(recipe: Recipe) -> Iterator[Problem]:
     if recipe.keep and recipe.keep > recipe.samples:
         what = f"{recipe.keep} kept samples cannot come of at most samples = {recipe.samples} candidates; raise samples"
         yield Problem("keep", what)
-    if recipe.budget.cost is not None:
-        for name in sorted(recipe.used_teachers() & recipe.teachers.keys()):
-            if recipe.teachers[name].prices() is None:
-                what = "its price is unknown, so budget.cost cannot hold; set input_price and output_price"
-                yield Problem(f"teachers.{name}", what)
-
-
-def _verifier_problems(recipe: Recipe) -> Iterator[Problem]:
-    for i, verifier in enumerate(recipe.verifiers):
-        if isinstance(verifier, AgreementVerifier) and verifier.agree > verifier.solutions:
-            yield Problem(f"verifiers.{i}.agree", f"{verifier.agree} of {verifier.solutions} solutions cannot agree")

@@ -26,8 +26,14 @@ OWN_PROVIDERS = {"local", "vllm", "fake"}
 
 
 class SeedsConfig(Config):
-    path: str
+    """Where seeds come from: a file, the user's documents, or neither, where the family makes its own."""
+
+    path: str | None = None
     """A JSONL file with one seed's data a line; taken from the recipe's folder, the working directory or the project."""
+    documents: str | None = None
+    """A folder of txt, md, html and pdf files, for families that work from text; cut into chunks, one seed each."""
+    chunk_words: int = Field(180, ge=20, le=2000)
+    """How long a chunk of a document is, about."""
 
 
 class Faults(Config):
@@ -113,7 +119,7 @@ class AgentsConfig(Config):
     critic: CriticConfig | None = CriticConfig()
     """`critic = false` in a recipe runs without one: the orchestrator then sends candidates straight to the verifier."""
     verifier: AgentConfig = AgentConfig()
-    """Used by the checks that ask a teacher (`agreement`)."""
+    """Used by the checks that ask a teacher (`agreement`, `judge`)."""
 
 
 class TopologyConfig(Config):
@@ -124,37 +130,19 @@ class TopologyConfig(Config):
     max_revisions: int = Field(2, ge=0, le=10)
 
 
-class ConstraintsVerifier(Config):
-    type: Literal["constraints"]
+class VerifierConfig(Config):
+    """One check of the verifier. Which keys it has besides these, the check says."""
 
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
-class OnTopicVerifier(Config):
-    type: Literal["on_topic"]
+    type: str
+    """The check's name: one of the family, a built-in one, one of an installed package, or one that `path` defines."""
+    path: str | None = None
+    """A Python file that defines the check; taken from the recipe's folder, the working directory or the project."""
 
-
-class SoundProseVerifier(Config):
-    type: Literal["sound_prose"]
-
-
-class ExpressionVerifier(Config):
-    type: Literal["expression"]
-    tolerance: float = Field(1e-6, ge=0)
-    """Largest difference between the stated answer and the expression's value."""
-
-
-class AgreementVerifier(Config):
-    type: Literal["agreement"]
-    solutions: int = Field(3, ge=1, le=15)
-    """Independent solutions asked for, each by a teacher that sees the problem and not the answer."""
-    agree: int = Field(2, ge=1, le=15)
-    """How many of them must give the candidate's answer."""
-    temperature: float = Field(0.7, ge=0, le=2)
-
-
-VerifierConfig = Annotated[
-    ConstraintsVerifier | OnTopicVerifier | SoundProseVerifier | ExpressionVerifier | AgreementVerifier,
-    Field(discriminator="type"),
-]
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.model_extra or {}
 
 
 class LengthFilter(Config):
@@ -264,6 +252,8 @@ class Recipe(Config):
     max_failed: float = Field(0.2, ge=0, le=1)
     """The run stops early when a larger share of samples can be judged by nobody, and says which fault dominates."""
     seeds: SeedsConfig
+    prompts: str | None = None
+    """A folder beside the recipe with prompts of its own; one there (`generator.md`) goes before the family's."""
     task: dict[str, Any] = {}
     """The family's own options."""
     teachers: dict[str, TeacherConfig] = {"main": TeacherConfig(model="local/smollm2-135m")}
@@ -276,14 +266,6 @@ class Recipe(Config):
     collapse: CollapseConfig | None = CollapseConfig()
     student: StudentConfig | None = None
     """Without this table the run ends with the dataset."""
-
-    def used_teachers(self) -> set[str]:
-        """The names of the teachers that some agent asks."""
-        agents = self.agents
-        used = {agents.generator.teacher}
-        used |= {agents.critic.teacher} if agents.critic and agents.critic.type == "teacher" else set()
-        used |= {agents.verifier.teacher} if any(v.type == "agreement" for v in self.verifiers) else set()
-        return used
 
 
 def find_file(name: str, folder: Path) -> Path:

@@ -104,6 +104,16 @@ class StudentRecord(BaseModel):
     seconds: float
 
 
+class CheckRecord(BaseModel):
+    """One check of the verifier, as it was used."""
+
+    type: str
+    about: str
+    """What must hold, in a sentence."""
+    asks: bool
+    """Whether it asked a teacher."""
+
+
 class Manifest(BaseModel):
     run: str
     digest: str
@@ -117,6 +127,8 @@ class Manifest(BaseModel):
     """Dropped and failed samples by `reason:detail`; the values add up to `dropped + failed`."""
     usage: Usage = Usage()
     """What the answers in these samples took, wherever they came from."""
+    checks: list[CheckRecord] = []
+    """Of the verifier, in their order."""
     spent: Spent = Spent()
     """What was paid for them in this run: lost and repeated calls too, answers from the cache not."""
     shortfalls: list[str] = []

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
 class Frozen(BaseModel):
@@ -44,11 +45,35 @@ class Reason(StrEnum):
     """It passed everything, after as many as the recipe wants to keep."""
 
 
+class ToolCall(Frozen):
+    """An assistant's wish to have a tool called."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
 class Message(Frozen):
     """One turn of a conversation, in the form chat models are trained on."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of an assistant's turn."""
+    name: str | None = None
+    """Of a tool's turn: which tool answers."""
+
+    @model_serializer(mode="wrap")
+    def _plain(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A turn without tools has a role and a content, as everywhere in the field."""
+        return {key: value for key, value in whole(self).items() if value not in ((), [], None)}
+
+    @property
+    def text(self) -> str:
+        """All that is said, tool calls written out as models are taught to write them (Hermes' form)."""
+        calls = [json.dumps(call.model_dump(), ensure_ascii=False) for call in self.tool_calls]
+        return "\n".join(
+            [*([self.content] if self.content else []), *(f"<tool_call>\n{c}\n</tool_call>" for c in calls)]
+        )
 
 
 class Usage(Frozen):
@@ -126,7 +151,7 @@ class Candidate(Frozen):
     @property
     def answer(self) -> str:
         """What the assistant says, all turns joined by a newline."""
-        return "\n".join(message.content for message in self.messages if message.role == "assistant")
+        return "\n".join(message.text for message in self.messages if message.role == "assistant")
 
 
 class Turn(Frozen):
@@ -182,6 +207,11 @@ class Sample(Frozen):
 
     def dropped(self, reason: Reason, detail: str) -> Self:
         return self.model_copy(update={"state": State.dropped, "reason": reason, "detail": detail})
+
+
+def texts_of(data: Mapping[str, Any]) -> dict[str, str]:
+    """Each value as text: strings as they are, anything else as JSON."""
+    return {key: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for key, v in data.items()}
 
 
 def index_of(sample: str) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import StoreError
-from core.sample import Sample
+from core.sample import Message, Sample
 
 if TYPE_CHECKING:
     import polars as pl
@@ -106,9 +106,8 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write `samples`, in their order, with every turn, critique and verdict."""
     import polars as pl
 
-    message = pl.Struct({"role": pl.String, "content": pl.String})
     usage = pl.Struct({"calls": pl.Int64, "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64})
-    types: dict[str, Any] = {"messages": pl.List(message), "usage": usage, "revisions": pl.Int64}
+    types: dict[str, Any] = {"messages": pl.List(message_type()), "usage": usage, "revisions": pl.Int64}
     schema = {column: types.get(column, pl.String) for column in COLUMNS}
     write_parquet(path, pl.DataFrame([_row(sample) for sample in samples], schema=schema, orient="row"))
 
@@ -121,9 +120,28 @@ def _row(sample: Sample) -> dict[str, Any]:
     row = {key: whole[key] for key in ("id", "state", "reason", "detail", "revisions", "usage")}
     return {
         **row,
-        "messages": candidate["messages"],
+        "messages": [_flat(message) for message in candidate["messages"]],
         **{k: json.dumps(v, ensure_ascii=False) for k, v in texts.items()},
     }
+
+
+def message_type() -> "pl.Struct":
+    """Of one message in a samples file; `tool_calls` is JSON text."""
+    import polars as pl
+
+    return pl.Struct({"role": pl.String, "content": pl.String, "name": pl.String, "tool_calls": pl.String})
+
+
+def _flat(message: dict[str, Any]) -> dict[str, Any]:
+    """A message for Parquet: tool calls as JSON text, since their arguments vary."""
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": json.dumps(calls, ensure_ascii=False) if calls else None}
+
+
+def message_of(flat: dict[str, Any]) -> Message:
+    """A message as a samples file has it. Raises ValueError where it is none."""
+    calls = flat.get("tool_calls")
+    return Message.model_validate({**flat, "tool_calls": json.loads(calls) if calls else ()})
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -142,7 +160,10 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> "pl.DataFr
 
 
 def _sample(row: dict[str, Any]) -> Sample:
-    candidate = {"messages": row.pop("messages"), "fields": json.loads(row.pop("fields"))}
+    candidate = {
+        "messages": [message_of(flat) for flat in row.pop("messages")],
+        "fields": json.loads(row.pop("fields")),
+    }
     history = json.loads(row.pop("history"))
     return Sample.model_validate({**row, "seed": json.loads(row.pop("seed")), "candidate": candidate, **history})
 

@@ -16,7 +16,7 @@ from core.recipe import PROJECT
 from flows.session import SESSION, Interrupted
 
 if TYPE_CHECKING:
-    from core.loading import Loaded
+    from agents.plan import Plan
 
 EPILOG = "Exit codes: 0 done, 1 the run failed, 2 wrong use or recipe, 3 a gate was not met, 130 interrupted."
 LOOK, RUN, RESULTS = "Look before you run", "Run", "Look at results"
@@ -82,15 +82,15 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check a recipe, all problems at once, and print it in full with its defaults."""
-    loaded = _loaded(recipe, overrides)
-    resolved = loaded.recipe.model_dump(mode="json", exclude_none=True)
+    plan = _plan(recipe, overrides)
+    resolved = plan.recipe.model_dump(mode="json", exclude_none=True)
     answers: dict[str, str] = {}
     if live:
         import asyncio
 
         from agents.preview import ask_teachers
 
-        answers = asyncio.run(ask_teachers(loaded.recipe))
+        answers = asyncio.run(ask_teachers(plan))
     if as_json:
         say_json({"recipe": resolved, "live": answers})
         return
@@ -113,13 +113,11 @@ def preview(
 
     from agents.brake import Stopped
     from agents.preview import preview_samples
-    from core.recipe import find_file
 
-    loaded = _loaded(recipe, overrides)
-    seeds = find_file(loaded.recipe.seeds.path, loaded.folder)
+    plan = _plan(recipe, overrides)
     with SESSION.interruptible():
         try:
-            samples = asyncio.run(preview_samples(loaded.recipe, seeds, number, SESSION.stop))
+            samples = asyncio.run(preview_samples(plan, number, SESSION.stop))
         except Stopped:
             raise Interrupted from None
     if as_json:
@@ -282,7 +280,7 @@ def show(
     say(one.model_dump_json() if as_json else sample_text(one))
 
 
-def _loaded(recipe: str, overrides: list[str] | None) -> "Loaded":
+def _plan(recipe: str, overrides: list[str] | None) -> "Plan":
     from flows.recipes import load
 
     return load(recipe, overrides or [])
@@ -295,8 +293,8 @@ def _run(
     from flows.card import run_card
 
     SESSION.quiet = quiet
-    loaded = _loaded(recipe, overrides)
-    found = _open_for(loaded, runs_dir, resume=resume)
+    plan = _plan(recipe, overrides)
+    found = _open_for(plan, runs_dir, resume=resume)
     command = _command(recipe, overrides, runs_dir, "run" if distill else "generate")
     with SESSION.interruptible():
         try:
@@ -310,12 +308,12 @@ def _run(
         raise SystemExit(RunFailed.exit_code)
 
 
-def _open_for(loaded: "Loaded", runs_dir: Path, *, resume: bool) -> Any:
+def _open_for(plan: "Plan", runs_dir: Path, *, resume: bool) -> Any:
     """Make the run's directory or find it, before anything slow starts, so that a mistake is told at once."""
     from core.run import open_run
     from flows.recipes import sources
 
-    return open_run(runs_dir, loaded.recipe, sources(loaded), resume=resume)
+    return open_run(runs_dir, plan.recipe, sources(plan), resume=resume)
 
 
 def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, distill: bool) -> dict[str, Any]:

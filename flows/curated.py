@@ -5,13 +5,13 @@ that filters compare. Knows files and filters; knows no Prefect and no teacher.
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import UsageError
 from core.recipe import Recipe
 from core.run import Counts, RunDir
 from core.sample import Message, Reason, Sample, State, Usage, index_of
-from core.store import DROP_COLUMNS, counted, read_columns, read_samples, write_parquet
+from core.store import DROP_COLUMNS, counted, message_of, message_type, read_columns, read_samples, write_parquet
 from filters import apply_filters
 from filters.base import Document, Drop
 
@@ -63,9 +63,9 @@ def _verified(run: RunDir) -> Iterator[Document]:
                 yield Document(row["id"], said_in(row["messages"]))
 
 
-def said_in(messages: Sequence[dict[str, str]]) -> str:
+def said_in(messages: Sequence[dict[str, Any]]) -> str:
     """What the assistant says, all turns joined by a newline, as `Candidate.answer`."""
-    return "\n".join(message["content"] for message in messages if message["role"] == "assistant")
+    return "\n".join(message_of(flat).text for flat in messages if flat["role"] == "assistant")
 
 
 class _Tally(NamedTuple):
@@ -172,9 +172,7 @@ def kept_rows(run: RunDir) -> "pl.DataFrame":
     import polars as pl
 
     files = [run.kept_file(index) for index in run.shards()]
-    empty = pl.DataFrame(
-        schema={"id": pl.String, "messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String}))}
-    )
+    empty = pl.DataFrame(schema={"id": pl.String, "messages": pl.List(message_type())})
     return pl.concat([empty, *(read_columns(file, ("id", "messages")) for file in files)])
 
 
@@ -196,4 +194,4 @@ def split(kept: "pl.DataFrame", share: float, seed: int) -> Split:
 
 
 def conversations_of(rows: "pl.DataFrame") -> list[list[Message]]:
-    return [[Message(**message) for message in messages] for messages in rows["messages"].to_list()]
+    return [[message_of(flat) for flat in messages] for messages in rows["messages"].to_list()]

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from agents.produce import Seeds
+from agents.plan import Plan
+from agents.seeds import Seeds
 from core.errors import StoreError
-from core.recipe import Recipe, find_file
-from core.run import Manifest, RunDir, RunState, open_run, redacted, summary
+from core.recipe import Recipe
+from core.run import CheckRecord, Manifest, RunDir, RunState, open_run, redacted, summary
 from flows import stages
 from flows.curated import Curated, Split, conversations_of, dropped_samples, kept_rows, kept_samples, said_in, split
 from flows.curated import curate as curated_of
@@ -39,9 +40,12 @@ class Job:
     """A run that is open: what its stages work on."""
 
     run: RunDir
-    recipe: Recipe
-    folder: Path
+    plan: Plan
     manifest: Manifest
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.plan.recipe
 
 
 @flow(name="stillhouse-run", validate_parameters=False)
@@ -56,15 +60,14 @@ async def run_flow(
     """
     SESSION.keep_asking()
     with opened(recipe, overrides, Path(runs_dir), resume=resume) as job:
-        seeds = plan(job)
+        seeds = Seeds(job.plan, job.manifest.digest)
         with recorded_spending(job):
-            job.manifest.shortfalls = await produce_and_curate(
-                job.run, job.recipe, seeds, partial(curate, job, seeds), produce_shard
-            )
+            short = await produce_and_curate(job.run, job.plan, seeds, partial(curate, job, seeds), produce_shard)
+            job.manifest.shortfalls = short.all
         kept = kept_rows(job.run)
         assess(job, kept)
         parts = package(job, kept)
-        if distill and job.recipe.student and not job.manifest.shortfalls:
+        if distill and job.recipe.student and not short.resumable:
             await asyncio.to_thread(train_student, job, parts)
         finish(job)
     return summary(job.manifest)
@@ -73,14 +76,18 @@ async def run_flow(
 @contextmanager
 def opened(recipe: str, overrides: list[str], runs_dir: Path, *, resume: bool) -> Iterator[Job]:
     """Open the run for this process, and record how it ends."""
-    loaded = load(recipe, overrides)
-    run = open_run(runs_dir, loaded.recipe, sources(loaded), resume=resume)
+    plan = load(recipe, overrides)
+    run = open_run(runs_dir, plan.recipe, sources(plan), resume=resume)
     with run.locked():
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []
+        manifest.checks = [
+            CheckRecord(type=one.check.name, about=one.check.about, asks=one.check.calls(one.options) > 0)
+            for one in plan.checks
+        ]
         try:
             SESSION.note(f"run {run.name} in {run.path}")
-            yield Job(run, loaded.recipe, loaded.folder, manifest)
+            yield Job(run, plan, manifest)
         except (Interrupted, KeyboardInterrupt, asyncio.CancelledError):
             _record(run, manifest, RunState.interrupted, "stopped by the user")
             raise
@@ -104,13 +111,8 @@ def recorded_spending(job: Job) -> Iterator[None]:
         yield
     finally:
         with suppress(StoreError):  # a full disk is told by whoever met it first
-            job.manifest.spent = spent_on(job.run, job.recipe)
+            job.manifest.spent = spent_on(job.run, job.plan)
             job.manifest.seconds["produce"] = job.manifest.spent.seconds
-
-
-def plan(job: Job) -> Seeds:
-    """All seeds of the run: the same at every resumption."""
-    return Seeds(job.recipe, find_file(job.recipe.seeds.path, job.folder), job.manifest.digest)
 
 
 @task(name="produce-shard", cache_policy=NO_CACHE, persist_result=False)
@@ -141,7 +143,7 @@ def assess(job: Job, kept: "pl.DataFrame") -> None:
         return
     with stages.Stopwatch(job.manifest, "assess"):
         answers = [said_in(messages) for messages in kept["messages"].to_list()]
-        job.manifest.collapse = stages.assess(answers, job.recipe.collapse, job.folder, job.recipe.seed)
+        job.manifest.collapse = stages.assess(answers, job.recipe.collapse, job.plan.folder, job.recipe.seed)
     SESSION.note(f"assess: {len(job.manifest.collapse.metrics)} collapse metrics")
 
 

@@ -17,9 +17,10 @@ from agents.budget import Budget, BudgetSpent
 from agents.crew import Crew
 from agents.desk import Desk, open_desk
 from agents.ledger import Ledger
-from agents.produce import Seeds, Shard, produce, together
+from agents.plan import Plan
+from agents.produce import Shard, produce, together
+from agents.seeds import Seeds
 from agents.teachers.gate import Gate
-from agents.topology import longest_way
 from core.errors import RunFailed, StillhouseError
 from core.recipe import Recipe
 from core.run import RunDir
@@ -52,13 +53,13 @@ class OpenShard(NamedTuple):
     """Indexes in the run."""
 
 
-def budget_of(recipe: Recipe, run: RunDir) -> Budget:
-    return Budget(recipe.budget, run.spend_file, longest_way(recipe))
+def budget_of(plan: Plan, run: RunDir) -> Budget:
+    return Budget(plan.recipe.budget, run.spend_file, plan.longest_way())
 
 
-def spent_on(run: RunDir, recipe: Recipe) -> Spent:
+def spent_on(run: RunDir, plan: Plan) -> Spent:
     """What the run has paid for so far."""
-    with budget_of(recipe, run) as budget:
+    with budget_of(plan, run) as budget:
         return budget.spent
 
 
@@ -96,7 +97,7 @@ class ShardWork:
     """All that making one shard needs."""
 
     run: RunDir
-    recipe: Recipe
+    plan: Plan
     shard: OpenShard
     seeds: Seeds
     desk: Desk
@@ -119,7 +120,7 @@ async def make_shard(work: ShardWork) -> int:
     wanted: list[Seed] = [work.seeds[index] for index in shard.missing]
     with Ledger(run.ledger_file(shard.number)) as ledger:
         try:
-            await produce(Shard(Crew(work.recipe, work.desk, ledger), wanted, done))
+            await produce(Shard(Crew(work.plan, work.desk, ledger), wanted, done))
         finally:
             earlier = [sample for sample in read_samples(file) if sample.id not in made] if file.exists() else []
             if made:
@@ -135,33 +136,47 @@ Make = Callable[[ShardWork], Awaitable[int]]
 """`make_shard`, or what a scheduler makes of it."""
 
 
+class Shortfalls(NamedTuple):
+    """What is missing in the end, a sentence each."""
+
+    resumable: list[str]
+    """What a resumed run could still make."""
+    lost: list[str]
+
+    @property
+    def all(self) -> list[str]:
+        return [*self.resumable, *self.lost]
+
+
 async def produce_and_curate(
-    run: RunDir, recipe: Recipe, seeds: Seeds, curate: Callable[[], Curated], make: Make = make_shard
-) -> list[str]:
-    """Make samples and filter them, again while the filters leave fewer than the recipe wants to keep; what is missing in
-    the end, a sentence each.
+    run: RunDir, plan: Plan, seeds: Seeds, curate: Callable[[], Curated], make: Make = make_shard
+) -> Shortfalls:
+    """Make samples and filter them, again while the filters leave fewer than the recipe wants to keep.
 
     Raises:
         Interrupted, StillhouseError: as `produce_missing`.
     """
+    recipe = plan.recipe
     curated = curate() if recipe.keep and run.shards() else None
     while True:
         before = curated.counts.candidates if curated else 0
-        missing = await produce_missing(run, recipe, seeds, wanted_more(recipe, curated), make)
+        missing = await produce_missing(run, plan, seeds, wanted_more(recipe, curated), make)
         curated = curate()
         if recipe.keep and curated.counts.kept >= recipe.keep:
-            return []  # whatever held the rest back: nothing is missing
+            return Shortfalls([], [])  # whatever held the rest back: nothing is missing
         if not recipe.keep or missing or curated.counts.candidates == before:
-            return [*missing, *shortfalls_of(recipe, curated, complete=not missing)]
+            short = shortfalls_of(recipe, curated, complete=not missing)
+            return Shortfalls([*missing, *short], lost_samples(recipe, curated))
 
 
-async def produce_missing(run: RunDir, recipe: Recipe, seeds: Seeds, wanted: int, make: Make) -> list[str]:
+async def produce_missing(run: RunDir, plan: Plan, seeds: Seeds, wanted: int, make: Make) -> list[str]:
     """Make every sample that is not there yet, or with `keep` until `wanted` have passed; why some are missing, if any are.
 
     Raises:
         Interrupted: once what was in flight is stored.
         StillhouseError: if the run cannot go on.
     """
+    recipe = plan.recipe
     shards = list(open_shards(run, recipe))
     states = settled_states(run)
     if not shards or (recipe.keep and states[State.kept] >= wanted):
@@ -176,14 +191,14 @@ async def produce_missing(run: RunDir, recipe: Recipe, seeds: Seeds, wanted: int
             if brake.pulled or brake.reason:
                 return
             try:
-                await make(ShardWork(run, recipe, shard, seeds, desk, tally))
+                await make(ShardWork(run, plan, shard, seeds, desk, tally))
             except StillhouseError as error:
                 brake.pull(error)  # the other shards end in order: what they wait for is paid for
 
-    with budget_of(recipe, run) as budget:
+    with budget_of(plan, run) as budget:
         tally = Tally(recipe, budget, brake, earlier=states, wanted=wanted)
         with suppress(Stopped):  # while a teacher starts
-            async with open_desk(recipe, budget, brake, run.path, run.cache) as desk:
+            async with open_desk(plan, budget, brake, run.path, run.cache) as desk:
                 tally.watch(desk.floor)
                 # Enough shards to fill every place, and one more, so that no teacher waits while a shard's last samples end.
                 at_once = max(2, 1 + math.ceil(desk.floor.most / recipe.shard_size))
@@ -309,6 +324,13 @@ def shortfalls_of(recipe: Recipe, curated: Curated, *, complete: bool) -> list[s
             f"{recipe.samples} is the most"
         )
     return found
+
+
+def lost_samples(recipe: Recipe, curated: Curated) -> list[str]:
+    """Samples that were to be there and never can be; with `keep`, others take their place."""
+    broken = sum(count for reason, count in curated.reasons.items() if reason.startswith(Reason.contract))
+    what = f"{plural(broken, 'sample')} could not be judged: a reply was not what it had to be, also when asked again"
+    return [what] if broken and not recipe.keep else []
 
 
 def why_stopped(brake: Brake) -> list[str]:

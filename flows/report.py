@@ -32,13 +32,6 @@ DATASET_COLUMNS = {
     "messages": "the conversation: a list of `{role, content}`, the form that chat models are trained on",
 }
 """The columns of the Parquet files in `dataset/`, with what they hold, for the dataset's card."""
-VERIFIER_WORDS = {
-    "constraints": "a program checks every constraint that the instruction states",
-    "on_topic": "the answer must speak of its topic",
-    "sound_prose": "the answer must read as prose, in whole sentences",
-    "expression": "the stated answer must equal the value of its expression",
-    "agreement": "solutions made independently of the candidate must give its answer",
-}
 FILTER_WORDS = {
     "length": "removes texts that are too short or too long",
     "refusal": "removes refusals and talk about being a model",
@@ -250,27 +243,31 @@ def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int
         validation=validation,
         size=size_category(train + validation),
         columns=DATASET_COLUMNS,
-        teachers=_teachers_at_work(recipe),
+        teachers=_teachers_at_work(manifest, recipe),
         checked=checked,
-        verifiers=[(v.type, VERIFIER_WORDS[v.type]) for v in recipe.verifiers] if checked else [],
+        verifiers=[(check.type, _clause(check.about)) for check in manifest.checks] if checked else [],
         filters=[(f.type, FILTER_WORDS[f.type], _options(f.model_dump())) for f in recipe.filters],
         strips=strips_of(manifest.collapse),
     )
     return text + "\n"
 
 
-def _teachers_at_work(recipe: Recipe) -> dict[str, list[str]]:
+def _teachers_at_work(manifest: Manifest, recipe: Recipe) -> dict[str, list[str]]:
     """The agents of each model that wrote or judged something."""
     agents = recipe.agents
     judged = agents.critic and agents.critic.type == "teacher" and recipe.topology.kind != "single"
     roles = {"generator": agents.generator, "critic": agents.critic if judged else None}
-    if any(verifier.type == "agreement" for verifier in recipe.verifiers):
+    if any(check.asks for check in manifest.checks):
         roles["verifier"] = agents.verifier
     found: dict[str, list[str]] = {}
     for role, agent in roles.items():
         if agent:
             found.setdefault(recipe.teachers[agent.teacher].model, []).append(role)
     return found
+
+
+def _clause(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:].rstrip(".")
 
 
 def _options(table: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from core.run import CollapseRecord, Manifest, RunDir, StudentRecord
 from core.sample import Message
 from core.store import write_parquet, write_text, written_whole
 from flows.curated import Split
+from flows.formats import conversational
 from flows.report import dataset_card
 
 
@@ -46,7 +47,7 @@ def package(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> No
     with written_whole(run.dataset) as folder:
         folder.mkdir()
         for name, rows in zip(("train", "validation"), parts, strict=True):
-            write_parquet(folder / f"{name}.parquet", rows)
+            write_parquet(folder / f"{name}.parquet", conversational(rows))
         write_text(folder / "README.md", dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))
 
 

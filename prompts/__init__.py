@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from core.errors import UsageError
 from core.sample import Message
@@ -54,27 +55,35 @@ class Prompt:
 
 
 @cache
-def load(family: str, role: str) -> Prompt:
-    """The prompt of `role` in `family`: the family's own file, or the one all families share.
+def load(family: str, role: str, own: Path | None = None) -> Prompt:
+    """The prompt of `role` in `family`: the user's `own` folder's, the family's, or the one all families share.
 
     Raises:
         UsageError: naming the roles that are there.
     """
-    shared = files("prompts")
-    for folder in (shared / family, shared):
+    folders = _folders(family, own)
+    for folder in folders:
         file = folder / f"{role}.md"
         if file.is_file():
             return _parse(f"{family}/{role}", file.read_text(encoding="utf-8"))
-    there = sorted(file.name for file in _markdown(shared / family))
+    there = sorted({file.name for folder in folders[:-1] for file in _markdown(folder)})
     raise UsageError(f"prompts/{family}/{role}.md: no such prompt; there are {', '.join(there) or 'none'}")
 
 
-def hashes(family: str) -> dict[str, str]:
+def hashes(family: str, own: Path | None = None) -> dict[str, str]:
     """SHA-256 of every prompt that `family` can use, by file name: part of a run's identity."""
-    shared = files("prompts")
-    found = {file.name: file for file in _markdown(shared)}
-    found |= {f"{family}/{file.name}": file for file in _markdown(shared / family)}
+    names = ("own", family, "")[-len(_folders(family, own)) :]
+    found = {
+        f"{name}/{file.name}".lstrip("/"): file
+        for name, folder in zip(names, _folders(family, own), strict=True)
+        for file in _markdown(folder)
+    }
     return {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in sorted(found.items())}
+
+
+def _folders(family: str, own: Path | None) -> list[Traversable]:
+    shared = files("prompts")
+    return [*([own] if own else []), shared / family, shared]
 
 
 def _markdown(folder: Traversable) -> list[Traversable]:

@@ -102,7 +102,7 @@ def _turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> It
 
 def render(messages: Conversation, tokenizer: PreTrainedTokenizerBase, *, answer_next: bool = False) -> str:
     """The chat template's text of `messages`; with `answer_next`, up to where the assistant begins."""
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+    turns = [{"role": message.role, "content": message.text} for message in messages]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next))
     except TemplateError as error:

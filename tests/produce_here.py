@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents.produce import Seeds
+from agents.seeds import Seeds
 from core.errors import INTERRUPTED, StillhouseError
-from core.recipe import find_file
 from core.run import open_run
 from flows.curated import curate
 from flows.production import produce_and_curate
@@ -49,20 +48,20 @@ def watch_persistence(runs: Path) -> None:
 def main() -> int:
     runs, recipe, *settings = sys.argv[1:]
     watch_persistence(Path(runs))
-    loaded = load(recipe, settings)
+    plan = load(recipe, settings)
     try:
-        run = open_run(Path(runs), loaded.recipe, sources(loaded), resume=True)
+        run = open_run(Path(runs), plan.recipe, sources(plan), resume=True)
         with run.locked(), SESSION.interruptible():
-            seeds = Seeds(loaded.recipe, find_file(loaded.recipe.seeds.path, loaded.folder), run.read_manifest().digest)
-            missing = asyncio.run(produce_and_curate(run, loaded.recipe, seeds, lambda: curate(run, loaded.recipe)))
+            seeds = Seeds(plan, run.read_manifest().digest)
+            missing = asyncio.run(produce_and_curate(run, plan, seeds, lambda: curate(run, plan.recipe)))
     except Interrupted:
         return INTERRUPTED
     except StillhouseError as error:
         SESSION.tell(f"error: {error}")
         return error.exit_code
-    for sentence in missing:
+    for sentence in missing.all:
         SESSION.tell(f"missing: {sentence}")
-    return 1 if missing else 0
+    return 1 if missing.all else 0
 
 
 if __name__ == "__main__":

@@ -12,12 +12,18 @@ from agents.cache import AnswerCache, NoCache
 from agents.crew import Crew
 from agents.desk import Desk
 from agents.ledger import Ledger
-from agents.produce import Seeds, Shard, produce
+from agents.plan import Plan, plan_of
+from agents.produce import Shard, produce
+from agents.seeds import Seeds
 from agents.teachers.base import Account, Question, Reply, Teacher
 from agents.teachers.gate import Gate
-from agents.topology import longest_way
-from core.recipe import Recipe, find_file
+from core.recipe import PROJECT, Recipe
 from core.sample import Sample, Seed, Usage
+
+
+def planned(recipe: Recipe) -> Plan:
+    return plan_of(recipe, PROJECT)
+
 
 Answer = Callable[[Question], str]
 
@@ -55,14 +61,14 @@ async def desk_of(
 ) -> AsyncIterator[Desk]:
     """A desk with one teacher, called main."""
     brake = Brake(stop or threading.Event())
-    with Budget(recipe.budget, folder / "spend.jsonl", longest_way(recipe)) as budget:
+    with Budget(recipe.budget, folder / "spend.jsonl", planned(recipe).longest_way()) as budget:
         account = TeacherAccount(budget, brake, recipe.teachers["main"])
         places = Gate(round(teacher.slots * 1.5))
         yield Desk({"main": teacher}, {"main": account}, cache or NoCache(), budget, brake, folder, places)
 
 
 def seeds_of(recipe: Recipe) -> Sequence[Seed]:
-    return Seeds(recipe, find_file(recipe.seeds.path, Path()), "0" * 16)
+    return Seeds(planned(recipe), "0" * 16)
 
 
 def produced(
@@ -83,7 +89,7 @@ def produced(
     async def run() -> None:
         async with desk_of(recipe, teacher, folder, stop=stop, cache=cache) as desk:
             with Ledger(folder / "calls.jsonl") as ledger:
-                await produce(Shard(Crew(recipe, desk, ledger), seeds_of(recipe)[:], ended))
+                await produce(Shard(Crew(planned(recipe), desk, ledger), seeds_of(recipe)[:], ended))
             if desk.brake.reason:
                 raise desk.brake.reason
 

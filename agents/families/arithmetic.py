@@ -5,12 +5,12 @@ from fractions import Fraction
 from random import Random
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from agents.contract import Contract, Finding
-from agents.families.base import Check, Subject, first_fault, passed
+from agents.checks import Options, Subject, check, first_fault
+from agents.contract import Contract
+from agents.families.base import Family
 from agents.families.expression import NotArithmetic, evaluate, numbers_in
-from core.recipe import AgreementVerifier, ExpressionVerifier, VerifierConfig
 from core.sample import Candidate, Message, Seed
 
 STEPS = {
@@ -28,14 +28,7 @@ class ProblemDraft(Contract):
     answer: float
 
 
-class Solution(Contract):
-    solution: str
-    answer: float
-
-
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class ArithmeticOptions(Options):
     steps: tuple[int, ...] = Field((1, 2, 3), min_length=1)
     """How many operations a problem needs: one of these, at random, each 1 to 3."""
 
@@ -44,10 +37,15 @@ def _close(left: float | Fraction, right: float | Fraction, tolerance: float) ->
     return abs(float(left) - float(right)) <= tolerance
 
 
-async def _expression(config: VerifierConfig, subject: Subject) -> list[Finding]:
-    assert isinstance(config, ExpressionVerifier)
-    fault = _expression_fault(subject.candidate.fields, config.tolerance)
-    return [passed("expression", fault, "has the stated value")]
+class ExpressionOptions(Options):
+    tolerance: float = Field(1e-6, ge=0)
+    """Largest difference between the stated answer and the expression's value."""
+
+
+@check("expression", ExpressionOptions)
+def expression(subject: Subject, options: ExpressionOptions) -> str | None:
+    """The stated answer must equal the value of its expression, whose numbers stand in the story."""
+    return _expression_fault(subject.candidate.fields, options.tolerance)
 
 
 def _expression_fault(fields: Mapping[str, Any], tolerance: float) -> str | None:
@@ -66,33 +64,16 @@ def _expression_fault(fields: Mapping[str, Any], tolerance: float) -> str | None
     )
 
 
-async def _agreement(config: VerifierConfig, subject: Subject) -> list[Finding]:
-    """Independent solutions by a teacher that sees the problem alone; each counts as much as another."""
-    assert isinstance(config, AgreementVerifier)
-    fields = subject.candidate.fields
-    values = {"problem": fields["problem"]}
-    solutions = [await subject.solve(Solution, values, i, config.temperature) for i in range(config.solutions)]
-    answers = [solution.answer for solution in solutions if solution is not None]
-    agreeing = sum(_close(answer, fields["answer"], 1e-6) for answer in answers)
-    shown = ", ".join(f"{answer:g}" for answer in answers) or "none"
-    evidence = f"{agreeing} of {config.solutions} independent solutions give {fields['answer']:g} ({shown})"
-    return [Finding(check="agreement", passed=agreeing >= config.agree, evidence=evidence)]
-
-
-class Arithmetic:
+class Arithmetic(Family):
     name = "arithmetic"
-    draft = ProblemDraft
-    options = Options
-    checks: Mapping[str, Check] = {"expression": _expression, "agreement": _agreement}
+    options = ArithmeticOptions
+    checks = (expression,)
 
-    def condition(self, row: Mapping[str, Any], options: Options, rng: Random) -> dict[str, Any]:
+    def condition(self, row: Mapping[str, Any], options: ArithmeticOptions, rng: Random) -> dict[str, Any]:
         return {"story": row["story"], "steps": rng.choice(STEPS[rng.choice(options.steps)])}
 
-    def generator_values(self, seed: Seed) -> dict[str, str]:
-        return {"story": seed.data["story"], "steps": seed.data["steps"]}
-
-    def critic_values(self, seed: Seed, candidate: Candidate) -> dict[str, str]:
-        return {"problem": candidate.fields["problem"], "solution": candidate.fields["solution"]}
+    def contract(self, seed: Seed) -> type[Contract]:
+        return ProblemDraft
 
     def candidate(self, seed: Seed, draft: ProblemDraft) -> Candidate:
         asked = Message(role="user", content=draft.problem.strip())

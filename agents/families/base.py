@@ -1,72 +1,56 @@
-"""What a recipe family is: how seeds are conditioned, what a draft is, and which checks it knows. Knows no teacher."""
+"""What a recipe family is: where its seeds come from, what a draft is, and which checks are its own. Knows no teacher."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel
-
-from agents.contract import Contract, Finding
-from core.recipe import VerifierConfig
-from core.sample import Candidate, Seed
-
-Solve = Callable[[type[BaseModel], Mapping[str, str], int, float], Awaitable[Any]]
-"""Asks the verifier's teacher, with the family's `verifier` prompt: contract, values, which try, temperature. A reply that
-never becomes the contract is None."""
+from agents.checks import Check, Options
+from agents.contract import Contract
+from agents.teachers.base import schema_of
+from core.sample import Candidate, Seed, texts_of
 
 
-class Subject(NamedTuple):
-    """What a check may look at: never who wrote the candidate, nor what a critic said of it."""
+class Family(ABC):
+    """A kind of data. One object serves all runs; whatever a run chooses is in its options and seeds."""
 
-    seed: Seed
-    candidate: Candidate
-    solve: Solve
+    name: ClassVar[str]
+    """As in `prompts/<name>/`."""
+    options: ClassVar[type[Options]] = Options
+    """What the recipe's `[task]` table may say."""
+    checks: ClassVar[Sequence[Check]] = ()
+    """Its own, beside those that every family has."""
+    seeded_by: ClassVar[tuple[Literal["path", "documents", "itself"], ...]] = ("path",)
+    """Where its seeds may come from."""
 
+    def rows(self, options: Any, seed: int) -> Sequence[Mapping[str, Any]]:
+        """Seeds that the family makes by itself, the same for the same options and `seed`."""
+        raise NotImplementedError
 
-Check = Callable[[VerifierConfig, Subject], Awaitable[Sequence[Finding]]]
-"""What a check found: one finding, or one for each thing that it looks at."""
-
-
-class Family(Protocol):
-    @property
-    def name(self) -> str:
-        """As in `prompts/<name>/`."""
-        ...
-
-    @property
-    def draft(self) -> type[Contract]:
-        """The generator's contract."""
-        ...
-
-    @property
-    def options(self) -> type[BaseModel]:
-        """What the recipe's `[task]` table may say."""
-        ...
-
-    @property
-    def checks(self) -> Mapping[str, Check]:
-        """By the `type` of `[[verifiers]]`."""
-        ...
-
+    @abstractmethod
     def condition(self, row: Mapping[str, Any], options: Any, rng: Random) -> dict[str, Any]:
-        """A seed's data from one row of the seeds file.
+        """A seed's data from one row: a line of the seeds file, a chunk (`text`, `source`, `number`), or one of `rows`.
 
         Raises:
             KeyError: naming a key that the row lacks.
         """
-        ...
 
-    def generator_values(self, seed: Seed) -> dict[str, str]: ...
+    @abstractmethod
+    def contract(self, seed: Seed) -> type[Contract]:
+        """What the generator's reply must be."""
 
-    def critic_values(self, seed: Seed, candidate: Candidate) -> dict[str, str]: ...
+    def reply_schema(self, seed: Seed) -> dict[str, Any]:
+        """The JSON schema that the teacher is told: the contract's, or a narrower one that depends on the seed."""
+        return schema_of(self.contract(seed))
 
-    def candidate(self, seed: Seed, draft: Any) -> Candidate: ...
+    def values(self, seed: Seed) -> dict[str, str]:
+        """What the generator's prompt may say, by name."""
+        return texts_of(seed.data)
 
+    @abstractmethod
+    def candidate(self, seed: Seed, draft: Any) -> Candidate:
+        """The draft as a conversation, with the fields that checks look at. What `agreement` compares is the field `answer`.
 
-def passed(check: str, fault: str | None, met: str) -> Finding:
-    """A finding from a fault in words, or None and what was `met`."""
-    return Finding(check=check, passed=fault is None, evidence=fault or met)
-
-
-def first_fault(faults: Sequence[str | None]) -> str | None:
-    return next((fault for fault in faults if fault), None)
+        Raises:
+            ContractFault: if the draft does not fit its seed.
+        """

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 import prompts
-from agents.contract import Contract, Finding
-from agents.families.base import Check, Subject, passed
+from agents.checks import Finding, Options, Subject, check, passed
+from agents.contract import Contract
+from agents.families.base import Family
 from agents.families.constraints import KINDS, Constraint, Topic, draw_constraints
 from agents.families.prose import off_topic, unsound
-from core.recipe import VerifierConfig
 from core.sample import Candidate, Message, Seed
 
 TASKS = (
@@ -30,9 +30,7 @@ class Draft(Contract):
     answer: str = Field(min_length=1)
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class InstructionOptions(Options):
     kinds: dict[str, int] = Field(default_factory=lambda: dict.fromkeys(KINDS, 1), min_length=1)
     """Which kinds of constraint to draw, each with its weight."""
     constraints: tuple[int, ...] = (1, 2)
@@ -46,20 +44,23 @@ class Options(BaseModel):
         return kinds
 
 
-async def _constraints(_config: VerifierConfig, subject: Subject) -> list[Finding]:
-    """One finding for each constraint, under the name of its kind."""
+@check("constraints")
+def constraints(subject: Subject, _options: Options) -> list[Finding]:
+    """A program checks every constraint that the instruction states."""
     answer = subject.candidate.answer
     return [passed(one.kind, one.fault(answer), f"meets: {one.text}") for one in constraints_of(subject.seed)]
 
 
-async def _on_topic(_config: VerifierConfig, subject: Subject) -> list[Finding]:
-    topic = subject.seed.data["topic"]
-    return [passed("on_topic", off_topic(subject.candidate.answer, topic), f"speaks of {topic}")]
+@check("on_topic")
+def on_topic(subject: Subject, _options: Options) -> str | None:
+    """The answer must speak of its topic."""
+    return off_topic(subject.candidate.answer, subject.seed.data["topic"])
 
 
-async def _sound_prose(_config: VerifierConfig, subject: Subject) -> list[Finding]:
-    fault = unsound(subject.candidate.answer, subject.seed.data["topic"], _examples())
-    return [passed("sound_prose", fault, "finished sentences without circles or copies")]
+@check("sound_prose")
+def sound_prose(subject: Subject, _options: Options) -> str | None:
+    """The answer must read as prose: finished sentences without circles or copies."""
+    return unsound(subject.candidate.answer, subject.seed.data["topic"], _examples())
 
 
 def _examples() -> list[str]:
@@ -71,13 +72,12 @@ def constraints_of(seed: Seed) -> list[Constraint]:
     return [Constraint.model_validate(constraint) for constraint in seed.data["constraints"]]
 
 
-class ConstrainedInstructions:
+class ConstrainedInstructions(Family):
     name = "constrained_instructions"
-    draft = Draft
-    options = Options
-    checks: Mapping[str, Check] = {"constraints": _constraints, "on_topic": _on_topic, "sound_prose": _sound_prose}
+    options = InstructionOptions
+    checks = (constraints, on_topic, sound_prose)
 
-    def condition(self, row: Mapping[str, Any], options: Options, rng: Random) -> dict[str, Any]:
+    def condition(self, row: Mapping[str, Any], options: InstructionOptions, rng: Random) -> dict[str, Any]:
         topic = Topic(name=row["topic"], words=tuple(row["words"]))
         constraints = draw_constraints(rng, topic, options.kinds, rng.choice(options.constraints))
         tasks = (*TASKS, REASONS) if row.get("category") in LIKED else TASKS
@@ -89,11 +89,8 @@ class ConstrainedInstructions:
             "instruction": " ".join([task, *(constraint.text for constraint in constraints)]),
         }
 
-    def generator_values(self, seed: Seed) -> dict[str, str]:
-        return {"instruction": seed.data["instruction"]}
-
-    def critic_values(self, seed: Seed, candidate: Candidate) -> dict[str, str]:
-        return {"instruction": seed.data["instruction"], "answer": candidate.answer}
+    def contract(self, seed: Seed) -> type[Contract]:
+        return Draft
 
     def candidate(self, seed: Seed, draft: Draft) -> Candidate:
         asked = Message(role="user", content=seed.data["instruction"])

@@ -73,7 +73,7 @@ def _problem(provider: str, model: str, whole: str) -> str | None:
 
         return vllm_problem()
     if provider == "fake":
-        from agents.teachers.fake import SCRIPTS
+        from agents.teachers.scripts import NAMES
 
-        return None if model in SCRIPTS else f"unknown script {model!r}; known are {', '.join(SCRIPTS)}"
+        return None if model in NAMES else f"unknown script {model!r}; known are {', '.join(NAMES)}"
     return None

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import UsageError
-from core.loading import Loaded, load_recipe
+from core.loading import load_recipe
 from core.recipe import find_file
 from core.store import file_hash
+
+if TYPE_CHECKING:
+    from agents.plan import Plan
 
 
 def built_in() -> dict[str, Path]:
@@ -40,28 +44,33 @@ def headline(path: Path) -> str:
     return "\n".join(lines)
 
 
-def sources(loaded: Loaded) -> dict[str, str]:
-    """Hashes of the files that a run of this recipe draws on: its prompts, its seeds, the reference.
+def sources(plan: "Plan") -> dict[str, str]:
+    """Hashes of the files that a run of this plan draws on: prompts, seeds, reference, the user's own checks.
 
     Raises:
         UsageError: naming a file that cannot be read.
     """
     from prompts import hashes
 
-    recipe = loaded.recipe
-    files = [recipe.seeds.path, *([recipe.collapse.reference] if recipe.collapse else [])]
-    found = {f"prompts/{name}": digest for name, digest in hashes(recipe.family).items()}
-    for name in files:
-        path = find_file(name, loaded.folder)
+    recipe = plan.recipe
+    found = {f"prompts/{name}": digest for name, digest in hashes(recipe.family, plan.own_prompts).items()}
+    named = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
+    for name in filter(None, [*named, *(verifier.path for verifier in recipe.verifiers)]):
+        path = find_file(name, plan.folder)
         try:
             found[name] = file_hash(path)[:16]
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}; the recipe names it") from None
+    if recipe.seeds.documents:
+        from agents.documents import documents_hash
+
+        found[recipe.seeds.documents] = documents_hash(find_file(recipe.seeds.documents, plan.folder))[:16]
     return found
 
 
-def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
+def load(name: str, overrides: Sequence[str] = ()) -> "Plan":
     """Raises RecipeError with every problem that can be told without asking a teacher."""
-    from agents.produce import recipe_problems
+    from agents.plan import plan_of, plan_problems
 
-    return load_recipe(locate(name), overrides, [recipe_problems])
+    loaded = load_recipe(locate(name), overrides, [plan_problems])
+    return plan_of(loaded.recipe, loaded.folder)

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from agents.families.arithmetic import Arithmetic
+from agents.checks import Check, Subject
+from agents.checks.agreement import agreement
+from agents.families.arithmetic import Arithmetic, ProblemDraft, expression
 from agents.families.expression import NotArithmetic, evaluate, numbers_in
 from agents.families.prose import off_topic, unsound
-from core.recipe import AgreementVerifier, ExpressionVerifier
 from core.sample import Seed
 
 TROUBLE = [
@@ -43,20 +44,18 @@ FIELDS = {
 
 
 def verdict(
-    check: str, config: Any, changes: dict[str, Any], answers: list[float | None] | None = None
+    check: Check, options: dict[str, Any], changes: dict[str, Any], answers: list[float | None] | None = None
 ) -> tuple[bool, str]:
-    family = Arithmetic()
-    candidate = family.candidate(Seed(id="s", data={}), family.draft.model_validate({**FIELDS, **changes}))
+    seed = Seed(id="s", data={})
+    candidate = Arithmetic().candidate(seed, ProblemDraft.model_validate({**FIELDS, **changes}))
     left = iter(answers or [])
 
-    async def solve(contract: Any, values: Any, which: int, temperature: float) -> Any:
-        assert set(values) == {"problem"}, "a solver sees the problem alone"
+    async def ask(role: str, contract: Any, values: Any, *, which: int, temperature: float) -> Any:
+        assert set(values) == {"question"}, "a solver sees the question alone"
         answer = next(left)
         return None if answer is None else contract(solution="x", answer=answer)
 
-    from agents.families.base import Subject
-
-    (finding,) = asyncio.run(family.checks[check](config, Subject(Seed(id="s", data={}), candidate, solve)))
+    (finding,) = asyncio.run(check.findings(Subject(seed, candidate, ask), check.options.model_validate(options)))
     return finding.passed, finding.evidence
 
 
@@ -71,7 +70,7 @@ def verdict(
     ],
 )
 def test_the_expression_decides_the_answer(changes: dict[str, Any], evidence: str | None) -> None:
-    passed, found = verdict("expression", ExpressionVerifier(type="expression"), changes)
+    passed, found = verdict(expression, {}, changes)
     assert passed == (evidence is None)
     assert evidence is None or evidence in found
 
@@ -81,8 +80,7 @@ def test_the_expression_decides_the_answer(changes: dict[str, Any], evidence: st
     [([12, 12, 7], True), ([12, 7, 7], False), ([12, None, 12], True), ([None, None, None], False)],
 )
 def test_independent_solutions_must_agree(answers: list[float | None], passed: bool) -> None:
-    config = AgreementVerifier(type="agreement", solutions=3, agree=2)
-    assert verdict("agreement", config, {}, answers)[0] == passed
+    assert verdict(agreement, {"solutions": 3, "agree": 2}, {}, answers)[0] == passed
 
 
 @pytest.mark.parametrize(

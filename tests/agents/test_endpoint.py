@@ -15,6 +15,7 @@ from agents.teachers.base import CallFailed, OpenAccount, Question, Reply
 from core.errors import ProviderError
 from core.recipe import Recipe, TeacherConfig
 from core.sample import Message
+from tests.scripted import planned
 
 QUESTION = Question(
     messages=[Message(role="user", content="hi")], contract="Draft", json_schema={}, temperature=0, top_p=1, max_tokens=9, seed=1
@@ -205,7 +206,7 @@ def test_live_validation_names_every_teacher_that_does_not_answer() -> None:
         }
     )
     with pytest.raises(ProviderError, match=r"teacher main: .*; teacher other: "):
-        asyncio.run(ask_teachers(recipe))
+        asyncio.run(ask_teachers(planned(recipe)))
 
 
 @pytest.mark.slow

@@ -7,21 +7,23 @@ from typing import Any
 
 import pytest
 
-from agents.produce import Seeds, together
+from agents.produce import together
+from agents.seeds import Seeds
 from agents.teachers.base import CallFailed, Question
 from agents.teachers.fake import FakeTeacher
 from core.errors import ProviderError, StoreError, UsageError
-from core.recipe import Recipe, find_file
+from core.recipe import Recipe
 from core.sample import Reason, Sample, State
 from flows.recipes import load
-from tests.scripted import Answer, Scripted, produced
+from tests.scripted import Answer, Scripted, planned, produced, seeds_of
 
 GOOD = {"scores": {"sense": 5, "style": 4}, "faults": [], "advice": "keep it"}
 
 
 def recipe_of(*overrides: str) -> Recipe:
     always = ["samples=6", "task.kinds={max_words=1}", "task.constraints=[1]", 'verifiers=[{type="constraints"}]']
-    return load("smoke", [*always, *overrides]).recipe
+    once = ["agents.generator.max_repairs=1", "agents.critic.max_repairs=1"]
+    return load("smoke", [*always, *once, *overrides]).recipe
 
 
 def made(recipe: Recipe, answer: Answer, tmp_path: Path) -> tuple[list[Sample], Scripted]:
@@ -196,20 +198,19 @@ def test_seeds_that_cannot_be_used_are_named_with_their_line(content: Any, probl
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UsageError, match=problem):
-        Seeds(recipe_of(), path, "0" * 16)
+        Seeds(planned(recipe_of(f"seeds.path={path}")), "0" * 16)
 
 
 def test_seeds_are_the_same_each_time_and_reused_anew(tmp_path: Path) -> None:
     recipe = recipe_of("samples=400", "task.kinds={max_words=1,no_commas=1,include_words=3}")
-    path = find_file(recipe.seeds.path, Path())
-    seeds = Seeds(recipe, path, "0" * 16)[:]
-    assert seeds == Seeds(recipe, path, "0" * 16)[:]
-    assert Seeds(recipe, path, "0" * 16)[217] == seeds[217]
+    seeds = seeds_of(recipe)[:]
+    assert seeds == seeds_of(recipe)[:]
+    assert seeds_of(recipe)[217] == seeds[217]
     assert len({seed.id for seed in seeds}) == 400
     topics = Counter(seed.data["topic"] for seed in seeds)
     assert max(topics.values()) - min(topics.values()) <= 1
     assert len({seed.data["instruction"] for seed in seeds}) > 380
-    other = Seeds(recipe.model_copy(update={"seed": 8}), path, "0" * 16)[:]
+    other = seeds_of(recipe.model_copy(update={"seed": 8}))[:]
     assert [seed.data for seed in other] != [seed.data for seed in seeds]
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.produce import recipe_problems
+from agents.plan import plan_problems
 from core.errors import RecipeError, UsageError
 from core.loading import load_recipe, parse_settings
 from core.recipe import PROJECT, Recipe, StudentConfig, differences, identity_of, recipe_digest
@@ -15,7 +15,7 @@ def problems_of(tmp_path: Path, text: str, *overrides: str) -> list[str]:
     file = tmp_path / "recipe.toml"
     file.write_text(text)
     with pytest.raises(RecipeError) as caught:
-        load_recipe(file, overrides, [recipe_problems])
+        load_recipe(file, overrides, [plan_problems])
     assert caught.value.exit_code == 2
     return [str(problem) for problem in caught.value.problems]
 
@@ -60,8 +60,11 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         ("agents.critic.teacher=other", "agents.critic.teacher: 'other' is not in [teachers], which has `main`"),
         ("family=poems", "unknown family 'poems'"),
         ("task.kinds.rhymes=1", "unknown kinds rhymes"),
-        ('verifiers=[{type="expression"}]', "verifiers.0.type: constrained_instructions has no check 'expression'"),
-        ('verifiers=[{type="agreement",solutions=1,agree=2}]', "verifiers.0.agree: 2 of 1 solutions cannot agree"),
+        ('verifiers=[{type="expression"}]', "verifiers.0.type: there is no check 'expression'"),
+        (
+            'verifiers=[{type="agreement",solutions=1,agree=2}]',
+            "verifiers.0: value error, agree = 2 of solutions = 1 cannot be",
+        ),
         ("teachers.main.faults={malformed=0.5}", "only a fake teacher has faults"),
         ("teachers.main.engine={dtype='bfloat16'}", "only vllm/… starts an engine, not 'local/smollm2-135m'"),
         ("keep=6", "keep: 6 kept samples cannot come of at most samples = 5 candidates; raise samples"),

@@ -1,0 +1,48 @@
+"""Agreement: solutions made by a teacher that sees the question alone must give the candidate's answer."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from agents.checks.base import Options, Subject, check
+from agents.contract import Contract, Finding
+
+
+class Solution(Contract):
+    solution: str
+    answer: str | float
+
+
+class AgreementOptions(Options):
+    solutions: int = Field(3, ge=1, le=15)
+    """Independent solutions asked for, each by a teacher that sees the question and not the answer."""
+    agree: int = Field(2, ge=1, le=15)
+    """How many of them must give the candidate's answer."""
+    temperature: float = Field(0.7, ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.agree > self.solutions:
+            raise ValueError(f"agree = {self.agree} of solutions = {self.solutions} cannot be; lower agree")
+        return self
+
+
+@check("agreement", AgreementOptions, calls=lambda options: options.solutions, roles=("verifier",))
+async def agreement(subject: Subject, options: AgreementOptions) -> Finding:
+    """Solutions made independently of the candidate must give its answer; each counts as much as another."""
+    stated = subject.candidate.fields["answer"]
+    values = {"question": subject.question}
+    tries = range(options.solutions)
+    replies = [await subject.ask("verifier", Solution, values, which=i, temperature=options.temperature) for i in tries]
+    answers = [str(reply.answer) for reply in replies if reply is not None]
+    agreeing = sum(same_answer(answer, str(stated)) for answer in answers)
+    shown = ", ".join(answers) or "none"
+    evidence = f"{agreeing} of {options.solutions} independent solutions give {stated} ({shown})"
+    return Finding(check="agreement", passed=agreeing >= options.agree, evidence=evidence)
+
+
+def same_answer(left: str, right: str) -> bool:
+    try:
+        return abs(float(left) - float(right)) <= 1e-6
+    except ValueError:
+        return left.strip().casefold() == right.strip().casefold()

@@ -1,0 +1,106 @@
+"""Which checks there are: a family's own, the built-in ones, those of installed packages, and a user's file beside the recipe."""
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import NamedTuple
+
+from agents.checks.agreement import agreement
+from agents.checks.base import Check, Options
+from core.errors import Problem
+from core.loading import table_problems
+from core.recipe import VerifierConfig, find_file
+
+BUILT_IN: tuple[Check, ...] = (agreement,)
+"""For every family whose candidates have what the check looks at."""
+ENTRY_POINTS = "stillhouse.checks"
+"""The group of entry points under which a package offers its checks."""
+
+
+class Bound(NamedTuple):
+    """A check with the options of one recipe."""
+
+    check: Check
+    options: Options
+    asked: VerifierConfig
+    """As the recipe has it, with every default."""
+
+
+class Faulty(Exception):
+    """A check that cannot be had; `where` is a key of its table."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(what)
+        self.where = where
+
+
+def bind(verifiers: Sequence[VerifierConfig], own: Sequence[Check], folder: Path) -> tuple[list[Bound], list[Problem]]:
+    """The checks of a recipe in `folder`, and what is wrong with them; `own` are the family's."""
+    bound: list[Bound] = []
+    problems: list[Problem] = []
+    for i, config in enumerate(verifiers):
+        where = f"verifiers.{i}"
+        try:
+            found = _find(config, own, folder)
+        except Faulty as fault:
+            problems.append(Problem(f"{where}.{fault.where}", str(fault)))
+            continue
+        options, wrong = table_problems(found.options, config.options, where)
+        problems += wrong
+        if options is not None:
+            resolved = VerifierConfig(type=config.type, path=config.path, **options.model_dump(mode="json"))
+            bound.append(Bound(found, options, resolved))
+            problems += [Problem(where, lack) for lack in [found.lacks()] if lack]
+    return bound, problems
+
+
+def _find(config: VerifierConfig, own: Sequence[Check], folder: Path) -> Check:
+    if config.path is not None:
+        path = find_file(config.path, folder)
+        there = {check.name: check for check in _checks_in(path)}
+        kind, place = "path", f"{config.path} has"
+    else:
+        there = {check.name: check for check in (*BUILT_IN, *own)} | dict(_installed())
+        kind, place = "type", "this family has"
+    if found := there.get(config.type):
+        return found
+    near = difflib.get_close_matches(config.type, there, n=1)
+    advice = f"did you mean {near[0]!r}?" if near else f"{place} {', '.join(sorted(there)) or 'none'}"
+    more = "" if config.path else "; a check of your own needs `path`, the file that defines it"
+    raise Faulty(kind, f"there is no check {config.type!r}; {advice}{more}")
+
+
+@cache
+def _checks_in(path: Path) -> tuple[Check, ...]:
+    """The checks that a Python file defines."""
+    name = f"stillhouse_checks_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise Faulty("path", f"{path}: is not a Python file that can be read")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise Faulty("path", f"{path}: cannot be imported: {type(error).__name__}: {error}") from None
+    return tuple(value for value in vars(module).values() if isinstance(value, Check))
+
+
+def _installed() -> Iterator[tuple[str, Check]]:
+    """Checks of installed packages, under the names that they give as entry points."""
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            found = point.load()
+        except Exception as error:
+            raise Faulty("type", f"the check {point.name!r} of {point.value} cannot be loaded: {error}") from None
+        if isinstance(found, Check):
+            yield point.name, found
+
+
+def files_of(verifiers: Sequence[VerifierConfig]) -> Mapping[str, str]:
+    """The files that define a recipe's own checks, by the name in the recipe."""
+    return {config.path: config.path for config in verifiers if config.path}

@@ -1,0 +1,101 @@
+"""Seeds: what conditions each sample of a run, made from its index alone. Knows no teacher."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any, overload
+
+from agents.plan import Plan
+from core.errors import UsageError
+from core.recipe import find_file
+from core.sample import Seed, digest_of
+
+Row = Mapping[str, Any]
+
+
+class Seeds(Sequence[Seed]):
+    """The run's seeds: rows in a shuffled order, gone through as often as needed, each conditioned anew.
+
+    Each is made when it is asked for, so that a million cost no memory.
+    """
+
+    def __init__(self, plan: Plan, digest: str) -> None:
+        """Raises UsageError naming the line that cannot be used."""
+        self.where, self.rows = rows_of(plan)
+        self._plan = plan
+        self._digest = digest
+        for row in range(len(self.rows)):
+            self._condition(row, Random(0))
+
+    def __len__(self) -> int:
+        return self._plan.recipe.samples
+
+    @overload
+    def __getitem__(self, index: int) -> Seed: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Seed]: ...
+    def __getitem__(self, index: int | slice) -> Seed | list[Seed]:
+        if isinstance(index, slice):
+            return [self._seed(i) for i in range(*index.indices(len(self)))]
+        return self._seed(range(len(self))[index])
+
+    def _seed(self, index: int) -> Seed:
+        turn, place = divmod(index, len(self.rows))
+        row = _shuffled(self._plan.recipe.seed, turn, len(self.rows))[place]
+        data = self._condition(row, Random(digest_of([self._plan.recipe.seed, index])))
+        return Seed(id=f"{self._digest[:8]}-{index:06d}", data=data)
+
+    def _condition(self, row: int, rng: Random) -> dict[str, Any]:
+        try:
+            return self._plan.family.condition(self.rows[row], self._plan.options, rng)
+        except (KeyError, TypeError) as error:
+            name = self._plan.family.name
+            raise UsageError(f"{self.where}:{row + 1}: a seed of {name} needs the key {error}") from None
+
+
+@lru_cache(maxsize=4)
+def _shuffled(seed: int, turn: int, count: int) -> list[int]:
+    """The order in which the rows are gone through the `turn`-th time."""
+    return Random(f"{seed}/{turn * count}").sample(range(count), count)
+
+
+def rows_of(plan: Plan) -> tuple[str, Sequence[Row]]:
+    """Where the rows of a run's seeds are, and the rows.
+
+    Raises:
+        UsageError: naming what cannot be read.
+    """
+    seeds = plan.recipe.seeds
+    if seeds.path is not None:
+        path = find_file(seeds.path, plan.folder)
+        return str(path), _read_rows(path)
+    if seeds.documents is not None:
+        from agents.documents import read_chunks
+
+        folder = find_file(seeds.documents, plan.folder)
+        return str(folder), [chunk._asdict() for chunk in read_chunks(folder, words=seeds.chunk_words)]
+    return plan.family.name, plan.family.rows(plan.options, plan.recipe.seed)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"{path}: the seeds cannot be read: {reason}") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{path}:{number}: is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise UsageError(f"{path}:{number}: must be a JSON object, not {line.strip()[:40]!r}")
+        rows.append(row)
+    if not rows:
+        raise UsageError(f"{path}: has no seeds")
+    return rows
