@@ -21,8 +21,8 @@ from core.recipe import PROJECT, Recipe
 from core.sample import Sample, Seed, Usage
 
 
-def planned(recipe: Recipe) -> Plan:
-    return plan_of(recipe, PROJECT)
+def planned(recipe: Recipe | Plan) -> Plan:
+    return recipe if isinstance(recipe, Plan) else plan_of(recipe, PROJECT)
 
 
 Answer = Callable[[Question], str]
@@ -57,22 +57,23 @@ class Scripted:
 
 @asynccontextmanager
 async def desk_of(
-    recipe: Recipe, teacher: Teacher, folder: Path, *, stop: Stop | None = None, cache: AnswerCache | None = None
+    recipe: Recipe | Plan, teacher: Teacher, folder: Path, *, stop: Stop | None = None, cache: AnswerCache | None = None
 ) -> AsyncIterator[Desk]:
     """A desk with one teacher, called main."""
-    brake = Brake(stop or threading.Event())
-    with Budget(recipe.budget, folder / "spend.jsonl", planned(recipe).longest_way()) as budget:
+    brake, plan = Brake(stop or threading.Event()), planned(recipe)
+    recipe = plan.recipe
+    with Budget(recipe.budget, folder / "spend.jsonl", plan.longest_way()) as budget:
         account = TeacherAccount(budget, brake, recipe.teachers["main"])
         places = Gate(round(teacher.slots * 1.5))
         yield Desk({"main": teacher}, {"main": account}, cache or NoCache(), budget, brake, folder, places)
 
 
-def seeds_of(recipe: Recipe) -> Sequence[Seed]:
+def seeds_of(recipe: Recipe | Plan) -> Sequence[Seed]:
     return Seeds(planned(recipe), "0" * 16)
 
 
 def produced(
-    recipe: Recipe, teacher: Teacher, folder: Path, stop: Stop | None = None,
+    recipe: Recipe | Plan, teacher: Teacher, folder: Path, stop: Stop | None = None,
     *, done: Callable[[Sample], None] = lambda _: None, cache: AnswerCache | None = None,
 ) -> list[Sample]:  # fmt: skip
     """All samples that could be made, in their order; `done` hears of each even if the brake is pulled.
