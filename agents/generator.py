@@ -23,7 +23,7 @@ async def generator(state: Work, runtime: Runtime[Crew]) -> Update:
 
 def _messages(crew: Crew, state: Work) -> list[Message]:
     values, progress = crew.plan.family.values(state["seed"]), state["progress"]
-    messages = crew.prompt("generator", values)
+    messages = crew.prompt(crew.plan.family.role(state["seed"]), values)
     if progress.revision:
         # The examples stay in front, where the teacher has them cached; the request is put anew.
         messages[-1:] = crew.prompt("revise", {**values, "draft": progress.draft, "advice": progress.advice})

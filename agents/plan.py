@@ -56,7 +56,13 @@ class Plan:
         """The prompts that its agents ask with."""
         critic = self.recipe.agents.critic
         judged = ["critic"] if critic and critic.type == "teacher" else []
-        return ["generator", "revise", "repair", *judged, *(role for b in self.checks for role in b.check.roles)]
+        return [
+            *self.family.writes,
+            "revise",
+            "repair",
+            *judged,
+            *(role for b in self.checks for role in b.check.roles),
+        ]
 
     def longest_way(self) -> int:
         """Calls that a sample can take at the most: every reply repaired, every revision made, nothing ever passing."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Self
 
-from agents.teachers.fake import VERBS, WORDS
+from agents.teachers.scripts.common import VERBS, WORDS
 
 TOPIC = re.compile(r"(?:about|Describe|people like) ([\w' -]+?)[.\n]")
 RUBRIC = re.compile(r'^"(\w+)":', re.MULTILINE)

@@ -20,6 +20,8 @@ class Family(ABC):
     """What the recipe's `[task]` table may say."""
     checks: ClassVar[Sequence[Check]] = ()
     """Its own, beside those that every family has."""
+    writes: ClassVar[Sequence[str]] = ("generator",)
+    """The prompts that its generator may be asked with."""
     seeded_by: ClassVar[tuple[Literal["path", "documents", "itself"], ...]] = ("path",)
     """Where its seeds may come from."""
 
@@ -34,6 +36,10 @@ class Family(ABC):
         Raises:
             KeyError: naming a key that the row lacks.
         """
+
+    def role(self, seed: Seed) -> str:
+        """Which of these prompts asks for this seed's draft."""
+        return self.writes[0]
 
     @abstractmethod
     def contract(self, seed: Seed) -> type[Contract]:

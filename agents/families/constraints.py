@@ -370,10 +370,13 @@ def _stated(phrase: str, params: Params) -> str:
     return phrase.format(**{**params, "n_more": n + 1, "quoted": quoted, "n_sentences": n_sentences})
 
 
-def draw_constraints(rng: Random, topic: Topic, weights: Mapping[str, int], count: int) -> list[Constraint]:
-    """Up to `count` constraints of different groups, drawn by weight, that can all be met at once."""
+def draw_constraints(
+    rng: Random, topic: Topic, weights: Mapping[str, int], count: int, beside: Sequence[Constraint] = ()
+) -> list[Constraint]:
+    """Up to `count` constraints of different groups, drawn by weight, that can all be met at once with those `beside`."""
     chosen: list[Constraint] = []
-    left = {name: weight for name, weight in weights.items() if weight > 0}
+    taken = {KINDS[constraint.kind].group for constraint in beside}
+    left = {name: weight for name, weight in weights.items() if weight > 0 and KINDS[name].group not in taken}
     while left and len(chosen) < count:
         name = rng.choices(list(left), list(left.values()))[0]
         kind = KINDS[name]

@@ -15,4 +15,9 @@ def draft(rng: Random, question: Question) -> dict[str, Any]:
     return {"answer": " ".join(sentence(rng, subject) for _ in range(rng.randint(1, 3)))}
 
 
-SCRIPT: Script = {**COMMON, "Draft": draft}
+def conversation(rng: Random, question: Question) -> dict[str, Any]:
+    turns = max(1, len(re.findall(r"^Turn \d+:", question.messages[-1].content, re.MULTILINE)))
+    return {"answers": [draft(rng, question)["answer"] for _ in range(turns)]}
+
+
+SCRIPT: Script = {**COMMON, "Draft": draft, "Conversation": conversation}
