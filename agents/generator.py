@@ -1,11 +1,14 @@
 """The generator: writes a candidate, and a revision when it is told what to mend."""
 
+from random import Random
+
 from langgraph.runtime import Runtime
 
 from agents.crew import Crew
+from agents.draws import in_words
 from agents.state import Handover, Update, Work
 from agents.teachers.base import Ask, CallFailed
-from core.sample import Message
+from core.sample import Message, Seed
 
 
 async def generator(state: Work, runtime: Runtime[Crew]) -> Update:
@@ -22,9 +25,26 @@ async def generator(state: Work, runtime: Runtime[Crew]) -> Update:
 
 
 def _messages(crew: Crew, state: Work) -> list[Message]:
-    values, progress = crew.plan.family.values(state["seed"]), state["progress"]
-    messages = crew.prompt(crew.plan.family.role(state["seed"]), values)
+    seed, progress = state["seed"], state["progress"]
+    values = {**crew.plan.family.values(seed), **seed.drawn}
+    prompt = crew.plan.prompt(crew.plan.family.role(seed))
+    messages = _fewer_examples(prompt.fill(values), crew, seed)
     if progress.revision:
         # The examples stay in front, where the teacher has them cached; the request is put anew.
-        messages[-1:] = crew.prompt("revise", {**values, "draft": progress.draft, "advice": progress.advice})
+        prompt = crew.plan.prompt("revise")
+        messages[-1:] = prompt.fill({**values, "draft": progress.draft, "advice": progress.advice})
+    if told := in_words(seed.drawn, leave_out=prompt.places):
+        messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{told}"})
     return messages + crew.repair(progress.broken)
+
+
+def _fewer_examples(messages: list[Message], crew: Crew, seed: Seed) -> list[Message]:
+    """With as many of the prompt's examples as the recipe wants, drawn for this seed."""
+    wanted = crew.recipe.agents.generator.examples
+    if wanted is None:
+        return messages
+    first = 1 if messages[0].role == "system" else 0
+    pairs = [messages[i : i + 2] for i in range(first, len(messages) - 1, 2)]
+    rng = Random(f"{crew.recipe.seed}/examples/{seed.index}")
+    shown = rng.sample(pairs, min(wanted, len(pairs)))
+    return [*messages[:first], *(message for pair in shown for message in pair), messages[-1]]

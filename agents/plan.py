@@ -3,7 +3,7 @@
 Knows no teacher that runs, and no topology.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import prompts
 from agents.checks.base import Options
 from agents.checks.registry import Bound, bind
+from agents.draws import Choices, choices_of
 from agents.families import FAMILIES
 from agents.families.base import Family
 from agents.teachers import teacher_problems
@@ -29,6 +30,8 @@ class Plan:
     options: Options
     """The `[task]` table."""
     checks: tuple[Bound, ...]
+    draws: Mapping[str, Choices]
+    """What each sample is conditioned on beside its seed."""
 
     @cached_property
     def own_prompts(self) -> Path | None:
@@ -86,13 +89,14 @@ def plan_of(recipe: Recipe, folder: Path) -> Plan:
         raise RecipeError(recipe.name, [Problem("family", what)])
     options, problems = table_problems(family.options, recipe.task, "task")
     bound, wrong = bind(recipe.verifiers, family.checks, folder)
-    problems = [*problems, *wrong, *teacher_problems(recipe)]
+    draws, undrawn = choices_of(recipe.seeds.draw, folder)
+    problems = [*problems, *wrong, *undrawn, *teacher_problems(recipe)]
     if options is None or problems:
         raise RecipeError(recipe.name, problems)
     resolved = recipe.model_copy(
         update={"task": options.model_dump(mode="json"), "verifiers": tuple(one.asked for one in bound)}
     )
-    plan = Plan(resolved, folder, family, options, tuple(bound))
+    plan = Plan(resolved, folder, family, options, tuple(bound), draws)
     if problems := [problem for find in LOOKS for problem in find(plan)]:
         raise RecipeError(recipe.name, problems)
     return plan

@@ -7,10 +7,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, overload
 
+from agents.draws import drawn
 from agents.plan import Plan
 from core.errors import UsageError
 from core.recipe import find_file
-from core.sample import Seed, digest_of
+from core.sample import DRAWN, Seed, digest_of
 
 Row = Mapping[str, Any]
 
@@ -44,7 +45,10 @@ class Seeds(Sequence[Seed]):
     def _seed(self, index: int) -> Seed:
         turn, place = divmod(index, len(self.rows))
         row = _shuffled(self._plan.recipe.seed, turn, len(self.rows))[place]
-        data = self._condition(row, Random(digest_of([self._plan.recipe.seed, index])))
+        rng = Random(digest_of([self._plan.recipe.seed, index]))
+        data = self._condition(row, rng)
+        if self._plan.draws:
+            data = {**data, DRAWN: drawn(self._plan.draws, rng)}
         return Seed(id=f"{self._digest[:8]}-{index:06d}", data=data)
 
     def _condition(self, row: int, rng: Random) -> dict[str, Any]:

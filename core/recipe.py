@@ -25,6 +25,10 @@ OWN_PROVIDERS = {"local", "vllm", "fake"}
 """Teachers that run on the user's own machine: no one sends a bill for a call."""
 
 
+Draw = str | tuple[str, ...] | dict[str, Any]
+"""A text file with one value a line, a list of values, or a table of weights, whose tables in it make a taxonomy."""
+
+
 class SeedsConfig(Config):
     """Where seeds come from: a file, the user's documents, or neither, where the family makes its own."""
 
@@ -34,6 +38,9 @@ class SeedsConfig(Config):
     """A folder of txt, md, html and pdf files, for families that work from text; cut into chunks, one seed each."""
     chunk_words: int = Field(180, ge=20, le=2000)
     """How long a chunk of a document is, about."""
+    draw: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], Draw] = {}
+    """What each sample is conditioned on beside its seed, by name: one value of each is drawn anew for every sample, and
+    told to the generator. A prompt of your own places it as `{{name}}`."""
 
 
 class Faults(Config):
@@ -114,8 +121,14 @@ class CriticConfig(AgentConfig):
     """A candidate with any score under this is revised, and dropped when no revision is left."""
 
 
+class GeneratorConfig(AgentConfig):
+    examples: int | None = Field(None, ge=0)
+    """How many of the prompt's examples are shown, drawn anew for each sample; all of them, in their order, when absent.
+    Fewer and changing ones make more varied samples, at the price of the server's prompt cache."""
+
+
 class AgentsConfig(Config):
-    generator: AgentConfig = AgentConfig()
+    generator: GeneratorConfig = GeneratorConfig()
     critic: CriticConfig | None = CriticConfig()
     """`critic = false` in a recipe runs without one: the orchestrator then sends candidates straight to the verifier."""
     verifier: AgentConfig = AgentConfig()

@@ -130,6 +130,10 @@ class Spent:
         )
 
 
+DRAWN = "drawn"
+"""The key of a seed's data under which what was drawn for it stands, by name."""
+
+
 class Seed(Frozen):
     """What conditions one sample; `data` is the family's own (a topic and constraints, a story and numbers)."""
 
@@ -140,6 +144,11 @@ class Seed(Frozen):
     @property
     def index(self) -> int:
         return index_of(self.id)
+
+    @property
+    def drawn(self) -> dict[str, str]:
+        """What it is conditioned on beside its family's data: a persona, a difficulty."""
+        return self.data.get(DRAWN, {})
 
 
 class Candidate(Frozen):

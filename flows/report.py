@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from core.recipe import Recipe
+from core.recipe import AgentConfig, Recipe
 from core.run import CollapseRecord, Manifest, MetricRecord, RunDir, RunState
 from core.sample import Sample, State, Usage
 from core.store import counted, write_json, write_text
@@ -256,7 +256,10 @@ def _teachers_at_work(manifest: Manifest, recipe: Recipe) -> dict[str, list[str]
     """The agents of each model that wrote or judged something."""
     agents = recipe.agents
     judged = agents.critic and agents.critic.type == "teacher" and recipe.topology.kind != "single"
-    roles = {"generator": agents.generator, "critic": agents.critic if judged else None}
+    roles: dict[str, AgentConfig | None] = {
+        "generator": agents.generator,
+        "critic": agents.critic if judged else None,
+    }
     if any(check.asks for check in manifest.checks):
         roles["verifier"] = agents.verifier
     found: dict[str, list[str]] = {}

@@ -55,7 +55,9 @@ def sources(plan: "Plan") -> dict[str, str]:
     recipe = plan.recipe
     found = {f"prompts/{name}": digest for name, digest in hashes(recipe.family, plan.own_prompts).items()}
     named = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
-    for name in filter(None, [*named, *(verifier.path for verifier in recipe.verifiers)]):
+    named += [verifier.path for verifier in recipe.verifiers]
+    named += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
+    for name in filter(None, named):
         path = find_file(name, plan.folder)
         try:
             found[name] = file_hash(path)[:16]
