@@ -25,6 +25,8 @@ class Shard(NamedTuple):
     seeds: Sequence[Seed]
     done: Callable[[Sample], None]
     """Hears of each sample once all its answers are safe on the disk. May pull the brake."""
+    wanted: Callable[[Seed], bool] = lambda _seed: True
+    """Whether a sample is to be begun still."""
 
 
 async def produce(shard: Shard) -> None:
@@ -45,6 +47,8 @@ async def _work(shard: Shard, waiting: Iterator[Seed]) -> None:
     for seed in waiting:
         try:
             async with desk.sample(seed.index):
+                if not shard.wanted(seed):
+                    continue
                 sample = await make_sample(shard.crew, seed)
                 await shard.crew.ledger.sync()
             shard.done(sample)

@@ -203,6 +203,9 @@ def _teacher_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _amount_problems(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.keep and recipe.keep > recipe.samples:
-        what = f"{recipe.keep} kept samples cannot come of at most samples = {recipe.samples} candidates; raise samples"
-        yield Problem("keep", what)
+    if recipe.keep and recipe.quotas:
+        yield Problem("quotas", "`keep` says already how many to keep; leave one of them out")
+    wanted = sum(recipe.goals.values())
+    if wanted > recipe.samples:
+        what = f"{wanted} kept samples cannot come of at most samples = {recipe.samples} candidates; raise samples"
+        yield Problem("quotas.keep" if recipe.quotas else "keep", what)

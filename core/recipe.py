@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from core.errors import Problem
-from core.sample import digest_of
+from core.sample import DRAWN, digest_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -200,6 +200,35 @@ DEFAULT_FILTERS: tuple[FilterConfig, ...] = (
 )
 
 
+Format = Literal["messages", "prompt_completion", "preference", "alpaca", "sharegpt"]
+
+
+class DatasetConfig(Config):
+    """How the dataset is written."""
+
+    formats: tuple[Format, ...] = Field(("messages",), min_length=1)
+    """Its forms, as trainers read them. The first lies at the top of `dataset/` and is what `load_dataset` gives where no
+    form is named; each other has a folder of its own."""
+    jsonl: bool = True
+    """Whether each form is written as JSONL too."""
+
+    @field_validator("formats")
+    @classmethod
+    def _once(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
+        if twice := sorted({name for name in formats if formats.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)}: named more than once")
+        return formats
+
+
+class PreferenceConfig(Config):
+    """Which answers make a pair, where `preference` is one of the dataset's formats."""
+
+    margin: float = Field(1.0, gt=0, le=4)
+    """How much lower the mean critic score of the rejected answer must be, where both passed all checks; scores are 1 to 5."""
+    pairs_per_prompt: int = Field(1, ge=1)
+    """The most pairs of one prompt; those with the clearest difference are taken."""
+
+
 class CollapseConfig(Config):
     reference: str = "data/reference/english.jsonl"
     """A JSONL file of real text, one `text` a line."""
@@ -227,6 +256,14 @@ class CacheConfig(Config):
     enabled: bool = True
     max_mb: int = Field(1024, ge=1)
     """What was used longest ago goes first."""
+
+
+class QuotasConfig(Config):
+    """How many samples to keep of each category, in the place of `keep`; what belongs to no named category is not made."""
+
+    by: str
+    """A key of the seeds' data (`category`), or the name of a draw."""
+    keep: dict[str, Annotated[int, Field(ge=1)]] = Field(min_length=1)
 
 
 class StudentConfig(Config):
@@ -257,9 +294,12 @@ class Recipe(Config):
     """Of all randomness."""
     samples: int = Field(60, ge=1)
     """Candidates to make; seeds are reused, conditioned anew each time, when there are fewer."""
+    answers_per_seed: int = Field(1, ge=1, le=64)
+    """So many samples in a row are made from one seed, conditioned alike: several answers to one prompt."""
     keep: int = Field(0, ge=0)
     """How many samples to keep: candidates are made until so many have passed everything, at most `samples`. With 0 all
     `samples` candidates are made, and what passes is kept."""
+    quotas: QuotasConfig | None = None
     shard_size: int = Field(50, ge=1)
     """Samples a shard: the unit of work and of storage."""
     max_failed: float = Field(0.2, ge=0, le=1)
@@ -277,8 +317,44 @@ class Recipe(Config):
     budget: BudgetConfig = BudgetConfig()
     cache: CacheConfig = CacheConfig()
     collapse: CollapseConfig | None = CollapseConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    preference: PreferenceConfig = PreferenceConfig()
     student: StudentConfig | None = None
     """Without this table the run ends with the dataset."""
+
+    @field_validator("agents")
+    @classmethod
+    def _answers_differ(cls, agents: AgentsConfig, info: ValidationInfo) -> AgentsConfig:
+        answers = info.data.get("answers_per_seed", 1)
+        if answers > 1 and not agents.generator.temperature:
+            raise ValueError(f"generator.temperature = 0 gives the same answer answers_per_seed = {answers} times; raise it")
+        return agents
+
+    @field_validator("dataset")
+    @classmethod
+    def _pairs_can_be(cls, dataset: DatasetConfig, info: ValidationInfo) -> DatasetConfig:
+        topology = info.data.get("topology")
+        if "preference" not in dataset.formats or topology is None:
+            return dataset
+        if topology.kind == "single":
+            raise ValueError("preference pairs need judged answers, and topology.kind = 'single' judges none")
+        revised = topology.kind == "centralized" and topology.max_revisions
+        if info.data.get("answers_per_seed", 1) == 1 and not revised:
+            raise ValueError("preference pairs need several answers to a prompt: set answers_per_seed to 2 or more")
+        return dataset
+
+    @property
+    def goals(self) -> dict[str, int]:
+        """How many samples to keep by group: of each category of the quotas, of the one group "", or of none."""
+        if self.quotas:
+            return self.quotas.keep
+        return {"": self.keep} if self.keep else {}
+
+    def group_of(self, data: Mapping[str, Any]) -> str:
+        """The group of a seed with this data."""
+        if self.quotas is None:
+            return ""
+        return str(data.get(DRAWN, {}).get(self.quotas.by, data.get(self.quotas.by, "")))
 
 
 def find_file(name: str, folder: Path) -> Path:

@@ -148,7 +148,8 @@ class Seed(Frozen):
     @property
     def drawn(self) -> dict[str, str]:
         """What it is conditioned on beside its family's data: a persona, a difficulty."""
-        return self.data.get(DRAWN, {})
+        found: dict[str, str] = self.data.get(DRAWN, {})
+        return found
 
 
 class Candidate(Frozen):

@@ -2,18 +2,20 @@
 that filters compare. Knows files and filters; knows no Prefect and no teacher.
 """
 
+import json
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import UsageError
 from core.recipe import Recipe
 from core.run import Counts, RunDir
-from core.sample import Message, Reason, Sample, State, Usage, index_of
+from core.sample import Message, Reason, Sample, Seed, State, Usage, index_of
 from core.store import DROP_COLUMNS, counted, message_of, message_type, read_columns, read_samples, write_parquet
 from filters import apply_filters
-from filters.base import Document, Drop
+from filters.base import Document, Drop, FilterResult
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,39 +30,95 @@ class Curated(NamedTuple):
     reasons: dict[str, int]
     """Dropped and failed samples by `reason:detail`."""
     usage: Usage
+    groups: dict[str, "Group"]
+    """Of the samples that the agents had kept, by the groups of the recipe's goals."""
 
 
-def curate(run: RunDir, recipe: Recipe) -> Curated:
-    """Filter what the agents kept over the whole run, and write kept and dropped samples. With `keep`, so many are kept as
-    it says, the first in the order of the run.
+class Group(NamedTuple):
+    verified: int
+    """How many the agents had kept."""
+    judged: int
+    """How many of them the filters judged: those after the goal was reached are surplus, and are not."""
+    passed: int
+    kept: int
+    """Of those that passed, the first in the order of the run, up to the first sample that is missing."""
+
+
+def curate(run: RunDir, recipe: Recipe, seeds: Sequence[Seed]) -> Curated:
+    """Filter what the agents kept over the whole run, and write kept and dropped samples. Of a group with a goal, so many
+    are kept as it says, the first in the order of the run.
     """
-    documents = list(_verified(run))
-    result = apply_filters(documents, recipe.filters)
+    verified = list(_verified(run, recipe))
+    judged, result = _judged(verified, recipe)
     drops = {drop.id: drop for drop in result.dropped}
-    if recipe.keep:
-        gap = _first_missing(run, recipe)
-        wanted = [document.id for document in result.kept if index_of(document.id) < gap][: recipe.keep]
-        extra = {document.id for document in result.kept} - set(wanted)
-        drops |= {name: _surplus(name, recipe.keep) for name in extra}
+    group_of = {document.id: group for group, document in verified}
+    if recipe.goals:
+        gaps = _gaps(run, recipe, seeds)
+        late = {d.id for d in result.kept if index_of(d.id) >= gaps.get(group_of[d.id], recipe.samples)}
+        extra = late | (group_of.keys() - {document.id for document in judged})
+        drops |= {name: _surplus(name, recipe.goals.get(group_of[name], 0)) for name in extra}
     tallies = [_write(run, index, drops) for index in run.shards()]
-    return _summed(tallies, len(documents))
+    kept = Counter(group for group, document in verified if document.id not in drops)
+    seen, good = (Counter(group_of[document.id] for document in part) for part in (judged, result.kept))
+    all_of = Counter(group for group, _ in verified)
+    groups = {name: Group(count, seen[name], good[name], kept[name]) for name, count in all_of.items()}
+    return _summed(tallies, len(verified), groups)
 
 
-def _first_missing(run: RunDir, recipe: Recipe) -> int:
-    """The lowest index without a sample: only those before it are sure to be the first, however many were made at once."""
+def _judged(verified: Sequence[tuple[str, Document]], recipe: Recipe) -> tuple[list[Document], FilterResult]:
+    """The documents up to each group's goal, and what the filters made of them.
+
+    What comes after a goal is left out, so that it cannot be what another group's document repeats: whether it was made
+    depends on how many samples were made at once. The goal that is reached first is taken first, since all before it stands.
+    """
+    group_of = {document.id: group for group, document in verified}
+    documents, open_groups = [document for _, document in verified], dict(recipe.goals)
+    result = apply_filters(documents, recipe.filters)
+    while ends := [end for group, goal in open_groups.items() if (end := _end(result, group_of, group, goal))]:
+        index, group = min(ends)
+        del open_groups[group]
+        after = {d.id for d in documents if group_of[d.id] == group and index_of(d.id) > index}
+        documents = [document for document in documents if document.id not in after]
+        if open_groups and any(drop.duplicate_of in after for drop in result.dropped):
+            result = apply_filters(documents, recipe.filters)
+        else:
+            still = [document for document in result.kept if document.id not in after]
+            result = FilterResult(still, [drop for drop in result.dropped if drop.id not in after])
+    return documents, result
+
+
+def _end(result: FilterResult, group_of: Mapping[str, str], group: str, goal: int) -> tuple[int, str] | None:
+    """The index of the kept document with which `group` reaches its goal."""
+    kept = [document.id for document in result.kept if group_of[document.id] == group]
+    return (index_of(kept[goal - 1]), group) if len(kept) >= goal else None
+
+
+def _gaps(run: RunDir, recipe: Recipe, seeds: Sequence[Seed]) -> dict[str, int]:
+    """The lowest index of each group without a sample: only those before it are sure to be the first, however many were
+    made at once.
+    """
     there = {index_of(name) for index in run.shards() for name in read_columns(run.shard_file(index), ("id",))["id"]}
-    return next((index for index in range(recipe.samples) if index not in there), recipe.samples)
+    gaps: dict[str, int] = {}
+    for index in range(recipe.samples):
+        if index not in there and (group := recipe.group_of(seeds[index].data)) in recipe.goals:
+            gaps.setdefault(group, index)
+            if len(gaps) == len(recipe.goals):
+                break
+    return gaps
 
 
 def _surplus(sample: str, keep: int) -> Drop:
     return Drop(id=sample, filter="keep", reason=Reason.surplus, detail=f"{keep} before it are kept")
 
 
-def _verified(run: RunDir) -> Iterator[Document]:
+def _verified(run: RunDir, recipe: Recipe) -> Iterator[tuple[str, Document]]:
+    """What the agents kept, with the group that each belongs to."""
+    columns = ("id", "state", "messages", *(("seed",) if recipe.quotas else ()))
     for index in run.shards():
-        for row in read_columns(run.shard_file(index), ("id", "state", "messages")).iter_rows(named=True):
+        for row in read_columns(run.shard_file(index), columns).iter_rows(named=True):
             if row["state"] == State.kept:
-                yield Document(row["id"], said_in(row["messages"]))
+                group = recipe.group_of(json.loads(row["seed"])["data"]) if recipe.quotas else ""
+                yield group, Document(row["id"], said_in(row["messages"]))
 
 
 def said_in(messages: Sequence[dict[str, Any]]) -> str:
@@ -110,7 +168,7 @@ def reason_of(reason: str, detail: str) -> str:
     return f"{reason}:{detail.partition(':')[0]}" if reason == Reason.contract else reason
 
 
-def _summed(tallies: Sequence[_Tally], verified: int) -> Curated:
+def _summed(tallies: Sequence[_Tally], verified: int, groups: dict[str, Group]) -> Curated:
     states = {state: sum(tally.states.get(state, 0) for tally in tallies) for state in State}
     counts = Counts(
         candidates=sum(states.values()),
@@ -119,7 +177,7 @@ def _summed(tallies: Sequence[_Tally], verified: int) -> Curated:
         failed=states[State.failed],
     )
     reasons = counted(reason for tally in tallies for reason in tally.reasons)
-    return Curated(counts, verified, reasons, sum((tally.usage for tally in tallies), Usage()))
+    return Curated(counts, verified, reasons, sum((tally.usage for tally in tallies), Usage()), groups)
 
 
 def kept_samples(run: RunDir) -> Iterator[Sample]:

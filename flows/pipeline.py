@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from agents.brake import Brake, Stopped
+from agents.budget import BudgetSpent
+from agents.calibration import judges_of, measure_judges, refusal
 from agents.plan import Plan
 from agents.seeds import Seeds
-from core.errors import StoreError
+from core.errors import RunFailed, StoreError
 from core.recipe import Recipe
 from core.run import CheckRecord, Manifest, RunDir, RunState, open_run, redacted, summary
 from flows import stages
+from flows.card import judge_words
 from flows.curated import Curated, Split, conversations_of, dropped_samples, kept_rows, kept_samples, said_in, split
 from flows.curated import curate as curated_of
 from flows.production import ShardWork, make_shard, produce_and_curate, spent_on
@@ -62,6 +66,7 @@ async def run_flow(
     with opened(recipe, overrides, Path(runs_dir), resume=resume) as job:
         seeds = Seeds(job.plan, job.manifest.digest)
         with recorded_spending(job):
+            await judge_judges(job)
             short = await produce_and_curate(job.run, job.plan, seeds, partial(curate, job, seeds), produce_shard)
             job.manifest.shortfalls = short.all
         kept = kept_rows(job.run)
@@ -115,6 +120,31 @@ def recorded_spending(job: Job) -> Iterator[None]:
             job.manifest.seconds["produce"] = job.manifest.spent.seconds
 
 
+async def judge_judges(job: Job) -> None:
+    """Measure the judges once, before anything is made.
+
+    Raises:
+        RunFailed: if one is not good enough to be used, or the budget ends before that is known.
+        Interrupted, StillhouseError: as `measure_judges`.
+    """
+    manifest, judges = job.manifest, judges_of(job.plan)
+    if len(manifest.judges) < len(judges):
+        if any(judge.options.calibration for judge in judges):
+            SESSION.note("judges: asked about labelled answers first")
+        try:
+            manifest.judges = await measure_judges(job.plan, job.run, Brake(SESSION.stop))
+        except BudgetSpent as spent:
+            raise RunFailed(f"{spent}, by measuring the judges; go on with --resume under a larger budget") from None
+        except Stopped:
+            raise Interrupted from None
+        job.run.write_manifest(manifest)
+        job.run.calibration_ledger.unlink(missing_ok=True)
+    for record in manifest.judges:
+        SESSION.note(f"judges: {judge_words(record)}")
+    if why := refusal(manifest.judges):
+        raise RunFailed(why)
+
+
 @task(name="produce-shard", cache_policy=NO_CACHE, persist_result=False)
 async def produce_shard(work: ShardWork) -> int:
     """Make what a shard lacks; how many samples that was."""
@@ -124,7 +154,7 @@ async def produce_shard(work: ShardWork) -> int:
 @task(name="curate", cache_policy=NO_CACHE, persist_result=False)
 def curate(job: Job, seeds: Seeds) -> Curated:
     with stages.Stopwatch(job.manifest, "curate"):
-        curated = curated_of(job.run, job.recipe)
+        curated = curated_of(job.run, job.recipe, seeds)
     manifest = job.manifest
     manifest.counts, manifest.reasons, manifest.usage = curated.counts, curated.reasons, curated.usage
     manifest.funnel = [

@@ -3,11 +3,13 @@
 Knows shards and counts; knows neither Prefect nor what happens inside a sample.
 """
 
+import json
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -32,6 +34,8 @@ from flows.words import duration, number, plural
 
 SURE = 3.0
 """Standard errors by which a share must lie beyond a limit before a run is stopped for it: about 1 in 700 by chance."""
+LOOKED_AT = 2000
+"""Seeds from which the share of a group is estimated."""
 JUDGED_FROM = 20
 """Samples made before a share is judged."""
 
@@ -63,10 +67,12 @@ def spent_on(run: RunDir, plan: Plan) -> Spent:
         return budget.spent
 
 
-def open_shards(run: RunDir, recipe: Recipe) -> Iterator[OpenShard]:
+def open_shards(run: RunDir, recipe: Recipe, seeds: Sequence[Seed]) -> Iterator[OpenShard]:
     """Shards that lack samples, or hold some that no teacher answered, in order. A complete one needs its ledger no more."""
     for index, first in enumerate(range(0, recipe.samples, recipe.shard_size)):
-        planned = range(first, min(first + recipe.shard_size, recipe.samples))
+        planned: Sequence[int] = range(first, min(first + recipe.shard_size, recipe.samples))
+        if recipe.quotas:
+            planned = [number for number in planned if recipe.group_of(seeds[number].data) in recipe.goals]
         there = _settled(run.shard_file(index))
         missing = [number for number in planned if number not in there]
         if missing:
@@ -83,12 +89,19 @@ def _settled(shard: Path) -> set[int]:
     return {index_of(name) for name, reason in rows.iter_rows() if reason != Reason.provider}
 
 
-def settled_states(run: RunDir) -> Counter[str]:
-    """How many samples that need not be made again are in which state."""
-    states: Counter[str] = Counter()
+States = Counter[tuple[str, str]]
+"""How many samples are in which state, by the groups of the recipe's goals."""
+
+
+def settled_states(run: RunDir, recipe: Recipe) -> States:
+    """Of the samples that need not be made again."""
+    states: States = Counter()
+    columns = ("state", "reason", *(("seed",) if recipe.quotas else ()))
     for index in run.shards():
-        rows = read_columns(run.shard_file(index), ("state", "reason"))
-        states.update(state for state, reason in rows.iter_rows() if reason != Reason.provider)
+        for row in read_columns(run.shard_file(index), columns).iter_rows(named=True):
+            if row["reason"] != Reason.provider:
+                group = recipe.group_of(json.loads(row["seed"])["data"]) if recipe.quotas else ""
+                states[group, row["state"]] += 1
     return states
 
 
@@ -120,7 +133,7 @@ async def make_shard(work: ShardWork) -> int:
     wanted: list[Seed] = [work.seeds[index] for index in shard.missing]
     with Ledger(run.ledger_file(shard.number)) as ledger:
         try:
-            await produce(Shard(Crew(work.plan, work.desk, ledger), wanted, done))
+            await produce(Shard(Crew(work.plan, work.desk, ledger), wanted, done, work.tally.wants))
         finally:
             earlier = [sample for sample in read_samples(file) if sample.id not in made] if file.exists() else []
             if made:
@@ -157,32 +170,33 @@ async def produce_and_curate(
         Interrupted, StillhouseError: as `produce_missing`.
     """
     recipe = plan.recipe
-    curated = curate() if recipe.keep and run.shards() else None
+    curated = curate() if recipe.goals and run.shards() else None
     while True:
         before = curated.counts.candidates if curated else 0
         missing = await produce_missing(run, plan, seeds, wanted_more(recipe, curated), make)
         curated = curate()
-        if recipe.keep and curated.counts.kept >= recipe.keep:
+        if recipe.goals and not unmet(recipe, curated):
             return Shortfalls([], [])  # whatever held the rest back: nothing is missing
-        if not recipe.keep or missing or curated.counts.candidates == before:
+        if not recipe.goals or missing or curated.counts.candidates == before:
             short = shortfalls_of(recipe, curated, complete=not missing)
             return Shortfalls([*missing, *short], lost_samples(recipe, curated))
 
 
-async def produce_missing(run: RunDir, plan: Plan, seeds: Seeds, wanted: int, make: Make) -> list[str]:
-    """Make every sample that is not there yet, or with `keep` until `wanted` have passed; why some are missing, if any are.
+async def produce_missing(run: RunDir, plan: Plan, seeds: Seeds, wanted: dict[str, int], make: Make) -> list[str]:
+    """Make every sample that is not there yet, or until as many of each group have passed as are `wanted`; why some are
+    missing, if any are.
 
     Raises:
         Interrupted: once what was in flight is stored.
         StillhouseError: if the run cannot go on.
     """
     recipe = plan.recipe
-    shards = list(open_shards(run, recipe))
-    states = settled_states(run)
-    if not shards or (recipe.keep and states[State.kept] >= wanted):
+    shards = list(open_shards(run, recipe, seeds))
+    states = settled_states(run, recipe)
+    if not shards or (wanted and all(states[group, State.kept] >= count for group, count in wanted.items())):
         return []
     amount = f"{sum(len(shard.missing) for shard in shards):,} samples in {plural(len(shards), 'shard')}"
-    SESSION.note(f"produce: {f'until {wanted} have passed, at most ' if recipe.keep else ''}{amount}")
+    SESSION.note(f"produce: {f'until {sum(wanted.values())} have passed, at most ' if wanted else ''}{amount}")
     brake = Brake(SESSION.stop)
     waiting = iter(shards)
 
@@ -196,7 +210,7 @@ async def produce_missing(run: RunDir, plan: Plan, seeds: Seeds, wanted: int, ma
                 brake.pull(error)  # the other shards end in order: what they wait for is paid for
 
     with budget_of(plan, run) as budget:
-        tally = Tally(recipe, budget, brake, earlier=states, wanted=wanted)
+        tally = Tally(recipe, budget, brake, earlier=states, wanted=wanted, seeds=seeds)
         with suppress(Stopped):  # while a teacher starts
             async with open_desk(plan, budget, brake, run.path, run.cache) as desk:
                 tally.watch(desk.floor)
@@ -209,14 +223,17 @@ async def produce_missing(run: RunDir, plan: Plan, seeds: Seeds, wanted: int, ma
 class Tally:
     """Counts samples as they end, tells how far the run is, and pulls the brake when going on makes no sense."""
 
-    def __init__(self, recipe: Recipe, budget: Budget, brake: Brake, *, earlier: Counter[str], wanted: int) -> None:
-        """`earlier` are the states of samples made before; `wanted` verified ones are enough, if the recipe has `keep`."""
+    def __init__(
+        self, recipe: Recipe, budget: Budget, brake: Brake, *, earlier: States, wanted: dict[str, int], seeds: Seeds
+    ) -> None:
+        """`earlier` are the states of samples made before; so many verified ones of each group are `wanted`, if any are."""
         self._recipe = recipe
         self._budget = budget
         self._brake = brake
-        self._earlier = earlier
+        self._seeds = seeds
         self._wanted = wanted
         self._floor: Gate | None = None
+        self._all: States = Counter(earlier)
         self._states: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
         self._began = monotonic()
@@ -227,19 +244,35 @@ class Tally:
         self._floor = floor
         self._narrow()
 
+    def wants(self, seed: Seed) -> bool:
+        """Whether one more sample of this seed's group can be used."""
+        if not self._wanted:
+            return True
+        group = self._recipe.group_of(seed.data)
+        return self._verified(group) < self._wanted.get(group, 0)
+
+    def _verified(self, group: str) -> int:
+        return self._all[group, State.kept]
+
+    def _made(self, group: str) -> int:
+        return sum(self._all[group, state] for state in State)
+
     def _narrow(self) -> None:
-        if self._recipe.keep and self._floor:
-            verified = self._earlier[State.kept] + self._states[State.kept]
-            share = (verified + 1) / (self._earlier.total() + self.made + 1)
-            self._floor.narrow(math.ceil((self._wanted - verified) / share))
+        if self._wanted and self._floor:
+            left = 0.0
+            for group, wanted in self._wanted.items():
+                verified = self._verified(group)
+                left += max(0, wanted - verified) * (self._made(group) + 1) / (verified + 1)
+            self._floor.narrow(math.ceil(left))
 
     def count(self, sample: Sample) -> None:
         self._states[sample.state] += 1
+        self._all[self._recipe.group_of(sample.seed.data), sample.state] += 1
         if sample.state == State.failed:
             self._faults[reason_of(sample.reason or "", sample.detail)] += 1
             self._check_failed()
-        if self._recipe.keep:
-            self._check_wanted(self._recipe.keep)
+        if self._wanted:
+            self._check_wanted()
             self._narrow()
         SESSION.count(self.told)
 
@@ -251,7 +284,8 @@ class Tally:
         """The limit is a share of all samples: stop when it is certainly passed, or all but certainly will be."""
         failed, limit = self._states[State.failed], self._recipe.max_failed
         sure = self.made >= JUDGED_FROM and wilson(failed, self.made, -SURE) > limit
-        if sure or self._earlier[State.failed] + failed > limit * self._recipe.samples:
+        failed_ever = sum(count for (_, state), count in self._all.items() if state == State.failed)
+        if sure or failed_ever > limit * self._recipe.samples:
             fault, count = self._faults.most_common(1)[0]
             self._brake.pull(
                 RunFailed(
@@ -260,33 +294,43 @@ class Tally:
                 )
             )
 
-    def _check_wanted(self, keep: int) -> None:
-        made = self._earlier.total() + self.made
-        verified = self._earlier[State.kept] + self._states[State.kept]
-        if verified >= self._wanted:
+    def _check_wanted(self) -> None:
+        if all(self._verified(group) >= wanted for group, wanted in self._wanted.items()):
             self._brake.hold(Enough())
             return
-        best = wilson(verified, made, SURE)
-        if made >= JUDGED_FROM and (best == 0 or keep / best > self._recipe.samples):
-            needed = f"some {math.ceil(keep * made / verified):,}" if verified else "far more"
-            self._brake.hold(
-                TooFew(
-                    f"{verified} of {made} candidates passed; to keep {keep} would take {needed} candidates, and "
-                    f"samples = {self._recipe.samples} is the most"
+        for group, keep in self._recipe.goals.items():
+            verified, made = self._verified(group), self._made(group)
+            best = wilson(verified, made, SURE)
+            if made >= JUDGED_FROM and (best == 0 or keep / best > self._room[group]):
+                needed = f"some {math.ceil(keep * made / verified):,}" if verified else "far more"
+                of = f" of {group!r}" if group else ""
+                self._brake.hold(
+                    TooFew(
+                        f"{verified} of {made} candidates{of} passed; to keep {keep} would take {needed} candidates, and "
+                        f"samples = {self._recipe.samples} is the most" + (", of all groups" if group else "")
+                    )
                 )
-            )
+
+    @cached_property
+    def _room(self) -> dict[str, float]:
+        """How many candidates of each group there can be, estimated from the first seeds."""
+        if not self._recipe.quotas:
+            return {"": self._recipe.samples}
+        looked = min(LOOKED_AT, self._recipe.samples)
+        found = Counter(self._recipe.group_of(seed.data) for seed in self._seeds[:looked])
+        return {group: found[group] / looked * self._recipe.samples for group in self._recipe.goals}
 
     def told(self) -> str:
         """How far producing is, in a line."""
-        total = self._recipe.samples - self._earlier.total()
-        kept = self._states[State.kept]
+        earlier = self._all.total() - self.made
+        total = self._recipe.samples - earlier
         ends = ", ".join(f"{self._states[state]} {state}" for state in State)
         parts = [f"produce: {self.made}/{total:,} samples: {ends}"]
-        if self._recipe.keep:
-            parts = [
-                f"produce: {self._earlier[State.kept] + kept}/{self._wanted:,} verified of {self.made:,} samples: {ends}"
-            ]
-            share = (self._earlier[State.kept] + kept) / self._wanted
+        if self._wanted:
+            verified = sum(min(self._verified(group), wanted) for group, wanted in self._wanted.items())
+            wanted = sum(self._wanted.values())
+            parts = [f"produce: {verified}/{wanted:,} verified of {self.made:,} samples: {ends}"]
+            share = verified / wanted
         else:
             share = self.made / total
         seconds = monotonic() - self._began
@@ -299,38 +343,53 @@ class Tally:
         return "; ".join(parts)
 
 
-def wanted_more(recipe: Recipe, curated: Curated | None) -> int:
-    """How many verified samples, the present ones counted, should give those that are to be kept, at the share that passed
-    the filters so far. Always one more than there are, so that the lowest missing sample is made next.
+def wanted_more(recipe: Recipe, curated: Curated | None) -> dict[str, int]:
+    """How many verified samples of each group, the present ones counted, should give those that are to be kept, at the
+    share that passed the filters so far. Where some are missing always one more than there are, so that the lowest missing
+    sample is made next.
     """
-    if curated is None or not curated.verified:
-        return recipe.keep
-    passed = curated.counts.kept + curated.reasons.get(Reason.surplus, 0)
-    if not passed:
-        return max(recipe.keep, 2 * curated.verified)
-    return max(curated.verified + 1, math.ceil(recipe.keep * curated.verified / passed))
+    found = {}
+    for name, goal in recipe.goals.items():
+        group = curated.groups.get(name) if curated else None
+        if group is None:
+            found[name] = goal
+        elif group.kept >= goal:
+            found[name] = group.verified
+        elif not group.passed:
+            found[name] = max(goal, 2 * group.verified)
+        else:
+            found[name] = max(group.verified + 1, math.ceil(goal * group.judged / group.passed))
+    return found
+
+
+def unmet(recipe: Recipe, curated: Curated) -> dict[str, int]:
+    """How many are kept of each group with fewer than its goal."""
+    kept = {name: curated.groups[name].kept if name in curated.groups else 0 for name in recipe.goals}
+    return {name: count for name, count in kept.items() if count < recipe.goals[name]}
 
 
 def shortfalls_of(recipe: Recipe, curated: Curated, *, complete: bool) -> list[str]:
     """What is missing after filtering, a sentence each."""
-    counts, found = curated.counts, []
-    if recipe.keep and counts.kept >= recipe.keep:
+    found, short = [], unmet(recipe, curated)
+    if recipe.goals and not short:
         return []
     if lost := curated.reasons.get(Reason.provider, 0):
         found.append(f"{plural(lost, 'sample')} got no answer from a teacher; --resume asks again")
-    if complete and recipe.keep:
-        found.append(
-            f"{counts.kept} of {recipe.keep} samples are kept of {counts.candidates} candidates, and samples = "
-            f"{recipe.samples} is the most"
-        )
+    if complete:
+        for name, kept in short.items():
+            of = f" of {name!r}" if name else ""
+            found.append(
+                f"{kept} of {recipe.goals[name]} samples{of} are kept of {curated.counts.candidates} candidates, and "
+                f"samples = {recipe.samples} is the most"
+            )
     return found
 
 
 def lost_samples(recipe: Recipe, curated: Curated) -> list[str]:
-    """Samples that were to be there and never can be; with `keep`, others take their place."""
+    """Samples that were to be there and never can be; with `keep` or quotas, others take their place."""
     broken = sum(count for reason, count in curated.reasons.items() if reason.startswith(Reason.contract))
     what = f"{plural(broken, 'sample')} could not be judged: a reply was not what it had to be, also when asked again"
-    return [what] if broken and not recipe.keep else []
+    return [what] if broken and not recipe.goals else []
 
 
 def why_stopped(brake: Brake) -> list[str]:

@@ -53,7 +53,7 @@ def main() -> int:
         run = open_run(Path(runs), plan.recipe, sources(plan), resume=True)
         with run.locked(), SESSION.interruptible():
             seeds = Seeds(plan, run.read_manifest().digest)
-            missing = asyncio.run(produce_and_curate(run, plan, seeds, lambda: curate(run, plan.recipe)))
+            missing = asyncio.run(produce_and_curate(run, plan, seeds, lambda: curate(run, plan.recipe, seeds)))
     except Interrupted:
         return INTERRUPTED
     except StillhouseError as error:

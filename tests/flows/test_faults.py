@@ -287,3 +287,27 @@ def test_a_wish_for_more_than_the_yield_allows_is_given_up_early(tmp_path: Path)
     out = ended(produce(tmp_path / "runs", ["keep=300", "samples=350", "shard_size=10"]), 1)
     assert "to keep 300 would take some" in out
     assert len(list(made_samples(the_run(tmp_path / "runs")))) < 150
+
+
+def test_quotas_are_met_by_category_and_the_same_however_many_are_made_at_once(tmp_path: Path) -> None:
+    """Short texts, so that some of one category repeat some of another and the filters tie categories together."""
+    kept: list[Any] = []
+    quotas = {"food": 6, "animals": 5, "play": 2}
+    told = ",".join(f"{category}={count}" for category, count in quotas.items())
+    near = 'filters=[{type="minhash",ngram=1,threshold=0.25}]'
+    for concurrent in (1, 32):
+        runs = tmp_path / f"runs{concurrent}"
+        settings = [f"quotas={{by='category',keep={{{told}}}}}", "samples=900", "shard_size=40", near]
+        ended(produce(runs, [*settings, f"teachers.main.max_concurrent={concurrent}"]), 0)
+        made = list(made_samples(the_run(runs)))
+        assert {sample.seed.data["category"] for sample in made} == set(quotas), "nothing else is paid for"
+        kept.append([json.dumps(s.model_dump(mode="json")) for s in made if s.state == State.kept])
+        assert any(sample.reason == "near_duplicate" for sample in made)
+    assert Counter(json.loads(one)["seed"]["data"]["category"] for one in kept[0]) == quotas
+    assert kept[0] == kept[1]
+
+
+def test_a_quota_that_cannot_be_met_is_given_up_and_named(tmp_path: Path) -> None:
+    quotas = "quotas={by='category',keep={food=2,animals=30}}"
+    out = ended(produce(tmp_path / "runs", [quotas, "samples=400", "shard_size=50"]), 1)
+    assert "of 30 samples of 'animals' are kept" in out
