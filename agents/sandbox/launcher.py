@@ -1,0 +1,385 @@
+"""The program that builds one sandbox and watches over it, run by its path in a fresh interpreter. Knows no task.
+
+Of three processes the watcher (outside) bounds wall time and output; the first (init of the PID namespace) tells how the
+code ended, and the kernel kills with it all that is left inside; the third has no rights any more and becomes the code.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import select
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
+from time import monotonic
+from typing import Any, NoReturn
+
+NOBODY = 65534
+SCRATCH = "/scratch"
+OPEN_FILES = 64
+SCRATCH_FILES = 4096
+DEVICES = ("null", "zero", "full", "random", "urandom")
+
+# linux/mount.h, linux/sched.h, linux/prctl.h, linux/capability.h
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 0x1000, 0x4000, 0x40000
+RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
+MNT_DETACH, AT_FDCWD, AT_RECURSIVE, SYS_MOUNT_SETATTR = 2, -100, 0x8000, 442
+NEW_USER, NEW_MOUNT, NEW_CGROUP, NEW_UTS = 0x10000000, 0x00020000, 0x02000000, 0x04000000
+NEW_IPC, NEW_PID, NEW_NET = 0x08000000, 0x20000000, 0x40000000
+PDEATHSIG, DUMPABLE, SECCOMP, CAPBSET_DROP, NO_NEW_PRIVS, CAP_AMBIENT = 1, 4, 22, 24, 38, 47
+SECCOMP_FILTER, AMBIENT_CLEAR_ALL, CAPABILITY_VERSION_3 = 2, 4, 0x20080522
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+Request = dict[str, Any]
+
+
+class MountAttributes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns_fd")]
+
+
+class FilterProgram(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_char_p)]
+
+
+def call(what: str, function: str, *arguments: Any) -> None:
+    """A function of the C library.
+
+    Raises:
+        OSError: if it fails, with `what` as its file name.
+    """
+    wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    if libc[function](*wide) == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
+def supervise(request: Request, lifeline: int) -> dict[str, Any]:
+    """Builds the sandbox and runs the code in it; every process of it is gone on return.
+
+    Raises:
+        OSError: if one of the walls cannot be put up; then nothing was run.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that not even the code's own user can interrupt the first process
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+    write_at(proc, "self/oom_score_adj", "1000")  # where the kernel looks first if the host runs out of memory
+    as_root = os.geteuid() == 0 and nobody_is_a_user()
+    if not as_root:
+        enter_user_namespace(proc)
+    namespaces = NEW_MOUNT | NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_PID | NEW_NET
+    call("unshare of the mount, PID and network namespaces", "unshare", namespaces)
+    call("sethostname", "sethostname", b"sandbox", 7)
+    build_root(request)
+    output, output_end = os.pipe()
+    report, report_end = os.pipe()
+    began = monotonic()
+    first = os.fork()
+    if first == 0:
+        os.close(report)
+        be_first(request, proc, as_root, output_end, report_end)
+    os.close(output_end)
+    os.close(report_end)
+    watcher = Watcher(first, output, lifeline, request["limits"])
+    stopped = watcher.watch(began + request["limits"]["wall_seconds"])
+    return told(read_all(report), watcher, stopped) | {"seconds": monotonic() - began}
+
+
+class Watcher:
+    """Reads what the code prints, and ends everything when the time, the output or the caller's patience is spent."""
+
+    def __init__(self, first: int, output: int, lifeline: int, limits: dict[str, Any]) -> None:
+        self.kept = bytearray()
+        self.first_status = 0
+        self._first, self._output, self._limit = first, output, limits["output_bytes"]
+        self._lifeline, self._ended = lifeline, os.pidfd_open(first)
+        self._poll = select.poll()
+        for descriptor in (output, lifeline, self._ended):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def watch(self, deadline: float) -> str | None:
+        """Why it was stopped, if it was."""
+        stopped = None
+        try:
+            stopped = self._until_an_end(deadline)
+        finally:
+            os.kill(self._first, signal.SIGKILL)
+            self.first_status = os.waitpid(self._first, 0)[1]  # returns once the whole PID namespace is empty
+        while not stopped and self._read():
+            stopped = self._too_much()
+        del self.kept[self._limit :]
+        return stopped
+
+    def _until_an_end(self, deadline: float) -> str | None:
+        while True:
+            ready = {descriptor for descriptor, _ in self._poll.poll(max(0, ceil(1000 * (deadline - monotonic()))))}
+            if self._lifeline in ready:
+                return "caller"
+            if self._output in ready and not self._read():
+                self._poll.unregister(self._output)  # closed by the code, which may well go on
+            if stopped := self._too_much():
+                return stopped
+            if self._ended in ready:
+                return None
+            if monotonic() >= deadline:
+                return "wall time"
+
+    def _read(self) -> bool:
+        chunk = os.read(self._output, 65536)
+        self.kept += chunk
+        return bool(chunk)
+
+    def _too_much(self) -> str | None:
+        return "output" if len(self.kept) > self._limit else None
+
+
+def told(report: bytes, watcher: Watcher, stopped: str | None) -> dict[str, Any]:
+    """What the first process reported and the watcher saw, as one answer."""
+    answer: dict[str, Any] = {"exit_code": None, "stopped": stopped}
+    for line in report.split(b"\n"):
+        answer |= json.loads(line) if line else {}
+    if answer["stopped"]:
+        answer["exit_code"] = None
+    elif answer["exit_code"] is None:
+        answer["exit_code"] = os.waitstatus_to_exitcode(watcher.first_status)
+    return answer | {"output": watcher.kept.decode("utf-8", "replace")}
+
+
+def read_all(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
+def be_first(request: Request, proc: int, as_root: bool, output: int, report: int) -> NoReturn:
+    """Init of the PID namespace: gives up all rights, starts the code, and reports how it ended."""
+    try:
+        if as_root:
+            become_nobody()
+            enter_user_namespace(proc)
+        os.close(proc)
+        drop_capabilities()
+        call("prctl", "prctl", DUMPABLE, 0)
+        call("prctl", "prctl", PDEATHSIG, signal.SIGKILL)
+        os.write(report, b"\n")  # fails if the watcher died before it could take this process with it
+        # This process counts in the namespace; where the watcher entered it too, so does the watcher.
+        start_and_wait(request, output, report, own_processes=1 if as_root else 2)
+        os._exit(0)
+    except BaseException as error:
+        tell(report, problem=sentence(error))
+    finally:
+        os._exit(1)
+
+
+def start_and_wait(request: Request, output: int, report: int, own_processes: int) -> None:
+    check_that_processes_are_counted()
+    code = os.fork()
+    if code == 0:
+        become_the_code(request, output, report, own_processes)
+    os.close(output)
+    while True:
+        ended, status, usage = os.wait4(-1, 0)
+        if ended == code:
+            break
+    exit_code, cpu_seconds = os.waitstatus_to_exitcode(status), request["limits"]["cpu_seconds"]
+    spent = usage.ru_utime + usage.ru_stime >= cpu_seconds
+    if exit_code == -signal.SIGXCPU or (exit_code == -signal.SIGKILL and spent):
+        tell(report, stopped="cpu time")
+    else:
+        tell(report, exit_code=exit_code)
+
+
+def check_that_processes_are_counted() -> None:
+    """Raises OSError where the limit on processes is not kept, as for root's own number, whatever it is called inside."""
+    before = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, before[1]))
+    try:
+        if os.fork() == 0:
+            os._exit(0)
+    except BlockingIOError:
+        resource.setrlimit(resource.RLIMIT_NPROC, before)
+    else:
+        raise OSError(errno.ENOTSUP, "not kept for this user", "the limit on processes")
+
+
+def become_the_code(request: Request, output: int, report: int, own_processes: int) -> NoReturn:
+    try:
+        os.setsid()
+        os.umask(0o022)
+        os.chdir(SCRATCH)
+        if not write_files(request["files"]):
+            tell(report, stopped="file size")
+            os._exit(1)
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        limit_resources(request["limits"], own_processes)
+        load_filter(bytes.fromhex(request["filter"]))
+        os.execve(request["python"], [request["python"], request["main"]], request["environment"])
+    except BaseException as error:
+        tell(report, problem=sentence(error))
+    finally:
+        os._exit(1)
+
+
+def tell(report: int, **what: object) -> None:
+    os.write(report, json.dumps(what).encode() + b"\n")
+
+
+def sentence(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a system call'}: {error.strerror}"
+    return f"{type(error).__name__} in the launcher: {error}"
+
+
+def write_at(folder: int, path: str, text: str) -> None:
+    try:
+        file = os.open(path, os.O_WRONLY, dir_fd=folder)
+        os.write(file, text.encode())
+        os.close(file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"writing {path}") from None
+
+
+def nobody_is_a_user() -> bool:
+    """Not so for root of a namespace that has no other user, who is an ordinary user outside."""
+    rows = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return any(int(first) <= NOBODY < int(first) + int(count) for first, _, count in rows)
+
+
+def enter_user_namespace(proc: int) -> None:
+    """A namespace in which this process is nobody, whoever it is outside, and in which its processes are counted."""
+    user, group = os.geteuid(), os.getegid()
+    call("unshare of the user namespace", "unshare", NEW_USER)
+    write_at(proc, "self/setgroups", "deny")
+    write_at(proc, "self/uid_map", f"{NOBODY} {user} 1")
+    write_at(proc, "self/gid_map", f"{NOBODY} {group} 1")
+
+
+def become_nobody() -> None:
+    """Root's own number would keep what belongs to root, and is exempt from the limit on processes."""
+    try:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "becoming the user nobody") from None
+    call("prctl", "prctl", DUMPABLE, 1)  # or the maps of the user namespace are root's to write
+
+
+def drop_capabilities() -> None:
+    for capability in range(64):
+        if libc.prctl(CAPBSET_DROP, capability, 0, 0, 0) == -1:
+            if ctypes.get_errno() == errno.EINVAL:  # beyond the kernel's last
+                break
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "dropping capabilities")
+    call("dropping capabilities", "prctl", CAP_AMBIENT, AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    call("dropping capabilities", "capset", header, none)
+    call("no_new_privs", "prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def limit_resources(limits: dict[str, Any], own_processes: int) -> None:
+    megabyte = 2**20
+    memory, file = limits["memory_mb"] * megabyte, limits["file_mb"] * megabyte
+    cpu, processes = limits["cpu_seconds"], limits["processes"] + own_processes
+    for which, soft, hard in (
+        (resource.RLIMIT_CPU, cpu, cpu + 1),  # code that ignores SIGXCPU is killed a second later
+        (resource.RLIMIT_AS, memory, memory),
+        (resource.RLIMIT_FSIZE, file, file),
+        (resource.RLIMIT_NPROC, processes, processes),
+        (resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES),
+        (resource.RLIMIT_CORE, 1, 1),  # with 0 the kernel still calls a crash handler of the host, with 1 it does not
+        (resource.RLIMIT_MEMLOCK, 0, 0),
+        (resource.RLIMIT_MSGQUEUE, 0, 0),
+    ):
+        resource.setrlimit(which, (soft, hard))
+
+
+def load_filter(steps: bytes) -> None:
+    program = FilterProgram(len(steps) // 8, steps)
+    call("seccomp", "prctl", SECCOMP, SECCOMP_FILTER, ctypes.byref(program), 0, 0)
+
+
+def write_files(files: dict[str, str]) -> bool:
+    """Whether all of them found room."""
+    try:
+        for name, text in files.items():
+            Path(name).write_bytes(text.encode("utf-8", "surrogatepass"))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return False
+        raise
+    return True
+
+
+def build_root(request: Request) -> None:
+    """A root of our own in memory, read-only but for the scratch folder; the host's is no longer there afterwards."""
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")  # any folder would do, to become the root
+    Path("/tmp/host").mkdir()
+    call("pivot_root", "pivot_root", b"/tmp", b"/tmp/host")
+    os.chdir("/")
+    for link, target in request["links"]:
+        Path(link).symlink_to(target)
+    for source, target in request["shown"]:
+        show(source, target, RDONLY | NOSUID | NODEV)
+    for device in DEVICES:
+        show(f"/dev/{device}", f"/dev/{device}", RDONLY | NOSUID | NOEXEC)
+    hide(request["hidden"])
+    make_scratch(request["limits"]["file_mb"])
+    call("umount2", "umount2", b"/host", MNT_DETACH)
+    Path("/host").rmdir()
+    protect("/", RDONLY | NOSUID | NODEV, recursive=False)
+
+
+def make_scratch(megabytes: int) -> None:
+    Path(SCRATCH).mkdir()
+    options = f"size={megabytes}m,nr_inodes={SCRATCH_FILES},mode=700,uid={NOBODY},gid={NOBODY}"
+    mount("tmpfs", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
+    for link in ("/tmp", "/dev/shm"):
+        Path(link).symlink_to(SCRATCH)
+
+
+def show(source: str, target: str, attributes: int) -> None:
+    """What the host has at `source` is seen at `target` too."""
+    point = Path(target)
+    point.parent.mkdir(parents=True, exist_ok=True)
+    if Path(f"/host{source}").is_dir():
+        point.mkdir()
+    else:
+        point.touch()
+    mount(f"/host{source}", target, None, MS_BIND | MS_REC)
+    protect(target, attributes, recursive=True)
+
+
+def hide(folders: Iterable[str]) -> None:
+    for folder in folders:
+        if Path(folder).is_dir():
+            mount("tmpfs", folder, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4k,mode=755")
+
+
+def mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    texts = [text.encode() if text else None for text in (source, target, kind, options)]
+    call(f"mounting {target}", "mount", *texts[:3], flags, texts[3])
+
+
+def protect(target: str, attributes: int, recursive: bool) -> None:
+    wanted = MountAttributes(set=attributes)
+    flags = AT_RECURSIVE if recursive else 0
+    arguments = (AT_FDCWD, target.encode(), flags, ctypes.byref(wanted), ctypes.sizeof(wanted))
+    call(f"protecting {target}", "syscall", SYS_MOUNT_SETATTR, *arguments)
+
+
+if __name__ == "__main__":
+    try:
+        caller = int(sys.argv[1])
+        os.set_inheritable(caller, False)
+        answer = supervise(json.load(sys.stdin), caller)
+    except OSError as failure:
+        answer = {"problem": sentence(failure)}
+    with suppress(BrokenPipeError):
+        os.write(1, json.dumps(answer).encode())
