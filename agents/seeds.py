@@ -22,13 +22,25 @@ class Seeds(Sequence[Seed]):
     Each is made when it is asked for, so that a million cost no memory.
     """
 
-    def __init__(self, plan: Plan, digest: str) -> None:
-        """Raises UsageError naming the line that cannot be used."""
-        self.where, self.rows = rows_of(plan)
+    def __init__(self, plan: Plan, digest: str, made: Sequence[Row] = ()) -> None:
+        """`made` are rows of the run's own, with `seeds.bootstrap`. Raises UsageError naming the line that cannot be used."""
+        self.where, rows = rows_of(plan)
         self._plan = plan
         self._digest = digest
-        for row in range(len(self.rows)):
+        self.rows = self._gathered(rows, made)
+        for row in range(len(rows)):
             self._condition(row, Random(0))
+
+    def grown(self, made: Sequence[Row]) -> "Seeds":
+        """The same with rows that the run made."""
+        return Seeds(self._plan, self._digest, made)
+
+    def _gathered(self, rows: Sequence[Row], made: Sequence[Row]) -> Sequence[Row]:
+        try:
+            return self._plan.family.gathered(rows, made)
+        except KeyError as error:
+            name = self._plan.family.name
+            raise UsageError(f"{self.where}: each seed of {name} needs the key {error}") from None
 
     def __len__(self) -> int:
         return self._plan.recipe.samples
@@ -43,9 +55,10 @@ class Seeds(Sequence[Seed]):
         return self._seed(range(len(self))[index])
 
     def _seed(self, index: int) -> Seed:
-        turn, place = divmod(index, len(self.rows))
+        number = index // self._plan.recipe.answers_per_seed
+        turn, place = divmod(number, len(self.rows))
         row = _shuffled(self._plan.recipe.seed, turn, len(self.rows))[place]
-        rng = Random(digest_of([self._plan.recipe.seed, index]))
+        rng = Random(digest_of([self._plan.recipe.seed, number]))
         data = self._condition(row, rng)
         if self._plan.draws:
             data = {**data, DRAWN: drawn(self._plan.draws, rng)}
@@ -74,7 +87,7 @@ def rows_of(plan: Plan) -> tuple[str, Sequence[Row]]:
     seeds = plan.recipe.seeds
     if seeds.path is not None:
         path = find_file(seeds.path, plan.folder)
-        return str(path), _read_rows(path)
+        return str(path), _read_parquet(path) if path.suffix == ".parquet" else _read_rows(path)
     if seeds.documents is not None:
         from agents.documents import read_chunks
 
@@ -100,6 +113,16 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise UsageError(f"{path}:{number}: must be a JSON object, not {line.strip()[:40]!r}")
         rows.append(row)
+    if not rows:
+        raise UsageError(f"{path}: has no seeds")
+    return rows
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    """The rows of a dataset, one that a run made among them."""
+    from core.store import read_columns
+
+    rows = read_columns(path).to_dicts()
     if not rows:
         raise UsageError(f"{path}: has no seeds")
     return rows

@@ -33,11 +33,14 @@ class SeedsConfig(Config):
     """Where seeds come from: a file, the user's documents, or neither, where the family makes its own."""
 
     path: str | None = None
-    """A JSONL file with one seed's data a line; taken from the recipe's folder, the working directory or the project."""
+    """A JSONL file with one seed's data a line, or the Parquet file of a dataset; taken from the recipe's folder, the working
+    directory or the project."""
     documents: str | None = None
     """A folder of txt, md, html and pdf files, for families that work from text; cut into chunks, one seed each."""
     chunk_words: int = Field(180, ge=20, le=2000)
     """How long a chunk of a document is, about."""
+    bootstrap: bool = False
+    """Samples kept in earlier shards become seeds of the later ones, which are then made one after the other."""
     draw: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], Draw] = {}
     """What each sample is conditioned on beside its seed, by name: one value of each is drawn anew for every sample, and
     told to the generator. A prompt of your own places it as `{{name}}`."""
@@ -54,6 +57,23 @@ class Faults(Config):
     """Calls that fail for good."""
     seconds: float = Field(0.0, ge=0)
     """How long each reply takes."""
+    contradiction: float = Field(0.0, ge=0, le=1)
+    """For `fake/faulty`, in every role, at most one of these four in a reply: its parts say different things."""
+    drift: float = Field(0.0, ge=0, le=1)
+    """A number changes on the way from what it read, or told first, to what it says."""
+    omission: float = Field(0.0, ge=0, le=1)
+    """A number, a step or a finding that is needed is left out."""
+    miscoordination: float = Field(0.0, ge=0, le=1)
+    """It answers as if to another message."""
+
+    @model_validator(mode="after")
+    def _one_at_most(self) -> Self:
+        if (total := self.contradiction + self.drift + self.omission + self.miscoordination) > 1 + 1e-9:
+            raise ValueError(
+                f"contradiction, drift, omission and miscoordination add up to {total:g}; a reply has one of them at "
+                "most, so lower them to 1 in all"
+            )
+        return self
 
 
 class TeacherConfig(Config):
@@ -136,11 +156,16 @@ class AgentsConfig(Config):
 
 
 class TopologyConfig(Config):
-    kind: Literal["centralized", "single", "independent"] = "centralized"
+    kind: Literal["centralized", "single", "independent", "decentralized"] = "centralized"
     """`centralized`: the orchestrator validates every hand-over and decides. `single`: the first draft is kept
     unchecked. `independent`: critic and verifier look at the first draft side by side, and with the writer's own
-    voice the majority decides; nothing is repaired or revised. The last two are baselines."""
+    voice the majority decides; nothing is repaired or revised. `decentralized`: several generators read each other's
+    unchecked drafts, write again, and vote. The last three are baselines."""
     max_revisions: int = Field(2, ge=0, le=10)
+    debaters: int = Field(3, ge=2, le=9)
+    """For `decentralized`: how many generators write."""
+    rounds: int = Field(1, ge=0, le=5)
+    """For `decentralized`: how often each reads the others' drafts and writes again; with 0 they only vote."""
 
 
 class VerifierConfig(Config):
@@ -187,8 +212,15 @@ class MinHashFilter(Config):
     permutations: int = Field(128, ge=16, le=512)
 
 
+class NoveltyFilter(Config):
+    type: Literal["novelty"]
+    threshold: float = Field(0.7, gt=0, le=1)
+    """ROUGE-L of what is asked, from which it is not new (Self-Instruct, Wang et al. 2023, section 2.2)."""
+
+
 FilterConfig = Annotated[
-    LengthFilter | RefusalFilter | RepetitionFilter | ExactFilter | MinHashFilter, Field(discriminator="type")
+    LengthFilter | RefusalFilter | RepetitionFilter | ExactFilter | MinHashFilter | NoveltyFilter,
+    Field(discriminator="type"),
 ]
 
 DEFAULT_FILTERS: tuple[FilterConfig, ...] = (
@@ -327,7 +359,9 @@ class Recipe(Config):
     def _answers_differ(cls, agents: AgentsConfig, info: ValidationInfo) -> AgentsConfig:
         answers = info.data.get("answers_per_seed", 1)
         if answers > 1 and not agents.generator.temperature:
-            raise ValueError(f"generator.temperature = 0 gives the same answer answers_per_seed = {answers} times; raise it")
+            raise ValueError(
+                f"generator.temperature = 0 gives the same answer answers_per_seed = {answers} times; raise it"
+            )
         return agents
 
     @field_validator("dataset")

@@ -7,6 +7,7 @@ from filters.base import Document, Drop, Filter, FilterResult
 from filters.exact import drop_exact_duplicates
 from filters.length import drop_by_length
 from filters.minhash import drop_near_duplicates
+from filters.novelty import drop_unoriginal
 from filters.refusal import drop_refusals
 from filters.repetition import drop_repetitive
 
@@ -18,6 +19,7 @@ FILTERS: dict[str, Filter] = {
     "repetition": drop_repetitive,
     "exact": drop_exact_duplicates,
     "minhash": drop_near_duplicates,
+    "novelty": drop_unoriginal,
 }
 
 

@@ -11,6 +11,8 @@ class Document(NamedTuple):
 
     id: str
     text: str
+    asked: str = ""
+    """What the user asked, for filters that look at that."""
 
 
 class Drop(Frozen):

@@ -16,6 +16,7 @@ from core.sample import Message, Reason, Sample, Seed, State, Usage, index_of
 from core.store import DROP_COLUMNS, counted, message_of, message_type, read_columns, read_samples, write_parquet
 from filters import apply_filters
 from filters.base import Document, Drop, FilterResult
+from flows.formats import asked
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,7 +119,12 @@ def _verified(run: RunDir, recipe: Recipe) -> Iterator[tuple[str, Document]]:
         for row in read_columns(run.shard_file(index), columns).iter_rows(named=True):
             if row["state"] == State.kept:
                 group = recipe.group_of(json.loads(row["seed"])["data"]) if recipe.quotas else ""
-                yield group, Document(row["id"], said_in(row["messages"]))
+                yield group, Document(row["id"], said_in(row["messages"]), asked_in(row["messages"]))
+
+
+def asked_in(messages: Sequence[dict[str, Any]]) -> str:
+    """What the user asks, all turns joined by a newline."""
+    return "\n".join(flat["content"] for flat in messages if flat["role"] == "user")
 
 
 def said_in(messages: Sequence[dict[str, Any]]) -> str:
@@ -226,12 +232,29 @@ def find_sample(run: RunDir, name: str) -> Sample:
 
 
 def kept_rows(run: RunDir) -> "pl.DataFrame":
-    """`id` and `messages` of the kept samples, in the order of the run."""
+    """The kept samples in the order of the run: `id`, `messages`, how many of these are the prompt (`asked`), and what the
+    candidates' fields say of `reasoning` and `tools`, the seed in their place for the latter, as JSON text.
+    """
     import polars as pl
 
-    files = [run.kept_file(index) for index in run.shards()]
-    empty = pl.DataFrame(schema={"id": pl.String, "messages": pl.List(message_type())})
-    return pl.concat([empty, *(read_columns(file, ("id", "messages")) for file in files)])
+    texts = dict.fromkeys(("reasoning", "tools"), pl.String)
+    empty = pl.DataFrame(schema={"id": pl.String, "messages": pl.List(message_type()), "asked": pl.Int64, **texts})
+    return pl.concat([empty, *(_kept(run.kept_file(index)) for index in run.shards())])
+
+
+def _kept(file: Path) -> "pl.DataFrame":
+    import polars as pl
+
+    rows = read_columns(file, ("id", "messages", "fields", "seed"))
+    fields, roles = pl.col("fields").str, pl.element().struct.field("role")
+    told = rows.select(pl.col("messages").list.eval(roles)).to_series().to_list()
+    return rows.select(
+        "id",
+        "messages",
+        pl.Series("asked", [asked(one) for one in told], dtype=pl.Int64),
+        reasoning=fields.json_path_match("$.reasoning"),
+        tools=pl.coalesce(fields.json_path_match("$.tools"), pl.col("seed").str.json_path_match("$.data.tools")),
+    )
 
 
 class Split(NamedTuple):
@@ -241,14 +264,47 @@ class Split(NamedTuple):
     validation: "pl.DataFrame"
 
 
-def split(kept: "pl.DataFrame", share: float, seed: int) -> Split:
-    """Set `share` of the rows aside, at least one of two or more; drawn by `seed`, both parts in their old order."""
-    size = max(1, round(len(kept) * share)) if len(kept) > 1 else 0
-    aside = set(random.Random(seed).sample(range(len(kept)), size))
+def split(kept: "pl.DataFrame", share: float, seed: int, answers_per_seed: int = 1) -> Split:
+    """Set about `share` of the rows aside, drawn by `seed`, both parts in their old order.
+
+    Samples of one seed stay together, and so do those with one prompt, so that nothing held out is asked in training. Of
+    two such groups or more, one at least is aside and one is not.
+    """
+    groups = _groups(kept, answers_per_seed)
+    random.Random(seed).shuffle(groups)
+    size = max(1, min(round(len(kept) * share), len(kept) - 1)) if len(groups) > 1 else 0
+    aside: set[int] = set()
+    for group in groups:
+        if len(aside) + len(group) <= size:
+            aside.update(group)
+    if size and not aside:
+        smallest: list[int] = min(groups, key=len)
+        aside.update(smallest)
     return Split(
         kept[[i for i in range(len(kept)) if i not in aside]],
         kept[[i for i in range(len(kept)) if i in aside]],
     )
+
+
+def _groups(kept: "pl.DataFrame", answers_per_seed: int) -> list[list[int]]:
+    """Places of rows that share a seed or a prompt, directly or through others (union-find), in their order."""
+    import polars as pl
+
+    prompts = kept.select(pl.col("messages").list.head("asked").hash()).to_series()
+    head: dict[Any, Any] = {}
+
+    def root(key: Any) -> Any:
+        while head.setdefault(key, key) != key:
+            head[key] = key = head[head[key]]
+        return key
+
+    keys = [("seed", index_of(name) // answers_per_seed) for name in kept["id"]]
+    for key, prompt in zip(keys, prompts, strict=True):
+        head[root(("prompt", prompt))] = root(key)
+    groups: dict[Any, list[int]] = {}
+    for place, key in enumerate(keys):
+        groups.setdefault(root(key), []).append(place)
+    return list(groups.values())
 
 
 def conversations_of(rows: "pl.DataFrame") -> list[list[Message]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agents.brake import Brake, Stopped
 from agents.budget import Budget, BudgetSpent
@@ -87,6 +87,16 @@ def _settled(shard: Path) -> set[int]:
         return set()
     rows = read_columns(shard, ("id", "reason"))
     return {index_of(name) for name, reason in rows.iter_rows() if reason != Reason.provider}
+
+
+def bootstrapped(run: RunDir, shard: OpenShard) -> list[dict[str, Any]]:
+    """What the agents kept in the shards before, as rows of seeds."""
+    kept = []
+    for index in run.shards():
+        if index < shard.number:
+            rows = read_columns(run.shard_file(index), ("state", "messages")).iter_rows(named=True)
+            kept += [{"messages": row["messages"]} for row in rows if row["state"] == State.kept]
+    return kept
 
 
 States = Counter[tuple[str, str]]
@@ -205,7 +215,8 @@ async def produce_missing(run: RunDir, plan: Plan, seeds: Seeds, wanted: dict[st
             if brake.pulled or brake.reason:
                 return
             try:
-                await make(ShardWork(run, plan, shard, seeds, desk, tally))
+                here = seeds.grown(bootstrapped(run, shard)) if recipe.seeds.bootstrap else seeds
+                await make(ShardWork(run, plan, shard, here, desk, tally))
             except StillhouseError as error:
                 brake.pull(error)  # the other shards end in order: what they wait for is paid for
 
@@ -216,6 +227,7 @@ async def produce_missing(run: RunDir, plan: Plan, seeds: Seeds, wanted: dict[st
                 tally.watch(desk.floor)
                 # Enough shards to fill every place, and one more, so that no teacher waits while a shard's last samples end.
                 at_once = max(2, 1 + math.ceil(desk.floor.most / recipe.shard_size))
+                at_once = 1 if recipe.seeds.bootstrap else at_once
                 await together(work(desk, tally) for _ in range(min(at_once, len(shards))))
     return why_stopped(brake)
 

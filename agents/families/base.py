@@ -29,6 +29,17 @@ class Family(ABC):
         """Seeds that the family makes by itself, the same for the same options and `seed`."""
         raise NotImplementedError
 
+    def gathered(
+        self, rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """What is conditioned: the rows, and those that the run `made` itself with `seeds.bootstrap`. A family whose seeds
+        need to know each other puts them together here.
+
+        Raises:
+            KeyError: naming a key that a row lacks.
+        """
+        return [*rows, *made]
+
     @abstractmethod
     def condition(self, row: Mapping[str, Any], options: Any, rng: Random) -> dict[str, Any]:
         """A seed's data from one row: a line of the seeds file, a chunk (`text`, `source`, `number`), or one of `rows`.

@@ -1,0 +1,173 @@
+"""New instructions with their answers, from instructions that are there: made beside them (Self-Instruct) or evolved from one
+of them (Evol-Instruct). Knows no teacher.
+
+Wang et al. 2023, "Self-Instruct" (arXiv 2212.10560); Xu et al. 2023, "WizardLM" (arXiv 2304.12244).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+
+from pydantic import Field, field_validator
+from rapidfuzz.distance import Indel
+
+from agents.checks import Options, Subject, check, first_fault
+from agents.contract import Contract
+from agents.families.base import Family
+from agents.families.constraints import words_of
+from core.sample import Candidate, Message, Seed
+
+WAYS = {
+    "new": "Write a new task of another kind than these:\n{shown}",
+    "constrain": "Rewrite this task with one more condition that its answer must meet:\n{parent}",
+    "deepen": "Rewrite this task so that it asks deeper and wider about the same matter:\n{parent}",
+    "concretize": "Rewrite this task with concrete things in the place of general ones:\n{parent}",
+    "reason": "Rewrite this task so that it takes several steps of thought where it took one:\n{parent}",
+    "broaden": "Write a rarer task of the same field and about the same length as this one:\n{parent}",
+}
+"""Self-Instruct's way, and Evol-Instruct's four that deepen and one that broadens (WizardLM, section 3.2 and appendix A)."""
+BEYOND_TEXT = re.compile(
+    r"\b(images?|pictures?|photos?|graphs?|plots?|diagrams?|flowcharts?|videos?|audio|music files?|draw|files?|maps?)\b",
+    re.I,
+)
+"""What a model of text can neither see nor make (Self-Instruct, appendix A.2, leaves such tasks out)."""
+PROMPT_TALK = re.compile(r"\b(given|rewritten|original|new) (task|prompt|instruction)s?\b|#\w+ prompt#", re.I)
+SORRY = re.compile(r"\b(sorry|apologi[sz]e|as an ai)\b", re.I)
+SORRY_WORDS = 80
+"""A shorter answer with an apology is taken for a refusal (WizardLM, section 3.2, "Elimination Evolving")."""
+STOP_WORDS = frozenset(
+    """a an and are as at be but by for from has have i in is it its of on or so than that the their them then there they
+this to was we were what when which who will with yes no you your""".split()
+)
+
+
+class Draft(Contract):
+    instruction: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+
+
+class InstructionsOptions(Options):
+    ways: dict[str, int] = Field(default_factory=lambda: {"new": len(WAYS) - 1} | dict.fromkeys(list(WAYS)[1:], 1))
+    """How a task is come by, each with its weight."""
+    shown: int = Field(6, ge=1, le=20)
+    """How many of the seeds' tasks a new one is made beside."""
+    shown_made: int = Field(2, ge=0, le=20)
+    """How many more are shown that this run made itself, with `seeds.bootstrap`. (Self-Instruct shows 6 and 2.)"""
+
+    @field_validator("ways")
+    @classmethod
+    def _known(cls, ways: dict[str, int]) -> dict[str, int]:
+        if unknown := sorted(set(ways) - set(WAYS)):
+            raise ValueError(f"unknown ways {', '.join(unknown)}; known are {', '.join(WAYS)}")
+        if min(ways.values(), default=0) < 0 or not sum(ways.values()):
+            raise ValueError("needs at least one way with a weight above 0, and none below")
+        return ways
+
+
+class NovelOptions(Options):
+    threshold: float = Field(0.7, gt=0, le=1)
+    """ROUGE-L from which two tasks are the same (Self-Instruct, section 2.2)."""
+
+
+@check("novel", NovelOptions)
+def novel(subject: Subject, options: NovelOptions) -> str | None:
+    """The task must differ from the one it came from and from those that were shown, by ROUGE-L."""
+    words = _normal(subject.candidate.fields["instruction"])
+    others = [subject.seed.data["parent"], *subject.seed.data["examples"]]
+    near = max(others, key=lambda other: Indel.normalized_similarity(words, _normal(other)))
+    score = Indel.normalized_similarity(words, _normal(near))
+    return f"it is too near to this task: {near!r} (ROUGE-L {score:.2f})" if score >= options.threshold else None
+
+
+class AskableOptions(Options):
+    min_words: int = Field(3, ge=1)
+    max_words: int = Field(150, ge=1)
+
+
+@check("askable", AskableOptions)
+def askable(subject: Subject, options: AskableOptions) -> str | None:
+    """The task must be one for text alone, of a fit length, and must not speak of the prompt it was made with."""
+    task = subject.candidate.fields["instruction"]
+    count = len(words_of(task))
+    beyond, talk = BEYOND_TEXT.search(task), PROMPT_TALK.search(task)
+    return first_fault(
+        [
+            None if options.min_words <= count <= options.max_words else f"the task has {count} words",
+            f"a model of text cannot work with {beyond.group()!r}" if beyond else None,
+            f"the task speaks of {talk.group()!r}; it must stand alone" if talk else None,
+        ]
+    )
+
+
+@check("answered")
+def answered(subject: Subject, _options: Options) -> str | None:
+    """The answer must not be an apology, the task again, or empty words."""
+    task, answer = subject.candidate.fields["instruction"], subject.candidate.answer
+    words = words_of(answer)
+    return first_fault(
+        [
+            "the answer refuses" if SORRY.search(answer) and len(words) < SORRY_WORDS else None,
+            None if {word.lower() for word in words} - STOP_WORDS else "the answer says nothing",
+            "the answer is the task again" if _normal(answer) == _normal(task) else None,
+        ]
+    )
+
+
+def _normal(text: str) -> list[str]:
+    return [word.lower() for word in words_of(text)]
+
+
+class Instructions(Family):
+    name = "instructions"
+    options = InstructionsOptions
+    checks = (novel, askable, answered)
+
+    def gathered(
+        self, rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """Each row with all tasks: a new one is made beside several."""
+        tasks, own = tuple(map(task_of, rows)), tuple(map(task_of, made))
+        return [
+            {"task": task, "category": row.get("category", ""), "tasks": tasks, "made": own}
+            for task, row in zip((*tasks, *own), (*rows, *made), strict=True)
+        ]
+
+    def condition(self, row: Mapping[str, Any], options: InstructionsOptions, rng: Random) -> dict[str, Any]:
+        way = rng.choices(list(options.ways), list(options.ways.values()))[0]
+        examples: list[str] = []
+        if way == "new":
+            examples = rng.sample(row["tasks"], min(options.shown, len(row["tasks"])))
+            examples += rng.sample(row["made"], min(options.shown_made, len(row["made"])))
+            rng.shuffle(examples)
+        shown = "\n".join(f"{number}. {task}" for number, task in enumerate(examples, 1))
+        return {
+            "way": way,
+            "category": row["category"],
+            "parent": row["task"],
+            "examples": examples,
+            "request": WAYS[way].replace("{shown}", shown).replace("{parent}", row["task"]),
+        }
+
+    def contract(self, seed: Seed) -> type[Contract]:
+        return Draft
+
+    def candidate(self, seed: Seed, draft: Draft) -> Candidate:
+        asked = Message(role="user", content=draft.instruction.strip())
+        answered = Message(role="assistant", content=draft.answer.strip())
+        return Candidate(messages=[asked, answered], fields={"instruction": draft.instruction.strip()})
+
+
+def task_of(row: Mapping[str, Any]) -> str:
+    """What a row asks: its `instruction`, or the first turn of the user in its `messages`.
+
+    Raises:
+        KeyError: where it has neither.
+    """
+    if "messages" not in row:
+        task = row["instruction"]
+    else:
+        task = next((m["content"] for m in row["messages"] if m["role"] == "user"), "")
+    if not isinstance(task, str) or not task.strip():
+        raise KeyError("instruction")
+    return task.strip()
