@@ -18,13 +18,14 @@ async def generator(state: Work, runtime: Runtime[Crew]) -> Update:
     ask = Ask(sample=seed.index, agent="generator", revision=progress.revision, attempt=progress.attempt)
     contract, schema = family.contract(seed), family.reply_schema(seed)
     try:
-        reply, turn = await crew.ask(ask, config, _messages(crew, state), contract, config.temperature, schema)
+        reply, turn = await crew.ask(ask, config, messages_for(crew, state), contract, config.temperature, schema)
     except CallFailed as error:
         return {"handovers": [Handover("generator", "", failure=str(error))]}
     return {"handovers": [Handover("generator", reply.text, (turn,), reply.finished, reply.confidence)]}
 
 
-def _messages(crew: Crew, state: Work) -> list[Message]:
+def messages_for(crew: Crew, state: Work) -> list[Message]:
+    """What is said to who writes the next draft of this work."""
     seed, progress = state["seed"], state["progress"]
     values = {**crew.plan.family.values(seed), **seed.drawn}
     prompt = crew.plan.prompt(crew.plan.family.role(seed))

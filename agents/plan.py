@@ -10,6 +10,7 @@ from pathlib import Path
 
 import prompts
 from agents.checks.base import Options
+from agents.checks.judge import JudgeOptions, read_labelled
 from agents.checks.registry import Bound, bind
 from agents.draws import Choices, choices_of
 from agents.families import FAMILIES
@@ -47,6 +48,11 @@ class Plan:
         return sum(bound.check.calls(bound.options) for bound in self.checks)
 
     @property
+    def files(self) -> list[str]:
+        """The files that its checks read, as the recipe names them."""
+        return [name for bound in self.checks for name in bound.files]
+
+    @property
     def teachers(self) -> set[str]:
         """The names of the teachers that some agent asks."""
         agents = self.recipe.agents
@@ -59,22 +65,26 @@ class Plan:
         """The prompts that its agents ask with."""
         critic = self.recipe.agents.critic
         judged = ["critic"] if critic and critic.type == "teacher" else []
+        debated = ["debate"] if self.recipe.topology.kind == "decentralized" else []
         return [
             *self.family.writes,
             "revise",
             "repair",
             *judged,
+            *debated,
             *(role for b in self.checks for role in b.check.roles),
         ]
 
     def longest_way(self) -> int:
         """Calls that a sample can take at the most: every reply repaired, every revision made, nothing ever passing."""
-        agents = self.recipe.agents
+        agents, topology = self.recipe.agents, self.recipe.topology
+        if topology.kind == "decentralized":
+            return topology.debaters * (1 + topology.rounds)
         calls = 1 + agents.generator.max_repairs
         if agents.critic and agents.critic.type == "teacher":
             calls += 1 + agents.critic.max_repairs
         calls += self.check_calls * (1 + agents.verifier.max_repairs)
-        return calls * (1 + self.recipe.topology.max_revisions)
+        return calls * (1 + topology.max_revisions)
 
 
 def plan_of(recipe: Recipe, folder: Path) -> Plan:
@@ -121,6 +131,10 @@ def _seeds(plan: Plan) -> Iterator[Problem]:
         yield Problem(f"seeds.{given[0]}", f"{plan.family.name} does not take it; it needs {wanted or 'neither'}")
     elif not given and "itself" not in ways:
         yield Problem("seeds", f"{plan.family.name} needs {wanted}")
+    if seeds.bootstrap and plan.recipe.quotas:
+        yield Problem(
+            "seeds.bootstrap", "cannot go with quotas: which category a sample has would depend on what was kept"
+        )
 
 
 def _prompts(plan: Plan) -> Iterator[Problem]:
@@ -134,6 +148,15 @@ def _prompts(plan: Plan) -> Iterator[Problem]:
             yield Problem("family", str(error))
 
 
+def _labels(plan: Plan) -> Iterator[Problem]:
+    for i, bound in enumerate(plan.checks):
+        if isinstance(bound.options, JudgeOptions) and bound.options.calibration:
+            try:
+                read_labelled(Path(bound.options.calibration))
+            except UsageError as error:
+                yield Problem(f"verifiers.{i}.calibration", str(error))
+
+
 def _prices(plan: Plan) -> Iterator[Problem]:
     teachers = plan.recipe.teachers
     if plan.recipe.budget.cost is None:
@@ -144,4 +167,4 @@ def _prices(plan: Plan) -> Iterator[Problem]:
             yield Problem(f"teachers.{name}", what)
 
 
-LOOKS: tuple[Callable[[Plan], Iterator[Problem]], ...] = (_seeds, _prompts, _prices)
+LOOKS: tuple[Callable[[Plan], Iterator[Problem]], ...] = (_seeds, _prompts, _prices, _labels)

@@ -93,7 +93,10 @@ def rows_of(plan: Plan) -> tuple[str, Sequence[Row]]:
 
         folder = find_file(seeds.documents, plan.folder)
         return str(folder), [chunk._asdict() for chunk in read_chunks(folder, words=seeds.chunk_words)]
-    return plan.family.name, plan.family.rows(plan.options, plan.recipe.seed)
+    rows = plan.family.rows(plan.options, plan.recipe.seed)
+    if not rows:
+        raise UsageError(f"{plan.family.name}: has no seeds; name `seeds.path`, or what it is to make in [task]")
+    return plan.family.name, rows
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

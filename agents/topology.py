@@ -3,6 +3,7 @@
 One graph makes one sample, without a checkpointer: the call ledger is what makes a run resumable.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -11,20 +12,21 @@ from typing import Literal, NamedTuple
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Command
+from langgraph.types import Command, Send
 
 from agents.contract import ContractFault, Findings, Review
 from agents.crew import Crew
 from agents.critic import critic
+from agents.debater import debater
 from agents.generator import generator
 from agents.orchestrator import after_draft, after_findings, after_review, decide, handed
 from agents.state import Handover, Outcome, Progress, Update, Work
 from agents.verifier import verifier
 from core.recipe import Recipe
-from core.sample import Reason, State
+from core.sample import Candidate, Reason, State
 
 Graph = CompiledStateGraph[Work, Crew, Work, Work]
-Kind = Literal["centralized", "single", "independent"]
+Kind = Literal["centralized", "single", "independent", "decentralized"]
 
 
 async def orchestrator(
@@ -123,10 +125,59 @@ def _independent() -> StateGraph[Work, Crew]:
     return graph
 
 
+async def exchange(state: Work, runtime: Runtime[Crew]) -> Command[Literal["debater", "plurality"]]:
+    """Give every debater all that was said so far, unread, or end the debate after its last round."""
+    topology = runtime.context.recipe.topology
+    if len(state["handovers"]) > topology.debaters * topology.rounds:
+        return Command(goto="plurality")
+    return Command(goto=[Send("debater", {**state, "number": n}) for n in range(1, topology.debaters + 1)])
+
+
+async def plurality(state: Work, runtime: Runtime[Crew]) -> Update:
+    """The question and answer that most debaters gave last, the first given of equally many. A broken reply is no vote."""
+    topology = runtime.context.recipe.topology
+    last = state["handovers"][-topology.debaters :]
+    progress, drafts, faults = state["progress"], [], []
+    for handover in last:
+        try:
+            if handover.failure is None:
+                drafts.append(after_draft(progress, state["seed"], handover, runtime.context).progress)
+        except ContractFault as fault:
+            faults.append(f"{handover.agent}: {fault}")
+    if drafts:
+        votes = Counter(_said(draft.candidate) for draft in drafts)
+        chosen = max(drafts, key=lambda draft: votes[_said(draft.candidate)])
+        return _ended(replace(chosen, revision=topology.rounds), Outcome(State.kept))
+    if faults:
+        return _ended(progress, Outcome(State.failed, Reason.contract, faults[0]))
+    return _ended(progress, Outcome(State.failed, Reason.provider, last[0].failure or ""))
+
+
+def _said(candidate: Candidate | None) -> tuple[str, str]:
+    """Question and answer, the same for candidates that differ in spaces, in case or in how they explain the answer."""
+    assert candidate is not None, "a draft that was read has a candidate"
+    question = " ".join(message.text for message in candidate.messages if message.role != "assistant")
+    answer = candidate.fields.get("answer", candidate.answer)
+    question, answer = (" ".join(str(text).casefold().split()) for text in (question, answer))
+    return question, answer
+
+
+def _decentralized() -> StateGraph[Work, Crew]:
+    """Several generators write, read each other's unchecked drafts, write again, and what most of them say is the sample."""
+    graph = StateGraph(Work, Crew)
+    for name, node in (("exchange", exchange), ("debater", debater), ("plurality", plurality)):
+        graph.add_node(name, node)
+    graph.add_edge(START, "exchange")
+    graph.add_edge("debater", "exchange")
+    graph.add_edge("plurality", END)
+    return graph
+
+
 BUILDERS: dict[str, Callable[[], StateGraph[Work, Crew]]] = {
     "centralized": _centralized,
     "single": _single,
     "independent": _independent,
+    "decentralized": _decentralized,
 }
 
 
@@ -141,7 +192,11 @@ def draw(kind: str) -> str:
 
 
 def step_limit(recipe: Recipe) -> int:
-    """Super-steps that a sample may take: each of 3 agents and its hand-over, each reply repaired as often as allowed."""
+    """Super-steps that a sample may take: each of 3 agents and its hand-over, each reply repaired as often as allowed; or
+    each round of a debate and the exchange before it.
+    """
     agents = recipe.agents
+    if recipe.topology.kind == "decentralized":
+        return 2 * (recipe.topology.rounds + 1) + 4
     repairs = agents.generator.max_repairs + (agents.critic.max_repairs if agents.critic else 0)
     return 2 * (3 + repairs) * (recipe.topology.max_revisions + 1) + 4

@@ -5,9 +5,9 @@ Knows neither prompts nor teachers, nor what a family's own `[task]` options mea
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from core.errors import Problem
 from core.sample import DRAWN, digest_of

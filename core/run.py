@@ -114,6 +114,74 @@ class CheckRecord(BaseModel):
     """Whether it asked a teacher."""
 
 
+class FormatRecord(BaseModel):
+    """One form of the dataset, as it was written."""
+
+    name: str
+    columns: list[str]
+    train: int
+    validation: int
+    left_out: int = 0
+    """Rows that this form cannot hold."""
+    features: list[dict[str, Any]] = []
+    """Its columns as the hub declares them, where some hold JSON that readers are to decode."""
+
+
+class PairsRecord(BaseModel):
+    """The preference pairs of a run; the values of `differences` add up to `train + validation`."""
+
+    train: int
+    validation: int
+    prompts: int
+    """Prompts that a kept sample answers."""
+    paired: int
+    """Those of them with a pair."""
+    differences: dict[str, int]
+    """Pairs by what tells the answers apart: `verifier:check`, or `critic`."""
+
+    @property
+    def total(self) -> int:
+        return self.train + self.validation
+
+
+class Measured(BaseModel):
+    """How a judge did on answers that people had labelled. Intervals are of 95 %; what does not pass counts as judged poor."""
+
+    file: str
+    answers: int
+    right: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    """Wilson's score interval (1927)."""
+    sensitivity: float
+    """Of the good answers, the share that it passes."""
+    specificity: float
+    """Of the poor ones, the share that it does not."""
+    youden: float
+    """Youden's J: sensitivity + specificity - 1. 0 is chance, however many labels are good."""
+    youden_low: float
+    youden_high: float
+    inconsistent: float
+    """Share of answers whose verdict hung on the order of the choices."""
+    undecided: float
+    """Share of answers with no clear verdict: replies that could not be read, or votes without a majority."""
+
+    @property
+    def beyond_chance(self) -> bool:
+        return self.youden_low > 0
+
+
+class JudgeRecord(BaseModel):
+    """A judge of the verifier, and how often it is right where that was measured."""
+
+    teacher: str
+    """`provider/model`."""
+    rubric: str
+    min_accuracy: float
+    measured: Measured | None = None
+
+
 class Manifest(BaseModel):
     run: str
     digest: str
@@ -129,6 +197,8 @@ class Manifest(BaseModel):
     """What the answers in these samples took, wherever they came from."""
     checks: list[CheckRecord] = []
     """Of the verifier, in their order."""
+    judges: list[JudgeRecord] = []
+    """Of the verifier, in their order; there before the first sample."""
     spent: Spent = Spent()
     """What was paid for them in this run: lost and repeated calls too, answers from the cache not."""
     shortfalls: list[str] = []
@@ -136,6 +206,10 @@ class Manifest(BaseModel):
     seconds: dict[str, float] = {}
     """Wall time by stage, summed over resumptions."""
     collapse: CollapseRecord | None = None
+    formats: list[FormatRecord] = []
+    """Of the dataset; the first is its default."""
+    pairs: PairsRecord | None = None
+    """Where preference pairs were asked for."""
     student: StudentRecord | None = None
     gates: list[str] = []
     """Gates that were not met. There are none yet: metrics are recorded and shown."""
@@ -203,6 +277,16 @@ class RunDir:
     def ledger_file(self, index: int) -> Path:
         """The teacher's answers for a shard that is being made."""
         return self.path / "wip" / f"{index:05d}.calls.jsonl"
+
+    @property
+    def calibration_ledger(self) -> Path:
+        """The judges' answers about labelled answers, until all are there."""
+        return self.path / "wip" / "calibration.calls.jsonl"
+
+    @property
+    def calibration_file(self) -> Path:
+        """What each judge said of each labelled answer."""
+        return self.path / "calibration.jsonl"
 
     def read_manifest(self) -> Manifest:
         return Manifest.model_validate(read_json(self.manifest_file))
@@ -326,6 +410,7 @@ def redacted(text: str) -> str:
 def summary(manifest: Manifest) -> dict[str, Any]:
     """What `--json` prints of a run."""
     keys = (
-        "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "collapse", "student", "error",
+        "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "judges", "collapse", "formats",
+        "pairs", "student", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

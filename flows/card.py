@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.run import CollapseRecord, Manifest, MetricRecord, RunDir, RunState
+from core.run import CollapseRecord, JudgeRecord, Manifest, MetricRecord, RunDir, RunState
 from core.sample import Critique, Sample, Turn, Usage, Verdict
-from flows.words import duration, number, one_line, place_of, plain, plural
+from flows.words import duration, number, one_line, percent, place_of, plain, plural
 
 WIDTH = 100
 """Columns of everything for a terminal, paths excepted: a path that is broken cannot be copied."""
@@ -47,6 +47,8 @@ def run_card(manifest: Manifest, run: RunDir, resume: str | None = None) -> str:
     steps = _filled([f"{name} {left:,}" for name, left in manifest.funnel], " -> ", WIDTH - 2)
     lines += [f"  {line}" for line in steps]
     lines += _labelled("not kept", _filled(_reason_items(manifest), "   ", WIDTH - LABEL))
+    for judge in manifest.judges:
+        lines += _labelled("judge", textwrap.wrap(judge_words(judge), WIDTH - LABEL))
     if manifest.collapse:
         lines += _labelled("collapse", _collapse_lines(manifest.collapse))
     if manifest.gates:
@@ -117,6 +119,23 @@ def _usage_items(usage: Usage) -> list[str]:
     ]
 
 
+def judge_words(judge: JudgeRecord) -> str:
+    """How often a judge is right, in a line, with a warning where that is not known to be more often than chance."""
+    m = judge.measured
+    if m is None:
+        return f"{plain(judge.teacher)}: its accuracy was not measured"
+    parts = [
+        f"{plain(judge.teacher)}: right on {m.right} of {m.answers} labelled answers, {percent(m.accuracy)} "
+        f"({percent(m.accuracy_low)} to {percent(m.accuracy_high)})",
+        f"passes {percent(m.sensitivity)} of the good and {percent(1 - m.specificity)} of the poor",
+    ]
+    parts += [f"{percent(m.inconsistent)} hang on the order of the choices"] if m.inconsistent else []
+    parts += [f"{percent(m.undecided)} got no clear verdict"] if m.undecided else []
+    if not m.beyond_chance:
+        parts.append("NOT SHOWN TO BE BETTER THAN CHANCE")
+    return "; ".join(parts)
+
+
 def paid_items(manifest: Manifest) -> list[str]:
     """What the run paid for, where that is not just the answers in its samples: money, lost and repeated calls, the cache."""
     spent, usage = manifest.spent, manifest.usage
@@ -129,13 +148,26 @@ def paid_items(manifest: Manifest) -> list[str]:
 def _artifact_lines(manifest: Manifest, run: RunDir) -> list[str]:
     lines = []
     if run.dataset.exists():
-        lines += _labelled("dataset", [str(run.dataset)])
+        lines += _labelled("dataset", _filled([str(run.dataset), *_form_items(manifest)], "   ", WIDTH - LABEL))
+    if pairs := manifest.pairs:
+        head = f"{plural(pairs.total, 'pair')} of {plural(pairs.prompts, 'prompt')}"
+        kinds = [f"{one_line(kind, 40)} {count:,}" for kind, count in pairs.differences.items()]
+        lines += _labelled("pairs", _filled([head, *kinds[:CARD_REASONS]], "   ", WIDTH - LABEL))
     if run.report_file.exists():
         lines += _labelled("report", [str(run.report_file)])
     if student := manifest.student:
         losses = f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}"
         lines += _labelled("student", _filled([str(run.student), losses], "   ", WIDTH - LABEL))
     return lines
+
+
+def _form_items(manifest: Manifest) -> list[str]:
+    """The dataset's forms with their rows, where there is more to tell than how many samples are kept."""
+    forms = manifest.formats
+    if [form.name for form in forms] == ["messages"]:
+        return []
+    left = {form.name: f" ({form.left_out:,} left out)" for form in forms if form.left_out}
+    return [f"{form.name} {form.train + form.validation:,}{left.get(form.name, '')}" for form in forms]
 
 
 def _next_command(manifest: Manifest, run: RunDir, resume: str | None) -> str:

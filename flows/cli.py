@@ -141,6 +141,48 @@ def graph(
     say(draw(kind))
 
 
+@app.command(rich_help_panel=LOOK)
+def study(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    *,
+    topologies: Annotated[str, typer.Option(help="Which to compare, separated by commas.")] = (
+        "single,independent,decentralized,centralized"
+    ),
+    samples: Annotated[int | None, typer.Option(min=1, help="Seeds for each; the recipe's number if left out.")] = None,
+    budget: Annotated[
+        int | None, typer.Option(metavar="TOKENS", min=1, help="For each topology; the recipe's if left out.")
+    ] = None,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option("--held-out", metavar="CHECK", help="A check that only the study uses; repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A JSON file for the result.")] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Compare topologies on the same seeds: yield, errors that get through, and what they cost."""
+    import asyncio
+
+    from agents.brake import Stopped
+    from agents.study import kinds_of, study_of
+    from core.store import write_text
+    from flows.study import study_report, study_text
+
+    SESSION.quiet = quiet
+    planned = study_of(_plan(recipe, overrides), samples, budget, held_out or [])
+    kinds = kinds_of(topologies)
+    with SESSION.interruptible():
+        try:
+            report = asyncio.run(study_report(planned, kinds, SESSION))
+        except Stopped:
+            raise Interrupted from None
+    text = report.model_dump_json(indent=2)
+    if out:
+        write_text(out, text + "\n")
+    say(report.model_dump_json() if as_json else study_text(report))
+
+
 # Run
 
 

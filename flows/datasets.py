@@ -1,13 +1,15 @@
 """Datasets as files: what `filter`, `assess` and `distill` take as INPUT, and how kept rows are written back unchanged."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from core.errors import UsageError
 from core.sample import Message
+from core.store import message_of
 from filters.base import Document
 
 if TYPE_CHECKING:
@@ -51,22 +53,38 @@ def conversations(frame: "pl.DataFrame", source: Path) -> list[list[Message]]:
         UsageError: naming the columns that are there.
     """
     if "messages" in frame.columns:
-        adapter = TypeAdapter(list[Message])
-        return [_valid(adapter, row, i, source) for i, row in enumerate(frame["messages"].to_list())]
+        return [_turns(row, "messages", i, source) for i, row in enumerate(frame["messages"].to_list())]
     if {"prompt", "completion"} <= set(frame.columns):
-        pairs = zip(frame["prompt"].to_list(), frame["completion"].to_list(), strict=True)
-        return [[Message(role="user", content=p), Message(role="assistant", content=c)] for p, c in pairs]
+        rows = enumerate(zip(frame["prompt"].to_list(), frame["completion"].to_list(), strict=True))
+        roles = (("prompt", "user"), ("completion", "assistant"))
+        return [
+            [
+                turn
+                for (name, role), said in zip(roles, row, strict=True)
+                for turn in _turns(said, name, i, source, role)
+            ]
+            for i, row in rows
+        ]
     raise UsageError(f"{source}: needs a `messages` column, or `prompt` and `completion`; it has {frame.columns}")
 
 
-def _valid(adapter: TypeAdapter[list[Message]], row: Any, index: int, source: Path) -> list[Message]:
+def _turns(said: Any, column: str, index: int, source: Path, role: str = "user") -> list[Message]:
+    """What stands in a row's column: a list of turns in any of the forms that are written, or one turn's text."""
+    turns = [{"role": role, "content": said}] if isinstance(said, str) else said
     try:
-        return adapter.validate_python(row)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UsageError(
-            f"{source}: row {index}: `messages` must be a list of role and content: {first['msg']}"
-        ) from None
+        return [_message(json.loads(turn) if isinstance(turn, str) else dict(turn)) for turn in turns]
+    except (ValidationError, ValueError, TypeError, KeyError) as error:
+        what = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise UsageError(f"{source}: row {index}: `{column}` must be a list of role and content: {what}") from None
+
+
+def _message(turn: dict[str, Any]) -> Message:
+    """A turn as a samples file has it (calls as JSON text), or as trainers read it (a list of `function`)."""
+    calls = turn.get("tool_calls")
+    if isinstance(calls, list):
+        named = [call.get("function", call) for call in calls]
+        turn["tool_calls"] = json.dumps([{"name": call["name"], "arguments": call["arguments"]} for call in named])
+    return message_of({key: turn.get(key) for key in ("role", "content", "name", "tool_calls")})
 
 
 def documents(frame: "pl.DataFrame", source: Path) -> list[Document]:
@@ -86,7 +104,7 @@ def documents(frame: "pl.DataFrame", source: Path) -> list[Document]:
 
 
 def _said(messages: Sequence[Message]) -> str:
-    return "\n".join(message.content for message in messages if message.role == "assistant")
+    return "\n".join(message.text for message in messages if message.role == "assistant")
 
 
 def write_rows(path: Path, frame: "pl.DataFrame") -> None:

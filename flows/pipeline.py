@@ -66,7 +66,7 @@ async def run_flow(
     with opened(recipe, overrides, Path(runs_dir), resume=resume) as job:
         seeds = Seeds(job.plan, job.manifest.digest)
         with recorded_spending(job):
-            await judge_judges(job)
+            await check_judges(job)
             short = await produce_and_curate(job.run, job.plan, seeds, partial(curate, job, seeds), produce_shard)
             job.manifest.shortfalls = short.all
         kept = kept_rows(job.run)
@@ -120,7 +120,7 @@ def recorded_spending(job: Job) -> Iterator[None]:
             job.manifest.seconds["produce"] = job.manifest.spent.seconds
 
 
-async def judge_judges(job: Job) -> None:
+async def check_judges(job: Job) -> None:
     """Measure the judges once, before anything is made.
 
     Raises:
@@ -179,8 +179,8 @@ def assess(job: Job, kept: "pl.DataFrame") -> None:
 
 def package(job: Job, kept: "pl.DataFrame") -> Split:
     share = job.recipe.student.held_out if job.recipe.student else 0.1
-    parts = split(kept, share, job.recipe.seed)
-    stages.package(job.run, job.manifest, job.recipe, parts)
+    parts = split(kept, share, job.recipe.seed, job.recipe.answers_per_seed)
+    job.manifest.shortfalls += stages.package(job.run, job.manifest, job.recipe, parts)
     return parts
 
 

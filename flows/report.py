@@ -18,25 +18,29 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.recipe import AgentConfig, Recipe
-from core.run import CollapseRecord, Manifest, MetricRecord, RunDir, RunState
+from core.run import CollapseRecord, FormatRecord, Manifest, MetricRecord, RunDir, RunState
 from core.sample import Sample, State, Usage
 from core.store import counted, write_json, write_text
-from flows.card import history_of, not_kept, outcome, paid_items, seed_value
+from flows.card import history_of, judge_words, not_kept, outcome, paid_items, seed_value
+from flows.formats import COLUMNS
 from flows.words import clock, cut, duration, number, one_line, percent, place_of, plain, plural
 
 TEMPLATES = Path(__file__).with_name("templates")
 EMBEDDED = 500
 """Samples in the page. At some 8 kB each it stays under 5 MB, which a phone still opens."""
-DATASET_COLUMNS = {
-    "id": "the sample's id, the same as in the run's `samples/kept.parquet`",
-    "messages": "the conversation: a list of `{role, content}`, the form that chat models are trained on",
+FORM_WORDS = {
+    "messages": "conversations, as chat models are trained on",
+    "prompt_completion": "conversations up to their last question, and what is said to it",
+    "preference": "pairs of answers to one prompt, one better than the other",
+    "alpaca": "question and answer, with the turns before as history",
+    "sharegpt": "conversations, with the older names of who speaks",
 }
-"""The columns of the Parquet files in `dataset/`, with what they hold, for the dataset's card."""
 FILTER_WORDS = {
     "length": "removes texts that are too short or too long",
     "refusal": "removes refusals and talk about being a model",
     "repetition": "removes texts that repeat themselves, by the rules of Rae et al. 2021, table A1",
     "exact": "removes exact duplicates",
+    "novelty": "removes what asks the same as an earlier one, by ROUGE-L",
     "minhash": "removes near-duplicates, by Jaccard similarity of word shingles",
 }
 
@@ -226,14 +230,16 @@ def _environment(*, autoescape: bool) -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    own = (cell, clock, cut, duration, history_of, number, one_line, outcome, percent, plural, seed_value)
+    own = (cell, clock, cut, duration, history_of, judge_words, number, one_line, outcome, percent, plural, seed_value)
     environment.filters.update({function.__name__: function for function in own})
     environment.globals["not_kept"] = not_kept
     return environment
 
 
 def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int) -> str:
-    """The README.md of the dataset, as the Hugging Face hub and `datasets` read it."""
+    """The README.md of the dataset, as the Hugging Face hub and `datasets` read it; `train` and `validation` count kept
+    conversations, whatever forms they are written in.
+    """
     card = _environment(autoescape=False).get_template("dataset_card.md")
     checked = bool(recipe.verifiers) and recipe.topology.kind == "centralized"
     text = card.render(
@@ -241,8 +247,10 @@ def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int
         recipe=recipe,
         train=train,
         validation=validation,
-        size=size_category(train + validation),
-        columns=DATASET_COLUMNS,
+        size=size_category(max([train + validation, *(form.train + form.validation for form in manifest.formats)])),
+        columns={name: COLUMNS[name] for form in manifest.formats for name in form.columns},
+        form_words=FORM_WORDS,
+        configs=configs_of(manifest.formats),
         teachers=_teachers_at_work(manifest, recipe),
         checked=checked,
         verifiers=[(check.type, _clause(check.about)) for check in manifest.checks] if checked else [],
@@ -250,6 +258,20 @@ def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int
         strips=strips_of(manifest.collapse),
     )
     return text + "\n"
+
+
+def configs_of(formats: Sequence[FormatRecord]) -> list[dict[str, Any]]:
+    """Which files are which form, as `datasets` reads it from the card. It cannot load a split without rows, so that one
+    is not named.
+    """
+    configs = []
+    for place, form in enumerate(formats):
+        folder = f"{form.name}/" if place else ""
+        sides = {"train": form.train, "validation": form.validation}
+        files = [{"split": side, "path": f"{folder}{side}.parquet"} for side, rows in sides.items() if rows]
+        if files:
+            configs.append({"config_name": form.name, **({} if place else {"default": True}), "data_files": files})
+    return configs
 
 
 def _teachers_at_work(manifest: Manifest, recipe: Recipe) -> dict[str, list[str]]:

@@ -8,15 +8,19 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import UsageError
 from core.recipe import CollapseConfig, Recipe, StudentConfig, find_file
-from core.run import CollapseRecord, Manifest, RunDir, StudentRecord
+from core.run import CollapseRecord, FormatRecord, Manifest, RunDir, StudentRecord
 from core.sample import Message
 from core.store import write_parquet, write_text, written_whole
-from flows.curated import Split
-from flows.formats import conversational
+from flows.curated import Split, made_samples
+from flows.formats import Written, features, lines, written
 from flows.report import dataset_card
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def assess(answers: Sequence[str], config: CollapseConfig, folder: Path, seed: int) -> CollapseRecord:
@@ -42,13 +46,56 @@ def read_texts(path: Path) -> list[str]:
         raise UsageError(f"{path}: each line must be a JSON object with a `text`: {error}") from None
 
 
-def package(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> None:
-    """Write `dataset/`: train and validation Parquet in `messages` form, and the dataset card."""
+def package(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> list[str]:
+    """Write `dataset/`: each form of the recipe as Parquet, and as JSONL if it is wanted, with the dataset card.
+
+    Returns what is missing, a sentence each.
+    """
+    manifest.formats, manifest.pairs, missing = [], None, []
     with written_whole(run.dataset) as folder:
         folder.mkdir()
-        for name, rows in zip(("train", "validation"), parts, strict=True):
-            write_parquet(folder / f"{name}.parquet", conversational(rows))
+        for name in recipe.dataset.formats:
+            form = written(name, _pairs(run, manifest, recipe, parts) if name == "preference" else parts)
+            manifest.formats.append(_record(name, form))
+            _write_form(folder, manifest.formats, form, jsonl=recipe.dataset.jsonl)
+            if form.left_out and not any(map(len, form.parts)):
+                missing.append(f"{name} can hold none of the kept samples: they call tools, or do not go turn by turn")
         write_text(folder / "README.md", dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))
+    if manifest.pairs and not manifest.pairs.total:
+        from flows.pairs import no_pairs
+
+        missing.append(no_pairs(manifest.pairs, recipe.preference))
+    return missing
+
+
+def _pairs(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> "list[pl.DataFrame]":
+    """Preference pairs of the run, on the side that their prompts are on; their counts go into the manifest."""
+    from agents.families import FAMILIES
+    from flows.pairs import find_pairs, parted
+
+    found = find_pairs(made_samples(run), FAMILIES[recipe.family], recipe)
+    rows, manifest.pairs = parted(found, set(parts.validation["id"]))
+    return rows
+
+
+def _record(name: str, form: Written) -> FormatRecord:
+    train, validation = form.parts
+    return FormatRecord(
+        name=name, columns=train.columns, train=len(train), validation=len(validation), left_out=form.left_out,
+        features=features(form),
+    )  # fmt: skip
+
+
+def _write_form(folder: Path, formats: Sequence[FormatRecord], form: Written, *, jsonl: bool) -> None:
+    """Parquet at the top for the first form, in a folder of its name for another; JSONL in that folder always, since
+    whoever reads the top as a dataset would find every row twice.
+    """
+    own = folder / formats[-1].name
+    for side, rows in zip(("train", "validation"), form.parts, strict=True):
+        write_parquet((folder if len(formats) == 1 else own) / f"{side}.parquet", rows)
+        if jsonl:
+            with written_whole(own / f"{side}.jsonl") as partial, partial.open("w", encoding="utf-8") as file:
+                file.writelines(lines(rows, form.texts))
 
 
 def distill(

@@ -36,5 +36,6 @@ def test_a_missing_prompt_names_those_that_are_there() -> None:
 
 def test_hashes_cover_the_family_and_the_shared_prompts() -> None:
     assert set(prompts.hashes("arithmetic")) == {
-        "repair.md", "arithmetic/critic.md", "arithmetic/generator.md", "arithmetic/revise.md", "arithmetic/verifier.md",
+        "debate.md", "judge.md", "repair.md",
+        "arithmetic/critic.md", "arithmetic/generator.md", "arithmetic/revise.md", "arithmetic/verifier.md",
     }  # fmt: skip

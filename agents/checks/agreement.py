@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from agents.checks.base import Options, Subject, check
+from agents.checks.equality import Kind, Tolerance, equal
 from agents.contract import Contract, Finding
 
 
@@ -19,6 +20,9 @@ class AgreementOptions(Options):
     agree: int = Field(2, ge=1, le=15)
     """How many of them must give the candidate's answer."""
     temperature: float = Field(0.7, ge=0, le=2)
+    kind: Kind | None = None
+    """How two answers are compared: as `exact` texts, `numeric` or `symbolic`. Without it, numbers are compared as numbers and
+    anything else as text."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -35,14 +39,17 @@ async def agreement(subject: Subject, options: AgreementOptions) -> Finding:
     tries = range(options.solutions)
     replies = [await subject.ask("verifier", Solution, values, which=i, temperature=options.temperature) for i in tries]
     answers = [str(reply.answer) for reply in replies if reply is not None]
-    agreeing = sum(same_answer(answer, str(stated)) for answer in answers)
+    agreeing = sum(same_answer(str(stated), answer, options.kind) for answer in answers)
     shown = ", ".join(answers) or "none"
     evidence = f"{agreeing} of {options.solutions} independent solutions give {stated} ({shown})"
     return Finding(check="agreement", passed=agreeing >= options.agree, evidence=evidence)
 
 
-def same_answer(left: str, right: str) -> bool:
-    try:
-        return abs(float(left) - float(right)) <= 1e-6
-    except ValueError:
-        return left.strip().casefold() == right.strip().casefold()
+ROUNDING = Tolerance(absolute=1e-6)
+"""Of answers that a teacher gives as floats."""
+
+
+def same_answer(left: str, right: str, kind: Kind | None) -> bool:
+    if kind:
+        return equal(kind, left, right, tolerance=ROUNDING).equal
+    return any(equal(how, left, right, tolerance=ROUNDING).equal for how in ("numeric", "exact"))

@@ -6,7 +6,7 @@ Knows no teacher: a check that needs one is given a way to ask.
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +19,28 @@ class Options(BaseModel):
     """What a recipe may say in the table of a check or of a family: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class _NamesFile:
+    """Marks the type of an option that names a file."""
+
+
+FileName = Annotated[str, _NamesFile()]
+"""An option that names a file, taken as all files of a recipe are: from its folder, the working directory or the project.
+The check gets the absolute path; what is in the file is part of the run's identity.
+"""
+
+
+def files_in(options: Options) -> dict[str, str]:
+    """The options that are a `FileName`, or may be one, and are not None."""
+    fields = type(options).model_fields.items()
+    named = [name for name, field in fields if any(map(_names_file, (*field.metadata, field.annotation)))]
+    return {name: value for name in named if (value := getattr(options, name)) is not None}
+
+
+def _names_file(annotation: Any) -> bool:
+    inner = (*getattr(annotation, "__metadata__", ()), *get_args(annotation))
+    return isinstance(annotation, _NamesFile) or any(map(_names_file, inner))
 
 
 class AskTeacher(Protocol):

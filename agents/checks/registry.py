@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agents.checks.agreement import agreement
-from agents.checks.base import Check, Options
+from agents.checks.answer import answer
+from agents.checks.base import Check, Options, files_in
+from agents.checks.judge import judge
+from agents.checks.occurs import occurs
+from agents.checks.schema import schema
+from agents.checks.steps import steps
 from core.errors import Problem
 from core.loading import table_problems
 from core.recipe import VerifierConfig, find_file
 
-BUILT_IN: tuple[Check, ...] = (agreement,)
+BUILT_IN: tuple[Check, ...] = (agreement, answer, steps, judge, occurs, schema)
 """For every family whose candidates have what the check looks at."""
 ENTRY_POINTS = "stillhouse.checks"
 """The group of entry points under which a package offers its checks."""
@@ -28,6 +33,8 @@ class Bound(NamedTuple):
     options: Options
     asked: VerifierConfig
     """As the recipe has it, with every default."""
+    files: tuple[str, ...] = ()
+    """The files that its options name, as the recipe has them; in `options` they are absolute."""
 
 
 class Faulty(Exception):
@@ -53,9 +60,19 @@ def bind(verifiers: Sequence[VerifierConfig], own: Sequence[Check], folder: Path
         problems += wrong
         if options is not None:
             resolved = VerifierConfig(type=config.type, path=config.path, **options.model_dump(mode="json"))
-            bound.append(Bound(found, options, resolved))
+            placed, missing = _placed(options, folder, where)
+            bound.append(Bound(found, placed, resolved, tuple(files_in(options).values())))
+            problems += missing
             problems += [Problem(where, lack) for lack in [found.lacks()] if lack]
     return bound, problems
+
+
+def _placed(options: Options, folder: Path, where: str) -> tuple[Options, list[Problem]]:
+    """`options` with the files that they name as absolute paths, and what is no file."""
+    paths = {field: find_file(name, folder).absolute() for field, name in files_in(options).items()}
+    what = "is no file; paths start from the recipe's folder, the working directory or the project"
+    missing = [Problem(f"{where}.{field}", f"{path}: {what}") for field, path in paths.items() if not path.is_file()]
+    return options.model_copy(update={field: str(path) for field, path in paths.items()}), missing
 
 
 def _find(config: VerifierConfig, own: Sequence[Check], folder: Path) -> Check:

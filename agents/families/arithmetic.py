@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from agents.checks import Options, Subject, check, first_fault
+from agents.checks.expression import NotArithmetic, evaluate, numbers_in
 from agents.contract import Contract
 from agents.families.base import Family
-from agents.families.expression import NotArithmetic, evaluate, numbers_in
 from core.sample import Candidate, Message, Seed
 
 STEPS = {

@@ -21,8 +21,8 @@ class FakeTeacher:
     def __init__(self, config: TeacherConfig, script: str) -> None:
         self.model = config.model
         self.slots = config.max_concurrent
-        self._script = script_of(script)
         self._faults = config.faults or Faults()
+        self._script = script_of(script, self._faults)
         self.manner = f"{script} {self._faults.model_dump_json(exclude={'seconds'})}"
         self._gate = Gate(config.max_concurrent)
 

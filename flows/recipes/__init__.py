@@ -45,7 +45,7 @@ def headline(path: Path) -> str:
 
 
 def sources(plan: "Plan") -> dict[str, str]:
-    """Hashes of the files that a run of this plan draws on: prompts, seeds, reference, the user's own checks.
+    """Hashes of the files that a run of this plan draws on: prompts, seeds, reference, own checks and what checks read.
 
     Raises:
         UsageError: naming a file that cannot be read.
@@ -57,6 +57,7 @@ def sources(plan: "Plan") -> dict[str, str]:
     named = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
     named += [verifier.path for verifier in recipe.verifiers]
     named += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
+    named += plan.files
     for name in filter(None, named):
         path = find_file(name, plan.folder)
         try:

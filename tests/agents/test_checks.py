@@ -6,8 +6,8 @@ import pytest
 
 from agents.checks import Check, Subject
 from agents.checks.agreement import agreement
+from agents.checks.expression import NotArithmetic, evaluate, numbers_in
 from agents.families.arithmetic import Arithmetic, ProblemDraft, expression
-from agents.families.expression import NotArithmetic, evaluate, numbers_in
 from agents.families.prose import off_topic, unsound
 from core.sample import Seed
 

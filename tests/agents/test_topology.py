@@ -11,6 +11,7 @@ from agents.produce import together
 from agents.seeds import Seeds
 from agents.teachers.base import CallFailed, Question
 from agents.teachers.fake import FakeTeacher
+from agents.topology import draw
 from core.errors import ProviderError, StoreError, UsageError
 from core.recipe import Recipe
 from core.sample import Reason, Sample, State
@@ -257,3 +258,93 @@ def test_after_a_bug_the_others_are_cancelled() -> None:
     with pytest.raises(ZeroDivisionError):
         asyncio.run(together([failing(), waiting()]))
     assert not ended
+
+
+def debate(*rounds: tuple[str, ...]) -> Answer:
+    """Debaters that write these replies, a tuple for each round, in the order of their numbers."""
+    asked: Counter[int] = Counter()
+
+    def answer(question: Question) -> str:
+        heard = [message for message in question.messages if "You are writer" in message.content]
+        turn = bool(heard) or asked[0] >= len(rounds[0])
+        asked[turn] += 1
+        number = int(heard[0].content.split("You are writer ")[1][0]) if heard else (asked[0] - 1) % len(rounds[0]) + 1
+        reply = rounds[turn][number - 1]
+        if reply == "fails":
+            raise CallFailed("status 500")
+        return reply if reply.startswith("{") else json.dumps({"answer": reply})
+
+    return answer
+
+
+def debated(answer: Answer, tmp_path: Path, *overrides: str) -> tuple[Sample, Scripted]:
+    samples, teacher = made(recipe_of("topology.kind=decentralized", "samples=1", *overrides), answer, tmp_path)
+    return samples[0], teacher
+
+
+@pytest.mark.parametrize(
+    ("last", "kept"),
+    [
+        (("Bees fly.", "Bees hum.", "Bees hum."), "Bees hum."),
+        (("Bees fly.", "Bees hum.", "bees  HUM."), "Bees hum."),
+        (("Bees fly.", "Bees hum.", "Bees sting."), "Bees fly."),
+        (('{"answer": "Bees', '{"answer": "Bees', "Bees hum."), "Bees hum."),
+        (("fails", "Bees hum.", "Bees sting."), "Bees hum."),
+        (("word " * 60, "word " * 60, "Bees hum."), ("word " * 60).strip()),
+    ],
+    ids=[
+        "a majority",
+        "spaces and case",
+        "all differ: the first",
+        "broken is no vote",
+        "silent is no vote",
+        "unchecked",
+    ],
+)
+def test_in_a_debate_the_answer_that_most_gave_last_is_kept_unchecked(
+    last: tuple[str, ...], kept: str, tmp_path: Path
+) -> None:
+    sample, teacher = debated(debate(("A.", "B.", "C."), last), tmp_path)
+    assert (sample.state, sample.answer, sample.revisions) == (State.kept, kept, 1)
+    assert len(teacher.asked) == 6
+    assert [turn.agent for turn in sample.turns][:3] == ["debater 1", "debater 2", "debater 3"]
+    assert (sample.critiques, sample.verdicts) == ([], [])
+
+
+def test_a_debater_reads_its_own_draft_and_those_of_the_others_as_they_are(tmp_path: Path) -> None:
+    _, teacher = debated(debate(("Bees fly.", '{"answer": "Bees', "fails"), ("A.", "B.", "C.")), tmp_path)
+    first, second, third = teacher.asked[3:]
+    assert first.messages[-2].content == '{"answer": "Bees fly."}'
+    assert "You are writer 1." in first.messages[-1].content
+    assert 'Writer 2:\n{"answer": "Bees\n' in first.messages[-1].content
+    assert "Writer 3" not in first.messages[-1].content, "who did not answer said nothing"
+    assert second.messages[-2].content == '{"answer": "Bees'
+    assert [message.role for message in third.messages[-2:]] == ["assistant", "user"], "an example, and one request"
+    assert "Bees fly." in third.messages[-1].content
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason", "detail"),
+    [('{"answer": "Bees', Reason.contract, "debater 1: "), ("fails", Reason.provider, "status 500")],
+)
+def test_a_debate_without_a_vote_fails_its_sample(reply: str, reason: Reason, detail: str, tmp_path: Path) -> None:
+    sample, _ = debated(debate((reply,) * 3, (reply,) * 3), tmp_path)
+    assert (sample.state, sample.reason) == (State.failed, reason)
+    assert sample.detail.startswith(detail)
+
+
+@pytest.mark.parametrize(("debaters", "rounds"), [(2, 0), (3, 1), (9, 5)])
+def test_a_debate_takes_as_many_calls_as_its_longest_way_says(debaters: int, rounds: int, tmp_path: Path) -> None:
+    overrides = f"topology.debaters={debaters}", f"topology.rounds={rounds}"
+    sample, teacher = debated(drafts("Bees fly.", "Bees fly."), tmp_path, *overrides)
+    assert sample.state == State.kept
+    assert len({question.canonical for question in teacher.asked}) == debaters * (rounds + 1), "no two ask the same"
+    plan = planned(recipe_of("topology.kind=decentralized", *overrides))
+    assert plan.longest_way() == len(teacher.asked)
+
+
+@pytest.mark.parametrize("kind", ["centralized", "single", "independent", "decentralized"])
+def test_every_topology_can_be_drawn(kind: str) -> None:
+    drawn = draw(kind)
+    assert drawn.count("__start__ -->") == 1
+    assert ("debater -->" in drawn) == (kind == "decentralized")

@@ -73,7 +73,7 @@ def test_the_threshold_is_held_exactly(shared: int, own: int, similarity: float)
 def test_the_named_partner_is_kept_and_as_similar_as_said() -> None:
     documents = planted_corpus(3)
     kept, dropped = apply_filters(documents, [CONFIG])
-    texts, kept_ids = dict(documents), {document.id for document in kept}
+    texts, kept_ids = {document.id: document.text for document in documents}, {document.id for document in kept}
     for drop in dropped:
         assert drop.duplicate_of in kept_ids
         assert drop.score == jaccard(shingles(texts[drop.id], 5), shingles(texts[drop.duplicate_of], 5))
@@ -128,7 +128,7 @@ def test_shingle_hashes_are_the_same_everywhere() -> None:
 
 
 def test_signatures_are_those_of_datasketch_and_work_in_its_index() -> None:
-    sets = [shingles(text, 5) for _, text in planted_corpus(6)[:20]]
+    sets = [shingles(text, 5) for _, text, _ in planted_corpus(6)[:20]]
     rows = signatures(sets, 64)
     one = MinHash(num_perm=64, hashfunc=lambda value: value, scheme="affine32")
     one.update_batch(sets[3])

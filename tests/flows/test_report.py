@@ -9,7 +9,17 @@ import pytest
 import yaml
 
 from core.recipe import FilterConfig, Recipe
-from core.run import CollapseRecord, Counts, Manifest, MetricRecord, RunDir, RunState, StudentRecord
+from core.run import (
+    CollapseRecord,
+    Counts,
+    FormatRecord,
+    Manifest,
+    MetricRecord,
+    PairsRecord,
+    RunDir,
+    RunState,
+    StudentRecord,
+)
 from core.sample import Candidate, Critique, Message, Reason, Sample, Seed, Spent, State, Turn, Usage, Verdict
 from core.store import read_json
 from flows import report
@@ -70,6 +80,7 @@ def manifest(**changes: object) -> Manifest:
         "seconds": {"produce": 140.0, "curate": 3.0},
         "checks": [{"type": "constraints", "about": "A program checks every constraint.", "asks": False}],
         "collapse": COLLAPSE,
+        "formats": [FormatRecord(name="messages", columns=["id", "messages"], train=52, validation=6)],
         "student": STUDENT,
     }
     return Manifest.model_validate({**whole, **changes})
@@ -345,7 +356,8 @@ def test_the_dataset_cards_front_matter_names_the_files() -> None:
     head = front_matter(dataset_card(manifest(), RECIPE, 52, 6))
     assert head["configs"] == [
         {
-            "config_name": "default",
+            "config_name": "messages",
+            "default": True,
             "data_files": [
                 {"split": "train", "path": "train.parquet"},
                 {"split": "validation", "path": "validation.parquet"},
@@ -354,6 +366,37 @@ def test_the_dataset_cards_front_matter_names_the_files() -> None:
     ]
     assert head["size_categories"] == ["n<1K"]
     assert "synthetic" in list(head["tags"])  # type: ignore[call-overload]
+
+
+def test_each_form_of_a_dataset_is_a_config_of_its_card_and_pairs_are_counted() -> None:
+    forms = [
+        FormatRecord(name="preference", columns=["prompt", "chosen", "rejected"], train=20, validation=0),
+        FormatRecord(name="alpaca", columns=["id", "instruction"], train=40, validation=4, left_out=14),
+    ]
+    pairs = PairsRecord(train=20, validation=0, prompts=31, paired=20, differences={"verifier:max_words": 20})
+    m = manifest(formats=forms, pairs=pairs)
+    card = dataset_card(m, RECIPE, 52, 6)
+    head = front_matter(card)
+    assert head["configs"] == [
+        {
+            "config_name": "preference",
+            "default": True,
+            "data_files": [{"split": "train", "path": "train.parquet"}],
+        },
+        {
+            "config_name": "alpaca",
+            "data_files": [
+                {"split": "train", "path": "alpaca/train.parquet"},
+                {"split": "validation", "path": "alpaca/validation.parquet"},
+            ],
+        },
+    ]
+    assert "dpo" in list(head["tags"])  # type: ignore[call-overload]
+    assert "20 pairs of 31 prompts" in card
+    assert r"| verifier:max\_words | 20 |" in card
+    assert "| `alpaca` | 40 | 4 | 14 |" in card
+    assert 'alpaca = load_dataset("path/to/dataset", "alpaca")' in card
+    assert "| `chosen` |" in card
 
 
 def test_the_dataset_card_says_how_it_was_made_and_what_it_is_not() -> None:
@@ -369,7 +412,8 @@ def test_the_dataset_card_says_how_it_was_made_and_what_it_is_not() -> None:
 
 def test_a_baselines_dataset_card_claims_no_check() -> None:
     single = Recipe.model_validate({**RECIPE.model_dump(), "topology": {"kind": "single"}})
-    card = dataset_card(manifest(collapse=None), single, 52, 0)
+    all_to_train = FormatRecord(name="messages", columns=["id", "messages"], train=52, validation=0)
+    card = dataset_card(manifest(collapse=None, formats=[all_to_train]), single, 52, 0)
     assert "checked before they were kept" not in card
     assert "**Verifiers**: none decided" in card
     assert "Not measured." in card

@@ -36,8 +36,20 @@ def review(rng: Random, question: Question) -> dict[str, Any]:
     return {"scores": scores, "faults": faults, "advice": f"Mend the {faults[0].split()[0]}." if faults else "Keep it."}
 
 
+def judgement(rng: Random, question: Question) -> dict[str, Any]:
+    """Of one mind about an answer, whatever the order of the choices, nine times in ten."""
+    asked = question.messages[-1].content
+    good = "A" if "\nA: a good" in asked else "B"
+    likes = Random(asked.partition("\nA: ")[0]).random() < 0.7
+    verdict = good if likes else "AB"[good == "A"]
+    return {
+        "reason": "It reads well." if likes else "It goes astray.",
+        "verdict": verdict if rng.random() < 0.9 else rng.choice("AB"),
+    }
+
+
 def probe(_rng: Random, question: Question) -> dict[str, Any]:
     return {key: options["enum"][0] for key, options in question.json_schema["properties"].items()}
 
 
-COMMON: Script = {"Review": review, "Probe": probe}
+COMMON: Script = {"Review": review, "Judgement": judgement, "Probe": probe}

@@ -1,0 +1,182 @@
+"""Texts that name field after field, with values that are right in two of three; and a reader that takes what it finds.
+
+Each way to be wrong has its rate: another number or word, a value of another type, a key too many, a field that was to be
+told and is not, one that was not to be told and is, a decoy that is not in the text.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any
+
+from agents.teachers.base import Question
+from agents.teachers.scripts.common import COMMON, WORDS, Script
+
+MONTHS = "January February March April May June July August September October November December".split()
+NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+MISTAKES = ("value", "type", "extra", "empty", "told", "decoy")
+RIGHT = 0.66
+"""Share of the drafts without a mistake on purpose."""
+
+
+def text_draft(rng: Random, question: Question) -> dict[str, Any]:
+    schema, request = question.json_schema, request_of(question)
+    lines: list[str] = []
+    noted = noted_schema(request)
+    values = _make(schema["properties"]["values"], noted, noted, rng, [], lines)
+    draft = {"text": " ".join(["Dear all, here is the news.", *lines, "So much for today."]), "values": values}
+    if "decoy" in schema["properties"]:
+        draft |= {"decoy": f"Zed {rng.choice(WORDS).title()}"}
+        draft["text"] += f" {draft['decoy']} has nothing to do with it."
+    if rng.random() > RIGHT:
+        _mistake(rng.choice(MISTAKES), draft, rng, request)
+    return draft
+
+
+def values_draft(rng: Random, question: Question) -> dict[str, Any]:
+    """Takes the first numbers and words of the text that fit, one time in four changed."""
+    text = request_of(question).partition("Text: ")[2].rpartition("\nSchema: ")[0]
+    numbers = iter(re.findall(r"(?<!\S)\d{1,6}(?!\S)", text))
+    words = iter(re.findall(r"[A-Za-z]{5,}", text))
+    values = _take(question.json_schema["properties"]["values"], question.json_schema, numbers, words)
+    if rng.random() < 0.25:
+        _mistake("value", {"values": values}, rng, "")
+    return {"values": values}
+
+
+def solution(rng: Random, question: Question) -> dict[str, Any]:
+    """No reader: what `agreement` makes of an answer that is an object is seen by it."""
+    return {"solution": "A text about this and that.", "answer": json.dumps({"word": rng.choice(WORDS)})}
+
+
+def request_of(question: Question) -> str:
+    """The last wish with its schema; a revision or a repair stands after it."""
+    return next(m.content for m in reversed(question.messages) if m.role == "user" and "\nSchema: " in m.content)
+
+
+def noted_schema(request: str) -> dict[str, Any]:
+    """The schema with the words that tell its values."""
+    parsed: dict[str, Any] = json.loads(request.rpartition("\nSchema: ")[2])
+    return parsed
+
+
+def _make(
+    schema: Mapping[str, Any], noted: Any, root: Mapping[str, Any], rng: Random, path: list[str], lines: list[str]
+) -> Any:
+    """A value by `schema`, and sentences that tell it; `noted` is the same part of the schema with its notes."""
+    schema, noted = _bare(schema, root), _bare(noted if isinstance(noted, dict) else {}, root)
+    if "oneOf" in schema:
+        choice = rng.randrange(len(schema["oneOf"]))
+        schema, noted = schema["oneOf"][choice], noted.get("oneOf", schema["oneOf"])[choice]
+    if "properties" in schema:
+        parts = noted.get("properties", {})
+        return {n: _make(p, parts.get(n, p), root, rng, [*path, n], lines) for n, p in schema["properties"].items()}
+    if schema.get("type") == "array":
+        count = rng.randint(max(1, schema.get("minItems", 1)), min(3, schema.get("maxItems", 3)))
+        items = [_make(schema["items"], noted.get("items", {}), root, rng, path, lines) for _ in range(count)]
+        return list({json.dumps(item): item for item in items}.values())
+    value, told = _leaf(schema, noted, rng)
+    if isinstance(value, bool):
+        lines.append(f"Mind: {told}.")
+    elif value is not None:
+        lines.append(f"The {' '.join(path).replace('_', ' ')} is {told}.")
+    return value
+
+
+def _leaf(schema: Mapping[str, Any], noted: Mapping[str, Any], rng: Random) -> tuple[Any, str]:
+    """A value and how it is told."""
+    evidence = noted.get("x-evidence", {})
+    evidence = evidence if isinstance(evidence, dict) else {}
+    if "const" in schema or "enum" in schema:
+        value = schema["const"] if "const" in schema else rng.choice([v for v in schema["enum"] if v is not None])
+        return value, rng.choice([value, *evidence.get(value, [])]).replace("_", " ")
+    if schema.get("type") == "boolean":
+        flag = rng.random() < 0.5
+        return flag, rng.choice(evidence.get(str(flag).lower(), ["so"]))
+    if schema.get("type") in ("integer", "number"):
+        whole = rng.randint(int(schema.get("minimum", 1)), int(schema.get("maximum", 5_000)))
+        if schema["type"] == "number" and rng.random() < 0.3:
+            return whole + 0.5, f"{whole:,}.50"
+        return whole, NUMBER_WORDS[whole] if whole < 13 else f"{whole:,}"
+    if schema.get("type") == "null":
+        return None, ""
+    return _string(schema, rng)
+
+
+def _string(schema: Mapping[str, Any], rng: Random) -> tuple[str, str]:
+    if schema.get("format") == "date":
+        year, month, day = rng.randint(1990, 2030), rng.randint(1, 12), rng.randint(1, 28)
+        forms = (
+            f"{day} {MONTHS[month - 1]} {year}",
+            f"{MONTHS[month - 1]} {day}, {year}",
+            f"{year}-{month:02}-{day:02}",
+        )
+        return f"{year}-{month:02}-{day:02}", rng.choice(forms)
+    if "pattern" in schema:
+        hour, minute = rng.randint(0, 23), rng.randint(0, 59)
+        twelve = f"{(hour + 11) % 12 + 1}:{minute:02} {'pm' if hour >= 12 else 'am'}"
+        return f"{hour:02}:{minute:02}", rng.choice((f"{hour:02}:{minute:02}", twelve))
+    words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 3))).title()
+    return words, rng.choice((words, words.upper(), words.replace(" ", "\n")))
+
+
+def _bare(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+    while "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    types = schema.get("type")
+    if isinstance(types, list):
+        schema = {**schema, "type": next(one for one in types if one != "null")}
+    return schema
+
+
+def _mistake(kind: str, draft: dict[str, Any], rng: Random, asked: str) -> None:
+    values = draft["values"]
+    holder, key = rng.choice(list(_places(values)) or [(values, "nothing")])
+    left_out = re.search(r"^Do not tell: (.+?)\. Tell", asked, re.MULTILINE)
+    if kind == "value":
+        holder[key] = _changed(holder.get(key), rng)
+    elif kind == "type":
+        holder[key] = [holder.get(key)]
+    elif kind == "extra":
+        values["remarks"] = "news"
+    elif kind == "empty":
+        holder[key] = None
+    elif kind == "told" and left_out and "." not in left_out[1].split(", ")[0]:
+        values[left_out[1].split(", ")[0]] = "news"
+    elif kind == "decoy" and "decoy" in draft:
+        draft["decoy"] = "Nobody Here"
+
+
+def _changed(value: Any, rng: Random) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 7_001
+    return f"{value[:-1]}{rng.choice('13579xyz')}" if isinstance(value, str) else "Mxyzptlk"
+
+
+def _places(value: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """The leaves of `value`, each as the object that holds it and its name there."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if isinstance(inner, dict | list):
+            for one in inner if isinstance(inner, list) else [inner]:
+                yield from _places(one)
+        else:
+            yield value, key
+
+
+def _take(schema: Mapping[str, Any], root: Mapping[str, Any], numbers: Iterator[str], words: Iterator[str]) -> Any:
+    part = _bare(schema, root)
+    if "properties" in part:
+        return {name: _take(inner, root, numbers, words) for name, inner in part["properties"].items()}
+    if part.get("type") == "array":
+        return [_take(part["items"], root, numbers, words)]
+    if part.get("type") in ("integer", "number"):
+        found = next(numbers, None)
+        return None if found is None else int(found)
+    plain = part.get("type") == "string" and not {"enum", "format", "pattern"} & part.keys()
+    return next(words, None) if plain else None
+
+
+SCRIPT: Script = {**COMMON, "TextDraft": text_draft, "ValuesDraft": values_draft, "Solution": solution}

@@ -1,0 +1,187 @@
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from agents.checks.equality import Tolerance, equal, final_answer
+from agents.checks.expression import evaluate
+
+GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden/answers.jsonl").read_text().splitlines()]
+COMPARED = [row for row in GOLDEN if row["kind"] != "final"]
+SECONDS = 10.0
+"""No comparison may take longer, however hostile."""
+
+
+def verdict(row: dict[str, Any], expected: str, given: str) -> bool:
+    tolerance = Tolerance(row.get("relative", 0.0), row.get("absolute", 0.0))
+    found = equal(row["kind"], expected, given, tolerance=tolerance, unit=row.get("unit", ""))
+    assert found.why, "every verdict has a reason"
+    return found.equal
+
+
+@pytest.mark.parametrize("row", COMPARED, ids=lambda row: f"{row['kind']}:{row['expected'][:20]}|{row['given'][:20]}")
+def test_golden_answers_are_told_apart_and_known_wrong_fails_are_named(row: dict[str, Any]) -> None:
+    began = time.monotonic()
+    passes = row["equal"] and "wrong_fail" not in row
+    assert verdict(row, row["expected"], row["given"]) == passes
+    assert verdict(row, row["given"], row["expected"]) == passes, "equality has no direction"
+    assert time.monotonic() - began < SECONDS
+
+
+def test_golden_answers_are_enough_and_of_every_kind() -> None:
+    counts = Counter((row["kind"], row["equal"]) for row in COMPARED)
+    assert len(COMPARED) >= 80
+    assert len(counts) == 6
+    assert min(counts.values()) >= 10
+
+
+@pytest.mark.parametrize("row", [row for row in GOLDEN if row["kind"] == "final"], ids=lambda row: repr(row["text"]))
+def test_the_final_answer_is_the_last_one_stated(row: dict[str, Any]) -> None:
+    assert final_answer(row["text"]) == row["answer"]
+
+
+def polynomial(rng: Random, letters: str, degree: int) -> tuple[str, str, dict[tuple[int, ...], int]]:
+    """A product of linear factors, its expansion, and the expansion's coefficients by exponents."""
+    terms: dict[tuple[int, ...], int] = {(0,) * len(letters): 1}
+    factors = []
+    for _ in range(degree):
+        numbers = [rng.randint(-9, 9) for _ in range(len(letters) + 1)]
+        factors.append(
+            "(" + " + ".join([f"({n}){x}" for n, x in zip(numbers, letters, strict=False)] + [f"({numbers[-1]})"]) + ")"
+        )
+        grown: Counter[tuple[int, ...]] = Counter()
+        for powers, value in terms.items():
+            for i, number in enumerate(numbers):
+                raised = tuple(p + (i == j) for j, p in enumerate(powers))
+                grown[raised] += value * number
+        terms = dict(grown)
+    return "".join(factors), expanded(terms, letters), terms
+
+
+def expanded(terms: dict[tuple[int, ...], int], letters: str) -> str:
+    written = [
+        "*".join([f"({value})", *(f"{x}^{p}" for x, p in zip(letters, powers, strict=True))])
+        for powers, value in terms.items()
+    ]
+    return " + ".join(written)
+
+
+@pytest.mark.parametrize("letters", ["x", "xy", "xyz"])
+def test_factored_and_expanded_polynomials_are_equal_until_a_coefficient_changes(letters: str) -> None:
+    rng = Random(f"polynomials in {letters}")
+    for _ in range(25):
+        factored, written, terms = polynomial(rng, letters, rng.randint(1, 3))
+        if len(written) > 400:
+            continue
+        assert equal("symbolic", factored, written).equal, (factored, written)
+        changed = rng.choice(list(terms))
+        for by in (1, -1, 7):
+            wrong = expanded({**terms, changed: terms[changed] + by}, letters)
+            assert not equal("symbolic", factored, wrong).equal, (factored, wrong)
+
+
+def arithmetic(rng: Random, depth: int) -> str:
+    if depth == 0 or rng.random() < 0.2:
+        return str(rng.choice([rng.randint(0, 99), rng.randint(0, 999) / 100]))
+    left, right = arithmetic(rng, depth - 1), arithmetic(rng, depth - 1)
+    return f"({left} {rng.choice('+-*/')} {right})" if rng.random() < 0.8 else f"-({left})"
+
+
+def test_arithmetic_agrees_with_exact_fractions() -> None:
+    rng = Random("arithmetic")
+    seen = 0
+    while seen < 500:
+        text = arithmetic(rng, 3)
+        try:
+            value = evaluate(text)
+        except ValueError:  # it divides by zero
+            assert not equal("symbolic", text, text).equal
+            continue
+        seen += 1
+        right, wrong = str(value), str(value + Fraction(rng.choice([-1, 1]), rng.randint(1, 10**12)))
+        assert equal("symbolic", right, text).equal, text
+        assert equal("numeric", right, f"{value.numerator}/{value.denominator}").equal
+        assert not equal("symbolic", wrong, text).equal, text
+        assert not equal("numeric", right, wrong).equal
+
+
+IDENTITIES: list[Callable[[str], tuple[str, str]]] = [
+    lambda u: (f"sin({u})^2", f"1 - cos({u})^2"),
+    lambda u: (f"sin(2({u}))", f"2 sin({u}) cos({u})"),
+    lambda u: (f"tan({u})", f"sin({u})/cos({u})"),
+    lambda u: (f"exp(2({u}))", f"(e^({u}))^2"),
+    lambda u: (f"sqrt(({u})^2)", f"|{u}|"),
+    lambda u: (f"ln(({u})^2)", f"2ln|{u}|"),
+    lambda u: (f"1/sqrt({u})", f"sqrt({u})/({u})"),
+    lambda u: (f"({u})^(5/3)", f"({u})(({u})^2)^(1/3)"),
+]
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_identities_hold_for_any_argument_until_something_is_added(identity: Callable[[str], tuple[str, str]]) -> None:
+    rng = Random("identities")
+    for _ in range(8):
+        u = f"{rng.randint(1, 9)}x^{rng.randint(1, 3)} - {rng.randint(1, 9)}/{rng.randint(1, 9)}"
+        left, right = identity(u)
+        assert equal("symbolic", left, right).equal, (left, right)
+        for added in ("10^-20", "x/10^12", f"|x-{rng.randint(5, 500)}|+x-{rng.randint(5, 500)}"):
+            assert not equal("symbolic", left, f"{right} + {added}").equal, (left, right, added)
+
+
+@pytest.mark.parametrize("hidden", ["|x-{a}|+x-{a}", "sqrt((x-{a})^2)-{a}+x", "|x+{a}|-x-{a}"])
+def test_functions_that_part_far_away_are_told_apart(hidden: str) -> None:
+    for a in (3, 50, 1000, 10**6, 10**9):
+        assert not equal("symbolic", "0", hidden.format(a=a)).equal
+
+
+PIECES = [
+    *"{}()[]|^_+-*/=,129xye.$%²½\\':<é∞",
+    *r"\frac \sqrt pi sin ln log abs exp \left \right \cdot 10 99".split(),
+    " ",
+]
+
+
+def test_noise_is_data_and_takes_no_time() -> None:
+    rng = Random("noise")
+    for _ in range(800):
+        text = "".join(rng.choices(PIECES, k=rng.randint(1, 30)))
+        other = "".join(rng.choices(PIECES, k=rng.randint(1, 5)))
+        began = time.monotonic()
+        for kind in ("exact", "numeric", "symbolic"):
+            equal(kind, text, text)
+            equal(kind, other, text)
+        final_answer(f"\\boxed{text}")
+        assert time.monotonic() - began < SECONDS, text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" + ",".join(f"sqrt(x+{i})" for i in range(16)) + "}",
+        "sqrt((a+b+c+d+1)^5/(a-b+c-d+1)^5+(a+2b+c+d+1)^5/(a-b+3c-d+1)^5)",
+        "sqrt(" + "+".join(f"1/(a+{i}b+c-{i}d)^3" for i in range(20)) + ")",
+        "+".join(["sqrt(x+1)"] * 36),
+        "*".join(f"sin(x+{i})^99" for i in range(25)),
+        "*".join(f"abs({letter}-{i})" for letter in "abc" for i in range(3)),
+        "x^" * 150 + "x",
+        "(a+b+c+d+k+m+n+p)^999",
+        "-" * 399 + "x",
+        "ln(" * 29 + "x" + ")" * 29,
+        "\\frac{" * 25 + "x" + "}{2}" * 25,
+        "x" * 100_000,
+        "(" * 100_000,
+        "\\sqrt{" * 66 + "2" + "}" * 66,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_hostile_expressions_are_decided_in_time(text: str) -> None:
+    began = time.monotonic()
+    equal("symbolic", text, text)
+    assert not equal("symbolic", text, f"{text}+1").equal
+    assert time.monotonic() - began < SECONDS

@@ -1,0 +1,353 @@
+import asyncio
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from agents.oracle import Fault, fault_of
+from agents.study import BASELINE, KINDS, Outcome, Study, Trial, kinds_of, study_of, trial_of
+from agents.teachers.base import Question
+from agents.teachers.scripts import faulty
+from agents.topology import BUILDERS
+from core.errors import RecipeError, UsageError
+from core.recipe import Faults
+from core.sample import Candidate, Message, Seed, Spent, State
+from flows.cli import app
+from flows.recipes import load
+from flows.study import Measure, cost_per_kept, ratio, report_of, share, study_text
+
+SEED = Seed(id="study000-000000", data={"story": "a zoo", "steps": "2 steps: first multiply, then subtract"})
+RIGHT: dict[str, Any] = {
+    "problem": "This is about a zoo. There are 6 eggs. Then there are 8 times as many. Then 19 are taken away. "
+    "How many eggs are there in the end?",
+    "solution": "Start with 6. 6 * 8 = 48. 48 - 19 = 29. So there are 29.",
+    "expression": "((6 * 8) - 19)",
+    "answer": 29.0,
+}
+REQUEST = "Write a problem about a zoo that needs 2 steps: first multiply, then subtract."
+CRITIC = 'Score it by each rubric: "clarity": one reading. "realism": as in life.'
+
+
+def study(rates: str = "", samples: int = 40, tokens: int | None = None, *overrides: str) -> Study:
+    return study_of(load("topology-study", [f"teachers.main.faults={{{rates}}}", *overrides]), samples, tokens)
+
+
+def trials(made: Study, *kinds: str) -> list[Trial]:
+    async def run() -> list[Trial]:
+        return [await trial_of(made, kind, threading.Event()) for kind in kinds or KINDS]
+
+    return asyncio.run(run())
+
+
+def asked(*messages: tuple[str, str], contract: str = "ProblemDraft", seed: int = 1) -> Question:
+    return Question(
+        messages=[Message.model_validate({"role": role, "content": content}) for role, content in messages],
+        contract=contract, json_schema={}, temperature=1.0, top_p=1.0, max_tokens=100, seed=seed,
+    )  # fmt: skip
+
+
+def replied(question: Question, seed: int = 1, fault: str | None = None) -> dict[str, Any]:
+    rates = Faults.model_validate({fault: 1.0} if fault else {})
+    return dict(faulty.script(rates)[question.contract](Random(seed), question))
+
+
+# The oracle
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({}, None),
+        ({"answer": 30.0}, "contradiction"),
+        ({"solution": "Start with 6. 6 * 8 = 48. 48 - 19 = 29. So there are 31."}, "contradiction"),
+        ({"solution": "Start with 6. 6 * 8 = 49. 49 - 19 = 30. So there are 30."}, "contradiction"),
+        ({"expression": "((6 * 8) - 18)"}, "drift"),
+        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37.", "expression": "((7 * 8) - 19)",
+          "answer": 37.0}, "drift"),
+        ({"problem": RIGHT["problem"].replace("There are 6", "There are 9")}, "drift"),
+        ({"problem": RIGHT["problem"].replace(" 6 eggs", " some eggs")}, "omission"),
+        ({"problem": RIGHT["problem"].replace("Then 19 are", "Then some are")}, "omission"),
+        ({"problem": RIGHT["problem"].replace(" Then 19 are taken away.", "")}, "omission"),
+        ({"solution": "Start with 6. 48 - 19 = 29. So there are 29."}, "omission"),
+        ({"problem": RIGHT["problem"].replace("a zoo", "a circus")}, "miscoordination"),
+        ({"problem": RIGHT["problem"].replace("19 are taken away", "19 more come"), "expression": "((6 * 8) + 19)",
+          "solution": "Start with 6. 6 * 8 = 48. 48 + 19 = 67. So there are 67.", "answer": 67.0}, "miscoordination"),
+        ({"expression": "((6 * 8) - )"}, "drift"),
+    ],
+)  # fmt: skip
+def test_the_oracle_tells_what_is_wrong(changed: dict[str, Any], fault: str | None) -> None:
+    assert fault_of(SEED, Candidate(messages=[], fields={**RIGHT, **changed})) == fault
+
+
+@pytest.mark.parametrize("fault", faulty.CLASSES)
+def test_the_oracle_names_every_fault_that_is_put_into_a_draft(fault: str) -> None:
+    [trial] = trials(study(f"{fault}=1.0", 80), "single")
+    assert {one.fault for one in trial.outcomes} == {fault}
+    assert tuple(Faults.model_fields)[-4:] == faulty.CLASSES
+    assert set(faulty.CLASSES) == set(Fault)
+
+
+# The faulty teacher
+
+
+def test_a_draft_without_a_fault_is_right_and_as_asked() -> None:
+    assert faulty.as_draft(faulty.Problem("a zoo", "eggs", (6, 8, 19), "*-")) == RIGHT
+    assert faulty.read(str(RIGHT["problem"])) == faulty.Problem("a zoo", "eggs", (6, 8, 19), "*-")
+    for seed in range(50):
+        made = replied(asked(("user", REQUEST)), seed)
+        assert fault_of(SEED, Candidate(messages=[], fields=made)) is None
+
+
+@pytest.mark.parametrize("fault", [None, *faulty.CLASSES])
+def test_each_class_of_fault_comes_at_its_rate(fault: str | None) -> None:
+    rates = Faults(contradiction=0.1, drift=0.2, omission=0.05, miscoordination=0.15)
+    drawn = Counter(faulty.drawn(Random(seed), rates) for seed in range(4000))
+    expected = getattr(rates, fault) if fault else 0.5
+    assert drawn[fault] / 4000 == pytest.approx(expected, abs=3.5 * (expected * (1 - expected) / 4000) ** 0.5)
+
+
+def test_rates_of_more_than_every_reply_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"add up to 1\.2; a reply has one of them at most"):
+        load("topology-study", ["teachers.main.faults={drift=0.6,omission=0.6}"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault", "good"),
+    [
+        ({}, None, True),
+        ({}, "contradiction", False),
+        ({}, "drift", False),
+        ({}, "omission", True),
+        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37."}, None, False),
+        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37."}, "contradiction", True),
+        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37."}, "omission", True),
+        ({"problem": RIGHT["problem"].replace(" 6 eggs", " some eggs")}, None, False),
+        ({"problem": RIGHT["problem"].replace("a zoo", "a circus")}, None, True),
+    ],
+)
+def test_a_critic_is_right_about_what_it_is_shown_unless_it_is_faulty(
+    changed: dict[str, Any], fault: str | None, good: bool
+) -> None:
+    shown = {**RIGHT, **changed}
+    question = asked(
+        ("system", CRITIC), ("user", f"Problem: {shown['problem']}\nSolution: {shown['solution']}"), contract="Review"
+    )
+    review = replied(question, fault=fault)
+    assert review["scores"] == dict.fromkeys(("clarity", "realism"), 5 if good else 1)
+
+
+def test_a_critic_that_is_shown_the_request_sees_what_was_not_asked_for() -> None:
+    other = str(RIGHT["problem"]).replace("a zoo", "a circus")
+    shown = f"{REQUEST}\nProblem: {other}\nSolution: {RIGHT['solution']}"
+    review = replied(asked(("system", CRITIC), ("user", shown), contract="Review"))
+    assert review["scores"] == {"clarity": 1, "realism": 1}
+
+
+@pytest.mark.parametrize(("fault", "right"), [(None, 60), *((name, 3) for name in faulty.CLASSES)])
+def test_a_solver_is_right_unless_it_is_faulty(fault: str | None, right: int) -> None:
+    question = asked(("user", str(RIGHT["problem"])), contract="Solution")
+    answers = [replied(question, seed, fault=fault)["answer"] for seed in range(60)]
+    found = sum(answer == 29 for answer in answers)
+    assert found == right if fault is None else found <= right, "by chance, now and then"
+
+
+def test_a_story_without_a_number_has_no_answer_and_a_faulty_solver_guesses() -> None:
+    gap = asked(("user", str(RIGHT["problem"]).replace("19 are", "some are")), contract="Solution")
+    assert replied(gap)["answer"] == "unknown"
+    assert len({replied(gap, seed, fault="drift")["answer"] for seed in range(20)}) > 5
+
+
+def test_solvers_go_wrong_apart_from_each_other() -> None:
+    [trial] = trials(study("drift=0.3", 400, None, "agents.critic=false", "topology.max_revisions=0"), "centralized")
+    kept = sum(one.state == State.kept for one in trial.outcomes)
+    expected = 0.7 * (0.7**3 + 3 * 0.7**2 * 0.3)  # a right draft, and two of three right
+    assert kept / 400 == pytest.approx(expected, abs=3.5 * (expected * (1 - expected) / 400) ** 0.5)
+
+
+def test_a_revision_that_ignores_the_advice_hands_the_same_draft_over_again() -> None:
+    revise = f"Not right: mend it. {REQUEST.replace('a problem', 'another problem')}"
+    question = asked(("user", REQUEST), ("assistant", json.dumps(RIGHT)), ("user", revise))
+    assert replied(question, fault="miscoordination") == RIGHT
+    assert replied(question)["problem"] != RIGHT["problem"]
+
+
+def test_debaters_without_a_fault_settle_on_the_first_right_draft() -> None:
+    wrong, own = {**RIGHT, "answer": 30.0}, json.dumps(replied(asked(("user", REQUEST)), 5))
+    heard = f"You are writer 3. Read.\n\nWriter 1:\n{json.dumps(wrong)}\n\nWriter 2:\n{json.dumps(RIGHT)}\n\nChoose."
+    debate = asked(("user", REQUEST), ("assistant", own), ("user", heard))
+    assert [replied(debate, seed) for seed in range(3)] == [RIGHT] * 3
+    assert replied(debate, fault="miscoordination") == json.loads(own), "as if it had heard nothing"
+
+
+# The study
+
+
+def test_without_faults_all_topologies_keep_all_and_nothing_wrong() -> None:
+    made = study("", 30)
+    report = report_of(made, trials(made))
+    assert [row.topology for row in report.rows] == list(KINDS)
+    assert set(KINDS) == set(BUILDERS)
+    for row in report.rows:
+        assert (row.samples, row.kept, row.wrong) == (30, 30, 0)
+        assert row.error_rate
+        assert row.error_rate.value == 0
+        assert row.amplification is None, "nothing to compare with"
+    calls = [row.calls_per_kept.value for row in report.rows if row.calls_per_kept]
+    assert calls == [1, 5, 6, 5], "a draft; critic and three solvers; three debaters, twice; nothing is revised"
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "kept", "wrong"),
+    [
+        ("drift", "single", 30, 30),
+        ("drift", "independent", 0, 0),
+        ("drift", "decentralized", 30, 30),
+        ("drift", "centralized", 0, 0),
+        ("malformed", "single", 0, 0),
+        ("malformed", "decentralized", 0, 0),
+        ("malformed", "centralized", 0, 0),
+    ],
+)
+def test_where_every_reply_is_faulty(fault: str, kind: str, kept: int, wrong: int) -> None:
+    made = study(f"{fault}=1.0", 30)
+    [row] = report_of(made, trials(made, kind)).rows
+    assert (row.samples, row.kept, row.wrong) == (30, kept, wrong)
+    assert row.failed == (30 if fault == "malformed" else 0)
+
+
+def test_the_same_drafts_begin_under_single_and_independent() -> None:
+    """One seed, one first draft: an error that independent agents keep is one that a single one had kept."""
+    single, independent = trials(study("drift=0.1,miscoordination=0.1", 80), "single", "independent")
+    faults = {one.number: one.fault for one in single.outcomes}
+    kept = [one for one in independent.outcomes if one.state == State.kept]
+    assert kept
+    assert all(one.fault == faults[one.number] for one in kept)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_topology_spends_more_than_its_budget_and_each_begins_at_the_first_seed(kind: str) -> None:
+    [trial] = trials(study("drift=0.1,omission=0.1", 500, 30_000), kind)
+    assert 20_000 < trial.spent.tokens <= 30_000
+    assert 8 <= len(trial.outcomes) < 500
+    assert trial.outcomes[0].number == 0
+    assert trial.outcomes[-1].number < len(trial.outcomes) + 12, "all but some of the last that were begun"
+
+
+def test_checks_that_are_held_out_are_not_used() -> None:
+    made = study_of(load("smoke", ["samples=20"]))
+    assert (made.used, made.truth) == (["critic (teacher)", "constraints"], ["on_topic"])
+    named = study_of(load("topology-study"), held_out=["expression"])
+    assert (named.used, named.truth) == (["critic (teacher)", "agreement"], ["oracle", "expression"])
+    both = study_of(load("smoke"), held_out=["on_topic", "constraints", "on_topic"])
+    assert (both.used, both.truth) == (["critic (teacher)"], ["on_topic", "constraints"])
+
+
+def test_what_a_held_out_check_finds_is_wrong() -> None:
+    made = study_of(load("smoke", ["agents.critic.min_score=1"]), 40, held_out=["constraints"])
+    [trial] = trials(made, "single")
+    faults = Counter(one.fault for one in trial.outcomes if one.state == State.kept)
+    assert set(faults) == {None, "constraints"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "held_out", "problem"),
+    [
+        ([], ["rhyme"], "--held-out rhyme: there is no check 'rhyme'"),
+        ([], ["agreement"], "--held-out agreement: it asks a teacher"),
+        (["teachers.main={model='fake/arithmetic'}"], [], "none of its checks does without a teacher"),
+    ],
+)
+def test_what_cannot_tell_the_truth_is_refused(settings: list[str], held_out: list[str], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        study_of(load("topology-study", settings), held_out=held_out)
+
+
+@pytest.mark.parametrize("names", ["ring", "single,ring", "", " , "])
+def test_an_unknown_topology_is_refused(names: str) -> None:
+    with pytest.raises(UsageError, match="no such topology; there are single, independent"):
+        kinds_of(names)
+
+
+# The numbers
+
+
+def trial(kind: str, right: int, wrong: int, dropped: int) -> Trial:
+    ends = [(State.kept, None)] * right + [(State.kept, "drift")] * wrong + [(State.dropped, None)] * dropped
+    outcomes = [Outcome(i, state, fault, 2, 100) for i, (state, fault) in enumerate(ends)]
+    return Trial(kind, outcomes, Spent(calls=2 * len(ends), prompt_tokens=100 * len(ends)))
+
+
+def test_amplification_is_one_for_a_single_agent_and_a_ratio_of_error_rates_for_the_others() -> None:
+    made = study()
+    report = report_of(made, [trial(BASELINE, 80, 20, 0), trial("centralized", 76, 4, 20)])
+    single, centralized = report.rows
+    assert single.amplification == Measure(value=1, low=1, high=1)
+    assert centralized.amplification
+    assert centralized.amplification.value == pytest.approx(0.05 / 0.2)
+    assert centralized.kept_share
+    assert centralized.kept_share.value == 0.8
+    assert centralized.calls_per_kept
+    assert centralized.calls_per_kept.value == pytest.approx(2 / 0.8)
+    assert centralized.amplification_by["drift"] == centralized.amplification
+    assert report_of(made, [trial("centralized", 76, 4, 20)]).rows[0].amplification is None
+    assert "| centralized | 100 | 80 | 80.0 % (71.1 % to 86.7 %) | 5.0 % (2.0 % to 12.2 %) | 0.25 " in study_text(
+        report
+    )
+
+
+def test_nothing_kept_has_no_rates() -> None:
+    report = report_of(study(), [trial(BASELINE, 0, 0, 10)])
+    row = report.rows[0]
+    assert (row.error_rate, row.amplification, row.calls_per_kept) == (None, None, None)
+    assert "| single | 10 | 0 | 0.0 % (0.0 % to 27.8 %) | - |" in study_text(report)
+
+
+@pytest.mark.parametrize(
+    ("counts", "value", "low", "high"),
+    [
+        ((15, 100, 30, 100), 0.5, 0.2872, 0.8704),
+        ((0, 100, 30, 100), 0.0, 0.0, 0.2648),
+        ((10, 10, 10, 10), 1.0, 1.0, 1.0),
+    ],
+)
+def test_a_ratio_has_the_interval_of_katz(counts: tuple[int, ...], value: float, low: float, high: float) -> None:
+    found = ratio(*counts)
+    assert found
+    assert (found.value, found.low, found.high) == pytest.approx((value, low, high), abs=1e-3)
+    assert ratio(counts[0], counts[1], 0, counts[3]) is None
+
+
+def covered(truth: float, found: list[Measure | None]) -> float:
+    return sum(bool(one and one.low <= truth <= one.high) for one in found) / len(found)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(7)
+    ones, others = rng.binomial(400, 0.05, 1000), rng.binomial(400, 0.15, 1000)
+    assert 0.93 < covered(0.05, [share(int(hits), 400) for hits in ones]) < 0.975
+    ratios = [ratio(int(a), 400, int(b), 400) for a, b in zip(ones, others, strict=True)]
+    assert 0.93 < covered(0.05 / 0.15, ratios) < 0.975
+    costs, kept = rng.integers(1, 6, (100, 100)), rng.random((100, 100)) < 0.7
+    found = [cost_per_kept(list(map(int, c)), list(map(bool, k)), 7) for c, k in zip(costs, kept, strict=True)]
+    assert covered(3 / 0.7, found) > 0.88
+
+
+# The command
+
+
+def test_the_command_prints_the_table_and_saves_the_numbers(tmp_path: Path) -> None:
+    out = tmp_path / "study.json"
+    args = ["study", "topology-study", "--samples", "20", "--topologies", "single,centralized", "--out", str(out), "-q"]
+    done = CliRunner().invoke(app, args)
+    assert done.exit_code == 0, done.output
+    assert "| single | 20 | 20 |" in done.output
+    saved = json.loads(out.read_text())
+    assert [row["topology"] for row in saved["rows"]] == ["single", "centralized"]
+    assert (saved["tokens"], saved["truth"]) == (40_000_000, ["oracle"])
+    assert json.loads(CliRunner().invoke(app, [*args, "--json"]).stdout) == saved, "the same seeds, the same numbers"
