@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from agents.draws import drawn
 from agents.plan import Plan
@@ -24,7 +24,7 @@ class Seeds(Sequence[Seed]):
 
     def __init__(self, plan: Plan, digest: str, made: Sequence[Row] = ()) -> None:
         """`made` are rows of the run's own, with `seeds.bootstrap`. Raises UsageError naming the line that cannot be used."""
-        self.where, rows = rows_of(plan)
+        self.where, rows, self._lines = rows_of(plan)
         self._plan = plan
         self._digest = digest
         self.rows = self._gathered(rows, made)
@@ -69,7 +69,7 @@ class Seeds(Sequence[Seed]):
             return self._plan.family.condition(self.rows[row], self._plan.options, rng)
         except (KeyError, TypeError) as error:
             name = self._plan.family.name
-            raise UsageError(f"{self.where}:{row + 1}: a seed of {name} needs the key {error}") from None
+            raise UsageError(f"{self.where}:{self._lines[row]}: a seed of {name} needs the key {error}") from None
 
 
 @lru_cache(maxsize=4)
@@ -78,8 +78,15 @@ def _shuffled(seed: int, turn: int, count: int) -> list[int]:
     return Random(f"{seed}/{turn * count}").sample(range(count), count)
 
 
-def rows_of(plan: Plan) -> tuple[str, Sequence[Row]]:
-    """Where the rows of a run's seeds are, and the rows.
+class Rows(NamedTuple):
+    where: str
+    rows: Sequence[Row]
+    lines: Sequence[int]
+    """The line or the number of each, from 1."""
+
+
+def rows_of(plan: Plan) -> Rows:
+    """The rows of a run's seeds, and where they are.
 
     Raises:
         UsageError: naming what cannot be read.
@@ -87,45 +94,48 @@ def rows_of(plan: Plan) -> tuple[str, Sequence[Row]]:
     seeds = plan.recipe.seeds
     if seeds.path is not None:
         path = find_file(seeds.path, plan.folder)
-        return str(path), _read_parquet(path) if path.suffix == ".parquet" else _read_rows(path)
+        rows = _read_parquet(path) if path.suffix == ".parquet" else _read_rows(path)
+        return Rows(str(path), list(rows.values()), list(rows))
     if seeds.documents is not None:
         from agents.documents import read_chunks
 
         folder = find_file(seeds.documents, plan.folder)
-        return str(folder), [chunk._asdict() for chunk in read_chunks(folder, words=seeds.chunk_words)]
-    rows = plan.family.rows(plan.options, plan.recipe.seed)
-    if not rows:
+        chunks = [chunk._asdict() for chunk in read_chunks(folder, words=seeds.chunk_words)]
+        return Rows(str(folder), chunks, range(1, len(chunks) + 1))
+    own = plan.family.rows(plan.options, plan.recipe.seed)
+    if not own:
         raise UsageError(f"{plan.family.name}: has no seeds; name `seeds.path`, or what it is to make in [task]")
-    return plan.family.name, rows
+    return Rows(plan.family.name, own, range(1, len(own) + 1))
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
+    """By their line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{path}: the seeds cannot be read: {reason}") from None
-    rows = []
+    rows = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{path}:{number}: is not JSON: {error}") from None
         if not isinstance(row, dict):
             raise UsageError(f"{path}:{number}: must be a JSON object, not {line.strip()[:40]!r}")
-        rows.append(row)
+        rows[number] = row
     if not rows:
         raise UsageError(f"{path}: has no seeds")
     return rows
 
 
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    """The rows of a dataset, one that a run made among them."""
+def _read_parquet(path: Path) -> dict[int, dict[str, Any]]:
+    """The rows of a dataset, such as a run makes, by their number from 1."""
     from core.store import read_columns
 
-    rows = read_columns(path).to_dicts()
+    rows = dict(enumerate(read_columns(path).to_dicts(), 1))
     if not rows:
         raise UsageError(f"{path}: has no seeds")
     return rows

@@ -58,8 +58,10 @@ class Study:
         return [*(["oracle"] if self.oracle else []), *(bound.check.name for bound in self.held_out)]
 
     def under(self, kind: str) -> Plan:
-        """The plan of one topology's run."""
+        """The plan of one topology's run. Raises UsageError where it lacks an agent."""
         recipe = self.plan.recipe
+        if kind == "independent" and recipe.agents.critic is None:
+            raise UsageError(f"{recipe.name}: an independent topology needs a critic; leave it out with --topologies")
         own: dict[str, Any] = {
             "topology": recipe.topology.model_copy(update={"kind": kind}),
             "budget": BudgetConfig(tokens=self.tokens),

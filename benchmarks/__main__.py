@@ -1,6 +1,6 @@
 """Take measurements and write them into README.md: all of them, or the parts that are named.
 
-[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [orchestration] [robustness]
+[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [orchestration] [robustness] [study] [study_embedded]
 """
 
 import re
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import orchestration, robustness, teacher
+from benchmarks import orchestration, robustness, study, teacher
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# Benchmarks
@@ -26,6 +26,8 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "teacher": ("What the embedded teacher can do", teacher.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
+    "study": ("Topologies under injected faults", study.injected),
+    "study_embedded": ("Topologies with the embedded teacher", study.embedded),
 }
 
 

@@ -199,11 +199,17 @@ class RepetitionFilter(Config):
     """Multiplies every threshold of the rule set (Gopher, Rae et al. 2021, table A1); larger is more lenient."""
 
 
-class ExactFilter(Config):
+class DuplicateFilter(Config):
+    of: Literal["answer", "conversation"] = "answer"
+    """What is compared: all that the assistant says, or all that is said. Where different questions may well have one answer,
+    the conversation is what must not be there twice."""
+
+
+class ExactFilter(DuplicateFilter):
     type: Literal["exact"]
 
 
-class MinHashFilter(Config):
+class MinHashFilter(DuplicateFilter):
     type: Literal["minhash"]
     threshold: float = Field(0.8, gt=0, le=1)
     """Jaccard similarity of shingle sets from which two samples are near-duplicates."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from core.recipe import FilterConfig
+from core.recipe import DuplicateFilter, FilterConfig
 from filters.base import Document, Drop, Filter, FilterResult
 from filters.exact import drop_exact_duplicates
 from filters.length import drop_by_length
@@ -34,6 +34,8 @@ def apply_filters(documents: Sequence[Document], configs: Sequence[FilterConfig]
     kept = list(documents)
     drops: dict[str, Drop] = {}
     for config in configs:
-        drops |= {drop.id: drop for drop in FILTERS[config.type](kept, config)}
+        whole = isinstance(config, DuplicateFilter) and config.of == "conversation"
+        judged = [document.whole for document in kept] if whole else kept
+        drops |= {drop.id: drop for drop in FILTERS[config.type](judged, config)}
         kept = [document for document in kept if document.id not in drops]
     return FilterResult(kept, [drops[document.id] for document in documents if document.id in drops])

@@ -14,6 +14,11 @@ class Document(NamedTuple):
     asked: str = ""
     """What the user asked, for filters that look at that."""
 
+    @property
+    def whole(self) -> "Document":
+        """With all that is said as its text."""
+        return self._replace(text=f"{self.asked}\n{self.text}".strip())
+
 
 class Drop(Frozen):
     """Why one document is not kept, in enough detail to check it by hand."""

@@ -1,6 +1,7 @@
 """Agreement: solutions made by a teacher that sees the question alone must give the candidate's answer."""
 
-from typing import Self
+import json
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,9 +21,9 @@ class AgreementOptions(Options):
     agree: int = Field(2, ge=1, le=15)
     """How many of them must give the candidate's answer."""
     temperature: float = Field(0.7, ge=0, le=2)
-    kind: Kind | None = None
-    """How two answers are compared: as `exact` texts, `numeric` or `symbolic`. Without it, numbers are compared as numbers and
-    anything else as text."""
+    kind: Kind | Literal["json"] | None = None
+    """How two answers are compared: as `exact` texts, `numeric`, `symbolic`, or as `json` values. Without it, numbers are
+    compared as numbers and anything else as text."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -49,7 +50,26 @@ ROUNDING = Tolerance(absolute=1e-6)
 """Of answers that a teacher gives as floats."""
 
 
-def same_answer(left: str, right: str, kind: Kind | None) -> bool:
+def same_answer(left: str, right: str, kind: Kind | Literal["json"] | None) -> bool:
+    if kind == "json":
+        return same_json(left, right)
     if kind:
         return equal(kind, left, right, tolerance=ROUNDING).equal
     return any(equal(how, left, right, tolerance=ROUNDING).equal for how in ("numeric", "exact"))
+
+
+def same_json(left: str, right: str) -> bool:
+    """Whether two texts are one JSON value: in any order of keys, 30 and 30.0 the same, true and 1 not."""
+    try:
+        return bool(_typed(json.loads(left)) == _typed(json.loads(right)))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _typed(value: Any) -> Any:
+    """`value` such that truth values, which Python takes for numbers, equal only themselves."""
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, dict):
+        return {key: _typed(inner) for key, inner in value.items()}
+    return [_typed(inner) for inner in value] if isinstance(value, list) else value

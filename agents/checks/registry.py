@@ -12,6 +12,7 @@ from typing import NamedTuple
 from agents.checks.agreement import agreement
 from agents.checks.answer import answer
 from agents.checks.base import Check, Options, files_in
+from agents.checks.code import code, solved_again
 from agents.checks.judge import judge
 from agents.checks.occurs import occurs
 from agents.checks.schema import schema
@@ -20,7 +21,7 @@ from core.errors import Problem
 from core.loading import table_problems
 from core.recipe import VerifierConfig, find_file
 
-BUILT_IN: tuple[Check, ...] = (agreement, answer, steps, judge, occurs, schema)
+BUILT_IN: tuple[Check, ...] = (agreement, answer, steps, judge, occurs, schema, code, solved_again)
 """For every family whose candidates have what the check looks at."""
 ENTRY_POINTS = "stillhouse.checks"
 """The group of entry points under which a package offers its checks."""

@@ -64,7 +64,7 @@ class ExtractionOptions(Options):
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     wanted: dict[str, Any] | None = Field(None, alias="schema")
-    """`[task.schema]`: the JSON schema for documents, and for rows that have none of their own."""
+    """The JSON schema for documents, and for rows that have none of their own: a table, or its JSON as text."""
     missing: float = Field(0.3, ge=0, le=1)
     """Share of the written texts in which one or two optional fields must not be told, and are null or left out."""
     decoys: float = Field(0.3, ge=0, le=1)
@@ -73,6 +73,16 @@ class ExtractionOptions(Options):
     """About how long a written text is: one of these, at random."""
     least: int = Field(1, ge=0)
     """How many values a document must give at least; with 0, chunks that say nothing of the schema are kept too."""
+
+    @field_validator("wanted", mode="before")
+    @classmethod
+    def _read(cls, schema: Any) -> Any:
+        if not isinstance(schema, str):
+            return schema
+        try:
+            return json.loads(schema)
+        except ValueError:
+            raise ValueError("must be a table, or the text of a JSON schema; a file is not read") from None
 
     @field_validator("wanted")
     @classmethod
@@ -309,7 +319,7 @@ class Extraction(Family):
 def _schema_of(row: Mapping[str, Any], options: ExtractionOptions) -> dict[str, Any]:
     schema = row.get("schema", options.wanted)
     if schema is None:
-        raise BadSeed("'schema', or the recipe a table [task.schema]")
+        raise BadSeed("'schema', or the recipe one as task.schema")
     try:
         check_wanted(schema)
     except BadSchema as error:

@@ -163,6 +163,16 @@ def test_a_story_without_a_number_has_no_answer_and_a_faulty_solver_guesses() ->
     assert len({replied(gap, seed, fault="drift")["answer"] for seed in range(20)}) > 5
 
 
+@pytest.mark.parametrize("contract", ["Review", "Solution"])
+@pytest.mark.parametrize("fault", [None, *faulty.CLASSES])
+def test_a_story_that_lost_its_only_step_can_still_be_read(fault: str | None, contract: str) -> None:
+    story = "This is about a zoo. There are 6 eggs. How many eggs are there in the end?"
+    said = story if contract == "Solution" else f"Problem: {story}\nSolution: Start with 6. So there are 6."
+    reply = replied(asked(("system", CRITIC), ("user", said), contract=contract), fault=fault)
+    if contract == "Solution":
+        assert (reply["answer"] == 6) == (fault is None)
+
+
 def test_solvers_go_wrong_apart_from_each_other() -> None:
     [trial] = trials(study("drift=0.3", 400, None, "agents.critic=false", "topology.max_revisions=0"), "centralized")
     kept = sum(one.state == State.kept for one in trial.outcomes)
@@ -272,6 +282,11 @@ def test_what_cannot_tell_the_truth_is_refused(settings: list[str], held_out: li
 def test_an_unknown_topology_is_refused(names: str) -> None:
     with pytest.raises(UsageError, match="no such topology; there are single, independent"):
         kinds_of(names)
+
+
+def test_an_independent_topology_without_a_critic_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs a critic; leave it out with --topologies"):
+        study("", 5, None, "agents.critic=false").under("independent")
 
 
 # The numbers

@@ -1,6 +1,7 @@
 """The chain of filters, and those that judge one document by itself."""
 
 import pytest
+from pydantic import TypeAdapter
 
 from core.recipe import DEFAULT_FILTERS, ExactFilter, FilterConfig, LengthFilter, RefusalFilter, RepetitionFilter
 from core.sample import Reason
@@ -190,3 +191,12 @@ def test_exact_duplicates_name_the_first_and_ignore_case_width_space_and_prose_m
 def test_what_changes_the_meaning_is_not_normalised_away(left: str, right: str) -> None:
     assert reasons(EXACT, left, right) == []
     assert normalised_words(left) != normalised_words(right)
+
+
+@pytest.mark.parametrize("filter_type", ["exact", "minhash"])
+def test_one_answer_to_two_questions_is_a_duplicate_only_as_an_answer(filter_type: str) -> None:
+    rows = [Document("a", "It is true.", asked="Is 7 odd?"), Document("b", "It is true.", asked="Do most whales sing?")]
+    rows.append(Document("c", "It is true.", asked="Is 7 odd?"))
+    for of, dropped in (("answer", ["b", "c"]), ("conversation", ["c"])):
+        config = TypeAdapter(FilterConfig).validate_python({"type": filter_type, "of": of})
+        assert [drop.id for drop in apply_filters(rows, [config]).dropped] == dropped

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import re
+import tomllib
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -262,6 +263,7 @@ def test_a_pydantic_model_is_a_schema() -> None:
     exported = Order.model_json_schema()
     options = ExtractionOptions.model_validate({"schema": exported})
     assert ExtractionOptions.model_validate(options.model_dump(mode="json")) == options
+    assert ExtractionOptions.model_validate({"schema": json.dumps(exported)}) == options
     found = [(wish.path, wish.optional) for wish in wishes(exported)]
     assert found[:4] == [("number", False), ("note", True), ("first", False), ("first.name", False)]
     assert found[-1] == ("tags", True)
@@ -323,7 +325,7 @@ def test_numbers_that_json_does_not_have_break_the_contract() -> None:
 
 
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [
-    ({"topic": "x"}, "needs the key 'schema', or the recipe a table [task.schema]"),
+    ({"topic": "x"}, "needs the key 'schema', or the recipe one as task.schema"),
     ({"schema": {"type": "object", "properties": {"a": {}}}}, "needs the key 'topic'"),
     ({"topic": "x", "schema": "FILE.json"}, "a JSON schema is an object, not 'FILE.json'"),
     ({"topic": "x", "schema": {"type": "array"}}, 'must have "type": "object"'),
@@ -352,7 +354,9 @@ def test_a_bad_row_is_named_with_its_line(row: dict[str, Any], problem: str, tmp
     [
         ("task.schema={type='object'}", "task.schema"),
         ("task.schema={type='object', properties={a={'$ref'='https://x/y'}}}", "nothing is fetched"),
-        ("task.schema='FILE.json'", "task.schema"),
+        ("task.schema='FILE.json'", "task.schema: value error, must be a table, or the text of a JSON schema"),
+        ("task.schema='[1]'", "task.schema"),
+        ('task.schema=\'{"type": "array"}\'', 'must have "type": "object"'),
         ("task.missing=1.5", "task.missing"),
         ("task.words=[]", "task.words"),
         ("task.mising=0.1", "task.mising: unknown key, did you mean `missing`?"),
@@ -401,6 +405,13 @@ def test_the_examples_of_the_prompts_pass_the_checks(role: str) -> None:
             subject = Subject(Seed(id="s-0", data=data), Candidate(messages=said, fields=fields), None)  # type: ignore[arg-type]
             for finding in asyncio.run(bound.check.findings(subject, bound.options)):
                 assert finding.passed, finding.evidence
+
+
+def test_the_schema_of_the_page_can_be_used() -> None:
+    page = (PROJECT / "docs/extraction.md").read_text()
+    (task,) = (tomllib.loads(block) for block in re.findall(r"```toml\n(.+?)```", page, re.DOTALL))
+    options = ExtractionOptions.model_validate(task["task"])
+    assert [wish.path for wish in wishes(options.wanted or {})] == ["who", "amount"]
 
 
 def test_the_sample_of_the_page_passes_the_checks() -> None:
