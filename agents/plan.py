@@ -5,20 +5,21 @@ Knows no teacher that runs, and no topology.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import prompts
 from agents.checks.base import Options
 from agents.checks.judge import JudgeOptions, read_labelled
 from agents.checks.registry import Bound, bind
+from agents.documents import Reading, documents_hash, documents_problem, read_documents
 from agents.draws import Choices, choices_of
 from agents.families import FAMILIES
 from agents.families.base import Family
 from agents.teachers import teacher_problems
 from core.errors import Problem, RecipeError, UsageError
 from core.loading import table_problems
-from core.recipe import Recipe, find_file
+from core.recipe import Recipe, SeedsConfig, find_file
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,17 @@ def plan_problems(recipe: Recipe, folder: Path) -> list[Problem]:
     return []
 
 
+def documents_of(seeds: SeedsConfig, folder: Path) -> Reading:
+    """The documents of a recipe in `folder`, read once as long as they stay the same. Raises UsageError."""
+    place = find_file(seeds.documents or "", folder)
+    return _read(place, seeds.chunk_words, documents_hash(place))
+
+
+@lru_cache(maxsize=2)
+def _read(place: Path, words: int, _hash: str) -> Reading:
+    return read_documents(place, words=words)
+
+
 def _seeds(plan: Plan) -> Iterator[Problem]:
     seeds, ways = plan.recipe.seeds, plan.family.seeded_by
     given = [way for way in ("path", "documents") if getattr(seeds, way) is not None]
@@ -131,10 +143,22 @@ def _seeds(plan: Plan) -> Iterator[Problem]:
         yield Problem(f"seeds.{given[0]}", f"{plan.family.name} does not take it; it needs {wanted or 'neither'}")
     elif not given and "itself" not in ways:
         yield Problem("seeds", f"{plan.family.name} needs {wanted}")
+    elif given == ["documents"]:
+        yield from _documents(plan)
     if seeds.bootstrap and plan.recipe.quotas:
         yield Problem(
             "seeds.bootstrap", "cannot go with quotas: which category a sample has would depend on what was kept"
         )
+
+
+def _documents(plan: Plan) -> Iterator[Problem]:
+    if what := documents_problem():
+        yield Problem("seeds.documents", what)
+        return
+    try:
+        documents_of(plan.recipe.seeds, plan.folder)
+    except UsageError as error:
+        yield Problem("seeds.documents", str(error))
 
 
 def _prompts(plan: Plan) -> Iterator[Problem]:

@@ -7,13 +7,16 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple, overload
 
+from agents.documents import Reading
 from agents.draws import drawn
-from agents.plan import Plan
+from agents.plan import Plan, documents_of
 from core.errors import UsageError
 from core.recipe import find_file
 from core.sample import DRAWN, Seed, digest_of
 
 Row = Mapping[str, Any]
+TOLD = 5
+"""Files without a chunk that are named."""
 
 
 class Seeds(Sequence[Seed]):
@@ -34,6 +37,12 @@ class Seeds(Sequence[Seed]):
     def grown(self, made: Sequence[Row]) -> "Seeds":
         """The same with rows that the run made."""
         return Seeds(self._plan, self._digest, made)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was read of the documents that they come from, and what was not, in sentences."""
+        seeds = self._plan.recipe.seeds
+        return _notes(documents_of(seeds, self._plan.folder)) if seeds.documents is not None else []
 
     def _gathered(self, rows: Sequence[Row], made: Sequence[Row]) -> Sequence[Row]:
         try:
@@ -78,6 +87,18 @@ def _shuffled(seed: int, turn: int, count: int) -> list[int]:
     return Random(f"{seed}/{turn * count}").sample(range(count), count)
 
 
+def _notes(reading: Reading) -> list[str]:
+    files = len({chunk.source for chunk in reading.chunks})
+    notes = [f"documents: {len(reading.chunks):,} chunks of {files:,} file{'s' * (files != 1)}"]
+    if reading.skipped:
+        shown = "; ".join(f"{source} {reason}" for source, reason in reading.skipped[:TOLD])
+        more = f"; and {len(reading.skipped) - TOLD:,} more" if len(reading.skipped) > TOLD else ""
+        notes.append(f"documents: no chunk of {len(reading.skipped):,}: {shown}{more}")
+    if reading.short:
+        notes.append(f"documents: the ends of {reading.short:,} are too short to be a chunk, and left out")
+    return notes
+
+
 class Rows(NamedTuple):
     where: str
     rows: Sequence[Row]
@@ -97,11 +118,8 @@ def rows_of(plan: Plan) -> Rows:
         rows = _read_parquet(path) if path.suffix == ".parquet" else _read_rows(path)
         return Rows(str(path), list(rows.values()), list(rows))
     if seeds.documents is not None:
-        from agents.documents import read_chunks
-
-        folder = find_file(seeds.documents, plan.folder)
-        chunks = [chunk._asdict() for chunk in read_chunks(folder, words=seeds.chunk_words)]
-        return Rows(str(folder), chunks, range(1, len(chunks) + 1))
+        chunks = [chunk._asdict() for chunk in documents_of(seeds, plan.folder).chunks]
+        return Rows(str(find_file(seeds.documents, plan.folder)), chunks, range(1, len(chunks) + 1))
     own = plan.family.rows(plan.options, plan.recipe.seed)
     if not own:
         raise UsageError(f"{plan.family.name}: has no seeds; name `seeds.path`, or what it is to make in [task]")

@@ -1,6 +1,6 @@
 """Take measurements and write them into README.md: all of them, or the parts that are named.
 
-[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [orchestration] [robustness] [study] [study_embedded]
+[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] [robustness] ... [study] [study_embedded]
 """
 
 import re
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import orchestration, robustness, study, teacher
+from benchmarks import families, orchestration, robustness, study, teacher
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# Benchmarks
@@ -24,6 +24,7 @@ python3.11 -m venv PEERS/bespokelabs-curator && PEERS/bespokelabs-curator/bin/pi
 """
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "teacher": ("What the embedded teacher can do", teacher.table),
+    "families": ("What the embedded teacher can do of each family", families.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
     "study": ("Topologies under injected faults", study.injected),

@@ -70,7 +70,9 @@ def injected(samples: int = INJECTED, fewer: int = SENSITIVITY) -> str:
 
 TIGHT = """The same, each topology with the tokens that `single` took for its samples above. A topology's last samples are
 cut off by the end of its budget."""
-OTHERS = "Other rates and other agents, {fewer:,} samples each: amplification, and calls for a kept sample."
+OTHERS = """Other rates and other agents, {fewer:,} samples each of the same seeds: amplification, and calls for a kept sample.
+The recipe above was fixed before anything was measured. These agents were chosen after small runs of it had shown where
+faults get through, so a goal that one of them meets is a lead, not a result."""
 
 
 def _rates() -> dict[str, list[str]]:

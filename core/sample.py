@@ -41,6 +41,11 @@ class Reason(StrEnum):
     repetition = "repetition"
     exact_duplicate = "exact_duplicate"
     near_duplicate = "near_duplicate"
+    quality = "quality"
+    language = "language"
+    contamination = "contamination"
+    """It shares text with an evaluation set."""
+    personal_data = "personal_data"
     surplus = "surplus"
     """It passed everything, after as many as the recipe wants to keep."""
 

@@ -1,9 +1,18 @@
 """What a filter takes and gives. Knows no rule, no sample and no file."""
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from core.sample import Frozen, Reason
+
+
+class Mask(NamedTuple):
+    """What must not be said, as it was found, and what stands in its place."""
+
+    found: str
+    placeholder: str
 
 
 class Document(NamedTuple):
@@ -13,11 +22,26 @@ class Document(NamedTuple):
     text: str
     asked: str = ""
     """What the user asked, for filters that look at that."""
+    around: str = ""
+    """What else is said, by system and tools."""
+    score: float | None = None
+    """How good its answer is, for filters that keep the best of several; more is better."""
+    masks: tuple[Mask, ...] = ()
+    """What filters have masked in it, to be masked wherever its sample is written."""
 
     @property
     def whole(self) -> "Document":
-        """With all that is said as its text."""
+        """With all that is asked and answered as its text."""
         return self._replace(text=f"{self.asked}\n{self.text}".strip())
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """All that is said, in its three parts."""
+        return self.asked, self.text, self.around
+
+    def masked(self, masks: Sequence[Mask]) -> "Document":
+        asked, text, around = (mask_text(part, masks) for part in self.parts)
+        return self._replace(asked=asked, text=text, around=around, masks=(*self.masks, *masks))
 
 
 class Drop(Frozen):
@@ -31,8 +55,17 @@ class Drop(Frozen):
     """What was measured, in the unit of the limit it is held against."""
     duplicate_of: str | None = None
     """The document that this one repeats. This filter kept it; a later one may have dropped it for another reason."""
+    overlaps: tuple[str, ...] = ()
+    """The rows of evaluation sets, as `file:row`, that it shares text with."""
     detail: str
     """The rule, the score and the limit, in words."""
+
+
+class Masked(NamedTuple):
+    """A document that is kept with other words in the place of some of its own."""
+
+    id: str
+    masks: tuple[Mask, ...]
 
 
 class FilterResult(NamedTuple):
@@ -42,5 +75,47 @@ class FilterResult(NamedTuple):
     dropped: list[Drop]
 
 
-Filter = Callable[[Sequence[Document], Any], list[Drop]]
-"""Judges documents by its own table of the recipe; ids are unique, and a document is dropped at most once."""
+Filter = Callable[[Sequence[Document], Any], Sequence[Drop | Masked]]
+"""Judges documents by its own table of the recipe; ids are unique, and a document is dropped or masked at most once. One
+that drops documents alike keeps the first of them: which is first, `apply_filters` decides.
+"""
+
+ESCAPES = r"(?:(?<!\w)|(?<=\\[nrt]))"
+"""No word before, or an escape of JSON text, whose letter is no word."""
+
+
+def mask_text(text: str, masks: Sequence[Mask]) -> str:
+    """`text` with each placeholder in the place of what was found, where that is no part of a longer word or number."""
+    for found, placeholder in sorted(masks, key=lambda mask: -len(mask.found)):
+        text = re.sub(ESCAPES + re.escape(found) + r"(?!\w)", placeholder, text)
+    return text
+
+
+def mask_value(value: Any, masks: Sequence[Mask]) -> Any:
+    """`value` with `mask_text` done to every text in it. JSON text stays JSON text: a number found in it becomes a text."""
+    if isinstance(value, dict):
+        return {key: mask_value(one, masks) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [mask_value(one, masks) for one in value]
+    if not isinstance(value, str):
+        return value
+    plain = mask_text(value, masks)
+    if plain == value or (parsed := _json(value)) is None or _json(plain) is not None:
+        return plain
+    return json.dumps(_mask_numbers(mask_value(parsed, masks), masks), ensure_ascii=False)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _mask_numbers(value: Any, masks: Sequence[Mask]) -> Any:
+    if isinstance(value, dict):
+        return {key: _mask_numbers(one, masks) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_mask_numbers(one, masks) for one in value]
+    plain = mask_text(repr(value), masks)
+    return value if plain == repr(value) or isinstance(value, str) else plain

@@ -65,6 +65,8 @@ async def run_flow(
     SESSION.keep_asking()
     with opened(recipe, overrides, Path(runs_dir), resume=resume) as job:
         seeds = Seeds(job.plan, job.manifest.digest)
+        for note in seeds.notes:
+            SESSION.note(note)
         with recorded_spending(job):
             await check_judges(job)
             short = await produce_and_curate(job.run, job.plan, seeds, partial(curate, job, seeds), produce_shard)

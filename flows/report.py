@@ -42,6 +42,11 @@ FILTER_WORDS = {
     "exact": "removes exact duplicates",
     "novelty": "removes what asks the same as an earlier one, by ROUGE-L",
     "minhash": "removes near-duplicates, by Jaccard similarity of word shingles",
+    "semantic": "removes near-duplicates by meaning, by the cosine of sentence embeddings (all-MiniLM-L6-v2)",
+    "quality": "removes texts by rules for the quality of web pages (Gopher, C4, FineWeb)",
+    "language": "removes texts in other languages",
+    "contamination": "removes what shares n-grams with evaluation sets",
+    "pii": "masks or removes personal data: addresses, phone, card, account and identity numbers",
 }
 
 

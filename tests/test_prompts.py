@@ -1,13 +1,10 @@
 import pytest
 
 import prompts
+from agents.families import FAMILIES
 from core.errors import UsageError
 
-ROLES = [
-    (family, role)
-    for family in ("constrained_instructions", "arithmetic")
-    for role in ("generator", "revise", "repair", "critic")
-]
+ROLES = [(family, role) for family in FAMILIES for role in ("generator", "revise", "repair", "critic")]
 
 
 @pytest.mark.parametrize(("family", "role"), ROLES)

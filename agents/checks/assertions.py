@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from agents.checks import harness
-from agents.checks.calls import Call, Outcome, shown
+from agents.checks.calls import SHOWN, Call, Outcome, shown
 
 FORM = (
     "each test is `assert f(ARGUMENTS) == VALUE` with literal arguments and a literal value; for floats "
@@ -40,17 +40,21 @@ class Case(NamedTuple):
     places: int | None = None
     """To so many decimals the number is rounded first."""
 
+    @property
+    def shown(self) -> str:
+        """The call, cut where it is long."""
+        return self.text if len(self.text) <= SHOWN else f"{self.text[:SHOWN]}…"
+
     def fault(self, outcome: Outcome) -> str | None:
         """What is wrong with an outcome, in a sentence."""
         if outcome.fault:
-            return f"`{self.text}` {outcome.fault}"
+            return f"`{self.shown}` {outcome.fault}"
         if self._meets(outcome.value):
             return None
         got = harness.read(outcome.value)
         alike = "; the types must be the same too" if got == self.expected else ""
-        return (
-            f"`{self.text}` returns {shown(got)}, and line {self.line} of the tests wants {shown(self.expected)}{alike}"
-        )
+        wanted = f"line {self.line} of the tests wants {shown(self.expected)}"
+        return f"`{self.shown}` returns {shown(got)}, and {wanted}{alike}"
 
     def _meets(self, value: Any) -> bool:
         if self.tolerance is None and self.places is None:
@@ -158,7 +162,7 @@ def _read(test: ast.expr, line: int) -> Case:
         return _exact(test, line, True)
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         return _exact(test.operand, line, False)
-    if isinstance(test, ast.Call):
+    if isinstance(test, ast.Call) and len(test.args) == 2:
         return _close(test.args[:1], test.args[1:2], line, _named(test, "rel_tol", 1e-9), _named(test, "abs_tol", 0.0))
     if not isinstance(test, ast.Compare) or len(test.ops) != 1:
         raise _NotOfTheForm

@@ -1,6 +1,7 @@
 """What a function returns for given arguments, found out in the sandbox. Knows no expected value: that stays outside."""
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,6 +17,8 @@ HASH_SEEDS = (0, 1, 2)
 OUTPUT_BYTES = 4 * 2**20
 SHOWN = 120
 """Characters of a value in a fault."""
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
+"""Where an object lies in memory, which is another place on each run."""
 
 
 class Call(NamedTuple):
@@ -103,7 +106,7 @@ def _outcome(how: str, told: str, seconds: float, limits: CallLimits) -> Outcome
     faults = {
         "time": f"takes more than {limits.cpu_seconds:g} s; make it faster, or test it with less",
         "long": f"returns more than {harness.LONGEST:,} bytes; test it with less",
-        "ended": f"ends its process (with {told}) and returns nothing",
+        "ended": "ends its process and returns nothing",
     }
     return Outcome(None, faults[how], seconds) if how in faults else Outcome(*_told(told), seconds)
 
@@ -122,7 +125,7 @@ def _told(text: str) -> tuple[Any, str | None]:
                 f"returns a {kind}, where only None, bool, int, float, str, bytes, list, tuple, dict and set count",
             )
         line = f" in line {int(told['line'])}" if told["line"] is not None else ""
-        return None, f"raises {str(told['raised'])[: 2 * SHOWN]}{line}"
+        return None, f"raises {ADDRESS.sub('0x…', str(told['raised']))[: 2 * SHOWN]}{line}"
     except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
         return None, "says something that is no answer"
 

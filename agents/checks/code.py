@@ -18,19 +18,23 @@ from agents.contract import Contract, Finding
 from agents.sandbox import sandbox_problem
 
 MAX_CHARACTERS = 10_000
+LONGEST_FAULT = 600
+"""Characters; a fault quotes texts of any length, and goes into a prompt as advice."""
 MODULES = tuple(
     """array base64 binascii bisect calendar cmath collections copy csv dataclasses datetime decimal difflib enum
     fractions functools graphlib hashlib heapq html io itertools json math numbers operator re statistics string struct
-    textwrap typing unicodedata zlib __future__""".split()
+    textwrap typing unicodedata zlib""".split()
 )
 """Modules whose functions give the same for the same arguments, and reach nothing outside."""
 REACHING = {
     "__import__", "breakpoint", "compile", "delattr", "eval", "exec", "exit", "getattr", "globals", "input", "locals",
     "open", "quit", "setattr", "vars",
 }  # fmt: skip
+INSIDE = {"sys", "_sys", "os", "_os", "modules", "builtins", "open", "FileIO"}
+"""What other modules hold of those that are refused. This keeps honest code honest; the walls are elsewhere."""
 CLOCKS = {"now", "today", "utcnow", "fromtimestamp"}
 """What gives another value on another day or in another place."""
-KNOWN_DUNDERS = {"__name__", "__doc__", "__init__", "__future__", "__post_init__"}
+KNOWN_DUNDERS = {"__name__", "__doc__", "__init__", "__post_init__"}
 SLOWER, LEAST_SECONDS = 20.0, 0.2
 """A mutant that takes so many times what the solution took runs forever, but for the noise of short times."""
 
@@ -102,13 +106,13 @@ async def code(subject: Subject, options: CodeOptions) -> list[Finding]:
     try:
         task = task_of(fields["solution"], fields["tests"], wanted_function(subject), options.pure)
     except (BadSolution, BadTests) as error:
-        return [passed("code_form", str(error), "")]
-    findings = [passed("code_form", None, f"{len(task.cases)} tests of `{task.function}` can be read")]
+        return [_found("code_form", str(error), "")]
+    findings = [_found("code_form", None, f"{len(task.cases)} tests of `{task.function}` can be read")]
     if weak := weakness(task, options.min_tests):
-        return [*findings, passed("code_tests", weak, "")]
+        return [*findings, _found("code_tests", weak, "")]
     answers = await call_all([task.source], task.function, _calls(task), options.limits, HASH_SEEDS)
     fault = solution_fault(task.cases, answers)
-    findings.append(passed("code_passes", fault, f"all {len(task.cases)} tests pass"))
+    findings.append(_found("code_passes", fault, f"all {len(task.cases)} tests pass"))
     if not fault and options.mutants:
         findings.append(await _mutation(task, answers, options))
     return findings
@@ -131,7 +135,9 @@ async def solved_again(subject: Subject, options: SolvedOptions) -> Finding:
     solved = len(faults) - len(wrong)
     evidence = f"{solved} of {options.solutions} solutions written from the task alone pass the tests"
     advice = f"; say in the task what decides this: {wrong[0]}" if wrong else ""
-    return Finding(check="solved_again", passed=solved >= options.solved, evidence=evidence + advice)
+    return Finding(
+        check="solved_again", passed=solved >= options.solved, evidence=f"{evidence}{advice}"[:LONGEST_FAULT]
+    )
 
 
 async def _fault_of(solution: str, tests: str, function: str, options: SolvingOptions) -> str | None:
@@ -139,9 +145,11 @@ async def _fault_of(solution: str, tests: str, function: str, options: SolvingOp
         task = task_of(unfenced(solution), tests, function, options.pure)
     except (BadSolution, BadTests) as error:
         return str(error)
-    return solution_fault(
-        task.cases, await call_all([task.source], task.function, _calls(task), options.limits, HASH_SEEDS)
-    )
+    return solution_fault(task.cases, await call_all([task.source], task.function, _calls(task), options.limits))
+
+
+def _found(name: str, fault: str | None, met: str) -> Finding:
+    return passed(name, fault and fault[:LONGEST_FAULT], met)
 
 
 def wanted_function(subject: Subject) -> str:
@@ -187,25 +195,40 @@ def definition_of(tree: ast.Module, function: str) -> ast.FunctionDef | None:
 
 def _bound(tree: ast.Module) -> set[str]:
     """What names the solution gives to things of its own."""
-    arguments = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    return arguments | {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+    return names
 
 
 def _reach(node: ast.AST, bound: Set[str]) -> str | None:
     """What a part of a solution reaches for beyond its arguments."""
     line = f"line {getattr(node, 'lineno', 0)} of the solution"
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        modules = [name.name for name in node.names] if isinstance(node, ast.Import) else [node.module or "."]
-        if strange := [module for module in modules if module.partition(".")[0] not in MODULES]:
-            return f"{line} imports {strange[0]}; a solution may import {', '.join(MODULES[:-1])}"
-    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-    if isinstance(node, ast.Name) and name in REACHING - bound:
-        return f"{line} uses {name}; a solution works on its arguments alone"
-    if isinstance(node, ast.Attribute) and name in CLOCKS:
-        return f"{line} uses {name}, so its tests pass on some days only; take the day as an argument"
-    if name.startswith("__") and name not in KNOWN_DUNDERS:
-        return f"{line} uses {name}; do without Python's own machinery"
+    match node:
+        case ast.Import(names=names):
+            return first_fault([_import_fault(line, name.name, ()) for name in names])
+        case ast.ImportFrom(module=module, level=level, names=names):
+            return _import_fault(line, "." * level + (module or ""), [name.name for name in names])
+        case ast.Name(id=name) if name in REACHING - bound:
+            return f"{line} uses {name}; a solution works on its arguments alone"
+        case ast.Attribute(attr=name) if name in CLOCKS:
+            return f"{line} uses {name}, so its tests pass on some days only; take the day as an argument"
+        case ast.Attribute(attr=name) if name in INSIDE:
+            return f"{line} uses {name}; a solution works on its arguments alone"
+        case ast.Attribute(attr=name) | ast.Name(id=name) if (
+            name.startswith("__") and name not in KNOWN_DUNDERS | bound
+        ):
+            return f"{line} uses {name}; do without Python's own machinery"
     return None
+
+
+def _import_fault(line: str, module: str, names: Sequence[str]) -> str | None:
+    if module.partition(".")[0] not in (*MODULES, "__future__"):
+        return f"{line} imports {module}; a solution may import {', '.join(MODULES)}"
+    inside = sorted(INSIDE.intersection(names))
+    return f"{line} imports {inside[0]}; a solution works on its arguments alone" if inside else None
 
 
 def weakness(task: Task, min_tests: int) -> str | None:
@@ -217,7 +240,7 @@ def weakness(task: Task, min_tests: int) -> str | None:
         return f"a function that {stub} would pass; add tests that it fails"
     spelled = _spelled_out(task)
     if 2 * len(spelled) > len(task.cases):
-        which = spelled[0].text
+        which = spelled[0].shown
         return (
             f"the solution spells out arguments and answers of {len(spelled)} of {len(task.cases)} tests, as of "
             f"`{which}`; compute them, and test it with others"
@@ -262,12 +285,12 @@ def solution_fault(cases: Sequence[Case], answers: Answers) -> str | None:
 
 
 def _unsteady(cases: Sequence[Case], answers: Answers) -> str | None:
-    """That the answers differ from run to run, where all of the first run were right."""
+    """That the answers differ from run to run, as far as there was a second."""
     for i, case in enumerate(cases):
         values = [row[i].value for row in answers.programs if i < len(row)]
         if other := next((value for value in values if values[0] is not None and value not in (None, values[0])), None):
             told = " and ".join(shown(harness.read(value)) for value in (values[0], other))
-            return f"`{case.text}` returns {told} in two runs; do not rely on the order of a set or on chance"
+            return f"`{case.shown}` returns {told} in two runs; do not rely on the order of a set or on chance"
     return None
 
 
@@ -281,7 +304,7 @@ async def _mutation(task: Task, answers: Answers, options: CodeOptions) -> Findi
     noticed = len(mutants) - len(unnoticed)
     share = f"the tests notice {noticed} of {len(mutants)} mutants of the solution"
     enough = bool(mutants) and noticed >= options.noticed * len(mutants)
-    return passed("code_mutants", None if enough else f"{share}{_example(unnoticed)}", share)
+    return _found("code_mutants", None if enough else f"{share}{_example(unnoticed)}", share)
 
 
 def _notices(cases: Sequence[Case], rows: Sequence[Sequence[Outcome]]) -> bool:

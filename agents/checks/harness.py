@@ -147,7 +147,7 @@ def be_a_call(code: CodeType | str, name: str, call: Any, seconds: float, answer
 
 
 def answer_of(code: CodeType | str, name: str, call: Any, seconds: float) -> list[Any]:
-    """How a call ended (`told`, `time`, `long`, or `ended` with its status), what it told, and its CPU seconds."""
+    """How a call ended (`told`, `time`, `long` or `ended`), what it told, and its CPU seconds."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -164,7 +164,7 @@ def answer_of(code: CodeType | str, name: str, call: Any, seconds: float) -> lis
     if how == "told" and ended in (-signal.SIGPROF, -signal.SIGXCPU):
         how = "time"
     elif how == "told" and (ended != 0 or not told):
-        how, told = "ended", str(ended).encode()
+        how, told = "ended", b""
     return [how, told.decode("utf-8", "replace"), usage.ru_utime + usage.ru_stime]
 
 
@@ -226,4 +226,4 @@ def main(text: str, arguments: Sequence[str]) -> None:
         os.lseek(file, 0, os.SEEK_SET)
         again = f"exec(open({file}, closefd=False).read())"
         python = sys.executable
-        os.execve(python, [python, "-P", "-c", again, str(file), str(turn + 1)], environment)
+        os.execve(python, [python, "-P", "-S", "-c", again, str(file), str(turn + 1)], environment)

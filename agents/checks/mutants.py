@@ -52,7 +52,7 @@ def _mutant(tree: ast.Module, site: _Site) -> Mutant:
 
 
 def _sites(node: ast.AST) -> Iterator[_Site]:
-    if isinstance(node, UNSEEN) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+    if isinstance(node, UNSEEN) or _does_nothing(node):
         return
     for field, value in ast.iter_fields(node):
         if field in NOT_RUN:
@@ -64,6 +64,13 @@ def _sites(node: ast.AST) -> Iterator[_Site]:
             if new is not None:
                 yield _Site(_setter(node, field, i if isinstance(value, list) else None), child, new)
             yield from _sites(child)
+
+
+def _does_nothing(node: ast.AST) -> bool:
+    """A docstring, or what runs only where the solution is the main program."""
+    if isinstance(node, ast.If):
+        return any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test))
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _setter(parent: ast.AST, field: str, index: int | None) -> Callable[[ast.AST], None]:

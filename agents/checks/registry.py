@@ -15,13 +15,30 @@ from agents.checks.base import Check, Options, files_in
 from agents.checks.code import code, solved_again
 from agents.checks.judge import judge
 from agents.checks.occurs import occurs
+from agents.checks.quotes import quotes
+from agents.checks.read_again import read_again
 from agents.checks.schema import schema
 from agents.checks.steps import steps
+from agents.checks.supported import supported
+from agents.checks.tool_schema import tool_schema
 from core.errors import Problem
 from core.loading import table_problems
 from core.recipe import VerifierConfig, find_file
 
-BUILT_IN: tuple[Check, ...] = (agreement, answer, steps, judge, occurs, schema, code, solved_again)
+BUILT_IN: tuple[Check, ...] = (
+    agreement,
+    answer,
+    steps,
+    judge,
+    occurs,
+    schema,
+    code,
+    solved_again,
+    quotes,
+    supported,
+    read_again,
+    tool_schema,
+)
 """For every family whose candidates have what the check looks at."""
 ENTRY_POINTS = "stillhouse.checks"
 """The group of entry points under which a package offers its checks."""

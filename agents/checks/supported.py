@@ -19,12 +19,12 @@ from agents.checks.schema import part_of
 from agents.checks.written import NOT_AFTER, OUTER, RUN, SCALES, read_text
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
-LEAD = re.compile(r"(?:yes|no)\b[\s,.;:!-]*", re.IGNORECASE)
+LEAD = re.compile(r"(yes|no)\b(?:\s*[,.;:!-]+\s*|$)", re.IGNORECASE)
 """What answers a question of yes or no; whether it is the right one of the two, no code here sees."""
 FUNCTION_WORDS = frozenset(
     """a about against along also although among an and any are around as at be because been being between but by can
 could did do does doing done during each for from had has have having he hence her here him his how however i if in into is
-it it's its itself may me might must my of on onto or other otherwise our own per shall she should so some such than that
+it it's its itself may me might must my of on one ones onto or other otherwise our own per shall she should so some such than that
 that's the their them themselves then there therefore these they this those though through thus to too us very via was we
 were what when where whether which while who whom whose why will with would yes you your""".split()
 )
@@ -69,11 +69,14 @@ cent cents|pence p|am|pm|o'clock""".replace("\n", "|").split("|"),
 }
 """One name for each unit by all its names; the short ones are read behind a number alone."""
 SPELLINGS = {r"\bper cent\b": "percent", r"\b([ap])\.m\b\.?": r"\1m", r"(?<=\d) ?°\s?([CF])\b": r" °\1"}
-PIECE = re.compile(r"\S*\d\S*|\S*[½⅓⅔¼¾⅛⅜⅝⅞²³]\S*|\S*[^\x00-\x7f]\S*")
-"""What may be a number: pieces with a digit of any script, or something that could be one."""
-PARTS = re.compile(r"(?P<money>[€$£]?)(?P<number>.*\d)-?(?P<suffix>[^\W\d_]*|%|°[CF]?)")
+MONEY = "€$£"
+PARTS = re.compile(rf"(?P<money>[{MONEY}]?)(?P<number>.*\d)-?(?P<suffix>[^\W\d_]*|%|°[CF]?|[{MONEY}])")
+PLAIN = re.compile(r"-?[\d.,'/½⅓⅔¼¾⅛⅜⅝⅞-]+(?: [a-z]+)?")
+"""A number whose value may be written in another way; what has other signs (<5, 14:30, K17) must be in a quote as it is."""
+FOLLOWING = re.compile(rf"[\s-]+([^\W\d_]+(?:'clock)?|%|°[CF]?|[{MONEY}])")
 TO = re.compile(r"\s*(?:-|to|and|or)\s*")
 """Between two numbers with one unit."""
+CHOICE, CHOICES = re.compile(r"\bor\b"), re.compile(r"\b(?:or|and|versus|vs)\b")
 BESIDE = 3
 """Content words on either side of `or` that are taken for what is offered to choose from."""
 TOLD = 4
@@ -109,9 +112,205 @@ def supported(subject: Subject, options: SupportedOptions) -> str | None:
 
 
 def supported_fault(answer: str, quotes: Sequence[str], question: str, share: float) -> str | None:
-    """The first thing that the answer says and the quotes do not."""
-    said = LEAD.sub("", spelled(answer), count=1) if LEAD.match(answer.strip()) else spelled(answer)
-    source = " | ".join(map(spelled, quotes))
-    if not WORD.search(said):
-        return None if _bare_fault(answer, source, question) is None else _bare_fault(answer, source, question)
-    return None
+    """The first thing that the answer says and the quotes do not, in words."""
+    (lead, said), source = led(spelled(answer)), " | ".join(map(spelled, quotes))
+    there, asked = pool_in(source), pool_of(given_words(spelled(question)))
+    told = [word for word in words_of(said) if word.lower() not in FUNCTION_WORDS]
+    numbers = quantities(said)
+    if not told and not numbers:
+        return _bare_fault(lead, there, question)
+    turning = [word for word in told if word.lower() in TURNING or word[0].isupper()]
+    return first_fault(
+        [
+            _number_fault(said, source, question),
+            _denial_fault(told, [*words_of(source), *words_of(spelled(question))]),
+            _missing([word for word in turning if not is_denial(word)], there | asked, 1.0),
+            _missing([word for word in told if word not in turning and not is_denial(word)], there | asked, share),
+            None if numbers or any(forms(word) & there for word in told) else "the quotes have no word of the answer",
+        ]
+    )
+
+
+def _bare_fault(lead: str, there: frozenset[str], question: str) -> str | None:
+    """Of an answer without content: yes or no alone needs quotes that are about what is asked."""
+    if not lead:
+        return "the answer says nothing"
+    return None if pool_of(content_words(question)) & there else "the quotes have no word of the question"
+
+
+def _missing(words: Sequence[str], pool: frozenset[str], share: float) -> str | None:
+    missing = [word for word in words if not forms(word) & pool]
+    if len(words) - len(missing) >= share * len(words):
+        return None
+    shown = ", ".join(repr(word[:40]) for word in dict.fromkeys(missing[:TOLD]))
+    return f"{shown} of the answer {'is' if len(missing) == 1 else 'are'} not in the quotes; keep to their words"
+
+
+def _denial_fault(told: Sequence[str], source: Sequence[str]) -> str | None:
+    denials = [word for word in told if is_denial(word)]
+    if not denials or any(map(is_denial, source)):
+        return None
+    return f"the answer says {denials[0]!r}, and no quote denies anything"
+
+
+def _number_fault(said: str, source: str, question: str) -> str | None:
+    there, names = quantities(source), {one.text for one in quantities(spelled(question)) if one.text[0].isalpha()}
+    for number in quantities(said):
+        if number.text not in names and not number.is_among(there):
+            return f"{f'{number.text} {number.unit}'.strip()!r} is a number of the answer that is not so in the quotes"
+    answer, quoted = read_text(said), read_text(source)
+    strange = (*(answer.dates - quoted.dates), *(answer.times - quoted.times))
+    return f"{strange[0]} is not in the quotes" if strange else None
+
+
+def given_words(question: str) -> list[str]:
+    """The words of a question that an answer may repeat: not those between which it lets one choose."""
+    joint = CHOICES if re.match(r"(?:which|who|whose)\b", question, re.IGNORECASE) else CHOICE
+    offered: list[str] = []
+    for clause in re.split(r"[,;:?]", question):
+        for found in joint.finditer(clause.lower()):
+            offered += content_words(clause[: found.start()])[-BESIDE:] + content_words(clause[found.end() :])[:BESIDE]
+    return [word for word in words_of(question) if word not in offered]
+
+
+# Words
+
+
+def spelled(text: str) -> str:
+    """`text` made plain, with one spelling for units that have several."""
+    text = plain(text)
+    for pattern, spelling in SPELLINGS.items():
+        text = re.sub(pattern, spelling, text)
+    return text
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, without its numbers."""
+    for number in reversed(quantities(text)):
+        text = f"{text[: number.start]} | {text[number.end :]}"
+    return WORD.findall(text)
+
+
+def led(text: str) -> tuple[str, str]:
+    """The yes or no that an answer begins with, in lower case and empty where there is none; and the rest."""
+    found = LEAD.match(text)
+    return (found[1].lower(), text[found.end() :]) if found else ("", text)
+
+
+def content_words(text: str) -> list[str]:
+    """Its words but for those that say nothing by themselves."""
+    return [word for word in words_of(spelled(text)) if word.lower() not in FUNCTION_WORDS]
+
+
+def is_denial(word: str) -> bool:
+    return word.lower() in DENIALS or word.lower().endswith("n't")
+
+
+def pool_in(text: str) -> frozenset[str]:
+    """The forms of all words of a spelled text, and the units of its numbers."""
+    return pool_of(words_of(text)) | {f"unit {number.unit}" for number in quantities(text) if number.unit}
+
+
+def pool_of(words: Sequence[str]) -> frozenset[str]:
+    return frozenset().union(*map(forms, words))
+
+
+@lru_cache(maxsize=4096)
+def forms(word: str) -> frozenset[str]:
+    """What `word` may be an inflection of, itself among it: two words are one if they share a form."""
+    word = word.lower().removesuffix("'s")
+    found = {word, IRREGULAR.get(word, word)}
+    if unit_of(word) and len(word) > 1:
+        found.add(f"unit {unit_of(word)}")
+    if len(word) > 3:
+        found |= {form for form in _stripped(word) if len(form) > 1}
+    return frozenset(found)
+
+
+def _stripped(word: str) -> Iterator[str]:
+    if word.endswith(("ies", "ied")):
+        yield f"{word[:-3]}y"
+    elif word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
+        yield from (word[:-1], word[:-2])
+    elif word.endswith("s") and not word.endswith("ss"):
+        yield word[:-1]
+    for ending in ("ed", "ing"):
+        base = word.removesuffix(ending)
+        if base != word and len(base) > 1:
+            yield from (base, f"{base}e")
+            if base[-1] == base[-2]:
+                yield base[:-1]
+
+
+# Numbers
+
+
+class Quantity(NamedTuple):
+    """A number as a text has it, in digits or in words, with its unit."""
+
+    start: int
+    end: int
+    text: str
+    values: frozenset[Fraction]
+    """Both ends of a range; none where it can only be compared as it is written."""
+    unit: str
+
+    def is_among(self, others: Sequence["Quantity"]) -> bool:
+        """Whether `others` say this number, of the same unit where this has one, or both ends of this range."""
+        fit = [other for other in others if self.unit in ("", other.unit)]
+        values = frozenset().union(*(other.values for other in fit))
+        return any(self.text == other.text for other in fit) or (bool(self.values) and self.values <= values)
+
+
+def quantities(text: str) -> list[Quantity]:
+    """The numbers of a spelled text, in their order. In a range, the first has the unit of the second."""
+    digits = list(_in_digits(text))
+    taken = [(one.start, one.end) for one in digits]
+    words = [one for one in _in_words(text) if not any(one.start < end and start < one.end for start, end in taken)]
+    found = sorted([*digits, *words])
+    for i, (one, after) in reversed(list(enumerate(pairwise(found)))):
+        if not one.unit and TO.fullmatch(text[one.end : after.start]):
+            found[i] = one._replace(unit=found[i + 1].unit)
+    return found
+
+
+def unit_of(word: str) -> str:
+    """The one name of a unit; empty where `word` is none."""
+    return UNITS.get(word) or (UNITS.get(word.lower(), "") if len(word) > 1 else "")
+
+
+def _in_digits(text: str) -> Iterator[Quantity]:
+    for piece in re.finditer(r"\S+", text):
+        core = piece.group().lstrip(OUTER).rstrip(f"{OUTER}.")
+        if any(char.isnumeric() for char in core):
+            start = piece.start() + piece.group().index(core)
+            yield _quantity(text, start, core)
+
+
+def _quantity(text: str, start: int, core: str) -> Quantity:
+    number, unit, end = core, "", start + len(core)
+    if parts := PARTS.fullmatch(core):
+        suffix = unit_of(parts["suffix"])
+        if suffix or not parts["suffix"]:
+            number, unit = parts["number"], suffix or unit_of(parts["money"])
+    if (scale := FOLLOWING.match(text, end)) and scale[1].lower() in SCALES:
+        number, end = f"{number} {scale[1].lower()}", scale.end()
+    readable = PLAIN.fullmatch(number) and not read_text(number).dates
+    values = read_text(number).numbers if readable else frozenset()
+    return Quantity(start, end, number.casefold(), values, unit or _unit_after(text, end))
+
+
+def _in_words(text: str) -> Iterator[Quantity]:
+    lowered = text.lower()
+    if len(lowered) != len(text):
+        return  # a letter of a script without number words that are read here
+    for found in RUN.finditer(lowered):
+        run, values = found.group(), read_text(found.group()).numbers
+        pronoun = run == "one" and 1 not in read_text(lowered).numbers and not NOT_AFTER.match(lowered, found.end())
+        if not pronoun:
+            yield Quantity(found.start(), found.end(), run, values, _unit_after(text, found.end()))
+
+
+def _unit_after(text: str, end: int) -> str:
+    following = FOLLOWING.match(text, end)
+    return unit_of(following[1]) if following else ""

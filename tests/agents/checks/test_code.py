@@ -1,23 +1,26 @@
 import ast
 import asyncio
 import json
-import re
+import subprocess
+import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from agents.checks import Subject, harness
-from agents.checks import code as code_module
-from agents.checks.assertions import cases_of
+from agents.checks.assertions import BadTests, cases_of
 from agents.checks.calls import Call, CallLimits, call_all
 from agents.checks.code import CodeOptions, SolvedOptions, code, solved_again
 from agents.checks.mutants import mutants_of
 from agents.contract import Finding
-from agents.sandbox import SandboxError, sandbox_problem
+from agents.sandbox import sandbox_problem
 from core.sample import Candidate, Message, Seed
 
+ROOT = Path(__file__).parents[3]
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden/code.jsonl").read_text().splitlines()]
 needs_sandbox = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
 
@@ -64,3 +67,205 @@ def test_golden_cases_are_many_of_both_kinds_and_hostile() -> None:
     assert counts[False] >= 100
     assert sum(row["note"].startswith("forging") for row in GOLDEN) >= 40
     assert len({row["note"] for row in GOLDEN}) == len(GOLDEN)
+
+
+TESTS = "assert add(1, 2) == 3\nassert add(-4, 9) == 5\nassert add(10, 20) == 30"
+GOOD, WRONG = "def add(a, b):\n    return a + b", "def add(a, b):\n    return a - b"
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("replies", "options", "passes", "evidence"),
+    [
+        ([GOOD], {}, True, "1 of 1"),
+        ([f"```python\n{GOOD}\n```"], {}, True, "1 of 1"),
+        ([WRONG], {}, False, "0 of 1 solutions written from the task alone pass the tests; say in the task"),
+        ([None], {}, False, "it was no solution"),
+        (["import os\nos._exit(0)"], {}, False, "does not define `add`"),
+        ([f"import os\n{GOOD}"], {}, False, "imports os"),
+        ([GOOD, WRONG, GOOD], {"solutions": 3, "solved": 2, "temperature": 0.7}, True, "2 of 3"),
+        ([GOOD, WRONG, None], {"solutions": 3, "solved": 2, "temperature": 0.7}, False, "1 of 3"),
+    ],
+)
+def test_solutions_from_the_task_alone_must_pass_the_same_tests(
+    replies: list[str | None], options: dict[str, Any], passes: bool, evidence: str
+) -> None:
+    async def ask(role: str, contract: Any, values: Any, *, which: int, temperature: float) -> Any:
+        assert (role, set(values)) == ("verifier", {"question"}), "a solver sees the task alone"
+        reply = replies[which]
+        return None if reply is None else contract(solution=reply)
+
+    subject = subject_of(GOOD, TESTS, ask=ask)
+    (finding,) = asyncio.run(solved_again.findings(subject, SolvedOptions.model_validate(options)))
+    assert (finding.passed, evidence in finding.evidence) == (passes, True), finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"), [({"solutions": 1, "solved": 2}, "lower solved"), ({"solutions": 2}, "raise temperature")]
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        SolvedOptions.model_validate(options)
+
+
+@needs_sandbox
+def test_the_sandbox_holds_the_arguments_and_no_expected_value() -> None:
+    spy = (
+        "import gc\nimport os\n\ndef add(a, b):\n"
+        "    seen = [o for o in gc.get_objects() if type(o) is dict and 'calls' in o and 'token' in o]\n"
+        "    return repr(seen[0]['calls']) + repr(sorted(os.listdir('.')))"
+    )
+    answers = asyncio.run(call_all([spy], "add", [Call((4711, 2), {})], CallLimits()))
+    seen = harness.read(answers.programs[0][0].value)
+    assert "4711" in seen
+    assert "4713" not in seen
+    assert seen.endswith("[]"), "no file is left in the folder"
+
+
+@needs_sandbox
+def test_each_call_has_a_process_of_its_own_and_every_program_is_told_apart() -> None:
+    programs = [f"n = {n}\n\ndef f():\n    global n\n    n += 1\n    return n" for n in range(5)]
+    answers = asyncio.run(call_all(programs, "f", [Call((), {})] * 3, CallLimits(), hash_seeds=(0, 5)))
+    values = [[harness.read(outcome.value) for outcome in row] for row in answers.programs]
+    assert values == [[n + 1] * 3 for n in range(5)] * 2
+
+
+@needs_sandbox
+def test_hash_seeds_are_what_they_are_said_to_be() -> None:
+    program = "def f():\n    return hash('x')"
+    answers = asyncio.run(call_all([program], "f", [Call((), {})], CallLimits(), hash_seeds=(0, 1, 2, 1)))
+    zero, one, two, again = [harness.read(row[0].value) for row in answers.programs]
+    assert one == again
+    assert len({zero, one, two}) == 3
+
+
+@needs_sandbox
+def test_an_address_in_memory_is_no_part_of_the_evidence() -> None:
+    program = "def f(x):\n    raise ValueError(object())"
+    (finding,) = asyncio.run(
+        code.findings(subject_of(program, "assert f(1) == 2\nassert f(2) == 3\nassert f(3) == 4"), CodeOptions())
+    )[1:]
+    assert finding.evidence == "`f(1)` raises ValueError: <object object at 0x…> in line 2"
+
+
+VALUES = [
+    None, True, False, 0, 1, -1, 10**50, 0.0, 0.1, -2.5, 1e308, "", "1", "é\n", "\ud800", b"", b"\x00", [], [1], [[]], (), (1,),
+    {}, {"a": 1}, {1: "a"}, {"a": [1, (2, {3})]}, set(), {1, 2}, frozenset(), frozenset({1}), {(1, 2): None}, 1.0, "True",
+]  # fmt: skip
+
+
+def test_values_travel_as_they_are_and_no_two_are_taken_for_one() -> None:
+    told = [json.dumps(harness.written(value)) for value in VALUES]
+    assert len(set(told)) == len(VALUES)
+    for value, text in zip(VALUES, told, strict=True):
+        back = harness.read(json.loads(text))
+        assert type(back) is type(value)
+        assert back == value
+
+
+def test_what_lies_in_another_order_travels_as_the_same() -> None:
+    assert harness.written({"a": 1, "b": 2}) == harness.written({"b": 2, "a": 1})
+    assert harness.written({"x", "y", "z"}) == harness.written({"z", "y", "x"})
+    assert harness.written(0.0) == harness.written(-0.0)
+    assert harness.written(Counter("aab")) == harness.written({"b": 1, "a": 2})
+
+
+@pytest.mark.parametrize("value", [object(), 1j, ..., range(3), int, iter([]), bytearray(b"x"), [object()], {"a": len}])
+def test_what_is_no_plain_value_does_not_travel(value: Any) -> None:
+    with pytest.raises(harness.Untellable):
+        harness.written(value)
+
+
+PIECES = [
+    *"()[]{}=,:.'\"\\\n #@-+*0123456789fé",
+    "assert ",
+    "f(",
+    ") == ",
+    "not ",
+    "lambda",
+    "0x",
+    "1e999",
+    "\x00",
+    "approx(",
+]
+
+
+def test_noise_is_no_test_and_no_crash() -> None:
+    rng = Random("noise")
+    for _ in range(3000):
+        text = "".join(rng.choices(PIECES, k=rng.randint(1, 30)))
+        with suppress(BadTests):
+            for case in cases_of(f"assert {text}"):
+                assert case.function
+                harness.written(case.expected)
+
+
+SOURCE = '''
+import math
+LIMIT = 10
+
+
+def f(x: int, by: int = 2) -> int:
+    """Not changed: 1 + 1."""
+    total = 0
+    while x > 0 and not total == LIMIT:
+        total += x % by
+        x //= by
+    if math.isnan(total):
+        raise ValueError("not changed" + "1")
+    return f"{total}" if by in (1, 3) else -total
+'''
+
+
+def test_a_mutant_is_the_solution_with_one_thing_changed() -> None:
+    tree = ast.parse(SOURCE)
+    before = ast.dump(tree)
+    mutants = mutants_of(tree, 100, "seed")
+    assert ast.dump(tree) == before
+    assert len({mutant.source for mutant in mutants}) == len(mutants) >= 15
+    plain = ast.unparse(tree).splitlines()
+    for mutant in mutants:
+        lines = mutant.source.splitlines()
+        assert sum(a != b for a, b in zip(plain, lines, strict=True)) == 1
+        assert "Not changed: 1 + 1." in mutant.source
+        assert "raise ValueError('not changed' + '1')" in mutant.source
+        compile(mutant.source, "mutant", "exec")
+
+
+def test_mutants_are_drawn_and_the_same_for_the_same_seed() -> None:
+    tree = ast.parse(SOURCE)
+    assert mutants_of(tree, 4, "a") == mutants_of(tree, 4, "a") != mutants_of(tree, 4, "b")
+    assert len(mutants_of(tree, 4, "a")) == 4
+
+
+WITHOUT = """
+import asyncio, ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+outside, group = os.geteuid(), os.getegid()
+assert libc.unshare(0x10000000) == 0, "this needs user namespaces"
+open("/proc/self/setgroups", "w").write("deny")
+open("/proc/self/uid_map", "w").write(f"1000 {outside} 1")
+open("/proc/self/gid_map", "w").write(f"1000 {group} 1")
+open("/proc/sys/user/max_user_namespaces", "w").write("0")
+from core.errors import RecipeError
+from flows.recipes import load
+from tests.agents.checks.test_code import GOLDEN, found
+try:
+    load("code", ["teachers.main={model='fake/code'}"])
+except RecipeError as error:
+    print([(problem.where, problem.what) for problem in error.problems])
+try:
+    print(asyncio.run(found(GOLDEN[0])))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_without_a_sandbox_the_recipe_is_refused_and_no_solution_runs() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True)
+    if "this needs user namespaces" in done.stderr:
+        pytest.skip("user namespaces cannot be made here")
+    problems, ran = done.stdout.splitlines()
+    assert [where for where, _ in ast.literal_eval(problems)] == ["verifiers.0", "verifiers.1"], done.stderr
+    assert problems.count("no sandbox can be had here: ") == 2
+    assert ran.startswith("SandboxError no sandbox can be had here: ")

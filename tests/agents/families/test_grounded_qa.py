@@ -1,0 +1,393 @@
+import asyncio
+import json
+import re
+import shutil
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.checks import Check, Subject
+from agents.checks.quotes import Quotable, QuotesOptions, quotes, quotes_fault
+from agents.checks.read_again import ReadAgainOptions, read_again
+from agents.checks.supported import quantities, supported
+from agents.families.grounded_qa import KINDS, GroundedDraft, GroundedQA, standalone, unanswerable
+from agents.plan import Plan
+from agents.seeds import Seeds
+from agents.teachers.fake import FakeTeacher
+from core.errors import RecipeError, UsageError
+from core.recipe import PROJECT
+from core.sample import Candidate, Reason, Sample, Seed, State
+from flows.recipes import load
+from tests.scripted import produced, seeds_of
+
+GOLDEN = PROJECT / "tests" / "agents" / "checks" / "golden"
+SILENCE = "The text does not say."
+CLOSED = ["task.context=false", "task.unanswerable=0"]
+
+
+def plan_of(*settings: str) -> Plan:
+    plain = ["teachers.main={model='fake/grounded_qa'}", "agents.critic=false", "topology.max_revisions=0"]
+    return load("grounded-qa", [*plain, "samples=200", *settings])
+
+
+def made(plan: Plan, folder: Path) -> list[Sample]:
+    return produced(plan, FakeTeacher(plan.recipe.teachers["main"], "grounded_qa"), folder)
+
+
+# The family
+
+
+def test_conditions_are_varied_and_the_same_each_time() -> None:
+    seeds = seeds_of(plan_of("samples=600"))[:]
+    assert seeds == seeds_of(plan_of("samples=600"))[:]
+    assert {seed.data["kind"] for seed in seeds} == set(KINDS)
+    assert {seed.data["source"].rpartition(".")[2] for seed in seeds} == {"txt", "md", "html", "pdf"}
+    assert 80 < sum(not seed.data["answerable"] for seed in seeds) < 160
+    assert len({seed.data["request"] for seed in seeds}) > 500
+    for seed in seeds:
+        assert seed.data["focus"] in seed.data["text"]
+        if seed.data["kind"] == "number" and seed.data["answerable"]:
+            assert re.search(r"\d|\b(one|two|three|four|five|six|seven|eight|ten|twelve)\b", seed.data["text"])
+
+
+def test_one_passage_is_asked_about_in_one_form_and_passages_in_several() -> None:
+    forms: dict[str, set[tuple[str, str]]] = {}
+    for seed in seeds_of(plan_of())[:]:
+        forms.setdefault(seed.data["text"], set()).add((seed.data["instruction"], seed.data["layout"]))
+    assert all(len(found) == 1 for found in forms.values())
+    assert len(set.union(*forms.values())) > 4
+
+
+def loose(text: str) -> str:
+    """Letters and digits alone: an oracle that knows nothing of marks."""
+    return "".join(char for char in unicodedata.normalize("NFKD", text).lower() if char.isalnum())
+
+
+@pytest.mark.parametrize("settings", [[], CLOSED, ["task.cited=false"], ["task.unanswerable=1"]])
+def test_what_is_kept_is_grounded_by_our_own_reckoning(settings: list[str], tmp_path: Path) -> None:
+    samples = made(plan_of(*settings), tmp_path)
+    kept = [sample for sample in samples if sample.state == State.kept]
+    assert len(kept) > 60
+    for sample in kept:
+        data, fields = sample.seed.data, sample.candidate.fields
+        assert fields["question"].endswith("?")
+        assert "zebedee" not in fields["answer"].lower()
+        if not data["answerable"]:
+            assert (fields["quotes"], fields["answer"]) == ([], SILENCE)
+            continue
+        assert 1 <= len(fields["quotes"]) <= 3
+        assert all(quote in data["text"] for quote in fields["quotes"])
+        assert loose(re.sub("^Yes, ", "", fields["answer"])) in loose(" ".join(fields["quotes"]))
+        numbers = set(re.findall(r"\d+", fields["answer"]))
+        assert numbers <= set(re.findall(r"\d+", " ".join(fields["quotes"])))
+        if not data["context"]:
+            assert "passage" not in fields["question"]
+
+
+def test_every_sample_ends_for_a_reason_and_each_check_finds_something(tmp_path: Path) -> None:
+    samples = made(plan_of("samples=300", "agents.generator.max_repairs=0"), tmp_path)
+    assert len(samples) == 300
+    for sample in samples:
+        assert (sample.state == State.kept) == (sample.reason is None)
+        assert sample.reason in (None, Reason.verifier)
+    dropped = {sample.detail for sample in samples if sample.state == State.dropped}
+    assert dropped == {"quotes", "supported", "standalone", "unanswerable", "read_again"}
+
+
+def test_an_open_book_shows_passage_and_question_and_cites_its_quotes(tmp_path: Path) -> None:
+    for sample in made(plan_of("samples=60"), tmp_path):
+        if sample.state != State.kept:
+            continue
+        (user, assistant), data, fields = sample.candidate.messages, sample.seed.data, sample.candidate.fields
+        assert (user.role, assistant.role) == ("user", "assistant")
+        assert data["text"] in user.content
+        assert f"Question: {fields['question']}" in user.content
+        assert SILENCE in user.content
+        lines = assistant.content.split("\n")
+        assert lines[0] == fields["answer"]
+        assert len(lines) == 1 + len(fields["quotes"])
+        for line in lines[1:]:
+            assert line.startswith("> ")
+            assert " ".join(line[2:].split()) in " ".join(data["text"].split())
+
+
+def test_a_closed_book_holds_the_question_alone(tmp_path: Path) -> None:
+    for sample in made(plan_of("samples=60", *CLOSED), tmp_path):
+        if sample.state == State.kept:
+            fields = sample.candidate.fields
+            assert [message.content for message in sample.candidate.messages] == [fields["question"], fields["answer"]]
+
+
+def test_quotes_are_given_as_the_text_has_them() -> None:
+    seed = Seed(id="s-0", data={**seeds_of(plan_of())[0].data, "text": "The keeper’s\n  gate — of “oak” — is heavy."})
+    draft = GroundedDraft(question="What is heavy?", quotes=['keeper\'s gate - of "oak"', "a lie"], answer="Gate.")
+    candidate = GroundedQA().candidate(seed, draft)
+    assert candidate.fields["quotes"] == ["keeper’s\n  gate — of “oak”", "a lie"] or "The keeper’s" in seed.data["text"]
+    assert "> keeper’s gate — of “oak”" in candidate.answer
+
+
+def test_the_reader_sees_the_passage_and_the_question_alone(tmp_path: Path) -> None:
+    for sample in made(plan_of("samples=40"), tmp_path):
+        for turn in sample.turns:
+            if turn.agent == "verifier":
+                passage, question = sample.seed.data["text"], sample.candidate.fields["question"]
+                assert turn.asked == f"Passage: {passage}\nQuestion: {question}"
+
+
+def test_a_teacher_is_held_to_the_sentence_and_to_a_quote_by_the_schema() -> None:
+    for seed in seeds_of(plan_of())[:40]:
+        properties = GroundedQA().reply_schema(seed)["properties"]
+        if seed.data["answerable"]:
+            assert properties["quotes"]["minItems"] == 1
+            assert "enum" not in properties["answer"]
+        else:
+            assert properties["answer"]["enum"] == [SILENCE]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["task.kinds={riddle=1}"], "unknown kinds riddle; known are fact, number"),
+        (["task.kinds={fact=0}"], "at least one kind with a weight above 0"),
+        (["task.context=false"], "unanswerable = 0.2 needs context = true"),
+        (["verifiers=[{type='read_again', reads=3}]"], "reads = 3 at temperature = 0 are one reading"),
+        (["verifiers=[{type='read_again', agree=2}]"], "agree = 2 of reads = 1 cannot be"),
+        (["verifiers=[{type='quotes', least=4}]"], "least = 4 is over most = 3"),
+        (["seeds.path='data/seeds/topics.jsonl'"], "has both `path` and `documents`"),
+    ],
+)
+def test_what_cannot_be_is_told_before_a_run(settings: list[str], sentence: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        plan_of(*settings)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("row", ['{"topic": "bees"}', '{"text": 3}', '{"text": " "}', '{"text": null}'])
+def test_rows_without_a_passage_are_named(row: str, tmp_path: Path) -> None:
+    (tmp_path / "seeds.jsonl").write_text(f"{row}\n")
+    plan = load("grounded-qa", [])
+    recipe = plan.recipe.model_copy(
+        update={
+            "seeds": plan.recipe.seeds.model_copy(update={"path": str(tmp_path / "seeds.jsonl"), "documents": None})
+        }
+    )
+    with pytest.raises(UsageError, match=r"seeds\.jsonl:1: a seed of grounded_qa needs the key 'text'"):
+        seeds_of(recipe)
+
+
+def test_the_longest_way_counts_every_reading() -> None:
+    reads = "verifiers=[{type='read_again', reads=5, agree=3, temperature=0.7}]"
+    plan = plan_of(reads, "agents.generator.max_repairs=0", "agents.verifier.max_repairs=0")
+    assert (plan.check_calls, plan.longest_way()) == (5, 6)
+
+
+# Documents as seeds
+
+
+def test_the_shipped_documents_are_read_whole() -> None:
+    seeds = Seeds(plan_of(), "0" * 16)
+    assert seeds.notes == ["documents: 17 chunks of 5 files"]
+    assert all((PROJECT / "data" / "documents" / row["source"]).stat().st_size < 20_000 for row in seeds.rows)
+
+
+def test_documents_that_give_nothing_are_told(tmp_path: Path) -> None:
+    shutil.copy(PROJECT / "data/documents/sourdough.md", tmp_path)
+    (tmp_path / "notes.docx").write_bytes(b"PK")
+    (tmp_path / "few.txt").write_text("Only four words here.")
+    (tmp_path / "tail.txt").write_text("word " * 180 + "\n\n" + "x" * 40 + " The end.")
+    seeds = Seeds(plan_of(f"seeds.documents={tmp_path}"), "0" * 16)
+    assert seeds.notes[1] == (
+        "documents: no chunk of 2: few.txt has 4 words, under 10; notes.docx is none of .txt, .md, .markdown, .html, "
+        ".htm, .pdf"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({}, "has no document (.txt, .md, .markdown, .html, .htm, .pdf)"),
+        ({"a.docx": b"PK"}, "has no document (.txt, .md, .markdown, .html, .htm, .pdf); 1 other files are there"),
+        ({"a.txt": b"Too little."}, "has no text of 10 words; a.txt has 2 words, under 10"),
+        ({"a.txt": b"caf\xe9 " * 20}, "a.txt: is not utf-8 text"),
+        ({"a.pdf": b"no pdf"}, "a.pdf: cannot be read as PDF"),
+    ],
+)
+def test_a_folder_without_text_is_a_problem_of_the_recipe(
+    files: Mapping[str, bytes], sentence: str, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(RecipeError) as caught:
+        plan_of(f"seeds.documents={tmp_path}")
+    assert sentence in str(caught.value)
+    assert "1 problem\n  seeds.documents: " in str(caught.value)
+
+
+def test_a_missing_folder_is_a_problem_of_the_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"seeds\.documents: .*none: there is no such folder"):
+        plan_of(f"seeds.documents={tmp_path}/none")
+
+
+def test_a_missing_extra_is_a_problem_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    for name in [name for name in sys.modules if name.split(".")[0] == "pypdf"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(RecipeError, match=r"seeds\.documents: documents need the extra `documents`: run `pip install"):
+        plan_of()
+
+
+def test_documents_that_change_are_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("The lock takes six minutes to fill, and nobody may open it.")
+    plan = plan_of(f"seeds.documents={tmp_path}")
+    assert "six" in Seeds(plan, "0" * 16).rows[0]["text"]
+    (tmp_path / "a.txt").write_text("The lock takes nine minutes to fill, and nobody may open it.")
+    assert "nine" in Seeds(plan, "0" * 16).rows[0]["text"]
+
+
+# The checks, by golden cases
+
+
+def golden(name: str) -> list[Any]:
+    return [json.loads(line) for line in (GOLDEN / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def verdict(check: Check, data: dict[str, Any], fields: dict[str, Any], case: Mapping[str, Any]) -> str | None:
+    """The fault that `check` finds in a candidate with these fields, or None."""
+    readings = iter(case.get("reads", ()))
+
+    async def ask(role: str, contract: Any, values: Mapping[str, str], *, which: int, temperature: float) -> Any:
+        assert set(values) == {"text", "question"}, "a reader sees the passage and the question alone"
+        reading = next(readings)
+        return None if reading is None else contract.model_validate(reading)
+
+    subject = Subject(Seed(id="s-0", data=data), Candidate(messages=[], fields=fields), ask)
+    (finding,) = asyncio.run(check.findings(subject, check.options.model_validate(case.get("options", {}))))
+    assert finding.evidence
+    assert len(finding.evidence) < 1500, "evidence goes into a prompt"
+    return None if finding.passed else finding.evidence
+
+
+def answerable(case: Mapping[str, Any]) -> dict[str, Any]:
+    return {"answerable": case["answerable"]} if "answerable" in case else {}
+
+
+@pytest.mark.parametrize("case", golden("quotes"), ids=lambda case: case["about"])
+def test_quotes_golden(case: dict[str, Any]) -> None:
+    found = verdict(quotes, {"text": case["text"], **answerable(case)}, {"quotes": case["quotes"]}, case)
+    assert (found is None) == case["passes"], found
+    assert case.get("tells", "") in (found or "")
+
+
+@pytest.mark.parametrize("case", golden("supported"), ids=lambda case: case["about"])
+def test_supported_golden(case: dict[str, Any]) -> None:
+    found = verdict(supported, answerable(case), case, case)
+    assert (found is None) == case["passes"], found
+
+
+@pytest.mark.parametrize("case", golden("standalone"), ids=lambda case: case["about"])
+def test_standalone_golden(case: dict[str, Any]) -> None:
+    data = {"context": case["context"], "answerable": case.get("answerable", True)}
+    found = verdict(standalone, data, case, case)
+    assert (found or "") == "" if case["fault"] == "" else case["fault"] in (found or ""), found
+
+
+@pytest.mark.parametrize("case", golden("unanswerable"), ids=lambda case: case["about"])
+def test_unanswerable_golden(case: dict[str, Any]) -> None:
+    data = {"answerable": case["answerable"], "text": case["text"], "silence": case.get("silence", SILENCE)}
+    found = verdict(unanswerable, data, case, case)
+    assert (found or "") == "" if case["fault"] == "" else case["fault"] in (found or ""), found
+
+
+@pytest.mark.parametrize("case", golden("read_again"), ids=lambda case: case["about"])
+def test_read_again_golden(case: dict[str, Any]) -> None:
+    data = {"text": "A passage.", "answerable": case["answerable"], "silence": SILENCE}
+    found = verdict(read_again, data, {"question": case["question"], "answer": case["answer"]}, case)
+    assert (found is None) == case["passes"], found
+
+
+@pytest.mark.parametrize("name", ["quotes", "supported", "standalone", "unanswerable", "read_again"])
+def test_golden_cases_are_enough_and_of_both_kinds(name: str) -> None:
+    cases = golden(name)
+    right = sum(case["passes"] if "passes" in case else not case["fault"] for case in cases)
+    assert len(cases) >= 50
+    assert min(right, len(cases) - right) >= 15
+    assert len({case["about"] for case in cases}) == len(cases)
+
+
+# The checks, beyond them
+
+
+@pytest.mark.parametrize("source", ["canal-lock.txt", "sourdough.md", "village-meeting.html", "rim-brakes.pdf"])
+def test_every_run_of_whole_words_of_a_chunk_is_found_and_no_cut_one(source: str) -> None:
+    rows = [row for row in Seeds(plan_of(), "0" * 16).rows if row["source"] == source]
+    options = QuotesOptions(max_words=100, share=1.0)
+    for row in rows:
+        sentences = re.findall(r"[A-Z][^.|*#\n]{30,}[a-z]\.", row["text"])
+        assert sentences
+        for sentence in sentences:
+            assert quotes_fault([sentence], row["text"], options) is None
+            assert quotes_fault([sentence[1:]], row["text"], options) is not None
+            assert quotes_fault([sentence[:-2]], row["text"], options) is not None
+            swapped = sentence.translate(str.maketrans("ab", "ba"))
+            assert swapped == sentence or quotes_fault([swapped], row["text"], options) is not None
+
+
+def test_a_found_span_is_what_the_text_has_there() -> None:
+    text = "It draws **2,200\n watts** of “power”."
+    span = Quotable(text).find('2,200 watts of "power"')
+    assert span is not None
+    assert text[slice(*span)] == "2,200\n watts** of “power”"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("between 10 and 15 minutes", [("10", "minute"), ("15", "minute")]),
+        ("10-15 min, 3 kg", [("10-15", "minute"), ("3", "kilogram")]),
+        ("£48,000 or 20 euros", [("48,000", "pound"), ("20", "euro")]),
+        ("a 22-metre lock of 1.5 million litres", [("22", "metre"), ("1.5 million", "litre")]),
+        ("twenty-five years, six o'clock, K17", [("twenty-five", "year"), ("six", "o'clock"), ("k17", "")]),
+        ("the upper one of two", [("two", "")]),
+        ("no number at all", []),
+    ],
+)
+def test_numbers_are_read_with_their_units(text: str, found: list[tuple[str, str]]) -> None:
+    assert [(number.text, number.unit) for number in quantities(text)] == found
+
+
+@pytest.mark.parametrize(
+    "text", ["1 " * 20_000, "one " * 20_000, "a-" * 20_000, "not " * 20_000, "?" * 50_000, "é" * 50_000]
+)
+def test_long_texts_of_any_kind_are_judged_in_time(text: str) -> None:
+    fields = {"question": text, "answer": text[:400], "quotes": [text, text[:100]]}
+    data = {"text": text, "answerable": True, "context": False, "silence": SILENCE}
+    for check in (quotes, supported, standalone, unanswerable):
+        verdict(check, data, fields, {"options": {}})
+    verdict(unanswerable, {**data, "answerable": False}, {**fields, "quotes": [], "answer": SILENCE}, {"options": {}})
+
+
+def test_readings_are_asked_for_exactly_as_often_as_is_said() -> None:
+    asked: list[int] = []
+
+    async def ask(role: str, contract: Any, values: Mapping[str, str], *, which: int, temperature: float) -> Any:
+        asked.append(which)
+        return contract(found=True, answer="6 minutes")
+
+    options = ReadAgainOptions(reads=4, agree=2, temperature=0.5)
+    fields = {"question": "How long does it take?", "answer": "6 minutes."}
+    subject = Subject(
+        Seed(id="s-0", data={"text": "x", "answerable": True}), Candidate(messages=[], fields=fields), ask
+    )
+    asyncio.run(read_again.findings(subject, options))
+    assert asked == list(range(read_again.calls(options)))
+
+
+def test_kinds_of_faults_come_back_as_advice_that_names_what_is_wrong(tmp_path: Path) -> None:
+    samples = made(plan_of("samples=300"), tmp_path)
+    told = Counter(s.verdicts[-1].evidence.split(" ")[0] for s in samples if s.state == State.dropped)
+    assert len(told) >= 5
