@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -32,9 +33,9 @@ HELD_OUT = ("on_topic", "sound_prose")
 CLASSES = ("contradiction", "drift", "omission", "miscoordination")
 RATES = (0.05, 0.3)
 ONE_SOLVER = "verifiers=[{type='agreement',solutions=1,agree=1}]"
-WITH_EXPRESSION = "verifiers=[{type='expression'},{type='agreement',solutions=3,agree=2}]"
-BY_EXPRESSION = "verifiers=[{type='expression'}]"
-GOALS = """Set before measuring, at the recipe's rate of faults: amplification of `centralized` below 0.25, {small}; at least 4
+SOLVERS = "verifiers=[{type='agreement',solutions=3,agree=2}]"
+BOTH = "verifiers=[{type='expression'},{type='agreement',solutions=3,agree=2}]"
+GOALS = """Set before any study, at the recipe's rate of faults: amplification of `centralized` below 0.25, {small}; at least 4
 times less than that of `independent`, {less}; for no more than 3 times the calls of `single`, {calls}."""
 
 
@@ -70,9 +71,7 @@ def injected(samples: int = INJECTED, fewer: int = SENSITIVITY) -> str:
 
 TIGHT = """The same, each topology with the tokens that `single` took for its samples above. A topology's last samples are
 cut off by the end of its budget."""
-OTHERS = """Other rates and other agents, {fewer:,} samples each of the same seeds: amplification, and calls for a kept sample.
-The recipe above was fixed before anything was measured. These agents were chosen after small runs of it had shown where
-faults get through, so a goal that one of them meets is a lead, not a result."""
+OTHERS = """Other rates and other agents, {fewer:,} samples each of the same seeds: amplification, and calls for a kept sample."""
 
 
 def _rates() -> dict[str, list[str]]:
@@ -86,20 +85,19 @@ def _rates() -> dict[str, list[str]]:
 
 
 def _other_agents(folder: Path) -> dict[str, list[str]]:
-    """Other agents than the recipe's, at its rate of faults. `folder` gets the prompt of a critic that is told what was
-    asked for, which the family's is not.
+    """Other agents than the recipe's, at its rate of faults. `folder` gets the prompt of a critic that is not told what was
+    asked for.
     """
-    asked = "Asked: Write a problem about {{story}} that needs {{steps}}.\nProblem: {{problem}}"
     prompt = (PROJECT / "prompts" / "arithmetic" / "critic.md").read_text(encoding="utf-8")
-    (folder / "critic.md").write_text(prompt.replace("Problem: {{problem}}", asked), encoding="utf-8")
-    told = f"prompts={folder}"
+    (folder / "critic.md").write_text(re.sub(r"^Asked: .*\n", "", prompt, flags=re.MULTILINE), encoding="utf-8")
+    untold = f"prompts={folder}"
     return {
         "no critic": ["agents.critic=false"],
-        "one solver instead of three": [ONE_SOLVER],
-        "no critic, one solver": ["agents.critic=false", ONE_SOLVER],
-        "the check `expression` too": [WITH_EXPRESSION],
-        "the critic is told the request": [told],
-        "the same, and `expression` instead of solvers": [told, BY_EXPRESSION],
+        "the critic is not told the request": [untold],
+        "three solvers instead of `expression`": [SOLVERS],
+        "three solvers, and the critic is not told": [SOLVERS, untold],
+        "one solver instead of `expression`": [ONE_SOLVER],
+        "`expression` and three solvers": [BOTH],
     }
 
 

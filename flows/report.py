@@ -279,10 +279,14 @@ def configs_of(formats: Sequence[FormatRecord]) -> list[dict[str, Any]]:
     return configs
 
 
+JUDGING = ("centralized", "independent")
+"""Topologies with a critic."""
+
+
 def _teachers_at_work(manifest: Manifest, recipe: Recipe) -> dict[str, list[str]]:
     """The agents of each model that wrote or judged something."""
     agents = recipe.agents
-    judged = agents.critic and agents.critic.type == "teacher" and recipe.topology.kind != "single"
+    judged = agents.critic and agents.critic.type == "teacher" and recipe.topology.kind in JUDGING
     roles: dict[str, AgentConfig | None] = {
         "generator": agents.generator,
         "critic": agents.critic if judged else None,

@@ -33,9 +33,11 @@ RIGHT: dict[str, Any] = {
 REQUEST = "Write a problem about a zoo that needs 2 steps: first multiply, then subtract."
 CRITIC = 'Score it by each rubric: "clarity": one reading. "realism": as in life.'
 
+SOLVERS = "verifiers=[{type='agreement',solutions=3,agree=2}]"
+
 
 def study(rates: str = "", samples: int = 40, tokens: int | None = None, *overrides: str) -> Study:
-    return study_of(load("topology-study", [f"teachers.main.faults={{{rates}}}", *overrides]), samples, tokens)
+    return study_of(load("topology-study", [SOLVERS, f"teachers.main.faults={{{rates}}}", *overrides]), samples, tokens)
 
 
 def trials(made: Study, *kinds: str) -> list[Trial]:
@@ -216,7 +218,6 @@ def test_without_faults_all_topologies_keep_all_and_nothing_wrong() -> None:
     ("fault", "kind", "kept", "wrong"),
     [
         ("drift", "single", 30, 30),
-        ("drift", "independent", 0, 0),
         ("drift", "decentralized", 30, 30),
         ("drift", "centralized", 0, 0),
         ("malformed", "single", 0, 0),
@@ -229,6 +230,14 @@ def test_where_every_reply_is_faulty(fault: str, kind: str, kept: int, wrong: in
     [row] = report_of(made, trials(made, kind)).rows
     assert (row.samples, row.kept, row.wrong) == (30, kept, wrong)
     assert row.failed == (30 if fault == "malformed" else 0)
+
+
+def test_voters_who_all_misread_a_number_pass_a_draft_only_by_coincidence() -> None:
+    """Critic and solvers misread what the writer got wrong: now and then they read it back to what it was."""
+    made = study("drift=1.0", 60)
+    [row] = report_of(made, trials(made, "independent")).rows
+    assert row.kept <= 15, "at most a quarter: one of four or more numbers, and one other value"
+    assert row.wrong == row.kept
 
 
 def test_the_same_drafts_begin_under_single_and_independent() -> None:
@@ -252,7 +261,7 @@ def test_no_topology_spends_more_than_its_budget_and_each_begins_at_the_first_se
 def test_checks_that_are_held_out_are_not_used() -> None:
     made = study_of(load("smoke", ["samples=20"]))
     assert (made.used, made.truth) == (["critic (teacher)", "constraints"], ["on_topic"])
-    named = study_of(load("topology-study"), held_out=["expression"])
+    named = study_of(load("topology-study", [SOLVERS]), held_out=["expression"])
     assert (named.used, named.truth) == (["critic (teacher)", "agreement"], ["oracle", "expression"])
     both = study_of(load("smoke"), held_out=["on_topic", "constraints", "on_topic"])
     assert (both.used, both.truth) == (["critic (teacher)"], ["on_topic", "constraints"])
@@ -275,7 +284,7 @@ def test_what_a_held_out_check_finds_is_wrong() -> None:
 )
 def test_what_cannot_tell_the_truth_is_refused(settings: list[str], held_out: list[str], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
-        study_of(load("topology-study", settings), held_out=held_out)
+        study_of(load("topology-study", [SOLVERS, *settings]), held_out=held_out)
 
 
 @pytest.mark.parametrize("names", ["ring", "single,ring", "", " , "])
