@@ -235,7 +235,7 @@ class NoveltyFilter(KeepOneFilter):
 class SemanticFilter(DuplicateFilter):
     type: Literal["semantic"]
     threshold: float = Field(0.9, gt=0, le=1)
-    """Cosine of sentence embeddings from which two documents mean the same (the default of SemHash 0.3)."""
+    """Cosine of sentence embeddings from which two documents mean the same (the default of SemHash 0.5)."""
     numbers: bool = True
     """Whether documents with other numbers in them always mean something else: embeddings hardly see a number."""
 
@@ -265,8 +265,8 @@ class LanguageFilter(Config):
     type: Literal["language"]
     languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2}$")], ...] = Field(("en",), min_length=1)
     """ISO 639-1 codes of the languages to keep."""
-    min_confidence: float = Field(0.65, gt=0, lt=1)
-    """Probability that the text is in one of them, from which it is kept (0.65 in FineWeb, Penedo et al. 2024, section 3.3)."""
+    min_confidence: float = Field(0.2, gt=0, lt=1)
+    """Probability that it is in one of them rather than in the likeliest other language, under which a text is dropped."""
     min_letters: int = Field(20, ge=0)
     """What has fewer letters, code and addresses not counted, passes: too little to tell."""
 
@@ -283,7 +283,7 @@ class ContaminationFilter(Config):
     whole, if it has eight or more, the least N there."""
     coverage: float = Field(0.0, ge=0, le=1)
     """Share of a row's words that shared n-grams must cover. With 0 one n-gram is enough (GPT-3); with `ngram = 8`, 0.7 is
-    the rule of PaLM (Chowdhery et al. 2022, section 8) and 0.5 that of Tülu 3 (Lambert et al. 2024, section 3.2)."""
+    the rule of PaLM (Chowdhery et al. 2022, section 8) and 0.5 that of Tülu 3 (Lambert et al. 2024)."""
 
 
 PersonalData = Literal["email", "iban", "card", "id", "ip", "phone"]
@@ -466,8 +466,8 @@ class Recipe(Config):
         topology = info.data.get("topology")
         if "preference" not in dataset.formats or topology is None:
             return dataset
-        if topology.kind == "single":
-            raise ValueError("preference pairs need judged answers, and topology.kind = 'single' judges none")
+        if topology.kind in ("single", "decentralized"):
+            raise ValueError(f"preference pairs need judged answers, and topology.kind = {topology.kind!r} judges none")
         revised = topology.kind == "centralized" and topology.max_revisions
         if info.data.get("answers_per_seed", 1) == 1 and not revised:
             raise ValueError("preference pairs need several answers to a prompt: set answers_per_seed to 2 or more")

@@ -106,10 +106,12 @@ def mask_value(value: Any, masks: Sequence[Mask]) -> Any:
 
 
 def _json(text: str) -> Any:
+    """The object or list that `text` is, if it is one."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return None
+    return value if isinstance(value, dict | list) else None
 
 
 def _mask_numbers(value: Any, masks: Sequence[Mask]) -> Any:

@@ -1,9 +1,12 @@
-"""Drops text in other languages than those wanted, by py3langid: naive Bayes over byte n-grams (Lui and Baldwin 2012), 97
+"""Drops text in other languages than those wanted, by py3langid: naive Bayes over byte n-grams (Lui and Baldwin 2012), 139
 languages, in its package, without a network.
 
-On the Universal Declaration of Human Rights, cut at random in 29 languages (60 cuts each), it names the right one for 94 %
-of four words, 97 % of eight and 97 % of sixteen; no English was taken for another language and no other for English. It
-knows no code and no formulas: those are left out before, and what has few letters then passes.
+Measured: of the Universal Declaration of Human Rights in 29 languages, cut at random, it names the right one for 94 % of four
+words, 97 % of eight and 97 % of sixteen. With the defaults, 4 of 800 short English labels of a user interface (20 letters
+or more) and none of 1,500 English sentences are dropped, and 99.8 % of 1,560 labels in 26 other languages. Its
+probabilities are spread over 139 languages, so a wanted one is held against the likeliest other, not against all.
+
+Knows no code and no formulas: those are left out before, and what has few letters then passes.
 """
 
 import re
@@ -15,27 +18,37 @@ from core.recipe import LanguageFilter
 from core.sample import Reason
 from filters.base import Document, Drop
 
-NO_LANGUAGE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|<tool_call>.*?</tool_call>|https?://\S+", re.DOTALL)
+NOT_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|<tool_call>.*?</tool_call>|https?://\S+", re.DOTALL)
 """Fenced and inline code, formulas, calls and addresses."""
+NO_LANGUAGE = "zxx"
+"""The identifier's own answer for what is no language."""
 
 
 def drop_other_languages(documents: Sequence[Document], config: LanguageFilter) -> list[Drop]:
     """Drop what is in a wanted language with a probability under `min_confidence`."""
     drops = []
     for document in documents:
-        prose = NO_LANGUAGE.sub(" ", document.text)
+        prose = NOT_PROSE.sub(" ", document.text)
         if sum(map(str.isalpha, prose)) < config.min_letters:
             continue
         found = probabilities(prose)
-        wanted = sum(found.get(language, 0.0) for language in config.languages)
-        if wanted < config.min_confidence:
-            likeliest = max(found, key=lambda language: found[language])
+        wanted, other, likeliest = _odds(found, config.languages)
+        share = wanted / (wanted + other) if wanted + other else 1.0
+        if share < config.min_confidence and other > found.get(NO_LANGUAGE, 0.0):
             detail = (
-                f"likeliest {likeliest} ({found[likeliest]:.2f}); {' or '.join(config.languages)} with probability "
-                f"{wanted:.2f}, under {config.min_confidence:g}"
+                f"{likeliest} rather than {' or '.join(config.languages)}, which has a probability of {share:.2f} beside "
+                f"it, under {config.min_confidence:g}"
             )
-            drops.append(Drop(id=document.id, filter=config.type, reason=Reason.language, score=wanted, detail=detail))
+            drops.append(Drop(id=document.id, filter=config.type, reason=Reason.language, score=share, detail=detail))
     return drops
+
+
+def _odds(found: dict[str, float], languages: Sequence[str]) -> tuple[float, float, str]:
+    """The probability of the wanted languages, and the likeliest other with its own."""
+    wanted = {*languages, *(("nb", "nn") if "no" in languages else ())}
+    others = {name: share for name, share in found.items() if name not in wanted and name != NO_LANGUAGE}
+    likeliest = max(others, key=lambda name: others[name])
+    return sum(found.get(name, 0.0) for name in languages), others[likeliest], likeliest
 
 
 def probabilities(text: str) -> dict[str, float]:

@@ -10,12 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import UsageError
-from core.recipe import Recipe
+from core.recipe import KeepOneFilter, Recipe
 from core.run import Counts, RunDir
 from core.sample import Message, Reason, Sample, Seed, State, Usage, index_of
-from core.store import DROP_COLUMNS, counted, message_of, message_type, read_columns, read_samples, write_parquet
+from core.store import (
+    DROP_COLUMNS,
+    counted,
+    message_of,
+    message_type,
+    read_columns,
+    read_samples,
+    write_json,
+    write_parquet,
+)
 from filters import apply_filters
-from filters.base import Document, Drop, FilterResult
+from filters.base import Document, Drop, FilterResult, Mask
+from filters.contamination import all_reports
+from flows.datasets import mask_rows
 from flows.formats import asked
 
 if TYPE_CHECKING:
@@ -45,12 +56,12 @@ class Group(NamedTuple):
     """Of those that passed, the first in the order of the run, up to the first sample that is missing."""
 
 
-def curate(run: RunDir, recipe: Recipe, seeds: Sequence[Seed]) -> Curated:
+def curate(run: RunDir, recipe: Recipe, seeds: Sequence[Seed], folder: Path = Path()) -> Curated:
     """Filter what the agents kept over the whole run, and write kept and dropped samples. Of a group with a goal, so many
-    are kept as it says, the first in the order of the run.
+    are kept as it says, the first in the order of the run. Relative paths of filters start from `folder`.
     """
     verified = list(_verified(run, recipe))
-    judged, result = _judged(verified, recipe)
+    judged, result = _judged(verified, recipe, folder)
     drops = {drop.id: drop for drop in result.dropped}
     group_of = {document.id: group for group, document in verified}
     if recipe.goals:
@@ -58,7 +69,10 @@ def curate(run: RunDir, recipe: Recipe, seeds: Sequence[Seed]) -> Curated:
         late = {d.id for d in result.kept if index_of(d.id) >= gaps.get(group_of[d.id], recipe.samples)}
         extra = late | (group_of.keys() - {document.id for document in judged})
         drops |= {name: _surplus(name, recipe.goals.get(group_of[name], 0)) for name in extra}
-    tallies = [_write(run, index, drops) for index in run.shards()]
+    masks = {document.id: document.masks for document in result.kept if document.masks}
+    tallies = [_write(run, index, drops, masks) for index in run.shards()]
+    if found := all_reports(result.dropped, recipe.filters, folder):
+        write_json(run.path / "contamination.json", found)
     kept = Counter(group for group, document in verified if document.id not in drops)
     seen, good = (Counter(group_of[document.id] for document in part) for part in (judged, result.kept))
     all_of = Counter(group for group, _ in verified)
@@ -66,7 +80,9 @@ def curate(run: RunDir, recipe: Recipe, seeds: Sequence[Seed]) -> Curated:
     return _summed(tallies, len(verified), groups)
 
 
-def _judged(verified: Sequence[tuple[str, Document]], recipe: Recipe) -> tuple[list[Document], FilterResult]:
+def _judged(
+    verified: Sequence[tuple[str, Document]], recipe: Recipe, folder: Path
+) -> tuple[list[Document], FilterResult]:
     """The documents up to each group's goal, and what the filters made of them.
 
     What comes after a goal is left out, so that it cannot be what another group's document repeats: whether it was made
@@ -74,14 +90,14 @@ def _judged(verified: Sequence[tuple[str, Document]], recipe: Recipe) -> tuple[l
     """
     group_of = {document.id: group for group, document in verified}
     documents, open_groups = [document for _, document in verified], dict(recipe.goals)
-    result = apply_filters(documents, recipe.filters)
+    result = apply_filters(documents, recipe.filters, folder)
     while ends := [end for group, goal in open_groups.items() if (end := _end(result, group_of, group, goal))]:
         index, group = min(ends)
         del open_groups[group]
         after = {d.id for d in documents if group_of[d.id] == group and index_of(d.id) > index}
         documents = [document for document in documents if document.id not in after]
         if open_groups and any(drop.duplicate_of in after for drop in result.dropped):
-            result = apply_filters(documents, recipe.filters)
+            result = apply_filters(documents, recipe.filters, folder)
         else:
             still = [document for document in result.kept if document.id not in after]
             result = FilterResult(still, [drop for drop in result.dropped if drop.id not in after])
@@ -114,12 +130,28 @@ def _surplus(sample: str, keep: int) -> Drop:
 
 def _verified(run: RunDir, recipe: Recipe) -> Iterator[tuple[str, Document]]:
     """What the agents kept, with the group that each belongs to."""
-    columns = ("id", "state", "messages", *(("seed",) if recipe.quotas else ()))
+    scored = any(isinstance(config, KeepOneFilter) and config.keep == "best" for config in recipe.filters)
+    columns = ("id", "state", "messages", *(("seed",) if recipe.quotas else ()), *(("history",) if scored else ()))
     for index in run.shards():
         for row in read_columns(run.shard_file(index), columns).iter_rows(named=True):
             if row["state"] == State.kept:
                 group = recipe.group_of(json.loads(row["seed"])["data"]) if recipe.quotas else ""
-                yield group, Document(row["id"], said_in(row["messages"]), asked_in(row["messages"]))
+                yield (
+                    group,
+                    Document(
+                        row["id"],
+                        said_in(row["messages"]),
+                        asked=asked_in(row["messages"]),
+                        around="\n".join(m["content"] for m in row["messages"] if m["role"] in ("system", "tool")),
+                        score=_score_in(json.loads(row["history"])) if scored else None,
+                    ),
+                )
+
+
+def _score_in(history: Mapping[str, Any]) -> float | None:
+    """The mean of the critic's last scores."""
+    scores = list(history["critiques"][-1]["scores"].values()) if history["critiques"] else []
+    return sum(scores) / len(scores) if scores else None
 
 
 def asked_in(messages: Sequence[dict[str, Any]]) -> str:
@@ -140,10 +172,11 @@ class _Tally(NamedTuple):
     usage: Usage
 
 
-def _write(run: RunDir, index: int, drops: dict[str, Drop]) -> _Tally:
+def _write(run: RunDir, index: int, drops: dict[str, Drop], masks: Mapping[str, Sequence[Mask]]) -> _Tally:
     import polars as pl
 
     shard = read_columns(run.shard_file(index))
+    shard = mask_rows(shard, {i: masks[name] for i, name in enumerate(shard["id"]) if name in masks})
     mine = [drops[name] for name in shard["id"] if name in drops]
     why = pl.DataFrame(
         [

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from core.errors import UsageError
+from core.errors import RecipeError, UsageError
 from core.loading import parse_settings
 from core.recipe import DEFAULT_FILTERS, CollapseConfig, FilterConfig, StudentConfig
 from core.run import CollapseRecord, StudentRecord
 from core.store import counted, write_json
 from filters import apply_filters
 from filters.base import Drop
+from filters.contamination import all_reports
+from filters.needs import filter_problems
 from flows import stages
-from flows.datasets import conversations, documents, read_rows, write_rows
+from flows.datasets import conversations, documents, mask_rows, read_rows, write_rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,17 +41,31 @@ def parse_student(settings: Sequence[str]) -> StudentConfig:
 
 
 def filter_dataset(source: Path, out: Path, configs: Sequence[FilterConfig]) -> dict[str, Any]:
-    """Write `kept`, `dropped.parquet` and `report.json` to `out`; rows keep all their columns and their order."""
+    """Write `kept`, `dropped.parquet` and `report.json` to `out`; rows keep all their columns and their order, and kept ones
+    are unchanged but for what filters mask.
+
+    Raises:
+        RecipeError: if a filter lacks a package or a file.
+    """
     frame = read_rows(source)
     texts = documents(frame, source)
+    if problems := list(filter_problems(configs, Path.cwd())):
+        raise RecipeError("--set", problems)
     result = apply_filters(texts, configs)
     place = {document.id: i for i, document in enumerate(texts)}
     drops = sorted(result.dropped, key=lambda drop: place[drop.id])
     ending = ".jsonl" if source.suffix == ".jsonl" else ".parquet"
-    write_rows(out / f"kept{ending}", frame[[place[document.id] for document in result.kept]])
+    kept = frame[[place[document.id] for document in result.kept]]
+    masks = {i: document.masks for i, document in enumerate(result.kept) if document.masks}
+    write_rows(out / f"kept{ending}", mask_rows(kept, masks))
     write_rows(out / "dropped.parquet", _with_reasons(frame[[place[drop.id] for drop in drops]], drops))
     counts = {"candidates": len(frame), "kept": len(result.kept), "dropped": len(drops), "failed": 0}
-    report = {"counts": counts, "reasons": counted(str(drop.reason) for drop in drops)}
+    report = {
+        "counts": counts,
+        "reasons": counted(str(drop.reason) for drop in drops),
+        "masked": len(masks),
+        "contamination": all_reports(drops, configs, Path.cwd()),
+    }
     write_json(out / "report.json", {"source": str(source), **report})
     return report
 

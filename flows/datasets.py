@@ -1,7 +1,7 @@
 """Datasets as files: what `filter`, `assess` and `distill` take as INPUT, and how kept rows are written back unchanged."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from core.errors import UsageError
 from core.sample import Message
 from core.store import message_of
-from filters.base import Document
+from filters.base import Document, Mask, mask_value
 
 if TYPE_CHECKING:
     import polars as pl
@@ -88,23 +88,55 @@ def _message(turn: dict[str, Any]) -> Message:
 
 
 def documents(frame: "pl.DataFrame", source: Path) -> list[Document]:
-    """The text of each row that filters and metrics read: `text`, or all that the assistant says."""
+    """The text of each row that filters and metrics read: `text`, or all that is said, by who says it; with a `score`, if
+    there is such a column.
+    """
     ids = (
         [str(value) for value in frame["id"].to_list()]
         if "id" in frame.columns
         else [str(i) for i in range(len(frame))]
     )
     if "text" in frame.columns:
-        texts = [text or "" for text in frame["text"].to_list()]
+        texts = [Document("", text or "") for text in frame["text"].to_list()]
     else:
-        texts = [_said(messages) for messages in conversations(frame, source)]
+        texts = [_document(messages) for messages in conversations(frame, source)]
     if len(set(ids)) < len(ids):
         raise UsageError(f"{source}: the values of `id` are not unique, so that dropped rows could not be told apart")
-    return [Document(id, text) for id, text in zip(ids, texts, strict=True)]
+    scores = _scores(frame)
+    return [text._replace(id=id, score=score) for id, text, score in zip(ids, texts, scores, strict=True)]
 
 
-def _said(messages: Sequence[Message]) -> str:
-    return "\n".join(message.text for message in messages if message.role == "assistant")
+def _document(messages: Sequence[Message]) -> Document:
+    def said(*roles: str) -> str:
+        return "\n".join(message.text for message in messages if message.role in roles)
+
+    return Document("", said("assistant"), asked=said("user"), around=said("system", "tool"))
+
+
+def _scores(frame: "pl.DataFrame") -> list[float | None]:
+    numbers = "score" in frame.columns and frame["score"].dtype.is_numeric()
+    return frame["score"].to_list() if numbers else [None] * len(frame)
+
+
+def mask_rows(frame: "pl.DataFrame", masks: Mapping[int, Sequence[Mask]]) -> "pl.DataFrame":
+    """The rows with what is to be masked in each, by its place, masked in every column of texts but `id`."""
+    import polars as pl
+
+    if not masks:
+        return frame
+    texts = {name: type for name, type in frame.schema.items() if name != "id" and _holds_text(type)}
+    return frame.with_columns(
+        pl.Series(
+            name, [mask_value(value, masks.get(i, ())) for i, value in enumerate(frame[name].to_list())], dtype=type
+        )
+        for name, type in texts.items()
+    )
+
+
+def _holds_text(type: "pl.DataType") -> bool:
+    import polars as pl
+
+    return type == pl.String or type.is_nested()
 
 
 def write_rows(path: Path, frame: "pl.DataFrame") -> None:

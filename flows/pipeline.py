@@ -156,7 +156,7 @@ async def produce_shard(work: ShardWork) -> int:
 @task(name="curate", cache_policy=NO_CACHE, persist_result=False)
 def curate(job: Job, seeds: Seeds) -> Curated:
     with stages.Stopwatch(job.manifest, "curate"):
-        curated = curated_of(job.run, job.recipe, seeds)
+        curated = curated_of(job.run, job.recipe, seeds, job.plan.folder)
     manifest = job.manifest
     manifest.counts, manifest.reasons, manifest.usage = curated.counts, curated.reasons, curated.usage
     manifest.funnel = [

@@ -1,7 +1,7 @@
 """The check `read_again`: who reads the text and the question alone must find the candidate's answer, or that there is none.
 
-Knows no family. What it cannot see: what the reader overlooks or believes too, and answers that differ in one plain word of
-several.
+Knows no family. What it cannot see: what the reader overlooks or believes too, and answers that differ in two plain words of
+many.
 """
 
 import re
@@ -17,12 +17,12 @@ from agents.checks.supported import (
     TURNING,
     Quantity,
     content_words,
+    distinct,
     forms,
     given_words,
     is_denial,
     led,
     pool_of,
-    quantities,
     spelled,
 )
 from agents.checks.written import folded
@@ -122,8 +122,12 @@ def same_answer(left: str, right: str, question: str, overlap: float) -> bool:
     said, heard = Said.of(one), Said.of(other)
     if lead and not (said.words and heard.words):
         return True
-    known = pool_of(given_words(spelled(question)))
-    return not said.contradicts(heard) and said.overlap(heard, known) >= overlap
+    asked = spelled(question)
+    known = pool_of(given_words(asked))
+    offered = pool_of([word for word in content_words(asked) if not forms(word) & known])
+    if said.contradicts(heard, offered) or said.exchanges(heard, known):
+        return False
+    return said.overlap(heard, known) >= overlap
 
 
 class Said(NamedTuple):
@@ -134,14 +138,21 @@ class Said(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Self:
-        return cls(content_words(text), quantities(text))
+        return cls(content_words(text), distinct(text))
 
-    def contradicts(self, other: "Said") -> bool:
-        """Whether each has a number, a name or a turning word that the other has not, or only one denies something."""
+    def contradicts(self, other: "Said", offered: frozenset[str]) -> bool:
+        """Whether each has a number, a name, a turning word or a choice that is `offered`, by its forms, that the other has
+        not, or only one denies something.
+        """
         if any(map(is_denial, self.words)) != any(map(is_denial, other.words)):
             return True
         numbers = self._numbers_not_in(other) and other._numbers_not_in(self)
-        return bool(numbers or (self._signs_not_in(other) and other._signs_not_in(self)))
+        return bool(numbers or (self._signs_not_in(other, offered) and other._signs_not_in(self, offered)))
+
+    def exchanges(self, other: "Said", known: frozenset[str]) -> bool:
+        """Whether one word stands where the other has another one, as in red for green."""
+        left, right = self._new(known), other._new(known)
+        return len(left._words_not_in(right)) == len(right._words_not_in(left)) == 1
 
     def overlap(self, other: "Said", known: frozenset[str]) -> float:
         """F1 of words and numbers; words whose forms are `known` count only where there are no others."""
@@ -177,7 +188,7 @@ class Said(NamedTuple):
             if not (one.is_among(other.numbers) or any(two.is_among([one]) for two in other.numbers))
         ]
 
-    def _signs_not_in(self, other: "Said") -> list[str]:
+    def _signs_not_in(self, other: "Said", offered: frozenset[str]) -> list[str]:
         pool = pool_of(other.words)
-        signs = [word for word in self.words if word[0].isupper() or word.lower() in TURNING]
+        signs = [word for word in self.words if word[0].isupper() or word.lower() in TURNING or forms(word) & offered]
         return [word for word in signs if not forms(word) & pool]

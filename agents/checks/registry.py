@@ -3,7 +3,7 @@
 import difflib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -95,16 +95,16 @@ def _placed(options: Options, folder: Path, where: str) -> tuple[Options, list[P
 
 def _find(config: VerifierConfig, own: Sequence[Check], folder: Path) -> Check:
     if config.path is not None:
-        path = find_file(config.path, folder)
-        there = {check.name: check for check in _checks_in(path)}
+        there = {check.name: check for check in _checks_in(find_file(config.path, folder))}
         kind, place = "path", f"{config.path} has"
     else:
-        there = {check.name: check for check in (*BUILT_IN, *own)} | dict(_installed())
+        there = {check.name: check for check in (*BUILT_IN, *own)}
         kind, place = "type", "this family has"
-    if found := there.get(config.type):
+    if found := there.get(config.type) or (_installed(config.type) if config.path is None else None):
         return found
-    near = difflib.get_close_matches(config.type, there, n=1)
-    advice = f"did you mean {near[0]!r}?" if near else f"{place} {', '.join(sorted(there)) or 'none'}"
+    names = sorted({*there, *(entry_points(group=ENTRY_POINTS).names if config.path is None else ())})
+    near = difflib.get_close_matches(config.type, names, n=1)
+    advice = f"did you mean {near[0]!r}?" if near else f"{place} {', '.join(names) or 'none'}"
     more = "" if config.path else "; a check of your own needs `path`, the file that defines it"
     raise Faulty(kind, f"there is no check {config.type!r}; {advice}{more}")
 
@@ -125,17 +125,16 @@ def _checks_in(path: Path) -> tuple[Check, ...]:
     return tuple(value for value in vars(module).values() if isinstance(value, Check))
 
 
-def _installed() -> Iterator[tuple[str, Check]]:
-    """Checks of installed packages, under the names that they give as entry points."""
-    for point in entry_points(group=ENTRY_POINTS):
+def _installed(name: str) -> Check | None:
+    """The check that an installed package offers under this name. What else is installed is not touched."""
+    for point in entry_points(group=ENTRY_POINTS, name=name):
         try:
             found = point.load()
         except Exception as error:
-            raise Faulty("type", f"the check {point.name!r} of {point.value} cannot be loaded: {error}") from None
+            raise Faulty("type", f"the check {name!r} of {point.value} cannot be loaded: {error}") from None
         if isinstance(found, Check):
-            yield point.name, found
-
-
-def files_of(verifiers: Sequence[VerifierConfig]) -> Mapping[str, str]:
-    """The files that define a recipe's own checks, by the name in the recipe."""
-    return {config.path: config.path for config in verifiers if config.path}
+            return found
+        raise Faulty(
+            "type", f"{point.value}, which is installed as the check {name!r}, is {type(found).__name__} and no check"
+        )
+    return None

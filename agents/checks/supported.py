@@ -29,6 +29,8 @@ that's the their them themselves then there therefore these they this those thou
 were what when where whether which while who whom whose why will with would yes you your""".split()
 )
 """Words that say nothing by themselves: they need not be in a quote."""
+NAMES = frozenset(("May", "US", "IT"))
+"""Written so, these are names."""
 DENIALS = frozenset("cannot hardly neither never no nobody none nor not nothing nowhere without".split())
 TURNING = frozenset(
     """above after all almost always before below both double down downward downwards earlier early either every except
@@ -115,8 +117,7 @@ def supported_fault(answer: str, quotes: Sequence[str], question: str, share: fl
     """The first thing that the answer says and the quotes do not, in words."""
     (lead, said), source = led(spelled(answer)), " | ".join(map(spelled, quotes))
     there, asked = pool_in(source), pool_of(given_words(spelled(question)))
-    told = [word for word in words_of(said) if word.lower() not in FUNCTION_WORDS]
-    numbers = quantities(said)
+    told, numbers = content_words(said), quantities(said)
     if not told and not numbers:
         return _bare_fault(lead, there, question)
     turning = [word for word in told if word.lower() in TURNING or word[0].isupper()]
@@ -135,7 +136,7 @@ def _bare_fault(lead: str, there: frozenset[str], question: str) -> str | None:
     """Of an answer without content: yes or no alone needs quotes that are about what is asked."""
     if not lead:
         return "the answer says nothing"
-    return None if pool_of(content_words(question)) & there else "the quotes have no word of the question"
+    return None if pool_of(content_words(spelled(question))) & there else "the quotes have no word of the question"
 
 
 def _missing(words: Sequence[str], pool: frozenset[str], share: float) -> str | None:
@@ -154,8 +155,8 @@ def _denial_fault(told: Sequence[str], source: Sequence[str]) -> str | None:
 
 
 def _number_fault(said: str, source: str, question: str) -> str | None:
-    there, names = quantities(source), {one.text for one in quantities(spelled(question)) if one.text[0].isalpha()}
-    for number in quantities(said):
+    there, names = distinct(source), {one.text for one in distinct(spelled(question)) if one.text[0].isalpha()}
+    for number in distinct(said):
         if number.text not in names and not number.is_among(there):
             return f"{f'{number.text} {number.unit}'.strip()!r} is a number of the answer that is not so in the quotes"
     answer, quoted = read_text(said), read_text(source)
@@ -186,9 +187,8 @@ def spelled(text: str) -> str:
 
 def words_of(text: str) -> list[str]:
     """The words of a text, without its numbers."""
-    for number in reversed(quantities(text)):
-        text = f"{text[: number.start]} | {text[number.end :]}"
-    return WORD.findall(text)
+    edges = [0, *(edge for number in quantities(text) for edge in (number.start, number.end)), len(text)]
+    return [word for start, end in zip(edges[::2], edges[1::2], strict=True) for word in WORD.findall(text[start:end])]
 
 
 def led(text: str) -> tuple[str, str]:
@@ -198,8 +198,9 @@ def led(text: str) -> tuple[str, str]:
 
 
 def content_words(text: str) -> list[str]:
-    """Its words but for those that say nothing by themselves."""
-    return [word for word in words_of(spelled(text)) if word.lower() not in FUNCTION_WORDS]
+    """The words of a spelled text that say something by themselves."""
+    words = words_of(re.sub(r"^May(?= [a-zA-Z])", "", text))  # which there is more often a verb than the month
+    return [word for word in words if word in NAMES or word.lower() not in FUNCTION_WORDS]
 
 
 def is_denial(word: str) -> bool:
@@ -218,6 +219,8 @@ def pool_of(words: Sequence[str]) -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def forms(word: str) -> frozenset[str]:
     """What `word` may be an inflection of, itself among it: two words are one if they share a form."""
+    if word in NAMES:
+        return frozenset([word])
     word = word.lower().removesuffix("'s")
     found = {word, IRREGULAR.get(word, word)}
     if unit_of(word) and len(word) > 1:
@@ -260,6 +263,11 @@ class Quantity(NamedTuple):
         fit = [other for other in others if self.unit in ("", other.unit)]
         values = frozenset().union(*(other.values for other in fit))
         return any(self.text == other.text for other in fit) or (bool(self.values) and self.values <= values)
+
+
+def distinct(text: str) -> list[Quantity]:
+    """The numbers of a spelled text, each once."""
+    return list({(number.text, number.unit): number for number in quantities(text)}.values())
 
 
 def quantities(text: str) -> list[Quantity]:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from agents.checks import Options, Subject, check, first_fault
 from agents.checks.quotes import Quotable
 from agents.checks.read_again import is_silent
-from agents.checks.supported import content_words, forms, given_words, led, pool_in, pool_of, quantities, spelled
+from agents.checks.supported import content_words, distinct, forms, given_words, led, pool_in, pool_of, spelled
 from agents.checks.written import read_text
 from agents.contract import Contract
 from agents.families.base import Family
@@ -62,9 +62,15 @@ IMPERSONAL = re.compile(
 )
 """`it` that stands for nothing: how long does it take to fill a lock."""
 NAMED = re.compile(
-    r"\b(?:the|an?|each|every|any|some|no|which|whose|two|three|four|both|all) \w+|(?<=\s)[A-Z]\w+|(?<=\w )[a-z]{3,}s\b"
+    r"(?i:\b(?:the|an?|each|every|any|some|no|which|whose|two|three|four|both|all) \w+)|(?<=\s)[A-Z]\w+"
+    r"|(?<=\w )(?!(?:does|was|has|always|sometimes|across|less|perhaps)\b)[a-z]{3,}s\b"
 )
 """What a pronoun after it may stand for. (The third is a plural; after `what`, it is a verb.)"""
+ASKING = frozenset(
+    """amount big called deep far fast heavy high hot kind large long many mean means much name number often old reason size
+sort tall time type wide""".split()
+)
+"""Words that questions ask with: a passage can answer them without having them."""
 
 
 class GroundedDraft(Contract):
@@ -134,9 +140,9 @@ def standalone(subject: Subject, options: StandaloneOptions) -> str | None:
 def _adds_nothing(answer: str, question: str) -> bool:
     """Whether an answer other than yes or no says only what its question says, or nothing; a choice that is offered is new."""
     said, asked = spelled(answer), spelled(question)
-    known, numbers = pool_of(given_words(asked)), quantities(asked)
+    known, numbers = pool_of(given_words(asked)), distinct(asked)
     new = [word for word in content_words(said) if not forms(word) & known]
-    new_numbers = [number for number in quantities(said) if not number.is_among(numbers)]
+    new_numbers = [number for number in distinct(said) if not number.is_among(numbers)]
     return not (led(said)[0] or new or new_numbers)
 
 
@@ -170,9 +176,9 @@ def unanswerable(subject: Subject, _options: Options) -> str | None:
 
 def _open_fault(question: str, text: str) -> str | None:
     asked, there = spelled(question), spelled(text)
-    pool, numbers = pool_in(there), quantities(there)
-    found = [bool(forms(word) & pool) for word in content_words(question)]
-    found += [number.is_among(numbers) for number in quantities(asked)]
+    pool, numbers = pool_in(there), distinct(there)
+    found = [bool(forms(word) & pool) for word in content_words(asked) if word.lower() not in ASKING]
+    found += [number.is_among(numbers) for number in distinct(asked)]
     if all(found):
         return "the passage has every word of the question and may answer it; ask about something that it leaves out"
     return None if any(found) else "the question is about something else; stay with what the passage is about"

@@ -108,7 +108,6 @@ class ToolCalls(Family):
         fitting = _fitting(row)
         kinds = rng.choices([*options.weights], [*options.weights.values()], k=rng.choice(options.turns))
         offered, world, wishes = draw_plan(rng, fitting, kinds, rng.choice(options.tools))
-        shown = [TOOLS[name].function() for name in offered]
         return {
             "who": row["who"],
             "why": row["why"],
@@ -116,7 +115,8 @@ class ToolCalls(Family):
             "offered": offered,
             "world": world,
             "wishes": [wish.as_data() for wish in wishes],
-            "system": _system(rng.choice(INTROS), shown, world["today"], options),
+            "intro": rng.choice(INTROS),
+            "written_out": options.written_out,
         }
 
     def contract(self, seed: Seed) -> type[Contract]:
@@ -138,7 +138,8 @@ class ToolCalls(Family):
         wishes = [wish_of(data) for data in seed.data["wishes"]]
         if len(draft.turns) != len(wishes):
             raise ContractFault(f"turns: {len(draft.turns)}, not the {len(wishes)} of the plan")
-        messages = [Message(role="system", content=seed.data["system"])]
+        tools = [TOOLS[name].function() for name in seed.data["offered"]]
+        messages = [Message(role="system", content=_system(seed.data, tools))]
         world: World = seed.data["world"]
         turns = []
         for turn, wish in zip(draft.turns, wishes, strict=True):
@@ -148,7 +149,6 @@ class ToolCalls(Family):
                 {**_plain(call)._asdict(), "result": result} for call, result in zip(turn.calls, results, strict=True)
             ]
             turns.append({"request": turn.request.strip(), "calls": calls, "reply": turn.reply.strip()})
-        tools = [TOOLS[name].function() for name in seed.data["offered"]]
         return Candidate(messages=messages, fields={"tools": tools, "turns": turns})
 
 
@@ -165,9 +165,9 @@ def _fitting(row: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _system(intro: str, tools: Sequence[Mapping[str, Any]], today: str, options: ToolOptions) -> str:
-    dated = f"{intro} Today is {_long(today)}."
-    if not options.written_out:
+def _system(data: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> str:
+    dated = f"{data['intro']} Today is {_long(data['world']['today'])}."
+    if not data["written_out"]:
         return dated
     return HERMES.format(intro=dated, tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
 

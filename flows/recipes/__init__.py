@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import UsageError
 from core.loading import load_recipe
-from core.recipe import find_file
+from core.recipe import filter_files, find_file
 from core.store import file_hash
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def headline(path: Path) -> str:
 
 
 def sources(plan: "Plan") -> dict[str, str]:
-    """Hashes of the files that a run of this plan draws on: prompts, seeds, reference, own checks and what checks read.
+    """Hashes of the files that a run of this plan draws on: prompts, seeds, reference, own checks and what checks and
+    filters read.
 
     Raises:
         UsageError: naming a file that cannot be read.
@@ -57,7 +58,7 @@ def sources(plan: "Plan") -> dict[str, str]:
     named = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
     named += [verifier.path for verifier in recipe.verifiers]
     named += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
-    named += plan.files
+    named += [*plan.files, *filter_files(recipe.filters)]
     for name in filter(None, named):
         path = find_file(name, plan.folder)
         try:
@@ -74,6 +75,7 @@ def sources(plan: "Plan") -> dict[str, str]:
 def load(name: str, overrides: Sequence[str] = ()) -> "Plan":
     """Raises RecipeError with every problem that can be told without asking a teacher."""
     from agents.plan import plan_of, plan_problems
+    from filters.needs import recipe_problems
 
-    loaded = load_recipe(locate(name), overrides, [plan_problems])
+    loaded = load_recipe(locate(name), overrides, [plan_problems, recipe_problems])
     return plan_of(loaded.recipe, loaded.folder)

@@ -45,7 +45,8 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         "teachers.main.modle: unknown key, did you mean `model`?",
         "agents.generator.temprature: unknown key, did you mean `temperature`?",
         "filters.0.treshold: unknown key, did you mean `threshold`?",
-        "filters.1.type: 'minhsh' is not one of 'length', 'refusal', 'repetition', 'exact', 'minhash', 'novelty'",
+        "filters.1.type: 'minhsh' is not one of 'length', 'refusal', 'repetition', 'exact', 'minhash', 'novelty', 'semantic', "
+        "'quality', 'language', 'contamination', 'pii'",
         "sedds: unknown key, did you mean `seeds`?",
     ]
 
@@ -156,5 +157,6 @@ def test_a_ballot_needs_its_critic() -> None:
 def test_the_recipe_in_the_readme_is_valid(tmp_path: Path) -> None:
     readme = (PROJECT / "README.md").read_text()
     file = tmp_path / "mine.toml"
-    file.write_text(readme.split("```toml\n")[1].split("```")[0])
+    blocks = [part.split("```")[0] for part in readme.split("```toml\n")[1:]]
+    file.write_text(next(block for block in blocks if 'name = "mine"' in block))
     assert load(str(file)).recipe.teachers["main"].base_url == "http://localhost:8000/v1"

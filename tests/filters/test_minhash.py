@@ -128,7 +128,7 @@ def test_shingle_hashes_are_the_same_everywhere() -> None:
 
 
 def test_signatures_are_those_of_datasketch_and_work_in_its_index() -> None:
-    sets = [shingles(text, 5) for _, text, _ in planted_corpus(6)[:20]]
+    sets = [shingles(document.text, 5) for document in planted_corpus(6)[:20]]
     rows = signatures(sets, 64)
     one = MinHash(num_perm=64, hashfunc=lambda value: value, scheme="affine32")
     one.update_batch(sets[3])

@@ -15,7 +15,17 @@ from agents.checks.occurs import leaf_fault, leaves
 from agents.checks.written import read_text
 from agents.families.tools import TOOLS, Tool, World, run_tool
 from agents.families.tools.plan import WITHOUT, Call, Wish, as_json, same_call, wish_of
-from agents.families.tools.told import BETWEEN, Given, Stated, given, lines_of, names_in, spelled_out, stated
+from agents.families.tools.told import (
+    BETWEEN,
+    Given,
+    Stated,
+    given,
+    lines_of,
+    names_in,
+    spelled_out,
+    stated,
+    without_days,
+)
 from agents.families.tools.world import AUTHORS, GOODS, TITLES, TOWNS
 from core.sample import Message
 
@@ -46,6 +56,10 @@ BLOCKED = re.compile(
     re.IGNORECASE,
 )
 """Other words for what went wrong."""
+REASON = re.compile(
+    r"\bonly (\d+)|(\d{1,2}:\d\d)(?:\s*[–-]\s*|\s+(?:to|until|till|and)\s+)(\d{1,2}:\d\d)", re.IGNORECASE
+)
+"""What an error says of how many there are, and between which times one is busy."""
 DONE = re.compile(
     r"\b(?:booked|ordered|placed|scheduled|added|renewed|extended|saved|confirmed|arranged|all set|(?:is|are|been|'s|have) set"
     r"|will remind|(?:is|are|'s) done|done[.!])",
@@ -58,6 +72,15 @@ UNDONE = re.compile(
     re.IGNORECASE,
 )
 """Of something that was done nobody says so, nor asks whether to do it."""
+NOT_THIS = re.compile(
+    rf"(?:{NEGATED}[^\w.,;:!?]+(?:[\w']+[^\w.,;:!?]+){{0,2}}|\b(?:than|under|over|below|above|beyond|almost|nearly|at least"
+    r"|at most|up to|before|after)\s+)(?:[A-Z]{3}\s|[-€$£¥])?\d",
+    re.IGNORECASE,
+)
+"""A number that is denied, or said to be a limit."""
+RANGE = re.compile(
+    r"\d(?:\s?[ap]\.?m\.?)?\s*(?:-|–|—|\bto\b|\buntil\b|\btill\b|\band on\b|\bonwards?\b)", re.IGNORECASE
+)
 
 
 class Turn(NamedTuple):
@@ -94,7 +117,7 @@ def _turn(messages: Sequence[Message]) -> Turn:
             calls = [Call(call.name, call.arguments) for call in message.tool_calls]
             steps.append(tuple(zip(calls, answers, strict=False)))
         elif message.role == "assistant":
-            reply = message.content
+            reply = message.content.replace("’", "'")
     return Turn(messages[0].content, tuple(steps), reply)
 
 
@@ -170,7 +193,8 @@ def _told_fault(request: str, wish: Wish, today: date) -> str | None:
         told = read_text(request).speaks_of(schema["x-evidence"]) - {*map(str, said.values())}
     elif schema["type"] in ("integer", "number"):
         lengths = read_text(request).speaks_of(schema.get("x-evidence", {}))
-        told = {f"{float(n):g}" for n in known.numbers - others.numbers} | lengths
+        said_already = others.numbers | {value for value, _ in others.amounts}
+        told = {f"{float(n):g}" for n in known.numbers - said_already} | lengths
     elif schema.get("format") == "date":
         told = {day.isoformat() for day in known.days - others.days}
     elif "pattern" in schema:
@@ -215,7 +239,9 @@ def grounding_fault(call: Call, text: str) -> str | None:
     tool = TOOLS.get(call.name)
     schema = tool.parameters if tool else {}
     for leaf in leaves(call.arguments, schema):
+        flag = isinstance(leaf.value, bool) and not any(part.schema.get("type") == "boolean" for part in leaf.parts)
         fault = leaf_fault(leaf, read_text(text)) if leaf.value is not None else None
+        fault = f"is {leaf.value}, which is no text and no number" if flag else fault
         if fault:
             return f"nobody said `{leaf.path}` of {call.name}: it {fault.replace('the text', 'the conversation')}"
     return None
@@ -242,15 +268,11 @@ def _replayed(turn: Turn, tools: Mapping[str, Tool], world: World) -> tuple[str 
 
 
 def _reply_fault(before: Sequence[Turn], turn: Turn, today: date) -> str | None:
-    everything = [*before, turn]
-    known = given(
-        [one.request for one in everything],
-        [value for one in everything for value in ([call.arguments for call in one.calls], one.results)],
-        today,
-    )
+    requests = [one.request for one in (*before, turn)]
+    known = given(requests, [[call.arguments for call in turn.calls], turn.results], today)
     said = stated(turn.reply, known, today)
     errors = [result for result in turn.results if isinstance(result, dict) and "error" in result]
-    faults = [*said.faults, *_strangers(turn.reply, known), *_other_words(turn, everything)]
+    faults = [*said.faults, *_strangers(turn.reply, known), *_other_words(turn)]
     faults += _error_faults(turn, errors) if errors else _untold(turn, said, today)
     if not faults:
         return None
@@ -267,9 +289,9 @@ def _strangers(reply: str, known: Given) -> Iterator[str]:
             yield f"says {name!r}, which neither the user nor a tool gave"
 
 
-def _other_words(turn: Turn, everything: Sequence[Turn]) -> Iterator[str]:
+def _other_words(turn: Turn) -> Iterator[str]:
     """Words for values that a result could have and none has."""
-    results = [result for one in everything for result in one.results if isinstance(result, dict)]
+    results = [result for result in turn.results if isinstance(result, dict)]
     called = {call.name for call in turn.calls}
     for key, tool in (("sky", "get_weather"), ("status", "find_book")):
         if tool in called:
@@ -279,10 +301,13 @@ def _other_words(turn: Turn, everything: Sequence[Turn]) -> Iterator[str]:
 
 
 def _error_faults(turn: Turn, errors: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    why = "; ".join(str(error["error"]) for error in errors)
     if not (DENIAL.search(turn.reply) or BLOCKED.search(turn.reply)):
-        yield f"must say that it could not be done: {errors[0]['error']}"
+        yield f"must say that it could not be done: {why}"
     if claim := _claim_of(turn.reply):
         yield f"says {claim!r}, but nothing was done"
+    if wrong := set(REASON.findall(turn.reply)) - set(REASON.findall(why)):
+        yield f"gives {' '.join(min(wrong)).strip()!r} as the reason; it is {why}"
 
 
 def _untold(turn: Turn, said: Stated, today: date) -> Iterator[str]:
@@ -290,6 +315,12 @@ def _untold(turn: Turn, said: Stated, today: date) -> Iterator[str]:
     acts = any(call.name in TOOLS and TOOLS[call.name].acts for call in turn.calls)
     if turn.calls and (denied := (UNDONE if acts else UNFOUND).search(turn.reply)):
         yield f"says {denied.group()!r}, but it was done"
+    if wrong := NOT_THIS.search(without_days(turn.reply)):
+        yield f"says {wrong.group()!r}; tell each number as what it is"
+    if any(isinstance(value, list) for result in turn.results for value in result.values()) and (
+        wrong := RANGE.search(without_days(turn.reply))
+    ):
+        yield f"says {wrong.group()!r}, as if all that lies between were free; name single times"
     for step in turn.steps[-1:]:
         labels = [_label(call, result) for call, result in step]
         parts = _parts(turn.reply, labels) if len(step) > 1 else [turn.reply]

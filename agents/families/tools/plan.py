@@ -4,7 +4,7 @@ Knows no teacher: the plan is what the generator is told and what checks hold it
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal, NamedTuple
@@ -108,21 +108,26 @@ def _offered(rng: Random, fitting: Sequence[str], kinds: Sequence[Kind], count: 
 
 def _wish(rng: Random, kind: Kind, tools: Mapping[str, Tool], world: World, just_used: set[str]) -> Wish:
     """A wish without results; calls that hang on a result are added when that is there."""
-    fresh = [tool for tool in tools.values() if tool.name not in just_used] or [*tools.values()]
+
+    def able(can: Callable[[Tool], object]) -> Tool | None:
+        """One of those that can, rather not the one that was just used."""
+        some = [tool for tool in tools.values() if can(tool)]
+        unused = [tool for tool in some if tool.name not in just_used]
+        return rng.choice(unused or some) if some else None
+
     if kind == "outside":
         return Wish("outside", need=_need(rng, tools))
-    if kind == "ask" and (able := [tool for tool in fresh if tool.asked]):
-        return _asking(rng, rng.choice(able), world)
-    if kind == "error" and (able := [tool for tool in fresh if tool.fail]):
-        tool = rng.choice(able)
-        assert tool.fail is not None
+    if kind == "ask" and (tool := able(lambda tool: tool.asked)):
+        return _asking(rng, tool, world)
+    if kind == "error" and (tool := able(lambda tool: tool.fail)) and tool.fail:
         return Wish("error", (Call(tool.name, tool.fail(world, rng)),))
-    if kind == "parallel" and (able := [tool for tool in fresh if tool.label]):
-        return _side_by_side(rng, rng.choice(able), world)
+    if kind == "parallel" and (tool := able(lambda tool: tool.label)):
+        return _side_by_side(rng, tool, world)
     if kind == "chain" and (found := _chained(rng, tools, world)):
         return found
-    tool = rng.choice(fresh)
-    return Wish("call", (Call(tool.name, tool.draw(world, rng)),))
+    chosen = able(lambda _: True)
+    assert chosen is not None
+    return Wish("call", (Call(chosen.name, chosen.draw(world, rng)),))
 
 
 def _need(rng: Random, tools: Mapping[str, Tool]) -> str:

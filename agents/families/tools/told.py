@@ -52,9 +52,9 @@ AFTER = "|".join(
     re.escape(form) + (r"(?![\w/])" if form[-1].isalpha() else "") for form in sorted(MEANT, key=lambda f: (-len(f), f))
 )
 AMOUNT = re.compile(
-    rf"(?<![\w.,:/⁄+\-])(?:(?P<before>{BEFORE})\s?)?(?P<sign>[-−]\s?|minus )?"
+    rf"(?<![\w.,:/⁄+\-<>≤≥~≈±])(?:(?P<before>{BEFORE})\s?)?(?P<sign>[-−]\s?|minus )?"
     r"(?P<n>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
-    rf"(?![\d,]\d|\.\d)(?:[ -]?(?P<after>{AFTER}))?(?![\w%°€$£¥]|[:/⁄+\-]\w|[.,]\d)",
+    rf"(?![\d,]\d|\.\d)(?:[ -]?(?P<after>{AFTER}))?(?![\w%°€$£¥]|[:/⁄+\-]\w|[.,]\d|\s?[^\W\d_]+/)",
     re.IGNORECASE,
 )
 SUFFIXES = {"_c": "celsius", "_kmh": "kmh", "_km": "kilometre", "_percent": "percent", "_eur": "EUR"}
@@ -64,7 +64,9 @@ UNIT_FIELDS = ("unit", "from_unit", "currency", "from_currency")
 
 WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 WEEKDAY = re.compile(rf"\b({'|'.join(WEEKDAYS)})(?:s|'s)?\b", re.IGNORECASE)
-DATED = re.compile(r",?\s+(?:the\s+|on\s+)?(?:\d|" + "|".join(MONTHS) + ")", re.IGNORECASE)
+UNSURE_DAY = re.compile(r",?\s+(?:the\s+)?\d{1,2}(?:st|nd|rd|th)\b", re.IGNORECASE)
+BESIDE = 6
+"""Characters between a weekday and its date, at the most: `, the `, ` (a `."""
 UNSURE = re.compile(r"\b(?:next|last|every|each|past|previous)\s+$", re.IGNORECASE)
 RELATIVE = re.compile(
     r"\b(?:(?P<after>(?:the )?day after tomorrow)|(?P<before>(?:the )?day before yesterday)|(?P<tomorrow>tomorrow)"
@@ -98,6 +100,14 @@ OF_NOBODY = frozenset(
     "norwegian swedish japanese euro euros id".split()
 )
 WORD = re.compile(r"[^\W\d_](?:[\w'’\-]*\w)?")
+VERB = re.compile(
+    r"(?:'s)?\s+(?:gets?|has|have|had|is|are|was|were|will|would|can|costs?|sees?|expects?|lies|stays?)\b"
+)
+SUBJECTS = frozenset(
+    "it there that this these those which what who you we they he she all both each everyone everybody everything nothing one "
+    "none today tomorrow here your our the a an".split()
+)
+"""Words that a sentence may begin with and a verb follow, without being a name."""
 STARTS = ".!?:;\n•*(\"“'‘-–—"
 
 
@@ -169,14 +179,16 @@ def days_in(text: str, today: date) -> frozenset[date]:
     """
     found = set(read_text(text).dates)
     rest = _without(text, DATES)
+    dated = [match for pattern in DATES for match in pattern.finditer(text)]
     for pattern in PARTIAL:
         for match in pattern.finditer(rest):
+            dated.append(match)
             found |= {day for day in [_coming(match, today)] if day}
     for match in WEEKDAY.finditer(rest):
-        dated = (
-            DATED.match(rest, match.end()) or UNSURE.search(rest[: match.start()][-12:]) or match.group().endswith("s")
-        )
-        if not dated:
+        beside = any(-BESIDE <= match.start() - one.end() <= BESIDE for one in dated)
+        beside |= any(-BESIDE <= one.start() - match.end() <= BESIDE for one in dated)
+        unsure = UNSURE.search(rest[: match.start()][-12:]) or UNSURE_DAY.match(rest, match.end())
+        if not (beside or unsure or match.group().endswith("s")):
             found.add(today + timedelta(days=(WEEKDAYS.index(match[1].lower()) - today.weekday() - 1) % 7 + 1))
     return frozenset({*found, *(day for day, _ in _relative(rest, today))})
 
@@ -225,12 +237,18 @@ def _amounts_of(value: Any) -> Iterator[tuple[Fraction, str]]:
 
 
 def _numbers_of(value: Any) -> Iterator[Fraction]:
+    """Numbers that have no unit; those that have one are only told with it."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         yield Fraction(str(value))
     elif isinstance(value, str):
         yield from read_text(value).numbers
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
-        yield from _numbers_of(inner)
+    elif isinstance(value, dict):
+        measured = [number for number, _ in _measures(value)]
+        for inner in value.values():
+            yield from () if any(inner is number for number in measured) else _numbers_of(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _numbers_of(inner)
 
 
 def _amounts_in(text: str) -> Iterator[tuple[Fraction, str]]:
@@ -380,15 +398,17 @@ def _capitals(text: str) -> Iterator[str]:
     for match in WORD.finditer(text):
         word = re.sub(r"'s$", "", match.group())
         before = text[: match.start()].rstrip(" ")
-        begins = not before or before[-1] in STARTS
+        begins = (not before or before[-1] in STARTS) and (
+            word.lower() in SUBJECTS or not VERB.match(text, match.end())
+        )
         ours = word.lower() in WEEKDAYS or word.lower() in MONTH_NAMES or word.lower() in OF_NOBODY
         if any(c.isupper() for c in word) and not begins and not ours:
             yield word
 
 
-def amounts_in(text: str) -> frozenset[tuple[Fraction, str]]:
-    """Numbers with a known unit, in digits."""
-    return frozenset(_amounts_in(unicode_plain(text)))
+def without_days(text: str) -> str:
+    """`text` with blanks in the place of dates."""
+    return _without(text, (*DATES, *PARTIAL))
 
 
 def names_in(text: str) -> set[str]:

@@ -9,14 +9,17 @@ from random import Random
 from typing import Any
 
 TOWNS = """Aarhus Bergen Brno Coimbra Debrecen Dresden Gdansk Ghent Girona Graz Groningen Innsbruck Kaunas Konstanz Leuven
-Linz Lublin Lucerne Lund Malmo Maribor Matera Nantes Odense Olomouc Padua Pecs Plovdiv Rennes Rijeka Salzburg Sibiu Split
+Linz Lublin Lucerne Lund Malmo Maribor Matera Nantes Odense Olomouc Padua Pecs Plovdiv Rennes Rijeka Salzburg Sibiu Siena
 Tampere Tartu Toledo Trento Trieste Turku Uppsala Utrecht Varna Verona Zadar""".split()
 SKIES = ("clear", "cloudy", "rain", "snow", "fog", "storm")
 GOODS = (
     "desk lamp", "rain jacket", "tea kettle", "bicycle pump", "yoga mat", "cast iron pan", "wool blanket", "garden hose",
     "chess set", "paint roller", "head torch", "picnic basket", "drawing tablet", "bread knife", "phone stand", "lunch box",
     "hiking socks", "glass teapot", "wall clock", "camping stove", "watering can", "door mat", "spice rack", "tool box",
-    "travel pillow", "bird feeder", "coffee grinder", "ladder", "hammock", "umbrella",
+    "travel pillow", "bird feeder", "coffee grinder", "step ladder", "garden hammock", "folding umbrella",
+    *(f"{first} {second}"
+      for first in "bamboo copper cork enamel linen oak slate walnut".split()
+      for second in "basket bench box jug mug planter shelf stool tray".split()),
 )  # fmt: skip
 TITLES = (
     "The Salt Road", "A Winter of Herons", "Copper and Ash", "The Ferryman's Ledger", "Maps of Nowhere", "Quiet Machines",
@@ -24,6 +27,9 @@ TITLES = (
     "The Clockmaker's Debt", "Rivers Without Names", "Northern Kitchens", "The Last Tram Home", "Stone Fruit",
     "The Weather Diary", "Paper Cathedrals", "A Field Guide to Silence", "The Tin Violin", "Under the Viaduct",
     "The Beekeeper's Map", "Slow Trains", "Night Shift at the Observatory",
+    *(f"The {first} {second}"
+      for first in "Amber Broken Crooked Distant Eleventh Frozen Hollow Iron Painted Patient Second Silver Velvet".split()
+      for second in "Bridge Cellar Comet Garden Harbour Hunter Island Lantern Mirror Orchestra Passage Valley".split()),
 )  # fmt: skip
 AUTHORS = (
     "Ines Halloway", "Tomas Verhaal", "Odile Marchetti", "Per Lindqvist", "Asha Raman", "Jonas Feld", "Marta Kowal",
@@ -33,12 +39,19 @@ EVENTS = (
     "dentist appointment", "budget review", "piano lesson", "parent evening", "eye test", "call with the landlord",
     "job interview", "choir rehearsal", "car inspection", "physiotherapy", "swimming lesson", "book club", "haircut",
     "planning session", "driving lesson", "vet visit", "yoga class", "house viewing", "tax consultation", "band practice",
+    *(f"{first} with {second}"
+      for first in ("lunch", "a walk", "a call", "a lesson", "dinner")
+      for second in "Agnes Boris Carla Dmitri Elif Farah Gustav Hanna Idris Jolanta Kofi Leonie".split()),
 )  # fmt: skip
 REMINDERS = (
     "call the plumber", "water the ferns", "renew the passport", "take the bread out of the freezer", "pay the gas bill",
     "pick up the parcel", "feed the neighbour's cat", "send the signed contract", "buy candles", "charge the camera",
     "cancel the gym membership", "return the projector", "order new glasses", "check the tyre pressure", "defrost the soup",
     "book the ferry", "write to the insurance", "bring the choir folder", "put out the bins", "back up the laptop",
+    *(f"{first} the {second}"
+      for first in ("collect", "pay for", "look for", "pack", "clean", "order")
+      for second in ("birthday cake", "blue curtains", "borrowed drill", "camera lens", "camping chairs", "concert tickets",
+                     "ski boots", "spare keys", "wedding present", "winter tyres")),
 )  # fmt: skip
 PER_EURO = {"USD": 1.09, "GBP": 0.85, "CHF": 0.95, "NOK": 11.6, "SEK": 11.2, "JPY": 162.0}
 FORECAST_DAYS, CALENDAR_DAYS = 5, 7

@@ -12,6 +12,7 @@ from agents.teachers.scripts.common import COMMON, Script
 WORD = re.compile(r"[A-Za-z]{4,}")
 ABSENT = ("inventor", "warranty", "colour", "insurance", "weight", "nickname")
 """Of these, one that the passage does not have makes a question that it leaves open."""
+POLAR = "Is it so with"
 OPENERS = ("What about", "How is it with", "Can you tell me about")
 ANSWERED = ("altered", "within", "bits", "number", "name", "denial", "leak", "mark", "talk", "silent", "whole", "twice")
 LEFT_OPEN = ("quoted", "inside", "elsewhere")
@@ -26,10 +27,9 @@ def draft(rng: Random, question: Question) -> dict[str, Any]:
     told = focus if focus in passage and focus else rng.choice(sentences)
     if "Give no quotes" in request:
         return _left_open(rng, passage, told, request.rpartition("as the answer: ")[2].split("\n")[0])
-    answer = beginning(told)
-    if "yes or no" in request:
-        answer = f"Yes, {answer}"
-    asked = f"{rng.choice(OPENERS)} the {' and the '.join(_words(told, rng))}?"
+    polar = "yes or no" in request
+    answer = f"Yes, {beginning(told)}" if polar else beginning(told)
+    asked = f"{POLAR if polar else rng.choice(OPENERS)} the {' and the '.join(_words(told, rng))}?"
     made = {"question": asked, "quotes": [told], "answer": answer}
     return _spoilt(made, rng.choice(ANSWERED), passage, rng) if rng.random() < FAULTY else made
 
@@ -42,7 +42,7 @@ def reading(rng: Random, question: Question) -> dict[str, Any]:
     if words & set(ABSENT) - there:
         return {"found": False, "answer": ""}
     nearest = max(sentences_of(passage), key=lambda one: len(words & set(WORD.findall(one.lower()))))
-    return {"found": True, "answer": beginning(nearest)}
+    return {"found": True, "answer": f"Yes, {beginning(nearest)}" if asked.startswith(POLAR) else beginning(nearest)}
 
 
 def asked_of(question: Question) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A writer of conversations with tools that does as its plan says, in stiff words, in two of three; else it makes one mistake.
+"""A writer of conversations with tools that does as its plan says, in stiff words, in three of five; else it makes one mistake.
 
 The mistakes: another number in the reply, a call left out, a call too many, another argument, one of the wrong type, one that
 no schema has, a tool that is not offered, an argument that nobody told, a result that is not told, a failure told as success.
@@ -22,10 +22,10 @@ MISTAKES = ("number", "fewer", "more", "argument", "type", "extra", "tool", "uns
 Turn = dict[str, Any]
 
 
-def draft(rng: Random, question: Question) -> dict[str, Any]:
+def draft(rng: Random, question: Question, right: float = RIGHT) -> dict[str, Any]:
     plan = next(m.content for m in reversed(question.messages) if m.role == "user" and "\nTurn 1, " in m.content)
     turns = [_turn(text, rng) for text in re.split(r"^Turn \d+, ", plan, flags=re.MULTILINE)[1:]]
-    if rng.random() > RIGHT:
+    if rng.random() > right:
         MISTAKEN[rng.choice(MISTAKES)](rng.choice(turns), rng)
     return {"turns": turns}
 

@@ -203,7 +203,8 @@ def wish_data(name: str) -> dict[str, Any]:
 def subject_of(case: dict[str, Any]) -> Subject:
     """The conversation `case["base"]` (or several) with what the case changes, executed like any other."""
     bases = [case["base"]] if isinstance(case["base"], str) else case["base"]
-    data = {"world": WORLD, "offered": [*TOOLS], "wishes": [wish_data(base) for base in bases], "system": "-"}
+    wishes = [wish_data(base) for base in bases]
+    data = {"world": WORLD, "offered": [*TOOLS], "wishes": wishes, "intro": "-", "written_out": True}
     seed, turns = Seed(id="s-0", data=data), []
     for base in bases:
         _, calls, request, reply = TURNS[base]

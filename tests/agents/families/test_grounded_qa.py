@@ -4,7 +4,6 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ CLOSED = ["task.context=false", "task.unanswerable=0"]
 
 def plan_of(*settings: str) -> Plan:
     plain = ["teachers.main={model='fake/grounded_qa'}", "agents.critic=false", "topology.max_revisions=0"]
-    return load("grounded-qa", [*plain, "samples=200", *settings])
+    return load("grounded-qa", [*plain, "samples=120", *settings])
 
 
 def made(plan: Plan, folder: Path) -> list[Sample]:
@@ -43,12 +42,12 @@ def made(plan: Plan, folder: Path) -> list[Sample]:
 
 
 def test_conditions_are_varied_and_the_same_each_time() -> None:
-    seeds = seeds_of(plan_of("samples=600"))[:]
-    assert seeds == seeds_of(plan_of("samples=600"))[:]
+    seeds = seeds_of(plan_of("samples=400"))[:]
+    assert seeds == seeds_of(plan_of("samples=400"))[:]
     assert {seed.data["kind"] for seed in seeds} == set(KINDS)
     assert {seed.data["source"].rpartition(".")[2] for seed in seeds} == {"txt", "md", "html", "pdf"}
-    assert 80 < sum(not seed.data["answerable"] for seed in seeds) < 160
-    assert len({seed.data["request"] for seed in seeds}) > 500
+    assert 50 < sum(not seed.data["answerable"] for seed in seeds) < 110
+    assert len({seed.data["request"] for seed in seeds}) > 330
     for seed in seeds:
         assert seed.data["focus"] in seed.data["text"]
         if seed.data["kind"] == "number" and seed.data["answerable"]:
@@ -72,7 +71,7 @@ def loose(text: str) -> str:
 def test_what_is_kept_is_grounded_by_our_own_reckoning(settings: list[str], tmp_path: Path) -> None:
     samples = made(plan_of(*settings), tmp_path)
     kept = [sample for sample in samples if sample.state == State.kept]
-    assert len(kept) > 60
+    assert len(kept) > 40
     for sample in kept:
         data, fields = sample.seed.data, sample.candidate.fields
         assert fields["question"].endswith("?")
@@ -82,7 +81,7 @@ def test_what_is_kept_is_grounded_by_our_own_reckoning(settings: list[str], tmp_
             continue
         assert 1 <= len(fields["quotes"]) <= 3
         assert all(quote in data["text"] for quote in fields["quotes"])
-        assert loose(re.sub("^Yes, ", "", fields["answer"])) in loose(" ".join(fields["quotes"]))
+        assert loose(re.sub("^(Yes, )?(A )?", "", fields["answer"])) in loose(" ".join(fields["quotes"]))
         numbers = set(re.findall(r"\d+", fields["answer"]))
         assert numbers <= set(re.findall(r"\d+", " ".join(fields["quotes"])))
         if not data["context"]:
@@ -90,8 +89,8 @@ def test_what_is_kept_is_grounded_by_our_own_reckoning(settings: list[str], tmp_
 
 
 def test_every_sample_ends_for_a_reason_and_each_check_finds_something(tmp_path: Path) -> None:
-    samples = made(plan_of("samples=300", "agents.generator.max_repairs=0"), tmp_path)
-    assert len(samples) == 300
+    samples = made(plan_of("samples=160", "agents.generator.max_repairs=0"), tmp_path)
+    assert len(samples) == 160
     for sample in samples:
         assert (sample.state == State.kept) == (sample.reason is None)
         assert sample.reason in (None, Reason.verifier)
@@ -127,7 +126,7 @@ def test_quotes_are_given_as_the_text_has_them() -> None:
     seed = Seed(id="s-0", data={**seeds_of(plan_of())[0].data, "text": "The keeper’s\n  gate — of “oak” — is heavy."})
     draft = GroundedDraft(question="What is heavy?", quotes=['keeper\'s gate - of "oak"', "a lie"], answer="Gate.")
     candidate = GroundedQA().candidate(seed, draft)
-    assert candidate.fields["quotes"] == ["keeper’s\n  gate — of “oak”", "a lie"] or "The keeper’s" in seed.data["text"]
+    assert candidate.fields["quotes"] == ["keeper’s\n  gate — of “oak”", "a lie"]
     assert "> keeper’s gate — of “oak”" in candidate.answer
 
 
@@ -331,7 +330,7 @@ def test_every_run_of_whole_words_of_a_chunk_is_found_and_no_cut_one(source: str
         assert sentences
         for sentence in sentences:
             assert quotes_fault([sentence], row["text"], options) is None
-            assert quotes_fault([sentence[1:]], row["text"], options) is not None
+            assert sentence[1] == " " or quotes_fault([sentence[1:]], row["text"], options) is not None
             assert quotes_fault([sentence[:-2]], row["text"], options) is not None
             swapped = sentence.translate(str.maketrans("ab", "ba"))
             assert swapped == sentence or quotes_fault([swapped], row["text"], options) is not None
@@ -361,7 +360,7 @@ def test_numbers_are_read_with_their_units(text: str, found: list[tuple[str, str
 
 
 @pytest.mark.parametrize(
-    "text", ["1 " * 20_000, "one " * 20_000, "a-" * 20_000, "not " * 20_000, "?" * 50_000, "é" * 50_000]
+    "text", ["1 " * 10_000, "one " * 10_000, "a-" * 10_000, "not " * 10_000, "?" * 50_000, "é" * 50_000]
 )
 def test_long_texts_of_any_kind_are_judged_in_time(text: str) -> None:
     fields = {"question": text, "answer": text[:400], "quotes": [text, text[:100]]}
@@ -387,7 +386,10 @@ def test_readings_are_asked_for_exactly_as_often_as_is_said() -> None:
     assert asked == list(range(read_again.calls(options)))
 
 
-def test_kinds_of_faults_come_back_as_advice_that_names_what_is_wrong(tmp_path: Path) -> None:
-    samples = made(plan_of("samples=300"), tmp_path)
-    told = Counter(s.verdicts[-1].evidence.split(" ")[0] for s in samples if s.state == State.dropped)
-    assert len(told) >= 5
+def test_a_fault_comes_back_as_advice_and_the_next_draft_is_judged_anew(tmp_path: Path) -> None:
+    samples = made(plan_of("samples=60", "topology.max_revisions=1"), tmp_path)
+    revised = [sample for sample in samples if sample.revisions == 1]
+    assert {sample.state for sample in revised} == {State.kept, State.dropped}
+    for sample in revised:
+        told = next(verdict.evidence for verdict in sample.verdicts if not verdict.passed)
+        assert any(f"Not right: {told.rstrip('. ')}. Give" in turn.asked for turn in sample.turns)

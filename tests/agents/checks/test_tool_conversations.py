@@ -1,0 +1,150 @@
+import asyncio
+import json
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.checks import Check, Subject
+from agents.checks.base import CheckBroken
+from agents.checks.tool_schema import tool_schema
+from agents.families.tools.checks import grounding_fault, tool_arguments, tool_result, tool_use
+from agents.families.tools.plan import Call
+from agents.families.tools.told import BETWEEN, lines_of, spelled_out
+from core.sample import Candidate, Message, Seed, ToolCall
+from tests.agents.checks.tool_conversations import TODAY, TURNS, subject_of
+
+GOLDEN = Path(__file__).parent / "golden"
+CHECKS = {check.name: check for check in (tool_schema, tool_use, tool_arguments, tool_result)}
+TOOLS: list[Any] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "parameters": {
+                "type": "object",
+                "properties": {"a": {"type": "number"}, "b": {"type": "number"}},
+                "required": ["a", "b"],
+            },
+        },
+    },
+    {
+        "type": "function",
+        "function": {
+            "name": "book",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "room": {"type": "string", "enum": ["blue", "green"]},
+                    "when": {
+                        "type": "object",
+                        "properties": {
+                            "day": {"type": "string", "format": "date"},
+                            "hour": {"type": "integer", "minimum": 0, "maximum": 23},
+                        },
+                        "required": ["day", "hour"],
+                    },
+                    "note": {"type": "string", "minLength": 1, "maxLength": 40},
+                    "guests": {"type": "array", "items": {"type": "string"}, "maxItems": 3, "uniqueItems": True},
+                },
+                "required": ["room", "when"],
+            },
+        },
+    },
+    {"type": "function", "function": {"name": "now", "description": "The time."}},
+    {"name": "ping", "parameters": {"type": "object", "properties": {"host": {"type": "string"}}}},
+]
+
+
+def golden(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (GOLDEN / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def fault(check: Check, subject: Subject) -> str | None:
+    """What the check found wrong in the conversation's last turn, or at all."""
+    findings = asyncio.run(check.findings(subject, check.options()))
+    return next((one.evidence for one in findings if not one.passed), None)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_there_are_many_golden_cases_of_both_kinds(name: str) -> None:
+    cases = golden(name)
+    assert len(cases) >= 50
+    assert 10 < sum(case["passes"] for case in cases) < len(cases) - 25
+    assert len({case["about"] for case in cases}) == len(cases)
+
+
+@pytest.mark.parametrize("base", TURNS)
+def test_a_conversation_that_is_right_passes_every_check(base: str) -> None:
+    for check in CHECKS.values():
+        assert fault(check, subject_of({"base": base})) is None
+
+
+@pytest.mark.parametrize("case", golden("tool_result"), ids=lambda case: case["about"])
+def test_a_reply_tells_the_result_or_not(case: Mapping[str, Any]) -> None:
+    found = fault(tool_result, subject_of(dict(case)))
+    assert (found is None) == case["passes"], found
+    assert found is None or (len(found) < 500 and "the reply " in found)
+
+
+@pytest.mark.parametrize("case", golden("tool_use"), ids=lambda case: case["about"])
+def test_the_calls_are_those_that_are_wanted_or_not(case: Mapping[str, Any]) -> None:
+    found = fault(tool_use, subject_of(dict(case)))
+    assert (found is None) == case["passes"], found
+
+
+@pytest.mark.parametrize("case", golden("tool_arguments"), ids=lambda case: case["about"])
+def test_an_argument_was_said_or_not(case: Mapping[str, Any]) -> None:
+    said = [spelled_out(text, date.fromisoformat(TODAY)) for text in (*case["before"], case["request"])]
+    found = grounding_fault(Call(**case["call"]), BETWEEN.join([*said, *lines_of(case["results"])]))
+    assert (found is None) == case["passes"], found
+
+
+@pytest.mark.parametrize("case", golden("tool_schema"), ids=lambda case: case["about"])
+def test_a_call_fits_its_tool_or_not(case: Mapping[str, Any]) -> None:
+    calls = tuple(ToolCall(**call) for call in case["calls"])
+    names = case.get("answers", [call.name for call in calls])
+    messages = [
+        Message(role="user", content="q"),
+        Message(role=case.get("caller", "assistant"), content="", tool_calls=calls),
+        *(Message(role="tool", content="1", name=name) for name in names),
+    ]
+    if case.get("reply", "done"):
+        messages.append(Message(role="assistant", content="done"))
+    subject = Subject(Seed(id="s-0", data={}), Candidate(messages=messages, fields={"tools": TOOLS}), None)  # type: ignore[arg-type]
+    found = fault(tool_schema, subject)
+    assert (found is None) == case["passes"], found
+    assert found is None or len(found) < 400
+
+
+@pytest.mark.parametrize(
+    ("tools", "problem"),
+    [
+        (None, "each tool must be a function with a name of its own"),
+        ([{"name": "a"}, {"name": "a"}], "each tool must be a function with a name of its own"),
+        ([{"parameters": {}}], "each tool must be a function with a name of its own"),
+        ([{"name": "a", "parameters": {"$ref": "https://example.org"}}], "tool a: .*nothing is fetched"),
+    ],
+)
+def test_tools_that_cannot_be_used_break_the_check_and_not_the_sample(tools: Any, problem: str) -> None:
+    calls = (ToolCall(name="a", arguments={}),)
+    said = [Message(role="assistant", content="", tool_calls=calls)]
+    subject = Subject(Seed(id="s-0", data={}), Candidate(messages=said, fields={"tools": tools}), None)  # type: ignore[arg-type]
+    with pytest.raises(CheckBroken, match=problem):
+        fault(tool_schema, subject)
+
+
+def test_a_result_that_no_tool_gave_is_found() -> None:
+    subject = subject_of({"base": "weather", "reply": "Rain in Bergen, 8 °C."})
+    messages = [
+        message.model_copy(update={"content": message.content.replace(": 7,", ": 8,")})
+        if message.role == "tool"
+        else message
+        for message in subject.candidate.messages
+    ]
+    forged = subject._replace(candidate=subject.candidate.model_copy(update={"messages": messages}))
+    found = fault(tool_result, forged)
+    assert found
+    assert "get_weather gives" in found

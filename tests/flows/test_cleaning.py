@@ -1,0 +1,204 @@
+"""Filters that read files and change text, in a run and on a dataset: paths, identity, masks, reports, what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from core.errors import RecipeError, UsageError
+from core.recipe import Recipe
+from core.run import RunDir
+from core.sample import Candidate, Critique, Message, Sample, Seed, State, ToolCall, Turn, Usage
+from core.store import read_json, read_samples, write_samples
+from flows.curated import curate
+from flows.curation import filter_dataset, parse_filters
+from flows.recipes import load, sources
+
+QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many in May."
+PII = '[{type = "pii"}]'
+
+
+def turns(question: str, answer: str, system: str = "Be kind.") -> list[Message]:
+    return [
+        Message(role="system", content=system),
+        Message(role="user", content=question),
+        Message(role="assistant", content=answer),
+    ]
+
+
+def sample(name: str, messages: list[Message], score: int = 3, reply: str = "") -> Sample:
+    turn = Turn(agent="generator", revision=0, attempt=0, teacher="fake/x", asked="?", reply=reply, usage=Usage())
+    return Sample(
+        id=name, seed=Seed(id=name, data={"mail": "carl@acme.io"}), state=State.kept,
+        candidate=Candidate(messages=messages, fields={"note": "ask\nbob@acme.io"}), revisions=0, turns=[turn],
+        critiques=[Critique(revision=0, scores={"a": score}, faults=[], advice="")], verdicts=[], usage=Usage(),
+    )  # fmt: skip
+
+
+def curated_run(folder: Path, samples: list[Sample], filters: list[dict[str, Any]]) -> RunDir:
+    run = RunDir(folder / "run")
+    write_samples(run.shard_file(0), samples)
+    recipe = Recipe.model_validate({"name": "x", "samples": len(samples), "seeds": {}, "filters": filters})
+    curate(run, recipe, [], folder)
+    return run
+
+
+def test_a_run_masks_messages_fields_seed_and_history_of_what_it_keeps(tmp_path: Path) -> None:
+    call = ToolCall(name="mail", arguments={"to": "anna@acme.io", "card": 4111111111111111})
+    said = [
+        *turns("Who is bob@acme.io?", "Write to anna@acme.io.", system="You are carl@acme.io."),
+        Message(role="assistant", content="", tool_calls=(call,)),
+        Message(role="tool", name="mail", content='{"sent": "4111111111111111"}'),
+    ]
+    run = curated_run(
+        tmp_path,
+        [sample("x-0", said, reply='{"a": "anna@acme.io"}'), sample("x-1", turns("?", "No."))],
+        [{"type": "pii"}],
+    )
+    kept = read_samples(run.kept_file(0))
+    text = kept[0].model_dump_json()
+    assert [one.id for one in kept] == ["x-0", "x-1"]
+    assert "acme.io" not in text
+    assert "4111" not in text
+    assert [message.content for message in kept[0].candidate.messages[:3]] == [
+        "You are [EMAIL].", "Who is [EMAIL]?", "Write to [EMAIL].",
+    ]  # fmt: skip
+    assert kept[0].candidate.messages[3].tool_calls[0].arguments == {"to": "[EMAIL]", "card": "[CARD]"}
+    assert kept[0].candidate.fields == {"note": "ask\n[EMAIL]"}
+    assert kept[1] == sample("x-1", turns("?", "No."))
+    assert "anna@acme.io" in read_samples(run.shard_file(0))[0].answer
+
+
+def test_a_run_drops_and_counts_contamination_by_set_from_the_recipes_folder(tmp_path: Path) -> None:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "maths.jsonl").write_text(json.dumps({"question": QUESTION}))
+    filters = [{"type": "contamination", "sets": ["sets/maths.jsonl"]}]
+    run = curated_run(tmp_path, [sample("x-0", turns(QUESTION, "72")), sample("x-1", turns("Hi?", "Hi."))], filters)
+    assert [one.id for one in read_samples(run.kept_file(0))] == ["x-1"]
+    (dropped,) = read_samples(run.dropped_file(0))
+    assert dropped.reason == "contamination"
+    assert "with sets/maths.jsonl row 1" in dropped.detail
+    found = {"sets/maths.jsonl": {"rows": 1, "short": 0, "found": 1, "documents": 1}}
+    assert read_json(run.path / "contamination.json") == found
+
+
+def test_a_run_keeps_the_best_of_several_by_the_critics_scores(tmp_path: Path) -> None:
+    samples = [sample(f"x-{i}", turns("Hi?", "Hello there."), score) for i, score in enumerate((2, 5, 4))]
+    run = curated_run(tmp_path, samples, [{"type": "exact", "keep": "best"}])
+    assert [one.id for one in read_samples(run.kept_file(0))] == ["x-1"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("form", ["messages", "prompt_completion", "text"])
+def test_a_filtered_dataset_is_masked_in_every_column_of_texts(form: str, ending: str, tmp_path: Path) -> None:
+    question, answer = "Who is bob@acme.io?", "Call +44 20 7946 0958."
+    body: dict[str, Any] = {
+        "messages": {"messages": [m.model_dump() for m in turns(question, answer)[1:]]},
+        "prompt_completion": {"prompt": question, "completion": answer},
+        "text": {"text": f"{question} {answer}"},
+    }[form]
+    rows = [{"id": "bob@acme.io", **body, "source": "by bob@acme.io", "n": 1}]
+    rows.append(
+        {"id": "b", **json.loads(json.dumps(body).replace("bob@acme.io", "he").replace("+44 20 7946 0958", "me"))}
+    )
+    frame = pl.DataFrame([{"source": None, "n": 0, **row} for row in rows])
+    file = tmp_path / f"rows.{ending}"
+    frame.write_ndjson(file) if ending == "jsonl" else frame.write_parquet(file)
+    report = filter_dataset(file, tmp_path / "out", parse_filters([f"filters={PII}"]))
+    kept = tmp_path / "out" / f"kept.{ending}"
+    out = pl.read_ndjson(kept) if ending == "jsonl" else pl.read_parquet(kept)
+    assert report["masked"] == 1
+    assert out["id"].to_list() == ["bob@acme.io", "b"]
+    assert out["source"].to_list() == ["by [EMAIL]", None]
+    assert out.schema == frame.schema
+    shown = json.dumps(out.drop("id").row(0, named=True))
+    assert "[EMAIL]" in shown
+    assert "[PHONE]" in shown
+    assert "acme" not in shown
+    assert out.row(1) == frame.row(1)
+
+
+def test_a_filtered_dataset_is_judged_by_its_questions_too_and_reports_each_set(tmp_path: Path) -> None:
+    (tmp_path / "maths.jsonl").write_text(json.dumps({"question": QUESTION}))
+    rows = [{"prompt": QUESTION, "completion": "72"}, {"prompt": "Hi?", "completion": "Hi."}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [f'filters=[{{type = "contamination", sets = ["{tmp_path}/maths.jsonl"]}}]']
+    report = filter_dataset(file, tmp_path / "out", parse_filters(settings))
+    assert report["counts"]["kept"] == 1
+    assert report["contamination"][f"{tmp_path}/maths.jsonl"]["documents"] == 1
+    assert read_json(tmp_path / "out" / "report.json")["contamination"] == report["contamination"]
+
+
+def test_the_best_row_is_told_by_a_score_column(tmp_path: Path) -> None:
+    rows = [{"text": "The bees fly home.", "score": 0.1}, {"text": "The bees fly home!", "score": 0.9}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    filter_dataset(file, tmp_path / "out", parse_filters(['filters=[{type = "exact", keep = "best"}]']))
+    assert pl.read_ndjson(tmp_path / "out" / "kept.jsonl")["score"].to_list() == [0.9]
+
+
+RECIPE = """
+name = "x"
+family = "constrained_instructions"
+samples = 4
+{more}
+[seeds]
+path = "data/seeds/topics.jsonl"
+[teachers.main]
+model = "fake/writer"
+[agents]
+critic = false
+[[filters]]
+{table}
+"""
+
+
+def written(folder: Path, table: str, more: str = "") -> Path:
+    file = folder / "recipe.toml"
+    file.write_text(RECIPE.format(table=table, more=more))
+    return file
+
+
+def test_evaluation_sets_are_found_beside_the_recipe_and_are_part_of_the_runs_identity(tmp_path: Path) -> None:
+    (tmp_path / "maths.jsonl").write_text(json.dumps({"question": QUESTION}))
+    plan = load(str(written(tmp_path, 'type = "contamination"\nsets = ["maths.jsonl"]')))
+    assert plan.recipe.filters[0].model_dump()["sets"] == ("maths.jsonl",)
+    before = sources(plan)["maths.jsonl"]
+    (tmp_path / "maths.jsonl").write_text(json.dumps({"question": QUESTION + " How many?"}))
+    assert sources(plan)["maths.jsonl"] != before
+
+
+@pytest.mark.parametrize(
+    ("table", "more", "problem"),
+    [
+        ('type = "contamination"\nsets = ["none.jsonl"]', "", "filters.0.sets: .*none.jsonl: .* cannot be read"),
+        ('type = "language"\nlanguages = ["en", "qq"]', "", "filters.0.languages: qq: not known; known are"),
+        ('type = "exact"\nkeep = "longest"', "keep = 2", "filters.0.keep: 'longest' cannot go with a number to keep"),
+        (
+            'type = "pii"\n[dataset]\nformats = ["messages", "preference"]', "answers_per_seed = 2",
+            "filters.0.type: finds nothing in rejected answers",
+        ),
+        ('type = "quality"\nrules = ["gopher"]', "", "filters.0"),
+        ('type = "pii"\nkinds = ["name"]', "", "filters.0"),
+    ],
+)  # fmt: skip
+def test_what_filters_lack_is_told_before_a_run(table: str, more: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        load(str(written(tmp_path, table, more)))
+
+
+def test_a_missing_package_is_told_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filters.needs.find_spec", lambda name: None if name == "stdnum" else object())
+    with pytest.raises(RecipeError, match=r"filters.0.type: needs the extra `pii` \(stdnum is missing\)"):
+        load(str(written(tmp_path, 'type = "pii"')))
+
+
+def test_a_dataset_is_not_filtered_where_a_set_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "Hi."}\n')
+    settings = parse_filters(['filters=[{type = "contamination", sets = ["none.jsonl"]}]'])
+    with pytest.raises((RecipeError, UsageError), match=r"none\.jsonl"):
+        filter_dataset(tmp_path / "rows.jsonl", tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
