@@ -22,6 +22,8 @@ class Document(NamedTuple):
     text: str
     asked: str = ""
     """What the user asked, for filters that look at that."""
+    question: str = ""
+    """The question alone, where the user said more: a passage, a schema."""
     around: str = ""
     """What else is said, by system and tools."""
     score: float | None = None

@@ -27,7 +27,7 @@ def drop_unoriginal(documents: Sequence[Document], config: NoveltyFilter) -> lis
     names: list[str] = []
     drops = []
     for document in documents:
-        words = normalised_words(document.asked or document.text)
+        words = normalised_words(document.question or document.asked or document.text)
         near = extractOne(words, earlier, scorer=Indel.normalized_similarity, score_cutoff=config.threshold)
         if near is None or not words:
             earlier.append(words)

@@ -222,7 +222,7 @@ def filter_command(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Drop short, refused, repetitive and duplicate rows; kept rows stay unchanged."""
+    """Drop rows that filters find wanting; kept rows stay unchanged, but for what a filter is told to mask."""
     from flows.curation import filter_dataset, parse_filters
 
     counts = filter_dataset(source, out, parse_filters(overrides or []))
