@@ -15,10 +15,7 @@ from agents.ledger import Ledger
 from agents.plan import Plan
 from agents.teachers.base import Ask, Question, Reply, schema_of
 from core.recipe import AgentConfig, Recipe
-from core.sample import Message, Turn, digest_of_text
-
-REPAIR_STRIDE = 100
-"""Attempts of one try of a solver are numbered from a multiple of this, so that no two questions share a number."""
+from core.sample import REPAIR_STRIDE, Message, Turn, digest_of_text
 
 
 class Broken(NamedTuple):

@@ -54,6 +54,11 @@ class Plan:
         return [name for bound in self.checks for name in bound.files]
 
     @property
+    def code(self) -> dict[str, Path]:
+        """The files that define its checks of installed packages, by check."""
+        return {bound.check.name: bound.code for bound in self.checks if bound.code}
+
+    @property
     def teachers(self) -> set[str]:
         """The names of the teachers that some agent asks."""
         agents = self.recipe.agents
@@ -169,7 +174,11 @@ def _prompts(plan: Plan) -> Iterator[Problem]:
         try:
             plan.prompt(role)
         except UsageError as error:
-            yield Problem("family", str(error))
+            yield Problem("prompts" if plan.own_prompts else "family", str(error))
+    known = {*plan.roles, "critic", "verifier", "debate", *plan.family.writes}
+    for file in sorted(plan.own_prompts.glob("*.md")) if plan.own_prompts else ():
+        if file.stem not in known and file.stem != "README":
+            yield Problem("prompts", f"{file}: no agent asks with it; there may be {', '.join(sorted(known))}")
 
 
 def _labels(plan: Plan) -> Iterator[Problem]:

@@ -47,7 +47,9 @@ async def preview_samples(plan: Plan, number: int, stop: Stop) -> list[Sample]:
     """
     made: dict[str, Sample] = {}
     async with scratch_crew(plan, stop) as crew:
-        first = Seeds(plan, "preview0")[:number]
+        seeds = Seeds(plan, "preview0")
+        seeds.check()
+        first = seeds[:number]
         await produce(Shard(crew, first, lambda sample: made.update({sample.id: sample})))
         if len(made) < len(first):
             raise crew.desk.brake.reason or Stopped

@@ -1,8 +1,10 @@
 """Seeds: what conditions each sample of a run, made from its index alone. Knows no teacher."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple, overload
@@ -15,6 +17,10 @@ from core.recipe import find_file
 from core.sample import DRAWN, Seed, digest_of
 
 Row = Mapping[str, Any]
+TOLD_AT_ONCE = 10
+"""Faults of a seeds file that one error tells."""
+LOOKED_AT = 2000
+"""Seeds in which each category of the quotas must occur."""
 TOLD = 5
 """Files without a chunk that are named."""
 
@@ -31,8 +37,30 @@ class Seeds(Sequence[Seed]):
         self._plan = plan
         self._digest = digest
         self.rows = self._gathered(rows, made)
-        for row in range(len(rows)):
-            self._condition(row, Random(0))
+        if faults := list(islice(self._faults(len(rows)), TOLD_AT_ONCE)):
+            raise UsageError("\n  ".join(faults))
+
+    def _faults(self, rows: int) -> Iterator[str]:
+        for row in range(rows):
+            try:
+                self._condition(row, Random(0))
+            except UsageError as error:
+                yield str(error)
+
+    def check(self) -> None:
+        """Try the prompts on the first seed, and look whether the quotas can be met.
+
+        Raises:
+            UsageError: naming what cannot be.
+        """
+        seed, plan = self[0], self._plan
+        values = {**plan.family.values(seed), **seed.drawn}
+        plan.prompt(plan.family.role(seed)).fill(values)
+        plan.prompt("revise").fill({**values, "draft": "", "advice": ""})
+        groups = Counter(plan.recipe.group_of(seed.data) for seed in self[: min(LOOKED_AT, len(self))])
+        if plan.recipe.quotas and (never := sorted(plan.recipe.goals.keys() - groups.keys())):
+            by, there = plan.recipe.quotas.by, ", ".join(filter(None, map(str, groups))) or "nothing"
+            raise UsageError(f"quotas.keep: no seed has {by!r} = {never[0]!r}; they have {there}")
 
     def grown(self, made: Sequence[Row]) -> "Seeds":
         """The same with rows that the run made."""
@@ -133,17 +161,20 @@ def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{path}: the seeds cannot be read: {reason}") from None
-    rows = {}
+    rows, faults = {}, []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{path}:{number}: is not JSON: {error}") from None
+            faults.append(f"{path}:{number}: is not JSON: {error}")
+            continue
         if not isinstance(row, dict):
-            raise UsageError(f"{path}:{number}: must be a JSON object, not {line.strip()[:40]!r}")
+            faults.append(f"{path}:{number}: must be a JSON object, not {line.strip()[:40]!r}")
         rows[number] = row
+    if faults:
+        raise UsageError("\n  ".join(faults[:TOLD_AT_ONCE]))
     if not rows:
         raise UsageError(f"{path}: has no seeds")
     return rows

@@ -130,14 +130,15 @@ def _problem(detail: ErrorDetails, root: type[BaseModel]) -> Problem:
     if detail["type"] == "extra_forbidden":
         known = list(model.model_fields) if model else []
         near = difflib.get_close_matches(place[-1], known, n=1)
-        advice = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(f'`{k}`' for k in known)}"
+        there = f"known are {', '.join(f'`{k}`' for k in known)}" if known else "this table takes no keys"
+        advice = f"did you mean `{near[0]}`?" if near else there
         return Problem(where, f"unknown key, {advice}")
     if detail["type"] == "missing":
         return Problem(where, "is missing")
     if detail["type"] == "union_tag_invalid":
         context = detail.get("ctx", {})
         return Problem(f"{where}.type", f"{context.get('tag')!r} is not one of {context.get('expected_tags')}")
-    message = detail["msg"][0].lower() + detail["msg"][1:]
+    message = (detail["msg"][0].lower() + detail["msg"][1:]).replace("tuple", "list").replace("dictionary", "table")
     value = detail["input"]
     shown = "" if isinstance(value, dict | list | tuple) else f", not {value!r}"
     return Problem(where, f"{message}{shown}")

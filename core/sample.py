@@ -169,6 +169,10 @@ class Candidate(Frozen):
         return "\n".join(message.text for message in self.messages if message.role == "assistant")
 
 
+REPAIR_STRIDE = 100
+"""The attempts at a check's n-th question, from 0, are numbered from n times this, so that no two calls share a number."""
+
+
 class Turn(Frozen):
     """One reply of a teacher to one agent. `revision` 0 is the first candidate; `attempt` counts repairs of a broken reply."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.run import CollapseRecord, JudgeRecord, Manifest, MetricRecord, RunDir, RunState
-from core.sample import Critique, Sample, Turn, Usage, Verdict
+from core.sample import REPAIR_STRIDE, Critique, Sample, Turn, Usage, Verdict
 from flows.words import duration, number, one_line, percent, place_of, plain, plural
 
 WIDTH = 100
@@ -251,7 +251,8 @@ def seed_value(value: Any) -> str:
 
 
 def _turn_lines(turn: Turn) -> list[str]:
-    repair = f"   repair {turn.attempt}" if turn.attempt else ""
+    which, attempt = divmod(turn.attempt, REPAIR_STRIDE)
+    repair = (f"   question {which + 1}" if which else "") + (f"   repair {attempt}" if attempt else "")
     tokens = f"{turn.usage.prompt_tokens:,} tokens in   {turn.usage.completion_tokens:,} out"
     head = f"  {turn.agent}{repair}   {turn.teacher}   {tokens}"
     return [head, "    asked", *_quoted(turn.asked, 4), "    replied", *_quoted(turn.reply, 4), ""]

@@ -83,6 +83,9 @@ def validate(
 ) -> None:
     """Check a recipe, all problems at once, and print it in full with its defaults."""
     plan = _plan(recipe, overrides)
+    from agents.seeds import Seeds
+
+    Seeds(plan, "validate").check()
     resolved = plan.recipe.model_dump(mode="json", exclude_none=True)
     answers: dict[str, str] = {}
     if live:

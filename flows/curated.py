@@ -131,7 +131,14 @@ def _surplus(sample: str, keep: int) -> Drop:
 def _verified(run: RunDir, recipe: Recipe) -> Iterator[tuple[str, Document]]:
     """What the agents kept, with the group that each belongs to."""
     scored = any(isinstance(config, KeepOneFilter) and config.keep == "best" for config in recipe.filters)
-    columns = ("id", "state", "messages", "fields", *(("seed",) if recipe.quotas else ()), *(("history",) if scored else ()))
+    columns = (
+        "id",
+        "state",
+        "messages",
+        "fields",
+        *(("seed",) if recipe.quotas else ()),
+        *(("history",) if scored else ()),
+    )
     for index in run.shards():
         for row in read_columns(run.shard_file(index), columns).iter_rows(named=True):
             if row["state"] == State.kept:

@@ -65,6 +65,7 @@ async def run_flow(
     SESSION.keep_asking()
     with opened(recipe, overrides, Path(runs_dir), resume=resume) as job:
         seeds = Seeds(job.plan, job.manifest.digest)
+        seeds.check()
         for note in seeds.notes:
             SESSION.note(note)
         with recorded_spending(job):

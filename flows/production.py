@@ -401,7 +401,10 @@ def lost_samples(recipe: Recipe, curated: Curated) -> list[str]:
     """Samples that were to be there and never can be; with `keep` or quotas, others take their place."""
     broken = sum(count for reason, count in curated.reasons.items() if reason.startswith(Reason.contract))
     what = f"{plural(broken, 'sample')} could not be judged: a reply was not what it had to be, also when asked again"
-    return [what] if broken and not recipe.goals else []
+    found = [what] if broken and not recipe.goals else []
+    if curated.counts.candidates and not curated.counts.kept and not recipe.goals:
+        found.append(f"none of {plural(curated.counts.candidates, 'candidate')} is kept; `stillhouse show` tells why")
+    return found
 
 
 def why_stopped(brake: Brake) -> list[str]:

@@ -38,10 +38,11 @@ class Prompt:
         """The messages with every place filled; a value that the prompt has no place for is not used.
 
         Raises:
-            KeyError: naming the places that no value is known for.
+            UsageError: naming the places that no value is known for.
         """
         if unknown := sorted(self.places - set(values)):
-            raise KeyError(f"prompt {self.name}: {', '.join(unknown)} is not one of {', '.join(sorted(values))}")
+            places = ", ".join(f"{{{{{place}}}}}" for place in unknown)
+            raise UsageError(f"{self.name}: nothing is known for {places}; it may use {', '.join(sorted(values))}")
 
         def filled(text: str) -> str:
             return PLACE.sub(lambda match: values[match.group(1)], text)
@@ -65,9 +66,11 @@ def load(family: str, role: str, own: Path | None = None) -> Prompt:
     for folder in folders:
         file = folder / f"{role}.md"
         if file.is_file():
-            return _parse(f"{family}/{role}", file.read_text(encoding="utf-8"))
+            name = str(file) if folder == own else f"prompts/{family}/{role}.md"
+            return _parse(name, file.read_text(encoding="utf-8"))
     there = sorted({file.name for folder in folders[:-1] for file in _markdown(folder)})
-    raise UsageError(f"prompts/{family}/{role}.md: no such prompt; there are {', '.join(there) or 'none'}")
+    where = f"{own}/{role}.md, prompts/{family}/{role}.md" if own else f"prompts/{family}/{role}.md"
+    raise UsageError(f"{where}: no such prompt; there are {', '.join(there) or 'none'}")
 
 
 def hashes(family: str, own: Path | None = None) -> dict[str, str]:
@@ -91,7 +94,13 @@ def _markdown(folder: Traversable) -> list[Traversable]:
 
 
 def _parse(name: str, text: str) -> Prompt:
+    if strange := next(
+        (line for line in text.splitlines() if re.match(r"##? ", line) and not HEADING.match(line + "\n")), None
+    ):
+        raise UsageError(f"{name}: {strange!r} begins no message; a heading is ## system, ## user or ## assistant")
     _intro, *parts = HEADING.split(text)
+    if "user" not in parts[::2]:
+        raise UsageError(f"{name}: has no message of the user; begin it with a line ## user")
     messages = [
         Message.model_validate({"role": role, "content": content.strip()})
         for role, content in zip(parts[::2], parts[1::2], strict=True)

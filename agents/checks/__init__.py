@@ -1,6 +1,6 @@
 """Checks: what a verifier can hold a candidate to. This is the interface for a user's own; the built-in ones stand beside it."""
 
 from agents.checks.base import Check, Options, Subject, check, first_fault, passed
-from agents.contract import Finding
+from agents.contract import Contract, Finding
 
-__all__ = ["Check", "Finding", "Options", "Subject", "check", "first_fault", "passed"]
+__all__ = ["Check", "Contract", "Finding", "Options", "Subject", "check", "first_fault", "passed"]

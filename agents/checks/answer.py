@@ -23,4 +23,6 @@ def answer(subject: Subject, options: AnswerOptions) -> str | None:
     expected, given = str(subject.seed.data["expected"]), str(subject.candidate.fields["answer"])
     tolerance = Tolerance(options.relative, options.absolute)
     found = equal(options.kind, expected, given, tolerance=tolerance, unit=options.unit)
-    return None if found.equal else f"the answer {given!r} is wrong: {found.why}"
+    if found.why.startswith("the expected answer"):
+        raise ValueError(f"as {options.kind}, {found.why}; mend the seed, or choose another kind")
+    return None if found.equal else f"the answer {given!r} is wrong"

@@ -4,8 +4,10 @@ Knows no teacher: a check that needs one is given a way to ask.
 """
 
 import inspect
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -116,10 +118,22 @@ class Check:
                 found = await found
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError) as error:
             what = f"{type(error).__name__}: {error}"
-            raise CheckBroken(f"check {self.name!r} broke on sample {subject.seed.id}: {what}") from error
+            raise CheckBroken(
+                f"check {self.name!r} broke on sample {subject.seed.id}{_line_of(error)}: {what}"
+            ) from error
         if found is None or isinstance(found, str):
             return [passed(self.name, found, self.about)]
-        return [found] if isinstance(found, Finding) else list(found)
+        findings = [found] if isinstance(found, Finding) else found
+        if not isinstance(findings, Sequence) or not all(isinstance(one, Finding) for one in findings):
+            what = f"it returned {found!r}; it may return None, a fault in words, or findings"
+            raise CheckBroken(f"check {self.name!r} broke on sample {subject.seed.id}: {what}")
+        return list(findings)
+
+
+def _line_of(error: BaseException) -> str:
+    """Where it was raised, as ` (checks.py, line 12)`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def check(

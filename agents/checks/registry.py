@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -54,6 +55,13 @@ class Bound(NamedTuple):
     files: tuple[str, ...] = ()
     """The files that its options name, as the recipe has them; in `options` they are absolute."""
 
+    @property
+    def code(self) -> Path | None:
+        """The file that defines it, for a check of an installed package."""
+        file = inspect.getsourcefile(self.check.run)
+        own = self.asked.path is None and self.check.run.__module__.split(".")[0] != "agents"
+        return Path(file) if own and file else None
+
 
 class Faulty(Exception):
     """A check that cannot be had; `where` is a key of its table."""
@@ -96,17 +104,17 @@ def _placed(options: Options, folder: Path, where: str) -> tuple[Options, list[P
 def _find(config: VerifierConfig, own: Sequence[Check], folder: Path) -> Check:
     if config.path is not None:
         there = {check.name: check for check in _checks_in(find_file(config.path, folder))}
-        kind, place = "path", f"{config.path} has"
+        place = f"{config.path} has"
     else:
         there = {check.name: check for check in (*BUILT_IN, *own)}
-        kind, place = "type", "this family has"
+        place = "this family has"
     if found := there.get(config.type) or (_installed(config.type) if config.path is None else None):
         return found
     names = sorted({*there, *(entry_points(group=ENTRY_POINTS).names if config.path is None else ())})
     near = difflib.get_close_matches(config.type, names, n=1)
     advice = f"did you mean {near[0]!r}?" if near else f"{place} {', '.join(names) or 'none'}"
     more = "" if config.path else "; a check of your own needs `path`, the file that defines it"
-    raise Faulty(kind, f"there is no check {config.type!r}; {advice}{more}")
+    raise Faulty("type", f"there is no check {config.type!r}; {advice}{more}")
 
 
 @cache

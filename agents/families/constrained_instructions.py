@@ -87,7 +87,8 @@ def on_topic(subject: Subject, _options: Options) -> str | None:
 def sound_prose(subject: Subject, _options: Options) -> str | None:
     """Every answer must read as prose: finished sentences without circles or copies."""
     topic = subject.seed.data["topic"]
-    return first_fault([unsound(answer, topic, _examples()) for answer in answers_of(subject)])
+    asked = [message.content for message in subject.candidate.messages if message.role == "user"]
+    return first_fault([unsound(answer, topic, _examples(), asked) for answer in answers_of(subject)])
 
 
 def answers_of(subject: Subject) -> list[str]:

@@ -6,25 +6,95 @@ an instruction whose every demand has a program that decides it.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
 Params = Mapping[str, Any]
 
-WORD = re.compile(r"\w+(?:['’-]\w+)*")
-SENTENCE_END = re.compile(r"[.!?]+[\"'”’)]*(?=\s|$)")
-BULLET = re.compile(r"^[-*•] +\S")
-NUMBERED = re.compile(r"^(\d+)[.)] +\S")
-THANKS = {"Spanish": "gracias", "French": "merci", "German": "danke", "Italian": "grazie", "Portuguese": "obrigado"}
+WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++[\"'”’)]*+(?=\s|$)")
+ADDRESS = re.compile(r"(?:https?://|www\.)\S+")
+THANKS = {
+    "Spanish": "gracias",
+    "French": "merci",
+    "German": "danke|dankesch(?:ö|oe)n|(?:vielen|herzlichen|besten|schönen) dank",
+    "Italian": "grazie",
+    "Portuguese": "obrigad[oa]",
+}
+"""Patterns of whole words."""
+
+
+# What a reader sees
+
+UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+"""Default_Ignorable_Code_Point of Unicode 15 (DerivedCoreProperties.txt), and the empty Braille pattern."""
+LOOK_ALIKES = str.maketrans(
+    "аеорсухіјѕһԁԛԝкмтАВЕКМНОРСТУХІЈЅԚԜαειοκνρτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
+    "aeopcyxijshdqwkmtABEKMHOPCTYXIJSQWaeioknptuxABEZHIKMNOPTYX",
+)
+"""Cyrillic and Greek letters that most fonts draw as Latin ones (after Unicode's confusables.txt, UTS 39)."""
+
+
+def seen(text: str) -> str:
+    """`text` without the characters that nobody sees, accents in one piece with their letters."""
+    return unicodedata.normalize("NFC", UNSEEN.sub("", text))
+
+
+def folded(text: str) -> str:
+    """`text` in the plain small letters that a reader takes it for: no accents, no styles, no look-alikes."""
+    apart = unicodedata.normalize("NFKD", seen(text))
+    return "".join(c for c in apart if unicodedata.category(c)[0] != "M").translate(LOOK_ALIKES).casefold()
+
+
+# Words
 
 
 def words_of(text: str) -> list[str]:
     """The words of `text`, as written: runs of letters and digits, inner apostrophes and hyphens kept."""
     return WORD.findall(text)
+
+
+ONE_WORD = re.compile(rf"{ADDRESS.pattern}|[^\W_]+(?:[.,:/@_'’-]+[^\W_]+)*")
+HYPHENED = 4
+"""Parts of the longest word that is commonly hyphened: state-of-the-art. More are words in a chain."""
+LONGEST_WORD = 45
+"""Letters of the longest word in dictionaries of English. More are words run together, of LETTERS each on the average."""
+LETTERS = 5
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Thai, Lao, Burmese, Khmer, kana and Chinese characters, which are written without spaces: at the most one word each."""
+
+
+def most_words(text: str) -> int:
+    """The most words that a reader may count: for a rule that allows so many."""
+    return sum(map(_most, words_of(seen(text.replace("\u200b", " ")))))
+
+
+def _most(word: str) -> int:
+    hyphened, unspaced = word.count("-") + 1, len(UNSPACED.findall(word))
+    run = len(word) // LETTERS if len(word) > LONGEST_WORD else 1
+    return max(run, unspaced, hyphened if hyphened > HYPHENED else 1)
+
+
+def least_words(text: str) -> int:
+    """The fewest words that a reader may count, for a rule that demands so many: numbers, addresses, U.S.A. are one each."""
+    return len(ONE_WORD.findall("".join(c for c in seen(text) if unicodedata.category(c)[0] != "M")))
+
+
+def _times(word: str, text: str) -> int:
+    """How often `word` occurs as a whole word or as its plain plural, in any case."""
+    forms = {word.lower(), f"{word.lower()}s", f"{word.lower()}es"}
+    return sum(found.lower() in forms for found in words_of(text))
+
+
+# Sentences
 
 
 def sentences_of(text: str) -> list[str]:
@@ -37,14 +107,89 @@ def sentences_of(text: str) -> list[str]:
     return [piece for piece in pieces if WORD.search(piece)]
 
 
+MARKS = str.maketrans({"。": ". ", "！": "! ", "？": "? ", "…": "...", "‼": "!!", "⁉": "!?"})
+LIST_MARK = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•#>]+)[ \t]+", re.MULTILINE)
+POSSIBLE_END = re.compile(r"(?<![.!?])[.!?]++[\"'”’)*_]*+(?=\s|$|[A-Z])|\n\s*\n|\n(?=[A-Z])")
+NO_END = frozenset("mr mrs ms dr prof gen capt rev st mt vs e.g i.e cf approx fig".split())
+"""Abbreviations that need more after them."""
+MAYBE_END = frozenset("etc a.m p.m no inc ltd co corp jr sr u.s u.k u.s.a ph.d b.c a.d".split())
+INITIALS = re.compile(r"(?:[A-Z]\.\s*)*[A-Z]")
+
+
+class Sentences(NamedTuple):
+    pieces: list[str]
+    """By the ends that are certain."""
+    doubtful: int
+    """How many more ends there may be."""
+
+
+def read_sentences(text: str) -> Sentences:
+    """The sentences of `text` as a reader has them: `Dr.` ends none, and `"Why?" he said` may be one or two."""
+    text = LIST_MARK.sub("", seen(text.translate(MARKS))).strip().strip('"“”')
+    pieces, start, doubtful = [], 0, 0
+    small = text == text.lower()
+    for end in POSSIBLE_END.finditer(text):
+        piece = text[start : end.end()]
+        if not WORD.search(piece):
+            continue
+        certain = _ends(text[start : end.start()], end.group(), text[end.end() :][:40], small)
+        doubtful += certain is None
+        if certain:
+            pieces.append(piece.strip())
+            start = end.end()
+    return Sentences([*pieces, *([text[start:].strip()] if WORD.search(text[start:]) else [])], doubtful)
+
+
+def _ends(before: str, mark: str, after: str, small: bool) -> bool | None:
+    """Whether a sentence ends at `mark`; None where that is doubtful. `small`: there are no capitals in the text."""
+    rest = after.lstrip().lstrip("\"'“‘(*_")
+    last = before.split()[-1].strip("\"'“‘(*_").lower()
+    if not after.strip():
+        return True
+    if not mark.strip():
+        return None
+    if last in NO_END or INITIALS.fullmatch(before.strip()) or before.strip().isdecimal():
+        return False
+    if last in MAYBE_END:
+        return None if rest[:1].isupper() else False
+    if not after[0].isspace():
+        return False if len(last.rpartition(".")[2]) == 1 else None
+    single = len(last) == 1 and last.isalpha() and last != "i"
+    if single or before.count('"') % 2 != mark.count('"') % 2 or before.count("“") > (before + mark).count("”"):
+        return None
+    return None if rest[:1].islower() and not (small and mark in {".", "!", "?"}) else True
+
+
+def asks(text: str) -> bool:
+    """Whether a question mark ends words anywhere in `text`; one in an address, in code or by itself asks nothing."""
+    return any("?" in mark for mark, _end in _marks(text))
+
+
+QUESTION = re.compile(r"[^\W_][\"'”’)\]*_]*+(?P<marks>[!?]++)[\"'”’)\]*_]*+(?=\s|$)")
+
+
+def _marks(text: str) -> list[tuple[str, int]]:
+    """The marks of questions and exclamations, each with how many characters follow."""
+    bare = ADDRESS.sub("", text).rstrip()
+    return [(found["marks"], len(bare) - found.end()) for found in QUESTION.finditer(bare)]
+
+
+# Lines
+
+
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _times(word: str, text: str) -> int:
-    """How often `word` occurs as a whole word or as its plain plural, in any case."""
-    forms = {word.lower(), f"{word.lower()}s", f"{word.lower()}es"}
-    return sum(found.lower() in forms for found in words_of(text))
+def _items(text: str, mark: str) -> list[re.Match[str]] | None:
+    """The lines of a list whose items begin with `mark`; None where a line is none of it, is set in or has no words."""
+    found = [re.match(rf"(?P<in>\s*){mark} +(?P<text>.*)", line) for line in text.splitlines() if line.strip()]
+    items = [item for item in found if item and WORD.search(item["text"])]
+    return items if len(items) == len(found) and len({item["in"] for item in items}) == 1 else None
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"```.*?(?:```|$)|`[^`\n]*`", "", text, flags=re.DOTALL)
 
 
 def _unless(met: bool, fault: str) -> str | None:
@@ -68,6 +213,8 @@ class Kind:
     draw: Callable[[Random, Topic], dict[str, Any]]
     check: Callable[[str, Params], str | None]
     """The fault in words, or None where the text meets the constraint."""
+    raw: bool = False
+    """Whether it looks at the text as it is, and not as `seen`."""
 
 
 def _nothing(_rng: Random, _topic: Topic) -> dict[str, Any]:
@@ -83,34 +230,42 @@ def _one_word(rng: Random, topic: Topic) -> dict[str, Any]:
 
 
 def _max_words(text: str, p: Params) -> str | None:
-    n = len(words_of(text))
+    n = most_words(text)
     return _unless(n <= p["n"], f"it has {n} words, at most {p['n']} are allowed")
 
 
 def _min_words(text: str, p: Params) -> str | None:
-    n = len(words_of(text))
+    n = least_words(text)
     return _unless(n >= p["n"], f"it has {n} words, at least {p['n']} are needed")
 
 
 def _words_between(text: str, p: Params) -> str | None:
-    n = len(words_of(text))
-    return _unless(p["low"] <= n <= p["high"], f"it has {n} words, not {p['low']} to {p['high']}")
+    least, most = least_words(text), most_words(text)
+    n = least if least < p["low"] else most
+    return _unless(p["low"] <= least and most <= p["high"], f"it has {n} words, not {p['low']} to {p['high']}")
 
 
 def _exact_sentences(text: str, p: Params) -> str | None:
-    n = len(sentences_of(text))
+    pieces, doubtful = read_sentences(text)
+    n = f"{len(pieces)}{f' to {len(pieces) + doubtful}' if doubtful else ''}"
     ended = bool(re.search(r"[.!?][\"'”’)]*$", text.strip()))
-    return _unless(n == p["n"] and ended, f"it has {n} sentences{'' if ended else ', the last unended'}, not {p['n']}")
+    met = n == str(p["n"]) and ended
+    return _unless(met, f"it has {n} sentences{'' if ended else ', the last unended'}, not {p['n']}")
 
 
 def _max_sentence_words(text: str, p: Params) -> str | None:
-    longest = max((len(words_of(s)) for s in sentences_of(text)), default=0)
+    longest = max((most_words(one) for one in read_sentences(text.replace("\u200b", " ")).pieces), default=0)
     return _unless(0 < longest <= p["n"], f"its longest sentence has {longest} words, at most {p['n']} are allowed")
 
 
 def _exact_paragraphs(text: str, p: Params) -> str | None:
-    n = len([part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()])
+    n = sum(map(_is_paragraph, re.split(r"\n\s*\n", text.strip())))
     return _unless(n == p["n"], f"it has {n} paragraphs, not {p['n']}")
+
+
+def _is_paragraph(part: str) -> bool:
+    """Rather than a heading, a rule, or a fence around others."""
+    return bool(WORD.search(part)) and not re.fullmatch(r"\s*(?:#{1,6} |```).*", part)
 
 
 def _include_words(text: str, p: Params) -> str | None:
@@ -124,19 +279,32 @@ def _mention_times(text: str, p: Params) -> str | None:
 
 
 def _avoid_word(text: str, p: Params) -> str | None:
-    return _unless(not _times(p["word"], text), f"it uses the forbidden word {p['word']!r}")
+    word, plain = folded(p["word"]), folded(text)
+    forms = {word, f"{word}s", f"{word}es", re.sub("y$", "ies", word)}
+    parts = {part for form in (plain, re.sub(r"[*`~]", "", plain)) for part in re.findall(r"[^\W_]+", form)}
+    return _unless(not forms & parts, f"it uses the forbidden word {p['word']!r}")
 
 
 def _avoid_letter(text: str, p: Params) -> str | None:
-    return _unless(p["letter"] not in text.lower(), f"it has the forbidden letter {p['letter']!r}")
+    drawn = any(name.endswith(f"LATIN CAPITAL LETTER {p['letter'].upper()}") for name in _names(text))
+    return _unless(p["letter"] not in folded(text) and not drawn, f"it has the forbidden letter {p['letter']!r}")
+
+
+def _names(text: str) -> Iterable[str]:
+    """What Unicode calls the characters of `text`, each once."""
+    return (unicodedata.name(character, "") for character in set(text))
 
 
 def _include_number(text: str, _p: Params) -> str | None:
-    return _unless(bool(re.search(r"\d", text)), "it has no number in digits")
+    return _unless(bool(re.search(r"(?<![^\W_])\d", text)), "it has no number in digits")
+
+
+DRAWN_NUMBERS = "🔟💯🔢🔞"
 
 
 def _no_digits(text: str, _p: Params) -> str | None:
-    return _unless(not re.search(r"\d", text), "it has digits")
+    digits = sorted(c for c in set(text) if unicodedata.category(c) in {"Nd", "No"} or c in DRAWN_NUMBERS)
+    return _unless(not digits, f"it has digits: {' '.join(digits)}")
 
 
 def _start_with(text: str, p: Params) -> str | None:
@@ -145,89 +313,162 @@ def _start_with(text: str, p: Params) -> str | None:
 
 
 def _end_with(text: str, p: Params) -> str | None:
-    met = text.rstrip().rstrip("\"'”’").endswith(p["ending"])
-    return _unless(met, f"it does not end with {p['ending']!r}")
+    bare = text.rstrip().rstrip("\"'”’")
+    before = bare.removesuffix(p["ending"]).rstrip(" \t")
+    met = bare.endswith(p["ending"]) and (not before or before[-1] in "\n.!?:;…\"'“”’)*_—–-")
+    return _unless(met, f"it does not end with {p['ending']!r} by itself")
 
 
 def _end_in_language(text: str, p: Params) -> str | None:
     last = (sentences_of(text) or [""])[-1].lower()
-    return _unless(THANKS[p["language"]] in last, f"its last sentence does not say thank you in {p['language']}")
+    met = re.search(rf"\b(?:{THANKS[p['language']]})\b", last)
+    return _unless(bool(met), f"its last sentence does not say thank you in {p['language']}")
 
 
 def _end_question(text: str, _p: Params) -> str | None:
-    return _unless(text.rstrip().rstrip("\"'”’").endswith("?"), "it does not end with a question mark")
+    met = any("?" in mark and not after for mark, after in _marks(text))
+    return _unless(met, "it does not end with a question and its mark")
 
 
 def _ask_question(text: str, _p: Params) -> str | None:
-    return _unless("?" in text, "it asks no question")
+    return _unless(asks(text), "it asks no question")
 
 
 def _end_exclamation(text: str, _p: Params) -> str | None:
     return _unless(text.rstrip().rstrip("\"'”’").endswith("!"), "it does not end with an exclamation mark")
 
 
-def _without(mark: str, name: str) -> Callable[[str, Params], str | None]:
-    return lambda text, _p: _unless(mark not in text, f"it has {text.count(mark)} {name}")
+def _no_commas(text: str, _p: Params) -> str | None:
+    found = [c for c in set(text) if c == "‚" or (unicodedata.category(c) == "Po" and "COMMA" in unicodedata.name(c))]
+    return _unless(not found, f"it has {sum(map(text.count, found))} commas")
+
+
+def _no_exclamation(text: str, _p: Params) -> str | None:
+    named = re.compile("EXCLAMATION|INTERROBANG|LETTER RETROFLEX CLICK")
+    found = [c for c in set(text) if named.search(unicodedata.name(c, ""))]
+    return _unless(not found, f"it has {sum(map(text.count, found))} exclamation marks")
 
 
 def _lowercase(text: str, _p: Params) -> str | None:
-    return _unless(text == text.lower(), "it has capital letters")
+    capital = any(unicodedata.category(c) in {"Lu", "Lt"} for c in set(text)) or text != text.lower()
+    drawn = any("CAPITAL LETTER" in name for name in _names(text))
+    return _unless(not capital and not drawn and text.upper() != text, "it has capital letters, or no letters")
 
 
 def _uppercase(text: str, _p: Params) -> str | None:
-    return _unless(text == text.upper(), "it has lower-case letters")
+    small = any(unicodedata.category(c) in {"Ll", "Lt"} for c in set(text)) or text != text.upper()
+    return _unless(not small and text.lower() != text, "it has lower-case letters, or no letters")
 
 
 def _bullets(text: str, p: Params) -> str | None:
-    lines = _lines(text)
-    n = sum(bool(BULLET.match(line)) for line in lines)
-    return _unless(n == len(lines) == p["n"], f"it has {n} bullets in {len(lines)} lines, not {p['n']} bullets alone")
+    items = _items(text, "[-*]")
+    n = len(_lines(text))
+    return _unless(items is not None and n == p["n"], f"its {n} lines are not {p['n']} bullets with words alone")
 
 
 def _numbered(text: str, p: Params) -> str | None:
-    found = [m.group(1) if (m := NUMBERED.match(line)) else "" for line in _lines(text)]
+    items = _items(text, r"(?P<number>\d+)(?P<mark>[.)])") or []
     wanted = [str(i) for i in range(1, p["n"] + 1)]
-    return _unless(found == wanted, f"its lines are not numbered 1 to {p['n']} and nothing else")
+    met = [item["number"] for item in items] == wanted and len({item["mark"] for item in items}) == 1
+    return _unless(met, f"its lines are not numbered 1 to {p['n']} and nothing else")
 
 
 def _in_quotes(text: str, _p: Params) -> str | None:
     bare = text.strip()
-    return _unless(len(bare) > 2 and bare[0] in '"“' and bare[-1] in '"”', "it is not in double quotation marks")
+    inner = bare[1:-1]
+    straight = bare[:1] == bare[-1:] == '"' and '"' not in inner
+    met = bool(WORD.search(inner)) and (straight or (bare[0] == "“" and bare[-1] == "”" and _balanced(inner)))
+    return _unless(met, "it is not in one pair of double quotation marks")
+
+
+def _balanced(inner: str) -> bool:
+    """Whether no curly quotation ends in `inner` that did not begin there, and none is left open."""
+    depth = 0
+    for mark in re.findall("[“”]", inner):
+        depth += 1 if mark == "“" else -1
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _json_keys(text: str, p: Params) -> str | None:
     try:
-        value = json.loads(text)
-    except ValueError:
-        return "it is not JSON"
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        return "it is not JSON, or has a key twice"
     keys = list(value) if isinstance(value, dict) else None
     return _unless(keys is not None and sorted(keys) == sorted(p["keys"]), f"its keys are {keys}, not {p['keys']}")
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _no_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def _bold_word(text: str, _p: Params) -> str | None:
-    return _unless(bool(re.search(r"\*\*[^*\s][^*]*\*\*", text)), "nothing is in **bold**")
+    bold = re.findall(r"\*\*([^*]+)\*\*", _without_code(text))
+    met = len(bold) == 1 and len(words_of(bold[0])) == 1 and not re.search(r"\s", bold[0])
+    return _unless(
+        met, f"{len(bold) or 'no'} parts are in **bold**, not one word" if bold else "nothing is in **bold**"
+    )
 
 
 def _heading(text: str, _p: Params) -> str | None:
-    lines = _lines(text)
-    met = len(lines) > 1 and re.match(r"# \S", lines[0]) is not None
-    return _unless(met, "it does not begin with a `# ` heading over a text")
+    first, *below = [line for line in text.splitlines() if line.strip()]
+    met = re.match(r" {0,3}#{1,6} ", first) and WORD.search(first) and WORD.search(" ".join(below))
+    return _unless(bool(met), "it does not begin with a `# ` heading over a text")
 
 
 def _postscript(text: str, _p: Params) -> str | None:
     lines = _lines(text)
-    met = len(lines) > 1 and re.match(r"P\.?S\.?:? ?\S", lines[-1]) is not None
+    told = re.match(r"P\.S\.:? ?(.*)", lines[-1])
+    met = len(lines) > 1 and told is not None and WORD.search(told[1]) is not None
     return _unless(met, "its last line is not a postscript that starts with `P.S.`")
 
 
 def _second_person(text: str, _p: Params) -> str | None:
-    met = any(word.lower() in {"you", "your", "you're", "yours"} for word in words_of(text))
-    return _unless(met, "it does not speak to the reader as `you`")
+    said = {re.split("['’]", word.lower())[0] for word in words_of(text)}
+    met = said & {"you", "your", "yours", "yourself", "yourselves"}
+    return _unless(bool(met), "it does not speak to the reader as `you`")
+
+
+MINE = {"my", "me", "myself"}
+BEFORE_MINE = {"of", "is", "are", "was", "were", "be", "not"}
+"""What tells `it is mine` from a mine."""
+OPENERS = frozenset(
+    """and but or so as if when while once since because before after although though then now today yesterday tomorrow
+sometimes often usually always never maybe perhaps here there what how why where who that this these those what which
+first last yes no""".split()
+)
+"""Words that may have a capital before `I` and make no `World War I` of it."""
 
 
 def _first_person(text: str, _p: Params) -> str | None:
-    met = any(word in {"I", "I'm", "I've", "I'll", "I'd", "My", "my", "me"} for word in words_of(text))
+    bare = re.sub(r'"[^"]*"|“[^”]*”', " ", text.strip().strip('"“”'))
+    found = list(WORD.finditer(bare))
+    before = [None, *found]
+    met = any(_speaks(bare, word, last) for word, last in zip(found, before, strict=False))
     return _unless(met, "it does not speak as `I`")
+
+
+def _speaks(text: str, word: re.Match[str], last: re.Match[str] | None) -> bool:
+    """Whether a word is one for the speaker. The I of `Charles I`, of a list and of an abbreviation is a number."""
+    base, _, rest = word.group().replace("’", "'").partition("'")
+    if base.lower() == "mine":
+        return last is not None and last.group().lower() in BEFORE_MINE
+    if base != "I":
+        return base.lower() in MINE
+    if rest in {"m", "ve", "ll", "d"}:
+        return True
+    named = last is not None and last.group()[0].isupper() and last.group().lower() not in OPENERS
+    beside = last is not None and not text[last.end() : word.start()].strip()
+    return not rest and text[word.end() : word.end() + 1] != "." and not (named and beside)
 
 
 KINDS: dict[str, Kind] = {
@@ -236,6 +477,7 @@ KINDS: dict[str, Kind] = {
         ("Use at most {n} words.", "Keep it under {n_more} words.", "Use no more than {n} words."),
         _number("n", 15, 20, 25, 30),
         _max_words,
+        raw=True,
     ),
     "min_words": Kind(
         "length", ("Use at least {n} words.", "Write {n} words or more."), _number("n", 20, 25, 30), _min_words
@@ -245,6 +487,7 @@ KINDS: dict[str, Kind] = {
         ("Use between {low} and {high} words.", "Write {low} to {high} words."),
         lambda rng, _t: (lambda low: {"low": low, "high": low + 20})(rng.choice((10, 15, 20))),
         _words_between,
+        raw=True,
     ),
     "exact_sentences": Kind(
         "sentences",
@@ -257,6 +500,7 @@ KINDS: dict[str, Kind] = {
         ("No sentence may have more than {n} words.", "Keep every sentence under {n_more} words."),
         _number("n", 12, 15, 18),
         _max_sentence_words,
+        raw=True,
     ),
     "exact_paragraphs": Kind(
         "sentences",
@@ -313,14 +557,17 @@ KINDS: dict[str, Kind] = {
     "end_exclamation": Kind(
         "end", ("End with an exclamation mark.", "Finish with an exclamation mark."), _nothing, _end_exclamation
     ),
-    "no_commas": Kind("commas", ("Do not use any commas.", "Write without commas."), _nothing, _without(",", "commas")),
-    "no_exclamation": Kind("end", ("Do not use exclamation marks.",), _nothing, _without("!", "exclamation marks")),
+    "no_commas": Kind("commas", ("Do not use any commas.", "Write without commas."), _nothing, _no_commas),
+    "no_exclamation": Kind("end", ("Do not use exclamation marks.",), _nothing, _no_exclamation),
     "lowercase": Kind(
         "form", ("Write everything in lower case.", "Use only lower-case letters."), _nothing, _lowercase
     ),
     "uppercase": Kind("form", ("Write everything in CAPITAL letters.",), _nothing, _uppercase),
     "bullets": Kind(
-        "form", ('Answer with exactly {n} bullet points that start with "- ".',), _number("n", 2, 3, 4), _bullets
+        "form",
+        ('Answer with exactly {n} bullet points that start with "- " or "* ".',),
+        _number("n", 2, 3, 4),
+        _bullets,
     ),
     "numbered": Kind(
         "form",
@@ -334,13 +581,16 @@ KINDS: dict[str, Kind] = {
         ("Answer with a JSON object that has exactly these keys: {quoted}.",),
         lambda rng, _t: {"keys": rng.choice((["title", "text"], ["name", "reason"], ["question", "answer"]))},
         _json_keys,
+        raw=True,
     ),
     "bold_word": Kind("form", ("Put the most important word in **bold**.",), _nothing, _bold_word),
     "heading": Kind("form", ("Begin with a Markdown heading.",), _nothing, _heading),
     "postscript": Kind(
         "form", ("Add a postscript that starts with P.S. on a line of its own.",), _nothing, _postscript
     ),
-    "second_person": Kind("person", ("Speak to the reader as you.", 'Use the word "you".'), _nothing, _second_person),
+    "second_person": Kind(
+        "person", ("Speak to the reader as you.", 'Address the reader as "you".'), _nothing, _second_person
+    ),
     "first_person": Kind(
         "person", ("Write in the first person.", "Write it as your own experience."), _nothing, _first_person
     ),
@@ -358,7 +608,8 @@ class Constraint(BaseModel):
 
     def fault(self, answer: str) -> str | None:
         """What in `answer` breaks this constraint, in words; None where it is met. An empty answer meets none."""
-        return KINDS[self.kind].check(answer, self.params) if answer.strip() else "it is empty"
+        kind, shown = KINDS[self.kind], seen(answer)
+        return kind.check(answer if kind.raw else shown, self.params) if shown.strip() else "it is empty"
 
 
 def _stated(phrase: str, params: Params) -> str:

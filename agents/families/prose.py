@@ -5,9 +5,9 @@ Knows nothing of truth: prose without these faults can still be wrong.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from agents.families.constraints import sentences_of, words_of
+from agents.families.constraints import folded, seen, sentences_of, words_of
 
 MAX_SAME_WORD = 2
 """A content word may come this often in a short text before it goes round in circles; a word of the topic once more."""
@@ -17,6 +17,9 @@ CIRCLE_NGRAM = 4
 
 ECHO_NGRAM = 6
 """A run of this many words that also stands in an example of the prompt is copied from it."""
+
+REQUEST_NGRAM = 8
+"""The same for the request, whose topic and shortest task an answer may well repeat: why people like riding a bicycle."""
 
 FUNCTION_WORDS = frozenset(
     """a about after all also always am an and any are as at be because been before but by can could did do does each
@@ -36,31 +39,126 @@ def content_stems(text: str) -> list[str]:
     return [stem_of(word) for word in words_of(text) if word.lower() not in FUNCTION_WORDS]
 
 
+# Topics
+
+VAGUE = frozenset(
+    """good better best old older new small big large long short young warm cold fresh kind busy close true clean healthy
+regular first early own quiet""".split()
+)
+"""What a topic may be, and everything else too: `good books` are books."""
+TAILS = frozenset(
+    """light rise set shine keeper keepers house houses hive hives store stores shop shops shelf shelves man men woman women
+work land yard time room rooms side box boxes bed beds""".split()
+)
+"""What a word is compounded with and stays near its sense: sunlight, and not Sunday."""
+DERIVED = ("ful", "ous", "less", "ly", "al", "ist", "ists", "er", "ers")
+MIN_DERIVED = 5
+"""Letters of a word before an ending that derives another of it: gardener is of garden, corner is not of corn."""
+SHUT = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]")
+"""A short syllable, which doubles its last letter before an ending: riding is not of rid."""
+
+
 def off_topic(answer: str, topic: str) -> str | None:
-    """The fault, or None where `answer` has a content word that begins like one of `topic`."""
-    wanted = set(content_stems(topic))
-    met = any(word.lower().startswith(stem) for word in words_of(answer) for stem in wanted)
+    """The fault, or None where `answer` has a form of a content word of `topic`, or a word that is built on one."""
+    words = [word for word in words_of(seen(topic).lower()) if word not in FUNCTION_WORDS]
+    wanted = [word for word in words if word not in VAGUE] or words
+    said = {word.lower() for word in words_of(seen(answer))}
+    met = any(_kin(word, topical) for word in said for topical in wanted)
     return None if met else f"it has no word of the topic {topic!r}"
 
 
-def unsound(answer: str, topic: str, examples: Iterable[str] = ()) -> str | None:
-    """The first fault of `answer` as prose on `topic`, or None. `examples` are texts that it must not copy."""
-    sentences = sentences_of(answer)
-    if not sentences:
+def _kin(word: str, topical: str) -> bool:
+    doer = re.fullmatch(r"(\w{2,})ers?", word)
+    deed = {f"{doer[1]}ing"} if doer and topical.endswith("ing") else set()
+    bases = bases_of(topical)
+    compound = any(word.startswith(base) and word[len(base) :] in TAILS for base in bases if len(base) > 2)
+    return compound or any(bases & bases_of(form) for form in {word, *deed})
+
+
+def bases_of(word: str) -> set[str]:
+    """`word` and all that it may be a form of, by how English spells its endings."""
+    word = re.sub("['’]s?$", "", word.lower())
+    singular = {word}
+    if word.endswith("ies"):
+        singular |= {word[:-1], f"{word[:-3]}y"}
+    elif word.endswith("ves"):
+        singular |= {word[:-1], f"{word[:-3]}f", f"{word[:-3]}fe"}
+    elif re.search(r"(?:s|x|z|ch|sh|o)es$", word):
+        singular |= {word[:-1], word[:-2]}
+    elif re.search(r"[^sui]s$", word):
+        singular |= {word[:-1]}
+    return singular.union(*(_stripped(one) for one in singular if one == word or not one.endswith("y")))
+
+
+def _stripped(word: str) -> Iterator[str]:
+    for ending in ("ing", "ed", "y"):
+        stem = word.removesuffix(ending)
+        if stem == word or len(stem) < 3:
+            continue
+        yield f"{stem}e"
+        doubled = stem[-1] == stem[-2]
+        if doubled:
+            yield stem[:-1]
+        if not SHUT.fullmatch(stem) and (not doubled or stem[-1] in "flsz"):
+            yield stem
+    for ending in DERIVED:
+        stem = word.removesuffix(ending)
+        if stem != word and len(stem) >= MIN_DERIVED:
+            yield from (stem, f"{stem}e")
+
+
+# Prose
+
+LONGEST_RUN = 80
+"""Characters of a hyphened word that is still one."""
+NEVER_LAST = frozenset("a an the and or but because although my your our their every".split())
+"""Words that end no sentence of English."""
+ENDED = re.compile(r"[.!?][\"'”’)]*$")
+TRAILING_OFF = re.compile(r"(?:\.\.|…)[\"'”’)]*$")
+UNENDED_LINE = re.compile(r"[^.!?:;,\"'”’)\s][ \t]*+\n(?:\s*+(?=[A-Z]|[-*•] |\d+[.)] )|[ \t]*+\n)")
+"""A line without an end, and after it a gap, a capital or an item of a list."""
+PART = re.compile(r"^\W*(?:user|human|assistant|ai|system)\W*:", re.IGNORECASE | re.MULTILINE)
+
+
+def unsound(answer: str, topic: str, examples: Iterable[str] = (), asked: Iterable[str] = ()) -> str | None:
+    """The first fault of `answer` as prose on `topic`, or None. `examples` are texts that it must not copy, and so is what
+    was `asked`.
+    """
+    shown = seen(answer).strip()
+    sentences = sentences_of(shown)
+    if not re.search(r"[^\W\d_]", shown):
         return "it has no words"
-    if not re.search(r"[.!?][\"'”’)]*$", answer.strip()):
+    if fault := _unfinished(shown, sentences):
+        return fault
+    if part := PART.search(shown):
+        return f"it plays a conversation: {part.group()!r}"
+    if not content_stems(shown):
+        return "it says nothing: all its words are small ones"
+    if (longest := max(map(len, words_of(shown)))) > LONGEST_RUN:
+        return f"it has a word of {longest} characters"
+    plain = folded(answer).replace("’", "'")
+    copied = _echo(plain, examples, ECHO_NGRAM, "an example") or _echo(plain, asked, REQUEST_NGRAM, "the request")
+    return _circle(plain, sentences_of(plain), topic) or copied
+
+
+def _unfinished(text: str, sentences: Sequence[str]) -> str | None:
+    if not ENDED.search(text) or TRAILING_OFF.search(text):
         return "its last sentence is not finished"
-    return _circle(answer, sentences, topic) or _echo(answer, examples)
+    if UNENDED_LINE.search(text):
+        return "a line of it is not finished"
+    last = next((word for one in sentences for word in words_of(one)[-1:] if word in NEVER_LAST), None)
+    return f"a sentence is not finished: it ends with {last!r}" if last else None
 
 
 def _circle(answer: str, sentences: Sequence[str], topic: str) -> str | None:
-    words = [word.lower() for word in words_of(answer)]
-    if twice := re.search(r"\b(\w+)(?: and| or|,)? (?:very )?\1\b", answer.lower()):
+    words = words_of(answer)
+    if twice := re.search(r"\b(\w+)(?:\s+(?:and|or)\b|,)?[\s-]+(?:very\s+)?\1\b", answer):
         return f"it says {twice.group(1)!r} twice in a row"
-    runs = Counter(zip(*(words[i:] for i in range(CIRCLE_NGRAM)), strict=False))
-    run, times = max(runs.items(), key=lambda item: item[1], default=((), 0))
-    if times > 1:
-        return f"it repeats {' '.join(run)!r}"
+    said = Counter(" ".join(words_of(sentence)) for sentence in sentences)
+    runs = Counter(_runs(words, CIRCLE_NGRAM))
+    for run, times in (*runs.most_common(1), *said.most_common(1)):
+        if times > 1:
+            return f"it repeats {run!r}"
     own = set(content_stems(topic))
     for stem, times in Counter(content_stems(answer)).most_common():
         if times > MAX_SAME_WORD + (stem in own):
@@ -72,14 +170,13 @@ def _circle(answer: str, sentences: Sequence[str], topic: str) -> str | None:
     return None
 
 
-def _echo(answer: str, examples: Iterable[str]) -> str | None:
-    runs = set(_runs(answer))
-    for example in examples:
-        if shared := runs & set(_runs(example)):
-            return f"it copies {min(shared)!r} from an example"
+def _echo(plain: str, texts: Iterable[str], length: int, where: str) -> str | None:
+    runs = set(_runs(words_of(plain), length))
+    for text in texts:
+        if shared := runs & set(_runs(words_of(folded(text).replace("’", "'")), length)):
+            return f"it copies {min(shared)!r} from {where}"
     return None
 
 
-def _runs(text: str) -> Iterable[str]:
-    words = [word.lower() for word in words_of(text)]
-    return (" ".join(words[i : i + ECHO_NGRAM]) for i in range(len(words) - ECHO_NGRAM + 1))
+def _runs(words: Sequence[str], length: int) -> Iterator[str]:
+    return (" ".join(words[i : i + length]) for i in range(len(words) - length + 1))

@@ -11,6 +11,7 @@ from typing import Any
 from agents.teachers.base import Account, CallFailed, Question, Reply
 from agents.teachers.gate import Gate
 from agents.teachers.scripts import script as script_of
+from core.errors import ProviderError
 from core.recipe import Faults, TeacherConfig
 from core.sample import Usage, digest_of_text
 
@@ -40,12 +41,20 @@ class FakeTeacher:
         await asyncio.sleep(self._faults.seconds)
         if rng.random() < self._faults.unavailable:
             raise CallFailed("the fake teacher is unavailable, as asked")
-        text = json.dumps(self._misbehave(rng, self._script[question.contract](rng, question)))
+        text = json.dumps(self._misbehave(rng, self._said(rng, question)))
         if rng.random() < self._faults.malformed:
             text = text[: len(text) // 2]
         asked = sum(len(message.content.split()) for message in question.messages)
         usage = Usage(calls=1, prompt_tokens=asked, completion_tokens=len(text.split()))
         return Reply(text=text, finished=True, usage=usage, confidence=rng.uniform(0.3, 0.7))
+
+    def _said(self, rng: Random, question: Question) -> dict[str, Any]:
+        if question.contract not in self._script:
+            known = ", ".join(self._script)
+            raise ProviderError(
+                f"{self.model}: its script has no {question.contract}, only {known}; take another script"
+            )
+        return self._script[question.contract](rng, question)
 
     def _misbehave(self, rng: Random, reply: dict[str, Any]) -> dict[str, Any]:
         if "answer" in reply and isinstance(reply["answer"], str):

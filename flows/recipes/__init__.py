@@ -29,6 +29,8 @@ def locate(name: str) -> Path:
     known = built_in()
     if name in known:
         return known[name]
+    if (inside := Path(name) / "recipe.toml").is_file():
+        return inside
     if name.endswith(".toml") or Path(name).exists():
         return Path(name)
     raise UsageError(f"{name}: no recipe of this name; built in are {', '.join(known)}; a path ends in .toml")
@@ -65,6 +67,7 @@ def sources(plan: "Plan") -> dict[str, str]:
             found[name] = file_hash(path)[:16]
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}; the recipe names it") from None
+    found |= {f"check {name}": file_hash(file)[:16] for name, file in plan.code.items()}
     if recipe.seeds.documents:
         from agents.documents import documents_hash
 

@@ -27,8 +27,8 @@ def solution(rng: Random, question: Question) -> dict[str, Any]:
 
 
 def _value_of(question: Question) -> str:
-    asked = next(m.content for m in reversed(question.messages) if m.role == "user" and re.search(r"\d", m.content))
-    longest = max(re.findall(r"[-\d(][-+*/() \d]*[\d)]", asked), key=len)
+    asked = next(m.content for m in reversed(question.messages) if m.role == "user")
+    longest = max(re.findall(r"[-\d(][-+*/() \d]*[\d)]", asked), key=len, default="0")
     try:
         return f"{float(evaluate(longest)):g}"
     except NotArithmetic:

@@ -1,11 +1,13 @@
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 
 from agents.checks import Options, Subject, check
 from agents.checks.base import CheckBroken
-from core.errors import RecipeError
+from agents.seeds import Seeds
+from core.errors import RecipeError, UsageError
 from core.recipe import PROJECT
 from core.sample import Candidate, Message, Seed
 from flows.recipes import load, sources
@@ -29,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_pages_example_runs_and_its_check_decides(folder: Path) -> None:
-    plan = load(str(folder / "recipe.toml"), ["samples=4", "agents.critic=false", "task.kinds={no_digits=1}"])
+    plan = load(str(folder), ["samples=4", "task.kinds={no_digits=1}"])
     assert {"checks.py", "seeds.jsonl"} <= set(sources(plan))
     for answer, state in (("Kindly knock.", "kept"), ("Just knock.", "dropped")):
         scratch = folder / state
@@ -50,7 +52,7 @@ def test_the_pages_example_runs_and_its_check_decides(folder: Path) -> None:
         ),
         (
             'verifiers.1={type="polit",path="checks.py"}',
-            "verifiers.1.path: there is no check 'polit'; did you mean 'polite'?",
+            "verifiers.1.type: there is no check 'polit'; did you mean 'polite'?",
         ),
         ('verifiers.1={type="polite",path="none.py"}', "is not a Python file that can be read"),
         ('verifiers.1={type="polite",path="seeds.jsonl"}', "is not a Python file"),
@@ -78,7 +80,10 @@ def test_a_check_that_breaks_names_itself_and_the_sample() -> None:
 
     seed = Seed(id="abc-000007", data={})
     candidate = Candidate(messages=[Message(role="assistant", content="x")])
-    with pytest.raises(CheckBroken, match="check 'fragile' broke on sample abc-000007: KeyError: 'colour'"):
+    with pytest.raises(
+        CheckBroken,
+        match=r"check 'fragile' broke on sample abc-000007 \(test_registry.py, line \d+\): KeyError: 'colour'",
+    ):
         asyncio.run(fragile.findings(Subject(seed, candidate, None), Options()))  # type: ignore[arg-type]
 
 
@@ -104,3 +109,70 @@ def test_prompts_of_the_recipes_own_folder_go_before_the_familys(folder: Path) -
     other = sources(plan)
     (folder / "prompts" / "generator.md").write_text("Mine.\n\n## user\nBe kind about {{instruction}}\n")
     assert sources(plan) != other
+
+
+@pytest.mark.parametrize("returned", [False, True, 3, ["a fault"]])
+def test_a_check_that_returns_what_is_no_finding_is_told(returned: object) -> None:
+    @check("strange")
+    def strange(subject: Subject, options: Options) -> object:
+        """Returns it."""
+        return returned
+
+    candidate = Candidate(messages=[Message(role="assistant", content="x")])
+    with pytest.raises(CheckBroken, match="it may return None, a fault in words, or findings"):
+        asyncio.run(strange.findings(Subject(Seed(id="a-0", data={}), candidate, None), Options()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("generater.md", "## user\nx\n", "no agent asks with it; there may be"),
+        ("generator.md", "## usr\nx\n", "'## usr' begins no message"),
+        ("generator.md", "## system\nx\n", "has no message of the user"),
+    ],
+)
+def test_a_prompt_that_is_never_read_or_says_nothing_is_told(name: str, text: str, problem: str, folder: Path) -> None:
+    (folder / "prompts").mkdir()
+    (folder / "prompts" / name).write_text(text)
+    with pytest.raises(RecipeError, match=problem):
+        load(str(folder / "recipe.toml"), ["prompts=prompts"])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "prompt", "settings", "problem"),
+    [
+        ('{"topic": "a"}\n\n{"words": []}\n', None, [], r"(?s):1: .*'words'.*:3: .*'topic'"),
+        ("[1]\n{\n", None, [], r"(?s):1: must be a JSON object.*:2: is not JSON"),
+        (None, "## user\n{{reqest}}\n", [], r"generator.md: nothing is known for \{\{reqest\}\}; it may use"),
+        (None, None, ["quotas={by='mood',keep={glad=1}}"], "no seed has 'mood' = 'glad'; they have nothing"),
+    ],
+)
+def test_what_only_seeds_can_show_is_told_before_anything_is_paid_for(
+    seeds: str | None, prompt: str | None, settings: list[str], problem: str, folder: Path
+) -> None:
+    (folder / "prompts").mkdir()
+    if seeds:
+        (folder / "seeds.jsonl").write_text(seeds)
+    if prompt:
+        (folder / "prompts" / "generator.md").write_text(prompt)
+    plan = load(str(folder), ["prompts=prompts", *settings])
+    with pytest.raises(UsageError, match=problem):
+        Seeds(plan, "0" * 16).check()
+
+
+def test_the_pages_check_that_asks_a_teacher_decides_too(folder: Path) -> None:
+    (folder / "asking.py").write_text(block("python", "# polite/asking.py"))
+    (folder / "prompts").mkdir()
+    (folder / "prompts" / "friendly.md").write_text(block("", "<!-- polite/prompts/friendly.md -->"))
+    asks = 'verifiers=[{type="friendly",path="asking.py"}]'
+    plan = load(str(folder), ["prompts=prompts", "samples=2", "topology.max_revisions=0", asks])
+    for friendly, state in ((True, "kept"), (False, "dropped")):
+        scratch = folder / state
+        scratch.mkdir()
+        replies = {"Draft": '{"answer": "Knock."}', "Tone": json.dumps({"reason": "It is curt.", "friendly": friendly})}
+        teacher = Scripted(lambda question, replies=replies: replies[question.contract])
+        samples = produced(plan, teacher, scratch)
+        assert {sample.state for sample in samples} == {state}
+        asked = next(q for q in teacher.asked if q.contract == "Tone").messages
+        assert asked[-1].content.endswith("Answer: Knock.")
+    assert samples[0].verdicts[0].evidence == "It is curt."

@@ -1,0 +1,323 @@
+"""Near-duplicates among many sets of shingles: first which sets can have one at all, then candidates, then their exact
+similarity, then who stays. Knows no text and no recipe.
+
+Two sets of Jaccard similarity t or more share t of each at least. So shingles that no other document has rule out most
+documents at once (`left_over`), however much template they share. Of the rest, if the shingles of all are put in one order,
+rarest first, two such sets share one of the first |x| - ceil(t |x|) + 1 of each (prefix filtering: Chaudhuri, Ganti, Kaushik
+2006; Bayardo, Ma, Srikant 2007); documents that share one which few have are candidates (`_by_rare_shingles`). Nothing is
+missed so far. Only where a document's first ones are all over the corpus, MinHash bands propose its candidates
+(`_by_bands`), as `operating_point` says how reliably.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from filters.shingles import Bytes, Hashes, Mask, Places, ShingleSets, Wide, offsets, spans
+from filters.signatures import Signatures, band_keys, operating_point, signatures
+
+Similarities = npt.NDArray[np.float64]
+
+FEW = 32
+"""Documents up to which those that share a shingle are compared with one another."""
+BUCKET = 64
+"""Most documents of one bucket of a band that later ones are compared with. All of them are kept, so none is a near-duplicate
+of another: a fuller bucket holds what a template says. A real near-duplicate shares about eight of 25 bands with its
+partner, and rarely only such; in 100,000 documents that were 70 % template, 16 a bucket lost none of 4,794 pairs."""
+SPARED_ERRORS = 4.0
+"""A candidate of the bands whose estimated similarity is more than this many standard errors under the threshold is not
+compared exactly: 3 in 100,000 near-duplicates at the threshold stay for it."""
+ROUNDS = 6
+"""Most times that what others have no share in is taken away. More would still be right, and hardly take away more."""
+WRITERS = 254
+"""Documents entered at once into the table of shingles seen: so many can be told apart in a byte."""
+SEEN_TWICE = 255
+ROOM = 4
+"""Places a shingle in that table. With four, one shingle in five is thought to be shared when it is not."""
+PAIRS = 1 << 21
+"""Pairs held at once."""
+LOOKED_UP = 1 << 17
+"""Shingles of pairs compared at once, so that their table stays in a processor's second cache."""
+COUNTED = 4096
+"""Sets whose ranks are counted at once: 8 MB."""
+ESTIMATED = 1 << 14
+"""Pairs whose signatures are compared at once: 16 MB."""
+ALL = (1 << 64) - 1
+ROUNDING = 1e-9
+
+
+class Pairs(NamedTuple):
+    """Pairs of sets by place, the earlier first, in order of both."""
+
+    earlier: Places
+    later: Places
+
+
+class Repeats(NamedTuple):
+    """The sets that are near-duplicates of an earlier one which is none itself, in order."""
+
+    repeated: Places
+    original: Places
+    similarity: Similarities
+    """Exact, to the collisions of 32-bit hashes."""
+
+
+def near_duplicates(sets: ShingleSets, threshold: float, permutations: int = 128) -> Repeats:
+    """Go through the sets in order, and name each that is at least `threshold` similar to an earlier one not named itself.
+
+    The original is the most similar of those that it was compared with (the earliest of equals).
+    """
+    left = left_over(sets, threshold)
+    some = sets.only(left)
+    first, copies, copied = _copies(some)
+    found = _among_different(some.only(first), threshold, permutations)
+    return _with_copies(found, first, copies, copied, left)
+
+
+def left_over(sets: ShingleSets, threshold: float) -> Places:
+    """The sets of which others have a share of `threshold`, about: all that can have a near-duplicate, and some more."""
+    left = np.arange(sets.sizes.size)
+    for _ in range(ROUNDS):
+        some = sets if left.size == sets.sizes.size else sets.only(left)
+        enough = _shared(some) >= threshold * some.sizes - ROUNDING
+        if enough.mean() > 0.95 if left.size else True:
+            break
+        left = left[enough]
+    return left
+
+
+def _shared(sets: ShingleSets) -> Places:
+    """How many shingles of each set others seem to have too: some too many, never one too few."""
+    shift = np.uint32(32 - _bits(sets.hashes.size * ROOM, 30))
+    seen = np.zeros(1 << (32 - int(shift)), dtype=np.uint8)
+    blocks = [(at, min(at + WRITERS, sets.sizes.size)) for at in range(0, sets.sizes.size, WRITERS)]
+    for first, last in blocks:
+        slots = sets.hashes[sets.starts[first] : sets.starts[last]] >> shift
+        own = np.repeat(np.arange(1, last - first + 1, dtype=np.uint8), sets.sizes[first:last])
+        before = seen[slots]
+        seen[slots] = own
+        seen[slots[(before != 0) | (seen[slots] != own)]] = SEEN_TWICE
+    counts = [
+        np.add.reduceat(
+            (seen[sets.hashes[sets.starts[first] : sets.starts[last]] >> shift] == SEEN_TWICE).astype(np.int64),
+            sets.starts[first:last] - sets.starts[first],
+        )
+        for first, last in blocks
+    ]
+    return np.concatenate(counts) if counts else np.empty(0, dtype=np.int64)
+
+
+def _bits(room: int, most: int) -> int:
+    return min(most, max(16, room.bit_length()))
+
+
+def _copies(sets: ShingleSets) -> tuple[Places, Places, Places]:
+    """The first of equal sets each, all others, and for these which of the first they are: by a sum of 64 bits."""
+    wide = sets.hashes.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    wide = (wide ^ (wide >> np.uint64(29))) * np.uint64(0xD6E8FEB86659FD93)
+    sums = np.add.reduceat(wide ^ (wide >> np.uint64(32)), sets.starts[:-1]) if sets.sizes.size else wide
+    _, places, which = np.unique(sums, return_index=True, return_inverse=True)
+    order = np.argsort(places)
+    rank = np.empty(order.size, dtype=np.int64)
+    rank[order] = np.arange(order.size)
+    copies = np.setdiff1d(np.arange(sums.size), places, assume_unique=True)
+    return places[order], copies, rank[which[copies]]
+
+
+def _with_copies(found: Repeats, first: Places, copies: Places, copied: Places, left: Places) -> Repeats:
+    """A copy repeats what its first one repeats, or else its first one; all by their places among all sets."""
+    original = np.arange(first.size)
+    similarity = np.ones(first.size)
+    original[found.repeated], similarity[found.repeated] = found.original, found.similarity
+    repeated = np.concatenate((first[found.repeated], copies))
+    originals = first[np.concatenate((found.original, original[copied]))]
+    order = np.argsort(repeated)
+    similarities = np.concatenate((found.similarity, similarity[copied]))
+    return Repeats(left[repeated[order]], left[originals[order]], similarities[order])
+
+
+def _among_different(sets: ShingleSets, threshold: float, permutations: int) -> Repeats:
+    rare, crowded = _by_rare_shingles(sets, threshold)
+    pairs, similarities = _near(sets, rare, threshold)
+    found = _first_come(pairs, similarities)
+    rows = signatures(sets.only(crowded), permutations)
+    while crowded.size > 1:
+        standing = np.isin(crowded, found.repeated, assume_unique=True, invert=True)
+        proposed = _by_bands(rows[standing], threshold)
+        places = crowded[standing]
+        more, how_much = _near(sets, Pairs(places[proposed.earlier], places[proposed.later]), threshold)
+        if not more.later.size:
+            break
+        pairs = Pairs(*(np.concatenate(both) for both in zip(pairs, more, strict=True)))
+        similarities = np.concatenate((similarities, how_much))
+        found = _first_come(pairs, similarities)
+    return found
+
+
+def _first_come(pairs: Pairs, similarities: Similarities) -> Repeats:
+    """Who goes, of near-duplicates, if each set that has an earlier one which stays goes."""
+    order = np.lexsort((pairs.earlier, -similarities, pairs.later))
+    gone: dict[int, tuple[int, float]] = {}
+    columns = (pairs.later[order].tolist(), pairs.earlier[order].tolist(), similarities[order].tolist())
+    for later, earlier, similarity in zip(*columns, strict=True):
+        if earlier not in gone and later not in gone:
+            gone[later] = (earlier, similarity)
+    original = np.array([one for one, _ in gone.values()], dtype=np.int64)
+    similarity = np.array([one for _, one in gone.values()], dtype=np.float64)
+    return Repeats(np.array(list(gone), dtype=np.int64), original, similarity)
+
+
+def _near(sets: ShingleSets, pairs: Pairs, threshold: float) -> tuple[Pairs, Similarities]:
+    """Those pairs that are near-duplicates, and how similar they are."""
+    sizes = sets.sizes
+    shared = overlaps(sets, pairs)
+    similarities = shared / (sizes[pairs.earlier] + sizes[pairs.later] - shared)
+    near = similarities >= threshold
+    return Pairs(pairs.earlier[near], pairs.later[near]), similarities[near]
+
+
+def overlaps(sets: ShingleSets, pairs: Pairs) -> Places:
+    """How many shingles the two sets of each pair share."""
+    work = offsets(sets.sizes[pairs.earlier] + sets.sizes[pairs.later])
+    out = np.empty(pairs.later.size, dtype=np.int64)
+    first = 0
+    while first < out.size:
+        last = max(first + 1, int(np.searchsorted(work, work[first] + LOOKED_UP, side="right")) - 1)
+        one = sets.only(pairs.earlier[first:last])
+        out[first:last] = _overlaps(one, sets.only(pairs.later[first:last]))
+        first = last
+    return out
+
+
+def _overlaps(left: ShingleSets, right: ShingleSets) -> Places:
+    """Of two sets at the same place. By a table of the left ones' places instead of by sorting, which is slower: what was
+    written over there is looked for by search."""
+    pair, other_pair = (np.repeat(np.arange(one.sizes.size, dtype=np.uint32), one.sizes) for one in (left, right))
+    shift = np.uint32(32 - _bits(left.hashes.size * 8, 30))
+    table = np.zeros(1 << (32 - int(shift)), dtype=np.uint32)
+    slots, other_slots = _slots(left.hashes, pair, shift), _slots(right.hashes, other_pair, shift)
+    places = np.arange(left.hashes.size, dtype=np.uint32)
+    table[slots] = places
+    lost = table[slots] != places
+    candidate = table[other_slots]
+    hit = (left.hashes[candidate] == right.hashes) & (pair[candidate] == other_pair)
+    written_over = np.sort(_keys(left.hashes[lost], pair[lost]))
+    missed = np.flatnonzero(~hit)
+    if written_over.size:
+        wanted = _keys(right.hashes[missed], other_pair[missed])
+        at = np.minimum(np.searchsorted(written_over, wanted), written_over.size - 1)
+        hit[missed[written_over[at] == wanted]] = True
+    return np.bincount(other_pair[hit], minlength=left.sizes.size)
+
+
+def _slots(hashes: Hashes, pair: Hashes, shift: np.uint32) -> Hashes:
+    return (hashes + pair * np.uint32(0x9E3779B1)) >> shift
+
+
+def _keys(hashes: Hashes, owners: Hashes) -> Wide:
+    return owners.astype(np.uint64) << np.uint64(32) | hashes
+
+
+def _by_rare_shingles(sets: ShingleSets, threshold: float) -> tuple[Pairs, Places]:
+    """All pairs that share one of their rarest shingles with no more than `FEW`, and the sets of which one of the rarest is
+    shared by more: they may be near-duplicates of one another."""
+    owner = np.repeat(np.arange(sets.sizes.size, dtype=np.uint32), sets.sizes)
+    commonness, alone = _commonness(sets.hashes)
+    least = np.ceil(threshold * sets.sizes - ROUNDING).astype(np.int64)
+    chosen = (commonness <= _limits(commonness, sets, sets.sizes - least + 1)[owner]) & ~alone
+    keys = np.sort(sets.hashes[chosen].astype(np.uint64) << np.uint64(32) | owner[chosen])
+    begins = np.flatnonzero(np.diff(keys >> np.uint64(32), prepend=np.uint64(ALL)))
+    lengths = np.diff(begins, append=keys.size)
+    members = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    crowded = np.unique(members[np.repeat(lengths > FEW, lengths)])
+    run = np.repeat(begins, lengths)
+    before = np.where(np.repeat(lengths <= FEW, lengths), np.arange(keys.size) - run, 0)
+    could = sets.sizes - np.bincount(owner[alone], minlength=sets.sizes.size)
+    return _pairs(members, run, before, _Likely(sets.sizes, could, threshold)), crowded
+
+
+def _commonness(hashes: Hashes) -> tuple[Bytes, Mask]:
+    """A rank of every shingle, rarer ones first, for all sets the same; and whether surely no other set has it.
+
+    The rank is the logarithm of how many sets have it, and four bits of its hash.
+    """
+    shift = np.uint32(32 - _bits(hashes.size * ROOM, 26))
+    slots = hashes >> shift
+    counts = np.bincount(slots, minlength=1 << (32 - int(shift)))[slots]
+    grades = np.ceil(np.log2(np.arange(1, (1 << 15) + 1))).astype(np.uint8)
+    grade = grades[np.minimum(counts, 1 << 15) - 1]
+    return grade * np.uint8(16) + (hashes & np.uint32(15)).astype(np.uint8), counts == 1
+
+
+def _limits(commonness: Bytes, sets: ShingleSets, wanted: Places) -> Places:
+    """For each set the least rank up to which it has as many shingles as are wanted."""
+    limits = np.empty(sets.sizes.size, dtype=np.int64)
+    for first in range(0, sets.sizes.size, COUNTED):
+        last = min(first + COUNTED, sets.sizes.size)
+        row = np.repeat(np.arange(last - first), sets.sizes[first:last])
+        cells = row * 256 + commonness[sets.starts[first] : sets.starts[last]]
+        counts = np.bincount(cells, minlength=(last - first) * 256).reshape(-1, 256).cumsum(axis=1)
+        limits[first:last] = (counts >= wanted[first:last, None]).argmax(axis=1)
+    return limits
+
+
+class _Likely(NamedTuple):
+    """What sizes say of pairs."""
+
+    sizes: Places
+    could: Places
+    """How many shingles of each set some other set has, at most."""
+    threshold: float
+
+    def of(self, pairs: Pairs) -> Pairs:
+        """The pairs that can be near-duplicates: of like size, and with enough that others have too."""
+        one, other = self.sizes[pairs.earlier], self.sizes[pairs.later]
+        like = np.minimum(one, other) >= self.threshold * np.maximum(one, other) - ROUNDING
+        could = np.minimum(self.could[pairs.earlier], self.could[pairs.later])
+        likely = like & (could >= self.threshold / (1 + self.threshold) * (one + other) - ROUNDING)
+        return Pairs(pairs.earlier[likely], pairs.later[likely])
+
+
+def _pairs(members: Places, run: Places, before: Places, likely: _Likely | None) -> Pairs:
+    """Each member with the first so many (`before`) of its run, no pair twice."""
+    total = offsets(before)
+    found: list[Wide] = []
+    first = 0
+    while first < members.size:
+        last = max(first + 1, int(np.searchsorted(total, total[first] + PAIRS, side="right")) - 1)
+        many = before[first:last]
+        pairs = Pairs(members[spans(run[first:last], many)], np.repeat(members[first:last], many))
+        pairs = likely.of(pairs) if likely else pairs
+        found.append(np.unique(pairs.later.astype(np.uint64) << np.uint64(32) | pairs.earlier.astype(np.uint64)))
+        first = last
+    keys = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.uint64)
+    return Pairs((keys & np.uint64(0xFFFFFFFF)).astype(np.int64), (keys >> np.uint64(32)).astype(np.int64))
+
+
+def _by_bands(rows: Signatures, threshold: float) -> Pairs:
+    """Pairs that share a band, none of them clearly under the threshold by what their signatures estimate."""
+    permutations = rows.shape[1]
+    keys = band_keys(rows, operating_point(threshold, permutations))
+    least = threshold - SPARED_ERRORS * math.sqrt(threshold * (1 - threshold) / permutations)
+    found = [_likely_by_estimate(rows, _of_one_band(band), least) for band in keys.T]
+    together = np.unique(np.concatenate([pairs.later << 32 | pairs.earlier for pairs in found]))
+    return Pairs(together & 0xFFFFFFFF, together >> 32)
+
+
+def _of_one_band(keys: Hashes) -> Pairs:
+    order = np.argsort(keys, kind="stable")
+    begins = np.flatnonzero(np.diff(keys[order].astype(np.int64), prepend=-1))
+    lengths = np.diff(begins, append=keys.size)
+    run = np.repeat(begins, lengths)
+    return _pairs(order, run, np.minimum(np.arange(keys.size) - run, BUCKET), None)
+
+
+def _likely_by_estimate(rows: Signatures, pairs: Pairs, least: float) -> Pairs:
+    likely = np.empty(pairs.later.size, dtype=np.bool_)
+    for first in range(0, likely.size, ESTIMATED):
+        some = slice(first, first + ESTIMATED)
+        equal = rows[pairs.earlier[some]] == rows[pairs.later[some]]
+        likely[some] = np.count_nonzero(equal, axis=1) >= least * rows.shape[1]
+    return Pairs(pairs.earlier[likely], pairs.later[likely])

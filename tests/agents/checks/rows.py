@@ -1,0 +1,50 @@
+"""Golden cases from their files, and the verdict of a check on one of them. A case has the verdict that a careful reader of the
+rule gives; where code cannot give it, `limit` says why, and the case holds what the check says instead.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.checks import Check, Finding, Subject
+from core.sample import Candidate, Message, Seed
+
+Case = dict[str, Any]
+Ask = Callable[..., Any]
+
+
+def rows_of(name: str) -> list[Case]:
+    """The cases of a file, whose long texts are written as pieces and how often each comes."""
+    lines = (Path(__file__).parent / f"golden/{name}.jsonl").read_text(encoding="utf-8").split("\n")
+    return [json.loads(line, object_hook=_whole) for line in lines if line]
+
+
+def _whole(found: dict[str, Any]) -> Any:
+    return "".join(text * times for text, times in found["pieces"]) if set(found) == {"pieces"} else found
+
+
+def enough(cases: Sequence[Case], least: int = 50) -> bool:
+    """Whether there are `least` cases, each of another name, a quarter or more of either verdict, and limits are few."""
+    sure = [case for case in cases if not case.get("limit")]
+    verdicts = Counter(case["passes"] for case in sure)
+    names = {case["about"] for case in cases}
+    return len(sure) >= least and len(names) == len(cases) and min(verdicts[True], verdicts[False]) * 4 >= len(sure)
+
+
+async def nobody(*_: Any, **__: Any) -> Any:
+    raise AssertionError("no teacher is asked")
+
+
+def subject_of(
+    data: Mapping[str, Any], answers: Sequence[str], fields: Mapping[str, Any] | None = None, ask: Ask = nobody
+) -> Subject:
+    """A conversation whose turns ask for nothing, with these answers."""
+    said = [Message(role=role, content=text) for one in answers for role, text in (("user", "q"), ("assistant", one))]
+    return Subject(Seed(id="s-0", data=dict(data)), Candidate(messages=said, fields=dict(fields or {})), ask)
+
+
+def findings_of(check: Check, subject: Subject, **options: Any) -> list[Finding]:
+    return asyncio.run(check.findings(subject, check.options.model_validate(options)))
