@@ -417,7 +417,9 @@ class StudentConfig(Config):
 
 class Recipe(Config):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Small letters, digits and dashes; runs and their directories are named after it."""
     family: str = "constrained_instructions"
+    """What kind of data it makes: what its seeds, drafts and checks are."""
     seed: int = Field(7, ge=0, lt=2**32)
     """Of all randomness."""
     samples: int = Field(60, ge=1)

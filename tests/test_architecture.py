@@ -9,6 +9,7 @@ import pytest
 from agents.topology import draw
 from core.recipe import PROJECT
 from flows.cli import PACKAGES
+from flows.reference import reference
 
 README = (PROJECT / "README.md").read_text()
 
@@ -69,3 +70,7 @@ def test_nothing_tracked_names_a_registry_or_holds_a_key() -> None:
         if host in (PROJECT / name).read_text(errors="ignore")
     ]
     assert found == []
+
+
+def test_the_page_of_all_keys_is_what_the_types_say() -> None:
+    assert (PROJECT / "docs" / "recipe.md").read_text() == reference(), "run: python -m flows.reference > docs/recipe.md"
