@@ -239,7 +239,7 @@ def test_packaging_again_replaces_the_dataset(tmp_path: Path) -> None:
     ("settings", "problem"),
     [
         (["dataset.formats=['csv']"], "dataset.formats.0: input should be 'messages', 'prompt_completion'"),
-        (["dataset.formats=[]"], "dataset.formats: tuple should have at least 1 item"),
+        (["dataset.formats=[]"], "dataset.formats: list should have at least 1 item"),
         (["dataset.formats=['alpaca','alpaca']"], "dataset.formats: value error, alpaca: named more than once"),
         (["dataset.format=['alpaca']"], "dataset.format: unknown key, did you mean `formats`?"),
         (["dataset.formats=['preference']", "topology.kind=single"], "topology.kind = 'single' judges none"),
