@@ -71,7 +71,9 @@ def walks(words: Words, count: int, length: int, chance: np.random.Generator) ->
         last = out[:, step - 1]
         many = words.starts[last + 1] - words.starts[last]
         jump = (chance.random(count) < JUMPS) | (many == 0)
-        next_place = words.followers[np.minimum(words.starts[last] + (chance.random(count) * many).astype(int), len(words.followers) - 1)]
+        next_place = words.followers[
+            np.minimum(words.starts[last] + (chance.random(count) * many).astype(int), len(words.followers) - 1)
+        ]
         out[:, step] = words.tokens[np.where(jump, chance.integers(0, len(words.tokens), count), next_place)]
     return out
 

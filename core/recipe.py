@@ -85,7 +85,9 @@ class TeacherConfig(Config):
     """The environment variable that holds the key. A recipe never holds a key itself."""
     max_concurrent: int = Field(16, ge=1, le=4096)
     """Most calls in flight at once; fewer while the teacher rejects or breaks off calls. The embedded teacher keeps this
-    many slots, 1,536 tokens each."""
+    many slots."""
+    slot_tokens: int = Field(1536, ge=256)
+    """For `local/…` only: tokens of prompt and reply that one slot holds. A longer prompt is refused."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompt and reply; a reply counts as `max_tokens` before it is there."""

@@ -91,22 +91,24 @@ def left_over(sets: ShingleSets, threshold: float) -> Places:
 def _shared(sets: ShingleSets) -> Places:
     """How many shingles of each set others seem to have too: some too many, never one too few."""
     shift = np.uint32(32 - _bits(sets.hashes.size * ROOM, 30))
-    seen = np.zeros(1 << (32 - int(shift)), dtype=np.uint8)
+    seen = np.empty(1 << (32 - int(shift)), dtype=np.uint8)  # of huge pages, which zeros() does not ask for
+    seen.fill(0)
     blocks = [(at, min(at + WRITERS, sets.sizes.size)) for at in range(0, sets.sizes.size, WRITERS)]
     for first, last in blocks:
-        slots = sets.hashes[sets.starts[first] : sets.starts[last]] >> shift
+        slots = _slots_of(sets, first, last, shift)
         own = np.repeat(np.arange(1, last - first + 1, dtype=np.uint8), sets.sizes[first:last])
         before = seen[slots]
         seen[slots] = own
         seen[slots[(before != 0) | (seen[slots] != own)]] = SEEN_TWICE
-    counts = [
-        np.add.reduceat(
-            (seen[sets.hashes[sets.starts[first] : sets.starts[last]] >> shift] == SEEN_TWICE).astype(np.int64),
-            sets.starts[first:last] - sets.starts[first],
-        )
-        for first, last in blocks
-    ]
-    return np.concatenate(counts) if counts else np.empty(0, dtype=np.int64)
+    counts = np.empty(sets.sizes.size, dtype=np.int64)
+    for first, last in blocks:
+        twice = (seen[_slots_of(sets, first, last, shift)] == SEEN_TWICE).astype(np.int64)
+        counts[first:last] = np.add.reduceat(twice, sets.starts[first:last] - sets.starts[first])
+    return counts
+
+
+def _slots_of(sets: ShingleSets, first: int, last: int, shift: np.uint32) -> Places:
+    return (sets.hashes[sets.starts[first] : sets.starts[last]] >> shift).astype(np.int64)
 
 
 def _bits(room: int, most: int) -> int:

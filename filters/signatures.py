@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from filters.shingles import Hashes, Places, ShingleSets, offsets
+from filters.shingles import Hashes, Places, ShingleSets
 
 Signatures = npt.NDArray[np.uint32]
 """A row for each set, a column for each permutation."""
@@ -93,9 +93,3 @@ def band_keys(rows: Signatures, point: OperatingPoint) -> Signatures:
         keys = (keys ^ column) * np.uint64(0xD6E8FEB86659FD93)
         keys ^= keys >> np.uint64(32)
     return keys.astype(np.uint32)
-
-
-def sets_of_numbers(sets: "list[frozenset[int]]") -> ShingleSets:
-    """Sets of 32-bit hashes that were made elsewhere; none may be empty."""
-    sizes = np.array([len(one) for one in sets], dtype=np.int64)
-    return ShingleSets(np.array([value for one in sets for value in one], dtype=np.uint32), offsets(sizes))

@@ -11,8 +11,6 @@ from core.embedded import EMBEDDED, embedded_weights
 from core.errors import ProviderError
 from core.recipe import TeacherConfig
 
-SLOT_TOKENS = 1536
-"""Room for prompt and reply of one call; the longest shipped prompt takes about 700 tokens of SmolLM2."""
 
 QUIET = -1
 """llama.cpp's log threshold under which nothing is printed."""
@@ -39,22 +37,22 @@ async def local_server(config: TeacherConfig, model: str) -> AsyncIterator[str]:
     weights = embedded_weights() if model == EMBEDDED else Path(model)
     if problem := local_problem(model):
         raise ProviderError(f"{config.model}: {problem}")
-    server = await asyncio.to_thread(_start, str(weights), config.max_concurrent)
+    server = await asyncio.to_thread(_start, str(weights), config)
     try:
         yield f"{server.listening_address}/v1"
     finally:
         del server
 
 
-def _start(weights: str, slots: int) -> Any:
+def _start(weights: str, config: TeacherConfig) -> Any:
     import os
 
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = weights
-    params.n_parallel = slots
-    params.n_ctx = slots * SLOT_TOKENS
+    params.n_parallel = config.max_concurrent
+    params.n_ctx = config.max_concurrent * config.slot_tokens
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
     params.verbosity = QUIET
     params.warmup = False
