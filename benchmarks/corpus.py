@@ -114,7 +114,8 @@ def similarity(left: Numbers, right: Numbers) -> float:
 
 class Corpus:
     """`rows` documents, made batch by batch, with what was planted in each batch. A variant follows its original within
-    its batch of `BATCH` rows; the batches are shuffled."""
+    its batch of `BATCH` rows; the batches are shuffled.
+    """
 
     def __init__(self, rows: int, *, templated: bool = False, seed: int = 1) -> None:
         self._rows = rows

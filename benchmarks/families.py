@@ -19,7 +19,7 @@ from flows.recipes import load
 RECIPES = ("constrained-instructions", "conversations", "preference-pairs", "instructions", "reasoning", "arithmetic",
            "grounded-qa", "code", "extraction", "tool-calls")  # fmt: skip
 TRIES = 10
-TEACHER = "teachers.main={model='local/smollm2-135m',max_concurrent=4}"
+TEACHER = "teachers.main={model='local/smollm2-135m',max_concurrent=4,slot_tokens=4096,timeout_seconds=900}"
 
 
 class FamilyYield(NamedTuple):

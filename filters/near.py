@@ -195,7 +195,8 @@ def overlaps(sets: ShingleSets, pairs: Pairs) -> Places:
 
 def _overlaps(left: ShingleSets, right: ShingleSets) -> Places:
     """Of two sets at the same place. By a table of the left ones' places instead of by sorting, which is slower: what was
-    written over there is looked for by search."""
+    written over there is looked for by search.
+    """
     pair, other_pair = (np.repeat(np.arange(one.sizes.size, dtype=np.uint32), one.sizes) for one in (left, right))
     shift = np.uint32(32 - _bits(left.hashes.size * 8, 30))
     table = np.zeros(1 << (32 - int(shift)), dtype=np.uint32)
@@ -224,7 +225,8 @@ def _keys(hashes: Hashes, owners: Hashes) -> Wide:
 
 def _by_rare_shingles(sets: ShingleSets, threshold: float) -> tuple[Pairs, Places]:
     """All pairs that share one of their rarest shingles with no more than `FEW`, and the sets of which one of the rarest is
-    shared by more: they may be near-duplicates of one another."""
+    shared by more: they may be near-duplicates of one another.
+    """
     owner = np.repeat(np.arange(sets.sizes.size, dtype=np.uint32), sets.sizes)
     commonness, alone = _commonness(sets.hashes)
     least = np.ceil(threshold * sets.sizes - ROUNDING).astype(np.int64)

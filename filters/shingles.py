@@ -117,7 +117,8 @@ def shingle_sets(texts: Iterable[str], ngram: int) -> ShingleSets:
 
 def _keep_freed_memory() -> None:
     """Half of the time went into giving the arrays of each chunk back to the system and asking for them again. glibc's
-    `malloc` keeps up to twice as much as the largest block that it has seen freed, 32 MB at most (mallopt(3), M_MMAP_THRESHOLD)."""
+    `malloc` keeps up to twice as much as the largest block that it has seen freed, 32 MB at most (mallopt(3), M_MMAP_THRESHOLD).
+    """
     np.empty(31 << 20, dtype=np.uint8)
 
 
@@ -247,7 +248,8 @@ def _cut(values: Wide) -> Hashes:
 
 def _first_of_each(hashes: Hashes, owners: Bytes) -> Mask:
     """Leaves one of each hash of a text. By a table instead of by sorting, which is five times slower: whoever wrote last
-    to a place of the table stays, and who was written over either is the same, or has to be sorted after all."""
+    to a place of the table stays, and who was written over either is the same, or has to be sorted after all.
+    """
     shift = np.uint32(32 - min(30, max(16, hashes.size.bit_length() + 3)))
     slots = (hashes + owners * np.uint32(MIX & 0xFFFFFFFF)) >> shift
     places = np.arange(hashes.size, dtype=np.uint32)

@@ -73,4 +73,6 @@ def test_nothing_tracked_names_a_registry_or_holds_a_key() -> None:
 
 
 def test_the_page_of_all_keys_is_what_the_types_say() -> None:
-    assert (PROJECT / "docs" / "recipe.md").read_text() == reference(), "run: python -m flows.reference > docs/recipe.md"
+    assert (PROJECT / "docs" / "recipe.md").read_text() == reference(), (
+        "run: python -m flows.reference > docs/recipe.md"
+    )

@@ -22,7 +22,7 @@ def test_text_from_a_teacher_is_never_read_as_a_template() -> None:
 
 
 def test_a_place_without_a_value_is_an_error() -> None:
-    with pytest.raises(UsageError, match="nothing is known for {{answer}}; it may use instruction"):
+    with pytest.raises(UsageError, match=r"nothing is known for \{\{answer\}\}; it may use instruction"):
         prompts.load("constrained_instructions", "critic").fill({"instruction": "x"})
 
 

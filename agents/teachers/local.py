@@ -11,7 +11,6 @@ from core.embedded import EMBEDDED, embedded_weights
 from core.errors import ProviderError
 from core.recipe import TeacherConfig
 
-
 QUIET = -1
 """llama.cpp's log threshold under which nothing is printed."""
 
