@@ -24,6 +24,7 @@ from agents.teachers.base import CallFailed
 from core.errors import ProviderError, StillhouseError
 from core.run import JudgeRecord, Measured, RunDir
 from core.sample import Seed, Turn
+from core.shares import wilson
 from core.store import write_text
 
 CONFIDENT = 1.96
@@ -203,14 +204,6 @@ def difference(hits: int, tries: int, other_hits: int, other_tries: int) -> Inte
 
 def _share(hits: int, tries: int) -> Interval:
     return Interval(hits / tries, wilson(hits, tries, -CONFIDENT), wilson(hits, tries, CONFIDENT))
-
-
-def wilson(hits: int, tries: int, z: float) -> float:
-    """The end of Wilson's score interval (1927) for a share of `tries` > 0, `z` standard errors up or (negative) down."""
-    share, square = hits / tries, z * z
-    middle = share + square / (2 * tries)
-    reach = z * math.sqrt(share * (1 - share) / tries + square / (4 * tries * tries))
-    return min(1.0, max(0.0, round((middle + reach) / (1 + square / tries), 12)))  # exactly 1 where all hit
 
 
 def refusal(records: Sequence[JudgeRecord]) -> str | None:

@@ -27,6 +27,7 @@ from core.errors import RunFailed, StillhouseError
 from core.recipe import Recipe
 from core.run import RunDir
 from core.sample import Reason, Sample, Seed, Spent, State, index_of
+from core.shares import wilson
 from core.store import read_columns, read_samples, write_samples
 from flows.curated import Curated, reason_of
 from flows.session import SESSION, Interrupted
@@ -423,13 +424,3 @@ def why_stopped(brake: Brake) -> list[str]:
     if isinstance(brake.reason, BudgetSpent):
         return [f"{brake.reason}; go on with --resume under a larger budget"]
     return [str(brake.reason)]
-
-
-def wilson(hits: int, tries: int, z: float) -> float:
-    """The end of Wilson's score interval (1927) for a share, `z` standard errors up or (negative) down."""
-    if not tries:
-        return 0.0 if z < 0 else 1.0
-    share, square = hits / tries, z * z
-    middle = share + square / (2 * tries)
-    reach = z * math.sqrt(share * (1 - share) / tries + square / (4 * tries * tries))
-    return min(1.0, max(0.0, (middle + reach) / (1 + square / tries)))

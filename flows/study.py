@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from agents.calibration import wilson
 from agents.study import BASELINE, Outcome, Study, Trial, trial_of
 from core.sample import State
+from core.shares import wilson
 from flows.session import Session
 
 Z = 1.959964

@@ -6,6 +6,7 @@ Knows nothing of truth: prose without these faults can still be wrong.
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from agents.families.constraints import folded, seen, sentences_of, words_of
 
@@ -61,7 +62,8 @@ SHUT = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]")
 def off_topic(answer: str, topic: str) -> str | None:
     """The fault, or None where `answer` has a form of a content word of `topic`, or a word that is built on one."""
     words = [word for word in words_of(seen(topic).lower()) if word not in FUNCTION_WORDS]
-    wanted = [word for word in words if word not in VAGUE] or words
+    joined = ["".join(pair) for pair in pairwise(words)]
+    wanted = [*([word for word in words if word not in VAGUE] or words), *joined]
     said = {word.lower() for word in words_of(seen(answer))}
     met = any(_kin(word, topical) for word in said for topical in wanted)
     return None if met else f"it has no word of the topic {topic!r}"

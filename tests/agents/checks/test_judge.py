@@ -21,7 +21,6 @@ from agents.calibration import (
     measure_judges,
     record_of,
     refusal,
-    wilson,
 )  # fmt: skip
 from agents.checks import Subject
 from agents.checks.base import FileName, Options, files_in
@@ -45,6 +44,7 @@ from core.errors import ProviderError, RecipeError
 from core.recipe import PROJECT, recipe_digest
 from core.run import JudgeRecord, Manifest, RunDir, summary
 from core.sample import Candidate, Message, Seed, ToolCall, Verdict
+from core.shares import wilson
 from flows.card import judge_words, run_card
 from flows.production import spent_on
 from flows.recipes import load, sources
