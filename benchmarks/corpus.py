@@ -141,9 +141,9 @@ class Corpus:
             variants -= few
         places = self._chance.permutation(len(texts))
         pairs = [(a, b) for cluster in clusters for i, a in enumerate(cluster) for b in cluster[i + 1 :]]
+        where = (first + places).tolist()
         planted = [
-            Planted(*sorted((first + int(places[a]), first + int(places[b]))), similarity(texts[a], texts[b]))
-            for a, b in pairs
+            Planted(min(where[a], where[b]), max(where[a], where[b]), similarity(texts[a], texts[b])) for a, b in pairs
         ]
         names = np.array(self._words.vocabulary, dtype=object)
         shuffled = np.empty(len(texts), dtype=object)

@@ -93,22 +93,20 @@ def _shared(sets: ShingleSets) -> Places:
     shift = np.uint32(32 - _bits(sets.hashes.size * ROOM, 30))
     seen = np.empty(1 << (32 - int(shift)), dtype=np.uint8)  # of huge pages, which zeros() does not ask for
     seen.fill(0)
-    blocks = [(at, min(at + WRITERS, sets.sizes.size)) for at in range(0, sets.sizes.size, WRITERS)]
+    counts = np.empty(sets.starts.size - 1, dtype=np.int64)
+    blocks = [(at, min(at + WRITERS, counts.size)) for at in range(0, counts.size, WRITERS)]
     for first, last in blocks:
-        slots = _slots_of(sets, first, last, shift)
-        own = np.repeat(np.arange(1, last - first + 1, dtype=np.uint8), sets.sizes[first:last])
+        some = sets.between(first, last)
+        slots = (some.hashes >> shift).astype(np.int64)
+        own = np.repeat(np.arange(1, last - first + 1, dtype=np.uint8), some.sizes)
         before = seen[slots]
         seen[slots] = own
         seen[slots[(before != 0) | (seen[slots] != own)]] = SEEN_TWICE
-    counts = np.empty(sets.sizes.size, dtype=np.int64)
     for first, last in blocks:
-        twice = (seen[_slots_of(sets, first, last, shift)] == SEEN_TWICE).astype(np.int64)
-        counts[first:last] = np.add.reduceat(twice, sets.starts[first:last] - sets.starts[first])
+        some = sets.between(first, last)
+        twice = seen[(some.hashes >> shift).astype(np.int64)] == SEEN_TWICE
+        counts[first:last] = np.add.reduceat(twice.astype(np.int64), some.starts[:-1])
     return counts
-
-
-def _slots_of(sets: ShingleSets, first: int, last: int, shift: np.uint32) -> Places:
-    return (sets.hashes[sets.starts[first] : sets.starts[last]] >> shift).astype(np.int64)
 
 
 def _bits(room: int, most: int) -> int:
@@ -257,10 +255,11 @@ def _commonness(hashes: Hashes) -> tuple[Bytes, Mask]:
 
 def _limits(commonness: Bytes, sets: ShingleSets, wanted: Places) -> Places:
     """For each set the least rank up to which it has as many shingles as are wanted."""
-    limits = np.empty(sets.sizes.size, dtype=np.int64)
-    for first in range(0, sets.sizes.size, COUNTED):
-        last = min(first + COUNTED, sets.sizes.size)
-        row = np.repeat(np.arange(last - first), sets.sizes[first:last])
+    limits = np.empty(wanted.size, dtype=np.int64)
+    for first in range(0, wanted.size, COUNTED):
+        last = min(first + COUNTED, wanted.size)
+        some = sets.between(first, last)
+        row = np.repeat(np.arange(last - first), some.sizes)
         cells = row * 256 + commonness[sets.starts[first] : sets.starts[last]]
         counts = np.bincount(cells, minlength=(last - first) * 256).reshape(-1, 256).cumsum(axis=1)
         limits[first:last] = (counts >= wanted[first:last, None]).argmax(axis=1)

@@ -56,6 +56,11 @@ class ShingleSets(NamedTuple):
     def of(self, place: int) -> Hashes:
         return self.hashes[self.starts[place] : self.starts[place + 1]]
 
+    def between(self, first: int, last: int) -> "ShingleSets":
+        """Those from `first` to before `last`, not copied."""
+        start = self.starts[first]
+        return ShingleSets(self.hashes[start : self.starts[last]], self.starts[first : last + 1] - start)
+
     def only(self, places: Places) -> "ShingleSets":
         """The sets at `places`, in that order."""
         sizes = self.sizes[places]

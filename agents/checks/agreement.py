@@ -1,18 +1,26 @@
 """Agreement: solutions made by a teacher that sees the question alone must give the candidate's answer."""
 
 import json
-from typing import Any, Literal, Self
+from decimal import Decimal
+from typing import Any, Literal, NoReturn, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agents.checks.base import Options, Subject, check
-from agents.checks.equality import Kind, Tolerance, equal
+from agents.checks.equality import Kind, Tolerance, equal, quantity
+from agents.checks.notation import NotRead
 from agents.contract import Contract, Finding
 
 
 class Solution(Contract):
     solution: str
     answer: str | float
+
+    @field_validator("answer", mode="before")
+    @classmethod
+    def _as_written(cls, answer: Any) -> Any:
+        """Whole numbers and truth values as JSON writes them: a float has 16 digits, and true is not 1."""
+        return json.dumps(answer) if isinstance(answer, int) else answer
 
 
 class AgreementOptions(Options):
@@ -48,22 +56,58 @@ async def agreement(subject: Subject, options: AgreementOptions) -> Finding:
 
 ROUNDING = Tolerance(absolute=1e-6)
 """Of answers that a teacher gives as floats."""
+NEARNESS = Tolerance(relative=1e-3)
+"""Beside ROUNDING, so that small numbers are not all the same."""
+NO_ANSWERS = {"nan", "inf", "-inf"}
+"""What Python calls floats that are no numbers."""
 
 
 def same_answer(left: str, right: str, kind: Kind | Literal["json"] | None) -> bool:
+    """Whether two answers are the same; of no kind, as numbers where both are numbers, else as texts."""
     if kind == "json":
         return same_json(left, right)
-    if kind:
-        return equal(kind, left, right, tolerance=ROUNDING).equal
-    return any(equal(how, left, right, tolerance=ROUNDING).equal for how in ("numeric", "exact"))
+    if kind == "numeric" or (kind is None and _is_number(left) and _is_number(right)):
+        return all(equal("numeric", left, right, tolerance=allowed).equal for allowed in (ROUNDING, NEARNESS))
+    if kind is None and {left.strip().lower(), right.strip().lower()} & NO_ANSWERS:
+        return False
+    return equal(kind or "exact", left, right).equal
+
+
+def _is_number(text: str) -> bool:
+    try:
+        quantity(text[:MAX_NUMBER])
+    except NotRead:
+        return False
+    return True
+
+
+MAX_NUMBER = 2000
+"""Characters of a text that is read as a number."""
 
 
 def same_json(left: str, right: str) -> bool:
-    """Whether two texts are one JSON value: in any order of keys, 30 and 30.0 the same, true and 1 not."""
+    """Whether two texts are one JSON value: in any order of keys, 30 and 30.0 the same, true and 1 not. A text that has a key
+    twice, NaN or Infinity is none.
+    """
     try:
-        return bool(_typed(json.loads(left)) == _typed(json.loads(right)))
+        return bool(_typed(_read(left)) == _typed(_read(right)))
     except (ValueError, RecursionError):
         return False
+
+
+def _read(text: str) -> Any:
+    return json.loads(text, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_once)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice")
+    return found
 
 
 def _typed(value: Any) -> Any:

@@ -1,16 +1,36 @@
-"""Steps of a written solution: every sum in it that code can follow must be right."""
+"""Steps of a written solution: every sum in it that code can follow must be right. Knows no question."""
 
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
+from typing import NamedTuple
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.expression import NotArithmetic, evaluate
+from agents.checks.notation import plain
 
-SUM = re.compile(
-    r"(?P<left>[0-9.,+\-*/×÷·−() ]+)=\s*(?P<right>[-−]?\d[\d,]*(?:\.\d+)?)(?![\d/*×÷·+^]|\s*[-+*/×÷·^−]\s*[\d(])"
-)
-TYPED = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-"})
+NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,6}(?!\d)|\d{1,40})(?:\.\d{1,40})?|\.\d{1,40}"
+SIDE = rf"(?:[-(] ?){{0,12}}(?:{NUMBER})(?: ?\)){{0,12}}(?: ?[-+*/] ?(?:[-(] ?){{0,12}}(?:{NUMBER})(?: ?\)){{0,12}}){{0,60}}"
+CHAIN = re.compile(rf"{SIDE}(?: ?={{1,2}} ?\+?{SIDE})+")
+REMAINDER = re.compile(r" ?,? ?(?:with )?(?:a )?(?:remainder(?: of)?|rem\.?|r) ?(\d+)", re.IGNORECASE)
+READ_AS: dict[str, str] = {
+    r"\\(?:times|cdot)(?![a-z])|[×·⋅∙]": "*",
+    r"\\div(?![a-z])|÷": "/",
+    r"\\(?:left|right)(?![a-z])|\\[,;!]|\\?[$€£]|`": "",
+    r"\\[()\[\]]": " ",
+    r"\\(?:boxed|text|mathrm|mathbf)\{([^{}]*)\}": r"\1",
+    r"(?<!\d)\\[dt]?frac\{([\d.]+)\}\{([\d.]+)\}": r"(\1/\2)",
+    r"(?<=[\d)]) ?\*\* ?(?=[\d(])": "^",
+    r"\*\*|(?<![\w)] )(?<![\w)])\*(?=\d)": "",
+    r"^([-*•]|\d{1,3}[.)]) +(?=[\d(-])": "",
+    r"(?<=[\d)])(?<!\b0) ?[xX] ?(?=[\d(.])": "*",
+    r"(\d+(?:\.\d+)?) ?% of (?=[\d(])": r"(\1/100)*",
+    r"(\d+(?:\.\d+)?) ?%(?= ?\*)": r"(\1/100)",
+    r"(?<=[\d)])\((?=[\d(-])": "*(",
+}
+"""Signs, LaTeX, emphasis, marks of lists, percentages and products without a sign, as plain arithmetic; in this order."""
+POWER = re.compile(r"(?<![\w.^])(\d{1,12}(?:\.\d{1,12})?)\^\(?(\d)\)?(?![\d^.])")
 
 
 @check("steps")
@@ -23,22 +43,88 @@ def wrong_sums(text: str) -> Iterator[str]:
     """Each `a + b = c` in `text` that is wrong, in words. A result may be rounded to the digits that it shows; what is no plain
     arithmetic, or is too long, is passed over.
     """
-    for found in SUM.finditer(text):
-        left = found["left"].translate(TYPED).replace(",", "").strip()
-        stated = found["right"].translate(TYPED).replace(",", "")
-        value = _value_of_end(left)
-        if value is not None and abs(value - Fraction(stated)) > _rounding(stated):
-            yield f"{left} = {stated} is wrong: it is {float(value):g}"
+    for line in re.sub(r"\s*+\n\s*+(?==)", " ", text).splitlines():
+        written = _read_as_sums(line)
+        for found in CHAIN.finditer(written):
+            before, after = written[: found.start()], written[found.end() :]
+            for left, right in pairwise(_sides(before, found.group(), after)):
+                if fault := _fault(left, right, after):
+                    yield fault
 
 
-def _value_of_end(left: str) -> Fraction | None:
-    """The value of an expression with an operator, or None where `left` is none."""
-    if not re.search(r"[\d)]\s*[-+*/]\s*[-(\d.]", left):
-        return None
+def _read_as_sums(line: str) -> str:
+    line = plain(line)
+    for pattern, sign in READ_AS.items():
+        line = re.sub(pattern, sign, line)
+    return POWER.sub(lambda power: f"({'*'.join([power[1]] * int(power[2]) or ['1'])})", line)
+
+
+class Side(NamedTuple):
+    """What stands on one side of a sign of equality."""
+
+    text: str
+    value: Fraction | None
+    """None where it cannot be followed."""
+
+    @property
+    def is_sum(self) -> bool:
+        return bool(re.search(r"[\d)] ?[-+*/]", self.text))
+
+
+def _sides(before: str, chain: str, after: str) -> list[Side]:
+    sides = [_side(text.strip().lstrip("+")) for text in re.split("={1,2}", chain)]
+    if _goes_on_before(before, chain):
+        sides[0] = sides[0]._replace(value=None)
+    if _goes_on_after(after):
+        sides[-1] = sides[-1]._replace(value=None)
+    return sides
+
+
+def _side(text: str) -> Side:
+    """Without the parentheses around a whole chain: `(2 + 3 = 5)`."""
+    bare = text.replace(",", "")
+    while bare.startswith("(") and bare.count("(") > bare.count(")"):
+        bare = bare[1:].strip()
+    while bare.endswith(")") and bare.count(")") > bare.count("("):
+        bare = bare[:-1].strip()
     try:
-        return evaluate(left)
+        return Side(bare, evaluate(bare))
     except NotArithmetic:
+        return Side(bare, None)
+
+
+def _goes_on_before(before: str, chain: str) -> bool:
+    """Whether what stands before a chain may belong to its first side: `x + 2`, `log10(100)`, `2^3`."""
+    if re.search(r"[\w.^\\}%]$", before) or re.search(r"[-+*/^%] ?$", before):
+        return True
+    if chain.startswith("-"):
+        return bool(re.search(r"(?:\b[^\W\d_]|[\d)]) $" if chain[1:2] != " " else r"[\w)] $", before))
+    return False
+
+
+def _goes_on_after(after: str) -> bool:
+    """Whether what stands after a chain may belong to its last side: `5x`, `5 + x`, `5^2`."""
+    return bool(re.match(r"[abnpqrt-z](?![a-z])|\^|\d| ?[+*/^] ?[\w(\\]| ?- ?(?:[\d(\\]|[a-z]\b)", after))
+
+
+def _fault(left: Side, right: Side, after: str) -> str | None:
+    if left.value is None or right.value is None or not (left.is_sum or right.is_sum):
         return None
+    allowed = sum(_rounding(side.text) for side in (left, right) if not side.is_sum)
+    values = [right.value, right.value / 100] if after.lstrip().startswith("%") else [right.value]
+    if rest := REMAINDER.match(after):
+        values = [_with_rest(left.text, right.value, int(rest[1]))]
+    if any(abs(left.value - value) <= allowed for value in values):
+        return None
+    known = left if left.is_sum else right
+    return f"{left.text} = {right.text} is wrong: {known.text} is {float(known.value or 0):.10g}"
+
+
+def _with_rest(left: str, whole: Fraction, rest: int) -> Fraction:
+    """The quotient that `17 / 5 = 3 remainder 2` states; one that is never met where the rest is none."""
+    divisor = re.fullmatch(r"\d+ ?/ ?(\d+)", left)
+    by = int(divisor[1]) if divisor else 0
+    return whole + Fraction(rest, by) if rest < by else Fraction(-1)
 
 
 def _rounding(stated: str) -> Fraction:

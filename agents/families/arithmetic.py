@@ -1,5 +1,7 @@
 """Arithmetic word problems, verified by evaluating an expression and by the agreement of independent solutions."""
 
+import math
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from random import Random
@@ -11,6 +13,7 @@ from agents.checks import Options, Subject, check, first_fault
 from agents.checks.expression import NotArithmetic, evaluate, numbers_in
 from agents.contract import Contract
 from agents.families.base import Family
+from agents.families.constraints import asks, seen
 from core.sample import Candidate, Message, Seed
 
 STEPS = {
@@ -33,8 +36,9 @@ class ArithmeticOptions(Options):
     """How many operations a problem needs: one of these, at random, each 1 to 3."""
 
 
-def _close(left: float | Fraction, right: float | Fraction, tolerance: float) -> bool:
-    return abs(float(left) - float(right)) <= tolerance
+def _close(value: Fraction, answer: float, tolerance: float) -> bool:
+    """Compared as exact numbers: floats of many digits lie further apart than answers that differ."""
+    return math.isfinite(answer) and abs(value - Fraction(answer)) <= tolerance
 
 
 class ExpressionOptions(Options):
@@ -54,14 +58,27 @@ def _expression_fault(fields: Mapping[str, Any], tolerance: float) -> str | None
         value = evaluate(expression)
     except NotArithmetic as error:
         return str(error)
-    foreign = numbers_in(expression) - numbers_in(fields["problem"])
+    problem = seen(fields["problem"])
+    foreign = _numbers(expression) - _numbers(problem)
     return first_fault(
         [
-            None if _close(value, answer, tolerance) else f"{expression} is {float(value):g}, not {answer:g}",
-            f"{', '.join(f'{float(n):g}' for n in sorted(foreign))} is not in the story" if foreign else None,
-            None if "?" in fields["problem"] else "the story asks no question",
+            None
+            if _close(value, answer, tolerance)
+            else f"{expression} is {written(float(value))}, not {written(answer)}",
+            f"{', '.join(written(float(n)) for n in sorted(foreign))} is not in the story" if foreign else None,
+            None if asks(problem) else "the story asks no question",
         ]
     )
+
+
+def _numbers(text: str) -> set[Fraction]:
+    """As `numbers_in`, and `.5` is a half and no five."""
+    return numbers_in(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))
+
+
+def written(number: float) -> str:
+    """`number` as people write it: 1234567, not 1.23457e+06."""
+    return f"{number + 0.0:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number + 0.0:.10g}"
 
 
 class Arithmetic(Family):
@@ -77,5 +94,7 @@ class Arithmetic(Family):
 
     def candidate(self, seed: Seed, draft: ProblemDraft) -> Candidate:
         asked = Message(role="user", content=draft.problem.strip())
-        answered = Message(role="assistant", content=f"{draft.solution.strip()}\nThe answer is {draft.answer:g}.")
+        answered = Message(
+            role="assistant", content=f"{draft.solution.strip()}\nThe answer is {written(draft.answer)}."
+        )
         return Candidate(messages=[asked, answered], fields=draft.model_dump())

@@ -15,7 +15,7 @@ from rapidfuzz.distance import Indel
 from agents.checks import Options, Subject, check, first_fault
 from agents.contract import Contract
 from agents.families.base import Family
-from agents.families.constraints import words_of
+from agents.families.constraints import folded, least_words, most_words, seen, sentences_of, words_of
 from core.sample import Candidate, Message, Seed
 
 WAYS = {
@@ -28,18 +28,38 @@ WAYS = {
 }
 """Self-Instruct's way, and Evol-Instruct's four that deepen and one that broadens (WizardLM, section 3.2 and appendix A)."""
 BEYOND_TEXT = re.compile(
-    r"\b(images?|pictures?|photos?|graphs?|plots?|diagrams?|flowcharts?|videos?|audio|music files?|draw|files?|maps?)\b",
+    r"\b(images?|pictures?|photos?|photographs?|screenshots?|illustrations?|infographics?|animations?|logos?|gifs?|graphs?"
+    r"|plots?|charts?|diagrams?|flowcharts?|videos?|audio|recordings?|podcasts?|music files?|record yourself|listen to"
+    r"|watch (?:the|this)(?: \w+)?|draw|sketch|paint|illustrate|files?|pdfs?|spreadsheets?|attachments?|upload|download|click"
+    r"|browse|maps?)\b",
     re.I,
 )
 """What a model of text can neither see nor make (Self-Instruct, appendix A.2, leaves such tasks out)."""
-PROMPT_TALK = re.compile(r"\b(given|rewritten|original|new) (task|prompt|instruction)s?\b|#\w+ prompt#", re.I)
-SORRY = re.compile(r"\b(sorry|apologi[sz]e|as an ai)\b", re.I)
+PROMPT_TALK = re.compile(
+    r"\b(given|rewritten|original|new|above|previous|evolved|created|seed)[\s-]+(task|prompt|instruction)s?\b"
+    r"|\b(task|prompt|instruction)s? (above|shown|given)\b|#\w+ prompt#",
+    re.I,
+)
+SORRY = re.compile(r"\b(sorry|apologi[sz]e|apologies|as an ai)\b", re.I)
+REFUSING = re.compile(
+    r"\bas an? (?:artificial intelligence|(?:large )?language model)\b|^\W*i (?:do not|don't) know\b|\bunfortunately,? i can"
+    r"|\bi (?:must|have to) decline\b|\bi(?:'d| would) rather not\b|\bi(?:'m| am) (?:not able|unable|not allowed) to\b"
+    r"|\bi (?:can ?not|can't|won't|will not) (?:help|assist|answer|comply|do)\b",
+)
+"""In an answer's first sentence, folded."""
 SORRY_WORDS = 80
 """A shorter answer with an apology is taken for a refusal (WizardLM, section 3.2, "Elimination Evolving")."""
 STOP_WORDS = frozenset(
     """a an and are as at be but by for from has have i in is it its of on or so than that the their them then there they
 this to was we were what when which who will with yes no you your""".split()
 )
+EMPTY = frozenset("sure certainly absolutely ok okay tbd todo null".split())
+"""Beside stop words, what says nothing by itself."""
+FILLERS = frozenset(
+    """sure certainly absolutely course ok okay well here go great question answer task request know see hope helps help do did
+done can could would should will may let me my us just please q n asked""".split()
+)
+"""What says nothing beside more of its kind."""
 
 
 class Draft(Contract):
@@ -73,11 +93,28 @@ class NovelOptions(Options):
 @check("novel", NovelOptions)
 def novel(subject: Subject, options: NovelOptions) -> str | None:
     """The task must differ from the one it came from and from those that were shown, by ROUGE-L."""
-    words = _normal(subject.candidate.fields["instruction"])
     others = [subject.seed.data["parent"], *subject.seed.data["examples"]]
-    near = max(others, key=lambda other: Indel.normalized_similarity(words, _normal(other)))
-    score = Indel.normalized_similarity(words, _normal(near))
+    task = subject.candidate.fields["instruction"]
+    near, score = _nearest(task, others)
+    parts = sentences_of(seen(task))
+    if len(parts) > 1:  # two old tasks are no new one, nor is one said twice
+        near, score = max((near, score), min((_nearest(part, others) for part in parts), key=_score), key=_score)
     return f"it is too near to this task: {near!r} (ROUGE-L {score:.2f})" if score >= options.threshold else None
+
+
+def _score(near: tuple[str, float]) -> float:
+    return near[1]
+
+
+def _nearest(task: str, others: Sequence[str]) -> tuple[str, float]:
+    return max(((other, _likeness(task, other)) for other in others), key=_score)
+
+
+def _likeness(left: str, right: str) -> float:
+    """ROUGE-L of two tasks, by words and by the parts of hyphened ones; 1 where they are letter by letter the same."""
+    if _joined(left) == _joined(right):
+        return 1.0
+    return max(Indel.normalized_similarity(cut(left), cut(right)) for cut in (_normal, _parts))
 
 
 class AskableOptions(Options):
@@ -88,12 +125,13 @@ class AskableOptions(Options):
 @check("askable", AskableOptions)
 def askable(subject: Subject, options: AskableOptions) -> str | None:
     """The task must be one for text alone, of a fit length, and must not speak of the prompt it was made with."""
-    task = subject.candidate.fields["instruction"]
-    count = len(words_of(task))
-    beyond, talk = BEYOND_TEXT.search(task), PROMPT_TALK.search(task)
+    task = seen(subject.candidate.fields["instruction"]).replace("_", " ")
+    least, most = least_words(task), most_words(task)
+    beyond, talk = (pattern.search(task) or pattern.search(folded(task)) for pattern in (BEYOND_TEXT, PROMPT_TALK))
     return first_fault(
         [
-            None if options.min_words <= count <= options.max_words else f"the task has {count} words",
+            None if least >= options.min_words else f"the task has {least} words",
+            None if most <= options.max_words else f"the task has {most} words",
             f"a model of text cannot work with {beyond.group()!r}" if beyond else None,
             f"the task speaks of {talk.group()!r}; it must stand alone" if talk else None,
         ]
@@ -104,18 +142,44 @@ def askable(subject: Subject, options: AskableOptions) -> str | None:
 def answered(subject: Subject, _options: Options) -> str | None:
     """The answer must not be an apology, the task again, or empty words."""
     task, answer = subject.candidate.fields["instruction"], subject.candidate.answer
-    words = words_of(answer)
+    said = _normal(answer)
     return first_fault(
         [
-            "the answer refuses" if SORRY.search(answer) and len(words) < SORRY_WORDS else None,
-            None if {word.lower() for word in words} - STOP_WORDS else "the answer says nothing",
-            "the answer is the task again" if _normal(answer) == _normal(task) else None,
+            "the answer refuses" if len(said) < SORRY_WORDS and _refuses(answer) else None,
+            "the answer says nothing" if _is_empty(said) else None,
+            "the answer is the task again" if _is_again(answer, task) else None,
         ]
     )
 
 
+def _refuses(answer: str) -> bool:
+    plain = folded(answer).replace("’", "'")
+    first = next(iter(sentences_of(plain)), "")
+    return bool(SORRY.search(plain) or REFUSING.search(first))
+
+
+def _is_empty(words: Sequence[str]) -> bool:
+    return set(words) <= STOP_WORDS | EMPTY | (FILLERS if len(words) > 1 else frozenset())
+
+
+def _is_again(answer: str, task: str) -> bool:
+    """Whether the answer is the task, once or more, and beside it nothing but empty words."""
+    said, asked = (f" {' '.join(_parts(text))} " for text in (answer, task))
+    if asked not in said:
+        return _joined(answer) == _joined(task)
+    return set(said.replace(asked.rstrip(), "").split()) <= STOP_WORDS | EMPTY | FILLERS
+
+
 def _normal(text: str) -> list[str]:
-    return [word.lower() for word in words_of(text)]
+    return words_of(folded(text))
+
+
+def _parts(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", folded(text))
+
+
+def _joined(text: str) -> str:
+    return "".join(_parts(text))
 
 
 class Instructions(Family):

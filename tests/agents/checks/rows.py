@@ -17,12 +17,14 @@ Ask = Callable[..., Any]
 
 
 def rows_of(name: str) -> list[Case]:
-    """The cases of a file, whose long texts are written as pieces and how often each comes."""
+    """The cases of a file, where long texts are pieces with how often each comes, and what is no number in JSON is a text."""
     lines = (Path(__file__).parent / f"golden/{name}.jsonl").read_text(encoding="utf-8").split("\n")
     return [json.loads(line, object_hook=_whole) for line in lines if line]
 
 
 def _whole(found: dict[str, Any]) -> Any:
+    if set(found) == {"float"}:
+        return float(found["float"])
     return "".join(text * times for text, times in found["pieces"]) if set(found) == {"pieces"} else found
 
 
