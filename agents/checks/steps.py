@@ -14,10 +14,15 @@ NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,6}(?!\d)|\d{1,40})(?:\.\d{1,40})?|\.\d{1,40}"
 SIDE = rf"(?:[-(] ?){{0,12}}(?:{NUMBER})(?: ?\)){{0,12}}(?: ?[-+*/] ?(?:[-(] ?){{0,12}}(?:{NUMBER})(?: ?\)){{0,12}}){{0,60}}"
 CHAIN = re.compile(rf"{SIDE}(?: ?={{1,2}} ?\+?{SIDE})+")
 REMAINDER = re.compile(r" ?,? ?(?:with )?(?:a )?(?:remainder(?: of)?|rem\.?|r) ?(\d+)", re.IGNORECASE)
+NEAR = 40
+"""Characters beside a chain that tell whether it goes on."""
+LONG = 2000
+"""Characters of a line that goes on no further."""
 READ_AS: dict[str, str] = {
-    r"\\(?:times|cdot)(?![a-z])|[×·⋅∙]": "*",
+    r"\\(?:times|cdot)(?![a-z])|[×·⋅∙✕✖⨯∗]": "*",
     r"\\div(?![a-z])|÷": "/",
-    r"\\(?:left|right)(?![a-z])|\\[,;!]|\\?[$€£]|`": "",
+    r"\\(?:left|right)(?![a-z])|\\[,;!]|\\?[$€£] ?|`|(?<==) ?&": "",
+    r" ?&(?= ?=)": " ",
     r"\\[()\[\]]": " ",
     r"\\(?:boxed|text|mathrm|mathbf)\{([^{}]*)\}": r"\1",
     r"(?<!\d)\\[dt]?frac\{([\d.]+)\}\{([\d.]+)\}": r"(\1/\2)",
@@ -25,12 +30,17 @@ READ_AS: dict[str, str] = {
     r"\*\*|(?<![\w)] )(?<![\w)])\*(?=\d)": "",
     r"^([-*•]|\d{1,3}[.)]) +(?=[\d(-])": "",
     r"(?<=[\d)])(?<!\b0) ?[xX] ?(?=[\d(.])": "*",
-    r"(\d+(?:\.\d+)?) ?% of (?=[\d(])": r"(\1/100)*",
-    r"(\d+(?:\.\d+)?) ?%(?= ?\*)": r"(\1/100)",
+    r"(?<![\d.])(\d{1,12}(?:\.\d{1,12})?) ?% of (?=[\d(])": r"(\1/100)*",
+    r"(?<![\d.])(\d{1,12}(?:\.\d{1,12})?) ?%(?= ?\*)": r"(\1/100)",
+    r"(?<=\*)( ?)(\d{1,12}(?:\.\d{1,12})?) ?%": r"\1(\2/100)",
+    r"[\[{]": "(",
+    r"[\]}]": ")",
     r"(?<=[\d)])\((?=[\d(-])": "*(",
+    r"(?<![\w.)/^] )(?<![\w.^/])(\d{1,12}) (\d{1,12})/(\d{1,12})(?![\d/])": r"(\1+\2/\3)",
 }
-"""Signs, LaTeX, emphasis, marks of lists, percentages and products without a sign, as plain arithmetic; in this order."""
-POWER = re.compile(r"(?<![\w.^])(\d{1,12}(?:\.\d{1,12})?)\^\(?(\d)\)?(?![\d^.])")
+"""Signs, LaTeX, emphasis, marks of lists, percentages, products without a sign and mixed numbers as plain arithmetic, in this
+order."""
+POWER = re.compile(r"(?<![\w.^])(\d{1,12}(?:\.\d{1,12})?|\(-?\d{1,12}\))\^\(?(\d)\)?(?![\d^.])")
 
 
 @check("steps")
@@ -43,13 +53,27 @@ def wrong_sums(text: str) -> Iterator[str]:
     """Each `a + b = c` in `text` that is wrong, in words. A result may be rounded to the digits that it shows; what is no plain
     arithmetic, or is too long, is passed over.
     """
-    for line in re.sub(r"\s*+\n\s*+(?==)", " ", text).splitlines():
+    for line in _lines(text):
         written = _read_as_sums(line)
         for found in CHAIN.finditer(written):
-            before, after = written[: found.start()], written[found.end() :]
-            for left, right in pairwise(_sides(before, found.group(), after)):
+            start, end = found.span()
+            before, after = written[max(0, start - NEAR) : start], written[end : end + NEAR]
+            sides = _sides(before, found.group(), after)
+            for left, right in pairwise(sides if any(side.is_sum for side in sides) else []):
                 if fault := _fault(left, right, after):
                     yield fault
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of `text`; a sign of equality at an end of a line joins it with the next one."""
+    lines: list[str] = []
+    for line in filter(str.strip, text.splitlines()):
+        goes_on = bool(lines) and (line.lstrip().startswith("=") or lines[-1].endswith("="))
+        if goes_on and len(lines[-1]) < LONG:
+            lines[-1] += f" {line.strip()}"
+        else:
+            lines.append(line.rstrip())
+    return lines
 
 
 def _read_as_sums(line: str) -> str:
@@ -88,14 +112,14 @@ def _side(text: str) -> Side:
     while bare.endswith(")") and bare.count(")") > bare.count("("):
         bare = bare[:-1].strip()
     try:
-        return Side(bare, evaluate(bare))
+        return Side(bare, evaluate(re.sub(r"(?<![\d.])0+(?=\d)", "", bare)))
     except NotArithmetic:
         return Side(bare, None)
 
 
 def _goes_on_before(before: str, chain: str) -> bool:
     """Whether what stands before a chain may belong to its first side: `x + 2`, `log10(100)`, `2^3`."""
-    if re.search(r"[\w.^\\}%]$", before) or re.search(r"[-+*/^%] ?$", before):
+    if re.search(r"[\w.^\\%]$|\d,$", before) or re.search(r"[-+*/^%] ?$", before):
         return True
     if chain.startswith("-"):
         return bool(re.search(r"(?:\b[^\W\d_]|[\d)]) $" if chain[1:2] != " " else r"[\w)] $", before))
@@ -108,7 +132,7 @@ def _goes_on_after(after: str) -> bool:
 
 
 def _fault(left: Side, right: Side, after: str) -> str | None:
-    if left.value is None or right.value is None or not (left.is_sum or right.is_sum):
+    if left.value is None or right.value is None:
         return None
     allowed = sum(_rounding(side.text) for side in (left, right) if not side.is_sum)
     values = [right.value, right.value / 100] if after.lstrip().startswith("%") else [right.value]

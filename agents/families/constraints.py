@@ -4,11 +4,13 @@ Knows nothing of teachers, prompts or samples. After the idea of IFEval (Zhou et
 an instruction whose every demand has a program that decides it.
 """
 
+import html
 import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Any, NamedTuple, NoReturn
 
@@ -37,10 +39,14 @@ UNSEEN = re.compile(
 )
 """Default_Ignorable_Code_Point of Unicode 15 (DerivedCoreProperties.txt), and the empty Braille pattern."""
 LOOK_ALIKES = str.maketrans(
-    "аеорсухіјѕһԁԛԝкмтАВЕКМНОРСТУХІЈЅԚԜαειοκνρτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
-    "aeopcyxijshdqwkmtABEKMHOPCTYXIJSQWaeioknptuxABEZHIKMNOPTYX",
+    "ĸаеорсухіјѕһԁԛԝкмтАВЕКМНОРСТУХІЈЅԚԜαειοκνρτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
+    "kaeopcyxijshdqwkmtABEKMHOPCTYXIJSQWaeioknptuxABEZHIKMNOPTYX",
 )
 """Cyrillic and Greek letters that most fonts draw as Latin ones (after Unicode's confusables.txt, UTS 39)."""
+
+
+TAG = re.compile(r"</?[a-z][^<>\n]{0,40}>", re.IGNORECASE)
+"""Of HTML."""
 
 
 def seen(text: str) -> str:
@@ -50,8 +56,22 @@ def seen(text: str) -> str:
 
 def folded(text: str) -> str:
     """`text` in the plain small letters that a reader takes it for: no accents, no styles, no look-alikes."""
-    apart = unicodedata.normalize("NFKD", seen(text))
-    return "".join(c for c in apart if unicodedata.category(c)[0] != "M").translate(LOOK_ALIKES).casefold()
+    apart = unicodedata.normalize("NFKD", html.unescape(TAG.sub("", seen(text))))
+    return "".join(map(_letter, apart)).translate(LOOK_ALIKES).casefold()
+
+
+LATIN = re.compile(r"LATIN (?:(?:SMALL|CAPITAL) LETTER|LETTER SMALL CAPITAL) (?:DOTLESS )?([A-Z])(?: WITH .+)?$")
+
+
+@cache
+def _letter(character: str) -> str:
+    """The plain letter that Unicode calls a Latin one after, such as the z of ʐ; nothing for an accent of its own."""
+    if character.isascii():
+        return character
+    if unicodedata.category(character)[0] == "M":
+        return ""
+    found = LATIN.search(unicodedata.name(character, ""))
+    return found[1] if found else character
 
 
 # Words
@@ -72,13 +92,17 @@ UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u34
 """Thai, Lao, Burmese, Khmer, kana and Chinese characters, which are written without spaces: at the most one word each."""
 
 
+JOINING = re.compile("[\u115f\u1160\u200b-\u200f\u2060-\u2064\u2800\u3164\ufeff\uffa0]")
+"""Unseen characters that may stand in the place of a space."""
+
+
 def most_words(text: str) -> int:
     """The most words that a reader may count: for a rule that allows so many."""
-    return sum(map(_most, words_of(seen(text.replace("\u200b", " ")))))
+    return sum(map(_most, words_of(seen(JOINING.sub(" ", text)))))
 
 
 def _most(word: str) -> int:
-    hyphened, unspaced = word.count("-") + 1, len(UNSPACED.findall(word))
+    hyphened, unspaced = len(re.split("['’-]", word)), len(UNSPACED.findall(word))
     run = len(word) // LETTERS if len(word) > LONGEST_WORD else 1
     return max(run, unspaced, hyphened if hyphened > HYPHENED else 1)
 
@@ -110,9 +134,11 @@ def sentences_of(text: str) -> list[str]:
 MARKS = str.maketrans({"。": ". ", "！": "! ", "？": "? ", "…": "...", "‼": "!!", "⁉": "!?"})
 LIST_MARK = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•#>]+)[ \t]+", re.MULTILINE)
 POSSIBLE_END = re.compile(r"(?<![.!?])[.!?]++[\"'”’)*_]*+(?=\s|$|[A-Z])|\n\s*\n|\n(?=[A-Z])")
-NO_END = frozenset("mr mrs ms dr prof gen capt rev st mt vs e.g i.e cf approx fig".split())
+NO_END = frozenset("mr mrs ms dr prof gen capt rev st mt vs e.g i.e cf approx fig vol ch sec pp".split())
 """Abbreviations that need more after them."""
-MAYBE_END = frozenset("etc a.m p.m no inc ltd co corp jr sr u.s u.k u.s.a ph.d b.c a.d".split())
+MAYBE_END = frozenset(
+    "etc a.m p.m no inc ltd co corp jr sr u.s u.k u.s.a ph.d b.c a.d jan feb mar apr aug sep sept oct nov dec ave rd".split()
+)
 INITIALS = re.compile(r"(?:[A-Z]\.\s*)*[A-Z]")
 
 
@@ -189,7 +215,9 @@ def _items(text: str, mark: str) -> list[re.Match[str]] | None:
 
 
 def _without_code(text: str) -> str:
-    return re.sub(r"```.*?(?:```|$)|`[^`\n]*`", "", text, flags=re.DOTALL)
+    """Nor what is commented out."""
+    shown = re.sub(r"```.*?(?:```|$)|<!--.*?(?:-->|$)|`[^`\n]*`", "", text, flags=re.DOTALL)
+    return re.sub(r"^(?: {4}|\t).*$", "", shown, flags=re.MULTILINE)
 
 
 def _unless(met: bool, fault: str) -> str | None:
@@ -254,7 +282,7 @@ def _exact_sentences(text: str, p: Params) -> str | None:
 
 
 def _max_sentence_words(text: str, p: Params) -> str | None:
-    longest = max((most_words(one) for one in read_sentences(text.replace("\u200b", " ")).pieces), default=0)
+    longest = max((most_words(one) for one in read_sentences(JOINING.sub(" ", text)).pieces), default=0)
     return _unless(0 < longest <= p["n"], f"its longest sentence has {longest} words, at most {p['n']} are allowed")
 
 
@@ -265,7 +293,9 @@ def _exact_paragraphs(text: str, p: Params) -> str | None:
 
 def _is_paragraph(part: str) -> bool:
     """Rather than a heading, a rule, or a fence around others."""
-    return bool(WORD.search(part)) and not re.fullmatch(r"\s*(?:#{1,6} |```).*", part)
+    return bool(WORD.search(TAG.sub("", part))) and not re.fullmatch(
+        r"\s*(?:(?:#{1,6} |```).*|\*\*[^*\n]+\*\*\s*)", part
+    )
 
 
 def _include_words(text: str, p: Params) -> str | None:
@@ -321,7 +351,7 @@ def _end_with(text: str, p: Params) -> str | None:
 
 def _end_in_language(text: str, p: Params) -> str | None:
     last = (sentences_of(text) or [""])[-1].lower()
-    met = re.search(rf"\b(?:{THANKS[p['language']]})\b", last)
+    met = re.search(rf"(?<![\w-])(?:{THANKS[p['language']]})(?![\w-])", last)
     return _unless(bool(met), f"its last sentence does not say thank you in {p['language']}")
 
 
@@ -339,11 +369,13 @@ def _end_exclamation(text: str, _p: Params) -> str | None:
 
 
 def _no_commas(text: str, _p: Params) -> str | None:
-    found = [c for c in set(text) if c == "‚" or (unicodedata.category(c) == "Po" and "COMMA" in unicodedata.name(c))]
+    text = html.unescape(text)
+    found = [c for c in set(text) if c in "‚ꓹ" or (unicodedata.category(c) == "Po" and "COMMA" in unicodedata.name(c))]
     return _unless(not found, f"it has {sum(map(text.count, found))} commas")
 
 
 def _no_exclamation(text: str, _p: Params) -> str | None:
+    text = html.unescape(text)
     named = re.compile("EXCLAMATION|INTERROBANG|LETTER RETROFLEX CLICK")
     found = [c for c in set(text) if named.search(unicodedata.name(c, ""))]
     return _unless(not found, f"it has {sum(map(text.count, found))} exclamation marks")
@@ -356,7 +388,7 @@ def _lowercase(text: str, _p: Params) -> str | None:
 
 
 def _uppercase(text: str, _p: Params) -> str | None:
-    small = any(unicodedata.category(c) in {"Ll", "Lt"} for c in set(text)) or text != text.upper()
+    small = any(c.islower() or unicodedata.category(c) in {"Ll", "Lt"} for c in set(text)) or text != text.upper()
     return _unless(not small and text.lower() != text, "it has lower-case letters, or no letters")
 
 
@@ -450,7 +482,7 @@ first last yes no""".split()
 
 
 def _first_person(text: str, _p: Params) -> str | None:
-    bare = re.sub(r'"[^"]*"|“[^”]*”', " ", text.strip().strip('"“”'))
+    bare = re.sub(r'"[^"]*"|“[^”]*”|«[^»]*»|„[^“”]*[“”]', " ", text.strip().strip('"“”'))
     found = list(WORD.finditer(bare))
     before = [None, *found]
     met = any(_speaks(bare, word, last) for word, last in zip(found, before, strict=False))
@@ -468,7 +500,7 @@ def _speaks(text: str, word: re.Match[str], last: re.Match[str] | None) -> bool:
         return True
     named = last is not None and last.group()[0].isupper() and last.group().lower() not in OPENERS
     beside = last is not None and not text[last.end() : word.start()].strip()
-    return not rest and text[word.end() : word.end() + 1] != "." and not (named and beside)
+    return not rest and text[word.end() : word.end() + 1] not in {".", "/", "'", "’"} and not (named and beside)
 
 
 KINDS: dict[str, Kind] = {
@@ -621,6 +653,30 @@ def _stated(phrase: str, params: Params) -> str:
     return phrase.format(**{**params, "n_more": n + 1, "quoted": quoted, "n_sentences": n_sentences})
 
 
+SHAPES = {"bullets", "numbered", "json_keys", "heading", "in_quotes", "postscript"}
+"""Kinds that say how a text begins or ends, and what its lines are."""
+
+
+def contradict(one: Constraint, other: Constraint) -> bool:
+    """Whether no text, or hardly one, can meet both, though they are of different groups."""
+    kinds = {one.kind, other.kind}
+    groups = {KINDS[kind].group for kind in kinds}
+    shaped = kinds & SHAPES and groups & {"start", "end", "sentences"}
+    cased = kinds & {"lowercase", "uppercase"} and groups & {"start", "end"}
+    barred = _barred_by(one, other) or _barred_by(other, one)
+    return bool(shaped or cased or barred or kinds == {"numbered", "no_digits"})
+
+
+def _barred_by(ban: Constraint, other: Constraint) -> bool:
+    """Whether `other` wants something said that `ban` forbids."""
+    named = [value for value in other.params.values() if isinstance(value, str)]
+    named += [word for value in other.params.values() if isinstance(value, list | tuple) for word in value]
+    wanted = " ".join(named).casefold()
+    if ban.kind == "avoid_word":
+        return ban.params["word"].casefold() in wanted
+    return ban.kind == "avoid_letter" and ban.params["letter"].casefold() in wanted
+
+
 def draw_constraints(
     rng: Random, topic: Topic, weights: Mapping[str, int], count: int, beside: Sequence[Constraint] = ()
 ) -> list[Constraint]:
@@ -632,6 +688,10 @@ def draw_constraints(
         name = rng.choices(list(left), list(left.values()))[0]
         kind = KINDS[name]
         params = kind.draw(rng, topic)
-        chosen.append(Constraint(kind=name, params=params, text=_stated(rng.choice(kind.phrases), params)))
+        one = Constraint(kind=name, params=params, text=_stated(rng.choice(kind.phrases), params))
+        if any(contradict(one, other) for other in (*beside, *chosen)):
+            del left[name]
+            continue
+        chosen.append(one)
         left = {other: weight for other, weight in left.items() if KINDS[other].group != kind.group}
     return chosen

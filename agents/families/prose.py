@@ -70,7 +70,7 @@ def off_topic(answer: str, topic: str) -> str | None:
 
 
 def _kin(word: str, topical: str) -> bool:
-    doer = re.fullmatch(r"(\w{2,})ers?", word)
+    doer = re.fullmatch(r"(\w{2,})(?:ers?|ery|eries)", word)
     deed = {f"{doer[1]}ing"} if doer and topical.endswith("ing") else set()
     bases = bases_of(topical)
     compound = any(word.startswith(base) and word[len(base) :] in TAILS for base in bases if len(base) > 2)
@@ -119,6 +119,7 @@ ENDED = re.compile(r"[.!?][\"'”’)]*$")
 TRAILING_OFF = re.compile(r"(?:\.\.|…)[\"'”’)]*$")
 UNENDED_LINE = re.compile(r"[^.!?:;,\"'”’)\s][ \t]*+\n(?:\s*+(?=[A-Z]|[-*•] |\d+[.)] )|[ \t]*+\n)")
 """A line without an end, and after it a gap, a capital or an item of a list."""
+PLACE = re.compile(r"\[(?:insert|your|add|name)\b|\{\{|<(?:insert|your)\b|\blorem ipsum\b|^\W*todo\b", re.IGNORECASE)
 PART = re.compile(r"^\W*(?:user|human|assistant|ai|system)\W*:", re.IGNORECASE | re.MULTILINE)
 
 
@@ -134,6 +135,8 @@ def unsound(answer: str, topic: str, examples: Iterable[str] = (), asked: Iterab
         return fault
     if part := PART.search(shown):
         return f"it plays a conversation: {part.group()!r}"
+    if place := PLACE.search(shown):
+        return f"it leaves a place to be filled: {place.group()!r}"
     if not content_stems(shown):
         return "it says nothing: all its words are small ones"
     if (longest := max(map(len, words_of(shown)))) > LONGEST_RUN:

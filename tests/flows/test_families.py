@@ -68,6 +68,6 @@ def test_a_recipe_runs_whole_with_the_embedded_teacher(recipe: str, tmp_path: Pa
     """Small, and whatever it keeps: most of these are beyond a model of 135M parameters (docs/)."""
     teacher = "teachers.main={model='local/smollm2-135m',max_concurrent=2,slot_tokens=4096}"
     settings = ["samples=1", "keep=0", teacher, "max_failed=1.0", "topology.max_revisions=0", "agents.critic=false"]
-    samples = made(recipe, tmp_path, *settings, "agents.generator.max_tokens=160")
+    samples = made(recipe, tmp_path, *settings, "agents.generator.max_tokens=96", "agents.generator.max_repairs=0")
     check_whole(samples)
     assert any(turn.usage.completion_tokens > 0 for sample in samples for turn in sample.turns)

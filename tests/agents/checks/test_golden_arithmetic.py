@@ -10,7 +10,7 @@ from core.sample import Seed
 from tests.agents.checks.rows import Case, enough, findings_of, nobody, rows_of, subject_of
 
 EXPRESSIONS, AGREEMENTS = rows_of("expression"), rows_of("agreement")
-SECONDS = 2.0
+SECONDS = 5.0
 """No case may take longer, however hostile."""
 
 

@@ -8,7 +8,7 @@ from core.sample import Candidate, Message, Seed
 from tests.agents.checks.rows import Case, Subject, enough, findings_of, nobody, rows_of, subject_of
 
 TOPICS, PROSE = rows_of("on_topic"), rows_of("sound_prose")
-SECONDS = 2.0
+SECONDS = 5.0
 """No text may take longer, however long or hostile."""
 
 

@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,23 @@ def test_a_teacher_is_told_how_many_answers_there_must_be(turns: int, tmp_path: 
     produced(plan_of("samples=2", f"task.turns=[{turns}]"), teacher, tmp_path)
     schema = next(q for q in teacher.asked if q.contract == "Conversation").json_schema
     assert (schema["properties"]["answers"]["minItems"], schema["properties"]["answers"]["maxItems"]) == (turns, turns)
+
+
+def test_no_rule_asks_for_what_another_forbids() -> None:
+    """All kinds, many rules at once: the words and letters that are forbidden are named by no other rule."""
+    seeds = seeds_of(plan_of("samples=1500", "task.constraints=[3]", "task.turns=[3]", "task.system=0.5"))[:]
+    forbidden = 0
+    for seed in seeds:
+        rules = seed.data["constraints"][-1]
+        for rule in rules:
+            others = " ".join(json.dumps(other["params"]) for other in rules if other is not rule).lower()
+            if rule["kind"] in ("avoid_word", "avoid_letter"):
+                forbidden += 1
+                values = re.findall(r'"([^"]*)"', re.sub(r'"[a-z_]+":', "", others))
+                assert not any(
+                    rule["params"].get("word", rule["params"].get("letter")).lower() in value for value in values
+                )
+        kinds = {rule["kind"] for rule in rules}
+        assert not {"numbered", "no_digits"} <= kinds
+        assert not (kinds & {"json_keys", "bullets"} and kinds & {"start_with", "end_with", "end_question"})
+    assert forbidden > 300
