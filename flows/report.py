@@ -204,7 +204,7 @@ def _strip(metric: MetricRecord) -> Strip:
 def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: Overview) -> str:
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
-        _environment(autoescape=True)
+        page_environment(autoescape=True)
         .get_template("report.html")
         .render(
             m=manifest,
@@ -226,7 +226,7 @@ def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: 
     )
 
 
-def _environment(*, autoescape: bool) -> Environment:
+def page_environment(*, autoescape: bool) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=autoescape,
@@ -245,7 +245,7 @@ def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int
     """The README.md of the dataset, as the Hugging Face hub and `datasets` read it; `train` and `validation` count kept
     conversations, whatever forms they are written in.
     """
-    card = _environment(autoescape=False).get_template("dataset_card.md")
+    card = page_environment(autoescape=False).get_template("dataset_card.md")
     checked = bool(recipe.verifiers) and recipe.topology.kind == "centralized"
     text = card.render(
         m=manifest,
