@@ -195,6 +195,10 @@ class RefusalFilter(Config):
     type: Literal["refusal"]
 
 
+class BoilerplateFilter(Config):
+    type: Literal["boilerplate"]
+
+
 class RepetitionFilter(Config):
     type: Literal["repetition"]
     scale: float = Field(1.0, gt=0)
@@ -306,6 +310,7 @@ class PersonalDataFilter(Config):
 FilterConfig = Annotated[
     LengthFilter
     | RefusalFilter
+    | BoilerplateFilter
     | RepetitionFilter
     | ExactFilter
     | MinHashFilter

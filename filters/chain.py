@@ -15,6 +15,7 @@ import numpy as np
 
 from core.recipe import DuplicateFilter, FilterConfig, KeepOneFilter, MinHashFilter
 from filters.base import Document, Drop, Mask, Masked, Places, RowFilter, Scores, SetFilter, Sketches, offsets
+from filters.boilerplate import drop_boilerplate
 from filters.contamination import drop_contaminated
 from filters.exact import EXACT
 from filters.language import drop_other_languages
@@ -30,6 +31,7 @@ from filters.semantic import SEMANTIC
 ROW_FILTERS: dict[str, RowFilter] = {
     "length": drop_by_length,
     "refusal": drop_refusals,
+    "boilerplate": drop_boilerplate,
     "repetition": drop_repetitive,
     "quality": drop_low_quality,
     "language": drop_other_languages,

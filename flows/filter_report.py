@@ -40,6 +40,7 @@ EQUAL = 1e-6
 DROPPED_FOR = {
     Reason.length: "for their length",
     Reason.refusal: "as refusals",
+    Reason.boilerplate: "for boilerplate",
     Reason.repetition: "for repeating themselves",
     Reason.exact_duplicate: "as exact duplicates",
     Reason.near_duplicate: "as near-duplicates",

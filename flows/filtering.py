@@ -40,10 +40,9 @@ from flows.filter_report import (
     step_name,
     write_filter_report,
 )
-from flows.judgements import Aside as Unread
-from flows.judgements import JudgedBatch, Judgements
+from flows.judgements import JudgedBatch, Judgements, Unread
 from flows.outcome import Fate, Sorting, kept_name, write_outcome
-from flows.rows import Batch, Line, batches, document_of, files_of, lines_of
+from flows.rows import Batch, batches, document_of, files_of, lines_of
 from flows.session import SESSION, Interrupted
 from flows.words import duration
 
@@ -204,21 +203,14 @@ def judge_batch(batch: Batch, configs: Sequence[FilterConfig], folder: Path) -> 
     aside: list[Unread] = []
     for line in lines_of(batch):
         try:
-            document = _document(line)
+            documents.append(document_of(line.whole(), str(len(documents))))
         except ValueError as error:
             aside.append(Unread(line.number, str(error), line.raw.decode("utf-8", "replace")))
             continue
-        documents.append(document._replace(id=str(len(documents))))
+        id = line.whole().get("id")
+        ids.append(None if id is None else str(id))
         numbers.append(line.number)
-        ids.append(document.id or None)
     return JudgedBatch(judge(documents, configs, folder), numbers, ids, aside)
-
-
-def _document(line: Line) -> Document:
-    if line.row is None:
-        raise ValueError(line.error)
-    id = line.row.get("id")
-    return document_of(line.row)._replace(id="" if id is None else str(id))
 
 
 def _check_readable(file: Path, batch: JudgedBatch, judgements: Judgements) -> None:

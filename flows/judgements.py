@@ -20,7 +20,7 @@ PLACE = np.dtype(np.int64)
 WORTH = np.dtype(np.float64)
 
 
-class Aside(NamedTuple):
+class Unread(NamedTuple):
     """A row that could not be read, and is kept aside."""
 
     line: int
@@ -34,7 +34,7 @@ class JudgedBatch(NamedTuple):
     """Of the rows that could be read, from 1 on in their file."""
     ids: list[str | None]
     """Theirs, for those that have one."""
-    aside: list[Aside]
+    aside: list[Unread]
 
 
 class Span(NamedTuple):
@@ -165,9 +165,9 @@ class Judgements:
     def _read(self, name: str) -> Iterator[Any]:
         return (json.loads(line) for line in _lines(self._folder / name))
 
-    def aside_rows(self) -> Iterator[tuple[int, Aside]]:
+    def aside_rows(self) -> Iterator[tuple[int, Unread]]:
         """With the file of each."""
-        return ((file, Aside(*row)) for file, *row in self._read("aside.jsonl"))
+        return ((file, Unread(*row)) for file, *row in self._read("aside.jsonl"))
 
     def ids(self, places: Iterable[int]) -> dict[int, str]:
         """Of the rows at `places`, those that have one."""

@@ -38,6 +38,7 @@ FORM_WORDS = {
 FILTER_WORDS = {
     "length": "removes texts that are too short or too long",
     "refusal": "removes refusals and talk about being a model",
+    "boilerplate": "removes answers that begin with an assistant's phrases instead of with the answer",
     "repetition": "removes texts that repeat themselves, by the rules of Rae et al. 2021, table A1",
     "exact": "removes exact duplicates",
     "novelty": "removes what asks the same as an earlier one, by ROUGE-L",

@@ -66,6 +66,12 @@ class Line(NamedTuple):
     error: str = ""
     """Why there is no row."""
 
+    def whole(self) -> dict[str, Any]:
+        """Raises ValueError where there is no row."""
+        if self.row is None:
+            raise ValueError(self.error)
+        return self.row
+
 
 def files_of(source: Path) -> list[Path]:
     """The JSON lines or Parquet files that `source` is or holds: a file, compressed or not, a dataset folder, a run.
@@ -191,33 +197,26 @@ def parsed(line: bytes) -> Any:
         return json.loads(plain)  # knows NaN and large integers too
 
 
-def document_of(row: Mapping[str, Any]) -> Document:
+def document_of(row: Mapping[str, Any], name: str = "") -> Document:
     """What filters and metrics read of a row: `text`, or all that is said, by who says it; with its `score`, if it has one.
+    Its own id is `name`.
 
     Raises:
         ValueError: saying what is wrong with it, in words.
     """
+    score = row.get("score")
+    score = score if isinstance(score, int | float) else None
     if "text" in row:
         text = row["text"] if row["text"] is not None else ""
         if not isinstance(text, str):
             raise ValueError(f"`text` must be text, not {type(text).__name__}")
-        document = Document("", text)
-    else:
-        document = _document(said_in(row))
-    score = row.get("score")
-    return document._replace(score=score) if isinstance(score, int | float) else document
+        return Document(name, text, score=score)
+    turns = [_said(turn) for turn in _turns_in(row)]
 
-
-def _document(turns: Sequence[tuple[str, str]]) -> Document:
     def said(*roles: str) -> str:
         return "\n".join(text for role, text in turns if role in roles)
 
-    return Document("", said("assistant"), asked=said("user"), around=said("system", "tool"))
-
-
-def said_in(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Role and text of each turn."""
-    return [_said(turn) for turn in _turns_in(row)]
+    return Document(name, said("assistant"), asked=said("user"), around=said("system", "tool"), score=score)
 
 
 def _said(turn: dict[str, Any]) -> tuple[str, str]:
@@ -293,8 +292,6 @@ def _all_of(source: Path, read: Callable[[Mapping[str, Any]], T]) -> Iterator[T]
     for batch in batches(files):
         for line in lines_of(batch):
             try:
-                if line.row is None:
-                    raise ValueError(line.error)
-                yield read(line.row)
+                yield read(line.whole())
             except ValueError as error:
                 raise UsageError(f"{files[batch.file]}: row {line.number}: {error}") from None
