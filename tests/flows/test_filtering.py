@@ -127,6 +127,16 @@ def test_a_folder_is_one_dataset_in_the_order_of_its_files(tmp_path: Path) -> No
         assert place_of(original) < place_of(row)
 
 
+def test_a_dataset_written_in_two_forms_is_read_once(tmp_path: Path) -> None:
+    texts = corpus(20)
+    written(tmp_path / "in" / "train.jsonl", texts)
+    pl.DataFrame({"text": texts}).write_parquet(tmp_path / "in" / "train.parquet")
+    assert filter_dataset(tmp_path / "in", tmp_path / "out", DUPLICATES).counts.candidates == 20
+    written(tmp_path / "in" / "more.jsonl", texts)
+    with pytest.raises(UsageError, match=r"has both \.jsonl and \.parquet files"):
+        filter_dataset(tmp_path / "in", tmp_path / "more", DUPLICATES)
+
+
 def place_of(row: str) -> int:
     name, _, number = row.rpartition(":")
     return int(number) + (300 if name == "b.jsonl" else 0)
