@@ -28,7 +28,7 @@ from benchmarks.corpus import Corpus
 from core.errors import StoreError, UsageError
 from core.recipe import PROJECT
 from filters import Document, apply_filters
-from flows import filtering, rows
+from flows import filtering, rows, workers
 from flows.curation import add_to_index, parse_filters, with_index
 from flows.filter_report import FilterReport
 from flows.filtering import filter_dataset
@@ -249,7 +249,7 @@ def test_another_threshold_judges_no_row_again(tmp_path: Path, monkeypatch: pyte
     texts = corpus(800)
     file = written(tmp_path / "rows.jsonl", texts)
     filter_dataset(file, tmp_path / "out", DUPLICATES)
-    monkeypatch.setattr(filtering, "judge_batch", None)
+    monkeypatch.setattr(workers, "judge_batch", None)
     for threshold in (0.6, 0.93):
         configs = parse_filters([f'filters=[{{type="exact"}}, {{type="minhash", threshold={threshold}}}]'])
         filter_dataset(file, tmp_path / "out", configs)
