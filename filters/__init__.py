@@ -39,9 +39,15 @@ FILTERS: dict[str, Filter] = {
 
 
 def apply_filters(
-    documents: Sequence[Document], configs: Sequence[FilterConfig], folder: Path = Path()
+    documents: Sequence[Document],
+    configs: Sequence[FilterConfig],
+    folder: Path = Path(),
+    released: Sequence[Document] = (),
 ) -> FilterResult:
     """Run the filters in order, each on what the earlier ones kept; every document is kept or dropped, never both.
+
+    What was `released` before stands before all documents for the filters that keep one of several alike, so that none
+    repeats it; it is in no part of the result.
 
     What a filter masks stays masked for the later ones, and `masks` of a kept document say what was masked. Relative
     paths of the filters start from `folder`.
@@ -49,13 +55,14 @@ def apply_filters(
     Raises:
         ValueError: if two documents have the same id, since a drop could then not be told from the other.
     """
-    if len({document.id for document in documents}) != len(documents):
+    if len({document.id for document in (*documents, *released)}) != len(documents) + len(released):
         raise ValueError("documents must have different ids")
     filters: dict[str, Filter] = {**FILTERS, "contamination": partial(drop_contaminated, folder=folder)}
     kept = list(documents)
     drops: dict[str, Drop] = {}
     for config in configs:
-        found = filters[config.type](_judged(kept, config), config)
+        before = _judged(released, config) if isinstance(config, KeepOneFilter) else ()
+        found = filters[config.type]([*before, *_judged(kept, config)], config)
         drops |= {one.id: one for one in found if isinstance(one, Drop)}
         masks = {one.id: one.masks for one in found if isinstance(one, Masked)}
         left = (document for document in kept if document.id not in drops)

@@ -56,12 +56,15 @@ class Group(NamedTuple):
     """Of those that passed, the first in the order of the run, up to the first sample that is missing."""
 
 
-def curate(run: RunDir, recipe: Recipe, seeds: Sequence[Seed], folder: Path = Path()) -> Curated:
+def curate(
+    run: RunDir, recipe: Recipe, seeds: Sequence[Seed], folder: Path = Path(), released: Sequence[Document] = ()
+) -> Curated:
     """Filter what the agents kept over the whole run, and write kept and dropped samples. Of a group with a goal, so many
-    are kept as it says, the first in the order of the run. Relative paths of filters start from `folder`.
+    are kept as it says, the first in the order of the run. Relative paths of filters start from `folder`. What was
+    `released` before is not repeated.
     """
     verified = list(_verified(run, recipe))
-    judged, result = _judged(verified, recipe, folder)
+    judged, result = _judged(verified, recipe, folder, released)
     drops = {drop.id: drop for drop in result.dropped}
     group_of = {document.id: group for group, document in verified}
     if recipe.goals:
@@ -81,7 +84,7 @@ def curate(run: RunDir, recipe: Recipe, seeds: Sequence[Seed], folder: Path = Pa
 
 
 def _judged(
-    verified: Sequence[tuple[str, Document]], recipe: Recipe, folder: Path
+    verified: Sequence[tuple[str, Document]], recipe: Recipe, folder: Path, released: Sequence[Document]
 ) -> tuple[list[Document], FilterResult]:
     """The documents up to each group's goal, and what the filters made of them.
 
@@ -90,14 +93,14 @@ def _judged(
     """
     group_of = {document.id: group for group, document in verified}
     documents, open_groups = [document for _, document in verified], dict(recipe.goals)
-    result = apply_filters(documents, recipe.filters, folder)
+    result = apply_filters(documents, recipe.filters, folder, released)
     while ends := [end for group, goal in open_groups.items() if (end := _end(result, group_of, group, goal))]:
         index, group = min(ends)
         del open_groups[group]
         after = {d.id for d in documents if group_of[d.id] == group and index_of(d.id) > index}
         documents = [document for document in documents if document.id not in after]
         if open_groups and any(drop.duplicate_of in after for drop in result.dropped):
-            result = apply_filters(documents, recipe.filters, folder)
+            result = apply_filters(documents, recipe.filters, folder, released)
         else:
             still = [document for document in result.kept if document.id not in after]
             result = FilterResult(still, [drop for drop in result.dropped if drop.id not in after])
@@ -274,11 +277,11 @@ def find_sample(run: RunDir, name: str) -> Sample:
 
 def kept_rows(run: RunDir) -> "pl.DataFrame":
     """The kept samples in the order of the run: `id`, `messages`, how many of these are the prompt (`asked`), and what the
-    candidates' fields say of `reasoning` and `tools`, the seed in their place for the latter, as JSON text.
+    candidates' fields say of `reasoning`, `tools` and `question`, the seed in their place for tools, as JSON text.
     """
     import polars as pl
 
-    texts = dict.fromkeys(("reasoning", "tools"), pl.String)
+    texts = dict.fromkeys(("reasoning", "tools", "question"), pl.String)
     empty = pl.DataFrame(schema={"id": pl.String, "messages": pl.List(message_type()), "asked": pl.Int64, **texts})
     return pl.concat([empty, *(_kept(run.kept_file(index)) for index in run.shards())])
 
@@ -295,6 +298,7 @@ def _kept(file: Path) -> "pl.DataFrame":
         pl.Series("asked", [asked(one) for one in told], dtype=pl.Int64),
         reasoning=fields.json_path_match("$.reasoning"),
         tools=pl.coalesce(fields.json_path_match("$.tools"), pl.col("seed").str.json_path_match("$.data.tools")),
+        question=fields.json_path_match("$.question"),
     )
 
 

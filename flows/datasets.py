@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from core.errors import UsageError
+from core.release import find_release
 from core.sample import Message
 from core.store import message_of
 from filters.base import Document, Mask, mask_value
@@ -19,13 +20,17 @@ READERS = (".jsonl", ".parquet")
 
 
 def read_rows(source: Path) -> "pl.DataFrame":
-    """The rows of a JSONL or Parquet file, of a dataset folder, or of what a run kept.
+    """The rows of a JSONL or Parquet file, of a dataset folder, of what a run kept, or of a release, which may be named.
 
     Raises:
         UsageError: if there is nothing readable at `source`.
+        StoreError: if it is a release, or in one, and a file of that is not what was released.
     """
     import polars as pl
 
+    if release := find_release(source):
+        release.check()
+        source = source if source.exists() and source != release.path else release.dataset
     files = list(_files(source))
     try:
         frames = [pl.read_parquet(f) if f.suffix == ".parquet" else pl.read_ndjson(f) for f in files]
