@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,7 +119,12 @@ def _advice(recipe: str) -> str:
 
 
 def is_release(path: Path) -> bool:
-    return (path / "lineage.json").is_file() and (path / "manifest.json").is_file()
+    """Whether it is one, or was one that has lost a file."""
+    if (path / "lineage.json").is_file():
+        return True
+    with suppress(StoreError):
+        return "release" in read_json(path / "manifest.json")
+    return False
 
 
 def read_release(path: Path) -> Release:
@@ -209,8 +214,11 @@ class Lineage:
         return f"{self.path} has {_listed(self.generations()) or 'none'}{aside}"
 
     def made_of(self, digest: str) -> Release | None:
-        """The release that was made of the run with this digest, in the lineage or aside."""
-        found = (read_release(folder / str(n)) for folder in (self.path, self.aside_folder) for n in _numbers(folder))
+        """The release that was made of the run with this digest, in the lineage or aside. A damaged one aside is none."""
+        found = self.releases()
+        for number in self.aside():
+            with suppress(StoreError):
+                found.append(read_release(self.aside_folder / str(number)))
         return next((one for one in found if one.manifest.run.digest == digest), None)
 
     def is_aside(self, release: Release) -> bool:
@@ -259,6 +267,13 @@ def _listed(numbers: list[int]) -> str:
 def releases_of(runs: Path) -> Path:
     """Where the releases of runs in `runs` are: beside it."""
     return Path(os.path.normpath(runs / ".." / "releases"))
+
+
+def is_behind(run: RunDir, recipe: Recipe) -> bool:
+    """Whether the run builds on another release than the newest, so that it cannot be released."""
+    parent = run.read_parent()
+    newest = Lineage(releases_of(run.path.parent) / recipe.name).generations()[-1:]
+    return newest != ([parent.generation] if parent else [])
 
 
 def find_lineage(name: str, releases: Path) -> Lineage:

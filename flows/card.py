@@ -166,7 +166,8 @@ def _artifact_lines(manifest: Manifest, run: RunDir) -> list[str]:
 def mix_words(mix: MixRecord) -> str:
     """What a dataset is made of, in a line."""
     parts = [f"{mix.own:,} own", *(f"{rows:,} of {name}" for name, rows in mix.earlier.items())]
-    parts += [f"{mix.real:,} real ({percent(mix.real_share)})"] if mix.real else []
+    short = f", less than min_real_share = {mix.min_real_share:g}" if mix.real_share < mix.min_real_share else ""
+    parts += [f"{mix.real:,} real ({percent(mix.real_share)}{short})"] if mix.real else []
     return f"{mix.rows:,}: {', '.join(parts)}"
 
 

@@ -23,7 +23,7 @@ from agents.plan import Plan
 from agents.seeds import Seeds
 from core.errors import RunFailed, StoreError
 from core.recipe import Recipe
-from core.release import open_next
+from core.release import is_behind, open_next
 from core.run import CheckRecord, Manifest, RunDir, RunState, redacted, summary
 from flows import stages
 from flows.card import judge_words
@@ -100,6 +100,8 @@ def opened(recipe: str, overrides: list[str], runs_dir: Path, *, resume: bool) -
         try:
             parent = run.read_parent()
             SESSION.note(f"run {run.name} in {run.path}" + (f", on {parent.release}" if parent else ""))
+            if is_behind(run, plan.recipe):
+                SESSION.note("its recipe has other releases since: it can be finished, not released")
             plan = replace(plan, first=parent.seeds if parent else 0)
             yield Job(run, plan, manifest, past_of(run, plan.recipe, plan.folder))
         except (Interrupted, KeyboardInterrupt, asyncio.CancelledError):

@@ -39,7 +39,7 @@ def release_run(run: RunDir) -> Released:
     """
     recipe = run.read_recipe()
     lineage = Lineage(releases_of(run.path.parent) / recipe.name)
-    with run.locked(), lineage.locked():
+    with lineage.locked(), run.locked():
         manifest = run.read_manifest()
         if found := lineage.made_of(manifest.digest):
             if lineage.is_aside(found):

@@ -60,7 +60,7 @@ def sources(plan: "Plan") -> dict[str, str]:
     named = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
     named += [verifier.path for verifier in recipe.verifiers]
     named += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
-    named += [*plan.files, *filter_files(recipe.filters)]
+    named += [*plan.files, *filter_files(recipe.filters), recipe.lineage.real]
     for name in filter(None, named):
         path = find_file(name, plan.folder)
         try:
