@@ -120,10 +120,14 @@ def _advice(recipe: str) -> str:
 
 def is_release(path: Path) -> bool:
     """Whether it is one, or was one that has lost a file."""
-    if (path / "lineage.json").is_file():
-        return True
+    marks: dict[str, type[BaseModel]] = {"manifest.json": ReleaseManifest, "lineage.json": LineageRecord}
+    return any(_has_keys(path / name, set(model.model_fields)) for name, model in marks.items())
+
+
+def _has_keys(path: Path, wanted: set[str]) -> bool:
     with suppress(StoreError):
-        return "release" in read_json(path / "manifest.json")
+        found = read_json(path)
+        return isinstance(found, dict) and wanted <= found.keys()
     return False
 
 
@@ -296,7 +300,7 @@ def find_release(name: Path, releases: Path = RELEASES) -> Release | None:
     Raises:
         StoreError: if it cannot be read.
     """
-    for path in (name, *list(name.absolute().parents)[:2]):
+    for path in (name, *list(name.absolute().parents)[:3]):
         if is_release(path):
             return read_release(path)
     if name.exists() or name.is_absolute():

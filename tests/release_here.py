@@ -3,14 +3,14 @@
     python -m tests.release_here WATCHED WORDS...
 
 With KILL_AT=n in the environment the process kills itself at the n-th step below WATCHED; with STEPS=FILE it writes these
-steps down instead (`tests.produce_here`).
+steps down instead (`tests.persistence`).
 """
 
 import sys
 from pathlib import Path
 
 from flows import cli
-from tests.produce_here import watch_persistence
+from tests.persistence import watch_persistence
 
 if __name__ == "__main__":
     _, watched, *words = sys.argv
