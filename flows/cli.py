@@ -35,7 +35,6 @@ InputArgument = Annotated[
     Path, typer.Argument(metavar="INPUT", help="A run, a release, a dataset folder, or a .jsonl or .parquet file.")
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its directory.")]
-LineageArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="The name of a recipe with a release.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
 ]
@@ -353,12 +352,13 @@ def release(run_name: RunArgument, *, runs_dir: RunsOption = RUNS, as_json: Json
 
 
 @app.command(rich_help_panel=RELEASE)
-def lineage(recipe: LineageArgument, *, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+def lineage(recipe: RecipeArgument, *, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Draw the generations of a recipe and their metrics; every file is held against its hash."""
     from core.release import find_lineage, releases_of
+    from flows.recipes import name_of
     from flows.releasing import generations_of, lineage_numbers, lineage_text
 
-    found = find_lineage(recipe, releases_of(runs_dir))
+    found = find_lineage(name_of(recipe), releases_of(runs_dir))
     generations = generations_of(found)
     say_json(lineage_numbers(found, generations)) if as_json else say(lineage_text(found, generations))
     if any(one.fault for one in generations):
@@ -367,7 +367,7 @@ def lineage(recipe: LineageArgument, *, runs_dir: RunsOption = RUNS, as_json: Js
 
 @app.command(rich_help_panel=RELEASE)
 def rollback(
-    recipe: LineageArgument,
+    recipe: RecipeArgument,
     generation: Annotated[
         int | None, typer.Argument(help="The one to go back to; the last but one if left out.")
     ] = None,
@@ -377,17 +377,16 @@ def rollback(
 ) -> None:
     """Go back to a generation; those after it are put aside, not deleted, and can be brought back."""
     from core.release import find_lineage, releases_of
+    from flows.recipes import name_of
+    from flows.releasing import place_text
 
-    found = find_lineage(recipe, releases_of(runs_dir))
+    found = find_lineage(name_of(recipe), releases_of(runs_dir))
     found.roll_back(generation)
-    newest, aside = next(reversed(found.generations()), None), found.aside()
     if as_json:
-        say_json({"recipe": recipe, "state": "done", "newest": newest, "aside": aside})
+        newest = next(reversed(found.generations()), None)
+        say_json({"recipe": found.recipe, "state": "done", "newest": newest, "aside": found.aside()})
         return
-    say(
-        f"{recipe}: the newest generation is {'none' if newest is None else newest}; aside {', '.join(map(str, aside)) or 'none'}"
-    )
-    say(f"next: stillhouse lineage {recipe}")
+    say(place_text(found))
 
 
 def _plan(recipe: str, overrides: list[str] | None) -> "Plan":

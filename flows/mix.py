@@ -199,9 +199,9 @@ def mix(own: Split, past: Past, config: LineageConfig, seed: int) -> Mixed:
     tagged = [one.rows.with_columns(origin=pl.lit(one.release)) for one in earlier]
     tagged.append(with_sides(own).with_columns(origin=pl.lit("own")))
     made = pl.concat(tagged, how="diagonal")
-    held_out = set(_prompts(made.filter(pl.col("side") == VALIDATION))) - {None}
-    asked_before = pl.Series([prompt in held_out for prompt in _prompts(past.real)], dtype=pl.Boolean)
-    real = past.real.filter(~asked_before).with_columns(side=pl.lit(TRAIN), origin=pl.lit(REAL))
+    known = _sides([*(one.rows for one in past.earlier), made])
+    free = pl.Series([known.get(prompt) != VALIDATION for prompt in _prompts(past.real)], dtype=pl.Boolean)
+    real = past.real.filter(free).with_columns(side=pl.lit(TRAIN), origin=pl.lit(REAL))
     if config.budget is not None:
         real, made = _drawn_down(real, made, config.budget, config.min_real_share, seed)
     rows = pl.concat([real, made], how="diagonal")

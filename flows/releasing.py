@@ -135,6 +135,13 @@ def released_text(made: Released) -> str:
     return "\n".join([*lines, f"next: stillhouse lineage {release.lineage.recipe}"])
 
 
+def place_text(lineage: Lineage) -> str:
+    """What `rollback` prints: where the lineage stands."""
+    newest, aside = [[str(number) for number in numbers] for numbers in (lineage.generations()[-1:], lineage.aside())]
+    told = f"the newest generation is {''.join(newest) or 'none'}; aside {', '.join(aside) or 'none'}"
+    return f"{lineage.recipe}: {told}\nnext: stillhouse lineage {lineage.recipe}"
+
+
 class Generation(NamedTuple):
     """A release as the lineage is drawn: with what is wrong with it, if anything is."""
 
@@ -179,6 +186,7 @@ def _numbers_of(one: Generation) -> dict[str, Any]:
     if one.release is None:
         return told
     run, line = one.release.manifest.run, one.release.lineage
+    measured = run.collapse.metrics if run.collapse else []
     return {
         **told,
         "path": str(one.release.path),
@@ -190,9 +198,7 @@ def _numbers_of(one: Generation) -> dict[str, Any]:
         "rows": line.mix.model_dump(),
         "verdict": run.collapse.verdict if run.collapse else None,
         "gated": run.gated,
-        "metrics": {m.name: m.model_dump(exclude={"name", "meaning"}) for m in run.collapse.metrics}
-        if run.collapse
-        else {},
+        "metrics": {metric.name: metric.model_dump(exclude={"name", "meaning"}) for metric in measured},
         "student": run.student.model_dump() if run.student else None,
     }
 

@@ -407,6 +407,10 @@ def test_the_lineage_is_drawn_with_its_metrics_and_what_is_aside(
         (1, True, 0),
     ]
     assert {"candidate", "reference", "low", "high"} == set(told["generations"][0]["metrics"]["types"])
+    (mine := copy_of_two.parent / "recipe.toml").write_text('name = "smoke"')
+    for place in (mine, mine.parent):
+        _, by_path, _ = called(capsys, "lineage", str(place), *where, "--json")
+        assert by_path == out
     code, _, err = called(capsys, "lineage", "poems", *where)
     assert code == 2
     assert "has smoke" in err
