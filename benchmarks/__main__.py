@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import families, orchestration, robustness, study, teacher
+from benchmarks import dedup, families, orchestration, robustness, study, teacher
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# Benchmarks
@@ -20,11 +20,16 @@ across tables. Peers run in environments of their own, below the folder that `ST
 python3.11 -m venv PEERS/distilabel          && PEERS/distilabel/bin/pip install "distilabel[openai,instructor]"
 python3.11 -m venv PEERS/data-designer       && PEERS/data-designer/bin/pip install data-designer
 python3.11 -m venv PEERS/bespokelabs-curator && PEERS/bespokelabs-curator/bin/pip install bespokelabs-curator
+python3.11 -m venv PEERS/rensa               && PEERS/rensa/bin/pip install rensa
+python3.11 -m venv PEERS/gaoya               && PEERS/gaoya/bin/pip install gaoya
+python3.11 -m venv PEERS/text-dedup          && PEERS/text-dedup/bin/pip install "text-dedup==0.4.0"
+python3.11 -m venv PEERS/datatrove           && PEERS/datatrove/bin/pip install "datatrove[processing]" orjson spacy
 ```
 """
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "teacher": ("What the embedded teacher can do", teacher.table),
     "families": ("What the embedded teacher can do of each family", families.table),
+    "dedup": ("Near-duplicates, beside peers", dedup.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
     "study": ("Topologies under injected faults", study.injected),

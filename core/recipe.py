@@ -195,6 +195,10 @@ class RefusalFilter(Config):
     type: Literal["refusal"]
 
 
+class BoilerplateFilter(Config):
+    type: Literal["boilerplate"]
+
+
 class RepetitionFilter(Config):
     type: Literal["repetition"]
     scale: float = Field(1.0, gt=0)
@@ -226,6 +230,9 @@ class MinHashFilter(DuplicateFilter):
     ngram: int = Field(5, ge=1, le=20)
     """Words in a shingle."""
     permutations: int = Field(128, ge=16, le=512)
+    index: str | None = None
+    """The folder of an index of earlier releases (`stillhouse index`): what repeats one of those goes too, by similarities
+    whose standard error is about 0.01."""
 
 
 class NoveltyFilter(KeepOneFilter):
@@ -303,6 +310,7 @@ class PersonalDataFilter(Config):
 FilterConfig = Annotated[
     LengthFilter
     | RefusalFilter
+    | BoilerplateFilter
     | RepetitionFilter
     | ExactFilter
     | MinHashFilter
@@ -318,7 +326,9 @@ FilterConfig = Annotated[
 
 def filter_files(filters: Sequence[FilterConfig]) -> list[str]:
     """The files that filters read, as the recipe names them."""
-    return [name for config in filters if isinstance(config, ContaminationFilter) for name in config.sets]
+    sets = [name for config in filters if isinstance(config, ContaminationFilter) for name in config.sets]
+    indexes = [config.index for config in filters if isinstance(config, MinHashFilter) and config.index]
+    return [*sets, *(f"{index}/index.json" for index in indexes)]
 
 
 DEFAULT_FILTERS: tuple[FilterConfig, ...] = (

@@ -315,6 +315,11 @@ class RunDir:
         """The teacher's answers for a shard that is being made."""
         return self.path / "wip" / f"{index:05d}.calls.jsonl"
 
+    def remove_ledgers(self) -> None:
+        """Those of shards that were never filled, since enough was kept before."""
+        for ledger in (self.path / "wip").glob("*.calls.jsonl"):
+            ledger.unlink()
+
     @property
     def calibration_ledger(self) -> Path:
         """The judges' answers about labelled answers, until all are there."""

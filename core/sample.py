@@ -38,6 +38,7 @@ class Reason(StrEnum):
     """A check did not pass after the last revision."""
     length = "length"
     refusal = "refusal"
+    boilerplate = "boilerplate"
     repetition = "repetition"
     exact_duplicate = "exact_duplicate"
     near_duplicate = "near_duplicate"

@@ -21,11 +21,11 @@ COLUMNS = ("id", "state", "reason", "detail", "messages", "revisions", "usage", 
 
 
 @contextmanager
-def _named_failures(path: Path) -> Iterator[None]:
+def named_failures(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "free some space, then go on with --resume" if error.errno == errno.ENOSPC else "check the path"
+        advice = "free some space, then go on (--resume)" if error.errno == errno.ENOSPC else "check the path"
         raise StoreError(f"{path}: cannot be written: {error.strerror}; {advice}") from error
 
 
@@ -39,7 +39,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         StoreError: where the file system refuses.
     """
     partial = path.with_name(f".{path.name}.partial")
-    with _named_failures(path):
+    with named_failures(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(partial)
         try:
@@ -56,7 +56,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def moved(path: Path, to: Path) -> None:
     """Rename, durably. Raises StoreError where the file system refuses, or where there is something at `to`."""
-    with _named_failures(to):
+    with named_failures(to):
         to.parent.mkdir(parents=True, exist_ok=True)
         path.rename(to)
         for folder in (to.parent, path.parent):

@@ -1,37 +1,41 @@
 """Drops documents that say the same as an earlier one, word for word. Knows nothing of similarity."""
 
-import hashlib
 from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 
 from core.recipe import ExactFilter
 from core.sample import Reason
-from filters.base import Document, Drop
-from filters.text import normalised_words
+from filters.base import Document, Repeats, SetFilter, Sketches
+from filters.shingles import text_keys
 
 
-def drop_exact_duplicates(documents: Sequence[Document], config: ExactFilter) -> list[Drop]:
-    """Drop each document whose words are those of an earlier one, but for case, width, spacing and punctuation."""
-    first: dict[str, str] = {}
-    drops = []
-    for document in documents:
-        original = first.setdefault(text_hash(document.text), document.id)
-        if original != document.id:
-            drops.append(
-                Drop(
-                    id=document.id,
-                    filter=config.type,
-                    reason=Reason.exact_duplicate,
-                    score=1.0,
-                    duplicate_of=original,
-                    detail=f"the same words as {original}",
-                )
-            )
-    return drops
+def sketch(documents: Sequence[Document], _config: ExactFilter) -> Sketches:
+    """128 bits of each text's words, but for case, width, spacing and punctuation.
 
-
-def text_hash(text: str) -> str:
-    """BLAKE2b, 128 bits, over the normalised words joined by a space: the same on every machine and in every version.
-
-    By the birthday bound, 10 million texts share one by accident with a chance of about 1.5e-25.
+    By the birthday bound, 10 million texts share them by accident with a chance of about 1.5e-25.
     """
-    return hashlib.blake2b(" ".join(normalised_words(text)).encode(), digest_size=16).hexdigest()
+    keys = text_keys(document.text for document in documents)
+    return Sketches(keys, np.arange(keys.size + 1))
+
+
+def compare(sketches: Sketches, _config: ExactFilter, _folder: Path) -> Repeats:
+    """Each text whose words an earlier one has."""
+    low, high = sketches.values["low"], sketches.values["high"]
+    order = np.lexsort((low, high))  # stable: of equal ones the first comes first
+    fresh = np.ones(order.size, dtype=np.bool_)
+    fresh[1:] = (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0)
+    begins = np.flatnonzero(fresh)
+    first = np.repeat(order[begins], np.diff(begins, append=order.size))
+    repeated = np.sort(order[first != order])
+    original = np.empty(order.size, dtype=np.int64)
+    original[order] = first
+    return Repeats(repeated, original[repeated], np.ones(repeated.size))
+
+
+def _detail(_config: ExactFilter, _similarity: float, original: str) -> str:
+    return f"the same words as {original}"
+
+
+EXACT = SetFilter(sketch, compare, Reason.exact_duplicate, _detail)

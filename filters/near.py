@@ -6,19 +6,17 @@ documents at once (`left_over`), however much template they share. Of the rest, 
 rarest first, two such sets share one of the first |x| - ceil(t |x|) + 1 of each (prefix filtering: Chaudhuri, Ganti, Kaushik
 2006; Bayardo, Ma, Srikant 2007); documents that share one which few have are candidates (`_by_rare_shingles`). Nothing is
 missed so far. Only where a document's first ones are all over the corpus, MinHash bands propose its candidates
-(`_by_bands`), as `operating_point` says how reliably.
+(`_Sketches`), as `operating_point` says how reliably.
 """
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from filters.shingles import Bytes, Hashes, Mask, Places, ShingleSets, Wide, offsets, spans
+from filters.base import Places, Repeats, Scores, offsets, spans
+from filters.shingles import Bytes, Hashes, Mask, ShingleSets, Wide
 from filters.signatures import Signatures, band_keys, operating_point, signatures
-
-Similarities = npt.NDArray[np.float64]
 
 FEW = 32
 """Documents up to which those that share a shingle are compared with one another."""
@@ -31,6 +29,8 @@ SPARED_ERRORS = 4.0
 compared exactly: 3 in 100,000 near-duplicates at the threshold stay for it."""
 ROUNDS = 6
 """Most times that what others have no share in is taken away. More would still be right, and hardly take away more."""
+WORTHWHILE = 0.95
+"""Share that stays from which taking away is not worth another round."""
 WRITERS = 254
 """Documents entered at once into the table of shingles seen: so many can be told apart in a byte."""
 SEEN_TWICE = 255
@@ -55,15 +55,6 @@ class Pairs(NamedTuple):
     later: Places
 
 
-class Repeats(NamedTuple):
-    """The sets that are near-duplicates of an earlier one which is none itself, in order."""
-
-    repeated: Places
-    original: Places
-    similarity: Similarities
-    """Exact, to the collisions of 32-bit hashes."""
-
-
 def near_duplicates(sets: ShingleSets, threshold: float, permutations: int = 128) -> Repeats:
     """Go through the sets in order, and name each that is at least `threshold` similar to an earlier one not named itself.
 
@@ -71,9 +62,12 @@ def near_duplicates(sets: ShingleSets, threshold: float, permutations: int = 128
     """
     left = left_over(sets, threshold)
     some = sets.only(left)
-    first, copies, copied = _copies(some)
-    found = _among_different(some.only(first), threshold, permutations)
-    return _with_copies(found, first, copies, copied, left)
+    copied, first = copies(copy_sums(some))
+    different = np.delete(np.arange(left.size), copied)
+    found = _among_different(some.only(different), threshold, permutations)
+    found = found._replace(repeated=different[found.repeated], original=different[found.original])
+    repeats = with_copies(found, copied, first)
+    return repeats._replace(repeated=left[repeats.repeated], original=left[repeats.original])
 
 
 def left_over(sets: ShingleSets, threshold: float) -> Places:
@@ -82,7 +76,7 @@ def left_over(sets: ShingleSets, threshold: float) -> Places:
     for _ in range(ROUNDS):
         some = sets if left.size == sets.sizes.size else sets.only(left)
         enough = _shared(some) >= threshold * some.sizes - ROUNDING
-        if enough.mean() > 0.95 if left.size else True:
+        if np.count_nonzero(enough) >= WORTHWHILE * left.size:
             break
         left = left[enough]
     return left
@@ -113,50 +107,61 @@ def _bits(room: int, most: int) -> int:
     return min(most, max(16, room.bit_length()))
 
 
-def _copies(sets: ShingleSets) -> tuple[Places, Places, Places]:
-    """The first of equal sets each, all others, and for these which of the first they are: by a sum of 64 bits."""
+def copy_sums(sets: ShingleSets) -> Wide:
+    """A sum of 64 bits of each set, by which equal ones are known."""
     wide = sets.hashes.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     wide = (wide ^ (wide >> np.uint64(29))) * np.uint64(0xD6E8FEB86659FD93)
-    sums = np.add.reduceat(wide ^ (wide >> np.uint64(32)), sets.starts[:-1]) if sets.sizes.size else wide
+    return np.add.reduceat(wide ^ (wide >> np.uint64(32)), sets.starts[:-1]) if sets.sizes.size else wide
+
+
+def copies(sums: Wide) -> tuple[Places, Places]:
+    """Those whose sum an earlier one has, in order, and the first that has it."""
     _, places, which = np.unique(sums, return_index=True, return_inverse=True)
-    order = np.argsort(places)
-    rank = np.empty(order.size, dtype=np.int64)
-    rank[order] = np.arange(order.size)
-    copies = np.setdiff1d(np.arange(sums.size), places, assume_unique=True)
-    return places[order], copies, rank[which[copies]]
+    first = places[which]
+    copied = np.flatnonzero(first != np.arange(first.size))
+    return copied, first[copied]
 
 
-def _with_copies(found: Repeats, first: Places, copies: Places, copied: Places, left: Places) -> Repeats:
-    """A copy repeats what its first one repeats, or else its first one; all by their places among all sets."""
-    original = np.arange(first.size)
-    similarity = np.ones(first.size)
-    original[found.repeated], similarity[found.repeated] = found.original, found.similarity
-    repeated = np.concatenate((first[found.repeated], copies))
-    originals = first[np.concatenate((found.original, original[copied]))]
+def with_copies(found: Repeats, copied: Places, first: Places) -> Repeats:
+    """A copy repeats what its first one repeats, or else its first one."""
+    at = np.searchsorted(found.repeated, first)
+    gone = np.isin(first, found.repeated)
+    original, similarity = first.copy(), np.ones(first.size)
+    original[gone], similarity[gone] = found.original[at[gone]], found.similarity[at[gone]]
+    repeated = np.concatenate((found.repeated, copied))
     order = np.argsort(repeated)
-    similarities = np.concatenate((found.similarity, similarity[copied]))
-    return Repeats(left[repeated[order]], left[originals[order]], similarities[order])
+    return Repeats(
+        repeated[order],
+        np.concatenate((found.original, original))[order],
+        np.concatenate((found.similarity, similarity))[order],
+    )
 
 
 def _among_different(sets: ShingleSets, threshold: float, permutations: int) -> Repeats:
     rare, crowded = _by_rare_shingles(sets, threshold)
-    pairs, similarities = _near(sets, rare, threshold)
-    found = _first_come(pairs, similarities)
-    rows = signatures(sets.only(crowded), permutations)
-    while crowded.size > 1:
-        standing = np.isin(crowded, found.repeated, assume_unique=True, invert=True)
-        proposed = _by_bands(rows[standing], threshold)
-        places = crowded[standing]
-        more, how_much = _near(sets, Pairs(places[proposed.earlier], places[proposed.later]), threshold)
-        if not more.later.size:
-            break
-        pairs = Pairs(*(np.concatenate(both) for both in zip(pairs, more, strict=True)))
-        similarities = np.concatenate((similarities, how_much))
-        found = _first_come(pairs, similarities)
-    return found
+    pairs, similarities = near_pairs(sets, rare, threshold)
+    found = first_come(pairs, similarities)
+    if crowded.size < 2:
+        return found
+    sketches = _Sketches.of(sets.only(crowded), threshold, permutations)
+    bucket, looked_at = 1, np.empty(0, dtype=np.int64)
+    while True:
+        standing = np.flatnonzero(np.isin(crowded, found.repeated, assume_unique=True, invert=True))
+        fresh = np.setdiff1d(sketches.pairs(standing, bucket), looked_at, assume_unique=True)
+        looked_at = np.concatenate((looked_at, fresh))
+        proposed = Pairs(crowded[fresh & 0xFFFFFFFF], crowded[fresh >> 32])
+        more, how_much = near_pairs(sets, proposed, threshold)
+        if more.later.size:
+            pairs = Pairs(*(np.concatenate(both) for both in zip(pairs, more, strict=True)))
+            similarities = np.concatenate((similarities, how_much))
+            found = first_come(pairs, similarities)
+        elif bucket < BUCKET:
+            bucket = min(BUCKET, bucket * 8)  # few at first: where all are alike, the first ones are enough for most
+        else:
+            return found
 
 
-def _first_come(pairs: Pairs, similarities: Similarities) -> Repeats:
+def first_come(pairs: Pairs, similarities: Scores) -> Repeats:
     """Who goes, of near-duplicates, if each set that has an earlier one which stays goes."""
     order = np.lexsort((pairs.earlier, -similarities, pairs.later))
     gone: dict[int, tuple[int, float]] = {}
@@ -169,7 +174,7 @@ def _first_come(pairs: Pairs, similarities: Similarities) -> Repeats:
     return Repeats(np.array(list(gone), dtype=np.int64), original, similarity)
 
 
-def _near(sets: ShingleSets, pairs: Pairs, threshold: float) -> tuple[Pairs, Similarities]:
+def near_pairs(sets: ShingleSets, pairs: Pairs, threshold: float) -> tuple[Pairs, Scores]:
     """Those pairs that are near-duplicates, and how similar they are."""
     sizes = sets.sizes
     shared = overlaps(sets, pairs)
@@ -283,7 +288,7 @@ class _Likely(NamedTuple):
         return Pairs(pairs.earlier[likely], pairs.later[likely])
 
 
-def _pairs(members: Places, run: Places, before: Places, likely: _Likely | None) -> Pairs:
+def _pairs(members: Places, run: Places, before: Places, likely: _Likely) -> Pairs:
     """Each member with the first so many (`before`) of its run, no pair twice."""
     total = offsets(before)
     found: list[Wide] = []
@@ -292,35 +297,54 @@ def _pairs(members: Places, run: Places, before: Places, likely: _Likely | None)
         last = max(first + 1, int(np.searchsorted(total, total[first] + PAIRS, side="right")) - 1)
         many = before[first:last]
         pairs = Pairs(members[spans(run[first:last], many)], np.repeat(members[first:last], many))
-        pairs = likely.of(pairs) if likely else pairs
+        pairs = likely.of(pairs)
         found.append(np.unique(pairs.later.astype(np.uint64) << np.uint64(32) | pairs.earlier.astype(np.uint64)))
         first = last
     keys = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.uint64)
     return Pairs((keys & np.uint64(0xFFFFFFFF)).astype(np.int64), (keys >> np.uint64(32)).astype(np.int64))
 
 
-def _by_bands(rows: Signatures, threshold: float) -> Pairs:
-    """Pairs that share a band, none of them clearly under the threshold by what their signatures estimate."""
-    permutations = rows.shape[1]
-    keys = band_keys(rows, operating_point(threshold, permutations))
-    least = threshold - SPARED_ERRORS * math.sqrt(threshold * (1 - threshold) / permutations)
-    found = [_likely_by_estimate(rows, _of_one_band(band), least) for band in keys.T]
-    together = np.unique(np.concatenate([pairs.later << 32 | pairs.earlier for pairs in found]))
-    return Pairs(together & 0xFFFFFFFF, together >> 32)
+class _Sketches(NamedTuple):
+    rows: Signatures
+    keys: Hashes
+    """By band, then by set."""
+    sizes: Places
+    threshold: float
+
+    @classmethod
+    def of(cls, sets: ShingleSets, threshold: float, permutations: int) -> "_Sketches":
+        rows = signatures(sets, permutations)
+        keys = np.ascontiguousarray(band_keys(rows, operating_point(threshold, permutations)).T)
+        return cls(rows, keys, sets.sizes, threshold)
+
+    def pairs(self, places: Places, bucket: int) -> Places:
+        """Pairs, as later 2^32 + earlier, of those at `places` that share a band, none of them clearly under the threshold by what their signatures
+        estimate. Of each band's bucket, all are paired with so many of the first.
+        """
+        found = [np.empty(0, dtype=np.int64)]
+        for band in self.keys:
+            pairs = _of_one_band(band[places], bucket)
+            proposed = Pairs(places[pairs.earlier], places[pairs.later])
+            likely = likely_pairs(proposed, self.rows, self.sizes, self.threshold)
+            found.append(likely.later << 32 | likely.earlier)
+        return np.unique(np.concatenate(found))
 
 
-def _of_one_band(keys: Hashes) -> Pairs:
+def _of_one_band(keys: Hashes, bucket: int) -> Pairs:
     order = np.argsort(keys, kind="stable")
     begins = np.flatnonzero(np.diff(keys[order].astype(np.int64), prepend=-1))
-    lengths = np.diff(begins, append=keys.size)
-    run = np.repeat(begins, lengths)
-    return _pairs(order, run, np.minimum(np.arange(keys.size) - run, BUCKET), None)
+    run = np.repeat(begins, np.diff(begins, append=keys.size))
+    before = np.minimum(np.arange(keys.size) - run, bucket)
+    return Pairs(order[spans(run, before)], np.repeat(order, before))
 
 
-def _likely_by_estimate(rows: Signatures, pairs: Pairs, least: float) -> Pairs:
+def likely_pairs(pairs: Pairs, rows: Signatures, sizes: Places, threshold: float) -> Pairs:
+    """The pairs of like size that are not clearly under the threshold by what their signatures estimate."""
+    pairs = _Likely(sizes, sizes, threshold).of(pairs)
+    least = threshold - SPARED_ERRORS * math.sqrt(threshold * (1 - threshold) / rows.shape[1])
     likely = np.empty(pairs.later.size, dtype=np.bool_)
     for first in range(0, likely.size, ESTIMATED):
         some = slice(first, first + ESTIMATED)
         equal = rows[pairs.earlier[some]] == rows[pairs.later[some]]
-        likely[some] = np.count_nonzero(equal, axis=1) >= least * rows.shape[1]
+        likely[some] = equal.sum(axis=1) >= least * rows.shape[1]
     return Pairs(pairs.earlier[likely], pairs.later[likely])

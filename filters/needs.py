@@ -1,11 +1,14 @@
 """What the filters of a recipe need that is not there: packages, files, languages. Told before a run, not after it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from core.errors import Problem, UsageError
-from core.recipe import ContaminationFilter, FilterConfig, KeepOneFilter, LanguageFilter, Recipe
+from core.recipe import ContaminationFilter, FilterConfig, KeepOneFilter, LanguageFilter, MinHashFilter, Recipe
+from filters.contamination import sets_of
+from filters.minhash import opened
 
 PACKAGES = {
     "language": ("language", ("py3langid",)),
@@ -25,7 +28,9 @@ def filter_problems(filters: Sequence[FilterConfig], folder: Path) -> Iterator[P
         elif isinstance(config, LanguageFilter):
             yield from _unknown_languages(config, f"filters.{i}.languages")
         elif isinstance(config, ContaminationFilter):
-            yield from _unreadable_sets(config, folder, f"filters.{i}.sets")
+            yield from _unreadable(partial(sets_of, config, folder), f"filters.{i}.sets")
+        elif isinstance(config, MinHashFilter) and config.index:
+            yield from _unreadable(partial(opened, config, folder), f"filters.{i}.index")
 
 
 def _unknown_languages(config: LanguageFilter, where: str) -> Iterator[Problem]:
@@ -36,11 +41,9 @@ def _unknown_languages(config: LanguageFilter, where: str) -> Iterator[Problem]:
         yield Problem(where, f"{', '.join(unknown)}: not known; known are {', '.join(known)}")
 
 
-def _unreadable_sets(config: ContaminationFilter, folder: Path, where: str) -> Iterator[Problem]:
-    from filters.contamination import sets_of
-
+def _unreadable(read: Callable[[], object], where: str) -> Iterator[Problem]:
     try:
-        sets_of(config, folder)
+        read()
     except UsageError as error:
         yield Problem(where, str(error))
 

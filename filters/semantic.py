@@ -7,18 +7,21 @@ together. Documents with different numbers are therefore never duplicates here, 
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from core.recipe import SemanticFilter
 from core.sample import Reason
-from filters.base import Document, Drop
+from filters.base import Document, Repeats, SetFilter, Sketches
 from filters.embeddings import WIDTH, Vectors, embed
+from filters.shingles import word_hash
 
 BLOCK = 1024
 """Documents compared at once with all that are kept: 100,000 kept ones take 400 MB of cosines."""
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+SKETCH = np.dtype([("vector", np.float32, WIDTH), ("numbers", np.uint64)])
 
 
 class Near(NamedTuple):
@@ -29,26 +32,24 @@ class Near(NamedTuple):
     cosine: float
 
 
-def drop_same_meaning(documents: Sequence[Document], config: SemanticFilter) -> list[Drop]:
-    """Go through the documents in order, and drop each that means the same as one kept before it.
-
-    `score` is the cosine with `duplicate_of`, the nearest kept document (the earliest of equals).
-    """
-    vectors = embed([document.text for document in documents])
-    numbers = [sorted(NUMBER.findall(document.text)) if config.numbers else [] for document in documents]
-    pairs = nearest_kept(vectors, config.threshold, numbers)
-    return [_drop(documents[pair.later].id, documents[pair.earlier].id, pair.cosine, config) for pair in pairs]
+def sketch(documents: Sequence[Document], config: SemanticFilter) -> Sketches:
+    """The vector of each text, and a hash of the numbers in it."""
+    out = np.zeros(len(documents), dtype=SKETCH)
+    out["vector"] = embed([document.text for document in documents])
+    if config.numbers:
+        out["numbers"] = [word_hash(" ".join(sorted(NUMBER.findall(document.text)))) for document in documents]
+    return Sketches(out, np.arange(out.size + 1))
 
 
-def _drop(repeated: str, original: str, cosine: float, config: SemanticFilter) -> Drop:
-    return Drop(
-        id=repeated,
-        filter=config.type,
-        reason=Reason.near_duplicate,
-        score=cosine,
-        duplicate_of=original,
-        detail=f"means nearly what {original} means: cosine {cosine:.3f}, at least {config.threshold:g}",
-    )
+def compare(sketches: Sketches, config: SemanticFilter, _folder: Path) -> Repeats:
+    """Each that means the same as an earlier one that stays: the nearest, the earliest of equals."""
+    pairs = nearest_kept(sketches.values["vector"], config.threshold, sketches.values["numbers"].tolist())
+    repeated, original, cosines = zip(*pairs, strict=True) if pairs else ((), (), ())
+    return Repeats(np.array(repeated, np.int64), np.array(original, np.int64), np.array(cosines, np.float64))
+
+
+def _detail(config: SemanticFilter, similarity: float, original: str) -> str:
+    return f"means nearly what {original} means: cosine {similarity:.3f}, at least {config.threshold:g}"
 
 
 def nearest_kept(vectors: Vectors, threshold: float, labels: Sequence[object]) -> list[Near]:
@@ -91,3 +92,6 @@ def _candidates(
 
 def _where(mask: "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]") -> Iterator[tuple[int, int]]:
     return ((int(i), int(j)) for i, j in zip(*np.nonzero(mask), strict=True))
+
+
+SEMANTIC = SetFilter(sketch, compare, Reason.near_duplicate, _detail)

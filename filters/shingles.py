@@ -9,23 +9,27 @@ shingles of one hash once in 400,000 pairs of documents; it moves their similari
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from filters.base import Places, offsets, spans
 from filters.text import PROSE_MARKS, normalised_words
 
 Hashes = npt.NDArray[np.uint32]
 Wide = npt.NDArray[np.uint64]
-Places = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Keys = npt.NDArray[Any]
+KEY = np.dtype([("low", np.int64), ("high", np.int64)])
 
 GOLDEN = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio, odd (Knuth 1973, 6.4)."""
 MIX = 0xD6E8FEB86659FD93
 """The multiplier of `rrmxmx` (Evensen 2018)."""
+MURMUR = 0xC4CEB9FE1A85EC53
+"""The second multiplier of the finaliser of MurmurHash3."""
 ALL = (1 << 64) - 1
 LONGEST = 64
 """Bytes of a word above which BLAKE2b hashes it: such "words" are few, and some have millions of bytes."""
@@ -65,17 +69,6 @@ class ShingleSets(NamedTuple):
         """The sets at `places`, in that order."""
         sizes = self.sizes[places]
         return ShingleSets(self.hashes[spans(self.starts[places], sizes)], offsets(sizes))
-
-
-def offsets(sizes: Places) -> Places:
-    """0, and the sums of the first one, two, ... sizes."""
-    return np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes, dtype=np.int64)))
-
-
-def spans(starts: Places, sizes: Places) -> Places:
-    """The numbers from each start on, as many as its size says, one span after the other."""
-    total = offsets(sizes)
-    return np.repeat(starts - total[:-1], sizes) + np.arange(total[-1])
 
 
 def shingles(text: str, ngram: int) -> frozenset[int]:
@@ -118,6 +111,27 @@ def shingle_sets(texts: Iterable[str], ngram: int) -> ShingleSets:
         return ShingleSets(np.empty(0, dtype=np.uint32), np.zeros(1, dtype=np.int64))
     sizes = np.concatenate([sizes for _, sizes in parts])
     return ShingleSets(np.concatenate([hashes for hashes, _ in parts]), offsets(sizes))
+
+
+def text_keys(texts: Iterable[str]) -> Keys:
+    """128 bits of each text's normalised words in their order."""
+    _keep_freed_memory()
+    parts = [_keys_of_chunk(chunk) for chunk in _chunks(texts)]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=KEY)
+
+
+def _keys_of_chunk(texts: list[bytes]) -> Keys:
+    """Two sums over the words, each hashed with its place in its text and with one of two multipliers."""
+    words, counts = _words_of(texts)
+    before = offsets(counts)
+    place = np.arange(words.size, dtype=np.uint64) - np.repeat(before[:-1], counts).astype(np.uint64)
+    out = np.empty(counts.size, dtype=KEY)
+    for half, multiplier in (("low", MIX), ("high", MURMUR)):
+        mixed = (words ^ place * np.uint64(GOLDEN)) * np.uint64(multiplier)
+        mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(multiplier)
+        sums = offsets((mixed ^ (mixed >> np.uint64(29))).astype(np.int64))
+        out[half] = np.diff(sums[before])
+    return out
 
 
 def _keep_freed_memory() -> None:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from filters.shingles import Hashes, Places, ShingleSets
+from filters.base import Places
+from filters.shingles import Hashes, ShingleSets
 
 Signatures = npt.NDArray[np.uint32]
 """A row for each set, a column for each permutation."""

@@ -41,34 +41,34 @@ def run_card(manifest: Manifest, run: RunDir, resume: str | None = None) -> str:
     """
     lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
     if manifest.error:
-        lines += _labelled("error", textwrap.wrap(plain(manifest.error), WIDTH - LABEL))
+        lines += labelled("error", textwrap.wrap(plain(manifest.error), WIDTH - LABEL))
     for shortfall in manifest.shortfalls:
-        lines += _labelled("missing", textwrap.wrap(plain(shortfall), WIDTH - LABEL))
-    steps = _filled([f"{name} {left:,}" for name, left in manifest.funnel], " -> ", WIDTH - 2)
+        lines += labelled("missing", textwrap.wrap(plain(shortfall), WIDTH - LABEL))
+    steps = filled([f"{name} {left:,}" for name, left in manifest.funnel], " -> ", WIDTH - 2)
     lines += [f"  {line}" for line in steps]
-    lines += _labelled("not kept", _filled(_reason_items(manifest), "   ", WIDTH - LABEL))
+    lines += labelled("not kept", filled(_reason_items(manifest), "   ", WIDTH - LABEL))
     for judge in manifest.judges:
-        lines += _labelled("judge", textwrap.wrap(judge_words(judge), WIDTH - LABEL))
+        lines += labelled("judge", textwrap.wrap(judge_words(judge), WIDTH - LABEL))
     if manifest.collapse:
-        lines += _labelled("collapse", _collapse_lines(manifest.collapse))
+        lines += labelled("collapse", _collapse_lines(manifest.collapse))
     if manifest.gates:
-        lines += _labelled(
-            "gates", _filled(["not met:", *(one_line(gate, 60) for gate in manifest.gates)], "   ", WIDTH - LABEL)
+        lines += labelled(
+            "gates", filled(["not met:", *(one_line(gate, 60) for gate in manifest.gates)], "   ", WIDTH - LABEL)
         )
     usage = [*_usage_items(manifest.usage), duration(sum(manifest.seconds.values()))]
-    lines += _labelled("usage", _filled(usage, "   ", WIDTH - LABEL))
+    lines += labelled("usage", filled(usage, "   ", WIDTH - LABEL))
     if paid := paid_items(manifest):
-        lines += _labelled("paid", _filled(paid, "   ", WIDTH - LABEL))
+        lines += labelled("paid", filled(paid, "   ", WIDTH - LABEL))
     lines += _artifact_lines(manifest, run)
     return "\n".join([*lines, f"next: {_next_command(manifest, run, resume)}"])
 
 
-def _labelled(label: str, values: Sequence[str]) -> list[str]:
+def labelled(label: str, values: Sequence[str]) -> list[str]:
     labels = [label, *[""] * (len(values) - 1)]
     return [f"  {name:<{LABEL - 2}}{value}" for name, value in zip(labels, values, strict=False)]
 
 
-def _filled(items: Iterable[str], joint: str, width: int) -> list[str]:
+def filled(items: Iterable[str], joint: str, width: int) -> list[str]:
     """Lines of whole items, as many in each as fit."""
     lines: list[str] = []
     for item in items:
@@ -103,7 +103,7 @@ def _collapse_lines(collapse: CollapseRecord) -> list[str]:
         for m in collapse.metrics
     ]
     first = re.split(r"(?<=\.) (?=[A-Z])", plain(collapse.note), maxsplit=1)[0]
-    return _filled(items, "   ", WIDTH - LABEL) + textwrap.wrap(first, WIDTH - LABEL)
+    return filled(items, "   ", WIDTH - LABEL) + textwrap.wrap(first, WIDTH - LABEL)
 
 
 def _outside(metric: MetricRecord) -> str:
@@ -148,18 +148,18 @@ def paid_items(manifest: Manifest) -> list[str]:
 def _artifact_lines(manifest: Manifest, run: RunDir) -> list[str]:
     lines = []
     if run.dataset.exists():
-        lines += _labelled("dataset", _filled([str(run.dataset), *_form_items(manifest)], "   ", WIDTH - LABEL))
+        lines += labelled("dataset", filled([str(run.dataset), *_form_items(manifest)], "   ", WIDTH - LABEL))
     if manifest.mix and manifest.mix.rows > manifest.mix.own:
-        lines += _labelled("rows", textwrap.wrap(mix_words(manifest.mix), WIDTH - LABEL))
+        lines += labelled("rows", textwrap.wrap(mix_words(manifest.mix), WIDTH - LABEL))
     if pairs := manifest.pairs:
         head = f"{plural(pairs.total, 'pair')} of {plural(pairs.prompts, 'prompt')}"
         kinds = [f"{one_line(kind, 40)} {count:,}" for kind, count in pairs.differences.items()]
-        lines += _labelled("pairs", _filled([head, *kinds[:CARD_REASONS]], "   ", WIDTH - LABEL))
+        lines += labelled("pairs", filled([head, *kinds[:CARD_REASONS]], "   ", WIDTH - LABEL))
     if run.report_file.exists():
-        lines += _labelled("report", [str(run.report_file)])
+        lines += labelled("report", [str(run.report_file)])
     if student := manifest.student:
         losses = f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}"
-        lines += _labelled("student", _filled([str(run.student), losses], "   ", WIDTH - LABEL))
+        lines += labelled("student", filled([str(run.student), losses], "   ", WIDTH - LABEL))
     return lines
 
 

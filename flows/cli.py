@@ -32,7 +32,10 @@ app = typer.Typer(
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in name or a path to a .toml file.")]
 InputArgument = Annotated[
-    Path, typer.Argument(metavar="INPUT", help="A run, a release, a dataset folder, or a .jsonl or .parquet file.")
+    Path,
+    typer.Argument(
+        metavar="INPUT", help="A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file."
+    ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its directory.")]
 SetOption = Annotated[
@@ -223,19 +226,70 @@ def filter_command(
     out: OutOption,
     overrides: SetOption = None,
     *,
+    filters: Annotated[
+        str | None, typer.Option(metavar="TYPES", help="Which filters, separated by commas, with their defaults.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="RECIPE", help="Take the filters of a recipe.")] = None,
+    index: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Drop what repeats an earlier release in this index, too.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that judge rows; as many as processors if left out.")
+    ] = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Drop rows that filters find wanting; kept rows stay unchanged, but for what a filter is told to mask."""
-    from flows.curation import filter_dataset, parse_filters
+    """Drop rows that filters find wanting, of any dataset; kept rows stay unchanged, but for what a filter is told to mask.
 
-    counts = filter_dataset(source, out, parse_filters(overrides or []))
-    kept = next(out.glob("kept.*"))
+    Stopped, the same command goes on. With other thresholds in the same folder, no row is judged again.
+    """
+    from flows.curation import parse_filters, with_index
+    from flows.filter_report import filter_card
+    from flows.filtering import filter_dataset
+
+    SESSION.quiet = quiet
+    if recipe and (filters or overrides):
+        raise UsageError("--recipe: brings its own filters; leave out --filters and --set")
+    plan = _plan(recipe, None) if recipe else None
+    configs = plan.recipe.filters if plan else parse_filters(overrides or [], filters)
+    configs = with_index(configs, index) if index else configs
+    with SESSION.interruptible():
+        try:
+            report = filter_dataset(source, out, configs, plan.folder if plan else Path(), workers)
+        except (Interrupted, KeyboardInterrupt):
+            print("interrupted; what is judged is stored; the same command goes on with it", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
+    say_json(report.model_dump(mode="json")) if as_json else say(filter_card(report))
+    if report.counts.failed:
+        raise SystemExit(RunFailed.exit_code)
+
+
+@app.command(rich_help_panel=RUN)
+def index(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the index.")],
+    *,
+    add: Annotated[Path | None, typer.Option(metavar="INPUT", help="A dataset to take in.")] = None,
+    name: Annotated[str | None, typer.Option(help="What its rows are called; INPUT if left out.")] = None,
+    ngram: Annotated[int, typer.Option(min=1, max=20, help="Words in a shingle.")] = 5,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Keep an index of released rows, which `filter --index` checks new ones against; without --add, tell what it holds."""
+    from flows.curation import add_to_index, index_record
+
+    SESSION.quiet = quiet
+    added = 0
+    with SESSION.interruptible():
+        if add:
+            added = add_to_index(folder, add, name or str(add), ngram, SESSION.note)
+    record = index_record(folder, ngram)
     if as_json:
-        say_json({"out": str(out), "state": "done", **counts})
+        say_json({"index": str(folder), "added": added, **record})
         return
-    reasons = "   ".join(f"{reason} {n}" for reason, n in counts["reasons"].items()) or "nothing"
-    say(f"{counts['counts']['candidates']} rows -> {counts['counts']['kept']} kept in {kept}\n  dropped   {reasons}")
-    say(f"next: stillhouse assess {kept} --reference data/reference/english.jsonl")
+    say(f"index {folder}  {record['documents']:,} rows, {record['bytes']:,} bytes")
+    for source, count in record["sources"].items():
+        say(f"  {source}  {count:,}")
+    say(f"next: stillhouse filter INPUT --out DIR --index {folder}")
 
 
 @app.command(rich_help_panel=RUN)

@@ -1,5 +1,5 @@
-"""What the filters made of a run's samples: written shard by shard, so that a large run needs no more memory than the text
-that filters compare. Knows files and filters; knows no Prefect and no teacher.
+"""What the filters made of a run's samples: read and written shard by shard, so that a large run needs no more memory than what
+filters keep of each to compare them. Knows files and filters; knows no Prefect and no teacher.
 """
 
 import json
@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from core.errors import UsageError
 from core.recipe import KeepOneFilter, Recipe
@@ -23,10 +25,9 @@ from core.store import (
     write_json,
     write_parquet,
 )
-from filters import apply_filters
-from filters.base import Document, Drop, FilterResult, Mask
+from filters.base import Document, Drop, Mask, mask_value
+from filters.chain import Judged, decide, drops_of, joined, judge, released
 from filters.contamination import all_reports
-from flows.datasets import mask_rows
 from flows.formats import asked
 
 if TYPE_CHECKING:
@@ -57,60 +58,97 @@ class Group(NamedTuple):
 
 
 def curate(
-    run: RunDir, recipe: Recipe, seeds: Sequence[Seed], folder: Path = Path(), released: Sequence[Document] = ()
+    run: RunDir, recipe: Recipe, seeds: Sequence[Seed], folder: Path = Path(), before: Sequence[Document] = ()
 ) -> Curated:
     """Filter what the agents kept over the whole run, and write kept and dropped samples. Of a group with a goal, so many
-    are kept as it says, the first in the order of the run. Relative paths of filters start from `folder`. What was
-    `released` before is not repeated.
+    are kept as it says, the first in the order of the run. Relative paths of filters start from `folder`. What was released
+    `before` is not repeated.
     """
-    verified = list(_verified(run, recipe))
-    judged, result = _judged(verified, recipe, folder, released)
-    drops = {drop.id: drop for drop in result.dropped}
-    group_of = {document.id: group for group, document in verified}
+    verified = _Verified.of(run, recipe, folder, before)
+    among, found = _first_of_each_group(verified, recipe, folder)
+    drops = {drop.id: drop for drop in found.values()}
+    group_of = {verified.names[place]: verified.groups[place] for place in verified.own}
+    good = [verified.names[place] for place in among if place not in found]
     if recipe.goals:
         gaps = _gaps(run, recipe, seeds)
-        late = {d.id for d in result.kept if index_of(d.id) >= gaps.get(group_of[d.id], recipe.samples)}
-        extra = late | (group_of.keys() - {document.id for document in judged})
+        late = {name for name in good if index_of(name) >= gaps.get(group_of[name], recipe.samples)}
+        extra = late | (group_of.keys() - {verified.names[place] for place in among})
         drops |= {name: _surplus(name, recipe.goals.get(group_of[name], 0)) for name in extra}
-    masks = {document.id: document.masks for document in result.kept if document.masks}
+    masks = {verified.names[place]: masks for place, masks in verified.judged.masks.items()}
     tallies = [_write(run, index, drops, masks) for index in run.shards()]
-    if found := all_reports(result.dropped, recipe.filters, folder):
-        write_json(run.path / "contamination.json", found)
-    kept = Counter(group for group, document in verified if document.id not in drops)
-    seen, good = (Counter(group_of[document.id] for document in part) for part in (judged, result.kept))
-    all_of = Counter(group for group, _ in verified)
-    groups = {name: Group(count, seen[name], good[name], kept[name]) for name, count in all_of.items()}
-    return _summed(tallies, len(verified), groups)
+    if reports := all_reports(list(found.values()), recipe.filters, folder):
+        write_json(run.path / "contamination.json", reports)
+    kept = Counter(group for name, group in group_of.items() if name not in drops)
+    seen = Counter(verified.groups[place] for place in among)
+    passed = Counter(group_of[name] for name in good)
+    groups = {
+        name: Group(count, seen[name], passed[name], kept[name]) for name, count in Counter(group_of.values()).items()
+    }
+    return _summed(tallies, len(group_of), groups)
 
 
-def _judged(
-    verified: Sequence[tuple[str, Document]], recipe: Recipe, folder: Path, released: Sequence[Document]
-) -> tuple[list[Document], FilterResult]:
-    """The documents up to each group's goal, and what the filters made of them.
+class _Verified(NamedTuple):
+    """What was released before, and what the agents kept, by place, without its text."""
+
+    names: list[str]
+    groups: list[str]
+    judged: Judged
+    before: int
+    """How many were released before; they come first, and belong to no group."""
+
+    @property
+    def own(self) -> range:
+        """The places of what the agents kept."""
+        return range(self.before, len(self.names))
+
+    @classmethod
+    def of(cls, run: RunDir, recipe: Recipe, folder: Path, before: Sequence[Document]) -> "_Verified":
+        names = [document.id for document in before]
+        groups = [""] * len(before)
+        parts = [released(before, recipe.filters)] if before else []
+        for index in run.shards():
+            documents = []
+            for group, document in _documents(run, index, recipe):
+                documents.append(document)
+                groups.append(group)
+            names += [document.id for document in documents]
+            parts.append(judge(documents, recipe.filters, folder))
+        return cls(names, groups, joined(parts), len(before))
+
+    def drops(self, recipe: Recipe, folder: Path, among: Sequence[int]) -> dict[int, Drop]:
+        """By place, if only those `among` were there."""
+        there = np.array([*range(self.before), *among], dtype=np.int64)
+        decisions = decide(self.judged, recipe.filters, folder, there)
+        drops = drops_of(self.judged, decisions, recipe.filters, folder, self.names)
+        return {place: drops[place] for place in among if place in drops}
+
+
+def _first_of_each_group(verified: _Verified, recipe: Recipe, folder: Path) -> tuple[list[int], dict[int, Drop]]:
+    """The places up to each group's goal, and what the filters drop of them.
 
     What comes after a goal is left out, so that it cannot be what another group's document repeats: whether it was made
     depends on how many samples were made at once. The goal that is reached first is taken first, since all before it stands.
     """
-    group_of = {document.id: group for group, document in verified}
-    documents, open_groups = [document for _, document in verified], dict(recipe.goals)
-    result = apply_filters(documents, recipe.filters, folder, released)
-    while ends := [end for group, goal in open_groups.items() if (end := _end(result, group_of, group, goal))]:
-        index, group = min(ends)
+    among, open_groups = list(verified.own), dict(recipe.goals)
+    drops = verified.drops(recipe, folder, among)
+    while ends := [end for group, goal in open_groups.items() if (end := _end(verified, among, drops, group, goal))]:
+        last, group = min(ends)
         del open_groups[group]
-        after = {d.id for d in documents if group_of[d.id] == group and index_of(d.id) > index}
-        documents = [document for document in documents if document.id not in after]
-        if open_groups and any(drop.duplicate_of in after for drop in result.dropped):
-            result = apply_filters(documents, recipe.filters, folder, released)
+        after = {verified.names[place] for place in among if verified.groups[place] == group and place > last}
+        among = [place for place in among if verified.names[place] not in after]
+        if open_groups and any(drop.duplicate_of in after for drop in drops.values()):
+            drops = verified.drops(recipe, folder, among)
         else:
-            still = [document for document in result.kept if document.id not in after]
-            result = FilterResult(still, [drop for drop in result.dropped if drop.id not in after])
-    return documents, result
+            drops = {place: drops[place] for place in among if place in drops}
+    return among, drops
 
 
-def _end(result: FilterResult, group_of: Mapping[str, str], group: str, goal: int) -> tuple[int, str] | None:
-    """The index of the kept document with which `group` reaches its goal."""
-    kept = [document.id for document in result.kept if group_of[document.id] == group]
-    return (index_of(kept[goal - 1]), group) if len(kept) >= goal else None
+def _end(
+    verified: _Verified, among: Sequence[int], drops: Mapping[int, Drop], group: str, goal: int
+) -> tuple[int, str] | None:
+    """The place of the kept document with which `group` reaches its goal."""
+    kept = [place for place in among if place not in drops and verified.groups[place] == group]
+    return (kept[goal - 1], group) if len(kept) >= goal else None
 
 
 def _gaps(run: RunDir, recipe: Recipe, seeds: Sequence[Seed]) -> dict[str, int]:
@@ -131,8 +169,8 @@ def _surplus(sample: str, keep: int) -> Drop:
     return Drop(id=sample, filter="keep", reason=Reason.surplus, detail=f"{keep} before it are kept")
 
 
-def _verified(run: RunDir, recipe: Recipe) -> Iterator[tuple[str, Document]]:
-    """What the agents kept, with the group that each belongs to."""
+def _documents(run: RunDir, index: int, recipe: Recipe) -> Iterator[tuple[str, Document]]:
+    """What the agents kept of a shard, with the group that each belongs to."""
     scored = any(isinstance(config, KeepOneFilter) and config.keep == "best" for config in recipe.filters)
     columns = (
         "id",
@@ -142,21 +180,21 @@ def _verified(run: RunDir, recipe: Recipe) -> Iterator[tuple[str, Document]]:
         *(("seed",) if recipe.quotas else ()),
         *(("history",) if scored else ()),
     )
-    for index in run.shards():
-        for row in read_columns(run.shard_file(index), columns).iter_rows(named=True):
-            if row["state"] == State.kept:
-                group = recipe.group_of(json.loads(row["seed"])["data"]) if recipe.quotas else ""
-                yield (
-                    group,
-                    Document(
-                        row["id"],
-                        said_in(row["messages"]),
-                        asked=asked_in(row["messages"]),
-                        question=json.loads(row["fields"]).get("question", ""),
-                        around="\n".join(m["content"] for m in row["messages"] if m["role"] in ("system", "tool")),
-                        score=_score_in(json.loads(row["history"])) if scored else None,
-                    ),
-                )
+    for row in read_columns(run.shard_file(index), columns).iter_rows(named=True):
+        if row["state"] == State.kept:
+            group = recipe.group_of(json.loads(row["seed"])["data"]) if recipe.quotas else ""
+            yield group, _document(row, _score_in(json.loads(row["history"])) if scored else None)
+
+
+def _document(row: Mapping[str, Any], score: float | None) -> Document:
+    return Document(
+        row["id"],
+        said_in(row["messages"]),
+        asked=asked_in(row["messages"]),
+        question=json.loads(row["fields"]).get("question", ""),
+        around="\n".join(m["content"] for m in row["messages"] if m["role"] in ("system", "tool")),
+        score=score,
+    )
 
 
 def _score_in(history: Mapping[str, Any]) -> float | None:
@@ -175,6 +213,27 @@ def said_in(messages: Sequence[dict[str, Any]]) -> str:
     return "\n".join(message_of(flat).text for flat in messages if flat["role"] == "assistant")
 
 
+def _mask_rows(frame: "pl.DataFrame", masks: Mapping[int, Sequence[Mask]]) -> "pl.DataFrame":
+    """The rows with what is to be masked in each, by its place, masked in every column of texts but `id`."""
+    import polars as pl
+
+    if not masks:
+        return frame
+    texts = {name: type for name, type in frame.schema.items() if name != "id" and _holds_text(type)}
+    return frame.with_columns(
+        pl.Series(
+            name, [mask_value(value, masks.get(i, ())) for i, value in enumerate(frame[name].to_list())], dtype=type
+        )
+        for name, type in texts.items()
+    )
+
+
+def _holds_text(type: "pl.DataType") -> bool:
+    import polars as pl
+
+    return type == pl.String or type.is_nested()
+
+
 class _Tally(NamedTuple):
     """Of one shard."""
 
@@ -187,7 +246,7 @@ def _write(run: RunDir, index: int, drops: dict[str, Drop], masks: Mapping[str, 
     import polars as pl
 
     shard = read_columns(run.shard_file(index))
-    shard = mask_rows(shard, {i: masks[name] for i, name in enumerate(shard["id"]) if name in masks})
+    shard = _mask_rows(shard, {i: masks[name] for i, name in enumerate(shard["id"]) if name in masks})
     mine = [drops[name] for name in shard["id"] if name in drops]
     why = pl.DataFrame(
         [

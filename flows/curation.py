@@ -1,25 +1,26 @@
-"""`filter`, `assess` and `distill` on any dataset: the same filters, metrics and trainer as in a run, without Prefect."""
+"""`assess`, `distill` and `index` on any dataset, and which filters `filter` takes: the same metrics, trainer and filters as
+in a run, without Prefect.
+"""
 
+import json
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from core.errors import RecipeError, UsageError
+from core.errors import UsageError
 from core.loading import parse_settings
-from core.recipe import DEFAULT_FILTERS, CollapseConfig, FilterConfig, StudentConfig
+from core.recipe import DEFAULT_FILTERS, CollapseConfig, FilterConfig, MinHashFilter, StudentConfig
 from core.run import CollapseRecord, StudentRecord
-from core.store import counted, write_json
-from filters import apply_filters
-from filters.base import Drop
-from filters.contamination import all_reports
-from filters.needs import filter_problems
+from filters.index import HEADER, Index
+from filters.shingles import shingle_sets
 from flows import stages
-from flows.datasets import conversations, documents, mask_rows, read_rows, write_rows
+from flows.rows import conversations, documents
 
-if TYPE_CHECKING:
-    import polars as pl
+ADDED = 200_000
+"""Rows taken into an index at once."""
 
 
 class FilterSettings(BaseModel):
@@ -28,66 +29,59 @@ class FilterSettings(BaseModel):
     filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
 
 
-T = TypeVar("T", bound=BaseModel)
+def parse_filters(settings: Sequence[str], names: str | None = None) -> Sequence[FilterConfig]:
+    """Those of the setting `filters`, or those called `names` (separated by commas) with their defaults, or the usual ones.
 
-
-def parse_filters(settings: Sequence[str]) -> Sequence[FilterConfig]:
-    """Raises RecipeError for a setting that is not `filters`."""
+    Raises:
+        RecipeError: for a setting that is not `filters`.
+    """
+    if names is not None:
+        types = [name.strip() for name in names.split(",") if name.strip()]
+        tables = ", ".join(f"{{ type = {json.dumps(one)} }}" for one in types)
+        settings = [f"filters=[{tables}]", *settings]
     return parse_settings(FilterSettings, settings).filters
+
+
+def with_index(configs: Sequence[FilterConfig], index: Path) -> Sequence[FilterConfig]:
+    """The filters, the `minhash` ones with this index. Raises UsageError where there is none."""
+    if not any(isinstance(config, MinHashFilter) for config in configs):
+        raise UsageError("--index: is for the filter `minhash`, which is not among the filters; add it")
+    update = {"index": str(index.resolve())}
+    return [config.model_copy(update=update) if isinstance(config, MinHashFilter) else config for config in configs]
+
+
+def add_to_index(folder: Path, source: Path, name: str, ngram: int, progress: Callable[[str], None]) -> int:
+    """Take the answers of a dataset into the index in `folder`, under `name`; what it holds of that name already is not taken
+    in again. Returns how many were new.
+
+    Raises:
+        UsageError: if a row cannot be read, or the index is of another n-gram.
+    """
+    index = Index(folder, ngram=ngram)
+    before = index.held(name)
+    texts = islice((document.text for document in documents(source)), before, None)
+    while part := list(islice(texts, ADDED)):
+        index.add(shingle_sets(part, ngram), name)
+        progress(f"{index.held(name):,} rows of {name} are in the index")
+    return index.held(name) - before
 
 
 def parse_student(settings: Sequence[str]) -> StudentConfig:
     return parse_settings(StudentConfig, settings)
 
 
-def filter_dataset(source: Path, out: Path, configs: Sequence[FilterConfig]) -> dict[str, Any]:
-    """Write `kept`, `dropped.parquet` and `report.json` to `out`; rows keep all their columns and their order, and kept ones
-    are unchanged but for what filters mask.
-
-    Raises:
-        RecipeError: if a filter lacks a package or a file.
-    """
-    frame = read_rows(source)
-    texts = documents(frame, source)
-    if problems := list(filter_problems(configs, Path.cwd())):
-        raise RecipeError("--set", problems)
-    result = apply_filters(texts, configs)
-    place = {document.id: i for i, document in enumerate(texts)}
-    drops = sorted(result.dropped, key=lambda drop: place[drop.id])
-    ending = ".jsonl" if source.suffix == ".jsonl" else ".parquet"
-    kept = frame[[place[document.id] for document in result.kept]]
-    masks = {i: document.masks for i, document in enumerate(result.kept) if document.masks}
-    write_rows(out / f"kept{ending}", mask_rows(kept, masks))
-    write_rows(out / "dropped.parquet", _with_reasons(frame[[place[drop.id] for drop in drops]], drops))
-    counts = {"candidates": len(frame), "kept": len(result.kept), "dropped": len(drops), "failed": 0}
-    report = {
-        "counts": counts,
-        "reasons": counted(str(drop.reason) for drop in drops),
-        "masked": len(masks),
-        "contamination": all_reports(drops, configs, Path.cwd()),
-    }
-    write_json(out / "report.json", {"source": str(source), **report})
-    return report
-
-
-def _with_reasons(rows: "pl.DataFrame", drops: Sequence[Drop]) -> "pl.DataFrame":
-    """`rows` with why each was dropped; a column name that is taken gets `drop_` before it."""
-    import polars as pl
-
-    types = {
-        "filter": pl.String,
-        "reason": pl.String,
-        "score": pl.Float64,
-        "duplicate_of": pl.String,
-        "detail": pl.String,
-    }
-    why = pl.DataFrame([drop.model_dump(mode="json") for drop in drops], schema={"id": pl.String, **types}).drop("id")
-    return rows.hstack(why.rename({name: f"drop_{name}" for name in types if name in rows.columns}))
+def index_record(folder: Path, ngram: int) -> dict[str, Any]:
+    """How many documents an index holds, of which sources, and its size. Raises UsageError where there is none."""
+    if not (folder / HEADER).exists():
+        raise UsageError(f"{folder}: no index of near-duplicates; name a dataset to --add")
+    index = Index(folder, ngram=ngram)
+    names = dict.fromkeys(source.name for source in index.sources)
+    return {"documents": len(index), "bytes": index.bytes, "sources": {name: index.held(name) for name in names}}
 
 
 def assess_dataset(source: Path, reference: Path, seed: int) -> CollapseRecord:
     """Collapse metrics of a dataset beside `reference`."""
-    texts = [document.text for document in documents(read_rows(source), source)]
+    texts = [document.text for document in documents(source)]
     return stages.assess(texts, CollapseConfig(reference=str(reference)), Path.cwd(), seed)
 
 
@@ -95,7 +89,7 @@ def distill_dataset(
     source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
 ) -> StudentRecord:
     """Train a student on a dataset's conversations. Raises UsageError where there are too few."""
-    rows = conversations(read_rows(source), source)
+    rows = conversations(source)
     if len(rows) < 2:
         raise UsageError(f"{source}: {len(rows)} conversations are too few to train on and to hold one out")
     return stages.distill(rows, None, config, out, seed=seed, progress=progress)

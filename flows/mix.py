@@ -6,12 +6,12 @@ are only trained on.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import StoreError, UsageError
 from core.recipe import LineageConfig, Recipe, find_file
@@ -21,8 +21,8 @@ from core.sample import Message
 from core.store import flat, message_type, read_columns, write_parquet
 from filters.base import Document
 from flows.curated import Split, asked_in, said_in, split
-from flows.datasets import conversations, read_rows
 from flows.formats import asked
+from flows.rows import all_of, conversation_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -125,13 +125,7 @@ def real_rows(path: Path) -> "pl.DataFrame":
     """
     import polars as pl
 
-    frame = read_rows(path)
-    if "text" in frame.columns:
-        talks = [
-            _continued(words) for text in frame["text"].to_list() if len(words := (text or "").split()) >= FEWEST_WORDS
-        ]
-    else:
-        talks = conversations(frame, path)
+    talks = list(all_of(path, _talk))
     ends = [asked([message.role for message in talk]) for talk in talks]
     found = [(i, talk, end) for i, (talk, end) in enumerate(zip(talks, ends, strict=True)) if 0 < end < len(talk)]
     if not found:
@@ -145,7 +139,13 @@ def real_rows(path: Path) -> "pl.DataFrame":
     return pl.DataFrame(rows, schema=no_rows().schema)
 
 
-def _continued(words: Sequence[str]) -> list[Message]:
+def _talk(row: Mapping[str, Any]) -> list[Message]:
+    """A row as a conversation; none, where it is too short a text."""
+    if "text" not in row:
+        return conversation_of(row)
+    words = str(row["text"] or "").split()
+    if len(words) < FEWEST_WORDS:
+        return []
     given = len(words) // GIVEN
     asking = f"Go on with this text: {' '.join(words[:given])}"
     return [Message(role="user", content=asking), Message(role="assistant", content=" ".join(words[given:]))]

@@ -213,8 +213,10 @@ def train_student(job: Job, parts: Split) -> None:
 
 
 def finish(job: Job) -> None:
-    """Write the report, then the manifest that says how the run ended."""
+    """Write the report, then the manifest that says how the run ended. One that lacks nothing asks nobody any more."""
     job.manifest.state = RunState.partial if job.manifest.shortfalls else RunState.done
+    if job.manifest.state is RunState.done:
+        job.run.remove_ledgers()
     write_report(job.run, job.manifest, job.recipe, kept_samples(job.run), dropped_samples(job.run))
     job.manifest.files = job.run.hashes()
     job.run.write_manifest(job.manifest)

@@ -38,6 +38,7 @@ FORM_WORDS = {
 FILTER_WORDS = {
     "length": "removes texts that are too short or too long",
     "refusal": "removes refusals and talk about being a model",
+    "boilerplate": "removes answers that begin with an assistant's phrases instead of with the answer",
     "repetition": "removes texts that repeat themselves, by the rules of Rae et al. 2021, table A1",
     "exact": "removes exact duplicates",
     "novelty": "removes what asks the same as an earlier one, by ROUGE-L",
@@ -204,7 +205,7 @@ def _strip(metric: MetricRecord) -> Strip:
 def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: Overview) -> str:
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
-        _environment(autoescape=True)
+        page_environment(autoescape=True)
         .get_template("report.html")
         .render(
             m=manifest,
@@ -226,7 +227,7 @@ def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: 
     )
 
 
-def _environment(*, autoescape: bool) -> Environment:
+def page_environment(*, autoescape: bool) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=autoescape,
@@ -259,7 +260,7 @@ def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int
     """The README.md of the dataset, as the Hugging Face hub and `datasets` read it; `train` and `validation` count kept
     conversations, whatever forms they are written in.
     """
-    card = _environment(autoescape=False).get_template("dataset_card.md")
+    card = page_environment(autoescape=False).get_template("dataset_card.md")
     checked = bool(recipe.verifiers) and recipe.topology.kind == "centralized"
     text = card.render(
         m=manifest,

@@ -89,7 +89,7 @@ def test_recall_and_precision_on_planted_pairs(templated: bool) -> None:
     near = [pair for pair in planted if pair.similarity >= 0.8]
     assert len(near) > 150
     assert all(pair.earlier in gone or pair.later in gone for pair in near)
-    for repeated, original, how_much in zip(*(column.tolist() for column in repeats), strict=True):
+    for repeated, original, how_much in zip(*(column.tolist() for column in repeats[:3]), strict=True):
         assert original < repeated
         assert original not in gone
         assert how_much == similarity(sets[repeated], sets[original]) >= 0.8
@@ -202,6 +202,6 @@ def test_signatures_go_to_datasketch_and_back(seed: int) -> None:
     for i, one in enumerate(theirs):
         index.insert(i, one)
     gone = found(texts)
-    for repeated, original, how_much in zip(*(column.tolist() for column in gone), strict=True):
+    for repeated, original, how_much in zip(*(column.tolist() for column in gone[:3]), strict=True):
         assert original in index.query(ours[repeated])
         assert abs(ours[repeated].jaccard(theirs[original]) - how_much) < 0.15

@@ -3,11 +3,11 @@
 import random
 
 import pytest
-from datasketch import MinHash, MinHashLSH
 
 from core.recipe import MinHashFilter
 from filters import Document, apply_filters
-from filters.minhash import jaccard, operating_point, shingles, signatures
+from filters.shingles import shingles
+from filters.signatures import operating_point
 
 CONFIG = MinHashFilter(type="minhash")
 UNIGRAMS = MinHashFilter(type="minhash", ngram=1)
@@ -22,6 +22,10 @@ def pair(shared: int, own: int, start: int) -> tuple[str, str]:
     common = words(start, shared)
     left, right = words(start + shared, own), words(start + shared + own, own)
     return " ".join(common + left), " ".join(common + right)
+
+
+def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
+    return len(left & right) / len(left | right)
 
 
 def greedy_oracle(documents: list[Document], config: MinHashFilter) -> list[str]:
@@ -126,15 +130,3 @@ def test_operating_points_reach_the_recall_with_the_most_rows() -> None:
 
 def test_shingle_hashes_are_the_same_everywhere() -> None:
     assert shingles("The bee, the flower", 2) == {183096486, 251366918, 567190429}
-
-
-def test_signatures_are_those_of_datasketch_and_work_in_its_index() -> None:
-    sets = [shingles(document.text, 5) for document in planted_corpus(6)[:20]]
-    rows = signatures(sets, 64)
-    one = MinHash(num_perm=64, hashfunc=lambda value: value, scheme="affine32")
-    one.update_batch(sets[3])
-    assert (rows[3] == one.hashvalues).all()
-    index = MinHashLSH(threshold=0.9, num_perm=64)
-    index.insert("third", one)
-    assert index.query(one) == ["third"]
-    assert signatures([], 64).shape == (0, 64)

@@ -13,7 +13,8 @@ from core.run import RunDir
 from core.sample import Candidate, Critique, Message, Sample, Seed, State, ToolCall, Turn, Usage
 from core.store import read_json, read_samples, write_samples
 from flows.curated import curate
-from flows.curation import filter_dataset, parse_filters
+from flows.curation import parse_filters
+from flows.filtering import filter_dataset
 from flows.recipes import load, sources
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many in May."
@@ -109,7 +110,7 @@ def test_a_filtered_dataset_is_masked_in_every_column_of_texts(form: str, ending
     report = filter_dataset(file, tmp_path / "out", parse_filters([f"filters={PII}"]))
     kept = tmp_path / "out" / f"kept.{ending}"
     out = pl.read_ndjson(kept) if ending == "jsonl" else pl.read_parquet(kept)
-    assert report["masked"] == 1
+    assert report.masked == 1
     assert out["id"].to_list() == ["bob@acme.io", "b"]
     assert out["source"].to_list() == ["by [EMAIL]", None]
     assert out.schema == frame.schema
@@ -127,9 +128,9 @@ def test_a_filtered_dataset_is_judged_by_its_questions_too_and_reports_each_set(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = [f'filters=[{{type = "contamination", sets = ["{tmp_path}/maths.jsonl"]}}]']
     report = filter_dataset(file, tmp_path / "out", parse_filters(settings))
-    assert report["counts"]["kept"] == 1
-    assert report["contamination"][f"{tmp_path}/maths.jsonl"]["documents"] == 1
-    assert read_json(tmp_path / "out" / "report.json")["contamination"] == report["contamination"]
+    assert report.counts.kept == 1
+    assert report.contamination[f"{tmp_path}/maths.jsonl"]["documents"] == 1
+    assert read_json(tmp_path / "out" / "report.json")["contamination"] == report.contamination
 
 
 def test_the_best_row_is_told_by_a_score_column(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_no_prompt_is_on_both_sides_of_any_mix(number: int) -> None:
     [
         ([{"text": "Too short."}], "has a question and an answer, or 8 words of `text`"),
         ([{"messages": [{"role": "assistant", "content": "Hm."}]}], "has a question and an answer"),
-        ([{"question": "x"}], "needs a `messages` column"),
+        ([{"question": "x"}], "needs `text`, or `messages`, or `prompt` and `completion`"),
     ],
 )
 def test_real_rows_that_cannot_be_learned_from_are_told(rows: list[object], sentence: str, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from core.release import Lineage, Release, find_release, read_release, releases_
 from core.run import CollapseRecord, Manifest, RunDir
 from core.store import file_hash
 from flows.curated import dropped_samples, kept_samples, made_samples
-from flows.datasets import read_rows
 from flows.gates import refusals
 from flows.releasing import release_run, sparks
+from flows.rows import documents
 from tests.flows.lineages import OFF, lineage, made, released, write_rows
 from tests.flows.test_cli import called
 
@@ -108,6 +108,16 @@ def test_what_repeats_an_earlier_release_is_dropped_and_names_its_sample(tmp_pat
     assert len([*kept_samples(run), *dropped_samples(run)]) == 24
 
 
+def test_a_number_to_keep_is_met_by_samples_that_repeat_no_release(tmp_path: Path) -> None:
+    runs, settings = tmp_path / "runs", ("keep=5", "samples=300", 'filters=[{type="minhash",ngram=1,threshold=0.25}]')
+    first, second = released(runs, *settings).release, released(runs, *settings).release
+    assert [one.lineage.mix.own for one in (first, second)] == [5, 5]
+    drops = pl.concat(pl.read_parquet(f) for f in (runs / second.manifest.run.run / "dropped").iterdir())
+    assert drops["duplicate_of"].str.starts_with("smoke/0/").any()
+    counts = second.manifest.run.counts
+    assert counts.kept + counts.dropped + counts.failed == counts.candidates
+
+
 def test_replace_keeps_earlier_rows_out_and_is_still_checked_against_them(two: Path, copy_of_two: Path) -> None:
     third = released(copy_of_two, "lineage.policy=replace").release
     assert third.lineage.mix.earlier == {}
@@ -147,7 +157,7 @@ def test_a_budget_gives_up_other_rows_for_the_floor_where_real_ones_are_few(copy
 def test_a_floor_that_is_not_met_is_told_and_refused(tmp_path: Path) -> None:
     real = write_rows(tmp_path / "real.jsonl", [{"text": "The rain fell all night upon the roof of the old house."}])
     run = made(tmp_path / "runs", OFF, f'lineage={{real="{real}",min_real_share=0.3}}')
-    rows = {row["id"]: row["messages"] for row in read_rows(run.dataset).to_dicts()}
+    rows = {row["id"]: row["messages"] for row in pl.read_parquet(run.dataset / "train.parquet").to_dicts()}
     assert [turn["content"] for turn in rows["real-000000"]] == [
         "Go on with this text: The rain fell", "all night upon the roof of the old house.",
     ]  # fmt: skip
@@ -326,7 +336,7 @@ def test_a_damaged_release_is_refused_wherever_it_is_read(
     damage(newest.path / name, how)
     for place in (newest.path, newest.dataset):
         with pytest.raises(StoreError):
-            read_rows(place)
+            list(documents(place))
     with pytest.raises(StoreError):
         made(copy_of_two, OFF)
     where = ("--runs-dir", str(copy_of_two))
@@ -433,7 +443,7 @@ def test_a_release_is_an_input_by_path_and_by_name(
     rows = [one.lineage.mix.rows for one in lineage(two).releases()]
     places = {"smoke/0": rows[0], "smoke/1": rows[1], "smoke": rows[1], "data/releases/smoke/0": rows[0],
               "data/releases/smoke/0/dataset": rows[0], str(releases_of(two) / "smoke" / "1"): rows[1]}  # fmt: skip
-    found = Counter({place: len(read_rows(Path(place))) for place in places})
+    found = Counter({place: len(list(documents(Path(place)))) for place in places})
     assert found == places
     code, out, _ = called(capsys, "filter", "smoke/1", "--out", "out", "--set", 'filters=[{type="exact"}]', "--json")
     assert code == 0

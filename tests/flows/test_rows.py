@@ -7,8 +7,8 @@ import pytest
 from core.errors import UsageError
 from core.sample import Candidate, Message, Sample, Seed, State, ToolCall, Usage
 from core.store import write_samples
-from flows.datasets import conversations, documents, read_rows
 from flows.formats import asked, written
+from flows.rows import conversations, documents
 
 CALL = ToolCall(name="weather", arguments={"city": "Oslo", "days": [1, 2]})
 PLAIN = [Message(role="user", content="Hi?"), Message(role="assistant", content="Hi.")]
@@ -33,21 +33,22 @@ def samples_file(folder: Path, *turns: list[Message]) -> Path:
 
 
 def test_a_run_is_read_back_with_and_without_tools(tmp_path: Path) -> None:
-    rows = read_rows(samples_file(tmp_path, PLAIN, WITH_TOOLS))
-    assert conversations(rows, tmp_path) == [PLAIN, WITH_TOOLS]
-    assert '"name": "weather"' in documents(rows, tmp_path)[1].text
+    run = samples_file(tmp_path, PLAIN, WITH_TOOLS)
+    assert conversations(run) == [PLAIN, WITH_TOOLS]
+    assert '"name": "weather"' in list(documents(run))[1].text
 
 
 @pytest.mark.parametrize("form", ["messages", "prompt_completion"])
 @pytest.mark.parametrize("turns", [[PLAIN], [PLAIN, WITH_TOOLS]])
 def test_what_is_written_in_a_form_is_read_back(form: str, turns: list[list[Message]], tmp_path: Path) -> None:
-    rows = read_rows(samples_file(tmp_path, *turns)).select("id", "messages")
+    run = samples_file(tmp_path, *turns)
+    rows = pl.read_parquet(run / "samples" / "*.parquet", columns=["id", "messages"])
     counts = [asked([message["role"] for message in messages]) for messages in rows["messages"].to_list()]
     rows = rows.with_columns(asked=pl.Series(counts), reasoning=pl.lit(None, pl.String), tools=pl.lit(None, pl.String))
     (part,) = written(form, [rows]).parts
     file = tmp_path / "form.parquet"
     part.write_parquet(file)
-    assert conversations(read_rows(file), file) == turns
+    assert conversations(file) == turns
 
 
 def test_trainers_own_files_are_read(tmp_path: Path) -> None:
@@ -58,12 +59,12 @@ def test_trainers_own_files_are_read(tmp_path: Path) -> None:
     for number, row in enumerate(rows):
         file = tmp_path / f"{number}.jsonl"
         file.write_text(json.dumps(row) + "\n")
-        assert conversations(read_rows(file), file) == [PLAIN]
+        assert conversations(file) == [PLAIN]
 
 
 @pytest.mark.parametrize("turn", ['{"role": "poet", "content": "x"}', '{"content": "x"}', '"x"', "3"])
 def test_a_row_that_is_no_conversation_is_named(turn: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(f'{{"messages": [{turn}]}}\n')
-    with pytest.raises(UsageError, match="row 0: `messages` must be a list of role and content"):
-        conversations(read_rows(file), file)
+    with pytest.raises(UsageError, match="row 1: `messages` must be a list of role and content"):
+        conversations(file)

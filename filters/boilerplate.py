@@ -1,0 +1,55 @@
+"""Drops answers that begin with an assistant's phrases instead of with the answer: "Sure! Here is …", "Great question!", "I'd be
+happy to help". A student learns to say them before anything else. Reads the beginning only, and knows English only.
+
+The phrases are our own list, of what chat models of 2023 to 2026 begin with; each goes on in a way that prose does not, so that
+"Of course, nobody came" and "Sure of himself, he left" stay.
+"""
+
+import re
+from collections.abc import Sequence
+
+from core.recipe import BoilerplateFilter
+from core.sample import Reason
+from filters.base import Document, Drop
+from filters.text import STRAIGHT
+
+OFFER = (
+    r"(?:here(?: is| are|'s)|below (?:is|are)|i(?:'d| would| will|'ll| can) (?:\w+ )?(?:be|help|do|try|provide|give|write|explain"
+    r"|create|assist)|let me|let's|the following)\b"
+)
+THING = r"(?:an?|the|some|my|your|one|two|three|four|five|six|seven|eight|nine|ten|\d+)\b"
+OPENERS = {
+    "assent": rf"(?:sure(?: thing)?|certainly|of course|absolutely|definitely|no problem|okay|ok|alright|gladly)"
+    rf"(?:!|[,.:;-]? {OFFER})",
+    "praise of the question": r"(?:(?:that's|that is|what|this is) )?(?:an? )?(?:great|good|excellent|wonderful|fantastic"
+    r"|interesting|fascinating|thoughtful) question[!.,]",
+    "joy to help": r"(?:i'd|i would|i'll|i will|i am|i'm) (?:be )?(?:\w+ )?(?:happy|glad|delighted|pleased|excited) to"
+    r" (?:help|assist|answer|provide|share|explain|write)\b",
+    "thanks for the question": r"(?:thank you|thanks) (?:so much )?for (?:your (?:question|message|request|inquiry|interest)"
+    r"|asking|reaching out|sharing)\b",
+    "announcement": rf"(?:here(?: is| are|'s)|below (?:is|are)) {THING}[^.!?\n]{{0,120}}:(?:\s|$)",
+    "as requested": r"as (?:requested|you (?:have )?(?:requested|asked)|per your request)[,:]",
+    "hope it finds you well": r"i hope this (?:message|email|letter) finds you\b",
+}
+"""By a name for the detail; each is matched at the very beginning of the lower-cased answer."""
+
+BEGINNING = 240
+"""Characters looked at; the longest opener is shorter."""
+PATTERNS = [(name, re.compile(opener)) for name, opener in OPENERS.items()]
+
+
+def drop_boilerplate(documents: Sequence[Document], config: BoilerplateFilter) -> list[Drop]:
+    """Drop what begins with one of `OPENERS`."""
+    drops = []
+    for document in documents:
+        if opener := boilerplate_opener(document.text):
+            detail = f"begins with boilerplate: {opener}"
+            drops.append(Drop(id=document.id, filter=config.type, reason=Reason.boilerplate, detail=detail))
+    return drops
+
+
+def boilerplate_opener(text: str) -> str | None:
+    """The name of the opener that `text` begins with, if it is one."""
+    lines = text[: 2 * BEGINNING].translate(STRAIGHT).casefold().lstrip("\"'*>#- \t\n")
+    beginning = re.sub(r"[^\S\n]+", " ", lines)[:BEGINNING]
+    return next((name for name, pattern in PATTERNS if pattern.match(beginning)), None)

@@ -1,0 +1,292 @@
+"""Where each row of a filtered dataset goes: kept ones unchanged and in their order, dropped ones with why, those that could
+not be read aside. Reads the input once more, batch by batch, and holds no more than one. Knows no filter.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from core.errors import UsageError
+from core.store import written_whole
+from filters.base import Document, Drop, Mask, Places, mask_value
+from flows.judgements import Judgements, Span
+from flows.rows import OPENERS, Batch, batches, compression, document_of, is_parquet, parsed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WHY = ("row", "filter", "reason", "score", "duplicate_of", "duplicate_row", "detail")
+"""Columns that dropped rows get; one whose name is taken gets `drop_` before it."""
+
+
+class Fate(NamedTuple):
+    """Why a row goes, and where it lies and what it repeats lies: its line, or its file and line."""
+
+    row: str
+    drop: Drop
+    duplicate_row: str | None
+
+    def columns(self) -> dict[str, Any]:
+        told = self.drop.model_dump(mode="json", include=set(WHY))
+        return {"row": self.row, "duplicate_row": self.duplicate_row, **told}
+
+
+class Sorting(NamedTuple):
+    """What is known of the rows by the time they are written."""
+
+    kept: npt.NDArray[np.bool_]
+    fate: Callable[[int], Fate]
+    masks: Mapping[int, tuple[Mask, ...]]
+    wanted: frozenset[int]
+    """Places of rows whose text is asked for."""
+
+
+def write_outcome(files: Sequence[Path], out: Path, judgements: Judgements, sorting: Sorting) -> dict[int, Document]:
+    """Write all rows, and return what those `wanted` say.
+
+    Raises:
+        UsageError: if a file was changed meanwhile, or Parquet files do not go into one.
+        StoreError: if the disk is full.
+    """
+    kept = out / kept_name(files)
+    spool = out / "work" / "dropped"
+    shutil.rmtree(spool, ignore_errors=True)
+    spool.mkdir(parents=True)
+    texts: dict[int, Document] = {}
+    with written_whole(kept) as partial, written_whole(out / "dropped.parquet") as dropped:
+        with _rows(files, partial, compression(kept)) as rows:
+            for span, batch in zip(judgements.spans, batches(files), strict=False):
+                texts |= _sort(batch, span, sorting, rows, spool)
+        _join(sorted(spool.iterdir()), dropped, rows.least())
+    shutil.rmtree(spool)
+    _write_aside(files, out / "aside.jsonl", judgements)
+    return texts
+
+
+def kept_name(files: Sequence[Path]) -> str:
+    """Of the file of kept rows: as the input was."""
+    return "kept.parquet" if is_parquet(files[0]) else f"kept.jsonl{compression(files[0])}"
+
+
+def _sort(batch: Batch, span: Span, sorting: Sorting, rows: "_Rows", spool: Path) -> dict[int, Document]:
+    """Write what is kept, spool what is dropped, and return what is wanted."""
+    import pyarrow.parquet as pq
+
+    first, count = span.first_place, len(span.numbers)
+    found = rows.found(batch, span.numbers)
+    kept = sorting.kept[first : first + count]
+    masks = {place - first: sorting.masks[place] for place in range(first, first + count) if place in sorting.masks}
+    rows.keep(found, np.flatnonzero(kept), masks)
+    if (gone := np.flatnonzero(~kept)).size:
+        fates = [sorting.fate(first + place).columns() for place in gone.tolist()]
+        pq.write_table(_with_why(rows.table(found, gone), fates), spool / f"{first:012d}.parquet")
+    here = (place for place in sorting.wanted if first <= place < first + count)
+    return {place: document_of(rows.row(found, place - first)) for place in here}
+
+
+def _write_aside(files: Sequence[Path], path: Path, judgements: Judgements) -> None:
+    rows = [{"file": str(files[file]), **row._asdict()} for file, row in judgements.aside_rows()]
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with written_whole(path) as partial:
+        partial.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+
+
+@contextmanager
+def _rows(files: Sequence[Path], partial: Path, ending: str) -> Iterator["_Rows"]:
+    if not is_parquet(files[0]):
+        with OPENERS[ending](partial, "wb") as file:
+            yield _Lines(file)
+        return
+    import pyarrow.parquet as pq
+
+    schema = _schema_of(files)
+    with pq.ParquetWriter(partial, schema) as writer:
+        yield _Columns(writer, schema)
+
+
+class _Rows(Protocol):
+    """The rows of one batch, and the file of kept ones."""
+
+    def found(self, batch: Batch, numbers: Sequence[int]) -> Any:
+        """Those with these numbers."""
+
+    def keep(self, found: Any, places: Places, masks: Mapping[int, tuple[Mask, ...]]) -> None: ...
+
+    def table(self, found: Any, places: Places) -> "pa.Table": ...
+
+    def row(self, found: Any, place: int) -> dict[str, Any]: ...
+
+    def least(self) -> "pa.Schema":
+        """The columns of the dropped rows where none is dropped."""
+
+
+class _Lines:
+    """JSON lines are kept byte by byte. Dropped ones become a table: what has one type in all rows is a column of it,
+    anything else a column of JSON text.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def found(self, batch: Batch, numbers: Sequence[int]) -> list[bytes]:
+        lines = batch.content.split(b"\n") if isinstance(batch.content, bytes) else []
+        return [lines[number - batch.first] for number in numbers]
+
+    def keep(self, found: list[bytes], places: Places, masks: Mapping[int, tuple[Mask, ...]]) -> None:
+        lines = (self._masked(found[i], masks[i]) if i in masks else found[i] for i in places.tolist())
+        self._file.write(b"".join(line + b"\n" for line in lines))
+
+    def _masked(self, line: bytes, masks: tuple[Mask, ...]) -> bytes:
+        row = {key: value if key == "id" else mask_value(value, masks) for key, value in parsed(line).items()}
+        return json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+    def table(self, found: list[bytes], places: Places) -> "pa.Table":
+        import pyarrow as pa
+
+        rows = [parsed(found[i]) for i in places.tolist()]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+
+    def row(self, found: list[bytes], place: int) -> dict[str, Any]:
+        return dict(parsed(found[place]))
+
+    def least(self) -> "pa.Schema":
+        import pyarrow as pa
+
+        return _with_why(pa.table({}), []).schema
+
+
+class _Columns:
+    """Rows of Parquet keep all their columns, types and what is noted of them."""
+
+    def __init__(self, writer: Any, schema: "pa.Schema") -> None:
+        self._writer = writer
+        self._schema = schema
+
+    def found(self, batch: Batch, numbers: Sequence[int]) -> "pa.Table":
+        import pyarrow as pa
+
+        table = pa.Table.from_batches([batch.content])
+        whole = len(numbers) == table.num_rows
+        return fitted(table if whole else table.take([number - batch.first for number in numbers]), self._schema)
+
+    def keep(self, found: "pa.Table", places: Places, masks: Mapping[int, tuple[Mask, ...]]) -> None:
+        kept = found.take(places) if places.size < found.num_rows else found
+        at = {place: i for i, place in enumerate(places.tolist())}
+        here = {at[place]: some for place, some in masks.items() if place in at}
+        self._writer.write_table(_masked_table(kept, here) if here else kept)
+
+    def table(self, found: "pa.Table", places: Places) -> "pa.Table":
+        return found.take(places)
+
+    def row(self, found: "pa.Table", place: int) -> dict[str, Any]:
+        return dict(found.slice(place, 1).to_pylist()[0])
+
+    def least(self) -> "pa.Schema":
+        return _with_why(self._schema.empty_table(), []).schema
+
+
+def _masked_table(table: "pa.Table", masks: Mapping[int, tuple[Mask, ...]]) -> "pa.Table":
+    """With what is to be masked in each row, by its place, masked in every column of texts but `id`."""
+    import pyarrow as pa
+
+    for i, field in enumerate(table.schema):
+        if field.name != "id" and (pa.types.is_nested(field.type) or _is_text(field.type)):
+            values = table.column(i).to_pylist()
+            masked = [mask_value(value, masks.get(row, ())) for row, value in enumerate(values)]
+            table = table.set_column(i, field, pa.array(masked, field.type))
+    return table
+
+
+def _is_text(type_: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    return type_ in (pa.string(), pa.large_string(), pa.string_view())
+
+
+def _column(values: Sequence[Any]) -> "pa.Array":
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([_json(value) for value in values], pa.string())
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _with_why(table: "pa.Table", fates: Sequence[dict[str, Any]]) -> "pa.Table":
+    import pyarrow as pa
+
+    for name in WHY:
+        type_ = pa.float64() if name == "score" else pa.string()
+        taken = name in table.column_names
+        table = table.append_column(f"drop_{name}" if taken else name, pa.array([f[name] for f in fates], type_))
+    return table
+
+
+def _schema_of(files: Sequence[Path]) -> "pa.Schema":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schemas = [pq.read_schema(file) for file in files]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive") if len(files) > 1 else schemas[0]
+    except pa.ArrowException as error:
+        raise UsageError(f"{files[0].parent}: its files do not go into one: {error}; filter them one by one") from None
+
+
+def fitted(table: "pa.Table", schema: "pa.Schema") -> "pa.Table":
+    """With the columns of `schema`, in its order; those it lacks are null."""
+    import pyarrow as pa
+
+    if table.schema.equals(schema):
+        return table
+    empty = {name: pa.nulls(table.num_rows, schema.field(name).type) for name in schema.names}
+    there = {name: table.column(name).cast(schema.field(name).type) for name in table.column_names}
+    return pa.table({**empty, **there}, schema=schema)
+
+
+def _join(parts: Sequence[Path], path: Path, least: "pa.Schema") -> None:
+    """Write the rows of all parts to one file with the columns of `least` and theirs, those of different types as JSON text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schemas = [pq.read_schema(part) for part in parts] or [least]
+    names = dict.fromkeys(name for schema in schemas for name in schema.names)
+    schema = pa.schema([(name, _common([s.field(name).type for s in schemas if name in s.names])) for name in names])
+    with pq.ParquetWriter(path, schema.with_metadata(schemas[0].metadata)) as writer:
+        for part in parts:
+            writer.write_table(fitted(_as_texts(pq.read_table(part), schema), schema))
+
+
+def _as_texts(table: "pa.Table", schema: "pa.Schema") -> "pa.Table":
+    """With JSON text in the columns that are text in `schema` and are not here."""
+    import pyarrow as pa
+
+    for i, field in enumerate(table.schema):
+        if schema.field(field.name).type == pa.string() and not _is_text(field.type):
+            values = [_json(value) for value in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.array(values, pa.string()))
+    return table
+
+
+def _common(types: Sequence["pa.DataType"]) -> "pa.DataType":
+    import pyarrow as pa
+
+    try:
+        schemas = [pa.schema([("column", type_)]) for type_ in types]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return pa.string()

@@ -1,0 +1,341 @@
+"""`filter` on files as users have them: every row goes somewhere, unchanged; a stop, a kill or a full disk lose nothing."""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.corpus import Corpus
+from core.errors import StoreError, UsageError
+from core.recipe import PROJECT
+from filters import Document, apply_filters
+from flows import filtering, rows
+from flows.curation import add_to_index, parse_filters, with_index
+from flows.filter_report import FilterReport
+from flows.filtering import filter_dataset
+
+DUPLICATES = parse_filters([], "exact,minhash")
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress,
+}  # fmt: skip
+DECOMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes, ".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress,
+    ".zst": lambda content: zstandard.ZstdDecompressor().stream_reader(content).read(),
+}  # fmt: skip
+
+
+def corpus(count: int, seed: int = 4) -> list[str]:
+    return next(Corpus(count, seed=seed).batches())[0]
+
+
+def lines(texts: Sequence[str]) -> list[str]:
+    """Rows of JSON in odd but valid writing, so that a kept row can be told from a rewritten one."""
+    return [f'{{"n":{i} , "text": {json.dumps(text)},"id": "r{i}"}}' for i, text in enumerate(texts)]
+
+
+def written(file: Path, texts: Sequence[str]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(line + "\n" for line in lines(texts)))
+    return file
+
+
+def expected(texts: Sequence[str]) -> tuple[list[int], dict[str, str | None]]:
+    """Places kept, and what the others repeat, if all is filtered at once in memory."""
+    result = apply_filters([Document(f"r{i}", text) for i, text in enumerate(texts)], DUPLICATES)
+    return [int(one.id[1:]) for one in result.kept], {drop.id: drop.duplicate_of for drop in result.dropped}
+
+
+def dropped(out: Path) -> dict[str, str | None]:
+    rows = pl.read_parquet(out / "dropped.parquet")
+    return dict(rows.select("id", "duplicate_of").iter_rows()) if len(rows) else {}
+
+
+def adds_up(report: FilterReport) -> bool:
+    counts = report.counts
+    return counts.candidates == counts.kept + counts.dropped + counts.failed
+
+
+@pytest.mark.parametrize("ending", COMPRESSED)
+def test_lines_are_kept_byte_by_byte_in_their_order_compressed_or_not(ending: str, tmp_path: Path) -> None:
+    texts = corpus(700)
+    file = tmp_path / f"rows.jsonl{ending}"
+    file.write_bytes(COMPRESSED[ending]("".join(line + "\n" for line in lines(texts)).encode()))
+    report = filter_dataset(file, tmp_path / "out", DUPLICATES)
+    kept, repeats = expected(texts)
+    assert len(repeats) > 20
+    got = DECOMPRESSED[ending]((tmp_path / "out" / f"kept.jsonl{ending}").read_bytes()).decode().splitlines()
+    assert got == [lines(texts)[place] for place in kept]
+    assert dropped(tmp_path / "out") == repeats
+    assert adds_up(report)
+
+
+def test_parquet_keeps_its_columns_types_and_notes(tmp_path: Path) -> None:
+    texts = corpus(500)
+    table = pa.table(
+        {
+            "id": [f"r{i}" for i in range(len(texts))],
+            "text": texts,
+            "n": pa.array(range(len(texts)), pa.uint16()),
+            "tags": [["a", "b"][: i % 3] for i in range(len(texts))],
+            "score": [None if i % 2 else 0.5 for i in range(len(texts))],
+        }
+    ).replace_schema_metadata({"huggingface": '{"info": 1}'})
+    file = tmp_path / "rows.parquet"
+    pq.write_table(table, file, row_group_size=64)
+    table = pq.read_table(file)
+    filter_dataset(file, tmp_path / "out", DUPLICATES)
+    kept, repeats = expected(texts)
+    got = pq.read_table(tmp_path / "out" / "kept.parquet")
+    assert got.schema.equals(table.schema, check_metadata=True)
+    assert got.equals(table.take(kept))
+    gone = pq.read_table(tmp_path / "out" / "dropped.parquet")
+    assert gone.select(table.column_names).equals(table.take([int(name[1:]) for name in repeats]))
+    assert dropped(tmp_path / "out") == repeats
+
+
+def test_a_folder_is_one_dataset_in_the_order_of_its_files(tmp_path: Path) -> None:
+    texts = corpus(600)
+    written(tmp_path / "in" / "b.jsonl", texts[300:])
+    (tmp_path / "in" / "a.jsonl.gz").write_bytes(gzip.compress(("\n".join(lines(texts[:300]))).encode()))
+    (tmp_path / "in" / "README.md").write_text("not data")
+    filter_dataset(tmp_path / "in", tmp_path / "out", DUPLICATES)
+    kept, _ = expected(texts)
+    got = gzip.decompress((tmp_path / "out" / "kept.jsonl.gz").read_bytes()).decode().splitlines()
+    assert [json.loads(line)["text"] for line in got] == [texts[place] for place in kept]
+    gone = pl.read_parquet(tmp_path / "out" / "dropped.parquet")
+    assert gone["row"].str.contains(r"^(a\.jsonl\.gz|b\.jsonl):\d+$").all()
+    for row, original in gone.select("row", "duplicate_row").iter_rows():
+        assert place_of(original) < place_of(row)
+
+
+def place_of(row: str) -> int:
+    name, _, number = row.rpartition(":")
+    return int(number) + (300 if name == "b.jsonl" else 0)
+
+
+def test_broken_lines_are_told_with_their_numbers_and_kept_aside(tmp_path: Path) -> None:
+    good = lines(["The first good row of text.", "The second one says more."])
+    broken = ['{"text": "cut off', "[1, 2]", '{"txt": "no such column"}', '{"text": 7}', "\x00"]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([good[0], "", *broken, "   ", good[1]]))
+    report = filter_dataset(file, tmp_path / "out", DUPLICATES)
+    assert (tmp_path / "out" / "kept.jsonl").read_text().splitlines() == good
+    aside = [json.loads(line) for line in (tmp_path / "out" / "aside.jsonl").read_text().splitlines()]
+    assert [(row["line"], row["text"]) for row in aside] == list(zip(range(3, 8), broken, strict=True))
+    assert [row["error"].split(":")[0] for row in aside] == [
+        "is no JSON", "must be a JSON object, not list",
+        "needs `text`, or `messages`, or `prompt` and `completion`; it has txt",
+        "`text` must be text, not int", "is no JSON",
+    ]  # fmt: skip
+    assert (report.counts.failed, report.counts.candidates) == (5, 7)
+    assert [aside.line for aside in report.asides] == [3, 4, 5, 6, 7]
+
+
+def test_rows_of_every_form_may_stand_in_one_file(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Nobody at all."}]
+    given = [
+        {"text": "Nobody at all.", "meta": {"a": 1}},
+        {"messages": turns, "meta": "words"},
+        {"prompt": "Who?", "completion": "Nobody at all!", "meta": [1]},
+        {"text": None, "meta": 2.5},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in given))
+    report = filter_dataset(file, tmp_path / "out", parse_filters([], "exact"))
+    assert (report.counts.kept, report.counts.dropped) == (2, 2)
+    gone = pl.read_parquet(tmp_path / "out" / "dropped.parquet").to_dicts()
+    assert [(row["row"], row["duplicate_row"], json.loads(row["meta"])) for row in gone] == [
+        ("2", "1", "words"), ("3", "1", [1]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("rows.parquet", b"PAR1 nothing of the kind", "rows.parquet: cannot be read"),
+        ("rows.jsonl.gz", b"\x1f\x8b and no more", "rows.jsonl.gz: cannot be read"),
+        ("rows.jsonl.zst", b"not zstd", "rows.jsonl.zst: cannot be read"),
+        ("rows.jsonl", b'{"txt": "a"}\n{"txt": "b"}\n', "no row can be read; line 1 needs `text`, or `messages`"),
+        ("rows.jsonl", b"<html>", "no row can be read; line 1 is no JSON"),
+    ],
+)
+def test_what_is_no_dataset_is_one_sentence(name: str, content: bytes, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=sentence):
+        filter_dataset(tmp_path / name, tmp_path / "out", DUPLICATES)
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_damaged_file_among_good_ones_is_named_and_nothing_looks_whole(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"text": corpus(400)}), tmp_path / f"{name}.parquet")
+    whole = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[:2000] + bytes(4000) + whole[6000:])
+    with pytest.raises(UsageError, match=r"b\.parquet: cannot be read"):
+        filter_dataset(tmp_path, tmp_path / "out", DUPLICATES)
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"work"}
+
+
+def test_nothing_and_next_to_nothing_can_be_filtered(tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").write_text("\n\n")
+    report = filter_dataset(tmp_path / "none.jsonl", tmp_path / "out", DUPLICATES)
+    assert report.counts.candidates == 0
+    assert (tmp_path / "out" / "kept.jsonl").read_bytes() == b""
+    assert pl.read_parquet(tmp_path / "out" / "dropped.parquet").height == 0
+
+
+ODD = st.text(st.characters(codec="utf-8"), max_size=40)
+ROWS = st.lists(st.one_of(ODD, st.sampled_from(["a b c d e f g", "a b c d e f g!", "", "one", "\ufeff", "中文 文本"])))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=ROWS, size=st.integers(1, 5))
+def test_rows_in_any_batches_are_judged_as_all_at_once(
+    texts: list[str], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "case"
+    shutil.rmtree(folder, ignore_errors=True)
+    file = written(folder / "rows.jsonl", texts)
+    monkeypatch.setattr(rows, "BATCH_ROWS", size)
+    report = filter_dataset(file, folder / "out", DUPLICATES)
+    kept, repeats = expected(texts)
+    assert (folder / "out" / "kept.jsonl").read_text().splitlines() == [lines(texts)[place] for place in kept]
+    assert dropped(folder / "out") == repeats
+    assert adds_up(report)
+    again = filter_dataset(folder / "out" / "kept.jsonl", folder / "again", DUPLICATES)
+    assert again.counts.dropped == 0
+
+
+def test_several_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(2000))
+    monkeypatch.setattr(rows, "BATCH_ROWS", 150)
+    filter_dataset(file, tmp_path / "one", DUPLICATES, workers=1)
+    monkeypatch.setattr(filtering, "SMALL", 0)
+    filter_dataset(file, tmp_path / "two", DUPLICATES, workers=2)
+    for name in ("kept.jsonl", "dropped.parquet"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_another_threshold_judges_no_row_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = corpus(800)
+    file = written(tmp_path / "rows.jsonl", texts)
+    filter_dataset(file, tmp_path / "out", DUPLICATES)
+    monkeypatch.setattr(filtering, "judge_batch", None)
+    for threshold in (0.6, 0.93):
+        configs = parse_filters([f'filters=[{{type="exact"}}, {{type="minhash", threshold={threshold}}}]'])
+        filter_dataset(file, tmp_path / "out", configs)
+        result = apply_filters([Document(f"r{i}", text) for i, text in enumerate(texts)], configs)
+        assert dropped(tmp_path / "out") == {drop.id: drop.duplicate_of for drop in result.dropped}
+    with pytest.raises(UsageError, match="holds what was made of another input or with other filters"):
+        filter_dataset(file, tmp_path / "out", parse_filters([], "exact"))
+
+
+COMMAND = [sys.executable, "-m", "flows", "filter"]
+
+
+def command(file: Path, out: Path, *more: str) -> list[str]:
+    return [*COMMAND, str(file), "--out", str(out), "--filters", "exact,minhash", "--workers", "2", *more]
+
+
+@pytest.mark.slow
+def test_a_command_killed_at_any_moment_ends_with_the_same_files(tmp_path: Path) -> None:
+    texts = corpus(20_000)
+    file = written(tmp_path / "rows.jsonl", texts)
+    filter_dataset(file, tmp_path / "whole", DUPLICATES)
+    chance = random.Random(3)
+    for _ in range(6):
+        child = subprocess.Popen(command(file, tmp_path / "out", "--quiet"), cwd=PROJECT, start_new_session=True)
+        time.sleep(chance.uniform(0.5, 2.5))
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    assert subprocess.run(command(file, tmp_path / "out", "--quiet"), cwd=PROJECT, check=False).returncode == 0
+    for name in ("kept.jsonl", "dropped.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_stop_keeps_what_is_judged_and_says_how_to_go_on(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(20_000) * 3)
+    child = subprocess.Popen(
+        command(file, tmp_path / "out"), cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    journal = tmp_path / "out" / "work" / "batches.jsonl"
+    while child.poll() is None and not (journal.exists() and journal.stat().st_size):
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "the same command goes on with it" in err
+    assert "Traceback" not in err
+    judged = len(journal.read_text().splitlines())
+    assert 0 < judged < 6
+    report = filter_dataset(file, tmp_path / "out", DUPLICATES)
+    assert report.counts.candidates == 60_000
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_looks_whole(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(3000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot be written"):
+            filter_dataset(file, tmp_path / "out", DUPLICATES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {"work"}
+    assert filter_dataset(file, tmp_path / "out", DUPLICATES).counts.candidates == 3000
+
+
+def test_later_rows_are_checked_against_earlier_releases(tmp_path: Path) -> None:
+    texts = corpus(1000)
+    first, second = written(tmp_path / "1.jsonl", texts[:500]), written(tmp_path / "2.jsonl", texts[500:])
+    filter_dataset(first, tmp_path / "1", DUPLICATES)
+    kept = tmp_path / "1" / "kept.jsonl"
+    count = len(kept.read_text().splitlines())
+    assert add_to_index(tmp_path / "index", kept, "week 1", 5, print) == count
+    assert add_to_index(tmp_path / "index", kept, "week 1", 5, print) == 0
+    report = filter_dataset(second, tmp_path / "2", with_index(DUPLICATES, tmp_path / "index"))
+    gone = pl.read_parquet(tmp_path / "2" / "dropped.parquet")
+    earlier = gone.filter(pl.col("duplicate_of").str.starts_with("week 1:"))
+    _, repeats = expected(texts)
+    across = {name for name, original in repeats.items() if int(name[1:]) >= 500 > int((original or "r0")[1:])}
+    assert len(across) > 20
+    names = {f"r{int(name[1:]) + 500}" for name in earlier["id"]}
+    assert len(names ^ across) <= 2, "only those close to the threshold may be told otherwise"
+    assert earlier["duplicate_row"].null_count() == earlier.height
+    assert adds_up(report)
+
+
+def test_the_command_tells_what_it_did_and_exits_with_1_for_rows_it_could_not_read(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(300))
+    with file.open("a") as more:
+        more.write("{broken\n")
+    ran = subprocess.run(
+        command(file, tmp_path / "out", "--json"), cwd=PROJECT, check=False, capture_output=True, text=True
+    )
+    assert ran.returncode == 1
+    told: dict[str, Any] = json.loads(ran.stdout)
+    assert told == json.loads((tmp_path / "out" / "report.json").read_text())
+    assert told["counts"]["failed"] == 1
