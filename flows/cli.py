@@ -236,6 +236,9 @@ def filter_command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that judge rows; as many as processors if left out.")
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Judge and compare on the workers of a Dask scheduler.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -255,7 +258,7 @@ def filter_command(
     configs = with_index(configs, index) if index else configs
     with SESSION.interruptible():
         try:
-            report = filter_dataset(source, out, configs, plan.folder if plan else Path(), workers)
+            report = filter_dataset(source, out, configs, plan.folder if plan else Path(), cluster or workers)
         except (Interrupted, KeyboardInterrupt):
             print("interrupted; what is judged is stored; the same command goes on with it", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from None

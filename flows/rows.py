@@ -101,7 +101,9 @@ def files_of(source: Path) -> list[Path]:
 
 
 def _in_folder(paths: Iterator[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.is_file() and (is_parquet(path) or is_lines(path)))
+    """Without lines that lie there as Parquet too, as in a dataset that a run wrote in both."""
+    found = sorted(path for path in paths if path.is_file() and (is_parquet(path) or is_lines(path)))
+    return [path for path in found if is_parquet(path) or path.with_suffix(".parquet") not in found]
 
 
 def is_parquet(path: Path) -> bool:
