@@ -136,6 +136,23 @@ def _worth(keep: str) -> Callable[[Document], float]:
     return lambda _: 0.0
 
 
+def released(documents: Sequence[Document], configs: Sequence[FilterConfig]) -> Judged:
+    """What was released before, to be joined before all others: nothing drops it, and it is kept before anything like it.
+
+    Raises:
+        ValueError: if two documents have the same id.
+    """
+    place_of = {document.id: place for place, document in enumerate(documents)}
+    if len(place_of) != len(documents):
+        raise ValueError("documents must have different ids")
+    found = Judged(len(documents), {}, {}, {})
+    for step, config in enumerate(configs):
+        if config.type in SET_FILTERS:
+            one = _sketched(documents, config, place_of)
+            found.sketched[step] = one._replace(worth=np.full(len(documents), np.inf))
+    return found
+
+
 def joined(parts: Sequence[Judged]) -> Judged:
     """Batches that follow one another, as one."""
     before = offsets(np.array([part.documents for part in parts], dtype=np.int64)).tolist()
