@@ -77,11 +77,28 @@ class MetricRecord(BaseModel):
     low: float
     high: float
     meaning: str
+    family: str | None = None
+    """Of those that gate: TAIL, REPEAT, FIDELITY or COVERAGE; the others are shown only."""
+    z: float | None = None
+    """Standard deviations of real text against real text, positive for the worse; of those that gate."""
+
+
+class CollapseVerdict(StrEnum):
+    collapse = "collapse"
+    """Poorer than the reference: in rare words, by repetition, or by likely text only."""
+    under_powered = "under-powered"
+    """Nothing was found, with too few documents to find it: never a pass."""
+    shift = "shift"
+    """About other things, or otherwise unlike the reference; whether it is also poorer cannot be told from that."""
+    passed = "pass"
 
 
 class CollapseRecord(BaseModel):
     """Metrics of the kept samples beside a real reference at the same number of tokens."""
 
+    verdict: CollapseVerdict = CollapseVerdict.under_powered
+    evidence: list[str] = []
+    """What speaks for the verdict, a sentence each, the strongest first."""
     reference: str
     documents: int
     tokens: int
@@ -89,6 +106,19 @@ class CollapseRecord(BaseModel):
     metrics: list[MetricRecord]
     note: str
     """What these numbers can and cannot say at this size."""
+
+
+ADVICE: dict[CollapseVerdict, tuple[str, ...]] = {
+    CollapseVerdict.collapse: (
+        "train on more real text: in the benchmark a tenth did not stop the loss of rare words, three tenths slowed it",
+        "keep what earlier generations were trained on instead of replacing it",
+        "sample at a higher temperature without truncation, and do not filter by likelihood",
+        "use more and other seeds, with quotas for what is missing",
+    ),
+    CollapseVerdict.under_powered: ("assess at least 1,000 documents; better 4,000",),
+    CollapseVerdict.shift: ("compare with real text on the same topics, or with an earlier release",),
+    CollapseVerdict.passed: (),
+}
 
 
 class StudentRecord(BaseModel):
@@ -212,7 +242,7 @@ class Manifest(BaseModel):
     """Where preference pairs were asked for."""
     student: StudentRecord | None = None
     gates: list[str] = []
-    """Gates that were not met. There are none yet: metrics are recorded and shown."""
+    """Gates that were not met: the evidence of collapse, a sentence each."""
     files: dict[str, str] = {}
     """SHA-256 of every artifact, by path in the run directory."""
     versions: dict[str, str] = {}

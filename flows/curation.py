@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from core.errors import RecipeError, UsageError
 from core.loading import parse_settings
 from core.recipe import DEFAULT_FILTERS, CollapseConfig, FilterConfig, StudentConfig
-from core.run import CollapseRecord, StudentRecord
+from core.run import CollapseRecord, CollapseVerdict, StudentRecord
 from core.store import counted, write_json
 from filters import apply_filters
 from filters.base import Drop
@@ -85,10 +85,51 @@ def _with_reasons(rows: "pl.DataFrame", drops: Sequence[Drop]) -> "pl.DataFrame"
     return rows.hstack(why.rename({name: f"drop_{name}" for name in types if name in rows.columns}))
 
 
-def assess_dataset(source: Path, reference: Path, seed: int) -> CollapseRecord:
-    """Collapse metrics of a dataset beside `reference`."""
+class Assessment(BaseModel):
+    """A dataset beside real text, and beside the dataset that it came after."""
+
+    model_config = ConfigDict(frozen=True)
+
+    collapse: CollapseRecord
+    parent: CollapseRecord | None = None
+
+    @property
+    def verdict(self) -> CollapseVerdict:
+        """The graver of the two, in the order of `CollapseVerdict`."""
+        verdicts = {record.verdict for record in (self.collapse, self.parent) if record}
+        return next(verdict for verdict in CollapseVerdict if verdict in verdicts)
+
+    @property
+    def gates(self) -> list[str]:
+        """The evidence of collapse, a sentence each."""
+        records = [
+            record for record in (self.collapse, self.parent) if record and record.verdict is CollapseVerdict.collapse
+        ]
+        return [f"beside {record.reference}: {sentence}" for record in records for sentence in record.evidence]
+
+
+def assess_dataset(source: Path, reference: Path, seed: int, *, parent: Path | None, cache: Path) -> Assessment:
+    """Judge a dataset by real text, and what it adds to its parent by the parent.
+
+    Raises:
+        UsageError: if one of them cannot be read, or the dataset adds nothing to its parent.
+    """
+    from filters.collapse import measure
+
     texts = [document.text for document in documents(read_rows(source), source)]
-    return stages.assess(texts, CollapseConfig(reference=str(reference)), Path.cwd(), seed)
+    config = CollapseConfig(reference=str(reference))
+    collapse = stages.assess(texts, config, Path.cwd(), seed, cache)
+    if parent is None:
+        return Assessment(collapse=collapse)
+    earlier = [document.text for document in documents(read_rows(parent), parent)]
+    there = set(earlier)
+    added = [text for text in texts if text not in there]
+    if not added:
+        raise UsageError(
+            f"{source}: has no row that {parent} lacks, so there is nothing to compare; leave out --parent"
+        )
+    beside = measure(added, earlier, name=str(parent), seed=seed, cache=cache / stages.NULLS)
+    return Assessment(collapse=collapse, parent=beside)
 
 
 def distill_dataset(
