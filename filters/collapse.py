@@ -7,13 +7,14 @@ what the texts say is true or good is not seen here.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from core.run import CollapseRecord, CollapseVerdict, MetricRecord
 from filters.diversity import Draw
-from filters.draws import Corpus, equal_lengths, matched, tokens
+from filters.draws import Corpus, alike, equal_lengths, matched, tokens
 from filters.evidence import Sides, sentences
 from filters.families import METRICS, Comparison, compared, measured
 from filters.null import LARGEST, Null, null_of, null_size
@@ -24,6 +25,7 @@ Ints = npt.NDArray[np.int64]
 
 FEWEST_DOCUMENTS = 10
 """Below this nothing is compared."""
+FEWEST_REAL = 3 * FEWEST_DOCUMENTS
 DRAWS = 2
 SHOWN = {
     "types": ("different words in the text", math.inf),
@@ -49,46 +51,84 @@ def measure(
     return assess(Corpus.of(texts, real.vocabulary), real, seed=seed, cache=cache)
 
 
+class Examined(NamedTuple):
+    """What was found of a candidate, before it is judged."""
+
+    sides: Sides
+    comparison: Comparison
+    null: Null
+    z: dict[str, float]
+    change: dict[str, float]
+    """For the worse, in each metric's unit."""
+    topics: float
+    """Deviations by which the topics differ."""
+
+    @property
+    def documents(self) -> int:
+        return len(self.sides.draws[0].lengths)
+
+    @property
+    def tokens(self) -> int:
+        return self.sides.draws[0].tokens
+
+
 def assess(candidate: Corpus, reference: Reference, *, seed: int, cache: Path | None = None) -> CollapseRecord:
     """`measure` for documents whose words have numbers of the reference's vocabulary."""
+    found = examine(candidate, reference, seed=seed, cache=cache)
+    if found is None:
+        return _nothing(reference, len(candidate))
+    judgement = judge(found.z, found.change, found.topics, found.documents)
+    reach = REACH * deviations(found.null, found.tokens, found.documents)
+    records = [_record(i, found.comparison, float(reach[i]), found.z) for i in range(len(METRICS))]
+    return CollapseRecord(
+        verdict=judgement.verdict,
+        evidence=sentences(judgement, found.comparison, found.z, found.sides, reference),
+        reference=reference.name,
+        documents=found.documents,
+        tokens=found.tokens,
+        metrics=[*records, *_shown(found.sides.draws, reference, found.null)],
+        note=_note(judgement.verdict, found, len(candidate), reference),
+    )
+
+
+def examine(candidate: Corpus, reference: Reference, *, seed: int, cache: Path | None = None) -> Examined | None:
+    """Draw documents of both sides and compare them; None if there are too few on topics that both have.
+
+    Documents of the reference that the candidate has too are left out.
+    """
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(candidate))[:LARGEST])
-    topics = reference.topics.assign(candidate)[chosen]
     others = np.flatnonzero(~reference.corpus.holds(candidate))
-    own, *real = matched(topics, reference.assigned[others], reference.topics.groups, DRAWS, random)
-    real = [others[places] for places in real]
-    if len(own) < FEWEST_DOCUMENTS or len(reference.corpus) < 3 * FEWEST_DOCUMENTS:
-        return _nothing(reference, len(candidate))
-    places = [chosen[own], *real]
-    corpora = [candidate, reference.corpus, reference.corpus]
+    if len(chosen) < FEWEST_DOCUMENTS or len(others) < FEWEST_REAL:
+        return None
+    lengths = alike(candidate.lengths[chosen], reference.corpus.lengths[others])
+    mine, theirs = candidate.cut(chosen, lengths[0]), reference.corpus.cut(others, lengths[1])
+    topics, real_topics = reference.topics.assign(mine), reference.topics.assign(theirs)
+    own, *real = matched(topics, real_topics, reference.topics.groups, DRAWS, random)
+    if len(own) < FEWEST_DOCUMENTS:
+        return None
+    places = [own, *real]
+    corpora = [mine, theirs, theirs]
     lengths = equal_lengths([corpus.lengths[place] for corpus, place in zip(corpora, places, strict=True)])
     draws = [corpus.draw(*pair) for corpus, *pair in zip(corpora, places, lengths, strict=True)]
-    sides = Sides(draws, places, reference.corpus, topics, reference.assigned)
-    return _judged(sides, reference, len(candidate), cache)
+    whole = [others[one] for one in real]
+    return _compared(Sides(draws, whole, topics, real_topics), reference, cache)
 
 
-def _judged(sides: Sides, reference: Reference, candidates: int, cache: Path | None) -> CollapseRecord:
+def _compared(sides: Sides, reference: Reference, cache: Path | None) -> Examined:
     background = reference.background()
-    words = len(background.counts)
-    apart = [reference.corpus.counts(sides.places[k], words) for k in (1, 1, 2)]
+    apart = [reference.corpus.counts(sides.places[k], len(background.counts)) for k in (0, 0, 1)]
     own, first, second = (measured(draw, background, out) for draw, out in zip(sides.draws, apart, strict=True))
     comparison = compared(own, first, second)
     documents, size = len(own.draw.lengths), own.draw.tokens
     null = null_of(reference, null_size(documents, len(reference.corpus)), cache)
-    z = scores(comparison, null, size, documents)
-    change = {m.name: m.bad * float(d) for m, d in zip(METRICS, comparison.difference, strict=True)}
-    judgement = judge(z, change, sides.topic_score(reference.topics.groups), documents)
-    spelled = list(reference.vocabulary)
-    reach = REACH * deviations(null, size, documents)
-    records = [_record(i, comparison, float(reach[i]), z) for i in range(len(METRICS))]
-    return CollapseRecord(
-        verdict=judgement.verdict,
-        evidence=sentences(judgement, comparison, z, sides, reference.topics, spelled, background),
-        reference=reference.name,
-        documents=documents,
-        tokens=size,
-        metrics=[*records, *_shown(sides.draws, reference, null)],
-        note=_note(judgement.verdict, documents, candidates, size, reference),
+    return Examined(
+        sides=sides,
+        comparison=comparison,
+        null=null,
+        z=scores(comparison, null, size, documents),
+        change={m.name: m.bad * float(d) for m, d in zip(METRICS, comparison.difference, strict=True)},
+        topics=sides.topic_score(reference.topics.groups),
     )
 
 
@@ -122,7 +162,7 @@ def _shown(draws: Sequence[Draw], reference: Reference, null: Null) -> list[Metr
 def _nothing(reference: Reference, candidates: int) -> CollapseRecord:
     note = (
         f"Nothing was compared, so this says nothing about collapse: {candidates} documents have words in them, "
-        f"{len(reference.corpus)} of the reference have, and {FEWEST_DOCUMENTS} and {3 * FEWEST_DOCUMENTS} are needed, on "
+        f"{len(reference.corpus)} of the reference have, and {FEWEST_DOCUMENTS} and {FEWEST_REAL} are needed, on "
         "topics that both have."
     )
     return CollapseRecord(
@@ -136,7 +176,8 @@ def _nothing(reference: Reference, candidates: int) -> CollapseRecord:
     )
 
 
-def _note(verdict: CollapseVerdict, documents: int, candidates: int, size: int, reference: Reference) -> str:
+def _note(verdict: CollapseVerdict, found: Examined, candidates: int, reference: Reference) -> str:
+    documents = found.documents
     first = {
         CollapseVerdict.collapse: "Collapse: poorer than the reference in more than real text varies",
         CollapseVerdict.under_powered: "UNDER-POWERED, which is no pass",
@@ -151,6 +192,6 @@ def _note(verdict: CollapseVerdict, documents: int, candidates: int, size: int, 
     )
     return (
         f"{first}, at {documents:,} documents.{few} Compared: {documents:,} of {candidates:,} documents with two draws of "
-        f"{documents:,} from {len(reference.corpus):,} of the reference, of the same topics and lengths, {size:,} words "
+        f"{documents:,} from {len(reference.corpus):,} of the reference, of the same topics and lengths, {found.tokens:,} words "
         f"each. z counts the deviations by which real text differs from real text. {BLIND}"
     )

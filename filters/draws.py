@@ -53,9 +53,28 @@ class Corpus(NamedTuple):
         for start, length in zip(self.starts, self.lengths, strict=True):
             yield self.ids[start : start + length].tobytes()
 
+    def cut(self, places: Ints, lengths: Ints) -> Self:
+        """The documents at `places`, cut at their ends."""
+        draw = self.draw(places, lengths)
+        return type(self)(draw.ids, np.cumsum(lengths) - lengths, lengths)
+
     def counts(self, places: Ints, words: int) -> Ints:
         """Occurrences by word in the whole documents at `places`."""
         return np.bincount(self.draw(places, self.lengths[places]).ids, minlength=words)
+
+
+def alike(one: Ints, other: Ints) -> tuple[Ints, Ints]:
+    """Lengths to which two sets of documents are cut, so that both have the same: quantile by quantile the smaller.
+
+    A long document tells more of its topic than a short one, so topics too are compared at equal lengths.
+    """
+    return np.minimum(one, _quantiles(one, other)), np.minimum(other, _quantiles(other, one))
+
+
+def _quantiles(of: Ints, among: Ints) -> Ints:
+    """For each length, the one at the same rank among the others."""
+    ranks = np.argsort(np.argsort(of, kind="stable"), kind="stable")
+    return np.sort(among)[ranks * len(among) // max(len(of), 1)]
 
 
 def equal_lengths(lengths: Sequence[Ints]) -> list[Ints]:

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.diversity import Draw
-from filters.draws import Corpus
 from filters.families import NAMES, OPENER, Background, Comparison, openers, skeleton_rows, skeletons
+from filters.reference import Reference
 from filters.topics import Topics
 from filters.verdict import Judgement
 
@@ -24,11 +24,11 @@ class Sides(NamedTuple):
 
     draws: list[Draw]
     places: list[Ints]
-    reference: Corpus
+    """Of the documents of these two in the reference."""
     topics: Ints
     """Of the candidate's documents before topics were matched."""
     real_topics: Ints
-    """Of all documents of the reference."""
+    """Of the reference's documents at the same lengths."""
 
     def topic_score(self, count: int) -> float:
         """How far the two sets of topics are apart, in normal deviations, by the likelihood-ratio test of homogeneity.
@@ -49,17 +49,15 @@ class Sides(NamedTuple):
 
 
 def sentences(
-    judgement: Judgement, comparison: Comparison, z: dict[str, float], sides: Sides, topics: Topics, spelled: list[str],
-    background: Background,
-) -> list[str]:  # fmt: skip
+    judgement: Judgement, comparison: Comparison, z: dict[str, float], sides: Sides, reference: Reference
+) -> list[str]:
     """One sentence for each thing that was found, those that mean collapse first."""
-    examples = {
+    spelled, background = list(reference.vocabulary), reference.background()
+    examples: dict[str, Callable[[], str]] = {
         "tail": lambda: _missing(sides, spelled),
         "repetition": lambda: _repeated(judgement.reasons["repetition"], sides, spelled, background),
-        "likely": lambda: "",
         "strange": lambda: _strange(sides, spelled, background),
-        "topics": lambda: _topics(sides, topics, spelled),
-        "unlike": lambda: "",
+        "topics": lambda: _topics(sides, reference.topics, spelled),
     }
     words = {
         "tail": "TAIL: rare words are being lost",
@@ -73,7 +71,8 @@ def sentences(
     for kind, text in words.items():
         if kind in judgement.reasons:
             numbers = ", ".join(_number(name, comparison, z) for name in judgement.reasons[kind] if name in NAMES)
-            found.append(". ".join(part for part in (text + f" ({numbers})" * bool(numbers), examples[kind]()) if part))
+            example = examples[kind]() if kind in examples else ""
+            found.append(". ".join(part for part in (text + f" ({numbers})" * bool(numbers), example) if part))
     return found
 
 

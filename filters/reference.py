@@ -15,6 +15,8 @@ from filters.topics import Topics
 
 Ints = npt.NDArray[np.int64]
 
+MOST_DOCUMENTS = 30_000
+"""Three draws of the largest size that is compared."""
 VOCABULARY = Path(__file__).with_name("minilm_vocabulary.txt")
 
 
@@ -25,15 +27,18 @@ class Reference(NamedTuple):
     corpus: Corpus
     vocabulary: dict[str, int]
     topics: Topics
-    assigned: Ints
 
     @classmethod
     def of(cls, texts: Sequence[str], name: str) -> Self:
-        """Texts without a word are left out."""
+        """Of MOST_DOCUMENTS at most; texts without a word are left out."""
         vocabulary: dict[str, int] = {}
-        corpus = Corpus.of([words for text in texts if (words := tokens(text))], vocabulary)
-        topics = Topics.learn(corpus)
-        return cls(name, corpus, vocabulary, topics, topics.assign(corpus))
+        chosen = np.sort(np.random.default_rng(0).permutation(len(texts))[:MOST_DOCUMENTS])
+        documents = [words for i in chosen if (words := tokens(texts[i]))]
+        return cls.learn(Corpus.of(documents, vocabulary), vocabulary, name)
+
+    @classmethod
+    def learn(cls, corpus: Corpus, vocabulary: dict[str, int], name: str) -> Self:
+        return cls(name, corpus, vocabulary, Topics.learn(corpus))
 
     def background(self) -> Background:
         """Of all words in the vocabulary by now."""

@@ -94,7 +94,7 @@ def _table(words: Ints, weights: Floats, ids: Ints, owner: Ints, documents: int)
 
 def _unit(rows: Floats) -> Floats:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms > LEAST_NORM, norms, np.float32(np.inf))
+    return (rows / np.where(norms > LEAST_NORM, norms, np.inf)).astype(np.float32)
 
 
 def _centres(points: Floats, count: int, random: np.random.Generator) -> Floats:

@@ -53,11 +53,11 @@ class Generator(NamedTuple):
         levels = [_truncated(level, nucleus) for level in model.levels] if nucleus else model.levels
         return cls(LanguageModel(levels), [np.concatenate([[0], np.cumsum(level.counts)]) for level in levels])
 
-    def write(self, documents: int, random: np.random.Generator) -> Texts:
+    def write(self, documents: int, random: np.random.Generator, longest: int = LONGEST) -> Texts:
         columns: list[Ints] = []
         histories = self._begin(documents)
         alive = np.ones(documents, dtype=bool)
-        while alive.any() and len(columns) < LONGEST:
+        while alive.any() and len(columns) < longest:
             words = self._next(histories, random)
             columns.append(np.where(alive, words, END))
             alive &= words != END
