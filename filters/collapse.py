@@ -27,6 +27,8 @@ FEWEST_DOCUMENTS = 10
 """Below this nothing is compared."""
 FEWEST_REAL = 3 * FEWEST_DOCUMENTS
 DRAWS = 2
+POOL, LEAST_POOL = 5, 5_000
+"""So many documents of the reference are looked at for each of the candidate's, to find some on the same topics."""
 SHOWN = {
     "types": ("different words in the text", math.inf),
     "distinct_2": ("different pairs of words among all pairs", 1.0),
@@ -99,10 +101,11 @@ def examine(candidate: Corpus, reference: Reference, *, seed: int, cache: Path |
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(candidate))[:LARGEST])
     others = np.flatnonzero(~reference.corpus.holds(candidate))
+    others = np.sort(random.permutation(others)[: max(LEAST_POOL, POOL * len(chosen))])
     if len(chosen) < FEWEST_DOCUMENTS or len(others) < FEWEST_REAL:
         return None
-    lengths = alike(candidate.lengths[chosen], reference.corpus.lengths[others])
-    mine, theirs = candidate.cut(chosen, lengths[0]), reference.corpus.cut(others, lengths[1])
+    cuts = alike(candidate.lengths[chosen], reference.corpus.lengths[others])
+    mine, theirs = candidate.cut(chosen, cuts[0]), reference.corpus.cut(others, cuts[1])
     topics, real_topics = reference.topics.assign(mine), reference.topics.assign(theirs)
     own, *real = matched(topics, real_topics, reference.topics.groups, DRAWS, random)
     if len(own) < FEWEST_DOCUMENTS:

@@ -32,7 +32,7 @@ FLOORS = {
     "templates": 0.01,
     "new_words": 1.0,
     "strange_words": 1.0,
-    "surprise": 0.05,
+    "surprise": 0.2,
     "typical": 0.02,
     "unlikely": 0.02,
     "reverse_surprise": 0.02,
@@ -98,7 +98,7 @@ def judge(z: Mapping[str, float], change: Mapping[str, float], topics: float, do
     if not worse("new_words"):
         note("tail", "hapax_mass", "heaps_slope")
     note("repetition", "exact_duplicates", "duplicate_8grams", "openers", "templates", "distinct_4")
-    if better("surprise") and worse("typical"):
+    if better("surprise") and z["typical"] >= LIMIT / 2:
         reasons["likely"] = ("surprise", "typical")
     note("unlike", "surprise", "unlikely", "reverse_surprise", "tail_coverage")
     return Judgement(_verdict(reasons, documents), reasons)
