@@ -16,10 +16,10 @@ from core.run import CollapseRecord, CollapseVerdict, MetricRecord
 from filters.diversity import Draw
 from filters.draws import Corpus, alike, equal_lengths, matched, tokens
 from filters.evidence import Sides, sentences
-from filters.families import METRICS, Comparison, compared, measured
+from filters.families import METRICS, NAMES, Comparison, compared, measured
 from filters.null import LARGEST, Null, null_of, null_size
 from filters.reference import Reference
-from filters.verdict import POWERED_DOCUMENTS, deviations, judge, scores
+from filters.verdict import POWERED_DOCUMENTS, Evidence, deviations, judge, scores
 
 Ints = npt.NDArray[np.int64]
 
@@ -59,19 +59,7 @@ class Examined(NamedTuple):
     sides: Sides
     comparison: Comparison
     null: Null
-    z: dict[str, float]
-    change: dict[str, float]
-    """For the worse, in each metric's unit."""
-    topics: float
-    """Deviations by which the topics differ."""
-
-    @property
-    def documents(self) -> int:
-        return len(self.sides.draws[0].lengths)
-
-    @property
-    def tokens(self) -> int:
-        return self.sides.draws[0].tokens
+    evidence: Evidence
 
 
 def assess(candidate: Corpus, reference: Reference, *, seed: int, cache: Path | None = None) -> CollapseRecord:
@@ -79,15 +67,16 @@ def assess(candidate: Corpus, reference: Reference, *, seed: int, cache: Path | 
     found = examine(candidate, reference, seed=seed, cache=cache)
     if found is None:
         return _nothing(reference, len(candidate))
-    judgement = judge(found.z, found.change, found.topics, found.documents)
-    reach = REACH * deviations(found.null, found.tokens, found.documents)
-    records = [_record(i, found.comparison, float(reach[i]), found.z) for i in range(len(METRICS))]
+    judgement, documents = judge(found.evidence), found.evidence.documents
+    size = found.sides.draws[0].tokens
+    reach = REACH * deviations(found.null, size, documents)
+    records = [_record(i, found.comparison, float(reach[i]), found.evidence.z[NAMES[i]]) for i in range(len(METRICS))]
     return CollapseRecord(
         verdict=judgement.verdict,
-        evidence=sentences(judgement, found.comparison, found.z, found.sides, reference),
+        evidence=sentences(judgement, found.evidence, found.sides, reference),
         reference=reference.name,
-        documents=found.documents,
-        tokens=found.tokens,
+        documents=documents,
+        tokens=size,
         metrics=[*records, *_shown(found.sides.draws, reference, found.null)],
         note=_note(judgement.verdict, found, len(candidate), reference),
     )
@@ -125,22 +114,22 @@ def _compared(sides: Sides, reference: Reference, cache: Path | None) -> Examine
     comparison = compared(own, first, second)
     documents, size = len(own.draw.lengths), own.draw.tokens
     null = null_of(reference, null_size(documents, len(reference.corpus)), cache)
-    return Examined(
-        sides=sides,
-        comparison=comparison,
-        null=null,
+    evidence = Evidence(
         z=scores(comparison, null, size, documents),
         change={m.name: m.bad * float(d) for m, d in zip(METRICS, comparison.difference, strict=True)},
+        real=dict(zip(NAMES, map(float, comparison.real), strict=True)),
         topics=sides.topic_score(reference.topics.groups),
+        documents=documents,
     )
+    return Examined(sides, comparison, null, evidence)
 
 
-def _record(i: int, comparison: Comparison, reach: float, z: dict[str, float]) -> MetricRecord:
+def _record(i: int, comparison: Comparison, reach: float, z: float) -> MetricRecord:
     metric, real = METRICS[i], float(comparison.real[i])
     low = real - reach if metric.name in {"surprise", "reverse_surprise"} else max(0.0, real - reach)
     return MetricRecord(
         name=metric.name, candidate=float(comparison.values[i]), reference=real, low=low, high=real + reach,
-        meaning=metric.meaning, family=metric.family, z=round(z[metric.name], 2),
+        meaning=metric.meaning, family=metric.family, z=round(z, 2),
     )  # fmt: skip
 
 
@@ -180,7 +169,7 @@ def _nothing(reference: Reference, candidates: int) -> CollapseRecord:
 
 
 def _note(verdict: CollapseVerdict, found: Examined, candidates: int, reference: Reference) -> str:
-    documents = found.documents
+    documents, words = found.evidence.documents, found.sides.draws[0].tokens
     first = {
         CollapseVerdict.collapse: "Collapse: poorer than the reference in more than real text varies",
         CollapseVerdict.under_powered: "UNDER-POWERED, which is no pass",
@@ -195,6 +184,6 @@ def _note(verdict: CollapseVerdict, found: Examined, candidates: int, reference:
     )
     return (
         f"{first}, at {documents:,} documents.{few} Compared: {documents:,} of {candidates:,} documents with two draws of "
-        f"{documents:,} from {len(reference.corpus):,} of the reference, of the same topics and lengths, {found.tokens:,} words "
+        f"{documents:,} from {len(reference.corpus):,} of the reference, of the same topics and lengths, {found.sides.draws[0].tokens:,} words "
         f"each. z counts the deviations by which real text differs from real text. {BLIND}"
     )

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.diversity import Draw
-from filters.families import NAMES, OPENER, Background, Comparison, openers, skeleton_rows, skeletons
+from filters.families import METRICS, NAMES, OPENER, Background, openers, skeleton_rows, skeletons
 from filters.reference import Reference
 from filters.topics import Topics
-from filters.verdict import Judgement
+from filters.verdict import Evidence, Judgement
 
 Ints = npt.NDArray[np.int64]
 
@@ -48,9 +48,7 @@ class Sides(NamedTuple):
         return float((np.cbrt(max(statistic, 0) / freedom) - (1 - spread)) / np.sqrt(spread))
 
 
-def sentences(
-    judgement: Judgement, comparison: Comparison, z: dict[str, float], sides: Sides, reference: Reference
-) -> list[str]:
+def sentences(judgement: Judgement, evidence: Evidence, sides: Sides, reference: Reference) -> list[str]:
     """One sentence for each thing that was found, those that mean collapse first."""
     spelled, background = list(reference.vocabulary), reference.background()
     examples: dict[str, Callable[[], str]] = {
@@ -70,15 +68,16 @@ def sentences(
     found = []
     for kind, text in words.items():
         if kind in judgement.reasons:
-            numbers = ", ".join(_number(name, comparison, z) for name in judgement.reasons[kind] if name in NAMES)
+            numbers = ", ".join(_number(name, evidence) for name in judgement.reasons[kind] if name in NAMES)
             example = examples[kind]() if kind in examples else ""
             found.append(". ".join(part for part in (text + f" ({numbers})" * bool(numbers), example) if part))
     return found
 
 
-def _number(name: str, comparison: Comparison, z: dict[str, float]) -> str:
-    i = NAMES.index(name)
-    return f"{name} {comparison.values[i]:.4g} where real text has {comparison.real[i]:.4g}, z {z[name]:+.1f}"
+def _number(name: str, evidence: Evidence) -> str:
+    real, bad = evidence.real[name], METRICS[NAMES.index(name)].bad
+    value = real + bad * evidence.change[name]
+    return f"{name} {value:.4g} where real text has {real:.4g}, z {evidence.z[name]:+.1f}"
 
 
 def _missing(sides: Sides, spelled: list[str]) -> str:

@@ -215,7 +215,7 @@ def compare(own: Measured, first: Measured, second: Measured, nats: Surprises) -
     low, high = np.quantile(nats.real, [EDGE, 1 - EDGE])
     values = {
         **own.own,
-        "tail_coverage": tail_coverage(own.counts, first.counts),
+        "tail_coverage": (tail_coverage(own.counts, first.counts) + tail_coverage(own.counts, second.counts)) / 2,
         "surprise": float(nats.own.mean()),
         "typical": float((nats.own < low).mean()),
         "unlikely": float((nats.own > high).mean()),
@@ -223,7 +223,7 @@ def compare(own: Measured, first: Measured, second: Measured, nats: Surprises) -
     }
     real = {name: (first.own[name] + second.own[name]) / 2 for name in own.own}
     real |= {
-        "tail_coverage": tail_coverage(second.counts, first.counts),
+        "tail_coverage": (tail_coverage(second.counts, first.counts) + tail_coverage(first.counts, second.counts)) / 2,
         "surprise": float(nats.real.mean()),
         "typical": float((nats.real < low).mean()),
         "unlikely": float((nats.real > high).mean()),

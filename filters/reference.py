@@ -43,7 +43,8 @@ class Reference(NamedTuple):
     def background(self) -> Background:
         """Of all words in the vocabulary by now."""
         counts = np.bincount(self.corpus.ids, minlength=len(self.vocabulary))
-        listed = np.array([word in english() or word.isdigit() for word in self.vocabulary])
+        known = english()
+        listed = np.fromiter((word in known or word.isdigit() for word in self.vocabulary), bool, len(self.vocabulary))
         return Background(counts, np.argsort(-counts, kind="stable")[:COMMON_WORDS], listed)
 
     def shown(self, draw: Draw) -> Shown:

@@ -42,7 +42,7 @@ class Topics(NamedTuple):
     def learn(cls, reference: Corpus, seed: int = 0) -> Self:
         random = np.random.default_rng(seed)
         places = random.permutation(len(reference))[:SAMPLE]
-        part = reference.draw(places, reference.lengths[places])
+        part = reference.cut(places, reference.lengths[places])
         owner = np.repeat(np.arange(len(places)), part.lengths)
         pairs = np.unique(part.ids * len(places) + owner)
         found = np.bincount(pairs // len(places))
@@ -52,7 +52,7 @@ class Topics(NamedTuple):
         if len(words) == 0:
             return cls(words, *(np.zeros(shape, dtype=np.float32) for shape in (0, (0, 1), (0, 1))))
         weights = np.log(len(places) / found[words]).astype(np.float32)
-        table = _table(words, weights, part.ids, owner, len(places))
+        table = _table(words, weights, part)
         axes = np.linalg.eigh(table.T @ table)[1][:, ::-1][:, :DIMENSIONS]
         points = _unit(table @ axes)
         points = points[np.abs(points).sum(axis=1) > 0]
@@ -61,9 +61,15 @@ class Topics(NamedTuple):
         )
 
     def points(self, corpus: Corpus) -> Floats:
-        """Each document's direction; zero if it has none of the words."""
-        owner = np.repeat(np.arange(len(corpus)), corpus.lengths)
-        return _unit(_table(self.words, self.weights, corpus.ids, owner, len(corpus)) @ self.axes)
+        """Each document's direction: the sum of its different words' axes; zero if it has none of the words."""
+        directions = np.zeros((len(corpus), self.axes.shape[1]), dtype=np.float32)
+        pairs = _pairs(self.words, corpus)
+        owner = pairs // max(len(self.words), 1)
+        if len(pairs):
+            vectors = (self.axes * self.weights[:, None])[pairs % len(self.words)]
+            starts = np.flatnonzero(np.diff(owner, prepend=-1))
+            directions[owner[starts]] = np.add.reduceat(vectors, starts, axis=0)
+        return _unit(directions)
 
     def assign(self, corpus: Corpus) -> Ints:
         """The topic of each document."""
@@ -82,14 +88,20 @@ class Topics(NamedTuple):
         return ", ".join(spelled[self.words[i]] for i in heaviest)
 
 
-def _table(words: Ints, weights: Floats, ids: Ints, owner: Ints, documents: int) -> Floats:
-    """Documents by words: the word's weight where the document has it, rows of length one."""
-    column = np.full(int(max(ids.max(initial=0), words.max(initial=0))) + 1, -1)
+def _pairs(words: Ints, corpus: Corpus) -> Ints:
+    """(document) * (number of words) + (which word), once for each word that a document has, in order."""
+    column = np.full(int(max(corpus.ids.max(initial=0), words.max(initial=0))) + 1, -1)
     column[words] = np.arange(len(words))
-    where = column[ids]
-    cells = np.zeros((documents, len(words)), dtype=np.float32)
-    cells[owner[where >= 0], where[where >= 0]] = 1
-    return _unit(cells * weights)
+    where = column[corpus.ids]
+    owner = np.repeat(np.arange(len(corpus)), corpus.lengths)
+    return np.unique(owner[where >= 0] * len(words) + where[where >= 0], sorted=True)
+
+
+def _table(words: Ints, weights: Floats, corpus: Corpus) -> Floats:
+    """Documents by words: the word's weight where the document has it, rows of length one."""
+    cells = np.zeros(len(corpus) * len(words), dtype=np.float32)
+    cells[_pairs(words, corpus)] = 1
+    return _unit(cells.reshape(len(corpus), len(words)) * weights)
 
 
 def _unit(rows: Floats) -> Floats:

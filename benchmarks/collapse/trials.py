@@ -7,6 +7,7 @@ measuring again. Trials that are there are not made again. Judges nothing itself
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,6 @@ from benchmarks.collapse.corpora import MAKERS, corpus
 from benchmarks.collapse.generators import REGIMES, Generator, Texts, generations
 from filters.collapse import examine
 from filters.draws import Corpus, tokens
-from filters.families import NAMES
 from filters.reference import Reference
 
 Ints = npt.NDArray[np.int64]
@@ -70,11 +70,10 @@ def trial(candidate: Texts, reference: Reference, folder: Path, **about: Any) ->
     found = examine(as_corpus(candidate), reference, seed=len(candidate), cache=folder / "nulls")
     if found is None:
         return {**about, "n": len(candidate), "documents": 0}
+    seen = found.evidence
     return {
-        **about, "n": len(candidate), "documents": found.documents, "topics": round(found.topics, 2),
-        "z": {name: round(value, 2) for name, value in found.z.items()},
-        "change": {name: round(value, 5) for name, value in found.change.items()},
-        "real": {name: round(float(value), 5) for name, value in zip(NAMES, found.comparison.real, strict=True)},
+        **about, "n": len(candidate), "documents": seen.documents, "topics": round(seen.topics, 2),
+        **{name: {key: round(value, 5) for key, value in getattr(seen, name).items()} for name in ("z", "change", "real")},
     }  # fmt: skip
 
 
@@ -92,19 +91,18 @@ def real_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
                 yield trial(real.texts.take(places), reference, folder, kind="real", size=size, split=split, part=k)
 
 
-def regime_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
+def regime_trials(real: Real, folder: Path, seed: int) -> Iterator[dict[str, Any]]:
     """Every regime, generation by generation, at several sizes; the generator never sees the reference."""
     train, reference = _parted(real)
-    for seed in SEEDS:
-        for regime in REGIMES:
-            for generation, texts in enumerate(generations(train, regime, GENERATIONS, seed), 1):
-                random = np.random.default_rng([seed, generation])
-                order = random.permutation(len(texts))
-                for size in SIZES:
-                    for part in range(PARTS.get((size, generation), 0)):
-                        candidate = texts.take(order[part * size : (part + 1) * size])
-                        about = {"kind": regime, "generation": generation, "seed": seed, "size": size, "part": part}
-                        yield trial(candidate, reference, folder, **about)
+    for regime in REGIMES:
+        for generation, texts in enumerate(generations(train, regime, GENERATIONS, seed), 1):
+            random = np.random.default_rng([seed, generation])
+            order = random.permutation(len(texts))
+            for size in SIZES:
+                for part in range(PARTS.get((size, generation), 0)):
+                    candidate = texts.take(order[part * size : (part + 1) * size])
+                    about = {"kind": regime, "generation": generation, "seed": seed, "size": size, "part": part}
+                    yield trial(candidate, reference, folder, **about)
 
 
 def _parted(real: Real) -> tuple[Texts, Reference]:
@@ -216,9 +214,9 @@ def other_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
                 yield trial(texts, reference, folder, kind=f"other_{name}", size=size, seed=seed)
 
 
-KINDS: dict[str, Callable[[Real, Path], Iterator[dict[str, Any]]]] = {
+KINDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "real": real_trials,
-    "regimes": regime_trials,
+    **{f"regimes{seed}": partial(regime_trials, seed=seed) for seed in SEEDS},
     "changed": changed_trials,
     "mixed": mixed_trials,
     "other": other_trials,
@@ -233,12 +231,12 @@ def run(names: list[str], kinds: list[str], folder: Path) -> None:
             path = folder / "trials" / f"{name}-{kind}.jsonl"
             if path.exists():
                 continue
-            partial = path.with_suffix(".partial")
-            with partial.open("w", encoding="utf-8") as file:
+            unfinished = path.with_suffix(".partial")
+            with unfinished.open("w", encoding="utf-8") as file:
                 for one in KINDS[kind](Real.load(name, folder), folder):
                     file.write(json.dumps({"corpus": name, **one}) + "\n")
                     file.flush()
-            partial.rename(path)
+            unfinished.rename(path)
 
 
 def main() -> None:
