@@ -184,6 +184,6 @@ def _note(verdict: CollapseVerdict, found: Examined, candidates: int, reference:
     )
     return (
         f"{first}, at {documents:,} documents.{few} Compared: {documents:,} of {candidates:,} documents with two draws of "
-        f"{documents:,} from {len(reference.corpus):,} of the reference, of the same topics and lengths, {found.sides.draws[0].tokens:,} words "
+        f"{documents:,} from {len(reference.corpus):,} of the reference, of the same topics and lengths, {words:,} words "
         f"each. z counts the deviations by which real text differs from real text. {BLIND}"
     )
