@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.diversity import Draw
-from filters.families import METRICS, NAMES, OPENER, Background, openers, skeleton_rows, skeletons
+from filters.families import GAP, METRICS, NAMES, OPENER, Background, openers, skeleton_rows, skeletons
 from filters.reference import Reference
 from filters.topics import Topics
 from filters.verdict import Evidence, Judgement
@@ -110,7 +110,7 @@ def _templates(draw: Draw, spelled: list[str], background: Background) -> str:
     rows = skeleton_rows(draw, background.common)
     return _most(
         skeletons(draw, background.common),
-        lambda i: " ".join("…" if word == -1 else spelled[word] for word in rows[i] if word != -2),
+        lambda i: " ".join("…" if word == GAP else spelled[word] for word in rows[i]),
         len(draw.lengths),
     )
 

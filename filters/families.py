@@ -59,6 +59,7 @@ TAIL_COUNT = 2
 COPY = 8
 OPENER = 3
 SKELETON = 6
+GAP, ENDED = -1, -2
 COMMON_WORDS = 100
 """The reference's most frequent words; others are gaps in a template."""
 EDGE = 0.05
@@ -153,19 +154,25 @@ def openers(draw: Draw) -> Ints:
 
 
 def skeletons(draw: Draw, common: Ints) -> Ints:
-    """A number for each document's beginning as common words and gaps: `the … of the … is`."""
-    return np.unique(skeleton_rows(draw, common), axis=0, return_inverse=True)[1].reshape(-1)
+    """A number for each document's beginning as common words and gaps: `the … of the … is`.
+
+    A document that is too short for a whole one is of a kind of its own: few common words are no template.
+    """
+    rows = skeleton_rows(draw, common)
+    short = np.flatnonzero(rows[:, -1] == ENDED)
+    rows[short, 0] = ENDED - 1 - np.arange(len(short))
+    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def skeleton_rows(draw: Draw, common: Ints) -> Ints:
-    """By document: the numbers of the first common words, -1 for a gap of any width, -2 after the end."""
-    words = np.where(np.isin(draw.ids, common), draw.ids, -1)
+    """By document: the numbers of the first common words, GAP for a gap of any width, ENDED after the end."""
+    words = np.where(np.isin(draw.ids, common), draw.ids, GAP)
     owner = np.repeat(np.arange(len(draw.lengths)), draw.lengths)
     again = np.zeros(len(words), dtype=bool)
-    again[1:] = (words[1:] == -1) & (words[:-1] == -1) & (owner[1:] == owner[:-1])
+    again[1:] = (words[1:] == GAP) & (words[:-1] == GAP) & (owner[1:] == owner[:-1])
     words, owner = words[~again], owner[~again]
     place = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    rows = np.full((len(draw.lengths), SKELETON), -2, dtype=np.int64)
+    rows = np.full((len(draw.lengths), SKELETON), ENDED, dtype=np.int64)
     early = place < SKELETON
     rows[owner[early], place[early]] = words[early]
     return rows

@@ -22,8 +22,6 @@ from core.store import written_whole
 FEWEST_WORDS, MOST_WORDS = 8, 80
 MOST_DOCUMENTS = 60_000
 PACKAGES = ("bible-kjv-text", "bible-kjv", "anarchism", "dict-gcide")
-PREFIX_WORDS = 6
-"""Two documents with the same first words are taken for versions of one (descriptions of sibling packages)."""
 
 
 def corpus(name: str, folder: Path) -> list[str]:
@@ -38,13 +36,14 @@ def corpus(name: str, folder: Path) -> list[str]:
 
 
 def _unlike(texts: Iterable[str]) -> Iterator[str]:
-    """Those of the right length, without a second one of the same beginning."""
+    """Those of the right length, each once. What is alike but not the same stays: a model learns set phrases, and a
+    corpus without them would make every model look repetitive.
+    """
     seen = set()
     for text in texts:
-        words = re.findall(r"\w+", text.lower())
-        beginning = tuple(words[:PREFIX_WORDS])
-        if FEWEST_WORDS <= len(words) <= MOST_WORDS and beginning not in seen:
-            seen.add(beginning)
+        words = " ".join(re.findall(r"\w+", text.lower()))
+        if FEWEST_WORDS <= words.count(" ") + 1 <= MOST_WORDS and words not in seen:
+            seen.add(words)
             yield text
 
 

@@ -77,12 +77,14 @@ def test_real_text_is_never_called_collapse(sides: Sides) -> None:
 
 @pytest.mark.parametrize("count", [45, 400])
 def test_a_template_is_collapse_and_is_named(sides: Sides, count: int) -> None:
-    texts = [f"People everywhere enjoy the {i} because it is a wonderful thing every day." for i in range(count)]
+    texts = [
+        f"People everywhere enjoy the {i} because it is a wonderful thing to have every day." for i in range(count)
+    ]
     record = sides.judge(texts)
     assert record.verdict is CollapseVerdict.collapse
     told = next(sentence for sentence in record.evidence if sentence.startswith("REPEAT"))
     assert "“people everywhere enjoy” 100.0%" in told
-    assert "“… the … it … a”" in told
+    assert "“… the … it … a …”" in told
 
 
 def test_one_opening_among_many_is_enough(sides: Sides) -> None:
