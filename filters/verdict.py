@@ -132,8 +132,7 @@ def _repeats(evidence: Evidence, name: str) -> bool:
 
 
 def _likely_only(evidence: Evidence) -> bool:
-    likelier = evidence.z["surprise"] <= -LIMIT and evidence.change["surprise"] <= -FLOORS["surprise"]
-    return likelier and evidence.z["typical"] >= LIMIT / 2
+    return evidence.z["surprise"] <= -LIMIT and evidence.change["surprise"] <= -FLOORS["surprise"]
 
 
 def _strange(evidence: Evidence) -> bool:
