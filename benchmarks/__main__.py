@@ -1,6 +1,6 @@
 """Take measurements and write them into README.md: all of them, or the parts that are named.
 
-[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] [robustness] ... [study] [study_embedded]
+[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] [robustness] ... [collapse] [study] [study_embedded]
 """
 
 import re
@@ -27,6 +27,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "families": ("What the embedded teacher can do of each family", families.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
+    "collapse": ("The collapse gate", collapse.table),
     "study": ("Topologies under injected faults", study.injected),
     "study_embedded": ("Topologies with the embedded teacher", study.embedded),
 }

@@ -103,6 +103,8 @@ class CollapseRecord(BaseModel):
     documents: int
     tokens: int
     """To which both sides were cut before they were compared."""
+    tail: float | None = None
+    """Loss of rare words, in deviations of real text. Its rise over generations is what tells replacing from accumulating."""
     metrics: list[MetricRecord]
     note: str
     """What these numbers can and cannot say at this size."""

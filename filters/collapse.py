@@ -77,6 +77,7 @@ def assess(candidate: Corpus, reference: Reference, *, seed: int, cache: Path | 
         reference=reference.name,
         documents=documents,
         tokens=size,
+        tail=round(found.evidence.tail, 2),
         metrics=[*records, *_shown(found.sides.draws, reference, found.null)],
         note=_note(judgement.verdict, found, len(candidate), reference),
     )

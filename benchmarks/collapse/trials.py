@@ -6,9 +6,11 @@ measuring again. Trials that are there are not made again. Judges nothing itself
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy.typing as npt
 
 from benchmarks.collapse.corpora import MAKERS, corpus
 from benchmarks.collapse.generators import REGIMES, Generator, Texts, generations
-from filters.collapse import examine
+from filters.collapse import assess, examine, measure
 from filters.draws import Corpus, tokens
 from filters.reference import Reference
 
@@ -214,12 +216,37 @@ def other_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
                 yield trial(texts, reference, folder, kind=f"other_{name}", size=size, seed=seed)
 
 
+def shown_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
+    """The diversity numbers that do not gate, over generations."""
+    train, reference = _parted(real)
+    for regime in ("replace", "truncated"):
+        for generation, texts in enumerate(generations(train, regime, GENERATIONS, 1), 1):
+            record = assess(
+                as_corpus(sample(texts, 4_000, np.random.default_rng(1))), reference, seed=1, cache=folder / "nulls"
+            )
+            values = {m.name: (round(m.candidate, 4), round(m.reference, 4)) for m in record.metrics}
+            yield {"kind": regime, "generation": generation, "values": values}
+
+
+def cost_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
+    """CPU seconds of `measure`, from texts, with the null there and without."""
+    texts = corpus(real.name, folder)
+    with TemporaryDirectory() as cache:
+        for size in (1_250, 2_500, 5_000, 10_000):
+            for null in ("computed", "read"):
+                began = time.process_time()
+                measure(texts[:size], texts[TRAIN:], name=real.name, seed=1, cache=Path(cache))
+                yield {"kind": null, "size": size, "seconds": round(time.process_time() - began, 2)}
+
+
 KINDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "real": real_trials,
     **{f"regimes{seed}": partial(regime_trials, seed=seed) for seed in SEEDS},
     "changed": changed_trials,
     "mixed": mixed_trials,
     "other": other_trials,
+    "shown": shown_trials,
+    "cost": cost_trials,
 }
 
 
