@@ -1,6 +1,6 @@
 """Take measurements and write them into README.md: all of them, or the parts that are named.
 
-[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] [robustness] ... [collapse] [study] [study_embedded]
+[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] ... [collapse] [study] [study_embedded]
 """
 
 import re
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import families, orchestration, robustness, study, teacher
+from benchmarks.collapse import tables as collapse
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# Benchmarks

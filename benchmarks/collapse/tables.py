@@ -63,8 +63,9 @@ def page(rows: list[Row]) -> str:
 
 
 INTRODUCTION = """Four corpora of real English (verses, package descriptions, political prose, dictionary entries), each
-shuffled once: 10,000 documents train a Kneser-Ney 4-gram, generations of 10,000 are written by it in seven ways, and the reference is the
-rest, 20,000 to 30,000 documents that no generator saw. Verdicts by the limits in `filters/verdict.py`, the same for all."""
+shuffled once: 10,000 documents train a Kneser-Ney 4-gram, generations of 10,000 are written by it in seven ways, and the
+reference is the rest, 20,000 to 30,000 documents that no generator saw. Verdicts are by the limits in
+`filters/verdict.py`, the same for all."""
 
 
 def machine() -> str:

@@ -81,7 +81,7 @@ def trial(candidate: Texts, reference: Reference, folder: Path, **about: Any) ->
 
 def real_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
     """Real against real: the corpus is parted anew into a reference and candidates that share no document."""
-    plans = ((500, 10_000, 20, 5), (2_000, 12_000, 6, 9), (10_000, 30_000, 3, 3))
+    plans = ((500, 10_000, 20, 9), (2_000, 12_000, 6, 9), (10_000, 30_000, 3, 1))
     for size, most, candidates, splits in plans:
         for split in range(splits):
             order = np.random.default_rng([size, split]).permutation(len(real.texts))
