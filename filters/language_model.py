@@ -92,12 +92,19 @@ def padded(ids: Ints, lengths: Ints, order: int) -> tuple[Ints, npt.NDArray[np.b
 
 
 def _counts(n: int, numbers: list[Ints], size: int, stream: Ints, real: npt.NDArray[np.bool_]) -> Ints:
-    """Of the n-grams of level `n` that end in a word; those that end in a start have none."""
-    occurrences = np.bincount(numbers[n][real], minlength=size)
+    """Of the n-grams of level `n` that end in a word; those that end in a start have none.
+
+    Nor have those that begin with two starts: their histories tell no more than the one with one start does, and to
+    discount all of them would take from rare beginnings three times.
+    """
+    where = np.flatnonzero(real)
+    if n > 1:
+        where = where[stream[where - n + 1] != START]
+    occurrences = np.bincount(numbers[n][where], minlength=size)
     if n == len(numbers) - 1:
         return occurrences
-    where = np.flatnonzero(real)
-    first = where[np.unique(numbers[n + 1][real], return_index=True)[1]]
+    longer = where[stream[where - n] != START]
+    first = longer[np.unique(numbers[n + 1][longer], return_index=True)[1]]
     before = np.bincount(numbers[n][first], minlength=size)
     opens = np.zeros(size, dtype=bool)
     opens[numbers[n][where[stream[where - n] == START]]] = True

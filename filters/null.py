@@ -21,7 +21,7 @@ from filters.reference import Reference
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-VERSION = 3
+VERSION = 4
 COMPARISONS = 60
 """Of real text with real text. The deviation that they give is then within 18 %, 19 times in 20."""
 MOST_PARTS = 12

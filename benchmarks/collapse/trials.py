@@ -28,17 +28,17 @@ TRAIN = 10_000
 GENERATIONS = 4
 SIZES = (500, 2_000, 4_000)
 SEEDS = (1, 2)
-PARTS = {
-    (500, 1): 5,
-    (500, 4): 1,
-    (2_000, 1): 2,
-    (2_000, 2): 4,
-    (2_000, 3): 1,
-    (2_000, 4): 2,
-    (4_000, 1): 2,
-    (4_000, 4): 1,
-}
+PARTS = {(500, 1): 1, (2_000, 1): 1, (2_000, 2): 1, (2_000, 3): 1, (2_000, 4): 1}
 """How many disjoint candidates are taken, by size and generation."""
+MORE = {
+    **{(regime, 500, 1): 5 for regime in ("filtered", "truncated")},
+    ("replace", 2_000, 2): 5,
+    ("replace", 4_000, 1): 2,
+    ("verified", 500, 4): 5,
+    ("verified", 2_000, 4): 5,
+    ("verified", 4_000, 4): 2,
+}
+"""The same for what the goals name."""
 
 
 class Real(NamedTuple):
@@ -81,7 +81,7 @@ def trial(candidate: Texts, reference: Reference, folder: Path, **about: Any) ->
 
 def real_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
     """Real against real: the corpus is parted anew into a reference and candidates that share no document."""
-    plans = ((500, 10_000, 20, 9), (2_000, 12_000, 6, 9), (10_000, 30_000, 3, 1))
+    plans = ((500, 5_000, 25, 6), (2_000, 10_000, 8, 6), (10_000, 30_000, 3, 1))
     for size, most, candidates, splits in plans:
         for split in range(splits):
             order = np.random.default_rng([size, split]).permutation(len(real.texts))
@@ -101,7 +101,7 @@ def regime_trials(real: Real, folder: Path, seed: int) -> Iterator[dict[str, Any
             random = np.random.default_rng([seed, generation])
             order = random.permutation(len(texts))
             for size in SIZES:
-                for part in range(PARTS.get((size, generation), 0)):
+                for part in range(MORE.get((regime, size, generation), PARTS.get((size, generation), 0))):
                     candidate = texts.take(order[part * size : (part + 1) * size])
                     about = {"kind": regime, "generation": generation, "seed": seed, "size": size, "part": part}
                     yield trial(candidate, reference, folder, **about)
@@ -117,10 +117,12 @@ def changed_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
     """Real text that was changed: what must not be called collapse, and what must."""
     train, reference = _parted(real)
     for size in SIZES:
-        for seed in range(4):
+        for seed in range(3):
             random = np.random.default_rng([seed, size])
             fresh = sample(train, size, random)
             for kind, change in CHANGES.items():
+                if kind == "spelled" and size == SIZES[-1]:
+                    continue
                 texts = change(fresh, train, reference, random)
                 yield trial(texts, reference, folder, kind=kind, size=size, seed=seed)
 
@@ -174,7 +176,7 @@ def spelled(texts: Texts, train: Texts, reference: Reference, random: np.random.
              for start, length in zip(part.starts[: len(texts)], part.lengths[: len(texts)], strict=True)]  # fmt: skip
     ids = np.array([number[letter] for line in lines for letter in line], dtype=np.int64)
     model = Generator.fit(Texts(ids, np.array(list(map(len, lines)))))
-    written = model.write(len(texts), random, longest=400)
+    written = model.write(len(texts), random, longest=250)
     ends = np.cumsum(written.lengths)
     made = ["".join(letters[i] for i in written.ids[end - length : end]).split()
             for end, length in zip(ends, written.lengths, strict=True)]  # fmt: skip
@@ -195,8 +197,8 @@ CHANGES: dict[str, Callable[[Texts, Texts, Reference, np.random.Generator], Text
 def mixed_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
     """Ten thousand documents, a fifth of them collapsed, the rest real ones that the reference does not have."""
     train, reference = _parted(real)
-    for seed in SEEDS:
-        for regime in ("replace", "truncated", "filtered"):
+    for seed in SEEDS[:1]:
+        for regime in ("replace", "truncated"):
             last = list(generations(train, regime, GENERATIONS, seed))[-1]
             random = np.random.default_rng([seed, 20])
             texts = sample(last, 2_000, random).plus(sample(train, 8_000, random))
@@ -210,8 +212,8 @@ def other_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
         vocabulary = reference.vocabulary
         found = Corpus.of([tokens(text) for text in corpus(name, folder)[:12_000]], vocabulary)
         other = Texts(found.ids, found.lengths)
-        for size in SIZES[:2]:
-            for seed in range(3):
+        for size in SIZES[1:2]:
+            for seed in range(2):
                 texts = sample(other, size, np.random.default_rng([seed, size]))
                 yield trial(texts, reference, folder, kind=f"other_{name}", size=size, seed=seed)
 
@@ -219,7 +221,7 @@ def other_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
 def shown_trials(real: Real, folder: Path) -> Iterator[dict[str, Any]]:
     """The diversity numbers that do not gate, over generations."""
     train, reference = _parted(real)
-    for regime in ("replace", "truncated"):
+    for regime in ("replace",):
         for generation, texts in enumerate(generations(train, regime, GENERATIONS, 1), 1):
             record = assess(
                 as_corpus(sample(texts, 4_000, np.random.default_rng(1))), reference, seed=1, cache=folder / "nulls"

@@ -17,7 +17,7 @@ class Plain:
 
     def __init__(self, documents: list[list[int]]) -> None:
         streams = [[START, START, *document] for document in documents]
-        threes = Counter(tuple(s[i - 2 : i + 1]) for s in streams for i in range(2, len(s)))
+        threes = Counter(tuple(s[i - 2 : i + 1]) for s in streams for i in range(3, len(s)))
         twos = Counter(tuple(s[i - 1 : i + 1]) for s in streams for i in range(2, len(s)))
         before: dict[Gram, set[int]] = defaultdict(set)
         for gram in [*threes, *twos]:
@@ -76,3 +76,10 @@ def test_a_document_of_the_fitted_text_is_likelier_than_its_words_in_another_ord
     model = LanguageModel.fit(*flat(train))
     turned = [document[::-1] for document in long]
     assert model.surprise(*flat(long)).mean() < model.surprise(*flat(turned)).mean() - 0.5
+
+
+def test_a_document_begins_as_the_fitted_ones_do() -> None:
+    """Half of the documents begin with 0, the others each with a word of its own: nothing may be taken from these twice."""
+    documents = [[0, 1]] * 50 + [[word, 1] for word in range(10, 60)]
+    model = LanguageModel.fit(*flat(documents))
+    assert np.exp(-model.surprise(*flat([[0]])))[0] == pytest.approx(0.5, abs=0.02)
