@@ -1,6 +1,6 @@
 """Take measurements and write them into README.md: all of them, or the parts that are named.
 
-[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] [robustness] ... [study] [study_embedded]
+[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] ... [collapse] [study] [study_embedded]
 """
 
 import re
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import dedup, families, orchestration, robustness, study, teacher
+from benchmarks.collapse import tables as collapse
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# Benchmarks
@@ -32,6 +33,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "dedup": ("Near-duplicates, beside peers", dedup.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
+    "collapse": ("The collapse gate", collapse.table),
     "study": ("Topologies under injected faults", study.injected),
     "study_embedded": ("Topologies with the embedded teacher", study.embedded),
 }

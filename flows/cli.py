@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import INTERRUPTED, RunFailed, StillhouseError, UsageError
+from core.errors import INTERRUPTED, GateNotMet, RunFailed, StillhouseError, UsageError
 from core.recipe import PROJECT
 from flows.session import SESSION, Interrupted
 
@@ -300,19 +300,26 @@ def assess(
     source: InputArgument,
     reference: Annotated[Path, typer.Option("--reference", help="A JSONL file of real text, one `text` a line.")],
     *,
+    parent: Annotated[
+        Path | None, typer.Option("--parent", help="The dataset before it: a run, a folder or a file.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the draws from the reference.")] = 7,
+    runs_dir: RunsOption = RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """Collapse metrics of any dataset beside real text at equal size. Shown, not gating."""
+    """Is a dataset poorer than real text, or than its parent? Exit 3 when it is; too few documents are no pass, but exit 0."""
+    from core.run import CollapseVerdict, RunDir
     from flows.curation import assess_dataset
 
-    record = assess_dataset(source, reference, seed)
+    found = assess_dataset(source, reference, seed, parent=parent, cache=RunDir(runs_dir / "assess").cache)
     if as_json:
-        say_json({"state": "done", "gates": [], "collapse": record.model_dump(mode="json")})
-        return
-    from flows.card import metric_lines
+        say_json({"state": "done", "verdict": found.verdict, "gates": found.gates, **found.model_dump(mode="json")})
+    else:
+        from flows.card import verdict_lines
 
-    say("\n".join(metric_lines(record)))
+        say("\n".join(verdict_lines(found)))
+    if found.verdict is CollapseVerdict.collapse:
+        raise SystemExit(GateNotMet.exit_code)
 
 
 @app.command(rich_help_panel=RUN)

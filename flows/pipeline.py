@@ -24,7 +24,7 @@ from agents.seeds import Seeds
 from core.errors import RunFailed, StoreError
 from core.recipe import Recipe
 from core.release import is_behind, open_next
-from core.run import CheckRecord, Manifest, RunDir, RunState, redacted, summary
+from core.run import CheckRecord, CollapseVerdict, Manifest, RunDir, RunState, redacted, summary
 from flows import stages
 from flows.card import judge_words
 from flows.curated import Curated, Split, conversations_of, dropped_samples, kept_rows, kept_samples, said_in
@@ -184,8 +184,10 @@ def assess(job: Job, kept: "pl.DataFrame") -> None:
         return
     with stages.Stopwatch(job.manifest, "assess"):
         answers = [said_in(messages) for messages in kept["messages"].to_list()]
-        job.manifest.collapse = stages.assess(answers, job.recipe.collapse, job.plan.folder, job.recipe.seed)
-    SESSION.note(f"assess: {len(job.manifest.collapse.metrics)} collapse metrics")
+        found = stages.assess(answers, job.recipe.collapse, job.plan.folder, job.recipe.seed, job.run.cache)
+    job.manifest.collapse = found
+    job.manifest.gates = found.evidence if found.verdict is CollapseVerdict.collapse else []
+    SESSION.note(f"assess: {found.verdict}")
 
 
 def package(job: Job, kept: "pl.DataFrame") -> Split:

@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def assess(answers: Sequence[str], config: CollapseConfig, folder: Path, seed: int) -> CollapseRecord:
-    """Collapse metrics of `answers` beside the reference.
+NULLS = "nulls"
+"""The folder of the runs' cache for what real text differs by from itself (`filters.null`)."""
+
+
+def assess(
+    answers: Sequence[str], config: CollapseConfig, folder: Path, seed: int, cache: Path | None = None
+) -> CollapseRecord:
+    """The verdict on `answers` beside the reference, with its metrics; the reference's null is kept in `cache`.
 
     Raises:
         UsageError: if the reference cannot be read.
@@ -32,7 +38,8 @@ def assess(answers: Sequence[str], config: CollapseConfig, folder: Path, seed: i
     from filters.collapse import measure
 
     path = find_file(config.reference, folder)
-    return measure(answers, read_texts(path), name=config.reference, seed=seed)
+    nulls = cache / NULLS if cache else None
+    return measure(answers, read_texts(path), name=config.reference, seed=seed, cache=nulls)
 
 
 def read_texts(path: Path) -> list[str]:
