@@ -4,7 +4,7 @@ The order of the data and the learning rate follow from the step alone, so the s
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
@@ -28,18 +28,11 @@ class Progressed(NamedTuple):
     log: list[dict[str, float]]
 
 
-def training_digest(
-    conversations: Sequence[Conversation],
-    held_out: Sequence[Conversation] | None,
-    config: StudentConfig,
-    seed: int,
-    teacher: str,
-) -> str:
+def training_digest(sets: Mapping[str, Sequence[Conversation]], config: StudentConfig, seed: int, teacher: str) -> str:
     """The identity of a training: the same digest ends in the same student. `teacher` is the teacher's, or empty.
 
     How often the training is saved does not count, nor where signals are kept.
     """
-    sets = {"train": conversations, "held_out": held_out or ()}
     return digest_of(
         {
             **{name: [[message.model_dump() for message in one] for one in some] for name, some in sets.items()},

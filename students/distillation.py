@@ -62,6 +62,7 @@ class Lesson:
         self.projections = projections
         self._config = config.distillation
         self._signals, self._words = signals, words
+        self._before: dict[Encoded, float] = {}
 
     @property
     def teaches(self) -> bool:
@@ -76,15 +77,44 @@ class Lesson:
         temperature = self._config.temperature
         return Measured(loss, held_out_kl(model, held_out, self._signals, pad, self._words, temperature))
 
-    def terms(self, model: PreTrainedModel, batch: Batch, encoded: Sequence[Encoded]) -> Terms:
+    def terms(
+        self,
+        model: PreTrainedModel,
+        encoded: Sequence[Encoded],
+        pad: int,
+        *,
+        rejected: Sequence[Encoded] = (),
+        own: bool = False,
+    ) -> Terms:
+        """Of a step on `encoded`, each paired with one of `rejected` if `dpo` is learned. Answers that are the student's own
+        teach by the teacher's judgement alone.
+        """
+        batch = batched([*encoded, *rejected], pad)
         said = predicted(model, batch, hidden="hidden" in self.weights)
         values: dict[str, torch.Tensor] = {}
-        if "sft" in self.weights:
+        if rejected:
+            values["dpo"] = self._preferred(said, encoded, rejected)
+            batch, said = batched(encoded, pad), _first(said, len(encoded))
+        if "sft" in self.weights and not own:
             values["sft"] = functional.cross_entropy(said.logits, said.targets)
         if self._signals:
-            signal = self._signals.signal(batch, encoded)
-            values |= self._compared(said, signal)
+            values |= self._compared(said, self._signals.signal(batch, encoded))
         return Terms(values, len(said.targets))
+
+    def refer_to(self, model: PreTrainedModel, conversations: Sequence[Encoded], pad: int) -> None:
+        """Remember how likely `model` finds these answers, as what `dpo` departs from."""
+        parts = range(0, len(conversations), EVALUATION_BATCH)
+        batches = [conversations[first : first + EVALUATION_BATCH] for first in parts]
+        with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16):
+            found = [log_likelihoods(predicted(model, batched(some, pad)), len(some)).tolist() for some in batches]
+        for some, values in zip(batches, found, strict=True):
+            self._before.update(zip(some, values, strict=True))
+
+    def _preferred(self, said: Predicted, chosen: Sequence[Encoded], rejected: Sequence[Encoded]) -> torch.Tensor:
+        now = log_likelihoods(said, len(chosen) + len(rejected))
+        before = now.new_tensor([self._before[one] for one in (*chosen, *rejected)])
+        pairs = (*torch.split(now, len(chosen)), *torch.split(before, len(chosen)))
+        return objectives.dpo(*pairs, beta=self._config.dpo_beta).mean()
 
     def _compared(self, said: Predicted, signal: Signal) -> dict[str, torch.Tensor]:
         names = [name for name in self.weights if name in DIVERGENCES]
@@ -104,6 +134,20 @@ class Lesson:
         return torch.stack(
             [objectives.hidden(project(own), teacher[layer]).mean() for project, own, layer in pairs]
         ).mean()
+
+
+def _first(said: Predicted, conversations: int) -> Predicted:
+    """Of the first conversations of a batch only."""
+    within = said.rows < conversations
+    return Predicted(
+        said.logits[within], said.targets[within], said.rows[within], tuple(layer[within] for layer in said.hidden)
+    )
+
+
+def log_likelihoods(said: Predicted, conversations: int) -> torch.Tensor:
+    """Of all learned tokens of each conversation of a batch together, of shape (conversations,)."""
+    losses = functional.cross_entropy(said.logits, said.targets, reduction="none")
+    return losses.new_zeros(conversations).index_add(0, said.rows, -losses)
 
 
 def outcomes(logits: torch.Tensor, signal: Dense | TopK) -> tuple[torch.Tensor, torch.Tensor]:
