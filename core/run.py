@@ -154,6 +154,9 @@ class StudentRecord(BaseModel):
     steps: int
     loss_before: float
     loss_after: float
+    kl_before: float | None = None
+    """KL divergence from the teacher, in nats per assistant token on held-out samples; None where no teacher was asked."""
+    kl_after: float | None = None
     seconds: float
 
 

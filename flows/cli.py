@@ -341,7 +341,10 @@ def distill(
     if as_json:
         say_json({"out": str(out), "state": "done", "student": record.model_dump(mode="json")})
         return
-    say(f"student {out}  held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token")
+    kl = "" if record.kl_after is None else f", KL from the teacher {record.kl_before:.2f} -> {record.kl_after:.2f}"
+    say(
+        f"student {out}  held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl}"
+    )
 
 
 # Look at results

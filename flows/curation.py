@@ -14,10 +14,11 @@ from core.errors import UsageError
 from core.loading import parse_settings
 from core.recipe import DEFAULT_FILTERS, CollapseConfig, FilterConfig, MinHashFilter, StudentConfig
 from core.run import CollapseRecord, CollapseVerdict, StudentRecord
+from core.sample import Message
 from filters.index import HEADER, Index
 from filters.shingles import shingle_sets
 from flows import stages
-from flows.rows import conversations, documents
+from flows.rows import conversations, documents, pairs
 
 ADDED = 200_000
 """Rows taken into an index at once."""
@@ -129,8 +130,15 @@ def assess_dataset(source: Path, reference: Path, seed: int, *, parent: Path | N
 def distill_dataset(
     source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
 ) -> StudentRecord:
-    """Train a student on a dataset's conversations. Raises UsageError where there are too few."""
-    rows = conversations(source)
+    """Train a student on a dataset's conversations, or on its pairs of them for `dpo`. Raises UsageError where there are too
+    few.
+    """
+    rejected: list[list[Message]] = []
+    if "dpo" in config.weights:
+        paired = pairs(source)
+        rows, rejected = [pair.chosen for pair in paired], [pair.rejected for pair in paired]
+    else:
+        rows = conversations(source)
     if len(rows) < 2:
         raise UsageError(f"{source}: {len(rows)} conversations are too few to train on and to hold one out")
-    return stages.distill(rows, None, config, out, seed=seed, progress=progress)
+    return stages.distill(rows, None, config, out, seed=seed, progress=progress, rejected=rejected)

@@ -244,6 +244,26 @@ def conversation_of(row: Mapping[str, Any]) -> list[Message]:
     return [_message(turn) for turn in _turns_in(row)]
 
 
+class Pair(NamedTuple):
+    """Two answers to one prompt."""
+
+    chosen: list[Message]
+    rejected: list[Message]
+
+
+def pair_of(row: Mapping[str, Any]) -> Pair:
+    """`prompt` with `chosen` and with `rejected`, as trainers of preferences read them.
+
+    Raises:
+        ValueError: saying what is wrong with it, in words.
+    """
+    if missing := [column for column in ("prompt", "chosen", "rejected") if column not in row]:
+        raise ValueError(f"needs `prompt`, `chosen` and `rejected`; it lacks {', '.join(missing)}")
+    prompt = _turns(row["prompt"], "prompt")
+    sides = ([*prompt, *_turns(row[side], side, "assistant")] for side in ("chosen", "rejected"))
+    return Pair(*([_message(turn) for turn in turns] for turns in sides))
+
+
 def _turns_in(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "messages" in row:
         return _turns(row["messages"], "messages")
@@ -293,6 +313,11 @@ def documents(source: Path) -> Iterator[Document]:
 def conversations(source: Path) -> list[list[Message]]:
     """Raises UsageError naming a row that is none."""
     return list(all_of(source, conversation_of))
+
+
+def pairs(source: Path) -> list[Pair]:
+    """Raises UsageError naming a row that is none."""
+    return list(all_of(source, pair_of))
 
 
 def all_of(source: Path, read: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:

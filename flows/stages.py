@@ -116,16 +116,20 @@ def _write_form(folder: Path, formats: Sequence[FormatRecord], form: Written, *,
 
 def distill(
     train: Sequence[Sequence[Message]], held_out: Sequence[Sequence[Message]] | None, config: StudentConfig, out: Path,
-    *, seed: int, progress: Callable[[str], None],
+    *, seed: int, progress: Callable[[str], None], rejected: Sequence[Sequence[Message]] = (),
 ) -> StudentRecord:  # fmt: skip
-    """Train the student. Raises UsageError where the extra `train` is not installed."""
+    """Train the student; `rejected` are worse answers to the same prompts, for `dpo`.
+
+    Raises:
+        UsageError: where the extra `train` is not installed.
+    """
     try:
         from students.train import distill as train_student
     except ModuleNotFoundError as error:
         raise UsageError(
             f"training a student needs the extra `train` ({error.name} is missing): run `make install`"
         ) from None
-    return train_student(train, config, out, seed=seed, progress=progress, held_out=held_out)
+    return train_student(train, config, out, seed=seed, progress=progress, held_out=held_out, rejected=rejected)
 
 
 class Stopwatch:
