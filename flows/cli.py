@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,6 +34,9 @@ RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-i
 InputArgument = Annotated[
     Path,
     typer.Argument(metavar="INPUT", help="A run, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file."),
+]
+StudentArgument = Annotated[
+    Path, typer.Argument(metavar="STUDENT", help="The folder of a student, or a run that has one.")
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its directory.")]
 SetOption = Annotated[
@@ -330,6 +333,29 @@ def distill(
         say_json({"out": str(out), "state": "done", "student": record.model_dump(mode="json")})
         return
     say(f"student {out}  held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token")
+
+
+@app.command(rich_help_panel=RUN)
+def export(
+    student: StudentArgument,
+    *,
+    form: Annotated[
+        Literal["gguf"], typer.Option("--format", help="What to write; gguf is what llama.cpp and its kin load.")
+    ] = "gguf",
+    kind: Annotated[
+        Literal["f32", "f16", "q8_0", "q4_0"], typer.Option("--type", help="How the weights are stored.")
+    ] = "q8_0",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a student as a file that other runtimes load, beside it: weights, tokenizer and chat template in one."""
+    from flows.students import export_student
+
+    found = export_student(student, kind)
+    if as_json:
+        say_json({"state": "done", "format": form, "type": kind, "path": str(found.path), "bytes": found.bytes})
+        return
+    say(f"{found.path}  {found.bytes / 1e6:.1f} MB, {found.parameters / 1e6:.1f}M parameters")
+    say(f'next: stillhouse evaluate {student}, or as a teacher: model = "local/{found.path}"')
 
 
 # Look at results
