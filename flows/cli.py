@@ -48,6 +48,9 @@ RunsOption = Annotated[
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run if it is there.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Tell no progress.")]
+TypeOption = Annotated[
+    Literal["f32", "f16", "q8_0", "q4_0"], typer.Option("--type", help="How the weights are stored.")
+]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 RUNS = Path("data/runs")
 
@@ -342,9 +345,7 @@ def export(
     form: Annotated[
         Literal["gguf"], typer.Option("--format", help="What to write; gguf is what llama.cpp and its kin load.")
     ] = "gguf",
-    kind: Annotated[
-        Literal["f32", "f16", "q8_0", "q4_0"], typer.Option("--type", help="How the weights are stored.")
-    ] = "q8_0",
+    kind: TypeOption = "q8_0",
     as_json: JsonOption = False,
 ) -> None:
     """Write a student as a file that other runtimes load, beside it: weights, tokenizer and chat template in one."""
@@ -356,6 +357,36 @@ def export(
         return
     say(f"{found.path}  {found.bytes / 1e6:.1f} MB, {found.parameters / 1e6:.1f}M parameters")
     say(f'next: stillhouse evaluate {student}, or as a teacher: model = "local/{found.path}"')
+
+
+@app.command(rich_help_panel=RUN)
+def evaluate(
+    student: StudentArgument,
+    *,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="Whose seeds and checks; those of the student's run if left out."),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=1, max=100_000, help="How many held-out seeds.")] = 100,
+    kind: TypeOption = "q8_0",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Hold a student, its teacher and what it began as to the recipe's checks; measure loss, speed, size and memory."""
+    import asyncio
+
+    from agents.brake import Stopped
+    from flows.evaluation import evaluate as evaluate_student
+    from flows.evaluation import evaluation_card, task_of
+
+    SESSION.quiet = quiet
+    task = task_of(student, _plan(recipe, None) if recipe else None, number, kind)
+    with SESSION.interruptible():
+        try:
+            found = asyncio.run(evaluate_student(task, SESSION))
+        except Stopped:
+            raise Interrupted from None
+    say(found.model_dump_json() if as_json else evaluation_card(found))
 
 
 # Look at results

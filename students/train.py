@@ -19,6 +19,7 @@ from students.data import Conversation, Prepared, batched, check_tokenizer, epoc
 from students.evaluate import held_out_loss, token_loss
 from students.output import Training, finished, write_student
 from students.start import Start, load_start
+from students.vocabulary import trimmed
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises: Adam's first estimates of scale are poor."""
@@ -61,6 +62,9 @@ def distill(
     start = load_start(config)
     check_tokenizer(start.tokenizer)
     data = prepare(conversations, held_out, start.tokenizer, config, seed)
+    if config.vocabulary:
+        start = trimmed(start, data.train, config.vocabulary)
+        data = prepare(conversations, held_out, start.tokenizer, config, seed)
     progress(
         f"student: {start.made_from}, {start.model.num_parameters() / 1e6:.1f}M parameters; "
         f"{len(data.train)} conversations to learn, {len(data.held_out)} held out, "
