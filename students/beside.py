@@ -75,8 +75,8 @@ def write_untrained(student: Path, folder: Path) -> bool:
     except UsageError:
         return False
     if config.vocabulary:
-        kept = AutoTokenizer.from_pretrained(student).get_vocab()
-        start = with_tokens(start, start.tokenizer.convert_tokens_to_ids(sorted(kept, key=kept.__getitem__)))
-    start.model.bfloat16().save_pretrained(folder)  # type: ignore[no-untyped-call]
+        kept, before = AutoTokenizer.from_pretrained(student).get_vocab(), start.tokenizer.get_vocab()
+        start = with_tokens(start, [before[token] for token in sorted(kept, key=kept.__getitem__)])
+    start.model.bfloat16().save_pretrained(folder)
     start.tokenizer.save_pretrained(folder)
     return True

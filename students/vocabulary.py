@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.errors import UsageError
 from students.data import Encoded
@@ -108,7 +108,7 @@ def _model(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return model
 
 
-def keep_rows(model: PreTrainedModel, kept: Sequence[int]) -> None:
+def keep_rows(model: Any, kept: Sequence[int]) -> None:
     """Leave the embedding, and the output's matrix, with these rows in this order."""
     rows = torch.tensor(kept)
     embedding, output = model.get_input_embeddings(), model.get_output_embeddings()

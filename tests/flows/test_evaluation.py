@@ -78,21 +78,15 @@ def test_the_runs_report_shows_it_and_no_answer(tmp_path: Path) -> None:
         (["evaluate", "{folder}"], "is not the student of a run, so name the recipe to hold it to: --recipe RECIPE"),
         (["evaluate", "{folder}", "--recipe", "poems"], "error: poems: no recipe of this name"),
         (["evaluate", "{folder}", "--recipe", "smoke"], "is a 'gpt2'; only a 'llama' can be exported"),
-        (["distill", "{rows}", "--out", "{folder}/out", "--set", "vocabulary=99999"],
-         "student.vocabulary = 99999: the tokenizer has no more than 49,152"),
     ],
 )  # fmt: skip
 def test_each_mistake_is_one_sentence(
     words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, rows = tmp_path / "student", tmp_path / "rows.jsonl"
+    folder = tmp_path / "student"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
-    talks = [{"messages": [message.model_dump() for message in talk]} for talk in conversations()]
-    rows.write_text("".join(json.dumps(talk) + "\n" for talk in talks))
-    code, out, err = called(
-        capsys, *(word.format(folder=folder, rows=rows) for word in words), *(["-q"] * (words[0] != "export"))
-    )
+    code, out, err = called(capsys, *(word.format(folder=folder) for word in words), *(["-q"] * (words[0] != "export")))
     assert (code, out) == (2, "")
     assert sentence in err
     assert "Traceback" not in err
