@@ -494,6 +494,10 @@ class StudentConfig(Config):
     """How many layers the student has; with `start = "layers"`, those of the teacher's 30 that do best on their own."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
     """For `start = "random"`."""
+    vocabulary: int | None = Field(None, ge=1)
+    """How many of the start's tokens to keep: single bytes and special ones, then those that the training conversations use
+    most. Absent keeps all. A small student is mostly vocabulary: 8192 of 49,152 tokens make one of 6.8M parameters where it
+    would have 17M."""
     epochs: int = Field(2, ge=1)
     """A few dozen conversations are overfitted by four."""
     learning_rate: float = Field(2e-4, gt=0)

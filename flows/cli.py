@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -37,6 +37,9 @@ InputArgument = Annotated[
         metavar="INPUT", help="A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file."
     ),
 ]
+StudentArgument = Annotated[
+    Path, typer.Argument(metavar="STUDENT", help="The folder of a student, or a run that has one.")
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its directory.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
@@ -47,6 +50,9 @@ RunsOption = Annotated[
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run if it is there.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Tell no progress.")]
+TypeOption = Annotated[
+    Literal["f32", "f16", "q8_0", "q4_0"], typer.Option("--type", help="How the weights are stored.")
+]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 RUNS = Path("data/runs")
 
@@ -345,6 +351,57 @@ def distill(
     say(
         f"student {out}  held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl}"
     )
+
+
+@app.command(rich_help_panel=RUN)
+def export(
+    student: StudentArgument,
+    *,
+    form: Annotated[
+        Literal["gguf"], typer.Option("--format", help="What to write; gguf is what llama.cpp and its kin load.")
+    ] = "gguf",
+    kind: TypeOption = "q8_0",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a student as a file that other runtimes load, beside it: weights, tokenizer and chat template in one."""
+    from flows.students import export_student
+
+    found = export_student(student, kind)
+    if as_json:
+        say_json({"state": "done", "format": form, "type": kind, "path": str(found.path), "bytes": found.bytes})
+        return
+    say(f"{found.path}  {found.bytes / 1e6:.1f} MB, {found.parameters / 1e6:.1f}M parameters")
+    say(f'next: stillhouse evaluate {student}, or as a teacher: model = "local/{found.path}"')
+
+
+@app.command(rich_help_panel=RUN)
+def evaluate(
+    student: StudentArgument,
+    *,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="Whose seeds and checks; those of the student's run if left out."),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=1, max=100_000, help="How many held-out seeds.")] = 100,
+    kind: TypeOption = "q8_0",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Hold a student, its teacher and what it began as to the recipe's checks; measure loss, speed, size and memory."""
+    import asyncio
+
+    from agents.brake import Stopped
+    from flows.evaluation import evaluate as evaluate_student
+    from flows.evaluation import evaluation_card, task_of
+
+    SESSION.quiet = quiet
+    task = task_of(student, _plan(recipe, None) if recipe else None, number, kind)
+    with SESSION.interruptible():
+        try:
+            found = asyncio.run(evaluate_student(task, SESSION))
+        except Stopped:
+            raise Interrupted from None
+    say(found.model_dump_json() if as_json else evaluation_card(found))
 
 
 # Look at results

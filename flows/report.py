@@ -20,12 +20,13 @@ from markupsafe import Markup
 from core.recipe import AgentConfig, Recipe
 from core.run import CollapseRecord, FormatRecord, Manifest, MetricRecord, RunDir, RunState
 from core.sample import Sample, State, Usage
-from core.store import counted, write_json, write_text
+from core.store import counted, read_json, write_json, write_text
 from flows.card import history_of, judge_words, mix_words, not_kept, outcome, paid_items, seed_value
 from flows.formats import COLUMNS
 from flows.words import clock, cut, duration, number, one_line, percent, place_of, plain, plural
 
 TEMPLATES = Path(__file__).with_name("templates")
+EVALUATION = "evaluation.json"
 EMBEDDED = 500
 """Samples in the page. At some 8 kB each it stays under 5 MB, which a phone still opens."""
 FORM_WORDS = {
@@ -124,9 +125,16 @@ def write_report(
     `dropped` holds the failed samples too, as `dropped/` does.
     """
     seen = overview(kept, dropped)
-    numbers = report_numbers(manifest, seen)
+    numbers = {**report_numbers(manifest, seen), "evaluation": evaluation_of(run.student)}
     write_json(run.report_file.with_suffix(".json"), {**numbers, "recipe": recipe.model_dump(mode="json")})
     write_text(run.report_file, _page(manifest, recipe, numbers, seen))
+
+
+def evaluation_of(student: Path) -> dict[str, Any] | None:
+    """What `stillhouse evaluate` found, without the answers; None where it was not called."""
+    file = student / EVALUATION
+    found: dict[str, Any] | None = read_json(file) if file.is_file() else None
+    return found and {key: value for key, value in found.items() if key != "examples"}
 
 
 def report_numbers(manifest: Manifest, seen: Overview) -> dict[str, Any]:

@@ -101,14 +101,17 @@ def from_layers(count: int) -> Start:
 
 
 def from_random(hidden_size: int, layers: int) -> Start:
-    """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit)."""
+    """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit).
+
+    The feed-forward width is a multiple of 32, since rows of other lengths cannot be stored in 8 or 4 bits (GGUF).
+    """
     teacher = gguf.GGUFReader(teacher_path())
     config = teacher_config(teacher)
     head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
     config.update(
         {
             "hidden_size": hidden_size,
-            "intermediate_size": hidden_size * 8 // 3,
+            "intermediate_size": max(32, hidden_size * 8 // 3 // 32 * 32),
             "num_hidden_layers": layers,
             "num_attention_heads": hidden_size // head,
             "num_key_value_heads": hidden_size // head,

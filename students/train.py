@@ -22,6 +22,7 @@ from students.sampling import own_answers
 from students.signals import Captured, capture, identity
 from students.start import Start, load_start
 from students.teacher import TeacherBeside, load_teacher, teacher_digest, tokenizer_digest
+from students.vocabulary import trimmed
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises: Adam's first estimates of scale are poor."""
@@ -80,6 +81,9 @@ def distill(
     start = load_start(config)
     check_tokenizer(start.tokenizer)
     data = prepare(conversations, held_out, start.tokenizer, config, seed, rejected)
+    if config.vocabulary:
+        start = trimmed(start, data.train, config.vocabulary)
+        data = prepare(conversations, held_out, start.tokenizer, config, seed, rejected)
     progress(
         f"student: {start.made_from}, {start.model.num_parameters() / 1e6:.1f}M parameters; "
         f"{len(data.train)} conversations to learn, {len(data.held_out)} held out, "

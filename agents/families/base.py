@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from agents.checks import Check, Options
 from agents.contract import Contract
 from agents.teachers.base import schema_of
-from core.sample import Candidate, Seed, texts_of
+from core.sample import Candidate, Message, Seed, texts_of
 
 
 class Family(ABC):
@@ -63,6 +63,20 @@ class Family(ABC):
     def values(self, seed: Seed) -> dict[str, str]:
         """What the generator's prompt may say, by name."""
         return texts_of(seed.data)
+
+    def questions(self, seed: Seed) -> Sequence[Message] | None:
+        """The conversation without the assistant's turns where the seed alone fixes it, so that any model can be asked as a
+        student is; None where the generator writes the questions too.
+        """
+        return None
+
+    def answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
+        """`questions` with a plain answer to each turn of the user, as `candidate` would have it.
+
+        Raises:
+            ContractFault: if the answers are not what the checks need.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def candidate(self, seed: Seed, draft: Any) -> Candidate:

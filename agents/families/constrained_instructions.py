@@ -148,6 +148,13 @@ class ConstrainedInstructions(Family):
         answers = {**schema["properties"]["answers"], "minItems": turns, "maxItems": turns}
         return {**schema, "properties": {"answers": answers}}
 
+    def questions(self, seed: Seed) -> Sequence[Message]:
+        system = [Message(role="system", content=seed.data["system"])] if seed.data["system"] else []
+        return [*system, *(Message(role="user", content=request) for request in seed.data["requests"])]
+
+    def answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
+        return self.candidate(seed, Conversation(answers=list(answers)))
+
     def candidate(self, seed: Seed, draft: Draft | Conversation) -> Candidate:
         requests, system = seed.data["requests"], seed.data["system"]
         answers = [draft.answer] if isinstance(draft, Draft) else draft.answers

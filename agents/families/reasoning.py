@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from agents.checks import Options, Subject, check
-from agents.contract import Contract
+from agents.contract import Contract, ContractFault
 from agents.families.base import Family
 from core.sample import Candidate, Message, Seed, digest_of
 
@@ -26,6 +26,8 @@ simple_geometry string_manipulation syllogism word_sequence_reversal""".split()
 take for right what is not: `word_sorting` an answer with more words after it, `knights_knaves` one that is denied,
 `fraction_simplification` one with doubts behind it. They are not offered.
 """
+ANSWER = "Answer: "
+"""What stands before the answer, in the conversation that a student is trained on."""
 MAX_ANSWER = 500
 """Characters of an answer that a verifier is shown."""
 
@@ -130,10 +132,19 @@ class Reasoning(Family):
     def contract(self, seed: Seed) -> type[Contract]:
         return Draft
 
+    def questions(self, seed: Seed) -> Sequence[Message]:
+        return [Message(role="user", content=seed.data["question"])]
+
+    def answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
+        reasoning, said, answer = answers[0].rpartition(ANSWER)
+        if not (said and reasoning.strip() and answer.strip()):
+            raise ContractFault(f"the reply does not reason and then say {ANSWER.strip()!r}")
+        return self.candidate(seed, Draft(reasoning=reasoning, answer=answer))
+
     def candidate(self, seed: Seed, draft: Draft) -> Candidate:
         reasoning, answer = draft.reasoning.strip(), draft.answer.strip()
         asked = Message(role="user", content=seed.data["question"])
-        answered = Message(role="assistant", content=f"{reasoning}\n\nAnswer: {answer}")
+        answered = Message(role="assistant", content=f"{reasoning}\n\n{ANSWER}{answer}")
         return Candidate(messages=[asked, answered], fields={"reasoning": reasoning, "answer": answer})
 
 

@@ -17,8 +17,8 @@ class Question(Frozen):
     messages: list[Message]
     contract: str
     """The contract's name."""
-    json_schema: dict[str, Any]
-    """What the reply must be, as a JSON schema."""
+    json_schema: dict[str, Any] | None
+    """What the reply must be, as a JSON schema; None where any text will do."""
     temperature: float
     top_p: float
     max_tokens: int

@@ -36,14 +36,15 @@ async def local_server(config: TeacherConfig, model: str) -> AsyncIterator[str]:
     weights = embedded_weights() if model == EMBEDDED else Path(model)
     if problem := local_problem(model):
         raise ProviderError(f"{config.model}: {problem}")
-    server = await asyncio.to_thread(_start, str(weights), config)
+    server = await asyncio.to_thread(start, str(weights), config)
     try:
         yield f"{server.listening_address}/v1"
     finally:
         del server
 
 
-def _start(weights: str, config: TeacherConfig) -> Any:
+def start(weights: str, config: TeacherConfig) -> Any:
+    """A server with the file `weights`; it stops when it is deleted. Raises ProviderError where it cannot be loaded."""
     import os
 
     import xllamacpp

@@ -39,6 +39,8 @@ def request_body(question: Question, model: str, config: TeacherConfig) -> dict[
 
 def _structure(question: Question, messages: list[dict[str, str]], config: TeacherConfig) -> dict[str, Any]:
     name, schema = question.contract, question.json_schema
+    if schema is None:
+        return {}
     if config.structured == "json_schema":
         return {"response_format": {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}}
     if config.structured == "tool":

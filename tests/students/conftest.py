@@ -74,17 +74,17 @@ def tokenizer() -> PreTrainedTokenizerBase:
     )
 
 
-def tiny_llama(vocabulary: int) -> LlamaForCausalLM:
+def tiny_llama(vocabulary: int, *, width: int = 64, tied: bool = True) -> LlamaForCausalLM:
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
-            hidden_size=64,
+            hidden_size=width,
             intermediate_size=128,
             num_hidden_layers=2,
             num_attention_heads=2,
             num_key_value_heads=1,
-            tie_word_embeddings=True,
+            tie_word_embeddings=tied,
         )
     )
 

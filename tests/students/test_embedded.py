@@ -11,8 +11,11 @@ from core.recipe import StudentConfig
 from core.sample import Message
 from students.data import Conversation, Encoded, encode, stop_ids
 from students.evaluate import held_out_loss
+from students.export import export_gguf
 from students.start import Start, best_layers, load_start, teacher_path, teacher_tokenizer
 from students.train import distill
+from students.vocabulary import trimmed
+from tests.llama_cpp import llama_cpp
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +101,30 @@ def test_a_stored_tokenizer_is_the_same(text: str, tokenizer: PreTrainedTokenize
     assert stored.chat_template == tokenizer.chat_template
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "all_special_ids"):
         assert getattr(stored, name) == getattr(tokenizer, name)
+
+
+def test_a_student_of_8192_words_is_one_small_file_that_llama_cpp_cuts_alike(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    data = [one for one in (encode(one, tokenizer, 256) for one in talk()) if isinstance(one, Encoded)]
+    start = load_start(StudentConfig(start="random", layers=6, hidden_size=256))
+    small = trimmed(start, data, 8192)
+    words = {token: row for token, row in small.tokenizer.get_vocab().items() if row > 16}
+    assert len(small.tokenizer) == 8192
+    bpe = small.tokenizer.backend_tokenizer.model
+    assert all([piece.id for piece in bpe.tokenize(token)] == [row] for token, row in words.items())
+    small.model.save_pretrained(tmp_path)
+    small.tokenizer.save_pretrained(tmp_path)
+    exported = export_gguf(tmp_path, "q8_0")
+    assert 6.5e6 < exported.parameters < 7e6
+    assert exported.bytes < 8e6
+    types = {tensor.tensor_type.name for tensor in gguf.GGUFReader(exported.path).tensors}
+    assert types == {"F32", "Q8_0"}
+    with llama_cpp(exported.path) as loaded:
+        for text in TEXTS:
+            ids = small.tokenizer(text)["input_ids"]
+            assert loaded.tokenize(text) == ids
+            assert small.tokenizer.decode(ids) == text
 
 
 def talk() -> list[Conversation]:

@@ -49,7 +49,7 @@ def judgement(rng: Random, question: Question) -> dict[str, Any]:
 
 
 def probe(_rng: Random, question: Question) -> dict[str, Any]:
-    return {key: options["enum"][0] for key, options in question.json_schema["properties"].items()}
+    return {key: options["enum"][0] for key, options in (question.json_schema or {})["properties"].items()}
 
 
 COMMON: Script = {"Review": review, "Judgement": judgement, "Probe": probe}

@@ -21,7 +21,7 @@ RIGHT = 0.66
 
 
 def text_draft(rng: Random, question: Question) -> dict[str, Any]:
-    schema, request = question.json_schema, request_of(question)
+    schema, request = question.json_schema or {}, request_of(question)
     lines: list[str] = []
     noted = noted_schema(request)
     values = _make(schema["properties"]["values"], noted, noted, rng, [], lines)
@@ -39,7 +39,8 @@ def values_draft(rng: Random, question: Question) -> dict[str, Any]:
     text = request_of(question).partition("Text: ")[2].rpartition("\nSchema: ")[0]
     numbers = iter(re.findall(r"(?<!\S)\d{1,6}(?!\S)", text))
     words = iter(re.findall(r"[A-Za-z]{5,}", text))
-    values = _take(question.json_schema["properties"]["values"], question.json_schema, numbers, words)
+    schema = question.json_schema or {}
+    values = _take(schema["properties"]["values"], schema, numbers, words)
     if rng.random() < 0.25:
         _mistake("value", {"values": values}, rng, "")
     return {"values": values}

@@ -20,4 +20,4 @@ def conversation(rng: Random, question: Question) -> dict[str, Any]:
     return {"answers": [draft(rng, question)["answer"] for _ in range(turns)]}
 
 
-SCRIPT: Script = {**COMMON, "Draft": draft, "Conversation": conversation}
+SCRIPT: Script = {**COMMON, "Draft": draft, "Answer": draft, "Conversation": conversation}

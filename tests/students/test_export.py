@@ -1,0 +1,204 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from tokenizers import normalizers, pre_tokenizers
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from core.errors import UsageError
+from students.data import render, stop_ids
+from students.export import FORMS, Exported, export_gguf, permuted
+from students.start import unpermuted
+from tests.llama_cpp import LlamaCpp, llama_cpp
+from tests.students.conftest import conversations, tiny_llama
+
+GREEDY = 200
+PREFIXES = range(1, 100, 9)
+
+TEXTS = [
+    "I like bees.",
+    "One:\n\n1. two  22 x\t\r\n\n\n",
+    " Grüße, ¿qué? 日本語 🐝 I'LL don't",
+    "<|im_start|>user\nhi<|im_end|>",
+]
+
+
+def talkative(vocabulary: int) -> LlamaForCausalLM:
+    """Random, with weights large enough that it does not say one token for ever."""
+    model = tiny_llama(vocabulary)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight *= 8
+    return model
+
+
+@pytest.fixture(scope="module")
+def student(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "student"
+    talkative(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(student: Path) -> dict[str, Exported]:
+    return {form: export_gguf(student, form) for form in FORMS}
+
+
+@pytest.fixture(scope="module")
+def precise(exported: dict[str, Exported]) -> Iterator[LlamaCpp]:
+    with llama_cpp(exported["f32"].path) as loaded:
+        yield loaded
+
+
+@torch.no_grad()
+def logits(model: LlamaForCausalLM, ids: list[int]) -> torch.Tensor:
+    return model(torch.tensor([ids])).logits[0]
+
+
+def many_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids: list[int] = tokenizer("".join(message.content for talk in conversations() for message in talk))["input_ids"]
+    assert len(ids) >= PREFIXES[-1]
+    return ids
+
+
+def lowest_correlation(model: LlamaForCausalLM, loaded: LlamaCpp, ids: list[int]) -> float:
+    """Of a position's logits in torch and in llama.cpp; their logarithms of probabilities differ from them by a constant."""
+    ours = logits(model, ids).numpy()
+    return min(np.corrcoef(ours[n - 1], loaded.logprobs(ids[:n], ours.shape[1]))[0, 1] for n in PREFIXES)
+
+
+def test_llama_cpp_computes_what_torch_does(
+    student: Path, tokenizer: PreTrainedTokenizerBase, precise: LlamaCpp
+) -> None:
+    model = LlamaForCausalLM.from_pretrained(student)
+    prompt = tokenizer("Write about bees.")["input_ids"]
+    said = precise.greedy(prompt, GREEDY)
+    expected = logits(model, [*prompt, *said])[len(prompt) - 1 : -1]
+    expected[:, stop_ids(tokenizer)] = -torch.inf
+    assert len(set(said)) > 50, "a model that repeats itself shows nothing"
+    assert said == expected.argmax(1).tolist()
+    assert lowest_correlation(model, precise, [*prompt, *said]) > 0.999999
+
+
+@pytest.mark.parametrize(("form", "least"), [("f16", 0.9999), ("q8_0", 0.997), ("q4_0", 0.7)])
+def test_coarser_forms_stay_near(
+    form: str, least: float, student: Path, exported: dict[str, Exported], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Weights of random direction suffer more than those of a language: 4 bits leave 0.87 here."""
+    ids = many_ids(tokenizer)
+    with llama_cpp(exported[form].path) as loaded:
+        found = lowest_correlation(LlamaForCausalLM.from_pretrained(student), loaded, ids)
+    assert least < found < 1
+
+
+def test_each_form_is_smaller_than_the_one_before(exported: dict[str, Exported]) -> None:
+    sizes = [exported[form].bytes for form in ("f32", "f16", "q8_0", "q4_0")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert {one.path.name for one in exported.values()} == {f"student-{form}.gguf" for form in FORMS}
+    assert all(one.path.stat().st_size == one.bytes for one in exported.values())
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_are_cut_alike(text: str, tokenizer: PreTrainedTokenizerBase, precise: LlamaCpp) -> None:
+    assert precise.tokenize(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_the_chat_template_says_the_same(tokenizer: PreTrainedTokenizerBase, precise: LlamaCpp) -> None:
+    asked = conversations()[0][:1]
+    assert precise.rendered([message.model_dump() for message in asked]) == render(asked, tokenizer, answer_next=True)
+
+
+def test_rows_go_there_and_back() -> None:
+    weight = np.arange(24.0).reshape(12, 2)
+    assert (unpermuted(permuted(weight, 3), 3) == weight).all()
+    assert permuted(weight, 3)[:4, 0].tolist() == [0, 4, 2, 6], "of a head of 4: 0 2 1 3"
+
+
+def test_an_output_of_its_own_and_rows_without_a_token_are_written(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = tiny_llama(len(tokenizer) + 7, tied=False)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    path = export_gguf(tmp_path, "f32").path
+    assert "output.weight" in {tensor.name for tensor in gguf.GGUFReader(path).tensors}
+    ids = many_ids(tokenizer)
+    with llama_cpp(path) as loaded:
+        assert lowest_correlation(model, loaded, ids) > 0.999999
+
+
+def test_rows_that_no_block_fits_are_stored_in_sixteen_bits(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    tiny_llama(len(tokenizer), width=48).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    types = {
+        tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(export_gguf(tmp_path, "q8_0").path).tensors
+    }
+    assert types["blk.0.attn_q.weight"] == "F16", "48 is no multiple of 32"
+    assert types["blk.0.ffn_down.weight"] == "Q8_0"
+    assert types["output_norm.weight"] == "F32"
+
+
+# What cannot be exported
+
+
+def test_a_folder_without_a_student_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is not the folder of a student: it has no config\.json"):
+        export_gguf(tmp_path, "f16")
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(UsageError, match="is a 'gpt2'; only a 'llama' can be exported"):
+        export_gguf(tmp_path, "f16")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"attention_bias": True}, "has biases, which cannot be exported"),
+        ({"hidden_act": "gelu"}, "has the activation 'gelu'"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+            "has positions of the type 'linear'",
+        ),
+    ],
+)
+def test_a_llama_with_what_is_not_written_is_refused(
+    changed: dict[str, Any], told: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = tiny_llama(len(tokenizer))
+    model.config.update(changed)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=told):
+        export_gguf(tmp_path, "f16")
+
+
+def test_a_student_without_weights_is_refused(student: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((student / "config.json").read_bytes())
+    with pytest.raises(UsageError, match="transformers cannot load it"):
+        export_gguf(tmp_path, "f16")
+
+
+def test_a_tokenizer_that_llama_cpp_does_not_know_is_refused_and_nothing_is_left(student: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    LlamaForCausalLM.from_pretrained(student).save_pretrained(tmp_path)
+    before = tokenizer.backend_tokenizer.pre_tokenizer
+    split = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), before])
+    for changed, told in (
+        ({"pre_tokenizer": split}, "cuts texts by Punctuation, ByteLevel; only the cuts of gpt-2, smollm"),
+        ({"pre_tokenizer": before, "normalizer": normalizers.NFC()}, "not a byte-level BPE without a normalizer"),
+    ):
+        for name, value in changed.items():
+            setattr(tokenizer.backend_tokenizer, name, value)
+        tokenizer.save_pretrained(tmp_path)
+        with pytest.raises(UsageError, match=told):
+            export_gguf(tmp_path, "f16")
+    assert not list(tmp_path.glob("*gguf*"))

@@ -1,0 +1,139 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from core.errors import UsageError
+from core.recipe import StudentConfig
+from students.beside import write_untrained
+from students.data import Conversation, Encoded, encode
+from students.start import Start, load_start
+from students.train import distill
+from students.vocabulary import chosen, parts_of, trimmed
+from tests.students.conftest import tiny_llama
+
+SMALL = 285
+"""Of the 333 tokens of the tests' tokenizer; 259 are single bytes and special tokens."""
+
+
+@pytest.fixture
+def start(tokenizer: PreTrainedTokenizerBase) -> Start:
+    return Start(tiny_llama(len(tokenizer)), tokenizer, "a start", None, "other")
+
+
+@pytest.fixture
+def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    return [one for one in (encode(one, tokenizer, 64) for one in talk) if isinstance(one, Encoded)]
+
+
+def plain_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    return {token: row for token, row in tokenizer.get_vocab().items() if row not in tokenizer.added_tokens_decoder}
+
+
+def test_what_merging_makes_on_its_way() -> None:
+    ranks = {("t", "h"): 0, ("th", "e"): 1, ("h", "e"): 2, ("e", "n"): 3}
+    assert parts_of("the", ranks) == {"th", "the"}
+    assert parts_of("hen", ranks) == {"he"}, "no text becomes the token `hen`"
+    assert parts_of("tthe", ranks) == {"th", "the"}
+    assert parts_of("x", ranks) == set()
+
+
+@pytest.mark.parametrize("size", [260, SMALL, 320, 332])
+def test_a_smaller_vocabulary_has_the_size_asked_for_and_every_token_can_be_made(
+    size: int, start: Start, encoded: list[Encoded]
+) -> None:
+    small = trimmed(start, encoded, size)
+    assert len(small.tokenizer) == size == small.model.config.vocab_size
+    assert small.made_from == f"a start, with {size} of its 333 tokens"
+    for token, row in plain_tokens(small.tokenizer).items():
+        made = small.tokenizer.backend_tokenizer.model.tokenize(token)
+        assert [piece.id for piece in made] == [row], token
+
+
+def test_what_the_data_use_most_is_kept(encoded: list[Encoded], tokenizer: PreTrainedTokenizerBase) -> None:
+    used = {row for one in encoded for row in one.ids}
+    assert used <= set(chosen(tokenizer, encoded, 332))
+    words = {row for row in used if len(tokenizer.convert_ids_to_tokens(row)) > 1}
+    few, none = set(chosen(tokenizer, encoded, SMALL)), set(chosen(tokenizer, [], SMALL))
+    assert len(few & words) > len(none & words)
+
+
+def test_texts_of_kept_tokens_are_cut_as_before(talk: list[Conversation], start: Start, encoded: list[Encoded]) -> None:
+    before = [[start.tokenizer.convert_ids_to_tokens(row) for row in one.ids] for one in encoded]
+    small = trimmed(start, encoded, 325).tokenizer
+    kept, same = small.get_vocab(), 0
+    for one, tokens in zip(talk, before, strict=True):
+        found = encode(one, small, 64)
+        assert isinstance(found, Encoded)
+        if all(token in kept for token in tokens):
+            assert small.convert_ids_to_tokens(found.ids) == tokens
+            same += 1
+    assert same > 5
+
+
+@given(text=st.text(max_size=40))
+def test_any_text_can_still_be_encoded(text: str, small_tokenizer: PreTrainedTokenizerBase) -> None:
+    assert small_tokenizer.decode(small_tokenizer(text)["input_ids"]) == text
+
+
+@pytest.fixture(scope="module")
+def small_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    return trimmed(Start(tiny_llama(len(tokenizer)), tokenizer, "", None, ""), [], SMALL).tokenizer
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_a_model_says_the_same_of_the_tokens_that_are_kept(
+    tied: bool, tokenizer: PreTrainedTokenizerBase, encoded: list[Encoded]
+) -> None:
+    kept = chosen(tokenizer, encoded, 325)
+    ids = next(one.ids for one in encoded if set(one.ids) <= set(kept))
+    model = tiny_llama(len(tokenizer), tied=tied)
+    before = model(torch.tensor([ids])).logits[..., kept]
+    small = trimmed(Start(model, tokenizer, "", None, ""), encoded, 325)
+    after = small.model(torch.tensor([[kept.index(row) for row in ids]])).logits
+    assert torch.equal(before, after)
+    assert (small.model.get_output_embeddings().weight is small.model.get_input_embeddings().weight) is tied
+
+
+def test_special_tokens_keep_their_part(start: Start) -> None:
+    before = start.tokenizer
+    small = trimmed(start, [], SMALL)
+    assert small.tokenizer.chat_template == before.chat_template
+    assert small.tokenizer.special_tokens_map == before.special_tokens_map
+    assert small.tokenizer("<|im_start|>a<|im_end|>")["input_ids"][0] == small.model.config.bos_token_id
+    assert small.tokenizer.eos_token_id == small.model.config.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (333, "student.vocabulary = 333: the tokenizer has no more than 333; leave it out"),
+        (200, "student.vocabulary = 200: 259 single bytes and special tokens are always kept"),
+    ],
+)
+def test_a_size_that_cannot_be_is_refused(size: int, told: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(UsageError, match=told):
+        chosen(tokenizer, [], size)
+
+
+def test_a_student_of_fewer_tokens_is_trained_stored_and_known_again(
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    config = config.model_copy(update={"vocabulary": SMALL, "epochs": 3})
+    record = distill(talk, config, tmp_path / "student", seed=7, progress=lambda _: None)
+    assert record.loss_after < record.loss_before
+    assert record.parameters == load_start(config).model.num_parameters() - (333 - SMALL) * 64
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "student", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
+    assert model.config.vocab_size == len(tokenizer) == SMALL
+    assert json.loads((tmp_path / "student" / "student.json").read_text())["config"]["vocabulary"] == SMALL
+    assert write_untrained(tmp_path / "student", tmp_path / "start")
+    before = AutoModelForCausalLM.from_pretrained(tmp_path / "start", dtype=torch.float32)
+    assert AutoTokenizer.from_pretrained(tmp_path / "start").get_vocab() == tokenizer.get_vocab()
+    assert before.config.vocab_size == SMALL
+    assert not before.get_input_embeddings().weight.equal(model.get_input_embeddings().weight)
