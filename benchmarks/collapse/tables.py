@@ -131,9 +131,7 @@ def power(rows: list[Row]) -> str:
             here = [r for r in rows if (r["kind"], r["size"], r.get("generation")) == (regime, size, generation)]
             if here:
                 lines.append((words, f"{size:,}", generation, *by_corpus(here), share(here)))
-    mixed = [
-        (kind, [row for row in rows if row["kind"] == f"mixed_{kind}"]) for kind in ("replace", "truncated", "filtered")
-    ]
+    mixed = [(kind, [row for row in rows if row["kind"] == f"mixed_{kind}"]) for kind in ("replace", "truncated")]
     lines += [(f"a fifth {WORDS[kind]}, rest real", "10,000", 4, *by_corpus(here), share(here)) for kind, here in mixed]
     head = ["what was written", "documents", "generation", *MAKERS, "collapse"]
     return f"Verdicts of collapse.\n\n{markdown(head, lines)}"
