@@ -120,9 +120,13 @@ def judge(evidence: Evidence) -> Judgement:
 
 
 def _loses_words(evidence: Evidence) -> bool:
-    """New words are what no collapse brings: with them, a poorer tail may be that of another kind of text."""
+    """New words are what no collapse brings: with them, a poorer tail may be that of another kind of text.
+
+    Cautious decoding cuts words of its own and new ones alike, before it can be seen which rare words are missing.
+    """
     lost = evidence.change["hapax_mass"] >= LEAST_LOSS * evidence.real["hapax_mass"]
-    return evidence.tail >= LIMIT and lost and not evidence.worse("new_words")
+    cut = evidence.z["hapax_mass"] >= LIMIT and evidence.z["new_words"] <= -LIMIT
+    return lost and (cut or evidence.tail >= LIMIT) and not evidence.worse("new_words")
 
 
 def _repeats(evidence: Evidence, name: str) -> bool:

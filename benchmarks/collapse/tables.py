@@ -13,17 +13,21 @@ from typing import Any
 
 from benchmarks.collapse.corpora import MAKERS
 from benchmarks.collapse.generators import REGIMES
+from benchmarks.collapse.plot import drawing
 from benchmarks.collapse.trials import KINDS, run
+from core.recipe import PROJECT
 from core.run import CollapseVerdict
 from core.shares import wilson
+from core.store import write_text
 from filters.trend import trend
-from filters.verdict import Evidence, judge
+from filters.verdict import LIMIT, Evidence, judge
 
 Row = dict[str, Any]
 
 FOLDER = Path(os.environ.get("STILLHOUSE_CORPORA", "data/runs/.collapse"))
 UPPER = 1.645
 """The normal deviate with 95 % below it."""
+PLOT = PROJECT / "docs" / "collapse.svg"
 WORDS = {
     "filtered": "half kept by likelihood", "truncated": "truncated (nucleus .9)", "replace": "replace",
     "anchor10": "replace, 10 % real", "anchor30": "replace, 30 % real", "accumulate": "accumulate",
@@ -34,7 +38,14 @@ WORDS = {
 def table() -> str:
     """Make what trials are missing in FOLDER, and put all of them into words."""
     run(list(MAKERS), list(KINDS), FOLDER)
-    return page(read(FOLDER))
+    rows = read(FOLDER)
+    write_text(PLOT, plot(rows))
+    return page(rows)
+
+
+def plot(rows: list[Row]) -> str:
+    lines = {words: [mean_tail(rows, regime, g) for g in (1, 2, 3, 4)] for regime, words in WORDS.items()}
+    return drawing(lines, "Loss of rare words, in deviations of real text (2,000 documents)", LIMIT)
 
 
 def read(folder: Path) -> list[Row]:
@@ -131,9 +142,7 @@ def power(rows: list[Row]) -> str:
             here = [r for r in rows if (r["kind"], r["size"], r.get("generation")) == (regime, size, generation)]
             if here:
                 lines.append((words, f"{size:,}", generation, *by_corpus(here), share(here)))
-    mixed = [
-        (kind, [row for row in rows if row["kind"] == f"mixed_{kind}"]) for kind in ("replace", "truncated", "filtered")
-    ]
+    mixed = [(kind, [row for row in rows if row["kind"] == f"mixed_{kind}"]) for kind in ("replace", "truncated")]
     lines += [(f"a fifth {WORDS[kind]}, rest real", "10,000", 4, *by_corpus(here), share(here)) for kind, here in mixed]
     head = ["what was written", "documents", "generation", *MAKERS, "collapse"]
     return f"Verdicts of collapse.\n\n{markdown(head, lines)}"
@@ -179,7 +188,7 @@ def over_generations(rows: list[Row]) -> str:
 def mean_tail(rows: list[Row], regime: str, generation: int, corpus: str | None = None) -> float:
     here = [
         evidence(row).tail for row in rows
-        if (row["kind"], row["size"], row.get("generation")) == (regime, 2_000, generation)
+        if (row["kind"], row.get("size"), row.get("generation")) == (regime, 2_000, generation)
         and corpus in (None, row["corpus"])
     ]  # fmt: skip
     return sum(here) / max(len(here), 1)
