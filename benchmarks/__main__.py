@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import dedup, families, orchestration, robustness, study, teacher
+from benchmarks import dedup, distillation, families, orchestration, robustness, study, teacher
 from benchmarks.collapse import tables as collapse
 
 README = Path(__file__).with_name("README.md")
@@ -31,6 +31,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "teacher": ("What the embedded teacher can do", teacher.table),
     "families": ("What the embedded teacher can do of each family", families.table),
     "dedup": ("Near-duplicates, beside peers", dedup.table),
+    "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
     "collapse": ("The collapse gate", collapse.table),
