@@ -14,7 +14,20 @@ from typing import NamedTuple
 import numpy as np
 
 from core.recipe import DuplicateFilter, FilterConfig, KeepOneFilter, MinHashFilter
-from filters.base import Document, Drop, Mask, Masked, Places, Repeats, RowFilter, Scores, SetFilter, Sketches, offsets
+from filters.base import (
+    Document,
+    Drop,
+    FilterResult,
+    Mask,
+    Masked,
+    Places,
+    Repeats,
+    RowFilter,
+    Scores,
+    SetFilter,
+    Sketches,
+    offsets,
+)
 from filters.boilerplate import drop_boilerplate
 from filters.contamination import drop_contaminated
 from filters.exact import EXACT
@@ -243,3 +256,24 @@ def drop_of(name: str, repeat: Repeat, config: FilterConfig, original: str) -> D
         duplicate_of=original,
         detail=kind.detail(config, repeat.similarity, original),
     )
+
+
+def apply_filters(
+    documents: Sequence[Document], configs: Sequence[FilterConfig], folder: Path = Path()
+) -> FilterResult:
+    """Run the filters in order, each on what the earlier ones kept; every document is kept or dropped, never both.
+
+    What a filter masks stays masked for the later ones, and `masks` of a kept document say what was masked. Relative
+    paths of the filters start from `folder`.
+
+    Raises:
+        ValueError: if two documents have the same id, since a drop could then not be told from the other.
+    """
+    judged = judge(documents, configs, folder)
+    drops = drops_of(judged, decide(judged, configs, folder), configs, folder, [document.id for document in documents])
+    kept = [
+        document.masked(judged.masks[place]) if place in judged.masks else document
+        for place, document in enumerate(documents)
+        if place not in drops
+    ]
+    return FilterResult(kept, [drops[place] for place in sorted(drops)])

@@ -14,8 +14,9 @@ import pytest
 from benchmarks.corpus import Corpus
 from core.errors import UsageError
 from core.recipe import MinHashFilter
-from filters import Document, apply_filters
 from filters import index as index_module
+from filters.base import Document
+from filters.chain import apply_filters
 from filters.index import BITS, Checked, Index
 from filters.needs import filter_problems
 from filters.shingles import shingle_sets, shingles

@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 from benchmarks.corpus import Corpus
 from core.errors import StoreError, UsageError
 from core.recipe import PROJECT
-from filters import Document, apply_filters
+from filters.base import Document
+from filters.chain import apply_filters
 from flows import filtering, rows, workers
 from flows.curation import add_to_index, parse_filters, with_index
 from flows.filter_report import FilterReport
