@@ -23,11 +23,12 @@ demo: install
 	$(BIN)/stillhouse run constrained-instructions --resume
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow" --numprocesses auto
+	$(BIN)/pytest -m slow
 
 # What needs neither a real teacher, nor a training, nor a whole run.
 fast: install
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses auto
 
 check: install
 	$(BIN)/ruff format --check .

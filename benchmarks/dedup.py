@@ -95,8 +95,8 @@ def command(corpus: Made, folder: Path) -> Outcome:
     ended = ran([sys.executable, "-m", "flows", "filter", str(corpus.file), *options], timeout=1800)
     if ended.code:
         sys.exit(f"the command ended with {ended.code}: {ended.err[-2000:]}")
-    rows = pl.read_parquet(out / "dropped.parquet", columns=["row"])["row"]
-    return Outcome(ended, [int(row) - 1 for row in rows], {})
+    rows = pl.read_parquet(out / "dropped.parquet", columns=["row"])["row"]  # the corpus' own column of that name
+    return Outcome(ended, rows.to_list(), {})
 
 
 def judged(pairs: list[tuple[int, int]], corpus: Made) -> dict[str, float]:
