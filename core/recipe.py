@@ -373,6 +373,33 @@ class PreferenceConfig(Config):
 class CollapseConfig(Config):
     reference: str = "data/reference/english.jsonl"
     """A JSONL file of real text, one `text` a line."""
+    gate: bool = True
+    """Whether `release` refuses a run that shows collapse, or that is too small or not assessed to tell. It changes no
+    sample: a finished run takes another value with --resume."""
+
+
+class LineageConfig(Config):
+    """What the dataset holds beside the run's own samples, once the recipe has a release."""
+
+    policy: Literal["accumulate", "replace", "budget"] = "accumulate"
+    """`accumulate`: all samples of the releases before it stay in, which keeps the error from growing with the generations
+    (Gerstgrasser et al. 2024, arXiv 2404.01413). `replace`: its own alone, which is how models collapse. `budget`: all of
+    them, drawn down to `budget` rows (accumulate-subsample, Kazdan et al. 2024, arXiv 2410.16713)."""
+    budget: int | None = Field(None, ge=1)
+    """Rows of the dataset with `policy = "budget"`, real ones among them."""
+    real: str | None = None
+    """A JSONL or Parquet file of real conversations (`messages`, or `prompt` and `completion`) or real text (`text`), which
+    is in the part to train on of every generation."""
+    min_real_share: float = Field(0.0, ge=0, lt=1)
+    """Share of real rows under which nothing is released; with `policy = "budget"` other rows make room for them."""
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if (self.policy == "budget") != (self.budget is not None):
+            raise ValueError('`budget` (rows) and `policy = "budget"` go together; set both or neither')
+        if self.min_real_share and self.real is None:
+            raise ValueError("min_real_share needs real rows; name a file of them in `real`")
+        return self
 
 
 class BudgetConfig(Config):
@@ -442,8 +469,8 @@ class DistillationConfig(Config):
     dpo_beta: float = Field(0.1, gt=0)
     """For `dpo`: how much a departure from the start costs; `beta` of TRL's `DPOConfig`."""
     lmbda: float = Field(0.0, ge=0, le=1)
-    """Share of the steps in which the student answers the prompts itself and is compared with its teacher on that; the
-    other objectives rest there."""
+    """Share of the steps in which the student answers the prompts itself and is compared with its teacher on that; `sft`
+    rests there."""
     max_new_tokens: int = Field(128, ge=1)
     """The longest answer of the student's own."""
 
@@ -554,6 +581,7 @@ class Recipe(Config):
     budget: BudgetConfig = BudgetConfig()
     cache: CacheConfig = CacheConfig()
     collapse: CollapseConfig | None = CollapseConfig()
+    lineage: LineageConfig = LineageConfig()
     dataset: DatasetConfig = DatasetConfig()
     preference: PreferenceConfig = PreferenceConfig()
     student: StudentConfig | None = None
@@ -609,23 +637,39 @@ CONNECTION_KEYS = {
 """How a teacher is reached and what it costs: nothing of what it answers."""
 
 
-def recipe_digest(recipe: Recipe, sources: Mapping[str, str]) -> str:
-    """The run's identity: everything that can change its samples or student. `sources` are hashes, by name, of the files
-    that the recipe draws on: prompts, seeds, reference.
+class Parent(Config):
+    """The release that a run builds on, fixed when the run is opened and part of its identity."""
 
-    How a teacher is reached (`CONNECTION_KEYS`), the budget, the cache and `max_failed` are left out, so that a run can be
-    resumed over another connection, with more money or more patience.
+    release: str
+    """`recipe/generation`."""
+    digest: str
+    seeds: int
+    """How many seeds it and all before it have used up; the run goes on behind them."""
+
+    @property
+    def generation(self) -> int:
+        return int(self.release.rpartition("/")[2])
+
+
+def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: Parent | None = None) -> str:
+    """The run's identity: everything that can change its samples, dataset or student. `sources` are hashes, by name, of the
+    files that the recipe draws on: prompts, seeds, reference.
+
+    How a teacher is reached (`CONNECTION_KEYS`), the budget, the cache, `max_failed` and the gate are left out, so that a
+    run can be resumed over another connection, with more money or more patience.
     """
-    return digest_of(identity_of(recipe, sources))
+    return digest_of(identity_of(recipe, sources, parent))
 
 
-def identity_of(recipe: Recipe, sources: Mapping[str, str]) -> dict[str, Any]:
+def identity_of(recipe: Recipe, sources: Mapping[str, str], parent: Parent | None = None) -> dict[str, Any]:
     """What `recipe_digest` hashes, as plain JSON values; two runs are compared key by key with this."""
-    resolved = recipe.model_dump(mode="json", exclude={"budget", "cache", "max_failed"})
+    left_out: Any = {"budget": True, "cache": True, "max_failed": True, "collapse": {"gate"}}
+    resolved = recipe.model_dump(mode="json", exclude=left_out)
     for teacher in resolved["teachers"].values():
         for key in CONNECTION_KEYS:
             teacher.pop(key)
-    return {"recipe": resolved, "sources": dict(sources)}
+    before = {"parent": parent.model_dump()} if parent else {}
+    return {"recipe": resolved, "sources": dict(sources), **before}
 
 
 def differences(left: Any, right: Any, where: str = "") -> list[Problem]:

@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from core.errors import RunExists, StoreError, UsageError
-from core.recipe import Recipe, differences, identity_of, recipe_digest
+from core.recipe import Parent, Recipe, differences, identity_of, recipe_digest
 from core.sample import Spent, Usage
 from core.store import file_hash, read_json, write_json
 
@@ -89,6 +89,30 @@ class CollapseRecord(BaseModel):
     metrics: list[MetricRecord]
     note: str
     """What these numbers can and cannot say at this size."""
+    verdict: Literal["pass", "shift", "under-powered", "collapse"] | None = None
+    evidence: list[str] = []
+    """Of the verdict, in words."""
+
+
+class MixRecord(BaseModel):
+    """What the dataset is made of, in rows."""
+
+    policy: str
+    parent: str | None = None
+    """The release that the run builds on."""
+    own: int
+    earlier: dict[str, int] = {}
+    """By release."""
+    real: int = 0
+    min_real_share: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return self.own + sum(self.earlier.values()) + self.real
+
+    @property
+    def real_share(self) -> float:
+        return self.real / self.rows if self.rows else 0.0
 
 
 class StudentRecord(BaseModel):
@@ -209,6 +233,9 @@ class Manifest(BaseModel):
     seconds: dict[str, float] = {}
     """Wall time by stage, summed over resumptions."""
     collapse: CollapseRecord | None = None
+    gated: bool = True
+    """Whether the verdict on collapse decides about a release: `collapse.gate` of the recipe."""
+    mix: MixRecord | None = None
     formats: list[FormatRecord] = []
     """Of the dataset; the first is its default."""
     pairs: PairsRecord | None = None
@@ -250,6 +277,16 @@ class RunDir:
     @property
     def report_file(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def own_file(self) -> Path:
+        """The run's own rows of the dataset, before they take a form, with the side that each is on."""
+        return self.path / "own.parquet"
+
+    @property
+    def pairs_file(self) -> Path:
+        """Its own preference pairs, likewise."""
+        return self.path / "pairs.parquet"
 
     def shard_file(self, index: int) -> Path:
         """Every finished sample of the shard as the agents left it."""
@@ -306,6 +343,11 @@ class RunDir:
         """The recipe as resolved when the run began."""
         return Recipe.model_validate(read_json(self.recipe_file)["recipe"])
 
+    def read_parent(self) -> Parent | None:
+        """The release that it builds on, as fixed when the run began."""
+        found = read_json(self.recipe_file)["identity"].get("parent")
+        return Parent.model_validate(found) if found else None
+
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every artifact: all finished files but the manifest itself and what is being made."""
         found = sorted(
@@ -338,17 +380,19 @@ def run_name(recipe: Recipe, digest: str) -> str:
     return f"{recipe.name}-{digest[:8]}"
 
 
-def open_run(runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume: bool) -> RunDir:
-    """Make the run's directory, or open it again with `resume`.
+def open_run(
+    runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume: bool, parent: Parent | None = None
+) -> RunDir:
+    """Make the directory of the run that builds on `parent`, or open it again with `resume`.
 
     Raises:
         RunExists: if it is there and `resume` is false.
         UsageError: if it is there and was made from another recipe.
         StoreError: if it cannot be made, or the disk is nearly full.
     """
-    digest = recipe_digest(recipe, sources)
+    digest = recipe_digest(recipe, sources, parent)
     run = RunDir(runs / run_name(recipe, digest))
-    identity = identity_of(recipe, sources)
+    identity = identity_of(recipe, sources, parent)
     if run.manifest_file.exists():
         if not resume:
             raise RunExists(
@@ -418,7 +462,7 @@ def redacted(text: str) -> str:
 def summary(manifest: Manifest) -> dict[str, Any]:
     """What `--json` prints of a run."""
     keys = (
-        "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "judges", "collapse", "formats",
-        "pairs", "student", "error",
+        "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "judges", "collapse", "mix",
+        "formats", "pairs", "student", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.run import CollapseRecord, JudgeRecord, Manifest, MetricRecord, RunDir, RunState
+from core.run import CollapseRecord, JudgeRecord, Manifest, MetricRecord, MixRecord, RunDir, RunState
 from core.sample import REPAIR_STRIDE, Critique, Sample, Turn, Usage, Verdict
 from flows.words import duration, number, one_line, percent, place_of, plain, plural
 
@@ -149,6 +149,8 @@ def _artifact_lines(manifest: Manifest, run: RunDir) -> list[str]:
     lines = []
     if run.dataset.exists():
         lines += labelled("dataset", filled([str(run.dataset), *_form_items(manifest)], "   ", WIDTH - LABEL))
+    if manifest.mix and manifest.mix.rows > manifest.mix.own:
+        lines += labelled("rows", textwrap.wrap(mix_words(manifest.mix), WIDTH - LABEL))
     if pairs := manifest.pairs:
         head = f"{plural(pairs.total, 'pair')} of {plural(pairs.prompts, 'prompt')}"
         kinds = [f"{one_line(kind, 40)} {count:,}" for kind, count in pairs.differences.items()]
@@ -159,6 +161,14 @@ def _artifact_lines(manifest: Manifest, run: RunDir) -> list[str]:
         losses = f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}"
         lines += labelled("student", filled([str(run.student), losses], "   ", WIDTH - LABEL))
     return lines
+
+
+def mix_words(mix: MixRecord) -> str:
+    """What a dataset is made of, in a line."""
+    parts = [f"{mix.own:,} own", *(f"{rows:,} of {name}" for name, rows in mix.earlier.items())]
+    short = f", less than min_real_share = {mix.min_real_share:g}" if mix.real_share < mix.min_real_share else ""
+    parts += [f"{mix.real:,} real ({percent(mix.real_share)}{short})"] if mix.real else []
+    return f"{mix.rows:,}: {', '.join(parts)}"
 
 
 def _form_items(manifest: Manifest) -> list[str]:

@@ -16,6 +16,7 @@ import zstandard
 from pydantic import ValidationError
 
 from core.errors import UsageError
+from core.release import find_release
 from core.sample import Message
 from core.store import message_of
 from filters.base import Document
@@ -74,11 +75,16 @@ class Line(NamedTuple):
 
 
 def files_of(source: Path) -> list[Path]:
-    """The JSON lines or Parquet files that `source` is or holds: a file, compressed or not, a dataset folder, a run.
+    """The JSON lines or Parquet files that `source` is or holds: a file, compressed or not, a dataset folder, a run, a release,
+    which may be named (`core.release.find_release`).
 
     Raises:
         UsageError: if there are none, or both kinds.
+        StoreError: if it is a release, or in one, and a file of that is not what was released.
     """
+    if release := find_release(source):
+        release.check()
+        source = source if source.exists() and source != release.path else release.dataset
     if source.is_file() and (is_parquet(source) or is_lines(source, ".json")):
         return [source]
     folder = next((f for f in (source / "samples", source / "dataset", source) if f.is_dir()), None)
@@ -95,7 +101,9 @@ def files_of(source: Path) -> list[Path]:
 
 
 def _in_folder(paths: Iterator[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.is_file() and (is_parquet(path) or is_lines(path)))
+    """Without lines that lie there as Parquet too, as in a dataset that a run wrote in both."""
+    found = sorted(path for path in paths if path.is_file() and (is_parquet(path) or is_lines(path)))
+    return [path for path in found if is_parquet(path) or path.with_suffix(".parquet") not in found]
 
 
 def is_parquet(path: Path) -> bool:
@@ -298,21 +306,22 @@ def documents(source: Path) -> Iterator[Document]:
     Raises:
         UsageError: naming a row that cannot be read.
     """
-    read = _all_of(source, lambda row: (document_of(row), row.get("id")))
+    read = all_of(source, lambda row: (document_of(row), row.get("id")))
     return (document._replace(id=str(place if id is None else id)) for place, (document, id) in enumerate(read))
 
 
 def conversations(source: Path) -> list[list[Message]]:
     """Raises UsageError naming a row that is none."""
-    return list(_all_of(source, conversation_of))
+    return list(all_of(source, conversation_of))
 
 
 def pairs(source: Path) -> list[Pair]:
     """Raises UsageError naming a row that is none."""
-    return list(_all_of(source, pair_of))
+    return list(all_of(source, pair_of))
 
 
-def _all_of(source: Path, read: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
+def all_of(source: Path, read: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
+    """What `read` makes of each row. Raises UsageError naming a row of which it raises ValueError."""
     files = files_of(source)
     for batch in batches(files):
         for line in lines_of(batch):

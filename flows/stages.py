@@ -46,8 +46,11 @@ def read_texts(path: Path) -> list[str]:
         raise UsageError(f"{path}: each line must be a JSON object with a `text`: {error}") from None
 
 
-def package(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> list[str]:
-    """Write `dataset/`: each form of the recipe as Parquet, and as JSONL if it is wanted, with the dataset card.
+def package(
+    run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split, released: "Sequence[pl.DataFrame]" = ()
+) -> list[str]:
+    """Write `dataset/`: each form of the recipe as Parquet, and as JSONL if it is wanted, with the dataset card. `released`
+    are the preference pairs of earlier releases; those of them are taken whose chosen sample is in `parts`.
 
     Returns what is missing, a sentence each.
     """
@@ -55,7 +58,7 @@ def package(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> li
     with written_whole(run.dataset) as folder:
         folder.mkdir()
         for name in recipe.dataset.formats:
-            form = written(name, _pairs(run, manifest, recipe, parts) if name == "preference" else parts)
+            form = written(name, _pairs(run, manifest, recipe, parts, released) if name == "preference" else parts)
             manifest.formats.append(_record(name, form))
             _write_form(folder, manifest.formats, form, jsonl=recipe.dataset.jsonl)
             if form.left_out and not any(map(len, form.parts)):
@@ -68,14 +71,20 @@ def package(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> li
     return missing
 
 
-def _pairs(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> "list[pl.DataFrame]":
-    """Preference pairs of the run, on the side that their prompts are on; their counts go into the manifest."""
+def _pairs(
+    run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split, released: "Sequence[pl.DataFrame]"
+) -> "list[pl.DataFrame]":
+    """Preference pairs, on the side that their prompts are on; the counts of the run's own go into the manifest."""
+    import polars as pl
+
     from agents.families import FAMILIES
     from flows.pairs import find_pairs, parted
 
     found = find_pairs(made_samples(run), FAMILIES[recipe.family], recipe)
-    rows, manifest.pairs = parted(found, set(parts.validation["id"]))
-    return rows
+    own, manifest.pairs = parted(found, set(parts.validation["id"]))
+    write_parquet(run.pairs_file, pl.concat(own))
+    every = pl.concat([*released, *own])
+    return [every.filter(pl.col("chosen_id").is_in(rows["id"].to_list())) for rows in parts]
 
 
 def _record(name: str, form: Written) -> FormatRecord:
