@@ -1,7 +1,7 @@
 """What a teacher's probabilities add to its texts: a student of half its layers, with and without them, on equal data.
 
 The embedded teacher's own answers, drawn at temperature 1 with torch, are both the text and the held-out text, so that no
-student can do better on them than the teacher itself. Nothing of the network; a quarter of an hour on two cores.
+student can do better on them than the teacher itself. Nothing of the network; some ten minutes on two quiet cores.
 """
 
 import json
@@ -34,7 +34,7 @@ from students.train import distill
 
 TOPICS = Path("data/seeds/topics.jsonl")
 ASKED = ("Write about {}.", "Tell me something about {}.")
-TRAIN, HELD_OUT, ANSWER_TOKENS = 240, 48, 48
+TRAIN, HELD_OUT, ANSWER_TOKENS = 160, 40, 48
 LAYERS, EPOCHS, SEED = 15, 2, 7
 MIXED = {"sft": 0.5, "forward_kl": 0.5}
 CAPTURED_TWICE = 64
