@@ -456,7 +456,7 @@ class DistillationConfig(Config):
     absent, `NAME.signals` beside the student."""
     top_k: int = Field(8, ge=1)
     """Tokens kept of each position: 4 bytes each and 2 for what is left, so 34 by default."""
-    draws: int = Field(32, ge=1, le=255)
+    draws: int = Field(25, ge=1, le=255)
     """Of each position, for `sampled`; 3 bytes for each different token."""
     temperature: float = Field(1.0, gt=0)
     """Divides the logits of both before a divergence; the loss is not multiplied by its square."""
