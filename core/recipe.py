@@ -456,7 +456,7 @@ class DistillationConfig(Config):
     absent, `NAME.signals` beside the student."""
     top_k: int = Field(8, ge=1)
     """Tokens kept of each position: 4 bytes each and 2 for what is left, so 34 by default."""
-    draws: int = Field(32, ge=1, le=255)
+    draws: int = Field(25, ge=1, le=255)
     """Of each position, for `sampled`; 3 bytes for each different token."""
     temperature: float = Field(1.0, gt=0)
     """Divides the logits of both before a divergence; the loss is not multiplied by its square."""
@@ -469,8 +469,8 @@ class DistillationConfig(Config):
     dpo_beta: float = Field(0.1, gt=0)
     """For `dpo`: how much a departure from the start costs; `beta` of TRL's `DPOConfig`."""
     lmbda: float = Field(0.0, ge=0, le=1)
-    """Share of the steps in which the student answers the prompts itself and is compared with its teacher on that; the
-    other objectives rest there."""
+    """Share of the steps in which the student answers the prompts itself and is compared with its teacher on that; `sft`
+    rests there."""
     max_new_tokens: int = Field(128, ge=1)
     """The longest answer of the student's own."""
 

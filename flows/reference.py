@@ -112,7 +112,7 @@ def _toml(value: Any) -> str:
 
 def _limits(field: FieldInfo) -> Iterator[str]:
     """What is allowed, as far as the type says it."""
-    if choices := [part for part in _choices(field.annotation) if isinstance(part, str)]:
+    if choices := dict.fromkeys(part for part in _choices(field.annotation) if isinstance(part, str)):
         yield "One of " + ", ".join(f"`{choice}`" for choice in choices) + "."
     low = next((f"{m.ge}" for m in field.metadata if hasattr(m, "ge")), None)
     above = next((f"{m.gt}" for m in field.metadata if hasattr(m, "gt")), None)

@@ -160,3 +160,8 @@ def test_the_recipe_in_the_readme_is_valid(tmp_path: Path) -> None:
     blocks = [part.split("```")[0] for part in readme.split("```toml\n")[1:]]
     file.write_text(next(block for block in blocks if 'name = "mine"' in block))
     assert load(str(file)).recipe.teachers["main"].base_url == "http://localhost:8000/v1"
+
+
+def test_a_runs_own_student_cannot_learn_from_pairs(tmp_path: Path) -> None:
+    (found,) = problems_of(tmp_path, GOOD + '[student]\nobjective = "dpo"\n')
+    assert found.startswith("student.objective: a run's own student learns from what is kept")

@@ -8,7 +8,7 @@ from core.errors import UsageError
 from core.sample import Candidate, Message, Sample, Seed, State, ToolCall, Usage
 from core.store import write_samples
 from flows.formats import asked, written
-from flows.rows import conversations, documents
+from flows.rows import conversations, documents, pairs
 
 CALL = ToolCall(name="weather", arguments={"city": "Oslo", "days": [1, 2]})
 PLAIN = [Message(role="user", content="Hi?"), Message(role="assistant", content="Hi.")]
@@ -68,3 +68,19 @@ def test_a_row_that_is_no_conversation_is_named(turn: str, tmp_path: Path) -> No
     file.write_text(f'{{"messages": [{turn}]}}\n')
     with pytest.raises(UsageError, match="row 1: `messages` must be a list of role and content"):
         conversations(file)
+
+
+def test_pairs_are_read_as_trainers_of_preferences_write_them(tmp_path: Path) -> None:
+    turns = {
+        "prompt": [{"role": "user", "content": "Hi?"}],
+        "chosen": [{"role": "assistant", "content": "Hi."}],
+        "rejected": [{"role": "assistant", "content": "No."}],
+    }
+    texts = {"prompt": "Hi?", "chosen": "Hi.", "rejected": "No."}
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps(turns) + "\n" + json.dumps(texts) + "\n")
+    worse = [PLAIN[0], Message(role="assistant", content="No.")]
+    assert pairs(file) == [(PLAIN, worse)] * 2
+    file.write_text(json.dumps({"prompt": "Hi?", "chosen": "Hi."}))
+    with pytest.raises(UsageError, match="row 1: needs `prompt`, `chosen` and `rejected`; it lacks rejected"):
+        pairs(file)

@@ -168,3 +168,22 @@ def test_a_student_of_four_layers_learns_and_answers(tmp_path: Path) -> None:
     answer = model.generate(**prompt, max_new_tokens=30)[0, prompt["input_ids"].shape[1] :]
     assert tokenizer.decode(answer, skip_special_tokens=True).strip()
     assert "license: apache-2.0\nbase_model: HuggingFaceTB/" in (tmp_path / "student" / "README.md").read_text()
+
+
+def test_a_student_nears_the_embedded_teacher_by_signals_that_were_captured_once(tmp_path: Path) -> None:
+    settings = {"layers": 4, "epochs": 2, "objective": {"sft": 0.5, "forward_kl": 0.5}, "max_tokens": 64}
+    topics = ("bees", "rivers", "bread", "chess", "rain", "maps")
+    talk: list[Conversation] = [
+        [Message(role="user", content=f"Write about {topic}."), Message(role="assistant", content=SENTENCE)]
+        for topic in topics
+    ]
+    for kind in ("top_k", "sampled"):
+        config = StudentConfig.model_validate({**settings, "distillation": {"signals": kind}})
+        lines: list[str] = []
+        record = distill(talk, config, tmp_path / kind, seed=7, progress=lines.append)
+        assert record.kl_before is not None
+        assert record.kl_after is not None
+        assert record.kl_after < record.kl_before
+        told = next(line for line in lines if "bytes a token" in line)
+        assert float(told.split(" bytes a token")[0].split()[-1]) < 45
+    assert "embedded (sampled)" in (tmp_path / "sampled" / "README.md").read_text()
