@@ -80,7 +80,12 @@ class Crew:
 
     def _seed(self, ask: Ask) -> int:
         """Of one call's randomness. Without randomness all calls have one, so that equal questions are equal requests."""
-        return int(digest_of_text(f"{self.recipe.seed}/{ask}", length=7), 16)
+        placed = ask.model_copy(update={"sample": self.place_of(ask.sample)})
+        return int(digest_of_text(f"{self.recipe.seed}/{placed}", length=7), 16)
+
+    def place_of(self, sample: int) -> int:
+        """The number of the run's sample among all of its lineage: what each is conditioned on is drawn by it."""
+        return self.plan.first * self.recipe.answers_per_seed + sample
 
     def prompt(self, role: str, values: Mapping[str, str]) -> list[Message]:
         return self.plan.prompt(role).fill(values)

@@ -46,6 +46,6 @@ def _fewer_examples(messages: list[Message], crew: Crew, seed: Seed) -> list[Mes
         return messages
     first = 1 if messages[0].role == "system" else 0
     pairs = [messages[i : i + 2] for i in range(first, len(messages) - 1, 2)]
-    rng = Random(f"{crew.recipe.seed}/examples/{seed.index}")
+    rng = Random(f"{crew.recipe.seed}/examples/{crew.place_of(seed.index)}")
     shown = rng.sample(pairs, min(wanted, len(pairs)))
     return [*messages[:first], *(message for pair in shown for message in pair), messages[-1]]

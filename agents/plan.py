@@ -34,6 +34,8 @@ class Plan:
     checks: tuple[Bound, ...]
     draws: Mapping[str, Choices]
     """What each sample is conditioned on beside its seed."""
+    first: int = 0
+    """Seeds that earlier releases of the recipe have used up: its own come behind them, and its randomness too."""
 
     @cached_property
     def own_prompts(self) -> Path | None:

@@ -92,7 +92,7 @@ class Seeds(Sequence[Seed]):
         return self._seed(range(len(self))[index])
 
     def _seed(self, index: int) -> Seed:
-        number = index // self._plan.recipe.answers_per_seed
+        number = self._plan.first + index // self._plan.recipe.answers_per_seed
         turn, place = divmod(number, len(self.rows))
         row = _shuffled(self._plan.recipe.seed, turn, len(self.rows))[place]
         rng = Random(digest_of([self._plan.recipe.seed, number]))

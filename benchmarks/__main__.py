@@ -1,6 +1,6 @@
 """Take measurements and write them into README.md: all of them, or the parts that are named.
 
-[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] [robustness] ... [study] [study_embedded]
+[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] ... [collapse] [study] [study_embedded]
 """
 
 import re
@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import dedup, families, orchestration, robustness, study, teacher
+from benchmarks import dedup, distillation, families, orchestration, robustness, study, teacher
+from benchmarks.collapse import tables as collapse
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# Benchmarks
@@ -30,8 +31,10 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "teacher": ("What the embedded teacher can do", teacher.table),
     "families": ("What the embedded teacher can do of each family", families.table),
     "dedup": ("Near-duplicates, beside peers", dedup.table),
+    "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
+    "collapse": ("The collapse gate", collapse.table),
     "study": ("Topologies under injected faults", study.injected),
     "study_embedded": ("Topologies with the embedded teacher", study.embedded),
 }

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -21,15 +22,18 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
+
 from benchmarks.children import Ended, ran
 from benchmarks.corpus import NGRAM, Corpus
 from benchmarks.peers.dedup_work import THRESHOLD, texts
 from filters.index import Index
 from filters.shingles import shingle_sets
 
+COMMAND = "`stillhouse filter`"
 PEERS = ("datasketch", "rensa", "gaoya", "text-dedup", "datatrove")
 ADDED = 1000
-ROUNDS = 3
+ROUNDS = 2
 """Runs of each tool, in turn with the others; of those in LONG_RUNS one."""
 LONG_RUNS = ("text-dedup", "datatrove")
 
@@ -62,6 +66,8 @@ def made(rows: int, folder: Path, *, templated: bool = False) -> Made:
 
 
 def run(tool: str, corpus: Made, folder: Path) -> Outcome | None:
+    if tool == COMMAND:
+        return command(corpus, folder)
     out = folder / "out.json"
     out.unlink(missing_ok=True)
     python = Path(os.environ.get("STILLHOUSE_PEERS", "peers")).resolve() / tool / "bin" / "python"
@@ -79,6 +85,18 @@ def run(tool: str, corpus: Made, folder: Path) -> Outcome | None:
     if tool == "ours":
         return Outcome(ended, [later for later, _ in found["pairs"]], found["detail"] | judged(found["pairs"], corpus))
     return Outcome(ended, found, {})
+
+
+def command(corpus: Made, folder: Path) -> Outcome:
+    """The whole command, with its start, processes, files and page."""
+    out = folder / "filtered"
+    shutil.rmtree(out, ignore_errors=True)
+    options = ["--out", str(out), "--filters", "minhash", "--quiet"]
+    ended = ran([sys.executable, "-m", "flows", "filter", str(corpus.file), *options], timeout=1800)
+    if ended.code:
+        sys.exit(f"the command ended with {ended.code}: {ended.err[-2000:]}")
+    rows = pl.read_parquet(out / "dropped.parquet", columns=["row"])["row"]
+    return Outcome(ended, [int(row) - 1 for row in rows], {})
 
 
 def judged(pairs: list[tuple[int, int]], corpus: Made) -> dict[str, float]:
@@ -139,7 +157,7 @@ another. text-dedup, datatrove and datasketch check no candidate, as these are c
 
 def peers(plain: Made, templated: Made, folder: Path) -> Iterator[str]:
     for corpus, title in ((plain, "plain"), (templated, "templated")):
-        tools = ("ours", *PEERS) if corpus is plain else ("ours", "datasketch", "rensa", "gaoya", "text-dedup")
+        tools = ("ours", COMMAND, *PEERS) if corpus is plain else ("ours", COMMAND, *PEERS[:4])
         rounds = [
             {tool: run(tool, corpus, folder) for tool in tools if not i or tool not in LONG_RUNS} for i in range(ROUNDS)
         ]

@@ -178,7 +178,7 @@ def _tag_of(model: type[BaseModel]) -> Any:
 
 def _cross_checks(recipe: Recipe) -> list[Problem]:
     """What no table can tell of by itself."""
-    checks = (_agent_problems, _teacher_problems, _amount_problems)
+    checks = (_agent_problems, _teacher_problems, _amount_problems, _student_problems)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -201,6 +201,12 @@ def _teacher_problems(recipe: Recipe) -> Iterator[Problem]:
         if teacher.api_key_env not in os.environ and teacher.base_url is None and teacher.model.startswith("openai/"):
             what = f"the environment variable {teacher.api_key_env} is not set; set it, or name a base_url that needs no key"
             yield Problem(f"teachers.{name}", what)
+
+
+def _student_problems(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.student and "dpo" in recipe.student.weights:
+        what = "a run's own student learns from what is kept, not from pairs; leave dpo out, and distill dataset/preference then"
+        yield Problem("student.objective", what)
 
 
 def _amount_problems(recipe: Recipe) -> Iterator[Problem]:

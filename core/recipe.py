@@ -3,9 +3,10 @@
 Knows neither prompts nor teachers, nor what a family's own `[task]` options mean; how it is read stands in `loading`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -372,6 +373,33 @@ class PreferenceConfig(Config):
 class CollapseConfig(Config):
     reference: str = "data/reference/english.jsonl"
     """A JSONL file of real text, one `text` a line."""
+    gate: bool = True
+    """Whether `release` refuses a run that shows collapse, or that is too small or not assessed to tell. It changes no
+    sample: a finished run takes another value with --resume."""
+
+
+class LineageConfig(Config):
+    """What the dataset holds beside the run's own samples, once the recipe has a release."""
+
+    policy: Literal["accumulate", "replace", "budget"] = "accumulate"
+    """`accumulate`: all samples of the releases before it stay in, which keeps the error from growing with the generations
+    (Gerstgrasser et al. 2024, arXiv 2404.01413). `replace`: its own alone, which is how models collapse. `budget`: all of
+    them, drawn down to `budget` rows (accumulate-subsample, Kazdan et al. 2024, arXiv 2410.16713)."""
+    budget: int | None = Field(None, ge=1)
+    """Rows of the dataset with `policy = "budget"`, real ones among them."""
+    real: str | None = None
+    """A JSONL or Parquet file of real conversations (`messages`, or `prompt` and `completion`) or real text (`text`), which
+    is in the part to train on of every generation."""
+    min_real_share: float = Field(0.0, ge=0, lt=1)
+    """Share of real rows under which nothing is released; with `policy = "budget"` other rows make room for them."""
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if (self.policy == "budget") != (self.budget is not None):
+            raise ValueError('`budget` (rows) and `policy = "budget"` go together; set both or neither')
+        if self.min_real_share and self.real is None:
+            raise ValueError("min_real_share needs real rows; name a file of them in `real`")
+        return self
 
 
 class BudgetConfig(Config):
@@ -406,11 +434,62 @@ class QuotasConfig(Config):
     keep: dict[str, Annotated[int, Field(ge=1)]] = Field(min_length=1)
 
 
+Objective = Literal[
+    "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
+]  # fmt: skip
+DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta"})
+"""The objectives that compare the student's next-token probabilities with its teacher's."""
+
+
+class DistillationConfig(Config):
+    """What a student learns of its teacher's probabilities, for objectives that ask for them."""
+
+    teacher: str = "embedded"
+    """Whose they are: `embedded`, the weights of the embedded teacher; otherwise a folder or hub name that `transformers`
+    loads. Its tokenizer must be the student's."""
+    signals: Literal["dense", "top_k", "sampled"] = "dense"
+    """`dense`: the teacher runs beside the student and all of its probabilities count. The others are captured once and
+    kept on disk. `top_k`: the likeliest tokens, and what is left as one. `sampled`: tokens drawn from the teacher's
+    distribution, an unbiased estimate (Sparse Logit Sampling, arXiv 2503.16870), for `forward_kl` only."""
+    cache: str | None = None
+    """The file of captured signals; where it is there, it must be of these texts, tokenizer, teacher and settings. When
+    absent, `NAME.signals` beside the student."""
+    top_k: int = Field(8, ge=1)
+    """Tokens kept of each position: 4 bytes each and 2 for what is left, so 34 by default."""
+    draws: int = Field(32, ge=1, le=255)
+    """Of each position, for `sampled`; 3 bytes for each different token."""
+    temperature: float = Field(1.0, gt=0)
+    """Divides the logits of both before a divergence; the loss is not multiplied by its square."""
+    beta: float = Field(0.5, ge=0, le=1)
+    """For `jsd`: the teacher's share of the mixture; 0 is `forward_kl` and 1 `reverse_kl`, as in TRL."""
+    skew: float = Field(0.1, gt=0, lt=1)
+    """For `skew_kl` and `skew_rkl`: how much of the first distribution is mixed into the second (DistiLLM)."""
+    alpha_beta: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.2, 0.7)
+    """For `alpha_beta`, as in ABKD (arXiv 2505.04560); [1, 0] is `forward_kl` and [0, 1] `reverse_kl`."""
+    dpo_beta: float = Field(0.1, gt=0)
+    """For `dpo`: how much a departure from the start costs; `beta` of TRL's `DPOConfig`."""
+    lmbda: float = Field(0.0, ge=0, le=1)
+    """Share of the steps in which the student answers the prompts itself and is compared with its teacher on that; the
+    other objectives rest there."""
+    max_new_tokens: int = Field(128, ge=1)
+    """The longest answer of the student's own."""
+
+    @field_validator("alpha_beta")
+    @classmethod
+    def _a_divergence(cls, alpha_beta: tuple[float, float]) -> tuple[float, float]:
+        if not any(alpha_beta):
+            raise ValueError("both are 0, which compares nothing; raise one of them")
+        return alpha_beta
+
+
 class StudentConfig(Config):
     start: str = "layers"
     """`layers`: some layers of the embedded teacher. `random`: a small new Llama with its tokenizer. Otherwise a
     folder or hub name that `transformers` loads."""
-    objective: Literal["sft"] = "sft"
+    objective: Objective | dict[Objective, float] = "sft"
+    """What is learned, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: the assistant's words.
+    Six divergences from a teacher's probabilities, `hidden`: its hidden states, `dpo`: which of two answers is better."""
+    distillation: DistillationConfig = DistillationConfig()
     layers: int = Field(16, ge=1, le=30)
     """How many layers the student has; with `start = "layers"`, those of the teacher's 30 that do best on their own."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
@@ -429,6 +508,49 @@ class StudentConfig(Config):
     """Share of the kept samples that the student never trains on, at least one."""
     checkpoint_steps: int = Field(50, ge=1)
     """A killed training goes on from the last checkpoint."""
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _known_weights(cls, objective: Any) -> Any:
+        weights = {objective: 1.0} if isinstance(objective, str) else objective
+        if not isinstance(weights, Mapping) or not weights:
+            raise ValueError("must be an objective's name or a table of weights by name")
+        known = get_args(Objective)
+        if unknown := sorted(str(name) for name in weights if name not in known):
+            raise ValueError(f"{', '.join(unknown)}: no such objective; there are {', '.join(known)}")
+        for name, weight in weights.items():
+            if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
+                raise ValueError(f"{name} = {weight!r}: a weight must be a number above 0; leave out what has none")
+        return objective
+
+    @model_validator(mode="after")
+    def _signals_suffice(self) -> Self:
+        names, told = set(self.weights), self.distillation
+        if told.signals != "dense" and "hidden" in names:
+            raise ValueError(f"hidden states are not captured, and signals = {told.signals!r}; use signals = 'dense'")
+        if told.signals == "sampled" and (biased := sorted(names & DIVERGENCES - {"forward_kl"})):
+            raise ValueError(
+                f"{', '.join(biased)}: not to be had from sampled signals; use forward_kl, or top_k or dense"
+            )
+        if told.lmbda and not names & DIVERGENCES:
+            raise ValueError(f"lmbda = {told.lmbda:g}: answers of the student's own need a divergence to learn from")
+        if told.lmbda and told.signals != "dense":
+            raise ValueError(f"lmbda = {told.lmbda:g}: nothing is captured of answers to come; use signals = 'dense'")
+        if told.lmbda and "dpo" in names:
+            raise ValueError(f"lmbda = {told.lmbda:g}: dpo learns from given answers only; leave one of them out")
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of each objective, by name."""
+        if isinstance(self.objective, str):
+            return {self.objective: 1.0}
+        return {name: weight for name, weight in self.objective.items()}  # the keys as plain strings
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether any objective needs a teacher's probabilities or hidden states."""
+        return not {"hidden", *DIVERGENCES}.isdisjoint(self.weights)
 
 
 class Recipe(Config):
@@ -463,6 +585,7 @@ class Recipe(Config):
     budget: BudgetConfig = BudgetConfig()
     cache: CacheConfig = CacheConfig()
     collapse: CollapseConfig | None = CollapseConfig()
+    lineage: LineageConfig = LineageConfig()
     dataset: DatasetConfig = DatasetConfig()
     preference: PreferenceConfig = PreferenceConfig()
     student: StudentConfig | None = None
@@ -518,23 +641,39 @@ CONNECTION_KEYS = {
 """How a teacher is reached and what it costs: nothing of what it answers."""
 
 
-def recipe_digest(recipe: Recipe, sources: Mapping[str, str]) -> str:
-    """The run's identity: everything that can change its samples or student. `sources` are hashes, by name, of the files
-    that the recipe draws on: prompts, seeds, reference.
+class Parent(Config):
+    """The release that a run builds on, fixed when the run is opened and part of its identity."""
 
-    How a teacher is reached (`CONNECTION_KEYS`), the budget, the cache and `max_failed` are left out, so that a run can be
-    resumed over another connection, with more money or more patience.
+    release: str
+    """`recipe/generation`."""
+    digest: str
+    seeds: int
+    """How many seeds it and all before it have used up; the run goes on behind them."""
+
+    @property
+    def generation(self) -> int:
+        return int(self.release.rpartition("/")[2])
+
+
+def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: Parent | None = None) -> str:
+    """The run's identity: everything that can change its samples, dataset or student. `sources` are hashes, by name, of the
+    files that the recipe draws on: prompts, seeds, reference.
+
+    How a teacher is reached (`CONNECTION_KEYS`), the budget, the cache, `max_failed` and the gate are left out, so that a
+    run can be resumed over another connection, with more money or more patience.
     """
-    return digest_of(identity_of(recipe, sources))
+    return digest_of(identity_of(recipe, sources, parent))
 
 
-def identity_of(recipe: Recipe, sources: Mapping[str, str]) -> dict[str, Any]:
+def identity_of(recipe: Recipe, sources: Mapping[str, str], parent: Parent | None = None) -> dict[str, Any]:
     """What `recipe_digest` hashes, as plain JSON values; two runs are compared key by key with this."""
-    resolved = recipe.model_dump(mode="json", exclude={"budget", "cache", "max_failed"})
+    left_out: Any = {"budget": True, "cache": True, "max_failed": True, "collapse": {"gate"}}
+    resolved = recipe.model_dump(mode="json", exclude=left_out)
     for teacher in resolved["teachers"].values():
         for key in CONNECTION_KEYS:
             teacher.pop(key)
-    return {"recipe": resolved, "sources": dict(sources)}
+    before = {"parent": parent.model_dump()} if parent else {}
+    return {"recipe": resolved, "sources": dict(sources), **before}
 
 
 def differences(left: Any, right: Any, where: str = "") -> list[Problem]:

@@ -19,7 +19,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from core.errors import RunExists, StoreError, UsageError
-from core.recipe import Recipe, differences, identity_of, recipe_digest
+from core.recipe import Parent, Recipe, differences, identity_of, recipe_digest
 from core.sample import Spent, Usage
 from core.store import file_hash, read_json, write_json
 
@@ -77,18 +77,71 @@ class MetricRecord(BaseModel):
     low: float
     high: float
     meaning: str
+    family: str | None = None
+    """Of those that gate: TAIL, REPEAT, FIDELITY or COVERAGE; the others are shown only."""
+    z: float | None = None
+    """Standard deviations of real text against real text, positive for the worse; of those that gate."""
+
+
+class CollapseVerdict(StrEnum):
+    collapse = "collapse"
+    """Poorer than the reference: in rare words, by repetition, or by likely text only."""
+    under_powered = "under-powered"
+    """Nothing was found, with too few documents to find it: never a pass."""
+    shift = "shift"
+    """About other things, or otherwise unlike the reference; whether it is also poorer cannot be told from that."""
+    passed = "pass"
 
 
 class CollapseRecord(BaseModel):
     """Metrics of the kept samples beside a real reference at the same number of tokens."""
 
+    verdict: CollapseVerdict = CollapseVerdict.under_powered
+    evidence: list[str] = []
+    """What speaks for the verdict, a sentence each, the strongest first."""
     reference: str
     documents: int
     tokens: int
     """To which both sides were cut before they were compared."""
+    tail: float | None = None
+    """Loss of rare words, in deviations of real text. Its rise over generations is what tells replacing from accumulating."""
     metrics: list[MetricRecord]
     note: str
     """What these numbers can and cannot say at this size."""
+
+
+class MixRecord(BaseModel):
+    """What the dataset is made of, in rows."""
+
+    policy: str
+    parent: str | None = None
+    """The release that the run builds on."""
+    own: int
+    earlier: dict[str, int] = {}
+    """By release."""
+    real: int = 0
+    min_real_share: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return self.own + sum(self.earlier.values()) + self.real
+
+    @property
+    def real_share(self) -> float:
+        return self.real / self.rows if self.rows else 0.0
+
+
+ADVICE: dict[CollapseVerdict, tuple[str, ...]] = {
+    CollapseVerdict.collapse: (
+        "train on more real text: in the benchmark a tenth did not stop the loss of rare words, three tenths slowed it",
+        "keep what earlier generations were trained on instead of replacing it",
+        "sample at a higher temperature without truncation, and do not filter by likelihood",
+        "use more and other seeds, with quotas for what is missing",
+    ),
+    CollapseVerdict.under_powered: ("assess at least 1,000 documents; better 4,000",),
+    CollapseVerdict.shift: ("compare with real text on the same topics, or with an earlier release",),
+    CollapseVerdict.passed: (),
+}
 
 
 class StudentRecord(BaseModel):
@@ -101,6 +154,9 @@ class StudentRecord(BaseModel):
     steps: int
     loss_before: float
     loss_after: float
+    kl_before: float | None = None
+    """KL divergence from the teacher, in nats per assistant token on held-out samples; None where no teacher was asked."""
+    kl_after: float | None = None
     seconds: float
 
 
@@ -206,13 +262,16 @@ class Manifest(BaseModel):
     seconds: dict[str, float] = {}
     """Wall time by stage, summed over resumptions."""
     collapse: CollapseRecord | None = None
+    gated: bool = True
+    """Whether the verdict on collapse decides about a release: `collapse.gate` of the recipe."""
+    mix: MixRecord | None = None
     formats: list[FormatRecord] = []
     """Of the dataset; the first is its default."""
     pairs: PairsRecord | None = None
     """Where preference pairs were asked for."""
     student: StudentRecord | None = None
     gates: list[str] = []
-    """Gates that were not met. There are none yet: metrics are recorded and shown."""
+    """Gates that were not met: the evidence of collapse, a sentence each."""
     files: dict[str, str] = {}
     """SHA-256 of every artifact, by path in the run directory."""
     versions: dict[str, str] = {}
@@ -247,6 +306,16 @@ class RunDir:
     @property
     def report_file(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def own_file(self) -> Path:
+        """The run's own rows of the dataset, before they take a form, with the side that each is on."""
+        return self.path / "own.parquet"
+
+    @property
+    def pairs_file(self) -> Path:
+        """Its own preference pairs, likewise."""
+        return self.path / "pairs.parquet"
 
     def shard_file(self, index: int) -> Path:
         """Every finished sample of the shard as the agents left it."""
@@ -303,6 +372,11 @@ class RunDir:
         """The recipe as resolved when the run began."""
         return Recipe.model_validate(read_json(self.recipe_file)["recipe"])
 
+    def read_parent(self) -> Parent | None:
+        """The release that it builds on, as fixed when the run began."""
+        found = read_json(self.recipe_file)["identity"].get("parent")
+        return Parent.model_validate(found) if found else None
+
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every artifact: all finished files but the manifest itself and what is being made."""
         found = sorted(
@@ -335,17 +409,19 @@ def run_name(recipe: Recipe, digest: str) -> str:
     return f"{recipe.name}-{digest[:8]}"
 
 
-def open_run(runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume: bool) -> RunDir:
-    """Make the run's directory, or open it again with `resume`.
+def open_run(
+    runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume: bool, parent: Parent | None = None
+) -> RunDir:
+    """Make the directory of the run that builds on `parent`, or open it again with `resume`.
 
     Raises:
         RunExists: if it is there and `resume` is false.
         UsageError: if it is there and was made from another recipe.
         StoreError: if it cannot be made, or the disk is nearly full.
     """
-    digest = recipe_digest(recipe, sources)
+    digest = recipe_digest(recipe, sources, parent)
     run = RunDir(runs / run_name(recipe, digest))
-    identity = identity_of(recipe, sources)
+    identity = identity_of(recipe, sources, parent)
     if run.manifest_file.exists():
         if not resume:
             raise RunExists(
@@ -415,7 +491,7 @@ def redacted(text: str) -> str:
 def summary(manifest: Manifest) -> dict[str, Any]:
     """What `--json` prints of a run."""
     keys = (
-        "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "judges", "collapse", "formats",
-        "pairs", "student", "error",
+        "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "judges", "collapse", "mix",
+        "formats", "pairs", "student", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

@@ -54,6 +54,15 @@ def written_whole(path: Path) -> Iterator[Path]:
             _remove(partial)
 
 
+def moved(path: Path, to: Path) -> None:
+    """Rename, durably. Raises StoreError where the file system refuses, or where there is something at `to`."""
+    with named_failures(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(to)
+        for folder in (to.parent, path.parent):
+            _sync(folder)
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -120,7 +129,7 @@ def _row(sample: Sample) -> dict[str, Any]:
     row = {key: whole[key] for key in ("id", "state", "reason", "detail", "revisions", "usage")}
     return {
         **row,
-        "messages": [_flat(message) for message in candidate["messages"]],
+        "messages": [flat(message) for message in candidate["messages"]],
         **{k: json.dumps(v, ensure_ascii=False) for k, v in texts.items()},
     }
 
@@ -132,7 +141,7 @@ def message_type() -> "pl.Struct":
     return pl.Struct({"role": pl.String, "content": pl.String, "name": pl.String, "tool_calls": pl.String})
 
 
-def _flat(message: dict[str, Any]) -> dict[str, Any]:
+def flat(message: dict[str, Any]) -> dict[str, Any]:
     """A message for Parquet: tool calls as JSON text, since their arguments vary."""
     calls = message.get("tool_calls")
     return {**message, "tool_calls": json.dumps(calls, ensure_ascii=False) if calls else None}

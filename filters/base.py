@@ -122,6 +122,10 @@ class Repeats(NamedTuple):
     under: Places = NONE
     """How many pairs were compared exactly and are less alike than the threshold, by fiftieths of similarity from 0 on."""
 
+    @classmethod
+    def none(cls) -> "Repeats":
+        return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))
+
 
 class SetFilter(NamedTuple):
     """Judges documents by what others say: it keeps the first of those that are alike. Which is first, its caller decides."""

@@ -14,7 +14,20 @@ from typing import NamedTuple
 import numpy as np
 
 from core.recipe import DuplicateFilter, FilterConfig, KeepOneFilter, MinHashFilter
-from filters.base import Document, Drop, Mask, Masked, Places, RowFilter, Scores, SetFilter, Sketches, offsets
+from filters.base import (
+    Document,
+    Drop,
+    FilterResult,
+    Mask,
+    Masked,
+    Places,
+    Repeats,
+    RowFilter,
+    Scores,
+    SetFilter,
+    Sketches,
+    offsets,
+)
 from filters.boilerplate import drop_boilerplate
 from filters.contamination import drop_contaminated
 from filters.exact import EXACT
@@ -136,6 +149,23 @@ def _worth(keep: str) -> Callable[[Document], float]:
     return lambda _: 0.0
 
 
+def released(documents: Sequence[Document], configs: Sequence[FilterConfig]) -> Judged:
+    """What was released before, to be joined before all others: nothing drops it, and it is kept before anything like it.
+
+    Raises:
+        ValueError: if two documents have the same id.
+    """
+    place_of = {document.id: place for place, document in enumerate(documents)}
+    if len(place_of) != len(documents):
+        raise ValueError("documents must have different ids")
+    found = Judged(len(documents), {}, {}, {})
+    for step, config in enumerate(configs):
+        if config.type in SET_FILTERS:
+            one = _sketched(documents, config, place_of)
+            found.sketched[step] = one._replace(worth=np.full(len(documents), np.inf))
+    return found
+
+
 def joined(parts: Sequence[Judged]) -> Judged:
     """Batches that follow one another, as one."""
     before = offsets(np.array([part.documents for part in parts], dtype=np.int64)).tolist()
@@ -154,10 +184,20 @@ def joined(parts: Sequence[Judged]) -> Judged:
     return whole
 
 
+Compare = Callable[[Sketches, Places, FilterConfig, Path], Repeats]
+"""Compares those at some places, in that order."""
+
+
 def decide(
-    judged: Judged, configs: Sequence[FilterConfig], folder: Path = Path(), among: Places | None = None
+    judged: Judged,
+    configs: Sequence[FilterConfig],
+    folder: Path = Path(),
+    among: Places | None = None,
+    compare: Mapping[str, Compare] = {},
 ) -> Decisions:
-    """Which documents repeat others, by place; of all, or of those `among` which alone count."""
+    """Which documents repeat others, by place; of all, or of those `among` which alone count. `compare` says by what a type of
+    filter compares, if not by its own way.
+    """
     out = np.zeros(judged.documents, dtype=np.bool_)
     if among is not None:
         out[:] = True
@@ -166,9 +206,8 @@ def decide(
     for step, sketched in judged.sketched.items():
         standing = np.flatnonzero(~out[sketched.places])
         order = standing[np.argsort(-sketched.worth[standing], kind="stable")]
-        untouched = order.size == sketched.places.size and (np.diff(order) == 1).all()
-        sketches = sketched.sketches if untouched else sketched.sketches.only(order)
-        repeats = SET_FILTERS[configs[step].type].compare(sketches, configs[step], folder)
+        config = configs[step]
+        repeats = compare.get(config.type, _compare_here)(sketched.sketches, order, config, folder)
         places = sketched.places[order]
         repeated = places[repeats.repeated]
         own = repeats.original >= 0
@@ -178,6 +217,11 @@ def decide(
         found.repeats.update({place: Repeat(step, *of) for place, *of in zip(*columns, strict=True)})
         found.under[step] = repeats.under
     return found
+
+
+def _compare_here(sketches: Sketches, places: Places, config: FilterConfig, folder: Path) -> Repeats:
+    all_in_order = places.size == sketches.sizes.size and (np.diff(places) == 1).all()
+    return SET_FILTERS[config.type].compare(sketches if all_in_order else sketches.only(places), config, folder)
 
 
 def drops_of(
@@ -212,3 +256,24 @@ def drop_of(name: str, repeat: Repeat, config: FilterConfig, original: str) -> D
         duplicate_of=original,
         detail=kind.detail(config, repeat.similarity, original),
     )
+
+
+def apply_filters(
+    documents: Sequence[Document], configs: Sequence[FilterConfig], folder: Path = Path()
+) -> FilterResult:
+    """Run the filters in order, each on what the earlier ones kept; every document is kept or dropped, never both.
+
+    What a filter masks stays masked for the later ones, and `masks` of a kept document say what was masked. Relative
+    paths of the filters start from `folder`.
+
+    Raises:
+        ValueError: if two documents have the same id, since a drop could then not be told from the other.
+    """
+    judged = judge(documents, configs, folder)
+    drops = drops_of(judged, decide(judged, configs, folder), configs, folder, [document.id for document in documents])
+    kept = [
+        document.masked(judged.masks[place]) if place in judged.masks else document
+        for place, document in enumerate(documents)
+        if place not in drops
+    ]
+    return FilterResult(kept, [drops[place] for place in sorted(drops)])

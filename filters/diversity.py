@@ -5,20 +5,17 @@ A draw is documents as token ids. Knows neither what it is compared with nor wha
 
 import math
 import zlib
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
-OPENER_TOKENS = 3
-COPY_TOKENS = 8
 BLEU_ORDERS = (1, 2, 3, 4)
 BLOCK_BYTES = 32_768
 """What zlib's window holds (RFC 1951); text in blocks of one window compresses the same however much there is of it."""
-RARE = 5
-"""A reference word is in the tail if it occurs one to five times there."""
 
 
 class Grams(NamedTuple):
@@ -33,15 +30,6 @@ class Draw(NamedTuple):
 
     ids: Ints
     lengths: Ints
-    text: bytes
-
-    @classmethod
-    def of(cls, documents: list[list[str]], lengths: Ints, vocabulary: dict[str, int]) -> Self:
-        """Cut each document to its length, adding new words to `vocabulary`."""
-        cut = [words[:length] for words, length in zip(documents, lengths, strict=True)]
-        ids = [vocabulary.setdefault(word, len(vocabulary)) for words in cut for word in words]
-        text = "\n".join(" ".join(words) for words in cut).encode()
-        return cls(np.array(ids, dtype=np.int64), np.asarray(lengths, dtype=np.int64), text)
 
     @property
     def tokens(self) -> int:
@@ -58,69 +46,64 @@ class Draw(NamedTuple):
         return Grams(np.unique(ids[inside], return_inverse=True)[1], owner[: len(ids)][inside])
 
 
-class Tally(NamedTuple):
-    """What is measured of a draw by itself; None where its documents are too short for it."""
+class Shown(NamedTuple):
+    """Diversity numbers that people expect; they do not gate. None where documents are too short for one."""
 
     types: float
-    hapax_mass: float
-    heaps_slope: float
     distinct_2: float | None
-    distinct_4: float | None
-    top_opener: float | None
     self_bleu: float | None
     compression_ratio: float
-    duplicate_8grams: float | None
+    vendi: float
 
 
-def tally(draw: Draw, budget: int) -> Tally:
-    """Measure `draw`; compression sees its first `budget` bytes."""
-    counts = np.bincount(draw.ids)
-    return Tally(
-        types=rarefied_types(counts, draw.tokens),
-        hapax_mass=rarefied_hapaxes(counts, draw.tokens) / draw.tokens,
-        heaps_slope=heaps_slope(counts, draw.tokens),
+def shown(draw: Draw, points: npt.NDArray[np.float32], spelled: Sequence[str], budget: int) -> Shown:
+    """Measure `draw`; `points` are its documents' directions (filters.topics), and compression sees `budget` words."""
+    return Shown(
+        types=float(len(np.unique(draw.ids))),
         distinct_2=distinct(draw, 2),
-        distinct_4=distinct(draw, 4),
-        top_opener=top_opener(draw),
         self_bleu=self_bleu(draw),
-        compression_ratio=compression_ratio(draw.text[:budget]),
-        duplicate_8grams=duplicate_grams(draw, COPY_TOKENS),
+        compression_ratio=compression_ratio(" ".join(spelled[i] for i in draw.ids[:budget]).encode()),
+        vendi=vendi(points),
     )
 
 
-def rarefied_types(counts: Ints, size: int) -> float:
-    """Expected types among `size` tokens drawn without replacement: sum over types of 1 - C(N-f, T) / C(N, T).
+def rarefied_types(counts: Ints, size: int, total: int | None = None) -> float:
+    """Expected types among `size` of `total` units drawn without replacement: sum over types of 1 - C(N-f, T) / C(N, T).
 
-    Hurlbert 1971, The nonconcept of species diversity. `counts` are occurrences by type.
+    Hurlbert 1971, The nonconcept of species diversity. `counts` are occurrences by type, of as many tokens (the
+    default), or the documents that have it, of `total` documents (Gotelli and Colwell 2001, sample-based rarefaction).
     """
     present = counts[counts > 0]
-    return float((1 - np.exp(_log_absent(present, size))).sum())
+    return float((1 - np.exp(_log_absent(present, size, total or int(present.sum())))).sum())
 
 
-def rarefied_hapaxes(counts: Ints, size: int) -> float:
-    """Expected types that occur exactly once among `size` tokens: sum of f * C(N-f, T-1) / C(N, T).
-
-    Over `size`, it is the Good-Turing estimate of the mass of words not seen (Good 1953).
-    """
-    present = counts[counts > 0].astype(float)
-    total = present.sum()
-    rest = total - present
-    possible = rest >= size - 1
-    logs = _log_choose(rest[possible], size - 1) - _log_choose(np.array([total]), size)
-    return float((present[possible] * np.exp(logs)).sum())
-
-
-def heaps_slope(counts: Ints, size: int) -> float:
-    """ln(V(T) / V(T/4)) / ln 4, both by rarefaction: the exponent of Heaps' law (Heaps 1978) at this size."""
-    quarter = max(1, size // 4)
-    if quarter == size:
+def heaps_slope(counts: Ints, total: int) -> float:
+    """ln(V(T) / V(T/4)) / ln 4, by rarefaction from all `total` units: the exponent of Heaps' law (Heaps 1978) here."""
+    quarter = max(1, total // 4)
+    if quarter == total or not counts.any():
         return 0.0
-    return math.log(rarefied_types(counts, size) / rarefied_types(counts, quarter)) / math.log(size / quarter)
+    return math.log((counts > 0).sum() / rarefied_types(counts, quarter, total)) / math.log(total / quarter)
 
 
-def _log_absent(counts: Ints, size: int) -> npt.NDArray[np.float64]:
-    """Logarithm of the probability that a type with this count is not among `size` tokens."""
-    total = counts.sum()
+def document_counts(draw: Draw) -> Ints:
+    """By word: how many documents have it."""
+    owner = np.repeat(np.arange(len(draw.lengths)), draw.lengths)
+    return np.bincount(np.unique(draw.ids * len(draw.lengths) + owner) // len(draw.lengths))
+
+
+def vendi(points: npt.NDArray[np.float32]) -> float:
+    """Vendi score of the cosine kernel: exp of the entropy of the eigenvalues of X'X / n (Friedman and Dieng 2023).
+
+    X'X / n has the same non-zero eigenvalues as the kernel XX' / n, so the cost is linear in documents. Rows of
+    `points` have length one.
+    """
+    values = np.linalg.eigvalsh((points.T @ points).astype(np.float64) / len(points))
+    values = values[values > 1e-12]
+    return float(np.exp(-(values * np.log(values)).sum()))
+
+
+def _log_absent(counts: Ints, size: int, total: int) -> npt.NDArray[np.float64]:
+    """Logarithm of the probability that a type with this count is not among `size` units."""
     rest = (total - counts).astype(float)
     possible = rest >= size
     logs = np.full(len(counts), -np.inf)
@@ -138,22 +121,6 @@ def distinct(draw: Draw, n: int) -> float | None:
     """Different n-grams over all n-grams (Li et al. 2016, arXiv 1510.03055); comparable only at equal size."""
     ids = draw.grams(n).ids
     return (int(ids.max()) + 1) / len(ids) if len(ids) else None
-
-
-def top_opener(draw: Draw) -> float | None:
-    """Share of documents that begin with the most common first three tokens."""
-    grams = draw.grams(OPENER_TOKENS)
-    first = np.unique(grams.documents, return_index=True)[1]
-    return float(np.bincount(grams.ids[first]).max() / len(draw.lengths)) if len(first) else None
-
-
-def duplicate_grams(draw: Draw, n: int) -> float | None:
-    """Of the n-grams that are distinct within their document, the share that some other document has too."""
-    grams, _ = _document_counts(draw, n)
-    if not len(grams.ids):
-        return None
-    holders = np.bincount(grams.ids)
-    return float((holders[grams.ids] > 1).mean())
 
 
 def _document_counts(draw: Draw, n: int) -> tuple[Grams, Ints]:
@@ -220,20 +187,3 @@ def compression_ratio(text: bytes) -> float:
     block = min(BLOCK_BYTES, len(text))
     blocks = [text[i : i + block] for i in range(0, len(text) - block + 1, block)]
     return len(blocks) * block / sum(len(zlib.compress(one, 9)) for one in blocks)
-
-
-def tail_coverage(candidate: Draw, reference: list[Draw]) -> list[float | None]:
-    """Share of the reference's rare words that a draw has: first the candidate, then each draw of the reference.
-
-    A reference draw is held against the words of all the others; the candidate against the same sets, one after the
-    other, with the mean taken, so that each is judged by as many words, none of them its own.
-    """
-    size = max(int(draw.ids.max()) for draw in [candidate, *reference]) + 1
-    own = np.bincount(candidate.ids, minlength=size) > 0
-    counts = [np.bincount(draw.ids, minlength=size) for draw in reference]
-    total = np.sum(counts, axis=0)
-    tails = [(total - one > 0) & (total - one <= RARE) for one in counts]
-    if not all(tail.any() for tail in tails):
-        return [None] * (1 + len(reference))
-    found = [float((one > 0)[tail].mean()) for one, tail in zip(counts, tails, strict=True)]
-    return [float(np.mean([own[tail].mean() for tail in tails])), *found]

@@ -12,7 +12,8 @@ Knows nothing of other documents.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from core.recipe import RepetitionFilter
@@ -69,10 +70,18 @@ def measures(text: str) -> Iterator[Measure]:
     sentences = _pieces(SENTENCE_END.split(text))
     yield Measure("characters in duplicate sentences", _duplicate_characters(sentences), MAX_DUPLICATE_LINE_CHARACTERS)
     words = normalised_words(text)
-    for n, limit in MAX_TOP_NGRAM.items():
-        yield Measure(f"characters in the top {n}-gram", top_ngram_share(words, n), limit)
-    for n, limit in MAX_DUPLICATE_NGRAMS.items():
-        yield Measure(f"characters in duplicate {n}-grams", duplicate_ngram_share(words, n), limit)
+    yield from _by_length("characters in the top {}-gram", partial(top_ngram_share, words), MAX_TOP_NGRAM)
+    yield from _by_length(
+        "characters in duplicate {}-grams", partial(duplicate_ngram_share, words), MAX_DUPLICATE_NGRAMS
+    )
+
+
+def _by_length(rule: str, share_of: Callable[[int], float], limits: Mapping[int, float]) -> Iterator[Measure]:
+    """From the shortest n-grams on. Where none is said again, no longer one is, and nothing need be counted."""
+    share = 1.0
+    for n, limit in limits.items():
+        share = share_of(n) if share else 0.0
+        yield Measure(rule.format(n), share, limit)
 
 
 def _pieces(parts: list[str]) -> list[str]:
@@ -109,10 +118,13 @@ def top_ngram_share(words: list[str], n: int) -> float:
 
 def duplicate_ngram_share(words: list[str], n: int) -> float:
     """Characters of words in a second or later occurrence of an n-gram, each counted once, over the text's length."""
+    ngrams = _ngrams(words, n)
+    if len(set(ngrams)) == len(ngrams):
+        return 0.0
     seen: set[tuple[str, ...]] = set()
     covered: set[int] = set()
-    for i, ngram in enumerate(_ngrams(words, n)):
+    for i, ngram in enumerate(ngrams):
         if ngram in seen:
             covered.update(range(i, i + n))
         seen.add(ngram)
-    return _share(sum(len(words[i]) for i in covered), words) if covered else 0.0
+    return _share(sum(len(words[i]) for i in covered), words)

@@ -9,11 +9,14 @@ import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core.run import CollapseRecord, JudgeRecord, Manifest, MetricRecord, RunDir, RunState
+from core.run import ADVICE, CollapseRecord, JudgeRecord, Manifest, MetricRecord, MixRecord, RunDir, RunState
 from core.sample import REPAIR_STRIDE, Critique, Sample, Turn, Usage, Verdict
 from flows.words import duration, number, one_line, percent, place_of, plain, plural
+
+if TYPE_CHECKING:
+    from flows.curation import Assessment
 
 WIDTH = 100
 """Columns of everything for a terminal, paths excepted: a path that is broken cannot be copied."""
@@ -97,13 +100,14 @@ def not_kept(manifest: Manifest) -> str:
 
 
 def _collapse_lines(collapse: CollapseRecord) -> list[str]:
-    """The metrics, and the first sentence of the note; the report has all of it."""
+    """The first sentence of the note, the evidence, and the metrics; the report has all of it."""
     items = [
         f"{m.name} {number(m.candidate)} (real {number(m.low)} to {number(m.high)}{_outside(m)})"
         for m in collapse.metrics
     ]
     first = re.split(r"(?<=\.) (?=[A-Z])", plain(collapse.note), maxsplit=1)[0]
-    return filled(items, "   ", WIDTH - LABEL) + textwrap.wrap(first, WIDTH - LABEL)
+    told = [line for sentence in collapse.evidence for line in textwrap.wrap(plain(sentence), WIDTH - LABEL)]
+    return textwrap.wrap(first, WIDTH - LABEL) + told + filled(items, "   ", WIDTH - LABEL)
 
 
 def _outside(metric: MetricRecord) -> str:
@@ -149,6 +153,8 @@ def _artifact_lines(manifest: Manifest, run: RunDir) -> list[str]:
     lines = []
     if run.dataset.exists():
         lines += labelled("dataset", filled([str(run.dataset), *_form_items(manifest)], "   ", WIDTH - LABEL))
+    if manifest.mix and manifest.mix.rows > manifest.mix.own:
+        lines += labelled("rows", textwrap.wrap(mix_words(manifest.mix), WIDTH - LABEL))
     if pairs := manifest.pairs:
         head = f"{plural(pairs.total, 'pair')} of {plural(pairs.prompts, 'prompt')}"
         kinds = [f"{one_line(kind, 40)} {count:,}" for kind, count in pairs.differences.items()]
@@ -159,6 +165,14 @@ def _artifact_lines(manifest: Manifest, run: RunDir) -> list[str]:
         losses = f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}"
         lines += labelled("student", filled([str(run.student), losses], "   ", WIDTH - LABEL))
     return lines
+
+
+def mix_words(mix: MixRecord) -> str:
+    """What a dataset is made of, in a line."""
+    parts = [f"{mix.own:,} own", *(f"{rows:,} of {name}" for name, rows in mix.earlier.items())]
+    short = f", less than min_real_share = {mix.min_real_share:g}" if mix.real_share < mix.min_real_share else ""
+    parts += [f"{mix.real:,} real ({percent(mix.real_share)}{short})"] if mix.real else []
+    return f"{mix.rows:,}: {', '.join(parts)}"
 
 
 def _form_items(manifest: Manifest) -> list[str]:
@@ -180,12 +194,33 @@ def _next_command(manifest: Manifest, run: RunDir, resume: str | None) -> str:
     return resume or f"stillhouse run {recipe} --resume{elsewhere}"
 
 
+def verdict_lines(found: "Assessment") -> list[str]:
+    """A page for a terminal: the verdict, what speaks for it, what to do, and the metrics."""
+    lines = [f"verdict   {found.verdict.upper()}"]
+    for record in (found.collapse, found.parent):
+        if record:
+            lines += ["", f"beside {plain(record.reference)}: {record.verdict}", *_evidence_lines(record), ""]
+            lines += metric_lines(record)
+    if advice := ADVICE[found.verdict]:
+        lines += ["", "what may help", *(f"  - {one}" for one in advice)]
+    return lines
+
+
+def _evidence_lines(record: CollapseRecord) -> list[str]:
+    return [
+        line
+        for sentence in record.evidence
+        for line in textwrap.wrap(plain(sentence), WIDTH, initial_indent="  - ", subsequent_indent="    ")
+    ]
+
+
 def metric_lines(collapse: CollapseRecord) -> list[str]:
     """Collapse metrics, one a line with what each means, and what they can say at this size."""
     lines = []
     for metric in collapse.metrics:
         real = f"real {number(metric.low)} to {number(metric.high)}{_outside(metric)}"
-        lines.append(f"{metric.name:<22}{number(metric.candidate):>9}   {real}")
+        z = "" if metric.z is None else f"   z {metric.z:+.1f}"
+        lines.append(f"{metric.name:<22}{number(metric.candidate):>9}   {real}{z}")
         lines += textwrap.wrap(plain(metric.meaning), WIDTH, initial_indent="    ", subsequent_indent="    ")
     return [*lines, *textwrap.wrap(plain(collapse.note), WIDTH)]
 

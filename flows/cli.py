@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from core.errors import INTERRUPTED, RunFailed, StillhouseError, UsageError
+from core.errors import INTERRUPTED, GateNotMet, RunFailed, StillhouseError, UsageError
 from core.recipe import PROJECT
 from flows.session import SESSION, Interrupted
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agents.plan import Plan
 
 EPILOG = "Exit codes: 0 done, 1 the run failed, 2 wrong use or recipe, 3 a gate was not met, 130 interrupted."
-LOOK, RUN, RESULTS = "Look before you run", "Run", "Look at results"
+LOOK, RUN, RESULTS, RELEASE = "Look before you run", "Run", "Look at results", "Release"
 PACKAGES = ("core", "prompts", "agents", "filters", "students", "flows")
 
 app = typer.Typer(
@@ -33,7 +33,9 @@ app = typer.Typer(
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in name or a path to a .toml file.")]
 InputArgument = Annotated[
     Path,
-    typer.Argument(metavar="INPUT", help="A run, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file."),
+    typer.Argument(
+        metavar="INPUT", help="A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file."
+    ),
 ]
 StudentArgument = Annotated[
     Path, typer.Argument(metavar="STUDENT", help="The folder of a student, or a run that has one.")
@@ -240,6 +242,9 @@ def filter_command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that judge rows; as many as processors if left out.")
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Judge and compare on the workers of a Dask scheduler.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -259,7 +264,7 @@ def filter_command(
     configs = with_index(configs, index) if index else configs
     with SESSION.interruptible():
         try:
-            report = filter_dataset(source, out, configs, plan.folder if plan else Path(), workers)
+            report = filter_dataset(source, out, configs, plan.folder if plan else Path(), cluster or workers)
         except (Interrupted, KeyboardInterrupt):
             print("interrupted; what is judged is stored; the same command goes on with it", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from None
@@ -301,19 +306,26 @@ def assess(
     source: InputArgument,
     reference: Annotated[Path, typer.Option("--reference", help="A JSONL file of real text, one `text` a line.")],
     *,
+    parent: Annotated[
+        Path | None, typer.Option("--parent", help="The dataset before it: a run, a folder or a file.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the draws from the reference.")] = 7,
+    runs_dir: RunsOption = RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """Collapse metrics of any dataset beside real text at equal size. Shown, not gating."""
+    """Is a dataset poorer than real text, or than its parent? Exit 3 when it is; too few documents are no pass, but exit 0."""
+    from core.run import CollapseVerdict, RunDir
     from flows.curation import assess_dataset
 
-    record = assess_dataset(source, reference, seed)
+    found = assess_dataset(source, reference, seed, parent=parent, cache=RunDir(runs_dir / "assess").cache)
     if as_json:
-        say_json({"state": "done", "gates": [], "collapse": record.model_dump(mode="json")})
-        return
-    from flows.card import metric_lines
+        say_json({"state": "done", "verdict": found.verdict, "gates": found.gates, **found.model_dump(mode="json")})
+    else:
+        from flows.card import verdict_lines
 
-    say("\n".join(metric_lines(record)))
+        say("\n".join(verdict_lines(found)))
+    if found.verdict is CollapseVerdict.collapse:
+        raise SystemExit(GateNotMet.exit_code)
 
 
 @app.command(rich_help_panel=RUN)
@@ -335,7 +347,10 @@ def distill(
     if as_json:
         say_json({"out": str(out), "state": "done", "student": record.model_dump(mode="json")})
         return
-    say(f"student {out}  held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token")
+    kl = "" if record.kl_after is None else f", KL from the teacher {record.kl_before:.2f} -> {record.kl_after:.2f}"
+    say(
+        f"student {out}  held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl}"
+    )
 
 
 @app.command(rich_help_panel=RUN)
@@ -434,6 +449,70 @@ def show(
     say(one.model_dump_json() if as_json else sample_text(one))
 
 
+# Release
+
+
+@app.command(rich_help_panel=RELEASE)
+def release(run_name: RunArgument, *, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Make an immutable release of a run, the next generation of its recipe; refused where the gate is not met."""
+    from core.errors import GateNotMet
+    from core.run import find_run, summary
+    from flows.gates import refusals
+    from flows.releasing import release_run, released_text
+
+    found = find_run(run_name, runs_dir)
+    try:
+        made = release_run(found)
+    except GateNotMet:
+        if as_json:
+            manifest = found.read_manifest()
+            say_json({**summary(manifest), "release": None, "gates": refusals(manifest)})
+        raise
+    if as_json:
+        told = {"release": made.release.name, "path": str(made.release.path), "digest": made.release.manifest.digest}
+        say_json({**summary(made.release.manifest.run), **told})
+        return
+    say(released_text(made))
+
+
+@app.command(rich_help_panel=RELEASE)
+def lineage(recipe: RecipeArgument, *, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Draw the generations of a recipe and their metrics; every file is held against its hash."""
+    from core.release import find_lineage, releases_of
+    from flows.recipes import name_of
+    from flows.releasing import generations_of, lineage_numbers, lineage_text
+
+    found = find_lineage(name_of(recipe), releases_of(runs_dir))
+    generations = generations_of(found)
+    say_json(lineage_numbers(found, generations)) if as_json else say(lineage_text(found, generations))
+    if any(one.fault for one in generations):
+        raise SystemExit(RunFailed.exit_code)
+
+
+@app.command(rich_help_panel=RELEASE)
+def rollback(
+    recipe: RecipeArgument,
+    generation: Annotated[
+        int | None, typer.Argument(help="The one to go back to; the last but one if left out.")
+    ] = None,
+    *,
+    runs_dir: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Go back to a generation; those after it are put aside, not deleted, and can be brought back."""
+    from core.release import find_lineage, releases_of
+    from flows.recipes import name_of
+    from flows.releasing import place_text
+
+    found = find_lineage(name_of(recipe), releases_of(runs_dir))
+    found.roll_back(generation)
+    if as_json:
+        newest = next(reversed(found.generations()), None)
+        say_json({"recipe": found.recipe, "state": "done", "newest": newest, "aside": found.aside()})
+        return
+    say(place_text(found))
+
+
 def _plan(recipe: str, overrides: list[str] | None) -> "Plan":
     from flows.recipes import load
 
@@ -464,10 +543,10 @@ def _run(
 
 def _open_for(plan: "Plan", runs_dir: Path, *, resume: bool) -> Any:
     """Make the run's directory or find it, before anything slow starts, so that a mistake is told at once."""
-    from core.run import open_run
+    from core.release import open_next
     from flows.recipes import sources
 
-    return open_run(runs_dir, plan.recipe, sources(plan), resume=resume)
+    return open_next(runs_dir, plan.recipe, sources(plan), resume=resume)
 
 
 def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, distill: bool) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from core.store import (
     write_parquet,
 )
 from filters.base import Document, Drop, Mask, mask_value
-from filters.chain import Judged, decide, drops_of, joined, judge
+from filters.chain import Judged, decide, drops_of, joined, judge, released
 from filters.contamination import all_reports
 from flows.formats import asked
 
@@ -57,14 +57,17 @@ class Group(NamedTuple):
     """Of those that passed, the first in the order of the run, up to the first sample that is missing."""
 
 
-def curate(run: RunDir, recipe: Recipe, seeds: Sequence[Seed], folder: Path = Path()) -> Curated:
+def curate(
+    run: RunDir, recipe: Recipe, seeds: Sequence[Seed], folder: Path = Path(), before: Sequence[Document] = ()
+) -> Curated:
     """Filter what the agents kept over the whole run, and write kept and dropped samples. Of a group with a goal, so many
-    are kept as it says, the first in the order of the run. Relative paths of filters start from `folder`.
+    are kept as it says, the first in the order of the run. Relative paths of filters start from `folder`. What was released
+    `before` is not repeated.
     """
-    verified = _Verified.of(run, recipe, folder)
+    verified = _Verified.of(run, recipe, folder, before)
     among, found = _first_of_each_group(verified, recipe, folder)
     drops = {drop.id: drop for drop in found.values()}
-    group_of = dict(zip(verified.names, verified.groups, strict=True))
+    group_of = {verified.names[place]: verified.groups[place] for place in verified.own}
     good = [verified.names[place] for place in among if place not in found]
     if recipe.goals:
         gaps = _gaps(run, recipe, seeds)
@@ -79,23 +82,30 @@ def curate(run: RunDir, recipe: Recipe, seeds: Sequence[Seed], folder: Path = Pa
     seen = Counter(verified.groups[place] for place in among)
     passed = Counter(group_of[name] for name in good)
     groups = {
-        name: Group(count, seen[name], passed[name], kept[name]) for name, count in Counter(verified.groups).items()
+        name: Group(count, seen[name], passed[name], kept[name]) for name, count in Counter(group_of.values()).items()
     }
-    return _summed(tallies, len(verified.names), groups)
+    return _summed(tallies, len(group_of), groups)
 
 
 class _Verified(NamedTuple):
-    """What the agents kept, by place, without its text."""
+    """What was released before, and what the agents kept, by place, without its text."""
 
     names: list[str]
     groups: list[str]
     judged: Judged
+    before: int
+    """How many were released before; they come first, and belong to no group."""
+
+    @property
+    def own(self) -> range:
+        """The places of what the agents kept."""
+        return range(self.before, len(self.names))
 
     @classmethod
-    def of(cls, run: RunDir, recipe: Recipe, folder: Path) -> "_Verified":
-        names: list[str] = []
-        groups: list[str] = []
-        parts = []
+    def of(cls, run: RunDir, recipe: Recipe, folder: Path, before: Sequence[Document]) -> "_Verified":
+        names = [document.id for document in before]
+        groups = [""] * len(before)
+        parts = [released(before, recipe.filters)] if before else []
         for index in run.shards():
             documents = []
             for group, document in _documents(run, index, recipe):
@@ -103,11 +113,12 @@ class _Verified(NamedTuple):
                 groups.append(group)
             names += [document.id for document in documents]
             parts.append(judge(documents, recipe.filters, folder))
-        return cls(names, groups, joined(parts))
+        return cls(names, groups, joined(parts), len(before))
 
     def drops(self, recipe: Recipe, folder: Path, among: Sequence[int]) -> dict[int, Drop]:
         """By place, if only those `among` were there."""
-        decisions = decide(self.judged, recipe.filters, folder, np.array(among, dtype=np.int64))
+        there = np.array([*range(self.before), *among], dtype=np.int64)
+        decisions = decide(self.judged, recipe.filters, folder, there)
         drops = drops_of(self.judged, decisions, recipe.filters, folder, self.names)
         return {place: drops[place] for place in among if place in drops}
 
@@ -118,7 +129,7 @@ def _first_of_each_group(verified: _Verified, recipe: Recipe, folder: Path) -> t
     What comes after a goal is left out, so that it cannot be what another group's document repeats: whether it was made
     depends on how many samples were made at once. The goal that is reached first is taken first, since all before it stands.
     """
-    among, open_groups = list(range(len(verified.names))), dict(recipe.goals)
+    among, open_groups = list(verified.own), dict(recipe.goals)
     drops = verified.drops(recipe, folder, among)
     while ends := [end for group, goal in open_groups.items() if (end := _end(verified, among, drops, group, goal))]:
         last, group = min(ends)
@@ -325,11 +336,11 @@ def find_sample(run: RunDir, name: str) -> Sample:
 
 def kept_rows(run: RunDir) -> "pl.DataFrame":
     """The kept samples in the order of the run: `id`, `messages`, how many of these are the prompt (`asked`), and what the
-    candidates' fields say of `reasoning` and `tools`, the seed in their place for the latter, as JSON text.
+    candidates' fields say of `reasoning`, `tools` and `question`, the seed in their place for tools, as JSON text.
     """
     import polars as pl
 
-    texts = dict.fromkeys(("reasoning", "tools"), pl.String)
+    texts = dict.fromkeys(("reasoning", "tools", "question"), pl.String)
     empty = pl.DataFrame(schema={"id": pl.String, "messages": pl.List(message_type()), "asked": pl.Int64, **texts})
     return pl.concat([empty, *(_kept(run.kept_file(index)) for index in run.shards())])
 
@@ -346,6 +357,7 @@ def _kept(file: Path) -> "pl.DataFrame":
         pl.Series("asked", [asked(one) for one in told], dtype=pl.Int64),
         reasoning=fields.json_path_match("$.reasoning"),
         tools=pl.coalesce(fields.json_path_match("$.tools"), pl.col("seed").str.json_path_match("$.data.tools")),
+        question=fields.json_path_match("$.question"),
     )
 
 

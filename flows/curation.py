@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict
 from core.errors import UsageError
 from core.loading import parse_settings
 from core.recipe import DEFAULT_FILTERS, CollapseConfig, FilterConfig, MinHashFilter, StudentConfig
-from core.run import CollapseRecord, StudentRecord
+from core.run import CollapseRecord, CollapseVerdict, StudentRecord
+from core.sample import Message
 from filters.index import HEADER, Index
 from filters.shingles import shingle_sets
 from flows import stages
-from flows.rows import conversations, documents
+from flows.rows import conversations, documents, pairs
 
 ADDED = 200_000
 """Rows taken into an index at once."""
@@ -79,17 +80,65 @@ def index_record(folder: Path, ngram: int) -> dict[str, Any]:
     return {"documents": len(index), "bytes": index.bytes, "sources": {name: index.held(name) for name in names}}
 
 
-def assess_dataset(source: Path, reference: Path, seed: int) -> CollapseRecord:
-    """Collapse metrics of a dataset beside `reference`."""
+class Assessment(BaseModel):
+    """A dataset beside real text, and beside the dataset that it came after."""
+
+    model_config = ConfigDict(frozen=True)
+
+    collapse: CollapseRecord
+    parent: CollapseRecord | None = None
+
+    @property
+    def verdict(self) -> CollapseVerdict:
+        """The graver of the two, in the order of `CollapseVerdict`."""
+        verdicts = {record.verdict for record in (self.collapse, self.parent) if record}
+        return next(verdict for verdict in CollapseVerdict if verdict in verdicts)
+
+    @property
+    def gates(self) -> list[str]:
+        """The evidence of collapse, a sentence each."""
+        records = [
+            record for record in (self.collapse, self.parent) if record and record.verdict is CollapseVerdict.collapse
+        ]
+        return [f"beside {record.reference}: {sentence}" for record in records for sentence in record.evidence]
+
+
+def assess_dataset(source: Path, reference: Path, seed: int, *, parent: Path | None, cache: Path) -> Assessment:
+    """Judge a dataset by real text, and what it adds to its parent by the parent.
+
+    Raises:
+        UsageError: if one of them cannot be read, or the dataset adds nothing to its parent.
+    """
+    from filters.collapse import measure
+
     texts = [document.text for document in documents(source)]
-    return stages.assess(texts, CollapseConfig(reference=str(reference)), Path.cwd(), seed)
+    config = CollapseConfig(reference=str(reference))
+    collapse = stages.assess(texts, config, Path.cwd(), seed, cache)
+    if parent is None:
+        return Assessment(collapse=collapse)
+    earlier = [document.text for document in documents(parent)]
+    there = set(earlier)
+    added = [text for text in texts if text not in there]
+    if not added:
+        raise UsageError(
+            f"{source}: has no row that {parent} lacks, so there is nothing to compare; leave out --parent"
+        )
+    beside = measure(added, earlier, name=str(parent), seed=seed, cache=cache / stages.NULLS)
+    return Assessment(collapse=collapse, parent=beside)
 
 
 def distill_dataset(
     source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
 ) -> StudentRecord:
-    """Train a student on a dataset's conversations. Raises UsageError where there are too few."""
-    rows = conversations(source)
+    """Train a student on a dataset's conversations, or on its pairs of them for `dpo`. Raises UsageError where there are too
+    few.
+    """
+    rejected: list[list[Message]] = []
+    if "dpo" in config.weights:
+        paired = pairs(source)
+        rows, rejected = [pair.chosen for pair in paired], [pair.rejected for pair in paired]
+    else:
+        rows = conversations(source)
     if len(rows) < 2:
         raise UsageError(f"{source}: {len(rows)} conversations are too few to train on and to hold one out")
-    return stages.distill(rows, None, config, out, seed=seed, progress=progress)
+    return stages.distill(rows, None, config, out, seed=seed, progress=progress, rejected=rejected)

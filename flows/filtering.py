@@ -5,15 +5,11 @@ are compared by their sketches; then the input is read a second time, and every 
 """
 
 import json
-import multiprocessing
 import os
-import signal
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,11 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import RecipeError, RunFailed, UsageError
+from core.errors import RecipeError, UsageError
 from core.recipe import ContaminationFilter, FilterConfig, find_file
 from core.store import file_hash, read_json
 from filters.base import BINS, Document
-from filters.chain import SET_FILTERS, Decisions, Judged, decide, drop_of, judge, name_in_index
+from filters.chain import SET_FILTERS, Decisions, Judged, decide, drop_of, name_in_index
 from filters.contamination import all_reports
 from filters.needs import filter_problems
 from flows.filter_report import (
@@ -40,18 +36,17 @@ from flows.filter_report import (
     step_name,
     write_filter_report,
 )
-from flows.judgements import JudgedBatch, Judgements, Unread
+from flows.judgements import JudgedBatch, Judgements
 from flows.outcome import Fate, Sorting, kept_name, write_outcome
-from flows.rows import Batch, batches, document_of, files_of, lines_of
+from flows.rows import Batch, batches, files_of
 from flows.session import SESSION, Interrupted
 from flows.words import duration
+from flows.workers import Workers, cluster, processes
 
 COLUMNS = ("id", "text", "messages", "prompt", "completion", "score")
 """What filters read of Parquet."""
 SMALL = 8 << 20
 """Bytes of input that one process judges as fast as several are started."""
-AHEAD = 2
-"""Batches a process that are read ahead."""
 DECIDING = {"threshold", "permutations", "index"}
 """Keys of filters on which no judgement of a row by itself depends."""
 EXAMPLES = 8
@@ -61,13 +56,18 @@ ASIDE = 20
 
 
 def filter_dataset(
-    source: Path, out: Path, configs: Sequence[FilterConfig], folder: Path = Path(), workers: int | None = None
+    source: Path,
+    out: Path,
+    configs: Sequence[FilterConfig],
+    folder: Path = Path(),
+    workers: int | str | None = None,
 ) -> FilterReport:
     """Write kept rows (unchanged but for what filters mask, and in their order), `dropped.parquet`, `aside.jsonl` with rows
     that could not be read, and the report to `out`.
 
     A command that was stopped goes on where it was, and one with other thresholds reads no row again to judge it. Relative
-    paths of filters start from `folder`; `workers` processes judge, as many as there are processors if it is not said.
+    paths of filters start from `folder`. `workers` says how many processes judge, or where the scheduler of a Dask cluster is;
+    left out, there are as many as processors.
 
     Raises:
         RecipeError: if a filter lacks a package or a file.
@@ -79,19 +79,26 @@ def filter_dataset(
     if problems := list(filter_problems(configs, folder)):
         raise RecipeError("filters", problems)
     judgements = _taken_up(source, out, files, configs, folder)
-    workers = workers or os.cpu_count() or 1
-    _judge_all(files, judgements, configs, folder, workers)
-    SESSION.note(f"comparing {judgements.count:,} rows")
-    judged = judgements.whole()
-    decisions = decide(judged, configs, folder)
+    with _workers(files, workers) as several:
+        _judge_all(files, judgements, configs, folder, several)
+        SESSION.note(f"comparing {judgements.count:,} rows")
+        judged = judgements.whole()
+        decisions = decide(judged, configs, folder, compare=several.compare)
     (out / "report.json").unlink(missing_ok=True)
     SESSION.note("writing")
     report = _written(source, out, files, judgements, _Verdicts.of(judged, decisions), configs, folder)
     seconds = time.monotonic() - began
-    timed = {"seconds": seconds, "rows_per_second": report.counts.candidates / seconds, "workers": workers}
+    timed = {"seconds": seconds, "rows_per_second": report.counts.candidates / seconds, "workers": several.threads}
     report = report.model_copy(update=timed)
     write_filter_report(out, report)
     return report
+
+
+def _workers(files: Sequence[Path], wanted: int | str | None) -> AbstractContextManager[Workers]:
+    if isinstance(wanted, str):
+        return cluster(wanted)
+    small = sum(file.stat().st_size for file in files) <= SMALL
+    return processes(1 if small else wanted or os.cpu_count() or 1)
 
 
 def _taken_up(
@@ -118,20 +125,19 @@ def _evaluation_sets(configs: Sequence[FilterConfig]) -> list[str]:
 
 
 def _judge_all(
-    files: Sequence[Path], judgements: Judgements, configs: Sequence[FilterConfig], folder: Path, workers: int
+    files: Sequence[Path], judgements: Judgements, configs: Sequence[FilterConfig], folder: Path, workers: Workers
 ) -> None:
     """Raises UsageError if no row can be read, Interrupted if the user wants to stop: all before it is on disk then."""
     size = sum(file.stat().st_size for file in files)
     left = islice(batches(files, COLUMNS), len(judgements.spans), None)
     before = [sum(file.stat().st_size for file in files[:place]) for place in range(len(files))]
     pace = _Pace(judgements.count, size, before)
-    with _executor(workers if size > SMALL else 1) as pool:
-        for batch, result in _in_order(pool, left, configs, folder, AHEAD * workers):
-            _check_readable(files[batch.file], result, judgements)
-            judgements.add(batch.file, result)
-            SESSION.count(partial(pace.told, batch, judgements.count))
-            if SESSION.stop.is_set():
-                raise Interrupted
+    for batch, result in workers.judged(left, configs, folder):
+        _check_readable(files[batch.file], result, judgements)
+        judgements.add(batch.file, result)
+        SESSION.count(partial(pace.told, batch, judgements.count))
+        if SESSION.stop.is_set():
+            raise Interrupted
 
 
 class _Pace:
@@ -152,65 +158,6 @@ class _Pace:
         speed = (done - self._start) / seconds
         left = f", {duration((self._size - done) / speed)} left" if speed else ""
         return f"judged {rows:,} rows, {done / self._size:.0%}, {rate:,.0f} rows/s{left}"
-
-
-def _in_order(
-    pool: Executor | None, some: Iterator[Batch], configs: Sequence[FilterConfig], folder: Path, ahead: int
-) -> Iterator[tuple[Batch, JudgedBatch]]:
-    """Each batch with what is found in it, in their order, with so many being judged or read ahead."""
-    if pool is None:
-        yield from ((batch, judge_batch(batch, configs, folder)) for batch in some)
-        return
-    waiting: deque[tuple[Batch, Future[JudgedBatch]]] = deque()
-    try:
-        for batch in some:
-            waiting.append((batch, pool.submit(judge_batch, batch, configs, folder)))
-            if len(waiting) > ahead:
-                read, future = waiting.popleft()
-                yield read, future.result()
-        while waiting:
-            read, future = waiting.popleft()
-            yield read, future.result()
-    except BrokenProcessPool:
-        raise RunFailed(
-            "a process that judged rows was killed, most likely for want of memory; run the same command again with fewer "
-            "--workers: it goes on where it stopped"
-        ) from None
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
-@contextmanager
-def _executor(workers: int) -> Iterator[Executor | None]:
-    if workers == 1:
-        yield None
-        return
-    context = multiprocessing.get_context("spawn")  # polars and numpy may have threads, which a fork loses
-    with ProcessPoolExecutor(workers, context, _ignore_interrupts) as pool:
-        yield pool
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole group; the command itself decides what is still finished."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def judge_batch(batch: Batch, configs: Sequence[FilterConfig], folder: Path) -> JudgedBatch:
-    documents: list[Document] = []
-    numbers: list[int] = []
-    ids: list[str | None] = []
-    aside: list[Unread] = []
-    for line in lines_of(batch):
-        try:
-            documents.append(document_of(line.whole(), str(len(documents))))
-        except ValueError as error:
-            aside.append(Unread(line.number, str(error), line.raw.decode("utf-8", "replace")))
-            continue
-        id = line.whole().get("id")
-        ids.append(None if id is None else str(id))
-        numbers.append(line.number)
-    return JudgedBatch(judge(documents, configs, folder), numbers, ids, aside)
 
 
 def _check_readable(file: Path, batch: JudgedBatch, judgements: Judgements) -> None:

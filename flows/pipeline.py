@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,13 @@ from agents.plan import Plan
 from agents.seeds import Seeds
 from core.errors import RunFailed, StoreError
 from core.recipe import Recipe
-from core.run import CheckRecord, Manifest, RunDir, RunState, open_run, redacted, summary
+from core.release import is_behind, open_next
+from core.run import CheckRecord, CollapseVerdict, Manifest, RunDir, RunState, redacted, summary
 from flows import stages
 from flows.card import judge_words
-from flows.curated import Curated, Split, conversations_of, dropped_samples, kept_rows, kept_samples, said_in, split
+from flows.curated import Curated, Split, conversations_of, dropped_samples, kept_rows, kept_samples, said_in
 from flows.curated import curate as curated_of
+from flows.mix import Past, mix, own_split, past_of, write_own
 from flows.production import ShardWork, make_shard, produce_and_curate, spent_on
 from flows.recipes import load, sources
 from flows.report import write_report
@@ -46,6 +48,7 @@ class Job:
     run: RunDir
     plan: Plan
     manifest: Manifest
+    past: Past
 
     @property
     def recipe(self) -> Recipe:
@@ -85,17 +88,22 @@ async def run_flow(
 def opened(recipe: str, overrides: list[str], runs_dir: Path, *, resume: bool) -> Iterator[Job]:
     """Open the run for this process, and record how it ends."""
     plan = load(recipe, overrides)
-    run = open_run(runs_dir, plan.recipe, sources(plan), resume=resume)
+    run = open_next(runs_dir, plan.recipe, sources(plan), resume=resume)
     with run.locked():
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []
+        manifest.gated = plan.recipe.collapse is None or plan.recipe.collapse.gate
         manifest.checks = [
             CheckRecord(type=one.check.name, about=one.check.about, asks=one.check.calls(one.options) > 0)
             for one in plan.checks
         ]
         try:
-            SESSION.note(f"run {run.name} in {run.path}")
-            yield Job(run, plan, manifest)
+            parent = run.read_parent()
+            SESSION.note(f"run {run.name} in {run.path}" + (f", on {parent.release}" if parent else ""))
+            if is_behind(run, plan.recipe):
+                SESSION.note("its recipe has other releases since: it can be finished, not released")
+            plan = replace(plan, first=parent.seeds if parent else 0)
+            yield Job(run, plan, manifest, past_of(run, plan.recipe, plan.folder))
         except (Interrupted, KeyboardInterrupt, asyncio.CancelledError):
             _record(run, manifest, RunState.interrupted, "stopped by the user")
             raise
@@ -157,7 +165,7 @@ async def produce_shard(work: ShardWork) -> int:
 @task(name="curate", cache_policy=NO_CACHE, persist_result=False)
 def curate(job: Job, seeds: Seeds) -> Curated:
     with stages.Stopwatch(job.manifest, "curate"):
-        curated = curated_of(job.run, job.recipe, seeds, job.plan.folder)
+        curated = curated_of(job.run, job.recipe, seeds, job.plan.folder, job.past.documents)
     manifest = job.manifest
     manifest.counts, manifest.reasons, manifest.usage = curated.counts, curated.reasons, curated.usage
     manifest.funnel = [
@@ -176,14 +184,18 @@ def assess(job: Job, kept: "pl.DataFrame") -> None:
         return
     with stages.Stopwatch(job.manifest, "assess"):
         answers = [said_in(messages) for messages in kept["messages"].to_list()]
-        job.manifest.collapse = stages.assess(answers, job.recipe.collapse, job.plan.folder, job.recipe.seed)
-    SESSION.note(f"assess: {len(job.manifest.collapse.metrics)} collapse metrics")
+        found = stages.assess(answers, job.recipe.collapse, job.plan.folder, job.recipe.seed, job.run.cache)
+    job.manifest.collapse = found
+    job.manifest.gates = found.evidence if found.verdict is CollapseVerdict.collapse else []
+    SESSION.note(f"assess: {found.verdict}")
 
 
 def package(job: Job, kept: "pl.DataFrame") -> Split:
     share = job.recipe.student.held_out if job.recipe.student else 0.1
-    parts = split(kept, share, job.recipe.seed, job.recipe.answers_per_seed)
-    job.manifest.shortfalls += stages.package(job.run, job.manifest, job.recipe, parts)
+    own = own_split(kept, job.past, share, job.recipe)
+    write_own(job.run, own)
+    parts, job.manifest.mix = mix(own, job.past, job.recipe.lineage, job.recipe.seed)
+    job.manifest.shortfalls += stages.package(job.run, job.manifest, job.recipe, parts, job.past.pairs)
     return parts
 
 

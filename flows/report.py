@@ -21,7 +21,7 @@ from core.recipe import AgentConfig, Recipe
 from core.run import CollapseRecord, FormatRecord, Manifest, MetricRecord, RunDir, RunState
 from core.sample import Sample, State, Usage
 from core.store import counted, read_json, write_json, write_text
-from flows.card import history_of, judge_words, not_kept, outcome, paid_items, seed_value
+from flows.card import history_of, judge_words, mix_words, not_kept, outcome, paid_items, seed_value
 from flows.formats import COLUMNS
 from flows.words import clock, cut, duration, number, one_line, percent, place_of, plain, plural
 
@@ -244,7 +244,21 @@ def page_environment(*, autoescape: bool) -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    own = (cell, clock, cut, duration, history_of, judge_words, number, one_line, outcome, percent, plural, seed_value)
+    own = (
+        cell,
+        clock,
+        cut,
+        duration,
+        history_of,
+        judge_words,
+        mix_words,
+        number,
+        one_line,
+        outcome,
+        percent,
+        plural,
+        seed_value,
+    )
     environment.filters.update({function.__name__: function for function in own})
     environment.globals["not_kept"] = not_kept
     return environment

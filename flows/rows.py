@@ -16,6 +16,7 @@ import zstandard
 from pydantic import ValidationError
 
 from core.errors import UsageError
+from core.release import find_release
 from core.sample import Message
 from core.store import message_of
 from filters.base import Document
@@ -74,11 +75,16 @@ class Line(NamedTuple):
 
 
 def files_of(source: Path) -> list[Path]:
-    """The JSON lines or Parquet files that `source` is or holds: a file, compressed or not, a dataset folder, a run.
+    """The JSON lines or Parquet files that `source` is or holds: a file, compressed or not, a dataset folder, a run, a release,
+    which may be named (`core.release.find_release`).
 
     Raises:
         UsageError: if there are none, or both kinds.
+        StoreError: if it is a release, or in one, and a file of that is not what was released.
     """
+    if release := find_release(source):
+        release.check()
+        source = source if source.exists() and source != release.path else release.dataset
     if source.is_file() and (is_parquet(source) or is_lines(source, ".json")):
         return [source]
     folder = next((f for f in (source / "samples", source / "dataset", source) if f.is_dir()), None)
@@ -95,7 +101,9 @@ def files_of(source: Path) -> list[Path]:
 
 
 def _in_folder(paths: Iterator[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.is_file() and (is_parquet(path) or is_lines(path)))
+    """Without lines that lie there as Parquet too, as in a dataset that a run wrote in both."""
+    found = sorted(path for path in paths if path.is_file() and (is_parquet(path) or is_lines(path)))
+    return [path for path in found if is_parquet(path) or path.with_suffix(".parquet") not in found]
 
 
 def is_parquet(path: Path) -> bool:
@@ -236,6 +244,26 @@ def conversation_of(row: Mapping[str, Any]) -> list[Message]:
     return [_message(turn) for turn in _turns_in(row)]
 
 
+class Pair(NamedTuple):
+    """Two answers to one prompt."""
+
+    chosen: list[Message]
+    rejected: list[Message]
+
+
+def pair_of(row: Mapping[str, Any]) -> Pair:
+    """`prompt` with `chosen` and with `rejected`, as trainers of preferences read them.
+
+    Raises:
+        ValueError: saying what is wrong with it, in words.
+    """
+    if missing := [column for column in ("prompt", "chosen", "rejected") if column not in row]:
+        raise ValueError(f"needs `prompt`, `chosen` and `rejected`; it lacks {', '.join(missing)}")
+    prompt = _turns(row["prompt"], "prompt")
+    sides = ([*prompt, *_turns(row[side], side, "assistant")] for side in ("chosen", "rejected"))
+    return Pair(*([_message(turn) for turn in turns] for turns in sides))
+
+
 def _turns_in(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "messages" in row:
         return _turns(row["messages"], "messages")
@@ -278,16 +306,22 @@ def documents(source: Path) -> Iterator[Document]:
     Raises:
         UsageError: naming a row that cannot be read.
     """
-    read = _all_of(source, lambda row: (document_of(row), row.get("id")))
+    read = all_of(source, lambda row: (document_of(row), row.get("id")))
     return (document._replace(id=str(place if id is None else id)) for place, (document, id) in enumerate(read))
 
 
 def conversations(source: Path) -> list[list[Message]]:
     """Raises UsageError naming a row that is none."""
-    return list(_all_of(source, conversation_of))
+    return list(all_of(source, conversation_of))
 
 
-def _all_of(source: Path, read: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
+def pairs(source: Path) -> list[Pair]:
+    """Raises UsageError naming a row that is none."""
+    return list(all_of(source, pair_of))
+
+
+def all_of(source: Path, read: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
+    """What `read` makes of each row. Raises UsageError naming a row of which it raises ValueError."""
     files = files_of(source)
     for batch in batches(files):
         for line in lines_of(batch):

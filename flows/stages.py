@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def assess(answers: Sequence[str], config: CollapseConfig, folder: Path, seed: int) -> CollapseRecord:
-    """Collapse metrics of `answers` beside the reference.
+NULLS = "nulls"
+"""The folder of the runs' cache for what real text differs by from itself (`filters.null`)."""
+
+
+def assess(
+    answers: Sequence[str], config: CollapseConfig, folder: Path, seed: int, cache: Path | None = None
+) -> CollapseRecord:
+    """The verdict on `answers` beside the reference, with its metrics; the reference's null is kept in `cache`.
 
     Raises:
         UsageError: if the reference cannot be read.
@@ -32,7 +38,8 @@ def assess(answers: Sequence[str], config: CollapseConfig, folder: Path, seed: i
     from filters.collapse import measure
 
     path = find_file(config.reference, folder)
-    return measure(answers, read_texts(path), name=config.reference, seed=seed)
+    nulls = cache / NULLS if cache else None
+    return measure(answers, read_texts(path), name=config.reference, seed=seed, cache=nulls)
 
 
 def read_texts(path: Path) -> list[str]:
@@ -46,8 +53,11 @@ def read_texts(path: Path) -> list[str]:
         raise UsageError(f"{path}: each line must be a JSON object with a `text`: {error}") from None
 
 
-def package(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> list[str]:
-    """Write `dataset/`: each form of the recipe as Parquet, and as JSONL if it is wanted, with the dataset card.
+def package(
+    run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split, released: "Sequence[pl.DataFrame]" = ()
+) -> list[str]:
+    """Write `dataset/`: each form of the recipe as Parquet, and as JSONL if it is wanted, with the dataset card. `released`
+    are the preference pairs of earlier releases; those of them are taken whose chosen sample is in `parts`.
 
     Returns what is missing, a sentence each.
     """
@@ -55,7 +65,7 @@ def package(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> li
     with written_whole(run.dataset) as folder:
         folder.mkdir()
         for name in recipe.dataset.formats:
-            form = written(name, _pairs(run, manifest, recipe, parts) if name == "preference" else parts)
+            form = written(name, _pairs(run, manifest, recipe, parts, released) if name == "preference" else parts)
             manifest.formats.append(_record(name, form))
             _write_form(folder, manifest.formats, form, jsonl=recipe.dataset.jsonl)
             if form.left_out and not any(map(len, form.parts)):
@@ -68,14 +78,20 @@ def package(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> li
     return missing
 
 
-def _pairs(run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split) -> "list[pl.DataFrame]":
-    """Preference pairs of the run, on the side that their prompts are on; their counts go into the manifest."""
+def _pairs(
+    run: RunDir, manifest: Manifest, recipe: Recipe, parts: Split, released: "Sequence[pl.DataFrame]"
+) -> "list[pl.DataFrame]":
+    """Preference pairs, on the side that their prompts are on; the counts of the run's own go into the manifest."""
+    import polars as pl
+
     from agents.families import FAMILIES
     from flows.pairs import find_pairs, parted
 
     found = find_pairs(made_samples(run), FAMILIES[recipe.family], recipe)
-    rows, manifest.pairs = parted(found, set(parts.validation["id"]))
-    return rows
+    own, manifest.pairs = parted(found, set(parts.validation["id"]))
+    write_parquet(run.pairs_file, pl.concat(own))
+    every = pl.concat([*released, *own])
+    return [every.filter(pl.col("chosen_id").is_in(rows["id"].to_list())) for rows in parts]
 
 
 def _record(name: str, form: Written) -> FormatRecord:
@@ -100,16 +116,20 @@ def _write_form(folder: Path, formats: Sequence[FormatRecord], form: Written, *,
 
 def distill(
     train: Sequence[Sequence[Message]], held_out: Sequence[Sequence[Message]] | None, config: StudentConfig, out: Path,
-    *, seed: int, progress: Callable[[str], None],
+    *, seed: int, progress: Callable[[str], None], rejected: Sequence[Sequence[Message]] = (),
 ) -> StudentRecord:  # fmt: skip
-    """Train the student. Raises UsageError where the extra `train` is not installed."""
+    """Train the student; `rejected` are worse answers to the same prompts, for `dpo`.
+
+    Raises:
+        UsageError: where the extra `train` is not installed.
+    """
     try:
         from students.train import distill as train_student
     except ModuleNotFoundError as error:
         raise UsageError(
             f"training a student needs the extra `train` ({error.name} is missing): run `make install`"
         ) from None
-    return train_student(train, config, out, seed=seed, progress=progress, held_out=held_out)
+    return train_student(train, config, out, seed=seed, progress=progress, held_out=held_out, rejected=rejected)
 
 
 class Stopwatch:

@@ -4,14 +4,13 @@ The order of the data and the learning rate follow from the step alone, so the s
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
 
 from core.recipe import StudentConfig
 from core.sample import digest_of
@@ -20,27 +19,26 @@ from students.data import Conversation
 
 
 class Progressed(NamedTuple):
-    """How far a training is: steps done, the loss before the first, seconds spent, and the log's lines so far."""
+    """How far a training is: steps done, what was measured before the first, seconds spent, and the log's lines so far."""
 
     step: int
     loss_before: float
+    kl_before: float | None
     seconds: float
     log: list[dict[str, float]]
 
 
-def training_digest(
-    conversations: Sequence[Conversation],
-    held_out: Sequence[Conversation] | None,
-    config: StudentConfig,
-    seed: int,
-) -> str:
-    """The identity of a training: the same digest ends in the same student. How often it is saved does not count."""
-    sets = {"train": conversations, "held_out": held_out or ()}
+def training_digest(sets: Mapping[str, Sequence[Conversation]], config: StudentConfig, seed: int, teacher: str) -> str:
+    """The identity of a training: the same digest ends in the same student. `teacher` is the teacher's, or empty.
+
+    How often the training is saved does not count, nor where signals are kept.
+    """
     return digest_of(
         {
             **{name: [[message.model_dump() for message in one] for one in some] for name, some in sets.items()},
-            "config": config.model_dump(mode="json", exclude={"checkpoint_steps"}),
+            "config": config.model_dump(mode="json", exclude={"checkpoint_steps": True, "distillation": {"cache"}}),
             "seed": seed,
+            "teacher": teacher,
             "versions": {package: version(package) for package in ("torch", "transformers")},
         }
     )
@@ -51,12 +49,12 @@ def scratch_folder(out: Path) -> Path:
 
 
 def save_checkpoint(
-    out: Path, digest: str, model: PreTrainedModel, optimizer: torch.optim.Optimizer, done: Progressed
+    out: Path, digest: str, learner: torch.nn.Module, optimizer: torch.optim.Optimizer, done: Progressed
 ) -> None:
     """Write all that the next step depends on, whole or not at all, over the checkpoint before it."""
     state = {
         "digest": digest,
-        "model": model.state_dict(),
+        "learner": learner.state_dict(),
         "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
         "done": done._asdict(),
@@ -68,11 +66,11 @@ def save_checkpoint(
 def resumed(
     out: Path,
     digest: str,
-    model: PreTrainedModel,
+    learner: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     progress: Callable[[str], None],
 ) -> Progressed | None:
-    """Bring model, optimizer and torch's generator to the checkpoint of this very training; None if there is none."""
+    """Bring learner, optimizer and torch's generator to the checkpoint of this very training; None if there is none."""
     file = scratch_folder(out) / "state.pt"
     if not file.exists():
         return None
@@ -80,7 +78,7 @@ def resumed(
     if state is None or state["digest"] != digest:
         progress("student: the checkpoint that is there is damaged or of other data or settings; it is not used")
         return None
-    model.load_state_dict(state["model"])
+    learner.load_state_dict(state["learner"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])
     done = Progressed(**state["done"])

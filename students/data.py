@@ -46,6 +46,8 @@ class Prepared(NamedTuple):
     train: list[Encoded]
     held_out: list[Encoded]
     unusable: dict[str, int]
+    rejected: Sequence[Encoded] = ()
+    """For each conversation of `train` the worse one that it is paired with, or none at all."""
 
 
 class Batch(NamedTuple):
@@ -161,14 +163,22 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
     config: StudentConfig,
     seed: int,
+    rejected: Sequence[Conversation] = (),
 ) -> Prepared:
     """Encode all, and draw `config.held_out` of the usable ones by `seed` where `held_out` is None, at least one.
+
+    `rejected` holds for each of `conversations` the worse one, or nothing at all; neither is of use without the other.
 
     Raises:
         RunFailed: if nothing is left for one of the parts.
     """
     results = [encode(one, tokenizer, config.max_tokens) for one in (*conversations, *(held_out or ()))]
+    worse = [encode(one, tokenizer, config.max_tokens) for one in rejected]
+    for place, other in enumerate(worse):
+        if isinstance(other, Unusable):
+            results[place] = other
     given = len(conversations)
+    places = [place for place in range(given) if isinstance(results[place], Encoded)]
     train = [one for one in results[:given] if isinstance(one, Encoded)]
     kept_back = [one for one in results[given:] if isinstance(one, Encoded)]
     unusable = counted(one.value for one in results if isinstance(one, Unusable))
@@ -177,10 +187,12 @@ def prepare(
         drawn = set(random.Random(f"held out {seed}").sample(range(len(train)), count))
         kept_back = [train[place] for place in sorted(drawn)]
         train = [one for place, one in enumerate(train) if place not in drawn]
+        places = [one for place, one in enumerate(places) if place not in drawn]
     if not train or not kept_back:
         why = "".join(f"; {count} left out, {reason}" for reason, count in unusable.items())
         raise RunFailed(f"student: {len(results)} conversations are too few to train on and to hold out from{why}")
-    return Prepared(train, kept_back, unusable)
+    paired = [one for one in (worse[place] for place in places if worse) if isinstance(one, Encoded)]
+    return Prepared(train, kept_back, unusable, paired)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:

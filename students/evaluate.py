@@ -1,4 +1,4 @@
-"""The loss of a student: cross-entropy on the assistant's tokens, for training and for held-out conversations.
+"""What a student predicts of the assistant's tokens, and its loss on them, for training and for held-out conversations.
 
 Knows models and batches; knows nothing of training or of where conversations come from.
 """
@@ -27,8 +27,21 @@ class Loss(NamedTuple):
         return self.total / self.tokens
 
 
-def token_loss(model: PreTrainedModel, batch: Batch) -> Loss:
-    """Cross-entropy of each learned token given all tokens before it.
+class Predicted(NamedTuple):
+    """What a model says of each learned token of a batch, conversation after conversation, in order."""
+
+    logits: torch.Tensor
+    """Of shape (tokens, words), in float32."""
+    targets: torch.Tensor
+    """Which word it is, of shape (tokens,)."""
+    rows: torch.Tensor
+    """Which conversation of the batch it is in, of shape (tokens,)."""
+    hidden: tuple[torch.Tensor, ...]
+    """The output of each layer, of shape (tokens, width); empty where it was not asked for."""
+
+
+def predicted(model: PreTrainedModel, batch: Batch, *, hidden: bool = False) -> Predicted:
+    """The model's prediction of each learned token given all tokens before it.
 
     Position `t` predicts token `t + 1`; this is the only place where the shift is made. Logits are computed only at
     positions where some conversation of the batch learns its next token: with 49,152 words they are the larger half of
@@ -38,13 +51,27 @@ def token_loss(model: PreTrainedModel, batch: Batch) -> Loss:
     targets = batch.labels[:, 1:]
     positions = (targets != IGNORED).any(0).nonzero().squeeze(1)
     targets = targets[:, positions]
-    logits = model(
-        input_ids=batch.ids, attention_mask=batch.attention, logits_to_keep=positions, use_cache=False
-    ).logits
-    total = functional.cross_entropy(
-        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    learned = targets != IGNORED
+    output = model(
+        input_ids=batch.ids,
+        attention_mask=batch.attention,
+        logits_to_keep=positions,
+        use_cache=False,
+        output_hidden_states=hidden,
     )
-    return Loss(total, int((targets != IGNORED).sum()))
+    layers = output.hidden_states[1:] if hidden else ()
+    return Predicted(
+        output.logits[learned].float(),
+        targets[learned],
+        learned.nonzero()[:, 0],
+        tuple(layer[:, positions][learned].float() for layer in layers),
+    )
+
+
+def token_loss(model: PreTrainedModel, batch: Batch) -> Loss:
+    """Cross-entropy of the learned tokens."""
+    said = predicted(model, batch)
+    return Loss(functional.cross_entropy(said.logits, said.targets, reduction="sum"), len(said.targets))
 
 
 @torch.no_grad()

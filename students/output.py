@@ -101,8 +101,22 @@ def card(start: Start, training: Training) -> str:
             "seed": training.seed,
             "loss_before": f"{record.loss_before:.3f}",
             "loss_after": f"{record.loss_after:.3f}",
+            "objective": objective(config),
+            "kl": "" if record.kl_after is None else _kl_row(record),
         }
     )
+
+
+def objective(config: StudentConfig) -> str:
+    """What was learned and of whom, in words."""
+    weights = config.weights
+    named = ", ".join(name if len(weights) == 1 else f"{weight:g} {name}" for name, weight in weights.items())
+    asked = config.distillation
+    return f"{named}, of {asked.teacher} ({asked.signals})" if config.asks_teacher else named
+
+
+def _kl_row(record: StudentRecord) -> str:
+    return f"\n| held-out KL divergence from the teacher | {record.kl_before:.3f} before, {record.kl_after:.3f} after |"
 
 
 def _front_matter(start: Start) -> str:

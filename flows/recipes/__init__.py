@@ -1,5 +1,6 @@
 """The built-in recipes, and how any recipe is found and loaded with everything that can be checked before a run."""
 
+import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -36,6 +37,21 @@ def locate(name: str) -> Path:
     raise UsageError(f"{name}: no recipe of this name; built in are {', '.join(known)}; a path ends in .toml")
 
 
+def name_of(recipe: str) -> str:
+    """The name that a recipe has: read from its file where `recipe` is a path.
+
+    Raises:
+        UsageError: if the file has none.
+    """
+    path = inside if (inside := Path(recipe) / "recipe.toml").is_file() else Path(recipe)
+    if path.suffix != ".toml":
+        return recipe
+    try:
+        return str(tomllib.loads(path.read_text(encoding="utf-8"))["name"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path}: is no recipe with a name: {error}") from None
+
+
 def headline(path: Path) -> str:
     """What a recipe's first comment says: what it makes and needs, up to the first empty comment line."""
     lines = []
@@ -60,7 +76,7 @@ def sources(plan: "Plan") -> dict[str, str]:
     named = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
     named += [verifier.path for verifier in recipe.verifiers]
     named += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
-    named += [*plan.files, *filter_files(recipe.filters)]
+    named += [*plan.files, *filter_files(recipe.filters), recipe.lineage.real]
     for name in filter(None, named):
         path = find_file(name, plan.folder)
         try:

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from core.recipe import PROJECT, BoilerplateFilter
-from filters import Document, apply_filters
+from filters.base import Document
 from filters.boilerplate import boilerplate_opener
+from filters.chain import apply_filters
 
 FILTER = BoilerplateFilter(type="boilerplate")
 

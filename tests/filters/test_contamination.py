@@ -11,7 +11,8 @@ import pytest
 from core.errors import UsageError
 from core.recipe import ContaminationFilter
 from core.sample import Reason
-from filters import Document, apply_filters
+from filters.base import Document
+from filters.chain import apply_filters
 from filters.contamination import SetReport, all_reports, reports_of
 from filters.evaluation import LEAST_WORDS, TEMPLATE_ROWS, ngram_hashes, texts_of, word_hashes
 from filters.text import normalised_words

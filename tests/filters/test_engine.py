@@ -95,6 +95,12 @@ def test_recall_and_precision_on_planted_pairs(templated: bool) -> None:
         assert how_much == similarity(sets[repeated], sets[original]) >= 0.8
 
 
+@pytest.mark.parametrize("threshold", [0.7, 0.9])
+def test_compared_pairs_under_the_threshold_are_counted(threshold: float) -> None:
+    under = near_duplicates(shingle_sets(corpus(3000, templated=False), 5), threshold).under
+    assert under[: round(threshold * 50)].sum() == under.sum() > 5
+
+
 def common_words(seed: int) -> list[str]:
     """Texts of 60 of 300 words, so that many have each of them, and variants of every second one."""
     chance = random.Random(seed)

@@ -5,7 +5,8 @@ from pydantic import TypeAdapter
 
 from core.recipe import DEFAULT_FILTERS, ExactFilter, FilterConfig, LengthFilter, RefusalFilter, RepetitionFilter
 from core.sample import Reason
-from filters import Document, apply_filters
+from filters.base import Document
+from filters.chain import apply_filters
 from filters.refusal import refusal_opener
 from filters.repetition import duplicate_ngram_share, measures, top_ngram_share
 from filters.text import normalised_words

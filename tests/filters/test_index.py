@@ -13,8 +13,12 @@ import pytest
 
 from benchmarks.corpus import Corpus
 from core.errors import UsageError
+from core.recipe import MinHashFilter
 from filters import index as index_module
+from filters.base import Document
+from filters.chain import apply_filters
 from filters.index import BITS, Checked, Index
+from filters.needs import filter_problems
 from filters.shingles import shingle_sets, shingles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,3 +188,17 @@ def test_a_cut_off_write_is_not_read(tmp_path: Path) -> None:
 
 def test_a_sketch_has_whole_bytes() -> None:
     assert BITS % 8 == 0
+
+
+def test_a_filter_with_an_index_drops_what_repeats_either(tmp_path: Path) -> None:
+    texts, _ = corpus(40)
+    added(tmp_path / "releases", texts[:20], "week 1")
+    config = MinHashFilter(type="minhash", index="releases")
+    given = [Document("a", texts[30]), Document("b", texts[3] + " more"), Document("c", texts[30] + "!")]
+    kept, dropped = apply_filters(given, [config], tmp_path)
+    assert [one.id for one in kept] == ["a"]
+    assert [(drop.id, drop.duplicate_of) for drop in dropped] == [("b", "week 1:4"), ("c", "a")]
+    assert "similarity 0.9" in dropped[0].detail
+    assert list(filter_problems([config], tmp_path)) == []
+    (problem,) = filter_problems([config.model_copy(update={"index": "none"})], tmp_path)
+    assert "no index of near-duplicates; make one with `stillhouse index" in problem.what

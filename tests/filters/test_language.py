@@ -4,7 +4,8 @@ import pytest
 
 from core.recipe import LanguageFilter
 from core.sample import Reason
-from filters import Document, apply_filters
+from filters.base import Document
+from filters.chain import apply_filters
 from filters.language import known_languages
 
 ENGLISH = LanguageFilter(type="language")

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from core.recipe import MinHashFilter
-from filters import Document, apply_filters
+from filters.base import Document
+from filters.chain import apply_filters
 from filters.shingles import shingles
 from filters.signatures import operating_point
 

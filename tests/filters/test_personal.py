@@ -9,8 +9,8 @@ import pytest
 
 from core.recipe import PersonalData, PersonalDataFilter
 from core.sample import Reason
-from filters import Document, apply_filters
-from filters.base import Mask, mask_text, mask_value
+from filters.base import Document, Mask, mask_text, mask_value
+from filters.chain import apply_filters
 from filters.personal import FINDERS, PLACEHOLDERS, find_personal_data
 
 PII = PersonalDataFilter(type="pii")

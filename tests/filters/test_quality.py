@@ -7,7 +7,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.recipe import FilterConfig, QualityFilter, QualityRule
 from core.sample import Reason
-from filters import Document, apply_filters
+from filters.base import Document
+from filters.chain import apply_filters
 from filters.quality import ANSWERS, RULES, Text, rules_of
 
 SENTENCE = "The bees of the valley fly to the orchard and gather the sweet nectar of its many flowers."  # 18 words

@@ -5,7 +5,9 @@ import pytest
 
 from core.recipe import SemanticFilter
 from core.sample import Reason
-from filters import Document, apply_filters, semantic
+from filters import semantic
+from filters.base import Document
+from filters.chain import apply_filters
 from filters.embeddings import embed, embed_one
 from filters.semantic import nearest_kept
 

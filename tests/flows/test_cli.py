@@ -1,6 +1,7 @@
 """Commands that need no Prefect, in this process."""
 
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -118,11 +119,61 @@ def test_filters_can_be_chosen(rows: Path, tmp_path: Path, capsys: pytest.Captur
     assert json.loads(text)["reasons"] == {"length": 1}
 
 
-def test_assess_reads_any_dataset(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = called(capsys, "assess", REFERENCE, "--reference", REFERENCE, "--json")
+def written(path: Path, texts: list[str]) -> str:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def passages() -> list[str]:
+    texts = [json.loads(line)["text"] for line in Path(REFERENCE).read_text().splitlines()]
+    return random.Random(2).sample(texts, len(texts))
+
+
+def test_assess_says_loudly_that_few_documents_are_no_pass_and_exits_0(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, real = written(tmp_path / "few.jsonl", passages[:60]), written(tmp_path / "real.jsonl", passages[60:])
+    code, out, _ = called(capsys, "assess", source, "--reference", real, "--runs-dir", str(tmp_path))
     assert code == 0
-    record = json.loads(out)["collapse"]
-    assert len(record["metrics"]) == 10
+    assert out.splitlines()[0] == "verdict   UNDER-POWERED"
+    assert "UNDER-POWERED, which is no pass" in out
+    assert "assess at least 1,000 documents" in out
+    assert [path.suffix for path in (tmp_path / ".cache" / "nulls").iterdir()] == [".json"]
+
+
+def test_assess_exits_3_on_collapse_with_the_evidence(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"The best way to keep a {text.split()[-1]} is to keep it well and dry." for text in passages[:80]]
+    source, real = written(tmp_path / "same.jsonl", texts), written(tmp_path / "real.jsonl", passages[80:])
+    words = ["assess", source, "--reference", real, "--runs-dir", str(tmp_path)]
+    code, out, _ = called(capsys, *words, "--json")
+    found = json.loads(out)
+    assert (code, found["verdict"], found["parent"]) == (3, "collapse", None)
+    assert any("“the best way” 100.0%" in gate for gate in found["gates"])
+    assert found["collapse"]["documents"] <= 80
+    code, out, _ = called(capsys, *words)
+    assert (code, out.splitlines()[0]) == (3, "verdict   COLLAPSE")
+    assert "“the best way” 100.0%" in " ".join(out.split())
+
+
+def test_assess_judges_what_a_dataset_adds_to_its_parent(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = written(tmp_path / "real.jsonl", passages[600:])
+    parent = written(tmp_path / "parent.jsonl", passages[:400])
+    child = written(tmp_path / "child.jsonl", passages[:400] + ["It was so " + text for text in passages[400:600]])
+    words = ["assess", child, "--reference", real, "--parent", parent, "--runs-dir", str(tmp_path), "--json"]
+    code, out, _ = called(capsys, *words)
+    found = json.loads(out)
+    assert (code, found["verdict"], found["parent"]["verdict"]) == (3, "collapse", "collapse")
+    assert 100 <= found["parent"]["documents"] <= 200
+    code, _, err = called(
+        capsys, "assess", parent, "--reference", real, "--parent", parent, "--runs-dir", str(tmp_path)
+    )
+    assert code == 2
+    assert "has no row that" in err
 
 
 def test_the_readme_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

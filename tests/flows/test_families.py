@@ -28,8 +28,8 @@ FOR_SCRIPTS = {
 """What the nonsense of a script can fulfil now and then."""
 NO_DATA = {"topology-study"}
 """Recipes that measure topologies and make nothing to keep."""
-OF_ANOTHER = {"conversations", "preference-pairs", "smoke"}
-"""Recipes of a family that another one stands for."""
+EMBEDDED = ("arithmetic", "grounded-qa", "instructions")
+"""Recipes that are run with the embedded teacher here: `benchmarks.families` runs all of them, which takes minutes."""
 RECIPES = sorted(set(built_in()) - NO_DATA)
 
 
@@ -63,7 +63,7 @@ def test_a_recipe_runs_whole_with_its_scripted_teacher(recipe: str, tmp_path: Pa
     assert states[State.dropped] >= 1, "a script does something wrong now and then"
 
 
-@pytest.mark.parametrize("recipe", sorted(set(RECIPES) - OF_ANOTHER))
+@pytest.mark.parametrize("recipe", EMBEDDED)
 def test_a_recipe_runs_whole_with_the_embedded_teacher(recipe: str, tmp_path: Path) -> None:
     """Small, and whatever it keeps: most of these are beyond a model of 135M parameters (docs/)."""
     teacher = "teachers.main={model='local/smollm2-135m',max_concurrent=2,slot_tokens=4096}"

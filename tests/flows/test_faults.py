@@ -48,7 +48,7 @@ def produce(runs: Path, settings: list[str], **environment: str) -> subprocess.P
 
 
 def ended(process: subprocess.Popen[str], *codes: int) -> str:
-    out, _ = process.communicate(timeout=200)
+    out, _ = process.communicate(timeout=400)
     assert process.returncode in codes, out
     return out
 

@@ -14,8 +14,8 @@ from benchmarks.corpus import Corpus
 from core.recipe import ExactFilter, FilterConfig, LengthFilter, MinHashFilter, RefusalFilter
 from core.sample import Reason
 from core.store import counted, read_json
-from filters import apply_filters
 from filters.base import Document, Drop
+from filters.chain import apply_filters
 from flows.filter_report import (
     DROPPED_FOR,
     LONGEST_WORD,

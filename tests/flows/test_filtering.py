@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from benchmarks.corpus import Corpus
 from core.errors import StoreError, UsageError
 from core.recipe import PROJECT
-from filters import Document, apply_filters
-from flows import filtering, rows
+from filters.base import Document
+from filters.chain import apply_filters
+from flows import filtering, rows, workers
 from flows.curation import add_to_index, parse_filters, with_index
 from flows.filter_report import FilterReport
 from flows.filtering import filter_dataset
@@ -125,6 +126,16 @@ def test_a_folder_is_one_dataset_in_the_order_of_its_files(tmp_path: Path) -> No
     assert gone["row"].str.contains(r"^(a\.jsonl\.gz|b\.jsonl):\d+$").all()
     for row, original in gone.select("row", "duplicate_row").iter_rows():
         assert place_of(original) < place_of(row)
+
+
+def test_a_dataset_written_in_two_forms_is_read_once(tmp_path: Path) -> None:
+    texts = corpus(20)
+    written(tmp_path / "in" / "train.jsonl", texts)
+    pl.DataFrame({"text": texts}).write_parquet(tmp_path / "in" / "train.parquet")
+    assert filter_dataset(tmp_path / "in", tmp_path / "out", DUPLICATES).counts.candidates == 20
+    written(tmp_path / "in" / "more.jsonl", texts)
+    with pytest.raises(UsageError, match=r"has both \.jsonl and \.parquet files"):
+        filter_dataset(tmp_path / "in", tmp_path / "more", DUPLICATES)
 
 
 def place_of(row: str) -> int:
@@ -239,7 +250,7 @@ def test_another_threshold_judges_no_row_again(tmp_path: Path, monkeypatch: pyte
     texts = corpus(800)
     file = written(tmp_path / "rows.jsonl", texts)
     filter_dataset(file, tmp_path / "out", DUPLICATES)
-    monkeypatch.setattr(filtering, "judge_batch", None)
+    monkeypatch.setattr(workers, "judge_batch", None)
     for threshold in (0.6, 0.93):
         configs = parse_filters([f'filters=[{{type="exact"}}, {{type="minhash", threshold={threshold}}}]'])
         filter_dataset(file, tmp_path / "out", configs)

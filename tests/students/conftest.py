@@ -89,6 +89,16 @@ def tiny_llama(vocabulary: int, *, width: int = 64, tied: bool = True) -> LlamaF
     )
 
 
+def opinionated(model: LlamaForCausalLM, seed: int) -> LlamaForCausalLM:
+    """With weights so large that its predictions are far from even, and from those of another seed."""
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=0.2)
+    return model
+
+
 @pytest.fixture
 def model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     return tiny_llama(len(tokenizer))

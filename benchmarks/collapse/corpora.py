@@ -1,0 +1,125 @@
+"""Real English text of four kinds, from Debian packages: fetched through apt into a folder, not tracked.
+
+bible        verses of the King James Bible (bible-kjv-text, read by bible-kjv)
+packages     paragraphs of Debian's package descriptions (apt's own list, Translation-en)
+anarchism    passages of An Anarchist FAQ (anarchism)
+dictionary   definitions of the GNU Collaborative International Dictionary of English (dict-gcide)
+
+Knows nothing of what is measured on them. Needs apt-get, apt-cache's network and dpkg-deb.
+"""
+
+import gzip
+import html
+import json
+import random
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from core.store import written_whole
+
+FEWEST_WORDS, MOST_WORDS = 8, 80
+MOST_DOCUMENTS = 60_000
+PACKAGES = ("bible-kjv-text", "bible-kjv", "anarchism", "dict-gcide")
+
+
+def corpus(name: str, folder: Path) -> list[str]:
+    """The documents of the corpus, shuffled once; made in `folder` if they are not there."""
+    path = folder / f"{name}.jsonl"
+    if not path.exists():
+        texts = list(_unlike(MAKERS[name](folder)))
+        random.Random(0).shuffle(texts)
+        with written_whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(text) + "\n" for text in texts[:MOST_DOCUMENTS])
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _unlike(texts: Iterable[str]) -> Iterator[str]:
+    """Those of the right length, each once. What is alike but not the same stays: a model learns set phrases, and a
+    corpus without them would make every model look repetitive.
+    """
+    seen = set()
+    for text in texts:
+        words = " ".join(re.findall(r"\w+", text.lower()))
+        if FEWEST_WORDS <= words.count(" ") + 1 <= MOST_WORDS and words not in seen:
+            seen.add(words)
+            yield text
+
+
+def _unpacked(package: str, folder: Path) -> Path:
+    out = folder / "unpacked" / package
+    if not out.exists():
+        subprocess.run(["apt-get", "download", "-q", package], cwd=folder, check=True, capture_output=True)
+        archive = next(folder.glob(f"{package}_*.deb"))
+        out.parent.mkdir(exist_ok=True)
+        subprocess.run(["dpkg-deb", "-x", str(archive), str(out)], check=True)
+    return out
+
+
+def bible(folder: Path) -> Iterator[str]:
+    """In the order of the books, a verse a document."""
+    for _, verse in verses(folder):
+        yield verse
+
+
+def verses(folder: Path) -> Iterator[tuple[str, str]]:
+    """Each verse with the name of its book."""
+    program = _unpacked("bible-kjv", folder) / "usr/bin/bible"
+    data = _unpacked("bible-kjv-text", folder) / "usr/lib"
+    done = subprocess.run(
+        [str(program), "-f", "-p", str(data), "gen1:1-rev22:21"], check=True, capture_output=True, text=True
+    )
+    for line in done.stdout.splitlines():
+        if found := re.match(r"(\w+)\d+:\d+ (.+)", line.replace("\x1b", "")):
+            yield found[1], found[2]
+
+
+def packages(folder: Path) -> Iterator[str]:
+    """Paragraphs of long descriptions, in the order of apt's list; bullet lists and code are no paragraphs."""
+    lists = folder / "lists"
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        ["apt-get", "update", "-q", "-o", "Acquire::Languages=en", "-o", f"Dir::State::lists={lists}"],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    found = next(lists.glob("*_trixie_main_i18n_Translation-en*"))
+    text = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", str(found)], check=True, capture_output=True).stdout
+    for entry in text.decode().split("\n\n"):
+        body = entry.partition("Description-en: ")[2].partition("\n")[2]
+        for paragraph in re.split(r"\n \.\n", body):
+            lines = paragraph.split("\n")
+            if not any(re.match(r"  |\s*[-*+•]", line) for line in lines):
+                yield " ".join(paragraph.split())
+
+
+def anarchism(folder: Path) -> Iterator[str]:
+    """Passages of up to three sentences from the paragraphs of its pages."""
+    for page in sorted((_unpacked("anarchism", folder) / "usr/share/doc/anarchism/html").glob("*.html")):
+        source = re.sub(r"(?s)<(script|style).*?</\1>", " ", page.read_text(encoding="utf-8", errors="replace"))
+        for block in re.split(r"(?i)</?(?:p|h\d|li|div|blockquote|td|ul|br)\b[^>]*>", source):
+            yield from _passages(" ".join(html.unescape(re.sub(r"<[^>]+>", "", block)).split()))
+
+
+def _passages(text: str) -> Iterator[str]:
+    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z\"“])", text)
+    for i in range(0, len(sentences), 2):
+        yield " ".join(sentences[i : i + 2])
+
+
+def dictionary(folder: Path) -> Iterator[str]:
+    """Definitions: the parts of an entry, without their sources and marks."""
+    data = gzip.decompress((_unpacked("dict-gcide", folder) / "usr/share/dictd/gcide.dict.dz").read_bytes())
+    for block in re.split(r"\n\s*\n", data.decode("utf-8", errors="replace")):
+        text = " ".join(re.sub(r"\[[^\]]*\]|\{|\}|\\[^\\\n]*\\", " ", block).split())
+        text = re.sub(r"^(?:\(\w+\)|\d+\.)\s*", "", text)
+        if text[:1].isupper() and text[-1:] in ".!?":
+            yield text
+
+
+MAKERS: dict[str, Callable[[Path], Iterable[str]]] = {
+    "bible": bible,
+    "packages": packages,
+    "anarchism": anarchism,
+    "dictionary": dictionary,
+}

@@ -1,0 +1,96 @@
+"""What a dataset is made of, on random lineages: whatever the policy, sides and floors hold."""
+
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import polars as pl
+import pytest
+
+from core.errors import UsageError
+from core.recipe import LineageConfig, Recipe
+from flows.curated import Split
+from flows.mix import Earlier, Past, mix, no_rows, own_split, real_rows, with_sides
+from tests.flows.lineages import write_rows
+
+RECIPE = Recipe.model_validate({"name": "x", "seeds": {"path": "x"}})
+
+
+def rows_of(name: str, prompts: list[str]) -> pl.DataFrame:
+    talk = [[{"role": "user", "content": prompt}, {"role": "assistant", "content": "x"}] for prompt in prompts]
+    rows = [{"id": f"{name}-{i:06d}", "messages": turns, "asked": 1} for i, turns in enumerate(talk)]
+    return pl.DataFrame(rows, schema=no_rows().schema)
+
+
+def prompts_of(rows: pl.DataFrame) -> set[str]:
+    return {messages[0]["content"] for messages in rows["messages"].to_list()}
+
+
+def random_past(rng: Random) -> tuple[Past, list[Split]]:
+    """Some generations, each split beside those before it, and real rows; all ask some of the same questions."""
+    questions = [f"question {i}" for i in range(40)]
+    real = rows_of("real", rng.choices(questions, k=rng.randint(0, 8)))
+    earlier: list[Earlier] = []
+    splits = []
+    for generation in range(rng.randint(1, 4)):
+        kept = rows_of(f"g{generation}", rng.choices(questions, k=rng.randint(1, 15)))
+        splits.append(own_split(kept, Past(earlier, real), 0.3, RECIPE))
+        assert sorted(name for part in splits[-1] for name in part["id"]) == list(kept["id"])
+        earlier = [*earlier, Earlier(f"x/{generation}", with_sides(splits[-1]), None)]
+    return Past(earlier[:-1], real), splits
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_no_prompt_is_on_both_sides_of_any_mix(number: int) -> None:
+    rng = Random(number)
+    past, splits = random_past(rng)
+    floor = rng.choice([0.0, 0.1, 0.4])
+    policy = rng.choice(
+        [{"policy": "accumulate"}, {"policy": "replace"}, {"policy": "budget", "budget": rng.randint(2, 50)}]
+    )
+    config = LineageConfig.model_validate({**policy, "min_real_share": floor, "real": "x"})
+    (train, validation), record = mix(splits[-1], past, config, number)
+    assert not prompts_of(train) & prompts_of(validation)
+    held_out = set().union(*(prompts_of(one.validation) for one in splits))
+    assert not prompts_of(train) & held_out, "held out of one generation is held out of all"
+
+    ids = [*train["id"], *validation["id"]]
+    assert len(set(ids)) == len(ids) == record.rows
+    origins = Counter(name.partition("-")[0] for name in ids)
+    assert origins.pop("real", 0) == record.real
+    assert origins.pop(f"g{len(splits) - 1}", 0) == record.own
+    assert origins == {f"g{name[2:]}": count for name, count in record.earlier.items()}
+    if config.budget is None:
+        whole = splits if config.policy == "accumulate" else splits[-1:]
+        assert record.rows - record.real == sum(len(part) for one in whole for part in one)
+    else:
+        assert record.rows <= config.budget
+        assert not record.rows or record.real_share >= floor, "other rows make room"
+    again = mix(splits[-1], past, config, number)
+    assert again.parts.train.equals(train)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([{"text": "Too short."}], "has a question and an answer, or 8 words of `text`"),
+        ([{"messages": [{"role": "assistant", "content": "Hm."}]}], "has a question and an answer"),
+        ([{"question": "x"}], "needs `text`, or `messages`, or `prompt` and `completion`"),
+    ],
+)
+def test_real_rows_that_cannot_be_learned_from_are_told(rows: list[object], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        real_rows(write_rows(tmp_path / "real.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"policy": "budget"}, "`budget` \\(rows\\) and"),
+        ({"budget": 5}, "go together"),
+        ({"min_real_share": 0.3}, "min_real_share needs real rows"),
+    ],
+)
+def test_keys_of_the_lineage_that_need_each_other(table: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        LineageConfig.model_validate(table)

@@ -1,0 +1,461 @@
+"""Releases and lineages, with real runs of the scripted teacher."""
+
+import json
+import shutil
+import stat
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from core.errors import GateNotMet, RunExists, StoreError, UsageError
+from core.release import Lineage, Release, find_release, read_release, releases_of
+from core.run import CollapseRecord, Manifest, RunDir
+from core.store import file_hash
+from flows.curated import dropped_samples, kept_samples, made_samples
+from flows.gates import refusals
+from flows.releasing import release_run, sparks
+from flows.rows import documents
+from tests.flows.lineages import OFF, lineage, made, released, write_rows
+from tests.flows.test_cli import called
+
+SIDES = ("train", "validation")
+
+
+def rows_of(release: Release) -> dict[str, list[str]]:
+    return {side: pl.read_parquet(release.dataset / f"{side}.parquet")["id"].to_list() for side in SIDES}
+
+
+def prompts_of(release: Release) -> dict[str, set[str]]:
+    frames = {side: pl.read_parquet(release.dataset / f"{side}.parquet") for side in SIDES}
+    return {side: {row[0]["content"] for row in frame["messages"].to_list()} for side, frame in frames.items()}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs whose recipe has two releases; never changed by a test."""
+    runs = tmp_path_factory.mktemp("two") / "runs"
+    for _ in range(2):
+        released(runs)
+    return runs
+
+
+@pytest.fixture
+def copy_of_two(two: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(two.parent, tmp_path / "copy") / "runs"
+
+
+def test_a_release_holds_the_dataset_of_its_run_with_the_hash_of_every_file(two: Path) -> None:
+    first, second = lineage(two).checked()
+    assert (first.name, second.name) == ("smoke/0", "smoke/1")
+    run = RunDir(two / first.manifest.run.run)
+    for file in run.dataset.rglob("*"):
+        if file.is_file():
+            assert file_hash(first.path / file.relative_to(run.path)) == file_hash(file)
+    there = {str(p.relative_to(first.path)) for p in first.path.rglob("*") if p.is_file()}
+    assert there == {*first.manifest.files, "manifest.json"}
+    assert {"lineage.json", "own.parquet", "dataset/train.parquet", "dataset/README.md"} <= there
+    modes = {stat.S_IMODE((first.path / name).stat().st_mode) for name in there}
+    assert modes == {0o444}
+
+
+def test_the_next_run_builds_on_the_newest_release_and_takes_its_rows_with_their_sides(two: Path) -> None:
+    first, second = lineage(two).releases()
+    assert second.lineage.ancestors == (first.as_parent,)
+    before, after = rows_of(first), rows_of(second)
+    for side in SIDES:
+        assert after[side][: len(before[side])] == before[side], "a side is for good"
+    mix = second.lineage.mix
+    assert mix.earlier == {"smoke/0": sum(map(len, before.values()))}
+    assert mix.own == second.manifest.run.counts.kept
+    assert mix.rows == sum(map(len, after.values()))
+    for release in (first, second):
+        prompts = prompts_of(release)
+        assert not prompts["train"] & prompts["validation"]
+
+
+def test_the_parent_is_part_of_a_runs_identity(two: Path) -> None:
+    first, second = lineage(two).releases()
+    runs = [RunDir(two / one.manifest.run.run) for one in (first, second)]
+    assert [run.read_parent() for run in runs] == [None, first.as_parent]
+    assert first.manifest.run.digest != second.manifest.run.digest
+
+
+def test_a_run_goes_on_behind_the_seeds_of_its_lineage(two: Path) -> None:
+    first, second = lineage(two).releases()
+    assert (first.manifest.seeds, second.manifest.seeds) == (24, 48)
+    seeds = [
+        [sample.seed.data["topic"] for sample in made_samples(RunDir(two / one.manifest.run.run))]
+        for one in (first, second)
+    ]
+    assert not set(seeds[0]) & set(seeds[1]), "of 178 topics, the second 24 are others"
+
+
+def test_what_repeats_an_earlier_release_is_dropped_and_names_its_sample(tmp_path: Path) -> None:
+    runs, near = tmp_path / "runs", 'filters=[{type="minhash",ngram=1,threshold=0.25,keep="longest"}]'
+    first = released(runs, near).release
+    run = made(runs, near)
+    ids = {f"smoke/0/{sample.id}" for sample in kept_samples(RunDir(runs / first.manifest.run.run))}
+    drops = pl.concat(pl.read_parquet(run.dropped_file(shard)) for shard in run.shards())
+    repeats = drops.filter(pl.col("duplicate_of").str.starts_with("smoke/0/"))
+    assert len(repeats) > 0
+    assert set(repeats["duplicate_of"]) <= ids
+    assert set(repeats["reason"]) == {"near_duplicate"}
+    assert all(origin in detail for origin, detail in repeats.select("duplicate_of", "detail").iter_rows())
+    counts = run.read_manifest().counts
+    assert counts.kept + counts.dropped + counts.failed == counts.candidates == 24
+    assert len([*kept_samples(run), *dropped_samples(run)]) == 24
+
+
+def test_a_number_to_keep_is_met_by_samples_that_repeat_no_release(tmp_path: Path) -> None:
+    runs, settings = tmp_path / "runs", ("keep=5", "samples=300", 'filters=[{type="minhash",ngram=1,threshold=0.25}]')
+    first, second = released(runs, *settings).release, released(runs, *settings).release
+    assert [one.lineage.mix.own for one in (first, second)] == [5, 5]
+    drops = pl.concat(pl.read_parquet(f) for f in (runs / second.manifest.run.run / "dropped").iterdir())
+    assert drops["duplicate_of"].str.starts_with("smoke/0/").any()
+    counts = second.manifest.run.counts
+    assert counts.kept + counts.dropped + counts.failed == counts.candidates
+
+
+def test_replace_keeps_earlier_rows_out_and_is_still_checked_against_them(two: Path, copy_of_two: Path) -> None:
+    third = released(copy_of_two, "lineage.policy=replace").release
+    assert third.lineage.mix.earlier == {}
+    assert third.lineage.mix.rows == third.lineage.mix.own == third.manifest.run.counts.kept
+    fourth = released(copy_of_two).release
+    assert set(fourth.lineage.mix.earlier) == {"smoke/0", "smoke/1", "smoke/2"}, (
+        "accumulate takes all that was released"
+    )
+
+
+def test_a_budget_bounds_the_dataset_and_keeps_the_floor_of_real_rows(copy_of_two: Path, tmp_path: Path) -> None:
+    real = write_rows(
+        tmp_path / "real.jsonl",
+        [
+            {"messages": [{"role": "user", "content": f"Q{i}?"}, {"role": "assistant", "content": f"A{i}."}]}
+            for i in range(9)
+        ],
+    )
+    table = f'lineage={{policy="budget",budget=20,real="{real}",min_real_share=0.3}}'
+    third = released(copy_of_two, table).release
+    mix, rows = third.lineage.mix, rows_of(third)
+    assert mix.rows == sum(map(len, rows.values())) == 20
+    assert mix.real == 6
+    assert mix.own > 0
+    assert all(count > 0 for count in mix.earlier.values())
+    assert rows["validation"]
+    assert not [name for name in rows["validation"] if name.startswith("real-")], "real rows are only trained on"
+
+
+def test_a_budget_gives_up_other_rows_for_the_floor_where_real_ones_are_few(copy_of_two: Path, tmp_path: Path) -> None:
+    real = write_rows(tmp_path / "real.jsonl", [{"prompt": f"Q{i}?", "completion": f"A{i}."} for i in range(3)])
+    table = f'lineage={{policy="budget",budget=20,real="{real}",min_real_share=0.3}}'
+    mix = released(copy_of_two, table).release.lineage.mix
+    assert (mix.real, mix.rows) == (3, 10)
+
+
+def test_a_floor_that_is_not_met_is_told_and_refused(tmp_path: Path) -> None:
+    real = write_rows(tmp_path / "real.jsonl", [{"text": "The rain fell all night upon the roof of the old house."}])
+    run = made(tmp_path / "runs", OFF, f'lineage={{real="{real}",min_real_share=0.3}}')
+    rows = {row["id"]: row["messages"] for row in pl.read_parquet(run.dataset / "train.parquet").to_dicts()}
+    assert [turn["content"] for turn in rows["real-000000"]] == [
+        "Go on with this text: The rain fell", "all night upon the roof of the old house.",
+    ]  # fmt: skip
+    with pytest.raises(GateNotMet, match=r"1 of \d+ rows are real .* lineage.min_real_share = 0.3 is not met"):
+        release_run(run)
+    assert lineage(tmp_path / "runs").generations() == []
+    card = (run.dataset / "README.md").read_text()
+    assert "all but 1 of them written by a language model" in card
+
+
+def test_a_prompt_that_was_held_out_stays_held_out(copy_of_two: Path, tmp_path: Path) -> None:
+    """A real row that asks what is held out is left out, however it came there."""
+    held_out = sorted(prompts_of(lineage(copy_of_two).releases()[-1])["validation"])[0]
+    rows = [{"prompt": prompt, "completion": "Real."} for prompt in (held_out, "Who goes there?")]
+    real = write_rows(tmp_path / "real.jsonl", rows)
+    third = released(copy_of_two, f'lineage.real="{real}"').release
+    assert third.lineage.mix.real == 1
+    prompts = prompts_of(third)
+    assert held_out in prompts["validation"]
+    assert not prompts["train"] & prompts["validation"]
+
+
+def test_preference_pairs_of_all_generations_lie_on_the_side_of_their_chosen_sample(tmp_path: Path) -> None:
+    settings = ("samples=32", "answers_per_seed=4", 'dataset.formats=["messages","preference"]')
+    first = released(tmp_path / "runs", *settings).release
+    second = released(tmp_path / "runs", *settings).release
+    pairs = [
+        {side: pl.read_parquet(one.dataset / "preference" / f"{side}.parquet") for side in SIDES}
+        for one in (first, second)
+    ]
+    rows = rows_of(second)
+    for side in SIDES:
+        ids = pairs[1][side]["chosen_id"].to_list()
+        assert set(ids) <= set(rows[side])
+        assert pairs[0][side]["chosen_id"].to_list() == ids[: len(pairs[0][side])]
+    assert len(pairs[1]["train"]) > len(pairs[0]["train"]) > 0
+    assert first.manifest.seeds == 8
+
+
+# The gate
+
+
+@pytest.mark.parametrize(
+    ("verdict", "gated", "words"),
+    [
+        ("pass", True, None),
+        ("shift", True, None),
+        ("collapse", True, "the kept samples show collapse (types fall): put more real text"),
+        ("under-powered", True, "too few samples to tell collapse from chance (types fall)"),
+        (None, True, "no verdict says"),
+        ("collapse", False, None),
+        (None, False, None),
+    ],
+)
+def test_the_gate_refuses_what_is_not_known_to_be_sound(verdict: str | None, gated: bool, words: str | None) -> None:
+    collapse = {"reference": "x", "documents": 1, "tokens": 1, "metrics": [], "note": "", "evidence": ["types fall"]}
+    counts = {"candidates": 1, "kept": 1}
+    manifest = Manifest.model_validate(
+        {"run": "x-1", "digest": "1", "started": "", "counts": counts, "gated": gated,
+         "collapse": {**collapse, "verdict": verdict}}
+    )  # fmt: skip
+    found = refusals(manifest)
+    assert len(found) == (words is not None)
+    assert words is None or words in found[0]
+    assert words is None or "collapse.gate = false" in found[0]
+
+
+def test_nothing_kept_is_nothing_to_release() -> None:
+    assert refusals(Manifest(run="x-1", digest="1", started="", gated=False)) == [
+        "no sample was kept, so there is nothing to release"
+    ]
+
+
+def test_a_refusal_is_exit_3_with_reason_and_advice_and_a_finished_run_can_be_ungated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    run = made(runs)
+    where = ("--runs-dir", str(runs))
+    code, out, err = called(capsys, "release", run.name, *where, "--json")
+    assert code == 3
+    assert json.loads(out)["release"] is None
+    assert len(json.loads(out)["gates"]) == 1
+    assert err.startswith(f"error: {run.name} is not released:\n  no verdict says")
+    assert "collapse.gate = false" in err
+    assert made(runs, OFF, resume=True) == run, "the gate is no part of a run's identity"
+    code, out, _ = called(capsys, "release", run.name, *where)
+    assert code == 0
+    assert "gate      off, by collapse.gate = false" in out
+
+
+def test_a_shift_is_released_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    run = made(runs)
+    manifest = run.read_manifest()
+    assert isinstance(manifest.collapse, CollapseRecord)
+    manifest.collapse.verdict, manifest.collapse.evidence = "shift", ["other topics than the reference"]
+    run.write_manifest(manifest)
+    code, out, _ = called(capsys, "release", run.name, "--runs-dir", str(runs))
+    assert code == 0
+    assert "verdict   shift: other topics than the reference" in out
+
+
+# Which run may be released
+
+
+def test_a_run_is_released_once(copy_of_two: Path) -> None:
+    first = lineage(copy_of_two).releases()[0]
+    again = release_run(RunDir(copy_of_two / first.manifest.run.run))
+    assert again.before
+    assert again.release.manifest == first.manifest
+    assert lineage(copy_of_two).generations() == [0, 1]
+
+
+def test_a_run_that_does_not_build_on_the_newest_is_refused(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    one, other = (made(runs, OFF, f"seed={seed}") for seed in (1, 2))
+    release_run(one)
+    with pytest.raises(UsageError, match="builds on no release, but the newest is smoke/0"):
+        release_run(other)
+    assert lineage(runs).generations() == [0]
+
+
+def test_a_run_that_did_not_end_in_order_is_refused(tmp_path: Path) -> None:
+    run = made(tmp_path / "runs", OFF)
+    manifest = run.read_manifest()
+    manifest.state = manifest.state.interrupted
+    run.write_manifest(manifest)
+    with pytest.raises(UsageError, match="is interrupted; go on with --resume"):
+        release_run(run)
+
+
+def test_a_file_that_changed_since_the_run_ended_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    run = made(runs, OFF)
+    file = run.dataset / "train.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(StoreError, match=r"train\.parquet: was changed since the run ended"):
+        release_run(run)
+    assert [p.name for p in lineage(runs).path.iterdir()] == ["lock"]
+    made(runs, OFF, resume=True)
+    assert release_run(run).release.name == "smoke/0"
+
+
+def test_resuming_goes_on_with_what_was_begun_and_after_a_release_begins_the_next(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    first, second = made(runs, OFF), made(runs, OFF, "seed=8")
+    release_run(second)
+    assert made(runs, OFF, resume=True) == first, "begun before the release, and not released"
+    third = made(runs, OFF, "seed=8", resume=True)
+    assert third.read_parent() is not None
+    with pytest.raises(RunExists):
+        made(runs, OFF, "seed=8")
+    assert made(runs, OFF).read_parent() == third.read_parent()
+
+
+# Damage
+
+
+def damage(path: Path, how: str) -> None:
+    path.chmod(0o644)
+    if how == "flip":
+        path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    elif how == "remove":
+        path.unlink()
+    else:
+        (path.parent / "more.parquet").write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("how", ["flip", "remove", "add"])
+@pytest.mark.parametrize("name", ["dataset/train.parquet", "own.parquet", "lineage.json", "manifest.json"])
+def test_a_damaged_release_is_refused_wherever_it_is_read(
+    name: str, how: str, copy_of_two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = lineage(copy_of_two).releases()[-1]
+    damage(newest.path / name, how)
+    for place in (newest.path, newest.dataset):
+        with pytest.raises(StoreError):
+            list(documents(place))
+    with pytest.raises(StoreError):
+        made(copy_of_two, OFF)
+    where = ("--runs-dir", str(copy_of_two))
+    code, out, _ = called(capsys, "lineage", "smoke", *where)
+    assert code == 1
+    assert "DAMAGED" in out
+    code, out, _ = called(capsys, "rollback", "smoke", *where)
+    assert code == 0
+    assert "the newest generation is 0; aside 1" in out
+    assert made(copy_of_two, OFF, resume=True)
+
+
+def test_a_manifest_with_one_changed_number_is_refused(copy_of_two: Path) -> None:
+    file = lineage(copy_of_two).releases()[0].path / "manifest.json"
+    whole = json.loads(file.read_text())
+    whole["run"]["counts"]["candidates"] += 1
+    whole["run"]["counts"]["dropped"] += 1
+    file.chmod(0o644)
+    file.write_text(json.dumps(whole))
+    with pytest.raises(StoreError, match="its digest differs"):
+        read_release(file.parent)
+
+
+def test_a_lineage_with_a_gap_is_refused(copy_of_two: Path) -> None:
+    shutil.rmtree(lineage(copy_of_two).path / "0")
+    with pytest.raises(StoreError, match="builds on smoke/0, but what lies before it is nothing"):
+        lineage(copy_of_two).releases()
+
+
+# Going back
+
+
+def test_a_rollback_puts_aside_and_brings_back(copy_of_two: Path) -> None:
+    found = lineage(copy_of_two)
+    third = released(copy_of_two).release
+    found.roll_back(0)
+    assert (found.generations(), found.aside()) == ([0], [1, 2])
+    with pytest.raises(
+        UsageError, match=r"was released as smoke/2, which was put aside; bring it back with `stillhouse rollb"
+    ):
+        release_run(RunDir(copy_of_two / third.manifest.run.run))
+    other = released(copy_of_two, "seed=11").release
+    assert other.name == "smoke/3", "no number is given twice"
+    assert other.lineage.ancestors == third.lineage.ancestors[:1]
+    found.roll_back(2)
+    assert (found.generations(), found.aside()) == ([0, 1, 2], [3])
+    found.checked()
+    found.roll_back()
+    assert (found.generations(), found.aside()) == ([0, 1], [2, 3])
+    with pytest.raises(UsageError, match=r"smoke/9: there is no such release; .* has 0, 1, and aside 2, 3"):
+        found.roll_back(9)
+    found.roll_back()
+    found.roll_back()
+    assert (found.generations(), found.aside()) == ([], [0, 1, 2, 3])
+    with pytest.raises(UsageError, match="there is no release to put aside"):
+        found.roll_back()
+
+
+def test_the_lineage_is_drawn_with_its_metrics_and_what_is_aside(
+    copy_of_two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--runs-dir", str(copy_of_two))
+    code, out, _ = called(capsys, "lineage", "smoke", *where)
+    assert code == 0
+    assert out.startswith(f"smoke  2 generations  {releases_of(copy_of_two)}/smoke")
+    assert "└─▶ 1" in out
+    assert "rows 3" in out
+    assert "hapax_mass" in out
+    assert "aside" not in out
+    called(capsys, "rollback", "smoke", "0", *where)
+    _, out, _ = called(capsys, "lineage", "smoke", *where)
+    assert "put aside by a rollback" in out
+    code, out, _ = called(capsys, "lineage", "smoke", *where, "--json")
+    told = json.loads(out)
+    assert told["newest"] == 0
+    assert [(one["generation"], one["aside"], one["parent"]) for one in told["generations"]] == [
+        (0, False, None),
+        (1, True, 0),
+    ]
+    assert {"candidate", "reference", "low", "high"} == set(told["generations"][0]["metrics"]["types"])
+    (mine := copy_of_two.parent / "recipe.toml").write_text('name = "smoke"')
+    for place in (mine, mine.parent):
+        _, by_path, _ = called(capsys, "lineage", str(place), *where, "--json")
+        assert by_path == out
+    code, _, err = called(capsys, "lineage", "poems", *where)
+    assert code == 2
+    assert "has smoke" in err
+
+
+def test_sparks_go_from_the_lowest_to_the_highest() -> None:
+    assert sparks([1, 2, 1.5, 1]) == "▁█▅▁"
+    assert sparks([3, 3]) == "▁▁"
+
+
+# As INPUT
+
+
+def test_a_release_is_an_input_by_path_and_by_name(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "releases").symlink_to(releases_of(two))
+    monkeypatch.chdir(tmp_path)
+    rows = [one.lineage.mix.rows for one in lineage(two).releases()]
+    places = {"smoke/0": rows[0], "smoke/1": rows[1], "smoke": rows[1], "data/releases/smoke/0": rows[0],
+              "data/releases/smoke/0/dataset": rows[0], str(releases_of(two) / "smoke" / "1"): rows[1]}  # fmt: skip
+    found = Counter({place: len(list(documents(Path(place)))) for place in places})
+    assert found == places
+    code, out, _ = called(capsys, "filter", "smoke/1", "--out", "out", "--set", 'filters=[{type="exact"}]', "--json")
+    assert code == 0
+    assert json.loads(out)["counts"]["kept"] == rows[1], "nothing in a release repeats anything in it"
+    assert find_release(Path("data")) is None
+    assert find_release(Path("poems/3")) is None
+
+
+def test_a_released_dataset_loads_as_datasets_do(two: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    newest: Release = Lineage(releases_of(two) / "smoke").releases()[-1]
+    loaded = load_dataset(str(newest.dataset), cache_dir=str(tmp_path / "hub"))
+    assert sum(rows.num_rows for rows in loaded.values()) == newest.lineage.mix.rows
+    assert "of the earlier release `smoke/0`" in (newest.dataset / "README.md").read_text()

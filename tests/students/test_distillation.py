@@ -1,0 +1,400 @@
+"""Students that learn from a teacher: a tiny random Llama with opinions of its own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from core.errors import RunFailed, UsageError
+from core.loading import parse_settings
+from core.recipe import DIVERGENCES, StudentConfig
+from core.sample import Message
+from students.checkpoint import scratch_folder
+from students.data import Conversation, Encoded, Prepared, batched, encode, prepare, stop_ids
+from students.distillation import Lesson, log_likelihoods, matching_layers
+from students.evaluate import predicted, token_loss
+from students.sampling import last_answer, own_answers
+from students.train import distill
+from tests.students.conftest import opinionated, tiny_llama
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="session")
+def teacher(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Far from a student that knows nothing."""
+    folder = tmp_path_factory.mktemp("teacher")
+    model = opinionated(tiny_llama(len(tokenizer)), 5)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def config(config: StudentConfig, teacher: Path) -> StudentConfig:
+    return with_settings(config, distillation={"teacher": str(teacher)}, epochs=8, checkpoint_steps=5)
+
+
+def with_settings(config: StudentConfig, **settings: Any) -> StudentConfig:
+    old = config.model_dump()
+    told = {**old["distillation"], **settings.pop("distillation", {})}
+    return StudentConfig.model_validate({**old, **settings, "distillation": told})
+
+
+def log_of(student: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (student / "training_log.jsonl").read_text().splitlines()]
+
+
+def assert_same_student(one: Path, other: Path) -> None:
+    weights, others = (load_file(student / "model.safetensors") for student in (one, other))
+    assert all(weights[name].equal(others[name]) for name in weights)
+    assert log_of(one) == log_of(other)
+
+
+@pytest.mark.parametrize("objective", sorted(DIVERGENCES))
+@pytest.mark.parametrize("signals", ["dense", "top_k"])
+def test_every_divergence_brings_a_student_nearer_to_its_teacher(
+    objective: str, signals: str, talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    told = with_settings(config, objective=objective, distillation={"signals": signals, "top_k": 20})
+    record = distill(talk, told, tmp_path / "student", seed=7, progress=quiet)
+    assert record.kl_before is not None
+    assert record.kl_after is not None
+    assert record.kl_after < 0.85 * record.kl_before
+    losses = [line["loss"] for line in log_of(tmp_path / "student")]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_draws_teach_what_all_probabilities_do(talk: list[Conversation], config: StudentConfig, tmp_path: Path) -> None:
+    told = with_settings(config, objective="forward_kl", epochs=12)
+    dense = distill(talk, told, tmp_path / "dense", seed=7, progress=quiet)
+    drawn = with_settings(told, distillation={"signals": "sampled"})
+    sampled = distill(talk, drawn, tmp_path / "sampled", seed=7, progress=quiet)
+    exact = with_settings(told, distillation={"signals": "top_k", "top_k": 400})
+    whole = distill(talk, exact, tmp_path / "whole", seed=7, progress=quiet)
+    assert dense.kl_before is not None
+    assert dense.kl_after is not None
+    assert sampled.kl_after is not None
+    assert whole.kl_after == pytest.approx(dense.kl_after, rel=0.05)
+    assert sampled.kl_after < (dense.kl_after + dense.kl_before) / 2
+
+
+def test_weights_weigh_and_the_log_has_the_parts(
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    mixed = with_settings(config, objective={"sft": 0.25, "forward_kl": 2.0, "hidden": 0.5}, epochs=3)
+    record = distill(talk, mixed, tmp_path / "student", seed=7, progress=quiet)
+    for line in log_of(tmp_path / "student"):
+        assert line["loss"] == pytest.approx(
+            0.25 * line["sft"] + 2 * line["forward_kl"] + 0.5 * line["hidden"], rel=1e-4
+        )
+    first, last = log_of(tmp_path / "student")[0], log_of(tmp_path / "student")[-1]
+    assert all(last[name] < first[name] for name in ("sft", "forward_kl", "hidden"))
+    assert record.loss_after < record.loss_before
+
+
+def test_cross_entropy_alone_asks_no_teacher(talk: list[Conversation], config: StudentConfig, tmp_path: Path) -> None:
+    nobody = with_settings(config, distillation={"teacher": "no/such-model"})
+    record = distill(talk, nobody, tmp_path / "student", seed=7, progress=quiet)
+    assert (record.kl_before, record.kl_after) == (None, None)
+    assert not (tmp_path / "student.signals").exists()
+
+
+def test_a_narrow_student_learns_hidden_states_of_a_wide_teacher(
+    talk: list[Conversation], config: StudentConfig, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    narrow = tiny_llama(len(tokenizer)).config
+    narrow.update({"hidden_size": 32, "head_dim": 16, "num_hidden_layers": 1})
+    LlamaForCausalLM(narrow).save_pretrained(tmp_path / "narrow")
+    tokenizer.save_pretrained(tmp_path / "narrow")
+    told = with_settings(config, objective="hidden", start=str(tmp_path / "narrow"), epochs=20)
+    distill(talk, told, tmp_path / "student", seed=7, progress=quiet)
+    losses = [line["loss"] for line in log_of(tmp_path / "student")]
+    assert losses[-1] < 0.8 * losses[0]
+    assert "projections" not in str(load_file(tmp_path / "student" / "model.safetensors").keys())
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(1, 30), (16, 30), (30, 30), (3, 2)])
+def test_layers_are_matched_in_order_and_the_last_with_the_last(student: int, teacher: int) -> None:
+    layers = matching_layers(student, teacher)
+    assert layers == sorted(layers)
+    assert layers[0] >= 0
+    assert layers[-1] == teacher - 1
+
+
+# What must not pass in silence
+
+
+def test_a_teacher_that_teaches_nothing_fails_the_run(
+    talk: list[Conversation], config: StudentConfig, tiny_folder: Path, tmp_path: Path
+) -> None:
+    itself = with_settings(config, objective="forward_kl", distillation={"teacher": str(tiny_folder)})
+    with pytest.raises(RunFailed, match="forward_kl had no gradient, so the teacher taught nothing"):
+        distill(talk, itself, tmp_path / "student", seed=7, progress=quiet)
+    assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize("epochs", [2, 8])
+def test_a_teacher_that_teaches_nothing_beside_the_text_fails_the_run(
+    epochs: int, talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    """Weighed so little that only rounding is left, while the loss goes on falling."""
+    lost = with_settings(config, objective={"sft": 1, "forward_kl": 1e-9}, epochs=epochs)
+    with pytest.raises(RunFailed, match="forward_kl had no gradient"):
+        distill(talk, lost, tmp_path / "student", seed=7, progress=quiet)
+
+
+def test_a_start_that_is_its_teacher_may_be_kept_near_it(
+    talk: list[Conversation], config: StudentConfig, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """The divergence has no gradient in the first step only."""
+    told = with_settings(config, objective={"sft": 1, "forward_kl": 3}, distillation={"teacher": str(tiny_folder)})
+    near = distill(talk, told, tmp_path / "near", seed=7, progress=quiet)
+    far = distill(talk, with_settings(told, objective="sft"), tmp_path / "far", seed=7, progress=quiet)
+    assert log_of(tmp_path / "near")[0]["forward_kl"] == pytest.approx(0, abs=1e-6)
+    assert near.kl_after is not None
+    assert near.loss_after > far.loss_after
+
+
+def test_a_lesson_without_its_teacher_has_no_gradient_to_pass(
+    talk: list[Conversation], config: StudentConfig, tokenizer: PreTrainedTokenizerBase, model: LlamaForCausalLM
+) -> None:
+    """The term that a data loader loses on the way: there is nothing to sum, which is no zero."""
+    lesson = Lesson(with_settings(config, objective="forward_kl"), None, len(tokenizer), torch.nn.ModuleList())
+    encoded = [one for one in (encode(one, tokenizer, 64) for one in talk) if isinstance(one, Encoded)]
+    with pytest.raises(RuntimeError):
+        lesson.terms(model, encoded[:2], 0).total(lesson.weights)
+
+
+def test_captured_signals_are_used_again_and_only_for_what_they_are_of(
+    talk: list[Conversation], config: StudentConfig, tiny_folder: Path, tmp_path: Path
+) -> None:
+    cache = {"signals": "top_k", "cache": str(tmp_path / "kept")}
+    told = with_settings(config, objective="forward_kl", distillation=cache, epochs=2)
+    lines: list[str] = []
+    distill(talk, told, tmp_path / "one", seed=7, progress=lines.append)
+    assert any("bytes a token" in line for line in lines)
+    before = (tmp_path / "kept").stat().st_mtime_ns
+
+    lines.clear()
+    distill(talk[:8], with_settings(told, learning_rate=1e-3), tmp_path / "two", seed=8, progress=lines.append)
+    assert not any("bytes a token" in line for line in lines)
+    assert (tmp_path / "kept").stat().st_mtime_ns == before
+
+    new = [*talk, [Message(role="user", content="Hi"), Message(role="assistant", content="Hello.")]]
+    with pytest.raises(UsageError, match="1 of 13 conversations are not among the 12"):
+        distill(new, told, tmp_path / "three", seed=7, progress=quiet)
+    other = with_settings(told, distillation={"teacher": str(tiny_folder)})
+    with pytest.raises(UsageError, match="captured with another teacher"):
+        distill(talk, other, tmp_path / "three", seed=7, progress=quiet)
+    assert not (tmp_path / "three").exists()
+
+
+def test_a_teacher_with_other_words_is_refused(
+    talk: list[Conversation], config: StudentConfig, teacher: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    from copy import deepcopy
+
+    other = deepcopy(tokenizer)
+    other.add_tokens(["<|tool|>"])
+    LlamaForCausalLM(tiny_llama(len(other)).config).save_pretrained(tmp_path / "other")
+    other.save_pretrained(tmp_path / "other")
+    for signals in ("dense", "top_k"):
+        told = with_settings(
+            config, objective="jsd", distillation={"teacher": str(tmp_path / "other"), "signals": signals}
+        )
+        with pytest.raises(UsageError, match="is not the student's"):
+            distill(talk, told, tmp_path / "student", seed=7, progress=quiet)
+
+
+def test_a_teacher_that_is_not_there_is_named(talk: list[Conversation], config: StudentConfig, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    told = with_settings(config, objective="jsd", distillation={"teacher": str(tmp_path / "empty")})
+    with pytest.raises(UsageError, match=r"student\.distillation\.teacher: transformers cannot load"):
+        distill(talk, told, tmp_path / "student", seed=7, progress=quiet)
+
+
+# Exact resumption
+
+
+class Interrupted(Exception):
+    pass
+
+
+PAIRS = [
+    [Message(role="user", content="Write."), Message(role="assistant", content=f"No {word}.")]
+    for word in "bees rivers bread chess rain maps owls tea yoga trains stars soup".split()
+]
+
+RESUMED: dict[str, tuple[dict[str, Any], list[Conversation]]] = {
+    "dense, projected": ({"objective": {"sft": 1, "reverse_kl": 1, "hidden": 1}}, []),
+    "captured": ({"objective": "forward_kl", "distillation": {"signals": "sampled"}}, []),
+    "answers of its own": (
+        {"objective": {"sft": 1, "jsd": 1}, "distillation": {"lmbda": 0.5, "max_new_tokens": 6}, "epochs": 4},
+        [],
+    ),
+    "preferences": ({"objective": {"sft": 0.5, "dpo": 1, "forward_kl": 0.1}}, PAIRS),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    name: str, talk: list[Conversation], config: StudentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, rejected = RESUMED[name]
+    told = with_settings(config, **settings)
+    distill(talk, told, tmp_path / "undisturbed", seed=7, progress=quiet, rejected=rejected)
+
+    def stop(line: str) -> None:
+        if (scratch_folder(tmp_path / "student") / "state.pt").exists():
+            raise Interrupted
+
+    monkeypatch.setattr("students.train.PROGRESS_SECONDS", 0.0)
+    with pytest.raises(Interrupted):
+        distill(talk, told, tmp_path / "student", seed=7, progress=stop, rejected=rejected)
+    lines: list[str] = []
+    distill(talk, told, tmp_path / "student", seed=7, progress=lines.append, rejected=rejected)
+    assert any("goes on after step 5" in line for line in lines)
+    assert_same_student(tmp_path / "student", tmp_path / "undisturbed")
+
+
+# Answers of the student's own
+
+
+@pytest.fixture
+def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    return [one for one in (encode(one, tokenizer, 64) for one in talk) if isinstance(one, Encoded)]
+
+
+def test_own_answers_follow_the_prompts_and_are_what_is_learned(
+    model: LlamaForCausalLM, encoded: list[Encoded], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    settings = {"stop": stop_ids(tokenizer), "pad": 0, "max_new_tokens": 12, "temperature": 1.0}
+    state = torch.get_rng_state()
+    own, again, other = (own_answers(model, encoded[:4], seed=seed, **settings) for seed in (1, 1, 2))
+    assert torch.get_rng_state().equal(state)
+    assert own == again != other
+    for one, given in zip(own, encoded, strict=False):
+        start = last_answer(given)
+        assert one.ids[:start] == given.ids[:start]
+        assert one.learned == (False,) * start + (True,) * (len(one.ids) - start)
+        assert 1 <= len(one.ids) - start <= 12
+        assert not set(one.ids[start:-1]) & set(stop_ids(tokenizer))
+
+
+def test_own_answers_are_likely_by_the_student_itself(
+    encoded: list[Encoded], tokenizer: PreTrainedTokenizerBase, teacher: Path
+) -> None:
+    """Padding on the left and the positions have to be right for that."""
+    model = AutoModelForCausalLM.from_pretrained(teacher, dtype=torch.float32)
+    drawn = own_answers(model, encoded, stop=stop_ids(tokenizer), pad=0, max_new_tokens=20, temperature=0.01, seed=3)
+    batch = batched(drawn, 0)
+    said = predicted(model, batch)
+    assert (said.logits.argmax(1) == said.targets).float().mean() > 0.9
+    assert len(set(said.targets.tolist())) > 5
+
+
+def test_on_its_own_answers_a_student_nears_its_teacher(
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    settings = {"lmbda": 1.0, "max_new_tokens": 16}
+    told = with_settings(config, objective={"sft": 1, "forward_kl": 1}, distillation=settings)
+    record = distill(talk, told, tmp_path / "student", seed=7, progress=quiet)
+    assert record.kl_before is not None
+    assert record.kl_after is not None
+    assert record.kl_after < 0.95 * record.kl_before
+    assert all("sft" not in line for line in log_of(tmp_path / "student"))
+
+
+@pytest.mark.parametrize("lmbda", [0.3, 0.7])
+def test_the_share_of_own_answers_is_that_of_the_recipe(
+    lmbda: float, talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    told = with_settings(
+        config,
+        objective={"sft": 1, "forward_kl": 1},
+        distillation={"lmbda": lmbda, "max_new_tokens": 1},
+        epochs=20,
+    )
+    distill(talk, told, tmp_path / "student", seed=7, progress=quiet)
+    log = log_of(tmp_path / "student")
+    assert sum("sft" not in line for line in log) / len(log) == pytest.approx(lmbda, abs=0.15)
+
+
+# Preferences
+
+
+def test_dpo_makes_the_better_answers_likelier_than_the_worse(
+    talk: list[Conversation], config: StudentConfig, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    told = with_settings(config, objective="dpo", epochs=10)
+    record = distill(talk, told, tmp_path / "student", seed=7, progress=quiet, rejected=PAIRS)
+    losses = [line["loss"] for line in log_of(tmp_path / "student")]
+    assert losses[0] == pytest.approx(0.693, abs=0.01), "nothing has changed yet"
+    assert losses[-1] < 0.3
+    assert record.kl_after is None
+
+
+def test_likelihoods_of_a_batch_are_those_of_each_conversation(model: LlamaForCausalLM, encoded: list[Encoded]) -> None:
+    together = log_likelihoods(predicted(model, batched(encoded, 0)), len(encoded))
+    alone = [-token_loss(model, batched([one], 0)).total.item() for one in encoded]
+    assert together.tolist() == pytest.approx(alone, rel=1e-4)
+
+
+def test_pairs_and_dpo_belong_together(talk: list[Conversation], config: StudentConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="dpo learns from pairs"):
+        distill(talk, with_settings(config, objective="dpo"), tmp_path / "student", seed=7, progress=quiet)
+    with pytest.raises(UsageError, match="dpo learns from pairs"):
+        distill(
+            talk, with_settings(config, objective="sft"), tmp_path / "student", seed=7, progress=quiet, rejected=PAIRS
+        )
+
+
+def test_a_pair_stays_a_pair_whatever_is_left_out(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> None:
+    worse: list[Conversation] = [*PAIRS[:3], [Message(role="user", content="Hi")], *PAIRS[4:]]
+    better: list[Conversation] = [[Message(role="user", content="Hi")], *talk[1:]]
+    data: Prepared = prepare(better, None, tokenizer, StudentConfig(held_out=0.2), 3, worse)
+    assert len(data.train) == len(data.rejected) == 8
+    assert (len(data.held_out), sum(data.unusable.values())) == (2, 2)
+    places = {encode(one, tokenizer, 256): place for place, one in enumerate(talk)}
+    for one, other in zip(data.train, data.rejected, strict=True):
+        assert other == encode(PAIRS[places[one]], tokenizer, 256)
+
+
+# What a recipe may say
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["objective=kl"], "kl: no such objective; there are sft, forward_kl"),
+        (["objective={}"], "name or a table of weights"),
+        (["objective.sft=0"], "sft = 0: a weight must be a number above 0"),
+        (["objective.jsd=inf"], "jsd = inf: a weight must be a number above 0"),
+        (["objective=hidden", "distillation.signals=top_k"], "hidden states are not captured"),
+        (["objective=jsd", "distillation.signals=sampled"], "jsd: not to be had from sampled signals"),
+        (["distillation.lmbda=0.5"], "answers of the student's own need a divergence"),
+        (["objective=jsd", "distillation.lmbda=1", "distillation.signals=top_k"], "nothing is captured"),
+        (["objective={ dpo = 1, jsd = 1 }", "distillation.lmbda=0.1"], "dpo learns from given answers"),
+        (["distillation.alpha_beta=[0, 0]"], "compares nothing"),
+        (["distillation.beta=1.5"], "less than or equal to 1"),
+        (["distillation.draws=300"], "less than or equal to 255"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_in_a_sentence(settings: list[str], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        parse_settings(StudentConfig, settings)
+
+
+def test_an_objective_is_a_name_or_a_table_of_weights() -> None:
+    assert StudentConfig().weights == {"sft": 1.0}
+    assert parse_settings(StudentConfig, ["objective=jsd"]).weights == {"jsd": 1.0}
+    mixed = parse_settings(StudentConfig, ["objective.sft=0.5", "objective.forward_kl=2"])
+    assert mixed.weights == {"sft": 0.5, "forward_kl": 2.0}
+    assert [StudentConfig().asks_teacher, mixed.asks_teacher] == [False, True]
