@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from core.embedded import EMBEDDED, embedded_weights
 from core.errors import ProviderError, UsageError
-from core.recipe import Recipe, TeacherConfig
+from core.recipe import TeacherConfig
 from core.run import RunDir
 from core.sample import Message
 from core.store import read_columns, read_json, write_text
@@ -159,14 +159,18 @@ async def evaluate(task: Task, session: Session) -> Evaluation:
         if with_torch("students.beside").write_untrained(task.student, Path(name)):
             folders["start"] = Path(name)
         files = _files(task, folders)
-        models = {role: str(file) for role, file in files.items()} | {"teacher": task.teacher.model}
+        models = {
+            "teacher": task.teacher.model,
+            "student": str(files["student"]),
+            "start": "the student before training",
+        }
         results = await _exams(task, files, session)
         losses = _losses(task, folders, session)
         speeds, notes = _speeds(files, session)
         rows = [
             _row(role, models[role], results.get(role), losses.get(role), files.get(role), speeds.get(role))
             for role in ROLES
-            if role in models
+            if role == "teacher" or role in files
         ]
     found = _evaluation(task, rows, results, losses, notes)
     write_text(task.student / EVALUATION, found.model_dump_json(indent=2) + "\n")
@@ -295,16 +299,20 @@ def _evaluation(
         held_out=losses["student"].conversations if losses else 0,
         rows=rows,
         retention=retention,
-        notes=[*_notes(recipe, results, losses, rows), *notes],
+        notes=[*_notes(task, results, losses, rows), *notes],
         examples=list(_examples(results)),
     )
 
 
-def _notes(recipe: Recipe, results: Any, losses: Any, rows: Sequence[Row]) -> list[str]:
+def _notes(task: Task, results: Any, losses: Any, rows: Sequence[Row]) -> list[str]:
     notes = []
+    if results and task.run is None:
+        notes.append(
+            "The seeds are new to runs of this recipe as it stands; one with more samples has used some of them."
+        )
     if not results:
         notes.append(
-            f"No pass rates: in {recipe.family} the generator writes the questions, so seeds alone ask nothing."
+            f"No pass rates: in {task.plan.recipe.family} the generator writes the questions, so seeds alone ask nothing."
         )
     elif not any(row.role == "teacher" and row.passed for row in rows):
         notes.append("No retention: the teacher passed nothing.")
