@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from core.embedded import EMBEDDED, embedded_weights
-from core.errors import UsageError
-from core.recipe import Recipe, TeacherConfig
+from core.errors import ProviderError, UsageError
+from core.recipe import TeacherConfig
 from core.run import RunDir
 from core.sample import Message
 from core.store import read_columns, read_json, write_text
@@ -159,15 +159,20 @@ async def evaluate(task: Task, session: Session) -> Evaluation:
         if with_torch("students.beside").write_untrained(task.student, Path(name)):
             folders["start"] = Path(name)
         files = _files(task, folders)
-        models = {role: str(file) for role, file in files.items()} | {"teacher": task.teacher.model}
+        models = {
+            "teacher": task.teacher.model,
+            "student": str(files["student"]),
+            "start": "the student before training",
+        }
         results = await _exams(task, files, session)
         losses = _losses(task, folders, session)
+        speeds, notes = _speeds(files, session)
         rows = [
-            _row(role, models[role], results.get(role), losses.get(role), files.get(role), session)
+            _row(role, models[role], results.get(role), losses.get(role), files.get(role), speeds.get(role))
             for role in ROLES
-            if role in models
+            if role == "teacher" or role in files
         ]
-    found = _evaluation(task, rows, results, losses)
+    found = _evaluation(task, rows, results, losses, notes)
     write_text(task.student / EVALUATION, found.model_dump_json(indent=2) + "\n")
     return found
 
@@ -237,15 +242,30 @@ def _held_out(run: RunDir | None) -> Iterator[Sequence[Message]]:
             return
 
 
-def _row(
-    role: str, model: str, results: "list[Result] | None", loss: "TextLoss | None", file: Path | None, session: Session
-) -> Row:
-    speed: Speed | None = None
-    if file and role != "start":  # it is as large and as fast as the student
-        from agents.teachers.speed import speed_of
+def _speeds(files: dict[str, Path], session: Session) -> "tuple[dict[str, Speed], list[str]]":
+    """Of all files but the start's, which is as large and as fast as the student's; and what could not be measured."""
+    from agents.teachers.speed import speed_of
 
+    speeds, notes = {}, []
+    for role, file in files.items():
+        if role == "start":
+            continue
         session.note(f"evaluate: speed of the {role}")
-        speed = speed_of(file)
+        try:
+            speeds[role] = speed_of(file)
+        except ProviderError as error:
+            notes.append(f"{error}.")
+    return speeds, notes
+
+
+def _row(
+    role: str,
+    model: str,
+    results: "list[Result] | None",
+    loss: "TextLoss | None",
+    file: Path | None,
+    speed: "Speed | None",
+) -> Row:
     passed = sum(result.fault is None for result in results) if results else None
     faults = Counter(result.fault for result in results or () if result.fault)
     return Row(
@@ -264,7 +284,7 @@ def _row(
 
 
 def _evaluation(
-    task: Task, rows: list[Row], results: "dict[str, list[Result]]", losses: "dict[str, TextLoss]"
+    task: Task, rows: list[Row], results: "dict[str, list[Result]]", losses: "dict[str, TextLoss]", notes: list[str]
 ) -> Evaluation:
     recipe, asked = task.plan.recipe, results.get("student", [])
     passed = {row.role: row.passed for row in rows if row.passed is not None}
@@ -279,16 +299,20 @@ def _evaluation(
         held_out=losses["student"].conversations if losses else 0,
         rows=rows,
         retention=retention,
-        notes=_notes(recipe, results, losses, rows),
+        notes=[*_notes(task, results, losses, rows), *notes],
         examples=list(_examples(results)),
     )
 
 
-def _notes(recipe: Recipe, results: Any, losses: Any, rows: Sequence[Row]) -> list[str]:
+def _notes(task: Task, results: Any, losses: Any, rows: Sequence[Row]) -> list[str]:
     notes = []
+    if results and task.run is None:
+        notes.append(
+            "The seeds are new to runs of this recipe as it stands; one with more samples has used some of them."
+        )
     if not results:
         notes.append(
-            f"No pass rates: in {recipe.family} the generator writes the questions, so seeds alone ask nothing."
+            f"No pass rates: in {task.plan.recipe.family} the generator writes the questions, so seeds alone ask nothing."
         )
     elif not any(row.role == "teacher" and row.passed for row in rows):
         notes.append("No retention: the teacher passed nothing.")

@@ -31,13 +31,16 @@ class Speed(NamedTuple):
 
 
 def speed_of(weights: Path) -> Speed:
-    """Raises ProviderError where the file cannot be loaded."""
+    """Raises ProviderError where the file cannot be loaded, or says nothing for too long."""
     command = [sys.executable, "-m", __name__, str(weights)]
     root = Path(__file__).parents[2]
-    done = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise ProviderError(f"{weights}: its speed cannot be measured: nothing in {LONGEST_SECONDS} s") from None
     if done.returncode:
         raise ProviderError(f"{weights}: its speed cannot be measured: {done.stderr.strip()[-300:]}")
     return Speed(**json.loads(done.stdout))
