@@ -9,12 +9,11 @@ The directories are the state, and each change of it is one rename. So whoever i
 as it was to be.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +25,7 @@ from core.errors import StoreError, UsageError
 from core.recipe import Parent, Recipe, recipe_digest
 from core.run import Manifest, MixRecord, RunDir, open_run, run_name
 from core.sample import Frozen
-from core.store import file_hash, moved, read_json
+from core.store import file_hash, locked, moved, read_json
 
 RELEASES = Path("data/releases")
 
@@ -247,17 +246,9 @@ class Lineage:
             for number in sorted(set(wanted) - set(there)):
                 moved(self.aside_folder / str(number), self.path / str(number))
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Change the lineage; whoever else wants to waits."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("a")
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot hold releases: {error.strerror}") from None
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return locked(self.path)
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -1,6 +1,7 @@
 """How things get to disk: whole or not at all, and samples as Parquet. Knows paths and bytes, not what a run is."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -54,6 +55,21 @@ def written_whole(path: Path) -> Iterator[Path]:
             _remove(partial)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder`, made if it is not there; whoever else wants to waits. The kernel lets go when the process dies.
+
+    Raises:
+        StoreError: where the file system refuses.
+    """
+    with named_failures(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def moved(path: Path, to: Path) -> None:
     """Rename, durably. Raises StoreError where the file system refuses, or where there is something at `to`."""
     with named_failures(to):
@@ -78,9 +94,13 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

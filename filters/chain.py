@@ -7,7 +7,7 @@ others, and a filter that compares documents gets no sketch of those which were 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ from filters.base import (
 from filters.boilerplate import drop_boilerplate
 from filters.contamination import drop_contaminated
 from filters.exact import EXACT
+from filters.index import Index
 from filters.language import drop_other_languages
 from filters.length import drop_by_length
 from filters.minhash import MINHASH, opened
@@ -229,20 +230,24 @@ def drops_of(
 ) -> dict[int, Drop]:
     """Why each document that is not kept went, by place: by the first filter that dropped it. `names` are ids, by place."""
     drops = {place: drop for place, (_, drop) in judged.drops.items()}
+    name_in_index = names_in_indexes(configs, folder)
     for place, repeat in decisions.repeats.items():
         if place not in judged.drops or repeat.step < judged.drops[place][0]:
-            config = configs[repeat.step]
-            original = (
-                names[repeat.original] if repeat.original >= 0 else name_in_index(config, folder, repeat.original)
-            )
-            drops[place] = drop_of(names[place], repeat, config, original)
+            original = names[repeat.original] if repeat.original >= 0 else name_in_index(repeat)
+            drops[place] = drop_of(names[place], repeat, configs[repeat.step], original)
     return drops
 
 
-def name_in_index(config: FilterConfig, folder: Path, original: int) -> str:
-    """What the filter's index calls an `original` below 0."""
-    assert isinstance(config, MinHashFilter)
-    return opened(config, folder).label(-1 - original)
+def names_in_indexes(configs: Sequence[FilterConfig], folder: Path) -> Callable[[Repeat], str]:
+    """What the index of a repeat's filter calls its `original` below 0. Each index is opened once, when it is first asked."""
+
+    @cache
+    def index(step: int) -> Index:
+        config = configs[step]
+        assert isinstance(config, MinHashFilter)
+        return opened(config, folder)
+
+    return lambda repeat: index(repeat.step).label(-1 - repeat.original)
 
 
 def drop_of(name: str, repeat: Repeat, config: FilterConfig, original: str) -> Drop:

@@ -16,11 +16,7 @@ So who is dropped because of an earlier addition is dropped by an estimate, whos
 three hundredths of the threshold may be judged wrongly. What is added is not compared with itself: filter it first.
 """
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import UsageError
+from core.store import locked, write_bytes
 from filters.base import Places, Scores, offsets, spans
 from filters.near import ROUNDING, Pairs
 from filters.shingles import Bytes, Hashes, Mask, ShingleSets
@@ -49,7 +46,7 @@ SAMPLED = 20_000
 COMMON = 5
 """How many of those have a shingle which is common."""
 SEGMENTS = 16
-"""Most files; when there are more, all but the largest become one."""
+"""Most files; when there are more, those behind the largest become one."""
 AT_ONCE = 512
 """Documents sketched at once: 3 MB."""
 COMMON_SHIFT = np.uint32(12)
@@ -118,10 +115,6 @@ class Index:
         return self._header.sources
 
     @property
-    def ngram(self) -> int:
-        return self._header.ngram
-
-    @property
     def bytes(self) -> int:
         """Its size on disk."""
         names = [HEADER, COMMON_FILE, *(name for name, _, _ in self._header.segments)]
@@ -145,13 +138,15 @@ class Index:
 
         All or nothing: killed at any moment, it leaves the index as it was before or as it should be after. Processes that
         add at once wait for one another.
+
+        Raises:
+            StoreError: where the file system refuses.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self._folder / "lock"):
+        with locked(self._folder):
             self._open()
             if not len(self):
                 self._common = _common(sets)
-                _write(self._folder / COMMON_FILE, _npy(self._common))
+                write_bytes(self._folder / COMMON_FILE, _npy(self._common))
             self._keep(sets, name)
 
     def check(self, sets: ShingleSets, threshold: float) -> Checked:
@@ -194,7 +189,7 @@ class Index:
             return
         segment = _segment(sets, self._common)
         file = f"segment-{header.next_file:06d}"
-        _write(self._folder / file, _raw(segment))
+        write_bytes(self._folder / file, _raw(segment))
         following = header._replace(
             sources=_with(header.sources, name, count),
             next_file=header.next_file + 1,
@@ -202,7 +197,7 @@ class Index:
         )
         if len(following.segments) > SEGMENTS:
             following = self._merged(following)
-        _write(self._folder / HEADER, json.dumps(following._asdict()).encode())
+        write_bytes(self._folder / HEADER, json.dumps(following._asdict()).encode())
         self._open()
         self._clear()
 
@@ -214,7 +209,7 @@ class Index:
             kept, small = [], header.segments
         segment = _joined([_mapped(self._folder / name, *counts) for name, *counts in small])
         file = f"segment-{header.next_file:06d}"
-        _write(self._folder / file, _raw(segment))
+        write_bytes(self._folder / file, _raw(segment))
         joined = (file, segment.sizes.size, segment.hashes.size)
         return header._replace(next_file=header.next_file + 1, segments=[*kept, joined])
 
@@ -242,26 +237,6 @@ def _read_header(file: Path) -> _Header:
         raise UsageError(f"{file}: no index of near-duplicates; name another folder")
     sources = [Source(*source) for source in fields["sources"]]
     return _Header(**{**fields, "sources": sources, "segments": [tuple(segment) for segment in fields["segments"]]})
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _write(file: Path, content: bytes) -> None:
-    """There is the old file or the whole new one, also if power fails."""
-    half = file.with_name(f"half-{file.name}")
-    with half.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    half.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
 
 
 def _npy(hashes: Hashes) -> bytes:

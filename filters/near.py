@@ -318,13 +318,13 @@ def _pairs(members: Places, run: Places, before: Places, likely: _Likely) -> Pai
         many = before[first:last]
         pairs = Pairs(members[spans(run[first:last], many)], np.repeat(members[first:last], many))
         pairs = likely.of(pairs)
-        found.append(_distinct(pairs.later.astype(np.uint64) << np.uint64(32) | pairs.earlier.astype(np.uint64)))
+        found.append(distinct(pairs.later.astype(np.uint64) << np.uint64(32) | pairs.earlier.astype(np.uint64)))
         first = last
-    keys = _distinct(np.concatenate(found)) if found else np.empty(0, dtype=np.uint64)
+    keys = distinct(np.concatenate(found)) if found else np.empty(0, dtype=np.uint64)
     return Pairs((keys & np.uint64(0xFFFFFFFF)).astype(np.int64), (keys >> np.uint64(32)).astype(np.int64))
 
 
-def _distinct(numbers: npt.NDArray[Number]) -> npt.NDArray[Number]:
+def distinct(numbers: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """As `numpy.unique`, whose table of hashes is 20 times slower than sorting here."""
     numbers = np.sort(numbers)
     fresh = np.ones(numbers.size, dtype=np.bool_)
@@ -355,7 +355,7 @@ class _Sketches(NamedTuple):
             proposed = Pairs(places[pairs.earlier], places[pairs.later])
             likely = likely_pairs(proposed, self.rows, self.sizes, self.threshold)
             found.append(likely.later << 32 | likely.earlier)
-        return _distinct(np.concatenate(found))
+        return distinct(np.concatenate(found))
 
 
 def _of_one_band(keys: Hashes, bucket: int) -> Pairs:

@@ -25,7 +25,7 @@ from distributed import Client, Future
 
 from core.errors import UsageError
 from filters.base import Places, Repeats, Scores, offsets, spans
-from filters.near import BUCKET, Pairs, copies, copy_sums, first_come, likely_pairs, near_pairs, with_copies
+from filters.near import BUCKET, Pairs, copies, copy_sums, distinct, first_come, likely_pairs, near_pairs, with_copies
 from filters.shingles import Bytes, Mask, ShingleSets, Wide
 from filters.signatures import OperatingPoint, Signatures, band_keys, operating_point, signatures
 
@@ -239,20 +239,14 @@ def _proposed(buckets: _Buckets, look: _Look, before: _Look) -> Places:
     stood = before.standing(buckets.places)
     early = stood & (_ranks(buckets, stood) < before.bucket)
     fresh = ~(early[earlier] & stood[later])
-    return _distinct(buckets.places[later[fresh]] << 32 | buckets.places[earlier[fresh]])
+    return distinct(buckets.places[later[fresh]] << 32 | buckets.places[earlier[fresh]])
 
 
 def _proposed_of_gone(buckets: _Buckets, look: _Look) -> Places:
     """Pairs of each that goes, and the first ones of its buckets that stay."""
     standing = look.standing(buckets.places)
     earlier, later = _paired(buckets, standing, np.flatnonzero(~standing), look.bucket)
-    return _distinct(buckets.places[later] << 32 | buckets.places[earlier])
-
-
-def _distinct(numbers: Places) -> Places:
-    """In order. `np.unique` hashes, which takes twenty times as long for such pairs (numpy 2.4)."""
-    ordered = np.sort(numbers)
-    return ordered[np.diff(ordered, prepend=-1) > 0]
+    return distinct(buckets.places[later] << 32 | buckets.places[earlier])
 
 
 def _paired(buckets: _Buckets, standing: Mask, some: Places, bucket: int) -> Pairs:
@@ -311,12 +305,12 @@ def _between(proposed: Places, first: int, last: int) -> Places:
 
 
 def _united(pieces: Sequence[Places]) -> Pairs:
-    together = _distinct(np.concatenate(pieces))
+    together = distinct(np.concatenate(pieces))
     return Pairs(together & 0xFFFFFFFF, together >> 32)
 
 
 def _members(pairs: Pairs) -> Places:
-    return _distinct(np.concatenate(pairs))
+    return distinct(np.concatenate(pairs))
 
 
 def _rows(sketch: _Sketch, wanted: Places, start: int) -> tuple[Signatures, Places]:

@@ -25,10 +25,11 @@ from core.store import (
     write_json,
     write_parquet,
 )
-from filters.base import Document, Drop, Mask, mask_value
+from filters.base import Document, Drop, Mask
 from filters.chain import Judged, decide, drops_of, joined, judge, released
 from filters.contamination import all_reports
 from flows.formats import asked
+from flows.masking import masked_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -183,18 +184,15 @@ def _documents(run: RunDir, index: int, recipe: Recipe) -> Iterator[tuple[str, D
     for row in read_columns(run.shard_file(index), columns).iter_rows(named=True):
         if row["state"] == State.kept:
             group = recipe.group_of(json.loads(row["seed"])["data"]) if recipe.quotas else ""
-            yield group, _document(row, _score_in(json.loads(row["history"])) if scored else None)
+            question = json.loads(row["fields"]).get("question", "")
+            score = _score_in(json.loads(row["history"])) if scored else None
+            yield group, document_in(row["id"], row["messages"], question, score)
 
 
-def _document(row: Mapping[str, Any], score: float | None) -> Document:
-    return Document(
-        row["id"],
-        said_in(row["messages"]),
-        asked=asked_in(row["messages"]),
-        question=json.loads(row["fields"]).get("question", ""),
-        around="\n".join(m["content"] for m in row["messages"] if m["role"] in ("system", "tool")),
-        score=score,
-    )
+def document_in(name: str, messages: Sequence[dict[str, Any]], question: str, score: float | None = None) -> Document:
+    """What filters read of a conversation as a samples file has it."""
+    around = "\n".join(flat["content"] for flat in messages if flat["role"] in ("system", "tool"))
+    return Document(name, said_in(messages), asked_in(messages), question, around, score=score)
 
 
 def _score_in(history: Mapping[str, Any]) -> float | None:
@@ -213,27 +211,6 @@ def said_in(messages: Sequence[dict[str, Any]]) -> str:
     return "\n".join(message_of(flat).text for flat in messages if flat["role"] == "assistant")
 
 
-def _mask_rows(frame: "pl.DataFrame", masks: Mapping[int, Sequence[Mask]]) -> "pl.DataFrame":
-    """The rows with what is to be masked in each, by its place, masked in every column of texts but `id`."""
-    import polars as pl
-
-    if not masks:
-        return frame
-    texts = {name: type for name, type in frame.schema.items() if name != "id" and _holds_text(type)}
-    return frame.with_columns(
-        pl.Series(
-            name, [mask_value(value, masks.get(i, ())) for i, value in enumerate(frame[name].to_list())], dtype=type
-        )
-        for name, type in texts.items()
-    )
-
-
-def _holds_text(type: "pl.DataType") -> bool:
-    import polars as pl
-
-    return type == pl.String or type.is_nested()
-
-
 class _Tally(NamedTuple):
     """Of one shard."""
 
@@ -246,7 +223,8 @@ def _write(run: RunDir, index: int, drops: dict[str, Drop], masks: Mapping[str, 
     import polars as pl
 
     shard = read_columns(run.shard_file(index))
-    shard = _mask_rows(shard, {i: masks[name] for i, name in enumerate(shard["id"]) if name in masks})
+    if here := {i: masks[name] for i, name in enumerate(shard["id"]) if name in masks}:
+        shard = pl.DataFrame(masked_table(shard.to_arrow(), here))
     mine = [drops[name] for name in shard["id"] if name in drops]
     why = pl.DataFrame(
         [
@@ -340,9 +318,15 @@ def kept_rows(run: RunDir) -> "pl.DataFrame":
     """
     import polars as pl
 
+    return pl.concat([no_rows(), *(_kept(run.kept_file(index)) for index in run.shards())])
+
+
+def no_rows() -> "pl.DataFrame":
+    """As `kept_rows`, without a row."""
+    import polars as pl
+
     texts = dict.fromkeys(("reasoning", "tools", "question"), pl.String)
-    empty = pl.DataFrame(schema={"id": pl.String, "messages": pl.List(message_type()), "asked": pl.Int64, **texts})
-    return pl.concat([empty, *(_kept(run.kept_file(index)) for index in run.shards())])
+    return pl.DataFrame(schema={"id": pl.String, "messages": pl.List(message_type()), "asked": pl.Int64, **texts})
 
 
 def _kept(file: Path) -> "pl.DataFrame":

@@ -22,7 +22,7 @@ from core.errors import RecipeError, UsageError
 from core.recipe import ContaminationFilter, FilterConfig, find_file
 from core.store import file_hash, read_json
 from filters.base import BINS, Document
-from filters.chain import SET_FILTERS, Decisions, Judged, decide, drop_of, name_in_index
+from filters.chain import SET_FILTERS, Decisions, Judged, decide, drop_of, names_in_indexes
 from filters.contamination import all_reports
 from filters.needs import filter_problems
 from flows.filter_report import (
@@ -38,7 +38,7 @@ from flows.filter_report import (
 )
 from flows.judgements import JudgedBatch, Judgements
 from flows.outcome import Fate, Sorting, kept_name, write_outcome
-from flows.rows import Batch, batches, files_of
+from flows.rows import Batch, batches, files_of, state_of
 from flows.session import SESSION, Interrupted
 from flows.words import duration
 from flows.workers import Workers, cluster, processes
@@ -78,7 +78,7 @@ def filter_dataset(
     files = files_of(source)
     if problems := list(filter_problems(configs, folder)):
         raise RecipeError("filters", problems)
-    judgements = _taken_up(source, out, files, configs, folder)
+    judgements = _taken_up(out, files, configs, folder)
     with _workers(files, workers) as several:
         _judge_all(files, judgements, configs, folder, several)
         SESSION.note(f"comparing {judgements.count:,} rows")
@@ -101,15 +101,10 @@ def _workers(files: Sequence[Path], wanted: int | str | None) -> AbstractContext
     return processes(1 if small else wanted or os.cpu_count() or 1)
 
 
-def _taken_up(
-    source: Path, out: Path, files: Sequence[Path], configs: Sequence[FilterConfig], folder: Path
-) -> Judgements:
+def _taken_up(out: Path, files: Sequence[Path], configs: Sequence[FilterConfig], folder: Path) -> Judgements:
     """What was judged so far. Raises UsageError if `out` holds what was made of something else."""
-    stats = [file.stat() for file in files]
     identity = {
-        "files": [
-            [str(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)
-        ],
+        "files": [state_of(file) for file in files],
         "filters": [config.model_dump(mode="json", exclude=DECIDING) for config in configs],
         "sets": {name: file_hash(find_file(name, folder)) for name in _evaluation_sets(configs)},
     }
@@ -245,7 +240,7 @@ class _Fates:
     def __init__(self, verdicts: _Verdicts, configs: Sequence[FilterConfig], folder: Path, names: _Names) -> None:
         self.verdicts = verdicts
         self._configs = configs
-        self._folder = folder
+        self._name_in_index = names_in_indexes(configs, folder)
         self._names = names
 
     def of(self, place: int) -> Fate:
@@ -255,7 +250,7 @@ class _Fates:
         repeat = self.verdicts.decisions.repeats[place]
         config = self._configs[repeat.step]
         if original < 0:
-            return Fate(row, drop_of(name, repeat, config, name_in_index(config, self._folder, original)), None)
+            return Fate(row, drop_of(name, repeat, config, self._name_in_index(repeat)), None)
         return Fate(row, drop_of(name, repeat, config, self._names.id(original)), self._names.row(original))
 
     def reason(self, place: int) -> str:

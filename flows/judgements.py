@@ -49,19 +49,20 @@ class Judgements:
     """In `folder`, for one input and one list of filters, which `identity` tells; others' are thrown away."""
 
     def __init__(self, folder: Path, identity: dict[str, Any], configs: Sequence[FilterConfig]) -> None:
+        self.identity = identity
         self._folder = folder
         self._configs = configs
         self.spans: list[Span] = []
         self._ends: dict[str, int] = {}
         with named_failures(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if self._identity() != identity:
+            if self._earlier_identity() != identity:
                 for file in folder.iterdir():
                     file.unlink()
                 write_json(folder / "input.json", identity)
             self._take_up()
 
-    def _identity(self) -> Any:
+    def _earlier_identity(self) -> Any:
         file = self._folder / "input.json"
         return read_json(file) if file.exists() else None
 

@@ -18,9 +18,9 @@ from core.recipe import LineageConfig, Recipe, find_file
 from core.release import Lineage, releases_of
 from core.run import MixRecord, RunDir
 from core.sample import Message
-from core.store import flat, message_type, read_columns, write_parquet
+from core.store import flat, read_columns, write_parquet
 from filters.base import Document
-from flows.curated import Split, asked_in, said_in, split
+from flows.curated import Split, document_in, no_rows, split
 from flows.formats import asked
 from flows.rows import all_of, conversation_of
 
@@ -98,22 +98,7 @@ def past_of(run: RunDir, recipe: Recipe, folder: Path) -> Past:
 
 def _documents(earlier: Earlier) -> Iterator[Document]:
     for row in earlier.rows.select("id", "messages", "question").iter_rows(named=True):
-        turns = row["messages"]
-        yield Document(
-            f"{earlier.release}/{row['id']}",
-            said_in(turns),
-            asked=asked_in(turns),
-            question=row["question"] or "",
-            around="\n".join(turn["content"] for turn in turns if turn["role"] in ("system", "tool")),
-        )
-
-
-def no_rows() -> "pl.DataFrame":
-    """As `kept_rows`, without a row."""
-    import polars as pl
-
-    texts = dict.fromkeys(("reasoning", "tools", "question"), pl.String)
-    return pl.DataFrame(schema={"id": pl.String, "messages": pl.List(message_type()), "asked": pl.Int64, **texts})
+        yield document_in(f"{earlier.release}/{row['id']}", row["messages"], row["question"] or "")
 
 
 def real_rows(path: Path) -> "pl.DataFrame":

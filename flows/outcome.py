@@ -4,7 +4,7 @@ not be read aside. Reads the input once more, batch by batch, and holds no more 
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -14,10 +14,11 @@ import numpy.typing as npt
 import orjson
 
 from core.errors import UsageError
-from core.store import written_whole
+from core.store import write_bytes, written_whole
 from filters.base import Document, Drop, Mask, Places, mask_value
 from flows.judgements import Judgements, Span
-from flows.rows import OPENERS, Batch, batches, compression, document_of, is_parquet, parsed
+from flows.masking import is_text, masked_table
+from flows.rows import OPENERS, Batch, batches, compression, document_of, is_parquet, parsed, state_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,11 +64,20 @@ def write_outcome(files: Sequence[Path], out: Path, judgements: Judgements, sort
     with written_whole(kept) as partial, written_whole(out / "dropped.parquet") as dropped:
         with _rows(files, partial, compression(kept)) as rows:
             for span, batch in zip(judgements.spans, batches(files), strict=False):
+                _check_unchanged([batch.file], files, judgements)
                 texts |= _sort(batch, span, sorting, rows, spool)
+            _check_unchanged(range(len(files)), files, judgements)
         _join(sorted(spool.iterdir()), dropped, rows.least())
     shutil.rmtree(spool)
     _write_aside(files, out / "aside.jsonl", judgements)
     return texts
+
+
+def _check_unchanged(places: Iterable[int], files: Sequence[Path], judgements: Judgements) -> None:
+    """Rows are found by where they lie, so what was judged must be what is read now."""
+    for place in places:
+        if not files[place].exists() or state_of(files[place]) != judgements.identity["files"][place]:
+            raise UsageError(f"{files[place]}: was changed while it was filtered; run the same command again")
 
 
 def kept_name(files: Sequence[Path]) -> str:
@@ -96,8 +106,7 @@ def _write_aside(files: Sequence[Path], path: Path, judgements: Judgements) -> N
     if not rows:
         path.unlink(missing_ok=True)
         return
-    with written_whole(path) as partial:
-        partial.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    write_bytes(path, b"".join(orjson.dumps(row) + b"\n" for row in rows))
 
 
 @contextmanager
@@ -183,7 +192,7 @@ class _Columns:
         kept = found.take(places) if places.size < found.num_rows else found
         at = {place: i for i, place in enumerate(places.tolist())}
         here = {at[place]: some for place, some in masks.items() if place in at}
-        self._writer.write_table(_masked_table(kept, here) if here else kept)
+        self._writer.write_table(masked_table(kept, here) if here else kept)
 
     def table(self, found: "pa.Table", places: Places) -> "pa.Table":
         return found.take(places)
@@ -193,24 +202,6 @@ class _Columns:
 
     def least(self) -> "pa.Schema":
         return _with_why(self._schema.empty_table(), []).schema
-
-
-def _masked_table(table: "pa.Table", masks: Mapping[int, tuple[Mask, ...]]) -> "pa.Table":
-    """With what is to be masked in each row, by its place, masked in every column of texts but `id`."""
-    import pyarrow as pa
-
-    for i, field in enumerate(table.schema):
-        if field.name != "id" and (pa.types.is_nested(field.type) or _is_text(field.type)):
-            values = table.column(i).to_pylist()
-            masked = [mask_value(value, masks.get(row, ())) for row, value in enumerate(values)]
-            table = table.set_column(i, field, pa.array(masked, field.type))
-    return table
-
-
-def _is_text(type_: "pa.DataType") -> bool:
-    import pyarrow as pa
-
-    return type_ in (pa.string(), pa.large_string(), pa.string_view())
 
 
 def _column(values: Sequence[Any]) -> "pa.Array":
@@ -276,7 +267,7 @@ def _as_texts(table: "pa.Table", schema: "pa.Schema") -> "pa.Table":
     import pyarrow as pa
 
     for i, field in enumerate(table.schema):
-        if schema.field(field.name).type == pa.string() and not _is_text(field.type):
+        if schema.field(field.name).type == pa.string() and not is_text(field.type):
             values = [_json(value) for value in table.column(i).to_pylist()]
             table = table.set_column(i, field.name, pa.array(values, pa.string()))
     return table

@@ -120,6 +120,12 @@ def compression(path: Path) -> str:
     return path.suffix if path.suffix in OPENERS else ""
 
 
+def state_of(file: Path) -> list[Any]:
+    """What another time tells whether the file is still the same: path, bytes, and when it was last written."""
+    stat = file.stat()
+    return [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
+
+
 def batches(files: Sequence[Path], columns: Sequence[str] | None = None) -> Iterator[Batch]:
     """All rows in order; of Parquet only `columns`, those that are there.
 

@@ -173,13 +173,13 @@ def test_an_addition_that_is_killed_leaves_a_good_index(tmp_path: Path) -> None:
         assert checked(index, texts[: len(index)]).repeated.size == len(index) == index.held("all")
     added(tmp_path, texts[len(index) :], "all")
     assert len(Index(tmp_path)) == 1200
-    assert not list(tmp_path.glob("half-segment-*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_cut_off_write_is_not_read(tmp_path: Path) -> None:
     texts, _ = corpus(100)
     added(tmp_path, texts)
-    (tmp_path / "half-index.json").write_bytes(b'{"format"')
+    (tmp_path / ".index.json.partial").write_bytes(b'{"format"')
     (tmp_path / "segment-000099").write_bytes(b"half of it")
     assert checked(Index(tmp_path), texts).repeated.size == 100
     added(tmp_path, ["some more words of another text"])

@@ -1,7 +1,9 @@
 """`filter` on files as users have them: every row goes somewhere, unchanged; a stop, a kill or a full disk lose nothing."""
 
 import bz2
+import contextlib
 import gzip
+import io
 import json
 import lzma
 import os
@@ -317,6 +319,42 @@ def test_a_full_disk_is_one_sentence_and_nothing_looks_whole(tmp_path: Path) -> 
         signal.signal(signal.SIGXFSZ, ignored)
     assert {one.name for one in (tmp_path / "out").iterdir()} == {"work"}
     assert filter_dataset(file, tmp_path / "out", DUPLICATES).counts.candidates == 3000
+
+
+class Meddler(io.StringIO):
+    """Progress, at whose word `writing` something happens."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        super().__init__()
+        self._happens = happens
+
+    def write(self, told: str) -> int:
+        if told == "writing":
+            self._happens()
+        return super().write(told)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: file.write_bytes(b"\n" + file.read_bytes()),
+        lambda file: file.write_bytes(file.read_bytes()[:5000]),
+        lambda file: file.write_bytes(b""),
+        lambda file: os.utime(file, ns=(0, 0)),
+        lambda file: file.rename(file.with_suffix(".old")),
+    ],
+    ids=["longer", "shorter", "empty", "touched", "gone"],
+)
+def test_rows_that_change_while_they_are_filtered_are_not_taken_for_what_was_judged(
+    change: Callable[[Path], object], tmp_path: Path
+) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(300))
+    with (
+        contextlib.redirect_stderr(Meddler(lambda: change(file))),
+        pytest.raises(UsageError, match=r"rows\.jsonl: (was changed while|cannot be read)"),
+    ):
+        filter_dataset(file, tmp_path / "out", DUPLICATES)
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {"work"}
 
 
 def test_later_rows_are_checked_against_earlier_releases(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from core.errors import UsageError
 from core.recipe import LineageConfig, Recipe
-from flows.curated import Split
-from flows.mix import Earlier, Past, mix, no_rows, own_split, real_rows, with_sides
+from flows.curated import Split, no_rows
+from flows.mix import Earlier, Past, mix, own_split, real_rows, with_sides
 from tests.flows.lineages import write_rows
 
 RECIPE = Recipe.model_validate({"name": "x", "seeds": {"path": "x"}})
