@@ -533,7 +533,6 @@ def _run(
         try:
             summary = _through_prefect(recipe, overrides or [], runs_dir, distill=distill)
         except (Interrupted, KeyboardInterrupt):
-            SESSION.quiet = False
             print(f"interrupted; what is finished is stored; go on with: {command} --resume", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from None
     say_json(summary) if as_json else say(run_card(found.read_manifest(), found, f"{command} --resume"))

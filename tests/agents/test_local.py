@@ -5,7 +5,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from agents.exam import examine, held_out_seeds
 from agents.preview import COLOURS, PROBE_SCHEMA
@@ -16,19 +15,13 @@ from core.recipe import TeacherConfig
 from core.sample import Message
 from flows.recipes import load
 from students.export import export_gguf
-from tests.students.conftest import TEMPLATE, byte_level_bpe, conversations, tiny_llama
+from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("student")
-    texts = [message.content for talk in conversations() for message in talk]
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=byte_level_bpe([*texts, "assistant user system"]), chat_template=TEMPLATE,
-        bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|pad|>",
-    )  # fmt: skip
-    tiny_llama(len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    folder = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path_factory.mktemp("student"))
     return export_gguf(folder, "q8_0").path
 
 

@@ -12,7 +12,6 @@ from flows.curated import kept_rows
 from flows.pipeline import assess, curate, finish, opened, package
 from flows.production import produce_and_curate
 from flows.releasing import Released, release_run
-from flows.session import SESSION
 
 OFF = "collapse.gate=false"
 SMALL = ("samples=24", "shard_size=12")
@@ -20,7 +19,6 @@ SMALL = ("samples=24", "shard_size=12")
 
 def made(runs: Path, *settings: str, resume: bool = False, recipe: str = "smoke") -> RunDir:
     """A run of the recipe with the scripted teacher, from seeds to report."""
-    SESSION.quiet = True
     with opened(recipe, [*SMALL, *settings], runs, resume=resume) as job:
         seeds = Seeds(job.plan, job.manifest.digest)
         short = asyncio.run(produce_and_curate(job.run, job.plan, seeds, lambda: curate.fn(job, seeds)))

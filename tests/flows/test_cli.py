@@ -21,6 +21,7 @@ ROWS = [
 
 
 def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    capsys.readouterr()
     code, before = 0, sys.argv
     sys.argv = ["stillhouse", *words]
     try:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from core.recipe import StudentConfig
 from core.run import RunDir, open_run
@@ -18,7 +17,7 @@ from flows.session import Session
 from flows.study import Measure
 from students.train import distill
 from tests.flows.test_cli import called
-from tests.students.conftest import TEMPLATE, byte_level_bpe, conversations, tiny_llama
+from tests.students.conftest import conversations, quiet, saved, tiny_llama, tiny_tokenizer
 
 TEACHER = Row(
     role="teacher", model="local/smollm2-135m", passed=40, pass_rate=Measure(value=0.4, low=0.309, high=0.498),
@@ -96,20 +95,13 @@ def test_each_mistake_is_one_sentence(
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """One with a tiny student, and with what it did not train on."""
     folder = tmp_path_factory.mktemp("runs")
-    texts = [message.content for talk in conversations() for message in talk]
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=byte_level_bpe([*texts, "assistant user system"]), chat_template=TEMPLATE,
-        bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|pad|>",
-    )  # fmt: skip
-    tiny_llama(len(tokenizer)).save_pretrained(folder / "start")
-    tokenizer.save_pretrained(folder / "start")
-    config = StudentConfig(
-        start=str(folder / "start"), epochs=10, learning_rate=3e-3, batch_size=4, max_tokens=64, vocabulary=300
-    )
+    tokenizer = tiny_tokenizer()
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
+    config = StudentConfig(start=str(start), epochs=10, learning_rate=3e-3, batch_size=4, max_tokens=64, vocabulary=300)
     plan = load("smoke", ["samples=40"])
     run = open_run(folder, plan.recipe, sources(plan), resume=False)
     train, held_out = conversations()[:9], conversations()[9:]
-    distill(train, config, run.student, seed=7, progress=lambda _: None, held_out=held_out)
+    distill(train, config, run.student, seed=7, progress=quiet, held_out=held_out)
     rows = [[message.model_dump() for message in talk] for talk in held_out]
     write_parquet(run.dataset / "validation.parquet", pl.DataFrame({"messages": rows}))
     return run

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 
 from core.recipe import StudentConfig
 from core.sample import Message
-from students.data import Conversation
+from students.data import Conversation, Encoded, encode
 
 TEMPLATE = """{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system
 You are small.<|im_end|>
@@ -60,8 +60,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerBase:
+def quiet(_line: str) -> None:
+    """Progress that nobody reads."""
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerBase:
     texts = [message.content for conversation in conversations() for message in conversation] + [
         "assistant user system"
     ]
@@ -72,6 +75,11 @@ def tokenizer() -> PreTrainedTokenizerBase:
         eos_token="<|im_end|>",
         pad_token="<|pad|>",
     )
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return tiny_tokenizer()
 
 
 def tiny_llama(vocabulary: int, *, width: int = 64, tied: bool = True) -> LlamaForCausalLM:
@@ -99,6 +107,12 @@ def opinionated(model: LlamaForCausalLM, seed: int) -> LlamaForCausalLM:
     return model
 
 
+def saved(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     return tiny_llama(len(tokenizer))
@@ -106,10 +120,7 @@ def model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_llama(len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
@@ -120,3 +131,8 @@ def config(tiny_folder: Path) -> StudentConfig:
 @pytest.fixture
 def talk() -> list[Conversation]:
     return conversations()
+
+
+@pytest.fixture
+def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    return [one for one in (encode(one, tokenizer, 64) for one in talk) if isinstance(one, Encoded)]

@@ -20,21 +20,13 @@ from students.distillation import Lesson, log_likelihoods, matching_layers
 from students.evaluate import predicted, token_loss
 from students.sampling import last_answer, own_answers
 from students.train import distill
-from tests.students.conftest import opinionated, tiny_llama
-
-
-def quiet(line: str) -> None:
-    pass
+from tests.students.conftest import opinionated, quiet, saved, tiny_llama
 
 
 @pytest.fixture(scope="session")
 def teacher(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Far from a student that knows nothing."""
-    folder = tmp_path_factory.mktemp("teacher")
-    model = opinionated(tiny_llama(len(tokenizer)), 5)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return saved(opinionated(tiny_llama(len(tokenizer)), 5), tokenizer, tmp_path_factory.mktemp("teacher"))
 
 
 @pytest.fixture
@@ -112,8 +104,7 @@ def test_a_narrow_student_learns_hidden_states_of_a_wide_teacher(
 ) -> None:
     narrow = tiny_llama(len(tokenizer)).config
     narrow.update({"hidden_size": 32, "head_dim": 16, "num_hidden_layers": 1})
-    LlamaForCausalLM(narrow).save_pretrained(tmp_path / "narrow")
-    tokenizer.save_pretrained(tmp_path / "narrow")
+    saved(LlamaForCausalLM(narrow), tokenizer, tmp_path / "narrow")
     told = with_settings(config, objective="hidden", start=str(tmp_path / "narrow"), epochs=20)
     distill(talk, told, tmp_path / "student", seed=7, progress=quiet)
     losses = [line["loss"] for line in log_of(tmp_path / "student")]
@@ -204,8 +195,7 @@ def test_a_teacher_with_other_words_is_refused(
 
     other = deepcopy(tokenizer)
     other.add_tokens(["<|tool|>"])
-    LlamaForCausalLM(tiny_llama(len(other)).config).save_pretrained(tmp_path / "other")
-    other.save_pretrained(tmp_path / "other")
+    saved(LlamaForCausalLM(tiny_llama(len(other)).config), other, tmp_path / "other")
     for signals in ("dense", "top_k"):
         told = with_settings(
             config, objective="jsd", distillation={"teacher": str(tmp_path / "other"), "signals": signals}
@@ -266,11 +256,6 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
 
 # Answers of the student's own
-
-
-@pytest.fixture
-def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-    return [one for one in (encode(one, tokenizer, 64) for one in talk) if isinstance(one, Encoded)]
 
 
 def test_own_answers_follow_the_prompts_and_are_what_is_learned(

@@ -2,15 +2,10 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM
 
-from students.data import Conversation, Encoded, batched, encode
+from students.data import Encoded, batched
 from students.evaluate import EVALUATION_BATCH, held_out_loss, token_loss
-
-
-@pytest.fixture
-def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-    return [one for one in (encode(one, tokenizer, 64) for one in talk) if isinstance(one, Encoded)]
 
 
 @torch.no_grad()

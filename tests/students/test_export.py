@@ -15,7 +15,7 @@ from students.data import render, stop_ids
 from students.export import FORMS, Exported, export_gguf, permuted
 from students.start import unpermuted
 from tests.llama_cpp import LlamaCpp, llama_cpp
-from tests.students.conftest import conversations, tiny_llama
+from tests.students.conftest import conversations, saved, tiny_llama
 
 GREEDY = 200
 PREFIXES = range(1, 100, 9)
@@ -40,10 +40,7 @@ def talkative(vocabulary: int) -> LlamaForCausalLM:
 
 @pytest.fixture(scope="module")
 def student(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "student"
-    talkative(len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return saved(talkative(len(tokenizer)), tokenizer, tmp_path_factory.mktemp("run") / "student")
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +122,7 @@ def test_an_output_of_its_own_and_rows_without_a_token_are_written(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     model = tiny_llama(len(tokenizer) + 7, tied=False)
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    path = export_gguf(tmp_path, "f32").path
+    path = export_gguf(saved(model, tokenizer, tmp_path), "f32").path
     assert "output.weight" in {tensor.name for tensor in gguf.GGUFReader(path).tensors}
     ids = many_ids(tokenizer)
     with llama_cpp(path) as loaded:
@@ -135,8 +130,7 @@ def test_an_output_of_its_own_and_rows_without_a_token_are_written(
 
 
 def test_rows_that_no_block_fits_are_stored_in_sixteen_bits(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    tiny_llama(len(tokenizer), width=48).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    saved(tiny_llama(len(tokenizer), width=48), tokenizer, tmp_path)
     types = {
         tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(export_gguf(tmp_path, "q8_0").path).tensors
     }
@@ -175,8 +169,7 @@ def test_a_llama_with_what_is_not_written_is_refused(
 ) -> None:
     model = tiny_llama(len(tokenizer))
     model.config.update(changed)
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    saved(model, tokenizer, tmp_path)
     with pytest.raises(UsageError, match=told):
         export_gguf(tmp_path, "f16")
 

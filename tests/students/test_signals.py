@@ -11,21 +11,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from core.errors import UsageError
 from core.recipe import DistillationConfig
 from students import objectives
-from students.data import Conversation, Encoded, batched, encode
+from students.data import Encoded, batched
 from students.distillation import Signals, held_out_kl, outcomes, sampled_kl
 from students.evaluate import predicted
 from students.signals import Captured, Identity, Sampled, TopK, capture, identity, sampled, text_digest, top_k
 from students.teacher import Dense, TeacherBeside, teacher_digest, tokenizer_digest
-from tests.students.conftest import opinionated
-
-
-def quiet(line: str) -> None:
-    pass
-
-
-@pytest.fixture
-def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-    return [one for one in (encode(one, tokenizer, 64) for one in talk) if isinstance(one, Encoded)]
+from tests.students.conftest import opinionated, quiet
 
 
 def is_of(words: int, **settings: object) -> Identity:

@@ -19,10 +19,7 @@ from core.sample import Message
 from students.checkpoint import scratch_folder
 from students.data import Conversation
 from students.train import distill, learning_rate
-
-
-def quiet(line: str) -> None:
-    pass
+from tests.students.conftest import quiet
 
 
 @pytest.fixture

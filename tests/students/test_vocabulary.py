@@ -14,7 +14,7 @@ from students.data import Conversation, Encoded, encode
 from students.start import Start, load_start
 from students.train import distill
 from students.vocabulary import chosen, parts_of, trimmed
-from tests.students.conftest import tiny_llama
+from tests.students.conftest import quiet, tiny_llama
 
 SMALL = 285
 """Of the 333 tokens of the tests' tokenizer; 259 are single bytes and special tokens."""
@@ -23,11 +23,6 @@ SMALL = 285
 @pytest.fixture
 def start(tokenizer: PreTrainedTokenizerBase) -> Start:
     return Start(tiny_llama(len(tokenizer)), tokenizer, "a start", None, "other")
-
-
-@pytest.fixture
-def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-    return [one for one in (encode(one, tokenizer, 64) for one in talk) if isinstance(one, Encoded)]
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -125,7 +120,7 @@ def test_a_student_of_fewer_tokens_is_trained_stored_and_known_again(
     talk: list[Conversation], config: StudentConfig, tmp_path: Path
 ) -> None:
     config = config.model_copy(update={"vocabulary": SMALL, "epochs": 3})
-    record = distill(talk, config, tmp_path / "student", seed=7, progress=lambda _: None)
+    record = distill(talk, config, tmp_path / "student", seed=7, progress=quiet)
     assert record.loss_after < record.loss_before
     assert record.parameters == load_start(config).model.num_parameters() - (333 - SMALL) * 64
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "student", dtype=torch.float32)
