@@ -9,23 +9,23 @@ that is not installed below the folder is left out.
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import polars as pl
 
 from benchmarks.children import Ended, ran
 from benchmarks.corpus import NGRAM, Corpus
+from benchmarks.machine import measured_on
 from benchmarks.peers.dedup_work import THRESHOLD, texts
 from filters.index import Index
 from filters.shingles import shingle_sets
@@ -33,7 +33,7 @@ from filters.shingles import shingle_sets
 COMMAND = "`stillhouse filter`"
 PEERS = ("datasketch", "rensa", "gaoya", "text-dedup", "datatrove")
 ADDED = 1000
-ROUNDS = 2
+ROUNDS = 3
 """Runs of each tool, in turn with the others; of those in LONG_RUNS one."""
 LONG_RUNS = ("text-dedup", "datatrove")
 
@@ -139,8 +139,7 @@ def table() -> str:
         folder = Path(name)
         plain, templated = made(options.rows, folder), made(options.rows, folder, templated=True)
         parts = [
-            f"Measured on {datetime.now(UTC).date()}, {len(os.sched_getaffinity(0))} cores, {platform.machine()}, "
-            f"Python {platform.python_version()}; stillhouse {version('stillhouse')}, numpy {version('numpy')}. "
+            f"{measured_on()}; stillhouse {version('stillhouse')}, numpy {version('numpy')}. "
             "Command: `STILLHOUSE_PEERS=FOLDER python -m benchmarks.dedup`.",
             INTRODUCTION,
             *peers(plain, templated, folder),
@@ -174,9 +173,8 @@ def _compared(corpus: Made, rounds: list[dict[str, Outcome | None]]) -> str:
     ]
     for tool, outcome in first.items():
         pairs = [(one[tool], one["ours"]) for one in rounds if one.get(tool)]
-        cpus = sorted(a.ended.cpu for a, _ in pairs if a)
-        ratios = sorted(a.ended.cpu / b.ended.cpu for a, b in pairs if a and b)
-        cpu, ratio = cpus[len(cpus) // 2], ratios[len(ratios) // 2]
+        cpus = [a.ended.cpu for a, _ in pairs if a]
+        cpu, ratio = median(cpus), median(a.ended.cpu / b.ended.cpu for a, b in pairs if a and b)
         lines.append(
             f"| {tool} | {len(cpus)} | {cpu:.2f} | {cpu / corpus.rows * 1e6:.1f} | {ratio:.1f} | "
             f"{outcome.ended.peak_kb / 1024:,.0f} | {len(outcome.dropped):,} | {recall(outcome, corpus):.4f} | "

@@ -5,12 +5,9 @@ student can do better on them than the teacher itself. Nothing of the network; s
 """
 
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from benchmarks.machine import measured_on
 from core.recipe import StudentConfig
 from core.run import versions
 from core.sample import Message
@@ -180,7 +178,7 @@ def page(outcomes: Mapping[str, Outcome], best: float, signals: Signals) -> str:
     plain = outcomes["cross-entropy alone"]
     gap = plain.loss - best
     lines = [
-        measured_on(),
+        caption(),
         "",
         f"Student: {LAYERS} of the teacher's {TEACHER_LAYERS} layers; {TRAIN} answers of the teacher's own (temperature 1, at "
         f"most {ANSWER_TOKENS} tokens) to learn, {HELD_OUT} held out; {EPOCHS} epochs, one seed. `+` arms weigh cross-entropy "
@@ -210,10 +208,6 @@ def page(outcomes: Mapping[str, Outcome], best: float, signals: Signals) -> str:
     return "\n".join(lines)
 
 
-def measured_on() -> str:
+def caption() -> str:
     there = ", ".join(f"{name} {version}" for name, version in versions().items() if name in ("torch", "transformers"))
-    cores = len(os.sched_getaffinity(0))
-    return (
-        f"Measured on {datetime.now(UTC).date()}, {cores} cores, {platform.machine()}, Python {platform.python_version()}; "
-        f"{there}. `python -m benchmarks distillation`"
-    )
+    return f"{measured_on()}; {there}. `python -m benchmarks distillation`"

@@ -9,8 +9,6 @@ import argparse
 import asyncio
 import json
 import math
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +17,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.children import PROJECT, Ended, ran
 from benchmarks.endpoint import Behaviour, read_log, served
+from benchmarks.machine import machine
 from benchmarks.recipes import write_seeds
 from benchmarks.systems import PEERS, Job, Left, System, bare_graph, in_process, ours, peers, run
 
@@ -237,8 +236,7 @@ def caption(text: str) -> str:
     """`text` with the machine, the versions and the variable that names the peers' environments."""
     systems = (ours(), bare_graph()._replace(name="langgraph"), *peers())
     versions = ", ".join(f"{system.name} {system.version or '(not run)'}" for system in systems)
-    machine = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
-    return text.format(machine=machine, versions=versions, peers=PEERS)
+    return text.format(machine=machine(), versions=versions, peers=PEERS)
 
 
 def _progress(line: str) -> None:

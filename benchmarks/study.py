@@ -7,17 +7,15 @@ Ground truth is what no agent uses: in (a) an oracle that recomputes every probl
 
 import argparse
 import asyncio
-import os
-import platform
 import re
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from agents.study import KINDS, Study, study_of
+from benchmarks.machine import measured_on
 from core.recipe import PROJECT
 from core.run import versions
 from flows.recipes import load
@@ -157,8 +155,7 @@ def embedded(samples: int = EMBEDDED) -> str:
 
 def _machine() -> str:
     return (
-        f"Measured on {datetime.now(UTC).date()}, {len(os.sched_getaffinity(0))} cores, {platform.machine()}, "
-        f"Python {platform.python_version()}; stillhouse {versions()['stillhouse']}. Words and formulas: "
+        f"{measured_on()}; stillhouse {versions()['stillhouse']}. Words and formulas: "
         "[docs/topologies.md](../docs/topologies.md)."
     )
 

@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-import os
-import platform
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +16,7 @@ from agents.preview import scratch_crew
 from agents.produce import Shard, produce
 from agents.seeds import Seeds
 from agents.teachers.base import Ask
+from benchmarks.machine import measured_on
 from core.recipe import CriticConfig
 from core.run import versions
 from core.sample import Sample, State
@@ -95,7 +93,7 @@ async def rubric_scores(plan: Plan, rows: Sequence[Judged]) -> list[float]:
         return list(await asyncio.gather(*(one(i, row) for i, row in enumerate(rows))))
 
 
-TABLE = """Measured on {date}, {machine}; {versions}.
+TABLE = """{measured_on}; {versions}.
 
 SmolLM2-135M, 4 bit, with the examples of the default recipe; first drafts, one constraint each, no other check:
 
@@ -121,8 +119,7 @@ def table() -> str:
     good = [row.good for row in rows]
     plan = load("constrained-instructions")
     return TABLE.format(
-        date=datetime.now(UTC).date(),
-        machine=f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}",
+        measured_on=measured_on(),
         versions=", ".join(f"{name} {version}" for name, version in versions().items()),
         yields="\n".join(f"| `{kind}` | {kept} | {tried} |" for kind, kept, tried in asyncio.run(yields())),
         count=len(rows),

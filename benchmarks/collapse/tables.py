@@ -2,10 +2,8 @@
 
 import json
 import os
-import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +13,7 @@ from benchmarks.collapse.corpora import MAKERS
 from benchmarks.collapse.generators import REGIMES
 from benchmarks.collapse.plot import drawing
 from benchmarks.collapse.trials import KINDS, run
+from benchmarks.machine import measured_on
 from core.recipe import PROJECT
 from core.run import CollapseVerdict
 from core.shares import wilson
@@ -60,7 +59,7 @@ def read(folder: Path) -> list[Row]:
 def page(rows: list[Row]) -> str:
     judged = [{**row, "verdict": verdict(row)} for row in rows if "documents" in row]
     parts = [
-        f"Measured on {machine()}. Command: `STILLHOUSE_CORPORA=FOLDER python -m benchmarks collapse`.",
+        f"{measured_on()}; numpy {version('numpy')}. Command: `STILLHOUSE_CORPORA=FOLDER python -m benchmarks collapse`.",
         INTRODUCTION,
         "### False alarms", false_alarms(judged),
         "### Power", power(judged),
@@ -77,13 +76,6 @@ INTRODUCTION = """Four corpora of real English (verses, package descriptions, po
 shuffled once: 10,000 documents train a Kneser-Ney 4-gram, generations of 10,000 are written by it in seven ways, and the
 reference is the rest, 20,000 to 30,000 documents that no generator saw. Verdicts are by the limits in
 `filters/verdict.py`, the same for all."""
-
-
-def machine() -> str:
-    return (
-        f"{datetime.now(UTC).date()}, {len(os.sched_getaffinity(0))} cores, {platform.machine()}, "
-        f"Python {platform.python_version()}; numpy {version('numpy')}"
-    )
 
 
 def evidence(row: Row) -> Evidence:

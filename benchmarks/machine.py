@@ -1,0 +1,13 @@
+"""What a table was measured on, and when, in words."""
+
+import os
+import platform
+from datetime import UTC, datetime
+
+
+def machine() -> str:
+    return f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
+
+
+def measured_on() -> str:
+    return f"Measured on {datetime.now(UTC).date()}, {machine()}"
