@@ -1,8 +1,7 @@
 """Agreement: solutions made by a teacher that sees the question alone must give the candidate's answer."""
 
 import json
-from decimal import Decimal
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +9,7 @@ from agents.checks.base import Options, Subject, check
 from agents.checks.equality import Kind, Tolerance, equal, quantity
 from agents.checks.notation import NotRead
 from agents.contract import Contract, Finding
+from agents.strict_json import strict_json
 
 
 class Solution(Contract):
@@ -90,24 +90,9 @@ def same_json(left: str, right: str) -> bool:
     twice, NaN or Infinity is none.
     """
     try:
-        return bool(_typed(_read(left)) == _typed(_read(right)))
+        return bool(_typed(strict_json(left)) == _typed(strict_json(right)))
     except (ValueError, RecursionError):
         return False
-
-
-def _read(text: str) -> Any:
-    return json.loads(text, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_once)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key comes twice")
-    return found
 
 
 def _typed(value: Any) -> Any:

@@ -5,16 +5,17 @@ an instruction whose every demand has a program that decides it.
 """
 
 import html
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
+
+from agents.strict_json import strict_json
 
 Params = Mapping[str, Any]
 
@@ -425,22 +426,11 @@ def _balanced(inner: str) -> bool:
 
 def _json_keys(text: str, p: Params) -> str | None:
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_json)
+        value = strict_json(text)
     except (ValueError, RecursionError):
         return "it is not JSON, or has a key twice"
     keys = list(value) if isinstance(value, dict) else None
     return _unless(keys is not None and sorted(keys) == sorted(p["keys"]), f"its keys are {keys}, not {p['keys']}")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key comes twice")
-    return found
-
-
-def _no_json(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _bold_word(text: str, _p: Params) -> str | None:

@@ -35,6 +35,7 @@ from flows import filtering, rows, workers
 from flows.curation import add_to_index, parse_filters, with_index
 from flows.filter_report import FilterReport
 from flows.filtering import filter_dataset
+from flows.session import SESSION
 
 DUPLICATES = parse_filters([], "exact,minhash")
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
@@ -346,8 +347,9 @@ class Meddler(io.StringIO):
     ids=["longer", "shorter", "empty", "touched", "gone"],
 )
 def test_rows_that_change_while_they_are_filtered_are_not_taken_for_what_was_judged(
-    change: Callable[[Path], object], tmp_path: Path
+    change: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SESSION, "quiet", False)  # a command that another test called in this process may have set it
     file = written(tmp_path / "rows.jsonl", corpus(300))
     with (
         contextlib.redirect_stderr(Meddler(lambda: change(file))),
