@@ -53,6 +53,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Tell no progre
 TypeOption = Annotated[
     Literal["f32", "f16", "q8_0", "q4_0"], typer.Option("--type", help="How the weights are stored.")
 ]
+ReferenceOption = Annotated[Path, typer.Option("--reference", help="A JSONL file of real text, one `text` a line.")]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 RUNS = Path("data/runs")
 
@@ -304,7 +305,7 @@ def index(
 @app.command(rich_help_panel=RUN)
 def assess(
     source: InputArgument,
-    reference: Annotated[Path, typer.Option("--reference", help="A JSONL file of real text, one `text` a line.")],
+    reference: ReferenceOption,
     *,
     parent: Annotated[
         Path | None, typer.Option("--parent", help="The dataset before it: a run, a folder or a file.")
@@ -326,6 +327,24 @@ def assess(
         say("\n".join(verdict_lines(found)))
     if found.verdict is CollapseVerdict.collapse:
         raise SystemExit(GateNotMet.exit_code)
+
+
+@app.command(rich_help_panel=RUN)
+def gaps(
+    source: InputArgument,
+    reference: ReferenceOption,
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="SEEDS", help="A JSONL file of seeds for what is lacking.")
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="How many seeds at the most.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """What real text has and a dataset lacks: topics and words, and seeds for the next run that begin from them."""
+    from flows.gaps import find_gaps, gaps_text
+
+    found = find_gaps(source, reference, out, number)
+    say(found.model_dump_json() if as_json else gaps_text(found))
 
 
 @app.command(rich_help_panel=RUN)

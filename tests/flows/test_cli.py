@@ -2,6 +2,7 @@
 
 import json
 import random
+import shlex
 import sys
 from pathlib import Path
 
@@ -175,6 +176,42 @@ def test_assess_judges_what_a_dataset_adds_to_its_parent(
     )
     assert code == 2
     assert "has no row that" in err
+
+
+def test_gaps_tells_what_a_dataset_lacks_and_seeds_from_it_feed_the_next_run(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = written(tmp_path / "real.jsonl", passages[1500:])
+    poor = written(tmp_path / "poor.jsonl", [text for text in passages[:1500] if "house" not in text.lower()])
+    seeds = tmp_path / "my seeds.jsonl"
+    words = ["gaps", poor, "--reference", real, "--out", str(seeds), "-n", "8"]
+    code, out, _ = called(capsys, *words)
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("  house ")] == [["house", "0.0%"]]
+    rows = [json.loads(line) for line in seeds.read_text().splitlines()]
+    assert len(rows) == 8
+    assert all(passages[1499 + row["number"]] == row["text"] for row in rows)
+    assert sum("house" in row["words"] for row in rows) >= 4
+    take = out.splitlines()[-1].removeprefix("next: stillhouse run RECIPE ")
+    code, out, _ = called(capsys, "preview", "smoke", *shlex.split(take), "-n", "1")
+    assert (code, out.count("outcome")) == (0, 1)
+    assert "house" in out
+    code, _, err = called(capsys, *words)
+    assert (code, err) == (2, f"error: {seeds}: is there already; name another file, or remove it\n")
+
+
+def test_gaps_tells_of_none_and_writes_nothing_where_nothing_lacks(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, own = written(tmp_path / "real.jsonl", passages[400:]), written(tmp_path / "own.jsonl", passages[:400])
+    words = ["gaps", own, "--reference", real, "--out", str(tmp_path / "seeds.jsonl")]
+    code, out, _ = called(capsys, *words, "--json")
+    found = json.loads(out)
+    assert (code, found["topics"], found["words"], found["seeds"], found["out"]) == (0, [], [], 0, None)
+    assert not (tmp_path / "seeds.jsonl").exists()
+    code, _, err = called(capsys, "gaps", written(tmp_path / "few.jsonl", passages[:9]), "--reference", real)
+    assert code == 2
+    assert "9 documents beside 4000 of" in err
 
 
 def test_the_readme_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
