@@ -93,6 +93,16 @@ class CollapseVerdict(StrEnum):
     passed = "pass"
 
 
+class PhraseRecord(BaseModel):
+    """How documents begin."""
+
+    text: str
+    candidate: float
+    """Share of the compared documents that begin so."""
+    reference: float
+    """The same of real text."""
+
+
 class CollapseRecord(BaseModel):
     """Metrics of the kept samples beside a real reference at the same number of tokens."""
 
@@ -106,6 +116,10 @@ class CollapseRecord(BaseModel):
     tail: float | None = None
     """Loss of rare words, in deviations of real text. Its rise over generations is what tells replacing from accumulating."""
     metrics: list[MetricRecord]
+    openers: list[PhraseRecord] = []
+    """The most frequent first three words."""
+    templates: list[PhraseRecord] = []
+    """The most frequent beginnings as common words and gaps."""
     note: str
     """What these numbers can and cannot say at this size."""
 
@@ -133,10 +147,11 @@ class MixRecord(BaseModel):
 
 ADVICE: dict[CollapseVerdict, tuple[str, ...]] = {
     CollapseVerdict.collapse: (
-        "train on more real text: in the benchmark a tenth did not stop the loss of rare words, three tenths slowed it",
+        "train on more real text (`lineage.real`): in the benchmark a tenth did not stop the loss of rare words, three tenths "
+        "slowed it",
         "keep what earlier generations were trained on instead of replacing it",
         "sample at a higher temperature without truncation, and do not filter by likelihood",
-        "use more and other seeds, with quotas for what is missing",
+        "use more and other seeds, with quotas for what is missing; `stillhouse gaps` makes seeds for it",
     ),
     CollapseVerdict.under_powered: ("assess at least 1,000 documents; better 4,000",),
     CollapseVerdict.shift: ("compare with real text on the same topics, or with an earlier release",),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from core.run import CollapseRecord, CollapseVerdict, MetricRecord
 from filters.diversity import Draw
 from filters.draws import Corpus, alike, equal_lengths, matched, tokens
-from filters.evidence import Sides, sentences
+from filters.evidence import Sides, common_openers, common_templates, sentences
 from filters.families import METRICS, NAMES, Comparison, compared, measured
 from filters.null import LARGEST, Null, null_of, null_size
 from filters.reference import Reference
@@ -79,6 +79,8 @@ def assess(candidate: Corpus, reference: Reference, *, seed: int, cache: Path | 
         tokens=size,
         tail=round(found.evidence.tail, 2),
         metrics=[*records, *_shown(found.sides.draws, reference, found.null)],
+        openers=common_openers(found.sides, list(reference.vocabulary)),
+        templates=common_templates(found.sides, list(reference.vocabulary), reference.background()),
         note=_note(judgement.verdict, found, len(candidate), reference),
     )
 

@@ -1,13 +1,15 @@
 """A verdict in words: what was found, how far it is from real text, and examples from the texts. Judges nothing itself."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from core.run import PhraseRecord
 from filters.diversity import Draw
-from filters.families import GAP, METRICS, NAMES, OPENER, Background, openers, skeleton_rows, skeletons
+from filters.families import ENDED, GAP, METRICS, NAMES, Background, opener_rows, skeleton_rows
 from filters.reference import Reference
 from filters.topics import Topics
 from filters.verdict import Evidence, Judgement
@@ -92,33 +94,40 @@ def _missing(sides: Sides, spelled: list[str]) -> str:
 def _repeated(names: tuple[str, ...], sides: Sides, spelled: list[str], background: Background) -> str:
     parts = []
     if {"openers", "exact_duplicates", "duplicate_8grams", "distinct_4"} & set(names):
-        parts.append(f"Most frequent openings: {_openers(sides.draws[0], spelled)}")
+        parts.append(f"Most frequent openings: {_listed(common_openers(sides, spelled))}")
     if "templates" in names:
-        parts.append(f"Dominating patterns: {_templates(sides.draws[0], spelled, background)}")
+        parts.append(f"Dominating patterns: {_listed(common_templates(sides, spelled, background))}")
     return ". ".join(parts)
 
 
-def _openers(draw: Draw, spelled: list[str]) -> str:
-    starts = (np.cumsum(draw.lengths) - draw.lengths)[draw.lengths >= OPENER]
-    kinds = openers(draw)
-    return _most(
-        kinds, lambda i: " ".join(spelled[word] for word in draw.ids[starts[i] : starts[i] + OPENER]), len(draw.lengths)
-    )
+def _listed(phrases: list[PhraseRecord]) -> str:
+    return ", ".join(f"“{phrase.text}” {phrase.candidate:.1%}" for phrase in phrases)
 
 
-def _templates(draw: Draw, spelled: list[str], background: Background) -> str:
-    rows = skeleton_rows(draw, background.common)
-    return _most(
-        skeletons(draw, background.common),
-        lambda i: " ".join("…" if word == GAP else spelled[word] for word in rows[i]),
-        len(draw.lengths),
-    )
+def common_openers(sides: Sides, spelled: list[str]) -> list[PhraseRecord]:
+    """The first three words that several documents have, the most frequent first."""
+    return _most([opener_rows(draw) for draw in sides.draws], sides, lambda word: spelled[word])
 
 
-def _most(kinds: Ints, text: Callable[[int], str], documents: int) -> str:
-    counts = np.bincount(kinds)
-    most = [kind for kind in np.argsort(-counts, kind="stable")[:EXAMPLES] if counts[kind] > 1]
-    return ", ".join(f"“{text(int(np.flatnonzero(kinds == kind)[0]))}” {counts[kind] / documents:.1%}" for kind in most)
+def common_templates(sides: Sides, spelled: list[str], background: Background) -> list[PhraseRecord]:
+    """The beginnings, as common words and gaps, that several documents have, the most frequent first."""
+    rows = [skeleton_rows(draw, background.common) for draw in sides.draws]
+    whole = [some[some[:, -1] != ENDED] for some in rows]
+    return _most(whole, sides, lambda word: "…" if word == GAP else spelled[word])
+
+
+def _most(rows: list[Ints], sides: Sides, spell: Callable[[int], str]) -> list[PhraseRecord]:
+    own, *real = (Counter(map(tuple, some.tolist())) for some in rows)
+    documents = len(sides.draws[0].lengths)
+    return [
+        PhraseRecord(
+            text=" ".join(map(spell, phrase)),
+            candidate=count / documents,
+            reference=sum(counts[phrase] for counts in real) / (len(real) * documents),
+        )
+        for phrase, count in own.most_common(EXAMPLES)
+        if count > 1
+    ]
 
 
 def _strange(sides: Sides, spelled: list[str], background: Background) -> str:

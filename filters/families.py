@@ -148,9 +148,14 @@ def exact_duplicates(draw: Draw) -> float:
 
 def openers(draw: Draw) -> Ints:
     """A number for the first three words of each document that has them."""
-    long = draw.lengths >= OPENER
-    starts = (np.cumsum(draw.lengths) - draw.lengths)[long]
-    return np.unique(draw.ids[starts[:, None] + np.arange(OPENER)], axis=0, return_inverse=True)[1].reshape(-1)
+    return np.unique(opener_rows(draw), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def opener_rows(draw: Draw) -> Ints:
+    """The first three words of each document that has them."""
+    starts = (np.cumsum(draw.lengths) - draw.lengths)[draw.lengths >= OPENER]
+    rows: Ints = draw.ids[starts[:, None] + np.arange(OPENER)]
+    return rows
 
 
 def skeletons(draw: Draw, common: Ints) -> Ints:

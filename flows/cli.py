@@ -310,6 +310,7 @@ def assess(
     parent: Annotated[
         Path | None, typer.Option("--parent", help="The dataset before it: a run, a folder or a file.")
     ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="An HTML file to write.")] = None,
     seed: Annotated[int, typer.Option(help="Of the draws from the reference.")] = 7,
     runs_dir: RunsOption = RUNS,
     as_json: JsonOption = False,
@@ -319,6 +320,10 @@ def assess(
     from flows.curation import assess_dataset
 
     found = assess_dataset(source, reference, seed, parent=parent, cache=RunDir(runs_dir / "assess").cache)
+    if out:
+        from flows.collapse_page import write_assessment
+
+        write_assessment(out, source, found)
     if as_json:
         say_json({"state": "done", "verdict": found.verdict, "gates": found.gates, **found.model_dump(mode="json")})
     else:
@@ -498,8 +503,8 @@ def release(run_name: RunArgument, *, runs_dir: RunsOption = RUNS, as_json: Json
 def lineage(recipe: RecipeArgument, *, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Draw the generations of a recipe and their metrics; every file is held against its hash."""
     from core.release import find_lineage, releases_of
+    from flows.lineage import generations_of, lineage_numbers, lineage_text
     from flows.recipes import name_of
-    from flows.releasing import generations_of, lineage_numbers, lineage_text
 
     found = find_lineage(name_of(recipe), releases_of(runs_dir))
     generations = generations_of(found)

@@ -19,7 +19,8 @@ from pydantic import AfterValidator, Field, model_validator
 from core.sample import Frozen, Reason
 from core.store import write_json, write_text
 from flows.card import LABEL, WIDTH, filled, labelled
-from flows.report import FILTER_WORDS, page_environment
+from flows.pages import page_environment
+from flows.report import FILTER_WORDS
 from flows.words import duration, percent, plain, plural
 
 SHOWN = 150

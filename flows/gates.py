@@ -1,6 +1,6 @@
 """The gate before a release: what keeps a run's dataset from being released. Knows a manifest; measures nothing."""
 
-from core.run import CollapseRecord, Manifest
+from core.run import ADVICE, CollapseRecord, CollapseVerdict, Manifest
 from flows.words import percent
 
 OFF = "or turn the gate off by name (`collapse.gate = false`, which a finished run takes with --resume)"
@@ -15,18 +15,13 @@ def refusals(manifest: Manifest) -> list[str]:
 
 
 def _collapse_refusal(collapse: CollapseRecord | None) -> str:
-    verdict = collapse.verdict if collapse else None
-    evidence = "; ".join(collapse.evidence) if collapse else ""
-    told = f" ({evidence})" if evidence else ""
-    if verdict == "collapse":
-        return (
-            f"the kept samples show collapse{told}: put more real text into the dataset (`lineage.real`; 10 % did not stop "
-            f"collapse and 30 % slowed it), raise the generator's temperature, give it more seeds, or set quotas; {OFF}"
-        )
-    if verdict == "under-powered":
-        return f"there are too few samples to tell collapse from chance{told}: keep more of them, {OFF}"
-    if verdict is None:
+    if collapse is None:
         return f"no verdict says whether it shows collapse: go on with --resume, so that it is assessed, {OFF}"
+    told = f" ({'; '.join(collapse.evidence)})" if collapse.evidence else ""
+    if collapse.verdict is CollapseVerdict.collapse:
+        return f"the kept samples show collapse{told}: {'; '.join(ADVICE[collapse.verdict])}; {OFF}"
+    if collapse.verdict is CollapseVerdict.under_powered:
+        return f"there are too few samples to tell collapse from chance{told}: keep more of them, {OFF}"
     return ""
 
 

@@ -26,6 +26,7 @@ from core.recipe import Recipe
 from core.release import is_behind, open_next
 from core.run import CheckRecord, CollapseVerdict, Manifest, RunDir, RunState, redacted, summary
 from flows import stages
+from flows.artifacts import publish
 from flows.card import judge_words
 from flows.curated import Curated, Split, conversations_of, dropped_samples, kept_rows, kept_samples, said_in
 from flows.curated import curate as curated_of
@@ -81,6 +82,7 @@ async def run_flow(
         if distill and job.recipe.student and not short.resumable:
             await asyncio.to_thread(train_student, job, parts)
         finish(job)
+        await publish(job.run, job.manifest, job.recipe.name)
     return summary(job.manifest)
 
 

@@ -1,4 +1,4 @@
-"""From a finished run to a release, and a lineage in words and numbers. Knows runs, releases and the gate; no rows.
+"""From a finished run to a release, and back. Knows runs, releases and the gate; no rows.
 
 A release is made under the lineage's lock, beside its place, and renamed to it when every byte is on the disk. So two at
 once come one after the other, and one that is killed has not been.
@@ -8,19 +8,17 @@ import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from core.errors import GateNotMet, StoreError, UsageError
 from core.release import Lineage, LineageRecord, Release, ReleaseManifest, digest_of_manifest, read_release, releases_of
-from core.run import CollapseRecord, Manifest, MetricRecord, RunDir, RunState
+from core.run import Manifest, RunDir, RunState
 from core.sample import index_of
 from core.store import file_hash, read_columns, write_json, written_whole
 from flows.card import mix_words
 from flows.gates import refusals
-from flows.words import clock, number, place_of, plural
 
 READ_ONLY = 0o444
-SPARKS = "▁▂▃▄▅▆▇█"
 
 
 class Released(NamedTuple):
@@ -140,122 +138,3 @@ def place_text(lineage: Lineage) -> str:
     newest, aside = [[str(number) for number in numbers] for numbers in (lineage.generations()[-1:], lineage.aside())]
     told = f"the newest generation is {''.join(newest) or 'none'}; aside {', '.join(aside) or 'none'}"
     return f"{lineage.recipe}: {told}\nnext: stillhouse lineage {lineage.recipe}"
-
-
-class Generation(NamedTuple):
-    """A release as the lineage is drawn: with what is wrong with it, if anything is."""
-
-    number: int
-    release: Release | None
-    fault: str
-    aside: bool
-
-
-def generations_of(lineage: Lineage) -> list[Generation]:
-    """All of them, every file held against its hash: those of the lineage in its order, then those aside."""
-    here = [_looked_at(lineage.path, number, aside=False) for number in lineage.generations()]
-    try:
-        lineage.releases()
-    except StoreError as error:
-        if not any(one.fault for one in here):
-            here[-1] = here[-1]._replace(fault=str(error))
-    return [*here, *(_looked_at(lineage.aside_folder, number, aside=True) for number in lineage.aside())]
-
-
-def _looked_at(folder: Path, number: int, *, aside: bool) -> Generation:
-    release = None
-    try:
-        release = read_release(folder / str(number))
-        release.check()
-    except StoreError as error:
-        return Generation(number, release, str(error), aside)
-    return Generation(number, release, "", aside)
-
-
-def lineage_numbers(lineage: Lineage, found: Sequence[Generation]) -> dict[str, Any]:
-    """The lineage for machines."""
-    return {
-        "recipe": lineage.recipe,
-        "newest": next((one.number for one in reversed(found) if not one.aside), None),
-        "generations": [_numbers_of(one) for one in found],
-    }
-
-
-def _numbers_of(one: Generation) -> dict[str, Any]:
-    told: dict[str, Any] = {"generation": one.number, "aside": one.aside, "fault": one.fault or None}
-    if one.release is None:
-        return told
-    run, line = one.release.manifest.run, one.release.lineage
-    measured = run.collapse.metrics if run.collapse else []
-    return {
-        **told,
-        "path": str(one.release.path),
-        "digest": one.release.manifest.digest,
-        "released": one.release.manifest.released,
-        "run": run.run,
-        "parent": line.ancestors[-1].generation if line.ancestors else None,
-        "counts": run.counts.model_dump(),
-        "rows": line.mix.model_dump(),
-        "verdict": run.collapse.verdict if run.collapse else None,
-        "gated": run.gated,
-        "metrics": {metric.name: metric.model_dump(exclude={"name", "meaning"}) for metric in measured},
-        "student": run.student.model_dump() if run.student else None,
-    }
-
-
-def lineage_text(lineage: Lineage, found: Sequence[Generation]) -> str:
-    """The generations, a line each, and their metrics side by side with how each went."""
-    here = [one for one in found if not one.aside]
-    lines = [f"{lineage.recipe}  {plural(len(here), 'generation')}  {lineage.path}"]
-    for place, one in enumerate(here):
-        lines += _generation_lines(one, "   " if place == 0 else "└─▶")
-    if aside := [one for one in found if one.aside]:
-        lines.append("put aside by a rollback; `stillhouse rollback RECIPE GENERATION` brings one back")
-        for one in aside:
-            lines += _generation_lines(one, "   ")
-    lines += _metric_table([one.release for one in here if one.release])
-    return "\n".join(lines)
-
-
-def _generation_lines(one: Generation, arrow: str) -> list[str]:
-    if one.release is None:
-        return [f"  {arrow} {one.number}  DAMAGED  {one.fault}"]
-    release, run = one.release, one.release.manifest.run
-    verdict = (run.collapse and run.collapse.verdict) or "no verdict"
-    kept = f"kept {run.counts.kept:,} of {run.counts.candidates:,}"
-    told = [run.run, clock(release.manifest.released), kept, verdict + ("" if run.gated else " (gate off)")]
-    lines = [f"  {arrow} {one.number}  {'  '.join(told)}", f"         rows {mix_words(release.lineage.mix)}"]
-    return [*lines, *([f"         DAMAGED  {one.fault}"] if one.fault else [])]
-
-
-def _metric_table(releases: Sequence[Release]) -> list[str]:
-    """A line for each metric: its value in each generation, marked where it lies outside real text of that size, and how the
-    ratio to real text went, since the values themselves change with the size.
-    """
-    found = [(one.generation, collapse) for one in releases if (collapse := one.manifest.run.collapse)]
-    names = list(dict.fromkeys(metric.name for _, collapse in found for metric in collapse.metrics))
-    if not names:
-        return []
-    head = "".join(f"{generation:>10} " for generation, _ in found)
-    sizes = "".join(f"{collapse.documents:>10,} " for _, collapse in found)
-    lines = ["", f"{'':<20}{head}  against real text", f"{'documents compared':<20}{sizes}"]
-    lines += [_metric_line(name, [_metric(collapse, name) for _, collapse in found]) for name in names]
-    return [*lines, "< below and > above where real text of that size varies"]
-
-
-def _metric(collapse: CollapseRecord, name: str) -> MetricRecord | None:
-    return next((metric for metric in collapse.metrics if metric.name == name), None)
-
-
-def _metric_line(name: str, found: Sequence[MetricRecord | None]) -> str:
-    marks = {"below": "<", "above": ">", "inside": " "}
-    values = "".join(f"{number(m.candidate):>10}{marks[place_of(m)]}" if m else f"{'-':>10} " for m in found)
-    ratios = [m.candidate / m.reference for m in found if m and m.reference]
-    went = f"{sparks(ratios)} {ratios[0]:.2f} to {ratios[-1]:.2f}" if len(ratios) > 1 else ""
-    return f"{name:<20}{values}  {went}".rstrip()
-
-
-def sparks(values: Sequence[float]) -> str:
-    """The values as bars, the lowest and the highest of them the ends of the scale."""
-    low, span = min(values), (max(values) - min(values)) or 1.0
-    return "".join(SPARKS[round((value - low) / span * (len(SPARKS) - 1))] for value in values)

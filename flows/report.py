@@ -7,25 +7,25 @@ escaped, and no script but the page's own may run.
 import base64
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.recipe import AgentConfig, Recipe
-from core.run import CollapseRecord, FormatRecord, Manifest, MetricRecord, RunDir, RunState
+from core.run import FormatRecord, Manifest, MetricRecord, RunDir, RunState
 from core.sample import Sample, State, Usage
 from core.store import counted, read_json, write_json, write_text
-from flows.card import history_of, judge_words, mix_words, not_kept, outcome, paid_items, seed_value
+from flows.card import paid_items
+from flows.collapse_page import HEIGHT, WIDTH, shown_of
 from flows.formats import COLUMNS
-from flows.words import clock, cut, duration, number, one_line, percent, place_of, plain, plural
+from flows.lineage import comparisons_before
+from flows.pages import TEMPLATES, page_environment
+from flows.words import place_of, plural
 
-TEMPLATES = Path(__file__).with_name("templates")
 EVALUATION = "evaluation.json"
 EMBEDDED = 500
 """Samples in the page. At some 8 kB each it stays under 5 MB, which a phone still opens."""
@@ -72,17 +72,6 @@ class ReasonGroup(NamedTuple):
     details: list[tuple[str, int]]
 
 
-class Strip(NamedTuple):
-    """One collapse metric as a plot: where each number lies, in percent of its width."""
-
-    metric: MetricRecord
-    place: str
-    low: float
-    high: float
-    reference: float
-    candidate: float
-
-
 class Overview(NamedTuple):
     """What can be counted only over the samples, gone through once, and the first of them for the page."""
 
@@ -127,7 +116,7 @@ def write_report(
     seen = overview(kept, dropped)
     numbers = {**report_numbers(manifest, seen), "evaluation": evaluation_of(run.student)}
     write_json(run.report_file.with_suffix(".json"), {**numbers, "recipe": recipe.model_dump(mode="json")})
-    write_text(run.report_file, _page(manifest, recipe, numbers, seen))
+    write_text(run.report_file, _page(run, manifest, recipe, numbers, seen))
 
 
 def evaluation_of(student: Path) -> dict[str, Any] | None:
@@ -197,20 +186,7 @@ def reason_groups(reasons: Mapping[str, int], most: int = 8) -> list[ReasonGroup
     return sorted(groups, key=lambda group: -group.samples)
 
 
-def strips_of(collapse: CollapseRecord | None) -> list[Strip]:
-    return [_strip(metric) for metric in collapse.metrics] if collapse else []
-
-
-def _strip(metric: MetricRecord) -> Strip:
-    ends = (metric.low, metric.high, metric.reference, metric.candidate)
-    left, right = min(ends), max(ends)
-    span = (right - left) or 1.0
-    # A fifth of the strip on each side is left for the labels, which grow away from the band.
-    low, high, reference, candidate = (round(20 + 60 * (value - left) / span, 2) for value in ends)
-    return Strip(metric, place_of(metric), low, high, reference, candidate)
-
-
-def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: Overview) -> str:
+def _page(run: RunDir, manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: Overview) -> str:
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
         page_environment(autoescape=True)
@@ -219,7 +195,9 @@ def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: 
             m=manifest,
             numbers=numbers,
             groups=reason_groups(manifest.reasons),
-            strips=strips_of(manifest.collapse),
+            collapse=shown_of(manifest.collapse, comparisons_before(run, recipe)) if manifest.collapse else None,
+            plot_width=WIDTH,
+            plot_height=HEIGHT,
             checks=seen.checks,
             agents=seen.agents,
             paid=paid_items(manifest),
@@ -233,35 +211,6 @@ def _page(manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: 
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
-
-
-def page_environment(*, autoescape: bool) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: plain(value) if type(value) is str else value,
-    )
-    own = (
-        cell,
-        clock,
-        cut,
-        duration,
-        history_of,
-        judge_words,
-        mix_words,
-        number,
-        one_line,
-        outcome,
-        percent,
-        plural,
-        seed_value,
-    )
-    environment.filters.update({function.__name__: function for function in own})
-    environment.globals["not_kept"] = not_kept
-    return environment
 
 
 def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int) -> str:
@@ -283,7 +232,7 @@ def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int
         checked=checked,
         verifiers=[(check.type, _clause(check.about)) for check in manifest.checks] if checked else [],
         filters=[(f.type, FILTER_WORDS[f.type], _options(f.model_dump())) for f in recipe.filters],
-        strips=strips_of(manifest.collapse),
+        metrics=manifest.collapse.metrics if manifest.collapse else [],
     )
     return text + "\n"
 
@@ -338,8 +287,3 @@ def size_category(rows: int) -> str:
     if place == 0:
         return "n<1K"
     return f"{bounds[place - 1]}<n<{bounds[place]}" if place < len(bounds) else "n>1B"
-
-
-def cell(text: str) -> str:
-    """`text` inside a Markdown table or list: one line, no markup, no table borders."""
-    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", one_line(text, 400))

@@ -155,9 +155,12 @@ def test_assess_exits_3_on_collapse_with_the_evidence(
     assert (code, found["verdict"], found["parent"]) == (3, "collapse", None)
     assert any("“the best way” 100.0%" in gate for gate in found["gates"])
     assert found["collapse"]["documents"] <= 80
-    code, out, _ = called(capsys, *words)
+    page = tmp_path / "page.html"
+    code, out, _ = called(capsys, *words, "--out", str(page))
     assert (code, out.splitlines()[0]) == (3, "verdict   COLLAPSE")
     assert "“the best way” 100.0%" in " ".join(out.split())
+    assert "“the best way” 100.0%" in page.read_text()
+    assert page.read_text().count('<svg class="strip"') == len(found["collapse"]["metrics"])
 
 
 def test_assess_judges_what_a_dataset_adds_to_its_parent(

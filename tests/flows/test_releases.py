@@ -15,7 +15,8 @@ from core.run import CollapseRecord, CollapseVerdict, Manifest, RunDir
 from core.store import file_hash
 from flows.curated import dropped_samples, kept_samples, made_samples
 from flows.gates import refusals
-from flows.releasing import release_run, sparks
+from flows.lineage import sparks, trend_of
+from flows.releasing import release_run
 from flows.rows import documents
 from tests.flows.lineages import OFF, lineage, made, released, write_rows
 from tests.flows.test_cli import called
@@ -205,7 +206,7 @@ def test_preference_pairs_of_all_generations_lie_on_the_side_of_their_chosen_sam
     [
         ("pass", True, None),
         ("shift", True, None),
-        ("collapse", True, "the kept samples show collapse (types fall): put more real text"),
+        ("collapse", True, "the kept samples show collapse (types fall): train on more real text"),
         ("under-powered", True, "too few samples to tell collapse from chance (types fall)"),
         (None, True, "no verdict says"),
         ("collapse", False, None),
@@ -406,12 +407,14 @@ def test_the_lineage_is_drawn_with_its_metrics_and_what_is_aside(
     assert "rows 3" in out
     assert "hapax_mass" in out
     assert "aside" not in out
+    assert "trend" not in out, "two generations are no trend"
     called(capsys, "rollback", "smoke", "0", *where)
     _, out, _ = called(capsys, "lineage", "smoke", *where)
     assert "put aside by a rollback" in out
     code, out, _ = called(capsys, "lineage", "smoke", *where, "--json")
     told = json.loads(out)
     assert told["newest"] == 0
+    assert told["trend"] is None
     assert [(one["generation"], one["aside"], one["parent"]) for one in told["generations"]] == [
         (0, False, None),
         (1, True, 0),
@@ -424,6 +427,40 @@ def test_the_lineage_is_drawn_with_its_metrics_and_what_is_aside(
     code, _, err = called(capsys, "lineage", "poems", *where)
     assert code == 2
     assert "has smoke" in err
+
+
+def test_the_page_of_a_run_draws_the_generations_that_it_builds_on(two: Path, copy_of_two: Path) -> None:
+    first, second = lineage(two).releases()
+    pages = [(two / one.manifest.run.run / "report.html").read_text() for one in (first, second)]
+    pages.append(made(copy_of_two).report_file.read_text())
+    assert [page.count('<polyline class="course-line"') > 10 for page in pages] == [False, True, True]
+    assert [page.count('aria-label="hapax_mass over the generations. generation 0:') for page in pages] == [0, 1, 1]
+    assert [page.count("; generation 1:") > 0 for page in pages] == [False, False, True]
+
+
+def compared(tail: float | None, documents: int = 2000, reference: str = "real.jsonl") -> CollapseRecord:
+    return CollapseRecord(reference=reference, documents=documents, tokens=20_000, tail=tail, metrics=[], note="")
+
+
+@pytest.mark.parametrize(
+    ("records", "told"),
+    [
+        ([compared(9.0), compared(9.4)], "None"),
+        ([compared(None), compared(9.0), compared(9.4)], "None"),
+        ([compared(9.0), compared(8.8), compared(9.1)], "no further loss of rare words that can be told: +0.0 deviat"),
+        (
+            [compared(4.0), compared(9.0), compared(15.0)],
+            "still losing rare words: +5.5 deviations of real text a gener",
+        ),
+        ([compared(4.0), compared(9.0, 1700), compared(15.0)], "still losing rare words"),
+        ([compared(4.0), compared(9.0, 1500), compared(15.0)], "not told: 1,500 to 2,000 documents were compared"),
+        ([compared(4.0), compared(9.0, reference="b"), compared(15.0)], "not told: the generations were compared with"),
+    ],
+)
+def test_the_trend_of_a_lineage_is_told_where_its_generations_can_be_compared(
+    records: list[CollapseRecord], told: str
+) -> None:
+    assert str(trend_of(records)).startswith(told)
 
 
 def test_sparks_go_from_the_lowest_to_the_highest() -> None:

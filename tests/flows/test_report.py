@@ -11,11 +11,13 @@ import yaml
 from core.recipe import FilterConfig, Recipe
 from core.run import (
     CollapseRecord,
+    CollapseVerdict,
     Counts,
     FormatRecord,
     Manifest,
     MetricRecord,
     PairsRecord,
+    PhraseRecord,
     RunDir,
     RunState,
     StudentRecord,
@@ -24,6 +26,7 @@ from core.sample import Candidate, Critique, Message, Reason, Sample, Seed, Spen
 from core.store import read_json
 from flows import report
 from flows.card import run_card, sample_text
+from flows.collapse_page import courses_of, strips_of
 from flows.report import dataset_card, write_report
 from flows.words import duration, percent
 
@@ -334,8 +337,39 @@ def test_a_comparison_that_could_not_be_made_says_why_everywhere(tmp_path: Path)
     assert "Not measured: Too few samples to compare." in dataset_card(m, RECIPE, 52, 6)
 
 
+def test_the_page_says_what_was_found_and_how_documents_begin(tmp_path: Path) -> None:
+    told = COLLAPSE.model_copy(
+        update={
+            "verdict": CollapseVerdict.collapse,
+            "evidence": ["REPEAT: the same is said again", HOSTILE],
+            "openers": [PhraseRecord(text="the best way", candidate=0.25, reference=0.001)],
+        }
+    )
+    page = written(tmp_path, manifest(collapse=told), [], [])
+    assert "REPEAT: the same is said again" in page.text
+    assert "the best way25.0 %0.1 %" in page.text.replace("\n", "")
+    assert "sample at a higher temperature" in page.text
+    assert "Over the generations" not in page.text, "it is the first one"
+
+
+def test_generations_are_drawn_with_where_real_text_varies() -> None:
+    later = COLLAPSE.model_copy(
+        update={
+            "metrics": [COLLAPSE.metrics[0].model_copy(update={"candidate": 0.41, "low": 0.6}), COLLAPSE.metrics[1]]
+        }
+    )
+    first, second = courses_of({"0": COLLAPSE, "this": later})
+    assert (first.name, second.name) == ("distinct-2", "hapax")
+    assert [point.place for point in first.points] == ["below", "below"]
+    assert first.points[0].x < first.points[1].x
+    assert first.points[0].y < first.points[1].y, "lower is further down"
+    assert len(first.band.split()) == 4
+    assert first.words.endswith("generation this: 0.41, below the real range of 0.6 to 0.84")
+    assert courses_of({"0": COLLAPSE.model_copy(update={"metrics": []}), "this": later}) == []
+
+
 def test_a_metric_outside_its_band_is_marked_where_it_lies() -> None:
-    below, inside = report.strips_of(COLLAPSE)
+    below, inside = strips_of(COLLAPSE)
     assert (below.place, inside.place) == ("below", "inside")
     assert below.candidate < below.low < below.reference < below.high
     assert inside.low < inside.candidate < inside.high
@@ -343,7 +377,7 @@ def test_a_metric_outside_its_band_is_marked_where_it_lies() -> None:
 
 def test_a_metric_that_is_one_number_everywhere_still_has_a_strip() -> None:
     flat = MetricRecord(name="x", candidate=1, reference=1, low=1, high=1, meaning="")
-    [strip] = report.strips_of(COLLAPSE.model_copy(update={"metrics": [flat]}))
+    [strip] = strips_of(COLLAPSE.model_copy(update={"metrics": [flat]}))
     assert strip.low == strip.high == strip.candidate
 
 

@@ -4,9 +4,11 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,13 @@ def check_whole(run: RunDir) -> None:
     assert left == []
 
 
-def test_a_run_leaves_what_the_readme_promises(start: Any, tmp_path: Path) -> None:
+def artifacts_of(prefect_home: str) -> dict[str, str]:
+    """What Prefect's database holds, by key."""
+    with closing(sqlite3.connect(f"file:{prefect_home}/prefect.db?mode=ro", uri=True)) as database:
+        return dict(database.execute("SELECT key, data FROM artifact WHERE key IS NOT NULL"))
+
+
+def test_a_run_leaves_what_the_readme_promises(start: Any, prefect_home: str, tmp_path: Path) -> None:
     from datasets import load_dataset
 
     out, err = ended(start("run", "smoke", *SMALL, "--json"))
@@ -93,6 +101,9 @@ def test_a_run_leaves_what_the_readme_promises(start: Any, tmp_path: Path) -> No
     assert [message["role"] for message in first] == ["user", "assistant"]
     assert run.report_file.read_text().startswith("<!doctype html>")
     assert json.loads((run.path / "report.json").read_text())["counts"] == told["counts"]
+    shown = artifacts_of(prefect_home)
+    assert f"run {run.name}  done" in shown["smoke-card"]
+    assert "hapax_mass" in shown["smoke-collapse"]
 
     _, err = ended(start("run", "smoke", *SMALL), code=2)
     assert "this run exists; go on with --resume" in err
