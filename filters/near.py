@@ -34,11 +34,10 @@ ROUNDS = 6
 """Most times that what others have no share in is taken away. More would still be right, and hardly take away more."""
 WORTHWHILE = 0.95
 """Share that stays from which taking away is not worth another round."""
-WRITERS = 254
-"""Documents entered at once into the table of shingles seen: so many can be told apart in a byte."""
-SEEN_TWICE = 255
+TOLD_APART = 8
+"""Places a shared shingle in the table of these. With eight, one in eight of the others at the most is thought to be shared."""
 ROOM = 4
-"""Places a shingle in that table. With four, one shingle in five is thought to be shared when it is not."""
+"""Places a shingle in the table that counts how common each is. With four, one in five is thought to be shared when it is not."""
 PAIRS = 1 << 21
 """Pairs held at once."""
 LOOKED_UP = 1 << 17
@@ -86,23 +85,20 @@ def left_over(sets: ShingleSets, threshold: float) -> Places:
 
 
 def _shared(sets: ShingleSets) -> Places:
-    """How many shingles of each set others seem to have too: some too many, never one too few."""
-    shift = np.uint32(32 - _bits(sets.hashes.size * ROOM, 30))
-    seen = np.empty(1 << (32 - int(shift)), dtype=np.uint8)  # of huge pages, which zeros() does not ask for
-    seen.fill(0)
+    """How many shingles of each set others seem to have too: some too many, never one too few.
+
+    Sorting says which hashes come twice, and a table that fits a processor's cache says so of each shingle.
+    """
+    hashes = np.sort(sets.hashes)
+    twice = hashes[1:][hashes[1:] == hashes[:-1]]
+    shift = np.uint32(32 - _bits(twice.size * TOLD_APART, 26))
+    seen = np.zeros(1 << (32 - int(shift)), dtype=np.uint8)
+    seen[twice >> shift] = 1
     counts = np.empty(sets.starts.size - 1, dtype=np.int64)
-    blocks = [(at, min(at + WRITERS, counts.size)) for at in range(0, counts.size, WRITERS)]
-    for first, last in blocks:
+    for first in range(0, counts.size, COUNTED):
+        last = min(first + COUNTED, counts.size)
         some = sets.between(first, last)
-        slots = (some.hashes >> shift).astype(np.int64)
-        own = np.repeat(np.arange(1, last - first + 1, dtype=np.uint8), some.sizes)
-        before = seen[slots]
-        seen[slots] = own
-        seen[slots[(before != 0) | (seen[slots] != own)]] = SEEN_TWICE
-    for first, last in blocks:
-        some = sets.between(first, last)
-        twice = seen[(some.hashes >> shift).astype(np.int64)] == SEEN_TWICE
-        counts[first:last] = np.add.reduceat(twice.astype(np.int64), some.starts[:-1])
+        counts[first:last] = np.add.reduceat(seen[some.hashes >> shift], some.starts[:-1], dtype=np.int64)
     return counts
 
 
