@@ -164,17 +164,22 @@ def peers(plain: Made, templated: Made, folder: Path) -> Iterator[str]:
 
 
 def _compared(corpus: Made, rounds: list[dict[str, Outcome | None]]) -> str:
-    """Median CPU seconds of the rounds, and the median of the ratios within a round."""
+    """Median CPU seconds of the rounds, and the median of the ratios within a round; of a tool that ran once, the ratio to our
+    median, since the first of our runs is the slowest.
+    """
     first = {tool: outcome for tool, outcome in rounds[0].items() if outcome}
     near = {row for pair in corpus.near for row in pair} | set(first["ours"].dropped)
     lines = [
         "| tool | runs | CPU s | µs a document | CPU, times ours | peak MB | dropped | recall | precision |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    ours = median(one["ours"].ended.cpu for one in rounds if one["ours"])
     for tool, outcome in first.items():
         pairs = [(one[tool], one["ours"]) for one in rounds if one.get(tool)]
         cpus = [a.ended.cpu for a, _ in pairs if a]
-        cpu, ratio = median(cpus), median(a.ended.cpu / b.ended.cpu for a, b in pairs if a and b)
+        ratios = [a.ended.cpu / b.ended.cpu for a, b in pairs if a and b]
+        cpu = median(cpus)
+        ratio = median(ratios) if len(ratios) > 1 else cpu / ours
         lines.append(
             f"| {tool} | {len(cpus)} | {cpu:.2f} | {cpu / corpus.rows * 1e6:.1f} | {ratio:.1f} | "
             f"{outcome.ended.peak_kb / 1024:,.0f} | {len(outcome.dropped):,} | {recall(outcome, corpus):.4f} | "

@@ -6,13 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from core.sample import Frozen, Reason
-
-Places = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float64]
+from filters.arrays import Ragged, Repeats
 
 
 class Mask(NamedTuple):
@@ -90,64 +85,16 @@ once.
 """
 
 
-class Sketches(NamedTuple):
-    """What is left of each document for a filter that compares them, one after the other: numbers of any type."""
-
-    values: npt.NDArray[Any]
-    starts: Places
-    """Where each begins, and at last where the last one ends."""
-
-    @property
-    def sizes(self) -> Places:
-        return np.diff(self.starts)
-
-    def only(self, places: Places) -> "Sketches":
-        """Those at `places`, in that order."""
-        sizes = self.sizes[places]
-        return Sketches(self.values[spans(self.starts[places], sizes)], offsets(sizes))
-
-
-BINS = 50
-NONE: Places = np.zeros(BINS, dtype=np.int64)
-
-
-class Repeats(NamedTuple):
-    """Those that repeat an earlier one which repeats none itself, in order."""
-
-    repeated: Places
-    original: Places
-    """Below 0 where it is none of them, but of an index of earlier ones: -1 less its number there."""
-    similarity: Scores
-    """Of the two, in the unit of the threshold."""
-    under: Places = NONE
-    """How many pairs were compared exactly and are less alike than the threshold, by fiftieths of similarity from 0 on."""
-
-    @classmethod
-    def none(cls) -> "Repeats":
-        return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))
-
-
 class SetFilter(NamedTuple):
     """Judges documents by what others say: it keeps the first of those that are alike. Which is first, its caller decides."""
 
-    sketch: Callable[[Sequence[Document], Any], Sketches]
+    sketch: Callable[[Sequence[Document], Any], Ragged]
     """Made of each document by itself, so that batches may be sketched anywhere and joined."""
-    compare: Callable[[Sketches, Any, Path], Repeats]
+    compare: Callable[[Ragged, Any, Path], Repeats]
     """Relative paths start from the folder."""
     reason: Reason
     detail: Callable[[Any, float, str], str]
     """Rule, score and limit in words, of a document that repeats the one named."""
-
-
-def offsets(sizes: Places) -> Places:
-    """0, and the sums of the first one, two, ... sizes."""
-    return np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes, dtype=np.int64)))
-
-
-def spans(starts: Places, sizes: Places) -> Places:
-    """The numbers from each start on, as many as its size says, one span after the other."""
-    total = offsets(sizes)
-    return np.repeat(starts - total[:-1], sizes) + np.arange(total[-1])
 
 
 ESCAPES = r"(?:(?<!\w)|(?<=\\[nrt]))"

@@ -14,20 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from core.recipe import DuplicateFilter, FilterConfig, KeepOneFilter, MinHashFilter
-from filters.base import (
-    Document,
-    Drop,
-    FilterResult,
-    Mask,
-    Masked,
-    Places,
-    Repeats,
-    RowFilter,
-    Scores,
-    SetFilter,
-    Sketches,
-    offsets,
-)
+from filters.arrays import Places, Ragged, Repeats, Scores, offsets
+from filters.base import Document, Drop, FilterResult, Mask, Masked, RowFilter, SetFilter
 from filters.boilerplate import drop_boilerplate
 from filters.contamination import drop_contaminated
 from filters.exact import EXACT
@@ -60,7 +48,7 @@ class Sketched(NamedTuple):
 
     places: Places
     """Which of all documents they are, in order."""
-    sketches: Sketches
+    sketches: Ragged
     worth: Scores
     """What the one to keep of several has most of; of equals, the first is kept."""
 
@@ -176,7 +164,7 @@ def joined(parts: Sequence[Judged]) -> Judged:
         whole.masks.update({first + place: masks for place, masks in part.masks.items()})
     for step in parts[0].sketched if parts else ():
         some = [part.sketched[step] for part in parts]
-        sketches = Sketches(
+        sketches = Ragged(
             np.concatenate([one.sketches.values for one in some]),
             offsets(np.concatenate([one.sketches.sizes for one in some])),
         )
@@ -185,7 +173,7 @@ def joined(parts: Sequence[Judged]) -> Judged:
     return whole
 
 
-Compare = Callable[[Sketches, Places, FilterConfig, Path], Repeats]
+Compare = Callable[[Ragged, Places, FilterConfig, Path], Repeats]
 """Compares those at some places, in that order."""
 
 
@@ -220,7 +208,7 @@ def decide(
     return found
 
 
-def _compare_here(sketches: Sketches, places: Places, config: FilterConfig, folder: Path) -> Repeats:
+def _compare_here(sketches: Ragged, places: Places, config: FilterConfig, folder: Path) -> Repeats:
     all_in_order = places.size == sketches.sizes.size and (np.diff(places) == 1).all()
     return SET_FILTERS[config.type].compare(sketches if all_in_order else sketches.only(places), config, folder)
 

@@ -7,20 +7,21 @@ import numpy as np
 
 from core.recipe import ExactFilter
 from core.sample import Reason
-from filters.base import Document, Repeats, SetFilter, Sketches
+from filters.arrays import Ragged, Repeats
+from filters.base import Document, SetFilter
 from filters.shingles import text_keys
 
 
-def sketch(documents: Sequence[Document], _config: ExactFilter) -> Sketches:
+def sketch(documents: Sequence[Document], _config: ExactFilter) -> Ragged:
     """128 bits of each text's words, but for case, width, spacing and punctuation.
 
     By the birthday bound, 10 million texts share them by accident with a chance of about 1.5e-25.
     """
     keys = text_keys(document.text for document in documents)
-    return Sketches(keys, np.arange(keys.size + 1))
+    return Ragged(keys, np.arange(keys.size + 1))
 
 
-def compare(sketches: Sketches, _config: ExactFilter, _folder: Path) -> Repeats:
+def compare(sketches: Ragged, _config: ExactFilter, _folder: Path) -> Repeats:
     """Each text whose words an earlier one has."""
     low, high = sketches.values["low"], sketches.values["high"]
     order = np.lexsort((low, high))  # stable: of equal ones the first comes first

@@ -26,9 +26,9 @@ import numpy.typing as npt
 
 from core.errors import UsageError
 from core.store import locked, write_bytes
-from filters.base import Places, Scores, offsets, spans
+from filters.arrays import Places, Ragged, Scores, offsets, spans
 from filters.near import ROUNDING, Pairs
-from filters.shingles import Bytes, Hashes, Mask, ShingleSets
+from filters.shingles import Bytes, Hashes, Mask
 
 FORMAT = "stillhouse near-duplicates 1"
 HEADER = "index.json"
@@ -133,7 +133,7 @@ class Index:
             before[name] = before.get(name, 0) + count
         raise ValueError(f"{self._folder}: there is no document {number}")
 
-    def add(self, sets: ShingleSets, name: str) -> None:
+    def add(self, sets: Ragged, name: str) -> None:
         """Take in all of the sets.
 
         All or nothing: killed at any moment, it leaves the index as it was before or as it should be after. Processes that
@@ -149,7 +149,7 @@ class Index:
                 write_bytes(self._folder / COMMON_FILE, _npy(self._common))
             self._keep(sets, name)
 
-    def check(self, sets: ShingleSets, threshold: float) -> Checked:
+    def check(self, sets: Ragged, threshold: float) -> Checked:
         """What repeats a document of the index, to `threshold` or more by its sketch. Nothing is taken in.
 
         Raises:
@@ -183,7 +183,7 @@ class Index:
         self._segments = [_mapped(self._folder / name, *counts) for name, *counts in self._header.segments]
         self._common = np.load(self._folder / COMMON_FILE) if self._segments else np.empty(0, dtype=np.uint32)
 
-    def _keep(self, sets: ShingleSets, name: str) -> None:
+    def _keep(self, sets: Ragged, name: str) -> None:
         header, count = self._header, sets.sizes.size
         if not count:
             return
@@ -256,7 +256,7 @@ def _mapped(file: Path, documents: int, postings: int) -> _Segment:
     return _Segment(hashes, owners, sizes, sketches)
 
 
-def _segment(sets: ShingleSets, common: Hashes) -> _Segment:
+def _segment(sets: Ragged, common: Hashes) -> _Segment:
     hashes, owners = _first_shingles(sets, common)
     keys = np.sort(hashes.astype(np.uint64) << np.uint64(32) | owners.astype(np.uint64))
     sketches = _sketches(sets, _levels(sets.sizes))
@@ -277,14 +277,14 @@ def _joined(segments: list[_Segment]) -> _Segment:
     return _Segment(hashes[order], owners[order], sizes, sketches)
 
 
-def _common(sets: ShingleSets) -> Hashes:
+def _common(sets: Ragged) -> Hashes:
     """Shingles that many documents have, as those of a template."""
     step = max(1, sets.sizes.size // SAMPLED)
-    hashes, counts = np.unique(sets.only(np.arange(0, sets.sizes.size, step)).hashes, return_counts=True)
+    hashes, counts = np.unique(sets.only(np.arange(0, sets.sizes.size, step)).values, return_counts=True)
     return hashes[counts >= COMMON]
 
 
-def _first_shingles(sets: ShingleSets, common: Hashes) -> tuple[Hashes, Places]:
+def _first_shingles(sets: Ragged, common: Hashes) -> tuple[Hashes, Places]:
     """The first `POSTINGS` of each set, or as many as one must share: by hash, common ones last; and whose they are."""
     table = np.zeros(1 << (32 - int(COMMON_SHIFT)), dtype=np.bool_)
     table[common >> COMMON_SHIFT] = True
@@ -292,13 +292,13 @@ def _first_shingles(sets: ShingleSets, common: Hashes) -> tuple[Hashes, Places]:
     count = sets.starts.size - 1
     for first in range(0, count, AT_ONCE):
         some = sets.between(first, min(first + AT_ONCE, count))
-        keys = _in_order(some, table[some.hashes >> COMMON_SHIFT])
+        keys = _in_order(some, table[some.values >> COMMON_SHIFT])
         hashes.append((keys & 0xFFFFFFFF).astype(np.uint32))
         owners.append(first + (keys >> 33))
     return np.concatenate(hashes), np.concatenate(owners)
 
 
-def _in_order(sets: ShingleSets, common: Mask) -> Places:
+def _in_order(sets: Ragged, common: Mask) -> Places:
     """Set, whether common, and hash in one number, of the first ones of each set.
 
     Nearly always they are among those with the smallest hashes, so only these are sorted, and all of a set where not.
@@ -308,10 +308,10 @@ def _in_order(sets: ShingleSets, common: Mask) -> Places:
     own = np.maximum(1, sizes - np.add.reduceat(common.astype(np.int64), sets.starts[:-1]))
     bound = (np.minimum(1.0, 2.5 * POSTINGS / own) * 0xFFFFFFFF).astype(np.uint32)
     owner = np.repeat(np.arange(sizes.size), sizes)
-    small = ~common & (sets.hashes <= bound[owner])
+    small = ~common & (sets.values <= bound[owner])
     small |= (np.bincount(owner[small], minlength=sizes.size) < wanted)[owner]
     owner = owner[small]
-    keys = np.sort(owner << 33 | common[small].astype(np.int64) << 32 | sets.hashes[small])
+    keys = np.sort(owner << 33 | common[small].astype(np.int64) << 32 | sets.values[small])
     return keys[spans(offsets(np.bincount(owner, minlength=sizes.size))[:-1], wanted)]
 
 
@@ -320,12 +320,12 @@ def _levels(sizes: Places) -> Places:
     return np.ceil(np.log2(np.maximum(1.0, sizes / FULL))).astype(np.int64)
 
 
-def _sketches(sets: ShingleSets, levels: Places) -> Bytes:
+def _sketches(sets: Ragged, levels: Places) -> Bytes:
     out = np.empty((levels.size, BITS // 8), dtype=np.uint8)
     for first in range(0, levels.size, AT_ONCE):
         last = min(first + AT_ONCE, levels.size)
         some = sets.between(first, last)
-        hashes, row = some.hashes, np.repeat(np.arange(last - first), some.sizes)
+        hashes, row = some.values, np.repeat(np.arange(last - first), some.sizes)
         bits = row * BITS + ((hashes & np.uint32(0xFFFF)) * np.uint32(BITS) >> np.uint32(16))
         if (high := levels[first:last]).any():
             bits = bits[hashes.astype(np.uint64) << high[row].astype(np.uint64) <= LOW]
@@ -344,7 +344,7 @@ def _candidates(segment: _Segment, hashes: Hashes, owners: Places) -> Pairs:
     return Pairs(keys & 0xFFFFFFFF, keys >> 32)
 
 
-def _compared(segment: _Segment, sets: ShingleSets, pairs: Pairs, threshold: float) -> tuple[Pairs, Scores, Scores]:
+def _compared(segment: _Segment, sets: Ragged, pairs: Pairs, threshold: float) -> tuple[Pairs, Scores, Scores]:
     """The pairs that are near-duplicates, by their sketches; how similar they are, with the standard error."""
     sizes = segment.sizes[pairs.earlier].astype(np.int64)
     other = sets.sizes[pairs.later]

@@ -18,22 +18,22 @@ import numpy as np
 from core.errors import UsageError
 from core.recipe import MinHashFilter, find_file
 from core.sample import Reason
-from filters.base import Document, Repeats, SetFilter, Sketches
+from filters.arrays import Ragged, Repeats
+from filters.base import Document, SetFilter
 from filters.index import HEADER, Index
 from filters.near import near_duplicates
-from filters.shingles import ShingleSets, shingle_sets
+from filters.shingles import shingle_sets
 
 
-def sketch(documents: Sequence[Document], config: MinHashFilter) -> Sketches:
+def sketch(documents: Sequence[Document], config: MinHashFilter) -> Ragged:
     """The hashed shingles of each text: four bytes a shingle."""
-    return Sketches(*shingle_sets((document.text for document in documents), config.ngram))
+    return shingle_sets((document.text for document in documents), config.ngram)
 
 
-def compare(sketches: Sketches, config: MinHashFilter, folder: Path) -> Repeats:
+def compare(sets: Ragged, config: MinHashFilter, folder: Path) -> Repeats:
     """Each text that is at least `threshold` similar to an earlier one that stays, or to one of the index: to the most similar
     of those that it was compared with, the earliest of equals.
     """
-    sets = ShingleSets(*sketches)
     if config.index is None:
         return near_duplicates(sets, config.threshold, config.permutations)
     known = opened(config, folder).check(sets, config.threshold)

@@ -6,7 +6,7 @@ documents at once (`left_over`), however much template they share. Of the rest, 
 rarest first, two such sets share one of the first |x| - ceil(t |x|) + 1 of each (prefix filtering: Chaudhuri, Ganti, Kaushik
 2006; Bayardo, Ma, Srikant 2007); documents that share one which few have are candidates (`_by_rare_shingles`). Nothing is
 missed so far. Only where a document's first ones are all over the corpus, MinHash bands propose its candidates
-(`_Sketches`), as `operating_point` says how reliably.
+(`_Bands`), as `operating_point` says how reliably.
 """
 
 import math
@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from filters.base import BINS, Places, Repeats, Scores, offsets, spans
-from filters.shingles import Bytes, Hashes, Mask, ShingleSets, Wide
+from filters.arrays import BINS, Places, Ragged, Repeats, Scores, offsets, spans
+from filters.shingles import Bytes, Hashes, Mask, Wide
 from filters.signatures import Signatures, band_keys, operating_point, signatures
 
 Number = TypeVar("Number", bound=np.generic)
@@ -57,7 +57,7 @@ class Pairs(NamedTuple):
     later: Places
 
 
-def near_duplicates(sets: ShingleSets, threshold: float, permutations: int = 128) -> Repeats:
+def near_duplicates(sets: Ragged, threshold: float, permutations: int = 128) -> Repeats:
     """Go through the sets in order, and name each that is at least `threshold` similar to an earlier one not named itself.
 
     The original is the most similar of those that it was compared with (the earliest of equals).
@@ -72,7 +72,7 @@ def near_duplicates(sets: ShingleSets, threshold: float, permutations: int = 128
     return repeats._replace(repeated=left[repeats.repeated], original=left[repeats.original])
 
 
-def left_over(sets: ShingleSets, threshold: float) -> Places:
+def left_over(sets: Ragged, threshold: float) -> Places:
     """The sets of which others have a share of `threshold`, about: all that can have a near-duplicate, and some more."""
     left = np.arange(sets.sizes.size)
     for _ in range(ROUNDS):
@@ -84,12 +84,12 @@ def left_over(sets: ShingleSets, threshold: float) -> Places:
     return left
 
 
-def _shared(sets: ShingleSets) -> Places:
+def _shared(sets: Ragged) -> Places:
     """How many shingles of each set others seem to have too: some too many, never one too few.
 
     Sorting says which hashes come twice, and a table that fits a processor's cache says so of each shingle.
     """
-    hashes = np.sort(sets.hashes)
+    hashes = np.sort(sets.values)
     twice = hashes[1:][hashes[1:] == hashes[:-1]]
     shift = np.uint32(32 - _bits(twice.size * TOLD_APART, 26))
     seen = np.zeros(1 << (32 - int(shift)), dtype=np.uint8)
@@ -98,7 +98,7 @@ def _shared(sets: ShingleSets) -> Places:
     for first in range(0, counts.size, COUNTED):
         last = min(first + COUNTED, counts.size)
         some = sets.between(first, last)
-        counts[first:last] = np.add.reduceat(seen[some.hashes >> shift], some.starts[:-1], dtype=np.int64)
+        counts[first:last] = np.add.reduceat(seen[some.values >> shift], some.starts[:-1], dtype=np.int64)
     return counts
 
 
@@ -106,9 +106,9 @@ def _bits(room: int, most: int) -> int:
     return min(most, max(16, room.bit_length()))
 
 
-def copy_sums(sets: ShingleSets) -> Wide:
+def copy_sums(sets: Ragged) -> Wide:
     """A sum of 64 bits of each set, by which equal ones are known."""
-    wide = sets.hashes.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    wide = sets.values.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     wide = (wide ^ (wide >> np.uint64(29))) * np.uint64(0xD6E8FEB86659FD93)
     return np.add.reduceat(wide ^ (wide >> np.uint64(32)), sets.starts[:-1]) if sets.sizes.size else wide
 
@@ -137,7 +137,7 @@ def with_copies(found: Repeats, copied: Places, first: Places) -> Repeats:
     )
 
 
-def _among_different(sets: ShingleSets, threshold: float, permutations: int) -> Repeats:
+def _among_different(sets: Ragged, threshold: float, permutations: int) -> Repeats:
     rare, crowded = _by_rare_shingles(sets, threshold)
     alike = similarities_of(sets, rare)
     under = _under(alike, threshold)
@@ -145,7 +145,7 @@ def _among_different(sets: ShingleSets, threshold: float, permutations: int) -> 
     found = first_come(pairs, similarities)
     if crowded.size < 2:
         return found._replace(under=under)
-    sketches = _Sketches.of(sets.only(crowded), threshold, permutations)
+    sketches = _Bands.of(sets.only(crowded), threshold, permutations)
     bucket, looked_at = 1, np.empty(0, dtype=np.int64)
     while True:
         standing = np.flatnonzero(np.isin(crowded, found.repeated, assume_unique=True, invert=True))
@@ -178,12 +178,12 @@ def first_come(pairs: Pairs, similarities: Scores) -> Repeats:
     return Repeats(np.array(list(gone), dtype=np.int64), original, similarity)
 
 
-def near_pairs(sets: ShingleSets, pairs: Pairs, threshold: float) -> tuple[Pairs, Scores]:
+def near_pairs(sets: Ragged, pairs: Pairs, threshold: float) -> tuple[Pairs, Scores]:
     """Those pairs that are near-duplicates, and how similar they are."""
     return _at_least(pairs, similarities_of(sets, pairs), threshold)
 
 
-def similarities_of(sets: ShingleSets, pairs: Pairs) -> Scores:
+def similarities_of(sets: Ragged, pairs: Pairs) -> Scores:
     """|A and B| / |A or B| of each pair (Jaccard 1901)."""
     shared = overlaps(sets, pairs)
     return shared / (sets.sizes[pairs.earlier] + sets.sizes[pairs.later] - shared)
@@ -199,7 +199,7 @@ def _under(similarities: Scores, threshold: float) -> Places:
     return np.bincount((similarities[similarities < threshold] * BINS).astype(np.int64), minlength=BINS)
 
 
-def overlaps(sets: ShingleSets, pairs: Pairs) -> Places:
+def overlaps(sets: Ragged, pairs: Pairs) -> Places:
     """How many shingles the two sets of each pair share."""
     work = offsets(sets.sizes[pairs.earlier] + sets.sizes[pairs.later])
     out = np.empty(pairs.later.size, dtype=np.int64)
@@ -212,23 +212,23 @@ def overlaps(sets: ShingleSets, pairs: Pairs) -> Places:
     return out
 
 
-def _overlaps(left: ShingleSets, right: ShingleSets) -> Places:
+def _overlaps(left: Ragged, right: Ragged) -> Places:
     """Of two sets at the same place. By a table of the left ones' places instead of by sorting, which is slower: what was
     written over there is looked for by search.
     """
     pair, other_pair = (np.repeat(np.arange(one.sizes.size, dtype=np.uint32), one.sizes) for one in (left, right))
-    shift = np.uint32(32 - _bits(left.hashes.size * 8, 30))
+    shift = np.uint32(32 - _bits(left.values.size * 8, 30))
     table = np.zeros(1 << (32 - int(shift)), dtype=np.uint32)
-    slots, other_slots = _slots(left.hashes, pair, shift), _slots(right.hashes, other_pair, shift)
-    places = np.arange(left.hashes.size, dtype=np.uint32)
+    slots, other_slots = _slots(left.values, pair, shift), _slots(right.values, other_pair, shift)
+    places = np.arange(left.values.size, dtype=np.uint32)
     table[slots] = places
     lost = table[slots] != places
     candidate = table[other_slots]
-    hit = (left.hashes[candidate] == right.hashes) & (pair[candidate] == other_pair)
-    written_over = np.sort(_keys(left.hashes[lost], pair[lost]))
+    hit = (left.values[candidate] == right.values) & (pair[candidate] == other_pair)
+    written_over = np.sort(_keys(left.values[lost], pair[lost]))
     missed = np.flatnonzero(~hit)
     if written_over.size:
-        wanted = _keys(right.hashes[missed], other_pair[missed])
+        wanted = _keys(right.values[missed], other_pair[missed])
         at = np.minimum(np.searchsorted(written_over, wanted), written_over.size - 1)
         hit[missed[written_over[at] == wanted]] = True
     return np.bincount(other_pair[hit], minlength=left.sizes.size)
@@ -242,15 +242,15 @@ def _keys(hashes: Hashes, owners: Hashes) -> Wide:
     return owners.astype(np.uint64) << np.uint64(32) | hashes
 
 
-def _by_rare_shingles(sets: ShingleSets, threshold: float) -> tuple[Pairs, Places]:
+def _by_rare_shingles(sets: Ragged, threshold: float) -> tuple[Pairs, Places]:
     """All pairs that share one of their rarest shingles with no more than `FEW`, and the sets of which one of the rarest is
     shared by more: they may be near-duplicates of one another.
     """
     owner = np.repeat(np.arange(sets.sizes.size, dtype=np.uint32), sets.sizes)
-    commonness, alone = _commonness(sets.hashes)
+    commonness, alone = _commonness(sets.values)
     least = np.ceil(threshold * sets.sizes - ROUNDING).astype(np.int64)
     chosen = (commonness <= _limits(commonness, sets, sets.sizes - least + 1)[owner]) & ~alone
-    keys = np.sort(sets.hashes[chosen].astype(np.uint64) << np.uint64(32) | owner[chosen])
+    keys = np.sort(sets.values[chosen].astype(np.uint64) << np.uint64(32) | owner[chosen])
     begins = np.flatnonzero(np.diff(keys >> np.uint64(32), prepend=np.uint64(ALL)))
     lengths = np.diff(begins, append=keys.size)
     members = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
@@ -274,7 +274,7 @@ def _commonness(hashes: Hashes) -> tuple[Bytes, Mask]:
     return grade * np.uint8(16) + (hashes & np.uint32(15)).astype(np.uint8), counts == 1
 
 
-def _limits(commonness: Bytes, sets: ShingleSets, wanted: Places) -> Places:
+def _limits(commonness: Bytes, sets: Ragged, wanted: Places) -> Places:
     """For each set the least rank up to which it has as many shingles as are wanted."""
     limits = np.empty(wanted.size, dtype=np.int64)
     for first in range(0, wanted.size, COUNTED):
@@ -328,7 +328,7 @@ def distinct(numbers: npt.NDArray[Number]) -> npt.NDArray[Number]:
     return numbers[fresh]
 
 
-class _Sketches(NamedTuple):
+class _Bands(NamedTuple):
     rows: Signatures
     keys: Hashes
     """By band, then by set."""
@@ -336,7 +336,7 @@ class _Sketches(NamedTuple):
     threshold: float
 
     @classmethod
-    def of(cls, sets: ShingleSets, threshold: float, permutations: int) -> "_Sketches":
+    def of(cls, sets: Ragged, threshold: float, permutations: int) -> "_Bands":
         rows = signatures(sets, permutations)
         keys = np.ascontiguousarray(band_keys(rows, operating_point(threshold, permutations)).T)
         return cls(rows, keys, sets.sizes, threshold)

@@ -9,20 +9,21 @@ from rapidfuzz.process import extractOne
 
 from core.recipe import NoveltyFilter
 from core.sample import Reason
-from filters.base import Document, Repeats, SetFilter, Sketches, offsets
+from filters.arrays import Ragged, Repeats, offsets
+from filters.base import Document, SetFilter
 from filters.shingles import word_hash
 from filters.text import normalised_words
 
 
-def sketch(documents: Sequence[Document], _config: NoveltyFilter) -> Sketches:
+def sketch(documents: Sequence[Document], _config: NoveltyFilter) -> Ragged:
     """The hashed words that each asks; where nothing is asked, those of its text."""
     asked = [document.question or document.asked or document.text for document in documents]
     hashed = [[word_hash(word) for word in normalised_words(text)] for text in asked]
     values = np.array([value for one in hashed for value in one], dtype=np.uint64)
-    return Sketches(values, offsets(np.array([len(one) for one in hashed], dtype=np.int64)))
+    return Ragged(values, offsets(np.array([len(one) for one in hashed], dtype=np.int64)))
 
 
-def compare(sketches: Sketches, config: NoveltyFilter, _folder: Path) -> Repeats:
+def compare(sketches: Ragged, config: NoveltyFilter, _folder: Path) -> Repeats:
     """Each that asks what an earlier one that stays asks, to `threshold` or more: by ROUGE-L's F measure (Lin 2004), twice the
     longest common subsequence of words over all words of both.
 

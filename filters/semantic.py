@@ -14,7 +14,8 @@ import numpy as np
 
 from core.recipe import SemanticFilter
 from core.sample import Reason
-from filters.base import Document, Repeats, SetFilter, Sketches
+from filters.arrays import Ragged, Repeats
+from filters.base import Document, SetFilter
 from filters.embeddings import WIDTH, Vectors, embed
 from filters.shingles import word_hash
 
@@ -32,16 +33,16 @@ class Near(NamedTuple):
     cosine: float
 
 
-def sketch(documents: Sequence[Document], config: SemanticFilter) -> Sketches:
+def sketch(documents: Sequence[Document], config: SemanticFilter) -> Ragged:
     """The vector of each text, and a hash of the numbers in it."""
     out = np.zeros(len(documents), dtype=SKETCH)
     out["vector"] = embed([document.text for document in documents])
     if config.numbers:
         out["numbers"] = [word_hash(" ".join(sorted(NUMBER.findall(document.text)))) for document in documents]
-    return Sketches(out, np.arange(out.size + 1))
+    return Ragged(out, np.arange(out.size + 1))
 
 
-def compare(sketches: Sketches, config: SemanticFilter, _folder: Path) -> Repeats:
+def compare(sketches: Ragged, config: SemanticFilter, _folder: Path) -> Repeats:
     """Each that means the same as an earlier one that stays: the nearest, the earliest of equals."""
     pairs = nearest_kept(sketches.values["vector"], config.threshold, sketches.values["numbers"].tolist())
     repeated, original, cosines = zip(*pairs, strict=True) if pairs else ((), (), ())

@@ -9,12 +9,12 @@ shingles of one hash once in 400,000 pairs of documents; it moves their similari
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from filters.base import Places, offsets, spans
+from filters.arrays import Places, Ragged, offsets, spans
 from filters.text import PROSE_MARKS, normalised_words
 
 Hashes = npt.NDArray[np.uint32]
@@ -46,31 +46,6 @@ MARKS = np.zeros(256, dtype=np.bool_)
 MARKS[[ord(mark) for mark in PROSE_MARKS if mark.isascii()]] = True
 
 
-class ShingleSets(NamedTuple):
-    """The sets of many documents, one after the other. Within a set, hashes are distinct and in no order; none is empty."""
-
-    hashes: Hashes
-    starts: Places
-    """Where each set begins, and at last where the last one ends."""
-
-    @property
-    def sizes(self) -> Places:
-        return np.diff(self.starts)
-
-    def of(self, place: int) -> Hashes:
-        return self.hashes[self.starts[place] : self.starts[place + 1]]
-
-    def between(self, first: int, last: int) -> "ShingleSets":
-        """Those from `first` to before `last`, not copied."""
-        start = self.starts[first]
-        return ShingleSets(self.hashes[start : self.starts[last]], self.starts[first : last + 1] - start)
-
-    def only(self, places: Places) -> "ShingleSets":
-        """The sets at `places`, in that order."""
-        sizes = self.sizes[places]
-        return ShingleSets(self.hashes[spans(self.starts[places], sizes)], offsets(sizes))
-
-
 def shingles(text: str, ngram: int) -> frozenset[int]:
     """The hashed shingles of one text; a text of fewer than `ngram` words is one shingle."""
     hashes = [word_hash(word) for word in normalised_words(text)]
@@ -100,17 +75,17 @@ def _shingle_hash(words: Sequence[int]) -> int:
     return ((value ^ value >> 32) * MIX & ALL) >> 32
 
 
-def shingle_sets(texts: Iterable[str], ngram: int) -> ShingleSets:
+def shingle_sets(texts: Iterable[str], ngram: int) -> Ragged:
     """What `shingles` gives for each text: from a list, a polars Series, or whatever yields texts one by one.
 
-    Only the hashes are kept: four bytes a shingle.
+    Only the hashes are kept: four bytes a shingle. Those of one text are distinct and in no order, and every text has one.
     """
     _keep_freed_memory()
     parts = [_sets_of_chunk(chunk, ngram) for chunk in _chunks(texts)]
     if not parts:
-        return ShingleSets(np.empty(0, dtype=np.uint32), np.zeros(1, dtype=np.int64))
+        return Ragged(np.empty(0, dtype=np.uint32), np.zeros(1, dtype=np.int64))
     sizes = np.concatenate([sizes for _, sizes in parts])
-    return ShingleSets(np.concatenate([hashes for hashes, _ in parts]), offsets(sizes))
+    return Ragged(np.concatenate([hashes for hashes, _ in parts]), offsets(sizes))
 
 
 def text_keys(texts: Iterable[str]) -> Keys:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from filters.base import Places
-from filters.shingles import Hashes, ShingleSets
+from filters.arrays import Places, Ragged
+from filters.shingles import Hashes
 
 Signatures = npt.NDArray[np.uint32]
 """A row for each set, a column for each permutation."""
@@ -45,7 +45,7 @@ def operating_point(threshold: float, permutations: int) -> OperatingPoint:
     return next((point for point in reversed(points) if point.recall >= RECALL), points[0])
 
 
-def signatures(sets: ShingleSets, permutations: int, seed: int = 1) -> Signatures:
+def signatures(sets: Ragged, permutations: int, seed: int = 1) -> Signatures:
     """Those of `datasketch.MinHash(num_perm=permutations, seed=seed, scheme="affine32")` (2.0), bit for bit.
 
     datasketch takes them as `MinHash(hashvalues=row, seed=seed, scheme="affine32")`.
@@ -54,7 +54,7 @@ def signatures(sets: ShingleSets, permutations: int, seed: int = 1) -> Signature
     out = np.empty((sets.sizes.size, permutations), dtype=np.uint32)
     for first, last in _blocks(sets.starts):
         start, end = sets.starts[first], sets.starts[last]
-        mixed, begins = _fmix(sets.hashes[start:end]), sets.starts[first:last] - start
+        mixed, begins = _fmix(sets.values[start:end]), sets.starts[first:last] - start
         for k in range(permutations):
             out[first:last, k] = np.minimum.reduceat(mixed * factors[k] + terms[k], begins)
     return out

@@ -24,9 +24,9 @@ import numpy as np
 from distributed import Client, Future
 
 from core.errors import UsageError
-from filters.base import Places, Repeats, Scores, offsets, spans
+from filters.arrays import Places, Ragged, Repeats, Scores, offsets, spans
 from filters.near import BUCKET, Pairs, copies, copy_sums, distinct, first_come, likely_pairs, near_pairs, with_copies
-from filters.shingles import Bytes, Mask, ShingleSets, Wide
+from filters.shingles import Bytes, Mask, Wide
 from filters.signatures import OperatingPoint, Signatures, band_keys, operating_point, signatures
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class _Look(NamedTuple):
 
 class _Corpus(NamedTuple):
     client: Client
-    parts: Sequence[Future[ShingleSets]]
+    parts: Sequence[Future[Ragged]]
     sketches: list[Future[_Sketch]]
     starts: list[int]
     """The place of the first document of each part, and at last how many documents there are."""
@@ -90,14 +90,14 @@ class _Corpus(NamedTuple):
 
 
 def near_duplicates_on(
-    client: Client, parts: Sequence[Future[ShingleSets]], threshold: float, permutations: int = 128
+    client: Client, parts: Sequence[Future[Ragged]], threshold: float, permutations: int = 128
 ) -> Repeats:
     """What `filters.near.near_duplicates` says of the documents of all parts, in order; their places count over all parts.
 
     Who goes is the same, where bands find every near-duplicate, as `operating_point` says how reliably. Its original is the
     most similar of all that stay, in its buckets' first `BUCKET`. `under` is not counted.
 
-    `parts` are futures of ShingleSets. They should be results of tasks, not scattered: then what a lost worker held is
+    `parts` are futures of Ragged. They should be results of tasks, not scattered: then what a lost worker held is
     computed again. All else that was put on the cluster is released in the end.
 
     Raises:
@@ -121,7 +121,7 @@ def _gathered(client: Client, futures: list[Future[T]]) -> list[T]:
     return list(client.gather(futures))  # type: ignore[no-untyped-call]
 
 
-def _sketch(sets: ShingleSets, permutations: int) -> _Sketch:
+def _sketch(sets: Ragged, permutations: int) -> _Sketch:
     return _Sketch(signatures(sets, permutations), sets.sizes, copy_sums(sets))
 
 
@@ -318,7 +318,7 @@ def _rows(sketch: _Sketch, wanted: Places, start: int) -> tuple[Signatures, Plac
     return sketch.rows[own], sketch.sizes[own]
 
 
-def _sets(sets: ShingleSets, wanted: Places, start: int) -> ShingleSets:
+def _sets(sets: Ragged, wanted: Places, start: int) -> Ragged:
     return sets.only(_own(wanted, start, sets.sizes.size))
 
 
@@ -332,9 +332,9 @@ def _likely(pairs: Pairs, wanted: Places, held: Sequence[tuple[Signatures, Place
     return _at(wanted, likely_pairs(_within(wanted, pairs), rows, sizes, threshold))
 
 
-def _near_of(pairs: Pairs, wanted: Places, held: Sequence[ShingleSets], threshold: float) -> tuple[Pairs, Scores]:
+def _near_of(pairs: Pairs, wanted: Places, held: Sequence[Ragged], threshold: float) -> tuple[Pairs, Scores]:
     sizes = np.concatenate([sets.sizes for sets in held])
-    sets = ShingleSets(np.concatenate([sets.hashes for sets in held]), offsets(sizes))
+    sets = Ragged(np.concatenate([sets.values for sets in held]), offsets(sizes))
     near, similarities = near_pairs(sets, _within(wanted, pairs), threshold)
     return _at(wanted, near), similarities
 

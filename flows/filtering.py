@@ -21,7 +21,8 @@ import numpy.typing as npt
 from core.errors import RecipeError, UsageError
 from core.recipe import ContaminationFilter, FilterConfig, find_file
 from core.store import file_hash, read_json
-from filters.base import BINS, Document
+from filters.arrays import BINS
+from filters.base import Document
 from filters.chain import SET_FILTERS, Decisions, Judged, decide, drop_of, names_in_indexes
 from filters.contamination import all_reports
 from filters.needs import filter_problems

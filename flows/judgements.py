@@ -13,7 +13,8 @@ import numpy as np
 
 from core.recipe import FilterConfig, KeepOneFilter
 from core.store import named_failures, read_json, write_json
-from filters.base import Drop, Mask, Sketches, offsets
+from filters.arrays import Ragged, offsets
+from filters.base import Drop, Mask
 from filters.chain import SET_FILTERS, Judged, Sketched
 
 PLACE = np.dtype(np.int64)
@@ -157,7 +158,7 @@ class Judgements:
         sizes = self._mapped(f"{step}.sizes", PLACE)
         places = self._mapped(f"{step}.places", PLACE)
         worth = np.zeros(places.size) if self._keeps_first(step) else self._mapped(f"{step}.worth", WORTH)
-        return Sketched(places, Sketches(self._mapped(f"{step}.values", type_), offsets(sizes)), worth)
+        return Sketched(places, Ragged(self._mapped(f"{step}.values", type_), offsets(sizes)), worth)
 
     def _mapped(self, name: str, type_: np.dtype[Any]) -> Any:
         file = self._folder / name

@@ -15,7 +15,8 @@ import orjson
 
 from core.errors import UsageError
 from core.store import write_bytes, written_whole
-from filters.base import Document, Drop, Mask, Places, mask_value
+from filters.arrays import Places
+from filters.base import Document, Drop, Mask, mask_value
 from flows.judgements import Judgements, Span
 from flows.masking import is_text, masked_table
 from flows.rows import OPENERS, Batch, batches, compression, document_of, is_parquet, parsed, state_of

@@ -17,9 +17,9 @@ import numpy as np
 
 from core.errors import RunFailed, UsageError
 from core.recipe import FilterConfig, MinHashFilter
-from filters.base import Document, Places, Repeats, Sketches, offsets, spans
+from filters.arrays import Places, Ragged, Repeats, offsets, spans
+from filters.base import Document
 from filters.chain import Compare, judge
-from filters.shingles import ShingleSets
 from flows.judgements import JudgedBatch, Unread
 from flows.rows import Batch, document_of, lines_of
 
@@ -145,7 +145,7 @@ class _Scattered:
 
 
 def _near_duplicates(
-    client: "Client", sketches: Sketches, places: Places, config: FilterConfig, _folder: Path
+    client: "Client", sketches: Ragged, places: Places, config: FilterConfig, _folder: Path
 ) -> Repeats:
     from flows.cluster import near_duplicates_on
 
@@ -163,7 +163,7 @@ def _near_duplicates(
     return near_duplicates_on(client, parts, config.threshold, config.permutations)
 
 
-def _sets_in(file: Path, starts: Places, sizes: Places) -> ShingleSets:
+def _sets_in(file: Path, starts: Places, sizes: Places) -> Ragged:
     """Read by the worker that holds them, and again by another if that is lost."""
     values = np.memmap(file, dtype=np.uint32, mode="r")
-    return ShingleSets(values[spans(starts, sizes)], offsets(sizes))
+    return Ragged(values[spans(starts, sizes)], offsets(sizes))

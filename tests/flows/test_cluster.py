@@ -18,9 +18,9 @@ from distributed import Client, Future, LocalCluster
 
 from benchmarks.corpus import Corpus
 from core.errors import UsageError
-from filters.base import Repeats
+from filters.arrays import Ragged, Repeats
 from filters.near import near_duplicates
-from filters.shingles import ShingleSets, shingle_sets
+from filters.shingles import shingle_sets
 from flows import cluster as cluster_module
 from flows.cluster import near_duplicates_on
 from flows.curation import parse_filters
@@ -57,7 +57,7 @@ def corpus(rows: int, *, templated: bool) -> list[str]:
     return [text for texts, _ in Corpus(rows, templated=templated, seed=5).batches() for text in texts]
 
 
-def parted(client: Client, texts: Sequence[str], parts: int = 5, ngram: int = 5) -> list[Future[ShingleSets]]:
+def parted(client: Client, texts: Sequence[str], parts: int = 5, ngram: int = 5) -> list[Future[Ragged]]:
     cuts = [len(texts) * part // parts for part in range(parts + 1)]
     return [client.submit(shingle_sets, texts[first:last], ngram) for first, last in pairwise(cuts)]
 
@@ -74,7 +74,7 @@ def test_what_goes_and_for_whom_is_what_one_machine_says(client: CountingClient,
     sets = shingle_sets(texts, 5)
     assert columns(found) == columns(near_duplicates(sets, 0.8))
     assert found.repeated.size > least
-    assert client.gathered - before < 0.05 * sets.hashes.nbytes, "shingles or signatures came to the driver"
+    assert client.gathered - before < 0.05 * sets.values.nbytes, "shingles or signatures came to the driver"
 
 
 def test_copies_go_for_what_their_first_one_goes_for(client: CountingClient) -> None:
@@ -161,7 +161,7 @@ def test_nothing_stays_on_the_cluster_but_the_parts(client: CountingClient) -> N
     assert left == set()
 
 
-def kill_at(client: Any, parts: Sequence[Future[ShingleSets]], task: str, killed: list[int]) -> None:
+def kill_at(client: Any, parts: Sequence[Future[Ragged]], task: str, killed: list[int]) -> None:
     """`kill -9` one of the workers that hold parts, as soon as some result of `task` is there."""
     tasks = tasks_of(client)
     while not any(str(key).startswith(task) and one.state == "memory" for key, one in list(tasks.items())):

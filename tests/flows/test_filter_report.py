@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -434,6 +435,10 @@ def test_the_card_says_nothing_of_what_did_not_happen() -> None:
     assert not {word for word in ("aside", "masked", "next:") if word in card}
 
 
+BROWSERS_OWN = "not an origin"
+"""Who asked, where no page did: browsers run errands of their own."""
+
+
 def complaints(browser: str, page: Path, profile: Path) -> tuple[list[str], list[str]]:
     """What a browser writes on its console of the page, and what it asks the network for."""
     log = profile.with_suffix(".json")
@@ -442,7 +447,9 @@ def complaints(browser: str, page: Path, profile: Path) -> tuple[list[str], list
     command = [browser, *options, *as_root, f"--user-data-dir={profile}", f"--log-net-log={log}", "--dump-dom"]
     done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
     assert "</main>" in done.stdout
-    return re.findall(r"CONSOLE.*", done.stderr), re.findall(r'"(https?://[^"]+)"', log.read_text())
+    asked = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
+    pages = [one["url"] for one in asked if one.get("initiator", BROWSERS_OWN) != BROWSERS_OWN]
+    return re.findall(r"CONSOLE.*", done.stderr), [url for url in pages if url.startswith("http")]
 
 
 def test_a_browser_has_no_complaint_and_asks_for_nothing(filtered: FilterReport, tmp_path: Path) -> None:
