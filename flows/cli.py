@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EPILOG = "Exit codes: 0 done, 1 the run failed, 2 wrong use or recipe, 3 a gate was not met, 130 interrupted."
 LOOK, RUN, RESULTS, RELEASE = "Look before you run", "Run", "Look at results", "Release"
+PREFECT = "Have a Prefect server do it"
 PACKAGES = ("core", "prompts", "agents", "filters", "students", "flows")
 
 app = typer.Typer(
@@ -206,10 +207,16 @@ def run(
     *,
     runs_dir: RunsOption = RUNS,
     resume: ResumeOption = False,
+    deployment: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Have a deployment do it on a Prefect server; does not wait.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Do all of it: produce, curate, assess, package, and distill if the recipe has a student."""
+    if deployment:
+        _hand_over(deployment, recipe, overrides, runs_dir, as_json=as_json)
+        return
     _run(recipe, overrides, runs_dir, resume=resume, as_json=as_json, quiet=quiet, distill=True)
 
 
@@ -428,6 +435,24 @@ def evaluate(
     say(found.model_dump_json() if as_json else evaluation_card(found))
 
 
+# Have Prefect do it
+
+
+@app.command(rich_help_panel=PREFECT)
+def deploy(*, as_json: JsonOption = False) -> None:
+    """Hand all deployments of prefect.yaml to the Prefect server that PREFECT_API_URL names, with a work pool for them."""
+    from flows import deploying
+
+    deploying.deploy()
+    made = deploying.deployments()
+    if as_json:
+        say_json({"state": "done", "work_pool": deploying.POOL, "deployments": made})
+        return
+    for name in made:
+        say(name)
+    say(f"next: prefect worker start --pool {deploying.POOL}, and stillhouse run RECIPE --deployment once")
+
+
 # Look at results
 
 
@@ -570,6 +595,17 @@ def _open_for(plan: "Plan", runs_dir: Path, *, resume: bool) -> Any:
     from flows.recipes import sources
 
     return open_next(runs_dir, plan.recipe, sources(plan), resume=resume)
+
+
+def _hand_over(deployment: str, recipe: str, overrides: list[str] | None, runs_dir: Path, *, as_json: bool) -> None:
+    """The recipe is checked here before the server hears of it; a path is told whole, since the worker stands elsewhere."""
+    from flows.deploying import start, started_text
+
+    _plan(recipe, overrides)
+    place = Path(recipe)
+    asked = {"recipe": str(place.resolve()) if place.is_file() else recipe, "overrides": overrides or []}
+    told = start(deployment, {**asked, **({} if runs_dir == RUNS else {"runs_dir": str(runs_dir.resolve())})})
+    say_json(told) if as_json else say(started_text(told))
 
 
 def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, distill: bool) -> dict[str, Any]:

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stillhouse")
 
 
+RUNS = "data/runs"
+
+
 @dataclass(frozen=True)
 class Job:
     """A run that is open: what its stages work on."""
@@ -56,11 +59,22 @@ class Job:
         return self.plan.recipe
 
 
-@flow(name="stillhouse-run", validate_parameters=False)
+@flow(name="stillhouse-run", flow_run_name="{recipe}")
 async def run_flow(
-    recipe: str, overrides: list[str], runs_dir: str, *, resume: bool = False, distill: bool = True
+    recipe: str,
+    overrides: list[str] = [],  # noqa: B006  what Prefect's form takes
+    runs_dir: str = RUNS,
+    resume: bool = True,
+    distill: bool = True,
 ) -> dict[str, Any]:
     """Everything the recipe asks for, from seeds to student and report; the run's summary.
+
+    Args:
+        recipe: A built-in recipe, or the path of a TOML file where the flow runs.
+        overrides: Keys of the recipe, as in samples=500.
+        runs_dir: Where runs are kept; releases lie beside it.
+        resume: Go on with the run if it is there.
+        distill: Train the recipe's student too.
 
     Raises:
         StillhouseError: as its stages; the manifest then says `failed` and why.
@@ -106,11 +120,11 @@ def opened(recipe: str, overrides: list[str], runs_dir: Path, *, resume: bool) -
                 SESSION.note("its recipe has other releases since: it can be finished, not released")
             plan = replace(plan, first=parent.seeds if parent else 0)
             yield Job(run, plan, manifest, past_of(run, plan.recipe, plan.folder))
-        except (Interrupted, KeyboardInterrupt, asyncio.CancelledError):
-            _record(run, manifest, RunState.interrupted, "stopped by the user")
-            raise
         except Exception as error:
             _record(run, manifest, RunState.failed, redacted(str(error) or type(error).__name__))
+            raise
+        except BaseException:  # Ctrl-C, a cancelled task, or the signal by which Prefect ends a flow run
+            _record(run, manifest, RunState.interrupted, "stopped by the user")
             raise
 
 
@@ -158,7 +172,7 @@ async def check_judges(job: Job) -> None:
         raise RunFailed(why)
 
 
-@task(name="produce-shard", cache_policy=NO_CACHE, persist_result=False)
+@task(name="produce-shard", task_run_name="shard {work.shard.number}", cache_policy=NO_CACHE, persist_result=False)
 async def produce_shard(work: ShardWork) -> int:
     """Make what a shard lacks; how many samples that was."""
     return await make_shard(work)

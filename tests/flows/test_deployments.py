@@ -1,0 +1,222 @@
+"""Deployments on a real Prefect server with a real worker: deployed, run, watched, cancelled, killed, released."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from core.recipe import PROJECT
+from core.release import Lineage, releases_of
+from core.run import RunDir, RunState
+from flows.curated import made_samples
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+SMALL = ("--set", "samples=24", "--set", "shard_size=8")
+SLOW = (*SMALL, "--set", "teachers.main.faults={seconds=0.5}", "--set", "teachers.main.max_concurrent=2")
+
+
+class Server:
+    """A Prefect server of its own, asked through its API."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/api"
+        self.environment = {
+            **os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_PREFETCH_SECONDS": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+        }  # fmt: skip
+        self.process = self.start("prefect", "server", "start", "--port", str(port), "--no-ui")
+        self.api = httpx.Client(base_url=self.url, timeout=30)
+        self.until(lambda: self._answers(), 120)
+
+    def _answers(self) -> bool:
+        try:
+            return self.api.get("/health").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *words], cwd=PROJECT, env=self.environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        return self.start("prefect", "worker", "start", "--pool", "stillhouse")
+
+    def call(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows", *words], cwd=PROJECT, env=self.environment, text=True, capture_output=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def begin(self, runs: Path, *words: str) -> str:
+        """A run of the deployment `once`; its id."""
+        told = self.call("run", "smoke", *words, "--runs-dir", str(runs), "--deployment", "once", "--json")
+        return str(json.loads(told)["flow_run"])
+
+    def create(self, deployment: str, **parameters: Any) -> str:
+        found = self.api.get(f"/deployments/name/{deployment}").raise_for_status().json()
+        made = self.api.post(f"/deployments/{found['id']}/create_flow_run", json={"parameters": parameters})
+        return str(made.raise_for_status().json()["id"])
+
+    def flow_run(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api.get(f"/flow_runs/{name}").raise_for_status().json()
+        return found
+
+    def ended(self, name: str, seconds: float = 150) -> dict[str, Any]:
+        self.until(lambda: self.flow_run(name)["state_type"] in ENDED, seconds)
+        return self.flow_run(name)
+
+    def filtered(self, kind: str, **query: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api.post(f"/{kind}/filter", json=query).raise_for_status().json()
+        return found
+
+    @staticmethod
+    def until(true: Callable[[], Any], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, f"not so after {seconds} seconds"
+            time.sleep(0.3)
+
+
+def kill(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None:
+    """The whole session: a worker with the flow runs that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, number)
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("prefect"))
+    try:
+        server.call("deploy")
+        yield server
+    finally:
+        server.api.close()
+        kill(server.process)
+
+
+@pytest.fixture
+def worker(server: Server) -> Iterator[subprocess.Popen[bytes]]:
+    process = server.worker()
+    yield process
+    kill(process)
+
+
+def the_run(runs: Path) -> RunDir:
+    (found,) = runs.glob("*/manifest.json")
+    return RunDir(found.parent)
+
+
+def test_what_is_deployed_has_a_form_and_the_commit(server: Server) -> None:
+    there = {one["name"]: one for one in server.filtered("deployments")}
+    assert set(there) == {"nightly", "weekly", "on-release", "once"}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, text=True, capture_output=True, check=False
+    )
+    for one in there.values():
+        assert one["version"] == commit.stdout.strip()
+        for key, told in one["parameter_openapi_schema"]["properties"].items():
+            assert told["description"], key
+    assert there["nightly"]["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
+    assert there["nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    server.call("deploy")
+    assert len(server.filtered("deployments")) == 4, "deploying again changes them in place"
+
+
+def test_a_deployments_run_is_named_told_and_leaves_what_the_command_leaves(
+    server: Server, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    wrong = server.call("run", "smoke", "--set", "samples=0", "--deployment", "once", code=2)
+    assert "samples: input should be greater than or equal to 1, not 0" in wrong
+    assert "stillhouse-run/twice: " in server.call("run", "smoke", "--deployment", "twice", code=2)
+    name = server.begin(tmp_path / "runs", *SMALL)
+    found = server.ended(name)
+    assert (found["state_type"], found["name"]) == ("COMPLETED", "smoke")
+    run = the_run(tmp_path / "runs")
+    assert run.read_manifest().state is RunState.done
+    tasks = {one["name"] for one in server.filtered("task_runs", flow_runs={"id": {"any_": [name]}})}
+    assert {"shard 0", "shard 1", "shard 2"} <= tasks
+    of_run = {"artifacts": {"flow_run_id": {"any_": [name]}}}
+    shown = {one["key"]: one["data"] for one in server.filtered("artifacts", **of_run) if one["key"]}
+    assert f"run {run.name}  done" in shown["smoke-card"]
+    assert "hapax_mass" in shown["smoke-collapse"]
+    logs = server.filtered("logs", logs={"flow_run_id": {"any_": [name]}}, limit=200)
+    assert any("produce: shard 2: 8 of 8 samples made" in log["message"] for log in logs)
+
+
+def test_a_cancelled_run_stops_asking_and_goes_on_where_it_was(
+    server: Server, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    name = server.begin(runs, *SLOW)
+    server.until(lambda: list(runs.glob("*/wip/*.calls.jsonl")), 60)
+    time.sleep(2)
+    server.api.post(f"/flow_runs/{name}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
+    assert server.ended(name, 60)["state_type"] == "CANCELLED"
+    (journal,) = runs.glob("*/wip/spend.jsonl")
+    asked = journal.stat().st_size
+    time.sleep(3)
+    assert journal.stat().st_size == asked, "nobody asks any more"
+    assert server.ended(server.begin(runs, *SLOW))["state_type"] == "COMPLETED"
+    run = the_run(runs)
+    assert run.read_manifest().state is RunState.done
+    assert len({sample.id for sample in made_samples(run)}) == run.read_manifest().counts.candidates == 24
+
+
+def test_another_worker_takes_over_from_one_that_was_killed(server: Server, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    first = server.worker()
+    try:
+        server.begin(runs, *SLOW)
+        server.until(lambda: list(runs.glob("*/wip/*.calls.jsonl")), 60)
+        time.sleep(2)
+    finally:
+        kill(first)
+    second = server.worker()
+    try:
+        assert server.ended(server.begin(runs, *SLOW))["state_type"] == "COMPLETED"
+    finally:
+        kill(second)
+    run = the_run(runs)
+    assert len({sample.id for sample in made_samples(run)}) == run.read_manifest().counts.candidates == 24
+
+
+def test_a_refused_release_is_a_state_of_its_own_and_a_made_one_begins_a_student(
+    server: Server, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    assert server.ended(server.begin(runs, *SMALL))["state_type"] == "COMPLETED"
+    refused = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
+    assert (refused["state_type"], refused["state_name"]) == ("FAILED", "GateNotMet")
+    assert "is not released:" in refused["state"]["message"]
+    assert server.ended(server.begin(runs, *SMALL, "--set", "collapse.gate=false"))["state_type"] == "COMPLETED"
+    made = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
+    assert made["state_type"] == "COMPLETED"
+    assert Lineage(releases_of(runs) / "smoke").generations() == [0]
+
+    def begun() -> list[dict[str, Any]]:
+        return server.filtered("flow_runs", flows={"name": {"any_": ["stillhouse-distill"]}})
+
+    server.until(begun, 60)
+    (student,) = begun()
+    assert student["parameters"]["release"] == "smoke/0"
+    assert student["parameters"]["runs_dir"] == str(runs)
