@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError
@@ -73,7 +74,8 @@ def start(deployment: str, parameters: Mapping[str, Any]) -> dict[str, str]:
 
     name = deployment if "/" in deployment else f"stillhouse-run/{deployment}"
     try:
-        made = asyncio.run(arun_deployment(name, parameters=dict(parameters), timeout=0))
+        called = Path(str(parameters["recipe"])).stem
+        made = asyncio.run(arun_deployment(name, parameters=dict(parameters), timeout=0, flow_run_name=called))
     except ObjectNotFound:
         raise UsageError(f"{name}: {url} has no such deployment; make it with `stillhouse deploy`") from None
     except PrefectHTTPStatusError as error:
