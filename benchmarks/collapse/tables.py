@@ -152,6 +152,8 @@ def changes(rows: list[Row]) -> str:
     for kind, words in CHANGES.items():
         for size in (500, 2_000, 4_000):
             here = [row for row in rows if (row["kind"], row["size"]) == (kind, size)]
+            if not here:
+                continue
             counts = Counter(str(row["verdict"]) for row in here)
             lines.append((words, f"{size:,}", *(counts[verdict] for verdict in CollapseVerdict)))
     return markdown(["real text, changed", "documents", *CollapseVerdict], lines)
@@ -247,7 +249,9 @@ def cost(rows: list[Row]) -> str:
         lines.append((f"{size:,}", *cells))
     head = ["documents", *(f"{name}" for name in MAKERS), *(f"{name}, with the null" for name in MAKERS)]
     return (
-        f"CPU seconds of `filters.collapse.measure`, from texts, reading the reference too.\n\n{markdown(head, lines)}"
+        "CPU seconds of `filters.collapse.measure`, from texts, reading the reference too. Where the reference has too few "
+        "documents for a null of the size, that of the size before is taken, which is there by then."
+        f"\n\n{markdown(head, lines)}"
     )
 
 

@@ -26,9 +26,11 @@ from core.sample import Candidate, Critique, Message, Reason, Sample, Seed, Spen
 from core.store import read_json
 from flows import report
 from flows.card import run_card, sample_text
-from flows.collapse_page import courses_of, strips_of
+from flows.collapse_page import courses_of, strips_of, write_assessment
+from flows.curation import Assessment
 from flows.report import dataset_card, write_report
 from flows.words import duration, percent
+from tests.browser import complaints
 
 HOSTILE = "</script><img src=x onerror=alert(1)>{{7*7}}{% raw %}\x1b[31m<!--"
 RECIPE = Recipe.model_validate(
@@ -350,6 +352,17 @@ def test_the_page_says_what_was_found_and_how_documents_begin(tmp_path: Path) ->
     assert "the best way25.0 %0.1 %" in page.text.replace("\n", "")
     assert "sample at a higher temperature" in page.text
     assert "Over the generations" not in page.text, "it is the first one"
+
+
+def test_browsers_have_no_complaint_of_either_page_which_ask_for_nothing(tmp_path: Path) -> None:
+    told = COLLAPSE.model_copy(
+        update={"evidence": [HOSTILE], "openers": [PhraseRecord(text=HOSTILE, candidate=0.25, reference=0.0)]}
+    )
+    m = manifest(collapse=told)
+    written(tmp_path, m, [sample("s1", text=HOSTILE)], [])
+    assert complaints(tmp_path / m.run / "report.html", tmp_path / "one") == ([], [])
+    write_assessment(tmp_path / "page.html", Path(HOSTILE), Assessment(collapse=told, parent=COLLAPSE))
+    assert complaints(tmp_path / "page.html", tmp_path / "other") == ([], [])
 
 
 def test_generations_are_drawn_with_where_real_text_varies() -> None:
