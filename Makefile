@@ -22,10 +22,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/stillhouse run constrained-instructions --resume
 
-# Slow tests of the embedded model share a group: two models at once would each wait for the other's threads.
 test: check
 	$(BIN)/pytest -m "not slow" --numprocesses auto
-	$(BIN)/pytest -m slow --numprocesses 2 --dist loadgroup
+	$(BIN)/pytest -m slow
 
 # What needs neither a real teacher, nor a training, nor a whole run.
 fast: install

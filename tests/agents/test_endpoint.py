@@ -210,7 +210,6 @@ def test_live_validation_names_every_teacher_that_does_not_answer() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("embedded")
 def test_the_embedded_teacher_answers_in_the_form_it_is_asked_for() -> None:
     schema = {
         "type": "object",

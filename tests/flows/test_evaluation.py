@@ -108,7 +108,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("embedded")
 def test_a_runs_student_is_asked_beside_its_teacher_and_its_start(run: RunDir) -> None:
     session = Session()
     session.quiet = True

@@ -64,7 +64,6 @@ def test_a_recipe_runs_whole_with_its_scripted_teacher(recipe: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("recipe", EMBEDDED)
-@pytest.mark.xdist_group("embedded")
 def test_a_recipe_runs_whole_with_the_embedded_teacher(recipe: str, tmp_path: Path) -> None:
     """Small, and whatever it keeps: most of these are beyond a model of 135M parameters (docs/)."""
     teacher = "teachers.main={model='local/smollm2-135m',max_concurrent=2,slot_tokens=4096}"

@@ -17,7 +17,7 @@ from students.train import distill
 from students.vocabulary import trimmed
 from tests.llama_cpp import llama_cpp
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("embedded")]
+pytestmark = pytest.mark.slow
 
 SENTENCE = "Bees make honey from the nectar of flowers, and they dance to tell each other where it is."
 
