@@ -153,14 +153,22 @@ def test_a_deployments_run_is_named_told_and_leaves_what_the_command_leaves(
     assert (found["state_type"], found["name"]) == ("COMPLETED", "smoke")
     run = the_run(tmp_path / "runs")
     assert run.read_manifest().state is RunState.done
-    tasks = {one["name"] for one in server.filtered("task_runs", flow_runs={"id": {"any_": [name]}})}
-    assert {"shard 0", "shard 1", "shard 2"} <= tasks
+
+    def named() -> bool:
+        tasks = server.filtered("task_runs", flow_runs={"id": {"any_": [name]}})
+        return {"shard 0", "shard 1", "shard 2"} <= {one["name"] for one in tasks}
+
+    server.until(named, 60)  # task runs are told by events
     of_run = {"artifacts": {"flow_run_id": {"any_": [name]}}}
     shown = {one["key"]: one["data"] for one in server.filtered("artifacts", **of_run) if one["key"]}
     assert f"run {run.name}  done" in shown["smoke-card"]
     assert "hapax_mass" in shown["smoke-collapse"]
-    logs = server.filtered("logs", logs={"flow_run_id": {"any_": [name]}}, limit=200)
-    assert any("produce: shard 2: 8 of 8 samples made" in log["message"] for log in logs)
+
+    def told() -> bool:
+        logs = server.filtered("logs", logs={"flow_run_id": {"any_": [name]}}, limit=200)
+        return any("produce: shard" in log["message"] and "8 of 8 samples made" in log["message"] for log in logs)
+
+    server.until(told, 30)  # logs are sent in batches
 
 
 def test_a_cancelled_run_stops_asking_and_goes_on_where_it_was(
