@@ -87,15 +87,7 @@ def teacher_answers(teacher: Start) -> list[Conversation]:
     questions = [form.format(topic) for form in ASKED for topic in topics][: TRAIN + HELD_OUT]
     order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(SEED)).tolist()
     asked = [[Message(role="user", content=questions[place])] for place in order]
-    texts = drawn_answers(teacher, asked, ANSWER_TOKENS, SEED)
-    return [[*one, Message(role="assistant", content=text or ".")] for one, text in zip(asked, texts, strict=True)]
-
-
-def drawn_answers(
-    model: Start, asked: Sequence[Conversation], tokens: int, seed: int, temperature: float = 1.0
-) -> list[str]:
-    """What a model says to each, at most so many tokens."""
-    tokenizer, found = model.tokenizer, []
+    tokenizer, found = teacher.tokenizer, []
     for first in range(0, len(asked), 32):
         some = asked[first : first + 32]
         prompts = [
@@ -104,13 +96,14 @@ def drawn_answers(
         placed = [Encoded((*ids, 0), (False,) * len(ids) + (True,)) for ids in prompts]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             drawn = own_answers(
-                model.model, placed, stop=stop_ids(tokenizer), pad=pad_id(tokenizer), max_new_tokens=tokens,
-                temperature=temperature, seed=seed + first,
+                teacher.model, placed, stop=stop_ids(tokenizer), pad=pad_id(tokenizer), max_new_tokens=ANSWER_TOKENS,
+                temperature=1.0, seed=SEED + first,
             )  # fmt: skip
-        found += [
+        texts = [
             tokenizer.decode(one.ids[len(ids) :], skip_special_tokens=True)
             for one, ids in zip(drawn, prompts, strict=True)
         ]
+        found += [[*one, Message(role="assistant", content=text or ".")] for one, text in zip(some, texts, strict=True)]
     return found
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from core.recipe import BoilerplateFilter
 from core.sample import Reason
 from filters.base import Document, Drop
+from filters.openers import drop_by_opener
 from filters.text import STRAIGHT
 
 OFFER = (
@@ -40,12 +41,7 @@ PATTERNS = [(name, re.compile(opener)) for name, opener in OPENERS.items()]
 
 def drop_boilerplate(documents: Sequence[Document], config: BoilerplateFilter) -> list[Drop]:
     """Drop what begins with one of `OPENERS`."""
-    drops = []
-    for document in documents:
-        if opener := boilerplate_opener(document.text):
-            detail = f"begins with boilerplate: {opener}"
-            drops.append(Drop(id=document.id, filter=config.type, reason=Reason.boilerplate, detail=detail))
-    return drops
+    return drop_by_opener(documents, boilerplate_opener, config.type, Reason.boilerplate, "begins with boilerplate")
 
 
 def boilerplate_opener(text: str) -> str | None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from core.run import CollapseRecord, CollapseVerdict, MetricRecord
 from filters.diversity import Draw
 from filters.draws import Corpus, alike, equal_lengths, matched, tokens
-from filters.evidence import Sides, common_openers, common_templates, sentences
+from filters.evidence import Sides, beginnings, sentences
 from filters.families import METRICS, NAMES, Comparison, compared, measured
 from filters.null import LARGEST, Null, null_of, null_size
 from filters.reference import Reference
@@ -68,19 +68,20 @@ def assess(candidate: Corpus, reference: Reference, *, seed: int, cache: Path | 
     if found is None:
         return _nothing(reference, len(candidate))
     judgement, documents = judge(found.evidence), found.evidence.documents
+    begin = beginnings(found.sides, reference)
     size = found.sides.draws[0].tokens
     reach = REACH * deviations(found.null, size, documents)
     records = [_record(i, found.comparison, float(reach[i]), found.evidence.z[NAMES[i]]) for i in range(len(METRICS))]
     return CollapseRecord(
         verdict=judgement.verdict,
-        evidence=sentences(judgement, found.evidence, found.sides, reference),
+        evidence=sentences(judgement, found.evidence, found.sides, reference, begin),
         reference=reference.name,
         documents=documents,
         tokens=size,
         tail=round(found.evidence.tail, 2),
         metrics=[*records, *_shown(found.sides.draws, reference, found.null)],
-        openers=common_openers(found.sides, list(reference.vocabulary)),
-        templates=common_templates(found.sides, list(reference.vocabulary), reference.background()),
+        openers=begin.openers,
+        templates=begin.templates,
         note=_note(judgement.verdict, found, len(candidate), reference),
     )
 

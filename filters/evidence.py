@@ -50,12 +50,34 @@ class Sides(NamedTuple):
         return float((np.cbrt(max(statistic, 0) / freedom) - (1 - spread)) / np.sqrt(spread))
 
 
-def sentences(judgement: Judgement, evidence: Evidence, sides: Sides, reference: Reference) -> list[str]:
+class Beginnings(NamedTuple):
+    """How several documents begin, the most frequent first."""
+
+    openers: list[PhraseRecord]
+    """By the first three words."""
+    templates: list[PhraseRecord]
+    """By common words and gaps."""
+
+
+def beginnings(sides: Sides, reference: Reference) -> Beginnings:
+    spelled, common = list(reference.vocabulary), reference.background().common
+    openers = [opener_rows(draw) for draw in sides.draws]
+    rows = [skeleton_rows(draw, common) for draw in sides.draws]
+    whole = [some[some[:, -1] != ENDED] for some in rows]
+    return Beginnings(
+        _most(openers, sides, lambda word: spelled[word]),
+        _most(whole, sides, lambda word: "…" if word == GAP else spelled[word]),
+    )
+
+
+def sentences(
+    judgement: Judgement, evidence: Evidence, sides: Sides, reference: Reference, begin: Beginnings
+) -> list[str]:
     """One sentence for each thing that was found, those that mean collapse first."""
     spelled, background = list(reference.vocabulary), reference.background()
     examples: dict[str, Callable[[], str]] = {
         "tail": lambda: _missing(sides, spelled),
-        "repetition": lambda: _repeated(judgement.reasons["repetition"], sides, spelled, background),
+        "repetition": lambda: _repeated(judgement.reasons["repetition"], begin),
         "strange": lambda: _strange(sides, spelled, background),
         "topics": lambda: _topics(sides, reference.topics, spelled),
     }
@@ -91,29 +113,17 @@ def _missing(sides: Sides, spelled: list[str]) -> str:
     return f"Missing: {', '.join(spelled[i] for i in most)}" if most else ""
 
 
-def _repeated(names: tuple[str, ...], sides: Sides, spelled: list[str], background: Background) -> str:
+def _repeated(names: tuple[str, ...], begin: Beginnings) -> str:
     parts = []
     if {"openers", "exact_duplicates", "duplicate_8grams", "distinct_4"} & set(names):
-        parts.append(f"Most frequent openings: {_listed(common_openers(sides, spelled))}")
+        parts.append(f"Most frequent openings: {_listed(begin.openers)}")
     if "templates" in names:
-        parts.append(f"Dominating patterns: {_listed(common_templates(sides, spelled, background))}")
+        parts.append(f"Dominating patterns: {_listed(begin.templates)}")
     return ". ".join(parts)
 
 
 def _listed(phrases: list[PhraseRecord]) -> str:
     return ", ".join(f"“{phrase.text}” {phrase.candidate:.1%}" for phrase in phrases)
-
-
-def common_openers(sides: Sides, spelled: list[str]) -> list[PhraseRecord]:
-    """The first three words that several documents have, the most frequent first."""
-    return _most([opener_rows(draw) for draw in sides.draws], sides, lambda word: spelled[word])
-
-
-def common_templates(sides: Sides, spelled: list[str], background: Background) -> list[PhraseRecord]:
-    """The beginnings, as common words and gaps, that several documents have, the most frequent first."""
-    rows = [skeleton_rows(draw, background.common) for draw in sides.draws]
-    whole = [some[some[:, -1] != ENDED] for some in rows]
-    return _most(whole, sides, lambda word: "…" if word == GAP else spelled[word])
 
 
 def _most(rows: list[Ints], sides: Sides, spell: Callable[[int], str]) -> list[PhraseRecord]:

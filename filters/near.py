@@ -35,7 +35,8 @@ ROUNDS = 6
 WORTHWHILE = 0.95
 """Share that stays from which taking away is not worth another round."""
 TOLD_APART = 8
-"""Places a shared shingle in the table of these. With eight, one in eight of the others at the most is thought to be shared."""
+"""Places a shared shingle in the table of these, as long as it has at most 64 MB. With eight, one in eight of the others at the
+most is thought to be shared."""
 ROOM = 4
 """Places a shingle in the table that counts how common each is. With four, one in five is thought to be shared when it is not."""
 PAIRS = 1 << 21
@@ -87,7 +88,7 @@ def left_over(sets: Ragged, threshold: float) -> Places:
 def _shared(sets: Ragged) -> Places:
     """How many shingles of each set others seem to have too: some too many, never one too few.
 
-    Sorting says which hashes come twice, and a table that fits a processor's cache says so of each shingle.
+    Sorting says which hashes come twice; a table of them, small enough to be looked up in fast, says so of each shingle.
     """
     hashes = np.sort(sets.values)
     twice = hashes[1:][hashes[1:] == hashes[:-1]]

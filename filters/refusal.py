@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from core.recipe import RefusalFilter
 from core.sample import Reason
 from filters.base import Document, Drop
+from filters.openers import drop_by_opener
 from filters.text import STRAIGHT
 
 MODEL = r"(?:ai|artificial intelligence|language model|chatbot)(?: language)?(?: model| assistant| system)?"
@@ -55,12 +56,7 @@ PATTERNS = [(name, re.compile(FILLER + APOLOGY + "(?:" + opener + ")")) for name
 
 def drop_refusals(documents: Sequence[Document], config: RefusalFilter) -> list[Drop]:
     """Drop what begins with one of `OPENERS`."""
-    drops = []
-    for document in documents:
-        if opener := refusal_opener(document.text):
-            detail = f"begins like a refusal: {opener}"
-            drops.append(Drop(id=document.id, filter=config.type, reason=Reason.refusal, detail=detail))
-    return drops
+    return drop_by_opener(documents, refusal_opener, config.type, Reason.refusal, "begins like a refusal")
 
 
 def refusal_opener(text: str) -> str | None:
