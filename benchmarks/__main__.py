@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import dedup, distillation, families, orchestration, robustness, study, teacher
+from benchmarks.collapse import neural
 from benchmarks.collapse import tables as collapse
 
 README = Path(__file__).with_name("README.md")
@@ -35,6 +36,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
     "collapse": ("The collapse gate", collapse.table),
+    "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
     "study": ("Topologies under injected faults", study.injected),
     "study_embedded": ("Topologies with the embedded teacher", study.embedded),
 }

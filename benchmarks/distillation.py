@@ -35,6 +35,7 @@ ASKED = ("Write about {}.", "Tell me something about {}.")
 TRAIN, HELD_OUT, ANSWER_TOKENS = 160, 40, 48
 LAYERS, EPOCHS, SEED = 15, 2, 7
 MIXED = {"sft": 0.5, "forward_kl": 0.5}
+DRAWN_AT_ONCE = 32
 CAPTURED_TWICE = 64
 """Conversations on which capture is compared with a bare forward pass."""
 ARMS: dict[str, dict[str, Any]] = {
@@ -87,23 +88,30 @@ def teacher_answers(teacher: Start) -> list[Conversation]:
     questions = [form.format(topic) for form in ASKED for topic in topics][: TRAIN + HELD_OUT]
     order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(SEED)).tolist()
     asked = [[Message(role="user", content=questions[place])] for place in order]
-    tokenizer, found = teacher.tokenizer, []
-    for first in range(0, len(asked), 32):
-        some = asked[first : first + 32]
+    texts = drawn_answers(teacher, asked, ANSWER_TOKENS, SEED)
+    return [[*one, Message(role="assistant", content=text or ".")] for one, text in zip(asked, texts, strict=True)]
+
+
+def drawn_answers(
+    model: Start, asked: Sequence[Conversation], tokens: int, seed: int, temperature: float = 1.0
+) -> list[str]:
+    """What a model says to each, at most so many tokens."""
+    tokenizer, found = model.tokenizer, []
+    for first in range(0, len(asked), DRAWN_AT_ONCE):
+        some = asked[first : first + DRAWN_AT_ONCE]
         prompts = [
             tokenizer(render(one, tokenizer, answer_next=True), add_special_tokens=False)["input_ids"] for one in some
         ]
         placed = [Encoded((*ids, 0), (False,) * len(ids) + (True,)) for ids in prompts]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             drawn = own_answers(
-                teacher.model, placed, stop=stop_ids(tokenizer), pad=pad_id(tokenizer), max_new_tokens=ANSWER_TOKENS,
-                temperature=1.0, seed=SEED + first,
+                model.model, placed, stop=stop_ids(tokenizer), pad=pad_id(tokenizer), max_new_tokens=tokens,
+                temperature=temperature, seed=seed + first,
             )  # fmt: skip
-        texts = [
+        found += [
             tokenizer.decode(one.ids[len(ids) :], skip_special_tokens=True)
             for one, ids in zip(drawn, prompts, strict=True)
         ]
-        found += [[*one, Message(role="assistant", content=text or ".")] for one, text in zip(some, texts, strict=True)]
     return found
 
 
