@@ -124,6 +124,28 @@ class CollapseRecord(BaseModel):
     """What these numbers can and cannot say at this size."""
 
 
+class SimilarityBin(BaseModel):
+    """Compared pairs of a similarity from `low` to under `high`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    low: float
+    high: float
+    dropped: int
+    """At the threshold or over it."""
+    stayed: int
+    """Under it. Only of pairs that were compared exactly: there may be more."""
+
+
+class Similarities(BaseModel):
+    """The pairs that one filter compared, by fiftieths of similarity; those without a pair are left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    threshold: float
+    bins: tuple[SimilarityBin, ...]
+
+
 class MixRecord(BaseModel):
     """What the dataset is made of, in rows."""
 
@@ -276,6 +298,8 @@ class Manifest(BaseModel):
     """Why there is less than was asked for, a sentence each."""
     seconds: dict[str, float] = {}
     """Wall time by stage, summed over resumptions."""
+    similarities: dict[str, Similarities] = {}
+    """Of the pairs that filters compared, by filter."""
     collapse: CollapseRecord | None = None
     gated: bool = True
     """Whether the verdict on collapse decides about a release: `collapse.gate` of the recipe."""

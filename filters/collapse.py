@@ -19,6 +19,7 @@ from filters.evidence import Sides, beginnings, sentences
 from filters.families import METRICS, NAMES, Comparison, compared, measured
 from filters.null import LARGEST, Null, null_of, null_size
 from filters.reference import Reference
+from filters.trend import Tail, Trend, trend_over
 from filters.verdict import POWERED_DOCUMENTS, Evidence, deviations, judge, scores
 
 Ints = npt.NDArray[np.int64]
@@ -45,12 +46,22 @@ REACH = 2.0
 
 
 def measure(
-    candidate: Sequence[str], reference: Sequence[str], *, name: str, seed: int, cache: Path | None = None
+    candidate: Sequence[str],
+    reference: Sequence[str],
+    *,
+    name: str,
+    seed: int,
+    cache: Path | None = None,
+    before: Sequence[CollapseRecord] = (),
 ) -> CollapseRecord:
-    """Judge `candidate` by real text. The null of the reference is kept in `cache`."""
+    """Judge `candidate` by real text. The null of the reference is kept in `cache`.
+
+    `before` are the comparisons of the generations that it builds on, from the first: a loss of rare words that has stopped
+    growing is no collapse.
+    """
     real = Reference.of(reference, name)
     texts = [words for text in candidate if (words := tokens(text))]
-    return assess(Corpus.of(texts, real.vocabulary), real, seed=seed, cache=cache)
+    return assess(Corpus.of(texts, real.vocabulary), real, seed=seed, cache=cache, before=before)
 
 
 class Examined(NamedTuple):
@@ -62,12 +73,21 @@ class Examined(NamedTuple):
     evidence: Evidence
 
 
-def assess(candidate: Corpus, reference: Reference, *, seed: int, cache: Path | None = None) -> CollapseRecord:
+def assess(
+    candidate: Corpus,
+    reference: Reference,
+    *,
+    seed: int,
+    cache: Path | None = None,
+    before: Sequence[CollapseRecord] = (),
+) -> CollapseRecord:
     """`measure` for documents whose words have numbers of the reference's vocabulary."""
     found = examine(candidate, reference, seed=seed, cache=cache)
     if found is None:
         return _nothing(reference, len(candidate))
-    judgement, documents = judge(found.evidence), found.evidence.documents
+    documents, tail = found.evidence.documents, round(found.evidence.tail, 2)
+    told = trend_over([*filter(None, map(Tail.of, before)), Tail(reference.name, documents, tail)])
+    judgement = judge(found.evidence, steady=isinstance(told, Trend) and told.steady)
     begin = beginnings(found.sides, reference)
     size = found.sides.draws[0].tokens
     reach = REACH * deviations(found.null, size, documents)
@@ -78,7 +98,7 @@ def assess(candidate: Corpus, reference: Reference, *, seed: int, cache: Path | 
         reference=reference.name,
         documents=documents,
         tokens=size,
-        tail=round(found.evidence.tail, 2),
+        tail=tail,
         metrics=[*records, *_shown(found.sides.draws, reference, found.null)],
         openers=begin.openers,
         templates=begin.templates,

@@ -86,6 +86,7 @@ def sentences(
         "repetition": "REPEAT: the same is said again",
         "likely": "FIDELITY: only likely text, as from cautious decoding or a filter by likelihood",
         "strange": "TAIL: words of no language stand where real text has rare ones",
+        "steady": "TAIL: it has fewer rare words than real text, as every generation before it; the loss has stopped growing",
         "topics": "COVERAGE: it is about other things than the reference",
         "unlike": "FIDELITY: it is unlike real text on the same topics",
     }

@@ -26,6 +26,9 @@ TAIL_SPREAD = 1.6
 """The deviation of the sum of two z with the correlation of hapax_mass and tail_coverage in real text, 0.2 to 0.3."""
 LEAST_LOSS = 0.05
 """Of the mass of words that one document has: a smaller loss is nothing to act on, however many documents show it."""
+BOUNDED_LOSS = 1 / 3
+"""Of that mass: what one finite model's text lacks at the sizes that were measured. A loss that has stopped growing is no
+collapse up to here."""
 FLOORS = {
     "distinct_4": 0.01,
     "duplicate_8grams": 0.01,
@@ -81,7 +84,7 @@ class Evidence(NamedTuple):
 class Judgement(NamedTuple):
     verdict: CollapseVerdict
     reasons: dict[str, tuple[str, ...]]
-    """What was found, by `tail`, `repetition`, `likely`, `strange`, `topics`, `unlike`, each with its metrics."""
+    """What was found, by `tail`, `repetition`, `likely`, `strange`, `steady`, `topics`, `unlike`, each with its metrics."""
 
 
 def deviations(null: Null, tokens: int, documents: int) -> Floats:
@@ -105,13 +108,19 @@ REPETITION = ("exact_duplicates", "duplicate_8grams", "openers", "templates", "d
 UNLIKE = ("surprise", "unlikely", "reverse_surprise", "tail_coverage")
 
 
-def judge(evidence: Evidence) -> Judgement:
-    """Collapse, if it is poorer in a way that other topics do not explain; else shift, if anything differs."""
+def judge(evidence: Evidence, *, steady: bool = False) -> Judgement:
+    """Collapse, if it is poorer in a way that other topics do not explain; else shift, if anything differs.
+
+    `steady` says that the loss of rare words has stopped growing over the generations before (`filters.trend`).
+    """
+    poorer = _loses_words(evidence)
+    bounded = steady and evidence.change["hapax_mass"] <= BOUNDED_LOSS * evidence.real["hapax_mass"]
     found = {
-        "tail": TAIL_NAMES if _loses_words(evidence) else (),
+        "tail": TAIL_NAMES if poorer and not bounded else (),
         "repetition": tuple(name for name in REPETITION if _repeats(evidence, name)),
         "likely": ("surprise", "typical") if _likely_only(evidence) else (),
         "strange": ("strange_words", "tail_coverage") if _strange(evidence) else (),
+        "steady": TAIL_NAMES if poorer and bounded else (),
         "topics": ("topics",) * (evidence.topics >= LIMIT) + ("new_words",) * evidence.worse("new_words"),
         "unlike": tuple(filter(evidence.worse, UNLIKE)),
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from core.run import ADVICE, CollapseRecord, MetricRecord
 from core.store import write_text
-from flows.lineage import trend_of
+from filters.trend import trend_of
 from flows.pages import page_environment
 from flows.words import number, place_of, plural
 

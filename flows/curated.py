@@ -13,7 +13,7 @@ import numpy as np
 
 from core.errors import UsageError
 from core.recipe import KeepOneFilter, Recipe
-from core.run import Counts, RunDir
+from core.run import Counts, RunDir, Similarities
 from core.sample import Message, Reason, Sample, Seed, State, Usage, index_of
 from core.store import (
     DROP_COLUMNS,
@@ -30,6 +30,7 @@ from filters.chain import Judged, decide, drops_of, joined, judge, released
 from filters.contamination import all_reports
 from flows.formats import asked
 from flows.masking import masked_table
+from flows.similarity import similarities
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,6 +45,8 @@ class Curated(NamedTuple):
     reasons: dict[str, int]
     """Dropped and failed samples by `reason:detail`."""
     usage: Usage
+    similarities: dict[str, Similarities]
+    """Of the pairs that filters compared, by filter."""
     groups: dict[str, "Group"]
     """Of the samples that the agents had kept, by the groups of the recipe's goals."""
 
@@ -67,9 +70,9 @@ def curate(
     """
     verified = _Verified.of(run, recipe, folder, before)
     among, found = _first_of_each_group(verified, recipe, folder)
-    drops = {drop.id: drop for drop in found.values()}
+    drops = {drop.id: drop for drop in found.drops.values()}
     group_of = {verified.names[place]: verified.groups[place] for place in verified.own}
-    good = [verified.names[place] for place in among if place not in found]
+    good = [verified.names[place] for place in among if place not in found.drops]
     if recipe.goals:
         gaps = _gaps(run, recipe, seeds)
         late = {name for name in good if index_of(name) >= gaps.get(group_of[name], recipe.samples)}
@@ -77,7 +80,7 @@ def curate(
         drops |= {name: _surplus(name, recipe.goals.get(group_of[name], 0)) for name in extra}
     masks = {verified.names[place]: masks for place, masks in verified.judged.masks.items()}
     tallies = [_write(run, index, drops, masks) for index in run.shards()]
-    if reports := all_reports(list(found.values()), recipe.filters, folder):
+    if reports := all_reports(list(found.drops.values()), recipe.filters, folder):
         write_json(run.path / "contamination.json", reports)
     kept = Counter(group for name, group in group_of.items() if name not in drops)
     seen = Counter(verified.groups[place] for place in among)
@@ -85,7 +88,13 @@ def curate(
     groups = {
         name: Group(count, seen[name], passed[name], kept[name]) for name, count in Counter(group_of.values()).items()
     }
-    return _summed(tallies, len(group_of), groups)
+    return _summed(tallies, len(group_of), found.similarities, groups)
+
+
+class _Filtered(NamedTuple):
+    drops: dict[int, Drop]
+    """By place."""
+    similarities: dict[str, Similarities]
 
 
 class _Verified(NamedTuple):
@@ -116,32 +125,37 @@ class _Verified(NamedTuple):
             parts.append(judge(documents, recipe.filters, folder))
         return cls(names, groups, joined(parts), len(before))
 
-    def drops(self, recipe: Recipe, folder: Path, among: Sequence[int]) -> dict[int, Drop]:
-        """By place, if only those `among` were there."""
+    def filtered(self, recipe: Recipe, folder: Path, among: Sequence[int]) -> _Filtered:
+        """If only those `among` were there."""
         there = np.array([*range(self.before), *among], dtype=np.int64)
         decisions = decide(self.judged, recipe.filters, folder, there)
         drops = drops_of(self.judged, decisions, recipe.filters, folder, self.names)
-        return {place: drops[place] for place in among if place in drops}
+        return _Filtered(
+            {place: drops[place] for place in among if place in drops}, similarities(decisions, recipe.filters)
+        )
 
 
-def _first_of_each_group(verified: _Verified, recipe: Recipe, folder: Path) -> tuple[list[int], dict[int, Drop]]:
-    """The places up to each group's goal, and what the filters drop of them.
+def _first_of_each_group(verified: _Verified, recipe: Recipe, folder: Path) -> tuple[list[int], _Filtered]:
+    """The places up to each group's goal, and what the filters make of them.
 
     What comes after a goal is left out, so that it cannot be what another group's document repeats: whether it was made
     depends on how many samples were made at once. The goal that is reached first is taken first, since all before it stands.
     """
     among, open_groups = list(verified.own), dict(recipe.goals)
-    drops = verified.drops(recipe, folder, among)
-    while ends := [end for group, goal in open_groups.items() if (end := _end(verified, among, drops, group, goal))]:
+    found = verified.filtered(recipe, folder, among)
+    while ends := [
+        end for group, goal in open_groups.items() if (end := _end(verified, among, found.drops, group, goal))
+    ]:
         last, group = min(ends)
         del open_groups[group]
         after = {verified.names[place] for place in among if verified.groups[place] == group and place > last}
         among = [place for place in among if verified.names[place] not in after]
-        if open_groups and any(drop.duplicate_of in after for drop in drops.values()):
-            drops = verified.drops(recipe, folder, among)
+        if open_groups and any(drop.duplicate_of in after for drop in found.drops.values()):
+            found = verified.filtered(recipe, folder, among)
         else:
-            drops = {place: drops[place] for place in among if place in drops}
-    return among, drops
+            left = {place: found.drops[place] for place in among if place in found.drops}
+            found = found._replace(drops=left)
+    return among, found
 
 
 def _end(
@@ -255,7 +269,9 @@ def reason_of(reason: str, detail: str) -> str:
     return f"{reason}:{detail.partition(':')[0]}" if reason == Reason.contract else reason
 
 
-def _summed(tallies: Sequence[_Tally], verified: int, groups: dict[str, Group]) -> Curated:
+def _summed(
+    tallies: Sequence[_Tally], verified: int, alike: dict[str, Similarities], groups: dict[str, Group]
+) -> Curated:
     states = {state: sum(tally.states.get(state, 0) for tally in tallies) for state in State}
     counts = Counts(
         candidates=sum(states.values()),
@@ -264,7 +280,8 @@ def _summed(tallies: Sequence[_Tally], verified: int, groups: dict[str, Group]) 
         failed=states[State.failed],
     )
     reasons = counted(reason for tally in tallies for reason in tally.reasons)
-    return Curated(counts, verified, reasons, sum((tally.usage for tally in tallies), Usage()), groups)
+    usage = sum((tally.usage for tally in tallies), Usage())
+    return Curated(counts, verified, reasons, usage, alike, groups)
 
 
 def kept_samples(run: RunDir) -> Iterator[Sample]:

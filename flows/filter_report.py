@@ -4,7 +4,6 @@ Knows neither how rows are read nor how filters judge them. The texts are somebo
 are escaped, and no script may run.
 """
 
-import math
 import re
 import shlex
 import textwrap
@@ -16,11 +15,13 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from core.run import Similarities
 from core.sample import Frozen, Reason
 from core.store import write_json, write_text
 from flows.card import LABEL, WIDTH, filled, labelled
 from flows.pages import page_environment
 from flows.report import FILTER_WORDS
+from flows.similarity import PLOT, Plot, plots_of, step_name
 from flows.words import duration, percent, plain, plural
 
 SHOWN = 150
@@ -34,10 +35,6 @@ LONGEST_WORD = 120
 SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 """Thai, Lao, Burmese, Khmer, Chinese and Japanese: written without spaces, so each character counts as a word."""
 WORD = re.compile(rf"[{SPACELESS}]\s*|[^\s{SPACELESS}]+\s*")
-PLOT = 130
-"""Height of the bars of a histogram in pixels."""
-EQUAL = 1e-6
-"""Borders of bins closer than this are one."""
 DROPPED_FOR = {
     Reason.length: "for their length",
     Reason.refusal: "as refusals",
@@ -115,22 +112,6 @@ class Aside(Frozen):
     error: Text
 
 
-class Bin(Frozen):
-    """Compared pairs of a similarity from `low` to under `high`."""
-
-    low: float
-    high: float
-    dropped: int
-    """At the threshold or over it."""
-    stayed: int
-    """Under it. Only of pairs that were compared exactly: there may be more."""
-
-
-class Histogram(Frozen):
-    threshold: float
-    bins: tuple[Bin, ...]
-
-
 class FilterReport(Frozen):
     """What `stillhouse filter` did. Raises ValueError where counts do not add up, or a histogram is of no step."""
 
@@ -146,7 +127,7 @@ class FilterReport(Frozen):
     """Kept rows in which something was masked."""
     contamination: dict[str, dict[str, int]] = Field(default_factory=dict)
     """By evaluation set: the fields of `filters.contamination.SetReport`."""
-    histograms: dict[str, Histogram] = Field(default_factory=dict)
+    histograms: dict[str, Similarities] = Field(default_factory=dict)
     """By `step_name`."""
     examples: tuple[Example, ...] = ()
     asides: tuple[Aside, ...] = ()
@@ -168,11 +149,6 @@ class FilterReport(Frozen):
         if unknown := self.histograms.keys() - set(names):
             raise ValueError(f"histograms: {', '.join(unknown)}: no such step; there are {', '.join(names)}")
         return self
-
-
-def step_name(place: int, filter: str) -> str:
-    """What a histogram is called: the place of the filter among all, from 1, and its type."""
-    return f"{place} {filter}"
 
 
 def write_filter_report(out: Path, report: FilterReport) -> None:
@@ -290,91 +266,6 @@ def _short(word: str) -> str:
     return bare + space if left_out <= 0 else f"{bare[:LONGEST_WORD]}… ({left_out:,} characters more){space}"
 
 
-class Bar(NamedTuple):
-    """A bin as drawn: place and width in percent of the plot, heights in pixels; `stayed` reaches up from `dropped`."""
-
-    bin: Bin
-    left: float
-    width: float
-    dropped: float
-    stayed: float
-
-
-class Plot(NamedTuple):
-    """A histogram as drawn. Heights are logarithmic, so that a few pairs near the threshold are seen beside many copies."""
-
-    name: str
-    threshold: float
-    at: float
-    """Where the threshold lies, in percent of the width."""
-    bars: list[Bar]
-    ticks: list[tuple[float, float]]
-    """Similarities, and where they lie in percent."""
-    levels: list[tuple[int, float]]
-    """Numbers of pairs, and how high they lie in pixels."""
-    dropped: int
-    stayed: int
-    higher: list[tuple[float, int]]
-    """Higher thresholds, with how many of the dropped pairs are at them or over."""
-
-
-class _Scale(NamedTuple):
-    """Where similarities lie in percent of the width, and how high numbers of pairs are in pixels."""
-
-    low: float
-    high: float
-    most: int
-
-    def place(self, similarity: float) -> float:
-        return round(100 * (similarity - self.low) / (self.high - self.low), 2)
-
-    def height(self, count: int) -> float:
-        return round(PLOT * math.log1p(count) / math.log1p(self.most), 1)
-
-    def bar(self, one: Bin) -> Bar:
-        left = self.place(one.low)
-        heights = self.height(one.dropped), self.height(one.dropped + one.stayed)
-        return Bar(one, left, round(self.place(one.high) - left, 2), *heights)
-
-    def ticks(self) -> list[tuple[float, float]]:
-        step = 10 if self.high - self.low > 0.35 else 5
-        marks = range(round(100 * self.low), round(100 * self.high) + 1, step)
-        return [(mark / 100, self.place(mark / 100)) for mark in marks]
-
-    def levels(self) -> list[tuple[int, float]]:
-        """Powers of ten, and the highest bar where it is well above the last of them."""
-        powers = [10**power for power in range(len(str(self.most)))]
-        counts = [*powers, self.most] if self.most >= 2 * powers[-1] else powers
-        return [(count, self.height(count)) for count in counts]
-
-
-def plot_of(name: str, histogram: Histogram) -> Plot | None:
-    """None where no pair was compared."""
-    bins = [one for one in histogram.bins if one.dropped + one.stayed]
-    if not bins:
-        return None
-    low = math.floor(10 * min(histogram.threshold, *(one.low for one in bins)) + EQUAL) / 10
-    most = max(one.dropped + one.stayed for one in bins)
-    scale = _Scale(low, max(1.0, *(one.high for one in bins)), most)
-    return Plot(
-        name=name,
-        threshold=histogram.threshold,
-        at=scale.place(histogram.threshold),
-        bars=[scale.bar(one) for one in bins],
-        ticks=scale.ticks(),
-        levels=scale.levels(),
-        dropped=sum(one.dropped for one in bins),
-        stayed=sum(one.stayed for one in bins),
-        higher=[(edge, sum(one.dropped for one in bins if one.low > edge - EQUAL)) for edge in _edges(histogram)],
-    )
-
-
-def _edges(histogram: Histogram) -> list[float]:
-    """Two borders of bins, at a third and two thirds of the way from the threshold to 1."""
-    over = sorted({round(one.low, 4) for one in histogram.bins if one.low > histogram.threshold + EQUAL})
-    return [over[len(over) // 3], over[2 * len(over) // 3]] if len(over) > 2 else []
-
-
 class Shown(NamedTuple):
     """An example with what the page has of its texts."""
 
@@ -412,8 +303,8 @@ def _section(report: FilterReport, name: str) -> Section:
     steps = [step for step in report.steps if step.filter == name]
     examples = [_shown(example) for example in report.examples if example.filter == name]
     own = {step_name(place, name) for place, step in enumerate(report.steps, 1) if step.filter == name}
-    plots = [plot_of(key, histogram) for key, histogram in report.histograms.items() if key in own]
-    return Section(name, FILTER_WORDS.get(name, ""), steps, examples, [plot for plot in plots if plot])
+    plots = plots_of({key: found for key, found in report.histograms.items() if key in own})
+    return Section(name, FILTER_WORDS.get(name, ""), steps, examples, plots)
 
 
 def _shown(example: Example) -> Shown:

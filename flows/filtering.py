@@ -21,26 +21,23 @@ import numpy.typing as npt
 from core.errors import RecipeError, UsageError
 from core.recipe import ContaminationFilter, FilterConfig, find_file
 from core.store import file_hash, read_json
-from filters.arrays import BINS
 from filters.base import Document
 from filters.chain import SET_FILTERS, Decisions, Judged, decide, drop_of, names_in_indexes
 from filters.contamination import all_reports
 from filters.needs import filter_problems
 from flows.filter_report import (
     Aside,
-    Bin,
     Example,
     FilterReport,
-    Histogram,
     RowCounts,
     Step,
-    step_name,
     write_filter_report,
 )
 from flows.judgements import JudgedBatch, Judgements
 from flows.outcome import Fate, Sorting, kept_name, write_outcome
 from flows.rows import Batch, batches, files_of, state_of
 from flows.session import SESSION, Interrupted
+from flows.similarity import similarities
 from flows.words import duration
 from flows.workers import Workers, cluster, processes
 
@@ -227,7 +224,7 @@ def _written(
         reasons=dict(Counter(fates.reason(place) for place in dropped.tolist()).most_common()),
         masked=len(masks),
         contamination=all_reports([drop for _, drop in verdicts.judged.drops.values()], configs, folder),
-        histograms=_histograms(verdicts, configs),
+        histograms=similarities(verdicts.decisions, configs),
         examples=tuple(_example(place, fates, configs, texts) for place in shown),
         asides=tuple(Aside(file=str(files[file]), line=row.line, error=row.error) for file, row in aside),
         seconds=0.0,
@@ -274,23 +271,6 @@ def _steps(verdicts: _Verdicts, configs: Sequence[FilterConfig]) -> tuple[Step, 
         steps.append(Step(filter=config.type, options=options, rows_in=left, dropped=dropped))
         left -= dropped
     return tuple(steps)
-
-
-def _histograms(verdicts: _Verdicts, configs: Sequence[FilterConfig]) -> dict[str, Histogram]:
-    found = {}
-    for step, under in verdicts.decisions.under.items():
-        if (threshold := getattr(configs[step], "threshold", None)) is None:
-            continue
-        alike = [repeat.similarity for repeat in verdicts.decisions.repeats.values() if repeat.step == step]
-        places = np.minimum((np.array(alike) * BINS + 1e-9).astype(np.int64), BINS - 1)
-        dropped = np.bincount(places, minlength=BINS)
-        bins = [
-            Bin(low=i / BINS, high=(i + 1) / BINS, dropped=int(dropped[i]), stayed=int(under[i]))
-            for i in range(BINS)
-            if dropped[i] or under[i]
-        ]
-        found[step_name(step + 1, configs[step].type)] = Histogram(threshold=threshold, bins=tuple(bins))
-    return found
 
 
 def _exemplary(verdicts: _Verdicts, step: int) -> list[int]:

@@ -8,15 +8,11 @@ from core.errors import StoreError
 from core.recipe import Recipe
 from core.release import Lineage, Release, read_release, releases_of
 from core.run import CollapseRecord, MetricRecord, RunDir
-from filters.trend import Trend, trend
+from filters.trend import Trend, trend_of
 from flows.card import mix_words
 from flows.words import clock, number, place_of, plural
 
 SPARKS = "▁▂▃▄▅▆▇█"
-ALIKE = 1.25
-"""Most times that the largest of a lineage's comparisons may have of the smallest's documents, for a trend: deviations grow with
-the size.
-"""
 
 
 def comparisons_before(run: RunDir, recipe: Recipe) -> dict[str, CollapseRecord]:
@@ -120,22 +116,6 @@ def lineage_text(lineage: Lineage, found: Sequence[Generation]) -> str:
 def _comparisons(found: Sequence[Generation]) -> list[CollapseRecord]:
     runs = [one.release.manifest.run for one in found if one.release and not one.aside]
     return [run.collapse for run in runs if run.collapse]
-
-
-def trend_of(records: Sequence[CollapseRecord]) -> Trend | str | None:
-    """Whether rare words are still being lost from generation to generation, or in words why that cannot be told; None where
-    there are too few generations to ask.
-    """
-    tails = [(record, record.tail) for record in records if record.tail is not None]
-    found = trend([tail for _, tail in tails])
-    if found is None:
-        return None
-    if len(references := {record.reference for record, _ in tails}) > 1:
-        return f"not told: the generations were compared with different references ({', '.join(sorted(references))})"
-    sizes = [record.documents for record, _ in tails]
-    if max(sizes) > ALIKE * min(sizes):
-        return f"not told: {min(sizes):,} to {max(sizes):,} documents were compared, and deviations grow with the size"
-    return found
 
 
 def _generation_lines(one: Generation, arrow: str) -> list[str]:

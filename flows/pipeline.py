@@ -30,6 +30,7 @@ from flows.artifacts import publish
 from flows.card import judge_words
 from flows.curated import Curated, Split, conversations_of, dropped_samples, kept_rows, kept_samples, said_in
 from flows.curated import curate as curated_of
+from flows.lineage import comparisons_before
 from flows.mix import Past, mix, own_split, past_of, write_own
 from flows.production import ShardWork, make_shard, produce_and_curate, spent_on
 from flows.recipes import load, sources
@@ -184,6 +185,7 @@ def curate(job: Job, seeds: Seeds) -> Curated:
         curated = curated_of(job.run, job.recipe, seeds, job.plan.folder, job.past.documents)
     manifest = job.manifest
     manifest.counts, manifest.reasons, manifest.usage = curated.counts, curated.reasons, curated.usage
+    manifest.similarities = curated.similarities
     manifest.funnel = [
         ("seeds", len(seeds.rows)),
         ("candidates", curated.counts.candidates),
@@ -200,7 +202,8 @@ def assess(job: Job, kept: "pl.DataFrame") -> None:
         return
     with stages.Stopwatch(job.manifest, "assess"):
         answers = [said_in(messages) for messages in kept["messages"].to_list()]
-        found = stages.assess(answers, job.recipe.collapse, job.plan.folder, job.recipe.seed, job.run.cache)
+        before = list(comparisons_before(job.run, job.recipe).values())
+        found = stages.assess(answers, job.recipe.collapse, job.plan.folder, job.recipe.seed, job.run.cache, before)
     job.manifest.collapse = found
     job.manifest.gates = found.evidence if found.verdict is CollapseVerdict.collapse else []
     SESSION.note(f"assess: {found.verdict}")

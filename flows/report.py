@@ -24,6 +24,7 @@ from flows.collapse_page import HEIGHT, WIDTH, shown_of
 from flows.formats import COLUMNS
 from flows.lineage import comparisons_before
 from flows.pages import TEMPLATES, page_environment
+from flows.similarity import PLOT, plots_of
 from flows.words import place_of, plural
 
 EVALUATION = "evaluation.json"
@@ -196,8 +197,10 @@ def _page(run: RunDir, manifest: Manifest, recipe: Recipe, numbers: Mapping[str,
             numbers=numbers,
             groups=reason_groups(manifest.reasons),
             collapse=shown_of(manifest.collapse, comparisons_before(run, recipe)) if manifest.collapse else None,
+            plots=plots_of(manifest.similarities),
             plot_width=WIDTH,
             plot_height=HEIGHT,
+            bars_height=PLOT,
             checks=seen.checks,
             agents=seen.agents,
             paid=paid_items(manifest),

@@ -28,9 +28,15 @@ NULLS = "nulls"
 
 
 def assess(
-    answers: Sequence[str], config: CollapseConfig, folder: Path, seed: int, cache: Path | None = None
+    answers: Sequence[str],
+    config: CollapseConfig,
+    folder: Path,
+    seed: int,
+    cache: Path | None = None,
+    before: Sequence[CollapseRecord] = (),
 ) -> CollapseRecord:
-    """The verdict on `answers` beside the reference, with its metrics; the reference's null is kept in `cache`.
+    """The verdict on `answers` beside the reference, with its metrics; the reference's null is kept in `cache`. `before` are
+    the verdicts on the generations that they build on.
 
     Raises:
         UsageError: if the reference cannot be read.
@@ -39,7 +45,7 @@ def assess(
 
     path = find_file(config.reference, folder)
     nulls = cache / NULLS if cache else None
-    return measure(answers, read_texts(path), name=config.reference, seed=seed, cache=nulls)
+    return measure(answers, read_texts(path), name=config.reference, seed=seed, cache=nulls, before=before)
 
 
 def read_texts(path: Path) -> list[str]:

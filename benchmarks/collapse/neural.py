@@ -21,7 +21,7 @@ from core.recipe import PROJECT, CollapseConfig, StudentConfig
 from core.run import CollapseRecord
 from core.sample import Message
 from filters.collapse import measure
-from flows.lineage import trend_of
+from filters.trend import trend_of
 from flows.words import plural
 from students.start import Start
 from students.train import distill
@@ -88,8 +88,9 @@ def page(found: dict[str, list[Written]], seconds: float) -> str:
     return f"""{measured_on()}. `python -m benchmarks collapse_neural`, {seconds / 60:.0f} minutes.
 
 SmolLM2-135M-Instruct, trained anew for each generation on the {SENTENCES:,} sentences of the one before (the first on real
-ones) for {plural(STUDENT.epochs, "epoch")}, then asked for as many. In parentheses real text of the same topics and lengths. *Loss of
-rare words* is in deviations of real text; *loss* in nats a token, on what was held out of its training text. One seed.
+ones) for {plural(STUDENT.epochs, "epoch")}, then asked for as many. In parentheses real text of the same topics and
+lengths. *Loss of rare words* is in deviations of real text; *loss* in nats a token, on what was held out of its training
+text. One seed.
 
 {rows}
 

@@ -65,6 +65,7 @@ def page(rows: list[Row]) -> str:
         "### Power", power(judged),
         "### What must not be called collapse, and what must", changes(judged),
         "### Over generations", over_generations(judged),
+        "### With the generations before it", in_lineage(judged),
         "### Text of another kind as the reference", other_kinds(judged),
         "### What the usual numbers say", shown(rows),
         "### Cost", cost(rows),
@@ -177,6 +178,32 @@ def over_generations(rows: list[Row]) -> str:
         + "."
     )
     return f"{text}\n\n{markdown(head, lines)}"
+
+
+def in_lineage(rows: list[Row]) -> str:
+    """The fourth generation judged as a run judges it, that builds on three."""
+    written = [row for row in rows if row["kind"] in REGIMES]
+    before = {_place(row): row for row in written if row["part"] == 0}
+    lines = []
+    for size in (2_000, 4_000):
+        for regime, words in WORDS.items():
+            last = [row for row in written if (row["kind"], row["size"], row["generation"]) == (regime, size, 4)]
+            told = [{**row, "verdict": _with(row, [before[*_place(row)[:-1], g] for g in (1, 2, 3)])} for row in last]
+            lines.append((words, f"{size:,}", share(last), *by_corpus(told), share(told)))
+    text = (
+        "Verdicts of collapse on generation 4, alone and with the three before it known: a loss of rare words of at most a "
+        "third is called a shift where it has stopped growing."
+    )
+    return f"{text}\n\n{markdown(['what was written', 'documents', 'alone', *MAKERS, 'with those before'], lines)}"
+
+
+def _place(row: Row) -> tuple[str, str, int, int, int]:
+    return row["corpus"], row["kind"], row["size"], row["seed"], row["generation"]
+
+
+def _with(row: Row, before: list[Row]) -> CollapseVerdict:
+    found = trend([evidence(one).tail for one in (*before, row)])
+    return judge(evidence(row), steady=found is not None and found.steady).verdict
 
 
 def mean_tail(rows: list[Row], regime: str, generation: int, corpus: str | None = None) -> float:

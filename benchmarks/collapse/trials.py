@@ -28,7 +28,7 @@ TRAIN = 10_000
 GENERATIONS = 4
 SIZES = (500, 2_000, 4_000)
 SEEDS = (1, 2)
-PARTS = {(500, 1): 1, (2_000, 1): 1, (2_000, 2): 1, (2_000, 3): 1, (2_000, 4): 1}
+PARTS = {(500, 1): 1, **{(size, generation): 1 for size in (2_000, 4_000) for generation in (1, 2, 3, 4)}}
 """How many disjoint candidates are taken, by size and generation."""
 MORE = {
     **{(regime, 500, 1): 5 for regime in ("filtered", "truncated")},

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +28,9 @@ class Sides(NamedTuple):
     reference: Reference
     cache: Path
 
-    def judge(self, texts: list[str], seed: int = 1) -> CollapseRecord:
+    def judge(self, texts: list[str], seed: int = 1, before: Sequence[CollapseRecord] = ()) -> CollapseRecord:
         corpus = Corpus.of([words for text in texts if (words := tokens(text))], self.reference.vocabulary)
-        return assess(corpus, self.reference, seed=seed, cache=self.cache)
+        return assess(corpus, self.reference, seed=seed, cache=self.cache, before=before)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,25 @@ def test_a_loss_of_rare_words_is_collapse(sides: Sides) -> None:
     told = next(sentence for sentence in record.evidence if sentence.startswith("TAIL"))
     assert "hapax_mass" in told
     assert "Missing: " in told
+
+
+def test_a_loss_that_earlier_generations_had_as_well_is_a_shift_that_says_so(sides: Sides) -> None:
+    """Every tenth word gives way to a frequent one: rare words are fewer, and as few as they were three times before."""
+    chance = random.Random(1)
+    common = [word for word, _ in Counter(word for text in sides.held_out for word in tokens(text)).most_common(300)]
+    poorer = [
+        " ".join(chance.choice(common) if chance.random() < 0.15 else word for word in tokens(text))
+        for text in sides.held_out
+    ]
+    alone = sides.judge(poorer)
+    assert alone.verdict is CollapseVerdict.collapse
+    told = sides.judge(poorer, before=[alone] * 3)
+    assert told.verdict is CollapseVerdict.shift
+    assert told.evidence[0].startswith("TAIL: it has fewer rare words than real text, as every generation before it")
+    rising = [alone.model_copy(update={"tail": (alone.tail or 0) - lost}) for lost in (9, 6, 3)]
+    assert sides.judge(poorer, before=rising).verdict is CollapseVerdict.collapse
+    other = alone.model_copy(update={"reference": "another"})
+    assert sides.judge(poorer, before=[other, alone, alone]).verdict is CollapseVerdict.collapse
 
 
 def test_words_of_no_language_are_collapse_though_they_are_rare(sides: Sides) -> None:

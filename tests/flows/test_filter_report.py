@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from benchmarks.corpus import Corpus
 from core.recipe import ExactFilter, FilterConfig, LengthFilter, MinHashFilter, RefusalFilter
+from core.run import Similarities, SimilarityBin
 from core.sample import Reason
 from core.store import counted, read_json
 from filters.base import Document, Drop
@@ -18,22 +19,19 @@ from flows.filter_report import (
     LONGEST_WORD,
     SHOWN,
     Aside,
-    Bin,
     Comparison,
     Example,
     Excerpt,
     FilterReport,
-    Histogram,
     RowCounts,
     Step,
     compared,
     conclusion,
     excerpt,
     filter_card,
-    plot_of,
-    step_name,
     write_filter_report,
 )
+from flows.similarity import plot_of, step_name
 from tests.browser import complaints
 
 FILTERS: tuple[FilterConfig, ...] = (
@@ -96,7 +94,7 @@ def filtered() -> FilterReport:
         counts=RowCounts(candidates=802, kept=800 - len(drops), dropped=len(drops), failed=2),
         steps=tuple(steps),
         reasons={Reason(reason): count for reason, count in counted(drop.reason for drop in drops).items()},
-        histograms={"4 minhash": Histogram(threshold=0.8, bins=bins(scores, under))},
+        histograms={"4 minhash": Similarities(threshold=0.8, bins=bins(scores, under))},
         examples=tuple(_example(drop, texts_of) for drop in drops),
         asides=(Aside(file="data/rows.jsonl", line=17, error="it is no JSON"),) * 2,
         seconds=1.5,
@@ -122,12 +120,13 @@ def _example(drop: Drop, texts: dict[str, str]) -> Example:
     return Example(**told, row=drop.id[2:], text=texts[drop.id], original=original)
 
 
-def bins(dropped: Sequence[float], stayed: Sequence[float]) -> tuple[Bin, ...]:
+def bins(dropped: Sequence[float], stayed: Sequence[float]) -> tuple[SimilarityBin, ...]:
     def inside(values: Sequence[float], place: int) -> int:
         return sum(min(int(50 * value + 1e-9), 49) == place for value in values)
 
     return tuple(
-        Bin(low=i / 50, high=(i + 1) / 50, dropped=inside(dropped, i), stayed=inside(stayed, i)) for i in range(50)
+        SimilarityBin(low=i / 50, high=(i + 1) / 50, dropped=inside(dropped, i), stayed=inside(stayed, i))
+        for i in range(50)
     )
 
 
@@ -355,7 +354,7 @@ def test_every_plot_has_a_name_and_every_bar_its_numbers(filtered: FilterReport,
 
 
 def test_a_histogram_is_drawn_to_scale_on_either_side_of_its_threshold() -> None:
-    plot = plot_of("1 minhash", Histogram(threshold=0.8, bins=bins([0.8] * 9 + [0.89] * 99 + [1.0], [0.79] * 9)))
+    plot = plot_of("1 minhash", Similarities(threshold=0.8, bins=bins([0.8] * 9 + [0.89] * 99 + [1.0], [0.79] * 9)))
     assert plot is not None
     before, at, over, last = plot.bars
     assert before.left < before.left + before.width <= plot.at == at.left

@@ -15,7 +15,7 @@ from core.run import CollapseRecord, CollapseVerdict, Manifest, RunDir
 from core.store import file_hash
 from flows.curated import dropped_samples, kept_samples, made_samples
 from flows.gates import refusals
-from flows.lineage import sparks, trend_of
+from flows.lineage import sparks
 from flows.releasing import release_run
 from flows.rows import documents
 from tests.flows.lineages import OFF, lineage, made, released, write_rows
@@ -436,31 +436,6 @@ def test_the_page_of_a_run_draws_the_generations_that_it_builds_on(two: Path, co
     assert [page.count('<polyline class="course-line"') > 10 for page in pages] == [False, True, True]
     assert [page.count('aria-label="hapax_mass over the generations. generation 0:') for page in pages] == [0, 1, 1]
     assert [page.count("; generation 1:") > 0 for page in pages] == [False, False, True]
-
-
-def compared(tail: float | None, documents: int = 2000, reference: str = "real.jsonl") -> CollapseRecord:
-    return CollapseRecord(reference=reference, documents=documents, tokens=20_000, tail=tail, metrics=[], note="")
-
-
-@pytest.mark.parametrize(
-    ("records", "told"),
-    [
-        ([compared(9.0), compared(9.4)], "None"),
-        ([compared(None), compared(9.0), compared(9.4)], "None"),
-        ([compared(9.0), compared(8.8), compared(9.1)], "no further loss of rare words that can be told: +0.0 deviat"),
-        (
-            [compared(4.0), compared(9.0), compared(15.0)],
-            "still losing rare words: +5.5 deviations of real text a gener",
-        ),
-        ([compared(4.0), compared(9.0, 1700), compared(15.0)], "still losing rare words"),
-        ([compared(4.0), compared(9.0, 1500), compared(15.0)], "not told: 1,500 to 2,000 documents were compared"),
-        ([compared(4.0), compared(9.0, reference="b"), compared(15.0)], "not told: the generations were compared with"),
-    ],
-)
-def test_the_trend_of_a_lineage_is_told_where_its_generations_can_be_compared(
-    records: list[CollapseRecord], told: str
-) -> None:
-    assert str(trend_of(records)).startswith(told)
 
 
 def test_sparks_go_from_the_lowest_to_the_highest() -> None:

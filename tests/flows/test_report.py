@@ -20,6 +20,8 @@ from core.run import (
     PhraseRecord,
     RunDir,
     RunState,
+    Similarities,
+    SimilarityBin,
     StudentRecord,
 )
 from core.sample import Candidate, Critique, Message, Reason, Sample, Seed, Spent, State, Turn, Usage, Verdict
@@ -55,6 +57,14 @@ COLLAPSE = CollapseRecord(
         ),
     ],
 )
+SIMILARITIES = Similarities(
+    threshold=0.8,
+    bins=(
+        SimilarityBin(low=0.76, high=0.78, dropped=0, stayed=7),
+        SimilarityBin(low=0.8, high=0.82, dropped=3, stayed=0),
+        SimilarityBin(low=0.98, high=1, dropped=1, stayed=0),
+    ),
+)
 STUDENT = StudentRecord(
     start="layers",
     parameters=56_600_000,
@@ -84,6 +94,7 @@ def manifest(**changes: object) -> Manifest:
         "usage": Usage(calls=412, prompt_tokens=98_420, completion_tokens=16_105),
         "seconds": {"produce": 140.0, "curate": 3.0},
         "checks": [{"type": "constraints", "about": "A program checks every constraint.", "asks": False}],
+        "similarities": {"2 minhash": SIMILARITIES},
         "collapse": COLLAPSE,
         "formats": [FormatRecord(name="messages", columns=["id", "messages"], train=52, validation=6)],
         "student": STUDENT,
@@ -311,10 +322,17 @@ def test_every_plot_has_a_name(tmp_path: Path) -> None:
     page = written(tmp_path, manifest(), [sample("s1")], [])
     plots = [attrs for _, attrs in page.tags if attrs.get("role") == "img"]
     ids = {attrs["id"] for _, attrs in page.tags if attrs.get("id")}
-    assert len(plots) == 5 + len(COLLAPSE.metrics)
+    assert len(plots) == 6 + len(COLLAPSE.metrics)
     for plot in plots:
         named_by = (plot.get("aria-labelledby") or "").split()
         assert plot.get("aria-label") or (named_by and ids.issuperset(named_by))
+
+
+def test_the_page_draws_how_alike_the_compared_pairs_were(tmp_path: Path) -> None:
+    page = written(tmp_path, manifest(), [sample("s1")], [])
+    assert "2 minhash: pairs by similarity, threshold 0.8" in page.text
+    assert "4 pairs at the threshold or over it, 7 compared pairs under it" in page.text
+    assert "Similarity" not in written(tmp_path, manifest(similarities={}), [], []).text
 
 
 def test_a_page_of_thousands_holds_the_kept_first_and_says_what_it_left_out(
