@@ -501,7 +501,23 @@ class StudentConfig(Config):
     epochs: int = Field(2, ge=1)
     """A few dozen conversations are overfitted by four."""
     learning_rate: float = Field(2e-4, gt=0)
+    """The peak, after a rise over the first tenth of the steps."""
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    """How the learning rate goes on. `cosine`: it falls to a tenth by half a cosine. `wsd` (warm-up, stable, decay): it stays
+    and falls to a tenth in the end, so that a longer training has the same first part. `constant`: it stays."""
+    decay: float = Field(0.1, gt=0, le=0.9)
+    """For `wsd`: the share of the steps in which the rate falls."""
     batch_size: int = Field(8, ge=1)
+    """Conversations that are computed at once."""
+    accumulate: int = Field(1, ge=1)
+    """Batches that a step of the optimizer learns from: as from one batch of all of them, in the memory of one."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """Of the arithmetic in a step. `float32` may be faster on processors without bf16 instructions."""
+    evaluate_steps: int | None = Field(None, ge=1)
+    """The held-out loss is measured after every so many steps, and after the last. Absent: after every epoch."""
+    patience: int | None = Field(None, ge=1)
+    """Stop when so many evaluations in a row have not lowered the held-out loss, and keep the weights that had the lowest.
+    Absent: learn in all epochs and keep the last."""
     max_tokens: int = Field(256, ge=16)
     """A conversation longer than this is cut."""
     held_out: float = Field(0.1, gt=0, lt=1)
@@ -538,6 +554,15 @@ class StudentConfig(Config):
             raise ValueError(f"lmbda = {told.lmbda:g}: nothing is captured of answers to come; use signals = 'dense'")
         if told.lmbda and "dpo" in names:
             raise ValueError(f"lmbda = {told.lmbda:g}: dpo learns from given answers only; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _stops_by_what_it_learns(self) -> Self:
+        if self.patience and "dpo" in self.weights:
+            raise ValueError(
+                f"patience = {self.patience}: the held-out loss does not tell how well preferences are learned; leave out "
+                "patience or dpo"
+            )
         return self
 
     @property

@@ -167,6 +167,8 @@ class StudentRecord(BaseModel):
     train_samples: int
     held_out_samples: int
     steps: int
+    best_step: int | None = None
+    """The step whose weights were kept, where a training may stop early; None where they are those of the last."""
     loss_before: float
     loss_after: float
     kl_before: float | None = None

@@ -89,8 +89,10 @@ def card(start: Start, training: Training) -> str:
     data, record, config = training.data, training.record, training.config
     return Template(CARD.read_text(encoding="utf-8")).substitute(
         {
-            **config.model_dump(include={"epochs", "batch_size", "learning_rate", "max_tokens"}),
+            **config.model_dump(include={"epochs", "learning_rate", "schedule", "max_tokens"}),
             **record.model_dump(include={"train_samples", "held_out_samples", "steps"}),
+            "per_step": config.batch_size * config.accumulate,
+            "kept": "" if record.best_step is None else f" (the weights after step {record.best_step} are kept)",
             "front": _front_matter(start),
             "licence": licence(start),
             "parameters": f"{record.parameters / 1e6:.1f}",
