@@ -511,6 +511,9 @@ class StudentConfig(Config):
     """Conversations that are computed at once."""
     accumulate: int = Field(1, ge=1)
     """Batches that a step of the optimizer learns from: as from one batch of all of them, in the memory of one."""
+    packing: bool = False
+    """Put the conversations of a batch one after the other into rows of up to `max_tokens`, instead of padding each to the
+    longest. None sees another, so the student is the same, to rounding; it costs less where lengths differ."""
     precision: Literal["bf16", "float32"] = "bf16"
     """Of the arithmetic in a step. `float32` may be faster on processors without bf16 instructions."""
     evaluate_steps: int | None = Field(None, ge=1)

@@ -68,6 +68,7 @@ class Lesson:
         """`words` are the tokenizer's. `projections` are as `projections` makes them, empty unless `hidden` is learned."""
         self.weights = config.weights
         self._precision = config.precision
+        self._packed_to = config.max_tokens if config.packing else 0
         self.projections = projections
         self._config = config.distillation
         self._signals, self._words = signals, words
@@ -102,12 +103,13 @@ class Lesson:
         """Of a step on `encoded`, each paired with one of `rejected` if `dpo` is learned. Answers that are the student's own
         teach by the teacher's judgement alone.
         """
-        batch = batched([*encoded, *rejected], pad)
+        batch = batched([*encoded, *rejected], pad, packed_to=self._packed_to)
         said = predicted(model, batch, hidden="hidden" in self.weights)
         values: dict[str, torch.Tensor] = {}
         if rejected:
             values["dpo"] = self._preferred(said, encoded, rejected)
-            batch, said = batched(encoded, pad), _first(said, len(encoded))
+            batch = batched(encoded, pad, packed_to=self._packed_to)
+            said = _first(said, len(encoded))
         if "sft" in self.weights and not own:
             values["sft"] = functional.cross_entropy(said.logits, said.targets)
         if self._signals:

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from core.errors import UsageError
 from core.recipe import StudentConfig
 from core.run import StudentRecord
 from students.checkpoint import Progressed, remove_checkpoint, training_digest
-from students.data import Conversation, Prepared, check_tokenizer, pad_id, prepare
+from students.data import Conversation, Encoded, Prepared, check_tokenizer, pad_id, prepare
 from students.distillation import Lesson, Measured, projections
+from students.evaluate import keeps_apart
 from students.loop import Progress, train
 from students.output import Training, finished, write_student
 from students.signals import Captured, capture, identity
@@ -83,6 +85,8 @@ def prepared(
     if config.vocabulary:
         start = trimmed(start, data.train, config.vocabulary)
         data = prepare(conversations, held_out, start.tokenizer, config, seed, rejected)
+    if config.packing:
+        check_packing(start.model, data.train, pad_id(start.tokenizer), "student.start")
     progress(
         f"student: {start.made_from}, {start.model.num_parameters() / 1e6:.1f}M parameters; "
         f"{len(data.train)} conversations to learn, {len(data.held_out)} held out, "
@@ -90,6 +94,15 @@ def prepared(
         + f"loaded in {time.monotonic() - began:.0f} s"
     )
     return start, data
+
+
+def check_packing(model: PreTrainedModel, data: Sequence[Encoded], pad: int, key: str) -> None:
+    """Raises UsageError if conversations in one row are not kept apart by `model`, which `key` of the recipe names."""
+    shortest = sorted(data, key=lambda one: len(one.ids))[:2]
+    if not keeps_apart(model, shortest, pad):
+        raise UsageError(
+            f"{key}: a {type(model).__name__} does not keep the conversations of one row apart; use packing = false"
+        )
 
 
 def _checked_teacher(config: StudentConfig, rejected: Sequence[Conversation]) -> str:
@@ -115,6 +128,8 @@ def prepared_lesson(
     wanted = config.distillation
     if wanted.signals == "dense":
         model = load_teacher(wanted.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]
+        if config.packing:
+            check_packing(model, data.train, pad_id(start.tokenizer), "student.distillation.teacher")
         layers = "hidden" in config.weights
         learned_along = projections(start.model, model) if layers else torch.nn.ModuleList()
         return Lesson(config, TeacherBeside(model, words, wanted.temperature, hidden=layers), words, learned_along)
