@@ -482,6 +482,19 @@ class DistillationConfig(Config):
         return alpha_beta
 
 
+class LoraConfig(Config):
+    """Learn small corrections to the start's matrices instead of the matrices (LoRA, arXiv 2106.09685): less memory, and a
+    start that has much to lose keeps it. The learning rate wants to be about ten times higher.
+    """
+
+    rank: int = Field(16, ge=1)
+    """Of a correction."""
+    alpha: int = Field(32, ge=1)
+    """A correction is multiplied by this and divided by the rank."""
+    targets: tuple[str, ...] = ()
+    """Which matrices, by the last part of their names (`["q_proj", "v_proj"]`); absent, all of the layers."""
+
+
 class StudentConfig(Config):
     start: str = "layers"
     """`layers`: some layers of the embedded teacher. `random`: a small new Llama with its tokenizer. Otherwise a
@@ -521,6 +534,8 @@ class StudentConfig(Config):
     patience: int | None = Field(None, ge=1)
     """Stop when so many evaluations in a row have not lowered the held-out loss, and keep the weights that had the lowest.
     Absent: learn in all epochs and keep the last."""
+    lora: LoraConfig | None = None
+    """Train adapters on the start, merge them into the student, and keep them beside it. Absent: train all weights."""
     max_tokens: int = Field(256, ge=16)
     """A conversation longer than this is cut."""
     held_out: float = Field(0.1, gt=0, lt=1)
@@ -557,6 +572,14 @@ class StudentConfig(Config):
             raise ValueError(f"lmbda = {told.lmbda:g}: nothing is captured of answers to come; use signals = 'dense'")
         if told.lmbda and "dpo" in names:
             raise ValueError(f"lmbda = {told.lmbda:g}: dpo learns from given answers only; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _has_weights_to_adapt(self) -> Self:
+        if self.lora and self.start == "random":
+            raise ValueError(
+                "lora: the weights of start = 'random' are new, so there is nothing to adapt; leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,9 +13,11 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 
 from core.errors import UsageError
-from core.recipe import StudentConfig
+from core.recipe import LoraConfig, StudentConfig
 from core.run import StudentRecord
 from core.store import read_json, written_whole
+from students import adapters
+from students.adapters import Adapter
 from students.data import Encoded, Prepared, pad_id, stop_ids
 from students.start import Start
 
@@ -40,6 +42,7 @@ class Training(NamedTuple):
     data: Prepared
     record: StudentRecord
     log: list[dict[str, float]]
+    adapter: Adapter | None = None
 
 
 def finished(out: Path, digest: str) -> StudentRecord | None:
@@ -79,6 +82,8 @@ def write_student(out: Path, start: Start, training: Training) -> None:
         partial.mkdir()
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        if training.adapter:
+            training.adapter.write(partial / adapters.FOLDER)
         (partial / "README.md").write_text(card(start, training), encoding="utf-8")
         (partial / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (partial / LOG).write_text("".join(json.dumps(line) + "\n" for line in training.log), encoding="utf-8")
@@ -105,6 +110,7 @@ def card(start: Start, training: Training) -> str:
             "loss_after": f"{record.loss_after:.3f}",
             "objective": objective(config),
             "kl": "" if record.kl_after is None else _kl_row(record),
+            "trained": "all weights" if config.lora is None else _adapters(config.lora),
         }
     )
 
@@ -115,6 +121,12 @@ def objective(config: StudentConfig) -> str:
     named = ", ".join(name if len(weights) == 1 else f"{weight:g} {name}" for name, weight in weights.items())
     asked = config.distillation
     return f"{named}, of {asked.teacher} ({asked.signals})" if config.asks_teacher else named
+
+
+def _adapters(lora: LoraConfig) -> str:
+    matrices = ", ".join(lora.targets) or "all matrices of the layers"
+    rank = f"rank {lora.rank}, alpha {lora.alpha}"
+    return f"low-rank adapters ({rank}) on {matrices}, merged here; apart in `{adapters.FOLDER}`"
 
 
 def _kl_row(record: StudentRecord) -> str:

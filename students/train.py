@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from core.errors import UsageError
 from core.recipe import StudentConfig
 from core.run import StudentRecord
+from students.adapters import adapted, merged
 from students.checkpoint import Progressed, remove_checkpoint, training_digest
 from students.data import Conversation, Encoded, Prepared, check_tokenizer, pad_id, prepare
 from students.distillation import Lesson, Measured, projections
@@ -57,12 +58,15 @@ def distill(
     start, data = prepared(conversations, held_out, rejected, config, seed, progress)
     lesson = prepared_lesson(start, data, config, out, seed=seed, teacher=teacher, progress=progress)
 
+    adapters = adapted(start.model, config.lora) if config.lora else None
+
     done = train(start, data, lesson, config, out, seed=seed, digest=digest, progress=progress)
 
+    adapter = merged(adapters) if adapters else None
     start.model.bfloat16().float()  # type: ignore[no-untyped-call]  # the weights as they will be stored
     after = lesson.measured(start.model, data.held_out, pad_id(start.tokenizer))
     record = _record(start, data, config, done, after)
-    write_student(out, start, Training(config, seed, digest, data, record, done.log))
+    write_student(out, start, Training(config, seed, digest, data, record, done.log, adapter))
     remove_checkpoint(out)
     progress(_told(record))
     return record

@@ -221,6 +221,7 @@ RESUMED: dict[str, tuple[dict[str, Any], list[Conversation]]] = {
     "dense, projected": ({"objective": {"sft": 1, "reverse_kl": 1, "hidden": 1}}, []),
     "captured": ({"objective": "forward_kl", "distillation": {"signals": "sampled"}}, []),
     "packed, accumulated": ({"objective": {"sft": 1, "jsd": 1}, "packing": True, "batch_size": 2, "accumulate": 2}, []),
+    "adapters": ({"objective": {"sft": 1, "hidden": 1}, "lora": {"rank": 4}}, []),
     "answers of its own": (
         {"objective": {"sft": 1, "jsd": 1}, "distillation": {"lmbda": 0.5, "max_new_tokens": 6}},
         [],
@@ -363,6 +364,7 @@ def test_a_pair_stays_a_pair_whatever_is_left_out(talk: list[Conversation], toke
         (["objective=jsd", "distillation.lmbda=1", "distillation.signals=top_k"], "nothing is captured"),
         (["objective={ dpo = 1, jsd = 1 }", "distillation.lmbda=0.1"], "dpo learns from given answers"),
         (["objective=dpo", "patience=3"], "does not tell how well preferences are learned"),
+        (["lora={}", "start=random"], "there is nothing to adapt"),
         (["decay=0.95"], "less than or equal to 0.9"),
         (["distillation.alpha_beta=[0, 0]"], "compares nothing"),
         (["distillation.beta=1.5"], "less than or equal to 1"),
