@@ -495,6 +495,26 @@ class LoraConfig(Config):
     """Which matrices, by the last part of their names (`["q_proj", "v_proj"]`); absent, all of the layers."""
 
 
+class SparsityConfig(Config):
+    """Weights of the start's layers that are set to zero before the training and stay zero in it. Give `share` or `pattern`."""
+
+    method: Literal["wanda", "magnitude"] = "wanda"
+    """Which go first: those that are small times what they are given on training conversations (Wanda, arXiv 2306.11695), for
+    each output; or those that are small, in each matrix."""
+    share: float | None = Field(None, gt=0, lt=1)
+    """How many."""
+    pattern: Literal["2:4", "4:8"] | None = None
+    """So many of so many in a row stay, as some GPUs want it."""
+    conversations: int = Field(64, ge=1)
+    """For `wanda`: those of the training that are measured, all at once."""
+
+    @model_validator(mode="after")
+    def _says_how_many(self) -> Self:
+        if (self.share is None) == (self.pattern is None):
+            raise ValueError('give one of share, as in { share = 0.5 }, and pattern, as in { pattern = "2:4" }')
+        return self
+
+
 class StudentConfig(Config):
     start: str = "layers"
     """`layers`: some layers of the embedded teacher. `random`: a small new Llama with its tokenizer. Otherwise a
@@ -536,6 +556,8 @@ class StudentConfig(Config):
     Absent: learn in all epochs and keep the last."""
     lora: LoraConfig | None = None
     """Train adapters on the start, merge them into the student, and keep them beside it. Absent: train all weights."""
+    sparsity: SparsityConfig | None = None
+    """Set weights of the start to zero, for good."""
     max_tokens: int = Field(256, ge=16)
     """A conversation longer than this is cut."""
     held_out: float = Field(0.1, gt=0, lt=1)
@@ -575,11 +597,14 @@ class StudentConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _has_weights_to_adapt(self) -> Self:
-        if self.lora and self.start == "random":
-            raise ValueError(
-                "lora: the weights of start = 'random' are new, so there is nothing to adapt; leave it out"
-            )
+    def _has_weights_to_change(self) -> Self:
+        for name in ("lora", "sparsity"):
+            if getattr(self, name) and self.start == "random":
+                raise ValueError(
+                    f"{name}: the weights of start = 'random' are new, so there is nothing in them to build on; leave it out"
+                )
+        if self.lora and self.sparsity:
+            raise ValueError("lora fills the zeros of sparsity when it is merged; leave one of them out")
         return self
 
     @model_validator(mode="after")

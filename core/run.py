@@ -159,6 +159,15 @@ ADVICE: dict[CollapseVerdict, tuple[str, ...]] = {
 }
 
 
+class SparsityRecord(BaseModel):
+    """Weights of a student that are zero."""
+
+    zeros: float
+    """Their share in the matrices of its layers, as stored."""
+    loss_unpruned: float
+    """Held-out loss of the start as it was before; `loss_before` of the training is after pruning."""
+
+
 class StudentRecord(BaseModel):
     """What training did. Losses are mean cross-entropy in nats per assistant token on held-out samples."""
 
@@ -174,6 +183,7 @@ class StudentRecord(BaseModel):
     kl_before: float | None = None
     """KL divergence from the teacher, in nats per assistant token on held-out samples; None where no teacher was asked."""
     kl_after: float | None = None
+    sparsity: SparsityRecord | None = None
     seconds: float
 
 

@@ -4,7 +4,7 @@ Knows what a training was; does none.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
@@ -109,7 +109,7 @@ def card(start: Start, training: Training) -> str:
             "loss_before": f"{record.loss_before:.3f}",
             "loss_after": f"{record.loss_after:.3f}",
             "objective": objective(config),
-            "kl": "" if record.kl_after is None else _kl_row(record),
+            "rows": "".join(f"\n| {name} | {said} |" for name, said in _rows(record)),
             "trained": "all weights" if config.lora is None else _adapters(config.lora),
         }
     )
@@ -129,8 +129,13 @@ def _adapters(lora: LoraConfig) -> str:
     return f"low-rank adapters ({rank}) on {matrices}, merged here; apart in `{adapters.FOLDER}`"
 
 
-def _kl_row(record: StudentRecord) -> str:
-    return f"\n| held-out KL divergence from the teacher | {record.kl_before:.3f} before, {record.kl_after:.3f} after |"
+def _rows(record: StudentRecord) -> Iterator[tuple[str, str]]:
+    """What not every student has."""
+    if record.kl_after is not None:
+        yield "held-out KL divergence from the teacher", f"{record.kl_before:.3f} before, {record.kl_after:.3f} after"
+    if found := record.sparsity:
+        loss = f"held-out loss unpruned {found.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
+        yield "weights of the layers that are zero", f"{found.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"
 
 
 def _front_matter(start: Start) -> str:

@@ -3,6 +3,7 @@
 Knows the order of things only: what each is, stands in a module of its own. Knows nothing of runs.
 """
 
+import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,17 @@ import torch
 from transformers import PreTrainedModel
 
 from core.errors import UsageError
-from core.recipe import StudentConfig
-from core.run import StudentRecord
+from core.recipe import SparsityConfig, StudentConfig
+from core.run import SparsityRecord, StudentRecord
 from students.adapters import adapted, merged
 from students.checkpoint import Progressed, remove_checkpoint, training_digest
-from students.data import Conversation, Encoded, Prepared, check_tokenizer, pad_id, prepare
+from students.data import Conversation, Encoded, Prepared, batched, check_tokenizer, pad_id, prepare
 from students.distillation import Lesson, Measured, projections
-from students.evaluate import keeps_apart
+from students.evaluate import held_out_loss, keeps_apart
 from students.loop import Progress, train
 from students.output import Training, finished, write_student
 from students.signals import Captured, capture, identity
+from students.sparsity import hold, prune, share_of_zeros
 from students.start import Start, load_start
 from students.teacher import TeacherBeside, load_teacher, teacher_digest, tokenizer_digest
 from students.vocabulary import trimmed
@@ -56,8 +58,8 @@ def distill(
         progress(f"student: {out} is trained already")
         return record
     start, data = prepared(conversations, held_out, rejected, config, seed, progress)
+    unpruned = pruned(start, data, config.sparsity, seed, progress) if config.sparsity else None
     lesson = prepared_lesson(start, data, config, out, seed=seed, teacher=teacher, progress=progress)
-
     adapters = adapted(start.model, config.lora) if config.lora else None
 
     done = train(start, data, lesson, config, out, seed=seed, digest=digest, progress=progress)
@@ -65,7 +67,7 @@ def distill(
     adapter = merged(adapters) if adapters else None
     start.model.bfloat16().float()  # type: ignore[no-untyped-call]  # the weights as they will be stored
     after = lesson.measured(start.model, data.held_out, pad_id(start.tokenizer))
-    record = _record(start, data, config, done, after)
+    record = _record(start, data, config, done, after, unpruned)
     write_student(out, start, Training(config, seed, digest, data, record, done.log, adapter))
     remove_checkpoint(out)
     progress(_told(record))
@@ -98,6 +100,21 @@ def prepared(
         + f"loaded in {time.monotonic() - began:.0f} s"
     )
     return start, data
+
+
+def pruned(start: Start, data: Prepared, config: SparsityConfig, seed: int, progress: Progress) -> float:
+    """Set weights of the start to zero, in place and for good. Returns its held-out loss before."""
+    pad = pad_id(start.tokenizer)
+    before = held_out_loss(start.model, data.held_out, pad)
+    shown = random.Random(f"calibration {seed}").sample(data.train, min(config.conversations, len(data.train)))
+    prune(start.model, batched(shown, pad), config)
+    hold(start.model)
+    after = held_out_loss(start.model, data.held_out, pad)
+    progress(
+        f"student: {share_of_zeros(start.model):.1%} of the weights in its layers set to zero by {config.method}, "
+        f"held-out loss {before:.2f} -> {after:.2f}"
+    )
+    return before
 
 
 def check_packing(model: PreTrainedModel, data: Sequence[Encoded], pad: int, key: str) -> None:
@@ -148,7 +165,10 @@ def prepared_lesson(
     return Lesson(config, captured, words, torch.nn.ModuleList())
 
 
-def _record(start: Start, data: Prepared, config: StudentConfig, done: Progressed, after: Measured) -> StudentRecord:
+def _record(
+    start: Start, data: Prepared, config: StudentConfig, done: Progressed, after: Measured, unpruned: float | None
+) -> StudentRecord:
+    zeros = share_of_zeros(start.model) if config.sparsity else 0.0
     return StudentRecord(
         start=config.start,
         parameters=start.model.num_parameters(),
@@ -160,6 +180,7 @@ def _record(start: Start, data: Prepared, config: StudentConfig, done: Progresse
         loss_after=after.loss,
         kl_before=done.kl_before,
         kl_after=after.kl,
+        sparsity=None if unpruned is None else SparsityRecord(zeros=zeros, loss_unpruned=unpruned),
         seconds=round(done.seconds, 1),
     )
 
