@@ -159,6 +159,10 @@ ADVICE: dict[CollapseVerdict, tuple[str, ...]] = {
 }
 
 
+TRAINING_LOG = "training_log.jsonl"
+"""In a student's folder: what each step of its training measured."""
+
+
 class SparsityRecord(BaseModel):
     """Weights of a student that are zero."""
 

@@ -24,6 +24,7 @@ from flows.collapse_page import HEIGHT, WIDTH, shown_of
 from flows.formats import COLUMNS
 from flows.lineage import comparisons_before
 from flows.pages import TEMPLATES, page_environment
+from flows.training_page import curves_of
 from flows.words import place_of, plural
 
 EVALUATION = "evaluation.json"
@@ -196,6 +197,7 @@ def _page(run: RunDir, manifest: Manifest, recipe: Recipe, numbers: Mapping[str,
             numbers=numbers,
             groups=reason_groups(manifest.reasons),
             collapse=shown_of(manifest.collapse, comparisons_before(run, recipe)) if manifest.collapse else None,
+            curves=curves_of(run.student, manifest.student.loss_before) if manifest.student else [],
             plot_width=WIDTH,
             plot_height=HEIGHT,
             checks=seen.checks,

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from core.errors import UsageError
 from core.recipe import LoraConfig, StudentConfig
-from core.run import StudentRecord
+from core.run import TRAINING_LOG, StudentRecord
 from core.store import read_json, written_whole
 from students import adapters
 from students.adapters import Adapter
@@ -22,7 +22,8 @@ from students.data import Encoded, Prepared, pad_id, stop_ids
 from students.start import Start
 
 SETTINGS = "student.json"
-LOG = "training_log.jsonl"
+KEPT = "kept.json"
+"""What the start was made of, if it was wider."""
 CARD = Path(__file__).with_name("card.md")
 
 APACHE = (
@@ -85,8 +86,10 @@ def write_student(out: Path, start: Start, training: Training) -> None:
         if training.adapter:
             training.adapter.write(partial / adapters.FOLDER)
         (partial / "README.md").write_text(card(start, training), encoding="utf-8")
+        if start.kept:
+            (partial / KEPT).write_text(json.dumps(start.kept._asdict()), encoding="utf-8")
         (partial / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        (partial / LOG).write_text("".join(json.dumps(line) + "\n" for line in training.log), encoding="utf-8")
+        (partial / TRAINING_LOG).write_text("".join(json.dumps(line) + "\n" for line in training.log), encoding="utf-8")
 
 
 def card(start: Start, training: Training) -> str:
