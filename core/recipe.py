@@ -517,16 +517,18 @@ class SparsityConfig(Config):
 
 class StudentConfig(Config):
     start: str = "layers"
-    """`layers`: some layers of the embedded teacher. `random`: a small new Llama with its tokenizer. Otherwise a
-    folder or hub name that `transformers` loads."""
+    """`layers`: some layers of the embedded teacher. `width`: the same, and `hidden_size` of its channels, with neurons and
+    heads in proportion, those that are most active on training conversations (Minitron, arXiv 2407.14679). `random`: a small
+    new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads."""
     objective: Objective | dict[Objective, float] = "sft"
     """What is learned, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: the assistant's words.
     Six divergences from a teacher's probabilities, `hidden`: its hidden states, `dpo`: which of two answers is better."""
     distillation: DistillationConfig = DistillationConfig()
     layers: int = Field(16, ge=1, le=30)
-    """How many layers the student has; with `start = "layers"`, those of the teacher's 30 that do best on their own."""
+    """How many layers the student has; with `start = "layers"` or `"width"`, those of the teacher's 30 that do best on their
+    own."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
-    """For `start = "random"`."""
+    """For `start = "random"` and `"width"`."""
     vocabulary: int | None = Field(None, ge=1)
     """How many of the start's tokens to keep: single bytes and special ones, then those that the training conversations use
     most. Absent keeps all. A small student is mostly vocabulary: 8192 of 49,152 tokens make one of 6.8M parameters where it

@@ -23,9 +23,13 @@ from students.loop import Progress, train
 from students.output import Training, finished, write_student
 from students.signals import Captured, capture, identity
 from students.sparsity import hold, prune, share_of_zeros
-from students.start import Start, load_start
+from students.start import Start, load_start, narrowed
 from students.teacher import TeacherBeside, load_teacher, teacher_digest, tokenizer_digest
 from students.vocabulary import trimmed
+from students.width import most_active
+
+CALIBRATION = 64
+"""Conversations on which the activity of a wider start is measured, all at once; Minitron takes 1,024 texts."""
 
 
 def distill(
@@ -91,6 +95,9 @@ def prepared(
     if config.vocabulary:
         start = trimmed(start, data.train, config.vocabulary)
         data = prepare(conversations, held_out, start.tokenizer, config, seed, rejected)
+    if config.start == "width":
+        shown = batched(calibration(data, CALIBRATION, seed), pad_id(start.tokenizer))
+        start = narrowed(start, most_active(start.model, shown, config.hidden_size))  # type: ignore[arg-type]
     if config.packing:
         check_packing(start.model, data.train, pad_id(start.tokenizer), "student.start")
     progress(
@@ -102,12 +109,16 @@ def prepared(
     return start, data
 
 
+def calibration(data: Prepared, count: int, seed: int) -> list[Encoded]:
+    """Conversations of the training on which a start is measured."""
+    return random.Random(f"calibration {seed}").sample(data.train, min(count, len(data.train)))
+
+
 def pruned(start: Start, data: Prepared, config: SparsityConfig, seed: int, progress: Progress) -> float:
     """Set weights of the start to zero, in place and for good. Returns its held-out loss before."""
     pad = pad_id(start.tokenizer)
     before = held_out_loss(start.model, data.held_out, pad)
-    shown = random.Random(f"calibration {seed}").sample(data.train, min(config.conversations, len(data.train)))
-    prune(start.model, batched(shown, pad), config)
+    prune(start.model, batched(calibration(data, config.conversations, seed), pad), config)
     hold(start.model)
     after = held_out_loss(start.model, data.held_out, pad)
     progress(
