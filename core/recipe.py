@@ -482,18 +482,53 @@ class DistillationConfig(Config):
         return alpha_beta
 
 
+class LoraConfig(Config):
+    """Learn small corrections to the start's matrices instead of the matrices (LoRA, arXiv 2106.09685): less memory, and a
+    start that has much to lose keeps it. The learning rate wants to be about ten times higher.
+    """
+
+    rank: int = Field(16, ge=1)
+    """Of a correction."""
+    alpha: int = Field(32, ge=1)
+    """A correction is multiplied by this and divided by the rank."""
+    targets: tuple[str, ...] = ()
+    """Which matrices, by the last part of their names (`["q_proj", "v_proj"]`); absent, all of the layers."""
+
+
+class SparsityConfig(Config):
+    """Weights of the start's layers that are set to zero before the training and stay zero in it. Give `share` or `pattern`."""
+
+    method: Literal["wanda", "magnitude"] = "wanda"
+    """Which go first: those that are small times what they are given on training conversations (Wanda, arXiv 2306.11695), for
+    each output; or those that are small, in each matrix."""
+    share: float | None = Field(None, gt=0, lt=1)
+    """How many."""
+    pattern: Literal["2:4", "4:8"] | None = None
+    """So many of so many in a row stay, as some GPUs want it."""
+    conversations: int = Field(64, ge=1)
+    """For `wanda`: those of the training that are measured, all at once."""
+
+    @model_validator(mode="after")
+    def _says_how_many(self) -> Self:
+        if (self.share is None) == (self.pattern is None):
+            raise ValueError('give one of share, as in { share = 0.5 }, and pattern, as in { pattern = "2:4" }')
+        return self
+
+
 class StudentConfig(Config):
     start: str = "layers"
-    """`layers`: some layers of the embedded teacher. `random`: a small new Llama with its tokenizer. Otherwise a
-    folder or hub name that `transformers` loads."""
+    """`layers`: some layers of the embedded teacher. `width`: the same, and `hidden_size` of its channels, with neurons and
+    heads in proportion, those that are most active on training conversations (Minitron, arXiv 2407.14679). `random`: a small
+    new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads."""
     objective: Objective | dict[Objective, float] = "sft"
     """What is learned, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: the assistant's words.
     Six divergences from a teacher's probabilities, `hidden`: its hidden states, `dpo`: which of two answers is better."""
     distillation: DistillationConfig = DistillationConfig()
     layers: int = Field(16, ge=1, le=30)
-    """How many layers the student has; with `start = "layers"`, those of the teacher's 30 that do best on their own."""
+    """How many layers the student has; with `start = "layers"` or `"width"`, those of the teacher's 30 that do best on their
+    own."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
-    """For `start = "random"`."""
+    """For `start = "random"` and `"width"`."""
     vocabulary: int | None = Field(None, ge=1)
     """How many of the start's tokens to keep: single bytes and special ones, then those that the training conversations use
     most. Absent keeps all. A small student is mostly vocabulary: 8192 of 49,152 tokens make one of 6.8M parameters where it
@@ -501,7 +536,30 @@ class StudentConfig(Config):
     epochs: int = Field(2, ge=1)
     """A few dozen conversations are overfitted by four."""
     learning_rate: float = Field(2e-4, gt=0)
+    """The peak, after a rise over the first tenth of the steps."""
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    """How the learning rate goes on. `cosine`: it falls to a tenth by half a cosine. `wsd` (warm-up, stable, decay): it stays
+    and falls to a tenth in the end, so that a longer training has the same first part. `constant`: it stays."""
+    decay: float = Field(0.1, gt=0, le=0.9)
+    """For `wsd`: the share of the steps in which the rate falls."""
     batch_size: int = Field(8, ge=1)
+    """Conversations that are computed at once."""
+    accumulate: int = Field(1, ge=1)
+    """Batches that a step of the optimizer learns from: as from one batch of all of them, in the memory of one."""
+    packing: bool = False
+    """Put the conversations of a batch one after the other into rows of up to `max_tokens`, instead of padding each to the
+    longest. None sees another, so the student is the same, to rounding; it costs less where lengths differ."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """Of the arithmetic in a step. `float32` may be faster on processors without bf16 instructions."""
+    evaluate_steps: int | None = Field(None, ge=1)
+    """The held-out loss is measured after every so many steps, and after the last. Absent: after every epoch."""
+    patience: int | None = Field(None, ge=1)
+    """Stop when so many evaluations in a row have not lowered the held-out loss, and keep the weights that had the lowest.
+    Absent: learn in all epochs and keep the last."""
+    lora: LoraConfig | None = None
+    """Train adapters on the start, merge them into the student, and keep them beside it. Absent: train all weights."""
+    sparsity: SparsityConfig | None = None
+    """Set weights of the start to zero, for good."""
     max_tokens: int = Field(256, ge=16)
     """A conversation longer than this is cut."""
     held_out: float = Field(0.1, gt=0, lt=1)
@@ -538,6 +596,26 @@ class StudentConfig(Config):
             raise ValueError(f"lmbda = {told.lmbda:g}: nothing is captured of answers to come; use signals = 'dense'")
         if told.lmbda and "dpo" in names:
             raise ValueError(f"lmbda = {told.lmbda:g}: dpo learns from given answers only; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _has_weights_to_change(self) -> Self:
+        for name in ("lora", "sparsity"):
+            if getattr(self, name) and self.start == "random":
+                raise ValueError(
+                    f"{name}: the weights of start = 'random' are new, so there is nothing in them to build on; leave it out"
+                )
+        if self.lora and self.sparsity:
+            raise ValueError("lora fills the zeros of sparsity when it is merged; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _stops_by_what_it_learns(self) -> Self:
+        if self.patience and "dpo" in self.weights:
+            raise ValueError(
+                f"patience = {self.patience}: the held-out loss does not tell how well preferences are learned; leave out "
+                "patience or dpo"
+            )
         return self
 
     @property

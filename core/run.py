@@ -181,6 +181,19 @@ ADVICE: dict[CollapseVerdict, tuple[str, ...]] = {
 }
 
 
+TRAINING_LOG = "training_log.jsonl"
+"""In a student's folder: what each step of its training measured."""
+
+
+class SparsityRecord(BaseModel):
+    """Weights of a student that are zero."""
+
+    zeros: float
+    """Their share in the matrices of its layers, as stored."""
+    loss_unpruned: float
+    """Held-out loss of the start as it was before; `loss_before` of the training is after pruning."""
+
+
 class StudentRecord(BaseModel):
     """What training did. Losses are mean cross-entropy in nats per assistant token on held-out samples."""
 
@@ -189,11 +202,14 @@ class StudentRecord(BaseModel):
     train_samples: int
     held_out_samples: int
     steps: int
+    best_step: int | None = None
+    """The step whose weights were kept, where a training may stop early; None where they are those of the last."""
     loss_before: float
     loss_after: float
     kl_before: float | None = None
     """KL divergence from the teacher, in nats per assistant token on held-out samples; None where no teacher was asked."""
     kl_after: float | None = None
+    sparsity: SparsityRecord | None = None
     seconds: float
 
 

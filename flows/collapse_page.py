@@ -112,11 +112,12 @@ def _course(metrics: Mapping[str, MetricRecord]) -> Course:
         f"{number(point.metric.low)} to {number(point.metric.high)}"
         for point in points
     )
-    reference = _path([(x, up(m.reference)) for x, m in every_x])
-    return Course(first.name, first.meaning, points, _path(band), _path(line), reference, words)
+    reference = path_of([(x, up(m.reference)) for x, m in every_x])
+    return Course(first.name, first.meaning, points, path_of(band), path_of(line), reference, words)
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
+def path_of(points: Sequence[tuple[float, float]]) -> str:
+    """Points as SVG takes them."""
     return " ".join(f"{x:g},{y:g}" for x, y in points)
 
 

@@ -25,6 +25,7 @@ from flows.formats import COLUMNS
 from flows.lineage import comparisons_before
 from flows.pages import TEMPLATES, page_environment
 from flows.similarity import PLOT, plots_of
+from flows.training_page import curves_of
 from flows.words import place_of, plural
 
 EVALUATION = "evaluation.json"
@@ -198,6 +199,7 @@ def _page(run: RunDir, manifest: Manifest, recipe: Recipe, numbers: Mapping[str,
             groups=reason_groups(manifest.reasons),
             collapse=shown_of(manifest.collapse, comparisons_before(run, recipe)) if manifest.collapse else None,
             plots=plots_of(manifest.similarities),
+            curves=curves_of(run.student, manifest.student.loss_before) if manifest.student else [],
             plot_width=WIDTH,
             plot_height=HEIGHT,
             bars_height=PLOT,

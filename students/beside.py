@@ -17,9 +17,10 @@ from core.store import read_json
 from students.data import Conversation, Encoded, encode, pad_id
 from students.evaluate import held_out_loss
 from students.export import read_student
-from students.output import SETTINGS
-from students.start import TEACHER_LAYERS, from_layers, load_start
+from students.output import KEPT, SETTINGS
+from students.start import TEACHER_LAYERS, from_layers, load_start, narrowed
 from students.vocabulary import with_tokens
+from students.width import Kept
 
 WHOLE = 2**30
 """So many tokens of a conversation cut none."""
@@ -77,6 +78,8 @@ def write_untrained(student: Path, folder: Path) -> bool:
     if config.vocabulary:
         kept, before = AutoTokenizer.from_pretrained(student).get_vocab(), start.tokenizer.get_vocab()
         start = with_tokens(start, [before[token] for token in sorted(kept, key=kept.__getitem__)])
+    if (student / KEPT).is_file():
+        start = narrowed(start, Kept(**read_json(student / KEPT)))
     start.model.bfloat16().save_pretrained(folder)
     start.tokenizer.save_pretrained(folder)
     return True

@@ -26,6 +26,18 @@ class Progressed(NamedTuple):
     kl_before: float | None
     seconds: float
     log: list[dict[str, float]]
+    best: dict[str, torch.Tensor]
+    """The parameters of the lowest held-out loss so far; empty unless they are what is written."""
+
+    @property
+    def evaluations(self) -> list[dict[str, float]]:
+        """The log's lines that have a held-out loss."""
+        return [line for line in self.log if "held_out" in line]
+
+    @property
+    def best_step(self) -> int:
+        """The first of the lowest held-out loss."""
+        return int(min(self.evaluations, key=lambda line: line["held_out"])["step"])
 
 
 def training_digest(sets: Mapping[str, Sequence[Conversation]], config: StudentConfig, seed: int, teacher: str) -> str:
@@ -44,6 +56,18 @@ def training_digest(sets: Mapping[str, Sequence[Conversation]], config: StudentC
     )
 
 
+def learning(learner: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that a training changes, by name; tied ones once."""
+    return {name: parameter for name, parameter in learner.named_parameters() if parameter.requires_grad}
+
+
+@torch.no_grad()
+def put(learner: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Set the parameters that a training changes, in place."""
+    for name, parameter in learning(learner).items():
+        parameter.copy_(values[name])
+
+
 def scratch_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.checkpoint")
 
@@ -54,7 +78,7 @@ def save_checkpoint(
     """Write all that the next step depends on, whole or not at all, over the checkpoint before it."""
     state = {
         "digest": digest,
-        "learner": learner.state_dict(),
+        "learner": {name: parameter.detach() for name, parameter in learning(learner).items()},
         "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
         "done": done._asdict(),
@@ -78,7 +102,7 @@ def resumed(
     if state is None or state["digest"] != digest:
         progress("student: the checkpoint that is there is damaged or of other data or settings; it is not used")
         return None
-    learner.load_state_dict(state["learner"])
+    put(learner, state["learner"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])
     done = Progressed(**state["done"])

@@ -51,11 +51,28 @@ class Prepared(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Tensors of shape (conversations, longest). `labels` stand where their token stands: the loss does the shift."""
+    """Tensors of shape (rows, longest). A row is one conversation, or several one after the other where they are packed."""
 
     ids: torch.Tensor
-    attention: torch.Tensor
     labels: torch.Tensor
+    """They stand where their token stands: the loss does the shift. The first of a conversation is never learned."""
+    owner: torch.Tensor
+    """Which of the conversations a token is of; -1 for padding."""
+    attention: torch.Tensor | None
+    """Whether it is a token, and not padding; None where conversations are packed."""
+    positions: torch.Tensor | None
+    """The place of each token in its conversation, if they are packed. Where they begin anew and there is no mask, transformers
+    lets no conversation attend to another."""
+
+    def on(self, device: torch.device) -> "Batch":
+        moved = {name: tensor.to(device) for name, tensor in self._asdict().items() if tensor is not None}
+        return self._replace(**moved)
+
+    @property
+    def layout(self) -> dict[str, torch.Tensor]:
+        """What a model is told beside the tokens: `attention_mask` or `position_ids`."""
+        told = {"attention_mask": self.attention, "position_ids": self.positions}
+        return {name: tensor for name, tensor in told.items() if tensor is not None}
 
 
 def encode(conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Encoded | Unusable:
@@ -202,15 +219,41 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def batched(encoded: Sequence[Encoded], pad: int) -> Batch:
-    """Pad on the right to the longest; padding is neither attended to nor learned."""
-    longest = max(len(one.ids) for one in encoded)
-    ids = torch.full((len(encoded), longest), pad)
-    attention = torch.zeros_like(ids)
-    labels = torch.full_like(ids, IGNORED)
-    for row, one in enumerate(encoded):
-        size = len(one.ids)
-        ids[row, :size] = torch.tensor(one.ids)
-        attention[row, :size] = 1
-        labels[row, :size] = ids[row, :size].where(torch.tensor(one.learned), IGNORED)
-    return Batch(ids, attention, labels)
+def batched(encoded: Sequence[Encoded], pad: int, *, packed_to: int = 0) -> Batch:
+    """One conversation a row, or with `packed_to` as many as make so many tokens; a longer one has a row of its own.
+
+    Padded on the right to the longest row; padding is neither attended to nor learned.
+    """
+    sizes = [len(one.ids) for one in encoded]
+    rows = best_fit(sizes, packed_to) if packed_to else [[place] for place in range(len(sizes))]
+    longest = max(sum(sizes[place] for place in row) for row in rows)
+    ids = torch.full((len(rows), longest), pad)
+    labels, owner, positions = torch.full_like(ids, IGNORED), torch.full_like(ids, -1), torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        begin = 0
+        for place in row:
+            here = slice(begin, begin := begin + sizes[place])
+            ids[index, here] = torch.tensor(encoded[place].ids)
+            labels[index, here] = ids[index, here].where(torch.tensor(encoded[place].learned), IGNORED)
+            labels[index, here.start] = IGNORED
+            owner[index, here] = place
+            positions[index, here] = torch.arange(sizes[place])
+    return Batch(ids, labels, owner, *((None, positions) if packed_to else ((owner >= 0).long(), None)))
+
+
+def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Which sizes go together, by their places: from the largest on, each to where it leaves the least room (Johnson 1973:
+    at most 11/9 as many rows as the fewest possible). A size over the capacity stays alone.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        fitting = [row for row, left in enumerate(room) if left >= sizes[place]]
+        if fitting:
+            row = min(fitting, key=lambda row: room[row])
+            rows[row].append(place)
+            room[row] -= sizes[place]
+        else:
+            rows.append([place])
+            room.append(capacity - sizes[place])
+    return rows

@@ -34,9 +34,17 @@ class Terms(NamedTuple):
     values: dict[str, torch.Tensor]
     tokens: int
     """Learned ones in the batch."""
+    conversations: int
+    """Pairs, for `dpo`."""
 
     def total(self, weights: dict[str, float]) -> torch.Tensor:
         return torch.stack([weights[name] * value for name, value in self.values.items()]).sum()
+
+    def part_of(self, tokens: int, conversations: int) -> "Terms":
+        """What this batch adds to the means over so many tokens, or over so many pairs."""
+        shares = {"dpo": self.conversations / conversations}
+        share = self.tokens / tokens
+        return self._replace(values={name: value * shares.get(name, share) for name, value in self.values.items()})
 
     def taught(self) -> "Terms":
         """Without what the text alone teaches."""
@@ -59,6 +67,8 @@ class Lesson:
     ) -> None:
         """`words` are the tokenizer's. `projections` are as `projections` makes them, empty unless `hidden` is learned."""
         self.weights = config.weights
+        self._precision = config.precision
+        self._packed_to = config.max_tokens if config.packing else 0
         self.projections = projections
         self._config = config.distillation
         self._signals, self._words = signals, words
@@ -68,6 +78,10 @@ class Lesson:
     def teaches(self) -> bool:
         """Whether there is anything to learn but the text."""
         return set(self.weights) != {"sft"}
+
+    def precision(self, model: PreTrainedModel) -> torch.autocast:
+        """In which a step is computed. Weights, their gradients and the optimizer's state are in float32 always."""
+        return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16")
 
     def measured(self, model: PreTrainedModel, held_out: Sequence[Encoded], pad: int) -> Measured:
         """Before or after training, in the precision of the weights."""
@@ -89,23 +103,24 @@ class Lesson:
         """Of a step on `encoded`, each paired with one of `rejected` if `dpo` is learned. Answers that are the student's own
         teach by the teacher's judgement alone.
         """
-        batch = batched([*encoded, *rejected], pad)
+        batch = batched([*encoded, *rejected], pad, packed_to=self._packed_to)
         said = predicted(model, batch, hidden="hidden" in self.weights)
         values: dict[str, torch.Tensor] = {}
         if rejected:
             values["dpo"] = self._preferred(said, encoded, rejected)
-            batch, said = batched(encoded, pad), _first(said, len(encoded))
+            batch = batched(encoded, pad, packed_to=self._packed_to)
+            said = _first(said, len(encoded))
         if "sft" in self.weights and not own:
             values["sft"] = functional.cross_entropy(said.logits, said.targets)
         if self._signals:
             values |= self._compared(said, self._signals.signal(batch, encoded))
-        return Terms(values, len(said.targets))
+        return Terms(values, len(said.targets), len(encoded))
 
     def refer_to(self, model: PreTrainedModel, conversations: Sequence[Encoded], pad: int) -> None:
         """Remember how likely `model` finds these answers, as what `dpo` departs from."""
         parts = range(0, len(conversations), EVALUATION_BATCH)
         batches = [conversations[first : first + EVALUATION_BATCH] for first in parts]
-        with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16):
+        with torch.no_grad(), self.precision(model):
             found = [log_likelihoods(predicted(model, batched(some, pad)), len(some)).tolist() for some in batches]
         for some, values in zip(batches, found, strict=True):
             self._before.update(zip(some, values, strict=True))

@@ -44,17 +44,18 @@ def predicted(model: PreTrainedModel, batch: Batch, *, hidden: bool = False) -> 
     """The model's prediction of each learned token given all tokens before it.
 
     Position `t` predicts token `t + 1`; this is the only place where the shift is made. Logits are computed only at
-    positions where some conversation of the batch learns its next token: with 49,152 words they are the larger half of
+    positions where some row of the batch learns its next token: with 49,152 words they are the larger half of
     a small student's work.
     """
-    batch = Batch(*(tensor.to(model.device) for tensor in batch))
+    batch = batch.on(model.device)
     targets = batch.labels[:, 1:]
     positions = (targets != IGNORED).any(0).nonzero().squeeze(1)
-    targets = targets[:, positions]
-    learned = targets != IGNORED
+    targets, owner = targets[:, positions], batch.owner[:, 1:][:, positions]
+    found = (targets != IGNORED).nonzero()
+    learned = tuple(found[owner[tuple(found.T)].argsort(stable=True)].T)
     output = model(
         input_ids=batch.ids,
-        attention_mask=batch.attention,
+        **batch.layout,
         logits_to_keep=positions,
         use_cache=False,
         output_hidden_states=hidden,
@@ -63,7 +64,7 @@ def predicted(model: PreTrainedModel, batch: Batch, *, hidden: bool = False) -> 
     return Predicted(
         output.logits[learned].float(),
         targets[learned],
-        learned.nonzero()[:, 0],
+        owner[learned],
         tuple(layer[:, positions][learned].float() for layer in layers),
     )
 
@@ -72,6 +73,17 @@ def token_loss(model: PreTrainedModel, batch: Batch) -> Loss:
     """Cross-entropy of the learned tokens."""
     said = predicted(model, batch)
     return Loss(functional.cross_entropy(said.logits, said.targets, reduction="sum"), len(said.targets))
+
+
+@torch.no_grad()
+def keeps_apart(model: PreTrainedModel, encoded: Sequence[Encoded], pad: int) -> bool:
+    """Whether these conversations, packed into one row, are to the model what they are alone, to rounding."""
+    training = model.training
+    model.train(False)
+    alone = predicted(model, batched(encoded, pad)).logits
+    packed = predicted(model, batched(encoded, pad, packed_to=sum(len(one.ids) for one in encoded))).logits
+    model.train(training)
+    return bool((alone - packed).abs().max() < 1e-4 * alone.abs().max())
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ Knows what a training was; does none.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
@@ -13,14 +13,17 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 
 from core.errors import UsageError
-from core.recipe import StudentConfig
-from core.run import StudentRecord
+from core.recipe import LoraConfig, StudentConfig
+from core.run import TRAINING_LOG, StudentRecord
 from core.store import read_json, written_whole
+from students import adapters
+from students.adapters import Adapter
 from students.data import Encoded, Prepared, pad_id, stop_ids
 from students.start import Start
 
 SETTINGS = "student.json"
-LOG = "training_log.jsonl"
+KEPT = "kept.json"
+"""What the start was made of, if it was wider."""
 CARD = Path(__file__).with_name("card.md")
 
 APACHE = (
@@ -40,6 +43,7 @@ class Training(NamedTuple):
     data: Prepared
     record: StudentRecord
     log: list[dict[str, float]]
+    adapter: Adapter | None = None
 
 
 def finished(out: Path, digest: str) -> StudentRecord | None:
@@ -79,9 +83,13 @@ def write_student(out: Path, start: Start, training: Training) -> None:
         partial.mkdir()
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        if training.adapter:
+            training.adapter.write(partial / adapters.FOLDER)
         (partial / "README.md").write_text(card(start, training), encoding="utf-8")
+        if start.kept:
+            (partial / KEPT).write_text(json.dumps(start.kept._asdict()), encoding="utf-8")
         (partial / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        (partial / LOG).write_text("".join(json.dumps(line) + "\n" for line in training.log), encoding="utf-8")
+        (partial / TRAINING_LOG).write_text("".join(json.dumps(line) + "\n" for line in training.log), encoding="utf-8")
 
 
 def card(start: Start, training: Training) -> str:
@@ -89,8 +97,10 @@ def card(start: Start, training: Training) -> str:
     data, record, config = training.data, training.record, training.config
     return Template(CARD.read_text(encoding="utf-8")).substitute(
         {
-            **config.model_dump(include={"epochs", "batch_size", "learning_rate", "max_tokens"}),
+            **config.model_dump(include={"epochs", "learning_rate", "schedule", "max_tokens"}),
             **record.model_dump(include={"train_samples", "held_out_samples", "steps"}),
+            "per_step": config.batch_size * config.accumulate,
+            "kept": "" if record.best_step is None else f" (the weights after step {record.best_step} are kept)",
             "front": _front_matter(start),
             "licence": licence(start),
             "parameters": f"{record.parameters / 1e6:.1f}",
@@ -102,7 +112,8 @@ def card(start: Start, training: Training) -> str:
             "loss_before": f"{record.loss_before:.3f}",
             "loss_after": f"{record.loss_after:.3f}",
             "objective": objective(config),
-            "kl": "" if record.kl_after is None else _kl_row(record),
+            "rows": "".join(f"\n| {name} | {said} |" for name, said in _rows(record)),
+            "trained": "all weights" if config.lora is None else _adapters(config.lora),
         }
     )
 
@@ -115,8 +126,19 @@ def objective(config: StudentConfig) -> str:
     return f"{named}, of {asked.teacher} ({asked.signals})" if config.asks_teacher else named
 
 
-def _kl_row(record: StudentRecord) -> str:
-    return f"\n| held-out KL divergence from the teacher | {record.kl_before:.3f} before, {record.kl_after:.3f} after |"
+def _adapters(lora: LoraConfig) -> str:
+    matrices = ", ".join(lora.targets) or "all matrices of the layers"
+    rank = f"rank {lora.rank}, alpha {lora.alpha}"
+    return f"low-rank adapters ({rank}) on {matrices}, merged here; apart in `{adapters.FOLDER}`"
+
+
+def _rows(record: StudentRecord) -> Iterator[tuple[str, str]]:
+    """What not every student has."""
+    if record.kl_after is not None:
+        yield "held-out KL divergence from the teacher", f"{record.kl_before:.3f} before, {record.kl_after:.3f} after"
+    if found := record.sparsity:
+        loss = f"held-out loss unpruned {found.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
+        yield "weights of the layers that are zero", f"{found.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"
 
 
 def _front_matter(start: Start) -> str:

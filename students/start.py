@@ -26,6 +26,7 @@ from transformers.utils import logging
 from core.embedded import EMBEDDED, embedded_weights
 from core.errors import UsageError
 from core.recipe import StudentConfig
+from students.width import BLOCK, Kept, cut
 
 TEACHER = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LICENCE = "apache-2.0"
@@ -69,16 +70,19 @@ class Start(NamedTuple):
     """The model that had them; None if they are new."""
     licence: str
     """Of `base` or, if the weights are new, of the tokenizer; `other` where it isn't known here."""
+    kept: Kept | None = None
+    """What it was made of, if it was wider."""
 
 
 def load_start(config: StudentConfig) -> Start:
-    """The student as `config.start` describes it, in float32. Random weights are drawn from torch's global generator.
+    """The student as `config.start` describes it, in float32; with `width`, as wide as the teacher still. Random weights are
+    drawn from torch's global generator.
 
     Raises:
         UsageError: if the teacher's package is not installed, or the named model cannot be loaded.
     """
     match config.start:
-        case "layers":
+        case "layers" | "width":
             return from_layers(config.layers)
         case "random":
             return from_random(config.hidden_size, config.layers)
@@ -100,18 +104,21 @@ def from_layers(count: int) -> Start:
     return Start(model, teacher_tokenizer(teacher), made_from, TEACHER, LICENCE)
 
 
-def from_random(hidden_size: int, layers: int) -> Start:
-    """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit).
+def narrowed(start: Start, kept: Kept) -> Start:
+    """`start` with a part of its channels, neurons and heads."""
+    made_from = f"{start.made_from}, {len(kept.channels)} of {start.model.config.hidden_size} channels wide"
+    return start._replace(model=cut(start.model, kept), made_from=made_from, kept=kept)  # type: ignore[arg-type]
 
-    The feed-forward width is a multiple of 32, since rows of other lengths cannot be stored in 8 or 4 bits (GGUF).
-    """
+
+def from_random(hidden_size: int, layers: int) -> Start:
+    """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit)."""
     teacher = gguf.GGUFReader(teacher_path())
     config = teacher_config(teacher)
     head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
     config.update(
         {
             "hidden_size": hidden_size,
-            "intermediate_size": max(32, hidden_size * 8 // 3 // 32 * 32),
+            "intermediate_size": max(BLOCK, hidden_size * 8 // 3 // BLOCK * BLOCK),
             "num_hidden_layers": layers,
             "num_attention_heads": hidden_size // head,
             "num_key_value_heads": hidden_size // head,

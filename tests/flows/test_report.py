@@ -31,6 +31,7 @@ from flows.card import run_card, sample_text
 from flows.collapse_page import courses_of, strips_of, write_assessment
 from flows.curation import Assessment
 from flows.report import dataset_card, write_report
+from flows.training_page import curves_of
 from flows.words import duration, percent
 from tests.browser import complaints
 
@@ -333,6 +334,41 @@ def test_the_page_draws_how_alike_the_compared_pairs_were(tmp_path: Path) -> Non
     assert "2 minhash: pairs by similarity, threshold 0.8" in page.text
     assert "4 pairs at the threshold or over it, 7 compared pairs under it" in page.text
     assert "Similarity" not in written(tmp_path, manifest(similarities={}), [], []).text
+
+
+def log_of(student: Path, lines: list[dict[str, float]]) -> Path:
+    student.mkdir(parents=True)
+    (student / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return student
+
+
+def test_the_course_of_a_training_is_drawn_from_its_log(tmp_path: Path) -> None:
+    losses = [4.0, 3.0, 1.0, 2.0]
+    lines: list[dict[str, float]] = [
+        {"step": step, "loss": loss, "lr": 1e-4, "tokens": 9} for step, loss in enumerate(losses, 1)
+    ]
+    lines[1]["held_out"], lines[3]["held_out"] = 2.5, 2.75
+    m = manifest()
+    log_of(tmp_path / m.run / "student", lines)
+    training, held_out = curves_of(tmp_path / m.run / "student", 3.25)
+    # 200 by 84 with 8 free on each side: the most is at the top, the least at the bottom.
+    assert training.line == "54,8 100,30.7 146,76 192,53.3"
+    assert (training.first, training.last, training.least, training.step) == (4.0, 2.0, 1.0, 3)
+    assert held_out.line == "8,8 100,76 192,53.3"
+    labels = written(tmp_path, m, [sample("s1")], []).labels()
+    assert "held-out loss over 28 steps: from 3.214 to 2.750, least 2.500 at step 2." in labels
+
+
+def test_a_long_training_is_drawn_by_means_and_several_objectives_apart(tmp_path: Path) -> None:
+    lines: list[dict[str, float]] = [
+        {"step": step, "loss": float(step % 5), "lr": 1.0, "tokens": 9, "sft": 1.0, "jsd": 2.0}
+        for step in range(1, 501)
+    ]
+    curves = curves_of(log_of(tmp_path / "student", lines), 3.25)
+    assert [curve.name for curve in curves] == ["loss in training", "sft", "jsd"]
+    assert len(curves[0].line.split()) == 100
+    assert {point.split(",")[1] for point in curves[0].line.split()} == {"76"}, "the mean of five steps is always 2"
+    assert curves_of(tmp_path, 3.25) == []
 
 
 def test_a_page_of_thousands_holds_the_kept_first_and_says_what_it_left_out(

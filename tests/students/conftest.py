@@ -123,6 +123,12 @@ def tiny_folder(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.Tem
     return saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="session")
+def teacher(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Far from a student that knows nothing."""
+    return saved(opinionated(tiny_llama(len(tokenizer)), 5), tokenizer, tmp_path_factory.mktemp("teacher"))
+
+
 @pytest.fixture
 def config(tiny_folder: Path) -> StudentConfig:
     return StudentConfig(start=str(tiny_folder), epochs=10, learning_rate=3e-3, batch_size=4, max_tokens=64)

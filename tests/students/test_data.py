@@ -1,4 +1,8 @@
+from itertools import combinations
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -11,6 +15,7 @@ from students.data import (
     Encoded,
     Unusable,
     batched,
+    best_fit,
     check_tokenizer,
     encode,
     epoch_order,
@@ -123,6 +128,31 @@ def test_padding_is_neither_attended_to_nor_learned(tokenizer: PreTrainedTokeniz
         assert batch.attention[row].tolist() == [1] * size + [0] * (batch.ids.shape[1] - size)
         labels = [token if learned else IGNORED for token, learned in zip(one.ids, one.learned, strict=True)]
         assert batch.labels[row].tolist() == labels + [IGNORED] * (batch.ids.shape[1] - size)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 40))
+def test_sizes_are_packed_into_few_rows_that_hold_them(sizes: list[int], capacity: int) -> None:
+    rows = best_fit(sizes, capacity)
+    assert sorted(place for row in rows for place in row) == list(range(len(sizes)))
+    filled = [sum(sizes[place] for place in row) for row in rows]
+    assert all(total <= capacity or len(row) == 1 for total, row in zip(filled, rows, strict=True))
+    assert all(one + other > capacity for one, other in combinations(filled, 2)), "two rows could be one"
+
+
+def test_the_best_fit_is_where_the_least_room_is_left() -> None:
+    assert best_fit([12, 10, 9, 1], 20) == [[0], [1, 2, 3]]
+
+
+def test_a_row_holds_several_conversations_whose_positions_begin_anew(tokenizer: PreTrainedTokenizerBase) -> None:
+    ones = [encoded(CONVERSATIONS[name], tokenizer) for name in ("one turn", "two turns")]
+    sizes = [len(one.ids) for one in ones]
+    batch = batched(ones, pad=2, packed_to=sum(sizes))
+    assert batch.ids.tolist() == [[*ones[1].ids, *ones[0].ids]]
+    assert batch.owner.tolist() == [[1] * sizes[1] + [0] * sizes[0]]
+    assert batch.positions is not None
+    assert batch.positions.tolist() == [[*range(sizes[1]), *range(sizes[0])]]
+    assert (batch.labels != IGNORED).sum() == sum(sum(one.learned) for one in ones)
+    assert batched(ones, pad=2, packed_to=sum(sizes) - 1).ids.shape == (2, max(sizes))
 
 
 def test_held_out_conversations_are_drawn_by_seed_and_not_trained_on(

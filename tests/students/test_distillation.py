@@ -20,13 +20,7 @@ from students.distillation import Lesson, log_likelihoods, matching_layers
 from students.evaluate import predicted, token_loss
 from students.sampling import last_answer, own_answers
 from students.train import distill
-from tests.students.conftest import opinionated, quiet, saved, tiny_llama
-
-
-@pytest.fixture(scope="session")
-def teacher(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Far from a student that knows nothing."""
-    return saved(opinionated(tiny_llama(len(tokenizer)), 5), tokenizer, tmp_path_factory.mktemp("teacher"))
+from tests.students.conftest import quiet, saved, tiny_llama
 
 
 @pytest.fixture
@@ -226,6 +220,9 @@ PAIRS = [
 RESUMED: dict[str, tuple[dict[str, Any], list[Conversation]]] = {
     "dense, projected": ({"objective": {"sft": 1, "reverse_kl": 1, "hidden": 1}}, []),
     "captured": ({"objective": "forward_kl", "distillation": {"signals": "sampled"}}, []),
+    "packed, accumulated": ({"objective": {"sft": 1, "jsd": 1}, "packing": True, "batch_size": 2, "accumulate": 2}, []),
+    "adapters": ({"objective": {"sft": 1, "hidden": 1}, "lora": {"rank": 4}}, []),
+    "pruned": ({"objective": {"sft": 1, "jsd": 1}, "sparsity": {"share": 0.5}}, []),
     "answers of its own": (
         {"objective": {"sft": 1, "jsd": 1}, "distillation": {"lmbda": 0.5, "max_new_tokens": 6}},
         [],
@@ -246,7 +243,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
         if (scratch_folder(tmp_path / "student") / "state.pt").exists():
             raise Interrupted
 
-    monkeypatch.setattr("students.train.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("students.loop.PROGRESS_SECONDS", 0.0)
     with pytest.raises(Interrupted):
         distill(talk, told, tmp_path / "student", seed=7, progress=stop, rejected=rejected)
     lines: list[str] = []
@@ -367,6 +364,13 @@ def test_a_pair_stays_a_pair_whatever_is_left_out(talk: list[Conversation], toke
         (["distillation.lmbda=0.5"], "answers of the student's own need a divergence"),
         (["objective=jsd", "distillation.lmbda=1", "distillation.signals=top_k"], "nothing is captured"),
         (["objective={ dpo = 1, jsd = 1 }", "distillation.lmbda=0.1"], "dpo learns from given answers"),
+        (["objective=dpo", "patience=3"], "does not tell how well preferences are learned"),
+        (["lora={}", "start=random"], "nothing in them to build on"),
+        (["sparsity={ share = 0.5 }", "start=random"], "sparsity: the weights of start = 'random' are new"),
+        (["sparsity={ share = 0.5 }", "lora={}"], "lora fills the zeros of sparsity"),
+        (["sparsity={}"], "give one of share"),
+        (["sparsity={ share = 0.5, pattern = '2:4' }"], "give one of share"),
+        (["decay=0.95"], "less than or equal to 0.9"),
         (["distillation.alpha_beta=[0, 0]"], "compares nothing"),
         (["distillation.beta=1.5"], "less than or equal to 1"),
         (["distillation.draws=300"], "less than or equal to 255"),

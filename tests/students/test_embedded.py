@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from core.recipe import StudentConfig
 from core.sample import Message
+from students.beside import write_untrained
 from students.data import Conversation, Encoded, encode, stop_ids
 from students.evaluate import held_out_loss
-from students.export import export_gguf
+from students.export import export_gguf, read_student
 from students.start import Start, best_layers, load_start, teacher_path, teacher_tokenizer
 from students.train import distill
 from students.vocabulary import trimmed
@@ -187,3 +188,21 @@ def test_a_student_nears_the_embedded_teacher_by_signals_that_were_captured_once
         told = next(line for line in lines if "bytes a token" in line)
         assert float(told.split(" bytes a token")[0].split()[-1]) < 45
     assert "embedded (sampled)" in (tmp_path / "sampled" / "README.md").read_text()
+
+
+def test_a_narrow_student_is_made_of_the_teacher_and_can_be_made_again(tmp_path: Path) -> None:
+    """With few words of the teacher, so that it is quick; exported too, since its heads do not fill its width."""
+    talk = [
+        [Message(role="user", content=f"Write about {word}."), Message(role="assistant", content=f"I like {word}.")]
+        for word in ("bees", "owls", "tea", "maps")
+    ]
+    config = StudentConfig(start="width", layers=2, hidden_size=288, vocabulary=1024, epochs=1, learning_rate=1e-5)
+    record = distill(talk, config, tmp_path / "student", seed=7, progress=lambda line: None, held_out=talk)
+    assert (
+        "with 1,024 of its 49,152 tokens, 288 of 576 channels wide" in (tmp_path / "student" / "README.md").read_text()
+    )
+    assert write_untrained(tmp_path / "student", tmp_path / "start")
+    again, tokenizer = read_student(tmp_path / "start")
+    encoded = [one for one in (encode(one, tokenizer, 256) for one in talk) if isinstance(one, Encoded)]
+    assert held_out_loss(again, encoded, 0) == pytest.approx(record.loss_before, rel=0.01)
+    assert export_gguf(tmp_path / "student", "q8_0").bytes < again.num_parameters() * 1.3

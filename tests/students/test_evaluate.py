@@ -2,10 +2,11 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from students.data import Encoded, batched
-from students.evaluate import EVALUATION_BATCH, held_out_loss, token_loss
+from students.evaluate import EVALUATION_BATCH, held_out_loss, keeps_apart, predicted, token_loss
+from tests.students.conftest import opinionated
 
 
 @torch.no_grad()
@@ -60,3 +61,25 @@ def test_measuring_leaves_the_model_as_it_was(training: bool, model: LlamaForCau
     held_out_loss(model, encoded, pad=0)
     assert model.training is training
     assert all(weight.grad is None and weight.equal(before[name]) for name, weight in model.named_parameters())
+
+
+def test_packed_conversations_are_what_they_are_alone_and_in_their_order(
+    model: LlamaForCausalLM, encoded: list[Encoded]
+) -> None:
+    opinionated(model, 3)
+    batch = batched(encoded, pad=0, packed_to=90)
+    assert 1 < len(batch.ids) < len(encoded)
+    together = predicted(model, batch, hidden=True)
+    alone = [predicted(model, batched([one], pad=0), hidden=True) for one in encoded]
+    torch.testing.assert_close(together.logits, torch.cat([one.logits for one in alone]), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(together.hidden[-1], torch.cat([one.hidden[-1] for one in alone]), atol=1e-4, rtol=1e-5)
+    assert together.targets.equal(torch.cat([one.targets for one in alone]))
+    assert together.rows.tolist() == [place for place, one in enumerate(alone) for _ in one.targets]
+
+
+def test_a_model_that_carries_a_state_does_not_keep_packed_conversations_apart(
+    model: LlamaForCausalLM, encoded: list[Encoded]
+) -> None:
+    assert keeps_apart(model, encoded[:2], pad=0)
+    state = MambaForCausalLM(MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=1, state_size=4))
+    assert not keeps_apart(state, encoded[:2], pad=0)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from core.errors import RunFailed, UsageError
 from core.recipe import StudentConfig
 from core.run import StudentRecord
 from core.sample import Message
-from students.checkpoint import scratch_folder
+from students.checkpoint import Progressed, scratch_folder
 from students.data import Conversation
-from students.train import distill, learning_rate
+from students.loop import train
+from students.schedule import learning_rate
+from students.train import distill, prepared, prepared_lesson
 from tests.students.conftest import quiet
 
 
@@ -40,6 +43,27 @@ def assert_same_student(one: Path, other: Path) -> None:
     assert weights.keys() == others.keys()
     assert all(weights[name].equal(others[name]) for name in weights)
     assert (one / "training_log.jsonl").read_text() == (other / "training_log.jsonl").read_text()
+
+
+def with_settings(config: StudentConfig, **settings: Any) -> StudentConfig:
+    return StudentConfig.model_validate({**config.model_dump(), **settings})
+
+
+def trained(
+    talk: list[Conversation], config: StudentConfig, out: Path, rejected: list[Conversation] | None = None
+) -> tuple[dict[str, torch.Tensor], Progressed]:
+    """The parameters after a training, not rounded for storage, and how it went."""
+    start, data = prepared(talk, None, rejected or [], config, 7, quiet)
+    lesson = prepared_lesson(start, data, config, out, seed=7, teacher="", progress=quiet)
+    done = train(start, data, lesson, config, out, seed=7, digest="", progress=quiet)
+    return {name: parameter.detach() for name, parameter in start.model.named_parameters()}, done
+
+
+def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *, atol: float) -> None:
+    for name, weight in one.items():
+        torch.testing.assert_close(
+            weight, other[name], atol=atol, rtol=0, msg=lambda said, name=name: f"{name}: {said}"
+        )
 
 
 def test_a_student_learns_and_says_what_it_did(talk: list[Conversation], config: StudentConfig, tmp_path: Path) -> None:
@@ -184,16 +208,22 @@ class Interrupted(Exception):
     pass
 
 
-def interrupt(talk: list[Conversation], config: StudentConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupt(
+    talk: list[Conversation],
+    config: StudentConfig,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    held_out: list[Conversation] | None = None,
+) -> None:
     """Stop a training after its first checkpoint, through the only thing that it calls."""
 
     def stop(line: str) -> None:
         if (scratch_folder(out) / "state.pt").exists():
             raise Interrupted
 
-    monkeypatch.setattr("students.train.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("students.loop.PROGRESS_SECONDS", 0.0)
     with pytest.raises(Interrupted):
-        distill(talk, config, out, seed=7, progress=stop)
+        distill(talk, config, out, seed=7, progress=stop, held_out=held_out)
     assert not out.exists()
 
 
@@ -238,11 +268,106 @@ def test_a_loss_that_is_no_number_fails_the_run(
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
-def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_tenth(steps: int) -> None:
-    rates = [learning_rate(step, steps, 1.0) for step in range(steps)]
+@pytest.mark.parametrize("schedule", ["cosine", "wsd"])
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_tenth(schedule: str, steps: int) -> None:
+    rates = rates_of(steps, schedule=schedule)
     top = rates.index(1.0)
     assert top <= steps // 10
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert min(rates) > 0
     assert steps == 1 or rates[-1] == pytest.approx(0.1)
+
+
+def rates_of(steps: int, **settings: Any) -> list[float]:
+    config = StudentConfig(learning_rate=1.0, **settings)
+    return [learning_rate(step, steps, config) for step in range(steps)]
+
+
+def test_a_stable_rate_is_the_same_in_a_longer_training_and_falls_in_its_share_only() -> None:
+    rates = rates_of(100, schedule="wsd", decay=0.2)
+    assert rates[10:80] == [1.0] * 70
+    assert rates[80] < 1
+    # By a square root: after a quarter of the decay, half of the way.
+    assert rates[84] == pytest.approx(1 - 0.9 * 0.5)
+    assert rates_of(100, schedule="constant")[10:] == [1.0] * 90
+
+
+WORSE = [
+    [Message(role="user", content="Write."), Message(role="assistant", content=f"No, no, {word * (1 + place % 3)}.")]
+    for place, word in enumerate("abcdefghijkl")
+]
+
+
+@pytest.mark.parametrize(
+    ("objective", "rejected"), [({"sft": 1, "forward_kl": 0.5, "hidden": 0.5}, []), ({"sft": 0.5, "dpo": 1}, WORSE)]
+)
+def test_batches_accumulate_to_one_large_batch(
+    objective: dict[str, float], rejected: list[Conversation], talk: list[Conversation], config: StudentConfig,
+    teacher: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Eleven conversations of unequal lengths, in steps of six: of three whole batches, then of two and a half."""
+    told = {"objective": objective, "distillation": {"teacher": str(teacher)}, "precision": "float32", "epochs": 3}
+    whole = with_settings(config, **told, batch_size=6)
+    one, done = trained(talk, whole, tmp_path / "one", rejected)
+    other, parts = trained(talk, with_settings(whole, batch_size=2, accumulate=3), tmp_path / "other", rejected)
+    assert_close(one, other, atol=1e-5)
+    assert [line.keys() for line in done.log] == [line.keys() for line in parts.log]
+    for line, same in zip(done.log, parts.log, strict=True):
+        assert same == pytest.approx(line, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("objective", "distillation", "rejected"),
+    [
+        ({"sft": 1, "forward_kl": 0.5, "hidden": 0.5}, {}, []),
+        ({"sft": 1, "forward_kl": 1}, {"signals": "sampled"}, []),
+        ({"sft": 1, "jsd": 1}, {"signals": "top_k"}, []),
+        ({"sft": 0.5, "dpo": 1, "reverse_kl": 0.1}, {}, WORSE),
+        ({"sft": 1, "jsd": 1}, {"lmbda": 0.5, "max_new_tokens": 40}, []),
+    ],
+)
+def test_packing_changes_no_student(
+    objective: dict[str, float], distillation: dict[str, Any], rejected: list[Conversation], talk: list[Conversation],
+    config: StudentConfig, teacher: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    told = {"teacher": str(teacher), **distillation}
+    apart = with_settings(config, objective=objective, distillation=told, precision="float32", epochs=2, batch_size=6)
+    one, done = trained(talk, apart, tmp_path / "one", rejected)
+    other, packed = trained(talk, with_settings(apart, packing=True, max_tokens=80), tmp_path / "other", rejected)
+    assert_close(one, other, atol=1e-4)
+    for line, same in zip(done.log, packed.log, strict=True):
+        assert same == pytest.approx(line, rel=1e-4)
+
+
+def test_a_training_that_no_longer_helps_stops_and_keeps_its_best_weights(
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    """The held-out conversations contradict those to learn, so the loss on them falls first and then rises."""
+    other = [
+        [one[0], Message(role="assistant", content=f"I dislike {one[0].content[12:-1]}, sorry!")] for one in talk[:4]
+    ]
+    told = with_settings(config, epochs=40, patience=3, evaluate_steps=2, checkpoint_steps=7)
+    record = distill(talk, told, tmp_path / "student", seed=7, progress=quiet, held_out=other)
+    log = [json.loads(line) for line in (tmp_path / "student" / "training_log.jsonl").read_text().splitlines()]
+    held_out = {line["step"]: line["held_out"] for line in log if "held_out" in line}
+    assert record.best_step == min(held_out, key=held_out.__getitem__)
+    assert record.steps == record.best_step + 3 * 2 == len(log) < 120
+    assert record.loss_after == pytest.approx(held_out[record.best_step], abs=0.01)
+    assert record.loss_after < min(held_out[record.steps], record.loss_before) - 0.05
+    assert f"(the weights after step {record.best_step} are kept)" in (tmp_path / "student" / "README.md").read_text()
+
+
+def test_the_best_weights_outlive_a_stop(
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"epochs": 14, "patience": 4, "evaluate_steps": 2, "batch_size": 2, "accumulate": 2, "schedule": "wsd"}
+    told = with_settings(config, **settings, checkpoint_steps=10)
+    held_out = [[one[0], Message(role="assistant", content="No, never!")] for one in talk[:4]]
+    record = distill(talk, told, tmp_path / "undisturbed", seed=7, progress=quiet, held_out=held_out)
+    assert record.best_step
+    assert record.best_step < 10 < record.steps
+    interrupt(talk, told, tmp_path / "student", monkeypatch, held_out)
+    again = distill(talk, told, tmp_path / "student", seed=7, progress=quiet, held_out=held_out)
+    assert_same_student(tmp_path / "student", tmp_path / "undisturbed")
+    assert again.best_step == record.best_step

@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM
+
+from core.recipe import SparsityConfig, StudentConfig
+from students.data import Conversation, Encoded, batched
+from students.sparsity import kept, layers_of, matrices_of, prune, share_of_zeros
+from students.train import distill
+from tests.students.conftest import opinionated, quiet
+
+
+def test_what_stays_is_computed_by_hand() -> None:
+    weight = torch.tensor([[1.0, -3.0, 2.0, 0.5], [4.0, -0.5, 0.1, 5.0]])
+    inputs = torch.tensor([[3.0, 0.0, 1.0, 6.0], [4.0, 0.0, 1.0, 8.0]])
+    norms = inputs.square().sum(0).sqrt()  # 5, 0, 1.41, 10
+    # |W| times the norm: 5, 0, 2.83, 5 in the first row; 20, 0, 0.14, 50 in the second.
+    half = SparsityConfig(share=0.5)
+    assert kept(weight, norms, half).tolist() == [[True, False, False, True], [True, False, False, True]]
+    # The smallest four of all eight, wherever they are.
+    plain = SparsityConfig(method="magnitude", share=0.5)
+    assert kept(weight, norms, plain).tolist() == [[False, True, True, False], [True, False, False, True]]
+    assert kept(weight, norms, SparsityConfig(pattern="2:4")).equal(kept(weight, norms, half))
+    pairs = kept(weight, norms, SparsityConfig(method="magnitude", pattern="2:4"))
+    assert pairs.tolist() == [[False, True, True, False], [True, False, False, True]]
+
+
+@torch.no_grad()
+def wanda_by_hand(model: LlamaForCausalLM, encoded: list[Encoded], share: float) -> None:
+    """As the paper says it, slowly: for each layer the whole model runs on each conversation alone, without padding."""
+    for layer in model.model.layers:
+        matrices = [module for module in layer.modules() if isinstance(module, torch.nn.Linear)]
+        seen: list[list[torch.Tensor]] = [[] for _ in matrices]
+        hooks = [
+            matrix.register_forward_hook(lambda _matrix, given, _out, inputs=inputs: inputs.append(given[0][0]))
+            for matrix, inputs in zip(matrices, seen, strict=True)
+        ]
+        for one in encoded:
+            model(input_ids=torch.tensor([one.ids]))
+        for hook in hooks:
+            hook.remove()
+        for matrix, inputs in zip(matrices, seen, strict=True):
+            scores = matrix.weight.abs() * torch.cat(inputs).norm(dim=0)
+            for row, line in zip(matrix.weight, scores, strict=True):
+                row[line.argsort()[: int(share * len(line))]] = 0
+
+
+def test_each_layer_is_measured_behind_the_pruned_ones_and_padding_is_not(
+    model: LlamaForCausalLM, encoded: list[Encoded]
+) -> None:
+    opinionated(model, 3)
+    expected = opinionated(LlamaForCausalLM(model.config), 3)
+    wanda_by_hand(expected, encoded, 0.5)
+    prune(model, batched(encoded, 0), SparsityConfig(share=0.5))
+    assert share_of_zeros(model) == 0.5
+    for (name, weight), other in zip(model.named_parameters(), expected.parameters(), strict=True):
+        assert weight.equal(other), name
+
+
+@pytest.mark.parametrize("sparsity", [{"share": 0.6}, {"pattern": "2:4"}, {"method": "magnitude", "share": 0.3}])
+def test_what_is_zero_stays_zero_and_the_record_says_what_it_cost(
+    sparsity: dict[str, Any], talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    """On a student that knows something: pruning costs, and training gives it back."""
+    distill(talk, config, tmp_path / "whole", seed=7, progress=quiet, held_out=talk)
+    told = config.model_copy(update={"start": str(tmp_path / "whole"), "sparsity": SparsityConfig(**sparsity)})
+    lines: list[str] = []
+    record = distill(talk, told, tmp_path / "student", seed=7, progress=lines.append, held_out=talk)
+    assert record.sparsity
+    assert record.sparsity.zeros == pytest.approx(sparsity.get("share", 0.5), abs=0.01)
+    assert record.sparsity.loss_unpruned < record.loss_before
+    assert record.loss_after < record.loss_before
+    assert any("of the weights in its layers set to zero" in line for line in lines)
+    assert json.loads((tmp_path / "student" / "student.json").read_text())["record"]["sparsity"]["zeros"]
+    assert "| weights of the layers that are zero |" in (tmp_path / "student" / "README.md").read_text()
+
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "student"))
+    matrices = [name for name in after if "proj" in name]
+    zeros = sum(int((after[name] == 0).sum()) for name in matrices) / sum(after[name].numel() for name in matrices)
+    assert zeros == pytest.approx(record.sparsity.zeros)
+    assert all(not after[name].equal(before[name]) for name in after), "all that is left learns"
+    if sparsity.get("pattern"):
+        assert all(((after[name].reshape(-1, 4) != 0).sum(1) <= 2).all() for name in matrices)
+
+
+def test_the_model_computes_as_before_once_it_is_pruned(model: LlamaForCausalLM, encoded: list[Encoded]) -> None:
+    """No hook is left that prunes again."""
+    prune(model, batched(encoded, 0), SparsityConfig(share=0.5))
+    with torch.no_grad():
+        for layer in layers_of(model):
+            for _, matrix in matrices_of(layer):
+                matrix.weight.fill_(1.0)
+    model(input_ids=torch.tensor([encoded[0].ids]))
+    assert share_of_zeros(model) == 0
