@@ -31,7 +31,7 @@ SETTLED_SECONDS = 6.0
 TABLES = ("task_run", "task_run_state", "flow_run_state", "log", "events", "event_resources", "artifact")
 COUNTED = "+".join(f"(select count(*) from {table})" for table in TABLES)
 WEIGHED = "+".join(f"pg_total_relation_size('{table}')" for table in TABLES)
-TROUBLE = re.compile(r"database is locked|deadlock|too many clients|QueuePool limit|Traceback|\| ERROR")
+TROUBLE = re.compile(r"locked|deadlock|too many clients|QueuePool limit|Traceback|\b(ERROR|FATAL|PANIC)\b")
 UNHEARD = "Failed to send telemetry"
 """The one error that a machine without a network has."""
 
@@ -134,9 +134,9 @@ class Site:
         return [line for line in lines if TROUBLE.search(line) and UNHEARD not in line]
 
     def stop(self) -> None:
-        for process in reversed(self._processes):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
+        for process in reversed(self._processes):  # nothing here is to be kept
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def until(true: Callable[[], bool], seconds: float) -> None:
