@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import dedup, distillation, families, orchestration, robustness, study, teacher
+from benchmarks import dedup, distillation, families, orchestration, postgres, robustness, study, teacher
 from benchmarks.collapse import neural
 from benchmarks.collapse import tables as collapse
 
@@ -35,6 +35,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
+    "postgres": ("What runs leave in a Prefect server's database", postgres.table),
     "collapse": ("The collapse gate", collapse.table),
     "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
     "study": ("Topologies under injected faults", study.injected),

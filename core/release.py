@@ -23,11 +23,9 @@ from pydantic import BaseModel, ValidationError
 
 from core.errors import StoreError, UsageError
 from core.recipe import Parent, Recipe, recipe_digest
-from core.run import Manifest, MixRecord, RunDir, open_run, run_name
+from core.run import RUNS, Manifest, MixRecord, RunDir, open_run, run_name
 from core.sample import Frozen
 from core.store import file_hash, locked, moved, read_json
-
-RELEASES = Path("data/releases")
 
 
 class LineageRecord(Frozen):
@@ -262,6 +260,9 @@ def _listed(numbers: list[int]) -> str:
 def releases_of(runs: Path) -> Path:
     """Where the releases of runs in `runs` are: beside it."""
     return Path(os.path.normpath(runs / ".." / "releases"))
+
+
+RELEASES = releases_of(RUNS)
 
 
 def is_behind(run: RunDir, recipe: Recipe) -> bool:

@@ -23,6 +23,9 @@ from core.recipe import Parent, Recipe, differences, identity_of, recipe_digest
 from core.sample import Spent, Usage
 from core.store import file_hash, read_json, write_json
 
+RUNS = Path(os.environ.get("STILLHOUSE_RUNS") or "data/runs")
+"""Where this machine keeps runs, unless it is told otherwise; releases and students lie beside it."""
+
 FREE_BYTES = 500 * 2**20
 """A run does not start on a disk with less than this: the default recipe's student takes about 200 MB while it is
 written, and answers that were paid for must find room."""

@@ -8,10 +8,9 @@ import re
 import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core.run import ADVICE, CollapseRecord, JudgeRecord, Manifest, MetricRecord, MixRecord, RunDir, RunState
+from core.run import ADVICE, RUNS, CollapseRecord, JudgeRecord, Manifest, MetricRecord, MixRecord, RunDir, RunState
 from core.sample import REPAIR_STRIDE, Critique, Sample, Turn, Usage, Verdict
 from flows.words import duration, number, one_line, percent, place_of, plain, plural
 
@@ -185,7 +184,7 @@ def _form_items(manifest: Manifest) -> list[str]:
 
 
 def _next_command(manifest: Manifest, run: RunDir, resume: str | None) -> str:
-    usual = run.path.parent.resolve() == Path("data/runs").resolve()
+    usual = run.path.parent.resolve() == RUNS.resolve()
     if manifest.state is RunState.done:
         verb = "show" if manifest.counts.kept else "report"
         return f"stillhouse {verb} {manifest.run if usual else shlex.quote(str(run.path))}"

@@ -13,6 +13,7 @@ import typer
 
 from core.errors import INTERRUPTED, GateNotMet, RunFailed, StillhouseError, UsageError
 from core.recipe import PROJECT
+from core.run import RUNS
 from flows.session import SESSION, Interrupted
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ TypeOption = Annotated[
 ]
 ReferenceOption = Annotated[Path, typer.Option("--reference", help="A JSONL file of real text, one `text` a line.")]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]
-RUNS = Path("data/runs")
 
 
 def say(text: str) -> None:

@@ -14,9 +14,9 @@ from prefect.states import Failed
 
 from core.errors import GateNotMet, UsageError
 from core.release import find_release, releases_of
-from core.run import RunDir, RunState
+from core.run import RUNS, RunDir, RunState
 from flows.curation import distill_dataset, parse_student
-from flows.pipeline import RUNS, run_flow
+from flows.pipeline import run_flow
 from flows.recipes import load
 from flows.releasing import release_run, released_text
 from flows.session import SESSION
@@ -28,7 +28,7 @@ run = run_flow.with_options(log_prints=True)
 
 
 @flow(name="stillhouse-release", flow_run_name="{recipe}", log_prints=True)
-def release(recipe: str, runs_dir: str = RUNS) -> State[Any] | dict[str, Any]:
+def release(recipe: str, runs_dir: str = str(RUNS)) -> State[Any] | dict[str, Any]:
     """Release the newest finished run of the recipe; where its gate is not met, the state is Failed and called GateNotMet.
 
     Args:
@@ -72,7 +72,7 @@ def distill(
     release: str,
     settings: list[str] = [],  # noqa: B006  what Prefect's form takes
     seed: int = 7,
-    runs_dir: str = RUNS,
+    runs_dir: str = str(RUNS),
 ) -> dict[str, Any]:
     """Train a student on a release, into `students/RECIPE/GENERATION` beside the runs.
 

@@ -24,7 +24,7 @@ from agents.seeds import Seeds
 from core.errors import RunFailed, StoreError
 from core.recipe import Recipe
 from core.release import is_behind, open_next
-from core.run import CheckRecord, CollapseVerdict, Manifest, RunDir, RunState, redacted, summary
+from core.run import RUNS, CheckRecord, CollapseVerdict, Manifest, RunDir, RunState, redacted, summary
 from flows import stages
 from flows.artifacts import publish
 from flows.card import judge_words
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 logger = logging.getLogger("stillhouse")
-
-
-RUNS = "data/runs"
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Job:
 async def run_flow(
     recipe: str,
     overrides: list[str] = [],  # noqa: B006  what Prefect's form takes
-    runs_dir: str = RUNS,
+    runs_dir: str = str(RUNS),
     resume: bool = True,
     distill: bool = True,
 ) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """Releases and lineages, with real runs of the scripted teacher."""
 
 import json
+import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import polars as pl
 import pytest
 
 from core.errors import GateNotMet, RunExists, StoreError, UsageError
+from core.recipe import PROJECT
 from core.release import Lineage, Release, find_release, read_release, releases_of
 from core.run import CollapseRecord, CollapseVerdict, Manifest, RunDir
 from core.store import file_hash
@@ -462,6 +466,16 @@ def test_a_release_is_an_input_by_path_and_by_name(
     assert json.loads(out)["counts"]["kept"] == rows[1], "nothing in a release repeats anything in it"
     assert find_release(Path("data")) is None
     assert find_release(Path("poems/3")) is None
+
+
+def test_a_release_is_found_beside_the_runs_that_the_environment_names(two: Path, tmp_path: Path) -> None:
+    command = ["filter", "smoke/1", "--out", str(tmp_path / "out"), "--set", 'filters=[{type="exact"}]', "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", *command], cwd=PROJECT, env={**os.environ, "STILLHOUSE_RUNS": str(two)},
+        text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"]["kept"] == lineage(two).releases()[1].lineage.mix.rows
 
 
 def test_a_released_dataset_loads_as_datasets_do(two: Path, tmp_path: Path) -> None:
