@@ -27,6 +27,7 @@ from flows.pages import TEMPLATES, page_environment
 from flows.words import place_of, plural
 
 EVALUATION = "evaluation.json"
+ROUTING = "routing.json"
 EMBEDDED = 500
 """Samples in the page. At some 8 kB each it stays under 5 MB, which a phone still opens."""
 FORM_WORDS = {
