@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -25,6 +25,9 @@ from flows.formats import COLUMNS
 from flows.lineage import comparisons_before
 from flows.pages import TEMPLATES, page_environment
 from flows.words import place_of, plural
+
+if TYPE_CHECKING:
+    from flows.cascade import Routing
 
 EVALUATION = "evaluation.json"
 ROUTING = "routing.json"
@@ -115,9 +118,14 @@ def write_report(
     `dropped` holds the failed samples too, as `dropped/` does.
     """
     seen = overview(kept, dropped)
-    numbers = {**report_numbers(manifest, seen), "evaluation": evaluation_of(run.student)}
+    routing = routing_of(run.student)
+    numbers = {
+        **report_numbers(manifest, seen),
+        "evaluation": evaluation_of(run.student),
+        "routing": routing and routing.model_dump(mode="json", exclude=HELD_BACK),
+    }
     write_json(run.report_file.with_suffix(".json"), {**numbers, "recipe": recipe.model_dump(mode="json")})
-    write_text(run.report_file, _page(run, manifest, recipe, numbers, seen))
+    write_text(run.report_file, _page(run, manifest, recipe, numbers, seen, routing))
 
 
 def evaluation_of(student: Path) -> dict[str, Any] | None:
@@ -125,6 +133,18 @@ def evaluation_of(student: Path) -> dict[str, Any] | None:
     file = student / EVALUATION
     found: dict[str, Any] | None = read_json(file) if file.is_file() else None
     return found and {key: value for key, value in found.items() if key != "examples"}
+
+
+HELD_BACK: dict[str, Any] = {"classifier": True, "curves": {"__all__": {"scores"}}}
+"""Of a routing: what only `serve` needs."""
+
+
+def routing_of(student: Path) -> "Routing | None":
+    """What `stillhouse route` found; None where it was not called."""
+    from flows.cascade import read_routing
+
+    file = student / ROUTING
+    return read_routing(file) if file.is_file() else None
 
 
 def report_numbers(manifest: Manifest, seen: Overview) -> dict[str, Any]:
@@ -187,7 +207,14 @@ def reason_groups(reasons: Mapping[str, int], most: int = 8) -> list[ReasonGroup
     return sorted(groups, key=lambda group: -group.samples)
 
 
-def _page(run: RunDir, manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: Overview) -> str:
+def _page(
+    run: RunDir,
+    manifest: Manifest,
+    recipe: Recipe,
+    numbers: Mapping[str, Any],
+    seen: Overview,
+    routing: "Routing | None",
+) -> str:
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
         page_environment(autoescape=True)
@@ -197,6 +224,7 @@ def _page(run: RunDir, manifest: Manifest, recipe: Recipe, numbers: Mapping[str,
             numbers=numbers,
             groups=reason_groups(manifest.reasons),
             collapse=shown_of(manifest.collapse, comparisons_before(run, recipe)) if manifest.collapse else None,
+            cascade=routing and _cascade(routing),
             plot_width=WIDTH,
             plot_height=HEIGHT,
             checks=seen.checks,
@@ -212,6 +240,14 @@ def _page(run: RunDir, manifest: Manifest, recipe: Recipe, numbers: Mapping[str,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
+
+
+def _cascade(routing: "Routing") -> dict[str, Any]:
+    from flows.routing_plot import HEIGHT as height
+    from flows.routing_plot import WIDTH as width
+    from flows.routing_plot import plots_of
+
+    return {"found": routing, "plots": plots_of(routing), "width": width, "height": height}
 
 
 def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int) -> str:

@@ -1,23 +1,30 @@
 """A student-first cascade: weighed, told, and calibrated on a student that really answers."""
 
 import asyncio
+import html
+import json
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 
 from agents.exam import Result
 from agents.teachers.base import Certainty, Reply
 from core.errors import RunFailed
 from core.recipe import TeacherConfig
+from core.run import open_run
 from core.sample import Usage
-from flows.cascade import CLASSIFIER, Answers, read_routing, worth_of
-from flows.recipes import load
+from flows.cascade import CLASSIFIER, Answers, Routing, Sampling, read_routing, worth_of
+from flows.recipes import load, sources
+from flows.report import write_report
 from flows.routing import calibrate, routing_card, task_of
+from flows.routing_plot import HEIGHT, WIDTH, plots_of
 from flows.session import Session
+from flows.words import number
 from students.export import export_gguf
 from tests.flows.test_cli import called
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
@@ -112,6 +119,58 @@ def test_answers_that_nobody_can_trust_are_the_first_to_go() -> None:
     silent = [one._replace(replies=()) for one in answers.student]
     with pytest.raises(RunFailed, match="not one of the student's 120 answers has both an end and token probabilities"):
         worth_of(answers._replace(student=silent), FREE, 7)
+
+
+def routing_of(student: float, teacher: float, weights: str = "00", config: TeacherConfig = FREE) -> Routing:
+    """Of models with these pass rates."""
+    worth = worth_of(answers_of(passing(student, 1), passing(teacher, 2)), config, 7)
+    return Routing(
+        student="s", weights=weights, type=None, teacher=config, recipe="smoke", seed=7, first_seed=60, draws=1,
+        sampling=Sampling(temperature=0.3, top_p=1, max_tokens=90), **dict(worth),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [FREE, PRICED])
+def test_plots_are_the_curves(config: TeacherConfig) -> None:
+    found = routing_of(0.5, 0.9, config=config)
+    by_share, by_cost = plots_of(found)
+    best = found.curve(found.best)
+    assert [line.kind for line in by_share.lines] == ["random", "oracle", "other", "other", "other", "other", "best"]
+    assert [line.kind for line in by_cost.lines] == ["random", "other", "other", "other", "other", "best"]
+    for plot in (by_share, by_cost):
+        corners = [[float(value) for value in corner.split(",")] for corner in plot.lines[-1].points.split()]
+        assert len(corners) == len(best.points)
+        assert corners[0][0] == plot.across[0].at
+        assert corners[-1][0] == plot.across[-1].at
+        heights = [height for _, height in corners]
+        quality = [point.quality.value for point in best.points]
+        assert np.corrcoef(heights, quality)[0, 1] == pytest.approx(-1, abs=1e-3)
+        assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in corners)
+        assert plot.wanted
+    assert f"{round(100 * best.points[-1].quality.value)} % at 100 %" in by_share.lines[-1].words
+    assert by_cost.across[-1].text == number(best.points[-1].cost.value)
+
+
+def test_the_runs_report_shows_it(tmp_path: Path) -> None:
+    plan = load("smoke")
+    run = open_run(tmp_path, plan.recipe, sources(plan), resume=False)
+    manifest = run.read_manifest()
+    run.student.mkdir()
+    found = routing_of(0.5, 0.9)
+    (run.student / "routing.json").write_text(found.model_dump_json())
+    record = {"start": "random", "parameters": 1, "train_samples": 9, "held_out_samples": 5, "steps": 3}
+    manifest = type(manifest).model_validate(
+        {**manifest.model_dump(), "student": {**record, "loss_before": 3.0, "loss_after": 2.0, "seconds": 1.0}}
+    )
+    write_report(run, manifest, plan.recipe, [], [])
+    page = run.report_file.read_text()
+    assert "Student first, teacher when needed" in page
+    assert html.escape(found.answer) in page.replace("&#39;", "&#x27;")
+    assert page.count('<svg class="cascade"') == 2
+    assert "nan" not in page
+    told = json.loads(run.report_file.with_suffix(".json").read_text())["routing"]
+    assert told["answer"] == found.answer
+    assert "scores" not in told["curves"][0]
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,13 @@ from agents.teachers.relay import open_relay
 from core.errors import UsageError
 from core.recipe import PROJECT, TeacherConfig
 from core.store import file_hash
-from flows.cascade import Routing, Sampling, worth_of
+from flows.cascade import Routing
 from flows.router import Router, Rule
 from flows.serving import KEY_ENV, Wishes, serve, setup_of
 from flows.session import Session
 from students.export import export_gguf
 from tests.flows.test_cli import called
-from tests.flows.test_routing import FREE, answers_of, passing
+from tests.flows.test_routing import FREE, routing_of
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 
 RULE = Rule("log_probability", -1.0, None, 0)
@@ -348,12 +348,7 @@ def test_each_mistake_is_one_sentence(
     for place in places.values():
         place.parent.mkdir()
         place.write_bytes(b"GGUF")
-    found = worth_of(answers_of(passing(0.5, 1), passing(0.9, 2)), FREE, 7)
-    routing = Routing(
-        student="s", weights="00", type=None, teacher=FREE, recipe="r", seed=7, first_seed=60, draws=1,
-        sampling=Sampling(temperature=0.3, top_p=1, max_tokens=90), **dict(found),
-    )  # fmt: skip
-    (tmp_path / "routed" / "routing.json").write_text(routing.model_dump_json())
+    (tmp_path / "routed" / "routing.json").write_text(routing_of(0.5, 0.9).model_dump_json())
     (tmp_path / "broken" / "routing.json").write_text("{}")
     code, out, err = called(capsys, *(word.format(**places) for word in words), "-q")
     assert (code, out) == (2, "")
@@ -366,11 +361,7 @@ def test_what_was_calibrated_decides_who_is_asked_and_when(tmp_path: Path) -> No
     weights.write_bytes(b"GGUF")
 
     def calibrated(student: float, teacher: float) -> Routing:
-        found = Routing(
-            student="s", weights=file_hash(weights), type=None, teacher=FREE, recipe="r", seed=7, first_seed=60, draws=1,
-            sampling=Sampling(temperature=0.3, top_p=1, max_tokens=90),
-            **dict(worth_of(answers_of(passing(student, 1), passing(teacher, 2)), FREE, 7)),
-        )  # fmt: skip
+        found = routing_of(student, teacher, file_hash(weights))
         (tmp_path / "routing.json").write_text(found.model_dump_json())
         return found
 
