@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 from agents.brake import Stop, Stopped
@@ -16,7 +17,7 @@ from agents.plan import Plan
 from agents.preview import scratch_crew
 from agents.produce import together
 from agents.seeds import Seeds
-from agents.teachers.base import CallFailed, Question
+from agents.teachers.base import CallFailed, Question, Reply
 from agents.verifier import findings_on
 from core.errors import UsageError
 from core.recipe import TeacherConfig
@@ -39,6 +40,8 @@ class Result(NamedTuple):
     fault: str | None
     """The check that did not pass, or `no answer`, `cut off` or `contract`; None where all passed."""
     evidence: str
+    replies: tuple[Reply, ...]
+    """What was answered, turn by turn, with its tokens."""
 
 
 def held_out_seeds(plan: Plan, number: int) -> list[Seed]:
@@ -65,10 +68,18 @@ def can_be_examined(plan: Plan) -> bool:
 
 
 async def examine(
-    plan: Plan, model: TeacherConfig, seeds: Sequence[Seed], stop: Stop, told: Callable[[int], None]
+    plan: Plan,
+    model: TeacherConfig,
+    seeds: Sequence[Seed],
+    stop: Stop,
+    told: Callable[[int], None],
+    *,
+    draw: int = 0,
+    cache: Path | None = None,
 ) -> list[Result]:
     """Ask `model` about each seed, with the recipe's sampling, and have the checks look at what it says. Same seeds, same
-    prompts, whoever is asked. `told` hears how many are done.
+    prompts, whoever is asked. `told` hears how many are done. Another `draw` is asked under other random numbers. With a
+    `cache` folder, answers that are known are not asked for again.
 
     Raises:
         Stopped: if `stop` was set before all were asked.
@@ -76,14 +87,14 @@ async def examine(
         UsageError: if the questions are not the seeds' own.
     """
     results: dict[int, Result] = {}
-    async with scratch_crew(_asking(plan, model), stop) as crew:
+    async with scratch_crew(_asking(plan, model), stop, cache) as crew:
         waiting = iter(seeds)
 
         async def work() -> None:
             with suppress(Stopped):
                 for seed in waiting:
                     async with crew.desk.sample(seed.index):
-                        results[seed.index] = await _result(crew, seed)
+                        results[seed.index] = await _result(crew, seed, draw)
                     told(len(results))
 
         await together(work() for _ in range(min(len(seeds), crew.desk.floor.most)))
@@ -101,26 +112,28 @@ def _asking(plan: Plan, model: TeacherConfig) -> Plan:
     return replace(plan, recipe=recipe.model_copy(update=own))
 
 
-async def _result(crew: Crew, seed: Seed) -> Result:
+async def _result(crew: Crew, seed: Seed, draw: int) -> Result:
     questions = crew.plan.family.questions(seed)
     if questions is None:
         raise UsageError(f"{crew.plan.family.name}: the generator writes the questions, so its seeds cannot be asked")
     said: list[Message] = []
     answers: list[str] = []
+    replies: list[Reply] = []
 
     def ended(fault: str | None, evidence: str) -> Result:
         question = "\n".join(message.content for message in questions if message.role == "user")
-        return Result(seed.index, question, "\n".join(answers), fault, evidence)
+        return Result(seed.index, question, "\n".join(answers), fault, evidence, tuple(replies))
 
     for message in questions:
         said.append(message)
         if message.role != "user":
             continue
-        question = _question(crew, seed, said)
+        question = _question(crew, seed, said, draw)
         try:
             reply = await crew.desk.answer(EXAMINED, question, crew.desk.request(EXAMINED, question), seed.index)
         except CallFailed as error:
             return ended("no answer", str(error))
+        replies.append(reply)
         answers.append(reply.text.strip())
         if not reply.finished:
             return ended("cut off", f"after {crew.recipe.agents.generator.max_tokens} tokens")
@@ -140,9 +153,9 @@ async def _result(crew: Crew, seed: Seed) -> Result:
     return ended(failed.check, failed.evidence) if failed else ended(None, "")
 
 
-def _question(crew: Crew, seed: Seed, said: Sequence[Message]) -> Question:
+def _question(crew: Crew, seed: Seed, said: Sequence[Message], draw: int) -> Question:
     config = crew.recipe.agents.generator
-    key = f"{crew.recipe.seed}/exam/{seed.index}/{len(said)}"
+    key = f"{crew.recipe.seed}/exam/{seed.index}/{len(said)}" + (f"/{draw}" if draw else "")
     return Question(
         messages=list(said),
         contract="Answer",

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agents.brake import Brake, Stop, Stopped
 from agents.budget import Budget
@@ -24,9 +24,11 @@ from core.sample import Message, Sample
 
 
 @asynccontextmanager
-async def scratch_crew(plan: Plan, stop: Stop) -> AsyncIterator[Crew]:
-    """A crew whose answers are written down nowhere that stays, under no budget."""
-    free = {"budget": BudgetConfig(), "cache": CacheConfig(enabled=False)}
+async def scratch_crew(plan: Plan, stop: Stop, cache: Path | None = None) -> AsyncIterator[Crew]:
+    """A crew whose answers are written down nowhere that stays, or in the folder `cache` only, under no budget."""
+    free: dict[str, Any] = {"budget": BudgetConfig()}
+    if cache is None:
+        free["cache"] = CacheConfig(enabled=False)
     alone = replace(plan, recipe=plan.recipe.model_copy(update=free))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -34,7 +36,7 @@ async def scratch_crew(plan: Plan, stop: Stop) -> AsyncIterator[Crew]:
             Budget(alone.recipe.budget, folder / "spend.jsonl", alone.longest_way()) as budget,
             Ledger(folder / "calls.jsonl") as ledger,
         ):
-            async with open_desk(alone, budget, Brake(stop), folder, folder) as desk:
+            async with open_desk(alone, budget, Brake(stop), folder, cache or folder) as desk:
                 yield Crew(alone, desk, ledger)
 
 

@@ -1,6 +1,22 @@
-"""Intervals of shares. Knows nothing else."""
+"""Numbers with their intervals, and the intervals of shares. Knows nothing else."""
 
 import math
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Measure(BaseModel):
+    """A number with its 95 % interval."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    low: float
+    high: float
+
+    def told(self, form: Callable[[float], str]) -> str:
+        return f"{form(self.value)} ({form(self.low)} to {form(self.high)})"
 
 
 def wilson(hits: int, tries: int, z: float) -> float:

@@ -42,6 +42,9 @@ InputArgument = Annotated[
 StudentArgument = Annotated[
     Path, typer.Argument(metavar="STUDENT", help="The folder of a student, or a run that has one.")
 ]
+ServedArgument = Annotated[
+    Path, typer.Argument(metavar="STUDENT", help="The folder of a student, a run that has one, or a .gguf file.")
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its directory.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
@@ -433,6 +436,108 @@ def evaluate(
         except Stopped:
             raise Interrupted from None
     say(found.model_dump_json() if as_json else evaluation_card(found))
+
+
+@app.command(rich_help_panel=RUN)
+def route(
+    student: ServedArgument,
+    *,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="Whose seeds and checks; those of the student's run if left out."),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=20, max=10_000, help="How many held-out seeds.")] = 200,
+    draws: Annotated[
+        int, typer.Option(min=0, max=16, help="Further answers of the student to each, for agreement; 0 does without.")
+    ] = 3,
+    kind: TypeOption = "q8_0",
+    runs_dir: RunsOption = RUNS,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Calibrate a student-first cascade: which answers to trust, and what asking the teacher for the others brings and costs.
+
+    Stopped, the same command goes on: answers are kept beside the runs.
+    """
+    import asyncio
+
+    from agents.brake import Stopped
+    from core.run import RunDir
+    from flows.routing import calibrate, routing_card, task_of
+
+    SESSION.quiet = quiet
+    plan = _plan(recipe, None) if recipe else None
+    with SESSION.interruptible():
+        task = task_of(student, plan, number, kind, draws, RunDir(runs_dir / "route").cache)
+        try:
+            found = asyncio.run(calibrate(task, SESSION))
+        except (Stopped, Interrupted):
+            print("interrupted; answers are kept; the same command goes on with them", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
+    if as_json:
+        say_json({"state": "done", "path": str(task.folder / "routing.json"), **found.model_dump(mode="json")})
+        return
+    say(routing_card(found))
+    say(f"next: stillhouse serve {student}")
+
+
+@app.command(rich_help_panel=RUN)
+def serve(
+    student: ServedArgument,
+    *,
+    teacher: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="`provider/model`, or `none`; the one it was calibrated with if left out."),
+    ] = None,
+    teacher_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the teacher answers, up to and with /v1.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
+    threshold: Annotated[float | None, typer.Option(help="The teacher is asked where the signal is under it.")] = None,
+    share: Annotated[float | None, typer.Option(min=0, max=1, help="Of the queries, to go to the teacher.")] = None,
+    signal: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which signal decides; the best one if left out.")
+    ] = None,
+    without_teacher: Annotated[
+        Literal["student", "error"],
+        typer.Option(help="What a request gets when the teacher fails: the student's answer, or status 502."),
+    ] = "student",
+    kind: Annotated[
+        Literal["f32", "f16", "q8_0", "q4_0"] | None,
+        typer.Option("--type", help="How the weights are stored; as calibrated if left out."),
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, max=256, help="Conversations that the student has at once.")] = 8,
+    slot_tokens: Annotated[int, typer.Option(min=256, help="Tokens of prompt and answer that one holds.")] = 1536,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Answer OpenAI's chat protocol: the student first, the teacher where the calibrated signal does not trust its answer."""
+    import asyncio
+
+    from flows.serving import Wishes, counts_text, router_of, setup_of
+    from flows.serving import serve as serve_router
+
+    SESSION.quiet = quiet
+    setup = setup_of(student, kind, Wishes(teacher, teacher_url, threshold, share, signal))
+    SESSION.tell(f"serve: {setup.told}")
+
+    def started(url: str) -> None:
+        told = {"state": "serving", "url": url, "student": str(setup.weights)}
+        named = {"teacher": setup.teacher and setup.teacher.model, "signal": setup.rule and setup.rule.signal}
+        say_json({**told, **named}) if as_json else say(f"serving {student} at {url}")
+        sys.stdout.flush()
+
+    async def answer() -> None:
+        async with router_of(setup, slots, slot_tokens, without_teacher) as router:
+            await serve_router(router, host, port, SESSION, started)
+            SESSION.tell(counts_text(router))
+
+    with SESSION.interruptible():
+        try:
+            asyncio.run(answer())
+        except KeyboardInterrupt:
+            raise Interrupted from None
 
 
 # Have Prefect do it

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from core.embedded import EMBEDDED, embedded_weights
-from core.errors import ProviderError, UsageError
+from core.errors import ProviderError
 from core.recipe import TeacherConfig
 from core.run import RunDir
 from core.sample import Message
+from core.shares import Measure
 from core.store import read_columns, read_json, write_text
 from flows.report import EVALUATION
 from flows.session import Session
-from flows.students import student_folder, with_torch
-from flows.study import Measure, ratio, share
+from flows.students import as_teacher, plan_for, run_of, student_folder, with_torch
+from flows.study import ratio, share
 from flows.words import one_line, percent
 
 if TYPE_CHECKING:
@@ -132,18 +133,8 @@ def task_of(name: Path, plan: "Plan | None", number: int, kind: str) -> Task:
         UsageError: if there is no student, or no recipe to hold it to.
     """
     student = student_folder(name)
-    run = RunDir(student.resolve().parent)
-    if not run.recipe_file.is_file():
-        if plan is None:
-            raise UsageError(
-                f"{student}: is not the student of a run, so name the recipe to hold it to: --recipe RECIPE"
-            )
-        return Task(student, plan, None, number, kind)
-    if plan is None:
-        from agents.plan import plan_of
-
-        plan = plan_of(run.read_recipe(), Path.cwd())
-    return Task(student, plan, run, number, kind)
+    run = run_of(student)
+    return Task(student, plan or plan_for(student, run), run, number, kind)
 
 
 async def evaluate(task: Task, session: Session) -> Evaluation:
@@ -197,7 +188,7 @@ async def _exams(task: Task, files: dict[str, Path], session: Session) -> "dict[
     for role in ROLES:
         if role != "teacher" and role not in files:
             continue
-        model = task.teacher if role == "teacher" else _as_teacher(task.teacher, files[role])
+        model = task.teacher if role == "teacher" else as_teacher(files[role], task.teacher)
 
         def told(done: int, role: str = role) -> None:
             session.count(lambda: f"{role}: {done:,} of {len(seeds):,} seeds")
@@ -206,12 +197,6 @@ async def _exams(task: Task, files: dict[str, Path], session: Session) -> "dict[
         passed = sum(result.fault is None for result in results[role])
         session.note(f"evaluate: {role}: {passed} of {len(seeds)} answers pass")
     return results
-
-
-def _as_teacher(teacher: TeacherConfig, file: Path) -> TeacherConfig:
-    return TeacherConfig(
-        model=f"local/{file}", max_concurrent=min(teacher.max_concurrent, 8), slot_tokens=teacher.slot_tokens
-    )
 
 
 def _losses(task: Task, folders: dict[str, Path], session: Session) -> "dict[str, TextLoss]":

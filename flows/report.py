@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -28,7 +28,11 @@ from flows.similarity import PLOT, plots_of
 from flows.training_page import curves_of
 from flows.words import place_of, plural
 
+if TYPE_CHECKING:
+    from flows.cascade import Routing
+
 EVALUATION = "evaluation.json"
+ROUTING = "routing.json"
 EMBEDDED = 500
 """Samples in the page. At some 8 kB each it stays under 5 MB, which a phone still opens."""
 FORM_WORDS = {
@@ -116,9 +120,14 @@ def write_report(
     `dropped` holds the failed samples too, as `dropped/` does.
     """
     seen = overview(kept, dropped)
-    numbers = {**report_numbers(manifest, seen), "evaluation": evaluation_of(run.student)}
+    routing = routing_of(run.student)
+    numbers = {
+        **report_numbers(manifest, seen),
+        "evaluation": evaluation_of(run.student),
+        "routing": routing and routing.model_dump(mode="json", exclude=HELD_BACK),
+    }
     write_json(run.report_file.with_suffix(".json"), {**numbers, "recipe": recipe.model_dump(mode="json")})
-    write_text(run.report_file, _page(run, manifest, recipe, numbers, seen))
+    write_text(run.report_file, _page(run, manifest, recipe, numbers, seen, routing))
 
 
 def evaluation_of(student: Path) -> dict[str, Any] | None:
@@ -126,6 +135,18 @@ def evaluation_of(student: Path) -> dict[str, Any] | None:
     file = student / EVALUATION
     found: dict[str, Any] | None = read_json(file) if file.is_file() else None
     return found and {key: value for key, value in found.items() if key != "examples"}
+
+
+HELD_BACK: dict[str, Any] = {"classifier": True, "curves": {"__all__": {"scores"}}}
+"""Of a routing: what only `serve` needs."""
+
+
+def routing_of(student: Path) -> "Routing | None":
+    """What `stillhouse route` found; None where it was not called."""
+    from flows.cascade import read_routing
+
+    file = student / ROUTING
+    return read_routing(file) if file.is_file() else None
 
 
 def report_numbers(manifest: Manifest, seen: Overview) -> dict[str, Any]:
@@ -188,7 +209,14 @@ def reason_groups(reasons: Mapping[str, int], most: int = 8) -> list[ReasonGroup
     return sorted(groups, key=lambda group: -group.samples)
 
 
-def _page(run: RunDir, manifest: Manifest, recipe: Recipe, numbers: Mapping[str, Any], seen: Overview) -> str:
+def _page(
+    run: RunDir,
+    manifest: Manifest,
+    recipe: Recipe,
+    numbers: Mapping[str, Any],
+    seen: Overview,
+    routing: "Routing | None",
+) -> str:
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
         page_environment(autoescape=True)
@@ -200,6 +228,7 @@ def _page(run: RunDir, manifest: Manifest, recipe: Recipe, numbers: Mapping[str,
             collapse=shown_of(manifest.collapse, comparisons_before(run, recipe)) if manifest.collapse else None,
             plots=plots_of(manifest.similarities),
             curves=curves_of(run.student, manifest.student.loss_before) if manifest.student else [],
+            cascade=routing and _cascade(routing),
             plot_width=WIDTH,
             plot_height=HEIGHT,
             bars_height=PLOT,
@@ -216,6 +245,14 @@ def _page(run: RunDir, manifest: Manifest, recipe: Recipe, numbers: Mapping[str,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
+
+
+def _cascade(routing: "Routing") -> dict[str, Any]:
+    from flows.routing_plot import HEIGHT as height
+    from flows.routing_plot import WIDTH as width
+    from flows.routing_plot import plots_of
+
+    return {"found": routing, "plots": plots_of(routing), "width": width, "height": height}
 
 
 def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int) -> str:

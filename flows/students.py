@@ -1,13 +1,19 @@
-"""What is done with a finished student: found by its folder or its run, and exported. Knows nothing of training."""
+"""What is done with a finished student: found by its folder or its run, exported, asked. Knows nothing of training."""
 
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError
+from core.recipe import TeacherConfig
+from core.run import RunDir
 
 if TYPE_CHECKING:
+    from agents.plan import Plan
     from students.export import Exported
+
+SLOTS = 8
+"""Conversations of one student at once, where nobody says how many."""
 
 
 def student_folder(name: Path) -> Path:
@@ -21,6 +27,27 @@ def student_folder(name: Path) -> Path:
 def export_student(name: Path, kind: str) -> "Exported":
     exported: Exported = with_torch("students.export").export_gguf(student_folder(name), kind)
     return exported
+
+
+def run_of(student: Path) -> RunDir | None:
+    """The run whose student lies in this folder."""
+    run = RunDir(student.resolve().parent)
+    return run if run.recipe_file.is_file() else None
+
+
+def plan_for(student: Path, run: RunDir | None) -> "Plan":
+    """The plan of the student's run. Raises UsageError where it is of none."""
+    if run is None:
+        raise UsageError(f"{student}: is not the student of a run, so name the recipe to hold it to: --recipe RECIPE")
+    from agents.plan import plan_of
+
+    return plan_of(run.read_recipe(), Path.cwd())
+
+
+def as_teacher(weights: Path, teacher: TeacherConfig) -> TeacherConfig:
+    """The GGUF file as a model that answers, in slots as long as its teacher's."""
+    slots = min(teacher.max_concurrent, SLOTS)
+    return TeacherConfig(model=f"local/{weights}", max_concurrent=slots, slot_tokens=teacher.slot_tokens)
 
 
 def with_torch(module: str) -> Any:

@@ -12,25 +12,12 @@ from pydantic import BaseModel, ConfigDict
 
 from agents.study import BASELINE, Outcome, Study, Trial, trial_of
 from core.sample import State
-from core.shares import wilson
+from core.shares import Measure, wilson
 from flows.session import Session
 
 Z = 1.959964
 """Standard errors of a 95 % interval; every interval here is one."""
 RESAMPLES = 1000
-
-
-class Measure(BaseModel):
-    """A number with its 95 % interval."""
-
-    model_config = ConfigDict(frozen=True)
-
-    value: float
-    low: float
-    high: float
-
-    def told(self, form: Callable[[float], str]) -> str:
-        return f"{form(self.value)} ({form(self.low)} to {form(self.high)})"
 
 
 class TopologyRow(BaseModel):

@@ -3,10 +3,12 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from agents.teachers.base import Teacher
-from core.errors import Problem
+from core.errors import Problem, UsageError
 from core.recipe import Recipe, TeacherConfig
+from core.store import file_hash
 
 PROVIDERS = ("fake", "local", "openai", "vllm")
 
@@ -28,27 +30,42 @@ async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
         return
     from agents.teachers.endpoint import endpoint_teacher
 
+    async with located(config) as there, endpoint_teacher(there, model, _weights(provider, model)) as teacher:
+        yield teacher
+
+
+@asynccontextmanager
+async def located(config: TeacherConfig) -> AsyncIterator[TeacherConfig]:
+    """`config` with the URL of its endpoint, whose server is started where it is one of our own; that needs no key.
+
+    Raises:
+        UsageError: if it answers by a script.
+        ProviderError: if its server cannot be started.
+    """
+    provider, _, model = config.model.partition("/")
+    if provider == "fake":
+        raise UsageError(f"{config.model}: is a script in this process and has no endpoint; name another model")
     if provider == "local":
         from agents.teachers.local import local_server
 
-        async with local_server(config, model) as url, endpoint_teacher(_at(config, url), model) as teacher:
-            yield teacher
+        async with local_server(config, model) as url:
+            yield _at(config, url)
     elif provider == "vllm":
         from agents.teachers.vllm import vllm_server
 
-        async with (
-            vllm_server(model, config.engine, logger.info) as url,
-            endpoint_teacher(_at(config, url), model) as teacher,
-        ):
-            yield teacher
+        async with vllm_server(model, config.engine, logger.info) as url:
+            yield _at(config, url)
     else:
-        async with endpoint_teacher(config, model) as teacher:
-            yield teacher
+        yield config
 
 
 def _at(config: TeacherConfig, url: str) -> TeacherConfig:
-    """A server of our own needs no key."""
     return config.model_copy(update={"base_url": url, "api_key_env": ""})
+
+
+def _weights(provider: str, model: str) -> str:
+    """What else decides the answers of a model named by its file: another one may lie there tomorrow."""
+    return file_hash(Path(model)) if provider == "local" and model.endswith(".gguf") else ""
 
 
 def teacher_problems(recipe: Recipe) -> list[Problem]:

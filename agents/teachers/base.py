@@ -30,6 +30,15 @@ class Question(Frozen):
         return self.model_dump_json()
 
 
+class Certainty(Frozen):
+    """What a model thought of the tokens it chose, one number for each."""
+
+    logprobs: tuple[float, ...]
+    """Natural logarithms of the probabilities that it gave them."""
+    entropies: tuple[float, ...]
+    """In nats, over the likeliest tokens that it told and all others as one: at most the true entropy."""
+
+
 class Reply(Frozen):
     text: str
     finished: bool
@@ -37,6 +46,8 @@ class Reply(Frozen):
     usage: Usage
     confidence: float | None = None
     """The geometric mean of the probabilities the teacher gave the tokens it chose; None where it tells none."""
+    certainty: Certainty | None = None
+    """None where the likeliest tokens were not asked for (`sampling = { top_logprobs = 10 }`), or not told."""
 
 
 class Ask(Frozen):

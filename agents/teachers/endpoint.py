@@ -63,12 +63,13 @@ class Failure(NamedTuple):
 class EndpointTeacher:
     """One session and one gate for all agents that share it."""
 
-    def __init__(self, config: TeacherConfig, url: str, model: str, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, config: TeacherConfig, url: str, model: str, session: aiohttp.ClientSession, weights: str = ""
+    ) -> None:
         self.model = config.model
         self.slots = config.max_concurrent
-        self.manner = json.dumps(
-            [config.structured, config.sampling, config.seeded, config.logprobs, config.engine], sort_keys=True
-        )
+        decides = [config.structured, config.sampling, config.seeded, config.logprobs, config.engine]
+        self.manner = json.dumps([*decides, weights] if weights else decides, sort_keys=True)
         self._config = config
         self._url = url.rstrip("/")
         self._name = model
@@ -211,10 +212,14 @@ def _retry_after(header: str | None) -> float:
 
 
 @asynccontextmanager
-async def endpoint_teacher(config: TeacherConfig, model: str) -> AsyncIterator[EndpointTeacher]:
-    """A teacher at `config.base_url`; the key, where there is one, is taken from the environment."""
+async def endpoint_teacher(config: TeacherConfig, model: str, weights: str = "") -> AsyncIterator[EndpointTeacher]:
+    """A teacher at `config.base_url`. `weights` is the hash of the file that it answers by, where one is known."""
+    async with session_of(config) as session:
+        yield EndpointTeacher(config, config.base_url or OPENAI_URL, model, session, weights)
+
+
+def session_of(config: TeacherConfig) -> aiohttp.ClientSession:
+    """The key, where there is one, is taken from the environment."""
     key = os.environ.get(config.api_key_env)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    connector = aiohttp.TCPConnector(limit=config.max_concurrent)
-    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
-        yield EndpointTeacher(config, config.base_url or OPENAI_URL, model, session)
+    return aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=config.max_concurrent))

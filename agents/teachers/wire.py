@@ -8,13 +8,15 @@ import json
 import math
 from typing import Any
 
-from agents.teachers.base import Question, Reply
+from agents.teachers.base import Certainty, Question, Reply
 from core.recipe import TeacherConfig
 from core.run import redacted
 from core.sample import Usage
 
 MOST_TOKENS = 100_000_000
 """Of one call; ten times the longest context there is."""
+LEAST_LOGPROB = -50.0
+"""Less likely than any token that was ever chosen; servers write an impossible one in several ways."""
 
 
 class NotACompletion(Exception):
@@ -74,6 +76,7 @@ def read_completion(text: str, config: TeacherConfig) -> Reply:
                 completion_tokens=_count(usage.get("completion_tokens")),
             ),
             confidence=_confidence(choice.get("logprobs")),
+            certainty=certainty_of(choice.get("logprobs")),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
         raise NotACompletion(f"not a chat completion: {redacted(text[:200])!r}") from None
@@ -110,3 +113,22 @@ def first_object(text: str) -> str:
 def _confidence(logprobs: dict[str, Any] | None) -> float | None:
     values = [token["logprob"] for token in (logprobs or {}).get("content") or () if token.get("logprob") is not None]
     return math.exp(sum(values) / len(values)) if values else None
+
+
+def certainty_of(logprobs: dict[str, Any] | None) -> Certainty | None:
+    """Of a choice's `logprobs`; None where the likeliest tokens are not told at every place."""
+    tokens = (logprobs or {}).get("content") or ()
+    if not tokens or not all(token.get("top_logprobs") for token in tokens):
+        return None
+    chosen = tuple(_bounded(token["logprob"]) for token in tokens)
+    told = ([_bounded(one["logprob"]) for one in token["top_logprobs"]] for token in tokens)
+    return Certainty(logprobs=chosen, entropies=tuple(map(_entropy, told)))
+
+
+def _bounded(logprob: float | None) -> float:
+    return LEAST_LOGPROB if logprob is None else min(0.0, max(LEAST_LOGPROB, float(logprob)))
+
+
+def _entropy(logprobs: list[float]) -> float:
+    rest = max(0.0, 1.0 - sum(map(math.exp, logprobs)))
+    return -sum(math.exp(one) * one for one in logprobs) - (rest * math.log(rest) if rest else 0.0)

@@ -9,12 +9,12 @@ import pytest
 
 from core.recipe import StudentConfig
 from core.run import RunDir, open_run
+from core.shares import Measure
 from core.store import write_parquet
 from flows.evaluation import Answer, Evaluation, Example, Row, evaluate, evaluation_card, task_of
 from flows.recipes import load, sources
 from flows.report import EVALUATION, write_report
 from flows.session import Session
-from flows.study import Measure
 from students.train import distill
 from tests.flows.test_cli import called
 from tests.students.conftest import conversations, quiet, saved, tiny_llama, tiny_tokenizer

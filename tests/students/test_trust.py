@@ -1,0 +1,40 @@
+"""Signals of trust by hand, and what likeness of answers means."""
+
+import math
+
+import pytest
+
+from students.trust import FEATURES, SIGNALS, Answered, features, likeness, row_of
+
+ONE = Answered("What is 7 and 12?\nSay it.", "It is 19.", [-0.1, -0.5, -0.9], [0.2, 0.4, 0.6], ["It is 19!", "No."])
+
+
+def test_signals_are_what_they_say() -> None:
+    assert SIGNALS["log_probability"].of(ONE) == pytest.approx(-0.5)
+    assert SIGNALS["sequence_log_probability"].of(ONE) == pytest.approx(-1.5)
+    assert SIGNALS["negative_entropy"].of(ONE) == pytest.approx(-0.4)
+    assert SIGNALS["agreement"].of(ONE) == pytest.approx(0.5)
+    assert [name for name, signal in SIGNALS.items() if signal.draws] == ["agreement"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "value"),
+    [
+        ("The sun is hot.", "the SUN, is: hot", 1.0),
+        ("a b c", "b c d", 0.5),
+        ("a", "", 0.0),
+        ("", "", 1.0),
+        ("2 + 2 is 4.\n\nAnswer: 4", "Two twos.\nAnswer: 4.", 1.0),
+        ("2 + 2 is 4.\n\nAnswer: 4", "2 + 2 is 4.\n\nAnswer: 5", 0.0),
+        ("It costs 3.50", "It costs 3.5", 0.5),
+    ],
+)
+def test_likeness_goes_by_words_or_by_the_final_answer(first: str, second: str, value: float) -> None:
+    assert likeness(first, second) == likeness(second, first) == pytest.approx(value)
+
+
+def test_a_row_is_the_signals_then_the_lengths() -> None:
+    assert [round(math.expm1(value)) for value in features(ONE)] == [7, 2, 1, 3]
+    row = row_of(ONE, ["agreement", "log_probability"])
+    assert row.tolist() == [0.5, pytest.approx(-0.5), *features(ONE)]
+    assert len(row) == 2 + len(FEATURES)
