@@ -633,11 +633,21 @@ def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, disti
 
     from flows.prefect_settings import quiet_prefect
 
-    with quiet_prefect(SESSION):
+    with quiet_prefect(SESSION) as server:
+        import httpx
+
         from flows.pipeline import run_flow
 
         gc.freeze()  # half a million imported objects need not be gone through again at every collection
-        result: dict[str, Any] = asyncio.run(run_flow(recipe, overrides, str(runs_dir), resume=True, distill=distill))
+        try:
+            result: dict[str, Any] = asyncio.run(
+                run_flow(recipe, overrides, str(runs_dir), resume=True, distill=distill)
+            )
+        except httpx.TransportError as gone:
+            raise RunFailed(
+                f"Prefect's server at {server} does not answer ({gone}); what is made is stored: go on with --resume, or "
+                "unset PREFECT_API_URL for a server of the command's own"
+            ) from None
     return result
 
 
