@@ -8,7 +8,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import dedup, distillation, families, orchestration, postgres, robustness, study, teacher
+from benchmarks import (
+    dedup,
+    distillation,
+    families,
+    orchestration,
+    postgres,
+    robustness,
+    shards,
+    soak,
+    start,
+    study,
+    teacher,
+)
 from benchmarks.collapse import neural
 from benchmarks.collapse import tables as collapse
 
@@ -34,6 +46,9 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "dedup": ("Near-duplicates, beside peers", dedup.table),
     "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
+    "start": ("From a command to its teacher's first call", start.table),
+    "shards": ("Many shards in one flow run", shards.table),
+    "soak": ("A schedule that fires every minute", soak.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
     "postgres": ("What runs leave in a Prefect server's database", postgres.table),
     "collapse": ("The collapse gate", collapse.table),

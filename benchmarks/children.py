@@ -76,19 +76,20 @@ class _Peak:
 
     def _watch(self) -> None:
         while not self.over.wait(POLL_SECONDS):
-            self.kb = max(self.kb, sum(map(_resident_kb, _tree(self._pid))))
+            self.kb = max(self.kb, sum(map(resident_kb, tree(self._pid))))
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
+    """The process and its descendants; none where it has ended."""
     try:
         tasks = Path(f"/proc/{pid}/task").iterdir()
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except OSError:
         return []
-    return [pid, *(found for child in children for found in _tree(child))]
+    return [pid, *(found for child in children for found in tree(child))]
 
 
-def _resident_kb(pid: int) -> int:
+def resident_kb(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_KB
     except (OSError, IndexError):

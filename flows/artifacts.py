@@ -16,7 +16,7 @@ async def publish(run: RunDir, manifest: Manifest, recipe: str) -> None:
     """Each under a key of the recipe, so that Prefect keeps those of its runs together. The run's directory is what counts: a
     server that takes no artifact is a warning.
     """
-    key = re.sub(r"[^a-z0-9]+", "-", recipe.lower()).strip("-")
+    key = key_of(recipe)
     try:
         await acreate_markdown_artifact(
             f"```\n{run_card(manifest, run)}\n```", key=f"{key}-card", description=f"Run {manifest.run}"
@@ -34,3 +34,8 @@ async def publish(run: RunDir, manifest: Manifest, recipe: str) -> None:
             )  # fmt: skip
     except Exception as error:  # whatever Prefect's client meets
         logger.warning("Prefect took no artifact of %s: %s", manifest.run, error)
+
+
+def key_of(recipe: str) -> str:
+    """What Prefect takes as the beginning of an artifact's key."""
+    return re.sub(r"[^a-z0-9]+", "-", recipe.lower()).strip("-")

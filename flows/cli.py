@@ -544,17 +544,37 @@ def serve(
 
 
 @app.command(rich_help_panel=PREFECT)
-def deploy(*, as_json: JsonOption = False) -> None:
-    """Hand all deployments of prefect.yaml to the Prefect server that PREFECT_API_URL names, with a work pool for them."""
+def deploy(
+    *,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE/NAME", envvar="STILLHOUSE_NOTIFY", help="A notification block, told of refused releases."
+        ),
+    ] = None,
+    secrets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--secret", metavar="VARIABLE=BLOCK", help="For runs: a variable from a Secret block; repeatable."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hand all deployments of prefect.yaml to the Prefect server that PREFECT_API_URL names, with a work pool for them, and
+    automations: a run whose process died goes on, a refused release is told.
+    """
     from flows import deploying
 
-    deploying.deploy()
+    automations = deploying.deploy(notify, secrets or [])
     made = deploying.deployments()
     if as_json:
-        say_json({"state": "done", "work_pool": deploying.POOL, "deployments": made})
+        told = {"work_pool": deploying.POOL, "deployments": made, "automations": automations}
+        say_json({"state": "done", **told})
         return
-    for name in made:
+    for name in (*made, *automations):
         say(name)
+    if not notify:
+        say("a refused release is told to nobody new; name a notification block: --notify TYPE/NAME")
     say(f"next: prefect worker start --pool {deploying.POOL}, and stillhouse run RECIPE --deployment once")
 
 
@@ -718,11 +738,21 @@ def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, disti
 
     from flows.prefect_settings import quiet_prefect
 
-    with quiet_prefect(SESSION):
+    with quiet_prefect(SESSION) as server:
+        import httpx
+
         from flows.pipeline import run_flow
 
         gc.freeze()  # half a million imported objects need not be gone through again at every collection
-        result: dict[str, Any] = asyncio.run(run_flow(recipe, overrides, str(runs_dir), resume=True, distill=distill))
+        try:
+            result: dict[str, Any] = asyncio.run(
+                run_flow(recipe, overrides, str(runs_dir), resume=True, distill=distill)
+            )
+        except httpx.TransportError as gone:
+            raise RunFailed(
+                f"Prefect's server at {server} does not answer ({gone}); what is made is stored: go on with --resume, or "
+                "unset PREFECT_API_URL for a server of the command's own"
+            ) from None
     return result
 
 

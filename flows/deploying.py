@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,45 @@ def check_server() -> str:
     )
 
 
-def deploy() -> None:
-    """Make the work pool if it is not there, and deploy all that `prefect.yaml` holds.
+def deploy(notify: str | None = None, secrets: Sequence[str] = ()) -> list[str]:
+    """Make the work pool if it is not there, deploy all that `prefect.yaml` holds, and the automations.
+
+    Args:
+        notify: The notification block that is told of a refused release, as TYPE/NAME.
+        secrets: VARIABLE=BLOCK: variables of the runs' environment, and the Secret blocks that their values come from.
+
+    Returns:
+        The names of the automations.
 
     Raises:
-        UsageError: with what Prefect said, if it refused.
+        UsageError: with what Prefect said, if it refused, or if there is no such block.
     """
     check_server()
+    from flows.automations import automate
+    from flows.blocks import find_notifier, find_secret
+
+    block = find_notifier(notify) if notify else None
+    environment = dict(map(find_secret, secrets))
     if subprocess.run(
         [*PREFECT, "work-pool", "inspect", POOL], cwd=PROJECT, capture_output=True, check=False
     ).returncode:
         _prefect("work-pool", "create", POOL, "--type", "process")
+    if environment:
+        add_to_environment(environment)
     _prefect("--no-prompt", "deploy", "--all")
+    return automate(block)
+
+
+def add_to_environment(more: Mapping[str, str]) -> None:
+    """Into the environment of every run of the work pool, by its base job template. What deployments add comes on top."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
+    with get_client(sync_client=True) as client:
+        template = client.read_work_pool(POOL).base_job_template
+        variable = template["variables"]["properties"]["env"]
+        variable["default"] = {**(variable.get("default") or {}), **more}
+        client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
 
 
 PREFECT = (sys.executable, "-m", "prefect")

@@ -15,14 +15,12 @@ from prefect.states import Failed
 from core.errors import GateNotMet, UsageError
 from core.release import find_release, releases_of
 from core.run import RUNS, RunDir, RunState
+from flows.automations import NOT_MET, REFUSED, RELEASED
 from flows.curation import distill_dataset, parse_student
 from flows.pipeline import run_flow
 from flows.recipes import load
 from flows.releasing import release_run, released_text
 from flows.session import SESSION
-
-RELEASED = "stillhouse.release.made"
-REFUSED = "stillhouse.release.refused"
 
 run = run_flow.with_options(log_prints=True)
 
@@ -46,7 +44,7 @@ def release(recipe: str, runs_dir: str = str(RUNS)) -> State[Any] | dict[str, An
         made = release_run(newest)
     except GateNotMet as refused:
         emit_event(REFUSED, about, payload={"recipe": name, "run": newest.name, "why": str(refused)})
-        return Failed(name="GateNotMet", message=str(refused))
+        return Failed(name=NOT_MET, message=str(refused))
     told = {"recipe": name, "release": made.release.name, "run": newest.name, "runs_dir": runs_dir}
     if not made.before:
         emit_event(RELEASED, about, payload=told)

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+from prefect.exceptions import Abort
 
 from agents.brake import Brake, Stopped
 from agents.budget import BudgetSpent
 from agents.calibration import judges_of, measure_judges, refusal
 from agents.plan import Plan
 from agents.seeds import Seeds
-from core.errors import RunFailed, StoreError
+from core.errors import RunExists, RunFailed, StoreError
 from core.recipe import Recipe
 from core.release import is_behind, open_next
 from core.run import RUNS, CheckRecord, CollapseVerdict, Manifest, RunDir, RunState, redacted, summary
@@ -36,6 +38,7 @@ from flows.production import ShardWork, make_shard, produce_and_curate, spent_on
 from flows.recipes import load, sources
 from flows.report import write_report
 from flows.session import SESSION, Interrupted
+from flows.watching import watched
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,25 +80,44 @@ async def run_flow(
     Raises:
         StillhouseError: as its stages; the manifest then says `failed` and why.
         Interrupted: once what was in flight is stored.
+        Abort: if this very flow run is being worked on already.
     """
     SESSION.keep_asking()
-    with opened(recipe, overrides, Path(runs_dir), resume=resume) as job:
-        seeds = Seeds(job.plan, job.manifest.digest)
-        seeds.check()
-        for note in seeds.notes:
-            SESSION.note(note)
-        with recorded_spending(job):
-            await check_judges(job)
-            short = await produce_and_curate(job.run, job.plan, seeds, partial(curate, job, seeds), produce_shard)
-            job.manifest.shortfalls = short.all
-        kept = kept_rows(job.run)
-        assess(job, kept)
-        parts = package(job, kept)
-        if distill and job.recipe.student and not short.resumable:
-            await asyncio.to_thread(train_student, job, parts)
-        finish(job)
-        await publish(job.run, job.manifest, job.recipe.name)
+    again = was_begun()
+    try:
+        with opened(recipe, overrides, Path(runs_dir), resume=resume or again) as job:
+            async with watched(job.recipe.name):
+                await go_through(job, distill=distill)
+    except RunExists as taken:
+        if again:  # it was said to have crashed, and lives: it is that process which ends this flow run
+            raise Abort(str(taken)) from None
+        raise
     return summary(job.manifest)
+
+
+def was_begun() -> bool:
+    """Whether this very flow run has run before: retried, taken over, or paused and resumed."""
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.total_run_time)
+
+
+async def go_through(job: Job, *, distill: bool) -> None:
+    """The stages, in their order."""
+    seeds = Seeds(job.plan, job.manifest.digest)
+    seeds.check()
+    for note in seeds.notes:
+        SESSION.note(note)
+    with recorded_spending(job):
+        await check_judges(job)
+        short = await produce_and_curate(job.run, job.plan, seeds, partial(curate, job, seeds), produce_shard)
+        job.manifest.shortfalls = short.all
+    kept = kept_rows(job.run)
+    assess(job, kept)
+    parts = package(job, kept)
+    if distill and job.recipe.student and not short.resumable:
+        await asyncio.to_thread(train_student, job, parts)
+    finish(job)
+    await publish(job.run, job.manifest, job.recipe.name)
 
 
 @contextmanager

@@ -1,50 +1,46 @@
-"""How Prefect runs inside a command: patient at the start, silent on the terminal, without heartbeats.
+"""How Prefect runs inside a command: silent on the terminal, without heartbeats, at the server that is there.
 
-Settings of the user's environment win: with PREFECT_API_URL set, the run is recorded by that server, and none is started.
+Settings of the user win: where they name a server, the run is recorded by that one, and none is started.
 """
 
 import logging
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from types import SimpleNamespace
+from contextlib import contextmanager, nullcontext
 
+from flows.local_server import local_server
 from flows.session import Session
 
 DEFAULTS = {
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "LANGSMITH_TRACING": "false",
 }
 
 
 @contextmanager
-def quiet_prefect(session: Session) -> Iterator[None]:
-    """Set defaults, import Prefect, and say so, since its own server takes ten seconds or more to start."""
+def quiet_prefect(session: Session) -> Iterator[str]:
+    """Set defaults, find or start a server, import Prefect; where the server is.
+
+    Raises:
+        RunFailed: if the server does not start.
+    """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    server = os.environ.get("PREFECT_API_URL")
-    session.note(f"Prefect: recording at {server}" if server else "Prefect: starting its server, 10 to 30 seconds")
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings, temporary_settings
 
-    _shield_server()
-    logging.getLogger("prefect").setLevel(logging.CRITICAL)
-    # A heartbeat costs a second at the end of each flow run, and the variable cannot turn it off.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
-
-
-def _shield_server() -> None:
-    """Start Prefect's own server in a process group of its own: a terminal sends Ctrl-C to all of ours, and without the
-    server a flow cannot end in order. Prefect 3.9 has no setting for it.
-    """
-    from prefect.server.api import server
-
-    popen = partial(subprocess.Popen, process_group=0)
-    vars(server)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": popen})
+    settings = Settings()  # of the environment and of Prefect's profiles
+    if settings.api.url:
+        session.note(f"Prefect: recording at {settings.api.url}")
+    with nullcontext(settings.api.url) if settings.api.url else local_server(settings.home) as url:
+        os.environ["PREFECT_API_URL"] = url
+        refresh_global_settings_context()
+        logging.getLogger("prefect").setLevel(logging.CRITICAL)
+        # A heartbeat costs a second at the end of each flow run, and the variable cannot turn it off.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield url

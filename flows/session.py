@@ -9,9 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NamedTuple
 
 LIVE_SECONDS, PLAIN_SECONDS = 0.2, 5.0
 """A count that goes on is told at most this often: on a terminal, and elsewhere."""
+
+
+class Far(NamedTuple):
+    """How far something is, put into words and numbers only when they are wanted."""
+
+    told: Callable[[], str]
+    share: Callable[[], float]
+    """Of what is to be done, from 0 to 1."""
 
 
 class Interrupted(BaseException):
@@ -24,6 +33,8 @@ class Session:
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.quiet = False
+        self.far: Far | None = None
+        """How far the longest work is, for whoever else shows it."""
         self._told = 0.0
         self._live = False
         self._asking = False

@@ -17,7 +17,7 @@ from core.recipe import Recipe
 from core.sample import Sample, Seed, State
 from core.shares import wilson
 from flows.curated import reason_of
-from flows.session import SESSION
+from flows.session import SESSION, Far
 from flows.words import duration, number
 
 SURE = 3.0
@@ -56,6 +56,7 @@ class Tally:
         self._all: States = Counter(earlier)
         self._states: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
+        self._far = Far(self.told, self.share)
         self._began = monotonic()
         self._before = budget.spent
 
@@ -94,6 +95,7 @@ class Tally:
         if self._wanted:
             self._check_wanted()
             self._narrow()
+        SESSION.far = self._far
         SESSION.count(self.told)
 
     @property
@@ -140,19 +142,25 @@ class Tally:
         found = Counter(self._recipe.group_of(seed.data) for seed in self._seeds[:looked])
         return {group: found[group] / looked * self._recipe.samples for group in self._recipe.goals}
 
-    def told(self) -> str:
-        """How far producing is, in a line."""
-        earlier = self._all.total() - self.made
-        total = self._recipe.samples - earlier
-        ends = ", ".join(f"{self._states[state]} {state}" for state in State)
-        parts = [f"produce: {self.made}/{total:,} samples: {ends}"]
+    def _done(self) -> tuple[int, int]:
+        """How much of what is to be made is made."""
         if self._wanted:
             verified = sum(min(self._verified(group), wanted) for group, wanted in self._wanted.items())
-            wanted = sum(self._wanted.values())
-            parts = [f"produce: {verified}/{wanted:,} verified of {self.made:,} samples: {ends}"]
-            share = verified / wanted
-        else:
-            share = self.made / total
+            return verified, sum(self._wanted.values())
+        return self.made, self._recipe.samples - (self._all.total() - self.made)
+
+    def share(self) -> float:
+        """From 0 to 1."""
+        done, total = self._done()
+        return done / total
+
+    def told(self) -> str:
+        """How far producing is, in a line."""
+        done, total = self._done()
+        ends = ", ".join(f"{self._states[state]} {state}" for state in State)
+        of = f"verified of {self.made:,} samples" if self._wanted else "samples"
+        parts = [f"produce: {done}/{total:,} {of}: {ends}"]
+        share = self.share()
         seconds = monotonic() - self._began
         spent = self._budget.spent - self._before
         parts.append(f"{spent.tokens:,} tokens, {spent.completion_tokens / max(seconds, 1e-3):,.0f} written a second")

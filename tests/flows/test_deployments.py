@@ -1,4 +1,4 @@
-"""Deployments on a real Prefect server with a real worker: deployed, run, watched, cancelled, released."""
+"""Deployments on a real Prefect server with a real worker: deployed, run, watched, paused, killed, cancelled, released."""
 
 import json
 import os
@@ -6,8 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ pytestmark = pytest.mark.slow
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 SMALL = ("--set", "samples=24", "--set", "shard_size=8")
+KEY = "sk-nobody-may-read-this"
 SLOW = (*SMALL, "--set", "teachers.main.faults={seconds=0.5}", "--set", "teachers.main.max_concurrent=2")
 
 
@@ -38,8 +43,10 @@ class Server:
             **os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_WORKER_PREFETCH_SECONDS": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+            "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
         }  # fmt: skip
         self.process = self.start("prefect", "server", "start", "--port", str(port), "--no-ui")
+        self.home = home
         self.api = httpx.Client(base_url=self.url, timeout=30)
         self.until(lambda: self._answers(), 120)
 
@@ -73,8 +80,24 @@ class Server:
 
     def create(self, deployment: str, **parameters: Any) -> str:
         found = self.api.get(f"/deployments/name/{deployment}").raise_for_status().json()
-        made = self.api.post(f"/deployments/{found['id']}/create_flow_run", json={"parameters": parameters})
-        return str(made.raise_for_status().json()["id"])
+        return str(self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters}).json()["id"])
+
+    def block(self, kind: str, name: str, data: dict[str, Any]) -> None:
+        """As the page makes one."""
+        of = self.api.get(f"/block_types/slug/{kind}").raise_for_status().json()["id"]
+        (schema, *_) = self.filtered("block_schemas", block_schemas={"block_type_id": {"any_": [of]}})
+        document = {"name": name, "block_type_id": of, "block_schema_id": schema["id"], "data": data}
+        self.ask("/block_documents/", document)
+
+    def ask(self, path: str, body: dict[str, Any], method: str = "POST") -> httpx.Response:
+        """Again while the database is busy, as Prefect's own client does."""
+        end = time.monotonic() + 30
+        while (answer := self.api.request(method, path, json=body)).status_code == 503 and time.monotonic() < end:
+            time.sleep(0.3)
+        return answer.raise_for_status()
+
+    def set_state(self, name: str, state: dict[str, Any]) -> None:
+        self.ask(f"/flow_runs/{name}/set_state", {"state": state, "force": True})
 
     def flow_run(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.api.get(f"/flow_runs/{name}").raise_for_status().json()
@@ -85,7 +108,7 @@ class Server:
         return self.flow_run(name)
 
     def filtered(self, kind: str, **query: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.api.post(f"/{kind}/filter", json=query).raise_for_status().json()
+        found: list[dict[str, Any]] = self.ask(f"/{kind}/filter", query).json()
         return found
 
     @staticmethod
@@ -103,15 +126,55 @@ def kill(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None
         process.wait(60)
 
 
+class Ear:
+    """An endpoint that hears what it is told, and answers that it knows no such key."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+        ear = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                ear.heard.append((self.headers.get("Authorization", ""), body))
+                self.send_response(401 if "Authorization" in self.headers else 200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def ear() -> Iterator[Ear]:
+    with closing(Ear()) as ear:
+        yield ear
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, ear: Ear) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("prefect"))
     try:
-        server.call("deploy")
+        server.block("secret", "teacher", {"value": KEY})
+        server.block(
+            "custom-webhook", "ops", {"name": "ops", "url": ear.url, "json_data": {"told": "{{subject}} {{body}}"}}
+        )
+        server.call("deploy", *NAMED)
         yield server
     finally:
         server.api.close()
         kill(server.process)
+
+
+NAMED = ("--notify", "custom-webhook/ops", "--secret", "TEACHER_KEY=teacher")
 
 
 @pytest.fixture
@@ -138,8 +201,13 @@ def test_what_is_deployed_has_a_form_and_the_commit(server: Server) -> None:
             assert told["description"], key
     assert there["nightly"]["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
     assert there["nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-    server.call("deploy")
+    before = {one["name"]: one["enabled"] for one in server.filtered("automations")}
+    assert sum(name.startswith("stillhouse: ") for name in before) == 4
+    server.call("deploy", *NAMED)
     assert len(server.filtered("deployments")) == 4, "deploying again changes them in place"
+    assert {one["name"]: one["enabled"] for one in server.filtered("automations")} == before
+    assert "no such block" in server.call("deploy", "--notify", "slack-webhook/ops", code=2)
+    assert "no Secret block 'other'" in server.call("deploy", "--secret", "TEACHER_KEY=other", code=2)
 
 
 def test_a_deployments_run_is_named_told_and_leaves_what_the_command_leaves(
@@ -178,7 +246,7 @@ def test_a_cancelled_run_stops_asking_and_goes_on_where_it_was(
     name = server.begin(runs, *SLOW)
     server.until(lambda: list(runs.glob("*/wip/*.calls.jsonl")), 60)
     time.sleep(2)
-    server.api.post(f"/flow_runs/{name}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
+    server.set_state(name, {"type": "CANCELLING"})
     assert server.ended(name, 60)["state_type"] == "CANCELLED"
     (journal,) = runs.glob("*/wip/spend.jsonl")
     asked = journal.stat().st_size
@@ -190,14 +258,62 @@ def test_a_cancelled_run_stops_asking_and_goes_on_where_it_was(
     assert len({sample.id for sample in made_samples(run)}) == run.read_manifest().counts.candidates == 24
 
 
-def test_a_refused_release_is_a_state_of_its_own_and_a_made_one_begins_a_student(
+def test_a_run_is_paused_by_the_page_and_taken_over_when_its_process_dies(
     server: Server, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    (patient,) = (one for one in server.filtered("automations") if one["name"].endswith("is taken over"))
+    sooner = {key: patient[key] for key in ("name", "description", "enabled", "trigger", "actions")}
+    sooner["trigger"]["within"] = 10  # seconds, the least that Prefect takes
+    server.ask(f"/automations/{patient['id']}", sooner, "PUT")
+    runs = tmp_path / "runs"
+    asked = {"recipe": "smoke", "overrides": list(SLOW[1::2]), "runs_dir": str(runs), "resume": False}
+    name = server.create("stillhouse-run/once", **asked)
+    server.until(lambda: list(runs.glob("*/wip/*.calls.jsonl")), 60)
+    until = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    details = {"pause_timeout": until, "pause_reschedule": True}
+    server.set_state(name, {"type": "PAUSED", "name": "Suspended", "state_details": details})
+    server.until(lambda: the_run(runs).read_manifest().state is RunState.interrupted, 20)
+    assert server.flow_run(name)["state_name"] == "Suspended"
+    server.ask(f"/flow_runs/{name}/resume", {})
+    (journal,) = runs.glob("*/wip/spend.jsonl")
+    asked_before = journal.stat().st_size
+    server.until(lambda: journal.stat().st_size > asked_before, 60)
+    os.kill(int(server.flow_run(name)["infrastructure_pid"].rpartition(":")[2]), signal.SIGKILL)
+    server.until(lambda: server.flow_run(name)["run_count"] == 2, 90)
+    found = server.ended(name)
+    assert found["state_type"] == "COMPLETED", found["state"]["message"]
+    run = the_run(runs)
+    made = [sample.id for sample in made_samples(run)]
+    assert len(made) == len(set(made)) == run.read_manifest().counts.candidates == 24
+    shown = server.filtered("artifacts", artifacts={"flow_run_id": {"any_": [name]}, "type": {"any_": ["progress"]}})
+    assert any("produce: " in one["description"] and one["data"] for one in shown)
+
+
+def test_a_secret_reaches_the_run_and_nothing_that_is_kept(
+    server: Server, worker: subprocess.Popen[bytes], ear: Ear, tmp_path: Path
+) -> None:
+    teacher = f'teachers.main={{model="openai/any", base_url="{ear.url}", api_key_env="TEACHER_KEY"}}'
+    asked = {"recipe": "smoke", "overrides": [teacher], "runs_dir": str(tmp_path / "runs")}
+    name = server.create("stillhouse-run/once", **asked)
+    found = server.ended(name)
+    assert (found["state_type"], f"Bearer {KEY}" in dict(ear.heard)) == ("FAILED", True), found["state"]["message"]
+    server.until(lambda: server.filtered("logs", logs={"flow_run_id": {"any_": [name]}}), 30)
+    kept = [*server.home.rglob("*"), *(tmp_path / "runs").rglob("*")]
+    assert sum(KEY.encode() in file.read_bytes() for file in kept if file.is_file()) == 0
+    for kind in ("flow_runs", "logs", "artifacts", "work_pools", "deployments", "block_documents"):
+        assert KEY not in json.dumps(server.filtered(kind)), kind
+    assert (server.home / "prefect.db").is_file()
+
+
+def test_a_refused_release_is_a_state_of_its_own_and_a_made_one_begins_a_student(
+    server: Server, worker: subprocess.Popen[bytes], ear: Ear, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
     assert server.ended(server.begin(runs, *SMALL))["state_type"] == "COMPLETED"
     refused = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
     assert (refused["state_type"], refused["state_name"]) == ("FAILED", "GateNotMet")
     assert "is not released:" in refused["state"]["message"]
+    server.until(lambda: any("smoke is not released" in body for _, body in ear.heard), 30)
     assert server.ended(server.begin(runs, *SMALL, "--set", "collapse.gate=false"))["state_type"] == "COMPLETED"
     made = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
     assert made["state_type"] == "COMPLETED"

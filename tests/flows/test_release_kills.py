@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from core.release import Lineage
 from core.run import RunDir
 from core.store import file_hash
 from flows.curated import dropped_samples, kept_samples
+from flows.local_server import stop
 from flows.releasing import release_run
 from tests.flows.lineages import OFF, lineage, made, released
 
@@ -196,9 +198,10 @@ def test_a_run_on_a_release_that_is_killed_and_resumed_keeps_its_parent(place: P
     assert {file.name: file_hash(file) for file in (again.path / "samples").glob("*")} == expected
 
 
-def test_two_generations_and_a_student_as_a_user_makes_them(tmp_path: Path) -> None:
+def test_two_generations_and_a_student_as_a_user_makes_them(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Through Prefect, from the command line, with a student that learns from both generations."""
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
+    request.addfinalizer(partial(stop, tmp_path / "prefect"))
     student = ["layers=2", "epochs=1", "max_tokens=64"]
     settings = ["samples=24", OFF, *(f"student.{setting}" for setting in student)]
 

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from core.run import RunDir
 from core.sample import Sample, State
 from core.store import file_hash
 from flows.curated import dropped_samples, kept_samples, made_samples
+from flows.local_server import stop
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +30,10 @@ SLOW_TEACHER = [*SMALL, "--set", "teachers.main.faults={malformed=0.1,seconds=0.
 
 
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("prefect"))
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("prefect")
+    yield str(home)
+    stop(home)
 
 
 @pytest.fixture
@@ -133,7 +137,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_samples(start: Any, t
                 break
         wait = rng.uniform(0.0, 2.0)
         time.sleep(wait)
-        subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=True)  # Prefect's server too
+        subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=True)
         process.communicate()
         kills.append((wait, process.returncode))
     ended(start("run", "smoke", *SLOW_TEACHER, "--resume", runs=disturbed))
