@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from agents.brake import Stop, Stopped
 from agents.contract import ContractFault
-from agents.crew import Crew
+from agents.crew import DeskCrew
 from agents.plan import Plan
 from agents.preview import scratch_crew
 from agents.produce import together
@@ -101,7 +101,7 @@ def _asking(plan: Plan, model: TeacherConfig) -> Plan:
     return replace(plan, recipe=recipe.model_copy(update=own))
 
 
-async def _result(crew: Crew, seed: Seed) -> Result:
+async def _result(crew: DeskCrew, seed: Seed) -> Result:
     questions = crew.plan.family.questions(seed)
     if questions is None:
         raise UsageError(f"{crew.plan.family.name}: the generator writes the questions, so its seeds cannot be asked")
@@ -140,7 +140,7 @@ async def _result(crew: Crew, seed: Seed) -> Result:
     return ended(failed.check, failed.evidence) if failed else ended(None, "")
 
 
-def _question(crew: Crew, seed: Seed, said: Sequence[Message]) -> Question:
+def _question(crew: DeskCrew, seed: Seed, said: Sequence[Message]) -> Question:
     config = crew.recipe.agents.generator
     key = f"{crew.recipe.seed}/exam/{seed.index}/{len(said)}"
     return Question(

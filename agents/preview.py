@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from agents.brake import Brake, Stop, Stopped
 from agents.budget import Budget
-from agents.crew import Crew
+from agents.crew import DeskCrew
 from agents.desk import open_desk
 from agents.ledger import Ledger
 from agents.plan import Plan
@@ -24,7 +24,7 @@ from core.sample import Message, Sample
 
 
 @asynccontextmanager
-async def scratch_crew(plan: Plan, stop: Stop) -> AsyncIterator[Crew]:
+async def scratch_crew(plan: Plan, stop: Stop) -> AsyncIterator[DeskCrew]:
     """A crew whose answers are written down nowhere that stays, under no budget."""
     free = {"budget": BudgetConfig(), "cache": CacheConfig(enabled=False)}
     alone = replace(plan, recipe=plan.recipe.model_copy(update=free))
@@ -35,7 +35,7 @@ async def scratch_crew(plan: Plan, stop: Stop) -> AsyncIterator[Crew]:
             Ledger(folder / "calls.jsonl") as ledger,
         ):
             async with open_desk(alone, budget, Brake(stop), folder, folder) as desk:
-                yield Crew(alone, desk, ledger)
+                yield DeskCrew(alone, desk, ledger)
 
 
 async def preview_samples(plan: Plan, number: int, stop: Stop) -> list[Sample]:
