@@ -7,6 +7,7 @@ down here, also where the answer comes after its end, and its samples are made a
 
 import asyncio
 import hmac
+import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -29,6 +30,8 @@ LOSSES = 3
 LOOK_SECONDS = 0.2
 GOODBYE_SECONDS = 1.0
 """How long the end waits for a maker that is at work."""
+
+logger = logging.getLogger("stillhouse")
 
 
 class MakerLost(Exception):
@@ -115,7 +118,8 @@ class Makers:
         finally:
             if line in self._there:
                 self._there.remove(line)
-            line.lose()
+            if lost := line.lose():
+                logger.warning("worker %s is gone; the %d samples that it made are made again", line.worker, lost)
 
     def _problem_of(self, joined: Joined) -> bool:
         unlike = sorted(
@@ -207,10 +211,12 @@ class _Line:
                 where = f"worker {self.worker}: {error}"
                 work.sample.set_exception(MakerBug(where) if bug else RunFailed(where))
 
-    def lose(self) -> None:
-        for work in self._works.values():
-            if not work.sample.done():
-                work.sample.set_exception(MakerLost())
+    def lose(self) -> int:
+        """Give up what is being made; how many samples that is."""
+        lost = [work for work in self._works.values() if not work.sample.done()]
+        for work in lost:
+            work.sample.set_exception(MakerLost())
+        return len(lost)
 
 
 @asynccontextmanager

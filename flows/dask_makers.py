@@ -1,6 +1,8 @@
 """Makers on the workers of a Dask cluster: a plugin that each worker gets, now or later. Knows no sample."""
 
 import asyncio
+import logging
+import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -38,8 +40,9 @@ def _unreachable(address: str, error: Exception) -> UsageError:
 
 @asynccontextmanager
 async def placed(scale: ScaleConfig, errand: Errand) -> AsyncIterator[str]:
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # what matters of workers is told of makers
     async with _client(scale) as client:
-        plugin = MakerPlugin(errand)
+        plugin = MakerPlugin(errand, ignore_interrupts=not scale.address)
         await client.register_plugin(plugin)
         try:
             count = len(await client.nthreads())
@@ -71,11 +74,15 @@ async def _client(scale: ScaleConfig) -> AsyncIterator[Any]:
 class MakerPlugin(WorkerPlugin):
     """A thread of the worker with a loop of its own: the worker's stays free for its scheduler."""
 
-    def __init__(self, errand: Errand) -> None:
+    def __init__(self, errand: Errand, *, ignore_interrupts: bool) -> None:
+        """With `ignore_interrupts`, Ctrl-C on the terminal that it shares with the command is the command's alone."""
         self.name = f"stillhouse {errand.name}"
         self._errand = errand
+        self._ignore_interrupts = ignore_interrupts
 
     def setup(self, worker: "Worker") -> None:
+        if self._ignore_interrupts:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._loop = asyncio.new_event_loop()
         self._working = self._loop.create_task(working(self._errand, worker.address))
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
