@@ -13,10 +13,11 @@ from prefect.events import emit_event
 from prefect.states import Failed
 
 from core.errors import GateNotMet, UsageError
-from core.release import find_release, releases_of
+from core.release import find_release
 from core.run import RunDir, RunState
 from flows.curation import distill_dataset, parse_student
 from flows.pipeline import RUNS, run_flow
+from flows.places import place_of
 from flows.recipes import load
 from flows.releasing import release_run, released_text
 from flows.session import SESSION
@@ -33,17 +34,20 @@ def release(recipe: str, runs_dir: str = RUNS) -> State[Any] | dict[str, Any]:
 
     Args:
         recipe: A built-in recipe, or the path of a TOML file where the flow runs.
-        runs_dir: Where runs are kept; releases lie beside it.
+        runs_dir: Where runs are kept, a folder or s3://BUCKET/FOLDER; releases lie beside it.
 
     Raises:
         UsageError: if there is no finished run, or it does not build on the newest release.
         StoreError: if a file is damaged.
     """
     name = load(recipe, []).recipe.name
-    newest = newest_run(Path(runs_dir), name)
+    place = place_of(runs_dir)
+    place.runs_of(name)
+    newest = newest_run(place.runs, name)
     about = {"prefect.resource.id": f"stillhouse.recipe.{name}", "prefect.resource.name": name}
     try:
-        made = release_run(newest)
+        with place.releasing(name):
+            made = release_run(newest)
     except GateNotMet as refused:
         emit_event(REFUSED, about, payload={"recipe": name, "run": newest.name, "why": str(refused)})
         return Failed(name="GateNotMet", message=str(refused))
@@ -80,14 +84,16 @@ def distill(
         release: RECIPE/GENERATION, or RECIPE for its newest release.
         settings: Keys of the student table, as in epochs=2.
         seed: Of all randomness.
-        runs_dir: Where runs are kept; releases lie beside it.
+        runs_dir: Where runs are kept, a folder or s3://BUCKET/FOLDER; releases lie beside it.
 
     Raises:
         UsageError: if there is no such release.
     """
-    found = find_release(Path(release), releases_of(Path(runs_dir)))
+    place = place_of(runs_dir)
+    releases = place.lineage(release.partition("/")[0]).path.parent
+    found = find_release(Path(release), releases)
     if found is None:
-        raise UsageError(f"{release}: there is no such release in {releases_of(Path(runs_dir))}")
-    out = Path(runs_dir).parent / "students" / found.name
+        raise UsageError(f"{release}: there is no such release in {releases}")
+    out = place.runs.parent / "students" / found.name
     record = distill_dataset(found.path, out, parse_student(settings), seed, SESSION.note)
     return {"release": found.name, "out": str(out), "student": record.model_dump(mode="json")}

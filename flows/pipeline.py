@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
@@ -31,6 +30,7 @@ from flows.card import judge_words
 from flows.curated import Curated, Split, conversations_of, dropped_samples, kept_rows, kept_samples, said_in
 from flows.curated import curate as curated_of
 from flows.mix import Past, mix, own_split, past_of, write_own
+from flows.places import Place, place_of
 from flows.production import ShardWork, make_shard, produce_and_curate, spent_on
 from flows.recipes import load, sources
 from flows.report import write_report
@@ -72,7 +72,7 @@ async def run_flow(
     Args:
         recipe: A built-in recipe, or the path of a TOML file where the flow runs.
         overrides: Keys of the recipe, as in samples=500.
-        runs_dir: Where runs are kept; releases lie beside it.
+        runs_dir: Where runs are kept, a folder or s3://BUCKET/FOLDER; releases lie beside it.
         resume: Go on with the run if it is there.
         distill: Train the recipe's student too.
 
@@ -81,7 +81,7 @@ async def run_flow(
         Interrupted: once what was in flight is stored.
     """
     SESSION.keep_asking()
-    with opened(recipe, overrides, Path(runs_dir), resume=resume) as job:
+    with opened(recipe, overrides, place_of(runs_dir), resume=resume) as job:
         seeds = Seeds(job.plan, job.manifest.digest)
         seeds.check()
         for note in seeds.notes:
@@ -101,11 +101,12 @@ async def run_flow(
 
 
 @contextmanager
-def opened(recipe: str, overrides: list[str], runs_dir: Path, *, resume: bool) -> Iterator[Job]:
+def opened(recipe: str, overrides: list[str], place: Place, *, resume: bool) -> Iterator[Job]:
     """Open the run for this process, and record how it ends."""
     plan = load(recipe, overrides)
-    run = open_next(runs_dir, plan.recipe, sources(plan), resume=resume)
-    with run.locked():
+    place.fetch_for(plan)
+    run = open_next(place.runs, plan.recipe, sources(plan), resume=resume)
+    with place.working_on(run), run.locked():
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []
         manifest.gated = plan.recipe.collapse is None or plan.recipe.collapse.gate
