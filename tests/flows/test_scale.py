@@ -1,6 +1,5 @@
 """Samples made by the workers of a real cluster are those of one process, also when a worker is killed in the middle."""
 
-import asyncio
 import os
 import signal
 import threading
@@ -13,13 +12,12 @@ from typing import Any
 import pytest
 from distributed import LocalCluster
 
-from agents.seeds import Seeds
 from core.errors import UsageError
-from core.run import RunDir, open_run
+from core.run import RunDir
 from core.sample import Spent
-from flows.curated import Curated, curate
-from flows.production import produce_and_curate, spent_on
-from flows.recipes import load, sources
+from flows.production import spent_on
+from flows.recipes import load
+from tests.produce_here import produced
 
 SMALL = ["samples=24", "shard_size=8", "teachers.main.faults={malformed=0.1,seconds=0.2}"]
 
@@ -30,19 +28,11 @@ def two_workers() -> Iterator[Any]:
         yield cluster
 
 
-def made(runs: Path, *overrides: str) -> tuple[RunDir, Curated, Spent]:
-    plan = load("smoke", [*SMALL, *overrides])
-    run = open_run(runs, plan.recipe, sources(plan), resume=True)
-    seeds = Seeds(plan, run.read_manifest().digest)
-    found: list[Curated] = []
-
-    def curated() -> Curated:
-        found.append(curate(run, plan.recipe, seeds))
-        return found[-1]
-
-    short = asyncio.run(produce_and_curate(run, plan, seeds, curated))
+def made(runs: Path, *overrides: str) -> tuple[RunDir, Spent]:
+    settings = [*SMALL, *overrides]
+    run, short = produced(str(runs), "smoke", settings)
     assert short.all == []
-    return run, found[-1], spent_on(run, plan)
+    return run, spent_on(run, load("smoke", settings))
 
 
 def kill_one(cluster: Any, runs: Path, killed: list[int]) -> None:
@@ -56,19 +46,18 @@ def kill_one(cluster: Any, runs: Path, killed: list[int]) -> None:
 
 @pytest.mark.slow
 def test_two_workers_of_which_one_is_killed_make_what_one_process_makes(tmp_path: Path) -> None:
-    here, curated, spent = made(tmp_path / "here")
+    here, spent = made(tmp_path / "here")
     killed: list[int] = []
     with two_workers() as cluster:
         killer = threading.Thread(target=kill_one, args=(cluster, tmp_path / "there", killed), daemon=True)
         killer.start()
         scale = f'scale={{runner="dask",address="{cluster.scheduler_address}"}}'
-        there, curated_there, spent_there = made(tmp_path / "there", scale)
+        there, spent_there = made(tmp_path / "there", scale)
         assert killed, "it was over before"
     assert there.name == here.name, "where a run is made is none of its identity"
     for folder in ("shards", "samples", "dropped"):
         for file in (here.path / folder).iterdir():
             assert file.read_bytes() == (there.path / folder / file.name).read_bytes(), file
-    assert curated_there == curated
     assert spent_there.calls == spent.calls, "a call was paid for twice"
 
 
