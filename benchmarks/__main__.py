@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import dedup, distillation, families, orchestration, robustness, study, teacher
+from benchmarks import dedup, distillation, families, orchestration, robustness, scale, study, teacher
 from benchmarks.collapse import tables as collapse
 
 README = Path(__file__).with_name("README.md")
@@ -34,6 +34,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
+    "scale": ("Many worker processes", scale.table),
     "collapse": ("The collapse gate", collapse.table),
     "study": ("Topologies under injected faults", study.injected),
     "study_embedded": ("Topologies with the embedded teacher", study.embedded),
