@@ -15,7 +15,7 @@ from agents.budget import Budget
 from agents.checks.base import Subject
 from agents.checks.judge import JudgeOptions, Labelled, Ruling, read_labelled, ruling_on
 from agents.checks.registry import Bound
-from agents.crew import Crew
+from agents.crew import DeskCrew
 from agents.desk import open_desk
 from agents.ledger import Ledger
 from agents.plan import Plan
@@ -80,7 +80,7 @@ async def measure_judges(plan: Plan, run: RunDir, brake: Brake) -> list[JudgeRec
         Ledger(run.calibration_ledger) as ledger,
     ):
         async with open_desk(alone, budget, brake, run.path, run.cache) as desk:
-            crew = Crew(alone, desk, ledger)
+            crew = DeskCrew(alone, desk, ledger)
             judged = [await calibrate(crew, judge) if judge.options.calibration else None for judge in judges]
     write_text(run.calibration_file, "".join(_lines(judges, judged)))
     return [record_of(plan, judge, found) for judge, found in zip(judges, judged, strict=True)]
@@ -94,7 +94,7 @@ def _asking_only_the_verifiers_teacher(plan: Plan) -> Plan:
     return replace(plan, recipe=plan.recipe.model_copy(update={"agents": alone}))
 
 
-async def calibrate(crew: Crew, judge: Judge) -> list[Judged]:
+async def calibrate(crew: DeskCrew, judge: Judge) -> list[Judged]:
     """What the judge says of each of its labelled answers, many at once, in the order of the file.
 
     Raises:
@@ -134,7 +134,7 @@ def _unanswered(path: Path, row: Labelled, failed: CallFailed) -> ProviderError:
     )
 
 
-async def _rule(crew: Crew, judge: Judge, index: int, row: Labelled) -> Ruling:
+async def _rule(crew: DeskCrew, judge: Judge, index: int, row: Labelled) -> Ruling:
     turns: list[Turn] = []
 
     async def ask(role: str, contract: Any, values: Any, *, which: int, temperature: float) -> Any:

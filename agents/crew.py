@@ -3,6 +3,7 @@
 Knows no topology: who asks whom, and when, is decided elsewhere.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,20 +32,22 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Crew:
+class Crew(ABC):
     plan: Plan
-    desk: Desk
-    ledger: Ledger
 
     @property
     def recipe(self) -> Recipe:
         return self.plan.recipe
 
+    @abstractmethod
+    async def reply(self, name: str, question: Question, ask: Ask) -> Reply:
+        """What the teacher called `name` says. Raises as `ask`."""
+
     async def ask(
         self, ask: Ask, config: AgentConfig, messages: list[Message], contract: type[BaseModel], temperature: float,
         schema: dict[str, Any] | None = None,
     ) -> Answer:  # fmt: skip
-        """Ask the agent's teacher, or the ledger when it was asked before. `schema` is told in the contract's place.
+        """Ask the agent's teacher. `schema` is told in the contract's place.
 
         Raises:
             Stopped: if the reply is not known and may not be asked for.
@@ -61,17 +64,12 @@ class Crew:
             max_tokens=config.max_tokens,
             seed=self._seed(ask) if temperature else self.recipe.seed,
         )
-        request = self.desk.request(config.teacher, question)
-        key = f"{ask}/{request}"
-        reply = self.ledger.get(key)
-        if reply is None:
-            reply = await self.desk.answer(config.teacher, question, request, ask.sample)
-            self.ledger.add(key, reply)
+        reply = await self.reply(config.teacher, question, ask)
         turn = Turn(
             agent=ask.agent,
             revision=ask.revision,
             attempt=ask.attempt,
-            teacher=self.desk.teachers[config.teacher].model,
+            teacher=self.recipe.teachers[config.teacher].model,
             asked=messages[-1].content,
             reply=reply.text,
             usage=reply.usage,
@@ -114,6 +112,24 @@ class Crew:
             except ContractFault as fault:
                 broken = Broken(answer.reply.text, str(fault))
         return None
+
+
+@dataclass(frozen=True)
+class DeskCrew(Crew):
+    """The crew of the process that has the teachers."""
+
+    desk: Desk
+    ledger: Ledger
+
+    async def reply(self, name: str, question: Question, ask: Ask) -> Reply:
+        """From the ledger where it was asked before, and else from the desk, written down before it is used."""
+        request = self.desk.request(name, question)
+        key = f"{ask}/{request}"
+        reply = self.ledger.get(key)
+        if reply is None:
+            reply = await self.desk.answer(name, question, request, ask.sample)
+            self.ledger.add(key, reply)
+        return reply
 
 
 def read_reply(contract: type[BaseModel], reply: Reply) -> Any:

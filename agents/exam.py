@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from agents.brake import Stop, Stopped
 from agents.contract import ContractFault
-from agents.crew import Crew
+from agents.crew import DeskCrew
 from agents.plan import Plan
 from agents.preview import scratch_crew
 from agents.produce import together
@@ -112,7 +112,7 @@ def _asking(plan: Plan, model: TeacherConfig) -> Plan:
     return replace(plan, recipe=recipe.model_copy(update=own))
 
 
-async def _result(crew: Crew, seed: Seed, draw: int) -> Result:
+async def _result(crew: DeskCrew, seed: Seed, draw: int) -> Result:
     questions = crew.plan.family.questions(seed)
     if questions is None:
         raise UsageError(f"{crew.plan.family.name}: the generator writes the questions, so its seeds cannot be asked")
@@ -153,7 +153,7 @@ async def _result(crew: Crew, seed: Seed, draw: int) -> Result:
     return ended(failed.check, failed.evidence) if failed else ended(None, "")
 
 
-def _question(crew: Crew, seed: Seed, said: Sequence[Message], draw: int) -> Question:
+def _question(crew: DeskCrew, seed: Seed, said: Sequence[Message], draw: int) -> Question:
     config = crew.recipe.agents.generator
     key = f"{crew.recipe.seed}/exam/{seed.index}/{len(said)}" + (f"/{draw}" if draw else "")
     return Question(

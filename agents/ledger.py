@@ -54,7 +54,11 @@ class Ledger:
         return self._replies.get(key)
 
     def add(self, key: str, reply: Reply) -> None:
-        """Raises StoreError where it cannot be written whole: what is paid for must find room before more is paid for."""
+        """Write down what was not. Raises StoreError where it cannot be written whole: what is paid for must find room before
+        more is paid for.
+        """
+        if key in self._replies:
+            return
         line = f'{{"key": {json.dumps(key)}, "reply": {reply.model_dump_json()}}}\n'.encode()
         try:
             if self._file.write(line) < len(line):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from agents.brake import Brake, Stop, Stopped
 from agents.budget import Budget
-from agents.crew import Crew
+from agents.crew import DeskCrew
 from agents.desk import open_desk
 from agents.ledger import Ledger
 from agents.plan import Plan
@@ -24,7 +24,7 @@ from core.sample import Message, Sample
 
 
 @asynccontextmanager
-async def scratch_crew(plan: Plan, stop: Stop, cache: Path | None = None) -> AsyncIterator[Crew]:
+async def scratch_crew(plan: Plan, stop: Stop, cache: Path | None = None) -> AsyncIterator[DeskCrew]:
     """A crew whose answers are written down nowhere that stays, or in the folder `cache` only, under no budget."""
     free: dict[str, Any] = {"budget": BudgetConfig()}
     if cache is None:
@@ -37,7 +37,7 @@ async def scratch_crew(plan: Plan, stop: Stop, cache: Path | None = None) -> Asy
             Ledger(folder / "calls.jsonl") as ledger,
         ):
             async with open_desk(alone, budget, Brake(stop), folder, cache or folder) as desk:
-                yield Crew(alone, desk, ledger)
+                yield DeskCrew(alone, desk, ledger)
 
 
 async def preview_samples(plan: Plan, number: int, stop: Stop) -> list[Sample]:

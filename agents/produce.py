@@ -4,29 +4,34 @@ Knows neither Prefect nor where shards are kept; a plain coroutine for tests, no
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 from langchain_core.runnables import RunnableConfig
 
 from agents.brake import Stopped
 from agents.budget import BudgetSpent
-from agents.crew import Crew
+from agents.crew import Crew, DeskCrew
 from agents.state import Work, begin
 from agents.topology import build, step_limit
 from core.errors import StillhouseError
 from core.sample import Candidate, Sample, Seed, Usage
 
+MakeSample = Callable[[DeskCrew, Seed], Awaitable[Sample]]
+"""`make_sample`, or what has another process do it."""
+
 
 class Shard(NamedTuple):
     """What one call of `produce` works with."""
 
-    crew: Crew
+    crew: DeskCrew
     seeds: Sequence[Seed]
     done: Callable[[Sample], None]
     """Hears of each sample once all its answers are safe on the disk. May pull the brake."""
     wanted: Callable[[Seed], bool] = lambda _seed: True
     """Whether a sample is to be begun still."""
+    make: MakeSample | None = None
+    """None: `make_sample`, in this process."""
 
 
 async def produce(shard: Shard) -> None:
@@ -43,13 +48,13 @@ async def produce(shard: Shard) -> None:
 
 
 async def _work(shard: Shard, waiting: Iterator[Seed]) -> None:
-    desk = shard.crew.desk
+    desk, make = shard.crew.desk, shard.make or make_sample
     for seed in waiting:
         try:
             async with desk.sample(seed.index):
                 if not shard.wanted(seed):
                     continue
-                sample = await make_sample(shard.crew, seed)
+                sample = await make(shard.crew, seed)
                 await shard.crew.ledger.sync()
             shard.done(sample)
         except BudgetSpent as spent:

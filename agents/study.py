@@ -14,7 +14,7 @@ from agents.brake import Brake, Stop, Stopped
 from agents.budget import Budget, BudgetSpent
 from agents.checks.base import Subject
 from agents.checks.registry import Bound, bind
-from agents.crew import Crew
+from agents.crew import DeskCrew
 from agents.desk import open_desk
 from agents.ledger import Ledger
 from agents.oracle import fault_of
@@ -168,7 +168,7 @@ async def trial_of(study: Study, kind: str, stop: Stop, told: Callable[[int], No
 
 
 @asynccontextmanager
-async def _crew(plan: Plan, stop: Stop) -> AsyncIterator[tuple[Crew, Budget]]:
+async def _crew(plan: Plan, stop: Stop) -> AsyncIterator[tuple[DeskCrew, Budget]]:
     """A crew under the plan's budget whose answers are written down nowhere that stays."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -177,7 +177,7 @@ async def _crew(plan: Plan, stop: Stop) -> AsyncIterator[tuple[Crew, Budget]]:
             Ledger(folder / "calls.jsonl") as ledger,
         ):
             async with open_desk(plan, budget, Brake(stop), folder, folder) as desk:
-                yield Crew(plan, desk, ledger), budget
+                yield DeskCrew(plan, desk, ledger), budget
 
 
 async def _outcome(study: Study, sample: Sample) -> Outcome:

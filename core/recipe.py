@@ -426,6 +426,30 @@ class CacheConfig(Config):
     """What was used longest ago goes first."""
 
 
+class ScaleConfig(Config):
+    """Which processes make the samples. The run itself, its teachers, its budget and its files stay with the command."""
+
+    runner: Literal["local", "dask", "ray"] = "local"
+    """`local`: the command's own process. `dask` and `ray`: any number of others, on this machine or a cluster's."""
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """How many processes to start on this machine."""
+    address: str | None = None
+    """In their place, a cluster that is there: `tcp://HOST:8786` for a Dask scheduler, `HOST:6379` or `auto` for Ray. Each of
+    its workers makes samples, also one that comes later; all see the files that the recipe names, at the same paths."""
+    port: int = Field(0, ge=0, lt=65536)
+    """Where the command listens for them; 0 is any free port."""
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.runner == "local" and (self.workers or self.address):
+            raise ValueError('`workers` and `address` need runner = "dask" or "ray"')
+        if self.runner != "local" and bool(self.workers) == bool(self.address):
+            raise ValueError(
+                f"runner = {self.runner!r} needs either `workers`, to start here, or the `address` of a cluster"
+            )
+        return self
+
+
 class QuotasConfig(Config):
     """How many samples to keep of each category, in the place of `keep`; what belongs to no named category is not made."""
 
@@ -662,6 +686,7 @@ class Recipe(Config):
     filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
     budget: BudgetConfig = BudgetConfig()
     cache: CacheConfig = CacheConfig()
+    scale: ScaleConfig = ScaleConfig()
     collapse: CollapseConfig | None = CollapseConfig()
     lineage: LineageConfig = LineageConfig()
     dataset: DatasetConfig = DatasetConfig()
@@ -737,15 +762,15 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: Parent | N
     """The run's identity: everything that can change its samples, dataset or student. `sources` are hashes, by name, of the
     files that the recipe draws on: prompts, seeds, reference.
 
-    How a teacher is reached (`CONNECTION_KEYS`), the budget, the cache, `max_failed` and the gate are left out, so that a
-    run can be resumed over another connection, with more money or more patience.
+    How a teacher is reached (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed` and the gate are left out, so
+    that a run can be resumed over another connection, elsewhere, with more money or more patience.
     """
     return digest_of(identity_of(recipe, sources, parent))
 
 
 def identity_of(recipe: Recipe, sources: Mapping[str, str], parent: Parent | None = None) -> dict[str, Any]:
     """What `recipe_digest` hashes, as plain JSON values; two runs are compared key by key with this."""
-    left_out: Any = {"budget": True, "cache": True, "max_failed": True, "collapse": {"gate"}}
+    left_out: Any = {"budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}}
     resolved = recipe.model_dump(mode="json", exclude=left_out)
     for teacher in resolved["teachers"].values():
         for key in CONNECTION_KEYS:

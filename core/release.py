@@ -12,7 +12,7 @@ as it was to be.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -262,7 +262,7 @@ def releases_of(runs: Path) -> Path:
     return Path(os.path.normpath(runs / ".." / "releases"))
 
 
-RELEASES = releases_of(RUNS)
+RELEASES = releases_of(Path(RUNS))
 
 
 def is_behind(run: RunDir, recipe: Recipe) -> bool:
@@ -312,11 +312,22 @@ def open_next(runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume:
         UsageError: as `open_run`.
     """
     lineage = Lineage(releases_of(runs) / recipe.name)
-    line = [one.as_parent for one in lineage.checked()]
-    parents: list[Parent | None] = [*reversed(line), None]
-    chosen = parents[0]
+    digests = _possible_digests(lineage.checked(), recipe, sources)
+    chosen = next(iter(digests))
     if resume:
-        digests = {parent: recipe_digest(recipe, sources, parent) for parent in parents}
         begun = (p for p, d in digests.items() if RunDir(runs / run_name(recipe, d)).manifest_file.exists())
         chosen = next((p for p in begun if lineage.made_of(digests[p]) is None), chosen)
     return open_run(runs, recipe, sources, resume=resume, parent=chosen)
+
+
+def possible_names(lineage: Lineage, recipe: Recipe, sources: Mapping[str, str]) -> list[str]:
+    """What the recipe's run may be called, on any release of the lineage."""
+    return [run_name(recipe, digest) for digest in _possible_digests(lineage.releases(), recipe, sources).values()]
+
+
+def _possible_digests(
+    releases: Sequence[Release], recipe: Recipe, sources: Mapping[str, str]
+) -> dict[Parent | None, str]:
+    """The run's digest by the release that it builds on, from the newest to none."""
+    parents = [*(one.as_parent for one in reversed(releases)), None]
+    return {parent: recipe_digest(recipe, sources, parent) for parent in parents}

@@ -3,12 +3,11 @@
 Knows nothing of how samples are made or trained on.
 """
 
-import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -21,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from core.errors import RunExists, StoreError, UsageError
 from core.recipe import Parent, Recipe, differences, identity_of, recipe_digest
 from core.sample import Spent, Usage
-from core.store import file_hash, read_json, write_json
+from core.store import file_hash, held, read_json, write_json
 
-RUNS = Path(os.environ.get("STILLHOUSE_RUNS") or "data/runs")
+RUNS = os.environ.get("STILLHOUSE_RUNS") or "data/runs"
 """Where this machine keeps runs, unless it is told otherwise; releases and students lie beside it."""
 
 FREE_BYTES = 500 * 2**20
@@ -446,21 +445,9 @@ class RunDir:
     def _is_scratch(path: Path) -> bool:
         return path.parts[0] in {"wip", "manifest.json", "lock"} or any(part.startswith(".") for part in path.parts)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for this process; the kernel lets go of it when the process dies.
-
-        Raises:
-            RunExists: if another process holds it.
-        """
-        with (self.path / "lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunExists(
-                    f"{self.path}: another process is working on this run; wait for it or stop it"
-                ) from None
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the run for this process. Raises RunExists if another process holds it."""
+        return held(self.path / "lock", f"{self.path}: another process is working on this run")
 
 
 def run_name(recipe: Recipe, digest: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import StoreError
+from core.errors import RunExists, StoreError
 from core.sample import Message, Sample
 
 if TYPE_CHECKING:
@@ -67,6 +67,25 @@ def locked(folder: Path) -> Iterator[None]:
         lock = (folder / "lock").open("a")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def held(lock: Path, busy: str) -> Iterator[None]:
+    """Hold `lock` for this process; the kernel lets go of it when the process dies.
+
+    Raises:
+        RunExists: saying `busy`, if another process holds it.
+        StoreError: where the file system refuses.
+    """
+    with named_failures(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunExists(f"{busy}; wait for it or stop it") from None
         yield
 
 

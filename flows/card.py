@@ -8,6 +8,7 @@ import re
 import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.run import ADVICE, RUNS, CollapseRecord, JudgeRecord, Manifest, MetricRecord, MixRecord, RunDir, RunState
@@ -184,7 +185,7 @@ def _form_items(manifest: Manifest) -> list[str]:
 
 
 def _next_command(manifest: Manifest, run: RunDir, resume: str | None) -> str:
-    usual = run.path.parent.resolve() == RUNS.resolve()
+    usual = run.path.parent.resolve() == Path(RUNS).resolve()
     if manifest.state is RunState.done:
         verb = "show" if manifest.counts.kept else "report"
         return f"stillhouse {verb} {manifest.run if usual else shlex.quote(str(run.path))}"

@@ -50,8 +50,12 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
 ]
 RunsOption = Annotated[
-    Path, typer.Option("--runs-dir", envvar="STILLHOUSE_RUNS", help="Where runs are kept.", show_default=True)
-]
+    str,
+    typer.Option(
+        "--runs-dir", metavar="DIR", envvar="STILLHOUSE_RUNS", show_default=True,
+        help="Where runs are kept: a folder, or s3://BUCKET/FOLDER.",
+    ),
+]  # fmt: skip
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run if it is there.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Tell no progress.")]
@@ -328,8 +332,10 @@ def assess(
     """Is a dataset poorer than real text, or than its parent? Exit 3 when it is; too few documents are no pass, but exit 0."""
     from core.run import CollapseVerdict, RunDir
     from flows.curation import assess_dataset
+    from flows.places import place_of
 
-    found = assess_dataset(source, reference, seed, parent=parent, cache=RunDir(runs_dir / "assess").cache)
+    cache = RunDir(place_of(runs_dir).runs / "assess").cache
+    found = assess_dataset(source, reference, seed, parent=parent, cache=cache)
     if out:
         from flows.collapse_page import write_assessment
 
@@ -463,12 +469,13 @@ def route(
 
     from agents.brake import Stopped
     from core.run import RunDir
+    from flows.places import place_of
     from flows.routing import calibrate, routing_card, task_of
 
     SESSION.quiet = quiet
     plan = _plan(recipe, None) if recipe else None
     with SESSION.interruptible():
-        task = task_of(student, plan, number, kind, draws, RunDir(runs_dir / "route").cache)
+        task = task_of(student, plan, number, kind, draws, RunDir(place_of(runs_dir).runs / "route").cache)
         try:
             found = asyncio.run(calibrate(task, SESSION))
         except (Stopped, Interrupted):
@@ -584,12 +591,13 @@ def deploy(
 @app.command(rich_help_panel=RESULTS)
 def report(run_name: RunArgument, *, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Print the run card, and where the page is; writes the page again from what is on disk."""
-    from core.run import find_run, summary
+    from core.run import summary
     from flows.card import run_card
     from flows.curated import dropped_samples, kept_samples
+    from flows.places import place_of
     from flows.report import write_report
 
-    found = find_run(run_name, runs_dir)
+    found = place_of(runs_dir).run(run_name)
     manifest = found.read_manifest()
     if manifest.counts.candidates:
         write_report(found, manifest, found.read_recipe(), kept_samples(found), dropped_samples(found))
@@ -605,11 +613,11 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print a sample with every turn, critique and verdict; without SAMPLE, list the run's samples."""
-    from core.run import find_run
     from flows.card import sample_line, sample_text
     from flows.curated import find_sample, made_samples
+    from flows.places import place_of
 
-    found = find_run(run_name, runs_dir)
+    found = place_of(runs_dir).run(run_name)
     if sample is None:
         if as_json:
             keys = {"id", "state", "reason", "detail"}
@@ -630,13 +638,16 @@ def show(
 def release(run_name: RunArgument, *, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Make an immutable release of a run, the next generation of its recipe; refused where the gate is not met."""
     from core.errors import GateNotMet
-    from core.run import find_run, summary
+    from core.run import summary
     from flows.gates import refusals
+    from flows.places import place_of
     from flows.releasing import release_run, released_text
 
-    found = find_run(run_name, runs_dir)
+    place = place_of(runs_dir)
+    found = place.run(run_name)
     try:
-        made = release_run(found)
+        with place.releasing(found.read_recipe().name):
+            made = release_run(found)
     except GateNotMet:
         if as_json:
             manifest = found.read_manifest()
@@ -652,11 +663,13 @@ def release(run_name: RunArgument, *, runs_dir: RunsOption = RUNS, as_json: Json
 @app.command(rich_help_panel=RELEASE)
 def lineage(recipe: RecipeArgument, *, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Draw the generations of a recipe and their metrics; every file is held against its hash."""
-    from core.release import find_lineage, releases_of
+    from core.release import find_lineage
     from flows.lineage import generations_of, lineage_numbers, lineage_text
+    from flows.places import place_of
     from flows.recipes import name_of
 
-    found = find_lineage(name_of(recipe), releases_of(runs_dir))
+    there = place_of(runs_dir).lineage(name_of(recipe))
+    found = find_lineage(there.recipe, there.path.parent)
     generations = generations_of(found)
     say_json(lineage_numbers(found, generations)) if as_json else say(lineage_text(found, generations))
     if any(one.fault for one in generations):
@@ -675,10 +688,16 @@ def rollback(
 ) -> None:
     """Go back to a generation; those after it are put aside, not deleted, and can be brought back."""
     from core.release import find_lineage, releases_of
+    from flows.places import place_of
     from flows.recipes import name_of
     from flows.releasing import place_text
 
-    found = find_lineage(name_of(recipe), releases_of(runs_dir))
+    place = place_of(runs_dir)
+    if place.depot:
+        raise UsageError(
+            f"{runs_dir}: what is published on an object store stays; roll back where releases are folders"
+        )
+    found = find_lineage(name_of(recipe), releases_of(place.runs))
     found.roll_back(generation)
     if as_json:
         newest = next(reversed(found.generations()), None)
@@ -694,7 +713,7 @@ def _plan(recipe: str, overrides: list[str] | None) -> "Plan":
 
 
 def _run(
-    recipe: str, overrides: list[str] | None, runs_dir: Path, *, resume: bool, as_json: bool, quiet: bool, distill: bool
+    recipe: str, overrides: list[str] | None, runs_dir: str, *, resume: bool, as_json: bool, quiet: bool, distill: bool
 ) -> None:
     """One run through Prefect, its card, and the command to go on with if it stops early."""
     from flows.card import run_card
@@ -714,26 +733,30 @@ def _run(
         raise SystemExit(RunFailed.exit_code)
 
 
-def _open_for(plan: "Plan", runs_dir: Path, *, resume: bool) -> Any:
+def _open_for(plan: "Plan", runs_dir: str, *, resume: bool) -> Any:
     """Make the run's directory or find it, before anything slow starts, so that a mistake is told at once."""
     from core.release import open_next
+    from flows.places import place_of
     from flows.recipes import sources
 
-    return open_next(runs_dir, plan.recipe, sources(plan), resume=resume)
+    place = place_of(runs_dir)
+    place.fetch_for(plan)
+    return open_next(place.runs, plan.recipe, sources(plan), resume=resume)
 
 
-def _hand_over(deployment: str, recipe: str, overrides: list[str] | None, runs_dir: Path, *, as_json: bool) -> None:
+def _hand_over(deployment: str, recipe: str, overrides: list[str] | None, runs_dir: str, *, as_json: bool) -> None:
     """The recipe is checked here before the server hears of it; a path is told whole, since the worker stands elsewhere."""
     from flows.deploying import start, started_text
 
     _plan(recipe, overrides)
     place = Path(recipe)
     asked = {"recipe": str(place.resolve()) if place.is_file() else recipe, "overrides": overrides or []}
-    told = start(deployment, {**asked, **({} if runs_dir == RUNS else {"runs_dir": str(runs_dir.resolve())})})
+    where = runs_dir if "://" in runs_dir else str(Path(runs_dir).resolve())
+    told = start(deployment, {**asked, **({} if runs_dir == RUNS else {"runs_dir": where})})
     say_json(told) if as_json else say(started_text(told))
 
 
-def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, distill: bool) -> dict[str, Any]:
+def _through_prefect(recipe: str, overrides: list[str], runs_dir: str, *, distill: bool) -> dict[str, Any]:
     import asyncio
 
     from flows.prefect_settings import quiet_prefect
@@ -745,9 +768,7 @@ def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, disti
 
         gc.freeze()  # half a million imported objects need not be gone through again at every collection
         try:
-            result: dict[str, Any] = asyncio.run(
-                run_flow(recipe, overrides, str(runs_dir), resume=True, distill=distill)
-            )
+            result: dict[str, Any] = asyncio.run(run_flow(recipe, overrides, runs_dir, resume=True, distill=distill))
         except httpx.TransportError as gone:
             raise RunFailed(
                 f"Prefect's server at {server} does not answer ({gone}); what is made is stored: go on with --resume, or "
@@ -756,12 +777,12 @@ def _through_prefect(recipe: str, overrides: list[str], runs_dir: Path, *, disti
     return result
 
 
-def _command(recipe: str, overrides: list[str] | None, runs_dir: Path, verb: str) -> str:
+def _command(recipe: str, overrides: list[str] | None, runs_dir: str, verb: str) -> str:
     import shlex
 
     parts = ["stillhouse", verb, recipe, *(part for o in overrides or [] for part in ("--set", o))]
     if runs_dir != RUNS:
-        parts += ["--runs-dir", str(runs_dir)]
+        parts += ["--runs-dir", runs_dir]
     return shlex.join(parts)
 
 

@@ -13,11 +13,12 @@ from prefect.events import emit_event
 from prefect.states import Failed
 
 from core.errors import GateNotMet, UsageError
-from core.release import find_release, releases_of
+from core.release import find_release
 from core.run import RUNS, RunDir, RunState
 from flows.automations import NOT_MET, REFUSED, RELEASED
 from flows.curation import distill_dataset, parse_student
 from flows.pipeline import run_flow
+from flows.places import place_of
 from flows.recipes import load
 from flows.releasing import release_run, released_text
 from flows.session import SESSION
@@ -26,22 +27,25 @@ run = run_flow.with_options(log_prints=True)
 
 
 @flow(name="stillhouse-release", flow_run_name="{recipe}", log_prints=True)
-def release(recipe: str, runs_dir: str = str(RUNS)) -> State[Any] | dict[str, Any]:
+def release(recipe: str, runs_dir: str = RUNS) -> State[Any] | dict[str, Any]:
     """Release the newest finished run of the recipe; where its gate is not met, the state is Failed and called GateNotMet.
 
     Args:
         recipe: A built-in recipe, or the path of a TOML file where the flow runs.
-        runs_dir: Where runs are kept; releases lie beside it.
+        runs_dir: Where runs are kept, a folder or s3://BUCKET/FOLDER; releases lie beside it.
 
     Raises:
         UsageError: if there is no finished run, or it does not build on the newest release.
         StoreError: if a file is damaged.
     """
     name = load(recipe, []).recipe.name
-    newest = newest_run(Path(runs_dir), name)
+    place = place_of(runs_dir)
+    place.runs_of(name)
+    newest = newest_run(place.runs, name)
     about = {"prefect.resource.id": f"stillhouse.recipe.{name}", "prefect.resource.name": name}
     try:
-        made = release_run(newest)
+        with place.releasing(name):
+            made = release_run(newest)
     except GateNotMet as refused:
         emit_event(REFUSED, about, payload={"recipe": name, "run": newest.name, "why": str(refused)})
         return Failed(name=NOT_MET, message=str(refused))
@@ -70,7 +74,7 @@ def distill(
     release: str,
     settings: list[str] = [],  # noqa: B006  what Prefect's form takes
     seed: int = 7,
-    runs_dir: str = str(RUNS),
+    runs_dir: str = RUNS,
 ) -> dict[str, Any]:
     """Train a student on a release, into `students/RECIPE/GENERATION` beside the runs.
 
@@ -78,14 +82,16 @@ def distill(
         release: RECIPE/GENERATION, or RECIPE for its newest release.
         settings: Keys of the student table, as in epochs=2.
         seed: Of all randomness.
-        runs_dir: Where runs are kept; releases lie beside it.
+        runs_dir: Where runs are kept, a folder or s3://BUCKET/FOLDER; releases lie beside it.
 
     Raises:
         UsageError: if there is no such release.
     """
-    found = find_release(Path(release), releases_of(Path(runs_dir)))
+    place = place_of(runs_dir)
+    releases = place.lineage(release.partition("/")[0]).path.parent
+    found = find_release(Path(release), releases)
     if found is None:
-        raise UsageError(f"{release}: there is no such release in {releases_of(Path(runs_dir))}")
-    out = Path(runs_dir).parent / "students" / found.name
+        raise UsageError(f"{release}: there is no such release in {releases}")
+    out = place.runs.parent / "students" / found.name
     record = distill_dataset(found.path, out, parse_student(settings), seed, SESSION.note)
     return {"release": found.name, "out": str(out), "student": record.model_dump(mode="json")}

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
@@ -34,6 +33,7 @@ from flows.curated import Curated, Split, conversations_of, dropped_samples, kep
 from flows.curated import curate as curated_of
 from flows.lineage import comparisons_before
 from flows.mix import Past, mix, own_split, past_of, write_own
+from flows.places import Place, place_of
 from flows.production import ShardWork, make_shard, produce_and_curate, spent_on
 from flows.recipes import load, sources
 from flows.report import write_report
@@ -64,7 +64,7 @@ class Job:
 async def run_flow(
     recipe: str,
     overrides: list[str] = [],  # noqa: B006  what Prefect's form takes
-    runs_dir: str = str(RUNS),
+    runs_dir: str = RUNS,
     resume: bool = True,
     distill: bool = True,
 ) -> dict[str, Any]:
@@ -73,7 +73,7 @@ async def run_flow(
     Args:
         recipe: A built-in recipe, or the path of a TOML file where the flow runs.
         overrides: Keys of the recipe, as in samples=500.
-        runs_dir: Where runs are kept; releases lie beside it.
+        runs_dir: Where runs are kept, a folder or s3://BUCKET/FOLDER; releases lie beside it.
         resume: Go on with the run if it is there.
         distill: Train the recipe's student too.
 
@@ -85,7 +85,7 @@ async def run_flow(
     SESSION.keep_asking()
     again = was_begun()
     try:
-        with opened(recipe, overrides, Path(runs_dir), resume=resume or again) as job:
+        with opened(recipe, overrides, place_of(runs_dir), resume=resume or again) as job:
             async with watched(job.recipe.name):
                 await go_through(job, distill=distill)
     except RunExists as taken:
@@ -121,11 +121,12 @@ async def go_through(job: Job, *, distill: bool) -> None:
 
 
 @contextmanager
-def opened(recipe: str, overrides: list[str], runs_dir: Path, *, resume: bool) -> Iterator[Job]:
+def opened(recipe: str, overrides: list[str], place: Place, *, resume: bool) -> Iterator[Job]:
     """Open the run for this process, and record how it ends."""
     plan = load(recipe, overrides)
-    run = open_next(runs_dir, plan.recipe, sources(plan), resume=resume)
-    with run.locked():
+    place.fetch_for(plan)
+    run = open_next(place.runs, plan.recipe, sources(plan), resume=resume)
+    with place.working_on(run), run.locked():
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []
         manifest.gated = plan.recipe.collapse is None or plan.recipe.collapse.gate

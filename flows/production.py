@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from agents.brake import Brake, Stopped
 from agents.budget import Budget, BudgetSpent
-from agents.crew import Crew
+from agents.crew import DeskCrew
 from agents.desk import Desk, open_desk
 from agents.ledger import Ledger
 from agents.plan import Plan
-from agents.produce import Shard, produce, together
+from agents.produce import MakeSample, Shard, produce, together
 from agents.seeds import Seeds
 from core.errors import StillhouseError
 from core.recipe import Recipe
@@ -26,6 +26,7 @@ from core.run import RunDir
 from core.sample import Reason, Sample, Seed, Spent, State, index_of
 from core.store import read_columns, read_samples, write_samples
 from flows.curated import Curated
+from flows.scale import makers_of
 from flows.session import SESSION, Interrupted
 from flows.tally import Enough, States, Tally
 from flows.words import plural
@@ -104,6 +105,7 @@ class ShardWork:
     seeds: Seeds
     desk: Desk
     tally: Tally
+    make: MakeSample | None
 
 
 async def make_shard(work: ShardWork) -> int:
@@ -122,7 +124,7 @@ async def make_shard(work: ShardWork) -> int:
     wanted: list[Seed] = [work.seeds[index] for index in shard.missing]
     with Ledger(run.ledger_file(shard.number)) as ledger:
         try:
-            await produce(Shard(Crew(work.plan, work.desk, ledger), wanted, done, work.tally.wants))
+            await produce(Shard(DeskCrew(work.plan, work.desk, ledger), wanted, done, work.tally.wants, work.make))
         finally:
             earlier = [sample for sample in read_samples(file) if sample.id not in made] if file.exists() else []
             if made:
@@ -189,25 +191,28 @@ async def produce_missing(run: RunDir, plan: Plan, seeds: Seeds, wanted: dict[st
     brake = Brake(SESSION.stop)
     waiting = iter(shards)
 
-    async def work(desk: Desk, tally: Tally) -> None:
+    async def work(desk: Desk, tally: Tally, make_sample: MakeSample | None) -> None:
         for shard in waiting:
             if brake.pulled or brake.reason:
                 return
             try:
                 here = seeds.grown(bootstrapped(run, shard)) if recipe.seeds.bootstrap else seeds
-                await make(ShardWork(run, plan, shard, here, desk, tally))
+                await make(ShardWork(run, plan, shard, here, desk, tally, make_sample))
             except StillhouseError as error:
                 brake.pull(error)  # the other shards end in order: what they wait for is paid for
 
     with budget_of(plan, run) as budget:
         tally = Tally(recipe, budget, brake, earlier=states, wanted=wanted, seeds=seeds)
         with suppress(Stopped):  # while a teacher starts
-            async with open_desk(plan, budget, brake, run.path, run.cache) as desk:
+            async with (
+                open_desk(plan, budget, brake, run.path, run.cache) as desk,
+                makers_of(plan, run.name) as make_sample,
+            ):
                 tally.watch(desk.floor)
                 # Enough shards to fill every place, and one more, so that no teacher waits while a shard's last samples end.
                 at_once = max(2, 1 + math.ceil(desk.floor.most / recipe.shard_size))
                 at_once = 1 if recipe.seeds.bootstrap else at_once
-                await together(work(desk, tally) for _ in range(min(at_once, len(shards))))
+                await together(work(desk, tally, make_sample) for _ in range(min(at_once, len(shards))))
     return why_stopped(brake)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from agents.brake import Brake, Stop
 from agents.budget import Budget, TeacherAccount
 from agents.cache import AnswerCache, NoCache
-from agents.crew import Crew
+from agents.crew import DeskCrew
 from agents.desk import Desk
 from agents.ledger import Ledger
 from agents.plan import Plan, plan_of
@@ -90,7 +90,7 @@ def produced(
     async def run() -> None:
         async with desk_of(recipe, teacher, folder, stop=stop, cache=cache) as desk:
             with Ledger(folder / "calls.jsonl") as ledger:
-                await produce(Shard(Crew(planned(recipe), desk, ledger), seeds_of(recipe)[:], ended))
+                await produce(Shard(DeskCrew(planned(recipe), desk, ledger), seeds_of(recipe)[:], ended))
             if desk.brake.reason:
                 raise desk.brake.reason
 

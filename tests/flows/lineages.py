@@ -10,6 +10,7 @@ from core.release import Lineage, releases_of
 from core.run import RunDir
 from flows.curated import kept_rows
 from flows.pipeline import assess, curate, finish, opened, package
+from flows.places import place_of
 from flows.production import produce_and_curate
 from flows.releasing import Released, release_run
 
@@ -17,9 +18,9 @@ OFF = "collapse.gate=false"
 SMALL = ("samples=24", "shard_size=12")
 
 
-def made(runs: Path, *settings: str, resume: bool = False, recipe: str = "smoke") -> RunDir:
+def made(runs: Path | str, *settings: str, resume: bool = False, recipe: str = "smoke") -> RunDir:
     """A run of the recipe with the scripted teacher, from seeds to report."""
-    with opened(recipe, [*SMALL, *settings], runs, resume=resume) as job:
+    with opened(recipe, [*SMALL, *settings], place_of(str(runs)), resume=resume) as job:
         seeds = Seeds(job.plan, job.manifest.digest)
         short = asyncio.run(produce_and_curate(job.run, job.plan, seeds, lambda: curate.fn(job, seeds)))
         job.manifest.shortfalls = short.all

@@ -36,7 +36,7 @@ from agents.checks.judge import (
     ruling_on,
 )  # fmt: skip
 from agents.contract import ContractFault, read
-from agents.crew import Crew
+from agents.crew import DeskCrew
 from agents.ledger import Ledger
 from agents.plan import Plan
 from agents.teachers.base import CallFailed, Question
@@ -116,7 +116,7 @@ def calibrated(plan: Plan, teacher: Scripted, folder: Path) -> list[Judged]:
     async def run() -> list[Judged]:
         async with desk_of(plan, teacher, folder) as desk:
             with Ledger(folder / "calibration.calls.jsonl") as ledger:
-                return await calibrate(Crew(plan, desk, ledger), judges_of(plan)[0])
+                return await calibrate(DeskCrew(plan, desk, ledger), judges_of(plan)[0])
 
     return asyncio.run(run())
 
