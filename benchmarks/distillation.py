@@ -35,7 +35,7 @@ ASKED = ("Write about {}.", "Tell me something about {}.")
 TRAIN, HELD_OUT, ANSWER_TOKENS = 160, 40, 48
 LAYERS, EPOCHS, SEED = 15, 2, 7
 MIXED = {"sft": 0.5, "forward_kl": 0.5}
-DRAWN_AT_ONCE = 32
+DRAWN_AT_ONCE = 120
 CAPTURED_TWICE = 64
 """Conversations on which capture is compared with a bare forward pass."""
 ARMS: dict[str, dict[str, Any]] = {
