@@ -1,6 +1,7 @@
 """What the commands of one process share: the wish to stop, and where progress is told. Knows nothing of samples."""
 
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -12,6 +13,11 @@ from types import FrameType
 
 LIVE_SECONDS, PLAIN_SECONDS = 0.2, 5.0
 """A count that goes on is told at most this often: on a terminal, and elsewhere."""
+
+
+def speaks() -> bool:
+    """Whether this process is the one that speaks, of those that `torchrun` started; alone, it is."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Interrupted(BaseException):
