@@ -14,7 +14,7 @@ import typer
 from core.errors import INTERRUPTED, GateNotMet, RunFailed, StillhouseError, UsageError
 from core.recipe import PROJECT
 from core.run import RUNS
-from flows.session import SESSION, Interrupted
+from flows.session import SESSION, Interrupted, speaks
 
 if TYPE_CHECKING:
     from agents.plan import Plan
@@ -381,9 +381,11 @@ def distill(
     """Train a student on a run or any dataset. `--set` takes the keys of the student table, as in `--set epochs=2`."""
     from flows.curation import distill_dataset, parse_student
 
-    SESSION.quiet = quiet
+    SESSION.quiet = quiet or not speaks()
     with SESSION.interruptible():
         record = distill_dataset(source, out, parse_student(overrides or []), seed, SESSION.note)
+    if not speaks():
+        return
     if as_json:
         say_json({"out": str(out), "state": "done", "student": record.model_dump(mode="json")})
         return

@@ -1,6 +1,7 @@
 """What the commands of one process share: the wish to stop, and where progress is told. Knows nothing of samples."""
 
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -21,6 +22,11 @@ class Far(NamedTuple):
     told: Callable[[], str]
     share: Callable[[], float]
     """Of what is to be done, from 0 to 1."""
+
+
+def speaks() -> bool:
+    """Whether this process is the one that speaks, of those that `torchrun` started; alone, it is."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Interrupted(BaseException):

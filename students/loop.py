@@ -7,17 +7,19 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from core.errors import RunFailed
 from core.recipe import StudentConfig
+from students.begin import Progress
 from students.checkpoint import Progressed, learning, put, resumed, save_checkpoint
 from students.data import Encoded, Prepared, epoch_order, pad_id, stop_ids
-from students.distillation import Lesson, Terms, gradient_norm
+from students.distillation import Lesson, gradient_norm
 from students.evaluate import held_out_loss
+from students.processes import add_up, first, place
 from students.sampling import own_answers
 from students.schedule import learning_rate
 from students.signals import learned_count
@@ -29,12 +31,12 @@ CLIP = 1.0
 """The largest gradient norm, as for Llama 2; a start with missing layers begins with far larger ones."""
 TAUGHT = 1e-5
 """The least gradient norm that is no mere rounding."""
+TEACHES = "teaches"
+"""Among what the processes add up: how many batches had a gradient beside that of the text."""
 PROOF_STEPS = 10
 """Steps in which a teacher must have taught something, beside the text: a student that is still its teacher learns nothing
 of it in the first."""
 PROGRESS_SECONDS = 5.0
-
-Progress = Callable[[str], None]
 
 
 def train(
@@ -64,7 +66,7 @@ def train(
             done = loop.evaluated(done)
         done = done._replace(seconds=time.monotonic() - began)
         loop.tell(done)
-        if done.step % config.checkpoint_steps == 0 and done.step < loop.steps:
+        if first() and done.step % config.checkpoint_steps == 0 and done.step < loop.steps:
             save_checkpoint(out, digest, loop.learner, loop.optimizer, done)
     if config.patience:
         put(loop.learner, done.best)
@@ -114,19 +116,25 @@ class Loop:
         encoded = own or given
         tokens = sum(map(learned_count, encoded))
         found: Counter[str] = Counter()
-        for some, worse in _batches(encoded, rejected, self._config.batch_size):
+        weights = self._config.weights
+        rank, processes = place()
+        batches = list(_batches(encoded, rejected, self._config.batch_size))
+        for some, worse in batches[rank::processes]:
             with self._lesson.precision(self.model):
                 terms = self._lesson.terms(self.model, some, self._pad, rejected=worse, own=bool(own))
                 part = terms.part_of(tokens, len(encoded))
-                loss = part.total(self._config.weights)
-            self._check(loss.item(), terms, step)
+                loss = part.total(weights)
+            if self._unproven:
+                found[TEACHES] += gradient_norm(terms.taught().total(weights), self.learner) >= TAUGHT
             torch.autograd.backward(loss)
             found.update({"loss": loss.item(), **{name: value.item() for name, value in part.values.items()}})
+        names = ["loss", *(name for name in weights if not (own and name == "sft"))]
+        told = self._told_by_all(found, names, step)
         rate = learning_rate(step, self.steps, self._config)
         self._move(rate)
         self._read += sum(len(one.ids) for one in (*encoded, *rejected))
-        parts = {name: value for name, value in found.items() if name != "loss" and len(self._config.weights) > 1}
-        return {"step": step + 1, "loss": found["loss"], "lr": rate, "tokens": tokens, **parts}
+        parts = {name: told[name] for name in names[1:] if len(weights) > 1}
+        return {"step": step + 1, "loss": told["loss"], "lr": rate, "tokens": tokens, **parts}
 
     def evaluated(self, done: Progressed) -> Progressed:
         """With the held-out loss in the log's last line, and with these parameters if they are the best so far."""
@@ -168,28 +176,42 @@ class Loop:
             seed=chance.getrandbits(63),
         )
 
-    def _check(self, loss: float, terms: Terms, step: int) -> None:
-        rate = self._config.learning_rate
-        if not math.isfinite(loss):
-            raise RunFailed(f"student: the loss is {loss} at step {step + 1}; lower learning_rate = {rate}")
-        if self._unproven:
-            self._unproven = gradient_norm(terms.taught().total(self._config.weights), self.learner) < TAUGHT
+    def _told_by_all(self, found: Counter[str], names: list[str], step: int) -> dict[str, float]:
+        """The sums over all processes. Raises RunFailed if there is no going on."""
+        names = [*names, TEACHES]
+        sums = torch.tensor([found[name] for name in names], dtype=torch.float64, device=self.model.device)
+        add_up([sums])
+        told = dict(zip(names, sums.tolist(), strict=True))
+        if not math.isfinite(told["loss"]):
+            rate = self._config.learning_rate
+            raise RunFailed(f"student: the loss is {told['loss']} at step {step + 1}; lower learning_rate = {rate}")
+        self._unproven = self._unproven and not told[TEACHES]
         if self._unproven and step + 1 >= self._deadline:
             raise RunFailed(_nothing_taught(self._config))
+        return told
 
     def _move(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        add_up(_gradients(self.learner))
         torch.nn.utils.clip_grad_norm_(self.learner.parameters(), CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
 
+def _gradients(learner: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Of all that learns; zero where this process had nothing to learn from."""
+    for parameter in learning(learner).values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        yield parameter.grad
+
+
 def _batches(
     encoded: list[Encoded], rejected: list[Encoded], size: int
 ) -> Iterator[tuple[list[Encoded], list[Encoded]]]:
-    for first in range(0, len(encoded), size):
-        yield encoded[first : first + size], rejected[first : first + size]
+    for begin in range(0, len(encoded), size):
+        yield encoded[begin : begin + size], rejected[begin : begin + size]
 
 
 def _nothing_taught(config: StudentConfig) -> str:

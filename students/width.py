@@ -120,6 +120,7 @@ def cut(model: LlamaForCausalLM, kept: Kept) -> LlamaForCausalLM:
     narrow.tie_weights()
     weights = model.state_dict()
     narrow.load_state_dict({name: _part(name, weights[name], kept, queries, config.head_dim) for name in weights})
+    narrow.to(model.device)  # type: ignore[arg-type]
     return narrow
 
 

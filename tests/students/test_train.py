@@ -17,11 +17,12 @@ from core.errors import RunFailed, UsageError
 from core.recipe import StudentConfig
 from core.run import StudentRecord
 from core.sample import Message
+from students.begin import prepared, prepared_lesson
 from students.checkpoint import Progressed, scratch_folder
 from students.data import Conversation
 from students.loop import train
 from students.schedule import learning_rate
-from students.train import distill, prepared, prepared_lesson
+from students.train import distill
 from tests.students.conftest import quiet
 
 
