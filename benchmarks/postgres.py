@@ -208,8 +208,8 @@ def row(case: Case, seconds: float, states: Sequence[str], left: Held) -> str:
 CAPTION = """{measured}; {versions}. Command: `python -m benchmarks.postgres --shards {shards} --each {each} --sizes {sizes}`.
 
 Runs of `smoke`, whose teacher is a script, by a worker; the server's database is PostgreSQL. Bytes are what
-these tables grew by, indexes included, after a full vacuum. Two task runs of a run are no shards: curate and assess. In the
-logs of server, worker and database, {troubles}."""
+these tables grew by, indexes included, after a full vacuum. Two task runs of a run are no shards: curate and assess. Its
+log grows with time, by a line in five seconds, not with samples. In the logs of server, worker and database, {troubles}."""
 
 
 def table(sizes: Sizes = Sizes()) -> str:  # noqa: B008  a NamedTuple is a value
