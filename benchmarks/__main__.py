@@ -1,6 +1,6 @@
 """Take measurements and write them into README.md: all of them, or the parts that are named.
 
-[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] ... [collapse] [study] [study_embedded]
+[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [routing] ... [collapse] [study] [study_embedded]
 """
 
 import re
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import dedup, distillation, families, orchestration, robustness, study, teacher
+from benchmarks import dedup, distillation, families, orchestration, robustness, routing, study, teacher
 from benchmarks.collapse import tables as collapse
 
 README = Path(__file__).with_name("README.md")
@@ -32,6 +32,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "families": ("What the embedded teacher can do of each family", families.table),
     "dedup": ("Near-duplicates, beside peers", dedup.table),
     "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
+    "routing": ("How many queries a student can take", routing.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "robustness": ("What happens when things go wrong, beside peers", robustness.table),
     "collapse": ("The collapse gate", collapse.table),
