@@ -1,6 +1,6 @@
 """Take measurements and write them into README.md: all of them, or the parts that are named.
 
-[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [orchestration] ... [collapse] [study] [study_embedded]
+[STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [routing] ... [collapse] [study] [study_embedded]
 """
 
 import re
@@ -15,6 +15,7 @@ from benchmarks import (
     orchestration,
     postgres,
     robustness,
+    routing,
     scale,
     shards,
     soak,
@@ -46,6 +47,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "families": ("What the embedded teacher can do of each family", families.table),
     "dedup": ("Near-duplicates, beside peers", dedup.table),
     "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
+    "routing": ("How many queries a student can take", routing.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),
     "start": ("From a command to its teacher's first call", start.table),
     "shards": ("Many shards in one flow run", shards.table),

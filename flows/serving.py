@@ -234,7 +234,7 @@ async def _body(request: web.Request) -> Any:
         raise ChatError("the body must be JSON, with Content-Type: application/json", 415)
     try:
         return json.loads(await request.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ChatError(f"the body is not JSON: {error}") from None
 
 
