@@ -76,6 +76,8 @@ def _is_zombie(pid: int) -> bool:
 
 class Outcome(NamedTuple):
     looks: list[Look]
+    ticks: int
+    """Minutes that began meanwhile. Prefect plans a new schedule within a minute, so that the first may be missed."""
     states: Counter[str]
     """Of the flow runs that were due."""
     done: int
@@ -110,7 +112,8 @@ def soaked(minutes: int, folder: Path) -> Outcome:
         states = Counter(one["state_name"] for one in server.ask("POST", "/flow_runs/filter", due))
         locked = server.said("database is locked")
     places = [RunDir(place.parent) for place in runs.glob("*/manifest.json")]
-    return Outcome(looks, states, sum(map(_is_whole, places)), len(places), locked)
+    ticks = int(ended.timestamp() // 60) - int(begun.timestamp() // 60)
+    return Outcome(looks, ticks, states, sum(map(_is_whole, places)), len(places), locked)
 
 
 def _renew(recipe: Path, seed: int) -> None:
@@ -151,7 +154,7 @@ def table(minutes: int = MINUTES) -> str:
         f"{minutes} minutes of `stillhouse-run/once`, {SAMPLES} samples a run, the fake teacher, SQLite. {measured_on()}. "
         "Command: `python -m benchmarks soak`.",
         "",
-        f"{due} flow runs were due: {states}. {found.done} of {found.of} run directories are whole: done, every sample once. "
+        f"{found.ticks} minutes began, {due} flow runs were due: {states}. {found.done} of {found.of} run directories are whole: done, every sample once. "
         f"Zombie processes seen at once: {max(one.zombies for one in found.looks)} at the most, "
         f"{found.looks[-1].zombies} at the end. Lines about a locked database: {found.locked}.",
         "", *lines,
