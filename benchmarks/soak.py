@@ -76,6 +76,8 @@ def _is_zombie(pid: int) -> bool:
 
 class Outcome(NamedTuple):
     looks: list[Look]
+    ticks: int
+    """Minutes that began meanwhile. Prefect plans a new schedule within a minute, so that the first may be missed."""
     states: Counter[str]
     """Of the flow runs that were due."""
     done: int
@@ -107,10 +109,11 @@ def soaked(minutes: int, folder: Path) -> Outcome:
         server.ask("PATCH", f"{schedules}/{made['id']}", {"active": False})
         server.until(lambda: not _open(server, due), LAST_SECONDS)
         looks.append(look(server, worker, began))
-        states = Counter(one["state_name"] for one in server.ask("POST", "/flow_runs/filter", due))
+        states = Counter(one["state_name"] for one in _flow_runs(server, due))
         locked = server.said("database is locked")
     places = [RunDir(place.parent) for place in runs.glob("*/manifest.json")]
-    return Outcome(looks, states, sum(map(_is_whole, places)), len(places), locked)
+    ticks = int(ended.timestamp() // 60) - int(begun.timestamp() // 60)
+    return Outcome(looks, ticks, states, sum(map(_is_whole, places)), len(places), locked)
 
 
 def _renew(recipe: Path, seed: int) -> None:
@@ -122,13 +125,19 @@ def _renew(recipe: Path, seed: int) -> None:
 def _due(deployment: str, begun: datetime, ended: datetime) -> dict[str, Any]:
     """The flow runs of a deployment that were to start in that time, as the API filters them; all but those of seconds ago."""
     between = {"after_": begun.isoformat(), "before_": (ended - timedelta(seconds=1)).isoformat()}
-    return {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": {"expected_start_time": between}, "limit": 200}
+    return {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": {"expected_start_time": between}}
 
 
 def _open(server: Server, due: dict[str, Any]) -> list[str]:
     ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-    found = server.ask("POST", "/flow_runs/filter", due)
-    return [one["id"] for one in found if one["state_type"] not in ended]
+    return [one["id"] for one in _flow_runs(server, due) if one["state_type"] not in ended]
+
+
+def _flow_runs(server: Server, due: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while page := server.ask("POST", "/flow_runs/filter", {**due, "offset": len(found)}):
+        found += page
+    return found
 
 
 def _is_whole(run: RunDir) -> bool:
@@ -151,9 +160,9 @@ def table(minutes: int = MINUTES) -> str:
         f"{minutes} minutes of `stillhouse-run/once`, {SAMPLES} samples a run, the fake teacher, SQLite. {measured_on()}. "
         "Command: `python -m benchmarks soak`.",
         "",
-        f"{due} flow runs were due: {states}. {found.done} of {found.of} run directories are whole: done, every sample once. "
-        f"Zombie processes seen at once: {max(one.zombies for one in found.looks)} at the most, "
-        f"{found.looks[-1].zombies} at the end. Lines about a locked database: {found.locked}.",
+        f"{found.ticks} minutes began, {due} flow runs were due: {states}. {found.done} of {found.of} run directories are "
+        f"whole: done, every sample once. Zombie processes seen at once: {max(one.zombies for one in found.looks)} at the "
+        f"most, {found.looks[-1].zombies} at the end. Lines about a locked database: {found.locked}.",
         "", *lines,
     ])  # fmt: skip
 

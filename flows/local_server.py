@@ -41,10 +41,15 @@ def local_server(home: Path, idle_seconds: float = IDLE_SECONDS) -> Iterator[str
     is Prefect's, in `home`.
 
     Raises:
-        RunFailed: if it does not start.
+        RunFailed: if it does not start, or nothing can be written in `home`.
     """
     folder = _folder(home)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFailed(
+            f"{folder}: cannot hold what Prefect records: {error.strerror}; choose another place with PREFECT_HOME"
+        ) from None
     over = Event()
     with (folder / "users").open("a") as users:
         fcntl.flock(users, fcntl.LOCK_SH)  # one that is just ending ends first
@@ -72,7 +77,8 @@ def stop(home: Path) -> None:
 
 
 def _folder(home: Path) -> Path:
-    return home / f"stillhouse-server-{version('prefect')}"
+    """One for each machine, where they share a home."""
+    return home / f"stillhouse-server-{version('prefect')}-{socket.gethostname()}"
 
 
 def _found(folder: Path, idle_seconds: float) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from flows.local_server import local_server
+from flows.local_server import living, local_server
 from flows.session import Session
 
 DEFAULTS = {
@@ -37,6 +37,8 @@ def quiet_prefect(session: Session) -> Iterator[str]:
     settings = Settings()  # of the environment and of Prefect's profiles
     if settings.api.url:
         session.note(f"Prefect: recording at {settings.api.url}")
+    elif living(settings.home) is None:
+        session.note("Prefect: starting a server, for this command and the next ones; 3 to 20 seconds")
     with nullcontext(settings.api.url) if settings.api.url else local_server(settings.home) as url:
         os.environ["PREFECT_API_URL"] = url
         refresh_global_settings_context()
