@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from agents.line import Joined
 from agents.maker import Address, make_for
-from agents.makers import Makers, taking_in
 from agents.produce import MakeSample
 from core.errors import StillhouseError, UsageError
 from core.recipe import Recipe, ScaleConfig
@@ -63,6 +62,8 @@ async def makers_of(plan: "Plan", name: str) -> AsyncIterator[MakeSample | None]
     if scale.runner == "local":
         yield None
         return
+    from agents.makers import Makers, taking_in
+
     engine, makers = _engine(scale.runner), Makers(sources(plan))
     host = engine.host_of(scale.address) if scale.address else LOOPBACK
     async with (
