@@ -133,6 +133,7 @@ class Makers:
         what = joined.problem or (f"has another {', '.join(unlike)} than this machine" if unlike else "")
         if what:
             self._problem = _unlike(joined.worker, what)
+            logger.warning("%s", self._problem)
         return bool(what)
 
 

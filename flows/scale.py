@@ -1,5 +1,5 @@
 """Where a run's samples are made: in this process, or by makers that Dask or Ray puts on the workers of a cluster. Knows no
-engine; each is a module of its own that starts `work` wherever it has a worker.
+engine; each is a module of its own that has every worker do `working`.
 
 Why not a task of Prefect's runners for each shard: what must be one for the whole run (its budget, the gate of each teacher,
 the call that two samples share, the journal of answers) would be one for each worker, or a service of its own.
@@ -96,18 +96,14 @@ def _engine(runner: Literal["dask", "ray"]) -> Engine:
     return ray_makers
 
 
-def work(errand: Errand, worker: str) -> None:
-    """What a worker does until the run ends: dial in, make, and dial again where the line broke."""
-    asyncio.run(working(errand, worker))
-
-
 async def working(errand: Errand, worker: str) -> None:
+    """What a worker does until the run ends: dial in, make, and dial again where the line broke."""
     import aiohttp
 
     try:
         plan = errand.plan()
         joined = Joined(worker=worker, sources=sources(plan))
-    except StillhouseError as error:
+    except (StillhouseError, ValueError) as error:
         plan, joined = None, Joined(worker=worker, sources={}, problem=str(error))
     heard = monotonic()
     while monotonic() - heard < REDIAL_FOR:
