@@ -103,7 +103,7 @@ class Place:
         def publish() -> bool:
             try:
                 lease.beat()
-                depot.publish(folder)
+                depot.publish(folder, ended=False)
             except StoreError as error:  # tried again, and at last without mercy
                 SESSION.tell(f"not published yet: {error}")
             return not lost
