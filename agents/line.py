@@ -14,8 +14,9 @@ from core.sample import Frozen, Sample, Seed
 
 LONGEST = 64 * 2**20
 """Bytes of one message; a sample with its whole history is one."""
-HEARTBEAT = 30.0
-"""Seconds between two signs of life; after half of them without an answer the line counts as broken."""
+HEARTBEAT = 60.0
+"""Seconds between two signs of life; after half of them without an answer the line counts as broken. A check may keep a maker
+from answering for so long as code may run in a sandbox."""
 
 
 class Joined(Frozen):

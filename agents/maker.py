@@ -5,7 +5,7 @@ where samples go.
 import asyncio
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 import aiohttp
@@ -27,7 +27,7 @@ class Address:
     """Where a run takes makers in, and the word that lets them in."""
 
     url: str
-    token: str
+    token: str = field(repr=False)
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -10,10 +10,11 @@ import hmac
 import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 
 from aiohttp import WSMsgType, web
+from pydantic import ValidationError
 
 from agents.brake import Brake
 from agents.crew import DeskCrew
@@ -107,7 +108,11 @@ class Makers:
             async for message in socket:
                 if message.type is not WSMsgType.TEXT:
                     break
-                said = FROM_MAKER.validate_json(message.data)
+                try:
+                    said = FROM_MAKER.validate_json(message.data)
+                except ValidationError:
+                    self._problem = _unlike(line.worker, "says what this version does not understand")
+                    break
                 if isinstance(said, Joined):
                     line.worker = said.worker
                     if self._problem_of(said):
@@ -127,8 +132,13 @@ class Makers:
         )
         what = joined.problem or (f"has another {', '.join(unlike)} than this machine" if unlike else "")
         if what:
-            self._problem = RunFailed(f"worker {joined.worker}: {what}; give all workers the same files, then --resume")
+            self._problem = _unlike(joined.worker, what)
+            logger.warning("%s", self._problem)
         return bool(what)
+
+
+def _unlike(worker: str, what: str) -> RunFailed:
+    return RunFailed(f"worker {worker}: {what}; give all workers the same files and version, then --resume")
 
 
 class _Work:
@@ -237,10 +247,11 @@ async def taking_in(makers: Makers, host: str, port: int = 0) -> AsyncIterator[A
         socket = web.WebSocketResponse(
             timeout=GOODBYE_SECONDS, heartbeat=HEARTBEAT, max_msg_size=LONGEST, compress=False
         )
-        await socket.prepare(request)
         sockets.add(socket)
         try:
-            await makers.take_in(socket)
+            with suppress(ConnectionError):  # it died as it came
+                await socket.prepare(request)
+                await makers.take_in(socket)
         finally:
             sockets.discard(socket)
         return socket
@@ -257,5 +268,6 @@ async def taking_in(makers: Makers, host: str, port: int = 0) -> AsyncIterator[A
         yield Address(f"http://{host}:{runner.addresses[0][1]}/", token)
     finally:
         for socket in list(sockets):
-            await socket.close()
+            if socket.prepared:
+                await socket.close()
         await runner.cleanup()

@@ -92,15 +92,16 @@ class Depot:
         for partial, name in zip(partials, names, strict=True):
             partial.replace(self.mirror / folder / name)
 
-    def publish(self, folder: str) -> None:
-        """Bring what is published of `folder` up to the mirror. Only for who holds its lease.
+    def publish(self, folder: str, *, ended: bool = True) -> None:
+        """Bring what is published of `folder` up to the mirror; what is gone here goes there once the work on it has `ended`.
+        Only for who holds its lease.
 
         Raises:
             StoreError: if the store cannot be written.
         """
         index, here = self._read_index(folder), self._here(folder)
         changed = [name for name, stamp in here.items() if tuple(index.get(name, ())[1:]) != stamp]
-        gone = self._listed(folder).keys() - here.keys()
+        gone = self._listed(folder).keys() - here.keys() if ended else ()
         if not changed and not gone:
             return
         journals = [name for name in changed if name.startswith(f"{JOURNALS}/")]
@@ -140,7 +141,10 @@ class Depot:
         with store_failures(f"{self.url}/{folder}"):
             self._fs.invalidate_cache()
             found: Mapping[str, Mapping[str, Any]] = self._fs.find(place, detail=True)
-        return {path.removeprefix(f"{place}/"): _version(info) for path, info in found.items()}
+        names = {path.removeprefix(f"{place}/"): _version(info) for path, info in found.items()}
+        if strange := [name for name in names if ".." in PurePosixPath(name).parts or name.startswith("/")]:
+            raise StoreError(f"{self.url}/{folder}: {strange[0]!r} is no name of a file here; remove it")
+        return names
 
     def _own(self, name: str) -> Path:
         return self.mirror / OWN / name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError
 from core.recipe import ScaleConfig
-from flows.scale import Errand, missing, working
+from flows.scale import LOOPBACK, Errand, missing, working
 
 try:
     from distributed import Client, LocalCluster, WorkerPlugin
@@ -43,7 +43,12 @@ async def placed(scale: ScaleConfig, errand: Errand) -> AsyncIterator[str]:
     logging.getLogger("distributed").setLevel(logging.ERROR)  # what matters of workers is told of makers
     async with _client(scale) as client:
         plugin = MakerPlugin(errand, ignore_interrupts=not scale.address)
-        await client.register_plugin(plugin)
+        try:
+            await client.register_plugin(plugin)
+        except ImportError as error:
+            raise UsageError(
+                f"scale.address: a worker of {scale.address} does not have this checkout: {error}"
+            ) from None
         try:
             count = len(await client.nthreads())
             yield f"{count} workers of the Dask cluster {client.scheduler.address}"
@@ -64,7 +69,7 @@ async def _client(scale: ScaleConfig) -> AsyncIterator[Any]:
         return
     async with (
         LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=scale.workers, threads_per_worker=1, dashboard_address=None, asynchronous=True
+            n_workers=scale.workers, threads_per_worker=1, dashboard_address=f"{LOOPBACK}:0", asynchronous=True
         ) as cluster,
         Client(cluster, asynchronous=True) as client,  # type: ignore[no-untyped-call]
     ):

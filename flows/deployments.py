@@ -40,7 +40,7 @@ def release(recipe: str, runs_dir: str = RUNS) -> State[Any] | dict[str, Any]:
     """
     name = load(recipe, []).recipe.name
     place = place_of(runs_dir)
-    place.runs_of(name)
+    place.fetch_runs(name)
     newest = newest_run(place.runs, name)
     about = {"prefect.resource.id": f"stillhouse.recipe.{name}", "prefect.resource.name": name}
     try:

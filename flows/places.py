@@ -50,8 +50,8 @@ class Place:
             self.depot.fetch(f"{self.runs.name}/{name}")
         return find_run(name, self.runs)
 
-    def runs_of(self, recipe: str) -> None:
-        """Bring all runs here that may be the recipe's."""
+    def fetch_runs(self, recipe: str) -> None:
+        """All runs that may be the recipe's."""
         if self.depot:
             for name in self.depot.names(self.runs.name):
                 if name.rpartition("-")[0] == recipe:
@@ -103,7 +103,7 @@ class Place:
         def publish() -> bool:
             try:
                 lease.beat()
-                depot.publish(folder)
+                depot.publish(folder, ended=False)
             except StoreError as error:  # tried again, and at last without mercy
                 SESSION.tell(f"not published yet: {error}")
             return not lost
@@ -130,14 +130,14 @@ class Place:
         if self.depot is None:
             yield
             return
-        with self.depot.leased(f"releases/{recipe}") as lease:
+        with self.depot.leased(f"releases/{recipe}") as lease, lease.kept_up(lambda _: None):
             lineage = Lineage(releases_of(self.runs) / recipe)
             self._fetch(lineage)
             before = lineage.generations()
             yield
             for generation in lineage.generations():
                 if generation not in before:
-                    lease.beat()
+                    lease.beat()  # or hear that another took over
                     self.depot.publish(f"releases/{recipe}/{generation}")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from core.errors import UsageError
 from core.recipe import ScaleConfig
-from flows.scale import Errand, missing, work
+from flows.scale import Errand, missing, working
 
 try:
     import ray
@@ -47,4 +47,4 @@ def _connect(scale: ScaleConfig) -> None:
 
 
 def _make(errand: Errand) -> None:
-    work(errand, ray.get_runtime_context().get_worker_id())
+    asyncio.run(working(errand, ray.get_runtime_context().get_worker_id()))

@@ -1,5 +1,5 @@
 """Where a run's samples are made: in this process, or by makers that Dask or Ray puts on the workers of a cluster. Knows no
-engine; each is a module of its own that starts `work` wherever it has a worker.
+engine; each is a module of its own that has every worker do `working`.
 
 Why not a task of Prefect's runners for each shard: what must be one for the whole run (its budget, the gate of each teacher,
 the call that two samples share, the journal of answers) would be one for each worker, or a service of its own.
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from agents.line import Joined
 from agents.maker import Address, make_for
-from agents.makers import Makers, taking_in
 from agents.produce import MakeSample
 from core.errors import StillhouseError, UsageError
 from core.recipe import Recipe, ScaleConfig
@@ -63,6 +62,8 @@ async def makers_of(plan: "Plan", name: str) -> AsyncIterator[MakeSample | None]
     if scale.runner == "local":
         yield None
         return
+    from agents.makers import Makers, taking_in
+
     engine, makers = _engine(scale.runner), Makers(sources(plan))
     host = engine.host_of(scale.address) if scale.address else LOOPBACK
     async with (
@@ -95,18 +96,14 @@ def _engine(runner: Literal["dask", "ray"]) -> Engine:
     return ray_makers
 
 
-def work(errand: Errand, worker: str) -> None:
-    """What a worker does until the run ends: dial in, make, and dial again where the line broke."""
-    asyncio.run(working(errand, worker))
-
-
 async def working(errand: Errand, worker: str) -> None:
+    """What a worker does until the run ends: dial in, make, and dial again where the line broke."""
     import aiohttp
 
     try:
         plan = errand.plan()
         joined = Joined(worker=worker, sources=sources(plan))
-    except StillhouseError as error:
+    except (StillhouseError, ValueError) as error:
         plan, joined = None, Joined(worker=worker, sources={}, problem=str(error))
     heard = monotonic()
     while monotonic() - heard < REDIAL_FOR:

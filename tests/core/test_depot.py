@@ -54,6 +54,14 @@ def test_who_finds_a_manifest_finds_all_that_it_names(url: str, tmp_path: Path) 
     publishing.join()
 
 
+def test_a_name_that_leads_out_of_the_mirror_is_refused(url: str, tmp_path: Path) -> None:
+    import s3fs
+
+    s3fs.S3FileSystem().pipe_file(f"{url.removeprefix('s3://')}/runs/one/../../../out", b"mine")
+    with pytest.raises(StoreError, match=r"'\.\./\.\./\.\./out' is no name of a file here; remove it"):
+        Depot(url, tmp_path / "mirror").fetch("runs/one")
+
+
 def test_of_many_machines_one_holds_a_folder(url: str, tmp_path: Path) -> None:
     held, refused, all_tried = [], [], threading.Barrier(6)
 

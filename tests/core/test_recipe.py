@@ -69,6 +69,11 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         ("teachers.main.faults={malformed=0.5}", "only a fake teacher has faults"),
         ("teachers.main.engine={dtype='bfloat16'}", "only vllm/… starts an engine, not 'local/smollm2-135m'"),
         ("keep=6", "keep: 6 kept samples cannot come of at most samples = 5 candidates; raise samples"),
+        ("scale.workers=2", "scale: value error, `workers` and `address` need runner"),
+        (
+            "scale.runner=dask",
+            "scale: value error, runner = 'dask' needs either `workers`, to start here, or the `address`",
+        ),
         ("samples.more=1", "`samples` is not a table"),
         ("samples", "must be key=value"),
     ],
@@ -110,9 +115,8 @@ def test_settings_without_a_recipe_are_validated_too() -> None:
 def test_the_digest_changes_with_the_recipe_and_its_sources_but_not_with_the_connection_or_the_budget() -> None:
     recipe = load("smoke").recipe
     prompts = {"generator.md": "1"}
-    same = load(
-        "smoke", ["teachers.main.max_concurrent=3", "budget.calls=9", "cache.enabled=false", "max_failed=0.9"]
-    ).recipe
+    settings = ["teachers.main.max_concurrent=3", "budget.calls=9", "cache.enabled=false", "max_failed=0.9"]
+    same = load("smoke", [*settings, 'scale={runner="dask",workers=2}']).recipe
     other = load("smoke", ["seed=8"]).recipe
     assert recipe_digest(recipe, prompts) == recipe_digest(same, prompts)
     assert recipe_digest(recipe, prompts) != recipe_digest(other, prompts)

@@ -62,8 +62,12 @@ def test_a_run_killed_on_one_machine_goes_on_from_what_is_published_on_another(
 def test_a_release_is_whole_wherever_it_is_read_and_the_next_run_builds_on_it(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reference = tmp_path / "reference.jsonl"
+    lines = (PROJECT / "data/reference/english.jsonl").read_text(encoding="utf-8").splitlines()
+    reference.write_text("\n".join(lines[:200]), encoding="utf-8")
+    small = (OFF, f"collapse.reference={reference}")
     monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "first"))
-    run = made(f"{url}/runs", OFF)
+    run = made(f"{url}/runs", *small)
     monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "second"))
     there = place_of(f"{url}/runs")
     with there.releasing("smoke"):
@@ -72,7 +76,7 @@ def test_a_release_is_whole_wherever_it_is_read_and_the_next_run_builds_on_it(
     here = place_of(f"{url}/runs")
     (found,) = here.lineage("smoke").checked()
     assert found.manifest == release.manifest
-    following = made(f"{url}/runs", OFF)
+    following = made(f"{url}/runs", *small)
     parent = following.read_parent()
     assert parent
     assert parent.digest == release.manifest.digest

@@ -24,7 +24,7 @@ SMALL = ["samples=24", "shard_size=8", "teachers.main.faults={malformed=0.1,seco
 
 @contextmanager
 def two_workers() -> Iterator[Any]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:  # type: ignore[no-untyped-call]
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:  # type: ignore[no-untyped-call]
         yield cluster
 
 
