@@ -526,11 +526,12 @@ def versions() -> dict[str, str]:
 
 
 def redacted(text: str) -> str:
-    """`text` without the values of environment variables that hold secrets, and without bearer tokens."""
+    """`text` without the values of environment variables that hold secrets, bearer tokens, and passwords in addresses."""
     for name, value in os.environ.items():
-        if len(value) >= 6 and re.search(r"KEY|TOKEN|SECRET|PASSWORD", name, re.IGNORECASE):
+        if len(value) >= 6 and re.search(r"KEY|TOKEN|SECRET|PASSWORD|AUTH_STRING|CONNECTION_URL", name, re.IGNORECASE):
             text = text.replace(value, f"[{name}]")
-    return re.sub(r"(?i)(bearer\s+)\S+", r"\1[redacted]", text)
+    text = re.sub(r"(?i)(bearer\s+)\S+", r"\1[redacted]", text)
+    return re.sub(r"(://[^\s/:@]*:)[^\s/@]+@", r"\1[redacted]@", text)
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:

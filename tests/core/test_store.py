@@ -86,3 +86,5 @@ def test_secrets_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "SOME_API_KEY", "sk-very-secret")
     assert redacted("refused: sk-very-secret") == "refused: [SOME_API_KEY]"
     assert redacted("Authorization: Bearer abc") == "Authorization: Bearer [redacted]"
+    assert redacted("postgresql+asyncpg://us:p4ss@host:5432/db") == "postgresql+asyncpg://us:[redacted]@host:5432/db"
+    assert redacted("http://127.0.0.1:4200/api@home") == "http://127.0.0.1:4200/api@home"
