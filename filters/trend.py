@@ -13,8 +13,11 @@ from core.run import CollapseRecord
 LIMIT = 3.0
 FEWEST = 3
 """Generations from which a trend can be told."""
-STEADY = 1.645
-"""A rise that chance alone makes in one lineage of twenty is none to call it steady by."""
+NO_RISE = 1.645
+"""z under which a rise is none: chance alone makes a larger one in a lineage of twenty."""
+SMALL_RISE = 0.3
+"""Share of what is lost by now that may have been lost since the first generation. In the benchmark it was at least 0.34, and z
+at least 2.2, wherever text was replaced, also in part (`docs/collapse.md`)."""
 FEWEST_STEADY = 4
 """Fewer generations show too little of a rise for its absence to mean anything."""
 ALIKE = 1.25
@@ -42,6 +45,8 @@ class Trend(NamedTuple):
     """Deviations of real text by which the loss of rare words grows each generation."""
     z: float
     generations: int
+    level: float
+    """Of the last generation, by the line through all of them."""
 
     @property
     def falling(self) -> bool:
@@ -49,7 +54,9 @@ class Trend(NamedTuple):
 
     @property
     def steady(self) -> bool:
-        return self.generations >= FEWEST_STEADY and self.z < STEADY
+        """Whether the loss has stopped growing: nothing can be told of a rise, or it is small."""
+        small = self.slope * (self.generations - 1) < SMALL_RISE * self.level
+        return self.generations >= FEWEST_STEADY and (self.z < NO_RISE or small)
 
     def __str__(self) -> str:
         words = "still losing rare words" if self.falling else "no further loss of rare words that can be told"
@@ -67,7 +74,8 @@ def trend(lost: Sequence[float]) -> Trend | None:
     middle = (len(lost) - 1) / 2
     squares = sum((i - middle) ** 2 for i in range(len(lost)))
     slope = sum((i - middle) * one for i, one in enumerate(lost)) / squares
-    return Trend(slope, slope * math.sqrt(squares), len(lost))
+    level = sum(lost) / len(lost) + slope * middle
+    return Trend(slope, slope * math.sqrt(squares), len(lost), level)
 
 
 def trend_of(records: Sequence[CollapseRecord]) -> Trend | str | None:
