@@ -85,10 +85,11 @@ def _found(folder: Path, idle_seconds: float) -> str:
     """The one that lives, or one that is started: of two commands at once, one starts it."""
     with (folder / "starting").open("a") as starting, (folder / "serving").open("a") as serving:
         fcntl.flock(starting, fcntl.LOCK_EX)
+        child = None
         if _taken(serving):
             fcntl.flock(serving, fcntl.LOCK_UN)
-            _start(folder, idle_seconds)
-        return _address(folder).read_text(encoding="utf-8")
+            child = _start(folder, idle_seconds)
+        return _told_by(folder, child)
 
 
 def _revive(folder: Path, idle_seconds: float, over: Event) -> None:
@@ -113,26 +114,37 @@ def _taken(file: IO[str]) -> bool:
     return True
 
 
-def _start(folder: Path, idle_seconds: float) -> None:
-    log, address = folder / "log", _address(folder)
+def _start(folder: Path, idle_seconds: float) -> subprocess.Popen[bytes]:
+    address = _address(folder)
     port = address.read_text(encoding="utf-8").rpartition(":")[2].partition("/")[0] if address.exists() else "0"
     address.unlink(missing_ok=True)
-    with log.open("w") as told:
-        child = subprocess.Popen(
+    with _log(folder).open("w") as told:
+        return subprocess.Popen(
             [sys.executable, "-m", "flows.local_server", str(folder), str(idle_seconds), port], cwd=PROJECT,
             stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True,
             env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
         )  # fmt: skip
+
+
+def _told_by(folder: Path, child: subprocess.Popen[bytes] | None) -> str:
+    """Where it is, once it answers. Whoever began it may have been killed meanwhile; a child that finds it there ends with 0."""
     end = time.monotonic() + START_SECONDS
-    while not address.exists():
-        if child.poll() is not None or time.monotonic() > end:
-            child.kill()
+    while not _address(folder).exists():
+        if (child and child.poll()) or time.monotonic() > end:
+            if child:
+                child.kill()
             raise RunFailed(
-                f"Prefect's server did not start within {START_SECONDS:.0f} s; {log} says why; or name one that runs: "
+                f"Prefect's server did not start within {START_SECONDS:.0f} s; {_log(folder)} says why; or name one that runs: "
                 "`prefect server start`, then `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
             )
         time.sleep(POLL_SECONDS)
-    child.returncode = 0  # it is to outlive this process: no warning that it still runs
+    if child:
+        child.returncode = 0  # it is to outlive this process: no warning that it still runs
+    return _address(folder).read_text(encoding="utf-8")
+
+
+def _log(folder: Path) -> Path:
+    return folder / "log"
 
 
 def serve(folder: Path, idle_seconds: float, port: int) -> None:
