@@ -217,6 +217,8 @@ def _page(
     seen: Overview,
     routing: "Routing | None",
 ) -> str:
+    from flows.routing_plot import cascade_of
+
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
         page_environment(autoescape=True)
@@ -228,7 +230,7 @@ def _page(
             collapse=shown_of(manifest.collapse, comparisons_before(run, recipe)) if manifest.collapse else None,
             plots=plots_of(manifest.similarities),
             curves=curves_of(run.student, manifest.student.loss_before) if manifest.student else [],
-            cascade=routing and _cascade(routing),
+            cascade=routing and cascade_of(routing),
             plot_width=WIDTH,
             plot_height=HEIGHT,
             bars_height=PLOT,
@@ -245,14 +247,6 @@ def _page(
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
-
-
-def _cascade(routing: "Routing") -> dict[str, Any]:
-    from flows.routing_plot import HEIGHT as height
-    from flows.routing_plot import WIDTH as width
-    from flows.routing_plot import plots_of
-
-    return {"found": routing, "plots": plots_of(routing), "width": width, "height": height}
 
 
 def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int) -> str:

@@ -45,6 +45,16 @@ class Plot(NamedTuple):
     """Where 95 % of the teacher's pass rate lies."""
 
 
+class Cascade(NamedTuple):
+    """All that a page shows of a routing."""
+
+    found: Routing
+    plots: list[Plot]
+    width: float = WIDTH
+    height: float = HEIGHT
+    left: float = LEFT
+
+
 class _Scale(NamedTuple):
     """From values to places in the plot."""
 
@@ -60,6 +70,10 @@ class _Scale(NamedTuple):
 
     def corners(self, points: Sequence[tuple[float, float]]) -> str:
         return " ".join(f"{self.x(x):g},{self.y(y):g}" for x, y in points)
+
+
+def cascade_of(found: Routing) -> Cascade:
+    return Cascade(found, plots_of(found))
 
 
 def plots_of(found: Routing) -> list[Plot]:

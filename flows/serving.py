@@ -77,6 +77,7 @@ def setup_of(name: Path, kind: str | None, wishes: Wishes) -> Setup:
     teacher = _teacher(name, wishes, routing)
     if teacher is None:
         return Setup(weights, None, None, defaults, f"the student alone: there is no {ROUTING} beside it")
+    _check_key_of(teacher)
     signal = _signal(wishes, routing)
     if routing and routing.verdict in ("student", "nothing") and wishes.threshold is None and wishes.share is None:
         told = f"the student alone. {routing.answer} To ask the teacher all the same, say --share or --threshold"
@@ -124,6 +125,15 @@ def _teacher(name: Path, wishes: Wishes, routing: Routing | None) -> TeacherConf
             "or give a --threshold of your own"
         )
     return TeacherConfig(model=wishes.teacher, **url)
+
+
+def _check_key_of(teacher: TeacherConfig) -> None:
+    hosted = teacher.model.startswith("openai/") and teacher.base_url is None
+    if hosted and not os.environ.get(teacher.api_key_env):
+        raise UsageError(
+            f"{teacher.model}: the environment variable {teacher.api_key_env} holds no key for api.openai.com; set it, say where "
+            "else it answers (--teacher-url), or do without (--teacher none)"
+        )
 
 
 def _signal(wishes: Wishes, routing: Routing | None) -> str:

@@ -1,6 +1,7 @@
 """Embedded teachers: llama.cpp in this process (xllamacpp), spoken to like any other endpoint. Knows where weights are."""
 
 import asyncio
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -37,8 +38,10 @@ async def local_server(config: TeacherConfig, model: str) -> AsyncIterator[str]:
     if problem := local_problem(model):
         raise ProviderError(f"{config.model}: {problem}")
     server = await asyncio.to_thread(start, str(weights), config)
+    address = server.listening_address
     try:
-        yield f"{server.listening_address}/v1"
+        await asyncio.to_thread(_wait_for, address)
+        yield f"{address}/v1"
     finally:
         del server
 
@@ -61,3 +64,9 @@ def start(weights: str, config: TeacherConfig) -> Any:
         return xllamacpp.Server(params)
     except RuntimeError as error:
         raise ProviderError(f"{weights}: llama.cpp cannot load it: {error}") from None
+
+
+def _wait_for(address: str) -> None:
+    """Until it answers: one that is stopped at once may never end (xllamacpp 2026.10, every fourth or so)."""
+    with urllib.request.urlopen(f"{address}/health") as response:
+        response.read()

@@ -15,6 +15,7 @@ from agents.teachers.endpoint import LONGEST_BODY, OPENAI_URL, session_of
 from core.recipe import TeacherConfig
 from core.run import redacted
 
+CONNECT_SECONDS = 10.0
 LONGEST_LINE = 2**20
 """Bytes of one event of a stream."""
 
@@ -65,7 +66,7 @@ class Relay(NamedTuple):
                     raise RelayFailed(fault, response.status, _parsed(text))
                 yield response
         except TimeoutError:
-            raise RelayFailed(f"{self.model}: no answer in {self.timeout.total:g} s") from None
+            raise RelayFailed(f"{self.model}: nothing for {self.timeout.sock_read:g} s") from None
         except aiohttp.ClientError as error:
             raise RelayFailed(f"{self.model}: {type(error).__name__}: {error}") from None
 
@@ -104,5 +105,6 @@ async def open_relay(config: TeacherConfig) -> AsyncIterator[Relay]:
     """
     name = config.model.partition("/")[2]
     async with located(config) as there, session_of(there) as session:
-        timeout = aiohttp.ClientTimeout(total=config.timeout_seconds)
+        # A stream may last: only its silence counts.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=config.timeout_seconds)
         yield Relay(config.model, name, (there.base_url or OPENAI_URL).rstrip("/"), session, timeout)

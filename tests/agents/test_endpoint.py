@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -78,6 +79,29 @@ def test_a_reply_carries_text_usage_and_confidence() -> None:
     assert reply.confidence == pytest.approx(0.3679, abs=1e-4)
     assert bodies[0]["model"] == "m"
     assert bodies[0]["response_format"]["json_schema"]["name"] == "Draft"
+
+
+def test_the_likeliest_tokens_are_asked_for_and_make_the_certainty_of_a_reply() -> None:
+    half = [{"logprob": math.log(0.5)}, {"logprob": math.log(0.25)}]
+    tokens = [{"logprob": -0.5, "top_logprobs": half}, {"logprob": None, "top_logprobs": [{"logprob": 0.0}]}]
+    bodies = []
+
+    async def answer(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        [choice] = COMPLETION["choices"]  # type: ignore[misc]
+        return web.json_response({**COMPLETION, "choices": [{**choice, "logprobs": {"content": tokens}}]})
+
+    (reply,) = asked(answer, sampling={"top_logprobs": 2})
+    assert bodies[0]["top_logprobs"] == 2
+    assert isinstance(reply, Reply)
+    assert reply.certainty
+    assert reply.certainty.logprobs == (-0.5, -50.0)
+    assert reply.certainty.entropies == (pytest.approx(1.5 * math.log(2)), 0.0), "a half, a quarter, and all others"
+    assert Reply.model_validate_json(reply.model_dump_json()) == reply
+    del tokens[1]["top_logprobs"]
+    (reply,) = asked(answer)
+    assert isinstance(reply, Reply)
+    assert reply.certainty is None
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "garbage", "empty", "cut"])

@@ -59,6 +59,26 @@ def test_an_exported_student_answers_in_plain_words(weights: Path) -> None:
     }
 
 
+SHORT = Question(
+    messages=[Message(role="user", content="hi")], contract="Answer", json_schema=None, temperature=1.0, top_p=1.0,
+    max_tokens=8, seed=1,
+)  # fmt: skip
+
+
+def test_another_student_under_the_same_name_is_not_answered_for_by_the_first(weights: Path, tmp_path: Path) -> None:
+    async def manner(file: Path) -> str:
+        async with open_teacher(TeacherConfig(model=f"local/{file}", max_concurrent=1)) as teacher:
+            await teacher.reply(SHORT, 0, OpenAccount())
+            return teacher.manner
+
+    place = tmp_path / "student.gguf"
+    place.write_bytes(weights.read_bytes())
+    first = asyncio.run(manner(place))
+    assert first == asyncio.run(manner(weights)), "the same weights elsewhere"
+    place.write_bytes(weights.read_bytes() + b"\0")
+    assert asyncio.run(manner(place)) != first
+
+
 async def opened(model: str) -> None:
     async with open_teacher(TeacherConfig(model=model)):
         pass
