@@ -24,7 +24,8 @@ demo: install
 
 test: check
 	$(BIN)/pytest -m "not slow" --numprocesses auto
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m waits --numprocesses auto --dist loadfile
+	$(BIN)/pytest -m "slow and not waits"
 
 # What needs neither a real teacher, nor a training, nor a whole run.
 fast: install

@@ -406,7 +406,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a student as a file that other runtimes load, beside it: weights, tokenizer and chat template in one."""
-    from flows.students import export_student
+    from flows.student_files import export_student
 
     found = export_student(student, kind)
     if as_json:

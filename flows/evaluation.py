@@ -21,7 +21,7 @@ from core.shares import Measure
 from core.store import read_columns, read_json, write_text
 from flows.report import EVALUATION
 from flows.session import Session
-from flows.students import as_teacher, plan_for, run_of, student_folder, with_torch
+from flows.student_files import as_teacher, plan_for, run_of, student_folder, with_torch
 from flows.study import ratio, share
 from flows.words import one_line, percent
 

@@ -13,7 +13,7 @@ from core.store import file_hash, write_text
 from flows.cascade import Answers, Routing, Sampling, area_words, points, worth_of
 from flows.report import ROUTING
 from flows.session import Session
-from flows.students import as_teacher, export_student, plan_for, run_of, student_folder
+from flows.student_files import as_teacher, export_student, plan_for, run_of, student_folder
 from flows.words import number, one_line, percent
 from students.routing import QUALITY, SHARE, Curve
 

@@ -25,7 +25,7 @@ from flows.chat import ChatError, read_request
 from flows.report import ROUTING
 from flows.router import Router, Rule
 from flows.session import Session
-from flows.students import export_student, student_folder
+from flows.student_files import export_student, student_folder
 from flows.words import number, percent, plural
 from students.routing import threshold_for
 from students.trust import SIGNALS

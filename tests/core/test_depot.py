@@ -12,7 +12,7 @@ from core.errors import RunExists, StoreError
 from core.lease import TakenOver
 from core.store import write_text
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 
 def write(depot: Depot, **files: str) -> None:

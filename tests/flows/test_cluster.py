@@ -173,6 +173,7 @@ def kill_at(client: Any, parts: Sequence[Future[Ragged]], task: str, killed: lis
 
 
 @pytest.mark.slow
+@pytest.mark.waits
 @pytest.mark.parametrize("task", ["_sketch", "_buckets", "_rows"])
 def test_a_worker_killed_in_the_middle_changes_nothing(task: str) -> None:
     texts = corpus(6000, templated=True)

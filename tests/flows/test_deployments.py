@@ -23,7 +23,7 @@ from core.release import Lineage, releases_of
 from core.run import RunDir, RunState
 from flows.curated import made_samples
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 SMALL = ("--set", "samples=24", "--set", "shard_size=8")

@@ -25,7 +25,7 @@ from flows.curated import made_samples
 from flows.production import budget_of
 from tests.scripted import planned
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 SAMPLES = 60
 IN_FLIGHT = 8
@@ -157,7 +157,7 @@ def kill_often(runs: Path, settings: list[str], rng: random.Random) -> Iterator[
             if line.startswith("produce"):
                 break
         else:
-            assert process.wait() == 0
+            ended(process, 0)
             return
         time.sleep(rng.uniform(0.0, 0.35))
         sent = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[number % 3]

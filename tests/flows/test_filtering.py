@@ -271,6 +271,7 @@ def command(file: Path, out: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.waits
 def test_a_command_killed_at_any_moment_ends_with_the_same_files(tmp_path: Path) -> None:
     texts = corpus(20_000)
     file = written(tmp_path / "rows.jsonl", texts)
@@ -288,6 +289,7 @@ def test_a_command_killed_at_any_moment_ends_with_the_same_files(tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.waits
 def test_a_stop_keeps_what_is_judged_and_says_how_to_go_on(tmp_path: Path) -> None:
     file = written(tmp_path / "rows.jsonl", corpus(20_000) * 3)
     child = subprocess.Popen(

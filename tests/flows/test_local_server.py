@@ -13,7 +13,7 @@ import pytest
 
 from flows.local_server import living, local_server, stop
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 IDLE_SECONDS = 2.0
 

@@ -17,7 +17,7 @@ from flows.releasing import release_run
 from tests.flows.lineages import OFF, made
 from tests.produce_here import produced
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 SETTINGS = [
     "samples=24",

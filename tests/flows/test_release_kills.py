@@ -23,7 +23,7 @@ from flows.local_server import stop
 from flows.releasing import release_run
 from tests.flows.lineages import OFF, lineage, made, released
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 
 def start(words: list[str], runs: Path, **environment: str) -> subprocess.Popen[str]:

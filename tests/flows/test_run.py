@@ -174,7 +174,7 @@ def test_an_interrupted_preview_is_no_traceback() -> None:
         [sys.executable, "-m", "flows", "preview", "smoke", "-n", "20", *slow],
         cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    time.sleep(6)
+    time.sleep(10)
     process.send_signal(signal.SIGINT)
     out, err = ended(process, code=130)
     assert out == ""

@@ -45,6 +45,7 @@ def kill_one(cluster: Any, runs: Path, killed: list[int]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.waits
 def test_two_workers_of_which_one_is_killed_make_what_one_process_makes(tmp_path: Path) -> None:
     here, spent = made(tmp_path / "here")
     killed: list[int] = []
