@@ -334,6 +334,8 @@ def test_the_page_draws_how_alike_the_compared_pairs_were(tmp_path: Path) -> Non
     assert "2 minhash: pairs by similarity, threshold 0.8" in page.text
     assert "4 pairs at the threshold or over it, 7 compared pairs under it" in page.text
     assert "Similarity" not in written(tmp_path, manifest(similarities={}), [], []).text
+    nothing = {"2 minhash": SIMILARITIES.model_copy(update={"bins": ()})}
+    assert "No two samples say so much the same" in written(tmp_path, manifest(similarities=nothing), [], []).text
 
 
 def log_of(student: Path, lines: list[dict[str, float]]) -> Path:
