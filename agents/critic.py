@@ -30,7 +30,7 @@ async def critic(state: Work, runtime: Runtime[Crew]) -> Update:
 def _by_confidence(state: Work, crew: Crew) -> Handover:
     confidence = state["progress"].confidence
     if confidence is None:
-        model = crew.recipe.teachers[crew.recipe.agents.generator.teacher].model
+        model = crew.recipe.writer.model
         raise ProviderError(f'{model}: tells no token probabilities, which a critic of type "confidence" needs')
     score = 1 + sum(confidence >= band for band in CONFIDENCE_BANDS)
     faults = [f"its writer was unsure of it (mean token probability {confidence:.2f})"] if score < 4 else []

@@ -101,7 +101,7 @@ def study_of(
         UsageError: if a check cannot be held out, or nothing could tell right from wrong.
     """
     recipe = plan.recipe
-    oracle = ORACLES.get(recipe.teachers[recipe.agents.generator.teacher].model)
+    oracle = ORACLES.get(recipe.writer.model)
     names = list(dict.fromkeys(held_out)) or ([] if oracle else _last_programmatic(plan))
     held = tuple(_held_out(plan, name) for name in names)
     kept = tuple(bound for bound in plan.checks if bound.check.name not in names)

@@ -18,9 +18,10 @@ from agents.study import KINDS, Study, study_of
 from benchmarks.machine import measured_on
 from core.recipe import PROJECT
 from core.run import versions
+from core.shares import ratio
 from flows.recipes import load
 from flows.session import SESSION
-from flows.study import StudyReport, TopologyRow, ratio, study_report, study_text
+from flows.study import StudyReport, TopologyRow, study_report, study_text
 
 INJECTED, SENSITIVITY = 10_000, 2_000
 """Samples for each topology in (a), and in each line of its second table."""

@@ -508,7 +508,8 @@ class DistillationConfig(Config):
 
 class LoraConfig(Config):
     """Learn small corrections to the start's matrices instead of the matrices (LoRA, arXiv 2106.09685): less memory, and a
-    start that has much to lose keeps it. The learning rate wants to be about ten times higher.
+    start that has much to lose keeps it. The learning rate wants to be about ten times
+    higher (Schulman et al. 2025, LoRA Without Regret).
     """
 
     rank: int = Field(16, ge=1)
@@ -716,6 +717,11 @@ class Recipe(Config):
         if info.data.get("answers_per_seed", 1) == 1 and not revised:
             raise ValueError("preference pairs need several answers to a prompt: set answers_per_seed to 2 or more")
         return dataset
+
+    @property
+    def writer(self) -> TeacherConfig:
+        """The generator's teacher."""
+        return self.teachers[self.agents.generator.teacher]
 
     @property
     def goals(self) -> dict[str, int]:

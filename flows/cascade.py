@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.errors import RunFailed, UsageError
 from core.recipe import TeacherConfig
-from core.shares import Measure
+from core.shares import Measure, share
 from core.store import read_json
-from flows.study import share
 from flows.words import percent
 from students.logistic import Logistic, cross_validated
 from students.routing import (

@@ -45,6 +45,10 @@ StudentArgument = Annotated[
 ServedArgument = Annotated[
     Path, typer.Argument(metavar="STUDENT", help="The folder of a student, a run that has one, or a .gguf file.")
 ]
+HeldToOption = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="RECIPE", help="Whose seeds and checks; those of the student's run if left out."),
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its directory.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
@@ -420,10 +424,7 @@ def export(
 def evaluate(
     student: StudentArgument,
     *,
-    recipe: Annotated[
-        str | None,
-        typer.Option(metavar="RECIPE", help="Whose seeds and checks; those of the student's run if left out."),
-    ] = None,
+    recipe: HeldToOption = None,
     number: Annotated[int, typer.Option("-n", min=1, max=100_000, help="How many held-out seeds.")] = 100,
     kind: TypeOption = "q8_0",
     as_json: JsonOption = False,
@@ -450,10 +451,7 @@ def evaluate(
 def route(
     student: ServedArgument,
     *,
-    recipe: Annotated[
-        str | None,
-        typer.Option(metavar="RECIPE", help="Whose seeds and checks; those of the student's run if left out."),
-    ] = None,
+    recipe: HeldToOption = None,
     number: Annotated[int, typer.Option("-n", min=20, max=10_000, help="How many held-out seeds.")] = 200,
     draws: Annotated[
         int, typer.Option(min=0, max=16, help="Further answers of the student to each, for agreement; 0 does without.")

@@ -14,15 +14,13 @@ from pydantic import BaseModel, ConfigDict
 
 from core.embedded import EMBEDDED, embedded_weights
 from core.errors import ProviderError
-from core.recipe import TeacherConfig
 from core.run import RunDir
 from core.sample import Message
-from core.shares import Measure
+from core.shares import Measure, ratio, share
 from core.store import read_columns, read_json, write_text
 from flows.report import EVALUATION
 from flows.session import Session
 from flows.student_files import as_teacher, plan_for, run_of, student_folder, with_torch
-from flows.study import ratio, share
 from flows.words import one_line, percent
 
 if TYPE_CHECKING:
@@ -120,11 +118,6 @@ class Task:
     number: int
     kind: str
 
-    @property
-    def teacher(self) -> TeacherConfig:
-        recipe = self.plan.recipe
-        return recipe.teachers[recipe.agents.generator.teacher]
-
 
 def task_of(name: Path, plan: "Plan | None", number: int, kind: str) -> Task:
     """The student in the folder or run `name` on the seeds of `plan`, or without one on those of its run.
@@ -151,7 +144,7 @@ async def evaluate(task: Task, session: Session) -> Evaluation:
             folders["start"] = Path(name)
         files = _files(task, folders)
         models = {
-            "teacher": task.teacher.model,
+            "teacher": task.plan.recipe.writer.model,
             "student": str(files["student"]),
             "start": "the student before training",
         }
@@ -172,7 +165,7 @@ def _files(task: Task, folders: dict[str, Path]) -> dict[str, Path]:
     """GGUF files by role, as far as there are any."""
     export = with_torch("students.export").export_gguf
     files: dict[str, Path] = {role: export(folder, task.kind).path for role, folder in folders.items()}
-    provider, _, model = task.teacher.model.partition("/")
+    provider, _, model = task.plan.recipe.writer.model.partition("/")
     if provider == "local" and (weights := embedded_weights() if model == EMBEDDED else Path(model)):
         files["teacher"] = weights
     return files
@@ -188,7 +181,7 @@ async def _exams(task: Task, files: dict[str, Path], session: Session) -> "dict[
     for role in ROLES:
         if role != "teacher" and role not in files:
             continue
-        model = task.teacher if role == "teacher" else as_teacher(files[role], task.teacher)
+        model = task.plan.recipe.writer if role == "teacher" else as_teacher(files[role], task.plan.recipe.writer)
 
         def told(done: int, role: str = role) -> None:
             session.count(lambda: f"{role}: {done:,} of {len(seeds):,} seeds")
@@ -209,7 +202,7 @@ def _losses(task: Task, folders: dict[str, Path], session: Session) -> "dict[str
     settings = task.student / "student.json"
     longest = read_json(settings)["config"]["max_tokens"] if settings.is_file() else LONGEST
     found = {role: beside.folder_loss(folder, held_out, longest) for role, folder in folders.items()}
-    if task.teacher.model == f"local/{EMBEDDED}":
+    if task.plan.recipe.writer.model == f"local/{EMBEDDED}":
         found["teacher"] = beside.embedded_teacher_loss(held_out, longest)
     return {role: loss for role, loss in found.items() if loss}
 

@@ -30,6 +30,7 @@ from flows.words import place_of, plural
 
 if TYPE_CHECKING:
     from flows.cascade import Routing
+    from flows.routing_plot import Cascade
 
 EVALUATION = "evaluation.json"
 ROUTING = "routing.json"
@@ -143,10 +144,12 @@ HELD_BACK: dict[str, Any] = {"classifier": True, "curves": {"__all__": {"scores"
 
 def routing_of(student: Path) -> "Routing | None":
     """What `stillhouse route` found; None where it was not called."""
+    file = student / ROUTING
+    if not file.is_file():
+        return None
     from flows.cascade import read_routing
 
-    file = student / ROUTING
-    return read_routing(file) if file.is_file() else None
+    return read_routing(file)
 
 
 def report_numbers(manifest: Manifest, seen: Overview) -> dict[str, Any]:
@@ -217,8 +220,6 @@ def _page(
     seen: Overview,
     routing: "Routing | None",
 ) -> str:
-    from flows.routing_plot import cascade_of
-
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
         page_environment(autoescape=True)
@@ -230,7 +231,7 @@ def _page(
             collapse=shown_of(manifest.collapse, comparisons_before(run, recipe)) if manifest.collapse else None,
             plots=plots_of(manifest.similarities),
             curves=curves_of(run.student, manifest.student.loss_before) if manifest.student else [],
-            cascade=routing and cascade_of(routing),
+            cascade=routing and _cascade_of(routing),
             plot_width=WIDTH,
             plot_height=HEIGHT,
             bars_height=PLOT,
@@ -247,6 +248,12 @@ def _page(
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
+
+
+def _cascade_of(routing: "Routing") -> "Cascade":
+    from flows.routing_plot import cascade_of
+
+    return cascade_of(routing)
 
 
 def dataset_card(manifest: Manifest, recipe: Recipe, train: int, validation: int) -> str:

@@ -13,7 +13,7 @@ from core.store import file_hash, write_text
 from flows.cascade import Answers, Routing, Sampling, area_words, points, worth_of
 from flows.report import ROUTING
 from flows.session import Session
-from flows.student_files import as_teacher, export_student, plan_for, run_of, student_folder
+from flows.student_files import as_teacher, export_student, is_weights, plan_for, run_of, student_folder
 from flows.words import number, one_line, percent
 from students.routing import QUALITY, SHARE, Curve
 
@@ -41,11 +41,6 @@ class Task(NamedTuple):
     draws: int
     cache: Path
 
-    @property
-    def teacher(self) -> TeacherConfig:
-        recipe = self.plan.recipe
-        return recipe.teachers[recipe.agents.generator.teacher]
-
 
 def task_of(name: Path, plan: "Plan | None", number: int, kind: str, draws: int, cache: Path) -> Task:
     """The student in the folder, run or GGUF file `name`, on the seeds of `plan` or of its run.
@@ -55,9 +50,7 @@ def task_of(name: Path, plan: "Plan | None", number: int, kind: str, draws: int,
     """
     from agents.exam import can_be_examined
 
-    file = name.suffix == ".gguf"
-    if file and not name.is_file():
-        raise UsageError(f"{name}: there is no such file")
+    file = is_weights(name)
     folder = name.parent if file else student_folder(name)
     run = run_of(folder)
     plan = plan or plan_for(name, run)
@@ -84,7 +77,7 @@ async def calibrate(task: Task, session: Session) -> Routing:
         student=str(task.folder if task.kind else task.weights),
         weights=file_hash(task.weights),
         type=task.kind,
-        teacher=task.teacher,
+        teacher=task.plan.recipe.writer,
         recipe=recipe.name,
         seed=recipe.seed,
         first_seed=answers.student[0].seed,
@@ -92,7 +85,7 @@ async def calibrate(task: Task, session: Session) -> Routing:
             temperature=generator.temperature, top_p=generator.top_p, max_tokens=generator.max_tokens
         ),
         draws=task.draws,
-        **dict(worth_of(answers, task.teacher, recipe.seed)),
+        **dict(worth_of(answers, task.plan.recipe.writer, recipe.seed)),
     )  # fmt: skip
     write_text(task.folder / ROUTING, found.model_dump_json(indent=2) + "\n")
     return found
@@ -112,10 +105,10 @@ async def _answers(task: Task, session: Session) -> Answers:
         session.tell(f"route: {who}, {len(seeds):,} seeds")
         return await examine(plan, model, seeds, session.stop, told, draw=draw, cache=task.cache)
 
-    student, free = as_teacher(task.weights, task.teacher), _drawing(task.plan)
+    student, free = as_teacher(task.weights, task.plan.recipe.writer), _drawing(task.plan)
     answers = await ask("student", task.plan, student.model_copy(update={"sampling": {"top_logprobs": TOP}}))
     draws = [await ask(f"student, draw {n} of {task.draws}", free, student, n) for n in range(1, task.draws + 1)]
-    return Answers(answers, await ask("teacher", task.plan, task.teacher), draws)
+    return Answers(answers, await ask("teacher", task.plan, task.plan.recipe.writer), draws)
 
 
 def _drawing(plan: "Plan") -> "Plan":

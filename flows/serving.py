@@ -25,7 +25,7 @@ from flows.chat import ChatError, read_request
 from flows.report import ROUTING
 from flows.router import Router, Rule
 from flows.session import Session
-from flows.student_files import export_student, student_folder
+from flows.student_files import export_student, is_weights, student_folder
 from flows.words import number, percent, plural
 from students.routing import threshold_for
 from students.trust import SIGNALS
@@ -89,9 +89,7 @@ def setup_of(name: Path, kind: str | None, wishes: Wishes) -> Setup:
 
 def _student(name: Path, kind: str | None, *, alone: bool) -> tuple[Path, Routing | None]:
     """The GGUF file, written anew where it is not what was calibrated, and the calibration, where it counts."""
-    file = name.suffix == ".gguf"
-    if file and not name.is_file():
-        raise UsageError(f"{name}: there is no such file")
+    file = is_weights(name)
     folder = name.parent if file else student_folder(name)
     calibrated = folder / ROUTING
     routing = read_routing(calibrated) if calibrated.is_file() and not alone else None

@@ -24,6 +24,13 @@ def student_folder(name: Path) -> Path:
     raise UsageError(f"{name}: there is no student: neither it nor {name / 'student'} has a config.json")
 
 
+def is_weights(name: Path) -> bool:
+    """Whether it is a GGUF file, and not the folder of a student or a run. Raises UsageError where there is no such file."""
+    if name.suffix == ".gguf" and not name.is_file():
+        raise UsageError(f"{name}: there is no such file")
+    return name.suffix == ".gguf"
+
+
 def export_student(name: Path, kind: str) -> "Exported":
     exported: Exported = with_torch("students.export").export_gguf(student_folder(name), kind)
     return exported

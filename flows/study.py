@@ -3,7 +3,6 @@
 Knows no agent: it counts outcomes.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -12,11 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from agents.study import BASELINE, Outcome, Study, Trial, trial_of
 from core.sample import State
-from core.shares import Measure, wilson
+from core.shares import Measure, ratio, share
 from flows.session import Session
 
-Z = 1.959964
-"""Standard errors of a 95 % interval; every interval here is one."""
 RESAMPLES = 1000
 
 
@@ -66,31 +63,6 @@ class StudyReport(BaseModel):
 
     def row(self, topology: str) -> TopologyRow | None:
         return next((row for row in self.rows if row.topology == topology), None)
-
-
-def share(hits: int, tries: int) -> Measure | None:
-    """A share with Wilson's score interval (1927)."""
-    if not tries:
-        return None
-    return Measure(value=hits / tries, low=wilson(hits, tries, -Z), high=wilson(hits, tries, Z))
-
-
-def ratio(hits: int, tries: int, base_hits: int, base_tries: int) -> Measure | None:
-    """A ratio of two shares with the log interval of Katz et al. (1978): log r ± z √(1/a - 1/n + 1/b - 1/m).
-
-    Without a hit above, the upper end is that of a half more hit and try on both sides (Walter 1975), and the lower is 0.
-    None without a hit below. It takes the two for independent; samples of the same seeds go wrong together more often
-    than that, so it is rather too wide.
-    """
-    if not tries or not base_hits:
-        return None
-    value = (hits / tries) / (base_hits / base_tries)
-    more = 0.0 if hits else 0.5
-    a, n, b, m = hits + more, tries + more, base_hits + more, base_tries + more
-    error = math.sqrt(max(0.0, 1 / a - 1 / n + 1 / b - 1 / m))
-    middle = math.log(a / n) - math.log(b / m)
-    low = math.exp(middle - Z * error) if hits else 0.0
-    return Measure(value=value, low=low, high=math.exp(middle + Z * error))
 
 
 def cost_per_kept(costs: Sequence[int], kept: Sequence[bool], seed: int) -> Measure | None:

@@ -18,10 +18,10 @@ from agents.topology import BUILDERS
 from core.errors import RecipeError, UsageError
 from core.recipe import Faults
 from core.sample import Candidate, Message, Seed, Spent, State
-from core.shares import Measure
+from core.shares import Measure, ratio, share
 from flows.cli import app
 from flows.recipes import load
-from flows.study import cost_per_kept, ratio, report_of, share, study_text
+from flows.study import cost_per_kept, report_of, study_text
 
 SEED = Seed(id="study000-000000", data={"story": "a zoo", "steps": "2 steps: first multiply, then subtract"})
 RIGHT: dict[str, Any] = {
