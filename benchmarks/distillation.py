@@ -22,7 +22,7 @@ from core.recipe import StudentConfig
 from core.run import versions
 from core.sample import Message
 from students.data import Conversation, Encoded, batched, encode, pad_id, render, stop_ids
-from students.distillation import held_out_kl
+from students.distillation import measured
 from students.evaluate import held_out_loss, predicted
 from students.sampling import own_answers
 from students.signals import CAPTURE_BATCH, FORMAT, capture, identity
@@ -177,9 +177,9 @@ def trained(
     record = distill(train, config, out, seed=SEED, progress=lambda _: None, held_out=held_out)
     student = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     words, pad = len(teacher.tokenizer), pad_id(teacher.tokenizer)
-    kl = held_out_kl(student, encoded, TeacherBeside(teacher.model, words, 1.0), pad, words, 1.0)
+    found = measured(student, encoded, TeacherBeside(teacher.model, words, 1.0), pad, words, 1.0)
     log = [json.loads(line) for line in (out / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Outcome(record.loss_after, kl, record.seconds, sum(line["tokens"] for line in log))
+    return Outcome(record.loss_after, found.kl or 0.0, record.seconds, sum(line["tokens"] for line in log))
 
 
 def page(outcomes: Mapping[str, Outcome], best: float, signals: Signals) -> str:

@@ -1,64 +1,37 @@
 """How many of a recipe's queries a student can take: students of the default recipe beside the embedded teacher.
 
-A run of constrained-instructions makes the data, two students learn it, and each is calibrated on seeds that no run sees.
-`STILLHOUSE_ROUTING` names a folder for the run and its students, where what is there already is not made again. With the
-sizes below about two hours on two quiet cores, most of it the teacher's.
+The students of `benchmarks.retention`, each calibrated on seeds that no run sees; they are made first where they are not there.
+`STILLHOUSE_STUDENTS` names the folder, where answers too are kept.
 """
 
 import argparse
 import asyncio
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
-from agents.plan import Plan, plan_of
+from agents.plan import plan_of
 from benchmarks.machine import measured_on
-from core.recipe import PROJECT, StudentConfig
-from core.run import RunDir
+from benchmarks.retention import HALF, KEEP, RECIPE, SEEDS, SMALL, generated, students_folder, trained
+from core.recipe import PROJECT
 from core.shares import Measure
 from flows.cascade import Routing
-from flows.curation import distill_dataset
 from flows.routing import calibrate, task_of
 from flows.session import SESSION
 from flows.words import percent
 from students.routing import Curve
 
-RECIPE = "constrained-instructions"
-KEEP, SEEDS, DRAWS, SEED = 400, 400, 3, 7
-ARMS: dict[str, dict[str, Any]] = {
-    "half the teacher's layers": {"start": "layers", "layers": 15, "epochs": 4},
-    "6.8M parameters, vocabulary of 8,192": {
-        "start": "random", "layers": 6, "hidden_size": 256, "vocabulary": 8192, "epochs": 10, "learning_rate": 1e-3,
-    },
-}  # fmt: skip
+ASKED, DRAWS = 400, 3
 
 
-def table(keep: int = KEEP, seeds: int = SEEDS, draws: int = DRAWS) -> str:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(os.environ.get("STILLHOUSE_ROUTING", name)).resolve()
+def table(keep: int = KEEP, seeds: int = ASKED, draws: int = DRAWS) -> str:
+    with students_folder() as folder:
         run = generated(folder, keep)
         plan = plan_of(run.read_recipe(), PROJECT)
-        found = {arm: routed(arm, run, plan, folder / f"student-{i}", seeds, draws) for i, arm in enumerate(ARMS)}
+        found = {}
+        for arm in (HALF, SMALL):
+            student, _ = trained(arm, SEEDS[0], run, folder)
+            found[arm] = asyncio.run(calibrate(task_of(student, plan, seeds, "q8_0", draws, run.cache), SESSION))
     return page(found, keep)
-
-
-def generated(folder: Path, keep: int) -> RunDir:
-    """The run that everything is learned from, by the command that a user gives."""
-    words = ["--set", f"keep={keep}", "--set", f"samples={8 * keep}", "--runs-dir", str(folder), "--resume"]
-    subprocess.run(
-        [sys.executable, "-m", "flows", "generate", RECIPE, *words], cwd=PROJECT, check=True, stdout=sys.stderr
-    )
-    return RunDir(next(folder.glob(f"{RECIPE}-*")))
-
-
-def routed(arm: str, run: RunDir, plan: Plan, student: Path, seeds: int, draws: int) -> Routing:
-    if not (student / "config.json").is_file():
-        distill_dataset(run.path, student, StudentConfig.model_validate(ARMS[arm]), SEED, SESSION.note)
-    return asyncio.run(calibrate(task_of(student, plan, seeds, "q8_0", draws, run.cache), SESSION))
 
 
 def page(found: Mapping[str, Routing], keep: int) -> str:
@@ -113,7 +86,7 @@ def _cell(measure: Measure | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=int, default=KEEP)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seeds", type=int, default=ASKED)
     parser.add_argument("--draws", type=int, default=DRAWS)
     told = parser.parse_args()
     sys.stdout.write(f"{table(told.keep, told.seeds, told.draws)}\n")

@@ -19,7 +19,7 @@ from students.evaluate import held_out_loss
 from students.export import read_student
 from students.output import KEPT, SETTINGS
 from students.start import TEACHER_LAYERS, from_layers, load_start, narrowed
-from students.vocabulary import with_tokens
+from students.vocabulary import with_tokens_of
 from students.width import Kept
 
 WHOLE = 2**30
@@ -76,8 +76,7 @@ def write_untrained(student: Path, folder: Path) -> bool:
     except UsageError:
         return False
     if config.vocabulary:
-        kept, before = AutoTokenizer.from_pretrained(student).get_vocab(), start.tokenizer.get_vocab()
-        start = with_tokens(start, [before[token] for token in sorted(kept, key=kept.__getitem__)])
+        start = with_tokens_of(start, AutoTokenizer.from_pretrained(student))
     if (student / KEPT).is_file():
         start = narrowed(start, Kept(**read_json(student / KEPT)))
     start.model.bfloat16().save_pretrained(folder)

@@ -17,6 +17,7 @@ from core.store import file_hash
 from students.data import Batch, Encoded
 from students.evaluate import predicted
 from students.start import TEACHER_LAYERS, Start, from_layers, from_pretrained, teacher_path
+from students.vocabulary import trimmed_from, with_tokens_of
 
 EMBEDDED = "embedded"
 FILES = ("config.json", "*.safetensors", "*.bin")
@@ -47,12 +48,15 @@ class TeacherBeside:
 
 
 def load_teacher(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The teacher of this name, for a student with this tokenizer.
+    """The teacher of this name, for a student with this tokenizer. If that was trimmed from the teacher's, the teacher is
+    trimmed too: its probabilities are then those of the whole one, given that one of the student's tokens comes.
 
     Raises:
         UsageError: if it cannot be loaded, or reads other tokens than the student.
     """
     start = from_layers(TEACHER_LAYERS) if name == EMBEDDED else _named(name)
+    if trimmed_from(tokenizer, start.tokenizer):
+        start = with_tokens_of(start, tokenizer)
     theirs, ours = tokenizer_digest(start.tokenizer), tokenizer_digest(tokenizer)
     if theirs != ours:
         raise UsageError(

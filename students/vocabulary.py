@@ -42,6 +42,27 @@ def with_tokens(start: Start, kept: Sequence[int]) -> Start:
     return start._replace(tokenizer=tokenizer)
 
 
+def with_tokens_of(start: Start, smaller: PreTrainedTokenizerBase) -> Start:
+    """`start` with the tokens of `smaller`, which was trimmed from its own tokenizer. In place."""
+    return with_tokens(start, _rows_of(smaller, start.tokenizer))
+
+
+def trimmed_from(smaller: PreTrainedTokenizerBase, whole: PreTrainedTokenizerBase) -> bool:
+    """Whether `smaller` has some tokens of `whole`, in their order, and cuts texts as these allow."""
+    always = {token.content for token in whole.added_tokens_decoder.values()}
+    if not (smaller.is_fast and whole.is_fast and always <= smaller.get_vocab().keys() < whole.get_vocab().keys()):
+        return False
+    if _cuts(whole)["model"]["type"] != "BPE":
+        return False
+    made = smaller_tokenizer(whole, _rows_of(smaller, whole))
+    return all(_cuts(made)[part] == _cuts(smaller)[part] for part in ("model", "pre_tokenizer", "normalizer"))
+
+
+def _rows_of(smaller: PreTrainedTokenizerBase, whole: PreTrainedTokenizerBase) -> list[int]:
+    new, old = smaller.get_vocab(), whole.get_vocab()
+    return [old[token] for token in sorted(new, key=new.__getitem__)]
+
+
 def chosen(tokenizer: PreTrainedTokenizerBase, data: Iterable[Encoded], size: int) -> list[int]:
     """The ids to keep, rising. With a token go all that its merges make on the way, so that it can still be made: every text
     is merged by rank, so leaving merges out changes nothing of those that remain.
@@ -84,7 +105,7 @@ def parts_of(token: str, ranks: dict[tuple[str, ...], int]) -> set[str]:
 
 def smaller_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
     """The tokenizer with only these ids, numbered anew in this order, and with the merges that they allow."""
-    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    whole = _cuts(tokenizer)
     new = {row: place for place, row in enumerate(kept)}
     model = whole["model"]
     model["vocab"] = {token: new[row] for token, row in model["vocab"].items() if row in new}
@@ -101,8 +122,13 @@ def smaller_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -
     )
 
 
+def _cuts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    return found
+
+
 def _model(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    model: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    model: dict[str, Any] = _cuts(tokenizer)["model"]
     if model["type"] != "BPE":
         raise UsageError(f"student.vocabulary: the tokenizer is a {model['type']}; only a BPE can be trimmed")
     return model

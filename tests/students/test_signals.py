@@ -12,8 +12,8 @@ from core.errors import UsageError
 from core.recipe import DistillationConfig
 from students import objectives
 from students.data import Encoded, batched
-from students.distillation import Signals, held_out_kl, outcomes, sampled_kl
-from students.evaluate import predicted
+from students.distillation import Signals, measured, outcomes, sampled_kl
+from students.evaluate import held_out_loss, predicted
 from students.signals import Captured, Identity, Sampled, TopK, capture, identity, sampled, text_digest, top_k
 from students.teacher import Dense, TeacherBeside, teacher_digest, tokenizer_digest
 from tests.students.conftest import opinionated, quiet
@@ -177,7 +177,9 @@ def test_all_three_signals_tell_about_the_same_divergence(
         "top_k": captured(model, encoded, tmp_path / "top_k", top_k=8),
         "sampled": captured(model, encoded, tmp_path / "sampled", signals="sampled", draws=255),
     }
-    found = {name: held_out_kl(student, encoded, source, 0, words, 1.0) for name, source in sources.items()}
+    both = {name: measured(student, encoded, source, 0, words, 1.0) for name, source in sources.items()}
+    assert {one.loss for one in both.values()} == {held_out_loss(student, encoded, 0)}
+    found = {name: one.kl for name, one in both.items() if one.kl is not None}
     assert found["dense"] > 0.5
     assert found["all"] == pytest.approx(found["dense"], rel=0.02)
     assert found["sampled"] == pytest.approx(found["dense"], rel=0.1)

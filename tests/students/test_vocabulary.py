@@ -5,15 +5,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.errors import UsageError
-from core.recipe import StudentConfig
+from core.recipe import DistillationConfig, StudentConfig
 from students.beside import write_untrained
 from students.data import Conversation, Encoded, encode
 from students.start import Start, load_start
+from students.teacher import load_teacher
 from students.train import distill
-from students.vocabulary import chosen, parts_of, trimmed
+from students.vocabulary import chosen, parts_of, trimmed, trimmed_from
 from tests.students.conftest import quiet, tiny_llama
 
 SMALL = 285
@@ -132,3 +134,47 @@ def test_a_student_of_fewer_tokens_is_trained_stored_and_known_again(
     assert AutoTokenizer.from_pretrained(tmp_path / "start").get_vocab() == tokenizer.get_vocab()
     assert before.config.vocab_size == SMALL
     assert not before.get_input_embeddings().weight.equal(model.get_input_embeddings().weight)
+
+
+@torch.no_grad()
+def test_a_teacher_is_trimmed_as_its_student_was(
+    start: Start, teacher: Path, encoded: list[Encoded], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    whole = load_teacher(str(teacher), tokenizer)
+    kept = chosen(tokenizer, encoded, 325)
+    small = load_teacher(str(teacher), trimmed(start, encoded, 325).tokenizer)
+    ids = next(one.ids for one in encoded if set(one.ids) <= set(kept))
+    found = small(torch.tensor([[kept.index(row) for row in ids]])).logits.log_softmax(-1)
+    probabilities = whole(torch.tensor([ids])).logits.softmax(-1)[..., kept]
+    assert (probabilities.sum(-1) < 0.999).any(), "what is left out is no rounding"
+    assert torch.allclose(found.exp(), probabilities / probabilities.sum(-1, keepdim=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("signals", ["dense", "top_k", "sampled"])
+def test_a_student_of_fewer_tokens_learns_from_probabilities(
+    signals: str, talk: list[Conversation], config: StudentConfig, teacher: Path, tmp_path: Path
+) -> None:
+    distillation = DistillationConfig.model_validate({"teacher": str(teacher), "signals": signals})
+    update = {"vocabulary": 325, "objective": "forward_kl", "distillation": distillation}
+    record = distill(talk, config.model_copy(update=update), tmp_path / "student", seed=7, progress=quiet)
+    assert record.kl_after is not None
+    assert record.kl_before is not None
+    assert record.kl_after < 0.8 * record.kl_before
+
+
+def test_a_tokenizer_that_merges_otherwise_was_not_trimmed_from_this_one(
+    start: Start, teacher: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    small = trimmed(start, [], SMALL).tokenizer
+    assert trimmed_from(small, tokenizer)
+    assert not trimmed_from(tokenizer, small)
+    assert not trimmed_from(tokenizer, tokenizer)
+    other = json.loads(small.backend_tokenizer.to_str())
+    assert len(other["model"]["merges"]) > 2
+    assert other["model"]["merges"] == [pair for pair in whole["model"]["merges"] if "".join(pair) in small.get_vocab()]
+    other["model"]["merges"].reverse()
+    reversed_merges = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(other)))
+    assert not trimmed_from(reversed_merges, tokenizer)
+    with pytest.raises(UsageError, match="probabilities are of different tokens"):
+        load_teacher(str(teacher), reversed_merges)

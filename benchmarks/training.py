@@ -1,0 +1,158 @@
+"""What a training step costs: beside TRL on the same start and rows, and by where a teacher's probabilities come from.
+
+Peers run in the environment `STILLHOUSE_PEERS`/trl; without it the first table lacks them. Some ten minutes on two quiet cores.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from transformers import AutoTokenizer
+
+from benchmarks.children import PROJECT, ran
+from benchmarks.machine import measured_on
+from core.run import versions
+from students.start import TEACHER_LAYERS, from_layers
+
+REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"
+ROWS, BATCH, MAX_TOKENS, WORDS = 192, 8, 256, 70
+ROUNDS = 3
+OURS, TRL = "ours", "TRL"
+OBJECTIVES = {"sft": "SFT", "forward_kl": "forward KL, teacher beside"}
+TINY = {"start": "random", "layers": 6, "hidden_size": 256, "vocabulary": 8192}
+SIGNALS: dict[str, dict[str, Any]] = {
+    "cross-entropy alone": {"objective": "sft"},
+    "forward KL, top 8 captured": {"objective": "forward_kl", "distillation": {"signals": "top_k"}},
+    "forward KL, 25 draws captured": {"objective": "forward_kl", "distillation": {"signals": "sampled"}},
+    "forward KL, teacher beside": {"objective": "forward_kl"},
+}
+
+
+class Took(NamedTuple):
+    first: float
+    """Seconds from the start of the process to the end of its first step."""
+    step: float
+    """Seconds of each later one, on average."""
+
+
+def table() -> str:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_models(folder)
+        rows = answers()
+        tokens = tokens_of(rows, folder / "start")
+        peers = Path(os.environ.get("STILLHOUSE_PEERS", "")) / "trl" / "bin" / "python"
+        pythons = {OURS: Path(sys.executable), **({TRL: peers} if peers.is_file() else {})}
+        beside: dict[tuple[str, str], list[Took]] = {}
+        for turn in range(ROUNDS):
+            for objective in OBJECTIVES:
+                for system, python in pythons.items():
+                    took = trained(system, python, folder, rows, objective, {}, f"{turn}")
+                    beside.setdefault((objective, system), []).append(took)
+        small = {
+            arm: [trained(OURS, pythons[OURS], folder, rows, "", {**TINY, **more}, f"{i} {turn}") for turn in range(ROUNDS)]
+            for i, (arm, more) in enumerate(SIGNALS.items())
+        }  # fmt: skip
+    return "\n".join([caption(tokens), "", *_beside(beside, tokens), "", *_signals(small)])
+
+
+def write_models(folder: Path) -> None:
+    for name, layers in (("start", TEACHER_LAYERS // 2), ("teacher", TEACHER_LAYERS)):
+        start = from_layers(layers)
+        start.model.save_pretrained(folder / name)
+        start.tokenizer.save_pretrained(folder / name)
+
+
+def answers() -> list[dict[str, list[dict[str, str]]]]:
+    """Beginnings of real texts of unequal lengths, each as the answer to one question."""
+    lines = REFERENCE.read_text(encoding="utf-8").splitlines()[:ROWS]
+    texts = [" ".join(json.loads(line)["text"].split()[: WORDS // 2 + i % WORDS]) for i, line in enumerate(lines)]
+    asked = [{"role": "user", "content": "Write some sentences."}]
+    return [{"prompt": asked, "completion": [{"role": "assistant", "content": text}]} for text in texts]
+
+
+def tokens_of(rows: list[dict[str, list[dict[str, str]]]], start: Path) -> int:
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    texts = [tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=False) for row in rows]
+    return sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+
+def trained(
+    system: str, python: Path, folder: Path, rows: Any, objective: str, more: Mapping[str, Any], name: str
+) -> Took:
+    work, told = folder / "work.json", folder / "moments.json"
+    work.write_text(
+        json.dumps({
+            "start": str(folder / "start"), "teacher": str(folder / "teacher"), "objective": objective, "rows": rows,
+            "batch_size": BATCH, "max_tokens": MAX_TOKENS, "learning_rate": 1e-4, "more": more,
+            "out": str(folder / f"{system} {objective} {name}"),
+        })
+    )  # fmt: skip
+    module = "train_ours" if system == OURS else "train_trl"
+    began = time.time()
+    command = [str(python), "-m", f"benchmarks.peers.{module}", str(work), str(told)]
+    ended = ran(command, more_env={"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)}, timeout=1800)
+    if ended.code:
+        raise RuntimeError(f"{' '.join(command)} ended with {ended.code}: {ended.err[-2000:]}")
+    moments = json.loads(told.read_text())
+    return Took(moments[0] - began, (moments[-1] - moments[0]) / (len(moments) - 1))
+
+
+def _beside(found: Mapping[tuple[str, str], list[Took]], tokens: int) -> list[str]:
+    lines = [
+        "| objective | trainer | to the first step, s | a step, s | tokens/s | ours over theirs: tokens/s | to the first step |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for (objective, system), took in found.items():
+        first, step = median(one.first for one in took), median(one.step for one in took)
+        own = found[objective, OURS]
+        ratios = "| " if system == OURS else f"{step / median(one.step for one in own):.2f} | {_first(own) / first:.2f}"
+        pace = tokens * BATCH / ROWS / step
+        lines.append(f"| {OBJECTIVES[objective]} | {system} | {first:.1f} | {step:.2f} | {pace:,.0f} | {ratios} |")
+    return lines
+
+
+def _first(took: list[Took]) -> float:
+    return median(one.first for one in took)
+
+
+def _signals(found: Mapping[str, list[Took]]) -> list[str]:
+    """Ten epochs of the small student."""
+    plain = median(one.step for one in found["cross-entropy alone"])
+    steps = 10 * ROWS // BATCH
+    lines = [
+        f"A student of 6.8M parameters with 8,192 tokens, {ROWS} rows; ten epochs are {steps} steps after the first, capture "
+        "and loading of the models included:",
+        "",
+        "| learns from | a step, s | beside cross-entropy | to the first step, s | ten epochs, s |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for arm, took in found.items():
+        first, step = _first(took), median(one.step for one in took)
+        lines.append(f"| {arm} | {step:.3f} | {step / plain:.2f} | {first:.1f} | {first + steps * step:,.0f} |")
+    return lines
+
+
+def caption(tokens: int) -> str:
+    there = ", ".join(f"{name} {version}" for name, version in versions().items() if name in ("torch", "transformers"))
+    return (
+        f"{measured_on()}; {there}. `python -m benchmarks training`\n\n"
+        f"The same start (half of the embedded teacher's layers), {ROWS} rows of {tokens / ROWS:.0f} tokens on average, batches "
+        f"of {BATCH} padded to their longest, one epoch, bf16, AdamW, loss on the answers only, no gradient checkpointing (TRL's "
+        f"default is on). Medians of {ROUNDS}, taken in turns; the first step is counted from the start of the process, and ours "
+        "measures the held-out loss of eight rows before it."
+    )
+
+
+def main() -> None:
+    sys.stdout.write(f"{table()}\n")
+
+
+if __name__ == "__main__":
+    main()
