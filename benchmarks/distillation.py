@@ -25,7 +25,7 @@ from students.data import Conversation, Encoded, batched, encode, pad_id, render
 from students.distillation import measured
 from students.evaluate import held_out_loss, predicted
 from students.sampling import own_answers
-from students.signals import CAPTURE_BATCH, FORMAT, capture, identity
+from students.signals import CAPTURE_BATCH, FORMAT, capture, identity, told_by
 from students.start import TEACHER_LAYERS, Start, from_layers
 from students.teacher import EMBEDDED, TeacherBeside, teacher_digest, tokenizer_digest
 from students.train import distill
@@ -129,11 +129,12 @@ def captured(teacher: Start, conversations: Sequence[Conversation], folder: Path
             config, tokenizer=tokenizer_digest(teacher.tokenizer), teacher=teacher_digest(EMBEDDED),
             words=len(teacher.tokenizer), seed=SEED,
         )  # fmt: skip
+        tell = told_by(teacher.model, is_of, pad)
         began = time.monotonic()
-        capture(teacher.model, encoded[:CAPTURED_TWICE], is_of, folder / "part", pad=pad, progress=lambda _: None)
+        capture(tell, encoded[:CAPTURED_TWICE], is_of, folder / "part", progress=lambda _: None)
         spent[kind] = time.monotonic() - began
         files[kind] = folder / f"{kind}.signals"
-        capture(teacher.model, encoded, is_of, files[kind], pad=pad, progress=lambda _: None)
+        capture(tell, encoded, is_of, files[kind], progress=lambda _: None)
         sizes[kind] = files[kind].stat().st_size / sum(sum(one.learned) for one in encoded)
     files["shuffled"] = shuffled(files["top_k"], folder / "shuffled.signals")
     return Signals(files, sizes, bare / max(spent.values()))

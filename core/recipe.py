@@ -469,8 +469,11 @@ class DistillationConfig(Config):
     """What a student learns of its teacher's probabilities, for objectives that ask for them."""
 
     teacher: str = "embedded"
-    """Whose they are: `embedded`, the weights of the embedded teacher; otherwise a folder or hub name that `transformers`
-    loads. Its tokenizer must be the student's."""
+    """Whose they are: `embedded`, the weights of the embedded teacher; a folder or hub name that `transformers` loads; or an
+    endpoint that tells `prompt_logprobs`, as vLLM does (`http://…/v1`, or `http://…/v1#MODEL` where it serves several), for
+    `top_k`. Its tokenizer must be the student's."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds an endpoint's key."""
     signals: Literal["dense", "top_k", "sampled"] = "dense"
     """`dense`: the teacher runs beside the student and all of its probabilities count. The others are captured once and
     kept on disk. `top_k`: the likeliest tokens, and what is left as one. `sampled`: tokens drawn from the teacher's
@@ -504,6 +507,15 @@ class DistillationConfig(Config):
         if not any(alpha_beta):
             raise ValueError("both are 0, which compares nothing; raise one of them")
         return alpha_beta
+
+    @model_validator(mode="after")
+    def _an_endpoint_tells(self) -> Self:
+        if self.teacher.startswith(("http://", "https://")) and (self.signals, self.temperature) != ("top_k", 1.0):
+            raise ValueError(
+                f"teacher = {self.teacher!r}: an endpoint tells its likeliest tokens only, at temperature 1; use "
+                'signals = "top_k" and leave out temperature'
+            )
+        return self
 
 
 class LoraConfig(Config):
@@ -591,6 +603,8 @@ class StudentConfig(Config):
     """Share of the kept samples that the student never trains on, at least one."""
     checkpoint_steps: int = Field(50, ge=1)
     """A killed training goes on from the last checkpoint."""
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Who hears each line of the training's log as it comes, beside `training_log.jsonl`; needs the extra `tracking`."""
 
     @field_validator("objective", mode="before")
     @classmethod

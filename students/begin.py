@@ -12,12 +12,13 @@ import torch
 from transformers import PreTrainedModel
 
 from core.errors import UsageError
-from core.recipe import SparsityConfig, StudentConfig
+from core.recipe import DistillationConfig, SparsityConfig, StudentConfig
 from students.data import Conversation, Encoded, Prepared, batched, check_tokenizer, pad_id, prepare
 from students.distillation import Lesson, projections
+from students.endpoint import EndpointTeacher, is_endpoint
 from students.evaluate import held_out_loss, keeps_apart
 from students.processes import device, one_at_first
-from students.signals import Captured, capture, identity
+from students.signals import Captured, Identity, Tell, capture, identity, told_by
 from students.sparsity import hold, prune, share_of_zeros
 from students.start import Start, load_start, narrowed
 from students.teacher import TeacherBeside, load_teacher, tokenizer_digest
@@ -114,8 +115,15 @@ def prepared_lesson(
     texts = [*data.train, *data.held_out]
     with one_at_first():
         if not path.exists():
-            model = load_teacher(wanted.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]
-            capture(model, texts, is_of, path, pad=pad_id(start.tokenizer), progress=progress)
+            capture(_tell(wanted, start, is_of), texts, is_of, path, progress=progress)
     captured = Captured(path, is_of)
     captured.check(texts)
     return Lesson(config, captured, words, torch.nn.ModuleList())
+
+
+def _tell(wanted: DistillationConfig, start: Start, is_of: Identity) -> Tell:
+    if is_endpoint(wanted.teacher):
+        teacher = EndpointTeacher(wanted)
+        return lambda texts: teacher.tell(texts, is_of, start.tokenizer)
+    model = load_teacher(wanted.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]
+    return told_by(model, is_of, pad_id(start.tokenizer))

@@ -11,11 +11,15 @@ from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
+from pydantic.main import IncEx
 
 from core.recipe import StudentConfig
 from core.sample import digest_of
 from core.store import written_whole
 from students.data import Conversation
+
+NO_MATTER: Mapping[str, IncEx | bool] = {"checkpoint_steps": True, "track": True, "distillation": {"cache", "api_key_env"}}
+"""Settings that change nothing of the student."""
 
 
 class Progressed(NamedTuple):
@@ -43,12 +47,12 @@ class Progressed(NamedTuple):
 def training_digest(sets: Mapping[str, Sequence[Conversation]], config: StudentConfig, seed: int, teacher: str) -> str:
     """The identity of a training: the same digest ends in the same student. `teacher` is the teacher's, or empty.
 
-    How often the training is saved does not count, nor where signals are kept.
+    How often the training is saved does not count, nor who hears of it, where signals are kept, or an endpoint's key.
     """
     return digest_of(
         {
             **{name: [[message.model_dump() for message in one] for one in some] for name, some in sets.items()},
-            "config": config.model_dump(mode="json", exclude={"checkpoint_steps": True, "distillation": {"cache"}}),
+            "config": config.model_dump(mode="json", exclude=NO_MATTER),
             "seed": seed,
             "teacher": teacher,
             "versions": {package: version(package) for package in ("torch", "transformers")},

@@ -7,7 +7,8 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from students.sampling import own_answers
 from students.schedule import learning_rate
 from students.signals import learned_count
 from students.start import Start
+from students.tracking import tracked
 
 BETAS = (0.9, 0.95)
 """Of AdamW, as for Llama 2 (arXiv 2307.09288). Weight decay is off: it would shrink words that the data never shows."""
@@ -59,18 +61,24 @@ def train(
     done = loop.begun(out, digest)
     began = time.monotonic() - done.seconds
     loop.model.train()
-    while done.step < loop.steps and not stalled(done, config.patience):
-        done.log.append(loop.learned(done.step))
-        done = done._replace(step=done.step + 1)
-        if done.step % loop.evaluate_steps == 0 or done.step == loop.steps:
-            done = loop.evaluated(done)
-        done = done._replace(seconds=time.monotonic() - began)
-        loop.tell(done)
-        if first() and done.step % config.checkpoint_steps == 0 and done.step < loop.steps:
-            save_checkpoint(out, digest, loop.learner, loop.optimizer, done)
+    with tracked(config, out, digest, done.step) if first() else nullcontext(_unheard) as track:
+        while done.step < loop.steps and not stalled(done, config.patience):
+            done.log.append(loop.learned(done.step))
+            done = done._replace(step=done.step + 1)
+            if done.step % loop.evaluate_steps == 0 or done.step == loop.steps:
+                done = loop.evaluated(done)
+            done = done._replace(seconds=time.monotonic() - began)
+            loop.tell(done)
+            track(done.log[-1])
+            if first() and done.step % config.checkpoint_steps == 0 and done.step < loop.steps:
+                save_checkpoint(out, digest, loop.learner, loop.optimizer, done)
     if config.patience:
         put(loop.learner, done.best)
     return done
+
+
+def _unheard(_line: Mapping[str, float]) -> None:
+    """Only the first of several processes tells."""
 
 
 def stalled(done: Progressed, patience: int | None) -> bool:

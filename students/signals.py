@@ -76,15 +76,22 @@ def identity(config: DistillationConfig, *, tokenizer: str, teacher: str, words:
 
 
 Arrays = dict[str, np.ndarray]
+Tell = Callable[[Sequence[Encoded]], Iterator[Arrays]]
+"""What a teacher says of some conversations, one after the other, of each learned token."""
 
 
 def top_k(log_probs: torch.Tensor, kept: int) -> Arrays:
     """`ids` of shape (tokens, kept), and `log_probs` with the rest's as last column where there is a rest."""
     values, ids = log_probs.topk(kept)
-    if kept < log_probs.shape[1]:
-        rest = (1 - values.double().exp().sum(1, keepdim=True)).clamp_min(SMALLEST).log()
-        values = torch.cat([values, rest.float()], 1)
-    return {"ids": _small(ids, log_probs.shape[1]), "log_probs": values.numpy().astype(np.float16)}
+    return likeliest(ids.numpy(), values.double().numpy(), log_probs.shape[1])
+
+
+def likeliest(ids: np.ndarray, log_probs: np.ndarray, words: int) -> Arrays:
+    """The same of the likeliest tokens alone: both of shape (tokens, kept), the likeliest first."""
+    if ids.shape[1] < words:
+        rest = np.log(np.maximum(1 - np.exp(log_probs).sum(1, keepdims=True), SMALLEST))
+        log_probs = np.concatenate([log_probs, rest], 1)
+    return {"ids": _small(ids, words), "log_probs": log_probs.astype(np.float16)}
 
 
 def sampled(log_probs: torch.Tensor, draws: int, generator: torch.Generator) -> Arrays:
@@ -101,15 +108,15 @@ def sampled(log_probs: torch.Tensor, draws: int, generator: torch.Generator) -> 
     counts = torch.diff(starts, append=torch.tensor([drawn.numel()]))
     entropy = -(probabilities * log_probs).sum(1)
     return {
-        "ids": _small(drawn[new], log_probs.shape[1]),
+        "ids": _small(drawn[new].numpy(), log_probs.shape[1]),
         "counts": counts.numpy().astype(np.uint8),
         "sizes": new.sum(1).numpy().astype(np.uint8),
         "entropy": entropy.numpy().astype(np.float16),
     }
 
 
-def _small(ids: torch.Tensor, words: int) -> np.ndarray:
-    return ids.numpy().astype(np.uint16 if words <= 2**16 else np.uint32)
+def _small(ids: np.ndarray, words: int) -> np.ndarray:
+    return ids.astype(np.uint16 if words <= 2**16 else np.uint32)
 
 
 def text_digest(one: Encoded) -> bytes:
@@ -118,20 +125,14 @@ def text_digest(one: Encoded) -> bytes:
 
 
 def capture(
-    teacher: PreTrainedModel,
-    texts: Sequence[Encoded],
-    is_of: Identity,
-    path: Path,
-    *,
-    pad: int,
-    progress: Callable[[str], None],
+    tell: Tell, texts: Sequence[Encoded], is_of: Identity, path: Path, *, progress: Callable[[str], None]
 ) -> None:
-    """Write what `teacher` says of every learned token of `texts`, whole or not at all; equal texts are captured once."""
+    """Write what a teacher says of every learned token of `texts`, whole or not at all; equal texts are captured once."""
     texts = list(dict.fromkeys(texts))
     parts: list[Arrays] = []
     began = told = time.monotonic()
     for first in range(0, len(texts), CAPTURE_BATCH):
-        parts += _captured(teacher, texts[first : first + CAPTURE_BATCH], is_of, pad)
+        parts += tell(texts[first : first + CAPTURE_BATCH])
         if time.monotonic() - told > PROGRESS_SECONDS:
             told = time.monotonic()
             progress(f"signals: {min(first + CAPTURE_BATCH, len(texts))} of {len(texts)} conversations")
@@ -147,8 +148,13 @@ def capture(
     )
 
 
+def told_by(teacher: PreTrainedModel, is_of: Identity, pad: int) -> Tell:
+    """A teacher in torch, in bfloat16."""
+    return lambda texts: _told(teacher, texts, is_of, pad)
+
+
 @torch.no_grad()
-def _captured(teacher: PreTrainedModel, texts: Sequence[Encoded], is_of: Identity, pad: int) -> Iterator[Arrays]:
+def _told(teacher: PreTrainedModel, texts: Sequence[Encoded], is_of: Identity, pad: int) -> Iterator[Arrays]:
     with torch.autocast(teacher.device.type, dtype=torch.bfloat16):
         said = predicted(teacher, batched(texts, pad))
     log_probs = (said.logits[:, : is_of.words] / is_of.temperature).log_softmax(-1)

@@ -14,12 +14,14 @@ from students.begin import Progress, prepared, prepared_lesson, pruned
 from students.checkpoint import Progressed, remove_checkpoint, training_digest
 from students.data import Conversation, Prepared, pad_id
 from students.distillation import Measured
+from students.endpoint import EndpointTeacher, is_endpoint
 from students.loop import train
 from students.output import Training, finished, write_student
 from students.processes import first, place, together
 from students.sparsity import share_of_zeros
 from students.start import Start
 from students.teacher import teacher_digest
+from students.tracking import check_trackers
 
 
 @together()
@@ -77,13 +79,17 @@ def _checked(config: StudentConfig, rejected: Sequence[Conversation]) -> str:
             "student.objective: dpo learns from pairs of answers, a better and a worse one; give a dataset with the columns "
             "prompt, chosen and rejected, or leave dpo out"
         )
+    check_trackers(config)
     _, processes = place()
     if config.accumulate % processes:
         raise UsageError(
             f"student.accumulate = {config.accumulate}: {processes} processes share the batches of a step; make it a multiple of "
             "that"
         )
-    return teacher_digest(config.distillation.teacher) if config.asks_teacher else ""
+    if not config.asks_teacher:
+        return ""
+    told = config.distillation
+    return EndpointTeacher(told).digest if is_endpoint(told.teacher) else teacher_digest(told.teacher)
 
 
 def _record(

@@ -14,7 +14,7 @@ from students import objectives
 from students.data import Encoded, batched
 from students.distillation import Signals, measured, outcomes, sampled_kl
 from students.evaluate import held_out_loss, predicted
-from students.signals import Captured, Identity, Sampled, TopK, capture, identity, sampled, text_digest, top_k
+from students.signals import Captured, Identity, Sampled, TopK, capture, identity, sampled, text_digest, told_by, top_k
 from students.teacher import Dense, TeacherBeside, teacher_digest, tokenizer_digest
 from tests.students.conftest import opinionated, quiet
 
@@ -26,7 +26,7 @@ def is_of(words: int, **settings: object) -> Identity:
 
 def captured(model: LlamaForCausalLM, encoded: list[Encoded], path: Path, **settings: object) -> Captured:
     what = is_of(model.config.vocab_size, **settings)
-    capture(model, encoded, what, path, pad=0, progress=quiet)
+    capture(told_by(model, what, 0), encoded, what, path, progress=quiet)
     return Captured(path, what)
 
 
@@ -113,7 +113,13 @@ def test_the_bytes_of_a_token_are_few_and_told(
     model: LlamaForCausalLM, encoded: list[Encoded], settings: dict[str, object], most: int, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    capture(model, encoded, is_of(400, **settings), tmp_path / "signals", pad=0, progress=lines.append)
+    capture(
+        told_by(model, is_of(400, **settings), 0),
+        encoded,
+        is_of(400, **settings),
+        tmp_path / "signals",
+        progress=lines.append,
+    )
     with safe_open(tmp_path / "signals", "numpy") as file:
         sizes = {name: file.get_tensor(name).nbytes for name in file.keys()}  # noqa: SIM118
         tokens = int(file.get_tensor("tokens").sum())
@@ -136,7 +142,7 @@ def test_signals_of_anything_else_are_refused(
     change: dict[str, object], named: str, model: LlamaForCausalLM, encoded: list[Encoded], tmp_path: Path
 ) -> None:
     what = is_of(model.config.vocab_size)
-    capture(model, encoded, what, tmp_path / "signals", pad=0, progress=quiet)
+    capture(told_by(model, what, 0), encoded, what, tmp_path / "signals", progress=quiet)
     Captured(tmp_path / "signals", what)
     with pytest.raises(UsageError, match=named):
         Captured(tmp_path / "signals", what._replace(**change))  # type: ignore[arg-type]
