@@ -38,10 +38,10 @@ RECIPE = "constrained-instructions"
 KEEP, QUESTIONS, SEEDS = 500, 400, (7, 8, 9)
 HALF, SMALL = "half of its layers", "6.8M parameters"
 MIXED = {"objective": {"sft": 0.5, "forward_kl": 0.5}, "distillation": {"signals": "top_k"}}
-TINY = {"start": "random", "layers": 6, "hidden_size": 256, "vocabulary": 8192, "epochs": 20, "learning_rate": 1e-3}
+TINY = {"start": "random", "layers": 6, "hidden_size": 256, "vocabulary": 8192, "epochs": 12, "learning_rate": 1e-3}
 ARMS: dict[str, dict[str, Any]] = {
     "the teacher's size": {"start": "layers", "layers": 30, "epochs": 2},
-    HALF: {"start": "layers", "layers": 15, "epochs": 4},
+    HALF: {"start": "layers", "layers": 15, "epochs": 3},
     SMALL: TINY,
     f"{SMALL}, and the teacher's probabilities": {**TINY, **MIXED},
 }
