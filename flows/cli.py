@@ -427,6 +427,12 @@ def evaluate(
     recipe: HeldToOption = None,
     number: Annotated[int, typer.Option("-n", min=1, max=100_000, help="How many held-out seeds.")] = 100,
     kind: TypeOption = "q8_0",
+    tasks: Annotated[
+        str, typer.Option(help="Tasks of lm-evaluation-harness too, by name or .yaml file, separated by commas.")
+    ] = "",
+    rows: Annotated[
+        int | None, typer.Option("--task-rows", min=1, help="The first so many of each; absent, all.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -438,7 +444,8 @@ def evaluate(
     from flows.evaluation import evaluation_card, task_of
 
     SESSION.quiet = quiet
-    task = task_of(student, _plan(recipe, None) if recipe else None, number, kind)
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    task = task_of(student, _plan(recipe, None) if recipe else None, number, kind, names, rows)
     with SESSION.interruptible():
         try:
             found = asyncio.run(evaluate_student(task, SESSION))

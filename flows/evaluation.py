@@ -16,7 +16,7 @@ from core.embedded import EMBEDDED, embedded_weights
 from core.errors import ProviderError
 from core.run import RunDir
 from core.sample import Message
-from core.shares import Measure, ratio, share
+from core.shares import Measure, Z, ratio, share
 from core.store import read_columns, read_json, write_text
 from flows.report import EVALUATION
 from flows.session import Session
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agents.plan import Plan
     from agents.teachers.speed import Speed
     from students.beside import TextLoss
+    from students.harness import Harness
 
 ROLES = ("teacher", "student", "start")
 EXAMPLES = 10
@@ -81,6 +82,19 @@ class Row(BaseModel):
     """Bytes that loading and answering took at their peak, beside the process itself."""
 
 
+class TaskRow(BaseModel):
+    """One metric of one task of lm-evaluation-harness, with what each model reached: float32 weights, no chat template."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    metric: str
+    rows: int
+    """Of the task that were asked."""
+    scores: dict[str, Measure]
+    """By role; 1.96 standard errors to each side, where the harness tells one."""
+
+
 class Evaluation(BaseModel):
     """What `stillhouse evaluate` found, as it is saved beside the student."""
 
@@ -99,6 +113,8 @@ class Evaluation(BaseModel):
     rows: list[Row]
     retention: Measure | None
     """The student's pass rate over the teacher's, with the interval of Katz et al. (1978), 95 %."""
+    tasks: list[TaskRow] = []
+    """Those that were asked for."""
     notes: list[str]
     """What could not be measured, a sentence each."""
     examples: list[Example]
@@ -117,17 +133,24 @@ class Task:
     """The run that the student is of."""
     number: int
     kind: str
+    harness: "Harness | None"
+    rows: int | None
+    """Of each task of the harness; None is all."""
 
 
-def task_of(name: Path, plan: "Plan | None", number: int, kind: str) -> Task:
+def task_of(
+    name: Path, plan: "Plan | None", number: int, kind: str, tasks: Sequence[str] = (), rows: int | None = None
+) -> Task:
     """The student in the folder or run `name` on the seeds of `plan`, or without one on those of its run.
 
     Raises:
-        UsageError: if there is no student, or no recipe to hold it to.
+        UsageError: if there is no student, no recipe to hold it to, or no such task of the harness.
     """
     student = student_folder(name)
     run = run_of(student)
-    return Task(student, plan or plan_for(student, run), run, number, kind)
+    plan = plan or plan_for(student, run)
+    harness = with_torch("students.harness").Harness(tasks) if tasks else None
+    return Task(student, plan, run, number, kind, harness, rows)
 
 
 async def evaluate(task: Task, session: Session) -> Evaluation:
@@ -140,8 +163,8 @@ async def evaluate(task: Task, session: Session) -> Evaluation:
     session.note(f"evaluate: {task.student} as GGUF, {task.kind}")
     with tempfile.TemporaryDirectory() as name:
         folders = {"student": task.student}
-        if with_torch("students.beside").write_untrained(task.student, Path(name)):
-            folders["start"] = Path(name)
+        if with_torch("students.beside").write_untrained(task.student, Path(name) / "start"):
+            folders["start"] = Path(name) / "start"
         files = _files(task, folders)
         models = {
             "teacher": task.plan.recipe.writer.model,
@@ -150,13 +173,14 @@ async def evaluate(task: Task, session: Session) -> Evaluation:
         }
         results = await _exams(task, files, session)
         losses = _losses(task, folders, session)
+        tasks = _tasks(task, folders, Path(name) / "teacher", session)
         speeds, notes = _speeds(files, session)
         rows = [
             _row(role, models[role], results.get(role), losses.get(role), files.get(role), speeds.get(role))
             for role in ROLES
             if role == "teacher" or role in files
         ]
-    found = _evaluation(task, rows, results, losses, notes)
+    found = _evaluation(task, rows, results, losses, tasks, notes)
     write_text(task.student / EVALUATION, found.model_dump_json(indent=2) + "\n")
     return found
 
@@ -205,6 +229,24 @@ def _losses(task: Task, folders: dict[str, Path], session: Session) -> "dict[str
     if task.plan.recipe.writer.model == f"local/{EMBEDDED}":
         found["teacher"] = beside.embedded_teacher_loss(held_out, longest)
     return {role: loss for role, loss in found.items() if loss}
+
+
+def _tasks(task: Task, folders: dict[str, Path], teacher: Path, session: Session) -> list[TaskRow]:
+    """Of the student, its start and, where it is the embedded one, its teacher, which is written to `teacher` for it."""
+    if task.harness is None:
+        return []
+    if task.plan.recipe.writer.model == f"local/{EMBEDDED}":
+        with_torch("students.beside").write_embedded_teacher(teacher)
+        folders = {"teacher": teacher, **folders}
+    found: dict[tuple[str, str], TaskRow] = {}
+    for role, folder in folders.items():
+        session.note(f"evaluate: {role}: {', '.join(task.harness.names)}")
+        for score in task.harness.scores(folder, task.rows):
+            reach = Z * (score.error or 0.0)
+            measure = Measure(value=score.value, low=score.value - reach, high=score.value + reach)
+            new = TaskRow(task=score.task, metric=score.metric, rows=score.rows, scores={})
+            found.setdefault((score.task, score.metric), new).scores[role] = measure
+    return list(found.values())
 
 
 def _held_out(run: RunDir | None) -> Iterator[Sequence[Message]]:
@@ -262,7 +304,12 @@ def _row(
 
 
 def _evaluation(
-    task: Task, rows: list[Row], results: "dict[str, list[Result]]", losses: "dict[str, TextLoss]", notes: list[str]
+    task: Task,
+    rows: list[Row],
+    results: "dict[str, list[Result]]",
+    losses: "dict[str, TextLoss]",
+    tasks: list[TaskRow],
+    notes: list[str],
 ) -> Evaluation:
     recipe, asked = task.plan.recipe, results.get("student", [])
     passed = {row.role: row.passed for row in rows if row.passed is not None}
@@ -277,6 +324,7 @@ def _evaluation(
         held_out=losses["student"].conversations if losses else 0,
         rows=rows,
         retention=retention,
+        tasks=tasks,
         notes=[*_notes(task, results, losses, rows), *notes],
         examples=list(_examples(results)),
     )
@@ -325,6 +373,12 @@ def evaluation_card(found: Evaluation) -> str:
     ]
     if found.retention:
         lines.append(f"  retention {found.retention.told(lambda value: f'{value:.2f}')} of the teacher's pass rate")
+    for one in found.tasks:
+        told = "   ".join(
+            f"{role} {measure.value:.3f} ({measure.low:.3f} to {measure.high:.3f})"
+            for role, measure in one.scores.items()
+        )
+        lines.append(f"  {one.task}, {one.metric}, {one.rows} rows: {told}")
     for row in found.rows:
         if row.faults:
             told = "   ".join(f"{one_line(name, 40)} {count}" for name, count in list(row.faults.items())[:6])

@@ -61,6 +61,13 @@ def embedded_teacher_loss(held_out: Sequence[Conversation], max_tokens: int) -> 
     return text_loss(start.model, start.tokenizer, held_out, max_tokens)
 
 
+def write_embedded_teacher(folder: Path) -> None:
+    """Write the embedded teacher to `folder`, for whoever loads models from one."""
+    start = from_layers(TEACHER_LAYERS)
+    start.model.save_pretrained(folder)
+    start.tokenizer.save_pretrained(folder)
+
+
 def write_untrained(student: Path, folder: Path) -> bool:
     """Write what the student in `student` was before training to `folder`; False where that is not known, or not there any
     more.

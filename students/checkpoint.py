@@ -18,7 +18,11 @@ from core.sample import digest_of
 from core.store import written_whole
 from students.data import Conversation
 
-NO_MATTER: Mapping[str, IncEx | bool] = {"checkpoint_steps": True, "track": True, "distillation": {"cache", "api_key_env"}}
+NO_MATTER: Mapping[str, IncEx | bool] = {
+    "checkpoint_steps": True,
+    "track": True,
+    "distillation": {"cache", "api_key_env"},
+}
 """Settings that change nothing of the student."""
 
 

@@ -11,7 +11,7 @@ from core.recipe import StudentConfig
 from core.run import RunDir, open_run
 from core.shares import Measure
 from core.store import write_parquet
-from flows.evaluation import Answer, Evaluation, Example, Row, evaluate, evaluation_card, task_of
+from flows.evaluation import Answer, Evaluation, Example, Row, TaskRow, evaluate, evaluation_card, task_of
 from flows.recipes import load, sources
 from flows.report import EVALUATION, write_report
 from flows.session import Session
@@ -31,7 +31,9 @@ STUDENT = Row(
 )  # fmt: skip
 FOUND = Evaluation(
     student="/s", recipe="smoke", seed=7, type="q8_0", seeds=100, first_seed=60, held_out=5, rows=[TEACHER, STUDENT],
-    retention=Measure(value=0.75, low=0.52, high=1.09), notes=["Nothing on the untrained student."],
+    retention=Measure(value=0.75, low=0.52, high=1.09), tasks=[
+        TaskRow(task="ends", metric="acc", rows=1200, scores={"student": Measure(value=0.5, low=0.4, high=0.6)})
+    ], notes=["Nothing on the untrained student."],
     examples=[Example(question="<b>?", answers={"student": Answer(text="<script>", fault="on_topic")})],
 )  # fmt: skip
 
@@ -65,6 +67,7 @@ def test_the_runs_report_shows_it_and_no_answer(tmp_path: Path) -> None:
     assert "Beside its teacher" in page
     assert "<td>30 % <small>22 % to 40 %</small></td>" in page
     assert "Retention 0.75 (0.52 to 1.09)" in page
+    assert "<td>0.500 <small>0.400 to 0.600</small></td>" in page
     saved = json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]
     assert saved == json.loads(FOUND.model_dump_json(exclude={"examples"}))
 
@@ -108,10 +111,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 @pytest.mark.slow
-def test_a_runs_student_is_asked_beside_its_teacher_and_its_start(run: RunDir) -> None:
+def test_a_runs_student_is_asked_beside_its_teacher_and_its_start(run: RunDir, tmp_path: Path) -> None:
     session = Session()
     session.quiet = True
-    task = task_of(run.path, None, 12, "q8_0")
+    (tmp_path / "rows.jsonl").write_text('{"text": "I like", "ends": [" bees", " owls"]}\n' * 3)
+    (tmp_path / "ends.yaml").write_text(
+        f"task: ends\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{text}}'\ndoc_to_choice: '{{ends}}'\n"
+        "doc_to_target: 0\nmetric_list: [{metric: acc, higher_is_better: true}]\n"
+    )
+    task = task_of(run.path, None, 12, "q8_0", [str(tmp_path / "ends.yaml")], 2)
     found = asyncio.run(evaluate(task, session))
     assert Evaluation.model_validate_json((run.student / EVALUATION).read_text()) == found
     assert (found.seeds, found.first_seed, found.held_out, found.notes) == (12, 40, 3, [])
@@ -131,5 +140,9 @@ def test_a_runs_student_is_asked_beside_its_teacher_and_its_start(run: RunDir) -
     assert student.tokens_per_second
     assert student.memory
     assert 1e6 < student.memory < 1e9
+    [ends] = found.tasks
+    assert (ends.task, ends.metric, ends.rows) == ("ends", "acc", 2)
+    assert ends.scores.keys() == {"student", "start"}, "a scripted teacher has no weights"
+    assert "ends, acc, 2 rows: student" in evaluation_card(found)
     assert len(found.examples) == 10
     assert found.examples[0].answers.keys() == {"teacher", "student", "start"}
