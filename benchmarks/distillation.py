@@ -1,21 +1,23 @@
-"""What a teacher's probabilities add to its texts: a student of half its layers, with and without them, on equal data.
+"""What a teacher's probabilities add to its texts: a student of 6.8M parameters, with and without them, on equal data.
 
 The embedded teacher's own answers, drawn at temperature 1 with torch, are both the text and the held-out text, so that no
-student can do better on them than the teacher itself. Nothing of the network; some ten minutes on two quiet cores.
+student can do better on them than the teacher itself. Nothing of the network; some forty minutes on two quiet cores.
 """
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmarks.machine import measured_on
 from core.recipe import StudentConfig
@@ -27,43 +29,41 @@ from students.evaluate import held_out_loss, predicted
 from students.sampling import own_answers
 from students.signals import CAPTURE_BATCH, FORMAT, capture, identity, told_by
 from students.start import TEACHER_LAYERS, Start, from_layers
-from students.teacher import EMBEDDED, TeacherBeside, teacher_digest, tokenizer_digest
+from students.teacher import EMBEDDED, TeacherBeside, load_teacher
 from students.train import distill
 
 TOPICS = Path("data/seeds/topics.jsonl")
-ASKED = ("Write about {}.", "Tell me something about {}.")
-TRAIN, HELD_OUT, ANSWER_TOKENS = 160, 40, 48
-LAYERS, EPOCHS, SEED = 15, 2, 7
+ASKED = ("Write about {}.", "Tell me something about {}.", "What is special about {}?", "Explain {} to a child.")
+TRAIN, HELD_OUT, ANSWER_TOKENS = 600, 80, 48
+EPOCHS, SEEDS = 10, (7, 8, 9)
+STUDENT = {"start": "random", "layers": 6, "hidden_size": 256, "vocabulary": 8192, "learning_rate": 1e-3}
 MIXED = {"sft": 0.5, "forward_kl": 0.5}
 DRAWN_AT_ONCE = 120
 CAPTURED_TWICE = 64
 """Conversations on which capture is compared with a bare forward pass."""
+PLAIN, ALL, FEW, DRAWS, CONTROL = (
+    "cross-entropy alone", "all probabilities", "top 8 and the rest", "25 draws", "control: top 8 of other positions"
+)  # fmt: skip
 ARMS: dict[str, dict[str, Any]] = {
-    "cross-entropy alone": {"objective": "sft"},
-    "+ all probabilities, teacher beside": {"objective": MIXED},
-    "+ top 8 and the rest, captured": {"objective": MIXED, "distillation": {"signals": "top_k"}},
-    "+ 25 draws, captured": {"objective": MIXED, "distillation": {"signals": "sampled"}},
-    "+ 25 draws, half the visits": {"objective": MIXED, "distillation": {"signals": "sampled"}, "epochs": EPOCHS // 2},
-    "control: top 8 of other positions": {"objective": MIXED, "distillation": {"signals": "top_k"}},
+    PLAIN: {"objective": "sft"},
+    ALL: {"objective": "forward_kl", "distillation": {"signals": "top_k", "top_k": STUDENT["vocabulary"]}},
+    FEW: {"objective": "forward_kl", "distillation": {"signals": "top_k"}},
+    DRAWS: {"objective": "forward_kl", "distillation": {"signals": "sampled"}},
+    f"{FEW}, and cross-entropy": {"objective": MIXED, "distillation": {"signals": "top_k"}},
+    CONTROL: {"objective": MIXED, "distillation": {"signals": "top_k"}},
 }
-CONTROL = "control: top 8 of other positions"
 
 
 class Outcome(NamedTuple):
-    loss: float
+    """Of one training; losses and divergences in nats a token."""
+
+    course: list[float]
+    """Held-out losses, epoch by epoch."""
     kl: float
+    """From the whole of the trimmed teacher, in the end."""
     seconds: float
-    visits: int
-    """Assistant tokens trained on, each time counted."""
-
-
-class Signals(NamedTuple):
-    """Files of captured signals, and what they cost."""
-
-    files: dict[str, Path]
-    bytes_per_token: dict[str, float]
-    capture_speed: float
-    """As a share of the bare teacher's forward speed."""
+    teacher: float
+    """The trimmed teacher's own held-out loss."""
 
 
 def table() -> str:
@@ -72,23 +72,21 @@ def table() -> str:
         folder = Path(name)
         conversations = teacher_answers(teacher)
         train, held_out = conversations[:TRAIN], conversations[TRAIN:]
-        signals = captured(teacher, conversations, folder)
-        encoded = encode_all(held_out, teacher.tokenizer)
-        best = held_out_loss(teacher.model, encoded, pad_id(teacher.tokenizer))
-        outcomes: dict[str, Outcome] = {}
-        for arm, settings in ARMS.items():
-            out = folder / f"student {len(outcomes)}"
-            outcomes[arm] = trained(teacher, train, held_out, with_cache(arm, settings, signals), out, encoded)
-    return page(outcomes, best, signals)
+        outcomes = {
+            arm: [trained(arm, i, train, held_out, folder, seed) for seed in SEEDS] for i, arm in enumerate(ARMS)
+        }
+        sizes = {arm: bytes_of(signals_of(arm, folder, SEEDS[0])) for arm in (FEW, DRAWS)}
+        speed = capture_speed(teacher, [*train, *held_out])
+    return page(outcomes, sizes, speed)
 
 
 def teacher_answers(teacher: Start) -> list[Conversation]:
     """Its own answers to short questions, each asked about another topic or in another form."""
     topics = [json.loads(line)["topic"] for line in TOPICS.read_text(encoding="utf-8").splitlines()]
     questions = [form.format(topic) for form in ASKED for topic in topics][: TRAIN + HELD_OUT]
-    order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(SEED)).tolist()
+    order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(SEEDS[0])).tolist()
     asked = [[Message(role="user", content=questions[place])] for place in order]
-    texts = drawn_answers(teacher, asked, ANSWER_TOKENS, SEED)
+    texts = drawn_answers(teacher, asked, ANSWER_TOKENS, SEEDS[0])
     return [[*one, Message(role="assistant", content=text or ".")] for one, text in zip(asked, texts, strict=True)]
 
 
@@ -119,25 +117,30 @@ def encode_all(conversations: Sequence[Conversation], tokenizer: PreTrainedToken
     return [one for one in (encode(one, tokenizer, 256) for one in conversations) if isinstance(one, Encoded)]
 
 
-def captured(teacher: Start, conversations: Sequence[Conversation], folder: Path) -> Signals:
-    encoded, pad = encode_all(conversations, teacher.tokenizer), pad_id(teacher.tokenizer)
-    bare = bare_seconds(teacher, encoded[:CAPTURED_TWICE], pad)
-    files, sizes, spent = {}, {}, {}
-    for kind in ("top_k", "sampled"):
-        config = StudentConfig.model_validate({"distillation": {"signals": kind}}).distillation
-        is_of = identity(
-            config, tokenizer=tokenizer_digest(teacher.tokenizer), teacher=teacher_digest(EMBEDDED),
-            words=len(teacher.tokenizer), seed=SEED,
-        )  # fmt: skip
-        tell = told_by(teacher.model, is_of, pad)
-        began = time.monotonic()
-        capture(tell, encoded[:CAPTURED_TWICE], is_of, folder / "part", progress=lambda _: None)
-        spent[kind] = time.monotonic() - began
-        files[kind] = folder / f"{kind}.signals"
-        capture(tell, encoded, is_of, files[kind], progress=lambda _: None)
-        sizes[kind] = files[kind].stat().st_size / sum(sum(one.learned) for one in encoded)
-    files["shuffled"] = shuffled(files["top_k"], folder / "shuffled.signals")
-    return Signals(files, sizes, bare / max(spent.values()))
+def signals_of(arm: str, folder: Path, seed: int) -> Path:
+    """One file for all that learn from the same: of draws, each seed has its own."""
+    told = ARMS[arm]["distillation"]
+    return folder / f"{told['signals']} {seed if arm == DRAWS else told.get('top_k', '')}.signals"
+
+
+def bytes_of(path: Path) -> float:
+    """A token, hashes included."""
+    with safe_open(path, "numpy") as file:
+        return path.stat().st_size / int(file.get_tensor("tokens").sum())
+
+
+def capture_speed(teacher: Start, conversations: Sequence[Conversation]) -> float:
+    """As a share of the bare teacher's forward speed, the slower of the two kinds, on the teacher's whole vocabulary."""
+    some, pad = encode_all(conversations[:CAPTURED_TWICE], teacher.tokenizer), pad_id(teacher.tokenizer)
+    bare, spent = bare_seconds(teacher, some, pad), []
+    with tempfile.TemporaryDirectory() as name:
+        for kind in ("top_k", "sampled"):
+            config = StudentConfig.model_validate({"distillation": {"signals": kind}}).distillation
+            is_of = identity(config, tokenizer="", teacher="", words=len(teacher.tokenizer), seed=SEEDS[0])
+            began = time.monotonic()
+            capture(told_by(teacher.model, is_of, pad), some, is_of, Path(name) / kind, progress=lambda _: None)
+            spent.append(time.monotonic() - began)
+    return bare / max(spent)
 
 
 @torch.no_grad()
@@ -155,66 +158,88 @@ def shuffled(source: Path, path: Path) -> Path:
     with safe_open(source, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = {"format": FORMAT, "identity": file.metadata()["identity"]}
-    order = np.random.default_rng(SEED).permutation(len(arrays["ids"]))
+    order = np.random.default_rng(SEEDS[0]).permutation(len(arrays["ids"]))
     save_file({**arrays, "ids": arrays["ids"][order], "log_probs": arrays["log_probs"][order]}, path, metadata)
     return path
 
 
-def with_cache(arm: str, settings: Mapping[str, Any], signals: Signals) -> StudentConfig:
-    told = dict(settings.get("distillation", {}))
-    if told:
-        told["cache"] = str(signals.files["shuffled" if arm == CONTROL else told["signals"]])
-    return StudentConfig.model_validate({"layers": LAYERS, "epochs": EPOCHS, **settings, "distillation": told})
-
-
 def trained(
-    teacher: Start,
-    train: Sequence[Conversation],
-    held_out: Sequence[Conversation],
-    config: StudentConfig,
-    out: Path,
-    encoded: Sequence[Encoded],
+    arm: str, number: int, train: Sequence[Conversation], held_out: Sequence[Conversation], folder: Path, seed: int
 ) -> Outcome:
-    record = distill(train, config, out, seed=SEED, progress=lambda _: None, held_out=held_out)
+    settings = {**STUDENT, "epochs": EPOCHS, **ARMS[arm]}
+    if arm != PLAIN:
+        path = signals_of(arm, folder, seed)
+        path = shuffled(path, folder / "shuffled.signals") if arm == CONTROL else path
+        settings["distillation"] = {**settings["distillation"], "cache": str(path)}
+    out = folder / f"student {number} {seed}"
+    note = lambda line: print(f"{arm}, {seed}: {line}", file=sys.stderr)  # noqa: E731, T201
+    record = distill(train, StudentConfig.model_validate(settings), out, seed=seed, progress=note, held_out=held_out)
     student = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
-    words, pad = len(teacher.tokenizer), pad_id(teacher.tokenizer)
-    found = measured(student, encoded, TeacherBeside(teacher.model, words, 1.0), pad, words, 1.0)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    encoded, pad, words = encode_all(held_out, tokenizer), pad_id(tokenizer), len(tokenizer)
+    teacher = load_teacher(EMBEDDED, tokenizer)
+    found = measured(student, encoded, TeacherBeside(teacher, words, 1.0), pad, words, 1.0)
+    assert found.kl is not None, "a teacher was beside"
     log = [json.loads(line) for line in (out / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Outcome(record.loss_after, found.kl or 0.0, record.seconds, sum(line["tokens"] for line in log))
+    course = [line["held_out"] for line in log if "held_out" in line]
+    return Outcome(course, found.kl, record.seconds, held_out_loss(teacher, encoded, pad))
 
 
-def page(outcomes: Mapping[str, Outcome], best: float, signals: Signals) -> str:
-    plain = outcomes["cross-entropy alone"]
-    gap = plain.loss - best
+def page(outcomes: Mapping[str, Sequence[Outcome]], sizes: Mapping[str, float], speed: float) -> str:
+    plain = outcomes[PLAIN]
+    best = mean(one.teacher for one in plain)
+    least = [min(one.course) for one in plain]
     lines = [
         caption(),
         "",
-        f"Student: {LAYERS} of the teacher's {TEACHER_LAYERS} layers; {TRAIN} answers of the teacher's own (temperature 1, at "
-        f"most {ANSWER_TOKENS} tokens) to learn, {HELD_OUT} held out; {EPOCHS} epochs, one seed. `+` arms weigh cross-entropy "
-        f"and forward KL equally. The teacher's own held-out loss is {best:.3f}, and the gap of the first arm to it "
-        f"{gap:.3f} nats.",
+        f"Student: random weights, 6.8M parameters, 8,192 tokens; the teacher is trimmed to the same. {TRAIN} answers of the "
+        f"teacher's own (temperature 1, at most {ANSWER_TOKENS} tokens) to learn, {HELD_OUT} held out; {EPOCHS} epochs, mean and "
+        f"standard deviation of {len(SEEDS)} seeds. The teacher's own held-out loss is {best:.3f}. The gap is that of "
+        "cross-entropy alone to it: after as many epochs, and at the best epoch of either. The last column is the first epoch "
+        f"at which the loss is no more than the least of cross-entropy alone ({_told(least)}, at epoch "
+        f"{', '.join(str(one.course.index(min(one.course)) + 1) for one in plain)}).",
         "",
-        "| arm | token visits | held-out loss | gap closed | KL from the teacher | KL lowered | training s |",
-        "|---|---|---|---|---|---|---|",
+        "| learns from | held-out loss, in the end | its least | gap closed, in the end | of the least | KL from the teacher "
+        "| KL lowered | training s | as good at epoch |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for arm, one in outcomes.items():
-        closed = "" if one is plain else f"{(plain.loss - one.loss) / gap:.0%}"
-        lowered = "" if one is plain else f"{1 - one.kl / plain.kl:.0%}"
-        lines.append(
-            f"| {arm} | {one.visits:,} | {one.loss:.3f} | {closed} | {one.kl:.3f} | {lowered} | {one.seconds:.0f} |"
+    for arm, some in outcomes.items():
+        pairs = list(zip(some, plain, strict=True))
+        ended = [(base.course[-1] - one.course[-1]) / (base.course[-1] - one.teacher) for one, base in pairs]
+        lowest = [(min(base.course) - min(one.course)) / (min(base.course) - one.teacher) for one, base in pairs]
+        lowered = [1 - one.kl / base.kl for one, base in pairs]
+        reached = [
+            next((i for i, loss in enumerate(one.course, 1) if loss <= min(base.course)), None) for one, base in pairs
+        ]
+        cells = (
+            arm,
+            _told([one.course[-1] for one in some]),
+            _told([min(one.course) for one in some]),
+            _share(ended),
+            _share(lowest),
+            _told([one.kl for one in some]),
+            _share(lowered),
+            f"{mean(one.seconds for one in some):.0f}",
+            ", ".join(str(epoch or "never") for epoch in reached),
         )
-    dense, drawn = outcomes["+ all probabilities, teacher beside"], outcomes["+ 25 draws, captured"]
-    few = outcomes["+ top 8 and the rest, captured"]
+        lines.append(f"| {' | '.join(cells)} |")
+    every = [one.course[-1] for one in outcomes[ALL]]
+    off = {arm: mean(one.course[-1] - full for one, full in zip(outcomes[arm], every, strict=True)) for arm in sizes}
     lines += [
         "",
-        f"Captured signals take {signals.bytes_per_token['top_k']:.1f} bytes a token as top 8 with the rest and "
-        f"{signals.bytes_per_token['sampled']:.1f} as 25 draws, hashes included; capture runs at {signals.capture_speed:.0%} of "
-        f"the bare teacher's forward speed, the slower of the two counted. Held-out loss beside all probabilities: top 8 "
-        f"{few.loss - dense.loss:+.3f}, draws {drawn.loss - dense.loss:+.3f} nats. A training with captured signals took "
-        f"{max(few.seconds, drawn.seconds) / plain.seconds:.2f} times the seconds of cross-entropy alone, with the teacher "
-        f"beside {dense.seconds / plain.seconds:.2f} times; the vocabulary is the teacher's whole one.",
+        f"Captured signals take {sizes[FEW]:.1f} bytes a token as top 8 with the rest and {sizes[DRAWS]:.1f} as 25 draws, hashes "
+        f"included; held-out loss in the end beside all probabilities: top 8 {off[FEW]:+.3f}, draws {off[DRAWS]:+.3f} nats. "
+        f"Capture runs at {speed:.0%} of the bare teacher's forward speed, the slower of the two counted.",
     ]
     return "\n".join(lines)
+
+
+def _told(values: Sequence[float]) -> str:
+    return f"{mean(values):.3f} ± {stdev(values):.3f}"
+
+
+def _share(values: Sequence[float]) -> str:
+    return f"{mean(values):.0%} ± {stdev(values):.0%}" if any(values) else ""
 
 
 def caption() -> str:
