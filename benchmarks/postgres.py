@@ -25,6 +25,7 @@ import httpx
 
 from benchmarks.children import PROJECT
 from benchmarks.machine import measured_on
+from benchmarks.prefect_server import RECORDING
 
 SETTLED_SECONDS = 20.0
 """Task runs, events and logs are told behind a run's back: it is over when nothing has come for so long."""
@@ -73,7 +74,7 @@ class Site:
         self._environment = {
             **os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1",
             "PREFECT_API_DATABASE_CONNECTION_URL": postgres.get_uri().replace("postgresql:", "postgresql+asyncpg:"),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **RECORDING, "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "1", "STILLHOUSE_RUNS": str(folder / "data" / "runs"),
         }  # fmt: skip
         self._processes: list[subprocess.Popen[bytes]] = []

@@ -16,6 +16,11 @@ import httpx
 from benchmarks.children import PROJECT
 
 READY_SECONDS = 180
+RECORDING = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+"""As docs/operations.md advises for many shards."""
 
 
 class Server:
@@ -29,7 +34,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}/api"
         self.environment = {
             **os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "HF_HUB_OFFLINE": "1", **settings,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "HF_HUB_OFFLINE": "1", **RECORDING, **settings,
         }  # fmt: skip
         self._stack = stack
         self.process = self.begin("server", "prefect", "server", "start", "--port", str(port), "--no-ui")
