@@ -12,6 +12,7 @@ from benchmarks import (
     dedup,
     distillation,
     families,
+    on_policy,
     orchestration,
     postgres,
     retention,
@@ -23,6 +24,7 @@ from benchmarks import (
     start,
     study,
     teacher,
+    training,
 )
 from benchmarks.collapse import neural
 from benchmarks.collapse import tables as collapse
@@ -48,6 +50,8 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "families": ("What the embedded teacher can do of each family", families.table),
     "dedup": ("Near-duplicates, beside peers", dedup.table),
     "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
+    "training": ("What a training step costs", training.table),
+    "on_policy": ("What answers of the student's own add", on_policy.table),
     "retention": ("What students keep of their teacher", retention.table),
     "routing": ("How many queries a student can take", routing.table),
     "orchestration": ("What orchestration costs, beside peers", orchestration.table),

@@ -138,7 +138,8 @@ def _problem(detail: ErrorDetails, root: type[BaseModel]) -> Problem:
     if detail["type"] == "union_tag_invalid":
         context = detail.get("ctx", {})
         return Problem(f"{where}.type", f"{context.get('tag')!r} is not one of {context.get('expected_tags')}")
-    message = (detail["msg"][0].lower() + detail["msg"][1:]).replace("tuple", "list").replace("dictionary", "table")
+    said = detail["msg"].removeprefix("Value error, ")
+    message = (said[0].lower() + said[1:]).replace("tuple", "list").replace("dictionary", "table")
     value = detail["input"]
     shown = "" if isinstance(value, dict | list | tuple) else f", not {value!r}"
     return Problem(where, f"{message}{shown}")

@@ -64,15 +64,15 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         ('verifiers=[{type="expression"}]', "verifiers.0.type: there is no check 'expression'"),
         (
             'verifiers=[{type="agreement",solutions=1,agree=2}]',
-            "verifiers.0: value error, agree = 2 of solutions = 1 cannot be",
+            "verifiers.0: agree = 2 of solutions = 1 cannot be",
         ),
         ("teachers.main.faults={malformed=0.5}", "only a fake teacher has faults"),
         ("teachers.main.engine={dtype='bfloat16'}", "only vllm/… starts an engine, not 'local/smollm2-135m'"),
         ("keep=6", "keep: 6 kept samples cannot come of at most samples = 5 candidates; raise samples"),
-        ("scale.workers=2", "scale: value error, `workers` and `address` need runner"),
+        ("scale.workers=2", "scale: `workers` and `address` need runner"),
         (
             "scale.runner=dask",
-            "scale: value error, runner = 'dask' needs either `workers`, to start here, or the `address`",
+            "scale: runner = 'dask' needs either `workers`, to start here, or the `address`",
         ),
         ("samples.more=1", "`samples` is not a table"),
         ("samples", "must be key=value"),

@@ -240,7 +240,7 @@ def test_packaging_again_replaces_the_dataset(tmp_path: Path) -> None:
     [
         (["dataset.formats=['csv']"], "dataset.formats.0: input should be 'messages', 'prompt_completion'"),
         (["dataset.formats=[]"], "dataset.formats: list should have at least 1 item"),
-        (["dataset.formats=['alpaca','alpaca']"], "dataset.formats: value error, alpaca: named more than once"),
+        (["dataset.formats=['alpaca','alpaca']"], "dataset.formats: alpaca: named more than once"),
         (["dataset.format=['alpaca']"], "dataset.format: unknown key, did you mean `formats`?"),
         (["dataset.formats=['preference']", "topology.kind=single"], "topology.kind = 'single' judges none"),
         (["dataset.formats=['preference']", "topology.max_revisions=0"], "set answers_per_seed to 2 or more"),

@@ -354,7 +354,7 @@ def test_a_bad_row_is_named_with_its_line(row: dict[str, Any], problem: str, tmp
     [
         ("task.schema={type='object'}", "task.schema"),
         ("task.schema={type='object', properties={a={'$ref'='https://x/y'}}}", "nothing is fetched"),
-        ("task.schema='FILE.json'", "task.schema: value error, must be a table, or the text of a JSON schema"),
+        ("task.schema='FILE.json'", "task.schema: must be a table, or the text of a JSON schema"),
         ("task.schema='[1]'", "task.schema"),
         ('task.schema=\'{"type": "array"}\'', 'must have "type": "object"'),
         ("task.missing=1.5", "task.missing"),
