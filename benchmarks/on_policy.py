@@ -116,7 +116,7 @@ def page(found: Mapping[str, Judged]) -> str:
         caption().replace("distillation`", "on_policy`"),
         "",
         f"A student of {LAYERS} of the teacher's {TEACHER_LAYERS} layers, {TRAIN} answers of the teacher's; one seed. A step on "
-        f"its own answers (up to {ANSWER_TOKENS} tokens, the teacher beside, reverse KL) takes {cost:.1f} times the seconds of one "
+        f"its own answers (up to {ANSWER_TOKENS} tokens, the teacher beside, reverse KL) takes {cost:.1f} times one "
         "on texts alone, and the others go on for about as long.",
         "",
         "| then learns from | steps | seconds | KL from the teacher on its own answers | on the teacher's answers |",
