@@ -83,9 +83,7 @@ def _our_rows(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Topic, answer and state of every sample that the run has finished."""
     import polars as pl
 
-    ends = [folder / "samples" / "kept.parquet", folder / "dropped" / "dropped.parquet"]
-    files = ends if all(path.exists() for path in ends) else sorted((folder / "shards").glob("*.parquet"))
-    for path in files:
+    for path in sorted((folder / "shards").glob("*.parquet")):
         for row in pl.read_parquet(path, columns=["state", "seed", "messages"]).iter_rows(named=True):
             answer = row["messages"][-1]["content"] if row["messages"] else ""
             yield _topic_in(row["seed"]), answer, row["state"]
