@@ -13,6 +13,8 @@ from students.harness import Harness
 from students.train import distill
 from tests.students.conftest import TOPICS, quiet
 
+pytestmark = pytest.mark.slow
+
 TASK = """task: likes
 dataset_path: json
 dataset_kwargs:
