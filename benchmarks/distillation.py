@@ -34,8 +34,8 @@ from students.train import distill
 
 TOPICS = Path("data/seeds/topics.jsonl")
 ASKED = ("Write about {}.", "Tell me something about {}.", "What is special about {}?", "Explain {} to a child.")
-TRAIN, HELD_OUT, ANSWER_TOKENS = 400, 60, 48
-EPOCHS, SEEDS = 10, (7, 8, 9)
+TRAIN, HELD_OUT, ANSWER_TOKENS = 300, 60, 48
+EPOCHS, SEEDS = 8, (7, 8, 9)
 STUDENT = {"start": "random", "layers": 6, "hidden_size": 256, "vocabulary": 8192, "learning_rate": 1e-3}
 MIXED = {"sft": 0.5, "forward_kl": 0.5}
 DRAWN_AT_ONCE = 120

@@ -21,7 +21,7 @@ from core.run import versions
 from students.start import TEACHER_LAYERS, from_layers
 
 REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"
-ROWS, BATCH, MAX_TOKENS, WORDS = 192, 8, 256, 70
+ROWS, BATCH, MAX_TOKENS, WORDS = 96, 8, 256, 70
 ROUNDS = 3
 OURS, TRL = "ours", "TRL"
 OBJECTIVES = {"sft": "SFT", "forward_kl": "forward KL, teacher beside"}
