@@ -21,8 +21,8 @@ from core.run import versions
 from students.start import TEACHER_LAYERS, from_layers
 
 REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"
-ROWS, BATCH, MAX_TOKENS, WORDS = 96, 8, 256, 70
-ROUNDS = 3
+ROWS, BATCH, MAX_TOKENS, WORDS = 64, 8, 256, 70
+ROUNDS = 2
 OURS, TRL = "ours", "TRL"
 OBJECTIVES = {"sft": "SFT", "forward_kl": "forward KL, teacher beside"}
 TINY = {"start": "random", "layers": 6, "hidden_size": 256, "vocabulary": 8192}
