@@ -48,7 +48,7 @@ def test_the_dockerfile_has_no_fault_that_hadolint_knows() -> None:
 def test_the_images_have_what_make_installs_but_for_development() -> None:
     (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, re.MULTILINE)
     (installed,) = re.findall(r"'\.\[(\S+)\]'", MAKEFILE)
-    assert set(installed.split(",")) - set(extras.split(",")) == {"train", "dev"}
+    assert set(installed.split(",")) - set(extras.split(",")) == {"train", "tracking", "harness", "dev"}
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert set(extras.split(",")) <= set(project["optional-dependencies"])
     (weights,) = re.findall(r"^ARG WEIGHTS=(\S+)$", DOCKERFILE, re.MULTILINE)
