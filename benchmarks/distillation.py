@@ -70,8 +70,7 @@ def table() -> str:
     teacher = from_layers(TEACHER_LAYERS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        conversations = teacher_answers(teacher, TRAIN + HELD_OUT)
-        train, held_out = conversations[:TRAIN], conversations[TRAIN:]
+        train, held_out = teacher_answers(teacher, TRAIN, HELD_OUT)
         outcomes = {
             arm: [trained(arm, i, train, held_out, folder, seed) for seed in SEEDS] for i, arm in enumerate(ARMS)
         }
@@ -80,14 +79,15 @@ def table() -> str:
     return page(outcomes, sizes, speed)
 
 
-def teacher_answers(teacher: Start, count: int) -> list[Conversation]:
-    """Its own answers to short questions, each asked about another topic or in another form."""
+def teacher_answers(teacher: Start, train: int, held_out: int) -> tuple[list[Conversation], list[Conversation]]:
+    """So many of its own answers to short questions, each asked about another topic or in another form."""
     topics = [json.loads(line)["topic"] for line in TOPICS.read_text(encoding="utf-8").splitlines()]
-    questions = [form.format(topic) for form in ASKED for topic in topics][:count]
+    questions = [form.format(topic) for form in ASKED for topic in topics][: train + held_out]
     order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(SEEDS[0])).tolist()
     asked = [[Message(role="user", content=questions[place])] for place in order]
     texts = drawn_answers(teacher, asked, ANSWER_TOKENS, SEEDS[0])
-    return [[*one, Message(role="assistant", content=text or ".")] for one, text in zip(asked, texts, strict=True)]
+    said = [[*one, Message(role="assistant", content=text or ".")] for one, text in zip(asked, texts, strict=True)]
+    return list(said[:train]), list(said[train:])
 
 
 def drawn_answers(

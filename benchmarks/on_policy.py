@@ -56,8 +56,7 @@ def table() -> str:
     teacher = from_layers(TEACHER_LAYERS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        conversations = teacher_answers(teacher, TRAIN + HELD_OUT)
-        train, held_out = conversations[:TRAIN], conversations[TRAIN:]
+        train, held_out = teacher_answers(teacher, TRAIN, HELD_OUT)
         found = {"before": _trained(FIRST, train, held_out, folder / "first", teacher)}
         goes_on = {"start": str(folder / "first"), "learning_rate": RATE}
         epochs = 1

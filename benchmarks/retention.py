@@ -3,8 +3,8 @@ parameters; from three seeds each.
 
 One run of constrained-instructions makes the data; its critic passes everything, so that all that is verified is learned.
 All are asked the same held-out seeds in plain words, once, and judged by the recipe's own checks. `STILLHOUSE_STUDENTS` names
-a folder for the run and its students, where what is there already is not made again. With the sizes below some two hours on two
-quiet cores.
+a folder for the run and its students, where what is there already is not made again. With the sizes below some two hours of
+one core.
 """
 
 import argparse

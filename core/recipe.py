@@ -510,12 +510,17 @@ class DistillationConfig(Config):
 
     @model_validator(mode="after")
     def _an_endpoint_tells(self) -> Self:
-        if self.teacher.startswith(("http://", "https://")) and (self.signals, self.temperature) != ("top_k", 1.0):
+        if self.by_endpoint and (self.signals, self.temperature) != ("top_k", 1.0):
             raise ValueError(
                 f"teacher = {self.teacher!r}: an endpoint tells its likeliest tokens only, at temperature 1; use "
                 'signals = "top_k" and leave out temperature'
             )
         return self
+
+    @property
+    def by_endpoint(self) -> bool:
+        """Whether the teacher is asked where it is served."""
+        return self.teacher.startswith(("http://", "https://"))
 
 
 class LoraConfig(Config):

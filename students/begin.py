@@ -15,7 +15,7 @@ from core.errors import UsageError
 from core.recipe import DistillationConfig, SparsityConfig, StudentConfig
 from students.data import Conversation, Encoded, Prepared, batched, check_tokenizer, pad_id, prepare
 from students.distillation import Lesson, projections
-from students.endpoint import EndpointTeacher, is_endpoint
+from students.endpoint import EndpointTeacher
 from students.evaluate import held_out_loss, keeps_apart
 from students.processes import device, one_at_first
 from students.signals import Captured, Identity, Tell, capture, identity, told_by
@@ -122,7 +122,7 @@ def prepared_lesson(
 
 
 def _tell(wanted: DistillationConfig, start: Start, is_of: Identity) -> Tell:
-    if is_endpoint(wanted.teacher):
+    if wanted.by_endpoint:
         teacher = EndpointTeacher(wanted)
         return lambda texts: teacher.tell(texts, is_of, start.tokenizer)
     model = load_teacher(wanted.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]

@@ -30,10 +30,6 @@ UNREADABLE = "\ufffd"
 """Of a token that is a part of a character only."""
 
 
-def is_endpoint(teacher: str) -> bool:
-    return teacher.startswith(("http://", "https://"))
-
-
 class EndpointTeacher:
     """The model that `config.teacher` names, as `URL`, where the endpoint serves one, or `URL#MODEL`."""
 

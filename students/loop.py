@@ -7,8 +7,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -61,7 +60,7 @@ def train(
     done = loop.begun(out, digest)
     began = time.monotonic() - done.seconds
     loop.model.train()
-    with tracked(config, out, digest, done.step) if first() else nullcontext(_unheard) as track:
+    with tracked(config, out, digest, done.step) as track:
         while done.step < loop.steps and not stalled(done, config.patience):
             done.log.append(loop.learned(done.step))
             done = done._replace(step=done.step + 1)
@@ -75,10 +74,6 @@ def train(
     if config.patience:
         put(loop.learner, done.best)
     return done
-
-
-def _unheard(_line: Mapping[str, float]) -> None:
-    """Only the first of several processes tells."""
 
 
 def stalled(done: Progressed, patience: int | None) -> bool:

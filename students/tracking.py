@@ -8,6 +8,7 @@ from typing import Any
 
 from core.errors import UsageError
 from core.recipe import StudentConfig
+from students.processes import first
 
 Told = Callable[[Mapping[str, float]], None]
 
@@ -22,14 +23,15 @@ def check_trackers(config: StudentConfig) -> None:
 
 @contextmanager
 def tracked(config: StudentConfig, out: Path, digest: str, done: int) -> Iterator[Told]:
-    """Tell a line of the log to each of `config.track`. Steps after `done`, the last of a checkpoint, are told anew.
+    """Tell a line of the log to each of `config.track`; of several processes, the first does. Steps after `done`, the last of
+    a checkpoint, are told anew.
 
     TensorBoard's files lie in `NAME.tensorboard` beside the student; for Weights & Biases the training is a run of the project
     `stillhouse`, with its own environment (`WANDB_MODE`, `WANDB_API_KEY`).
     """
     with ExitStack() as open_ones:
         makers = {"tensorboard": lambda: _tensorboard(out, done), "wandb": lambda: _wandb(config, out, digest)}
-        several = [open_ones.enter_context(makers[name]()) for name in config.track]
+        several = [open_ones.enter_context(makers[name]()) for name in config.track if first()]
 
         def tell(line: Mapping[str, float]) -> None:
             for one in several:

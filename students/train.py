@@ -14,7 +14,7 @@ from students.begin import Progress, prepared, prepared_lesson, pruned
 from students.checkpoint import Progressed, remove_checkpoint, training_digest
 from students.data import Conversation, Prepared, pad_id
 from students.distillation import Measured
-from students.endpoint import EndpointTeacher, is_endpoint
+from students.endpoint import EndpointTeacher
 from students.loop import train
 from students.output import Training, finished, write_student
 from students.processes import first, place, together
@@ -89,7 +89,7 @@ def _checked(config: StudentConfig, rejected: Sequence[Conversation]) -> str:
     if not config.asks_teacher:
         return ""
     told = config.distillation
-    return EndpointTeacher(told).digest if is_endpoint(told.teacher) else teacher_digest(told.teacher)
+    return EndpointTeacher(told).digest if told.by_endpoint else teacher_digest(told.teacher)
 
 
 def _record(
