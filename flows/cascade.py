@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from agents.exam import Result
 
 CLASSIFIER = "classifier"
-CLASSIFIED_BY = "chance that the teacher does no better, from the other signals and the lengths"
+CLASSIFIED_BY = "chance that the student passes less that the teacher does, from the other signals and the lengths"
 UNTRUSTED = ("cut off", "no answer")
 """Faults that are seen without any check: such an answer always goes to the teacher."""
 
@@ -56,13 +56,19 @@ class Sampling(BaseModel):
 
 
 class Classifier(BaseModel):
-    """The chance that the teacher does no better, by a logistic regression."""
+    """What the student's answer is worth beside the teacher's, by a logistic regression of each one's passing."""
 
     model_config = ConfigDict(frozen=True)
 
-    model: Logistic
+    student: Logistic
+    teacher: Logistic
     signals: list[str]
-    """Its first columns; then come the features of `students.trust`."""
+    """The first columns of both; then come the features of `students.trust`."""
+
+    def score(self, one: Answered) -> float:
+        """The chance that the student passes, less the chance that the teacher does."""
+        row = row_of(one, self.signals)[None]
+        return float((self.student.chance(row) - self.teacher.chance(row))[0])
 
 
 class Worth(BaseModel):
@@ -99,7 +105,7 @@ class Worth(BaseModel):
     best: str
     """The signal with the largest area on the seeds where thresholds are chosen."""
     classifier: Classifier | None
-    """None where nothing could be learned: either class is missing."""
+    """None where nothing could be learned: asking the teacher gains the same everywhere."""
     verdict: Verdict
     answer: str
     """What to make of it, in a sentence."""
@@ -139,7 +145,7 @@ def score_of(signal: str, one: Answered, classifier: Classifier | None) -> float
     if signal != CLASSIFIER:
         return SIGNALS[signal].of(one)
     assert classifier is not None, "it is offered only where it was fitted"
-    return float(classifier.model.chance(row_of(one, classifier.signals)[None])[0])
+    return classifier.score(one)
 
 
 def read_routing(file: Path) -> Routing:
@@ -242,14 +248,14 @@ def _classified(
     rows: Sequence[Answered | None], outcomes: Outcomes, chosen: Places, names: Sequence[str], seed: int
 ) -> tuple[Classifier | None, Mapping[int, float]]:
     """A classifier of the chosen half, and what models that did not see a row foretell of it there, by place."""
-    used = [(place, row) for place in chosen.tolist() if (row := rows[place])]
-    no_better = outcomes.gain[[place for place, _ in used]] <= 0
-    if len(set(no_better.tolist())) < 2:
+    used = {place: row for place in chosen.tolist() if (row := rows[place])}
+    places = list(used)
+    if not np.ptp(outcomes.gain[places]):
         return None, {}
-    table = np.array([row_of(row, names) for _, row in used])
-    found = cross_validated(table, no_better, seed)
-    foretold = dict(zip((place for place, _ in used), found.chances.tolist(), strict=True))
-    return Classifier(model=found.model, signals=list(names)), foretold
+    table = np.array([row_of(row, names) for row in used.values()])
+    student, teacher = (cross_validated(table, passed[places], seed) for passed in (outcomes.student, outcomes.teacher))
+    foretold = dict(zip(places, (student.chances - teacher.chances).tolist(), strict=True))
+    return Classifier(student=student.model, teacher=teacher.model, signals=list(names)), foretold
 
 
 def _scored(
@@ -336,7 +342,7 @@ def _notes(
     if missing := sum(row is None for row in rows):
         yield f"{missing} of {len(rows)} answers of the student had no end or no tokens; they always go to the teacher."
     if classifier is None:
-        yield "No classifier: on the seeds to learn from, the teacher did better always or never."
+        yield "No classifier: on the seeds to learn from, the teacher gained the same everywhere."
     if best.at_share.recovered is None:
         yield "No share of the gap is told: on the seeds where curves are told there may be none."
     if not answers.draws:

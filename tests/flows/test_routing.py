@@ -86,6 +86,18 @@ def test_a_student_that_is_better_than_its_teacher_is_told_plainly() -> None:
     assert even.gap.value == even.gap.low == even.gap.high == 0
 
 
+def test_the_classifier_weighs_what_both_would_pass() -> None:
+    """Short questions are easier for both, and most of all for the student: they are the last to be sent on."""
+    rng = Random(3)
+    short = [rng.random() < 0.5 for _ in range(SEEDS * 4)]
+    answers = answers_of(
+        [rng.random() < (0.9 if one else 0.2) for one in short], [one and rng.random() < 0.4 for one in short], draws=0, spread=50.0
+    )  # fmt: skip
+    asked = [one._replace(question="Say it." if brief else "Say it in many more words.") for one, brief in zip(answers.student, short, strict=True)]  # fmt: skip
+    found = worth_of(answers._replace(student=asked), FREE, 7)
+    assert found.curve(CLASSIFIER).area.low > 0
+
+
 def test_signals_of_nothing_and_models_that_pass_nothing_are_told_plainly() -> None:
     found = worth_of(answers_of(passing(0.4, 3), passing(0.6, 4), spread=50.0), FREE, 7)
     assert found.verdict == "chance"
