@@ -22,6 +22,8 @@ from students.start import TEACHER_LAYERS, from_layers
 
 REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"
 ROWS, BATCH, MAX_TOKENS, WORDS = 64, 8, 256, 70
+SMALL_ROWS = 256
+"""For the small student, whose steps are short."""
 ROUNDS = 2
 OURS, TRL = "ours", "TRL"
 OBJECTIVES = {"sft": "SFT", "forward_kl": "forward KL, teacher beside"}
@@ -45,7 +47,7 @@ def table() -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_models(folder)
-        rows = answers()
+        rows, more_rows = answers(ROWS), answers(SMALL_ROWS)
         tokens = tokens_of(rows, folder / "start")
         peers = Path(os.environ.get("STILLHOUSE_PEERS", "")) / "trl" / "bin" / "python"
         pythons = {OURS: Path(sys.executable), **({TRL: peers} if peers.is_file() else {})}
@@ -56,7 +58,7 @@ def table() -> str:
                     took = trained(system, python, folder, rows, objective, {}, f"{turn}")
                     beside.setdefault((objective, system), []).append(took)
         small = {
-            arm: [trained(OURS, pythons[OURS], folder, rows, "", {**TINY, **more}, f"{i} {turn}") for turn in range(ROUNDS)]
+            arm: [trained(OURS, pythons[OURS], folder, more_rows, "", {**TINY, **more}, f"{i} {turn}") for turn in range(ROUNDS)]
             for i, (arm, more) in enumerate(SIGNALS.items())
         }  # fmt: skip
     return "\n".join([caption(tokens), "", *_beside(beside, tokens), "", *_signals(small)])
@@ -69,9 +71,9 @@ def write_models(folder: Path) -> None:
         start.tokenizer.save_pretrained(folder / name)
 
 
-def answers() -> list[dict[str, list[dict[str, str]]]]:
+def answers(number: int) -> list[dict[str, list[dict[str, str]]]]:
     """Beginnings of real texts of unequal lengths, each as the answer to one question."""
-    lines = REFERENCE.read_text(encoding="utf-8").splitlines()[:ROWS]
+    lines = REFERENCE.read_text(encoding="utf-8").splitlines()[:number]
     texts = [" ".join(json.loads(line)["text"].split()[: WORDS // 2 + i % WORDS]) for i, line in enumerate(lines)]
     asked = [{"role": "user", "content": "Write some sentences."}]
     return [{"prompt": asked, "completion": [{"role": "assistant", "content": text}]} for text in texts]
@@ -125,10 +127,10 @@ def _first(took: list[Took]) -> float:
 def _signals(found: Mapping[str, list[Took]]) -> list[str]:
     """Ten epochs of the small student."""
     plain = median(one.step for one in found["cross-entropy alone"])
-    steps = 10 * ROWS // BATCH
+    steps = 10 * SMALL_ROWS // BATCH
     lines = [
-        f"A student of 6.8M parameters with 8,192 tokens, {ROWS} rows; ten epochs are {steps} steps after the first, capture "
-        "and loading of the models included:",
+        f"A student of 6.8M parameters with 8,192 tokens, {SMALL_ROWS} rows; ten epochs are {steps} steps after the first, "
+        "capture and loading of the models included:",
         "",
         "| learns from | a step, s | beside cross-entropy | to the first step, s | ten epochs, s |",
         "|---|---:|---:|---:|---:|",
@@ -145,8 +147,8 @@ def caption(tokens: int) -> str:
         f"{measured_on()}; {there}. `python -m benchmarks training`\n\n"
         f"The same start (half of the embedded teacher's layers), {ROWS} rows of {tokens / ROWS:.0f} tokens on average, batches "
         f"of {BATCH} padded to their longest, one epoch, bf16, AdamW, loss on the answers only, no gradient checkpointing (TRL's "
-        f"default is on). Medians of {ROUNDS}, taken in turns; the first step is counted from the start of the process, and ours "
-        "measures the held-out loss of eight rows before it."
+        f"default is on). Medians of {ROUNDS}, taken in turns; the first step is counted from the start of the process, and both "
+        "measure the held-out loss of eight rows before it (TRL: `eval_on_start`)."
     )
 
 

@@ -476,15 +476,15 @@ class DistillationConfig(Config):
     """The environment variable that holds an endpoint's key."""
     signals: Literal["dense", "top_k", "sampled"] = "dense"
     """`dense`: the teacher runs beside the student and all of its probabilities count. The others are captured once and
-    kept on disk. `top_k`: the likeliest tokens, and what is left as one. `sampled`: tokens drawn from the teacher's
-    distribution, an unbiased estimate (Sparse Logit Sampling, arXiv 2503.16870), for `forward_kl` only."""
+    kept on disk. `top_k`: the likeliest tokens, and what is left as one. `sampled`: the likeliest tokens, and others drawn to
+    stand for what is left, an unbiased estimate of all, for `forward_kl` only."""
     cache: str | None = None
     """The file of captured signals; where it is there, it must be of these texts, tokenizer, teacher and settings. When
     absent, `NAME.signals` beside the student."""
     top_k: int = Field(8, ge=1)
     """Tokens kept of each position: 4 bytes each and 2 for what is left, so 34 by default."""
-    draws: int = Field(25, ge=1, le=255)
-    """Of each position, for `sampled`; 3 bytes for each different token."""
+    draws: int = Field(13, ge=1, le=255)
+    """Tokens kept of each position, for `sampled`: 2 bytes each, 2 for each that is certain to be kept, and 3."""
     temperature: float = Field(1.0, gt=0)
     """Divides the logits of both before a divergence; the loss is not multiplied by its square."""
     beta: float = Field(0.5, ge=0, le=1)

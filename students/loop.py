@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from core.errors import RunFailed
 from core.recipe import StudentConfig
@@ -33,7 +34,7 @@ CLIP = 1.0
 TAUGHT = 1e-5
 """The least gradient norm that is no mere rounding."""
 TEACHES = "teaches"
-"""Among what the processes add up: how many batches had a gradient beside that of the text."""
+"""Among what the processes add up: whether there was a gradient beside that of the text, and in how many batches."""
 PROOF_STEPS = 10
 """Steps in which a teacher must have taught something, beside the text: a student that is still its teacher learns nothing
 of it in the first."""
@@ -127,10 +128,12 @@ class Loop:
                 terms = self._lesson.terms(self.model, some, self._pad, rejected=worse, own=bool(own))
                 part = terms.part_of(tokens, len(encoded))
                 loss = part.total(weights)
-            if self._unproven:
+            if self._unproven and "sft" in terms.values:
                 found[TEACHES] += gradient_norm(terms.taught().total(weights), self.learner) >= TAUGHT
             torch.autograd.backward(loss)
             found.update({"loss": loss.item(), **{name: value.item() for name, value in part.values.items()}})
+        if self._unproven and "sft" not in found:
+            found[TEACHES] += get_total_norm(_there(self.learner)).item() >= TAUGHT
         names = ["loss", *(name for name in weights if not (own and name == "sft"))]
         told = self._told_by_all(found, names, step)
         rate = learning_rate(step, self.steps, self._config)
@@ -197,9 +200,14 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         add_up(_gradients(self.learner))
-        torch.nn.utils.clip_grad_norm_(self.learner.parameters(), CLIP)
+        clip_grad_norm_(self.learner.parameters(), CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+def _there(learner: torch.nn.Module) -> list[torch.Tensor]:
+    """The gradients that there are."""
+    return [parameter.grad for parameter in learning(learner).values() if parameter.grad is not None]
 
 
 def _gradients(learner: torch.nn.Module) -> Iterator[torch.Tensor]:

@@ -2,9 +2,9 @@
 
 Knows what was kept of which text, tokenizer and teacher, and refuses any other; knows nothing of losses or of training.
 
-Of each position either the likeliest tokens and what is left as one (`TopK`), or tokens drawn from the teacher's
-distribution (`Sampled`). Top-k without the rest would be biased: it teaches a student to be too sure. Draws are not, and
-their gradient is that of all probabilities in expectation (Sparse Logit Sampling, arXiv 2503.16870).
+Of each position either the likeliest tokens and what is left as one (`TopK`), or the likeliest and others that are drawn to
+stand for what is left (`Sampled`). Top-k without the rest would be biased: it teaches a student to be too sure. Draws are not,
+and their gradient is that of all probabilities in expectation (as in Sparse Logit Sampling, arXiv 2503.16870).
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from core.store import written_whole
 from students.data import Batch, Encoded, batched
 from students.evaluate import predicted
 
-FORMAT = "1"
+FORMAT = "2"
 CAPTURE_BATCH = 8
 PROGRESS_SECONDS = 5.0
 SMALLEST = 1e-7
@@ -43,12 +43,12 @@ class TopK(NamedTuple):
 
 
 class Sampled(NamedTuple):
-    """Tokens drawn from the teacher's distribution, with replacement."""
+    """An estimate of the teacher's distribution by a few tokens, unbiased."""
 
     ids: torch.Tensor
-    """The different ones of each position, of shape (tokens, most); filled up with 0."""
+    """Of shape (tokens, kept)."""
     shares: torch.Tensor
-    """How often each was drawn, as a share of the draws, of shape (tokens, most); what fills up has 0."""
+    """What each stands for, of shape (tokens, kept); they sum to 1."""
     entropy: torch.Tensor
     """Of the teacher's whole distribution in nats, of shape (tokens,), so that a KL divergence can be told."""
 
@@ -62,7 +62,7 @@ class Identity(NamedTuple):
     """Of the tokenizer."""
     kind: str
     kept: int
-    """Tokens, or draws, of each position."""
+    """Tokens of each position."""
     temperature: float
     seed: int
     """Of the draws."""
@@ -71,7 +71,7 @@ class Identity(NamedTuple):
 def identity(config: DistillationConfig, *, tokenizer: str, teacher: str, words: int, seed: int) -> Identity:
     """Of signals that this recipe captures; `tokenizer` and `teacher` are digests."""
     sampled = config.signals == "sampled"
-    kept = config.draws if sampled else min(config.top_k, words)
+    kept = min(config.draws if sampled else config.top_k, words)
     return Identity(tokenizer, teacher, words, config.signals, kept, config.temperature, seed if sampled else 0)
 
 
@@ -83,7 +83,7 @@ Tell = Callable[[Sequence[Encoded]], Iterator[Arrays]]
 def top_k(log_probs: torch.Tensor, kept: int) -> Arrays:
     """`ids` of shape (tokens, kept), and `log_probs` with the rest's as last column where there is a rest."""
     values, ids = log_probs.topk(kept)
-    return likeliest(ids.numpy(), values.double().numpy(), log_probs.shape[1])
+    return likeliest(ids.cpu().numpy(), values.double().cpu().numpy(), log_probs.shape[1])
 
 
 def likeliest(ids: np.ndarray, log_probs: np.ndarray, words: int) -> Arrays:
@@ -94,25 +94,66 @@ def likeliest(ids: np.ndarray, log_probs: np.ndarray, words: int) -> Arrays:
     return {"ids": _small(ids, words), "log_probs": log_probs.astype(np.float16)}
 
 
-def sampled(log_probs: torch.Tensor, draws: int, generator: torch.Generator) -> Arrays:
-    """The different `ids` drawn of each position with their `counts`, one position after the other, and how many of them each
-    position has (`sizes`).
+class Drawn(NamedTuple):
+    """A sparse estimate of each position's distribution, unbiased."""
+
+    ids: torch.Tensor
+    """Of shape (tokens, kept), all different: those that are certain to be kept first, the likeliest first."""
+    shares: torch.Tensor
+    """What each stands for, of shape (tokens, kept); they sum to 1."""
+    certain: torch.Tensor
+    """Whether it is kept whatever is drawn, with its own probability, of shape (tokens, kept)."""
+    entropy: torch.Tensor
+    """Of the whole distribution in nats, of shape (tokens,)."""
+
+
+def drawn(log_probs: torch.Tensor, kept: int, generator: torch.Generator) -> Drawn:
+    """The unbiased estimate of `kept` tokens with the least variance: the likeliest with their own probabilities, as long as
+    that is more than an equal share of what the rest has left; of the rest as many as there is room, each with that equal
+    share and drawn with a chance in proportion to its probability (Barnes et al., arXiv 2402.14925), systematically
+    (Madow 1949).
     """
     probabilities = log_probs.exp()
-    ends = probabilities.cumsum(1, dtype=torch.float64)
-    points = torch.rand(len(ends), draws, dtype=torch.float64, generator=generator) * ends[:, -1:]
-    drawn = torch.searchsorted(ends, points, right=True).clamp_max(log_probs.shape[1] - 1).sort(1).values
-    new = torch.ones_like(drawn, dtype=torch.bool)
-    new[:, 1:] = drawn[:, 1:] != drawn[:, :-1]
-    starts = new.flatten().nonzero()[:, 0]
-    counts = torch.diff(starts, append=torch.tensor([drawn.numel()]))
-    entropy = -(probabilities * log_probs).sum(1)
+    entropy = -torch.einsum("tw,tw->t", probabilities, log_probs)
+    likeliest, ids = probabilities.topk(kept)
+    place = torch.arange(kept, device=ids.device)
+    before = likeliest.double().cumsum(1) - likeliest
+    certain = (likeliest >= (1 - before) / (kept - place)).cumprod(1).bool()
+    probabilities.scatter_(1, ids, likeliest.masked_fill(certain, 0.0))
+    ends = probabilities.cumsum_(1)
+    number = certain.sum(1, keepdim=True)
+    share = ends[:, -1:] / (kept - number).clamp_min(1)
+    begin = torch.rand(len(ids), 1, generator=generator).to(ids.device)
+    points = (begin + (place - number).clamp_min(0)) * share
+    others = torch.searchsorted(ends, points, right=True).clamp_max(log_probs.shape[1] - 1)
+    return Drawn(torch.where(certain, ids, others), torch.where(certain, likeliest, share), certain, entropy)
+
+
+def sampled(log_probs: torch.Tensor, kept: int, generator: torch.Generator) -> Arrays:
+    """The `ids` that are kept of each position, how many of them are `certain`, the `shares` that do not follow from others, and
+    the `entropy` of all. Shares are, one position after the other: of each that is drawn, then of all certain ones but the
+    first.
+    """
+    ids, shares, certain, entropy = drawn(log_probs, kept, generator)
+    # The likeliest one's is what the others leave: in half precision its error would be larger than all of some others.
+    shares = torch.cat([shares[:, -1:].where(~certain[:, -1:], 0.0), shares[:, 1:]], 1)
     return {
-        "ids": _small(drawn[new].numpy(), log_probs.shape[1]),
-        "counts": counts.numpy().astype(np.uint8),
-        "sizes": new.sum(1).numpy().astype(np.uint8),
-        "entropy": entropy.numpy().astype(np.float16),
+        "ids": _small(ids.cpu().numpy(), log_probs.shape[1]),
+        "certain": certain.sum(1).cpu().numpy().astype(np.uint8),
+        "shares": shares[certain].cpu().numpy().astype(np.float16),
+        "entropy": entropy.cpu().numpy().astype(np.float16),
     }
+
+
+def shares_of(certain: np.ndarray, kept: int, stored: np.ndarray) -> np.ndarray:
+    """All of shape (tokens, kept), from what `sampled` stores."""
+    there = np.arange(kept) < certain[:, None]
+    shares = np.zeros(there.shape, np.float32)
+    shares[there] = stored
+    each = np.where(certain > 0, shares[:, 0], np.float32(1 / kept))[:, None]
+    shares = np.where(there, shares, each)
+    shares[:, 0] = 1 - shares[:, 1:].sum(1)
+    return shares
 
 
 def _small(ids: np.ndarray, words: int) -> np.ndarray:
@@ -157,14 +198,14 @@ def told_by(teacher: PreTrainedModel, is_of: Identity, pad: int) -> Tell:
 def _told(teacher: PreTrainedModel, texts: Sequence[Encoded], is_of: Identity, pad: int) -> Iterator[Arrays]:
     with torch.autocast(teacher.device.type, dtype=torch.bfloat16):
         said = predicted(teacher, batched(texts, pad))
-    log_probs = (said.logits[:, : is_of.words] / is_of.temperature).log_softmax(-1)
-    for row, one in enumerate(texts):
-        own = log_probs[said.rows == row].cpu()
+    parts = torch.split(said.logits[:, : is_of.words], [learned_count(one) for one in texts])
+    for one, logits in zip(texts, parts, strict=True):
+        log_probs = (logits / is_of.temperature).log_softmax(-1)
         if is_of.kind == "sampled":
             digest = int.from_bytes(text_digest(one)[:7], "big")
-            yield sampled(own, is_of.kept, torch.Generator().manual_seed(digest ^ is_of.seed))
+            yield sampled(log_probs, is_of.kept, torch.Generator().manual_seed(digest ^ is_of.seed))
         else:
-            yield top_k(own, is_of.kept)
+            yield top_k(log_probs, is_of.kept)
 
 
 def learned_count(one: Encoded) -> int:
@@ -194,7 +235,7 @@ class Captured:
             for row, (first, end) in zip(self._arrays["texts"], spans, strict=True)
         }
         if is_of.kind == "sampled":
-            self._starts = np.concatenate([[0], np.cumsum(self._arrays["sizes"], dtype=np.int64)])
+            self._starts = np.concatenate([[0], np.cumsum(self._arrays["certain"], dtype=np.int64)])
 
     def check(self, texts: Sequence[Encoded]) -> None:
         """Raises UsageError if any of them was not captured."""
@@ -220,13 +261,12 @@ class Captured:
         )
 
     def _sampled(self, spans: Sequence[slice]) -> Sampled:
-        sizes, entropy = (np.concatenate([self._arrays[name][span] for span in spans]) for name in ("sizes", "entropy"))
-        flat = [slice(self._starts[span.start], self._starts[span.stop]) for span in spans]
-        ids, counts = (np.concatenate([self._arrays[name][part] for part in flat]) for name in ("ids", "counts"))
-        there = np.arange(sizes.max()) < sizes[:, None]
-        padded, shares = np.zeros(there.shape, np.int64), np.zeros(there.shape, np.float32)
-        padded[there], shares[there] = ids, counts / np.float32(self._is_of.kept)
-        return Sampled(*map(torch.from_numpy, (padded, shares, entropy.astype(np.float32))))
+        ids, certain, entropy = (
+            np.concatenate([self._arrays[name][span] for span in spans]) for name in ("ids", "certain", "entropy")
+        )
+        stored = [self._arrays["shares"][self._starts[span.start] : self._starts[span.stop]] for span in spans]
+        shares = shares_of(certain, self._is_of.kept, np.concatenate(stored))
+        return Sampled(*map(torch.from_numpy, (ids.astype(np.int64), shares, entropy.astype(np.float32))))
 
 
 def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:

@@ -4,6 +4,7 @@ Knows weights and tokenizers; knows nothing of training data.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ def load_start(config: StudentConfig) -> Start:
 
 def from_layers(count: int) -> Start:
     """The teacher with `count` of its own layers; embedding (tied to the output) and last norm are copied."""
-    teacher = gguf.GGUFReader(teacher_path())
+    teacher = teacher_file(teacher_path())
     config = teacher_config(teacher)
     chosen = best_layers(count)
     made_from = f"{len(chosen)} of the {config.num_hidden_layers} layers of {TEACHER}"
@@ -112,7 +113,7 @@ def narrowed(start: Start, kept: Kept) -> Start:
 
 def from_random(hidden_size: int, layers: int) -> Start:
     """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit)."""
-    teacher = gguf.GGUFReader(teacher_path())
+    teacher = teacher_file(teacher_path())
     config = teacher_config(teacher)
     head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
     config.update(
@@ -156,6 +157,12 @@ def teacher_path() -> Path:
     raise UsageError(
         "student.start: the embedded teacher is not installed; run `make install`, or start from a folder or a hub name"
     )
+
+
+@cache
+def teacher_file(path: Path) -> gguf.GGUFReader:
+    """Its table of contents takes seconds to read, and a student and its teacher beside it both come from it."""
+    return gguf.GGUFReader(path)
 
 
 def teacher_config(teacher: gguf.GGUFReader) -> LlamaConfig:

@@ -3,12 +3,10 @@
 import sys
 from pathlib import Path
 
-from benchmarks.peers.train_work import Work, main
+from benchmarks.peers.train_work import HELD_OUT, Work, main
 from core.recipe import StudentConfig
 from core.sample import Message
 from students.train import distill
-
-HELD_OUT = 8
 
 
 def train(work: Work) -> None:

@@ -1,11 +1,13 @@
 """TRL: `SFTTrainer`, and `GKDTrainer` on the given texts (lmbda 0) with the forward KL divergence (beta 0)."""
 
+from typing import Any
+
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-from benchmarks.peers.train_work import Work, main
+from benchmarks.peers.train_work import HELD_OUT, Work, main
 
 
 def train(work: Work) -> None:
@@ -23,11 +25,11 @@ def train(work: Work) -> None:
         "gradient_checkpointing": False,
         "report_to": "none",
         "save_strategy": "no",
+        "eval_on_start": True,
+        "per_device_eval_batch_size": HELD_OUT,
     }
     if work.objective == "sft":
-        SFTTrainer(
-            model, args=SFTConfig(**settings), train_dataset=Dataset.from_list(work.rows), processing_class=tokenizer
-        ).train()
+        SFTTrainer(model, args=SFTConfig(**settings), **_data(work.rows), processing_class=tokenizer).train()
         return
     rows = [{"messages": [*row["prompt"], *row["completion"]]} for row in work.rows]
     teacher = AutoModelForCausalLM.from_pretrained(work.teacher, dtype="float32")
@@ -35,9 +37,13 @@ def train(work: Work) -> None:
         model,
         teacher,
         args=GKDConfig(**settings, lmbda=0.0, beta=0.0, temperature=1.0),
-        train_dataset=Dataset.from_list(rows),
+        **_data(rows),
         processing_class=tokenizer,
     ).train()
+
+
+def _data(rows: list[Any]) -> dict[str, Dataset]:
+    return {"train_dataset": Dataset.from_list(rows), "eval_dataset": Dataset.from_list(rows[:HELD_OUT])}
 
 
 main(train)

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+HELD_OUT = 8
+"""The first rows, of which the loss is measured before the first step too."""
+
 
 class Work(NamedTuple):
     start: str

@@ -90,10 +90,13 @@ def test_the_classifier_weighs_what_both_would_pass() -> None:
     """Short questions are easier for both, and most of all for the student: they are the last to be sent on."""
     rng = Random(3)
     short = [rng.random() < 0.5 for _ in range(SEEDS * 4)]
-    answers = answers_of(
-        [rng.random() < (0.9 if one else 0.2) for one in short], [one and rng.random() < 0.4 for one in short], draws=0, spread=50.0
-    )  # fmt: skip
-    asked = [one._replace(question="Say it." if brief else "Say it in many more words.") for one, brief in zip(answers.student, short, strict=True)]  # fmt: skip
+    student, teacher = (
+        [rng.random() < (0.9 if one else 0.2) for one in short],
+        [one and rng.random() < 0.4 for one in short],
+    )
+    answers = answers_of(student, teacher, draws=0, spread=50.0)
+    questions = ["Say it." if brief else "Say it in many more words." for brief in short]
+    asked = [one._replace(question=text) for one, text in zip(answers.student, questions, strict=True)]
     found = worth_of(answers._replace(student=asked), FREE, 7)
     assert found.curve(CLASSIFIER).area.low > 0
 

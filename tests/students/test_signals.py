@@ -14,7 +14,21 @@ from students import objectives
 from students.data import Encoded, batched
 from students.distillation import Signals, measured, outcomes, sampled_kl
 from students.evaluate import held_out_loss, predicted
-from students.signals import Captured, Identity, Sampled, TopK, capture, identity, sampled, text_digest, told_by, top_k
+from students.signals import (
+    Captured,
+    Drawn,
+    Identity,
+    Sampled,
+    TopK,
+    capture,
+    drawn,
+    identity,
+    sampled,
+    shares_of,
+    text_digest,
+    told_by,
+    top_k,
+)
 from students.teacher import Dense, TeacherBeside, teacher_digest, tokenizer_digest
 from tests.students.conftest import opinionated, quiet
 
@@ -63,18 +77,52 @@ def test_all_tokens_kept_give_the_loss_of_all_probabilities(
     assert sparse == pytest.approx(exact, abs=5e-3), "kept in half precision"
 
 
-def test_draws_give_the_gradient_of_all_probabilities_in_expectation() -> None:
+def shares_of_words(found: Drawn, words: int) -> torch.Tensor:
+    return torch.zeros(len(found.ids), words, dtype=torch.float64).scatter_add(1, found.ids, found.shares.double())
+
+
+@pytest.mark.parametrize("spread", [0.0, 2.0, 6.0])
+def test_draws_give_the_gradient_of_all_probabilities_in_expectation(spread: float) -> None:
     torch.manual_seed(0)
-    log_probs = (2 * torch.randn(1, 40)).log_softmax(-1)
-    many = log_probs.expand(4000, -1)
-    arrays = sampled(many, 20, torch.Generator().manual_seed(3))
-    shares = np.zeros((4000, 40))
-    shares[np.repeat(np.arange(4000), arrays["sizes"]), arrays["ids"]] = arrays["counts"] / 20
-    assert shares.sum(1) == pytest.approx(np.ones(4000))
-    exact = log_probs.exp()[0].numpy()
-    error = np.sqrt(exact * (1 - exact) / (20 * 4000))
-    assert (np.abs(shares.mean(0) - exact) < 4.5 * error + 1e-6).all()
-    assert arrays["entropy"][0] == pytest.approx(-(exact * np.log(exact)).sum(), abs=2e-3)
+    log_probs = (spread * torch.randn(1, 40)).log_softmax(-1)
+    found = drawn(log_probs.expand(4000, -1), 12, torch.Generator().manual_seed(3))
+    shares = shares_of_words(found, 40)
+    assert shares.sum(1).numpy() == pytest.approx(np.ones(4000), abs=1e-6)
+    exact = log_probs.exp()[0].double()
+    assert ((shares.mean(0) - exact).abs() < 4.5 * shares.std(0) / 4000**0.5 + 1e-6).all()
+    assert all(len(set(row)) == 12 for row in found.ids.tolist())
+
+
+def test_no_unbiased_estimate_of_so_many_tokens_varies_less() -> None:
+    """The likeliest are certain; each other has an equal share of the rest. Draws with replacement vary by far more."""
+    torch.manual_seed(1)
+    log_probs = (2.5 * torch.randn(1, 40)).log_softmax(-1)
+    found = drawn(log_probs.expand(3000, -1), 12, torch.Generator().manual_seed(4))
+    exact = log_probs.exp()[0].double()
+    number = int(found.certain[0].sum())
+    assert 0 < number < 12
+    assert found.shares[0, :number].tolist() == pytest.approx(exact.sort(descending=True).values[:number].tolist())
+    share = found.shares[0, -1].item()
+    rest = exact[exact < share]
+    varied = (shares_of_words(found, 40) - exact).square().sum(1).mean().item()
+    assert len(rest) == 40 - number
+    assert varied == pytest.approx((rest * (share - rest)).sum().item(), rel=0.1)
+    assert varied < 0.5 * (exact * (1 - exact)).sum().item() / 12
+
+
+@pytest.mark.parametrize("spread", [0.0, 2.0, 9.0])
+def test_what_is_stored_of_draws_gives_all_shares_back(spread: float) -> None:
+    """From uniform probabilities, of which none is certain, to those of a single word."""
+    log_probs = (spread * torch.randn(300, 40, generator=torch.Generator().manual_seed(0))).log_softmax(-1)
+    found = drawn(log_probs, 12, torch.Generator().manual_seed(5))
+    arrays = sampled(log_probs, 12, torch.Generator().manual_seed(5))
+    assert (arrays["ids"] == found.ids.numpy()).all()
+    shares = shares_of(arrays["certain"], 12, arrays["shares"])
+    assert shares == pytest.approx(found.shares.numpy(), abs=2e-3)
+    assert shares.sum(1) == pytest.approx(np.ones(300), abs=1e-6)
+    assert shares.min() >= -1e-6
+    entropy = -(log_probs.exp() * log_probs).sum(1)
+    assert arrays["entropy"] == pytest.approx(entropy.numpy(), abs=2e-3)
 
 
 def test_renormalised_top_k_would_teach_a_student_to_be_too_sure() -> None:
@@ -96,7 +144,8 @@ def test_draws_come_back_as_they_were_drawn(model: LlamaForCausalLM, encoded: li
     alone = signals.signal(batched([some[1]], 0), [some[1]])
     assert isinstance(alone, Sampled)
     size = len(alone.ids)
-    assert (signal.shares[-size:].sort(1).values[:, -4:] == alone.shares.sort(1).values[:, -4:]).all()
+    assert signal.ids[-size:].equal(alone.ids)
+    assert signal.shares[-size:].equal(alone.shares)
 
 
 def test_the_same_draws_are_made_again_whatever_else_is_captured(
@@ -233,14 +282,8 @@ def test_one_estimate_can_be_negative_and_their_mean_is_right() -> None:
     torch.manual_seed(0)
     log_probs = torch.randn(1, 20).log_softmax(-1)
     logits = log_probs + 0.1 * torch.randn(1, 20)
-    arrays = sampled(log_probs.expand(3000, -1), 10, torch.Generator().manual_seed(0))
-    ids, shares = torch.zeros(3000, 20, dtype=torch.long), torch.zeros(3000, 20)
-    place = [np.arange(size) for size in arrays["sizes"]]
-    rows = np.repeat(np.arange(3000), arrays["sizes"])
-    ids[rows, np.concatenate(place)] = torch.from_numpy(arrays["ids"].astype(np.int64))
-    shares[rows, np.concatenate(place)] = torch.from_numpy(arrays["counts"] / np.float32(10))
-    entropy = -(log_probs.exp() * log_probs).sum(1).expand(3000)
-    found = sampled_kl(logits.expand(3000, -1), Sampled(ids, shares, entropy))
+    kept = drawn(log_probs.expand(3000, -1), 5, torch.Generator().manual_seed(0))
+    found = sampled_kl(logits.expand(3000, -1), Sampled(kept.ids, kept.shares, kept.entropy))
     exact = objectives.forward_kl(logits.log_softmax(-1), log_probs).item()
     assert found.min() < 0 < exact
     assert found.mean().item() == pytest.approx(exact, abs=4 * found.std().item() / 3000**0.5)
