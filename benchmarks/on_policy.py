@@ -1,12 +1,13 @@
 """What answers of the student's own add after learning from the teacher's: as long a training either way, from one start.
 
 A student of half of the embedded teacher's layers first learns from captured probabilities of the teacher's answers. Then it
-goes on in three ways for about the same time. One seed; some twenty minutes on two quiet cores.
+goes on in three ways for about the same time. Three seeds; some fifty minutes on one quiet core.
 """
 
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from students.start import TEACHER_LAYERS, Start, from_layers
 from students.teacher import TeacherBeside
 from students.train import distill
 
-TRAIN, HELD_OUT, LAYERS, SEED = 240, 60, 15, 7
+TRAIN, HELD_OUT, LAYERS, SEEDS = 240, 60, 15, (7, 8, 9)
 ANSWER_TOKENS = 48
 FIRST = {
     "start": "layers",
@@ -32,9 +33,13 @@ FIRST = {
     "objective": "forward_kl",
     "distillation": {"signals": "top_k"},
 }
-OWN, GIVEN, TEXTS = "its own answers", "the teacher's answers and probabilities", "the teacher's answers alone"
+BEFORE, OWN, HALF, GIVEN, TEXTS = (
+    "before", "its own answers", "its own answers in half of the steps", "the teacher's answers and probabilities",
+    "the teacher's answers alone, one epoch",
+)  # fmt: skip
 AFTER: dict[str, dict[str, Any]] = {
     OWN: {"objective": "reverse_kl", "distillation": {"lmbda": 1.0, "max_new_tokens": ANSWER_TOKENS}},
+    HALF: {"objective": "jsd", "distillation": {"lmbda": 0.5, "max_new_tokens": ANSWER_TOKENS}},
     GIVEN: {"objective": "forward_kl", "distillation": {"signals": "dense"}},
     TEXTS: {"objective": "sft"},
 }
@@ -54,20 +59,35 @@ class Judged(NamedTuple):
 
 def table() -> str:
     teacher = from_layers(TEACHER_LAYERS)
+    found: dict[str, list[Judged]] = {arm: [] for arm in (BEFORE, *AFTER)}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        train, held_out = teacher_answers(teacher, TRAIN, HELD_OUT)
-        found = {"before": _trained(FIRST, train, held_out, folder / "first", teacher)}
-        goes_on = {"start": str(folder / "first"), "learning_rate": RATE}
-        epochs = 1
-        for i, (arm, settings) in enumerate(AFTER.items()):
-            if i:
-                pace = _trained(
-                    {**goes_on, **settings, "epochs": 1}, train, held_out, folder / f"pace {i}", teacher
-                ).seconds
-                epochs = max(1, round(found[OWN].seconds / pace))
-            found[arm] = _trained({**goes_on, **settings, "epochs": epochs}, train, held_out, folder / f"{i}", teacher)
+        train, held_out = teacher_answers(teacher, TRAIN, HELD_OUT, ANSWER_TOKENS)
+        for seed in SEEDS:
+            folder = Path(name) / str(seed)
+            folder.mkdir()
+            found[BEFORE].append(_trained(FIRST, train, held_out, folder / "first", teacher, seed))
+            goes_on = {"start": str(folder / "first"), "learning_rate": RATE, "epochs": 1}
+            for arm, settings in AFTER.items():
+                chosen = {**goes_on, **settings}
+                if arm == GIVEN:
+                    chosen["epochs"] = _epochs(found, {**goes_on, **settings}, train, held_out, folder, teacher)
+                found[arm].append(_trained(chosen, train, held_out, folder / arm.replace(" ", "-"), teacher, seed))
     return page(found)
+
+
+def _epochs(
+    found: Mapping[str, Sequence[Judged]],
+    settings: Mapping[str, Any],
+    train: Sequence[Conversation],
+    held_out: Sequence[Conversation],
+    folder: Path,
+    teacher: Start,
+) -> int:
+    """How many of these take about as long as one on the student's own answers: of the first seed, as long as it is tried."""
+    if found[GIVEN]:
+        return found[GIVEN][0].steps // found[OWN][0].steps
+    pace = _trained(settings, train, held_out, folder / "pace", teacher, SEEDS[0]).seconds
+    return max(1, round(found[OWN][0].seconds / pace))
 
 
 def _trained(
@@ -76,9 +96,10 @@ def _trained(
     held_out: Sequence[Conversation],
     out: Path,
     teacher: Start,
+    seed: int,
 ) -> Judged:
     record = distill(
-        train, StudentConfig.model_validate(settings), out, seed=SEED, progress=lambda _: None, held_out=held_out
+        train, StudentConfig.model_validate(settings), out, seed=seed, progress=lambda _: None, held_out=held_out
     )
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     student = teacher._replace(model=model)
@@ -87,13 +108,13 @@ def _trained(
         model, encode_all(held_out, teacher.tokenizer), TeacherBeside(teacher.model, words, 1.0), pad, words, 1.0
     )
     assert given.kl is not None, "a teacher was beside"
-    return Judged(_own_kl(student, teacher, held_out), given.kl, record.steps, record.seconds)
+    return Judged(_own_kl(student, teacher, held_out, seed), given.kl, record.steps, record.seconds)
 
 
 @torch.no_grad()
-def _own_kl(student: Start, teacher: Start, held_out: Sequence[Conversation]) -> float:
+def _own_kl(student: Start, teacher: Start, held_out: Sequence[Conversation], seed: int) -> float:
     asked = [one[:-1] for one in held_out]
-    texts = drawn_answers(student, asked, ANSWER_TOKENS, SEED)
+    texts = drawn_answers(student, asked, ANSWER_TOKENS, seed)
     said = [
         [*one, Message(role="assistant", content=text)] for one, text in zip(asked, texts, strict=True) if text.strip()
     ]
@@ -108,20 +129,33 @@ def _own_kl(student: Start, teacher: Start, held_out: Sequence[Conversation]) ->
     return total / tokens
 
 
-def page(found: Mapping[str, Judged]) -> str:
-    own, texts = found[OWN], found[TEXTS]
-    cost = own.seconds / own.steps / (texts.seconds / texts.steps)
+def page(found: Mapping[str, Sequence[Judged]]) -> str:
+    cost = mean(_pace(one) / _pace(text) for one, text in zip(found[OWN], found[TEXTS], strict=True))
     lines = [
         caption().replace("distillation`", "on_policy`"),
         "",
-        f"A student of {LAYERS} of the teacher's {TEACHER_LAYERS} layers, {TRAIN} answers of the teacher's; one seed. A step on "
-        f"its own answers (up to {ANSWER_TOKENS} tokens, the teacher beside, reverse KL) takes {cost:.1f} times one "
-        "on texts alone, and the others go on for about as long.",
+        f"A student of {LAYERS} of the teacher's {TEACHER_LAYERS} layers, {TRAIN} answers of the teacher's; mean and standard "
+        f"deviation of {len(SEEDS)} seeds. A step on its own answers (up to {ANSWER_TOKENS} tokens, reverse KL; "
+        f"generalised JSD where half of the steps are) takes {cost:.1f} times one on texts alone. In parentheses, less what the "
+        "teacher's answers and probabilities give in as long a time, seed by seed.",
         "",
         "| then learns from | steps | seconds | KL from the teacher on its own answers | on the teacher's answers |",
         "|---|---:|---:|---:|---:|",
     ]
-    lines += [
-        f"| {arm} | {one.steps} | {one.seconds:.0f} | {one.own:.3f} | {one.given:.3f} |" for arm, one in found.items()
-    ]
+    for arm, some in found.items():
+        cells = [
+            _told([getattr(one, part) for one in some], [getattr(one, part) for one in found[GIVEN]])
+            for part in ("own", "given")
+        ]
+        lines.append(f"| {arm} | {some[0].steps} | {mean(one.seconds for one in some):.0f} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _pace(one: Judged) -> float:
+    return one.seconds / one.steps
+
+
+def _told(values: Sequence[float], others: Sequence[float]) -> str:
+    less = [value - other for value, other in zip(values, others, strict=True)]
+    beside = f" ({mean(less):+.3f} ± {stdev(less):.3f})" if any(less) else ""
+    return f"{mean(values):.3f} ± {stdev(values):.3f}{beside}"
