@@ -20,9 +20,9 @@ from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmarks.machine import measured_on
-from core.recipe import StudentConfig
 from core.run import versions
 from core.sample import Message
+from core.student_config import StudentConfig
 from students.data import Conversation, Encoded, batched, encode, pad_id, render, stop_ids
 from students.distillation import measured
 from students.evaluate import held_out_loss, predicted

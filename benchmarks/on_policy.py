@@ -15,8 +15,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from benchmarks.distillation import caption, drawn_answers, encode_all, teacher_answers
-from core.recipe import StudentConfig
 from core.sample import Message
+from core.student_config import StudentConfig
 from students.data import Conversation, batched, pad_id
 from students.distillation import measured
 from students.evaluate import EVALUATION_BATCH, predicted

@@ -25,10 +25,11 @@ from agents.plan import Plan, plan_of
 from agents.teachers.speed import Speed, speed_of
 from benchmarks.machine import measured_on
 from core.embedded import embedded_weights
-from core.recipe import PROJECT, StudentConfig
+from core.recipe import PROJECT
 from core.run import RunDir, StudentRecord
 from core.sample import Seed
 from core.shares import Measure, share
+from core.student_config import StudentConfig
 from flows.curation import distill_dataset
 from flows.session import SESSION
 from flows.student_files import as_teacher, export_student

@@ -3,24 +3,19 @@
 Knows neither prompts nor teachers, nor what a family's own `[task]` options mean; how it is read stands in `loading`.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from core.config import Config
 from core.errors import Problem
+from core.filter_config import DEFAULT_FILTERS, FilterConfig
 from core.sample import DRAWN, digest_of
+from core.student_config import StudentConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
-
-
-class Config(BaseModel):
-    """A table of the recipe: frozen, unknown keys refused, a docstring under each field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
 
 OWN_PROVIDERS = {"local", "vllm", "fake"}
 """Teachers that run on the user's own machine: no one sends a bill for a call."""
@@ -42,7 +37,7 @@ class SeedsConfig(Config):
     """How long a chunk of a document is, about."""
     bootstrap: bool = False
     """Samples kept in earlier shards become seeds of the later ones, which are then made one after the other."""
-    draw: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], Draw] = {}
+    draw: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], Draw] = Field({})
     """What each sample is conditioned on beside its seed, by name: one value of each is drawn anew for every sample, and
     told to the generator. A prompt of your own places it as `{{name}}`."""
 
@@ -106,13 +101,13 @@ class TeacherConfig(Config):
     structured: Literal["json_schema", "tool", "plain"] = "json_schema"
     """How a reply is made to fit its contract: by `response_format`, by a forced tool call, or by asking for it in words
     and reading the first JSON object of the reply. `validate --live` tells what an endpoint can do."""
-    sampling: dict[str, float | int | str | bool] = {}
+    sampling: dict[str, float | int | str | bool] = Field({})
     """More keys for the request, as the server takes them (`top_k`, `min_p`, `repetition_penalty`)."""
     seeded: bool = True
     """Whether calls carry a seed; some endpoints refuse it."""
     logprobs: bool = True
     """Whether token probabilities are asked for; some endpoints refuse that."""
-    engine: dict[str, float | int | str | bool] = {}
+    engine: dict[str, float | int | str | bool] = Field({})
     """For `vllm/…` only: options of `vllm serve`, with underscores (`max_model_len`, `dtype`, `tensor_parallel_size`)."""
     faults: Faults | None = None
     """For `fake/…` only."""
@@ -184,161 +179,6 @@ class VerifierConfig(Config):
     @property
     def options(self) -> dict[str, Any]:
         return self.model_extra or {}
-
-
-class LengthFilter(Config):
-    type: Literal["length"]
-    min_words: int = Field(3, ge=0)
-    max_words: int = Field(2000, ge=1)
-
-
-class RefusalFilter(Config):
-    type: Literal["refusal"]
-
-
-class BoilerplateFilter(Config):
-    type: Literal["boilerplate"]
-
-
-class RepetitionFilter(Config):
-    type: Literal["repetition"]
-    scale: float = Field(1.0, gt=0)
-    """Multiplies every threshold of the rule set (Gopher, Rae et al. 2021, table A1); larger is more lenient."""
-
-
-class KeepOneFilter(Config):
-    """A filter that keeps one of several documents which are alike."""
-
-    keep: Literal["first", "longest", "best"] = "first"
-    """Which one: the first in order, the one with the longest answer, or the one with the best mean score of the critic (a
-    `score` column, where a dataset is filtered). Among equals, and among those without a score, the first."""
-
-
-class DuplicateFilter(KeepOneFilter):
-    of: Literal["answer", "conversation"] = "answer"
-    """What is compared: all that the assistant says, or all that is said. Where different questions may well have one answer,
-    the conversation is what must not be there twice."""
-
-
-class ExactFilter(DuplicateFilter):
-    type: Literal["exact"]
-
-
-class MinHashFilter(DuplicateFilter):
-    type: Literal["minhash"]
-    threshold: float = Field(0.8, gt=0, le=1)
-    """Jaccard similarity of shingle sets from which two samples are near-duplicates."""
-    ngram: int = Field(5, ge=1, le=20)
-    """Words in a shingle."""
-    permutations: int = Field(128, ge=16, le=512)
-    index: str | None = None
-    """The folder of an index of earlier releases (`stillhouse index`): what repeats one of those goes too, by similarities
-    whose standard error is about 0.01."""
-
-
-class NoveltyFilter(KeepOneFilter):
-    type: Literal["novelty"]
-    threshold: float = Field(0.7, gt=0, le=1)
-    """ROUGE-L of what is asked, from which it is not new (Self-Instruct, Wang et al. 2023, section 2.2)."""
-
-
-class SemanticFilter(DuplicateFilter):
-    type: Literal["semantic"]
-    threshold: float = Field(0.9, gt=0, le=1)
-    """Cosine of sentence embeddings from which two documents mean the same (the default of SemHash 0.5)."""
-    numbers: bool = True
-    """Whether documents with other numbers in them always mean something else: embeddings hardly see a number."""
-
-
-QualityRule = Literal[
-    "gopher_min_words", "gopher_max_words", "gopher_min_word_length", "gopher_max_word_length", "gopher_hashes",
-    "gopher_ellipses", "gopher_bullet_lines", "gopher_ellipsis_lines", "gopher_alphabetic_words", "gopher_stop_words",
-    "c4_lorem_ipsum", "c4_curly_brackets", "c4_sentences",
-    "fineweb_punctuated_lines", "fineweb_duplicate_line_characters", "fineweb_short_lines",
-]  # fmt: skip
-"""A rule for the quality of web pages, by the paper that has it."""
-
-
-class QualityFilter(Config):
-    type: Literal["quality"]
-    sets: tuple[Literal["answers", "gopher", "c4", "fineweb"], ...] = ("answers",)
-    """Rules by the paper that they come from, or `answers`: those of them that short answers do not break for being short."""
-    rules: tuple[QualityRule, ...] = ()
-    """More rules, by name."""
-    without: tuple[QualityRule, ...] = ()
-    """Rules of the sets that are left out."""
-    limits: dict[QualityRule, float] = {}
-    """Other limits than the published ones."""
-
-
-class LanguageFilter(Config):
-    type: Literal["language"]
-    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2}$")], ...] = Field(("en",), min_length=1)
-    """ISO 639-1 codes of the languages to keep."""
-    min_confidence: float = Field(0.2, gt=0, lt=1)
-    """Probability that it is in one of them rather than in the likeliest other language, under which a text is dropped."""
-    min_letters: int = Field(20, ge=0)
-    """What has fewer letters, code and addresses not counted, passes: too little to tell."""
-
-
-class ContaminationFilter(Config):
-    type: Literal["contamination"]
-    sets: tuple[str, ...] = Field(min_length=1)
-    """Files of evaluation sets (JSONL, Parquet or txt, one row a line); taken from the recipe's folder, the working directory
-    or the project."""
-    columns: tuple[str, ...] = ("text", "question", "prompt", "problem", "instruction", "input", "query", "messages")
-    """Columns whose text counts, those that a set has."""
-    ngram: int = Field(13, ge=5, le=50)
-    """Words in a row that must not be shared (13 in GPT-3, Brown et al. 2020, appendix C). A row with fewer is compared
-    whole, if it has eight or more, the least N there."""
-    coverage: float = Field(0.0, ge=0, le=1)
-    """Share of a row's words that shared n-grams must cover. With 0 one n-gram is enough (GPT-3); with `ngram = 8`, 0.7 is
-    the rule of PaLM (Chowdhery et al. 2022, section 8) and 0.5 that of Tülu 3 (Lambert et al. 2024)."""
-
-
-PersonalData = Literal["email", "iban", "card", "id", "ip", "phone"]
-
-
-class PersonalDataFilter(Config):
-    type: Literal["pii"]
-    action: Literal["mask", "drop"] = "mask"
-    """`mask` writes `[EMAIL]`, `[PHONE]` and so on in the place of what is found; `drop` drops the sample."""
-    kinds: tuple[PersonalData, ...] = Field(("email", "iban", "card", "id", "ip", "phone"), min_length=1)
-    region: str = Field("US", pattern=r"^([A-Z]{2})?$")
-    """Where phone numbers without a country code are from (ISO 3166); empty finds only those with one."""
-
-
-FilterConfig = Annotated[
-    LengthFilter
-    | RefusalFilter
-    | BoilerplateFilter
-    | RepetitionFilter
-    | ExactFilter
-    | MinHashFilter
-    | NoveltyFilter
-    | SemanticFilter
-    | QualityFilter
-    | LanguageFilter
-    | ContaminationFilter
-    | PersonalDataFilter,
-    Field(discriminator="type"),
-]
-
-
-def filter_files(filters: Sequence[FilterConfig]) -> list[str]:
-    """The files that filters read, as the recipe names them."""
-    sets = [name for config in filters if isinstance(config, ContaminationFilter) for name in config.sets]
-    indexes = [config.index for config in filters if isinstance(config, MinHashFilter) and config.index]
-    return [*sets, *(f"{index}/index.json" for index in indexes)]
-
-
-DEFAULT_FILTERS: tuple[FilterConfig, ...] = (
-    LengthFilter(type="length"),
-    RefusalFilter(type="refusal"),
-    RepetitionFilter(type="repetition"),
-    ExactFilter(type="exact"),
-    MinHashFilter(type="minhash"),
-)
 
 
 Format = Literal["messages", "prompt_completion", "preference", "alpaca", "sharegpt"]
@@ -458,223 +298,6 @@ class QuotasConfig(Config):
     keep: dict[str, Annotated[int, Field(ge=1)]] = Field(min_length=1)
 
 
-Objective = Literal[
-    "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
-]  # fmt: skip
-DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta"})
-"""The objectives that compare the student's next-token probabilities with its teacher's."""
-
-
-class DistillationConfig(Config):
-    """What a student learns of its teacher's probabilities, for objectives that ask for them."""
-
-    teacher: str = "embedded"
-    """Whose they are: `embedded`, the weights of the embedded teacher; a folder or hub name that `transformers` loads; or an
-    endpoint that tells `prompt_logprobs`, as vLLM does (`http://…/v1`, or `http://…/v1#MODEL` where it serves several), for
-    `top_k`. Its tokenizer must be the student's."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds an endpoint's key."""
-    signals: Literal["dense", "top_k", "sampled"] = "dense"
-    """`dense`: the teacher runs beside the student and all of its probabilities count. The others are captured once and
-    kept on disk. `top_k`: the likeliest tokens, and what is left as one. `sampled`: the likeliest tokens, and others drawn to
-    stand for what is left, an unbiased estimate of all, for `forward_kl` only."""
-    cache: str | None = None
-    """The file of captured signals; where it is there, it must be of these texts, tokenizer, teacher and settings. When
-    absent, `NAME.signals` beside the student."""
-    top_k: int = Field(8, ge=1)
-    """Tokens kept of each position: 4 bytes each and 2 for what is left, so 34 by default."""
-    draws: int = Field(13, ge=1, le=255)
-    """Tokens kept of each position, for `sampled`: 2 bytes each, 2 for each that is certain to be kept, and 3."""
-    temperature: float = Field(1.0, gt=0)
-    """Divides the logits of both before a divergence; the loss is not multiplied by its square."""
-    beta: float = Field(0.5, ge=0, le=1)
-    """For `jsd`: the teacher's share of the mixture; 0 is `forward_kl` and 1 `reverse_kl`, as in TRL."""
-    skew: float = Field(0.1, gt=0, lt=1)
-    """For `skew_kl` and `skew_rkl`: how much of the first distribution is mixed into the second (DistiLLM)."""
-    alpha_beta: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.2, 0.7)
-    """For `alpha_beta`, as in ABKD (arXiv 2505.04560); [1, 0] is `forward_kl` and [0, 1] `reverse_kl`."""
-    dpo_beta: float = Field(0.1, gt=0)
-    """For `dpo`: how much a departure from the start costs; `beta` of TRL's `DPOConfig`."""
-    lmbda: float = Field(0.0, ge=0, le=1)
-    """Share of the steps in which the student answers the prompts itself and is compared with its teacher on that; `sft`
-    rests there."""
-    max_new_tokens: int = Field(128, ge=1)
-    """The longest answer of the student's own."""
-
-    @field_validator("alpha_beta")
-    @classmethod
-    def _a_divergence(cls, alpha_beta: tuple[float, float]) -> tuple[float, float]:
-        if not any(alpha_beta):
-            raise ValueError("both are 0, which compares nothing; raise one of them")
-        return alpha_beta
-
-    @model_validator(mode="after")
-    def _an_endpoint_tells(self) -> Self:
-        if self.by_endpoint and (self.signals, self.temperature) != ("top_k", 1.0):
-            raise ValueError(
-                f"teacher = {self.teacher!r}: an endpoint tells its likeliest tokens only, at temperature 1; use "
-                'signals = "top_k" and leave out temperature'
-            )
-        return self
-
-    @property
-    def by_endpoint(self) -> bool:
-        """Whether the teacher is asked where it is served."""
-        return self.teacher.startswith(("http://", "https://"))
-
-
-class LoraConfig(Config):
-    """Learn small corrections to the start's matrices instead of the matrices (LoRA, arXiv 2106.09685): less memory, and a
-    start that has much to lose keeps it. The learning rate wants to be about ten times
-    higher (Schulman et al. 2025, LoRA Without Regret).
-    """
-
-    rank: int = Field(16, ge=1)
-    """Of a correction."""
-    alpha: int = Field(32, ge=1)
-    """A correction is multiplied by this and divided by the rank."""
-    targets: tuple[str, ...] = ()
-    """Which matrices, by the last part of their names (`["q_proj", "v_proj"]`); absent, all of the layers."""
-
-
-class SparsityConfig(Config):
-    """Weights of the start's layers that are set to zero before the training and stay zero in it. Give `share` or `pattern`."""
-
-    method: Literal["wanda", "magnitude"] = "wanda"
-    """Which go first: those that are small times what they are given on training conversations (Wanda, arXiv 2306.11695), for
-    each output; or those that are small, in each matrix."""
-    share: float | None = Field(None, gt=0, lt=1)
-    """How many."""
-    pattern: Literal["2:4", "4:8"] | None = None
-    """So many of so many in a row stay, as some GPUs want it."""
-    conversations: int = Field(64, ge=1)
-    """For `wanda`: those of the training that are measured, all at once."""
-
-    @model_validator(mode="after")
-    def _says_how_many(self) -> Self:
-        if (self.share is None) == (self.pattern is None):
-            raise ValueError('give one of share, as in { share = 0.5 }, and pattern, as in { pattern = "2:4" }')
-        return self
-
-
-class StudentConfig(Config):
-    start: str = "layers"
-    """`layers`: some layers of the embedded teacher. `width`: the same, and `hidden_size` of its channels, with neurons and
-    heads in proportion, those that are most active on training conversations (Minitron, arXiv 2407.14679). `random`: a small
-    new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads."""
-    objective: Objective | dict[Objective, float] = "sft"
-    """What is learned, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: the assistant's words.
-    Six divergences from a teacher's probabilities, `hidden`: its hidden states, `dpo`: which of two answers is better."""
-    distillation: DistillationConfig = DistillationConfig()
-    layers: int = Field(16, ge=1, le=30)
-    """How many layers the student has; with `start = "layers"` or `"width"`, those of the teacher's 30 that do best on their
-    own."""
-    hidden_size: int = Field(192, ge=16, multiple_of=16)
-    """For `start = "random"` and `"width"`."""
-    vocabulary: int | None = Field(None, ge=1)
-    """How many of the start's tokens to keep: single bytes and special ones, then those that the training conversations use
-    most. Absent keeps all. A small student is mostly vocabulary: 8192 of 49,152 tokens make one of 6.8M parameters where it
-    would have 17M."""
-    epochs: int = Field(2, ge=1)
-    """A few dozen conversations are overfitted by four."""
-    learning_rate: float = Field(2e-4, gt=0)
-    """The peak, after a rise over the first tenth of the steps."""
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    """How the learning rate goes on. `cosine`: it falls to a tenth by half a cosine. `wsd` (warm-up, stable, decay): it stays
-    and falls to a tenth in the end, so that a longer training has the same first part. `constant`: it stays."""
-    decay: float = Field(0.1, gt=0, le=0.9)
-    """For `wsd`: the share of the steps in which the rate falls."""
-    batch_size: int = Field(8, ge=1)
-    """Conversations that are computed at once."""
-    accumulate: int = Field(1, ge=1)
-    """Batches that a step of the optimizer learns from: as from one batch of all of them, in the memory of one."""
-    packing: bool = False
-    """Put the conversations of a batch one after the other into rows of up to `max_tokens`, instead of padding each to the
-    longest. None sees another, so the student is the same, to rounding; it costs less where lengths differ."""
-    precision: Literal["bf16", "float32"] = "bf16"
-    """Of the arithmetic in a step. `float32` may be faster on processors without bf16 instructions."""
-    evaluate_steps: int | None = Field(None, ge=1)
-    """The held-out loss is measured after every so many steps, and after the last. Absent: after every epoch."""
-    patience: int | None = Field(None, ge=1)
-    """Stop when so many evaluations in a row have not lowered the held-out loss, and keep the weights that had the lowest.
-    Absent: learn in all epochs and keep the last."""
-    lora: LoraConfig | None = None
-    """Train adapters on the start, merge them into the student, and keep them beside it. Absent: train all weights."""
-    sparsity: SparsityConfig | None = None
-    """Set weights of the start to zero, for good."""
-    max_tokens: int = Field(256, ge=16)
-    """A conversation longer than this is cut."""
-    held_out: float = Field(0.1, gt=0, lt=1)
-    """Share of the kept samples that the student never trains on, at least one."""
-    checkpoint_steps: int = Field(50, ge=1)
-    """A killed training goes on from the last checkpoint."""
-    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Who hears each line of the training's log as it comes, beside `training_log.jsonl`; needs the extra `tracking`."""
-
-    @field_validator("objective", mode="before")
-    @classmethod
-    def _known_weights(cls, objective: Any) -> Any:
-        weights = {objective: 1.0} if isinstance(objective, str) else objective
-        if not isinstance(weights, Mapping) or not weights:
-            raise ValueError("must be an objective's name or a table of weights by name")
-        known = get_args(Objective)
-        if unknown := sorted(str(name) for name in weights if name not in known):
-            raise ValueError(f"{', '.join(unknown)}: no such objective; there are {', '.join(known)}")
-        for name, weight in weights.items():
-            if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
-                raise ValueError(f"{name} = {weight!r}: a weight must be a number above 0; leave out what has none")
-        return objective
-
-    @model_validator(mode="after")
-    def _signals_suffice(self) -> Self:
-        names, told = set(self.weights), self.distillation
-        if told.signals != "dense" and "hidden" in names:
-            raise ValueError(f"hidden states are not captured, and signals = {told.signals!r}; use signals = 'dense'")
-        if told.signals == "sampled" and (biased := sorted(names & DIVERGENCES - {"forward_kl"})):
-            raise ValueError(
-                f"{', '.join(biased)}: not to be had from sampled signals; use forward_kl, or top_k or dense"
-            )
-        if told.lmbda and not names & DIVERGENCES:
-            raise ValueError(f"lmbda = {told.lmbda:g}: answers of the student's own need a divergence to learn from")
-        if told.lmbda and told.signals != "dense":
-            raise ValueError(f"lmbda = {told.lmbda:g}: nothing is captured of answers to come; use signals = 'dense'")
-        if told.lmbda and "dpo" in names:
-            raise ValueError(f"lmbda = {told.lmbda:g}: dpo learns from given answers only; leave one of them out")
-        return self
-
-    @model_validator(mode="after")
-    def _has_weights_to_change(self) -> Self:
-        for name in ("lora", "sparsity"):
-            if getattr(self, name) and self.start == "random":
-                raise ValueError(
-                    f"{name}: the weights of start = 'random' are new, so there is nothing in them to build on; leave it out"
-                )
-        if self.lora and self.sparsity:
-            raise ValueError("lora fills the zeros of sparsity when it is merged; leave one of them out")
-        return self
-
-    @model_validator(mode="after")
-    def _stops_by_what_it_learns(self) -> Self:
-        if self.patience and "dpo" in self.weights:
-            raise ValueError(
-                f"patience = {self.patience}: the held-out loss does not tell how well preferences are learned; leave out "
-                "patience or dpo"
-            )
-        return self
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Of each objective, by name."""
-        if isinstance(self.objective, str):
-            return {self.objective: 1.0}
-        return {name: weight for name, weight in self.objective.items()}  # the keys as plain strings
-
-    @property
-    def asks_teacher(self) -> bool:
-        """Whether any objective needs a teacher's probabilities or hidden states."""
-        return not {"hidden", *DIVERGENCES}.isdisjoint(self.weights)
-
-
 class Recipe(Config):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Small letters, digits and dashes; runs and their directories are named after it."""
@@ -697,9 +320,9 @@ class Recipe(Config):
     seeds: SeedsConfig
     prompts: str | None = None
     """A folder beside the recipe with prompts of its own; one there (`generator.md`) goes before the family's."""
-    task: dict[str, Any] = {}
+    task: dict[str, Any] = Field({})
     """The family's own options."""
-    teachers: dict[str, TeacherConfig] = {"main": TeacherConfig(model="local/smollm2-135m")}
+    teachers: dict[str, TeacherConfig] = Field({"main": TeacherConfig(model="local/smollm2-135m")})
     topology: TopologyConfig = TopologyConfig()
     agents: AgentsConfig = AgentsConfig()
     verifiers: tuple[VerifierConfig, ...] = ()

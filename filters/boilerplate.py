@@ -8,7 +8,7 @@ The phrases are our own list, of what chat models of 2023 to 2026 begin with; ea
 import re
 from collections.abc import Sequence
 
-from core.recipe import BoilerplateFilter
+from core.filter_config import BoilerplateFilter
 from core.sample import Reason
 from filters.base import Document, Drop
 from filters.openers import drop_by_opener

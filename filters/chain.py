@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.recipe import DuplicateFilter, FilterConfig, KeepOneFilter, MinHashFilter
+from core.filter_config import DuplicateFilter, FilterConfig, KeepOneFilter, MinHashFilter
 from filters.arrays import Places, Ragged, Repeats, Scores, offsets
 from filters.base import Document, Drop, FilterResult, Mask, Masked, RowFilter, SetFilter
 from filters.boilerplate import drop_boilerplate

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from core.recipe import ContaminationFilter, FilterConfig, find_file
+from core.filter_config import ContaminationFilter, FilterConfig
+from core.recipe import find_file
 from core.sample import Reason
 from filters.base import Document, Drop
 from filters.evaluation import EvaluationSets, Match, read_sets

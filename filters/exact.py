@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.recipe import ExactFilter
+from core.filter_config import ExactFilter
 from core.sample import Reason
 from filters.arrays import Ragged, Repeats
 from filters.base import Document, SetFilter

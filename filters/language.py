@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from core.recipe import LanguageFilter
+from core.filter_config import LanguageFilter
 from core.sample import Reason
 from filters.base import Document, Drop
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from core.recipe import LengthFilter
+from core.filter_config import LengthFilter
 from core.sample import Reason
 from filters.base import Document, Drop
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import UsageError
-from core.recipe import MinHashFilter, find_file
+from core.filter_config import MinHashFilter
+from core.recipe import find_file
 from core.sample import Reason
 from filters.arrays import Ragged, Repeats
 from filters.base import Document, SetFilter

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from core.errors import Problem, UsageError
-from core.recipe import ContaminationFilter, FilterConfig, KeepOneFilter, LanguageFilter, MinHashFilter, Recipe
+from core.filter_config import ContaminationFilter, FilterConfig, KeepOneFilter, LanguageFilter, MinHashFilter
+from core.recipe import Recipe
 from filters.contamination import sets_of
 from filters.minhash import opened
 

@@ -7,7 +7,7 @@ import numpy as np
 from rapidfuzz.distance import Indel
 from rapidfuzz.process import extractOne
 
-from core.recipe import NoveltyFilter
+from core.filter_config import NoveltyFilter
 from core.sample import Reason
 from filters.arrays import Ragged, Repeats, offsets
 from filters.base import Document, SetFilter

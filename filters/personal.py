@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from core.recipe import PersonalData, PersonalDataFilter
+from core.filter_config import PersonalData, PersonalDataFilter
 from core.sample import Reason
 from filters.base import Document, Drop, Mask, Masked
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from core.recipe import QualityFilter, QualityRule
+from core.filter_config import QualityFilter, QualityRule
 from core.sample import Reason
 from filters.base import Document, Drop
 

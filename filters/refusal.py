@@ -10,7 +10,7 @@ hold bare words too ("Sorry", "As an", "I cannot"), which real prose begins with
 import re
 from collections.abc import Sequence
 
-from core.recipe import RefusalFilter
+from core.filter_config import RefusalFilter
 from core.sample import Reason
 from filters.base import Document, Drop
 from filters.openers import drop_by_opener

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from core.recipe import RepetitionFilter
+from core.filter_config import RepetitionFilter
 from core.sample import Reason
 from filters.base import Document, Drop
 from filters.text import normalised_words

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.recipe import SemanticFilter
+from core.filter_config import SemanticFilter
 from core.sample import Reason
 from filters.arrays import Ragged, Repeats
 from filters.base import Document, SetFilter

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from core.errors import UsageError
-from core.recipe import KeepOneFilter, Recipe
+from core.filter_config import KeepOneFilter
+from core.recipe import Recipe
 from core.run import Counts, RunDir, Similarities
 from core.sample import Message, Reason, Sample, Seed, State, Usage, index_of
 from core.store import (

@@ -11,10 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from core.errors import UsageError
+from core.filter_config import DEFAULT_FILTERS, FilterConfig, MinHashFilter
 from core.loading import parse_settings
-from core.recipe import DEFAULT_FILTERS, CollapseConfig, FilterConfig, MinHashFilter, StudentConfig
+from core.recipe import CollapseConfig
 from core.run import CollapseRecord, CollapseVerdict, StudentRecord
 from core.sample import Message
+from core.student_config import StudentConfig
 from filters.index import HEADER, Index
 from filters.shingles import shingle_sets
 from flows import stages

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import RecipeError, UsageError
-from core.recipe import ContaminationFilter, FilterConfig, find_file
+from core.filter_config import ContaminationFilter, FilterConfig
+from core.recipe import find_file
 from core.store import file_hash, read_json
 from filters.base import Document
 from filters.chain import SET_FILTERS, Decisions, Judged, decide, drop_of, names_in_indexes

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.recipe import FilterConfig, KeepOneFilter
+from core.filter_config import FilterConfig, KeepOneFilter
 from core.store import named_failures, read_json, write_json
 from filters.arrays import Ragged, offsets
 from filters.base import Drop, Mask

@@ -13,7 +13,8 @@ from pydantic_core import PydanticUndefined
 
 from agents.checks.registry import BUILT_IN
 from agents.families import ALL
-from core.recipe import DuplicateFilter, FilterConfig, Recipe
+from core.filter_config import DuplicateFilter, FilterConfig
+from core.recipe import Recipe
 
 INTRO = """# Every key of a recipe
 

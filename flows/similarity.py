@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.recipe import FilterConfig
+from core.filter_config import FilterConfig
 from core.run import Similarities, SimilarityBin
 from filters.arrays import BINS
 from filters.chain import Decisions

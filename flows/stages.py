@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UsageError
-from core.recipe import CollapseConfig, Recipe, StudentConfig, find_file
+from core.recipe import CollapseConfig, Recipe, find_file
 from core.run import CollapseRecord, FormatRecord, Manifest, RunDir, StudentRecord
 from core.sample import Message
 from core.store import write_parquet, write_text, written_whole
+from core.student_config import StudentConfig
 from flows.curated import Split, made_samples
 from flows.formats import Written, features, lines, written
 from flows.report import dataset_card

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from core.errors import RunFailed, UsageError
-from core.recipe import FilterConfig, MinHashFilter
+from core.filter_config import FilterConfig, MinHashFilter
 from filters.arrays import Places, Ragged, Repeats, offsets, spans
 from filters.base import Document
 from filters.chain import Compare, judge

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from core.errors import UsageError
-from core.recipe import LoraConfig
+from core.student_config import LoraConfig
 
 if TYPE_CHECKING:
     import peft

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from core.errors import UsageError
-from core.recipe import DistillationConfig, SparsityConfig, StudentConfig
+from core.student_config import DistillationConfig, SparsityConfig, StudentConfig
 from students.data import Conversation, Encoded, Prepared, batched, check_tokenizer, pad_id, prepare
 from students.distillation import Lesson, projections
 from students.endpoint import EndpointTeacher

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from core.errors import UsageError
-from core.recipe import StudentConfig
 from core.store import read_json
+from core.student_config import StudentConfig
 from students.data import Conversation, Encoded, encode, pad_id
 from students.evaluate import held_out_loss
 from students.export import read_student

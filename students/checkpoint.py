@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from pydantic.main import IncEx
 
-from core.recipe import StudentConfig
 from core.sample import digest_of
 from core.store import written_whole
+from core.student_config import StudentConfig
 from students.data import Conversation
 
 NO_MATTER: Mapping[str, IncEx | bool] = {

@@ -14,9 +14,9 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from core.errors import RunFailed, UsageError
-from core.recipe import StudentConfig
 from core.sample import Message
 from core.store import counted
+from core.student_config import StudentConfig
 
 Conversation = Sequence[Message]
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from core.recipe import DIVERGENCES, StudentConfig
+from core.student_config import DIVERGENCES, StudentConfig
 from students import objectives
 from students.data import Batch, Encoded, batched
 from students.evaluate import EVALUATION_BATCH, Predicted, held_out_loss, predicted

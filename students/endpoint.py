@@ -15,9 +15,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from core.errors import ProviderError, UsageError
-from core.recipe import DistillationConfig
 from core.run import redacted
 from core.sample import digest_of
+from core.student_config import DistillationConfig
 from students.data import Encoded
 from students.signals import Arrays, Identity, likeliest
 

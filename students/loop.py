@@ -14,7 +14,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from core.errors import RunFailed
-from core.recipe import StudentConfig
+from core.student_config import StudentConfig
 from students.begin import Progress
 from students.checkpoint import Progressed, learning, put, resumed, save_checkpoint
 from students.data import Encoded, Prepared, epoch_order, pad_id, stop_ids

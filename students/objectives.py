@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from core.recipe import DistillationConfig
+from core.student_config import DistillationConfig
 
 Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Of the student's log-probabilities and the teacher's, both of shape (tokens, outcomes)."""

@@ -13,9 +13,9 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 
 from core.errors import UsageError
-from core.recipe import LoraConfig, StudentConfig
 from core.run import TRAINING_LOG, StudentRecord
 from core.store import read_json, written_whole
+from core.student_config import LoraConfig, StudentConfig
 from students import adapters
 from students.adapters import Adapter
 from students.data import Encoded, Prepared, pad_id, stop_ids

@@ -2,7 +2,7 @@
 
 import math
 
-from core.recipe import StudentConfig
+from core.student_config import StudentConfig
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises: Adam's first estimates of scale are poor."""

@@ -21,8 +21,8 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedModel
 
 from core.errors import RunFailed, UsageError
-from core.recipe import DistillationConfig
 from core.store import written_whole
+from core.student_config import DistillationConfig
 from students.data import Batch, Encoded, batched
 from students.evaluate import predicted
 

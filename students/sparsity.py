@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from core.errors import UsageError
-from core.recipe import SparsityConfig
+from core.student_config import SparsityConfig
 from students.data import Batch
 
 

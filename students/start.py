@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from core.embedded import EMBEDDED, embedded_weights
 from core.errors import UsageError
-from core.recipe import StudentConfig
+from core.student_config import StudentConfig
 from students.width import BLOCK, Kept, cut
 
 TEACHER = "HuggingFaceTB/SmolLM2-135M-Instruct"

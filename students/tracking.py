@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError
-from core.recipe import StudentConfig
+from core.student_config import StudentConfig
 from students.processes import first
 
 Told = Callable[[Mapping[str, float]], None]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import UsageError
-from core.recipe import StudentConfig
 from core.run import SparsityRecord, StudentRecord
+from core.student_config import StudentConfig
 from students.adapters import adapted, merged
 from students.begin import Progress, prepared, prepared_lesson, pruned
 from students.checkpoint import Progressed, remove_checkpoint, training_digest

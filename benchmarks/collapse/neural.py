@@ -16,10 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.collapse import tables
 from benchmarks.distillation import drawn_answers
 from benchmarks.machine import measured_on
-from core.recipe import PROJECT, CollapseConfig, StudentConfig
+from core.recipe import PROJECT, CollapseConfig
 from core.run import CollapseRecord
 from core.sample import Message
 from core.store import read_json, write_json
+from core.student_config import StudentConfig
 from filters.collapse import measure
 from filters.trend import trend_of
 from flows.words import plural

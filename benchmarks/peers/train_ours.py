@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.peers.train_work import HELD_OUT, Work, main
-from core.recipe import StudentConfig
 from core.sample import Message
+from core.student_config import StudentConfig
 from students.train import distill
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UsageError
+from core.filter_config import filter_files
 from core.loading import load_recipe
-from core.recipe import filter_files, find_file
+from core.recipe import find_file
 from core.store import file_hash
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ import pytest
 from agents.plan import plan_problems
 from core.errors import RecipeError, UsageError
 from core.loading import load_recipe, parse_settings
-from core.recipe import PROJECT, Recipe, StudentConfig, differences, identity_of, recipe_digest
+from core.recipe import PROJECT, Recipe, differences, identity_of, recipe_digest
+from core.student_config import StudentConfig
 from flows.recipes import built_in, load, sources
 
 GOOD = 'name = "good"\n[seeds]\npath = "seeds.jsonl"\n'

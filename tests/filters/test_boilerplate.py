@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from core.recipe import PROJECT, BoilerplateFilter
+from core.filter_config import BoilerplateFilter
+from core.recipe import PROJECT
 from filters.base import Document
 from filters.boilerplate import boilerplate_opener
 from filters.chain import apply_filters

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from core.errors import UsageError
-from core.recipe import ContaminationFilter
+from core.filter_config import ContaminationFilter
 from core.sample import Reason
 from filters.base import Document
 from filters.chain import apply_filters

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter
 
-from core.recipe import DEFAULT_FILTERS, ExactFilter, FilterConfig, LengthFilter, RefusalFilter, RepetitionFilter
+from core.filter_config import DEFAULT_FILTERS, ExactFilter, FilterConfig, LengthFilter, RefusalFilter, RepetitionFilter
 from core.sample import Reason
 from filters.base import Document
 from filters.chain import apply_filters

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.corpus import Corpus
 from core.errors import UsageError
-from core.recipe import MinHashFilter
+from core.filter_config import MinHashFilter
 from filters import index as index_module
 from filters.base import Document
 from filters.chain import apply_filters

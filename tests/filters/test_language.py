@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.recipe import LanguageFilter
+from core.filter_config import LanguageFilter
 from core.sample import Reason
 from filters.base import Document
 from filters.chain import apply_filters

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from core.recipe import MinHashFilter
+from core.filter_config import MinHashFilter
 from filters.base import Document
 from filters.chain import apply_filters
 from filters.shingles import shingles

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from core.recipe import PersonalData, PersonalDataFilter
+from core.filter_config import PersonalData, PersonalDataFilter
 from core.sample import Reason
 from filters.base import Document, Mask, mask_text, mask_value
 from filters.chain import apply_filters

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from core.recipe import FilterConfig, QualityFilter, QualityRule
+from core.filter_config import FilterConfig, QualityFilter, QualityRule
 from core.sample import Reason
 from filters.base import Document
 from filters.chain import apply_filters

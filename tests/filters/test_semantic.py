@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.recipe import SemanticFilter
+from core.filter_config import SemanticFilter
 from core.sample import Reason
 from filters import semantic
 from filters.base import Document
@@ -112,7 +112,7 @@ def test_the_search_drops_what_brute_force_drops(block: int, threshold: float, m
 def test_the_one_to_keep_of_several_is_chosen(filter_type: str, keep: str, kept: list[str]) -> None:
     from pydantic import TypeAdapter
 
-    from core.recipe import FilterConfig
+    from core.filter_config import FilterConfig
 
     said = "What are the benefits of walking every day for the health of your heart"
     rows = [

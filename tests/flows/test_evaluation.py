@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from core.recipe import StudentConfig
 from core.run import RunDir, open_run
 from core.shares import Measure
 from core.store import write_parquet
+from core.student_config import StudentConfig
 from flows.evaluation import Answer, Evaluation, Example, Row, TaskRow, evaluate, evaluation_card, task_of
 from flows.recipes import load, sources
 from flows.report import EVALUATION, write_report

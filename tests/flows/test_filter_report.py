@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks.corpus import Corpus
-from core.recipe import ExactFilter, FilterConfig, LengthFilter, MinHashFilter, RefusalFilter
+from core.filter_config import ExactFilter, FilterConfig, LengthFilter, MinHashFilter, RefusalFilter
 from core.run import Similarities, SimilarityBin
 from core.sample import Reason
 from core.store import counted, read_json

@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 import yaml
 
-from core.recipe import FilterConfig, Recipe
+from core.filter_config import FilterConfig
+from core.recipe import Recipe
 from core.run import (
     CollapseRecord,
     CollapseVerdict,

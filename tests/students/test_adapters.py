@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from core.errors import UsageError
-from core.recipe import LoraConfig, StudentConfig
+from core.student_config import LoraConfig, StudentConfig
 from students.data import Conversation, Encoded, batched
 from students.evaluate import predicted
 from students.train import distill

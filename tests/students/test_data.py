@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.errors import RunFailed, UsageError
-from core.recipe import StudentConfig
 from core.sample import Message
+from core.student_config import StudentConfig
 from students.data import (
     IGNORED,
     Conversation,

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedToken
 
 from core.errors import RunFailed, UsageError
 from core.loading import parse_settings
-from core.recipe import DIVERGENCES, StudentConfig
 from core.sample import Message
+from core.student_config import DIVERGENCES, StudentConfig
 from flows.curation import distill_dataset
 from students.checkpoint import scratch_folder
 from students.data import Conversation, Encoded, Prepared, batched, encode, prepare, stop_ids

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from core.recipe import StudentConfig
 from core.sample import Message
+from core.student_config import StudentConfig
 from students.beside import write_untrained
 from students.data import Conversation, Encoded, encode, stop_ids
 from students.evaluate import held_out_loss

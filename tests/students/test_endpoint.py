@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.errors import ProviderError, UsageError
-from core.recipe import DistillationConfig, StudentConfig
+from core.student_config import DistillationConfig, StudentConfig
 from students import endpoint
 from students.data import Conversation
 from students.train import distill

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import UsageError
-from core.recipe import StudentConfig
 from core.sample import Message
+from core.student_config import StudentConfig
 from students.data import Conversation
 from students.harness import Harness
 from students.train import distill

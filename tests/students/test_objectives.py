@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.recipe import DistillationConfig
+from core.student_config import DistillationConfig
 from students import objectives
 from students.distillation import outcomes, sampled_kl
 from students.signals import Sampled, TopK

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.recipe import StudentConfig
+from core.student_config import StudentConfig
 from students.data import Conversation
 from students.train import distill
 from tests.students.conftest import quiet

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.errors import UsageError
-from core.recipe import DistillationConfig
+from core.student_config import DistillationConfig
 from students import objectives
 from students.data import Encoded, batched
 from students.distillation import Signals, measured, outcomes, sampled_kl

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
-from core.recipe import SparsityConfig, StudentConfig
+from core.student_config import SparsityConfig, StudentConfig
 from students.data import Conversation, Encoded, batched
 from students.sparsity import kept, layers_of, matrices_of, prune, share_of_zeros
 from students.train import distill

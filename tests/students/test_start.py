@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import UsageError
-from core.recipe import StudentConfig
+from core.student_config import StudentConfig
 from students.start import REMOVED_FIRST, TEACHER_LAYERS, best_layers, load_start
 
 

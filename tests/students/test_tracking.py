@@ -5,7 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from core.errors import UsageError
-from core.recipe import StudentConfig
+from core.student_config import StudentConfig
 from students.data import Conversation
 from students.tracking import tracked
 from students.train import distill

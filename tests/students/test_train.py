@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.errors import RunFailed, UsageError
-from core.recipe import StudentConfig
 from core.run import StudentRecord
 from core.sample import Message
+from core.student_config import StudentConfig
 from students.begin import prepared, prepared_lesson
 from students.checkpoint import Progressed, scratch_folder
 from students.data import Conversation

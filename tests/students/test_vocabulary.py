@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.errors import UsageError
-from core.recipe import DistillationConfig, StudentConfig
+from core.student_config import DistillationConfig, StudentConfig
 from students.beside import write_untrained
 from students.data import Conversation, Encoded, encode
 from students.start import Start, load_start
