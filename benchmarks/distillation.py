@@ -27,7 +27,7 @@ from students.data import Conversation, Encoded, batched, encode, pad_id, render
 from students.distillation import measured
 from students.evaluate import held_out_loss, predicted
 from students.sampling import own_answers
-from students.signals import CAPTURE_BATCH, FORMAT, capture, identity, told_by
+from students.signals import CAPTURE_BATCH, capture, identity, told_by
 from students.start import TEACHER_LAYERS, Start, from_layers
 from students.teacher import EMBEDDED, TeacherBeside, load_teacher
 from students.train import distill
@@ -36,9 +36,9 @@ TOPICS = Path("data/seeds/topics.jsonl")
 ASKED = ("Write about {}.", "Tell me something about {}.", "What is special about {}?", "Explain {} to a child.")
 TRAIN, HELD_OUT, ANSWER_TOKENS = 600, 60, 64
 EPOCHS, SEEDS = 12, (7, 8, 9)
-STEPS_PER_EPOCH, EVALUATE_STEPS = 75, 25
+EVALUATE_STEPS = 25
+"""A third of an epoch."""
 STUDENT = {"start": "random", "layers": 6, "hidden_size": 256, "vocabulary": 8192, "learning_rate": 1e-3}
-MIXED = {"sft": 0.5, "forward_kl": 0.5}
 DRAWN_AT_ONCE = 120
 CAPTURED_TWICE = 64
 """Conversations on which capture is compared with a bare forward pass."""
@@ -50,7 +50,7 @@ ARMS: dict[str, dict[str, Any]] = {
     ALL: {"objective": "forward_kl", "distillation": {"signals": "top_k", "top_k": STUDENT["vocabulary"]}},
     FEW: {"objective": "forward_kl", "distillation": {"signals": "top_k"}},
     DRAWS: {"objective": "forward_kl", "distillation": {"signals": "sampled"}},
-    CONTROL: {"objective": MIXED, "distillation": {"signals": "top_k"}},
+    CONTROL: {"objective": "forward_kl", "distillation": {"signals": "top_k"}},
 }
 
 
@@ -159,7 +159,7 @@ def shuffled(source: Path, path: Path) -> Path:
     """The same signals, each at the position of another: as good as the texts and the file can look, and of no use."""
     with safe_open(source, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = {"format": FORMAT, "identity": file.metadata()["identity"]}
+        metadata = file.metadata()
     order = np.random.default_rng(SEEDS[0]).permutation(len(arrays["ids"]))
     save_file({**arrays, "ids": arrays["ids"][order], "log_probs": arrays["log_probs"][order]}, path, metadata)
     return path
@@ -183,7 +183,7 @@ def trained(
     found = measured(student, encoded, TeacherBeside(teacher, words, 1.0), pad, words, 1.0)
     assert found.kl is not None, "a teacher was beside"
     log = [json.loads(line) for line in (out / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
-    course = {line["step"] / STEPS_PER_EPOCH: line["held_out"] for line in log if "held_out" in line}
+    course = {line["step"] * EPOCHS / record.steps: line["held_out"] for line in log if "held_out" in line}
     return Outcome(course, found.kl, record.seconds, held_out_loss(teacher, encoded, pad))
 
 

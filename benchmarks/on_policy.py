@@ -1,7 +1,8 @@
-"""What answers of the student's own add after learning from the teacher's: as long a training either way, from one start.
+"""What answers of the student's own add after learning from the teacher's, beside as long a training on those.
 
 A student of half of the embedded teacher's layers first learns from captured probabilities of the teacher's answers. Then it
-goes on in three ways for about the same time. Three seeds; some fifty minutes on one quiet core.
+goes on: on its own answers, on them in half of the steps, and for as long as the first on the teacher's. Three seeds; some
+fifty minutes on one quiet core.
 """
 
 import tempfile
@@ -34,8 +35,8 @@ FIRST = {
     "distillation": {"signals": "top_k"},
 }
 BEFORE, OWN, HALF, GIVEN, TEXTS = (
-    "before", "its own answers", "its own answers in half of the steps", "the teacher's answers and probabilities",
-    "the teacher's answers alone, one epoch",
+    "before", "its own answers (reverse KL)", "its own answers in half of the steps (JSD)",
+    "the teacher's answers and probabilities (forward KL)", "the teacher's answers alone (SFT), one epoch",
 )  # fmt: skip
 AFTER: dict[str, dict[str, Any]] = {
     OWN: {"objective": "reverse_kl", "distillation": {"lmbda": 1.0, "max_new_tokens": ANSWER_TOKENS}},
@@ -135,16 +136,17 @@ def page(found: Mapping[str, Sequence[Judged]]) -> str:
         caption().replace("distillation`", "on_policy`"),
         "",
         f"A student of {LAYERS} of the teacher's {TEACHER_LAYERS} layers, {TRAIN} answers of the teacher's; mean and standard "
-        f"deviation of {len(SEEDS)} seeds. A step on its own answers (up to {ANSWER_TOKENS} tokens, reverse KL; "
-        f"generalised JSD where half of the steps are) takes {cost:.1f} times one on texts alone. In parentheses, less what the "
-        "teacher's answers and probabilities give in as long a time, seed by seed.",
+        f"deviation of {len(SEEDS)} seeds. A step on its own answers alone (up to {ANSWER_TOKENS} tokens) takes {cost:.1f} times "
+        "one of SFT. In parentheses, less what the teacher's answers and probabilities give in the time of the first, seed by "
+        "seed. Objective and answers change together: each is what its source is commonly used with.",
         "",
         "| then learns from | steps | seconds | KL from the teacher on its own answers | on the teacher's answers |",
         "|---|---:|---:|---:|---:|",
     ]
     for arm, some in found.items():
+        others = found[GIVEN] if arm in (OWN, HALF) else some
         cells = [
-            _told([getattr(one, part) for one in some], [getattr(one, part) for one in found[GIVEN]])
+            _told([getattr(one, part) for one in some], [getattr(one, part) for one in others])
             for part in ("own", "given")
         ]
         lines.append(f"| {arm} | {some[0].steps} | {mean(one.seconds for one in some):.0f} | {' | '.join(cells)} |")

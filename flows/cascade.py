@@ -250,7 +250,7 @@ def _classified(
     """A classifier of the chosen half, and what models that did not see a row foretell of it there, by place."""
     used = {place: row for place in chosen.tolist() if (row := rows[place])}
     places = list(used)
-    if not np.ptp(outcomes.gain[places]):
+    if not places or not np.ptp(outcomes.gain[places]):
         return None, {}
     table = np.array([row_of(row, names) for row in used.values()])
     student, teacher = (cross_validated(table, passed[places], seed) for passed in (outcomes.student, outcomes.teacher))
@@ -342,7 +342,7 @@ def _notes(
     if missing := sum(row is None for row in rows):
         yield f"{missing} of {len(rows)} answers of the student had no end or no tokens; they always go to the teacher."
     if classifier is None:
-        yield "No classifier: on the seeds to learn from, the teacher gained the same everywhere."
+        yield "No classifier: on the seeds to learn from, asking the teacher gained the same everywhere."
     if best.at_share.recovered is None:
         yield "No share of the gap is told: on the seeds where curves are told there may be none."
     if not answers.draws:

@@ -26,9 +26,12 @@ from core.student_config import DistillationConfig
 from students.data import Batch, Encoded, batched
 from students.evaluate import predicted
 
-FORMAT = "2"
+FORMATS = {"top_k": "1", "sampled": "2"}
+"""Of the arrays of each kind."""
 CAPTURE_BATCH = 8
 PROGRESS_SECONDS = 5.0
+LEAST = torch.finfo(torch.float32).min
+"""For the logarithm of what is impossible, so that it adds nothing to an entropy."""
 SMALLEST = 1e-7
 """The least probability that is kept for all other tokens together, so that its logarithm is a number."""
 
@@ -98,7 +101,8 @@ class Drawn(NamedTuple):
     """A sparse estimate of each position's distribution, unbiased."""
 
     ids: torch.Tensor
-    """Of shape (tokens, kept), all different: those that are certain to be kept first, the likeliest first."""
+    """Of shape (tokens, kept), those that are certain to be kept first, the likeliest first. All different, but where next to
+    nothing is left to draw from."""
     shares: torch.Tensor
     """What each stands for, of shape (tokens, kept); they sum to 1."""
     certain: torch.Tensor
@@ -114,7 +118,7 @@ def drawn(log_probs: torch.Tensor, kept: int, generator: torch.Generator) -> Dra
     (Madow 1949).
     """
     probabilities = log_probs.exp()
-    entropy = -torch.einsum("tw,tw->t", probabilities, log_probs)
+    entropy = -torch.einsum("tw,tw->t", probabilities, log_probs.clamp_min(LEAST))
     likeliest, ids = probabilities.topk(kept)
     place = torch.arange(kept, device=ids.device)
     before = likeliest.double().cumsum(1) - likeliest
@@ -181,7 +185,7 @@ def capture(
     arrays["tokens"] = np.array([learned_count(one) for one in texts], np.int32)
     arrays["texts"] = np.stack([np.frombuffer(text_digest(one), np.uint8) for one in texts])
     with written_whole(path) as partial:
-        save_file(arrays, partial, {"format": FORMAT, "identity": json.dumps(is_of._asdict())})
+        save_file(arrays, partial, {"format": FORMATS[is_of.kind], "identity": json.dumps(is_of._asdict())})
     tokens = int(arrays["tokens"].sum())
     progress(
         f"signals: {is_of.kind} of {tokens} tokens in {path}, {path.stat().st_size / tokens:.1f} bytes a token, "
@@ -219,8 +223,7 @@ class Captured:
     def __init__(self, path: Path, is_of: Identity) -> None:
         """Raises UsageError if the file is damaged, or of anything else than `is_of`."""
         self.path, self._is_of = path, is_of
-        self._arrays, metadata = _read(path)
-        there = json.loads(metadata.get("identity", "{}"))
+        self._arrays, there = _read(path)
         for name, value in is_of._asdict().items():
             if there.get(name) != value:
                 raise UsageError(
@@ -278,6 +281,9 @@ def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
         raise UsageError(
             f"{path}: cannot be read as captured signals: {error}; remove it or name another file"
         ) from None
-    if metadata.get("format") != FORMAT:
-        raise UsageError(f"{path}: holds no captured signals of format {FORMAT}; remove it or name another file")
-    return arrays, metadata
+    identity = json.loads(metadata.get("identity", "{}"))
+    if metadata.get("format") != FORMATS.get(identity.get("kind"), ""):
+        raise UsageError(
+            f"{path}: holds no captured signals as this version writes them; remove it or name another file"
+        )
+    return arrays, identity

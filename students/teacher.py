@@ -14,6 +14,7 @@ from transformers.utils.hub import cached_file
 from core.errors import UsageError
 from core.sample import digest_of
 from core.store import file_hash
+from core.student_config import StudentConfig
 from students.data import Batch, Encoded
 from students.evaluate import predicted
 from students.start import TEACHER_LAYERS, Start, from_layers, from_pretrained, teacher_path
@@ -65,6 +66,15 @@ def load_teacher(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMod
             "teacher's texts, or a start that has the teacher's tokenizer"
         )
     return start.model
+
+
+def is_start(config: StudentConfig) -> bool:
+    """Whether the student begins as its teacher, weight for weight, as far as names and files tell."""
+    start, teacher = config.start, config.distillation.teacher
+    if start == "layers":
+        return teacher == EMBEDDED and config.layers == TEACHER_LAYERS
+    folders = Path(start).is_dir() and Path(teacher).is_dir()
+    return start == teacher or (folders and teacher_digest(start) == teacher_digest(teacher))
 
 
 def _named(name: str) -> Start:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.errors import UsageError
 from core.run import SparsityRecord, StudentRecord
-from core.student_config import StudentConfig
+from core.student_config import DIVERGENCES, StudentConfig
 from students.adapters import adapted, merged
 from students.begin import Progress, prepared, prepared_lesson, pruned
 from students.checkpoint import Progressed, remove_checkpoint, training_digest
@@ -19,8 +19,8 @@ from students.loop import train
 from students.output import Training, finished, write_student
 from students.processes import first, place, together
 from students.sparsity import share_of_zeros
-from students.start import Start
-from students.teacher import teacher_digest
+from students.start import Start, teacher_file
+from students.teacher import is_start, teacher_digest
 from students.tracking import check_trackers
 
 
@@ -57,6 +57,7 @@ def distill(
     start, data = prepared(conversations, held_out, rejected, config, seed, progress)
     unpruned = pruned(start, data, config.sparsity, seed, progress) if config.sparsity else None
     lesson = prepared_lesson(start, data, config, out, seed=seed, teacher=teacher, progress=progress)
+    teacher_file.cache_clear()  # 150 MB that a training has no use for
     adapters = adapted(start.model, config.lora) if config.lora else None
 
     done = train(start, data, lesson, config, out, seed=seed, digest=digest, progress=progress)
@@ -89,6 +90,11 @@ def _checked(config: StudentConfig, rejected: Sequence[Conversation]) -> str:
     if not config.asks_teacher:
         return ""
     told = config.distillation
+    if told.signals != "dense" and config.weights.keys() <= DIVERGENCES and not config.sparsity and is_start(config):
+        raise UsageError(
+            f"student.start = {config.start!r}: the student begins as its own teacher, so the signals captured of that teach "
+            "nothing but their rounding; choose fewer layers, another start or another teacher"
+        )
     return EndpointTeacher(told).digest if told.by_endpoint else teacher_digest(told.teacher)
 
 

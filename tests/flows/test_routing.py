@@ -26,6 +26,7 @@ from flows.routing_plot import HEIGHT, WIDTH, plots_of
 from flows.session import Session
 from flows.words import number
 from students.export import export_gguf
+from students.routing import halves
 from tests.flows.test_cli import called
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 
@@ -131,6 +132,9 @@ def test_answers_that_nobody_can_trust_are_the_first_to_go() -> None:
         assert 3 <= least <= 9
         assert curve.scores[least] > curve.scores[0] + 0.999
     assert any(note.startswith("12 of 120 answers of the student had no end") for note in found.notes)
+    chosen, _ = halves(SEEDS, 7)
+    none_there = [one._replace(fault="cut off") if i in chosen else one for i, one in enumerate(answers.student)]
+    assert worth_of(answers._replace(student=none_there), FREE, 7).classifier is None
     silent = [one._replace(replies=()) for one in answers.student]
     with pytest.raises(RunFailed, match="not one of the student's 120 answers has both an end and token probabilities"):
         worth_of(answers._replace(student=silent), FREE, 7)

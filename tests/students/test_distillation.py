@@ -1,6 +1,7 @@
 """Students that learn from a teacher: a tiny random Llama with opinions of its own."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,19 @@ def test_a_teacher_that_teaches_nothing_fails_the_run(
     assert not (tmp_path / "student").exists()
 
 
+@pytest.mark.parametrize("signals", ["top_k", "sampled"])
+def test_signals_captured_of_the_start_itself_are_refused(
+    signals: str, talk: list[Conversation], config: StudentConfig, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Their gradient is that of rounding or of draws, and not zero: it would lead the student away from its teacher."""
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
+    itself = with_settings(config, objective="forward_kl", distillation={"teacher": str(copy), "signals": signals})
+    with pytest.raises(UsageError, match="begins as its own teacher"):
+        distill(talk, itself, tmp_path / "student", seed=7, progress=quiet)
+    beside = with_settings(itself, objective={"sft": 1, "forward_kl": 1}, epochs=1)
+    assert distill(talk, beside, tmp_path / "student", seed=7, progress=quiet).steps
+
+
 @pytest.mark.parametrize("epochs", [2, 5])
 def test_a_teacher_that_teaches_nothing_beside_the_text_fails_the_run(
     epochs: int, talk: list[Conversation], config: StudentConfig, tmp_path: Path
@@ -176,7 +190,7 @@ def test_captured_signals_are_used_again_and_only_for_what_they_are_of(
     new = [*talk, [Message(role="user", content="Hi"), Message(role="assistant", content="Hello.")]]
     with pytest.raises(UsageError, match="1 of 13 conversations are not among the 12"):
         distill(new, told, tmp_path / "three", seed=7, progress=quiet)
-    other = with_settings(told, distillation={"teacher": str(tiny_folder)})
+    other = with_settings(told, objective={"sft": 1, "forward_kl": 1}, distillation={"teacher": str(tiny_folder)})
     with pytest.raises(UsageError, match="captured with another teacher"):
         distill(talk, other, tmp_path / "three", seed=7, progress=quiet)
     assert not (tmp_path / "three").exists()
