@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from agents.exam import Result
 
 CLASSIFIER = "classifier"
-CLASSIFIED_BY = "chance that the student passes less that the teacher does, from the other signals and the lengths"
+CLASSIFIED_BY = "the student's chance to pass less the teacher's, from the other signals and the lengths"
 UNTRUSTED = ("cut off", "no answer")
 """Faults that are seen without any check: such an answer always goes to the teacher."""
 
