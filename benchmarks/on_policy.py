@@ -71,7 +71,7 @@ def table() -> str:
             for arm, settings in AFTER.items():
                 chosen = {**goes_on, **settings}
                 if arm == GIVEN:
-                    chosen["epochs"] = _epochs(found, {**goes_on, **settings}, train, held_out, folder, teacher)
+                    chosen["epochs"] = _epochs(found, chosen, train, held_out, folder, teacher)
                 found[arm].append(_trained(chosen, train, held_out, folder / arm.replace(" ", "-"), teacher, seed))
     return page(found)
 

@@ -34,7 +34,7 @@ CLIP = 1.0
 TAUGHT = 1e-5
 """The least gradient norm that is no mere rounding."""
 TEACHES = "teaches"
-"""Among what the processes add up: whether there was a gradient beside that of the text, and in how many batches."""
+"""Among what the processes add up: how often a gradient was seen beside that of the text."""
 PROOF_STEPS = 10
 """Steps in which a teacher must have taught something, beside the text: a student that is still its teacher learns nothing
 of it in the first."""
@@ -133,7 +133,7 @@ class Loop:
             torch.autograd.backward(loss)
             found.update({"loss": loss.item(), **{name: value.item() for name, value in part.values.items()}})
         if self._unproven and "sft" not in found:
-            found[TEACHES] += get_total_norm(_there(self.learner)).item() >= TAUGHT
+            found[TEACHES] += get_total_norm(_gradients(self.learner)).item() >= TAUGHT
         names = ["loss", *(name for name in weights if not (own and name == "sft"))]
         told = self._told_by_all(found, names, step)
         rate = learning_rate(step, self.steps, self._config)
@@ -203,11 +203,6 @@ class Loop:
         clip_grad_norm_(self.learner.parameters(), CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-
-def _there(learner: torch.nn.Module) -> list[torch.Tensor]:
-    """The gradients that there are."""
-    return [parameter.grad for parameter in learning(learner).values() if parameter.grad is not None]
 
 
 def _gradients(learner: torch.nn.Module) -> Iterator[torch.Tensor]:

@@ -30,7 +30,7 @@ FORMATS = {"top_k": "1", "sampled": "2"}
 """Of the arrays of each kind."""
 CAPTURE_BATCH = 8
 PROGRESS_SECONDS = 5.0
-LEAST = torch.finfo(torch.float32).min
+LEAST_LOG = torch.finfo(torch.float32).min
 """For the logarithm of what is impossible, so that it adds nothing to an entropy."""
 SMALLEST = 1e-7
 """The least probability that is kept for all other tokens together, so that its logarithm is a number."""
@@ -115,10 +115,10 @@ def drawn(log_probs: torch.Tensor, kept: int, generator: torch.Generator) -> Dra
     """The unbiased estimate of `kept` tokens with the least variance: the likeliest with their own probabilities, as long as
     that is more than an equal share of what the rest has left; of the rest as many as there is room, each with that equal
     share and drawn with a chance in proportion to its probability (Barnes et al., arXiv 2402.14925), systematically
-    (Madow 1949).
+    (Madow 1949). To rounding in float32.
     """
     probabilities = log_probs.exp()
-    entropy = -torch.einsum("tw,tw->t", probabilities, log_probs.clamp_min(LEAST))
+    entropy = -torch.einsum("tw,tw->t", probabilities, log_probs.clamp_min(LEAST_LOG))
     likeliest, ids = probabilities.topk(kept)
     place = torch.arange(kept, device=ids.device)
     before = likeliest.double().cumsum(1) - likeliest
@@ -281,9 +281,9 @@ def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
         raise UsageError(
             f"{path}: cannot be read as captured signals: {error}; remove it or name another file"
         ) from None
-    identity = json.loads(metadata.get("identity", "{}"))
-    if metadata.get("format") != FORMATS.get(identity.get("kind"), ""):
+    there = json.loads(metadata.get("identity", "{}"))
+    if metadata.get("format") != FORMATS.get(there.get("kind"), ""):
         raise UsageError(
             f"{path}: holds no captured signals as this version writes them; remove it or name another file"
         )
-    return arrays, identity
+    return arrays, there

@@ -68,13 +68,12 @@ def load_teacher(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMod
     return start.model
 
 
-def is_start(config: StudentConfig) -> bool:
-    """Whether the student begins as its teacher, weight for weight, as far as names and files tell."""
+def begins_as_teacher(config: StudentConfig, digest: str) -> bool:
+    """Whether the student is its teacher, of this digest, weight for weight, as far as names and files tell."""
     start, teacher = config.start, config.distillation.teacher
     if start == "layers":
         return teacher == EMBEDDED and config.layers == TEACHER_LAYERS
-    folders = Path(start).is_dir() and Path(teacher).is_dir()
-    return start == teacher or (folders and teacher_digest(start) == teacher_digest(teacher))
+    return start == teacher or (Path(start).is_dir() and teacher_digest(start) == digest)
 
 
 def _named(name: str) -> Start:

@@ -20,7 +20,7 @@ from students.output import Training, finished, write_student
 from students.processes import first, place, together
 from students.sparsity import share_of_zeros
 from students.start import Start, teacher_file
-from students.teacher import is_start, teacher_digest
+from students.teacher import begins_as_teacher, teacher_digest
 from students.tracking import check_trackers
 
 
@@ -90,12 +90,14 @@ def _checked(config: StudentConfig, rejected: Sequence[Conversation]) -> str:
     if not config.asks_teacher:
         return ""
     told = config.distillation
-    if told.signals != "dense" and config.weights.keys() <= DIVERGENCES and not config.sparsity and is_start(config):
+    digest = EndpointTeacher(told).digest if told.by_endpoint else teacher_digest(told.teacher)
+    nothing_else = told.signals != "dense" and config.weights.keys() <= DIVERGENCES and not config.sparsity
+    if nothing_else and begins_as_teacher(config, digest):
         raise UsageError(
             f"student.start = {config.start!r}: the student begins as its own teacher, so the signals captured of that teach "
             "nothing but their rounding; choose fewer layers, another start or another teacher"
         )
-    return EndpointTeacher(told).digest if told.by_endpoint else teacher_digest(told.teacher)
+    return digest
 
 
 def _record(

@@ -8,6 +8,7 @@ it writes these steps down instead (`tests.persistence`). With HASTE, what is in
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,11 @@ def main() -> int:
     try:
         with SESSION.interruptible():
             _, missing = produced(runs, recipe, settings)
+            for number in (
+                signal.SIGINT,
+                signal.SIGTERM,
+            ):  # all is done: what comes now would only end Python otherwise
+                signal.signal(number, signal.SIG_IGN)
     except Interrupted:
         return INTERRUPTED
     except StillhouseError as error:

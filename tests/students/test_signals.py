@@ -112,8 +112,10 @@ def test_no_unbiased_estimate_of_so_many_tokens_varies_less() -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 2.0, 9.0])
 def test_what_is_stored_of_draws_gives_all_shares_back(spread: float) -> None:
-    """From uniform probabilities, of which none is certain, to those of a single word."""
-    log_probs = (spread * torch.randn(300, 40, generator=torch.Generator().manual_seed(0))).log_softmax(-1)
+    """From uniform probabilities, of which none is certain, to those of a single word; one word is impossible."""
+    logits = spread * torch.randn(300, 40, generator=torch.Generator().manual_seed(0))
+    logits[:, 7] = -torch.inf
+    log_probs = logits.log_softmax(-1)
     found = drawn(log_probs, 12, torch.Generator().manual_seed(5))
     arrays = sampled(log_probs, 12, torch.Generator().manual_seed(5))
     assert (arrays["ids"] == found.ids.numpy()).all()
@@ -121,7 +123,7 @@ def test_what_is_stored_of_draws_gives_all_shares_back(spread: float) -> None:
     assert shares == pytest.approx(found.shares.numpy(), abs=2e-3)
     assert shares.sum(1) == pytest.approx(np.ones(300), abs=1e-6)
     assert shares.min() >= -1e-6
-    entropy = -(log_probs.exp() * log_probs).sum(1)
+    entropy = torch.special.entr(log_probs.exp()).sum(1)
     assert arrays["entropy"] == pytest.approx(entropy.numpy(), abs=2e-3)
 
 
