@@ -44,12 +44,7 @@ def main() -> int:
     try:
         with SESSION.interruptible():
             _, missing = produced(runs, recipe, settings)
-            for number in (
-                signal.SIGINT,
-                signal.SIGTERM,
-            ):  # all is done: what comes now would only end Python otherwise
-                signal.signal(number, signal.SIG_IGN)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         return INTERRUPTED
     except StillhouseError as error:
         SESSION.tell(f"error: {error}")
@@ -60,4 +55,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # all is done, and Python takes a while to end
+    sys.exit(code)
