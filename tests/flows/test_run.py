@@ -215,7 +215,7 @@ def test_an_endpoint_that_is_down_is_one_sentence(start: Any, tmp_path: Path) ->
 
 def test_the_default_recipe_with_the_embedded_teacher_and_a_student(start: Any, tmp_path: Path) -> None:
     """Small, but nothing about it is fake: llama.cpp writes, the checks decide, and a student learns and answers."""
-    sizes = ["--set", "keep=5", "--set", "samples=60", "--set", "student.layers=4", "--set", "student.epochs=2"]
+    sizes = ["--set", "keep=5", "--set", "samples=60", "--set", "student.layers=4", "--set", "student.epochs=8"]
     out, _ = ended(start("run", "constrained-instructions", *sizes, "--json"))
     told = json.loads(out)
     run = the_run(tmp_path / "runs")
