@@ -7,6 +7,7 @@ escaped, and no script but the page's own may run.
 import base64
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
+from core.errors import UsageError
 from core.recipe import AgentConfig, Recipe
 from core.run import FormatRecord, Manifest, MetricRecord, RunDir, RunState
 from core.sample import Sample, State, Usage
@@ -31,6 +33,8 @@ from flows.words import place_of, plural
 if TYPE_CHECKING:
     from flows.cascade import Routing
     from flows.routing_plot import Cascade
+
+logger = logging.getLogger("stillhouse")
 
 EVALUATION = "evaluation.json"
 ROUTING = "routing.json"
@@ -143,13 +147,17 @@ HELD_BACK: dict[str, Any] = {"classifier": True, "curves": {"__all__": {"scores"
 
 
 def routing_of(student: Path) -> "Routing | None":
-    """What `stillhouse route` found; None where it was not called."""
+    """What `stillhouse route` found; None where it was not called, or by a version that wrote it otherwise."""
     file = student / ROUTING
     if not file.is_file():
         return None
     from flows.cascade import read_routing
 
-    return read_routing(file)
+    try:
+        return read_routing(file)
+    except UsageError as error:
+        logger.warning("the report leaves it out: %s", error)
+        return None
 
 
 def report_numbers(manifest: Manifest, seen: Overview) -> dict[str, Any]:

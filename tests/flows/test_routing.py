@@ -170,7 +170,7 @@ def test_plots_are_the_curves(config: TeacherConfig) -> None:
     assert by_cost.across[-1].text == number(best.points[-1].cost.value)
 
 
-def test_the_runs_report_shows_it(tmp_path: Path) -> None:
+def test_the_runs_report_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = load("smoke")
     run = open_run(tmp_path, plan.recipe, sources(plan), resume=False)
     manifest = run.read_manifest()
@@ -190,6 +190,12 @@ def test_the_runs_report_shows_it(tmp_path: Path) -> None:
     told = json.loads(run.report_file.with_suffix(".json").read_text())["routing"]
     assert told["answer"] == found.answer
     assert "scores" not in told["curves"][0]
+
+    (run.student / "routing.json").write_text('{"seeds": 400}')
+    write_report(run, manifest, plan.recipe, [], [])
+    assert "the report leaves it out" in capsys.readouterr().err
+    assert "Student first, teacher when needed" not in run.report_file.read_text()
+    assert json.loads(run.report_file.with_suffix(".json").read_text())["routing"] is None
 
 
 @pytest.mark.parametrize(
