@@ -157,10 +157,13 @@ def rows_of(plan: Plan) -> Rows:
 def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
     """By their line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"{path}: the seeds cannot be read: {reason}") from None
+        content = path.read_bytes()
+        lines = content.decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(f"{path}: the seeds cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
     rows, faults = {}, []
     for number, line in enumerate(lines, 1):
         if not line.strip():

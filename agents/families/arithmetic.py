@@ -12,7 +12,7 @@ from pydantic import Field
 from agents.checks import Options, Subject, check, first_fault
 from agents.checks.expression import NotArithmetic, evaluate, numbers_in
 from agents.contract import Contract
-from agents.families.base import Family
+from agents.families.base import Family, text_in
 from agents.families.constraints import asks, seen
 from core.sample import Candidate, Message, Seed
 
@@ -87,7 +87,7 @@ class Arithmetic(Family):
     checks = (expression,)
 
     def condition(self, row: Mapping[str, Any], options: ArithmeticOptions, rng: Random) -> dict[str, Any]:
-        return {"story": row["story"], "steps": rng.choice(STEPS[rng.choice(options.steps)])}
+        return {"story": text_in(row, "story"), "steps": rng.choice(STEPS[rng.choice(options.steps)])}
 
     def contract(self, seed: Seed) -> type[Contract]:
         return ProblemDraft

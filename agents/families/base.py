@@ -11,6 +11,18 @@ from agents.teachers.base import schema_of
 from core.sample import Candidate, Message, Seed, texts_of
 
 
+class BadSeed(TypeError):
+    """A row that no seed can be made of: the key that is needed, and with what."""
+
+
+def text_in(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    """What a row says under a key, which may be left out where there is a default. Raises KeyError, or BadSeed if it is no text."""
+    value = row[key] if default is None else row.get(key, default)
+    if not isinstance(value, str) or not (value.strip() or value == default):
+        raise BadSeed(f"{key!r} with a text, not {str(value)[:40]!r}")
+    return value
+
+
 class Family(ABC):
     """A kind of data. One object serves all runs; whatever a run chooses is in its options and seeds."""
 
@@ -46,6 +58,7 @@ class Family(ABC):
 
         Raises:
             KeyError: naming a key that the row lacks.
+            BadSeed: naming a key under which there is nothing of use.
         """
 
     def role(self, seed: Seed) -> str:

@@ -13,7 +13,7 @@ from agents.checks import Options
 from agents.checks.assertions import BadTests, Case, cases_of, parsed
 from agents.checks.code import definition_of, unfenced
 from agents.contract import Contract
-from agents.families.base import Family
+from agents.families.base import Family, text_in
 from core.sample import Candidate, Message, Seed
 
 TWISTS = (
@@ -49,13 +49,13 @@ class Code(Family):
     options = CodeTaskOptions
 
     def condition(self, row: Mapping[str, Any], options: CodeTaskOptions, rng: Random) -> dict[str, Any]:
-        signature = row.get("signature", "")
+        signature = text_in(row, "signature", "")
         twisted = rng.random() < options.twists
         wish = f"Define `{signature}`." if signature else CHOOSE
         return {
-            "idea": row["idea"],
-            "category": row["category"],
-            "level": row["level"],
+            "idea": text_in(row, "idea"),
+            "category": text_in(row, "category"),
+            "level": text_in(row, "level"),
             "function": "" if twisted else signature.partition("(")[0].strip(),
             "wish": f"{rng.choice(TWISTS)} {CHOOSE}" if twisted else wish,
             "asserts": rng.choice(options.asserts),

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 import prompts
 from agents.checks import Finding, Options, Subject, check, first_fault, passed
 from agents.contract import Contract, ContractFault
-from agents.families.base import Family
+from agents.families.base import BadSeed, Family, text_in
 from agents.families.constraints import KINDS, Constraint, Topic, draw_constraints
 from agents.families.prose import off_topic, unsound
 from core.sample import Candidate, Message, Seed
@@ -112,13 +112,13 @@ class ConstrainedInstructions(Family):
     writes = ("generator", "conversation")
 
     def condition(self, row: Mapping[str, Any], options: InstructionOptions, rng: Random) -> dict[str, Any]:
-        topic = Topic(name=row["topic"], words=tuple(row["words"]))
+        topic = Topic(name=text_in(row, "topic"), words=_words_in(row))
         rules: list[Constraint] = []
         if options.system and rng.random() < options.system:
             rules = draw_constraints(rng, topic, options.kinds, 1)
         system = " ".join(rule.text for rule in rules)
         added = draw_constraints(rng, topic, options.kinds, rng.choice(options.constraints), rules)
-        tasks = (*TASKS, REASONS) if row.get("category") in LIKED else TASKS
+        tasks = (*TASKS, REASONS) if text_in(row, "category", "") in LIKED else TASKS
         requests = [_request(rng.choice(tasks), topic, added)]
         held = [[*rules, *added]]
         turns = rng.choice(options.turns) if options.turns != (1,) else 1
@@ -165,6 +165,13 @@ class ConstrainedInstructions(Family):
             messages.append(Message(role="user", content=request))
             messages.append(Message(role="assistant", content=answer.strip()))
         return Candidate(messages=messages, fields={})
+
+
+def _words_in(row: Mapping[str, Any]) -> tuple[str, ...]:
+    words = row["words"]
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) and word.strip() for word in words):
+        raise BadSeed(f"'words' with a list of words, one at least, not {str(words)[:40]!r}")
+    return tuple(words)
 
 
 def _request(task: str, topic: Topic, constraints: Sequence[Constraint]) -> str:

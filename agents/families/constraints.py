@@ -244,6 +244,8 @@ class Kind:
     """The fault in words, or None where the text meets the constraint."""
     raw: bool = False
     """Whether it looks at the text as it is, and not as `seen`."""
+    words: int = 0
+    """How many words of the topic it is drawn from."""
 
 
 def _nothing(_rng: Random, _topic: Topic) -> dict[str, Any]:
@@ -541,6 +543,7 @@ KINDS: dict[str, Kind] = {
         ("Include the words {quoted}.", "Use both words: {quoted}."),
         lambda rng, t: {"words": rng.sample(t.words, 2)},
         _include_words,
+        words=2,
     ),
     "mention_times": Kind(
         "content",
@@ -673,7 +676,8 @@ def draw_constraints(
     """Up to `count` constraints of different groups, drawn by weight, that can all be met at once with those `beside`."""
     chosen: list[Constraint] = []
     taken = {KINDS[constraint.kind].group for constraint in beside}
-    left = {name: weight for name, weight in weights.items() if weight > 0 and KINDS[name].group not in taken}
+    fit = {name for name, kind in KINDS.items() if kind.group not in taken and kind.words <= len(topic.words)}
+    left = {name: weight for name, weight in weights.items() if weight > 0 and name in fit}
     while left and len(chosen) < count:
         name = rng.choices(list(left), list(left.values()))[0]
         kind = KINDS[name]

@@ -15,7 +15,7 @@ from agents.checks.occurs import Leaf, check_evidence, leaf_fault, leaves
 from agents.checks.schema import BadSchema, closed, referred, validator_of, without_notes
 from agents.checks.written import read_text
 from agents.contract import Contract, ContractFault
-from agents.families.base import Family
+from agents.families.base import BadSeed, Family, text_in
 from core.sample import Candidate, Message, Seed
 
 MAX_NESTING = 4
@@ -44,10 +44,6 @@ INSTRUCTIONS = (
 )
 LAYOUTS = ("system", "text_first", "schema_first")
 """The instruction and the schema as system message; or all in one message of the user, in two orders."""
-
-
-class BadSeed(TypeError):
-    """A row that no seed can be made of."""
 
 
 class TextDraft(Contract):
@@ -337,7 +333,7 @@ def _situation(row: Mapping[str, Any], options: ExtractionOptions, rng: Random) 
     """What makes this text differ from others by the same schema."""
     style = row.get("style") or STYLES
     return {
-        "topic": row["topic"],
+        "topic": text_in(row, "topic"),
         "style": style if isinstance(style, str) else rng.choice(style),
         "words": rng.choice(options.words),
         "place": rng.choice(PLACES),

@@ -16,7 +16,7 @@ from agents.checks.read_again import is_silent
 from agents.checks.supported import content_words, distinct, forms, given_words, led, pool_in, pool_of, spelled
 from agents.checks.written import read_text
 from agents.contract import Contract
-from agents.families.base import Family
+from agents.families.base import Family, text_in
 from agents.families.constraints import sentences_of, words_of
 from core.sample import Candidate, Message, Seed
 
@@ -233,10 +233,7 @@ class GroundedQA(Family):
 
 
 def _text_of(row: Mapping[str, Any]) -> str:
-    text = row["text"]
-    if not isinstance(text, str) or not text.strip():
-        raise TypeError(f"'text' with a passage, not {str(text)[:40]!r}")
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", text_in(row, "text"))
 
 
 def _kind(kinds: Mapping[str, int], rng: Random, *, numbers: bool) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from agents.checks import Options, Subject, check
 from agents.contract import Contract, ContractFault
-from agents.families.base import Family
+from agents.families.base import Family, text_in
 from core.sample import Candidate, Message, Seed, digest_of
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Reasoning(Family):
         return list(_questions(options, seed))
 
     def condition(self, row: Mapping[str, Any], options: ReasoningOptions, rng: Random) -> dict[str, Any]:
-        data = {"question": row["question"], "category": row.get("category", "")}
+        data = {"question": text_in(row, "question"), "category": text_in(row, "category", "")}
         return {**data, "made": row["made"]} if "made" in row else {**data, "expected": row["answer"]}
 
     def contract(self, seed: Seed) -> type[Contract]:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from agents.checks import Options
 from agents.contract import Contract, ContractFault
-from agents.families.base import Family
+from agents.families.base import BadSeed, Family, text_in
 from agents.families.tools import TOOLS, World, run_tool
 from agents.families.tools.checks import tool_arguments, tool_result, tool_use
 from agents.families.tools.plan import Call, Kind, as_json, draw_plan, in_words, wish_of
@@ -41,10 +41,6 @@ INTROS = (
     "Answer the user's requests. You may call functions, and you answer in words from what they return.",
     "You help people with everyday matters and may call the functions below. If none fits, say so.",
 )
-
-
-class BadSeed(TypeError):
-    """A row that no seed can be made of."""
 
 
 class DraftCall(Contract):
@@ -109,8 +105,8 @@ class ToolCalls(Family):
         kinds = rng.choices([*options.weights], [*options.weights.values()], k=rng.choice(options.turns))
         offered, world, wishes = draw_plan(rng, fitting, kinds, rng.choice(options.tools))
         return {
-            "who": row["who"],
-            "why": row["why"],
+            "who": text_in(row, "who"),
+            "why": text_in(row, "why"),
             "category": wishes[0].kind,
             "offered": offered,
             "world": world,
@@ -159,9 +155,6 @@ def _fitting(row: Mapping[str, Any]) -> list[str]:
         raise BadSeed("'tools' with a list of names of tools")
     if unknown := [name for name in names if name not in TOOLS]:
         raise BadSeed(f"'tools' with names of tools, not {unknown[0]!r}; there are {', '.join(TOOLS)}")
-    for key in ("who", "why"):
-        if not isinstance(row[key], str):
-            raise BadSeed(f"{key!r} with a text")
     return list(dict.fromkeys(names))
 
 

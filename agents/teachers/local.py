@@ -38,10 +38,8 @@ async def local_server(config: TeacherConfig, model: str) -> AsyncIterator[str]:
     if problem := local_problem(model):
         raise ProviderError(f"{config.model}: {problem}")
     server = await asyncio.to_thread(start, str(weights), config)
-    address = server.listening_address
     try:
-        await asyncio.to_thread(_wait_for, address)
-        yield f"{address}/v1"
+        yield f"{server.listening_address}/v1"
     finally:
         del server
 
@@ -59,14 +57,19 @@ def start(weights: str, config: TeacherConfig) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
     params.verbosity = QUIET
     params.warmup = False
+    params.endpoint_slots = True
     params.cache_ram_mib = 0  # each slot keeps its prompt's beginning; 8 GiB of older prompts would only use up memory
     try:
-        return xllamacpp.Server(params)
+        server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise ProviderError(f"{weights}: llama.cpp cannot load it: {error}") from None
+    _wait_for_queue(server.listening_address)
+    return server
 
 
-def _wait_for(address: str) -> None:
-    """Until it answers: one that is stopped at once may never end (xllamacpp 2026.10, every fourth or so)."""
-    with urllib.request.urlopen(f"{address}/health") as response:
+def _wait_for_queue(address: str) -> None:
+    """Until the server works off its queue, which `/slots` goes through, but `/health` does not. One that is deleted before
+    joins a thread that has not heard of it, forever and with Python's lock in hand (xllamacpp 2026.10).
+    """
+    with urllib.request.urlopen(f"{address}/slots") as response:
         response.read()

@@ -83,3 +83,9 @@ def test_weights_decide_what_is_drawn() -> None:
 def test_words_and_sentences_are_what_a_reader_would_count() -> None:
     assert words_of("It's 3.5 well-known, isn’t it?") == ["It's", "3", "5", "well-known", "isn’t", "it"]
     assert sentences_of('She left. "Why?" he said... Then rain!') == ["She left.", '"Why?"', "he said...", "Then rain!"]
+
+
+def test_a_topic_of_one_word_is_never_asked_for_two() -> None:
+    kinds = {"include_two_words": 9, "include_words": 1}
+    drawn = [draw_constraints(Random(i), Topic("bees", ("bee",)), kinds, 1)[0] for i in range(50)]
+    assert {one.kind for one in drawn} == {"include_words"}

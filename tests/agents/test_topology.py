@@ -191,7 +191,11 @@ def test_a_wish_to_stop_lets_calls_in_flight_end_and_sends_no_more(tmp_path: Pat
         ('{"topic": "x"', ":1: is not JSON"),
         ("[1]", ":1: must be a JSON object"),
         ('{"topic": "x"}', ":1: a seed of constrained_instructions needs the key 'words'"),
-        (b"\xff\xfe", "it is not UTF-8 text"),
+        ('{"topic": "x", "words": []}', ":1: a seed of .* needs the key 'words' with a list of words, one at least, not '\\[]'"),
+        ('{"topic": "x", "words": "lamp"}', ":1: .* with a list of words, one at least, not 'lamp'"),
+        ('{"topic": "x", "words": [1, null]}', ":1: .* with a list of words"),
+        ('{"topic": 5, "words": ["a"]}', ":1: .* needs the key 'topic' with a text, not '5'"),
+        (b'{"topic": "x", "words": ["a"]}\n"\xff"', ":2: is not UTF-8 text"),
     ],
 )
 def test_seeds_that_cannot_be_used_are_named_with_their_line(content: Any, problem: str, tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ def test_the_schema_that_the_teacher_is_told_takes_the_right_calls_only() -> Non
             '{"who": "a nurse", "why": "x", "tools": ["get_wether"]}',
             "names of tools, not 'get_wether'; there are get_weather",
         ),
-        ('{"who": "a nurse", "why": 3, "tools": ["get_weather"]}', "needs the key 'why' with a text"),
+        ('{"who": "a nurse", "why": 3, "tools": ["get_weather"]}', "needs the key 'why' with a text, not '3'"),
         ('{"why": "x", "tools": ["get_weather"]}', "needs the key 'who'"),
     ],
 )
