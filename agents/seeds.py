@@ -162,8 +162,8 @@ def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
     except OSError as error:
         raise UsageError(f"{path}: the seeds cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
+        number = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{number}: is not UTF-8 text; save the file as UTF-8") from None
     rows, faults = {}, []
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -303,7 +303,7 @@ def find_release(name: Path, releases: Path = RELEASES) -> Release | None:
     return read_release(releases / name / str(numbers[-1])) if numbers else None
 
 
-def open_next(runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume: bool) -> RunDir:
+def open_next(runs: Path, recipe: Recipe, sources: Mapping[str, str], *, folder: Path, resume: bool) -> RunDir:
     """Open the run that builds on the newest release of the recipe. With `resume`, one that was begun on an earlier release
     and is not released itself goes on, where none was begun on the newest.
 
@@ -317,7 +317,7 @@ def open_next(runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume:
     if resume:
         begun = (p for p, d in digests.items() if RunDir(runs / run_name(recipe, d)).manifest_file.exists())
         chosen = next((p for p in begun if lineage.made_of(digests[p]) is None), chosen)
-    return open_run(runs, recipe, sources, resume=resume, parent=chosen)
+    return open_run(runs, recipe, sources, folder=folder, resume=resume, parent=chosen)
 
 
 def possible_names(lineage: Lineage, recipe: Recipe, sources: Mapping[str, str]) -> list[str]:

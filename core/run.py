@@ -429,6 +429,11 @@ class RunDir:
         """The recipe as resolved when the run began."""
         return Recipe.model_validate(read_json(self.recipe_file)["recipe"])
 
+    def read_folder(self) -> Path:
+        """Where the recipe's relative paths start from; here, where it was made on another machine."""
+        folder = Path(read_json(self.recipe_file).get("folder", ""))
+        return folder if folder.is_dir() else Path.cwd()
+
     def read_parent(self) -> Parent | None:
         """The release that it builds on, as fixed when the run began."""
         found = read_json(self.recipe_file)["identity"].get("parent")
@@ -455,9 +460,10 @@ def run_name(recipe: Recipe, digest: str) -> str:
 
 
 def open_run(
-    runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume: bool, parent: Parent | None = None
+    runs: Path, recipe: Recipe, sources: Mapping[str, str], *, folder: Path, resume: bool, parent: Parent | None = None
 ) -> RunDir:
-    """Make the directory of the run that builds on `parent`, or open it again with `resume`.
+    """Make the directory of the run that builds on `parent`, or open it again with `resume`. The recipe's relative paths start
+    from `folder`.
 
     Raises:
         RunExists: if it is there and `resume` is false.
@@ -479,7 +485,8 @@ def open_run(
         return run
     _check_room(runs)
     (run.path / "wip").mkdir(parents=True, exist_ok=True)
-    write_json(run.recipe_file, {"digest": digest, "recipe": recipe.model_dump(mode="json"), "identity": identity})
+    told = {"digest": digest, "recipe": recipe.model_dump(mode="json"), "folder": str(folder), "identity": identity}
+    write_json(run.recipe_file, told)
     run.write_manifest(Manifest(run=run.name, digest=digest, started=now(), versions=versions()))
     return run
 

@@ -84,7 +84,7 @@ def assess(
     """`measure` for documents whose words have numbers of the reference's vocabulary."""
     found = examine(candidate, reference, seed=seed, cache=cache)
     if found is None:
-        return _nothing(reference, len(candidate))
+        return _nothing(candidate, reference)
     documents, tail = found.evidence.documents, round(found.evidence.tail, 2)
     told = trend_over([*filter(None, map(Tail.of, before)), Tail(reference.name, documents, tail)])
     judgement = judge(found.evidence, steady=isinstance(told, Trend) and told.steady)
@@ -152,7 +152,7 @@ def _record(i: int, comparison: Comparison, reach: float, z: float) -> MetricRec
     metric, real = METRICS[i], float(comparison.real[i])
     low = real - reach if metric.name in {"surprise", "reverse_surprise"} else max(0.0, real - reach)
     return MetricRecord(
-        name=metric.name, candidate=float(comparison.values[i]), reference=real, low=low, high=real + reach,
+        name=metric.name, candidate=float(comparison.values[i]), reference=real, low=low, high=min(metric.most, real + reach),
         meaning=metric.meaning, family=metric.family, z=round(z, 2),
     )  # fmt: skip
 
@@ -175,20 +175,21 @@ def _shown(draws: Sequence[Draw], reference: Reference, null: Null) -> list[Metr
     return records
 
 
-def _nothing(reference: Reference, candidates: int) -> CollapseRecord:
-    note = (
-        f"Nothing was compared, so this says nothing about collapse: {candidates} documents have words in them, "
-        f"{len(reference.corpus)} of the reference have, and {FEWEST_DOCUMENTS} and {FEWEST_REAL} are needed, on "
-        "topics that both have."
+def _nothing(candidate: Corpus, reference: Reference) -> CollapseRecord:
+    others = int(np.count_nonzero(~reference.corpus.holds(candidate)))
+    why = (
+        f"{len(candidate)} documents have words in them, of which {FEWEST_DOCUMENTS} are needed on topics of the reference; "
+        f"{len(reference.corpus)} of the reference have, of which {others} are not in the dataset too, and {FEWEST_REAL} are "
+        "needed."
     )
     return CollapseRecord(
         verdict=CollapseVerdict.under_powered,
-        evidence=[note],
+        evidence=[why],
         reference=reference.name,
         documents=0,
         tokens=0,
         metrics=[],
-        note=note,
+        note="Nothing was compared, so this says nothing about collapse.",
     )
 
 

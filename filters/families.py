@@ -8,6 +8,7 @@ COVERAGE  about other things           (filters.topics)
 All draws have the same number of documents, of the same lengths. Knows neither limits nor verdicts.
 """
 
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ class Metric(NamedTuple):
     bad: int
     """The sign of a change for the worse."""
     meaning: str
+    most: float = 1.0
+    """What it can be at the most."""
 
 
 METRICS = (
@@ -39,9 +42,11 @@ METRICS = (
     Metric("exact_duplicates", REPEAT, 1, "share of documents that repeat another; copying raises it"),
     Metric("openers", REPEAT, 1, "chance that two documents have the same first three words; a template raises it"),
     Metric("templates", REPEAT, 1, "chance that two begin with the same common words and gaps; a template raises it"),
-    Metric("new_words", COVERAGE, 1, "in a thousand words, those that the reference lacks; another topic raises it"),
-    Metric("strange_words", COVERAGE, 1, "of these, those that no word list has; words of no language raise it"),
-    Metric("surprise", FIDELITY, 1, "nats a word under a model of real text; errors or other topics raise it"),
+    Metric(
+        "new_words", COVERAGE, 1, "in a thousand words, those that the reference lacks; another topic raises it", 1000
+    ),
+    Metric("strange_words", COVERAGE, 1, "of these, those that no word list has; words of no language raise it", 1000),
+    Metric("surprise", FIDELITY, 1, "nats a word under a model of real text; errors or other topics raise it", inf),
     Metric(
         "typical",
         FIDELITY,
@@ -50,7 +55,11 @@ METRICS = (
     ),
     Metric("unlikely", FIDELITY, 1, "share as unlikely as the least likely twentieth of real ones; errors raise it"),
     Metric(
-        "reverse_surprise", FIDELITY, 1, "nats a word of real text under a model of this; what this lacks raises it"
+        "reverse_surprise",
+        FIDELITY,
+        1,
+        "nats a word of real text under a model of this; what this lacks raises it",
+        inf,
     ),
 )
 NAMES = [metric.name for metric in METRICS]

@@ -36,13 +36,13 @@ from flows.filter_report import (
 )
 from flows.judgements import JudgedBatch, Judgements
 from flows.outcome import Fate, Sorting, kept_name, write_outcome
-from flows.rows import Batch, batches, files_of, state_of
+from flows.rows import TEXT_COLUMNS, Batch, batches, files_of, state_of
 from flows.session import SESSION, Interrupted
 from flows.similarity import similarities
 from flows.words import duration
 from flows.workers import Workers, cluster, processes
 
-COLUMNS = ("id", "text", "messages", "prompt", "completion", "score")
+COLUMNS = ("id", "score", *TEXT_COLUMNS, "input", "system", "history")
 """What filters read of Parquet."""
 SMALL = 8 << 20
 """Bytes of input that one process judges as fast as several are started."""

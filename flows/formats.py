@@ -213,6 +213,70 @@ def _said(turn: Turn) -> dict[str, str] | None:
     return None if turn["content"] else {"from": "function_call", "value": value}
 
 
+def of_alpaca(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The turns of a row that `as_alpaca` or another writes; an `input` is told under its instruction, as in LLaMA-Factory.
+
+    Raises:
+        ValueError: if a column is no text, or `history` is no list of question and answer.
+    """
+    texts = {name: row.get(name) or "" for name in ("system", "instruction", "input", "output")}
+    history = row.get("history") or []
+    if wrong := next((name for name, text in texts.items() if not isinstance(text, str)), None):
+        raise ValueError(f"`{wrong}` must be text, not {type(texts[wrong]).__name__}")
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise ValueError("`history` must be a list of question and answer")
+    asked = "\n".join(filter(None, (texts["instruction"], texts["input"])))
+    talk = [*history, (asked, texts["output"])]
+    turns = [
+        {"role": role, "content": text} for pair in talk for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    return [*([{"role": "system", "content": texts["system"]}] if texts["system"] else []), *turns]
+
+
+ROLES = {speaker: role for role, speaker in SPEAKERS.items()} | {
+    "user": "user", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant", "observation": "tool",
+}  # fmt: skip
+"""By who speaks, in the words of ShareGPT and of LLaMA-Factory."""
+
+
+def of_sharegpt(said: Any) -> list[dict[str, Any]]:
+    """The turns of `conversations`; a `tool` is the one that was called last.
+
+    Raises:
+        ValueError: if a turn has no known speaker, or a call cannot be read.
+    """
+    turns: list[dict[str, Any]] = []
+    called = None
+    if not isinstance(said, list):
+        raise ValueError(f"`conversations` must be a list of from and value, not {type(said).__name__}")  # noqa: TRY004
+    for turn in said:
+        speaker, value = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
+        if speaker == "function_call" and isinstance(value, str):
+            calls = _calls_in(value)
+            called = calls[-1].get("name")
+            turns.append({"role": "assistant", "content": "", "tool_calls": _json(calls)})
+        elif speaker in ROLES:
+            name = {"name": called} if ROLES[speaker] == "tool" else {}
+            turns.append({"role": ROLES[speaker], "content": value, **name})
+        else:
+            known = ", ".join([*ROLES, "function_call"])
+            raise ValueError(
+                f"`conversations` must be a list of from and value, from one of {known}; not {str(turn)[:60]}"
+            )
+    return turns
+
+
+def _calls_in(text: str) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    calls = found if isinstance(found, list) else [found]
+    if not calls or not all(isinstance(call, dict) for call in calls):
+        raise ValueError(f"`conversations`: a call cannot be read: {text[:60]}")
+    return calls
+
+
 def _rewritten(
     rows: "pl.DataFrame", of: Callable[[Sequence[Turn]], dict[str, Any] | None], struct: "pl.Struct"
 ) -> "pl.DataFrame":

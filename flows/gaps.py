@@ -45,9 +45,12 @@ class GapsReport(BaseModel):
     real_documents: int
     topics: list[Share]
     words: list[Share]
+    starts: int
+    """Texts of the reference that seeds can begin from: none, where words alone are lacking that any text may have."""
     seeds: int
     """Seeds that were written."""
     out: str | None
+    """Where they are; None where none were asked for, or none can be made."""
 
     def __bool__(self) -> bool:
         return bool(self.topics or self.words)
@@ -77,7 +80,7 @@ def find_gaps(source: Path, reference: Path, out: Path | None, number: int) -> G
         write_text(out, "".join(json.dumps(seed, ensure_ascii=False) + "\n" for seed in seeds))
     return GapsReport(
         dataset=str(source), reference=str(reference), documents=found.documents, real_documents=found.real,
-        topics=_shares(found.topics), words=_shares(found.words), seeds=len(seeds) if out else 0,
+        topics=_shares(found.topics), words=_shares(found.words), starts=len(seeds), seeds=len(seeds) if out else 0,
         out=str(out) if out and seeds else None,
     )  # fmt: skip
 
@@ -119,6 +122,8 @@ def gaps_text(report: GapsReport) -> str:
             lines.append(f"  {f'lacking {title}':<34}{'here':>8}{'real':>8}   share of documents")
             lines += [f"  {share.name:<34}{share.here:>8.1%}{share.real:>8.1%}" for share in shares[:SHOWN]]
             lines += [f"  and {len(shares) - SHOWN:,} more"] * (len(shares) > SHOWN)
+    if not report.starts:
+        return "\n".join([*lines, "no seeds: what is lacking is what any text may have, and no topic to begin from"])
     if report.out is None:
         return "\n".join([*lines, "next: the same with --out SEEDS.jsonl, seeds for what is lacking"])
     return "\n".join(

@@ -125,7 +125,7 @@ def opened(recipe: str, overrides: list[str], place: Place, *, resume: bool) -> 
     """Open the run for this process, and record how it ends."""
     plan = load(recipe, overrides)
     place.fetch_for(plan)
-    run = open_next(place.runs, plan.recipe, sources(plan), resume=resume)
+    run = open_next(place.runs, plan.recipe, sources(plan), folder=plan.folder, resume=resume)
     with place.working_on(run), run.locked():
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []

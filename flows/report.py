@@ -328,7 +328,7 @@ def _clause(sentence: str) -> str:
 
 
 def _options(table: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in table.items() if key != "type")
+    return ", ".join(f"{key} {value}" for key, value in table.items() if key != "type" and value is not None)
 
 
 def size_category(rows: int) -> str:

@@ -20,6 +20,7 @@ from core.release import find_release
 from core.sample import Message
 from core.store import message_of
 from filters.base import Document
+from flows.formats import of_alpaca, of_sharegpt
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,6 +31,8 @@ BATCH_ROWS = 10_000
 """Rows judged at once by one process."""
 BATCH_BYTES = 16 << 20
 LINES = (".jsonl", ".ndjson")
+TEXT_COLUMNS = ("text", "messages", "prompt", "completion", "conversations", "instruction", "output")
+"""In which a row may have what it says."""
 ROLES = frozenset({"system", "user", "assistant", "tool"})
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -90,10 +93,11 @@ def files_of(source: Path) -> list[Path]:
     folder = next((f for f in (source / "samples", source / "dataset", source) if f.is_dir()), None)
     found = _in_folder(folder.iterdir()) or _in_folder(folder.rglob("*")) if folder else []
     if not found:
-        what = "is not there" if not source.exists() else "has no .jsonl or .parquet file"
+        lacking = "is no .jsonl or .parquet file" if source.is_file() else "has no .jsonl or .parquet file"
+        what = lacking if source.exists() else "is not there"
         raise UsageError(
             f"{source}: {what}; give a run, a dataset folder, or a file that ends in .jsonl or .parquet (lines also in "
-            f".gz, .bz2, .xz or .zst)"
+            ".gz, .bz2, .xz or .zst; a table by polars.read_csv(…).write_parquet(…))"
         )
     if len({is_parquet(file) for file in found}) > 1:
         raise UsageError(f"{source}: has both .jsonl and .parquet files; give one of the two")
@@ -242,11 +246,15 @@ def _said(turn: dict[str, Any]) -> tuple[str, str]:
 
 
 def conversation_of(row: Mapping[str, Any]) -> list[Message]:
-    """The `messages` of a row, or `prompt` and `completion` as a conversation of two turns.
+    """What is said in a row, in any form of `flows.formats` but pairs; `prompt` and `completion` may be texts.
 
     Raises:
         ValueError: saying what is wrong with it, in words.
     """
+    if row.keys() & TEXT_COLUMNS == {"text"}:
+        raise ValueError(
+            "has `text` alone, of which nothing is a question or an answer; give `messages`, or `prompt` and `completion`"
+        )
     return [_message(turn) for turn in _turns_in(row)]
 
 
@@ -275,8 +283,15 @@ def _turns_in(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         return _turns(row["messages"], "messages")
     if "prompt" in row and "completion" in row:
         return [*_turns(row["prompt"], "prompt"), *_turns(row["completion"], "completion", "assistant")]
+    if "conversations" in row:
+        return of_sharegpt(row["conversations"])
+    if "instruction" in row and "output" in row:
+        return of_alpaca(row)
     columns = ", ".join(row) or "nothing"
-    raise ValueError(f"needs `text`, or `messages`, or `prompt` and `completion`; it has {columns}")
+    raise ValueError(
+        "needs `text`, or `messages`, or `prompt` and `completion`, or `conversations`, or `instruction` and `output`; it has "
+        f"{columns}"
+    )
 
 
 def _turns(said: Any, column: str, role: str = "user") -> list[dict[str, Any]]:

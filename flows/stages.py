@@ -4,7 +4,6 @@ Prefect.
 Each reads what the stage before left on disk and writes its own part whole, so that any of them can be run again.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from core.student_config import StudentConfig
 from flows.curated import Split, made_samples
 from flows.formats import Written, features, lines, written
 from flows.report import dataset_card
+from flows.rows import documents
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,14 +50,11 @@ def assess(
 
 
 def read_texts(path: Path) -> list[str]:
-    """The `text` of each line of a JSONL file."""
+    """What each row of the reference says."""
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [row["text"] for row in rows]
-    except OSError as error:
-        raise UsageError(f"{path}: the reference cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: each line must be a JSON object with a `text`: {error}") from None
+        return [document.text for document in documents(path)]
+    except UsageError as error:
+        raise UsageError(f"the reference: {error}") from None
 
 
 def package(

@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UsageError
+from core.errors import RecipeError, UsageError
 from core.recipe import TeacherConfig
 from core.run import RunDir
 
@@ -43,12 +43,17 @@ def run_of(student: Path) -> RunDir | None:
 
 
 def plan_for(student: Path, run: RunDir | None) -> "Plan":
-    """The plan of the student's run. Raises UsageError where it is of none."""
+    """The plan of the student's run. Raises UsageError where it is of none, or what the recipe names is not there."""
     if run is None:
         raise UsageError(f"{student}: is not the student of a run, so name the recipe to hold it to: --recipe RECIPE")
     from agents.plan import plan_of
 
-    return plan_of(run.read_recipe(), Path.cwd())
+    try:
+        return plan_of(run.read_recipe(), run.read_folder())
+    except RecipeError as error:
+        raise UsageError(
+            f"{run.path}: its recipe cannot be held to from here; name it: --recipe RECIPE\n{error}"
+        ) from None
 
 
 def as_teacher(weights: Path, teacher: TeacherConfig) -> TeacherConfig:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from core.errors import UsageError
 from core.store import read_json
@@ -18,7 +19,7 @@ from students.data import Conversation, Encoded, encode, pad_id
 from students.evaluate import held_out_loss
 from students.export import read_student
 from students.output import KEPT, SETTINGS
-from students.start import TEACHER_LAYERS, from_layers, load_start, narrowed
+from students.start import TEACHER_LAYERS, Start, from_layers, load_start, narrowed
 from students.vocabulary import with_tokens_of
 from students.width import Kept
 
@@ -63,9 +64,7 @@ def embedded_teacher_loss(held_out: Sequence[Conversation], max_tokens: int) -> 
 
 def write_embedded_teacher(folder: Path) -> None:
     """Write the embedded teacher to `folder`, for whoever loads models from one."""
-    start = from_layers(TEACHER_LAYERS)
-    start.model.save_pretrained(folder)
-    start.tokenizer.save_pretrained(folder)
+    _write(from_layers(TEACHER_LAYERS), folder)
 
 
 def write_untrained(student: Path, folder: Path) -> bool:
@@ -86,6 +85,12 @@ def write_untrained(student: Path, folder: Path) -> bool:
         start = with_tokens_of(start, AutoTokenizer.from_pretrained(student))
     if (student / KEPT).is_file():
         start = narrowed(start, Kept(**read_json(student / KEPT)))
-    start.model.bfloat16().save_pretrained(folder)
-    start.tokenizer.save_pretrained(folder)
+    start.model.bfloat16()
+    _write(start, folder)
     return True
+
+
+def _write(start: Start, folder: Path) -> None:
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    start.model.save_pretrained(folder)
+    start.tokenizer.save_pretrained(folder)

@@ -30,7 +30,7 @@ def produced(runs: str, recipe: str, settings: Sequence[str]) -> tuple[RunDir, S
     plan = load(recipe, settings)
     place = places.place_of(runs)
     place.fetch_for(plan)
-    run = open_run(place.runs, plan.recipe, sources(plan), resume=True)
+    run = open_run(place.runs, plan.recipe, sources(plan), folder=plan.folder, resume=True)
     with place.working_on(run), run.locked():
         seeds = Seeds(plan, run.read_manifest().digest)
         return run, asyncio.run(produce_and_curate(run, plan, seeds, lambda: curate(run, plan.recipe, seeds)))

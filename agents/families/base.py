@@ -16,7 +16,7 @@ class BadSeed(TypeError):
 
 
 def text_in(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    """What a row says under a key, which may be left out where there is a default. Raises KeyError, or BadSeed if it is no text."""
+    """What a row says under a key, which may be left out where there is a default. Raises KeyError, or BadSeed for no text."""
     value = row[key] if default is None else row.get(key, default)
     if not isinstance(value, str) or not (value.strip() or value == default):
         raise BadSeed(f"{key!r} with a text, not {str(value)[:40]!r}")

@@ -32,7 +32,7 @@ class Speed(NamedTuple):
 
 def speed_of(weights: Path) -> Speed:
     """Raises ProviderError where the file cannot be loaded, or says nothing for too long."""
-    command = [sys.executable, "-m", __name__, str(weights)]
+    command = [sys.executable, "-m", __name__, str(weights.resolve())]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     try:
@@ -42,7 +42,7 @@ def speed_of(weights: Path) -> Speed:
     except subprocess.TimeoutExpired:
         raise ProviderError(f"{weights}: its speed cannot be measured: nothing in {LONGEST_SECONDS} s") from None
     if done.returncode:
-        raise ProviderError(f"{weights}: its speed cannot be measured: {done.stderr.strip()[-300:]}")
+        raise ProviderError(f"{weights}: its speed cannot be measured: {done.stderr.strip().splitlines()[-1]}")
     return Speed(**json.loads(done.stdout))
 
 
@@ -75,7 +75,10 @@ def main() -> None:
     import xllamacpp  # noqa: F401  # what it takes by itself is not the model's
 
     before = _resident("VmRSS")
-    speed = _measured(sys.argv[1])
+    try:
+        speed = _measured(sys.argv[1])
+    except ProviderError as error:
+        sys.exit(str(error))
     sys.stdout.write(json.dumps(speed._replace(memory=_resident("VmHWM") - before)._asdict()))
 
 

@@ -1,5 +1,6 @@
 """Commands for any dataset: filters, indexes, collapse, gaps."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -98,7 +99,7 @@ def index(
     say(f"index {folder}  {record['documents']:,} rows, {record['bytes']:,} bytes")
     for source, count in record["sources"].items():
         say(f"  {source}  {count:,}")
-    say(f"next: stillhouse filter INPUT --out DIR --index {folder}")
+    say(f"next: stillhouse filter INPUT --out DIR --index {shlex.quote(str(folder))}")
 
 
 @app.command(rich_help_panel=RUN)

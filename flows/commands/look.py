@@ -1,6 +1,7 @@
 """Commands to look before a run: recipes, their prompts and their graph."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +55,7 @@ def validate(
     say(json.dumps(resolved, indent=2, ensure_ascii=False))
     for name, answer in answers.items():
         say(f"teacher {name}: {answer}")
-    say(f"next: stillhouse preview {recipe}")
+    say(f"next: stillhouse preview {shlex.quote(recipe)}")
 
 
 @app.command(rich_help_panel=LOOK)
@@ -83,7 +84,7 @@ def preview(
     from flows.card import sample_text
 
     say("\n\n".join(map(sample_text, samples)))
-    say(f"next: stillhouse run {recipe}")
+    say(f"next: stillhouse run {shlex.quote(recipe)}")
 
 
 @app.command(rich_help_panel=LOOK)

@@ -1,5 +1,6 @@
 """Commands to look at results: reports and samples."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -47,7 +48,7 @@ def show(
             return
         for made in made_samples(found):
             say(sample_line(made))
-        say(f"next: stillhouse show {run_name} 0")
+        say(f"next: stillhouse show {shlex.quote(run_name)} 0")
         return
     one = find_sample(found, sample)
     say(one.model_dump_json() if as_json else sample_text(one))

@@ -93,7 +93,7 @@ def _open_for(plan: "Plan", runs_dir: str, *, resume: bool) -> Any:
 
     place = place_of(runs_dir)
     place.fetch_for(plan)
-    return open_next(place.runs, plan.recipe, sources(plan), resume=resume)
+    return open_next(place.runs, plan.recipe, sources(plan), folder=plan.folder, resume=resume)
 
 
 def _hand_over(deployment: str, recipe: str, overrides: list[str] | None, runs_dir: str, *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """Commands for a student: train, export, evaluate, route, serve."""
 
+import shlex
 import sys
 from typing import Annotated, Literal
 
@@ -43,7 +44,11 @@ def distill(
 
     SESSION.quiet = quiet or not speaks()
     with SESSION.interruptible():
-        record = distill_dataset(source, out, parse_student(overrides or []), seed, SESSION.note)
+        try:
+            record = distill_dataset(source, out, parse_student(overrides or []), seed, SESSION.note)
+        except (Interrupted, KeyboardInterrupt):
+            print("interrupted; the same command goes on from the last checkpoint, if one was reached", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
     if not speaks():
         return
     if as_json:
@@ -73,7 +78,7 @@ def export(
         say_json({"state": "done", "format": form, "type": kind, "path": str(found.path), "bytes": found.bytes})
         return
     say(f"{found.path}  {found.bytes / 1e6:.1f} MB, {found.parameters / 1e6:.1f}M parameters")
-    say(f'next: stillhouse evaluate {student}, or as a teacher: model = "local/{found.path}"')
+    say(f'next: stillhouse evaluate {shlex.quote(str(student))}, or as a teacher: model = "local/{found.path}"')
 
 
 @app.command(rich_help_panel=RUN)
@@ -148,7 +153,7 @@ def route(
         say_json({"state": "done", "path": str(task.folder / "routing.json"), **found.model_dump(mode="json")})
         return
     say(routing_card(found))
-    say(f"next: stillhouse serve {student}")
+    say(f"next: stillhouse serve {shlex.quote(str(student))}")
 
 
 @app.command(rich_help_panel=RUN)

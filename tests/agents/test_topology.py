@@ -191,7 +191,10 @@ def test_a_wish_to_stop_lets_calls_in_flight_end_and_sends_no_more(tmp_path: Pat
         ('{"topic": "x"', ":1: is not JSON"),
         ("[1]", ":1: must be a JSON object"),
         ('{"topic": "x"}', ":1: a seed of constrained_instructions needs the key 'words'"),
-        ('{"topic": "x", "words": []}', ":1: a seed of .* needs the key 'words' with a list of words, one at least, not '\\[]'"),
+        (
+            '{"topic": "x", "words": []}',
+            ":1: a seed of .* needs the key 'words' with a list of words, one at least, not '\\[]'",
+        ),
         ('{"topic": "x", "words": "lamp"}', ":1: .* with a list of words, one at least, not 'lamp'"),
         ('{"topic": "x", "words": [1, null]}', ":1: .* with a list of words"),
         ('{"topic": 5, "words": ["a"]}', ":1: .* needs the key 'topic' with a text, not '5'"),

@@ -13,7 +13,7 @@ import pytest
 
 from core.recipe import PROJECT, CollapseConfig
 from core.run import CollapseRecord, CollapseVerdict, MetricRecord
-from filters.collapse import SHOWN, assess, measure
+from filters.collapse import FEWEST_REAL, SHOWN, assess, measure
 from filters.draws import Corpus, tokens
 from filters.families import NAMES, collision
 from filters.reference import Reference
@@ -202,6 +202,10 @@ def test_too_few_documents_are_a_note_and_no_numbers(real: list[str], texts: lis
     assert (record.documents, record.tokens, record.metrics) == (0, 0, [])
     assert record.verdict is CollapseVerdict.under_powered
     assert "Nothing was compared" in record.note
+    assert (
+        f"500 of the reference have, of which 500 are not in the dataset too, and {FEWEST_REAL} are needed"
+        in record.evidence[0]
+    )
     assert measure(real[:50], texts, name="none", seed=1).metrics == []
 
 

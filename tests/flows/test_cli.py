@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -216,6 +217,18 @@ def test_gaps_tells_of_none_and_writes_nothing_where_nothing_lacks(
     code, _, err = called(capsys, "gaps", written(tmp_path / "few.jsonl", passages[:9]), "--reference", real)
     assert code == 2
     assert "9 documents beside 4000 of" in err
+
+
+def test_gaps_says_so_where_no_seed_can_begin_from_what_lacks(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = written(tmp_path / "real.jsonl", passages[400:])
+    own = written(tmp_path / "own.jsonl", [re.sub(r"\bwas\b", "is", text) for text in passages[:400]])
+    code, out, _ = called(capsys, "gaps", own, "--reference", real, "--out", str(tmp_path / "seeds.jsonl"))
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if line.endswith("%")] == ["was"]
+    assert out.splitlines()[-1].startswith("no seeds: what is lacking is what any text may have")
+    assert not (tmp_path / "seeds.jsonl").exists()
 
 
 def test_the_readme_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,7 +52,7 @@ def test_the_card_tells_who_passed_how_much_and_what_it_takes() -> None:
 
 def test_the_runs_report_shows_it_and_no_answer(tmp_path: Path) -> None:
     plan = load("smoke")
-    run = open_run(tmp_path, plan.recipe, sources(plan), resume=False)
+    run = open_run(tmp_path, plan.recipe, sources(plan), folder=plan.folder, resume=False)
     manifest = run.read_manifest()
     write_report(run, manifest, plan.recipe, [], [])
     assert "Beside its teacher" not in run.report_file.read_text()
@@ -102,7 +102,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
     config = StudentConfig(start=str(start), epochs=10, learning_rate=3e-3, batch_size=4, max_tokens=64, vocabulary=300)
     plan = load("smoke", ["samples=40"])
-    run = open_run(folder, plan.recipe, sources(plan), resume=False)
+    run = open_run(folder, plan.recipe, sources(plan), folder=plan.folder, resume=False)
     train, held_out = conversations()[:9], conversations()[9:]
     distill(train, config, run.student, seed=7, progress=quiet, held_out=held_out)
     rows = [[message.model_dump() for message in talk] for talk in held_out]

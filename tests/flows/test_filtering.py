@@ -157,7 +157,8 @@ def test_broken_lines_are_told_with_their_numbers_and_kept_aside(tmp_path: Path)
     assert [(row["line"], row["text"]) for row in aside] == list(zip(range(3, 8), broken, strict=True))
     assert [row["error"].split(":")[0] for row in aside] == [
         "is no JSON", "must be a JSON object, not list",
-        "needs `text`, or `messages`, or `prompt` and `completion`; it has txt",
+        "needs `text`, or `messages`, or `prompt` and `completion`, or `conversations`, or `instruction` and `output`; "
+        "it has txt",
         "`text` must be text, not int", "is no JSON",
     ]  # fmt: skip
     assert (report.counts.failed, report.counts.candidates) == (5, 7)
@@ -171,14 +172,16 @@ def test_rows_of_every_form_may_stand_in_one_file(tmp_path: Path) -> None:
         {"messages": turns, "meta": "words"},
         {"prompt": "Who?", "completion": "Nobody at all!", "meta": [1]},
         {"text": None, "meta": 2.5},
+        {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Nobody at all?"}], "meta": 3},
+        {"instruction": "Who?", "input": "", "output": "Nobody... at all", "meta": None},
     ]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in given))
     report = filter_dataset(file, tmp_path / "out", parse_filters([], "exact"))
-    assert (report.counts.kept, report.counts.dropped) == (2, 2)
+    assert (report.counts.kept, report.counts.dropped) == (2, 4)
     gone = pl.read_parquet(tmp_path / "out" / "dropped.parquet").to_dicts()
-    assert [(row["row"], row["duplicate_row"], json.loads(row["meta"])) for row in gone] == [
-        ("2", "1", "words"), ("3", "1", [1]),
+    assert [(row["row"], row["duplicate_row"], row["meta"] and json.loads(row["meta"])) for row in gone] == [
+        ("2", "1", "words"), ("3", "1", [1]), ("5", "1", 3), ("6", "1", None),
     ]  # fmt: skip
 
 

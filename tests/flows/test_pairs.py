@@ -330,7 +330,7 @@ def test_a_run_of_pairs_from_seeds_to_files(tmp_path: Path) -> None:
     from datasets import load_dataset
 
     plan = load("smoke", ["samples=48", "answers_per_seed=4", 'dataset.formats=["preference","messages"]'])
-    run = open_run(tmp_path, plan.recipe, sources(plan), resume=False)
+    run = open_run(tmp_path, plan.recipe, sources(plan), folder=plan.folder, resume=False)
     seeds = Seeds(plan, run.read_manifest().digest)
     asyncio.run(produce_and_curate(run, plan, seeds, lambda: curate(run, plan.recipe, seeds)))
     manifest, parts = run.read_manifest(), split(kept_rows(run), 0.25, 7, 4)

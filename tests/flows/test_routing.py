@@ -172,7 +172,7 @@ def test_plots_are_the_curves(config: TeacherConfig) -> None:
 
 def test_the_runs_report_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = load("smoke")
-    run = open_run(tmp_path, plan.recipe, sources(plan), resume=False)
+    run = open_run(tmp_path, plan.recipe, sources(plan), folder=plan.folder, resume=False)
     manifest = run.read_manifest()
     run.student.mkdir()
     found = routing_of(0.5, 0.9)

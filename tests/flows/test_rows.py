@@ -38,8 +38,22 @@ def test_a_run_is_read_back_with_and_without_tools(tmp_path: Path) -> None:
     assert '"name": "weather"' in list(documents(run))[1].text
 
 
-@pytest.mark.parametrize("form", ["messages", "prompt_completion"])
-@pytest.mark.parametrize("turns", [[PLAIN], [PLAIN, WITH_TOOLS]])
+LED = [Message(role="system", content="Be short."), *PLAIN, Message(role="user", content="And?"), PLAIN[1]]
+
+
+@pytest.mark.parametrize(
+    ("form", "turns"),
+    [
+        *(
+            (form, turns)
+            for form in ("messages", "prompt_completion", "sharegpt")
+            for turns in ([PLAIN], [PLAIN, WITH_TOOLS])
+        ),
+        ("sharegpt", [LED, PLAIN]),
+        ("alpaca", [PLAIN]),
+        ("alpaca", [LED, PLAIN]),
+    ],
+)
 def test_what_is_written_in_a_form_is_read_back(form: str, turns: list[list[Message]], tmp_path: Path) -> None:
     run = samples_file(tmp_path, *turns)
     rows = pl.read_parquet(run / "samples" / "*.parquet", columns=["id", "messages"])
@@ -54,12 +68,39 @@ def test_what_is_written_in_a_form_is_read_back(form: str, turns: list[list[Mess
 def test_trainers_own_files_are_read(tmp_path: Path) -> None:
     rows = [
         {"prompt": "Hi?", "completion": "Hi."},
+        {"instruction": "Hi?", "input": "", "output": "Hi.", "text": "Below is an instruction: Hi? Hi."},
+        {"conversations": [{"from": "user", "value": "Hi?"}, {"from": "assistant", "value": "Hi."}]},
         {"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hi."}]},
     ]
     for number, row in enumerate(rows):
         file = tmp_path / f"{number}.jsonl"
         file.write_text(json.dumps(row) + "\n")
         assert conversations(file) == [PLAIN]
+
+
+def test_an_input_stands_under_its_instruction(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"instruction": "Translate.", "input": "Hallo", "output": "Hello"}\n')
+    assert conversations(file)[0][0].content == "Translate.\nHallo"
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"text": "x"}, "has `text` alone, of which nothing is a question or an answer"),
+        ({"conversations": "x"}, "`conversations` must be a list of from and value, not str"),
+        ({"conversations": [{"from": "poet", "value": "x"}]}, "from one of system, human, gpt, tool"),
+        ({"conversations": [{"from": "function_call", "value": "{"}]}, "`conversations`: a call cannot be read"),
+        ({"conversations": [{"from": "function_call", "value": "3"}]}, "`conversations`: a call cannot be read"),
+        ({"instruction": 3, "output": "x"}, "`instruction` must be text, not int"),
+        ({"instruction": "x", "output": "x", "history": ["x"]}, "`history` must be a list of question and answer"),
+    ],
+)
+def test_a_row_of_another_form_that_cannot_be_read_is_named(row: object, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(UsageError, match=f"row 1: .*{sentence}"):
+        conversations(file)
 
 
 @pytest.mark.parametrize("turn", ['{"role": "poet", "content": "x"}', '{"content": "x"}', '"x"', "3"])

@@ -9,8 +9,10 @@ from agents.checks.base import CheckBroken
 from agents.seeds import Seeds
 from core.errors import RecipeError, UsageError
 from core.recipe import PROJECT
+from core.run import open_run
 from core.sample import Candidate, Message, Seed
 from flows.recipes import load, sources
+from flows.student_files import plan_for
 from tests.scripted import Scripted, produced
 
 DOC = (PROJECT / "docs" / "your-own.md").read_text()
@@ -41,6 +43,18 @@ def test_the_pages_example_runs_and_its_check_decides(folder: Path) -> None:
         assert {verdict.check for sample in samples for verdict in sample.verdicts} == {"no_digits", "polite"}
     assert samples[0].detail == "polite"
     assert samples[0].verdicts[-1].evidence == "say please or kindly"
+
+
+def test_a_student_is_held_to_the_recipes_own_check_wherever_it_is_asked(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, elsewhere = load(str(folder)), tmp_path_factory.mktemp("elsewhere")
+    run = open_run(elsewhere / "runs", plan.recipe, sources(plan), folder=plan.folder, resume=False)
+    monkeypatch.chdir(elsewhere)
+    assert [bound.check.name for bound in plan_for(run.student, run).checks] == [b.check.name for b in plan.checks]
+    folder.rename(elsewhere / "moved")
+    with pytest.raises(UsageError, match=r"name it: --recipe RECIPE\npolite: 1 problem\n.*checks.py: is not a Python"):
+        plan_for(run.student, run)
 
 
 @pytest.mark.parametrize(
