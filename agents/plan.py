@@ -17,7 +17,7 @@ from agents.draws import Choices, choices_of
 from agents.families import FAMILIES
 from agents.families.base import Family
 from agents.teachers import teacher_problems
-from core.errors import Problem, RecipeError, UsageError
+from core.errors import Problem, RecipeError, UsageError, advice_on
 from core.loading import table_problems
 from core.recipe import Recipe, SeedsConfig, find_file
 
@@ -103,7 +103,7 @@ def plan_of(recipe: Recipe, folder: Path) -> Plan:
     """
     family = FAMILIES.get(recipe.family)
     if family is None:
-        what = f"unknown family {recipe.family!r}; known are {', '.join(FAMILIES)}"
+        what = f"unknown family {recipe.family!r}; {advice_on(recipe.family, FAMILIES)}"
         raise RecipeError(recipe.name, [Problem("family", what)])
     options, problems = table_problems(family.options, recipe.task, "task")
     bound, wrong = bind(recipe.verifiers, family.checks, folder)

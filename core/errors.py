@@ -12,6 +12,8 @@ StillhouseError          one sentence a stranger can act on, and an exit code
 Anything else that reaches the command line is a bug and is shown as a traceback.
 """
 
+import difflib
+from collections.abc import Collection
 from typing import NamedTuple
 
 
@@ -23,6 +25,12 @@ class StillhouseError(Exception):
 
 class UsageError(StillhouseError):
     exit_code = 2
+
+
+def advice_on(name: str, known: Collection[str], otherwise: str = "known are") -> str:
+    """What to do about a name that is not known: the one that may be meant, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
 
 
 class Problem(NamedTuple):

@@ -49,12 +49,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), checks: Sequence[Chec
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         problems += [_problem(detail, Recipe) for detail in error.errors(include_url=False)]
-        raise RecipeError(path.name, problems) from None
+        raise RecipeError(str(path), problems) from None
     problems += _cross_checks(recipe)
     for check in checks:
         problems += check(recipe, path.resolve().parent)
     if problems:
-        raise RecipeError(path.name, problems)
+        raise RecipeError(str(path), problems)
     return Loaded(recipe, path.resolve().parent)
 
 

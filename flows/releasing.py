@@ -137,4 +137,5 @@ def place_text(lineage: Lineage) -> str:
     """What `rollback` prints: where the lineage stands."""
     newest, aside = [[str(number) for number in numbers] for numbers in (lineage.generations()[-1:], lineage.aside())]
     told = f"the newest generation is {''.join(newest) or 'none'}; aside {', '.join(aside) or 'none'}"
-    return f"{lineage.recipe}: {told}\nnext: stillhouse lineage {lineage.recipe}"
+    back = [f"to bring one back: stillhouse rollback {lineage.recipe} GENERATION"] if aside else []
+    return "\n".join([f"{lineage.recipe}: {told}", *back, f"next: stillhouse lineage {lineage.recipe}"])

@@ -180,7 +180,8 @@ def conclusion(manifest: Manifest) -> str:
     else:
         parts = [f"{STATE_WORDS[manifest.state]}: {made if counts.candidates else 'no candidate made'} so far"]
     if manifest.collapse and manifest.collapse.metrics:
-        parts.append(_collapse_words(manifest.collapse.metrics))
+        verdict = f", verdict {manifest.collapse.verdict}" if manifest.collapse.verdict else ""
+        parts.append(_collapse_words(manifest.collapse.metrics) + verdict)
     if student := manifest.student:
         turned = "fell" if student.loss_after < student.loss_before else "did not fall"
         parts.append(f"the student’s held-out loss {turned}, {student.loss_before:.2f} to {student.loss_after:.2f}")
@@ -201,7 +202,7 @@ def _collapse_words(metrics: Sequence[MetricRecord]) -> str:
     if not outside:
         return f"all {len(metrics)} collapse metrics lie where real text does"
     told = ", ".join(outside[:3]) + (f" and {len(outside) - 3} more" if len(outside) > 3 else "")
-    return f"{inside} of {len(metrics)} collapse metrics lie where real text does ({told})"
+    return f"{inside} of {len(metrics)} collapse metrics lie where real text does, the others do not ({told})"
 
 
 def reason_groups(reasons: Mapping[str, int], most: int = 8) -> list[ReasonGroup]:

@@ -3,6 +3,7 @@ says. Knows no filter and no run but by its folders.
 """
 
 import bz2
+import codecs
 import gzip
 import io
 import json
@@ -30,11 +31,11 @@ T = TypeVar("T")
 BATCH_ROWS = 10_000
 """Rows judged at once by one process."""
 BATCH_BYTES = 16 << 20
+ASIDE = "`stillhouse filter` puts rows aside that cannot be read"
 LINES = (".jsonl", ".ndjson")
 TEXT_COLUMNS = ("text", "messages", "prompt", "completion", "conversations", "instruction", "output")
 """In which a row may have what it says."""
 ROLES = frozenset({"system", "user", "assistant", "tool"})
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 OPENERS: dict[str, Callable[[Any, str], Any]] = {
@@ -148,6 +149,8 @@ def _line_batches(place: int, file: Path, _columns: Sequence[str] | None) -> Ite
     first = 1
     with file.open("rb") as raw, _reading(file, raw) as lines:
         while content := lines.read(BATCH_BYTES):
+            if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise ValueError("it is UTF-16; save it as UTF-8")
             content += lines.readline()
             for part in _parts(content):
                 yield Batch(place, first, part, raw.tell())
@@ -192,7 +195,7 @@ def lines_of(batch: Batch) -> Iterator[Line]:
             yield Line(number, b"", row)
         return
     for number, raw in enumerate(batch.content.split(b"\n"), start=batch.first):
-        if raw.removeprefix(BYTE_ORDER_MARK).strip():
+        if raw.removeprefix(codecs.BOM_UTF8).strip():
             yield _line(number, raw)
 
 
@@ -208,7 +211,7 @@ def _line(number: int, raw: bytes) -> Line:
 
 def parsed(line: bytes) -> Any:
     """What JSON says, in Python's wider sense too. Raises ValueError where it is none."""
-    plain = line.removeprefix(BYTE_ORDER_MARK)
+    plain = line.removeprefix(codecs.BOM_UTF8)
     try:
         return orjson.loads(plain)
     except orjson.JSONDecodeError:
@@ -349,4 +352,4 @@ def all_of(source: Path, read: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
             try:
                 yield read(line.whole())
             except ValueError as error:
-                raise UsageError(f"{files[batch.file]}: row {line.number}: {error}") from None
+                raise UsageError(f"{files[batch.file]}: row {line.number}: {error} ({ASIDE})") from None

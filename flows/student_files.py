@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import RecipeError, UsageError
 from core.recipe import TeacherConfig
-from core.run import RunDir
+from core.run import RUNS, RunDir
 
 if TYPE_CHECKING:
     from agents.plan import Plan
@@ -17,11 +17,13 @@ SLOTS = 8
 
 
 def student_folder(name: Path) -> Path:
-    """The student in `name`, or that of the run in `name`. Raises UsageError where there is none."""
-    for folder in (name, name / "student"):
+    """The student in `name`, or that of the run in `name` or called so. Raises UsageError where there is none."""
+    for folder in (name, name / "student", Path(RUNS) / name / "student"):
         if (folder / "config.json").is_file():
             return folder
-    raise UsageError(f"{name}: there is no student: neither it nor {name / 'student'} has a config.json")
+    raise UsageError(
+        f"{name}: there is no student: neither it nor {name / 'student'} has a config.json; name its folder, or a run"
+    )
 
 
 def is_weights(name: Path) -> bool:

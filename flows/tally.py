@@ -158,7 +158,11 @@ class Tally:
         """How far producing is, in a line."""
         done, total = self._done()
         ends = ", ".join(f"{self._states[state]} {state}" for state in State)
-        of = f"verified of {self.made:,} samples" if self._wanted else "samples"
+        of = "samples"
+        if self._wanted:
+            ended = Counter({state: sum(n for (_, s), n in self._all.items() if s == state) for state in State})
+            ends = ", ".join(f"{ended[state]} {state}" for state in State if state != State.kept)
+            of = f"verified of {self._all.total():,} samples"
         parts = [f"produce: {done}/{total:,} {of}: {ends}"]
         share = self.share()
         seconds = monotonic() - self._began

@@ -1,6 +1,5 @@
 """Which checks there are: a family's own, the built-in ones, those of installed packages, and a user's file beside the recipe."""
 
-import difflib
 import importlib.util
 import inspect
 import sys
@@ -22,7 +21,7 @@ from agents.checks.schema import schema
 from agents.checks.steps import steps
 from agents.checks.supported import supported
 from agents.checks.tool_schema import tool_schema
-from core.errors import Problem
+from core.errors import Problem, advice_on
 from core.loading import table_problems
 from core.recipe import VerifierConfig, find_file
 
@@ -111,8 +110,7 @@ def _find(config: VerifierConfig, own: Sequence[Check], folder: Path) -> Check:
     if found := there.get(config.type) or (_installed(config.type) if config.path is None else None):
         return found
     names = sorted({*there, *(entry_points(group=ENTRY_POINTS).names if config.path is None else ())})
-    near = difflib.get_close_matches(config.type, names, n=1)
-    advice = f"did you mean {near[0]!r}?" if near else f"{place} {', '.join(names) or 'none'}"
+    advice = advice_on(config.type, names, place)
     more = "" if config.path else "; a check of your own needs `path`, the file that defines it"
     raise Faulty("type", f"there is no check {config.type!r}; {advice}{more}")
 

@@ -15,6 +15,7 @@ from agents.contract import Contract, ContractFault
 from agents.families.base import BadSeed, Family, text_in
 from agents.families.constraints import KINDS, Constraint, Topic, draw_constraints
 from agents.families.prose import off_topic, unsound
+from core.errors import advice_on
 from core.sample import Candidate, Message, Seed
 
 TASKS = (
@@ -59,7 +60,7 @@ class InstructionOptions(Options):
     @classmethod
     def _known(cls, kinds: dict[str, int]) -> dict[str, int]:
         if unknown := sorted(set(kinds) - set(KINDS)):
-            raise ValueError(f"unknown kinds {', '.join(unknown)}; known are {', '.join(KINDS)}")
+            raise ValueError(f"unknown kinds {', '.join(unknown)}; {advice_on(unknown[0], KINDS)}")
         return kinds
 
 

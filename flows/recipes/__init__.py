@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import UsageError
+from core.errors import UsageError, advice_on
 from core.filter_config import filter_files
 from core.loading import load_recipe
 from core.recipe import find_file
@@ -35,7 +35,7 @@ def locate(name: str) -> Path:
         return inside
     if name.endswith(".toml") or Path(name).exists():
         return Path(name)
-    raise UsageError(f"{name}: no recipe of this name; built in are {', '.join(known)}; a path ends in .toml")
+    raise UsageError(f"{name}: no recipe of this name; {advice_on(name, known, 'built in are')}; a path ends in .toml")
 
 
 def name_of(recipe: str) -> str:

@@ -23,7 +23,7 @@ from flows.recipes import load, sources
 from flows.report import write_report
 from flows.routing import calibrate, routing_card, task_of
 from flows.routing_plot import HEIGHT, WIDTH, plots_of
-from flows.session import Session
+from flows.session import SESSION, Session
 from flows.words import number
 from students.export import export_gguf
 from students.routing import halves
@@ -170,7 +170,9 @@ def test_plots_are_the_curves(config: TeacherConfig) -> None:
     assert by_cost.across[-1].text == number(best.points[-1].cost.value)
 
 
-def test_the_runs_report_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_runs_report_shows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = load("smoke")
     run = open_run(tmp_path, plan.recipe, sources(plan), folder=plan.folder, resume=False)
     manifest = run.read_manifest()
@@ -191,6 +193,7 @@ def test_the_runs_report_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert told["answer"] == found.answer
     assert "scores" not in told["curves"][0]
 
+    monkeypatch.setattr(SESSION, "quiet", False)
     (run.student / "routing.json").write_text('{"seeds": 400}')
     write_report(run, manifest, plan.recipe, [], [])
     assert "the report leaves it out" in capsys.readouterr().err
