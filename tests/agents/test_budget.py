@@ -17,6 +17,10 @@ from tests.scripted import Scripted, produced, usage_of
 
 GOOD = json.dumps({"scores": {"sense": 5}, "faults": [], "advice": "keep it"})
 PRICES = ["teachers.main.input_price=2.0", "teachers.main.output_price=10.0"]
+QUESTION = Question(
+    messages=[Message(role="user", content="ü" * 300)], contract="x", json_schema={}, temperature=1, top_p=1,
+    max_tokens=50, seed=1,
+)  # fmt: skip
 
 
 def recipe_of(*overrides: str) -> Recipe:
@@ -128,24 +132,35 @@ def test_after_its_minutes_no_call_is_sent(tmp_path: Path) -> None:
 
 def test_what_a_prompt_may_cost_is_never_underestimated(tmp_path: Path) -> None:
     """Before and after the teacher's tokens for each byte are known."""
-    question = Question(
-        messages=[Message(role="user", content="ü" * 300)], contract="x", json_schema={}, temperature=1, top_p=1,
-        max_tokens=50, seed=1,
-    )  # fmt: skip
 
     async def run() -> list[int]:
         estimates = []
         with Budget(BudgetConfig(), tmp_path / "spend.jsonl", 4) as budget:
             account = TeacherAccount(budget, Brake(Event()), TeacherConfig(model="fake/x"))
             for _ in range(30):
-                estimates.append(account.tokens(question))
-                async with account.paying(question) as bill:
+                estimates.append(account.tokens(QUESTION))
+                async with account.paying(QUESTION) as bill:
                     bill.usage = Usage(calls=1, prompt_tokens=200, completion_tokens=10)
         return estimates
 
     estimates = asyncio.run(run())
     assert estimates[0] >= 600 + 50
     assert 200 + 50 <= estimates[-1] < estimates[0]
+
+
+def test_a_call_that_is_lost_counts_as_the_most_it_may_have_cost(tmp_path: Path) -> None:
+    async def lost() -> tuple[int, Spent]:
+        with Budget(BudgetConfig(), tmp_path / "spend.jsonl", 4) as budget:
+            teacher = TeacherConfig(model="fake/x", input_price=2.0, output_price=10.0)
+            account = TeacherAccount(budget, Brake(Event()), teacher)
+            with contextlib.suppress(ConnectionError):
+                async with account.paying(QUESTION):
+                    raise ConnectionError
+            return account.tokens(QUESTION), budget.spent
+
+    most, spent = asyncio.run(lost())
+    assert (spent.calls, spent.tokens, spent.completion_tokens) == (1, most, 50)
+    assert spent.cost == pytest.approx((2 * (most - 50) + 10 * 50) / 1e6)
 
 
 def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path) -> None:

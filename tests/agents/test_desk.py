@@ -86,6 +86,24 @@ def test_another_run_gets_equal_requests_from_the_cache_until_it_is_switched_off
     assert asked == [2, 2, 4]
 
 
+def test_what_one_model_said_in_one_manner_is_no_answer_of_another(tmp_path: Path) -> None:
+    for model, manner in (("fake/one", ""), ("fake/one", "greedy"), ("fake/two", "greedy")):
+        teacher = Scripted(lambda _: "x")
+        teacher.model, teacher.manner = model, manner
+        with open_cache(CacheConfig(), tmp_path / "cache") as cache:
+            answers(teacher, [question("a")], tmp_path, cache)
+        assert len(teacher.asked) == 1
+
+
+@pytest.mark.parametrize("nothing", ["", " \n"])
+def test_a_reply_that_says_nothing_is_not_kept_for_another_run(nothing: str, tmp_path: Path) -> None:
+    teacher = Scripted(lambda _: nothing)
+    for runs in (1, 2):
+        with open_cache(CacheConfig(), tmp_path / "cache") as cache:
+            [reply] = answers(teacher, [question("a")], tmp_path, cache)
+        assert (reply.text, len(teacher.asked)) == (nothing, runs)
+
+
 def test_the_cache_keeps_to_its_size(tmp_path: Path) -> None:
     with open_cache(CacheConfig(max_mb=1), tmp_path) as cache:
         for number in range(5000):

@@ -1,7 +1,9 @@
 import asyncio
 import json
+import os
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +75,28 @@ def test_a_low_score_is_answered_before_anything_is_verified(tmp_path: Path) -> 
     def answer(question: Question) -> str:
         if question.contract == "Draft":
             return json.dumps({"answer": "Bees fly."})
-        return json.dumps({"scores": {"sense": 1}, "faults": ["dull"], "advice": "be bright"})
+        return json.dumps({"scores": {"style": 5, "sense": 1}, "faults": ["dull"], "advice": "be bright"})
 
     samples, _ = made(recipe_of("topology.max_revisions=1"), answer, tmp_path)
     for sample in samples:
         assert (sample.state, sample.reason, sample.detail) == (State.dropped, Reason.critic, "sense")
         assert sample.verdicts == []
         assert [critique.advice for critique in sample.critiques] == ["be bright", "be bright"]
+
+
+def test_a_broken_critique_is_not_held_against_the_next_draft(tmp_path: Path) -> None:
+    def answer(question: Question) -> str:
+        if question.contract == "Draft":
+            assert "not the JSON object" not in question.canonical
+            return json.dumps({"answer": "Bees fly."})
+        repaired = "not the JSON object" in question.canonical
+        return json.dumps({**GOOD, "scores": {"sense": 1}}) if repaired else "no JSON"
+
+    samples, _ = made(recipe_of("topology.max_revisions=1"), answer, tmp_path)
+    for sample in samples:
+        assert (sample.state, sample.reason) == (State.dropped, Reason.critic)
+        tries = [(turn.agent, turn.attempt) for turn in sample.turns]
+        assert tries == [("generator", 0), ("critic", 0), ("critic", 1)] * 2
 
 
 def test_a_broken_reply_is_asked_for_again_and_never_reaches_the_next_agent(tmp_path: Path) -> None:
@@ -144,6 +161,30 @@ def test_topologies_share_an_interface_and_differ_in_what_they_let_through(
     assert len(teacher.asked) == calls
 
 
+@pytest.mark.parametrize(
+    ("review", "draft", "state"),
+    [
+        ("no JSON", "word " * 60, State.kept),
+        ("fails", "word " * 60, State.kept),
+        ("no JSON", "Bees fly.", State.kept),
+        (json.dumps({**GOOD, "scores": {"sense": 2}}), "Bees fly.", State.kept),
+        (json.dumps({**GOOD, "scores": {"sense": 2}}), "word " * 60, State.dropped),
+    ],
+    ids=["a tie: broken is no vote", "a tie: silent is no vote", "two of two", "two of three", "one of three"],
+)
+def test_in_a_ballot_only_more_noes_than_ayes_drop_a_draft(
+    review: str, draft: str, state: State, tmp_path: Path
+) -> None:
+    def answer(question: Question) -> str:
+        if question.contract == "Review" and review == "fails":
+            raise CallFailed("status 500")
+        return json.dumps({"answer": draft}) if question.contract == "Draft" else review
+
+    samples, _ = made(recipe_of("topology.kind=independent"), answer, tmp_path)
+    assert {sample.state for sample in samples} == {state}
+    assert [verdict.passed for verdict in samples[0].verdicts] == [draft == "Bees fly."]
+
+
 def test_the_verifier_hears_nothing_of_the_writer_or_the_critic(tmp_path: Path) -> None:
     recipe = load("arithmetic", ["samples=8", "teachers.main.model=fake/arithmetic"]).recipe
     teacher = FakeTeacher(recipe.teachers["main"], "arithmetic")
@@ -165,6 +206,25 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     second, again = made(recipe_of(), drafts("word " * 60, "Bees fly."), tmp_path)
     assert second == first
     assert len(again.asked) == len(lines) - 10
+
+
+def test_a_sample_is_done_once_its_replies_are_on_the_disk_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safe, to_disk, ledger = [0], os.fdatasync, tmp_path / "calls.jsonl"
+
+    def spy(file: int) -> None:
+        size = os.fstat(file).st_size
+        to_disk(file)
+        safe.append(size)
+
+    def check(sample: Sample) -> None:
+        written = ledger.read_bytes()[: safe[-1]].decode()
+        assert written.count(f'{{"key": "{sample.seed.index}/') == len(sample.turns) == 2
+
+    monkeypatch.setattr(os, "fdatasync", spy)
+    samples = produced(recipe_of(), Scripted(drafts("Bees fly."), seconds=0.001), tmp_path, done=check)
+    assert len(samples) == 6
 
 
 def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
@@ -220,6 +280,16 @@ def test_seeds_are_the_same_each_time_and_reused_anew(tmp_path: Path) -> None:
     assert len({seed.data["instruction"] for seed in seeds}) > 380
     other = seeds_of(recipe.model_copy(update={"seed": 8}))[:]
     assert [seed.data for seed in other] != [seed.data for seed in seeds]
+
+
+def test_samples_of_the_next_release_are_not_asked_for_with_the_chance_of_this_ones(tmp_path: Path) -> None:
+    plan, seen = planned(recipe_of("answers_per_seed=2")), set[int]()
+    for first in (0, 3):  # six samples use three seeds
+        teacher, folder = Scripted(drafts("Bees fly.")), tmp_path / str(first)
+        folder.mkdir()
+        produced(replace(plan, first=first), teacher, folder)
+        seen |= {question.seed for question in teacher.asked if question.contract == "Draft"}
+    assert len(seen) == 12
 
 
 def test_a_full_disk_stops_before_more_is_paid_for_and_nothing_stored_is_lost(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from agents.teachers.base import CallFailed, Question
 from core.errors import ProviderError, RecipeError
 from core.recipe import PROJECT, recipe_digest
 from core.run import JudgeRecord, Manifest, RunDir, summary
-from core.sample import Candidate, Message, Seed, ToolCall, Verdict
+from core.sample import REPAIR_STRIDE, Candidate, Message, Seed, ToolCall, Verdict
 from core.shares import wilson
 from flows.card import judge_words, run_card
 from flows.production import spent_on
@@ -399,6 +399,14 @@ def test_answers_are_asked_for_once_in_a_run_and_counted_in_its_budget(tmp_path:
     assert calibrated(plan, teacher, tmp_path) == judged
     assert len(teacher.asked) == 80
     assert [one.row.line for one in judged] == list(range(1, 41))
+
+
+def test_a_judge_is_measured_under_the_numbers_that_its_questions_have_in_the_run(tmp_path: Path) -> None:
+    two = 'verifiers=[{type="judge",votes=2,temperature=0.7},{type="judge",rubric="It is short."}]'
+    plan = planned("samples=1", two)
+    (sample,) = produced(plan, Scripted(judging(lambda _answer, _question: "good")), tmp_path)
+    asked = [turn.attempt // REPAIR_STRIDE for turn in sample.turns if "It is short." in turn.asked]
+    assert [judge.first for judge in judges_of(plan)] == [0, asked[0]] == [0, 4]
 
 
 def test_a_call_that_fails_names_its_line_and_is_asked_again(tmp_path: Path) -> None:
