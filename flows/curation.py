@@ -70,6 +70,9 @@ def add_to_index(folder: Path, source: Path, name: str, ngram: int, progress: Ca
 
 
 def parse_student(settings: Sequence[str]) -> StudentConfig:
+    """Raises RecipeError with every problem found, UsageError for a key as a recipe has it."""
+    if told := next((setting for setting in settings if setting.startswith("student.")), None):
+        raise UsageError(f"--set {told}: `distill` takes the student's own keys; leave out `student.`")
     return parse_settings(StudentConfig, settings)
 
 

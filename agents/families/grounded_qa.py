@@ -18,6 +18,7 @@ from agents.checks.written import read_text
 from agents.contract import Contract
 from agents.families.base import Family, text_in
 from agents.families.constraints import sentences_of, words_of
+from core.errors import advice_on
 from core.sample import Candidate, Message, Seed
 
 KINDS = {
@@ -100,7 +101,7 @@ class GroundedOptions(Options):
     @classmethod
     def _known(cls, kinds: dict[str, int]) -> dict[str, int]:
         if unknown := sorted(set(kinds) - set(KINDS)):
-            raise ValueError(f"unknown kinds {', '.join(unknown)}; known are {', '.join(KINDS)}")
+            raise ValueError(f"unknown kinds {', '.join(unknown)}; {advice_on(unknown[0], KINDS)}")
         if min(kinds.values()) < 0 or not sum(kinds.values()):
             raise ValueError("needs at least one kind with a weight above 0, and none below")
         return kinds

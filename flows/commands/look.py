@@ -10,6 +10,7 @@ import typer
 from core.errors import UsageError
 from flows.commands.shared import LOOK, JsonOption, QuietOption, RecipeArgument, SetOption, plan_of, say, say_json
 from flows.session import SESSION, Interrupted
+from flows.words import plural
 
 app = typer.Typer()
 
@@ -40,7 +41,8 @@ def validate(
     plan = plan_of(recipe, overrides)
     from agents.seeds import Seeds
 
-    Seeds(plan, "validate").check()
+    seeds = Seeds(plan, "validate")
+    seeds.check()
     resolved = plan.recipe.model_dump(mode="json", exclude_none=True)
     answers: dict[str, str] = {}
     if live:
@@ -55,6 +57,7 @@ def validate(
     say(json.dumps(resolved, indent=2, ensure_ascii=False))
     for name, answer in answers.items():
         say(f"teacher {name}: {answer}")
+    say(f"valid: {plural(len(seeds.rows), 'seed')} for {plural(plan.recipe.samples, 'candidate')} at the most")
     say(f"next: stillhouse preview {shlex.quote(recipe)}")
 
 

@@ -60,7 +60,12 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         ("teachers.main.model=fake/novelist", "unknown script 'novelist'"),
         ("teachers.main.model=local/missing.gguf", "there is no file 'missing.gguf'"),
         ("agents.critic.teacher=other", "agents.critic.teacher: 'other' is not in [teachers], which has `main`"),
-        ("family=poems", "unknown family 'poems'"),
+        ("family=poems", "unknown family 'poems'; known are constrained_instructions, "),
+        (
+            "family=constrained-instructions",
+            "unknown family 'constrained-instructions'; did you mean 'constrained_instructions'?",
+        ),
+        ("task.kinds.max_wrds=1", "unknown kinds max_wrds; did you mean 'max_words'?"),
         ("task.kinds.rhymes=1", "unknown kinds rhymes"),
         ('verifiers=[{type="expression"}]', "verifiers.0.type: there is no check 'expression'"),
         (

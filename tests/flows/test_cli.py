@@ -51,6 +51,11 @@ def rows(tmp_path: Path) -> Path:
             ["run", "poems"],
             "error: poems: no recipe of this name; built in are arithmetic, ",
         ),
+        (["run", "smok"], "error: smok: no recipe of this name; did you mean 'smoke'?"),
+        (
+            ["distill", "missing", "--out", "/tmp/x", "--set", "student.layers=4"],
+            "distill` takes the student's own keys; leave out",
+        ),
         (["run", "missing.toml"], "error: missing.toml: 1 problem\n  cannot be read: No such file or directory"),
         (["run", "smoke", "--set", "samples=0"], "samples: input should be greater than or equal to 1, not 0"),
         (["run", "smoke", "--runs-dir", "/proc/nowhere"], "error: /proc/nowhere: cannot hold a run"),

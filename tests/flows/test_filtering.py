@@ -192,6 +192,8 @@ def test_rows_of_every_form_may_stand_in_one_file(tmp_path: Path) -> None:
         ("rows.jsonl.gz", b"\x1f\x8b and no more", "rows.jsonl.gz: cannot be read"),
         ("rows.jsonl.zst", b"not zstd", "rows.jsonl.zst: cannot be read"),
         ("rows.jsonl", b'{"txt": "a"}\n{"txt": "b"}\n', "no row can be read; line 1 needs `text`, or `messages`"),
+        ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "rows.jsonl: cannot be read: it is UTF-16; save it as UTF-8"),
+        ("rows.csv", b"text", "rows.csv: is no .jsonl or .parquet file; give a run"),
         ("rows.jsonl", b"<html>", "no row can be read; line 1 is no JSON"),
     ],
 )
