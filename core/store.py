@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,14 @@ def written_whole(path: Path) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             _remove(partial)
+
+
+def check_writable(path: Path) -> None:
+    """Raises StoreError where `path` cannot be made, before any work is done for it."""
+    with named_failures(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent):
+            pass
 
 
 @contextmanager

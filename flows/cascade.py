@@ -190,7 +190,9 @@ def worth_of(answers: Answers, teacher: TeacherConfig, seed: int) -> Worth:
     """
     rows = [answers.student_answer(place) for place in range(len(answers.student))]
     if not any(rows):
-        raise RunFailed(f"not one of the student's {len(rows)} answers has both an end and token probabilities")
+        raise RunFailed(
+            f"not one of the student's {len(rows)} answers has both an end and token probabilities; train it longer, or on more"
+        )
     unit, cost = _costs(teacher, answers.teacher)
     outcomes = Outcomes(_passed(answers.student), _passed(answers.teacher), cost)
     chosen, told = halves(len(rows), seed)

@@ -16,6 +16,7 @@ from core.loading import parse_settings
 from core.recipe import CollapseConfig
 from core.run import CollapseRecord, CollapseVerdict, StudentRecord
 from core.sample import Message
+from core.store import check_writable
 from core.student_config import StudentConfig
 from filters.index import HEADER, Index
 from filters.shingles import shingle_sets
@@ -136,8 +137,9 @@ def distill_dataset(
     source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
 ) -> StudentRecord:
     """Train a student on a dataset's conversations, or on its pairs of them for `dpo`. Raises UsageError where there are too
-    few.
+    few, StoreError where `out` cannot be written.
     """
+    check_writable(out)
     rejected: list[list[Message]] = []
     if "dpo" in config.weights:
         paired = pairs(source)
