@@ -6,7 +6,7 @@ import pytest
 from core.errors import StoreError
 from core.run import Counts, redacted
 from core.sample import Candidate, Critique, Message, Reason, Sample, Seed, State, Turn, Usage, Verdict, digest_of
-from core.store import read_samples, write_samples, written_whole
+from core.store import moved, read_samples, write_samples, written_whole
 
 
 def sample(number: int) -> Sample:
@@ -60,6 +60,49 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
             partial.mkdir()
             (partial / text).write_text(text)
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["two"]
+
+
+def synced(monkeypatch: pytest.MonkeyPatch, end: Path) -> list[tuple[int, bool]]:
+    """What is synced from now on, by inode, and whether `end` was there by then."""
+    seen: list[tuple[int, bool]] = []
+    fsync = os.fsync
+
+    def spy(handle: int) -> None:
+        seen.append((os.fstat(handle).st_ino, end.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    return seen
+
+
+def test_a_file_is_on_disk_before_it_has_its_name_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    seen = synced(monkeypatch, path)
+    with written_whole(path) as partial:
+        partial.write_text("text")
+    assert seen == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def test_all_of_a_folder_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder"
+    seen = synced(monkeypatch, path)
+    with written_whole(path) as partial:
+        (partial / "inner").mkdir(parents=True)
+        (partial / "inner" / "file").write_text("text")
+    parts = [path, path / "inner", path / "inner" / "file"]
+    assert sorted(seen[:-1]) == sorted((part.stat().st_ino, False) for part in parts)
+    assert seen[-1] == (tmp_path.stat().st_ino, True)
+
+
+def test_what_is_moved_is_on_disk_in_both_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, to = tmp_path / "old" / "file", tmp_path / "new" / "file"
+    path.parent.mkdir()
+    path.write_text("text")
+    seen = synced(monkeypatch, to)
+    moved(path, to)
+    assert sorted(seen) == sorted((folder.stat().st_ino, True) for folder in (path.parent, to.parent))
 
 
 def test_a_full_disk_is_one_sentence() -> None:

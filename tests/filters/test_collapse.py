@@ -194,6 +194,7 @@ def test_documents_that_the_reference_has_are_no_reference(sides: Sides, real: l
     record = sides.judge(real[1000:1200])
     assert record.verdict is CollapseVerdict.under_powered
     assert not any("FIDELITY" in sentence for sentence in record.evidence)
+    assert "Nothing was compared" in sides.judge(real[1000:-20]).note
 
 
 @pytest.mark.parametrize("texts", [[], ["One document of a few words."], ["", " ", "…"] * 20])

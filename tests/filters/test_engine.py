@@ -10,8 +10,8 @@ import pytest
 from datasketch import MinHash, MinHashLSH
 
 from benchmarks.corpus import Corpus
-from filters.arrays import Ragged, offsets
-from filters.near import Pairs, Repeats, left_over, near_duplicates, overlaps
+from filters.arrays import Ragged, Repeats, offsets
+from filters.near import FEW, Pairs, left_over, near_duplicates, overlaps
 from filters.shingles import shingle_sets, shingles
 from filters.signatures import operating_point, signatures
 from filters.text import normalised_words
@@ -125,6 +125,37 @@ def test_half_of_a_thousand_texts_that_differ_by_a_word_go_for_the_first() -> No
     repeats = found(texts)
     assert repeats.repeated.tolist() == list(range(3, 1000, 2))
     assert set(repeats.original.tolist()) == {1}
+
+
+def test_a_part_goes_at_the_threshold_though_all_else_of_the_whole_is_rarer() -> None:
+    whole = [f"w{i}" for i in range(10)]
+    gone = [found([" ".join(whole), " ".join(whole[:part])], part / 10, ngram=1).repeated for part in range(1, 10)]
+    assert [one.tolist() for one in gone] == [[1]] * 9
+
+
+@pytest.mark.parametrize("count", [FEW, FEW + 1, FEW + 2])
+def test_as_many_as_share_a_shingle_go_for_the_first(count: int) -> None:
+    shared = " ".join(f"s{i}" for i in range(90))
+    repeats = found([f"{shared} {i}" for i in range(count)])
+    assert repeats.repeated.tolist() == list(range(1, count))
+    assert not repeats.original.any()
+
+
+NEAR, NEARER, LAST = "1 2 3 4 5 6 7 8 p q r", "3 4 5 6 7 8 9 10 s t", "1 2 3 4 5 6 7 8 9 10"
+
+
+@pytest.mark.parametrize(
+    ("texts", "original", "similar"),
+    [
+        ((NEAR, NEARER, LAST), 1, 8 / 12),
+        ((NEARER, NEAR, LAST), 0, 8 / 12),
+        ((NEAR, f"{NEARER} u", LAST), 0, 8 / 13),
+    ],
+)
+def test_the_nearest_that_stays_is_named_and_the_first_of_equals(
+    texts: Sequence[str], original: int, similar: float
+) -> None:
+    assert [column.tolist() for column in found(texts, 0.5, ngram=1)[:3]] == [[2], [original], [similar]]
 
 
 def test_copies_of_what_goes_go_for_what_stays() -> None:

@@ -3,7 +3,15 @@
 import pytest
 from pydantic import TypeAdapter
 
-from core.filter_config import DEFAULT_FILTERS, ExactFilter, FilterConfig, LengthFilter, RefusalFilter, RepetitionFilter
+from core.filter_config import (
+    DEFAULT_FILTERS,
+    ExactFilter,
+    FilterConfig,
+    LengthFilter,
+    NoveltyFilter,
+    RefusalFilter,
+    RepetitionFilter,
+)
 from core.sample import Reason
 from filters.base import Document
 from filters.chain import apply_filters
@@ -173,6 +181,13 @@ def test_shares_are_taken_of_fifty_words_at_least() -> None:
     assert all(0 <= m.share <= 1 for m in measures("a a a a a a a a a a a a"))
 
 
+@pytest.mark.parametrize(("times", "dropped"), [(5, []), (6, [("0", Reason.repetition)])])
+def test_a_share_at_its_limit_stays_and_one_over_it_goes(times: int, dropped: list[tuple[str, Reason]]) -> None:
+    """Fifty words of two letters, of which one pair of words is said five times, a fifth of the text, or once more."""
+    said = [word for i in range(10, 10 + times) for word in ("ab", "cd", str(i))]
+    assert reasons(REPETITION, " ".join([*said, *map(str, range(20, 70 - len(said)))])) == dropped
+
+
 def test_exact_duplicates_name_the_first_and_ignore_case_width_space_and_prose_marks() -> None:
     same = ("Bees don't sleep.", "bees  DON'T\nsleep", "“Bees don’t sleep!”", "Ｂｅｅｓ don't sleep…")
     dropped = apply_filters(documents(*same, "Bees do sleep."), [EXACT]).dropped
@@ -201,3 +216,11 @@ def test_one_answer_to_two_questions_is_a_duplicate_only_as_an_answer(filter_typ
     for of, dropped in (("answer", ["b", "c"]), ("conversation", ["c"])):
         config = TypeAdapter(FilterConfig).validate_python({"type": filter_type, "of": of})
         assert [drop.id for drop in apply_filters(rows, [config]).dropped] == dropped
+
+
+def test_one_question_of_two_passages_is_asked_twice_and_another_of_one_is_new() -> None:
+    bees, wasps = "Bees carry pollen from one blossom to the next.", "Wasps build paper nests under old roofs."
+    asked = [(bees, "Is it true?"), (wasps, "Is it true?"), (bees, "How many legs?")]
+    rows = [Document(str(i), "It is.", f"{said}\n{question}", question) for i, (said, question) in enumerate(asked)]
+    dropped = apply_filters(rows, [NoveltyFilter(type="novelty")]).dropped
+    assert [(drop.id, drop.duplicate_of, drop.score) for drop in dropped] == [("1", "0", 1.0)]

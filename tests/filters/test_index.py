@@ -93,6 +93,13 @@ def test_checking_takes_nothing_in(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+def test_of_equal_documents_the_first_is_named(tmp_path: Path) -> None:
+    texts = [" ".join(f"{word}{i}" for i in range(30)) for word in "abc"]
+    for again in ([*texts, *texts], texts):
+        index = added(tmp_path, again)
+    assert checked(index, texts).original.tolist() == [0, 1, 2]
+
+
 def test_each_document_has_the_name_that_it_was_added_under(tmp_path: Path) -> None:
     texts, _ = corpus(60)
     for first, name in ((0, "week 1"), (20, "week 2"), (40, "week 1")):

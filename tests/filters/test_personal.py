@@ -23,6 +23,7 @@ DROP = PersonalDataFilter(type="pii", action="drop")
         ("Write to anna.lee+news@mail.uni-wien.ac.at, please.", "email", "anna.lee+news@mail.uni-wien.ac.at"),
         ("<bob@acme.io>", "email", "bob@acme.io"),
         ("mailto:Carl_O@Acme.COM.", "email", "Carl_O@Acme.COM"),
+        ("650-253-0000@acme.io", "email", "650-253-0000@acme.io"),
         ("Pay to DE89 3704 0044 0532 0130 00 today.", "iban", "DE89 3704 0044 0532 0130 00"),
         ("IBAN: GB82WEST12345698765432", "iban", "GB82WEST12345698765432"),
         ("FR14 2004 1010 0505 0001 3M02 606 IS MINE", "iban", "FR14 2004 1010 0505 0001 3M02 606"),

@@ -15,6 +15,7 @@ def test_the_slope_is_that_of_least_squares() -> None:
     assert found is not None
     assert found.slope == pytest.approx(np.polyfit(range(5), values, 1)[0])
     assert found.z == pytest.approx(found.slope * np.sqrt(10))
+    assert found.level == pytest.approx(np.polyval(np.polyfit(range(5), values, 1), 4))
     assert found.falling
     assert str(found).startswith("still losing rare words: +")
 
@@ -36,6 +37,7 @@ def test_noise_is_called_a_trend_about_once_in_a_thousand() -> None:
 def test_steady_is_what_does_not_rise_over_four_generations() -> None:
     assert trend([9.0, 9.5, 8.8, 9.1]).steady  # type: ignore[union-attr]
     assert not trend([9.0, 8.8, 9.1]).steady, "three say too little"  # type: ignore[union-attr]
+    assert trend([10.0, 11.3, 12.7, 14.0]).steady, "it rises, by little of what is lost by now"  # type: ignore[union-attr]
     assert not trend([4.0, 7.3, 9.2, 9.8]).steady, "it slows, but it rises"  # type: ignore[union-attr]
 
 
