@@ -44,8 +44,8 @@ class Document(NamedTuple):
         return self.asked, self.text, self.around
 
     def masked(self, masks: Sequence[Mask]) -> "Document":
-        asked, text, around = (mask_text(part, masks) for part in self.parts)
-        return self._replace(asked=asked, text=text, around=around, masks=(*self.masks, *masks))
+        asked, text, around, question = (mask_text(part, masks) for part in (*self.parts, self.question))
+        return self._replace(asked=asked, text=text, around=around, question=question, masks=(*self.masks, *masks))
 
 
 class Drop(Frozen):

@@ -89,12 +89,12 @@ def _pieces(parts: list[str]) -> list[str]:
 
 
 def _duplicates(pieces: list[str]) -> float:
-    return 1 - len(set(pieces)) / len(pieces) if pieces else 0.0
+    return (len(pieces) - len(set(pieces))) / len(pieces) if pieces else 0.0
 
 
 def _duplicate_characters(pieces: list[str]) -> float:
     total = sum(map(len, pieces))
-    return 1 - sum(map(len, set(pieces))) / total if total else 0.0
+    return (total - sum(map(len, set(pieces)))) / total if total else 0.0
 
 
 def _ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ from core.filter_config import (
     FilterConfig,
     LengthFilter,
     NoveltyFilter,
+    PersonalDataFilter,
     RefusalFilter,
     RepetitionFilter,
 )
@@ -188,6 +189,13 @@ def test_a_share_at_its_limit_stays_and_one_over_it_goes(times: int, dropped: li
     assert reasons(REPETITION, " ".join([*said, *map(str, range(20, 70 - len(said)))])) == dropped
 
 
+@pytest.mark.parametrize("lines", range(10, 400, 10))
+def test_a_share_of_duplicate_lines_at_its_limit_is_not_over_it(lines: int) -> None:
+    said = [str(i) for i in range(lines * 7 // 10)] + ["0"] * (lines * 3 // 10)
+    found = next(measures("\n".join(said)))
+    assert (found.rule, found.share) == ("duplicate lines", found.limit)
+
+
 def test_exact_duplicates_name_the_first_and_ignore_case_width_space_and_prose_marks() -> None:
     same = ("Bees don't sleep.", "bees  DON'T\nsleep", "“Bees don’t sleep!”", "Ｂｅｅｓ don't sleep…")
     dropped = apply_filters(documents(*same, "Bees do sleep."), [EXACT]).dropped
@@ -216,6 +224,14 @@ def test_one_answer_to_two_questions_is_a_duplicate_only_as_an_answer(filter_typ
     for of, dropped in (("answer", ["b", "c"]), ("conversation", ["c"])):
         config = TypeAdapter(FilterConfig).validate_python({"type": filter_type, "of": of})
         assert [drop.id for drop in apply_filters(rows, [config]).dropped] == dropped
+
+
+def test_questions_that_differ_in_what_was_masked_are_the_same() -> None:
+    asked = [f"Who writes to {name}@acme.io about bees?" for name in ("ada.lovelace", "grace.hopper")]
+    rows = [Document(str(i), "A beekeeper.", f"A passage, the {i}th.\n{one}", one) for i, one in enumerate(asked)]
+    filters = [PersonalDataFilter(type="pii"), NoveltyFilter(type="novelty", threshold=0.95)]
+    assert [drop.id for drop in apply_filters(rows, filters).dropped] == ["1"]
+    assert apply_filters(rows, filters[1:]).dropped == []
 
 
 def test_one_question_of_two_passages_is_asked_twice_and_another_of_one_is_new() -> None:
