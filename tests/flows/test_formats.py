@@ -133,7 +133,10 @@ def test_polars_reads_plain_conversations_as_lists_of_role_and_content(tmp_path:
 
 def test_tool_calls_come_back_as_openai_has_them_with_no_empty_keys(tmp_path: Path) -> None:
     """Chat templates ask whether a turn has `tool_calls`, and fail on None."""
-    samples = [sample(0, CALLING, tools=[TOOL]), sample(1, PLAIN)]
+    call = ToolCall(name="set_light", arguments={"room": "yard", "level": 1.0})
+    at_once = CALLING[2].model_copy(update={"tool_calls": (*CALLING[2].tool_calls, call)})
+    both = [*CALLING[:2], at_once, CALLING[3], *CALLING[3:]]
+    samples = [sample(0, CALLING, tools=[TOOL]), sample(1, PLAIN), sample(2, both)]
     made = Dataset(tmp_path, samples, ["messages", "prompt_completion"])
     rows = {row["id"]: row for row in made.rows()}
     assert rows["s-000000"]["messages"] == openai_turns(CALLING)
@@ -141,6 +144,7 @@ def test_tool_calls_come_back_as_openai_has_them_with_no_empty_keys(tmp_path: Pa
     assert rows["s-000000"]["tools"] == [{"type": "function", "function": TOOL}]
     assert rows["s-000001"]["messages"] == plain_turns(PLAIN)
     assert rows["s-000001"]["tools"] is None
+    assert rows["s-000002"]["messages"] == openai_turns(both)
     [asked_for] = [row for row in made.rows("prompt_completion") if row["id"] == "s-000000"]
     assert asked_for["prompt"] == openai_turns(CALLING[:2])
     assert asked_for["completion"] == openai_turns(CALLING[2:])

@@ -71,6 +71,23 @@ def test_no_prompt_is_on_both_sides_of_any_mix(number: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("train", "held_out", "real", "budget", "drawn"),
+    [(28, 2, 10, 20, (14, 1, 5)), (39, 1, 0, 10, (9, 1, 0)), (39, 1, 0, 1, (1, 0, 0))],
+)
+def test_a_budget_draws_of_each_kind_its_share_and_where_it_can_holds_one_out(
+    train: int, held_out: int, real: int, budget: int, drawn: tuple[int, int, int]
+) -> None:
+    config = LineageConfig.model_validate({"policy": "budget", "budget": budget, "real": "x"})
+    kinds = {"own": train, "out": held_out, "real": real}
+    own, out, past = (rows_of(name, [f"{name} {i}" for i in range(count)]) for name, count in kinds.items())
+    mixes = [mix(Split(own, out), Past([], past), config, seed).parts for seed in (1, 2)]
+    ids = [{*parts.train["id"], *parts.validation["id"]} for parts in mixes]
+    for found in ids:
+        assert tuple(sum(name.startswith(f"{kind}-") for name in found) for kind in kinds) == drawn
+    assert ids[0] != ids[1], "another seed draws others"
+
+
+@pytest.mark.parametrize(
     ("rows", "sentence"),
     [
         ([{"text": "Too short."}], "has a question and an answer, or 8 words of `text`"),

@@ -228,6 +228,14 @@ def test_a_lower_score_counts_only_where_both_passed_all_checks() -> None:
     assert ids(found([good, unverified], verifiers=[])) == [("s-000000", "s-000001")], "no check, so none to come to"
 
 
+@pytest.mark.parametrize(("margin", "pairs"), [(1.0, 1), (1.01, 0)])
+def test_a_gap_as_wide_as_the_margin_makes_a_pair(margin: float, pairs: int) -> None:
+    """In floating point, 13/3 - 10/3 is less than 1."""
+    good = kept(0, "Bees hum at dawn.", critiques=[critique(0, 5, 4, 4)])
+    fair = kept(1, "Some insects.", critiques=[critique(0, 4, 3, 3)])
+    assert len(found([good, fair], preference={"margin": margin}).pairs) == pairs
+
+
 def test_a_failed_check_is_clearer_than_a_score_and_two_are_clearer_than_one() -> None:
     good = kept(0, "Bees hum at dawn.", critiques=[critique(0, 5)])
     dull = kept(1, "Some insects.", critiques=[critique(0, 1)])

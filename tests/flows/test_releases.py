@@ -354,6 +354,14 @@ def test_a_damaged_release_is_refused_wherever_it_is_read(
     assert made(copy_of_two, OFF, resume=True)
 
 
+def test_nothing_is_released_on_what_was_damaged_since_the_run(copy_of_two: Path) -> None:
+    run = made(copy_of_two, OFF)
+    damage(lineage(copy_of_two).releases()[0].dataset / "train.parquet", "flip")
+    with pytest.raises(StoreError, match=r"smoke/0/dataset/train\.parquet: is not what was released"):
+        release_run(run)
+    assert lineage(copy_of_two).generations() == [0, 1]
+
+
 def test_a_manifest_with_one_changed_number_is_refused(copy_of_two: Path) -> None:
     file = lineage(copy_of_two).releases()[0].path / "manifest.json"
     whole = json.loads(file.read_text())

@@ -26,7 +26,7 @@ from flows.routing_plot import HEIGHT, WIDTH, plots_of
 from flows.session import SESSION, Session
 from flows.words import number
 from students.export import export_gguf
-from students.routing import halves
+from students.routing import area, halves
 from tests.flows.test_cli import called
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 
@@ -72,6 +72,21 @@ def test_a_better_teacher_and_a_telling_signal_make_a_route() -> None:
     assert abs(found.curve("agreement").area.value) < abs(best.area.value)
     assert found.classifier
     assert worth_of(answers_of(passing(0.5, 1), passing(0.9, 2)), FREE, 7) == found
+
+
+def test_thresholds_and_the_best_signal_are_chosen_on_their_own_half() -> None:
+    student, teacher = passing(0.5, 2), passing(0.9, 3)
+    answers = answers_of(student, teacher, spread=2.0)
+    chosen, _ = halves(SEEDS, 7)
+    told = [reply.certainty for one in answers.student for reply in one.replies if reply.certainty]
+    scores = np.array([one.logprobs for one in told])[chosen].mean(1)
+    gain = np.subtract(teacher, student, dtype=float)[chosen]
+    found = worth_of(answers, FREE, 7)
+    curve = found.curve("log_probability")
+    assert curve.scores == pytest.approx(np.sort(scores))
+    assert curve.chosen_area == pytest.approx(area(gain, scores))
+    assert found.best == curve.signal
+    assert found.curve("agreement").area.value > curve.area.value, "the other half would choose another"
 
 
 def test_a_student_that_is_better_than_its_teacher_is_told_plainly() -> None:

@@ -42,6 +42,7 @@ class Model:
         self.status = 200
         self.seconds = 0.0
         self.cut = False
+        self.finish = "stop"
         self.asked: list[dict[str, Any]] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -56,7 +57,7 @@ class Model:
         logprob = -0.1 if SURE in body["messages"][-1]["content"] else -2.0
         token = {"token": text, "logprob": logprob, "top_logprobs": [{"token": text, "logprob": logprob}] * 2}
         choice = {
-            "index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop",
+            "index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": self.finish,
             "logprobs": {"content": [token]},
         }  # fmt: skip
         return web.json_response({"id": "x", "created": 1, "model": self.name, "choices": [choice], "usage": usage})
@@ -161,6 +162,18 @@ def test_the_student_answers_what_it_is_sure_of_and_the_teacher_the_rest() -> No
                 "messages": [{"role": "user", "content": UNSURE}],
             }, "as the client wrote it"  # fmt: skip
             assert house.router.counts == {"student": 1, "teacher": 1}
+
+    asyncio.run(go())
+
+
+def test_a_score_at_the_threshold_is_enough_and_none_is_where_an_answer_is_cut_short() -> None:
+    async def go() -> None:
+        async with housed(Rule("log_probability", -2.0, None, 0)) as house:
+            _, _, headers = await house.ask(UNSURE)
+            assert (headers["X-Stillhouse-Answered-By"], headers["X-Stillhouse-Score"]) == ("student", "-2")
+            house.student.finish = "length"
+            _, reply, headers = await house.ask(SURE)
+            assert (headers["X-Stillhouse-Answered-By"], reply["stillhouse"]["score"]) == ("teacher", None)
 
     asyncio.run(go())
 

@@ -20,8 +20,9 @@ from students.data import Conversation, Encoded, Prepared, batched, encode, prep
 from students.distillation import Lesson, log_likelihoods, matching_layers
 from students.evaluate import predicted, token_loss
 from students.sampling import last_answer, own_answers
+from students.teacher import TeacherBeside
 from students.train import distill
-from tests.students.conftest import quiet, saved, tiny_llama
+from tests.students.conftest import opinionated, quiet, saved, tiny_llama
 
 
 @pytest.fixture
@@ -105,6 +106,19 @@ def test_a_narrow_student_learns_hidden_states_of_a_wide_teacher(
     losses = [line["loss"] for line in log_of(tmp_path / "student")]
     assert losses[-1] < 0.8 * losses[0]
     assert "projections" not in str(load_file(tmp_path / "student" / "model.safetensors").keys())
+
+
+def test_a_temperature_softens_student_and_teacher_alike(model: LlamaForCausalLM, encoded: list[Encoded]) -> None:
+    words, one = model.config.vocab_size, encoded[0]
+    student, beside = opinionated(model, 1), opinionated(tiny_llama(words), 2)
+    told = with_settings(StudentConfig(), objective="forward_kl", distillation={"temperature": 2.0})
+    lesson = Lesson(told, TeacherBeside(beside, words, 2.0), words, torch.nn.ModuleList())
+    learned = torch.tensor(one.learned[1:])
+    with torch.no_grad():
+        q, p = ((m(torch.tensor([one.ids])).logits[0, :-1][learned] / 2).softmax(-1) for m in (student, beside))
+    exact = (p * (p / q).log()).sum(1).mean().item()
+    assert lesson.terms(student, [one], 0).values["forward_kl"].item() == pytest.approx(exact, rel=1e-4)
+    assert lesson.measured(student, [one], 0).kl == pytest.approx(exact, rel=1e-4)
 
 
 @pytest.mark.parametrize(("student", "teacher"), [(1, 30), (16, 30), (30, 30), (3, 2)])

@@ -33,29 +33,33 @@ from students.teacher import Dense, TeacherBeside, teacher_digest, tokenizer_dig
 from tests.students.conftest import opinionated, quiet
 
 
-def is_of(words: int, **settings: object) -> Identity:
+def is_of(words: int, seed: int = 1, /, **settings: object) -> Identity:
     config = DistillationConfig.model_validate({"signals": "top_k", **settings})
-    return identity(config, tokenizer="t", teacher="m", words=words, seed=1)
+    return identity(config, tokenizer="t", teacher="m", words=words, seed=seed)
 
 
-def captured(model: LlamaForCausalLM, encoded: list[Encoded], path: Path, **settings: object) -> Captured:
-    what = is_of(model.config.vocab_size, **settings)
+def captured(
+    model: LlamaForCausalLM, encoded: list[Encoded], path: Path, *, seed: int = 1, **settings: object
+) -> Captured:
+    what = is_of(model.config.vocab_size, seed, **settings)
     capture(told_by(model, what, 0), encoded, what, path, progress=quiet)
     return Captured(path, what)
 
 
-def dense(model: LlamaForCausalLM, encoded: list[Encoded]) -> torch.Tensor:
+def dense(model: LlamaForCausalLM, encoded: list[Encoded], temperature: float = 1.0) -> torch.Tensor:
     """What is captured is computed in bfloat16."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        return TeacherBeside(model, model.config.vocab_size, 1.0).signal(batched(encoded, 0), encoded).log_probs
+        beside = TeacherBeside(model, model.config.vocab_size, temperature)
+        return beside.signal(batched(encoded, 0), encoded).log_probs
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_kept_tokens_come_back_with_the_rest_as_one(
-    model: LlamaForCausalLM, encoded: list[Encoded], tmp_path: Path
+    temperature: float, model: LlamaForCausalLM, encoded: list[Encoded], tmp_path: Path
 ) -> None:
-    signals = captured(model, encoded, tmp_path / "signals", top_k=8)
+    signals = captured(model, encoded, tmp_path / "signals", top_k=8, temperature=temperature)
     some = [encoded[5], encoded[0]]
-    log_probs = dense(model, some)
+    log_probs = dense(model, some, temperature)
     signal = signals.signal(batched(some, 0), some)
     assert isinstance(signal, TopK)
     assert len(signal.ids) == sum(sum(one.learned) for one in some) == len(log_probs)
@@ -154,9 +158,12 @@ def test_the_same_draws_are_made_again_whatever_else_is_captured(
     model: LlamaForCausalLM, encoded: list[Encoded], tmp_path: Path
 ) -> None:
     some = encoded[:8]
-    one = captured(model, some, tmp_path / "one", signals="sampled").signal(batched(some, 0), some)
-    again = captured(model, some, tmp_path / "again", signals="sampled").signal(batched(some, 0), some)
+    one, again, other = (
+        captured(model, some, tmp_path / name, seed=seed, signals="sampled").signal(batched(some, 0), some)
+        for name, seed in (("one", 1), ("again", 1), ("other", 2))
+    )
     assert all(left.equal(right) for left, right in zip(one, again, strict=True))
+    assert not one.ids.equal(other.ids), "another seed draws others"
 
 
 @pytest.mark.parametrize(("settings", "most"), [({"top_k": 8}, 40), ({"signals": "sampled", "draws": 12}, 42)])

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.errors import RunFailed, UsageError
@@ -266,6 +269,22 @@ def test_a_loss_that_is_no_number_fails_the_run(
     with pytest.raises(RunFailed, match="lower learning_rate"):
         distill(talk, wild, tmp_path / "student", seed=7, progress=quiet)
     assert not (tmp_path / "student").exists()
+
+
+def test_the_longest_gradients_are_clipped_before_their_step(
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    norms: list[float] = []
+
+    def see(optimizer: Optimizer, *_: object) -> None:
+        norms.append(get_total_norm([one.grad for one in optimizer.param_groups[0]["params"]]).item())
+
+    hook = register_optimizer_step_pre_hook(see)
+    try:
+        _, done = trained(talk, with_settings(config, objective={"sft": 1000}, epochs=1), tmp_path / "student")
+    finally:
+        hook.remove()
+    assert norms == pytest.approx([1.0] * done.step, rel=1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
