@@ -158,7 +158,7 @@ def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
     """By their line."""
     try:
         content = path.read_bytes()
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = content.decode("utf-8-sig").split("\n")  # a JSON text may hold what else ends a line in Unicode
     except OSError as error:
         raise UsageError(f"{path}: the seeds cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -202,8 +202,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             raise ValueError(str(error)) from None
     if path.suffix not in (".jsonl", ".json"):
         raise ValueError("its name must end in .jsonl, .json, .parquet or .txt")
-    text = path.read_text(encoding="utf-8")
-    rows = json.loads(text) if path.suffix == ".json" else [json.loads(one) for one in text.splitlines() if one.strip()]
+    text = path.read_text(encoding="utf-8-sig")
+    rows = json.loads(text) if path.suffix == ".json" else [json.loads(one) for one in text.split("\n") if one.strip()]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("each row must be a JSON object")
     return rows

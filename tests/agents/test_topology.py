@@ -269,6 +269,13 @@ def test_seeds_that_cannot_be_used_are_named_with_their_line(content: Any, probl
         Seeds(planned(recipe_of(f"seeds.path={path}")), "0" * 16)
 
 
+def test_a_seed_may_hold_what_ends_a_line_in_unicode(tmp_path: Path) -> None:
+    path, topic = tmp_path / "seeds.jsonl", "bees\u2028and\x85wasps"
+    row = json.dumps({"topic": topic, "words": ["bee"]}, ensure_ascii=False)
+    path.write_bytes(f"\ufeff{row}\r\n{row}\r\n".encode())
+    assert {seed.data["topic"] for seed in seeds_of(recipe_of(f"seeds.path={path}"))} == {topic}
+
+
 def test_seeds_are_the_same_each_time_and_reused_anew(tmp_path: Path) -> None:
     recipe = recipe_of("samples=400", "task.kinds={max_words=1,no_commas=1,include_words=3}")
     seeds = seeds_of(recipe)[:]

@@ -164,6 +164,9 @@ def test_sets_are_read_from_every_kind_of_file(tmp_path: Path) -> None:
     pl.DataFrame(rows).write_parquet(tmp_path / "a.parquet")
     for ending in ("jsonl", "json", "txt", "parquet"):
         assert texts_of(tmp_path / f"a.{ending}", ("text", "question")) == [CLIPS, SHORT]
+    lines = [json.dumps({"text": f"{said}\u2028"}, ensure_ascii=False) for said in (CLIPS, SHORT)]
+    (tmp_path / "u.jsonl").write_bytes("\ufeff{}\r\n{}\r\n".format(*lines).encode())
+    assert texts_of(tmp_path / "u.jsonl", ("text",)) == [f"{CLIPS}\u2028", f"{SHORT}\u2028"]
     turns = [{"role": "user", "content": CLIPS}, {"role": "assistant", "content": "72"}]
     (tmp_path / "b.jsonl").write_text(json.dumps({"messages": turns}))
     assert texts_of(tmp_path / "b.jsonl", ("messages",)) == [f"{CLIPS}\n72"]
