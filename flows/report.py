@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from core.errors import UsageError
 from core.recipe import AgentConfig, Recipe
-from core.run import FormatRecord, Manifest, MetricRecord, RunDir, RunState
+from core.run import CollapseRecord, FormatRecord, Manifest, RunDir, RunState
 from core.sample import Sample, State, Usage
 from core.store import counted, read_json, write_json, write_text
 from flows.card import paid_items
@@ -180,8 +180,7 @@ def conclusion(manifest: Manifest) -> str:
     else:
         parts = [f"{STATE_WORDS[manifest.state]}: {made if counts.candidates else 'no candidate made'} so far"]
     if manifest.collapse and manifest.collapse.metrics:
-        verdict = f", verdict {manifest.collapse.verdict}" if manifest.collapse.verdict else ""
-        parts.append(_collapse_words(manifest.collapse.metrics) + verdict)
+        parts.append(_collapse_words(manifest.collapse))
     if student := manifest.student:
         turned = "fell" if student.loss_after < student.loss_before else "did not fall"
         parts.append(f"the student’s held-out loss {turned}, {student.loss_before:.2f} to {student.loss_after:.2f}")
@@ -196,13 +195,15 @@ STATE_WORDS = {
 }
 
 
-def _collapse_words(metrics: Sequence[MetricRecord]) -> str:
-    outside = [f"{m.name} {place_of(m)}" for m in metrics if place_of(m) != "inside"]
-    inside = len(metrics) - len(outside)
-    if not outside:
-        return f"all {len(metrics)} collapse metrics lie where real text does"
-    told = ", ".join(outside[:3]) + (f" and {len(outside) - 3} more" if len(outside) > 3 else "")
-    return f"{inside} of {len(metrics)} collapse metrics lie where real text does, the others do not ({told})"
+def _collapse_words(collapse: CollapseRecord) -> str:
+    outside = [metric.name for metric in collapse.metrics if place_of(metric) != "inside"]
+    of = len(collapse.metrics)
+    if outside:
+        told = ", ".join(outside[:3]) + (f" and {len(outside) - 3} more" if len(outside) > 3 else "")
+        words = f"{of - len(outside)} of {of} metrics lie where real text does, not {told}"
+    else:
+        words = f"all {of} metrics lie where real text does"
+    return f"collapse: {collapse.verdict or 'not judged'} ({words})"
 
 
 def reason_groups(reasons: Mapping[str, int], most: int = 8) -> list[ReasonGroup]:
