@@ -222,6 +222,20 @@ def test_a_done_run_that_kept_nothing_points_to_its_report(tmp_path: Path) -> No
     assert "0 of 3 candidates kept" in report.conclusion(m)
 
 
+def test_the_headline_says_the_verdict_and_what_lies_apart() -> None:
+    inside = [metric.model_copy(update={"candidate": metric.low}) for metric in COLLAPSE.metrics]
+    apart = [metric.model_copy(update={"candidate": metric.low - 1}) for metric in COLLAPSE.metrics]
+    judged = COLLAPSE.model_copy(update={"verdict": "shift", "metrics": inside})
+    assert f"; collapse: shift (all {len(inside)} metrics lie where real text does); " in report.conclusion(
+        manifest(collapse=judged)
+    )
+    judged = judged.model_copy(update={"metrics": [*inside[1:], apart[0]]})
+    assert (
+        f"{len(inside) - 1} of {len(inside)} metrics lie where real text does, not {apart[0].name})"
+        in report.conclusion(manifest(collapse=judged))
+    )
+
+
 def test_a_sample_is_told_in_the_order_it_happened() -> None:
     text = sample_text(sample("s1"))
     order = ["honey bees", "hive, nectar", "revision 0", "the first draft", "the first judgement", "relevance 2/5"]
