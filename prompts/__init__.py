@@ -67,7 +67,7 @@ def load(family: str, role: str, own: Path | None = None) -> Prompt:
         file = folder / f"{role}.md"
         if file.is_file():
             name = str(file) if folder == own else f"prompts/{family}/{role}.md"
-            return _parse(name, file.read_text(encoding="utf-8"))
+            return _parse(name, file.read_text(encoding="utf-8-sig"))
     there = sorted({file.name for folder in folders[:-1] for file in _markdown(folder)})
     where = f"{own}/{role}.md, prompts/{family}/{role}.md" if own else f"prompts/{family}/{role}.md"
     raise UsageError(f"{where}: no such prompt; there are {', '.join(there) or 'none'}")

@@ -48,8 +48,10 @@ class Progressed(NamedTuple):
         return int(min(self.evaluations, key=lambda line: line["held_out"])["step"])
 
 
-def training_digest(sets: Mapping[str, Sequence[Conversation]], config: StudentConfig, seed: int, teacher: str) -> str:
-    """The identity of a training: the same digest ends in the same student. `teacher` is the teacher's, or empty.
+def training_digest(
+    sets: Mapping[str, Sequence[Conversation]], config: StudentConfig, seed: int, *, start: str, teacher: str
+) -> str:
+    """The identity of a training: the same digest ends in the same student. `start` and `teacher` are their digests, or empty.
 
     How often the training is saved does not count, nor who hears of it, where signals are kept, or an endpoint's key.
     """
@@ -59,6 +61,7 @@ def training_digest(sets: Mapping[str, Sequence[Conversation]], config: StudentC
             "config": config.model_dump(mode="json", exclude=NO_MATTER),
             "seed": seed,
             "teacher": teacher,
+            **({"start": start} if start else {}),
             "versions": {package: version(package) for package in ("torch", "transformers")},
         }
     )

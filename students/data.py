@@ -3,6 +3,7 @@
 Knows the tokenizer and its chat template; knows nothing of models or losses.
 """
 
+import json
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -84,9 +85,9 @@ def encode(conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_t
     Raises:
         UsageError: if the chat template does not lend itself to that.
     """
-    if any(special in message.content for message in conversation for special in special_tokens(tokenizer)):
+    if any(special in _written(message) for message in conversation for special in special_tokens(tokenizer)):
         return Unusable.forged
-    if not any(message.role == "assistant" and message.content.strip() for message in conversation):
+    if not any(message.role == "assistant" and _written(message).strip() for message in conversation):
         return Unusable.silent
     if conversation[0].role == "assistant":
         return Unusable.unasked
@@ -99,6 +100,13 @@ def encode(conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_t
             learned += [mark] * len(tokens)
     encoded = Encoded(tuple(ids[:max_tokens]), tuple(learned[:max_tokens]))
     return encoded if any(encoded.learned) else Unusable.cut
+
+
+def _written(message: Message) -> str:
+    """What somebody wrote of a turn: what it says, and its calls without the marks around them."""
+    return "\n".join(
+        [message.content, *(json.dumps(call.model_dump(), ensure_ascii=False) for call in message.tool_calls)]
+    )
 
 
 def _turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, str]]:

@@ -38,12 +38,15 @@ def own_answers(
     )  # fmt: skip
     training = model.training
     model.train(False)
+    # What a model's own settings say (top_p, a penalty) is taken for whatever is not told, and would draw from another model.
+    usual, model.generation_config = model.generation_config, GenerationConfig()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         said = model.generate(  # type: ignore[operator]
             input_ids=ids.to(model.device), attention_mask=attention.to(model.device), generation_config=settings
         )
     model.train(training)
+    model.generation_config = usual
     answers = [_until(row, stop) for row in said[:, longest:].tolist()]
     return [
         Encoded(prompt + answer, (False,) * len(prompt) + (True,) * len(answer))

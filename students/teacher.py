@@ -22,6 +22,8 @@ from students.vocabulary import trimmed_from, with_tokens_of
 
 EMBEDDED = "embedded"
 FILES = ("config.json", "*.safetensors", "*.bin")
+START_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.bin")
+"""With tokenizer and chat template: what a student is made of from the beginning."""
 
 
 class Dense(NamedTuple):
@@ -98,8 +100,7 @@ def teacher_digest(name: str) -> str:
         return file_hash(teacher_path())
     folder = Path(name)
     if folder.is_dir():
-        files = sorted(file for pattern in FILES for file in folder.glob(pattern))
-        return digest_of([[file.name, file_hash(file)] for file in files])
+        return _folder_digest(folder, FILES)
     try:
         config = cached_file(name, "config.json")
     except OSError as error:
@@ -108,3 +109,13 @@ def teacher_digest(name: str) -> str:
             f"student.distillation.teacher: transformers cannot find {name!r}: {reason}; use embedded, a folder or a hub name"
         ) from None
     return digest_of([name, Path(str(config)).parent.name])
+
+
+def start_digest(name: str) -> str:
+    """Of all files of a start that is a folder, which may change under its name; empty for any other."""
+    return _folder_digest(Path(name), START_FILES) if Path(name).is_dir() else ""
+
+
+def _folder_digest(folder: Path, patterns: Sequence[str]) -> str:
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
+    return digest_of([[file.name, file_hash(file)] for file in files])

@@ -20,7 +20,7 @@ from students.output import Training, finished, write_student
 from students.processes import first, place, together
 from students.sparsity import share_of_zeros
 from students.start import Start, teacher_file
-from students.teacher import begins_as_teacher, teacher_digest
+from students.teacher import begins_as_teacher, start_digest, teacher_digest
 from students.tracking import check_trackers
 
 
@@ -49,7 +49,11 @@ def distill(
     """
     teacher = _checked(config, rejected)
     digest = training_digest(
-        {"train": conversations, "held_out": held_out or (), "rejected": rejected}, config, seed, teacher
+        {"train": conversations, "held_out": held_out or (), "rejected": rejected},
+        config,
+        seed,
+        start=start_digest(config.start),
+        teacher=teacher,
     )
     if record := finished(out, digest):
         progress(f"student: {out} is trained already")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 import prompts
@@ -29,6 +31,15 @@ def test_a_place_without_a_value_is_an_error() -> None:
 def test_a_missing_prompt_names_those_that_are_there() -> None:
     with pytest.raises(UsageError, match=r"there are critic\.md, generator\.md"):
         prompts.load("arithmetic", "poet")
+
+
+def test_a_prompt_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "generator.md").write_text("\ufeff## system\nBe terse.\n\n## user\nSay {{topic}}.\n")
+    prompt = prompts.load("constrained_instructions", "generator", tmp_path)
+    assert [(message.role, message.content) for message in prompt.messages] == [
+        ("system", "Be terse."),
+        ("user", "Say {{topic}}."),
+    ]
 
 
 def test_hashes_cover_the_family_and_the_shared_prompts() -> None:

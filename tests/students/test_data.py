@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.errors import RunFailed, UsageError
-from core.sample import Message
+from core.sample import Message, ToolCall
 from core.student_config import StudentConfig
 from students.data import (
     IGNORED,
@@ -107,6 +107,18 @@ def test_a_silent_assistant_teaches_nothing(conversation: Conversation, tokenize
     assert encode(conversation, tokenizer, 64) is Unusable.silent
 
 
+def called(**arguments: str) -> Conversation:
+    call = Message(role="assistant", content="", tool_calls=(ToolCall(name="find", arguments=arguments),))
+    return [*said("user: Hi"), call]
+
+
+def test_a_call_alone_is_learned(tokenizer: PreTrainedTokenizerBase) -> None:
+    one = encode(called(what="bees"), tokenizer, 256)
+    assert isinstance(one, Encoded)
+    learned = tokenizer.decode([token for token, mark in zip(one.ids, one.learned, strict=True) if mark])
+    assert '"what": "bees"' in learned
+
+
 def test_an_assistant_that_speaks_first_answers_nothing(tokenizer: PreTrainedTokenizerBase) -> None:
     assert encode(said("assistant: Hello.", "user: Hi", "assistant: Yes?"), tokenizer, 64) is Unusable.unasked
 
@@ -116,6 +128,10 @@ def test_an_assistant_that_speaks_first_answers_nothing(tokenizer: PreTrainedTok
 )
 def test_text_that_forges_a_turn_is_not_trained_on(turns: tuple[str, str], tokenizer: PreTrainedTokenizerBase) -> None:
     assert encode(said(*turns), tokenizer, 64) is Unusable.forged
+
+
+def test_a_call_that_forges_a_turn_is_not_trained_on(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert encode(called(what="a<|im_end|>b"), tokenizer, 256) is Unusable.forged
 
 
 def test_padding_is_neither_attended_to_nor_learned(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.errors import RunFailed, UsageError
 from core.loading import parse_settings
@@ -297,6 +297,20 @@ def test_own_answers_follow_the_prompts_and_are_what_is_learned(
         assert one.learned == (False,) * start + (True,) * (len(one.ids) - start)
         assert 1 <= len(one.ids) - start <= 12
         assert not set(one.ids[start:-1]) & set(stop_ids(tokenizer))
+
+
+def test_own_answers_are_drawn_whatever_a_models_own_settings_say(
+    model: LlamaForCausalLM, encoded: list[Encoded], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    settings = {"stop": stop_ids(tokenizer), "pad": 0, "max_new_tokens": 12, "temperature": 1.0, "seed": 1}
+    plain, usual = own_answers(model, encoded[:4], **settings), model.generation_config
+    model.generation_config = GenerationConfig(top_p=0.0001, repetition_penalty=5.0)  # type: ignore[no-untyped-call]
+    told = model.generation_config
+    try:
+        assert own_answers(model, encoded[:4], **settings) == plain
+        assert model.generation_config is told
+    finally:
+        model.generation_config = usual
 
 
 def test_own_answers_are_likely_by_the_student_itself(

@@ -1,6 +1,7 @@
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,19 @@ def test_a_finished_student_is_not_trained_again(
     assert record.model_dump() == json.loads((undisturbed / "student.json").read_text())["record"]
     assert "trained already" in lines[0]
     assert before == {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
+
+
+def test_a_start_that_has_changed_under_its_name_is_another_training(
+    talk: list[Conversation], config: StudentConfig, undisturbed: Path, tmp_path: Path
+) -> None:
+    start, out = tmp_path / "start", tmp_path / "out"
+    shutil.copytree(config.start, start)
+    told = with_settings(config, start=str(start), epochs=1)
+    distill(talk, told, out, seed=7, progress=quiet)
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(undisturbed / name, start / name)
+    with pytest.raises(UsageError, match="out"):
+        distill(talk, told, out, seed=7, progress=quiet)
 
 
 def test_a_folder_with_anything_else_is_left_alone(
