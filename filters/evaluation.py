@@ -180,9 +180,9 @@ def texts_of(path: Path, columns: Sequence[str]) -> list[str]:
     Raises:
         UsageError: naming the columns that are there.
     """
-    if path.suffix == ".txt":
-        return path.read_text(encoding="utf-8").splitlines()
     try:
+        if path.suffix == ".txt":
+            return [line.rstrip("\r") for line in path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")]
         rows = _rows(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as an evaluation set: {error}") from None

@@ -13,8 +13,9 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 ORDER = 3
-BASE = 1 << 21
-"""Words are numbered below this less one; an n-gram's key is (number of its history) * BASE + (number of its word)."""
+BASE = 1 << 31
+"""Words are numbered below this less one; an n-gram's key is (number of its history) * BASE + (number of its word), and there are
+fewer histories too."""
 START = BASE - 1
 """Stands before each document."""
 OPEN_VOCABULARY = 100_000

@@ -14,6 +14,9 @@ from filters.base import Document, SetFilter
 from filters.shingles import word_hash
 from filters.text import normalised_words
 
+ROUNDING = 1e-6
+"""By which a cutoff of rapidfuzz may come out above the similarity that it is."""
+
 
 def sketch(documents: Sequence[Document], _config: NoveltyFilter) -> Ragged:
     """The hashed words that each asks; where nothing is asked, those of its text."""
@@ -36,7 +39,7 @@ def compare(sketches: Ragged, config: NoveltyFilter, _folder: Path) -> Repeats:
     for place in range(sketches.sizes.size):
         words = sketches.values[sketches.starts[place] : sketches.starts[place + 1]].tolist()
         near = (
-            extractOne(words, earlier, scorer=Indel.normalized_similarity, score_cutoff=config.threshold)
+            extractOne(words, earlier, scorer=Indel.normalized_similarity, score_cutoff=config.threshold - ROUNDING)
             if words
             else None
         )

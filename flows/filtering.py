@@ -165,7 +165,7 @@ class _Names:
     """What rows are called: by their ids, or else by where they lie."""
 
     def __init__(self, files: Sequence[Path], judgements: Judgements, places: Iterator[int]) -> None:
-        self._files = files
+        self._names = _apart(files)
         self._spans = judgements.spans
         self._starts = np.array([span.first_place for span in judgements.spans])
         self._ids = judgements.ids(places)
@@ -174,10 +174,19 @@ class _Names:
         """Its number from 1 on, after the name of the file if there are several."""
         span = self._spans[int(np.searchsorted(self._starts, place, side="right")) - 1]
         number = span.numbers[place - span.first_place]
-        return f"{self._files[span.file].name}:{number}" if len(self._files) > 1 else str(number)
+        return f"{self._names[span.file]}:{number}" if len(self._names) > 1 else str(number)
 
     def id(self, place: int) -> str:
         return self._ids.get(place, self.row(place))
+
+
+def _apart(files: Sequence[Path]) -> list[str]:
+    """What files are called: by their names, or with their folders where two have the same name."""
+    names = [file.name for file in files]
+    if len(set(names)) == len(names):
+        return names
+    shared = os.path.commonpath([file.parent for file in files])
+    return [file.relative_to(shared).as_posix() for file in files]
 
 
 class _Verdicts(NamedTuple):

@@ -6,6 +6,7 @@ are only trained on.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,12 +129,13 @@ def _talk(row: Mapping[str, Any]) -> list[Message]:
     """A row as a conversation; none, where it is too short a text."""
     if "text" not in row:
         return conversation_of(row)
-    words = str(row["text"] or "").split()
+    text = str(row["text"] or "")
+    words = list(re.finditer(r"\S+", text))
     if len(words) < FEWEST_WORDS:
         return []
-    given = len(words) // GIVEN
-    asking = f"Go on with this text: {' '.join(words[:given])}"
-    return [Message(role="user", content=asking), Message(role="assistant", content=" ".join(words[given:]))]
+    cut = words[len(words) // GIVEN].start()
+    asking = f"Go on with this text: {text[:cut].strip()}"
+    return [Message(role="user", content=asking), Message(role="assistant", content=text[cut:].strip())]
 
 
 def own_split(kept: "pl.DataFrame", past: Past, share: float, recipe: Recipe) -> Split:

@@ -31,6 +31,8 @@ T = TypeVar("T")
 BATCH_ROWS = 10_000
 """Rows judged at once by one process."""
 BATCH_BYTES = 16 << 20
+ASIDES = ("dropped.parquet", "aside.jsonl")
+"""What `filter` writes beside the rows that it keeps."""
 ASIDE = "`stillhouse filter` puts rows aside that cannot be read"
 LINES = (".jsonl", ".ndjson")
 TEXT_COLUMNS = ("text", "messages", "prompt", "completion", "conversations", "instruction", "output")
@@ -106,8 +108,12 @@ def files_of(source: Path) -> list[Path]:
 
 
 def _in_folder(paths: Iterator[Path]) -> list[Path]:
-    """Without lines that lie there as Parquet too, as in a dataset that a run wrote in both."""
+    """Without lines that lie there as Parquet too, as in a dataset that a run wrote in both, and of a folder that `filter` wrote
+    without what it dropped.
+    """
     found = sorted(path for path in paths if path.is_file() and (is_parquet(path) or is_lines(path)))
+    filtered = {path.parent for path in found if path.name.startswith("kept.")}
+    found = [path for path in found if path.parent not in filtered or path.name not in ASIDES]
     return [path for path in found if is_parquet(path) or path.with_suffix(".parquet") not in found]
 
 
@@ -225,10 +231,11 @@ def document_of(row: Mapping[str, Any], name: str = "") -> Document:
     Raises:
         ValueError: saying what is wrong with it, in words.
     """
+    row = _filled(row)
     score = row.get("score")
     score = score if isinstance(score, int | float) else None
     if "text" in row:
-        text = row["text"] if row["text"] is not None else ""
+        text = row["text"]
         if not isinstance(text, str):
             raise ValueError(f"`text` must be text, not {type(text).__name__}")
         return Document(name, text, score=score)
@@ -238,6 +245,14 @@ def document_of(row: Mapping[str, Any], name: str = "") -> Document:
         return "\n".join(text for role, text in turns if role in roles)
 
     return Document(name, said("assistant"), asked=said("user"), around=said("system", "tool"), score=score)
+
+
+def _filled(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without columns of nothing, as rows of several forms have in one table; `text` is "" where that is all there is."""
+    if all(row.get(column, "") is not None for column in TEXT_COLUMNS):
+        return row
+    filled = {key: value for key, value in row.items() if value is not None}
+    return {**filled, "text": ""} if "text" in row and not filled.keys() & TEXT_COLUMNS else filled
 
 
 def _said(turn: dict[str, Any]) -> tuple[str, str]:
@@ -254,6 +269,7 @@ def conversation_of(row: Mapping[str, Any]) -> list[Message]:
     Raises:
         ValueError: saying what is wrong with it, in words.
     """
+    row = _filled(row)
     if row.keys() & TEXT_COLUMNS == {"text"}:
         raise ValueError(
             "has `text` alone, of which nothing is a question or an answer; give `messages`, or `prompt` and `completion`"

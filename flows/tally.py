@@ -107,7 +107,7 @@ class Tally:
         failed, limit = self._states[State.failed], self._recipe.max_failed
         sure = self.made >= JUDGED_FROM and wilson(failed, self.made, -SURE) > limit
         failed_ever = sum(count for (_, state), count in self._all.items() if state == State.failed)
-        if sure or failed_ever > limit * self._recipe.samples:
+        if sure or failed_ever / self._recipe.samples > limit:
             fault, count = self._faults.most_common(1)[0]
             self._brake.pull(
                 RunFailed(

@@ -234,6 +234,18 @@ def test_questions_that_differ_in_what_was_masked_are_the_same() -> None:
     assert apply_filters(rows, filters[1:]).dropped == []
 
 
+@pytest.mark.parametrize(("same", "threshold"), [(16, 0.8), (12, 0.6), (17, 0.85), (8, 0.4), (14, 0.7)])
+def test_a_question_as_near_as_the_threshold_is_not_new(same: int, threshold: float) -> None:
+    """Of twenty words each, so many are the same."""
+    first, other = ([f"w{i}" for i in range(same)] + [f"{side}{i}" for i in range(20 - same)] for side in "ab")
+    rows = documents(" ".join(first), " ".join(other))
+    nearer = NoveltyFilter(type="novelty", threshold=threshold + 0.01)
+    assert [drop.id for drop in apply_filters(rows, [NoveltyFilter(type="novelty", threshold=threshold)]).dropped] == [
+        "1"
+    ]
+    assert apply_filters(rows, [nearer]).dropped == []
+
+
 def test_one_question_of_two_passages_is_asked_twice_and_another_of_one_is_new() -> None:
     bees, wasps = "Bees carry pollen from one blossom to the next.", "Wasps build paper nests under old roofs."
     asked = [(bees, "Is it true?"), (wasps, "Is it true?"), (bees, "How many legs?")]

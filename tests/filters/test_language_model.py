@@ -61,6 +61,13 @@ def test_likelihood_is_that_of_one_n_gram_at_a_time() -> None:
     assert min(found) > 0.5
 
 
+def test_words_may_have_large_numbers() -> None:
+    train, test = random_documents(0, 6, 40), random_documents(1, 6, 20)
+    large = [[[word * 3_000_000 for word in document] for document in some] for some in (train, test)]
+    small = LanguageModel.fit(*flat(train)).surprise(*flat(test))
+    assert LanguageModel.fit(*flat(large[0])).surprise(*flat(large[1])) == pytest.approx(small)
+
+
 def test_probabilities_add_up_to_one() -> None:
     """Of all known words after a known history, with what is left for words never seen."""
     model = LanguageModel.fit(*flat(random_documents(3, 5, 60)))

@@ -185,6 +185,15 @@ def test_rows_of_every_form_may_stand_in_one_file(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "rows.jsonl").write_text('{"text": "The very same text."}\n')
+    filter_dataset(tmp_path / "in", tmp_path / "out", DUPLICATES)
+    (gone,) = pl.read_parquet(tmp_path / "out" / "dropped.parquet").to_dicts()
+    assert (gone["row"], gone["duplicate_row"]) == ("y/rows.jsonl:1", "x/rows.jsonl:1")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [

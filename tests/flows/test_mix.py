@@ -1,5 +1,6 @@
 """What a dataset is made of, on random lineages: whatever the policy, sides and floors hold."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -85,6 +86,16 @@ def test_a_budget_draws_of_each_kind_its_share_and_where_it_can_holds_one_out(
     for found in ids:
         assert tuple(sum(name.startswith(f"{kind}-") for name in found) for kind in kinds) == drawn
     assert ids[0] != ids[1], "another seed draws others"
+
+
+def test_lines_of_real_text_stay_lines(tmp_path: Path) -> None:
+    text = "def half(x):\n    if x < 0:\n        return None\n    return x / 2"
+    (tmp_path / "real.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    question, answer = (turn["content"] for turn in real_rows(tmp_path / "real.jsonl")["messages"][0])
+    given = question.removeprefix("Go on with this text: ")
+    assert text.startswith(given)
+    assert text.endswith(answer)
+    assert text[len(given) : -len(answer)].isspace()
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,24 @@ def test_trainers_own_files_are_read(tmp_path: Path) -> None:
         assert conversations(file) == [PLAIN]
 
 
+def test_columns_of_nothing_are_not_there(tmp_path: Path) -> None:
+    rows = [
+        {"text": None, "messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hi."}]},
+        {"text": None, "messages": None, "prompt": "Hi?", "completion": "Hi.", "instruction": None, "output": None},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert conversations(file) == [PLAIN, PLAIN]
+    assert [document.text for document in documents(file)] == ["Hi.", "Hi."]
+
+
+def test_of_what_was_filtered_only_what_was_kept_is_read(tmp_path: Path) -> None:
+    for name, text in (("kept", "good"), ("dropped", "bad")):
+        pl.DataFrame({"text": [text]}).write_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "aside.jsonl").write_text('{"text": "ugly"}\n')
+    assert [document.text for document in documents(tmp_path)] == ["good"]
+
+
 def test_an_input_stands_under_its_instruction(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"instruction": "Translate.", "input": "Hallo", "output": "Hello"}\n')
