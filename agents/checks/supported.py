@@ -75,6 +75,7 @@ MONEY = "€$£"
 PARTS = re.compile(rf"(?P<money>[{MONEY}]?)(?P<number>.*\d)-?(?P<suffix>[^\W\d_]*|%|°[CF]?|[{MONEY}])")
 PLAIN = re.compile(r"-?[\d.,'/½⅓⅔¼¾⅛⅜⅝⅞-]+(?: [a-z]+)?")
 """A number whose value may be written in another way; what has other signs (<5, 14:30, K17) must be in a quote as it is."""
+MINUS = re.compile(r"(?<![\w-])(?:minus|negative) $", re.IGNORECASE)
 FOLLOWING = re.compile(rf"[\s-]+([^\W\d_]+(?:'clock)?|%|°[CF]?|[{MONEY}])")
 TO = re.compile(r"\s*(?:-|to|and|or)\s*")
 """Between two numbers with one unit."""
@@ -303,6 +304,8 @@ def _quantity(text: str, start: int, core: str) -> Quantity:
             number, unit = parts["number"], suffix or unit_of(parts["money"])
     if (scale := FOLLOWING.match(text, end)) and scale[1].lower() in SCALES:
         number, end = f"{number} {scale[1].lower()}", scale.end()
+    if (core[0].isnumeric() or core[0] in f"{MONEY}.") and (minus := MINUS.search(text[max(0, start - 10) : start])):
+        number, start = f"-{number}", start - len(minus[0])
     readable = PLAIN.fullmatch(number) and not read_text(number).dates
     values = read_text(number).numbers if readable else frozenset()
     return Quantity(start, end, number.casefold(), values, unit or _unit_after(text, end))

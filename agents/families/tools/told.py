@@ -52,7 +52,7 @@ AFTER = "|".join(
     re.escape(form) + (r"(?![\w/])" if form[-1].isalpha() else "") for form in sorted(MEANT, key=lambda f: (-len(f), f))
 )
 AMOUNT = re.compile(
-    rf"(?<![\w.,:/⁄+\-<>≤≥~≈±])(?:(?P<before>{BEFORE})\s?)?(?P<sign>[-−]\s?|minus )?"
+    rf"(?<![\w.,:/⁄+\-<>≤≥~≈±])(?:(?P<before>{BEFORE})\s?)?(?P<sign>[-−]\s?|minus |negative )?"
     r"(?P<n>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
     rf"(?![\d,]\d|\.\d)(?:[ -]?(?P<after>{AFTER}))?(?![\w%°€$£¥]|[:/⁄+\-]\w|[.,]\d|\s?[^\W\d_]+/)",
     re.IGNORECASE,
