@@ -37,6 +37,8 @@ class Case(NamedTuple):
     expected: Any
     tolerance: float | None = None
     """How far a number may be from the expected one; with None it must be equal and of the same type."""
+    strict: bool = False
+    """Whether it must be nearer than that."""
     places: int | None = None
     """To so many decimals the number is rounded first."""
 
@@ -65,7 +67,8 @@ class Case(NamedTuple):
         try:
             if self.places is not None:
                 return bool(round(number, self.places) == self.expected)
-            return bool(abs(number - self.expected) <= (self.tolerance or 0.0))
+            apart, allowed = abs(number - self.expected), self.tolerance or 0.0
+            return bool(apart < allowed or (apart == allowed and not self.strict))
         except OverflowError:  # an integer beyond all floats
             return False
 
@@ -168,7 +171,7 @@ def _read(test: ast.expr, line: int) -> Case:
         raise _NotOfTheForm
     operator, left, right = test.ops[0], test.left, test.comparators[0]
     if isinstance(operator, ast.Lt | ast.LtE):
-        return _within(left, right, line)
+        return _within(left, right, line, isinstance(operator, ast.Lt))
     if isinstance(operator, ast.Is) and ast.unparse(right) in ("None", "True", "False"):
         return _exact(left, line, _literal(right))
     if isinstance(operator, ast.Eq):
@@ -180,7 +183,8 @@ def _equality(left: ast.expr, right: ast.expr, line: int) -> Case:
     if isinstance(left, ast.Call) and isinstance(right, ast.Call) and _is_name(right.func, "approx", "pytest.approx"):
         if len(right.args) != 1:
             raise _NotOfTheForm
-        return _close([left], right.args, line, _named(right, "rel", 1e-6), _named(right, "abs", 1e-12))
+        relative = 0.0 if any(keyword.arg == "abs" for keyword in right.keywords) else 1e-6
+        return _close([left], right.args, line, _named(right, "rel", relative), _named(right, "abs", 1e-12))
     if not isinstance(left, ast.Call):
         left, right = right, left
     try:
@@ -205,14 +209,14 @@ def _rounded(left: ast.expr, right: ast.expr, line: int) -> Case:
     return Case(line, *_call(left.args[0]), expected, places=places)
 
 
-def _within(left: ast.expr, right: ast.expr, line: int) -> Case:
-    """`abs(f(…) - VALUE) < TOLERANCE`."""
+def _within(left: ast.expr, right: ast.expr, line: int, strict: bool) -> Case:
+    """`abs(f(…) - VALUE) < TOLERANCE`, or `<=`."""
     if not isinstance(left, ast.Call) or not _is_name(left.func, "abs") or len(left.args) != 1:
         raise _NotOfTheForm
     difference = left.args[0]
     if not isinstance(difference, ast.BinOp) or not isinstance(difference.op, ast.Sub):
         raise _NotOfTheForm
-    return _close([difference.left], [difference.right], line, 0.0, _number(right))
+    return _close([difference.left], [difference.right], line, 0.0, _number(right))._replace(strict=strict)
 
 
 def _close(left: Sequence[ast.expr], right: Sequence[ast.expr], line: int, relative: float, absolute: float) -> Case:

@@ -13,7 +13,7 @@ import pytest
 
 from agents.checks import Subject, harness
 from agents.checks.assertions import BadTests, cases_of
-from agents.checks.calls import Call, CallLimits, call_all
+from agents.checks.calls import Call, CallLimits, Outcome, call_all
 from agents.checks.code import CodeOptions, SolvedOptions, code, solved_again
 from agents.checks.mutants import mutants_of
 from agents.contract import Finding
@@ -198,6 +198,23 @@ def test_noise_is_no_test_and_no_crash() -> None:
             for case in cases_of(f"assert {text}"):
                 assert case.function
                 harness.written(case.expected)
+
+
+@pytest.mark.parametrize(
+    ("test", "value", "passes"),
+    [
+        ("abs(f(2) - 100) < 1", 101, False),
+        ("abs(f(2) - 100) <= 1", 101, True),
+        ("abs(f(2) - 100) < 1", 100.9, True),
+        ("abs(f(2) - 3) < 0", 3, False),
+        ("f(2) == approx(1000000.0, abs=0.001)", 1000000.9, False),
+        ("f(2) == approx(1000000.0, abs=0.001, rel=1e-6)", 1000000.9, True),
+        ("f(2) == approx(1000000.0)", 1000000.9, True),
+    ],
+)
+def test_a_number_is_near_where_python_says_so(test: str, value: float, passes: bool) -> None:
+    (case,) = cases_of(f"assert {test}")
+    assert (case.fault(Outcome(value=harness.written(value))) is None) == passes
 
 
 SOURCE = '''
