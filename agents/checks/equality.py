@@ -4,14 +4,15 @@ Texts are untrusted and never executed. What cannot be read or decided is not eq
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from agents.checks.algebra import Equality, decide
 from agents.checks.notation import Group, NotRead, Tree, plain, read
 
 Kind = Literal["exact", "numeric", "symbolic"]
+T = TypeVar("T")
 MAX_LENGTH = 2000
 """Of a text that is compared as it stands."""
 
@@ -42,13 +43,24 @@ def equal(kind: Kind, expected: str, given: str, *, tolerance: Tolerance = EXACT
             case "exact":
                 return _exact(expected, given)
             case "numeric":
-                return _numeric(quantity(expected), quantity(given), tolerance, plain(unit))
+                return _numeric(*_both(lambda text: quantity(text, plain(unit)), expected, given), tolerance)
             case "symbolic":
-                return _symbolic(_read("expected", expected), _read("given", given))
+                return _symbolic(*_both(read, expected, given))
     except NotRead as error:
         return Equality(False, str(error))
     except RecursionError:
         return Equality(False, "one of them is nested too deeply")
+
+
+def _both(reader: Callable[[str], T], expected: str, given: str) -> tuple[T, T]:
+    return _read("expected", expected, reader), _read("given", given, reader)
+
+
+def _read(which: str, text: str, reader: Callable[[str], T]) -> T:
+    try:
+        return reader(text)
+    except NotRead as error:
+        raise NotRead(f"the {which} answer: {error}") from None
 
 
 def _exact(expected: str, given: str) -> Equality:
@@ -79,8 +91,8 @@ class Quantity(NamedTuple):
     unit: str
 
 
-def quantity(text: str) -> Quantity:
-    """A number written out, with the unit that follows it.
+def quantity(text: str, meant: str = "") -> Quantity:
+    """A number written out, with the unit that follows it; without one, with the unit that is `meant`.
 
     Raises:
         NotRead: where the text is anything else, or too long to be sure.
@@ -93,7 +105,7 @@ def quantity(text: str) -> Quantity:
     value = _value(found)
     if found["sign"] == "-" or found["second_sign"] == "-":
         value = -value
-    unit = found["unit"]
+    unit = found["unit"] or meant
     return Quantity(value / 100, "") if unit.endswith("%") else Quantity(value, unit)
 
 
@@ -105,24 +117,17 @@ def _value(found: re.Match[str]) -> Fraction:
     return Fraction(found["decimal"].replace(",", "")) * Fraction(10) ** int(found["exponent"] or 0)
 
 
-def _numeric(expected: Quantity, given: Quantity, tolerance: Tolerance, unit: str) -> Equality:
-    units = expected.unit or unit, given.unit or unit
-    if units[0] != units[1]:
-        return Equality(False, f"the units are {units[0] or 'none'} and {units[1] or 'none'}")
+def _numeric(expected: Quantity, given: Quantity, tolerance: Tolerance) -> Equality:
+    if expected.unit != given.unit:
+        return Equality(False, f"the units are {expected.unit or 'none'} and {given.unit or 'none'}")
     apart = abs(expected.value - given.value)
     larger = max(abs(expected.value), abs(given.value))
-    near = apart == 0 or apart <= larger * Fraction(tolerance.relative) or apart <= Fraction(tolerance.absolute)
+    relative, absolute = (Fraction(str(allowance)) for allowance in tolerance)
+    near = apart == 0 or apart <= larger * relative or apart <= absolute
     return Equality(near, "the numbers are equal" if near else "the numbers differ")
 
 
 # Expressions
-
-
-def _read(which: str, text: str) -> Tree:
-    try:
-        return read(text)
-    except NotRead as error:
-        raise NotRead(f"the {which} answer: {error}") from None
 
 
 def _symbolic(expected: Tree, given: Tree) -> Equality:

@@ -10,6 +10,7 @@ import pytest
 
 from agents.checks import Check, Subject
 from agents.checks.answer import answer
+from agents.checks.base import CheckBroken
 from agents.checks.steps import wrong_sums
 from agents.families.reasoning import TASKS, Draft, Made, Reasoning, solved
 from agents.plan import Plan
@@ -120,6 +121,28 @@ def test_golden_answers_hold_for_the_check_too(case: dict[str, Any]) -> None:
     options = {key: case[key] for key in ("unit",) if case.get(key)} | case.get("tolerance", {})
     found = fault(answer, seed, {"reasoning": "x", "answer": given}, kind=case["kind"], **options)
     assert (found is None) <= case["equal"], found
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "problem"),
+    [
+        ("symbolic", "twelve (", "as symbolic, the expected answer: .*; mend the seed"),
+        ("exact", None, "the expected answer is null; mend the seed"),
+    ],
+)
+def test_a_seed_that_no_answer_can_equal_is_told(kind: str, expected: str | None, problem: str) -> None:
+    seed = Seed(id="s-0", data={"question": "?", "expected": expected})
+    with pytest.raises(CheckBroken, match=problem):
+        fault(answer, seed, {"reasoning": "x", "answer": str(expected)}, kind=kind)
+
+
+def test_a_wrong_number_is_told_from_a_seed_without_one() -> None:
+    found = [
+        fault(answer, Seed(id="s-0", data={"question": "?", "expected": text}), {"reasoning": "x", "answer": "twelve"})
+        for text in ("twelve", "12")
+    ]
+    blamed = "as numeric, the expected answer: 'twelve' is not a number; mend the seed, or choose another kind"
+    assert found == [blamed, "the answer 'twelve' is wrong"]
 
 
 @pytest.mark.parametrize(
