@@ -4,6 +4,7 @@ Knows models and batches; knows nothing of training. Whole layers are taken out 
 """
 
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -66,7 +67,7 @@ def kept(weight: torch.Tensor, norms: torch.Tensor, config: SparsityConfig) -> t
         dropped = size - staying
     else:
         size = weight.shape[1] if config.method == "wanda" else weight.numel()
-        dropped = int((config.share or 0) * size)
+        dropped = int(Fraction(str(config.share or 0)) * size)
     if config.pattern and weight.shape[1] % size:
         raise UsageError(
             f"student.sparsity.pattern = {config.pattern!r}: a matrix has {weight.shape[1]} inputs, which is no multiple of "

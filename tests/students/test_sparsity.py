@@ -27,6 +27,8 @@ def test_what_stays_is_computed_by_hand() -> None:
     assert kept(weight, norms, SparsityConfig(pattern="2:4")).equal(kept(weight, norms, half))
     pairs = kept(weight, norms, SparsityConfig(method="magnitude", pattern="2:4"))
     assert pairs.tolist() == [[False, True, True, False], [True, False, False, True]]
+    uneven = kept(torch.arange(100.0)[None], torch.ones(100), SparsityConfig(share=0.29))
+    assert uneven.sum() == 71, "0.29 of 100 are 29, not what is below it in binary"
 
 
 @torch.no_grad()
