@@ -14,6 +14,8 @@ NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,6}(?!\d)|\d{1,40})(?:\.\d{1,40})?|\.\d{1,40}"
 SIDE = rf"(?:[-(] ?){{0,12}}(?:{NUMBER})(?: ?\)){{0,12}}(?: ?[-+*/] ?(?:[-(] ?){{0,12}}(?:{NUMBER})(?: ?\)){{0,12}}){{0,60}}"
 CHAIN = re.compile(rf"{SIDE}(?: ?={{1,2}} ?\+?{SIDE})+")
 REMAINDER = re.compile(r" ?,? ?(?:with )?(?:a )?(?:remainder(?: of)?|rem\.?|r) ?(\d+)", re.IGNORECASE)
+MODULO = re.compile(r" ?\(? ?\\?[bp]?mod(?:ulo)?(?![a-z])", re.IGNORECASE)
+"""Behind a chain in which what is equal leaves the same rest."""
 NEAR = 40
 """Characters beside a chain that tell whether it goes on."""
 LONG = 2000
@@ -59,7 +61,8 @@ def wrong_sums(text: str) -> Iterator[str]:
             start, end = found.span()
             before, after = written[max(0, start - NEAR) : start], written[end : end + NEAR]
             sides = _sides(before, found.group(), after)
-            for left, right in pairwise(sides if any(side.is_sum for side in sides) else []):
+            followed = any(side.is_sum for side in sides) and not MODULO.match(after)
+            for left, right in pairwise(sides if followed else []):
                 if fault := _fault(left, right, after):
                     yield fault
 
@@ -118,8 +121,8 @@ def _side(text: str) -> Side:
 
 
 def _goes_on_before(before: str, chain: str) -> bool:
-    """Whether what stands before a chain may belong to its first side: `x + 2`, `log10(100)`, `2^3`."""
-    if re.search(r"[\w.^\\%]$|\d,$", before) or re.search(r"[-+*/^%] ?$", before):
+    """Whether what stands before a chain may belong to its first side: `x + 2`, `log10(100)`, `2^3`, `√16`, `10:30`."""
+    if re.search(r"[\w.^\\%]$|\d[,:]$", before) or re.search(r"[-+*/^%√∛∜] ?$", before):
         return True
     if chain.startswith("-"):
         return bool(re.search(r"(?:\b[^\W\d_]|[\d)]) $" if chain[1:2] != " " else r"[\w)] $", before))
@@ -127,8 +130,8 @@ def _goes_on_before(before: str, chain: str) -> bool:
 
 
 def _goes_on_after(after: str) -> bool:
-    """Whether what stands after a chain may belong to its last side: `5x`, `5 + x`, `5^2`."""
-    return bool(re.match(r"[abnpqrt-z](?![a-z])|\^|\d| ?[+*/^] ?[\w(\\]| ?- ?(?:[\d(\\]|[a-z]\b)", after))
+    """Whether what stands after a chain may belong to its last side: `5x`, `5 + x`, `5^2`, `5:30`."""
+    return bool(re.match(r"[abnpqrt-z](?![a-z])|\^|:?\d| ?[+*/^] ?[\w(\\]| ?- ?(?:[\d(\\]|[a-z]\b)", after))
 
 
 def _fault(left: Side, right: Side, after: str) -> str | None:
