@@ -6,6 +6,8 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WHY = ("row", "filter", "reason", "score", "duplicate_of", "duplicate_row", "detail")
-"""Columns that dropped rows get; one whose name is taken gets `drop_` before it."""
+"""Columns that dropped rows get; one whose name is taken gets `drop_` before it, and a number after if that is taken too."""
 
 
 class Fate(NamedTuple):
@@ -97,7 +99,8 @@ def _sort(batch: Batch, span: Span, sorting: Sorting, rows: "_Rows", spool: Path
     rows.keep(found, np.flatnonzero(kept), masks)
     if (gone := np.flatnonzero(~kept)).size:
         fates = [sorting.fate(first + place).columns() for place in gone.tolist()]
-        pq.write_table(_with_why(rows.table(found, gone), fates), spool / f"{first:012d}.parquet")
+        table = _whole(partial(_with_why, rows.table(found, gone)), fates)
+        pq.write_table(table, spool / f"{first:012d}.parquet")
     here = (place for place in sorting.wanted if first <= place < first + count)
     return {place: document_of(rows.row(found, place - first)) for place in here}
 
@@ -157,14 +160,11 @@ class _Lines:
 
     def _masked(self, line: bytes, masks: tuple[Mask, ...]) -> bytes:
         row = {key: value if key == "id" else mask_value(value, masks) for key, value in parsed(line).items()}
-        return json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return _utf8(row)
 
     def table(self, found: list[bytes], places: Places) -> "pa.Table":
-        import pyarrow as pa
-
         rows = [parsed(found[i]) for i in places.tolist()]
-        names = dict.fromkeys(name for row in rows for name in row)
-        return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+        return _whole(_table, rows)
 
     def row(self, found: list[bytes], place: int) -> dict[str, Any]:
         return dict(parsed(found[place]))
@@ -205,13 +205,51 @@ class _Columns:
         return _with_why(self._schema.empty_table(), []).schema
 
 
+def _utf8(row: Mapping[str, Any]) -> bytes:
+    """JSON that is ASCII where it holds half a surrogate pair, which is no UTF-8."""
+    try:
+        return json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(row).encode()
+
+
+def _whole(table_of: Callable[[Sequence[dict[str, Any]]], "pa.Table"], rows: Sequence[dict[str, Any]]) -> "pa.Table":
+    """With `?` for each half of a surrogate pair, which no table holds."""
+    try:
+        return table_of(rows)
+    except UnicodeEncodeError:
+        return table_of(json.loads(json.dumps(rows, ensure_ascii=False).encode("utf-8", "replace")))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> "pa.Table":
+    import pyarrow as pa
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+
+
 def _column(values: Sequence[Any]) -> "pa.Array":
     import pyarrow as pa
 
     try:
-        return pa.array(values)
+        column = pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array([_json(value) for value in values], pa.string())
+        return _texts(values)
+    return _texts(values) if _has_empty(column.type) else column
+
+
+def _has_empty(type_: "pa.DataType") -> bool:
+    """Whether an object in it has no keys, which Parquet cannot hold."""
+    import pyarrow as pa
+
+    inner = [type_.field(i).type for i in range(type_.num_fields)]
+    return (pa.types.is_struct(type_) and not inner) or any(map(_has_empty, inner))
+
+
+def _texts(values: Sequence[Any]) -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array([_json(value) for value in values], pa.string())
 
 
 def _json(value: Any) -> str | None:
@@ -223,9 +261,13 @@ def _with_why(table: "pa.Table", fates: Sequence[dict[str, Any]]) -> "pa.Table":
 
     for name in WHY:
         type_ = pa.float64() if name == "score" else pa.string()
-        taken = name in table.column_names
-        table = table.append_column(f"drop_{name}" if taken else name, pa.array([f[name] for f in fates], type_))
+        table = table.append_column(_free(name, table.column_names), pa.array([f[name] for f in fates], type_))
     return table
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    names = chain((name, f"drop_{name}"), (f"drop_{name}_{i}" for i in count(2)))
+    return next(one for one in names if one not in taken)
 
 
 def _schema_of(files: Sequence[Path]) -> "pa.Schema":
@@ -257,7 +299,7 @@ def _join(parts: Sequence[Path], path: Path, least: "pa.Schema") -> None:
 
     schemas = [pq.read_schema(part) for part in parts] or [least]
     names = dict.fromkeys(name for schema in schemas for name in schema.names)
-    schema = pa.schema([(name, _common([s.field(name).type for s in schemas if name in s.names])) for name in names])
+    schema = pa.schema([(name, _type_of(name, parts, schemas)) for name in names])
     with pq.ParquetWriter(path, schema.with_metadata(schemas[0].metadata)) as writer:
         for part in parts:
             writer.write_table(fitted(_as_texts(pq.read_table(part), schema), schema))
@@ -269,9 +311,31 @@ def _as_texts(table: "pa.Table", schema: "pa.Schema") -> "pa.Table":
 
     for i, field in enumerate(table.schema):
         if schema.field(field.name).type == pa.string() and not is_text(field.type):
-            values = [_json(value) for value in table.column(i).to_pylist()]
-            table = table.set_column(i, field.name, pa.array(values, pa.string()))
+            table = table.set_column(i, field.name, _texts(table.column(i).to_pylist()))
     return table
+
+
+def _type_of(name: str, parts: Sequence[Path], schemas: Sequence["pa.Schema"]) -> "pa.DataType":
+    """One in which each part's column of that name stays what it is, or text."""
+    import pyarrow as pa
+
+    types = [schema.field(name).type if name in schema.names else None for schema in schemas]
+    common = _common([type_ for type_ in types if type_ is not None])
+    changed = [part for part, type_ in zip(parts, types, strict=False) if type_ not in (None, common)]
+    fit = is_text(common) or all(_fits(part, name, common) for part in changed)
+    return common if fit else pa.string()
+
+
+def _fits(part: Path, name: str, type_: "pa.DataType") -> bool:
+    """Whether no value changes in that type, as a large integer does as a float."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_table(part).column(name).cast(type_)
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _common(types: Sequence["pa.DataType"]) -> "pa.DataType":

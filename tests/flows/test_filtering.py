@@ -194,6 +194,50 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert (gone["row"], gone["duplicate_row"]) == ("y/rows.jsonl:1", "x/rows.jsonl:1")
 
 
+HALF = "\ud83d"
+"""Of a surrogate pair."""
+LARGE = 2**53 + 1
+"""No float."""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        ({"a": {}}, {"a": {}}, {"a": ["{}", "{}"]}),
+        ({"a": [{"b": {}}]}, {}, {"a": ['[{"b": {}}]', None]}),
+        ({"a": {}}, {"a": {"b": 1}}, {"a": ["{}", '{"b": 1}']}),
+        ({"a": f"hi {HALF}", HALF: [{HALF: 1}]}, {"a": "hi"}, {"a": ["hi ?", "hi"], "?": [[{"?": 1}], None]}),
+        ({"a": LARGE}, {"a": 0.5}, {"a": [str(LARGE), "0.5"]}),
+        ({"a": [LARGE]}, {"a": [0.5]}, {"a": [f"[{LARGE}]", "[0.5]"]}),
+        ({"a": 1}, {"a": 0.5}, {"a": [1.0, 0.5]}),
+        (
+            {"row": 1, "drop_row": 2},
+            {"row": 3, "drop_row": 4},
+            {"row": [1, 3], "drop_row": [2, 4], "drop_row_2": ["1.jsonl:2", "2.jsonl:1"]},
+        ),
+        ({"text": "b", "id": HALF}, {"text": "b"}, {"duplicate_of": ["?"]}),
+    ],
+)
+def test_dropped_rows_of_two_files_go_into_one_table_whatever_they_hold(
+    first: dict[str, Any], second: dict[str, Any], found: dict[str, list[Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    written = [{"text": "a", **first}, {"text": "a", **second}]
+    (tmp_path / "in" / "1.jsonl").write_text(f"{json.dumps({'text': 'a'})}\n{json.dumps(written[0])}\n")
+    (tmp_path / "in" / "2.jsonl").write_text(json.dumps(written[1]))
+    filter_dataset(tmp_path / "in", tmp_path / "out", parse_filters([], "exact"))
+    gone = pl.read_parquet(tmp_path / "out" / "dropped.parquet")
+    assert {name: gone[name].to_list() for name in found} == found
+
+
+def test_a_masked_row_with_half_a_surrogate_pair_is_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"text": f"é {HALF} to ann.lee@corp.com"}))
+    filter_dataset(file, tmp_path / "out", parse_filters([], "pii"))
+    kept = (tmp_path / "out" / "kept.jsonl").read_text(encoding="utf-8")
+    assert json.loads(kept) == {"text": f"é {HALF} to [EMAIL]"}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
