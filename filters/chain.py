@@ -6,6 +6,7 @@ others, and a filter that compares documents gets no sketch of those which were 
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -134,8 +135,16 @@ def _worth(keep: str) -> Callable[[Document], float]:
     if keep == "longest":
         return lambda document: len(document.text)
     if keep == "best":
-        return lambda document: -math.inf if document.score is None else document.score
+        return lambda document: -math.inf if document.score is None else _as_float(document.score)
     return lambda _: 0.0
+
+
+def _as_float(score: float) -> float:
+    """The furthest one where an integer lies beyond all."""
+    try:
+        return float(score)
+    except OverflowError:
+        return math.copysign(sys.float_info.max, 1 if score > 0 else -1)
 
 
 def released(documents: Sequence[Document], configs: Sequence[FilterConfig]) -> Judged:

@@ -126,7 +126,7 @@ def word_hashes(words: Sequence[str]) -> Hashes:
 
 @lru_cache(maxsize=2**16)
 def _word_hash(word: str) -> bytes:
-    return hashlib.blake2b(word.encode(), digest_size=8).digest()
+    return hashlib.blake2b(word.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 def ngram_hashes(words: Hashes, width: int) -> Hashes:

@@ -52,6 +52,7 @@ def shared(text: str, count: int, start: int = 0) -> str:
         (f"Sure. {SHORT} Mercury is.", True),
         ("Which planet is closest to our own moon?", False),
         (TINY, False),
+        (f"{shared(CLIPS, 13)} \ud83d", True),
         ("Nothing of the kind is said here, in any of these fourteen words or so.", False),
         ("", False),
     ],

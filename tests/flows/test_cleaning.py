@@ -133,12 +133,13 @@ def test_a_filtered_dataset_is_judged_by_its_questions_too_and_reports_each_set(
     assert read_json(tmp_path / "out" / "report.json")["contamination"] == report.contamination
 
 
-def test_the_best_row_is_told_by_a_score_column(tmp_path: Path) -> None:
-    rows = [{"text": "The bees fly home.", "score": 0.1}, {"text": "The bees fly home!", "score": 0.9}]
+@pytest.mark.parametrize(("worse", "best"), [(0.1, 0.9), (0.1, 10**400), (-(10**400), 0.1)])
+def test_the_best_row_is_told_by_a_score_column(worse: float, best: float, tmp_path: Path) -> None:
+    rows = [{"text": "The bees fly home.", "score": worse}, {"text": "The bees fly home!", "score": best}]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     filter_dataset(file, tmp_path / "out", parse_filters(['filters=[{type = "exact", keep = "best"}]']))
-    assert pl.read_ndjson(tmp_path / "out" / "kept.jsonl")["score"].to_list() == [0.9]
+    assert json.loads((tmp_path / "out" / "kept.jsonl").read_text())["score"] == best
 
 
 RECIPE = """
