@@ -5,6 +5,7 @@ Knows no family: a draw is a name and a text.
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import accumulate
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -53,7 +54,7 @@ def _weights(draw: Draw, folder: Path) -> Iterator[tuple[str, float]]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
 
@@ -64,7 +65,7 @@ def _leaves(table: Mapping[str, Any], above: str) -> Iterator[tuple[str, float]]
         path = f"{above} / {name}" if above else name
         if isinstance(value, Mapping):
             yield from _leaves(value, path)
-        elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
             raise ValueError(f"{path!r} needs a weight of 0 or more, not {value!r}")
         else:
             yield path, float(value)

@@ -281,6 +281,7 @@ def _short(value: Any, *, quoted: bool = True) -> str:
 
 FORMATS = FormatChecker(["date", "email", "ipv4", "ipv6", "uuid", "regex"])
 """Formats that are cheap to check exactly; of others, a schema's `pattern` can tell more."""
+DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 CLOCK = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
@@ -290,7 +291,7 @@ def _is_date_time(value: object) -> bool:
     if not isinstance(value, str):
         return True
     day, t, clock = value.partition("T")
-    return bool(t and len(day) == 10 and CLOCK.fullmatch(clock) and datetime.fromisoformat(value))
+    return bool(t and DAY.fullmatch(day) and CLOCK.fullmatch(clock) and datetime.fromisoformat(value))
 
 
 @FORMATS.checks("time", raises=ValueError)  # type: ignore[untyped-decorator]

@@ -657,7 +657,7 @@ def contradict(one: Constraint, other: Constraint) -> bool:
     shaped = kinds & SHAPES and groups & {"start", "end", "sentences"}
     cased = kinds & {"lowercase", "uppercase"} and groups & {"start", "end"}
     barred = _barred_by(one, other) or _barred_by(other, one)
-    return bool(shaped or cased or barred or kinds == {"numbered", "no_digits"})
+    return bool(shaped or cased or barred or kinds in ({"numbered", "no_digits"}, {"json_keys", "no_commas"}))
 
 
 def _barred_by(ban: Constraint, other: Constraint) -> bool:

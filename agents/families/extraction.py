@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from agents.checks import Finding, Options, Subject, check, first_fault, passed
 from agents.checks.occurs import Leaf, check_evidence, leaf_fault, leaves
-from agents.checks.schema import BadSchema, closed, referred, validator_of, without_notes
+from agents.checks.schema import BadSchema, closed, parts_in, referred, validator_of, without_notes
 from agents.checks.written import read_text
 from agents.contract import Contract, ContractFault
 from agents.families.base import BadSeed, Family, text_in
@@ -103,6 +103,9 @@ def check_wanted(schema: Any) -> None:
     check_evidence(schema)
     if schema.get("type") != "object" or not schema.get("properties"):
         raise BadSchema('the schema must have "type": "object" and at least one of "properties"')
+    dotted = [name for _, part in parts_in(schema) for name in part.get("properties", {}) if "." in name]
+    if dotted:
+        raise BadSchema(f"the property {dotted[0]!r} has a dot, which tells nested fields apart; name it without")
 
 
 def wishes(schema: Mapping[str, Any]) -> list[Wish]:

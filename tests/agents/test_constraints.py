@@ -2,7 +2,7 @@ from random import Random
 
 import pytest
 
-from agents.families.constraints import KINDS, Constraint, Topic, draw_constraints, sentences_of, words_of
+from agents.families.constraints import KINDS, Constraint, Topic, contradict, draw_constraints, sentences_of, words_of
 
 ROWS = [
     ("max_words", {"n": 3}, "One two three.", "One two three four."),
@@ -71,6 +71,21 @@ def test_drawn_constraints_never_share_a_group_and_are_stated_in_full(seed: int)
     assert len(set(groups)) == len(groups) == 4
     for constraint in drawn:
         assert not any(mark in constraint.text for mark in ("{n", "{w", "{l", "{e", "{q", "{k"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        (("json_keys", {"keys": ["title", "text"]}), ("no_commas", {}), True),
+        (("numbered", {"n": 3}), ("no_digits", {}), True),
+        (("bullets", {"n": 3}), ("no_commas", {}), False),
+    ],
+)
+def test_constraints_that_no_text_meets_contradict(
+    one: tuple[str, dict[str, object]], other: tuple[str, dict[str, object]], apart: bool
+) -> None:
+    first, second = (Constraint(kind=kind, params=params, text="") for kind, params in (one, other))
+    assert contradict(first, second) == contradict(second, first) == apart
 
 
 def test_weights_decide_what_is_drawn() -> None:

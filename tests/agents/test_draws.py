@@ -57,9 +57,9 @@ def test_a_prompt_of_ones_own_places_what_is_drawn(tmp_path: Path) -> None:
 
 def test_values_come_from_a_file_that_is_part_of_the_runs_identity(tmp_path: Path) -> None:
     file = tmp_path / "personas.txt"
-    file.write_text("a nurse\n\na sailor\n")
+    file.write_text("\ufeffa nurse\n\na\u2028sailor\n", encoding="utf-8")
     plan = load("smoke", [*BASE, f"seeds.draw={{persona='{file}'}}"])
-    assert {seed.drawn["persona"] for seed in seeds_of(plan)[:]} == {"a nurse", "a sailor"}
+    assert {seed.drawn["persona"] for seed in seeds_of(plan)[:]} == {"a nurse", "a\u2028sailor"}
     before = sources(plan)
     file.write_text("a nurse\n")
     assert sources(plan) != before
@@ -71,6 +71,8 @@ def test_values_come_from_a_file_that_is_part_of_the_runs_identity(tmp_path: Pat
         ("{x=[]}", "seeds.draw.x: has nothing to draw"),
         ("{x={a=0}}", "seeds.draw.x: has nothing to draw"),
         ("{x={a={b=-1}}}", "seeds.draw.x: 'a / b' needs a weight of 0 or more, not -1"),
+        ("{x={a=nan}}", "'a' needs a weight of 0 or more, not nan"),
+        ("{x={a=inf}}", "'a' needs a weight of 0 or more, not inf"),
         ("{x={a=true}}", "needs a weight of 0 or more, not True"),
         ("{x='nowhere.txt'}", "nowhere.txt: cannot be read"),
         ("{'Not A Name'=['a']}", "should match pattern"),

@@ -333,6 +333,7 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"topic": "x", "schema": {"type": "object", "properties": {"a": {"type": "date"}}}}, "'date' is not valid"),
     ({"topic": "x", "schema": {"type": "object", "properties": {"a": {"$ref": "http://x/y"}}}}, "nothing is fetched"),
     ({"topic": "x", "schema": {"type": "object", "properties": {"a": {"x-evidence": 3}}}}, "must be a list of words"),
+    ({"topic": "x", "schema": {"type": "object", "properties": {"dc.title": {}}}}, "'dc.title' has a dot"),
     ({**ROWS[0], "decoys": {"age": "an age"}}, "by fields of the schema"),
     ({**ROWS[0], "decoys": ["an age"]}, "with texts by the field"),
 ]
