@@ -29,7 +29,7 @@ THANKS = {
     "Italian": "grazie",
     "Portuguese": "obrigad[oa]",
 }
-"""Patterns of whole words."""
+"""Patterns of whole words, the plainest before the first bar."""
 
 
 # What a reader sees
@@ -114,9 +114,27 @@ def least_words(text: str) -> int:
 
 
 def _times(word: str, text: str) -> int:
-    """How often `word` occurs as a whole word or as its plain plural, in any case."""
-    forms = {word.lower(), f"{word.lower()}s", f"{word.lower()}es"}
-    return sum(found.lower() in forms for found in words_of(text))
+    """How often `word`, which may be several, occurs as a whole or as its plain plural, in any case."""
+    several = len(words_of(word)) > 1
+    whole = _apart(word.lower()) if several else word.lower()
+    said = _runs(text, len(PART.findall(word))) if several else words_of(text)
+    return sum(found.lower() in {whole, f"{whole}s", f"{whole}es"} for found in said)
+
+
+PART = re.compile(r"[^\W_]+")
+"""Of a word: well-being has two, mother's day three."""
+
+
+def _apart(word: str) -> str:
+    """The parts of `word` with a space between them; one of a single part as it is."""
+    parts = PART.findall(word)
+    return " ".join(parts) if len(parts) > 1 else word
+
+
+def _runs(text: str, n: int) -> list[str]:
+    """Each `n` parts of words in a row, with a space between them."""
+    parts = PART.findall(text)
+    return [" ".join(parts[start : start + n]) for start in range(len(parts) - n + 1)]
 
 
 # Sentences
@@ -313,9 +331,10 @@ def _mention_times(text: str, p: Params) -> str | None:
 
 def _avoid_word(text: str, p: Params) -> str | None:
     word, plain = folded(p["word"]), folded(text)
-    forms = {word, f"{word}s", f"{word}es", re.sub("y$", "ies", word)}
-    parts = {part for form in (plain, re.sub(r"[*`~]", "", plain)) for part in re.findall(r"[^\W_]+", form)}
-    return _unless(not forms & parts, f"it uses the forbidden word {p['word']!r}")
+    forms = {_apart(form) for form in (word, f"{word}s", f"{word}es", re.sub("y$", "ies", word))}
+    n = max(1, len(PART.findall(word)))
+    said = {run for shown in (plain, re.sub(r"[*`~]", "", plain)) for run in _runs(shown, n)}
+    return _unless(not forms & said, f"it uses the forbidden word {p['word']!r}")
 
 
 def _avoid_letter(text: str, p: Params) -> str | None:
@@ -664,6 +683,7 @@ def _barred_by(ban: Constraint, other: Constraint) -> bool:
     """Whether `other` wants something said that `ban` forbids."""
     named = [value for value in other.params.values() if isinstance(value, str)]
     named += [word for value in other.params.values() if isinstance(value, list | tuple) for word in value]
+    named += [THANKS[other.params["language"]].split("|")[0]] if other.kind == "end_in_language" else []
     wanted = " ".join(named).casefold()
     if ban.kind == "avoid_word":
         return ban.params["word"].casefold() in wanted

@@ -19,6 +19,12 @@ ROWS = [
     ("include_two_words", {"words": ["bee", "hive"]}, "The bee left the hive.", "The bee left."),
     ("mention_times", {"word": "bee", "n": 2}, "Bee by bee.", "One bee."),
     ("avoid_word", {"word": "bee"}, "A beetle.", "Bees fly."),
+    ("include_words", {"words": ["ice cream"]}, "Two ice creams.", "Ice and cream."),
+    ("include_words", {"words": ["well-being"]}, "Her well-being.", "Being well."),
+    ("mention_times", {"word": "mother's day", "n": 2}, "Mother's Day is no mother’s day.", "Mother's day."),
+    ("avoid_word", {"word": "ice cream"}, "Cream on ice.", "Two **ice** creams."),
+    ("avoid_word", {"word": "well-being"}, "All being well.", "Their well-being."),
+    ("avoid_word", {"word": "mother's day"}, "A day of mothers.", "It is Mother’s Day."),
     ("avoid_letter", {"letter": "q"}, "No such letter.", "Quite so."),
     ("include_number", {}, "It has 4 legs.", "It has four legs."),
     ("no_digits", {}, "It has four legs.", "It has 4 legs."),
@@ -78,6 +84,10 @@ def test_drawn_constraints_never_share_a_group_and_are_stated_in_full(seed: int)
     [
         (("json_keys", {"keys": ["title", "text"]}), ("no_commas", {}), True),
         (("numbered", {"n": 3}), ("no_digits", {}), True),
+        (("avoid_letter", {"letter": "z"}), ("end_in_language", {"language": "Italian"}), True),
+        (("avoid_letter", {"letter": "k"}), ("end_in_language", {"language": "German"}), True),
+        (("avoid_letter", {"letter": "z"}), ("end_in_language", {"language": "German"}), False),
+        (("avoid_letter", {"letter": "k"}), ("end_in_language", {"language": "French"}), False),
         (("bullets", {"n": 3}), ("no_commas", {}), False),
     ],
 )
