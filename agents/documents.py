@@ -340,7 +340,7 @@ Joint = Callable[[list[str], int], bool]
 
 def _tidy(text: str, joint: Joint, *, hyphens: bool = False) -> str:
     """Text as `read_text` gives it. `hyphens` at the end of a line were made by it, and are taken out."""
-    text = UNSEEN.sub("", BLANKS.sub(" ", NEWLINES.sub("\n", unicodedata.normalize("NFC", text))))
+    text = unicodedata.normalize("NFC", UNSEEN.sub("", BLANKS.sub(" ", NEWLINES.sub("\n", text))))
     if joint is _markdown:
         text = _without_front_matter(EMBEDDED_DATA.sub("()", text))
     lines = text.split("\n")

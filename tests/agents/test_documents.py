@@ -215,6 +215,7 @@ Honey keeps for years."""
         ("A.PDF", pdf(*PAGES), PAGES_TEXT),
         ("locked.pdf", encrypted(pdf(["Free to read."]), ""), "Free to read."),
         ("nfd.txt", unicodedata.normalize("NFD", "Žižek’s\u00a0 naïve\u200b 🐝 漢字"), "Žižek’s naïve 🐝 漢字"),
+        ("soft.txt", "cafe\u00ad\u0301", "café"),
         ("utf16.txt", "čaj\n\n\n\npijú".encode("utf-16"), "čaj\n\npijú"),
         ("latin.html", b'<meta charset="iso-8859-1"><p>\x93caf\xe9\x94 \x96 na', "“café” – na"),
         ("wrong.html", '<meta charset="utf-16"><p>čaj', "čaj"),
