@@ -55,7 +55,7 @@ SIGNALS: Mapping[str, Signal] = {
     "agreement": Signal(agreement, "likeness to further answers of the student", draws=True),
 }
 
-FINAL = re.compile(r"\banswer:\s*(.+)\s*$", re.IGNORECASE)
+FINAL = re.compile(r"^.*\banswer:\s*(.+)\s*\Z", re.IGNORECASE | re.MULTILINE)
 """How an answer ends that reasons before it (the family `reasoning` teaches it so)."""
 
 
@@ -63,9 +63,14 @@ def likeness(first: str, second: str) -> float:
     """From 0 to 1: whether the final answers are the same where both reason towards one, else the Jaccard index of the words."""
     ends = [FINAL.search(text) for text in (first, second)]
     if ends[0] and ends[1]:
-        return float(_words(ends[0].group(1)) == _words(ends[1].group(1)))
+        return float(_bare(ends[0].group(1)) == _bare(ends[1].group(1)))
     one, other = set(_words(first)), set(_words(second))
     return len(one & other) / len(one | other) if one | other else 1.0
+
+
+def _bare(final: str) -> str:
+    """Without case, white space and an ending full stop; signs are part of an answer."""
+    return "".join(final.casefold().split()).removesuffix(".")
 
 
 def _words(text: str) -> list[str]:

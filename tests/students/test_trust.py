@@ -26,6 +26,13 @@ def test_signals_are_what_they_say() -> None:
         ("", "", 1.0),
         ("2 + 2 is 4.\n\nAnswer: 4", "Two twos.\nAnswer: 4.", 1.0),
         ("2 + 2 is 4.\n\nAnswer: 4", "2 + 2 is 4.\n\nAnswer: 5", 0.0),
+        ("Answer: -5", "Answer: 5", 0.0),
+        ("Answer: 50%", "Answer: 50", 0.0),
+        ("Answer: x+1", "Answer: x-1", 0.0),
+        ("Answer: x+1", "Answer: x + 1 .\n", 1.0),
+        ("Answer: 42", "Answer: 42.", 1.0),
+        ("Answer: Paris", "So:\n\nANSWER:\nparis", 1.0),
+        ("Is the answer: 5 or 6? Answer: 5", "so Answer: 5", 1.0),
         ("It costs 3.50", "It costs 3.5", 0.5),
     ],
 )
