@@ -69,8 +69,8 @@ def likeness(first: str, second: str) -> float:
 
 
 def _bare(final: str) -> str:
-    """Without case, white space and an ending full stop; signs are part of an answer."""
-    return "".join(final.casefold().split()).removesuffix(".")
+    """Without case, white space, and marks around it; signs are part of an answer."""
+    return "".join(final.casefold().split()).rstrip(".!").strip("*_`$")
 
 
 def _words(text: str) -> list[str]:

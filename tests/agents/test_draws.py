@@ -57,12 +57,19 @@ def test_a_prompt_of_ones_own_places_what_is_drawn(tmp_path: Path) -> None:
 
 def test_values_come_from_a_file_that_is_part_of_the_runs_identity(tmp_path: Path) -> None:
     file = tmp_path / "personas.txt"
-    file.write_text("\ufeffa nurse\n\na\u2028sailor\n", encoding="utf-8")
+    file.write_text("a nurse\n\na sailor\n")
     plan = load("smoke", [*BASE, f"seeds.draw={{persona='{file}'}}"])
-    assert {seed.drawn["persona"] for seed in seeds_of(plan)[:]} == {"a nurse", "a\u2028sailor"}
+    assert {seed.drawn["persona"] for seed in seeds_of(plan)[:]} == {"a nurse", "a sailor"}
     before = sources(plan)
     file.write_text("a nurse\n")
     assert sources(plan) != before
+
+
+def test_a_value_may_hold_what_ends_a_line_in_unicode(tmp_path: Path) -> None:
+    file = tmp_path / "personas.txt"
+    file.write_text("\ufeffa nurse\r\n\r\na\u2028sailor\r\n", encoding="utf-8")
+    plan = load("smoke", [*BASE, f"seeds.draw={{persona='{file}'}}"])
+    assert {seed.drawn["persona"] for seed in seeds_of(plan)[:]} == {"a nurse", "a\u2028sailor"}
 
 
 @pytest.mark.parametrize(

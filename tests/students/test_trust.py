@@ -31,6 +31,7 @@ def test_signals_are_what_they_say() -> None:
         ("Answer: x+1", "Answer: x-1", 0.0),
         ("Answer: x+1", "Answer: x + 1 .\n", 1.0),
         ("Answer: 42", "Answer: 42.", 1.0),
+        ("Answer: 42", "Answer: **$42**!", 1.0),
         ("Answer: Paris", "So:\n\nANSWER:\nparis", 1.0),
         ("Is the answer: 5 or 6? Answer: 5", "so Answer: 5", 1.0),
         ("It costs 3.50", "It costs 3.5", 0.5),
