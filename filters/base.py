@@ -97,29 +97,52 @@ class SetFilter(NamedTuple):
     """Rule, score and limit in words, of a document that repeats the one named."""
 
 
-ESCAPES = r"(?:(?<!\w)|(?<=\\[nrt]))"
-"""No word before, or an escape of JSON text, whose letter is no word."""
+BEFORE = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
+"""No word before, or an escape of JSON text, whose letter is no word. Words are ASCII here: other scripts write no spaces."""
+AFTER = r"(?![A-Za-z0-9])"
 
 
 def mask_text(text: str, masks: Sequence[Mask]) -> str:
     """`text` with each placeholder in the place of what was found, where that is no part of a longer word or number."""
     for found, placeholder in sorted(masks, key=lambda mask: -len(mask.found)):
-        text = re.sub(ESCAPES + re.escape(found) + r"(?!\w)", placeholder, text)
+        text = re.sub(_bordered(found), placeholder, text)
     return text
 
 
+def _bordered(found: str) -> str:
+    """Its pattern, with a border on each side where it begins or ends in a word."""
+    before = BEFORE if re.match("[A-Za-z0-9]", found) else ""
+    after = AFTER if re.search(r"[A-Za-z0-9]\Z", found) else ""
+    return before + re.escape(found) + after
+
+
 def mask_value(value: Any, masks: Sequence[Mask]) -> Any:
-    """`value` with `mask_text` done to every text in it. JSON text stays JSON text: a number found in it becomes a text."""
+    """`value` with `mask_text` done to every text, key and number in it: a number that was found becomes a text. JSON text stays
+    JSON text.
+    """
     if isinstance(value, dict):
-        return {key: mask_value(one, masks) for key, one in value.items()}
+        return _mask_object(value, masks)
     if isinstance(value, list | tuple):
-        return [mask_value(one, masks) for one in value]
+        return type(value)(mask_value(one, masks) for one in value)
+    if isinstance(value, int | float):
+        return value if (plain := mask_text(repr(value), masks)) == repr(value) else plain
     if not isinstance(value, str):
         return value
     plain = mask_text(value, masks)
     if plain == value or (parsed := _json(value)) is None or _json(plain) is not None:
         return plain
-    return json.dumps(_mask_numbers(mask_value(parsed, masks), masks), ensure_ascii=False)
+    return json.dumps(mask_value(parsed, masks), ensure_ascii=False)
+
+
+def _mask_object(value: dict[str, Any], masks: Sequence[Mask]) -> dict[str, Any]:
+    """Keys that are masked alike stay apart by a stroke."""
+    masked: dict[str, Any] = {}
+    for key, one in value.items():
+        name = mask_text(key, masks)
+        while name != key and (name in masked or name in value):
+            name += "'"
+        masked[name] = mask_value(one, masks)
+    return masked
 
 
 def _json(text: str) -> Any:
@@ -129,12 +152,3 @@ def _json(text: str) -> Any:
     except ValueError:
         return None
     return value if isinstance(value, dict | list) else None
-
-
-def _mask_numbers(value: Any, masks: Sequence[Mask]) -> Any:
-    if isinstance(value, dict):
-        return {key: _mask_numbers(one, masks) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_mask_numbers(one, masks) for one in value]
-    plain = mask_text(repr(value), masks)
-    return value if plain == repr(value) or isinstance(value, str) else plain

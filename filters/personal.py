@@ -9,6 +9,7 @@ Knows no names and no postal addresses: those need a model.
 
 import ipaddress
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -94,17 +95,22 @@ def _emails(text: str, _config: PersonalDataFilter) -> Spans:
             yield match.start(), match[0]
 
 
-IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
+IBAN = re.compile(r"(?<![A-Za-z0-9])((?:[A-Za-z0-9]*[a-z])?)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
+REST = re.compile(r"[A-Za-z0-9]*")
 
 
 def _ibans(text: str, _config: PersonalDataFilter) -> Spans:
-    """The longest beginning of each match that is an IBAN, since words in capitals may follow."""
+    """The longest beginning of each match that is an IBAN, since words in capitals may follow; with what is written right before
+    and after it, since masks are put on whole words.
+    """
     from stdnum import iban
 
     for match in IBAN.finditer(text):
-        ends = [i for i in range(len(match[0]), 14, -1) if match[0][i - 1] != " "]
-        if end := next((i for i in ends if iban.is_valid(match[0][:i], check_country=False)), None):
-            yield match.start(), match[0][:end]
+        said, start = match[0], len(match[1])
+        ends = [i for i in range(len(said), start + 14, -1) if said[i - 1] != " "]
+        if end := next((i for i in ends if iban.is_valid(said[start:i], check_country=False)), None):
+            rest = REST.match(said, end)
+            yield match.start(), said[: rest.end() if rest else end]
 
 
 CARD = re.compile(r"(?<![\w.-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|\d{4}([ -])\d{6}\2\d{5}|\d{13,19})(?![\w-]|\.\d)")
@@ -189,7 +195,8 @@ def _phones(text: str, config: PersonalDataFilter) -> Spans:
     """Those that can exist; without a country code only where they are written in groups."""
     from phonenumbers import Leniency, PhoneNumberMatcher
 
-    for match in PhoneNumberMatcher(text, config.region or None, leniency=Leniency.STRICT_GROUPING):
+    leniency, tries = Leniency.STRICT_GROUPING, sys.maxsize
+    for match in PhoneNumberMatcher(text, config.region or None, leniency=leniency, max_tries=tries):
         said: str = match.raw_string
         if said.startswith("+") or (re.search(r"\d[ )./-]+\d", said) and not DECIMAL.fullmatch(said)):
             yield match.start, said

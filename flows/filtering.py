@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from core.errors import RecipeError, UsageError
 from core.filter_config import ContaminationFilter, FilterConfig
 from core.recipe import find_file
+from core.sample import Reason
 from core.store import file_hash, read_json
 from filters.base import Document
 from filters.chain import SET_FILTERS, Decisions, Judged, decide, drop_of, names_in_indexes
@@ -50,6 +51,8 @@ DECIDING = {"threshold", "permutations", "index"}
 """Keys of filters on which no judgement of a row by itself depends."""
 EXAMPLES = 8
 """Of each filter, in the report."""
+UNTOLD = "(not shown: it has personal data)"
+"""In the place of a text in the report, since reports travel."""
 ASIDE = 20
 """Rows that could not be read, in the report."""
 
@@ -305,14 +308,19 @@ def _example(place: int, fates: _Fates, configs: Sequence[FilterConfig], texts: 
         score=fate.drop.score,
         row=fate.row,
         id=fate.drop.id,
-        text=_shown(texts[place], config),
+        text=_shown(place, fates.verdicts.judged, config, texts),
         duplicate_of=fate.drop.duplicate_of,
-        original=_shown(texts[original], config) if original is not None and original >= 0 else None,
+        original=_shown(original, fates.verdicts.judged, config, texts)
+        if original is not None and original >= 0
+        else None,
     )
 
 
-def _shown(document: Document, config: FilterConfig) -> str:
-    """What the filter looked at."""
+def _shown(place: int, judged: Judged, config: FilterConfig, texts: Mapping[int, Document]) -> str:
+    """What the filter looked at, without personal data that was found, by whichever filter."""
+    if place in judged.drops and judged.drops[place][1].reason == Reason.personal_data:
+        return UNTOLD
+    document = texts[place].masked(judged.masks.get(place, ()))
     if getattr(config, "of", "conversation") == "answer":
         return document.text
     return (document.question or document.asked or document.text) if config.type == "novelty" else document.whole.text

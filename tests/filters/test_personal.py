@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -26,6 +26,8 @@ DROP = PersonalDataFilter(type="pii", action="drop")
         ("650-253-0000@acme.io", "email", "650-253-0000@acme.io"),
         ("Pay to DE89 3704 0044 0532 0130 00 today.", "iban", "DE89 3704 0044 0532 0130 00"),
         ("IBAN: GB82WEST12345698765432", "iban", "GB82WEST12345698765432"),
+        ("ibanDE89370400440532013000 here", "iban", "ibanDE89370400440532013000"),
+        ("IBAN DE89370400440532013000BIC here", "iban", "DE89370400440532013000BIC"),
         ("FR14 2004 1010 0505 0001 3M02 606 IS MINE", "iban", "FR14 2004 1010 0505 0001 3M02 606"),
         ("Card 4111 1111 1111 1111, exp 09/29", "card", "4111 1111 1111 1111"),
         ("5555-5555-5555-4444", "card", "5555-5555-5555-4444"),
@@ -48,12 +50,21 @@ DROP = PersonalDataFilter(type="pii", action="drop")
         ("Call (650) 253-0000.", "phone", "(650) 253-0000"),
         ("650-253-0000 or mail", "phone", "650-253-0000"),
         ("tel +4930123456", "phone", "+4930123456"),
+        ("电话+8613812345678请联系我", "phone", "+8613812345678"),
     ],
 )
-def test_personal_data_is_found(text: str, kind: str, found: str) -> None:
+def test_personal_data_is_found_and_masked(text: str, kind: str, found: str) -> None:
     assert [(one.kind, one.text) for one in find_personal_data(text, PII)] == [(kind, found)]
     (place,) = find_personal_data(text, PII)
     assert text[place.start : place.end] == found
+    (kept,), _ = apply_filters([Document("a", text)], [PII])
+    assert kept.text == text.replace(found, PLACEHOLDERS[place.kind])
+
+
+def test_a_phone_number_is_found_after_however_many_that_are_none() -> None:
+    only = PersonalDataFilter(type="pii", kinds=("phone",))
+    text = "20240101 999\n" * 66_000 + "+1 650-253-0000"
+    assert [one.text for one in find_personal_data(text, only)] == ["+1 650-253-0000"]
 
 
 @pytest.mark.parametrize(
@@ -174,3 +185,17 @@ def test_a_number_in_json_text_becomes_a_text_and_the_rest_stays() -> None:
     assert masked == {"a": ['{"card": "[CARD]", "n": 1, "é": null}', 3, None], "b": "[CARD]"}
     assert json.loads(masked["a"][0])["n"] == 1
     assert mask_value('{ "n":  1 }', masks) == '{ "n":  1 }'
+
+
+@pytest.mark.parametrize(
+    ("value", "masked"),
+    [
+        ({"card": 4111111111111111, "n": 1, "ok": True}, {"card": "[CARD]", "n": 1, "ok": True}),
+        ({"a": [{"bob@acme.io": "x"}]}, {"a": [{"[EMAIL]": "x"}]}),
+        ({"bob@acme.io": 1, "amy@acme.io": 2, "[EMAIL]": 3}, {"[EMAIL]'": 1, "[EMAIL]''": 2, "[EMAIL]": 3}),
+        ([("bob@acme.io", 4111111111111111)], [("[EMAIL]", "[CARD]")]),
+    ],
+)
+def test_keys_and_numbers_are_masked_and_no_value_is_lost(value: Any, masked: Any) -> None:
+    masks = [Mask("4111111111111111", "[CARD]"), Mask("bob@acme.io", "[EMAIL]"), Mask("amy@acme.io", "[EMAIL]")]
+    assert mask_value(value, masks) == masked

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from core.errors import RecipeError, UsageError
@@ -14,7 +16,7 @@ from core.sample import Candidate, Critique, Message, Sample, Seed, State, ToolC
 from core.store import read_json, read_samples, write_samples
 from flows.curated import curate
 from flows.curation import parse_filters
-from flows.filtering import filter_dataset
+from flows.filtering import UNTOLD, filter_dataset
 from flows.recipes import load, sources
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many in May."
@@ -119,6 +121,64 @@ def test_a_filtered_dataset_is_masked_in_every_column_of_texts(form: str, ending
     assert "[PHONE]" in shown
     assert "acme" not in shown
     assert out.row(1) == frame.row(1)
+
+
+CALLED = pa.struct([("card", pa.int64()), ("john.smith@gmail.com", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "masked"),
+    [
+        (pa.dictionary(pa.int32(), pa.string()), "mail john.smith@gmail.com now", "mail [EMAIL] now"),
+        (pa.list_(pa.dictionary(pa.int8(), pa.large_string())), ["john.smith@gmail.com"], ["[EMAIL]"]),
+        (pa.int64(), 4111111111111111, None),
+        (pa.list_(CALLED), [{"card": 4111111111111111, "john.smith@gmail.com": "x"}],
+         [{"card": None, "john.smith@gmail.com": None}]),
+        (pa.map_(pa.string(), pa.int64()), [("john.smith@gmail.com", 4111111111111111)], [("[EMAIL]", None)]),
+        (pa.map_(pa.int64(), pa.string()), [(4111111111111111, "x"), (1, "y")], [(1, "y")]),
+    ],
+)  # fmt: skip
+def test_columns_of_every_type_are_masked_and_keep_it(
+    type_: pa.DataType, value: Any, masked: Any, tmp_path: Path
+) -> None:
+    said = pa.array(["4111111111111111 john.smith@gmail.com", "No."]).dictionary_encode()
+    pq.write_table(pa.table({"text": said, "more": pa.array([value, value], type_)}), tmp_path / "rows.parquet")
+    filter_dataset(tmp_path / "rows.parquet", tmp_path / "out", parse_filters([f"filters={PII}"]))
+    out = pq.read_table(tmp_path / "out" / "kept.parquet")
+    assert out.schema == pq.read_schema(tmp_path / "rows.parquet")
+    assert out["text"].to_pylist() == ["[CARD] [EMAIL]", "No."]
+    assert out["more"].to_pylist() == [masked, value]
+
+
+@pytest.mark.parametrize("arguments", [{"card": 4111111111111111}, {"john.smith@gmail.com": "x"}])
+def test_a_call_that_is_an_object_is_masked_in_its_keys_and_numbers(arguments: dict[str, Any], tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "?"}, call]}) + "\n")
+    filter_dataset(tmp_path / "rows.jsonl", tmp_path / "out", parse_filters([f"filters={PII}"]))
+    kept = (tmp_path / "out" / "kept.jsonl").read_text()
+    assert "4111" not in kept
+    assert "john" not in kept
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        '[{type = "pii", action = "drop"}]',
+        '[{type = "exact"}, {type = "pii", action = "drop"}]',
+        '[{type = "pii"}, {type = "exact"}]',
+        '[{type = "exact"}, {type = "pii"}]',
+        '[{type = "pii"}, {type = "length", min_words = 99}]',
+    ],
+)
+def test_what_was_found_is_in_no_report(filters: str, tmp_path: Path) -> None:
+    row = json.dumps({"text": "mail john.smith@gmail.com now"}) + "\n"
+    (tmp_path / "rows.jsonl").write_text(row + row)
+    report = filter_dataset(tmp_path / "rows.jsonl", tmp_path / "out", parse_filters([f"filters={filters}"]))
+    assert report.examples
+    for name in ("report.json", "report.html"):
+        told = (tmp_path / "out" / name).read_text()
+        assert "john" not in told
+        assert UNTOLD in told or "mail [EMAIL] now" in told
 
 
 def test_a_filtered_dataset_is_judged_by_its_questions_too_and_reports_each_set(tmp_path: Path) -> None:
