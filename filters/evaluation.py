@@ -182,7 +182,8 @@ def texts_of(path: Path, columns: Sequence[str]) -> list[str]:
     """
     try:
         if path.suffix == ".txt":
-            return [line.rstrip("\r") for line in path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")]
+            *lines, rest = path.read_text(encoding="utf-8-sig").split("\n")
+            return [line.rstrip("\r") for line in (*lines, *([rest] if rest else []))]
         rows = _rows(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as an evaluation set: {error}") from None

@@ -1,4 +1,4 @@
-"""What filters mask, masked in every column of a table that holds text."""
+"""What filters mask, masked in every column of a table that may hold it."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any

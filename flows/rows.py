@@ -31,7 +31,7 @@ T = TypeVar("T")
 BATCH_ROWS = 10_000
 """Rows judged at once by one process."""
 BATCH_BYTES = 16 << 20
-ASIDES = ("dropped.parquet", "aside.jsonl")
+NOT_KEPT = ("dropped.parquet", "aside.jsonl")
 """What `filter` writes beside the rows that it keeps."""
 ASIDE = "`stillhouse filter` puts rows aside that cannot be read"
 LINES = (".jsonl", ".ndjson")
@@ -113,7 +113,7 @@ def _in_folder(paths: Iterator[Path]) -> list[Path]:
     """
     found = sorted(path for path in paths if path.is_file() and (is_parquet(path) or is_lines(path)))
     filtered = {path.parent for path in found if path.name.startswith("kept.")}
-    found = [path for path in found if path.parent not in filtered or path.name not in ASIDES]
+    found = [path for path in found if path.parent not in filtered or path.name not in NOT_KEPT]
     return [path for path in found if is_parquet(path) or path.with_suffix(".parquet") not in found]
 
 
@@ -155,7 +155,7 @@ def _line_batches(place: int, file: Path, _columns: Sequence[str] | None) -> Ite
     first = 1
     with file.open("rb") as raw, _reading(file, raw) as lines:
         while content := lines.read(BATCH_BYTES):
-            if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            if first == 1 and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 raise ValueError("it is UTF-16; save it as UTF-8")
             content += lines.readline()
             for part in _parts(content):
@@ -368,4 +368,5 @@ def all_of(source: Path, read: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
             try:
                 yield read(line.whole())
             except ValueError as error:
-                raise UsageError(f"{files[batch.file]}: row {line.number}: {error} ({ASIDE})") from None
+                hint = f" ({ASIDE})" if line.row is None else ""
+                raise UsageError(f"{files[batch.file]}: row {line.number}: {error}{hint}") from None

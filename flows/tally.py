@@ -78,6 +78,9 @@ class Tally:
     def _made(self, group: str) -> int:
         return sum(self._all[group, state] for state in State)
 
+    def _ever(self, state: State) -> int:
+        return sum(count for (_, ended), count in self._all.items() if ended == state)
+
     def _narrow(self) -> None:
         if self._wanted and self._floor:
             left = 0.0
@@ -106,8 +109,7 @@ class Tally:
         """The limit is a share of all samples: stop when it is certainly passed, or all but certainly will be."""
         failed, limit = self._states[State.failed], self._recipe.max_failed
         sure = self.made >= JUDGED_FROM and wilson(failed, self.made, -SURE) > limit
-        failed_ever = sum(count for (_, state), count in self._all.items() if state == State.failed)
-        if sure or failed_ever / self._recipe.samples > limit:
+        if sure or self._ever(State.failed) / self._recipe.samples > limit:
             fault, count = self._faults.most_common(1)[0]
             self._brake.pull(
                 RunFailed(
@@ -160,8 +162,7 @@ class Tally:
         ends = ", ".join(f"{self._states[state]} {state}" for state in State)
         of = "samples"
         if self._wanted:
-            ended = Counter({state: sum(n for (_, s), n in self._all.items() if s == state) for state in State})
-            ends = ", ".join(f"{ended[state]} {state}" for state in State if state != State.kept)
+            ends = ", ".join(f"{self._ever(state)} {state}" for state in State if state != State.kept)
             of = f"verified of {self._all.total():,} samples"
         parts = [f"produce: {done}/{total:,} {of}: {ends}"]
         share = self.share()

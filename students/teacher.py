@@ -22,8 +22,17 @@ from students.vocabulary import trimmed_from, with_tokens_of
 
 EMBEDDED = "embedded"
 FILES = ("config.json", "*.safetensors", "*.bin")
-START_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.bin")
-"""With tokenizer and chat template: what a student is made of from the beginning."""
+START_FILES = (
+    *FILES,
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+)
+"""With tokenizer and chat template: what a student is made of, and not what was found of the start since."""
 
 
 class Dense(NamedTuple):
@@ -112,7 +121,7 @@ def teacher_digest(name: str) -> str:
 
 
 def start_digest(name: str) -> str:
-    """Of all files of a start that is a folder, which may change under its name; empty for any other."""
+    """Of what a start that is a folder is made of, which may change under its name; empty for any other start."""
     return _folder_digest(Path(name), START_FILES) if Path(name).is_dir() else ""
 
 

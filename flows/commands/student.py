@@ -47,7 +47,11 @@ def distill(
         try:
             record = distill_dataset(source, out, parse_student(overrides or []), seed, SESSION.note)
         except (Interrupted, KeyboardInterrupt):
-            print("interrupted; the same command goes on from the last checkpoint, if one was reached", file=sys.stderr)
+            if speaks():
+                print(
+                    "interrupted; the same command goes on from the last checkpoint, if one was reached",
+                    file=sys.stderr,
+                )
             raise SystemExit(INTERRUPTED) from None
     if not speaks():
         return

@@ -170,6 +170,8 @@ def test_sets_are_read_from_every_kind_of_file(tmp_path: Path) -> None:
     assert texts_of(tmp_path / "u.jsonl", ("text",)) == [f"{CLIPS}\u2028", f"{SHORT}\u2028"]
     (tmp_path / "u.txt").write_bytes(f"\ufeff{CLIPS}\u2028\r\n{SHORT}\r\n".encode())
     assert texts_of(tmp_path / "u.txt", ("text",)) == [f"{CLIPS}\u2028", SHORT]
+    (tmp_path / "u.txt").write_text("")
+    assert texts_of(tmp_path / "u.txt", ("text",)) == []
     turns = [{"role": "user", "content": CLIPS}, {"role": "assistant", "content": "72"}]
     (tmp_path / "b.jsonl").write_text(json.dumps({"messages": turns}))
     assert texts_of(tmp_path / "b.jsonl", ("messages",)) == [f"{CLIPS}\n72"]

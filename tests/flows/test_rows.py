@@ -117,7 +117,15 @@ def test_an_input_stands_under_its_instruction(tmp_path: Path) -> None:
 def test_a_row_of_another_form_that_cannot_be_read_is_named(row: object, sentence: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(row) + "\n")
-    with pytest.raises(UsageError, match=f"row 1: .*{sentence}"):
+    with pytest.raises(UsageError, match=f"row 1: .*{sentence}") as caught:
+        conversations(file)
+    assert "stillhouse filter" not in str(caught.value)
+
+
+def test_a_broken_line_points_to_what_puts_it_aside(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"messages": [\n')
+    with pytest.raises(UsageError, match=r"row 1: is no JSON: .* \(`stillhouse filter` puts rows aside"):
         conversations(file)
 
 

@@ -168,6 +168,10 @@ def test_a_start_that_has_changed_under_its_name_is_another_training(
     shutil.copytree(config.start, start)
     told = with_settings(config, start=str(start), epochs=1)
     distill(talk, told, out, seed=7, progress=quiet)
+    lines: list[str] = []
+    (start / "evaluation.json").write_text("{}")
+    distill(talk, told, out, seed=7, progress=lines.append)
+    assert "trained already" in lines[0], "what is found of a start is no part of it"
     for name in ("model.safetensors", "config.json"):
         shutil.copy(undisturbed / name, start / name)
     with pytest.raises(UsageError, match="out"):
