@@ -1,6 +1,8 @@
 """A student's GGUF file as a teacher, in llama.cpp in this process."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from agents.preview import COLOURS, PROBE_SCHEMA
 from agents.teachers import open_teacher
 from agents.teachers.base import OpenAccount, Question, Reply
 from core.errors import ProviderError, RecipeError
-from core.recipe import TeacherConfig
+from core.recipe import PROJECT, TeacherConfig
 from core.sample import Message
 from flows.recipes import load
 from students.export import export_gguf
@@ -90,3 +92,23 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
         asyncio.run(opened(f"local/{tmp_path}/x.gguf"))
     with pytest.raises(RecipeError, match="there is no file"):
         load("smoke", [f"teachers.main={{model='local/{tmp_path}/y.gguf'}}"])
+
+
+STARTS = """
+import sys
+from agents.teachers.local import start
+from core.recipe import TeacherConfig
+for _ in range(10):
+    start(sys.argv[1], TeacherConfig(model=f"local/{sys.argv[1]}", max_concurrent=1))
+"""
+
+
+def test_a_server_that_is_let_go_as_soon_as_it_is_there_ends(weights: Path) -> None:
+    """Some hung for good, four at a time on two cores; in processes of their own, since a hung one hears no signal."""
+    children = [subprocess.Popen([sys.executable, "-c", STARTS, str(weights)], cwd=PROJECT) for _ in range(4)]
+    try:
+        assert [child.wait(timeout=120) for child in children] == [0] * 4
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
