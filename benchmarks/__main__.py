@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    answer_equality,
+    busy,
     dedup,
     distillation,
     families,
@@ -32,8 +34,8 @@ from benchmarks.collapse import tables as collapse
 README = Path(__file__).with_name("README.md")
 HEAD = """# Benchmarks
 
-Written by `make bench`, part by part. These machines are shared and noisy: believe ratios within one table before numbers
-across tables. Peers run in environments of their own, below the folder that `STILLHOUSE_PEERS` names:
+`make bench` writes this page part by part. The machines are shared and noisy: compare numbers within a table rather than across
+tables. Peers run in separate environments in the folder `STILLHOUSE_PEERS`:
 
 ```
 python3.11 -m venv PEERS/distilabel          && PEERS/distilabel/bin/pip install "distilabel[openai,instructor]"
@@ -43,32 +45,35 @@ python3.11 -m venv PEERS/rensa               && PEERS/rensa/bin/pip install rens
 python3.11 -m venv PEERS/gaoya               && PEERS/gaoya/bin/pip install gaoya
 python3.11 -m venv PEERS/text-dedup          && PEERS/text-dedup/bin/pip install "text-dedup==0.4.0"
 python3.11 -m venv PEERS/datatrove           && PEERS/datatrove/bin/pip install "datatrove[processing]" orjson spacy
+python3.11 -m venv PEERS/math-verify         && PEERS/math-verify/bin/pip install "math-verify==0.9.0"
 ```
 """
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "teacher": ("What the embedded teacher can do", teacher.table),
     "families": ("What the embedded teacher can do of each family", families.table),
-    "dedup": ("Near-duplicates, beside peers", dedup.table),
+    "busy": ("The embedded teacher on a busy machine", busy.table),
+    "dedup": ("Near-duplicates, compared with peers", dedup.table),
+    "answer_equality": ("Equality of mathematical answers, compared with Math-Verify", answer_equality.table),
     "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
     "training": ("What a training step costs", training.table),
     "on_policy": ("What answers of the student's own add", on_policy.table),
     "retention": ("What students keep of their teacher", retention.table),
     "routing": ("How many queries a student can take", routing.table),
-    "orchestration": ("What orchestration costs, beside peers", orchestration.table),
+    "orchestration": ("What orchestration costs, compared with peers", orchestration.table),
     "start": ("From a command to its teacher's first call", start.table),
     "shards": ("Many shards in one flow run", shards.table),
     "soak": ("A schedule that fires every minute", soak.table),
-    "robustness": ("What happens when things go wrong, beside peers", robustness.table),
+    "robustness": ("What happens when things go wrong, compared with peers", robustness.table),
     "postgres": ("What runs leave in a Prefect server's database", postgres.table),
     "scale": ("Many worker processes", scale.table),
     "collapse": ("The collapse gate", collapse.table),
     "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
-    "study": ("Topologies under injected faults", study.injected),
-    "study_embedded": ("Topologies with the embedded teacher", study.embedded),
+    "study": ("Topologies under injected faults", study.measure_injected),
+    "study_embedded": ("Topologies with the embedded teacher", study.measure_embedded),
 }
 
 
-def written(page: str) -> dict[str, str]:
+def split_page(page: str) -> dict[str, str]:
     """The parts that the page has, by name."""
     return dict(re.findall(r"<!-- part (\w+) -->\n(.*?)\n<!-- end -->", page, re.DOTALL))
 
@@ -80,7 +85,7 @@ def main() -> None:
     for name in wanted:
         title, table = PARTS[name]
         part = f"## {title}\n\n{table().strip()}"
-        parts = {**written(README.read_text(encoding="utf-8")), name: part}
+        parts = {**split_page(README.read_text(encoding="utf-8")), name: part}
         sections = [f"<!-- part {name} -->\n{parts[name]}\n<!-- end -->" for name in PARTS if name in parts]
         README.write_text("\n\n".join([HEAD.strip(), *sections]) + "\n", encoding="utf-8")
 

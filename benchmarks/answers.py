@@ -7,7 +7,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, NamedTuple
 
-from benchmarks.instances import Writer, instance, stretched, text_of
+from benchmarks.instances import ValueWriter, build_value, read_message_text, stretch_value
 
 LONG_BYTES = 4 * 2**20
 IN_PROMPT = re.compile(r"<response_schema>\n(.*?)\n</response_schema>", re.DOTALL)
@@ -17,7 +17,7 @@ UNREADABLE = (r"\ud800", "\udcff")
 """The JSON escape of half a character, and what becomes the byte 0xff."""
 
 
-class Asked(NamedTuple):
+class ParsedRequest(NamedTuple):
     """What matters of a request."""
 
     hash: str
@@ -30,40 +30,40 @@ class Asked(NamedTuple):
     """How the value is wrapped: `fence`, the name of the tool that must be called, or nothing."""
 
     @classmethod
-    def of(cls, body: dict[str, Any], tag: str) -> "Asked":
-        said = _said(body)
+    def of(cls, body: dict[str, Any], tag: str) -> "ParsedRequest":
+        said = _join_messages(body)
         found = re.findall(tag, said)[-1] if tag and re.search(tag, said) else ""
-        schema, form = _schema(body)
+        schema, form = _find_schema(body)
         contract = ",".join(schema.get("properties", {})) if schema else ""
         whole = blake2b(f"{said}{body.get('seed')}{contract}".encode("utf-8", "replace"), digest_size=12).hexdigest()
         return cls(whole, found, found if tag else said, contract, schema, form)
 
 
-def _schema(body: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+def _find_schema(body: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
     """The JSON schema that is asked for, and the form of the answer."""
     wanted = body.get("response_format") or {}
     if wanted.get("type") == "json_schema":
         return wanted["json_schema"].get("schema") or {}, ""
     tools, choice = body.get("tools") or [], body.get("tool_choice")
     if not tools or choice in (None, "none", "auto"):
-        shown = IN_PROMPT.search(_said(body))
+        shown = IN_PROMPT.search(_join_messages(body))
         return (json.loads(shown.group(1)), FENCE) if shown else (None, "")
     name = choice["function"]["name"] if isinstance(choice, dict) else tools[0]["function"]["name"]
     chosen = next(tool["function"] for tool in tools if tool["function"]["name"] == name)
     return chosen.get("parameters") or {}, name
 
 
-def _said(body: dict[str, Any]) -> str:
+def _join_messages(body: dict[str, Any]) -> str:
     """The texts of all messages."""
-    return "\n".join(map(text_of, body.get("messages") or ()))
+    return "\n".join(map(read_message_text, body.get("messages") or ()))
 
 
-def completion(body: dict[str, Any], asked: Asked, fault: str) -> bytes:
+def build_completion(body: dict[str, Any], asked: ParsedRequest, fault: str) -> bytes:
     """The body of the answer, with its fault."""
     rng = Random(asked.hash)
-    value = instance(asked.schema, Writer.of(rng, body["messages"]))
+    value = build_value(asked.schema, ValueWriter.of(rng, body["messages"]))
     if fault == "too_long":
-        value = stretched(value, LONG_BYTES)
+        value = stretch_value(value, LONG_BYTES)
     text = value if isinstance(value, str) else json.dumps(value)
     if asked.form == FENCE:
         text = f"```json\n{text}\n```"
@@ -86,8 +86,8 @@ def completion(body: dict[str, Any], asked: Asked, fault: str) -> bytes:
     stop = "tool_calls" if message.get("tool_calls") else "stop"
     choice = {"index": 0, "message": message, "finish_reason": "length" if fault == "truncated" else stop}
     if body.get("logprobs"):
-        choice["logprobs"] = {"content": [_token(rng, word) for word in text[:10_000].split()]}
-    prompt, written = len(_said(body).split()), len(text.split())
+        choice["logprobs"] = {"content": [_draw_token(rng, word) for word in text[:10_000].split()]}
+    prompt, written = len(_join_messages(body).split()), len(text.split())
     answer = {
         "id": f"chatcmpl-{asked.hash}",
         "object": "chat.completion",
@@ -100,5 +100,5 @@ def completion(body: dict[str, Any], asked: Asked, fault: str) -> bytes:
     return json.dumps(answer, ensure_ascii=not raw).encode("utf-8", "surrogateescape" if raw else "strict")
 
 
-def _token(rng: Random, word: str) -> dict[str, Any]:
+def _draw_token(rng: Random, word: str) -> dict[str, Any]:
     return {"token": f" {word}", "logprob": round(-rng.expovariate(1.4), 4), "bytes": None, "top_logprobs": []}

@@ -15,7 +15,7 @@ POLL_SECONDS = 0.1
 PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-class Ended(NamedTuple):
+class FinishedProcess(NamedTuple):
     code: int
     """Negative: the signal that ended it."""
     seconds: float
@@ -29,20 +29,20 @@ class Ended(NamedTuple):
     err: str
 
 
-def ran(
+def run_process(
     command: Sequence[str],
     *,
     more_env: Mapping[str, str] | None = None,
     timeout: float = 600,
     kill_when: Callable[[], bool] = lambda: False,
-) -> Ended:
+) -> FinishedProcess:
     """Run `command` in the project's folder; SIGKILL for its whole group when `kill_when` or after `timeout` seconds."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began, busy = time.monotonic(), _busy_seconds()
         child = subprocess.Popen(
             command, cwd=PROJECT, stdout=out, stderr=err, env={**os.environ, **(more_env or {})}, start_new_session=True
         )
-        peak = _Peak(child.pid)
+        peak = _PeakMemory(child.pid)
         while (waited := os.wait4(child.pid, os.WNOHANG))[0] == 0:
             if kill_when() or time.monotonic() - began > timeout:
                 os.killpg(child.pid, signal.SIGKILL)
@@ -56,7 +56,7 @@ def ran(
         err.seek(0)
         cpu = waited[2].ru_utime + waited[2].ru_stime
         others = max(_busy_seconds() - busy - cpu, 0.0)
-        return Ended(child.returncode, seconds, cpu, others, peak.kb, out.read(), err.read())
+        return FinishedProcess(child.returncode, seconds, cpu, others, peak.kb, out.read(), err.read())
 
 
 def _busy_seconds() -> float:
@@ -65,7 +65,7 @@ def _busy_seconds() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-class _Peak:
+class _PeakMemory:
     """Watches a process and its descendants from a thread."""
 
     def __init__(self, pid: int) -> None:
@@ -76,20 +76,20 @@ class _Peak:
 
     def _watch(self) -> None:
         while not self.over.wait(POLL_SECONDS):
-            self.kb = max(self.kb, sum(map(resident_kb, tree(self._pid))))
+            self.kb = max(self.kb, sum(map(read_resident_kb, list_descendants(self._pid))))
 
 
-def tree(pid: int) -> list[int]:
+def list_descendants(pid: int) -> list[int]:
     """The process and its descendants; none where it has ended."""
     try:
         tasks = Path(f"/proc/{pid}/task").iterdir()
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except OSError:
         return []
-    return [pid, *(found for child in children for found in tree(child))]
+    return [pid, *(found for child in children for found in list_descendants(child))]
 
 
-def resident_kb(pid: int) -> int:
+def read_resident_kb(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_KB
     except (OSError, IndexError):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from filters.text import normalised_words
+from filters.text_normalization import normalize_words
 
 REFERENCE = Path(__file__).resolve().parent.parent / "data" / "reference" / "english.jsonl"
 WORDS = 109
@@ -36,7 +36,7 @@ BATCH = 20_000
 Numbers = npt.NDArray[np.int64]
 
 
-class Planted(NamedTuple):
+class PlantedPair(NamedTuple):
     """Two rows, the earlier one first, and the Jaccard similarity of their sets of five words in a row."""
 
     earlier: int
@@ -44,7 +44,7 @@ class Planted(NamedTuple):
     similarity: float
 
 
-class Words(NamedTuple):
+class ReferenceWords(NamedTuple):
     vocabulary: list[str]
     tokens: Numbers
     """The reference, word by word."""
@@ -54,16 +54,16 @@ class Words(NamedTuple):
     """Where the followers of each word begin, and at last where those of the last word end."""
 
 
-def read_words() -> Words:
+def read_words() -> ReferenceWords:
     lines = REFERENCE.read_text(encoding="utf-8").splitlines()
-    words = [word for line in lines for word in normalised_words(json.loads(line)["text"]) if word.isascii()]
+    words = [word for line in lines for word in normalize_words(json.loads(line)["text"]) if word.isascii()]
     vocabulary, tokens = np.unique(words, return_inverse=True)
     order = np.argsort(tokens[:-1], kind="stable")
     starts = np.searchsorted(tokens[:-1][order], np.arange(len(vocabulary) + 1))
-    return Words([str(word) for word in vocabulary], tokens, order + 1, starts)
+    return ReferenceWords([str(word) for word in vocabulary], tokens, order + 1, starts)
 
 
-def walks(words: Words, count: int, length: int, chance: np.random.Generator) -> Numbers:
+def draw_walks(words: ReferenceWords, count: int, length: int, chance: np.random.Generator) -> Numbers:
     """`count` texts of `length` words, as numbers."""
     out = np.empty((count, length), dtype=np.int64)
     out[:, 0] = words.tokens[chance.integers(0, len(words.tokens), count)]
@@ -78,7 +78,7 @@ def walks(words: Words, count: int, length: int, chance: np.random.Generator) ->
     return out
 
 
-def variant(text: Numbers, target: float, words: Words, chance: np.random.Generator) -> Numbers:
+def edit_text(text: Numbers, target: float, words: ReferenceWords, chance: np.random.Generator) -> Numbers:
     """`text` edited so that about `target` of the shingles of both are shared: words put in, cut off or replaced."""
     size = max(1, len(text) - NGRAM + 1)
     lost = size * (1 - target) / (1 + target)
@@ -102,17 +102,17 @@ def variant(text: Numbers, target: float, words: Words, chance: np.random.Genera
     return out
 
 
-def shingle_tuples(text: Numbers) -> set[tuple[int, ...]]:
+def list_shingles(text: Numbers) -> set[tuple[int, ...]]:
     numbers = text.tolist()
     return {tuple(numbers[i : i + NGRAM]) for i in range(max(1, len(numbers) - NGRAM + 1))}
 
 
-def similarity(left: Numbers, right: Numbers) -> float:
-    one, other = shingle_tuples(left), shingle_tuples(right)
+def jaccard_similarity(left: Numbers, right: Numbers) -> float:
+    one, other = list_shingles(left), list_shingles(right)
     return len(one & other) / len(one | other)
 
 
-class Corpus:
+class PlantedCorpus:
     """`rows` documents, made batch by batch, with what was planted in each batch. A variant follows its original within
     its batch of `BATCH` rows; the batches are shuffled.
     """
@@ -122,14 +122,14 @@ class Corpus:
         self._templated = templated
         self._chance = np.random.default_rng(seed)
         self._words = read_words()
-        self._openers = walks(self._words, OPENERS, 20, self._chance)
-        self._templates = walks(self._words, TEMPLATES, 2 * WORDS, self._chance)
+        self._openers = draw_walks(self._words, OPENERS, 20, self._chance)
+        self._templates = draw_walks(self._words, TEMPLATES, 2 * WORDS, self._chance)
 
-    def batches(self) -> Iterator[tuple[list[str], list[Planted]]]:
+    def batches(self) -> Iterator[tuple[list[str], list[PlantedPair]]]:
         for first in range(0, self._rows, BATCH):
             yield self._batch(first, min(BATCH, self._rows - first))
 
-    def _batch(self, first: int, count: int) -> tuple[list[str], list[Planted]]:
+    def _batch(self, first: int, count: int) -> tuple[list[str], list[PlantedPair]]:
         variants = round(count * (TEMPLATED_VARIANTS if self._templated else VARIANTS))
         texts = self._originals(count - variants)
         clusters: list[list[int]] = []
@@ -137,13 +137,14 @@ class Corpus:
             original = len(clusters)
             few = min(variants, 1 if self._chance.random() < 0.8 else int(self._chance.integers(2, 5)))
             clusters.append([original, *range(len(texts), len(texts) + few)])
-            texts += [variant(texts[original], self._target(), self._words, self._chance) for _ in range(few)]
+            texts += [edit_text(texts[original], self._target(), self._words, self._chance) for _ in range(few)]
             variants -= few
         places = self._chance.permutation(len(texts))
         pairs = [(a, b) for cluster in clusters for i, a in enumerate(cluster) for b in cluster[i + 1 :]]
         where = (first + places).tolist()
         planted = [
-            Planted(min(where[a], where[b]), max(where[a], where[b]), similarity(texts[a], texts[b])) for a, b in pairs
+            PlantedPair(min(where[a], where[b]), max(where[a], where[b]), jaccard_similarity(texts[a], texts[b]))
+            for a, b in pairs
         ]
         names = np.array(self._words.vocabulary, dtype=object)
         shuffled = np.empty(len(texts), dtype=object)
@@ -157,7 +158,7 @@ class Corpus:
 
     def _originals(self, count: int) -> list[Numbers]:
         lengths = np.clip(self._chance.lognormal(math.log(WORDS) - 0.045, 0.3, count), 20, 2 * WORDS - 20).astype(int)
-        walked = walks(self._words, count, 2 * WORDS, self._chance)
+        walked = draw_walks(self._words, count, 2 * WORDS, self._chance)
         own = [walked[i, :length] for i, length in enumerate(lengths)]
         if self._templated:
             which = self._chance.integers(0, TEMPLATES, count)
@@ -176,12 +177,12 @@ class Corpus:
         return np.concatenate((template[:half], text[: len(text) - shared], template[half:shared]))
 
 
-def write(rows: int, folder: Path, *, templated: bool = False, seed: int = 1) -> None:
+def write_corpus(rows: int, folder: Path, *, templated: bool = False, seed: int = 1) -> None:
     """`text.parquet` and `planted.parquet` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     texts: list[pl.Series] = []
-    planted: list[Planted] = []
-    for batch, pairs in Corpus(rows, templated=templated, seed=seed).batches():
+    planted: list[PlantedPair] = []
+    for batch, pairs in PlantedCorpus(rows, templated=templated, seed=seed).batches():
         texts.append(pl.Series("text", batch))
         planted += pairs
     pl.DataFrame(pl.concat(texts)).write_parquet(folder / "text.parquet", row_group_size=BATCH)
@@ -191,4 +192,4 @@ def write(rows: int, folder: Path, *, templated: bool = False, seed: int = 1) ->
 
 
 if __name__ == "__main__":
-    write(int(sys.argv[1]), Path(sys.argv[2]), templated=sys.argv[3:] == ["templated"])
+    write_corpus(int(sys.argv[1]), Path(sys.argv[2]), templated=sys.argv[3:] == ["templated"])

@@ -1,9 +1,9 @@
-"""Near-duplicate removal beside peers, on corpora whose near-duplicates are known; and the index on disk.
+"""Near-duplicate removal compared with peers, on corpora with known near-duplicates; the index on disk; signature files.
 
     STILLHOUSE_PEERS=FOLDER python -m benchmarks.dedup [--rows 100000] [--most 1000000]
 
-Every tool is a process of its own that reads the same JSON lines; its CPU seconds are of all of it, from start to end. A peer
-that is not installed below the folder is left out.
+Every tool is a separate process that reads the same JSON lines; its CPU seconds are those of the whole process. A peer that is
+not installed in the folder is left out.
 """
 
 import argparse
@@ -23,51 +23,52 @@ from typing import NamedTuple
 
 import polars as pl
 
-from benchmarks.children import Ended, ran
-from benchmarks.corpus import NGRAM, Corpus
-from benchmarks.machine import measured_on
-from benchmarks.peers.dedup_work import THRESHOLD, texts
-from filters.index import Index
-from filters.shingles import shingle_sets
+from benchmarks.children import FinishedProcess, run_process
+from benchmarks.corpus import NGRAM, PlantedCorpus
+from benchmarks.machine import describe_measurement
+from benchmarks.peers.dedup_work import THRESHOLD, read_texts
+from filters.duplicates.datasketch_files import SignatureSettings, build_minhash, load_lsh, write_signatures
+from filters.duplicates.duplicate_index import DuplicateIndex
+from filters.duplicates.shingles import build_shingle_sets
 
 COMMAND = "`stillhouse filter`"
 PEERS = ("datasketch", "rensa", "gaoya", "text-dedup", "datatrove")
 ADDED = 1000
 ROUNDS = 3
-"""Runs of each tool, in turn with the others; of those in LONG_RUNS one."""
+"""Runs of each tool, alternating with the others; one run of those in LONG_RUNS."""
 LONG_RUNS = ("text-dedup", "datatrove")
 
 
-class Made(NamedTuple):
-    """A corpus on disk, and which of its pairs are near-duplicates."""
+class PreparedCorpus(NamedTuple):
+    """A corpus on disk with its near-duplicate pairs."""
 
     file: Path
     rows: int
     near: list[tuple[int, int]]
 
 
-class Outcome(NamedTuple):
-    ended: Ended
+class DedupOutcome(NamedTuple):
+    ended: FinishedProcess
     dropped: list[int]
     detail: dict[str, float]
 
 
-def made(rows: int, folder: Path, *, templated: bool = False) -> Made:
+def prepare_corpus(rows: int, folder: Path, *, templated: bool = False) -> PreparedCorpus:
     file = folder / f"{'templated' if templated else 'plain'}-{rows}.jsonl"
     near: list[tuple[int, int]] = []
     row = 0
     with file.open("w", encoding="utf-8") as out:
-        for batch, planted in Corpus(rows, templated=templated).batches():
+        for batch, planted in PlantedCorpus(rows, templated=templated).batches():
             for text in batch:
                 out.write(json.dumps({"row": row, "text": text}) + "\n")
                 row += 1
             near += [(pair.earlier, pair.later) for pair in planted if pair.similarity >= THRESHOLD]
-    return Made(file, rows, near)
+    return PreparedCorpus(file, rows, near)
 
 
-def run(tool: str, corpus: Made, folder: Path) -> Outcome | None:
+def run_tool(tool: str, corpus: PreparedCorpus, folder: Path) -> DedupOutcome | None:
     if tool == COMMAND:
-        return command(corpus, folder)
+        return run_command(corpus, folder)
     out = folder / "out.json"
     out.unlink(missing_ok=True)
     python = Path(os.environ.get("STILLHOUSE_PEERS", "peers")).resolve() / tool / "bin" / "python"
@@ -75,51 +76,53 @@ def run(tool: str, corpus: Made, folder: Path) -> Outcome | None:
         python = Path(sys.executable)
     if not python.exists():
         return None
-    ended = ran(
+    ended = run_process(
         [str(python), "-m", f"benchmarks.peers.dedup_{tool.replace('-', '_')}", str(corpus.file), str(out)],
         timeout=1800,
     )
     if ended.code or not out.exists():
         sys.exit(f"{tool} ended with {ended.code}: {ended.err[-2000:]}")
-    found = json.loads(out.read_text(encoding="utf-8"))
+    result = json.loads(out.read_text(encoding="utf-8"))
     if tool == "ours":
-        return Outcome(ended, [later for later, _ in found["pairs"]], found["detail"] | judged(found["pairs"], corpus))
-    return Outcome(ended, found, {})
+        return DedupOutcome(
+            ended, [later for later, _ in result["pairs"]], result["detail"] | score_pairs(result["pairs"], corpus)
+        )
+    return DedupOutcome(ended, result, {})
 
 
-def command(corpus: Made, folder: Path) -> Outcome:
+def run_command(corpus: PreparedCorpus, folder: Path) -> DedupOutcome:
     """The whole command, with its start, processes, files and page."""
     out = folder / "filtered"
     shutil.rmtree(out, ignore_errors=True)
     options = ["--out", str(out), "--filters", "minhash", "--quiet"]
-    ended = ran([sys.executable, "-m", "flows", "filter", str(corpus.file), *options], timeout=1800)
+    ended = run_process([sys.executable, "-m", "stillhouse", "filter", str(corpus.file), *options], timeout=1800)
     if ended.code:
         sys.exit(f"the command ended with {ended.code}: {ended.err[-2000:]}")
     rows = pl.read_parquet(out / "dropped.parquet", columns=["row"])["row"]  # the corpus' own column of that name
-    return Outcome(ended, rows.to_list(), {})
+    return DedupOutcome(ended, rows.to_list(), {})
 
 
-def judged(pairs: list[tuple[int, int]], corpus: Made) -> dict[str, float]:
-    """How many of our pairs are near-duplicates word by word, with a partner that stays."""
+def score_pairs(pairs: list[tuple[int, int]], corpus: PreparedCorpus) -> dict[str, float]:
+    """Number of our pairs that are near-duplicates word by word, with a kept partner."""
     wanted = {row for pair in pairs for row in pair}
-    words = {row: text.split() for row, text in texts(corpus.file) if row in wanted}
-    gone = {later for later, _ in pairs}
-    right = sum(_similarity(words[a], words[b]) >= THRESHOLD and b not in gone for a, b in pairs)
+    words = {row: text.split() for row, text in read_texts(corpus.file) if row in wanted}
+    dropped = {later for later, _ in pairs}
+    right = sum(_jaccard_similarity(words[a], words[b]) >= THRESHOLD and b not in dropped for a, b in pairs)
     return {"right": right}
 
 
-def _similarity(left: list[str], right: list[str]) -> float:
+def _jaccard_similarity(left: list[str], right: list[str]) -> float:
     one, other = ({tuple(w[i : i + NGRAM]) for i in range(max(1, len(w) - NGRAM + 1))} for w in (left, right))
     return len(one & other) / len(one | other)
 
 
-def recall(outcome: Outcome, corpus: Made) -> float:
-    gone = set(outcome.dropped)
-    return sum(a in gone or b in gone for a, b in corpus.near) / len(corpus.near)
+def recall(outcome: DedupOutcome, corpus: PreparedCorpus) -> float:
+    dropped = set(outcome.dropped)
+    return sum(a in dropped or b in dropped for a, b in corpus.near) / len(corpus.near)
 
 
-def precision(outcome: Outcome, corpus: Made, near: set[int]) -> float:
-    """Of what was dropped, how much is in a near-duplicate pair; for ours, how much is one of the kept row that it names."""
+def precision(outcome: DedupOutcome, corpus: PreparedCorpus, near: set[int]) -> float:
+    """Share of dropped rows in a near-duplicate pair; for ours, of the kept row that they name."""
     if "right" in outcome.detail:
         return outcome.detail["right"] / len(outcome.dropped)
     return sum(row in near for row in outcome.dropped) / max(1, len(outcome.dropped))
@@ -137,35 +140,37 @@ def table() -> str:
     options = _options()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plain, templated = made(options.rows, folder), made(options.rows, folder, templated=True)
+        plain, templated = prepare_corpus(options.rows, folder), prepare_corpus(options.rows, folder, templated=True)
         parts = [
-            f"{measured_on()}; stillhouse {version('stillhouse')}, numpy {version('numpy')}. "
+            f"{describe_measurement()}; stillhouse {version('stillhouse')}, numpy {version('numpy')}. "
             "Command: `STILLHOUSE_PEERS=FOLDER python -m benchmarks.dedup`.",
             INTRODUCTION,
-            *peers(plain, templated, folder),
-            *sizes(options.rows, options.most, folder),
+            *compare_peers(plain, templated, folder),
+            *measure_sizes(options.rows, options.most, folder),
         ]
     return "\n\n".join(parts)
 
 
 INTRODUCTION = """Near-duplicates: Jaccard similarity of 0.8 or more in word 5-grams, counted on words. *Recall*: share of the
-planted near-duplicate pairs of which one goes. *Precision*: share of what goes that has a near-duplicate; for ours, that
-names one which stays. Templated: 70 % of each document is one of five templates, and one document in twenty is a variant of
-another. text-dedup, datatrove and datasketch check no candidate, as these are commonly used. Ours, datatrove and text-dedup
-read rows in their own way (ours and datatrove by orjson); the others are handed them by Python's json, some 0.1 s of theirs.
-Of a tool that ran once, the ratio is to our median."""
+planted near-duplicate pairs of which a document is dropped. *Precision*: share of the dropped documents that have a
+near-duplicate; for ours, whose named document is kept and is a near-duplicate. Templated: 70 % of each document is one of five
+templates, and one document in twenty is a variant of another. text-dedup, datatrove and datasketch check no candidate, as
+these are commonly used. Ours, datatrove and text-dedup
+read rows in their own way (ours and datatrove by orjson); the others get rows from Python's json, about 0.1 s of their time.
+A tool that ran once is compared with our median."""
 
 
-def peers(plain: Made, templated: Made, folder: Path) -> Iterator[str]:
+def compare_peers(plain: PreparedCorpus, templated: PreparedCorpus, folder: Path) -> Iterator[str]:
     for corpus, title in ((plain, "plain"), (templated, "templated")):
         tools = ("ours", COMMAND, *PEERS) if corpus is plain else ("ours", COMMAND, *PEERS[:4])
         rounds = [
-            {tool: run(tool, corpus, folder) for tool in tools if not i or tool not in LONG_RUNS} for i in range(ROUNDS)
+            {tool: run_tool(tool, corpus, folder) for tool in tools if not i or tool not in LONG_RUNS}
+            for i in range(ROUNDS)
         ]
-        yield f"### {corpus.rows:,} {title} documents\n\n" + _compared(corpus, rounds)
+        yield f"### {corpus.rows:,} {title} documents\n\n" + _format_comparison(corpus, rounds)
 
 
-def _compared(corpus: Made, rounds: list[dict[str, Outcome | None]]) -> str:
+def _format_comparison(corpus: PreparedCorpus, rounds: list[dict[str, DedupOutcome | None]]) -> str:
     """Median CPU seconds of the rounds, and the median of the ratios within a round; of a tool that ran once, the ratio to our
     median, since the first of our runs is the slowest.
     """
@@ -190,40 +195,42 @@ def _compared(corpus: Made, rounds: list[dict[str, Outcome | None]]) -> str:
     return "\n".join(lines)
 
 
-def sizes(rows: int, most: int, folder: Path) -> Iterator[str]:
+def measure_sizes(rows: int, most: int, folder: Path) -> Iterator[str]:
+    plain = prepare_corpus(rows, folder)
     lines = [
         "| documents | CPU s | read and shingle, µs a document | compare, µs a document | peak MB | recall | precision |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for many in sorted({rows // 10, rows, most}):
-        corpus = made(many, folder)  # the last one, of `most` rows, is indexed too
-        outcome = run("ours", corpus, folder)
+    for size in sorted({rows // 10, rows, most}):
+        corpus = prepare_corpus(size, folder)  # the last corpus, of `most` rows, is indexed too
+        outcome = run_tool("ours", corpus, folder)
         if outcome:
-            shingle, compare = (outcome.detail[name] / many * 1e6 for name in ("read_and_shingle", "compare"))
+            shingle, compare = (outcome.detail[name] / size * 1e6 for name in ("read_and_shingle", "compare"))
             lines.append(
-                f"| {many:,} | {outcome.ended.cpu:.2f} | {shingle:.1f} | {compare:.1f} | {outcome.ended.peak_kb / 1024:,.0f} | "
+                f"| {size:,} | {outcome.ended.cpu:.2f} | {shingle:.1f} | {compare:.1f} | {outcome.ended.peak_kb / 1024:,.0f} | "
                 f"{recall(outcome, corpus):.4f} | {precision(outcome, corpus, set()):.4f} |"
             )
     yield (
         "### Ours by size\n\nPlain documents; reading is parsing JSON lines, and shingling begins with raw text.\n\n"
         + "\n".join(lines)
     )
-    yield "### The index\n\n" + _index(corpus, folder)
+    yield "### The index\n\n" + _measure_index(corpus, folder)
+    yield "### Signature files of datasketch\n\n" + _measure_signature_files(plain, folder)
 
 
-def _index(corpus: Made, folder: Path) -> str:
-    """Adds all but the last rows at once, then checks those and adds them."""
-    place = folder / "index"
-    rows = (text for _, text in texts(corpus.file))
+def _measure_index(corpus: PreparedCorpus, folder: Path) -> str:
+    """Add all but the last rows at once, then check and add the last rows."""
+    path = folder / "index"
+    rows = (text for _, text in read_texts(corpus.file))
     began = time.process_time()
-    Index(place).add(shingle_sets(islice(rows, corpus.rows - ADDED), NGRAM), "earlier")
+    DuplicateIndex(path).add(build_shingle_sets(islice(rows, corpus.rows - ADDED), NGRAM), "earlier")
     build = time.process_time() - began
     new = list(rows)
     began = time.process_time()
-    index = Index(place)
+    index = DuplicateIndex(path)
     opened = time.process_time()
-    size = index.bytes / len(index)
-    sets = shingle_sets(new, NGRAM)
+    size = index.size_bytes / len(index)
+    sets = build_shingle_sets(new, NGRAM)
     repeated = {corpus.rows - ADDED + place for place in index.check(sets, THRESHOLD).repeated.tolist()}
     index.add(sets, "new")
     ended = time.process_time()
@@ -232,7 +239,32 @@ def _index(corpus: Made, folder: Path) -> str:
     return (
         f"{corpus.rows - ADDED:,} plain documents at once: {build:.1f} s of CPU, {size:.1f} bytes a document on disk. Opened in "
         f"{(opened - began) * 1000:.1f} ms; {ADDED:,} more documents shingled, checked and added: {ended - opened:.3f} s of CPU; "
-        f"{len(late & repeated)} of {len(late)} that repeat an earlier one found, {len(wrong)} more named."
+        f"{len(late & repeated)} of {len(late)} that repeat an earlier document found, {len(wrong)} more named."
+    )
+
+
+def _measure_signature_files(corpus: PreparedCorpus, folder: Path) -> str:
+    """Write all but the last rows, load them as a `MinHashLSH`, and query it and an importing index with the last rows."""
+    file, count = folder / "signatures.parquet", corpus.rows - ADDED
+    texts = [text for _, text in read_texts(corpus.file)]
+    sets = build_shingle_sets(texts, NGRAM)
+    new = sets.slice_rows(count, corpus.rows)
+    began = time.process_time()
+    write_signatures(file, [([str(row) for row in range(count)], sets.slice_rows(0, count))], SignatureSettings(NGRAM))
+    written = time.process_time()
+    lsh = load_lsh(file, THRESHOLD)
+    loaded = time.process_time()
+    queried = {row for row, text in enumerate(texts[count:], count) if lsh.query(build_minhash(text, NGRAM))}
+    ended = time.process_time()
+    index = DuplicateIndex(folder / "imported", ngram=NGRAM)
+    index.import_signatures(file, "earlier")
+    repeated = {count + place for place in index.check(new, THRESHOLD).repeated.tolist()}
+    late = {later for earlier, later in corpus.near if later >= count > earlier}
+    return (
+        f"{count:,} plain documents: written in {written - began:.1f} s of CPU, {file.stat().st_size / count:.0f} bytes each; "
+        f"loaded as `MinHashLSH` in {loaded - written:.1f} s; {ADDED:,} queries in {ended - loaded:.2f} s propose "
+        f"{len(late & queried)} of {len(late)} that repeat an earlier document; an index that imported the file names "
+        f"{len(late & repeated)} of them and {len(repeated - late)} more."
     )
 
 

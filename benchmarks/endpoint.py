@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple
 
 from aiohttp import web
 
-from benchmarks.answers import Asked, completion
+from benchmarks.answers import ParsedRequest, build_completion
 
 FAULTS = (
     "rate_limited",  # 429
@@ -39,7 +39,8 @@ FAULTS = (
     "invalid_unicode",  # a lone surrogate's escape, or bytes that are not UTF-8
     "too_long",  # several MB of answer
 )
-LOST = 0
+HOLD_SECONDS = 0.02
+LOST_STATUS = 0
 """The status in the log of a request that got no whole answer."""
 
 
@@ -67,18 +68,20 @@ class Behaviour:
     """A regular expression: its last match in the messages stands for the prompt when `prompts` is drawn, so that a
     prompt put in other words stays the same one, and one without it (a client's probe) meets no fault. Empty: all
     messages stand for themselves."""
-    dead_from: float = math.inf
-    dead_until: float = math.inf
-    """Between these times, seconds after the start, every connection is closed without an answer."""
+    dead_after: int = 0
+    """After this many requests every connection is closed without an answer, until the file `back` exists. 0: never."""
+    held_after: int = 0
+    """After this many requests nobody gets an answer before the file `back` exists. 0: never."""
+    back: str = ""
 
     def fault_of_prompt(self, identity: str) -> str:
         """The fault that this prompt meets, or nothing."""
         if not identity:
             return ""
-        return _drawn(self.prompts, Random(f"{self.seed}/prompt/{identity}").random())
+        return _choose_fault(self.prompts, Random(f"{self.seed}/prompt/{identity}").random())
 
     def fault_of_request(self, number: int) -> str:
-        return _drawn(self.requests, Random(f"{self.seed}/request/{number}").random())
+        return _choose_fault(self.requests, Random(f"{self.seed}/request/{number}").random())
 
     def latency(self, number: int) -> float:
         """Seconds that request `number` takes: lognormal with the mean `latency_seconds`."""
@@ -87,11 +90,11 @@ class Behaviour:
         return self.latency_seconds * math.exp(tail)
 
 
-def _drawn(shares: Mapping[str, float], draw: float) -> str:
+def _choose_fault(shares: Mapping[str, float], draw: float) -> str:
     return next((name for name, sum_ in zip(shares, accumulate(shares.values()), strict=True) if draw < sum_), "")
 
 
-class Entry(NamedTuple):
+class LoggedRequest(NamedTuple):
     """One request, as logged before its answer is sent."""
 
     time: float
@@ -106,17 +109,16 @@ class Entry(NamedTuple):
     """Seconds in a slot, as planned."""
 
 
-class Server:
+class FaultyEndpoint:
     """The endpoint's state while it runs."""
 
     def __init__(self, behaviour: Behaviour, file: IO[str] | None) -> None:
         self.url = ""
-        self.log: list[Entry] = []
+        self.log: list[LoggedRequest] = []
         self.over = asyncio.Event()
         self._behaviour = behaviour
         self._file = file
         self._gate = asyncio.Semaphore(behaviour.slots or 2**31)
-        self._start = time.monotonic()
         self._numbers = iter(range(2**62))
         self._inside = 0
         self._failures: Counter[tuple[str, str]] = Counter()
@@ -130,10 +132,12 @@ class Server:
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         told = self._behaviour
-        asked = Asked.of(body, told.tag)
+        asked = ParsedRequest.of(body, told.tag)
         number = next(self._numbers)
-        if told.dead_from <= time.monotonic() - self._start < told.dead_until:
+        if self._away(told.dead_after, number):
             return self._close(request, asked, "dead")
+        while self._away(told.held_after, number):
+            await asyncio.sleep(HOLD_SECONDS)
         if told.capacity and self._inside > told.capacity:
             return self._refuse(429, asked, "capacity")
         fault = self._fault(asked, number)
@@ -142,19 +146,22 @@ class Server:
         if fault == "unavailable":
             return self._refuse((500, 503)[number % 2], asked, fault)
         if fault == "hang":
-            self._note(asked, LOST, fault)
+            self._note(asked, LOST_STATUS, fault)
             await self.over.wait()
             return self._cut_off(request)
         service = told.latency(number)
         async with self._gate:
             await asyncio.sleep(service)
-        text = completion(body, asked, fault)
+        text = build_completion(body, asked, fault)
         if fault == "cut":
             return await self._cut(request, asked, text)
         self._note(asked, 200, fault, service)
         return web.Response(body=text, content_type="application/json")
 
-    def _fault(self, asked: Asked, number: int) -> str:
+    def _away(self, after: int, number: int) -> bool:
+        return 0 < after <= number and not Path(self._behaviour.back).exists()
+
+    def _fault(self, asked: ParsedRequest, number: int) -> str:
         """Of the request, or of its prompt unless that has failed often enough."""
         if fault := self._behaviour.fault_of_prompt(asked.identity):
             self._failures[asked.identity, asked.contract] += 1
@@ -163,21 +170,21 @@ class Server:
                 return fault
         return self._behaviour.fault_of_request(number)
 
-    def _note(self, asked: Asked, status: int, fault: str, service: float = 0.0) -> None:
-        entry = Entry(time.time(), asked.hash, asked.tag, asked.contract, status, fault, service)
+    def _note(self, asked: ParsedRequest, status: int, fault: str, service: float = 0.0) -> None:
+        entry = LoggedRequest(time.time(), asked.hash, asked.tag, asked.contract, status, fault, service)
         self.log.append(entry)
         if self._file:
             self._file.write(json.dumps(entry._asdict()) + "\n")
             self._file.flush()
 
-    def _refuse(self, status: int, asked: Asked, fault: str) -> web.Response:
+    def _refuse(self, status: int, asked: ParsedRequest, fault: str) -> web.Response:
         self._note(asked, status, fault)
         wait = self._behaviour.retry_after
         headers = {"Retry-After": f"{wait:g}"} if status == 429 and wait >= 0 else {}
         return web.json_response({"error": {"message": fault, "type": fault}}, status=status, headers=headers)
 
-    def _close(self, request: web.Request, asked: Asked, fault: str) -> web.Response:
-        self._note(asked, LOST, fault)
+    def _close(self, request: web.Request, asked: ParsedRequest, fault: str) -> web.Response:
+        self._note(asked, LOST_STATUS, fault)
         return self._cut_off(request)
 
     @staticmethod
@@ -186,7 +193,7 @@ class Server:
             request.transport.abort()
         return web.Response(status=503)
 
-    async def _cut(self, request: web.Request, asked: Asked, text: bytes) -> web.StreamResponse:
+    async def _cut(self, request: web.Request, asked: ParsedRequest, text: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(len(text)), "Content-Type": "application/json"})
         await response.prepare(request)
         await response.write(text[: len(text) // 2])
@@ -194,18 +201,20 @@ class Server:
         return response
 
 
-async def _models(_: web.Request) -> web.Response:
+async def _list_models(_: web.Request) -> web.Response:
     return web.json_response({"object": "list", "data": [{"id": "model", "object": "model"}]})
 
 
 @asynccontextmanager
-async def serving(behaviour: Behaviour, *, port: int = 0, log: Path | None = None) -> AsyncIterator[Server]:
+async def serve_in_process(
+    behaviour: Behaviour, *, port: int = 0, log: Path | None = None
+) -> AsyncIterator[FaultyEndpoint]:
     """The endpoint in this process; `url` goes up to and with `/v1`."""
     file = log.open("a", encoding="utf-8") if log else None
-    server = Server(behaviour, file)
+    server = FaultyEndpoint(behaviour, file)
     app = web.Application(client_max_size=64 * 2**20)
     app.router.add_post("/v1/chat/completions", server.answer)
-    app.router.add_get("/v1/models", _models)
+    app.router.add_get("/v1/models", _list_models)
     runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
@@ -220,9 +229,9 @@ async def serving(behaviour: Behaviour, *, port: int = 0, log: Path | None = Non
 
 
 @contextmanager
-def served(behaviour: Behaviour, log: Path) -> Iterator[str]:
-    """The endpoint in a process of its own; its URL."""
-    command = [sys.executable, "-m", "benchmarks.endpoint", "--log", str(log)]
+def serve_in_child(behaviour: Behaviour, log: Path, port: int = 0) -> Iterator[str]:
+    """The endpoint in a process of its own, on `port` or any free one; its URL."""
+    command = [sys.executable, "-m", "benchmarks.endpoint", "--log", str(log), "--port", str(port)]
     for name, value in asdict(behaviour).items():
         text = ",".join(f"{key}={share}" for key, share in value.items()) if isinstance(value, dict) else str(value)
         command.append(f"--{name.replace('_', '-')}={text}")
@@ -236,11 +245,11 @@ def served(behaviour: Behaviour, log: Path) -> Iterator[str]:
         process.stdout.close()
 
 
-def read_log(path: Path) -> list[Entry]:
-    return [Entry(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+def read_log(path: Path) -> list[LoggedRequest]:
+    return [LoggedRequest(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _shares(text: str) -> dict[str, float]:
+def _parse_shares(text: str) -> dict[str, float]:
     found = {name: float(share) for name, _, share in (part.partition("=") for part in text.split(",") if part)}
     if unknown := set(found) - set(FAULTS):
         raise argparse.ArgumentTypeError(f"unknown faults {sorted(unknown)}; known are {', '.join(FAULTS)}")
@@ -248,7 +257,7 @@ def _shares(text: str) -> dict[str, float]:
 
 
 async def _serve(behaviour: Behaviour, port: int, log: Path | None) -> None:
-    async with serving(behaviour, port=port, log=log) as server:
+    async with serve_in_process(behaviour, port=port, log=log) as server:
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()
@@ -261,7 +270,7 @@ def main() -> None:
     plain = Behaviour()
     for each in fields(Behaviour):
         value = getattr(plain, each.name)
-        kind = _shares if isinstance(value, dict) else type(value)
+        kind = _parse_shares if isinstance(value, dict) else type(value)
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=kind, default=value)
     options = vars(parser.parse_args())
     port, log = options.pop("port"), options.pop("log")

@@ -7,21 +7,21 @@ import json
 import threading
 from typing import Any
 
-from agents.preview import scratch_crew
-from agents.produce import Shard, produce
-from agents.seeds import Seeds
-from agents.teachers.base import Account, Question, Reply
-from benchmarks.peers.work import Result, Task, drive
-from benchmarks.recipes import equal_work
-from core.run import versions
-from core.sample import Sample, Usage
-from flows.recipes import load
+from agents.calls.scratch_context import open_scratch_context
+from agents.planning.seeds import RunSeeds
+from agents.topologies.sample_production import produce_samples
+from benchmarks.peers.work import PeerResult, PeerTask, run_driver
+from benchmarks.recipes import write_equal_recipe
+from core.runs.run_dir import collect_versions
+from core.sample import Sample, TokenUsage
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 
 REVIEW = json.dumps({"scores": {"sense": 4, "style": 5}, "faults": [], "advice": "Keep it as it is."})
-USAGE = Usage(calls=1, prompt_tokens=100, completion_tokens=20)
+USAGE = TokenUsage(calls=1, prompt_tokens=100, completion_tokens=20)
 
 
-class AtOnce:
+class InstantTeacher:
     """A teacher that says the same of every topic, without a wait."""
 
     model, manner = "at/once", ""
@@ -29,26 +29,28 @@ class AtOnce:
     def __init__(self, slots: int) -> None:
         self.slots = slots
 
-    async def reply(self, question: Question, _rank: int, account: Account) -> Reply:
-        async with account.paying(question) as bill:
+    async def reply(self, question: TeacherQuestion, _rank: int, account: ChargeAccount) -> TeacherReply:
+        async with account.charge(question) as bill:
             bill.usage = USAGE
             topic = question.messages[-1].content.split("item-")[-1].split(".")[0]
             text = REVIEW if question.contract == "Review" else json.dumps({"answer": f"A lamp for item-{topic}."})
-            return Reply(text=text, finished=True, usage=USAGE, confidence=0.5)
+            return TeacherReply(text=text, finished=True, usage=USAGE, confidence=0.5)
 
     def release(self) -> None:
         pass
 
 
-async def run(task: Task) -> Result:
+async def run(task: PeerTask) -> PeerResult:
     made: list[Sample] = []
-    plan = load(str(equal_work(task.out, task.seeds, len(task.topics), "", task.concurrency)))
-    async with scratch_crew(plan, threading.Event()) as crew:
-        teachers: dict[str, Any] = {"main": AtOnce(task.concurrency)}
-        crew.desk.teachers = teachers
-        await produce(Shard(crew, Seeds(plan, "bench000"), made.append))
-    return Result([(sample.seed.data["topic"], sample.answer if sample.state == "kept" else None) for sample in made])
+    plan = load_recipe_plan(str(write_equal_recipe(task.out, task.seeds, len(task.topics), "", task.concurrency)))
+    async with open_scratch_context(plan, threading.Event()) as crew:
+        teachers: dict[str, Any] = {"main": InstantTeacher(task.concurrency)}
+        crew.dispatcher.teachers = teachers
+        await produce_samples(crew, RunSeeds(plan, "bench000"), made.append)
+    return PeerResult(
+        [(sample.seed.data["topic"], sample.answer if sample.state == "kept" else None) for sample in made]
+    )
 
 
 if __name__ == "__main__":
-    drive(lambda task: asyncio.run(run(task)), f"stillhouse {versions()['stillhouse']}")
+    run_driver(lambda task: asyncio.run(run(task)), f"stillhouse {collect_versions()['stillhouse']}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Self
 
-from agents.teachers.scripts.common import VERBS, WORDS
+from teachers.fake.script_parts import VERBS, WORDS
 
 TOPIC = re.compile(r"(?:about|Describe|people like) ([\w' -]+?)[.\n]")
 RUBRIC = re.compile(r'^"(\w+)":', re.MULTILINE)
@@ -14,7 +14,7 @@ SCORES = (2, 4, 4, 5)
 
 
 @dataclass(frozen=True)
-class Writer:
+class ValueWriter:
     """Where words come from: the draws of one request, the topic and the rubrics that its prompt names."""
 
     rng: Random
@@ -23,7 +23,7 @@ class Writer:
 
     @classmethod
     def of(cls, rng: Random, messages: Sequence[dict[str, Any]]) -> Self:
-        texts = [text_of(message) for message in messages]
+        texts = [read_message_text(message) for message in messages]
         asked = [found for text in reversed(texts) for found in reversed(TOPIC.findall(text))]
         rubrics = RUBRIC.findall(texts[0]) if texts else []
         return cls(rng, asked[0] if asked else rng.choice(WORDS), rubrics or ["sense"])
@@ -40,64 +40,66 @@ class Writer:
         return f"{parts[0][:1].upper()}{' '.join(parts)[1:]}."
 
 
-def text_of(message: dict[str, Any]) -> str:
+def read_message_text(message: dict[str, Any]) -> str:
     """What a message says, whether in one piece or in parts."""
     content = message.get("content") or ""
     return content if isinstance(content, str) else "\n".join(part.get("text", "") for part in content)
 
 
-def instance(schema: dict[str, Any] | None, writer: Writer) -> Any:
+def build_value(schema: dict[str, Any] | None, writer: ValueWriter) -> Any:
     """A value that `schema` allows; plain text where there is none."""
-    return writer.text() if schema is None else _value(schema, schema.get("$defs", {}), writer)
+    return writer.text() if schema is None else _build_any(schema, schema.get("$defs", {}), writer)
 
 
-def _value(schema: dict[str, Any], defs: dict[str, Any], writer: Writer) -> Any:
+def _build_any(schema: dict[str, Any], defs: dict[str, Any], writer: ValueWriter) -> Any:
     if "$ref" in schema:
-        return _value(defs[schema["$ref"].rsplit("/", 1)[-1]], defs, writer)
+        return _build_any(defs[schema["$ref"].rsplit("/", 1)[-1]], defs, writer)
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
         return writer.rng.choice(schema["enum"])
     if options := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
-        return _value(options[0], defs, writer)
+        return _build_any(options[0], defs, writer)
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if kind == "object":
-        return _object(schema, defs, writer)
+        return _build_object(schema, defs, writer)
     if kind == "array":
         count = max(schema.get("minItems", 0), writer.rng.randint(0, 1))
-        return [_value(schema.get("items", {}), defs, writer) for _ in range(count)]
+        return [_build_any(schema.get("items", {}), defs, writer) for _ in range(count)]
     if kind in ("integer", "number"):
-        return _number(schema, writer.rng)
+        return _build_number(schema, writer.rng)
     return (
-        {"boolean": writer.rng.random() < 0.5, "null": None}.get(kind) if kind != "string" else _string(schema, writer)
+        {"boolean": writer.rng.random() < 0.5, "null": None}.get(kind)
+        if kind != "string"
+        else _build_string(schema, writer)
     )
 
 
-def _object(schema: dict[str, Any], defs: dict[str, Any], writer: Writer) -> dict[str, Any]:
-    named = {name: _value(part, defs, writer) for name, part in schema.get("properties", {}).items()}
+def _build_object(schema: dict[str, Any], defs: dict[str, Any], writer: ValueWriter) -> dict[str, Any]:
+    named = {name: _build_any(part, defs, writer) for name, part in schema.get("properties", {}).items()}
     others = schema.get("additionalProperties")
     if isinstance(others, dict) and not named:
-        return {rubric: _value(others, defs, writer) for rubric in writer.rubrics}
+        return {rubric: _build_any(others, defs, writer) for rubric in writer.rubrics}
     return named
 
 
-def _number(schema: dict[str, Any], rng: Random) -> float:
+def _build_number(schema: dict[str, Any], rng: Random) -> float:
     low, high = schema.get("minimum", 0), schema.get("maximum", schema.get("minimum", 0) + 9)
     if (low, high) == (1, 5):
         return rng.choice(SCORES)
     return rng.randint(low, high) if schema["type"] == "integer" else rng.uniform(low, high)
 
 
-def _string(schema: dict[str, Any], writer: Writer) -> str:
+def _build_string(schema: dict[str, Any], writer: ValueWriter) -> str:
     text = writer.text()
     return text[: schema["maxLength"]] if "maxLength" in schema else text
 
 
-def stretched(value: Any, size: int) -> Any:
+def stretch_value(value: Any, size: int) -> Any:
     """`value` with its first text, at any depth, repeated up to `size` bytes."""
     if isinstance(value, str):
         return f"{value} " * (size // (len(value) + 1) + 1)
     if isinstance(value, dict):
         long = next((key for key, part in value.items() if isinstance(part, str)), None)
-        return {key: stretched(part, size) if key == long else part for key, part in value.items()}
+        return {key: stretch_value(part, size) if key == long else part for key, part in value.items()}
     return value

@@ -17,12 +17,13 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from agents.teachers.local import local_server
-from core.embedded import EMBEDDED
-from core.recipe import TeacherConfig
+from core.config.teachers import TeacherConfig
+from core.packaged_weights import EMBEDDED_TEACHER
+from teachers.local_llama import start_local_server
+from teachers.server_guard import StartedServer
 
 
-async def load(requests: Iterable[str], concurrency: int) -> dict[str, float]:
+async def send_requests(requests: Iterable[str], concurrency: int) -> dict[str, float]:
     """Send all bodies; the clock includes the start of the server, as the production stage's does."""
     began, tokens, waiting = time.perf_counter(), 0, iter(requests)
 
@@ -32,26 +33,31 @@ async def load(requests: Iterable[str], concurrency: int) -> dict[str, float]:
             async with session.post(f"{url}/chat/completions", data=body, headers=JSON) as response:
                 tokens += (await response.json())["usage"]["completion_tokens"]
 
-    config = TeacherConfig(model=f"local/{EMBEDDED}", max_concurrent=concurrency)
-    async with local_server(config, EMBEDDED) as url, aiohttp.ClientSession() as session:
-        await asyncio.gather(*(work(session, url) for _ in range(concurrency)))
+    config = TeacherConfig(model=f"local/{EMBEDDED_TEACHER}", max_concurrent=concurrency)
+    async with start_local_server(config, EMBEDDED_TEACHER, print) as server, open_session(server) as session:
+        await asyncio.gather(*(work(session, server.url) for _ in range(concurrency)))
     return {"tokens": tokens, "seconds": time.perf_counter() - began}
 
 
 JSON = {"Content-Type": "application/json"}
 
 
+def open_session(server: StartedServer) -> aiohttp.ClientSession:
+    """Whose requests bear the server's key."""
+    return aiohttp.ClientSession(headers={"Authorization": f"Bearer {server.key}"})
+
+
 @asynccontextmanager
-async def recording(path: Path, concurrency: int) -> AsyncIterator[str]:
+async def record_requests(path: Path, concurrency: int) -> AsyncIterator[str]:
     """The embedded teacher's server behind a proxy that writes every request's body down; the proxy's URL."""
-    config = TeacherConfig(model=f"local/{EMBEDDED}", max_concurrent=concurrency)
+    config = TeacherConfig(model=f"local/{EMBEDDED_TEACHER}", max_concurrent=concurrency)
     with path.open("w", encoding="utf-8") as file:
-        async with local_server(config, EMBEDDED) as url, aiohttp.ClientSession() as session:
+        async with start_local_server(config, EMBEDDED_TEACHER, print) as server, open_session(server) as session:
 
             async def forward(request: web.Request) -> web.Response:
                 body = await request.text()
                 file.write(f"{body}\n")
-                async with session.post(f"{url}/chat/completions", data=body, headers=JSON) as response:
+                async with session.post(f"{server.url}/chat/completions", data=body, headers=JSON) as response:
                     return web.Response(status=response.status, body=await response.read(), headers=JSON)
 
             app = web.Application()
@@ -71,7 +77,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=8)
     told = parser.parse_args()
     bodies = told.requests.read_text(encoding="utf-8").splitlines()
-    sys.stdout.write(f"{json.dumps(asyncio.run(load(bodies, told.concurrency)))}\n")
+    sys.stdout.write(f"{json.dumps(asyncio.run(send_requests(bodies, told.concurrency)))}\n")
 
 
 if __name__ == "__main__":

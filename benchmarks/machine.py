@@ -5,9 +5,9 @@ import platform
 from datetime import UTC, datetime
 
 
-def machine() -> str:
+def describe_machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
-def measured_on() -> str:
-    return f"Measured on {datetime.now(UTC).date()}, {machine()}"
+def describe_measurement() -> str:
+    return f"Measured on {datetime.now(UTC).date()}, {describe_machine()}"

@@ -15,15 +15,16 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from benchmarks.distillation import caption, drawn_answers, encode_all, teacher_answers
+from benchmarks.distillation import encode_all, format_caption, generate_teacher_answers, sample_answers
+from core.config.students import StudentConfig
 from core.sample import Message
-from core.student_config import StudentConfig
-from students.data import Conversation, batched, pad_id
-from students.distillation import measured
-from students.evaluate import EVALUATION_BATCH, predicted
-from students.start import TEACHER_LAYERS, Start, from_layers
-from students.teacher import TeacherBeside
-from students.train import distill
+from students.chat_encoding import Conversation, find_pad_id
+from students.init.start_model import TEACHER_LAYERS, StartModel, start_from_layers
+from students.losses.training_objective import measure_held_out
+from students.predictions import EVALUATION_BATCH, predict_tokens
+from students.signals.torch_teacher import TorchTeacher
+from students.token_batches import build_batch
+from students.training.student_training import train_student
 
 TRAIN, HELD_OUT, LAYERS, SEEDS = 240, 60, 15, (7, 8, 9)
 ANSWER_TOKENS = 48
@@ -47,7 +48,7 @@ AFTER: dict[str, dict[str, Any]] = {
 RATE = 5e-5
 
 
-class Judged(NamedTuple):
+class OnPolicyOutcome(NamedTuple):
     """In nats a token."""
 
     own: float
@@ -59,86 +60,89 @@ class Judged(NamedTuple):
 
 
 def table() -> str:
-    teacher = from_layers(TEACHER_LAYERS)
-    found: dict[str, list[Judged]] = {arm: [] for arm in (BEFORE, *AFTER)}
+    teacher = start_from_layers(TEACHER_LAYERS)
+    found: dict[str, list[OnPolicyOutcome]] = {arm: [] for arm in (BEFORE, *AFTER)}
     with tempfile.TemporaryDirectory() as name:
-        train, held_out = teacher_answers(teacher, TRAIN, HELD_OUT, ANSWER_TOKENS)
+        train, held_out = generate_teacher_answers(teacher, TRAIN, HELD_OUT, ANSWER_TOKENS)
         for seed in SEEDS:
             folder = Path(name) / str(seed)
             folder.mkdir()
-            found[BEFORE].append(_trained(FIRST, train, held_out, folder / "first", teacher, seed))
+            found[BEFORE].append(_train_arm(FIRST, train, held_out, folder / "first", teacher, seed))
             goes_on = {"start": str(folder / "first"), "learning_rate": RATE, "epochs": 1}
             for arm, settings in AFTER.items():
                 chosen = {**goes_on, **settings}
                 if arm == GIVEN:
-                    chosen["epochs"] = _epochs(found, chosen, train, held_out, folder, teacher)
-                found[arm].append(_trained(chosen, train, held_out, folder / arm.replace(" ", "-"), teacher, seed))
-    return page(found)
+                    chosen["epochs"] = _choose_epochs(found, chosen, train, held_out, folder, teacher)
+                found[arm].append(_train_arm(chosen, train, held_out, folder / arm.replace(" ", "-"), teacher, seed))
+    return format_page(found)
 
 
-def _epochs(
-    found: Mapping[str, Sequence[Judged]],
+def _choose_epochs(
+    found: Mapping[str, Sequence[OnPolicyOutcome]],
     settings: Mapping[str, Any],
     train: Sequence[Conversation],
     held_out: Sequence[Conversation],
     folder: Path,
-    teacher: Start,
+    teacher: StartModel,
 ) -> int:
     """How many of these take about as long as one on the student's own answers: of the first seed, as long as it is tried."""
     if found[GIVEN]:
         return found[GIVEN][0].steps // found[OWN][0].steps
-    pace = _trained(settings, train, held_out, folder / "pace", teacher, SEEDS[0]).seconds
+    pace = _train_arm(settings, train, held_out, folder / "pace", teacher, SEEDS[0]).seconds
     return max(1, round(found[OWN][0].seconds / pace))
 
 
-def _trained(
+def _train_arm(
     settings: Mapping[str, Any],
     train: Sequence[Conversation],
     held_out: Sequence[Conversation],
     out: Path,
-    teacher: Start,
+    teacher: StartModel,
     seed: int,
-) -> Judged:
-    record = distill(
+) -> OnPolicyOutcome:
+    record = train_student(
         train, StudentConfig.model_validate(settings), out, seed=seed, progress=lambda _: None, held_out=held_out
     )
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     student = teacher._replace(model=model)
-    words, pad = len(teacher.tokenizer), pad_id(teacher.tokenizer)
-    given = measured(
-        model, encode_all(held_out, teacher.tokenizer), TeacherBeside(teacher.model, words, 1.0), pad, words, 1.0
+    words, pad = len(teacher.tokenizer), find_pad_id(teacher.tokenizer)
+    given = measure_held_out(
+        model, encode_all(held_out, teacher.tokenizer), TorchTeacher(teacher.model, words, 1.0), pad, words, 1.0
     )
     assert given.kl is not None, "a teacher was beside"
-    return Judged(_own_kl(student, teacher, held_out, seed), given.kl, record.steps, record.seconds)
+    return OnPolicyOutcome(_measure_own_kl(student, teacher, held_out, seed), given.kl, record.steps, record.seconds)
 
 
 @torch.no_grad()
-def _own_kl(student: Start, teacher: Start, held_out: Sequence[Conversation], seed: int) -> float:
+def _measure_own_kl(student: StartModel, teacher: StartModel, held_out: Sequence[Conversation], seed: int) -> float:
     asked = [one[:-1] for one in held_out]
-    texts = drawn_answers(student, asked, ANSWER_TOKENS, seed)
+    texts = sample_answers(student, asked, ANSWER_TOKENS, seed)
     said = [
         [*one, Message(role="assistant", content=text)] for one, text in zip(asked, texts, strict=True) if text.strip()
     ]
-    encoded, pad = encode_all(said, teacher.tokenizer), pad_id(teacher.tokenizer)
+    encoded, pad = encode_all(said, teacher.tokenizer), find_pad_id(teacher.tokenizer)
     total, tokens = 0.0, 0
     for first in range(0, len(encoded), EVALUATION_BATCH):
-        batch = batched(encoded[first : first + EVALUATION_BATCH], pad)
-        ours, theirs = predicted(student.model, batch), predicted(teacher.model, batch)
+        batch = build_batch(encoded[first : first + EVALUATION_BATCH], pad)
+        ours, theirs = predict_tokens(student.model, batch), predict_tokens(teacher.model, batch)
         lost = functional.cross_entropy(theirs.logits, theirs.targets, reduction="sum")
         total += (lost - functional.cross_entropy(ours.logits, ours.targets, reduction="sum")).item()
         tokens += len(ours.targets)
     return total / tokens
 
 
-def page(found: Mapping[str, Sequence[Judged]]) -> str:
-    cost = mean(_pace(one) / _pace(text) for one, text in zip(found[OWN], found[TEXTS], strict=True))
+def format_page(found: Mapping[str, Sequence[OnPolicyOutcome]]) -> str:
+    cost = mean(
+        _seconds_per_step(one) / _seconds_per_step(text) for one, text in zip(found[OWN], found[TEXTS], strict=True)
+    )
     lines = [
-        caption().replace("distillation`", "on_policy`"),
+        format_caption().replace("distillation`", "on_policy`"),
         "",
         f"A student of {LAYERS} of the teacher's {TEACHER_LAYERS} layers, {TRAIN} answers of the teacher's; mean and standard "
         f"deviation of {len(SEEDS)} seeds. A step on its own answers alone (up to {ANSWER_TOKENS} tokens) takes {cost:.1f} times "
-        "one of SFT. In parentheses, less what the teacher's answers and probabilities give in the time of the first, seed by "
-        "seed. Objective and answers change together: each is what its source is commonly used with.",
+        "as long as a step of SFT. In parentheses, the difference from the teacher's answers and probabilities learned in the "
+        "time of the first, seed by seed. Objective and answers change together: each objective is commonly used with its source "
+        "of answers.",
         "",
         "| then learns from | steps | seconds | KL from the teacher on its own answers | on the teacher's answers |",
         "|---|---:|---:|---:|---:|",
@@ -146,18 +150,18 @@ def page(found: Mapping[str, Sequence[Judged]]) -> str:
     for arm, some in found.items():
         others = found[GIVEN] if arm in (OWN, HALF) else some
         cells = [
-            _told([getattr(one, part) for one in some], [getattr(one, part) for one in others])
+            _format_difference([getattr(one, part) for one in some], [getattr(one, part) for one in others])
             for part in ("own", "given")
         ]
         lines.append(f"| {arm} | {some[0].steps} | {mean(one.seconds for one in some):.0f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _pace(one: Judged) -> float:
+def _seconds_per_step(one: OnPolicyOutcome) -> float:
     return one.seconds / one.steps
 
 
-def _told(values: Sequence[float], others: Sequence[float]) -> str:
+def _format_difference(values: Sequence[float], others: Sequence[float]) -> str:
     less = [value - other for value, other in zip(values, others, strict=True)]
     beside = f" ({mean(less):+.3f} ± {stdev(less):.3f})" if any(less) else ""
     return f"{mean(values):.3f} ± {stdev(values):.3f}{beside}"

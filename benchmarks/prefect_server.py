@@ -21,9 +21,11 @@ RECORDING = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
 """As docs/operations.md advises for many shards."""
+AUTH = ("admin", "benchmarks")
+SECRET = {name: ":".join(AUTH) for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")}
 
 
-class Server:
+class PrefectServer:
     """Its database is in `home` (SQLite) unless `settings` name another; what it and its workers say is in `home/*.log`."""
 
     def __init__(self, home: Path, settings: Mapping[str, str], stack: ExitStack) -> None:
@@ -34,11 +36,11 @@ class Server:
         self.url = f"http://127.0.0.1:{port}/api"
         self.environment = {
             **os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "HF_HUB_OFFLINE": "1", **RECORDING, **settings,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "HF_HUB_OFFLINE": "1", **RECORDING, **SECRET, **settings,
         }  # fmt: skip
         self._stack = stack
         self.process = self.begin("server", "prefect", "server", "start", "--port", str(port), "--no-ui")
-        self._api = stack.enter_context(httpx.Client(base_url=self.url, timeout=60))
+        self._api = stack.enter_context(httpx.Client(base_url=self.url, auth=AUTH, timeout=60))
         self.until(self._answers, READY_SECONDS)
 
     def begin(self, name: str, module: str, *words: str) -> subprocess.Popen[bytes]:
@@ -48,13 +50,17 @@ class Server:
                 [sys.executable, "-m", module, *words], cwd=PROJECT, env=self.environment, start_new_session=True,
                 stdout=log, stderr=log,
             )  # fmt: skip
-        self._stack.callback(_end, process)
+        self._stack.callback(_stop_process, process)
         return process
 
     def call(self, *words: str) -> None:
         """One of our commands. Raises subprocess.CalledProcessError if it fails."""
         subprocess.run(
-            [sys.executable, "-m", "flows", *words], cwd=PROJECT, env=self.environment, check=True, capture_output=True
+            [sys.executable, "-m", "stillhouse", *words],
+            cwd=PROJECT,
+            env=self.environment,
+            check=True,
+            capture_output=True,
         )
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -86,7 +92,7 @@ class Server:
             time.sleep(1)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop_process(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -97,7 +103,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def prefect_server(home: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def start_prefect_server(home: Path, settings: Mapping[str, str] | None = None) -> Iterator[PrefectServer]:
     home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        yield Server(home, settings or {}, stack)
+        yield PrefectServer(home, settings or {}, stack)

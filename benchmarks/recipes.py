@@ -32,7 +32,7 @@ type = "on_topic"
 """
 
 
-def equal_work(folder: Path, seeds: Path, samples: int, url: str, concurrency: int) -> Path:
+def write_equal_recipe(folder: Path, seeds: Path, samples: int, url: str, concurrency: int) -> Path:
     """The recipe as a file in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "equal-work.toml"

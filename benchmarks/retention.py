@@ -20,20 +20,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents.exam import Result, examine, held_out_seeds
-from agents.plan import Plan, plan_of
-from agents.teachers.speed import Speed, speed_of
-from benchmarks.machine import measured_on
-from core.embedded import embedded_weights
-from core.recipe import PROJECT
-from core.run import RunDir, StudentRecord
+from agents.planning.run_plan import RunPlan, build_plan
+from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out, held_out_seeds
+from benchmarks.machine import describe_measurement
+from core.config.students import StudentConfig
+from core.intervals import IntervalEstimate, estimate_share
+from core.packaged_weights import find_embedded_teacher
+from core.project_files import PROJECT
+from core.runs.records import StudentRecord
+from core.runs.run_dir import RunDir
 from core.sample import Seed
-from core.shares import Measure, share
-from core.student_config import StudentConfig
-from flows.curation import distill_dataset
-from flows.session import SESSION
-from flows.student_files import as_teacher, export_student
-from flows.words import percent
+from flows.data.student_files import configure_student_as_teacher, export_student
+from flows.run.dataset_distillation import distill_dataset
+from flows.terminal.console import SESSION
+from flows.terminal.text_format import format_percent
+from teachers.decoding_speed import DecodingSpeed, measure_decoding_speed
 
 RECIPE = "constrained-instructions"
 KEEP, QUESTIONS, SEEDS = 500, 400, (7, 8, 9)
@@ -50,77 +51,85 @@ OTHER_TYPE = "f16"
 RESAMPLES = 2000
 
 
-class Arm(NamedTuple):
+class StudentArm(NamedTuple):
     """Students of one kind, a training seed each."""
 
     records: list[StudentRecord]
     passed: np.ndarray
     """Of shape (training seeds, questions): 1 where the answer passed."""
-    speed: Speed
+    speed: DecodingSpeed
     """Of the first."""
     bytes: int
 
 
 def table(keep: int = KEEP, questions: int = QUESTIONS) -> str:
-    with students_folder() as folder:
-        run = generated(folder, keep)
-        plan = plan_of(run.read_recipe(), PROJECT)
+    with open_students_folder() as folder:
+        run = generate_run(folder, keep)
+        plan = build_plan(run.read_recipe(), PROJECT)
         seeds = held_out_seeds(plan, questions)
-        teacher = passes(asyncio.run(_asked(plan, plan.recipe.writer, seeds, run.cache)))
-        arms = {name: _arm(name, run, plan, seeds, folder) for name in ARMS}
-        other = export_student(folder / student_name(HALF, SEEDS[0]), OTHER_TYPE).path
-        stored = passes(asyncio.run(_asked(plan, as_teacher(other, plan.recipe.writer), seeds, run.cache)))
-        weights = embedded_weights()
+        teacher = mark_passed(asyncio.run(_ask_model(plan, plan.recipe.generator_teacher, seeds, run.cache)))
+        arms = {name: _measure_arm(name, run, plan, seeds, folder) for name in ARMS}
+        other = export_student(folder / build_student_name(HALF, SEEDS[0]), OTHER_TYPE).path
+        stored = mark_passed(
+            asyncio.run(
+                _ask_model(plan, configure_student_as_teacher(other, plan.recipe.generator_teacher), seeds, run.cache)
+            )
+        )
+        weights = find_embedded_teacher()
         assert weights, "the run needed it"
-        return page(run, teacher, speed_of(weights), weights.stat().st_size, arms, stored)
+        return format_page(
+            run, teacher, asyncio.run(measure_decoding_speed(weights)), weights.stat().st_size, arms, stored
+        )
 
 
 @contextmanager
-def students_folder() -> Iterator[Path]:
+def open_students_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         yield Path(os.environ.get("STILLHOUSE_STUDENTS", name)).resolve()
 
 
-def generated(folder: Path, keep: int) -> RunDir:
+def generate_run(folder: Path, keep: int) -> RunDir:
     """The run that everything is learned from, by the command that a user gives."""
     settings = (f"keep={keep}", f"samples={8 * keep}", "agents.critic.min_score=1")
     words = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-m", "flows", "generate", RECIPE, *words, "--runs-dir", str(folder), "--resume"]
+    command = [sys.executable, "-m", "stillhouse", "generate", RECIPE, *words, "--runs-dir", str(folder), "--resume"]
     subprocess.run(command, cwd=PROJECT, check=True, stdout=sys.stderr)
     return RunDir(next(folder.glob(f"{RECIPE}-*")))
 
 
-def student_name(arm: str, seed: int) -> str:
+def build_student_name(arm: str, seed: int) -> str:
     return f"student-{list(ARMS).index(arm)}-{seed}"
 
 
-def trained(arm: str, seed: int, run: RunDir, folder: Path) -> tuple[Path, StudentRecord]:
+def train_arm(arm: str, seed: int, run: RunDir, folder: Path) -> tuple[Path, StudentRecord]:
     """The student of this arm and seed, made unless it is there."""
-    student = folder / student_name(arm, seed)
-    return student, distill_dataset(run.path, student, StudentConfig.model_validate(ARMS[arm]), seed, SESSION.note)
+    student = folder / build_student_name(arm, seed)
+    return student, distill_dataset(
+        run.path, student, StudentConfig.model_validate(ARMS[arm]), seed, SESSION.print_unless_stopped
+    )
 
 
-def _arm(name: str, run: RunDir, plan: Plan, seeds: Sequence[Seed], folder: Path) -> Arm:
+def _measure_arm(name: str, run: RunDir, plan: RunPlan, seeds: Sequence[Seed], folder: Path) -> StudentArm:
     records, passed, files = [], [], []
     for seed in SEEDS:
-        student, record = trained(name, seed, run, folder)
+        student, record = train_arm(name, seed, run, folder)
         files.append(export_student(student, "q8_0").path)
-        model = as_teacher(files[-1], plan.recipe.writer)
-        passed.append(passes(asyncio.run(_asked(plan, model, seeds, run.cache))))
+        model = configure_student_as_teacher(files[-1], plan.recipe.generator_teacher)
+        passed.append(mark_passed(asyncio.run(_ask_model(plan, model, seeds, run.cache))))
         records.append(record)
-        SESSION.note(f"{name}, seed {seed}: {passed[-1].sum()} of {len(seeds)} pass")
-    return Arm(records, np.stack(passed), speed_of(files[0]), files[0].stat().st_size)
+        SESSION.print_unless_stopped(f"{name}, seed {seed}: {passed[-1].sum()} of {len(seeds)} pass")
+    return StudentArm(records, np.stack(passed), asyncio.run(measure_decoding_speed(files[0])), files[0].stat().st_size)
 
 
-async def _asked(plan: Plan, model: Any, seeds: Sequence[Seed], cache: Path) -> list[Result]:
-    return await examine(plan, model, seeds, SESSION.stop, lambda _done: None, cache=cache)
+async def _ask_model(plan: RunPlan, model: Any, seeds: Sequence[Seed], cache: Path) -> list[HeldOutResult]:
+    return await evaluate_held_out(plan, model, seeds, SESSION.stop, lambda _done: None, cache=cache)
 
 
-def passes(results: Sequence[Result]) -> np.ndarray:
+def mark_passed(results: Sequence[HeldOutResult]) -> np.ndarray:
     return np.array([result.fault is None for result in results], dtype=float)
 
 
-def beside(passed: np.ndarray, teacher: np.ndarray) -> tuple[Measure, Measure]:
+def compare_pass_rates(passed: np.ndarray, teacher: np.ndarray) -> tuple[IntervalEstimate, IntervalEstimate]:
     """How many points more than the teacher's pass rate the mean over training seeds is, and its share of that rate; with
     percentile bootstraps over questions, each with all its answers.
     """
@@ -130,48 +139,55 @@ def beside(passed: np.ndarray, teacher: np.ndarray) -> tuple[Measure, Measure]:
     points = np.percentile(more - less, (2.5, 97.5))
     shares = np.percentile(more / np.maximum(less, 1 / len(own)), (2.5, 97.5))
     return (
-        Measure(value=own.mean() - teacher.mean(), low=points[0], high=points[1]),
-        Measure(value=own.mean() / teacher.mean(), low=shares[0], high=shares[1]),
+        IntervalEstimate(value=own.mean() - teacher.mean(), low=points[0], high=points[1]),
+        IntervalEstimate(value=own.mean() / teacher.mean(), low=shares[0], high=shares[1]),
     )
 
 
-def page(run: RunDir, teacher: np.ndarray, speed: Speed, size: int, arms: Mapping[str, Arm], stored: np.ndarray) -> str:
+def format_page(
+    run: RunDir,
+    teacher: np.ndarray,
+    speed: DecodingSpeed,
+    size: int,
+    arms: Mapping[str, StudentArm],
+    stored: np.ndarray,
+) -> str:
     counts = run.read_manifest().counts
-    rate = share(int(teacher.sum()), len(teacher))
+    rate = estimate_share(int(teacher.sum()), len(teacher))
     assert rate, "questions were asked"
     lines = [
-        f"{measured_on()}. `python -m benchmarks retention`",
+        f"{describe_measurement()}. `python -m benchmarks retention`",
         "",
         f"Recipe `{RECIPE}`, {counts.kept} samples kept of {counts.candidates} candidates, with a critic that passes everything; "
         f"{len(teacher)} held-out seeds, asked in plain words, one try, stored as Q8_0 (the teacher: 4 bit). Three training "
-        "seeds each; pass rates one by one, then their mean beside the teacher's with 95 % intervals of a bootstrap over "
-        "questions. Speed is that of one conversation alone in llama.cpp.",
+        "seeds each; pass rates of each, then their mean compared with the teacher's, with 95 % intervals of a bootstrap over "
+        "questions. Speed: a single conversation in llama.cpp.",
         "",
         "| | parameters | held-out loss, before and after | pass rates | points above the teacher | of the teacher's rate | MB "
         "| tokens/s |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
-        f"| teacher | | | {rate.told(percent)} | | | {size / 1e6:.1f} | {speed.decoded:,.0f} |",
+        f"| teacher | | | {rate.format(format_percent)} | | | {size / 1e6:.1f} | {speed.decoded:,.0f} |",
     ]
-    lines += [_row(name, arm, teacher) for name, arm in arms.items()]
+    lines += [_format_row(name, arm, teacher) for name, arm in arms.items()]
     half = arms[HALF].passed[0]
     lines += [
         "",
-        f"Of {HALF}, seed {SEEDS[0]}: {percent(half.mean())} pass as Q8_0 and {percent(stored.mean())} as F16; "
-        f"{int((half != stored).sum())} of {len(half)} questions came out differently.",
+        f"Student of {HALF}, seed {SEEDS[0]}: {format_percent(half.mean())} pass as Q8_0 and "
+        f"{format_percent(stored.mean())} as F16; {int((half != stored).sum())} of {len(half)} questions have another result.",
     ]
     return "\n".join(lines)
 
 
-def _row(name: str, arm: Arm, teacher: np.ndarray) -> str:
-    more, of = beside(arm.passed, teacher)
+def _format_row(name: str, arm: StudentArm, teacher: np.ndarray) -> str:
+    more, of = compare_pass_rates(arm.passed, teacher)
     losses = (np.mean([getattr(one, key) for one in arm.records]) for key in ("loss_before", "loss_after"))
     cells = (
         name,
         f"{arm.records[0].parameters / 1e6:.1f}M",
         " → ".join(f"{loss:.2f}" for loss in losses),
-        ", ".join(percent(rate) for rate in arm.passed.mean(1)),
-        more.told(lambda value: f"{100 * value:+.0f}"),
-        of.told(percent),
+        ", ".join(format_percent(rate) for rate in arm.passed.mean(1)),
+        more.format(lambda value: f"{100 * value:+.0f}"),
+        of.format(format_percent),
         f"{arm.bytes / 1e6:.1f}",
         f"{arm.speed.decoded:,.0f}",
     )

@@ -18,11 +18,11 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.children import Ended
-from benchmarks.endpoint import Behaviour, Entry, read_log, served
-from benchmarks.orchestration import caption
+from benchmarks.children import FinishedProcess
+from benchmarks.endpoint import Behaviour, LoggedRequest, read_log, serve_in_child
+from benchmarks.orchestration import format_caption
 from benchmarks.recipes import write_seeds
-from benchmarks.systems import Job, Left, System, ours, peers, run
+from benchmarks.systems import BenchmarkedSystem, SystemJob, SystemOutput, build_ours, build_peers, run_system
 
 TAG = r"item-\d+"
 """What a prompt is about, in whatever words: faults of prompts are drawn by it."""
@@ -46,14 +46,14 @@ class Sizes(NamedTuple):
     """Seconds after which a run is stopped, whether it hangs or is slow."""
 
 
-class Outcome(NamedTuple):
+class FaultOutcome(NamedTuple):
     """What came of one system under one fault."""
 
-    left: Left
+    left: SystemOutput
     of: int
     codes: list[int]
     """Exit codes: of the run, or of those that were broken off and the one that ended it."""
-    log: list[Entry]
+    log: list[LoggedRequest]
     seconds: float
     note: str = ""
 
@@ -73,16 +73,16 @@ class Outcome(NamedTuple):
         return sum(times - 1 for times in answered.values())
 
 
-class Case(NamedTuple):
+class FaultCase(NamedTuple):
     """One system, in a folder of its own."""
 
-    system: System
+    system: BenchmarkedSystem
     folder: Path
     sizes: Sizes
 
-    def job(self, url: str, samples: int, *, different: bool = True, settings: Sequence[str] = ()) -> Job:
+    def job(self, url: str, samples: int, *, different: bool = True, settings: Sequence[str] = ()) -> SystemJob:
         seeds = write_seeds(self.folder / "seeds.jsonl", samples, different=different)
-        return Job(url, seeds, samples, self.sizes.concurrency, self.folder / "out", settings)
+        return SystemJob(url, seeds, samples, self.sizes.concurrency, self.folder / "out", settings)
 
     @property
     def log(self) -> Path:
@@ -95,51 +95,51 @@ class Case(NamedTuple):
         return self.log.read_bytes().count(b"\n") if self.log.exists() else 0
 
 
-def once(case: Case, behaviour: Behaviour, samples: int, *, different: bool = True) -> Outcome:
+def run_once(case: FaultCase, behaviour: Behaviour, samples: int, *, different: bool = True) -> FaultOutcome:
     """One run under `behaviour`."""
     settings = () if different else ONE_PROMPT
-    with served(behaviour, case.log) as url:
+    with serve_in_child(behaviour, case.log) as url:
         job = case.job(url, samples, different=different, settings=settings)
-        ended, left = run(case.system, job, timeout=case.sizes.timeout)
-    return Outcome(left, samples, [ended.code], read_log(case.log), ended.seconds, _hung(ended, case))
+        ended, left = run_system(case.system, job, timeout=case.sizes.timeout)
+    return FaultOutcome(left, samples, [ended.code], read_log(case.log), ended.seconds, _describe_timeout(ended, case))
 
 
-def _hung(ended: Ended, case: Case) -> str:
+def _describe_timeout(ended: FinishedProcess, case: FaultCase) -> str:
     return f"stopped after {case.sizes.timeout:.0f} s" if ended.seconds > case.sizes.timeout else ""
 
 
-def kill(case: Case) -> Outcome:
+def run_killed(case: FaultCase) -> FaultOutcome:
     """SIGKILL at several moments, resumed each time, and once more to its end."""
     samples, results = case.sizes.samples, []
-    with served(Behaviour(latency_seconds=CALL_SECONDS), case.log) as url:
+    with serve_in_child(Behaviour(latency_seconds=CALL_SECONDS), case.log) as url:
         job = case.job(url, samples)
         for share in KILLS:
             at = int(share * samples * 2)
-            results.append(run(case.system, job, timeout=case.sizes.timeout, kill_when=partial(case.called, at)))
-        results.append(run(case.system, job, timeout=case.sizes.timeout))
+            results.append(run_system(case.system, job, timeout=case.sizes.timeout, kill_when=partial(case.called, at)))
+        results.append(run_system(case.system, job, timeout=case.sizes.timeout))
     ended = [each for each, _ in results]
     codes, seconds = [each.code for each in ended], sum(each.seconds for each in ended)
-    return Outcome(results[-1][1], samples, codes, read_log(case.log), seconds, _hung(ended[-1], case))
+    return FaultOutcome(results[-1][1], samples, codes, read_log(case.log), seconds, _describe_timeout(ended[-1], case))
 
 
-def malformed(case: Case) -> Outcome:
+def run_malformed(case: FaultCase) -> FaultOutcome:
     samples = case.sizes.samples
-    return once(case, exactly(round(0.3 * samples), samples, "malformed"), samples)
+    return run_once(case, build_exact_behaviour(round(0.3 * samples), samples, "malformed"), samples)
 
 
-def healing(case: Case) -> Outcome:
+def run_healing(case: FaultCase) -> FaultOutcome:
     samples = case.sizes.samples
-    told = exactly(round(0.3 * samples), samples, "rate_limited")
-    return once(case, replace(told, heals_after=3), samples)
+    told = build_exact_behaviour(round(0.3 * samples), samples, "rate_limited")
+    return run_once(case, replace(told, heals_after=3), samples)
 
 
-def refused_few(case: Case) -> Outcome:
+def run_refused_few(case: FaultCase) -> FaultOutcome:
     """Five samples are refused for ever."""
     samples = case.sizes.more_samples
-    return once(case, exactly(5, samples, "rate_limited"), samples)
+    return run_once(case, build_exact_behaviour(5, samples, "rate_limited"), samples)
 
 
-def exactly(wanted: int, samples: int, fault: str) -> Behaviour:
+def build_exact_behaviour(wanted: int, samples: int, fault: str) -> Behaviour:
     """A behaviour whose seed makes just `wanted` of the seeds meet `fault`."""
     for seed in count():
         told = Behaviour(seed=seed, prompts={fault: wanted / samples}, tag=TAG)
@@ -148,19 +148,19 @@ def exactly(wanted: int, samples: int, fault: str) -> Behaviour:
     raise AssertionError("count never ends")
 
 
-def refused_all(case: Case) -> Outcome:
-    return once(case, Behaviour(requests={"rate_limited": 1.0}), case.sizes.samples)
+def run_refused_all(case: FaultCase) -> FaultOutcome:
+    return run_once(case, Behaviour(requests={"rate_limited": 1.0}), case.sizes.samples)
 
 
-def identical(case: Case) -> Outcome:
-    return once(case, Behaviour(), case.sizes.samples, different=False)
+def run_identical(case: FaultCase) -> FaultOutcome:
+    return run_once(case, Behaviour(), case.sizes.samples, different=False)
 
 
-def full_disk(case: Case) -> Outcome | str:
+def run_full_disk(case: FaultCase) -> FaultOutcome | str:
     """The disk fills up in the middle of the run; then there is room again, and the run is resumed."""
     samples = case.sizes.more_samples
     out = case.folder / "out"
-    with mounted(out) as there, served(Behaviour(latency_seconds=CALL_SECONDS), case.log) as url:
+    with mount_disk(out) as there, serve_in_child(Behaviour(latency_seconds=CALL_SECONDS), case.log) as url:
         if not there:
             return "not measured: mounting a tmpfs is not permitted"
         job, ballast, at = case.job(url, samples), out / "ballast", int(FULL_AFTER * samples * 2)
@@ -174,17 +174,17 @@ def full_disk(case: Case) -> Outcome | str:
                 when_full.append(case.calls())
             return False
 
-        first, _ = run(case.system, job, timeout=case.sizes.timeout, kill_when=fill)
+        first, _ = run_system(case.system, job, timeout=case.sizes.timeout, kill_when=fill)
         more = case.calls() - when_full[0] if when_full else 0
         ballast.unlink(missing_ok=True)
-        second, left = run(case.system, job, timeout=case.sizes.timeout)
+        second, left = run_system(case.system, job, timeout=case.sizes.timeout)
         note = f"{more} calls after it was full" if when_full else "ended before the disk was full"
     seconds = first.seconds + second.seconds
-    return Outcome(left, samples, [first.code, second.code], read_log(case.log), seconds, note)
+    return FaultOutcome(left, samples, [first.code, second.code], read_log(case.log), seconds, note)
 
 
 @contextmanager
-def mounted(folder: Path) -> Iterator[bool]:
+def mount_disk(folder: Path) -> Iterator[bool]:
     """A small disk at `folder`, or False where that is not permitted."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder)]
@@ -196,23 +196,23 @@ def mounted(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-FAULTS: dict[str, tuple[str, Callable[[Case], Outcome | str]]] = {
-    "kill": ("killed (SIGKILL) 3 times and resumed", kill),
-    "malformed": ("30 % of prompts: always half a JSON text", malformed),
-    "healing": ("30 % of prompts: 429 three times, then answered", healing),
-    "few": ("5 prompts of {more}: always 429", refused_few),
-    "all": ("every request: 429", refused_all),
-    "disk": ("the disk is full after a quarter, then has room again", full_disk),
-    "identical": ("the same prompt {samples} times", identical),
+FAULTS: dict[str, tuple[str, Callable[[FaultCase], FaultOutcome | str]]] = {
+    "kill": ("killed (SIGKILL) 3 times and resumed", run_killed),
+    "malformed": ("30 % of prompts: always half a JSON text", run_malformed),
+    "healing": ("30 % of prompts: 429 three times, then answered", run_healing),
+    "few": ("5 prompts of {more}: always 429", run_refused_few),
+    "all": ("every request: 429", run_refused_all),
+    "disk": ("the disk is full after a quarter, then has room again", run_full_disk),
+    "identical": ("the same prompt {samples} times", run_identical),
 }
-HEAD = """| fault | system | accounted for | right | broken | lost without a word | calls | repeated | exit | s | |
+HEAD = """| fault | system | accounted for | right | broken | lost silently | calls | repeated | exit | s | |
 |---|---|---:|---:|---:|---:|---:|---:|---|---:|---|"""
 CAPTION = """{{machine}}; {{versions}}. Command: `{{peers}}=FOLDER python -m benchmarks.robustness`.
 
 {samples} samples ({more} with 5 refused and for the full disk), two calls each, {concurrency} at once; one run of each, so
 they show what can happen and not how often. *Accounted for*: in the output, an empty row included, or named in a list of
 failures. *Right*: passes the check. *Broken*: has an answer that the check by code finds wrong, such as half a text; each
-pipeline runs that check itself and marks the row. *Lost without a word*:
+pipeline runs that check itself and marks the row. *Lost silently*:
 not accounted for, and exit code 0. *Calls*: requests that the endpoint saw. *Repeated*: requests that it had answered
 before. A negative exit code is the signal that ended the process."""
 
@@ -223,17 +223,17 @@ def table(sizes: Sizes = Sizes(), only: Iterable[str] = FAULTS) -> str:  # noqa:
     lines = [HEAD]
     for name in only:
         title, measure = FAULTS[name]
-        for system in (ours(), *peers()):
-            lines.append(f"| {title.format(**told)} | {system.name} | {_cells(system, measure, sizes)} |")
+        for system in (build_ours(), *build_peers()):
+            lines.append(f"| {title.format(**told)} | {system.name} | {_format_outcome(system, measure, sizes)} |")
             sys.stderr.write(f"{lines[-1]}\n")
-    return "\n\n".join([caption(CAPTION.format(**told)), "\n".join(lines)])
+    return "\n\n".join([format_caption(CAPTION.format(**told)), "\n".join(lines)])
 
 
-def _cells(system: System, measure: Callable[[Case], Outcome | str], sizes: Sizes) -> str:
+def _format_outcome(system: BenchmarkedSystem, measure: Callable[[FaultCase], FaultOutcome | str], sizes: Sizes) -> str:
     if system.missing:
         return f"{system.missing} | | | | | | | |"
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Case(system, Path(folder), sizes))
+        found = measure(FaultCase(system, Path(folder), sizes))
     if isinstance(found, str):
         return f"{found} | | | | | | | |"
     left, codes = found.left, ", ".join(map(str, found.codes))

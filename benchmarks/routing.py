@@ -9,48 +9,50 @@ import asyncio
 import sys
 from collections.abc import Iterator, Mapping
 
-from agents.plan import plan_of
-from benchmarks.machine import measured_on
-from benchmarks.retention import HALF, KEEP, RECIPE, SEEDS, SMALL, generated, students_folder, trained
-from core.recipe import PROJECT
-from core.shares import Measure
-from flows.cascade import Routing
-from flows.routing import calibrate, task_of
-from flows.session import SESSION
-from flows.words import percent
-from students.routing import Curve
+from agents.planning.run_plan import build_plan
+from benchmarks.machine import describe_measurement
+from benchmarks.retention import HALF, KEEP, RECIPE, SEEDS, SMALL, generate_run, open_students_folder, train_arm
+from core.intervals import IntervalEstimate
+from core.project_files import PROJECT
+from flows.cascade.cascade_calibration import calibrate_cascade, prepare_cascade_calibration
+from flows.cascade.routing_result import RoutingResult
+from flows.terminal.console import SESSION
+from flows.terminal.text_format import format_percent
+from students.routing.routing_curves import RoutingCurve
 
 ASKED, DRAWS = 400, 3
 
 
 def table(keep: int = KEEP, seeds: int = ASKED, draws: int = DRAWS) -> str:
-    with students_folder() as folder:
-        run = generated(folder, keep)
-        plan = plan_of(run.read_recipe(), PROJECT)
+    with open_students_folder() as folder:
+        run = generate_run(folder, keep)
+        plan = build_plan(run.read_recipe(), PROJECT)
         found = {}
         for arm in (HALF, SMALL):
-            student, _ = trained(arm, SEEDS[0], run, folder)
-            found[arm] = asyncio.run(calibrate(task_of(student, plan, seeds, "q8_0", draws, run.cache), SESSION))
-    return page(found, keep)
+            student, _ = train_arm(arm, SEEDS[0], run, folder)
+            found[arm] = asyncio.run(
+                calibrate_cascade(prepare_cascade_calibration(student, plan, seeds, "q8_0", draws, run.cache), SESSION)
+            )
+    return format_page(found, keep)
 
 
-def page(found: Mapping[str, Routing], keep: int) -> str:
+def format_page(found: Mapping[str, RoutingResult], keep: int) -> str:
     first = next(iter(found.values()))
     lines = [
-        f"{measured_on()}. `python -m benchmarks routing`",
+        f"{describe_measurement()}. `python -m benchmarks routing`",
         "",
         f"Recipe `{RECIPE}`, {keep} kept samples to learn from; {first.seeds} held-out seeds, on {first.chosen_on} of which "
         f"thresholds and the best signal (*) were chosen; all numbers but pass rates are of the other {first.told_on}. "
         f"Teacher: {first.teacher.model}, {first.teacher_cost:,.0f} tokens a query. In parentheses, 95 % intervals.",
     ]
     for arm, one in found.items():
-        lines += ["", *_arm(arm, one)]
+        lines += ["", *_format_arm(arm, one)]
     return "\n".join(lines)
 
 
-def _arm(arm: str, one: Routing) -> Iterator[str]:
-    yield f"**Student of {arm}**: {one.student_rate.told(percent)} pass, of its teacher's answers "
-    yield f"{one.teacher_rate.told(percent)}, of both together {one.oracle[-1].told(percent)} where somebody knew whom to ask. "
+def _format_arm(arm: str, one: RoutingResult) -> Iterator[str]:
+    yield f"**Student of {arm}**: {one.student_rate.format(format_percent)} pass, of its teacher's answers "
+    yield f"{one.teacher_rate.format(format_percent)}, of both together {one.oracle[-1].format(format_percent)} with an oracle. "
     yield f"A query takes {one.student_tokens:,.0f} of its own tokens, and {one.draw_tokens:,.0f} more for agreement."
     yield one.answer
     yield ""
@@ -60,27 +62,28 @@ def _arm(arm: str, one: Routing) -> Iterator[str]:
     )
     yield "|---|---|---|---|---|---|---|"
     for curve in one.curves:
-        yield _row(curve, "*" if curve.signal == one.best else "")
-    yield f"| at random | 0 | 0 % | {one.random[6].told(percent)} | 30 % | {percent(1 - one.random_share_at_quality)} | |"
-    yield f"| oracle | | 100 % | {one.oracle[6].told(percent)} | | | |"
+        yield _format_row(curve, "*" if curve.signal == one.best else "")
+    share = format_percent(1 - one.random_share_at_quality)
+    yield f"| at random | 0 | 0 % | {one.random[6].format(format_percent)} | 30 % | {share} | |"
+    yield f"| oracle | | 100 % | {one.oracle[6].format(format_percent)} | | | |"
 
 
-def _row(curve: Curve, mark: str) -> str:
+def _format_row(curve: RoutingCurve, mark: str) -> str:
     at = curve.at_quality
     cells = (
         f"`{curve.signal}`{mark}",
-        curve.area.told(lambda value: f"{value:+.3f}"),
-        "-" if curve.area_of_oracle is None else percent(curve.area_of_oracle),
-        curve.at_share.quality.told(percent),
-        _cell(curve.at_share.recovered),
-        percent(1 - at.share.value),
-        _cell(at.retention),
+        curve.area.format(lambda value: f"{value:+.3f}"),
+        "-" if curve.area_of_oracle is None else format_percent(curve.area_of_oracle),
+        curve.at_share.quality.format(format_percent),
+        _format_cell(curve.at_share.recovered),
+        format_percent(1 - at.share.value),
+        _format_cell(at.retention),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(measure: Measure | None) -> str:
-    return measure.told(percent) if measure else "-"
+def _format_cell(measure: IntervalEstimate | None) -> str:
+    return measure.format(format_percent) if measure else "-"
 
 
 def main() -> None:

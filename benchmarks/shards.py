@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.children import Ended, ran
-from benchmarks.machine import measured_on
-from benchmarks.prefect_server import prefect_server
+from benchmarks.children import FinishedProcess, run_process
+from benchmarks.machine import describe_measurement
+from benchmarks.prefect_server import start_prefect_server
 from benchmarks.recipes import write_seeds
-from core.run import RunDir, RunState
-from flows.curated import made_samples
+from core.runs.records import RunState
+from core.runs.run_dir import RunDir
+from flows.data.curated_run import read_finished_samples
 
 SHARDS = 10_000
 SETTLE_SECONDS = 300
@@ -46,8 +47,8 @@ type = "teacher"
 """
 
 
-class Outcome(NamedTuple):
-    ended: Ended
+class ShardsOutcome(NamedTuple):
+    ended: FinishedProcess
     whole: bool
     recorded: int
     """Tasks that the server knows as completed."""
@@ -56,13 +57,13 @@ class Outcome(NamedTuple):
     database_mb: float | None
 
 
-def many_shards(shards: int, folder: Path, settings: Mapping[str, str]) -> Outcome:
+def run_many_shards(shards: int, folder: Path, settings: Mapping[str, str]) -> ShardsOutcome:
     recipe, runs = folder / "shards.toml", folder / "runs"
     seeds = write_seeds(folder / "seeds.jsonl", shards)
     recipe.write_text(RECIPE.format(shards=shards, seeds=seeds.resolve()), encoding="utf-8")
-    with prefect_server(folder / "prefect", settings) as server:
-        command = [sys.executable, "-m", "flows", "generate", str(recipe), "--runs-dir", str(runs), "--quiet"]
-        ended = ran(command, more_env=server.environment, timeout=4 * 3600)
+    with start_prefect_server(folder / "prefect", settings) as server:
+        command = [sys.executable, "-m", "stillhouse", "generate", str(recipe), "--runs-dir", str(runs), "--quiet"]
+        ended = run_process(command, more_env=server.environment, timeout=4 * 3600)
         done = {"task_runs": {"name": {"like_": "shard "}, "state": {"type": {"any_": ["COMPLETED"]}}}}
         recorded, end = 0, time.monotonic() + SETTLE_SECONDS
         while recorded < shards and time.monotonic() < end:
@@ -71,11 +72,13 @@ def many_shards(shards: int, folder: Path, settings: Mapping[str, str]) -> Outco
         locked = server.said("database is locked")
         size = sum(file.stat().st_size for file in server.home.glob("prefect.db*")) / 2**20
     places = [RunDir(place.parent) for place in runs.glob("*/manifest.json")]
-    whole = [run.read_manifest().state is RunState.done and len(list(made_samples(run))) == shards for run in places]
-    return Outcome(ended, whole == [True], recorded, locked, None if settings else size)
+    whole = [
+        run.read_manifest().state is RunState.done and len(list(read_finished_samples(run))) == shards for run in places
+    ]
+    return ShardsOutcome(ended, whole == [True], recorded, locked, None if settings else size)
 
 
-def _databases() -> Iterator[tuple[str, dict[str, str]]]:
+def _list_databases() -> Iterator[tuple[str, dict[str, str]]]:
     yield "SQLite", {}
     if url := os.environ.get(POSTGRES):
         yield "PostgreSQL", {"PREFECT_API_DATABASE_CONNECTION_URL": url}
@@ -87,9 +90,9 @@ def table(shards: int = SHARDS) -> str:
         "| database | whole | tasks recorded | locked, lines in the log | run, s | its CPU, ms a shard | database, MB |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    for name, settings in _databases():
+    for name, settings in _list_databases():
         with tempfile.TemporaryDirectory() as folder:
-            found = many_shards(shards, Path(folder), settings)
+            found = run_many_shards(shards, Path(folder), settings)
         size = "" if found.database_mb is None else f"{found.database_mb:.1f}"
         cells = (
             f"{found.recorded:,} | {found.locked} | {found.ended.seconds:,.0f} | {found.ended.cpu / shards * 1000:.1f}"
@@ -97,7 +100,7 @@ def table(shards: int = SHARDS) -> str:
         lines.append(f"| {name} | {'yes' if found.whole else 'no'} | {cells} | {size} |")
     return "\n".join([
         f"{shards:,} shards of one sample each, a fake teacher that answers at once, one flow run, a server of its own. "
-        f"{measured_on()}. Command: `[{POSTGRES}=URL] python -m benchmarks shards`.",
+        f"{describe_measurement()}. Command: `[{POSTGRES}=URL] python -m benchmarks shards`.",
         "", *lines,
     ])  # fmt: skip
 

@@ -11,70 +11,71 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.children import Ended, ran
-from benchmarks.endpoint import Behaviour, read_log, served
-from benchmarks.machine import measured_on
-from benchmarks.recipes import equal_work, write_seeds
-from flows.local_server import stop
+from benchmarks.children import FinishedProcess, run_process
+from benchmarks.endpoint import Behaviour, read_log, serve_in_child
+from benchmarks.machine import describe_measurement
+from benchmarks.recipes import write_equal_recipe, write_seeds
+from flows.prefect_server.local_server import stop_local_server
 
 ROUNDS, SAMPLES = 5, 20
 GOAL_SECONDS = 6.0
 """To the first call, warm, on two idle cores; set before any measurement."""
 
 
-class Begun(NamedTuple):
+class StartTimes(NamedTuple):
     first_call: float
     """Seconds from the start of the command to the teacher's log of its first question."""
-    ended: Ended
+    ended: FinishedProcess
 
 
-def begun(home: Path, folder: Path, number: int) -> Begun:
+def measure_start(home: Path, folder: Path, number: int) -> StartTimes:
     log = folder / f"{number}.jsonl"
-    with served(Behaviour(), log) as url:
-        recipe = equal_work(folder / str(number), write_seeds(folder / "seeds.jsonl", SAMPLES), SAMPLES, url, 8)
+    with serve_in_child(Behaviour(), log) as url:
+        recipe = write_equal_recipe(folder / str(number), write_seeds(folder / "seeds.jsonl", SAMPLES), SAMPLES, url, 8)
         command = [
             sys.executable,
             "-m",
-            "flows",
+            "stillhouse",
             "generate",
             str(recipe),
             "--runs-dir",
             str(folder / str(number) / "runs"),
         ]
         at = time.time()
-        ended = ran(command, more_env={"PREFECT_HOME": str(home)})
+        ended = run_process(command, more_env={"PREFECT_HOME": str(home)})
     if not (asked := read_log(log)):
         raise RuntimeError(f"the command asked nobody anything and ended with {ended.code}: {ended.err[-300:]}")
-    return Begun(asked[0].time - at, ended)
+    return StartTimes(asked[0].time - at, ended)
 
 
 def table(rounds: int = ROUNDS) -> str:
     """As Markdown."""
-    cases: dict[str, list[Begun]] = {"cold: it starts a server": [], "warm: a server is there": []}
+    cases: dict[str, list[StartTimes]] = {"cold: it starts a server": [], "warm: a server is there": []}
     cold, warm = cases.values()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
             home = Path(folder) / f"home-{number}"
             try:
-                cold.append(begun(home, Path(folder), 2 * number))
-                warm.append(begun(home, Path(folder), 2 * number + 1))
+                cold.append(measure_start(home, Path(folder), 2 * number))
+                warm.append(measure_start(home, Path(folder), 2 * number + 1))
             finally:
-                stop(home)
+                stop_local_server(home)
     lines = [
         "| | first call after, s: median (least to most) | whole command, s | its CPU, s | others' CPU, s |",
         "|---|---|---:|---:|---:|",
     ]
-    lines += [f"| {name} | {_cells(found)} |" for name, found in cases.items()]
+    lines += [f"| {name} | {_format_times(found)} |" for name, found in cases.items()]
     met = median(one.first_call for one in warm) < GOAL_SECONDS
     return "\n".join([
-        f"{SAMPLES} samples of two calls, of a teacher that answers at once; {rounds} rounds, in turn. {measured_on()}. The "
-        "server is a process of its own, so that its CPU counts among others'. Command: `python -m benchmarks start`.",
+        f"{SAMPLES} samples of two calls, of a teacher that answers at once; {rounds} rounds, in turn. "
+        f"{describe_measurement()}. The server is a separate process, so its CPU counts among others'. "
+        "Command: `python -m benchmarks start`.",
         "", *lines, "",
         f"The goal, below {GOAL_SECONDS:g} s warm on two idle cores, is {'met' if met else 'not met'}.",
     ])  # fmt: skip
 
 
-def _cells(found: list[Begun]) -> str:
+def _format_times(found: list[StartTimes]) -> str:
     first = [one.first_call for one in found]
     ends = [
         median(each)

@@ -14,14 +14,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.study import KINDS, Study, study_of
-from benchmarks.machine import measured_on
-from core.recipe import PROJECT
-from core.run import versions
-from core.shares import ratio
-from flows.recipes import load
-from flows.session import SESSION
-from flows.study import StudyReport, TopologyRow, study_report, study_text
+from agents.studies.topology_study import TOPOLOGY_KINDS, TopologyStudy, build_study
+from benchmarks.machine import describe_measurement
+from core.intervals import estimate_ratio
+from core.project_files import PROJECT
+from core.runs.run_dir import collect_versions
+from flows.evaluate.topology_comparison import (
+    TopologyResult,
+    TopologyStudyReport,
+    format_study_report,
+    run_topology_study,
+)
+from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.terminal.console import SESSION
 
 INJECTED, SENSITIVITY = 10_000, 2_000
 """Samples for each topology in (a), and in each line of its second table."""
@@ -38,42 +43,42 @@ GOALS = """Set before any study, at the recipe's rate of faults: amplification o
 times less than that of `independent`, {less}; for no more than 3 times the calls of `single`, {calls}."""
 
 
-def measured(study: Study, kinds: Sequence[str] = KINDS) -> StudyReport:
-    return asyncio.run(study_report(study, kinds, SESSION))
+def run_study(study: TopologyStudy, kinds: Sequence[str] = TOPOLOGY_KINDS) -> TopologyStudyReport:
+    return asyncio.run(run_topology_study(study, kinds, SESSION))
 
 
-def injected(samples: int = INJECTED, fewer: int = SENSITIVITY) -> str:
+def measure_injected(samples: int = INJECTED, fewer: int = SENSITIVITY) -> str:
     """Part (a) as Markdown."""
     began = time.monotonic()
-    plan = load("topology-study")
-    report = measured(study_of(plan, samples))
-    single = report.row("single")
+    plan = load_recipe_plan("topology-study")
+    report = run_study(build_study(plan, samples))
+    single = report.find_row("single")
     assert single is not None
-    tight = measured(study_of(plan, samples, single.tokens_spent))
+    tight = run_study(build_study(plan, samples, single.tokens_spent))
     with tempfile.TemporaryDirectory() as folder:
-        others = {**_rates(), **_other_agents(Path(folder))}
-        lines = [_line(name, _varied(settings, fewer)) for name, settings in others.items()]
+        others = {**_list_rate_settings(), **_list_agent_settings(Path(folder))}
+        lines = [_format_line(name, _run_varied(settings, fewer)) for name, settings in others.items()]
     took = f"All of it took {(time.monotonic() - began) / 60:.0f} minutes."
     return "\n\n".join(
         [
-            _machine(),
-            study_text(report),
-            _goals(report),
+            _describe_machine(),
+            format_study_report(report),
+            _format_goals(report),
             TIGHT,
-            _table(tight),
+            _extract_table(tight),
             OTHERS.format(fewer=fewer),
-            _others(lines),
+            _format_others(lines),
             took,
         ]
     )
 
 
-TIGHT = """The same, each topology with the tokens that `single` took for its samples above. A topology's last samples are
+TIGHT = """The same, each topology with the tokens that `single` needed for its samples above. A topology's last samples are
 cut off by the end of its budget."""
 OTHERS = """Other rates and other agents, {fewer:,} samples each of the same seeds: amplification, and calls for a kept sample."""
 
 
-def _rates() -> dict[str, list[str]]:
+def _list_rate_settings() -> dict[str, list[str]]:
     """Settings of the recipe by what they are called: faults in another share of all replies."""
     return {
         f"faults in {rate:.0%} of the replies".replace("%", " %"): [
@@ -83,7 +88,7 @@ def _rates() -> dict[str, list[str]]:
     }
 
 
-def _other_agents(folder: Path) -> dict[str, list[str]]:
+def _list_agent_settings(folder: Path) -> dict[str, list[str]]:
     """Other agents than the recipe's, at its rate of faults. `folder` gets the prompt of a critic that is not told what was
     asked for.
     """
@@ -92,45 +97,45 @@ def _other_agents(folder: Path) -> dict[str, list[str]]:
     untold = f"prompts={folder}"
     return {
         "no critic": ["agents.critic=false"],
-        "the critic is not told the request": [untold],
+        "the critic does not see the request": [untold],
         "three solvers instead of `expression`": [SOLVERS],
-        "three solvers, and the critic is not told": [SOLVERS, untold],
+        "three solvers, and the critic does not see it": [SOLVERS, untold],
         "one solver instead of `expression`": [ONE_SOLVER],
         "`expression` and three solvers": [BOTH],
     }
 
 
-def _varied(settings: Sequence[str], samples: int) -> StudyReport:
-    study = study_of(load("topology-study", settings), samples)
+def _run_varied(settings: Sequence[str], samples: int) -> TopologyStudyReport:
+    study = build_study(load_recipe_plan("topology-study", settings), samples)
     can_vote = study.plan.recipe.agents.critic is not None
-    return measured(study, [kind for kind in KINDS if can_vote or kind != "independent"])
+    return run_study(study, [kind for kind in TOPOLOGY_KINDS if can_vote or kind != "independent"])
 
 
-def _line(name: str, report: StudyReport) -> str:
-    return f"| {name} | {' | '.join(_short(report.row(kind)) for kind in KINDS[1:])} |"
+def _format_line(name: str, report: TopologyStudyReport) -> str:
+    return f"| {name} | {' | '.join(_format_short(report.find_row(kind)) for kind in TOPOLOGY_KINDS[1:])} |"
 
 
-def _short(row: TopologyRow | None) -> str:
+def _format_short(row: TopologyResult | None) -> str:
     if row is None or row.amplification is None or row.calls_per_kept is None:
         return "-"
-    return f"{row.amplification.told('{:.2f}'.format)}, {row.calls_per_kept.value:.1f} calls"
+    return f"{row.amplification.format('{:.2f}'.format)}, {row.calls_per_kept.value:.1f} calls"
 
 
-def _others(lines: Sequence[str]) -> str:
-    return "\n".join([f"| | {' | '.join(KINDS[1:])} |", "|" + "---|" * len(KINDS), *lines])
+def _format_others(lines: Sequence[str]) -> str:
+    return "\n".join([f"| | {' | '.join(TOPOLOGY_KINDS[1:])} |", "|" + "---|" * len(TOPOLOGY_KINDS), *lines])
 
 
-def _table(report: StudyReport) -> str:
+def _extract_table(report: TopologyStudyReport) -> str:
     """The first table of a report, without its caption."""
-    return study_text(report).split("\n\n")[1]
+    return format_study_report(report).split("\n\n")[1]
 
 
-def _goals(report: StudyReport) -> str:
-    single, independent, centralized = (report.row(kind) for kind in ("single", "independent", "centralized"))
+def _format_goals(report: TopologyStudyReport) -> str:
+    single, independent, centralized = (report.find_row(kind) for kind in ("single", "independent", "centralized"))
     assert single, "without it there is nothing to compare with"
     assert independent
     assert centralized
-    contained = ratio(independent.wrong, independent.kept, centralized.wrong, centralized.kept)
+    contained = estimate_ratio(independent.wrong, independent.kept, centralized.wrong, centralized.kept)
     amplified, calls, base = centralized.amplification, centralized.calls_per_kept, single.calls_per_kept
     assert contained
     assert amplified
@@ -138,25 +143,25 @@ def _goals(report: StudyReport) -> str:
     assert base
     times = calls.value / base.value
     return GOALS.format(
-        small=_met(amplified.value < 0.25, amplified.told("{:.3f}".format)),
-        less=_met(contained.value >= 4, contained.told("{:.2f}".format)),
-        calls=_met(times <= 3, f"{times:.2f} times"),
+        small=_format_goal(amplified.value < 0.25, amplified.format("{:.3f}".format)),
+        less=_format_goal(contained.value >= 4, contained.format("{:.2f}".format)),
+        calls=_format_goal(times <= 3, f"{times:.2f} times"),
     )
 
 
-def _met(met: bool, told: str) -> str:
+def _format_goal(met: bool, told: str) -> str:
     return f"{'met' if met else 'NOT met'}: {told}"
 
 
-def embedded(samples: int = EMBEDDED) -> str:
+def measure_embedded(samples: int = EMBEDDED) -> str:
     """Part (b) as Markdown."""
-    study = study_of(load("constrained-instructions"), samples, EMBEDDED_TOKENS, HELD_OUT)
-    return "\n\n".join([_machine(), study_text(measured(study))])
+    study = build_study(load_recipe_plan("constrained-instructions"), samples, EMBEDDED_TOKENS, HELD_OUT)
+    return "\n\n".join([_describe_machine(), format_study_report(run_study(study))])
 
 
-def _machine() -> str:
+def _describe_machine() -> str:
     return (
-        f"{measured_on()}; stillhouse {versions()['stillhouse']}. Words and formulas: "
+        f"{describe_measurement()}; stillhouse {collect_versions()['stillhouse']}. Words and formulas: "
         "[docs/topologies.md](../docs/topologies.md)."
     )
 
@@ -167,10 +172,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int)
     args = parser.parse_args()
     if args.part == "embedded":
-        sys.stdout.write(embedded(args.samples or EMBEDDED) + "\n")
+        sys.stdout.write(measure_embedded(args.samples or EMBEDDED) + "\n")
     else:
         samples = args.samples or INJECTED
-        sys.stdout.write(injected(samples, min(samples, SENSITIVITY)) + "\n")
+        sys.stdout.write(measure_injected(samples, min(samples, SENSITIVITY)) + "\n")
 
 
 if __name__ == "__main__":

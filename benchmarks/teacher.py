@@ -8,22 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from agents.contract import ContractFault, Review
-from agents.crew import read_reply
-from agents.families.constraints import KINDS
-from agents.plan import Plan
-from agents.preview import scratch_crew
-from agents.produce import Shard, produce
-from agents.seeds import Seeds
-from agents.teachers.base import Ask
-from benchmarks.machine import measured_on
-from core.recipe import CriticConfig
-from core.run import versions
-from core.sample import Sample, State
-from flows.recipes import load
+from agents.calls.scratch_context import open_scratch_context
+from agents.families.constraints import CONSTRAINT_KINDS
+from agents.planning.rubrics import build_review_schema, check_rubrics
+from agents.planning.run_plan import RunPlan
+from agents.planning.seeds import RunSeeds
+from agents.reply_schema import InvalidReply, Review, parse_reply
+from agents.topologies.sample_production import produce_samples
+from benchmarks.machine import describe_measurement
+from core.config.agents import CriticConfig
+from core.runs.run_dir import collect_versions
+from core.sample import Sample, SampleStatus
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import CallKey
 
 TRIES = 8
-JUDGED = Path(__file__).with_name("judged_answers.jsonl")
+JUDGED_FILE = Path(__file__).with_name("judged_answers.jsonl")
 
 
 class KindYield(NamedTuple):
@@ -32,7 +32,7 @@ class KindYield(NamedTuple):
     tried: int
 
 
-async def yields() -> list[KindYield]:
+async def measure_yields() -> list[KindYield]:
     """First drafts that keep to one constraint of each kind, without critic, revision or other checks."""
     found = []
     base = [
@@ -43,19 +43,19 @@ async def yields() -> list[KindYield]:
         f"samples={TRIES}",
     ]
     plans = {
-        kind: load("constrained-instructions", [*base, f"task={{constraints=[1],kinds={{{kind}=1}}}}"])
-        for kind in KINDS
+        kind: load_recipe_plan("constrained-instructions", [*base, f"task={{constraints=[1],kinds={{{kind}=1}}}}"])
+        for kind in CONSTRAINT_KINDS
     }
-    async with scratch_crew(next(iter(plans.values())), threading.Event()) as crew:
+    async with open_scratch_context(next(iter(plans.values())), threading.Event()) as crew:
         for kind, plan in plans.items():
             samples: list[Sample] = []
-            seeds = Seeds(plan, "bench000")
-            await produce(Shard(replace(crew, plan=plan), seeds, samples.append))
-            found.append(KindYield(kind, sum(sample.state == State.kept for sample in samples), TRIES))
+            seeds = RunSeeds(plan, "bench000")
+            await produce_samples(replace(crew, plan=plan), seeds, samples.append)
+            found.append(KindYield(kind, sum(sample.state == SampleStatus.kept for sample in samples), TRIES))
     return sorted(found, key=lambda row: (-row.kept, row.kind))
 
 
-class Judged(NamedTuple):
+class JudgedAnswer(NamedTuple):
     instruction: str
     answer: str
     confidence: float
@@ -64,8 +64,8 @@ class Judged(NamedTuple):
     """Whether it makes sense, as judged by eye."""
 
 
-def judged_answers() -> list[Judged]:
-    return [Judged(**json.loads(line)) for line in JUDGED.read_text(encoding="utf-8").splitlines()]
+def read_judged_answers() -> list[JudgedAnswer]:
+    return [JudgedAnswer(**json.loads(line)) for line in JUDGED_FILE.read_text(encoding="utf-8").splitlines()]
 
 
 def area_under_roc(scores: Sequence[float], good: Sequence[bool]) -> float:
@@ -75,19 +75,21 @@ def area_under_roc(scores: Sequence[float], good: Sequence[bool]) -> float:
     return sum((a > b) + (a == b) / 2 for a in above for b in below) / (len(above) * len(below))
 
 
-async def rubric_scores(plan: Plan, rows: Sequence[Judged]) -> list[float]:
+async def score_by_rubrics(plan: RunPlan, rows: Sequence[JudgedAnswer]) -> list[float]:
     """The sum of scores that the teacher gives each answer by the critic's prompt; the middle where its reply is broken."""
     config = CriticConfig(max_tokens=120)
-    async with scratch_crew(plan, threading.Event()) as crew:
+    async with open_scratch_context(plan, threading.Event()) as crew:
 
-        async def one(index: int, row: Judged) -> float:
+        async def one(index: int, row: JudgedAnswer) -> float:
             messages = crew.prompt("critic", {"instruction": row.instruction, "answer": row.answer})
-            ask = Ask(sample=index, agent="critic", revision=0, attempt=0)
-            answer = await crew.ask(ask, config, messages, Review, 0.0)
+            ask = CallKey(sample=index, agent="critic", revision=0, attempt=0)
+            answer = await crew.ask(ask, config, messages, Review, 0.0, build_review_schema(plan.rubrics))
             try:
-                scores = read_reply(Review, answer.reply).scores
+                review = parse_reply(Review, answer.reply.text, finished=answer.reply.finished)
+                check_rubrics(review, plan.rubrics)
+                scores = review.scores
                 return sum(scores.values()) / len(scores)
-            except ContractFault:
+            except InvalidReply:
                 return 3.0
 
         return list(await asyncio.gather(*(one(i, row) for i, row in enumerate(rows))))
@@ -102,9 +104,9 @@ SmolLM2-135M, 4 bit, with the examples of the default recipe; first drafts, one 
 {yields}
 
 Whether it can judge: {count} of its answers that had passed every check of an early version of the default recipe, {good}
-of them judged good by eye (`judged_answers.jsonl`). The area under the ROC curve is the chance that a good one scores
-above a poor one: .5 is chance. With so few, its standard error is about .06. The author made the labels, without seeing
-scores; confidence was then picked on these same answers, so its number is likely to be a little too good.
+of them judged good by eye (`judged_answers.jsonl`). The area under the ROC curve is the probability that a good answer
+scores above a poor answer; .5 is chance. With few answers, its standard error is about .06. The author made the labels without
+seeing scores; confidence was then picked on these same answers, so its number is likely to be a little too good.
 
 | judge | area under the ROC curve |
 |---|---|
@@ -115,15 +117,15 @@ scores; confidence was then picked on these same answers, so its number is likel
 
 def table() -> str:
     """Both measurements as Markdown."""
-    rows = judged_answers()
+    rows = read_judged_answers()
     good = [row.good for row in rows]
-    plan = load("constrained-instructions")
+    plan = load_recipe_plan("constrained-instructions")
     return TABLE.format(
-        measured_on=measured_on(),
-        versions=", ".join(f"{name} {version}" for name, version in versions().items()),
-        yields="\n".join(f"| `{kind}` | {kept} | {tried} |" for kind, kept, tried in asyncio.run(yields())),
+        measured_on=describe_measurement(),
+        versions=", ".join(f"{name} {version}" for name, version in collect_versions().items()),
+        yields="\n".join(f"| `{kind}` | {kept} | {tried} |" for kind, kept, tried in asyncio.run(measure_yields())),
         count=len(rows),
         good=sum(good),
         confidence=area_under_roc([row.confidence for row in rows], good),
-        rubric=area_under_roc(asyncio.run(rubric_scores(plan, rows)), good),
+        rubric=area_under_roc(asyncio.run(score_by_rubrics(plan, rows)), good),
     )

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer
 
-from benchmarks.children import PROJECT, ran
-from benchmarks.machine import measured_on
-from core.run import versions
-from students.start import TEACHER_LAYERS, from_layers
+from benchmarks.children import PROJECT, run_process
+from benchmarks.machine import describe_measurement
+from core.runs.run_dir import collect_versions
+from students.init.start_model import TEACHER_LAYERS, start_from_layers
 
 REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"
 ROWS, BATCH, MAX_TOKENS, WORDS = 64, 8, 256, 70
@@ -26,17 +26,17 @@ SMALL_ROWS = 256
 """For the small student, whose steps are short."""
 ROUNDS = 2
 OURS, TRL = "ours", "TRL"
-OBJECTIVES = {"sft": "SFT", "forward_kl": "forward KL, teacher beside"}
+OBJECTIVES = {"sft": "SFT", "forward_kl": "forward KL, teacher loaded"}
 TINY = {"start": "random", "layers": 6, "hidden_size": 256, "vocabulary": 8192}
 SIGNALS: dict[str, dict[str, Any]] = {
     "cross-entropy alone": {"objective": "sft"},
     "forward KL, top 8 captured": {"objective": "forward_kl", "distillation": {"signals": "top_k"}},
     "forward KL, 13 drawn captured": {"objective": "forward_kl", "distillation": {"signals": "sampled"}},
-    "forward KL, teacher beside": {"objective": "forward_kl"},
+    "forward KL, teacher loaded": {"objective": "forward_kl"},
 }
 
 
-class Took(NamedTuple):
+class StepTimes(NamedTuple):
     first: float
     """Seconds from the start of the process to the end of its first step."""
     step: float
@@ -47,32 +47,32 @@ def table() -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_models(folder)
-        rows, more_rows = answers(ROWS), answers(SMALL_ROWS)
-        tokens = tokens_of(rows, folder / "start")
+        rows, more_rows = build_answers(ROWS), build_answers(SMALL_ROWS)
+        tokens = count_tokens(rows, folder / "start")
         peers = Path(os.environ.get("STILLHOUSE_PEERS", "")) / "trl" / "bin" / "python"
         pythons = {OURS: Path(sys.executable), **({TRL: peers} if peers.is_file() else {})}
-        beside: dict[tuple[str, str], list[Took]] = {}
+        beside: dict[tuple[str, str], list[StepTimes]] = {}
         for turn in range(ROUNDS):
             for objective in OBJECTIVES:
                 for system, python in pythons.items():
-                    took = trained(system, python, folder, rows, objective, {}, f"{turn}")
+                    took = time_training(system, python, folder, rows, objective, {}, f"{turn}")
                     beside.setdefault((objective, system), []).append(took)
-        small: dict[str, list[Took]] = {arm: [] for arm in SIGNALS}
+        small: dict[str, list[StepTimes]] = {arm: [] for arm in SIGNALS}
         for turn in range(ROUNDS):
             for i, (arm, more) in enumerate(SIGNALS.items()):
-                took = trained(OURS, pythons[OURS], folder, more_rows, "", {**TINY, **more}, f"{i} {turn}")
+                took = time_training(OURS, pythons[OURS], folder, more_rows, "", {**TINY, **more}, f"{i} {turn}")
                 small[arm].append(took)
-    return "\n".join([caption(tokens), "", *_beside(beside, tokens), "", *_signals(small)])
+    return "\n".join([format_caption(tokens), "", *_format_trainers(beside, tokens), "", *_format_signals(small)])
 
 
 def write_models(folder: Path) -> None:
     for name, layers in (("start", TEACHER_LAYERS // 2), ("teacher", TEACHER_LAYERS)):
-        start = from_layers(layers)
+        start = start_from_layers(layers)
         start.model.save_pretrained(folder / name)
         start.tokenizer.save_pretrained(folder / name)
 
 
-def answers(number: int) -> list[dict[str, list[dict[str, str]]]]:
+def build_answers(number: int) -> list[dict[str, list[dict[str, str]]]]:
     """Beginnings of real texts of unequal lengths, each as the answer to one question."""
     lines = REFERENCE.read_text(encoding="utf-8").splitlines()[:number]
     texts = [" ".join(json.loads(line)["text"].split()[: WORDS // 2 + i % WORDS]) for i, line in enumerate(lines)]
@@ -80,15 +80,15 @@ def answers(number: int) -> list[dict[str, list[dict[str, str]]]]:
     return [{"prompt": asked, "completion": [{"role": "assistant", "content": text}]} for text in texts]
 
 
-def tokens_of(rows: list[dict[str, list[dict[str, str]]]], start: Path) -> int:
+def count_tokens(rows: list[dict[str, list[dict[str, str]]]], start: Path) -> int:
     tokenizer = AutoTokenizer.from_pretrained(start)
     texts = [tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=False) for row in rows]
     return sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
-def trained(
+def time_training(
     system: str, python: Path, folder: Path, rows: Any, objective: str, more: Mapping[str, Any], name: str
-) -> Took:
+) -> StepTimes:
     work, told = folder / "work.json", folder / "moments.json"
     work.write_text(
         json.dumps({
@@ -100,14 +100,14 @@ def trained(
     module = "train_ours" if system == OURS else "train_trl"
     began = time.time()
     command = [str(python), "-m", f"benchmarks.peers.{module}", str(work), str(told)]
-    ended = ran(command, more_env={"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)}, timeout=1800)
+    ended = run_process(command, more_env={"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)}, timeout=1800)
     if ended.code:
         raise RuntimeError(f"{' '.join(command)} ended with {ended.code}: {ended.err[-2000:]}")
     moments = json.loads(told.read_text())
-    return Took(moments[0] - began, (moments[-1] - moments[0]) / (len(moments) - 1))
+    return StepTimes(moments[0] - began, (moments[-1] - moments[0]) / (len(moments) - 1))
 
 
-def _beside(found: Mapping[tuple[str, str], list[Took]], tokens: int) -> list[str]:
+def _format_trainers(found: Mapping[tuple[str, str], list[StepTimes]], tokens: int) -> list[str]:
     lines = [
         "| objective | trainer | to the first step, s | a step, s | tokens/s | ours over theirs: tokens/s | to the first step |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -115,17 +115,21 @@ def _beside(found: Mapping[tuple[str, str], list[Took]], tokens: int) -> list[st
     for (objective, system), took in found.items():
         first, step = median(one.first for one in took), median(one.step for one in took)
         own = found[objective, OURS]
-        ratios = "| " if system == OURS else f"{step / median(one.step for one in own):.2f} | {_first(own) / first:.2f}"
+        ratios = (
+            "| "
+            if system == OURS
+            else f"{step / median(one.step for one in own):.2f} | {_median_first(own) / first:.2f}"
+        )
         pace = tokens * BATCH / ROWS / step
         lines.append(f"| {OBJECTIVES[objective]} | {system} | {first:.1f} | {step:.2f} | {pace:,.0f} | {ratios} |")
     return lines
 
 
-def _first(took: list[Took]) -> float:
+def _median_first(took: list[StepTimes]) -> float:
     return median(one.first for one in took)
 
 
-def _signals(found: Mapping[str, list[Took]]) -> list[str]:
+def _format_signals(found: Mapping[str, list[StepTimes]]) -> list[str]:
     """Ten epochs of the small student."""
     plain = median(one.step for one in found["cross-entropy alone"])
     steps = 10 * SMALL_ROWS // BATCH
@@ -133,19 +137,21 @@ def _signals(found: Mapping[str, list[Took]]) -> list[str]:
         f"A student of 6.8M parameters with 8,192 tokens, {SMALL_ROWS} rows; ten epochs are {steps} steps, "
         "capture and loading of the models included:",
         "",
-        "| learns from | a step, s | beside cross-entropy | to the first step, s | ten epochs, s |",
+        "| learns from | a step, s | times cross-entropy | to the first step, s | ten epochs, s |",
         "|---|---:|---:|---:|---:|",
     ]
     for arm, took in found.items():
-        first, step = _first(took), median(one.step for one in took)
+        first, step = _median_first(took), median(one.step for one in took)
         lines.append(f"| {arm} | {step:.3f} | {step / plain:.2f} | {first:.1f} | {first + (steps - 1) * step:,.0f} |")
     return lines
 
 
-def caption(tokens: int) -> str:
-    there = ", ".join(f"{name} {version}" for name, version in versions().items() if name in ("torch", "transformers"))
+def format_caption(tokens: int) -> str:
+    there = ", ".join(
+        f"{name} {version}" for name, version in collect_versions().items() if name in ("torch", "transformers")
+    )
     return (
-        f"{measured_on()}; {there}. `python -m benchmarks training`\n\n"
+        f"{describe_measurement()}; {there}. `python -m benchmarks training`\n\n"
         f"The same start (half of the embedded teacher's layers), {ROWS} rows of {tokens / ROWS:.0f} tokens on average, batches "
         f"of {BATCH} padded to their longest, one epoch, bf16, AdamW, loss on the answers only, no gradient checkpointing (TRL's "
         f"default is on). Medians of {ROUNDS}, taken in turns; the first step is counted from the start of the process, and both "

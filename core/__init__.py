@@ -1,1 +1,1 @@
-"""The words the whole house shares: samples, the recipe, the run directory, errors. Imports nothing of ours."""
+"""What all other packages use: samples, the recipe, run directories, storage, errors. Imports none of them."""

@@ -1,11 +1,14 @@
-"""What can go wrong with a run, as a tree; what goes wrong with one sample is data (`core.sample.Reason`), not here.
+"""The errors of a run, as a tree. Faults of a single sample are data (`core.sample.RejectionReason`), not errors.
 
-StillhouseError          one sentence a stranger can act on, and an exit code
-├── UsageError      2    the command was called wrongly, or names something that is not there
-│   ├── RecipeError 2    the recipe has problems; carries all of them
-│   └── RunExists   2    a run directory is in the way
-├── RunFailed       1    the run cannot go on
-│   ├── ProviderError    a teacher cannot be reached, refuses the key, or keeps failing
+StillhouseError          one sentence that the user can act on, and an exit code
+├── UsageError      2    the command was called incorrectly, or names something that does not exist
+│   ├── RecipeError 2    the recipe has problems; lists all of them
+│   └── RunExists   2    the run directory already exists
+│       └── RunInUse     another process is working on it
+├── RunFailed       1    the run cannot continue
+│   ├── LimitReached     a limit of the recipe ended it: --resume with the same recipe produces nothing more
+│   │   └── ChecksBroke  a check of the recipe raised on more samples than may fail
+│   ├── ProviderError    a teacher cannot be reached, rejects the key, or keeps failing
 │   └── StoreError       the run directory cannot be read or written: no space, no permission, a damaged file
 └── GateNotMet      3    a collapse gate was not met
 
@@ -18,23 +21,25 @@ from typing import NamedTuple
 
 
 class StillhouseError(Exception):
-    """An error whose text is written for the person at the command line."""
+    """An error with a message for the user at the command line."""
 
     exit_code = 1
+    hint = ""
+    """A command that helps, printed below the message as `next: …`."""
 
 
 class UsageError(StillhouseError):
     exit_code = 2
 
 
-def advice_on(name: str, known: Collection[str], otherwise: str = "known are") -> str:
-    """What to do about a name that is not known: the one that may be meant, or all of them."""
+def suggest_name(name: str, known: Collection[str], otherwise: str = "known are") -> str:
+    """Advice on an unknown name: a similar known name, or all known names."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
 
 
-class Problem(NamedTuple):
-    """One thing wrong in a recipe: the dotted path of the key, and what to do about it."""
+class RecipeProblem(NamedTuple):
+    """A problem in a recipe: the dotted path of the key, and advice."""
 
     where: str
     what: str
@@ -44,9 +49,9 @@ class Problem(NamedTuple):
 
 
 class RecipeError(UsageError):
-    """A recipe that cannot be used, with every problem found in it."""
+    """A recipe that cannot be used, with all of its problems."""
 
-    def __init__(self, name: str, problems: list[Problem]) -> None:
+    def __init__(self, name: str, problems: list[RecipeProblem]) -> None:
         self.name = name
         self.problems = problems
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
@@ -57,7 +62,19 @@ class RunExists(UsageError):
     pass
 
 
+class RunInUse(RunExists):
+    pass
+
+
 class RunFailed(StillhouseError):
+    pass
+
+
+class LimitReached(RunFailed):
+    pass
+
+
+class ChecksBroke(LimitReached):
     pass
 
 
@@ -73,5 +90,5 @@ class GateNotMet(StillhouseError):
     exit_code = 3
 
 
-INTERRUPTED = 130
+INTERRUPTED_EXIT_CODE = 130
 """The exit code after Ctrl-C or SIGTERM, by shell convention (128 + SIGINT)."""

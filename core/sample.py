@@ -1,9 +1,9 @@
-"""A sample and its history: what travels between agents, filters and disk. Knows no teacher and no file."""
+"""A sample with its history, as agents and filters exchange and store it. Knows no teacher and no file."""
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Self
@@ -11,29 +11,33 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """A value: immutable, and strict about its fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class State(StrEnum):
-    """Where a sample ended. `failed` says that it could not be judged, `dropped` that it was judged and found wanting."""
+CHECK_BROKE = "check "
+"""Prefix of a sample's `detail` if a check raised on it; other contract failures begin with the agent's name."""
+
+
+class SampleStatus(StrEnum):
+    """The final state of a sample. `failed`: it could not be judged. `dropped`: it was judged and rejected."""
 
     kept = "kept"
     dropped = "dropped"
     failed = "failed"
 
 
-class Reason(StrEnum):
-    """Why a sample is not kept: a closed set, so that counts by reason always add up."""
+class RejectionReason(StrEnum):
+    """Why a sample is not kept: a closed set, so that counts by reason add up."""
 
     provider = "provider"
-    """The teacher gave no answer to a call, after all retries."""
+    """A call got no reply from the teacher, after all retries."""
     contract = "contract"
-    """An agent's reply never became the object it had to be."""
+    """An agent's reply never matched its schema, or a check raised on the sample."""
     critic = "critic"
-    """The critic's score stayed under the bar after the last revision."""
+    """A critic's score was below the minimum after the last revision."""
     verifier = "verifier"
     """A check did not pass after the last revision."""
     length = "length"
@@ -48,49 +52,49 @@ class Reason(StrEnum):
     """It shares text with an evaluation set."""
     personal_data = "personal_data"
     surplus = "surplus"
-    """It passed everything, after as many as the recipe wants to keep."""
+    """It passed all checks and filters, but the recipe already had enough samples."""
 
 
-class ToolCall(Frozen):
-    """An assistant's wish to have a tool called."""
+class ToolCall(FrozenModel):
+    """An assistant's request to call a tool."""
 
     name: str
     arguments: dict[str, Any]
 
 
-class Message(Frozen):
+class Message(FrozenModel):
     """One turn of a conversation, in the form chat models are trained on."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
-    """Of an assistant's turn."""
+    """In an assistant's turn."""
     name: str | None = None
-    """Of a tool's turn: which tool answers."""
+    """In a tool's turn: the tool that answers."""
 
     @model_serializer(mode="wrap")
-    def _plain(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A turn without tools has a role and a content, as everywhere in the field."""
+    def _serialize_plain(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A turn without tools has only role and content, as usual in the field."""
         return {key: value for key, value in whole(self).items() if value not in ((), [], None)}
 
     @property
     def text(self) -> str:
-        """All that is said, tool calls written out as models are taught to write them (Hermes' form)."""
+        """Content and tool calls as text, the calls in the form that models are trained on (Hermes format)."""
         calls = [json.dumps(call.model_dump(), ensure_ascii=False) for call in self.tool_calls]
         return "\n".join(
             [*([self.content] if self.content else []), *(f"<tool_call>\n{c}\n</tool_call>" for c in calls)]
         )
 
 
-class Usage(Frozen):
-    """What was asked of teachers. Tokens as the teacher counted them."""
+class TokenUsage(FrozenModel):
+    """Calls of teachers and their tokens, as the teacher counted them."""
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
+    def __add__(self, other: "TokenUsage") -> "TokenUsage":
+        return TokenUsage(
             calls=self.calls + other.calls,
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
@@ -98,14 +102,14 @@ class Usage(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """What was paid for, lost and repeated calls included; `usage` of samples counts only what their answers took."""
+class Spending:
+    """Calls and tokens that were paid for, lost and repeated calls included; a sample's `usage` counts its replies only."""
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
-    """In the money of the teachers' prices."""
+    """In the currency of the teachers' prices."""
     seconds: float = 0.0
     """Of producing."""
 
@@ -113,8 +117,8 @@ class Spent:
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(
+    def __add__(self, other: "Spending") -> "Spending":
+        return Spending(
             self.calls + other.calls,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
@@ -122,12 +126,12 @@ class Spent:
             self.seconds + other.seconds,
         )
 
-    def __sub__(self, other: "Spent") -> "Spent":
-        return self + other.scaled(-1)
+    def __sub__(self, other: "Spending") -> "Spending":
+        return self + other.scale(-1)
 
-    def scaled(self, factor: float) -> "Spent":
-        """What `factor` times as much of everything is, whole calls and tokens rounded up."""
-        return Spent(
+    def scale(self, factor: float) -> "Spending":
+        """All values times `factor`; calls and tokens are rounded up."""
+        return Spending(
             math.ceil(self.calls * factor),
             math.ceil(self.prompt_tokens * factor),
             math.ceil(self.completion_tokens * factor),
@@ -136,12 +140,12 @@ class Spent:
         )
 
 
-DRAWN = "drawn"
-"""The key of a seed's data under which what was drawn for it stands, by name."""
+CONDITIONS_KEY = "drawn"
+"""Key of a seed's data with the values drawn for it, by name."""
 
 
-class Seed(Frozen):
-    """What conditions one sample; `data` is the family's own (a topic and constraints, a story and numbers)."""
+class Seed(FrozenModel):
+    """The input that conditions one sample; `data` depends on the family (a topic and constraints, a story and numbers)."""
 
     id: str
     """The run's digest, and the sample's index in the run."""
@@ -149,46 +153,48 @@ class Seed(Frozen):
 
     @property
     def index(self) -> int:
-        return index_of(self.id)
+        return parse_sample_index(self.id)
 
     @property
-    def drawn(self) -> dict[str, str]:
-        """What it is conditioned on beside its family's data: a persona, a difficulty."""
-        found: dict[str, str] = self.data.get(DRAWN, {})
-        return found
+    def conditions(self) -> dict[str, str]:
+        """Conditions in addition to the family's data: a persona, a difficulty."""
+        conditions: dict[str, str] = self.data.get(CONDITIONS_KEY, {})
+        return conditions
 
 
-class Candidate(Frozen):
-    """What a generator wrote, as the conversation a student would be trained on; `fields` are the family's own."""
+class Candidate(FrozenModel):
+    """The output of a generator as a conversation to train a student on; `fields` depend on the family."""
 
     messages: list[Message]
     fields: dict[str, Any] = {}
 
     @property
     def answer(self) -> str:
-        """What the assistant says, all turns joined by a newline."""
+        """All assistant turns, joined by newlines."""
         return "\n".join(message.text for message in self.messages if message.role == "assistant")
 
 
 REPAIR_STRIDE = 100
-"""The attempts at a check's n-th question, from 0, are numbered from n times this, so that no two calls share a number."""
+"""Attempts at a check's n-th question (from 0) are numbered from n times this, so that each call has a unique number."""
 
 
-class Turn(Frozen):
+class AgentTurn(FrozenModel):
     """One reply of a teacher to one agent. `revision` 0 is the first candidate; `attempt` counts repairs of a broken reply."""
 
     agent: str
     revision: int
     attempt: int
     teacher: str
+    context: tuple[Message, ...] = ()
+    """The messages of the request before the last one: system prompt, examples, a reply to repair. Empty in older runs."""
     asked: str
-    """The last message of the prompt; the rest is the same for every sample of a recipe."""
+    """The last message of the request."""
     reply: str
-    usage: Usage
+    usage: TokenUsage
 
 
-class Critique(Frozen):
-    """A critic's typed judgement of one revision; scores are 1 (poor) to 5 (good) by rubric."""
+class Critique(FrozenModel):
+    """A critic's assessment of one revision; scores are 1 (poor) to 5 (good) by rubric."""
 
     revision: int
     scores: dict[str, int]
@@ -196,8 +202,8 @@ class Critique(Frozen):
     advice: str
 
 
-class Verdict(Frozen):
-    """A verifier's finding on one revision, by one check, with its evidence in words."""
+class Verdict(FrozenModel):
+    """The result of one check of the verifier on one revision, with its evidence in words."""
 
     revision: int
     check: str
@@ -205,45 +211,55 @@ class Verdict(Frozen):
     evidence: str
 
 
-class Sample(Frozen):
-    """A candidate with its whole history. `messages` is what a student trains on; empty if no candidate was ever read."""
+class Sample(FrozenModel):
+    """A candidate with its whole history. Its messages are the training data; empty if no reply could be parsed."""
 
     id: str
     seed: Seed
-    state: State
-    reason: Reason | None = None
+    state: SampleStatus
+    reason: RejectionReason | None = None
     detail: str = ""
-    """Which check, filter or fault stands behind `reason`, in a word or a sentence."""
+    """The check, filter or fault behind `reason`, in a word or a sentence."""
     candidate: Candidate
     revisions: int
-    turns: list[Turn]
+    turns: list[AgentTurn]
     critiques: list[Critique]
     verdicts: list[Verdict]
-    usage: Usage
+    usage: TokenUsage
 
     @property
     def answer(self) -> str:
         return self.candidate.answer
 
-    def dropped(self, reason: Reason, detail: str) -> Self:
-        return self.model_copy(update={"state": State.dropped, "reason": reason, "detail": detail})
+    @property
+    def check_broke(self) -> bool:
+        """Whether a check raised on the sample, so that it could not be judged."""
+        return self.reason is RejectionReason.contract and self.detail.startswith(CHECK_BROKE)
+
+    def drop(self, reason: RejectionReason, detail: str) -> Self:
+        return self.model_copy(update={"state": SampleStatus.dropped, "reason": reason, "detail": detail})
 
 
-def texts_of(data: Mapping[str, Any]) -> dict[str, str]:
-    """Each value as text: strings as they are, anything else as JSON."""
+def render_values(data: Mapping[str, Any]) -> dict[str, str]:
+    """Each value as text: strings unchanged, other values as JSON."""
     return {key: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for key, v in data.items()}
 
 
-def index_of(sample: str) -> int:
+def parse_sample_index(sample: str) -> int:
     """The index in the run of the sample with this id."""
     return int(sample.rpartition("-")[2])
 
 
-def digest_of(value: Any, length: int = 16) -> str:
+def json_digest(value: Any, length: int = 16) -> str:
     """The first `length` hex digits of BLAKE2b over the canonical JSON of `value`; equal values give equal digests."""
-    return digest_of_text(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False), length)
+    return text_digest(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False), length)
 
 
-def digest_of_text(text: str, length: int = 16) -> str:
+def conversation_digest(conversation: Sequence[Message]) -> str:
+    """A digest that is equal for equal conversations, independent of the row format."""
+    return json_digest([message.model_dump(mode="json") for message in conversation])
+
+
+def text_digest(text: str, length: int = 16) -> str:
     """The first `length` hex digits of BLAKE2b over `text`."""
     return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()[:length]

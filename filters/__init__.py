@@ -1,3 +1,3 @@
-"""Filters: documents in; kept and dropped, each with a reason, out. No network, and no file but the models in packages, and
-the evaluation sets and indexes that a recipe names.
+"""Filters: documents in; kept and dropped documents out, each drop with a reason. No network. The only files are models in
+packages, and the evaluation sets and indexes that a recipe names.
 """

@@ -1,97 +1,150 @@
-"""What Prefect deploys (`prefect.yaml`): the flow of a run, the flow that releases, and the flow that distills a release.
+"""The flows that `prefect.yaml` deploys: run a recipe, release a run, distill a release.
 
-A deployment's run goes on where an earlier one with the same parameters was stopped, so a retry, another worker or the next
-tick of a schedule takes over what a dead one left. Progress is printed, and so is a log of the flow run.
+A flow run resumes an earlier one with the same parameters. So a retry, another worker or the next tick of a schedule
+continues the run of a process that died. Progress is printed, and Prefect logs what is printed.
 """
 
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.events import emit_event
-from prefect.states import Failed
+from prefect.exceptions import Abort
+from prefect.states import Cancelled, Failed
 
-from core.errors import GateNotMet, UsageError
-from core.release import find_release
-from core.run import RUNS, RunDir, RunState
-from flows.automations import NOT_MET, REFUSED, RELEASED
-from flows.curation import distill_dataset, parse_student
-from flows.pipeline import run_flow
-from flows.places import place_of
-from flows.recipes import load
-from flows.releasing import release_run, released_text
-from flows.session import SESSION
+from core.errors import GateNotMet, RunInUse, StillhouseError, UsageError
+from core.runs.lineage import find_release
+from core.runs.records import RunState
+from core.runs.run_dir import RUNS_FOLDER, RunDir
+from core.secrets import redact_text
+from flows.data.run_storage import open_run_storage
+from flows.prefect_server.automations import GATE_NOT_MET_STATE, RELEASE_MADE_EVENT, RELEASE_REFUSED_EVENT
+from flows.prefect_server.flow_cancellation import handle_cancellation
+from flows.recipes.recipe_catalog import choose_recipe_title, load_recipe_plan
+from flows.release.release_creation import create_release, format_created_release
+from flows.run.dataset_distillation import distill_dataset, parse_student_settings
+from flows.run.pipeline import execute_run
+from flows.run.run_preparation import prepare_run
+from flows.terminal.console import SESSION
 
-run = run_flow.with_options(log_prints=True)
+
+def name_flow_run() -> str:
+    """The recipe's name. A recipe that cannot be read here leaves the name that the flow run has."""
+    parameters = runtime.flow_run.parameters
+    return choose_recipe_title(str(parameters["recipe"]), parameters.get("overrides") or (), str(runtime.flow_run.name))
 
 
-@flow(name="stillhouse-release", flow_run_name="{recipe}", log_prints=True)
-def release(recipe: str, runs_dir: str = RUNS) -> State[Any] | dict[str, Any]:
-    """Release the newest finished run of the recipe; where its gate is not met, the state is Failed and called GateNotMet.
+@flow(name="stillhouse-run", flow_run_name=name_flow_run, log_prints=True)
+async def run(
+    recipe: str,
+    overrides: list[str] = [],  # noqa: B006  a list, since Prefect's form takes no tuple
+    runs_dir: str = RUNS_FOLDER,
+    resume: bool = True,
+    distill: bool = True,
+) -> State[Any] | dict[str, Any]:
+    """Run all stages of a recipe, from seeds to student and report. Returns the run's summary.
+
+    If the run fails, the state is Failed with the error's sentence as its message. If another process works on the run, the
+    state is Cancelled, as when Prefect limits a deployment to one run at a time.
 
     Args:
         recipe: A built-in recipe, or the path of a TOML file where the flow runs.
-        runs_dir: Where runs are kept, a folder or s3://BUCKET/FOLDER; releases lie beside it.
+        overrides: Keys of the recipe, as in samples=500.
+        runs_dir: Where runs are stored, a folder or s3://BUCKET/FOLDER; releases are stored next to it.
+        resume: Resume the run if it exists.
+        distill: Train the recipe's student too.
+
+    Raises:
+        Abort: if another process works on this same flow run.
+    """
+    again = has_run_before()
+    try:
+        with handle_cancellation(SESSION.stop):
+            prepared = prepare_run(recipe, overrides, runs_dir, resume=resume or again, distill=distill)
+            return await execute_run(prepared)
+    except RunInUse as error:
+        if again:  # reported as crashed, the first process still lives, and will end this flow run itself
+            raise Abort(str(error)) from None
+        return Cancelled(message=redact_text(str(error)))
+    except StillhouseError as error:  # Prefect would log a traceback if the error were raised
+        return Failed(message=redact_text(str(error)))
+
+
+def has_run_before() -> bool:
+    """Whether this same flow run ran before: it was retried, taken over, or paused and resumed."""
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.total_run_time)
+
+
+@flow(name="stillhouse-release", flow_run_name="{recipe}", log_prints=True)
+def release(recipe: str, runs_dir: str = RUNS_FOLDER) -> State[Any] | dict[str, Any]:
+    """Release the newest finished run of the recipe. If the release gate is not met, the state is Failed, named GateNotMet.
+
+    Args:
+        recipe: A built-in recipe, or the path of a TOML file where the flow runs.
+        runs_dir: Where runs are stored, a folder or s3://BUCKET/FOLDER; releases are stored next to it.
 
     Raises:
         UsageError: if there is no finished run, or it does not build on the newest release.
         StoreError: if a file is damaged.
     """
-    name = load(recipe, []).recipe.name
-    place = place_of(runs_dir)
-    place.fetch_runs(name)
-    newest = newest_run(place.runs, name)
-    about = {"prefect.resource.id": f"stillhouse.recipe.{name}", "prefect.resource.name": name}
+    name = load_recipe_plan(recipe, []).recipe.name
+    storage = open_run_storage(runs_dir)
+    storage.fetch_runs(name)
+    newest = find_newest_run(storage.runs, name)
+    resource = {"prefect.resource.id": f"stillhouse.recipe.{name}", "prefect.resource.name": name}
     try:
-        with place.releasing(name):
-            made = release_run(newest)
-    except GateNotMet as refused:
-        emit_event(REFUSED, about, payload={"recipe": name, "run": newest.name, "why": str(refused)})
-        return Failed(name=NOT_MET, message=str(refused))
-    told = {"recipe": name, "release": made.release.name, "run": newest.name, "runs_dir": runs_dir}
-    if not made.before:
-        emit_event(RELEASED, about, payload=told)
-    get_run_logger().info(released_text(made))
-    return told
+        with storage.lock_lineage(name):
+            created = create_release(newest)
+    except GateNotMet as error:
+        emit_event(RELEASE_REFUSED_EVENT, resource, payload={"recipe": name, "run": newest.name, "why": str(error)})
+        return Failed(name=GATE_NOT_MET_STATE, message=str(error))
+    result = {"recipe": name, "release": created.release.name, "run": newest.name, "runs_dir": runs_dir}
+    if not created.already_released:
+        emit_event(RELEASE_MADE_EVENT, resource, payload=result)
+    get_run_logger().info(format_created_release(created))
+    return result
 
 
-def newest_run(runs: Path, recipe: str) -> RunDir:
-    """The run of the recipe that ended last. Raises UsageError where none has ended."""
-    found = []
-    for place in runs.glob(f"{recipe}-*/manifest.json"):
-        run = RunDir(place.parent)
+def find_newest_run(runs: Path, recipe: str) -> RunDir:
+    """The run of the recipe that finished last. Raises UsageError if no run has finished."""
+    finished = []
+    for file in runs.glob(f"{recipe}-*/manifest.json"):
+        run = RunDir(file.parent)
         manifest = run.read_manifest()
         if run.read_recipe().name == recipe and manifest.state in (RunState.done, RunState.partial):
-            found.append((place.stat().st_mtime_ns, run))
-    if not found:
-        raise UsageError(f"{recipe}: no run of it in {runs} has ended; run it, then release it")
-    return max(found, key=lambda one: one[0])[1]
+            finished.append((file.stat().st_mtime_ns, run))
+    if not finished:
+        raise UsageError(f"{recipe}: {runs} has no finished run of this recipe; run it, then release it")
+    return max(finished, key=lambda dated: dated[0])[1]
 
 
 @flow(name="stillhouse-distill", flow_run_name="{release}", log_prints=True)
 def distill(
     release: str,
-    settings: list[str] = [],  # noqa: B006  what Prefect's form takes
+    settings: list[str] = [],  # noqa: B006  a list, since Prefect's form takes no tuple
     seed: int = 7,
-    runs_dir: str = RUNS,
+    runs_dir: str = RUNS_FOLDER,
 ) -> dict[str, Any]:
-    """Train a student on a release, into `students/RECIPE/GENERATION` beside the runs.
+    """Train a student on a release, in `students/RECIPE/GENERATION` next to the runs.
 
     Args:
         release: RECIPE/GENERATION, or RECIPE for its newest release.
         settings: Keys of the student table, as in epochs=2.
-        seed: Of all randomness.
-        runs_dir: Where runs are kept, a folder or s3://BUCKET/FOLDER; releases lie beside it.
+        seed: The random seed.
+        runs_dir: Where runs are stored, a folder or s3://BUCKET/FOLDER; releases are stored next to it.
 
     Raises:
         UsageError: if there is no such release.
     """
-    place = place_of(runs_dir)
-    releases = place.lineage(release.partition("/")[0]).path.parent
+    storage = open_run_storage(runs_dir)
+    releases = storage.fetch_lineage(release.partition("/")[0]).path.parent
     found = find_release(Path(release), releases)
     if found is None:
-        raise UsageError(f"{release}: there is no such release in {releases}")
-    out = place.runs.parent / "students" / found.name
-    record = distill_dataset(found.path, out, parse_student(settings), seed, SESSION.note)
+        raise UsageError(f"{release}: no such release in {releases}")
+    out = storage.runs.parent / "students" / found.name
+    with handle_cancellation(SESSION.stop):
+        record = distill_dataset(found.path, out, parse_student_settings(settings), seed, SESSION.print_unless_stopped)
     return {"release": found.name, "out": str(out), "student": record.model_dump(mode="json")}

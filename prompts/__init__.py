@@ -1,7 +1,7 @@
 """Prompts: Markdown files by family and role, and the one function that fills them. Knows no teacher and no family.
 
 A file is a conversation: each `## system`, `## user` or `## assistant` heading begins a message. `{{name}}` is filled
-in one pass, so braces in JSON and text that comes from a teacher or a document are never read as a template.
+in one pass, so braces in JSON and text from a teacher or a document are never read as a template.
 """
 
 import hashlib
@@ -16,7 +16,9 @@ from pathlib import Path
 from core.errors import UsageError
 from core.sample import Message
 
-PLACE = re.compile(r"\{\{(\w+)\}\}")
+PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+MAX_PROMPT, MAX_FILLED = 200_000, 4_000_000
+"""Characters of a prompt file, and of a filled conversation: a long text in many placeholders multiplies."""
 HEADING = re.compile(r"^## (system|user|assistant)\n", re.MULTILINE)
 
 
@@ -26,78 +28,65 @@ class Prompt:
     messages: tuple[Message, ...]
 
     @property
-    def places(self) -> frozenset[str]:
-        return frozenset(place for message in self.messages for place in PLACE.findall(message.content))
+    def placeholders(self) -> frozenset[str]:
+        return frozenset(name for message in self.messages for name in PLACEHOLDER.findall(message.content))
 
     @property
     def examples(self) -> tuple[str, ...]:
-        """What the assistant says in it: the answers that a teacher is shown and must not copy."""
+        """The assistant's messages: examples that a teacher sees and must not copy."""
         return tuple(message.content for message in self.messages if message.role == "assistant")
 
     def fill(self, values: Mapping[str, str]) -> list[Message]:
-        """The messages with every place filled; a value that the prompt has no place for is not used.
+        """The messages with every placeholder filled; values without a placeholder are not used.
 
         Raises:
-            UsageError: naming the places that no value is known for.
+            UsageError: naming the placeholders without a value, or if the filled prompt is too long.
         """
-        if unknown := sorted(self.places - set(values)):
-            places = ", ".join(f"{{{{{place}}}}}" for place in unknown)
-            raise UsageError(f"{self.name}: nothing is known for {places}; it may use {', '.join(sorted(values))}")
+        if unknown := sorted(self.placeholders - set(values)):
+            names = ", ".join(f"{{{{{name}}}}}" for name in unknown)
+            raise UsageError(f"{self.name}: nothing is known for {names}; it may use {', '.join(sorted(values))}")
 
-        def filled(text: str) -> str:
-            return PLACE.sub(lambda match: values[match.group(1)], text)
+        used = [name for message in self.messages for name in PLACEHOLDER.findall(message.content)]
+        if (characters := sum(len(values[name]) for name in used)) > MAX_FILLED:
+            raise UsageError(
+                f"{self.name}: is {characters:,} characters long when filled, over {MAX_FILLED:,}; shorten the seed"
+            )
+
+        def fill_text(text: str) -> str:
+            return PLACEHOLDER.sub(lambda match: values[match.group(1)], text)
 
         return [
-            message.model_copy(update={"content": filled(message.content)})
-            if PLACE.search(message.content)
+            message.model_copy(update={"content": fill_text(message.content)})
+            if PLACEHOLDER.search(message.content)
             else message
             for message in self.messages
         ]
 
 
 @cache
-def load(family: str, role: str, own: Path | None = None) -> Prompt:
-    """The prompt of `role` in `family`: the user's `own` folder's, the family's, or the one all families share.
+def load_prompt(family: str, role: str, own: Path | None = None) -> Prompt:
+    """The prompt of `role` in `family`: from the user's `own` folder, the family, or the prompts that all families share.
 
     Raises:
-        UsageError: naming the roles that are there.
+        UsageError: naming the known prompts.
     """
-    folders = _folders(family, own)
-    for folder in folders:
-        file = folder / f"{role}.md"
-        if file.is_file():
-            name = str(file) if folder == own else f"prompts/{family}/{role}.md"
-            return _parse(name, file.read_text(encoding="utf-8-sig"))
-    there = sorted({file.name for folder in folders[:-1] for file in _markdown(folder)})
-    where = f"{own}/{role}.md, prompts/{family}/{role}.md" if own else f"prompts/{family}/{role}.md"
-    raise UsageError(f"{where}: no such prompt; there are {', '.join(there) or 'none'}")
+    folders = _find_prompt_folders(family, own)
+    folder = next((folder for folder in folders if (folder / f"{role}.md").is_file()), None)
+    if folder is None:
+        known = sorted({file.name for folder in folders[:-1] for file in _list_markdown_files(folder)})
+        where = f"{own}/{role}.md, prompts/{family}/{role}.md" if own else f"prompts/{family}/{role}.md"
+        raise UsageError(f"{where}: no such prompt; known are {', '.join(known) or 'none'}")
 
+    file = folder / f"{role}.md"
+    name = str(file) if folder == own else f"prompts/{family}/{role}.md"
+    with file.open(encoding="utf-8-sig") as opened:
+        text = opened.read(MAX_PROMPT + 1)
+    if len(text) > MAX_PROMPT:
+        raise UsageError(f"{name}: has over {MAX_PROMPT:,} characters; shorten it")
 
-def hashes(family: str, own: Path | None = None) -> dict[str, str]:
-    """SHA-256 of every prompt that `family` can use, by file name: part of a run's identity."""
-    names = ("own", family, "")[-len(_folders(family, own)) :]
-    found = {
-        f"{name}/{file.name}".lstrip("/"): file
-        for name, folder in zip(names, _folders(family, own), strict=True)
-        for file in _markdown(folder)
-    }
-    return {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in sorted(found.items())}
-
-
-def _folders(family: str, own: Path | None) -> list[Traversable]:
-    shared = files("prompts")
-    return [*([own] if own else []), shared / family, shared]
-
-
-def _markdown(folder: Traversable) -> list[Traversable]:
-    return [file for file in folder.iterdir() if file.name.endswith(".md")] if folder.is_dir() else []
-
-
-def _parse(name: str, text: str) -> Prompt:
-    if strange := next(
-        (line for line in text.splitlines() if re.match(r"##? ", line) and not HEADING.match(line + "\n")), None
-    ):
-        raise UsageError(f"{name}: {strange!r} begins no message; a heading is ## system, ## user or ## assistant")
+    headings = [line for line in text.splitlines() if re.match(r"##? ", line)]
+    if unknown := next((line for line in headings if not HEADING.match(line + "\n")), None):
+        raise UsageError(f"{name}: {unknown!r} begins no message; a heading is ## system, ## user or ## assistant")
     _intro, *parts = HEADING.split(text)
     if "user" not in parts[::2]:
         raise UsageError(f"{name}: has no message of the user; begin it with a line ## user")
@@ -106,3 +95,24 @@ def _parse(name: str, text: str) -> Prompt:
         for role, content in zip(parts[::2], parts[1::2], strict=True)
     ]
     return Prompt(name, tuple(messages))
+
+
+def hash_prompts(family: str, own: Path | None = None) -> dict[str, str]:
+    """SHA-256 of every prompt that `family` can use, by file name: part of a run's identity."""
+    folders = _find_prompt_folders(family, own)
+    names = ("own", family, "")[-len(folders) :]
+    prompts = {
+        f"{name}/{file.name}".lstrip("/"): file
+        for name, folder in zip(names, folders, strict=True)
+        for file in _list_markdown_files(folder)
+    }
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in sorted(prompts.items())}
+
+
+def _find_prompt_folders(family: str, own: Path | None) -> list[Traversable]:
+    shared = files(__name__)
+    return [*([own] if own else []), shared / family, shared]
+
+
+def _list_markdown_files(folder: Traversable) -> list[Traversable]:
+    return [file for file in folder.iterdir() if file.name.endswith(".md")] if folder.is_dir() else []

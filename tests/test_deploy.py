@@ -1,4 +1,4 @@
-"""What `deploy/` says, held against schemas, against Prefect's own Kubernetes worker and against the code."""
+"""The files of `deploy/`, checked against schemas, Prefect's own Kubernetes worker and the code."""
 
 import asyncio
 import json
@@ -19,10 +19,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.settings.models.root import Settings
 
-from core.recipe import PROJECT
-from core.run import RUNS
+from core.packaged_weights import TEACHER_WEIGHTS
+from core.project_files import PROJECT
+from core.runs.run_dir import RUNS_FOLDER
 from flows.cli import PACKAGES
-from flows.deploying import POOL
+from flows.prefect_server.deployment_control import WORK_POOL
 
 DEPLOY = PROJECT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -47,20 +48,37 @@ def test_the_dockerfile_has_no_fault_that_hadolint_knows() -> None:
 
 def test_the_images_have_what_make_installs_but_for_development() -> None:
     (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, re.MULTILINE)
-    (installed,) = re.findall(r"'\.\[(\S+)\]'", MAKEFILE)
+    (installed,) = re.findall(r"^EXTRAS := (\S+)$", MAKEFILE, re.MULTILINE)
     assert set(installed.split(",")) - set(extras.split(",")) == {"train", "tracking", "harness", "dev"}
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert set(extras.split(",")) <= set(project["optional-dependencies"])
     (weights,) = re.findall(r"^ARG WEIGHTS=(\S+)$", DOCKERFILE, re.MULTILINE)
-    assert f"WEIGHTS := {weights}\n" in MAKEFILE
+    assert weights == TEACHER_WEIGHTS.distribution
+    assert f"\n{weights} \\\n" in (PROJECT / "requirements" / "packages.txt").read_text()
+
+
+def test_every_image_is_built_on_a_digest_that_the_builder_must_name() -> None:
+    stages: set[str] = set()
+    for base, stage in re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE):
+        assert base in stages or re.search(r"@(sha256:[0-9a-f]{64}|\$\{PYTHON_DIGEST\})$", base), base
+        stages.add(stage)
+    assert len(stages) == DOCKERFILE.count("\nFROM ")
+    assert "\nARG PYTHON_DIGEST\n" in DOCKERFILE, "an unchecked digest must not be the default"
+    assert SERVICES["worker"]["build"]["args"]["PYTHON_DIGEST"].startswith("${STILLHOUSE_PYTHON_DIGEST:?")
 
 
 def test_the_images_hold_the_application_and_no_run() -> None:
     lines = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
     let_in = {line[1:] for line in lines if line.startswith("!")}
-    assert let_in >= {*PACKAGES, "pyproject.toml", "constraints.txt", "prefect.yaml"}
+    assert let_in >= {
+        *PACKAGES,
+        "pyproject.toml",
+        "requirements/build.txt",
+        "requirements/packages.txt",
+        "prefect.yaml",
+    }
     assert all((PROJECT / name).exists() for name in let_in)
-    assert not {"data", RUNS, "data/releases"} & let_in
+    assert not {"data", RUNS_FOLDER, "data/releases"} & let_in
     tracked = {path.parent.name for path in (PROJECT / "data").glob("*/README.md")} | {"documents"}
     assert {f"data/{name}" for name in tracked} <= let_in, "recipes name files in all of them"
 
@@ -74,9 +92,9 @@ def test_compose_files_keep_to_the_compose_specification(file: Path) -> None:
 
 def test_compose_starts_the_pool_that_prefect_yaml_deploys_to() -> None:
     deployed = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-    assert {one["work_pool"]["name"] for one in deployed} == {POOL}
+    assert {one["work_pool"]["name"] for one in deployed} == {WORK_POOL}
     worker = SERVICES["worker"]
-    assert worker["entrypoint"][worker["entrypoint"].index("--pool") + 1] == POOL
+    assert worker["entrypoint"][worker["entrypoint"].index("--pool") + 1] == WORK_POOL
     assert worker["depends_on"]["deploy"] == {"condition": "service_completed_successfully"}
 
 
@@ -85,6 +103,18 @@ def test_compose_keeps_all_that_runs_leave_on_a_volume() -> None:
     name, _, place = mounted.partition(":")
     assert name in COMPOSE["volumes"]
     assert PurePosixPath(environment_of_the_image()["STILLHOUSE_RUNS"]).parent == PurePosixPath(place)
+
+
+REQUIRED = re.compile(r"\$\{(PREFECT_API_AUTH_STRING):\?[^}]+\}")
+
+
+def test_compose_starts_no_server_without_a_secret_and_lets_no_foreign_page_in() -> None:
+    server = SERVICES["server"]["environment"]
+    assert REQUIRED.fullmatch(server["PREFECT_SERVER_API_AUTH_STRING"])
+    for client in ("deploy", "worker"):
+        assert REQUIRED.fullmatch(SERVICES[client]["environment"]["PREFECT_API_AUTH_STRING"]), client
+    page = server["PREFECT_SERVER_UI_API_URL"].removesuffix("/api")
+    assert server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == page, "the page's own address, and no other"
 
 
 def names_of_settings(model: type[Any], found: set[str]) -> set[str]:
@@ -163,6 +193,20 @@ def test_manifests_are_what_kubernetes_takes(name: str) -> None:
         check(resource)
 
 
+def test_the_clusters_server_and_all_its_clients_have_one_secret() -> None:
+    server, worker = (
+        yaml.safe_load((DEPLOY / "kubernetes" / f"{name}-values.yaml").read_text()) for name in ("server", "worker")
+    )
+    basic = {"enabled": True, "existingSecret": "prefect-auth"}
+    assert server["server"]["basicAuth"] == basic
+    assert worker["worker"]["selfHostedServerApiConfig"]["basicAuth"] == basic
+    assert "PREFECT_SERVER_CORS_ALLOWED_ORIGINS" in {one["name"] for one in server["server"]["env"]}
+    deploying = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "stillhouse.yaml").read_text()))[1]
+    (container,) = deploying["spec"]["template"]["spec"]["containers"]
+    given = {one["name"]: one.get("valueFrom") for one in container["env"]}
+    assert given["PREFECT_API_AUTH_STRING"] == {"secretKeyRef": {"name": "prefect-auth", "key": "auth-string"}}
+
+
 def test_the_cluster_has_one_pool_one_address_and_the_prefect_that_was_tested() -> None:
     server, worker = (
         yaml.safe_load((DEPLOY / "kubernetes" / f"{name}-values.yaml").read_text()) for name in ("server", "worker")
@@ -171,7 +215,7 @@ def test_the_cluster_has_one_pool_one_address_and_the_prefect_that_was_tested() 
     (container,) = deploying["spec"]["template"]["spec"]["containers"]
     assert {"name": "PREFECT_API_URL", "value": SERVER} in container["env"]
     assert worker["worker"]["selfHostedServerApiConfig"]["apiUrl"] == SERVER
-    assert worker["worker"]["config"]["workPool"] == POOL
+    assert worker["worker"]["config"]["workPool"] == WORK_POOL
     (version,) = re.findall(r"^prefect==(\S+)$", (PROJECT / "constraints.txt").read_text(), re.MULTILINE)
     assert server["global"]["prefect"]["image"]["prefectTag"].startswith(f"{version}-")
     assert worker["worker"]["image"]["prefectTag"].startswith(f"{version}-")

@@ -1,6 +1,24 @@
-"""Checks: what a verifier can hold a candidate to. This is the interface for a user's own; the built-in ones stand beside it."""
+"""Checks: what a verifier can require of a candidate. This is the interface for a user's own checks; the built-in checks are
+in the folders next to this file.
+"""
 
-from agents.checks.base import Check, Options, Subject, check, first_fault, passed
-from agents.contract import Contract, Finding
+from typing import NoReturn
 
-__all__ = ["Check", "Contract", "Finding", "Options", "Subject", "check", "first_fault", "passed"]
+from agents.checks.base import Check, Options, Subject, build_finding, check, first_fault
+from agents.reply_schema import Finding, ReplySchema
+
+__all__ = ["Check", "Finding", "Options", "ReplySchema", "Subject", "build_finding", "check", "first_fault"]
+
+FORMER_NAMES = {"Contract": "ReplySchema", "passed": "build_finding"}
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Refuse a former name that a user's own check may still import.
+
+    Raises:
+        ImportError: for a former name; the text has the new name.
+        AttributeError: for any other name.
+    """
+    if name in FORMER_NAMES:
+        raise ImportError(f"agents.checks.{name} is now agents.checks.{FORMER_NAMES[name]}")
+    raise AttributeError(f"module 'agents.checks' has no attribute {name!r}")

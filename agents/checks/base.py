@@ -1,6 +1,6 @@
-"""What a check is: a subject and options in, what it found out. The same for built-in checks and for a user's own.
+"""A check: a subject and options in, findings out. Built-in checks and a user's own checks have the same form.
 
-Knows no teacher: a check that needs one is given a way to ask.
+Knows no teacher: a check that needs a teacher gets a function that asks it.
 """
 
 import inspect
@@ -12,37 +12,42 @@ from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from agents.contract import Finding
+from agents.reply_schema import Finding
 from core.errors import StillhouseError
-from core.sample import Candidate, Seed, texts_of
+from core.sample import CHECK_BROKE, Candidate, Seed, render_values
+from core.stop_signal import RunStopped
+from teachers.base import CallFailed
+
+MAX_EVIDENCE_CHARACTERS = 2_000
+"""Characters of a finding."""
 
 
 class Options(BaseModel):
-    """What a recipe may say in the table of a check or of a family: frozen, unknown keys refused."""
+    """The keys that a recipe may set in the table of a check or of a family. Frozen; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class _NamesFile:
+class _FileNameMarker:
     """Marks the type of an option that names a file."""
 
 
-FileName = Annotated[str, _NamesFile()]
-"""An option that names a file, taken as all files of a recipe are: from its folder, the working directory or the project.
-The check gets the absolute path; what is in the file is part of the run's identity.
+FileName = Annotated[str, _FileNameMarker()]
+"""An option that names a file, resolved like all files of a recipe: in its folder, the working directory or the project.
+The check gets the absolute path; the file's content is part of the run's identity.
 """
 
 
-def files_in(options: Options) -> dict[str, str]:
-    """The options that are a `FileName`, or may be one, and are not None."""
+def find_file_options(options: Options) -> dict[str, str]:
+    """The options whose type allows a `FileName` and whose value is not None."""
     fields = type(options).model_fields.items()
-    named = [name for name, field in fields if any(map(_names_file, (*field.metadata, field.annotation)))]
+    named = [name for name, field in fields if any(map(_is_file_name, (*field.metadata, field.annotation)))]
     return {name: value for name in named if (value := getattr(options, name)) is not None}
 
 
-def _names_file(annotation: Any) -> bool:
+def _is_file_name(annotation: Any) -> bool:
     inner = (*getattr(annotation, "__metadata__", ()), *get_args(annotation))
-    return isinstance(annotation, _NamesFile) or any(map(_names_file, inner))
+    return isinstance(annotation, _FileNameMarker) or any(map(_is_file_name, inner))
 
 
 class AskTeacher(Protocol):
@@ -50,13 +55,13 @@ class AskTeacher(Protocol):
         self, role: str, contract: type[BaseModel], values: Mapping[str, str], *, which: int, temperature: float
     ) -> Any:
         """Ask the verifier's teacher with the prompt of `role`; `which` numbers the questions about one candidate. None
-        where no reply ever became the contract.
+        if no reply could be parsed.
         """
         ...
 
 
 class Subject(NamedTuple):
-    """What a check may look at: never who wrote the candidate, nor what a critic said of it."""
+    """Everything that a check may see. The writer of the candidate and the critic's reviews are not included."""
 
     seed: Seed
     candidate: Candidate
@@ -64,27 +69,39 @@ class Subject(NamedTuple):
 
     @property
     def question(self) -> str:
-        """All that is said to the assistant, as a student would read it."""
+        """All messages to the assistant, as a student would read them."""
         return "\n\n".join(m.content for m in self.candidate.messages if m.role in ("system", "user"))
 
     @property
     def values(self) -> dict[str, str]:
         """Seed, fields and answer as texts, by name, for a prompt."""
-        return values_of(self.seed, self.candidate)
+        return subject_values(self.seed, self.candidate)
 
 
-def values_of(seed: Seed, candidate: Candidate) -> dict[str, str]:
-    return {**texts_of(seed.data), "answer": candidate.answer, **texts_of(candidate.fields)}
+def subject_values(seed: Seed, candidate: Candidate) -> dict[str, str]:
+    return {**render_values(seed.data), "answer": candidate.answer, **render_values(candidate.fields)}
 
 
-Found = None | str | Finding | Sequence[Finding]
-"""None where nothing is wrong, a fault in words, or findings: one for each thing that was looked at."""
-Run = Callable[[Subject, Any], Found | Awaitable[Found]]
+CheckResult = None | str | Finding | Sequence[Finding]
+"""None if nothing is wrong, a fault in words, or findings, one for each aspect."""
+CheckFunction = Callable[[Subject, Any], CheckResult | Awaitable[CheckResult]]
 O = TypeVar("O", bound=Options)  # noqa: E741
 
 
-class CheckBroken(StillhouseError):
-    """A check raised what it should not: a bug in it, or a seed that it was not made for."""
+class CheckBroken(Exception):
+    """A check raised an unexpected exception: because of a bug, an unsuitable seed or an unforeseen reply. The sample is
+    lost, never the run: the reply is in the ledger, so the same exception would end each resumption too.
+    """
+
+    def __init__(self, check: str, what: str) -> None:
+        super().__init__(valid_text(f"{CHECK_BROKE}{check!r} broke{what}"))
+        self.check = check
+        self.evidence = valid_text(f"check broke{what}")
+
+
+def valid_text(text: str) -> str:
+    """`text` as valid UTF-8, truncated: it is stored and may be inserted into a prompt as advice."""
+    return text.encode("utf-8", "replace").decode()[:MAX_EVIDENCE_CHARACTERS]
 
 
 @dataclass(frozen=True)
@@ -92,60 +109,58 @@ class Check:
     """A check by name. `[[verifiers]]` of a recipe name it as their `type`; their other keys are its options."""
 
     name: str
-    run: Run
+    run: CheckFunction
     options: type[Options] = Options
     calls: Callable[[Any], int] = lambda _options: 0
-    """How many questions it puts to a teacher about one candidate at the most, by its options."""
+    """The maximum number of teacher calls for one candidate, given its options."""
     roles: tuple[str, ...] = ()
-    """The prompts that it asks with."""
+    """Names of the prompts of those calls."""
     lacks: Callable[[], str | None] = lambda: None
-    """What this machine lacks for it, in a sentence."""
+    """What this machine lacks for the check, in a sentence."""
 
     @property
     def about(self) -> str:
-        """The first paragraph of its docstring, in a line."""
+        """The first paragraph of the check's docstring, in a line. It is the evidence of a candidate that passes."""
         return " ".join((inspect.getdoc(self.run) or self.name).split("\n\n")[0].split())
 
     async def findings(self, subject: Subject, options: Options) -> list[Finding]:
-        """What it found, as findings under its own name where it gave none.
+        """The findings of the check, under its own name where it returns None or a fault.
 
         Raises:
-            CheckBroken: naming the check, the sample and what was raised.
+            CheckBroken: with the check, its line and the exception.
+            CallFailed, RunStopped, StillhouseError: as raised by a teacher call, or if no sandbox is available.
         """
         try:
-            found = self.run(subject, options)
-            if inspect.isawaitable(found):
-                found = await found
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise CheckBroken(
-                f"check {self.name!r} broke on sample {subject.seed.id}{_line_of(error)}: {what}"
-            ) from error
-        if found is None or isinstance(found, str):
-            return [passed(self.name, found, self.about)]
-        findings = [found] if isinstance(found, Finding) else found
-        if not isinstance(findings, Sequence) or not all(isinstance(one, Finding) for one in findings):
-            what = f"it returned {found!r}; it may return None, a fault in words, or findings"
-            raise CheckBroken(f"check {self.name!r} broke on sample {subject.seed.id}: {what}")
-        return list(findings)
-
-
-def _line_of(error: BaseException) -> str:
-    """Where it was raised, as ` (checks.py, line 12)`."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+            result = self.run(subject, options)
+            if inspect.isawaitable(result):
+                result = await result
+        except (CallFailed, RunStopped, StillhouseError):
+            raise
+        except (Exception, SystemExit) as error:
+            # The innermost line of the check's own file that led to the error, else the line that raised it.
+            frames = traceback.extract_tb(error.__traceback__)
+            code = getattr(inspect.unwrap(self.run), "__code__", None)
+            own = [frame for frame in frames if code and frame.filename == code.co_filename] or frames
+            location = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+            raise CheckBroken(self.name, f"{location}: {type(error).__name__}: {error}") from error
+        if result is None or isinstance(result, str):
+            result = build_finding(self.name, result, self.about)
+        findings = [result] if isinstance(result, Finding) else result
+        if not isinstance(findings, Sequence) or not all(isinstance(finding, Finding) for finding in findings):
+            raise CheckBroken(self.name, f": it returned {result!r}; it may return None, a fault in words, or findings")
+        return [finding.model_copy(update={"evidence": valid_text(finding.evidence)}) for finding in findings]
 
 
 def check(
     name: str, options: type[Options] = Options, *, calls: Callable[[Any], int] = lambda _options: 0,
     roles: Sequence[str] = (), lacks: Callable[[], str | None] = lambda: None,
-) -> Callable[[Run], Check]:  # fmt: skip
-    """Make a check of a function of a subject and its options, plain or async. Its docstring says what must hold."""
+) -> Callable[[CheckFunction], Check]:  # fmt: skip
+    """Turn a function of a subject and options, plain or async, into a check. Its docstring states the requirement."""
     return lambda run: Check(name, run, options, calls, tuple(roles), lacks)
 
 
-def passed(check: str, fault: str | None, met: str) -> Finding:
-    """A finding from a fault in words, or None and what was `met`."""
+def build_finding(check: str, fault: str | None, met: str) -> Finding:
+    """A finding: failed with `fault` as evidence, or passed with `met` as evidence if `fault` is None."""
     return Finding(check=check, passed=fault is None, evidence=fault or met)
 
 

@@ -1,7 +1,7 @@
-"""The judge: a teacher that says by a rubric whether an answer is good, asked in both orders of the choices.
+"""The judge: a teacher that rates an answer good or poor by a rubric, asked in both orders of the two choices.
 
-It sees question and answer, never who wrote them or what a critic said. How often it is right is not known here:
-`agents.calibration` measures that on answers that people labelled.
+It sees question and answer, never the writer or a critic's review. `agents.studies.judge_calibration` measures its accuracy
+on answers labelled by people.
 """
 
 import json
@@ -13,9 +13,10 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from agents.checks.base import FileName, Options, Subject, check
-from agents.contract import Contract, Finding
+from agents.reply_schema import Finding, ReplySchema
 from core.errors import UsageError
-from core.sample import Candidate, Message, digest_of_text
+from core.sample import Candidate, Message, text_digest
+from core.storage.bounded_reading import check_regular_file
 
 RUBRIC = (
     "It does all that the request asks and nothing else. What it says is true. It is clear and complete, without "
@@ -25,30 +26,32 @@ DESCRIPTIONS = {
     "good": "a good answer: it does all that the rubric asks for",
     "poor": "a poor answer: something that the rubric asks for is missing or wrong",
 }
-SHOWN = 240
-"""Characters of a judge's reason in the evidence; the turn has all of it."""
+MAX_SHOWN_CHARACTERS = 240
+"""Characters of a judge's reason in the evidence; the turn contains the whole reason."""
 
-Side = Literal["good", "poor"]
+JudgeSide = Literal["good", "poor"]
 
 
-class Judgement(Contract):
+class JudgeVote(ReplySchema):
     """Schema-bound replies are written in this order, so that the choice follows from the reason and not the reverse."""
+
+    model_config = ConfigDict(title="Judgement")  # part of every request digest and of the reply cache
 
     reason: str = Field(min_length=1)
     verdict: Literal["A", "B"]
 
 
 class JudgeOptions(Options):
-    """Of a check that asks through `ruling_on`, as calibration does."""
+    """Options of `ask_for_ruling`, which the check and its calibration call."""
 
     rubric: str = Field(RUBRIC, min_length=1)
     """What a good answer is, in words."""
     votes: int = Field(1, ge=1, le=15)
-    """Questions in each order of the two choices; more than half of them must say good, in both orders."""
+    """Number of votes in each order of the two choices; in both orders, more than half must be good."""
     temperature: float = Field(0.0, ge=0, le=2)
     calibration: FileName | None = None
-    """A JSONL file of labelled answers: `question` or `messages`, `answer`, and `good` (true or false). The judge is asked
-    about them before the run makes anything, and its accuracy is told with the results."""
+    """A JSONL file of labelled answers: `question` or `messages`, `answer`, and `good` (true or false). The judge rates them
+    before the run starts, and the results report its accuracy."""
     min_accuracy: float = Field(0.6, ge=0, le=1)
     """With `calibration`: a judge that is certainly right less often (the upper end of the 95 % interval) is not used, and
     the run is refused. .5 is chance where half of the labels are good; 0 never refuses."""
@@ -63,108 +66,105 @@ class JudgeOptions(Options):
         return self
 
 
-class Heard(NamedTuple):
-    """What the votes in one order of the choices came to."""
+class OrderVotes(NamedTuple):
+    """The majority vote in one order of the choices."""
 
-    says: Side | None
-    """None where neither has more than half of the votes."""
+    says: JudgeSide | None
+    """None if neither side has more than half of the votes."""
     reason: str
 
 
-class Ruling(NamedTuple):
+class JudgeRuling(NamedTuple):
     says: Literal["good", "poor", "inconsistent", "undecided"]
     """`inconsistent`: each order of the choices gave another verdict. Only `good` passes."""
     evidence: str
 
 
 @check("judge", JudgeOptions, calls=lambda options: 2 * options.votes, roles=("judge",))
-async def judge(subject: Subject, options: JudgeOptions) -> Finding:
+async def judge_check(subject: Subject, options: JudgeOptions) -> Finding:
     """A teacher must judge the answer good by the rubric, whichever of the two choices is named first."""
-    ruling = await ruling_on(subject, options)
+    ruling = await ask_for_ruling(subject, options)
     return Finding(check="judge", passed=ruling.says == "good", evidence=ruling.evidence)
 
 
-async def ruling_on(subject: Subject, options: JudgeOptions) -> Ruling:
-    """What the judge says of the subject's answer."""
-    parts = parts_of(subject.candidate.messages)
+async def ask_for_ruling(subject: Subject, options: JudgeOptions) -> JudgeRuling:
+    """The judge's ruling on the subject's answer."""
+    parts = split_conversation(subject.candidate.messages)
     if not parts.answer.strip():
-        return Ruling("poor", "there is no answer to judge")
-    heard = []
+        return JudgeRuling("poor", "there is no answer to judge")
+    orders = []
     for order, good in enumerate(("A", "B")):
-        values = values_for(parts, options.rubric, good)
+        values = judge_prompt_values(parts, options.rubric, good)
         which = range(order * options.votes, (order + 1) * options.votes)
         replies = [
-            await subject.ask("judge", Judgement, values, which=i, temperature=options.temperature) for i in which
+            await subject.ask("judge", JudgeVote, values, which=i, temperature=options.temperature) for i in which
         ]
-        heard.append(count_votes(replies, good))
-    return rule(*heard)
+        orders.append(tally_order(replies, good))
+    return combine_orders(*orders)
 
 
-def count_votes(replies: Sequence[Judgement | None], good: str) -> Heard:
-    """What `replies` say where the letter `good` stands for a good answer; None is a reply that could not be read."""
-    votes: dict[Side, list[str]] = {
+def tally_order(replies: Sequence[JudgeVote | None], good: str) -> OrderVotes:
+    """The majority of `replies`, in which the letter `good` means a good answer; None is an unparsable reply."""
+    votes: dict[JudgeSide, list[str]] = {
         "good": [reply.reason for reply in replies if reply and reply.verdict == good],
         "poor": [reply.reason for reply in replies if reply and reply.verdict != good],
     }
     for side, reasons in votes.items():
         if 2 * len(reasons) > len(replies):
-            return Heard(side, textwrap.shorten(reasons[0], SHOWN, placeholder=" …"))
+            return OrderVotes(side, textwrap.shorten(reasons[0], MAX_SHOWN_CHARACTERS, placeholder=" …"))
     unread = sum(reply is None for reply in replies)
-    return Heard(None, f"{len(votes['good'])} say good, {len(votes['poor'])} poor, {unread} cannot be read")
+    return OrderVotes(None, f"{len(votes['good'])} say good, {len(votes['poor'])} poor, {unread} cannot be read")
 
 
-def rule(good_first: Heard, poor_first: Heard) -> Ruling:
-    """The verdict of both orders; it passes only where good wins in each."""
+def combine_orders(good_first: OrderVotes, poor_first: OrderVotes) -> JudgeRuling:
+    """The ruling of both orders; it is good only if good wins in each."""
     first, second = good_first, poor_first
+    orders = (("good named first", first), ("poor named first", second))
     if first.says is None or second.says is None:
-        told = "; ".join(f"{where}: {one.says or one.reason}" for where, one in _named(first, second))
-        return Ruling("undecided", f"the judge gives no clear verdict ({told})")
+        detail = "; ".join(f"{where}: {votes.says or votes.reason}" for where, votes in orders)
+        return JudgeRuling("undecided", f"the judge gives no clear verdict ({detail})")
     if first.says != second.says:
-        told = "; ".join(f"{where}: {one.says}, since {one.reason!r}" for where, one in _named(first, second))
-        return Ruling("inconsistent", f"the judge's verdict hangs on the order of its choices ({told})")
-    return Ruling(first.says, f"judged {first.says} in both orders: {first.reason!r} and {second.reason!r}")
+        detail = "; ".join(f"{where}: {votes.says}, since {votes.reason!r}" for where, votes in orders)
+        return JudgeRuling("inconsistent", f"the judge's verdict hangs on the order of its choices ({detail})")
+    return JudgeRuling(first.says, f"judged {first.says} in both orders: {first.reason!r} and {second.reason!r}")
 
 
-def _named(good_first: Heard, poor_first: Heard) -> tuple[tuple[str, Heard], tuple[str, Heard]]:
-    return ("good named first", good_first), ("poor named first", poor_first)
-
-
-class Parts(NamedTuple):
+class ConversationParts(NamedTuple):
     """A conversation as a judge reads it."""
 
     question: str
     answer: str
-    """From the first turn of the assistant on; with the speakers' names where there are more turns than that one."""
+    """All turns from the first turn of the assistant; with speaker names if there is more than one."""
 
 
-def parts_of(messages: Sequence[Message]) -> Parts:
+def split_conversation(messages: Sequence[Message]) -> ConversationParts:
     begin = next((i for i, message in enumerate(messages) if message.role == "assistant"), len(messages))
     question = "\n\n".join(message.text for message in messages[:begin])
-    said = messages[begin:]
-    if len(said) <= 1:
-        return Parts(question, "".join(message.text for message in said))
-    return Parts(question, "\n\n".join(f"{_speaker(message)}: {message.text}" for message in said))
+    rest = messages[begin:]
+    if len(rest) <= 1:
+        return ConversationParts(question, "".join(message.text for message in rest))
+    turns = []
+    for message in rest:
+        speaker = f"Tool {message.name}" if message.role == "tool" and message.name else message.role.capitalize()
+        turns.append(f"{speaker}: {message.text}")
+    return ConversationParts(question, "\n\n".join(turns))
 
 
-def _speaker(message: Message) -> str:
-    return f"Tool {message.name}" if message.role == "tool" and message.name else message.role.capitalize()
+def judge_prompt_values(parts: ConversationParts, rubric: str, good: str) -> dict[str, str]:
+    """The values of the prompt in which the letter `good` means a good answer.
 
-
-def values_for(parts: Parts, rubric: str, good: str) -> dict[str, str]:
-    """What the prompt may say where the letter `good` stands for a good answer.
-
-    `mark` fences the texts in: an answer cannot hold a digest of itself, and so cannot end its own quotation.
+    `mark` delimits the texts: an answer cannot contain its own digest, so it cannot close its quotation.
     """
     poor = "B" if good == "A" else "A"
     described = {good: DESCRIPTIONS["good"], poor: DESCRIPTIONS["poor"]}
-    mark = f"[{digest_of_text(parts.question + parts.answer, 8)}]"
+    mark = f"[{text_digest(parts.question + parts.answer, 8)}]"
     return {
         "question": parts.question, "answer": parts.answer, "rubric": rubric, "mark": mark,
         "first": described["A"], "second": described["B"], "good": good, "poor": poor,
     }  # fmt: skip
 
 
-class Labelled(NamedTuple):
+class LabelledAnswer(NamedTuple):
     """An answer that a person has judged."""
 
     line: int
@@ -172,8 +172,8 @@ class Labelled(NamedTuple):
     good: bool
 
 
-class _Row(BaseModel):
-    """A line of a labelled file; other keys than these are the user's own business."""
+class _LabelledRow(BaseModel):
+    """A line of a labelled file; other keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -193,41 +193,40 @@ class _Row(BaseModel):
         return Candidate(messages=[*before, Message(role="assistant", content=self.answer)])
 
 
-def read_labelled(path: Path) -> list[Labelled]:
+def read_labelled_answers(path: Path) -> list[LabelledAnswer]:
     """The labelled answers of a JSONL file.
 
     Raises:
         UsageError: naming the line that cannot be used, or what the file lacks.
     """
     try:
+        check_regular_file(path)
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{path}: the labelled answers cannot be read: {why}") from None
-    rows = [Labelled(number, *_read(path, number, line)) for number, line in enumerate(lines, 1) if line.strip()]
-    _check_labels(path, rows)
-    return rows
-
-
-def _read(path: Path, number: int, line: str) -> tuple[Candidate, bool]:
-    try:
-        row = _Row.model_validate_json(line)
-    except ValidationError as error:
-        first: Any = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path}:{number}: {where + ': ' if where else ''}{first['msg'].lower()}") from None
-    return row.candidate(), row.good
-
-
-def _check_labels(path: Path, rows: Sequence[Labelled]) -> None:
-    """Both labels must be there, and each answer once: an answer that is counted twice makes a number look surer."""
+    answers = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = _LabelledRow.model_validate_json(line)
+        except ValidationError as error:
+            first: Any = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UsageError(f"{path}:{number}: {where + ': ' if where else ''}{first['msg'].lower()}") from None
+        answers.append(LabelledAnswer(number, row.candidate(), row.good))
+    # A duplicate would narrow the confidence interval.
     seen: dict[str, int] = {}
-    for row in rows:
-        text = json.dumps([message.model_dump() for message in row.candidate.messages])
+    for answer in answers:
+        text = json.dumps([message.model_dump() for message in answer.candidate.messages])
         if text in seen:
-            raise UsageError(f"{path}:{row.line}: repeats the question and answer of line {seen[text]}; take one out")
-        seen[text] = row.line
+            raise UsageError(
+                f"{path}:{answer.line}: repeats the question and answer of line {seen[text]}; take one out"
+            )
+        seen[text] = answer.line
     for good in (True, False):
-        if not any(row.good is good for row in rows):
+        if not any(answer.good is good for answer in answers):
             label = str(good).lower()
             raise UsageError(f"{path}: has no answer with `good`: {label}; a judge is measured on good and poor ones")
+    return answers

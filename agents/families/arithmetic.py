@@ -5,15 +5,15 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from agents.checks import Options, Subject, check, first_fault
-from agents.checks.expression import NotArithmetic, evaluate, numbers_in
-from agents.contract import Contract
-from agents.families.base import Family, text_in
-from agents.families.constraints import asks, seen
+from agents.checks.text.text_units import contains_question, remove_invisible
+from agents.families.base import RecipeFamily, require_text
+from agents.reply_schema import ReplySchema
+from core.expression import NotArithmetic, evaluate_expression, find_numbers
 from core.sample import Candidate, Message, Seed
 
 STEPS = {
@@ -24,7 +24,7 @@ STEPS = {
 }  # fmt: skip
 
 
-class ProblemDraft(Contract):
+class ProblemDraft(ReplySchema):
     problem: str = Field(min_length=20)
     solution: str = Field(min_length=5)
     expression: str = Field(min_length=1)
@@ -33,12 +33,7 @@ class ProblemDraft(Contract):
 
 class ArithmeticOptions(Options):
     steps: tuple[int, ...] = Field((1, 2, 3), min_length=1)
-    """How many operations a problem needs: one of these, at random, each 1 to 3."""
-
-
-def _close(value: Fraction, answer: float, tolerance: float) -> bool:
-    """Compared as exact numbers: floats of many digits lie further apart than answers that differ."""
-    return math.isfinite(answer) and abs(value - Fraction(answer)) <= tolerance
+    """Number of operations of a problem: one of these at random, each 1 to 3."""
 
 
 class ExpressionOptions(Options):
@@ -47,54 +42,63 @@ class ExpressionOptions(Options):
 
 
 @check("expression", ExpressionOptions)
-def expression(subject: Subject, options: ExpressionOptions) -> str | None:
+def expression_check(subject: Subject, options: ExpressionOptions) -> str | None:
     """The stated answer must equal the value of its expression, whose numbers stand in the story."""
-    return _expression_fault(subject.candidate.fields, options.tolerance)
-
-
-def _expression_fault(fields: Mapping[str, Any], tolerance: float) -> str | None:
+    fields = subject.candidate.fields
     expression, answer = fields["expression"], fields["answer"]
     try:
-        value = evaluate(expression)
+        value = evaluate_expression(expression)
     except NotArithmetic as error:
         return str(error)
-    problem = seen(fields["problem"])
-    foreign = _numbers(expression) - _numbers(problem)
+    problem = remove_invisible(fields["problem"])
+    foreign = _find_numbers(expression) - _find_numbers(problem)
+    # Compared exactly: the spacing of large floats exceeds the difference of unequal answers.
+    is_close = math.isfinite(answer) and abs(value - Fraction(answer)) <= options.tolerance
     return first_fault(
         [
             None
-            if _close(value, answer, tolerance)
-            else f"{expression} is {written(float(value))}, not {written(answer)}",
-            f"{', '.join(written(float(n)) for n in sorted(foreign))} is not in the story" if foreign else None,
-            None if asks(problem) else "the story asks no question",
+            if is_close
+            else f"{expression} is {format_plain_number(float(value))}, not {format_plain_number(answer)}",
+            f"{', '.join(format_plain_number(float(n)) for n in sorted(foreign))} is not in the story"
+            if foreign
+            else None,
+            None if contains_question(problem) else "the story asks no question",
         ]
     )
 
 
-def _numbers(text: str) -> set[Fraction]:
-    """As `numbers_in`, and `.5` is a half and no five."""
-    return numbers_in(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))
+def _find_numbers(text: str) -> set[Fraction]:
+    """As `find_numbers`, and `.5` is a half and no five."""
+    return find_numbers(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))
 
 
-def written(number: float) -> str:
+def format_plain_number(number: float) -> str:
     """`number` as people write it: 1234567, not 1.23457e+06."""
     return f"{number + 0.0:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number + 0.0:.10g}"
 
 
-class Arithmetic(Family):
+class ArithmeticFamily(RecipeFamily):
     name = "arithmetic"
+    fields = tuple(ProblemDraft.model_fields)
     options = ArithmeticOptions
-    checks = (expression,)
+    checks = (expression_check,)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "agents": {
+            "generator": {"max_tokens": 400},
+            "verifier": {"max_tokens": 300},
+        },
+        "verifiers": [{"type": "expression"}, {"type": "agreement", "solutions": 3, "agree": 2}],
+    }
 
     def condition(self, row: Mapping[str, Any], options: ArithmeticOptions, rng: Random) -> dict[str, Any]:
-        return {"story": text_in(row, "story"), "steps": rng.choice(STEPS[rng.choice(options.steps)])}
+        return {"story": require_text(row, "story"), "steps": rng.choice(STEPS[rng.choice(options.steps)])}
 
-    def contract(self, seed: Seed) -> type[Contract]:
+    def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return ProblemDraft
 
     def candidate(self, seed: Seed, draft: ProblemDraft) -> Candidate:
         asked = Message(role="user", content=draft.problem.strip())
         answered = Message(
-            role="assistant", content=f"{draft.solution.strip()}\nThe answer is {written(draft.answer)}."
+            role="assistant", content=f"{draft.solution.strip()}\nThe answer is {format_plain_number(draft.answer)}."
         )
         return Candidate(messages=[asked, answered], fields=draft.model_dump())

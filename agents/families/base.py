@@ -1,4 +1,4 @@
-"""What a recipe family is: where its seeds come from, what a draft is, and which checks are its own. Knows no teacher."""
+"""A recipe family: the source of its seeds, the form of its drafts, and its checks. Knows no teacher."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -6,95 +6,106 @@ from random import Random
 from typing import Any, ClassVar, Literal
 
 from agents.checks import Check, Options
-from agents.contract import Contract
-from agents.teachers.base import schema_of
-from core.sample import Candidate, Message, Seed, texts_of
+from agents.reply_schema import ReplySchema
+from core.sample import Candidate, Message, Seed, render_values
+from teachers.base import reply_json_schema
 
 
-class BadSeed(TypeError):
-    """A row that no seed can be made of: the key that is needed, and with what."""
+class UnusableSeedRow(TypeError):
+    """A row that cannot become a seed; the text is the key that is needed, and its form."""
 
 
-def text_in(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    """What a row says under a key, which may be left out where there is a default. Raises KeyError, or BadSeed for no text."""
+def require_text(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    """The text of a row under a key, or the default. Raises KeyError if both are missing, UnusableSeedRow for no text."""
     value = row[key] if default is None else row.get(key, default)
     if not isinstance(value, str) or not (value.strip() or value == default):
-        raise BadSeed(f"{key!r} with a text, not {str(value)[:40]!r}")
+        raise UnusableSeedRow(f"{key!r} with a text, not {str(value)[:40]!r}")
     return value
 
 
-class Family(ABC):
-    """A kind of data. One object serves all runs; whatever a run chooses is in its options and seeds."""
+class RecipeFamily(ABC):
+    """A kind of data. One object serves all runs; the choices of a run are in its options and seeds."""
 
     name: ClassVar[str]
-    """As in `prompts/<name>/`."""
+    """The folder name in `prompts/`."""
     options: ClassVar[type[Options]] = Options
-    """What the recipe's `[task]` table may say."""
+    """The keys of the recipe's `[task]` table."""
     checks: ClassVar[Sequence[Check]] = ()
-    """Its own, beside those that every family has."""
+    """The family's checks, in addition to those of every family."""
+    fields: ClassVar[Sequence[str]] = ()
+    """Names of the candidate's fields for checks and for the critic's prompt."""
     writes: ClassVar[Sequence[str]] = ("generator",)
-    """The prompts that its generator may be asked with."""
+    """The prompts of its generator."""
     seeded_by: ClassVar[tuple[Literal["path", "documents", "itself"], ...]] = ("path",)
-    """Where its seeds may come from."""
+    """The sources that its seeds may come from."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Tables of a recipe, in the form of TOML, for the keys that a recipe of the family leaves out."""
 
     def rows(self, options: Any, seed: int) -> Sequence[Mapping[str, Any]]:
-        """Seeds that the family makes by itself, the same for the same options and `seed`."""
+        """Seeds that the family generates, the same for the same options and `seed`."""
         raise NotImplementedError
 
-    def gathered(
+    def gather_rows(
         self, rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:
-        """What is conditioned: the rows, and those that the run `made` itself with `seeds.bootstrap`. A family whose seeds
-        need to know each other puts them together here.
+        """The rows that condition samples: each row in order, then each row that the run `made` with `seeds.bootstrap`. A
+        family whose seeds depend on each other combines them here.
 
         Raises:
-            KeyError: naming a key that a row lacks.
+            KeyError: with the key that a row lacks.
         """
         return [*rows, *made]
 
     @abstractmethod
     def condition(self, row: Mapping[str, Any], options: Any, rng: Random) -> dict[str, Any]:
-        """A seed's data from one row: a line of the seeds file, a chunk (`text`, `source`, `number`), or one of `rows`.
+        """A seed's data from one row: a line of the seeds file, a chunk (`text`, `source`, `number`), or one of `rows`. Other
+        columns of the row are added to the data unchanged.
 
         Raises:
             KeyError: naming a key that the row lacks.
-            BadSeed: naming a key under which there is nothing of use.
+            UnusableSeedRow: with the key whose value cannot be used.
         """
 
-    def role(self, seed: Seed) -> str:
-        """Which of these prompts asks for this seed's draft."""
+    def prompt_role(self, seed: Seed) -> str:
+        """The name of the prompt in `writes` that asks for this seed's draft."""
         return self.writes[0]
 
     @abstractmethod
-    def contract(self, seed: Seed) -> type[Contract]:
-        """What the generator's reply must be."""
+    def reply_type(self, seed: Seed) -> type[ReplySchema]:
+        """The type of the generator's reply."""
 
-    def reply_schema(self, seed: Seed) -> dict[str, Any]:
-        """The JSON schema that the teacher is told: the contract's, or a narrower one that depends on the seed."""
-        return schema_of(self.contract(seed))
+    def reply_json_schema(self, seed: Seed) -> dict[str, Any]:
+        """The JSON schema that is sent to the teacher: the reply type's, or a narrower one for the seed."""
+        return reply_json_schema(self.reply_type(seed))
 
-    def values(self, seed: Seed) -> dict[str, str]:
-        """What the generator's prompt may say, by name."""
-        return texts_of(seed.data)
+    def extra_prompt_values(self, seed: Seed) -> dict[str, str]:
+        """Values that the family adds to the seed's data in the generator's prompt, by name."""
+        return {}
+
+    def prompt_values(self, seed: Seed) -> dict[str, str]:
+        """The values of the generator's prompt: the seed's data, the family's values, then drawn values. Later values replace
+        earlier ones of the same name.
+        """
+        return {**render_values(seed.data), **self.extra_prompt_values(seed), **seed.conditions}
 
     def questions(self, seed: Seed) -> Sequence[Message] | None:
-        """The conversation without the assistant's turns where the seed alone fixes it, so that any model can be asked as a
-        student is; None where the generator writes the questions too.
+        """The conversation without the assistant's turns if the seed determines it, so that any model can be asked like a
+        student; None if the generator writes the questions too.
         """
         return None
 
-    def answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
-        """`questions` with a plain answer to each turn of the user, as `candidate` would have it.
+    def build_answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
+        """`questions` with a plain answer to each turn of the user, in the form of `candidate`.
 
         Raises:
-            ContractFault: if the answers are not what the checks need.
+            InvalidReply: if the answers are not what the checks need.
         """
         raise NotImplementedError
 
     @abstractmethod
     def candidate(self, seed: Seed, draft: Any) -> Candidate:
-        """The draft as a conversation, with the fields that checks look at. What `agreement` compares is the field `answer`.
+        """The draft as a conversation, with the fields that checks read. `agreement` compares the field `answer`.
 
         Raises:
-            ContractFault: if the draft does not fit its seed.
+            InvalidReply: if the draft does not fit its seed.
         """

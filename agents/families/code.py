@@ -1,22 +1,22 @@
-"""Programming tasks with a solution and tests. What the student sees is the task, the signature and one example; what it
-learns to say is the solution. Runs no code: its checks do, in the sandbox.
+"""Programming tasks with a solution and tests. The student sees the task, the signature and one example, and learns to write
+the solution. Runs no code: its checks do, in the sandbox.
 """
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from agents.checks import Options
-from agents.checks.assertions import BadTests, Case, cases_of, parsed
-from agents.checks.code import definition_of, unfenced
-from agents.contract import Contract
-from agents.families.base import Family, text_in
+from agents.checks.code.assertions import InvalidTests, parse_python, parse_test_cases
+from agents.checks.code.tested_solution import find_definition, strip_code_fence
+from agents.families.base import RecipeFamily, require_text
+from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed
 
-TWISTS = (
+TASK_TWISTS = (
     "Make it a variant with one more parameter that changes the rule.",
     "Make it a variant that returns positions or counts in the place of values.",
     "Make it a variant whose input is one string that is read first.",
@@ -24,12 +24,12 @@ TWISTS = (
     "Make it a variant with the rule turned round.",
     "Tell it as something that happens in a shop, an office or a kitchen.",
 )
-CHOOSE = "Choose a name and parameters that fit."
-LONGEST_EXAMPLE = 160
+CHOOSE_NAME = "Choose a name and parameters that fit."
+MAX_EXAMPLE_CHARACTERS = 160
 """Characters of the test that a task shows."""
 
 
-class CodeDraft(Contract):
+class CodeDraft(ReplySchema):
     task: str = Field(min_length=20)
     explanation: str = Field(min_length=1)
     solution: str = Field(min_length=1)
@@ -38,62 +38,63 @@ class CodeDraft(Contract):
 
 class CodeTaskOptions(Options):
     asserts: tuple[Annotated[int, Field(ge=2, le=40)], ...] = Field((4, 5, 6), min_length=1)
-    """How many asserts are asked for: one of these, at random."""
+    """Number of requested asserts: one of these at random."""
     twists: float = Field(0.5, ge=0, le=1)
-    """Share of the tasks that vary their idea, with a name and parameters of their own; the others define what the seed's
-    `signature` says, where it has one."""
+    """Share of the tasks that vary their idea, with another name and other parameters; the others use the seed's `signature`
+    if it has one."""
 
 
-class Code(Family):
+class CodeFamily(RecipeFamily):
     name = "code"
+    fields = tuple(CodeDraft.model_fields)
     options = CodeTaskOptions
+    # Lines and names repeat in a program, so no filter for repetition.
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "agents": {
+            "generator": {"max_tokens": 1200},
+            "verifier": {"max_tokens": 800},
+        },
+        "verifiers": [{"type": "code"}, {"type": "solved_again", "solutions": 1, "solved": 1}],
+        "filters": [{"type": "length"}, {"type": "refusal"}, {"type": "exact"}, {"type": "minhash"}],
+    }
 
     def condition(self, row: Mapping[str, Any], options: CodeTaskOptions, rng: Random) -> dict[str, Any]:
-        signature = text_in(row, "signature", "")
+        signature = require_text(row, "signature", "")
         twisted = rng.random() < options.twists
-        wish = f"Define `{signature}`." if signature else CHOOSE
+        wish = f"Define `{signature}`." if signature else CHOOSE_NAME
         return {
-            "idea": text_in(row, "idea"),
-            "category": text_in(row, "category"),
-            "level": text_in(row, "level"),
+            "idea": require_text(row, "idea"),
+            "category": require_text(row, "category"),
+            "level": require_text(row, "level"),
             "function": "" if twisted else signature.partition("(")[0].strip(),
-            "wish": f"{rng.choice(TWISTS)} {CHOOSE}" if twisted else wish,
+            "wish": f"{rng.choice(TASK_TWISTS)} {CHOOSE_NAME}" if twisted else wish,
             "asserts": rng.choice(options.asserts),
         }
 
-    def contract(self, seed: Seed) -> type[Contract]:
+    def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return CodeDraft
 
     def candidate(self, seed: Seed, draft: CodeDraft) -> Candidate:
-        solution, tests = unfenced(draft.solution), unfenced(draft.tests)
-        asked = f"{draft.task.strip()}\n\n{_request(solution, tests)}".strip()
+        solution, tests = strip_code_fence(draft.solution), strip_code_fence(draft.tests)
+        asked = f"{draft.task.strip()}\n\n{_request_text(solution, tests)}".strip()
         answered = f"{draft.explanation.strip()}\n\n```python\n{solution}\n```"
         messages = [Message(role="user", content=asked), Message(role="assistant", content=answered)]
         return Candidate(messages=messages, fields={**draft.model_dump(), "solution": solution, "tests": tests})
 
 
-def _request(solution: str, tests: str) -> str:
-    """The signature and an example, as far as solution and tests can be read; where they cannot, a check says why."""
+def _request_text(solution: str, tests: str) -> str:
+    """The signature and the first short test, if solution and tests can be parsed; if not, a check reports the reason."""
     try:
-        cases = cases_of(tests)
-        signature = _signature(parsed(solution, "the solution"), cases[0].function) if cases else None
-    except BadTests:
+        cases = parse_test_cases(tests)
+        definition = find_definition(parse_python(solution, "the solution"), cases[0].function) if cases else None
+        if definition is None:
+            return ""
+        returns = f" -> {ast.unparse(definition.returns)}" if definition.returns else ""
+        signature = f"{cases[0].function}({ast.unparse(definition.args)}){returns}"
+    except (InvalidTests, ValueError, RecursionError):  # and what Python reads and does not write
         return ""
-    return f"Write `{signature}`.{_example(cases)}" if signature else ""
-
-
-def _signature(tree: ast.Module, function: str) -> str | None:
-    found = definition_of(tree, function)
-    if found is None:
-        return None
-    returns = f" -> {ast.unparse(found.returns)}" if found.returns else ""
-    return f"{function}({ast.unparse(found.args)}){returns}"
-
-
-def _example(cases: Sequence[Case]) -> str:
-    """The first test that is short, in words."""
     for case in cases:
-        if len(case.text) + len(repr(case.expected)) <= LONGEST_EXAMPLE:
+        if len(case.text) + len(repr(case.expected)) <= MAX_EXAMPLE_CHARACTERS:
             about = "about " if case.tolerance is not None or case.places is not None else ""
-            return f" For example, `{case.text}` returns {about}`{case.expected!r}`."
-    return ""
+            return f"Write `{signature}`. For example, `{case.text}` returns {about}`{case.expected!r}`."
+    return f"Write `{signature}`."

@@ -6,20 +6,27 @@ Two ways: from a schema and a topic the generator writes the text and its values
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import ConfigDict, Field, field_validator
 
-from agents.checks import Finding, Options, Subject, check, first_fault, passed
-from agents.checks.occurs import Leaf, check_evidence, leaf_fault, leaves
-from agents.checks.schema import BadSchema, closed, parts_in, referred, validator_of, without_notes
-from agents.checks.written import read_text
-from agents.contract import Contract, ContractFault
-from agents.families.base import BadSeed, Family, text_in
+from agents.checks import Finding, Options, Subject, build_finding, check, first_fault
+from agents.checks.structure.json_schema import (
+    InvalidSchema,
+    build_validator,
+    close_objects,
+    remove_notes,
+    resolve_reference,
+)
+from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves, validate_evidence
+from agents.checks.text.written_numbers import read_written
+from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
+from agents.reply_schema import InvalidReply, ReplySchema
 from core.sample import Candidate, Message, Seed
+from teachers.json_subschemas import iter_subschemas
 
 MAX_NESTING = 4
-"""Objects in objects whose fields a seed demands one by one; a recursive schema has no last one."""
+"""Nesting depth to which a seed requires fields individually; a recursive schema has no deepest level."""
 
 STYLES = (
     "an e-mail", "a short note", "a message in a group chat", "a notice on a board", "a paragraph of a report",
@@ -32,9 +39,9 @@ PLACES = (
     "a ski resort", "a market town", "a river delta", "a mining town", "a seaside resort",
 )  # fmt: skip
 LETTERS = "ABCDEFGHIJKLMNOPRSTVWYZ"
-"""Names with a first letter that is drawn vary; without one, a teacher has a handful of favourites."""
+"""Drawn first letters vary the names; without them, a teacher repeats a few favorites."""
 
-RULE = "What the text does not say is null where the schema allows null, and left out where it does not."
+NULL_RULE = "What the text does not say is null where the schema allows null, and left out where it does not."
 INSTRUCTIONS = (
     "Extract the data that the schema asks for from the text. Reply with one JSON object and nothing else.",
     "Read the text and fill in the JSON schema. Answer with the JSON object only.",
@@ -43,16 +50,16 @@ INSTRUCTIONS = (
     "Which values does the text give? Reply with JSON that follows the schema, and with nothing but JSON.",
 )
 LAYOUTS = ("system", "text_first", "schema_first")
-"""The instruction and the schema as system message; or all in one message of the user, in two orders."""
+"""Instruction and schema as system message, or all in one user message, in two orders."""
 
 
-class TextDraft(Contract):
+class TextDraft(ReplySchema):
     text: str = Field(min_length=40)
     values: dict[str, Any]
     decoy: str = ""
 
 
-class ValuesDraft(Contract):
+class ValuesDraft(ReplySchema):
     values: dict[str, Any]
 
 
@@ -60,15 +67,15 @@ class ExtractionOptions(Options):
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     wanted: dict[str, Any] | None = Field(None, alias="schema")
-    """The JSON schema for documents, and for rows that have none of their own: a table, or its JSON as text."""
+    """The JSON schema for documents, and for rows without a schema: a table, or its JSON as text."""
     missing: float = Field(0.3, ge=0, le=1)
-    """Share of the written texts in which one or two optional fields must not be told, and are null or left out."""
+    """Share of the written texts that must omit one or two optional fields, which are then null or absent."""
     decoys: float = Field(0.3, ge=0, le=1)
-    """Share of the written texts with a value that is of the right kind and not asked for, where the row names one."""
+    """Share of the written texts with a decoy: a value of the right kind that no field asks for, if the row names one."""
     words: tuple[int, ...] = Field((60, 110, 170), min_length=1)
-    """About how long a written text is: one of these, at random."""
+    """Approximate length of a written text: one of these at random."""
     least: int = Field(1, ge=0)
-    """How many values a document must give at least; with 0, chunks that say nothing of the schema are kept too."""
+    """Minimum number of values in a document; with 0, chunks without values of the schema are kept too."""
 
     @field_validator("wanted", mode="before")
     @classmethod
@@ -84,60 +91,62 @@ class ExtractionOptions(Options):
     @classmethod
     def _usable(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
         if schema is not None:
-            check_wanted(schema)
+            check_extraction_schema(schema)
         return schema
 
 
-class Wish(NamedTuple):
-    """A field of a schema that is no part of a list, by its dotted path."""
+class WantedField(NamedTuple):
+    """A field of a schema outside of lists, by its dotted path."""
 
     path: str
     optional: bool
 
 
-def check_wanted(schema: Any) -> None:
-    """See that a schema can be extracted to. Raises BadSchema naming the place."""
+def check_extraction_schema(schema: Any) -> None:
+    """Check that a schema is suitable for extraction. Raises InvalidSchema with the location."""
     if not isinstance(schema, dict):
-        raise BadSchema(f"a JSON schema is an object, not {str(schema)[:80]!r}")
-    validator_of(schema)
-    check_evidence(schema)
+        raise InvalidSchema(f"a JSON schema is an object, not {str(schema)[:80]!r}")
+    build_validator(schema)
+    validate_evidence(schema)
     if schema.get("type") != "object" or not schema.get("properties"):
-        raise BadSchema('the schema must have "type": "object" and at least one of "properties"')
-    dotted = [name for _, part in parts_in(schema) for name in part.get("properties", {}) if "." in name]
+        raise InvalidSchema('the schema must have "type": "object" and at least one of "properties"')
+    dotted = [name for _, part in iter_subschemas(schema) for name in part.get("properties", {}) if "." in name]
     if dotted:
-        raise BadSchema(f"the property {dotted[0]!r} has a dot, which tells nested fields apart; name it without")
+        raise InvalidSchema(f"the property {dotted[0]!r} has a dot, which tells nested fields apart; name it without")
 
 
-def wishes(schema: Mapping[str, Any]) -> list[Wish]:
-    """The fields of a schema, nested ones after the one that holds them."""
-    return list(_wishes(schema, schema, "", MAX_NESTING))
+def list_wanted_fields(schema: Mapping[str, Any]) -> list[WantedField]:
+    """The fields of a schema, nested fields after their parent."""
+    return list(_iter_wanted_fields(schema, schema, "", MAX_NESTING))
 
 
-def _wishes(schema: Mapping[str, Any], root: Mapping[str, Any], path: str, levels: int) -> Iterator[Wish]:
+def _iter_wanted_fields(
+    schema: Mapping[str, Any], root: Mapping[str, Any], path: str, levels: int
+) -> Iterator[WantedField]:
     for name, part in schema.get("properties", {}).items():
-        inner, nullable = bare(part, root)
-        place = f"{path}.{name}".lstrip(".")
-        yield Wish(place, nullable or name not in schema.get("required", ()))
+        inner, nullable = resolve_nullable(part, root)
+        location = f"{path}.{name}".lstrip(".")
+        yield WantedField(location, nullable or name not in schema.get("required", ()))
         if levels > 1 and inner.get("type") == "object":
-            yield from _wishes(inner, root, place, levels - 1)
+            yield from _iter_wanted_fields(inner, root, location, levels - 1)
 
 
-def bare(schema: Any, root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """What a schema says of a value that is not null, references followed, and whether null is allowed."""
+def resolve_nullable(schema: Any, root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The schema of a value that is not null, with references resolved, and whether null is allowed."""
     part = dict(schema) if isinstance(schema, dict) else {}
     nullable = False
     while "$ref" in part:
         reference = part.pop("$ref")
-        part = {**referred(reference, root), **part}
+        part = {**resolve_reference(reference, root), **part}
     for key in ("anyOf", "oneOf"):
         branches = [branch for branch in part.get(key, ()) if branch != {"type": "null"}]
         nullable |= len(branches) < len(part.get(key, ()))
         if len(branches) == 1 and nullable:
             rest = {name: value for name, value in part.items() if name not in (key, "default")}
-            return {**bare(branches[0], root)[0], **rest}, True
+            return {**resolve_nullable(branches[0], root)[0], **rest}, True
     types = part.get("type")
     if isinstance(types, list) and "null" in types:
-        left = [one for one in types if one != "null"]
+        left = [kind for kind in types if kind != "null"]
         part["type"], nullable = left[0] if len(left) == 1 else left, True
     if "enum" in part:
         nullable |= None in part["enum"] and "type" not in part
@@ -145,127 +154,130 @@ def bare(schema: Any, root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     return part, nullable
 
 
-def canonical(values: Any, schema: Any, root: Mapping[str, Any]) -> Any:
-    """`values` in the schema's order, with null for what is absent and may be null, and without null where it may not."""
-    inner, _ = bare(schema, root)
+def order_values(values: Any, schema: Any, root: Mapping[str, Any]) -> Any:
+    """`values` in the schema's order: null for absent nullable fields, no null for other fields."""
+    inner, _ = resolve_nullable(schema, root)
     if isinstance(values, list):
-        return [canonical(value, inner.get("items"), root) for value in values]
+        return [order_values(value, inner.get("items"), root) for value in values]
     if not isinstance(values, dict):
         return values
     ordered: dict[str, Any] = {}
     for name, part in inner.get("properties", {}).items():
-        _, nullable = bare(part, root)
-        value = canonical(values.get(name), part, root)
+        _, nullable = resolve_nullable(part, root)
+        value = order_values(values.get(name), part, root)
         if value is not None or nullable or (name in values and name in inner.get("required", ())):
             ordered[name] = value
     return {**ordered, **{name: value for name, value in values.items() if name not in inner.get("properties", {})}}
 
 
-def narrowed(schema: Any, root: Mapping[str, Any], left_out: Sequence[str], path: str = "") -> dict[str, Any]:
-    """`schema` for values in which every field is told but `left_out`: the latter null or gone, the others required."""
-    inner, _ = bare(schema, root)
-    told: dict[str, Any] = {}
+def narrow_schema(schema: Any, root: Mapping[str, Any], left_out: Sequence[str], path: str = "") -> dict[str, Any]:
+    """`schema` with all fields required, except `left_out`, which are null or absent."""
+    inner, _ = resolve_nullable(schema, root)
+    required: dict[str, Any] = {}
     for name, part in inner.get("properties", {}).items():
-        below, nullable = bare(part, root)
-        place = f"{path}.{name}".lstrip(".")
-        if place in left_out:
-            told |= {name: {"type": "null"}} if nullable else {}
-        elif below.get("type") == "object" and place.count(".") < MAX_NESTING:
-            told[name] = narrowed(part, root, left_out, place)
+        below, nullable = resolve_nullable(part, root)
+        location = f"{path}.{name}".lstrip(".")
+        if location in left_out:
+            required |= {name: {"type": "null"}} if nullable else {}
+        elif below.get("type") == "object" and location.count(".") < MAX_NESTING:
+            required[name] = narrow_schema(part, root, left_out, location)
         else:
-            told[name] = (
+            required[name] = (
                 {**below, "minItems": max(1, below.get("minItems", 1))} if below.get("type") == "array" else below
             )
-    return {**inner, "properties": told, "required": list(told)} if told else inner
+    return {**inner, "properties": required, "required": list(required)} if required else inner
 
 
 @check("complete")
-def complete(subject: Subject, _options: Options) -> list[Finding]:
+def complete_check(subject: Subject, _options: Options) -> list[Finding]:
     """Every field that the seed demands is told, none that it leaves out is, and the decoy stands in the text alone."""
     seed, fields = subject.seed.data, subject.candidate.fields
-    values = fields["values"]
+    values, decoy = fields["values"], fields["decoy"]
+    faults: list[str | None] = []
+    for path in seed["demanded"]:
+        if value_at(path, values) in (None, "", [], {}):
+            faults.append(f"{path} is asked for and is empty; tell it in the text and give its value")
+    for path in seed["left_out"]:
+        if (value := value_at(path, values)) not in (None, [], {}):
+            faults.append(
+                f"{path} must not be told, but its value is {str(value)[:80]!r}; leave it out of the text and of the values"
+            )
+    faults.append(_repeated_item_fault(values))
+    leaves = list(iter_leaves(values, seed["schema"]))
+    count = sum(leaf.value is not None for leaf in leaves)
+    if count < seed["least"]:
+        faults.append(f"the text gives {count} values, and {seed['least']} are wanted")
     met = f"all fields are told but {', '.join(seed['left_out']) or 'none'}"
-    fault = first_fault(
-        [
-            *(_untold(path, values) for path in seed["demanded"]),
-            *(_told(path, values) for path in seed["left_out"]),
-            _repeated(values),
-            _too_few(values, seed["schema"], seed["least"]),
-        ]
-    )
-    found = [passed("complete", fault, met)]
+    findings = [build_finding("complete", first_fault(faults), met)]
+
     if seed["decoy"]:
-        found.append(passed("decoy", _decoy_fault(fields, seed), "the decoy is in the text and in no value"))
-    return found
+        fault = None
+        if not any(character.isalnum() for character in decoy):
+            fault = f"the text must also have {seed['decoy']}; name it as decoy"
+        elif not read_written(fields["text"]).contains_phrase(decoy):
+            fault = f"the decoy {decoy[:80]!r} is not in the text"
+        elif any(_matches_decoy(leaf, decoy) for leaf in leaves):
+            fault = f"{decoy[:80]!r} is a value too; {seed['decoy']} must differ from all values"
+        findings.append(build_finding("decoy", fault, "the decoy is in the text and in no value"))
+    return findings
 
 
-def at(path: str, values: Any) -> Any:
-    """The value at a dotted path; None where there is none."""
+def value_at(path: str, values: Any) -> Any:
+    """The value at a dotted path; None if it is absent."""
     for name in path.split("."):
         values = values.get(name) if isinstance(values, dict) else None
     return values
 
 
-def _untold(path: str, values: Any) -> str | None:
-    empty = at(path, values) in (None, "", [], {})
-    return f"{path} is asked for and is empty; tell it in the text and give its value" if empty else None
-
-
-def _told(path: str, values: Any) -> str | None:
-    value = at(path, values)
-    if value in (None, [], {}):
-        return None
-    return f"{path} must not be told, but its value is {str(value)[:80]!r}; leave it out of the text and of the values"
-
-
-def _repeated(values: Any, path: str = "") -> str | None:
+def _repeated_item_fault(values: Any, path: str = "") -> str | None:
     if isinstance(values, list):
         texts = [json.dumps(item, sort_keys=True) for item in values]
         if len(set(texts)) < len(texts):
             return f"{path} has an item twice"
     inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
-    return first_fault([_repeated(value, f"{path}.{key}".lstrip(".")) for key, value in inner])
+    return first_fault([_repeated_item_fault(value, f"{path}.{key}".lstrip(".")) for key, value in inner])
 
 
-def _too_few(values: Any, schema: Mapping[str, Any], least: int) -> str | None:
-    found = sum(leaf.value is not None for leaf in leaves(values, schema))
-    return f"the text gives {found} values, and {least} are wanted" if found < least else None
-
-
-def _decoy_fault(fields: Mapping[str, Any], seed: Mapping[str, Any]) -> str | None:
-    decoy, written = fields["decoy"], read_text(fields["text"])
-    if not any(character.isalnum() for character in decoy):
-        return f"the text must also have {seed['decoy']}; name it as decoy"
-    if not written.says(decoy):
-        return f"the decoy {decoy[:80]!r} is not in the text"
-    if any(_takes(leaf, decoy) for leaf in leaves(fields["values"], seed["schema"])):
-        return f"{decoy[:80]!r} is a value too; {seed['decoy']} must differ from all values"
-    return None
-
-
-def _takes(leaf: Leaf, decoy: str) -> bool:
-    """Whether a value is told by the decoy, or the decoy by the value. A choice or a flag is no one's name or number."""
+def _matches_decoy(leaf: ValueLeaf, decoy: str) -> bool:
+    """Whether a value occurs in the decoy, or the decoy in the value. Choices and flags are ignored."""
     if (
         leaf.value is None
         or isinstance(leaf.value, bool)
         or any({"enum", "const"} & part.schema.keys() for part in leaf.parts)
     ):
         return False
-    return leaf_fault(leaf, read_text(decoy)) is None or read_text(str(leaf.value)).says(decoy)
+    return find_leaf_fault(leaf, read_written(decoy)) is None or read_written(str(leaf.value)).contains_phrase(decoy)
 
 
-class Extraction(Family):
+class ExtractionFamily(RecipeFamily):
     name = "extraction"
+    fields = ("text", "values", "decoy", "answer")
     options = ExtractionOptions
-    checks = (complete,)
+    checks = (complete_check,)
     writes = ("generator", "extract")
     seeded_by = ("path", "documents")
+    # Answers are JSON, whose keys repeat and whose length is the schema's, so no filter for prose. Two texts can have the same
+    # values.
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "agents": {"generator": {"max_tokens": 1200}},
+        "verifiers": [{"type": "schema"}, {"type": "complete"}, {"type": "occurs"}],
+        "filters": [{"type": "exact"}, {"type": "minhash"}],
+    }
 
     def condition(self, row: Mapping[str, Any], options: ExtractionOptions, rng: Random) -> dict[str, Any]:
-        schema = _schema_of(row, options)
+        schema: Any = row.get("schema", options.wanted)
+        if schema is None:
+            raise UnusableSeedRow("'schema', or the recipe one as task.schema")
+        try:
+            check_extraction_schema(schema)
+        except InvalidSchema as error:
+            raise UnusableSeedRow(f"'schema' with a JSON schema that can be used: {error}") from None
+
+        indent = rng.choice((None, None, 2))
+        separators = (",", ":") if indent is None else None
         asked = {
             "schema": schema,
-            "shown": _shown(schema, indent=rng.choice((None, None, 2))),
+            "shown": json.dumps(remove_notes(schema), ensure_ascii=False, indent=indent, separators=separators),
             "instruction": rng.choice(INSTRUCTIONS),
             "layout": rng.choice(LAYOUTS),
         }
@@ -273,23 +285,33 @@ class Extraction(Family):
             source = {"source": row.get("source", ""), "number": row.get("number", 0)}
             free = {"text": row["text"], "demanded": [], "left_out": [], "decoy": "", "least": options.least}
             return {**asked, **source, **free}
-        return {**asked, **_situation(row, options, rng), **_demands(row, schema, options, rng), "least": 1}
 
-    def role(self, seed: Seed) -> str:
+        # What makes this text differ from others by the same schema.
+        style = row.get("style") or STYLES
+        situation = {
+            "topic": require_text(row, "topic"),
+            "style": style if isinstance(style, str) else rng.choice(style),
+            "words": rng.choice(options.words),
+            "place": rng.choice(PLACES),
+            "letters": sorted(rng.sample(LETTERS, 3)),
+        }
+        return {**asked, **situation, **_draw_demands(row, schema, options, rng), "least": 1}
+
+    def prompt_role(self, seed: Seed) -> str:
         return "extract" if "text" in seed.data else "generator"
 
-    def contract(self, seed: Seed) -> type[Contract]:
+    def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return ValuesDraft if "text" in seed.data else TextDraft
 
-    def reply_schema(self, seed: Seed) -> dict[str, Any]:
-        wanted = without_notes(seed.data["schema"])
+    def reply_json_schema(self, seed: Seed) -> dict[str, Any]:
+        wanted = remove_notes(seed.data["schema"])
         if "text" in seed.data:
-            properties = {"values": closed(wanted)}
+            properties = {"values": close_objects(wanted)}
         else:
             text = {"type": "string", "minLength": 40}
-            properties = {"text": text, "values": closed(narrowed(wanted, wanted, seed.data["left_out"]))}
+            properties = {"text": text, "values": close_objects(narrow_schema(wanted, wanted, seed.data["left_out"]))}
             properties |= {"decoy": {"type": "string", "minLength": 1}} if seed.data["decoy"] else {}
-        # References say #/$defs/…, which is the root of what is sent.
+        # References begin with #/$defs/, so $defs must be at the root of the sent schema.
         shared = properties["values"].pop("$defs", None)
         whole = {
             "type": "object",
@@ -299,100 +321,70 @@ class Extraction(Family):
         }
         return {**whole, "$defs": shared} if shared else whole
 
-    def values(self, seed: Seed) -> dict[str, str]:
-        return {"wish": _wish(seed.data), "schema": json.dumps(seed.data["schema"], ensure_ascii=False)}
+    def extra_prompt_values(self, seed: Seed) -> dict[str, str]:
+        data = seed.data
+        if "text" in data:
+            wish = f"Give the values of this text.\nText: {data['text']}"
+        else:
+            left_out = (
+                f"Do not tell: {', '.join(data['left_out'])}. Tell every other field." if data["left_out"] else ""
+            )
+            lines = [
+                f"Write {data['style']} of about {data['words']} words on: {data['topic']}. It comes from {data['place']}; "
+                f"names begin with {', '.join(data['letters'])}.",
+                left_out or "Tell every field.",
+                *([f"As decoy, the text also has {data['decoy']}."] if data["decoy"] else []),
+            ]
+            wish = "\n".join(lines)
+        return {"wish": wish, "schema": json.dumps(data["schema"], ensure_ascii=False)}
 
     def candidate(self, seed: Seed, draft: TextDraft | ValuesDraft) -> Candidate:
         data = seed.data
         text = draft.text.strip() if isinstance(draft, TextDraft) else data["text"]
-        values = canonical(draft.values, data["schema"], data["schema"])
+        values = order_values(draft.values, data["schema"], data["schema"])
         try:
             answer = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         except ValueError:
-            raise ContractFault("values: NaN and Infinity are no JSON") from None
+            raise InvalidReply("values: NaN and Infinity are no JSON") from None
         decoy = draft.decoy if isinstance(draft, TextDraft) else ""
-        fields = {"text": text, "values": values, "decoy": decoy, "answer": answer}
-        return Candidate(messages=[*_asked(data, text), Message(role="assistant", content=answer)], fields=fields)
+
+        instruction, schema = f"{data['instruction']} {NULL_RULE}", f"Schema:\n{data['shown']}"
+        if data["layout"] == "system":
+            messages = [
+                Message(role="system", content=f"{instruction}\n\n{schema}"),
+                Message(role="user", content=text),
+            ]
+        else:
+            parts = [schema, f"Text:\n{text}"] if data["layout"] == "schema_first" else [f"Text:\n{text}", schema]
+            messages = [Message(role="user", content="\n\n".join([instruction, *parts]))]
+        return Candidate(
+            messages=[*messages, Message(role="assistant", content=answer)],
+            fields={"text": text, "values": values, "decoy": decoy, "answer": answer},
+        )
 
 
-def _schema_of(row: Mapping[str, Any], options: ExtractionOptions) -> dict[str, Any]:
-    schema = row.get("schema", options.wanted)
-    if schema is None:
-        raise BadSeed("'schema', or the recipe one as task.schema")
-    try:
-        check_wanted(schema)
-    except BadSchema as error:
-        raise BadSeed(f"'schema' with a JSON schema that can be used: {error}") from None
-    found: dict[str, Any] = schema
-    return found
+def _draw_demands(
+    row: Mapping[str, Any], schema: dict[str, Any], options: ExtractionOptions, rng: Random
+) -> dict[str, Any]:
+    """Instructions for the text: fields to state, fields to omit, and the decoy."""
+    all_wishes = list_wanted_fields(schema)
+    known, decoys = [wish.path for wish in all_wishes], row.get("decoys", {})
+    if not isinstance(decoys, dict) or not all(isinstance(text, str) for text in decoys.values()):
+        raise UnusableSeedRow("'decoys', if any, with texts by the field that each could be taken for")
+    if strange := sorted(set(decoys) - set(known)):
+        raise UnusableSeedRow(f"'decoys', if any, by fields of the schema ({', '.join(known)}), not {strange[0]!r}")
 
-
-def _shown(schema: Mapping[str, Any], indent: int | None) -> str:
-    separators = (",", ":") if indent is None else None
-    return json.dumps(without_notes(schema), ensure_ascii=False, indent=indent, separators=separators)
-
-
-def _situation(row: Mapping[str, Any], options: ExtractionOptions, rng: Random) -> dict[str, Any]:
-    """What makes this text differ from others by the same schema."""
-    style = row.get("style") or STYLES
-    return {
-        "topic": text_in(row, "topic"),
-        "style": style if isinstance(style, str) else rng.choice(style),
-        "words": rng.choice(options.words),
-        "place": rng.choice(PLACES),
-        "letters": sorted(rng.sample(LETTERS, 3)),
-    }
-
-
-def _demands(row: Mapping[str, Any], schema: dict[str, Any], options: ExtractionOptions, rng: Random) -> dict[str, Any]:
-    """Which fields the text tells, which it does not, and what it tells beside them."""
-    all_wishes = wishes(schema)
-    decoys = _decoys(row, [wish.path for wish in all_wishes])
     optional = [wish.path for wish in all_wishes if wish.optional]
     left_out: list[str] = []
     if optional and rng.random() < options.missing:
         left_out = sorted(rng.sample(optional, min(len(optional), rng.choice((1, 1, 2)))))
         left_out = [path for path in left_out if not any(path.startswith(f"{other}.") for other in left_out)]
     # A decoy of a field that is left out would read as the field.
-    fit = [text for path, text in decoys.items() if not _within(path, left_out)]
+    fit = [text for path, text in decoys.items() if not _is_within(path, left_out)]
     decoy = rng.choice(fit) if fit and rng.random() < options.decoys else ""
-    demanded = [wish.path for wish in all_wishes if not _within(wish.path, left_out)]
+    demanded = [path for path in known if not _is_within(path, left_out)]
     return {"demanded": demanded, "left_out": left_out, "decoy": decoy}
 
 
-def _decoys(row: Mapping[str, Any], known: Sequence[str]) -> Mapping[str, str]:
-    decoys = row.get("decoys", {})
-    if not isinstance(decoys, dict) or not all(isinstance(text, str) for text in decoys.values()):
-        raise BadSeed("'decoys', if any, with texts by the field that each could be taken for")
-    if strange := sorted(set(decoys) - set(known)):
-        raise BadSeed(f"'decoys', if any, by fields of the schema ({', '.join(known)}), not {strange[0]!r}")
-    return decoys
-
-
-def _within(path: str, left_out: Sequence[str]) -> bool:
+def _is_within(path: str, left_out: Sequence[str]) -> bool:
     return any(path == other or path.startswith(f"{other}.") for other in left_out)
-
-
-def _wish(data: Mapping[str, Any]) -> str:
-    """What is asked of the generator, in words."""
-    if "text" in data:
-        return f"Give the values of this text.\nText: {data['text']}"
-    lines = [
-        f"Write {data['style']} of about {data['words']} words on: {data['topic']}. It comes from {data['place']}; "
-        f"names begin with {', '.join(data['letters'])}.",
-        *(
-            [f"Do not tell: {', '.join(data['left_out'])}. Tell every other field."]
-            if data["left_out"]
-            else ["Tell every field."]
-        ),
-        *([f"As decoy, the text also has {data['decoy']}."] if data["decoy"] else []),
-    ]
-    return "\n".join(lines)
-
-
-def _asked(data: Mapping[str, Any], text: str) -> list[Message]:
-    instruction, schema = f"{data['instruction']} {RULE}", f"Schema:\n{data['shown']}"
-    if data["layout"] == "system":
-        return [Message(role="system", content=f"{instruction}\n\n{schema}"), Message(role="user", content=text)]
-    parts = [schema, f"Text:\n{text}"] if data["layout"] == "schema_first" else [f"Text:\n{text}", schema]
-    return [Message(role="user", content="\n\n".join([instruction, *parts]))]

@@ -4,24 +4,33 @@ so; or a question that the passage leaves open, as in SQuAD 2.0 (Rajpurkar et al
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from random import Random
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from agents.checks import Options, Subject, check, first_fault
-from agents.checks.quotes import Quotable
-from agents.checks.read_again import is_silent
-from agents.checks.supported import content_words, distinct, forms, given_words, led, pool_in, pool_of, spelled
-from agents.checks.written import read_text
-from agents.contract import Contract
-from agents.families.base import Family, text_in
-from agents.families.constraints import sentences_of, words_of
-from core.errors import advice_on
+from agents.checks import Options, Subject, check
+from agents.checks.text.quotes import QuotableText
+from agents.checks.text.second_reader import says_no_answer
+from agents.checks.text.supported_by_passage import (
+    collect_forms,
+    content_words,
+    distinct_quantities,
+    merge_forms,
+    normalize_spelling,
+    repeatable_words,
+    split_polarity,
+    word_forms,
+)
+from agents.checks.text.text_units import split_sentences, split_words
+from agents.checks.text.written_numbers import read_written
+from agents.families.base import RecipeFamily, require_text
+from agents.reply_schema import ReplySchema
+from core.errors import suggest_name
 from core.sample import Candidate, Message, Seed
 
-KINDS = {
+QUESTION_KINDS = {
     "fact": "about a fact: who, what, where or when",
     "number": "whose answer is one number, with its unit",
     "reason": "about a reason: why something is so, or is done so",
@@ -40,13 +49,13 @@ INSTRUCTIONS = (
     "Read the text and answer the question. Add nothing from elsewhere; if the answer is not there, reply: {silence}",
     "Here are a text and a question about it. Answer by what the text says, or else say: {silence}",
 )
-QUOTING = (
+QUOTING_INSTRUCTION = (
     "After an answer, quote the words of the text that say so, each quote on a line of its own that begins with >."
 )
 LAYOUTS = ("text_first", "question_first")
 FOCUS_WORDS = range(6, 61)
-"""Words of a sentence that a question can be about; a longer one is a list or a table."""
-TALK = re.compile(
+"""Number of words of a sentence that a question can be about; longer ones are lists or tables."""
+PASSAGE_MENTION = re.compile(
     r"\b(?:the|this|that|given|provided|above|following) (?:given |provided |above |following )?"
     r"(?:text|passage|document|excerpt|extract|article|paragraph|chunk|snippet)s?\b"
     r"|\b(?:mentioned|described|stated|listed|shown|discussed|said) (?:above|below|here|earlier)\b"
@@ -54,27 +63,27 @@ TALK = re.compile(
     re.IGNORECASE,
 )
 """Speaking of a text that the reader of the question does not have."""
-POINTING = re.compile(r"\b(?:here|this|these|those(?! who| that)|we|us|our|ours)\b", re.IGNORECASE)
+POINTING_WORD = re.compile(r"\b(?:here|this|these|those(?! who| that)|we|us|our|ours)\b", re.IGNORECASE)
 PRONOUN = re.compile(r"\b(?:he|she|him|her|his|hers|they|them|their|theirs|it|its)\b", re.IGNORECASE)
 IMPERSONAL = re.compile(
     r"\bit (?=(?:takes?|took|costs?|means?|is|was|possible|necessary|important|safe|better|best|allowed|easy|hard|normal"
     r"|enough)\b.*\b(?:to|that|if|when)\b)",
     re.IGNORECASE,
 )
-"""`it` that stands for nothing: how long does it take to fill a lock."""
-NAMED = re.compile(
+"""`it` without a referent: how long does it take to fill a lock."""
+NAMED_THING = re.compile(
     r"(?i:\b(?:the|an?|each|every|any|some|no|which|whose|two|three|four|both|all) \w+)|(?<=\s)[A-Z]\w+"
     r"|(?<=\w )(?!(?:does|was|has|always|sometimes|across|less|perhaps)\b)[a-z]{3,}s\b"
 )
-"""What a pronoun after it may stand for. (The third is a plural; after `what`, it is a verb.)"""
-ASKING = frozenset(
+"""Possible referents of a later pronoun. (The third is a plural; after `what`, it is a verb.)"""
+QUESTION_WORDS = frozenset(
     """amount big called deep far fast heavy high hot kind large long many mean means much name number often old reason size
 sort tall time type wide""".split()
 )
 """Words that questions ask with: a passage can answer them without having them."""
 
 
-class GroundedDraft(Contract):
+class GroundedDraft(ReplySchema):
     question: str = Field(min_length=5)
     quotes: list[str]
     answer: str = Field(min_length=1)
@@ -82,26 +91,26 @@ class GroundedDraft(Contract):
 
 class GroundedOptions(Options):
     kinds: dict[str, int] = Field(
-        default_factory=lambda: dict(zip(KINDS, (4, 3, 2, 1, 2, 1, 1), strict=True)), min_length=1
+        default_factory=lambda: dict(zip(QUESTION_KINDS, (4, 3, 2, 1, 2, 1, 1), strict=True)), min_length=1
     )
     """Which kinds of questions are asked, each with its weight; `number` only of passages with a number."""
     styles: tuple[str, ...] = Field(STYLES, min_length=1)
-    """How a question is put: one of these, at random."""
+    """The form of a question: one of these at random."""
     unanswerable: float = Field(0.2, ge=0, le=1)
     """Share of the questions that the passage seems to answer and does not."""
     silence: str = Field("The text does not say.", min_length=1)
     """The answer to those, always the same."""
     context: bool = True
-    """Open book: the user's message holds the passage and the question. When false the question stands alone, and what the
-    student learns is what the documents say."""
+    """Open book: the user's message contains the passage and the question. If false it contains only the question, and the
+    student learns the content of the documents."""
     cited: bool = True
     """Open book only: the answer is followed by its quotes."""
 
     @field_validator("kinds")
     @classmethod
     def _known(cls, kinds: dict[str, int]) -> dict[str, int]:
-        if unknown := sorted(set(kinds) - set(KINDS)):
-            raise ValueError(f"unknown kinds {', '.join(unknown)}; {advice_on(unknown[0], KINDS)}")
+        if unknown := sorted(set(kinds) - set(QUESTION_KINDS)):
+            raise ValueError(f"unknown kinds {', '.join(unknown)}; {suggest_name(unknown[0], QUESTION_KINDS)}")
         if min(kinds.values()) < 0 or not sum(kinds.values()):
             raise ValueError("needs at least one kind with a weight above 0, and none below")
         return kinds
@@ -122,81 +131,112 @@ class StandaloneOptions(Options):
 
 
 @check("standalone", StandaloneOptions)
-def standalone(subject: Subject, options: StandaloneOptions) -> str | None:
+def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None:
     """It must be one question that does not hold its answer; without a passage, it must be understood by itself."""
     question, answer = (subject.candidate.fields[name] for name in ("question", "answer"))
-    count = len(words_of(question))
-    leaks = subject.seed.data["answerable"] and _adds_nothing(answer, question)
-    return first_fault(
-        [
-            None if question.rstrip().endswith("?") else "the question does not end with a question mark",
-            "ask one question, not several" if question.count("?") > 1 else None,
-            None if options.min_words <= count <= options.max_words else f"the question has {count} words",
-            "the answer is in the question already" if leaks else None,
-            None if subject.seed.data["context"] else _dependent(question, answer),
-        ]
-    )
+    if not question.rstrip().endswith("?"):
+        return "the question does not end with a question mark"
+    if question.count("?") > 1:
+        return "ask one question, not several"
+    count = len(split_words(question))
+    if not options.min_words <= count <= options.max_words:
+        return f"the question has {count} words"
+    if subject.seed.data["answerable"] and _adds_nothing(answer, question):
+        return "the answer is in the question already"
+    if subject.seed.data["context"]:
+        return None
 
-
-def _adds_nothing(answer: str, question: str) -> bool:
-    """Whether an answer other than yes or no says only what its question says, or nothing; a choice that is offered is new."""
-    said, asked = spelled(answer), spelled(question)
-    known, numbers = pool_of(given_words(asked)), distinct(asked)
-    new = [word for word in content_words(said) if not forms(word) & known]
-    new_numbers = [number for number in distinct(said) if not number.is_among(numbers)]
-    return not (led(said)[0] or new or new_numbers)
-
-
-def _dependent(question: str, answer: str) -> str | None:
-    """What cannot be understood without the passage."""
     for name, text in (("question", question), ("answer", answer)):
-        if found := TALK.search(text):
-            return f"the {name} speaks of {found.group()!r}, which nobody sees who reads it"
-    if found := POINTING.search(question):
-        return f"{found.group()!r} points at something that only the passage has; name it"
+        if match := PASSAGE_MENTION.search(text):
+            return f"the {name} speaks of {match.group()!r}, which nobody sees who reads it"
+    if match := POINTING_WORD.search(question):
+        return f"{match.group()!r} points at something that only the passage has; name it"
     bare = IMPERSONAL.sub(" ", question)
     pronoun = PRONOUN.search(bare)
-    if pronoun and not NAMED.search(re.sub(r"^\W*(?:what|who)\s+\w+", "", bare[: pronoun.start()], flags=re.I)):
+    if pronoun and not NAMED_THING.search(re.sub(r"^\W*(?:what|who)\s+\w+", "", bare[: pronoun.start()], flags=re.I)):
         return f"nobody knows for what {pronoun.group()!r} stands; name it"
     return None
 
 
+def _adds_nothing(answer: str, question: str) -> bool:
+    """Whether an answer other than yes or no adds nothing to its question; an offered choice counts as new."""
+    plain_answer, plain_question = normalize_spelling(answer), normalize_spelling(question)
+    known, numbers = merge_forms(repeatable_words(plain_question)), distinct_quantities(plain_question)
+    new = [word for word in content_words(plain_answer) if not word_forms(word) & known]
+    new_numbers = [number for number in distinct_quantities(plain_answer) if not number.is_among(numbers)]
+    return not (split_polarity(plain_answer)[0] or new or new_numbers)
+
+
 @check("unanswerable")
-def unanswerable(subject: Subject, _options: Options) -> str | None:
+def unanswerable_check(subject: Subject, _options: Options) -> str | None:
     """What the passage leaves open must be asked with a word that it does not have, near to what it has, and not answered."""
     seed, fields = subject.seed.data, subject.candidate.fields
-    silent = is_silent(fields["answer"], seed["silence"])
+    silent = says_no_answer(fields["answer"], seed["silence"])
     if seed["answerable"]:
         return "the passage has the answer; give it, with its quotes" if silent else None
     if fields["quotes"]:
         return "the passage must not have the answer, so give no quotes"
     if fields["answer"] != seed["silence"]:
         return f"the passage must not have the answer, so the answer must be {seed['silence']!r}"
-    return _open_fault(fields["question"], seed["text"])
 
-
-def _open_fault(question: str, text: str) -> str | None:
-    asked, there = spelled(question), spelled(text)
-    pool, numbers = pool_in(there), distinct(there)
-    found = [bool(forms(word) & pool) for word in content_words(asked) if word.lower() not in ASKING]
-    found += [number.is_among(numbers) for number in distinct(asked)]
-    if all(found):
+    question, passage = normalize_spelling(fields["question"]), normalize_spelling(seed["text"])
+    pool, numbers = collect_forms(passage), distinct_quantities(passage)
+    words = [word for word in content_words(question) if word.lower() not in QUESTION_WORDS]
+    occurs = [bool(word_forms(word) & pool) for word in words]
+    occurs += [number.is_among(numbers) for number in distinct_quantities(question)]
+    if all(occurs):
         return "the passage has every word of the question and may answer it; ask about something that it leaves out"
-    return None if any(found) else "the question is about something else; stay with what the passage is about"
+    return None if any(occurs) else "the question is about something else; stay with what the passage is about"
 
 
-class GroundedQA(Family):
+class GroundedQAFamily(RecipeFamily):
     name = "grounded_qa"
+    fields = ("question", "quotes", "answer")
     options = GroundedOptions
-    checks = (standalone, unanswerable)
+    checks = (standalone_check, unanswerable_check)
     seeded_by = ("documents", "path")
+    # Answers may repeat here ("The text does not say."), so the question must be new.
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "agents": {
+            "generator": {"max_tokens": 500},
+            "verifier": {"max_tokens": 200},
+        },
+        "verifiers": [
+            {"type": "quotes"},
+            {"type": "supported"},
+            {"type": "standalone"},
+            {"type": "unanswerable"},
+            {"type": "read_again"},
+        ],
+        "filters": [
+            {"type": "length", "min_words": 1},
+            {"type": "refusal"},
+            {"type": "novelty", "threshold": 0.75},
+        ],
+    }
 
     def condition(self, row: Mapping[str, Any], options: GroundedOptions, rng: Random) -> dict[str, Any]:
-        text = _text_of(row)
+        text = unicodedata.normalize("NFC", require_text(row, "text"))
         answerable = rng.random() >= options.unanswerable
-        kind = _kind(options.kinds, rng, numbers=not answerable or bool(read_text(text).numbers))
-        focus, style = _focus(text, kind, rng), rng.choice(options.styles)
-        # One passage is always asked about in one form: the filter `novelty` then sees what differs, which is the question.
+        with_number = not answerable or bool(read_written(text).numbers)
+        kinds = {kind: weight for kind, weight in options.kinds.items() if with_number or kind != "number"}
+        if not sum(kinds.values()):
+            kinds = dict(options.kinds)
+        kind = rng.choices(list(kinds), list(kinds.values()))[0]
+
+        # The question is about one sentence, with a number if a number is asked for.
+        sentences = [
+            sentence
+            for line in text.splitlines()
+            for sentence in split_sentences(line)
+            if len(split_words(sentence)) in FOCUS_WORDS
+        ]
+        if kind == "number":
+            sentences = [sentence for sentence in sentences if read_written(sentence).numbers] or sentences
+        focus = rng.choice(sentences) if sentences else ""
+        style = rng.choice(options.styles)
+
+        # A passage always has the same form, so that the filter `novelty` compares only the questions.
         form = Random(text)
         asked = {"kind": kind, "style": style, "focus": focus, "answerable": answerable, "context": options.context}
         return {
@@ -208,14 +248,14 @@ class GroundedQA(Family):
             "instruction": form.choice(INSTRUCTIONS).format(silence=options.silence),
             "layout": form.choice(LAYOUTS),
             "cited": options.cited,
-            "request": _request(asked, options.silence),
+            "request": _request_text(asked, options.silence),
         }
 
-    def contract(self, seed: Seed) -> type[Contract]:
+    def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return GroundedDraft
 
-    def reply_schema(self, seed: Seed) -> dict[str, Any]:
-        schema = super().reply_schema(seed)
+    def reply_json_schema(self, seed: Seed) -> dict[str, Any]:
+        schema = super().reply_json_schema(seed)
         if seed.data["answerable"]:
             narrower = {"quotes": {**schema["properties"]["quotes"], "minItems": 1}}
         else:
@@ -224,40 +264,31 @@ class GroundedQA(Family):
 
     def candidate(self, seed: Seed, draft: GroundedDraft) -> Candidate:
         data, question, answer = seed.data, draft.question.strip(), draft.answer.strip()
-        quotes = _as_in_the_text(draft.quotes, data["text"])
+        # The passage may have other marks and line breaks than a quote of it; a quote that it does not have stays as it is.
+        passage, quotes = QuotableText(data["text"]), []
+        for quote in draft.quotes:
+            span = passage.find(quote)
+            quotes.append(passage.text[slice(*span)] if span else quote)
+
         asked, answered = question, answer
         if data["context"]:
-            asked = _with_passage(data, question)
-            answered = "\n".join([answer, *_cited(quotes)]) if data["cited"] else answer
+            instruction = f"{data['instruction']} {QUOTING_INSTRUCTION}" if data["cited"] else data["instruction"]
+            parts = [f"Text:\n{data['text']}", f"Question: {question}"]
+            if data["layout"] == "question_first":
+                parts.reverse()
+            asked = "\n\n".join([instruction, *parts])
+            if data["cited"]:
+                answered = "\n".join([answer, *(f"> {' '.join(quote.split())}" for quote in quotes)])
         messages = [Message(role="user", content=asked), Message(role="assistant", content=answered)]
         return Candidate(messages=messages, fields={"question": question, "quotes": quotes, "answer": answer})
 
 
-def _text_of(row: Mapping[str, Any]) -> str:
-    return unicodedata.normalize("NFC", text_in(row, "text"))
-
-
-def _kind(kinds: Mapping[str, int], rng: Random, *, numbers: bool) -> str:
-    fit = {kind: weight for kind, weight in kinds.items() if numbers or kind != "number"}
-    if not sum(fit.values()):
-        fit = dict(kinds)
-    return rng.choices(list(fit), list(fit.values()))[0]
-
-
-def _focus(text: str, kind: str, rng: Random) -> str:
-    """A sentence that the question is to be about, one with a number where that is asked for; empty where there is none."""
-    sentences = [one for line in text.splitlines() for one in sentences_of(line) if len(words_of(one)) in FOCUS_WORDS]
-    if kind == "number":
-        sentences = [one for one in sentences if read_text(one).numbers] or sentences
-    return rng.choice(sentences) if sentences else ""
-
-
-def _request(asked: Mapping[str, Any], silence: str) -> str:
-    """What is asked of the generator, in words."""
-    about = f"Ask a question {KINDS[asked['kind']]}; put it {asked['style']}."
-    place = f"It is to be about this part of the passage: {asked['focus']}" if asked["focus"] else ""
+def _request_text(asked: Mapping[str, Any], silence: str) -> str:
+    """The request to the generator, in words."""
+    about = f"Ask a question {QUESTION_KINDS[asked['kind']]}; put it {asked['style']}."
+    focus = f"It is to be about this part of the passage: {asked['focus']}" if asked["focus"] else ""
     if not asked["answerable"]:
-        place = f"It is to be near to this part of the passage: {asked['focus']}" if asked["focus"] else ""
+        focus = f"It is to be near to this part of the passage: {asked['focus']}" if asked["focus"] else ""
         task = (
             "The passage must seem to answer it and must not: ask about something that belongs to the matter and that the "
             f"passage leaves out. Give no quotes, and as the answer: {silence}"
@@ -268,24 +299,4 @@ def _request(asked: Mapping[str, Any], silence: str) -> str:
         "Who gets the question does not have the passage: name what it is about, say `it` or `this` of nothing that the "
         "question has not named, and never speak of a text."
     )  # fmt: skip
-    return "\n".join(filter(None, [about, place, task, alone]))
-
-
-def _as_in_the_text(quotes: Sequence[str], text: str) -> list[str]:
-    """The quotes as the text has them, which may have other marks and line breaks; those it does not have, as they are."""
-    quotable = Quotable(text)
-    spans = [quotable.find(quote) for quote in quotes]
-    return [quotable.text[slice(*span)] if span else quote for span, quote in zip(spans, quotes, strict=True)]
-
-
-def _cited(quotes: Sequence[str]) -> list[str]:
-    return [f"> {' '.join(quote.split())}" for quote in quotes]
-
-
-def _with_passage(data: Mapping[str, Any], question: str) -> str:
-    """The user's message of an open book."""
-    instruction = f"{data['instruction']} {QUOTING}" if data["cited"] else data["instruction"]
-    parts = [f"Text:\n{data['text']}", f"Question: {question}"]
-    if data["layout"] == "question_first":
-        parts.reverse()
-    return "\n\n".join([instruction, *parts])
+    return "\n".join(filter(None, [about, focus, task, alone]))

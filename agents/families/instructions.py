@@ -1,5 +1,5 @@
-"""New instructions with their answers, from instructions that are there: made beside them (Self-Instruct) or evolved from one
-of them (Evol-Instruct). Knows no teacher.
+"""New instructions with answers, from existing instructions: similar to several (Self-Instruct) or evolved from one
+(Evol-Instruct). Knows no teacher.
 
 Wang et al. 2023, "Self-Instruct" (arXiv 2212.10560); Xu et al. 2023, "WizardLM" (arXiv 2304.12244).
 """
@@ -7,18 +7,25 @@ Wang et al. 2023, "Self-Instruct" (arXiv 2212.10560); Xu et al. 2023, "WizardLM"
 import re
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 from rapidfuzz.distance import Indel
 
 from agents.checks import Options, Subject, check, first_fault
-from agents.contract import Contract
-from agents.families.base import Family
-from agents.families.constraints import folded, least_words, most_words, seen, sentences_of, words_of
+from agents.checks.text.text_units import (
+    fold_to_plain_letters,
+    max_word_count,
+    min_word_count,
+    remove_invisible,
+    split_sentences,
+    split_words,
+)
+from agents.families.base import RecipeFamily
+from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed
 
-WAYS = {
+EVOLUTION_WAYS = {
     "new": "Write a new task of another kind than these:\n{shown}",
     "constrain": "Rewrite this task with one more condition that its answer must meet:\n{parent}",
     "deepen": "Rewrite this task so that it asks deeper and wider about the same matter:\n{parent}",
@@ -34,52 +41,56 @@ BEYOND_TEXT = re.compile(
     r"|browse|maps?)\b",
     re.I,
 )
-"""What a model of text can neither see nor make (Self-Instruct, appendix A.2, leaves such tasks out)."""
+"""Things that a text model can neither see nor produce (Self-Instruct, appendix A.2, leaves such tasks out)."""
 PROMPT_TALK = re.compile(
     r"\b(given|rewritten|original|new|above|previous|evolved|created|seed)[\s-]+(task|prompt|instruction)s?\b"
     r"|\b(task|prompt|instruction)s? (above|shown|given)\b|#\w+ prompt#",
     re.I,
 )
-SORRY = re.compile(r"\b(sorry|apologi[sz]e|apologies|as an ai)\b", re.I)
-REFUSING = re.compile(
+APOLOGY = re.compile(r"\b(sorry|apologi[sz]e|apologies|as an ai)\b", re.I)
+REFUSAL_PHRASE = re.compile(
     r"\bas an? (?:artificial intelligence|(?:large )?language model)\b|^\W*i (?:do not|don't) know\b|\bunfortunately,? i can"
     r"|\bi (?:must|have to) decline\b|\bi(?:'d| would) rather not\b|\bi(?:'m| am) (?:not able|unable|not allowed) to\b"
     r"|\bi (?:can ?not|can't|won't|will not) (?:help|assist|answer|comply|do)\b",
 )
 """In an answer's first sentence, folded."""
-SORRY_WORDS = 80
+MAX_APOLOGY_WORDS = 80
 """A shorter answer with an apology is taken for a refusal (WizardLM, section 3.2, "Elimination Evolving")."""
 STOP_WORDS = frozenset(
     """a an and are as at be but by for from has have i in is it its of on or so than that the their them then there they
 this to was we were what when which who will with yes no you your""".split()
 )
 EMPTY = frozenset("sure certainly absolutely ok okay tbd todo null".split())
-"""Beside stop words, what says nothing by itself."""
+"""Words without content, in addition to stop words."""
 FILLERS = frozenset(
     """sure certainly absolutely course ok okay well here go great question answer task request know see hope helps help do did
 done can could would should will may let me my us just please q n asked""".split()
 )
-"""What says nothing beside more of its kind."""
+"""Words without content among other fillers."""
 
 
-class Draft(Contract):
+class InstructionDraft(ReplySchema):
+    model_config = ConfigDict(title="Draft")  # part of every request digest and of the reply cache
+
     instruction: str = Field(min_length=1)
     answer: str = Field(min_length=1)
 
 
 class InstructionsOptions(Options):
-    ways: dict[str, int] = Field(default_factory=lambda: {"new": len(WAYS) - 1} | dict.fromkeys(list(WAYS)[1:], 1))
-    """How a task is come by, each with its weight."""
+    ways: dict[str, int] = Field(
+        default_factory=lambda: {"new": len(EVOLUTION_WAYS) - 1} | dict.fromkeys(list(EVOLUTION_WAYS)[1:], 1)
+    )
+    """The ways to derive a task from others, each with its weight."""
     shown: int = Field(6, ge=1, le=20)
-    """How many of the seeds' tasks a new one is made beside."""
+    """Number of the seeds' tasks that are shown as examples of a new one."""
     shown_made: int = Field(2, ge=0, le=20)
     """How many more are shown that this run made itself, with `seeds.bootstrap`. (Self-Instruct shows 6 and 2.)"""
 
     @field_validator("ways")
     @classmethod
     def _known(cls, ways: dict[str, int]) -> dict[str, int]:
-        if unknown := sorted(set(ways) - set(WAYS)):
-            raise ValueError(f"unknown ways {', '.join(unknown)}; known are {', '.join(WAYS)}")
+        if unknown := sorted(set(ways) - set(EVOLUTION_WAYS)):
+            raise ValueError(f"unknown ways {', '.join(unknown)}; known are {', '.join(EVOLUTION_WAYS)}")
         if min(ways.values(), default=0) < 0 or not sum(ways.values()):
             raise ValueError("needs at least one way with a weight above 0, and none below")
         return ways
@@ -91,30 +102,34 @@ class NovelOptions(Options):
 
 
 @check("novel", NovelOptions)
-def novel(subject: Subject, options: NovelOptions) -> str | None:
+def novel_check(subject: Subject, options: NovelOptions) -> str | None:
     """The task must differ from the one it came from and from those that were shown, by ROUGE-L."""
     others = [subject.seed.data["parent"], *subject.seed.data["examples"]]
     task = subject.candidate.fields["instruction"]
-    near, score = _nearest(task, others)
-    parts = sentences_of(seen(task))
-    if len(parts) > 1:  # two old tasks are no new one, nor is one said twice
-        near, score = max((near, score), min((_nearest(part, others) for part in parts), key=_score), key=_score)
+    near, score = _nearest_task(task, others)
+    parts = split_sentences(remove_invisible(task))
+    if len(parts) > 1:  # two old tasks, or one repeated, are not a new task
+        near, score = max(
+            (near, score),
+            min((_nearest_task(part, others) for part in parts), key=_neighbor_score),
+            key=_neighbor_score,
+        )
     return f"it is too near to this task: {near!r} (ROUGE-L {score:.2f})" if score >= options.threshold else None
 
 
-def _score(near: tuple[str, float]) -> float:
+def _neighbor_score(near: tuple[str, float]) -> float:
     return near[1]
 
 
-def _nearest(task: str, others: Sequence[str]) -> tuple[str, float]:
-    return max(((other, _likeness(task, other)) for other in others), key=_score)
+def _nearest_task(task: str, others: Sequence[str]) -> tuple[str, float]:
+    return max(((other, _rouge_similarity(task, other)) for other in others), key=_neighbor_score)
 
 
-def _likeness(left: str, right: str) -> float:
-    """ROUGE-L of two tasks, by words and by the parts of hyphened ones; 1 where they are letter by letter the same."""
-    if _joined(left) == _joined(right):
+def _rouge_similarity(left: str, right: str) -> float:
+    """ROUGE-L of two tasks, by words and by the parts of hyphenated words; 1 if their letters are the same."""
+    if _joined_parts(left) == _joined_parts(right):
         return 1.0
-    return max(Indel.normalized_similarity(cut(left), cut(right)) for cut in (_normal, _parts))
+    return max(Indel.normalized_similarity(cut(left), cut(right)) for cut in (_normalized_words, _word_parts))
 
 
 class AskableOptions(Options):
@@ -123,11 +138,13 @@ class AskableOptions(Options):
 
 
 @check("askable", AskableOptions)
-def askable(subject: Subject, options: AskableOptions) -> str | None:
+def askable_check(subject: Subject, options: AskableOptions) -> str | None:
     """The task must be one for text alone, of a fit length, and must not speak of the prompt it was made with."""
-    task = seen(subject.candidate.fields["instruction"]).replace("_", " ")
-    least, most = least_words(task), most_words(task)
-    beyond, talk = (pattern.search(task) or pattern.search(folded(task)) for pattern in (BEYOND_TEXT, PROMPT_TALK))
+    task = remove_invisible(subject.candidate.fields["instruction"]).replace("_", " ")
+    least, most = min_word_count(task), max_word_count(task)
+    beyond, talk = (
+        pattern.search(task) or pattern.search(fold_to_plain_letters(task)) for pattern in (BEYOND_TEXT, PROMPT_TALK)
+    )
     return first_fault(
         [
             None if least >= options.min_words else f"the task has {least} words",
@@ -139,59 +156,55 @@ def askable(subject: Subject, options: AskableOptions) -> str | None:
 
 
 @check("answered")
-def answered(subject: Subject, _options: Options) -> str | None:
+def answered_check(subject: Subject, _options: Options) -> str | None:
     """The answer must not be an apology, the task again, or empty words."""
     task, answer = subject.candidate.fields["instruction"], subject.candidate.answer
-    said = _normal(answer)
-    return first_fault(
-        [
-            "the answer refuses" if len(said) < SORRY_WORDS and _refuses(answer) else None,
-            "the answer says nothing" if _is_empty(said) else None,
-            "the answer is the task again" if _is_again(answer, task) else None,
-        ]
-    )
+    words, plain = _normalized_words(answer), fold_to_plain_letters(answer).replace("’", "'")
+    first_sentence = next(iter(split_sentences(plain)), "")
+    if len(words) < MAX_APOLOGY_WORDS and (APOLOGY.search(plain) or REFUSAL_PHRASE.search(first_sentence)):
+        return "the answer refuses"
+    if set(words) <= STOP_WORDS | EMPTY | (FILLERS if len(words) > 1 else frozenset()):
+        return "the answer says nothing"
+
+    # Does the answer only repeat the task, apart from words without content?
+    answer_words, task_words = (f" {' '.join(_word_parts(text))} " for text in (answer, task))
+    if task_words in answer_words:
+        added = set(answer_words.replace(task_words.rstrip(), "").split())
+        repeats = added <= STOP_WORDS | EMPTY | FILLERS
+    else:
+        repeats = _joined_parts(answer) == _joined_parts(task)
+    return "the answer is the task again" if repeats else None
 
 
-def _refuses(answer: str) -> bool:
-    plain = folded(answer).replace("’", "'")
-    first = next(iter(sentences_of(plain)), "")
-    return bool(SORRY.search(plain) or REFUSING.search(first))
+def _normalized_words(text: str) -> list[str]:
+    return split_words(fold_to_plain_letters(text))
 
 
-def _is_empty(words: Sequence[str]) -> bool:
-    return set(words) <= STOP_WORDS | EMPTY | (FILLERS if len(words) > 1 else frozenset())
+def _word_parts(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", fold_to_plain_letters(text))
 
 
-def _is_again(answer: str, task: str) -> bool:
-    """Whether the answer is the task, once or more, and beside it nothing but empty words."""
-    said, asked = (f" {' '.join(_parts(text))} " for text in (answer, task))
-    if asked not in said:
-        return _joined(answer) == _joined(task)
-    return set(said.replace(asked.rstrip(), "").split()) <= STOP_WORDS | EMPTY | FILLERS
+def _joined_parts(text: str) -> str:
+    return "".join(_word_parts(text))
 
 
-def _normal(text: str) -> list[str]:
-    return words_of(folded(text))
-
-
-def _parts(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", folded(text))
-
-
-def _joined(text: str) -> str:
-    return "".join(_parts(text))
-
-
-class Instructions(Family):
+class InstructionsFamily(RecipeFamily):
     name = "instructions"
+    fields = ("instruction",)
     options = InstructionsOptions
-    checks = (novel, askable, answered)
+    checks = (novel_check, askable_check, answered_check)
+    # Different instructions can share a short answer, so the instruction must be new.
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "agents": {"generator": {"max_tokens": 700}},
+        "verifiers": [{"type": "askable"}, {"type": "novel"}, {"type": "answered"}],
+        "filters": [{"type": "refusal"}, {"type": "exact"}, {"type": "novelty"}],
+    }
 
-    def gathered(
+    def gather_rows(
         self, rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:
-        """Each row with all tasks: a new one is made beside several."""
-        tasks, own = tuple(map(task_of, rows)), tuple(map(task_of, made))
+        """Each row with all tasks, because a new task needs several examples."""
+        tasks, own = tuple(map(row_instruction, rows)), tuple(map(row_instruction, made))
         return [
             {"task": task, "category": row.get("category", ""), "tasks": tasks, "made": own}
             for task, row in zip((*tasks, *own), (*rows, *made), strict=True)
@@ -210,19 +223,19 @@ class Instructions(Family):
             "category": row["category"],
             "parent": row["task"],
             "examples": examples,
-            "request": WAYS[way].replace("{shown}", shown).replace("{parent}", row["task"]),
+            "request": EVOLUTION_WAYS[way].replace("{shown}", shown).replace("{parent}", row["task"]),
         }
 
-    def contract(self, seed: Seed) -> type[Contract]:
-        return Draft
+    def reply_type(self, seed: Seed) -> type[ReplySchema]:
+        return InstructionDraft
 
-    def candidate(self, seed: Seed, draft: Draft) -> Candidate:
+    def candidate(self, seed: Seed, draft: InstructionDraft) -> Candidate:
         asked = Message(role="user", content=draft.instruction.strip())
         answered = Message(role="assistant", content=draft.answer.strip())
         return Candidate(messages=[asked, answered], fields={"instruction": draft.instruction.strip()})
 
 
-def task_of(row: Mapping[str, Any]) -> str:
+def row_instruction(row: Mapping[str, Any]) -> str:
     """What a row asks: its `instruction`, or the first turn of the user in its `messages`.
 
     Raises:

@@ -3,156 +3,227 @@ verifiers, or the user's questions with their answers. Knows no teacher.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from agents.checks import Options, Subject, check
-from agents.contract import Contract, ContractFault
-from agents.families.base import Family, text_in
-from core.sample import Candidate, Message, Seed, digest_of
+from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
+from agents.reply_schema import InvalidReply, ReplySchema
+from core.installation import format_install_command
+from core.sample import Candidate, Message, Seed, json_digest
 
 if TYPE_CHECKING:
     from reasoning_gym.dataset import ProceduralDataset
 
-TASKS = """aiw base_conversion basic_arithmetic binary_alternation caesar_cipher calendar_arithmetic chain_sum coin_flip
+GYM_TASKS = """aiw base_conversion basic_arithmetic binary_alternation caesar_cipher calendar_arithmetic chain_sum coin_flip
 count_primes course_schedule decimal_chain_sum family_relationships gcd isomorphic_strings lcm leg_counting
 letter_counting needle_haystack number_filtering number_sequence prime_factorization products simple_equations
 simple_geometry string_manipulation syllogism word_sequence_reversal""".split()
-"""Tasks of reasoning-gym whose answers are short texts and whose verifiers only compare. Others evaluate an answer as code, or
-take for right what is not: `word_sorting` an answer with more words after it, `knights_knaves` one that is denied,
-`fraction_simplification` one with doubts behind it. They are not offered.
+"""Tasks of reasoning-gym whose answers are short texts and whose verifiers only compare. Other verifiers evaluate an answer as
+code, or accept wrong answers: `word_sorting` with more words after it, `knights_knaves` a denied one,
+`fraction_simplification` one followed by doubts. They are not offered.
 """
-ANSWER = "Answer: "
-"""What stands before the answer, in the conversation that a student is trained on."""
+OPERATORS = ("+", "-", "*", "/")
+"""reasoning-gym evaluates terms with these operators, and checks them with an `assert`, which `python -O` removes."""
+MAX_SETTING, MAX_VALUE, MAX_SETTINGS = 1_000, 1_000_000_000, 10_000
+"""Largest number of a setting, of a setting whose name ends in `value`, and characters of a task's settings as JSON."""
+LIMITS = {
+    "basic_arithmetic": {"min_digits": 6, "max_digits": 6},
+    "calendar_arithmetic": {"year": 9_999},
+    "count_primes": {"min_n": 1_000_000, "max_n": 1_000_000},
+    "chain_sum": {"min_digits": 100, "max_digits": 100},
+    "decimal_chain_sum": {"min_digits": 100, "max_digits": 100},
+    "number_sequence": {"max_terms": 6, "max_complexity": 2},
+    "products": {"min_digits": 100, "max_digits": 100, "min_terms": 20, "max_terms": 20},
+}
+"""Lower limits of settings that can make one question take minutes: `basic_arithmetic` tries all numbers with that many digits
+as divisors, and `number_sequence` squares its last term up to `max_complexity + 1` times at each step."""
+DEFAULTS: dict[str, dict[str, Any]] = {"number_sequence": {"max_terms": 6, "max_complexity": 2}}
+"""Replacements of reasoning-gym's defaults beyond these limits."""
+ANSWER_PREFIX = "Answer: "
+"""The text before the answer in the conversation that a student is trained on."""
+MAX_QUESTIONS = 1_000_000
 MAX_ANSWER = 500
-"""Characters of an answer that a verifier is shown."""
+"""Characters of an answer that a verifier compares."""
 
 
-class Draft(Contract):
+class ReasoningDraft(ReplySchema):
+    model_config = ConfigDict(title="Draft")  # part of every request digest and of the reply cache
+
     reasoning: str = Field(min_length=1)
     answer: str = Field(min_length=1)
 
 
 class ReasoningOptions(Options):
     tasks: dict[str, int] = Field({})
-    """For seeds of its own: tasks of reasoning-gym, each with its weight."""
+    """For generated seeds: tasks of reasoning-gym, each with its weight."""
     settings: dict[str, dict[str, Any]] = Field({})
-    """What reasoning-gym lets one set for a task (`chain_sum = { min_terms = 2, max_digits = 2 }`): how difficult it is."""
-    questions: int = Field(1000, ge=1, le=1_000_000)
-    """How many different ones are made, of all tasks together."""
+    """Settings of reasoning-gym by task (`chain_sum = { min_terms = 2, max_digits = 2 }`): the difficulty."""
+    questions: int = Field(1000, ge=1, le=MAX_QUESTIONS)
+    """Number of different questions of all tasks together."""
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
-        if unknown := sorted({*self.tasks, *self.settings} - set(TASKS)):
-            raise ValueError(f"no such task {', '.join(unknown)}; there are {', '.join(TASKS)}")
+        if unknown := sorted({*self.tasks, *self.settings} - set(GYM_TASKS)):
+            raise ValueError(f"no such task {', '.join(unknown)}; there are {', '.join(GYM_TASKS)}")
         if min(self.tasks.values(), default=1) < 1:
             raise ValueError("the weight of a task must be 1 or more")
-        if self.tasks:
-            if problem := gym_problem():
-                raise ValueError(problem)
-            for task in self.tasks:
-                _try(task, self.settings.get(task, {}))
+        if not self.tasks:
+            return self
+        if problem := reasoning_gym_problem():
+            raise ValueError(problem)
+        from reasoning_gym import create_dataset
+
+        for task in self.tasks:
+            settings = task_settings(task, self.settings.get(task, {}))
+            if fault := find_settings_fault(task, settings):
+                raise ValueError(f"settings.{task}: {fault}")
+            try:
+                create_dataset(task, seed=0, size=1, **settings)[0]
+            except (TypeError, AssertionError, ValueError) as error:
+                raise ValueError(f"settings.{task}: reasoning-gym does not take {settings}: {error}") from None
         return self
 
 
-def _try(task: str, settings: Mapping[str, Any]) -> None:
-    from reasoning_gym import create_dataset
-
-    try:
-        create_dataset(task, seed=0, size=1, **settings)[0]
-    except (TypeError, AssertionError, ValueError) as error:
-        raise ValueError(f"settings.{task}: reasoning-gym does not take {dict(settings)}: {error}") from None
+def task_settings(task: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a task, defaults included."""
+    return {**DEFAULTS.get(task, {}), **settings}
 
 
-def gym_problem() -> str | None:
-    """Why there are no procedural tasks, in a sentence."""
+def find_settings_fault(task: str, settings: Mapping[str, Any]) -> str | None:
+    """The first setting of a task with a wrong type or beyond its limit, in words."""
+    if len(json.dumps(settings, default=str)) > MAX_SETTINGS:
+        return f"more than {MAX_SETTINGS:,} characters; set less"
+    if missing := sorted(DEFAULTS.get(task, {}).keys() - settings.keys()):
+        return (
+            f"{missing[0]} is missing; set {', '.join(f'{name} = {value}' for name, value in DEFAULTS[task].items())}"
+        )
+    for name, value in settings.items():
+        most = LIMITS.get(task, {}).get(name, MAX_VALUE if name.endswith("value") else MAX_SETTING)
+        beyond = isinstance(value, int | float) and not -most <= value <= most
+        if beyond or isinstance(value, dict):
+            return f"{name} = {str(value)[:40]} is not allowed; a number is {most:,} at most, other values are texts or lists"
+        if name == "operators" and not (isinstance(value, list) and all(operator in OPERATORS for operator in value)):
+            return f"operators = {str(value)[:40]!r} is not allowed; it is a list of {', '.join(OPERATORS)}"
+    return None
+
+
+def reasoning_gym_problem() -> str | None:
+    """Why procedural tasks are not available, in a sentence; None if they are."""
     from importlib.util import find_spec
 
     if find_spec("reasoning_gym"):
         return None
-    return "procedural tasks need the extra `reasoning` (reasoning_gym is missing): run `make install`"
+    return f"procedural tasks need the extra `reasoning` (reasoning_gym is missing): run {format_install_command('reasoning')}"
 
 
-class Made(NamedTuple):
-    """How one procedural question is made again."""
+class ProceduralQuestion(NamedTuple):
+    """The values from which one procedural question is generated again."""
 
     task: str
     settings: dict[str, Any]
     seed: int
     size: int
-    """Of the data set that it is one of."""
+    """Of the data set that contains the question."""
     place: int
 
     @property
     def dataset(self) -> "ProceduralDataset":
-        return _dataset(self.task, json.dumps(self.settings, sort_keys=True), self.seed, self.size)
+        return _cached_dataset(self.task, json.dumps(self.settings, sort_keys=True), self.seed, self.size)
+
+
+def parse_procedural_question(row: Mapping[str, Any]) -> ProceduralQuestion:
+    """The values from which a seed's question is generated again. A seeds file can contain them, so they are untrusted.
+
+    Raises:
+        UnusableSeedRow: if the task is not in `GYM_TASKS`, or the fields are not those of `ProceduralQuestion`.
+    """
+    made = row["made"]
+    if not isinstance(made, Mapping) or set(made) != set(ProceduralQuestion._fields):
+        raise UnusableSeedRow(f"'made' with {', '.join(ProceduralQuestion._fields)}, not {str(made)[:40]!r}")
+    task, settings, numbers = made["task"], made["settings"], [made[name] for name in ("seed", "size", "place")]
+    if not isinstance(task, str) or task not in GYM_TASKS:
+        raise UnusableSeedRow(f"'made.task' with one of {', '.join(GYM_TASKS)}, not {str(task)[:40]!r}")
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UnusableSeedRow(f"'made.settings' with a table, not {str(settings)[:40]!r}")
+    settings = {
+        name: value for name, value in (settings or {}).items() if value is not None
+    }  # Parquet fills with nulls
+    if fault := find_settings_fault(task, settings):
+        raise UnusableSeedRow(f"'made.settings' within limits: {fault}")
+    if not all(type(number) is int for number in numbers) or not 0 <= made["place"] < made["size"] <= MAX_QUESTIONS:
+        raise UnusableSeedRow(f"'made' with 0 <= place < size <= {MAX_QUESTIONS:,} and a whole number as seed")
+    return ProceduralQuestion(task, settings, *numbers)
 
 
 @lru_cache(maxsize=64)
-def _dataset(task: str, settings: str, seed: int, size: int) -> "ProceduralDataset":
+def _cached_dataset(task: str, settings: str, seed: int, size: int) -> "ProceduralDataset":
     from reasoning_gym import create_dataset
 
     return create_dataset(task, seed=seed, size=size, **json.loads(settings))
 
 
 @check("solved")
-def solved(subject: Subject, _options: Options) -> str | None:
+def solved_check(subject: Subject, _options: Options) -> str | None:
     """The verifier of reasoning-gym for this task must find the answer right."""
-    made, given = Made(**subject.seed.data["made"]), subject.candidate.fields["answer"].strip()
+    made, given = parse_procedural_question(subject.seed.data), subject.candidate.fields["answer"].strip()
     if len(given) > MAX_ANSWER:
         return f"the answer is {len(given)} characters long"
-    return None if _score(made, given) == 1 else f"the answer {given!r} is wrong"
-
-
-def _score(made: Made, given: str) -> float:
-    """1 where `given` is right. Some verifiers break on what they cannot read, which is no right answer."""
     try:
-        return float(made.dataset.score_answer(given, made.dataset[made.place]))
-    except Exception:  # whatever another's code raises on a stranger's text
-        return 0.0
+        score = float(made.dataset.score_answer(given, made.dataset[made.place]))
+    except Exception:  # some verifiers raise any exception on texts that they cannot parse; these are wrong answers
+        score = 0.0
+    return None if score == 1 else f"the answer {given!r} is wrong"
 
 
-class Reasoning(Family):
+class ReasoningFamily(RecipeFamily):
     name = "reasoning"
+    fields = ("reasoning", "answer")
     options = ReasoningOptions
-    checks = (solved,)
+    checks = (solved_check,)
     seeded_by = ("path", "itself")
+    # The right answer is known, so no critic is asked. Different questions can have the same answer.
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "agents": {"generator": {"max_tokens": 900}, "critic": False},
+        "verifiers": [{"type": "solved"}, {"type": "steps"}],
+        "filters": [{"type": "exact"}, {"type": "minhash"}],
+    }
 
     def rows(self, options: ReasoningOptions, seed: int) -> Sequence[Mapping[str, Any]]:
-        return list(_questions(options, seed))
+        rows, total = [], sum(options.tasks.values())
+        for task, weight in options.tasks.items():
+            size = max(1, round(options.questions * weight / total))
+            settings = task_settings(task, options.settings.get(task, {}))
+            first = ProceduralQuestion(task, settings, int(json_digest([seed, task], length=7), 16), size, 0)
+            for place, entry in enumerate(first.dataset):
+                made = first._replace(place=place)._asdict()
+                rows.append({"question": entry["question"], "category": task, "made": made})
+        return rows
 
     def condition(self, row: Mapping[str, Any], options: ReasoningOptions, rng: Random) -> dict[str, Any]:
-        data = {"question": text_in(row, "question"), "category": text_in(row, "category", "")}
-        return {**data, "made": row["made"]} if "made" in row else {**data, "expected": row["answer"]}
+        data = {"question": require_text(row, "question"), "category": require_text(row, "category", "")}
+        if row.get("made") is None:
+            return {**data, "expected": row["answer"]}
+        return {**data, "made": parse_procedural_question(row)._asdict()}
 
-    def contract(self, seed: Seed) -> type[Contract]:
-        return Draft
+    def reply_type(self, seed: Seed) -> type[ReplySchema]:
+        return ReasoningDraft
 
     def questions(self, seed: Seed) -> Sequence[Message]:
         return [Message(role="user", content=seed.data["question"])]
 
-    def answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
-        reasoning, said, answer = answers[0].rpartition(ANSWER)
-        if not (said and reasoning.strip() and answer.strip()):
-            raise ContractFault(f"the reply does not reason and then say {ANSWER.strip()!r}")
-        return self.candidate(seed, Draft(reasoning=reasoning, answer=answer))
+    def build_answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
+        reasoning, text, answer = answers[0].rpartition(ANSWER_PREFIX)
+        if not (text and reasoning.strip() and answer.strip()):
+            raise InvalidReply(f"the reply does not reason and then say {ANSWER_PREFIX.strip()!r}")
+        return self.candidate(seed, ReasoningDraft(reasoning=reasoning, answer=answer))
 
-    def candidate(self, seed: Seed, draft: Draft) -> Candidate:
+    def candidate(self, seed: Seed, draft: ReasoningDraft) -> Candidate:
         reasoning, answer = draft.reasoning.strip(), draft.answer.strip()
         asked = Message(role="user", content=seed.data["question"])
-        answered = Message(role="assistant", content=f"{reasoning}\n\n{ANSWER}{answer}")
+        answered = Message(role="assistant", content=f"{reasoning}\n\n{ANSWER_PREFIX}{answer}")
         return Candidate(messages=[asked, answered], fields={"reasoning": reasoning, "answer": answer})
-
-
-def _questions(options: ReasoningOptions, seed: int) -> Iterator[Mapping[str, Any]]:
-    total = sum(options.tasks.values())
-    for task, weight in options.tasks.items():
-        size = max(1, round(options.questions * weight / total))
-        first = Made(task, options.settings.get(task, {}), int(digest_of([seed, task], length=7), 16), size, 0)
-        for place, entry in enumerate(first.dataset):
-            made = first._replace(place=place)._asdict()
-            yield {"question": entry["question"], "category": task, "made": made}

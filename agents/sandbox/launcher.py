@@ -1,7 +1,8 @@
-"""The program that builds one sandbox and watches over it, run by its path in a fresh interpreter. Knows no task.
+"""The program that builds and supervises one sandbox, run by its path in a fresh interpreter. Knows no task.
 
-Of three processes the watcher (outside) bounds wall time and output; the first (init of the PID namespace) tells how the
-code ended, and the kernel kills with it all that is left inside; the third has no rights any more and becomes the code.
+It has three processes. The watcher (outside) limits wall time and output. The first process (init of the PID namespace)
+reports how the code ended; when it exits, the kernel kills all other processes inside. The third drops all rights and
+becomes the code.
 """
 
 import ctypes
@@ -36,7 +37,7 @@ SECCOMP_FILTER, AMBIENT_CLEAR_ALL, CAPABILITY_VERSION_3 = 2, 4, 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
 
-Request = dict[str, Any]
+LaunchRequest = dict[str, Any]
 
 
 class MountAttributes(ctypes.Structure):
@@ -47,7 +48,7 @@ class FilterProgram(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_char_p)]
 
 
-def call(what: str, function: str, *arguments: Any) -> None:
+def call_libc(what: str, function: str, *arguments: Any) -> None:
     """A function of the C library.
 
     Raises:
@@ -59,37 +60,37 @@ def call(what: str, function: str, *arguments: Any) -> None:
         raise OSError(number, os.strerror(number), what)
 
 
-def supervise(request: Request, lifeline: int) -> dict[str, Any]:
-    """Builds the sandbox and runs the code in it; every process of it is gone on return.
+def run_in_sandbox(request: LaunchRequest, lifeline: int) -> dict[str, Any]:
+    """Build the sandbox and run the code in it; all its processes have ended on return.
 
     Raises:
-        OSError: if one of the walls cannot be put up; then nothing was run.
+        OSError: if a part of the sandbox cannot be built; then nothing ran.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that not even the code's own user can interrupt the first process
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-    write_at(proc, "self/oom_score_adj", "1000")  # where the kernel looks first if the host runs out of memory
-    as_root = os.geteuid() == 0 and nobody_is_a_user()
+    write_file_at(proc, "self/oom_score_adj", "1000")  # where the kernel looks first if the host runs out of memory
+    as_root = os.geteuid() == 0 and is_nobody_mapped()
     if not as_root:
         enter_user_namespace(proc)
     namespaces = NEW_MOUNT | NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_PID | NEW_NET
-    call("unshare of the mount, PID and network namespaces", "unshare", namespaces)
-    call("sethostname", "sethostname", b"sandbox", 7)
-    build_root(request)
+    call_libc("unshare of the mount, PID and network namespaces", "unshare", namespaces)
+    call_libc("sethostname", "sethostname", b"sandbox", 7)
+    build_root_mount(request)
     output, output_end = os.pipe()
     report, report_end = os.pipe()
     began = monotonic()
     first = os.fork()
     if first == 0:
         os.close(report)
-        be_first(request, proc, as_root, output_end, report_end)
+        run_init(request, proc, as_root, output_end, report_end)
     os.close(output_end)
     os.close(report_end)
-    watcher = Watcher(first, output, lifeline, request["limits"])
+    watcher = OutputWatcher(first, output, lifeline, request["limits"])
     stopped = watcher.watch(began + request["limits"]["wall_seconds"])
-    return told(read_all(report), watcher, stopped) | {"seconds": monotonic() - began}
+    return build_answer(read_descriptor(report), watcher, stopped) | {"seconds": monotonic() - began}
 
 
-class Watcher:
+class OutputWatcher:
     """Reads what the code prints, and ends everything when the time, the output or the caller's patience is spent."""
 
     def __init__(self, first: int, output: int, lifeline: int, limits: dict[str, Any]) -> None:
@@ -105,23 +106,23 @@ class Watcher:
         """Why it was stopped, if it was."""
         stopped = None
         try:
-            stopped = self._until_an_end(deadline)
+            stopped = self._poll_until_end(deadline)
         finally:
             os.kill(self._first, signal.SIGKILL)
             self.first_status = os.waitpid(self._first, 0)[1]  # returns once the whole PID namespace is empty
         while not stopped and self._read():
-            stopped = self._too_much()
+            stopped = self._exceeds_output()
         del self.kept[self._limit :]
         return stopped
 
-    def _until_an_end(self, deadline: float) -> str | None:
+    def _poll_until_end(self, deadline: float) -> str | None:
         while True:
             ready = {descriptor for descriptor, _ in self._poll.poll(max(0, ceil(1000 * (deadline - monotonic()))))}
             if self._lifeline in ready:
                 return "caller"
             if self._output in ready and not self._read():
-                self._poll.unregister(self._output)  # closed by the code, which may well go on
-            if stopped := self._too_much():
+                self._poll.unregister(self._output)  # closed by the code, which may keep running
+            if stopped := self._exceeds_output():
                 return stopped
             if self._ended in ready:
                 return None
@@ -133,12 +134,12 @@ class Watcher:
         self.kept += chunk
         return bool(chunk)
 
-    def _too_much(self) -> str | None:
+    def _exceeds_output(self) -> str | None:
         return "output" if len(self.kept) > self._limit else None
 
 
-def told(report: bytes, watcher: Watcher, stopped: str | None) -> dict[str, Any]:
-    """What the first process reported and the watcher saw, as one answer."""
+def build_answer(report: bytes, watcher: OutputWatcher, stopped: str | None) -> dict[str, Any]:
+    """The report of the first process combined with the watcher's observations."""
     answer: dict[str, Any] = {"exit_code": None, "stopped": stopped}
     for line in report.split(b"\n"):
         answer |= json.loads(line) if line else {}
@@ -149,36 +150,36 @@ def told(report: bytes, watcher: Watcher, stopped: str | None) -> dict[str, Any]
     return answer | {"output": watcher.kept.decode("utf-8", "replace")}
 
 
-def read_all(descriptor: int) -> bytes:
+def read_descriptor(descriptor: int) -> bytes:
     with open(descriptor, "rb") as file:
         return file.read()
 
 
-def be_first(request: Request, proc: int, as_root: bool, output: int, report: int) -> NoReturn:
+def run_init(request: LaunchRequest, proc: int, as_root: bool, output: int, report: int) -> NoReturn:
     """Init of the PID namespace: gives up all rights, starts the code, and reports how it ended."""
     try:
         if as_root:
-            become_nobody()
+            switch_to_nobody()
             enter_user_namespace(proc)
         os.close(proc)
         drop_capabilities()
-        call("prctl", "prctl", DUMPABLE, 0)
-        call("prctl", "prctl", PDEATHSIG, signal.SIGKILL)
+        call_libc("prctl", "prctl", DUMPABLE, 0)
+        call_libc("prctl", "prctl", PDEATHSIG, signal.SIGKILL)
         os.write(report, b"\n")  # fails if the watcher died before it could take this process with it
         # This process counts in the namespace; where the watcher entered it too, so does the watcher.
-        start_and_wait(request, output, report, own_processes=1 if as_root else 2)
+        run_and_report(request, output, report, own_processes=1 if as_root else 2)
         os._exit(0)
     except BaseException as error:
-        tell(report, problem=sentence(error))
+        write_report(report, problem=describe_error(error))
     finally:
         os._exit(1)
 
 
-def start_and_wait(request: Request, output: int, report: int, own_processes: int) -> None:
-    check_that_processes_are_counted()
+def run_and_report(request: LaunchRequest, output: int, report: int, own_processes: int) -> None:
+    check_process_limit()
     code = os.fork()
     if code == 0:
-        become_the_code(request, output, report, own_processes)
+        exec_code(request, output, report, own_processes)
     os.close(output)
     while True:
         ended, status, usage = os.wait4(-1, 0)
@@ -187,13 +188,13 @@ def start_and_wait(request: Request, output: int, report: int, own_processes: in
     exit_code, cpu_seconds = os.waitstatus_to_exitcode(status), request["limits"]["cpu_seconds"]
     spent = usage.ru_utime + usage.ru_stime >= cpu_seconds
     if exit_code == -signal.SIGXCPU or (exit_code == -signal.SIGKILL and spent):
-        tell(report, stopped="cpu time")
+        write_report(report, stopped="cpu time")
     else:
-        tell(report, exit_code=exit_code)
+        write_report(report, exit_code=exit_code)
 
 
-def check_that_processes_are_counted() -> None:
-    """Raises OSError where the limit on processes is not kept, as for root's own number, whatever it is called inside."""
+def check_process_limit() -> None:
+    """Raises OSError if the limit on processes is not enforced, as for user id 0 of the host, whatever its id inside."""
     before = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (0, before[1]))
     try:
@@ -205,37 +206,37 @@ def check_that_processes_are_counted() -> None:
         raise OSError(errno.ENOTSUP, "not kept for this user", "the limit on processes")
 
 
-def become_the_code(request: Request, output: int, report: int, own_processes: int) -> NoReturn:
+def exec_code(request: LaunchRequest, output: int, report: int, own_processes: int) -> NoReturn:
     try:
         os.setsid()
         os.umask(0o022)
         os.chdir(SCRATCH)
-        if not write_files(request["files"]):
-            tell(report, stopped="file size")
+        if not write_code_files(request["files"]):
+            write_report(report, stopped="file size")
             os._exit(1)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         limit_resources(request["limits"], own_processes)
-        load_filter(bytes.fromhex(request["filter"]))
+        load_seccomp_filter(bytes.fromhex(request["filter"]))
         os.execve(request["python"], [request["python"], request["main"]], request["environment"])
     except BaseException as error:
-        tell(report, problem=sentence(error))
+        write_report(report, problem=describe_error(error))
     finally:
         os._exit(1)
 
 
-def tell(report: int, **what: object) -> None:
+def write_report(report: int, **what: object) -> None:
     os.write(report, json.dumps(what).encode() + b"\n")
 
 
-def sentence(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'a system call'}: {error.strerror}"
     return f"{type(error).__name__} in the launcher: {error}"
 
 
-def write_at(folder: int, path: str, text: str) -> None:
+def write_file_at(folder: int, path: str, text: str) -> None:
     try:
         file = os.open(path, os.O_WRONLY, dir_fd=folder)
         os.write(file, text.encode())
@@ -244,22 +245,22 @@ def write_at(folder: int, path: str, text: str) -> None:
         raise OSError(error.errno, error.strerror, f"writing {path}") from None
 
 
-def nobody_is_a_user() -> bool:
-    """Not so for root of a namespace that has no other user, who is an ordinary user outside."""
+def is_nobody_mapped() -> bool:
+    """Whether `nobody` is a user here. In a namespace with root alone, who is an ordinary user outside, it is not."""
     rows = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
     return any(int(first) <= NOBODY < int(first) + int(count) for first, _, count in rows)
 
 
 def enter_user_namespace(proc: int) -> None:
-    """A namespace in which this process is nobody, whoever it is outside, and in which its processes are counted."""
+    """Enter a namespace in which this process is `nobody`, whatever its user outside, and its processes are counted."""
     user, group = os.geteuid(), os.getegid()
-    call("unshare of the user namespace", "unshare", NEW_USER)
-    write_at(proc, "self/setgroups", "deny")
-    write_at(proc, "self/uid_map", f"{NOBODY} {user} 1")
-    write_at(proc, "self/gid_map", f"{NOBODY} {group} 1")
+    call_libc("unshare of the user namespace", "unshare", NEW_USER)
+    write_file_at(proc, "self/setgroups", "deny")
+    write_file_at(proc, "self/uid_map", f"{NOBODY} {user} 1")
+    write_file_at(proc, "self/gid_map", f"{NOBODY} {group} 1")
 
 
-def become_nobody() -> None:
+def switch_to_nobody() -> None:
     """Root's own number would keep what belongs to root, and is exempt from the limit on processes."""
     try:
         os.setgroups([])
@@ -267,7 +268,7 @@ def become_nobody() -> None:
         os.setresuid(NOBODY, NOBODY, NOBODY)
     except OSError as error:
         raise OSError(error.errno, error.strerror, "becoming the user nobody") from None
-    call("prctl", "prctl", DUMPABLE, 1)  # or the maps of the user namespace are root's to write
+    call_libc("prctl", "prctl", DUMPABLE, 1)  # or the maps of the user namespace are root's to write
 
 
 def drop_capabilities() -> None:
@@ -276,10 +277,10 @@ def drop_capabilities() -> None:
             if ctypes.get_errno() == errno.EINVAL:  # beyond the kernel's last
                 break
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "dropping capabilities")
-    call("dropping capabilities", "prctl", CAP_AMBIENT, AMBIENT_CLEAR_ALL, 0, 0, 0)
+    call_libc("dropping capabilities", "prctl", CAP_AMBIENT, AMBIENT_CLEAR_ALL, 0, 0, 0)
     header, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
-    call("dropping capabilities", "capset", header, none)
-    call("no_new_privs", "prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
+    call_libc("dropping capabilities", "capset", header, none)
+    call_libc("no_new_privs", "prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def limit_resources(limits: dict[str, Any], own_processes: int) -> None:
@@ -299,12 +300,12 @@ def limit_resources(limits: dict[str, Any], own_processes: int) -> None:
         resource.setrlimit(which, (soft, hard))
 
 
-def load_filter(steps: bytes) -> None:
+def load_seccomp_filter(steps: bytes) -> None:
     program = FilterProgram(len(steps) // 8, steps)
-    call("seccomp", "prctl", SECCOMP, SECCOMP_FILTER, ctypes.byref(program), 0, 0)
+    call_libc("seccomp", "prctl", SECCOMP, SECCOMP_FILTER, ctypes.byref(program), 0, 0)
 
 
-def write_files(files: dict[str, str]) -> bool:
+def write_code_files(files: dict[str, str]) -> bool:
     """Whether all of them found room."""
     try:
         for name, text in files.items():
@@ -316,35 +317,37 @@ def write_files(files: dict[str, str]) -> bool:
     return True
 
 
-def build_root(request: Request) -> None:
-    """A root of our own in memory, read-only but for the scratch folder; the host's is no longer there afterwards."""
-    mount(None, "/", None, MS_REC | MS_PRIVATE)
-    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")  # any folder would do, to become the root
+def build_root_mount(request: LaunchRequest) -> None:
+    """Mount a new root in memory, read-only except for the scratch folder; the host's root is detached."""
+    mount_filesystem(None, "/", None, MS_REC | MS_PRIVATE)
+    mount_filesystem(
+        "tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755"
+    )  # any folder would do, to become the root
     Path("/tmp/host").mkdir()
-    call("pivot_root", "pivot_root", b"/tmp", b"/tmp/host")
+    call_libc("pivot_root", "pivot_root", b"/tmp", b"/tmp/host")
     os.chdir("/")
     for link, target in request["links"]:
         Path(link).symlink_to(target)
     for source, target in request["shown"]:
-        show(source, target, RDONLY | NOSUID | NODEV)
+        bind_mount(source, target, RDONLY | NOSUID | NODEV)
     for device in DEVICES:
-        show(f"/dev/{device}", f"/dev/{device}", RDONLY | NOSUID | NOEXEC)
-    hide(request["hidden"])
-    make_scratch(request["limits"]["file_mb"])
-    call("umount2", "umount2", b"/host", MNT_DETACH)
+        bind_mount(f"/dev/{device}", f"/dev/{device}", RDONLY | NOSUID | NOEXEC)
+    hide_folders(request["hidden"])
+    mount_scratch(request["limits"]["file_mb"])
+    call_libc("umount2", "umount2", b"/host", MNT_DETACH)
     Path("/host").rmdir()
-    protect("/", RDONLY | NOSUID | NODEV, recursive=False)
+    set_mount_attributes("/", RDONLY | NOSUID | NODEV, recursive=False)
 
 
-def make_scratch(megabytes: int) -> None:
+def mount_scratch(megabytes: int) -> None:
     Path(SCRATCH).mkdir()
     options = f"size={megabytes}m,nr_inodes={SCRATCH_FILES},mode=700,uid={NOBODY},gid={NOBODY}"
-    mount("tmpfs", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
+    mount_filesystem("tmpfs", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
     for link in ("/tmp", "/dev/shm"):
         Path(link).symlink_to(SCRATCH)
 
 
-def show(source: str, target: str, attributes: int) -> None:
+def bind_mount(source: str, target: str, attributes: int) -> None:
     """What the host has at `source` is seen at `target` too."""
     point = Path(target)
     point.parent.mkdir(parents=True, exist_ok=True)
@@ -352,34 +355,34 @@ def show(source: str, target: str, attributes: int) -> None:
         point.mkdir()
     else:
         point.touch()
-    mount(f"/host{source}", target, None, MS_BIND | MS_REC)
-    protect(target, attributes, recursive=True)
+    mount_filesystem(f"/host{source}", target, None, MS_BIND | MS_REC)
+    set_mount_attributes(target, attributes, recursive=True)
 
 
-def hide(folders: Iterable[str]) -> None:
+def hide_folders(folders: Iterable[str]) -> None:
     for folder in folders:
         if Path(folder).is_dir():
-            mount("tmpfs", folder, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4k,mode=755")
+            mount_filesystem("tmpfs", folder, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4k,mode=755")
 
 
-def mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+def mount_filesystem(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
     texts = [text.encode() if text else None for text in (source, target, kind, options)]
-    call(f"mounting {target}", "mount", *texts[:3], flags, texts[3])
+    call_libc(f"mounting {target}", "mount", *texts[:3], flags, texts[3])
 
 
-def protect(target: str, attributes: int, recursive: bool) -> None:
+def set_mount_attributes(target: str, attributes: int, recursive: bool) -> None:
     wanted = MountAttributes(set=attributes)
     flags = AT_RECURSIVE if recursive else 0
     arguments = (AT_FDCWD, target.encode(), flags, ctypes.byref(wanted), ctypes.sizeof(wanted))
-    call(f"protecting {target}", "syscall", SYS_MOUNT_SETATTR, *arguments)
+    call_libc(f"protecting {target}", "syscall", SYS_MOUNT_SETATTR, *arguments)
 
 
 if __name__ == "__main__":
     try:
         caller = int(sys.argv[1])
         os.set_inheritable(caller, False)
-        answer = supervise(json.load(sys.stdin), caller)
+        answer = run_in_sandbox(json.load(sys.stdin), caller)
     except OSError as failure:
-        answer = {"problem": sentence(failure)}
+        answer = {"problem": describe_error(failure)}
     with suppress(BrokenPipeError):
         os.write(1, json.dumps(answer).encode())

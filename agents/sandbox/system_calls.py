@@ -1,7 +1,7 @@
 """The system calls that code in the sandbox may not make, as a seccomp filter. Knows no process and no file.
 
-Namespaces take away what a call could reach; this takes away the calls that open new ground: other namespaces, tracing,
-memory that no limit counts, sockets that no network namespace holds (vsock), and whatever is newer than this table.
+Namespaces limit what a call can reach; this filter refuses calls that escape them: other namespaces, tracing, memory that
+no limit counts, sockets outside network namespaces (vsock), and all calls newer than this table.
 """
 
 import errno
@@ -25,25 +25,28 @@ DENIED = """
     clock_adjtime 305 266       sethostname 170 161         setdomainname 171 162       personality 135 92
     vhangup 153 58              lookup_dcookie 212 18       mbind 237 235               set_mempolicy 238 237
     migrate_pages 256 238       move_pages 279 239          iopl 172 -                  ioperm 173 -
-    modify_ldt 154 -            vmsplice 278 75
+    modify_ldt 154 -            vmsplice 278 75             io_setup 206 0              sync 162 81
+    syncfs 306 267              statmount 457 457           listmount 458 458
 """
 """Name, number on x86_64, number on aarch64 (Linux's `unistd.h`). `memfd_*`, `shmget`, `msgget`, `semget`, `mq_open`
-and `vmsplice` make or keep memory that no process has mapped, so that RLIMIT_AS does not bound it."""
-NEWEST = 462
-"""`mseal` of Linux 6.10. Newer calls have one number on all machines; code is told that they are not there, as it is on
-an older kernel. That also answers x86_64's second table of calls, whose numbers begin at 2^30."""
+and `vmsplice` make or keep memory that no process has mapped, so that RLIMIT_AS does not bound it. `io_setup` takes from a
+number that all processes of the host share, `sync` and `syncfs` write out the host's files, `statmount` and `listmount` show
+the paths of its mounts."""
+NEWEST_CALL = 462
+"""`mseal` of Linux 6.10. Newer calls have one number on all machines and fail with ENOSYS, as on an older kernel. So does
+x86_64's second table of calls, whose numbers begin at 2^30."""
 NEW_NAMESPACES = 0x7E020000
-"""The CLONE_NEW* flags of `clone`. `clone3` hides its flags behind a pointer, so it is not there, and C libraries use
-`clone` in its place."""
+"""The CLONE_NEW* flags of `clone`. `clone3` passes its flags by pointer, so it fails with ENOSYS, and C libraries use
+`clone` instead."""
 AF_UNIX = 1
 
 LOAD, EQUAL, GREATER, ANY_BIT, RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
 NUMBER_AT, ARCH_AT, FIRST_ARGUMENT_AT = 0, 4, 16  # offsets in `struct seccomp_data`, little-endian
 KILL, ALLOW, ERROR = 0x80000000, 0x7FFF0000, 0x00050000
-REFUSE, NOT_THERE = ERROR | errno.EPERM, ERROR | errno.ENOSYS
+REFUSE, NOT_IMPLEMENTED = ERROR | errno.EPERM, ERROR | errno.ENOSYS
 
 
-class Machine(NamedTuple):
+class MachineCalls(NamedTuple):
     audit_arch: int
     column: int
     clone: int
@@ -51,48 +54,48 @@ class Machine(NamedTuple):
     sockets: tuple[int, int]
     """`socket` and `socketpair`."""
     prlimit: int
-    """Allowed for the caller itself, which it names 0: the first process has the same user, and limits of its own."""
+    """Allowed for the caller itself, process 0: the first process has the same user, and different limits."""
 
 
 MACHINES = {
-    "x86_64": Machine(0xC000003E, 1, clone=56, clone3=435, sockets=(41, 53), prlimit=302),
-    "aarch64": Machine(0xC00000B7, 2, clone=220, clone3=435, sockets=(198, 199), prlimit=261),
+    "x86_64": MachineCalls(0xC000003E, 1, clone=56, clone3=435, sockets=(41, 53), prlimit=302),
+    "aarch64": MachineCalls(0xC00000B7, 2, clone=220, clone3=435, sockets=(198, 199), prlimit=261),
 }
 
 
-def seccomp_filter(machine: str) -> bytes:
+def build_seccomp_filter(machine: str) -> bytes:
     """The filter for a machine of `MACHINES`, as an array of `struct sock_filter`."""
     known = MACHINES[machine]
     steps = [
-        _step(LOAD, ARCH_AT), _step(EQUAL, known.audit_arch, 1, 0), _step(RETURN, KILL),
-        _step(LOAD, NUMBER_AT), _step(GREATER, NEWEST, 0, 1), _step(RETURN, NOT_THERE),
-        _step(EQUAL, known.clone3, 0, 1), _step(RETURN, NOT_THERE),
+        _filter_step(LOAD, ARCH_AT), _filter_step(EQUAL, known.audit_arch, 1, 0), _filter_step(RETURN, KILL),
+        _filter_step(LOAD, NUMBER_AT), _filter_step(GREATER, NEWEST_CALL, 0, 1), _filter_step(RETURN, NOT_IMPLEMENTED),
+        _filter_step(EQUAL, known.clone3, 0, 1), _filter_step(RETURN, NOT_IMPLEMENTED),
     ]  # fmt: skip
-    for number in denied_numbers(machine):
-        steps += [_step(EQUAL, number, 0, 1), _step(RETURN, REFUSE)]
-    steps += _by_first_argument(known.clone, _step(ANY_BIT, NEW_NAMESPACES, 0, 1))
+    for number in list_denied_calls(machine):
+        steps += [_filter_step(EQUAL, number, 0, 1), _filter_step(RETURN, REFUSE)]
+    steps += _refuse_by_argument(known.clone, _filter_step(ANY_BIT, NEW_NAMESPACES, 0, 1))
     for socket in known.sockets:
-        steps += _by_first_argument(socket, _step(EQUAL, AF_UNIX, 1, 0))
-    steps += _by_first_argument(known.prlimit, _step(EQUAL, 0, 1, 0))
-    return b"".join([*steps, _step(RETURN, ALLOW)])
+        steps += _refuse_by_argument(socket, _filter_step(EQUAL, AF_UNIX, 1, 0))
+    steps += _refuse_by_argument(known.prlimit, _filter_step(EQUAL, 0, 1, 0))
+    return b"".join([*steps, _filter_step(RETURN, ALLOW)])
 
 
-def denied_numbers(machine: str) -> list[int]:
+def list_denied_calls(machine: str) -> list[int]:
     words = DENIED.split()
     column = words[MACHINES[machine].column :: 3]
     return [int(number) for number in column if number != "-"]
 
 
-def _by_first_argument(number: int, refused_where: bytes) -> list[bytes]:
-    """The call is refused where the test of its first argument falls through, and allowed where it jumps one step."""
+def _refuse_by_argument(number: int, refused_where: bytes) -> list[bytes]:
+    """The call is refused if the test of its first argument falls through, and allowed if it jumps one step."""
     return [
-        _step(EQUAL, number, 0, 4),
-        _step(LOAD, FIRST_ARGUMENT_AT),
+        _filter_step(EQUAL, number, 0, 4),
+        _filter_step(LOAD, FIRST_ARGUMENT_AT),
         refused_where,
-        _step(RETURN, REFUSE),
-        _step(RETURN, ALLOW),
+        _filter_step(RETURN, REFUSE),
+        _filter_step(RETURN, ALLOW),
     ]
 
 
-def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+def _filter_step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("HBBI", code, if_true, if_false, value)

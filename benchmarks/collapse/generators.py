@@ -1,6 +1,7 @@
-"""A generator that is trained on documents and writes new ones, and seven ways to train it on its own output.
+"""A text generator fitted to documents, and seven regimes of training it on its own output.
 
-It is an interpolated Kneser-Ney 4-gram (`filters.language_model`) with exact ancestral sampling. Knows word numbers only.
+The generator is an interpolated Kneser-Ney 4-gram (`filters.collapse.language_model`) with exact ancestral sampling. Knows word
+numbers only.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,19 +10,19 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from filters.language_model import BASE, START, LanguageModel, Level
+from filters.collapse.language_model import KEY_BASE, START_WORD, LanguageModel, NgramLevel
 
 Ints = npt.NDArray[np.int64]
 
 ORDER = 4
-END = BASE - 2
+END = KEY_BASE - 2
 LONGEST = 120
-"""Words at which a document is cut that has not ended."""
+"""Length at which an unfinished document is truncated."""
 NUCLEUS = 0.9
 
 
 class Texts(NamedTuple):
-    """Documents one after the other."""
+    """Documents end to end."""
 
     ids: Ints
     lengths: Ints
@@ -43,14 +44,14 @@ class Texts(NamedTuple):
 class Generator(NamedTuple):
     model: LanguageModel
     sums: list[Ints]
-    """By level: counts summed up to each n-gram, with a zero before."""
+    """By level: cumulative counts of the n-grams, starting with 0."""
 
     @classmethod
     def fit(cls, texts: Texts, *, nucleus: float | None = None) -> Self:
-        """With `nucleus`, each history keeps only its likeliest words up to that share (Holtzman et al. 2019)."""
+        """With `nucleus`, each history keeps only its most likely words up to that share (Holtzman et al. 2019)."""
         ends = np.cumsum(texts.lengths)
         model = LanguageModel.fit(np.insert(texts.ids, ends, END), texts.lengths + 1, ORDER)
-        levels = [_truncated(level, nucleus) for level in model.levels] if nucleus else model.levels
+        levels = [_truncate_level(level, nucleus) for level in model.levels] if nucleus else model.levels
         return cls(LanguageModel(levels), [np.concatenate([[0], np.cumsum(level.counts)]) for level in levels])
 
     def write(self, documents: int, random: np.random.Generator, longest: int = LONGEST) -> Texts:
@@ -68,31 +69,31 @@ class Generator(NamedTuple):
 
     def _begin(self, documents: int) -> list[Ints]:
         histories = [np.zeros(documents, dtype=np.int64)]
-        start = np.full(documents, START)
+        start = np.full(documents, START_WORD)
         for level in self.model.levels[:-1]:
             histories.append(level.find(histories[-1], start))
         return histories
 
     def _next(self, histories: list[Ints], random: np.random.Generator) -> Ints:
-        """A word is drawn by its count and taken with probability (c - D) / c; else the next shorter history draws.
+        """Draw a word by its count, accept it with probability (c - D) / c, and otherwise draw from the next shorter history.
 
-        That is exactly the interpolated distribution: c / total * (c - D) / c = (c - D) / total.
+        This is exactly the interpolated distribution: c / total * (c - D) / c = (c - D) / total.
         """
         words = np.full(len(histories[0]), -1)
         for n in range(ORDER - 1, -1, -1):
             level, sums = self.model.levels[n], self.sums[n]
             open_ = np.flatnonzero((words < 0) & (histories[n] >= 0))
             open_ = open_[level.totals[histories[n][open_]] > 0]
-            first = np.searchsorted(level.keys, histories[n][open_] * BASE)
+            first = np.searchsorted(level.keys, histories[n][open_] * KEY_BASE)
             drawn = sums[first] + (random.random(len(open_)) * level.totals[histories[n][open_]]).astype(np.int64)
             place = np.searchsorted(sums, drawn, side="right") - 1
             taken = (random.random(len(open_)) * level.counts[place] >= level.discount) | (n == 0)
-            words[open_[taken]] = level.keys[place[taken]] % BASE
+            words[open_[taken]] = level.keys[place[taken]] % KEY_BASE
         return words
 
 
-def _truncated(level: Level, share: float) -> Level:
-    owner = level.keys // BASE
+def _truncate_level(level: NgramLevel, share: float) -> NgramLevel:
+    owner = level.keys // KEY_BASE
     order = np.lexsort((-level.counts, owner))
     sums = np.cumsum(level.counts[order]) - level.counts[order]
     firsts = np.searchsorted(owner, owner)
@@ -105,8 +106,8 @@ def _truncated(level: Level, share: float) -> Level:
     return level._replace(counts=counts, totals=totals, kinds=np.bincount(owner[counts > 0], minlength=size))
 
 
-def generations(real: Texts, regime: str, count: int, seed: int) -> Iterator[Texts]:
-    """What each of `count` generations wrote, as many documents as there are real ones."""
+def generate_texts(real: Texts, regime: str, count: int, seed: int) -> Iterator[Texts]:
+    """The output of each of `count` generations, with the same number of documents as the real text."""
     random = np.random.default_rng([seed, sorted(REGIMES).index(regime)])
     train, earlier = real, [real]
     for _ in range(count):
@@ -129,10 +130,10 @@ def _truncate(train: Texts, real: Texts, earlier: list[Texts], random: np.random
 
 
 def _filter(train: Texts, real: Texts, earlier: list[Texts], random: np.random.Generator) -> Step:
-    """Twice as many are written; the half that the generator finds likeliest is kept."""
+    """Write twice the number of documents, and keep the half that is most likely under the generator."""
     generator = Generator.fit(train)
     twice = generator.write(2 * len(real), random)
-    nats = generator.model.surprise(twice.ids, twice.lengths)
+    nats = generator.model.negative_log_likelihood(twice.ids, twice.lengths)
     written = twice.take(np.sort(np.argsort(np.where(twice.lengths, nats, np.inf), kind="stable")[: len(real)]))
     return written, written
 
@@ -143,24 +144,24 @@ def _accumulate(train: Texts, real: Texts, earlier: list[Texts], random: np.rand
 
 
 def _verify(train: Texts, real: Texts, earlier: list[Texts], random: np.random.Generator) -> Step:
-    """Twice as many are written; the half that looks most real is kept, and everything accumulates.
+    """Write twice the number of documents, keep the half that looks most real, and accumulate.
 
-    The judge is the ratio of two models of word pairs: of real documents, and of the other half of what was written.
+    The score is the likelihood ratio of two bigram models: of real documents, and of the other half of the output.
     """
     twice = Generator.fit(train).write(2 * len(real), random)
     half = np.arange(len(twice)) % 2 == 0
     truth = LanguageModel.fit(real.ids, real.lengths, 2)
     score = np.zeros(len(twice))
     for side in (half, ~half):
-        judged, other = twice.take(np.flatnonzero(side)), twice.take(np.flatnonzero(~side))
+        scored, other = twice.take(np.flatnonzero(side)), twice.take(np.flatnonzero(~side))
         made = LanguageModel.fit(other.ids, other.lengths, 2)
-        score[side] = made.surprise(*judged) - truth.surprise(*judged)
+        score[side] = made.negative_log_likelihood(*scored) - truth.negative_log_likelihood(*scored)
     written = twice.take(np.sort(np.argsort(np.where(twice.lengths, -score, np.inf), kind="stable")[: len(real)]))
     return written, train.plus(written)
 
 
-def _anchored(share: float) -> Callable[..., Step]:
-    """Replaced but for a share of real documents, drawn afresh from the first ones."""
+def _build_anchored_step(share: float) -> Callable[..., Step]:
+    """Replacement with a share of real documents, sampled again for each generation."""
 
     def step(train: Texts, real: Texts, earlier: list[Texts], random: np.random.Generator) -> Step:
         written = Generator.fit(train).write(len(real), random)
@@ -175,8 +176,8 @@ REGIMES: dict[str, Callable[..., Step]] = {
     "filtered": _filter,
     "truncated": _truncate,
     "replace": _replace,
-    "anchor10": _anchored(0.1),
-    "anchor30": _anchored(0.3),
+    "anchor10": _build_anchored_step(0.1),
+    "anchor30": _build_anchored_step(0.3),
     "accumulate": _accumulate,
     "verified": _verify,
 }

@@ -1,7 +1,8 @@
-"""The neural case: the embedded SmolLM2 is trained on real sentences, and each later generation on what the one before wrote.
+"""The neural case: the embedded SmolLM2 is trained on real sentences, and each later generation on the output of the previous
+one.
 
-Every generation begins from the same weights, as in Shumailov et al. 2024. Its sentences are judged by real ones that no
-model was trained on. Students and sentences are kept in FOLDER, so that a benchmark that was stopped goes on.
+Every generation starts from the same weights, as in Shumailov et al. 2024. Its sentences are compared with real sentences that no
+model was trained on. Students and sentences are kept in FOLDER, so that a stopped benchmark resumes.
 """
 
 import json
@@ -14,88 +15,103 @@ from typing import NamedTuple
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.collapse import tables
-from benchmarks.distillation import drawn_answers
-from benchmarks.machine import measured_on
-from core.recipe import PROJECT, CollapseConfig
-from core.run import CollapseRecord
+from benchmarks.distillation import sample_answers
+from benchmarks.machine import describe_measurement
+from core.config.recipe import ENGLISH_REFERENCE
+from core.config.students import StudentConfig
+from core.project_files import PROJECT
+from core.runs.records import CollapseRecord
 from core.sample import Message
-from core.store import read_json, write_json
-from core.student_config import StudentConfig
-from filters.collapse import measure
-from filters.trend import trend_of
-from flows.words import plural
-from students.start import Start
-from students.train import distill
+from core.storage.atomic_files import read_json, write_json
+from filters.collapse.assessment import assess_texts
+from filters.collapse.tail_trend import find_lineage_trend
+from flows.terminal.text_format import format_count
+from students.init.start_model import StartModel
+from students.training.student_training import train_student
 
 FOLDER = tables.FOLDER / "neural"
 SENTENCES = 1_200
-"""That each generation is trained on, and that it writes."""
+"""Sentences that each generation is trained on, and that it writes."""
 GENERATIONS = 3
 TOKENS = 60
 SEED = 1
-ASKED = "Write a sentence of a novel."
+PROMPT = "Write a sentence of a novel."
 ARMS = {"temperature 1": 1.0, "temperature 0.7": 0.7}
 STUDENT = StudentConfig(start="layers", layers=30, epochs=1, learning_rate=1e-4, max_tokens=96, batch_size=16)
 METRICS = ("hapax_mass", "tail_coverage", "distinct_4", "surprise", "types", "self_bleu")
 
 
-class Written(NamedTuple):
+class NeuralGeneration(NamedTuple):
     generation: int
     loss: float
-    """Held out of the training text, nats a token."""
+    """Loss on held-out training text, in nats per token."""
     record: CollapseRecord
 
 
 def table() -> str:
-    texts = [json.loads(line)["text"] for line in (PROJECT / CollapseConfig().reference).read_text().splitlines()]
+    texts = [json.loads(line)["text"] for line in (PROJECT / ENGLISH_REFERENCE).read_text().splitlines()]
     random.Random(SEED).shuffle(texts)
-    return page({arm: generations(texts, temperature, FOLDER) for arm, temperature in ARMS.items()})
+    return format_page({arm: train_generations(texts, temperature, FOLDER) for arm, temperature in ARMS.items()})
 
 
-def generations(texts: Sequence[str], temperature: float, folder: Path) -> list[Written]:
-    """The first model, trained on real sentences, is one for all temperatures."""
-    learnt, real, found = list(texts[:SENTENCES]), texts[SENTENCES:], []
+def train_generations(texts: Sequence[str], temperature: float, folder: Path) -> list[NeuralGeneration]:
+    """The first model, trained on real sentences, is shared by all temperatures."""
+    sentences, real, generations = list(texts[:SENTENCES]), texts[SENTENCES:], []
     for generation in range(1, GENERATIONS + 1):
         out = folder / (f"{generation} at {temperature}" if generation > 1 else "1")
-        told = [[Message(role="user", content=ASKED), Message(role="assistant", content=text)] for text in learnt]
-        trained = distill(told, STUDENT, out, seed=SEED, progress=progress)
-        said = folder / f"{generation} at {temperature}.json"
-        if not said.exists():
-            write_json(said, written(out, temperature, SEED + 1_000_000 * generation))
-        learnt = read_json(said)
-        record = measure(learnt, real, name="real", seed=SEED)
-        found.append(Written(generation, trained.loss_after, record))
-        progress(f"temperature {temperature}, generation {generation}: {record.verdict}, {learnt[:3]}")
-    return found
+        conversations = [
+            [Message(role="user", content=PROMPT), Message(role="assistant", content=text)] for text in sentences
+        ]
+        trained = train_student(conversations, STUDENT, out, seed=SEED, progress=print_progress)
+        output = folder / f"{generation} at {temperature}.json"
+        if not output.exists():
+            write_json(output, generate_sentences(out, temperature, SEED + 1_000_000 * generation))
+        sentences = read_json(output)
+        record = assess_texts(sentences, real, name="real", seed=SEED)
+        generations.append(NeuralGeneration(generation, trained.loss_after, record))
+        print_progress(f"temperature {temperature}, generation {generation}: {record.verdict}, {sentences[:3]}")
+    return generations
 
 
-def written(student: Path, temperature: float, seed: int) -> list[str]:
-    model = Start(AutoModelForCausalLM.from_pretrained(student), AutoTokenizer.from_pretrained(student), "", None, "")
-    said = drawn_answers(model, [[Message(role="user", content=ASKED)]] * SENTENCES, TOKENS, seed, temperature)
-    return [text for text in said if text.strip()]
+def generate_sentences(student: Path, temperature: float, seed: int) -> list[str]:
+    model = StartModel(
+        AutoModelForCausalLM.from_pretrained(student), AutoTokenizer.from_pretrained(student), "", None, ""
+    )
+    answers = sample_answers(model, [[Message(role="user", content=PROMPT)]] * SENTENCES, TOKENS, seed, temperature)
+    return [text for text in answers if text.strip()]
 
 
-def progress(text: str) -> None:
+def print_progress(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def page(found: dict[str, list[Written]]) -> str:
+def format_page(arms: dict[str, list[NeuralGeneration]]) -> str:
     head = ["", "generation", "verdict", "loss of rare words", "loss", *METRICS]
     lines = [" | ".join(head), "---|" + "---:|" * (len(head) - 1)]
-    for arm, written in found.items():
-        for one in written:
-            metrics = {metric.name: metric for metric in one.record.metrics}
+    for arm, generations in arms.items():
+        for generation in generations:
+            metrics = {metric.name: metric for metric in generation.record.metrics}
             cells = [f"{metrics[name].candidate:.3g} ({metrics[name].reference:.3g})" for name in METRICS]
-            told = [arm, f"{one.generation}", one.record.verdict, f"{one.record.tail or 0.0:.1f}", f"{one.loss:.2f}"]
-            lines.append(" | ".join([*told, *cells]))
+            record = generation.record
+            start = [
+                arm,
+                f"{generation.generation}",
+                record.verdict,
+                f"{record.tail or 0.0:.1f}",
+                f"{generation.loss:.2f}",
+            ]
+            lines.append(" | ".join([*start, *cells]))
     rows = "\n".join(f"| {line} |" if not line.startswith("---") else f"|{line}" for line in lines)
-    trends = "; ".join(f"{arm}: {trend_of([one.record for one in written])}" for arm, written in found.items())
-    return f"""{measured_on()}. `STILLHOUSE_CORPORA=FOLDER python -m benchmarks collapse_neural`
+    trends = "; ".join(
+        f"{arm}: {find_lineage_trend([generation.record for generation in generations])}"
+        for arm, generations in arms.items()
+    )
+    return f"""{describe_measurement()}. `STILLHOUSE_CORPORA=FOLDER python -m benchmarks collapse_neural`
 
-SmolLM2-135M-Instruct, trained anew for each generation on the {SENTENCES:,} sentences of the one before (the first on real
-ones) for {plural(STUDENT.epochs, "epoch")}, then asked for as many. In parentheses real text of the same topics and
-lengths. *Loss of rare words* is in deviations of real text; *loss* in nats a token, on what was held out of its training
-text. One seed.
+SmolLM2-135M-Instruct, trained anew for each generation on the {SENTENCES:,} sentences of the previous generation
+(the first on real sentences) for {format_count(STUDENT.epochs, "epoch")}, then asked for the same number. In parentheses real
+text of the same topics and lengths. *Loss of rare words* is in deviations of real text; *loss* in nats per token, on text held
+out of its training. One seed.
 
 {rows}
 

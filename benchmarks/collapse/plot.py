@@ -1,4 +1,4 @@
-"""The loss of rare words over generations as an SVG: one line for each way of training. Reads no trial itself."""
+"""The loss of rare words over generations as an SVG: one line for each training regime. Reads no trials."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ LEAST_GAP = 16
 """Pixels between two names."""
 
 
-def drawing(lines: Mapping[str, Sequence[float]], title: str, limit: float) -> str:
+def draw_lines(lines: Mapping[str, Sequence[float]], title: str, limit: float) -> str:
     """Values by generation, on a square-root scale, with the limit dashed."""
     most = max(max(values) for values in lines.values())
     count = max(map(len, lines.values()))
@@ -32,7 +32,7 @@ def drawing(lines: Mapping[str, Sequence[float]], title: str, limit: float) -> s
     parts.append(
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(limit):.0f}" y2="{y(limit):.0f}" stroke-dasharray="5 4"/>'
     )
-    places = _apart({name: y(values[-1]) for name, values in lines.items()})
+    places = _spread_labels({name: y(values[-1]) for name, values in lines.items()})
     for (name, values), colour in zip(lines.items(), COLOURS, strict=True):
         points = " ".join(f"{x(i):.0f},{y(value):.0f}" for i, value in enumerate(values))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
@@ -44,8 +44,8 @@ def drawing(lines: Mapping[str, Sequence[float]], title: str, limit: float) -> s
     )
 
 
-def _apart(places: Mapping[str, float]) -> dict[str, float]:
-    """Moved down where two names would lie on one another."""
+def _spread_labels(places: Mapping[str, float]) -> dict[str, float]:
+    """Label positions, moved down where two labels would overlap."""
     moved: dict[str, float] = {}
     last = -float(LEAST_GAP)
     for name, place in sorted(places.items(), key=lambda item: item[1]):

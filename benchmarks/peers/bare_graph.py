@@ -1,4 +1,4 @@
-"""The floor: LangGraph alone, with the nodes and routes of `agents/topology.py` and nothing else. No store, no retries.
+"""The lower bound: LangGraph alone, with the nodes and routes of `agents/topologies/topology_graphs.py`. No store, no retries.
 
 Without a URL its teacher answers at once, in the process.
 """
@@ -24,11 +24,11 @@ from benchmarks.peers.work import (
     REVIEW_PROMPT,
     WRITER,
     Draft,
-    Result,
+    PeerResult,
+    PeerTask,
     Review,
-    Task,
-    drive,
-    verified,
+    is_right,
+    run_driver,
 )
 
 
@@ -86,10 +86,10 @@ async def critic(state: Work, runtime: Runtime[Teacher]) -> dict[str, Any]:
 
 
 async def verifier(state: Work) -> dict[str, Any]:
-    return {"handovers": [Handover(agent="verifier", payload=str(verified(state["topic"], state["answer"])))]}
+    return {"handovers": [Handover(agent="verifier", payload=str(is_right(state["topic"], state["answer"])))]}
 
 
-def build() -> CompiledStateGraph[Work, Teacher, Work, Work]:
+def build_graph() -> CompiledStateGraph[Work, Teacher, Work, Work]:
     graph = StateGraph(Work, Teacher)
     graph.add_node("orchestrator", orchestrator)
     for name, node in (("generator", generator), ("critic", critic), ("verifier", verifier)):
@@ -99,16 +99,16 @@ def build() -> CompiledStateGraph[Work, Teacher, Work, Work]:
     return graph.compile()
 
 
-async def at_once(_system: str, asked: str, contract: type[BaseModel]) -> str:
+async def answer_instantly(_system: str, asked: str, contract: type[BaseModel]) -> str:
     if contract is Draft:
         return f'{{"answer": "{asked.split(".")[0].removeprefix("Write about ")} brings a quiet lamp."}}'
     return '{"scores": {"sense": 4, "style": 5}, "faults": [], "advice": "Keep it as it is."}'
 
 
 @asynccontextmanager
-async def opened(task: Task) -> AsyncIterator[Teacher]:
+async def open_teacher(task: PeerTask) -> AsyncIterator[Teacher]:
     if not task.url:
-        yield Teacher(at_once)
+        yield Teacher(answer_instantly)
         return
     connector = aiohttp.TCPConnector(limit=task.concurrency)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -125,8 +125,8 @@ async def opened(task: Task) -> AsyncIterator[Teacher]:
         yield Teacher(ask)
 
 
-async def run(task: Task) -> Result:
-    graph = build()
+async def run(task: PeerTask) -> PeerResult:
+    graph = build_graph()
     made: list[tuple[str, str]] = []
 
     async def work(topics: Iterator[str], teacher: Teacher) -> None:
@@ -135,11 +135,11 @@ async def run(task: Task) -> Result:
             ended = await graph.ainvoke(begun, context=teacher)
             made.append((topic, ended["answer"]))
 
-    async with opened(task) as teacher:
+    async with open_teacher(task) as teacher:
         topics = iter(task.topics)
         await asyncio.gather(*(work(topics, teacher) for _ in range(task.concurrency)))
-    return Result(made)
+    return PeerResult(made)
 
 
 if __name__ == "__main__":
-    drive(lambda task: asyncio.run(run(task)), f"langgraph {version('langgraph')}")
+    run_driver(lambda task: asyncio.run(run(task)), f"langgraph {version('langgraph')}")

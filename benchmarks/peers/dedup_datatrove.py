@@ -1,5 +1,5 @@
-"""datatrove: its four stages with its defaults, 14 bands of 8 rows, 64 bits. One worker, so that all of its CPU is
-counted.
+"""datatrove: its four stages with its defaults, 14 bands of 8 rows, 64 bits. One worker, so that all of its CPU time is
+measured.
 """
 
 import json
@@ -20,12 +20,12 @@ from datatrove.pipeline.writers import JsonlWriter
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.typeshelper import Languages
 
-from benchmarks.peers.dedup_work import main, texts
+from benchmarks.peers.dedup_work import main, read_texts
 
 HALVES = 2
 
 
-def dropped(source: Path) -> Iterator[int]:
+def find_dropped_rows(source: Path) -> Iterator[int]:
     config = MinhashConfig(hash_config=HashConfig(precision=64))
     with tempfile.TemporaryDirectory() as folder:
         halves = Path(folder) / "in"
@@ -47,9 +47,9 @@ def dropped(source: Path) -> Iterator[int]:
         for i, (pipeline, tasks) in enumerate(stages):
             LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=f"{folder}/logs{i}").run()
         left = [json.loads(line) for file in Path(kept).glob("*.jsonl") for line in file.open(encoding="utf-8")]
-        ids = {document.get("id", 0) for document in left}  # it leaves out what is 0
-        yield from (row for row, _ in texts(source) if row not in ids)
+        ids = {document.get("id", 0) for document in left}  # it omits ids of 0
+        yield from (row for row, _ in read_texts(source) if row not in ids)
 
 
 if __name__ == "__main__":
-    main(dropped)
+    main(find_dropped_rows)

@@ -1,5 +1,5 @@
-"""Ours: each dropped row with the kept one that it repeats, and the CPU seconds of the two halves of the work. Rows are parsed
-as `stillhouse filter` parses them (`flows.rows`), by orjson.
+"""Ours: each dropped row with the kept row that it repeats, and the CPU seconds of both steps. Rows are parsed by orjson, as in
+`stillhouse filter` (`flows.data.dataset_rows`).
 """
 
 import json
@@ -11,11 +11,11 @@ from pathlib import Path
 import orjson
 
 from benchmarks.peers.dedup_work import NGRAM, THRESHOLD
-from filters.near import near_duplicates
-from filters.shingles import shingle_sets
+from filters.duplicates.shingles import build_shingle_sets
+from filters.duplicates.similarity_join import find_near_duplicates
 
 
-def texts(file: Path) -> Iterator[str]:
+def read_texts(file: Path) -> Iterator[str]:
     with file.open("rb") as lines:
         for line in lines:
             yield orjson.loads(line)["text"]
@@ -24,11 +24,11 @@ def texts(file: Path) -> Iterator[str]:
 def main() -> None:
     source, out = map(Path, sys.argv[1:])
     began = time.process_time()
-    sets = shingle_sets(texts(source), NGRAM)
+    sets = build_shingle_sets(read_texts(source), NGRAM)
     shingled = time.process_time()
-    found = near_duplicates(sets, THRESHOLD)
+    matches = find_near_duplicates(sets, THRESHOLD)
     detail = {"read_and_shingle": shingled - began, "compare": time.process_time() - shingled}
-    pairs = list(zip(found.repeated.tolist(), found.original.tolist(), strict=True))
+    pairs = list(zip(matches.repeated.tolist(), matches.original.tolist(), strict=True))
     out.write_text(json.dumps({"pairs": pairs, "detail": detail}), encoding="utf-8")
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from rensa import RMinHashDeduplicator
 
-from benchmarks.peers.dedup_work import THRESHOLD, main, shingles, texts
+from benchmarks.peers.dedup_work import THRESHOLD, main, read_texts, split_into_shingles
 
 
-def dropped(source: Path) -> Iterator[int]:
+def find_dropped_rows(source: Path) -> Iterator[int]:
     deduplicator = RMinHashDeduplicator(THRESHOLD, 128, True, 16)
-    added = deduplicator.add_pairs((str(row), shingles(text)) for row, text in texts(source))
+    added = deduplicator.add_pairs((str(row), split_into_shingles(text)) for row, text in read_texts(source))
     return (row for row, one in enumerate(added) if not one)
 
 
-main(dropped)
+main(find_dropped_rows)

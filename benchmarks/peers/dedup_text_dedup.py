@@ -8,10 +8,10 @@ from pathlib import Path
 
 from datasets import load_from_disk
 
-from benchmarks.peers.dedup_work import NGRAM, THRESHOLD, main, texts
+from benchmarks.peers.dedup_work import NGRAM, THRESHOLD, main, read_texts
 
 
-def dropped(source: Path) -> Iterator[int]:
+def find_dropped_rows(source: Path) -> Iterator[int]:
     with tempfile.TemporaryDirectory() as folder:
         options = {
             "path": "json", "data_files": source, "split": "train", "cache_dir": f"{folder}/cache", "output": f"{folder}/kept",
@@ -21,7 +21,7 @@ def dropped(source: Path) -> Iterator[int]:
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         subprocess.run([sys.executable, "-m", "text_dedup.minhash", *arguments], check=True)
         kept = set(load_from_disk(f"{folder}/kept")["row"])
-        yield from (row for row, _ in texts(source) if row not in kept)
+        yield from (row for row, _ in read_texts(source) if row not in kept)
 
 
-main(dropped)
+main(find_dropped_rows)

@@ -1,15 +1,15 @@
-"""`students.train.distill`, as the command does it; the first conversations are held out as well."""
+"""`students.training.student_training.train_student`, as the command does it; the first conversations are held out as well."""
 
 import sys
 from pathlib import Path
 
 from benchmarks.peers.train_work import HELD_OUT, Work, main
+from core.config.students import StudentConfig
 from core.sample import Message
-from core.student_config import StudentConfig
-from students.train import distill
+from students.training.student_training import train_student
 
 
-def train(work: Work) -> None:
+def train_and_time(work: Work) -> None:
     settings = {
         "start": work.start,
         "objective": work.objective,
@@ -22,9 +22,9 @@ def train(work: Work) -> None:
     settings["distillation"] = {"teacher": work.teacher, **work.more.get("distillation", {})}
     rows = [[Message(**message) for message in (*row["prompt"], *row["completion"])] for row in work.rows]
     told = lambda line: print(line, file=sys.stderr)  # noqa: E731, T201
-    distill(
+    train_student(
         rows, StudentConfig.model_validate(settings), Path(work.out), seed=7, progress=told, held_out=rows[:HELD_OUT]
     )
 
 
-main(train)
+main(train_and_time)

@@ -10,7 +10,7 @@ from trl.experimental.gkd import GKDConfig, GKDTrainer
 from benchmarks.peers.train_work import HELD_OUT, Work, main
 
 
-def train(work: Work) -> None:
+def train_and_time(work: Work) -> None:
     tokenizer = AutoTokenizer.from_pretrained(work.start)
     model = AutoModelForCausalLM.from_pretrained(work.start, dtype="float32")
     settings = {
@@ -29,7 +29,7 @@ def train(work: Work) -> None:
         "per_device_eval_batch_size": HELD_OUT,
     }
     if work.objective == "sft":
-        SFTTrainer(model, args=SFTConfig(**settings), **_data(work.rows), processing_class=tokenizer).train()
+        SFTTrainer(model, args=SFTConfig(**settings), **_build_datasets(work.rows), processing_class=tokenizer).train()
         return
     rows = [{"messages": [*row["prompt"], *row["completion"]]} for row in work.rows]
     teacher = AutoModelForCausalLM.from_pretrained(work.teacher, dtype="float32")
@@ -37,13 +37,13 @@ def train(work: Work) -> None:
         model,
         teacher,
         args=GKDConfig(**settings, lmbda=0.0, beta=0.0, temperature=1.0),
-        **_data(rows),
+        **_build_datasets(rows),
         processing_class=tokenizer,
     ).train()
 
 
-def _data(rows: list[Any]) -> dict[str, Dataset]:
+def _build_datasets(rows: list[Any]) -> dict[str, Dataset]:
     return {"train_dataset": Dataset.from_list(rows), "eval_dataset": Dataset.from_list(rows[:HELD_OUT])}
 
 
-main(train)
+main(train_and_time)

@@ -21,11 +21,11 @@ from benchmarks.peers.work import (
     REVIEW_PROMPT,
     WRITER,
     Draft,
-    Result,
+    PeerResult,
+    PeerTask,
     Review,
-    Task,
-    drive,
-    verified,
+    is_right,
+    run_driver,
 )
 
 UNLIMITED = 10**9
@@ -47,7 +47,7 @@ class Critic(curator.LLM):
         return {**row, "review": response.model_dump_json()}
 
 
-def pipeline(task: Task) -> Result:
+def run_pipeline(task: PeerTask) -> PeerResult:
     told = {
         "backend": "openai",
         "generation_params": {"max_tokens": 160},
@@ -62,10 +62,10 @@ def pipeline(task: Task) -> Result:
     judge = Critic(model_name="model", response_format=Review, system_prompt=CRITIC, **told)
     drafts = write(Dataset.from_dict({"topic": task.topics}), working_dir=str(task.out))
     judged = judge(drafts.dataset, working_dir=str(task.out))
-    rows = judged.dataset.map(lambda row: {"passed": verified(row["topic"], row["answer"])})
+    rows = judged.dataset.map(lambda row: {"passed": is_right(row["topic"], row["answer"])})
     lost = sum(len(path.read_text().splitlines()) for path in Path(task.out).rglob("failed_requests.jsonl"))
-    return Result([(row["topic"], row["answer"]) for row in rows], lost)
+    return PeerResult([(row["topic"], row["answer"]) for row in rows], lost)
 
 
 if __name__ == "__main__":
-    drive(pipeline, f"bespokelabs-curator {version('bespokelabs-curator')}")
+    run_driver(run_pipeline, f"bespokelabs-curator {version('bespokelabs-curator')}")

@@ -16,25 +16,25 @@ from benchmarks.peers.work import (
     REVIEW_PROMPT,
     WRITER,
     Draft,
-    Result,
+    PeerResult,
+    PeerTask,
     Review,
-    Task,
-    drive,
-    verified,
+    is_right,
+    run_driver,
 )
 
 
-def check(rows: pd.DataFrame) -> pd.DataFrame:
+def check_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
-        {"is_valid": [verified(t, _answer(d)) for t, d in zip(rows["topic"], rows["draft"], strict=True)]}
+        {"is_valid": [is_right(t, _read_answer(d)) for t, d in zip(rows["topic"], rows["draft"], strict=True)]}
     )
 
 
-def _answer(draft: Any) -> Any:
+def _read_answer(draft: Any) -> Any:
     return draft.get("answer") if isinstance(draft, dict) else None
 
 
-def pipeline(task: Task) -> Result:
+def run_pipeline(task: PeerTask) -> PeerResult:
     provider = dd.ModelProvider(name="endpoint", endpoint=task.url, api_key="none")
     model = dd.ModelConfig(
         alias="teacher",
@@ -57,12 +57,12 @@ def pipeline(task: Task) -> Result:
     ))  # fmt: skip
     builder.add_column(dd.ValidationColumnConfig(
         name="passed", target_columns=["topic", "draft"], validator_type="local_callable",
-        validator_params=dd.LocalCallableValidatorParams(validation_function=check),
+        validator_params=dd.LocalCallableValidatorParams(validation_function=check_rows),
     ))  # fmt: skip
     designer = DataDesigner(artifact_path=task.out, model_providers=[provider])
     made = designer.create(builder, num_records=len(task.topics), resume=dd.ResumeMode.IF_POSSIBLE).load_dataset()
-    return Result([(row["topic"], _answer(row["draft"])) for row in made.to_dict("records")])
+    return PeerResult([(row["topic"], _read_answer(row["draft"])) for row in made.to_dict("records")])
 
 
 if __name__ == "__main__":
-    drive(pipeline, f"data-designer {version('data-designer')}")
+    run_driver(run_pipeline, f"data-designer {version('data-designer')}")

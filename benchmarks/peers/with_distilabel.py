@@ -20,11 +20,11 @@ from benchmarks.peers.work import (
     REVIEW_PROMPT,
     WRITER,
     Draft,
-    Result,
+    PeerResult,
+    PeerTask,
     Review,
-    Task,
-    drive,
-    verified,
+    is_right,
+    run_driver,
 )
 
 
@@ -63,13 +63,13 @@ class ReviewTask(LLMTask):
 
 
 @step(inputs=["topic", "answer"], outputs=["passed"])
-def check(inputs: StepInput) -> StepOutput:
+def check_rows(inputs: StepInput) -> StepOutput:
     for row in inputs:
-        row["passed"] = verified(row["topic"], row["answer"])
+        row["passed"] = is_right(row["topic"], row["answer"])
     yield inputs
 
 
-def pipeline(task: Task) -> Result:
+def run_pipeline(task: PeerTask) -> PeerResult:
     size = task.concurrency
     rows = [{"topic": topic} for topic in task.topics]
 
@@ -80,11 +80,11 @@ def pipeline(task: Task) -> Result:
         load = LoadDataFromDicts(data=rows, batch_size=size)
         draft = DraftTask(llm=teacher(Draft), input_batch_size=size)
         review = ReviewTask(llm=teacher(Review), input_batch_size=size)
-        load >> draft >> review >> check(input_batch_size=size)
+        load >> draft >> review >> check_rows(input_batch_size=size)
     found = made.run(use_cache=True)["default"]["train"]
-    return Result([(row["topic"], row["answer"] if row["review"] else None) for row in found])
+    return PeerResult([(row["topic"], row["answer"] if row["review"] else None) for row in found])
 
 
 if __name__ == "__main__":
     os.environ["HF_HUB_OFFLINE"] = "1"
-    drive(pipeline, f"distilabel {version('distilabel')}")
+    run_driver(run_pipeline, f"distilabel {version('distilabel')}")

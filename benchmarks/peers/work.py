@@ -35,7 +35,7 @@ class Review(BaseModel):
     advice: str
 
 
-class Task(NamedTuple):
+class PeerTask(NamedTuple):
     """What a driver is told on its command line."""
 
     url: str
@@ -47,7 +47,7 @@ class Task(NamedTuple):
     """Where it keeps what a pipeline keeps; the same at a resumption."""
 
 
-class Result(NamedTuple):
+class PeerResult(NamedTuple):
     """What a pipeline left: all rows of its output, with whatever stands in them."""
 
     rows: Iterable[tuple[str, Any]]
@@ -56,18 +56,18 @@ class Result(NamedTuple):
     """Rows that it says it lost, in a file or a count that a program can read."""
 
 
-def verified(topic: str, answer: Any) -> bool:
+def is_right(topic: str, answer: Any) -> bool:
     """The check by code: a finished text that has the topic's word."""
     return isinstance(answer, str) and topic in answer.lower() and bool(re.search(r"[.!?]$", answer.strip()))
 
 
-def drive(pipeline: Callable[[Task], Result], version: str) -> None:
+def run_driver(pipeline: Callable[[PeerTask], PeerResult], version: str) -> None:
     """Do the task that the command line names; print one JSON line."""
-    task = _task()
+    task = _parse_task()
     began = time.perf_counter()
     result = pipeline(task)
     rows = list(result.rows)
-    right, wrong = judged(rows, task.topics)
+    right, wrong = count_right(rows, task.topics)
     line = {
         "rows": len(rows),
         "right": right,
@@ -79,14 +79,14 @@ def drive(pipeline: Callable[[Task], Result], version: str) -> None:
     sys.stdout.write(f"\n{json.dumps(line)}\n")
 
 
-def judged(rows: Iterable[tuple[str, Any]], topics: Sequence[str]) -> tuple[int, int]:
+def count_right(rows: Iterable[tuple[str, Any]], topics: Sequence[str]) -> tuple[int, int]:
     """How many rows pass the check, no more for a topic than it was asked for, and how many look whole and do not."""
     left = Counter(topics)
     right = wrong = 0
     for topic, answer in rows:
         if not isinstance(answer, str):
             continue
-        if verified(topic, answer) and left[topic] > 0:
+        if is_right(topic, answer) and left[topic] > 0:
             left[topic] -= 1
             right += 1
         else:
@@ -94,7 +94,7 @@ def judged(rows: Iterable[tuple[str, Any]], topics: Sequence[str]) -> tuple[int,
     return right, wrong
 
 
-def _task() -> Task:
+def _parse_task() -> PeerTask:
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", default="", help="of the endpoint, up to and with /v1")
     parser.add_argument("--seeds", type=Path, required=True, help="JSONL with a `topic` a line, one sample each")
@@ -104,4 +104,4 @@ def _task() -> Task:
     told = parser.parse_args()
     lines = told.seeds.read_text(encoding="utf-8").splitlines()[: told.samples]
     told.out.mkdir(parents=True, exist_ok=True)
-    return Task(told.url, told.seeds, [json.loads(line)["topic"] for line in lines], told.concurrency, told.out)
+    return PeerTask(told.url, told.seeds, [json.loads(line)["topic"] for line in lines], told.concurrency, told.out)

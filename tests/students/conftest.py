@@ -12,9 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from core.config.students import StudentConfig
 from core.sample import Message
-from core.student_config import StudentConfig
-from students.data import Conversation, Encoded, encode
+from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 
 TEMPLATE = """{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system
 You are small.<|im_end|>
@@ -51,7 +51,7 @@ def byte_level_bpe(texts: list[str]) -> Tokenizer:
     return bpe
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Tiny models gain nothing from threads, and lose minutes to their waiting where other work has the cores."""
     threads = torch.get_num_threads()
@@ -61,7 +61,7 @@ def one_thread() -> Iterator[None]:
 
 
 def quiet(_line: str) -> None:
-    """Progress that nobody reads."""
+    """Discards progress."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
@@ -129,7 +129,7 @@ def teacher(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPat
     return saved(opinionated(tiny_llama(len(tokenizer)), 5), tokenizer, tmp_path_factory.mktemp("teacher"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config(tiny_folder: Path) -> StudentConfig:
     return StudentConfig(start=str(tiny_folder), epochs=10, learning_rate=3e-3, batch_size=4, max_tokens=64)
 
@@ -140,5 +140,7 @@ def talk() -> list[Conversation]:
 
 
 @pytest.fixture
-def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-    return [one for one in (encode(one, tokenizer, 64) for one in talk) if isinstance(one, Encoded)]
+def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[EncodedConversation]:
+    return [
+        one for one in (encode_conversation(one, tokenizer, 64) for one in talk) if isinstance(one, EncodedConversation)
+    ]

@@ -4,47 +4,51 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
-from agents.families.tools.agenda import AGENDA
-from agents.families.tools.base import Arguments, Ran, Tool, World, run_tool
-from agents.families.tools.everyday import EVERYDAY
-from agents.families.tools.trade import TRADE
-from agents.families.tools.world import EVENTS, PER_EURO, clock_of, draw_world
+from agents.families.tools.calendar_tools import CALENDAR_TOOLS
+from agents.families.tools.lookup_tools import LOOKUP_TOOLS
+from agents.families.tools.shop_tools import SHOP_TOOLS
+from agents.families.tools.simulated_tool import SimulatedTool, ToolArguments
+from agents.families.tools.simulated_world import EURO_RATES, EVENTS, format_minutes
 
-__all__ = ["CHAINS", "TOOLS", "Arguments", "Ran", "Tool", "World", "draw_world", "run_tool"]
+SIMULATED_TOOLS: Mapping[str, SimulatedTool] = {
+    tool.name: tool for tool in (*LOOKUP_TOOLS, *CALENDAR_TOOLS, *SHOP_TOOLS)
+}
 
-TOOLS: Mapping[str, Tool] = {tool.name: tool for tool in (*EVERYDAY, *AGENDA, *TRADE)}
-
-Link = Callable[[Arguments, Mapping[str, Any], Random], dict[str, Any] | None]
+ToolLink = Callable[[ToolArguments, Mapping[str, Any], Random], dict[str, Any] | None]
 
 
-def _in_money(field: str) -> Link:
-    def link(_arguments: Arguments, result: Mapping[str, Any], rng: Random) -> dict[str, Any]:
-        return {"amount": result[field], "from_currency": "EUR", "to_currency": rng.choice([*PER_EURO])}
+def _link_to_currency(field: str) -> ToolLink:
+    def link(_arguments: ToolArguments, result: Mapping[str, Any], rng: Random) -> dict[str, Any]:
+        return {"amount": result[field], "from_currency": "EUR", "to_currency": rng.choice([*EURO_RATES])}
 
     return link
 
 
-def _in_unit(field: str, given: str, wanted: str) -> Link:
+def _link_to_unit(field: str, given: str, wanted: str) -> ToolLink:
     return lambda _arguments, result, _rng: {"value": result[field], "from_unit": given, "to_unit": wanted}
 
 
-def _first_slot(arguments: Arguments, result: Mapping[str, Any], rng: Random) -> dict[str, Any]:
+def _link_to_event(arguments: ToolArguments, result: Mapping[str, Any], rng: Random) -> dict[str, Any]:
     when = {"day": result["day"], "start": result["free"][0]}
     return {"title": rng.choice(EVENTS), "when": when, "minutes": arguments["minutes"]}
 
 
-def _when_back(_arguments: Arguments, result: Mapping[str, Any], rng: Random) -> dict[str, Any] | None:
+def _link_to_reminder(_arguments: ToolArguments, result: Mapping[str, Any], rng: Random) -> dict[str, Any] | None:
     if "due" not in result:
         return None
-    return {"text": f"ask for {result['title']}", "day": result["due"], "time": clock_of(rng.randint(32, 72) * 15)}
+    return {
+        "text": f"ask for {result['title']}",
+        "day": result["due"],
+        "time": format_minutes(rng.randint(32, 72) * 15),
+    }
 
 
-CHAINS: Mapping[tuple[str, str], Link] = {
-    ("find_product", "convert_currency"): _in_money("price_eur"),
-    ("split_bill", "convert_currency"): _in_money("each_eur"),
-    ("plan_route", "convert_units"): _in_unit("distance_km", "kilometre", "mile"),
-    ("get_weather", "convert_units"): _in_unit("temperature_c", "celsius", "fahrenheit"),
-    ("find_free_slots", "add_event"): _first_slot,
-    ("find_book", "set_reminder"): _when_back,
+TOOL_CHAINS: Mapping[tuple[str, str], ToolLink] = {
+    ("find_product", "convert_currency"): _link_to_currency("price_eur"),
+    ("split_bill", "convert_currency"): _link_to_currency("each_eur"),
+    ("plan_route", "convert_units"): _link_to_unit("distance_km", "kilometre", "mile"),
+    ("get_weather", "convert_units"): _link_to_unit("temperature_c", "celsius", "fahrenheit"),
+    ("find_free_slots", "add_event"): _link_to_event,
+    ("find_book", "set_reminder"): _link_to_reminder,
 }
 """Arguments of the second tool, from those of the first and its result; None where the result gives none."""

@@ -1,10 +1,9 @@
-"""Golden cases from their files, and the verdict of a check on one of them. A case has the verdict that a careful reader of the
-rule gives; where code cannot give it, `limit` says why, and the case holds what the check says instead.
+"""Golden cases from their files, and the verdict of a check on a case. A case has the verdict of a careful reader of the rule;
+if code cannot give it, `limit` has the reason, and the case has the verdict of the check instead.
 """
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ Ask = Callable[..., Any]
 
 
 def rows_of(name: str) -> list[Case]:
-    """The cases of a file, where long texts are pieces with how often each comes, and what is no number in JSON is a text."""
+    """The cases of a file. Long texts are pieces with their repetitions; numbers that JSON lacks are texts."""
     lines = (Path(__file__).parent / f"golden/{name}.jsonl").read_text(encoding="utf-8").split("\n")
     return [json.loads(line, object_hook=_whole) for line in lines if line]
 
@@ -26,14 +25,6 @@ def _whole(found: dict[str, Any]) -> Any:
     if set(found) == {"float"}:
         return float(found["float"])
     return "".join(text * times for text, times in found["pieces"]) if set(found) == {"pieces"} else found
-
-
-def enough(cases: Sequence[Case], least: int = 50) -> bool:
-    """Whether there are `least` cases, each of another name, a quarter or more of either verdict, and limits are few."""
-    sure = [case for case in cases if not case.get("limit")]
-    verdicts = Counter(case["passes"] for case in sure)
-    names = {case["about"] for case in cases}
-    return len(sure) >= least and len(names) == len(cases) and min(verdicts[True], verdicts[False]) * 4 >= len(sure)
 
 
 async def nobody(*_: Any, **__: Any) -> Any:

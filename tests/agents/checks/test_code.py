@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from agents.checks import Subject, harness
-from agents.checks.assertions import BadTests, cases_of
-from agents.checks.calls import Call, CallLimits, Outcome, call_all
-from agents.checks.code import CodeOptions, SolvedOptions, code, solved_again
-from agents.checks.mutants import mutants_of
-from agents.contract import Finding
-from agents.sandbox import sandbox_problem
+from agents.checks import Subject
+from agents.checks.code import call_harness
+from agents.checks.code.assertions import InvalidTests, parse_test_cases
+from agents.checks.code.function_calls import CallLimits, CallOutcome, FunctionCall, run_calls
+from agents.checks.code.mutants import draw_mutants
+from agents.checks.code.tested_solution import CodeOptions, SolvedAgainOptions, code_check, solved_again_check
+from agents.reply_schema import Finding
+from agents.sandbox.python_sandbox import sandbox_problem
 from core.sample import Candidate, Message, Seed
 
 ROOT = Path(__file__).parents[3]
@@ -35,9 +36,14 @@ def subject_of(solution: str, tests: str, function: str = "", ask: Any = never) 
     return Subject(Seed(id="s", data={"function": function}), candidate, ask)
 
 
+ONE_MUTANT = {"mutants": 1}
+"""Of a case that passes: each mutant takes a sandbox, and what mutants find is judged by cases that fail."""
+
+
 async def found(row: dict[str, Any]) -> list[Finding]:
     subject = subject_of(row["solution"], row["tests"], row.get("function", ""))
-    return await code.findings(subject, CodeOptions.model_validate(row.get("options", {})))
+    options = (ONE_MUTANT if row["passes"] else {}) | row.get("options", {})
+    return await code_check.findings(subject, CodeOptions.model_validate(options))
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +65,6 @@ def test_golden_solutions_pass_or_fail_and_the_fault_says_why(
     assert all(finding.passed for finding in findings[row["note"]]) == row["passes"], last.evidence
     assert row["passes"] or any(part in last.evidence for part in row.get("fault", "").split("|")), last.evidence
     assert len(last.evidence) < 800
-
-
-def test_golden_cases_are_many_of_both_kinds_and_hostile() -> None:
-    counts = Counter(row["passes"] for row in GOLDEN)
-    assert counts[True] >= 25
-    assert counts[False] >= 100
-    assert sum(row["note"].startswith("forging") for row in GOLDEN) >= 40
-    assert len({row["note"] for row in GOLDEN}) == len(GOLDEN)
 
 
 TESTS = "assert add(1, 2) == 3\nassert add(-4, 9) == 5\nassert add(10, 20) == 30"
@@ -96,7 +94,7 @@ def test_solutions_from_the_task_alone_must_pass_the_same_tests(
         return None if reply is None else contract(solution=reply)
 
     subject = subject_of(GOOD, TESTS, ask=ask)
-    (finding,) = asyncio.run(solved_again.findings(subject, SolvedOptions.model_validate(options)))
+    (finding,) = asyncio.run(solved_again_check.findings(subject, SolvedAgainOptions.model_validate(options)))
     assert (finding.passed, evidence in finding.evidence) == (passes, True), finding.evidence
 
 
@@ -105,7 +103,7 @@ def test_solutions_from_the_task_alone_must_pass_the_same_tests(
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        SolvedOptions.model_validate(options)
+        SolvedAgainOptions.model_validate(options)
 
 
 @needs_sandbox
@@ -115,35 +113,35 @@ def test_the_sandbox_holds_the_arguments_and_no_expected_value() -> None:
         "    seen = [o for o in gc.get_objects() if type(o) is dict and 'calls' in o and 'token' in o]\n"
         "    return repr(seen[0]['calls']) + repr(sorted(os.listdir('.')))"
     )
-    answers = asyncio.run(call_all([spy], "add", [Call((4711, 2), {})], CallLimits()))
-    seen = harness.read(answers.programs[0][0].value)
+    answers = asyncio.run(run_calls(spy, "add", [FunctionCall((4711, 2), {})], CallLimits()))
+    seen = call_harness.decode_value(answers.rows[0][0].value)
     assert "4711" in seen
     assert "4713" not in seen
     assert seen.endswith("[]"), "no file is left in the folder"
 
 
 @needs_sandbox
-def test_each_call_has_a_process_of_its_own_and_every_program_is_told_apart() -> None:
-    programs = [f"n = {n}\n\ndef f():\n    global n\n    n += 1\n    return n" for n in range(5)]
-    answers = asyncio.run(call_all(programs, "f", [Call((), {})] * 3, CallLimits(), hash_seeds=(0, 5)))
-    values = [[harness.read(outcome.value) for outcome in row] for row in answers.programs]
-    assert values == [[n + 1] * 3 for n in range(5)] * 2
+def test_each_call_runs_in_a_separate_process() -> None:
+    program = "n = 4\n\ndef f():\n    global n\n    n += 1\n    return n"
+    answers = asyncio.run(run_calls(program, "f", [FunctionCall((), {})] * 3, CallLimits(), hash_seeds=(0, 5)))
+    values = [[call_harness.decode_value(outcome.value) for outcome in row] for row in answers.rows]
+    assert values == [[5] * 3] * 2
 
 
 @needs_sandbox
-def test_hash_seeds_are_what_they_are_said_to_be() -> None:
+def test_the_program_runs_under_the_given_hash_seeds() -> None:
     program = "def f():\n    return hash('x')"
-    answers = asyncio.run(call_all([program], "f", [Call((), {})], CallLimits(), hash_seeds=(0, 1, 2, 1)))
-    zero, one, two, again = [harness.read(row[0].value) for row in answers.programs]
+    answers = asyncio.run(run_calls(program, "f", [FunctionCall((), {})], CallLimits(), hash_seeds=(0, 1, 2, 1)))
+    zero, one, two, again = [call_harness.decode_value(row[0].value) for row in answers.rows]
     assert one == again
     assert len({zero, one, two}) == 3
 
 
 @needs_sandbox
-def test_an_address_in_memory_is_no_part_of_the_evidence() -> None:
+def test_memory_addresses_are_not_in_the_evidence() -> None:
     program = "def f(x):\n    raise ValueError(object())"
     (finding,) = asyncio.run(
-        code.findings(subject_of(program, "assert f(1) == 2\nassert f(2) == 3\nassert f(3) == 4"), CodeOptions())
+        code_check.findings(subject_of(program, "assert f(1) == 2\nassert f(2) == 3\nassert f(3) == 4"), CodeOptions())
     )[1:]
     assert finding.evidence == "`f(1)` raises ValueError: <object object at 0x…> in line 2"
 
@@ -155,25 +153,25 @@ VALUES = [
 
 
 def test_values_travel_as_they_are_and_no_two_are_taken_for_one() -> None:
-    told = [json.dumps(harness.written(value)) for value in VALUES]
-    assert len(set(told)) == len(VALUES)
-    for value, text in zip(VALUES, told, strict=True):
-        back = harness.read(json.loads(text))
+    encoded = [json.dumps(call_harness.encode_value(value)) for value in VALUES]
+    assert len(set(encoded)) == len(VALUES)
+    for value, text in zip(VALUES, encoded, strict=True):
+        back = call_harness.decode_value(json.loads(text))
         assert type(back) is type(value)
         assert back == value
 
 
-def test_what_lies_in_another_order_travels_as_the_same() -> None:
-    assert harness.written({"a": 1, "b": 2}) == harness.written({"b": 2, "a": 1})
-    assert harness.written({"x", "y", "z"}) == harness.written({"z", "y", "x"})
-    assert harness.written(0.0) == harness.written(-0.0)
-    assert harness.written(Counter("aab")) == harness.written({"b": 1, "a": 2})
+def test_the_encoding_of_a_value_ignores_order() -> None:
+    assert call_harness.encode_value({"a": 1, "b": 2}) == call_harness.encode_value({"b": 2, "a": 1})
+    assert call_harness.encode_value({"x", "y", "z"}) == call_harness.encode_value({"z", "y", "x"})
+    assert call_harness.encode_value(0.0) == call_harness.encode_value(-0.0)
+    assert call_harness.encode_value(Counter("aab")) == call_harness.encode_value({"b": 1, "a": 2})
 
 
 @pytest.mark.parametrize("value", [object(), 1j, ..., range(3), int, iter([]), bytearray(b"x"), [object()], {"a": len}])
-def test_what_is_no_plain_value_does_not_travel(value: Any) -> None:
-    with pytest.raises(harness.Untellable):
-        harness.written(value)
+def test_a_value_that_is_not_plain_is_not_encoded(value: Any) -> None:
+    with pytest.raises(call_harness.UnsupportedValue):
+        call_harness.encode_value(value)
 
 
 PIECES = [
@@ -190,14 +188,14 @@ PIECES = [
 ]
 
 
-def test_noise_is_no_test_and_no_crash() -> None:
+def test_noise_is_rejected_as_tests_without_a_crash() -> None:
     rng = Random("noise")
     for _ in range(3000):
         text = "".join(rng.choices(PIECES, k=rng.randint(1, 30)))
-        with suppress(BadTests):
-            for case in cases_of(f"assert {text}"):
+        with suppress(InvalidTests):
+            for case in parse_test_cases(f"assert {text}"):
                 assert case.function
-                harness.written(case.expected)
+                call_harness.encode_value(case.expected)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +211,8 @@ def test_noise_is_no_test_and_no_crash() -> None:
     ],
 )
 def test_a_number_is_near_where_python_says_so(test: str, value: float, passes: bool) -> None:
-    (case,) = cases_of(f"assert {test}")
-    assert (case.fault(Outcome(value=harness.written(value))) is None) == passes
+    (case,) = parse_test_cases(f"assert {test}")
+    assert (case.fault(CallOutcome(value=call_harness.encode_value(value))) is None) == passes
 
 
 SOURCE = '''
@@ -234,10 +232,10 @@ def f(x: int, by: int = 2) -> int:
 '''
 
 
-def test_a_mutant_is_the_solution_with_one_thing_changed() -> None:
+def test_a_mutant_differs_from_the_solution_in_one_place() -> None:
     tree = ast.parse(SOURCE)
     before = ast.dump(tree)
-    mutants = mutants_of(tree, 100, "seed")
+    mutants = draw_mutants(tree, 100, "seed")
     assert ast.dump(tree) == before
     assert len({mutant.source for mutant in mutants}) == len(mutants) >= 15
     plain = ast.unparse(tree).splitlines()
@@ -251,8 +249,8 @@ def test_a_mutant_is_the_solution_with_one_thing_changed() -> None:
 
 def test_mutants_are_drawn_and_the_same_for_the_same_seed() -> None:
     tree = ast.parse(SOURCE)
-    assert mutants_of(tree, 4, "a") == mutants_of(tree, 4, "a") != mutants_of(tree, 4, "b")
-    assert len(mutants_of(tree, 4, "a")) == 4
+    assert draw_mutants(tree, 4, "a") == draw_mutants(tree, 4, "a") != draw_mutants(tree, 4, "b")
+    assert len(draw_mutants(tree, 4, "a")) == 4
 
 
 WITHOUT = """
@@ -265,10 +263,10 @@ open("/proc/self/uid_map", "w").write(f"1000 {outside} 1")
 open("/proc/self/gid_map", "w").write(f"1000 {group} 1")
 open("/proc/sys/user/max_user_namespaces", "w").write("0")
 from core.errors import RecipeError
-from flows.recipes import load
+from flows.recipes.recipe_catalog import load_recipe_plan
 from tests.agents.checks.test_code import GOLDEN, found
 try:
-    load("code", ["teachers.main={model='fake/code'}"])
+    load_recipe_plan("code", ["teachers.main={model='fake/code'}"])
 except RecipeError as error:
     print([(problem.where, problem.what) for problem in error.problems])
 try:

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from agents.families.constrained_instructions import constraints
-from agents.families.constraints import KINDS
-from tests.agents.checks.rows import Case, enough, findings_of, rows_of, subject_of
+from agents.families.constrained_instructions import constraints_check
+from agents.families.constraints import CONSTRAINT_KINDS
+from tests.agents.checks.rows import Case, findings_of, rows_of, subject_of
 
 GOLDEN = rows_of("constraints")
 
@@ -17,12 +17,11 @@ def turns_of(case: Case) -> list[list[dict[str, Any]]]:
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["about"])
 def test_a_rule_is_kept_or_broken(case: Case) -> None:
     answers = case.get("answers") or [case["answer"]]
-    found = findings_of(constraints, subject_of({"constraints": turns_of(case)}, answers))
+    found = findings_of(constraints_check, subject_of({"constraints": turns_of(case)}, answers))
     assert all(finding.passed for finding in found) == case["passes"], found
 
 
 def test_there_are_cases_of_both_verdicts_for_every_kind() -> None:
-    assert enough(GOLDEN)
     sure = Counter((case["kind"], case["passes"]) for case in GOLDEN if "kind" in case and "limit" not in case)
-    assert {kind for kind, _ in sure} == set(KINDS)
-    assert min(sure[kind, passes] for kind in KINDS for passes in (True, False)) >= 3
+    assert {kind for kind, _ in sure} == set(CONSTRAINT_KINDS)
+    assert min(sure[kind, passes] for kind in CONSTRAINT_KINDS for passes in (True, False)) >= 3

@@ -6,14 +6,14 @@ import pytest
 
 from agents.checks import Options, Subject, check
 from agents.checks.base import CheckBroken
-from agents.seeds import Seeds
+from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError, UsageError
-from core.recipe import PROJECT
-from core.run import open_run
+from core.project_files import PROJECT
+from core.runs.run_dir import open_run
 from core.sample import Candidate, Message, Seed
-from flows.recipes import load, sources
-from flows.student_files import plan_for
-from tests.scripted import Scripted, produced
+from flows.data.student_files import load_student_plan
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 DOC = (PROJECT / "docs" / "your-own.md").read_text()
 
@@ -25,78 +25,89 @@ def block(language: str, first: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The page's own example, written down as it says."""
-    (tmp_path / "checks.py").write_text(block("python", "# polite/checks.py"))
-    (tmp_path / "recipe.toml").write_text(block("toml", "# polite/recipe.toml"))
+    """The example of the page, written to a file."""
+    (tmp_path / "checks.py").write_text(block("python", "# plain/checks.py"))
+    (tmp_path / "recipe.toml").write_text(block("toml", "# plain/recipe.toml"))
     (tmp_path / "seeds.jsonl").write_text(block("", '{"topic"'))
     return tmp_path
 
 
 def test_the_pages_example_runs_and_its_check_decides(folder: Path) -> None:
-    plan = load(str(folder), ["samples=4", "task.kinds={no_digits=1}"])
-    assert {"checks.py", "seeds.jsonl"} <= set(sources(plan))
-    for answer, state in (("Kindly knock.", "kept"), ("Just knock.", "dropped")):
+    plan = load_recipe_plan(str(folder), ["samples=4", "task.kinds={no_digits=1}"])
+    assert {"checks.py", "seeds.jsonl"} <= set(hash_recipe_sources(plan))
+    for answer, state in (("Please knock.", "kept"), ("Knock considerately.", "dropped")):
         scratch = folder / state
         scratch.mkdir()
-        samples = produced(plan, Scripted(lambda _question, said=answer: f'{{"answer": "{said}"}}'), scratch)
+        samples = produce_scripted(
+            plan, ScriptedTeacher(lambda _question, said=answer: f'{{"answer": "{said}"}}'), scratch
+        )
         assert {sample.state for sample in samples} == {state}
-        assert {verdict.check for sample in samples for verdict in sample.verdicts} == {"no_digits", "polite"}
-    assert samples[0].detail == "polite"
-    assert samples[0].verdicts[-1].evidence == "say please or kindly"
+        assert {verdict.check for sample in samples for verdict in sample.verdicts} == {"no_digits", "plain"}
+    assert samples[0].detail == "plain"
+    assert samples[0].verdicts[-1].evidence == "use a shorter word than 'considerately'"
 
 
-def test_a_student_is_held_to_the_recipes_own_check_wherever_it_is_asked(
+def test_the_recipes_own_check_judges_a_student_in_every_command(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, elsewhere = load(str(folder)), tmp_path_factory.mktemp("elsewhere")
-    run = open_run(elsewhere / "runs", plan.recipe, sources(plan), folder=plan.folder, resume=False)
+    plan, elsewhere = load_recipe_plan(str(folder)), tmp_path_factory.mktemp("elsewhere")
+    run = open_run(elsewhere / "runs", plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
     monkeypatch.chdir(elsewhere)
-    assert [bound.check.name for bound in plan_for(run.student, run).checks] == [b.check.name for b in plan.checks]
+    assert [bound.check.name for bound in load_student_plan(run.student, run, elsewhere / "runs").checks] == [
+        b.check.name for b in plan.checks
+    ]
     folder.rename(elsewhere / "moved")
-    with pytest.raises(UsageError, match=r"name it: --recipe RECIPE\npolite: 1 problem\n.*checks.py: is not a Python"):
-        plan_for(run.student, run)
+    with pytest.raises(UsageError, match=r"checks\.py .* has changed since the run was made; .* --recipe RECIPE"):
+        load_student_plan(run.student, run, elsewhere / "runs")
 
 
 @pytest.mark.parametrize(
     ("setting", "problem"),
     [
         (
-            'verifiers.1={type="polite",path="checks.py",word=["x"]}',
-            "verifiers.1.word: unknown key, did you mean `words`?",
+            'verifiers.1={type="plain",path="checks.py",max_letter=8}',
+            "verifiers.1.max_letter: unknown key, did you mean `max_letters`?",
         ),
         (
-            'verifiers.1={type="polit",path="checks.py"}',
-            "verifiers.1.type: there is no check 'polit'; did you mean 'polite'?",
+            'verifiers.1={type="plan",path="checks.py"}',
+            "verifiers.1.type: there is no check 'plan'; did you mean 'plain'?",
         ),
-        ('verifiers.1={type="polite",path="none.py"}', "is not a Python file that can be read"),
-        ('verifiers.1={type="polite",path="seeds.jsonl"}', "is not a Python file"),
-        ('verifiers.1={type="polite"}', "a check of your own needs `path`, the file that defines it"),
+        ('verifiers.1={type="plain",path="none.py"}', "is not a Python file that can be read"),
+        ('verifiers.1={type="plain",path="seeds.jsonl"}', "is not a Python file"),
+        ('verifiers.1={type="plain"}', "a check of your own needs `path`, the file that defines it"),
         ("prompts=nowhere", "prompts: "),
     ],
 )
-def test_a_check_that_cannot_be_had_is_told_before_the_run(setting: str, problem: str, folder: Path) -> None:
+def test_a_missing_check_is_reported_before_the_run(setting: str, problem: str, folder: Path) -> None:
     with pytest.raises(RecipeError, match=r"1 problem\n") as caught:
-        load(str(folder / "recipe.toml"), [setting])
+        load_recipe_plan(str(folder / "recipe.toml"), [setting])
     assert problem in str(caught.value)
 
 
-def test_a_file_that_breaks_on_import_is_told_in_a_sentence(folder: Path) -> None:
-    (folder / "checks.py").write_text("1 / 0")
-    with pytest.raises(RecipeError, match="cannot be imported: ZeroDivisionError: division by zero"):
-        load(str(folder / "recipe.toml"))
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero$"),
+        ("import agents.nowhere", "No module named 'agents.nowhere'; a check imports from `stillhouse.checks`"),
+    ],
+)
+def test_a_check_file_that_fails_to_import_is_reported_in_a_sentence(code: str, sentence: str, folder: Path) -> None:
+    (folder / "checks.py").write_text(code)
+    with pytest.raises(RecipeError, match=sentence):
+        load_recipe_plan(str(folder / "recipe.toml"))
 
 
-def test_a_check_that_breaks_names_itself_and_the_sample() -> None:
+def test_a_broken_check_reports_its_name_and_line() -> None:
     @check("fragile")
     def fragile(subject: Subject, options: Options) -> None:
-        """Breaks."""
-        raise KeyError("colour")
+        """Breaks, in a library."""
+        json.loads("{")
 
     seed = Seed(id="abc-000007", data={})
     candidate = Candidate(messages=[Message(role="assistant", content="x")])
     with pytest.raises(
         CheckBroken,
-        match=r"check 'fragile' broke on sample abc-000007 \(test_registry.py, line \d+\): KeyError: 'colour'",
+        match=r"check 'fragile' broke \(test_registry.py, line \d+\): JSONDecodeError: Expecting",
     ):
         asyncio.run(fragile.findings(Subject(seed, candidate, None), Options()))  # type: ignore[arg-type]
 
@@ -106,27 +117,27 @@ def test_an_installed_package_offers_checks_by_entry_point(folder: Path, monkeyp
     package = folder / "site"
     metadata = package / "manners-1.0.dist-info"
     metadata.mkdir(parents=True)
-    (package / "manners.py").write_text(block("python", "# polite/checks.py"))
+    (package / "manners.py").write_text(block("python", "# plain/checks.py"))
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: manners\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[stillhouse.checks]\npolite = manners:polite\n")
+    (metadata / "entry_points.txt").write_text("[stillhouse.checks]\nplain = manners:plain\n")
     monkeypatch.syspath_prepend(str(package))
-    loaded = load(str(folder / "recipe.toml"), ['verifiers=[{type="polite",words=["x"]}]'])
-    assert [(bound.check.name, bound.asked.path) for bound in loaded.checks] == [("polite", None)]
+    loaded = load_recipe_plan(str(folder / "recipe.toml"), ['verifiers=[{type="plain",max_letters=8}]'])
+    assert [(bound.check.name, bound.config.path) for bound in loaded.checks] == [("plain", None)]
 
 
 def test_prompts_of_the_recipes_own_folder_go_before_the_familys(folder: Path) -> None:
     (folder / "prompts").mkdir()
     (folder / "prompts" / "generator.md").write_text("Mine.\n\n## user\nBe polite about {{topic}}: {{instruction}}\n")
-    plan = load(str(folder / "recipe.toml"), ["prompts=prompts"])
+    plan = load_recipe_plan(str(folder / "recipe.toml"), ["prompts=prompts"])
     assert plan.prompt("generator").messages[0].content.startswith("Be polite")
-    assert plan.prompt("repair").messages == load("smoke").prompt("repair").messages
-    other = sources(plan)
+    assert plan.prompt("repair").messages == load_recipe_plan("smoke").prompt("repair").messages
+    other = hash_recipe_sources(plan)
     (folder / "prompts" / "generator.md").write_text("Mine.\n\n## user\nBe kind about {{instruction}}\n")
-    assert sources(plan) != other
+    assert hash_recipe_sources(plan) != other
 
 
 @pytest.mark.parametrize("returned", [False, True, 3, ["a fault"]])
-def test_a_check_that_returns_what_is_no_finding_is_told(returned: object) -> None:
+def test_a_check_that_returns_no_finding_is_reported(returned: object) -> None:
     @check("strange")
     def strange(subject: Subject, options: Options) -> object:
         """Returns it."""
@@ -145,11 +156,11 @@ def test_a_check_that_returns_what_is_no_finding_is_told(returned: object) -> No
         ("generator.md", "## system\nx\n", "has no message of the user"),
     ],
 )
-def test_a_prompt_that_is_never_read_or_says_nothing_is_told(name: str, text: str, problem: str, folder: Path) -> None:
+def test_an_unused_or_empty_prompt_is_reported(name: str, text: str, problem: str, folder: Path) -> None:
     (folder / "prompts").mkdir()
     (folder / "prompts" / name).write_text(text)
     with pytest.raises(RecipeError, match=problem):
-        load(str(folder / "recipe.toml"), ["prompts=prompts"])
+        load_recipe_plan(str(folder / "recipe.toml"), ["prompts=prompts"])
 
 
 @pytest.mark.parametrize(
@@ -161,7 +172,7 @@ def test_a_prompt_that_is_never_read_or_says_nothing_is_told(name: str, text: st
         (None, None, ["quotas={by='mood',keep={glad=1}}"], "no seed has 'mood' = 'glad'; they have nothing"),
     ],
 )
-def test_what_only_seeds_can_show_is_told_before_anything_is_paid_for(
+def test_faults_of_seeds_are_reported_before_any_paid_call(
     seeds: str | None, prompt: str | None, settings: list[str], problem: str, folder: Path
 ) -> None:
     (folder / "prompts").mkdir()
@@ -169,23 +180,23 @@ def test_what_only_seeds_can_show_is_told_before_anything_is_paid_for(
         (folder / "seeds.jsonl").write_text(seeds)
     if prompt:
         (folder / "prompts" / "generator.md").write_text(prompt)
-    plan = load(str(folder), ["prompts=prompts", *settings])
+    plan = load_recipe_plan(str(folder), ["prompts=prompts", *settings])
     with pytest.raises(UsageError, match=problem):
-        Seeds(plan, "0" * 16).check()
+        RunSeeds(plan, "0" * 16).check()
 
 
 def test_the_pages_check_that_asks_a_teacher_decides_too(folder: Path) -> None:
-    (folder / "asking.py").write_text(block("python", "# polite/asking.py"))
+    (folder / "asking.py").write_text(block("python", "# plain/asking.py"))
     (folder / "prompts").mkdir()
-    (folder / "prompts" / "friendly.md").write_text(block("", "<!-- polite/prompts/friendly.md -->"))
+    (folder / "prompts" / "friendly.md").write_text(block("", "<!-- plain/prompts/friendly.md -->"))
     asks = 'verifiers=[{type="friendly",path="asking.py"}]'
-    plan = load(str(folder), ["prompts=prompts", "samples=2", "topology.max_revisions=0", asks])
+    plan = load_recipe_plan(str(folder), ["prompts=prompts", "samples=2", "topology.max_revisions=0", asks])
     for friendly, state in ((True, "kept"), (False, "dropped")):
         scratch = folder / state
         scratch.mkdir()
         replies = {"Draft": '{"answer": "Knock."}', "Tone": json.dumps({"reason": "It is curt.", "friendly": friendly})}
-        teacher = Scripted(lambda question, replies=replies: replies[question.contract])
-        samples = produced(plan, teacher, scratch)
+        teacher = ScriptedTeacher(lambda question, replies=replies: replies[question.contract])
+        samples = produce_scripted(plan, teacher, scratch)
         assert {sample.state for sample in samples} == {state}
         asked = next(q for q in teacher.asked if q.contract == "Tone").messages
         assert asked[-1].content.endswith("Answer: Knock.")

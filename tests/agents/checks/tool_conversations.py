@@ -3,8 +3,9 @@
 from typing import Any
 
 from agents.checks import Subject
-from agents.families.tool_calls import ToolCalls, ToolDraft
-from agents.families.tools import TOOLS, run_tool
+from agents.families.tool_calls import ToolCallsFamily, ToolDraft
+from agents.families.tools import SIMULATED_TOOLS
+from agents.families.tools.simulated_tool import run_tool
 from core.sample import Seed
 
 TODAY = "2025-11-04"  # a Tuesday
@@ -188,7 +189,7 @@ def wish_data(name: str) -> dict[str, Any]:
     kind, calls, _, _ = TURNS[name]
     tool, missing, said = ASKED.get(name, ("", "", {}))
     planned = [{"name": tool, "arguments": arguments} for tool, arguments in calls]
-    results = [run_tool(WORLD, TOOLS, tool, arguments).result for tool, arguments in calls]
+    results = [run_tool(WORLD, SIMULATED_TOOLS, tool, arguments).result for tool, arguments in calls]
     return {
         "kind": kind,
         "calls": planned,
@@ -204,14 +205,14 @@ def subject_of(case: dict[str, Any]) -> Subject:
     """The conversation `case["base"]` (or several) with what the case changes, executed like any other."""
     bases = [case["base"]] if isinstance(case["base"], str) else case["base"]
     wishes = [wish_data(base) for base in bases]
-    data = {"world": WORLD, "offered": [*TOOLS], "wishes": wishes, "intro": "-", "written_out": True}
+    data = {"world": WORLD, "offered": [*SIMULATED_TOOLS], "wishes": wishes, "intro": "-", "written_out": True}
     seed, turns = Seed(id="s-0", data=data), []
     for base in bases:
         _, calls, request, reply = TURNS[base]
         right = [{"name": name, "arguments": arguments} for name, arguments in calls]
         turns.append({"request": request, "calls": right, "reply": reply})
     turns[-1] |= {key: case[key] for key in ("request", "calls", "reply") if key in case}
-    candidate = ToolCalls().candidate(seed, ToolDraft.model_validate({"turns": turns}))
+    candidate = ToolCallsFamily().candidate(seed, ToolDraft.model_validate({"turns": turns}))
 
     async def ask(*_: Any, **__: Any) -> Any:
         raise AssertionError("no teacher is asked")

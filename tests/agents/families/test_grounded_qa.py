@@ -11,40 +11,46 @@ from typing import Any
 import pytest
 
 from agents.checks import Check, Subject
-from agents.checks.quotes import Quotable, QuotesOptions, quotes, quotes_fault
-from agents.checks.read_again import ReadAgainOptions, read_again
-from agents.checks.supported import quantities, supported
-from agents.families.grounded_qa import KINDS, GroundedDraft, GroundedQA, standalone, unanswerable
-from agents.plan import Plan
-from agents.seeds import Seeds
-from agents.teachers.fake import FakeTeacher
+from agents.checks.text.quotes import QuotableText, QuotesOptions, find_quotes_fault, quotes_check
+from agents.checks.text.second_reader import ReadAgainOptions, read_again_check
+from agents.checks.text.supported_by_passage import find_quantities, supported_check
+from agents.families.grounded_qa import (
+    QUESTION_KINDS,
+    GroundedDraft,
+    GroundedQAFamily,
+    standalone_check,
+    unanswerable_check,
+)
+from agents.planning.run_plan import RunPlan
+from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError, UsageError
-from core.recipe import PROJECT
-from core.sample import Candidate, Reason, Sample, Seed, State
-from flows.recipes import load
-from tests.scripted import produced, seeds_of
+from core.project_files import PROJECT
+from core.sample import Candidate, RejectionReason, Sample, SampleStatus, Seed
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.scripted_teacher import build_test_seeds, produce_scripted
 
 GOLDEN = PROJECT / "tests" / "agents" / "checks" / "golden"
 SILENCE = "The text does not say."
 CLOSED = ["task.context=false", "task.unanswerable=0"]
 
 
-def plan_of(*settings: str) -> Plan:
+def plan_of(*settings: str) -> RunPlan:
     plain = ["teachers.main={model='fake/grounded_qa'}", "agents.critic=false", "topology.max_revisions=0"]
-    return load("grounded-qa", [*plain, "samples=120", *settings])
+    return load_recipe_plan("grounded-qa", [*plain, "samples=120", *settings])
 
 
-def made(plan: Plan, folder: Path) -> list[Sample]:
-    return produced(plan, FakeTeacher(plan.recipe.teachers["main"], "grounded_qa"), folder)
+def made(plan: RunPlan, folder: Path) -> list[Sample]:
+    return produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "grounded_qa"), folder)
 
 
 # The family
 
 
 def test_conditions_are_varied_and_the_same_each_time() -> None:
-    seeds = seeds_of(plan_of("samples=400"))[:]
-    assert seeds == seeds_of(plan_of("samples=400"))[:]
-    assert {seed.data["kind"] for seed in seeds} == set(KINDS)
+    seeds = build_test_seeds(plan_of("samples=400"))[:]
+    assert seeds == build_test_seeds(plan_of("samples=400"))[:]
+    assert {seed.data["kind"] for seed in seeds} == set(QUESTION_KINDS)
     assert {seed.data["source"].rpartition(".")[2] for seed in seeds} == {"txt", "md", "html", "pdf"}
     assert 50 < sum(not seed.data["answerable"] for seed in seeds) < 110
     assert len({seed.data["request"] for seed in seeds}) > 330
@@ -56,7 +62,7 @@ def test_conditions_are_varied_and_the_same_each_time() -> None:
 
 def test_one_passage_is_asked_about_in_one_form_and_passages_in_several() -> None:
     forms: dict[str, set[tuple[str, str]]] = {}
-    for seed in seeds_of(plan_of())[:]:
+    for seed in build_test_seeds(plan_of())[:]:
         forms.setdefault(seed.data["text"], set()).add((seed.data["instruction"], seed.data["layout"]))
     assert all(len(found) == 1 for found in forms.values())
     assert len(set.union(*forms.values())) > 4
@@ -68,9 +74,9 @@ def loose(text: str) -> str:
 
 
 @pytest.mark.parametrize("settings", [[], CLOSED, ["task.cited=false"], ["task.unanswerable=1"]])
-def test_what_is_kept_is_grounded_by_our_own_reckoning(settings: list[str], tmp_path: Path) -> None:
+def test_kept_answers_are_grounded_by_an_independent_verification(settings: list[str], tmp_path: Path) -> None:
     samples = made(plan_of(*settings), tmp_path)
-    kept = [sample for sample in samples if sample.state == State.kept]
+    kept = [sample for sample in samples if sample.state == SampleStatus.kept]
     assert len(kept) > 40
     for sample in kept:
         data, fields = sample.seed.data, sample.candidate.fields
@@ -92,15 +98,15 @@ def test_every_sample_ends_for_a_reason_and_each_check_finds_something(tmp_path:
     samples = made(plan_of("samples=160", "agents.generator.max_repairs=0"), tmp_path)
     assert len(samples) == 160
     for sample in samples:
-        assert (sample.state == State.kept) == (sample.reason is None)
-        assert sample.reason in (None, Reason.verifier)
-    dropped = {sample.detail for sample in samples if sample.state == State.dropped}
+        assert (sample.state == SampleStatus.kept) == (sample.reason is None)
+        assert sample.reason in (None, RejectionReason.verifier)
+    dropped = {sample.detail for sample in samples if sample.state == SampleStatus.dropped}
     assert dropped == {"quotes", "supported", "standalone", "unanswerable", "read_again"}
 
 
 def test_an_open_book_shows_passage_and_question_and_cites_its_quotes(tmp_path: Path) -> None:
     for sample in made(plan_of("samples=60"), tmp_path):
-        if sample.state != State.kept:
+        if sample.state != SampleStatus.kept:
             continue
         (user, assistant), data, fields = sample.candidate.messages, sample.seed.data, sample.candidate.fields
         assert (user.role, assistant.role) == ("user", "assistant")
@@ -117,15 +123,17 @@ def test_an_open_book_shows_passage_and_question_and_cites_its_quotes(tmp_path: 
 
 def test_a_closed_book_holds_the_question_alone(tmp_path: Path) -> None:
     for sample in made(plan_of("samples=60", *CLOSED), tmp_path):
-        if sample.state == State.kept:
+        if sample.state == SampleStatus.kept:
             fields = sample.candidate.fields
             assert [message.content for message in sample.candidate.messages] == [fields["question"], fields["answer"]]
 
 
 def test_quotes_are_given_as_the_text_has_them() -> None:
-    seed = Seed(id="s-0", data={**seeds_of(plan_of())[0].data, "text": "The keeper’s\n  gate — of “oak” — is heavy."})
+    seed = Seed(
+        id="s-0", data={**build_test_seeds(plan_of())[0].data, "text": "The keeper’s\n  gate — of “oak” — is heavy."}
+    )
     draft = GroundedDraft(question="What is heavy?", quotes=['keeper\'s gate - of "oak"', "a lie"], answer="Gate.")
-    candidate = GroundedQA().candidate(seed, draft)
+    candidate = GroundedQAFamily().candidate(seed, draft)
     assert candidate.fields["quotes"] == ["keeper’s\n  gate — of “oak”", "a lie"]
     assert "> keeper’s gate — of “oak”" in candidate.answer
 
@@ -139,8 +147,8 @@ def test_the_reader_sees_the_passage_and_the_question_alone(tmp_path: Path) -> N
 
 
 def test_a_teacher_is_held_to_the_sentence_and_to_a_quote_by_the_schema() -> None:
-    for seed in seeds_of(plan_of())[:40]:
-        properties = GroundedQA().reply_schema(seed)["properties"]
+    for seed in build_test_seeds(plan_of())[:40]:
+        properties = GroundedQAFamily().reply_json_schema(seed)["properties"]
         if seed.data["answerable"]:
             assert properties["quotes"]["minItems"] == 1
             assert "enum" not in properties["answer"]
@@ -160,7 +168,7 @@ def test_a_teacher_is_held_to_the_sentence_and_to_a_quote_by_the_schema() -> Non
         (["seeds.path='data/seeds/topics.jsonl'"], "has both `path` and `documents`"),
     ],
 )
-def test_what_cannot_be_is_told_before_a_run(settings: list[str], sentence: str) -> None:
+def test_impossible_settings_are_reported_before_a_run(settings: list[str], sentence: str) -> None:
     with pytest.raises(RecipeError) as caught:
         plan_of(*settings)
     assert sentence in str(caught.value)
@@ -169,37 +177,37 @@ def test_what_cannot_be_is_told_before_a_run(settings: list[str], sentence: str)
 @pytest.mark.parametrize("row", ['{"topic": "bees"}', '{"text": 3}', '{"text": " "}', '{"text": null}'])
 def test_rows_without_a_passage_are_named(row: str, tmp_path: Path) -> None:
     (tmp_path / "seeds.jsonl").write_text(f"{row}\n")
-    plan = load("grounded-qa", [])
+    plan = load_recipe_plan("grounded-qa", [])
     recipe = plan.recipe.model_copy(
         update={
             "seeds": plan.recipe.seeds.model_copy(update={"path": str(tmp_path / "seeds.jsonl"), "documents": None})
         }
     )
     with pytest.raises(UsageError, match=r"seeds\.jsonl:1: a seed of grounded_qa needs the key 'text'"):
-        seeds_of(recipe)
+        build_test_seeds(recipe)
 
 
 def test_the_longest_way_counts_every_reading() -> None:
     reads = "verifiers=[{type='read_again', reads=5, agree=3, temperature=0.7}]"
     plan = plan_of(reads, "agents.generator.max_repairs=0", "agents.verifier.max_repairs=0")
-    assert (plan.check_calls, plan.longest_way()) == (5, 6)
+    assert (plan.check_calls, plan.max_calls_per_sample()) == (5, 6)
 
 
 # Documents as seeds
 
 
 def test_the_shipped_documents_are_read_whole() -> None:
-    seeds = Seeds(plan_of(), "0" * 16)
+    seeds = RunSeeds(plan_of(), "0" * 16)
     assert seeds.notes == ["documents: 17 chunks of 5 files"]
     assert all((PROJECT / "data" / "documents" / row["source"]).stat().st_size < 20_000 for row in seeds.rows)
 
 
-def test_documents_that_give_nothing_are_told(tmp_path: Path) -> None:
+def test_documents_without_usable_text_are_reported(tmp_path: Path) -> None:
     shutil.copy(PROJECT / "data/documents/sourdough.md", tmp_path)
     (tmp_path / "notes.docx").write_bytes(b"PK")
     (tmp_path / "few.txt").write_text("Only four words here.")
     (tmp_path / "tail.txt").write_text("word " * 180 + "\n\n" + "x" * 40 + " The end.")
-    seeds = Seeds(plan_of(f"seeds.documents={tmp_path}"), "0" * 16)
+    seeds = RunSeeds(plan_of(f"seeds.documents={tmp_path}"), "0" * 16)
     assert seeds.notes[1] == (
         "documents: no chunk of 2: few.txt has 4 words, under 10; notes.docx is none of .txt, .md, .markdown, .html, "
         ".htm, .pdf"
@@ -236,16 +244,18 @@ def test_a_missing_extra_is_a_problem_of_the_recipe(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "path", [])
     for name in [name for name in sys.modules if name.split(".")[0] == "pypdf"]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(RecipeError, match=r"seeds\.documents: documents need the extra `documents`: run `pip install"):
+    with pytest.raises(
+        RecipeError, match=r"seeds\.documents: documents need the extra `documents`: run `make install`"
+    ):
         plan_of()
 
 
 def test_documents_that_change_are_read_anew(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("The lock takes six minutes to fill, and nobody may open it.")
     plan = plan_of(f"seeds.documents={tmp_path}")
-    assert "six" in Seeds(plan, "0" * 16).rows[0]["text"]
+    assert "six" in RunSeeds(plan, "0" * 16).rows[0]["text"]
     (tmp_path / "a.txt").write_text("The lock takes nine minutes to fill, and nobody may open it.")
-    assert "nine" in Seeds(plan, "0" * 16).rows[0]["text"]
+    assert "nine" in RunSeeds(plan, "0" * 16).rows[0]["text"]
 
 
 # The checks, by golden cases
@@ -277,35 +287,35 @@ def answerable(case: Mapping[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", golden("quotes"), ids=lambda case: case["about"])
 def test_quotes_golden(case: dict[str, Any]) -> None:
-    found = verdict(quotes, {"text": case["text"], **answerable(case)}, {"quotes": case["quotes"]}, case)
+    found = verdict(quotes_check, {"text": case["text"], **answerable(case)}, {"quotes": case["quotes"]}, case)
     assert (found is None) == case["passes"], found
     assert case.get("tells", "") in (found or "")
 
 
 @pytest.mark.parametrize("case", golden("supported"), ids=lambda case: case["about"])
 def test_supported_golden(case: dict[str, Any]) -> None:
-    found = verdict(supported, answerable(case), case, case)
+    found = verdict(supported_check, answerable(case), case, case)
     assert (found is None) == case["passes"], found
 
 
 @pytest.mark.parametrize("case", golden("standalone"), ids=lambda case: case["about"])
 def test_standalone_golden(case: dict[str, Any]) -> None:
     data = {"context": case["context"], "answerable": case.get("answerable", True)}
-    found = verdict(standalone, data, case, case)
+    found = verdict(standalone_check, data, case, case)
     assert (found or "") == "" if case["fault"] == "" else case["fault"] in (found or ""), found
 
 
 @pytest.mark.parametrize("case", golden("unanswerable"), ids=lambda case: case["about"])
 def test_unanswerable_golden(case: dict[str, Any]) -> None:
     data = {"answerable": case["answerable"], "text": case["text"], "silence": case.get("silence", SILENCE)}
-    found = verdict(unanswerable, data, case, case)
+    found = verdict(unanswerable_check, data, case, case)
     assert (found or "") == "" if case["fault"] == "" else case["fault"] in (found or ""), found
 
 
 @pytest.mark.parametrize("case", golden("read_again"), ids=lambda case: case["about"])
 def test_read_again_golden(case: dict[str, Any]) -> None:
     data = {"text": "A passage.", "answerable": case["answerable"], "silence": SILENCE}
-    found = verdict(read_again, data, {"question": case["question"], "answer": case["answer"]}, case)
+    found = verdict(read_again_check, data, {"question": case["question"], "answer": case["answer"]}, case)
     assert (found is None) == case["passes"], found
 
 
@@ -323,22 +333,22 @@ def test_golden_cases_are_enough_and_of_both_kinds(name: str) -> None:
 
 @pytest.mark.parametrize("source", ["canal-lock.txt", "sourdough.md", "village-meeting.html", "rim-brakes.pdf"])
 def test_every_run_of_whole_words_of_a_chunk_is_found_and_no_cut_one(source: str) -> None:
-    rows = [row for row in Seeds(plan_of(), "0" * 16).rows if row["source"] == source]
+    rows = [row for row in RunSeeds(plan_of(), "0" * 16).rows if row["source"] == source]
     options = QuotesOptions(max_words=100, share=1.0)
     for row in rows:
         sentences = re.findall(r"[A-Z][^.|*#\n]{30,}[a-z]\.", row["text"])
         assert sentences
         for sentence in sentences:
-            assert quotes_fault([sentence], row["text"], options) is None
-            assert sentence[1] == " " or quotes_fault([sentence[1:]], row["text"], options) is not None
-            assert quotes_fault([sentence[:-2]], row["text"], options) is not None
+            assert find_quotes_fault([sentence], row["text"], options) is None
+            assert sentence[1] == " " or find_quotes_fault([sentence[1:]], row["text"], options) is not None
+            assert find_quotes_fault([sentence[:-2]], row["text"], options) is not None
             swapped = sentence.translate(str.maketrans("ab", "ba"))
-            assert swapped == sentence or quotes_fault([swapped], row["text"], options) is not None
+            assert swapped == sentence or find_quotes_fault([swapped], row["text"], options) is not None
 
 
 def test_a_found_span_is_what_the_text_has_there() -> None:
     text = "It draws **2,200\n watts** of “power”."
-    span = Quotable(text).find('2,200 watts of "power"')
+    span = QuotableText(text).find('2,200 watts of "power"')
     assert span is not None
     assert text[slice(*span)] == "2,200\n watts** of “power”"
 
@@ -356,7 +366,7 @@ def test_a_found_span_is_what_the_text_has_there() -> None:
     ],
 )
 def test_numbers_are_read_with_their_units(text: str, found: list[tuple[str, str]]) -> None:
-    assert [(number.text, number.unit) for number in quantities(text)] == found
+    assert [(number.text, number.unit) for number in find_quantities(text)] == found
 
 
 @pytest.mark.parametrize(
@@ -365,12 +375,14 @@ def test_numbers_are_read_with_their_units(text: str, found: list[tuple[str, str
 def test_long_texts_of_any_kind_are_judged_in_time(text: str) -> None:
     fields = {"question": text, "answer": text[:400], "quotes": [text, text[:100]]}
     data = {"text": text, "answerable": True, "context": False, "silence": SILENCE}
-    for check in (quotes, supported, standalone, unanswerable):
+    for check in (quotes_check, supported_check, standalone_check, unanswerable_check):
         verdict(check, data, fields, {"options": {}})
-    verdict(unanswerable, {**data, "answerable": False}, {**fields, "quotes": [], "answer": SILENCE}, {"options": {}})
+    verdict(
+        unanswerable_check, {**data, "answerable": False}, {**fields, "quotes": [], "answer": SILENCE}, {"options": {}}
+    )
 
 
-def test_readings_are_asked_for_exactly_as_often_as_is_said() -> None:
+def test_the_number_of_readings_is_the_configured_one() -> None:
     asked: list[int] = []
 
     async def ask(role: str, contract: Any, values: Mapping[str, str], *, which: int, temperature: float) -> Any:
@@ -382,14 +394,14 @@ def test_readings_are_asked_for_exactly_as_often_as_is_said() -> None:
     subject = Subject(
         Seed(id="s-0", data={"text": "x", "answerable": True}), Candidate(messages=[], fields=fields), ask
     )
-    asyncio.run(read_again.findings(subject, options))
-    assert asked == list(range(read_again.calls(options)))
+    asyncio.run(read_again_check.findings(subject, options))
+    assert asked == list(range(read_again_check.calls(options)))
 
 
 def test_a_fault_comes_back_as_advice_and_the_next_draft_is_judged_anew(tmp_path: Path) -> None:
     samples = made(plan_of("samples=60", "topology.max_revisions=1"), tmp_path)
     revised = [sample for sample in samples if sample.revisions == 1]
-    assert {sample.state for sample in revised} == {State.kept, State.dropped}
+    assert {sample.state for sample in revised} == {SampleStatus.kept, SampleStatus.dropped}
     for sample in revised:
-        told = next(verdict.evidence for verdict in sample.verdicts if not verdict.passed)
-        assert any(f"Not right: {told.rstrip('. ')}. Give" in turn.asked for turn in sample.turns)
+        evidence = next(verdict.evidence for verdict in sample.verdicts if not verdict.passed)
+        assert any(f"Not right: {evidence.rstrip('. ')}. Give" in turn.asked for turn in sample.turns)

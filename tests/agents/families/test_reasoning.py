@@ -4,30 +4,33 @@ import re
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from reasoning_gym.factory import DATASETS
 
 from agents.checks import Check, Subject
-from agents.checks.answer import answer
 from agents.checks.base import CheckBroken
-from agents.checks.steps import wrong_sums
-from agents.families.reasoning import TASKS, Draft, Made, Reasoning, solved
-from agents.plan import Plan
-from agents.teachers.fake import FakeTeacher
+from agents.checks.math.known_answer import answer_check
+from agents.checks.math.worked_steps import find_wrong_sums
+from agents.families.base import UnusableSeedRow
+from agents.families.reasoning import GYM_TASKS, ProceduralQuestion, ReasoningDraft, ReasoningFamily, solved_check
+from agents.planning.run_plan import RunPlan
 from core.errors import RecipeError, UsageError
-from core.recipe import PROJECT
-from core.sample import Reason, Seed, State
-from flows.recipes import load
-from tests.scripted import produced, seeds_of
+from core.project_files import PROJECT
+from core.sample import RejectionReason, SampleStatus, Seed
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.scripted_teacher import build_test_seeds, produce_scripted
 
 GOLDEN = PROJECT / "tests" / "agents" / "checks" / "golden"
 FAKE = "teachers.main={model='fake/reasoning'}"
 SUMS = "task.tasks={basic_arithmetic=1,chain_sum=1}"
 
 
-def plan_of(*settings: str) -> Plan:
-    return load("reasoning", [FAKE, SUMS, "task.questions=300", "samples=120", *settings])
+def plan_of(*settings: str) -> RunPlan:
+    return load_recipe_plan("reasoning", [FAKE, SUMS, "task.questions=300", "samples=120", *settings])
 
 
 def golden(name: str) -> list[Any]:
@@ -35,30 +38,30 @@ def golden(name: str) -> list[Any]:
 
 
 def fault(check: Check, seed: Seed, draft: dict[str, str], **options: object) -> str | None:
-    candidate = Reasoning().candidate(seed, Draft.model_validate(draft))
+    candidate = ReasoningFamily().candidate(seed, ReasoningDraft.model_validate(draft))
     subject = Subject(seed, candidate, None)  # type: ignore[arg-type]
     (finding,) = asyncio.run(check.findings(subject, check.options.model_validate(options)))
     return None if finding.passed else finding.evidence
 
 
 def test_questions_are_of_every_task_by_its_weight_and_the_same_each_time() -> None:
-    plan = load("reasoning", [FAKE, "task.tasks={gcd=3,lcm=1}", "task.questions=80", "samples=80"])
-    seeds = seeds_of(plan)[:]
-    assert seeds == seeds_of(plan)[:]
+    plan = load_recipe_plan("reasoning", [FAKE, "task.tasks={gcd=3,lcm=1}", "task.questions=80", "samples=80"])
+    seeds = build_test_seeds(plan)[:]
+    assert seeds == build_test_seeds(plan)[:]
     assert Counter(seed.data["category"] for seed in seeds) == {"gcd": 60, "lcm": 20}
     assert len({seed.data["question"] for seed in seeds}) > 70
-    other = seeds_of(
-        load("reasoning", [FAKE, "task.tasks={gcd=3,lcm=1}", "task.questions=80", "samples=80", "seed=8"])
+    other = build_test_seeds(
+        load_recipe_plan("reasoning", [FAKE, "task.tasks={gcd=3,lcm=1}", "task.questions=80", "samples=80", "seed=8"])
     )[:]
     assert {seed.data["question"] for seed in other} != {seed.data["question"] for seed in seeds}
 
 
-def test_what_is_kept_is_right_by_our_own_reckoning(tmp_path: Path) -> None:
+def test_kept_answers_pass_an_independent_verification(tmp_path: Path) -> None:
     plan = plan_of("topology.max_revisions=0")
-    samples = produced(plan, FakeTeacher(plan.recipe.teachers["main"], "reasoning"), tmp_path)
-    details = Counter(sample.detail for sample in samples if sample.state == State.dropped)
+    samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "reasoning"), tmp_path)
+    details = Counter(sample.detail for sample in samples if sample.state == SampleStatus.dropped)
     assert set(details) == {"solved", "steps"}
-    kept = [sample for sample in samples if sample.state == State.kept]
+    kept = [sample for sample in samples if sample.state == SampleStatus.kept]
     assert len(kept) > 40
     for sample in kept:
         term = max(re.findall(r"[-\d(][-+*/() \d]*[\d)]", sample.seed.data["question"]), key=len)
@@ -67,15 +70,17 @@ def test_what_is_kept_is_right_by_our_own_reckoning(tmp_path: Path) -> None:
         assert sample.candidate.messages[-1].content.endswith(f"Answer: {sample.candidate.fields['answer']}")
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", GYM_TASKS)
 def test_each_task_takes_its_own_answer_and_no_other(task: str) -> None:
     """The verifiers are another's: the answer itself must pass, and near ones must not."""
-    seeds = seeds_of(load("reasoning", [FAKE, f"task.tasks={{{task}=1}}", "task.questions=12", "samples=12"]))[:]
+    seeds = build_test_seeds(
+        load_recipe_plan("reasoning", [FAKE, f"task.tasks={{{task}=1}}", "task.questions=12", "samples=12"])
+    )[:]
     for seed in seeds:
         made = seed.data["made"]
-        entry = Made(**made).dataset[made["place"]]
+        entry = ProceduralQuestion(**made).dataset[made["place"]]
         right = str(entry["answer"])
-        assert fault(solved, seed, {"reasoning": "x", "answer": right}) is None, (task, right)
+        assert fault(solved_check, seed, {"reasoning": "x", "answer": right}) is None, (task, right)
         others = {
             f"{right} or not",
             f"not {right}",
@@ -89,26 +94,77 @@ def test_each_task_takes_its_own_answer_and_no_other(task: str) -> None:
         if re.fullmatch(r"-?\d+", right):
             others |= {str(int(right) + 1), str(int(right) - 1), f"{right}1", f"{right}.5", f"-{right}x"}
         for wrong in others:
-            assert fault(solved, seed, {"reasoning": "x", "answer": wrong}), (task, right, wrong)
+            assert fault(solved_check, seed, {"reasoning": "x", "answer": wrong}), (task, right, wrong)
 
 
-def test_a_users_own_questions_are_held_to_their_answers(tmp_path: Path) -> None:
+PWNED = "__import__('pathlib').Path('{path}').touch()"
+
+
+@pytest.mark.parametrize("task", sorted(set(DATASETS) - set(GYM_TASKS)))
+def test_a_seed_of_a_file_names_no_task_whose_verifier_may_run_the_answer(task: str, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    made = {"task": task, "settings": {}, "seed": 1, "size": 1, "place": 0}
+    rows = tmp_path / "mine.jsonl"
+    rows.write_text(json.dumps({"question": "q", "category": "c", "made": made}))
+    with pytest.raises(
+        UsageError, match=rf"mine.jsonl:1: a seed of reasoning needs the key 'made.task' .* not '{task}'"
+    ):
+        build_test_seeds(load_recipe_plan("reasoning", [FAKE, "task={}", f"seeds.path={rows}"]))
+    seed = Seed(id="s-0", data={"question": "q", "category": "c", "made": made})
+    with pytest.raises(CheckBroken, match="with one of aiw"):
+        fault(solved_check, seed, {"reasoning": "x", "answer": PWNED.format(path=mark)})
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "gcd",
+        {"task": "gcd"},
+        {"task": "gcd", "settings": {}, "seed": 1, "size": 1, "place": 1},
+        {"task": "gcd", "settings": {}, "seed": "1", "size": 1, "place": 0},
+        {"task": ["gcd"], "settings": {}, "seed": 1, "size": 1, "place": 0},
+        {"task": "gcd", "settings": {"max_numbers": 10**9}, "seed": 1, "size": 1, "place": 0},
+        {"task": "gcd", "settings": {"max_numbers": 2, "x": "a" * 20_000}, "seed": 1, "size": 1, "place": 0},
+        {"task": "number_sequence", "settings": {}, "seed": 1, "size": 500, "place": 0},
+        {
+            "task": "basic_arithmetic",
+            "settings": {"operators": ["+__import__('os')+"]},
+            "seed": 1,
+            "size": 1,
+            "place": 0,
+        },
+    ],
+)
+def test_a_seed_of_a_file_is_made_within_limits(made: Any) -> None:
+    with pytest.raises(UnusableSeedRow):
+        ReasoningFamily().condition({"question": "q", "made": made}, ReasoningFamily.options(), Random(0))
+
+
+def test_a_seed_that_a_run_made_can_be_a_seed_of_a_file(tmp_path: Path) -> None:
+    own = build_test_seeds(plan_of())[0].data
+    (tmp_path / "mine.jsonl").write_text(json.dumps(own))
+    (again,) = build_test_seeds(plan_of("task={}", f"seeds.path={tmp_path}/mine.jsonl", "samples=1"))
+    assert again.data == own
+
+
+def test_a_users_questions_are_compared_with_their_answers(tmp_path: Path) -> None:
     rows = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = [f"seeds.path={tmp_path}/mine.jsonl", "task={}", "topology.max_revisions=0"]
     plan = plan_of(*own, 'verifiers=[{type="answer",kind="numeric"},{type="agreement",solutions=3,agree=2}]')
-    samples = produced(plan, FakeTeacher(plan.recipe.teachers["main"], "reasoning"), tmp_path)
-    kept = [sample for sample in samples if sample.state == State.kept]
+    samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "reasoning"), tmp_path)
+    kept = [sample for sample in samples if sample.state == SampleStatus.kept]
     assert kept
     for sample in kept:
         number = int(re.findall(r"\d+", sample.seed.data["question"])[0])
         assert float(sample.candidate.fields["answer"]) == 2 * number
-    assert {sample.detail for sample in samples if sample.reason == Reason.verifier} == {"answer", "agreement"}
+    assert {sample.detail for sample in samples if sample.reason == RejectionReason.verifier} == {"answer", "agreement"}
 
 
 @pytest.mark.parametrize("case", golden("steps"), ids=lambda case: case["text"][:50])
 def test_golden_steps(case: dict[str, Any]) -> None:
-    found = next(wrong_sums(case["text"]), None)
+    found = next(find_wrong_sums(case["text"]), None)
     assert (found is None) == case["passes"], found
 
 
@@ -119,7 +175,7 @@ def test_golden_answers_hold_for_the_check_too(case: dict[str, Any]) -> None:
     if not given:
         pytest.skip("a contract takes no empty answer")
     options = {key: case[key] for key in ("unit",) if case.get(key)} | case.get("tolerance", {})
-    found = fault(answer, seed, {"reasoning": "x", "answer": given}, kind=case["kind"], **options)
+    found = fault(answer_check, seed, {"reasoning": "x", "answer": given}, kind=case["kind"], **options)
     assert (found is None) <= case["equal"], found
 
 
@@ -130,15 +186,19 @@ def test_golden_answers_hold_for_the_check_too(case: dict[str, Any]) -> None:
         ("exact", None, "the expected answer is null; mend the seed"),
     ],
 )
-def test_a_seed_that_no_answer_can_equal_is_told(kind: str, expected: str | None, problem: str) -> None:
+def test_a_seed_with_an_unreadable_answer_is_reported(kind: str, expected: str | None, problem: str) -> None:
     seed = Seed(id="s-0", data={"question": "?", "expected": expected})
     with pytest.raises(CheckBroken, match=problem):
-        fault(answer, seed, {"reasoning": "x", "answer": str(expected)}, kind=kind)
+        fault(answer_check, seed, {"reasoning": "x", "answer": str(expected)}, kind=kind)
 
 
-def test_a_wrong_number_is_told_from_a_seed_without_one() -> None:
+def test_a_wrong_number_and_a_seed_without_a_number_give_different_faults() -> None:
     found = [
-        fault(answer, Seed(id="s-0", data={"question": "?", "expected": text}), {"reasoning": "x", "answer": "twelve"})
+        fault(
+            answer_check,
+            Seed(id="s-0", data={"question": "?", "expected": text}),
+            {"reasoning": "x", "answer": "twelve"},
+        )
         for text in ("twelve", "12")
     ]
     blamed = "as numeric, the expected answer: 'twelve' is not a number; mend the seed, or choose another kind"
@@ -151,14 +211,16 @@ def test_a_wrong_number_is_told_from_a_seed_without_one() -> None:
         (["task.tasks={countdown=1}"], "no such task countdown; there are aiw"),
         (["task.tasks={gcd=0}"], "the weight of a task must be 1 or more"),
         (["task.tasks={gcd=1}", "task.settings={gcd={nonsense=3}}"], "settings.gcd: reasoning-gym does not take"),
+        (["task.tasks={gcd=1}", "task.settings={gcd={max_numbers=100000}}"], "max_numbers = 100000 is not allowed"),
+        (["task.tasks={basic_arithmetic=1}", "task.settings={basic_arithmetic={max_digits=30}}"], "is 6 at most"),
         (["seeds.documents=docs"], "reasoning does not take it; it needs seeds.path"),
     ],
 )
-def test_what_cannot_be_made_is_told(settings: list[str], problem: str) -> None:
+def test_impossible_tasks_are_reported(settings: list[str], problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         plan_of(*settings)
 
 
-def test_no_tasks_and_no_file_is_told() -> None:
+def test_neither_tasks_nor_a_file_is_reported() -> None:
     with pytest.raises(UsageError, match="reasoning: has no seeds"):
-        seeds_of(load("reasoning", [FAKE, "task={}"]))
+        build_test_seeds(load_recipe_plan("reasoning", [FAKE, "task={}"]))

@@ -13,30 +13,31 @@ import jsonschema
 import pytest
 
 import prompts
-from agents.families.tool_calls import ToolCalls, ToolDraft
-from agents.families.tools import CHAINS, TOOLS, draw_world, run_tool
-from agents.families.tools.checks import tool_arguments, tool_result, tool_use
-from agents.families.tools.world import GOODS, SECTIONS, TITLES, TOWNS
-from agents.plan import Plan
-from agents.teachers.fake import FakeTeacher
-from agents.teachers.scripts.tool_calls import draft
+from agents.families.tool_calls import ToolCallsFamily, ToolDraft
+from agents.families.tools import SIMULATED_TOOLS, TOOL_CHAINS
+from agents.families.tools.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
+from agents.families.tools.simulated_tool import run_tool
+from agents.families.tools.simulated_world import GOODS, TITLES, TOWNS, WORLD_SECTIONS, draw_world
+from agents.planning.run_plan import RunPlan
 from core.errors import RecipeError, UsageError
-from core.sample import Message, Sample, State
-from flows.recipes import load
+from core.sample import Message, Sample, SampleStatus
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.fake.fake_teacher import FakeTeacher
+from teachers.fake.scripts.tool_calls import write_conversation
 from tests.agents.checks.test_tool_conversations import fault
 from tests.agents.checks.tool_conversations import TURNS, WORLD, subject_of
-from tests.scripted import Scripted, produced, seeds_of
+from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
 FAKE = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "topology.max_revisions=0"]
 
 
-def plan_of(*overrides: str) -> Plan:
-    return load("tool-calls", [*FAKE, *overrides])
+def plan_of(*overrides: str) -> RunPlan:
+    return load_recipe_plan("tool-calls", [*FAKE, *overrides])
 
 
 def made(tmp_path: Path, *overrides: str) -> list[Sample]:
     plan = plan_of(*overrides)
-    return produced(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
+    return produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
 
 
 def turns_in(messages: list[Message]) -> list[list[Message]]:
@@ -54,19 +55,19 @@ def digits(text: str) -> set[str]:
 
 
 def test_seeds_are_the_same_each_time_and_varied() -> None:
-    seeds = seeds_of(plan_of("samples=300"))[:]
-    assert seeds == seeds_of(plan_of("samples=300"))[:]
-    assert [s.data for s in seeds_of(plan_of("samples=300", "seed=8"))[:]] != [s.data for s in seeds]
+    seeds = build_test_seeds(plan_of("samples=300"))[:]
+    assert seeds == build_test_seeds(plan_of("samples=300"))[:]
+    assert [s.data for s in build_test_seeds(plan_of("samples=300", "seed=8"))[:]] != [s.data for s in seeds]
     wishes = [wish for seed in seeds for wish in seed.data["wishes"]]
     assert len({json.dumps([wish["calls"], wish["said"], wish["need"]]) for wish in wishes}) > 0.9 * len(wishes)
     called = Counter(call["name"] for wish in wishes for call in wish["calls"])
-    assert set(called) == set(TOOLS)
+    assert set(called) == set(SIMULATED_TOOLS)
     assert all(2 <= len(seed.data["offered"]) <= 4 for seed in seeds)
     assert len({tuple(sorted(seed.data["offered"])) for seed in seeds}) > 100
 
 
 def test_kinds_of_turns_come_as_often_as_the_recipe_says() -> None:
-    seeds = seeds_of(plan_of("samples=1500", "task.turns=[1]"))[:]
+    seeds = build_test_seeds(plan_of("samples=1500", "task.turns=[1]"))[:]
     kinds = Counter(seed.data["category"] for seed in seeds)
     for kind, share in {
         "call": 0.5,
@@ -77,17 +78,17 @@ def test_kinds_of_turns_come_as_often_as_the_recipe_says() -> None:
         "outside": 0.075,
     }.items():
         assert abs(kinds[kind] / len(seeds) - share) < 0.05, (kind, kinds)
-    only = seeds_of(plan_of("samples=50", "task={turns=[3], none=1, errors=0, chains=0, parallel=0}"))[:]
+    only = build_test_seeds(plan_of("samples=50", "task={turns=[3], none=1, errors=0, chains=0, parallel=0}"))[:]
     for seed in only:
         found = [wish["kind"] for wish in seed.data["wishes"]]
         assert len(found) == 3
         assert all(kind in ("ask", "outside") or found[:i][-1:] == ["ask"] for i, kind in enumerate(found))
 
 
-def test_a_plan_is_what_the_tools_really_do() -> None:
-    for seed in seeds_of(plan_of("samples=400"))[:]:
+def test_a_plan_contains_the_real_results_of_the_tools() -> None:
+    for seed in build_test_seeds(plan_of("samples=400"))[:]:
         data = seed.data
-        world, offered = data["world"], {name: TOOLS[name] for name in data["offered"]}
+        world, offered = data["world"], {name: SIMULATED_TOOLS[name] for name in data["offered"]}
         for number, wish in enumerate(data["wishes"]):
             for call, result in zip(wish["calls"], wish["results"], strict=True):
                 got, world = run_tool(world, offered, call["name"], call["arguments"])
@@ -99,10 +100,10 @@ def test_a_plan_is_what_the_tools_really_do() -> None:
                 assert answer["arguments"] == {**wish["said"], wish["missing"]: answer["arguments"][wish["missing"]]}
 
 
-def test_what_is_kept_holds_by_our_own_reckoning(tmp_path: Path) -> None:
+def test_kept_conversations_pass_an_independent_verification(tmp_path: Path) -> None:
     samples = made(tmp_path, "samples=200")
-    assert {sample.state for sample in samples} == {State.kept, State.dropped}
-    kept = [sample for sample in samples if sample.state == State.kept]
+    assert {sample.state for sample in samples} == {SampleStatus.kept, SampleStatus.dropped}
+    kept = [sample for sample in samples if sample.state == SampleStatus.kept]
     assert len(kept) > 100
     for sample in kept:
         assert sample.candidate.messages[0].content.count("<tools>\n") == 1
@@ -124,21 +125,21 @@ def test_what_is_kept_holds_by_our_own_reckoning(tmp_path: Path) -> None:
 
 def test_each_check_has_something_to_find_and_says_what(tmp_path: Path) -> None:
     samples = made(tmp_path, "samples=200")
-    details = Counter(sample.detail for sample in samples if sample.state == State.dropped)
+    details = Counter(sample.detail for sample in samples if sample.state == SampleStatus.dropped)
     assert set(details) == {"tool_schema", "tool_use", "tool_arguments", "tool_result"}
     assert all(count >= 3 for count in details.values())
 
 
 def test_without_mistakes_all_is_kept(tmp_path: Path) -> None:
-    teacher = Scripted(lambda question: json.dumps(draft(Random(question.seed), question, right=1)))
-    samples = produced(plan_of("samples=200", "task.turns=[1,2,3]"), teacher, tmp_path)
-    assert {sample.state for sample in samples} == {State.kept}
+    teacher = ScriptedTeacher(lambda question: json.dumps(write_conversation(Random(question.seed), question, right=1)))
+    samples = produce_scripted(plan_of("samples=200", "task.turns=[1,2,3]"), teacher, tmp_path)
+    assert {sample.state for sample in samples} == {SampleStatus.kept}
 
 
-def test_calls_that_hang_on_each_other_are_made_one_by_one(tmp_path: Path) -> None:
+def test_dependent_calls_are_made_one_after_the_other(tmp_path: Path) -> None:
     shapes = set()
     for sample in made(tmp_path, "samples=80", "task={turns=[1], chains=0.5, parallel=0.5, none=0, errors=0}"):
-        if sample.state == State.kept:
+        if sample.state == SampleStatus.kept:
             roles = tuple((m.role, len(m.tool_calls)) for m in sample.candidate.messages[1:])
             shapes.add((sample.seed.data["category"], roles))
     user, said = ("user", 0), ("assistant", 0)
@@ -146,16 +147,18 @@ def test_calls_that_hang_on_each_other_are_made_one_by_one(tmp_path: Path) -> No
     assert ("parallel", (user, ("assistant", 2), ("tool", 0), ("tool", 0), said)) in shapes
 
 
-def test_what_one_turn_changes_the_next_one_finds() -> None:
+def test_a_turn_sees_the_changes_of_the_turn_before() -> None:
     event = {"title": "eye test", "when": {"day": "2025-11-06", "start": "11:00"}, "minutes": 60}
-    result, later = run_tool(WORLD, TOOLS, "add_event", event)
+    result, later = run_tool(WORLD, SIMULATED_TOOLS, "add_event", event)
     assert result == {"event": "E-417", "title": "eye test", "day": "2025-11-06", "start": "11:00", "minutes": 60}
     assert (
-        run_tool(later, TOOLS, "add_event", event).result["error"].startswith("busy on 2025-11-06 from 11:00 to 12:00")
+        run_tool(later, SIMULATED_TOOLS, "add_event", event)
+        .result["error"]
+        .startswith("busy on 2025-11-06 from 11:00 to 12:00")
     )
     order = {"product": "tea kettle", "quantity": 2, "delivery": {"method": "standard", "town": "Ghent"}}
-    _, later = run_tool(WORLD, TOOLS, "place_order", order)
-    assert run_tool(later, TOOLS, "find_product", {"product": "Tea Kettle"}).result["in_stock"] == 0
+    _, later = run_tool(WORLD, SIMULATED_TOOLS, "place_order", order)
+    assert run_tool(later, SIMULATED_TOOLS, "find_product", {"product": "Tea Kettle"}).result["in_stock"] == 0
     assert WORLD["shop"]["tea kettle"]["in_stock"] == 2, "the world itself is never changed"
 
 
@@ -183,33 +186,33 @@ KNOWN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "arguments", "result"), KNOWN, ids=[f"{name} {args}" for name, args, _ in KNOWN])
 def test_a_tool_gives_what_is_right(name: str, arguments: dict[str, Any], result: dict[str, Any]) -> None:
-    assert run_tool(WORLD, TOOLS, name, arguments).result == result
+    assert run_tool(WORLD, SIMULATED_TOOLS, name, arguments).result == result
 
 
-@pytest.mark.parametrize("name", TOOLS)
+@pytest.mark.parametrize("name", SIMULATED_TOOLS)
 def test_what_a_tool_draws_it_can_do_and_its_failures_fail(name: str) -> None:
-    tool = TOOLS[name]
+    tool = SIMULATED_TOOLS[name]
     jsonschema.Draft202012Validator.check_schema(tool.parameters)
     for number in range(60):
         rng = Random(f"{name}/{number}")
-        world = draw_world(rng, SECTIONS)
+        world = draw_world(rng, WORLD_SECTIONS)
         before = json.dumps(world)
         arguments = tool.draw(world, rng)
-        first, second = (run_tool(world, TOOLS, name, arguments) for _ in range(2))
+        first, second = (run_tool(world, SIMULATED_TOOLS, name, arguments) for _ in range(2))
         assert first == second
         assert "error" not in first.result
         assert set(tool.tells) & set(first.result)
         if tool.fail:
-            told = run_tool(world, TOOLS, name, tool.fail(world, rng)).result
-            assert set(told) == {"error"}
-            assert "bad arguments" not in told["error"]
+            failure = run_tool(world, SIMULATED_TOOLS, name, tool.fail(world, rng)).result
+            assert set(failure) == {"error"}
+            assert "bad arguments" not in failure["error"]
         assert json.dumps(world) == before
 
 
 def test_a_drawn_world_holds_together() -> None:
     for number in range(200):
-        world = draw_world(Random(number), SECTIONS)
-        assert world == draw_world(Random(number), SECTIONS)
+        world = draw_world(Random(number), WORLD_SECTIONS)
+        assert world == draw_world(Random(number), WORLD_SECTIONS)
         places = [town["at"] for town in world["towns"].values()]
         assert all(hypot(x - u, y - v) >= 20 for i, (x, y) in enumerate(places) for u, v in places[:i])
         for events in world["calendar"].values():
@@ -218,14 +221,14 @@ def test_a_drawn_world_holds_together() -> None:
 
 
 def test_chains_link_tools_that_there_are() -> None:
-    assert {name for pair in CHAINS for name in pair} <= set(TOOLS)
-    assert len(TOOLS) >= 8
+    assert {name for pair in TOOL_CHAINS for name in pair} <= set(SIMULATED_TOOLS)
+    assert len(SIMULATED_TOOLS) >= 8
     assert len({*TOWNS, *GOODS, *TITLES}) == len(TOWNS) + len(GOODS) + len(TITLES)
 
 
 def test_the_prompts_own_examples_pass_every_check() -> None:
-    """They are made in another world, whose results the prompt tells."""
-    prompt = prompts.load("tool_calls", "generator")
+    """The calls run in another world, whose results are in the prompt."""
+    prompt = prompts.load_prompt("tool_calls", "generator")
     for example in prompt.examples:
         draft = ToolDraft.model_validate_json(example)
         assert all(turn.request and turn.reply for turn in draft.turns)
@@ -233,9 +236,9 @@ def test_the_prompts_own_examples_pass_every_check() -> None:
     asked = "\n".join(message.content for message in prompt.messages if message.role == "user")
     for call in calls:
         assert f"- {call['name']} {json.dumps(call['arguments'])} returns " in asked
-        jsonschema.validate(call["arguments"], TOOLS[call["name"]].parameters)
+        jsonschema.validate(call["arguments"], SIMULATED_TOOLS[call["name"]].parameters)
     for tool in re.findall(r"^- (\w+): (.*)$", asked, re.MULTILINE):
-        assert TOOLS[tool[0]].description == tool[1]
+        assert SIMULATED_TOOLS[tool[0]].description == tool[1]
 
 
 def test_tools_can_be_left_to_the_chat_template(tmp_path: Path) -> None:
@@ -244,15 +247,15 @@ def test_tools_can_be_left_to_the_chat_template(tmp_path: Path) -> None:
         assert sample.candidate.fields["tools"]
 
 
-def test_the_schema_that_the_teacher_is_told_takes_the_right_calls_only() -> None:
-    seed = seeds_of(plan_of("samples=40", "task={turns=[2]}"))[3]
-    told = ToolCalls().reply_schema(seed)
-    jsonschema.Draft202012Validator.check_schema(told)
+def test_the_schema_sent_to_the_teacher_accepts_only_the_right_calls() -> None:
+    seed = build_test_seeds(plan_of("samples=40", "task={turns=[2]}"))[3]
+    schema = ToolCallsFamily().reply_json_schema(seed)
+    jsonschema.Draft202012Validator.check_schema(schema)
     turns = [{"request": "q", "calls": wish["calls"], "reply": "a"} for wish in seed.data["wishes"]]
-    jsonschema.validate({"turns": turns}, told)
+    jsonschema.validate({"turns": turns}, schema)
     for broken in (turns[:1], [*turns, turns[0]], [{**turns[0], "calls": [{"name": "x", "arguments": {}}]}, turns[1]]):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({"turns": broken}, told)
+            jsonschema.validate({"turns": broken}, schema)
 
 
 @pytest.mark.parametrize(
@@ -269,10 +272,10 @@ def test_the_schema_that_the_teacher_is_told_takes_the_right_calls_only() -> Non
         ('{"why": "x", "tools": ["get_weather"]}', "needs the key 'who'"),
     ],
 )
-def test_a_bad_seed_is_told_in_a_sentence(row: str, problem: str, tmp_path: Path) -> None:
+def test_a_bad_seed_is_reported_in_a_sentence(row: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "seeds.jsonl").write_text(row + "\n")
     with pytest.raises(UsageError, match=re.escape(problem)):
-        seeds_of(plan_of(f"seeds.path={tmp_path}/seeds.jsonl"))
+        build_test_seeds(plan_of(f"seeds.path={tmp_path}/seeds.jsonl"))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +286,7 @@ def test_a_bad_seed_is_told_in_a_sentence(row: str, problem: str, tmp_path: Path
         ("task.tool=[2]", "did you mean `tools`"),
     ],
 )
-def test_options_that_cannot_be_are_told(setting: str, problem: str) -> None:
+def test_impossible_options_are_reported(setting: str, problem: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(problem)):
         plan_of(setting)
 
@@ -300,24 +303,24 @@ def test_options_that_cannot_be_are_told(setting: str, problem: str) -> None:
 )
 def test_a_draft_that_does_not_fit_its_plan_is_a_contract_fault(reply: str, tmp_path: Path) -> None:
     plan = plan_of("samples=4", "task.turns=[1]")
-    samples = produced(plan, Scripted(lambda _: reply), tmp_path)
-    assert {(sample.state, sample.reason) for sample in samples} == {(State.failed, "contract")}
+    samples = produce_scripted(plan, ScriptedTeacher(lambda _: reply), tmp_path)
+    assert {(sample.state, sample.reason) for sample in samples} == {(SampleStatus.failed, "contract")}
 
 
 def test_advice_has_the_real_result() -> None:
     found = fault(
-        tool_result, subject_of({"base": "product", "reply": "The desk lamp costs 30 EUR, and 5 are in stock."})
+        tool_result_check, subject_of({"base": "product", "reply": "The desk lamp costs 30 EUR, and 5 are in stock."})
     )
     assert found
     assert '{"product": "desk lamp", "price_eur": 24.9, "in_stock": 5}' in found
 
 
 @pytest.mark.parametrize("base", TURNS)
-def test_each_turn_of_several_is_told_apart(base: str) -> None:
+def test_faults_name_their_turn(base: str) -> None:
     subject = subject_of({"base": ["bill", base]})
-    assert all(fault(check, subject) is None for check in (tool_use, tool_arguments, tool_result))
+    assert all(fault(check, subject) is None for check in (tool_use_check, tool_arguments_check, tool_result_check))
     wrong = subject_of({"base": ["bill", base], "reply": "Sing 17 songs of the 3rd of March."})
-    assert str(fault(tool_result, wrong)).startswith("turn 2: ")
+    assert str(fault(tool_result_check, wrong)).startswith("turn 2: ")
 
 
 def changed(reply: str) -> Iterator[str]:
@@ -345,9 +348,9 @@ OTHERS = {
 
 @pytest.mark.parametrize("base", [name for name in TURNS if name != "slots"])
 def test_no_change_of_a_fact_passes(base: str) -> None:
-    """Of free times any may be told, in any order, so they are left out."""
+    """Replies may state free times in any order, so they are left out."""
     for reply in changed(TURNS[base][3]):
-        assert fault(tool_result, subject_of({"base": base, "reply": reply})), reply
+        assert fault(tool_result_check, subject_of({"base": base, "reply": reply})), reply
 
 
 NATURAL = [
@@ -384,4 +387,4 @@ NATURAL = [
 @pytest.mark.parametrize(("base", "request_", "reply"), NATURAL, ids=[reply for *_, reply in NATURAL])
 def test_people_may_speak_as_they_do(base: str, request_: str, reply: str) -> None:
     subject = subject_of({"base": base, "request": request_, "reply": reply})
-    assert [fault(check, subject) for check in (tool_use, tool_arguments, tool_result)] == [None] * 3
+    assert [fault(check, subject) for check in (tool_use_check, tool_arguments_check, tool_result_check)] == [None] * 3

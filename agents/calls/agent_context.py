@@ -1,0 +1,137 @@
+"""Agent context: what the agents of one shard share (plan, dispatcher, ledger) and how an agent asks its teacher.
+
+Knows no topology: the order of the agents is decided elsewhere.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from agents.calls.call_ledger import CallLedger
+from agents.calls.dispatcher import RequestDispatcher
+from agents.planning.run_plan import RunPlan
+from agents.reply_schema import InvalidReply, parse_reply
+from core.config.agents import AgentConfig
+from core.config.recipe import Recipe
+from core.sample import REPAIR_STRIDE, AgentTurn, Message, text_digest
+from teachers.base import CallKey, TeacherQuestion, TeacherReply, reply_json_schema
+
+
+class BrokenReply(NamedTuple):
+    """A reply that did not match its schema, and the reason."""
+
+    reply: str
+    fault: str
+
+
+class AgentAnswer(NamedTuple):
+    """A teacher's reply, and the turn that records it in the sample's history."""
+
+    reply: TeacherReply
+    turn: AgentTurn
+
+
+@dataclass(frozen=True)
+class AgentContext(ABC):
+    """What an agent needs to ask its teacher."""
+
+    plan: RunPlan
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.plan.recipe
+
+    @abstractmethod
+    async def reply(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
+        """The reply of the teacher called `name`. Raises as `ask`."""
+
+    async def ask(
+        self, key: CallKey, config: AgentConfig, messages: list[Message], contract: type[BaseModel], temperature: float,
+        schema: dict[str, Any] | None = None,
+    ) -> AgentAnswer:  # fmt: skip
+        """Ask the agent's teacher for a reply of the type `contract`; `schema` replaces the JSON schema of that type.
+
+        Raises:
+            RunStopped: if the reply is not stored and no call may be sent.
+            CallFailed: if the teacher does not answer this call.
+            ProviderError: if the teacher answers no call.
+            StoreError: if the reply cannot be stored.
+        """
+        seed = self.recipe.seed
+        if temperature:  # else the recipe's seed, so that equal questions stay equal requests
+            numbered = key.model_copy(update={"sample": self.sample_number(key.sample)})
+            seed = int(text_digest(f"{seed}/{numbered}", length=7), 16)
+        question = TeacherQuestion(
+            messages=messages,
+            contract=contract.model_config.get("title") or contract.__name__,
+            json_schema=schema or reply_json_schema(contract),
+            temperature=temperature,
+            top_p=config.top_p,
+            max_tokens=config.max_tokens,
+            seed=seed,
+        )
+        reply = await self.reply(config.teacher, question, key)
+        turn = AgentTurn(
+            agent=key.agent,
+            revision=key.revision,
+            attempt=key.attempt,
+            teacher=self.recipe.teachers[config.teacher].model,
+            context=tuple(messages[:-1]),
+            asked=messages[-1].content,
+            reply=reply.text,
+            usage=reply.usage,
+        )
+        return AgentAnswer(reply, turn)
+
+    def sample_number(self, sample: int) -> int:
+        """The number of a sample in the whole lineage. It seeds the conditions of the sample."""
+        return self.plan.first_seed * self.recipe.answers_per_seed + sample
+
+    def prompt(self, role: str, values: Mapping[str, str]) -> list[Message]:
+        return self.plan.prompt(role).fill(values)
+
+    def repair_messages(self, broken: BrokenReply | None) -> list[Message]:
+        """The messages that follow a broken reply: the reply itself, and the request for a valid one."""
+        if broken is None:
+            return []
+        reply = Message(role="assistant", content=broken.reply)
+        return [reply, *self.prompt("repair", {"fault": broken.fault})]
+
+    async def ask_verifier(
+        self, sample: int, revision: int, turns: list[AgentTurn], role: str, contract: type[BaseModel],
+        values: Mapping[str, str], which: int, temperature: float,
+    ) -> Any:  # fmt: skip
+        """A reply of the verifier's teacher as a `contract`, or None if every reply was invalid. Adds to `turns`."""
+        config = self.recipe.agents.verifier
+        broken = None
+        for repair in range(config.max_repairs + 1):
+            key = CallKey(sample=sample, agent="verifier", revision=revision, attempt=which * REPAIR_STRIDE + repair)
+            messages = self.prompt(role, values) + self.repair_messages(broken)
+            reply, turn = await self.ask(key, config, messages, contract, temperature)
+            turns.append(turn)
+            try:
+                return parse_reply(contract, reply.text, finished=reply.finished)
+            except InvalidReply as fault:
+                broken = BrokenReply(reply.text, str(fault))
+        return None
+
+
+@dataclass(frozen=True)
+class LocalAgentContext(AgentContext):
+    """The context in the process that holds the teachers."""
+
+    dispatcher: RequestDispatcher
+    ledger: CallLedger
+
+    async def reply(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
+        """From the ledger if the same call was answered before, else from the dispatcher; stored before it is used."""
+        request = self.dispatcher.request_digest(name, question)
+        entry = f"{key}/{request}"
+        reply = self.ledger.get(entry)
+        if reply is None:
+            reply = await self.dispatcher.answer(name, question, request, key.sample)
+            self.ledger.add(entry, reply)
+        return reply

@@ -1,0 +1,267 @@
+"""The budget of a run: what was spent, what is reserved, and what may still be spent. Knows no teacher's protocol.
+
+Before each attempt of a call, its maximum cost is reserved; afterwards its actual cost is settled. Both are lines of a
+journal, so a killed run knows its spending when it resumes: a call in flight at the kill counts in full.
+"""
+
+import asyncio
+import errno
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from io import FileIO
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple, Self
+
+from core.config.recipe import BudgetConfig
+from core.config.teachers import TeacherConfig
+from core.errors import StoreError
+from core.sample import Spending, TokenUsage
+from core.stop_signal import RunStopped, StopSignal
+from core.storage.atomic_files import write_text
+from teachers.base import CallCharge, TeacherQuestion
+
+COMPACT_LINES = 50_000
+"""Lines after which the journal is rewritten as sums."""
+CERTAIN_CALLS = 20
+"""Answered calls after which prompt tokens are estimated as `PROMPT_TOKEN_MARGIN` times the highest measured number of tokens
+per byte. Before that, a prompt counts one token per byte, the maximum of any byte-level tokenizer."""
+PROMPT_TOKEN_MARGIN = 1.5
+WAIT_SLICE = 0.5
+MESSAGE_TOKENS = 16
+"""The most tokens that a chat template adds to a message."""
+
+
+class BudgetExhausted(RunStopped):
+    """A limit is reached, so nothing new is started; the text names the limit."""
+
+
+class RunBudget:
+    """The budget of one run. Only the process that holds the run's lock writes its journal."""
+
+    def __init__(self, limits: BudgetConfig, journal: Path, max_calls_per_sample: int) -> None:
+        self._limits = limits
+        self._path = journal
+        self._reserved: dict[int, Spending] = {}
+        self._reserved_total = Spending()
+        """The sum of `_reserved`."""
+        self._tickets = count()
+        self._settled = Spending()
+        self._earlier_seconds = 0.0
+        self._started_at = monotonic()
+        self._change = asyncio.Event()
+        """Set whenever a call is settled or a sample ends."""
+        self._max_calls_per_sample = max_calls_per_sample
+        self._largest_call = Spending(calls=1)
+        self._at_open = Spending()
+        """What earlier sessions spent."""
+        self._open = self._finished = 0
+        self._lines = 0
+        self._file: FileIO | None = None
+
+    def __enter__(self) -> Self:
+        """Raises StoreError where the journal cannot be read or written."""
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        except OSError as error:
+            raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from None
+        for line in lines:
+            try:
+                kind, ticket, calls, prompt, completion, cost, seconds = json.loads(line)
+            except ValueError:
+                continue  # the torn last line of a kill: its call was never sent
+            self._earlier_seconds = max(self._earlier_seconds, seconds)
+            if kind == "aside":
+                self._reserved[ticket] = Spending(calls, prompt, completion, cost)
+            else:
+                self._reserved.pop(ticket, None)
+                self._settled += Spending(calls, prompt, completion, cost)
+        self._settled = sum(self._reserved.values(), self._settled)
+        self._reserved.clear()
+        self._started_at = monotonic()
+        self._at_open = self._settled
+        self._compact()
+        return self
+
+    def _compact(self) -> None:
+        """Rewrite the journal: one line for all settled calls, and one for each call in flight."""
+        rows = [
+            ("settled", -1, self._settled),
+            *(("aside", ticket, spent) for ticket, spent in self._reserved.items()),
+        ]
+        write_text(self._path, "".join(self._format_entry(*row) for row in rows))
+        if self._file:
+            self._file.close()
+        self._file = self._path.open("ab", buffering=0)
+        self._lines = len(rows)
+
+    def _format_entry(self, kind: str, ticket: int, spent: Spending) -> str:
+        counts = f"{spent.calls}, {spent.prompt_tokens}, {spent.completion_tokens}"
+        return f'["{kind}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}]\n'
+
+    def _append(self, kind: str, ticket: int, spent: Spending) -> None:
+        assert self._file, "the budget must be open"
+        line = self._format_entry(kind, ticket, spent).encode()
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise StoreError(
+                f"{self._path}: cannot be written: {error.strerror}; free some space, then --resume"
+            ) from None
+        self._lines += 1
+        if self._lines >= COMPACT_LINES:
+            self._compact()
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of producing, over all sessions."""
+        return self._earlier_seconds + monotonic() - self._started_at
+
+    @property
+    def spent(self) -> Spending:
+        return replace(self._settled, seconds=round(self.seconds, 1))
+
+    async def reserve(self, most: Spending) -> int:
+        """Reserve `most`; wait for calls in flight if settling them may make room.
+
+        Raises:
+            BudgetExhausted: if `most` would exceed a limit even then.
+        """
+        while True:
+            if over := self._exceeded_limit(self._settled + most):
+                raise BudgetExhausted(over)
+            if not self._exceeded_limit(self._settled + self._reserved_total + most):
+                break
+            self._change.clear()
+            await self._change.wait()
+        ticket = next(self._tickets)
+        self._append("aside", ticket, most)
+        if most.tokens > self._largest_call.tokens:
+            self._largest_call = most
+        self._reserved[ticket] = most
+        self._reserved_total += most
+        return ticket
+
+    def settle(self, ticket: int, spent: Spending) -> None:
+        self._reserved_total -= self._reserved.pop(ticket)
+        self._settled += spent
+        self._change.set()
+        self._append("settled", ticket, spent)
+
+    @asynccontextmanager
+    async def admit_sample(self) -> AsyncIterator[None]:
+        """Hold one sample open, from its first call to its last.
+
+        The sample starts when the budget is estimated to cover it and all open samples: at the mean cost of a finished sample,
+        or before there is one at the maximum number of calls. If no sample is open, it starts if the rest of the budget covers
+        a mean sample, or before there is a mean one call.
+
+        Raises:
+            BudgetExhausted: if the rest of the budget does not cover that.
+        """
+        while True:
+            paid = self._settled - self._at_open
+            mean = paid.scale(1 / self._finished) if self._finished and paid.calls else None
+            estimate = (mean or self._largest_call.scale(self._max_calls_per_sample)).scale(self._open + 1)
+            if not self._exceeded_limit(self._settled + estimate):
+                break
+            if not self._open:
+                if over := self._exceeded_limit(self._settled + (mean or self._largest_call)):
+                    raise BudgetExhausted(over)
+                break
+            self._change.clear()
+            await self._change.wait()
+        self._open += 1
+        try:
+            yield
+            self._finished += 1
+        finally:
+            self._open -= 1
+            self._change.set()
+
+    def _exceeded_limit(self, total: Spending) -> str | None:
+        limits = self._limits
+        rows: list[tuple[str, float | None, float, str]] = [
+            ("calls", limits.calls, total.calls, f"{self._settled.calls:,}"),
+            ("tokens", limits.tokens, total.tokens, f"{self._settled.tokens:,}"),
+            ("cost", limits.cost, total.cost, f"{self._settled.cost:.4f}"),
+            ("minutes", limits.minutes, self.seconds / 60, f"{self.seconds / 60:.1f}"),
+        ]
+        for name, limit, needed, used in rows:
+            if limit is not None and needed > limit + 1e-9:
+                return f"budget.{name} = {limit:g} is reached: {used} spent"
+        return None
+
+
+class TokenPrices(NamedTuple):
+    """Prices of one token."""
+
+    prompt: float
+    completion: float
+
+
+class BudgetAccount:
+    """Charges the calls of one teacher to the run's budget."""
+
+    def __init__(self, budget: RunBudget, stop_signal: StopSignal, config: TeacherConfig) -> None:
+        self._budget = budget
+        self._stop_signal = stop_signal
+        prices = config.prices() or (0.0, 0.0)
+        self._prices = TokenPrices(prices[0] / 1e6, prices[1] / 1e6)
+        self._measured_calls = 0
+        self._max_tokens_per_byte = 0.0
+
+    def tokens(self, question: TeacherQuestion) -> int:
+        return self._prompt_tokens(question) + question.max_tokens
+
+    def _prompt_tokens(self, question: TeacherQuestion) -> int:
+        ratio = (
+            1.0 if self._measured_calls < CERTAIN_CALLS else min(1.0, self._max_tokens_per_byte * PROMPT_TOKEN_MARGIN)
+        )
+        return int(count_bytes(question) * ratio) + MESSAGE_TOKENS * len(question.messages)
+
+    @asynccontextmanager
+    async def charge(self, question: TeacherQuestion) -> AsyncIterator[CallCharge]:
+        self._stop_signal.check_call()
+        most = self._price(
+            TokenUsage(calls=1, prompt_tokens=self._prompt_tokens(question), completion_tokens=question.max_tokens)
+        )
+        ticket = await self._budget.reserve(most)
+        if self._stop_signal.calls_stopped:  # `reserve` may have waited
+            self._budget.settle(ticket, Spending())
+            raise RunStopped
+        call_charge = CallCharge()
+        try:
+            yield call_charge
+        finally:
+            usage = call_charge.usage
+            if usage is not None and usage.prompt_tokens:
+                self._measured_calls += 1
+                self._max_tokens_per_byte = max(
+                    self._max_tokens_per_byte, usage.prompt_tokens / max(1, count_bytes(question))
+                )
+            self._budget.settle(ticket, most if usage is None else self._price(usage))
+
+    async def wait(self, seconds: float) -> None:
+        end = monotonic() + seconds
+        while (left := end - monotonic()) > 0:
+            self._stop_signal.check_call()
+            await asyncio.sleep(min(left, WAIT_SLICE))
+
+    def _price(self, usage: TokenUsage) -> Spending:
+        cost = usage.prompt_tokens * self._prices.prompt + usage.completion_tokens * self._prices.completion
+        return Spending(usage.calls, usage.prompt_tokens, usage.completion_tokens, cost)
+
+
+def count_bytes(question: TeacherQuestion) -> int:
+    """Bytes that the teacher may read: the messages, and a schema that some servers add to the prompt."""
+    return len(question.canonical.encode())

@@ -1,0 +1,186 @@
+"""Request dispatcher: answers the requests of all shards of a run from the reply cache or a teacher.
+
+Equal requests share one reply: from the cache of earlier runs, from a call in flight, or from a new call. Knows no topology.
+"""
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+from agents.calls.budget import BudgetAccount, RunBudget
+from agents.calls.reply_cache import ReplyCache, open_reply_cache
+from agents.planning.run_plan import RunPlan
+from core.errors import StillhouseError, StoreError
+from core.sample import text_digest
+from core.stop_signal import RunStopped, StopSignal
+from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
+from teachers.providers import open_teacher
+from teachers.rate_limiter import RateLimiter
+
+SAMPLES_PER_SLOT = 1.5
+"""Open samples per slot of the teachers, so that no slot is idle while code runs between two calls."""
+MIN_FREE_BYTES = 64 * 2**20
+"""With less free disk space no call is sent: the replies of calls in flight need room."""
+DISK_CHECK_SECONDS = 1.0
+STOP_POLL_SECONDS = 0.2
+STOP_SECONDS = 5.0
+"""Seconds between the user's stop and the cancellation of open samples. Prefect's worker kills a process 30 seconds after it
+cancelled its flow run; on a busy machine the rest of the shutdown (teachers end, the state is recorded) takes part of them.
+"""
+GC_THRESHOLD = 200_000
+"""New objects between two searches of the garbage collector for reference cycles. With the default of 700, the searches took
+half of the CPU time of a thousand open samples, which leave almost no cycles."""
+
+
+@dataclass
+class RequestDispatcher:
+    """The teachers of a run, with their accounts, the reply cache, the budget and the stop signal."""
+
+    teachers: Mapping[str, Teacher]
+    accounts: Mapping[str, ChargeAccount]
+    cache: ReplyCache
+    budget: RunBudget
+    stop_signal: StopSignal
+    folder: Path
+    """The run's folder, whose disk must have room."""
+    sample_slots: RateLimiter
+    """Limits the number of open samples to what keeps the teachers busy; the lowest index starts first."""
+    _pending: dict[str, asyncio.Future[TeacherReply]] = field(default_factory=dict)
+    _open_samples: set[asyncio.Timeout] = field(default_factory=set)
+    _disk_checked_at: float = -1e9
+
+    @asynccontextmanager
+    async def admit_sample(self, index: int) -> AsyncIterator[None]:
+        """Hold one sample open, from its first call to its last.
+
+        Raises:
+            RunStopped: if no sample may start, or this sample was cut off. Its replies so far are in the ledger; a call in
+                flight counts as paid, as after a kill, and a resumed run asks it again.
+        """
+        async with self.sample_slots.admit(index):
+            self.stop_signal.check_sample()
+            async with self.budget.admit_sample():
+                self.stop_signal.check_sample()
+                try:
+                    async with asyncio.timeout(None) as limit:
+                        self._open_samples.add(limit)
+                        yield
+                except TimeoutError:
+                    if limit.expired():
+                        raise RunStopped from None
+                    raise
+                finally:
+                    self._open_samples.discard(limit)
+
+    def cut_off(self) -> None:
+        """End every open sample now."""
+        for limit in self._open_samples:
+            limit.reschedule(0)
+
+    def request_digest(self, name: str, question: TeacherQuestion) -> str:
+        """The identity of a request: equal requests may share a reply across samples, shards and runs."""
+        teacher = self.teachers[name]
+        return text_digest(f"{teacher.model}\n{teacher.manner}\n{question.canonical}", length=32)
+
+    async def answer(self, name: str, question: TeacherQuestion, request: str, rank: int) -> TeacherReply:
+        """The reply of the teacher called `name`. Of waiting calls, the lowest `rank` is sent first.
+
+        Raises:
+            RunStopped: if no call may be sent.
+            CallFailed, ProviderError: as `Teacher.reply`.
+            StoreError: if the disk is nearly full.
+        """
+        while (pending := self._pending.get(request)) is not None:
+            await asyncio.wait([pending])
+            if not pending.cancelled():
+                return pending.result()
+        pending = self._pending[request] = asyncio.get_running_loop().create_future()
+        try:
+            reply = self.cache.get(request)
+            if reply is None:
+                self.stop_signal.check_call()
+                self._check_disk()
+                reply = await self.teachers[name].reply(question, rank, self.accounts[name])
+                if reply.text.strip():  # an empty reply is not cached
+                    self.cache.put(request, reply)
+            pending.set_result(reply)
+        except (CallFailed, StillhouseError) as error:
+            pending.set_exception(error)
+            pending.exception()  # marks the error as retrieved, so that asyncio does not warn if no task waits
+            raise
+        finally:
+            pending.cancel()  # without a result, a waiting task asks again
+            del self._pending[request]
+        return reply
+
+    def _check_disk(self) -> None:
+        if monotonic() - self._disk_checked_at < DISK_CHECK_SECONDS:
+            return
+        disk = os.statvfs(self.folder)
+        if (free := disk.f_bavail * disk.f_frsize) < MIN_FREE_BYTES:
+            raise StoreError(
+                f"{self.folder}: {free >> 20} MiB are free, and answers that are paid for need room; "
+                "free some space, then --resume"
+            )
+        self._disk_checked_at = monotonic()
+
+
+@asynccontextmanager
+async def open_dispatcher(
+    plan: RunPlan, budget: RunBudget, stop_signal: StopSignal, folder: Path, cache: Path
+) -> AsyncIterator[RequestDispatcher]:
+    """Start the teachers that the plan's agents use. The budget must be open; it counts for the whole run.
+
+    Raises:
+        ProviderError: if a teacher cannot be started or reached.
+        RunStopped: if the run is stopped before every teacher is ready.
+    """
+    configs = {name: plan.recipe.teachers[name] for name in sorted(plan.teachers)}
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_rare_garbage_collection())
+        teachers: dict[str, Teacher] = {}
+        for name, config in configs.items():
+            starting = asyncio.ensure_future(stack.enter_async_context(open_teacher(config)))
+            while not starting.done():  # a model may load for minutes, and the run may be stopped before it is ready
+                await asyncio.wait([starting], timeout=STOP_POLL_SECONDS)
+                if stop_signal.calls_stopped and not starting.done():
+                    starting.cancel()
+                    await asyncio.wait([starting])
+                    raise RunStopped
+            teachers[name] = await starting
+        accounts = {name: BudgetAccount(budget, stop_signal, config) for name, config in configs.items()}
+        reply_cache = stack.enter_context(open_reply_cache(plan.recipe.cache, cache))
+        sample_slots = RateLimiter(round(sum(teacher.slots for teacher in teachers.values()) * SAMPLES_PER_SLOT) or 1)
+        dispatcher = RequestDispatcher(teachers, accounts, reply_cache, budget, stop_signal, folder, sample_slots)
+        watch = asyncio.create_task(_watch_stop_signal(dispatcher))
+        try:
+            yield dispatcher
+        finally:
+            watch.cancel()
+
+
+@contextmanager
+def _rare_garbage_collection() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(GC_THRESHOLD, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+async def _watch_stop_signal(dispatcher: RequestDispatcher) -> None:
+    """When the run stops, wake the calls that wait for a teacher; when the user stops it, cut the open samples off."""
+    while not dispatcher.stop_signal.calls_stopped:
+        await asyncio.sleep(STOP_POLL_SECONDS)
+    for teacher in dispatcher.teachers.values():
+        teacher.release()
+    while not dispatcher.stop_signal.user_stops:
+        await asyncio.sleep(STOP_POLL_SECONDS)
+    await asyncio.sleep(STOP_SECONDS)
+    dispatcher.cut_off()

@@ -1,0 +1,39 @@
+"""An agent context outside a run: for previews, studies and evaluations. Stores nothing that outlives the block."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from agents.calls.agent_context import LocalAgentContext
+from agents.calls.budget import RunBudget
+from agents.calls.call_ledger import CallLedger
+from agents.calls.dispatcher import open_dispatcher
+from agents.planning.run_plan import RunPlan
+from core.config.recipe import BudgetConfig, CacheConfig
+from core.stop_signal import StopSignal, UserStop
+
+
+@asynccontextmanager
+async def open_scratch_context(
+    plan: RunPlan, stop: UserStop, cache: Path | None = None, *, budget: BudgetConfig | None = None
+) -> AsyncIterator[LocalAgentContext]:
+    """A context with a budget and a ledger in a temporary folder.
+
+    Args:
+        plan: names the teachers to start; its own budget and cache settings are ignored.
+        stop: set by the user to stop.
+        cache: the folder of the reply cache; None for no cache.
+        budget: limits on what may be spent; None for no limit.
+    """
+    plan = plan.with_recipe(budget=budget or BudgetConfig())
+    if cache is None:
+        plan = plan.with_recipe(cache=CacheConfig(enabled=False))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with (
+            RunBudget(plan.recipe.budget, folder / "spend.jsonl", plan.max_calls_per_sample()) as run_budget,
+            CallLedger(folder / "calls.jsonl") as ledger,
+        ):
+            async with open_dispatcher(plan, run_budget, StopSignal(stop), folder, cache or folder) as dispatcher:
+                yield LocalAgentContext(plan, dispatcher, ledger)

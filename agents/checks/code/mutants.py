@@ -1,0 +1,117 @@
+"""Mutants: a solution with one change, which useful tests must detect. Knows no tests and no sandbox.
+
+The operators are the usual ones (DeMillo, Lipton and Sayward 1978; Offutt's five: here relations are negated rather than
+moved by one, since a moved boundary that no caller can observe is an equivalent program, not a fault of the tests).
+"""
+
+import ast
+from collections.abc import Callable, Iterator
+from functools import partial
+from random import Random
+from typing import Any, NamedTuple
+
+NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+SWAPPED: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Add, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitAnd,
+    ast.LShift: ast.RShift, ast.RShift: ast.LShift,
+}  # fmt: skip
+SKIPPED_NODES = (ast.Raise, ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom)
+"""What a test of a returned value cannot see, or what cannot be changed by parts."""
+SKIPPED_FIELDS = ("annotation", "returns", "decorator_list", "type_comment", "format_spec")
+
+
+class SolutionMutant(NamedTuple):
+    source: str
+    line: int
+    was: str
+    becomes: str
+
+
+class _MutationSite(NamedTuple):
+    replace: Callable[[ast.AST], None]
+    old: ast.AST
+    new: ast.AST
+
+
+def draw_mutants(tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]:
+    """At most `most` mutants, drawn by `seed`, in the order of the lines, except those that Python cannot unparse. `tree`
+    is unchanged afterwards.
+    """
+    sites = list(_iter_sites(tree))
+    mutants = []
+    for i in sorted(Random(seed).sample(range(len(sites)), min(most, len(sites)))):
+        site = sites[i]
+        site.replace(site.new)
+        try:
+            was, becomes = ast.unparse(site.old), ast.unparse(ast.fix_missing_locations(site.new))
+            source = ast.unparse(ast.fix_missing_locations(tree))
+        except (ValueError, RecursionError):  # for example a number with too many digits
+            continue
+        finally:
+            site.replace(site.old)
+        mutants.append(SolutionMutant(source, getattr(site.old, "lineno", 0), was, becomes))
+    return mutants
+
+
+def unparse_solution(tree: ast.Module) -> str | None:
+    """The unchanged solution, unparsed like a mutant; None if Python cannot unparse it."""
+    try:
+        return ast.unparse(tree)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _iter_sites(node: ast.AST) -> Iterator[_MutationSite]:
+    if isinstance(node, SKIPPED_NODES):
+        return
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return  # a docstring
+    if isinstance(node, ast.If) and any(
+        isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test)
+    ):
+        return  # runs only where the solution is the main program
+    for field, value in ast.iter_fields(node):
+        if field in SKIPPED_FIELDS:
+            continue
+        for i, child in enumerate(value if isinstance(value, list) else [value]):
+            if not isinstance(child, ast.AST):
+                continue
+            new = mutate_node(child)
+            if new is not None:
+                replace = partial(value.__setitem__, i) if isinstance(value, list) else partial(setattr, node, field)
+                yield _MutationSite(replace, child, new)
+            yield from _iter_sites(child)
+
+
+def mutate_node(node: ast.AST) -> ast.AST | None:
+    """The node with its one possible change; None if it has none."""
+    match node:
+        case ast.Compare(left=left, ops=[op], comparators=right):
+            return ast.Compare(left, [NEGATED[type(op)]()], right)
+        case ast.BinOp(left=left, op=operator, right=other) if type(operator) in SWAPPED:
+            return ast.BinOp(left, SWAPPED[type(operator)](), other)
+        case ast.AugAssign(target=target, op=operator, value=value) if type(operator) in SWAPPED:
+            return ast.AugAssign(target, SWAPPED[type(operator)](), value)
+        case ast.BoolOp(op=boolean, values=values):
+            return ast.BoolOp(ast.And() if isinstance(boolean, ast.Or) else ast.Or(), values)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return operand
+        case ast.Constant(value=value):
+            return _other_constant(value)
+        case ast.Return(value=ast.expr() as result) if not (isinstance(result, ast.Constant) and result.value is None):
+            return ast.Return(ast.Constant(None))
+        case ast.If(test=ast.Name() | ast.Call() as test, body=body, orelse=orelse):
+            return ast.If(ast.UnaryOp(ast.Not(), test), body, orelse)
+    return None
+
+
+def _other_constant(value: Any) -> ast.Constant | None:
+    if isinstance(value, bool):
+        return ast.Constant(not value)
+    if isinstance(value, int | float):
+        return ast.Constant(value + 1)
+    return ast.Constant("" if value else "~") if isinstance(value, str) else None

@@ -1,0 +1,375 @@
+"""The checks `code` and `solved_again`: a solution passes its tests, and the tests are worth passing.
+
+The tests are read and never run; the solution runs in the sandbox and sees arguments only. Knows no family.
+"""
+
+import ast
+import asyncio
+import symtable
+import warnings
+from collections.abc import Sequence, Set
+from contextlib import suppress
+from typing import Any, NamedTuple, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from agents.checks.base import Options, Subject, build_finding, check, first_fault
+from agents.checks.code import call_harness
+from agents.checks.code.assertions import (
+    InvalidTests,
+    TestCase,
+    count_distinct_calls,
+    find_passing_stub,
+    parse_python,
+    parse_test_cases,
+)
+from agents.checks.code.function_calls import HASH_SEEDS, CallLimits, ProgramAnswers, run_calls, short_repr
+from agents.checks.code.mutants import draw_mutants, unparse_solution
+from agents.reply_schema import Finding, ReplySchema
+from agents.sandbox.python_sandbox import sandbox_problem
+
+MAX_CHARACTERS = 10_000
+MAX_FAULT_CHARACTERS = 600
+"""Characters; a fault quotes texts of any length, and goes into a prompt as advice."""
+MODULES = tuple(
+    """array base64 binascii bisect calendar cmath collections copy csv dataclasses datetime decimal difflib enum
+    fractions functools graphlib hashlib heapq html io itertools json math numbers operator re statistics string struct
+    textwrap typing unicodedata zlib""".split()
+)
+"""Modules whose functions give the same for the same arguments, and reach nothing outside."""
+FORBIDDEN_BUILTINS = {
+    "__import__", "breakpoint", "compile", "delattr", "eval", "exec", "exit", "getattr", "globals", "input", "locals",
+    "open", "quit", "setattr", "vars",
+}  # fmt: skip
+FORBIDDEN_NAMES = {
+    "sys", "_sys", "os", "_os", "modules", "builtins", "open", "FileIO", "inspect", "importlib", "import_module", "gc",
+    "attrgetter", "methodcaller", "get_type_hints", "ForwardRef",
+}  # fmt: skip
+"""Refused modules as attributes of allowed ones, and functions that read an attribute by name. This guides honest code; the
+sandbox is the protection."""
+CLOCKS = {"now", "today", "utcnow", "fromtimestamp"}
+"""Functions whose value depends on the day or the place."""
+KNOWN_DUNDERS = {"__name__", "__doc__", "__init__", "__post_init__"}
+OPERATORS = {
+    f"__{name}__"
+    for name in """abs add and bool call contains copy delitem divmod enter eq exit float floordiv format ge getitem gt hash
+    iadd iand ifloordiv imod imul index int invert ior ipow isub iter itruediv ixor le len lshift lt matmul missing mod mul ne
+    neg next or pos pow radd rand repr reversed rfloordiv rlshift rmod rmul ror round rpow rrshift rshift rsub rtruediv rxor
+    setitem str sub truediv xor""".split()
+}
+"""What a class may define and its methods may call by name: all that these lead to is the solution's own."""
+MUTANT_SLOWDOWN, MIN_MUTANT_SECONDS = 20.0, 0.2
+"""A mutant that takes this many times the solution's time counts as endless; the minimum absorbs the noise of short times."""
+
+
+class SolvingOptions(Options):
+    """How a solution is run against the tests."""
+
+    cpu_seconds: float = Field(1.0, ge=0.1, le=20)
+    """Of each call, imports included."""
+    wall_seconds: float = Field(20.0, ge=1, le=300)
+    """Of all calls of a solution together, and of all calls of each of its mutants."""
+    memory_mb: int = Field(256, ge=64, le=4096)
+    """Address space of each call."""
+    pure: bool = True
+    """Refuse a solution that reaches for more than its arguments: files, the clock, chance, Python's own machinery. With
+    false it may try all of that; the sandbox and the way of testing are the same."""
+
+    @property
+    def limits(self) -> CallLimits:
+        return CallLimits(self.cpu_seconds, self.wall_seconds, self.memory_mb)
+
+
+class CodeOptions(SolvingOptions):
+    min_tests: int = Field(3, ge=2, le=40)
+    """The fewest different calls."""
+    mutants: int = Field(8, ge=0, le=40)
+    """How many changed versions of the solution the tests are tried on, 0 to leave it out."""
+    noticed: float = Field(0.6, ge=0, le=1)
+    """The smallest share of mutants that must fail. Some mutants are equal to the solution, so 1 asks too much."""
+
+
+class SolvedAgainOptions(SolvingOptions):
+    solutions: int = Field(1, ge=1, le=9)
+    """Number of solutions that a teacher writes from the task alone, with its one example."""
+    solved: int = Field(1, ge=1, le=9)
+    """How many of them must pass all tests."""
+    temperature: float = Field(0.0, ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.solved > self.solutions:
+            raise ValueError(f"solved = {self.solved} of solutions = {self.solutions} cannot be; lower solved")
+        if self.solutions > 1 and self.temperature == 0:
+            raise ValueError(f"solutions = {self.solutions} at temperature = 0 would be the same; raise temperature")
+        return self
+
+
+class SolutionDraft(ReplySchema):
+    model_config = ConfigDict(title="Solved")  # part of every request digest and of the reply cache
+
+    solution: str = Field(min_length=1)
+
+
+class InvalidSolution(ValueError):
+    """A solution that is refused; the text gives the reason and what is allowed."""
+
+
+class TestedSolution(NamedTuple):
+    """Solution and tests, read."""
+
+    source: str
+    tree: ast.Module
+    function: str
+    cases: list[TestCase]
+
+
+@check("code", CodeOptions, lacks=sandbox_problem)
+async def code_check(subject: Subject, options: CodeOptions) -> list[Finding]:
+    """The solution must pass its tests in a sandbox, and the tests must fail for stubs and for mutants of the solution."""
+    fields = subject.candidate.fields
+    try:
+        task = parse_tested_solution(fields["solution"], fields["tests"], requested_function(subject), options.pure)
+    except (InvalidSolution, InvalidTests) as error:
+        return [_short_finding("code_form", str(error), "")]
+    findings = [_short_finding("code_form", None, f"{len(task.cases)} tests of `{task.function}` can be read")]
+    if weak := find_test_weakness(task, options.min_tests):
+        return [*findings, _short_finding("code_tests", weak, "")]
+    answers = await run_calls(task.source, task.function, _case_calls(task), options.limits, HASH_SEEDS)
+    fault = find_answer_fault(task.cases, answers)
+    findings.append(_short_finding("code_passes", fault, f"all {len(task.cases)} tests pass"))
+    if not fault and options.mutants:
+        findings.append(await _run_mutants(task, answers, options))
+    return findings
+
+
+@check(
+    "solved_again",
+    SolvedAgainOptions,
+    calls=lambda options: options.solutions,
+    roles=("verifier",),
+    lacks=sandbox_problem,
+)
+async def solved_again_check(subject: Subject, options: SolvedAgainOptions) -> Finding:
+    """Solutions by a teacher that sees the task alone must pass the tests too, or the task does not say enough."""
+    tests, function = subject.candidate.fields["tests"], requested_function(subject)
+    values, temperature = {"question": subject.question}, options.temperature
+    faults: list[str | None] = []
+    for which in range(options.solutions):
+        reply = await subject.ask("verifier", SolutionDraft, values, which=which, temperature=temperature)
+        if reply is None:
+            faults.append("it was no solution")
+            continue
+        try:
+            task = parse_tested_solution(strip_code_fence(reply.solution), tests, function, options.pure)
+        except (InvalidSolution, InvalidTests) as error:
+            faults.append(str(error))
+            continue
+        answers = await run_calls(task.source, task.function, _case_calls(task), options.limits)
+        faults.append(find_answer_fault(task.cases, answers))
+    wrong = [fault for fault in faults if fault]
+    solved = len(faults) - len(wrong)
+    evidence = f"{solved} of {options.solutions} solutions written from the task alone pass the tests"
+    advice = f"; say in the task what decides this: {wrong[0]}" if wrong else ""
+    return Finding(
+        check="solved_again", passed=solved >= options.solved, evidence=f"{evidence}{advice}"[:MAX_FAULT_CHARACTERS]
+    )
+
+
+def _short_finding(name: str, fault: str | None, met: str) -> Finding:
+    return build_finding(name, fault and fault[:MAX_FAULT_CHARACTERS], met)
+
+
+def requested_function(subject: Subject) -> str:
+    """The function that the seed wants, or ""."""
+    return str(subject.seed.data.get("function") or "")
+
+
+def strip_code_fence(text: str) -> str:
+    """Code without the Markdown fence that a teacher may have put around it."""
+    lines = text.strip().split("\n")
+    fenced = len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```"
+    return "\n".join(lines[1:-1] if fenced else lines)
+
+
+def parse_tested_solution(solution: str, tests: str, function: str, pure: bool) -> TestedSolution:
+    """Solution and tests as they are run; if `function` is empty, for the function that the tests call.
+
+    Raises:
+        InvalidSolution, InvalidTests: with the fault and what is allowed.
+    """
+    cases = parse_test_cases(tests)
+    if not cases:
+        raise InvalidTests("there are no asserts in the tests")
+    called = cases[0].function
+    if function and called != function:
+        raise InvalidTests(f"the tests call `{called}`, and the task wants `{function}`")
+    if len(solution) > MAX_CHARACTERS:
+        raise InvalidSolution(f"the solution has {len(solution):,} characters; at most {MAX_CHARACTERS:,} are allowed")
+    tree = parse_python(solution, "the solution")
+    if find_definition(tree, called) is None:
+        raise InvalidSolution(f"the solution does not define `{called}` by a `def` at its top level")
+    # The operators that the solution defines for its classes
+    overloads = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)} & OPERATORS
+    if pure and (
+        fault := _outside_access_fault(solution, tree)
+        or first_fault([_node_outside_access(node, overloads) for node in ast.walk(tree)])
+    ):
+        raise InvalidSolution(fault)
+    return TestedSolution(solution, tree, called, cases)
+
+
+def find_definition(tree: ast.Module, function: str) -> ast.FunctionDef | None:
+    """The last definition of `function` at the top level."""
+    definitions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    return definitions[-1] if definitions else None
+
+
+def _outside_access_fault(source: str, tree: ast.Module) -> str | None:
+    """Which of Python's functions that reach outside a solution uses.
+
+    A parameter or local variable `open` hides the builtin in its function and in nested ones. A global or class variable
+    hides it only while it is bound, so such a binding does not count.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tables = [symtable.symtable(source, "solution.py", "exec")]
+    except (SyntaxError, ValueError, RecursionError) as error:
+        return f"the solution cannot be compiled: {error}"
+    # Names of `FORBIDDEN_BUILTINS` that a scope reads from outside, each with the scope's first line
+    outside_names = []
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        own = table.get_type() == "function"
+        for symbol in table.get_symbols():
+            inside = own and not symbol.is_global()
+            if symbol.is_referenced() and symbol.get_name() in FORBIDDEN_BUILTINS and not inside:
+                outside_names.append((symbol.get_name(), table.get_lineno()))
+    if not outside_names:
+        return None
+    name, line = min(outside_names, key=lambda use: use[1])
+    uses = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
+    where = min((use for use in uses if use >= line), default=line)
+    return f"line {where} of the solution uses {name}; a solution works on its arguments alone"
+
+
+def _node_outside_access(node: ast.AST, overloads: Set[str]) -> str | None:
+    """What a part of a solution reaches for beyond its arguments."""
+    line = f"line {getattr(node, 'lineno', 0)} of the solution"
+    match node:
+        case ast.Import(names=names):
+            return first_fault([_import_fault(line, name.name, ()) for name in names])
+        case ast.ImportFrom(module=module, level=level, names=names):
+            return _import_fault(line, "." * level + (module or ""), [name.name for name in names])
+        case ast.Attribute(attr=name) if name in CLOCKS:
+            return f"{line} uses {name}, so its tests pass on some days only; take the day as an argument"
+        case ast.Attribute(attr=name) if name in FORBIDDEN_NAMES:
+            return f"{line} uses {name}; a solution works on its arguments alone"
+        case ast.Attribute(attr=name) if _is_forbidden_dunder(name) and name not in overloads:
+            return f"{line} uses {name}; do without Python's own machinery"
+        case ast.Name(id=name, ctx=ast.Load()) if _is_forbidden_dunder(name) and name not in OPERATORS:
+            return f"{line} uses {name}; do without Python's own machinery"
+    return None
+
+
+def _is_forbidden_dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__") and name not in KNOWN_DUNDERS
+
+
+def _import_fault(line: str, module: str, names: Sequence[str]) -> str | None:
+    if module.partition(".")[0] not in (*MODULES, "__future__"):
+        return f"{line} imports {module}; a solution may import {', '.join(MODULES)}"
+    inside = sorted(FORBIDDEN_NAMES.intersection(names))
+    return f"{line} imports {inside[0]}; a solution works on its arguments alone" if inside else None
+
+
+def find_test_weakness(task: TestedSolution, min_tests: int) -> str | None:
+    """Why tests that pass would prove nothing."""
+    different = count_distinct_calls(task.cases)
+    if different < min_tests:
+        return f"there are {different} different calls in the tests; write at least {min_tests}"
+    if stub := find_passing_stub(task.cases):
+        return f"a function that {stub} would pass; add tests that it fails"
+    # A lookup table has the arguments and answers of its cases as literals.
+    literals = set()
+    for node in ast.walk(task.tree):
+        if isinstance(node, ast.Constant | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.UnaryOp):
+            with suppress(ValueError, TypeError, RecursionError, call_harness.UnsupportedValue):
+                literals.add(str(call_harness.encode_value(ast.literal_eval(node))))
+    spelled = [
+        case
+        for case in task.cases
+        if all(
+            str(call_harness.encode_value(value)) in literals
+            for value in (*case.call.arguments, *case.call.named.values(), case.expected)
+        )
+    ]
+    if 2 * len(spelled) > len(task.cases):
+        which = spelled[0].short_text
+        return (
+            f"the solution spells out arguments and answers of {len(spelled)} of {len(task.cases)} tests, as of "
+            f"`{which}`; compute them, and test it with others"
+        )
+    return None
+
+
+def _case_calls(task: TestedSolution) -> list[Any]:
+    return [case.call for case in task.cases]
+
+
+def find_answer_fault(cases: Sequence[TestCase], answers: ProgramAnswers) -> str | None:
+    """The fault of a solution's answers under any hash seed, or None. A missing answer is a fault."""
+    for row in answers.rows:
+        if fault := first_fault([case.fault(outcome) for case, outcome in zip(cases, row, strict=False)]):
+            break
+    else:
+        if answers.stopped or any(len(row) != len(cases) for row in answers.rows) or not answers.rows:
+            return f"the tests did not come to an end: {answers.stopped}"
+        return None
+    # That the answers differ from run to run explains more, as far as there was a second run.
+    for i, case in enumerate(cases):
+        values = [row[i].value for row in answers.rows if i < len(row)]
+        if other := next((value for value in values if values[0] is not None and value not in (None, values[0])), None):
+            two_values = " and ".join(short_repr(call_harness.decode_value(value)) for value in (values[0], other))
+            return (
+                f"`{case.short_text}` returns {two_values} in two runs; do not rely on the order of a set or on chance"
+            )
+    return fault
+
+
+async def _run_mutants(task: TestedSolution, answers: ProgramAnswers, options: CodeOptions) -> Finding:
+    """Whether the tests notice mutants of the solution.
+
+    Each runs in a separate sandbox, and so does a control: the unchanged solution, unparsed and run like a mutant. The
+    control sees the same environment as the mutants, so a solution cannot fail only as a mutant.
+    """
+    longest = max(outcome.cpu_seconds for row in answers.rows for outcome in row)
+    seconds = max(2 * longest, min(options.cpu_seconds, max(MIN_MUTANT_SECONDS, MUTANT_SLOWDOWN * longest)))
+    limits = options.limits._replace(cpu_seconds=seconds)
+    mutants = draw_mutants(task.tree, options.mutants, task.source)
+    control, *tried = await asyncio.gather(
+        *(
+            run_calls(source, task.function, _case_calls(task), limits)
+            for source in (unparse_solution(task.tree) or task.source, *(mutant.source for mutant in mutants))
+        )
+    )
+    if fault := find_answer_fault(task.cases, control):
+        return _short_finding(
+            "code_mutants", f"run as its mutants are, from its rewritten source, the solution fails: {fault}", ""
+        )
+    # A mutant without outcomes, for lack of time, counts as not noticed.
+    unnoticed = [
+        mutant
+        for mutant, run in zip(mutants, tried, strict=True)
+        if not any(case.fault(outcome) for row in run.rows for case, outcome in zip(task.cases, row, strict=False))
+    ]
+    noticed = len(mutants) - len(unnoticed)
+    share = f"the tests notice {noticed} of {len(mutants)} mutants of the solution"
+    enough = bool(mutants) and noticed >= options.noticed * len(mutants)
+    hint = ""
+    if unnoticed:
+        was, becomes = (text.split("\n")[0][:80] for text in (unnoticed[0].was, unnoticed[0].becomes))
+        hint = f"; add one that fails when `{was}` in line {unnoticed[0].line} is `{becomes}`"
+    return _short_finding("code_mutants", None if enough else f"{share}{hint}", share)

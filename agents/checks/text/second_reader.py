@@ -1,0 +1,210 @@
+"""The check `read_again`: a reader of only the text and the question must find the candidate's answer, or none.
+
+Knows no family. It cannot see faults that the reader shares, or answers that differ in two plain words of many.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from agents.checks.base import Options, Subject, check
+from agents.checks.math.answer_equality import AnswerKind, compare_answers
+from agents.checks.structure.json_schema import get_required
+from agents.checks.text.supported_by_passage import (
+    CONTRAST_WORDS,
+    TextQuantity,
+    content_words,
+    distinct_quantities,
+    is_denial_word,
+    merge_forms,
+    normalize_spelling,
+    repeatable_words,
+    split_polarity,
+    word_forms,
+)
+from agents.checks.text.written_numbers import fold_text
+from agents.reply_schema import ReplySchema
+
+NO_ANSWER = re.compile(
+    r"(?:the |this )?(?:text|passage|document)s? (?:does not|doesn't|do not|don't) (?:say|tell|mention|state|specify|give)\b"
+    r"|not (?:said|told|mentioned|stated|specified|given)\b",
+    re.IGNORECASE,
+)
+"""Common statements of readers that there is no answer, whatever the prompt asks them to write."""
+KINDS: tuple[AnswerKind, ...] = ("exact", "numeric")
+MAX_SHOWN_CHARACTERS = 160
+"""Characters of an answer in the evidence."""
+
+
+class ReaderAnswer(ReplySchema):
+    """What a reader of text and question finds."""
+
+    found: bool
+    answer: str
+
+
+class ReadAgainOptions(Options):
+    text: str = "text"
+    question: str = "question"
+    answer: str = "answer"
+    """Which fields of the candidate these are, or keys of the seed."""
+    answerable: str = "answerable"
+    """Which key of the seed states whether the text has the answer; without the key, it has."""
+    silence: str = "silence"
+    """Which key of the seed contains the text that means no answer."""
+    reads: int = Field(1, ge=1, le=9)
+    """Number of readers, each of which sees only the text and the question."""
+    agree: int = Field(1, ge=1, le=9)
+    """How many readers must give the candidate's answer, or none where the text has none."""
+    overlap: float = Field(0.5, gt=0, le=1)
+    """Smallest F1 of words (SQuAD's measure; Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1) of two equal answers.
+    Words of the question do not count, because they answer nothing."""
+    temperature: float = Field(0.0, ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.agree > self.reads:
+            raise ValueError(f"agree = {self.agree} of reads = {self.reads} cannot be; lower agree")
+        if self.reads > 1 and not self.temperature:
+            raise ValueError(f"reads = {self.reads} at temperature = 0 are one reading; raise the temperature")
+        return self
+
+
+@check("read_again", ReadAgainOptions, calls=lambda options: options.reads, roles=("verifier",))
+async def read_again_check(subject: Subject, options: ReadAgainOptions) -> str | None:
+    """Who reads the text and the question alone must find the same answer, or none where there must be none."""
+    seed, all_of = subject.seed.data, {**subject.seed.data, **subject.candidate.fields}
+    text, question, answer = (
+        get_required(all_of, name, "neither the candidate nor the seed")
+        for name in (options.text, options.question, options.answer)
+    )
+    values = {"text": text, "question": question}
+    readings = [
+        await subject.ask("verifier", ReaderAnswer, values, which=i, temperature=options.temperature)
+        for i in range(options.reads)
+    ]
+    silence = seed.get(options.silence, "")
+    # The answers that the readers found; empty where a reader found none
+    answers = [
+        "" if not reading.found or says_no_answer(reading.answer, silence) else reading.answer
+        for reading in readings
+        if reading is not None
+    ]
+    if seed.get(options.answerable, True) is False:
+        same, wanted = [not reader_answer for reader_answer in answers], "that the text does not say"
+    else:
+        same = [
+            bool(reader_answer) and is_same_reading(answer, reader_answer, question, options.overlap)
+            for reader_answer in answers
+        ]
+        wanted = repr(answer[:MAX_SHOWN_CHARACTERS])
+    if sum(same) >= options.agree:
+        return None
+    shown = (
+        "; ".join(
+            repr(reader_answer[:MAX_SHOWN_CHARACTERS]) if reader_answer else "nothing" for reader_answer in answers
+        )
+        or "no answer that could be read"
+    )
+    return f"{sum(same)} of {options.reads} readers found {wanted}; they found: {shown}"
+
+
+def says_no_answer(answer: str, silence: str) -> bool:
+    """Whether a reply states that there is no answer."""
+    bare = fold_text(answer).rstrip(".! ")
+    return bare in ("", fold_text(silence).rstrip(".! ")) or bool(NO_ANSWER.match(bare))
+
+
+def is_same_reading(left: str, right: str, question: str, overlap: float) -> bool:
+    """Whether two answers to a question agree: equal as texts or numbers, or with enough `overlap` and no contradiction: yes
+    and no, a denial, numbers, names, words such as `before`.
+    """
+    if any(compare_answers(kind, left, right).equal for kind in KINDS):
+        return True
+    (lead, statement), (other_lead, other_statement) = (
+        split_polarity(normalize_spelling(left)),
+        split_polarity(normalize_spelling(right)),
+    )
+    if lead != other_lead:
+        return False
+    first, second = AnswerContent.of(statement), AnswerContent.of(other_statement)
+    if lead and not (first.words and second.words):
+        return True
+    plain_question = normalize_spelling(question)
+    known = merge_forms(repeatable_words(plain_question))
+    offered = merge_forms([word for word in content_words(plain_question) if not word_forms(word) & known])
+    if first.contradicts(second, offered) or first.replaces_word(second, known):
+        return False
+    return first.overlap(second, known) >= overlap
+
+
+class AnswerContent(NamedTuple):
+    """The content of an answer, without yes or no."""
+
+    words: Sequence[str]
+    numbers: Sequence[TextQuantity]
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        return cls(content_words(text), distinct_quantities(text))
+
+    def contradicts(self, other: "AnswerContent", offered: frozenset[str]) -> bool:
+        """Whether each has a number, a name, a contrast word or an `offered` choice, by its forms, that the other lacks, or
+        only one contains a denial.
+        """
+        if any(map(is_denial_word, self.words)) != any(map(is_denial_word, other.words)):
+            return True
+        numbers = self._numbers_not_in(other) and other._numbers_not_in(self)
+        return bool(numbers or (self._signs_not_in(other, offered) and other._signs_not_in(self, offered)))
+
+    def replaces_word(self, other: "AnswerContent", known: frozenset[str]) -> bool:
+        """Whether the two differ in exactly one word, as in red for green."""
+        left, right = self._new_content(known), other._new_content(known)
+        return len(left._words_not_in(right)) == len(right._words_not_in(left)) == 1
+
+    def overlap(self, other: "AnswerContent", known: frozenset[str]) -> float:
+        """F1 of words and numbers; words whose forms are `known` count only if there are no others."""
+        left, right = self._new_content(known), other._new_content(known)
+        if not (left.size and right.size):
+            left, right = self, other
+        shared = left.size - len(left._words_not_in(right)) - len(left._numbers_not_in(right))
+        return 2 * shared / (left.size + right.size) if left.size + right.size else 0.0
+
+    @property
+    def size(self) -> int:
+        return len(self.words) + len(self.numbers)
+
+    def _new_content(self, known: frozenset[str]) -> "AnswerContent":
+        return AnswerContent([word for word in self.words if not word_forms(word) & known], self.numbers)
+
+    def _words_not_in(self, other: "AnswerContent") -> list[str]:
+        """Each word of the other counts once."""
+        left = list(other.words)
+        missing = []
+        for word in self.words:
+            match = next((candidate for candidate in left if word_forms(word) & word_forms(candidate)), None)
+            if match is None:
+                missing.append(word)
+            else:
+                left.remove(match)
+        return missing
+
+    def _numbers_not_in(self, other: "AnswerContent") -> list[TextQuantity]:
+        return [
+            number
+            for number in self.numbers
+            if not (
+                number.is_among(other.numbers) or any(other_number.is_among([number]) for other_number in other.numbers)
+            )
+        ]
+
+    def _signs_not_in(self, other: "AnswerContent", offered: frozenset[str]) -> list[str]:
+        pool = merge_forms(other.words)
+        signs = [
+            word
+            for word in self.words
+            if word[0].isupper() or word.lower() in CONTRAST_WORDS or word_forms(word) & offered
+        ]
+        return [word for word in signs if not word_forms(word) & pool]

@@ -1,0 +1,328 @@
+"""The check `supported`: the quotes contain every number of the answer with its unit, every name, and most other words.
+
+English; knows no family and no teacher. It cannot see polarity (yes or no, is or is not, may or must), to which thing in a
+quote a number or a name belongs, or the order of words. An independent reader must check these.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from pydantic import Field
+
+from agents.checks.base import Options, Subject, check
+from agents.checks.structure.json_schema import get_required
+from agents.checks.text.quotes import normalize_quote
+from agents.checks.text.written_numbers import (
+    NON_NUMBER_AFTER,
+    NUMBER_WORDS_RUN,
+    SCALES,
+    read_written,
+    strip_outer_marks,
+)
+
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+LEADING_POLARITY = re.compile(r"(yes|no)\b(?:\s*[,.;:!-]+\s*|$)", re.IGNORECASE)
+"""The answer to a yes-or-no question; this check cannot see whether it is right."""
+FUNCTION_WORDS = frozenset(
+    """a about against along also although among an and any are around as at be because been being between but by can
+could did do does doing done during each for from had has have having he hence her here him his how however i if in into is
+it it's its itself may me might must my of on one ones onto or other otherwise our own per shall she should so some such than that
+that's the their them themselves then there therefore these they this those though through thus to too us very via was we
+were what when where whether which while who whom whose why will with would yes you your""".split()
+)
+"""Words without content: they need not be in a quote."""
+NAMES = frozenset(("May", "US", "IT"))
+"""Written so, these are names."""
+DENIALS = frozenset("cannot hardly neither never no nobody none nor not nothing nowhere without".split())
+CONTRAST_WORDS = frozenset(
+    """above after all almost always before below both double down downward downwards earlier early either every except
+exactly fewer fifth first fourth half higher inside last late later least less lower maximum minimum more most next once
+only outside over quarter second since third triple twice under unless until up upper upward upwards""".split()
+)
+"""Short words that change a statement's meaning: each must be in a quote or in the question."""
+IRREGULAR_FORMS = {
+    form: lemma
+    for lemma, *forms in map(
+        str.split,
+        """begin began begun|break broke broken|bring brought|build built|buy bought|catch caught|child children
+choose chose chosen|come came|draw drew drawn|drink drank drunk|drive drove driven|eat ate eaten|fall fell fallen|feed fed
+feel felt|find found|fly flew flown|foot feet|forget forgot forgotten|freeze froze frozen|get got|give gave given
+go went gone|goose geese|grow grew grown|half halves|hang hung|hear heard|hide hid hidden|hold held|keep kept|knife knives
+know knew known|lay laid|lead led|leaf leaves|leave left|lend lent|life lives|light lit|loaf loaves|lose lost|make made
+man men|mean meant|meet met|mouse mice|pay paid|person people|ride rode ridden|ring rang rung|rise rose risen|run ran
+say said|see saw seen|sell sold|send sent|shake shook shaken|shelf shelves|show shown|sing sang|sink sank sunk|sit sat
+sleep slept|speak spoke spoken|spend spent|spin spun|stand stood|steal stole stolen|stick stuck|swim swam|take took taken
+teach taught|tell told|think thought|throw threw thrown|tooth teeth|wake woke woken|wear wore worn|win won|wind wound
+wolf wolves|woman women|write wrote written""".replace("\n", "|").split("|"),
+    )
+    for form in forms
+}
+UNITS = {
+    name: unit
+    for unit, *names in map(
+        str.split,
+        """second seconds sec secs s|minute minutes min mins|hour hours hr hrs h|day days|week weeks|month months
+year years|millimetre millimetres millimeter millimeters mm|centimetre centimetres centimeter centimeters cm
+metre metres meter meters m|kilometre kilometres kilometer kilometers km|mile miles|inch inches|foot feet ft
+milligram milligrams mg|gram grams gramme grammes g|kilogram kilograms kilo kilos kg|tonne tonnes ton tons t|lb lbs
+millilitre millilitres milliliter milliliters ml|litre litres liter liters l|degree degrees ° °c|fahrenheit °f
+percent %|watt watts w|kilowatt kilowatts kw|volt volts v|euro euros eur €|dollar dollars usd $|pound pounds gbp £
+cent cents|pence p|am|pm|o'clock""".replace("\n", "|").split("|"),
+    )
+    for name in (unit, *names)
+}
+"""The canonical unit by each of its names; the short names are read only after a number."""
+SPELLINGS = {r"\bper cent\b": "percent", r"\b([ap])\.m\b\.?": r"\1m", r"(?<=\d) ?°\s?([CF])\b": r" °\1"}
+MONEY = "€$£"
+PARTS = re.compile(rf"(?P<money>[{MONEY}]?)(?P<number>.*\d)-?(?P<suffix>[^\W\d_]*|%|°[CF]?|[{MONEY}])")
+PLAIN = re.compile(r"-?[\d.,'/½⅓⅔¼¾⅛⅜⅝⅞-]+(?: [a-z]+)?")
+"""A number whose value may be written in another way; what has other signs (<5, 14:30, K17) must be in a quote as it is."""
+MINUS = re.compile(r"(?<![\w-])(?:minus|negative) $", re.IGNORECASE)
+FOLLOWING_UNIT = re.compile(rf"[\s-]+([^\W\d_]+(?:'clock)?|%|°[CF]?|[{MONEY}])")
+RANGE_WORD = re.compile(r"\s*(?:-|to|and|or)\s*")
+"""Between two numbers with one unit."""
+CHOICE, CHOICES = re.compile(r"\bor\b"), re.compile(r"\b(?:or|and|versus|vs)\b")
+CHOICE_WINDOW = 3
+"""Content words on either side of `or` that count as the offered choices."""
+MAX_REPORTED_WORDS = 4
+
+
+class SupportedOptions(Options):
+    answer: str = "answer"
+    """Which field of the candidate is the answer."""
+    quotes: str = "quotes"
+    """Which field of the candidate contains the quotes."""
+    question: str = "question"
+    """Which field of the candidate, or key of the seed, is the question."""
+    answerable: str = "answerable"
+    """Which key of the seed states whether the text has the answer; if it is false nothing is checked."""
+    share: float = Field(0.8, ge=0, le=1)
+    """Share of the answer's content words that must be in the quotes or the question, in any inflection. Numbers, names and
+    small words such as `before` must all be. (Chosen by the golden cases; not measured on a teacher.)"""
+    max_words: int = Field(80, ge=1)
+
+
+@check("supported", SupportedOptions)
+def supported_check(subject: Subject, options: SupportedOptions) -> str | None:
+    """The answer must say what its quotes say: all numbers, units and names, and most other words, stem from them."""
+    candidate, seed = subject.candidate.fields, subject.seed.data
+    if seed.get(options.answerable, True) is False:
+        return None
+    answer = get_required(candidate, options.answer, "the candidate")
+    given = get_required(candidate, options.quotes, "the candidate")
+    question = get_required({**seed, **candidate}, options.question, "neither the candidate nor the seed")
+    if (words := len(answer.split())) > options.max_words:
+        return f"the answer has {words} words; give at most {options.max_words}"
+    return find_support_fault(answer, given, question, options.share)
+
+
+def find_support_fault(answer: str, quotes: Sequence[str], question: str, share: float) -> str | None:
+    """The first statement of the answer that the quotes do not support, in words; None if there is none."""
+    (lead, statement), source = split_polarity(normalize_spelling(answer)), " | ".join(map(normalize_spelling, quotes))
+    question = normalize_spelling(question)
+    quote_forms, question_forms = collect_forms(source), merge_forms(repeatable_words(question))
+    words, numbers = content_words(statement), find_quantities(statement)
+    if not words and not numbers:
+        if not lead:
+            return "the answer says nothing"
+        # A bare yes or no needs quotes about the question.
+        about = merge_forms(content_words(question)) & quote_forms
+        return None if about else "the quotes have no word of the question"
+    if fault := _number_fault(statement, source, question):
+        return fault
+    denials = [word for word in words if is_denial_word(word)]
+    if denials and not any(map(is_denial_word, [*words_without_numbers(source), *words_without_numbers(question)])):
+        return f"the answer says {denials[0]!r}, and no quote denies anything"
+    turning = [word for word in words if word.lower() in CONTRAST_WORDS or word[0].isupper()]
+    strict = [word for word in turning if not is_denial_word(word)]
+    others = [word for word in words if word not in turning and not is_denial_word(word)]
+    pool = quote_forms | question_forms
+    if fault := _missing_words_fault(strict, pool, 1.0) or _missing_words_fault(others, pool, share):
+        return fault
+    if numbers or any(word_forms(word) & quote_forms for word in words):
+        return None
+    return "the quotes have no word of the answer"
+
+
+def _missing_words_fault(words: Sequence[str], pool: frozenset[str], share: float) -> str | None:
+    missing = [word for word in words if not word_forms(word) & pool]
+    if len(words) - len(missing) >= share * len(words):
+        return None
+    shown = ", ".join(repr(word[:40]) for word in dict.fromkeys(missing[:MAX_REPORTED_WORDS]))
+    return f"{shown} of the answer {'is' if len(missing) == 1 else 'are'} not in the quotes; keep to their words"
+
+
+def _number_fault(statement: str, source: str, question: str) -> str | None:
+    quoted_numbers, names = (
+        distinct_quantities(source),
+        {quantity.text for quantity in distinct_quantities(question) if quantity.text[0].isalpha()},
+    )
+    for number in distinct_quantities(statement):
+        if number.text not in names and not number.is_among(quoted_numbers):
+            return f"{f'{number.text} {number.unit}'.strip()!r} is a number of the answer that is not so in the quotes"
+    answer, quoted = read_written(statement), read_written(source)
+    strange = (*(answer.dates - quoted.dates), *(answer.times - quoted.times))
+    return f"{strange[0]} is not in the quotes" if strange else None
+
+
+def repeatable_words(question: str) -> list[str]:
+    """The words of a question that an answer may repeat: all but the choices that it offers."""
+    joint = CHOICES if re.match(r"(?:which|who|whose)\b", question, re.IGNORECASE) else CHOICE
+    offered: list[str] = []
+    for clause in re.split(r"[,;:?]", question):
+        for match in joint.finditer(clause.lower()):
+            offered += (
+                content_words(clause[: match.start()])[-CHOICE_WINDOW:]
+                + content_words(clause[match.end() :])[:CHOICE_WINDOW]
+            )
+    return [word for word in words_without_numbers(question) if word not in offered]
+
+
+# Words
+
+
+def normalize_spelling(text: str) -> str:
+    """`text` normalized, with one spelling for units that have several."""
+    text = normalize_quote(text)
+    for pattern, spelling in SPELLINGS.items():
+        text = re.sub(pattern, spelling, text)
+    return text
+
+
+def words_without_numbers(text: str) -> list[str]:
+    """The words of a text, without its numbers."""
+    edges = [0, *(edge for number in find_quantities(text) for edge in (number.start, number.end)), len(text)]
+    return [word for start, end in zip(edges[::2], edges[1::2], strict=True) for word in WORD.findall(text[start:end])]
+
+
+def split_polarity(text: str) -> tuple[str, str]:
+    """The leading yes or no of an answer, in lower case and empty if there is none; and the rest."""
+    match = LEADING_POLARITY.match(text)
+    return (match[1].lower(), text[match.end() :]) if match else ("", text)
+
+
+def content_words(text: str) -> list[str]:
+    """The content words of a text with normalized spelling."""
+    words = words_without_numbers(re.sub(r"^May(?= [a-zA-Z])", "", text))  # here more often a verb than the month
+    return [word for word in words if word in NAMES or word.lower() not in FUNCTION_WORDS]
+
+
+def is_denial_word(word: str) -> bool:
+    return word.lower() in DENIALS or word.lower().endswith("n't")
+
+
+def collect_forms(text: str) -> frozenset[str]:
+    """The forms of all words of a text with normalized spelling, and the units of its numbers."""
+    return merge_forms(words_without_numbers(text)) | {
+        f"unit {number.unit}" for number in find_quantities(text) if number.unit
+    }
+
+
+def merge_forms(words: Sequence[str]) -> frozenset[str]:
+    return frozenset().union(*map(word_forms, words))
+
+
+@lru_cache(maxsize=4096)
+def word_forms(word: str) -> frozenset[str]:
+    """The words that `word` may be an inflection of, itself included: two words match if they share a form."""
+    if word in NAMES:
+        return frozenset([word])
+    word = word.lower().removesuffix("'s")
+    forms = {word, IRREGULAR_FORMS.get(word, word)}
+    if canonical_unit(word) and len(word) > 1:
+        forms.add(f"unit {canonical_unit(word)}")
+    if len(word) <= 3:
+        return frozenset(forms)
+    bases = []
+    if word.endswith(("ies", "ied")):
+        bases.append(f"{word[:-3]}y")
+    elif word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
+        bases += [word[:-1], word[:-2]]
+    elif word.endswith("s") and not word.endswith("ss"):
+        bases.append(word[:-1])
+    for ending in ("ed", "ing"):
+        base = word.removesuffix(ending)
+        if base != word and len(base) > 1:
+            bases += [base, f"{base}e"]
+            if base[-1] == base[-2]:
+                bases.append(base[:-1])
+    return frozenset([*forms, *(base for base in bases if len(base) > 1)])
+
+
+# Numbers
+
+
+class TextQuantity(NamedTuple):
+    """A number as a text has it, in digits or in words, with its unit."""
+
+    start: int
+    end: int
+    text: str
+    values: frozenset[Fraction]
+    """Both ends of a range; empty if the number can only be compared as text."""
+    unit: str
+
+    def is_among(self, others: Sequence["TextQuantity"]) -> bool:
+        """Whether `others` contain this number, or both ends of this range, with the same unit if this one has a unit."""
+        fit = [other for other in others if self.unit in ("", other.unit)]
+        values = frozenset().union(*(other.values for other in fit))
+        return any(self.text == other.text for other in fit) or (bool(self.values) and self.values <= values)
+
+
+def distinct_quantities(text: str) -> list[TextQuantity]:
+    """The numbers of a text with normalized spelling, each once."""
+    return list({(number.text, number.unit): number for number in find_quantities(text)}.values())
+
+
+def find_quantities(text: str) -> list[TextQuantity]:
+    """The numbers of a text with normalized spelling, in their order. In a range, the first has the unit of the second."""
+    quantities = list(_quantities_in_digits(text))
+    taken = [(quantity.start, quantity.end) for quantity in quantities]
+    lowered = text.lower()
+    # Lower case has another length only in scripts without number words that are read here.
+    for match in NUMBER_WORDS_RUN.finditer(lowered) if len(lowered) == len(text) else ():
+        start, end, run = match.start(), match.end(), match.group()
+        pronoun = run == "one" and 1 not in read_written(lowered).numbers and not NON_NUMBER_AFTER.match(lowered, end)
+        if not pronoun and not any(start < taken_end and taken_start < end for taken_start, taken_end in taken):
+            quantities.append(TextQuantity(start, end, run, read_written(run).numbers, _unit_after(text, end)))
+    quantities.sort()
+    for i, (quantity, after) in reversed(list(enumerate(pairwise(quantities)))):
+        if not quantity.unit and RANGE_WORD.fullmatch(text[quantity.end : after.start]):
+            quantities[i] = quantity._replace(unit=quantities[i + 1].unit)
+    return quantities
+
+
+def canonical_unit(word: str) -> str:
+    """The canonical name of a unit; empty if `word` is not a unit."""
+    return UNITS.get(word) or (UNITS.get(word.lower(), "") if len(word) > 1 else "")
+
+
+def _quantities_in_digits(text: str) -> Iterator[TextQuantity]:
+    for piece in re.finditer(r"\S+", text):
+        core = strip_outer_marks(piece.group())
+        if not any(char.isnumeric() for char in core):
+            continue
+        start = piece.start() + piece.group().index(core)
+        number, unit, end = core, "", start + len(core)
+        if parts := PARTS.fullmatch(core):
+            suffix = canonical_unit(parts["suffix"])
+            if suffix or not parts["suffix"]:
+                number, unit = parts["number"], suffix or canonical_unit(parts["money"])
+        if (scale := FOLLOWING_UNIT.match(text, end)) and scale[1].lower() in SCALES:
+            number, end = f"{number} {scale[1].lower()}", scale.end()
+        if (core[0].isnumeric() or core[0] in f"{MONEY}.") and (
+            minus := MINUS.search(text[max(0, start - 10) : start])
+        ):
+            number, start = f"-{number}", start - len(minus[0])
+        readable = PLAIN.fullmatch(number) and not read_written(number).dates
+        values = read_written(number).numbers if readable else frozenset()
+        yield TextQuantity(start, end, number.casefold(), values, unit or _unit_after(text, end))
+
+
+def _unit_after(text: str, end: int) -> str:
+    following = FOLLOWING_UNIT.match(text, end)
+    return canonical_unit(following[1]) if following else ""

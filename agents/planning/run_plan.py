@@ -1,0 +1,221 @@
+"""The plan of a run: a recipe with its family, options, checks, prompts and files found and validated.
+
+Knows no running teacher and no topology.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import prompts
+from agents.checks.base import Options
+from agents.checks.judge import JudgeOptions, read_labelled_answers
+from agents.checks.registry import BoundCheck, bind_checks
+from agents.families import FAMILIES
+from agents.families.base import RecipeFamily
+from agents.planning.rubrics import find_rubrics
+from agents.sources.conditions import ConditionChoices, load_conditions
+from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
+from core.config.loading import validate_table
+from core.config.recipe import Recipe, SeedsConfig
+from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
+from core.project_files import find_referenced_file
+from teachers.providers import find_teacher_problems
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A validated recipe. Built once per command and handed on."""
+
+    recipe: Recipe
+    """With every default of its family and checks."""
+    folder: Path
+    """The folder from which its relative paths start."""
+    family: RecipeFamily
+    options: Options
+    """The `[task]` table."""
+    checks: tuple[BoundCheck, ...]
+    draws: Mapping[str, ConditionChoices]
+    """The conditions that are drawn for each sample in addition to its seed, by name."""
+    first_seed: int = 0
+    """Number of seeds that earlier releases of the recipe used. The run's seeds and random numbers start after them."""
+
+    @cached_property
+    def own_prompts(self) -> Path | None:
+        return find_referenced_file(self.recipe.prompts, self.folder) if self.recipe.prompts else None
+
+    def prompt(self, role: str) -> prompts.Prompt:
+        """The prompt of a role. Raises UsageError if there is none."""
+        return prompts.load_prompt(self.recipe.family, role, self.own_prompts)
+
+    @cached_property
+    def rubrics(self) -> tuple[str, ...]:
+        """The rubrics that the critic's prompt scores. Raises UsageError if it names none."""
+        return find_rubrics(self.prompt("critic"))
+
+    @property
+    def check_calls(self) -> int:
+        """The most teacher calls of the checks for one candidate, without repairs."""
+        return sum(bound.check.calls(bound.options) for bound in self.checks)
+
+    @property
+    def check_files(self) -> list[str]:
+        """The files that its checks read, as the recipe names them."""
+        return [name for bound in self.checks for name in bound.files]
+
+    @property
+    def check_code(self) -> dict[str, Path]:
+        """The files that define its checks of installed packages, by check."""
+        return {bound.check.name: bound.code for bound in self.checks if bound.code}
+
+    @property
+    def teachers(self) -> set[str]:
+        """The names of the teachers that the agents use."""
+        agents = self.recipe.agents
+        used = {agents.generator.teacher}
+        used |= {agents.critic.teacher} if agents.critic and agents.critic.type == "teacher" else set()
+        return used | ({agents.verifier.teacher} if self.check_calls else set())
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles whose prompts its agents use."""
+        critic = self.recipe.agents.critic
+        judged = ["critic"] if critic and critic.type == "teacher" else []
+        debated = ["debate"] if self.recipe.topology.kind == "decentralized" else []
+        return [
+            *self.family.writes,
+            "revise",
+            "repair",
+            *judged,
+            *debated,
+            *(role for b in self.checks for role in b.check.roles),
+        ]
+
+    def with_recipe(self, **changes: Any) -> "RunPlan":
+        """The plan with other values of some keys of its recipe, which are not validated again."""
+        return replace(self, recipe=self.recipe.model_copy(update=changes))
+
+    def with_generator(self, teacher: str) -> "RunPlan":
+        """The plan with another teacher as its generator, and without a critic."""
+        agents = self.recipe.agents
+        generator = agents.generator.model_copy(update={"teacher": teacher})
+        return self.with_recipe(agents=agents.model_copy(update={"generator": generator, "critic": None}))
+
+    def max_calls_per_sample(self) -> int:
+        """The most calls of one sample: with every repair and every revision."""
+        agents, topology = self.recipe.agents, self.recipe.topology
+        if topology.kind == "decentralized":
+            return topology.debaters * (1 + topology.rounds)
+        calls = 1 + agents.generator.max_repairs
+        if agents.critic and agents.critic.type == "teacher":
+            calls += 1 + agents.critic.max_repairs
+        calls += self.check_calls * (1 + agents.verifier.max_repairs)
+        return calls * (1 + topology.max_revisions)
+
+
+def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
+    """Find and validate everything that a recipe names.
+
+    Raises:
+        RecipeError: with every problem that can be found without asking a teacher.
+    """
+    family = FAMILIES.get(recipe.family)
+    if family is None:
+        message = f"unknown family {recipe.family!r}; {suggest_name(recipe.family, FAMILIES)}"
+        raise RecipeError(recipe.name, [RecipeProblem("family", message)])
+    options, problems = validate_table(family.options, recipe.task, "task")
+    checks, check_problems = bind_checks(recipe.verifiers, family.checks, folder)
+    draws, draw_problems = load_conditions(recipe.seeds.draw, folder)
+    problems = [*problems, *check_problems, *draw_problems, *find_teacher_problems(recipe)]
+    if options is None or problems:
+        raise RecipeError(recipe.name, problems)
+    resolved = recipe.model_copy(
+        update={"task": options.model_dump(mode="json"), "verifiers": tuple(bound.config for bound in checks)}
+    )
+    plan = RunPlan(resolved, folder, family, options, tuple(checks), draws)
+    if problems := [problem for find in PLAN_CHECKS for problem in find(plan)]:
+        raise RecipeError(recipe.name, problems)
+    return plan
+
+
+def load_documents(seeds: SeedsConfig, folder: Path) -> DocumentReading:
+    """The documents of a recipe in `folder`, cached while their bytes stay the same. Raises UsageError."""
+    path = find_referenced_file(seeds.documents or "", folder)
+    return _read_cached(path, seeds.chunk_words, hash_documents(path))
+
+
+@lru_cache(maxsize=2)
+def _read_cached(path: Path, words: int, _hash: str) -> DocumentReading:
+    return read_documents(path, words=words)
+
+
+def _seed_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    seeds, sources = plan.recipe.seeds, plan.family.seeded_by
+    given = [source for source in ("path", "documents") if getattr(seeds, source) is not None]
+    allowed = " or ".join(f"seeds.{source}" for source in sources if source != "itself")
+    if len(given) > 1:
+        yield RecipeProblem("seeds", "has both `path` and `documents`; leave one out")
+    elif given and given[0] not in sources:
+        yield RecipeProblem(
+            f"seeds.{given[0]}", f"{plan.family.name} does not take it; it needs {allowed or 'neither'}"
+        )
+    elif not given and "itself" not in sources:
+        yield RecipeProblem("seeds", f"{plan.family.name} needs {allowed}")
+    elif given == ["documents"]:
+        if problem := documents_problem():
+            yield RecipeProblem("seeds.documents", problem)
+        else:
+            try:
+                load_documents(seeds, plan.folder)
+            except UsageError as error:
+                yield RecipeProblem("seeds.documents", str(error))
+    if seeds.bootstrap and plan.recipe.quotas:
+        yield RecipeProblem(
+            "seeds.bootstrap", "cannot go with quotas: which category a sample has would depend on what was kept"
+        )
+
+
+def _prompt_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    if plan.own_prompts and not plan.own_prompts.is_dir():
+        yield RecipeProblem("prompts", f"{plan.own_prompts}: is not a folder")
+        return
+    for role in plan.roles:
+        try:
+            plan.prompt(role)
+            if role == "critic":
+                find_rubrics(plan.prompt(role))
+        except UsageError as error:
+            yield RecipeProblem("prompts" if plan.own_prompts else "family", str(error))
+    known = {*plan.roles, "critic", "verifier", "debate", *plan.family.writes}
+    for file in sorted(plan.own_prompts.glob("*.md")) if plan.own_prompts else ():
+        if file.stem not in known and file.stem != "README":
+            yield RecipeProblem("prompts", f"{file}: no agent asks with it; there may be {', '.join(sorted(known))}")
+
+
+def _label_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    for i, bound in enumerate(plan.checks):
+        if isinstance(bound.options, JudgeOptions) and bound.options.calibration:
+            try:
+                read_labelled_answers(Path(bound.options.calibration))
+            except UsageError as error:
+                yield RecipeProblem(f"verifiers.{i}.calibration", str(error))
+
+
+def _price_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    teachers = plan.recipe.teachers
+    if plan.recipe.budget.cost is None:
+        return
+    for name in sorted(plan.teachers & teachers.keys()):
+        if teachers[name].prices() is None:
+            message = "its price is unknown, so budget.cost cannot hold; set input_price and output_price"
+            yield RecipeProblem(f"teachers.{name}", message)
+
+
+PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
+    _seed_problems,
+    _prompt_problems,
+    _price_problems,
+    _label_problems,
+)

@@ -1,0 +1,66 @@
+"""Reply schemas: the type that each agent's reply must have, and the one function that reads a reply. Knows no teacher.
+
+The docstring of a schema is its `description` in the request: another word there is another request, with another reply.
+"""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class ReplySchema(BaseModel):
+    """What an agent hands over. Immutable; a key that was not asked for is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Review(ReplySchema):
+    """A critic's reply; scores are 1 (poor) to 5 (good) by rubric. Which rubrics a prompt asks for, `rubrics` says."""
+
+    scores: dict[str, Annotated[int, Field(ge=1, le=5, strict=True)]] = Field(min_length=1)
+    faults: list[str]
+    advice: str
+
+
+class Finding(ReplySchema):
+    """What one check of the verifier found."""
+
+    check: str
+    passed: bool
+    evidence: str
+
+
+class Findings(ReplySchema):
+    """A verifier's reply: the findings of each check, in the recipe's order, up to the first check that did not pass."""
+
+    findings: list[Finding]
+
+
+class InvalidReply(Exception):
+    """A reply that does not match its schema; the text gives the reason, so that the agent can repair the reply."""
+
+
+def parse_reply(schema: type[T], reply: str | dict[str, Any], *, finished: bool = True) -> T:
+    """`reply` as an object of `schema`.
+
+    Pydantic's JSON parser rejects two things that Python reads and cannot write: half a surrogate pair as an escape,
+    and an integer of more than 4,300 digits.
+
+    Args:
+        schema: the type of the reply.
+        reply: JSON text from a teacher, or the plain values of an agent that is code.
+        finished: False if the teacher cut the reply off; such a reply is always invalid.
+
+    Raises:
+        InvalidReply: with the first fault, in one line.
+    """
+    if not finished:
+        raise InvalidReply("it was cut off before its end")
+    try:
+        return schema.model_validate_json(reply) if isinstance(reply, str) else schema.model_validate(reply)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        location = ".".join(map(str, first["loc"]))
+        raise InvalidReply(f"{location + ': ' if location else ''}{first['msg'].lower()}") from None

@@ -1,0 +1,48 @@
+"""The generator: writes a candidate, and a revision that answers the advice of a critic or a check."""
+
+from random import Random
+
+from langgraph.runtime import Runtime
+
+from agents.calls.agent_context import AgentContext
+from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
+from agents.sources.conditions import format_conditions
+from core.sample import Message
+from teachers.base import CallFailed, CallKey
+
+
+async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
+    context = runtime.context
+    config, progress = context.recipe.agents.generator, state["progress"]
+    seed, family = state["seed"], context.plan.family
+    key = CallKey(sample=seed.index, agent="generator", revision=progress.revision, attempt=progress.attempt)
+    contract, schema = family.reply_type(seed), family.reply_json_schema(seed)
+    try:
+        reply, turn = await context.ask(
+            key, config, draft_messages(context, state), contract, config.temperature, schema
+        )
+    except CallFailed as error:
+        return {"handovers": [AgentHandover("generator", "", failure=str(error))]}
+    return {"handovers": [AgentHandover("generator", reply.text, (turn,), reply.finished, reply.confidence)]}
+
+
+def draft_messages(context: AgentContext, state: SampleState) -> list[Message]:
+    """The request for the next draft of this sample."""
+    seed, progress = state["seed"], state["progress"]
+    values = context.plan.family.prompt_values(seed)
+    prompt = context.plan.prompt(context.plan.family.prompt_role(seed))
+    messages = prompt.fill(values)
+    count = context.recipe.agents.generator.examples
+    if count is not None:  # that number of examples, drawn at random for this seed
+        first = 1 if messages[0].role == "system" else 0
+        pairs = [messages[i : i + 2] for i in range(first, len(messages) - 1, 2)]
+        rng = Random(f"{context.recipe.seed}/examples/{context.sample_number(seed.index)}")
+        chosen = rng.sample(pairs, min(count, len(pairs)))
+        messages = [*messages[:first], *(message for pair in chosen for message in pair), messages[-1]]
+    if progress.revision:
+        # The examples stay first, where the teacher has cached them; only the request is replaced.
+        prompt = context.plan.prompt("revise")
+        messages[-1:] = prompt.fill({**values, "draft": progress.draft, "advice": progress.advice})
+    if conditions := format_conditions(seed.conditions, leave_out=prompt.placeholders):
+        messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{conditions}"})
+    return messages + context.repair_messages(progress.broken)

@@ -1,0 +1,68 @@
+"""The state that travels between the nodes of a topology: one unfinished sample. Knows no teacher."""
+
+import operator
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
+
+from agents.calls.agent_context import BrokenReply
+from agents.reply_schema import T, parse_reply
+from core.sample import AgentTurn, Candidate, Critique, RejectionReason, SampleStatus, Seed, Verdict
+
+
+@dataclass(frozen=True)
+class AgentHandover:
+    """An agent's output before it is validated: a teacher's raw text, or the plain values of an agent that is code."""
+
+    agent: str
+    payload: str | dict[str, Any]
+    turns: tuple[AgentTurn, ...] = ()
+    finished: bool = True
+    confidence: float | None = None
+    failure: str | None = None
+    """Why the payload is empty: the teacher did not answer."""
+    broken: str = ""
+    """Which check raised an error, and which error; the last finding of the payload is then that check's."""
+
+    def parse(self, schema: type[T]) -> T:
+        """The payload as an object of `schema`. Raises InvalidReply."""
+        return parse_reply(schema, self.payload, finished=self.finished)
+
+
+@dataclass(frozen=True)
+class SampleOutcome:
+    state: SampleStatus
+    reason: RejectionReason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class SampleProgress:
+    """What the orchestrator has validated and decided about a sample. Only the orchestrator writes it; agents read it."""
+
+    revision: int = 0
+    attempt: int = 0
+    candidate: Candidate | None = None
+    draft: str = ""
+    """The raw reply from which `candidate` was parsed."""
+    confidence: float | None = None
+    advice: str = ""
+    broken: BrokenReply | None = None
+    critiques: tuple[Critique, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    outcome: SampleOutcome | None = None
+
+
+class SampleState(TypedDict):
+    """An unfinished sample. Agents only add to `handovers`. It has few channels, since LangGraph visits all at every step."""
+
+    seed: Seed
+    handovers: Annotated[list[AgentHandover], operator.add]
+    progress: SampleProgress
+
+
+StateUpdate = dict[str, Any]
+"""The channels that a node changes."""
+
+
+def start_sample(seed: Seed) -> SampleState:
+    return SampleState(seed=seed, handovers=[], progress=SampleProgress())

@@ -1,0 +1,64 @@
+"""The verifier: runs the recipe's checks on a candidate in order. It sees neither the author nor the critique."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from langgraph.runtime import Runtime
+from pydantic import BaseModel
+
+from agents.calls.agent_context import AgentContext
+from agents.checks.base import CheckBroken, Subject
+from agents.reply_schema import Finding
+from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
+from core.sample import AgentTurn, Candidate, Seed, render_values
+from teachers.base import CallFailed
+
+
+async def run_verifier(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
+    progress = state["progress"]
+    candidate = progress.candidate
+    assert candidate is not None, "the verifier only gets a validated candidate"
+    turns: list[AgentTurn] = []
+    findings: list[Finding] = []
+    broken = ""
+    try:
+        await run_checks(runtime.context, state["seed"], candidate, progress.revision, turns, findings)
+    except CallFailed as error:
+        return {"handovers": [AgentHandover("verifier", "", tuple(turns), failure=str(error))]}
+    except CheckBroken as error:
+        findings.append(Finding(check=error.check, passed=False, evidence=error.evidence))
+        broken = str(error)
+    payload = {"findings": [finding.model_dump() for finding in findings]}
+    return {"handovers": [AgentHandover("verifier", payload, tuple(turns), broken=broken)]}
+
+
+async def run_checks(
+    context: AgentContext,
+    seed: Seed,
+    candidate: Candidate,
+    revision: int,
+    turns: list[AgentTurn],
+    findings: list[Finding],
+) -> None:
+    """Run the recipe's checks, up to the first that does not pass. Adds their findings to `findings`, their calls to `turns`.
+
+    Raises:
+        CallFailed: if the verifier's teacher does not answer.
+        CheckBroken: if a check raised an error; `findings` has the results of the checks before it.
+    """
+    columns = render_values(seed.data)
+    first_question = 0  # of the current check, so that no two questions share a number
+
+    async def ask(
+        role: str, contract: type[BaseModel], values: Mapping[str, str], *, which: int, temperature: float
+    ) -> Any:
+        return await context.ask_verifier(
+            seed.index, revision, turns, role, contract, {**columns, **values}, first_question + which, temperature
+        )
+
+    for bound in context.plan.checks:
+        results = await bound.check.findings(Subject(seed, candidate, ask), bound.options)
+        first_question += bound.check.calls(bound.options)
+        findings += results
+        if not all(finding.passed for finding in results):
+            return

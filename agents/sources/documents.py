@@ -1,0 +1,194 @@
+"""The user's documents as chunks: files of text, Markdown, HTML and PDF in, passages of whole sentences out.
+
+Knows no family and no recipe. Documents are untrusted: nothing is fetched, no link is followed, sizes are limited.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from agents.sources.document_text import DOCUMENT_KINDS, read_document_text
+from core.errors import UsageError
+from core.installation import format_install_command
+from core.sample import json_digest
+from core.storage.atomic_files import hash_file
+
+REQUIRED_PACKAGES = ("bs4", "lxml", "markdownify", "pypdf", "semantic_text_splitter")
+
+SPLIT_CHARACTERS = 200_000
+"""Characters of one slab, the input of one split: the splitter takes quadratic time in the pieces of a text, two minutes for
+5 MB of words without a full stop. Slabs end with a paragraph, and chunks do not overlap between them."""
+
+UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Kana and Chinese characters."""
+
+
+class DocumentChunk(NamedTuple):
+    """A passage of a document: `text` starts at the character `start` of the document's text."""
+
+    source: str
+    """The file's path from the folder, with `/` on every system."""
+    number: int
+    """The chunk's number in the document, from 1."""
+    text: str
+    start: int
+
+
+class SkippedFile(NamedTuple):
+    """A file without a chunk, and the reason."""
+
+    source: str
+    reason: str
+
+
+class DocumentReading(NamedTuple):
+    """The result of reading a folder. Every file that is not hidden has chunks or is in `skipped`."""
+
+    chunks: list[DocumentChunk]
+    skipped: list[SkippedFile]
+    short_endings: int
+    """Number of documents whose last piece was too short for a chunk."""
+
+
+def read_documents(folder: Path, *, words: int = 180, overlap: int = 0, min_words: int = 10) -> DocumentReading:
+    """Read all documents of `folder`, or a single file, in the order of their names.
+
+    Args:
+        folder: a folder, read with its subfolders, or a file; hidden files are skipped.
+        words: the maximum length of a chunk. It ends with a paragraph if possible, else with a sentence if possible.
+        overlap: the maximum number of words, in whole sentences, that a chunk repeats from the previous chunk.
+        min_words: a shorter piece, usually a heading, joins the next piece, which may then exceed `words`; at the end of a
+            document it is left out.
+
+    Raises:
+        UsageError: if the folder is missing or has no text, a file is damaged, encrypted, too large or in an unknown encoding,
+            or the extra `documents` is not installed.
+    """
+    if not 0 <= overlap < words or not 0 <= min_words <= words:
+        raise ValueError(f"overlap {overlap} and min_words {min_words} must be between 0 and words {words}")
+    if problem := documents_problem():
+        raise UsageError(f"{folder}: {problem}")
+    documents, skipped = _list_documents(folder)
+    chunks: list[DocumentChunk] = []
+    short = 0
+    for source, path in documents:
+        text = read_document_text(path)
+        kind = DOCUMENT_KINDS[path.suffix.lower()]
+        spans, left = _chunk_spans(text, kind, words, overlap, min_words)
+        if not spans:
+            reason = "has no text: are its pages pictures?" if kind == "pdf" else "has no text"
+            if count := count_words(text):
+                reason = f"has {count} words, under {min_words}"
+            skipped.append(SkippedFile(source, reason))
+            continue
+        short += left
+        chunks += [DocumentChunk(source, n, text[start:end], start) for n, (start, end) in enumerate(spans, 1)]
+    if not chunks:
+        raise UsageError(f"{folder}: has no text of {min_words} words; {skipped[-1].source} {skipped[-1].reason}")
+    return DocumentReading(chunks, sorted(skipped), short)
+
+
+def documents_problem() -> str | None:
+    """Why no document can be read, or None."""
+    if all(find_spec(name) for name in REQUIRED_PACKAGES):
+        return None
+    return f"documents need the extra `documents`: run {format_install_command('documents')}"
+
+
+def hash_documents(folder: Path) -> str:
+    """A digest of the names and bytes of the documents that would be read, without skipped files.
+
+    Equal digests give equal chunks with the same versions of the extra `documents`. Raises UsageError as `read_documents`.
+    """
+    try:
+        return json_digest([[source, hash_file(path)] for source, path in _list_documents(folder)[0]], 64)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+def count_words(text: str) -> int:
+    """Words by white space; two Chinese characters or kana count as a word, and 12 characters as at least one.
+
+    So a chunk of a language without spaces, or of long identifiers, is not much longer than others.
+    """
+    return max(len(text.split()) + len(UNSPACED.findall(text)) // 2, len(text) // 12)
+
+
+def _list_documents(folder: Path) -> tuple[list[tuple[str, Path]], list[SkippedFile]]:
+    """The documents in order, with their paths from the folder, and the skipped files. A named file may be a link."""
+    documents: list[tuple[str, Path]] = []
+    skipped: list[SkippedFile] = []
+    for source, path in _iter_files(folder):
+        mode = (path.stat() if path == folder else path.lstat()).st_mode
+        if stat.S_ISLNK(mode):
+            reason = "is a link, which is not followed"
+        elif not stat.S_ISREG(mode):
+            reason = "is not a regular file"
+        elif any("\ud800" <= letter <= "\udfff" for letter in source):
+            reason = "has a name that is not Unicode"
+        elif path.suffix.lower() not in DOCUMENT_KINDS:
+            reason = f"is none of {', '.join(DOCUMENT_KINDS)}"
+        else:
+            documents.append((source, path))
+            continue
+        skipped.append(SkippedFile(source.encode(errors="replace").decode(), reason))
+    if not documents and folder.is_file():
+        raise UsageError(f"{folder}: {skipped[0].reason}")
+    if not documents:
+        kinds = ", ".join(DOCUMENT_KINDS)
+        others = f"; {len(skipped)} other files are there" if skipped else ""
+        raise UsageError(f"{folder}: has no document ({kinds}){others}")
+    return sorted(documents), skipped
+
+
+def _iter_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """All files and links to folders that are not hidden, in no order. The folder itself may be a link."""
+    if folder.is_file():
+        yield folder.name, folder
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such folder or file of documents")
+
+    def fail(error: OSError) -> None:
+        raise UsageError(f"{error.filename}: cannot be read: {error.strerror}")
+
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in [Path(parent, name) for name in [*names, *folders] if not name.startswith(".")]:
+            if path.is_symlink() or path.name in names:
+                yield path.relative_to(folder).as_posix(), path
+
+
+def _chunk_spans(text: str, kind: str, words: int, overlap: int, min_words: int) -> tuple[list[tuple[int, int]], bool]:
+    """The start and end of each chunk of a text, and whether its last piece was too short for a chunk."""
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+    # Both split at the sentence boundaries of Unicode (UAX #29); MarkdownSplitter also keeps blocks of Markdown together.
+    plain = kind in {"text", "pdf"}
+    splitter = (TextSplitter if plain else MarkdownSplitter).from_callback(count_words, words, overlap=overlap)
+    spans: list[tuple[int, int]] = []
+    carried: int | None = None
+    for slab_start, slab in _split_slabs(text):
+        for at, piece in splitter.chunk_indices(slab):
+            start = slab_start + at if carried is None else carried
+            end = slab_start + at + len(piece)
+            carried = start if count_words(text[start:end]) < min_words else None
+            if carried is None:
+                spans.append((start, end))
+    return spans, carried is not None
+
+
+def _split_slabs(text: str) -> Iterator[tuple[int, str]]:
+    """Parts of at most `SPLIT_CHARACTERS` characters, each with its start; a part ends with a paragraph if possible."""
+    start = 0
+    while len(text) - start > SPLIT_CHARACTERS:
+        half, full = start + SPLIT_CHARACTERS // 2, start + SPLIT_CHARACTERS
+        ends = (text.rfind(mark, half, full) + 1 for mark in ("\n\n", "\n", ". ", "。", " "))
+        end = next((end for end in ends if end), full)
+        yield start, text[start:end]
+        start = end
+    yield start, text[start:]

@@ -1,0 +1,177 @@
+"""Held-out evaluation: a model answers the questions of unused seeds in plain text, as a student is trained, and the recipe's
+checks judge the answers.
+
+Knows no graph: one attempt, no repair, no revision, no critic. Stores nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from agents.calls.agent_context import LocalAgentContext
+from agents.calls.scratch_context import open_scratch_context
+from agents.checks.base import CheckBroken, valid_text
+from agents.planning.run_plan import RunPlan
+from agents.planning.seeds import RunSeeds
+from agents.reply_schema import Finding, InvalidReply
+from agents.roles.verifier import run_checks
+from agents.topologies.sample_production import run_concurrently
+from core.config.teachers import TeacherConfig
+from core.errors import UsageError
+from core.sample import Message, Seed, text_digest
+from core.stop_signal import RunStopped, UserStop
+from teachers.base import CallFailed, TeacherQuestion, TeacherReply
+
+EVALUATED_TEACHER = "examined"
+"""The name of the evaluated model, next to the recipe's own teachers, which checks may ask."""
+PROBED_SEEDS = 50
+"""Seeds searched per wanted seed, if quotas exclude some."""
+
+
+class HeldOutResult(NamedTuple):
+    """The result for one seed."""
+
+    seed: int
+    """The index of the seed."""
+    question: str
+    """All turns of the user."""
+    answer: str
+    """All answers of the model."""
+    fault: str | None
+    """The check that did not pass, or `no answer`, `cut off` or `contract`; None if all passed."""
+    evidence: str
+    replies: tuple[TeacherReply, ...]
+    """The replies, turn by turn, with their tokens."""
+
+
+def held_out_seeds(plan: RunPlan, number: int) -> list[Seed]:
+    """The first `number` seeds after the last that a run of this recipe can use. If there are fewer rows of seeds than samples,
+    the rows repeat and only the drawn conditions are new.
+
+    Raises:
+        UsageError: if a seed cannot be made.
+    """
+    recipe = plan.recipe
+    first = -(-recipe.samples // recipe.answers_per_seed)
+    longer = plan.with_recipe(samples=first + number * PROBED_SEEDS, answers_per_seed=1)
+    seeds = RunSeeds(longer, "held0out")
+    unused = (seeds[i] for i in range(first, len(seeds)))
+    if recipe.quotas:
+        unused = (seed for seed in unused if recipe.find_group(seed.data) in recipe.goals)
+    return list(islice(unused, number))
+
+
+def has_fixed_questions(plan: RunPlan) -> bool:
+    """Whether the seeds alone determine the questions."""
+    [seed] = held_out_seeds(plan, 1)
+    return plan.family.questions(seed) is not None
+
+
+async def evaluate_held_out(
+    plan: RunPlan,
+    model: TeacherConfig,
+    seeds: Sequence[Seed],
+    stop: UserStop,
+    on_progress: Callable[[int], None],
+    *,
+    draw: int = 0,
+    cache: Path | None = None,
+) -> list[HeldOutResult]:
+    """Ask `model` the questions of each seed with the recipe's sampling, and run the checks on its answers.
+
+    The same seeds give the same prompts for every model.
+
+    Args:
+        plan: the recipe's plan.
+        model: the model to evaluate.
+        seeds: the seeds, usually from `held_out_seeds`.
+        stop: set by the user to stop.
+        on_progress: gets the number of finished seeds.
+        draw: another number samples with other random numbers.
+        cache: the folder of the reply cache; None for no cache.
+
+    Raises:
+        RunStopped: if `stop` was set before all seeds were done.
+        ProviderError: if the model, or a teacher of a check, answers no call.
+        UsageError: if the seeds do not determine the questions.
+    """
+    results: dict[int, HeldOutResult] = {}
+    plan = plan.with_recipe(teachers={**plan.recipe.teachers, EVALUATED_TEACHER: model}).with_generator(
+        EVALUATED_TEACHER
+    )
+    async with open_scratch_context(plan, stop, cache) as context:
+        waiting = iter(seeds)
+
+        async def work() -> None:
+            with suppress(RunStopped):
+                for seed in waiting:
+                    async with context.dispatcher.admit_sample(seed.index):
+                        results[seed.index] = await _evaluate_seed(context, seed, draw)
+                    on_progress(len(results))
+
+        await run_concurrently(work() for _ in range(min(len(seeds), context.dispatcher.sample_slots.max_concurrent)))
+    if len(results) < len(seeds):
+        raise RunStopped
+    return [results[seed.index] for seed in seeds]
+
+
+async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> HeldOutResult:
+    questions = context.plan.family.questions(seed)
+    if questions is None:
+        raise UsageError(
+            f"{context.plan.family.name}: the generator writes the questions, so its seeds cannot be asked"
+        )
+    conversation: list[Message] = []
+    answers: list[str] = []
+    replies: list[TeacherReply] = []
+
+    def build_result(fault: str | None, evidence: str) -> HeldOutResult:
+        question = "\n".join(message.content for message in questions if message.role == "user")
+        return HeldOutResult(seed.index, question, "\n".join(answers), fault, evidence, tuple(replies))
+
+    for message in questions:
+        conversation.append(message)
+        if message.role != "user":
+            continue
+        question = _build_question(context, seed, conversation, draw)
+        try:
+            reply = await context.dispatcher.answer(
+                EVALUATED_TEACHER, question, context.dispatcher.request_digest(EVALUATED_TEACHER, question), seed.index
+            )
+        except CallFailed as error:
+            return build_result("no answer", str(error))
+        replies.append(reply)
+        answers.append(reply.text.strip())
+        if not reply.finished:
+            return build_result("cut off", f"after {context.recipe.agents.generator.max_tokens} tokens")
+        if not answers[-1]:
+            return build_result("no answer", "the answer is empty")
+        conversation.append(Message(role="assistant", content=answers[-1]))
+    findings: list[Finding] = []
+    try:
+        candidate = context.plan.family.build_answered(seed, answers)
+        await run_checks(context, seed, candidate, 0, [], findings)
+    except (InvalidReply, CheckBroken) as fault:
+        return build_result(fault.check if isinstance(fault, CheckBroken) else "contract", valid_text(str(fault)))
+    except CallFailed as error:
+        raise UsageError(f"a check's teacher did not answer, so seed {seed.index} cannot be judged: {error}") from None
+    failed = next((finding for finding in findings if not finding.passed), None)
+    return build_result(failed.check, failed.evidence) if failed else build_result(None, "")
+
+
+def _build_question(
+    context: LocalAgentContext, seed: Seed, conversation: Sequence[Message], draw: int
+) -> TeacherQuestion:
+    config = context.recipe.agents.generator
+    key = f"{context.recipe.seed}/exam/{seed.index}/{len(conversation)}" + (f"/{draw}" if draw else "")
+    return TeacherQuestion(
+        messages=list(conversation),
+        contract="Answer",
+        json_schema=None,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_tokens=config.max_tokens,
+        seed=int(text_digest(key, length=7), 16),
+    )

@@ -1,0 +1,116 @@
+"""The orchestrator: validates every hand-over and decides the next step of a sample.
+
+A deterministic policy without a teacher: a pure function from the state of one sample to the next step. Knows no LangGraph.
+"""
+
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from agents.calls.agent_context import AgentContext, BrokenReply
+from agents.planning.rubrics import check_rubrics
+from agents.reply_schema import Findings, InvalidReply, Review
+from agents.roles.sample_state import AgentHandover, SampleOutcome, SampleProgress, SampleState
+from core.config.agents import AgentConfig
+from core.sample import Critique, RejectionReason, SampleStatus, Seed, Verdict
+
+NextStep = Literal["generator", "critic", "verifier", "end"]
+
+
+class OrchestratorDecision(NamedTuple):
+    step: NextStep
+    progress: SampleProgress
+
+
+def decide_next_step(state: SampleState, context: AgentContext) -> OrchestratorDecision:
+    """Validate the last hand-over; then revise, verify, keep or drop the sample."""
+    progress = state["progress"]
+    if not state["handovers"]:
+        return OrchestratorDecision("generator", progress)
+    handover = state["handovers"][-1]
+    if handover.failure:
+        return _end_sample(progress, SampleStatus.failed, RejectionReason.provider, handover.failure)
+    try:
+        if handover.agent == "generator":
+            return decide_after_draft(progress, state["seed"], handover, context)
+        if handover.agent == "critic":
+            return decide_after_review(progress, parse_review(handover, context), context)
+        return decide_after_findings(progress, handover, context)
+    except InvalidReply as fault:
+        # Ask the same agent again; an agent that is code would return the same.
+        agents = context.recipe.agents
+        configs: dict[str, AgentConfig | None] = {"generator": agents.generator, "critic": agents.critic}
+        config = configs.get(handover.agent)
+        if config and isinstance(handover.payload, str) and progress.attempt < config.max_repairs:
+            step: NextStep = "generator" if handover.agent == "generator" else "critic"
+            broken = BrokenReply(handover.payload, str(fault))
+            return OrchestratorDecision(step, replace(progress, attempt=progress.attempt + 1, broken=broken))
+        return _end_sample(progress, SampleStatus.failed, RejectionReason.contract, f"{handover.agent}: {fault}")
+
+
+def parse_review(handover: AgentHandover, context: AgentContext) -> Review:
+    """A critic's review, with a score for each rubric of its prompt and no other. Raises InvalidReply."""
+    review = handover.parse(Review)
+    config = context.recipe.agents.critic
+    if config and config.type == "teacher":
+        check_rubrics(review, context.plan.rubrics)
+    return review
+
+
+def decide_after_draft(
+    progress: SampleProgress, seed: Seed, handover: AgentHandover, context: AgentContext
+) -> OrchestratorDecision:
+    draft = handover.parse(context.plan.family.reply_type(seed))
+    try:
+        candidate = context.plan.family.candidate(seed, draft)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise InvalidReply(f"cannot be read as a draft: {type(error).__name__}: {error}"[:300]) from error
+    drafted = replace(
+        progress,
+        candidate=candidate,
+        draft=str(handover.payload),
+        confidence=handover.confidence,
+        attempt=0,
+        broken=None,
+    )
+    return OrchestratorDecision("critic" if context.recipe.agents.critic else "verifier", drafted)
+
+
+def decide_after_review(progress: SampleProgress, review: Review, context: AgentContext) -> OrchestratorDecision:
+    config = context.recipe.agents.critic
+    assert config is not None
+    critique = Critique(revision=progress.revision, **review.model_dump())
+    reviewed = replace(progress, critiques=(*progress.critiques, critique), attempt=0, broken=None)
+    low = min(review.scores, key=lambda rubric: review.scores[rubric])
+    if review.scores[low] >= config.min_score:
+        return OrchestratorDecision("verifier", reviewed)
+    return _revise_or_drop(reviewed, RejectionReason.critic, low, review.advice, context)
+
+
+def decide_after_findings(
+    progress: SampleProgress, handover: AgentHandover, context: AgentContext
+) -> OrchestratorDecision:
+    findings = handover.parse(Findings).findings
+    verdicts = [Verdict(revision=progress.revision, **finding.model_dump()) for finding in findings]
+    verified = replace(progress, verdicts=(*progress.verdicts, *verdicts))
+    if handover.broken:  # a check that raised an error gives no verdict, so a revision would have nothing to correct
+        return _end_sample(verified, SampleStatus.failed, RejectionReason.contract, handover.broken)
+    failed = next((verdict for verdict in verdicts if not verdict.passed), None)
+    if failed is None:
+        return OrchestratorDecision("end", replace(verified, outcome=SampleOutcome(SampleStatus.kept)))
+    return _revise_or_drop(verified, RejectionReason.verifier, failed.check, failed.evidence, context)
+
+
+def _revise_or_drop(
+    progress: SampleProgress, reason: RejectionReason, detail: str, advice: str, context: AgentContext
+) -> OrchestratorDecision:
+    if progress.revision < context.recipe.topology.max_revisions:
+        return OrchestratorDecision(
+            "generator", replace(progress, revision=progress.revision + 1, advice=advice.rstrip(". "))
+        )
+    return _end_sample(progress, SampleStatus.dropped, reason, detail)
+
+
+def _end_sample(
+    progress: SampleProgress, state: SampleStatus, reason: RejectionReason, detail: str
+) -> OrchestratorDecision:
+    return OrchestratorDecision("end", replace(progress, outcome=SampleOutcome(state, reason, detail)))

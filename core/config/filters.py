@@ -1,0 +1,184 @@
+"""The `[[filters]]` tables of a recipe: which samples are dropped. Knows settings only; filtering is in `filters`."""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from core.config.base import RecipeTable
+
+
+class FilterTable(RecipeTable):
+    about: ClassVar[str]
+    """What the filter removes, as reports and tables print it after the name."""
+
+
+class LengthFilter(FilterTable):
+    about = "removes texts that are too short or too long"
+    type: Literal["length"]
+    min_words: int = Field(3, ge=0)
+    max_words: int = Field(2000, ge=1)
+
+
+class RefusalFilter(FilterTable):
+    about = "removes refusals and talk about being a model"
+    type: Literal["refusal"]
+
+
+class BoilerplateFilter(FilterTable):
+    about = "removes answers that begin with an assistant's phrases instead of the answer"
+    type: Literal["boilerplate"]
+
+
+class RepetitionFilter(FilterTable):
+    about = "removes texts that repeat themselves, by the rules of Rae et al. 2021, table A1"
+    type: Literal["repetition"]
+    scale: float = Field(1.0, gt=0)
+    """Multiplies every threshold of the rule set (Gopher, Rae et al. 2021, table A1); larger is more lenient."""
+
+
+class KeepOneFilter(FilterTable):
+    """A filter that keeps one document of a group of similar ones."""
+
+    keep: Literal["first", "longest", "best"] = "first"
+    """Which document is kept: the first in order, the longest answer, or the best mean score of the critic (a `score`
+    column, where a dataset is filtered). The first among equals and among documents without a score."""
+
+
+class DuplicateFilter(KeepOneFilter):
+    of: Literal["answer", "conversation"] = "conversation"
+    """What is compared: all turns of user and assistant, or only the assistant's answers. Different questions can have the
+    same right answer, so `answer` is for data in which no answer may occur twice. Rows of plain `text` are compared whole."""
+
+
+class ExactFilter(DuplicateFilter):
+    about = "removes exact duplicates"
+    type: Literal["exact"]
+
+
+class MinHashFilter(DuplicateFilter):
+    about = "removes near-duplicates, by Jaccard similarity of word shingles"
+    type: Literal["minhash"]
+    threshold: float = Field(0.8, gt=0, le=1)
+    """Jaccard similarity of shingle sets from which two samples are near-duplicates."""
+    ngram: int = Field(5, ge=1, le=20)
+    """Words in a shingle."""
+    permutations: int = Field(128, ge=16, le=512)
+    index: str | None = None
+    """The folder of an index of earlier releases (`stillhouse index`). Near-duplicates of its documents are dropped too, by
+    estimated similarities with a standard error of about 0.01."""
+
+
+class NoveltyFilter(KeepOneFilter):
+    about = "removes prompts similar to an earlier prompt, by ROUGE-L"
+    type: Literal["novelty"]
+    threshold: float = Field(0.7, gt=0, le=1)
+    """ROUGE-L of two prompts from which the later one is not new (Self-Instruct, Wang et al. 2023, section 2.2)."""
+
+
+class SemanticFilter(DuplicateFilter):
+    about = "removes near-duplicates by meaning, by the cosine of sentence embeddings (all-MiniLM-L6-v2)"
+    type: Literal["semantic"]
+    threshold: float = Field(0.9, gt=0, le=1)
+    """Cosine of sentence embeddings from which two documents have the same meaning (the default of SemHash 0.5)."""
+    numbers: bool = True
+    """Whether documents with different numbers always differ in meaning: embeddings barely represent numbers."""
+
+
+QualityRule = Literal[
+    "gopher_min_words", "gopher_max_words", "gopher_min_word_length", "gopher_max_word_length", "gopher_hashes",
+    "gopher_ellipses", "gopher_bullet_lines", "gopher_ellipsis_lines", "gopher_alphabetic_words", "gopher_stop_words",
+    "c4_lorem_ipsum", "c4_curly_brackets", "c4_sentences",
+    "fineweb_punctuated_lines", "fineweb_duplicate_line_characters", "fineweb_short_lines",
+]  # fmt: skip
+"""A rule for the quality of web pages, prefixed by its paper."""
+
+
+class QualityFilter(FilterTable):
+    about = "removes texts by rules for the quality of web pages (Gopher, C4, FineWeb)"
+    type: Literal["quality"]
+    sets: tuple[Literal["answers", "gopher", "c4", "fineweb"], ...] = ("answers",)
+    """Sets of rules: all rules of a paper, or `answers`, the rules of all papers that do not reject an answer for being short."""
+    rules: tuple[QualityRule, ...] = ()
+    """Additional rules, by name."""
+    without: tuple[QualityRule, ...] = ()
+    """Rules to leave out of the sets."""
+    limits: dict[QualityRule, float] = Field({})
+    """Limits that replace the published ones."""
+
+
+class LanguageFilter(FilterTable):
+    about = "removes texts in other languages"
+    type: Literal["language"]
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2}$")], ...] = Field(("en",), min_length=1)
+    """ISO 639-1 codes of the languages to keep."""
+    min_confidence: float = Field(0.2, gt=0, lt=1)
+    """A text is dropped under this probability of `languages` against the most likely other language."""
+    min_letters: int = Field(20, ge=0)
+    """A text with fewer letters, code and addresses not counted, passes: it is too short to identify."""
+
+
+class ContaminationFilter(FilterTable):
+    about = "removes samples that share n-grams with evaluation sets"
+    type: Literal["contamination"]
+    sets: tuple[str, ...] = Field(min_length=1)
+    """Files of evaluation sets (JSONL, Parquet, or txt with one row per line), searched in the recipe's folder, the working
+    directory and the project."""
+    columns: tuple[str, ...] = ("text", "question", "prompt", "problem", "instruction", "input", "query", "messages")
+    """Columns to compare, as far as a set has them."""
+    ngram: int = Field(13, ge=5, le=50)
+    """Consecutive words that must not be shared (13 in GPT-3, Brown et al. 2020, appendix C). A shorter row is compared
+    whole if it has at least eight words, the smallest N there."""
+    coverage: float = Field(0.0, ge=0, le=1)
+    """Share of a row's words that shared n-grams must cover. With 0 a single n-gram is enough (GPT-3); with `ngram = 8`, 0.7 is
+    the rule of PaLM (Chowdhery et al. 2022, section 8) and 0.5 that of Tülu 3 (Lambert et al. 2024)."""
+
+
+PersonalDataKind = Literal["email", "iban", "card", "id", "ip", "phone"]
+
+
+class PersonalDataFilter(FilterTable):
+    about = "masks or removes personal data: addresses, phone, card, account and identity numbers"
+    type: Literal["pii"]
+    action: Literal["mask", "drop"] = "mask"
+    """`mask` replaces each match by `[EMAIL]`, `[PHONE]` and so on; `drop` drops the sample."""
+    kinds: tuple[PersonalDataKind, ...] = Field(("email", "iban", "card", "id", "ip", "phone"), min_length=1)
+    region: str = Field("US", pattern=r"^([A-Z]{2})?$")
+    """Country (ISO 3166) of phone numbers without a country code; if empty, only numbers with a country code are found."""
+
+
+FilterConfig = Annotated[
+    LengthFilter
+    | RefusalFilter
+    | BoilerplateFilter
+    | RepetitionFilter
+    | ExactFilter
+    | MinHashFilter
+    | NoveltyFilter
+    | SemanticFilter
+    | QualityFilter
+    | LanguageFilter
+    | ContaminationFilter
+    | PersonalDataFilter,
+    Field(discriminator="type"),
+]
+FILTER_TABLES: dict[str, type[FilterTable]] = {
+    get_args(table.model_fields["type"].annotation)[0]: table for table in get_args(get_args(FilterConfig)[0])
+}
+"""Every filter's table by its `type`."""
+
+
+def list_filter_files(filters: Sequence[FilterConfig]) -> list[str]:
+    """The files that filters read, by their names in the recipe."""
+    sets = [name for config in filters if isinstance(config, ContaminationFilter) for name in config.sets]
+    indexes = [config.index for config in filters if isinstance(config, MinHashFilter) and config.index]
+    return [*sets, *(f"{index}/index.json" for index in indexes)]
+
+
+DEFAULT_FILTERS: tuple[FilterConfig, ...] = (
+    LengthFilter(type="length"),
+    RefusalFilter(type="refusal"),
+    RepetitionFilter(type="repetition"),
+    ExactFilter(type="exact"),
+    MinHashFilter(type="minhash"),
+)

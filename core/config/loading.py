@@ -1,0 +1,249 @@
+"""Reads a recipe from TOML, applies overrides and validates it; all problems are reported at once, by dotted path.
+
+Knows neither prompts nor teachers nor the meaning of a family's `[task]` options; callers add such checks through
+`load_recipe(checks=…)`.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from core.config.recipe import Recipe
+from core.errors import RecipeError, RecipeProblem
+from core.secrets import SECRET_ERROR
+
+Table = TypeVar("Table", bound=BaseModel)
+RecipeCheck = Callable[[Recipe, Path], Iterable[RecipeProblem]]
+"""Problems of a recipe, given the base folder of its relative paths."""
+FamilyDefaults = Callable[[str], Mapping[str, Any]]
+"""The default tables of a family, by its name."""
+
+
+class LoadedRecipe(NamedTuple):
+    """A recipe and the base folder of its relative paths."""
+
+    recipe: Recipe
+    folder: Path
+
+
+def load_recipe(
+    path: Path,
+    overrides: Sequence[str] = (),
+    checks: Sequence[RecipeCheck] = (),
+    defaults: FamilyDefaults = lambda _: {},
+) -> LoadedRecipe:
+    """Read a recipe, fill in the defaults of its family, apply overrides and validate it.
+
+    Raises:
+        RecipeError: with all problems, each with its dotted path.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(str(path), [RecipeProblem("", f"cannot be read: {error.strerror}")]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(str(path), [RecipeProblem("", f"is not valid TOML: {error}")]) from None
+
+    # The defaults depend on the family, which an override may change.
+    scratch = deepcopy(data)
+    _apply_overrides(scratch, [setting for setting in overrides if setting.partition("=")[0].strip() == "family"])
+    family = str(scratch.get("family", Recipe.model_fields["family"].default))
+    data = fill_defaults(data, defaults(family))
+
+    problems = _apply_overrides(data, overrides)
+    for table, key in ABSENT_IF_FALSE:
+        inner = data.get(table)
+        if isinstance(inner, dict) and inner.get(key) is False:
+            inner[key] = None
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(str(path), problems + _describe_errors(error, Recipe)) from None
+    problems += _check_across_tables(recipe)
+    for check in checks:
+        problems += check(recipe, path.resolve().parent)
+    if problems:
+        raise RecipeError(str(path), problems)
+    return LoadedRecipe(recipe, path.resolve().parent)
+
+
+ABSENT_IF_FALSE = (("agents", "critic"), ("collapse", "reference"))
+"""Keys that `false` turns off, since TOML has no null."""
+
+
+def fill_defaults(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with defaults for missing keys, table by table; lists are not merged."""
+    whole = {**deepcopy(dict(defaults)), **data}
+    for key, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(data.get(key), dict):
+            whole[key] = fill_defaults(data[key], default)
+    return whole
+
+
+def parse_settings(model: type[Table], settings: Sequence[str]) -> Table:
+    """A table from `key=value` settings in the form of `--set`.
+
+    Raises:
+        RecipeError: with all problems.
+    """
+    data: dict[str, Any] = {}
+    problems = _apply_overrides(data, settings)
+    try:
+        table = model.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError("--set", problems + _describe_errors(error, model)) from None
+    if problems:
+        raise RecipeError("--set", problems)
+    return table
+
+
+def validate_table(
+    model: type[Table], values: Mapping[str, Any], where: str
+) -> tuple[Table | None, list[RecipeProblem]]:
+    """`values` as a table of the recipe at `where`, or its problems."""
+    try:
+        return model.model_validate(dict(values)), []
+    except ValidationError as error:
+        problems = _describe_errors(error, model)
+        return None, [RecipeProblem(f"{where}.{p.where}" if p.where else where, p.what) for p in problems]
+
+
+def _apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> list[RecipeProblem]:
+    """Apply `key=value` settings in place; returns a problem for each that cannot be applied."""
+    problems = []
+    for setting in overrides:
+        key, equals, text = setting.partition("=")
+        *parents, last = key.strip().split(".")
+        if not equals or not last or not all(parents):
+            problems.append(RecipeProblem(f"--set {setting}", "must be key=value, with dots in the key for tables"))
+            continue
+        table: Any = data
+        for i, parent in enumerate(parents):
+            table = _enter_table(table, parent)
+            if not isinstance(table, dict | list):
+                problems.append(RecipeProblem(f"--set {setting}", f"`{'.'.join(parents[: i + 1])}` is not a table"))
+                break
+        else:
+            if isinstance(table, dict):
+                table[last] = _parse_toml_value(text)
+            elif last.isdigit() and int(last) < len(table):
+                table[int(last)] = _parse_toml_value(text)
+            else:
+                problems.append(RecipeProblem(f"--set {setting}", f"`{'.'.join(parents)}` is a list of {len(table)}"))
+    return problems
+
+
+def _enter_table(table: Any, key: str) -> Any:
+    if isinstance(table, dict):
+        if table.get(key) is False:  # a table that is off: setting a key in it turns it on
+            table[key] = {}
+        return table.setdefault(key, {})
+    return table[int(key)] if key.isdigit() and int(key) < len(table) else None
+
+
+def _parse_toml_value(text: str) -> Any:
+    """`text` as a TOML value, or as a string if it is not valid TOML."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _describe_errors(error: ValidationError, root: type[BaseModel]) -> list[RecipeProblem]:
+    problems = []
+    for detail in error.errors(include_url=False):
+        path, model = _locate_key(detail["loc"], root)
+        where = ".".join(path)
+        if detail["type"] == "extra_forbidden":
+            known = list(model.model_fields) if model else []
+            near = difflib.get_close_matches(path[-1], known, n=1)
+            all_known = f"known are {', '.join(f'`{k}`' for k in known)}" if known else "this table takes no keys"
+            advice = f"did you mean `{near[0]}`?" if near else all_known
+            what = f"unknown key, {advice}"
+        elif detail["type"] == "missing":
+            what = "is missing"
+        elif detail["type"] == "union_tag_invalid":
+            context = detail.get("ctx", {})
+            where += ".type"
+            what = f"{context.get('tag')!r} is not one of {context.get('expected_tags')}"
+        else:
+            text = detail["msg"].removeprefix("Value error, ")
+            what = (text[0].lower() + text[1:]).replace("tuple", "list").replace("dictionary", "table")
+            value = detail["input"]
+            if detail["type"] != SECRET_ERROR and not isinstance(value, dict | list | tuple):
+                what += f", not {value!r}"
+        problems.append(RecipeProblem(where, what))
+    return problems
+
+
+def _locate_key(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:
+    """The path as a user writes it (without pydantic's union tags), and the table its last key belongs to."""
+    path: list[str] = []
+    model: type[BaseModel] | None = root
+    current: Any = root
+    for i, part in enumerate(loc):
+        options = _find_models(current)
+        tagged = next((m for m in options if _read_type_tag(m) == part), None)
+        if tagged is not None and i < len(loc) - 1:
+            model = current = tagged
+            continue
+        path.append(str(part))
+        if i < len(loc) - 1:
+            if isinstance(part, str) and model and part in model.model_fields:
+                current = model.model_fields[part].annotation
+            nested = _find_models(current)
+            if len(nested) == 1:
+                model = nested[0]
+    return path, model
+
+
+def _find_models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _find_models(part)]
+
+
+def _read_type_tag(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("type")
+    return getattr(field.annotation, "__args__", (None,))[0] if field else None
+
+
+def _check_across_tables(recipe: Recipe) -> Iterator[RecipeProblem]:
+    """Problems that involve several tables."""
+    names = ", ".join(f"`{name}`" for name in recipe.teachers)
+    roles = {"generator": recipe.agents.generator, "critic": recipe.agents.critic, "verifier": recipe.agents.verifier}
+    for role, agent in roles.items():
+        if agent and agent.teacher not in recipe.teachers:
+            yield RecipeProblem(f"agents.{role}.teacher", f"{agent.teacher!r} is not in [teachers], which has {names}")
+    if recipe.topology.kind == "independent" and recipe.agents.critic is None:
+        yield RecipeProblem("agents.critic", "an independent topology needs a critic: it votes with the verifier")
+
+    yield from _check_teachers(recipe)
+
+    if recipe.keep and recipe.quotas:
+        yield RecipeProblem("quotas", "`keep` sets the number of samples to keep too; leave one of them out")
+    wanted = sum(recipe.goals.values())
+    if wanted > recipe.samples:
+        what = f"at most samples = {recipe.samples} candidates cannot give {wanted} kept samples; raise samples"
+        yield RecipeProblem("quotas.keep" if recipe.quotas else "keep", what)
+
+    if recipe.student and "dpo" in recipe.student.weights:
+        what = "a run's student learns from kept samples, not from pairs; leave dpo out, and distill dataset/preference later"
+        yield RecipeProblem("student.objective", what)
+
+
+def _check_teachers(recipe: Recipe) -> Iterator[RecipeProblem]:
+    for name, teacher in recipe.teachers.items():
+        if teacher.faults and not teacher.model.startswith("fake/"):
+            yield RecipeProblem(f"teachers.{name}.faults", f"only a fake teacher has faults, not {teacher.model!r}")
+        if teacher.engine and not teacher.model.startswith("vllm/"):
+            yield RecipeProblem(f"teachers.{name}.engine", f"only vllm/… starts an engine, not {teacher.model!r}")
+        if teacher.api_key_env not in os.environ and teacher.base_url is None and teacher.model.startswith("openai/"):
+            what = f"the environment variable {teacher.api_key_env} is not set; set it, or name a base_url that needs no key"
+            yield RecipeProblem(f"teachers.{name}", what)

@@ -1,0 +1,290 @@
+"""The recipe: one TOML file that says everything about a run, as frozen types with every default visible.
+
+Knows neither prompts nor teachers, nor the meaning of a family's `[task]` options; `loading` reads it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from core.config.agents import AgentsConfig, TopologyConfig, VerifierConfig
+from core.config.base import RecipeTable
+from core.config.filters import DEFAULT_FILTERS, FilterConfig
+from core.config.students import StudentConfig
+from core.config.teachers import CONNECTION_KEYS, TeacherConfig
+from core.errors import RecipeProblem
+from core.sample import CONDITIONS_KEY, json_digest
+
+ConditionValues = str | tuple[str, ...] | dict[str, Any]
+"""A text file with one value per line, a list of values, or a table of weights; nested tables are a taxonomy."""
+
+
+class SeedsConfig(RecipeTable):
+    """Where seeds come from: a file, the user's documents, or neither if the family generates them."""
+
+    path: str | None = None
+    """A JSONL file with one seed per line, or the Parquet file of a dataset; searched in the recipe's folder, the working
+    directory and the project."""
+    documents: str | None = None
+    """A folder of txt, md, html and pdf files, for families that work from text; each chunk of a file is a seed."""
+    chunk_words: int = Field(180, ge=20, le=2000)
+    """Approximate words in a chunk of a document."""
+    bootstrap: bool = False
+    """Use samples kept in earlier shards as seeds of later shards, which are then produced one after the other."""
+    draw: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], ConditionValues] = Field({})
+    """Conditions of each sample in addition to its seed, by name. One value of each is drawn for every sample and given to the
+    generator. Your own prompt uses it as `{{name}}`."""
+
+
+DatasetFormat = Literal["messages", "prompt_completion", "preference", "alpaca", "sharegpt"]
+
+
+class DatasetConfig(RecipeTable):
+    """The files of the dataset."""
+
+    formats: tuple[DatasetFormat, ...] = Field(("messages",), min_length=1)
+    """Formats of the dataset, as trainers read them. The first is stored at the top of `dataset/` and is the default of
+    `load_dataset`; each other format has its own folder."""
+    jsonl: bool = True
+    """Whether each format is also written as JSONL."""
+
+    @field_validator("formats")
+    @classmethod
+    def _check_formats(cls, formats: tuple[DatasetFormat, ...]) -> tuple[DatasetFormat, ...]:
+        if twice := sorted({name for name in formats if formats.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)}: named more than once")
+        return formats
+
+
+class PreferenceConfig(RecipeTable):
+    """Which answers form a pair, if `preference` is a format of the dataset."""
+
+    margin: float = Field(1.0, gt=0, le=4)
+    """Minimum difference of mean critic scores (1 to 5) if both answers passed all checks."""
+    pairs_per_prompt: int = Field(1, ge=1)
+    """Maximum pairs per prompt; those with the largest difference are used."""
+
+
+ENGLISH_REFERENCE = "data/reference/english.jsonl"
+"""English novels, as a reference for short English prose."""
+
+
+class CollapseConfig(RecipeTable):
+    reference: str | None = None
+    """A JSONL file of real text of the same kind as the samples, one `text` per line. Families of short English prose have a
+    default. Without a reference, or with `false`, the run is not assessed, and `release` reports that collapse is unknown."""
+    gate: bool = True
+    """Whether `release` refuses a run that shows collapse, is too small to assess, or was not assessed. It does not change
+    samples: a finished run accepts another value with --resume."""
+
+
+class LineageConfig(RecipeTable):
+    """What the dataset contains in addition to the run's own samples, once the recipe has a release."""
+
+    policy: Literal["accumulate", "replace", "budget"] = "accumulate"
+    """`accumulate`: all samples of earlier releases are included, which bounds the error over generations (Gerstgrasser et
+    al. 2024, arXiv 2404.01413). `replace`: the run's samples only, which leads to collapse. `budget`: a random subset of
+    all of them with `budget` rows (accumulate-subsample, Kazdan et al. 2024, arXiv 2410.16713)."""
+    budget: int | None = Field(None, ge=1)
+    """Rows of the dataset with `policy = "budget"`, real rows included."""
+    real: str | None = None
+    """A JSONL or Parquet file of real conversations (`messages`, or `prompt` and `completion`) or real text (`text`). It is in
+    the training split of every generation."""
+    min_real_share: float = Field(0.0, ge=0, lt=1)
+    """Minimum share of real rows for a release; with `policy = "budget"`, other rows are left out to reach it."""
+
+    @model_validator(mode="after")
+    def _check_policy(self) -> Self:
+        if (self.policy == "budget") != (self.budget is not None):
+            raise ValueError('`budget` (rows) and `policy = "budget"` go together; set both or neither')
+        if self.min_real_share and self.real is None:
+            raise ValueError("min_real_share needs real rows; name a file of them in `real`")
+        return self
+
+
+class BudgetConfig(RecipeTable):
+    """Limits on producing samples, over all teachers and all resumptions. An absent key has no limit.
+
+    Tokens and cost of a call are reserved before it is sent, a reply counted as `max_tokens`, so no call exceeds a limit. A
+    run that reaches a limit ends with the samples it has; resume it with --resume and a higher limit.
+    """
+
+    calls: int | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
+    """Of prompts and replies."""
+    cost: float | None = Field(None, ge=0)
+    """In the currency of the teachers' prices."""
+    minutes: float | None = Field(None, ge=0)
+    """Of producing; no call is sent after it."""
+
+
+class CacheConfig(RecipeTable):
+    """Replies are stored next to the runs, so that another run with the same questions reuses them at no cost."""
+
+    enabled: bool = True
+    max_mb: int = Field(1024, ge=1)
+    """The least recently used replies are deleted first."""
+
+
+class ScaleConfig(RecipeTable):
+    """Which processes produce samples. The run, its teachers, its budget and its files stay in the command's process."""
+
+    runner: Literal["local", "dask", "ray"] = "local"
+    """`local`: the command's own process. `dask` and `ray`: other processes, on this machine or in a cluster."""
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Processes to start on this machine."""
+    address: str | None = None
+    """Instead of `workers`, an existing cluster: `tcp://HOST:8786` for a Dask scheduler, `HOST:6379` or `auto` for Ray. All of
+    its workers produce samples, including later ones; each needs the recipe's files at the same paths."""
+    port: int = Field(0, ge=0, lt=65536)
+    """Port on which the command listens for workers; 0 is any free port."""
+
+    @model_validator(mode="after")
+    def _check_runner(self) -> Self:
+        if self.runner == "local" and (self.workers or self.address):
+            raise ValueError('`workers` and `address` need runner = "dask" or "ray"')
+        if self.runner != "local" and bool(self.workers) == bool(self.address):
+            raise ValueError(
+                f"runner = {self.runner!r} needs either `workers`, to start here, or the `address` of a cluster"
+            )
+        return self
+
+
+class QuotasConfig(RecipeTable):
+    """Samples to keep per category, instead of `keep`. Categories that are not listed are not produced."""
+
+    by: str
+    """A key of the seeds' data (`category`), or a name from `seeds.draw`."""
+    keep: dict[str, Annotated[int, Field(ge=1)]] = Field(min_length=1)
+
+
+class Recipe(RecipeTable):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Lowercase letters, digits and dashes; the prefix of run names and directories."""
+    family: str = "constrained_instructions"
+    """The kind of data: its seeds, drafts and checks."""
+    seed: int = Field(7, ge=0, lt=2**32)
+    """Seed of all random choices."""
+    samples: int = Field(60, ge=1)
+    """Candidates to produce. If there are fewer seeds, they are reused with newly drawn conditions."""
+    answers_per_seed: int = Field(1, ge=1, le=64)
+    """Consecutive samples from the same seed with the same conditions: several answers to one prompt."""
+    keep: int = Field(0, ge=0)
+    """Samples to keep: candidates are produced until this number has passed all checks and filters, at most `samples`. With 0,
+    all `samples` candidates are produced and all that pass are kept."""
+    quotas: QuotasConfig | None = None
+    shard_size: int = Field(50, ge=1)
+    """Samples per shard, the unit of work and storage."""
+    max_failed: float = Field(0.2, ge=0, le=1)
+    """The run stops early if a larger share of samples fails (no verdict is possible), and prints the most frequent fault."""
+    seeds: SeedsConfig
+    prompts: str | None = None
+    """A folder next to the recipe with your own prompts; a file there (`generator.md`) replaces the family's."""
+    task: dict[str, Any] = Field({})
+    """Options of the family."""
+    teachers: dict[str, TeacherConfig] = Field({"main": TeacherConfig(model="local/smollm2-135m")})
+    topology: TopologyConfig = TopologyConfig()
+    agents: AgentsConfig = AgentsConfig()
+    verifiers: tuple[VerifierConfig, ...] = ()
+    filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
+    budget: BudgetConfig = BudgetConfig()
+    cache: CacheConfig = CacheConfig()
+    scale: ScaleConfig = ScaleConfig()
+    collapse: CollapseConfig | None = CollapseConfig()
+    lineage: LineageConfig = LineageConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    preference: PreferenceConfig = PreferenceConfig()
+    student: StudentConfig | None = None
+    """Without this table, the run ends with the dataset."""
+
+    @field_validator("agents")
+    @classmethod
+    def _check_answers_differ(cls, agents: AgentsConfig, info: ValidationInfo) -> AgentsConfig:
+        answers = info.data.get("answers_per_seed", 1)
+        if answers > 1 and not agents.generator.temperature:
+            raise ValueError(
+                f"generator.temperature = 0 gives the same answer answers_per_seed = {answers} times; raise it"
+            )
+        return agents
+
+    @field_validator("dataset")
+    @classmethod
+    def _check_preference_pairs(cls, dataset: DatasetConfig, info: ValidationInfo) -> DatasetConfig:
+        topology = info.data.get("topology")
+        if "preference" not in dataset.formats or topology is None:
+            return dataset
+        if topology.kind in ("single", "decentralized"):
+            raise ValueError(f"preference pairs need judged answers, and topology.kind = {topology.kind!r} judges none")
+        revised = topology.kind == "centralized" and topology.max_revisions
+        if info.data.get("answers_per_seed", 1) == 1 and not revised:
+            raise ValueError("preference pairs need several answers to a prompt: set answers_per_seed to 2 or more")
+        return dataset
+
+    @property
+    def generator_teacher(self) -> TeacherConfig:
+        """The teacher of the generator."""
+        return self.teachers[self.agents.generator.teacher]
+
+    @property
+    def goals(self) -> dict[str, int]:
+        """Samples to keep by group: each category of the quotas, or the group "" for `keep`; empty without a goal."""
+        if self.quotas:
+            return self.quotas.keep
+        return {"": self.keep} if self.keep else {}
+
+    def find_group(self, data: Mapping[str, Any]) -> str:
+        """The group of a seed with this data."""
+        if self.quotas is None:
+            return ""
+        return str(data.get(CONDITIONS_KEY, {}).get(self.quotas.by, data.get(self.quotas.by, "")))
+
+
+class ParentRelease(RecipeTable):
+    """The release that a run builds on, fixed when the run is created and part of its identity."""
+
+    release: str
+    """`recipe/generation`."""
+    digest: str
+    seeds: int
+    """Seeds that it and all releases before it have used; the run starts after them."""
+
+    @property
+    def generation(self) -> int:
+        return int(self.release.rpartition("/")[2])
+
+
+def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: ParentRelease | None = None) -> str:
+    """The run's identity: a digest of everything that can change its samples, dataset or student. `sources` are hashes, by
+    name, of the recipe's files: prompts, seeds, reference.
+
+    The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed` and the gate are not
+    included, so that a run can be resumed with another key, budget or machine. A teacher's endpoint is included.
+    """
+    return json_digest(build_recipe_identity(recipe, sources, parent))
+
+
+def build_recipe_identity(
+    recipe: Recipe, sources: Mapping[str, str], parent: ParentRelease | None = None
+) -> dict[str, Any]:
+    """The input of `recipe_digest` as plain JSON values; also compares two runs key by key."""
+    left_out: Any = {"budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}}
+    resolved = recipe.model_dump(mode="json", exclude=left_out)
+    for name, teacher in resolved["teachers"].items():
+        for key in CONNECTION_KEYS:
+            teacher.pop(key)
+        teacher["base_url"] = recipe.teachers[name].endpoint
+    before = {"parent": parent.model_dump()} if parent else {}
+    return {"recipe": resolved, "sources": dict(sources), **before}
+
+
+def list_differences(left: Any, right: Any, where: str = "") -> list[RecipeProblem]:
+    """Where two JSON values differ, by dotted path."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        keys = sorted({*left, *right})
+        return [
+            difference
+            for key in keys
+            for difference in list_differences(left.get(key), right.get(key), f"{where}.{key}" if where else str(key))
+        ]
+    return [] if left == right else [RecipeProblem(where, f"{left!r} there, {right!r} here")]

@@ -1,0 +1,242 @@
+"""The `[student]` tables of a recipe: the small model and its training."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from core.addresses import normalize_base_url
+from core.config.base import RecipeTable
+from core.secrets import validate_variable_name
+
+ObjectiveName = Literal[
+    "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
+]  # fmt: skip
+DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta"})
+"""The objectives that compare the student's next-token probabilities with its teacher's."""
+
+
+class DistillationConfig(RecipeTable):
+    """How a student learns from its teacher's probabilities, for objectives that use them."""
+
+    teacher: str = "embedded"
+    """The teacher: `embedded`, the weights of the embedded teacher; a folder or hub name that `transformers` loads; or, for
+    `top_k`, an endpoint with vLLM's `prompt_logprobs` (`http://…/v1`, or `http://…/v1#MODEL` if it serves several models). It
+    must have the student's tokenizer."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds an endpoint's key."""
+    signals: Literal["dense", "top_k", "sampled"] = "dense"
+    """`dense`: the teacher runs during training and all of its probabilities are used. The other signals are captured once
+    and stored on disk. `top_k`: the most likely tokens, and one bucket for all others. `sampled`: the most likely tokens and a
+    random sample of the others, an unbiased estimate of the distribution, for `forward_kl` only."""
+    cache: str | None = None
+    """The file of captured signals. An existing file must be of the same texts, tokenizer, teacher and settings. Default:
+    `NAME.signals` next to the student's folder."""
+    top_k: int = Field(8, ge=1)
+    """Tokens stored per position: 4 bytes each, and 2 for the bucket of all others, so 34 by default."""
+    draws: int = Field(13, ge=1, le=255)
+    """For `sampled`: tokens stored per position, 2 bytes each, 2 more for each that is always included, and 3 in all."""
+    temperature: float = Field(1.0, gt=0)
+    """Divides the logits of student and teacher before a divergence; the loss is not multiplied by its square."""
+    beta: float = Field(0.5, ge=0, le=1)
+    """For `jsd`: the teacher's share of the mixture; 0 is `forward_kl` and 1 `reverse_kl`, as in TRL."""
+    skew: float = Field(0.1, gt=0, lt=1)
+    """For `skew_kl` and `skew_rkl`: the weight of the first distribution in the mixture with the second (DistiLLM)."""
+    alpha_beta: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.2, 0.7)
+    """For `alpha_beta`, as in ABKD (arXiv 2505.04560); [1, 0] is `forward_kl` and [0, 1] `reverse_kl`."""
+    dpo_beta: float = Field(0.1, gt=0)
+    """For `dpo`: the penalty on departing from the start; `beta` of TRL's `DPOConfig`."""
+    lmbda: float = Field(0.0, ge=0, le=1)
+    """Share of the steps in which the student generates the answers and is compared with its teacher on them; `sft` is
+    skipped in these steps."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Longest answer that the student generates."""
+
+    @field_validator("teacher")
+    @classmethod
+    def _normalize_teacher(cls, teacher: str) -> str:
+        url, hash_sign, model = teacher.partition("#")
+        return f"{normalize_base_url(url)}{hash_sign}{model}" if "://" in url else teacher
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _check_variable_name(cls, name: str) -> str:
+        return validate_variable_name(name)
+
+    @field_validator("alpha_beta")
+    @classmethod
+    def _check_alpha_beta(cls, alpha_beta: tuple[float, float]) -> tuple[float, float]:
+        if not any(alpha_beta):
+            raise ValueError("both are 0, so nothing is compared; raise one of them")
+        return alpha_beta
+
+    @model_validator(mode="after")
+    def _check_endpoint_signals(self) -> Self:
+        if self.uses_endpoint and (self.signals, self.temperature) != ("top_k", 1.0):
+            raise ValueError(
+                f"teacher = {self.teacher!r}: an endpoint returns its most likely tokens only, at temperature 1; use "
+                'signals = "top_k" and leave out temperature'
+            )
+        return self
+
+    @property
+    def uses_endpoint(self) -> bool:
+        """Whether the teacher is an endpoint."""
+        return self.teacher.startswith(("http://", "https://"))
+
+
+class LoraConfig(RecipeTable):
+    """Train low-rank updates of the start's matrices instead of the matrices (LoRA, arXiv 2106.09685). It needs less memory,
+    and the start forgets less. Use a learning rate about ten times higher (Schulman et al. 2025, LoRA Without Regret).
+    """
+
+    rank: int = Field(16, ge=1)
+    """Of each update."""
+    alpha: int = Field(32, ge=1)
+    """Each update is multiplied by `alpha / rank`."""
+    targets: tuple[str, ...] = ()
+    """The matrices to update, by the last part of their names (`["q_proj", "v_proj"]`). Default: all of the layers."""
+
+
+class SparsityConfig(RecipeTable):
+    """Weights of the start's layers to set to zero before training, which keeps them zero. Give `share` or `pattern`."""
+
+    method: Literal["wanda", "magnitude"] = "wanda"
+    """Which weights are pruned first: `wanda`, per output, the smallest products of weight and input norm on training
+    conversations (arXiv 2306.11695); `magnitude`, per matrix, the smallest weights."""
+    share: float | None = Field(None, gt=0, lt=1)
+    """Share of the weights to prune."""
+    pattern: Literal["2:4", "4:8"] | None = None
+    """N:M sparsity, as some GPUs accelerate it: of every 4 (8) consecutive weights, 2 (4) stay."""
+    conversations: int = Field(64, ge=1)
+    """For `wanda`: training conversations on which inputs are measured, in one batch."""
+
+    @model_validator(mode="after")
+    def _check_amount(self) -> Self:
+        if (self.share is None) == (self.pattern is None):
+            raise ValueError('give either share, as in { share = 0.5 }, or pattern, as in { pattern = "2:4" }')
+        return self
+
+
+class StudentConfig(RecipeTable):
+    start: str = "layers"
+    """The weights to start from. `layers`: some layers of the embedded teacher. `width`: the same, with `hidden_size` of its
+    channels and neurons and heads in proportion, the most active ones on training conversations (Minitron, arXiv 2407.14679).
+    `random`: a small new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads."""
+    objective: ObjectiveName | dict[ObjectiveName, float] = "sft"
+    """The loss, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: cross-entropy of the assistant's
+    tokens. Six divergences from a teacher's probabilities. `hidden`: its hidden states. `dpo`: preference pairs."""
+    distillation: DistillationConfig = DistillationConfig()
+    layers: int = Field(16, ge=1, le=30)
+    """Layers of the student; with `start = "layers"` or `"width"`, those of the teacher's 30 that perform best on their own."""
+    hidden_size: int = Field(192, ge=16, multiple_of=16)
+    """For `start = "random"` and `"width"`."""
+    vocabulary: int | None = Field(None, ge=1)
+    """Tokens of the start's vocabulary to keep: single bytes, special tokens, then the most frequent ones in the training
+    conversations. Default: all. A small student is mostly vocabulary: with 8192 of 49,152 tokens it has 6.8M parameters
+    instead of 17M."""
+    epochs: int = Field(2, ge=1)
+    """Four epochs overfit a few dozen conversations."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """The peak, reached after a warm-up over the first tenth of the steps."""
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    """The learning rate after the warm-up. `cosine`: falls to a tenth by half a cosine. `wsd` (warm-up, stable, decay): is
+    constant and falls to a tenth at the end, so that a longer training has the same first part. `constant`: does not fall."""
+    decay: float = Field(0.1, gt=0, le=0.9)
+    """For `wsd`: the share of the steps in which the rate falls."""
+    batch_size: int = Field(8, ge=1)
+    """Conversations per batch."""
+    accumulate: int = Field(1, ge=1)
+    """Batches per optimizer step: the result of one large batch in the memory of a small one."""
+    packing: bool = False
+    """Concatenate the conversations of a batch into rows of up to `max_tokens`, instead of padding each to the longest. No
+    conversation attends to another, so the student is the same up to rounding; it is faster where lengths differ."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """Of the arithmetic in a step. `float32` may be faster on processors without bf16 instructions."""
+    evaluate_steps: int | None = Field(None, ge=1)
+    """Steps between two measurements of the held-out loss; it is also measured at the end. Default: one epoch."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after this number of consecutive evaluations without a lower held-out loss, and keep the weights with the lowest.
+    Default: train all epochs and keep the last weights."""
+    lora: LoraConfig | None = None
+    """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
+    sparsity: SparsityConfig | None = None
+    """Set weights of the start to zero and keep them zero."""
+    max_tokens: int = Field(256, ge=16)
+    """A conversation longer than this is truncated; the training prints how many are, and the longest one's tokens."""
+    held_out: float = Field(0.1, gt=0, lt=1)
+    """Share of the kept samples that the student never trains on, at least one."""
+    checkpoint_steps: int = Field(50, ge=1)
+    """Steps between checkpoints; a killed training resumes from the last one."""
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _check_objectives(cls, objective: Any) -> Any:
+        weights = {objective: 1.0} if isinstance(objective, str) else objective
+        if not isinstance(weights, Mapping) or not weights:
+            raise ValueError("must be an objective's name or a table of weights by name")
+        known = get_args(ObjectiveName)
+        if unknown := sorted(str(name) for name in weights if name not in known):
+            raise ValueError(f"{', '.join(unknown)}: no such objective; known are {', '.join(known)}")
+        for name, weight in weights.items():
+            if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
+                raise ValueError(f"{name} = {weight!r}: a weight must be a number above 0; leave the objective out")
+        return objective
+
+    @model_validator(mode="after")
+    def _check_signals(self) -> Self:
+        names, distillation = set(self.weights), self.distillation
+        if distillation.signals != "dense" and "hidden" in names:
+            raise ValueError(
+                f"hidden states are not captured, and signals = {distillation.signals!r}; use signals = 'dense'"
+            )
+        if distillation.signals == "sampled" and (biased := sorted(names & DIVERGENCES - {"forward_kl"})):
+            raise ValueError(
+                f"{', '.join(biased)}: cannot be computed from sampled signals; use forward_kl, or top_k or dense"
+            )
+        if distillation.lmbda and not names & DIVERGENCES:
+            raise ValueError(f"lmbda = {distillation.lmbda:g}: generated answers need a divergence as objective")
+        if distillation.lmbda and distillation.signals != "dense":
+            raise ValueError(
+                f"lmbda = {distillation.lmbda:g}: generated answers have no captured signals; use signals = 'dense'"
+            )
+        if distillation.lmbda and "dpo" in names:
+            raise ValueError(
+                f"lmbda = {distillation.lmbda:g}: dpo learns from given answers only; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        for name in ("lora", "sparsity"):
+            if getattr(self, name) and self.start == "random":
+                raise ValueError(
+                    f"{name}: the weights of start = 'random' are untrained, so it has nothing to start from; leave it out"
+                )
+        if self.lora and self.sparsity:
+            raise ValueError("lora fills the zeros of sparsity when it is merged; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_patience(self) -> Self:
+        if self.patience and "dpo" in self.weights:
+            raise ValueError(
+                f"patience = {self.patience}: the held-out loss does not measure how well preferences are learned; leave out "
+                "patience or dpo"
+            )
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each objective, by name."""
+        if isinstance(self.objective, str):
+            return {self.objective: 1.0}
+        return {name: weight for name, weight in self.objective.items()}  # the keys as plain strings
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether an objective needs a teacher's probabilities or hidden states."""
+        return not {"hidden", *DIVERGENCES}.isdisjoint(self.weights)

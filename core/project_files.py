@@ -1,0 +1,15 @@
+"""Where this project's own files are, and where a recipe's file names lead. Knows paths only."""
+
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+"""The folder of this project's packages: a checkout, or site-packages."""
+_IN_WHEEL = Path(__file__).resolve().parent / "shipped"
+SHIPPED = _IN_WHEEL if _IN_WHEEL.is_dir() else PROJECT
+"""The folder that has `data/` with the shipped seeds, documents and reference: the checkout, or a folder of the wheel."""
+
+
+def find_referenced_file(name: str, folder: Path) -> Path:
+    """The file `name` of a recipe in `folder`: absolute, in that folder, in the working directory, or shipped with Stillhouse."""
+    places = [folder / name, Path.cwd() / name, SHIPPED / name]
+    return next((place for place in places if place.exists()), places[0])

@@ -1,0 +1,34 @@
+"""The comparison of a dataset with real text, and with the dataset that it builds on. Knows no text and no metric."""
+
+from pydantic import BaseModel, ConfigDict
+
+from core.runs.records import CollapseRecord, CollapseVerdict
+
+
+class CollapseAssessment(BaseModel):
+    """A dataset compared with real text, and with its parent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    collapse: CollapseRecord
+    parent: CollapseRecord | None = None
+
+    @property
+    def verdict(self) -> CollapseVerdict:
+        """The graver of the two verdicts, in the order of `CollapseVerdict`."""
+        verdicts = {record.verdict for record in (self.collapse, self.parent) if record}
+        return next(verdict for verdict in CollapseVerdict if verdict in verdicts)
+
+    @property
+    def advice(self) -> list[str]:
+        """What may help, from the comparisons that have the verdict."""
+        records = [record for record in (self.collapse, self.parent) if record and record.verdict is self.verdict]
+        return list(dict.fromkeys(advice for record in records for advice in record.resolved_advice))
+
+    @property
+    def collapse_reasons(self) -> list[str]:
+        """The evidence of collapse, a sentence each."""
+        records = [
+            record for record in (self.collapse, self.parent) if record and record.verdict is CollapseVerdict.collapse
+        ]
+        return [f"compared with {record.reference}: {sentence}" for record in records for sentence in record.evidence]

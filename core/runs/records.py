@@ -1,0 +1,367 @@
+"""The records in a run's manifest: what each stage reports, as frozen forms on disk. Knows no path and no file."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from core.sample import Spending, TokenUsage
+
+
+class RunState(StrEnum):
+    running = "running"
+    done = "done"
+    partial = "partial"
+    """Ended in order, with less than requested; `shortfalls` state what is missing."""
+    interrupted = "interrupted"
+    failed = "failed"
+
+
+class SampleCounts(BaseModel):
+    """Samples by their final state; the parts always add up to `candidates`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    candidates: int = 0
+    kept: int = 0
+    dropped: int = 0
+    failed: int = 0
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> Self:
+        if self.kept + self.dropped + self.failed != self.candidates:
+            raise ValueError(
+                f"{self.kept} kept + {self.dropped} dropped + {self.failed} failed do not add up to {self.candidates}"
+            )
+        return self
+
+
+class MetricRecord(BaseModel):
+    """One collapse metric: of the kept samples, of the reference at equal size, and the range of real text."""
+
+    name: str
+    candidate: float
+    reference: float
+    low: float
+    high: float
+    meaning: str
+    family: str | None = None
+    """TAIL, REPEAT, FIDELITY or COVERAGE for metrics that decide the verdict; None for others, which are only shown."""
+    z: float | None = None
+    """Distance in standard deviations of real text against real text, positive if worse; for metrics that decide."""
+
+
+class CollapseVerdict(StrEnum):
+    collapse = "collapse"
+    """Poorer than the reference: in rare words, by repetition, or by likely text only."""
+    inconclusive = "inconclusive"
+    """No collapse was found, but there are too few documents to detect it: not a pass."""
+    shift = "shift"
+    """On other topics than the reference, or otherwise different; whether it is also poorer is unknown."""
+    passed = "pass"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "CollapseVerdict | None":
+        """Files of earlier versions have another word for inconclusive."""
+        return cls.inconclusive if value == "under-powered" else None
+
+
+class PhraseRecord(BaseModel):
+    """A phrase at the start of documents."""
+
+    text: str
+    candidate: float
+    """Share of the compared documents that begin with it."""
+    reference: float
+    """Share of real text that begins with it."""
+
+
+class CollapseRecord(BaseModel):
+    """Metrics of the kept samples and of a real reference with the same number of tokens."""
+
+    verdict: CollapseVerdict = CollapseVerdict.inconclusive
+    evidence: list[str] = []
+    """Evidence for the verdict, one sentence each, the strongest first."""
+    reference: str
+    documents: int
+    tokens: int
+    """Tokens to which both sides were cut for the comparison."""
+    tail: float | None = None
+    """Loss of rare words, in deviations of real text. Its rise over generations distinguishes replacing from accumulating."""
+    metrics: list[MetricRecord]
+    openers: list[PhraseRecord] = []
+    """The most frequent first three words."""
+    templates: list[PhraseRecord] = []
+    """The most frequent openings as common words and gaps."""
+    note: str
+    """What these numbers can and cannot show at this size."""
+    advice: list[str] = []
+    """Advice that depends on what was compared."""
+
+    @property
+    def resolved_advice(self) -> Sequence[str]:
+        return self.advice or COLLAPSE_ADVICE[self.verdict]
+
+
+class SimilarityBin(BaseModel):
+    """Compared pairs with a similarity from `low` to below `high`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    low: float
+    high: float
+    dropped: int
+    """At or above the threshold."""
+    stayed: int
+    """Below the threshold. Only pairs that were compared exactly: there may be more."""
+
+
+class ComparedSimilarities(BaseModel):
+    """The pairs that one filter compared, in bins of 0.02 similarity; empty bins are left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    threshold: float
+    bins: tuple[SimilarityBin, ...]
+
+
+class MixRecord(BaseModel):
+    """Rows of the dataset by origin."""
+
+    policy: str
+    parent: str | None = None
+    """The release that the run builds on."""
+    own: int
+    earlier: dict[str, int] = {}
+    """By release."""
+    real: int = 0
+    min_real_share: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return self.own + sum(self.earlier.values()) + self.real
+
+    @property
+    def real_share(self) -> float:
+        return self.real / self.rows if self.rows else 0.0
+
+
+COLLAPSE_ADVICE: dict[CollapseVerdict, tuple[str, ...]] = {
+    CollapseVerdict.collapse: (
+        "train on more real text (`lineage.real`): in the benchmark a tenth did not stop the loss of rare words, three tenths "
+        "slowed it",
+        "keep what earlier generations were trained on instead of replacing it",
+        "sample at a higher temperature without truncation, and do not filter by likelihood",
+        "use more and different seeds, with quotas for what is missing; `stillhouse gaps` creates seeds for it",
+    ),
+    CollapseVerdict.inconclusive: ("assess at least 1,000 documents; better 4,000",),
+    CollapseVerdict.shift: ("compare with real text on the same topics, or with an earlier release",),
+    CollapseVerdict.passed: (),
+}
+
+
+TRAINING_LOG = "training_log.jsonl"
+"""In a student's folder: the measurements of each training step."""
+
+
+class SparsityRecord(BaseModel):
+    """Sparsity of a student's weights."""
+
+    zeros: float
+    """Share of zeros in the matrices of its layers, as stored."""
+    loss_unpruned: float
+    """Held-out loss of the start before pruning; `loss_before` of the training is after pruning."""
+
+
+class TruncationRecord(BaseModel):
+    """Training conversations longer than `max_tokens`."""
+
+    truncated: int
+    """Conversations that lost their end, or were left out because no assistant turn came before it."""
+    conversations: int
+    """All given conversations."""
+    longest: int
+    """Tokens of the longest conversation: with this as `max_tokens`, none is truncated."""
+    max_tokens: int
+
+    @property
+    def summary(self) -> str:
+        """One sentence without a full stop."""
+        return (
+            f"{self.truncated:,} of {self.conversations:,} conversations are longer than max_tokens = {self.max_tokens} and were "
+            f"truncated; the longest has {self.longest:,} tokens"
+        )
+
+
+class StudentRecord(BaseModel):
+    """The result of a training. Losses are mean cross-entropy in nats per assistant token on held-out samples."""
+
+    start: str
+    parameters: int
+    train_samples: int
+    held_out_samples: int
+    truncation: TruncationRecord | None = None
+    """None in records of earlier versions."""
+    steps: int
+    best_step: int | None = None
+    """The step whose weights were kept, if training may stop early; None for the last step."""
+    loss_before: float
+    loss_after: float
+    kl_before: float | None = None
+    """KL divergence from the teacher, in nats per assistant token on held-out samples; None without a teacher."""
+    kl_after: float | None = None
+    sparsity: SparsityRecord | None = None
+    seconds: float
+
+
+class CheckRecord(BaseModel):
+    """A check of the verifier in this run."""
+
+    type: str
+    about: str
+    """The condition it checks, in one sentence."""
+    asks: bool
+    """Whether it called a teacher."""
+
+
+class FormatRecord(BaseModel):
+    """A format of the dataset, as written."""
+
+    name: str
+    columns: list[str]
+    train: int
+    validation: int
+    left_out: int = 0
+    """Rows that this format cannot represent."""
+    features: list[dict[str, Any]] = []
+    """Columns as the hub declares them, if some contain JSON for readers to decode."""
+
+
+class PairsRecord(BaseModel):
+    """The preference pairs of a run; the values of `list_differences` add up to `train + validation`."""
+
+    train: int
+    validation: int
+    prompts: int
+    """Prompts with a kept sample."""
+    paired: int
+    """Prompts with a pair."""
+    differences: dict[str, int]
+    """Pairs by what distinguishes the answers: `verifier:check`, or `critic`."""
+
+    @property
+    def total(self) -> int:
+        return self.train + self.validation
+
+
+class JudgeAccuracy(BaseModel):
+    """Accuracy of a judge on human-labelled answers. Intervals are 95 %; an answer that does not pass counts as poor."""
+
+    file: str
+    answers: int
+    right: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    """Wilson's score interval (1927)."""
+    sensitivity: float
+    """Share of good answers that it passes."""
+    specificity: float
+    """Share of poor answers that it does not pass."""
+    youden: float
+    """Youden's J: sensitivity + specificity - 1. 0 is chance, for any share of good labels."""
+    youden_low: float
+    youden_high: float
+    inconsistent: float
+    """Share of answers whose verdict depends on the order of the choices."""
+    undecided: float
+    """Share of answers without a clear verdict: unreadable replies, or votes without a majority."""
+
+    @property
+    def beyond_chance(self) -> bool:
+        return self.youden_low > 0
+
+
+class JudgeRecord(BaseModel):
+    """A judge of the verifier, with its accuracy if that was measured."""
+
+    teacher: str
+    """`provider/model`."""
+    rubric: str
+    min_accuracy: float
+    measured: JudgeAccuracy | None = None
+
+
+class RunInvocation(BaseModel):
+    """The last command of a run, from which its summary suggests the next command."""
+
+    model_config = ConfigDict(frozen=True)
+
+    verb: Literal["run", "generate"] = "run"
+    recipe: str
+    """A built-in name or a path, as entered."""
+    file: str | None = None
+    """The absolute path of the recipe; None for a built-in one."""
+    folder: str
+    """The working directory of the command."""
+    overrides: tuple[str, ...] = ()
+    """The values of `--set`."""
+
+
+class RunManifest(BaseModel):
+    run: str
+    digest: str
+    state: RunState = RunState.running
+    error: str | None = None
+    resumable: bool = True
+    """Whether the same command with `--resume` can produce more, if the run is not done."""
+    checks_broke: bool = False
+    """Whether the run ended because a check of the recipe raised on too many samples: `preview` shows the error."""
+    invocation: RunInvocation | None = None
+    """None in runs of earlier versions, and in releases."""
+    started: str
+    counts: SampleCounts = SampleCounts()
+    funnel: list[tuple[str, int]] = []
+    """Samples left after each step, from seeds to kept."""
+    reasons: dict[str, int] = {}
+    """Dropped and failed samples by `reason:detail`; the values add up to `dropped + failed`."""
+    usage: TokenUsage = TokenUsage()
+    """Usage of the replies in these samples, cached ones included."""
+    checks: list[CheckRecord] = []
+    """Of the verifier, in their order."""
+    judges: list[JudgeRecord] = []
+    """Of the verifier, in their order; recorded before the first sample."""
+    spent: Spending = Spending()
+    """Spending of this run: includes lost and repeated calls, not replies from the cache."""
+    shortfalls: list[str] = []
+    """Why the run has less than requested, one sentence each."""
+    seconds: dict[str, float] = {}
+    """Wall time by stage, summed over resumptions."""
+    similarities: dict[str, ComparedSimilarities] = {}
+    """Similarities of compared pairs, by filter."""
+    collapse: CollapseRecord | None = None
+    gated: bool = True
+    """Whether a release needs a pass on collapse: `collapse.gate` of the recipe."""
+    has_reference: bool = True
+    """Whether the recipe names a reference to compare the samples with: `collapse.reference`."""
+    mix: MixRecord | None = None
+    formats: list[FormatRecord] = []
+    """Of the dataset; the first is the default."""
+    pairs: PairsRecord | None = None
+    """None if the recipe asks for no preference pairs."""
+    student: StudentRecord | None = None
+    gates: list[str] = []
+    """Release gates that were not met: the evidence of collapse, one sentence each."""
+    files: dict[str, str] = {}
+    """SHA-256 of every artifact, by path in the run directory."""
+    versions: dict[str, str] = {}
+
+
+def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
+    """The fields of a run that `--json` prints."""
+    keys = (
+        "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "judges", "collapse", "mix",
+        "formats", "pairs", "student", "error",
+    )  # fmt: skip
+    return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

@@ -1,0 +1,149 @@
+"""One release on disk: an immutable dataset with its manifest, and the hash of every file. Reads no row of a dataset."""
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from core.config.recipe import ParentRelease
+from core.errors import StoreError
+from core.runs.records import MixRecord, RunManifest
+from core.runs.run_dir import RUNS_FOLDER
+from core.sample import FrozenModel
+from core.storage.atomic_files import hash_file, read_json
+
+
+class LineageRecord(FrozenModel):
+    """`lineage.json`: the position of a release in its lineage."""
+
+    recipe: str
+    generation: int
+    ancestors: tuple[ParentRelease, ...]
+    """From the first to its parent."""
+    mix: MixRecord
+
+
+class ReleaseManifest(BaseModel):
+    """`manifest.json` of a release."""
+
+    release: str
+    """`recipe/generation`."""
+    released: str
+    run: RunManifest
+    """As its run ended."""
+    seeds: int
+    """Seeds that it and all releases before it have used."""
+    files: dict[str, str]
+    """SHA-256 of every other file, by path in the release."""
+    digest: str
+    """SHA-256 of all fields above, computed by `compute_manifest_digest`: the release's identity."""
+
+
+def compute_manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of the manifest's canonical JSON without `digest`."""
+    rest = {key: value for key, value in manifest.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release whose manifest was read; `verify_files` checks its files."""
+
+    path: Path
+    manifest: ReleaseManifest
+    lineage: LineageRecord
+
+    @property
+    def name(self) -> str:
+        return self.manifest.release
+
+    @property
+    def generation(self) -> int:
+        return self.lineage.generation
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "dataset"
+
+    @cached_property
+    def as_parent(self) -> ParentRelease:
+        return ParentRelease(release=self.name, digest=self.manifest.digest, seeds=self.manifest.seeds)
+
+    @property
+    def ancestry(self) -> tuple[ParentRelease, ...]:
+        """All releases from the first to this one."""
+        return (*self.lineage.ancestors, self.as_parent)
+
+    def verify_files(self) -> None:
+        """Compare every file with its hash.
+
+        Raises:
+            StoreError: naming the first file that differs from the release.
+        """
+        files = {str(p.relative_to(self.path)): p for p in self.path.rglob("*") if p.is_file()}
+        for name in sorted({*self.manifest.files, *files} - {"manifest.json"}):
+            if name not in files:
+                raise self._build_damage_error(name, "is missing")
+            if name not in self.manifest.files:
+                raise self._build_damage_error(name, "was not released with it")
+            if hash_file(files[name]) != self.manifest.files[name]:
+                raise self._build_damage_error(name, "is not what was released: its SHA-256 differs")
+
+    def _build_damage_error(self, name: str, what: str) -> StoreError:
+        return StoreError(f"{self.path / name}: {what}; {_advise_rollback(self.path, self.lineage.recipe)}")
+
+
+def _advise_rollback(release: Path, recipe: str) -> str:
+    releases = next(folder for folder in release.parents if folder.name == recipe).parent
+    words = ["stillhouse", "rollback", recipe]
+    if releases.resolve() != RELEASES_FOLDER.resolve():
+        words += ["--runs-dir", str(releases.parent / "runs")]  # any folder next to the releases names them
+    return f"restore the file from a copy, or remove the release from its lineage with `{shlex.join(words)}`"
+
+
+def is_release(path: Path) -> bool:
+    """Whether `path` is a release, complete or with missing files."""
+    marks: dict[str, type[BaseModel]] = {"manifest.json": ReleaseManifest, "lineage.json": LineageRecord}
+    for name, model in marks.items():
+        with suppress(StoreError):
+            content = read_json(path / name)
+            if isinstance(content, dict) and set(model.model_fields) <= content.keys():
+                return True
+    return False
+
+
+def read_release(path: Path) -> Release:
+    """The release in `path`, its manifest compared with its digest.
+
+    Raises:
+        StoreError: if it cannot be read, or was changed.
+    """
+    whole = read_json(path / "manifest.json")
+    try:
+        manifest = ReleaseManifest.model_validate(whole)
+        lineage = LineageRecord.model_validate(read_json(path / "lineage.json"))
+    except ValidationError as error:
+        what = error.errors(include_url=False)[0]
+        where = ".".join(map(str, what["loc"]))
+        raise StoreError(f"{path}: is not a readable release: {where}: {what['msg']}") from None
+    if compute_manifest_digest(whole) != manifest.digest:
+        what_differs = f"{path / 'manifest.json'}: is not what was released: its digest differs"
+        raise StoreError(f"{what_differs}; {_advise_rollback(path, lineage.recipe)}")
+    return Release(path, manifest, lineage)
+
+
+def locate_releases(runs: Path) -> Path:
+    """The folder of releases for the folder `runs`: next to it."""
+    return Path(os.path.normpath(runs / ".." / "releases"))
+
+
+RELEASES_FOLDER = locate_releases(Path(RUNS_FOLDER))

@@ -1,0 +1,82 @@
+"""Samples as Parquet files, with their whole history. Knows columns, not which run a file belongs to."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import StoreError
+from core.sample import Message, Sample
+from core.storage.atomic_files import write_parquet
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SAMPLE_COLUMNS = ("id", "state", "reason", "detail", "messages", "revisions", "usage", "seed", "fields", "history")
+"""Columns of a samples file. `seed`, `fields` and `history` (turns, critiques, verdicts) are JSON, since their shapes vary."""
+
+
+def write_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Write `samples`, in their order, with every turn, critique and verdict."""
+    import polars as pl
+
+    usage = pl.Struct({"calls": pl.Int64, "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64})
+    types: dict[str, Any] = {"messages": pl.List(build_message_type()), "usage": usage, "revisions": pl.Int64}
+    schema = {column: types.get(column, pl.String) for column in SAMPLE_COLUMNS}
+
+    rows = []
+    for sample in samples:
+        whole = sample.model_dump(mode="json")
+        candidate = whole["candidate"]
+        history = {key: whole[key] for key in ("turns", "critiques", "verdicts")}
+        texts = {"seed": whole["seed"], "fields": candidate["fields"], "history": history}
+        rows.append(
+            {
+                **{key: whole[key] for key in ("id", "state", "reason", "detail", "revisions", "usage")},
+                "messages": [flatten_message(message) for message in candidate["messages"]],
+                **{key: json.dumps(value, ensure_ascii=False) for key, value in texts.items()},
+            }
+        )
+    write_parquet(path, pl.DataFrame(rows, schema=schema, orient="row"))
+
+
+def build_message_type() -> "pl.Struct":
+    """The Parquet type of a message; `tool_calls` is JSON."""
+    import polars as pl
+
+    return pl.Struct({"role": pl.String, "content": pl.String, "name": pl.String, "tool_calls": pl.String})
+
+
+def flatten_message(message: dict[str, Any]) -> dict[str, Any]:
+    """A message for Parquet: tool calls as JSON, since their arguments vary."""
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": json.dumps(calls, ensure_ascii=False) if calls else None}
+
+
+def unflatten_message(flat: dict[str, Any]) -> Message:
+    """A message from a samples file. Raises ValueError if it is invalid."""
+    calls = flat.get("tool_calls")
+    return Message.model_validate({**flat, "tool_calls": json.loads(calls) if calls else ()})
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Raises StoreError if the file is missing, damaged or not a samples file."""
+    samples = []
+    for row in read_sample_columns(path, SAMPLE_COLUMNS).to_dicts():
+        candidate = {
+            "messages": [unflatten_message(flat) for flat in row.pop("messages")],
+            "fields": json.loads(row.pop("fields")),
+        }
+        seed, history = json.loads(row.pop("seed")), json.loads(row.pop("history"))
+        samples.append(Sample.model_validate({**row, "seed": seed, "candidate": candidate, **history}))
+    return samples
+
+
+def read_sample_columns(path: Path, columns: Sequence[str] | None = None) -> "pl.DataFrame":
+    """Some columns of a samples file, or all. Raises StoreError like `read_samples`."""
+    import polars as pl
+
+    try:
+        return pl.read_parquet(path, columns=list(columns) if columns else None)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StoreError(f"{path}: is not a readable samples file: {error}") from None

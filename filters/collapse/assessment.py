@@ -1,0 +1,285 @@
+"""The collapse assessment: whether a set of texts is poorer than real text, in what way, with what confidence, and examples.
+
+All compared samples have the same number of documents, topics and lengths. Knows words, not meaning: whether the texts are true
+or good is not measured.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord
+from filters.collapse.collapse_metrics import (
+    COLLAPSE_METRICS,
+    METRIC_NAMES,
+    MetricComparison,
+    compare_samples,
+    measure_sample,
+)
+from filters.collapse.collapse_verdict import (
+    MIN_CONCLUSIVE_DOCUMENTS,
+    MetricEvidence,
+    compute_deviations,
+    compute_z_scores,
+    decide_collapse,
+)
+from filters.collapse.explanation import ComparedSides, collapse_advice, explain_verdict, find_frequent_beginnings
+from filters.collapse.matched_samples import (
+    TokenCorpus,
+    equalize_lengths,
+    match_lengths,
+    match_topics,
+    split_into_words,
+)
+from filters.collapse.null_distribution import (
+    MAX_SAMPLE_DOCUMENTS,
+    NullDistribution,
+    choose_null_size,
+    load_null_distribution,
+)
+from filters.collapse.reference_corpus import ReferenceCorpus
+from filters.collapse.tail_trend import TailLoss, TailTrend, find_tail_trend
+
+Ints = npt.NDArray[np.int64]
+
+MIN_COMPARED_DOCUMENTS = 10
+"""Below this number, nothing is compared."""
+MIN_REFERENCE_DOCUMENTS = 3 * MIN_COMPARED_DOCUMENTS
+REFERENCE_SAMPLES = 2
+REFERENCE_PARTS = REFERENCE_SAMPLES + 1
+"""Disjoint samples of the reference that a comparison of real text with itself takes (`null_distribution`)."""
+POOL, LEAST_POOL = 5, 5_000
+"""Documents of the reference per document of the candidate, and at least, that are searched for the same topics."""
+DIVERSITY_METRICS = {
+    "types": ("different words in the text", math.inf),
+    "distinct_2": ("different pairs of words among all pairs", 1.0),
+    "self_bleu": ("similarity of each document to all others, BLEU-4", 1.0),
+    "compression_ratio": ("bytes over compressed bytes", math.inf),
+    "vendi": ("effective number of different documents, by shared words", math.inf),
+}
+DIVERSITY_NOTE = (
+    f"The diversity numbers ({', '.join(DIVERSITY_METRICS)}) do not affect the verdict: a model trained on its own "
+    "output at temperature 1 keeps or raises them while it loses half of its words."
+)
+RECOMMENDED_DOCUMENTS = 4 * MIN_CONCLUSIVE_DOCUMENTS
+"""From this number on, the slow loss of words by replacement shows at the first generation (docs/collapse.md)."""
+RANGE_DEVIATIONS = 2.0
+"""The range of real text is this many deviations on both sides of the mean of its samples: 19 in 20."""
+
+
+def assess_texts(
+    candidate: Sequence[str],
+    reference: Sequence[str],
+    *,
+    name: str,
+    seed: int,
+    cache: Path | None = None,
+    before: Sequence[CollapseRecord] = (),
+    generated: bool = True,
+) -> CollapseRecord:
+    """Compare `candidate` with real text. The null distribution of the reference is kept in `cache`.
+
+    `before`: the records of earlier generations, oldest first; a loss of rare words that has stopped growing is not a collapse.
+    `generated`: whether a teacher is known to have written the texts, which the advice depends on.
+    """
+    real = ReferenceCorpus.from_texts(reference, name)
+    texts = [words for text in candidate if (words := split_into_words(text))]
+    return assess_corpus(
+        TokenCorpus.from_words(texts, real.vocabulary), real, seed=seed, cache=cache, before=before, generated=generated
+    )
+
+
+class ReferenceComparison(NamedTuple):
+    """A candidate compared with the reference, before the verdict."""
+
+    sides: ComparedSides
+    comparison: MetricComparison
+    null: NullDistribution
+    evidence: MetricEvidence
+
+
+def assess_corpus(
+    candidate: TokenCorpus,
+    reference: ReferenceCorpus,
+    *,
+    seed: int,
+    cache: Path | None = None,
+    before: Sequence[CollapseRecord] = (),
+    generated: bool = True,
+) -> CollapseRecord:
+    """`assess_texts` for documents whose words are numbered by the reference's vocabulary."""
+    compared = compare_with_reference(candidate, reference, seed=seed, cache=cache)
+    if compared is None:
+        return _build_empty_record(candidate, reference)
+    documents, tail = compared.evidence.documents, round(compared.evidence.tail, 2)
+    trend = find_tail_trend(
+        [*filter(None, map(TailLoss.from_record, before)), TailLoss(reference.name, documents, tail)]
+    )
+    decision = decide_collapse(compared.evidence, steady=isinstance(trend, TailTrend) and trend.steady)
+    beginnings = find_frequent_beginnings(compared.sides, reference)
+    return CollapseRecord(
+        verdict=decision.verdict,
+        evidence=explain_verdict(decision, compared.evidence, compared.sides, reference, beginnings),
+        reference=reference.name,
+        documents=documents,
+        tokens=compared.sides.draws[0].tokens,
+        tail=tail,
+        metrics=_build_metric_records(compared, reference),
+        openers=beginnings.openers,
+        templates=beginnings.templates,
+        note=_write_note(decision.verdict, compared, len(candidate), reference),
+        advice=_describe_shortage(documents, candidate, reference)
+        if decision.verdict is CollapseVerdict.inconclusive
+        else collapse_advice(decision, generated=generated),
+    )
+
+
+def compare_with_reference(
+    candidate: TokenCorpus, reference: ReferenceCorpus, *, seed: int, cache: Path | None = None
+) -> ReferenceComparison | None:
+    """Sample documents of both sides and compare them; None if too few are on common topics.
+
+    Documents of the reference that the candidate also contains are left out.
+    """
+    random = np.random.default_rng(seed)
+    chosen = np.sort(random.permutation(len(candidate))[:MAX_SAMPLE_DOCUMENTS])
+    others = np.flatnonzero(~reference.corpus.find_shared(candidate))
+    others = np.sort(random.permutation(others)[: max(LEAST_POOL, POOL * len(chosen))])
+    if len(chosen) < MIN_COMPARED_DOCUMENTS or len(others) < MIN_REFERENCE_DOCUMENTS:
+        return None
+    cuts = match_lengths(candidate.lengths[chosen], reference.corpus.lengths[others])
+    mine, theirs = candidate.truncate(chosen, cuts[0]), reference.corpus.truncate(others, cuts[1])
+    topics, real_topics = reference.topics.assign(mine), reference.topics.assign(theirs)
+    own, *real = match_topics(topics, real_topics, reference.topics.topic_count, REFERENCE_SAMPLES, random)
+    if len(own) < MIN_COMPARED_DOCUMENTS:
+        return None
+    places = [own, *real]
+    corpora = [mine, theirs, theirs]
+    lengths = equalize_lengths([corpus.lengths[place] for corpus, place in zip(corpora, places, strict=True)])
+    draws = [corpus.take_sample(*pair) for corpus, *pair in zip(corpora, places, lengths, strict=True)]
+    sides = ComparedSides(draws, [others[places] for places in real], topics, real_topics)
+
+    background = reference.build_background()
+    excluded = [reference.corpus.count_words(sides.places[k], len(background.counts)) for k in (0, 0, 1)]
+    samples = [measure_sample(draw, background, out) for draw, out in zip(draws, excluded, strict=True)]
+    comparison = compare_samples(*samples)
+    documents, size = len(draws[0].lengths), draws[0].tokens
+    null = load_null_distribution(reference, choose_null_size(documents, len(reference.corpus)), cache)
+    evidence = MetricEvidence(
+        z=compute_z_scores(comparison, null, size, documents),
+        change={m.name: m.worse_sign * float(d) for m, d in zip(COLLAPSE_METRICS, comparison.difference, strict=True)},
+        real=dict(zip(METRIC_NAMES, map(float, comparison.real), strict=True)),
+        topics=sides.compute_topic_score(reference.topics.topic_count),
+        documents=documents,
+    )
+    return ReferenceComparison(sides, comparison, null, evidence)
+
+
+def _build_metric_records(compared: ReferenceComparison, reference: ReferenceCorpus) -> list[MetricRecord]:
+    """The collapse metrics, then the well-known diversity metrics, which do not affect the verdict."""
+    draws, comparison, null = compared.sides.draws, compared.comparison, compared.null
+    reaches = RANGE_DEVIATIONS * compute_deviations(null, draws[0].tokens, compared.evidence.documents)
+    records = []
+    for i, metric in enumerate(COLLAPSE_METRICS):
+        mean, reach = float(comparison.real[i]), float(reaches[i])
+        low = mean - reach if metric.name in {"surprise", "reverse_surprise"} else max(0.0, mean - reach)
+        records.append(
+            MetricRecord(
+                name=metric.name, candidate=float(comparison.values[i]), reference=mean, low=low,
+                high=min(metric.most, mean + reach), meaning=metric.meaning, family=metric.family,
+                z=round(compared.evidence.z[metric.name], 2),
+            )
+        )  # fmt: skip
+
+    own, *real = (reference.measure_diversity(draw) for draw in draws)
+    for name, (meaning, most) in DIVERSITY_METRICS.items():
+        values = [getattr(metrics, name) for metrics in real]
+        if None in values or getattr(own, name) is None:
+            continue
+        mean = sum(values) / REFERENCE_SAMPLES
+        reach = RANGE_DEVIATIONS * null.shown.get(name, 0.0) * math.sqrt(1 + 1 / REFERENCE_SAMPLES)
+        records.append(
+            MetricRecord(
+                name=name, candidate=getattr(own, name), reference=mean, low=max(0.0, mean - reach),
+                high=min(most, mean + reach), meaning=f"shown, not gating: {meaning}",
+            )
+        )  # fmt: skip
+    return records
+
+
+def _describe_shortage(documents: int, candidate: TokenCorpus, reference: ReferenceCorpus) -> list[str]:
+    """Which side is too small for a verdict, and how many documents it needs. `documents` is the number that was compared."""
+    advice = []
+    if len(candidate) < MIN_CONCLUSIVE_DOCUMENTS:
+        advice.append(
+            f"the dataset has {len(candidate):,} documents with a word in them: assess at least {MIN_CONCLUSIVE_DOCUMENTS:,}; "
+            f"better {RECOMMENDED_DOCUMENTS:,}"
+        )
+    real, fewest = len(reference.corpus), REFERENCE_PARTS * MIN_CONCLUSIVE_DOCUMENTS
+    others = int(np.count_nonzero(~reference.corpus.find_shared(candidate)))
+    if others < fewest or not advice:
+        shared = f", {real - others:,} of them also in the dataset" if others < real else ""
+        # The comparable number grows with the reference if the share of each topic in it stays the same.
+        wanted = max(fewest, math.ceil(others * MIN_CONCLUSIVE_DOCUMENTS / documents / 100) * 100 if documents else 0)
+        advice.append(
+            f"the reference {reference.name} has {real:,} documents with a word in them{shared}: to compare "
+            f"{MIN_CONCLUSIVE_DOCUMENTS:,} on the same topics, it needs about {wanted:,} that are not in the dataset"
+        )
+    return advice
+
+
+def _build_empty_record(candidate: TokenCorpus, reference: ReferenceCorpus) -> CollapseRecord:
+    others = int(np.count_nonzero(~reference.corpus.find_shared(candidate)))
+    real = len(reference.corpus)
+    why = []
+    if len(candidate) < MIN_COMPARED_DOCUMENTS:
+        why.append(
+            f"{len(candidate)} documents of the dataset have words in them, and {MIN_COMPARED_DOCUMENTS} are needed"
+        )
+    if others < MIN_REFERENCE_DOCUMENTS:
+        same = f", of which {real - others:,} are also in the dataset" if others < real else ""
+        why.append(
+            f"{real:,} documents of the reference {reference.name} have words in them{same}; "
+            f"{MIN_REFERENCE_DOCUMENTS} others are needed"
+        )
+    if not why:
+        why.append(
+            f"fewer than {MIN_COMPARED_DOCUMENTS} documents of the dataset are on topics of the reference {reference.name}"
+        )
+    return CollapseRecord(
+        verdict=CollapseVerdict.inconclusive,
+        evidence=why,
+        reference=reference.name,
+        documents=0,
+        tokens=0,
+        metrics=[],
+        note="Nothing was compared, so there is no evidence about collapse.",
+        advice=_describe_shortage(0, candidate, reference),
+    )
+
+
+def _write_note(
+    verdict: CollapseVerdict, compared: ReferenceComparison, candidates: int, reference: ReferenceCorpus
+) -> str:
+    documents, words = compared.evidence.documents, compared.sides.draws[0].tokens
+    first = {
+        CollapseVerdict.collapse: f"Collapse: poorer than real text, by more than real text varies, at {documents:,} documents.",
+        CollapseVerdict.inconclusive: f"inconclusive: {documents:,} documents, {MIN_CONCLUSIVE_DOCUMENTS:,} needed.",
+        CollapseVerdict.shift: f"Shift: unlike the reference, with no sign of being poorer, at {documents:,} documents.",
+        CollapseVerdict.passed: f"Pass: no difference larger than the variation of real text, at {documents:,} documents.",
+    }[verdict]
+    few = (
+        f" Below {MIN_CONCLUSIVE_DOCUMENTS:,} documents, only templates, copies and low-temperature decoding are detected; a "
+        "loss of rare words may not show."
+        if documents < MIN_CONCLUSIVE_DOCUMENTS
+        else ""
+    )
+    return (
+        f"{first}{few} Compared: {documents:,} of {candidates:,} documents with two samples of {documents:,} from "
+        f"{len(reference.corpus):,} of the reference, of the same topics and lengths, {words:,} words each. z is the difference "
+        f"in standard deviations between samples of real text. {DIVERSITY_NOTE}"
+    )

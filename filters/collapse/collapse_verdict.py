@@ -1,0 +1,151 @@
+"""Decides on a collapse verdict: which changes count, how large they must be, and what they mean together.
+
+Knows metrics as numbers, no text. The limits were calibrated once, on four corpora, and apply to every dataset;
+`docs/collapse.md` has the measured false-alarm rate and power.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from core.runs.records import CollapseVerdict
+from filters.collapse.collapse_metrics import COLLAPSE_METRICS, METRIC_NAMES, MetricComparison
+from filters.collapse.null_distribution import NullDistribution
+
+Floats = npt.NDArray[np.float64]
+
+Z_LIMIT = 4.0
+"""In standard deviations of real text compared with real text. Sixty comparisons estimate the deviation within a fifth, so 4 is
+at least Student's 3.2, one in a thousand, for each of fourteen correlated numbers."""
+MIN_CONCLUSIVE_DOCUMENTS = 1_000
+"""Below this number, a loss of rare words may not show (and can look like a gain), so the verdict is inconclusive."""
+TAIL_SPREAD = 1.6
+"""The deviation of the sum of two z with the correlation of hapax_mass and tail_coverage in real text, 0.2 to 0.3."""
+MIN_LOSS = 0.05
+"""Share of the hapax mass: a smaller loss needs no action, however significant it is."""
+BOUNDED_LOSS = 1 / 3
+"""Share of the hapax mass that the text of one finite model lacks at the measured sizes. A loss up to this size that has stopped
+growing is not a collapse."""
+MIN_CHANGES = {
+    "distinct_4": 0.01,
+    "duplicate_8grams": 0.01,
+    "exact_duplicates": 0.01,
+    "openers": 0.002,
+    "templates": 0.002,
+    "new_words": 1.0,
+    "strange_words": 1.0,
+    "surprise": 0.2,
+    "unlikely": 0.02,
+    "tail_coverage": 0.01,
+    "reverse_surprise": 0.02,
+}
+"""Smaller changes need no action either. In the metric's unit."""
+GROSS_CHANGES = {"exact_duplicates": 0.05, "duplicate_8grams": 0.05, "openers": 0.02, "templates": 0.02}
+"""Repetition that is a collapse even in another kind of text, which has its own set phrases: between the four corpora, openers
+differ by up to 0.008, templates by 0.004, duplicate_8grams by 0.006. The same opening in a seventh of all documents is 0.02."""
+MIN_STRANGE_SHARE = 0.85
+"""Least share of new words that no word list has, for words of no language. Between the four corpora it was 0.07 to 0.76."""
+TAIL_METRICS = ("hapax_mass", "heaps_slope", "tail_coverage")
+LEAST_DOCUMENTS = {"exact_duplicates": 2, "duplicate_8grams": 1, "typical": 1, "unlikely": 1}
+"""Least deviation of these rates, in documents: samples of real text often have no such document."""
+LEAST_PAIRS = {"openers": 2.5, "templates": 2.5}
+"""Least deviation of collision probabilities, in pairs: five documents with the same opening are ten pairs."""
+
+
+class MetricEvidence(NamedTuple):
+    """The metrics of a candidate compared with real text, by metric name."""
+
+    z: Mapping[str, float]
+    """Change in deviations of real text, positive for the worse."""
+    change: Mapping[str, float]
+    """Change in the metric's unit, positive for the worse."""
+    real: Mapping[str, float]
+    topics: float
+    """Difference of the topics before matching, in deviations."""
+    documents: int
+
+    @property
+    def tail(self) -> float:
+        """hapax_mass and tail_coverage combined, in deviations.
+
+        hapax_mass alone is low in all text of a finite model, and words of no language raise it. tail_coverage alone is low in
+        text on other topics.
+        """
+        return (self.z["hapax_mass"] + self.z["tail_coverage"]) / TAIL_SPREAD
+
+    def is_worse(self, name: str) -> bool:
+        return self.z[name] >= Z_LIMIT and self.change[name] >= MIN_CHANGES[name]
+
+
+class CollapseDecision(NamedTuple):
+    verdict: CollapseVerdict
+    reasons: dict[str, tuple[str, ...]]
+    """The metrics of each finding: `tail`, `repetition`, `likely`, `strange`, `steady`, `topics`, `unlike`."""
+
+
+def compute_deviations(null: NullDistribution, tokens: int, documents: int) -> Floats:
+    """Standard deviation of each metric between samples of real text, with a lower bound."""
+    deviations = null.compute_deviations(tokens)
+    pairs = documents * (documents - 1) / 2
+    floor = np.array(
+        [LEAST_DOCUMENTS.get(name, 0) / documents + LEAST_PAIRS.get(name, 0) / pairs for name in METRIC_NAMES]
+    )
+    least: Floats = np.maximum(np.maximum(deviations, floor), 1e-9)
+    return least
+
+
+def compute_z_scores(
+    comparison: MetricComparison, null: NullDistribution, tokens: int, documents: int
+) -> dict[str, float]:
+    """Each metric's change for the worse, in deviations of real text."""
+    bad = np.array([metric.worse_sign for metric in COLLAPSE_METRICS])
+    z = bad * (comparison.difference - null.differences.mean(axis=0)) / compute_deviations(null, tokens, documents)
+    return dict(zip(METRIC_NAMES, map(float, z), strict=True))
+
+
+COLLAPSE_REASONS = ("tail", "repetition", "likely", "strange")
+REPETITION_METRICS = ("exact_duplicates", "duplicate_8grams", "openers", "templates", "distinct_4")
+UNLIKE_METRICS = ("surprise", "unlikely", "reverse_surprise", "tail_coverage")
+
+
+def decide_collapse(evidence: MetricEvidence, *, steady: bool = False) -> CollapseDecision:
+    """Collapse if the candidate is poorer in a way that other topics do not explain; else shift if anything differs.
+
+    `steady`: the loss of rare words has stopped growing over the earlier generations (`filters.collapse.tail_trend`).
+    """
+    z, change, is_worse = evidence.z, evidence.change, evidence.is_worse
+    new_words = is_worse("new_words")
+    # A collapse does not bring new words: with new words, a poorer tail may be that of another kind of text. Low-temperature
+    # decoding reduces hapaxes and new words together, before it shows which rare words are missing.
+    lost = change["hapax_mass"] >= MIN_LOSS * evidence.real["hapax_mass"]
+    cut = z["hapax_mass"] >= Z_LIMIT and z["new_words"] <= -Z_LIMIT
+    poorer = lost and (cut or evidence.tail >= Z_LIMIT) and not new_words
+    bounded = steady and change["hapax_mass"] <= BOUNDED_LOSS * evidence.real["hapax_mass"]
+    repeated = [
+        name
+        for name in REPETITION_METRICS
+        if is_worse(name) and not (new_words and change[name] < GROSS_CHANGES.get(name, math.inf))
+    ]
+    likely = z["surprise"] <= -Z_LIMIT and change["surprise"] <= -MIN_CHANGES["surprise"]
+    mostly_strange = change["strange_words"] >= MIN_STRANGE_SHARE * change["new_words"]
+    strange = mostly_strange and is_worse("strange_words") and is_worse("tail_coverage")
+    findings = {
+        "tail": TAIL_METRICS if poorer and not bounded else (),
+        "repetition": tuple(repeated),
+        "likely": ("surprise", "typical") if likely else (),
+        "strange": ("strange_words", "tail_coverage") if strange else (),
+        "steady": TAIL_METRICS if poorer and bounded else (),
+        "topics": ("topics",) * (evidence.topics >= Z_LIMIT) + ("new_words",) * new_words,
+        "unlike": tuple(filter(is_worse, UNLIKE_METRICS)),
+    }
+    reasons = {kind: names for kind, names in findings.items() if names}
+    if any(kind in reasons for kind in COLLAPSE_REASONS):
+        verdict = CollapseVerdict.collapse
+    elif evidence.documents < MIN_CONCLUSIVE_DOCUMENTS:
+        verdict = CollapseVerdict.inconclusive
+    else:
+        verdict = CollapseVerdict.shift if reasons else CollapseVerdict.passed
+    return CollapseDecision(verdict, reasons)

@@ -1,0 +1,189 @@
+"""Explains a collapse verdict: the findings, their distance from real text, and examples from the texts. Decides nothing."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from core.runs.records import COLLAPSE_ADVICE, CollapseVerdict, PhraseRecord
+from filters.collapse.collapse_metrics import (
+    COLLAPSE_METRICS,
+    ENDED,
+    GAP,
+    METRIC_LABELS,
+    METRIC_NAMES,
+    extract_openers,
+    extract_skeletons,
+)
+from filters.collapse.collapse_verdict import CollapseDecision, MetricEvidence
+from filters.collapse.diversity import TokenSample
+from filters.collapse.reference_corpus import ReferenceCorpus
+from filters.collapse.topics import TopicModel
+
+Ints = npt.NDArray[np.int64]
+
+EXAMPLES = 5
+MAX_LISTED_WORDS = 12
+"""Most missing or strange words that are listed."""
+
+
+class ComparedSides(NamedTuple):
+    """The compared samples: one of the candidate and two of the reference."""
+
+    draws: list[TokenSample]
+    places: list[Ints]
+    """Positions of the documents of the two reference samples in the reference."""
+    topics: Ints
+    """Topics of the candidate's documents, before topics were matched."""
+    real_topics: Ints
+    """Topics of the reference's documents, truncated to the same lengths."""
+
+    def compute_topic_score(self, count: int) -> float:
+        """Distance between the two topic distributions as a normal deviate, by the likelihood-ratio test of homogeneity.
+
+        The statistic is approximately chi-square with one degree of freedom less than topics (Wilks 1938), and the cube root of
+        that is approximately normal (Wilson and Hilferty 1931).
+        """
+        counts = [np.bincount(topics, minlength=count) for topics in (self.topics, self.real_topics)]
+        table = np.stack(counts).astype(float)
+        table = table[:, table.sum(axis=0) > 0]
+        freedom = table.shape[1] - 1
+        if freedom < 1:
+            return 0.0
+        expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
+        terms = np.where(table > 0, table * np.log(np.maximum(table, 1) / expected), 0)
+        statistic = 2 * float(terms.sum())
+        spread = 2 / (9 * freedom)
+        return float((np.cbrt(max(statistic, 0) / freedom) - (1 - spread)) / np.sqrt(spread))
+
+
+class FrequentBeginnings(NamedTuple):
+    """Beginnings that several documents share, most frequent first."""
+
+    openers: list[PhraseRecord]
+    """By the first three words."""
+    templates: list[PhraseRecord]
+    """By common words and gaps."""
+
+
+def find_frequent_beginnings(sides: ComparedSides, reference: ReferenceCorpus) -> FrequentBeginnings:
+    spelled, common = list(reference.vocabulary), reference.build_background().common
+    openers = [extract_openers(draw) for draw in sides.draws]
+    rows = [extract_skeletons(draw, common) for draw in sides.draws]
+    complete = [skeletons[skeletons[:, -1] != ENDED] for skeletons in rows]
+    return FrequentBeginnings(
+        _find_frequent_phrases(openers, sides, lambda word: spelled[word]),
+        _find_frequent_phrases(complete, sides, lambda word: "…" if word == GAP else spelled[word]),
+    )
+
+
+FINDING_SENTENCES = {
+    "tail": "TAIL: rare words are being lost",
+    "repetition": "REPEAT: text is repeated",
+    "likely": "FIDELITY: only likely text, as from low-temperature decoding or filtering by likelihood",
+    "strange": "TAIL: words of no language in place of rare words",
+    "steady": "TAIL: fewer rare words than real text, as in every earlier generation; the loss has stopped growing",
+    "topics": "COVERAGE: the topics differ from those of the reference",
+    "unlike": "FIDELITY: unlike real text on the same topics",
+}
+"""By finding, those of collapse first."""
+
+
+def explain_verdict(
+    judgement: CollapseDecision,
+    evidence: MetricEvidence,
+    sides: ComparedSides,
+    reference: ReferenceCorpus,
+    begin: FrequentBeginnings,
+) -> list[str]:
+    """One sentence per finding, findings of collapse first."""
+    spelled, background = list(reference.vocabulary), reference.build_background()
+    own, first, second = (np.bincount(draw.ids, minlength=len(spelled)) for draw in sides.draws)
+    findings = []
+    for kind, sentence in FINDING_SENTENCES.items():
+        if kind not in judgement.reasons:
+            continue
+        names, numbers, examples = judgement.reasons[kind], [], []
+        for metric in (COLLAPSE_METRICS[METRIC_NAMES.index(name)] for name in names if name in METRIC_NAMES):
+            real, z = evidence.real[metric.name], evidence.z[metric.name]
+            value = real + metric.worse_sign * evidence.change[metric.name]
+            numbers.append(f"{METRIC_LABELS[metric.name]} {value:.4g}, real text {real:.4g}, z {z:+.1f}")
+        if kind == "tail":
+            lacking = np.where((own == 0) & (first > 0) & (second > 0), first + second, 0)
+            examples = _list_words("Missing", lacking, spelled)
+        elif kind == "strange":
+            strange = np.where((background.counts == 0) & ~background.listed, own, 0)
+            examples = _list_words("For example", strange, spelled)
+        elif kind == "topics":
+            examples = [_describe_topics(sides, reference.topics, spelled)]
+        elif kind == "repetition":
+            if set(names) - {"templates"}:
+                examples.append(f"Most frequent openings: {_join_phrases(begin.openers)}")
+            if "templates" in names:
+                examples.append(f"Dominant patterns: {_join_phrases(begin.templates)}")
+        text = sentence + f" ({', '.join(numbers)})" * bool(numbers)
+        findings.append(". ".join(part for part in (text, *examples) if part))
+    return findings
+
+
+def _list_words(title: str, counts: Ints, spelled: list[str]) -> list[str]:
+    """The words with a count, highest first."""
+    most = [spelled[i] for i in np.argsort(-counts, kind="stable")[:MAX_LISTED_WORDS] if counts[i]]
+    return [f"{title}: {', '.join(most)}"] if most else []
+
+
+OTHER_KIND = (
+    "the reference may differ from the rows in genre, topics or length, which can look like collapse: compare with real text of "
+    "the same kind, --reference FILE"
+)
+REPEATS = (
+    "drop repeated documents with the filters `exact` and `minhash`: stillhouse filter INPUT --out DIR --filters exact,minhash. "
+    "Only the assistant's text is compared here: different questions may have the same short answer"
+)
+IF_GENERATED = "if a model wrote the rows: sample at a higher temperature; use more and other seeds (`stillhouse gaps`)"
+
+
+def collapse_advice(judgement: CollapseDecision, *, generated: bool) -> list[str]:
+    """Advice that depends on the findings and on whether a model wrote the text; empty if the usual advice applies."""
+    if judgement.verdict is not CollapseVerdict.collapse:
+        return []
+    repeats = [REPEATS] if "repetition" in judgement.reasons else []
+    if not generated:
+        return [OTHER_KIND, *repeats, IF_GENERATED]
+    return [*repeats, *COLLAPSE_ADVICE[CollapseVerdict.collapse]] if repeats else []
+
+
+def _join_phrases(phrases: list[PhraseRecord]) -> str:
+    return ", ".join(f"“{phrase.text}” {phrase.candidate:.1%}" for phrase in phrases)
+
+
+def _find_frequent_phrases(rows: list[Ints], sides: ComparedSides, spell: Callable[[int], str]) -> list[PhraseRecord]:
+    own, *real = (Counter(map(tuple, phrases.tolist())) for phrases in rows)
+    documents = len(sides.draws[0].lengths)
+    return [
+        PhraseRecord(
+            text=" ".join(map(spell, phrase)),
+            candidate=count / documents,
+            reference=sum(counts[phrase] for counts in real) / (len(real) * documents),
+        )
+        for phrase, count in own.most_common(EXAMPLES)
+        if count > 1
+    ]
+
+
+def _describe_topics(sides: ComparedSides, topics: TopicModel, spelled: list[str]) -> str:
+    """The three most under-represented and the three most over-represented topics."""
+    counts = [np.bincount(assigned, minlength=topics.topic_count) for assigned in (sides.topics, sides.real_topics)]
+    own, real = (count / count.sum() for count in counts)
+    order = np.argsort(own - real, kind="stable")
+
+    def describe(places: Ints) -> str:
+        return ", ".join(f"“{topics.describe_topic(int(k), spelled)}” {own[k]:.1%} vs {real[k]:.1%}" for k in places)
+
+    under, over = order[:3][real[order[:3]] > own[order[:3]]], order[::-1][:3]
+    over = over[own[over] > real[over]]
+    parts = [f"under-represented topics (dataset vs reference): {describe(under)}"] * bool(len(under))
+    parts += [f"over-represented: {describe(over)}"] * bool(len(over))
+    return "; ".join(parts)

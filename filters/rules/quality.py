@@ -1,0 +1,173 @@
+"""Drops text by the rules that pretraining corpora were cleaned with: Gopher's, C4's and FineWeb's, each under its own name.
+
+The rules were made for web pages. `gopher_min_words` alone drops every sentence of a novel, `c4_sentences` nine of ten and
+`gopher_stop_words` one of eight; `ANSWER_RULES` are those that a short answer does not break by being short. The thresholds are
+those of the papers, even where a later library uses others. C4 removes lines; here a document is dropped by the lines that C4
+would keep (`c4_sentences`). C4's list of bad words is not included. Knows English punctuation and stop words only.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from core.config.filters import QualityFilter, QualityRule
+from core.sample import RejectionReason
+from filters.base import Document, DroppedDocument
+from filters.rules.repetition import duplicate_character_share
+
+STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
+"""Rae et al. 2021, appendix A.1.1."""
+END_MARKS = (".", "?", "!", '"', "”")
+"""C4: "a period, exclamation mark, question mark, or end quotation mark"."""
+LINE_WORDS = 5
+"""Least number of words in a line that C4 keeps (Raffel et al. 2020, section 2.2)."""
+POLICY_PHRASES = (
+    "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies", "javascript",
+)  # fmt: skip
+"""C4 removes lines with these phrases; policies according to its code (`c4_utils.py`)."""
+SHORT_LINE_CHARACTERS = 30
+"""A line with fewer characters is short (Penedo et al. 2024, section 3.6)."""
+PUNCTUATION = (*END_MARKS, "'", "’", "…", "。", "！", "？", "।", "؟", ":", ";")
+SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s|$)")
+
+
+class TextStatistics:
+    """The measures of a text. Words are separated by white space; empty lines do not count."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def words(self) -> list[str]:
+        return self.text.split()
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return [line.strip() for line in self.text.splitlines() if line.strip()]
+
+    def per_word(self, count: int) -> float:
+        return count / len(self.words) if self.words else 0.0
+
+    def per_line(self, holds: Callable[[str], bool]) -> float:
+        return sum(map(holds, self.lines)) / len(self.lines) if self.lines else 0.0
+
+
+class QualityLimit(NamedTuple):
+    """A measure and its lower or upper limit."""
+
+    measure: Callable[[TextStatistics], float]
+    limit: float
+    what: str
+    least: bool = False
+    """Whether the limit is a lower limit."""
+    at_limit: bool = False
+    """Whether a value equal to the limit is also dropped."""
+
+    def is_broken(self, value: float, limit: float) -> bool:
+        if value == limit:
+            return self.at_limit
+        return value < limit if self.least else value > limit
+
+
+def _mean_word_length(text: TextStatistics) -> float:
+    return sum(map(len, text.words)) / len(text.words) if text.words else 0.0
+
+
+def _ellipses_per_word(text: TextStatistics) -> float:
+    return text.per_word(text.text.count("...") + text.text.count("…"))
+
+
+def _alphabetic_share(text: TextStatistics) -> float:
+    return text.per_word(sum(any(map(str.isalpha, word)) for word in text.words))
+
+
+def _count_stop_words(text: TextStatistics) -> float:
+    return len(STOP_WORDS & set(text.text.lower().split()))
+
+
+def _ends_with_ellipsis(line: str) -> bool:
+    return line.endswith(("...", "…"))
+
+
+def _count_c4_sentences(text: TextStatistics) -> float:
+    """Number of sentences in the lines that C4 keeps."""
+    kept = [
+        line
+        for line in text.lines
+        if line.endswith(END_MARKS)
+        and not _ends_with_ellipsis(line)
+        and len(line.split()) >= LINE_WORDS
+        and not any(phrase in line.lower() for phrase in POLICY_PHRASES)
+    ]
+    return sum(max(1, len(SENTENCE_END.findall(line))) for line in kept)
+
+
+QUALITY_LIMITS: dict[QualityRule, QualityLimit] = {
+    # Rae et al. 2021 (Gopher, arXiv 2112.11446), appendix A.1.1, "Quality filtering".
+    "gopher_min_words": QualityLimit(lambda t: len(t.words), 50, "words", least=True),
+    "gopher_max_words": QualityLimit(lambda t: len(t.words), 100_000, "words"),
+    "gopher_min_word_length": QualityLimit(_mean_word_length, 3, "characters a word", least=True),
+    "gopher_max_word_length": QualityLimit(_mean_word_length, 10, "characters a word"),
+    "gopher_hashes": QualityLimit(lambda t: t.per_word(t.text.count("#")), 0.1, "hash signs a word"),
+    "gopher_ellipses": QualityLimit(_ellipses_per_word, 0.1, "ellipses a word"),
+    "gopher_bullet_lines": QualityLimit(
+        lambda t: t.per_line(lambda line: line.startswith(("•", "-", "* "))), 0.9, "of lines begin with a bullet"
+    ),
+    "gopher_ellipsis_lines": QualityLimit(lambda t: t.per_line(_ends_with_ellipsis), 0.3, "of lines end with an ellipsis"),
+    "gopher_alphabetic_words": QualityLimit(_alphabetic_share, 0.8, "of words have a letter", least=True),
+    "gopher_stop_words": QualityLimit(_count_stop_words, 2, "different stop words", least=True),
+    # Raffel et al. 2020 (C4, JMLR 21), section 2.2: any page with the phrase, any with a curly bracket, fewer than three
+    # sentences.
+    "c4_lorem_ipsum": QualityLimit(lambda t: t.text.lower().count("lorem ipsum"), 0, 'times "lorem ipsum"'),
+    "c4_curly_brackets": QualityLimit(lambda t: t.text.count("{") + t.text.count("}"), 0, "curly brackets"),
+    "c4_sentences": QualityLimit(_count_c4_sentences, 3, "sentences in lines of prose", least=True),
+    # Penedo et al. 2024 (FineWeb, arXiv 2406.17557), section 3.6: at most 0.12, at least 0.1, at least 0.67.
+    "fineweb_punctuated_lines": QualityLimit(
+        lambda t: t.per_line(lambda line: line.endswith(PUNCTUATION)), 0.12, "of lines end with punctuation",
+        least=True, at_limit=True,
+    ),
+    "fineweb_duplicate_line_characters": QualityLimit(
+        lambda t: duplicate_character_share(t.lines), 0.1, "of characters in repeated lines", at_limit=True
+    ),
+    "fineweb_short_lines": QualityLimit(
+        lambda t: t.per_line(lambda line: len(line) < SHORT_LINE_CHARACTERS), 0.67, "of lines are short", at_limit=True
+    ),
+}  # fmt: skip
+
+ANSWER_RULES: tuple[QualityRule, ...] = ("gopher_max_words", "gopher_ellipsis_lines", "c4_lorem_ipsum")
+"""Rules that also apply to short answers. The others drop correct answers: a word, a formula, a list, a program, a text with
+headings, a poem with a refrain. The filter `repetition` finds text that repeats itself."""
+
+
+def select_quality_rules(config: QualityFilter) -> list[QualityRule]:
+    """The rules of the table's sets and its own rules, without the excluded ones, in the order of `QUALITY_LIMITS`."""
+    chosen = set(config.rules)
+    for name in config.sets:
+        chosen.update(
+            ANSWER_RULES if name == "answers" else [rule for rule in QUALITY_LIMITS if rule.startswith(f"{name}_")]
+        )
+    return [rule for rule in QUALITY_LIMITS if rule in chosen and rule not in config.without]
+
+
+def drop_low_quality(documents: Sequence[Document], config: QualityFilter) -> list[DroppedDocument]:
+    """Drop documents that break a rule; the detail is the first such rule, its value and its limit."""
+    rules = select_quality_rules(config)
+    drops = []
+    for document in documents:
+        text = TextStatistics(document.text)
+        for name in rules:
+            rule = QUALITY_LIMITS[name]
+            limit, value = config.limits.get(name, rule.limit), rule.measure(text)
+            if not rule.is_broken(value, limit):
+                continue
+            side = "at least" if rule.least else "at most"
+            wanted = f"{'more' if rule.least else 'less'} than" if rule.at_limit else side
+            detail = f"{name}: {value:.3g} {rule.what}, {wanted} {limit:g} is kept"
+            drops.append(
+                DroppedDocument(
+                    id=document.id, filter=config.type, reason=RejectionReason.quality, score=value, detail=detail
+                )
+            )
+            break
+    return drops

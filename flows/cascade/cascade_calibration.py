@@ -1,0 +1,176 @@
+"""Calibration of a student-first cascade: student and teacher answer the same held-out seeds.
+
+Collects answers and prints results; `flows.cascade.routing_result` computes them.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from core.config.teachers import TeacherConfig
+from core.errors import UsageError
+from core.storage.atomic_files import hash_file, write_text
+from flows.cascade.routing_result import (
+    CalibrationSampling,
+    PairedAnswers,
+    RoutingResult,
+    estimate_cascade_value,
+    format_area,
+    format_percentage_points,
+)
+from flows.data.student_files import (
+    ROUTING_FILE,
+    check_train_extra,
+    configure_student_as_teacher,
+    export_student,
+    find_student_folder,
+    find_student_run,
+    is_weights_file,
+    load_student_plan,
+)
+from flows.terminal.console import CommandSession
+from flows.terminal.text_format import format_number, format_one_line, format_percent, format_table
+from students.routing.routing_curves import QUALITY, SHARE
+
+if TYPE_CHECKING:
+    from agents.planning.run_plan import RunPlan
+    from agents.studies.held_out_evaluation import HeldOutResult
+
+TOP_LOGPROBS = 10
+"""Likeliest tokens returned at each position of a student's answer; the rest counts as one token."""
+DRAW_TEMPERATURE = 0.7
+"""Of further answers (Wang et al. 2022 draw at 0.5 to 0.7): at a recipe's own temperature all may be the same."""
+FEWEST_SEEDS = 20
+"""So that each half has ten."""
+
+
+class CascadeCalibrationTask(NamedTuple):
+    folder: Path
+    """The folder of `routing.json`."""
+    weights: Path
+    kind: str | None
+    plan: "RunPlan"
+    number: int
+    draws: int
+    cache: Path
+
+
+def prepare_cascade_calibration(
+    name: Path, plan: "RunPlan | None", number: int, kind: str, draws: int, cache: Path, runs: Path | None = None
+) -> CascadeCalibrationTask:
+    """The student in the folder, run or GGUF file `name`, on the seeds of `plan` or of its run.
+
+    Raises:
+        UsageError: if there is no student, no recipe, or a recipe whose seeds alone ask no question.
+    """
+    from agents.studies.held_out_evaluation import has_fixed_questions
+
+    check_train_extra()  # its absence is reported before answers are paid for
+    file = is_weights_file(name)
+    folder = name.parent if file else find_student_folder(name)
+    run = find_student_run(folder)
+    plan = plan or load_student_plan(name, run, runs)
+    if not has_fixed_questions(plan):
+        raise UsageError(
+            f"{plan.recipe.name}: in {plan.family.name} the generator writes the questions, so seeds alone ask no question "
+            "and no student can be routed on them; name another recipe"
+        )
+    weights = name if file else export_student(folder, kind).path
+    return CascadeCalibrationTask(
+        folder, weights, None if file else kind, plan, number, draws, run.cache if run else cache
+    )
+
+
+async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSession) -> RoutingResult:
+    """Ask both models, evaluate the signals, and write `routing.json` next to the student.
+
+    Raises:
+        RunStopped: on the stop signal; answers so far are kept and not paid for again.
+        StillhouseError: if a model cannot be started, or the student returns no probabilities.
+    """
+    from agents.studies.held_out_evaluation import evaluate_held_out, held_out_seeds
+
+    recipe, generator = task.plan.recipe, task.plan.recipe.agents.generator
+    seeds = held_out_seeds(task.plan, task.number)
+    if len(seeds) < FEWEST_SEEDS:
+        raise UsageError(f"{recipe.name}: has {len(seeds)} held-out seeds, and routing needs {FEWEST_SEEDS}")
+
+    async def ask(who: str, plan: "RunPlan", model: TeacherConfig, draw: int = 0) -> "list[HeldOutResult]":
+        def show_progress(done: int) -> None:
+            session.show_progress(lambda: f"{who}: {done:,} of {len(seeds):,} seeds")
+
+        session.print_message(f"route: {who}, {len(seeds):,} seeds")
+        return await evaluate_held_out(plan, model, seeds, session.stop, show_progress, draw=draw, cache=task.cache)
+
+    teacher = recipe.generator_teacher
+    student = configure_student_as_teacher(task.weights, teacher)
+    scored = student.model_copy(update={"sampling": {"top_logprobs": TOP_LOGPROBS}})
+    student_answers = await ask("student", task.plan, scored)
+
+    # Further answers have a higher temperature, and no checks.
+    warm = generator.model_copy(update={"temperature": max(DRAW_TEMPERATURE, generator.temperature)})
+    agents = recipe.agents.model_copy(update={"generator": warm})
+    draw_plan = replace(task.plan, recipe=recipe.model_copy(update={"agents": agents}), checks=())
+    draws = [await ask(f"student, draw {n} of {task.draws}", draw_plan, student, n) for n in range(1, task.draws + 1)]
+    answers = PairedAnswers(student_answers, await ask("teacher", task.plan, teacher), draws)
+
+    session.print_unless_stopped("route: evaluating the signals")
+    result = RoutingResult(
+        student=str(task.folder if task.kind else task.weights),
+        weights=hash_file(task.weights),
+        type=task.kind,
+        teacher=teacher,
+        recipe=recipe.name,
+        seed=recipe.seed,
+        first_seed=answers.student[0].seed,
+        sampling=CalibrationSampling(
+            temperature=generator.temperature, top_p=generator.top_p, max_tokens=generator.max_tokens
+        ),
+        draws=task.draws,
+        **dict(estimate_cascade_value(answers, teacher, recipe.seed)),
+    )  # fmt: skip
+    write_text(task.folder / ROUTING_FILE, result.model_dump_json(indent=2) + "\n")
+    return result
+
+
+def format_routing_result(result: RoutingResult) -> str:
+    """The output of `stillhouse route`."""
+    oracle = result.oracle[-1]
+    value, low, high = map(format_percentage_points, (result.gap.value, result.gap.low, result.gap.high))
+    gap = f"{value} ({low} to {high})"
+    if result.cost_unit == "tokens":
+        cost = f"{result.teacher_cost:,.0f} tokens a query"
+    else:
+        cost = f"{format_number(result.teacher_cost)} for 1,000 queries"
+    last = f"to number {result.first_seed + result.seeds - 1}"
+    lines = [
+        f"student {result.student}, teacher {format_one_line(result.teacher.model, 60)}",
+        f"  {result.recipe}: {result.seeds} held-out seeds, from number {result.first_seed} {last}; thresholds chosen on "
+        f"{result.chosen_on}, evaluated on the other {result.told_on}",
+        f"  student  {result.student_rate.format(format_percent)} pass",
+        f"  teacher  {result.teacher_rate.format(format_percent)} pass, {gap}; {cost}",
+        f"  oracle   {oracle.format(format_percent)}, the upper bound of any router between the two",
+    ]
+    heads = (
+        "signal", "area over random", "of oracle's", f"at {format_percent(SHARE)} calls", "gap closed",
+        f"student takes, at {format_percent(QUALITY)}", "with",
+    )  # fmt: skip
+    table = [heads]
+    for curve in result.curves:
+        at = curve.at_quality
+        table.append(
+            (
+                f"{curve.signal}{' *' if curve.signal == result.best else ''}",
+                curve.area.format(format_area),
+                "-" if curve.area_of_oracle is None else format_percent(curve.area_of_oracle),
+                format_percent(curve.at_share.quality.value),
+                "-" if curve.at_share.recovered is None else curve.at_share.recovered.format(format_percent),
+                format_percent(1 - at.share.value),
+                "-" if at.retention is None else at.retention.format(format_percent),
+            )
+        )
+    lines += format_table(table)
+    lines += [f"  {note}" for note in [result.answer, *result.notes]]
+    return "\n".join(
+        [*lines, f"  {Path(result.student).parent if result.type is None else result.student}/{ROUTING_FILE}"]
+    )

@@ -1,0 +1,253 @@
+"""OpenAI's chat protocol, server side: reads and checks requests; writes completions, chunks and errors.
+
+Knows no model and no socket. A student's request is built from checked values only: llama.cpp's server may hang or
+break the connection on values outside the protocol.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core.sample import TokenUsage
+from flows.terminal.text_format import format_one_line
+from teachers.grammar_bounds import GrammarTooLarge, check_grammar_bounds
+
+TEACHER_ONLY_KEYS = (
+    "tools",
+    "tool_choice",
+    "functions",
+    "function_call",
+    "audio",
+    "modalities",
+    "prediction",
+    "web_search_options",
+)
+"""Keys that ask for more than text, which no student here is trained to give."""
+PROTOCOL_KEYS = frozenset({
+    "model", "messages", "stream", "stream_options", "n", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed",
+    "stop", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "response_format", "tools", "tool_choice",
+    "parallel_tool_calls",
+})  # fmt: skip
+"""The request keys forwarded to a model that this process started. Its server has more: grammars, other samplers, paths."""
+MOST_STOPS = 16
+
+
+class ChatError(Exception):
+    """A refused request, in OpenAI's error format."""
+
+    def __init__(
+        self, message: str, status: int = 400, kind: str = "invalid_request_error", param: str | None = None,
+        code: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+class _ContentPart(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    text: str | None = None
+
+
+class ChatMessage(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[_ContentPart] | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "\n".join(part.text or "" for part in self.content)
+        return self.content or ""
+
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether the message is text only."""
+        parts = self.content if isinstance(self.content, list) else []
+        more = (self.model_extra or {}).get("tool_calls")
+        return (
+            self.role not in ("tool", "function")
+            and not more
+            and all(part.type in ("text", "refusal") for part in parts)
+        )
+
+
+class _StreamOptions(BaseModel):
+    include_usage: bool | None = None
+
+
+class _ResponseFormat(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["text", "json_object", "json_schema"]
+
+
+class ChatRequest(BaseModel):
+    """The keys used here; all others go to the teacher unchanged."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    model: str
+    messages: list[ChatMessage] = Field(min_length=1)
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: Literal[1] | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: _ResponseFormat | None = None
+
+    @property
+    def question(self) -> str:
+        """The text of all user messages."""
+        return "\n".join(message.text for message in self.messages if message.role == "user")
+
+    @property
+    def schemas(self) -> list[Any]:
+        """Every schema that a server compiles to a grammar: the reply's, and those of tools."""
+        form = self.response_format
+        more = form.model_extra or {} if form else {}
+        wrapped = more.get("json_schema")
+        schemas = [more.get("schema"), wrapped.get("schema") if isinstance(wrapped, dict) else wrapped]
+        tools = (self.model_extra or {}).get("tools")
+        functions = (
+            [tool.get("function") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+        )
+        schemas += [function.get("parameters") for function in functions if isinstance(function, dict)]
+        return [schema for schema in schemas if schema is not None]
+
+    @property
+    def schema_fault(self) -> str | None:
+        """Why a schema exceeds the grammar bounds, in a sentence; None where all are within them."""
+        if self.response_format and self.response_format.type == "json_schema" and self.reply_schema is None:
+            return "response_format.json_schema.schema: is missing"
+        try:
+            for schema in self.schemas:
+                check_grammar_bounds(schema)
+        except GrammarTooLarge as error:
+            return str(error)
+        return None
+
+    @property
+    def reply_schema(self) -> Any:
+        form = self.response_format
+        more = form.model_extra or {} if form else {}
+        wrapped = more.get("json_schema")
+        return wrapped.get("schema") if isinstance(wrapped, dict) else more.get("schema")
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def teacher_only_part(self) -> str | None:
+        """The part of the request that only the teacher can answer, or None."""
+        extra = self.model_extra or {}
+        key = next((key for key in TEACHER_ONLY_KEYS if extra.get(key)), None)
+        if key is None and not all(message.is_plain_text for message in self.messages):
+            return "messages with more than text"
+        return key
+
+
+def read_chat_request(body: Any) -> ChatRequest:
+    """Raises ChatError unless the body requests one chat completion."""
+    if not isinstance(body, dict):
+        raise ChatError("the body is not a JSON object")
+    try:
+        return ChatRequest.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        got = "" if first["type"] == "missing" else f", not {format_one_line(repr(first['input']), 60)}"
+        raise ChatError(f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}{got}", param=where) from None
+
+
+def build_student_request(request: ChatRequest, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The request for the student: text and safe keys only. `defaults` fill in missing keys."""
+    given = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "max_tokens": request.max_completion_tokens or request.max_tokens,
+        "seed": request.seed,
+        "stop": request.stop,
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+        "response_format": _build_response_format(request),
+    }
+    roles = {"developer": "system"}
+    messages = [
+        {"role": roles.get(message.role, message.role), "content": message.text} for message in request.messages
+    ]
+    return {**defaults, **{key: value for key, value in given.items() if value is not None}, "messages": messages}
+
+
+def _build_response_format(request: ChatRequest) -> dict[str, Any] | None:
+    """Rebuilt from checked values: servers read more keys than the protocol has."""
+    if request.response_format is None or request.response_format.type == "text":
+        return None
+    if (schema := request.reply_schema) is None:
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
+
+
+def build_protocol_request(request: ChatRequest, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The request for a teacher that this process started: only the keys of the protocol."""
+    kept = {key: value for key, value in body.items() if key in PROTOCOL_KEYS}
+    form = _build_response_format(request)
+    return {
+        **{key: value for key, value in kept.items() if key != "response_format"},
+        **({"response_format": form} if form else {}),
+    }
+
+
+def read_completion_usage(completion: Mapping[str, Any]) -> TokenUsage:
+    """The usage of one answer; zero tokens where the server counts none."""
+    usage = completion.get("usage") or {}
+    return TokenUsage(
+        calls=1, prompt_tokens=usage.get("prompt_tokens") or 0, completion_tokens=usage.get("completion_tokens") or 0
+    )
+
+
+def build_usage_body(usage: TokenUsage) -> dict[str, int]:
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def trim_logprobs(completion: Mapping[str, Any], request: ChatRequest) -> list[dict[str, Any]]:
+    """The choices with only the requested token probabilities."""
+    choices = []
+    for choice in completion["choices"]:
+        logprobs = choice.get("logprobs") if request.logprobs else None
+        if logprobs:
+            most = request.top_logprobs or 0
+            content = [{**token, "top_logprobs": token["top_logprobs"][:most]} for token in logprobs["content"]]
+            logprobs = {**logprobs, "content": content}
+        choices.append({**choice, "logprobs": logprobs})
+    return choices
+
+
+def split_into_chunks(completion: Mapping[str, Any], *, usage: bool) -> Iterator[dict[str, Any]]:
+    """A complete completion as stream chunks: the role with all of the text, the finish reason, and the usage."""
+    head = {key: completion[key] for key in ("id", "created", "model", "system_fingerprint") if key in completion}
+    head["object"] = "chat.completion.chunk"
+    for choice in completion["choices"]:
+        index = {"index": choice.get("index", 0)}
+        delta = {"content": choice["message"].get("content"), "role": "assistant"}
+        yield {
+            **head,
+            "choices": [{**index, "delta": delta, "logprobs": choice.get("logprobs"), "finish_reason": None}],
+        }
+        yield {**head, "choices": [{**index, "delta": {}, "finish_reason": choice.get("finish_reason")}]}
+    if usage:
+        yield {**head, "choices": [], "usage": completion["usage"], "stillhouse": completion["stillhouse"]}

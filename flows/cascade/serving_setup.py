@@ -1,0 +1,188 @@
+"""What `stillhouse serve` answers with: the student's weights, the teacher and the routing rule, from options and calibration.
+
+Knows no socket and no request.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.addresses import parse_base_url_option
+from core.config.teachers import OPENAI_URL, TeacherConfig
+from core.errors import UsageError
+from core.secrets import redact_text
+from core.storage.atomic_files import hash_file
+from flows.cascade.chat_router import LOCAL_PREFIXES, RoutingRule
+from flows.cascade.routing_result import RoutingResult, read_routing_result
+from flows.data.stranger_files import check_recorded_teacher, list_teacher_options
+from flows.data.student_files import ROUTING_FILE, export_student, find_student_folder, is_weights_file
+from flows.terminal.suggested_commands import format_command, format_next_line
+from flows.terminal.text_format import format_number, format_percent
+from students.routing.confidence_signals import CONFIDENCE_SIGNALS
+from students.routing.routing_curves import choose_threshold
+
+NO_TEACHER = "none"
+
+
+class ServingOptions(NamedTuple):
+    """The options of `serve` that choose the teacher and the routing rule."""
+
+    teacher: str | None = None
+    """`provider/model`, `none`, or None for the calibrated teacher."""
+    teacher_url: str | None = None
+    teacher_key_env: str | None = None
+    """The environment variable with the teacher's key."""
+    recipe: TeacherConfig | None = None
+    """The teacher of the recipe in `--recipe`, with its address, its key's variable and its engine."""
+    threshold: float | None = None
+    share: float | None = None
+    signal: str | None = None
+
+
+class ServingSetup(NamedTuple):
+    weights: Path
+    teacher: TeacherConfig | None
+    rule: RoutingRule | None
+    defaults: dict[str, Any]
+    """Sampling parameters for requests that have none."""
+    description: str
+    """The setup in a sentence."""
+
+
+def prepare_serving(name: Path, kind: str | None, options: ServingOptions) -> ServingSetup:
+    """Combine the student in `name`, the calibration next to it, and the options.
+
+    Raises:
+        UsageError: if there is no student, or the calibration is of another student or teacher.
+    """
+    if options.threshold is not None and options.share is not None:
+        raise UsageError("--threshold and --share: both say when the teacher is asked; leave one out")
+    weights, routing = _find_served_student(name, kind, alone=options.teacher == NO_TEACHER)
+    defaults = routing.sampling.model_dump() if routing else {}
+    if options.teacher == NO_TEACHER:
+        return ServingSetup(weights, None, None, defaults, "the student alone, as requested")
+    alone = (
+        routing and routing.verdict in ("student", "nothing") and options.threshold is None and options.share is None
+    )
+    if routing and alone and options.teacher is None and options.recipe is None:
+        return ServingSetup(weights, None, None, defaults, _describe_lone_student(routing))
+    teacher = _choose_teacher(name, options, routing)
+    if teacher is None:
+        return ServingSetup(weights, None, None, defaults, f"the student alone: there is no {ROUTING_FILE} next to it")
+
+    if routing:
+        known = [curve.signal for curve in routing.curves]
+    else:
+        known = [key for key, signal in CONFIDENCE_SIGNALS.items() if not signal.draws]
+    chosen = options.signal or (routing.best if routing else known[0])
+    if chosen not in known:
+        raise UsageError(f"--signal {chosen}: is not known here; known signals are {', '.join(known)}")
+    if routing and alone:
+        return ServingSetup(weights, None, None, defaults, _describe_lone_student(routing))
+
+    if options.threshold is not None:
+        threshold = options.threshold
+    elif routing:
+        curve = routing.find_curve(chosen)
+        threshold = choose_threshold(curve.scores, curve.at_quality.aim if options.share is None else options.share)
+    else:
+        raise UsageError(
+            f"--share: no calibration gives its threshold; calibrate first: {format_command('route', str(name))}"
+        )
+    rule = RoutingRule(chosen, threshold, routing, routing.draws if routing and routing.needs_draws(chosen) else 0)
+    return ServingSetup(weights, teacher, rule, defaults, _describe_setup(options, routing, rule, teacher))
+
+
+def _describe_lone_student(routing: RoutingResult) -> str:
+    return f"the student alone. {routing.answer} To ask the teacher anyway, give --share or --threshold"
+
+
+def _find_served_student(name: Path, kind: str | None, *, alone: bool) -> tuple[Path, RoutingResult | None]:
+    """The GGUF file, exported again unless it is the calibrated file; and the calibration, unless the student is `alone`."""
+    file = is_weights_file(name)
+    folder = name.parent if file else find_student_folder(name)
+    calibrated = folder / ROUTING_FILE
+    routing = read_routing_result(calibrated) if calibrated.is_file() and not alone else None
+    if file:
+        weights = name
+    else:
+        form = kind or (routing and routing.type) or "q8_0"
+        weights = folder / f"student-{form}.gguf"
+        if not (routing and weights.is_file() and hash_file(weights) == routing.weights):
+            weights = export_student(folder, form).path
+    if routing and hash_file(weights) != routing.weights:
+        raise UsageError(
+            f"{calibrated}: is of another student than {weights}: calibrate again "
+            f"({format_command('route', str(name))}), or serve it without a teacher: --teacher none"
+        )
+    return weights, routing
+
+
+def _choose_teacher(name: Path, options: ServingOptions, routing: RoutingResult | None) -> TeacherConfig | None:
+    """The teacher, whose key is set; None if neither an option nor the calibration names any."""
+    model = options.teacher or (options.recipe and options.recipe.model) or (routing and routing.teacher.model)
+    if model is None:
+        return None
+    calibrated = routing is not None and model == routing.teacher.model
+    if routing and calibrated and options.recipe is None:
+        given = {
+            "--teacher-url": options.teacher_url,
+            "--teacher-key-env": options.teacher_key_env,
+            "--teacher": options.teacher,
+        }
+        check_recorded_teacher((name if name.is_dir() else name.parent) / ROUTING_FILE, routing.teacher, given)
+    if options.threshold is None and not calibrated:
+        why = f"the calibration is of {routing.teacher.model}" if routing else f"no {ROUTING_FILE} next to the student"
+        raise UsageError(
+            f"--teacher {model}: {why}, so there is no threshold for it: calibrate first "
+            f"({format_command('route', str(name))}), or give your own --threshold"
+        )
+    base = options.recipe if options.recipe and options.recipe.model == model else TeacherConfig(model=model)
+    url = parse_base_url_option("--teacher-url", options.teacher_url) if options.teacher_url else None
+    changes = {"base_url": url, "api_key_env": options.teacher_key_env}
+    teacher = base.model_copy(update={key: value for key, value in changes.items() if value is not None})
+
+    if options.teacher_key_env and not os.environ.get(options.teacher_key_env):
+        raise UsageError(
+            f"--teacher-key-env {options.teacher_key_env}: the environment variable {options.teacher_key_env} is not set"
+        )
+    hosted = teacher.model.startswith("openai/") and teacher.base_url is None
+    if hosted and not os.environ.get(teacher.api_key_env):
+        raise UsageError(
+            f"{teacher.model}: the environment variable {teacher.api_key_env} holds no key for api.openai.com; set it, "
+            "give another address (--teacher-url), or serve without a teacher (--teacher none)"
+        )
+    return teacher
+
+
+def suggest_serve_command(student: str, recipe: str | None, routing: RoutingResult) -> str:
+    """The command that serves a calibrated student."""
+    options = list_teacher_options(routing.teacher)
+    if recipe is not None:
+        return format_next_line("serve", student, "--recipe", recipe)
+    if routing.verdict in ("student", "nothing") or not options:
+        return format_next_line("serve", student)
+    if "--recipe" in options:
+        return f"hint: {format_command('serve', student)} --recipe RECIPE"
+    words = [word for option, (value, _) in options.items() for word in (option, value)]
+    return format_next_line("serve", student, *words)
+
+
+def _describe_setup(
+    options: ServingOptions, routing: RoutingResult | None, rule: RoutingRule, teacher: TeacherConfig
+) -> str:
+    address = describe_teacher_address(teacher)
+    cascade = f"the student first, then {teacher.model} {address} where {rule.signal} is under {format_number(rule.threshold)}"
+    if routing is None or options.threshold is not None:
+        return f"{cascade}, an uncalibrated threshold"
+    if options.share is not None:
+        return f"{cascade}, to send it {format_percent(options.share)} of the queries"
+    share = routing.find_curve(rule.signal).at_quality.share.value
+    return f"{cascade}: {format_percent(share)} of the queries in the calibration"
+
+
+def describe_teacher_address(teacher: TeacherConfig) -> str:
+    """The destination of the prompts."""
+    if teacher.model.startswith(LOCAL_PREFIXES):
+        return "(started here)"
+    return f"({redact_text(teacher.base_url or OPENAI_URL)})"

@@ -1,0 +1,255 @@
+"""`stillhouse filter`: apply the filters of a recipe to any dataset, also one larger than memory.
+
+Filter single rows in batches on all processors, with a checkpoint (`flows.clean.filter_checkpoint`); compare rows by their
+sketches; read the input again and write every row, unchanged, to the file where it belongs.
+"""
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import accumulate, islice
+from pathlib import Path
+
+import numpy as np
+
+from core.config.filters import DuplicateFilter, FilterConfig, MinHashFilter
+from core.errors import RecipeError, UsageError
+from core.sample import RejectionReason
+from filters.base import Document
+from filters.chain.filter_chain import RowFilterResult, find_duplicates
+from filters.chain.requirements import find_filter_problems
+from filters.rules.contamination import build_all_set_reports
+from flows.clean.filter_checkpoint import (
+    FilterCheckpoint,
+    build_checkpoint_identity,
+    read_checkpoint_identity,
+)
+from flows.clean.filter_engine import DropLookup, RowDecisions, RowNames, filter_missing_batches
+from flows.clean.filter_output import FilterOutputPlan, name_kept_file, write_filter_output
+from flows.clean.filter_workers import FilterWorkers, connect_dask_workers, start_filter_processes
+from flows.data.dataset_rows import RowBatch, check_dataset_rows, find_dataset_files
+from flows.data.similarity_histogram import count_similarities
+from flows.report.filter_report import (
+    DroppedExample,
+    FilterReport,
+    FilterStep,
+    RowCounts,
+    UnreadableRow,
+    write_filter_report,
+)
+from flows.terminal.console import SESSION, UserInterrupt
+from flows.terminal.text_format import format_duration
+
+SMALL_INPUT_BYTES = 8 << 20
+"""Up to this size one process filters the input in the time that starting more would take."""
+COMPARED_PARTS = {
+    "conversation": "questions and answers together, or the whole of a plain text",
+    "answer": "answers only, or the whole of a plain text",
+}
+"""By `DuplicateFilter.of`."""
+EXAMPLES_PER_FILTER = 8
+"""Dropped rows of each filter in the report."""
+HIDDEN_TEXT = "(not shown: it has personal data)"
+"""Replaces a text in the report, since reports are passed on."""
+MOST_UNREADABLE_ROWS = 20
+"""Unreadable rows in the report."""
+
+
+def filter_dataset(
+    source: Path,
+    out: Path,
+    configs: Sequence[FilterConfig],
+    folder: Path = Path(),
+    workers: int | str | None = None,
+) -> FilterReport:
+    """Write to `out` the kept rows (unchanged except for masks, in input order), `dropped.parquet`, `aside.jsonl` with
+    unreadable rows, and the report.
+
+    A stopped command resumes from its checkpoint; one with other thresholds does not filter single rows again. Relative paths
+    of filters start from `folder`. `workers` is the number of processes (default: one per processor) or the address of a Dask
+    scheduler.
+
+    Raises:
+        RecipeError: if a filter lacks a package or a file.
+        UsageError: if the input cannot be read, or `out` contains the result of another input.
+        StoreError: if the disk is full.
+    """
+    start = time.monotonic()
+    files = find_dataset_files(source)
+    if problems := list(find_filter_problems(configs, folder)):
+        raise RecipeError("filters", problems)
+    check_dataset_rows(source, files)
+    if isinstance(workers, str) and any(isinstance(config, MinHashFilter) and config.index for config in configs):
+        raise UsageError("--cluster: cannot check against an index; leave one of the two out")
+    identity = build_checkpoint_identity(files, configs, folder)
+    if (out / "report.json").exists() and read_checkpoint_identity(out / "work") != identity:
+        raise UsageError(f"{out}: contains the result of another input or other filters; give another folder")
+    checkpoint = FilterCheckpoint(out / "work", identity, configs)
+    if isinstance(workers, str):
+        started_workers = connect_dask_workers(workers)
+    else:
+        small = sum(file.stat().st_size for file in files) <= SMALL_INPUT_BYTES
+        started_workers = start_filter_processes(1 if small else workers or os.cpu_count() or 1)
+    with _remove_new_folders_on_refusal(out):
+        with started_workers as pool:
+            _filter_all_batches(files, checkpoint, configs, folder, pool)
+            SESSION.print_unless_stopped(f"comparing {checkpoint.count:,} rows")
+            judged = checkpoint.load_results()
+            duplicates = find_duplicates(judged, configs, folder, compare=pool.compare)
+        SESSION.print_unless_stopped("writing")
+        decisions = RowDecisions.combine(judged, duplicates)
+        report = _write_results(source, out, files, checkpoint, decisions, configs, folder)
+    seconds = time.monotonic() - start
+    timing = {"seconds": seconds, "rows_per_second": report.counts.candidates / seconds, "workers": pool.threads}
+    report = report.model_copy(update=timing)
+    write_filter_report(out, report)
+    return report
+
+
+@contextmanager
+def _remove_new_folders_on_refusal(out: Path) -> Iterator[None]:
+    """On a UsageError, remove the folders that the command made: the same command can never succeed with their contents."""
+    work = out / "work"
+    new_folders = [folder for folder in (work, out, *out.parents) if not folder.exists()]
+    try:
+        yield
+    except UsageError:
+        if work in new_folders:
+            shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):  # a folder with other contents stays
+            for folder in new_folders:
+                if folder.exists():
+                    folder.rmdir()
+        raise
+
+
+def _filter_all_batches(
+    files: Sequence[Path],
+    checkpoint: FilterCheckpoint,
+    configs: Sequence[FilterConfig],
+    folder: Path,
+    workers: FilterWorkers,
+) -> None:
+    """Raises UsageError if no row can be read, UserInterrupt if the user stops; finished batches are on disk then."""
+    sizes = [file.stat().st_size for file in files]
+    progress = _FilterProgress(checkpoint.count, sizes)
+    for batch, result in filter_missing_batches(files, checkpoint, configs, folder, workers):
+        if not checkpoint.spans and not result.numbers and result.unreadable:
+            first = result.unreadable[0]
+            raise UsageError(f"{files[batch.file]}: no row can be read; line {first.line} {first.error}")
+        checkpoint.add(batch.file, result)
+        SESSION.show_progress(partial(progress.format_progress, batch, checkpoint.count))
+        if SESSION.stop.is_set():
+            raise UserInterrupt
+
+
+class _FilterProgress:
+    """Share of the input that is filtered, rows per second, and the time left."""
+
+    def __init__(self, rows: int, sizes: Sequence[int]) -> None:
+        self._rows = rows
+        self._offsets = [0, *accumulate(sizes)]
+        self._first_done: int | None = None
+        self._start = time.monotonic()
+
+    def format_progress(self, batch: RowBatch, rows: int) -> str:
+        done, size = self._offsets[batch.file] + batch.end, self._offsets[-1]
+        self._first_done = done if self._first_done is None else self._first_done
+        seconds = time.monotonic() - self._start
+        rate = (rows - self._rows) / seconds
+        speed = (done - self._first_done) / seconds
+        left = f", {format_duration((size - done) / speed)} left" if speed else ""
+        return f"filtered {rows:,} rows, {done / size:.0%}, {rate:,.0f} rows/s{left}"
+
+
+def _write_results(
+    source: Path, out: Path, files: Sequence[Path], checkpoint: FilterCheckpoint, decisions: RowDecisions,
+    configs: Sequence[FilterConfig], folder: Path,
+) -> FilterReport:  # fmt: skip
+    dropped = np.flatnonzero(decisions.step >= 0).tolist()
+    originals = {place: decisions.find_original(place) for place in dropped}
+    named = [place for pair in originals.items() for place in pair if place is not None and place >= 0]
+    lookup = DropLookup(decisions, configs, folder, RowNames(files, checkpoint, named))
+    shown = [place for step in range(len(configs)) for place in _select_example_places(decisions, step)]
+    pairs = [(place, originals[place]) for place in shown]
+    wanted = frozenset(place for pair in pairs for place in pair if place is not None and place >= 0)
+    masks = {place: found for place, found in decisions.judged.masks.items() if decisions.step[place] < 0}
+    plan = FilterOutputPlan(decisions.step < 0, lookup.find_drop, masks, wanted)
+    texts = write_filter_output(files, out, checkpoint, plan)
+    unreadable = list(islice(checkpoint.read_unreadable_lines(), MOST_UNREADABLE_ROWS))
+    rows, failed = decisions.step.size, sum(1 for _ in checkpoint.read_unreadable_lines())
+    steps, left = [], rows
+    for step, config in enumerate(configs):
+        count = int(np.count_nonzero(decisions.step == step))
+        compared = "what is asked" if config.type == "novelty" else None
+        steps.append(
+            FilterStep(
+                filter=config.type,
+                options=config.model_dump(mode="json", exclude={"type"}),
+                rows_in=left,
+                dropped=count,
+                compared=COMPARED_PARTS[config.of] if isinstance(config, DuplicateFilter) else compared,
+            )
+        )
+        left -= count
+    return FilterReport(
+        source=str(source),
+        out=str(out),
+        kept=str(out / name_kept_file(files)),
+        counts=RowCounts(candidates=rows + failed, kept=left, dropped=len(dropped), failed=failed),
+        steps=tuple(steps),
+        reasons=dict(Counter(lookup.find_reason(place) for place in dropped).most_common()),
+        masked=len(masks),
+        contamination=build_all_set_reports([drop for _, drop in decisions.judged.drops.values()], configs, folder),
+        histograms=count_similarities(decisions.duplicates, configs),
+        examples=tuple(_build_dropped_example(place, lookup, configs, texts) for place in shown),
+        asides=tuple(UnreadableRow(file=str(files[file]), line=row.line, error=row.error) for file, row in unreadable),
+        seconds=0.0,
+        rows_per_second=0.0,
+    )
+
+
+def _select_example_places(decisions: RowDecisions, step: int) -> list[int]:
+    """Rows that a filter dropped: of duplicates from the least to the most similar, of other rows the first."""
+    places = np.flatnonzero(decisions.step == step)
+    repeats = decisions.duplicates.repeats
+    similarities = np.array([repeats[place].similarity if place in repeats else 0.0 for place in places.tolist()])
+    if not similarities.any():
+        return [int(place) for place in places[:EXAMPLES_PER_FILTER]]
+    order = places[np.argsort(similarities, kind="stable")]
+    evenly = np.unique(np.linspace(0, order.size - 1, EXAMPLES_PER_FILTER).round().astype(int))
+    return [int(order[i]) for i in evenly]
+
+
+def _build_dropped_example(
+    place: int, lookup: DropLookup, configs: Sequence[FilterConfig], texts: Mapping[int, Document]
+) -> DroppedExample:
+    decisions, (row, drop, _) = lookup.decisions, lookup.find_drop(place)
+    config, original = configs[int(decisions.step[place])], decisions.find_original(place)
+    return DroppedExample(
+        filter=drop.filter,
+        reason=drop.reason,
+        detail=drop.detail,
+        score=drop.score,
+        row=str(row),
+        id=drop.id,
+        text=_select_shown_text(place, decisions.judged, config, texts),
+        duplicate_of=drop.duplicate_of,
+        original=None
+        if original is None or original < 0
+        else _select_shown_text(original, decisions.judged, config, texts),
+    )
+
+
+def _select_shown_text(place: int, judged: RowFilterResult, config: FilterConfig, texts: Mapping[int, Document]) -> str:
+    """The part of the row that the filter read, without the personal data that any filter found."""
+    if place in judged.drops and judged.drops[place][1].reason == RejectionReason.personal_data:
+        return HIDDEN_TEXT
+    document = texts[place].apply_masks(judged.masks.get(place, ()))
+    if config.type == "novelty":
+        return document.question or document.asked or document.text
+    return document.text if getattr(config, "of", "conversation") == "answer" else document.with_question.text

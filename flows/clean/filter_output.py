@@ -1,0 +1,309 @@
+"""The files of a filtered dataset: kept rows unchanged and in order, dropped rows with their reason, unreadable rows apart.
+Reads the input again, one batch in memory at a time. Knows no filter.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from core.errors import UsageError
+from core.storage.atomic_files import write_atomically, write_bytes
+from filters.base import Document
+from filters.masks import TextMask, mask_value
+from filters.ragged_arrays import Indices
+from flows.clean.filter_checkpoint import BatchSpan, FilterCheckpoint
+from flows.clean.filter_engine import DROP_COLUMNS, RowDrop
+from flows.data.dataset_rows import (
+    FILE_OPENERS,
+    FILTER_COLUMNS,
+    RowBatch,
+    build_row_document,
+    find_compression,
+    is_parquet,
+    parse_json_line,
+    read_dataset_batches,
+    read_file_state,
+)
+from flows.data.table_masking import is_text_type, mask_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class FilterOutputPlan(NamedTuple):
+    """The decisions about all rows, by place."""
+
+    kept: npt.NDArray[np.bool_]
+    find_drop: Callable[[int], RowDrop]
+    masks: Mapping[int, tuple[TextMask, ...]]
+    wanted_places: frozenset[int]
+    """Places of rows whose documents are returned."""
+
+
+def write_filter_output(
+    files: Sequence[Path], out: Path, checkpoint: FilterCheckpoint, plan: FilterOutputPlan
+) -> dict[int, Document]:
+    """Write all rows, and return the documents at the plan's `wanted_places`.
+
+    Raises:
+        UsageError: if a file was changed in between, or Parquet files cannot be combined.
+        StoreError: if the disk is full.
+    """
+    kept = out / name_kept_file(files)
+    spool = out / "work" / "dropped"
+    shutil.rmtree(spool, ignore_errors=True)
+    spool.mkdir(parents=True)
+    texts: dict[int, Document] = {}
+    with write_atomically(kept) as partial, write_atomically(out / "dropped.parquet") as dropped:
+        with _open_row_writer(files, partial, find_compression(kept)) as rows:
+            for span, batch in zip(checkpoint.spans, read_dataset_batches(files, checked=FILTER_COLUMNS), strict=False):
+                _check_input_unchanged([batch.file], files, checkpoint)
+                texts |= _write_batch(batch, span, plan, rows, spool)
+            _check_input_unchanged(range(len(files)), files, checkpoint)
+        _join_parts(sorted(spool.iterdir()), dropped, rows.get_minimal_schema())
+        (out / "report.json").unlink(missing_ok=True)  # until the new report is written, the output is incomplete
+    shutil.rmtree(spool)
+    unreadable = [{"file": str(files[file]), **row._asdict()} for file, row in checkpoint.read_unreadable_lines()]
+    if unreadable:
+        write_bytes(out / "aside.jsonl", b"".join(orjson.dumps(row) + b"\n" for row in unreadable))
+    else:
+        (out / "aside.jsonl").unlink(missing_ok=True)
+    return texts
+
+
+def _check_input_unchanged(indices: Iterable[int], files: Sequence[Path], checkpoint: FilterCheckpoint) -> None:
+    """Rows are identified by position, so the input must be the one that was filtered."""
+    for index in indices:
+        if not files[index].exists() or read_file_state(files[index]) != checkpoint.identity["files"][index]:
+            raise UsageError(f"{files[index]}: was changed while it was filtered; run the same command again")
+
+
+def name_kept_file(files: Sequence[Path]) -> str:
+    """The name of the file of kept rows, in the format of the input."""
+    return "kept.parquet" if is_parquet(files[0]) else f"kept.jsonl{find_compression(files[0])}"
+
+
+def _write_batch(
+    batch: RowBatch, span: BatchSpan, plan: FilterOutputPlan, rows: "_RowWriter", spool: Path
+) -> dict[int, Document]:
+    """Write kept rows, spool dropped rows, and return the wanted documents."""
+    import pyarrow.parquet as pq
+
+    first, count = span.first_place, len(span.numbers)
+    selected = rows.select_rows(batch, span.numbers)
+    kept = plan.kept[first : first + count]
+    masks = {place - first: plan.masks[place] for place in range(first, first + count) if place in plan.masks}
+    rows.write_kept(selected, np.flatnonzero(kept), masks)
+    if (dropped := np.flatnonzero(~kept)).size:
+        drops = [plan.find_drop(first + place).build_columns() for place in dropped.tolist()]
+        table = _build_table_without_surrogates(partial(_add_drop_columns, rows.build_table(selected, dropped)), drops)
+        pq.write_table(table, spool / f"{first:012d}.parquet")
+    wanted = (place for place in plan.wanted_places if first <= place < first + count)
+    return {place: build_row_document(rows.build_row(selected, place - first)) for place in wanted}
+
+
+@contextmanager
+def _open_row_writer(files: Sequence[Path], partial: Path, ending: str) -> Iterator["_RowWriter"]:
+    if not is_parquet(files[0]):
+        with FILE_OPENERS[ending](partial, "wb") as file:
+            yield _JsonLinesWriter(file)
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schemas = [pq.read_schema(file) for file in files]
+    try:
+        schema = pa.unify_schemas(schemas, promote_options="permissive") if len(files) > 1 else schemas[0]
+    except pa.ArrowException as error:
+        raise UsageError(f"{files[0].parent}: its files cannot be combined: {error}; filter them one by one") from None
+    with pq.ParquetWriter(partial, schema) as writer:
+        yield _ParquetWriter(writer, schema)
+
+
+class _RowWriter(Protocol):
+    """Reads the rows of a batch, and writes the file of kept rows."""
+
+    def select_rows(self, batch: RowBatch, numbers: Sequence[int]) -> Any:
+        """The rows with these numbers."""
+
+    def write_kept(self, rows: Any, places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None: ...
+
+    def build_table(self, rows: Any, places: Indices) -> "pa.Table": ...
+
+    def build_row(self, rows: Any, place: int) -> dict[str, Any]: ...
+
+    def get_minimal_schema(self) -> "pa.Schema":
+        """The columns of the file of dropped rows if no row is dropped."""
+
+
+class _JsonLinesWriter:
+    """Kept lines stay byte for byte the same. Dropped lines become a table: a column has the common type of its values, or
+    JSON text if there is none.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def select_rows(self, batch: RowBatch, numbers: Sequence[int]) -> list[bytes]:
+        lines = batch.content.split(b"\n") if isinstance(batch.content, bytes) else []
+        return [lines[number - batch.first] for number in numbers]
+
+    def write_kept(self, rows: list[bytes], places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None:
+        lines = []
+        for i in places.tolist():
+            line = rows[i]
+            if i in masks:
+                fields = parse_json_line(line).items()
+                row = {key: value if key == "id" else mask_value(value, masks[i]) for key, value in fields}
+                try:
+                    line = json.dumps(row, ensure_ascii=False).encode()
+                except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 cannot encode
+                    line = json.dumps(row).encode()
+            lines.append(line + b"\n")
+        self._file.write(b"".join(lines))
+
+    def build_table(self, rows: list[bytes], places: Indices) -> "pa.Table":
+        return _build_table_without_surrogates(_build_table, [parse_json_line(rows[i]) for i in places.tolist()])
+
+    def build_row(self, rows: list[bytes], place: int) -> dict[str, Any]:
+        return dict(parse_json_line(rows[place]))
+
+    def get_minimal_schema(self) -> "pa.Schema":
+        import pyarrow as pa
+
+        return _add_drop_columns(pa.table({}), []).schema
+
+
+class _ParquetWriter:
+    """Rows of Parquet keep all columns, types and metadata."""
+
+    def __init__(self, writer: Any, schema: "pa.Schema") -> None:
+        self._writer = writer
+        self._schema = schema
+
+    def select_rows(self, batch: RowBatch, numbers: Sequence[int]) -> "pa.Table":
+        import pyarrow as pa
+
+        table = pa.Table.from_batches([batch.content])
+        if len(numbers) < table.num_rows:
+            table = table.take([number - batch.first for number in numbers])
+        return fit_table_to_schema(table, self._schema)
+
+    def write_kept(self, rows: "pa.Table", places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None:
+        kept = rows.take(places) if places.size < rows.num_rows else rows
+        masks_of_kept = {i: masks[place] for i, place in enumerate(places.tolist()) if place in masks}
+        self._writer.write_table(mask_table(kept, masks_of_kept) if masks_of_kept else kept)
+
+    def build_table(self, rows: "pa.Table", places: Indices) -> "pa.Table":
+        return rows.take(places)
+
+    def build_row(self, rows: "pa.Table", place: int) -> dict[str, Any]:
+        return dict(rows.slice(place, 1).to_pylist()[0])
+
+    def get_minimal_schema(self) -> "pa.Schema":
+        return _add_drop_columns(self._schema.empty_table(), []).schema
+
+
+def _build_table_without_surrogates(
+    build: Callable[[Sequence[dict[str, Any]]], "pa.Table"], rows: Sequence[dict[str, Any]]
+) -> "pa.Table":
+    """Build a table, with `?` for each half of a surrogate pair, which no table can hold."""
+    try:
+        return build(rows)
+    except UnicodeEncodeError:
+        return build(json.loads(json.dumps(rows, ensure_ascii=False).encode("utf-8", "replace")))
+
+
+def _build_table(rows: Sequence[Mapping[str, Any]]) -> "pa.Table":
+    import pyarrow as pa
+
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        try:
+            column = pa.array(values)
+        except (pa.ArrowException, OverflowError):
+            column = _build_text_column(values)
+        columns[name] = _build_text_column(values) if _has_empty_struct(column.type) else column
+    return pa.table(columns)
+
+
+def _has_empty_struct(type_: "pa.DataType") -> bool:
+    """Whether the type contains an object without keys, which Parquet cannot hold."""
+    import pyarrow as pa
+
+    inner = [type_.field(i).type for i in range(type_.num_fields)]
+    return (pa.types.is_struct(type_) and not inner) or any(map(_has_empty_struct, inner))
+
+
+def _build_text_column(values: Sequence[Any]) -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+
+
+def _add_drop_columns(table: "pa.Table", drops: Sequence[dict[str, Any]]) -> "pa.Table":
+    """Add `DROP_COLUMNS`. A column whose name is taken gets `drop_` before it, and a number after it if that is taken too."""
+    import pyarrow as pa
+
+    for name in DROP_COLUMNS:
+        column = pa.array([drop[name] for drop in drops], pa.float64() if name == "score" else pa.string())
+        names = chain((name, f"drop_{name}"), (f"drop_{name}_{i}" for i in count(2)))
+        table = table.append_column(next(free for free in names if free not in table.column_names), column)
+    return table
+
+
+def fit_table_to_schema(table: "pa.Table", schema: "pa.Schema") -> "pa.Table":
+    """The table with the columns of `schema`, in its order; missing columns are null."""
+    import pyarrow as pa
+
+    if table.schema.equals(schema):
+        return table
+    empty = {name: pa.nulls(table.num_rows, schema.field(name).type) for name in schema.names}
+    present = {name: table.column(name).cast(schema.field(name).type) for name in table.column_names}
+    return pa.table({**empty, **present}, schema=schema)
+
+
+def _join_parts(parts: Sequence[Path], path: Path, minimal: "pa.Schema") -> None:
+    """Write the rows of all parts to one file, or the columns of `minimal` if there is no part. Columns whose types differ
+    become JSON text.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schemas = [pq.read_schema(part) for part in parts] or [minimal]
+    names = dict.fromkeys(name for schema in schemas for name in schema.names)
+    schema = pa.schema([(name, _find_column_type(name, parts, schemas)) for name in names])
+    with pq.ParquetWriter(path, schema.with_metadata(schemas[0].metadata)) as writer:
+        for part in parts:
+            table = pq.read_table(part)
+            for i, field in enumerate(table.schema):
+                if schema.field(field.name).type == pa.string() and not is_text_type(field.type):
+                    table = table.set_column(i, field.name, _build_text_column(table.column(i).to_pylist()))
+            writer.write_table(fit_table_to_schema(table, schema))
+
+
+def _find_column_type(name: str, parts: Sequence[Path], schemas: Sequence["pa.Schema"]) -> "pa.DataType":
+    """A type that holds the values of all parts without change, or text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = [schema.field(name).type if name in schema.names else None for schema in schemas]
+    columns = [pa.schema([("column", type_)]) for type_ in types if type_ is not None]
+    try:
+        common = pa.unify_schemas(columns, promote_options="permissive").field(0).type
+        for part, type_ in zip(parts, types, strict=False):
+            if type_ not in (None, common) and not is_text_type(common):
+                pq.read_table(part).column(name).cast(common)  # fails for a large integer that a float cannot hold
+    except pa.ArrowException:
+        return pa.string()
+    return common

@@ -1,0 +1,256 @@
+"""Curation of a run: apply the recipe's filters to its shards, as `stillhouse filter` does to the files of a dataset, and keep
+the first samples of each group with a goal. Knows no Prefect and no teacher.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from core.config.filters import KeepOneFilter
+from core.config.recipe import Recipe
+from core.runs.records import ComparedSimilarities, SampleCounts
+from core.runs.run_dir import RunDir
+from core.sample import RejectionReason, SampleStatus, Seed, TokenUsage, parse_sample_index
+from core.storage.atomic_files import count_values, write_json, write_parquet
+from core.storage.sample_files import read_sample_columns
+from filters.base import Document, DroppedDocument
+from filters.chain.filter_chain import RowFilterResult, find_duplicates, join_batches, sketch_released
+from filters.rules.contamination import build_all_set_reports
+from flows.clean.filter_checkpoint import BatchSpan, FilterCheckpoint, build_checkpoint_identity
+from flows.clean.filter_engine import (
+    DROP_COLUMNS,
+    DropLookup,
+    RowDecisions,
+    RowDrop,
+    RowNames,
+    filter_missing_batches,
+)
+from flows.clean.filter_output import FilterOutputPlan
+from flows.clean.filter_workers import THIS_PROCESS
+from flows.data.curated_run import build_conversation_document, format_drop_reason
+from flows.data.similarity_histogram import count_similarities
+from flows.data.table_masking import mask_table
+
+CHECKPOINT_FOLDER = ".filters"
+"""In the run's directory; hidden, so neither hashed nor published."""
+
+
+class GroupCounts(NamedTuple):
+    """Samples of one group of the recipe's goals."""
+
+    verified: int
+    """Samples that the agents kept."""
+    judged: int
+    """Verified samples that were filtered. Those after the sample that reaches the goal are surplus and are not."""
+    passed: int
+    kept: int
+    """The first that passed, in the order of the run, up to the first sample that is missing."""
+
+
+class CurationResult(NamedTuple):
+    counts: SampleCounts
+    verified: int
+    """Samples that the agents kept, before the filters."""
+    reasons: dict[str, int]
+    """Dropped and failed samples by `reason:detail`."""
+    usage: TokenUsage
+    similarities: dict[str, ComparedSimilarities]
+    """Similarities of the pairs that filters compared, by filter."""
+    groups: dict[str, GroupCounts]
+
+
+def curate_run(
+    run: RunDir, recipe: Recipe, seeds: Sequence[Seed], folder: Path = Path(), before: Sequence[Document] = ()
+) -> CurationResult:
+    """Filter the samples that the agents kept, and write the run's kept and dropped samples. Of a group with a goal, keep the
+    first samples in the order of the run, as many as the goal. Relative paths of filters start from `folder`. A sample that
+    repeats a document released `before` is dropped.
+    """
+    shards = run.shards()
+    files = [run.shard_file(index) for index in shards]
+    identity = build_checkpoint_identity(files, recipe.filters, folder)
+    checkpoint = FilterCheckpoint(run.path / CHECKPOINT_FOLDER, identity, recipe.filters)
+    scored = any(isinstance(config, KeepOneFilter) and config.keep == "best" for config in recipe.filters)
+    columns = ("id", "state", "messages", "fields", *(("history",) if scored else ()))
+    for batch, result in filter_missing_batches(
+        files, checkpoint, recipe.filters, folder, THIS_PROCESS, _build_sample_document, columns, checked=columns
+    ):
+        checkpoint.add(batch.file, result)
+    groups, among, decisions, passed, surplus = _select_samples(files, recipe, seeds, checkpoint, folder, before)
+    kept = np.zeros(checkpoint.count, dtype=np.bool_)
+    kept[sorted(set(passed) - surplus)] = True
+    names = RowNames(files, checkpoint, range(checkpoint.count), before)
+    lookup = DropLookup(decisions, recipe.filters, folder, names)
+
+    def find_drop(place: int) -> RowDrop:
+        if place not in surplus:
+            return lookup.find_drop(place)
+        name, detail = names.name_document(place), f"{recipe.goals.get(groups[place], 0)} before it are kept"
+        drop = DroppedDocument(id=name, filter="keep", reason=RejectionReason.surplus, detail=detail)
+        return RowDrop(names.name_row(place), drop)
+
+    plan = FilterOutputPlan(kept, find_drop, decisions.judged.masks, frozenset())
+    written = [
+        _write_curated_shard(run, index, [span for span in checkpoint.spans if span.file == file], plan)
+        for file, index in enumerate(shards)
+    ]
+    row_drops = [drop for place in among if (drop := decisions.find_row_drop(place))]
+    if reports := build_all_set_reports(row_drops, recipe.filters, folder):
+        write_json(run.path / "contamination.json", reports)
+    per_group = [Counter(groups[p] for p in chosen) for chosen in (among, passed, np.flatnonzero(kept).tolist())]
+    return CurationResult(
+        counts=_count_samples(written),
+        verified=checkpoint.count,
+        reasons=count_values(reason for shard in written for reason in shard.reasons),
+        usage=sum((shard.usage for shard in written), TokenUsage()),
+        similarities=count_similarities(decisions.duplicates, recipe.filters),
+        groups={
+            name: GroupCounts(count, *(counts[name] for counts in per_group)) for name, count in Counter(groups).items()
+        },
+    )
+
+
+def remove_filter_checkpoint(run: RunDir) -> None:
+    """Remove the results of filters on single samples, which only an unfinished run needs."""
+    shutil.rmtree(run.path / CHECKPOINT_FOLDER, ignore_errors=True)
+
+
+def _build_sample_document(row: Mapping[str, Any], name: str) -> Document | None:
+    """The document of a sample that the agents kept."""
+    if row["state"] != SampleStatus.kept:
+        return None
+    critiques = json.loads(row["history"])["critiques"] if "history" in row else []
+    scores = list(critiques[-1]["scores"].values()) if critiques else []
+    score = sum(scores) / len(scores) if scores else None
+    return build_conversation_document(name, row["messages"], json.loads(row["fields"]).get("question", ""), score)
+
+
+class _SampleSelection(NamedTuple):
+    """Which samples a run keeps, by place among those that the agents kept."""
+
+    groups: list[str]
+    """The group of each sample."""
+    among: list[int]
+    """Samples up to each group's goal."""
+    decisions: RowDecisions
+    passed: list[int]
+    """Samples of `among` that no filter drops."""
+    surplus: set[int]
+    """Samples after a group's goal, and those that may not be the first of their group."""
+
+
+def _select_samples(
+    files: Sequence[Path],
+    recipe: Recipe,
+    seeds: Sequence[Seed],
+    checkpoint: FilterCheckpoint,
+    folder: Path,
+    before: Sequence[Document],
+) -> _SampleSelection:
+    judged = checkpoint.load_results()
+    if before:  # last in the list, yet kept before any sample like them
+        judged = join_batches([judged, sketch_released(before, recipe.filters)])
+    groups = [""] * checkpoint.count
+    if recipe.quotas:
+        groups = [
+            recipe.find_group(json.loads(seed)["data"])
+            for file in files
+            for state, seed in read_sample_columns(file, ("state", "seed")).iter_rows()
+            if state == SampleStatus.kept
+        ]
+    among, decisions = _select_first_of_groups(judged, groups, recipe, folder)
+    passed = [place for place in among if decisions.step[place] < 0]
+    surplus = set(range(checkpoint.count)) - set(among)
+    if recipe.goals:
+        # The lowest index of each group without a sample. Only samples before it are sure to be the group's first, however many
+        # were made at once.
+        gaps: dict[str, int] = {}
+        finished = {parse_sample_index(name) for file in files for name in read_sample_columns(file, ("id",))["id"]}
+        for index in range(recipe.samples):
+            if index not in finished and (group := recipe.find_group(seeds[index].data)) in recipe.goals:
+                gaps.setdefault(group, index)
+                if len(gaps) == len(recipe.goals):
+                    break
+        ids = checkpoint.read_ids(passed)
+        surplus |= {p for p in passed if parse_sample_index(ids[p]) >= gaps.get(groups[p], recipe.samples)}
+    return _SampleSelection(groups, among, decisions, passed, surplus)
+
+
+def _select_first_of_groups(
+    judged: RowFilterResult, groups: Sequence[str], recipe: Recipe, folder: Path
+) -> tuple[list[int], RowDecisions]:
+    """The places up to each group's goal, and the filters' decisions about them.
+
+    A sample after its group's goal is left out, so that no other group's sample is a repeat of it: whether it was made depends
+    on the number of samples made at once. The goal reached first is taken first, since all samples before it stay.
+    """
+    released = range(len(groups), judged.documents)
+
+    def decide() -> RowDecisions:
+        places = np.array([*among, *released], dtype=np.int64)
+        return RowDecisions.combine(judged, find_duplicates(judged, recipe.filters, folder, places))
+
+    among, open_groups = list(range(len(groups))), dict(recipe.goals)
+    decisions = decide()
+    while ends := [
+        (kept[goal - 1], group)
+        for group, goal in open_groups.items()
+        if len(kept := [place for place in among if groups[place] == group and decisions.step[place] < 0]) >= goal
+    ]:
+        last, group = min(ends)
+        del open_groups[group]
+        after = {place for place in among if groups[place] == group and place > last}
+        repeats_after = any(decisions.find_original(place) in after for place in among)
+        among = [place for place in among if place not in after]
+        if open_groups and repeats_after:
+            decisions = decide()
+    return among, decisions
+
+
+class _ShardCounts(NamedTuple):
+    states: dict[str, int]
+    reasons: list[str]
+    usage: TokenUsage
+
+
+def _count_samples(shards: Sequence[_ShardCounts]) -> SampleCounts:
+    states: Counter[str] = sum((Counter(shard.states) for shard in shards), Counter())
+    return SampleCounts(
+        candidates=states.total(),
+        kept=states[SampleStatus.kept],
+        dropped=states[SampleStatus.dropped],
+        failed=states[SampleStatus.failed],
+    )
+
+
+def _write_curated_shard(run: RunDir, index: int, spans: Sequence[BatchSpan], plan: FilterOutputPlan) -> _ShardCounts:
+    """Write the kept samples of a shard, and the rest with `DROP_COLUMNS`, which are null where no filter dropped a sample."""
+    import polars as pl
+
+    shard = read_sample_columns(run.shard_file(index))
+    places = {number - 1: place for span in spans for place, number in enumerate(span.numbers, span.first_place)}
+    if masks := {row: plan.masks[place] for row, place in places.items() if place in plan.masks}:
+        shard = pl.DataFrame(mask_table(shard.to_arrow(), masks))
+    drops = {row: plan.find_drop(place).build_columns() for row, place in places.items() if not plan.kept[place]}
+    filtered = pl.DataFrame(
+        {name: [drops[row][name] if row in drops else None for row in range(len(shard))] for name in DROP_COLUMNS},
+        schema={name: pl.Float64 if name == "score" else pl.String for name in DROP_COLUMNS},
+    )
+    judged = shard.with_columns(
+        *(filtered[name] for name in DROP_COLUMNS if name not in shard.columns),
+        state=shard["state"].set(filtered["filter"].is_not_null(), SampleStatus.dropped.value),
+        reason=filtered["reason"].fill_null(shard["reason"]),
+        detail=filtered["detail"].fill_null(shard["detail"]),
+    )
+    kept = judged["state"] == SampleStatus.kept
+    write_parquet(run.kept_file(index), judged.filter(kept).select(shard.columns))
+    dropped = judged.filter(~kept)
+    write_parquet(run.dropped_file(index), dropped)
+    usage = judged["usage"].struct.unnest().sum().row(0, named=True)
+    reasons = [format_drop_reason(reason, detail) for reason, detail in dropped.select("reason", "detail").iter_rows()]
+    return _ShardCounts(count_values(judged["state"]), reasons, TokenUsage(**usage))

@@ -1,0 +1,71 @@
+"""Arguments, options and help panels that commands share, and the functions that print results."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from agents.planning.run_plan import RunPlan
+
+RECIPE_PANEL, RUN_PANEL, RESULTS_PANEL, RELEASE_PANEL = "Look before you run", "Run", "Look at results", "Release"
+PREFECT_PANEL = "Have a Prefect server do it"
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A built-in name, a .toml file, or a folder with a recipe.toml.")
+]
+InputArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="INPUT", help="A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file."
+    ),
+]
+StudentArgument = Annotated[
+    Path, typer.Argument(metavar="STUDENT", help="The folder of a student, or a run that has one.")
+]
+ServedStudentArgument = Annotated[
+    Path, typer.Argument(metavar="STUDENT", help="The folder of a student, a run that has one, or a .gguf file.")
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="The recipe whose seeds and checks are used; default: that of the student's run. Its checks are executed.",
+    ),
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its directory.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
+]
+RunsOption = Annotated[
+    str,
+    typer.Option(
+        "--runs-dir", metavar="DIR", envvar="STILLHOUSE_RUNS", show_default=True,
+        help="Where runs are stored: a folder, or s3://BUCKET/FOLDER.",
+    ),
+]  # fmt: skip
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume the run if it exists.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
+TypeOption = Annotated[
+    Literal["f32", "f16", "q8_0", "q4_0"], typer.Option("--type", help="The number format of the weights.")
+]
+ReferenceOption = Annotated[Path, typer.Option("--reference", help="A JSONL file of real text, one `text` per line.")]
+OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]
+
+
+def print_text(text: str) -> None:
+    print(text)
+
+
+def print_json(value: Any) -> None:
+    print_text(json.dumps(value, ensure_ascii=False))
+
+
+def load_command_plan(recipe: str, overrides: list[str] | None) -> "RunPlan":
+    """The plan of a recipe, by name or path, with the overrides of `--set`."""
+    from flows.recipes.recipe_catalog import load_recipe_plan
+
+    return load_recipe_plan(recipe, overrides or [])

@@ -1,0 +1,191 @@
+"""Commands for any dataset: filter, index, assess, gaps."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, RunFailed, UsageError
+from core.project_files import find_referenced_file
+from core.runs.run_dir import RUNS_FOLDER
+from flows.commands.command_options import (
+    RUN_PANEL,
+    InputArgument,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    ReferenceOption,
+    RunsOption,
+    SetOption,
+    load_command_plan,
+    print_json,
+    print_text,
+)
+from flows.terminal.console import SESSION, UserInterrupt
+
+app = typer.Typer()
+
+
+@app.command("filter", rich_help_panel=RUN_PANEL)
+def filter_command(
+    source: InputArgument,
+    out: OutOption,
+    overrides: SetOption = None,
+    *,
+    filters: Annotated[
+        str | None, typer.Option(metavar="TYPES", help="Filters, separated by commas, with their default options.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="RECIPE", help="Use the filters of a recipe.")] = None,
+    index: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also drop rows that repeat an earlier release in this index.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that filter rows; default: one per processor.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Filter and compare on the workers of a Dask scheduler.")
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Drop the rows of any dataset that filters reject. Kept rows are unchanged, except for what a filter masks.
+
+    After an interruption, the same command resumes. Other thresholds in the same folder need no second pass over the rows.
+    """
+    from flows.clean.dataset_filter import filter_dataset
+    from flows.clean.filter_settings import apply_duplicate_index, parse_filter_settings
+    from flows.report.filter_report import format_filter_card
+
+    SESSION.quiet = quiet
+    if recipe and (filters or overrides):
+        raise UsageError("--recipe: brings its own filters; leave out --filters and --set")
+    plan = load_command_plan(recipe, None) if recipe else None
+    configs = plan.recipe.filters if plan else parse_filter_settings(overrides or [], filters)
+    configs = apply_duplicate_index(configs, index) if index else configs
+    with SESSION.handle_interrupts():
+        try:
+            report = filter_dataset(source, out, configs, plan.folder if plan else Path(), cluster or workers)
+        except (UserInterrupt, KeyboardInterrupt):
+            print("interrupted; finished batches are stored; the same command resumes", file=sys.stderr)
+            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    collapse = plan.recipe.collapse if plan else None
+    reference = (
+        str(find_referenced_file(collapse.reference, plan.folder)) if plan and collapse and collapse.reference else None
+    )
+    print_json(report.model_dump(mode="json")) if as_json else print_text(format_filter_card(report, reference))
+    if report.counts.failed:
+        raise SystemExit(RunFailed.exit_code)
+
+
+@app.command("index", rich_help_panel=RUN_PANEL)
+def index_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the index.")],
+    *,
+    add: Annotated[Path | None, typer.Option(metavar="INPUT", help="A dataset to add.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name of its rows in the index; default: INPUT.")] = None,
+    ngram: Annotated[int, typer.Option(min=1, max=20, help="Words per shingle.")] = 5,
+    of: Annotated[
+        Literal["conversation", "answer"] | None,
+        typer.Option(help="Which part of a conversation is added; default: all of it.", show_default=False),
+    ] = None,
+    to_datasketch: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write MinHash signatures of the rows of --add, for datasketch.")
+    ] = None,
+    from_datasketch: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Add the rows of a file that --to-datasketch or save_lsh wrote.")
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Maintain an index of released rows for `filter --index`. Without --add, print its contents."""
+    from flows.clean.index_building import (
+        add_to_duplicate_index,
+        describe_duplicate_index,
+        import_datasketch_file,
+        write_datasketch_file,
+    )
+
+    SESSION.quiet = quiet
+    added = 0
+    if to_datasketch and not add:
+        raise UsageError("--to-datasketch: an index stores no MinHash signatures; name the rows with --add")
+    with SESSION.handle_interrupts():
+        if add:
+            source_name = name or str(add)
+            added = add_to_duplicate_index(folder, add, source_name, ngram, SESSION.print_unless_stopped, of)
+            if to_datasketch:
+                part = describe_duplicate_index(folder, ngram)["of"]
+                write_datasketch_file(to_datasketch, add, source_name, ngram, part)
+        if from_datasketch:
+            added += import_datasketch_file(folder, from_datasketch, name or str(from_datasketch), ngram, of)
+    record = describe_duplicate_index(folder, ngram)
+    if as_json:
+        print_json({"index": str(folder), "added": added, **record})
+        return
+    print_text(f"index {folder}  {record['documents']:,} rows (of = {record['of']}), {record['bytes']:,} bytes")
+    for source, count in record["sources"].items():
+        print_text(f"  {source}  {count:,}")
+    from flows.terminal.suggested_commands import format_command
+
+    print_text(
+        f"hint: drop rows that repeat it: {format_command('filter', 'INPUT', '--out', 'DIR', '--index', str(folder))}"
+    )
+
+
+@app.command("assess", rich_help_panel=RUN_PANEL)
+def assess_command(
+    source: InputArgument,
+    reference: ReferenceOption,
+    *,
+    parent: Annotated[
+        Path | None, typer.Option("--parent", help="The dataset that it extends: a run, a folder or a file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="An HTML file to write.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for sampling the reference.")] = 7,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a dataset with real text, and with its parent. Exit 3 on collapse; an inconclusive result exits 0."""
+    from core.runs.records import CollapseVerdict
+    from flows.data.run_storage import find_cache_folder
+    from flows.evaluate.dataset_assessment import assess_dataset, format_assessment
+
+    cache = find_cache_folder(runs_dir)
+    assessment = assess_dataset(source, reference, seed, parent=parent, cache=cache)
+    if out:
+        from flows.report.collapse_page import write_assessment_page
+
+        write_assessment_page(out, source, assessment)
+    if as_json:
+        print_json(
+            {
+                "state": "done",
+                "verdict": assessment.verdict,
+                "gates": assessment.collapse_reasons,
+                **assessment.model_dump(mode="json"),
+            }
+        )
+    else:
+        print_text("\n".join(format_assessment(assessment)))
+    if assessment.verdict is CollapseVerdict.collapse:
+        raise SystemExit(GateNotMet.exit_code)
+
+
+@app.command("gaps", rich_help_panel=RUN_PANEL)
+def gaps_command(
+    source: InputArgument,
+    reference: ReferenceOption,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="SEEDS", help="A JSONL file of seeds for the missing topics and words."),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="Maximum number of seeds.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Find topics and words that real text has and a dataset lacks, and write seeds from them for the next run."""
+    from flows.evaluate.dataset_gaps import find_dataset_gaps, format_dataset_gaps
+
+    gaps = find_dataset_gaps(source, reference, out, number)
+    print_text(gaps.model_dump_json() if as_json else format_dataset_gaps(gaps, number))

@@ -1,0 +1,94 @@
+"""Commands for releases and their lineage."""
+
+from typing import Annotated
+
+import typer
+
+from core.errors import GateNotMet, RunFailed, UsageError
+from core.runs.run_dir import RUNS_FOLDER
+from flows.commands.command_options import (
+    RELEASE_PANEL,
+    JsonOption,
+    RecipeArgument,
+    RunArgument,
+    RunsOption,
+    print_json,
+    print_text,
+)
+
+app = typer.Typer()
+
+
+@app.command("release", rich_help_panel=RELEASE_PANEL)
+def release_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER, as_json: JsonOption = False) -> None:
+    """Make an immutable release of a run, the next generation of its recipe. Refused if the release gate is not met."""
+    from core.runs.records import summarize_manifest
+    from flows.data.run_storage import open_run_storage
+    from flows.release.release_creation import create_release, format_created_release
+    from flows.release.release_gate import find_release_refusals
+
+    storage = open_run_storage(runs_dir)
+    run = storage.find_run(run_name)
+    try:
+        with storage.lock_lineage(run.read_recipe().name):
+            created = create_release(run)
+    except GateNotMet:
+        if as_json:
+            manifest = run.read_manifest()
+            print_json({**summarize_manifest(manifest), "release": None, "gates": find_release_refusals(manifest)})
+        raise
+    if as_json:
+        release = created.release
+        identity = {"release": release.name, "path": str(release.path), "digest": release.manifest.digest}
+        print_json({**summarize_manifest(release.manifest.run), **identity})
+        return
+    print_text(format_created_release(created, runs_dir))
+
+
+@app.command("lineage", rich_help_panel=RELEASE_PANEL)
+def lineage_command(recipe: RecipeArgument, *, runs_dir: RunsOption = RUNS_FOLDER, as_json: JsonOption = False) -> None:
+    """Print the generations of a recipe and their metrics. Every file is checked against its hash."""
+    from core.runs.lineage import find_lineage
+    from flows.data.run_storage import open_run_storage
+    from flows.recipes.recipe_catalog import read_recipe_name
+    from flows.release.lineage_view import build_lineage_record, format_lineage, inspect_generations
+
+    fetched = open_run_storage(runs_dir).fetch_lineage(read_recipe_name(recipe))
+    lineage = find_lineage(fetched.recipe, fetched.path.parent)
+    generations = inspect_generations(lineage)
+    print_json(build_lineage_record(lineage, generations)) if as_json else print_text(
+        format_lineage(lineage, generations, runs_dir)
+    )
+    if any(generation.fault for generation in generations):
+        raise SystemExit(RunFailed.exit_code)
+
+
+@app.command("rollback", rich_help_panel=RELEASE_PANEL)
+def rollback_command(
+    recipe: RecipeArgument,
+    generation: Annotated[
+        int | None, typer.Argument(help="The generation to go back to; default: the last but one.")
+    ] = None,
+    *,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+) -> None:
+    """Go back to a generation. Later generations are set aside, not deleted, and can be restored."""
+    from core.runs.lineage import find_lineage
+    from core.runs.releases import locate_releases
+    from flows.data.run_storage import open_run_storage
+    from flows.recipes.recipe_catalog import read_recipe_name
+    from flows.release.release_creation import format_rollback
+
+    storage = open_run_storage(runs_dir)
+    if storage.depot:
+        raise UsageError(
+            f"{runs_dir}: releases on an object store cannot be rolled back; roll back where releases are folders"
+        )
+    lineage = find_lineage(read_recipe_name(recipe), locate_releases(storage.runs))
+    lineage.roll_back(generation)
+    if as_json:
+        newest = next(reversed(lineage.list_generations()), None)
+        print_json({"recipe": lineage.recipe, "state": "done", "newest": newest, "aside": lineage.list_aside()})
+        return
+    print_text(format_rollback(lineage, runs_dir))

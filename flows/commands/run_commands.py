@@ -1,0 +1,100 @@
+"""Commands that execute a recipe: `run`, and `generate` without a student."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.errors import INTERRUPTED_EXIT_CODE, RunExists, RunFailed, RunInUse
+from core.runs.run_dir import RUNS_FOLDER
+from flows.commands.command_options import (
+    RUN_PANEL,
+    JsonOption,
+    QuietOption,
+    RecipeArgument,
+    ResumeOption,
+    RunsOption,
+    SetOption,
+    load_command_plan,
+    print_json,
+    print_text,
+)
+from flows.terminal.console import SESSION, UserInterrupt
+
+app = typer.Typer()
+
+
+@app.command("run", rich_help_panel=RUN_PANEL)
+def run_command(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    *,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    resume: ResumeOption = False,
+    deployment: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Start this deployment on a Prefect server instead, without waiting."),
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run all stages: produce, curate, assess, package, and distill if the recipe has a student."""
+    if deployment:
+        from flows.prefect_server.deployment_control import format_started_run, start_deployment
+        from flows.recipes.recipe_catalog import resolve_recipe_name
+
+        load_command_plan(recipe, overrides)  # checked before the server gets it
+        parameters: dict[str, Any] = {"recipe": resolve_recipe_name(recipe), "overrides": overrides or []}
+        if runs_dir != RUNS_FOLDER:  # absolute: the worker runs in another folder
+            parameters["runs_dir"] = runs_dir if "://" in runs_dir else str(Path(runs_dir).resolve())
+        started = start_deployment(deployment, parameters)
+        print_json(started) if as_json else print_text(format_started_run(started))
+        return
+    _run_through_command(recipe, overrides, runs_dir, resume=resume, as_json=as_json, quiet=quiet, distill=True)
+
+
+@app.command("generate", rich_help_panel=RUN_PANEL)
+def generate_command(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    *,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run all stages except distill: from seeds to a dataset and its report."""
+    _run_through_command(recipe, overrides, runs_dir, resume=resume, as_json=as_json, quiet=quiet, distill=False)
+
+
+def _run_through_command(
+    recipe: str, overrides: list[str] | None, runs_dir: str, *, resume: bool, as_json: bool, quiet: bool, distill: bool
+) -> None:
+    """Open the run, run it through Prefect, and print its card, or the command that resumes it if it stops early."""
+    from flows.run.local_run import run_locally
+    from flows.run.run_preparation import prepare_run
+    from flows.terminal.run_summary import format_run_card
+    from flows.terminal.suggested_commands import build_invocation, build_resume_command, suggest_next_command
+
+    SESSION.quiet = quiet
+    resumption = build_resume_command(build_invocation(recipe, overrides or [], distill=distill), runs_dir)
+    try:  # before anything slow starts, so that a mistake is printed at once
+        prepared = prepare_run(recipe, overrides or [], runs_dir, resume=resume, distill=distill)
+    except RunExists as error:
+        if not isinstance(error, RunInUse):
+            error.hint = f"next: {resumption}"
+        raise
+    run = prepared.run
+    with SESSION.handle_interrupts():
+        try:
+            summary = run_locally(prepared)
+        except (UserInterrupt, KeyboardInterrupt):
+            print(f"interrupted; finished samples are stored\nnext: {resumption}", file=sys.stderr)
+            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+        except RunFailed as error:
+            error.hint = suggest_next_command(run.read_manifest(), run, run.name, runs_dir)
+            raise
+    print_json(summary) if as_json else print_text(format_run_card(run.read_manifest(), run, run.name, runs_dir))
+    if summary["shortfalls"]:
+        raise SystemExit(RunFailed.exit_code)

@@ -1,0 +1,288 @@
+"""Commands for a student: train, export, evaluate, route, serve."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from core.errors import INTERRUPTED_EXIT_CODE
+from core.runs.run_dir import RUNS_FOLDER
+from flows.commands.command_options import (
+    RUN_PANEL,
+    InputArgument,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    RecipeOption,
+    RunsOption,
+    ServedStudentArgument,
+    SetOption,
+    StudentArgument,
+    TypeOption,
+    load_command_plan,
+    print_json,
+    print_text,
+)
+from flows.terminal.console import SESSION, UserInterrupt, is_reporting_process
+from flows.terminal.suggested_commands import format_next_line
+
+app = typer.Typer()
+
+
+@app.command("distill", rich_help_panel=RUN_PANEL)
+def distill_command(
+    source: InputArgument,
+    out: OutOption,
+    overrides: SetOption = None,
+    *,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 7,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a student on a run or any dataset. `--set` takes the keys of the student table, as in `--set epochs=2`."""
+    from flows.run.dataset_distillation import distill_dataset, parse_student_settings
+    from flows.terminal.text_format import advise_on_truncation
+
+    SESSION.quiet = quiet or not is_reporting_process()
+    with SESSION.handle_interrupts():
+        try:
+            record = distill_dataset(
+                source, out, parse_student_settings(overrides or []), seed, SESSION.print_unless_stopped
+            )
+        except (UserInterrupt, KeyboardInterrupt):
+            if is_reporting_process():
+                print(
+                    "interrupted; the same command resumes from the last checkpoint, if there is one",
+                    file=sys.stderr,
+                )
+            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    if not is_reporting_process():
+        return
+    if as_json:
+        print_json({"out": str(out), "state": "done", "student": record.model_dump(mode="json")})
+        return
+    kl = "" if record.kl_after is None else f", KL from the teacher {record.kl_before:.2f} -> {record.kl_after:.2f}"
+    print_text(
+        f"student {out}  held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl}"
+    )
+    if advice := advise_on_truncation(record.truncation, "max_tokens"):
+        print_text(advice)
+    print_text(format_next_line("evaluate", str(out), "--data", str(source)))
+
+
+@app.command("export", rich_help_panel=RUN_PANEL)
+def export_command(
+    student: StudentArgument,
+    *,
+    form: Annotated[
+        Literal["gguf"], typer.Option("--format", help="The file format; llama.cpp and similar runtimes load gguf.")
+    ] = "gguf",
+    kind: TypeOption = "q8_0",
+    as_json: JsonOption = False,
+) -> None:
+    """Export a student as one file for other runtimes, next to the student: weights, tokenizer and chat template."""
+    from flows.data.student_files import export_student
+
+    found = export_student(student, kind)
+    if as_json:
+        print_json({"state": "done", "format": form, "type": kind, "path": str(found.path), "bytes": found.bytes})
+        return
+    print_text(f"{found.path}  {found.bytes / 1e6:.1f} MB, {found.parameters / 1e6:.1f}M parameters")
+    print_text(f'hint: as a teacher in a recipe: model = "local/{found.path}"')
+    print_text(format_next_line("serve", str(found.path)))
+
+
+@app.command(rich_help_panel=RUN_PANEL)
+def evaluate(
+    student: StudentArgument,
+    *,
+    recipe: RecipeOption = None,
+    number: Annotated[
+        int, typer.Option("-n", min=1, max=100_000, help="Number of held-out seeds, or of rows of --data.")
+    ] = 100,
+    kind: TypeOption = "q8_0",
+    tasks: Annotated[
+        str, typer.Option(help="Tasks of lm-evaluation-harness too, by name or .yaml file, separated by commas.")
+    ] = "",
+    rows: Annotated[
+        int | None, typer.Option("--task-rows", min=1, help="The first N rows of each task; default: all.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="INPUT", help="Your own rows in place of seeds; rows that the student was trained on are left out."
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --data: `exact` (the row's answer, ignoring white space), a built-in check, or FILE.py:NAME (executed).",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="With --check: an option of the check; repeatable."),
+    ] = None,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run the recipe's checks on a student, its teacher and its start; measure loss, speed, size and memory.
+
+    With --data: student and start on held-out rows of a dataset, by loss and, with --check, by pass rate.
+    """
+    import asyncio
+
+    from core.stop_signal import RunStopped
+    from flows.evaluate.evaluation_options import (
+        EvaluationOptions,
+        format_evaluation,
+        prepare_evaluation,
+        run_evaluation,
+    )
+
+    SESSION.quiet = quiet
+    options = EvaluationOptions(number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir)
+    options.validate()
+    plan = load_command_plan(recipe, None) if recipe else None
+    with SESSION.handle_interrupts():
+        task = prepare_evaluation(student, plan, options)
+        try:
+            evaluation = asyncio.run(run_evaluation(task, SESSION))
+        except RunStopped:
+            raise UserInterrupt from None
+    print_text(evaluation.model_dump_json() if as_json else format_evaluation(evaluation))
+
+
+@app.command("route", rich_help_panel=RUN_PANEL)
+def route_command(
+    student: ServedStudentArgument,
+    *,
+    recipe: RecipeOption = None,
+    number: Annotated[int, typer.Option("-n", min=20, max=10_000, help="Number of held-out seeds.")] = 200,
+    draws: Annotated[
+        int, typer.Option(min=0, max=16, help="Further student answers per seed, for agreement; 0 turns agreement off.")
+    ] = 3,
+    kind: TypeOption = "q8_0",
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Calibrate a student-first cascade: which answers to trust, and the gain and cost of asking the teacher for the others.
+
+    After an interruption, the same command resumes: answers are stored with the runs.
+    """
+    import asyncio
+
+    from core.runs.run_dir import RunDir
+    from core.stop_signal import RunStopped
+    from flows.cascade.cascade_calibration import calibrate_cascade, format_routing_result, prepare_cascade_calibration
+    from flows.cascade.serving_setup import suggest_serve_command
+    from flows.data.run_storage import open_run_storage
+    from flows.data.student_files import ROUTING_FILE
+
+    SESSION.quiet = quiet
+    plan = load_command_plan(recipe, None) if recipe else None
+    with SESSION.handle_interrupts():
+        runs = open_run_storage(runs_dir).runs
+        task = prepare_cascade_calibration(student, plan, number, kind, draws, RunDir(runs / "route").cache, runs)
+        try:
+            found = asyncio.run(calibrate_cascade(task, SESSION))
+        except (RunStopped, UserInterrupt):
+            print("interrupted; answers are stored; the same command resumes", file=sys.stderr)
+            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    if as_json:
+        print_json({"state": "done", "path": str(task.folder / ROUTING_FILE), **found.model_dump(mode="json")})
+        return
+    print_text(format_routing_result(found))
+    print_text(suggest_serve_command(str(student), recipe, found))
+
+
+@app.command(rich_help_panel=RUN_PANEL)
+def serve(
+    student: ServedStudentArgument,
+    *,
+    teacher: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="`provider/model`, or `none`; default: the calibrated teacher."),
+    ] = None,
+    teacher_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The teacher's address, up to and including /v1.")
+    ] = None,
+    teacher_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The environment variable with the teacher's key.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="The recipe whose teacher answers, with its address, key variable and engine.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; one that other machines can reach needs a key.")
+    ] = "127.0.0.1",
+    host_names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host-name",
+            metavar="NAME",
+            help="Another name of this server that requests may have in their header Host; repeatable.",
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 8000,
+    threshold: Annotated[
+        float | None, typer.Option(help="The teacher is asked where the signal is below this value.")
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="The share of queries that goes to the teacher.")
+    ] = None,
+    signal: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The signal that decides; default: the best.")
+    ] = None,
+    without_teacher: Annotated[
+        Literal["student", "error"],
+        typer.Option(help="The reply when the teacher fails: the student's answer, or status 502."),
+    ] = "student",
+    kind: Annotated[
+        Literal["f32", "f16", "q8_0", "q4_0"] | None,
+        typer.Option("--type", help="The number format of the weights; default: as calibrated."),
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, max=256, help="Concurrent conversations of the student.")] = 8,
+    slot_tokens: Annotated[int, typer.Option(min=256, help="Tokens of prompt and answer per conversation.")] = 1536,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Answer OpenAI's chat protocol: the student first, the teacher where the calibrated signal does not trust its answer."""
+    import asyncio
+
+    from flows.cascade.chat_server import check_serving_host, run_chat_server
+    from flows.cascade.host_names import parse_host_names
+    from flows.cascade.serving_setup import ServingOptions, prepare_serving
+
+    SESSION.quiet = quiet
+    check_serving_host(host)
+    names = parse_host_names(host_names or [])
+    named = load_command_plan(recipe, None).recipe.generator_teacher if recipe else None
+    options = ServingOptions(teacher, teacher_url, teacher_key_env, named, threshold, share, signal)
+    setup = prepare_serving(student, kind, options)
+    SESSION.print_message(f"serve: {setup.description}")
+
+    def print_address(url: str) -> None:
+        models = {"teacher": setup.teacher and setup.teacher.model, "signal": setup.rule and setup.rule.signal}
+        address = {"state": "serving", "url": url, "student": str(setup.weights), **models}
+        print_json(address) if as_json else print_text(f"serving {student} at {url}")
+        sys.stdout.flush()
+
+    with SESSION.handle_interrupts():
+        try:
+            asyncio.run(
+                run_chat_server(
+                    setup, slots, slot_tokens, without_teacher, host, port, names, SESSION, print_address
+                )
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            raise UserInterrupt from None

@@ -1,0 +1,344 @@
+"""The forms of a dataset that trainers read: TRL, axolotl, LLaMA-Factory. Knows rows, not files.
+
+A row has `messages` as in a samples file, `asked` (the number of them that are the prompt), and optional `reasoning` and
+`tools` (JSON text). A pair has `prompt`, `chosen` and `rejected` instead of `messages`.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FlatTurn = Mapping[str, Any]
+"""A message of a samples file; `tool_calls` is JSON text."""
+PROMPT_ROLES = ("system", "user")
+ROWS_PER_SLICE = 1000
+"""Rows converted to Python objects at a time, for forms that expressions cannot build."""
+COLUMN_MEANINGS = {
+    "id": "the sample's id, the same as in the run's `samples/`",
+    "messages": "the conversation: a list of `{role, content}`, the form that chat models are trained on",
+    "prompt": "the conversation up to its last question: a list of `{role, content}`",
+    "completion": "the assistant's answer, in the same form",
+    "chosen": "the answer to prefer, in the same form",
+    "rejected": "the other answer to the same prompt, in the same form",
+    "difference": "the difference: the checks that the rejected answer failed, with evidence, or the critic's scores",
+    "chosen_id": "the sample of the chosen answer",
+    "rejected_id": "the sample of the rejected answer; a suffix `/n` means its revision n, from 0",
+    "instruction": "the last question",
+    "input": "always empty: the question is complete",
+    "output": "the answer",
+    "system": "the system prompt, or empty",
+    "history": "the earlier turns: a list of question and answer",
+    "conversations": "the conversation: a list of `{from, value}`, from `system`, `human`, `gpt`, `function_call`, `tool`",
+    "reasoning": "the reasoning behind the answer, if the teacher wrote it",
+    "tools": "the tools that the assistant may call, as JSON: a list of functions with their JSON schemas",
+}
+"""The meaning of each column of any form, for the dataset card."""
+OPTIONAL_COLUMNS = ("reasoning", "tools", "system", "history")
+"""Columns that are omitted if they are empty in all rows."""
+
+
+class FormattedDataset(NamedTuple):
+    """A dataset in one form."""
+
+    parts: list["pl.DataFrame"]
+    left_out: int
+    """Rows that the form cannot hold."""
+    texts: frozenset[str]
+    """Columns of JSON text, whose values vary in shape (arguments of calls), which Parquet cannot hold."""
+
+
+def format_dataset(name: str, parts: Sequence["pl.DataFrame"]) -> FormattedDataset:
+    """`parts` (train, validation) in the form `name`, with equal columns. The rows of `preference` are pairs."""
+    import polars as pl
+
+    # Turns become JSON text if any turn calls a tool or is the result of a tool.
+    turn = pl.element().struct
+    used = turn.field("tool_calls").is_not_null() | turn.field("name").is_not_null()
+    structured = False
+    for rows in parts:
+        columns = [pl.col(column).list.eval(used) for column in TURN_COLUMNS if column in rows.columns]
+        per_column = [column.list.any().any() for column in columns]
+        structured = structured or bool(rows.select(pl.any_horizontal(per_column)).item())
+
+    formatted = []
+    for rows in parts:
+        form = FORM_BUILDERS[name](rows, structured)
+        if "tools" in form.columns:
+            form = form.with_columns(_map_in_slices(form["tools"], _convert_tool_schemas, pl.String))
+        formatted.append(form)
+    empty = [
+        name
+        for name in OPTIONAL_COLUMNS
+        if name in formatted[0].columns and not any(_has_values(rows[name]) for rows in formatted)
+    ]
+    texts = [name for name in TURN_COLUMNS if structured and name in formatted[0].columns]
+    formatted = [rows.drop(empty) for rows in formatted]
+    tools = ["tools"] if "tools" in formatted[0].columns else []
+    left_out = sum(map(len, parts)) - sum(map(len, formatted))
+    return FormattedDataset(formatted, left_out, frozenset([*texts, *tools]))
+
+
+TURN_COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected")
+
+
+def _has_values(column: "pl.Series") -> bool:
+    """Whether the column has a value other than null, an empty text or an empty list."""
+    import polars as pl
+
+    if isinstance(column.dtype, pl.List):
+        return bool((column.list.len() > 0).any())
+    return bool((column.is_not_null() & (column != "")).any())
+
+
+def count_prompt_turns(roles: Sequence[str]) -> int:
+    """The number of a conversation's turns that are its prompt: all up to the last question. The turns of the assistant and its
+    tools after it are the answer, so no trainer learns to write a user's words.
+    """
+    return max((place for place, role in enumerate(roles, 1) if role in PROMPT_ROLES), default=0)
+
+
+def build_openai_turn(turn: FlatTurn) -> dict[str, Any]:
+    """A turn for chat templates, with calls as in OpenAI's API and without unneeded keys: templates test for the key
+    `tool_calls`, and an empty value breaks them.
+    """
+    plain = {key: turn[key] for key in ("role", "content", "name") if turn.get(key) is not None}
+    if not turn.get("tool_calls"):
+        return plain
+    calls = [{"type": "function", "function": call} for call in json.loads(turn["tool_calls"])]
+    return {**plain, "tool_calls": calls}
+
+
+def _convert_turns(messages: "pl.Series", *, structured: bool) -> "pl.Series":
+    """`{role, content}` of each turn; if any turn of the dataset has more, each turn as JSON text."""
+    import polars as pl
+
+    if structured:
+        return _map_in_slices(
+            messages, lambda turns: [_dump_json(build_openai_turn(turn)) for turn in turns], pl.List(pl.String)
+        )
+    plain = pl.struct(pl.element().struct.field("role", "content"))
+    return messages.to_frame().select(pl.all().list.eval(plain)).to_series()
+
+
+def _dump_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _map_in_slices(column: "pl.Series", convert: Callable[[Any], Any], dtype: Any) -> "pl.Series":
+    """`convert` applied to each value, one slice at a time."""
+    import polars as pl
+
+    slices = (column.slice(start, ROWS_PER_SLICE).to_list() for start in range(0, len(column), ROWS_PER_SLICE))
+    converted = [pl.Series(column.name, [convert(value) for value in values], dtype=dtype) for values in slices]
+    return pl.concat([pl.Series(column.name, [], dtype=dtype), *converted])
+
+
+def _convert_tool_schemas(tools: str | None) -> str | None:
+    """Tools as JSON text, each as `{type, function}`; None without tools."""
+    schemas = json.loads(tools) if tools else None
+    if not isinstance(schemas, list) or not all(isinstance(tool, dict) for tool in schemas):
+        return None
+    return _dump_json([tool if "function" in tool else {"type": "function", "function": tool} for tool in schemas])
+
+
+def _list_optional_columns(rows: "pl.DataFrame") -> list[str]:
+    return [name for name in ("reasoning", "tools") if name in rows.columns]
+
+
+def _build_messages_form(rows: "pl.DataFrame", structured: bool) -> "pl.DataFrame":
+    return rows.select("id", _convert_turns(rows["messages"], structured=structured), *_list_optional_columns(rows))
+
+
+def _build_prompt_completion_form(rows: "pl.DataFrame", structured: bool) -> "pl.DataFrame":
+    import polars as pl
+
+    rows = rows.filter((pl.col("asked") > 0) & (pl.col("asked") < pl.col("messages").list.len()))
+    halves = rows.select(
+        prompt=pl.col("messages").list.head("asked"), completion=pl.col("messages").list.slice("asked")
+    )
+    return rows.select(
+        "id", *(_convert_turns(half, structured=structured) for half in halves), *_list_optional_columns(rows)
+    )
+
+
+def _build_preference_form(rows: "pl.DataFrame", structured: bool) -> "pl.DataFrame":
+    turns = [_convert_turns(rows[name], structured=structured) for name in ("prompt", "chosen", "rejected")]
+    return rows.select(*turns, "difference", "chosen_id", "rejected_id", *_list_optional_columns(rows))
+
+
+def _build_alpaca_form(rows: "pl.DataFrame", _structured: bool) -> "pl.DataFrame":
+    import polars as pl
+
+    if "tools" in rows.columns:
+        rows = rows.filter(pl.col("tools").is_null()).drop("tools")
+    texts = dict.fromkeys(("instruction", "input", "output", "system"), pl.String)
+    return _rewrite_conversations(rows, convert_to_alpaca, pl.Struct({**texts, "history": pl.List(pl.List(pl.String))}))
+
+
+def convert_to_alpaca(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
+    """The keys of LLaMA-Factory's documentation, of which the first three are Stanford's; None for a conversation with tools, or
+    one that does not alternate question and answer.
+    """
+    has_system = bool(turns) and turns[0]["role"] == "system"
+    spoken = turns[has_system:]
+    roles = [turn["role"] for turn in spoken]
+    if roles != ["user", "assistant"] * (len(spoken) // 2) or not spoken or any(turn["tool_calls"] for turn in spoken):
+        return None
+    *history, (question, answer) = zip(spoken[::2], spoken[1::2], strict=True)
+    return {
+        "instruction": question["content"],
+        "input": "",
+        "output": answer["content"],
+        "system": turns[0]["content"] if has_system else "",
+        "history": [[before["content"], after["content"]] for before, after in history],
+    }
+
+
+def _build_sharegpt_form(rows: "pl.DataFrame", _structured: bool) -> "pl.DataFrame":
+    import polars as pl
+
+    turns = pl.List(pl.Struct({"from": pl.String, "value": pl.String}))
+    return _rewrite_conversations(rows, convert_to_sharegpt, pl.Struct({"conversations": turns}))
+
+
+SHAREGPT_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
+
+
+def convert_to_sharegpt(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
+    """`conversations`; None if a turn has both text and calls, which are separate turns in this form."""
+    converted = []
+    for turn in turns:
+        if not turn["tool_calls"]:
+            converted.append({"from": SHAREGPT_SPEAKERS[turn["role"]], "value": turn["content"]})
+        elif turn["content"]:
+            return None
+        else:
+            calls = json.loads(turn["tool_calls"])
+            converted.append({"from": "function_call", "value": _dump_json(calls[0] if len(calls) == 1 else calls)})
+    return {"conversations": converted}
+
+
+def parse_alpaca_row(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The turns of a row in the Alpaca form; `input` follows its instruction on a new line, as in LLaMA-Factory.
+
+    Raises:
+        ValueError: if a column is not text, or `history` is not a list of question and answer.
+    """
+    texts = {name: row.get(name) or "" for name in ("system", "instruction", "input", "output")}
+    history = row.get("history") or []
+    if wrong := next((name for name, text in texts.items() if not isinstance(text, str)), None):
+        raise ValueError(f"`{wrong}` must be text, not {type(texts[wrong]).__name__}")
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise ValueError("`history` must be a list of question and answer")
+    asked = "\n".join(filter(None, (texts["instruction"], texts["input"])))
+    pairs = [*history, (asked, texts["output"])]
+    turns = [
+        {"role": role, "content": text}
+        for pair in pairs
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    return [*([{"role": "system", "content": texts["system"]}] if texts["system"] else []), *turns]
+
+
+SHAREGPT_ROLES = {speaker: role for role, speaker in SHAREGPT_SPEAKERS.items()} | {
+    "user": "user", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant", "observation": "tool",
+}  # fmt: skip
+"""Roles by the speakers of ShareGPT and LLaMA-Factory."""
+
+
+def parse_sharegpt_turns(conversation: Any) -> list[dict[str, Any]]:
+    """The turns of `conversations`; a `tool` turn gets the name of the last called tool.
+
+    Raises:
+        ValueError: if a turn has no known speaker, or a call cannot be read.
+    """
+    turns: list[dict[str, Any]] = []
+    called = None
+    if not isinstance(conversation, list):
+        raise ValueError(  # noqa: TRY004
+            f"`conversations` must be a list of from and value, not {type(conversation).__name__}"
+        )
+    for turn in conversation:
+        speaker, value = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
+        if speaker == "function_call" and isinstance(value, str):
+            try:
+                parsed = json.loads(value)
+            except ValueError:
+                parsed = None
+            calls = parsed if isinstance(parsed, list) else [parsed]
+            if not calls or not all(isinstance(call, dict) for call in calls):
+                raise ValueError(f"`conversations`: a call cannot be read: {value[:60]}")
+            called = calls[-1].get("name")
+            turns.append({"role": "assistant", "content": "", "tool_calls": _dump_json(calls)})
+        elif speaker in SHAREGPT_ROLES:
+            name = {"name": called} if SHAREGPT_ROLES[speaker] == "tool" else {}
+            turns.append({"role": SHAREGPT_ROLES[speaker], "content": value, **name})
+        else:
+            known = ", ".join([*SHAREGPT_ROLES, "function_call"])
+            raise ValueError(
+                f"`conversations` must be a list of from and value, from one of {known}; not {str(turn)[:60]}"
+            )
+    return turns
+
+
+def _rewrite_conversations(
+    rows: "pl.DataFrame", convert: Callable[[Sequence[FlatTurn]], dict[str, Any] | None], struct: "pl.Struct"
+) -> "pl.DataFrame":
+    """The columns of `struct` built from each conversation, without rows that the form cannot hold."""
+    converted = _map_in_slices(rows["messages"], convert, struct)
+    kept = converted.is_not_null()
+    return (
+        rows.filter(kept)
+        .select("id")
+        .hstack(converted.filter(kept).struct.unnest())
+        .hstack(rows.filter(kept).select(_list_optional_columns(rows)))
+    )
+
+
+FORM_BUILDERS: Mapping[str, Callable[["pl.DataFrame", bool], "pl.DataFrame"]] = {
+    "messages": _build_messages_form,
+    "prompt_completion": _build_prompt_completion_form,
+    "preference": _build_preference_form,
+    "alpaca": _build_alpaca_form,
+    "sharegpt": _build_sharegpt_form,
+}
+
+
+def build_hub_features(form: FormattedDataset) -> list[dict[str, Any]]:
+    """The columns as declared on the hub: `datasets` (4.7 or newer) then decodes JSON text. Empty without JSON text."""
+    schema = form.parts[0].schema
+    return (
+        [_build_hub_feature(name, dtype, json_text=name in form.texts) for name, dtype in schema.items()]
+        if form.texts
+        else []
+    )
+
+
+def _build_hub_feature(name: str, dtype: Any, *, json_text: bool) -> dict[str, Any]:
+    kind = _convert_hub_type(dtype, json_text=json_text)
+    return {"name": name, "dtype": kind} if isinstance(kind, str) else {"name": name, **kind}
+
+
+def _convert_hub_type(dtype: Any, *, json_text: bool) -> Any:
+    import polars as pl
+
+    if isinstance(dtype, pl.List):
+        return {"list": _convert_hub_type(dtype.inner, json_text=json_text)}
+    if isinstance(dtype, pl.Struct):
+        return [_build_hub_feature(field.name, field.dtype, json_text=False) for field in dtype.fields]
+    return "json" if json_text else "string"
+
+
+def format_json_lines(rows: "pl.DataFrame", texts: frozenset[str]) -> Iterator[str]:
+    """Each row as a line of JSON; the JSON text of the columns `texts` is decoded."""
+    for part in rows.iter_slices(ROWS_PER_SLICE):
+        for row in part.iter_rows(named=True):
+            for key in texts & row.keys():
+                if isinstance(row[key], list):
+                    row[key] = [json.loads(text) for text in row[key]]
+                elif row[key] is not None:
+                    row[key] = json.loads(row[key])
+            yield _dump_json(row) + "\n"

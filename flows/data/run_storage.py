@@ -1,0 +1,197 @@
+"""Storage of runs and releases: a folder, or a depot on an object store with its mirror on this machine. Knows what is fetched
+before and published after a command; knows no sample.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.config.recipe import Recipe
+from core.errors import StoreError, UsageError
+from core.runs.lineage import Lineage, list_possible_run_names
+from core.runs.records import RunManifest, RunState
+from core.runs.releases import locate_releases
+from core.runs.run_dir import RunDir, find_run
+from core.storage.lease import repeat_in_background
+from core.storage.object_store import ObjectStore
+from flows.terminal.console import SESSION
+
+PUBLISH_SECONDS = 30.0
+"""Interval between publications of a run in progress: the most paid work that a lost machine loses."""
+ABANDONED_RUN_ERROR = "no process works on it, and none recorded how it ended"
+"""The error of a run with the state `running` that no process works on."""
+MIRROR_FOLDER = Path("data/depots")
+"""Mirrors of all depots, in folders named like their addresses; the environment variable STILLHOUSE_DEPOTS overrides it."""
+
+
+@dataclass(frozen=True)
+class RunStorage:
+    """Runs and releases in a folder, or in a depot whose mirror is that folder. Without a depot, nothing is fetched or locked."""
+
+    runs: Path
+    """The folder of runs on this machine."""
+    depot: ObjectStore | None = None
+    """Where runs and releases are published."""
+
+    def fetch_for_recipe(self, recipe: Recipe, sources: Mapping[str, str]) -> None:
+        """Fetch the recipe's lineage and the runs that it may resume; `sources` are the hashes of its files."""
+        lineage = self.fetch_lineage(recipe.name)
+        if self.depot:
+            for name in list_possible_run_names(lineage, recipe, sources):
+                self.depot.fetch(f"{self.runs.name}/{name}")
+
+    def find_run(self, name: str) -> RunDir:
+        """The run called `name`, fetched if there is a depot. Raises UsageError if there is no such run, StoreError if the depot
+        fails.
+        """
+        if self.depot and not Path(name).exists():
+            names = self.depot.list_folders(self.runs.name)
+            if name not in names:
+                known = ", ".join(names) or "none"
+                raise UsageError(f"{name}: no run of this name; {self.depot.url}/{self.runs.name} has {known}")
+            self.depot.fetch(f"{self.runs.name}/{name}")
+        return find_run(name, self.runs)
+
+    def read_manifest(self, run: RunDir) -> RunManifest:
+        """The current manifest; a run with the state `running` that no process works on was interrupted.
+
+        Raises:
+            StoreError: if the manifest is missing or damaged, or the depot fails.
+        """
+        manifest = run.read_manifest()
+        if manifest.state is RunState.running and not self._is_worked_on(run):
+            manifest = run.read_manifest()  # the run may have ended in between
+            if manifest.state is RunState.running:
+                manifest.state, manifest.error = RunState.interrupted, ABANDONED_RUN_ERROR
+        return manifest
+
+    def _is_worked_on(self, run: RunDir) -> bool:
+        if run.is_held():
+            return True
+        if self.depot is None or run.path.parent != self.runs:
+            return False
+        return self.depot.is_held_elsewhere(f"{self.runs.name}/{run.name}")
+
+    def fetch_runs(self, recipe: str) -> None:
+        """Fetch all runs that may belong to the recipe."""
+        if self.depot:
+            for name in self.depot.list_folders(self.runs.name):
+                if name.rpartition("-")[0] == recipe:
+                    self.depot.fetch(f"{self.runs.name}/{name}")
+
+    def fetch_lineage(self, recipe: str) -> Lineage:
+        """The recipe's releases. In a depot, only completely published releases count; others are removed from the mirror."""
+        lineage = Lineage(locate_releases(self.runs) / recipe)
+        if self.depot and self._list_unpublished(lineage):
+            with self.depot.hold_lease(f"releases/{recipe}"):
+                self._fetch_releases(lineage)
+        elif self.depot:
+            self._fetch_releases(lineage)
+        return lineage
+
+    def _fetch_releases(self, lineage: Lineage) -> None:
+        """Fetch the published releases, and remove the others."""
+        assert self.depot
+        for generation in self._list_published(lineage.recipe):
+            self.depot.fetch(f"releases/{lineage.recipe}/{generation}")
+        for generation in self._list_unpublished(lineage):
+            shutil.rmtree(lineage.path / str(generation))
+
+    def _list_unpublished(self, lineage: Lineage) -> set[int]:
+        """Releases made here by a process that was killed before publication."""
+        return set(lineage.list_generations()) - set(self._list_published(lineage.recipe))
+
+    def _list_published(self, recipe: str) -> list[int]:
+        assert self.depot
+        numbers = [int(name) for name in self.depot.list_folders(f"releases/{recipe}") if name.isdecimal()]
+        return sorted(n for n in numbers if self.depot.exists(f"releases/{recipe}/{n}/manifest.json"))
+
+    @contextmanager
+    def lock_run(self, run: RunDir) -> Iterator[None]:
+        """Lock the run against other machines and fetch it; publish it at intervals and at the end, also after an error.
+
+        Raises:
+            RunInUse: if another process or machine works on it.
+            StoreError: if the store fails, or another machine took over after a long silence of this one.
+        """
+        if self.depot is None:
+            yield
+            return
+        depot, folder, lost = self.depot, f"{self.runs.name}/{run.name}", list[StoreError]()
+
+        def stop(error: StoreError) -> None:
+            lost.append(error)
+            SESSION.stop.set()
+
+        def publish() -> bool:
+            try:
+                lease.renew()
+                depot.publish(folder, ended=False)
+            except StoreError as error:  # repeated; the last publication raises
+                SESSION.print_message(f"not published yet: {error}")
+            return not lost
+
+        with depot.hold_lease(folder) as lease, lease.renew_in_background(stop):
+            depot.fetch_locked(folder)
+            try:
+                with repeat_in_background(PUBLISH_SECONDS, publish):
+                    yield
+            finally:
+                if lost:
+                    raise lost[0]
+                lease.renew()
+                depot.publish(folder)
+                SESSION.print_message(f"published in {depot.url}/{folder}")
+
+    @contextmanager
+    def lock_lineage(self, recipe: str) -> Iterator[None]:
+        """Lock the recipe's lineage against other machines and fetch it; then publish its new releases.
+
+        Raises:
+            RunInUse, StoreError: as `lock_run`.
+        """
+        if self.depot is None:
+            yield
+            return
+        with self.depot.hold_lease(f"releases/{recipe}") as lease, lease.renew_in_background(lambda _: None):
+            lineage = Lineage(locate_releases(self.runs) / recipe)
+            self._fetch_releases(lineage)
+            before = lineage.list_generations()
+            yield
+            for generation in lineage.list_generations():
+                if generation not in before:
+                    lease.renew()  # raises if another machine took over
+                    self.depot.publish(f"releases/{recipe}/{generation}")
+
+
+def open_run_storage(name: str) -> RunStorage:
+    """The storage `name`: a folder, or `PROTOCOL://BUCKET/FOLDER` for fsspec, with releases next to FOLDER.
+
+    Raises:
+        UsageError: if the name of a depot has no folder in its bucket.
+    """
+    protocol, separator, path = name.partition("://")
+    if not separator:
+        return RunStorage(Path(name))
+    parts = [part for part in path.split("/") if part]
+    if len(parts) < 2 or any(part in (".", "..") for part in parts):
+        raise UsageError(f"{name}: runs are kept in a folder of a bucket, as in {protocol}://BUCKET/runs")
+    mirror = Path(os.environ.get("STILLHOUSE_DEPOTS", MIRROR_FOLDER)).joinpath(protocol, *parts[:-1])
+    return RunStorage(mirror / parts[-1], ObjectStore(f"{protocol}://{'/'.join(parts[:-1])}", mirror))
+
+
+def find_cache_folder(runs_dir: str) -> Path | None:
+    """The cache of a command that makes no run: the cache of the runs if their folder exists, else the user's cache directory
+    (XDG Base Directory Specification). None if neither is writable.
+    """
+    runs = open_run_storage(runs_dir).runs
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        cache = RunDir(runs / "any").cache if runs.is_dir() else Path(home) / "stillhouse"
+        cache.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
+        return None
+    return cache if os.access(cache, os.W_OK) else None

@@ -1,0 +1,101 @@
+"""A finished student: find its folder and its run, export it, use it as a teacher. Knows nothing of training."""
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import students
+from core.config.teachers import TeacherConfig
+from core.errors import RecipeError, UsageError
+from core.installation import format_install_command
+from core.runs.run_dir import RUNS_FOLDER, RunDir
+from flows.data.stranger_files import find_trust_fault
+
+if TYPE_CHECKING:
+    from agents.planning.run_plan import RunPlan
+    from students.output.gguf_export import ExportedStudent
+
+STUDENT_EVALUATION_FILE, ROUTING_FILE = "evaluation.json", "routing.json"
+"""In a student's folder: the results of `stillhouse evaluate` and `stillhouse route`."""
+STUDENT_SLOTS = 8
+"""Default number of concurrent conversations of a student."""
+
+
+def find_student_folder(name: Path) -> Path:
+    """The student in folder `name`, or of the run in folder `name` or with that name. Raises UsageError if there is none."""
+    for folder in (name, name / "student", Path(RUNS_FOLDER) / name / "student"):
+        if (folder / "config.json").is_file():
+            return folder
+    raise UsageError(
+        f"{name}: there is no student: neither it nor {name / 'student'} has a config.json; name its folder, or a run"
+    )
+
+
+def is_weights_file(name: Path) -> bool:
+    """Whether it is a GGUF file, not a folder of a student or a run. Raises UsageError if the file does not exist."""
+    if name.suffix == ".gguf" and not name.is_file():
+        raise UsageError(f"{name}: there is no such file")
+    return name.suffix == ".gguf"
+
+
+def export_student(name: Path, kind: str) -> "ExportedStudent":
+    exported: ExportedStudent = import_student_module("output.gguf_export").export_gguf(find_student_folder(name), kind)
+    return exported
+
+
+def find_student_run(student: Path) -> RunDir | None:
+    """The run whose student is in this folder."""
+    run = RunDir(student.resolve().parent)
+    return run if run.recipe_file.is_file() else None
+
+
+def load_student_plan(student: Path, run: RunDir | None, runs: Path | None = None) -> "RunPlan":
+    """The plan of the student's run; `runs` is the user's own folder of runs.
+
+    A run outside that folder is untrusted data: a recipe that would run, start or send a key to anything is rejected.
+
+    Raises:
+        UsageError: if the student belongs to no run, a file of the recipe is missing, or the user must name the recipe.
+    """
+    if run is None:
+        raise UsageError(
+            f"{student}: is not the student of a run, so name the recipe to hold it to: --recipe RECIPE; rows of your "
+            "own go with `stillhouse evaluate STUDENT --data FILE`"
+        )
+    recipe, folder = run.read_recipe(), run.read_recipe_folder()
+    if fault := find_trust_fault(run, recipe, folder, runs or Path(os.environ.get("STILLHOUSE_RUNS", RUNS_FOLDER))):
+        raise UsageError(f"{run.path}: {fault}; if you trust the recipe, name its file: --recipe RECIPE")
+    from agents.planning.run_plan import build_plan
+
+    try:
+        return build_plan(recipe, folder)
+    except RecipeError as error:
+        raise UsageError(
+            f"{run.path}: cannot load the recipe of this run here; name it: --recipe RECIPE\n{error}"
+        ) from None
+
+
+def configure_student_as_teacher(weights: Path, teacher: TeacherConfig) -> TeacherConfig:
+    """The GGUF file as a teacher, with slots as long as its teacher's."""
+    slots = min(teacher.max_concurrent, STUDENT_SLOTS)
+    return TeacherConfig(model=f"local/{weights}", max_concurrent=slots, slot_tokens=teacher.slot_tokens)
+
+
+def import_student_module(name: str) -> Any:
+    """Import a module of `students`, named without that package. Raises UsageError if the extra `train` is not installed."""
+    return _import_with_train_extra(f"{students.__name__}.{name}")
+
+
+def check_train_extra() -> None:
+    """Raises UsageError if the extra `train` is not installed."""
+    _import_with_train_extra("sklearn")
+
+
+def _import_with_train_extra(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"students need the extra `train` ({error.name} is missing): run {format_install_command('train')}"
+        ) from None

@@ -1,0 +1,96 @@
+"""The collapse assessment of any dataset against real text, and against its parent dataset. Knows no Prefect."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.errors import UsageError
+from core.project_files import find_referenced_file
+from core.runs.collapse_assessment import CollapseAssessment
+from core.runs.records import CollapseRecord
+from flows.data.dataset_origin import is_synthetic_dataset
+from flows.data.dataset_rows import read_dataset_documents, read_reference_texts
+from flows.terminal.run_summary import format_metrics
+from flows.terminal.text_format import TERMINAL_WIDTH, replace_unsafe_characters
+
+NULL_CACHE_FOLDER = "nulls"
+"""The folder in the runs' cache for null distributions: how far real text differs from itself."""
+
+
+def assess_dataset(
+    source: Path, reference: Path, seed: int, *, parent: Path | None, cache: Path | None
+) -> CollapseAssessment:
+    """Compare a dataset with real text, and the rows that it adds to its parent with the parent.
+
+    Raises:
+        UsageError: if a dataset cannot be read, or adds no row to its parent.
+    """
+    from filters.collapse.assessment import assess_texts
+
+    texts = [document.text for document in read_dataset_documents(source)]
+    generated = is_synthetic_dataset(source)
+    collapse = assess_answers(texts, str(reference), Path.cwd(), seed, cache, generated=generated)
+    if parent is None:
+        return CollapseAssessment(collapse=collapse)
+    earlier = [document.text for document in read_dataset_documents(parent)]
+    known = set(earlier)
+    added = [text for text in texts if text not in known]
+    if not added:
+        raise UsageError(
+            f"{source}: has no row that {parent} lacks, so there is nothing to compare; leave out --parent"
+        )
+    nulls = cache / NULL_CACHE_FOLDER if cache else None
+    comparison = assess_texts(added, earlier, name=str(parent), seed=seed, cache=nulls, generated=generated)
+    return CollapseAssessment(collapse=collapse, parent=comparison)
+
+
+def assess_answers(
+    answers: Sequence[str],
+    reference: str,
+    folder: Path,
+    seed: int,
+    cache: Path | None = None,
+    before: Sequence[CollapseRecord] = (),
+    *,
+    generated: bool = True,
+) -> CollapseRecord:
+    """Compare `answers` with the reference: metrics and verdict. The null distribution of the reference is kept in `cache`.
+    `before` are the comparisons of the generations that the answers build on, oldest first. `generated`: whether a teacher is
+    known to have written the answers.
+
+    Raises:
+        UsageError: if the reference cannot be read.
+    """
+    from filters.collapse.assessment import assess_texts
+
+    path = find_referenced_file(reference, folder)
+    nulls = cache / NULL_CACHE_FOLDER if cache else None
+    real = read_reference_texts(path)
+    return assess_texts(answers, real, name=reference, seed=seed, cache=nulls, before=before, generated=generated)
+
+
+def format_assessment(assessment: CollapseAssessment) -> list[str]:
+    """The output of `assess`: the verdict, the evidence, the metrics and advice."""
+    lines = [f"verdict   {assessment.verdict.upper()}"]
+    for record in (assessment.collapse, assessment.parent):
+        if record:
+            lines += [
+                "",
+                f"compared with {replace_unsafe_characters(record.reference)}: {record.verdict}",
+                *_format_bullets(record.evidence),
+                "",
+            ]
+            lines += format_metrics(record)
+    if advice := assessment.advice:
+        lines += ["", "what may help", *_format_bullets(advice)]
+    return lines
+
+
+def _format_bullets(sentences: Sequence[str]) -> list[str]:
+    return [
+        line
+        for sentence in sentences
+        for line in textwrap.wrap(
+            replace_unsafe_characters(sentence), TERMINAL_WIDTH, initial_indent="  - ", subsequent_indent="    "
+        )
+    ]

@@ -1,0 +1,388 @@
+"""A student on held-out rows of any dataset, compared with itself before training: loss, and the pass rate of a check.
+
+Knows neither recipes nor seeds; `flows.evaluate.student_evaluation` does.
+"""
+
+import json
+import random
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from core.config.agents import VerifierConfig
+from core.config.teachers import TeacherConfig
+from core.errors import RecipeError, RecipeProblem, UsageError
+from core.intervals import IntervalEstimate, estimate_share
+from core.sample import Candidate, Message, Seed, conversation_digest, text_digest
+from core.storage.atomic_files import write_text
+from core.storage.sample_files import read_sample_columns
+from flows.data.dataset_rows import TEXT_COLUMNS, read_all_rows, read_row_conversation, read_row_pair
+from flows.data.student_files import STUDENT_SLOTS, find_student_folder, find_student_run, import_student_module
+from flows.evaluate.student_evaluation import EvaluatedAnswer, EvaluationExample, loss_notes, student_max_tokens
+from flows.terminal.console import CommandSession
+from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
+
+if TYPE_CHECKING:
+    from agents.checks.registry import BoundCheck
+    from students.comparison.text_losses import TextLoss
+    from teachers.base import Teacher
+
+DATASET_EVALUATION_FILE = "evaluation-data.json"
+EXACT_CHECK = "exact"
+MODEL_ROLES = ("student", "start")
+MOST_EXAMPLES = 10
+SLOT_TOKENS = 1536
+"""Of prompt and answer, at least; twice the student's `max_tokens` where that is more."""
+CONVERSATION_COLUMNS = frozenset({*TEXT_COLUMNS, "chosen", "rejected", "input", "history", "system"})
+
+
+class HeldOutDatasetRow(NamedTuple):
+    """A row that the student was not trained on."""
+
+    place: int
+    """The row's number in the data, from 1."""
+    conversation: Sequence[Message]
+    columns: Mapping[str, Any]
+    """The row's other columns, for a check."""
+
+    @property
+    def reference(self) -> str | None:
+        """The answer to the last question; None where it is not a text of the assistant."""
+        if len(self.conversation) < 2 or self.conversation[-2].role != "user":
+            return None
+        last = self.conversation[-1]
+        return last.content if last.role == "assistant" and not last.tool_calls else None
+
+
+class DatasetModelResult(BaseModel):
+    """The result of one model. A missing measurement is None."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    """`student`, or `start`: the student before training."""
+    nats_per_token: float | None
+    """Loss on the assistant's tokens."""
+    bits_per_byte: float | None
+    """The same per byte of the assistant's text."""
+    passed: int | None
+    """Rows whose answer passed the check."""
+    pass_rate: IntervalEstimate | None
+    """With Wilson's score interval (1927), 95 %."""
+
+
+class DatasetEvaluation(BaseModel):
+    """The result of `stillhouse evaluate STUDENT --data FILE`, as saved in the student's folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    student: str
+    data: str
+    type: str
+    """How the student's weights were stored when it answered."""
+    total: int
+    """Rows in the data."""
+    trained_on: int
+    """Rows that the student or its start was trained on. They are left out."""
+    evaluated: int
+    """Rows drawn from the others."""
+    conversations: int
+    """Evaluated rows with a loss."""
+    tokens: int
+    """The assistant's tokens in these conversations."""
+    truncated: int = 0
+    """Rows longer than `max_tokens`: the loss covers the tokens before that limit, as in training."""
+    check: str | None
+    asked: int
+    """Rows that the check judged."""
+    rows: list[DatasetModelResult]
+    notes: list[str]
+    """Missing measurements, a sentence each."""
+    examples: list[EvaluationExample]
+
+
+class DatasetEvaluationTask(NamedTuple):
+    student: Path
+    data: Path
+    number: int
+    kind: str
+    check: str | None
+    bound_check: "BoundCheck | None"
+    """None for `exact`, and without a check."""
+
+
+def prepare_dataset_evaluation(
+    name: Path, data: Path, number: int, kind: str, check: str | None, settings: Sequence[str]
+) -> DatasetEvaluationTask:
+    """The student in the folder or run `name`, on rows of `data`; `settings` are options of the check as `key=value`.
+
+    Raises:
+        UsageError: if the student or the check does not exist, or the check asks a teacher.
+    """
+    student = find_student_folder(name)
+    if settings and check in (None, EXACT_CHECK):
+        raise UsageError(f"--set {settings[0]}: sets an option of a check; name a check with options: --check NAME")
+    if not check or check == EXACT_CHECK:
+        return DatasetEvaluationTask(student, data, number, kind, check, None)
+    from agents.checks.registry import bind_checks
+    from core.config.loading import parse_settings
+
+    # A built-in check, a check of an installed package, or `FILE.py:NAME`, which is loaded here.
+    path, colon, check_name = check.rpartition(":")
+    config = parse_settings(VerifierConfig, [f"type={json.dumps(check_name)}", *settings])
+    if colon:
+        config = config.model_copy(update={"path": path})
+    [*bound], problems = bind_checks([config], (), Path.cwd())
+    if problems:
+        renamed = [
+            RecipeProblem(problem.where.replace("verifiers.0.type", "").replace("verifiers.0.", ""), problem.what)
+            for problem in problems
+        ]
+        hint = [] if bound else [RecipeProblem("", f"`{EXACT_CHECK}` compares the answer with the row's own")]
+        raise RecipeError(f"--check {check}", [*renamed, *hint])
+    [only] = bound
+    if only.check.calls(only.options):
+        raise UsageError(f"--check {check}: asks a teacher, and there is none without a recipe; use --recipe")
+    return DatasetEvaluationTask(student, data, number, kind, check, only)
+
+
+async def evaluate_on_dataset(task: DatasetEvaluationTask, session: CommandSession) -> DatasetEvaluation:
+    """Measure losses, run the check on answers, and write `evaluation-data.json` in the student's folder.
+
+    Raises:
+        RunStopped: on the stop signal.
+        UsageError: if the data cannot be read, or the student was trained on all of its rows.
+        StillhouseError: if the student cannot be exported or started.
+    """
+    held_out = _select_held_out_rows(task)
+    session.print_unless_stopped(
+        f"evaluate: {_format_row_counts(len(held_out.rows), held_out.total, held_out.trained_on)}"
+    )
+    rows, notes = held_out.rows, held_out.notes
+    text_losses = import_student_module("comparison.text_losses")
+    longest = student_max_tokens(task.student)
+    with tempfile.TemporaryDirectory() as name:
+        folders = {"student": task.student}
+        if text_losses.write_untrained_student(task.student, Path(name) / "start"):
+            folders["start"] = Path(name) / "start"
+        else:
+            notes.append("Nothing on the untrained student: its start is unknown or missing.")
+        losses: dict[str, TextLoss] = {}
+        for role, folder in folders.items():
+            session.print_unless_stopped(f"evaluate: loss of the {role}")
+            losses[role] = text_losses.measure_folder_loss(folder, [row.conversation for row in rows], longest)
+        answers = {}
+        asked = [row for row in rows if row.reference is not None] if task.check else []
+        for role, folder in folders.items() if asked else ():
+            weights = import_student_module("output.gguf_export").export_gguf(folder, task.kind).path
+            answers[role] = await _collect_answers(task, role, weights, asked, longest, session)
+    notes += loss_notes(losses["student"], "row", longest)
+    if task.check and (left_out := len(rows) - len(asked)):
+        notes.append(f"{format_count(left_out, 'row')} not asked: they do not end with a question and a text answer.")
+    if task.check is None:
+        notes.append(f"No pass rates: name a check, as in --check {EXACT_CHECK}.")
+    evaluation = _build_dataset_evaluation(task, held_out, asked, losses, answers)
+    write_text(task.student / DATASET_EVALUATION_FILE, evaluation.model_dump_json(indent=2) + "\n")
+    return evaluation
+
+
+class _HeldOutRows(NamedTuple):
+    """Rows that the student was not trained on, drawn with a fixed seed, in the order of the data."""
+
+    rows: list[HeldOutDatasetRow]
+    total: int
+    trained_on: int
+    notes: list[str]
+    """Missing information and measurements."""
+
+
+def _select_held_out_rows(task: DatasetEvaluationTask) -> _HeldOutRows:
+    every = [
+        HeldOutDatasetRow(place, conversation, columns)
+        for place, (conversation, columns) in enumerate(read_all_rows(task.data, _read_row), 1)
+    ]
+    if not every:
+        raise UsageError(f"{task.data}: has no rows")
+
+    # The digests of the student's training conversations: those recorded, or those of its run's dataset.
+    trained = set(import_student_module("output.student_folder").read_trained_rows(task.student))
+    run = None if trained else find_student_run(task.student)
+    for folder in (run.dataset, run.dataset / "messages") if run else ():
+        file = folder / "train.parquet"
+        if file.is_file() and "messages" in read_sample_columns(file).columns:
+            trained = {conversation_digest(conversation) for conversation in read_all_rows(file, read_row_conversation)}
+            break
+
+    fresh = [row for row in every if conversation_digest(row.conversation) not in trained]
+    if not fresh:
+        raise UsageError(
+            f"{task.data}: the student was trained on each of its {format_count(len(every), 'row')}, so none is held out; "
+            "give rows that it has not seen"
+        )
+    drawn = random.Random("evaluate").sample(range(len(fresh)), min(task.number, len(fresh)))
+    unknown = "The student's training rows are not recorded, so some of them may be among these."
+    return _HeldOutRows(
+        [fresh[i] for i in sorted(drawn)], len(every), len(every) - len(fresh), [] if trained else [unknown]
+    )
+
+
+def _read_row(row: Mapping[str, Any]) -> tuple[list[Message], dict[str, Any]]:
+    """A row in any form that `distill` reads; of a pair, the chosen answer."""
+    paired = row.keys() >= {"prompt", "chosen", "rejected"}
+    conversation = read_row_pair(row).chosen if paired else read_row_conversation(row)
+    return conversation, {key: value for key, value in row.items() if key not in CONVERSATION_COLUMNS}
+
+
+async def _collect_answers(
+    task: DatasetEvaluationTask,
+    role: str,
+    weights: Path,
+    rows: Sequence[HeldOutDatasetRow],
+    longest: int,
+    session: CommandSession,
+) -> list[EvaluatedAnswer]:
+    """The model's greedy answer to each row, and whether it passes."""
+    from agents.topologies.sample_production import run_concurrently
+    from core.stop_signal import RunStopped
+    from teachers.providers import open_teacher
+
+    slots = max(SLOT_TOKENS, 2 * longest)
+    model = TeacherConfig(model=f"local/{weights}", max_concurrent=STUDENT_SLOTS, slot_tokens=slots)
+    answers: dict[int, EvaluatedAnswer] = {}
+    pending = iter(enumerate(rows))
+    async with open_teacher(model) as teacher:
+
+        async def work() -> None:
+            for place, row in pending:
+                if session.stop.is_set():
+                    return
+                answers[place] = await _ask_row(task, teacher, row, longest)
+                session.show_progress(lambda: f"{role}: {len(answers):,} of {format_count(len(rows), 'row')}")
+
+        await run_concurrently(work() for _ in range(min(STUDENT_SLOTS, len(rows))))
+    if len(answers) < len(rows):
+        raise RunStopped
+    passed = sum(answer.fault is None for answer in answers.values())
+    session.print_unless_stopped(f"evaluate: {role}: {passed:,} of {len(rows):,} answers pass")
+    return [answers[place] for place in range(len(rows))]
+
+
+async def _ask_row(
+    task: DatasetEvaluationTask, teacher: "Teacher", row: HeldOutDatasetRow, longest: int
+) -> EvaluatedAnswer:
+    """The answer, and why it fails."""
+    from agents.checks.base import CheckBroken, Subject
+    from teachers.base import CallFailed, TeacherQuestion, UnlimitedAccount
+
+    assert row.reference is not None, "rows without a reference are not asked"
+    prompt = list(row.conversation[:-1])
+    question = TeacherQuestion(
+        messages=prompt, contract="Answer", json_schema=None, temperature=0.0, top_p=1.0, max_tokens=longest,
+        seed=int(text_digest(f"data/{row.place}", length=7), 16),
+    )  # fmt: skip
+    try:
+        reply = await teacher.reply(question, row.place, UnlimitedAccount())
+    except CallFailed as error:
+        return EvaluatedAnswer(text="", fault=f"no answer: {error}")
+    text = reply.text.strip()
+    if not reply.finished:
+        return EvaluatedAnswer(text=text, fault=f"cut off after {longest} tokens")
+    if task.bound_check is None:
+        equal = text.split() == row.reference.split()
+        return EvaluatedAnswer(text=text, fault=None if equal else f"expected {format_one_line(row.reference)!r}")
+
+    seed = Seed(id=f"row-{row.place:06d}", data={"expected": row.reference, **row.columns})
+    values: Any = text
+    with suppress(ValueError, RecursionError):  # checks of values read JSON
+        values = json.loads(text)
+    fields = {"answer": text, "question": prompt[-1].content, "values": values}
+    candidate = Candidate(messages=[*prompt, Message(role="assistant", content=text)], fields=fields)
+    try:
+        findings = await task.bound_check.check.findings(
+            Subject(seed, candidate, _refuse_teacher_calls), task.bound_check.options
+        )
+    except CheckBroken as error:  # as in a run, only this row fails
+        return EvaluatedAnswer(text=text, fault=str(error))
+    failed = next((finding for finding in findings if not finding.passed), None)
+    return EvaluatedAnswer(text=text, fault=None if failed is None else f"{failed.check}: {failed.evidence}")
+
+
+async def _refuse_teacher_calls(*_args: object, **_options: object) -> Any:
+    raise UsageError("the check asks a teacher, and there is none without a recipe; use --recipe")
+
+
+def _build_dataset_evaluation(
+    task: DatasetEvaluationTask, held_out: _HeldOutRows, asked: Sequence[HeldOutDatasetRow], losses: "Mapping[str, TextLoss]",
+    answers: Mapping[str, Sequence[EvaluatedAnswer]],
+) -> DatasetEvaluation:  # fmt: skip
+    measured = losses["student"]
+    passed = {role: sum(answer.fault is None for answer in given) for role, given in answers.items()}
+    return DatasetEvaluation(
+        student=str(task.student),
+        data=str(task.data),
+        type=task.kind,
+        total=held_out.total,
+        trained_on=held_out.trained_on,
+        evaluated=len(held_out.rows),
+        conversations=measured.conversations,
+        tokens=measured.tokens,
+        truncated=measured.truncated,
+        check=task.check,
+        asked=len(asked),
+        rows=[
+            DatasetModelResult(
+                role=role,
+                nats_per_token=loss.nats_per_token,
+                bits_per_byte=loss.bits_per_byte,
+                passed=passed.get(role),
+                pass_rate=estimate_share(passed[role], len(asked)) if role in passed else None,
+            )
+            for role, loss in losses.items()
+        ],
+        notes=held_out.notes,
+        examples=[
+            EvaluationExample(
+                question=row.conversation[-2].content, answers={role: given[i] for role, given in answers.items()}
+            )
+            for i, row in enumerate(asked[:MOST_EXAMPLES])
+        ],
+    )
+
+
+def format_dataset_evaluation(evaluation: DatasetEvaluation) -> str:
+    """The output of `stillhouse evaluate STUDENT --data FILE`."""
+    heads = ("", "nats/token", "bits/byte", "passed", "95 %")
+    table = [heads]
+    for row in evaluation.rows:
+        rate = row.pass_rate
+        table.append(
+            (
+                row.role,
+                "-" if row.nats_per_token is None else f"{row.nats_per_token:.3f}",
+                "-" if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}",
+                f"{row.passed} of {evaluation.asked}, {format_percent(rate.value)}" if rate else "-",
+                f"{format_percent(rate.low)} to {format_percent(rate.high)}" if rate else "-",
+            )
+        )
+    conversations = format_count(evaluation.conversations, "conversation")
+    check = ""
+    if evaluation.check:
+        check = (
+            f"; {evaluation.check} on {format_count(evaluation.asked, 'greedy answer')}, stored as {evaluation.type}"
+        )
+    lines = [
+        f"student {evaluation.student}",
+        f"  {evaluation.data}: {_format_row_counts(evaluation.evaluated, evaluation.total, evaluation.trained_on)}",
+        f"  loss on {format_count(evaluation.tokens, 'token')} of the assistant in {conversations}{check}",
+        *format_table(table),
+        *(f"  {note}" for note in evaluation.notes),
+    ]
+    return "\n".join([*lines, f"  {Path(evaluation.student) / DATASET_EVALUATION_FILE}"])
+
+
+def _format_row_counts(evaluated: int, total: int, trained_on: int) -> str:
+    return f"{evaluated:,} of {format_count(total, 'row')}, {trained_on:,} left out that it was trained on"

@@ -1,0 +1,129 @@
+"""Topics and words of real text that a dataset lacks, as a table and as a seeds file for a recipe."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from core.errors import UsageError
+from core.storage.atomic_files import write_text
+from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS, CoverageGap, find_coverage_gaps
+from filters.collapse.matched_samples import TokenCorpus, split_into_words
+from filters.collapse.reference_corpus import MOST_DOCUMENTS, ReferenceCorpus
+from flows.data.dataset_rows import read_dataset_documents, read_reference_texts
+from flows.terminal.suggested_commands import format_command, format_next_line
+from flows.terminal.text_format import format_count
+
+WORDS_PER_TOPIC = 3
+"""Words in a seed's topic."""
+PASSAGE_WORDS = 300
+"""Words of a real document in a seed."""
+MOST_SHOWN_GAPS = 12
+"""Topics in the table, and words."""
+
+
+class GapShares(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    here: float
+    """Share of the dataset's documents with it, truncated to the lengths of the reference's."""
+    real: float
+
+
+class DatasetGapsReport(BaseModel):
+    """The result of `stillhouse gaps`, largest gaps first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    reference: str
+    documents: int
+    real_documents: int
+    topics: list[GapShares]
+    words: list[GapShares]
+    starts: int
+    """Texts of the reference that can start a seed; 0 if no text with a gap has a word that names its subject."""
+    seeds: int
+    """Seeds that were written."""
+    out: str | None
+    """The file of the seeds, empty where there are none; None without `--out`."""
+
+    def __bool__(self) -> bool:
+        return bool(self.topics or self.words)
+
+
+def find_dataset_gaps(source: Path, reference: Path, out: Path | None, number: int) -> DatasetGapsReport:
+    """Compare, and write at most `number` seeds to `out`; an empty file where nothing is lacking.
+
+    Raises:
+        UsageError: if a text cannot be read or is too small, or `out` exists.
+    """
+    if out and out.exists():
+        raise UsageError(f"{out}: exists already; name another file, or remove it")
+    rows = [(line, text) for line, text in enumerate(read_reference_texts(reference), 1) if split_into_words(text)]
+    step = -(-len(rows) // MOST_DOCUMENTS) or 1
+    rows = rows[::step]
+    real = ReferenceCorpus.from_texts([text for _, text in rows], str(reference))
+    own = [words for document in read_dataset_documents(source) if (words := split_into_words(document.text))]
+    gaps = find_coverage_gaps(TokenCorpus.from_words(own, real.vocabulary), real, number)
+    if gaps is None:
+        raise UsageError(
+            f"{source}: {format_count(len(own), 'document')} and {len(rows)} of {reference} are too few to compare; both need "
+            f"{MIN_GAP_DOCUMENTS} with a word in them"
+        )
+
+    # Seeds have every field that a family needs: topic, words and passage.
+    seeds = []
+    for start in gaps.starts:
+        line, text = rows[start.place]
+        first, passage = start.words[:WORDS_PER_TOPIC], text.split()
+        seeds.append(
+            {
+                "topic": " and ".join(filter(None, (", ".join(first[:-1]), first[-1]))),
+                "category": start.topic,
+                "words": start.words,
+                "text": " ".join(passage[:PASSAGE_WORDS]) if len(passage) > PASSAGE_WORDS else text,
+                "source": reference.name,
+                "number": line,
+            }
+        )
+    if out:
+        write_text(out, "".join(json.dumps(seed, ensure_ascii=False) + "\n" for seed in seeds))
+    return DatasetGapsReport(
+        dataset=str(source), reference=str(reference), documents=gaps.documents, real_documents=gaps.real,
+        topics=_convert_gaps(gaps.topics), words=_convert_gaps(gaps.words), starts=len(seeds), seeds=len(seeds) if out else 0,
+        out=str(out) if out else None,
+    )  # fmt: skip
+
+
+def _convert_gaps(gaps: Sequence[CoverageGap]) -> list[GapShares]:
+    return [GapShares(**gap._asdict()) for gap in gaps]
+
+
+def format_dataset_gaps(report: DatasetGapsReport, number: int) -> str:
+    """The output of `stillhouse gaps`, with at most `number` seeds."""
+    lines = [
+        f"{report.dataset}  {report.documents:,} documents compared with {report.real_documents:,} of {report.reference}"
+    ]
+    without_seeds = f"; {report.out} is written without seeds" if report.out else ""
+    if not report:
+        return "\n".join([*lines, f"no gaps measurable at this size{without_seeds}"])
+    for title, shares in (("topic", report.topics), ("word", report.words)):
+        if shares:
+            lines.append(f"  {f'lacking {title}':<34}{'here':>8}{'real':>8}   share of documents")
+            lines += [f"  {share.name:<34}{share.here:>8.1%}{share.real:>8.1%}" for share in shares[:MOST_SHOWN_GAPS]]
+            lines += [f"  and {len(shares) - MOST_SHOWN_GAPS:,} more"] * (len(shares) > MOST_SHOWN_GAPS)
+    if not report.starts:
+        none = "only words are lacking that any text may have, and no topic to start from"
+        if report.topics:
+            none = "no text of a lacking topic has a word that names its subject"
+        return "\n".join([*lines, f"no seeds: {none}{without_seeds}"])
+    if report.out is None:
+        out = f"{Path(report.dataset).stem}-gaps.jsonl"
+        words = ("gaps", report.dataset, "--reference", report.reference, "--out", out, "-n", str(number))
+        return "\n".join([*lines, format_next_line(*words)])
+    command = format_command("run", "RECIPE", "--set", f"seeds.path={Path(report.out).resolve()}")
+    lines += [f"{format_count(report.seeds, 'seed')}  {report.out}", f"hint: generate samples for the gaps: {command}"]
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""The two evaluations of `stillhouse evaluate`, chosen by its options: on a recipe's held-out seeds, or on rows of a dataset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from core.errors import UsageError
+from flows.data.run_storage import open_run_storage
+from flows.evaluate.dataset_evaluation import (
+    DatasetEvaluation,
+    DatasetEvaluationTask,
+    evaluate_on_dataset,
+    format_dataset_evaluation,
+    prepare_dataset_evaluation,
+)
+from flows.evaluate.student_evaluation import (
+    StudentEvaluation,
+    StudentEvaluationTask,
+    evaluate_student,
+    format_student_evaluation,
+    prepare_student_evaluation,
+)
+from flows.terminal.console import CommandSession
+
+if TYPE_CHECKING:
+    from agents.planning.run_plan import RunPlan
+
+
+class EvaluationOptions(NamedTuple):
+    """The options of `stillhouse evaluate`."""
+
+    number: int
+    kind: str
+    recipe: str | None
+    tasks: str
+    """Names of lm-evaluation-harness, separated by commas."""
+    task_rows: int | None
+    data: Path | None
+    """Rows in place of the recipe's seeds."""
+    check: str | None
+    settings: Sequence[str]
+    runs_dir: str
+
+    def validate(self) -> None:
+        """Raises UsageError where options exclude each other."""
+        if self.data is None:
+            if self.check or self.settings:
+                option = "--check" if self.check else "--set"
+                raise UsageError(f"{option}: is for rows of --data; a recipe has its own checks")
+            return
+        for option, value in {"--recipe": self.recipe, "--tasks": self.tasks, "--task-rows": self.task_rows}.items():
+            if value:
+                raise UsageError(f"{option}: cannot be combined with --data; leave one of them out")
+
+
+def prepare_evaluation(
+    student: Path, plan: "RunPlan | None", options: EvaluationOptions
+) -> StudentEvaluationTask | DatasetEvaluationTask:
+    """Raises UsageError where the student, the check or the task does not exist."""
+    number, kind = options.number, options.kind
+    if options.data is not None:
+        return prepare_dataset_evaluation(student, options.data, number, kind, options.check, options.settings)
+    tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
+    runs = open_run_storage(options.runs_dir).runs
+    return prepare_student_evaluation(student, plan, number, kind, tasks, options.task_rows, runs)
+
+
+async def run_evaluation(
+    task: StudentEvaluationTask | DatasetEvaluationTask, session: CommandSession
+) -> StudentEvaluation | DatasetEvaluation:
+    if isinstance(task, DatasetEvaluationTask):
+        return await evaluate_on_dataset(task, session)
+    return await evaluate_student(task, session)
+
+
+def format_evaluation(evaluation: StudentEvaluation | DatasetEvaluation) -> str:
+    if isinstance(evaluation, DatasetEvaluation):
+        return format_dataset_evaluation(evaluation)
+    return format_student_evaluation(evaluation)

@@ -1,0 +1,426 @@
+"""A student compared with its teacher and its start: pass rates on held-out seeds, losses, speed, size and memory.
+
+Knows neither agents' graphs nor loss functions: it collects their results.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from core.errors import ProviderError
+from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_share
+from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
+from core.runs.run_dir import RunDir
+from core.sample import Message
+from core.storage.atomic_files import read_json, write_text
+from core.storage.sample_files import read_sample_columns
+from flows.data.student_files import (
+    STUDENT_EVALUATION_FILE,
+    configure_student_as_teacher,
+    find_student_folder,
+    find_student_run,
+    import_student_module,
+    load_student_plan,
+)
+from flows.terminal.console import CommandSession
+from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
+
+if TYPE_CHECKING:
+    from agents.planning.run_plan import RunPlan
+    from agents.studies.held_out_evaluation import HeldOutResult
+    from students.comparison.lm_eval_tasks import EvaluationHarness
+    from students.comparison.text_losses import TextLoss
+    from teachers.decoding_speed import DecodingSpeed
+
+MODEL_ROLES = ("teacher", "student", "start")
+MOST_EXAMPLES = 10
+LONGEST_CONVERSATION = 256
+"""Tokens of a held-out conversation that the loss covers, for a student without recorded settings."""
+
+
+class EvaluatedAnswer(BaseModel):
+    """An answer, and the check that failed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    fault: str | None
+
+
+class EvaluationExample(BaseModel):
+    """A seed, and each model's answer by role."""
+
+    model_config = ConfigDict(frozen=True)
+
+    question: str
+    answers: dict[str, EvaluatedAnswer]
+
+
+class ModelResult(BaseModel):
+    """The result of one model. A missing measurement is None."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    """`teacher`, `student`, or `start`: the student before training."""
+    model: str
+    passed: int | None
+    """Seeds whose answer passed all checks at the first attempt."""
+    pass_rate: IntervalEstimate | None
+    """With Wilson's score interval (1927), 95 %."""
+    faults: dict[str, int]
+    """The other seeds by their first failed check; `cut off`, `no answer` and `contract` where no check could run."""
+    nats_per_token: float | None
+    """Held-out loss on the assistant's tokens, of the weights in torch. Comparable between equal tokenizers."""
+    bits_per_byte: float | None
+    """The same, always comparable."""
+    bytes: int | None
+    """Size of the GGUF file."""
+    tokens_per_second: float | None
+    """Decoded by llama.cpp on this machine in a single conversation."""
+    read_per_second: float | None
+    """Prompt tokens per second."""
+    memory: int | None
+    """Peak bytes of loading and answering, without the process itself."""
+
+
+class HarnessTaskResult(BaseModel):
+    """One metric of one task of lm-evaluation-harness with each model's score: float32 weights, no chat template."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    metric: str
+    rows: int
+    """Evaluated rows of the task."""
+    scores: dict[str, IntervalEstimate]
+    """By role; ± 1.96 standard errors, where the harness reports one."""
+
+
+class StudentEvaluation(BaseModel):
+    """The result of `stillhouse evaluate`, as saved next to the student."""
+
+    model_config = ConfigDict(frozen=True)
+
+    student: str
+    recipe: str
+    seed: int
+    type: str
+    """How the student's weights are stored."""
+    seeds: int
+    first_seed: int | None
+    """The number of the first seed in the recipe's order; no run of the recipe uses it or later seeds."""
+    held_out: int
+    """Conversations of the run that the student did not train on."""
+    rows: list[ModelResult]
+    retention: IntervalEstimate | None
+    """The student's pass rate over the teacher's, with the interval of Katz et al. (1978), 95 %."""
+    tasks: list[HarnessTaskResult] = []
+    """Results of `--tasks`."""
+    notes: list[str]
+    """Missing measurements, a sentence each."""
+    examples: list[EvaluationExample]
+
+    def find_row(self, role: str) -> ModelResult | None:
+        return next((row for row in self.rows if row.role == role), None)
+
+
+@dataclass(frozen=True)
+class StudentEvaluationTask:
+    student: Path
+    plan: "RunPlan"
+    run: RunDir | None
+    """The student's run, if it has one."""
+    number: int
+    kind: str
+    harness: "EvaluationHarness | None"
+    rows: int | None
+    """Of each task of the harness; None is all."""
+
+
+def prepare_student_evaluation(
+    name: Path,
+    plan: "RunPlan | None",
+    number: int,
+    kind: str,
+    tasks: Sequence[str] = (),
+    rows: int | None = None,
+    runs: Path | None = None,
+) -> StudentEvaluationTask:
+    """The student in the folder or run `name`, on the seeds of `plan` or, if it is None, of the student's run.
+
+    Raises:
+        UsageError: if the student, a recipe or a task of the harness does not exist.
+    """
+    student = find_student_folder(name)
+    run = find_student_run(student)
+    plan = plan or load_student_plan(student, run, runs)
+    harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None
+    return StudentEvaluationTask(student, plan, run, number, kind, harness, rows)
+
+
+async def evaluate_student(task: StudentEvaluationTask, session: CommandSession) -> StudentEvaluation:
+    """Collect answers, measure, and write `evaluation.json` next to the student.
+
+    Raises:
+        RunStopped: on the stop signal.
+        StillhouseError: if the student cannot be exported, or a model cannot be started.
+    """
+    from teachers.decoding_speed import measure_decoding_speed
+
+    session.print_unless_stopped(f"evaluate: {task.student} as GGUF, {task.kind}")
+    with tempfile.TemporaryDirectory() as name:
+        folders = {"student": task.student}
+        if import_student_module("comparison.text_losses").write_untrained_student(task.student, Path(name) / "start"):
+            folders["start"] = Path(name) / "start"
+        export = import_student_module("output.gguf_export").export_gguf
+        files: dict[str, Path] = {role: export(folder, task.kind).path for role, folder in folders.items()}
+        provider, _, model = task.plan.recipe.generator_teacher.model.partition("/")
+        if provider == "local" and (weights := find_embedded_teacher() if model == EMBEDDED_TEACHER else Path(model)):
+            files["teacher"] = weights
+        models = {
+            "teacher": task.plan.recipe.generator_teacher.model,
+            "student": str(files["student"]),
+            "start": "the student before training",
+        }
+        results = await _examine_models(task, files, session)
+        losses = _measure_losses(task, folders, session)
+        tasks = _run_harness_tasks(task, folders, Path(name) / "teacher", session)
+        speeds, notes = {}, []
+        for role, file in files.items():
+            if role == "start":  # as large and as fast as the student
+                continue
+            session.print_unless_stopped(f"evaluate: speed of the {role}")
+            try:
+                speeds[role] = await session.run_unless_stopped(measure_decoding_speed(file))
+            except ProviderError as error:
+                notes.append(f"{error}.")
+        rows = [
+            _build_model_result(
+                role, models[role], results.get(role), losses.get(role), files.get(role), speeds.get(role)
+            )
+            for role in MODEL_ROLES
+            if role == "teacher" or role in files
+        ]
+    evaluation = _build_student_evaluation(task, rows, results, losses, tasks, notes)
+    write_text(task.student / STUDENT_EVALUATION_FILE, evaluation.model_dump_json(indent=2) + "\n")
+    return evaluation
+
+
+async def _examine_models(
+    task: StudentEvaluationTask, files: dict[str, Path], session: CommandSession
+) -> "dict[str, list[HeldOutResult]]":
+    from agents.studies.held_out_evaluation import evaluate_held_out, has_fixed_questions, held_out_seeds
+
+    if not has_fixed_questions(task.plan):
+        return {}
+    seeds = held_out_seeds(task.plan, task.number)
+    results = {}
+    for role in MODEL_ROLES:
+        if role != "teacher" and role not in files:
+            continue
+        model = (
+            task.plan.recipe.generator_teacher
+            if role == "teacher"
+            else configure_student_as_teacher(files[role], task.plan.recipe.generator_teacher)
+        )
+
+        def show_progress(done: int, role: str = role) -> None:
+            session.show_progress(lambda: f"{role}: {done:,} of {len(seeds):,} seeds")
+
+        results[role] = await evaluate_held_out(task.plan, model, seeds, session.stop, show_progress)
+        passed = sum(result.fault is None for result in results[role])
+        session.print_unless_stopped(f"evaluate: {role}: {passed} of {len(seeds)} answers pass")
+    return results
+
+
+def _measure_losses(
+    task: StudentEvaluationTask, folders: dict[str, Path], session: CommandSession
+) -> "dict[str, TextLoss]":
+    """Held-out losses of the student, its start and, if it is the embedded teacher, its teacher."""
+    from flows.data.curated_run import extract_conversations
+
+    held_out: list[list[Message]] = []
+    for folder in (task.run.dataset, task.run.dataset / "messages") if task.run else ():
+        file = folder / "validation.parquet"
+        if file.is_file() and "messages" in (rows := read_sample_columns(file)).columns:
+            held_out = extract_conversations(rows)
+            break
+    if not held_out:
+        return {}
+    session.print_unless_stopped(f"evaluate: losses on {len(held_out)} held-out conversations")
+    text_losses = import_student_module("comparison.text_losses")
+    longest = student_max_tokens(task.student)
+    losses = {role: text_losses.measure_folder_loss(folder, held_out, longest) for role, folder in folders.items()}
+    if task.plan.recipe.generator_teacher.model == f"local/{EMBEDDED_TEACHER}":
+        losses["teacher"] = text_losses.measure_embedded_teacher_loss(held_out, longest)
+    return losses
+
+
+def student_max_tokens(student: Path) -> int:
+    settings = student / "student.json"
+    return int(read_json(settings)["config"]["max_tokens"]) if settings.is_file() else LONGEST_CONVERSATION
+
+
+def _run_harness_tasks(
+    task: StudentEvaluationTask, folders: dict[str, Path], teacher: Path, session: CommandSession
+) -> list[HarnessTaskResult]:
+    """Scores of the student, its start and, if it is the embedded teacher, its teacher, which is written to `teacher`."""
+    if task.harness is None:
+        return []
+    if task.plan.recipe.generator_teacher.model == f"local/{EMBEDDED_TEACHER}":
+        import_student_module("comparison.text_losses").write_embedded_teacher(teacher)
+        folders = {"teacher": teacher, **folders}
+    results: dict[tuple[str, str], HarnessTaskResult] = {}
+    for role, folder in folders.items():
+        session.print_unless_stopped(f"evaluate: {role}: {', '.join(task.harness.names)}")
+        for score in task.harness.score_model(folder, task.rows):
+            margin = Z_95 * (score.error or 0.0)
+            estimate = IntervalEstimate(value=score.value, low=score.value - margin, high=score.value + margin)
+            new = HarnessTaskResult(task=score.task, metric=score.metric, rows=score.rows, scores={})
+            results.setdefault((score.task, score.metric), new).scores[role] = estimate
+    return list(results.values())
+
+
+def _build_model_result(
+    role: str,
+    model: str,
+    results: "list[HeldOutResult] | None",
+    loss: "TextLoss | None",
+    file: Path | None,
+    speed: "DecodingSpeed | None",
+) -> ModelResult:
+    passed = sum(result.fault is None for result in results) if results else None
+    faults = Counter(result.fault for result in results or () if result.fault)
+    return ModelResult(
+        role=role,
+        model=model,
+        passed=passed,
+        pass_rate=estimate_share(passed, len(results)) if results and passed is not None else None,
+        faults=dict(faults.most_common()),
+        nats_per_token=loss.nats_per_token if loss else None,
+        bits_per_byte=loss.bits_per_byte if loss else None,
+        bytes=file.stat().st_size if file else None,
+        tokens_per_second=speed.decoded if speed else None,
+        read_per_second=speed.read if speed else None,
+        memory=speed.memory if speed else None,
+    )
+
+
+def _build_student_evaluation(
+    task: StudentEvaluationTask,
+    rows: list[ModelResult],
+    results: "dict[str, list[HeldOutResult]]",
+    losses: "dict[str, TextLoss]",
+    tasks: list[HarnessTaskResult],
+    notes: list[str],
+) -> StudentEvaluation:
+    recipe, asked = task.plan.recipe, results.get("student", [])
+    passed = {row.role: row.passed for row in rows if row.passed is not None}
+    retention = estimate_ratio(passed["student"], len(asked), passed["teacher"], len(asked)) if asked else None
+    examples = []
+    for i, first in enumerate(asked[:MOST_EXAMPLES]):
+        answers = {
+            role: EvaluatedAnswer(text=by_seed[i].answer, fault=by_seed[i].fault) for role, by_seed in results.items()
+        }
+        examples.append(EvaluationExample(question=first.question, answers=answers))
+    return StudentEvaluation(
+        student=str(task.student),
+        recipe=recipe.name,
+        seed=recipe.seed,
+        type=task.kind,
+        seeds=len(asked),
+        first_seed=asked[0].seed if asked else None,
+        held_out=losses["student"].conversations if losses else 0,
+        rows=rows,
+        retention=retention,
+        tasks=tasks,
+        notes=[*_collect_student_notes(task, results, losses, rows), *notes],
+        examples=examples,
+    )
+
+
+def _collect_student_notes(
+    task: StudentEvaluationTask, results: Any, losses: Any, rows: Sequence[ModelResult]
+) -> list[str]:
+    notes = []
+    if results and task.run is None:
+        notes.append(
+            "The seeds are new to runs of the current recipe; an earlier version with more samples has used some of them."
+        )
+    if not results:
+        notes.append(
+            f"No pass rates: in {task.plan.recipe.family} the generator writes the questions, so seeds alone ask no question."
+        )
+    elif not any(row.role == "teacher" and row.passed for row in rows):
+        notes.append("No retention: the teacher passed nothing.")
+    if not losses and task.run is None:
+        notes.append("No held-out losses: the student is not in the folder of a run.")
+    elif not losses:
+        notes.append("No held-out losses: the run's dataset has no held-out conversations in the form `messages`.")
+    else:
+        notes += loss_notes(losses["student"], "held-out conversation", student_max_tokens(task.student))
+    if "start" not in {row.role for row in rows}:
+        notes.append("Nothing on the untrained student: its start is unknown or missing.")
+    return notes
+
+
+def loss_notes(loss: "TextLoss", noun: str, max_tokens: int) -> Iterator[str]:
+    """The parts that the student's loss leaves out, and why."""
+    if loss.truncated:
+        yield (
+            f"{format_count(loss.truncated, noun)} longer than the student's max_tokens = {max_tokens}, truncated as in "
+            "training: the loss covers the tokens before it."
+        )
+    if count := sum(loss.left_out.values()):
+        why = "; ".join(f"{reason}: {number:,}" for reason, number in loss.left_out.items())
+        yield f"No loss of {count:,} of {format_count(count + loss.conversations, noun)} ({why})."
+
+
+def format_student_evaluation(evaluation: StudentEvaluation) -> str:
+    """The output of `stillhouse evaluate`."""
+    lines = [f"student {evaluation.student}  {evaluation.type}"]
+    if evaluation.seeds:
+        seeds = f"{evaluation.seeds} held-out seeds, from number {evaluation.first_seed}"
+        lines.append(f"  {evaluation.recipe}: {seeds}; one attempt each, no examples")
+    heads = ("", "passed", "95 %", "nats/token", "bits/byte", "tokens/s", "MB", "memory MB")
+    table = [heads]
+    for row in evaluation.rows:
+        rate = row.pass_rate
+        table.append(
+            (
+                row.role,
+                f"{row.passed} of {evaluation.seeds}, {format_percent(rate.value)}" if rate else "-",
+                f"{format_percent(rate.low)} to {format_percent(rate.high)}" if rate else "-",
+                _format_optional(row.nats_per_token, ".3f"),
+                _format_optional(row.bits_per_byte, ".3f"),
+                _format_optional(row.tokens_per_second, ",.0f"),
+                _format_optional(row.bytes and row.bytes / 1e6, ",.1f"),
+                _format_optional(row.memory and row.memory / 1e6, ",.0f"),
+            )
+        )
+    lines += format_table(table)
+    if evaluation.retention:
+        lines.append(
+            f"  retention {evaluation.retention.format(lambda value: f'{value:.2f}')} of the teacher's pass rate"
+        )
+    for task in evaluation.tasks:
+        scores = "   ".join(
+            f"{role} {score.value:.3f} ({score.low:.3f} to {score.high:.3f})" for role, score in task.scores.items()
+        )
+        lines.append(f"  {task.task}, {task.metric}, {task.rows} rows: {scores}")
+    for row in evaluation.rows:
+        if row.faults:
+            faults = "   ".join(f"{format_one_line(name, 40)} {count}" for name, count in list(row.faults.items())[:6])
+            lines.append(f"  {row.role} not passed: {faults}")
+    lines += [f"  {note}" for note in evaluation.notes]
+    return "\n".join([*lines, f"  {Path(evaluation.student) / STUDENT_EVALUATION_FILE}"])
+
+
+def _format_optional(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"

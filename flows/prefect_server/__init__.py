@@ -1,0 +1,1 @@
+"""The Prefect server: finding and starting it, deployments, automations, progress and artifacts. Knows no stage of a run."""

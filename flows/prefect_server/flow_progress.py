@@ -1,0 +1,90 @@
+"""A running flow run on Prefect's page: publishes its progress, and pauses on request. Long silent work adds a line to the log.
+
+Works every few seconds, never per sample. An error of Prefect's client never fails the run.
+"""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID
+
+from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import Pause
+from prefect.runtime import deployment, flow_run
+
+from core.storage.lease import repeat_in_background
+from flows.prefect_server.run_artifacts import build_artifact_key
+from flows.terminal.console import SESSION, UserInterrupt
+
+logger = logging.getLogger("stillhouse")
+
+UPDATE_SECONDS = 4.0
+
+
+@asynccontextmanager
+async def report_flow_progress(recipe: str) -> AsyncIterator[None]:
+    """Around the body of a flow run.
+
+    Raises:
+        Pause: if the page asked for a pause, once work in flight is stored. The process ends; Resume starts another.
+    """
+    watch = _FlowProgressReporter(f"{build_artifact_key(recipe)}-progress")
+    watching = asyncio.create_task(watch.run())
+    context = contextvars.copy_context()  # connects log lines with the flow run
+
+    def say_if_silent() -> bool:
+        context.run(SESSION.say_if_silent)
+        return True
+
+    try:
+        with repeat_in_background(UPDATE_SECONDS, say_if_silent):
+            yield
+    except UserInterrupt:
+        if watch.paused:
+            raise Pause(state=watch.paused) from None
+        raise
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        with suppress(TimeoutError):
+            await asyncio.wait_for(watch.update(), UPDATE_SECONDS)
+
+
+class _FlowProgressReporter:
+    def __init__(self, key: str) -> None:
+        self.paused: State | None = None
+        self._key = key
+        self._artifact: UUID | None = None
+        self._text = ""
+        self._failed = False
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(UPDATE_SECONDS)
+            await self.update()
+
+    async def update(self) -> None:
+        """Publish the newest progress line, with the share as a bar, and see whether the page asked for a pause."""
+        try:
+            if SESSION.progress is not None and (text := SESSION.progress.message()) != self._text:
+                percent = round(100 * SESSION.progress.share(), 1)
+                if self._artifact:
+                    await aupdate_progress_artifact(self._artifact, percent, description=text)
+                else:
+                    self._artifact = await acreate_progress_artifact(percent, key=self._key, description=text)
+                self._text = text
+            if deployment.id and not self.paused:
+                async with get_client() as client:
+                    current = await client.read_flow_run(UUID(str(flow_run.id)))
+                if current.state and current.state.is_paused():
+                    self.paused = current.state
+                    SESSION.stop.set()
+        except Exception as error:  # any error of Prefect's client
+            if not self._failed:
+                logger.warning("Prefect does not get the run's progress: %s", error)
+            self._failed = True

@@ -1,0 +1,223 @@
+"""The local Prefect server of commands that name none: the first command starts it, later ones share it, and it stops when idle.
+
+It is Prefect's own server with Prefect's own database. Commands that use it hold a lock on a file. The kernel releases locks
+when a process dies, so a killed process leaves nothing to clean up.
+
+Every user and every web page of a machine can reach a port on 127.0.0.1. So the server requires a random secret, stored in a
+file that only the user can read, and rejects other origins and other host names (DNS rebinding).
+
+`prefect server start --background` (3.9.1, measured) does not replace it. It needs a fixed port and returns 10 to 25 seconds
+before the server answers. It never stops when idle. A second start fails instead of sharing the server, and after SIGKILL the
+stale PID file blocks every start until `prefect server stop`. It accepts any Host header, and by default any origin.
+"""
+
+import fcntl
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from threading import Event, Thread
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from core.errors import RunFailed
+from core.project_files import PROJECT
+from core.storage.atomic_files import write_text
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+IDLE_SECONDS = 600.0
+START_SECONDS = 180.0
+"""Limit for the start with its database on a busy machine; usually 3 to 10 seconds."""
+POLL_SECONDS = 0.05
+REVIVE_SECONDS = 3.0
+
+logger = logging.getLogger("stillhouse")
+
+HOST = "127.0.0.1"
+
+
+class PrefectServer(NamedTuple):
+    url: str
+    """The address of its API."""
+    auth_string: str | None
+    """USER:PASSWORD for `PREFECT_API_AUTH_STRING`. None: the user's settings apply."""
+
+
+@contextmanager
+def use_local_prefect_server(home: Path, idle_seconds: float = IDLE_SECONDS) -> Iterator[PrefectServer]:
+    """Yields the server's address and secret, and keeps it running: a server that dies is replaced, with the same address and
+    secret. Its database is in `home`.
+
+    Raises:
+        RunFailed: if the server does not start, or `home` cannot be written.
+    """
+    folder = _find_server_folder(home)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFailed(
+            f"{folder}: cannot store Prefect's records: {error.strerror}; choose another folder with PREFECT_HOME"
+        ) from None
+    closed = Event()
+    with (folder / "users").open("a") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)  # waits for a server that is about to stop
+        server = _find_or_start_server(folder, idle_seconds)
+        Thread(target=_revive_server, args=(folder, idle_seconds, closed), daemon=True).start()
+        try:
+            yield server
+        finally:
+            closed.set()
+
+
+def find_live_server(home: Path) -> int | None:
+    """The process id of the running server with its records in `home`; None if there is none."""
+    try:
+        with (_find_server_folder(home) / "serving").open("r") as serving:
+            return None if _try_lock(serving) else int(serving.read())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def stop_local_server(home: Path) -> None:
+    """Stop the server. Commands that use it start another."""
+    if server := find_live_server(home):
+        os.kill(server, signal.SIGTERM)
+
+
+def _find_server_folder(home: Path) -> Path:
+    """One folder per machine, since machines may share a home."""
+    return home / f"stillhouse-server-{version('prefect')}-{socket.gethostname()}"
+
+
+def _find_or_start_server(folder: Path, idle_seconds: float) -> PrefectServer:
+    """The running server, or a new one, once it answers. Of two commands at once, one starts it."""
+    with (folder / "starting").open("a") as starting, (folder / "serving").open("a") as serving:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        child = None
+        auth_string = _read_or_create_secret(_find_secret_file(folder))
+        if _try_lock(serving):
+            fcntl.flock(serving, fcntl.LOCK_UN)
+            child = _start_server(folder, idle_seconds)
+
+        # The server's starter may be killed; a child that finds a running server exits with 0.
+        address, end = _find_address_file(folder), time.monotonic() + START_SECONDS
+        while not address.exists():
+            if (child and child.poll()) or time.monotonic() > end:
+                if child:
+                    child.kill()
+                raise RunFailed(
+                    f"Prefect's server did not start within {START_SECONDS:.0f} s; see {_find_log_file(folder)}; or use your "
+                    "own: `prefect server start`, then `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
+                )
+            time.sleep(POLL_SECONDS)
+        if child:
+            child.returncode = 0  # the child outlives this process: suppresses the warning that it still runs
+        return PrefectServer(address.read_text(encoding="utf-8"), auth_string)
+
+
+def _find_secret_file(folder: Path) -> Path:
+    return folder / "secret"
+
+
+def _read_or_create_secret(file: Path) -> str:
+    """The secret of all servers in this folder, so that commands keep working when another server takes over."""
+    if not file.exists():
+        partial = file.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as secret:
+            secret.write(f"stillhouse:{secrets.token_urlsafe(32)}")
+        partial.replace(file)
+    return file.read_text(encoding="utf-8")
+
+
+def _revive_server(folder: Path, idle_seconds: float, closed: Event) -> None:
+    while not closed.wait(REVIVE_SECONDS):
+        try:
+            _find_or_start_server(folder, idle_seconds)
+        except (RunFailed, OSError) as error:
+            logger.warning("the run continues without a Prefect record: %s", error)
+            return
+
+
+def _find_address_file(folder: Path) -> Path:
+    return folder / "address"
+
+
+def _try_lock(file: IO[str]) -> bool:
+    """Whether the file's lock was acquired. It is held while the file is open."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _start_server(folder: Path, idle_seconds: float) -> subprocess.Popen[bytes]:
+    address = _find_address_file(folder)
+    port = address.read_text(encoding="utf-8").rpartition(":")[2].partition("/")[0] if address.exists() else "0"
+    address.unlink(missing_ok=True)
+    with _find_log_file(folder).open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, str(folder), str(idle_seconds), port], cwd=PROJECT,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
+        )  # fmt: skip
+
+
+def _find_log_file(folder: Path) -> Path:
+    return folder / "log"
+
+
+def run_local_server(folder: Path, idle_seconds: float, port: int) -> None:
+    """Run the server, at `port` if it is free, until no process held `users` for `idle_seconds`. Returns if one is running."""
+    with (folder / "serving").open("a") as serving, socket.socket() as listener:
+        if not _try_lock(serving):
+            return
+        serving.truncate(0)
+        serving.write(str(os.getpid()))
+        serving.flush()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+        except OSError:
+            listener.bind((HOST, 0))
+        origin = f"http://{HOST}:{listener.getsockname()[1]}"
+        # Both are set before Prefect reads its settings.
+        os.environ["PREFECT_SERVER_API_AUTH_STRING"] = _read_or_create_secret(_find_secret_file(folder))
+        os.environ["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] = origin
+        import uvicorn
+        from prefect.server.api.server import create_app
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+        app = TrustedHostMiddleware(create_app(ephemeral=True, final=True), allowed_hosts=[HOST])
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+        Thread(target=_stop_when_idle, args=(server, folder, f"{origin}/api", idle_seconds), daemon=True).start()
+        server.run(sockets=[listener])
+
+
+def _stop_when_idle(server: "Server", folder: Path, url: str, idle_seconds: float) -> None:
+    while not server.started:
+        time.sleep(POLL_SECONDS)
+    write_text(_find_address_file(folder), url)
+    used = time.monotonic()
+    users = (folder / "users").open("a")  # closed with the process, so that a new command waits for its end
+    while time.monotonic() - used < idle_seconds:
+        time.sleep(min(5.0, idle_seconds / 4))
+        if not _try_lock(users):
+            used = time.monotonic()
+        elif time.monotonic() - used < idle_seconds:
+            fcntl.flock(users, fcntl.LOCK_UN)
+    server.should_exit = True
+
+
+if __name__ == "__main__":
+    run_local_server(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,142 @@
+"""The built-in recipes, and how any recipe is found and loaded with everything that can be checked before a run."""
+
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.config.filters import list_filter_files
+from core.config.loading import load_recipe
+from core.config.recipe import Recipe
+from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
+from core.project_files import find_referenced_file
+from core.storage.atomic_files import hash_file
+
+if TYPE_CHECKING:
+    from agents.planning.run_plan import RunPlan
+
+
+def list_built_in_recipes() -> dict[str, Path]:
+    """Recipe files by name."""
+    folder = Path(str(files(__package__)))
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+
+
+def locate_recipe(name: str) -> Path:
+    """The file of a built-in recipe, or of the path `name`.
+
+    Raises:
+        UsageError: naming the built-in recipes.
+    """
+    known = list_built_in_recipes()
+    if name in known:
+        return known[name]
+    if (inside := Path(name) / "recipe.toml").is_file():
+        return inside
+    if Path(name).is_dir():
+        raise UsageError(f"{name}: is a folder without a recipe.toml")
+    if name.endswith(".toml") or Path(name).exists():
+        return Path(name)
+    advice = suggest_name(name, known, "built in are")
+    if not advice.startswith("did you mean"):
+        advice += "; a path must name a .toml file, or a folder with a recipe.toml"
+    raise UsageError(f"{name}: no recipe of this name; {advice}")
+
+
+def resolve_recipe_name(name: str) -> str:
+    """The same recipe for every working folder of this machine: a built-in name is unchanged, a path becomes absolute.
+
+    Raises:
+        UsageError: as `locate_recipe`.
+    """
+    return name if name in list_built_in_recipes() else str(locate_recipe(name).resolve())
+
+
+def read_recipe_name(recipe: str, overrides: Sequence[str] = ()) -> str:
+    """A recipe's name: the last one that `overrides` set, or else that in the file if `recipe` is a path.
+
+    Raises:
+        UsageError: if the file has no name.
+    """
+    for setting in reversed(overrides):
+        key, _, name = setting.partition("=")
+        if key.strip() == "name":
+            return name.strip().strip("'\"")
+    path = inside if (inside := Path(recipe) / "recipe.toml").is_file() else Path(recipe)
+    if path.suffix != ".toml":
+        return recipe
+    try:
+        return str(tomllib.loads(path.read_text(encoding="utf-8"))["name"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path}: cannot be read as a recipe with a name: {error}") from None
+
+
+def choose_recipe_title(recipe: str, overrides: Sequence[str] = (), otherwise: str | None = None) -> str:
+    """The name of the recipe's flow run: the recipe's name. If it cannot be read here: `otherwise`, or the recipe's path."""
+    try:
+        return read_recipe_name(recipe, overrides)
+    except UsageError:
+        return otherwise or recipe
+
+
+def read_recipe_headline(path: Path) -> str:
+    """A recipe's first comment, up to its first empty line: the output and the requirements."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#") or line.strip() == "#":
+            break
+        lines.append(line.removeprefix("#").strip())
+    return "\n".join(lines)
+
+
+def hash_recipe_sources(plan: "RunPlan") -> dict[str, str]:
+    """Hashes of all files that a run of this plan reads: prompts, seeds, reference, teachers' weights, own checks, and the files
+    that checks and filters read.
+
+    Raises:
+        UsageError: naming a file that cannot be read.
+    """
+    from prompts import hash_prompts
+
+    recipe = plan.recipe
+    hashes = {f"prompts/{name}": digest for name, digest in hash_prompts(recipe.family, plan.own_prompts).items()}
+    names = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
+    names += [verifier.path for verifier in recipe.verifiers]
+    names += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
+    names += [*plan.check_files, *list_filter_files(recipe.filters), recipe.lineage.real]
+    for name in filter(None, names):
+        path = find_referenced_file(name, plan.folder)
+        try:
+            hashes[name] = hash_file(path)[:16]
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}; the recipe names it") from None
+    for teacher in recipe.teachers.values():
+        weights = Path(teacher.model.removeprefix("local/"))
+        if teacher.model.startswith("local/") and weights.suffix == ".gguf" and weights.is_file():
+            hashes[teacher.model] = hash_file(weights)[:16]
+    hashes |= {f"check {name}": hash_file(file)[:16] for name, file in plan.check_code.items()}
+    if recipe.seeds.documents:
+        from agents.sources.documents import hash_documents
+
+        hashes[recipe.seeds.documents] = hash_documents(find_referenced_file(recipe.seeds.documents, plan.folder))[:16]
+    return hashes
+
+
+def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
+    """Read, check and resolve a recipe. Raises RecipeError with every problem that can be found without asking a teacher."""
+    from agents.families import family_defaults
+    from agents.planning.run_plan import build_plan
+    from filters.chain.requirements import find_recipe_filter_problems
+
+    plans: list[RunPlan] = []
+
+    def find_plan_problems(recipe: Recipe, folder: Path) -> list[RecipeProblem]:
+        try:
+            plans.append(build_plan(recipe, folder))
+        except RecipeError as error:
+            return error.problems
+        return []
+
+    load_recipe(locate_recipe(name), overrides, [find_plan_problems, find_recipe_filter_problems], family_defaults)
+    return plans[0]

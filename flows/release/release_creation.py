@@ -1,0 +1,159 @@
+"""Makes a release of a finished run. Knows runs, releases and the gate; reads no rows.
+
+A release is written under the lineage's lock in a temporary folder, and renamed when every byte is on disk. So two processes
+release one after the other, and a killed process leaves no release.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from core.errors import GateNotMet, StoreError, UsageError
+from core.runs.lineage import Lineage
+from core.runs.records import RunManifest, RunState
+from core.runs.releases import (
+    LineageRecord,
+    Release,
+    ReleaseManifest,
+    compute_manifest_digest,
+    locate_releases,
+    read_release,
+)
+from core.runs.run_dir import RUNS_FOLDER, RunDir
+from core.sample import parse_sample_index
+from core.storage.atomic_files import hash_file, write_atomically, write_json
+from core.storage.sample_files import read_sample_columns
+from flows.release.release_gate import find_release_refusals
+from flows.terminal.run_summary import format_mixture
+from flows.terminal.suggested_commands import (
+    build_runs_dir_arguments,
+    find_runs_dir,
+    format_command,
+    format_next_line,
+    format_resume_hint,
+)
+
+READ_ONLY_MODE = 0o444
+
+
+class CreatedRelease(NamedTuple):
+    release: Release
+    already_released: bool
+    """Whether the run was released before this call."""
+
+
+def create_release(run: RunDir) -> CreatedRelease:
+    """Make a release of the run, the next generation of its recipe; or find the release that was made of it.
+
+    Raises:
+        GateNotMet: with every reason why the run may not be released.
+        UsageError: if the run is not finished, or does not build on the newest release.
+        StoreError: if a file of the run or the lineage is damaged, or a file cannot be written.
+    """
+    recipe = run.read_recipe()
+    lineage = Lineage(locate_releases(run.path.parent) / recipe.name)
+    with lineage.lock(), run.lock():
+        manifest = run.read_manifest()
+        if release := lineage.find_by_run_digest(manifest.digest):
+            if lineage.is_aside(release):
+                words = (
+                    "rollback",
+                    recipe.name,
+                    str(release.generation),
+                    *build_runs_dir_arguments(find_runs_dir(run)),
+                )
+                advice = f"restore it with `{format_command(*words)}`"
+                raise UsageError(f"{run.name}: was released as {release.name}, which was set aside; {advice}")
+            return CreatedRelease(release, already_released=True)
+        if manifest.state not in (RunState.done, RunState.partial):
+            raise UsageError(f"{run.name}: is {manifest.state}; {format_resume_hint(run, manifest)}, then release it")
+        if manifest.mix is None or run.own_rows_file.name not in manifest.files:
+            hint = format_resume_hint(run, manifest)
+            raise UsageError(f"{run.name}: an older version, without releases, made this run; {hint}, then release it")
+        if reasons := find_release_refusals(manifest):
+            raise GateNotMet("\n  ".join([f"{run.name} is not released:", *reasons]))
+        line = lineage.read_verified()
+        parent, newest = run.read_parent(), line[-1].as_parent if line else None
+        if parent != newest:
+            parent_clause = f"builds on {parent.release}" if parent else "builds on no release"
+            newest_clause = f"the newest is {newest.release}" if newest else "there is none now"
+            raise UsageError(
+                f"{run.name}: {parent_clause}, but {newest_clause}, so it may repeat released samples; run {recipe.name} again"
+            )
+        return CreatedRelease(_write_release(run, recipe.answers_per_seed, lineage, line), already_released=False)
+
+
+def _write_release(run: RunDir, answers_per_seed: int, lineage: Lineage, line: Sequence[Release]) -> Release:
+    manifest, generation = run.read_manifest(), lineage.next_generation()
+    ancestors = line[-1].ancestry if line else ()
+    assert manifest.mix is not None
+    path = lineage.path / str(generation)
+    with write_atomically(path, READ_ONLY_MODE) as folder:
+        folder.mkdir()
+        files = dict(_copy_released_files(run, manifest, folder))
+        record = LineageRecord(recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.mix)
+        write_json(folder / "lineage.json", record.model_dump(mode="json"))
+        files["lineage.json"] = hash_file(folder / "lineage.json")
+        last_sample = max(
+            parse_sample_index(name)
+            for index in run.shards()
+            for name in read_sample_columns(run.shard_file(index), ("id",))["id"]
+        )
+        used_seeds = last_sample // answers_per_seed + 1  # gaps included
+        whole = ReleaseManifest(
+            release=f"{lineage.recipe}/{generation}",
+            released=datetime.now(UTC).isoformat(timespec="seconds"),
+            run=manifest.model_copy(update={"invocation": None}),
+            seeds=(ancestors[-1].seeds if ancestors else 0) + used_seeds,
+            files=files,
+            digest="",
+        ).model_dump(mode="json")
+        write_json(folder / "manifest.json", {**whole, "digest": compute_manifest_digest(whole)})
+    return read_release(path)
+
+
+def _copy_released_files(run: RunDir, manifest: RunManifest, folder: Path) -> Iterator[tuple[str, str]]:
+    """Copy the released files of the run. Yields each path with its hash, as recorded when the run ended."""
+    names = [run.own_rows_file.name, run.pairs_file.name]
+    for name, expected in manifest.files.items():
+        if name in names or name.startswith(f"{run.dataset.name}/"):
+            copy = folder / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(run.path / name, copy)
+            except FileNotFoundError:
+                raise StoreError(f"{run.path / name}: is missing; {format_resume_hint(run, manifest)}") from None
+            if hash_file(copy) != expected:
+                raise StoreError(
+                    f"{run.path / name}: was changed since the run ended; {format_resume_hint(run, manifest)}"
+                )
+            yield name, expected
+
+
+def format_created_release(created: CreatedRelease, runs_dir: str = RUNS_FOLDER) -> str:
+    """The output of `release`, called with this `--runs-dir`."""
+    release, run = created.release, created.release.manifest.run
+    lines = [f"release {release.name}{'  was already released' if created.already_released else ''}  {release.path}"]
+    lines.append(f"  rows      {format_mixture(release.lineage.mix)}")
+    if run.collapse and run.collapse.verdict:
+        lines.append(f"  verdict   {': '.join([run.collapse.verdict, '; '.join(run.collapse.evidence)]).rstrip(': ')}")
+    if not run.gated:
+        lines.append("  gate      off, by collapse.gate = false of the recipe")
+    return "\n".join([*lines, format_next_line("lineage", release.lineage.recipe, *build_runs_dir_arguments(runs_dir))])
+
+
+def format_rollback(lineage: Lineage, runs_dir: str = RUNS_FOLDER) -> str:
+    """The output of `rollback`, called with this `--runs-dir`: the newest generation, and those set aside."""
+    newest, aside = [
+        [str(number) for number in numbers] for numbers in (lineage.list_generations()[-1:], lineage.list_aside())
+    ]
+    state = f"the newest generation is {''.join(newest) or 'none'}; aside {', '.join(aside) or 'none'}"
+    options = build_runs_dir_arguments(runs_dir)
+    hint = (
+        [f"hint: to restore {aside[-1]}: {format_command('rollback', lineage.recipe, aside[-1], *options)}"]
+        if aside
+        else []
+    )
+    return "\n".join([f"{lineage.recipe}: {state}", *hint, format_next_line("lineage", lineage.recipe, *options)])

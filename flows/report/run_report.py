@@ -1,0 +1,242 @@
+"""The report page of a run, and the same numbers as JSON.
+
+Knows neither how samples are made nor how students are trained. Text from teachers is untrusted: the page escapes it and allows
+no script but its own.
+"""
+
+import base64
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from markupsafe import Markup
+
+from core.config.recipe import Recipe
+from core.errors import UsageError
+from core.runs.records import RunManifest, RunState
+from core.runs.run_dir import RunDir
+from core.sample import Sample, SampleStatus, TokenUsage
+from core.storage.atomic_files import count_values, read_json, write_json, write_text
+from flows.data.student_files import ROUTING_FILE, STUDENT_EVALUATION_FILE
+from flows.release.lineage_view import read_earlier_comparisons
+from flows.report.collapse_page import build_comparison_view
+from flows.report.page_templates import TEMPLATE_FOLDER, create_page_environment
+from flows.report.plots import PLOT_HEIGHT, PLOT_WIDTH
+from flows.report.similarity_plot import HISTOGRAM_HEIGHT, build_histogram_plots
+from flows.report.training_plots import build_loss_curves
+from flows.terminal.run_summary import format_run_costs
+from flows.terminal.text_format import advise_on_truncation, format_count, locate_metric
+
+if TYPE_CHECKING:
+    from flows.cascade.routing_result import RoutingResult
+
+logger = logging.getLogger("stillhouse")
+
+MOST_EMBEDDED_SAMPLES = 500
+"""Samples in the page. At about 8 kB each, the page stays under 5 MB, which a phone can open."""
+
+
+class CheckPassRate(NamedTuple):
+    """The pass rate of one check, over the verdicts of all samples and revisions."""
+
+    check: str
+    passed: int
+    verdicts: int
+
+    @property
+    def share(self) -> float:
+        return self.passed / self.verdicts
+
+
+class DropReasonGroup(NamedTuple):
+    """The samples not kept for one reason, by detail, most frequent first."""
+
+    reason: str
+    samples: int
+    details: list[tuple[str, int]]
+
+
+class SamplesOverview(NamedTuple):
+    """Counts over all samples, computed in one pass, and the first samples for the page."""
+
+    shown: list[Sample]
+    total: int
+    checks: list[CheckPassRate]
+    agents: dict[str, TokenUsage]
+    kept_by_revisions: dict[str, int]
+
+
+def summarize_samples(kept: Iterable[Sample], dropped: Iterable[Sample]) -> SamplesOverview:
+    shown: list[Sample] = []
+    total = 0
+    passed: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
+    agents: dict[str, TokenUsage] = {}
+    revisions: Counter[int] = Counter()
+    for sample in chain(kept, dropped):
+        total += 1
+        if len(shown) < MOST_EMBEDDED_SAMPLES:
+            shown.append(sample)
+        for verdict in sample.verdicts:
+            verdicts[verdict.check] += 1
+            passed[verdict.check] += verdict.passed
+        for turn in sample.turns:
+            agents[turn.agent] = agents.get(turn.agent, TokenUsage()) + turn.usage
+        if sample.state == SampleStatus.kept:
+            revisions[sample.revisions] += 1
+    rates = [CheckPassRate(check, passed[check], count) for check, count in verdicts.items()]
+    hardest_first = sorted(rates, key=lambda rate: (rate.share, rate.check))
+    by_revisions = {str(count): revisions[count] for count in sorted(revisions)}
+    return SamplesOverview(shown, total, hardest_first, agents, by_revisions)
+
+
+def write_run_report(
+    run: RunDir, manifest: RunManifest, recipe: Recipe, kept: Iterable[Sample], dropped: Iterable[Sample]
+) -> None:
+    """Write `report.html`, which needs no network, and `report.json` with the same numbers.
+
+    `dropped` includes the failed samples, as `dropped/` does.
+    """
+    overview = summarize_samples(kept, dropped)
+    routing = read_reported_routing(run.student)
+    numbers = {
+        **build_report_record(manifest, overview),
+        "evaluation": read_student_evaluation(run.student),
+        "routing": routing and routing.model_dump(mode="json", exclude=SERVING_ONLY_FIELDS),
+    }
+    write_json(run.report_file.with_suffix(".json"), {**numbers, "recipe": recipe.model_dump(mode="json")})
+    write_text(run.report_file, _render_run_page(run, manifest, recipe, numbers, overview, routing))
+
+
+def read_student_evaluation(student: Path) -> dict[str, Any] | None:
+    """The results of `stillhouse evaluate`, without the answers. None if there are none."""
+    file = student / STUDENT_EVALUATION_FILE
+    evaluation: dict[str, Any] | None = read_json(file) if file.is_file() else None
+    return evaluation and {key: value for key, value in evaluation.items() if key != "examples"}
+
+
+SERVING_ONLY_FIELDS: dict[str, Any] = {"classifier": True, "curves": {"__all__": {"scores"}}}
+"""Fields of a routing result that only `serve` needs."""
+
+
+def read_reported_routing(student: Path) -> "RoutingResult | None":
+    """The results of `stillhouse route`. None if there are none, or another version wrote them in another form."""
+    file = student / ROUTING_FILE
+    if not file.is_file():
+        return None
+    from flows.cascade.routing_result import read_routing_result
+
+    try:
+        return read_routing_result(file)
+    except UsageError as error:
+        logger.warning("the report omits the routing results: %s", error)
+        return None
+
+
+def build_report_record(manifest: RunManifest, overview: SamplesOverview) -> dict[str, Any]:
+    """The manifest, with counts over the samples."""
+    return {
+        **manifest.model_dump(mode="json", exclude={"files"}),
+        "conclusion": summarize_run(manifest),
+        "checks": [{**rate._asdict(), "share": rate.share} for rate in overview.checks],
+        "agents": [{"agent": agent, **usage.model_dump()} for agent, usage in overview.agents.items()],
+        "kept_by_revisions": overview.kept_by_revisions,
+    }
+
+
+def summarize_run(manifest: RunManifest) -> str:
+    """The run in a sentence: kept samples, collapse verdict, and the student's loss."""
+    counts = manifest.counts
+    kept = f"{counts.kept:,} of {format_count(counts.candidates, 'candidate')} kept"
+    if manifest.state is RunState.done:
+        parts = [kept if counts.candidates else "No candidate was made"]
+    else:
+        parts = [f"{STATE_DESCRIPTIONS[manifest.state]}: {kept if counts.candidates else 'no candidate made'} so far"]
+    if manifest.collapse and manifest.collapse.metrics:
+        metrics = manifest.collapse.metrics
+        outside = [metric.name for metric in metrics if locate_metric(metric) != "inside"]
+        comparison = f"all {len(metrics)} metrics are in the range of real text"
+        if outside:
+            names = ", ".join(outside[:3]) + (f" and {len(outside) - 3} more" if len(outside) > 3 else "")
+            inside = len(metrics) - len(outside)
+            comparison = f"{inside} of {len(metrics)} metrics are in the range of real text; outside: {names}"
+        parts.append(f"collapse: {manifest.collapse.verdict or 'not assessed'} ({comparison})")
+    if student := manifest.student:
+        change = "fell" if student.loss_after < student.loss_before else "did not fall"
+        parts.append(f"the student’s held-out loss {change}, {student.loss_before:.2f} to {student.loss_after:.2f}")
+    return "; ".join(parts) + "."
+
+
+STATE_DESCRIPTIONS = {
+    RunState.running: "Still running",
+    RunState.interrupted: "Interrupted",
+    RunState.partial: "Less than was asked for",
+    RunState.failed: "The run failed",
+}
+
+
+def group_drop_reasons(reasons: Mapping[str, int], most: int = 8) -> list[DropReasonGroup]:
+    """Counts of `reason:detail` by reason, each with at most `most` details, of which the last sums the rest."""
+    by_reason: dict[str, list[tuple[str, int]]] = {}
+    for name, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+        reason, _, detail = name.partition(":")
+        by_reason.setdefault(reason, []).append((detail, count))
+    groups = []
+    for reason, details in by_reason.items():
+        shown = details
+        if len(details) > most:
+            rest = details[most - 1 :]
+            shown = [*details[: most - 1], (f"{len(rest)} more", sum(count for _, count in rest))]
+        groups.append(DropReasonGroup(reason, sum(count for _, count in details), shown))
+    return sorted(groups, key=lambda group: -group.samples)
+
+
+def _render_run_page(
+    run: RunDir,
+    manifest: RunManifest,
+    recipe: Recipe,
+    numbers: Mapping[str, Any],
+    overview: SamplesOverview,
+    routing: "RoutingResult | None",
+) -> str:
+    script = (TEMPLATE_FOLDER / "report.js").read_text(encoding="utf-8")
+    cascade = None
+    if routing:
+        from flows.report.cascade_plot import build_cascade_view
+
+        cascade = build_cascade_view(routing)
+    return (
+        create_page_environment()
+        .get_template("report.html")
+        .render(
+            m=manifest,
+            numbers=numbers,
+            groups=group_drop_reasons(manifest.reasons),
+            collapse=build_comparison_view(manifest.collapse, read_earlier_comparisons(run, recipe))
+            if manifest.collapse
+            else None,
+            plots=build_histogram_plots(manifest.similarities),
+            curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],
+            truncation=manifest.student and advise_on_truncation(manifest.student.truncation, "student.max_tokens"),
+            cascade=cascade,
+            plot_width=PLOT_WIDTH,
+            plot_height=PLOT_HEIGHT,
+            bars_height=HISTOGRAM_HEIGHT,
+            checks=overview.checks,
+            agents=overview.agents,
+            paid=format_run_costs(manifest),
+            samples=overview.shown,
+            total=overview.total,
+            states=count_values([s.state for s in overview.shown]),
+            reasons=count_values([s.reason for s in overview.shown if s.reason]),
+            recipe=recipe,
+            recipe_text=json.dumps(recipe.model_dump(mode="json"), indent=2, ensure_ascii=False),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+    )

@@ -1,0 +1,52 @@
+"""`stillhouse distill`: trains a student on any dataset. Knows no Prefect."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from core.config.loading import parse_settings
+from core.config.students import StudentConfig
+from core.errors import UsageError
+from core.runs.records import StudentRecord
+from core.sample import Message
+from core.storage.atomic_files import check_writable
+from flows.data.dataset_origin import is_synthetic_dataset
+from flows.data.dataset_rows import read_dataset_conversations, read_dataset_pairs
+from flows.run.stages import distill_conversations
+
+
+def parse_student_settings(settings: Sequence[str]) -> StudentConfig:
+    """The student table from `--set` options.
+
+    Raises:
+        RecipeError: with every problem found.
+        UsageError: for a key with the prefix `student.`, as a recipe has it.
+    """
+    if prefixed := next((setting for setting in settings if setting.startswith("student.")), None):
+        raise UsageError(f"--set {prefixed}: `distill` takes the student's own keys; leave out `student.`")
+    return parse_settings(StudentConfig, settings)
+
+
+def distill_dataset(
+    source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
+) -> StudentRecord:
+    """Train a student on a dataset's conversations; for `dpo`, on its preference pairs.
+
+    Raises:
+        UsageError: if there are fewer than two conversations.
+        StoreError: if `out` cannot be written.
+    """
+    check_writable(out)
+    rejected: list[list[Message]] = []
+    if "dpo" in config.weights:
+        pairs = read_dataset_pairs(source)
+        rows, rejected = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
+    else:
+        rows = read_dataset_conversations(source)
+    if len(rows) < 2:
+        raise UsageError(
+            f"{source}: has {len(rows)} conversations; training needs at least 2, of which one is held out"
+        )
+    synthetic = is_synthetic_dataset(source)
+    return distill_conversations(
+        rows, None, config, out, seed=seed, progress=progress, rejected=rejected, synthetic=synthetic
+    )

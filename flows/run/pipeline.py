@@ -1,0 +1,314 @@
+"""The stages of a run in order, as Prefect tasks: produce, curate, assess, package, distill, report.
+
+The run's directory is authoritative: complete files are finished work, so running the stages again resumes. One task per
+shard, which makes many samples at once. Smaller tasks would be too slow, since a task costs the server 25 ms.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from agents.calls.budget import BudgetExhausted
+from agents.planning.run_plan import RunPlan
+from agents.planning.seeds import RunSeeds
+from agents.studies.judge_calibration import find_judges, judge_refusal, measure_judges
+from core.config.recipe import Recipe
+from core.errors import ChecksBroke, LimitReached, StoreError
+from core.runs.lineage import builds_on_older_release
+from core.runs.records import CheckRecord, CollapseVerdict, RunManifest, RunState, summarize_manifest
+from core.runs.run_dir import RunDir
+from core.sample import RejectionReason
+from core.secrets import redact_text
+from core.stop_signal import RunStopped, StopSignal
+from flows.clean.run_curation import CurationResult, curate_run, remove_filter_checkpoint
+from flows.data.curated_run import (
+    DatasetSplit,
+    count_finished_samples,
+    extract_conversations,
+    join_assistant_turns,
+    read_dropped_samples,
+    read_kept_rows,
+    read_kept_samples,
+)
+from flows.data.dataset_mixture import MixtureSources, mix_dataset, read_mixture_sources, split_own_rows, write_own_rows
+from flows.evaluate.dataset_assessment import assess_answers
+from flows.prefect_server.flow_progress import report_flow_progress
+from flows.prefect_server.run_artifacts import publish_artifacts
+from flows.release.lineage_view import read_earlier_comparisons
+from flows.report.run_report import write_run_report
+from flows.run import stages
+from flows.run.run_preparation import PreparedRun
+from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate, read_run_spending
+from flows.terminal.console import SESSION, UserInterrupt
+from flows.terminal.run_summary import format_judge_record
+
+if TYPE_CHECKING:
+    import polars as pl
+
+logger = logging.getLogger("stillhouse")
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A locked run with everything that its stages need."""
+
+    run: RunDir
+    plan: RunPlan
+    seeds: RunSeeds
+    manifest: RunManifest
+    mixture_sources: MixtureSources
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.plan.recipe
+
+
+async def run_as_flow(prepared: PreparedRun) -> dict[str, Any]:
+    """An opened run as a flow run of Prefect, named after the recipe; its only parameter is the run's path.
+
+    Raises:
+        StillhouseError, UserInterrupt: as `execute_run`.
+    """
+
+    @flow(name="stillhouse-run", flow_run_name=prepared.plan.recipe.name)
+    async def run_flow(run: str) -> dict[str, Any]:
+        SESSION.restore_interrupt_handler()
+        return await execute_run(prepared)
+
+    return await run_flow(str(prepared.run.path))
+
+
+async def execute_run(prepared: PreparedRun) -> dict[str, Any]:
+    """Everything that the recipe asks for, from seeds to student and report, inside a flow run. Returns the run's summary.
+
+    Raises:
+        StillhouseError: as the stages. The manifest then records the state `failed` and the reason.
+        UserInterrupt: once finished samples are stored.
+    """
+    with open_run_context(prepared) as context:
+        async with report_flow_progress(context.recipe.name):
+            await run_stages(context, distill=prepared.distills)
+    return summarize_manifest(context.manifest)
+
+
+async def run_stages(context: RunContext, *, distill: bool) -> None:
+    """Run all stages in order."""
+    seeds = context.seeds
+    for note in seeds.notes:
+        SESSION.print_unless_stopped(note)
+    with record_spending(context):
+        await check_run_judges(context)
+        if (
+            not context.recipe.goals
+            and (made := count_finished_samples(context.run)) != context.manifest.counts.candidates
+        ):
+            # Samples from before an interruption are counted first, so that the report shows them meanwhile.
+            curated = run_curate_stage(context, seeds)
+            SESSION.print_unless_stopped(
+                f"resumed: {made:,} samples exist, {curated.counts.kept:,} kept by the filters so far"
+            )
+        shortfalls = await produce_and_curate(
+            context.run, context.plan, seeds, partial(run_curate_stage, context, seeds), produce_shard
+        )
+        context.manifest.shortfalls = shortfalls.sentences
+    check_stop_request()
+    kept = read_kept_rows(context.run)
+    run_assess_stage(context, kept)
+    check_stop_request()
+    parts = run_package_stage(context, kept)
+    if distill and context.recipe.student and not shortfalls.resumable:
+        await asyncio.to_thread(run_distill_stage, context, parts)
+        check_stop_request()
+    finish_run(context)
+    await publish_artifacts(context.run, context.manifest, context.recipe.name)
+
+
+def check_stop_request() -> None:
+    """Raises UserInterrupt if the user asked to stop. Called between tasks: Prefect counts a task that raises it as crashed."""
+    if SESSION.stop.is_set():
+        raise UserInterrupt
+
+
+@contextmanager
+def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
+    """Lock the run for this process, and record how it ends."""
+    run, plan, seeds, storage, invocation = prepared
+    with storage.lock_run(run), run.lock():
+        manifest = run.read_manifest()
+        manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []
+        collapse = plan.recipe.collapse
+        manifest.gated = collapse is None or collapse.gate
+        manifest.has_reference = collapse is not None and collapse.reference is not None
+        manifest.resumable, manifest.checks_broke, manifest.invocation = True, False, invocation
+        manifest.checks = [
+            CheckRecord(type=bound.check.name, about=bound.check.about, asks=bound.check.calls(bound.options) > 0)
+            for bound in plan.checks
+        ]
+        try:
+            run.write_manifest(manifest)
+            parent = run.read_parent()
+            SESSION.print_unless_stopped(f"run {run.name} in {run.path}" + (f", on {parent.release}" if parent else ""))
+            if builds_on_older_release(run, plan.recipe):
+                SESSION.print_unless_stopped(
+                    "its recipe has newer releases: this run can be finished, but not released"
+                )
+            plan = replace(plan, first_seed=parent.seeds if parent else 0)
+            yield RunContext(
+                run,
+                plan,
+                seeds.for_run(plan, manifest.digest),
+                manifest,
+                read_mixture_sources(run, plan.recipe, plan.folder),
+            )
+        except Exception as error:
+            manifest.resumable = not isinstance(error, LimitReached)
+            manifest.checks_broke = isinstance(error, ChecksBroke)
+            _record_run_end(run, manifest, RunState.failed, redact_text(str(error) or type(error).__name__))
+            raise
+        except BaseException:  # Ctrl-C, a cancelled task, or the signal with which Prefect stops a flow run
+            _record_run_end(run, manifest, RunState.interrupted, "stopped by the user")
+            raise
+
+
+def _record_run_end(run: RunDir, manifest: RunManifest, state: RunState, error: str) -> None:
+    manifest.state, manifest.error = state, error
+    try:
+        run.write_manifest(manifest)
+    except StoreError as error:
+        logger.warning("the run's end could not be recorded: %s", error)
+
+
+@contextmanager
+def record_spending(context: RunContext) -> Iterator[None]:
+    """Record the spending of production in the manifest, even after an error."""
+    try:
+        yield
+    finally:
+        with suppress(StoreError):  # a full disk was already reported
+            context.manifest.spent = read_run_spending(context.run, context.plan)
+            context.manifest.seconds["produce"] = context.manifest.spent.seconds
+
+
+async def check_run_judges(context: RunContext) -> None:
+    """Measure the judges' accuracy once, before any sample is made.
+
+    Raises:
+        LimitReached: if a judge is not accurate enough, or the budget ends during the measurement.
+        UserInterrupt, StillhouseError: as `measure_judges`.
+    """
+    manifest, judges = context.manifest, find_judges(context.plan)
+    if len(manifest.judges) < len(judges):
+        message = "judges: measuring accuracy on labelled answers"
+        if any(judge.options.calibration for judge in judges):
+            SESSION.print_unless_stopped(message)
+        try:
+            with SESSION.working(lambda: message):
+                manifest.judges = await measure_judges(context.plan, context.run, StopSignal(SESSION.stop))
+        except BudgetExhausted as error:
+            raise LimitReached(
+                f"{error} while measuring the judges; continue with --resume and a larger budget"
+            ) from None
+        except RunStopped:
+            raise UserInterrupt from None
+        context.run.write_manifest(manifest)
+        context.run.calibration_ledger.unlink(missing_ok=True)
+    for record in manifest.judges:
+        SESSION.print_unless_stopped(f"judges: {format_judge_record(record)}")
+    if reason := judge_refusal(manifest.judges):
+        raise LimitReached(reason)
+
+
+@task(name="produce-shard", task_run_name="shard {work.shard.number}", cache_policy=NO_CACHE, persist_result=False)
+async def produce_shard(work: ShardWork) -> int:
+    """Make the missing samples of a shard. Returns their number."""
+    return await complete_shard(work)
+
+
+@task(name="curate", cache_policy=NO_CACHE, persist_result=False)
+def run_curate_stage(context: RunContext, seeds: RunSeeds) -> CurationResult:
+    with stages.stopwatch(context.manifest, "curate"):
+        curated = curate_run(context.run, context.recipe, seeds, context.plan.folder, context.mixture_sources.documents)
+    manifest = context.manifest
+    manifest.counts, manifest.reasons, manifest.usage = curated.counts, curated.reasons, curated.usage
+    manifest.similarities = curated.similarities
+    manifest.funnel = [
+        ("seeds", len(seeds.rows)),
+        ("candidates", curated.counts.candidates),
+        ("verified", curated.verified),
+        ("kept", curated.counts.kept),
+    ]
+    context.run.write_manifest(manifest)  # after the files that it counts
+    return curated
+
+
+@task(name="assess", cache_policy=NO_CACHE, persist_result=False)
+def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
+    if context.recipe.collapse is None or context.recipe.collapse.reference is None:
+        SESSION.print_message("assess: skipped, the recipe names no real text to compare with (`collapse.reference`)")
+        return
+    SESSION.print_message(f"assess: comparing {len(kept):,} samples with {context.recipe.collapse.reference}")
+    with stages.stopwatch(context.manifest, "assess"):
+        answers = [join_assistant_turns(messages) for messages in kept["messages"].to_list()]
+        before = list(read_earlier_comparisons(context.run, context.recipe).values())
+        reference, folder = context.recipe.collapse.reference, context.plan.folder
+        record = assess_answers(answers, reference, folder, context.recipe.seed, context.run.cache, before)
+    context.manifest.collapse = record
+    context.manifest.gates = record.evidence if record.verdict is CollapseVerdict.collapse else []
+    SESSION.print_message(f"assess: {record.verdict}")
+
+
+def run_package_stage(context: RunContext, kept: "pl.DataFrame") -> DatasetSplit:
+    share = context.recipe.student.held_out if context.recipe.student else 0.1
+    own = split_own_rows(kept, context.mixture_sources, share, context.recipe)
+    write_own_rows(context.run, own)
+    parts, context.manifest.mix = mix_dataset(own, context.mixture_sources, context.recipe.lineage, context.recipe.seed)
+    context.manifest.shortfalls += stages.write_dataset(
+        context.run, context.manifest, context.recipe, parts, context.mixture_sources.pairs
+    )
+    SESSION.print_message(
+        f"package: {len(parts.train):,} conversations to train on, {len(parts.validation):,} held out"
+    )
+    return parts
+
+
+@task(name="distill", cache_policy=NO_CACHE, persist_result=False)
+def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
+    if len(parts.train) < 2:
+        SESSION.print_message(f"distill: skipped, {len(parts.train)} samples are too few for training")
+        return
+    config = context.recipe.student
+    assert config is not None
+    SESSION.print_message("distill: loading torch and the student's start")
+    with stages.stopwatch(context.manifest, "distill"), suppress(UserInterrupt):
+        train, held_out = map(extract_conversations, parts)
+        context.manifest.student = stages.distill_conversations(
+            train,
+            held_out,
+            config,
+            context.run.student,
+            seed=context.recipe.seed,
+            progress=SESSION.print_unless_stopped,
+            synthetic=True,
+        )
+
+
+def finish_run(context: RunContext) -> None:
+    """Write the report, then the manifest with the final state. A complete run needs its ledgers of paid replies no more."""
+    context.manifest.state = RunState.partial if context.manifest.shortfalls else RunState.done
+    context.manifest.resumable = bool(context.manifest.reasons.get(RejectionReason.provider))
+    if context.manifest.state is RunState.done:
+        context.run.remove_ledgers()
+    remove_filter_checkpoint(context.run)
+    write_run_report(
+        context.run, context.manifest, context.recipe, read_kept_samples(context.run), read_dropped_samples(context.run)
+    )
+    context.manifest.files = context.run.hash_files()
+    context.run.write_manifest(context.manifest)
+    SESSION.print_message(f"report: {context.run.report_file}")

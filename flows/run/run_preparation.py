@@ -1,0 +1,49 @@
+"""Opening a run: every mistake in its recipe is found before anything is written. Knows no Prefect."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from core.runs.lineage import open_next_run
+from core.runs.records import RunInvocation
+from core.runs.run_dir import RunDir
+from flows.data.run_storage import RunStorage, open_run_storage
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.terminal.suggested_commands import build_invocation
+
+if TYPE_CHECKING:
+    from agents.planning.run_plan import RunPlan
+    from agents.planning.seeds import RunSeeds
+
+
+class PreparedRun(NamedTuple):
+    """A run that was opened once: its recipe is loaded, its plan built, its directory made or found. Nothing is locked."""
+
+    run: RunDir
+    plan: "RunPlan"
+    seeds: "RunSeeds"
+    """Of the recipe, not yet of the run."""
+    storage: RunStorage
+    invocation: RunInvocation
+
+    @property
+    def distills(self) -> bool:
+        """Whether the run includes the student's training."""
+        return self.invocation.verb == "run"
+
+
+def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: bool, distill: bool = True) -> PreparedRun:
+    """Load the recipe, build its plan, and make or find the run's directory.
+
+    Raises:
+        UsageError: if the recipe, a prompt or a seed cannot be used. No directory is made.
+        RunExists, StoreError: as `open_next_run`.
+    """
+    from agents.planning.seeds import RunSeeds
+
+    invocation, storage = build_invocation(recipe, overrides, distill=distill), open_run_storage(runs_dir)
+    plan = load_recipe_plan(recipe, overrides)
+    seeds = RunSeeds(plan, "opening")
+    seeds.check()
+    sources = hash_recipe_sources(plan)
+    storage.fetch_for_recipe(plan.recipe, sources)
+    run = open_next_run(storage.runs, plan.recipe, sources, folder=plan.folder, resume=resume, invocation=invocation)
+    return PreparedRun(run, plan, seeds, storage, invocation)

@@ -1,0 +1,118 @@
+"""The stages package and distill of a run, as plain functions on its directory. Knows no Prefect.
+
+Each stage reads files of the previous stage and writes its own atomically, so it can run again.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.config.recipe import Recipe
+from core.config.students import StudentConfig
+from core.errors import UsageError
+from core.installation import format_install_command
+from core.runs.records import FormatRecord, RunManifest, StudentRecord
+from core.runs.run_dir import RunDir
+from core.sample import Message
+from core.storage.atomic_files import write_atomically, write_parquet, write_text
+from flows.data.curated_run import DatasetSplit, read_finished_samples
+from flows.data.dataset_card import build_dataset_card
+from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
+from flows.terminal.console import SESSION
+from flows.terminal.text_format import format_duration
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def write_dataset(
+    run: RunDir, manifest: RunManifest, recipe: Recipe, parts: DatasetSplit, released: "Sequence[pl.DataFrame]" = ()
+) -> list[str]:
+    """Write `dataset/`: each form of the recipe as Parquet, and as JSONL if the recipe asks for it, with the dataset card.
+    `released` are the preference pairs of earlier releases; pairs whose chosen sample is in `parts` are included.
+
+    Returns a sentence for each form without rows.
+    """
+    manifest.formats, manifest.pairs, missing = [], None, []
+    with write_atomically(run.dataset) as folder:
+        folder.mkdir()
+        for name in recipe.dataset.formats:
+            form = format_dataset(
+                name, _split_run_pairs(run, manifest, recipe, parts, released) if name == "preference" else parts
+            )
+            train, validation = form.parts
+            manifest.formats.append(FormatRecord(
+                name=name, columns=train.columns, train=len(train), validation=len(validation), left_out=form.left_out,
+                features=build_hub_features(form),
+            ))  # fmt: skip
+            # Parquet is at the top for the first form, in a folder of its own for others. JSONL is always in that folder, since
+            # a reader of the top as a dataset would otherwise find every row twice.
+            own = folder / name
+            for side, rows in zip(("train", "validation"), form.parts, strict=True):
+                write_parquet((folder if len(manifest.formats) == 1 else own) / f"{side}.parquet", rows)
+                if recipe.dataset.jsonl:
+                    with (
+                        write_atomically(own / f"{side}.jsonl") as partial,
+                        partial.open("w", encoding="utf-8") as file,
+                    ):
+                        file.writelines(format_json_lines(rows, form.texts))
+            if form.left_out and not any(map(len, form.parts)):
+                missing.append(
+                    f"{name} can hold none of the kept samples: they call tools, or their turns do not alternate"
+                )
+        write_text(folder / "README.md", build_dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))
+    if manifest.pairs and not manifest.pairs.total:
+        from flows.data.preference_pairs import explain_missing_pairs
+
+        missing.append(explain_missing_pairs(manifest.pairs, recipe.preference))
+    return missing
+
+
+def _split_run_pairs(
+    run: RunDir, manifest: RunManifest, recipe: Recipe, parts: DatasetSplit, released: "Sequence[pl.DataFrame]"
+) -> "list[pl.DataFrame]":
+    """Preference pairs, each in the split of its prompt. Records the counts of the run's own pairs in the manifest."""
+    import polars as pl
+
+    from agents.families import FAMILIES
+    from flows.data.preference_pairs import find_preference_pairs, split_preference_pairs
+
+    pairs = find_preference_pairs(read_finished_samples(run), FAMILIES[recipe.family], recipe)
+    own, manifest.pairs = split_preference_pairs(pairs, set(parts.validation["id"]))
+    write_parquet(run.pairs_file, pl.concat(own))
+    all_pairs = pl.concat([*released, *own])
+    return [all_pairs.filter(pl.col("chosen_id").is_in(rows["id"].to_list())) for rows in parts]
+
+
+def distill_conversations(
+    train: Sequence[Sequence[Message]], held_out: Sequence[Sequence[Message]] | None, config: StudentConfig, out: Path,
+    *, seed: int, progress: Callable[[str], None], rejected: Sequence[Sequence[Message]] = (),
+    synthetic: bool,
+) -> StudentRecord:  # fmt: skip
+    """Train the student. For `dpo`, `rejected` are worse answers to the same prompts. `synthetic`: a teacher wrote the data.
+
+    Raises:
+        UsageError: if the extra `train` is not installed.
+    """
+    try:
+        from students.training.student_training import train_student
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"training a student needs the extra `train` ({error.name} is missing): run {format_install_command('train')}"
+        ) from None
+    return train_student(
+        train, config, out, seed=seed, progress=progress, held_out=held_out, rejected=rejected, synthetic=synthetic
+    )
+
+
+@contextmanager
+def stopwatch(manifest: RunManifest, stage: str) -> Iterator[None]:
+    """Add the wall time of a stage to the manifest, so that a resumed run counts all its time."""
+    started = time.monotonic()
+    try:
+        with SESSION.working(lambda: f"{stage}: running for {format_duration(time.monotonic() - started)}"):
+            yield
+    finally:
+        manifest.seconds[stage] = round(manifest.seconds.get(stage, 0.0) + time.monotonic() - started, 1)

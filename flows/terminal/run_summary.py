@@ -1,0 +1,191 @@
+"""The run card that `run` and `report` print, and its parts. Text from teachers is untrusted: it loses its control characters."""
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from core.runs.records import CollapseRecord, JudgeRecord, MetricRecord, MixRecord, RunManifest
+from core.runs.run_dir import RunDir
+from flows.terminal.suggested_commands import suggest_next_command
+from flows.terminal.text_format import (
+    TERMINAL_WIDTH,
+    advise_on_truncation,
+    format_count,
+    format_duration,
+    format_number,
+    format_one_line,
+    format_percent,
+    format_token_usage,
+    locate_metric,
+    replace_unsafe_characters,
+)
+
+LABEL_WIDTH = 12
+"""Columns before the values of a card row."""
+MOST_CARD_REASONS = 12
+"""Reasons on the card; the rest are summed. The page lists all."""
+
+
+def format_run_card(manifest: RunManifest, run: RunDir, named: str | None = None, runs_dir: str | None = None) -> str:
+    """The card that a run prints at its end. `named` and `runs_dir` are as in `suggest_next_command`."""
+    lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
+    if manifest.error:
+        lines += format_labelled_lines(
+            "error", textwrap.wrap(replace_unsafe_characters(manifest.error), TERMINAL_WIDTH - LABEL_WIDTH)
+        )
+    for shortfall in manifest.shortfalls:
+        lines += format_labelled_lines(
+            "missing", textwrap.wrap(replace_unsafe_characters(shortfall), TERMINAL_WIDTH - LABEL_WIDTH)
+        )
+    steps = wrap_items([f"{name} {left:,}" for name, left in manifest.funnel], " -> ", TERMINAL_WIDTH - 2)
+    lines += [f"  {line}" for line in steps]
+    if manifest.counts.dropped + manifest.counts.failed:
+        ranked = sorted(manifest.reasons.items(), key=lambda item: -item[1])
+        items = [f"{format_one_line(name, 40).rstrip(':')} {count:,}" for name, count in ranked[:MOST_CARD_REASONS]]
+        if rest := ranked[MOST_CARD_REASONS:]:
+            items.append(f"{format_count(len(rest), 'more reason')}: {sum(count for _, count in rest):,}")
+        not_kept = wrap_items([format_not_kept_counts(manifest), *items], "   ", TERMINAL_WIDTH - LABEL_WIDTH)
+        lines += format_labelled_lines("not kept", not_kept)
+    for judge in manifest.judges:
+        lines += format_labelled_lines("judge", textwrap.wrap(format_judge_record(judge), TERMINAL_WIDTH - LABEL_WIDTH))
+    if manifest.collapse:
+        lines += format_labelled_lines("collapse", _format_collapse(manifest.collapse))
+    if manifest.gates:
+        # The first sentence of each, with its numbers. The evidence of collapse shows the examples.
+        sentences = [textwrap.wrap(_first_sentence(gate), TERMINAL_WIDTH - LABEL_WIDTH) for gate in manifest.gates]
+        lines += format_labelled_lines("gates", ["not met:", *chain.from_iterable(sentences)])
+    usage = [*format_token_usage(manifest.usage), format_duration(sum(manifest.seconds.values()))]
+    lines += format_labelled_lines("usage", wrap_items(usage, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
+    if paid := format_run_costs(manifest):
+        lines += format_labelled_lines("paid", wrap_items(paid, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
+    lines += _format_artifacts(manifest, run)
+    return "\n".join([*lines, suggest_next_command(manifest, run, named, runs_dir)])
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=\.) (?=[A-Z])", replace_unsafe_characters(text), maxsplit=1)[0]
+
+
+def format_labelled_lines(label: str, values: Sequence[str]) -> list[str]:
+    labels = [label, *[""] * (len(values) - 1)]
+    return [f"  {name:<{LABEL_WIDTH - 2}}{value}" for name, value in zip(labels, values, strict=False)]
+
+
+def wrap_items(items: Iterable[str], joint: str, width: int) -> list[str]:
+    """Lines of whole items, each line as full as possible."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + len(joint) + len(item) <= width:
+            lines[-1] += joint + item
+        else:
+            lines.append(joint.lstrip() + item if lines else item)
+    return lines
+
+
+def format_not_kept_counts(manifest: RunManifest) -> str:
+    counts = manifest.counts
+    parts = [f"{counts.dropped:,} dropped"] * bool(counts.dropped) + [f"{counts.failed:,} failed"] * bool(counts.failed)
+    return ", ".join(parts)
+
+
+def _format_collapse(collapse: CollapseRecord) -> list[str]:
+    """The first sentence of the note, the evidence, and the metrics. The report has the whole note."""
+    items = [
+        f"{m.name} {format_number(m.candidate)} "
+        f"(real {format_number(m.low)} to {format_number(m.high)}{_format_outside_metric(m)})"
+        for m in collapse.metrics
+    ]
+    evidence = [
+        line
+        for sentence in collapse.evidence
+        for line in textwrap.wrap(replace_unsafe_characters(sentence), TERMINAL_WIDTH - LABEL_WIDTH)
+    ]
+    return (
+        textwrap.wrap(_first_sentence(collapse.note), TERMINAL_WIDTH - LABEL_WIDTH)
+        + evidence
+        + wrap_items(items, "   ", TERMINAL_WIDTH - LABEL_WIDTH)
+    )
+
+
+def _format_outside_metric(metric: MetricRecord) -> str:
+    position = locate_metric(metric)
+    return "" if position == "inside" else f", {position}"
+
+
+def format_judge_record(judge: JudgeRecord) -> str:
+    """A judge's accuracy, in a line, with a warning if it is not shown to be better than chance."""
+    m = judge.measured
+    if m is None:
+        return f"{replace_unsafe_characters(judge.teacher)}: its accuracy was not measured"
+    parts = [
+        f"{replace_unsafe_characters(judge.teacher)}: right on {m.right} of {m.answers} labelled answers, "
+        f"{format_percent(m.accuracy)} ({format_percent(m.accuracy_low)} to {format_percent(m.accuracy_high)})",
+        f"passes {format_percent(m.sensitivity)} of the good and {format_percent(1 - m.specificity)} of the poor",
+    ]
+    parts += [f"{format_percent(m.inconsistent)} depend on the order of the choices"] if m.inconsistent else []
+    parts += [f"{format_percent(m.undecided)} got no clear verdict"] if m.undecided else []
+    if not m.beyond_chance:
+        parts.append("NOT SHOWN TO BE BETTER THAN CHANCE")
+    return "; ".join(parts)
+
+
+def format_run_costs(manifest: RunManifest) -> list[str]:
+    """The calls, tokens and money that the run paid for, if they differ from those of the answers in its samples."""
+    spent, usage = manifest.spent, manifest.usage
+    if not spent.cost and (spent.calls, spent.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):
+        return []
+    cost = [f"cost {format_number(spent.cost)}"] if spent.cost else []
+    return [*cost, f"{spent.calls:,} calls", f"{spent.tokens:,} tokens"]
+
+
+def _format_artifacts(manifest: RunManifest, run: RunDir) -> list[str]:
+    lines = []
+    if run.dataset.exists():
+        items = [str(run.dataset)]
+        if [form.name for form in manifest.formats] != ["messages"]:
+            for form in manifest.formats:
+                left_out = f" ({form.left_out:,} left out)" if form.left_out else ""
+                items.append(f"{form.name} {form.train + form.validation:,}{left_out}")
+        lines += format_labelled_lines("dataset", wrap_items(items, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
+    if manifest.mix and manifest.mix.rows > manifest.mix.own:
+        lines += format_labelled_lines(
+            "rows", textwrap.wrap(format_mixture(manifest.mix), TERMINAL_WIDTH - LABEL_WIDTH)
+        )
+    if pairs := manifest.pairs:
+        head = f"{format_count(pairs.total, 'pair')} of {format_count(pairs.prompts, 'prompt')}"
+        kinds = [f"{format_one_line(kind, 40)} {count:,}" for kind, count in pairs.differences.items()]
+        lines += format_labelled_lines(
+            "pairs", wrap_items([head, *kinds[:MOST_CARD_REASONS]], "   ", TERMINAL_WIDTH - LABEL_WIDTH)
+        )
+    if run.report_file.exists():
+        lines += format_labelled_lines("report", [str(run.report_file)])
+    if student := manifest.student:
+        losses = f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}"
+        lines += format_labelled_lines(
+            "student", wrap_items([str(run.student), losses], "   ", TERMINAL_WIDTH - LABEL_WIDTH)
+        )
+        if advice := advise_on_truncation(student.truncation, "student.max_tokens"):
+            lines += format_labelled_lines("", textwrap.wrap(advice, TERMINAL_WIDTH - LABEL_WIDTH))
+    return lines
+
+
+def format_mixture(mix: MixRecord) -> str:
+    """The sources of a dataset's rows, in a line."""
+    parts = [f"{mix.own:,} own", *(f"{rows:,} of {name}" for name, rows in mix.earlier.items())]
+    short = f", less than min_real_share = {mix.min_real_share:g}" if mix.real_share < mix.min_real_share else ""
+    parts += [f"{mix.real:,} real ({format_percent(mix.real_share)}{short})"] if mix.real else []
+    return f"{mix.rows:,}: {', '.join(parts)}"
+
+
+def format_metrics(collapse: CollapseRecord) -> list[str]:
+    """Collapse metrics, one per line, each with its meaning; then the note about the sample size."""
+    lines = []
+    for metric in collapse.metrics:
+        real = f"real {format_number(metric.low)} to {format_number(metric.high)}{_format_outside_metric(metric)}"
+        z = "" if metric.z is None else f"   z {metric.z:+.1f}"
+        lines.append(f"{metric.name:<22}{format_number(metric.candidate):>9}   {real}{z}")
+        lines += textwrap.wrap(
+            replace_unsafe_characters(metric.meaning), TERMINAL_WIDTH, initial_indent="    ", subsequent_indent="    "
+        )
+    return [*lines, *textwrap.wrap(replace_unsafe_characters(collapse.note), TERMINAL_WIDTH)]

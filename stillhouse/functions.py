@@ -1,0 +1,299 @@
+"""The functions of the library. Each does what the command of the same name does, and returns what that command writes."""
+
+import asyncio
+import gc
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from core.errors import UsageError
+from core.runs.run_dir import RUNS_FOLDER
+from core.sample import Sample
+from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, Run, Student
+from stillhouse.session import ProgressCallback, format_settings, run_call
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from core.config.filters import FilterConfig
+    from flows.evaluate.dataset_evaluation import DatasetEvaluation
+    from flows.evaluate.student_evaluation import StudentEvaluation
+    from flows.report.filter_report import FilterReport
+
+Name = str | PathLike[str]
+Dataset = Union[Name, "pl.DataFrame"]
+"""A run, a release, a folder, a .jsonl or .parquet file, or a frame with a column `messages` or `text`."""
+Settings = Mapping[str, Any]
+"""Keys of a recipe with dots, as in `{"samples": 100, "teachers.main.model": "openai/gpt-4.1-mini"}`."""
+
+
+def run(
+    recipe: Name, *, settings: Settings | None = None, runs_dir: Name = RUNS_FOLDER, resume: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Run:  # fmt: skip
+    """Run all stages of a recipe: produce, curate, assess, package, and distill if the recipe has a student.
+
+    Args:
+        recipe: A built-in name, a .toml file, or a folder with a recipe.toml.
+        settings: Keys of the recipe to override.
+        runs_dir: Where runs are stored: a folder, or `s3://BUCKET/FOLDER`.
+        resume: Continue the run if it exists. Finished samples and paid answers are used again.
+        progress: Called with every message, from another thread.
+
+    Raises:
+        RecipeError: with all problems of the recipe.
+        RunExists: if the run exists and `resume` is not set.
+        RunFailed: if the run cannot continue; finished samples are stored.
+        KeyboardInterrupt: after an interrupt; finished samples are stored.
+    """
+    return _execute(recipe, settings, runs_dir, progress, resume=resume, distill=True)
+
+
+def generate(
+    recipe: Name, *, settings: Settings | None = None, runs_dir: Name = RUNS_FOLDER, resume: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Run:  # fmt: skip
+    """As `run`, without a student."""
+    return _execute(recipe, settings, runs_dir, progress, resume=resume, distill=False)
+
+
+def _execute(
+    recipe: Name, settings: Settings | None, runs_dir: Name, progress: ProgressCallback | None, *, resume: bool, distill: bool
+) -> Run:  # fmt: skip
+    from flows.run.local_run import run_locally
+    from flows.run.run_preparation import prepare_run
+
+    def work() -> Run:
+        prepared = prepare_run(str(recipe), format_settings(settings), str(runs_dir), resume=resume, distill=distill)
+        try:
+            run_locally(prepared)
+        finally:
+            gc.unfreeze()  # the caller's objects, frozen during the run
+        return Run(prepared.run.path, str(runs_dir))
+
+    return run_call(work, progress)
+
+
+def preview(recipe: Name, number: int = 3, *, settings: Settings | None = None) -> list[Sample]:
+    """Make a few samples, each with every agent's turn. Nothing is stored.
+
+    Raises:
+        RecipeError: with all problems of the recipe.
+        ProviderError: if a teacher cannot be reached.
+    """
+    from agents.studies.preview import preview_samples
+    from flows.recipes.recipe_catalog import load_recipe_plan
+    from flows.terminal.console import SESSION
+
+    def work() -> list[Sample]:
+        plan = load_recipe_plan(str(recipe), format_settings(settings))
+        return asyncio.run(preview_samples(plan, number, SESSION.stop))
+
+    return run_call(work, None)
+
+
+def filter(
+    source: Dataset, out: Name | None = None, *, filters: Sequence[str | Mapping[str, Any]] | None = None,
+    recipe: Name | None = None, index: Name | None = None, workers: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Filtered:  # fmt: skip
+    """Drop the rows of a dataset that filters reject. Kept rows are unchanged, except for what a filter masks.
+
+    Args:
+        source: The dataset.
+        out: The folder to write. Without it nothing stays on disk.
+        filters: Filters by name, as `"minhash"`, or with options, as `{"type": "minhash", "threshold": 0.7}`.
+        recipe: Use the filters of a recipe instead.
+        index: Also drop rows that repeat an earlier release in this index.
+        workers: Number of processes; default: one per processor.
+        progress: Called with every message, from another thread.
+
+    Raises:
+        RecipeError: if a filter or an option does not exist, or lacks a package.
+        UsageError: if the dataset cannot be read, or `out` contains the result of another dataset.
+    """
+    from flows.clean.dataset_filter import filter_dataset
+    from flows.clean.filter_settings import apply_duplicate_index, parse_filter_settings
+    from flows.recipes.recipe_catalog import load_recipe_plan
+
+    if recipe and filters is not None:
+        raise UsageError("recipe: brings its own filters; leave out `filters`")
+
+    def work() -> Filtered:
+        import polars as pl
+
+        plan = load_recipe_plan(str(recipe), []) if recipe else None
+        configs: Sequence[FilterConfig]
+        if plan:
+            configs = plan.recipe.filters
+        else:
+            tables = [{"type": one} if isinstance(one, str) else one for one in filters or ()]
+            configs = parse_filter_settings(format_settings({} if filters is None else {"filters": tables}))
+        configs = apply_duplicate_index(configs, Path(index)) if index else configs
+        with ExitStack() as stack:
+            file = _place_dataset(source, stack)
+            folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out"
+            report = filter_dataset(file, folder, configs, plan.folder if plan else Path(), workers)
+            return Filtered(
+                report, _read_kept_rows(report), pl.read_parquet(folder / "dropped.parquet"), folder if out else None
+            )
+
+    return run_call(work, progress)
+
+
+def assess(source: Dataset, reference: Name, *, parent: Dataset | None = None, seed: int = 7) -> Assessment:
+    """Compare a dataset with real text, and with the dataset that it extends.
+
+    Args:
+        source: The dataset.
+        reference: A JSONL file of real text, one `text` per line.
+        parent: The dataset that it extends.
+        seed: Random seed for sampling the reference.
+
+    Raises:
+        UsageError: if a dataset cannot be read, or adds no row to its parent.
+    """
+    from flows.evaluate.dataset_assessment import assess_dataset
+
+    def work() -> Assessment:
+        with ExitStack() as stack:
+            earlier = None if parent is None else _place_dataset(parent, stack)
+            return Assessment(
+                assess_dataset(_place_dataset(source, stack), Path(reference), seed, parent=earlier, cache=None)
+            )
+
+    return run_call(work, None)
+
+
+def gaps(source: Dataset, reference: Name, out: Name | None = None, *, number: int = 100) -> Gaps:
+    """Find topics and words that real text has and a dataset lacks, and write at most `number` seeds from them to `out`.
+
+    Raises:
+        UsageError: if a text cannot be read or is too small, or `out` exists.
+    """
+    from flows.evaluate.dataset_gaps import find_dataset_gaps
+
+    def work() -> Gaps:
+        with ExitStack() as stack:
+            place = _place_dataset(source, stack)
+            return Gaps(find_dataset_gaps(place, Path(reference), Path(out) if out else None, number))
+
+    return run_call(work, None)
+
+
+def distill(
+    source: Dataset, out: Name, *, settings: Settings | None = None, seed: int = 7, progress: ProgressCallback | None = None
+) -> Student:  # fmt: skip
+    """Train a student on a dataset's conversations. Called again after an interruption, it resumes from the last checkpoint.
+
+    Args:
+        source: The dataset.
+        out: The student's folder.
+        settings: Keys of the student table, as in `{"epochs": 2}`.
+        seed: Random seed.
+        progress: Called with every message, from another thread.
+
+    Raises:
+        RecipeError: for a setting that does not exist.
+        UsageError: if there are fewer than two conversations, or the extra `train` is not installed.
+    """
+    from flows.run.dataset_distillation import distill_dataset, parse_student_settings
+    from flows.terminal.console import SESSION
+
+    def work() -> Student:
+        with ExitStack() as stack:
+            config = parse_student_settings(format_settings(settings))
+            place = _place_dataset(source, stack)
+            return Student(Path(out), distill_dataset(place, Path(out), config, seed, SESSION.print_unless_stopped))
+
+    return run_call(work, progress)
+
+
+def evaluate(
+    student: Student | Run | Name, *, data: Name | None = None, check: str | None = None, recipe: Name | None = None,
+    number: int = 100, kind: str = "q8_0", runs_dir: Name = RUNS_FOLDER, progress: ProgressCallback | None = None,
+) -> "StudentEvaluation | DatasetEvaluation":  # fmt: skip
+    """Run a recipe's checks on a student, its teacher and its start; or, with `data`, compare student and start on rows.
+
+    Args:
+        student: A student, a run that has one, or its folder.
+        data: Your own rows in place of the recipe's seeds; rows that the student was trained on are left out.
+        check: With `data`: `exact`, a built-in check, or `FILE.py:NAME`, which is executed.
+        recipe: The recipe whose seeds and checks are used; default: that of the student's run.
+        number: Number of held-out seeds, or of rows.
+        kind: The number format of the weights: f32, f16, q8_0 or q4_0.
+        runs_dir: Where the student's run is.
+        progress: Called with every message, from another thread.
+
+    Raises:
+        UsageError: where the student, the recipe or the check does not exist.
+    """
+    from flows.evaluate.evaluation_options import EvaluationOptions, prepare_evaluation, run_evaluation
+    from flows.recipes.recipe_catalog import load_recipe_plan
+    from flows.terminal.console import SESSION
+
+    def work() -> "StudentEvaluation | DatasetEvaluation":
+        name, rows = str(recipe) if recipe else None, Path(data) if data else None
+        options = EvaluationOptions(number, kind, name, "", None, rows, check, [], str(runs_dir))
+        options.validate()
+        folder = student.path if isinstance(student, Student | Run) else Path(student)
+        task = prepare_evaluation(folder, load_recipe_plan(name, []) if name else None, options)
+        return asyncio.run(run_evaluation(task, SESSION))
+
+    return run_call(work, progress)
+
+
+def load_release(recipe: Name, generation: int | None = None, *, runs_dir: Name = RUNS_FOLDER) -> LoadedRelease:
+    """A release of a recipe, or the one in a folder, with every file compared with its hash.
+
+    Args:
+        recipe: A recipe, by name or path, or the folder of a release.
+        generation: Its number; default: the newest.
+        runs_dir: Where runs are stored, a folder or `s3://BUCKET/FOLDER`; releases are in the folder next to it.
+
+    Raises:
+        UsageError: if there is no such release.
+        StoreError: if a file differs from what was released.
+    """
+    from core.runs.lineage import find_lineage
+    from core.runs.releases import is_release, read_release
+    from flows.data.run_storage import open_run_storage
+    from flows.recipes.recipe_catalog import read_recipe_name
+
+    folder = Path(recipe)
+    if not is_release(folder):
+        fetched = open_run_storage(str(runs_dir)).fetch_lineage(read_recipe_name(str(recipe)))
+        lineage = find_lineage(fetched.recipe, fetched.path.parent)
+        numbers = lineage.list_generations()
+        chosen = generation if generation is not None else max(numbers, default=0)
+        if chosen not in numbers:
+            raise UsageError(f"{recipe}: has no generation {chosen}; it has {', '.join(map(str, numbers)) or 'none'}")
+        folder = lineage.path / str(chosen)
+    release = read_release(folder)
+    release.verify_files()
+    return LoadedRelease(release.path, release.manifest)
+
+
+def _place_dataset(source: Dataset, stack: ExitStack) -> Path:
+    """The path of a dataset; a frame is written to a file that goes when `stack` is closed."""
+    if isinstance(source, str | PathLike):
+        return Path(source)
+    file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "rows.parquet"
+    source.write_parquet(file)
+    return file
+
+
+def _read_kept_rows(report: "FilterReport") -> "pl.DataFrame":
+    """The rows of a file that may be compressed or empty, and whose columns may appear late."""
+    import polars as pl
+
+    from flows.data.dataset_rows import is_parquet, read_all_rows
+
+    kept = Path(report.kept)
+    if is_parquet(kept):
+        return pl.read_parquet(kept)
+    rows = list(read_all_rows(kept, dict)) if report.counts.kept else []
+    return pl.DataFrame(rows, infer_schema_length=None)

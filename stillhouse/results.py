@@ -1,0 +1,211 @@
+"""The results of library calls: files on disk, and their rows as polars frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.runs.collapse_assessment import CollapseAssessment
+from core.runs.records import CollapseVerdict, RunManifest, RunState, StudentRecord
+from core.runs.releases import ReleaseManifest
+from core.runs.run_dir import RunDir
+from core.sample import Sample
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from flows.evaluate.dataset_gaps import DatasetGapsReport
+    from flows.report.filter_report import FilterReport
+
+
+@dataclass(frozen=True)
+class DatasetFolder:
+    """A dataset as it is on disk: `messages` rows to train on, and held-out ones."""
+
+    path: Path
+
+    @property
+    def train(self) -> "pl.DataFrame":
+        return _read_parquet(self.path / "train.parquet")
+
+    @property
+    def validation(self) -> "pl.DataFrame":
+        return _read_parquet(self.path / "validation.parquet")
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run: its directory and everything in it. Shows its card, as the command prints it."""
+
+    path: Path
+    runs_dir: str
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def manifest(self) -> RunManifest:
+        """Counts, reasons, verdict on collapse, usage, the student's losses and all else that the run recorded."""
+        return self._folder.read_manifest()
+
+    @property
+    def state(self) -> RunState:
+        """`done`; or `partial`, if it ended with less than the recipe asks for (`manifest.shortfalls` has the reasons)."""
+        return self.manifest.state
+
+    @property
+    def dataset(self) -> DatasetFolder:
+        return DatasetFolder(self._folder.dataset)
+
+    @property
+    def student(self) -> Path | None:
+        """The student's folder; None if the run trained none."""
+        return self._folder.student if (self._folder.student / "config.json").is_file() else None
+
+    @property
+    def report_page(self) -> Path:
+        return self._folder.report_file
+
+    def samples(self) -> "pl.DataFrame":
+        """Kept, dropped and failed samples: id, state, reason, detail, revisions, question and answer."""
+        import polars as pl
+
+        from flows.data.curated_run import read_finished_samples
+
+        rows = [_summarize_sample(sample) for sample in read_finished_samples(self._folder)]
+        return pl.DataFrame(rows, schema=dict.fromkeys(SAMPLE_COLUMNS, pl.String) | {"revisions": pl.Int64})
+
+    def sample(self, name: str) -> Sample:
+        """One sample with its whole history, by its id or the number at the end of its id. Raises UsageError if there is none."""
+        from flows.data.curated_run import find_sample
+
+        return find_sample(self._folder, name)
+
+    @property
+    def _folder(self) -> RunDir:
+        return RunDir(self.path)
+
+    def __repr__(self) -> str:
+        from flows.terminal.run_summary import format_run_card
+
+        return format_run_card(self.manifest, self._folder, self.name, self.runs_dir)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
+SAMPLE_COLUMNS = ("id", "state", "reason", "detail", "revisions", "question", "answer")
+
+
+def _summarize_sample(sample: Sample) -> dict[str, str | int | None]:
+    messages = sample.candidate.messages if sample.candidate else ()
+    return {
+        "id": sample.id,
+        "state": str(sample.state),
+        "reason": sample.reason and str(sample.reason),
+        "detail": sample.detail,
+        "revisions": sample.revisions,
+        "question": next((message.content for message in messages if message.role == "user"), None),
+        "answer": sample.candidate.answer if sample.candidate else None,
+    }
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """A filtered dataset."""
+
+    report: "FilterReport"
+    """Counts, the filters with what each dropped, reasons, similarities and examples."""
+    kept: "pl.DataFrame"
+    """The kept rows, as they were."""
+    dropped: "pl.DataFrame"
+    """The dropped rows: reason, detail, filter, score, and the row that they repeat."""
+    path: Path | None
+    """The folder with both and the report page; None if no folder was named."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A dataset compared with real text."""
+
+    record: CollapseAssessment
+
+    @property
+    def verdict(self) -> CollapseVerdict:
+        """`collapse`, `shift`, `inconclusive` or `pass`."""
+        return self.record.verdict
+
+    @property
+    def advice(self) -> Sequence[str]:
+        return self.record.advice
+
+    @property
+    def metrics(self) -> "pl.DataFrame":
+        """Each metric: of the dataset (`candidate`), of real text (`reference`), and the range of real text."""
+        import polars as pl
+
+        return pl.DataFrame([metric.model_dump(mode="json") for metric in self.record.collapse.metrics])
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Topics and words that real text has and a dataset lacks."""
+
+    report: "DatasetGapsReport"
+
+    @property
+    def topics(self) -> "pl.DataFrame":
+        """Name, and the share of documents with it here and in real text; the largest gap first."""
+        import polars as pl
+
+        return pl.DataFrame([gap.model_dump() for gap in self.report.topics], schema=GAP_COLUMNS)
+
+    @property
+    def words(self) -> "pl.DataFrame":
+        import polars as pl
+
+        return pl.DataFrame([gap.model_dump() for gap in self.report.words], schema=GAP_COLUMNS)
+
+
+GAP_COLUMNS = {"name": str, "here": float, "real": float}
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained student."""
+
+    path: Path
+    """Its folder: weights, tokenizer, model card. `transformers` and `stillhouse serve` load it."""
+    record: StudentRecord
+    """Losses before and after, and how it was trained."""
+
+    def export(self, kind: str = "q8_0") -> Path:
+        """Its GGUF file, for llama.cpp and similar runtimes. `kind`: f32, f16, q8_0 or q4_0."""
+        from flows.data.student_files import export_student
+
+        return export_student(self.path, kind).path
+
+
+@dataclass(frozen=True)
+class LoadedRelease:
+    """A release whose files were compared with their hashes."""
+
+    path: Path
+    manifest: ReleaseManifest
+
+    @property
+    def name(self) -> str:
+        """`recipe/generation`."""
+        return self.manifest.release
+
+    @property
+    def dataset(self) -> DatasetFolder:
+        return DatasetFolder(self.path / "dataset")
+
+
+def _read_parquet(path: Path) -> "pl.DataFrame":
+    import polars as pl
+
+    return pl.read_parquet(path)

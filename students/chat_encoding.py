@@ -1,0 +1,153 @@
+"""Conversations as token ids through a chat template, each token marked as learned or read.
+
+Knows the tokenizer and its chat template; knows nothing of models, batches or losses.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from core.errors import UsageError
+from core.sample import Message
+
+Conversation = Sequence[Message]
+
+
+class EncodedConversation(NamedTuple):
+    """A conversation in tokens. `learned` marks every turn of the assistant, with its end-of-turn token."""
+
+    ids: tuple[int, ...]
+    learned: tuple[bool, ...]
+
+
+class UnusableReason(StrEnum):
+    """Why a conversation cannot be trained on: a closed set."""
+
+    no_answer = "the assistant says nothing"
+    no_question = "the assistant speaks first"
+    beyond_max_tokens = "the assistant's part lies behind max_tokens"
+    has_special_token = "its text holds a special token of the tokenizer"
+
+
+def encode_conversation(
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> EncodedConversation | UnusableReason:
+    """Apply the chat template once and tokenize, truncated after the assistant's last turn and at `max_tokens`.
+
+    A turn is split from the preceding text exactly where generation would start, and the two are tokenized separately.
+    The marks are therefore right by construction, and training has the same ids as generation.
+
+    Raises:
+        UsageError: if the chat template does not allow this split.
+    """
+    whole = encode_untruncated(conversation, tokenizer)
+    return whole if isinstance(whole, UnusableReason) else truncate_conversation(whole, max_tokens)
+
+
+def truncate_conversation(whole: EncodedConversation, max_tokens: int) -> EncodedConversation | UnusableReason:
+    """The first `max_tokens` of a conversation, if any of them is learned."""
+    cut = EncodedConversation(whole.ids[:max_tokens], whole.learned[:max_tokens])
+    return cut if any(cut.learned) else UnusableReason.beyond_max_tokens
+
+
+def encode_untruncated(
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase
+) -> EncodedConversation | UnusableReason:
+    """As `encode_conversation`, at any length."""
+    if any(
+        special in _join_written_text(message) for message in conversation for special in list_special_tokens(tokenizer)
+    ):
+        return UnusableReason.has_special_token
+    if not any(message.role == "assistant" and _join_written_text(message).strip() for message in conversation):
+        return UnusableReason.no_answer
+    if conversation[0].role == "assistant":
+        return UnusableReason.no_question
+    ids: list[int] = []
+    learned: list[bool] = []
+    for read, turn in _split_turns(conversation, tokenizer):
+        for text, mark in ((read, False), (turn, True)):
+            tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids += tokens
+            learned += [mark] * len(tokens)
+    return EncodedConversation(tuple(ids), tuple(learned))
+
+
+def _join_written_text(message: Message) -> str:
+    """The written parts of a turn: its text, and its tool calls without the template's markers."""
+    return "\n".join(
+        [message.content, *(json.dumps(call.model_dump(), ensure_ascii=False) for call in message.tool_calls)]
+    )
+
+
+def _split_turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, str]]:
+    """For each turn of the assistant: the text since its previous turn, and the turn up to its end-of-turn token."""
+    done = ""
+    for place, message in enumerate(conversation):
+        if message.role != "assistant":
+            continue
+        prompt = render_chat(conversation[:place], tokenizer, answer_next=True)
+        answered = render_chat(conversation[: place + 1], tokenizer)
+        if not (answered.startswith(prompt) and prompt.startswith(done)):
+            raise UsageError(
+                "student.start: the chat template rewrites earlier turns, so its turns cannot be separated"
+            )
+        turn = answered[len(prompt) :]
+        turn = turn[: find_end_of_turn(turn, tokenizer).end()]
+        yield prompt[len(done) :], turn
+        done = prompt + turn
+
+
+def render_chat(messages: Conversation, tokenizer: PreTrainedTokenizerBase, *, answer_next: bool = False) -> str:
+    """The chat template's text of `messages`; with `answer_next`, up to the start of the assistant's turn."""
+    turns = [{"role": message.role, "content": message.text} for message in messages]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next))
+    except TemplateError as error:
+        raise UsageError(f"student.start: the chat template rejects a conversation of the data: {error}") from None
+
+
+def find_end_of_turn(turn: str, tokenizer: PreTrainedTokenizerBase) -> re.Match[str]:
+    """The special token that ends `turn`; a student that never learns it never stops."""
+    ends = list(re.finditer("|".join(map(re.escape, list_special_tokens(tokenizer))), turn))
+    if not ends:
+        raise UsageError(
+            "student.start: the chat template ends a turn without a special token, so generation would not stop"
+        )
+    return ends[-1]
+
+
+def find_stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end an answer: the chat template's end of turn, and the tokenizer's end of text if it differs."""
+    example = [Message(role="user", content="a"), Message(role="assistant", content="b")]
+    _, turn = next(_split_turns(example, tokenizer))
+    ids = {tokenizer.convert_tokens_to_ids(find_end_of_turn(turn, tokenizer).group()), tokenizer.eos_token_id}
+    return sorted(ids - {None})
+
+
+def find_pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The padding token; without one, the end-of-turn token, since padding is neither attended to nor learned."""
+    return find_stop_ids(tokenizer)[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that conversations can be encoded turn by turn.
+
+    Raises:
+        UsageError: if there is no chat template, or if the tokenizer puts a space before each text (as Llama 2's does).
+    """
+    if not tokenizer.chat_template:
+        raise UsageError("student.start: the tokenizer has no chat template; start from an instruct model")
+    ids = [token for text in ("a b", "c") for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    if tokenizer.decode(ids) != "a bc":
+        raise UsageError("student.start: the tokenizer adds characters to its input; use a model with a byte-level BPE")
+
+
+def list_special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """All special tokens, longest first, so that a prefix never matches before a longer token."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return sorted({*added, *tokenizer.all_special_tokens}, key=lambda token: (-len(token), token))

@@ -1,0 +1,105 @@
+"""Unstructured and N:M weight pruning, by magnitude or by Wanda, and the freezing of zeros in a training.
+
+Knows models and batches; knows nothing of training.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from core.config.students import SparsityConfig
+from core.errors import UsageError
+from students.token_batches import TokenBatch
+
+
+@torch.no_grad()
+def prune_weights(model: PreTrainedModel, batch: TokenBatch, config: SparsityConfig) -> None:
+    """Set weights of all matrices of the layers to zero, in place, from the first layer to the last.
+
+    Each layer is measured on the output of the pruned layers before it (Wanda, arXiv 2306.11695, algorithm 1). Costs two
+    forward passes.
+
+    Raises:
+        UsageError: if the model's layers are not where a Llama has them, or a matrix cannot have the pattern.
+    """
+    batch = batch.to_device(model.device)
+    hook = partial(_prune_layer, tokens=batch.owner >= 0, config=config)
+    hooks = [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in find_layers(model)]
+    training = model.training
+    model.train(False)
+    try:
+        model(input_ids=batch.ids, **batch.layout, use_cache=False, logits_to_keep=1)
+    finally:
+        model.train(training)
+        for handle in hooks:
+            handle.remove()
+
+
+def _prune_layer(
+    layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any], *, tokens: torch.Tensor, config: SparsityConfig
+) -> None:
+    """Run before a layer: run the layer unpruned to record the inputs of its matrices, then prune these."""
+    squares: dict[str, torch.Tensor] = {}
+
+    def record(_matrix: nn.Module, inputs: tuple[torch.Tensor], name: str) -> None:
+        squares[name] = inputs[0][tokens].float().square().sum(0)
+
+    hooks = [matrix.register_forward_pre_hook(partial(record, name=name)) for name, matrix in iterate_matrices(layer)]
+    layer.forward(*given, **named)
+    for handle in hooks:
+        handle.remove()
+    for name, matrix in iterate_matrices(layer):
+        matrix.weight.mul_(select_kept_weights(matrix.weight, squares[name].sqrt(), config))
+
+
+def select_kept_weights(weight: torch.Tensor, norms: torch.Tensor, config: SparsityConfig) -> torch.Tensor:
+    """A mask of the kept weights, of the shape of `weight`, (outputs, inputs). `norms` are of each input over all tokens.
+
+    `wanda` compares |W| times the norm of the input within an output; `magnitude` compares |W| within the matrix (Han et al.,
+    arXiv 1506.02626). With a pattern N:M, either compares within M consecutive inputs.
+    """
+    scores = weight.abs() * (norms if config.method == "wanda" else 1)
+    if config.pattern:
+        staying, size = map(int, config.pattern.split(":"))
+        dropped = size - staying
+    else:
+        size = weight.shape[1] if config.method == "wanda" else weight.numel()
+        dropped = int(Fraction(str(config.share or 0)) * size)
+    if config.pattern and weight.shape[1] % size:
+        raise UsageError(
+            f"student.sparsity.pattern = {config.pattern!r}: a matrix has {weight.shape[1]} inputs, not a multiple of {size}; "
+            "use share"
+        )
+    groups = scores.reshape(-1, size)
+    least = groups.topk(dropped, largest=False).indices
+    return torch.ones_like(groups, dtype=torch.bool).scatter(1, least, False).view_as(weight)
+
+
+def freeze_zeros(model: PreTrainedModel) -> None:
+    """Mask the gradients of zero weights, so that they stay zero."""
+    for layer in find_layers(model):
+        for _, matrix in iterate_matrices(layer):
+            matrix.weight.register_hook(partial(torch.mul, matrix.weight != 0))  # type: ignore[no-untyped-call]
+
+
+def compute_zero_share(model: PreTrainedModel) -> float:
+    """The share of zeros among the weights in the layers' matrices."""
+    weights = [matrix.weight for layer in find_layers(model) for _, matrix in iterate_matrices(layer)]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return zeros / sum(weight.numel() for weight in weights)
+
+
+def find_layers(model: PreTrainedModel) -> nn.ModuleList:
+    layers = getattr(model.base_model, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise UsageError(f"student.start: a {type(model).__name__} has no `layers` as a Llama has")
+    return layers
+
+
+def iterate_matrices(layer: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    return ((name, module) for name, module in layer.named_modules() if isinstance(module, nn.Linear))

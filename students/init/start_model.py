@@ -1,0 +1,166 @@
+"""The start of a student: layers of the embedded teacher, a small random Llama, or an existing model.
+
+Knows weights and tokenizers; knows nothing of training data.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.initialization import no_init_weights
+from transformers.utils import logging
+
+from core.config.students import StudentConfig
+from core.errors import UsageError
+from students.init.embedded_teacher import (
+    TEACHER_LICENCE,
+    TEACHER_MODEL,
+    build_teacher_tokenizer,
+    find_teacher_file,
+    open_teacher_file,
+    read_teacher_config,
+    read_teacher_weights,
+)
+from students.init.width_pruning import WIDTH_MULTIPLE, KeptParts, narrow_model
+
+HUB_SECONDS = 5.0
+"""How long to wait for the hub, unless HF_HUB_ETAG_TIMEOUT is set."""
+TEACHER_LAYERS = 30
+REMOVAL_ORDER = (
+    17, 6, 5, 4, 25, 7, 26, 16, 18, 14, 15, 12, 13, 19, 3, 20, 9, 2, 10, 23, 22, 28, 8, 11, 27, 21, 1, 24, 29,
+)  # fmt: skip
+"""The teacher's layers, least important first: each is the layer whose removal, after all earlier ones, raises the loss
+least (SLEB, arXiv 2402.09025). `python -m students.init.layer_pruning` measures this on 32 of the teacher's answers. In nats
+per assistant token, before any training, on those answers: 24 layers 2.37, 20 3.11, 16 4.06, 12 5.60, 8 7.08. On 40 other
+answers, greedy removal (in slightly different orders above 12 layers) compared with even spacing (arXiv 2010.13002): 2.5 and
+4.6 with 24 layers, 4.1 and 12.4 with 16, 7.1 and 17.9 with 8.
+The first layer always stays."""
+
+
+class StartModel(NamedTuple):
+    """A student before training."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    made_from: str
+    """The origin of its weights, in words."""
+    base: str | None
+    """The model that the weights come from; None if they are random."""
+    licence: str
+    """Of `base` or, for random weights, of the tokenizer; `other` if unknown."""
+    kept: KeptParts | None = None
+    """The kept parts of a wider model, if it was narrowed."""
+
+
+def load_start_model(config: StudentConfig) -> StartModel:
+    """The student of `config.start` in float32; for `width`, not narrowed yet. Random weights use torch's global generator.
+
+    Raises:
+        UsageError: if the teacher's package is not installed, or the named model cannot be loaded.
+    """
+    match config.start:
+        case "layers" | "width":
+            return start_from_layers(config.layers)
+        case "random":
+            return start_from_random(config.hidden_size, config.layers)
+        case name:
+            return start_from_pretrained(name)
+
+
+def start_from_layers(count: int) -> StartModel:
+    """The teacher with `count` of its layers; embedding (tied to the output) and last norm are copied."""
+    teacher = open_teacher_file(find_teacher_file())
+    config = read_teacher_config(teacher)
+    chosen = select_best_layers(count)
+    made_from = f"{len(chosen)} of the {config.num_hidden_layers} layers of {TEACHER_MODEL}"
+    config.num_hidden_layers = len(chosen)
+    with no_init_weights():
+        model = LlamaForCausalLM(config)
+    model.tie_weights()
+    model.load_state_dict(dict(read_teacher_weights(teacher, chosen)))
+    return StartModel(model, build_teacher_tokenizer(teacher), made_from, TEACHER_MODEL, TEACHER_LICENCE)
+
+
+def narrow_start(start: StartModel, kept: KeptParts) -> StartModel:
+    """`start` with only the `kept` channels, neurons and heads."""
+    made_from = f"{start.made_from}, {len(kept.channels)} of {start.model.config.hidden_size} channels wide"
+    return start._replace(model=narrow_model(start.model, kept), made_from=made_from, kept=kept)  # type: ignore[arg-type]
+
+
+def start_from_random(hidden_size: int, layers: int) -> StartModel:
+    """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit)."""
+    teacher = open_teacher_file(find_teacher_file())
+    config = read_teacher_config(teacher)
+    head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
+    config.update(
+        {
+            "hidden_size": hidden_size,
+            "intermediate_size": max(WIDTH_MULTIPLE, hidden_size * 8 // 3 // WIDTH_MULTIPLE * WIDTH_MULTIPLE),
+            "num_hidden_layers": layers,
+            "num_attention_heads": hidden_size // head,
+            "num_key_value_heads": hidden_size // head,
+            "head_dim": head,
+        }
+    )
+    made_from = f"a random Llama of {layers} layers, {hidden_size} wide, with the tokenizer of {TEACHER_MODEL}"
+    return StartModel(LlamaForCausalLM(config), build_teacher_tokenizer(teacher), made_from, None, TEACHER_LICENCE)
+
+
+def start_from_pretrained(name: str) -> StartModel:
+    """A folder, or a name on the hub; from the hub's cache if the hub does not answer or HF_HUB_OFFLINE=1."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    fault = None if Path(name).is_dir() else hub_fault()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=fault is not None)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, local_files_only=fault is not None)
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0].rstrip(".")
+        raise UsageError(
+            f"student.start: {name!r} is neither a folder nor in the hub's cache, and {fault}"
+            if fault and _must_be_downloaded(name)
+            else f"student.start: transformers cannot load {name!r}: {reason}; use layers, random, a folder or a hub name"
+        ) from None
+    return StartModel(model, tokenizer, f"{name}, all of its layers", name, "other")
+
+
+def hub_fault() -> str | None:
+    """Why the hub cannot be used, known within seconds: its own client retries for over a minute."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids downloads; name the folder of a model, or unset HF_HUB_OFFLINE"
+    seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", HUB_SECONDS))
+    try:
+        httpx.head(constants.ENDPOINT, timeout=seconds)
+    except httpx.TimeoutException:
+        fault = f"does not answer within {seconds:g} s (HF_HUB_ETAG_TIMEOUT)"
+    except httpx.TransportError as error:
+        fault = f"cannot be reached ({error})"
+    else:
+        return None
+    return (
+        f"the hub {constants.ENDPOINT} {fault}; name the folder of a model, or download it where there is a network and set "
+        "HF_HUB_OFFLINE=1 here"
+    )
+
+
+def _must_be_downloaded(name: str) -> bool:
+    """Whether `name` is a valid hub name and not in the hub's cache."""
+    with suppress(ValueError):
+        return not isinstance(try_to_load_from_cache(name, "config.json"), str)
+    return False
+
+
+def select_best_layers(count: int) -> list[int]:
+    """The `count` layers of the teacher that remain after removals in `REMOVAL_ORDER`, in their order."""
+    removed = REMOVAL_ORDER[: max(0, TEACHER_LAYERS - count)]
+    return [layer for layer in range(TEACHER_LAYERS) if layer not in removed]

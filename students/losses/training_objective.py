@@ -1,0 +1,244 @@
+"""A recipe's weighted objectives, computed from a student's predictions and its teacher's signals.
+
+Knows losses, predictions and signals; knows nothing of optimizers or the source of signals.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from core.config.students import DIVERGENCES, StudentConfig
+from students.chat_encoding import EncodedConversation
+from students.losses import loss_functions
+from students.predictions import EVALUATION_BATCH, TokenPredictions, compute_held_out_loss, predict_tokens
+from students.signals.captured_signals import SampledSignal, TopKSignal
+from students.signals.torch_teacher import DenseSignal
+from students.token_batches import TokenBatch, build_batch
+
+TeacherSignal = DenseSignal | TopKSignal | SampledSignal
+
+
+class SignalSource(Protocol):
+    """The source of a teacher's probabilities: a running teacher, or a file of captured signals."""
+
+    def get_signal(self, batch: TokenBatch, encoded: Sequence[EncodedConversation]) -> TeacherSignal:
+        """The teacher's signal for each learned token of the batch, ordered by conversation."""
+        ...
+
+
+class LossTerms(NamedTuple):
+    """The objectives of one step in nats per token, or per pair, before weighting."""
+
+    values: dict[str, torch.Tensor]
+    tokens: int
+    """Learned tokens in the batch."""
+    conversations: int
+    """Pairs, for `dpo`."""
+
+    def weighted_sum(self, weights: dict[str, float]) -> torch.Tensor:
+        return torch.stack([weights[name] * value for name, value in self.values.items()]).sum()
+
+    def scale_to_step(self, tokens: int, conversations: int) -> "LossTerms":
+        """The batch's part of the means over a step's `tokens`, or over its pairs."""
+        shares = {"dpo": self.conversations / conversations}
+        share = self.tokens / tokens
+        return self._replace(values={name: value * shares.get(name, share) for name, value in self.values.items()})
+
+    def without_text_loss(self) -> "LossTerms":
+        """Without the objective `sft`, which needs no teacher."""
+        return self._replace(values={name: value for name, value in self.values.items() if name != "sft"})
+
+
+class HeldOutLosses(NamedTuple):
+    """The losses on held-out conversations, in nats per assistant token."""
+
+    loss: float
+    kl: float | None
+    """Forward KL divergence from the teacher; None without a teacher."""
+
+
+class TrainingObjective:
+    """A recipe's objectives, with the teacher's signals and projections that they need."""
+
+    def __init__(
+        self, config: StudentConfig, signals: SignalSource | None, words: int, projections: torch.nn.ModuleList
+    ) -> None:
+        """`words` is the tokenizer's size. `projections` come from `build_projections`, empty without the objective `hidden`."""
+        self.weights = config.weights
+        self._precision = config.precision
+        self._packed_to = config.max_tokens if config.packing else 0
+        self.projections = projections
+        self._config = config.distillation
+        self._signals, self._words = signals, words
+        self._before: dict[EncodedConversation, float] = {}
+
+    @property
+    def learns_from_teacher(self) -> bool:
+        """Whether there is an objective besides `sft`."""
+        return set(self.weights) != {"sft"}
+
+    def open_autocast(self, model: PreTrainedModel) -> torch.autocast:
+        """The precision of a step. Weights, gradients and the optimizer's state are always in float32."""
+        return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16")
+
+    def measure(self, model: PreTrainedModel, held_out: Sequence[EncodedConversation], pad: int) -> HeldOutLosses:
+        """The held-out losses before or after training, in the precision of the weights."""
+        if self._signals is None:
+            return HeldOutLosses(compute_held_out_loss(model, held_out, pad), None)
+        return measure_held_out(model, held_out, self._signals, pad, self._words, self._config.temperature)
+
+    def compute_terms(
+        self,
+        model: PreTrainedModel,
+        encoded: Sequence[EncodedConversation],
+        pad: int,
+        *,
+        rejected: Sequence[EncodedConversation] = (),
+        own: bool = False,
+    ) -> LossTerms:
+        """The objectives of a step on `encoded`, paired with `rejected` for `dpo`.
+
+        `own` marks the student's own answers: they have no `sft` loss.
+        """
+        batch = build_batch([*encoded, *rejected], pad, packed_to=self._packed_to)
+        predictions = predict_tokens(model, batch, hidden="hidden" in self.weights)
+        values: dict[str, torch.Tensor] = {}
+        if rejected:
+            now = conversation_log_likelihoods(predictions, len(encoded) + len(rejected))
+            before = now.new_tensor([self._before[conversation] for conversation in (*encoded, *rejected)])
+            pairs = (*torch.split(now, len(encoded)), *torch.split(before, len(encoded)))
+            values["dpo"] = loss_functions.dpo_loss(*pairs, beta=self._config.dpo_beta).mean()
+            # The other objectives see the first half only.
+            batch = build_batch(encoded, pad, packed_to=self._packed_to)
+            first = predictions.rows < len(encoded)
+            predictions = TokenPredictions(
+                predictions.logits[first],
+                predictions.targets[first],
+                predictions.rows[first],
+                tuple(layer[first] for layer in predictions.hidden),
+            )
+        if "sft" in self.weights and not own:
+            values["sft"] = functional.cross_entropy(predictions.logits, predictions.targets)
+        if self._signals:
+            values |= self._compute_teacher_losses(predictions, self._signals.get_signal(batch, encoded))
+        return LossTerms(values, len(predictions.targets), len(encoded))
+
+    def record_reference(self, model: PreTrainedModel, conversations: Sequence[EncodedConversation], pad: int) -> None:
+        """Record the log-likelihoods of these answers under `model`, the reference of `dpo`."""
+        for first in range(0, len(conversations), EVALUATION_BATCH):
+            part = conversations[first : first + EVALUATION_BATCH]
+            with torch.no_grad(), self.open_autocast(model):
+                values = conversation_log_likelihoods(predict_tokens(model, build_batch(part, pad)), len(part)).tolist()
+            self._before.update(zip(part, values, strict=True))
+
+    def _compute_teacher_losses(self, predictions: TokenPredictions, signal: TeacherSignal) -> dict[str, torch.Tensor]:
+        names = [name for name in self.weights if name in DIVERGENCES]
+        logits = predictions.logits[:, : self._words] / self._config.temperature
+        values: dict[str, torch.Tensor] = {}
+        if isinstance(signal, SampledSignal):
+            values = {name: sampled_kl(logits, signal).mean() for name in names}
+        elif names:
+            student, teacher = outcome_log_probabilities(logits, signal)
+            values = {
+                name: loss_functions.select_divergence(name, self._config)(student, teacher).mean() for name in names
+            }
+        if "hidden" in self.weights and isinstance(signal, DenseSignal):
+            layers = match_layers(len(predictions.hidden), len(signal.hidden))
+            pairs = zip(self.projections, predictions.hidden, layers, strict=True)
+            losses = [
+                loss_functions.hidden_state_loss(project(own), signal.hidden[layer]).mean()
+                for project, own, layer in pairs
+            ]
+            values["hidden"] = torch.stack(losses).mean()
+        return values
+
+
+def conversation_log_likelihoods(predictions: TokenPredictions, conversations: int) -> torch.Tensor:
+    """The summed log-probability of each conversation's learned tokens, of shape (conversations,)."""
+    losses = functional.cross_entropy(predictions.logits, predictions.targets, reduction="none")
+    return losses.new_zeros(conversations).index_add(0, predictions.rows, -losses)
+
+
+def outcome_log_probabilities(
+    logits: torch.Tensor, signal: DenseSignal | TopKSignal
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the student and the teacher for the outcomes that the signal distinguishes.
+
+    `logits` are the student's, divided by the temperature, of shape (tokens, words). A divergence over fewer outcomes is a
+    lower bound of the divergence over all words, except for `alpha_beta` (data processing inequality).
+    """
+    if isinstance(signal, DenseSignal):
+        return logits.log_softmax(-1), signal.log_probs
+    ids = signal.ids.to(logits.device)
+    student = logits.gather(1, ids)
+    if signal.log_probs.shape[1] > ids.shape[1]:
+        rest = logits.scatter(1, ids, -torch.inf).logsumexp(1, keepdim=True)
+        student = torch.cat([student, rest], 1)
+    return student.log_softmax(-1), signal.log_probs.to(logits.device)
+
+
+def sampled_kl(logits: torch.Tensor, signal: SampledSignal) -> torch.Tensor:
+    """An unbiased estimate of the forward KL divergence over all words, of shape (tokens,); a single one can be negative."""
+    ids, shares, entropy = (tensor.to(logits.device) for tensor in signal)
+    return logits.logsumexp(1) - (shares * logits.gather(1, ids)).sum(1) - entropy
+
+
+def match_layers(student: int, teacher: int) -> list[int]:
+    """For each layer of the student the layer of the teacher at the same share of the depth, as in TinyBERT's uniform rule
+    (arXiv 1909.10351, section 3.2); the last matches the last.
+    """
+    return [round((layer + 1) * teacher / student) - 1 for layer in range(student)]
+
+
+def build_projections(student: PreTrainedModel, teacher: PreTrainedModel) -> torch.nn.ModuleList:
+    """For each layer of the student a projection of its hidden states to the teacher's width; trained, then discarded.
+
+    For equal widths it is initialized to the identity.
+    """
+    own, wide = student.config.hidden_size, teacher.config.hidden_size
+    layers = [torch.nn.Linear(own, wide, bias=False) for _ in range(student.config.num_hidden_layers)]
+    if own == wide:
+        for layer in layers:
+            torch.nn.init.eye_(layer.weight)
+    return torch.nn.ModuleList(layers)
+
+
+def gradient_norm(loss: torch.Tensor, learner: torch.nn.Module) -> float:
+    """The norm of the loss's gradient over all trainable parameters; keeps the graph."""
+    parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return float(torch.stack([g.float().norm() for g in gradients if g is not None] or [torch.zeros(())]).norm())
+
+
+@torch.no_grad()
+def measure_held_out(
+    model: PreTrainedModel,
+    held_out: Sequence[EncodedConversation],
+    signals: SignalSource,
+    pad: int,
+    words: int,
+    temperature: float,
+) -> HeldOutLosses:
+    """Both losses in one pass; the divergence over the outcomes that the signals distinguish."""
+    training = model.training
+    model.train(False)
+    loss, kl, tokens = 0.0, 0.0, 0
+    for first in range(0, len(held_out), EVALUATION_BATCH):
+        part = held_out[first : first + EVALUATION_BATCH]
+        batch = build_batch(part, pad)
+        predictions = predict_tokens(model, batch)
+        logits = predictions.logits[:, :words] / temperature
+        signal = signals.get_signal(batch, part)
+        divergence = (
+            sampled_kl(logits, signal)
+            if isinstance(signal, SampledSignal)
+            else loss_functions.forward_kl(*outcome_log_probabilities(logits, signal))
+        )
+        loss += functional.cross_entropy(predictions.logits, predictions.targets, reduction="sum").item()
+        kl += divergence.sum().item()
+        tokens += len(divergence)
+    model.train(training)
+    return HeldOutLosses(loss / tokens, kl / tokens)

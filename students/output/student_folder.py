@@ -1,0 +1,196 @@
+"""A finished student on disk: weights, tokenizer, card, settings and log, loadable by `transformers` alone.
+
+Knows the results of a training, not its steps.
+"""
+
+import json
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+from transformers import GenerationConfig
+from transformers.utils import logging
+
+from core.config.students import StudentConfig
+from core.errors import UsageError
+from core.runs.records import TRAINING_LOG, StudentRecord
+from core.sample import conversation_digest
+from core.storage.atomic_files import read_json, write_atomically
+from students.chat_encoding import Conversation, EncodedConversation, find_pad_id, find_stop_ids
+from students.init.adapters import ADAPTER_FOLDER, LoraAdapter
+from students.init.start_model import StartModel
+from students.training_data import TrainingData
+
+SETTINGS_FILE = "student.json"
+TRAINED_ROWS_FILE = "trained_rows.txt"
+"""The digest of each training conversation of the student and its start, one per line."""
+KEPT_PARTS_FILE = "kept.json"
+"""The kept parts of the wider start, if it was narrowed."""
+CARD_TEMPLATE = Path(__file__).with_name("card.md")
+
+APACHE_NOTICE = (
+    "The weights are a derivative of [{base}](https://huggingface.co/{base}), Apache-2.0, "
+    "changed as described above, and are under the same licence. Its quantized form (Q4_1) was the source."
+)
+OTHER_LICENCE_NOTICE = "The licence of {base} applies to these weights; see its card."
+SYNTHETIC_TEXT_NOTICE = "A language model wrote the training text. It is correct only as far as it was checked."
+UNKNOWN_TEXT_NOTICE = (
+    "The training text was given to Stillhouse as a file. Its author and its correctness are not recorded here."
+)
+NEW_WEIGHTS_NOTICE = (
+    "The weights are new; the tokenizer is that of SmolLM2 by Hugging Face, Apache-2.0. Use them under Apache-2.0."
+)
+
+
+class FinishedTraining(NamedTuple):
+    """Everything to write about a training."""
+
+    config: StudentConfig
+    seed: int
+    digest: str
+    data: TrainingData
+    record: StudentRecord
+    log: list[dict[str, float]]
+    trained: Sequence[Conversation]
+    """The training conversations, in the order of `data.train`."""
+    synthetic: bool
+    """Whether a language model wrote the conversations, as in a run; False if unknown."""
+    adapter: LoraAdapter | None = None
+
+
+def find_finished_student(out: Path, digest: str) -> StudentRecord | None:
+    """The record of the student at `out`, if the training of this `digest` made it; None where `out` is empty.
+
+    Raises:
+        UsageError: if `out` has other content, which would be replaced.
+    """
+    settings = out / SETTINGS_FILE
+    if settings.is_file() and (recorded := read_json(settings))["digest"] == digest:
+        return StudentRecord.model_validate(recorded["record"])
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UsageError(
+            f"{out}: exists already and is not the student of this data; remove it or choose another folder"
+        )
+    return None
+
+
+def write_student(out: Path, start: StartModel, training: FinishedTraining) -> None:
+    """Write the student to `out` in bfloat16, whole or not at all."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    tokenizer, model = start.tokenizer, start.model.bfloat16()
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=find_stop_ids(tokenizer),
+        pad_token_id=find_pad_id(tokenizer),
+        max_new_tokens=training.config.max_tokens,
+    )
+    settings = {
+        "digest": training.digest,
+        "record": training.record.model_dump(mode="json"),
+        "config": training.config.model_dump(mode="json"),
+        "seed": training.seed,
+        "unusable": training.data.unusable,
+    }
+    with write_atomically(out) as partial:
+        partial.mkdir()
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if training.adapter:
+            training.adapter.write_folder(partial / ADAPTER_FOLDER)
+        (partial / "README.md").write_text(build_model_card(start, training), encoding="utf-8")
+        if start.kept:
+            (partial / KEPT_PARTS_FILE).write_text(json.dumps(start.kept._asdict()), encoding="utf-8")
+        rows = {
+            **read_trained_rows(Path(training.config.start)),
+            **dict.fromkeys(map(conversation_digest, training.trained)),
+        }
+        (partial / TRAINED_ROWS_FILE).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        (partial / SETTINGS_FILE).write_text(
+            json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        (partial / TRAINING_LOG).write_text("".join(json.dumps(line) + "\n" for line in training.log), encoding="utf-8")
+
+
+def read_trained_rows(student: Path) -> dict[str, None]:
+    """The digests of a student's training conversations; empty if not recorded."""
+    file = student / TRAINED_ROWS_FILE
+    return dict.fromkeys(file.read_text(encoding="utf-8").split()) if file.is_file() else {}
+
+
+def build_model_card(start: StartModel, training: FinishedTraining) -> str:
+    """The model card, in Markdown with the front matter that the hub reads."""
+    data, record, config = training.data, training.record, training.config
+    front = ["license: apache-2.0" if start.licence == "apache-2.0" else "license: other"]
+    if start.base:
+        front.append(f"base_model: {start.base}")
+    trained = "all weights"
+    if lora := config.lora:
+        matrices = ", ".join(lora.targets) or "all matrices of the layers"
+        rank = f"rank {lora.rank}, alpha {lora.alpha}"
+        trained = f"low-rank adapters ({rank}) on {matrices}, merged here; also unmerged in `{ADAPTER_FOLDER}`"
+
+    rows = []  # rows of the table that only some trainings have
+    if truncation := record.truncation:
+        share = f"{truncation.truncated:,} of {truncation.conversations:,}" if truncation.truncated else "0"
+        rows.append(("conversations truncated", f"{share}; the longest has {truncation.longest:,} tokens"))
+    if record.kl_after is not None:
+        change = f"{record.kl_before:.3f} before, {record.kl_after:.3f} after"
+        rows.append(("held-out KL divergence from the teacher", change))
+    if sparsity := record.sparsity:
+        loss = f"held-out loss unpruned {sparsity.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
+        result = f"{sparsity.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"
+        rows.append(("weights of the layers that are zero", result))
+
+    return Template(CARD_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        {
+            **config.model_dump(include={"epochs", "learning_rate", "schedule", "max_tokens"}),
+            **record.model_dump(include={"train_samples", "held_out_samples", "steps"}),
+            "per_step": config.batch_size * config.accumulate,
+            "kept": "" if record.best_step is None else f" (the weights after step {record.best_step} are kept)",
+            "front": "\n".join(front),
+            "tags": ", ".join(["stillhouse", *(["synthetic"] if training.synthetic else [])]),
+            "messages": _choose_example(training.trained),
+            "wrote": SYNTHETIC_TEXT_NOTICE if training.synthetic else UNKNOWN_TEXT_NOTICE,
+            "licence": describe_licence(start),
+            "parameters": f"{record.parameters / 1e6:.1f}",
+            "made_from": start.made_from,
+            "unusable": ", ".join(f"{count} ({why})" for why, count in data.unusable.items()) or "0",
+            "train_tokens": count_learned_tokens(data.train),
+            "held_out_tokens": count_learned_tokens(data.held_out),
+            "seed": training.seed,
+            "loss_before": f"{record.loss_before:.3f}",
+            "loss_after": f"{record.loss_after:.3f}",
+            "objective": describe_objective(config),
+            "rows": "".join(f"\n| {name} | {value} |" for name, value in rows),
+            "trained": trained,
+        }
+    )
+
+
+def describe_objective(config: StudentConfig) -> str:
+    """The objectives with their weights, and the teacher, in words."""
+    weights = config.weights
+    names = ", ".join(name if len(weights) == 1 else f"{weight:g} {name}" for name, weight in weights.items())
+    distillation = config.distillation
+    return f"{names}, of {distillation.teacher} ({distillation.signals})" if config.asks_teacher else names
+
+
+def _choose_example(trained: Sequence[Conversation]) -> str:
+    """The card's example: the shortest prompt of the data, as a Python literal that cannot close a code fence."""
+    prompts = [list(takewhile(lambda message: message.role != "assistant", conversation)) for conversation in trained]
+    shortest = min(prompts, key=lambda prompt: sum(len(message.content) for message in prompt))
+    turns = [{"role": message.role, "content": message.content} for message in shortest]
+    return json.dumps(turns, ensure_ascii=False).replace("`", "\\u0060").replace("\x7f", "\\u007f")
+
+
+def describe_licence(start: StartModel) -> str:
+    """The licence of the weights, as far as known."""
+    if start.base is None:
+        return NEW_WEIGHTS_NOTICE
+    return (APACHE_NOTICE if start.licence == "apache-2.0" else OTHER_LICENCE_NOTICE).format(base=start.base)
+
+
+def count_learned_tokens(encoded: Sequence[EncodedConversation]) -> int:
+    return sum(sum(conversation.learned) for conversation in encoded)

@@ -1,0 +1,1 @@
+"""Routing between a student and its teacher: confidence signals, classifiers, quality and cost. Knows no model, no torch."""

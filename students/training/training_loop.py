@@ -1,0 +1,231 @@
+"""The training loop: optimizer steps, evaluation, early stopping, checkpoints and resumption.
+
+The loss of a step is a `TrainingObjective`. Knows nothing of a student's start or its files.
+"""
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+
+from core.config.students import StudentConfig
+from core.errors import RunFailed
+from students.chat_encoding import EncodedConversation, find_pad_id, find_stop_ids
+from students.distributed import all_reduce_sum, is_main_process, rank_and_world_size
+from students.init.start_model import StartModel
+from students.losses.training_objective import TrainingObjective, gradient_norm
+from students.predictions import compute_held_out_loss
+from students.signals.captured_signals import count_predicted_tokens
+from students.signals.own_answers import generate_own_answers
+from students.training.checkpoint import (
+    TrainingProgress,
+    list_trainable_parameters,
+    load_checkpoint,
+    save_checkpoint,
+    set_parameters,
+)
+from students.training.experiment_tracking import track_training
+from students.training.learning_rate import learning_rate
+from students.training.training_setup import ProgressCallback
+from students.training_data import TrainingData, shuffle_epoch
+
+ADAM_BETAS = (0.9, 0.95)
+"""Of AdamW, as for Llama 2 (arXiv 2307.09288). Weight decay is off: it would shrink embeddings of words not in the data."""
+MAX_GRADIENT_NORM = 1.0
+"""The clipping norm, as for Llama 2; a start with missing layers has far larger gradients at first."""
+MIN_TEACHER_GRADIENT = 1e-5
+"""The least gradient norm above rounding errors."""
+TEACHER_GRADIENTS = "teaches"
+"""The key, among sums over processes, of the number of batches with a gradient besides that of the text."""
+PROOF_STEPS = 10
+"""Steps within which the teacher's gradient must be above rounding, besides that of `sft`: in the first steps it is zero
+for a student that still equals its teacher."""
+PROGRESS_SECONDS = 5.0
+
+
+def run_training_loop(
+    start: StartModel,
+    data: TrainingData,
+    objective: TrainingObjective,
+    config: StudentConfig,
+    out: Path,
+    *,
+    seed: int,
+    digest: str,
+    progress: ProgressCallback,
+) -> TrainingProgress:
+    """Train `start.model` in place, from its last checkpoint if there is one; with `patience`, to its best weights.
+
+    Raises:
+        RunFailed: if the loss is not finite, or the teacher's gradient is zero.
+    """
+    loop = TrainingLoop(start, data, objective, config, seed, progress)
+    done = loop.restore_or_measure(out, digest)
+    began = time.monotonic() - done.seconds
+    loop.model.train()
+    with track_training(config, out, digest, done.step) as track:
+        while done.step < loop.steps and not has_stalled(done, config.patience):
+            done.log.append(loop.run_step(done.step))
+            done = done._replace(step=done.step + 1)
+            if done.step % loop.evaluate_steps == 0 or done.step == loop.steps:
+                done = loop.evaluate(done)
+            done = done._replace(seconds=time.monotonic() - began)
+            loop.report_progress(done)
+            track(done.log[-1])
+            if is_main_process() and done.step % config.checkpoint_steps == 0 and done.step < loop.steps:
+                save_checkpoint(out, digest, loop.learner, loop.optimizer, done)
+    if config.patience:
+        set_parameters(loop.learner, done.best)
+    return done
+
+
+def has_stalled(done: TrainingProgress, patience: int | None) -> bool:
+    """Whether the last `patience` evaluations, the latest in the last step, have not lowered the held-out loss."""
+    if patience is None or not done.log or "held_out" not in done.log[-1]:
+        return False
+    return sum(line["step"] > done.best_step for line in done.evaluations) >= patience
+
+
+class TrainingLoop:
+    """A student in training: its parameters, their optimizer, and the conversations of each step."""
+
+    def __init__(
+        self,
+        start: StartModel,
+        data: TrainingData,
+        objective: TrainingObjective,
+        config: StudentConfig,
+        seed: int,
+        progress: ProgressCallback,
+    ) -> None:
+        self.model, self._tokenizer, self._pad = start.model, start.tokenizer, find_pad_id(start.tokenizer)
+        self._data, self._objective, self._config, self._seed = data, objective, config, seed
+        self.learner = torch.nn.ModuleDict({"student": self.model, "projections": objective.projections})
+        parameters = list_trainable_parameters(self.learner).values()
+        self.optimizer = torch.optim.AdamW(parameters, betas=ADAM_BETAS, weight_decay=0.0, fused=True)
+        self._per_step = config.batch_size * config.accumulate
+        self._per_epoch = math.ceil(len(data.train) / self._per_step)
+        self.steps = self._per_epoch * config.epochs
+        self.evaluate_steps = config.evaluate_steps or self._per_epoch
+        self._progress, self._reported, self._read = progress, time.monotonic(), 0
+
+    def restore_or_measure(self, out: Path, digest: str) -> TrainingProgress:
+        """The progress of the last checkpoint, or the measurements before the first step."""
+        if self._data.rejected:
+            self._objective.record_reference(self.model, [*self._data.train, *self._data.rejected], self._pad)
+        done = load_checkpoint(out, digest, self.learner, self.optimizer, self._progress)
+        if done is None:
+            before = self._objective.measure(self.model, self._data.held_out, self._pad)
+            done = TrainingProgress(step=0, loss_before=before.loss, kl_before=before.kl, seconds=0.0, log=[], best={})
+        self._unproven = self._objective.learns_from_teacher
+        self._deadline = min(done.step + (PROOF_STEPS if "sft" in self._config.weights else 1), self.steps)
+        return done
+
+    def run_step(self, step: int) -> dict[str, float]:
+        """Train on the conversations of a step, counted from 0. Returns the step's log line."""
+        data, per_step = self._data, self._per_step
+        epoch, place = divmod(step, self._per_epoch)
+        order = shuffle_epoch(len(data.train), self._seed, epoch)[place * per_step :][:per_step]
+        examples = [data.train[index] for index in order]
+        rejected = [data.rejected[index] for index in order if data.rejected]
+
+        own = self._generate_own_answers(examples, step)
+        encoded = own or examples
+        tokens = sum(map(count_predicted_tokens, encoded))
+        sums: Counter[str] = Counter()
+        weights = self._config.weights
+        rank, processes = rank_and_world_size()
+        size = self._config.batch_size
+        for begin in range(rank * size, len(encoded), processes * size):
+            batch, worse = encoded[begin : begin + size], rejected[begin : begin + size]
+            with self._objective.open_autocast(self.model):
+                terms = self._objective.compute_terms(self.model, batch, self._pad, rejected=worse, own=bool(own))
+                part = terms.scale_to_step(tokens, len(encoded))
+                loss = part.weighted_sum(weights)
+            if self._unproven and "sft" in terms.values:
+                teacher_loss = terms.without_text_loss().weighted_sum(weights)
+                sums[TEACHER_GRADIENTS] += gradient_norm(teacher_loss, self.learner) >= MIN_TEACHER_GRADIENT
+            torch.autograd.backward(loss)
+            sums.update({"loss": loss.item(), **{name: value.item() for name, value in part.values.items()}})
+        if self._unproven and "sft" not in sums:
+            sums[TEACHER_GRADIENTS] += get_total_norm(_collect_gradients(self.learner)).item() >= MIN_TEACHER_GRADIENT
+        names = ["loss", *(name for name in weights if not (own and name == "sft"))]
+        totals = self._sum_over_processes(sums, names, step)
+
+        rate = learning_rate(step, self.steps, self._config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        all_reduce_sum(_collect_gradients(self.learner))
+        clip_grad_norm_(self.learner.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+        self._read += sum(len(conversation.ids) for conversation in (*encoded, *rejected))
+        parts = {name: totals[name] for name in names[1:] if len(weights) > 1}
+        return {"step": step + 1, "loss": totals["loss"], "lr": rate, "tokens": tokens, **parts}
+
+    def evaluate(self, done: TrainingProgress) -> TrainingProgress:
+        """`done` with the held-out loss in the log's last line, and with the current parameters if they are the best."""
+        done.log[-1]["held_out"] = compute_held_out_loss(self.model, self._data.held_out, self._pad)
+        if self._config.patience and done.best_step == done.step:
+            now = {
+                name: parameter.detach().clone() for name, parameter in list_trainable_parameters(self.learner).items()
+            }
+            return done._replace(best=now)
+        return done
+
+    def report_progress(self, done: TrainingProgress) -> None:
+        """Print progress every few seconds."""
+        if (passed := time.monotonic() - self._reported) > PROGRESS_SECONDS:
+            line = done.log[-1]
+            held_out = f", held-out loss {line['held_out']:.2f}" if "held_out" in line else ""
+            pace = f"{self._read / passed:.0f} tokens/s"
+            self._progress(f"student: step {done.step}/{self.steps}, loss {line['loss']:.2f}{held_out}, {pace}")
+            self._reported, self._read = time.monotonic(), 0
+
+    def _generate_own_answers(self, examples: list[EncodedConversation], step: int) -> list[EncodedConversation] | None:
+        """The student's answers in place of the examples', in the recipe's share of the steps (`lmbda`)."""
+        rng = random.Random(f"own answers {step} of {self._seed}")
+        distillation = self._config.distillation
+        if rng.random() >= distillation.lmbda:
+            return None
+        return generate_own_answers(
+            self.model,
+            examples,
+            stop=find_stop_ids(self._tokenizer),
+            pad=self._pad,
+            max_new_tokens=distillation.max_new_tokens,
+            temperature=distillation.temperature,
+            seed=rng.getrandbits(63),
+        )
+
+    def _sum_over_processes(self, values: Counter[str], names: list[str], step: int) -> dict[str, float]:
+        """The sums over all processes. Raises RunFailed if the training cannot continue."""
+        names = [*names, TEACHER_GRADIENTS]
+        sums = torch.tensor([values[name] for name in names], dtype=torch.float64, device=self.model.device)
+        all_reduce_sum([sums])
+        totals = dict(zip(names, sums.tolist(), strict=True))
+        if not math.isfinite(totals["loss"]):
+            rate = self._config.learning_rate
+            raise RunFailed(f"student: the loss is {totals['loss']} at step {step + 1}; lower learning_rate = {rate}")
+        self._unproven = self._unproven and not totals[TEACHER_GRADIENTS]
+        if self._unproven and step + 1 >= self._deadline:
+            objectives = ", ".join(name for name in self._config.weights if name != "sft")
+            raise RunFailed(
+                f"student: {objectives} had no gradient, so the teacher taught nothing; the student may equal its teacher "
+                "already: choose fewer layers, another start or another teacher"
+            )
+        return totals
+
+
+def _collect_gradients(learner: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """The gradients of all trainable parameters; zero where this process had no data."""
+    for parameter in list_trainable_parameters(learner).values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        yield parameter.grad

@@ -1,0 +1,153 @@
+"""The setup of a training: the untrained student, the encoded conversations, and the objective.
+
+Knows how these depend on each other; knows nothing of steps.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from core.config.students import DistillationConfig, SparsityConfig, StudentConfig
+from core.errors import UsageError
+from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
+from students.distributed import main_process_first, select_device
+from students.init.sparsity import compute_zero_share, freeze_zeros, prune_weights
+from students.init.start_model import StartModel, load_start_model, narrow_start
+from students.init.vocabulary_trimming import trim_vocabulary
+from students.init.width_pruning import choose_most_active
+from students.losses.training_objective import TrainingObjective, build_projections
+from students.predictions import compute_held_out_loss, separates_packed_rows
+from students.signals.captured_signals import (
+    CapturedSignals,
+    CaptureFunction,
+    SignalIdentity,
+    build_model_capture,
+    build_signal_identity,
+    capture_signals,
+)
+from students.signals.prompt_logprobs import PromptLogprobTeacher
+from students.signals.torch_teacher import TorchTeacher, load_teacher, tokenizer_digest
+from students.token_batches import build_batch
+from students.training_data import TrainingData, encode_and_split
+
+ProgressCallback = Callable[[str], None]
+
+CALIBRATION_CONVERSATIONS = 64
+"""Conversations on which the activity of a wider start is measured, in one batch; Minitron uses 1,024 texts."""
+
+
+def prepare_start(
+    conversations: Sequence[Conversation],
+    held_out: Sequence[Conversation] | None,
+    rejected: Sequence[Conversation],
+    config: StudentConfig,
+    seed: int,
+    progress: ProgressCallback,
+) -> tuple[StartModel, TrainingData]:
+    """The student before training, and the encoded conversations."""
+    began = time.monotonic()
+    torch.manual_seed(seed)
+    start = load_start_model(config)
+    check_tokenizer(start.tokenizer)
+    data = encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected)
+    if config.vocabulary:
+        start = trim_vocabulary(start, data.train, config.vocabulary)
+        data = encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected)
+    start.model.to(select_device())  # type: ignore[arg-type]
+    if config.start == "width":
+        batch = build_batch(sample_calibration(data, CALIBRATION_CONVERSATIONS, seed), find_pad_id(start.tokenizer))
+        start = narrow_start(start, choose_most_active(start.model, batch, config.hidden_size))  # type: ignore[arg-type]
+    if config.packing:
+        check_packing(start.model, data.train, find_pad_id(start.tokenizer), "student.start")
+    progress(
+        f"student: {start.made_from}, {start.model.num_parameters() / 1e6:.1f}M parameters; "
+        f"{len(data.train)} conversations to train on, {len(data.held_out)} held out, "
+        + "".join(f"{count} left out ({why}), " for why, count in data.unusable.items())
+        + f"loaded in {time.monotonic() - began:.0f} s"
+    )
+    if data.truncation and data.truncation.truncated:
+        progress(f"student: {data.truncation.summary}")
+    return start, data
+
+
+def sample_calibration(data: TrainingData, count: int, seed: int) -> list[EncodedConversation]:
+    """Training conversations on which a start is measured."""
+    return random.Random(f"calibration {seed}").sample(data.train, min(count, len(data.train)))
+
+
+def prune_start(
+    start: StartModel, data: TrainingData, config: SparsityConfig, seed: int, progress: ProgressCallback
+) -> float:
+    """Set weights of the start to zero permanently, in place. Returns the held-out loss before."""
+    pad = find_pad_id(start.tokenizer)
+    before = compute_held_out_loss(start.model, data.held_out, pad)
+    prune_weights(start.model, build_batch(sample_calibration(data, config.conversations, seed), pad), config)
+    freeze_zeros(start.model)
+    after = compute_held_out_loss(start.model, data.held_out, pad)
+    progress(
+        f"student: {compute_zero_share(start.model):.1%} of the weights in its layers set to zero by {config.method}, "
+        f"held-out loss {before:.2f} -> {after:.2f}"
+    )
+    return before
+
+
+def check_packing(model: PreTrainedModel, data: Sequence[EncodedConversation], pad: int, key: str) -> None:
+    """Raises UsageError if `model`, which the recipe's `key` names, does not separate the conversations of a row."""
+    shortest = sorted(data, key=lambda conversation: len(conversation.ids))[:2]
+    if not separates_packed_rows(model, shortest, pad):
+        raise UsageError(
+            f"{key}: a {type(model).__name__} does not separate the conversations of one row; use packing = false"
+        )
+
+
+def prepare_objective(
+    start: StartModel,
+    data: TrainingData,
+    config: StudentConfig,
+    out: Path,
+    *,
+    seed: int,
+    teacher: str,
+    progress: ProgressCallback,
+) -> TrainingObjective:
+    """The recipe's objectives with a running teacher, or with its signals, which are captured if they do not exist yet.
+
+    `teacher` is the teacher's digest. Uses torch's global generator only for projections.
+    """
+    words = len(start.tokenizer)
+    if not config.asks_teacher:
+        return TrainingObjective(config, None, words, torch.nn.ModuleList())
+    distillation = config.distillation
+    if distillation.signals == "dense":
+        model = load_teacher(distillation.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]
+        if config.packing:
+            check_packing(model, data.train, find_pad_id(start.tokenizer), "student.distillation.teacher")
+        layers = "hidden" in config.weights
+        projections = build_projections(start.model, model) if layers else torch.nn.ModuleList()
+        projections.to(start.model.device)
+        return TrainingObjective(
+            config, TorchTeacher(model, words, distillation.temperature, hidden=layers), words, projections
+        )
+    path = Path(distillation.cache) if distillation.cache else out.with_name(f"{out.name}.signals")
+    identity = build_signal_identity(
+        distillation, tokenizer=tokenizer_digest(start.tokenizer), teacher=teacher, words=words, seed=seed
+    )
+    texts = [*data.train, *data.held_out]
+    with main_process_first():
+        if not path.exists():
+            capture_signals(_choose_capture(distillation, start, identity), texts, identity, path, progress=progress)
+    captured = CapturedSignals(path, identity)
+    captured.check(texts)
+    return TrainingObjective(config, captured, words, torch.nn.ModuleList())
+
+
+def _choose_capture(distillation: DistillationConfig, start: StartModel, identity: SignalIdentity) -> CaptureFunction:
+    if distillation.uses_endpoint:
+        teacher = PromptLogprobTeacher(distillation)
+        return lambda texts: teacher.capture_texts(texts, identity, start.tokenizer)
+    model = load_teacher(distillation.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]
+    return build_model_capture(model, identity, find_pad_id(start.tokenizer))

@@ -1,0 +1,102 @@
+"""A training's data: conversations encoded, divided into training and held-out parts, and ordered by epoch.
+
+Knows nothing of models or losses.
+"""
+
+import random
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from core.config.students import StudentConfig
+from core.errors import RunFailed
+from core.runs.records import TruncationRecord
+from core.storage.atomic_files import count_values
+from students.chat_encoding import (
+    Conversation,
+    EncodedConversation,
+    UnusableReason,
+    encode_untruncated,
+    truncate_conversation,
+)
+
+
+class TrainingData(NamedTuple):
+    """The data of a training; `unusable` counts the excluded conversations by `UnusableReason`."""
+
+    train: list[EncodedConversation]
+    held_out: list[EncodedConversation]
+    unusable: dict[str, int]
+    rejected: Sequence[EncodedConversation] = ()
+    """For each conversation of `train` its rejected counterpart; empty without pairs."""
+    places: Sequence[int] = ()
+    """The index of each conversation of `train` in the input."""
+    truncation: TruncationRecord | None = None
+
+
+def encode_and_split(
+    conversations: Sequence[Conversation],
+    held_out: Sequence[Conversation] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    config: StudentConfig,
+    seed: int,
+    rejected: Sequence[Conversation] = (),
+) -> TrainingData:
+    """Encode all; where `held_out` is None, draw `config.held_out` of the usable ones with `seed`, at least one.
+
+    `rejected` has the counterpart of each of `conversations`, or is empty; a pair is used only if both are usable.
+
+    Raises:
+        RunFailed: if one of the two parts would be empty.
+    """
+    results, sizes = _encode_all((*conversations, *(held_out or ())), tokenizer, config.max_tokens)
+    worse, worse_sizes = _encode_all(rejected, tokenizer, config.max_tokens)
+    sizes = [max(pair) for pair in zip_longest(sizes, worse_sizes, fillvalue=0)]
+    for place, other in enumerate(worse):
+        if isinstance(other, UnusableReason):
+            results[place] = other
+    given = len(conversations)
+    places = [place for place in range(given) if isinstance(results[place], EncodedConversation)]
+    train = [result for result in results[:given] if isinstance(result, EncodedConversation)]
+    kept_back = [result for result in results[given:] if isinstance(result, EncodedConversation)]
+    unusable = count_values(result.value for result in results if isinstance(result, UnusableReason))
+    if held_out is None and len(train) > 1:
+        count = min(max(1, round(config.held_out * len(train))), len(train) - 1)
+        drawn = set(random.Random(f"held out {seed}").sample(range(len(train)), count))
+        kept_back = [train[place] for place in sorted(drawn)]
+        remaining = [index for index in range(len(train)) if index not in drawn]
+        train, places = [train[index] for index in remaining], [places[index] for index in remaining]
+    if not train or not kept_back:
+        why = "".join(f"; {count} left out, {reason}" for reason, count in unusable.items())
+        raise RunFailed(f"student: {len(results)} conversations are too few to train on and to hold out from{why}")
+    counterparts = [worse[place] for place in places if worse]
+    paired = [result for result in counterparts if isinstance(result, EncodedConversation)]
+    truncation = TruncationRecord(
+        truncated=sum(size > config.max_tokens for size in sizes),
+        conversations=len(sizes),
+        longest=max(sizes),
+        max_tokens=config.max_tokens,
+    )
+    return TrainingData(train, kept_back, unusable, paired, places, truncation)
+
+
+def _encode_all(
+    conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[list[EncodedConversation | UnusableReason], list[int]]:
+    """Each conversation truncated to `max_tokens`, and its full length in tokens; 0 if it is unusable at any length."""
+    results: list[EncodedConversation | UnusableReason] = []
+    sizes: list[int] = []
+    for conversation in conversations:
+        whole = encode_untruncated(conversation, tokenizer)
+        results.append(whole if isinstance(whole, UnusableReason) else truncate_conversation(whole, max_tokens))
+        sizes.append(0 if isinstance(whole, UnusableReason) else len(whole.ids))
+    return results, sizes
+
+
+def shuffle_epoch(count: int, seed: int, epoch: int) -> list[int]:
+    """The order of `count` conversations in an epoch; it depends on the arguments only, so a resumed training has the same."""
+    order = list(range(count))
+    random.Random(f"epoch {epoch} of {seed}").shuffle(order)
+    return order

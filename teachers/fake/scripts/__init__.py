@@ -1,0 +1,25 @@
+"""Scripts of fake teachers, one per module: `fake/NAME` replies with the `SCRIPT` of `NAME`."""
+
+import pkgutil
+from functools import cache
+from importlib import import_module
+from typing import cast
+
+from core.config.teachers import TeacherFaults
+from teachers.fake.script_parts import TeacherScript
+
+SCRIPT_NAMES = sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load_script(name: str, faults: TeacherFaults) -> TeacherScript:
+    """The module's `SCRIPT`, or the result of its `script(faults)`. Raises KeyError for an unknown name."""
+    if name not in SCRIPT_NAMES:
+        raise KeyError(name)
+    module = import_module(f"{__name__}.{name}")
+    return cast(TeacherScript, module.script(faults) if hasattr(module, "script") else module.SCRIPT)
+
+
+@cache
+def known_contracts() -> frozenset[str]:
+    """The reply types that some script can write."""
+    return frozenset(contract for name in SCRIPT_NAMES for contract in load_script(name, TeacherFaults()))

@@ -1,0 +1,330 @@
+"""Embedded teachers: llama.cpp in a child process that this one starts, watches and kills. Knows where weights are.
+
+The server is an endpoint like any other. A hostile GGUF file or JSON schema can crash or hang llama.cpp (its grammar and its
+chat templates are interpreters). Only the child process is affected: it is ended and restarted on the same port.
+"""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from textwrap import shorten
+from time import monotonic
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError
+from core.installation import format_install_command, format_weights_install_command
+from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
+from core.secrets import SECRET_NAME, redact_text
+from teachers.server_guard import StartedServer, start_guarded, stop_guarded
+
+GGUF = b"GGUF"
+"""The first bytes of a GGUF file."""
+SERVER_PROGRAM = Path(__file__).with_name("llama_server.py")
+LOAD_SECONDS = 600.0
+"""Maximum time to load: 60 GB from a disk with 100 MB/s. A process that takes longer hangs, and is killed."""
+NOTE_SECONDS = 5.0
+WATCH_SECONDS = 5.0
+"""Between two checks that llama.cpp still processes its queue."""
+MAX_START_ATTEMPTS = 4
+"""Consecutive restarts that may fail before giving up."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a restart; doubling while the process runs for less than `STABLE_SECONDS`."""
+STABLE_SECONDS = 60.0
+MIN_MEMORY_BYTES = 2**30
+"""Memory that the process may always use, even if less is free."""
+
+SPIN_COUNT = "1000"
+"""Spins of a llama.cpp thread at a barrier before it sleeps (GNU OpenMP). With the default of 300,000, a thread spins for some
+milliseconds at each of a token's several hundred barriers if another process occupies the processor of the thread it waits
+for. A spin takes about 50 cycles, so 1,000 spins cost as much as sleeping and waking. `benchmarks/busy.py` measures it.
+llama.cpp's own `cpuparams.poll` does nothing in a build with OpenMP."""
+
+ERRORS_ONLY = 1
+"""llama.cpp's log threshold."""
+LOG_LINE = re.compile(r"^(?:[\d.]+ E )?\s*(?:guard: )?(?:error: )?")
+LOAD_ERROR = re.compile(r"error loading model: (?!llama_model_loader: failed to load model from)(.+)")
+GENERIC_ERROR = re.compile(r"Failed to init server|srv +init: exiting due to")
+"""llama.cpp's last messages after any failure; the first line of its log is more specific."""
+TAIL = 16_384
+PASSED_VARIABLES = re.compile(
+    r"PATH|HOME|LANG|LC_.*|TMPDIR|TZ|PYTHON(?:PATH|HOME|USERBASE)|LD_LIBRARY_PATH|VIRTUAL_ENV|(?:G?OMP|CUDA|GGML|HIP|HSA|ROCR|VK|NVIDIA)_.*"
+)
+"""Environment variables that llama.cpp needs; no keys."""
+
+
+def local_model_problem(model: str) -> str | None:
+    """Why `local/model` cannot be started, or None."""
+    if find_spec("xllamacpp") is None:
+        return f"the embedded teacher needs the extra `local`: run {format_install_command('local')}"
+    if model == EMBEDDED_TEACHER:
+        return (
+            None
+            if find_embedded_teacher()
+            else f"its weights are not installed: run {format_weights_install_command()}"
+        )
+    if not model.endswith(".gguf"):
+        return f"{model!r} is neither `{EMBEDDED_TEACHER}` nor a .gguf file"
+    return weights_problem(Path(model))
+
+
+def weights_problem(file: Path) -> str | None:
+    """Why `file` is not a GGUF file, or None: llama.cpp itself gives no clear message for other files."""
+    if not file.is_file():
+        return f"there is no file {str(file)!r}"
+    try:
+        with file.open("rb") as opened:
+            begin = opened.read(len(GGUF))
+    except OSError as error:
+        return f"{str(file)!r}: cannot be read: {error.strerror}"
+    return None if begin == GGUF else f"{str(file)!r} is no GGUF file: it begins with {begin!r}, not {GGUF!r}"
+
+
+@asynccontextmanager
+async def start_local_server(
+    config: TeacherConfig, model: str, note: Callable[[str], None]
+) -> AsyncIterator[StartedServer]:
+    """Start llama.cpp on a free local port and yield its address; it stops at the end of the block.
+
+    Raises:
+        ProviderError: if the weights cannot be found or loaded.
+    """
+    weights = find_embedded_teacher() if model == EMBEDDED_TEACHER else Path(model)
+    if problem := local_model_problem(model):
+        raise ProviderError(f"{config.model}: {problem}")
+    settings = llama_settings(str(weights), config.max_concurrent, config.slot_tokens)
+    async with run_llama_server(config.model, settings, note, config.timeout_seconds) as server:
+        yield server.server
+
+
+def llama_settings(weights: str, slots: int, slot_tokens: int) -> dict[str, Any]:
+    """llama.cpp's parameters, by their dotted names."""
+    threads = len(os.sched_getaffinity(0))
+    return {
+        "model.path": weights,
+        "n_parallel": slots,
+        "n_ctx": slots * slot_tokens,
+        "cpuparams.n_threads": threads,
+        "cpuparams_batch.n_threads": threads,
+        "warmup": False,
+        "cache_ram_mib": 0,  # each slot keeps its prompt's prefix; the default cache of 8 GiB would only use memory
+    }
+
+
+class LoadedServer(NamedTuple):
+    """The report of the process once it has loaded the weights."""
+
+    address: str
+    pid: int
+    memory: int
+    """Bytes of memory in use before loading."""
+
+
+@asynccontextmanager
+async def run_llama_server(
+    who: str,
+    settings: Mapping[str, Any],
+    note: Callable[[str], None],
+    patience: float,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator["LlamaServer"]:
+    """A process of llama.cpp with `settings`; it is watched, and restarted if it ends or hangs.
+
+    Args:
+        who: its name in messages.
+        settings: from `llama_settings`, possibly with more.
+        note: called with messages about the process.
+        patience: seconds without progress of its queue after which it counts as hung: at least the timeout of a call.
+        environment: variables of the process, in addition to inherited ones.
+
+    Raises:
+        ProviderError: if the weights cannot be loaded.
+    """
+    with socket.socket() as reserved, tempfile.TemporaryFile() as log:
+        # Reserved between two processes too, so that no other user of the machine can take the port and read the prompts.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        server = LlamaServer(who, settings, note, reserved.getsockname()[1], log.fileno(), environment or {})
+        try:
+            await server.start()
+            watch = asyncio.create_task(server.keep_running(patience))
+            try:
+                yield server
+            finally:
+                watch.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watch
+        finally:
+            await server.stop()
+
+
+class LlamaServer:
+    """A llama.cpp process and its restarts, all on the same port."""
+
+    def __init__(
+        self,
+        who: str,
+        settings: Mapping[str, Any],
+        note: Callable[[str], None],
+        port: int,
+        log: int,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.fault: str | None = None
+        """Why its process ended, until the next process has loaded."""
+        self.server = StartedServer(f"http://127.0.0.1:{port}/v1", secrets.token_urlsafe(), lambda: self.fault)
+        self.loaded: LoadedServer | None = None
+        self._who = who
+        self._note = note
+        self._log = log
+        self._environment = environment
+        self._process: asyncio.subprocess.Process | None = None
+        origin = self.server.url.removesuffix("/v1")
+        self._settings = {
+            **settings,
+            "port": port,
+            "reuse_port": True,
+            "api_keys": [self.server.key],
+            "cors_origins": origin,
+            "cors_credentials": False,
+            "ui": False,
+            "endpoint_slots": True,
+            "verbosity": ERRORS_ONLY,
+        }
+
+    async def start(self) -> None:
+        """Raises ProviderError if the weights cannot be loaded."""
+        os.ftruncate(self._log, 0)
+        os.lseek(self._log, 0, os.SEEK_SET)  # processes share the file offset, and would write after a hole
+        command = [sys.executable, "-P", str(SERVER_PROGRAM)]
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if PASSED_VARIABLES.fullmatch(name) and not SECRET_NAME.search(name)
+        }
+        environment = {"GOMP_SPINCOUNT": SPIN_COUNT, **inherited, **self._environment}
+        process = await start_guarded(command, log=self._log, environment=environment, piped=True)
+        self._process = process
+        assert process.stdin, "it is piped"
+        assert process.stdout, "it is piped"
+        request = {"memory": available_memory(), "settings": self._settings}
+        with suppress(ConnectionError):  # it may have ended already
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            await process.stdin.drain()
+
+        began = monotonic()
+        line = asyncio.ensure_future(process.stdout.readline())
+        try:
+            while not (await asyncio.wait([line], timeout=min(NOTE_SECONDS, LOAD_SECONDS)))[0]:
+                if (seconds := monotonic() - began) >= LOAD_SECONDS:
+                    raise ProviderError(
+                        f"{self._who}: not loaded after {LOAD_SECONDS:g} s and given up; a chat template that never ends, or "
+                        f"weights that are too large for this machine? {self._log_error()}".rstrip()
+                    )
+                self._note(f"{self._who}: loading, {seconds:.0f} s")
+            report = await line
+        finally:
+            line.cancel()
+
+        if not report:
+            await process.wait()
+            raise ProviderError(
+                f"{self._who}: llama.cpp cannot load it: {self._log_error() or 'it ended without a word'}"
+            )
+        self.loaded = LoadedServer(**json.loads(report))
+
+    async def stop(self) -> None:
+        if self._process:
+            await stop_guarded(self._process)
+            self._process = None
+
+    async def keep_running(self, patience: float) -> None:
+        """Restart the process whenever it ends or hangs, until `MAX_START_ATTEMPTS` starts in a row fail."""
+        pause = FIRST_PAUSE
+        while True:
+            began = monotonic()
+            fault = await self._wait_for_fault(patience)
+            self.fault = f"{self._who}: {fault}; llama.cpp is started again"
+            await self.stop()
+            if monotonic() - began > STABLE_SECONDS:
+                pause = FIRST_PAUSE
+            self._note(self.fault)
+            for left in reversed(range(MAX_START_ATTEMPTS)):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                try:
+                    await self.start()
+                    self.fault = None
+                    break
+                except (ProviderError, OSError, ValueError) as error:  # no files or memory left; a report cut off
+                    await self.stop()
+                    self.fault = str(error) if left else f"{error}; given up after {MAX_START_ATTEMPTS} starts"
+                    self._note(self.fault)
+                    if not left:
+                        return
+
+    async def _wait_for_fault(self, patience: float) -> str:
+        """Wait until the process ends or hangs; returns the reason."""
+        assert self._process
+        ended = asyncio.ensure_future(self._process.wait())
+        headers = {"Authorization": f"Bearer {self.server.key}"}
+        try:
+            async with aiohttp.ClientSession(headers=headers) as session:
+                while not (await asyncio.wait([ended], timeout=WATCH_SECONDS))[0]:
+                    check = asyncio.ensure_future(self._queue_moves(session, patience))
+                    await asyncio.wait([ended, check], return_when=asyncio.FIRST_COMPLETED)
+                    if check.done() and not check.result():
+                        return f"it did nothing for {patience:g} s"
+                    check.cancel()
+        finally:
+            ended.cancel()
+        return f"it ended: {self._log_error() or 'without a word'}"
+
+    async def _queue_moves(self, session: aiohttp.ClientSession, patience: float) -> bool:
+        """Whether its queue makes progress: requests to `/slots` pass through the queue, requests to `/health` do not."""
+        url = f"{self.server.url.removesuffix('/v1')}/slots"
+        try:
+            async with session.get(url, timeout=aiohttp.ClientTimeout(total=patience)) as response:
+                await response.read()
+        except TimeoutError:
+            return False
+        except aiohttp.ClientError:
+            return True  # it ended, or the next check detects that it hangs
+        return True
+
+    def _log_error(self) -> str:
+        """The error in its log, in one line; empty if there is none."""
+        end = os.fstat(self._log).st_size
+        text = os.pread(self._log, TAIL, max(0, end - TAIL)).decode("utf-8", "replace")
+        if errors := LOAD_ERROR.findall(text):
+            return _shorten_line(errors[-1])
+        lines = [LOG_LINE.sub("", line) for line in text.splitlines() if line.strip()]
+        return _shorten_line(lines[0] if GENERIC_ERROR.match(lines[-1]) else lines[-1]) if lines else ""
+
+
+def _shorten_line(text: str) -> str:
+    return shorten(redact_text(text), 300, placeholder=" …").rstrip(".")
+
+
+def available_memory() -> int:
+    """Free bytes of the machine or of this control group, whichever is less."""
+    machine = Path("/proc/meminfo").read_text(encoding="ascii")
+    free = [int(machine.partition("MemAvailable:")[2].split()[0]) * 1024]
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):  # no such group, or `max`
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        cached = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+        # Cached files count as used, but are evicted when needed.
+        free.append(limit - used + int(cached[1] if cached else 0))
+    return max(MIN_MEMORY_BYTES, min(free))

@@ -1,0 +1,148 @@
+"""The OpenAI chat protocol: a question as a request body, a response body as a reply. Sends nothing.
+
+A reply is made to match its schema in one of three ways, since servers differ: `response_format` with a JSON schema, a forced
+tool call, or instructions in the prompt.
+"""
+
+import json
+import math
+from typing import Any
+
+from core.config.teachers import TeacherConfig
+from core.sample import TokenUsage
+from core.secrets import redact_excerpt
+from teachers.base import TeacherQuestion, TeacherReply, TokenCertainty
+from teachers.grammar_bounds import simplify_schema
+
+MAX_TOKEN_COUNT = 100_000_000
+"""Of one call; ten times the longest known context."""
+CHARACTERS_PER_TOKEN = 32
+"""Maximum, averaged over a reply: English has 4 to 5. Parsing takes time in proportion to the length, so an endpoint that
+ignores `max_tokens` must not determine it."""
+KEPT_CHARACTERS = 4_096
+"""A JSONDecodeError counts the lines of all text before it, so parsed text beyond this length is dropped."""
+MIN_LOGPROB = -50.0
+"""Less likely than any sampled token; servers write impossible tokens in several ways."""
+
+
+class InvalidCompletion(Exception):
+    """A response that violates the protocol; the message quotes its beginning."""
+
+
+def build_request_body(question: TeacherQuestion, model: str, config: TeacherConfig) -> dict[str, Any]:
+    messages = [{"role": message.role, "content": message.content} for message in question.messages]
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "temperature": question.temperature,
+        "top_p": question.top_p,
+        "max_tokens": question.max_tokens,
+    }
+    if config.seeded:
+        body["seed"] = question.seed
+    if config.logprobs:
+        body["logprobs"] = True
+
+    name, schema = question.contract, question.json_schema
+    if schema is not None and config.structured != "plain" and config.model.startswith("local/"):
+        schema = simplify_schema(schema)
+        if schema is None:
+            body["response_format"] = {"type": "json_object"}
+
+    if schema is None:
+        pass  # any text, or any JSON object
+    elif config.structured == "json_schema":
+        body["response_format"] = {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
+    elif config.structured == "tool":
+        body["tools"] = [{"type": "function", "function": {"name": name, "parameters": schema}}]
+        body["tool_choice"] = {"type": "function", "function": {"name": name}}
+    else:
+        wish = f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(schema)}"
+        if messages and messages[0]["role"] == "system":
+            messages[0]["content"] += f"\n\n{wish}"
+        else:
+            messages.insert(0, {"role": "system", "content": wish})
+    return {**body, **config.sampling}
+
+
+def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOKEN_COUNT) -> TeacherReply:
+    """A response body as a reply. Invalid Unicode is replaced.
+
+    A text that is too long for `max_tokens` tokens is cut, and counts as cut off.
+
+    Raises:
+        InvalidCompletion: if it is not a completion.
+    """
+    try:
+        answer = json.loads(text)
+        choice = answer["choices"][0]
+        message = choice["message"]
+        if config.structured == "tool" and message.get("tool_calls"):
+            whole = str(message["tool_calls"][0]["function"]["arguments"])
+        else:
+            whole = str(message.get("content") or message.get("refusal") or "")
+        cut = whole[: CHARACTERS_PER_TOKEN * max_tokens]
+        content = find_json_object(cut) if config.structured == "plain" else cut
+        usage = answer.get("usage") or {}
+        tokens = (choice.get("logprobs") or {}).get("content") or ()
+        values = [token["logprob"] for token in tokens if token.get("logprob") is not None]
+        return TeacherReply(
+            text=content.encode("utf-8", "replace").decode(),
+            finished=choice.get("finish_reason") != "length" and len(cut) == len(whole),
+            usage=TokenUsage(
+                calls=1,
+                prompt_tokens=_check_count(usage.get("prompt_tokens")),
+                completion_tokens=_check_count(usage.get("completion_tokens")),
+            ),
+            confidence=math.exp(sum(values) / len(values)) if values else None,
+            certainty=build_certainty(choice.get("logprobs")),
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise InvalidCompletion(f"not a chat completion: {redact_excerpt(text, 200)!r}") from None
+
+
+def _check_count(tokens: Any) -> int:
+    """Raises ValueError for an impossible count, which would be charged to the budget."""
+    if tokens is not None and not (isinstance(tokens, int) and 0 <= tokens <= MAX_TOKEN_COUNT):
+        raise ValueError(tokens)
+    return tokens or 0
+
+
+def find_json_object(text: str) -> str:
+    """The first JSON object in `text`, without fences and words around it; `text` itself if there is none.
+
+    Text before a syntax error is not parsed again, so that the time is linear in the text.
+    """
+    decoder, rest = json.JSONDecoder(), text
+    start = rest.find("{")
+    while start >= 0:
+        if start > KEPT_CHARACTERS:
+            rest, start = rest[start:], 0
+        try:
+            end = decoder.raw_decode(rest, start)[1]
+        except json.JSONDecodeError as error:
+            start = rest.find("{", max(start + 1, error.pos))
+            continue
+        except (ValueError, RecursionError):  # more digits or levels than Python reads
+            break
+        return rest[start:end]
+    return text
+
+
+def build_certainty(logprobs: dict[str, Any] | None) -> TokenCertainty | None:
+    """Certainty from a choice's `logprobs`; None unless every position has its most likely tokens."""
+    tokens = (logprobs or {}).get("content") or ()
+    if not tokens or not all(token.get("top_logprobs") for token in tokens):
+        return None
+    chosen = tuple(_clamp_logprob(token["logprob"]) for token in tokens)
+    likeliest = ([_clamp_logprob(top["logprob"]) for top in token["top_logprobs"]] for token in tokens)
+    return TokenCertainty(logprobs=chosen, entropies=tuple(map(_entropy, likeliest)))
+
+
+def _clamp_logprob(logprob: float | None) -> float:
+    return MIN_LOGPROB if logprob is None else min(0.0, max(MIN_LOGPROB, float(logprob)))
+
+
+def _entropy(logprobs: list[float]) -> float:
+    rest = max(0.0, 1.0 - sum(map(math.exp, logprobs)))
+    return -sum(math.exp(logprob) * logprob for logprob in logprobs) - (rest * math.log(rest) if rest else 0.0)

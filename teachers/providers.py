@@ -1,0 +1,99 @@
+"""Opens the teacher that a recipe names, and starts the server of its provider. Knows no role and no recipe family."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from core.config.recipe import Recipe
+from core.config.teachers import TeacherConfig
+from core.errors import RecipeProblem, UsageError
+from core.storage.atomic_files import hash_file
+from teachers.base import Teacher
+
+PROVIDERS = ("fake", "local", "openai", "vllm")
+
+logger = logging.getLogger("stillhouse")
+
+
+@asynccontextmanager
+async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
+    """The teacher that `config` names, ready to reply; its server is stopped at the end of the block.
+
+    Raises:
+        ProviderError: if it is not available.
+    """
+    provider, _, model = config.model.partition("/")
+    if provider == "fake":
+        from teachers.fake.fake_teacher import FakeTeacher
+
+        yield FakeTeacher(config, model)
+        return
+    from teachers.endpoint import open_endpoint_teacher
+
+    async with locate_endpoint(config) as (there, key, _):
+        # The origin of the replies beyond the model's name: its endpoint, or the hash of its weights, since a file can be
+        # replaced. The port of a server that this process starts is random and not included.
+        weights = provider == "local" and model.endswith(".gguf")
+        source = hash_file(Path(model)) if weights else config.endpoint
+        async with open_endpoint_teacher(there, model, source, key) as teacher:
+            yield teacher
+
+
+@asynccontextmanager
+async def locate_endpoint(
+    config: TeacherConfig,
+) -> AsyncIterator[tuple[TeacherConfig, str | None, Callable[[], str | None]]]:
+    """`config` with the URL of its endpoint, the key of a server that is started here, and a function that returns why such a
+    server does not reply now. The key is in no configuration and in no environment variable of this process.
+
+    Raises:
+        UsageError: if the teacher is a script.
+        ProviderError: if its server cannot be started.
+    """
+    provider, _, model = config.model.partition("/")
+    if provider == "fake":
+        raise UsageError(f"{config.model}: is a script in this process without an endpoint; name another model")
+    if provider == "local":
+        from teachers.local_llama import start_local_server
+
+        async with start_local_server(config, model, logger.info) as server:
+            yield _with_url(config, server.url), server.key, server.fault
+    elif provider == "vllm":
+        from teachers.vllm import start_vllm_server
+
+        async with start_vllm_server(model, config.engine, logger.info) as server:
+            yield _with_url(config, server.url), server.key, server.fault
+    else:
+        yield config, None, lambda: None
+
+
+def _with_url(config: TeacherConfig, url: str) -> TeacherConfig:
+    return config.model_copy(update={"base_url": url, "api_key_env": ""})
+
+
+def find_teacher_problems(recipe: Recipe) -> list[RecipeProblem]:
+    """Problems of the recipe's teachers that can be found without calling them."""
+    problems = []
+    for name, config in recipe.teachers.items():
+        provider, _, model = config.model.partition("/")
+        problem = None
+        if provider not in PROVIDERS:
+            known = ", ".join(f"`{known}/…`" for known in PROVIDERS)
+            problem = f"unknown provider {provider!r} in {config.model!r}; known are {known}"
+        elif provider == "local":
+            from teachers.local_llama import local_model_problem
+
+            problem = local_model_problem(model)
+        elif provider == "vllm":
+            from teachers.vllm import vllm_problem
+
+            problem = vllm_problem()
+        elif provider == "fake":
+            from teachers.fake.scripts import SCRIPT_NAMES
+
+            if model not in SCRIPT_NAMES:
+                problem = f"unknown script {model!r}; known are {', '.join(SCRIPT_NAMES)}"
+        if problem:
+            problems.append(RecipeProblem(f"teachers.{name}.model", problem))
+    return problems

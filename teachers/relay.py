@@ -1,0 +1,129 @@
+"""Relays another client's requests to a model's endpoint: request body and response are passed on unchanged.
+
+Knows neither agents nor budgets, and does not retry: the client can.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from core.addresses import REDIRECT_STATUSES, describe_redirect
+from core.config.teachers import OPENAI_URL, TeacherConfig
+from core.secrets import redact_excerpt, redact_text
+from teachers.connection_errors import describe_connection_error
+from teachers.endpoint import LONGEST_BODY, MAX_SHOWN_CHARACTERS, open_session, read_response_text
+from teachers.openai_chat import InvalidCompletion
+from teachers.providers import locate_endpoint
+
+CONNECT_SECONDS = 10.0
+LONGEST_LINE = 2**20
+"""Bytes of one event of a stream."""
+
+
+class RelayError(Exception):
+    """No completion. `status` and `body` are the endpoint's response, if there was one."""
+
+    def __init__(self, fault: str, status: int | None = None, body: Any = None) -> None:
+        super().__init__(redact_text(fault))
+        self.status = status
+        self.body = body
+
+
+class RelayDown(RelayError):
+    """The endpoint's server, started by this process, has ended."""
+
+
+class CompletionRelay(NamedTuple):
+    model: str
+    """`provider/model`, for the record."""
+    name: str
+    """The model's name on its server."""
+    url: str
+    session: aiohttp.ClientSession
+    timeout: aiohttp.ClientTimeout
+    fault: Callable[[], str | None] = lambda: None
+    """Why its server does not reply now, if this process started it."""
+
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The completion. Raises RelayError if there is none."""
+        async with self._request({**body, "stream": False}) as response:
+            completion = _parse_json(await read_response_text(response))
+            if not isinstance(completion, dict) or not completion.get("choices"):
+                raise RelayError(f"{self.model}: the response is not a chat completion")
+            return completion
+
+    @asynccontextmanager
+    async def stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """The chunks of a completion as they arrive. Raises RelayError if there is none, or if it is cut off."""
+        async with self._request({**body, "stream": True}) as response:
+            yield _iter_chunks(self.model, response)
+
+    @asynccontextmanager
+    async def _request(self, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        if fault := self.fault():
+            raise RelayDown(fault)
+        try:
+            request = self.session.post(
+                f"{self.url}/chat/completions", json={**body, "model": self.name}, timeout=self.timeout,
+                read_bufsize=LONGEST_LINE, allow_redirects=False,
+            )  # fmt: skip
+            async with request as response:
+                if response.status in REDIRECT_STATUSES:
+                    location = response.headers.get("Location", "")
+                    raise RelayError(f"{self.model}: {describe_redirect(response.status, location)}")
+                if response.status != 200:
+                    text = (await response.content.read(LONGEST_BODY)).decode("utf-8", "replace")
+                    fault = f"{self.model}: status {response.status}: {redact_excerpt(text, MAX_SHOWN_CHARACTERS)}"
+                    raise RelayError(fault, response.status, _parse_json(text))
+                yield response
+        except InvalidCompletion as error:
+            raise RelayError(f"{self.model}: {error}") from None
+        except TimeoutError:
+            raise RelayError(f"{self.model}: no data for {self.timeout.sock_read:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise RelayError(f"{self.model}: {describe_connection_error(error)}") from None
+        except aiohttp.ClientError as error:
+            raise RelayError(f"{self.model}: {type(error).__name__}: {error}") from None
+
+
+async def _iter_chunks(model: str, response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """Server-sent events up to `[DONE]`; raises RelayError for anything but a chunk of a completion."""
+    try:
+        async for line in response.content:
+            data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+            if data == b"[DONE]":
+                return
+            if data:
+                chunk = _parse_json(data.decode("utf-8", "replace"))
+                if not isinstance(chunk, dict) or "choices" not in chunk:
+                    excerpt = redact_excerpt(data.decode("utf-8", "replace"), MAX_SHOWN_CHARACTERS)
+                    raise RelayError(f"{model}: broke off its answer: {excerpt!r}")
+                yield chunk
+    except ValueError:
+        raise RelayError(f"{model}: sends a line of more than {LONGEST_LINE >> 20} MiB") from None
+    raise RelayError(f"{model}: its answer ended without an end")
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+@asynccontextmanager
+async def open_relay(config: TeacherConfig) -> AsyncIterator[CompletionRelay]:
+    """The endpoint of the model that `config` names; its server runs during the block.
+
+    Raises:
+        UsageError: if the model has no endpoint.
+        ProviderError: if the endpoint is not available.
+    """
+    name = config.model.partition("/")[2]
+    async with locate_endpoint(config) as (there, key, fault), open_session(there, key) as session:
+        # A stream may be long: only the time without data is limited.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=config.timeout_seconds)
+        yield CompletionRelay(config.model, name, (there.base_url or OPENAI_URL).rstrip("/"), session, timeout, fault)

@@ -1,0 +1,173 @@
+"""No reply of a teacher ends a run: a check that breaks costs its sample, and what leaves the sandbox is valid text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.reply_schema import InvalidReply, ReplySchema, parse_reply
+from agents.sandbox.python_sandbox import sandbox_problem
+from core.errors import ChecksBroke
+from core.sample import RejectionReason, Sample, SampleStatus
+from flows.data.curated_run import read_finished_samples
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import TeacherQuestion
+from tests.support.produce_run import produce_run
+from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
+
+in_sandbox = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
+
+ADD = "def add(a: int, b: int = 0) -> int:\n    return a + b"
+HUGE = "0x" + "f" * 5000
+TESTS = "assert add(1, 2) == 3\nassert add(-4, b=9) == 5\nassert add(10) == 10"
+FORGED = """
+import os
+def add(a, b=0):
+    os.write(3, b'{"value": {"float": 1, "0x1p1": 2}}')
+    os._exit(0)
+"""
+
+
+def coded(solution: str, tests: str, folder: Path, options: str = "") -> list[Sample]:
+    reply = {"task": "Return the sum of two whole numbers.", "explanation": "x", "solution": solution, "tests": tests}
+    settings = ["samples=2", "task.twists=1.0", "agents.critic=false", "topology.max_revisions=1"]
+    plan = load_recipe_plan("code", [*settings, f"verifiers=[{{type='code', mutants=4{options}}}]"])
+    return produce_scripted(plan, ScriptedTeacher(lambda _: json.dumps(reply)), folder)
+
+
+@in_sandbox
+@pytest.mark.parametrize(
+    ("solution", "tests", "options", "check", "evidence"),
+    [
+        (f"X = {HUGE}\n{ADD}", TESTS, "", "code_form", "a number has more than 4,000 digits; compute it"),
+        (ADD.replace("= 0", f"= {HUGE}"), TESTS, "", "code_form", "a number has more than 4,000 digits; compute it"),
+        (ADD, f"assert add({HUGE}, 0) == 1\n{TESTS}", "", "code_form", "line 1: a number has more than 4,000 digits"),
+        (ADD, f"add({HUGE})\n{TESTS}", "", "code_form", "line 1: a number has more than 4,000 digits"),
+        (
+            "def add(a, b=0):\n    raise ValueError('\\ud800 lone')",
+            TESTS,
+            "",
+            "code_passes",
+            "raises ValueError: ? lone",
+        ),
+        (FORGED, TESTS, ", pure=false", "code_passes", "says something that is no answer"),
+    ],
+    ids=["solution", "default", "test", "statement", "surrogate", "forged"],
+)
+def test_what_a_teacher_writes_as_code_ends_no_run(
+    solution: str, tests: str, options: str, check: str, evidence: str, tmp_path: Path
+) -> None:
+    samples = coded(solution, tests, tmp_path, options)
+    assert [(one.state, one.reason, one.detail) for one in samples] == [
+        (SampleStatus.dropped, RejectionReason.verifier, check)
+    ] * 2
+    for one in samples:
+        assert [verdict.revision for verdict in one.verdicts if not verdict.passed] == [0, 1], "it came back as advice"
+        assert evidence in one.verdicts[-1].evidence
+        assert Sample.model_validate_json(one.model_dump_json()) == one
+
+
+def test_a_pattern_of_90000_brackets_costs_its_sample_alone(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"code": {"type": "string", "format": "regex"}}, "required": ["code"]}
+    (tmp_path / "seeds.jsonl").write_text(json.dumps({"topic": "locks", "schema": schema}) + "\n")
+    reply = {"text": "The lock of the shed opens by this pattern, and by no other.", "values": {"code": "(" * 90_000}}
+    checks = "verifiers=[{type='schema'}]"
+    settings = ["samples=1", "task.decoys=0.0", "task.missing=0.0", "agents.critic=false", checks]
+    plan = load_recipe_plan("extraction", [*settings, f"seeds.path={tmp_path / 'seeds.jsonl'}"])
+    [sample] = produce_scripted(plan, ScriptedTeacher(lambda _: json.dumps(reply)), tmp_path)
+    assert (sample.state, sample.reason) == (SampleStatus.dropped, RejectionReason.verifier)
+    assert sample.verdicts[-1].evidence.startswith("values must follow the schema: code: '((((")
+
+
+FRAGILE = """
+from agents.checks import Options, Subject, check
+
+def explode(subject):
+    if "{when}" in subject.candidate.answer:
+        {what}
+
+@check("fragile")
+def fragile(subject: Subject, options: Options) -> str | None:
+    \"\"\"Must not break.\"\"\"
+    explode(subject)
+    return None
+
+@check("echo")
+def echo(subject: Subject, options: Options) -> str | None:
+    \"\"\"Says what it read.\"\"\"
+    return chr(0xD800) + subject.candidate.answer
+"""
+
+
+def own(tmp_path: Path, what: str = "pass", when: str = "bad", *names: str) -> list[str]:
+    (tmp_path / "checks.py").write_text(FRAGILE.replace("{when}", when).replace("{what}", what))
+    checks = ", ".join(f"{{type='{name}', path='{tmp_path / 'checks.py'}'}}" for name in names or ("fragile",))
+    return ["task.kinds={no_digits=1}", "task.constraints=[1]", f"verifiers=[{checks}]"]
+
+
+def alternating(question: TeacherQuestion) -> str:
+    """One draft of a bad kind, all others good."""
+    if question.contract == "Review":
+        return json.dumps({"scores": {"sense": 5, "style": 5}, "faults": [], "advice": "Keep it."})
+    return json.dumps({"answer": "A bad day." if "bees" in question.messages[-1].content else "A good day."})
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["raise KeyError('colour')", "raise RecursionError", "raise MemoryError", "raise SystemExit(3)", "import nowhere",
+     "raise OSError(2, 'no file')", "raise Exception(chr(0xD800))", "assert False"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["centralized", "independent"])
+def test_a_check_that_breaks_costs_its_sample_and_names_its_line(what: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "seeds.jsonl").write_text(
+        '{"topic": "bees", "words": ["hive", "bee"]}\n{"topic": "tea", "words": ["cup", "leaf"]}\n'
+    )
+    settings = [*own(tmp_path, what), f"seeds.path={tmp_path / 'seeds.jsonl'}", f"topology.kind={kind}", "samples=4"]
+    samples = produce_scripted(load_recipe_plan("smoke", settings), ScriptedTeacher(alternating), tmp_path)
+    assert [one.state for one in samples].count(SampleStatus.failed) == 2
+    for one in samples:
+        assert (one.state == SampleStatus.failed) == (one.seed.data["topic"] == "bees")
+        if one.state == SampleStatus.failed:
+            assert one.reason == RejectionReason.contract
+            assert one.detail.startswith("check 'fragile' broke (checks.py, line 6): ")
+            [verdict] = one.verdicts
+            assert (verdict.check, verdict.passed) == ("fragile", False)
+            assert verdict.evidence.startswith("check broke (checks.py, line 6): ")
+            assert Sample.model_validate_json(one.model_dump_json()) == one
+
+
+def test_evidence_with_invalid_unicode_is_repaired_before_it_is_stored(tmp_path: Path) -> None:
+    settings = [*own(tmp_path, "pass", "bad", "echo"), "samples=1", "topology.max_revisions=1", "agents.critic=false"]
+    [sample] = produce_scripted(load_recipe_plan("smoke", settings), ScriptedTeacher(alternating), tmp_path)
+    assert (sample.state, sample.revisions, sample.detail) == (SampleStatus.dropped, 1, "echo")
+    assert sample.verdicts[0].evidence == "?A good day."
+
+
+def test_a_run_ends_by_broken_checks_only_past_max_failed(tmp_path: Path) -> None:
+    settings = ["samples=40", "agents.critic=false", "teachers.main.model=fake/writer"]
+    rare = [*settings, *own(tmp_path, "raise ValueError('once')", "oo"), "max_failed=1.0"]
+    run, missing = produce_run(str(tmp_path / "runs"), "smoke", rare)
+    samples = list(read_finished_samples(run))
+    broken = [one for one in samples if one.state == SampleStatus.failed]
+    assert len(samples) == 40
+    assert broken
+    assert {(one.reason, "oo" in one.answer) for one in broken} == {(RejectionReason.contract, True)}
+    assert f"{len(broken)} samples could not be judged: a check broke" in missing.lost
+    often = [*settings, *own(tmp_path, "raise ValueError('always')", ""), "max_failed=0.2", "seed=8"]
+    message = (
+        r"more than max_failed = 0\.2 allows; most often contract:check 'fragile' broke \(checks.py, line 6\): "
+        r"ValueError: \w+ \(\d+\); correct the check, then preview"
+    )
+    with pytest.raises(ChecksBroke, match=message):
+        produce_run(str(tmp_path / "runs"), "smoke", often)
+
+
+class Anything(ReplySchema):
+    values: dict[str, Any]
+
+
+@pytest.mark.parametrize("text", ['{"values": {"a": "\\ud800"}}', '{"values": {"a": %s}}' % ("9" * 5000), "[" * 10_000])
+def test_what_python_reads_and_cannot_write_is_no_reply(text: str) -> None:
+    with pytest.raises(InvalidReply, match="invalid json"):
+        parse_reply(Anything, text)

@@ -1,0 +1,119 @@
+import asyncio
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from agents.checks import Check, Subject
+from agents.checks.math.solution_agreement import agreement_check
+from agents.checks.text.prose_faults import find_prose_fault, find_topic_fault
+from agents.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
+from core.expression import NotArithmetic, evaluate_expression, find_numbers
+from core.sample import Seed
+
+TROUBLE = [
+    "__import__('os').system('true')", "9**9**9**9", "2**3", "1/0", "()", "1 if 1 else 2", "1e9", "0x10", "1_000",
+    "(" * 150 + "1" + ")" * 150, "9" * 30, "1" * 300, "1 // 2", "1 % 2", "a", "1 2", "", "1, 2", "--", "1j", "lambda: 1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2 + 3 * 4", 14), ("(2 + 3) * 4", 20), ("1 / 3", Fraction(1, 3)), ("-2 - -3", 1), ("0.1 + 0.2", Fraction(3, 10))],
+)
+def test_expressions_are_evaluated_exactly(text: str, value: Fraction) -> None:
+    assert evaluate_expression(text) == value
+
+
+@pytest.mark.parametrize("text", TROUBLE)
+def test_anything_but_arithmetic_is_refused(text: str) -> None:
+    with pytest.raises(NotArithmetic):
+        evaluate_expression(text)
+
+
+def test_numbers_are_found_as_written() -> None:
+    assert find_numbers("1,200 nuts in 3 bags of 2.5 kg.") == {Fraction(1200), Fraction(3), Fraction(5, 2)}
+
+
+FIELDS = {
+    "problem": "Ada has 3 bags of 4 nuts. How many?",
+    "solution": "3 * 4 = 12.",
+    "expression": "3 * 4",
+    "answer": 12.0,
+}
+
+
+def verdict(
+    check: Check, options: dict[str, Any], changes: dict[str, Any], answers: list[float | None] | None = None
+) -> tuple[bool, str]:
+    seed = Seed(id="s", data={})
+    candidate = ArithmeticFamily().candidate(seed, ProblemDraft.model_validate({**FIELDS, **changes}))
+    left = iter(answers or [])
+
+    async def ask(role: str, contract: Any, values: Any, *, which: int, temperature: float) -> Any:
+        assert set(values) == {"question"}, "a solver sees the question alone"
+        answer = next(left)
+        return None if answer is None else contract(solution="x", answer=answer)
+
+    (finding,) = asyncio.run(check.findings(Subject(seed, candidate, ask), check.options.model_validate(options)))
+    return finding.passed, finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("changes", "evidence"),
+    [
+        ({}, None),
+        ({"answer": 13.0}, "3 * 4 is 12, not 13"),
+        ({"expression": "3 * 5", "answer": 15.0}, "5 is not in the story"),
+        ({"expression": "3 ** 4", "answer": 81.0}, "is not allowed"),
+        ({"problem": "Ada has 3 bags of 4 nuts. So many."}, "asks no question"),
+    ],
+)
+def test_the_expression_decides_the_answer(changes: dict[str, Any], evidence: str | None) -> None:
+    passed, found = verdict(expression_check, {}, changes)
+    assert passed == (evidence is None)
+    assert evidence is None or evidence in found
+
+
+@pytest.mark.parametrize(
+    ("answers", "passed"),
+    [([12, 12, 7], True), ([12, 7, 7], False), ([12, None, 12], True), ([None, None, None], False)],
+)
+def test_independent_solutions_must_agree(answers: list[float | None], passed: bool) -> None:
+    assert verdict(agreement_check, {"solutions": 3, "agree": 2}, {}, answers)[0] == passed
+
+
+@pytest.mark.parametrize(
+    ("answer", "topic", "on"),
+    [
+        ("Bees make honey.", "honey bees", True),
+        ("A bus ride is slow.", "bus rides", True),
+        ("He was running late.", "running races", True),
+        ("The sun is a star.", "planets", False),
+        ("It can be the most.", "the sun", False),
+    ],
+)
+def test_an_answer_speaks_of_its_topic(answer: str, topic: str, on: bool) -> None:
+    assert (find_topic_fault(answer, topic) is None) == on
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("Bees live in a hive. They store honey for the winter.", None),
+        ("Why do bees dance? They tell where flowers are!", None),
+        ("Bees live in a", "not finished"),
+        ("Bees are good and good.", "twice in a row"),
+        ("Bees can fly to a flower. They can fly to a flower.", "repeats"),
+        ("Honey is sweet. Sweet food is sweet.", "3 times"),
+        ("A bee is a bee.", "twice in one sentence"),
+        ("A hive of bees is a hive.", "says 'hiv' twice in one sentence"),
+        ("Worms turn old leaves and peels into food for bees.", "copies"),
+        ("...", "no words"),
+    ],
+)
+def test_repetitive_prose_is_a_fault(answer: str, fault: str | None) -> None:
+    found = find_prose_fault(
+        answer, "bees", ["Compost is rich because worms turn old leaves and peels into food for plants."]
+    )
+    assert (found is None) if fault is None else (found is not None and fault in found)

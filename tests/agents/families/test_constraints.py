@@ -1,0 +1,132 @@
+from random import Random
+
+import pytest
+
+from agents.checks.text.text_units import split_sentences, split_words
+from agents.families.constraint_drawing import TextConstraint, are_contradictory, draw_constraints
+from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic
+
+ROWS = [
+    ("max_words", {"n": 3}, "One two three.", "One two three four."),
+    ("max_words", {"n": 3}, "It's well-made, really.", "It is well made really."),
+    ("min_words", {"n": 3}, "One two three.", "One two."),
+    ("words_between", {"low": 2, "high": 3}, "One two.", "One two three four."),
+    ("exact_sentences", {"n": 2}, "One. Two!", "One. Two! Three?"),
+    ("exact_sentences", {"n": 1}, "It costs 3.50 today.", "It is 3. 50 is more."),
+    ("exact_sentences", {"n": 1}, 'He said "go."', "This one has no end"),
+    ("max_sentence_words", {"n": 2}, "One two. Three four.", "One two. Three four five."),
+    ("exact_paragraphs", {"n": 2}, "One.\n\nTwo.", "One.\nTwo."),
+    ("include_words", {"words": ["bee"]}, "A Bee flies.", "A beetle flies."),
+    ("include_words", {"words": ["box"]}, "Two boxes.", "A boxer."),
+    ("include_two_words", {"words": ["bee", "hive"]}, "The bee left the hive.", "The bee left."),
+    ("mention_times", {"word": "bee", "n": 2}, "Bee by bee.", "One bee."),
+    ("avoid_word", {"word": "bee"}, "A beetle.", "Bees fly."),
+    ("include_words", {"words": ["ice cream"]}, "Two ice creams.", "Ice and cream."),
+    ("include_words", {"words": ["well-being"]}, "Her well-being.", "Being well."),
+    ("mention_times", {"word": "mother's day", "n": 2}, "Mother's Day is no mother’s day.", "Mother's day."),
+    ("avoid_word", {"word": "ice cream"}, "Cream on ice.", "Two **ice** creams."),
+    ("avoid_word", {"word": "well-being"}, "All being well.", "Their well-being."),
+    ("avoid_word", {"word": "mother's day"}, "A day of mothers.", "It is Mother’s Day."),
+    ("avoid_letter", {"letter": "q"}, "No such letter.", "Quite so."),
+    ("include_number", {}, "It has 4 legs.", "It has four legs."),
+    ("no_digits", {}, "It has four legs.", "It has 4 legs."),
+    ("start_with", {"word": "Many"}, "many bees fly.", "So many bees."),
+    ("end_with", {"ending": "Try it today."}, "It is good. Try it today.", "Try it today. Or not."),
+    ("end_in_language", {"language": "French"}, "That was all. Merci beaucoup!", "Merci. That was all."),
+    ("end_question", {}, "Do you?", "Do you? Yes."),
+    ("ask_question", {}, "Do you? Yes.", "You do."),
+    ("end_exclamation", {}, "Go!", "Go! Now."),
+    ("no_commas", {}, "One and two.", "One, two."),
+    ("no_exclamation", {}, "Go.", "Go!"),
+    ("lowercase", {}, "all small.", "Not small."),
+    ("uppercase", {}, "ALL LARGE 3.", "ALL but this."),
+    ("bullets", {"n": 2}, "- one\n- two", "- one\nand\n- two"),
+    ("bullets", {"n": 2}, "* one\n\n* two", "-one\n-two"),
+    ("numbered", {"n": 2}, "1. one\n2. two", "1. one\n3. two"),
+    ("in_quotes", {}, '"All of it."', 'Only "this".'),
+    ("json_keys", {"keys": ["a", "b"]}, '{"b": 1, "a": 2}', '{"a": 1}'),
+    ("json_keys", {"keys": ["a"]}, '{"a": {}}', '["a"]'),
+    ("bold_word", {}, "The **most** of it.", "The ** most ** of it."),
+    ("heading", {}, "# Bees\nThey fly.", "# Bees"),
+    ("postscript", {}, "They fly.\nP.S. They sting.", "P.S. They sting.\nThey fly."),
+    ("second_person", {}, "Your bees.", "Youth."),
+    ("first_person", {}, "I keep bees.", "It is India."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "params", "met", "broken"), ROWS)
+def test_a_checker_distinguishes_met_from_broken(kind: str, params: dict[str, object], met: str, broken: str) -> None:
+    constraint = TextConstraint(kind=kind, params=params, text="")
+    assert constraint.fault(met) is None
+    assert constraint.fault(broken)
+
+
+def test_every_kind_has_a_row_and_there_are_enough() -> None:
+    assert {row[0] for row in ROWS} == set(CONSTRAINT_KINDS)
+    assert len(CONSTRAINT_KINDS) >= 20
+
+
+@pytest.mark.parametrize("kind", CONSTRAINT_KINDS)
+def test_no_kind_is_met_by_an_empty_answer(kind: str) -> None:
+    constraint = draw_constraints(Random(1), ConstraintTopic("bees", ("bee", "hive", "wax")), {kind: 1}, 1)[0]
+    assert constraint.fault(" \n")
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_drawn_constraints_never_share_a_group_and_are_stated_in_full(seed: int) -> None:
+    drawn = draw_constraints(
+        Random(seed), ConstraintTopic("bees", ("bee", "hive", "wax")), dict.fromkeys(CONSTRAINT_KINDS, 1), 4
+    )
+    groups = [CONSTRAINT_KINDS[constraint.kind].group for constraint in drawn]
+    assert len(set(groups)) == len(groups) == 4
+    for constraint in drawn:
+        assert not any(mark in constraint.text for mark in ("{n", "{w", "{l", "{e", "{q", "{k"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        (("json_keys", {"keys": ["title", "text"]}), ("no_commas", {}), True),
+        (("numbered", {"n": 3}), ("no_digits", {}), True),
+        (("avoid_letter", {"letter": "z"}), ("end_in_language", {"language": "Italian"}), True),
+        (("avoid_letter", {"letter": "k"}), ("end_in_language", {"language": "German"}), True),
+        (("avoid_letter", {"letter": "z"}), ("end_in_language", {"language": "German"}), False),
+        (("avoid_letter", {"letter": "k"}), ("end_in_language", {"language": "French"}), False),
+        (("bullets", {"n": 3}), ("no_commas", {}), False),
+    ],
+)
+def test_constraints_that_no_text_meets_contradict(
+    one: tuple[str, dict[str, object]], other: tuple[str, dict[str, object]], apart: bool
+) -> None:
+    first, second = (TextConstraint(kind=kind, params=params, text="") for kind, params in (one, other))
+    assert are_contradictory(first, second) == are_contradictory(second, first) == apart
+
+
+def test_weights_decide_what_is_drawn() -> None:
+    topic = ConstraintTopic("bees", ("bee", "hive", "wax"))
+    kinds = [draw_constraints(Random(i), topic, {"max_words": 9, "no_commas": 1}, 1)[0].kind for i in range(400)]
+    # 400 draws at .9: the standard error is .015, four of them .06.
+    assert abs(kinds.count("max_words") / 400 - 0.9) < 0.06
+
+
+def test_words_and_sentences_are_counted_as_by_a_reader() -> None:
+    assert split_words("It's 3.5 well-known, isn’t it?") == ["It's", "3", "5", "well-known", "isn’t", "it"]
+    assert split_sentences('She left. "Why?" he said... Then rain!') == [
+        "She left.",
+        '"Why?"',
+        "he said...",
+        "Then rain!",
+    ]
+
+
+def test_a_topic_of_one_word_gets_no_constraint_on_two() -> None:
+    kinds = {"include_two_words": 9, "include_words": 1}
+    drawn = [draw_constraints(Random(i), ConstraintTopic("bees", ("bee",)), kinds, 1)[0] for i in range(50)]
+    assert {one.kind for one in drawn} == {"include_words"}
+
+
+@pytest.mark.parametrize("text", ["P.S. ", ". ", "? ", "A. ", "Dr. ", '"A." ', "a.B.", "e.g. "])
+@pytest.mark.parametrize("kind", ["exact_sentences", "max_sentence_words"])
+def test_sentences_are_read_in_time_linear_in_the_text(kind: str, text: str) -> None:
+    """200,000 characters took many minutes while each mark read the sentence again from its beginning."""
+    TextConstraint(kind=kind, params={"n": 2}, text="").fault(text * (200_000 // len(text)))

@@ -1,0 +1,171 @@
+"""What a recipe has that leaves it to its family: as the shipped recipe of the family, and right for what a good model wrote."""
+
+import json
+import re
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from agents.checks.code.tested_solution import SolutionDraft
+from agents.checks.judge import JudgeVote
+from agents.checks.math.solution_agreement import IndependentSolution
+from agents.families import ALL_FAMILIES
+from agents.families.constrained_instructions import AnswerDraft, ConversationDraft
+from agents.families.instructions import InstructionDraft
+from agents.families.reasoning import ReasoningDraft
+from core.config.filters import DEFAULT_FILTERS
+from core.config.recipe import Recipe
+from core.project_files import PROJECT
+from core.sample import SampleStatus
+from filters.base import Document
+from filters.chain.filter_chain import apply_filters
+from flows.data.curated_run import build_conversation_document
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import TeacherQuestion
+from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
+
+SHIPPED = {family.name: family.name.replace("_", "-") for family in ALL_FAMILIES} | {
+    "constrained_instructions": "conversations"
+}
+"""The recipe for a capable model, by family."""
+RENAMED_REPLY_TYPES = {
+    AnswerDraft: "Draft",
+    ConversationDraft: "Conversation",
+    InstructionDraft: "Draft",
+    ReasoningDraft: "Draft",
+    JudgeVote: "Judgement",
+    IndependentSolution: "Solution",
+    SolutionDraft: "Solved",
+}
+"""Reply types and their titles, by which teachers, caches and fake scripts know them."""
+RECORDED = Path(__file__).with_name("recorded.jsonl")
+"""Conversations that a capable model wrote for the shipped recipes and that all checks passed, by recipe."""
+
+
+def least(folder: Path, family: str, *settings: str) -> Recipe:
+    """A recipe with only a name, a family, seeds and a teacher."""
+    seeds = load_recipe_plan(SHIPPED[family]).recipe.seeds.model_dump(exclude_defaults=True)
+    file = folder / "recipe.toml"
+    lines = [f"{key} = {json.dumps(value)}" for key, value in seeds.items()]
+    file.write_text(
+        "\n".join(
+            ['name = "mine"', f'family = "{family}"', "[seeds]", *lines, "[teachers.main]", 'model = "fake/writer"']
+        )
+    )
+    return load_recipe_plan(str(file), settings).recipe
+
+
+def recorded() -> dict[str, list[Document]]:
+    found: dict[str, list[Document]] = defaultdict(list)
+    for number, line in enumerate(RECORDED.read_text(encoding="utf-8").splitlines()):
+        row = json.loads(line)
+        found[row["recipe"]].append(build_conversation_document(str(number), row["messages"], row["question"]))
+    return found
+
+
+@pytest.mark.parametrize("family", SHIPPED)
+def test_a_recipe_with_seeds_and_a_teacher_behaves_as_the_shipped_one(family: str, tmp_path: Path) -> None:
+    mine, shipped = least(tmp_path, family), load_recipe_plan(SHIPPED[family]).recipe
+    assert mine.verifiers == shipped.verifiers
+    assert mine.filters == shipped.filters
+    assert mine.collapse == shipped.collapse
+    assert mine.collapse is not None
+    assert (mine.collapse.reference is not None) == (family == "constrained_instructions"), (
+        "the reference is English prose"
+    )
+    assert (mine.agents.critic is None) == (shipped.agents.critic is None)
+    for role in ("generator", "critic", "verifier"):
+        left, right = getattr(mine.agents, role), getattr(shipped.agents, role)
+        assert left is None or left.max_tokens == right.max_tokens
+    documents = recorded()[SHIPPED[family]]
+    assert documents
+    assert apply_filters(documents, mine.filters).dropped == []
+
+
+def test_the_reference_says_the_defaults_of_each_family() -> None:
+    page = (PROJECT / "docs" / "recipe.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"Defaults of `(\w+)`:\n\n```toml\n(.*?)```", page, re.DOTALL))
+    assert {name: tomllib.loads(text) for name, text in shown.items()} == {
+        one.name: one.defaults for one in ALL_FAMILIES
+    }
+
+
+def test_keys_of_a_recipe_override_its_family(tmp_path: Path) -> None:
+    changed = least(tmp_path, "arithmetic", "verifiers.1.solutions=5", "agents.generator.temperature=0.1", "filters=[]")
+    assert [check.type for check in changed.verifiers] == ["expression", "agreement"]
+    assert changed.verifiers[1].options["solutions"] == 5
+    assert (changed.agents.generator.max_tokens, changed.agents.generator.temperature) == (400, 0.1)
+    assert changed.filters == ()
+    file = tmp_path / "recipe.toml"
+    file.write_text("filters = []\nagents.generator.max_tokens = 77\n" + file.read_text())
+    written = load_recipe_plan(str(file)).recipe
+    assert (written.filters, written.agents.generator.max_tokens) == ((), 77)
+    assert [check.type for check in written.verifiers] == ["expression", "agreement"]
+    other = least(tmp_path, "reasoning", "agents.critic={type='teacher'}")
+    assert other.agents.critic is not None
+
+
+def test_a_family_given_on_the_command_line_brings_its_defaults(tmp_path: Path) -> None:
+    mine = least(tmp_path, "arithmetic", "family=extraction", "seeds.path=data/seeds/extraction_schemas.jsonl")
+    assert mine.filters == load_recipe_plan("extraction").recipe.filters
+    assert mine.agents.generator.max_tokens == 1200
+
+
+def test_a_recipe_can_do_without_the_reference_of_its_family(tmp_path: Path) -> None:
+    found = least(tmp_path, "constrained_instructions", "collapse.reference=false").collapse
+    assert found is not None
+    assert found.reference is None
+
+
+def test_the_usual_filters_find_no_repetition_in_what_a_good_model_wrote() -> None:
+    documents = [document for some in recorded().values() for document in some]
+    usual = [config for config in DEFAULT_FILTERS if config.type == "repetition"]
+    assert apply_filters(documents, usual).dropped == []
+
+
+PASSAGES = [
+    ("The lock of the canal takes 40 minutes to fill when the sluices are half open.", "How long does the lock take?"),
+    ("The keeper of the light lives in the low house behind the dunes with her dog.", "Where does the keeper live?"),
+    ("A ferry crosses the bay every morning at eight and comes back in the afternoon.", "What crosses the bay?"),
+]
+
+
+REST = (
+    " The weather was mild that week, and the road along the water stayed dry until evening, when a light rain began."
+)
+
+
+def test_an_answer_that_repeats_its_quote_is_kept(tmp_path: Path) -> None:
+    """A grounded recipe with default filters, whose teacher answers with its quote."""
+    file, seeds = tmp_path / "recipe.toml", tmp_path / "seeds.jsonl"
+    seeds.write_text("".join(json.dumps({"text": text + REST}) + "\n" for text, _ in PASSAGES))
+    file.write_text(
+        'name = "mine"\nfamily = "grounded_qa"\nsamples = 3\n[seeds]\npath = "seeds.jsonl"\n[task]\nunanswerable = 0\n'
+        '[teachers.main]\nmodel = "fake/writer"\n[agents]\ncritic = false\n[[verifiers]]\ntype = "quotes"\n'
+    )
+    plan = load_recipe_plan(str(file))
+
+    def answer(question: TeacherQuestion) -> str:
+        text, wanted = next(one for one in PASSAGES if one[0] in question.canonical)
+        return json.dumps({"question": wanted, "quotes": [text], "answer": text})
+
+    samples = produce_scripted(plan, ScriptedTeacher(answer), tmp_path)
+    assert [sample.state for sample in samples] == [SampleStatus.kept] * 3
+    documents = [
+        build_conversation_document(
+            one.id, [turn.model_dump() for turn in one.candidate.messages], one.candidate.fields["question"]
+        )
+        for one in samples
+    ]
+    assert all(
+        document.text.count(text) == 2 for document in documents for text, _ in PASSAGES if text in document.text
+    )
+    assert apply_filters(documents, plan.recipe.filters).dropped == []
+    assert apply_filters(documents, DEFAULT_FILTERS).dropped == []
+
+
+def test_a_renamed_reply_type_keeps_the_title_that_request_digests_contain() -> None:
+    titles = {kind: kind.model_json_schema()["title"] for kind in RENAMED_REPLY_TYPES}
+    assert titles == RENAMED_REPLY_TYPES

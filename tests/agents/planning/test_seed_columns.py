@@ -1,0 +1,210 @@
+"""Every column of a seed can be placed in every prompt, and every check sees it, in every family."""
+
+import json
+import shutil
+from collections import defaultdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from agents.families import FAMILIES
+from agents.planning.seeds import RunSeeds
+from core.config.teachers import TeacherConfig
+from core.errors import UsageError
+from core.project_files import PROJECT
+from core.sample import Seed, TokenUsage
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
+from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.scripted_teacher import produce_scripted
+
+SEEDS = PROJECT / "data" / "seeds"
+ROWS: dict[str, dict[str, Any]] = {
+    "constrained_instructions": {"topic": "bees", "words": ["hive", "honey"]},
+    "arithmetic": {"story": "a bakery"},
+    "reasoning": {"question": "How much is 2 + 3?", "answer": "5"},
+    "instructions": {"instruction": "Say why ice floats."},
+    "code": {"idea": "add two numbers", "category": "numbers", "level": "easy"},
+    "extraction": json.loads((SEEDS / "extraction_schemas.jsonl").read_text().partition("\n")[0]),
+    "grounded_qa": {
+        "text": "The lighthouse was built in 1871. Its lamp burns oil, and a keeper lives in it all year. " * 3
+    },
+    "tool_calls": json.loads((SEEDS / "tool_scenarios.jsonl").read_text().partition("\n")[0]),
+}
+FACT = {"name": "Apis mellifera", "eyes": 5}
+PLACED = "Fact: {{fact}}, found by {{who_found}}."
+SAID = f"Fact: {json.dumps(FACT)}, found by Réaumur."
+CHECKS = '''
+from agents.checks import Options, ReplySchema, Subject, check
+
+
+class Opinion(ReplySchema):
+    fits: bool
+
+
+@check("facts", calls=lambda options: 1, roles=("facts",))
+async def facts(subject: Subject, options: Options) -> str | None:
+    """The fact of the seed must be known."""
+    assert subject.seed.data["fact"] == {"name": "Apis mellifera", "eyes": 5}
+    assert subject.values["who_found"] == "Réaumur"
+    opinion = await subject.ask("facts", Opinion, {"answer": subject.candidate.answer}, which=0, temperature=0.0)
+    return None if opinion.fits else "mention the fact"
+'''
+
+
+class Recording(FakeTeacher):
+    """The family's script, a critic that accepts every draft, and a second reader that accepts none."""
+
+    def __init__(self, config: TeacherConfig, script: str) -> None:
+        super().__init__(config, script)
+        self.asked: dict[str, list[str]] = defaultdict(list)
+
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        revised = "Not right" if any(message.content.startswith("REVISE") for message in question.messages) else ""
+        self.asked[revised or question.contract].append(question.messages[-1].content)
+        if question.contract in ("Opinion", "Review"):
+            reply: Any = {"fits": False}
+            if question.json_schema and question.contract == "Review":
+                rubrics = question.json_schema["properties"]["scores"]["required"]
+                reply = {"scores": dict.fromkeys(rubrics, 5), "faults": [], "advice": "Keep it."}
+            return TeacherReply(text=json.dumps(reply), finished=True, usage=TokenUsage(calls=1))
+        return await super().reply(question, rank, account)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "checks.py").write_text(CHECKS)
+    return tmp_path
+
+
+def written(folder: Path, family: str, *rows: dict[str, Any]) -> Path:
+    """A recipe of the family with the family's prompts and the fact added."""
+    own = folder / "prompts"
+    shutil.copytree(PROJECT / "prompts" / family, own, ignore=shutil.ignore_patterns("verifier.md"))
+    for file in own.glob("*.md"):
+        text = file.read_text().rstrip()
+        head, _, last = text.rpartition("## user\n")
+        file.write_text(f"{head}## user\n{'REVISE ' if file.stem == 'revise' else ''}{PLACED}\n{last}\n")
+    (own / "facts.md").write_text(f"## user\nAnswer: {{{{answer}}}}\n{PLACED}\n")
+    (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = folder / "recipe.toml"
+    recipe.write_text(
+        f'name = "x"\nfamily = "{family}"\nsamples = 2\nprompts = "prompts"\nseeds.path = "seeds.jsonl"\n'
+        '[topology]\nmax_revisions = 1\n[agents.critic]\ntype = "teacher"\n[[verifiers]]\ntype = "facts"\npath = "checks.py"\n'
+        f'[teachers.main]\nmodel = "fake/{"writer" if family == "constrained_instructions" else family}"\n'
+    )
+    return recipe
+
+
+@pytest.mark.parametrize("role", ["critic", "judge"])
+def test_a_placed_column_that_some_rows_lack_is_refused_with_their_lines(role: str, folder: Path) -> None:
+    rows = [{**ROWS["constrained_instructions"], "fact": FACT, "who_found": "Réaumur"} for _ in range(3)]
+    recipe = written(folder, "constrained_instructions", *rows)
+    prompts = {file.stem: file for file in (folder / "prompts").glob("*.md")}
+    shipped = PROJECT / "prompts" / "constrained_instructions" / f"{role}.md"
+    shared = shipped if shipped.is_file() else next((PROJECT / "prompts").rglob(f"{role}.md"))
+    for file in prompts.values():
+        if role == "judge" or file.stem != "facts":
+            file.unlink()
+    head, _, last = shared.read_text().rpartition("## user\n")
+    (folder / "prompts" / f"{role}.md").write_text(f"{head}## user\n{PLACED}\n{last}")
+    settings = ["verifiers=[{type='judge'}]"] if role == "judge" else []
+    RunSeeds(load_recipe_plan(str(recipe), settings), "0" * 16).check()
+    del rows[1]["who_found"]
+    (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UsageError, match=rf"seeds.jsonl:2: has no 'who_found', which .*{role}.md places"):
+        RunSeeds(load_recipe_plan(str(recipe), settings), "0" * 16).check()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_column_can_be_placed_in_every_prompt_and_reaches_every_check(family: str, folder: Path) -> None:
+    plan = load_recipe_plan(str(written(folder, family, {**ROWS[family], "fact": FACT, "who_found": "Réaumur"})))
+    RunSeeds(plan, "0" * 16).check()
+    config = plan.recipe.teachers["main"]
+    teacher = Recording(config, config.model.removeprefix("fake/"))
+    samples = produce_scripted(plan, teacher, folder)
+    reply_type = FAMILIES[family].reply_type(samples[0].seed)
+    draft = reply_type.model_config.get("title") or reply_type.__name__
+    assert teacher.asked.keys() == {draft, "Review", "Opinion", "Not right"}
+    for role, asked in teacher.asked.items():
+        assert all(SAID in text for text in asked), role
+    for sample in samples:
+        assert sample.seed.data["fact"] == FACT
+        assert sample.detail == "facts"
+
+
+def small(folder: Path, *lines: str, prompt: str = "") -> Path:
+    (folder / "seeds.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    if prompt:
+        (folder / "prompts").mkdir()
+        (folder / "prompts" / "generator.md").write_text(f"## user\n{prompt}\n")
+    recipe = folder / "recipe.toml"
+    own = 'prompts = "prompts"\n' if prompt else ""
+    recipe.write_text(f'name = "x"\n{own}seeds.path = "seeds.jsonl"\nteachers.main.model = "fake/writer"\n')
+    return recipe
+
+
+BEES = '"topic": "bees", "words": ["hive", "honey"]'
+
+
+def test_a_column_with_a_name_of_the_family_is_not_used_and_a_note_reports_it(folder: Path) -> None:
+    seeds = RunSeeds(
+        load_recipe_plan(str(small(folder, f'{{{BEES}, "instruction": "Mine.", "fact": "five eyes"}}'))), "0" * 16
+    )
+    assert (seeds[0].data["instruction"] == "Mine.", seeds[0].data["fact"]) == (False, "five eyes")
+    assert seeds.notes == [
+        "seeds: constrained_instructions makes instruction itself, so a column of that name is not used"
+    ]
+    assert not RunSeeds(load_recipe_plan("extraction", ["teachers.main.model=fake/extraction"]), "0" * 16).notes
+
+
+@pytest.mark.parametrize(
+    ("line", "settings", "problem"),
+    [
+        (f"{{{BEES}}}", [], r"seeds.jsonl:2: has no 'fact', which .*generator.md places; give it to every seed"),
+        (
+            f'{{{BEES}, "fact": "x", "drawn": {{}}}}',
+            [],
+            "column 'drawn': reserved names are 'drawn', which holds what is drawn .*; rename",
+        ),
+        (
+            f'{{{BEES}, "fact": "x"}}',
+            ["seeds.draw.fact=['a', 'b']"],
+            "column 'fact': reserved names are .* those in .seeds.draw. .fact.;",
+        ),
+        (f'{{{BEES}, "fact": "\\ud800"}}', [], r"seeds.jsonl:2: has half a surrogate pair"),
+    ],
+)
+def test_a_column_that_cannot_be_used_is_reported_before_the_run(
+    line: str, settings: list[str], problem: str, folder: Path
+) -> None:
+    recipe = small(folder, f'{{{BEES}, "fact": "five eyes"}}', line, prompt="{{instruction}} {{fact}}")
+    with pytest.raises(UsageError, match=problem):
+        RunSeeds(load_recipe_plan(str(recipe), settings), "0" * 16).check()
+
+
+def test_a_sample_that_becomes_a_seed_keeps_the_columns_of_its_seed(folder: Path) -> None:
+    file = folder / "tasks.jsonl"
+    file.write_text('{"instruction": "Say why ice floats.", "fact": "five eyes"}\n')
+    first = RunSeeds(
+        load_recipe_plan("instructions", [f"seeds.path={file}", "teachers.main.model=fake/instructions"]), "0" * 16
+    )
+    made = {"messages": [{"role": "user", "content": "Say why oil floats."}], "seed": first[0].data}
+    grown = first.with_rows([made])
+    assert {(seed.data["parent"], seed.data["fact"]) for seed in grown[:8]} == {
+        ("Say why ice floats.", "five eyes"), ("Say why oil floats.", "five eyes")
+    }  # fmt: skip
+
+
+def test_columns_of_a_parquet_file_become_plain_values(folder: Path) -> None:
+    rows = [{"story": "a bakery", "day": date(2026, 11, 26), "share": 0.5}]
+    pl.DataFrame(rows).write_parquet(folder / "seeds.parquet")
+    plan = load_recipe_plan(
+        "arithmetic", [f"seeds.path={folder / 'seeds.parquet'}", "teachers.main.model=fake/arithmetic"]
+    )
+    seed = RunSeeds(plan, "0" * 16)[0]
+    assert (seed.data["day"], seed.data["share"]) == ("2026-11-26", 0.5)
+    assert Seed.model_validate_json(seed.model_dump_json()) == seed

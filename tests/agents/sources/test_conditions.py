@@ -1,0 +1,109 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from core.errors import RecipeError
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from teachers.base import TeacherQuestion
+from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
+
+DRAW = (
+    "seeds.draw={persona=['a nurse','a sailor'],difficulty={easy=3,hard=1},"
+    "field={science={physics=2,biology=1},arts=1,never=0}}"
+)
+BASE = ["teachers.main={model='fake/writer'}", "agents.critic=false", "topology.max_revisions=1"]
+
+
+def writes(*answers: str) -> ScriptedTeacher:
+    left = iter(answers)
+    return ScriptedTeacher(lambda _question: json.dumps({"answer": next(left, answers[-1])}))
+
+
+def test_conditions_are_drawn_independently_by_weight_and_reproducibly() -> None:
+    plan = load_recipe_plan("smoke", [*BASE, DRAW, "samples=2000"])
+    seeds = build_test_seeds(plan)[:]
+    assert seeds == build_test_seeds(plan)[:]
+    counts = {name: Counter(seed.conditions[name] for seed in seeds) for name in ("persona", "difficulty", "field")}
+    assert set(counts["field"]) == {"science / physics", "science / biology", "arts"}
+    for name, value, share in (("persona", "a nurse", 1 / 2), ("difficulty", "hard", 1 / 4), ("field", "arts", 1 / 4)):
+        deviation = (share * (1 - share) * len(seeds)) ** 0.5
+        assert abs(counts[name][value] - share * len(seeds)) < 4 * deviation, "one in 16,000 by chance"
+    both = Counter((seed.conditions["persona"], seed.conditions["difficulty"]) for seed in seeds)
+    assert len(both) == 4, "crossed, not bound to each other"
+
+
+def test_drawn_conditions_are_in_the_prompt_of_every_draft_and_revision(tmp_path: Path) -> None:
+    plan = load_recipe_plan(
+        "smoke", [*BASE, DRAW, "samples=1", "task.kinds={no_digits=1}", 'verifiers=[{type="constraints"}]']
+    )
+    teacher = writes("Bees have 4 wings.", "Bees fly.")
+    (sample,) = produce_scripted(plan, teacher, tmp_path)
+    assert sample.revisions == 1
+    for question in teacher.asked:
+        lines = question.messages[-1].content.splitlines()[-3:]
+        assert lines == [f"{name.capitalize()}: {value}" for name, value in sample.seed.conditions.items()]
+
+
+def test_the_users_prompt_can_place_drawn_conditions(tmp_path: Path) -> None:
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    (folder / "generator.md").write_text("## user\nYou are {{persona}}. {{instruction}}\n")
+    plan = load_recipe_plan("smoke", [*BASE, f"prompts={folder}", "seeds.draw={persona=['a nurse']}", "samples=1"])
+    teacher = writes("Bees fly.")
+    produce_scripted(plan, teacher, tmp_path)
+    assert teacher.asked[0].messages[0].content.startswith("You are a nurse.")
+    assert "Persona:" not in teacher.asked[0].messages[0].content
+
+
+def test_values_come_from_a_file_that_is_part_of_the_runs_identity(tmp_path: Path) -> None:
+    file = tmp_path / "personas.txt"
+    file.write_text("a nurse\n\na sailor\n")
+    plan = load_recipe_plan("smoke", [*BASE, f"seeds.draw={{persona='{file}'}}"])
+    assert {seed.conditions["persona"] for seed in build_test_seeds(plan)[:]} == {"a nurse", "a sailor"}
+    before = hash_recipe_sources(plan)
+    file.write_text("a nurse\n")
+    assert hash_recipe_sources(plan) != before
+
+
+def test_a_value_may_contain_line_ends_of_unicode(tmp_path: Path) -> None:
+    file = tmp_path / "personas.txt"
+    file.write_text("\ufeffa nurse\r\n\r\na\u2028sailor\r\n", encoding="utf-8")
+    plan = load_recipe_plan("smoke", [*BASE, f"seeds.draw={{persona='{file}'}}"])
+    assert {seed.conditions["persona"] for seed in build_test_seeds(plan)[:]} == {"a nurse", "a\u2028sailor"}
+
+
+@pytest.mark.parametrize(
+    ("draw", "problem"),
+    [
+        ("{x=[]}", "seeds.draw.x: has nothing to draw"),
+        ("{x={a=0}}", "seeds.draw.x: has nothing to draw"),
+        ("{x={a={b=-1}}}", "seeds.draw.x: 'a / b' needs a weight of 0 or more, not -1"),
+        ("{x={a=nan}}", "'a' needs a weight of 0 or more, not nan"),
+        ("{x={a=inf}}", "'a' needs a weight of 0 or more, not inf"),
+        ("{x={a=true}}", "needs a weight of 0 or more, not True"),
+        ("{x='nowhere.txt'}", "nowhere.txt: cannot be read"),
+        ("{'Not A Name'=['a']}", "should match pattern"),
+    ],
+)
+def test_an_unusable_condition_is_reported(draw: str, problem: str) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        load_recipe_plan("smoke", [*BASE, f"seeds.draw={draw}"])
+
+
+def examples_shown(question: TeacherQuestion) -> tuple[str, ...]:
+    return tuple(message.content for message in question.messages[1:-1] if message.role == "assistant")
+
+
+@pytest.mark.parametrize("count", [0, 2, 50])
+def test_examples_are_drawn_for_each_sample(count: int, tmp_path: Path) -> None:
+    settings = [*BASE, f"agents.generator.examples={count}", "samples=12", "verifiers=[]"]
+    teacher = writes("Bees fly.")
+    produce_scripted(load_recipe_plan("smoke", settings), teacher, tmp_path)
+    shown = [examples_shown(question) for question in teacher.asked]
+    pool = load_recipe_plan("smoke", BASE).prompt("generator").examples
+    assert {len(one) for one in shown} == {min(count, len(pool))}
+    assert all(set(one) <= set(pool) for one in shown)
+    assert len(set(shown)) > (6 if count else 0)
+    assert all(question.messages[0].role == "system" for question in teacher.asked)

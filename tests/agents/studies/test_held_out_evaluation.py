@@ -1,0 +1,112 @@
+"""Models answer questions of held-out seeds in plain text, and the recipe's checks judge the answers."""
+
+import asyncio
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from agents.families import FAMILIES
+from agents.families.base import RecipeFamily
+from agents.planning.run_plan import RunPlan
+from agents.planning.seeds import RunSeeds
+from agents.reply_schema import InvalidReply
+from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out, has_fixed_questions, held_out_seeds
+from core.config.teachers import TeacherConfig, TeacherFaults
+from core.errors import ProviderError
+from core.sample import Seed
+from core.stop_signal import RunStopped
+from flows.recipes.recipe_catalog import load_recipe_plan
+
+WRITER = TeacherConfig(model="fake/writer")
+
+
+def results_of(plan: RunPlan, number: int, model: TeacherConfig = WRITER) -> list[HeldOutResult]:
+    seeds = held_out_seeds(plan, number)
+    return asyncio.run(evaluate_held_out(plan, model, seeds, threading.Event(), lambda _: None))
+
+
+def test_no_run_of_the_recipe_uses_a_held_out_seed() -> None:
+    plan = load_recipe_plan("smoke")
+    seeds = held_out_seeds(plan, 20)
+    assert [seed.index for seed in seeds] == list(range(60, 80))
+    used = [seed.data["instruction"] for seed in RunSeeds(plan, "run00000")]
+    longer = RunSeeds(load_recipe_plan("smoke", ["samples=80"]), "run00000")
+    assert [seed.data for seed in seeds] == [seed.data for seed in longer[60:]]
+    assert not {seed.data["instruction"] for seed in seeds} & set(used)
+
+
+@pytest.mark.parametrize(("samples", "first"), [(60, 20), (61, 21)])
+def test_held_out_seeds_start_after_the_used_seeds_with_several_answers_per_seed(samples: int, first: int) -> None:
+    alike = held_out_seeds(load_recipe_plan("smoke", [f"samples={samples}", "answers_per_seed=3"]), 5)
+    assert [seed.index for seed in alike] == list(range(first, first + 5))
+    assert len({seed.data["instruction"] for seed in alike}) == 5
+
+
+def test_held_out_seeds_follow_the_quotas() -> None:
+    plan = load_recipe_plan("smoke", ['quotas={by="category",keep={food=3}}'])
+    assert {seed.data["category"] for seed in held_out_seeds(plan, 8)} == {"food"}
+
+
+def test_answers_of_any_model_are_judged_by_the_recipes_checks() -> None:
+    plan = load_recipe_plan("smoke")
+    results = results_of(plan, 40)
+    assert [result.seed for result in results] == list(range(60, 100))
+    faults = Counter(result.fault for result in results)
+    assert 5 < faults[None] < 35
+    assert set(faults) - {None} <= {"max_words", "words_between", "exact_sentences", "include_words", "on_topic"}
+    assert all(result.evidence for result in results if result.fault)
+    assert all("{" not in result.answer for result in results), "plain text, no JSON"
+    assert results_of(plan, 40) == results
+
+
+def test_every_turn_is_asked_for_with_the_answers_before_it() -> None:
+    plan = load_recipe_plan("conversations", ["task.turns=[3]", "task.system=1.0", "teachers.main.model=fake/writer"])
+    [result] = results_of(plan, 1)
+    [seed] = held_out_seeds(plan, 1)
+    assert result.question == "\n".join(seed.data["requests"])
+    assert len(seed.data["requests"]) == 3
+    assert len(result.answer.split("\n")) == (3 if result.fault != "cut off" else 1)
+
+
+def test_a_model_without_an_answer_does_not_pass() -> None:
+    silent = WRITER.model_copy(update={"faults": TeacherFaults(unavailable=1.0)})
+    assert {result.fault for result in results_of(load_recipe_plan("smoke"), 5, silent)} == {"no answer"}
+
+
+def test_a_missing_model_ends_the_evaluation() -> None:
+    with pytest.raises(ProviderError, match="there is no file"):
+        results_of(load_recipe_plan("smoke"), 5, TeacherConfig(model="local/none.gguf"))
+
+
+def test_an_evaluation_can_be_stopped() -> None:
+    stop = threading.Event()
+    plan = load_recipe_plan("smoke")
+    with pytest.raises(RunStopped):
+        asyncio.run(
+            evaluate_held_out(
+                plan, WRITER, held_out_seeds(plan, 300), stop, lambda done: stop.set() if done > 20 else None
+            )
+        )
+
+
+def test_only_some_families_have_fixed_questions() -> None:
+    assert has_fixed_questions(load_recipe_plan("smoke"))
+    assert not has_fixed_questions(load_recipe_plan("arithmetic"))
+
+
+def reasoning(answers: list[str]) -> Any:
+    family: RecipeFamily = FAMILIES["reasoning"]
+    seed = Seed(id="x-0", data={"question": "How many?", "expected": "4"})
+    assert [message.content for message in family.questions(seed) or ()] == ["How many?"]
+    return family.build_answered(seed, answers)
+
+
+def test_a_plain_answer_is_parsed_in_the_form_that_a_student_is_taught() -> None:
+    made = reasoning(["2 + 2 is 4.\n\nAnswer: 4"])
+    assert made.fields == {"reasoning": "2 + 2 is 4.", "answer": "4"}
+    assert made.messages[-1].content == "2 + 2 is 4.\n\nAnswer: 4"
+    for answer in ("4", "Answer: 4", "2 + 2 is 4. Answer: "):
+        with pytest.raises(InvalidReply, match="does not reason and then say 'Answer:'"):
+            reasoning([answer])

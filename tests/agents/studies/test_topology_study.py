@@ -1,0 +1,397 @@
+import asyncio
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from agents.planning.rubrics import build_review_schema
+from agents.studies.ground_truth import ProblemFault, find_problem_fault
+from agents.studies.topology_study import (
+    BASELINE_TOPOLOGY,
+    TOPOLOGY_KINDS,
+    StudyOutcome,
+    TopologyStudy,
+    TopologyTrial,
+    build_study,
+    parse_topologies,
+    run_trial,
+)
+from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS
+from core.config.teachers import TeacherFaults
+from core.errors import RecipeError, UsageError
+from core.intervals import IntervalEstimate, estimate_ratio, estimate_share
+from core.sample import Candidate, Message, SampleStatus, Seed, Spending
+from flows.commands.app import app
+from flows.evaluate.topology_comparison import build_study_report, cost_per_kept, format_study_report
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import TeacherQuestion
+from teachers.fake.scripts import faulty
+
+SEED = Seed(id="study000-000000", data={"story": "a zoo", "steps": "2 steps: first multiply, then subtract"})
+RIGHT: dict[str, Any] = {
+    "problem": "This is about a zoo. There are 6 eggs. Then there are 8 times as many. Then 19 are taken away. "
+    "How many eggs are there in the end?",
+    "solution": "Start with 6. 6 * 8 = 48. 48 - 19 = 29. So there are 29.",
+    "expression": "((6 * 8) - 19)",
+    "answer": 29.0,
+}
+REQUEST = "Write a problem about a zoo that needs 2 steps: first multiply, then subtract."
+RUBRICS = ("clarity", "realism")
+CRITIC = 'Score it by each rubric: "clarity": one reading. "realism": as in life.'
+
+SOLVERS = "verifiers=[{type='agreement',solutions=3,agree=2}]"
+
+
+def study(rates: str = "", samples: int = 40, tokens: int | None = None, *overrides: str) -> TopologyStudy:
+    return build_study(
+        load_recipe_plan("topology-study", [SOLVERS, f"teachers.main.faults={{{rates}}}", *overrides]), samples, tokens
+    )
+
+
+def trials(made: TopologyStudy, *kinds: str) -> list[TopologyTrial]:
+    async def run() -> list[TopologyTrial]:
+        return [await run_trial(made, kind, threading.Event()) for kind in kinds or TOPOLOGY_KINDS]
+
+    return asyncio.run(run())
+
+
+def asked(*messages: tuple[str, str], contract: str = "ProblemDraft", seed: int = 1) -> TeacherQuestion:
+    schema = build_review_schema(RUBRICS) if contract == "Review" else {}
+    return TeacherQuestion(
+        messages=[Message.model_validate({"role": role, "content": content}) for role, content in messages],
+        contract=contract, json_schema=schema, temperature=1.0, top_p=1.0, max_tokens=100, seed=seed,
+    )  # fmt: skip
+
+
+def replied(question: TeacherQuestion, seed: int = 1, fault: str | None = None) -> dict[str, Any]:
+    rates = TeacherFaults.model_validate({fault: 1.0} if fault else {})
+    return dict(faulty.script(rates)[question.contract](Random(seed), question))
+
+
+# The ground truth
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({}, None),
+        ({"answer": 30.0}, "contradiction"),
+        ({"solution": "Start with 6. 6 * 8 = 48. 48 - 19 = 29. So there are 31."}, "contradiction"),
+        ({"solution": "Start with 6. 6 * 8 = 49. 49 - 19 = 30. So there are 30."}, "contradiction"),
+        ({"expression": "((6 * 8) - 18)"}, "drift"),
+        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37.", "expression": "((7 * 8) - 19)",
+          "answer": 37.0}, "drift"),
+        ({"problem": RIGHT["problem"].replace("There are 6", "There are 9")}, "drift"),
+        ({"problem": RIGHT["problem"].replace(" 6 eggs", " some eggs")}, "omission"),
+        ({"problem": RIGHT["problem"].replace("Then 19 are", "Then some are")}, "omission"),
+        ({"problem": RIGHT["problem"].replace(" Then 19 are taken away.", "")}, "omission"),
+        ({"solution": "Start with 6. 48 - 19 = 29. So there are 29."}, "omission"),
+        ({"problem": RIGHT["problem"].replace("a zoo", "a circus")}, "miscoordination"),
+        ({"problem": RIGHT["problem"].replace("19 are taken away", "19 more come"), "expression": "((6 * 8) + 19)",
+          "solution": "Start with 6. 6 * 8 = 48. 48 + 19 = 67. So there are 67.", "answer": 67.0}, "miscoordination"),
+        ({"expression": "((6 * 8) - )"}, "drift"),
+    ],
+)  # fmt: skip
+def test_the_ground_truth_finds_the_fault(changed: dict[str, Any], fault: str | None) -> None:
+    assert find_problem_fault(SEED, Candidate(messages=[], fields={**RIGHT, **changed})) == fault
+
+
+@pytest.mark.parametrize("fault", faulty.FAULT_CLASSES)
+def test_the_ground_truth_finds_every_planted_fault(fault: str) -> None:
+    [trial] = trials(study(f"{fault}=1.0", 80), "single")
+    assert {one.fault for one in trial.outcomes} == {fault}
+    assert tuple(TeacherFaults.model_fields)[-4:] == faulty.FAULT_CLASSES
+    assert set(faulty.FAULT_CLASSES) == set(ProblemFault)
+
+
+# The faulty teacher
+
+
+def test_a_draft_without_a_fault_is_right_and_as_asked() -> None:
+    assert faulty.draft_from_problem(faulty.StoryProblem("a zoo", "eggs", (6, 8, 19), "*-")) == RIGHT
+    assert faulty.parse_story(str(RIGHT["problem"])) == faulty.StoryProblem("a zoo", "eggs", (6, 8, 19), "*-")
+    for seed in range(50):
+        made = replied(asked(("user", REQUEST)), seed)
+        assert find_problem_fault(SEED, Candidate(messages=[], fields=made)) is None
+
+
+@pytest.mark.parametrize("fault", [None, *faulty.FAULT_CLASSES])
+def test_each_class_of_fault_comes_at_its_rate(fault: str | None) -> None:
+    rates = TeacherFaults(contradiction=0.1, drift=0.2, omission=0.05, miscoordination=0.15)
+    drawn = Counter(faulty.draw_fault(Random(seed), rates) for seed in range(4000))
+    expected = getattr(rates, fault) if fault else 0.5
+    assert drawn[fault] / 4000 == pytest.approx(expected, abs=3.5 * (expected * (1 - expected) / 4000) ** 0.5)
+
+
+def test_rates_of_more_than_every_reply_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"add up to 1\.2; a reply has one of them at most"):
+        load_recipe_plan("topology-study", ["teachers.main.faults={drift=0.6,omission=0.6}"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault", "good"),
+    [
+        ({}, None, True),
+        ({}, "contradiction", False),
+        ({}, "drift", False),
+        ({}, "omission", True),
+        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37."}, None, False),
+        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37."}, "contradiction", True),
+        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37."}, "omission", True),
+        ({"problem": RIGHT["problem"].replace(" 6 eggs", " some eggs")}, None, False),
+        ({"problem": RIGHT["problem"].replace("a zoo", "a circus")}, None, True),
+    ],
+)
+def test_a_critic_without_faults_is_right_about_the_text_that_it_sees(
+    changed: dict[str, Any], fault: str | None, good: bool
+) -> None:
+    shown = {**RIGHT, **changed}
+    question = asked(
+        ("system", CRITIC), ("user", f"Problem: {shown['problem']}\nSolution: {shown['solution']}"), contract="Review"
+    )
+    review = replied(question, fault=fault)
+    assert review["scores"] == dict.fromkeys(RUBRICS, 5 if good else 1)
+
+
+def test_a_critic_that_sees_the_request_detects_deviations_from_it() -> None:
+    other = str(RIGHT["problem"]).replace("a zoo", "a circus")
+    shown = f"{REQUEST}\nProblem: {other}\nSolution: {RIGHT['solution']}"
+    review = replied(asked(("system", CRITIC), ("user", shown), contract="Review"))
+    assert review["scores"] == {"clarity": 1, "realism": 1}
+
+
+@pytest.mark.parametrize(("fault", "right"), [(None, 60), *((name, 3) for name in faulty.FAULT_CLASSES)])
+def test_a_solver_without_faults_is_right(fault: str | None, right: int) -> None:
+    question = asked(("user", str(RIGHT["problem"])), contract="Solution")
+    answers = [replied(question, seed, fault=fault)["answer"] for seed in range(60)]
+    found = sum(answer == 29 for answer in answers)
+    assert found == right if fault is None else found <= right, "by chance, now and then"
+
+
+def test_a_story_without_a_number_has_no_answer_and_a_faulty_solver_guesses() -> None:
+    gap = asked(("user", str(RIGHT["problem"]).replace("19 are", "some are")), contract="Solution")
+    assert replied(gap)["answer"] == "unknown"
+    assert len({replied(gap, seed, fault="drift")["answer"] for seed in range(20)}) > 5
+
+
+@pytest.mark.parametrize("contract", ["Review", "Solution"])
+@pytest.mark.parametrize("fault", [None, *faulty.FAULT_CLASSES])
+def test_a_story_that_lost_its_only_step_can_still_be_read(fault: str | None, contract: str) -> None:
+    story = "This is about a zoo. There are 6 eggs. How many eggs are there in the end?"
+    text = story if contract == "Solution" else f"Problem: {story}\nSolution: Start with 6. So there are 6."
+    reply = replied(asked(("system", CRITIC), ("user", text), contract=contract), fault=fault)
+    if contract == "Solution":
+        assert (reply["answer"] == 6) == (fault is None)
+
+
+def test_solvers_make_independent_errors() -> None:
+    [trial] = trials(study("drift=0.3", 200, None, "agents.critic=false", "topology.max_revisions=0"), "centralized")
+    kept = sum(one.state == SampleStatus.kept for one in trial.outcomes)
+    expected = 0.7 * (0.7**3 + 3 * 0.7**2 * 0.3)  # a right draft, and two of three right
+    assert kept / 200 == pytest.approx(expected, abs=3.5 * (expected * (1 - expected) / 200) ** 0.5)
+
+
+def test_a_revision_that_ignores_the_advice_repeats_the_draft() -> None:
+    revise = f"Not right: mend it. {REQUEST.replace('a problem', 'another problem')}"
+    question = asked(("user", REQUEST), ("assistant", json.dumps(RIGHT)), ("user", revise))
+    assert replied(question, fault="miscoordination") == RIGHT
+    assert replied(question)["problem"] != RIGHT["problem"]
+
+
+def test_debaters_without_a_fault_settle_on_the_first_right_draft() -> None:
+    wrong, own = {**RIGHT, "answer": 30.0}, json.dumps(replied(asked(("user", REQUEST)), 5))
+    heard = f"You are writer 3. Read.\n\nWriter 1:\n{json.dumps(wrong)}\n\nWriter 2:\n{json.dumps(RIGHT)}\n\nChoose."
+    debate = asked(("user", REQUEST), ("assistant", own), ("user", heard))
+    assert [replied(debate, seed) for seed in range(3)] == [RIGHT] * 3
+    assert replied(debate, fault="miscoordination") == json.loads(own), "as if it had heard nothing"
+
+
+# The study
+
+
+def test_without_faults_all_topologies_keep_every_sample_and_no_error() -> None:
+    made = study("", 30)
+    report = build_study_report(made, trials(made))
+    assert [row.topology for row in report.rows] == list(TOPOLOGY_KINDS)
+    assert set(TOPOLOGY_KINDS) == set(TOPOLOGY_BUILDERS)
+    for row in report.rows:
+        assert (row.samples, row.kept, row.wrong) == (30, 30, 0)
+        assert row.error_rate
+        assert row.error_rate.value == 0
+        assert row.amplification is None, "nothing to compare with"
+    calls = [row.calls_per_kept.value for row in report.rows if row.calls_per_kept]
+    assert calls == [1, 5, 6, 5], "a draft; critic and three solvers; three debaters, twice; nothing is revised"
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "kept", "wrong"),
+    [
+        ("drift", "single", 30, 30),
+        ("drift", "decentralized", 30, 30),
+        ("drift", "centralized", 0, 0),
+        ("malformed", "single", 0, 0),
+        ("malformed", "decentralized", 0, 0),
+        ("malformed", "centralized", 0, 0),
+    ],
+)
+def test_where_every_reply_is_faulty(fault: str, kind: str, kept: int, wrong: int) -> None:
+    made = study(f"{fault}=1.0", 30)
+    [row] = build_study_report(made, trials(made, kind)).rows
+    assert (row.samples, row.kept, row.wrong) == (30, kept, wrong)
+    assert row.failed == (30 if fault == "malformed" else 0)
+
+
+def test_voters_who_all_misread_a_number_pass_a_draft_only_by_coincidence() -> None:
+    """Critic and solvers misread the writer's wrong number: sometimes they read the original number again."""
+    made = study("drift=1.0", 60)
+    [row] = build_study_report(made, trials(made, "independent")).rows
+    assert row.kept <= 15, "at most a quarter: one of four or more numbers, and one other value"
+    assert row.wrong == row.kept
+
+
+def test_the_same_drafts_begin_under_single_and_independent() -> None:
+    """One seed gives one first draft: an error kept by the independent topology is also kept by the single topology."""
+    single, independent = trials(study("drift=0.1,miscoordination=0.1", 80), "single", "independent")
+    faults = {one.number: one.fault for one in single.outcomes}
+    kept = [one for one in independent.outcomes if one.state == SampleStatus.kept]
+    assert kept
+    assert all(one.fault == faults[one.number] for one in kept)
+
+
+@pytest.mark.parametrize("kind", TOPOLOGY_KINDS)
+def test_no_topology_spends_more_than_its_budget_and_each_begins_at_the_first_seed(kind: str) -> None:
+    [trial] = trials(study("drift=0.1,omission=0.1", 500, 30_000), kind)
+    assert 20_000 < trial.spent.tokens <= 30_000
+    assert 8 <= len(trial.outcomes) < 500
+    assert trial.outcomes[0].number == 0
+    assert trial.outcomes[-1].number < len(trial.outcomes) + 12, "all but some of the last that were begun"
+
+
+def test_held_out_checks_are_not_used_by_the_agents() -> None:
+    made = build_study(load_recipe_plan("smoke", ["samples=20"]))
+    assert (made.agent_criteria, made.truth_criteria) == (["critic (teacher)", "constraints"], ["on_topic"])
+    named = build_study(load_recipe_plan("topology-study", [SOLVERS]), held_out=["expression"])
+    assert (named.agent_criteria, named.truth_criteria) == (["critic (teacher)", "agreement"], ["oracle", "expression"])
+    both = build_study(load_recipe_plan("smoke"), held_out=["on_topic", "constraints", "on_topic"])
+    assert (both.agent_criteria, both.truth_criteria) == (["critic (teacher)"], ["on_topic", "constraints"])
+
+
+def test_a_sample_that_fails_a_held_out_check_is_wrong() -> None:
+    made = build_study(load_recipe_plan("smoke", ["agents.critic.min_score=1"]), 40, held_out=["constraints"])
+    [trial] = trials(made, "single")
+    faults = Counter(one.fault for one in trial.outcomes if one.state == SampleStatus.kept)
+    assert set(faults) == {None, "constraints"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "held_out", "problem"),
+    [
+        ([], ["rhyme"], "--held-out rhyme: there is no check 'rhyme'"),
+        ([], ["agreement"], "--held-out agreement: it asks a teacher"),
+        (["teachers.main={model='fake/arithmetic'}"], [], "none of its checks does without a teacher"),
+    ],
+)
+def test_a_study_without_a_criterion_is_refused(settings: list[str], held_out: list[str], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        build_study(load_recipe_plan("topology-study", [SOLVERS, *settings]), held_out=held_out)
+
+
+@pytest.mark.parametrize("names", ["ring", "single,ring", "", " , "])
+def test_an_unknown_topology_is_refused(names: str) -> None:
+    with pytest.raises(UsageError, match="no such topology; there are single, independent"):
+        parse_topologies(names)
+
+
+def test_an_independent_topology_without_a_critic_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs a critic; leave it out with --topologies"):
+        study("", 5, None, "agents.critic=false").plan_for("independent")
+
+
+# The numbers
+
+
+def trial(kind: str, right: int, wrong: int, dropped: int) -> TopologyTrial:
+    ends = (
+        [(SampleStatus.kept, None)] * right
+        + [(SampleStatus.kept, "drift")] * wrong
+        + [(SampleStatus.dropped, None)] * dropped
+    )
+    outcomes = [StudyOutcome(i, state, fault, 2, 100) for i, (state, fault) in enumerate(ends)]
+    return TopologyTrial(kind, outcomes, Spending(calls=2 * len(ends), prompt_tokens=100 * len(ends)))
+
+
+def test_amplification_is_one_for_a_single_agent_and_a_ratio_of_error_rates_for_the_others() -> None:
+    made = study()
+    report = build_study_report(made, [trial(BASELINE_TOPOLOGY, 80, 20, 0), trial("centralized", 76, 4, 20)])
+    single, centralized = report.rows
+    assert single.amplification == IntervalEstimate(value=1, low=1, high=1)
+    assert centralized.amplification
+    assert centralized.amplification.value == pytest.approx(0.05 / 0.2)
+    assert centralized.kept_share
+    assert centralized.kept_share.value == 0.8
+    assert centralized.calls_per_kept
+    assert centralized.calls_per_kept.value == pytest.approx(2 / 0.8)
+    assert centralized.amplification_by["drift"] == centralized.amplification
+    assert build_study_report(made, [trial("centralized", 76, 4, 20)]).rows[0].amplification is None
+    assert (
+        "| centralized | 100 | 80 | 80.0 % (71.1 % to 86.7 %) | 5.0 % (2.0 % to 12.2 %) | 0.25 "
+        in format_study_report(report)
+    )
+
+
+def test_nothing_kept_has_no_rates() -> None:
+    report = build_study_report(study(), [trial(BASELINE_TOPOLOGY, 0, 0, 10)])
+    row = report.rows[0]
+    assert (row.error_rate, row.amplification, row.calls_per_kept) == (None, None, None)
+    assert "| single | 10 | 0 | 0.0 % (0.0 % to 27.8 %) | - |" in format_study_report(report)
+
+
+@pytest.mark.parametrize(
+    ("counts", "value", "low", "high"),
+    [
+        ((15, 100, 30, 100), 0.5, 0.2872, 0.8704),
+        ((0, 100, 30, 100), 0.0, 0.0, 0.2648),
+        ((10, 10, 10, 10), 1.0, 1.0, 1.0),
+    ],
+)
+def test_a_ratio_has_the_interval_of_katz(counts: tuple[int, ...], value: float, low: float, high: float) -> None:
+    found = estimate_ratio(*counts)
+    assert found
+    assert (found.value, found.low, found.high) == pytest.approx((value, low, high), abs=1e-3)
+    assert estimate_ratio(counts[0], counts[1], 0, counts[3]) is None
+
+
+def covered(truth: float, found: list[IntervalEstimate | None]) -> float:
+    return sum(bool(one and one.low <= truth <= one.high) for one in found) / len(found)
+
+
+def test_intervals_have_their_nominal_coverage() -> None:
+    rng = np.random.default_rng(7)
+    ones, others = rng.binomial(400, 0.05, 1000), rng.binomial(400, 0.15, 1000)
+    assert 0.93 < covered(0.05, [estimate_share(int(hits), 400) for hits in ones]) < 0.975
+    ratios = [estimate_ratio(int(a), 400, int(b), 400) for a, b in zip(ones, others, strict=True)]
+    assert 0.93 < covered(0.05 / 0.15, ratios) < 0.975
+    costs, kept = rng.integers(1, 6, (100, 100)), rng.random((100, 100)) < 0.7
+    found = [cost_per_kept(list(map(int, c)), list(map(bool, k)), 7) for c, k in zip(costs, kept, strict=True)]
+    assert covered(3 / 0.7, found) > 0.88
+
+
+# The command
+
+
+def test_the_command_prints_the_table_and_saves_the_numbers(tmp_path: Path) -> None:
+    out = tmp_path / "study.json"
+    args = ["study", "topology-study", "--samples", "20", "--topologies", "single,centralized", "--out", str(out), "-q"]
+    done = CliRunner().invoke(app, args)
+    assert done.exit_code == 0, done.output
+    assert "| single | 20 | 20 |" in done.output
+    saved = json.loads(out.read_text())
+    assert [row["topology"] for row in saved["rows"]] == ["single", "centralized"]
+    assert (saved["tokens"], saved["truth"]) == (40_000_000, ["oracle"])
+    assert json.loads(CliRunner().invoke(app, [*args, "--json"]).stdout) == saved, "the same seeds, the same numbers"

@@ -1,0 +1,227 @@
+from pathlib import Path
+
+import pytest
+
+from core.config.loading import load_recipe, parse_settings
+from core.config.recipe import Recipe, build_recipe_identity, list_differences, recipe_digest
+from core.config.students import StudentConfig
+from core.errors import RecipeError, UsageError
+from core.project_files import PROJECT
+from core.runs.run_dir import RunDir, open_run
+from core.storage.atomic_files import read_json, write_json
+from flows.recipes.recipe_catalog import hash_recipe_sources, list_built_in_recipes, load_recipe_plan
+
+GOOD = 'name = "good"\n[seeds]\npath = "seeds.jsonl"\n'
+
+
+def problems_of(tmp_path: Path, text: str, *overrides: str) -> list[str]:
+    file = tmp_path / "recipe.toml"
+    file.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe_plan(str(file), overrides)
+    assert caught.value.exit_code == 2
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("name", list_built_in_recipes())
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    assert load_recipe_plan(name).recipe.name == name
+
+
+def test_a_recipe_needs_only_a_name_and_seeds(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(GOOD)
+    recipe = load_recipe(file).recipe
+    assert recipe.teachers["main"].model == "local/smollm2-135m"
+    assert recipe.topology.kind == "centralized"
+
+
+def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Path) -> None:
+    found = problems_of(
+        tmp_path,
+        'name = "bad"\nsamples = 0\nsedds = 3\n[seeds]\npath = "x"\n[agents.generator]\ntemprature = 1\n'
+        '[[filters]]\ntype = "minhash"\ntreshold = 0.8\n[[filters]]\ntype = "minhsh"\n[teachers.main]\nmodle = "x"\n',
+    )
+    assert found == [
+        "samples: input should be greater than or equal to 1, not 0",
+        "teachers.main.model: is missing",
+        "teachers.main.modle: unknown key, did you mean `model`?",
+        "agents.generator.temprature: unknown key, did you mean `temperature`?",
+        "filters.0.treshold: unknown key, did you mean `threshold`?",
+        "filters.1.type: 'minhsh' is not one of 'length', 'refusal', 'boilerplate', 'repetition', 'exact', 'minhash', "
+        "'novelty', 'semantic', 'quality', 'language', 'contamination', 'pii'",
+        "sedds: unknown key, did you mean `seeds`?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("teachers.main.model=openai/x", "teachers.main: the environment variable OPENAI_API_KEY is not set"),
+        ("teachers.main.model=nowhere/x", "unknown provider 'nowhere'"),
+        ("teachers.main.model=fake/novelist", "unknown script 'novelist'"),
+        ("teachers.main.model=local/missing.gguf", "there is no file 'missing.gguf'"),
+        ("agents.critic.teacher=other", "agents.critic.teacher: 'other' is not in [teachers], which has `main`"),
+        ("family=poems", "unknown family 'poems'; known are constrained_instructions, "),
+        (
+            "family=constrained-instructions",
+            "unknown family 'constrained-instructions'; did you mean 'constrained_instructions'?",
+        ),
+        ("task.kinds.max_wrds=1", "unknown kinds max_wrds; did you mean 'max_words'?"),
+        ("task.kinds.rhymes=1", "unknown kinds rhymes"),
+        ('verifiers=[{type="expression"}]', "verifiers.0.type: there is no check 'expression'"),
+        (
+            'verifiers=[{type="agreement",solutions=1,agree=2}]',
+            "verifiers.0: agree = 2 of solutions = 1 cannot be",
+        ),
+        ("teachers.main.faults={malformed=0.5}", "only a fake teacher has faults"),
+        ("teachers.main.engine={dtype='bfloat16'}", "only vllm/… starts an engine, not 'local/smollm2-135m'"),
+        ("keep=6", "keep: at most samples = 5 candidates cannot give 6 kept samples; raise samples"),
+        ("scale.workers=2", "scale: `workers` and `address` need runner"),
+        (
+            "scale.runner=dask",
+            "scale: runner = 'dask' needs either `workers`, to start here, or the `address`",
+        ),
+        ("samples.more=1", "`samples` is not a table"),
+        ("samples", "must be key=value"),
+    ],
+)
+def test_each_mistake_has_a_sentence(tmp_path: Path, override: str, problem: str) -> None:
+    text = 'name = "bad"\nsamples = 5\n[seeds]\npath = "x"\n[teachers.main]\nmodel = "local/smollm2-135m"\n'
+    assert any(problem in found for found in problems_of(tmp_path, text, override))
+
+
+@pytest.mark.parametrize(("text", "problem"), [("name = ", "is not valid TOML"), (None, "cannot be read")])
+def test_a_file_that_is_no_recipe_says_so(tmp_path: Path, text: str | None, problem: str) -> None:
+    file = tmp_path / "recipe.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(RecipeError, match=problem):
+        load_recipe(file)
+
+
+def test_set_takes_toml_values_tables_and_places_in_lists() -> None:
+    settings = [
+        "samples=50",
+        "topology.max_revisions=1",
+        "filters.4.threshold=0.5",
+        "name=plain-text",
+        "agents.critic=false",
+    ]
+    recipe = load_recipe_plan("constrained-instructions", settings).recipe
+    assert (recipe.samples, recipe.topology.max_revisions, recipe.name) == (50, 1, "plain-text")
+    assert recipe.filters[4].model_dump()["threshold"] == 0.5
+    assert recipe.agents.critic is None
+
+
+def test_settings_without_a_recipe_are_validated_too() -> None:
+    assert parse_settings(StudentConfig, ["epochs=2"]).epochs == 2
+    with pytest.raises(RecipeError, match="epoch: unknown key, did you mean `epochs`"):
+        parse_settings(StudentConfig, ["epoch=2"])
+
+
+def test_the_digest_changes_with_the_recipe_and_its_sources_but_not_with_the_connection_or_the_budget() -> None:
+    recipe = load_recipe_plan("smoke").recipe
+    prompts = {"generator.md": "1"}
+    settings = ["teachers.main.max_concurrent=3", "budget.calls=9", "cache.enabled=false", "max_failed=0.9"]
+    same = load_recipe_plan("smoke", [*settings, 'scale={runner="dask",workers=2}']).recipe
+    other = load_recipe_plan("smoke", ["seed=8"]).recipe
+    assert recipe_digest(recipe, prompts) == recipe_digest(same, prompts)
+    assert recipe_digest(recipe, prompts) != recipe_digest(other, prompts)
+    assert recipe_digest(recipe, prompts) != recipe_digest(recipe, {"generator.md": "2"})
+    unlike = list_differences(build_recipe_identity(recipe, prompts), build_recipe_identity(other, prompts))
+    assert [str(difference) for difference in unlike] == ["recipe.seed: 7 there, 8 here"]
+
+
+def with_teacher(**teacher: object) -> Recipe:
+    return Recipe.model_validate({"name": "x", "seeds": {"path": "x"}, "teachers": {"main": teacher}})
+
+
+def test_a_run_that_asks_another_endpoint_is_another_run_and_its_spelling_does_not_matter() -> None:
+    here = with_teacher(model="openai/m", base_url="http://localhost:8000/v1")
+    there = with_teacher(model="openai/m", base_url="http://localhost:8001/v1")
+    assert recipe_digest(here, {}) != recipe_digest(there, {})
+    unlike = list_differences(build_recipe_identity(here, {}), build_recipe_identity(there, {}))
+    assert [problem.where for problem in unlike] == ["recipe.teachers.main.base_url"]
+    respelled = with_teacher(model="openai/m", base_url="HTTP://LocalHost:8000/v1//", api_key_env="OTHER")
+    assert recipe_digest(here, {}) == recipe_digest(respelled, {})
+    default = with_teacher(model="openai/m")
+    assert recipe_digest(default, {}) == recipe_digest(
+        with_teacher(model="openai/m", base_url="https://api.openai.com:443/v1/"), {}
+    )
+    own = with_teacher(model="local/smollm2-135m", base_url="http://localhost:8000/v1")
+    assert recipe_digest(own, {}) == recipe_digest(with_teacher(model="local/smollm2-135m"), {})
+
+
+def test_other_weights_under_the_name_of_a_teachers_file_make_another_run(tmp_path: Path) -> None:
+    weights, found = tmp_path / "mine.gguf", []
+    for content in (b"GGUF 1", b"GGUF 2", b"GGUF 2"):
+        weights.write_bytes(content)
+        found.append(hash_recipe_sources(load_recipe_plan("smoke", [f"teachers.main={{model='local/{weights}'}}"])))
+    assert found[0].keys() == found[1].keys()
+    assert found[0] != found[1] == found[2]
+
+
+def test_an_older_run_is_read_and_never_resumed_since_its_endpoints_are_unknown(tmp_path: Path) -> None:
+    recipe = with_teacher(model="openai/m", base_url="http://localhost:8000/v1")
+    run = open_run(tmp_path, recipe, {}, folder=tmp_path, resume=True)
+    assert open_run(tmp_path, recipe, {}, folder=tmp_path, resume=True) == run
+    older = read_json(run.recipe_file)
+    del older["identity"]["recipe"]["teachers"]["main"]["base_url"]
+    write_json(run.recipe_file, older)
+    moved = RunDir(run.path.rename(tmp_path / "x-0ldd1gest"))
+    assert moved.read_recipe() == recipe
+    with pytest.raises(UsageError, match=r"x-0ldd1gest: an older version made this run .* cannot be resumed"):
+        open_run(tmp_path, recipe, {}, folder=tmp_path, resume=True)
+    other = recipe.model_copy(update={"samples": 5})
+    assert open_run(tmp_path, other, {}, folder=tmp_path, resume=True).path.exists()
+    assert open_run(tmp_path, recipe, {}, folder=tmp_path, resume=False).path.exists()
+
+
+def test_a_run_of_other_seeds_is_another_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\nseeds.path = "mine.jsonl"\nteachers.main.model = "fake/writer"\n'
+    )
+    seeds = tmp_path / "mine.jsonl"
+    seeds.write_text('{"topic": "bees", "words": ["hive", "honey"]}\n')
+    before = hash_recipe_sources(load_recipe_plan(str(tmp_path / "mine.toml")))
+    seeds.write_text('{"topic": "tea", "words": ["cup", "leaf"]}\n')
+    after = hash_recipe_sources(load_recipe_plan(str(tmp_path / "mine.toml")))
+    assert [difference.where for difference in list_differences({"s": before}, {"s": after})] == ["s.mine.jsonl"]
+    seeds.unlink()
+    with pytest.raises(UsageError, match=r"mine\.jsonl: cannot be read: No such file"):
+        hash_recipe_sources(load_recipe_plan(str(tmp_path / "mine.toml")))
+
+
+def test_a_budget_of_money_needs_prices(tmp_path: Path) -> None:
+    text = 'name = "x"\nseeds.path = "x"\n[teachers.main]\nmodel = "openai/m"\nbase_url = "http://localhost:1/v1"\n'
+    problem = "teachers.main: its price is unknown, so budget.cost cannot hold; set input_price and output_price"
+    assert problem in problems_of(tmp_path, text, "budget.cost=1.5")
+    (tmp_path / "recipe.toml").write_text(text + "input_price = 0.1\noutput_price = 0.4\n")
+    assert load_recipe_plan(str(tmp_path / "recipe.toml"), ["budget.cost=1.5"]).recipe.teachers["main"].prices() == (
+        0.1,
+        0.4,
+    )
+
+
+def test_a_resolved_recipe_reads_back_the_same() -> None:
+    recipe = load_recipe_plan("constrained-instructions").recipe
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_ballot_needs_its_critic() -> None:
+    with pytest.raises(RecipeError, match=r"agents\.critic: an independent topology needs a critic"):
+        load_recipe_plan("smoke", ["topology.kind=independent", "agents.critic=false"])
+
+
+def test_the_recipe_in_the_readme_is_valid(tmp_path: Path) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    file = tmp_path / "mine.toml"
+    blocks = [part.split("```")[0] for part in readme.split("```toml\n")[1:]]
+    file.write_text(next(block for block in blocks if 'name = "mine"' in block))
+    assert load_recipe_plan(str(file)).recipe.teachers["main"].base_url == "http://localhost:8000/v1"
+
+
+def test_a_runs_own_student_cannot_learn_from_pairs(tmp_path: Path) -> None:
+    (found,) = problems_of(tmp_path, GOOD + '[student]\nobjective = "dpo"\n')
+    assert found.startswith("student.objective: a run's student learns from kept samples")

@@ -1,0 +1,289 @@
+"""The chain of filters, and those that judge one document by itself."""
+
+import pytest
+from pydantic import TypeAdapter
+
+from core.config.filters import (
+    DEFAULT_FILTERS,
+    ExactFilter,
+    FilterConfig,
+    LengthFilter,
+    NoveltyFilter,
+    PersonalDataFilter,
+    RefusalFilter,
+    RepetitionFilter,
+)
+from core.sample import RejectionReason
+from filters.base import Document
+from filters.chain.filter_chain import apply_filters
+from filters.rules.refusal import find_refusal_opener
+from filters.rules.repetition import duplicate_ngram_share, measure_repetition, top_ngram_share
+from filters.text_normalization import normalize_words
+
+EXACT = ExactFilter(type="exact")
+REPETITION = RepetitionFilter(type="repetition")
+BEES = "Bees visit flowers to gather nectar, and carry pollen from one blossom to the next as they go."
+
+
+def documents(*texts: str) -> list[Document]:
+    return [Document(str(i), text) for i, text in enumerate(texts)]
+
+
+def reasons(config: FilterConfig, *texts: str) -> list[tuple[str, RejectionReason]]:
+    return [(drop.id, drop.reason) for drop in apply_filters(documents(*texts), [config]).dropped]
+
+
+def test_every_document_is_kept_or_dropped_once_and_order_stays() -> None:
+    texts = (BEES, "Too short", "I'm sorry, but I can't help with that request.", BEES.upper(), "buzz " * 40, BEES[:-4])
+    given = documents(*texts)
+    kept, dropped = apply_filters(given, DEFAULT_FILTERS)
+    assert {d.id for d in kept} | {d.id for d in dropped} == {d.id for d in given}
+    assert len(kept) + len(dropped) == len(given)
+    assert [d.id for d in kept] == ["0"]
+    assert [(d.id, d.filter) for d in dropped] == [
+        ("1", "length"),
+        ("2", "refusal"),
+        ("3", "exact"),
+        ("4", "repetition"),
+        ("5", "minhash"),
+    ]
+
+
+def test_a_document_keeps_its_first_drop_and_later_filters_do_not_see_it() -> None:
+    given = documents("Short", "short", "Short")
+    dropped = apply_filters(given, [LengthFilter(type="length"), EXACT]).dropped
+    assert [d.reason for d in dropped] == [RejectionReason.length] * 3
+    dropped = apply_filters(given, [EXACT, LengthFilter(type="length")]).dropped
+    assert [d.reason for d in dropped] == [
+        RejectionReason.length,
+        RejectionReason.exact_duplicate,
+        RejectionReason.exact_duplicate,
+    ]
+
+
+def test_without_filters_or_documents_nothing_happens() -> None:
+    given = documents("One.", "One.")
+    assert apply_filters(given, []) == (given, [])
+    assert apply_filters([], DEFAULT_FILTERS) == ([], [])
+
+
+def test_equal_ids_are_refused() -> None:
+    with pytest.raises(ValueError, match="different ids"):
+        apply_filters([Document("a", "One."), Document("a", "Two.")], [])
+
+
+def test_length_counts_words_and_says_which_limit() -> None:
+    config = LengthFilter(type="length", min_words=3, max_words=5)
+    dropped = apply_filters(documents("one two", "one two three", "a b c d e", "a b c d e f", ""), [config]).dropped
+    assert [(d.id, d.score, d.detail) for d in dropped] == [
+        ("0", 2, "2 words, under 3"),
+        ("3", 6, "6 words, over 5"),
+        ("4", 0, "0 words, under 3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "As an AI language model, I don't have personal opinions about bees.",
+        "As a large language model trained by OpenAI, I cannot do this.",
+        "As a language model I have no body.",
+        "I'm sorry, but I can't assist with that.",
+        "I’m sorry, but I cannot fulfill this request.",
+        "  Sorry, I am unable to write this story.",
+        "I am really sorry, but I won't write that.",
+        "I'm afraid I can't do that.",
+        "I apologize, but I cannot provide instructions.",
+        "I cannot provide medical advice.",
+        "I can't help you with that.",
+        "Unfortunately, I am not able to answer your question.",
+        "I'm just an AI, so I do not eat.",
+        "I am an AI language model and have no home.",
+        "I don't have personal experiences.",
+        "It is not appropriate for me to answer.",
+        "As of my last knowledge update, the city had two bridges.",
+        "\"I'm sorry, but I can't help with that.\"",
+    ],
+)
+def test_refusals_are_dropped(text: str) -> None:
+    assert find_refusal_opener(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BEES,
+        "Sorry seems to be the hardest word.",
+        "I'm sorry about the rain, she said, and closed the window.",
+        "I'm sorry that the apples were sour this year.",
+        "I cannot help laughing when the dog chases its tail.",
+        "I cannot remember a colder winter than that one.",
+        "I won't forget the smell of bread in the morning.",
+        "As an airline pilot, I see the sun rise twice a day.",
+        "As an AI researcher, Mary reads many papers.",
+        "As a child, I loved the sea.",
+        "It is not possible to see the moon today.",
+        "The clerk shook his head. I'm sorry, but I can't help with that, he said.",
+        "AI language models are trained on text.",
+        "I am an apprentice, and I bake bread.",
+        "I don't have a garden, but I grow herbs in pots.",
+        "",
+    ],
+)
+def test_prose_that_only_resembles_a_refusal_stays(text: str) -> None:
+    assert find_refusal_opener(text) is None
+    assert reasons(RefusalFilter(type="refusal"), text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The ants are busy.",
+        "The cat sat and the cat ran and the cat slept.",
+        "On the one hand the rain is good. On the one hand snow is cold.",
+        "A bee flies from flower to flower, and a wasp flies from flower to flower too.",
+        "Rain, rain, go away.",
+        "No. No. It cannot be true, she said.",
+        BEES,
+        "- I like red\n- I like blue\n- I like green",
+        "",
+        "word",
+    ],
+)
+def test_a_phrase_that_occurs_twice_does_not_make_short_text_repetitive(text: str) -> None:
+    assert reasons(REPETITION, text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("I like bees.\nI like bees.\nThey are good.", "duplicate lines"),
+        (f"{BEES}\n\n{BEES}", "duplicate lines"),
+        (f"{BEES} {BEES}", "characters in duplicate sentences"),
+        ("buzz " * 12, "characters in the top 2-gram"),
+        (("the bee and the flower " * 4) + BEES, "characters in the top 3-gram"),
+        (f"{BEES[:-1]} while {BEES[:-1]} again", "characters in duplicate 5-grams"),
+    ],
+)
+def test_repetition_is_dropped_by_the_first_rule_it_breaks(text: str, rule: str) -> None:
+    (drop,) = apply_filters(documents(text), [REPETITION]).dropped
+    assert drop.reason is RejectionReason.repetition
+    assert drop.detail.startswith(f"{rule}: ")
+
+
+def test_scale_multiplies_the_limits() -> None:
+    text = "buzz " * 12
+    assert reasons(RepetitionFilter(type="repetition", scale=10.0), text) == []
+    assert reasons(RepetitionFilter(type="repetition", scale=0.1), "the bee saw the bee and the bee") != []
+
+
+def test_shares_are_taken_of_fifty_words_at_least() -> None:
+    words = ["ab"] * 5 + [f"{i:02}" for i in range(5)]
+    assert top_ngram_share(words, 2) == pytest.approx(4 * 4 / (50 * 2))
+    assert top_ngram_share(words[5:], 2) == 0
+    repeated = [f"{i:02}" for i in range(45)] + [f"{i:02}" for i in range(15)]
+    assert duplicate_ngram_share(repeated, 5) == pytest.approx(15 / 60)
+    assert all(0 <= m.share <= 1 for m in measure_repetition("a a a a a a a a a a a a"))
+
+
+@pytest.mark.parametrize(("times", "dropped"), [(5, []), (6, [("0", RejectionReason.repetition)])])
+def test_a_share_at_its_limit_is_kept_and_a_larger_share_is_dropped(
+    times: int, dropped: list[tuple[str, RejectionReason]]
+) -> None:
+    """Fifty words of two letters, in which one pair of words occurs five times, a fifth of the text, or six times."""
+    words = [word for i in range(10, 10 + times) for word in ("ab", "cd", str(i))]
+    assert reasons(REPETITION, " ".join([*words, *map(str, range(20, 70 - len(words)))])) == dropped
+
+
+def test_a_share_of_duplicate_lines_at_its_limit_is_not_over_it() -> None:
+    for lines in range(10, 400, 10):
+        words = [str(i) for i in range(lines * 7 // 10)] + ["0"] * (lines * 3 // 10)
+        found = next(measure_repetition("\n".join(words)))
+        assert (found.rule, found.share) == ("duplicate lines", found.limit), lines
+
+
+def test_exact_duplicates_name_the_first_and_ignore_case_width_space_and_prose_marks() -> None:
+    same = ("Bees don't sleep.", "bees  DON'T\nsleep", "“Bees don’t sleep!”", "Ｂｅｅｓ don't sleep…")
+    dropped = apply_filters(documents(*same, "Bees do sleep."), [EXACT]).dropped
+    assert [(d.id, d.duplicate_of, d.score) for d in dropped] == [(str(i), "0", 1.0) for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("2 + 3", "2 - 3"),
+        ("It costs 3.5 euros", "It costs 35 euros"),
+        ("a*b", "a/b"),
+        ("!!!", "???"),
+        ("x < y", "x > y"),
+    ],
+)
+def test_normalization_keeps_what_changes_the_meaning(left: str, right: str) -> None:
+    assert reasons(EXACT, left, right) == []
+    assert normalize_words(left) != normalize_words(right)
+
+
+@pytest.mark.parametrize("filter_type", ["exact", "minhash"])
+def test_one_answer_to_two_questions_is_a_duplicate_only_as_an_answer(filter_type: str) -> None:
+    rows = [Document("a", "It is true.", asked="Is 7 odd?"), Document("b", "It is true.", asked="Do most whales sing?")]
+    rows.append(Document("c", "It is true.", asked="Is 7 odd?"))
+    for of, dropped in (("answer", ["b", "c"]), ("conversation", ["c"])):
+        config = TypeAdapter(FilterConfig).validate_python({"type": filter_type, "of": of})
+        assert [drop.id for drop in apply_filters(rows, [config]).dropped] == dropped
+
+
+def test_questions_that_differ_in_what_was_masked_are_the_same() -> None:
+    asked = [f"Who writes to {name}@acme.io about bees?" for name in ("ada.lovelace", "grace.hopper")]
+    rows = [Document(str(i), "A beekeeper.", f"A passage, the {i}th.\n{one}", one) for i, one in enumerate(asked)]
+    filters: list[FilterConfig] = [PersonalDataFilter(type="pii"), NoveltyFilter(type="novelty", threshold=0.95)]
+    assert [drop.id for drop in apply_filters(rows, filters).dropped] == ["1"]
+    assert apply_filters(rows, filters[1:]).dropped == []
+
+
+@pytest.mark.parametrize(("same", "threshold"), [(16, 0.8), (12, 0.6), (17, 0.85), (8, 0.4), (14, 0.7)])
+def test_a_question_as_near_as_the_threshold_is_not_new(same: int, threshold: float) -> None:
+    """Texts of twenty words with the given number of equal words."""
+    first, other = ([f"w{i}" for i in range(same)] + [f"{side}{i}" for i in range(20 - same)] for side in "ab")
+    rows = documents(" ".join(first), " ".join(other))
+    nearer = NoveltyFilter(type="novelty", threshold=threshold + 0.01)
+    assert [drop.id for drop in apply_filters(rows, [NoveltyFilter(type="novelty", threshold=threshold)]).dropped] == [
+        "1"
+    ]
+    assert apply_filters(rows, [nearer]).dropped == []
+
+
+def test_novelty_compares_questions_without_their_passages() -> None:
+    bees, wasps = "Bees carry pollen from one blossom to the next.", "Wasps build paper nests under old roofs."
+    asked = [(bees, "Is it true?"), (wasps, "Is it true?"), (bees, "How many legs?")]
+    rows = [
+        Document(str(i), "It is.", f"{message}\n{question}", question) for i, (message, question) in enumerate(asked)
+    ]
+    dropped = apply_filters(rows, [NoveltyFilter(type="novelty")]).dropped
+    assert [(drop.id, drop.duplicate_of, drop.score) for drop in dropped] == [("1", "0", 1.0)]
+
+
+SENTENCE = "The keeper of the light walks along the wall of the harbour every evening before the lamps are lit."
+OTHER = "A short walk through the old town takes an hour if nobody stops at the bakery on the corner of the square."
+
+
+def repetitive(*answers: str) -> bool:
+    document = Document("1", "\n".join(answers), answers=answers)
+    return bool(apply_filters([document], [REPETITION]).dropped)
+
+
+def test_repetition_is_measured_within_a_turn() -> None:
+    assert repetitive(f"{SENTENCE} {OTHER} {SENTENCE}")
+    assert not repetitive(SENTENCE, f"{SENTENCE} {OTHER}", SENTENCE)
+    assert repetitive(OTHER, f"{SENTENCE} {SENTENCE} {OTHER}", OTHER), "the turn with the most counts"
+
+
+def test_quotes_are_measured_separately_from_the_answer() -> None:
+    assert not repetitive(f"{SENTENCE}\n> {SENTENCE}")
+    assert not repetitive(f"{SENTENCE}\n\n> {SENTENCE}\n> {OTHER}")
+    assert repetitive(f"{OTHER}\n> {SENTENCE}\n> {SENTENCE}")
+    assert repetitive("\n".join([f"> {SENTENCE}"] * 3))
+    assert repetitive(f"{SENTENCE} {SENTENCE}\n> {OTHER}")
+
+
+def test_a_plain_text_is_one_turn() -> None:
+    assert reasons(REPETITION, f"{SENTENCE}\n{SENTENCE}") == [("0", RejectionReason.repetition)]

@@ -1,0 +1,61 @@
+"""The gate and the null on numbers that are given: what counts, from what size, and in which unit."""
+
+import numpy as np
+import pytest
+
+from core.runs.records import CollapseVerdict
+from filters.collapse.collapse_metrics import COLLAPSE_METRICS, METRIC_NAMES, MetricComparison
+from filters.collapse.collapse_verdict import (
+    MIN_CHANGES,
+    TAIL_METRICS,
+    MetricEvidence,
+    compute_z_scores,
+    decide_collapse,
+)
+from filters.collapse.null_distribution import NullDistribution
+
+BAD = np.array([metric.worse_sign for metric in COLLAPSE_METRICS])
+
+
+def evidence(**found: tuple[float, float]) -> MetricEvidence:
+    """Of those metrics the deviations and the change; the others are as in real text, where each is one."""
+    z, change = ({name: found.get(name, (0.0, 0.0))[i] for name in METRIC_NAMES} for i in range(2))
+    return MetricEvidence(z=z, change=change, real=dict.fromkeys(METRIC_NAMES, 1.0), topics=0.0, documents=4_000)
+
+
+def null() -> NullDistribution:
+    """Of each metric another mean, and a deviation of one."""
+    return NullDistribution(2_000, 30_000, np.arange(1.0, len(METRIC_NAMES) + 1) + np.array([[-1.0], [0.0], [1.0]]), {})
+
+
+@pytest.mark.parametrize("name", MIN_CHANGES)
+def test_a_significant_change_under_its_floor_does_not_count(name: str) -> None:
+    assert evidence(**{name: (10.0, MIN_CHANGES[name])}).is_worse(name)
+    under = evidence(**{name: (10.0, 0.99 * MIN_CHANGES[name])})
+    assert not under.is_worse(name)
+    assert decide_collapse(under) == (CollapseVerdict.passed, {})
+
+
+@pytest.mark.parametrize(
+    ("new_words", "verdict", "reasons"),
+    [
+        ((10.0, 0.9), CollapseVerdict.collapse, {"tail": TAIL_METRICS}),
+        ((10.0, 1.0), CollapseVerdict.shift, {"topics": ("new_words",)}),
+    ],
+)
+def test_a_poorer_tail_with_new_words_is_another_kind_of_text(
+    new_words: tuple[float, float], verdict: CollapseVerdict, reasons: dict[str, tuple[str, ...]]
+) -> None:
+    assert decide_collapse(evidence(hapax_mass=(10.0, 0.25), new_words=new_words)) == (verdict, reasons)
+
+
+def test_z_scores_are_relative_to_the_mean_of_real_text() -> None:
+    found = compute_z_scores(
+        MetricComparison(null().differences.mean(axis=0) + 3 * BAD, np.zeros(len(METRIC_NAMES))), null(), 30_000, 2_000
+    )
+    assert found == pytest.approx(dict.fromkeys(METRIC_NAMES, 3.0))
+
+
+def test_four_times_the_words_halve_the_deviation() -> None:
+    assert null().compute_deviations(30_000) == pytest.approx(np.ones(len(METRIC_NAMES)))
+    assert null().compute_deviations(120_000) == pytest.approx(np.full(len(METRIC_NAMES), 0.5))

@@ -1,0 +1,109 @@
+"""Coverage gaps: they are found, a fair sample has none, and seeds lead back to them."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from core.config.recipe import ENGLISH_REFERENCE
+from core.project_files import PROJECT
+from filters.collapse.coverage_gaps import MAX_LACKING_SHARE, SEED_WORDS, GapReport, find_coverage_gaps
+from filters.collapse.matched_samples import TokenCorpus, split_into_words
+from filters.collapse.reference_corpus import ReferenceCorpus
+
+TEXTS = [
+    json.loads(line)["text"] for line in Path(PROJECT / ENGLISH_REFERENCE).read_text(encoding="utf-8").splitlines()
+]
+TAKEN = ("house", "letter", "family")
+
+
+class Sides:
+    """Real text, and the same text drawn once more."""
+
+    def __init__(self, seed: int) -> None:
+        texts = random.Random(seed).sample(TEXTS, len(TEXTS))
+        self.own, self.real = texts[:1500], texts[1500:]
+        self.reference = ReferenceCorpus.from_texts(self.real, "real")
+
+    def gaps(self, texts: list[str], starts: int = 30) -> GapReport:
+        documents = [words for text in texts if (words := split_into_words(text))]
+        found = find_coverage_gaps(TokenCorpus.from_words(documents, self.reference.vocabulary), self.reference, starts)
+        assert found
+        return found
+
+
+@pytest.fixture(scope="module")
+def sides() -> Sides:
+    return Sides(1)
+
+
+def without(texts: list[str]) -> list[str]:
+    return [text for text in texts if not set(TAKEN) & set(split_into_words(text))]
+
+
+def test_a_fair_sample_has_no_gaps() -> None:
+    """`FALSE_ALARM_PROBABILITY` allows one draw in 100 to show a gap. Nine draws find a rate of 30 in 100 with a probability of
+    0.96.
+    """
+    for seed in range(3):
+        drawn = Sides(seed)
+        for size in (30, 300, 1500):
+            found = drawn.gaps(drawn.own[:size])
+            assert not found.topics + found.words, (seed, size)
+            assert not found.starts
+
+
+def test_exactly_the_removed_words_are_gaps(sides: Sides) -> None:
+    found = sides.gaps(without(sides.own))
+    assert {gap.name for gap in found.words} == set(TAKEN)
+    for gap in found.words:
+        assert gap.here == 0.0
+        share = sum(gap.name in split_into_words(text) for text in sides.real) / len(sides.real)
+        assert gap.real == pytest.approx(share, abs=0.002)
+
+
+def test_a_word_at_half_of_its_share_is_lacking_and_above_it_is_not(sides: Sides) -> None:
+    """At 30,000 documents any difference is real; only a large one is a gap."""
+    have, have_not = ([t for t in sides.real if ("letter" in split_into_words(t)) is has] for has in (True, False))
+    share = len(have) / len(sides.real)
+    for part, expected in ((0.45, True), (0.6, False)):
+        count = round(part * share * 30_000)
+        texts = [have[i % len(have)] for i in range(count)]
+        texts += [have_not[i % len(have_not)] for i in range(30_000 - count)]
+        assert ("letter" in {gap.name for gap in sides.gaps(texts).words}) is expected
+    assert MAX_LACKING_SHARE == 0.5
+
+
+def test_a_removed_topic_is_a_gap(sides: Sides) -> None:
+    topics = sides.reference.topics
+    documents = [split_into_words(text) for text in sides.own]
+    of = topics.assign(TokenCorpus.from_words(documents, sides.reference.vocabulary))
+    gone = 3
+    name = topics.describe_topic(gone, list(sides.reference.vocabulary), 3)
+    found = sides.gaps([text for text, topic in zip(sides.own, of, strict=True) if topic != gone])
+    assert name in {gap.name for gap in found.topics}
+    assert {start.topic for start in found.starts[:5]} == {name}
+
+
+def test_seeds_are_different_documents_that_alternate_between_gaps(sides: Sides) -> None:
+    found = sides.gaps(without(sides.own))
+    assert len({start.place for start in found.starts}) == len(found.starts) == 30
+    for start in found.starts:
+        assert set(start.words) & set(TAKEN)
+        assert set(start.words) <= set(split_into_words(sides.real[start.place]))
+        assert len(start.words) <= SEED_WORDS
+    times = [sum(word in start.words for start in found.starts) for word in TAKEN]
+    assert max(times) - min(times) <= 1, "each of the words is begun from as often"
+
+
+def test_texts_like_the_seeds_close_the_gap(sides: Sides) -> None:
+    poor = without(sides.own)
+    found = sides.gaps(poor, starts=80)
+    mended = sides.gaps([*poor, *(sides.real[start.place] for start in found.starts)])
+    assert not mended.words
+
+
+def test_too_few_documents_are_not_compared(sides: Sides) -> None:
+    few = TokenCorpus.from_words([["the", "house"]] * 9, sides.reference.vocabulary)
+    assert find_coverage_gaps(few, sides.reference, 10) is None

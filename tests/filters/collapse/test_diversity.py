@@ -1,0 +1,132 @@
+"""Statistics of one draw: closed forms, enumeration, brute force, and values that other libraries gave."""
+
+import itertools
+import math
+import random
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from filters.collapse.diversity import (
+    TokenSample,
+    compression_ratio,
+    count_documents_by_word,
+    distinct_ngram_share,
+    heaps_slope,
+    rarefied_types,
+    self_bleu,
+    vendi_score,
+)
+from filters.collapse.matched_samples import TokenCorpus
+
+
+def draw_of(*texts: str) -> TokenSample:
+    corpus = TokenCorpus.from_words([text.split() for text in texts], {})
+    return corpus.take_sample(np.arange(len(texts)), corpus.lengths)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 7])
+def test_rarefaction_is_the_mean_over_all_subsets(size: int) -> None:
+    text = "aaabbcd"
+    subsets = [set(subset) for subset in itertools.combinations(text, size)]
+    counts = np.array(list(Counter(text).values()))
+    assert rarefied_types(counts, size) == pytest.approx(sum(map(len, subsets)) / len(subsets))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_rarefaction_by_documents_is_the_mean_over_all_sets_of_documents(size: int) -> None:
+    documents = ["a b c", "a a d", "b e f", "a g"]
+    sets = [set(" ".join(chosen).split()) for chosen in itertools.combinations(documents, size)]
+    found = rarefied_types(count_documents_by_word(draw_of(*documents)), size, total=4)
+    assert found == pytest.approx(sum(map(len, sets)) / len(sets))
+
+
+def test_rarefaction_is_that_of_scipy() -> None:
+    """SciPy's hypergeometric distribution, as an independent implementation."""
+    from scipy.stats import hypergeom
+
+    counts = np.array([1, 1, 2, 5, 40, 300])
+    expected = sum(1 - hypergeom.pmf(0, 349, int(count), 60) for count in counts)
+    assert rarefied_types(counts, 60) == pytest.approx(expected)
+
+
+def test_heaps_slope_is_one_for_all_new_words_and_none_for_one_word() -> None:
+    assert heaps_slope(np.ones(64, dtype=np.int64), 64) == pytest.approx(1)
+    assert heaps_slope(np.array([64]), 64) == pytest.approx(0)
+
+
+def test_heaps_slope_is_the_exponent_of_a_heaps_law() -> None:
+    """Types whose probabilities fall as rank ** -2 give Heaps' exponent 1 / 2 (van Leijenhorst and van der Weide 2005)."""
+    chance = np.arange(1, 200_001) ** -2.0
+    ids = np.random.default_rng(1).choice(len(chance), 100_000, p=chance / chance.sum())
+    assert heaps_slope(np.bincount(ids), len(ids)) == pytest.approx(0.5, abs=0.02)
+
+
+def test_ngrams_stay_inside_documents() -> None:
+    assert distinct_ngram_share(draw_of("a b c d", "a b c e", "x a b"), 2) == pytest.approx(5 / 8)  # ab bc cd ce xa
+
+
+def brute_force_bleu(documents: list[list[str]]) -> float:
+    scores = []
+    for i, own in enumerate(documents):
+        others = documents[:i] + documents[i + 1 :]
+        score = 0.0
+        for n in range(1, 5):
+            grams = Counter(zip(*(own[k:] for k in range(n)), strict=False))
+            refs = [Counter(zip(*(other[k:] for k in range(n)), strict=False)) for other in others]
+            hits = sum(min(count, max(ref[gram] for ref in refs)) for gram, count in grams.items())
+            possible = sum(grams.values())
+            smooth = int(n > 1)
+            if hits + smooth == 0:
+                score = -math.inf
+                break
+            score += math.log((hits + smooth) / (possible + smooth)) / 4
+        near = min((len(other) for other in others), key=lambda length: (abs(length - len(own)), length))
+        scores.append(math.exp(score) * math.exp(min(0.0, 1 - near / len(own))))
+    return sum(scores) / len(scores)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_linear_self_bleu_is_that_of_brute_force(seed: int) -> None:
+    chance = random.Random(seed)
+    documents = [chance.choices("abcdefgh", weights=range(8, 0, -1), k=chance.randint(1, 12)) for _ in range(30)]
+    assert self_bleu(draw_of(*map(" ".join, documents))) == pytest.approx(brute_force_bleu(documents))
+
+
+GOLDEN = (
+    "the cat sat on the mat and slept",
+    "the dog sat on the mat and barked at the cat",
+    "a bird sang in the tree over the house",
+    "the cat and the dog ran over the house",
+)
+
+
+def test_self_bleu_is_that_of_nltk() -> None:
+    """`sentence_bleu` of NLTK 3.10.4 with `SmoothingFunction().method2`, each against the others, gave this mean."""
+    assert self_bleu(draw_of(*GOLDEN)) == pytest.approx(0.4320355448509205)
+
+
+def test_vendi_is_that_of_the_full_kernel() -> None:
+    points = np.random.default_rng(2).normal(size=(60, 7)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    values = np.linalg.eigvalsh((points @ points.T).astype(float) / 60)
+    values = values[values > 1e-9]
+    assert vendi_score(points) == pytest.approx(float(np.exp(-(values * np.log(values)).sum())), rel=1e-4)
+    assert vendi_score(np.eye(5, dtype=np.float32)) == pytest.approx(5)
+    assert vendi_score(np.ones((5, 1), dtype=np.float32)) == pytest.approx(1)
+
+
+def test_vendi_is_that_of_vendi_score() -> None:
+    """`vendi_score.score_dual` of vendi-score 0.0.3 gave this."""
+    points = np.sin(np.arange(1, 41).reshape(8, 5)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    assert vendi_score(points) == pytest.approx(1.9662190234187897, rel=1e-5)
+
+
+def test_compression_is_of_whole_blocks() -> None:
+    noise = random.Random(1).randbytes(70_000)
+    blocks = [noise[:32768], noise[32768:65536]]
+    assert compression_ratio(noise) == pytest.approx(65536 / sum(len(zlib.compress(block, 9)) for block in blocks))
+    assert compression_ratio(b"bees " * 100) > 10

@@ -1,0 +1,101 @@
+"""The trend over generations: closed forms, and how often noise alone makes one."""
+
+import numpy as np
+import pytest
+
+from core.runs.records import CollapseRecord, CollapseVerdict
+from filters.collapse.collapse_metrics import METRIC_NAMES
+from filters.collapse.collapse_verdict import MetricEvidence, decide_collapse
+from filters.collapse.tail_trend import find_lineage_trend, fit_tail_trend
+
+
+def test_the_slope_is_that_of_least_squares() -> None:
+    values = [0.3, 2.9, 4.1, 8.8, 9.0]
+    found = fit_tail_trend(values)
+    assert found is not None
+    assert found.slope == pytest.approx(np.polyfit(range(5), values, 1)[0])
+    assert found.z == pytest.approx(found.slope * np.sqrt(10))
+    assert found.level == pytest.approx(np.polyval(np.polyfit(range(5), values, 1), 4))
+    assert found.falling
+    assert str(found).startswith("still losing rare words: +")
+
+
+def test_a_low_level_is_no_trend() -> None:
+    found = fit_tail_trend([9.0, 9.5, 8.8, 9.1])
+    assert found is not None
+    assert not found.falling
+    assert fit_tail_trend([1.0, 9.0]) is None
+
+
+def test_noise_is_called_a_trend_about_once_in_a_thousand() -> None:
+    """A normal deviate is over three 1.35 times in a thousand."""
+    noise = np.random.default_rng(1).normal(size=(20_000, 4))
+    falling = sum(bool(found.falling) for row in noise if (found := fit_tail_trend(row.tolist())))
+    assert 10 <= falling <= 45
+
+
+def test_a_loss_that_does_not_rise_over_four_generations_is_steady() -> None:
+    assert fit_tail_trend([9.0, 9.5, 8.8, 9.1]).steady  # type: ignore[union-attr]
+    assert not fit_tail_trend([9.0, 8.8, 9.1]).steady, "three say too little"  # type: ignore[union-attr]
+    assert fit_tail_trend([10.0, 11.3, 12.7, 14.0]).steady, "it rises, by little of what is lost by now"  # type: ignore[union-attr]
+    assert not fit_tail_trend([4.0, 7.3, 9.2, 9.8]).steady, "it slows, but it rises"  # type: ignore[union-attr]
+
+
+def test_a_constant_loss_is_steady_and_a_doubling_loss_is_not() -> None:
+    """Four generations of a deviation of one each, on a line from the first level to the last."""
+    noise = np.random.default_rng(1).normal(size=(5_000, 4))
+
+    def steady(first: float, last: float) -> float:
+        return float(np.mean([fit_tail_trend(row.tolist()).steady for row in noise + np.linspace(first, last, 4)]))  # type: ignore[union-attr]
+
+    assert steady(10, 10) > 0.98
+    assert steady(5, 10) < 0.06
+    assert steady(10, 20) < 0.001
+
+
+def evidence(lost: float) -> MetricEvidence:
+    """Rare words are missing, a share of `lost` of those that real text has, ten deviations; nothing else differs."""
+    nothing = dict.fromkeys(METRIC_NAMES, 0.0)
+    return MetricEvidence(
+        z={**nothing, "hapax_mass": 10.0}, change={**nothing, "hapax_mass": lost}, real=dict.fromkeys(METRIC_NAMES, 1.0),
+        topics=0.0, documents=4_000,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lost", "steady", "verdict", "reason"),
+    [
+        (0.25, False, CollapseVerdict.collapse, "tail"),
+        (0.25, True, CollapseVerdict.shift, "steady"),
+        (0.40, True, CollapseVerdict.collapse, "tail"),
+        (0.04, True, CollapseVerdict.passed, None),
+    ],
+)
+def test_a_bounded_loss_that_has_stopped_growing_is_no_collapse(
+    lost: float, steady: bool, verdict: CollapseVerdict, reason: str | None
+) -> None:
+    judgement = decide_collapse(evidence(lost), steady=steady)
+    assert (judgement.verdict, list(judgement.reasons)) == (verdict, [reason] if reason else [])
+
+
+def compared(tail: float | None, documents: int = 2000, reference: str = "real.jsonl") -> CollapseRecord:
+    return CollapseRecord(reference=reference, documents=documents, tokens=20_000, tail=tail, metrics=[], note="")
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([compared(9.0), compared(9.4)], "None"),
+        ([compared(None), compared(9.0), compared(9.4)], "None"),
+        ([compared(9.0), compared(8.8), compared(9.1)], "no significant further loss of rare words: +0.0 deviat"),
+        (
+            [compared(4.0), compared(9.0), compared(15.0)],
+            "still losing rare words: +5.5 deviations of real text per gen",
+        ),
+        ([compared(4.0), compared(9.0, 1700), compared(15.0)], "still losing rare words"),
+        ([compared(4.0), compared(9.0, 1500), compared(15.0)], "no trend: 1,500 to 2,000 documents were compared"),
+        ([compared(4.0), compared(9.0, reference="b"), compared(15.0)], "no trend: the generations were compared with"),
+    ],
+)
+def test_a_lineage_has_a_trend_if_its_generations_are_comparable(records: list[CollapseRecord], expected: str) -> None:
+    assert str(find_lineage_trend(records)).startswith(expected)

@@ -1,0 +1,177 @@
+"""Signature files: the same query results here, in datasketch, and in an index that imported them."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasketch import MinHash, MinHashLSH
+
+from benchmarks.corpus import PlantedCorpus
+from core.config.filters import MinHashFilter
+from core.errors import UsageError
+from filters.base import Document
+from filters.chain.filter_chain import apply_filters
+from filters.duplicates import signatures
+from filters.duplicates.datasketch_files import (
+    FORMAT,
+    SignatureSettings,
+    build_minhash,
+    find_similar_rows,
+    load_lsh,
+    read_signatures,
+    save_lsh,
+    write_signatures,
+)
+from filters.duplicates.duplicate_index import DuplicateIndex
+from filters.duplicates.shingles import build_shingle_sets
+
+SETTINGS = SignatureSettings()
+
+
+def corpus(rows: int) -> list[str]:
+    return next(PlantedCorpus(rows, templated=False, seed=5).batches())[0]
+
+
+def write(path: Path, texts: list[str]) -> Path:
+    keys = [f"row:{number}" for number in range(len(texts))]
+    write_signatures(path, [(keys, build_shingle_sets(texts, 5))], SETTINGS)
+    return path
+
+
+def test_permutations_are_those_of_a_datasketch_minhash() -> None:
+    factors, terms = MinHash(num_perm=64, seed=3, scheme="affine32").permutations
+    ours = signatures._load_permutations(64, 3)
+    assert (ours[0] == factors).all()
+    assert (ours[1] == terms).all()
+
+
+def test_queries_of_a_loaded_lsh_agree_with_those_of_an_lsh_built_by_datasketch(tmp_path: Path) -> None:
+    texts = corpus(600)
+    lsh = load_lsh(write(tmp_path / "rows.parquet", texts[:500]))
+    theirs = MinHashLSH(num_perm=128, params=(25, 5))
+    sets = build_shingle_sets(texts, 5)
+    minhashes = [MinHash(num_perm=128, seed=1, scheme="affine32", hashfunc=int) for _ in texts]
+    for i, minhash in enumerate(minhashes):
+        minhash.update_batch(sets.row(i).tolist())
+        if i < 500:
+            theirs.insert(f"row:{i}", minhash)
+    results = [sorted(lsh.query(build_minhash(text))) for text in texts]
+    assert results == [sorted(theirs.query(minhash)) for minhash in minhashes]
+    assert sum(map(bool, results[500:])) > 5
+
+
+def test_an_lsh_of_datasketch_is_saved_and_loaded_with_the_same_queries(tmp_path: Path) -> None:
+    texts = corpus(300)
+    lsh = MinHashLSH(num_perm=128, params=(25, 5))
+    for number, text in enumerate(texts):
+        lsh.insert(number, build_minhash(text))
+    save_lsh(lsh, tmp_path / "rows.parquet", SETTINGS)
+    loaded = read_signatures(tmp_path / "rows.parquet")
+    assert loaded.signatures.shape == (300, 125)
+    again = MinHashLSH(num_perm=125, params=(25, 5))
+    for key, row in zip(loaded.keys, loaded.signatures, strict=True):
+        again.insert(int(key), MinHash(hashvalues=row, seed=loaded.seed, scheme="affine32"))
+    for text in texts:
+        query = build_minhash(text)
+        short = MinHash(hashvalues=query.hashvalues[:125], seed=1, scheme="affine32")
+        assert sorted(again.query(short)) == sorted(lsh.query(query))
+
+
+def test_an_lsh_with_hashed_bands_or_another_scheme_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="hashes its bands"):
+        save_lsh(MinHashLSH(num_perm=16, params=(4, 4), hashfunc=bytes), tmp_path / "x.parquet", SETTINGS)
+    lsh = MinHashLSH(num_perm=16, params=(4, 4))
+    lsh.insert("a", MinHash(num_perm=16, scheme="legacy"))
+    with pytest.raises(ValueError, match="another scheme"):
+        save_lsh(lsh, tmp_path / "x.parquet", SETTINGS)
+
+
+def test_an_index_with_imported_rows_finds_what_an_index_with_added_rows_finds(tmp_path: Path) -> None:
+    texts = corpus(3000)
+    added, imported = DuplicateIndex(tmp_path / "added"), DuplicateIndex(tmp_path / "imported")
+    added.add(build_shingle_sets(texts[:2000], 5), "old")
+    assert imported.import_signatures(write(tmp_path / "rows.parquet", texts[:2000]), "old") == 2000
+    assert imported.import_signatures(tmp_path / "rows.parquet", "old") == 0
+    sets = build_shingle_sets(texts[2000:], 5)
+    expected, actual = added.check(sets, 0.8), imported.check(sets, 0.8)
+    both = np.intersect1d(expected.repeated, actual.repeated)
+    assert both.size >= 0.85 * max(expected.repeated.size, actual.repeated.size) > 20
+    assert imported.label(int(actual.original[0])).startswith("old:")
+    assert len(imported) == imported.count_documents("old") == 2000
+
+
+def test_added_and_imported_rows_share_an_index(tmp_path: Path) -> None:
+    texts = corpus(40)
+    index = DuplicateIndex(tmp_path / "index")
+    index.import_signatures(write(tmp_path / "rows.parquet", texts[:10]), "theirs")
+    index.add(build_shingle_sets(texts[10:20], 5), "ours")
+    index.add(build_shingle_sets(texts[20:30], 5), "ours")
+    result = apply_filters(
+        [Document(str(i), text) for i, text in enumerate(texts)],
+        [MinHashFilter(type="minhash", index=str(tmp_path / "index"))],
+    )
+    originals = {drop.id: drop.duplicate_of for drop in result.dropped}
+    assert originals["3"] == "theirs:4"
+    assert originals["14"] == "ours:5"
+    assert originals["25"] == "ours:16"
+    assert [source.documents for source in DuplicateIndex(tmp_path / "index").sources] == [20, 10]
+    assert sum(file.stat().st_size for file in (tmp_path / "index").iterdir()) == index.size_bytes
+
+
+def test_the_most_similar_row_is_returned_with_its_standard_error(tmp_path: Path) -> None:
+    texts = corpus(20)
+    table = read_signatures(write(tmp_path / "rows.parquet", texts))
+    similar = find_similar_rows(table, build_shingle_sets([texts[7], "new words only in this text"], 5), 0.8)
+    assert (similar.documents.tolist(), similar.rows.tolist()) == ([0], [7])
+    assert (similar.similarity.tolist(), similar.error.tolist()) == ([1.0], [0.0])
+
+
+def test_an_import_with_other_shingles_is_refused(tmp_path: Path) -> None:
+    write_signatures(tmp_path / "rows.parquet", [], SignatureSettings(ngram=3))
+    with pytest.raises(UsageError, match="signatures of ngram 3, of = conversation; the index has ngram 5"):
+        DuplicateIndex(tmp_path / "index").import_signatures(tmp_path / "rows.parquet", "x")
+
+
+def parquet(path: Path, rows: list[bytes], **metadata: str) -> Path:
+    values = {"format": FORMAT, **SETTINGS._asdict(), **metadata}
+    described = {key: str(value) for key, value in values.items()}
+    schema = pa.schema([("key", pa.string()), ("minhash", pa.binary())], metadata=described)
+    pq.write_table(pa.table([[str(i) for i in range(len(rows))], rows], schema=schema), path)
+    return path
+
+
+def serialized(scheme: str, count: int = 16) -> bytes:
+    from datasketch import LeanMinHash
+
+    minhash = LeanMinHash(MinHash(num_perm=count, scheme=scheme))
+    buffer = bytearray(minhash.bytesize("<"))
+    minhash.serialize(buffer, "<")
+    return bytes(buffer)
+
+
+@pytest.mark.parametrize(
+    ("rows", "metadata", "problem"),
+    [
+        ([], {"format": "other"}, "not a file of MinHash signatures"),
+        ([], {"shingles": "sha1"}, "the signatures are of shingles 'sha1'"),
+        ([b""], {}, "row 1 is not a serialized LeanMinHash"),
+        ([b"\xff" * 40], {}, "row 1 is not a serialized LeanMinHash"),
+        ([pickle.dumps({})], {}, "row 1 is not a serialized LeanMinHash"),
+        ([serialized("legacy")], {}, "the MinHash scheme is 'legacy'"),
+        ([serialized("affine32"), serialized("affine32", 17)], {}, "row 2 has another length"),
+    ],
+)
+def test_files_with_other_contents_are_refused(
+    tmp_path: Path, rows: list[bytes], metadata: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(UsageError, match=problem):
+        read_signatures(parquet(tmp_path / "rows.parquet", rows, **metadata))
+
+
+def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
+    (tmp_path / "lsh.pickle").write_bytes(pickle.dumps(MinHashLSH(num_perm=16, params=(4, 4))))
+    with pytest.raises(UsageError, match="cannot be read as a file of MinHash signatures"):
+        load_lsh(tmp_path / "lsh.pickle")

@@ -1,0 +1,217 @@
+"""The index on disk: what comes later is judged as if all of it had been there, nearly; and nothing breaks it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.corpus import PlantedCorpus
+from core.config.filters import MinHashFilter
+from core.errors import UsageError
+from filters.base import Document
+from filters.chain.filter_chain import apply_filters
+from filters.chain.requirements import find_filter_problems
+from filters.duplicates import duplicate_index as index_module
+from filters.duplicates.duplicate_index import SKETCH_BITS, DuplicateIndex, IndexMatches
+from filters.duplicates.shingles import build_shingle_sets, hash_shingles
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def corpus(rows: int, *, templated: bool = False, seed: int = 11) -> tuple[list[str], list[tuple[int, int]]]:
+    """Texts, and their near-duplicate pairs."""
+    texts, planted = next(PlantedCorpus(rows, templated=templated, seed=seed).batches())
+    return texts, [(pair.earlier, pair.later) for pair in planted if pair.similarity >= 0.8]
+
+
+def jaccard(left: str, right: str) -> float:
+    one, other = hash_shingles(left, 5), hash_shingles(right, 5)
+    return len(one & other) / len(one | other)
+
+
+def added(folder: Path, texts: Sequence[str], name: str = "first") -> DuplicateIndex:
+    index = DuplicateIndex(folder)
+    index.add(build_shingle_sets(texts, 5), name)
+    return index
+
+
+def checked(index: DuplicateIndex, texts: Sequence[str], threshold: float = 0.8) -> IndexMatches:
+    return index.check(build_shingle_sets(texts, 5), threshold)
+
+
+@pytest.mark.parametrize("templated", [False, True])
+def test_a_check_finds_near_duplicates_of_added_documents(tmp_path: Path, templated: bool) -> None:
+    texts, near = corpus(8000, templated=templated)
+    for first in range(0, 4000, 1000):
+        added(tmp_path, texts[first : first + 1000])
+    found = checked(DuplicateIndex(tmp_path), texts[4000:])
+    repeats = {4000 + a: rest for a, *rest in zip(*(column.tolist() for column in found), strict=True)}
+    across = [(earlier, later) for earlier, later in near if earlier < 4000 <= later]
+    sure = {later for earlier, later in across if jaccard(texts[earlier], texts[later]) > 0.83}
+    assert len(sure) > 60
+    assert len(sure - set(repeats)) <= 0.005 * len(sure)
+    assert len({later for _, later in across} - set(repeats)) <= 0.02 * len(across)
+    true = {a: jaccard(texts[a], texts[b]) for a, (b, *_) in repeats.items()}
+    assert min(true.values()) > 0.76
+    assert sum(one < 0.8 for one in true.values()) <= 0.02 * len(repeats)
+    off = np.array([(how_much - true[a]) / error for a, (_, how_much, error) in repeats.items() if error])
+    assert off.size > 40
+    assert 0.5 < np.sqrt((off**2).mean()) < 2
+
+
+def test_long_documents_need_no_more_space_and_are_distinguished(tmp_path: Path) -> None:
+    texts, _ = corpus(900)
+    long = [" ".join(texts[i : i + 30]) for i in range(0, 900, 30)]
+    index = added(tmp_path, long)
+    assert index.size_bytes < 200 * len(index) + 3000  # for the header, and shingles that five of these 30 share
+    near = [f"{text} " + " ".join(f"{i}new{k}" for k in range(len(text.split()) // 8)) for i, text in enumerate(long)]
+    far = [f"{text} " + " ".join(f"{i}new{k}" for k in range(len(text.split()) // 2)) for i, text in enumerate(long)]
+    assert checked(index, near).repeated.tolist() == list(range(30))
+    assert not checked(index, far).repeated.size
+    assert checked(index, far, 0.6).repeated.tolist() == list(range(30))
+
+
+def test_an_index_needs_less_than_200_bytes_per_document(tmp_path: Path) -> None:
+    index = added(tmp_path, corpus(10_000)[0])
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) == index.size_bytes
+    assert index.size_bytes <= 200 * len(index)
+
+
+def test_checking_adds_nothing(tmp_path: Path) -> None:
+    texts, _ = corpus(200)
+    index = added(tmp_path, texts)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    found = checked(index, [texts[0], "new words that are in no other text at all", texts[1]])
+    assert found.repeated.tolist() == [0, 2]
+    assert (found.similarity == 1).all()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_the_original_is_the_first_of_equal_documents(tmp_path: Path) -> None:
+    texts = [" ".join(f"{word}{i}" for i in range(30)) for word in "abc"]
+    for again in ([*texts, *texts], texts):
+        index = added(tmp_path, again)
+    assert checked(index, texts).original.tolist() == [0, 1, 2]
+
+
+def test_each_document_has_the_name_that_it_was_added_under(tmp_path: Path) -> None:
+    texts, _ = corpus(60)
+    for first, name in ((0, "week 1"), (20, "week 2"), (40, "week 1")):
+        index = added(tmp_path, texts[first : first + 20], name)
+    assert [index.label(number) for number in (0, 20, 39, 40, 59)] == [
+        "week 1:1", "week 2:1", "week 2:20", "week 1:21", "week 1:40",
+    ]  # fmt: skip
+    assert (index.count_documents("week 1"), index.count_documents("week 2"), index.count_documents("week 3")) == (
+        40,
+        20,
+        0,
+    )
+    with pytest.raises(ValueError, match="no document 60"):
+        index.label(60)
+
+
+def test_many_additions_become_few_files_with_the_same_matches(tmp_path: Path) -> None:
+    texts, near = corpus(400)
+    distinct = [text for place, text in enumerate(texts) if place not in {later for _, later in near}]
+    for first in range(0, len(distinct), 10):
+        index = added(tmp_path, distinct[first : first + 10])
+    assert len(list(tmp_path.glob("segment-*"))) <= index_module.MAX_SEGMENTS
+    found = checked(index, distinct)
+    assert found.repeated.tolist() == found.original.tolist() == list(range(len(distinct)))
+
+
+def test_another_ngram_is_refused(tmp_path: Path) -> None:
+    added(tmp_path, ["a text of a few words"])
+    with pytest.raises(UsageError, match="the index was made with ngram 5, not 3"):
+        DuplicateIndex(tmp_path, ngram=3)
+
+
+def test_a_threshold_below_the_least_similarity_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"similarities from 0\.5 on, not from 0\.3"):
+        checked(added(tmp_path, ["a text of a few words"]), ["a text"], 0.3)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', "\0"])
+def test_files_other_than_an_index_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(UsageError, match="no index of near-duplicates"):
+        DuplicateIndex(tmp_path)
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["", "one", "one two"]])
+def test_empty_and_tiny_documents_can_be_added(tmp_path: Path, texts: list[str]) -> None:
+    index = added(tmp_path, texts)
+    assert checked(index, texts).original.tolist() == list(range(len(texts)))
+    assert len(index) == len(texts)
+
+
+ADDING = """
+import sys
+import time
+from pathlib import Path
+from benchmarks.corpus import PlantedCorpus
+from filters.duplicates.duplicate_index import DuplicateIndex
+from filters.duplicates.shingles import build_shingle_sets
+texts, _ = next(PlantedCorpus(1200, seed=11).batches())
+index = DuplicateIndex(Path(sys.argv[1]))
+print("ready", flush=True)
+while len(index) < 1200:
+    index.add(build_shingle_sets(texts[len(index) : len(index) + 20], 5), "all")
+    print(len(index), flush=True)
+time.sleep(3600)  # until the kill, however late it comes
+"""
+
+
+def test_an_addition_that_is_killed_leaves_a_good_index(tmp_path: Path) -> None:
+    texts, _ = corpus(1200)
+    for wait in (0.0, 0.004, 0.009):
+        child = subprocess.Popen([sys.executable, "-c", ADDING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        child.stdout.readline()
+        time.sleep(wait)
+        os.kill(child.pid, signal.SIGKILL)
+        printed = child.stdout.read().split()
+        child.stdout.close()
+        assert child.wait() == -signal.SIGKILL
+        index = DuplicateIndex(tmp_path)
+        assert len(index) % 20 == 0
+        assert len(index) >= (int(printed[-1]) if printed else 20)
+        assert checked(index, texts[: len(index)]).repeated.size == len(index) == index.count_documents("all")
+    added(tmp_path, texts[len(index) :], "all")
+    assert len(DuplicateIndex(tmp_path)) == 1200
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_cut_off_write_is_not_read(tmp_path: Path) -> None:
+    texts, _ = corpus(100)
+    added(tmp_path, texts)
+    (tmp_path / ".index.json.partial").write_bytes(b'{"format"')
+    (tmp_path / "segment-000099").write_bytes(b"half of it")
+    assert checked(DuplicateIndex(tmp_path), texts).repeated.size == 100
+    added(tmp_path, ["some more words of another text"])
+    assert not (tmp_path / "segment-000099").exists()
+
+
+def test_a_sketch_has_whole_bytes() -> None:
+    assert SKETCH_BITS % 8 == 0
+
+
+def test_a_filter_with_an_index_drops_repeats_of_the_index_and_of_the_input(tmp_path: Path) -> None:
+    texts, _ = corpus(40)
+    added(tmp_path / "releases", texts[:20], "week 1")
+    config = MinHashFilter(type="minhash", index="releases")
+    given = [Document("a", texts[30]), Document("b", texts[3] + " more"), Document("c", texts[30] + "!")]
+    kept, dropped = apply_filters(given, [config], tmp_path)
+    assert [one.id for one in kept] == ["a"]
+    assert [(drop.id, drop.duplicate_of) for drop in dropped] == [("b", "week 1:4"), ("c", "a")]
+    assert "similarity 0.9" in dropped[0].detail
+    assert list(find_filter_problems([config], tmp_path)) == []
+    (problem,) = find_filter_problems([config.model_copy(update={"index": "none"})], tmp_path)
+    assert "no index of near-duplicates; make one with `stillhouse index" in problem.what

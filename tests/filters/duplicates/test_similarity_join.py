@@ -1,0 +1,255 @@
+"""The near-duplicate engine against the same done slowly: shingle by shingle, pair by pair, and by datasketch."""
+
+import random
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+import pytest
+from datasketch import MinHash, MinHashLSH
+
+from benchmarks.corpus import PlantedCorpus
+from filters.duplicates.shingles import build_shingle_sets, hash_shingles
+from filters.duplicates.signatures import choose_operating_point, compute_signatures
+from filters.duplicates.similarity_join import (
+    MAX_RARE_DOCUMENTS,
+    SetPairs,
+    count_overlaps,
+    find_near_duplicates,
+    select_possible_duplicates,
+)
+from filters.ragged_arrays import DuplicateMatches, RaggedArray, compute_offsets
+from filters.text_normalization import normalize_words
+
+ODD_TEXTS = (
+    "", "...", "—", "!!! a", "one", "a b c d e f", "A, B! (c) [d] 'e' f-g h...", "3.5 is not 35",
+    "don’t  stop\u00a0now\x85ok\x1cend", "Über den Wolken “quoted” — x y", "ﬁne ﬂow… yes it is so",
+    "İstanbul ẞ \u0391Σ ΟΔΟΣ e\u0301 H\u0331", "中文 文本 没有 空格", "\ud800 a b c d e", "a " * 300,
+    "x" * 64 + " " + "y" * 65 + " z", "\0 \0\0 a\0 a", "12345678 123456789 1234567890123456 12345678901234567",
+)  # fmt: skip
+
+
+def sets_of(texts: Sequence[str], ngram: int = 5) -> list[frozenset[tuple[str, ...]]]:
+    words = [normalize_words(text) for text in texts]
+    return [frozenset(tuple(w[i : i + ngram]) for i in range(max(1, len(w) - ngram + 1))) for w in words]
+
+
+def similarity(left: frozenset[object], right: frozenset[object]) -> float:
+    return len(left & right) / len(left | right)
+
+
+def slowly(texts: Sequence[str], threshold: float, ngram: int = 5) -> list[int]:
+    """Positions of the texts that repeat an earlier kept text."""
+    sets = sets_of(texts, ngram)
+    kept: list[int] = []
+    for later, own in enumerate(sets):
+        if not any(similarity(own, sets[one]) >= threshold for one in kept):
+            kept.append(later)
+    return sorted(set(range(len(texts))) - set(kept))
+
+
+def found(texts: Sequence[str], threshold: float = 0.8, ngram: int = 5) -> DuplicateMatches:
+    return find_near_duplicates(build_shingle_sets(texts, ngram), threshold)
+
+
+def corpus(rows: int, *, templated: bool, seed: int = 3) -> list[str]:
+    return [text for texts, _ in PlantedCorpus(rows, templated=templated, seed=seed).batches() for text in texts]
+
+
+@pytest.mark.parametrize("ngram", [1, 2, 5, 20])
+def test_many_texts_have_the_shingles_of_each(ngram: int) -> None:
+    texts = [*ODD_TEXTS, *corpus(600, templated=False), *ODD_TEXTS]
+    sets = build_shingle_sets(texts, ngram)
+    assert [frozenset(sets.row(i).tolist()) for i in range(len(texts))] == [
+        hash_shingles(text, ngram) for text in texts
+    ]
+    assert sets.sizes.tolist() == [len(hash_shingles(text, ngram)) for text in texts]
+
+
+def test_texts_may_come_from_a_list_a_series_or_one_by_one() -> None:
+    texts = [text for text in ODD_TEXTS if "\ud800" not in text]
+    ways = [build_shingle_sets(way, 2) for way in (texts, pl.Series(texts), iter(texts))]
+    assert all((way.values == ways[0].values).all() and (way.starts == ways[0].starts).all() for way in ways)
+
+
+def test_different_shingles_have_different_hashes() -> None:
+    texts = corpus(400, templated=False)
+    shingled = {shingle for own in sets_of(texts) for shingle in own}
+    hashed = {value for text in texts for value in hash_shingles(text, 5)}
+    assert len(shingled) - len(hashed) <= 3  # of 40,000 in 2^32: 0.2 expected
+
+
+@pytest.mark.parametrize("templated", [False, True])
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
+def test_dropped_sets_equal_those_of_brute_force(templated: bool, threshold: float) -> None:
+    texts = corpus(450, templated=templated)
+    repeats = found(texts, threshold)
+    assert repeats.repeated.tolist() == slowly(texts, threshold)
+    assert repeats.repeated.size > 5
+
+
+@pytest.mark.parametrize("templated", [False, True])
+def test_recall_and_precision_on_planted_pairs(templated: bool) -> None:
+    made = PlantedCorpus(6000, templated=templated, seed=5)
+    texts, planted = next(made.batches())
+    repeats = found(texts)
+    gone, sets = set(repeats.repeated.tolist()), sets_of(texts)
+    near = [pair for pair in planted if pair.similarity >= 0.8]
+    assert len(near) > 150
+    assert all(pair.earlier in gone or pair.later in gone for pair in near)
+    for repeated, original, how_much in zip(*(column.tolist() for column in repeats[:3]), strict=True):
+        assert original < repeated
+        assert original not in gone
+        assert how_much == similarity(sets[repeated], sets[original]) >= 0.8
+
+
+@pytest.mark.parametrize("threshold", [0.7, 0.9])
+def test_compared_pairs_under_the_threshold_are_counted(threshold: float) -> None:
+    under = find_near_duplicates(build_shingle_sets(corpus(3000, templated=False), 5), threshold).under
+    assert under[: round(threshold * 50)].sum() == under.sum() > 5
+
+
+def common_words(seed: int) -> list[str]:
+    """Texts of 60 of 300 words, so that many have each of them, and variants of every second one."""
+    chance = random.Random(seed)
+    texts = [chance.sample(range(300), 60) for _ in range(400)]
+    texts += [[*text[: chance.randrange(40, 60)], *chance.sample(range(300), 5)] for text in texts[::2]]
+    chance.shuffle(texts)
+    return [" ".join(f"w{word}" for word in text) for text in texts]
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.8])
+def test_dropped_sets_equal_those_of_brute_force_if_every_shingle_is_common(threshold: float) -> None:
+    texts = common_words(1)
+    dropped = found(texts, threshold, ngram=1).repeated.tolist()
+    assert dropped == slowly(texts, threshold, ngram=1)
+    assert len(dropped) > 40
+
+
+def test_half_of_a_thousand_texts_that_differ_by_a_word_are_dropped() -> None:
+    shared = " ".join(f"s{i}" for i in range(90))
+    texts = [f"{shared} {i}" if i % 2 else f"other {i} text {i} of {i} its {i} own {i}" for i in range(1000)]
+    repeats = found(texts)
+    assert repeats.repeated.tolist() == list(range(3, 1000, 2))
+    assert set(repeats.original.tolist()) == {1}
+
+
+def test_a_part_goes_at_the_threshold_though_all_else_of_the_whole_is_rarer() -> None:
+    whole = [f"w{i}" for i in range(10)]
+    gone = [found([" ".join(whole), " ".join(whole[:part])], part / 10, ngram=1).repeated for part in range(1, 10)]
+    assert [one.tolist() for one in gone] == [[1]] * 9
+
+
+@pytest.mark.parametrize("count", [MAX_RARE_DOCUMENTS, MAX_RARE_DOCUMENTS + 1, MAX_RARE_DOCUMENTS + 2])
+def test_all_texts_that_share_a_shingle_with_the_first_are_dropped(count: int) -> None:
+    shared = " ".join(f"s{i}" for i in range(90))
+    repeats = found([f"{shared} {i}" for i in range(count)])
+    assert repeats.repeated.tolist() == list(range(1, count))
+    assert not repeats.original.any()
+
+
+NEAR, NEARER, LAST = "1 2 3 4 5 6 7 8 p q r", "3 4 5 6 7 8 9 10 s t", "1 2 3 4 5 6 7 8 9 10"
+
+
+@pytest.mark.parametrize(
+    ("texts", "original", "similar"),
+    [
+        ((NEAR, NEARER, LAST), 1, 8 / 12),
+        ((NEARER, NEAR, LAST), 0, 8 / 12),
+        ((NEAR, f"{NEARER} u", LAST), 0, 8 / 13),
+    ],
+)
+def test_the_original_is_the_nearest_kept_text_and_the_first_among_equals(
+    texts: Sequence[str], original: int, similar: float
+) -> None:
+    assert [column.tolist() for column in found(texts, 0.5, ngram=1)[:3]] == [[2], [original], [similar]]
+
+
+def test_copies_of_a_dropped_text_repeat_the_kept_text() -> None:
+    text = " ".join(f"w{i}" for i in range(100))
+    texts = [text, f"{text} more", f"{text} more", "another text of more words than five", f"{text} more"]
+    assert [column.tolist() for column in found(texts)[:2]] == [[1, 2, 4], [0, 0, 0]]
+
+
+def clusters(texts: Sequence[str]) -> set[frozenset[str]]:
+    """Groups of texts linked by near-duplicate pairs, directly or through others."""
+    sets = sets_of(texts)
+    left = select_possible_duplicates(build_shingle_sets(texts, 5), 0.8)
+    cluster = {int(one): {int(one)} for one in left}
+    for one, other in combinations(cluster, 2):
+        if similarity(sets[one], sets[other]) >= 0.8 and cluster[one] is not cluster[other]:
+            cluster[one] |= cluster[other]
+            for member in cluster[other]:
+                cluster[member] = cluster[one]
+    return {frozenset(texts[one] for one in members) for members in cluster.values() if len(members) > 1}
+
+
+def test_another_order_drops_from_the_same_clusters() -> None:
+    texts = corpus(600, templated=False, seed=8)
+    known = clusters(texts)
+    for seed in (1, 2):
+        shuffled = random.Random(seed).sample(texts, len(texts))
+        assert clusters(shuffled) == known
+        gone = [shuffled[one] for one in found(shuffled).repeated]
+        links = [shuffled[one] for one in found(shuffled).original]
+        assert all(any({a, b} <= one or a == b for one in known) for a, b in zip(gone, links, strict=True))
+
+
+@pytest.mark.parametrize("templated", [False, True])
+def test_a_second_run_drops_nothing(templated: bool) -> None:
+    texts = corpus(3000, templated=templated)
+    gone = set(found(texts).repeated.tolist())
+    assert gone
+    assert not found([text for i, text in enumerate(texts) if i not in gone]).repeated.size
+
+
+def test_every_run_drops_the_same() -> None:
+    texts = corpus(1000, templated=True)
+    assert all((a == b).all() for a, b in zip(found(texts), found(texts), strict=True))
+
+
+def test_a_long_row_among_short_ones() -> None:
+    chance = random.Random(1)
+    long = " ".join(str(chance.random()) for _ in range(540_000))
+    texts = ["short one", long, "x" * 3_000_000, "another short one", f"{long} end", "x" * 3_000_000 + "."]
+    assert len(long) > 10_000_000
+    assert [column.tolist() for column in found(texts)[:2]] == [[4, 5], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "repeated"),
+    [([], []), ([""], []), (["", "..."], []), (["", "", "word", "Word!"], [1, 3]), (["é", "e\u0301"], [1])],
+)
+def test_texts_of_a_word_or_none(texts: list[str], repeated: list[int]) -> None:
+    assert found(texts).repeated.tolist() == repeated
+
+
+def test_overlaps_are_those_of_sets() -> None:
+    chance = random.Random(4)
+    sets = [chance.sample(range(1000), chance.randrange(1, 500)) for _ in range(60)]
+    flat = np.array([value * 4_000_037 % 2**32 for one in sets for value in one], dtype=np.uint32)
+    pairs = np.array(list(combinations(range(60), 2)))
+    counts = count_overlaps(
+        RaggedArray(flat, compute_offsets(np.array([len(one) for one in sets]))), SetPairs(pairs[:, 0], pairs[:, 1])
+    )
+    assert counts.tolist() == [len(set(sets[a]) & set(sets[b])) for a, b in pairs]
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_signatures_go_to_datasketch_and_back(seed: int) -> None:
+    texts = corpus(400, templated=False)
+    sets = build_shingle_sets(texts, 5)
+    rows = compute_signatures(sets, 128, seed=seed)
+    theirs = [MinHash(num_perm=128, seed=seed, scheme="affine32", hashfunc=int) for _ in texts]
+    for i, one in enumerate(theirs):
+        one.update_batch(sets.row(i).tolist())
+    assert (rows == np.array([one.hashvalues for one in theirs])).all()
+    ours = [MinHash(hashvalues=row, seed=seed, scheme="affine32") for row in rows]
+    index = MinHashLSH(num_perm=128, params=choose_operating_point(0.8, 128)[:2])
+    for i, one in enumerate(theirs):
+        index.insert(i, one)
+    gone = found(texts)
+    for repeated, original, how_much in zip(*(column.tolist() for column in gone[:3]), strict=True):
+        assert original in index.query(ours[repeated])
+        assert abs(ours[repeated].jaccard(theirs[original]) - how_much) < 0.15

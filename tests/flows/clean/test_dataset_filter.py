@@ -1,0 +1,555 @@
+"""`filter` on files of users: every row is written somewhere, unchanged; a stop, a kill or a full disk loses nothing."""
+
+import bz2
+import contextlib
+import gzip
+import io
+import json
+import lzma
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.corpus import PlantedCorpus
+from core.errors import RecipeError, StoreError, UsageError
+from core.project_files import PROJECT
+from filters.base import Document
+from filters.chain.filter_chain import apply_filters
+from flows.clean import dataset_filter, filter_workers
+from flows.clean.dataset_filter import filter_dataset
+from flows.clean.filter_settings import apply_duplicate_index, parse_filter_settings
+from flows.clean.index_building import add_to_duplicate_index
+from flows.data import dataset_rows
+from flows.report.filter_report import FilterReport, format_filter_card
+from flows.terminal.console import SESSION
+
+DUPLICATES = parse_filter_settings([], "exact,minhash")
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress,
+}  # fmt: skip
+DECOMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes, ".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress,
+    ".zst": lambda content: zstandard.ZstdDecompressor().stream_reader(content).read(),
+}  # fmt: skip
+
+
+def corpus(count: int, seed: int = 4) -> list[str]:
+    return next(PlantedCorpus(count, seed=seed).batches())[0]
+
+
+def lines(texts: Sequence[str]) -> list[str]:
+    """Rows of JSON in unusual but valid form, so that a rewritten row differs from a kept one."""
+    return [f'{{"n":{i} , "text": {json.dumps(text)},"id": "r{i}"}}' for i, text in enumerate(texts)]
+
+
+def written(file: Path, texts: Sequence[str]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(line + "\n" for line in lines(texts)))
+    return file
+
+
+def expected(texts: Sequence[str]) -> tuple[list[int], dict[str, str | None]]:
+    """Kept places, and the originals of the dropped rows, after filtering all rows at once in memory."""
+    result = apply_filters([Document(f"r{i}", text) for i, text in enumerate(texts)], DUPLICATES)
+    return [int(document.id[1:]) for document in result.kept], {drop.id: drop.duplicate_of for drop in result.dropped}
+
+
+def dropped(out: Path) -> dict[str, str | None]:
+    rows = pl.read_parquet(out / "dropped.parquet")
+    return dict(rows.select("id", "duplicate_of").iter_rows()) if len(rows) else {}
+
+
+def adds_up(report: FilterReport) -> bool:
+    counts = report.counts
+    return counts.candidates == counts.kept + counts.dropped + counts.failed
+
+
+@pytest.mark.parametrize("ending", COMPRESSED)
+def test_lines_are_kept_byte_by_byte_in_their_order_compressed_or_not(ending: str, tmp_path: Path) -> None:
+    texts = corpus(700)
+    file = tmp_path / f"rows.jsonl{ending}"
+    file.write_bytes(COMPRESSED[ending]("".join(line + "\n" for line in lines(texts)).encode()))
+    report = filter_dataset(file, tmp_path / "out", DUPLICATES)
+    kept, repeats = expected(texts)
+    assert len(repeats) > 20
+    got = DECOMPRESSED[ending]((tmp_path / "out" / f"kept.jsonl{ending}").read_bytes()).decode().splitlines()
+    assert got == [lines(texts)[place] for place in kept]
+    assert dropped(tmp_path / "out") == repeats
+    assert adds_up(report)
+
+
+def test_parquet_keeps_its_columns_types_and_metadata(tmp_path: Path) -> None:
+    texts = corpus(500)
+    table = pa.table(
+        {
+            "id": [f"r{i}" for i in range(len(texts))],
+            "text": texts,
+            "n": pa.array(range(len(texts)), pa.uint16()),
+            "tags": [["a", "b"][: i % 3] for i in range(len(texts))],
+            "score": [None if i % 2 else 0.5 for i in range(len(texts))],
+        }
+    ).replace_schema_metadata({"huggingface": '{"info": 1}'})
+    file = tmp_path / "rows.parquet"
+    pq.write_table(table, file, row_group_size=64)
+    table = pq.read_table(file)
+    filter_dataset(file, tmp_path / "out", DUPLICATES)
+    kept, repeats = expected(texts)
+    got = pq.read_table(tmp_path / "out" / "kept.parquet")
+    assert got.schema.equals(table.schema, check_metadata=True)
+    assert got.equals(table.take(kept))
+    gone = pq.read_table(tmp_path / "out" / "dropped.parquet")
+    assert gone.select(table.column_names).equals(table.take([int(name[1:]) for name in repeats]))
+    assert dropped(tmp_path / "out") == repeats
+
+
+def test_a_folder_is_one_dataset_in_the_order_of_its_files(tmp_path: Path) -> None:
+    texts = corpus(600)
+    written(tmp_path / "in" / "b.jsonl", texts[300:])
+    (tmp_path / "in" / "a.jsonl.gz").write_bytes(gzip.compress(("\n".join(lines(texts[:300]))).encode()))
+    (tmp_path / "in" / "README.md").write_text("not data")
+    filter_dataset(tmp_path / "in", tmp_path / "out", DUPLICATES)
+    kept, _ = expected(texts)
+    got = gzip.decompress((tmp_path / "out" / "kept.jsonl.gz").read_bytes()).decode().splitlines()
+    assert [json.loads(line)["text"] for line in got] == [texts[place] for place in kept]
+    gone = pl.read_parquet(tmp_path / "out" / "dropped.parquet")
+    assert gone["row"].str.contains(r"^(a\.jsonl\.gz|b\.jsonl):\d+$").all()
+    for row, original in gone.select("row", "duplicate_row").iter_rows():
+        assert place_of(original) < place_of(row)
+
+
+def test_a_dataset_written_in_two_forms_is_read_once(tmp_path: Path) -> None:
+    texts = corpus(20)
+    written(tmp_path / "in" / "train.jsonl", texts)
+    pl.DataFrame({"text": texts}).write_parquet(tmp_path / "in" / "train.parquet")
+    assert filter_dataset(tmp_path / "in", tmp_path / "out", DUPLICATES).counts.candidates == 20
+    written(tmp_path / "in" / "more.jsonl", texts)
+    with pytest.raises(UsageError, match=r"has both \.jsonl and \.parquet files"):
+        filter_dataset(tmp_path / "in", tmp_path / "more", DUPLICATES)
+
+
+def place_of(row: str) -> int:
+    name, _, number = row.rpartition(":")
+    return int(number) + (300 if name == "b.jsonl" else 0)
+
+
+def test_broken_lines_are_reported_by_number_and_set_aside(tmp_path: Path) -> None:
+    good = lines(["The first good row of text.", "The second one says more."])
+    turns = [
+        '"text"',
+        "{}",
+        "[3]",
+        '["\\"x\\""]',
+        '["3"]',
+        '[{"role": "user"}]',
+        '[{"content": "x"}]',
+        '[{"role": 1, "content": 2}]',
+    ]
+    forms = [f'{{"messages": {turn}}}' for turn in turns]
+    broken = ['{"text": "cut off', "[1, 2]", '{"txt": "no such column"}', '{"text": 7}', "\x00", *forms]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([good[0], "", *broken, "   ", good[1]]))
+    report = filter_dataset(file, tmp_path / "out", DUPLICATES)
+    assert (tmp_path / "out" / "kept.jsonl").read_text().splitlines() == good
+    aside = [json.loads(line) for line in (tmp_path / "out" / "aside.jsonl").read_text().splitlines()]
+    assert [(row["line"], row["text"]) for row in aside] == list(zip(range(3, 16), broken, strict=True))
+    assert [row["error"].split(":")[0] for row in aside] == [
+        "is not JSON", "must be a JSON object, not list",
+        "needs `text`, or `messages`, or `prompt` and `completion`, or `conversations`, or `instruction` and `output`; "
+        "it has txt",
+        "`text` must be text, not int", "is not JSON", "`messages` must be a list of role and content, not str",
+        "`messages` must be a list of role and content, not dict",
+        "`messages` must be a list of role and content; a turn is int, not an object",
+        "`messages` must be a list of role and content; a turn is str, not an object",
+        "`messages` must be a list of role and content; a turn is int, not an object",
+        *["`messages` must be a list of role and content"] * 3,
+    ]  # fmt: skip
+    assert (report.counts.failed, report.counts.candidates) == (13, 15)
+    assert [aside.line for aside in report.asides] == list(range(3, 16))
+
+
+def test_one_file_may_mix_rows_of_every_form(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Nobody at all."}]
+    given = [
+        {"text": "Nobody at all.", "meta": {"a": 1}},
+        {"messages": turns, "meta": "words"},
+        {"prompt": "Who?", "completion": "Nobody at all!", "meta": [1]},
+        {"text": None, "meta": 2.5},
+        {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Nobody at all?"}], "meta": 3},
+        {"instruction": "Who?", "input": "", "output": "Nobody... at all", "meta": None},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in given))
+    report = filter_dataset(file, tmp_path / "out", parse_filter_settings(['filters=[{type="exact", of="answer"}]']))
+    assert (report.counts.kept, report.counts.dropped) == (2, 4)
+    gone = pl.read_parquet(tmp_path / "out" / "dropped.parquet").to_dicts()
+    assert [(row["row"], row["duplicate_row"], row["meta"] and json.loads(row["meta"])) for row in gone] == [
+        ("2", "1", "words"), ("3", "1", [1]), ("5", "1", 3), ("6", "1", None),
+    ]  # fmt: skip
+
+
+def test_files_of_the_same_name_are_named_with_their_folders(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "rows.jsonl").write_text('{"text": "The very same text."}\n')
+    filter_dataset(tmp_path / "in", tmp_path / "out", DUPLICATES)
+    (gone,) = pl.read_parquet(tmp_path / "out" / "dropped.parquet").to_dicts()
+    assert (gone["row"], gone["duplicate_row"]) == ("y/rows.jsonl:1", "x/rows.jsonl:1")
+
+
+HALF = "\ud83d"
+"""Of a surrogate pair."""
+LARGE = 2**53 + 1
+"""No float."""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        ({"a": {}}, {"a": {}}, {"a": ["{}", "{}"]}),
+        ({"a": [{"b": {}}]}, {}, {"a": ['[{"b": {}}]', None]}),
+        ({"a": {}}, {"a": {"b": 1}}, {"a": ["{}", '{"b": 1}']}),
+        ({"a": f"hi {HALF}", HALF: [{HALF: 1}]}, {"a": "hi"}, {"a": ["hi ?", "hi"], "?": [[{"?": 1}], None]}),
+        ({"a": LARGE}, {"a": 0.5}, {"a": [str(LARGE), "0.5"]}),
+        ({"a": [LARGE]}, {"a": [0.5]}, {"a": [f"[{LARGE}]", "[0.5]"]}),
+        ({"a": 1}, {"a": 0.5}, {"a": [1.0, 0.5]}),
+        (
+            {"row": 1, "drop_row": 2},
+            {"row": 3, "drop_row": 4},
+            {"row": [1, 3], "drop_row": [2, 4], "drop_row_2": ["1.jsonl:2", "2.jsonl:1"]},
+        ),
+        ({"text": "b", "id": HALF}, {"text": "b"}, {"duplicate_of": ["?"]}),
+    ],
+)
+def test_dropped_rows_of_two_files_with_any_columns_are_one_table(
+    first: dict[str, Any], second: dict[str, Any], found: dict[str, list[Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    written = [{"text": "a", **first}, {"text": "a", **second}]
+    (tmp_path / "in" / "1.jsonl").write_text(f"{json.dumps({'text': 'a'})}\n{json.dumps(written[0])}\n")
+    (tmp_path / "in" / "2.jsonl").write_text(json.dumps(written[1]))
+    filter_dataset(tmp_path / "in", tmp_path / "out", parse_filter_settings([], "exact"))
+    gone = pl.read_parquet(tmp_path / "out" / "dropped.parquet")
+    assert {name: gone[name].to_list() for name in found} == found
+
+
+def test_a_masked_row_with_half_a_surrogate_pair_is_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"text": f"é {HALF} to ann.lee@corp.com"}))
+    filter_dataset(file, tmp_path / "out", parse_filter_settings([], "pii"))
+    kept = (tmp_path / "out" / "kept.jsonl").read_text(encoding="utf-8")
+    assert json.loads(kept) == {"text": f"é {HALF} to [EMAIL]"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("rows.parquet", b"PAR1 nothing of the kind", "rows.parquet: cannot be read"),
+        ("rows.jsonl.gz", b"\x1f\x8b and no more", "rows.jsonl.gz: cannot be read"),
+        ("rows.jsonl.zst", b"not zstd", "rows.jsonl.zst: cannot be read"),
+        ("rows.jsonl", b'{"txt": "a"}\n{"txt": "b"}\n', "no row can be read; line 1 needs `text`, or `messages`"),
+        ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "rows.jsonl: cannot be read: it is UTF-16; save it as UTF-8"),
+        ("rows.csv", b"text", "rows.csv: is no .jsonl or .parquet file; give a run"),
+        ("rows.jsonl", b"<html>", "no row can be read; line 1 is not JSON"),
+    ],
+)
+def test_an_input_without_rows_is_an_error_of_one_sentence(
+    name: str, content: bytes, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=sentence):
+        filter_dataset(tmp_path / name, tmp_path / "deep" / "out", DUPLICATES)
+    assert not (tmp_path / "deep").exists()
+    (tmp_path / "other").mkdir()
+    other = written(tmp_path / "other" / "rows.jsonl", corpus(20))
+    out = tmp_path / "out"
+    filter_dataset(other, out, DUPLICATES)
+    (out / "report.json").unlink()  # as where it was stopped before
+    before = {file: file.is_file() and file.read_bytes() for file in out.rglob("*")}
+    with pytest.raises(UsageError, match=sentence):
+        filter_dataset(tmp_path / name, out, DUPLICATES)
+    assert {file: file.is_file() and file.read_bytes() for file in out.rglob("*")} == before
+
+
+def test_a_damaged_file_is_named_and_leaves_no_finished_output(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"text": corpus(400)}), tmp_path / f"{name}.parquet")
+    whole = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[:2000] + bytes(4000) + whole[6000:])
+    with pytest.raises(UsageError, match=r"b\.parquet: cannot be read"):
+        filter_dataset(tmp_path, tmp_path / "out", DUPLICATES)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_with_an_index_is_rejected_before_connecting(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(20))
+    add_to_duplicate_index(tmp_path / "index", file, "a", 5, print)
+    configs = apply_duplicate_index(DUPLICATES, tmp_path / "index")
+    with pytest.raises(UsageError, match="--cluster: cannot check against an index"):
+        filter_dataset(file, tmp_path / "out", configs, workers="tcp://127.0.0.1:1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_row_is_filtered_and_no_row_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text('\n{"text": ""}\n')
+    report = filter_dataset(tmp_path / "one.jsonl", tmp_path / "one", parse_filter_settings([], "length"))
+    assert (report.counts.candidates, report.counts.kept) == (1, 0)
+    assert (tmp_path / "one" / "kept.jsonl").read_bytes() == b""
+    assert pl.read_parquet(tmp_path / "one" / "dropped.parquet").height == 1
+    (tmp_path / "none.jsonl").write_text("\n\n")
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "none.parquet")
+    for file in ("none.jsonl", "none.parquet"):
+        with pytest.raises(UsageError, match="has no rows"):
+            filter_dataset(tmp_path / file, tmp_path / "out", DUPLICATES)
+    assert not (tmp_path / "out").exists()
+
+
+ODD = st.text(st.characters(codec="utf-8"), max_size=40)
+ROWS = st.lists(
+    st.one_of(ODD, st.sampled_from(["a b c d e f g", "a b c d e f g!", "", "one", "\ufeff", "中文 文本"])), min_size=1
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=ROWS, size=st.integers(1, 5))
+def test_batches_of_any_size_give_the_same_result(
+    texts: list[str], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "case"
+    shutil.rmtree(folder, ignore_errors=True)
+    file = written(folder / "rows.jsonl", texts)
+    monkeypatch.setattr(dataset_rows, "BATCH_ROWS", size)
+    report = filter_dataset(file, folder / "out", DUPLICATES)
+    kept, repeats = expected(texts)
+    assert (folder / "out" / "kept.jsonl").read_text().splitlines() == [lines(texts)[place] for place in kept]
+    assert dropped(folder / "out") == repeats
+    assert adds_up(report)
+    again = filter_dataset(folder / "out" / "kept.jsonl", folder / "again", DUPLICATES)
+    assert again.counts.dropped == 0
+
+
+def test_several_processes_give_the_result_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(2000))
+    monkeypatch.setattr(dataset_rows, "BATCH_ROWS", 150)
+    filter_dataset(file, tmp_path / "one", DUPLICATES, workers=1)
+    monkeypatch.setattr(dataset_filter, "SMALL_INPUT_BYTES", 0)
+    filter_dataset(file, tmp_path / "two", DUPLICATES, workers=2)
+    for name in ("kept.jsonl", "dropped.parquet"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_another_threshold_filters_no_single_row_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = corpus(800)
+    file = written(tmp_path / "rows.jsonl", texts)
+    filter_dataset(file, tmp_path / "out", DUPLICATES)
+    monkeypatch.setattr(filter_workers, "filter_row_batch", None)
+    for threshold in (0.6, 0.93):
+        configs = parse_filter_settings([f'filters=[{{type="exact"}}, {{type="minhash", threshold={threshold}}}]'])
+        filter_dataset(file, tmp_path / "out", configs)
+        result = apply_filters([Document(f"r{i}", text) for i, text in enumerate(texts)], configs)
+        assert dropped(tmp_path / "out") == {drop.id: drop.duplicate_of for drop in result.dropped}
+    with pytest.raises(UsageError, match="contains the result of another input or other filters"):
+        filter_dataset(file, tmp_path / "out", parse_filter_settings([], "exact"))
+
+
+COMMAND = [sys.executable, "-m", "stillhouse", "filter"]
+
+
+def command(file: Path, out: Path, *more: str) -> list[str]:
+    return [*COMMAND, str(file), "--out", str(out), "--filters", "exact,minhash", "--workers", "2", *more]
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_a_command_killed_at_any_moment_ends_with_the_same_files(tmp_path: Path) -> None:
+    texts = corpus(20_000)
+    file = written(tmp_path / "rows.jsonl", texts)
+    filter_dataset(file, tmp_path / "whole", DUPLICATES)
+    chance = random.Random(3)
+    for _ in range(6):
+        child = subprocess.Popen(command(file, tmp_path / "out", "--quiet"), cwd=PROJECT, start_new_session=True)
+        time.sleep(chance.uniform(0.5, 2.5))
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    assert subprocess.run(command(file, tmp_path / "out", "--quiet"), cwd=PROJECT, check=False).returncode == 0
+    for name in ("kept.jsonl", "dropped.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_a_stop_keeps_filtered_batches_and_prints_how_to_resume(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(20_000) * 6)
+    child = subprocess.Popen(
+        command(file, tmp_path / "out"), cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    journal = tmp_path / "out" / "work" / "batches.jsonl"
+    while child.poll() is None and not (journal.exists() and journal.stat().st_size):
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGINT)
+    _, err = child.communicate()
+    assert child.returncode == 130
+    assert "the same command resumes" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out" / "report.json").exists()
+    filtered = journal.read_text()
+    assert filtered
+    report = filter_dataset(file, tmp_path / "out", DUPLICATES)
+    assert report.counts.candidates == 120_000
+    assert journal.read_text().startswith(filtered), "what was filtered before the stop is used again"
+
+
+def test_a_full_disk_is_an_error_of_one_sentence_and_leaves_no_finished_output(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(3000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot be written"):
+            filter_dataset(file, tmp_path / "out", DUPLICATES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"work"}
+    assert filter_dataset(file, tmp_path / "out", DUPLICATES).counts.candidates == 3000
+
+
+class ProgressHook(io.StringIO):
+    """A progress stream that calls `change` when the command prints `writing`."""
+
+    def __init__(self, change: Callable[[], object]) -> None:
+        super().__init__()
+        self._change = change
+
+    def write(self, text: str) -> int:
+        if text == "writing":
+            self._change()
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: file.write_bytes(b"\n" + file.read_bytes()),
+        lambda file: file.write_bytes(file.read_bytes()[:5000]),
+        lambda file: file.write_bytes(b""),
+        lambda file: os.utime(file, ns=(0, 0)),
+        lambda file: file.rename(file.with_suffix(".old")),
+    ],
+    ids=["longer", "shorter", "empty", "touched", "gone"],
+)
+def test_an_input_that_changes_while_it_is_filtered_is_rejected(
+    change: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SESSION, "quiet", False)  # a command that another test called in this process may have set it
+    file = written(tmp_path / "rows.jsonl", corpus(300))
+    with (
+        contextlib.redirect_stderr(ProgressHook(lambda: change(file))),
+        pytest.raises(UsageError, match=r"rows\.jsonl: (was changed while|cannot be read)"),
+    ):
+        filter_dataset(file, tmp_path / "out", DUPLICATES)
+    assert not (tmp_path / "out").exists()
+
+
+def test_later_rows_are_checked_against_earlier_releases(tmp_path: Path) -> None:
+    texts = corpus(1000)
+    first, second = written(tmp_path / "1.jsonl", texts[:500]), written(tmp_path / "2.jsonl", texts[500:])
+    filter_dataset(first, tmp_path / "1", DUPLICATES)
+    kept = tmp_path / "1" / "kept.jsonl"
+    count = len(kept.read_text().splitlines())
+    assert add_to_duplicate_index(tmp_path / "index", kept, "week 1", 5, print) == count
+    assert add_to_duplicate_index(tmp_path / "index", kept, "week 1", 5, print) == 0
+    report = filter_dataset(second, tmp_path / "2", apply_duplicate_index(DUPLICATES, tmp_path / "index"))
+    gone = pl.read_parquet(tmp_path / "2" / "dropped.parquet")
+    earlier = gone.filter(pl.col("duplicate_of").str.starts_with("week 1:"))
+    _, repeats = expected(texts)
+    across = {name for name, original in repeats.items() if int(name[1:]) >= 500 > int((original or "r0")[1:])}
+    assert len(across) > 20
+    names = {f"r{int(name[1:]) + 500}" for name in earlier["id"]}
+    assert len(names ^ across) <= 2, "only rows close to the threshold may differ"
+    assert earlier["duplicate_row"].null_count() == earlier.height
+    assert adds_up(report)
+
+
+def test_the_command_prints_its_report_and_exits_with_1_for_unreadable_rows(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(300))
+    with file.open("a") as more:
+        more.write("{broken\n")
+    ran = subprocess.run(
+        command(file, tmp_path / "out", "--json"), cwd=PROJECT, check=False, capture_output=True, text=True
+    )
+    assert ran.returncode == 1
+    report: dict[str, Any] = json.loads(ran.stdout)
+    assert report == json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["counts"]["failed"] == 1
+
+
+def chat(question: str, answer: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+CHAT = [
+    chat("Is the bridge over the river open today?", "Yes, it is."),
+    chat("Can I take my dog on the ferry to the island?", "Yes, it is."),
+    chat("Is the bridge over the river open today?", "Yes, it is."),
+    chat("Is the bridge over the river open today?", "No, it is closed for repairs."),
+]
+
+
+def in_lines(file: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_rows_with_different_questions_and_the_same_answer_are_kept(tmp_path: Path) -> None:
+    file = in_lines(tmp_path / "chat.jsonl", CHAT)
+    usual = filter_dataset(file, tmp_path / "usual", parse_filter_settings([]))
+    assert pl.read_parquet(tmp_path / "usual" / "dropped.parquet")["row"].to_list() == ["3"]
+    compared = {step.filter: step.compared for step in usual.steps}
+    assert compared["exact"] == compared["minhash"] == "questions and answers together, or the whole of a plain text"
+    assert compared["length"] is None
+    assert "  compared  exact, minhash: questions and answers together, or" in format_filter_card(usual)
+    assert "Compared of each row: questions and answers together" in (tmp_path / "usual" / "report.html").read_text()
+    answers = parse_filter_settings(['filters=[{type="exact", of="answer"}]'])
+    filter_dataset(file, tmp_path / "answers", answers)
+    assert pl.read_parquet(tmp_path / "answers" / "dropped.parquet")["row"].to_list() == ["2", "3"]
+
+
+def test_an_index_sets_what_its_rows_are_compared_by(tmp_path: Path) -> None:
+    first, later = in_lines(tmp_path / "1.jsonl", CHAT[:1]), in_lines(tmp_path / "2.jsonl", CHAT[1:])
+    minhash = parse_filter_settings([], "minhash")
+    for of, dropped_rows in (("conversation", ["2"]), ("answer", ["1", "2"])):
+        index = tmp_path / of
+        add_to_duplicate_index(index, first, "week 1", 5, print, of)
+        report = filter_dataset(later, tmp_path / f"out-{of}", apply_duplicate_index(minhash, index))
+        assert pl.read_parquet(tmp_path / f"out-{of}" / "dropped.parquet")["row"].to_list() == dropped_rows
+        assert report.steps[0].options["of"] == of
+    add_to_duplicate_index(tmp_path / "new", first, "week 1", 5, print)
+    explicit = parse_filter_settings(['filters=[{type="minhash", of="answer"}]'])
+    with pytest.raises(RecipeError, match="the index was made with of 'conversation', not 'answer'"):
+        filter_dataset(later, tmp_path / "out", apply_duplicate_index(explicit, tmp_path / "new"))
+
+
+def test_an_index_of_an_older_version_has_answers(tmp_path: Path) -> None:
+    add_to_duplicate_index(tmp_path / "old", in_lines(tmp_path / "1.jsonl", CHAT[:1]), "week 1", 5, print, "answer")
+    header = json.loads((tmp_path / "old" / "index.json").read_text())
+    del header["of"]
+    (tmp_path / "old" / "index.json").write_text(json.dumps(header))
+    (config,) = apply_duplicate_index(parse_filter_settings([], "minhash"), tmp_path / "old")
+    assert config.model_dump()["of"] == "answer"

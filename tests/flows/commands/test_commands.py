@@ -1,0 +1,424 @@
+"""Commands that need no Prefect, in this process."""
+
+import json
+import random
+import re
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import typer
+
+from core.project_files import PROJECT
+from flows import cli
+from flows.commands.app import app
+
+REFERENCE = str(PROJECT / "data/reference/english.jsonl")
+ROWS = [
+    {"id": "a", "text": "The bees left their hive early in the morning and flew over the wide green fields.", "n": 1},
+    {"id": "b", "text": "I'm sorry, but as an AI language model I cannot help with that request.", "n": 2},
+    {"id": "c", "text": "The bees left their hive early in the morning and flew over the wide green fields!", "n": 3},
+    {"id": "d", "text": "Rain fell on the roof all night, and nobody in the old house could sleep a wink.", "n": 4},
+]
+
+
+def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code, before, handler = 0, sys.argv, signal.getsignal(signal.SIGINT)
+    sys.argv = ["stillhouse", *words]
+    try:
+        cli.main()
+    except SystemExit as exit:
+        code = int(exit.code or 0)
+    finally:
+        sys.argv = before
+        signal.signal(signal.SIGINT, handler)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["run", "poems"],
+            "error: poems: no recipe of this name; built in are arithmetic, ",
+        ),
+        (["run", "smok"], "error: smok: no recipe of this name; did you mean 'smoke'?\n"),
+        (
+            ["distill", "missing", "--out", "/tmp/x", "--set", "student.layers=4"],
+            "distill` takes the student's own keys; leave out",
+        ),
+        (["run", "missing.toml"], "error: missing.toml: 1 problem\n  cannot be read: No such file or directory"),
+        (["run", "smoke", "--set", "samples=0"], "samples: input should be greater than or equal to 1, not 0"),
+        (["run", "smoke", "--runs-dir", "/proc/nowhere"], "error: /proc/nowhere: cannot hold a run"),
+        (["show", "nothing"], "error: nothing: no run of this name"),
+        (["graph", "ring"], "error: ring: unknown topology; choose one of centralized, single, independent"),
+        (["filter", "missing.jsonl", "--out", "/tmp/x"], "error: missing.jsonl: is not there"),
+        (["assess", "missing.parquet", "--reference", REFERENCE], "error: missing.parquet: is not there"),
+        (["distill", "missing", "--out", "/tmp/x"], "error: missing: is not there"),
+        (["distill", "missing", "--out", "/proc/nowhere"], "error: /proc/nowhere: cannot be written: "),
+        (["distill", "missing", "--out", "/tmp/x", "--set", "epoch=1"], "epoch: unknown key, did you mean `epochs`?"),
+    ],
+)
+def test_each_mistake_is_one_sentence_and_the_right_code(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = called(capsys, *words)
+    assert code == (1 if "/proc/nowhere" in sentence else 2)
+    assert sentence in err
+    assert out == ""
+
+
+def test_recipes_list_their_output(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "recipes")
+    assert code == 0
+    assert "constrained-instructions\n  Short answers" in out
+
+
+def test_validate_prints_the_whole_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "validate", "smoke", "--live", "--json")
+    assert code == 0
+    assert json.loads(out)["recipe"]["topology"]["max_revisions"] == 2
+    assert json.loads(out)["live"]["main"].startswith("fake/writer answers: keeps to a JSON schema, returns")
+
+
+@pytest.mark.parametrize(("way", "others"), [("plain", "json_schema.* or .tool"), ("tool", "json_schema.* or .plain")])
+def test_a_teacher_that_breaks_the_schema_gets_advice_for_another_mode(
+    way: str, others: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    malformed = f"teachers.main={{model='fake/writer', structured='{way}', faults={{malformed=1}}}}"
+    code, _, err = called(capsys, "validate", "smoke", "--live", "--set", malformed)
+    assert code == 1
+    assert re.search(rf'with structured = "{way}"; try "{others}" \(teachers.main.structured\)$', err.strip())
+
+
+def test_preview_shows_every_turn_and_keeps_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = called(capsys, "preview", "smoke", "-n", "2")
+    assert code == 0
+    assert out.count("outcome") == 2
+    text = " ".join(out.replace("|", " ").split())
+    assert "system You write short, clear and true answers about the topic" in text, "the whole request"
+    assert "user Write about bicycles. Use at most 20 words. assistant" in text
+    code, out, _ = called(capsys, "preview", "smoke", "-n", "2", "--json")
+    turns = [turn for sample in json.loads(out) for turn in sample["turns"]]
+    assert {turn["context"][0]["role"] for turn in turns} == {"system"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_filter_keeps_rows_unchanged_and_reports_drop_reasons(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code, text, _ = called(capsys, "filter", str(rows), "--out", str(out), "--json")
+    assert code == 0
+    assert json.loads(text)["counts"] == {"candidates": 4, "kept": 2, "dropped": 2, "failed": 0}
+    assert [json.loads(line) for line in (out / "kept.jsonl").read_text().splitlines()] == [ROWS[0], ROWS[3]]
+    dropped = pl.read_parquet(out / "dropped.parquet").to_dicts()
+    assert [(d["id"], d["n"], d["reason"], d["duplicate_of"]) for d in dropped] == [
+        ("b", 2, "refusal", None),
+        ("c", 3, "exact_duplicate", "a"),
+    ]
+
+
+def test_filter_suggests_a_reference_of_the_recipe_alone(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "out"))
+    kept = f"stillhouse assess {tmp_path}/out/kept.jsonl --reference"
+    assert text.splitlines()[-1] == f"hint: compare with real text: {kept} FILE"
+    _, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "more"), "--recipe", "smoke")
+    assert text.splitlines()[-1] == f"next: {kept} {REFERENCE}".replace("/out/", "/more/")
+
+
+BROKEN_CHECK = """from agents.checks import Options, Subject, check
+@check("fragile")
+def fragile(subject: Subject, options: Options) -> None:
+    '''Breaks.'''
+    raise KeyError("colour")
+"""
+
+
+def test_a_preview_suggests_the_command_that_fits_its_outcome(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--set", "seed=4", "--set", "teachers.main.faults={malformed=1}"]
+    code, _, err = called(capsys, "preview", "smoke", *settings)
+    assert code == 1
+    message, hint = err.splitlines()
+    assert message == "error: smoke: none of 3 samples could be judged; most often contract:generator (3)"
+    assert hint == "next: " + shlex.join(["stillhouse", "validate", "smoke", *settings, "--live"])
+    (tmp_path / "checks.py").write_text(BROKEN_CHECK)
+    check = f"verifiers=[{{type='fragile', path='{tmp_path / 'checks.py'}'}}]"
+    code, _, err = called(capsys, "preview", "smoke", "--set", check, "-n", "2")
+    message, hint = err.splitlines()
+    assert code == 1
+    assert message.endswith("most often contract:check 'fragile' broke (checks.py, line 5): KeyError: 'colour' (2)")
+    assert hint == "next: " + shlex.join(["stillhouse", "preview", "smoke", "--set", check, "-n", "2"])
+    settings[-1] = "teachers.main.faults={refusal=1}"
+    code, out, _ = called(capsys, "preview", "smoke", *settings)
+    assert code == 0
+    assert out.splitlines()[-1] == "next: " + shlex.join(["stillhouse", "preview", "smoke", *settings, "-n", "9"])
+
+
+def test_a_recipe_that_cannot_be_used_leaves_no_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for role, places in (("generator", "{{customer}}"), ("revise", "{{advise}}"), ("critic", "{{anser}}")):
+        own = tmp_path / role
+        own.mkdir()
+        (own / f"{role}.md").write_text(f'## system\n"clear": it is clear\n\n## user\nWrite of {places}.\n')
+        code, out, err = called(capsys, "run", "smoke", "--set", f"prompts={own}")
+        assert (code, out) == (2, ""), role
+        assert f"{own / role}.md: nothing is known for {places}; it may use " in err
+    assert not (tmp_path / "data").exists()
+    (tmp_path / "empty").mkdir()
+    assert "empty: is a folder without a recipe.toml" in called(capsys, "run", "empty")[2]
+
+
+def test_filters_can_be_chosen(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choice = 'filters=[{type="length",min_words=16}]'
+    code, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "out"), "--set", choice, "--json")
+    assert code == 0
+    assert json.loads(text)["reasons"] == {"length": 1}
+
+
+def written(path: Path, texts: list[str]) -> str:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def passages() -> list[str]:
+    texts = [json.loads(line)["text"] for line in Path(REFERENCE).read_text().splitlines()]
+    return random.Random(2).sample(texts, len(texts))
+
+
+def test_assess_is_inconclusive_on_few_documents_and_exits_0(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, real = written(tmp_path / "few.jsonl", passages[:60]), written(tmp_path / "real.jsonl", passages[60:])
+    code, out, _ = called(capsys, "assess", source, "--reference", real, "--runs-dir", str(tmp_path))
+    assert code == 0
+    assert out.splitlines()[0] == "verdict   INCONCLUSIVE"
+    assert "inconclusive: " in out
+    assert "the dataset has 60 documents with a word in them: assess at least 1,000" in out
+    assert [path.suffix for path in (tmp_path / ".cache" / "nulls").iterdir()] == [".json"]
+
+
+def test_assess_exits_3_on_collapse_with_the_evidence(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"The best way to keep a {text.split()[-1]} is to keep it well and dry." for text in passages[:80]]
+    source, real = written(tmp_path / "same.jsonl", texts), written(tmp_path / "real.jsonl", passages[80:])
+    words = ["assess", source, "--reference", real, "--runs-dir", str(tmp_path)]
+    code, out, _ = called(capsys, *words, "--json")
+    found = json.loads(out)
+    assert (code, found["verdict"], found["parent"]) == (3, "collapse", None)
+    assert any("“the best way” 100.0%" in gate for gate in found["gates"])
+    assert found["collapse"]["documents"] <= 80
+    page = tmp_path / "page.html"
+    code, out, _ = called(capsys, *words, "--out", str(page))
+    assert (code, out.splitlines()[0]) == (3, "verdict   COLLAPSE")
+    text = " ".join(out.split())
+    assert "“the best way” 100.0%" in text
+    assert "with real text of the same kind, --reference FILE" in text, "it is unknown that a teacher wrote the text"
+    assert "stillhouse filter INPUT --out DIR --filters exact,minhash" in text
+    assert "without truncation" not in text
+    assert "“the best way” 100.0%" in page.read_text()
+    assert page.read_text().count('<svg class="strip"') == len(found["collapse"]["metrics"])
+
+
+def test_assess_judges_what_a_dataset_adds_to_its_parent(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = written(tmp_path / "real.jsonl", passages[600:])
+    parent = written(tmp_path / "parent.jsonl", passages[:400])
+    child = written(tmp_path / "child.jsonl", passages[:400] + ["It was so " + text for text in passages[400:600]])
+    words = ["assess", child, "--reference", real, "--parent", parent, "--runs-dir", str(tmp_path), "--json"]
+    code, out, _ = called(capsys, *words)
+    found = json.loads(out)
+    assert (code, found["verdict"], found["parent"]["verdict"]) == (3, "collapse", "collapse")
+    assert 100 <= found["parent"]["documents"] <= 200
+    code, _, err = called(
+        capsys, "assess", parent, "--reference", real, "--parent", parent, "--runs-dir", str(tmp_path)
+    )
+    assert code == 2
+    assert "has no row that" in err
+
+
+def test_gaps_prints_missing_topics_and_its_seeds_feed_the_next_run(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = written(tmp_path / "real.jsonl", passages[1500:])
+    poor = written(tmp_path / "poor.jsonl", [text for text in passages[:1500] if "house" not in text.lower()])
+    seeds = tmp_path / "my seeds.jsonl"
+    words = ["gaps", poor, "--reference", real, "--out", str(seeds), "-n", "8"]
+    code, out, _ = called(capsys, *words)
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("  house ")] == [["house", "0.0%"]]
+    rows = [json.loads(line) for line in seeds.read_text().splitlines()]
+    assert len(rows) == 8
+    assert all(passages[1499 + row["number"]] == row["text"] for row in rows)
+    assert sum("house" in row["words"] for row in rows) >= 4
+    take = out.splitlines()[-1].removeprefix("hint: generate samples for the gaps: stillhouse run RECIPE ")
+    code, out, _ = called(capsys, "preview", "smoke", *shlex.split(take), "-n", "1")
+    assert (code, out.count("outcome")) == (0, 1)
+    assert "house" in out
+    code, _, err = called(capsys, *words)
+    assert (code, err) == (2, f"error: {seeds}: exists already; name another file, or remove it\n")
+
+
+def test_every_seed_of_gaps_names_its_subject_and_is_accepted_by_a_run(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A text of common words alone starts no seed; a text whose only other word is in no other text starts one."""
+    bare, alone = ["It is so.", "So it was.", "And he is."] * 100, "He is Quillonby."
+    real = written(tmp_path / "real.jsonl", [*passages[2500:], alone, *bare])
+    own, seeds = written(tmp_path / "own.jsonl", passages[:2500]), tmp_path / "seeds.jsonl"
+    code, out, _ = called(capsys, "gaps", own, "--reference", real, "--out", str(seeds), "-n", "20")
+    assert code == 0
+    assert "lacking topic" in out
+    rows = [json.loads(line) for line in seeds.read_text().splitlines()]
+    assert [row["text"] for row in rows if not row["words"]] == []
+    assert [(row["topic"], row["words"]) for row in rows if row["text"] == alone] == [("quillonby", ["quillonby"])]
+    take = out.splitlines()[-1].removeprefix("hint: generate samples for the gaps: stillhouse run RECIPE ")
+    code, _, err = called(capsys, "validate", "smoke", *shlex.split(take))
+    assert (code, "'words'" in err) == (0, False), err
+    real = written(tmp_path / "bare.jsonl", [*passages[2500:2600], *bare])
+    code, out, _ = called(capsys, "gaps", own, "--reference", real)
+    assert code == 0
+    assert out.splitlines()[-1] == "no seeds: no text of a lacking topic has a word that names its subject"
+
+
+def test_gaps_writes_a_file_without_seeds_if_no_topic_is_missing(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, own = written(tmp_path / "real.jsonl", passages[400:]), written(tmp_path / "own.jsonl", passages[:400])
+    seeds = tmp_path / "seeds.jsonl"
+    words = ["gaps", own, "--reference", real, "--out", str(seeds)]
+    code, out, _ = called(capsys, *words, "--json")
+    found = json.loads(out)
+    assert (code, found["topics"], found["words"], found["seeds"], found["out"]) == (0, [], [], 0, str(seeds))
+    assert seeds.read_bytes() == b""
+    seeds.unlink()
+    code, out, _ = called(capsys, *words)
+    sentence = f"no gaps measurable at this size; {seeds} is written without seeds"
+    assert (code, out.splitlines()[1:], seeds.read_bytes()) == (0, [sentence], b"")
+    code, _, err = called(capsys, "gaps", written(tmp_path / "few.jsonl", passages[:9]), "--reference", real)
+    assert code == 2
+    assert "9 documents and 4000 of" in err
+
+
+def test_gaps_reports_when_missing_topics_yield_no_seed(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = written(tmp_path / "real.jsonl", passages[400:])
+    own = written(tmp_path / "own.jsonl", [re.sub(r"\bwas\b", "is", text) for text in passages[:400]])
+    code, out, _ = called(capsys, "gaps", own, "--reference", real, "--out", str(tmp_path / "seeds.jsonl"))
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if line.endswith("%")] == ["was"]
+    assert out.splitlines()[-1].startswith("no seeds: only words are lacking that any text may have")
+    assert out.splitlines()[-1].endswith(f"; {tmp_path / 'seeds.jsonl'} is written without seeds")
+    assert (tmp_path / "seeds.jsonl").read_bytes() == b""
+
+
+def test_an_index_writes_and_reads_signature_files_of_datasketch(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, file = str(tmp_path / "first"), str(tmp_path / "second"), str(tmp_path / "rows.parquet")
+    code, out, _ = called(capsys, "index", first, "--add", str(rows), "--to-datasketch", file, "--json")
+    added = json.loads(out)["added"]
+    assert code == 0
+    assert added > 0
+    code, out, _ = called(capsys, "index", second, "--from-datasketch", file, "--name", "old", "--json")
+    assert (code, json.loads(out)["sources"]) == (0, {"old": added})
+    clean = str(tmp_path / "clean")
+    code, out, _ = called(
+        capsys,
+        "filter",
+        str(rows),
+        "--out",
+        clean,
+        "--filters",
+        "minhash",
+        "--index",
+        second,
+        "--workers",
+        "1",
+        "--json",
+    )
+    assert json.loads(out)["counts"]["kept"] == 0
+    code, _, err = called(capsys, "index", first, "--to-datasketch", file)
+    assert code == 2
+    assert "--to-datasketch: an index stores no MinHash signatures; name the rows with --add" in err
+
+
+def test_the_readme_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    missing = [name for name in commands if f"stillhouse {name}" not in readme]
+    assert len(commands) > 15
+    assert missing == []
+
+
+@pytest.mark.parametrize("content", ["", "\n \n\n"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["assess", "ROWS", "--reference", REFERENCE],
+        ["assess", REFERENCE, "--reference", "ROWS"],
+        ["filter", "ROWS", "--out", "OUT"],
+        ["gaps", "ROWS", "--reference", REFERENCE],
+        ["distill", "ROWS", "--out", "OUT"],
+        ["index", "OUT", "--add", "ROWS"],
+    ],
+)
+def test_a_file_without_rows_is_refused(
+    words: list[str], content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    file.write_text(content)
+    given = {"ROWS": str(file), "OUT": str(out)}
+    code, text, err = called(capsys, *(given.get(word, word) for word in words))
+    assert (code, text) == (2, "")
+    assert f"{file}: has no rows; give a file or a folder with one at least\n" in err
+    assert not out.exists() or not any(out.iterdir())
+
+
+def test_assess_writes_nothing_in_the_working_folder(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, home, runs = tmp_path / "here", tmp_path / "cache", tmp_path / "runs"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    few = tmp_path / "few.jsonl"
+    texts = [json.loads(line) for line in Path(REFERENCE).read_text(encoding="utf-8").splitlines()[:260]]
+    few.write_text("".join(json.dumps(row) + "\n" for row in texts[:60]))
+    small = tmp_path / "small.jsonl"
+    small.write_text("".join(json.dumps(row) + "\n" for row in texts[60:]))
+    code, out, _ = called(capsys, "assess", str(few), "--reference", str(small), "--json")
+    assert code == 0
+    assert list(here.iterdir()) == []
+    (null,) = (home / "stillhouse" / "nulls").iterdir()
+    runs.mkdir()
+    again = called(capsys, "assess", str(few), "--reference", str(small), "--json", "--runs-dir", str(runs))
+    assert again[:2] == (0, out)
+    assert [one.name for one in (runs / ".cache" / "nulls").iterdir()] == [null.name]
+    code, _, err = called(capsys, "assess", str(rows), "--reference", str(small))
+    assert (code, err) == (0, "")

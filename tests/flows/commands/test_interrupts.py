@@ -1,0 +1,72 @@
+"""Ctrl-C at several moments of a command's life. Each is an event: a module was imported, a line was printed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.project_files import PROJECT
+from flows.prefect_server.local_server import stop_local_server
+
+MODULE = ("-m", "stillhouse")
+SCRIPT = ("-c", "import sys; sys.argv[0] = 'stillhouse'; from flows.cli import main; sys.exit(main())")
+
+
+def start(how: tuple[str, ...], *words: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-X", "importtime", *how, *words], cwd=PROJECT, env={**os.environ, **environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def interrupted(process: subprocess.Popen[str], event: str) -> str:
+    """What the command prints besides its imports after Ctrl-C at the first line of stderr that ends so."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.rstrip().endswith(event):
+            process.send_signal(signal.SIGINT)
+            break
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 130, err[-2000:]
+    return "\n".join(line for line in err.splitlines() if not line.startswith("import time:"))
+
+
+@pytest.mark.parametrize(
+    ("module", "how"),
+    [
+        ("core.errors", MODULE),
+        ("typer", MODULE),
+        ("typer", SCRIPT),
+        ("flows.commands.recipe_commands", MODULE),
+        ("agents.planning.run_plan", SCRIPT),
+        ("agents.studies.preview", MODULE),
+    ],
+)
+def test_ctrl_c_during_an_import_prints_no_traceback(module: str, how: tuple[str, ...]) -> None:
+    process = start(how, "preview", "smoke", "-n", "20", "--set", "teachers.main.faults={seconds=9}")
+    assert interrupted(process, f" {module}").splitlines()[-1] == "interrupted"
+
+
+def test_ctrl_c_is_ignored_where_the_caller_ignores_it() -> None:
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    process = start(("-c", f"{ignoring}; {SCRIPT[1]}"), "recipes")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.rstrip().endswith(" typer"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, _ = process.communicate(timeout=300)
+    assert (process.returncode, "smoke\n" in out) == (0, True)
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_the_first_line_of_progress_names_the_command_that_resumes(tmp_path: Path) -> None:
+    runs = ["--runs-dir", str(tmp_path / "runs")]
+    process = start(MODULE, "run", "smoke", *runs, PREFECT_HOME=str(tmp_path / "prefect"))
+    err = interrupted(process, "3 to 20 seconds")
+    stop_local_server(tmp_path / "prefect")
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == f"next: stillhouse run smoke --runs-dir {tmp_path / 'runs'} --resume"

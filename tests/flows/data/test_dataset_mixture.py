@@ -1,0 +1,131 @@
+"""Mixtures on random lineages: sides and minimum shares are kept under every policy."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import polars as pl
+import pytest
+
+from core.config.recipe import LineageConfig, Recipe
+from core.errors import UsageError
+from flows.data.curated_run import DatasetSplit, create_empty_rows
+from flows.data.dataset_mixture import (
+    EarlierRelease,
+    MixtureSources,
+    join_sides,
+    mix_dataset,
+    read_real_rows,
+    split_own_rows,
+)
+from tests.support.lineages import write_rows
+
+RECIPE = Recipe.model_validate({"name": "x", "seeds": {"path": "x"}})
+
+
+def rows_of(name: str, prompts: list[str]) -> pl.DataFrame:
+    talk = [[{"role": "user", "content": prompt}, {"role": "assistant", "content": "x"}] for prompt in prompts]
+    rows = [{"id": f"{name}-{i:06d}", "messages": turns, "asked": 1} for i, turns in enumerate(talk)]
+    return pl.DataFrame(rows, schema=create_empty_rows().schema)
+
+
+def prompts_of(rows: pl.DataFrame) -> set[str]:
+    return {messages[0]["content"] for messages in rows["messages"].to_list()}
+
+
+def random_past(rng: Random) -> tuple[MixtureSources, list[DatasetSplit]]:
+    """Generations, each split with regard to the earlier ones, and real rows; they share some questions."""
+    questions = [f"question {i}" for i in range(40)]
+    real = rows_of("real", rng.choices(questions, k=rng.randint(0, 8)))
+    earlier: list[EarlierRelease] = []
+    splits = []
+    for generation in range(rng.randint(1, 4)):
+        kept = rows_of(f"g{generation}", rng.choices(questions, k=rng.randint(1, 15)))
+        splits.append(split_own_rows(kept, MixtureSources(earlier, real), 0.3, RECIPE))
+        assert sorted(name for part in splits[-1] for name in part["id"]) == list(kept["id"])
+        earlier = [*earlier, EarlierRelease(f"x/{generation}", join_sides(splits[-1]), None)]
+    return MixtureSources(earlier[:-1], real), splits
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_no_prompt_is_on_both_sides_of_any_mix(number: int) -> None:
+    rng = Random(number)
+    past, splits = random_past(rng)
+    floor = rng.choice([0.0, 0.1, 0.4])
+    policy = rng.choice(
+        [{"policy": "accumulate"}, {"policy": "replace"}, {"policy": "budget", "budget": rng.randint(2, 50)}]
+    )
+    config = LineageConfig.model_validate({**policy, "min_real_share": floor, "real": "x"})
+    (train, validation), record = mix_dataset(splits[-1], past, config, number)
+    assert not prompts_of(train) & prompts_of(validation)
+    held_out = set().union(*(prompts_of(one.validation) for one in splits))
+    assert not prompts_of(train) & held_out, "a row held out of one generation is held out of all"
+
+    ids = [*train["id"], *validation["id"]]
+    assert len(set(ids)) == len(ids) == record.rows
+    origins = Counter(name.partition("-")[0] for name in ids)
+    assert origins.pop("real", 0) == record.real
+    assert origins.pop(f"g{len(splits) - 1}", 0) == record.own
+    assert origins == {f"g{name[2:]}": count for name, count in record.earlier.items()}
+    if config.budget is None:
+        whole = splits if config.policy == "accumulate" else splits[-1:]
+        assert record.rows - record.real == sum(len(part) for one in whole for part in one)
+    else:
+        assert record.rows <= config.budget
+        assert not record.rows or record.real_share >= floor, "other rows make room"
+    again = mix_dataset(splits[-1], past, config, number)
+    assert again.parts.train.equals(train)
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "real", "budget", "drawn"),
+    [(28, 2, 10, 20, (14, 1, 5)), (39, 1, 0, 10, (9, 1, 0)), (39, 1, 0, 1, (1, 0, 0))],
+)
+def test_a_budget_draws_each_kind_in_proportion_and_holds_a_row_out_if_possible(
+    train: int, held_out: int, real: int, budget: int, drawn: tuple[int, int, int]
+) -> None:
+    config = LineageConfig.model_validate({"policy": "budget", "budget": budget, "real": "x"})
+    kinds = {"own": train, "out": held_out, "real": real}
+    own, out, past = (rows_of(name, [f"{name} {i}" for i in range(count)]) for name, count in kinds.items())
+    mixes = [mix_dataset(DatasetSplit(own, out), MixtureSources([], past), config, seed).parts for seed in (1, 2)]
+    ids = [{*parts.train["id"], *parts.validation["id"]} for parts in mixes]
+    for found in ids:
+        assert tuple(sum(name.startswith(f"{kind}-") for name in found) for kind in kinds) == drawn
+    assert ids[0] != ids[1], "another seed draws others"
+
+
+def test_lines_of_real_text_stay_lines(tmp_path: Path) -> None:
+    text = "def half(x):\n    if x < 0:\n        return None\n    return x / 2"
+    (tmp_path / "real.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    question, answer = (turn["content"] for turn in read_real_rows(tmp_path / "real.jsonl")["messages"][0])
+    given = question.removeprefix("Go on with this text: ")
+    assert text.startswith(given)
+    assert text.endswith(answer)
+    assert text[len(given) : -len(answer)].isspace()
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([{"text": "Too short."}], "has a question and an answer, or 8 words of `text`"),
+        ([{"messages": [{"role": "assistant", "content": "Hm."}]}], "has a question and an answer"),
+        ([{"question": "x"}], "needs `text`, or `messages`, or `prompt` and `completion`"),
+    ],
+)
+def test_unusable_real_rows_are_reported(rows: list[object], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        read_real_rows(write_rows(tmp_path / "real.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"policy": "budget"}, "`budget` \\(rows\\) and"),
+        ({"budget": 5}, "go together"),
+        ({"min_real_share": 0.3}, "min_real_share needs real rows"),
+    ],
+)
+def test_lineage_keys_that_depend_on_each_other(table: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        LineageConfig.model_validate(table)

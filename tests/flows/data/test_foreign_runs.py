@@ -1,0 +1,115 @@
+"""A run folder from elsewhere is untrusted: no command runs its checks, starts its engine or sends a key to its endpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import UsageError
+from core.runs.run_dir import RunDir, open_run
+from flows.data.student_files import load_student_plan
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from tests.flows.commands.test_commands import called
+
+CHECKS = """
+from pathlib import Path
+from agents.checks import Options, Subject, check
+
+Path({mark!r}).write_text("ran")
+
+@check("own")
+def own(subject: Subject, options: Options) -> str | None:
+    '''Passes.'''
+    return None
+"""
+TEACHER = "teachers.main={model='fake/reasoning'}"
+
+
+def run_with_checks(folder: Path, *settings: str) -> tuple[RunDir, Path]:
+    """A run that somebody made in `folder`/runs with a check of its own, with a student; the mark that its file writes."""
+    folder.mkdir()
+    mark = folder / "mark"
+    (folder / "checks.py").write_text(CHECKS.format(mark=str(mark)))
+    (folder / "rows.jsonl").write_text(json.dumps({"question": "q", "answer": "1"}) + "\n")
+    own = [f"seeds.path={folder}/rows.jsonl", "task={}", f"verifiers=[{{type='own',path='{folder}/checks.py'}}]"]
+    plan = load_recipe_plan("reasoning", [TEACHER, *own, *settings])
+    run = open_run(folder / "runs", plan.recipe, hash_recipe_sources(plan), folder=folder, resume=False)
+    run.student.mkdir()
+    (run.student / "config.json").write_text("{}")
+    mark.unlink()
+    # As in a fresh process, in which nothing has been imported yet.
+    from agents.checks.registry import _load_checks
+
+    _load_checks.cache_clear()
+    return run, mark
+
+
+@pytest.mark.parametrize("command", ["evaluate", "route"])
+def test_no_command_runs_the_checks_of_a_run_of_a_stranger(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mark = run_with_checks(tmp_path / "stranger")
+    for name in (run.path, run.student):
+        code, _, err = called(capsys, command, str(name), "-n", "20", "--runs-dir", str(tmp_path / "mine"))
+        assert code == 2
+        assert f"its recipe would run the file {tmp_path}/stranger/checks.py (verifiers.0.path)" in err
+        assert "--recipe RECIPE" in err
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("command", ["report", "show", "export"])
+def test_no_other_command_runs_them_either(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, mark = run_with_checks(tmp_path / "stranger")
+    called(capsys, command, str(run.path))
+    assert not mark.exists()
+
+
+def test_a_users_own_run_runs_its_checks_as_long_as_they_are_the_same(tmp_path: Path) -> None:
+    run, mark = run_with_checks(tmp_path / "mine")
+    assert load_student_plan(run.student, run, tmp_path / "mine" / "runs").checks
+    assert mark.exists()
+    mark.unlink()
+    checks = tmp_path / "mine" / "checks.py"
+    checks.write_text(checks.read_text() + "\n# changed\n")
+    with pytest.raises(UsageError, match=r"checks.py \(verifiers.0.path\) has changed since the run was made"):
+        load_student_plan(run.student, run, tmp_path / "mine" / "runs")
+    assert not mark.exists()
+
+
+def test_a_link_in_a_users_own_folder_makes_no_run_of_theirs(tmp_path: Path) -> None:
+    run, mark = run_with_checks(tmp_path / "stranger")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "link").symlink_to(run.path)
+    with pytest.raises(UsageError, match="its recipe would run the file"):
+        load_student_plan(run.student, RunDir(tmp_path / "runs" / "link"), tmp_path / "runs")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "act"),
+    [
+        (
+            {"model": "openai/m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "CANARY"},
+            "send prompts with the key in CANARY to",
+        ),
+        (
+            {"model": "openai/m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": ""},
+            "send prompts to http://127.0.0.1:9",
+        ),
+        ({"model": "vllm/m", "engine": {"trust_remote_code": True}}, "start vllm/m with its own options"),
+        ({"model": "vllm/m"}, "start vllm/m"),
+        ({"model": "local/theirs.gguf"}, "start local/theirs.gguf"),
+    ],
+)
+def test_a_teacher_of_a_stranger_gets_no_prompt_and_no_key_and_starts_nothing(
+    teacher: dict[str, Any], act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY", "canary")
+    run, _ = run_with_checks(tmp_path / "stranger")
+    recipe = json.loads(run.recipe_file.read_text())
+    recipe["recipe"]["verifiers"] = []
+    recipe["recipe"]["teachers"]["main"] |= teacher
+    run.recipe_file.write_text(json.dumps(recipe))
+    with pytest.raises(UsageError, match=act):
+        load_student_plan(run.student, run, tmp_path / "mine")

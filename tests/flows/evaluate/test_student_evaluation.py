@@ -1,0 +1,268 @@
+"""A student compared with its teacher: found, evaluated, printed, and shown in its run's report."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from core.config.students import StudentConfig
+from core.intervals import IntervalEstimate
+from core.runs.run_dir import RunDir, open_run
+from core.sample import Message, conversation_digest
+from core.storage.atomic_files import write_parquet
+from flows.data.student_files import STUDENT_EVALUATION_FILE
+from flows.evaluate.dataset_evaluation import DatasetEvaluation
+from flows.evaluate.student_evaluation import (
+    EvaluatedAnswer,
+    EvaluationExample,
+    HarnessTaskResult,
+    ModelResult,
+    StudentEvaluation,
+    evaluate_student,
+    format_student_evaluation,
+    loss_notes,
+    prepare_student_evaluation,
+)
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.report.run_report import write_run_report
+from flows.terminal.console import CommandSession
+from students.comparison.text_losses import measure_folder_loss
+from students.training.student_training import train_student
+from tests.flows.commands.test_commands import called
+from tests.students.conftest import conversations, one_thread, quiet, saved, tiny_llama, tiny_tokenizer
+
+TEACHER = ModelResult(
+    role="teacher", model="local/smollm2-135m", passed=40, pass_rate=IntervalEstimate(value=0.4, low=0.309, high=0.498),
+    faults={"max_words": 35, "on_topic": 25}, nats_per_token=1.5, bits_per_byte=0.61, bytes=98_000_000,
+    tokens_per_second=101.3, read_per_second=402.0, memory=150_000_000,
+)  # fmt: skip
+STUDENT = ModelResult(
+    role="student", model="/s/student-q8_0.gguf", passed=30, pass_rate=IntervalEstimate(value=0.3, low=0.219, high=0.396),
+    faults={"on_topic": 70}, nats_per_token=2.0, bits_per_byte=0.77, bytes=7_400_000, tokens_per_second=1502.0,
+    read_per_second=9000.0, memory=None,
+)  # fmt: skip
+FOUND = StudentEvaluation(
+    student="/s", recipe="smoke", seed=7, type="q8_0", seeds=100, first_seed=60, held_out=5, rows=[TEACHER, STUDENT],
+    retention=IntervalEstimate(value=0.75, low=0.52, high=1.09), tasks=[
+        HarnessTaskResult(
+            task="ends", metric="acc", rows=1200, scores={"student": IntervalEstimate(value=0.5, low=0.4, high=0.6)}
+        )
+    ], notes=["Nothing on the untrained student."],
+    examples=[EvaluationExample(question="<b>?", answers={"student": EvaluatedAnswer(text="<script>", fault="on_topic")})],
+)  # fmt: skip
+
+
+def test_the_printed_evaluation_has_pass_rates_losses_and_sizes() -> None:
+    card = format_student_evaluation(FOUND)
+    lines = card.splitlines()
+    assert lines[1] == "  smoke: 100 held-out seeds, from number 60; one attempt each, no examples"
+    assert lines[3].split() == "teacher 40 of 100, 40 % 31 % to 50 % 1.500 0.610 101 98.0 150".split()
+    assert lines[4].split() == "student 30 of 100, 30 % 22 % to 40 % 2.000 0.770 1,502 7.4 -".split()
+    assert "retention 0.75 (0.52 to 1.09) of the teacher's pass rate" in card
+    assert "teacher not passed: max_words 35   on_topic 25" in card
+    assert card.endswith("/s/evaluation.json")
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_runs_report_shows_the_evaluation_without_answers(tmp_path: Path) -> None:
+    plan = load_recipe_plan("smoke")
+    run = open_run(tmp_path, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    manifest = run.read_manifest()
+    write_run_report(run, manifest, plan.recipe, [], [])
+    assert "Compared with its teacher" not in run.report_file.read_text()
+    run.student.mkdir()
+    (run.student / STUDENT_EVALUATION_FILE).write_text(FOUND.model_dump_json())
+    record = {"start": "random", "parameters": 1, "train_samples": 9, "held_out_samples": 5, "steps": 3}
+    manifest = type(manifest).model_validate(
+        {**manifest.model_dump(), "student": {**record, "loss_before": 3.0, "loss_after": 2.0, "seconds": 1.0}}
+    )
+    write_run_report(run, manifest, plan.recipe, [], [])
+    page = run.report_file.read_text()
+    assert "Compared with its teacher" in page
+    assert "<td>30 % <small>22 % to 40 %</small></td>" in page
+    assert "Retention 0.75 (0.52 to 1.09)" in page
+    assert "<td>0.500 <small>0.400 to 0.600</small></td>" in page
+    saved = json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]
+    assert saved == json.loads(FOUND.model_dump_json(exclude={"examples"}))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["export", "missing"], "error: missing: there is no student: neither it nor missing/student has a config.json"),
+        (["evaluate", "missing"], "error: missing: there is no student"),
+        (["evaluate", "{folder}"], "is not the student of a run, so name the recipe to hold it to: --recipe RECIPE"),
+        (["evaluate", "{folder}", "--recipe", "poems"], "error: poems: no recipe of this name"),
+        (["evaluate", "{folder}", "--recipe", "smoke"], "is a 'gpt2'; only a 'llama' can be exported"),
+        (["evaluate", "{folder}", "--check", "exact"], "--check: is for rows of --data; a recipe has its own checks"),
+        (["evaluate", "{folder}", "--data", "missing.jsonl"], "missing.jsonl: is not there"),
+        (["evaluate", "{folder}", "--data", "x.jsonl", "--recipe", "smoke"], "--recipe: cannot be combined with --data"),
+        (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "exacto"], "there is no check 'exacto'"),
+        (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "no.py:mine"], "no.py: is not a Python file"),
+        (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "answer", "--set", "kin=exact"], "did you mean `kind`?"),
+        (["evaluate", "{folder}", "--data", "x.jsonl", "--set", "kind=exact"], "name a check with options: --check NAME"),
+        (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "judge"], "asks a teacher, and there is none without a recipe"),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_one_sentence(
+    words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "student"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    code, out, err = called(capsys, *(word.format(folder=folder) for word in words), *(["-q"] * (words[0] != "export")))
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_a_loss_counts_excluded_conversations_by_reason(tmp_path: Path) -> None:
+    tokenizer, talk = tiny_tokenizer(), conversations()
+    folder = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "tiny")
+    silent = [Message(role="user", content="Hello?"), Message(role="assistant", content=" ")]
+    loss = measure_folder_loss(folder, [*talk, silent], 256)
+    assert loss.left_out == {"the assistant says nothing": 1}
+    assert loss.conversations == len(talk)
+    nothing = measure_folder_loss(folder, talk, 3)
+    assert nothing.nats_per_token is None
+    assert list(loss_notes(nothing, "held-out conversation", 3)) == [
+        "12 held-out conversations longer than the student's max_tokens = 3, truncated as in training: the loss covers the "
+        "tokens before it.",
+        "No loss of 12 of 12 held-out conversations (the assistant's part lies behind max_tokens: 12).",
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """One with a tiny student, and with what it did not train on."""
+    folder = tmp_path_factory.mktemp("runs")
+    tokenizer = tiny_tokenizer()
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
+    config = StudentConfig(start=str(start), epochs=10, learning_rate=3e-3, batch_size=4, max_tokens=64, vocabulary=300)
+    plan = load_recipe_plan("smoke", ["samples=40"])
+    run = open_run(folder, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    train, held_out = conversations()[:9], conversations()[9:]
+    train_student(train, config, run.student, seed=7, progress=quiet, held_out=held_out)
+    rows = [[message.model_dump() for message in talk] for talk in held_out]
+    write_parquet(run.dataset / "validation.parquet", pl.DataFrame({"messages": rows}))
+    return run
+
+
+OWN_CHECK = """
+from agents.checks import Options, Subject, check
+
+@check("likes", Options)
+def likes(subject: Subject, options: Options) -> str | None:
+    \'\'\'The answer must be as the row has it.\'\'\'
+    if subject.seed.data["topic"] == "tea":
+        raise KeyError("tea")
+    return None if subject.candidate.answer == subject.seed.data["expected"] else "it does not"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures(one_thread.__name__)
+def test_a_student_of_a_users_rows_is_evaluated_on_rows_outside_its_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tokenizer = tiny_tokenizer()
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
+    talk = conversations()
+    rows = [
+        {
+            "instruction": question.content,
+            "output": f" {answer.content}",
+            "topic": question.content.split()[-1].strip("."),
+        }
+        for question, answer in talk
+    ]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("checks.py").write_text(OWN_CHECK)
+    settings = [f"start={start}", "epochs=15", "learning_rate=3e-3", "batch_size=4", "max_tokens=64", "held_out=0.3"]
+    code, out, _ = called(
+        capsys, "distill", "rows.jsonl", "--out", "small", *(word for one in settings for word in ("--set", one)), "-q"
+    )
+    assert code == 0
+    assert out.splitlines()[-1] == "next: stillhouse evaluate small --data rows.jsonl"
+    code, out, err = called(capsys, *out.splitlines()[-1].split()[2:], "--check", "exact")
+    assert code == 0
+    assert "rows.jsonl: 4 of 12 rows, 8 left out that it was trained on" in out
+    assert "student: loss" not in out
+    assert "evaluate: student:" in err
+    found = DatasetEvaluation.model_validate_json(Path("small/evaluation-data.json").read_text())
+    assert (found.total, found.trained_on, found.evaluated, found.conversations, found.asked) == (12, 8, 4, 4, 4)
+    student, before = found.rows
+    assert (student.role, before.role) == ("student", "start")
+    assert student.nats_per_token is not None
+    assert before.nats_per_token is not None
+    assert student.nats_per_token < before.nats_per_token - 1
+    assert student.pass_rate
+    assert (before.passed, student.pass_rate.value) == (0, (student.passed or 0) / 4)
+    assert found.tokens > 20
+
+    Path("trained.jsonl").write_text("".join(
+        json.dumps({"messages": [turn.model_dump() for turn in one]}) + "\n" for one in talk[:1]
+    ))  # fmt: skip
+    code, out, _ = called(
+        capsys, "evaluate", "small", "--data", "rows.jsonl", "--check", "checks.py:likes", "-n", "4", "--json", "-q"
+    )
+    evaluation = DatasetEvaluation.model_validate_json(out)
+    assert (code, evaluation.check) == (0, "checks.py:likes")
+    for example in evaluation.examples:
+        fault = example.answers["student"].fault
+        assert "tea" not in example.question or (fault and "KeyError" in fault), "it costs its row"
+    long = {"instruction": "Write about bees.", "output": "I like bees" + " and bees" * 60}
+    Path("long.jsonl").write_text(json.dumps(long) + "\n")
+    code, out, _ = called(capsys, "evaluate", "small", "--data", "long.jsonl", "-q")
+    assert code == 0
+    assert "1 row longer than the student's max_tokens = 64, truncated as in training" in out
+    assert "No loss of" not in out
+    Path("small/trained_rows.txt").unlink()
+    code, out, _ = called(capsys, "evaluate", "small", "--data", "trained.jsonl", "-q")
+    assert code == 0
+    assert "The student's training rows are not recorded" in out
+    assert "No pass rates: name a check, as in --check exact." in out
+    Path("small/trained_rows.txt").write_text(conversation_digest(talk[0]) + "\n")
+    code, _, err = called(capsys, "evaluate", "small", "--data", "trained.jsonl", "-q")
+    assert (code, "the student was trained on each of its 1 row" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, tmp_path: Path) -> None:
+    session = CommandSession()
+    session.quiet = True
+    (tmp_path / "rows.jsonl").write_text('{"text": "I like", "ends": [" bees", " owls"]}\n' * 3)
+    (tmp_path / "ends.yaml").write_text(
+        f"task: ends\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{text}}'\ndoc_to_choice: '{{ends}}'\n"
+        "doc_to_target: 0\nmetric_list: [{metric: acc, higher_is_better: true}]\n"
+    )
+    task = prepare_student_evaluation(run.path, None, 12, "q8_0", [str(tmp_path / "ends.yaml")], 2)
+    found = asyncio.run(evaluate_student(task, session))
+    assert StudentEvaluation.model_validate_json((run.student / STUDENT_EVALUATION_FILE).read_text()) == found
+    assert (found.seeds, found.first_seed, found.held_out, found.notes) == (12, 40, 3, [])
+    teacher, student, start = found.rows
+    assert [row.role for row in found.rows] == ["teacher", "student", "start"]
+    for row in found.rows:
+        assert row.passed is not None
+        assert row.passed + sum(row.faults.values()) == 12
+    assert teacher.passed
+    assert found.retention
+    assert found.retention.value == (student.passed or 0) / teacher.passed
+    assert (teacher.nats_per_token, teacher.bytes, teacher.tokens_per_second) == (None, None, None), "it is a script"
+    assert student.nats_per_token
+    assert start.nats_per_token
+    assert student.nats_per_token < start.nats_per_token - 1
+    assert student.bytes == start.bytes == (run.student / "student-q8_0.gguf").stat().st_size
+    assert student.tokens_per_second
+    assert student.memory
+    assert 1e6 < student.memory < 1e9
+    [ends] = found.tasks
+    assert (ends.task, ends.metric, ends.rows) == ("ends", "acc", 2)
+    assert ends.scores.keys() == {"student", "start"}, "a scripted teacher has no weights"
+    assert "ends, acc, 2 rows: student" in format_student_evaluation(found)
+    assert len(found.examples) == 10
+    assert found.examples[0].answers.keys() == {"teacher", "student", "start"}

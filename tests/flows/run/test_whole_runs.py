@@ -1,0 +1,251 @@
+"""Whole runs, as a user starts them: in a process of their own, through Prefect."""
+
+import json
+import os
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from benchmarks.endpoint import Behaviour, serve_in_child
+from core.project_files import PROJECT
+from core.runs.run_dir import RunDir
+from flows.data.curated_run import (
+    count_finished_samples,
+    read_dropped_samples,
+    read_finished_samples,
+    read_kept_samples,
+)
+from flows.data.run_storage import open_run_storage
+from flows.prefect_server.local_server import stop_local_server
+from tests.support.waiting import wait_until
+from tests.support.whole_runs import check_whole
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("run")]
+
+SMALL = ["--set", "samples=24", "--set", "shard_size=8"]
+SLOW_TEACHER = [*SMALL, "--set", "teachers.main.faults={malformed=0.1,seconds=0.15}"]
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("prefect")
+    yield str(home)
+    stop_local_server(home)
+
+
+@pytest.fixture
+def start(prefect_home: str, tmp_path: Path) -> Any:
+    """Start a command in a session of its own, so that a kill reaches all of it."""
+
+    def starting(*words: str, runs: Path = tmp_path / "runs") -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "stillhouse", *words, "--runs-dir", str(runs)],
+            cwd=PROJECT, env={**os.environ, "PREFECT_HOME": prefect_home}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+    return starting
+
+
+def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    out, err = process.communicate()
+    assert process.returncode == code, err
+    return out, err
+
+
+def the_run(runs: Path) -> RunDir:
+    (found,) = runs.glob("*/manifest.json")
+    return RunDir(found.parent)
+
+
+def fingerprint(run: RunDir) -> dict[str, Any]:
+    """Everything that a resumed run must have in common with an undisturbed one."""
+    return {"kept": list(read_kept_samples(run)), "dropped": list(read_dropped_samples(run))}
+
+
+def artifacts_of(prefect_home: str) -> dict[str, str]:
+    """What Prefect's database holds, by key."""
+    with closing(sqlite3.connect(f"file:{prefect_home}/prefect.db?mode=ro", uri=True)) as database:
+        return dict(database.execute("SELECT key, data FROM artifact WHERE key IS NOT NULL"))
+
+
+def test_a_run_leaves_what_the_readme_promises(start: Any, prefect_home: str, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    out, err = ended(start("run", "smoke", *SMALL, "--json"))
+    summary = json.loads(out)
+    assert {"run", "state", "counts", "usage", "gates"} <= set(summary)
+    assert "produce: shard 2: 8 of 8 samples made" in err
+    run = the_run(tmp_path / "runs")
+    check_whole(run)
+    assert summary["counts"] == run.read_manifest().counts.model_dump()
+
+    loaded = load_dataset(str(run.dataset), cache_dir=str(tmp_path / "hub"))
+    train = pl.scan_parquet(run.dataset / "train.parquet").collect()
+    assert loaded["train"].num_rows == len(train)
+    assert len(train) + loaded["validation"].num_rows == summary["counts"]["kept"]
+    first = loaded["train"][0]["messages"]
+    assert [message["role"] for message in first] == ["user", "assistant"]
+    assert run.report_file.read_text().startswith("<!doctype html>")
+    assert json.loads((run.path / "report.json").read_text())["counts"] == summary["counts"]
+    shown = artifacts_of(prefect_home)
+    assert f"run {run.name}  done" in shown["smoke-card"]
+    assert "hapax_mass" in shown["smoke-collapse"]
+
+    _, err = ended(start("run", "smoke", *SMALL), code=2)
+    assert "this run exists; continue it with --resume" in err
+    before = fingerprint(run)
+    out, _ = ended(start("run", "smoke", *SMALL, "--resume"))
+    assert out.startswith(f"run {run.name}  done")
+    assert fingerprint(run) == before
+
+    shown, _ = ended(start("show", run.name, "0"))
+    assert "generator" in shown
+    assert "outcome" in shown
+    listed, _ = ended(start("show", run.name, "--json"))
+    assert len(json.loads(listed)) == 24
+    card, _ = ended(start("report", run.name))
+    assert "not kept" in card
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_samples(start: Any, tmp_path: Path) -> None:
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    ended(start("run", "smoke", *SLOW_TEACHER, runs=undisturbed))
+    rng = random.Random()
+    kills = []
+    for _ in range(3):
+        process = start("run", "smoke", *SLOW_TEACHER, "--resume", runs=disturbed)
+        for line in process.stderr:
+            if line.startswith("produce"):
+                break
+        wait = rng.uniform(0.0, 2.0)
+        time.sleep(wait)
+        subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
+        process.communicate()
+        kills.append((wait, process.returncode))
+    ended(start("run", "smoke", *SLOW_TEACHER, "--resume", runs=disturbed))
+    assert fingerprint(the_run(disturbed)) == fingerprint(the_run(undisturbed)), kills
+    check_whole(the_run(disturbed))
+    assert the_run(disturbed).read_manifest().usage == the_run(undisturbed).read_manifest().usage
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_prints_the_command_that_resumes_it(
+    number: signal.Signals, start: Any, tmp_path: Path
+) -> None:
+    process = start("run", "smoke", *SLOW_TEACHER)
+    for line in process.stderr:
+        if line.startswith("produce: ") and "/24" in line:
+            break
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal sends it: to all processes of its foreground group
+    else:
+        process.send_signal(number)
+    _, err = ended(process, code=130)
+    assert err.splitlines()[-1].startswith("next: stillhouse run smoke --set samples=24 --set shard_size=8 --set ")
+    assert err.endswith(f" --runs-dir {tmp_path}/runs --resume\n")
+    assert "Traceback" not in err
+    run = the_run(tmp_path / "runs")
+    assert run.read_manifest().state == "interrupted"
+    answered = sum(len(ledger.read_bytes().splitlines()) for ledger in (run.path / "wip").glob("*.calls.jsonl"))
+    assert answered or list((run.path / "shards").glob("*.parquet"))
+    ended(start("run", "smoke", *SLOW_TEACHER, "--resume"))
+    check_whole(run)
+
+
+def test_a_report_shows_the_state_of_a_run_that_was_stopped_resumed_and_killed(start: Any, tmp_path: Path) -> None:
+    """The teacher answers 40 questions, then none until the file `back` exists."""
+    back = tmp_path / "back"
+    with serve_in_child(Behaviour(held_after=40, back=str(back)), tmp_path / "calls.jsonl") as url:
+        teacher = f"teachers.main={{model='openai/m',base_url='{url}',max_concurrent=4,api_key_env='TEST_API_KEY'}}"
+        words = ("run", "smoke", *SMALL, "--set", teacher)
+        process = start(*words)
+        wait_until(lambda: settled(tmp_path / "runs") > 40)
+        process.send_signal(signal.SIGINT)
+        _, err = ended(process, code=130)
+        assert "Traceback" not in err
+        run, place = the_run(tmp_path / "runs"), open_run_storage(str(tmp_path / "runs"))
+        made = count_finished_samples(run)
+        assert (place.read_manifest(run).state, made > 0) == ("interrupted", True), "what was finished is stored"
+        process = start(*words, "--resume")
+        wait_until(lambda: place.read_manifest(run).counts.candidates == made)
+        assert place.read_manifest(run).state == "running"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert run.read_manifest().state == "running", "no process was left to record its end"
+        card = ended(start("report", run.name))[0].splitlines()
+        assert card[0].startswith(f"run {run.name}  interrupted  ")
+        assert "no process works on it" in card[1]
+        assert card[-1].endswith(" --resume")
+        back.touch()
+        ended(start(*words, "--resume"))
+    check_whole(run)
+
+
+def settled(runs: Path) -> int:
+    """Calls that ended, and one."""
+    return sum(journal.read_text().count("settled") for journal in runs.glob("*/wip/spend.jsonl"))
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal: ours are there as soon as a command can be stopped."""
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_an_interrupted_preview_prints_no_traceback() -> None:
+    slow = ["--set", "teachers.main.faults={seconds=1.0}", "--set", "teachers.main.max_concurrent=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stillhouse", "preview", "smoke", "-n", "20", *slow],
+        cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_until(lambda: catches(process.pid, signal.SIGTERM))
+    process.send_signal(signal.SIGINT)
+    out, err = ended(process, code=130)
+    assert out == ""
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err
+
+
+def test_a_ledger_left_by_a_kill_next_to_a_finished_shard_is_deleted(start: Any, tmp_path: Path) -> None:
+    ended(start("run", "smoke", *SMALL))
+    run = the_run(tmp_path / "runs")
+    run.ledger_file(1).touch()
+    ended(start("run", "smoke", *SMALL, "--resume"))
+    check_whole(run)
+
+
+def test_too_many_failures_fail_the_run_and_keep_what_was_made(start: Any, tmp_path: Path) -> None:
+    faults = [*SMALL, "--set", "teachers.main.faults={unavailable=0.5}"]
+    _, err = ended(start("run", "smoke", *faults), code=1)
+    assert "samples failed, more than max_failed = 0.2 allows; most often provider" in err
+    run = the_run(tmp_path / "runs")
+    manifest = run.read_manifest()
+    assert manifest.state == "failed"
+    assert 5 <= len(list(read_finished_samples(run))) <= 24, "a fifth of 24 is passed by the fifth failure"
+    assert manifest.error is not None
+
+
+def test_an_endpoint_that_is_down_is_one_sentence(start: Any, tmp_path: Path) -> None:
+    down = ["--set", "teachers.main.base_url=http://127.0.0.1:9/v1", "--set", "teachers.main.outage_seconds=3"]
+    _, err = ended(start("run", "arithmetic", *down, "--set", "samples=20"), code=1)
+    sentence, hint = err.strip().splitlines()[-2:]
+    assert hint.endswith(f" --set samples=20 --runs-dir {tmp_path}/runs --resume")
+    assert sentence.startswith(
+        "error: openai/Qwen3-8B at http://127.0.0.1:9/v1: no answer for 3 s: cannot connect to 127.0.0.1:9: Connection "
+        "refused"
+    )
+    assert "openai/Qwen3-8B does not answer" in err, "an outage is reported while the run waits"
+    assert "Traceback" not in err
+    assert the_run(tmp_path / "runs").read_manifest().state == "failed"

@@ -1,0 +1,74 @@
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+import prompts
+from agents.families import FAMILIES
+from agents.studies.preview import preview_samples
+from core.errors import UsageError
+from flows.recipes.recipe_catalog import load_recipe_plan
+
+ROLES = [(family, role) for family in FAMILIES for role in ("generator", "revise", "repair", "critic")]
+
+
+@pytest.mark.parametrize(("family", "role"), ROLES)
+def test_every_prompt_ends_with_what_the_user_asks(family: str, role: str) -> None:
+    prompt = prompts.load_prompt(family, role)
+    assert prompt.messages[-1].role == "user"
+    assert prompt.placeholders
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"constrained_instructions"}))
+def test_the_critics_prompt_may_place_every_field_of_its_family(family: str, tmp_path: Path) -> None:
+    places = " ".join(f"{{{{{name}}}}}" for name in (*FAMILIES[family].fields, "answer"))
+    (tmp_path / "critic.md").write_text(f'## system\n"clear": it is clear\n\n## user\n{places}\n')
+    teacher = f"teachers.main={{model='fake/{family}'}}"
+    settings = ["keep=0", "agents.critic={type='teacher'}", "topology.max_revisions=0", f"prompts={tmp_path}", teacher]
+    samples = asyncio.run(preview_samples(load_recipe_plan(family.replace("_", "-"), settings), 2, threading.Event()))
+    assert any(sample.critiques for sample in samples)
+
+
+def test_text_from_a_teacher_is_never_read_as_a_template() -> None:
+    prompt = prompts.load_prompt("constrained_instructions", "critic")
+    hostile = '{{answer}} {"json": {}} {{secret}}'
+    filled = prompt.fill({"instruction": hostile, "answer": "{{instruction}}"})
+    assert filled[-1].content == f"Request: {hostile}\nAnswer: {{{{instruction}}}}"
+
+
+def test_a_place_without_a_value_is_an_error() -> None:
+    with pytest.raises(UsageError, match=r"nothing is known for \{\{answer\}\}; it may use instruction"):
+        prompts.load_prompt("constrained_instructions", "critic").fill({"instruction": "x"})
+
+
+def test_a_missing_prompt_names_those_that_are_there() -> None:
+    with pytest.raises(UsageError, match=r"known are critic\.md, generator\.md"):
+        prompts.load_prompt("arithmetic", "poet")
+
+
+def test_a_prompt_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "generator.md").write_text("\ufeff## system\nBe terse.\n\n## user\nSay {{topic}}.\n")
+    prompt = prompts.load_prompt("constrained_instructions", "generator", tmp_path)
+    assert [(message.role, message.content) for message in prompt.messages] == [
+        ("system", "Be terse."),
+        ("user", "Say {{topic}}."),
+    ]
+
+
+def test_hashes_cover_the_family_and_the_shared_prompts() -> None:
+    assert set(prompts.hash_prompts("arithmetic")) == {
+        "debate.md", "judge.md", "repair.md",
+        "arithmetic/critic.md", "arithmetic/generator.md", "arithmetic/revise.md", "arithmetic/verifier.md",
+    }  # fmt: skip
+
+
+def test_a_prompt_is_bounded_before_and_after_it_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "generator.md").write_text("## user\n\n" + "{{text}}" * 1_000)
+    (tmp_path / "revise.md").write_text("## user\n\n" + "x" * prompts.MAX_PROMPT)
+    prompt = prompts.load_prompt("smoke", "generator", tmp_path)
+    assert prompt.fill({"text": "x" * 4_000})
+    with pytest.raises(UsageError, match="is 4,001,000 characters long when filled, over 4,000,000; shorten the seed"):
+        prompt.fill({"text": "x" * 4_001})
+    with pytest.raises(UsageError, match=r"revise.md: has over 200,000 characters; shorten it"):
+        prompts.load_prompt("smoke", "revise", tmp_path)

@@ -1,0 +1,106 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM
+
+from core.config.students import SparsityConfig, StudentConfig
+from students.chat_encoding import Conversation, EncodedConversation
+from students.init.sparsity import compute_zero_share, find_layers, iterate_matrices, prune_weights, select_kept_weights
+from students.token_batches import build_batch
+from students.training.student_training import train_student
+from tests.students.conftest import opinionated, quiet
+
+
+def test_kept_weights_are_those_computed_by_hand() -> None:
+    weight = torch.tensor([[1.0, -3.0, 2.0, 0.5], [4.0, -0.5, 0.1, 5.0]])
+    inputs = torch.tensor([[3.0, 0.0, 1.0, 6.0], [4.0, 0.0, 1.0, 8.0]])
+    norms = inputs.square().sum(0).sqrt()  # 5, 0, 1.41, 10
+    # |W| times the norm: 5, 0, 2.83, 5 in the first row; 20, 0, 0.14, 50 in the second.
+    half = SparsityConfig(share=0.5)
+    assert select_kept_weights(weight, norms, half).tolist() == [[True, False, False, True], [True, False, False, True]]
+    # The smallest four of all eight, wherever they are.
+    plain = SparsityConfig(method="magnitude", share=0.5)
+    assert select_kept_weights(weight, norms, plain).tolist() == [
+        [False, True, True, False],
+        [True, False, False, True],
+    ]
+    assert select_kept_weights(weight, norms, SparsityConfig(pattern="2:4")).equal(
+        select_kept_weights(weight, norms, half)
+    )
+    pairs = select_kept_weights(weight, norms, SparsityConfig(method="magnitude", pattern="2:4"))
+    assert pairs.tolist() == [[False, True, True, False], [True, False, False, True]]
+    uneven = select_kept_weights(torch.arange(100.0)[None], torch.ones(100), SparsityConfig(share=0.29))
+    assert uneven.sum() == 71, "0.29 of 100 are 29, not what is below it in binary"
+
+
+@torch.no_grad()
+def wanda_by_hand(model: LlamaForCausalLM, encoded: list[EncodedConversation], share: float) -> None:
+    """As the paper says it, slowly: for each layer the whole model runs on each conversation alone, without padding."""
+    for layer in model.model.layers:
+        matrices = [module for module in layer.modules() if isinstance(module, torch.nn.Linear)]
+        seen: list[list[torch.Tensor]] = [[] for _ in matrices]
+        hooks = [
+            matrix.register_forward_hook(lambda _matrix, given, _out, inputs=inputs: inputs.append(given[0][0]))
+            for matrix, inputs in zip(matrices, seen, strict=True)
+        ]
+        for one in encoded:
+            model(input_ids=torch.tensor([one.ids]))
+        for hook in hooks:
+            hook.remove()
+        for matrix, inputs in zip(matrices, seen, strict=True):
+            scores = matrix.weight.abs() * torch.cat(inputs).norm(dim=0)
+            for row, line in zip(matrix.weight, scores, strict=True):
+                row[line.argsort()[: int(share * len(line))]] = 0
+
+
+def test_each_layer_is_measured_after_the_pruned_ones_without_padding(
+    model: LlamaForCausalLM, encoded: list[EncodedConversation]
+) -> None:
+    opinionated(model, 3)
+    expected = opinionated(LlamaForCausalLM(model.config), 3)
+    wanda_by_hand(expected, encoded, 0.5)
+    prune_weights(model, build_batch(encoded, 0), SparsityConfig(share=0.5))
+    assert compute_zero_share(model) == 0.5
+    for (name, weight), other in zip(model.named_parameters(), expected.parameters(), strict=True):
+        assert weight.equal(other), name
+
+
+@pytest.mark.parametrize("sparsity", [{"share": 0.6}, {"pattern": "2:4"}, {"method": "magnitude", "share": 0.3}])
+def test_zeros_stay_zero_and_the_record_has_their_loss(
+    sparsity: dict[str, Any], talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    """On a student that knows something: pruning costs, and training gives it back."""
+    train_student(talk, config, tmp_path / "whole", seed=7, progress=quiet, held_out=talk)
+    adjusted = config.model_copy(update={"start": str(tmp_path / "whole"), "sparsity": SparsityConfig(**sparsity)})
+    lines: list[str] = []
+    record = train_student(talk, adjusted, tmp_path / "student", seed=7, progress=lines.append, held_out=talk)
+    assert record.sparsity
+    assert record.sparsity.zeros == pytest.approx(sparsity.get("share", 0.5), abs=0.01)
+    assert record.sparsity.loss_unpruned < record.loss_before
+    assert record.loss_after < record.loss_before
+    assert any("of the weights in its layers set to zero" in line for line in lines)
+    assert json.loads((tmp_path / "student" / "student.json").read_text())["record"]["sparsity"]["zeros"]
+    assert "| weights of the layers that are zero |" in (tmp_path / "student" / "README.md").read_text()
+
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "student"))
+    matrices = [name for name in after if "proj" in name]
+    zeros = sum(int((after[name] == 0).sum()) for name in matrices) / sum(after[name].numel() for name in matrices)
+    assert zeros == pytest.approx(record.sparsity.zeros)
+    assert all(not after[name].equal(before[name]) for name in after), "all that is left learns"
+    if sparsity.get("pattern"):
+        assert all(((after[name].reshape(-1, 4) != 0).sum(1) <= 2).all() for name in matrices)
+
+
+def test_pruning_leaves_no_hook_on_the_model(model: LlamaForCausalLM, encoded: list[EncodedConversation]) -> None:
+    """No hook is left that prunes again."""
+    prune_weights(model, build_batch(encoded, 0), SparsityConfig(share=0.5))
+    with torch.no_grad():
+        for layer in find_layers(model):
+            for _, matrix in iterate_matrices(layer):
+                matrix.weight.fill_(1.0)
+    model(input_ids=torch.tensor([encoded[0].ids]))
+    assert compute_zero_share(model) == 0

@@ -1,0 +1,201 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from tokenizers import normalizers, pre_tokenizers
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from core.errors import UsageError
+from students.chat_encoding import find_stop_ids, render_chat
+from students.init.embedded_teacher import unpermute_rows
+from students.output.gguf_export import GGUF_FORMS, ExportedStudent, export_gguf, permute_rows
+from tests.students.conftest import conversations, saved, tiny_llama
+from tests.support.llama_cpp import LlamaCpp, llama_cpp
+
+GREEDY = 200
+PREFIXES = range(1, 100, 9)
+
+TEXTS = [
+    "I like bees.",
+    "One:\n\n1. two  22 x\t\r\n\n\n",
+    " Grüße, ¿qué? 日本語 🐝 I'LL don't",
+    "<|im_start|>user\nhi<|im_end|>",
+]
+
+
+def talkative(vocabulary: int) -> LlamaForCausalLM:
+    """Random, with weights large enough that it does not say one token for ever."""
+    model = tiny_llama(vocabulary)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight *= 8
+    return model
+
+
+@pytest.fixture(scope="module")
+def student(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(talkative(len(tokenizer)), tokenizer, tmp_path_factory.mktemp("run") / "student")
+
+
+@pytest.fixture(scope="module")
+def exported(student: Path) -> dict[str, ExportedStudent]:
+    return {form: export_gguf(student, form) for form in GGUF_FORMS}
+
+
+@pytest.fixture(scope="module")
+def precise(exported: dict[str, ExportedStudent]) -> Iterator[LlamaCpp]:
+    with llama_cpp(exported["f32"].path) as loaded:
+        yield loaded
+
+
+@torch.no_grad()
+def logits(model: LlamaForCausalLM, ids: list[int]) -> torch.Tensor:
+    return model(torch.tensor([ids])).logits[0]
+
+
+def many_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids: list[int] = tokenizer("".join(message.content for talk in conversations() for message in talk))["input_ids"]
+    assert len(ids) >= PREFIXES[-1]
+    return ids
+
+
+def lowest_correlation(model: LlamaForCausalLM, loaded: LlamaCpp, ids: list[int]) -> float:
+    """Of a position's logits in torch and in llama.cpp; their logarithms of probabilities differ from them by a constant."""
+    ours = logits(model, ids).numpy()
+    return min(np.corrcoef(ours[n - 1], loaded.logprobs(ids[:n], ours.shape[1]))[0, 1] for n in PREFIXES)
+
+
+def test_llama_cpp_computes_what_torch_does(
+    student: Path, tokenizer: PreTrainedTokenizerBase, precise: LlamaCpp
+) -> None:
+    model = LlamaForCausalLM.from_pretrained(student)
+    prompt = tokenizer("Write about bees.")["input_ids"]
+    answer = precise.greedy(prompt, GREEDY)
+    expected = logits(model, [*prompt, *answer])[len(prompt) - 1 : -1]
+    expected[:, find_stop_ids(tokenizer)] = -torch.inf
+    assert len(set(answer)) > 50, "a model that repeats itself shows nothing"
+    assert answer == expected.argmax(1).tolist()
+    assert lowest_correlation(model, precise, [*prompt, *answer]) > 0.999999
+
+
+@pytest.mark.parametrize(("form", "least"), [("f16", 0.9999), ("q8_0", 0.997), ("q4_0", 0.7)])
+def test_coarser_forms_stay_near(
+    form: str, least: float, student: Path, exported: dict[str, ExportedStudent], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Weights of random direction suffer more than those of a language: 4 bits leave 0.87 here."""
+    ids = many_ids(tokenizer)
+    with llama_cpp(exported[form].path) as loaded:
+        found = lowest_correlation(LlamaForCausalLM.from_pretrained(student), loaded, ids)
+    assert least < found < 1
+
+
+def test_each_form_is_smaller_than_the_one_before(exported: dict[str, ExportedStudent]) -> None:
+    sizes = [exported[form].bytes for form in ("f32", "f16", "q8_0", "q4_0")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert {one.path.name for one in exported.values()} == {f"student-{form}.gguf" for form in GGUF_FORMS}
+    assert all(one.path.stat().st_size == one.bytes for one in exported.values())
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_are_tokenized_as_in_transformers(
+    text: str, tokenizer: PreTrainedTokenizerBase, precise: LlamaCpp
+) -> None:
+    assert precise.tokenize(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_the_chat_template_renders_the_same_text(tokenizer: PreTrainedTokenizerBase, precise: LlamaCpp) -> None:
+    asked = conversations()[0][:1]
+    assert precise.rendered([message.model_dump() for message in asked]) == render_chat(
+        asked, tokenizer, answer_next=True
+    )
+
+
+def test_permuted_rows_round_trip() -> None:
+    weight = np.arange(24.0).reshape(12, 2)
+    assert (unpermute_rows(permute_rows(weight, 3), 3) == weight).all()
+    assert permute_rows(weight, 3)[:4, 0].tolist() == [0, 4, 2, 6], "of a head of 4: 0 2 1 3"
+
+
+def test_an_untied_output_and_rows_without_a_token_are_written(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = tiny_llama(len(tokenizer) + 7, tied=False)
+    path = export_gguf(saved(model, tokenizer, tmp_path), "f32").path
+    assert "output.weight" in {tensor.name for tensor in gguf.GGUFReader(path).tensors}
+    ids = many_ids(tokenizer)
+    with llama_cpp(path) as loaded:
+        assert lowest_correlation(model, loaded, ids) > 0.999999
+
+
+def test_rows_that_no_block_fits_are_stored_in_sixteen_bits(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    saved(tiny_llama(len(tokenizer), width=48), tokenizer, tmp_path)
+    types = {
+        tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(export_gguf(tmp_path, "q8_0").path).tensors
+    }
+    assert types["blk.0.attn_q.weight"] == "F16", "48 is not a multiple of 32"
+    assert types["blk.0.ffn_down.weight"] == "Q8_0"
+    assert types["output_norm.weight"] == "F32"
+
+
+# What cannot be exported
+
+
+def test_a_folder_without_a_student_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is not a student's folder: it has no config\.json"):
+        export_gguf(tmp_path, "f16")
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(UsageError, match="is a 'gpt2'; only a 'llama' can be exported"):
+        export_gguf(tmp_path, "f16")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"attention_bias": True}, "has biases, which cannot be exported"),
+        ({"hidden_act": "gelu"}, "has the activation 'gelu'"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+            "has positions of the type 'linear'",
+        ),
+    ],
+)
+def test_a_llama_with_unsupported_features_is_refused(
+    changed: dict[str, Any], message: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = tiny_llama(len(tokenizer))
+    model.config.update(changed)
+    saved(model, tokenizer, tmp_path)
+    with pytest.raises(UsageError, match=message):
+        export_gguf(tmp_path, "f16")
+
+
+def test_a_student_without_weights_is_refused(student: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((student / "config.json").read_bytes())
+    with pytest.raises(UsageError, match="transformers cannot load it"):
+        export_gguf(tmp_path, "f16")
+
+
+def test_a_tokenizer_unknown_to_llama_cpp_is_refused_without_a_partial_file(student: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    LlamaForCausalLM.from_pretrained(student).save_pretrained(tmp_path)
+    before = tokenizer.backend_tokenizer.pre_tokenizer
+    split = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), before])
+    for changed, message in (
+        ({"pre_tokenizer": split}, "splits texts by Punctuation, ByteLevel; only the splits of gpt-2, smollm"),
+        ({"pre_tokenizer": before, "normalizer": normalizers.NFC()}, "not a byte-level BPE without a normalizer"),
+    ):
+        for name, value in changed.items():
+            setattr(tokenizer.backend_tokenizer, name, value)
+        tokenizer.save_pretrained(tmp_path)
+        with pytest.raises(UsageError, match=message):
+            export_gguf(tmp_path, "f16")
+    assert not list(tmp_path.glob("*gguf*"))

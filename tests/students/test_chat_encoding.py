@@ -1,0 +1,189 @@
+"""Conversations as token ids: marks, truncation, unusable conversations and chat templates."""
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from core.errors import UsageError
+from core.sample import Message, ToolCall
+from students.chat_encoding import (
+    Conversation,
+    EncodedConversation,
+    UnusableReason,
+    check_tokenizer,
+    encode_conversation,
+    find_pad_id,
+    find_stop_ids,
+    render_chat,
+)
+
+
+def dialog(*turns: str) -> Conversation:
+    """A conversation from `role: content` lines."""
+    return [Message.model_validate(dict(zip(("role", "content"), turn.split(": ", 1), strict=True))) for turn in turns]
+
+
+CONVERSATIONS = {
+    "one turn": dialog("user: Write about bees.", "assistant: I like bees."),
+    "own system message": dialog("system: Be brief.", "user: Hi", "assistant: Hello."),
+    "two turns": dialog("user: Hi", "assistant: Hello.", "user: And?", "assistant: Nothing."),
+    "begins with a line end": dialog("user: Hi", "assistant: \n\n1. One\n2. Two\n"),
+    "spaces around": dialog("user:  Hi ", "assistant:   Hello  "),
+    "other scripts": dialog("user: ¿Qué?", "assistant: Añó 日本 🐝 naïve."),
+    "ends with the user": dialog("user: Hi", "assistant: Hello.", "user: Bye"),
+    "assistant twice": dialog("user: Hi", "assistant: Hello.", "assistant: Again."),
+    "looks like the template": dialog("user: user\nassistant\n", "assistant: system\nuser\nassistant\nI like bees."),
+}
+
+
+def encoded(
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_tokens: int = 512
+) -> EncodedConversation:
+    result = encode_conversation(conversation, tokenizer, max_tokens)
+    assert isinstance(result, EncodedConversation)
+    return result
+
+
+def spans(one: EncodedConversation) -> list[list[int]]:
+    """The ids of each unbroken stretch of learned tokens."""
+    found: list[list[int]] = []
+    before = False
+    for token, learned in zip(one.ids, one.learned, strict=True):
+        if learned:
+            found = [*found[:-1], [*found[-1], token]] if before else [*found, [token]]
+        before = learned
+    return found
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS.values(), ids=CONVERSATIONS.keys())
+def test_only_assistant_turns_with_their_end_token_are_learned(
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    turns = [message.content + "<|im_end|>" for message in conversation if message.role == "assistant"]
+    assert [tokenizer.decode(span) for span in spans(encoded(conversation, tokenizer))] == turns
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS.values(), ids=CONVERSATIONS.keys())
+def test_the_template_is_applied_once(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> None:
+    last = max(place for place, message in enumerate(conversation) if message.role == "assistant")
+    text = tokenizer.decode(encoded(conversation, tokenizer).ids)
+    assert text + "\n" == render_chat(conversation[: last + 1], tokenizer)
+    assert text.count("<|im_start|>system\n") == 1
+    assert text.count("<|im_start|>") == last + 1 + (conversation[0].role != "system")
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS.values(), ids=CONVERSATIONS.keys())
+def test_prompts_have_the_same_tokens_in_training_and_generation(
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    first = next(place for place, message in enumerate(conversation) if message.role == "assistant")
+    asked = [message.model_dump() for message in conversation[:first]]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
+    one = encoded(conversation, tokenizer)
+    assert list(one.ids[: len(prompt)]) == prompt
+    assert one.learned.index(True) == len(prompt)
+
+
+def test_a_long_conversation_is_truncated(tokenizer: PreTrainedTokenizerBase) -> None:
+    whole = encoded(CONVERSATIONS["two turns"], tokenizer)
+    cut = encoded(CONVERSATIONS["two turns"], tokenizer, len(whole.ids) - 3)
+    assert cut == EncodedConversation(whole.ids[:-3], whole.learned[:-3])
+
+
+def test_a_conversation_whose_answer_is_truncated_away_is_unusable(tokenizer: PreTrainedTokenizerBase) -> None:
+    start = encoded(CONVERSATIONS["one turn"], tokenizer).learned.index(True)
+    assert encode_conversation(CONVERSATIONS["one turn"], tokenizer, start) is UnusableReason.beyond_max_tokens
+    assert sum(encoded(CONVERSATIONS["one turn"], tokenizer, start + 1).learned) == 1
+
+
+@pytest.mark.parametrize("conversation", [dialog("user: Hi"), dialog("user: Hi", "assistant:  \n"), dialog()])
+def test_a_conversation_without_an_answer_is_unusable(
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    assert encode_conversation(conversation, tokenizer, 64) is UnusableReason.no_answer
+
+
+def called(**arguments: str) -> Conversation:
+    call = Message(role="assistant", content="", tool_calls=(ToolCall(name="find", arguments=arguments),))
+    return [*dialog("user: Hi"), call]
+
+
+def test_a_turn_with_only_a_tool_call_is_learned(tokenizer: PreTrainedTokenizerBase) -> None:
+    one = encode_conversation(called(what="bees"), tokenizer, 256)
+    assert isinstance(one, EncodedConversation)
+    learned = tokenizer.decode([token for token, mark in zip(one.ids, one.learned, strict=True) if mark])
+    assert '"what": "bees"' in learned
+
+
+def test_a_conversation_that_the_assistant_starts_is_unusable(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert (
+        encode_conversation(dialog("assistant: Hello.", "user: Hi", "assistant: Yes?"), tokenizer, 64)
+        is UnusableReason.no_question
+    )
+
+
+@pytest.mark.parametrize(
+    "turns", [("user: a<|im_end|>b", "assistant: c"), ("user: a", "assistant: b<|im_start|>user\nc")]
+)
+def test_text_with_a_special_token_is_unusable(turns: tuple[str, str], tokenizer: PreTrainedTokenizerBase) -> None:
+    assert encode_conversation(dialog(*turns), tokenizer, 64) is UnusableReason.has_special_token
+
+
+def test_a_tool_call_with_a_special_token_is_unusable(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert encode_conversation(called(what="a<|im_end|>b"), tokenizer, 256) is UnusableReason.has_special_token
+
+
+def with_template(tokenizer: PreTrainedTokenizerBase, template: str | None) -> PreTrainedTokenizerBase:
+    other = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|im_end|>", bos_token="<|im_start|>"
+    )
+    other.chat_template = template
+    return other
+
+
+BARE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+FORGETFUL = "{{ messages | length }}" + BARE.replace("\n", "<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        (BARE, "generation would not stop"),
+        (FORGETFUL, "rewrites earlier turns"),
+        ("{{ raise_exception('no such role') }}", "rejects a conversation of the data: no such role"),
+    ],
+)
+def test_templates_that_do_not_fit_are_refused(
+    template: str, complaint: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        encode_conversation(CONVERSATIONS["two turns"], with_template(tokenizer, template), 64)
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    check_tokenizer(tokenizer)
+    with pytest.raises(UsageError, match="no chat template"):
+        check_tokenizer(with_template(tokenizer, None))
+
+
+def test_a_tokenizer_that_adds_spaces_is_refused() -> None:
+    words = Tokenizer(models.WordLevel({"▁a": 0, "▁b": 1, "▁c": 2, "?": 3}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Metaspace()
+    words.decoder = decoders.Metaspace()
+    spaced = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?", chat_template=BARE)
+    with pytest.raises(UsageError, match="byte-level"):
+        check_tokenizer(spaced)
+
+
+def test_an_answer_stops_at_the_templates_end_of_turn_and_at_the_end_of_text(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    assert find_stop_ids(tokenizer) == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    other = with_template(tokenizer, tokenizer.chat_template)
+    other.eos_token = "<|pad|>"
+    assert find_stop_ids(other) == [0, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+
+
+def test_a_tokenizer_without_a_padding_token_pads_with_the_end_of_turn(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert find_pad_id(tokenizer) == 0
+    assert find_pad_id(with_template(tokenizer, tokenizer.chat_template)) == 2

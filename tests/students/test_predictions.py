@@ -1,0 +1,129 @@
+import math
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM, PreTrainedTokenizerBase
+
+from core.config.students import StudentConfig
+from students.chat_encoding import EncodedConversation, UnusableReason, encode_conversation, encode_untruncated
+from students.comparison.text_losses import measure_text_loss
+from students.predictions import (
+    EVALUATION_BATCH,
+    compute_held_out_loss,
+    compute_token_loss,
+    predict_tokens,
+    separates_packed_rows,
+)
+from students.token_batches import build_batch
+from students.training_data import encode_and_split
+from tests.students.conftest import conversations, opinionated
+
+
+@torch.no_grad()
+def by_hand(model: LlamaForCausalLM, one: EncodedConversation) -> float:
+    """Nats summed over learned tokens, one conversation and one token at a time."""
+    total = 0.0
+    for place in range(1, len(one.ids)):
+        if one.learned[place]:
+            logits = model(torch.tensor([one.ids[:place]])).logits[0, -1]
+            total -= logits.log_softmax(0)[one.ids[place]].item()
+    return total
+
+
+def test_the_loss_is_that_of_the_next_token_over_the_assistants_tokens_only(
+    model: LlamaForCausalLM, encoded: list[EncodedConversation]
+) -> None:
+    loss = compute_token_loss(model, build_batch(encoded[:4], pad=0))
+    assert loss.tokens == sum(sum(one.learned) for one in encoded[:4])
+    assert loss.total.item() == pytest.approx(sum(by_hand(model, one) for one in encoded[:4]), rel=1e-5)
+
+
+def test_padding_changes_no_loss(model: LlamaForCausalLM, encoded: list[EncodedConversation]) -> None:
+    alone = [compute_token_loss(model, build_batch([one], pad=0)) for one in encoded]
+    for pad in (0, 2, 100):
+        together = compute_token_loss(model, build_batch(encoded, pad))
+        assert together.tokens == sum(loss.tokens for loss in alone)
+        assert together.total.item() == pytest.approx(sum(loss.total.item() for loss in alone), rel=1e-5)
+
+
+def test_a_uniform_model_has_the_logarithm_of_its_vocabulary_as_loss(
+    model: LlamaForCausalLM, encoded: list[EncodedConversation]
+) -> None:
+    torch.nn.init.zeros_(model.get_output_embeddings().weight)
+    assert compute_held_out_loss(model, encoded, pad=0) == pytest.approx(math.log(model.config.vocab_size), rel=1e-6)
+
+
+def test_held_out_loss_gives_every_token_the_same_weight(
+    model: LlamaForCausalLM, encoded: list[EncodedConversation]
+) -> None:
+    assert len(encoded) % EVALUATION_BATCH, "the last batch has to be a smaller one"
+    sizes = {sum(one.learned) for one in encoded}
+    assert len(sizes) > 1, "the conversations have to be of unequal lengths"
+    expected = sum(by_hand(model, one) for one in encoded) / sum(sum(one.learned) for one in encoded)
+    assert compute_held_out_loss(model, encoded, pad=0) == pytest.approx(expected, rel=1e-5)
+    assert compute_held_out_loss(model, encoded[::-1], pad=0) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_long_conversation_is_measured_on_the_tokens_of_training(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    talks = conversations()
+    sizes = [
+        len(whole.ids)
+        for talk in talks
+        if isinstance(whole := encode_untruncated(talk, tokenizer), EncodedConversation)
+    ]
+    most = sorted(sizes)[len(sizes) // 2]
+    config = StudentConfig(max_tokens=most)
+    seen = encode_and_split(talks[1:], talks[:1], tokenizer, config, 7)
+    cut = [one for talk in talks if isinstance(one := encode_conversation(talk, tokenizer, most), EncodedConversation)]
+    found = measure_text_loss(opinionated(model, 1), tokenizer, talks, most)
+    assert seen.truncation
+    assert 0 < found.truncated == seen.truncation.truncated < len(talks)
+    assert (found.conversations, found.tokens) == (len(cut), sum(sum(one.learned) for one in cut))
+    assert found.nats_per_token
+    assert found.nats_per_token == pytest.approx(compute_held_out_loss(model, cut, pad=0), rel=1e-6)
+    size = sum(
+        len(tokenizer.decode([id for id, mark in zip(*one, strict=True) if mark], skip_special_tokens=True).encode())
+        for one in cut
+    )
+    assert found.bits_per_byte == pytest.approx(found.nats_per_token * found.tokens / size / math.log(2), rel=1e-6)
+    whole = measure_text_loss(model, tokenizer, talks, max(sizes))
+    assert (whole.truncated, whole.conversations) == (0, len(talks))
+    none = measure_text_loss(model, tokenizer, talks, 16)
+    assert (none.nats_per_token, none.left_out) == (None, {UnusableReason.beyond_max_tokens: len(talks)}), (
+        "no answer begins so early"
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_measuring_leaves_the_model_as_it_was(
+    training: bool, model: LlamaForCausalLM, encoded: list[EncodedConversation]
+) -> None:
+    model.train(training)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    compute_held_out_loss(model, encoded, pad=0)
+    assert model.training is training
+    assert all(weight.grad is None and weight.equal(before[name]) for name, weight in model.named_parameters())
+
+
+def test_packed_conversations_have_the_same_predictions_in_the_same_order(
+    model: LlamaForCausalLM, encoded: list[EncodedConversation]
+) -> None:
+    opinionated(model, 3)
+    batch = build_batch(encoded, pad=0, packed_to=90)
+    assert 1 < len(batch.ids) < len(encoded)
+    together = predict_tokens(model, batch, hidden=True)
+    alone = [predict_tokens(model, build_batch([one], pad=0), hidden=True) for one in encoded]
+    torch.testing.assert_close(together.logits, torch.cat([one.logits for one in alone]), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(together.hidden[-1], torch.cat([one.hidden[-1] for one in alone]), atol=1e-4, rtol=1e-5)
+    assert together.targets.equal(torch.cat([one.targets for one in alone]))
+    assert together.rows.tolist() == [place for place, one in enumerate(alone) for _ in one.targets]
+
+
+def test_a_recurrent_model_does_not_separate_packed_conversations(
+    model: LlamaForCausalLM, encoded: list[EncodedConversation]
+) -> None:
+    assert separates_packed_rows(model, encoded[:2], pad=0)
+    state = MambaForCausalLM(MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=1, state_size=4))
+    assert not separates_packed_rows(state, encoded[:2], pad=0)

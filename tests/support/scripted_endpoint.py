@@ -1,0 +1,85 @@
+"""A local OpenAI endpoint that answers with the scripts of fake teachers; the docs call it `openai/NAME`."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from random import Random
+from typing import Any
+
+from core.config.teachers import TeacherFaults
+from core.sample import Message, text_digest
+from teachers.base import TeacherQuestion
+from teachers.fake.scripts import load_script
+
+PLAIN = "The river carries a small boat past the quiet mill."
+"""The reply if no schema is requested."""
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Serves until the `with` ends; `script` names the script of its replies."""
+
+    script = "writer"
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.server_address[1]}"
+
+
+@contextmanager
+def serve_scripted_endpoint() -> Iterator[Endpoint]:
+    with Endpoint(("127.0.0.1", 0), Chat) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class Chat(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Endpoint
+
+    def do_GET(self) -> None:
+        self._send({"object": "list", "data": [{"id": "NAME", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = reply(self.server.script, body)
+        tokens = {"prompt_tokens": len(str(body["messages"]).split()), "completion_tokens": len(text.split())}
+        usage = {**tokens, "total_tokens": sum(tokens.values())}
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        logprobs = {"content": [{"token": word, "logprob": -0.1, "top_logprobs": []} for word in text.split()]}
+        choice |= {"logprobs": logprobs} if body.get("logprobs") else {}
+        self._send(
+            {"id": "1", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
+        )
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _send(self, value: dict[str, Any]) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def reply(script: str, body: dict[str, Any]) -> str:
+    form = body.get("response_format", {}).get("json_schema")
+    if form is None:
+        return PLAIN
+    messages = [Message(role=message["role"], content=message["content"]) for message in body["messages"]]
+    question = TeacherQuestion(
+        messages=messages, contract=form["name"], json_schema=form["schema"], temperature=body.get("temperature", 1.0),
+        top_p=body.get("top_p", 1.0), max_tokens=body.get("max_tokens", 0), seed=body.get("seed", 0),
+    )  # fmt: skip
+    return json.dumps(
+        load_script(script, TeacherFaults())[form["name"]](Random(text_digest(question.canonical)), question)
+    )

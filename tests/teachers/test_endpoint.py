@@ -1,0 +1,377 @@
+"""The endpoint client against a local server that misbehaves, and the embedded teacher."""
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from agents.calls.reply_cache import open_reply_cache
+from agents.studies.preview import probe_teachers
+from core.config.recipe import CacheConfig, Recipe
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError
+from core.sample import Message
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.endpoint import open_endpoint_teacher
+from teachers.providers import open_teacher
+from teachers.relay import RelayError, open_relay
+from tests.support.scripted_teacher import build_test_plan, open_scripted_dispatcher
+
+QUESTION = TeacherQuestion(
+    messages=[Message(role="user", content="hi")], contract="Draft", json_schema={}, temperature=0, top_p=1, max_tokens=9, seed=1
+)  # fmt: skip
+COMPLETION = {
+    "choices": [
+        {
+            "message": {"content": '{"answer": "x"}'},
+            "finish_reason": "stop",
+            "logprobs": {"content": [{"logprob": -0.5}, {"logprob": -1.5}]},
+        }
+    ],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 4},
+}
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def served(handler: Handler) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
+
+
+def asked(handler: Handler, times: int = 1, **config: object) -> list[TeacherReply | BaseException]:
+    async def run() -> list[TeacherReply | BaseException]:
+        async with served(handler) as url:
+            whole = {
+                "model": "openai/m",
+                "base_url": url,
+                "max_retries": 2,
+                "timeout_seconds": 300,
+                "outage_seconds": 1,
+                **config,
+            }
+            async with open_teacher(TeacherConfig.model_validate(whole)) as teacher:
+                calls = [teacher.reply(QUESTION, 0, UnlimitedAccount()) for _ in range(times)]
+                return await asyncio.gather(*calls, return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def test_a_reply_carries_text_usage_and_confidence() -> None:
+    bodies = []
+
+    async def answer(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        return web.json_response(COMPLETION)
+
+    (reply,) = asked(answer)
+    assert isinstance(reply, TeacherReply)
+    assert (reply.text, reply.usage.prompt_tokens, reply.usage.completion_tokens) == ('{"answer": "x"}', 3, 4)
+    assert reply.confidence == pytest.approx(0.3679, abs=1e-4)
+    assert bodies[0]["model"] == "m"
+    assert bodies[0]["response_format"]["json_schema"]["name"] == "Draft"
+
+
+def test_the_likeliest_tokens_are_asked_for_and_make_the_certainty_of_a_reply() -> None:
+    half = [{"logprob": math.log(0.5)}, {"logprob": math.log(0.25)}]
+    tokens = [{"logprob": -0.5, "top_logprobs": half}, {"logprob": None, "top_logprobs": [{"logprob": 0.0}]}]
+    bodies = []
+
+    async def answer(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        [choice] = COMPLETION["choices"]  # type: ignore[misc]
+        return web.json_response({**COMPLETION, "choices": [{**choice, "logprobs": {"content": tokens}}]})
+
+    (reply,) = asked(answer, sampling={"top_logprobs": 2})
+    assert bodies[0]["top_logprobs"] == 2
+    assert isinstance(reply, TeacherReply)
+    assert reply.certainty
+    assert reply.certainty.logprobs == (-0.5, -50.0)
+    assert reply.certainty.entropies == (pytest.approx(1.5 * math.log(2)), 0.0), "a half, a quarter, and all others"
+    assert TeacherReply.model_validate_json(reply.model_dump_json()) == reply
+    del tokens[1]["top_logprobs"]
+    (reply,) = asked(answer)
+    assert isinstance(reply, TeacherReply)
+    assert reply.certainty is None
+
+
+@pytest.mark.parametrize(("text", "outcome"), [('{"data": []}', {"data": []}), ("[]", "not a JSON object: '\\[\\]'")])
+def test_another_path_of_an_endpoint_has_the_same_retries(text: str, outcome: object) -> None:
+    methods = []
+
+    async def answer(request: web.Request) -> web.Response:
+        methods.append(request.method)
+        return web.Response(text=text) if len(methods) > 1 else web.Response(status=500)
+
+    async def run() -> object:
+        app = web.Application()
+        app.router.add_get("/v1/models", answer)
+        async with TestServer(app) as server:
+            config = TeacherConfig(model="openai/m", base_url=str(server.make_url("/v1")), max_retries=1)
+            async with open_endpoint_teacher(config, "m") as teacher:
+                return await teacher.request_json("/models")
+
+    if isinstance(outcome, str):
+        with pytest.raises(CallFailed, match=outcome):
+            asyncio.run(run())
+    else:
+        assert asyncio.run(run()) == outcome
+    assert methods == ["GET", "GET"]
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "garbage", "empty", "cut"])
+def test_what_may_pass_is_tried_again(fault: str) -> None:
+    tries = count()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if next(tries):
+            return web.json_response(COMPLETION)
+        if fault == "cut":
+            assert request.transport is not None
+            request.transport.close()
+        if fault in ("garbage", "empty"):
+            return web.Response(text="<html>" if fault == "garbage" else "")
+        return web.Response(status=int(fault) if fault.isdigit() else 200, headers={"Retry-After": "0"})
+
+    (reply,) = asked(answer)
+    assert isinstance(reply, TeacherReply)
+    assert next(tries) == 2
+
+
+def test_what_cannot_pass_is_not_tried_again() -> None:
+    tries = count()
+
+    async def answer(_: web.Request) -> web.Response:
+        next(tries)
+        return web.Response(status=400, text="context too long")
+
+    (error,) = asked(answer)
+    assert isinstance(error, CallFailed)
+    assert "status 400: context too long" in str(error)
+    assert next(tries) == 1
+
+
+def test_a_hanging_endpoint_is_given_up() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    (error,) = asked(answer, timeout_seconds=0.2, max_retries=0)
+    assert isinstance(error, CallFailed)
+    assert "no answer in 0.2 s" in str(error)
+
+
+@pytest.mark.parametrize(("status", "sentence"), [(401, "it refuses the key"), (404, "it does not know the model 'm'")])
+def test_a_refusal_ends_the_run_with_a_sentence_and_without_the_key(
+    status: int, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_API_KEY", "sk-secret-value")
+
+    async def answer(request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == "Bearer sk-secret-value"
+        return web.Response(status=status, text="bad key sk-secret-value")
+
+    (error,) = asked(answer, api_key_env="TEST_API_KEY")
+    assert isinstance(error, ProviderError)
+    assert sentence in str(error)
+    assert "sk-secret-value" not in str(error)
+
+
+def test_no_part_of_a_key_is_in_a_fault_whatever_its_variable_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MYCRED", "sk-canary-93121")
+    texts = ["x" * 288, "x" * 193, "the key is "]
+
+    async def answer(request: web.Request) -> web.Response:
+        text = texts.pop() + request.headers["Authorization"].removeprefix("Bearer ")
+        return web.Response(status=400 if len(texts) % 2 else 200, text=text)
+
+    for _ in range(len(texts)):
+        (error,) = asked(answer, api_key_env="MYCRED", max_retries=0)
+        assert isinstance(error, CallFailed)
+        assert "sk-canary" not in str(error)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_a_fault_and_never_followed(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MYCRED", "sk-canary-93121")
+    reached = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        reached.append(await request.text())
+        return web.json_response(COMPLETION)
+
+    async def run() -> None:
+        async with served(elsewhere) as url:
+            locations = [
+                f"{url}/chat/completions?key=sk-canary-93121",
+                "nope://sk-canary-93121/x",
+                "/v2?sk-canary-93121",
+            ]
+
+            async def answer(_: web.Request) -> web.Response:
+                return web.Response(status=status, headers={"Location": locations[0]})
+
+            async with served(answer) as asked_url:
+                config = TeacherConfig(model="openai/m", base_url=asked_url, api_key_env="MYCRED")
+                for where in (
+                    url.removeprefix("http://").removesuffix("/v1"),
+                    "[MYCRED]",
+                    "another path of the same host",
+                ):
+                    wanted = f"status {status} redirects to {where}; redirects are not followed"
+                    async with open_teacher(config) as teacher:
+                        with pytest.raises(ProviderError, match=re.escape(wanted)) as caught:
+                            await teacher.reply(QUESTION, 0, UnlimitedAccount())
+                    assert "sk-canary" not in str(caught.value)
+                    async with open_relay(config) as relay:
+                        with pytest.raises(RelayError, match=re.escape(wanted)) as failed:
+                            await relay.complete({"messages": []})
+                    assert "sk-canary" not in str(failed.value)
+                    locations.pop(0)
+
+    asyncio.run(run())
+    assert not reached
+
+
+def test_endpoints_that_serve_a_model_of_one_name_share_no_answer(tmp_path: Path) -> None:
+    """Through the dispatcher with its cache, as two runs in one folder would ask."""
+    recipe, replies = load_recipe_plan("smoke").recipe, []
+
+    async def ask(answer: str, *, spelled: str = "{}") -> None:
+        async def handler(_: web.Request) -> web.Response:
+            [choice] = COMPLETION["choices"]  # type: ignore[misc]
+            return web.json_response({**COMPLETION, "choices": [{**choice, "message": {"content": answer}}]})
+
+        with open_reply_cache(CacheConfig(), tmp_path / "cache") as cache:
+            async with served(handler) as url:
+                for config in (url, spelled.format(url)):
+                    async with (
+                        open_teacher(TeacherConfig(model="openai/m", base_url=config)) as teacher,
+                        open_scripted_dispatcher(recipe, teacher, tmp_path, cache=cache) as dispatcher,
+                    ):
+                        reply = await dispatcher.answer(
+                            "main", QUESTION, dispatcher.request_digest("main", QUESTION), 0
+                        )
+                        replies.append((reply.text, dispatcher.budget.spent.calls))
+
+    asyncio.run(ask("one", spelled="{}/"))
+    asyncio.run(ask("two"))
+    assert [text for text, _ in replies] == ["one", "one", "two", "two"]
+    assert [calls for _, calls in replies] == [1, 1, 2, 2], "one spelling of an address, one call"
+
+
+def test_the_port_of_a_server_of_our_own_decides_no_answer() -> None:
+    for model in ("local/smollm2-135m", "vllm/m"):
+        configs = [TeacherConfig(model=model, base_url=f"http://127.0.0.1:{port}/v1") for port in (1, 2)]
+        assert {config.endpoint for config in configs} == {""}
+
+
+def test_an_outage_ends_the_run_and_costs_no_sample() -> None:
+    tries = count()
+
+    async def answer(_: web.Request) -> web.Response:
+        next(tries)
+        return web.Response(status=503)
+
+    errors = asked(answer, times=12, max_concurrent=4)
+    assert {type(error) for error in errors} == {ProviderError}
+    assert "no answer for 1 s: status 503" in str(errors[0])
+    assert next(tries) < 60
+
+
+def test_a_teacher_that_comes_back_in_time_is_forgiven() -> None:
+    tries = count()
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(COMPLETION) if next(tries) >= 12 else web.Response(status=503)
+
+    assert {type(reply) for reply in asked(answer, times=4, max_concurrent=4, outage_seconds=20)} == {TeacherReply}
+
+
+def test_one_question_that_a_server_chokes_on_is_no_outage() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=502)
+
+    (error,) = asked(answer, max_retries=1, max_concurrent=4)
+    assert isinstance(error, CallFailed)
+
+
+def test_a_teacher_that_turns_everybody_away_ends_the_run_early() -> None:
+    tries = count()
+
+    async def answer(_: web.Request) -> web.Response:
+        next(tries)
+        return web.Response(status=429)
+
+    errors = asked(answer, times=100, max_retries=1, max_concurrent=4)
+    assert sum(isinstance(error, CallFailed) for error in errors) == 7
+    assert "calls in a row failed, the last one: status 429" in str(errors[-1])
+
+
+def test_no_more_calls_are_in_flight_than_the_recipe_allows() -> None:
+    now, most, three = 0, 0, asyncio.Barrier(3)
+
+    async def answer(_: web.Request) -> web.Response:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await three.wait()  # or the limit is lower
+        await asyncio.sleep(0.01)  # for a fourth one to come, if the limit is higher
+        now -= 1
+        return web.json_response(COMPLETION)
+
+    replies = asked(answer, times=30, max_concurrent=3)
+    assert all(isinstance(reply, TeacherReply) for reply in replies)
+    assert most == 3
+
+
+def test_live_validation_names_every_teacher_that_does_not_answer() -> None:
+    down = {"model": "openai/m", "base_url": "http://127.0.0.1:9/v1"}
+    recipe = Recipe.model_validate(
+        {
+            "name": "x",
+            "seeds": {"path": "x"},
+            "teachers": {"main": down, "other": down, "good": {"model": "fake/writer"}},
+        }
+    )
+    with pytest.raises(ProviderError, match=r"teacher main: .*; teacher other: "):
+        asyncio.run(probe_teachers(build_test_plan(recipe)))
+
+
+@pytest.mark.slow
+def test_the_embedded_teacher_answers_in_the_form_it_is_asked_for() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"animal": {"type": "string", "maxLength": 20}},
+        "required": ["animal"],
+        "additionalProperties": False,
+    }
+    question = QUESTION.model_copy(update={"json_schema": schema, "max_tokens": 256})  # whatever it writes, it ends
+
+    async def run() -> list[TeacherReply]:
+        config = TeacherConfig(model="local/smollm2-135m", max_concurrent=2)
+        async with open_teacher(config) as teacher:
+            return await asyncio.gather(*(teacher.reply(question, rank, UnlimitedAccount()) for rank in range(3)))
+
+    for reply in asyncio.run(run()):
+        assert isinstance(json.loads(reply.text)["animal"], str)
+        assert reply.usage.completion_tokens > 0
+        assert reply.confidence is not None
+        assert 0 < reply.confidence <= 1

@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from core.config.teachers import TeacherConfig
+from core.sample import Message
+from teachers.base import TeacherQuestion
+from teachers.openai_chat import InvalidCompletion, build_request_body, find_json_object, parse_completion
+
+SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}}
+QUESTION = TeacherQuestion(
+    messages=[Message(role="system", content="Be brief."), Message(role="user", content="hi")], contract="Draft",
+    json_schema=SCHEMA, temperature=0.5, top_p=0.9, max_tokens=9, seed=3,
+)  # fmt: skip
+
+
+BILLED = '{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": -100000}}'
+
+
+def config(**changes: object) -> TeacherConfig:
+    return TeacherConfig.model_validate({"model": "openai/m", **changes})
+
+
+def completion(**message: object) -> str:
+    return json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
+
+
+def test_each_way_asks_for_the_contract() -> None:
+    schema = build_request_body(QUESTION, "m", config())["response_format"]["json_schema"]
+    assert schema == {"name": "Draft", "schema": SCHEMA}
+    tool = build_request_body(QUESTION, "m", config(structured="tool"))
+    assert tool["tools"][0]["function"] == {"name": "Draft", "parameters": SCHEMA}
+    assert tool["tool_choice"]["function"]["name"] == "Draft"
+    plain = build_request_body(QUESTION, "m", config(structured="plain"))
+    assert "response_format" not in plain
+    assert plain["messages"][0]["content"].startswith("Be brief.\n\nReply with one JSON object")
+    assert '"answer"' in plain["messages"][0]["content"]
+
+
+def test_sampling_goes_along_and_what_an_endpoint_refuses_is_left_out() -> None:
+    body = build_request_body(
+        QUESTION, "m", config(sampling={"top_k": 40, "min_p": 0.05}, seeded=False, logprobs=False)
+    )
+    assert (body["top_k"], body["min_p"]) == (40, 0.05)
+    assert not {"seed", "logprobs"} & body.keys()
+
+
+def test_each_way_reads_the_reply() -> None:
+    call = {"function": {"name": "Draft", "arguments": '{"answer": "x"}'}}
+    assert parse_completion(completion(tool_calls=[call]), config(structured="tool")).text == '{"answer": "x"}'
+    fenced = 'Sure! Here it is:\n```json\n{"answer": "a {brace}"}\n```\nAnything else?'
+    assert parse_completion(completion(content=fenced), config(structured="plain")).text == '{"answer": "a {brace}"}'
+    assert parse_completion(completion(content=None, refusal="I cannot."), config()).text == "I cannot."
+    assert parse_completion(completion(content=None), config()).text == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("no object", "no object"),
+        ("{broken", "{broken"),
+        ("{a} {}", "{}"),
+        ('{"a": 1} {"b": 2}', '{"a": 1}'),
+        ("", ""),
+        ('{"a":' * 3000, '{"a":' * 3000),
+        ('{"a":' * 100_000, '{"a":' * 100_000),
+        ('{"a":1 ' * 100_000, '{"a":1 ' * 100_000),
+        ('{"a":["{",":["' + ',"{",":["' * 100_000, '{"a":["{",":["' + ',"{",":["' * 100_000),
+        ("{" * 200_000 + "}", "{}"),
+        ('{"a": {"b": 1} and {"c": 2}', '{"c": 2}'),
+        ('{"a": ' + "1" * 5_000 + "}", '{"a": ' + "1" * 5_000 + "}"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_plain_words_give_their_first_object_or_themselves_in_linear_time(text: str, found: str) -> None:
+    assert find_json_object(text) == found
+
+
+@pytest.mark.parametrize("structured", ["json_schema", "plain"])
+def test_a_reply_longer_than_its_tokens_can_be_is_cut_and_counts_as_cut_off(structured: str) -> None:
+    answer = '{"answer": "' + "x" * 300 + '"}'
+    whole = parse_completion(completion(content=answer), config(structured=structured), 10)
+    cut = parse_completion(completion(content=answer), config(structured=structured), 9)
+    assert (whole.text, whole.finished) == (answer, True)
+    assert (cut.text, cut.finished) == (answer[:288], False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "<html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": null}]}', "1e999", "[" * 100_000, BILLED],
+)
+def test_what_is_no_completion_is_rejected(text: str) -> None:
+    with pytest.raises(InvalidCompletion, match="not a chat completion"):
+        parse_completion(text, config())
+
+
+def test_invalid_unicode_goes_no_further() -> None:
+    text = '{"choices": [{"message": {"content": "a\\ud800b"}}]}'
+    assert parse_completion(text, config()).text.encode() == b"a?b"

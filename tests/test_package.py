@@ -1,0 +1,223 @@
+"""What is installed from a wheel or an sdist, and by what: licences, hashes, shipped files."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+
+from core import installation
+from core.installation import EXTRAS_OUTSIDE_MAKE, format_install_command, list_extra_packages
+from core.project_files import PROJECT
+from deploy.wheel_layout import PACKAGES, prefix_imports
+from flows import cli
+from flows.recipes.recipe_catalog import list_built_in_recipes
+from requirements.licenses import CUDA_LICENCE, FILES, Package, files_section, not_allowed, row, runtime_packages
+
+MAKEFILE = (PROJECT / "Makefile").read_text()
+DOCKERFILE = (PROJECT / "deploy" / "Dockerfile").read_text()
+LOCKS = ("requirements/build.txt", "requirements/packages.txt")
+
+
+def pins(file: str) -> dict[str, str]:
+    """Versions by normalized name."""
+    found = re.findall(r"^([\w.-]+)==([^\s;]+)", (PROJECT / file).read_text(), re.MULTILINE)
+    return {re.sub(r"[._-]+", "-", name).lower(): version for name, version in found}
+
+
+@pytest.mark.parametrize("file", LOCKS)
+def test_every_locked_package_has_a_version_that_was_tested_and_its_hashes(file: str) -> None:
+    entries = re.split(r"\n(?=\S)", (PROJECT / file).read_text().strip())
+    assert len(entries) == len(pins(file)) > 5
+    for entry in entries:
+        assert re.fullmatch(r"[\w.-]+==[^\n]+(\n +--hash=sha256:[0-9a-f]{64}( \\)?)+", entry), entry
+    tested = pins("constraints.txt")
+    assert {name: version for name, version in pins(file).items() if tested.get(name) != version} == {}
+
+
+def test_nothing_but_torch_is_installed_without_a_hash() -> None:
+    commands = re.findall(r"\$\(PIP\) (.+)", MAKEFILE)
+    commands += re.findall(r"pip (?:install|download) (.+)", DOCKERFILE.replace("\\\n", " ").replace("&&", "\n"))
+    unchecked = [one.strip() for one in commands if "--require-hashes" not in one and "--no-index" not in one]
+    assert unchecked == ["'$(TORCH)'", '"${TORCH}"']
+    ranges = re.findall(r"TORCH ?:?= ?(\S+)", MAKEFILE + DOCKERFILE)
+    assert ranges == ["torch>=2.9"] * 2
+    assert f'"{ranges[0]}"' in (PROJECT / "pyproject.toml").read_text()
+    assert "torch" not in pins(LOCKS[1])
+
+
+def test_a_missing_extra_is_named_with_a_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert format_install_command("train") == "`make install`"
+    assert {format_install_command(extra).split("'")[0] for extra in EXTRAS_OUTSIDE_MAKE} == {"`pip install "}
+    monkeypatch.setattr(installation, "PROJECT", tmp_path)  # a folder without a Makefile, as site-packages is
+    assert format_install_command("cluster") == "`pip install 'cryptography>=45' 'distributed>=2025.12'`"
+    assert any(package.startswith("torch>=") for package in list_extra_packages("train"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "stillhouse"))
+    (tmp_path / "stillhouse").mkdir()
+    (tmp_path / "stillhouse" / "pipx_metadata.json").touch()
+    assert format_install_command("cluster") == "`pipx inject stillhouse 'cryptography>=45' 'distributed>=2025.12'`"
+    requirement = '{ name = "stillhouse", extras = ["local"] }'
+    (tmp_path / "stillhouse" / "uv-receipt.toml").write_text(f"[tool]\nrequirements = [{requirement}]\n")
+    assert format_install_command("train").startswith("`uv tool install --force 'stillhouse[local,train]")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "archive-v0" / "x"))
+    assert re.fullmatch(r"`uvx --from 'stillhouse\[train\].*' stillhouse …`", format_install_command("train"))
+
+
+def test_what_is_needed_at_run_time_has_a_licence_that_goes_with_ours() -> None:
+    packages = runtime_packages()
+    assert {"prefect", "torch", "zss", "distributed"} <= {package.name for package in packages}
+    assert not_allowed(packages) == []
+    assert not_allowed([Package("x", "GPL-3.0-only", "", ()), Package("y", "", "", ())]) != []
+
+
+def test_the_page_of_licences_has_every_package_and_every_file() -> None:
+    again = "run: python requirements/licenses.py > docs/licenses.md"
+    page = (PROJECT / "docs" / "licenses.md").read_text()
+    shown = [row(package) for package in runtime_packages() if (package.licence, package.reason) != CUDA_LICENCE]
+    assert [line for line in shown if line not in page] == [], again
+    assert files_section() in page, again
+    data = {
+        str(path.relative_to(PROJECT)) for path in (PROJECT / "data").glob("*/*.*") if path.suffix not in (".md", ".py")
+    }
+    assert {name for name in data if not name.startswith(("data/runs/", "data/releases/"))} <= set(FILES)
+
+
+def test_the_layout_of_the_wheel_prefixes_our_imports_and_no_others() -> None:
+    code = "import re\nif True:\n    from agents.checks import (\n        check,\n    )\nimport prompts\nfrom corelib import x\n"
+    assert prefix_imports(code) == code.replace("from agents", "from stillhouse.agents").replace(
+        "import prompts", "from stillhouse import prompts"
+    )
+    assert {*PACKAGES, "stillhouse"} == set(cli.PACKAGES)
+    for refused in ("import core.errors", "import re, prompts"):
+        with pytest.raises(ValueError, match="line 1: "):
+            prefix_imports(refused)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "--target",
+        "sdist",
+        "--target",
+        "wheel",
+        "--directory",
+        str(out),
+    ]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Runs a program of an environment that has the wheel, and the packages of this one, in an empty folder."""
+    home = tmp_path_factory.mktemp("installed")
+    venv.create(home / "venv", symlinks=True)
+    python = home / "venv" / "bin" / "python"
+    (wheel,) = built.glob("*.whl")
+    quiet = ["--quiet", "--disable-pip-version-check"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        *quiet,
+        "--no-index",
+        "--no-deps",
+        str(wheel),
+    ]
+    subprocess.run(command, check=True)
+    (packages,) = (home / "venv").glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "agents").mkdir()  # as that of openai-agents
+    (packages / "agents" / "__init__.py").write_text("Agent = 'not ours'\n")
+    (home / "empty").mkdir()
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+    def run(program: str, *words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [python.with_name(program), *words], cwd=home / "empty", env=clean | {"PREFECT_HOME": str(home / "prefect")},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        return done.stdout
+
+    yield run
+    run(
+        "python",
+        "-c",
+        "from pathlib import Path; from stillhouse.flows.prefect_server.local_server import stop_local_server; "
+        f"stop_local_server(Path({str(home / 'prefect')!r}))",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("package")
+def test_wheel_and_sdist_hold_the_licence_and_all_that_recipes_name(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    (sdist,) = built.glob("*.tar.gz")
+    with ZipFile(wheel) as archive:
+        in_wheel = archive.namelist()
+    with tarfile.open(sdist) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    listed = subprocess.run(["git", "ls-files", "data"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    data = {name for name in listed.split() if name.count("/") == 2 and not name.endswith(".py")}
+    assert {f"stillhouse/core/shipped/{name}" for name in data} <= set(in_wheel)
+    assert {"LICENSE", "README.md", "docs/security.md", *LOCKS, *data} <= in_sdist
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in in_wheel)
+    names = {name.split("/")[0] for name in in_wheel}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"stillhouse"}
+    assert "deploy/wheel_layout.py" in in_sdist, "a wheel is built from the sdist too"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("package")
+def test_an_installed_wheel_runs_and_checks_every_shipped_recipe(installed: Any) -> None:
+    both = installed(
+        "python", "-c", "import agents, stillhouse.agents; print(agents.Agent, stillhouse.agents.__file__)"
+    )
+    assert both.startswith("not ours ")
+    assert "site-packages/stillhouse/agents" in both
+    listed = json.loads(installed("stillhouse", "recipes", "--json"))
+    assert len(listed) == len(list_built_in_recipes())
+    code = (
+        "from stillhouse.flows.recipes.recipe_catalog import hash_recipe_sources, list_built_in_recipes, load_recipe_plan\n"
+        "print([hash_recipe_sources(load_recipe_plan(name)) != {} for name in list_built_in_recipes()])"
+    )
+    assert "False" not in installed("python", "-c", code)
+    deployed = """
+import yaml; from pathlib import Path; from prefect.flows import load_flow_from_entrypoint as load
+from stillhouse.flows.prefect_server.deployment_control import prefect_file, working_folder
+assert working_folder() == Path.cwd()
+for one in yaml.safe_load(prefect_file(Path.cwd()).read_text())["deployments"]: print(load(one["entrypoint"], False).name)
+"""
+    assert installed("python", "-c", deployed).split()[:3] == [
+        "stillhouse-run",
+        "stillhouse-release",
+        "stillhouse-distill",
+    ]
+    installed("stillhouse", "validate", "grounded-qa", "--set", "teachers.main.model=fake/grounded_qa")
+    run = json.loads(installed("stillhouse", "run", "smoke", "--json", "--quiet"))
+    dataset = f"data/runs/{run['run']}/dataset"
+    assess = ["assess", dataset, "--reference", "data/reference/english.jsonl", "--json"]
+    assert json.loads(installed("stillhouse", *assess))["verdict"] == "inconclusive", "23 documents"
+    kept = json.loads(installed("stillhouse", "filter", dataset, "--out", "clean", "--json"))
+    assert kept["counts"]["kept"] > 0
