@@ -138,5 +138,6 @@ def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
             return error.problems
         return []
 
-    load_recipe(locate_recipe(name), overrides, [find_plan_problems, find_recipe_filter_problems], family_defaults)
+    checks = [find_plan_problems, find_recipe_filter_problems]
+    load_recipe(locate_recipe(name), overrides, checks, family_defaults, list_built_in_recipes())
     return plans[0]
