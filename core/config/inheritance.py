@@ -65,11 +65,11 @@ def read_recipe_tables(path: Path, built_in: Mapping[str, Path]) -> RecipeTables
         chain.append(found)
         tables.append(_read_toml(found))
 
-    data, programs = tables[-1], _list_programs(tables[-1])
+    data, programs = tables[-1], list_check_files(tables[-1])
     for file, base_file, table in zip(chain[-2::-1], chain[:0:-1], tables[-2::-1], strict=True):
         inherited = relocate_files(data, base_file.resolve().parent, file.resolve().parent)
         inherited.pop("name", None)
-        programs = _list_programs(inherited) if "verifiers" not in table else ()
+        programs = list_check_files(inherited) if "verifiers" not in table else ()
         data = merge_tables(inherited, table)
     return RecipeTables(data, tuple(chain[1:]), programs if len(chain) > 1 else ())
 
@@ -148,7 +148,8 @@ def _list_tables(value: Any) -> list[dict[str, Any]]:
     return [table for table in value if isinstance(table, dict)] if isinstance(value, list) else []
 
 
-def _list_programs(data: Mapping[str, Any]) -> tuple[str, ...]:
+def list_check_files(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The files of the recipe's own checks, which are programs."""
     verifiers = _list_tables(data.get("verifiers"))
     return tuple(dict.fromkeys(str(table["path"]) for table in verifiers if "path" in table))
 

@@ -9,7 +9,7 @@ import typer
 from core.errors import INTERRUPTED_EXIT_CODE
 from core.runs.run_dir import RUNS_FOLDER
 from flows.commands.command_options import (
-    RUN_PANEL,
+    STUDENT_PANEL,
     InputArgument,
     JsonOption,
     OutOption,
@@ -30,7 +30,7 @@ from flows.terminal.suggested_commands import format_next_line
 app = typer.Typer()
 
 
-@app.command("distill", rich_help_panel=RUN_PANEL)
+@app.command("distill", rich_help_panel=STUDENT_PANEL)
 def distill_command(
     source: InputArgument,
     out: OutOption,
@@ -71,7 +71,7 @@ def distill_command(
     print_text(format_next_line("evaluate", str(out), "--data", str(source)))
 
 
-@app.command("export", rich_help_panel=RUN_PANEL)
+@app.command("export", rich_help_panel=STUDENT_PANEL)
 def export_command(
     student: StudentArgument,
     *,
@@ -93,7 +93,7 @@ def export_command(
     print_text(format_next_line("serve", str(found.path)))
 
 
-@app.command(rich_help_panel=RUN_PANEL)
+@app.command(rich_help_panel=STUDENT_PANEL)
 def evaluate(
     student: StudentArgument,
     *,
@@ -156,7 +156,7 @@ def evaluate(
     print_text(evaluation.model_dump_json() if as_json else format_evaluation(evaluation))
 
 
-@app.command("route", rich_help_panel=RUN_PANEL)
+@app.command("route", rich_help_panel=STUDENT_PANEL)
 def route_command(
     student: ServedStudentArgument,
     *,
@@ -200,7 +200,7 @@ def route_command(
     print_text(suggest_serve_command(str(student), recipe, found))
 
 
-@app.command(rich_help_panel=RUN_PANEL)
+@app.command(rich_help_panel=STUDENT_PANEL)
 def serve(
     student: ServedStudentArgument,
     *,
