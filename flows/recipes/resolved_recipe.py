@@ -1,4 +1,4 @@
-"""A resolved recipe as TOML: every key with its value, and the same run when it is run. Knows no teacher."""
+"""A resolved recipe as TOML: every key with its value, in a recipe that makes the same samples. Knows no teacher."""
 
 import json
 from pathlib import Path
