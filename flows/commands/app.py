@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from core.installation import read_version
 from flows.commands import (
     dataset_commands,
     deployment_commands,
@@ -43,6 +42,8 @@ for part in (
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from core.installation import read_version
+
         print_text(f"stillhouse {read_version()}")
         raise typer.Exit
 

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, RunFailed, UsageError
-from core.project_files import find_referenced_file
-from core.runs.run_dir import RUNS_FOLDER
+from core.project_files import RUNS_FOLDER, find_referenced_file
 from flows.commands.command_options import (
     CLEAN_PANEL,
     InputArgument,

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from core.errors import RecipeError, RunFailed
-from core.secrets import redact_text
 from flows.commands.command_options import (
     MAKE_PANEL,
     TRY_PANEL,
@@ -18,7 +17,6 @@ from flows.commands.command_options import (
     print_text,
 )
 from flows.terminal.console import SESSION, UserInterrupt
-from flows.terminal.text_format import format_count, format_one_line
 
 app = typer.Typer()
 
@@ -85,7 +83,7 @@ def validate_command(
     """
     from flows.recipes.recipe_catalog import validate_recipe
     from flows.recipes.resolved_recipe import format_resolved_recipe
-    from flows.terminal.recipe_summary import format_invalid_recipe, format_recipe_summary
+    from flows.terminal.recipe_summary import describe_invalid_recipe, format_invalid_recipe, format_recipe_summary
     from flows.terminal.suggested_commands import build_recipe_arguments, format_command, format_next_line
 
     try:
@@ -93,8 +91,7 @@ def validate_command(
     except RecipeError as error:
         if resolved:
             raise
-        problems = [{"where": problem.where, "what": redact_text(problem.what)} for problem in error.problems]
-        print_json({"valid": False, "problems": problems}) if as_json else print_text(format_invalid_recipe(error))
+        print_json(describe_invalid_recipe(error)) if as_json else print_text(format_invalid_recipe(error))
         raise SystemExit(error.exit_code) from None
     plan, verdict = validated.plan, validated.describe()
     if not as_json:
@@ -112,8 +109,8 @@ def validate_command(
         return
     notes = [*(f"teacher {name}: {answer}" for name, answer in answers.items()), *validated.seeds.notes]
     if resolved:
-        print_text("\n".join(f"# {format_one_line(note)}" for note in notes) + "\n" * bool(notes))
-        print_text(format_resolved_recipe(plan.recipe, plan.folder).rstrip())
+        comments = [f"# {' '.join(note.split())}" for note in notes]
+        print_text("\n".join([*comments, "", format_resolved_recipe(plan.recipe, plan.folder).rstrip()]))
         return
     words = build_recipe_arguments(recipe, overrides)
     print_text("\n".join([*format_recipe_summary(plan.recipe), *notes]))
@@ -146,6 +143,7 @@ def preview_command(
     from flows.data.curated_run import FailureCounter, format_drop_reason
     from flows.terminal.sample_history import format_sample_history
     from flows.terminal.suggested_commands import build_recipe_arguments, format_next_line
+    from flows.terminal.text_format import format_count
 
     if as_json:
         print_json([sample.model_dump(mode="json") for sample in samples])

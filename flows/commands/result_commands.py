@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from core.runs.run_dir import RUNS_FOLDER
-from core.sample import parse_sample_index
+from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import MAKE_PANEL, JsonOption, RunArgument, RunsOption, print_json, print_text
 
 app = typer.Typer()
@@ -39,6 +38,7 @@ def show_command(
     as_json: JsonOption = False,
 ) -> None:
     """Print a sample with every turn, critique and verdict. Without SAMPLE, list the run's samples."""
+    from core.sample import parse_sample_index
     from flows.data.curated_run import find_sample, read_finished_samples
     from flows.data.run_storage import open_run_storage
     from flows.terminal.sample_history import format_sample_history, format_sample_line

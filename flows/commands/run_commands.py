@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE, RunExists, RunFailed, RunInUse
-from core.runs.run_dir import RUNS_FOLDER
+from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
     MAKE_PANEL,
     JsonOption,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE
-from core.runs.run_dir import RUNS_FOLDER
+from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
     STUDENT_PANEL,
     InputArgument,
@@ -25,7 +25,6 @@ from flows.commands.command_options import (
     print_text,
 )
 from flows.terminal.console import SESSION, UserInterrupt, is_reporting_process
-from flows.terminal.suggested_commands import format_next_line
 
 app = typer.Typer()
 
@@ -42,6 +41,7 @@ def distill_command(
 ) -> None:
     """Train a student on a run or any dataset. `--set` takes the keys of the student table, as in `--set epochs=2`."""
     from flows.run.dataset_distillation import distill_dataset, parse_student_settings
+    from flows.terminal.suggested_commands import format_next_line
     from flows.terminal.text_format import advise_on_truncation
 
     SESSION.quiet = quiet or not is_reporting_process()
@@ -83,6 +83,7 @@ def export_command(
 ) -> None:
     """Export a student as one file for other runtimes, next to the student: weights, tokenizer and chat template."""
     from flows.data.student_files import export_student
+    from flows.terminal.suggested_commands import format_next_line
 
     found = export_student(student, kind)
     if as_json:

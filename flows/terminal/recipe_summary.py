@@ -1,5 +1,7 @@
 """What a recipe does, in a few lines, and the problems of one that cannot be used."""
 
+from typing import Any
+
 from core.config.recipe import Recipe
 from core.errors import RecipeError
 from core.secrets import redact_text
@@ -33,3 +35,9 @@ def format_invalid_recipe(error: RecipeError) -> str:
     """The verdict, then all problems."""
     head = f"invalid: {format_count(len(error.problems), 'problem')} in {error.name}"
     return replace_unsafe_characters(redact_text("\n  ".join([head, *map(str, error.problems)])))
+
+
+def describe_invalid_recipe(error: RecipeError) -> dict[str, Any]:
+    """The same as JSON values."""
+    problems = [{"where": problem.where, "what": redact_text(problem.what)} for problem in error.problems]
+    return {"valid": False, "problems": problems}
