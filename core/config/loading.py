@@ -161,7 +161,7 @@ def _describe_errors(error: ValidationError, root: type[BaseModel]) -> list[Reci
         path, model = _locate_key(detail["loc"], root)
         where = ".".join(path)
         if detail["type"] == "extra_forbidden":
-            known = list(model.model_fields) if model else []
+            known = [*model.model_fields, *([EXTENDS_KEY] if model is Recipe else [])] if model else []
             near = difflib.get_close_matches(path[-1], known, n=1)
             all_known = f"known are {', '.join(f'`{k}`' for k in known)}" if known else "this table takes no keys"
             advice = f"did you mean `{near[0]}`?" if near else all_known

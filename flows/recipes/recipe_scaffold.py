@@ -124,12 +124,12 @@ def _copy_documents(data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
 
 
 def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mapping[str, bytes]) -> str:
-    """The text of the new recipe."""
-    shown = shlex.quote(build_folder_argument(folder))
-    rows = contents.get("seeds.jsonl", b"").count(b"\n")
+    """The text of the new recipe: keys first, then tables, since a key below a table belongs to it."""
+    shown = _format_comment_text(shlex.quote(build_folder_argument(folder)))
+    title = _format_comment_text(source.title)
     lines = [
-        f"# Starts from {source.title}: a key that is left out here has the value that it has there, and `false`",
-        "# removes one. A list, such as [[filters]], is replaced as a whole.",
+        f"# Starts from {title}: a key that is left out has the value that it has there, and `false`",
+        "# removes a key. A list, such as [[filters]], is replaced as a whole.",
         "#",
         f"#   stillhouse validate {shown} --resolved    prints every key with its value",
         f"#   stillhouse preview {shown}                prints three samples; nothing is stored",
@@ -140,32 +140,22 @@ def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mappi
         *_format_size(source.data),
     ]
     if any(file.startswith("prompts/") for file in contents):
-        lines += [
-            "# What each agent is asked. A file that you delete is the family's again.",
-            'prompts = "prompts"',
-            "",
-        ]
-    if rows:
-        lines += [
-            f"# {rows} of its seeds, one JSON object per line: replace them with yours.",
-            "[seeds]",
-            'path = "seeds.jsonl"',
-            "",
-        ]
-    elif any(file.startswith("documents/") for file in contents):
-        lines += [
-            "# A folder of txt, md, html and pdf files: replace them with yours.",
-            "[seeds]",
-            'documents = "documents"',
-            "",
-        ]
-    verifiers = source.data.get("verifiers")
+        lines += ["# What each agent is asked. Without a file, the family's prompt is used.", 'prompts = "prompts"', ""]
+    has_student = bool(_get_table(source.data, "student"))
+    if has_student:
+        lines += ["# Without a student, the run ends with the dataset.", "# student = false", ""]
+    lines += [*_format_seeds(contents), *_format_teacher(source.data)]
     if list_check_files(source.data):
-        lines += [
-            "# A check with a `path` is a program, and is never inherited.",
-            format_toml({"verifiers": verifiers}),
-        ]
-    return "\n".join([*lines, *_format_teacher(source.data)])
+        verifiers = format_toml({"verifiers": source.data["verifiers"]})
+        lines += ["# A check with a `path` is a program, and is never inherited.", verifiers]
+    if not has_student:
+        lines += ["# A small model that learns from the kept samples.", "# [student]", '# start = "layers"', ""]
+    return "\n".join(lines)
+
+
+def _format_comment_text(text: str) -> str:
+    """`text` on one line, so that no part of it can leave a comment."""
+    return format_toml_value(text)[1:-1]
 
 
 def _format_size(data: Mapping[str, Any]) -> list[str]:
@@ -174,11 +164,9 @@ def _format_size(data: Mapping[str, Any]) -> list[str]:
         return []
     samples, keep = (_read_count(data, key) for key in ("samples", "keep"))
     first = min(samples, FIRST_SAMPLES_FOR_GOAL if keep else FIRST_SAMPLES)
-    lines = [
-        f"# For a first run; there it is {samples}" + (f", to keep {keep}." if keep else "."),
-        f"samples = {first}",
-    ]
-    return [*lines, *([f"keep = {min(keep, FIRST_KEEP, first)}"] if keep else []), ""]
+    goal = [f"keep = {min(keep, FIRST_KEEP, first)}"] if keep else []
+    there = f"{samples}, to keep {keep}" if keep else f"{samples}"
+    return [f"# Candidates of a first run; there it is {there}.", f"samples = {first}", *goal, ""]
 
 
 def _read_count(data: Mapping[str, Any], key: str) -> int:
@@ -186,15 +174,24 @@ def _read_count(data: Mapping[str, Any], key: str) -> int:
     return value if isinstance(value, int) else int(Recipe.model_fields[key].default)
 
 
+def _format_seeds(contents: Mapping[str, bytes]) -> list[str]:
+    if rows := contents.get("seeds.jsonl", b"").count(b"\n"):
+        about = f"# {rows} of its seeds, one JSON object per line: replace them with yours."
+        return [about, "[seeds]", 'path = "seeds.jsonl"', ""]
+    if any(file.startswith("documents/") for file in contents):
+        about = "# A folder of txt, md, html and pdf files: replace them with yours."
+        return [about, "[seeds]", 'documents = "documents"', ""]
+    return []
+
+
 def _format_teacher(data: Mapping[str, Any]) -> list[str]:
-    """The teacher of the source, as comments, and how to name another one."""
+    """The teacher of the source in a comment, and how to name another one."""
     teacher = _get_table(_get_table(data, "teachers"), "main")
-    here = teacher.get("model", "the embedded model")
+    here = _format_comment_text(str(teacher.get("model", "the embedded model")))
     lines = [
-        f"# The model that writes is {here}. Any OpenAI-compatible endpoint can take its place:",
+        f"# {here} writes. Any OpenAI-compatible endpoint can take its place:",
         "# [teachers.main]",
         '# model = "openai/NAME"',
         '# base_url = "http://localhost:8000/v1"',
     ]
-    lines += ["# faults = false              # of a scripted teacher only"] if "faults" in teacher else []
-    return [*lines, ""]
+    return [*lines, *(["# faults = false              # a scripted teacher's"] if "faults" in teacher else []), ""]

@@ -161,3 +161,8 @@ def test_a_base_that_cannot_be_used_is_a_sentence(line: str, problem: str, tmp_p
 
 def test_extends_is_of_the_file_alone(tmp_path: Path) -> None:
     assert problem_of("smoke", "extends=code").startswith("--set extends: cannot be set")
+
+
+def test_a_misspelled_extends_is_recognized(tmp_path: Path) -> None:
+    found = problem_of(write(tmp_path, 'name = "mine"\nextend = "smoke"\n[seeds]\npath = "s.jsonl"\n'))
+    assert found == "extend: unknown key, did you mean `extends`?"

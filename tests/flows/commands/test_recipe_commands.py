@@ -1,7 +1,9 @@
 """`new`, `validate` and `preview`: a folder to start from, the verdict, the resolved recipe, and whole requests."""
 
 import json
+import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,33 @@ def test_a_new_folder_is_a_valid_recipe(
         rows = Path("mine/seeds.jsonl").read_bytes().splitlines()
         assert len(rows) == 12
         assert set(rows) < set((PROJECT / base.recipe.seeds.path).read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("source", ["smoke", "constrained-instructions"])
+def test_what_a_new_recipe_suggests_in_comments_is_valid(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called(capsys, "new", "mine", "--from", source)[0] == 0
+    file, base = Path("mine/recipe.toml"), load_recipe_plan(source).recipe
+    suggested = re.sub(r"^# (?=\[|\w+ = )", "", file.read_text(), flags=re.MULTILINE)
+    file.write_text(suggested)
+    recipe = load_recipe_plan("mine").recipe
+    assert recipe.teachers["main"].base_url == "http://localhost:8000/v1"
+    assert recipe.teachers["main"].faults is None
+    assert (recipe.student is None) == (base.student is not None)
+
+
+def test_a_hostile_recipe_writes_nothing_into_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its values are in comments of the new recipe."""
+    monkeypatch.chdir(tmp_path)
+    model = 'fake/x\\n[[verifiers]]\\ntype = \\"own\\"\\npath = \\"/tmp/evil.py\\"'
+    Path("theirs.toml").write_text(f'name = "theirs"\nextends = "smoke"\n[teachers.main]\nmodel = "{model}"\n')
+    assert called(capsys, "new", "mine", "--from", "theirs.toml")[0] == 0
+    data = tomllib.loads(Path("mine/recipe.toml").read_text())
+    assert data.keys() == {"name", "extends", "samples", "prompts", "seeds"}
 
 
 def test_a_new_folder_runs_from_preview_on(
