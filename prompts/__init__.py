@@ -121,4 +121,6 @@ def _find_prompt_folders(family: str, own: Path | None) -> list[Traversable]:
 
 
 def _list_markdown_files(folder: Traversable) -> list[Traversable]:
-    return [file for file in folder.iterdir() if file.name.endswith(".md")] if folder.is_dir() else []
+    return (
+        [file for file in folder.iterdir() if file.name.endswith(".md") and file.is_file()] if folder.is_dir() else []
+    )

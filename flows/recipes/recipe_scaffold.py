@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from core.config.inheritance import EXTENDS_KEY, RECIPE_FILE_NAME, list_check_files, read_recipe_tables, relocate_files
 from core.config.recipe import Recipe
 from core.config.toml_text import format_toml, format_toml_value
-from core.errors import UsageError
+from core.errors import RecipeError, UsageError
 from core.project_files import find_referenced_file
 from core.storage.atomic_files import translate_write_errors, write_atomically, write_bytes
 from core.storage.bounded_reading import check_regular_file
@@ -39,13 +39,15 @@ def create_recipe_folder(name: str, source: str, folder: Path) -> list[str]:
 
     Raises:
         UsageError: if the name cannot be used, the folder has files, or there is no such recipe.
-        RecipeError: if the source cannot be read.
+        RecipeError: if the source cannot be read, or may not run its checks.
     """
     _check_name(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: exists already and is not an empty folder; name another one with --out")
     file = locate_recipe(source)
     tables = read_recipe_tables(file, list_built_in_recipes())
+    if problems := tables.find_inherited_programs(()):
+        raise RecipeError(str(file), problems)
     built_in = source in list_built_in_recipes()
     origin, target = file.resolve().parent, folder.resolve()
     title = source if built_in else os.path.relpath(file.resolve(), target)
@@ -98,10 +100,10 @@ def _copy_prompts(data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
 
 
 def _copy_seeds(data: Mapping[str, Any], folder: Path) -> bytes:
-    """Rows from all parts of the file of seeds; nothing if it is large or has no lines of JSON."""
+    """Rows from all parts of the file of seeds; nothing if it is large, is no JSONL, or must have rows of each category."""
     name = _get_table(data, "seeds").get("path")
     path = find_referenced_file(str(name), folder) if name else None
-    if path is None or path.suffix != ".jsonl":
+    if path is None or path.suffix != ".jsonl" or data.get("quotas"):
         return b""
     try:
         check_regular_file(path)

@@ -130,6 +130,24 @@ def test_what_a_new_recipe_suggests_in_comments_is_valid(
     assert (recipe.student is None) == (base.student is not None)
 
 
+def test_a_recipe_with_quotas_keeps_its_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A few rows may lack a category."""
+    monkeypatch.chdir(tmp_path)
+    Path("seeds").mkdir()
+    rows = [{"topic": f"t{i}", "words": ["w"], "category": "rare" if i == 39 else "often"} for i in range(40)]
+    Path("seeds/seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("theirs.toml").write_text(
+        'name = "theirs"\nextends = "smoke"\n[quotas]\nby = "category"\nkeep = { rare = 1, often = 2 }\n'
+        '[seeds]\npath = "seeds/seeds.jsonl"\n'
+    )
+    code, out, _ = called(capsys, "new", "mine", "--from", "theirs.toml")
+    assert (code, "seeds.jsonl" in out) == (0, False)
+    code, out, _ = called(capsys, "validate", "mine")
+    assert (code, out.splitlines()[0]) == (0, "valid: 40 seeds for at most 60 candidates")
+
+
 def test_a_hostile_recipe_writes_nothing_into_a_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,3 +252,6 @@ def test_new_from_a_file_runs_no_check_of_it_and_names_its_program(
     assert (plan.recipe.samples, plan.recipe.keep) == (40, 10)
     assert "Their rule." in plan.prompt("generator").messages[0].content
     assert len(Path("mine/seeds.jsonl").read_text().splitlines()) == 12
+    Path("between.toml").write_text('name = "between"\nextends = "theirs"\n')
+    code, _, err = called(capsys, "new", "other", "--from", "between.toml")
+    assert (code, "a recipe never inherits a program" in err, Path("other").exists()) == (2, True, False)
