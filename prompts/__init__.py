@@ -109,6 +109,12 @@ def hash_prompts(family: str, own: Path | None = None) -> dict[str, str]:
     return {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in sorted(prompts.items())}
 
 
+def read_prompt_files(family: str, own: Path | None = None) -> dict[str, bytes]:
+    """The prompt files of a family, those in the user's `own` folder in the place of the family's."""
+    folders = reversed(_find_prompt_folders(family, own)[:-1])
+    return {file.name: file.read_bytes() for folder in folders for file in _list_markdown_files(folder)}
+
+
 def _find_prompt_folders(family: str, own: Path | None) -> list[Traversable]:
     shared = files(__name__)
     return [*([own] if own else []), shared / family, shared]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
 from core.config.recipe import Recipe
 from core.errors import RecipeError, RecipeProblem
 from core.secrets import SECRET_ERROR
@@ -37,18 +38,17 @@ def load_recipe(
     overrides: Sequence[str] = (),
     checks: Sequence[RecipeCheck] = (),
     defaults: FamilyDefaults = lambda _: {},
+    built_in: Mapping[str, Path] = {},
 ) -> LoadedRecipe:
-    """Read a recipe, fill in the defaults of its family, apply overrides and validate it.
+    """Read a recipe, with the recipes that it extends, fill in the defaults of its family, apply overrides and validate it.
+
+    `built_in` has the recipes that it may extend by name.
 
     Raises:
         RecipeError: with all problems, each with its dotted path.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(str(path), [RecipeProblem("", f"cannot be read: {error.strerror}")]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(str(path), [RecipeProblem("", f"is not valid TOML: {error}")]) from None
+    tables = read_recipe_tables(path, built_in)
+    data = tables.data
 
     # The defaults depend on the family, which an override may change.
     scratch = deepcopy(data)
@@ -56,7 +56,11 @@ def load_recipe(
     family = str(scratch.get("family", Recipe.model_fields["family"].default))
     data = fill_defaults(data, defaults(family))
 
-    problems = _apply_overrides(data, overrides)
+    inherited_programs = tables.find_inherited_programs(overrides)
+    problems = [*_apply_overrides(data, overrides), *inherited_programs]
+    if EXTENDS_KEY in data:
+        data.pop(EXTENDS_KEY)
+        problems.append(RecipeProblem("--set extends", "cannot be set; write `extends` in the recipe's file"))
     for table, key in ABSENT_IF_FALSE:
         inner = data.get(table)
         if isinstance(inner, dict) and inner.get(key) is False:
@@ -66,15 +70,11 @@ def load_recipe(
     except ValidationError as error:
         raise RecipeError(str(path), problems + _describe_errors(error, Recipe)) from None
     problems += _check_across_tables(recipe)
-    for check in checks:
+    for check in () if inherited_programs else checks:  # a check of the recipe may load the files of its verifiers
         problems += check(recipe, path.resolve().parent)
     if problems:
         raise RecipeError(str(path), problems)
     return LoadedRecipe(recipe, path.resolve().parent)
-
-
-ABSENT_IF_FALSE = (("agents", "critic"), ("collapse", "reference"))
-"""Keys that `false` turns off, since TOML has no null."""
 
 
 def fill_defaults(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _describe_errors(error: ValidationError, root: type[BaseModel]) -> list[Reci
         path, model = _locate_key(detail["loc"], root)
         where = ".".join(path)
         if detail["type"] == "extra_forbidden":
-            known = list(model.model_fields) if model else []
+            known = [*model.model_fields, *([EXTENDS_KEY] if model is Recipe else [])] if model else []
             near = difflib.get_close_matches(path[-1], known, n=1)
             all_known = f"known are {', '.join(f'`{k}`' for k in known)}" if known else "this table takes no keys"
             advice = f"did you mean `{near[0]}`?" if near else all_known

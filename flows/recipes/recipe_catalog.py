@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.config.filters import list_filter_files
 from core.config.loading import load_recipe
@@ -15,6 +15,7 @@ from core.storage.atomic_files import hash_file
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
+    from agents.planning.seeds import RunSeeds
 
 
 def list_built_in_recipes() -> dict[str, Path]:
@@ -138,5 +139,37 @@ def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
             return error.problems
         return []
 
-    load_recipe(locate_recipe(name), overrides, [find_plan_problems, find_recipe_filter_problems], family_defaults)
+    checks = [find_plan_problems, find_recipe_filter_problems]
+    load_recipe(locate_recipe(name), overrides, checks, family_defaults, list_built_in_recipes())
     return plans[0]
+
+
+class ValidatedRecipe(NamedTuple):
+    """A recipe without problems, with its seeds."""
+
+    plan: "RunPlan"
+    seeds: "RunSeeds"
+
+    def describe(self) -> str:
+        """The verdict, with the number of seeds."""
+        rows, samples = len(self.seeds.rows), self.plan.recipe.samples
+        seeds, candidates = f"seed{'s' * (rows != 1)}", f"candidate{'s' * (samples != 1)}"
+        return f"valid: {rows:,} {seeds} for at most {samples:,} {candidates}"
+
+
+def validate_recipe(name: str, overrides: Sequence[str] = ()) -> ValidatedRecipe:
+    """Load a recipe and its seeds.
+
+    Raises:
+        UsageError: if there is no such recipe.
+        RecipeError: with every problem that can be found without asking a teacher, those of the seeds last.
+    """
+    plan = load_recipe_plan(name, overrides)
+    from agents.planning.seeds import RunSeeds
+
+    try:
+        seeds = RunSeeds(plan, "validate")
+        seeds.check()
+    except UsageError as error:
+        raise RecipeError(name, [RecipeProblem("", line) for line in str(error).split("\n  ")]) from None
+    return ValidatedRecipe(plan, seeds)
