@@ -119,8 +119,15 @@ def test_the_layout_of_the_wheel_prefixes_our_imports_and_no_others() -> None:
     assert prefix_imports(code) == code.replace("from agents", "from stillhouse.agents").replace(
         "import prompts", "from stillhouse import prompts"
     )
+    in_one_line = "import core; import re; from flows.x import y; import prompts as p  # é\n"
+    assert prefix_imports(in_one_line) == (
+        "from stillhouse import core; import re; from stillhouse.flows.x import y; from stillhouse import prompts as p  # é\n"
+    )
+    assert prefix_imports("'é'; import core\n") == "'é'; from stillhouse import core\n"
+    continued = "from \\\n    core import errors\nimport \\\n    flows\n"
+    assert "from stillhouse.\\\n    core import" in prefix_imports(continued)
     assert {*PACKAGES, "stillhouse"} == set(cli.PACKAGES)
-    for refused in ("import core.errors", "import re, prompts"):
+    for refused in ("import core.errors", "import re, prompts", "import core, flows", "import re; import core, flows"):
         with pytest.raises(ValueError, match="line 1: "):
             prefix_imports(refused)
 
