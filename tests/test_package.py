@@ -16,6 +16,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from benchmarks.collapse.corpora import PACKAGES as DEBIAN_PACKAGES
 from core import installation
 from core.installation import (
     EXTRAS_OF_INSTALL_ALL,
@@ -27,7 +28,18 @@ from core.project_files import PROJECT
 from deploy.wheel_layout import PACKAGES, prefix_imports
 from flows import cli
 from flows.recipes.recipe_catalog import list_built_in_recipes
-from requirements.licenses import CUDA_LICENCE, FILES, Package, files_section, not_allowed, row, runtime_packages
+from requirements.licenses import (
+    BENCHMARK_DATA,
+    CUDA_LICENCE,
+    FILES,
+    Package,
+    benchmark_data_section,
+    files_section,
+    not_allowed,
+    row,
+    runtime_packages,
+    weights_section,
+)
 
 MAKEFILE = (PROJECT / "Makefile").read_text()
 DOCKERFILE = (PROJECT / "deploy" / "Dockerfile").read_text()
@@ -107,7 +119,10 @@ def test_the_page_of_licences_has_every_package_and_every_file() -> None:
     page = (PROJECT / "docs" / "licenses.md").read_text()
     shown = [row(package) for package in runtime_packages() if (package.licence, package.reason) != CUDA_LICENCE]
     assert [line for line in shown if line not in page] == [], again
-    assert files_section() in page, again
+    for section in (weights_section(), files_section(), benchmark_data_section()):
+        assert section in page, again
+    fetched = " ".join(BENCHMARK_DATA)
+    assert [name for name in DEBIAN_PACKAGES if f"{name} " not in fetched] == []
     data = {
         str(path.relative_to(PROJECT)) for path in (PROJECT / "data").glob("*/*.*") if path.suffix not in (".md", ".py")
     }
