@@ -314,7 +314,9 @@ def find_logged_error(log: str) -> str:
         return _shorten_line(errors[-1])
     lines = [LOG_LINE.sub("", line) for line in log.splitlines() if line.strip()]
     specific = [line for line in lines if not GENERIC_ERROR.match(line)]
-    if len(specific) < len(lines):  # the first reason led to the others; llama.cpp's thread may write all after our own line
+    if len(specific) < len(
+        lines
+    ):  # the first reason led to the others; llama.cpp's thread may write all after our own line
         return _shorten_line((specific or lines)[0])
     return _shorten_line(lines[-1]) if lines else ""
 
