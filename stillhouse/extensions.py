@@ -80,6 +80,7 @@ def register(extension: T) -> T:
     ]
     for base, point in classes if isinstance(extension, type) else points:
         if issubclass(extension, base) if isinstance(extension, type) else isinstance(extension, base):
-            return point.register(extension)
+            point.register(extension)
+            return extension
     kinds = "a Check, a Loss, a TeacherProtocol, or a class derived from Filter or RecipeFamily"
     raise UsageError(f"register: {extension!r} is no extension; it must be {kinds}")

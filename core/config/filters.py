@@ -244,7 +244,7 @@ def _put_below(error: ValidationError, name: str) -> ValidationError:
     """`error` with `name` before each of its keys, as pydantic names the member of a union."""
     lines = [
         InitErrorDetails(
-            type=PydanticCustomError(detail["type"], "{sentence}", {"sentence": detail["msg"]}),  # type: ignore[arg-type]
+            type=PydanticCustomError(detail["type"], "{sentence}", {"sentence": detail["msg"]}),
             loc=(name, *detail["loc"]),
             input=detail["input"],
         )

@@ -73,9 +73,9 @@ def build_checkpoint_identity(files: Sequence[Path], configs: Sequence[FilterCon
         "sets": {name: hash_file(find_referenced_file(name, folder)) for name in sets},
     }
     if extensions := list_filter_extensions(configs):
-        files = list_filter_files([config for config in configs if config.type not in FILTER_TABLES])
+        own_files = list_filter_files([config for config in configs if config.type not in FILTER_TABLES])
         identity["extensions"] = {extension.name: extension.identity for extension in extensions}
-        identity["sets"] |= {name: hash_file(find_referenced_file(name, folder)) for name in files}
+        identity["sets"] |= {name: hash_file(find_referenced_file(name, folder)) for name in own_files}
     return dict(json.loads(json.dumps(identity)))
 
 
