@@ -7,6 +7,7 @@ the five groups, and nothing of what an extension does.
 import difflib
 import hashlib
 import inspect
+import re
 import sys
 import uuid
 from collections.abc import Callable, Collection, Sequence
@@ -27,8 +28,17 @@ GROUPS: dict[ExtensionKind, str] = {
     "protocol": "stillhouse.protocols",
 }
 """The group of entry points of each kind."""
+BASES: dict[ExtensionKind, str] = {
+    "check": "stillhouse.Check",
+    "filter": "stillhouse.Filter",
+    "family": "stillhouse.RecipeFamily",
+    "loss": "stillhouse.Loss",
+    "protocol": "stillhouse.TeacherProtocol",
+}
+"""The public name of the type of each kind, for messages."""
 EXTENSION_ERROR = "extension"
 """Type of a validation error whose message is a whole sentence."""
+NAME = re.compile(r"[a-z][a-z0-9_-]*")
 UNSAVED = uuid.uuid4().hex[:16]
 """Identifies code without a source that can be read: it equals no code of another process."""
 
@@ -88,7 +98,7 @@ class ExtensionPoint(Generic[T]):
         if name in _registered[self.kind]:
             return Extension(self.kind, name, _registered[self.kind][name], "")
         if len(points) > 1:
-            origins = " and ".join(map(_describe_origin, points))
+            origins = " and ".join(sorted(map(_describe_origin, points)))
             raise UnusableExtension(
                 f"{origins} both offer a {self.kind} {name!r}; uninstall one of them, since a name is of one package"
             )
@@ -161,14 +171,16 @@ class ExtensionPoint(Generic[T]):
 
     def _find_fault(self, value: Any) -> str | None:
         """Why `value` is no extension of this kind."""
-        wanted = self._expected.__name__
+        wanted = BASES[self.kind]
         if self._is_class:
             if not (isinstance(value, type) and issubclass(value, self._expected)):
                 return f"is no class derived from {wanted}"
             if missing := sorted(getattr(value, "__abstractmethods__", ())):
-                return f"has no method {' and '.join(missing)}, which a {wanted} needs"
+                return f"has no method {' and '.join(missing)}, which a class derived from {wanted} needs"
         elif not isinstance(value, self._expected):
             return f"is {type(value).__name__} and no {wanted}"
+        if not NAME.fullmatch(name := self._read_name(value)):
+            return f"has the name {name!r}; a name is of lowercase letters, digits, _ and -, and begins with a letter"
         return None
 
 

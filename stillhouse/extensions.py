@@ -9,7 +9,7 @@ from agents.checks.registry import CHECK_EXTENSIONS
 from agents.families import FAMILY_EXTENSIONS
 from agents.families.base import RecipeFamily, require_text
 from agents.reply_schema import InvalidReply, ReplySchema
-from core.config.filters import FILTER_EXTENSIONS, FilterTable
+from core.config.filters import FILTER_EXTENSIONS
 from core.config.losses import LOSS_EXTENSIONS, Loss, LossOptions, loss
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
@@ -75,7 +75,7 @@ def register(extension: T) -> T:
         (TeacherProtocol, PROTOCOL_EXTENSIONS),
     ]
     classes: list[tuple[type[Any], ExtensionPoint[Any]]] = [
-        (FilterTable, FILTER_EXTENSIONS),
+        (Filter, FILTER_EXTENSIONS),
         (RecipeFamily, FAMILY_EXTENSIONS),
     ]
     for base, point in classes if isinstance(extension, type) else points:

@@ -26,7 +26,7 @@ class TeacherProtocol:
     """A teacher protocol by name."""
 
     name: str
-    """The part of `teachers.NAME.model` before the slash: lowercase letters, digits and underscores."""
+    """The part of `teachers.NAME.model` before the slash: lowercase letters, digits, `_` and `-`."""
     open: Callable[[TeacherConfig], AbstractAsyncContextManager[Teacher]]
     """Connects to the teacher of this table for the duration of a block. Raises ProviderError if it is not available. The name
     of the variable with the key is `config.api_key_env`."""

@@ -54,7 +54,7 @@ StructuredOutput = Literal["json_schema", "tool", "plain"]
 
 
 class TeacherConfig(RecipeTable):
-    model: str = Field(pattern=r"^[a-z][a-z0-9_]*/.+")
+    model: str = Field(pattern=r"^[a-z][a-z0-9_-]*/.+")
     """`provider/model`: `openai/NAME` with a base_url, `vllm/NAME`, `local/smollm2-135m`, `local/FILE.gguf`, `fake/writer`, or
     the protocol of an installed package."""
     base_url: str | None = None
