@@ -39,7 +39,7 @@ BASES: dict[ExtensionKind, str] = {
 EXTENSION_ERROR = "extension"
 """Type of a validation error whose message is a whole sentence."""
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
-UNSAVED = uuid.uuid4().hex[:16]
+PROCESS = uuid.uuid4().hex[:16]
 """Identifies code without a source that can be read: it equals no code of another process."""
 
 _registered: dict[ExtensionKind, dict[str, Any]] = {kind: {} for kind in GROUPS}
@@ -209,7 +209,7 @@ def hash_source(value: Any) -> str:
         if not files:
             digest.update(inspect.getsource(code).encode())
     except (OSError, TypeError):
-        return UNSAVED
+        return f"{PROCESS}-{id(code)}"
     return digest.hexdigest()[:16]
 
 

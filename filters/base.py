@@ -101,6 +101,8 @@ class Filter(FilterTable, ABC):
     its name, `about` a phrase that begins with "removes".
     """
 
+    about = "removes documents"
+
     @abstractmethod
     def apply(self, documents: Sequence[Document], folder: Path) -> Sequence[DroppedDocument | MaskedDocument]:
         """The documents to drop, by `drop`, or to keep masked; documents that are not returned are kept. A decision must not

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from core.addresses import normalize_base_url
@@ -202,7 +202,7 @@ class StudentConfig(RecipeTable):
             raise ValueError(
                 f"{strange[0]}: the objective has no installed loss of this name; it has {', '.join(losses) or 'none'}"
             )
-        return {name: one.options(**options.get(name, {})).model_dump(mode="json") for name, one in losses.items()}
+        return {name: _resolve_loss_options(one, options.get(name, {})) for name, one in losses.items()}
 
     @model_validator(mode="after")
     def _check_signals(self) -> Self:
@@ -275,6 +275,19 @@ class StudentConfig(RecipeTable):
         """The losses of the objective that need only the given answer."""
         installed = [extension.name for extension in self.loss_extensions if not extension.value.needs_teacher]
         return frozenset({*({"sft"} & self.weights.keys()), *installed})
+
+
+def _resolve_loss_options(loss: Loss, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with every default. Raises PydanticCustomError with the first fault."""
+    try:
+        return loss.options(**options).model_dump(mode="json")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        fault = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].lower()
+        known = f"its options are {', '.join(loss.options.model_fields) or 'none'}"
+        sentence = f"{loss.name}.{key}: {fault}; {known}"
+        raise PydanticCustomError(EXTENSION_ERROR, "{sentence}", {"sentence": sentence}) from None
 
 
 def _find_loss(name: str) -> Extension[Loss] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.config.filters import FILTER_EXTENSIONS, FILTER_TABLES, FilterTable
-from core.errors import RecipeProblem, RunFailed
+from core.errors import RecipeProblem, RunFailed, StillhouseError
 from filters.base import Document, DroppedDocument, Filter, MaskedDocument, RowFilter, SetFilter
 from filters.duplicates.exact import EXACT_FILTER
 from filters.duplicates.minhash import MINHASH_FILTER, find_index_problems
@@ -85,21 +85,23 @@ def _apply_extension(
     Raises:
         RunFailed: with the filter and its line, if it raises, or decides on what it was not given.
     """
-    title = FILTER_EXTENSIONS.require(config.type).title
+    fault = ""
+    decisions: Sequence[DroppedDocument | MaskedDocument] = ()
     try:
         decisions = list(config.apply(documents, folder))
+    except StillhouseError:
+        raise
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(last.filename).name}, line {last.lineno}"
-        raise RunFailed(
-            f"{title} broke ({place}): {type(error).__name__}: {error}; leave it out, or repair it and run the command again"
-        ) from error
+        fault = f"broke ({Path(last.filename).name}, line {last.lineno}): {type(error).__name__}: {error}"
     names = [getattr(decision, "id", None) for decision in decisions]
-    fault = "returned a document twice" if len(set(names)) < len(names) else ""
+    if len(set(names)) < len(names):
+        fault = "returned a document twice"
     if unknown := set(names) - {document.id for document in documents}:
         fault = f"decided on {min(map(str, unknown))!r}, a document that it was not given"
     if wrong := [one for one in decisions if not isinstance(one, DroppedDocument | MaskedDocument)]:
         fault = f"returned {type(wrong[0]).__name__}; it may return drops (`self.drop`) and masked documents"
     if fault:
+        title = FILTER_EXTENSIONS.require(config.type).title
         raise RunFailed(f"{title} {fault}; leave it out, or repair it and run the command again")
     return decisions

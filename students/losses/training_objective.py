@@ -129,7 +129,7 @@ class TrainingObjective:
             )
         if "sft" in self.weights and not own:
             values["sft"] = functional.cross_entropy(predictions.logits, predictions.targets)
-        for name in () if own else self.text_losses & self._installed.keys():
+        for name in () if own else sorted(self.text_losses & self._installed.keys()):
             values[name] = self._compute_installed(name, predictions.logits, predictions.targets)
         if self._signals:
             values |= self._compute_teacher_losses(predictions, self._signals.get_signal(batch, encoded))
