@@ -84,6 +84,7 @@ NOT_RUN = {
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
     "docs/routing.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
     "docs/scale.md: ray": "needs Ray, which `make install` leaves out",
+    "docs/extensions.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
 }  # fmt: skip

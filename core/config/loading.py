@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from core.config.filters import FilterTable, find_filter_table
 from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
 from core.config.recipe import Recipe
 from core.errors import RecipeError, RecipeProblem
+from core.extensions import EXTENSION_ERROR
 from core.secrets import SECRET_ERROR
 
 Table = TypeVar("Table", bound=BaseModel)
@@ -168,10 +170,9 @@ def _describe_errors(error: ValidationError, root: type[BaseModel]) -> list[Reci
             what = f"unknown key, {advice}"
         elif detail["type"] == "missing":
             what = "is missing"
-        elif detail["type"] == "union_tag_invalid":
-            context = detail.get("ctx", {})
-            where += ".type"
-            what = f"{context.get('tag')!r} is not one of {context.get('expected_tags')}"
+        elif detail["type"] == EXTENSION_ERROR:
+            where += ".type" if where.startswith("filters.") else ""
+            what = detail["msg"]
         else:
             text = detail["msg"].removeprefix("Value error, ")
             what = (text[0].lower() + text[1:]).replace("tuple", "list").replace("dictionary", "table")
@@ -189,7 +190,7 @@ def _locate_key(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list
     current: Any = root
     for i, part in enumerate(loc):
         options = _find_models(current)
-        tagged = next((m for m in options if _read_type_tag(m) == part), None)
+        tagged = find_filter_table(part) if FilterTable in options and isinstance(part, str) else None
         if tagged is not None and i < len(loc) - 1:
             model = current = tagged
             continue
@@ -207,11 +208,6 @@ def _find_models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in getattr(annotation, "__args__", ()) for model in _find_models(part)]
-
-
-def _read_type_tag(model: type[BaseModel]) -> Any:
-    field = model.model_fields.get("type")
-    return getattr(field.annotation, "__args__", (None,))[0] if field else None
 
 
 def _check_across_tables(recipe: Recipe) -> Iterator[RecipeProblem]:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from core.config.recipe import ParentRelease, Recipe, build_recipe_identity, list_differences, recipe_digest
 from core.errors import RunExists, StoreError, UsageError
+from core.extensions import EXTENSION_ERROR
 from core.project_files import RUNS_FOLDER as RUNS_FOLDER
 from core.runs.records import RunInvocation, RunManifest
 from core.storage.atomic_files import hash_file, read_json, write_json
@@ -138,6 +139,10 @@ class RunDir:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
+            if first["type"] == EXTENSION_ERROR:
+                raise UsageError(
+                    f"{self.recipe_file}: cannot be read here: {where}: {first['msg']}; install the package that has it"
+                ) from None
             raise UsageError(
                 f"{self.recipe_file}: cannot be read by this version: {where}: {first['msg']}; use the version that made the run"
             ) from None

@@ -10,6 +10,7 @@ from core.config.filters import list_filter_files
 from core.config.loading import load_recipe
 from core.config.recipe import Recipe
 from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
+from core.extensions import find_registered
 from core.project_files import find_referenced_file
 from core.storage.atomic_files import hash_file
 
@@ -101,7 +102,8 @@ def hash_recipe_sources(plan: "RunPlan") -> dict[str, str]:
     from prompts import hash_prompts
 
     recipe = plan.recipe
-    hashes = {f"prompts/{name}": digest for name, digest in hash_prompts(recipe.family, plan.own_prompts).items()}
+    prompt_hashes = hash_prompts(recipe.family, plan.own_prompts, plan.family.prompts)
+    hashes = {f"prompts/{name}": digest for name, digest in prompt_hashes.items()}
     names = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
     names += [verifier.path for verifier in recipe.verifiers]
     names += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
@@ -116,7 +118,7 @@ def hash_recipe_sources(plan: "RunPlan") -> dict[str, str]:
         weights = Path(teacher.model.removeprefix("local/"))
         if teacher.model.startswith("local/") and weights.suffix == ".gguf" and weights.is_file():
             hashes[teacher.model] = hash_file(weights)[:16]
-    hashes |= {f"check {name}": hash_file(file)[:16] for name, file in plan.check_code.items()}
+    hashes |= {f"{extension.kind} {extension.name}": extension.identity for extension in plan.extensions}
     if recipe.seeds.documents:
         from agents.sources.documents import hash_documents
 
@@ -134,10 +136,13 @@ def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
 
     def find_plan_problems(recipe: Recipe, folder: Path) -> list[RecipeProblem]:
         try:
-            plans.append(build_plan(recipe, folder))
+            plan = build_plan(recipe, folder)
         except RecipeError as error:
             return error.problems
-        return []
+        plans.append(plan)
+        runner = recipe.scale.runner
+        local = None if runner == "local" else find_registered(plan.extensions, f'scale.runner = "{runner}"')
+        return [RecipeProblem("scale.runner", local)] if local else []
 
     checks = [find_plan_problems, find_recipe_filter_problems]
     load_recipe(locate_recipe(name), overrides, checks, family_defaults, list_built_in_recipes())

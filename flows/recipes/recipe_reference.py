@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from agents.checks.registry import BUILT_IN_CHECKS
 from agents.families import ALL_FAMILIES
-from core.config.filters import DuplicateFilter, FilterConfig
+from core.config.filters import FILTER_TABLES, DuplicateFilter
 from core.config.recipe import Recipe
 from core.config.toml_text import format_toml_value
 
@@ -55,8 +55,7 @@ def build_recipe_reference() -> str:
     for check in (*BUILT_IN_CHECKS, *own.values()):
         parts.append(f"### `{check.name}`\n\n{check.about}\n\n{_format_key_table(check.options)}")
     parts.append("## Filters\n")
-    filters = {str(get_args(model.model_fields["type"].annotation)[0]): model for model in _list_models(FilterConfig)}
-    parts += [_format_section(f"`{name}`", model) for name, model in filters.items()]
+    parts += [_format_section(f"`{name}`", model) for name, model in FILTER_TABLES.items()]
     return "\n".join(part.rstrip() + "\n" for part in parts if part)
 
 
