@@ -57,9 +57,11 @@ def validate_command(
     """
     plan = load_command_plan(recipe, overrides)
     from agents.planning.seeds import RunSeeds
+    from agents.studies.held_out_evaluation import check_evaluation_requests
 
     seeds = RunSeeds(plan, "validate")
     seeds.check()
+    check_evaluation_requests(plan)
     resolved = plan.recipe.model_dump(mode="json", exclude_none=True)
     answers: dict[str, str] = {}
     if live:
