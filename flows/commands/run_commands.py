@@ -77,7 +77,7 @@ def _run_through_command(
     from flows.data.curated_run import read_kept_samples
     from flows.run.local_run import run_locally
     from flows.run.run_preparation import prepare_run
-    from flows.terminal.closing_card import CARD_ROWS, format_closing_card
+    from flows.terminal.closing_card import CARD_CHOICE, format_closing_card
     from flows.terminal.suggested_commands import build_invocation, build_resume_command, suggest_next_command
 
     SESSION.quiet = quiet
@@ -101,7 +101,7 @@ def _run_through_command(
     if as_json:
         print_json(summary)
     else:
-        rows = list(islice(read_kept_samples(run), CARD_ROWS))
+        rows = list(islice(read_kept_samples(run), CARD_CHOICE))
         print_text(format_closing_card(run.read_manifest(), run, rows, run.name, runs_dir))
     if summary["shortfalls"]:
         raise SystemExit(RunFailed.exit_code)

@@ -147,7 +147,14 @@ def build_evaluation_record(evaluation: "StudentEvaluation", student_digest: str
     """The part of an evaluation that the run's manifest keeps."""
     assert evaluation.first_seed is not None, "the recipe was checked: its seeds ask questions"
     models = [
-        ModelPassRecord(role=row.role, model=row.model, passed=row.passed, pass_rate=row.pass_rate)
+        ModelPassRecord(
+            role=row.role,
+            model=Path(row.model).name
+            if row.role == "student"
+            else row.model,  # a manifest is copied to other machines
+            passed=row.passed,
+            pass_rate=row.pass_rate,
+        )
         for row in evaluation.rows
         if row.passed is not None and row.pass_rate is not None
     ]

@@ -22,6 +22,8 @@ from flows.terminal.text_format import (
 
 CARD_ROWS = 2
 """Rows of the dataset on the card."""
+CARD_CHOICE = 50
+"""Kept samples among which the card takes the shortest, which fit best on a line."""
 VALUE_WIDTH = TERMINAL_WIDTH - LABEL_WIDTH
 EVALUATED_ROLES = ("teacher", "start", "student")
 
@@ -29,14 +31,15 @@ EVALUATED_ROLES = ("teacher", "start", "student")
 def format_closing_card(
     manifest: RunManifest, run: RunDir, samples: Sequence[Sample], named: str, runs_dir: str
 ) -> str:
-    """The card. `samples` are the first kept ones; `named` and `runs_dir` are as in `suggest_next_command`."""
+    """The card. `samples` are the first `CARD_CHOICE` kept ones; `named` and `runs_dir` are as in `suggest_next_command`."""
     more = format_command("show", named, *build_runs_dir_arguments(runs_dir))
+    shortest = sorted(samples, key=lambda sample: len(_find_request([sample])) + len(sample.answer))
     rows = [
         ("missing", [line for text in manifest.shortfalls for line in _wrap_text(text)]),
         ("asked", [format_one_line(asked, VALUE_WIDTH)] if (asked := _find_request(samples)) else []),
         ("checked", [_describe_checks(manifest)] if manifest.checks else []),
         ("funnel", [format_one_line(" -> ".join(f"{name} {left:,}" for name, left in manifest.funnel), VALUE_WIDTH)]),
-        *((f"row {number}", [_format_row(sample)]) for number, sample in enumerate(samples[:CARD_ROWS], 1)),
+        *((f"row {number}", [_format_row(sample)]) for number, sample in enumerate(shortest[:CARD_ROWS], 1)),
         *_list_student_rows(manifest),
         ("collapse", [describe_collapse_line(manifest.collapse)] if manifest.collapse else []),
         ("dataset", [str(run.dataset)] if run.dataset.exists() else []),
