@@ -156,13 +156,20 @@ def build_report_record(manifest: RunManifest, overview: SamplesOverview) -> dic
 
 
 def summarize_run(manifest: RunManifest) -> str:
-    """The run in a sentence: kept samples, collapse verdict, the student's loss and its evaluation."""
+    """The run in a sentence: kept samples, the student's evaluation, the collapse verdict, and without an evaluation the
+    student's loss.
+    """
     counts = manifest.counts
     kept = f"{counts.kept:,} of {format_count(counts.candidates, 'candidate')} kept"
     if manifest.state is RunState.done:
         parts = [kept if counts.candidates else "No candidate was made"]
     else:
         parts = [f"{STATE_DESCRIPTIONS[manifest.state]}: {kept if counts.candidates else 'no candidate made'} so far"]
+    if evaluation := manifest.evaluation:
+        passed = {model.role: model.passed for model in evaluation.models}
+        parts.append(
+            f"the student passes {passed['student']} of {evaluation.requests} held-out requests, its teacher {passed['teacher']}"
+        )
     if manifest.collapse and manifest.collapse.metrics:
         metrics = manifest.collapse.metrics
         outside = [metric.name for metric in metrics if locate_metric(metric) != "inside"]
@@ -172,14 +179,9 @@ def summarize_run(manifest: RunManifest) -> str:
             inside = len(metrics) - len(outside)
             comparison = f"{inside} of {len(metrics)} metrics are in the range of real text; outside: {names}"
         parts.append(f"collapse: {manifest.collapse.verdict or 'not assessed'} ({comparison})")
-    if student := manifest.student:
+    if (student := manifest.student) and not manifest.evaluation:
         change = "fell" if student.loss_after < student.loss_before else "did not fall"
         parts.append(f"the student’s held-out loss {change}, {student.loss_before:.2f} to {student.loss_after:.2f}")
-    if evaluation := manifest.evaluation:
-        passed = {model.role: model.passed for model in evaluation.models}
-        parts.append(
-            f"the student passes {passed['student']} of {evaluation.requests} held-out requests, its teacher {passed['teacher']}"
-        )
     return "; ".join(parts) + "."
 
 

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stillhouse")
 
+UNEVALUATED_STUDENT = "the student is not evaluated"
+"""The beginning of a shortfall that a resumed run can make up for."""
+
 
 @dataclass(frozen=True)
 class RunContext:
@@ -309,9 +312,10 @@ async def run_evaluate_stage(context: RunContext) -> None:
     with stages.stopwatch(manifest, "evaluate"), suppress(UserInterrupt):
         try:
             manifest.evaluation = await stages.evaluate_run_student(context.run, context.plan, manifest)
-        except BudgetExhausted as error:
+        except BudgetExhausted:
+            limits = ", ".join(f"budget.{key}" for key in context.recipe.budget.model_dump(exclude_none=True))
             manifest.shortfalls.append(
-                f"the student is not evaluated: {error}; continue with --resume and a larger budget"
+                f"{UNEVALUATED_STUDENT}: too little is left of {limits}; continue with --resume and a larger budget"
             )
         except RunStopped:
             return
@@ -321,7 +325,7 @@ async def run_evaluate_stage(context: RunContext) -> None:
 def finish_run(context: RunContext) -> None:
     """Write the report, then the manifest with the final state. A complete run needs its ledgers of paid replies no more."""
     context.manifest.state = RunState.partial if context.manifest.shortfalls else RunState.done
-    unevaluated = any(sentence.startswith("the student is not evaluated") for sentence in context.manifest.shortfalls)
+    unevaluated = any(sentence.startswith(UNEVALUATED_STUDENT) for sentence in context.manifest.shortfalls)
     context.manifest.resumable = unevaluated or bool(context.manifest.reasons.get(RejectionReason.provider))
     if context.manifest.state is RunState.done:
         context.run.remove_ledgers()

@@ -20,6 +20,7 @@ from core.storage.atomic_files import read_json, write_atomically, write_parquet
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
+from flows.data.student_files import import_student_module
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_duration
 
@@ -140,7 +141,9 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
         run.student, plan, run, config.requests, STUDENT_FORM, pass_rates_only=True, cache=run.cache, budget=rest,
         start_folder=run.path / "wip" / "start",
     )  # fmt: skip
-    return build_evaluation_record(await evaluate_student(task, SESSION), digest)
+    record = build_evaluation_record(await evaluate_student(task, SESSION), digest)
+    import_student_module("output.student_folder").write_card_evaluation(run.student, record)
+    return record
 
 
 def build_evaluation_record(evaluation: "StudentEvaluation", student_digest: str) -> EvaluationRecord:
