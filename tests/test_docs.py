@@ -105,7 +105,7 @@ TRAINING = (
 )  # fmt: skip
 STUDENT = (
     "README.md: stillhouse validate mine.toml", "docs/students.md: stillhouse export", "docs/students.md: stillhouse evaluate",
-    "docs/routing.md: stillhouse route", "docs/routing.md: stillhouse serve STUDENT  ",
+    "docs/students.md: stillhouse chat", "docs/routing.md: stillhouse route", "docs/routing.md: stillhouse serve STUDENT  ",
     "docs/routing.md: stillhouse serve STUDENT --teacher-url",
 )  # fmt: skip
 """On the student of a run."""

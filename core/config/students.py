@@ -122,6 +122,15 @@ class SparsityConfig(RecipeTable):
         return self
 
 
+class StudentEvaluationConfig(RecipeTable):
+    """Ask teacher, start and student the same held-out requests after the training, and compare how many answers pass the
+    recipe's checks. For families whose seeds alone determine the request.
+    """
+
+    requests: int = Field(40, ge=1, le=100_000)
+    """Requests to ask each model. They follow the last seed that a run of the recipe can use."""
+
+
 class StudentConfig(RecipeTable):
     start: str = "layers"
     """The weights to start from. `layers`: some layers of the embedded teacher. `width`: the same, with `hidden_size` of its
@@ -175,6 +184,8 @@ class StudentConfig(RecipeTable):
     """Share of the kept samples that the student never trains on, at least one."""
     checkpoint_steps: int = Field(50, ge=1)
     """Steps between checkpoints; a killed training resumes from the last one."""
+    evaluation: StudentEvaluationConfig | None = None
+    """Compare the student with its teacher and its start on held-out requests. Default: no comparison."""
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
 

@@ -37,19 +37,22 @@ def show_command(
     runs_dir: RunsOption = RUNS_FOLDER,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a sample with every turn, critique and verdict. Without SAMPLE, list the run's samples."""
+    """Print a sample with every turn, critique and verdict. Without SAMPLE, print the run's whole card and list its samples."""
     from core.sample import parse_sample_index
     from flows.data.curated_run import find_sample, read_finished_samples
     from flows.data.run_storage import open_run_storage
+    from flows.terminal.run_summary import format_run_details
     from flows.terminal.sample_history import format_sample_history, format_sample_line
     from flows.terminal.suggested_commands import build_runs_dir_arguments, format_next_line
 
-    run = open_run_storage(runs_dir).find_run(run_name)
+    storage = open_run_storage(runs_dir)
+    run = storage.find_run(run_name)
     if sample is None:
         if as_json:
             keys = {"id", "state", "reason", "detail"}
             print_json([s.model_dump(mode="json", include=keys) for s in read_finished_samples(run)])
             return
+        print_text(format_run_details(storage.read_manifest(run), run))
         first = None
         for finished in read_finished_samples(run):
             first = first or finished

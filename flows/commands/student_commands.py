@@ -1,4 +1,4 @@
-"""Commands for a student: train, export, evaluate, route, serve."""
+"""Commands for a student: train, export, evaluate, route, serve, chat."""
 
 import sys
 from pathlib import Path
@@ -287,3 +287,32 @@ def serve(
             )  # fmt: skip
         except KeyboardInterrupt:
             raise UserInterrupt from None
+
+
+@app.command("chat", rich_help_panel=STUDENT_PANEL)
+def chat_command(
+    student: ServedStudentArgument,
+    *,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system prompt.")] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, max=2, help="0 takes the most likely token; default: as in the student's recipe."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, max=32_768, help="Longest reply; default: as in the student's recipe.")
+    ] = None,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Talk to a student: at a prompt, or with a line per turn from a pipe. Ctrl-D ends the conversation."""
+    from flows.cascade.terminal_chat import choose_chat_settings, find_chat_student, open_conversation, run_chat
+
+    SESSION.quiet = quiet
+    found = find_chat_student(student, runs_dir)
+    settings = choose_chat_settings(found, system, temperature, max_tokens)
+    SESSION.print_message(f"chat: loading {found.weights or found.folder}; Ctrl-D ends")
+    with open_conversation(found, settings) as conversation:
+        run_chat(conversation, quiet=as_json)
+        if as_json:
+            print_json({"state": "done", "student": str(found.folder or found.weights), "turns": conversation.turns})

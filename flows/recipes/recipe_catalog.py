@@ -171,10 +171,12 @@ def validate_recipe(name: str, overrides: Sequence[str] = ()) -> ValidatedRecipe
     """
     plan = load_recipe_plan(name, overrides)
     from agents.planning.seeds import RunSeeds
+    from agents.studies.held_out_evaluation import check_evaluation_requests
 
     try:
         seeds = RunSeeds(plan, "validate")
         seeds.check()
+        check_evaluation_requests(plan)
     except UsageError as error:
         raise RecipeError(name, [RecipeProblem("", line) for line in str(error).split("\n  ")]) from None
     return ValidatedRecipe(plan, seeds)

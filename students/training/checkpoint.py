@@ -20,6 +20,7 @@ from students.chat_encoding import Conversation
 
 IRRELEVANT_SETTINGS: Mapping[str, IncEx | bool] = {
     "checkpoint_steps": True,
+    "evaluation": True,
     "track": True,
     "distillation": {"cache", "api_key_env"},
 }
