@@ -51,8 +51,9 @@ def test_a_family_without_fixed_requests_is_refused_before_anything_is_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = called(capsys, verb, "arithmetic", "--set", "student.evaluation={requests=5}")
-    assert (code, out) == (2, "")
-    assert err.startswith("error: arithmetic: student.evaluation: in arithmetic the generator writes the questions")
+    said = out if verb == "validate" else err
+    assert code == 2
+    assert "arithmetic: student.evaluation: in arithmetic the generator writes the questions" in said
     assert list(tmp_path.iterdir()) == []
 
 
