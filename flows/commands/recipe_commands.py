@@ -68,8 +68,14 @@ def validate_command(
         from agents.studies.preview import probe_teachers
 
         answers = asyncio.run(probe_teachers(plan))
+    from flows.release.release_gate import describe_release_gate
+
+    collapse = plan.recipe.collapse
+    gate = describe_release_gate(
+        collapse.gate if collapse else True, has_reference=bool(collapse and collapse.reference)
+    )
     if as_json:
-        print_json({"recipe": resolved, "live": answers})
+        print_json({"recipe": resolved, "live": answers, "gate": gate})
         return
     print_text(json.dumps(resolved, indent=2, ensure_ascii=False))
     for name, answer in answers.items():
@@ -79,6 +85,7 @@ def validate_command(
     print_text(
         f"valid: {format_count(len(seeds.rows), 'seed')} for at most {format_count(plan.recipe.samples, 'candidate')}"
     )
+    print_text(f"release gate: {gate}")
     from flows.terminal.suggested_commands import build_recipe_arguments, format_next_line
 
     print_text(format_next_line("preview", *build_recipe_arguments(recipe, overrides)))

@@ -64,8 +64,10 @@ class ComparisonView(NamedTuple):
 
 def build_comparison_view(record: CollapseRecord, before: Mapping[str, CollapseRecord] | None = None) -> ComparisonView:
     """`before` has the comparisons of the earlier generations by name, oldest first."""
-    generations = {**(before or {}), "this": record}
-    trend_plots = build_trend_plots(generations) if before else []
+    real = record.reference is not None
+    comparable = {name: earlier for name, earlier in (before or {}).items() if (earlier.reference is not None) == real}
+    generations = {**comparable, "this": record}
+    trend_plots = build_trend_plots(generations) if comparable else []
     trend = find_lineage_trend(list(generations.values()))
     return ComparisonView(record, build_metric_strips(record), trend_plots, str(trend or ""), record.resolved_advice)
 
@@ -94,7 +96,7 @@ def build_trend_plots(generations: Mapping[str, CollapseRecord]) -> list[MetricT
             for i, (generation, m) in enumerate(zip(by_generation, metrics, strict=True))
         ]
         words = "; ".join(
-            f"generation {point.generation}: {format_number(point.metric.candidate)}, {point.place} the real range of "
+            f"generation {point.generation}: {format_number(point.metric.candidate)}, {point.place} the range of "
             f"{format_number(point.metric.low)} to {format_number(point.metric.high)}"
             for point in points
         )
