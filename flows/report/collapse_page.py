@@ -85,6 +85,7 @@ def build_trend_plots(generations: Mapping[str, CollapseRecord]) -> list[MetricT
     """One plot for each metric that all generations have."""
     by_generation = {name: {metric.name: metric for metric in record.metrics} for name, record in generations.items()}
     plots = []
+    span = "the real range" if all(record.reference for record in generations.values()) else "the limits"
     for name, first in next(iter(by_generation.values()), {}).items():
         if not all(name in by_name for by_name in by_generation.values()):
             continue
@@ -96,7 +97,7 @@ def build_trend_plots(generations: Mapping[str, CollapseRecord]) -> list[MetricT
             for i, (generation, m) in enumerate(zip(by_generation, metrics, strict=True))
         ]
         words = "; ".join(
-            f"generation {point.generation}: {format_number(point.metric.candidate)}, {point.place} the range of "
+            f"generation {point.generation}: {format_number(point.metric.candidate)}, {point.place} {span} of "
             f"{format_number(point.metric.low)} to {format_number(point.metric.high)}"
             for point in points
         )

@@ -95,9 +95,9 @@ def _format_collapse(collapse: CollapseRecord) -> list[str]:
         head = f"{collapse.verdict}: {collapse.evidence[0]}"
     else:
         head = _first_sentence(collapse.note).rstrip(".")
-    scope = f"compared with {collapse.reference}" if collapse.reference else "repetition only"
-    room = TERMINAL_WIDTH - LABEL_WIDTH - len(f" ({scope})")
-    return [format_one_line(f"{format_one_line(head, max(room, 40))} ({scope})", TERMINAL_WIDTH - LABEL_WIDTH)]
+    scope = f" (compared with {collapse.reference})" if collapse.reference else " (repetition only)"
+    room = TERMINAL_WIDTH - LABEL_WIDTH
+    return [format_one_line(format_one_line(head, max(room - len(scope), room // 2)) + scope, room)]
 
 
 def _format_outside_metric(metric: MetricRecord) -> str:
