@@ -101,7 +101,7 @@ def test_a_run_leaves_what_the_readme_promises(start: Any, prefect_home: str, tm
     assert json.loads((run.path / "report.json").read_text())["counts"] == summary["counts"]
     shown = artifacts_of(prefect_home)
     assert f"run {run.name}  done" in shown["smoke-card"]
-    assert "hapax_mass" in shown["smoke-collapse"]
+    assert "repeated_4grams" in shown["smoke-collapse"]
 
     _, err = ended(start("run", "smoke", *SMALL), code=2)
     assert "this run exists; continue it with --resume" in err
