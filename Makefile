@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install
-EXTRAS := local,train,tracking,harness,documents,reasoning,embeddings,language,pii,cluster,s3,dev
+# Of `make install`: what the demo and README's commands use. No package of it is compiled here.
+EXTRAS := local,train,documents,embeddings,language,pii
+# Of `make install-all`: all others that every machine can have, and the tools of the tests.
+ALL_EXTRAS := $(EXTRAS),reasoning,tracking,harness,cluster,s3,dev
 # The only package without a hash: which build fits depends on the machine, and a local folder may serve it.
 TORCH := torch>=2.9
 # Each of some hundred processes of the tests would compile what it imports, and each of pytest all tests.
@@ -11,9 +14,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # Of the tests, in the order in which they begin.
 GROUPS := check fast slow waits
 
-.PHONY: install lock demo test fast waits slow check bench clean $(GROUPS:%=test-%)
+.PHONY: install install-all lock demo test fast waits slow check bench clean $(GROUPS:%=test-%)
 
 install: $(VENV)/installed
+
+install-all: $(VENV)/installed-all
 
 # pip checks the hash of every package but torch. The last step installs the project alone: without an index it fails where
 # the lists lack something that the project needs.
@@ -27,6 +32,11 @@ $(VENV)/installed: pyproject.toml requirements/build.txt requirements/packages.t
 	$(PIP) --no-index --no-build-isolation --editable '.[$(EXTRAS)]'
 	touch $@
 
+$(VENV)/installed-all: $(VENV)/installed requirements/all-extras.txt
+	$(PIP) --require-hashes --no-deps --no-build-isolation --requirement requirements/all-extras.txt
+	$(PIP) --no-index --no-build-isolation --editable '.[$(ALL_EXTRAS)]'
+	touch $@
+
 # The lists with hashes, after a change of dependencies in pyproject.toml, of constraints.txt or of requirements/*.in; needs uv.
 comma := ,
 LOCK := uv pip compile --quiet --universal --python-version 3.11.5 --constraint constraints.txt \
@@ -35,6 +45,8 @@ lock:
 	$(LOCK) requirements/build.in --output-file requirements/build.txt
 	$(LOCK) $(addprefix --extra ,$(subst $(comma), ,$(EXTRAS))) pyproject.toml requirements/packages.in \
 	  --output-file requirements/packages.txt
+	$(LOCK) $(addprefix --extra ,$(subst $(comma), ,$(ALL_EXTRAS))) pyproject.toml requirements/packages.in \
+	  --output-file requirements/all-extras.txt
 
 # The main job, end to end, with a real model in this process. A second call resumes an unfinished run, or prints the card.
 demo: install
@@ -42,36 +54,40 @@ demo: install
 
 # Two groups at a time share the cores: one rarely keeps them all busy. Every group runs, also after one that failed, and prints
 # when it ends; the last line names those that failed.
-test: install
+test: install-all
 	@failed=$$(mktemp) && \
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=recurse FAILED=$$failed $(GROUPS:%=test-%) && \
 	names=$$(sort $$failed | xargs) && rm $$failed && \
 	if [ -n "$$names" ]; then echo "failed: $$names"; exit 1; fi && \
 	echo "all groups passed"
 
-$(GROUPS:%=test-%): test-%: install
+$(GROUPS:%=test-%): test-%: install-all
 	@echo "== $*"; $(MAKE) --no-print-directory $* || echo $* >> $(FAILED)
 
 # What needs neither a real teacher, nor a training, nor a whole run. Tests of one file stay with one worker, as long as others
 # have work: what a file's tests share is made once.
-fast: install
+fast: install-all
 	$(BIN)/pytest -m "not slow" --numprocesses auto --dist worksteal
 
+# The files with tests of a mark: to import all others takes longer than some groups' tests.
+files = $(sort $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)' tests))
+
 # Real processes, servers and workers, which wait more than they compute: more workers than cores.
-waits: install
-	$(BIN)/pytest -m waits --numprocesses 4 --dist loadgroup
+waits: install-all
+	$(BIN)/pytest -m waits --numprocesses 4 --dist loadgroup $(call files,waits)
 
 # A real teacher, a training or a whole run: one on each core, since most of their time is one process that starts.
-slow: install
-	ONE_CORE_EACH=1 $(BIN)/pytest -m "slow and not waits" --numprocesses auto --maxprocesses 4 --dist loadgroup
+slow: install-all
+	ONE_CORE_EACH=1 $(BIN)/pytest -m "slow and not waits" --numprocesses auto --maxprocesses 4 --dist loadgroup \
+	  $(call files,slow)
 
-check: install
+check: install-all
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install
+bench: install-all
 	$(BIN)/python -m benchmarks
 
 clean:

@@ -12,8 +12,10 @@ from typing import Literal
 from core.packaged_weights import TEACHER_WEIGHTS
 from core.project_files import PROJECT
 
+EXTRAS_OF_INSTALL_ALL = ("cluster", "harness", "reasoning", "s3", "tracking")
+"""Extras that `make install` leaves out and `make install-all` installs."""
 EXTRAS_OUTSIDE_MAKE = ("ray", "vllm")
-"""Extras that `make install` leaves out."""
+"""Extras that neither installs."""
 RECEIPT, PIPX = "uv-receipt.toml", "pipx_metadata.json"
 """Files at the root of an environment of `uv tool install` and `pipx`."""
 
@@ -29,11 +31,11 @@ def installer() -> Literal["pip", "pipx", "uv tool", "uvx"]:
 
 
 def format_install_command(extra: str) -> str:
-    """The command that installs an extra, in backquotes: `make install` in a checkout, else a command of `installer`. pip and
+    """The command that installs an extra, in backquotes: a verb of make in a checkout, else a command of `installer`. pip and
     pipx get the extra's packages, since Stillhouse is installed from a file and may be on no package index.
     """
     if extra not in EXTRAS_OUTSIDE_MAKE and (PROJECT / "Makefile").is_file():
-        return "`make install`"
+        return "`make install-all`" if extra in EXTRAS_OF_INSTALL_ALL else "`make install`"
     packages = list_extra_packages(extra) or [f"stillhouse[{extra}]"]
     match installer():
         case "pipx":
@@ -85,3 +87,12 @@ def _with_extras(extras: set[str]) -> str:
         url, commit = origin["url"], origin.get("vcs_info", {})
         return f"{named} @ {commit['vcs']}+{url}@{commit['commit_id']}" if commit else f"{named} @ {url}"
     return named
+
+
+def read_version() -> str:
+    """The version of Stillhouse: of the installed package, or of a checkout that is not installed."""
+    try:
+        return distribution("stillhouse").version
+    except PackageNotFoundError:
+        project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return str(project["version"])

@@ -61,7 +61,8 @@ def prefix_imports(code: str) -> str:
         ValueError: for an import that cannot be prefixed without changing what it binds, such as `import core.errors`.
     """
     lines = code.splitlines(keepends=True)
-    for statement in _find_own_imports(ast.parse(code)):
+    statements = sorted(_find_own_imports(ast.parse(code)), key=lambda one: (one.lineno, one.col_offset), reverse=True)
+    for statement in statements:  # the last first, so that the columns of others in its line stay
         line = lines[statement.lineno - 1]
         start = len(line.encode()[: statement.col_offset].decode())
         if isinstance(statement, ast.ImportFrom):
@@ -73,7 +74,10 @@ def prefix_imports(code: str) -> str:
                 f"line {statement.lineno}: {line.strip()!r}: import one package alone, or names from a module"
             )
         lines[statement.lineno - 1] = line[:start] + changed
-    return "".join(lines)
+    prefixed = "".join(lines)
+    for statement in _find_own_imports(ast.parse(prefixed)):
+        raise ValueError(f"line {statement.lineno}: {lines[statement.lineno - 1].strip()!r}: still imports our package")
+    return prefixed
 
 
 def _find_own_imports(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:

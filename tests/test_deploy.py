@@ -48,13 +48,13 @@ def test_the_dockerfile_has_no_fault_that_hadolint_knows() -> None:
 
 def test_the_images_have_what_make_installs_but_for_development() -> None:
     (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, re.MULTILINE)
-    (installed,) = re.findall(r"^EXTRAS := (\S+)$", MAKEFILE, re.MULTILINE)
-    assert set(installed.split(",")) - set(extras.split(",")) == {"train", "tracking", "harness", "dev"}
+    installed = re.findall(r"^(?:ALL_)?EXTRAS := (?:\$\(EXTRAS\),)?(\S+)$", MAKEFILE, re.MULTILINE)
+    assert set(",".join(installed).split(",")) - set(extras.split(",")) == {"train", "tracking", "harness", "dev"}
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert set(extras.split(",")) <= set(project["optional-dependencies"])
     (weights,) = re.findall(r"^ARG WEIGHTS=(\S+)$", DOCKERFILE, re.MULTILINE)
     assert weights == TEACHER_WEIGHTS.distribution
-    assert f"\n{weights} \\\n" in (PROJECT / "requirements" / "packages.txt").read_text()
+    assert f"\n{weights} \\\n" in (PROJECT / "requirements" / "all-extras.txt").read_text()
 
 
 def test_every_image_is_built_on_a_digest_that_the_builder_must_name() -> None:
@@ -74,7 +74,7 @@ def test_the_images_hold_the_application_and_no_run() -> None:
         *PACKAGES,
         "pyproject.toml",
         "requirements/build.txt",
-        "requirements/packages.txt",
+        "requirements/all-extras.txt",
         "prefect.yaml",
     }
     assert all((PROJECT / name).exists() for name in let_in)

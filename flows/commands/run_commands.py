@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE, RunExists, RunFailed, RunInUse
-from core.runs.run_dir import RUNS_FOLDER
+from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
-    RUN_PANEL,
+    MAKE_PANEL,
     JsonOption,
     QuietOption,
     RecipeArgument,
@@ -25,7 +25,7 @@ from flows.terminal.console import SESSION, UserInterrupt
 app = typer.Typer()
 
 
-@app.command("run", rich_help_panel=RUN_PANEL)
+@app.command("run", rich_help_panel=MAKE_PANEL)
 def run_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,
@@ -54,7 +54,7 @@ def run_command(
     _run_through_command(recipe, overrides, runs_dir, resume=resume, as_json=as_json, quiet=quiet, distill=True)
 
 
-@app.command("generate", rich_help_panel=RUN_PANEL)
+@app.command("generate", rich_help_panel=MAKE_PANEL)
 def generate_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,

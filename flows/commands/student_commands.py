@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE
-from core.runs.run_dir import RUNS_FOLDER
+from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
-    RUN_PANEL,
+    STUDENT_PANEL,
     InputArgument,
     JsonOption,
     OutOption,
@@ -25,12 +25,11 @@ from flows.commands.command_options import (
     print_text,
 )
 from flows.terminal.console import SESSION, UserInterrupt, is_reporting_process
-from flows.terminal.suggested_commands import format_next_line
 
 app = typer.Typer()
 
 
-@app.command("distill", rich_help_panel=RUN_PANEL)
+@app.command("distill", rich_help_panel=STUDENT_PANEL)
 def distill_command(
     source: InputArgument,
     out: OutOption,
@@ -42,6 +41,7 @@ def distill_command(
 ) -> None:
     """Train a student on a run or any dataset. `--set` takes the keys of the student table, as in `--set epochs=2`."""
     from flows.run.dataset_distillation import distill_dataset, parse_student_settings
+    from flows.terminal.suggested_commands import format_next_line
     from flows.terminal.text_format import advise_on_truncation
 
     SESSION.quiet = quiet or not is_reporting_process()
@@ -71,7 +71,7 @@ def distill_command(
     print_text(format_next_line("evaluate", str(out), "--data", str(source)))
 
 
-@app.command("export", rich_help_panel=RUN_PANEL)
+@app.command("export", rich_help_panel=STUDENT_PANEL)
 def export_command(
     student: StudentArgument,
     *,
@@ -83,6 +83,7 @@ def export_command(
 ) -> None:
     """Export a student as one file for other runtimes, next to the student: weights, tokenizer and chat template."""
     from flows.data.student_files import export_student
+    from flows.terminal.suggested_commands import format_next_line
 
     found = export_student(student, kind)
     if as_json:
@@ -93,7 +94,7 @@ def export_command(
     print_text(format_next_line("serve", str(found.path)))
 
 
-@app.command(rich_help_panel=RUN_PANEL)
+@app.command(rich_help_panel=STUDENT_PANEL)
 def evaluate(
     student: StudentArgument,
     *,
@@ -156,7 +157,7 @@ def evaluate(
     print_text(evaluation.model_dump_json() if as_json else format_evaluation(evaluation))
 
 
-@app.command("route", rich_help_panel=RUN_PANEL)
+@app.command("route", rich_help_panel=STUDENT_PANEL)
 def route_command(
     student: ServedStudentArgument,
     *,
@@ -200,7 +201,7 @@ def route_command(
     print_text(suggest_serve_command(str(student), recipe, found))
 
 
-@app.command(rich_help_panel=RUN_PANEL)
+@app.command(rich_help_panel=STUDENT_PANEL)
 def serve(
     student: ServedStudentArgument,
     *,

@@ -1,7 +1,10 @@
 """Opening a run: every mistake in its recipe is found before anything is written. Knows no Prefect."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.errors import UsageError
+from core.installation import format_install_command
 from core.runs.lineage import open_next_run
 from core.runs.records import RunInvocation
 from core.runs.run_dir import RunDir
@@ -12,6 +15,8 @@ from flows.terminal.suggested_commands import build_invocation
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
     from agents.planning.seeds import RunSeeds
+
+TRAINING_MODULES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "gguf")
 
 
 class PreparedRun(NamedTuple):
@@ -34,7 +39,7 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     """Load the recipe, build its plan, and make or find the run's directory.
 
     Raises:
-        UsageError: if the recipe, a prompt or a seed cannot be used. No directory is made.
+        UsageError: if the recipe, a prompt or a seed cannot be used, or the student cannot be trained here. No directory is made.
         RunExists, StoreError: as `open_next_run`.
     """
     from agents.planning.seeds import RunSeeds
@@ -42,6 +47,13 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
 
     invocation, storage = build_invocation(recipe, overrides, distill=distill), open_run_storage(runs_dir)
     plan = load_recipe_plan(recipe, overrides)
+    if distill and plan.recipe.student:
+        check_training_modules(recipe)
+        if plan.recipe.student.evaluation and find_spec("xllamacpp") is None:
+            raise UsageError(
+                f"student.evaluation: asking a student needs the extra `local`: run {format_install_command('local')}; or leave the "
+                "table out"
+            )
     seeds = RunSeeds(plan, "opening")
     seeds.check()
     if distill:
@@ -50,3 +62,12 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     storage.fetch_for_recipe(plan.recipe, sources)
     run = open_next_run(storage.runs, plan.recipe, sources, folder=plan.folder, resume=resume, invocation=invocation)
     return PreparedRun(run, plan, seeds, storage, invocation)
+
+
+def check_training_modules(recipe: str) -> None:
+    """Raises UsageError if the extra `train` is not installed."""
+    if missing := [name for name in TRAINING_MODULES if find_spec(name) is None]:
+        raise UsageError(
+            f"student: training needs the extra `train` ({', '.join(missing)} is missing): run "
+            f"{format_install_command('train')}; or `stillhouse generate {recipe}` makes the dataset alone"
+        )

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
+from core.installation import format_install_command
 from students.distributed import is_main_process
 
 LogCallback = Callable[[Mapping[str, float]], None]
@@ -15,10 +16,10 @@ LogCallback = Callable[[Mapping[str, float]], None]
 
 def check_trackers(config: StudentConfig) -> None:
     """Raises UsageError where a package is missing."""
-    if missing := [name for name in config.track if find_spec(name) is None]:
-        raise UsageError(
-            f"student.track: {', '.join(missing)} is not installed; run `pip install {' '.join(missing)}`, or leave it out"
-        )
+    for name in config.track:
+        if find_spec(name) is None:
+            command = format_install_command("tracking") if name == "tensorboard" else f"`pip install {name}`"
+            raise UsageError(f"student.track: {name} is not installed: run {command}, or leave it out")
 
 
 @contextmanager

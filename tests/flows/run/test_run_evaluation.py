@@ -51,8 +51,8 @@ def test_a_family_without_fixed_requests_is_refused_before_anything_is_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = called(capsys, verb, "arithmetic", "--set", "student.evaluation={requests=5}")
-    assert (code, out) == (2, "")
-    assert err.startswith("error: arithmetic: student.evaluation: in arithmetic the generator writes the questions")
+    assert code == 2
+    assert "student.evaluation: in arithmetic the generator writes the questions" in out + err
     assert list(tmp_path.iterdir()) == []
 
 

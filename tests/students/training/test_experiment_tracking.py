@@ -49,5 +49,5 @@ def test_a_tracker_that_is_not_installed_is_refused_at_once(
 ) -> None:
     monkeypatch.setattr("students.training.experiment_tracking.find_spec", lambda name: None)
     config = config.model_copy(update={"track": ("wandb",)})
-    with pytest.raises(UsageError, match=r"student.track: wandb is not installed; run `pip install wandb`"):
+    with pytest.raises(UsageError, match=r"student.track: wandb is not installed: run `pip install wandb`"):
         train_student(talk, config, tmp_path / "student", seed=7, progress=quiet)
