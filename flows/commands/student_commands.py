@@ -289,7 +289,7 @@ def serve(
             raise UserInterrupt from None
 
 
-@app.command("chat", rich_help_panel=RUN_PANEL)
+@app.command("chat", rich_help_panel=STUDENT_PANEL)
 def chat_command(
     student: ServedStudentArgument,
     *,

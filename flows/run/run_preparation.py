@@ -51,8 +51,8 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
         check_training_modules(recipe)
         if plan.recipe.student.evaluation and find_spec("xllamacpp") is None:
             raise UsageError(
-                f"student.evaluation: asking a student needs the extra `local`: run {format_install_command('local')}; or leave the "
-                "table out"
+                f"student.evaluation: asking a student needs the extra `local`: run {format_install_command('local')}; or leave "
+                "the table out"
             )
     seeds = RunSeeds(plan, "opening")
     seeds.check()

@@ -172,8 +172,8 @@ def _format_artifacts(manifest: RunManifest, run: RunDir) -> list[str]:
         if advice := advise_on_truncation(student.truncation, "student.max_tokens"):
             lines += format_labelled_lines("", textwrap.wrap(advice, TERMINAL_WIDTH - LABEL_WIDTH))
     if evaluation := manifest.evaluation:
-        items = ", ".join(f"{model.role} {model.passed}" for model in evaluation.models)
-        lines += format_labelled_lines("passed", [f"{items} of {evaluation.requests} held-out requests"])
+        passed = ", ".join(f"{model.role} {model.passed}" for model in evaluation.models)
+        lines += format_labelled_lines("passed", [f"{passed} of {evaluation.requests} held-out requests"])
     return lines
 
 
