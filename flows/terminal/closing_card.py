@@ -36,10 +36,8 @@ def format_closing_card(
     shortest = sorted(samples, key=lambda sample: len(_find_request([sample])) + len(sample.answer))
     rows = [
         ("missing", [line for text in manifest.shortfalls for line in _wrap_text(text)]),
-        ("asked", [format_one_line(asked, VALUE_WIDTH)] if (asked := _find_request(samples)) else []),
-        ("checked", [_describe_checks(manifest)] if manifest.checks else []),
+        *(("asked", _format_row(sample)) for sample in shortest[:CARD_ROWS]),
         ("funnel", [format_one_line(" -> ".join(f"{name} {left:,}" for name, left in manifest.funnel), VALUE_WIDTH)]),
-        *((f"row {number}", [_format_row(sample)]) for number, sample in enumerate(shortest[:CARD_ROWS], 1)),
         *_list_student_rows(manifest),
         ("collapse", [describe_collapse_line(manifest.collapse)] if manifest.collapse else []),
         ("dataset", [str(run.dataset)] if run.dataset.exists() else []),
@@ -62,18 +60,10 @@ def _find_request(samples: Sequence[Sample]) -> str:
     return next(asked, "")
 
 
-def _describe_checks(manifest: RunManifest) -> str:
-    by_code = [check.type for check in manifest.checks if not check.asks]
-    by_teacher = [check.type for check in manifest.checks if check.asks]
-    parts = [f"by code: {', '.join(by_code)}"] if by_code else []
-    parts += [f"by a teacher: {', '.join(by_teacher)}"] if by_teacher else []
-    return format_one_line("; ".join(parts), VALUE_WIDTH)
-
-
-def _format_row(sample: Sample) -> str:
-    """Request and answer of a row, shortened to the width."""
-    asked = format_one_line(_find_request([sample]), VALUE_WIDTH // 2 - 4)
-    return format_one_line(f"{asked} -> {format_one_line(sample.answer, VALUE_WIDTH)}", VALUE_WIDTH)
+def _format_row(sample: Sample) -> list[str]:
+    """Request and answer, shortened to the width."""
+    answer = format_one_line(sample.answer, VALUE_WIDTH - 3)
+    return [format_one_line(_find_request([sample]), VALUE_WIDTH), f"-> {answer}"]
 
 
 def _list_student_rows(manifest: RunManifest) -> list[tuple[str, list[str]]]:
