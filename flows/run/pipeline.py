@@ -20,7 +20,7 @@ from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.judge_calibration import find_judges, judge_refusal, measure_judges
 from core.config.recipe import Recipe
-from core.errors import ChecksBroke, LimitReached, StoreError
+from core.errors import ChecksBroke, LimitReached, StoreError, UsageError
 from core.runs.lineage import builds_on_older_release
 from core.runs.records import CheckRecord, CollapseVerdict, RunManifest, RunState, summarize_manifest
 from core.runs.run_dir import RunDir
@@ -313,7 +313,7 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
 async def run_evaluate_stage(context: RunContext) -> None:
-    """A budget that ends here is a shortfall; the student and the dataset are complete."""
+    """A budget that ends here is a shortfall, as is a student that cannot be stored as GGUF: dataset and student are complete."""
     manifest = context.manifest
     with stages.stopwatch(manifest, "evaluate"), suppress(UserInterrupt):
         try:
@@ -323,6 +323,8 @@ async def run_evaluate_stage(context: RunContext) -> None:
             manifest.shortfalls.append(
                 f"{UNEVALUATED_STUDENT}: too little is left of {limits}; continue with --resume and a larger budget"
             )
+        except UsageError as error:
+            manifest.shortfalls.append(f"the student cannot be evaluated: {error}")
         except RunStopped:
             return
         context.run.write_manifest(manifest)

@@ -55,7 +55,7 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
     for judge in manifest.judges:
         lines += format_labelled_lines("judge", textwrap.wrap(format_judge_record(judge), TERMINAL_WIDTH - LABEL_WIDTH))
     if manifest.collapse:
-        lines += format_labelled_lines("collapse", _format_collapse(manifest.collapse))
+        lines += format_labelled_lines("collapse", [format_collapse_verdict(manifest.collapse)])
     if manifest.gates:
         # The first sentence of each, with its numbers. The evidence of collapse shows the examples.
         sentences = [textwrap.wrap(_first_sentence(gate), TERMINAL_WIDTH - LABEL_WIDTH) for gate in manifest.gates]
@@ -93,7 +93,7 @@ def format_not_kept_counts(manifest: RunManifest) -> str:
     return ", ".join(parts)
 
 
-def _format_collapse(collapse: CollapseRecord) -> list[str]:
+def format_collapse_verdict(collapse: CollapseRecord) -> str:
     """One line: the verdict, and what it is based on. The report page has the evidence and the metrics."""
     if collapse.verdict is CollapseVerdict.collapse and collapse.evidence:
         head = f"{collapse.verdict}: {collapse.evidence[0]}"
@@ -101,7 +101,7 @@ def _format_collapse(collapse: CollapseRecord) -> list[str]:
         head = _first_sentence(collapse.note).rstrip(".")
     scope = f" (compared with {collapse.reference})" if collapse.reference else " (repetition only)"
     room = TERMINAL_WIDTH - LABEL_WIDTH
-    return [format_one_line(format_one_line(head, max(room - len(scope), room // 2)) + scope, room)]
+    return format_one_line(format_one_line(head, max(room - len(scope), room // 2)) + scope, room)
 
 
 def _format_outside_metric(metric: MetricRecord) -> str:

@@ -143,7 +143,7 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     again = started.run("--resume")
     assert again.returncode == 0, again.stderr
     assert "evaluate:" not in again.stderr
-    assert "requests that no sample used" in again.stdout
+    assert f"{REQUESTS} requests that no sample used" in again.stdout
     assert started.manifest.evaluation == manifest.evaluation
 
     record = read_json(run.manifest_file)
