@@ -21,7 +21,7 @@ import pytest
 from benchmarks.endpoint import Behaviour, serve_in_child
 from core.project_files import PROJECT
 from core.runs.lineage import Lineage
-from core.runs.records import RunState
+from core.runs.records import CollapseVerdict, RunState
 from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
 from flows.data.curated_run import read_finished_samples
@@ -410,3 +410,19 @@ def test_a_refused_release_has_its_own_state_and_a_new_release_starts_a_student(
     (student,) = begun()
     assert student["parameters"]["release"] == "smoke/0"
     assert student["parameters"]["runs_dir"] == str(runs)
+
+
+def test_the_shipped_schedules_release_a_first_small_run_that_the_next_night_builds_on(
+    server: Server, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    night = {"recipe": "smoke", "overrides": ["samples=24", "shard_size=8"], "distill": False, "runs_dir": str(runs)}
+    assert server.ended(server.create("stillhouse-run/nightly", **night))["state_type"] == "COMPLETED"
+    made = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
+    assert made["state_type"] == "COMPLETED"
+    (release,) = Lineage(locate_releases(runs) / "smoke").read_verified()
+    assert release.manifest.verdict is CollapseVerdict.inconclusive
+    assert server.ended(server.create("stillhouse-run/nightly", **night))["state_type"] == "COMPLETED"
+    parents = [RunDir(file.parent).read_parent() for file in runs.glob("smoke-*/recipe.json")]
+    assert sorted(parent.release for parent in parents if parent) == ["smoke/0"]
+    assert len(parents) == 2
