@@ -53,7 +53,7 @@ def test_a_family_without_fixed_requests_is_refused_before_anything_is_made(
     code, out, err = called(capsys, verb, "arithmetic", "--set", "student.evaluation={requests=5}")
     said = out if verb == "validate" else err
     assert code == 2
-    assert "arithmetic: student.evaluation: in arithmetic the generator writes the questions" in said
+    assert "student.evaluation: in arithmetic the generator writes the questions" in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -131,6 +131,6 @@ def test_collapse_is_one_line(verdict: CollapseVerdict, tmp_path: Path) -> None:
     record: CollapseRecord = COLLAPSE.model_copy(update={"verdict": verdict, "evidence": evidence, "note": note})
     [line] = [line for line in card_of(tmp_path, manifest(collapse=record)) if line.startswith("  collapse  ")]
     assert line.startswith(f"  collapse  {verdict}: ")
-    assert line.count(str(verdict)) == 1
+    assert line.count(f"{verdict}: ") == 1
     assert len(line) <= 100
     assert ("REPEAT: the same text again" in line) == (verdict is CollapseVerdict.collapse)
