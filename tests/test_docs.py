@@ -678,7 +678,8 @@ def test_the_default_recipe_runs_as_written_with_the_embedded_teacher_and_a_stud
     tmp_path: Path, prefect_home: Path
 ) -> None:
     """Small, but nothing about it is fake: llama.cpp writes, the checks decide, and a student learns and answers."""
-    sizes = "--set keep=4 --set samples=60 --set student.layers=4 --set student.epochs=8 --json"
+    student = "--set student.layers=4 --set student.epochs=8 --set student.evaluation.requests=3"
+    sizes = f"--set keep=4 --set samples=60 {student} --json"
     less = " || { [ $? = 1 ] && echo less; }"
     with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
         [block] = select_blocks(DEFAULT_RECIPE)
