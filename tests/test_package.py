@@ -40,6 +40,7 @@ from requirements.licenses import (
     runtime_packages,
     weights_section,
 )
+from tests.test_extensions import offer, read_page_files, write_rows
 
 MAKEFILE = (PROJECT / "Makefile").read_text()
 DOCKERFILE = (PROJECT / "deploy" / "Dockerfile").read_text()
@@ -264,3 +265,18 @@ for one in yaml.safe_load(prefect_file(Path.cwd()).read_text())["deployments"]: 
     assert json.loads(installed("stillhouse", *assess))["verdict"] == "inconclusive", "23 documents"
     kept = json.loads(installed("stillhouse", "filter", dataset, "--out", "clean", "--json"))
     assert kept["counts"]["kept"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("package")
+def test_an_extension_imports_the_same_names_from_the_wheel(installed: Any, tmp_path: Path) -> None:
+    """The filter of docs/extensions.md, unchanged."""
+    [site] = installed("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").split()
+    points = "[stillhouse.filters]\nsign_off = extras_filters:SignOff\n"
+    offer(Path(site), "extras_filters", read_page_files()["extras/extras_filters.py"], points)
+    write_rows(tmp_path)
+    rows, out = str(tmp_path / "rows.jsonl"), str(tmp_path / "clean")
+    report = json.loads(installed("stillhouse", "filter", rows, "--out", out, "--filters", "sign_off", "--json"))
+    assert (report["counts"]["candidates"], report["counts"]["kept"]) == (2, 1)
+    names = "import stillhouse; print([getattr(stillhouse, name).__module__ for name in ('Filter', 'check', 'loss')])"
+    assert installed("python", "-c", names).count("'stillhouse.") == 3
