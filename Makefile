@@ -69,13 +69,17 @@ $(GROUPS:%=test-%): test-%: install-all
 fast: install-all
 	$(BIN)/pytest -m "not slow" --numprocesses auto --dist worksteal
 
+# The files with tests of a mark: to import all others takes longer than some groups' tests.
+files = $(sort $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)' tests))
+
 # Real processes, servers and workers, which wait more than they compute: more workers than cores.
 waits: install-all
-	$(BIN)/pytest -m waits --numprocesses 4 --dist loadgroup
+	$(BIN)/pytest -m waits --numprocesses 4 --dist loadgroup $(call files,waits)
 
 # A real teacher, a training or a whole run: one on each core, since most of their time is one process that starts.
 slow: install-all
-	ONE_CORE_EACH=1 $(BIN)/pytest -m "slow and not waits" --numprocesses auto --maxprocesses 4 --dist loadgroup
+	ONE_CORE_EACH=1 $(BIN)/pytest -m "slow and not waits" --numprocesses auto --maxprocesses 4 --dist loadgroup \
+	  $(call files,slow)
 
 check: install-all
 	$(BIN)/ruff format --check .

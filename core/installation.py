@@ -87,3 +87,12 @@ def _with_extras(extras: set[str]) -> str:
         url, commit = origin["url"], origin.get("vcs_info", {})
         return f"{named} @ {commit['vcs']}+{url}@{commit['commit_id']}" if commit else f"{named} @ {url}"
     return named
+
+
+def read_version() -> str:
+    """The version of Stillhouse: of the installed package, or of a checkout that is not installed."""
+    try:
+        return distribution("stillhouse").version
+    except PackageNotFoundError:
+        project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return str(project["version"])

@@ -1,4 +1,4 @@
-"""Confidence intervals of shares and of ratios of shares. Knows no data."""
+"""Confidence intervals of shares, of ratios of shares, and of differences between paired shares. Knows no data."""
 
 import math
 from collections.abc import Callable
@@ -59,3 +59,36 @@ def estimate_ratio(hits: int, tries: int, base_hits: int, base_tries: int) -> In
     middle = math.log(a / n) - math.log(b / m)
     low = math.exp(middle - Z_95 * error) if hits else 0.0
     return IntervalEstimate(value=value, low=low, high=math.exp(middle + Z_95 * error))
+
+
+def estimate_paired_difference(both: int, first_only: int, second_only: int, neither: int) -> IntervalEstimate | None:
+    """The first share minus the second, of tries that both made, with Newcombe's interval for paired proportions: method 10 of
+    Newcombe (1998), Improved confidence intervals for the difference between binomial proportions based on paired data,
+    Statistics in Medicine 17, 2635-2650. None without tries.
+
+    It combines Wilson's intervals of both shares, less their correlation phi. The numerator of phi is reduced by half of the
+    tries, but not below 0, if it is positive. Without variation in one share, phi is 0.
+
+    Args:
+        both: tries that hit for both.
+        first_only: tries that hit for the first only.
+        second_only: tries that hit for the second only.
+        neither: tries that hit for none.
+    """
+    tries = both + first_only + second_only + neither
+    first, second = estimate_share(both + first_only, tries), estimate_share(both + second_only, tries)
+    if first is None or second is None:
+        return None
+    product = both * neither - first_only * second_only
+    numerator = max(0.0, product - tries / 2) if product > 0 else product
+    first_hits, second_hits = both + first_only, both + second_only
+    denominator = math.sqrt(first_hits * (tries - first_hits) * second_hits * (tries - second_hits))
+    phi = numerator / denominator if denominator else 0.0
+
+    def combine(left: float, right: float) -> float:
+        return math.sqrt(max(0.0, left * left - 2 * phi * left * right + right * right))
+
+    value = (first_only - second_only) / tries
+    low = value - combine(first.value - first.low, second.high - second.value)
+    high = value + combine(first.high - first.value, second.value - second.low)
+    return IntervalEstimate(value=value, low=max(-1.0, low), high=min(1.0, high))

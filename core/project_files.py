@@ -1,5 +1,6 @@
 """Where this project's own files are, and where a recipe's file names lead. Knows paths only."""
 
+import os
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -7,6 +8,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 _IN_WHEEL = Path(__file__).resolve().parent / "shipped"
 SHIPPED = _IN_WHEEL if _IN_WHEEL.is_dir() else PROJECT
 """The folder that has `data/` with the shipped seeds, documents and reference: the checkout, or a folder of the wheel."""
+
+RUNS_FOLDER = os.environ.get("STILLHOUSE_RUNS") or "data/runs"
+"""Default folder of runs; releases and students are stored next to it."""
 
 
 def find_referenced_file(name: str, folder: Path) -> Path:

@@ -1,9 +1,11 @@
-"""What a filter takes and returns. Knows no rule, no sample and no file."""
+"""What a filter takes and returns, and the base class of filters of installed packages. Knows no rule, no sample and no file."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.config.filters import FilterTable
 from core.sample import FrozenModel, RejectionReason
 from filters.masks import TextMask, mask_text
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
@@ -92,3 +94,23 @@ class SetFilter(NamedTuple):
     reason: RejectionReason
     detail: Callable[[Any, float, str], str]
     """Table, similarity and original: the rule, the score and the limit in words."""
+
+
+class Filter(FilterTable, ABC):
+    """A filter of an installed package: its table in the recipe, and the rule for single documents. `type` is a `Literal` of
+    its name, `about` a phrase that begins with "removes".
+    """
+
+    about = "removes documents"
+
+    @abstractmethod
+    def apply(self, documents: Sequence[Document], folder: Path) -> Sequence[DroppedDocument | MaskedDocument]:
+        """The documents to drop, by `drop`, or to keep masked; documents that are not returned are kept. A decision must not
+        depend on other documents, which come in batches and in any process. Relative paths of the table start from `folder`.
+        """
+
+    def drop(
+        self, document: Document, detail: str, *, reason: RejectionReason = RejectionReason.quality, score: float | None = None
+    ) -> DroppedDocument:  # fmt: skip
+        """The drop of a document: the rule and the limit in words, a reason of the closed set, and the measured value."""
+        return DroppedDocument(id=document.id, filter=self.type, reason=reason, score=score, detail=detail)

@@ -64,13 +64,14 @@ class Prompt:
 
 
 @cache
-def load_prompt(family: str, role: str, own: Path | None = None) -> Prompt:
+def load_prompt(family: str, role: str, own: Path | None = None, installed: Path | None = None) -> Prompt:
     """The prompt of `role` in `family`: from the user's `own` folder, the family, or the prompts that all families share.
+    `installed` is the folder of a family of an installed package.
 
     Raises:
         UsageError: naming the known prompts.
     """
-    folders = _find_prompt_folders(family, own)
+    folders = _find_prompt_folders(family, own, installed)
     folder = next((folder for folder in folders if (folder / f"{role}.md").is_file()), None)
     if folder is None:
         known = sorted({file.name for folder in folders[:-1] for file in _list_markdown_files(folder)})
@@ -97,9 +98,9 @@ def load_prompt(family: str, role: str, own: Path | None = None) -> Prompt:
     return Prompt(name, tuple(messages))
 
 
-def hash_prompts(family: str, own: Path | None = None) -> dict[str, str]:
+def hash_prompts(family: str, own: Path | None = None, installed: Path | None = None) -> dict[str, str]:
     """SHA-256 of every prompt that `family` can use, by file name: part of a run's identity."""
-    folders = _find_prompt_folders(family, own)
+    folders = _find_prompt_folders(family, own, installed)
     names = ("own", family, "")[-len(folders) :]
     prompts = {
         f"{name}/{file.name}".lstrip("/"): file
@@ -109,10 +110,18 @@ def hash_prompts(family: str, own: Path | None = None) -> dict[str, str]:
     return {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in sorted(prompts.items())}
 
 
-def _find_prompt_folders(family: str, own: Path | None) -> list[Traversable]:
+def read_prompt_files(family: str, own: Path | None = None) -> dict[str, bytes]:
+    """The prompt files of a family, those in the user's `own` folder in the place of the family's."""
+    folders = reversed(_find_prompt_folders(family, own, None)[:-1])
+    return {file.name: file.read_bytes() for folder in folders for file in _list_markdown_files(folder)}
+
+
+def _find_prompt_folders(family: str, own: Path | None, installed: Path | None) -> list[Traversable]:
     shared = files(__name__)
-    return [*([own] if own else []), shared / family, shared]
+    return [*([own] if own else []), installed or shared / family, shared]
 
 
 def _list_markdown_files(folder: Traversable) -> list[Traversable]:
-    return [file for file in folder.iterdir() if file.name.endswith(".md")] if folder.is_dir() else []
+    return (
+        [file for file in folder.iterdir() if file.name.endswith(".md") and file.is_file()] if folder.is_dir() else []
+    )

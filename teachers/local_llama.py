@@ -56,7 +56,7 @@ ERRORS_ONLY = 1
 LOG_LINE = re.compile(r"^(?:[\d.]+ E )?\s*(?:guard: )?(?:error: )?")
 LOAD_ERROR = re.compile(r"error loading model: (?!llama_model_loader: failed to load model from)(.+)")
 GENERIC_ERROR = re.compile(r"Failed to init server|srv +init: exiting due to")
-"""llama.cpp's last messages after any failure; the first line of its log is more specific."""
+"""llama.cpp's messages after any failure; the first other line of its log is more specific."""
 TAIL = 16_384
 PASSED_VARIABLES = re.compile(
     r"PATH|HOME|LANG|LC_.*|TMPDIR|TZ|PYTHON(?:PATH|HOME|USERBASE)|LD_LIBRARY_PATH|VIRTUAL_ENV|(?:G?OMP|CUDA|GGML|HIP|HSA|ROCR|VK|NVIDIA)_.*"
@@ -304,13 +304,21 @@ class LlamaServer:
         return True
 
     def _log_error(self) -> str:
-        """The error in its log, in one line; empty if there is none."""
         end = os.fstat(self._log).st_size
-        text = os.pread(self._log, TAIL, max(0, end - TAIL)).decode("utf-8", "replace")
-        if errors := LOAD_ERROR.findall(text):
-            return _shorten_line(errors[-1])
-        lines = [LOG_LINE.sub("", line) for line in text.splitlines() if line.strip()]
-        return _shorten_line(lines[0] if GENERIC_ERROR.match(lines[-1]) else lines[-1]) if lines else ""
+        return find_logged_error(os.pread(self._log, TAIL, max(0, end - TAIL)).decode("utf-8", "replace"))
+
+
+def find_logged_error(log: str) -> str:
+    """The reason of a failure in llama.cpp's log, in one line; empty if there is none."""
+    if errors := LOAD_ERROR.findall(log):
+        return _shorten_line(errors[-1])
+    lines = [LOG_LINE.sub("", line) for line in log.splitlines() if line.strip()]
+    specific = [line for line in lines if not GENERIC_ERROR.match(line)]
+    if len(specific) < len(
+        lines
+    ):  # the first reason led to the others; llama.cpp's thread may write all after our own line
+        return _shorten_line((specific or lines)[0])
+    return _shorten_line(lines[-1]) if lines else ""
 
 
 def _shorten_line(text: str) -> str:

@@ -8,10 +8,13 @@ from pathlib import Path
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import RecipeProblem, UsageError
+from core.extensions import Extension, ExtensionPoint, UnusableExtension
 from core.storage.atomic_files import hash_file
 from teachers.base import Teacher
+from teachers.protocols import TeacherProtocol, open_installed_teacher
 
 PROVIDERS = ("fake", "local", "openai", "vllm")
+PROTOCOL_EXTENSIONS: ExtensionPoint[TeacherProtocol] = ExtensionPoint("protocol", TeacherProtocol, lambda: PROVIDERS)
 
 logger = logging.getLogger("stillhouse")
 
@@ -28,6 +31,10 @@ async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
         from teachers.fake.fake_teacher import FakeTeacher
 
         yield FakeTeacher(config, model)
+        return
+    if extension := PROTOCOL_EXTENSIONS.find(provider):
+        async with open_installed_teacher(extension, config) as teacher:
+            yield teacher
         return
     from teachers.endpoint import open_endpoint_teacher
 
@@ -48,7 +55,7 @@ async def locate_endpoint(
     server does not reply now. The key is in no configuration and in no environment variable of this process.
 
     Raises:
-        UsageError: if the teacher is a script.
+        UsageError: if the teacher is a script, or of an installed protocol.
         ProviderError: if its server cannot be started.
     """
     provider, _, model = config.model.partition("/")
@@ -59,6 +66,8 @@ async def locate_endpoint(
 
         async with start_local_server(config, model, logger.info) as server:
             yield _with_url(config, server.url), server.key, server.fault
+    elif provider not in PROVIDERS:
+        raise UsageError(f"{config.model}: has a protocol of its own and no OpenAI endpoint; name another model")
     elif provider == "vllm":
         from teachers.vllm import start_vllm_server
 
@@ -77,23 +86,39 @@ def find_teacher_problems(recipe: Recipe) -> list[RecipeProblem]:
     problems = []
     for name, config in recipe.teachers.items():
         provider, _, model = config.model.partition("/")
-        problem = None
-        if provider not in PROVIDERS:
-            known = ", ".join(f"`{known}/…`" for known in PROVIDERS)
-            problem = f"unknown provider {provider!r} in {config.model!r}; known are {known}"
-        elif provider == "local":
-            from teachers.local_llama import local_model_problem
-
-            problem = local_model_problem(model)
-        elif provider == "vllm":
-            from teachers.vllm import vllm_problem
-
-            problem = vllm_problem()
-        elif provider == "fake":
-            from teachers.fake.scripts import SCRIPT_NAMES
-
-            if model not in SCRIPT_NAMES:
-                problem = f"unknown script {model!r}; known are {', '.join(SCRIPT_NAMES)}"
-        if problem:
+        if problem := _find_protocol_problem(provider, config) or _find_model_problem(provider, model):
             problems.append(RecipeProblem(f"teachers.{name}.model", problem))
     return problems
+
+
+def list_protocol_extensions(recipe: Recipe) -> list[Extension[TeacherProtocol]]:
+    """The installed and registered protocols of the recipe's teachers."""
+    names = dict.fromkeys(config.model.partition("/")[0] for config in recipe.teachers.values())
+    return [PROTOCOL_EXTENSIONS.require(name) for name in names if name not in PROVIDERS]
+
+
+def _find_protocol_problem(provider: str, config: TeacherConfig) -> str | None:
+    try:
+        extension = PROTOCOL_EXTENSIONS.find(provider)
+        if provider not in PROVIDERS and extension is None:
+            return PROTOCOL_EXTENSIONS.describe_unknown(provider)
+    except UnusableExtension as error:
+        return str(error)
+    return extension.value.find_problem(config) if extension else None
+
+
+def _find_model_problem(provider: str, model: str) -> str | None:
+    """Why the model of a built-in provider cannot be used."""
+    if provider == "local":
+        from teachers.local_llama import local_model_problem
+
+        return local_model_problem(model)
+    if provider == "vllm":
+        from teachers.vllm import vllm_problem
+
+        return vllm_problem()
+    if provider == "fake":
+        from teachers.fake.scripts import SCRIPT_NAMES
+
+        return None if model in SCRIPT_NAMES else f"unknown script {model!r}; known are {', '.join(SCRIPT_NAMES)}"
+    return None

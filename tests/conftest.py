@@ -17,12 +17,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["tests.support.s3", "tests.support.forked"]
 
 
+GROUP_MARKS = ("slow", "waits")
 LONGEST = {"test_docs.py", "test_release_kills.py"}
 """Files with tests of a minute and more."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest begin first, so that at the end no core waits for one of them. (pytest-xdist has groups begin before them.)"""
+    for path, mark in {(item.path, mark) for item in items for mark in GROUP_MARKS if item.get_closest_marker(mark)}:
+        if f"pytest.mark.{mark}" not in path.read_text():
+            raise pytest.UsageError(
+                f"{path}: has tests marked {mark}, which `make {mark}` finds by `pytest.mark.{mark}`"
+            )
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 

@@ -29,6 +29,7 @@ from core.runs.run_dir import RunDir
 from core.sample import SampleStatus
 from flows.data.curated_run import read_finished_samples
 from flows.prefect_server.local_server import stop_local_server
+from tests.support.forked import COMMAND_FORKS
 from tests.support.scripted_endpoint import Endpoint, serve_scripted_endpoint
 from tests.support.waiting import wait_until
 from tests.support.whole_runs import check_whole
@@ -85,6 +86,7 @@ NOT_RUN = {
     "docs/scale.md: ray": "needs Ray, which `make install-all` leaves out",
     "docs/install.md: make install": "`make test` calls both first",
     "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
+    "docs/extensions.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
 }  # fmt: skip
@@ -105,7 +107,7 @@ TRAINING = (
 )  # fmt: skip
 STUDENT = (
     "README.md: stillhouse validate mine.toml", "docs/students.md: stillhouse export", "docs/students.md: stillhouse evaluate",
-    "docs/routing.md: stillhouse route", "docs/routing.md: stillhouse serve STUDENT  ",
+    "docs/students.md: stillhouse chat", "docs/routing.md: stillhouse route", "docs/routing.md: stillhouse serve STUDENT  ",
     "docs/routing.md: stillhouse serve STUDENT --teacher-url",
 )  # fmt: skip
 """On the student of a run."""
@@ -172,8 +174,16 @@ def test_every_attack_of_the_table_names_a_test_that_exists() -> None:
             assert re.search(rf"^(?:async )?def {test}\(", code, re.MULTILINE), f"{file}::{test}"
 
 
-SHELL = 'stillhouse() { python -m stillhouse "$@"; }\nset -e\n'
-"""The command of this checkout."""
+def run_shell(text: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Lines as a user types them, with the command of this checkout; it stops at the first that fails."""
+    forks = COMMAND_FORKS.requests.fileno()
+    client = shlex.join(
+        [sys.executable, "-S", str(PROJECT / "tests/support/forked_command.py"), str(forks), "stillhouse"]
+    )
+    return subprocess.run(
+        ["bash", "-c", f'stillhouse() {{ {client} "$@"; }}\nset -e\n{text}'], cwd=folder, env=environment,
+        pass_fds=[forks], capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 UNTIL_STOPPED = {
@@ -235,10 +245,7 @@ class Workspace(NamedTuple):
         return {**os.environ, **keys, **paths, **self.variables}
 
     def shell(self, text: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-c", SHELL + text], cwd=self.folder, env=self.environment(), capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+        return run_shell(text, self.folder, self.environment())
 
     def run_block(
         self, block: Block, words: Mapping[str, str] = {}, more: Mapping[str, str] = {}, codes: Sequence[int] = (0,)
@@ -341,12 +348,8 @@ class Tutorial(NamedTuple):
         return True
 
     def run(self, text: str) -> subprocess.CompletedProcess[str]:
-        """Each line as a user types it, with the command of this checkout."""
-        command = f'stillhouse() {{ "{sys.executable}" -m stillhouse "$@"; }}\nset -e\n{text}'
         environment = {**os.environ, "PREFECT_HOME": self.prefect_home, "PYTHONPATH": str(PROJECT)}
-        return subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
+        return run_shell(text, self.folder, environment)
 
 
 def kept(output: str) -> int:
@@ -358,7 +361,7 @@ def kept(output: str) -> int:
 def test_the_tutorial_runs_as_written_with_the_scripted_teacher(tutorial: Tutorial) -> None:
     output = ""
     for block in (block for block in blocks() if block.page == "docs/your-own.md"):
-        if not tutorial.write(block) and "fake/" in block.text and block.commands:
+        if not tutorial.write(block) and ("fake/" in block.text or "stillhouse new" in block.text) and block.commands:
             done = tutorial.run(block.text)
             assert done.returncode == 0, done.stdout + done.stderr
             output += done.stdout

@@ -282,7 +282,7 @@ for one in yaml.safe_load(prefect_file(Path.cwd()).read_text())["deployments"]: 
 @pytest.mark.slow
 @pytest.mark.xdist_group("package")
 def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(installed: Any) -> None:
-    for missing in ("torch", "xllamacpp", "scipy", "onnxruntime", "reasoning_gym"):
+    for missing in ("torch", "xllamacpp", "sklearn", "onnxruntime", "reasoning_gym"):
         assert f"No module named '{missing}'" in installed("python", "-c", f"import {missing}", code=1, only_base=True)
     run = json.loads(installed("stillhouse", "run", "smoke", "--json", "--quiet", only_base=True))
     dataset = f"data/runs/{run['run']}/dataset"

@@ -1,11 +1,9 @@
 """The available checks: a family's, the built-in ones, those of installed packages, and those of a user's file."""
 
 import importlib.util
-import inspect
 import sys
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +22,7 @@ from agents.checks.text.value_in_text import occurs_check
 from core.config.agents import VerifierConfig
 from core.config.loading import validate_table
 from core.errors import RecipeProblem, suggest_name
+from core.extensions import Extension, ExtensionPoint, UnusableExtension
 from core.project_files import find_referenced_file
 
 BUILT_IN_CHECKS: tuple[Check, ...] = (
@@ -41,10 +40,9 @@ BUILT_IN_CHECKS: tuple[Check, ...] = (
     tool_schema_check,
 )
 """For every family whose candidates have the fields that the check reads."""
-ENTRY_POINTS = "stillhouse.checks"
-"""The group of entry points under which a package offers its checks."""
-AGENTS = __name__.removesuffix("checks.registry")
-"""The package of the built-in checks, with a dot: `agents.`, or `stillhouse.agents.` in a wheel."""
+CHECK_EXTENSIONS: ExtensionPoint[Check] = ExtensionPoint(
+    "check", Check, lambda: [check.name for check in BUILT_IN_CHECKS]
+)
 
 
 class BoundCheck(NamedTuple):
@@ -56,13 +54,8 @@ class BoundCheck(NamedTuple):
     """As the recipe has it, with every default."""
     files: tuple[str, ...] = ()
     """The files that its options name, as the recipe has them; in `options` they are absolute."""
-
-    @property
-    def code(self) -> Path | None:
-        """The file that defines it, for a check of an installed package."""
-        file = inspect.getsourcefile(self.check.run)
-        own = self.config.path is None and not self.check.run.__module__.startswith(AGENTS)
-        return Path(file) if own and file else None
+    extension: Extension[Check] | None = None
+    """Where it comes from, for a check of an installed package or one that this program registered."""
 
 
 class UnusableCheck(Exception):
@@ -82,7 +75,7 @@ def bind_checks(
     for i, config in enumerate(verifiers):
         where = f"verifiers.{i}"
         try:
-            check = _find_check(config, own, folder)
+            check, extension = _find_check(config, own, folder)
         except UnusableCheck as fault:
             problems.append(RecipeProblem(f"{where}.{fault.where}", str(fault)))
             continue
@@ -93,7 +86,7 @@ def bind_checks(
             files = find_file_options(options)
             paths = {field: find_referenced_file(name, folder).absolute() for field, name in files.items()}
             placed = options.model_copy(update={field: str(path) for field, path in paths.items()})
-            bound.append(BoundCheck(check, placed, resolved, tuple(files.values())))
+            bound.append(BoundCheck(check, placed, resolved, tuple(files.values()), extension))
             what = "is no file; paths start from the recipe's folder, the working directory or the project"
             problems += [
                 RecipeProblem(f"{where}.{field}", f"{path}: {what}")
@@ -104,34 +97,26 @@ def bind_checks(
     return bound, problems
 
 
-def _find_check(config: VerifierConfig, own: Sequence[Check], folder: Path) -> Check:
-    """The check that a verifier's table names, of a user's file, a family, this package or an installed package."""
+def _find_check(config: VerifierConfig, own: Sequence[Check], folder: Path) -> tuple[Check, Extension[Check] | None]:
+    """The check that a verifier's table names: of a user's file, the family, this package, or an extension."""
+    name = config.type
     if config.path is not None:
-        known_names = {check.name: check for check in _load_checks(find_referenced_file(config.path, folder))}
-        place = f"{config.path} has"
-    else:
-        known_names = {check.name: check for check in (*BUILT_IN_CHECKS, *own)}
-        place = "this family has"
-    if found := known_names.get(config.type):
-        return found
-    # Only the entry point of this name is loaded: what else is installed is not touched.
-    for point in entry_points(group=ENTRY_POINTS, name=config.type) if config.path is None else ():
-        try:
-            loaded = point.load()
-        except Exception as error:
-            raise UnusableCheck(
-                "type", f"the check {config.type!r} of {point.value} cannot be loaded: {error}"
-            ) from None
-        if isinstance(loaded, Check):
-            return loaded
-        raise UnusableCheck(
-            "type",
-            f"{point.value}, which is installed as the check {config.type!r}, is {type(loaded).__name__} and no check",
-        )
-    names = sorted({*known_names, *(entry_points(group=ENTRY_POINTS).names if config.path is None else ())})
-    advice = suggest_name(config.type, names, place)
-    more = "" if config.path else "; a check of your own needs `path`, the file that defines it"
-    raise UnusableCheck("type", f"there is no check {config.type!r}; {advice}{more}")
+        in_file = {check.name: check for check in _load_checks(find_referenced_file(config.path, folder))}
+        if name in in_file:
+            return in_file[name], None
+        raise UnusableCheck("type", f"there is no check {name!r}; {suggest_name(name, in_file, f'{config.path} has')}")
+    known = {check.name: check for check in (*BUILT_IN_CHECKS, *own)}
+    try:
+        extension = CHECK_EXTENSIONS.find(name, known)
+    except UnusableExtension as fault:
+        raise UnusableCheck("type", str(fault)) from None
+    if extension:
+        return extension.value, extension
+    if name in known:
+        return known[name], None
+    advice = suggest_name(name, sorted({*known, *CHECK_EXTENSIONS.list_names()}), "this family has")
+    more = "a check of your own needs `path`, the file that defines it"
+    raise UnusableCheck("type", f"there is no check {name!r}; {advice}; {more}")
 
 
 @cache

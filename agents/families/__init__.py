@@ -1,6 +1,7 @@
-"""Recipe families by name."""
+"""Recipe families by name, built-in and of installed packages."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from agents.families.arithmetic import ArithmeticFamily
@@ -12,6 +13,7 @@ from agents.families.grounded_qa import GroundedQAFamily
 from agents.families.instructions import InstructionsFamily
 from agents.families.reasoning import ReasoningFamily
 from agents.families.tool_calls import ToolCallsFamily
+from core.extensions import Extension, ExtensionPoint, UnusableExtension
 
 ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ConstrainedInstructionsFamily(),
@@ -24,8 +26,29 @@ ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ToolCallsFamily(),
 )
 FAMILIES = {family.name: family for family in ALL_FAMILIES}
+FAMILY_EXTENSIONS: ExtensionPoint[type[RecipeFamily]] = ExtensionPoint("family", RecipeFamily, lambda: FAMILIES)
+
+
+def find_family(name: str) -> RecipeFamily:
+    """The family of this name. Raises UnusableExtension if there is none, or its package cannot be used."""
+    extension = find_family_extension(name)
+    return _make_family(extension.value) if extension else FAMILIES[name]
+
+
+def find_family_extension(name: str) -> Extension[type[RecipeFamily]] | None:
+    """The family of this name if it is not built-in. Raises UnusableExtension as `find_family`."""
+    found = FAMILY_EXTENSIONS.find(name)
+    return found if name in FAMILIES or found else FAMILY_EXTENSIONS.require(name)
+
+
+@cache
+def _make_family(family: type[RecipeFamily]) -> RecipeFamily:
+    return family()
 
 
 def family_defaults(name: str) -> Mapping[str, Any]:
-    """Default tables for keys that a recipe of this family leaves out; empty for an unknown family."""
-    return FAMILIES[name].defaults if name in FAMILIES else {}
+    """Default tables for keys that a recipe of this family leaves out; empty for a family that cannot be used."""
+    try:
+        return find_family(name).defaults
+    except UnusableExtension:
+        return {}

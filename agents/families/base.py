@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +28,9 @@ class RecipeFamily(ABC):
     """A kind of data. One object serves all runs; the choices of a run are in its options and seeds."""
 
     name: ClassVar[str]
-    """The folder name in `prompts/`."""
+    """As recipes write it; of a built-in family also the folder name in `prompts/`."""
+    prompts: ClassVar[Path | None] = None
+    """The folder of its prompts, for a family of an installed package; prompts that it lacks are those of all families."""
     options: ClassVar[type[Options]] = Options
     """The keys of the recipe's `[task]` table."""
     checks: ClassVar[Sequence[Check]] = ()

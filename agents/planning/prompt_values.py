@@ -22,10 +22,10 @@ def list_prompt_values(plan: RunPlan, role: str, seed: Seed) -> Set[str]:
         return {*seed.data, "answer", *family.fields}
     asking_checks = [bound for bound in plan.checks if role in bound.check.roles]
     try:  # our prompts use every value of their agent
-        values = prompts.load_prompt(plan.recipe.family, role).placeholders
+        values = prompts.load_prompt(plan.recipe.family, role, None, plan.family.prompts).placeholders
     except UsageError:
         values = frozenset()
-    if any(bound.config.path is not None or bound.code for bound in asking_checks):
+    if any(bound.config.path is not None or bound.extension for bound in asking_checks):
         values |= plan.prompt(role).placeholders  # only a check of the user's knows its values
     return values | seed.data.keys() if asking_checks else values
 

@@ -13,16 +13,18 @@ import prompts
 from agents.checks.base import Options
 from agents.checks.judge import JudgeOptions, read_labelled_answers
 from agents.checks.registry import BoundCheck, bind_checks
-from agents.families import FAMILIES
+from agents.families import find_family, find_family_extension
 from agents.families.base import RecipeFamily
 from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
+from core.config.filters import list_filter_extensions
 from core.config.loading import validate_table
 from core.config.recipe import Recipe, SeedsConfig
-from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
+from core.errors import RecipeError, RecipeProblem, UsageError
+from core.extensions import Extension, UnusableExtension
 from core.project_files import find_referenced_file
-from teachers.providers import find_teacher_problems
+from teachers.providers import find_teacher_problems, list_protocol_extensions
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class RunPlan:
 
     def prompt(self, role: str) -> prompts.Prompt:
         """The prompt of a role. Raises UsageError if there is none."""
-        return prompts.load_prompt(self.recipe.family, role, self.own_prompts)
+        return prompts.load_prompt(self.recipe.family, role, self.own_prompts, self.family.prompts)
 
     @cached_property
     def rubrics(self) -> tuple[str, ...]:
@@ -66,9 +68,18 @@ class RunPlan:
         return [name for bound in self.checks for name in bound.files]
 
     @property
-    def check_code(self) -> dict[str, Path]:
-        """The files that define its checks of installed packages, by check."""
-        return {bound.check.name: bound.code for bound in self.checks if bound.code}
+    def extensions(self) -> list[Extension[Any]]:
+        """What it uses of installed packages and of this program."""
+        recipe = self.recipe
+        checks = {bound.check.name: bound.extension for bound in self.checks}
+        found = [
+            find_family_extension(recipe.family),
+            *checks.values(),
+            *list_filter_extensions(recipe.filters),
+            *list_protocol_extensions(recipe),
+            *(recipe.student.loss_extensions if recipe.student else ()),
+        ]
+        return [extension for extension in found if extension]
 
     @property
     def teachers(self) -> set[str]:
@@ -121,10 +132,10 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
     Raises:
         RecipeError: with every problem that can be found without asking a teacher.
     """
-    family = FAMILIES.get(recipe.family)
-    if family is None:
-        message = f"unknown family {recipe.family!r}; {suggest_name(recipe.family, FAMILIES)}"
-        raise RecipeError(recipe.name, [RecipeProblem("family", message)])
+    try:
+        family = find_family(recipe.family)
+    except UnusableExtension as error:
+        raise RecipeError(recipe.name, [RecipeProblem("family", str(error))]) from None
     options, problems = validate_table(family.options, recipe.task, "task")
     checks, check_problems = bind_checks(recipe.verifiers, family.checks, folder)
     draws, draw_problems = load_conditions(recipe.seeds.draw, folder)

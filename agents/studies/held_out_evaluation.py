@@ -5,12 +5,12 @@ Knows no graph: one attempt, no repair, no revision, no critic. Stores nothing.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from agents.calls.agent_context import LocalAgentContext
+from agents.calls.budget import BudgetExhausted
 from agents.calls.scratch_context import open_scratch_context
 from agents.checks.base import CheckBroken, valid_text
 from agents.planning.run_plan import RunPlan
@@ -18,9 +18,10 @@ from agents.planning.seeds import RunSeeds
 from agents.reply_schema import Finding, InvalidReply
 from agents.roles.verifier import run_checks
 from agents.topologies.sample_production import run_concurrently
+from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
-from core.sample import Message, Seed, text_digest
+from core.sample import Message, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply
 
@@ -69,6 +70,16 @@ def has_fixed_questions(plan: RunPlan) -> bool:
     return plan.family.questions(seed) is not None
 
 
+def check_evaluation_requests(plan: RunPlan) -> None:
+    """Raises UsageError if the recipe asks for an evaluation of the student and its seeds alone ask no question."""
+    student = plan.recipe.student
+    if student and student.evaluation and not has_fixed_questions(plan):
+        raise UsageError(
+            f"{plan.recipe.name}: student.evaluation: in {plan.family.name} the generator writes the questions, so seeds alone "
+            "ask no question; leave the table out"
+        )
+
+
 async def evaluate_held_out(
     plan: RunPlan,
     model: TeacherConfig,
@@ -78,6 +89,8 @@ async def evaluate_held_out(
     *,
     draw: int = 0,
     cache: Path | None = None,
+    budget: BudgetConfig | None = None,
+    on_spent: Callable[[Spending], None] = lambda _spent: None,
 ) -> list[HeldOutResult]:
     """Ask `model` the questions of each seed with the recipe's sampling, and run the checks on its answers.
 
@@ -91,9 +104,12 @@ async def evaluate_held_out(
         on_progress: gets the number of finished seeds.
         draw: another number samples with other random numbers.
         cache: the folder of the reply cache; None for no cache.
+        budget: limits on what may be spent; None for no limit.
+        on_spent: gets the cost of all replies that were not in the cache, also if the evaluation stops.
 
     Raises:
         RunStopped: if `stop` was set before all seeds were done.
+        BudgetExhausted: if the budget ended before that.
         ProviderError: if the model, or a teacher of a check, answers no call.
         UsageError: if the seeds do not determine the questions.
     """
@@ -101,19 +117,27 @@ async def evaluate_held_out(
     plan = plan.with_recipe(teachers={**plan.recipe.teachers, EVALUATED_TEACHER: model}).with_generator(
         EVALUATED_TEACHER
     )
-    async with open_scratch_context(plan, stop, cache) as context:
+    stopped: list[RunStopped] = []
+    async with open_scratch_context(plan, stop, cache, budget=budget) as context:
         waiting = iter(seeds)
 
         async def work() -> None:
-            with suppress(RunStopped):
+            try:
                 for seed in waiting:
                     async with context.dispatcher.admit_sample(seed.index):
                         results[seed.index] = await _evaluate_seed(context, seed, draw)
                     on_progress(len(results))
+            except RunStopped as reason:
+                stopped.append(reason)
 
-        await run_concurrently(work() for _ in range(min(len(seeds), context.dispatcher.sample_slots.max_concurrent)))
+        try:
+            await run_concurrently(
+                work() for _ in range(min(len(seeds), context.dispatcher.sample_slots.max_concurrent))
+            )
+        finally:
+            on_spent(context.dispatcher.budget.spent)
     if len(results) < len(seeds):
-        raise RunStopped
+        raise next((reason for reason in stopped if isinstance(reason, BudgetExhausted)), RunStopped())
     return [results[seed.index] for seed in seeds]
 
 

@@ -1,16 +1,24 @@
 """The `[[filters]]` tables of a recipe: which samples are dropped. Knows settings only; filtering is in `filters`."""
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, get_args
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, PlainValidator, SerializeAsAny, TypeAdapter, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from core.config.base import RecipeTable
+from core.extensions import EXTENSION_ERROR, Extension, ExtensionPoint, UnusableExtension
 
 
 class FilterTable(RecipeTable):
     about: ClassVar[str]
     """What the filter removes, as reports and tables print it after the name."""
+    type: str
+
+    def list_files(self) -> Sequence[str]:
+        """The files that the filter reads, by their names in the recipe: their content is part of the run's identity."""
+        return ()
 
 
 class LengthFilter(FilterTable):
@@ -67,6 +75,9 @@ class MinHashFilter(DuplicateFilter):
     index: str | None = None
     """The folder of an index of earlier releases (`stillhouse index`). Near-duplicates of its documents are dropped too, by
     estimated similarities with a standard error of about 0.01."""
+
+    def list_files(self) -> Sequence[str]:
+        return [f"{self.index}/index.json"] if self.index else []
 
 
 class NoveltyFilter(KeepOneFilter):
@@ -133,6 +144,9 @@ class ContaminationFilter(FilterTable):
     """Share of a row's words that shared n-grams must cover. With 0 a single n-gram is enough (GPT-3); with `ngram = 8`, 0.7 is
     the rule of PaLM (Chowdhery et al. 2022, section 8) and 0.5 that of Tülu 3 (Lambert et al. 2024)."""
 
+    def list_files(self) -> Sequence[str]:
+        return self.sets
+
 
 PersonalDataKind = Literal["email", "iban", "card", "id", "ip", "phone"]
 
@@ -147,7 +161,7 @@ class PersonalDataFilter(FilterTable):
     """Country (ISO 3166) of phone numbers without a country code; if empty, only numbers with a country code are found."""
 
 
-FilterConfig = Annotated[
+BuiltInFilter = Annotated[
     LengthFilter
     | RefusalFilter
     | BoilerplateFilter
@@ -163,16 +177,89 @@ FilterConfig = Annotated[
     Field(discriminator="type"),
 ]
 FILTER_TABLES: dict[str, type[FilterTable]] = {
-    get_args(table.model_fields["type"].annotation)[0]: table for table in get_args(get_args(FilterConfig)[0])
+    get_args(table.model_fields["type"].annotation)[0]: table for table in get_args(get_args(BuiltInFilter)[0])
 }
-"""Every filter's table by its `type`."""
+"""The table of every built-in filter by its `type`."""
+_BUILT_IN: TypeAdapter[FilterTable] = TypeAdapter(BuiltInFilter)
 
 
-def list_filter_files(filters: Sequence[FilterConfig]) -> list[str]:
+def read_filter_type(table: type[FilterTable]) -> str:
+    """The only value of the table's key `type`; "" if its type is no `Literal` of one value."""
+    values = get_args(table.model_fields["type"].annotation)
+    return str(values[0]) if len(values) == 1 else ""
+
+
+FILTER_EXTENSIONS: ExtensionPoint[type[FilterTable]] = ExtensionPoint(
+    "filter", FilterTable, lambda: FILTER_TABLES, read_filter_type
+)
+
+
+def parse_filter_table(values: Any) -> FilterTable:
+    """A table of `[[filters]]` as the table of its built-in filter, or of an installed or registered one.
+
+    Raises:
+        ValidationError: as pydantic, with the filter's name before each key.
+        PydanticCustomError: if there is no usable filter of this name.
+    """
+    name = values.get("type") if isinstance(values, Mapping) else None
+    if isinstance(values, FilterTable) or not isinstance(name, str):
+        return values if isinstance(values, FilterTable) else _BUILT_IN.validate_python(values)
+    try:
+        table = find_filter_table(name)
+    except UnusableExtension as error:
+        raise PydanticCustomError(EXTENSION_ERROR, "{sentence}", {"sentence": str(error)}) from None
+    if name in FILTER_TABLES:
+        return _BUILT_IN.validate_python(values)
+    try:
+        return table.model_validate(values)
+    except ValidationError as error:
+        raise _put_below(error, name) from None
+
+
+def find_filter_table(name: str) -> type[FilterTable]:
+    """The table of a filter. Raises UnusableExtension if there is no usable filter of this name."""
+    extension = FILTER_EXTENSIONS.find(name)
+    if name in FILTER_TABLES:
+        return FILTER_TABLES[name]
+    return extension.value if extension else FILTER_EXTENSIONS.require(name).value
+
+
+def describe_filter(name: str) -> str:
+    """The words that reports print after the filter's name; "" if the filter is not installed here."""
+    with suppress(UnusableExtension):
+        return find_filter_table(name).about
+    return ""
+
+
+def list_filter_extensions(filters: Sequence[FilterTable]) -> list[Extension[type[FilterTable]]]:
+    """Those of the filters that are not built-in."""
+    return [
+        FILTER_EXTENSIONS.require(name)
+        for name in dict.fromkeys(config.type for config in filters)
+        if name not in FILTER_TABLES
+    ]
+
+
+def _put_below(error: ValidationError, name: str) -> ValidationError:
+    """`error` with `name` before each of its keys, as pydantic names the member of a union."""
+    lines = [
+        InitErrorDetails(
+            type=PydanticCustomError(detail["type"], "{sentence}", {"sentence": detail["msg"]}),
+            loc=(name, *detail["loc"]),
+            input=detail["input"],
+        )
+        for detail in error.errors(include_url=False)
+    ]
+    return ValidationError.from_exception_data(error.title, lines)
+
+
+FilterConfig = Annotated[SerializeAsAny[FilterTable], PlainValidator(parse_filter_table)]
+"""The table of any filter."""
+
+
+def list_filter_files(filters: Sequence[FilterTable]) -> list[str]:
     """The files that filters read, by their names in the recipe."""
-    sets = [name for config in filters if isinstance(config, ContaminationFilter) for name in config.sets]
-    indexes = [config.index for config in filters if isinstance(config, MinHashFilter) and config.index]
-    return [*sets, *(f"{index}/index.json" for index in indexes)]
+    return [name for config in filters for name in config.list_files()]
 
 
 DEFAULT_FILTERS: tuple[FilterConfig, ...] = (

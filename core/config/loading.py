@@ -14,8 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from core.config.filters import FilterTable, find_filter_table
+from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
 from core.config.recipe import Recipe
 from core.errors import RecipeError, RecipeProblem
+from core.extensions import EXTENSION_ERROR
 from core.secrets import SECRET_ERROR
 
 Table = TypeVar("Table", bound=BaseModel)
@@ -37,18 +40,17 @@ def load_recipe(
     overrides: Sequence[str] = (),
     checks: Sequence[RecipeCheck] = (),
     defaults: FamilyDefaults = lambda _: {},
+    built_in: Mapping[str, Path] = {},
 ) -> LoadedRecipe:
-    """Read a recipe, fill in the defaults of its family, apply overrides and validate it.
+    """Read a recipe, with the recipes that it extends, fill in the defaults of its family, apply overrides and validate it.
+
+    `built_in` has the recipes that it may extend by name.
 
     Raises:
         RecipeError: with all problems, each with its dotted path.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(str(path), [RecipeProblem("", f"cannot be read: {error.strerror}")]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(str(path), [RecipeProblem("", f"is not valid TOML: {error}")]) from None
+    tables = read_recipe_tables(path, built_in)
+    data = tables.data
 
     # The defaults depend on the family, which an override may change.
     scratch = deepcopy(data)
@@ -56,7 +58,11 @@ def load_recipe(
     family = str(scratch.get("family", Recipe.model_fields["family"].default))
     data = fill_defaults(data, defaults(family))
 
-    problems = _apply_overrides(data, overrides)
+    inherited_programs = tables.find_inherited_programs(overrides)
+    problems = [*_apply_overrides(data, overrides), *inherited_programs]
+    if EXTENDS_KEY in data:
+        data.pop(EXTENDS_KEY)
+        problems.append(RecipeProblem("--set extends", "cannot be set; write `extends` in the recipe's file"))
     for table, key in ABSENT_IF_FALSE:
         inner = data.get(table)
         if isinstance(inner, dict) and inner.get(key) is False:
@@ -66,15 +72,11 @@ def load_recipe(
     except ValidationError as error:
         raise RecipeError(str(path), problems + _describe_errors(error, Recipe)) from None
     problems += _check_across_tables(recipe)
-    for check in checks:
+    for check in () if inherited_programs else checks:  # a check of the recipe may load the files of its verifiers
         problems += check(recipe, path.resolve().parent)
     if problems:
         raise RecipeError(str(path), problems)
     return LoadedRecipe(recipe, path.resolve().parent)
-
-
-ABSENT_IF_FALSE = (("agents", "critic"), ("collapse", "reference"))
-"""Keys that `false` turns off, since TOML has no null."""
 
 
 def fill_defaults(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,17 +163,16 @@ def _describe_errors(error: ValidationError, root: type[BaseModel]) -> list[Reci
         path, model = _locate_key(detail["loc"], root)
         where = ".".join(path)
         if detail["type"] == "extra_forbidden":
-            known = list(model.model_fields) if model else []
+            known = [*model.model_fields, *([EXTENDS_KEY] if model is Recipe else [])] if model else []
             near = difflib.get_close_matches(path[-1], known, n=1)
             all_known = f"known are {', '.join(f'`{k}`' for k in known)}" if known else "this table takes no keys"
             advice = f"did you mean `{near[0]}`?" if near else all_known
             what = f"unknown key, {advice}"
         elif detail["type"] == "missing":
             what = "is missing"
-        elif detail["type"] == "union_tag_invalid":
-            context = detail.get("ctx", {})
-            where += ".type"
-            what = f"{context.get('tag')!r} is not one of {context.get('expected_tags')}"
+        elif detail["type"] == EXTENSION_ERROR:
+            where += ".type" if where.startswith("filters.") else ""
+            what = detail["msg"]
         else:
             text = detail["msg"].removeprefix("Value error, ")
             what = (text[0].lower() + text[1:]).replace("tuple", "list").replace("dictionary", "table")
@@ -189,7 +190,7 @@ def _locate_key(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list
     current: Any = root
     for i, part in enumerate(loc):
         options = _find_models(current)
-        tagged = next((m for m in options if _read_type_tag(m) == part), None)
+        tagged = find_filter_table(part) if FilterTable in options and isinstance(part, str) else None
         if tagged is not None and i < len(loc) - 1:
             model = current = tagged
             continue
@@ -207,11 +208,6 @@ def _find_models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in getattr(annotation, "__args__", ()) for model in _find_models(part)]
-
-
-def _read_type_tag(model: type[BaseModel]) -> Any:
-    field = model.model_fields.get("type")
-    return getattr(field.annotation, "__args__", (None,))[0] if field else None
 
 
 def _check_across_tables(recipe: Recipe) -> Iterator[RecipeProblem]:

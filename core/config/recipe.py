@@ -258,8 +258,9 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: ParentRele
     """The run's identity: a digest of everything that can change its samples, dataset or student. `sources` are hashes, by
     name, of the recipe's files: prompts, seeds, reference.
 
-    The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed` and the gate are not
-    included, so that a run can be resumed with another key, budget or machine. A teacher's endpoint is included.
+    The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate and the student's
+    evaluation are not included, so that a run can be resumed with another key, budget or machine. A teacher's endpoint is
+    included.
     """
     return json_digest(build_recipe_identity(recipe, sources, parent))
 
@@ -268,7 +269,9 @@ def build_recipe_identity(
     recipe: Recipe, sources: Mapping[str, str], parent: ParentRelease | None = None
 ) -> dict[str, Any]:
     """The input of `recipe_digest` as plain JSON values; also compares two runs key by key."""
-    left_out: Any = {"budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}}
+    left_out: Any = {
+        "budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}, "student": {"evaluation"},
+    }  # fmt: skip
     resolved = recipe.model_dump(mode="json", exclude=left_out)
     for name, teacher in resolved["teachers"].items():
         for key in CONNECTION_KEYS:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from core.addresses import normalize_base_url
 from core.config.base import RecipeTable
+from core.config.losses import BUILT_IN_LOSSES, LOSS_EXTENSIONS, Loss
+from core.extensions import EXTENSION_ERROR, Extension, UnusableExtension
 from core.secrets import validate_variable_name
 
 ObjectiveName = Literal[
@@ -119,14 +122,26 @@ class SparsityConfig(RecipeTable):
         return self
 
 
+class StudentEvaluationConfig(RecipeTable):
+    """Ask teacher, start and student the same held-out requests after the training, and compare how many answers pass the
+    recipe's checks. For families whose seeds alone determine the request.
+    """
+
+    requests: int = Field(40, ge=1, le=100_000)
+    """Requests to ask each model. They follow the last seed that a run of the recipe can use."""
+
+
 class StudentConfig(RecipeTable):
     start: str = "layers"
     """The weights to start from. `layers`: some layers of the embedded teacher. `width`: the same, with `hidden_size` of its
     channels and neurons and heads in proportion, the most active ones on training conversations (Minitron, arXiv 2407.14679).
     `random`: a small new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads."""
-    objective: ObjectiveName | dict[ObjectiveName, float] = "sft"
+    objective: ObjectiveName | str | dict[str, float] = "sft"
     """The loss, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: cross-entropy of the assistant's
-    tokens. Six divergences from a teacher's probabilities. `hidden`: its hidden states. `dpo`: preference pairs."""
+    tokens. Six divergences from a teacher's probabilities. `hidden`: its hidden states. `dpo`: preference pairs. Or a loss of
+    an installed package."""
+    loss_options: dict[str, dict[str, Any]] = Field({})
+    """The options of losses of installed packages, by loss (`loss_options = { focal = { gamma = 2.0 } }`)."""
     distillation: DistillationConfig = DistillationConfig()
     layers: int = Field(16, ge=1, le=30)
     """Layers of the student; with `start = "layers"` or `"width"`, those of the teacher's 30 that perform best on their own."""
@@ -169,6 +184,8 @@ class StudentConfig(RecipeTable):
     """Share of the kept samples that the student never trains on, at least one."""
     checkpoint_steps: int = Field(50, ge=1)
     """Steps between checkpoints; a killed training resumes from the last one."""
+    evaluation: StudentEvaluationConfig | None = None
+    """Compare the student with its teacher and its start on held-out requests. Default: no comparison."""
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
 
@@ -178,13 +195,25 @@ class StudentConfig(RecipeTable):
         weights = {objective: 1.0} if isinstance(objective, str) else objective
         if not isinstance(weights, Mapping) or not weights:
             raise ValueError("must be an objective's name or a table of weights by name")
-        known = get_args(ObjectiveName)
-        if unknown := sorted(str(name) for name in weights if name not in known):
-            raise ValueError(f"{', '.join(unknown)}: no such objective; known are {', '.join(known)}")
+        for name in weights:
+            _find_loss(str(name))
         for name, weight in weights.items():
             if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
                 raise ValueError(f"{name} = {weight!r}: a weight must be a number above 0; leave the objective out")
         return objective
+
+    @field_validator("loss_options")
+    @classmethod
+    def _check_loss_options(cls, options: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        """With every default, for each loss of the objective that is not built-in."""
+        objective = info.data.get("objective", {})
+        names = [objective] if isinstance(objective, str) else list(objective)
+        losses = {name: extension.value for name in names if (extension := _find_loss(name))}
+        if strange := sorted(options.keys() - losses.keys()):
+            raise ValueError(
+                f"{strange[0]}: the objective has no installed loss of this name; it has {', '.join(losses) or 'none'}"
+            )
+        return {name: _resolve_loss_options(one, options.get(name, {})) for name, one in losses.items()}
 
     @model_validator(mode="after")
     def _check_signals(self) -> Self:
@@ -193,11 +222,11 @@ class StudentConfig(RecipeTable):
             raise ValueError(
                 f"hidden states are not captured, and signals = {distillation.signals!r}; use signals = 'dense'"
             )
-        if distillation.signals == "sampled" and (biased := sorted(names & DIVERGENCES - {"forward_kl"})):
+        if distillation.signals == "sampled" and (biased := sorted(self.divergences - {"forward_kl"})):
             raise ValueError(
                 f"{', '.join(biased)}: cannot be computed from sampled signals; use forward_kl, or top_k or dense"
             )
-        if distillation.lmbda and not names & DIVERGENCES:
+        if distillation.lmbda and not self.divergences:
             raise ValueError(f"lmbda = {distillation.lmbda:g}: generated answers need a divergence as objective")
         if distillation.lmbda and distillation.signals != "dense":
             raise ValueError(
@@ -239,4 +268,46 @@ class StudentConfig(RecipeTable):
     @property
     def asks_teacher(self) -> bool:
         """Whether an objective needs a teacher's probabilities or hidden states."""
-        return not {"hidden", *DIVERGENCES}.isdisjoint(self.weights)
+        return "hidden" in self.weights or bool(self.divergences)
+
+    @property
+    def loss_extensions(self) -> list[Extension[Loss]]:
+        """The losses of the objective that are not built-in."""
+        return [extension for name in self.weights if (extension := _find_loss(name))]
+
+    @property
+    def divergences(self) -> frozenset[str]:
+        """The losses of the objective that compare the student's next-token probabilities with its teacher's."""
+        installed = [extension.name for extension in self.loss_extensions if extension.value.needs_teacher]
+        return frozenset({*(DIVERGENCES & self.weights.keys()), *installed})
+
+    @property
+    def text_losses(self) -> frozenset[str]:
+        """The losses of the objective that need only the given answer."""
+        installed = [extension.name for extension in self.loss_extensions if not extension.value.needs_teacher]
+        return frozenset({*({"sft"} & self.weights.keys()), *installed})
+
+
+def _resolve_loss_options(loss: Loss, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with every default. Raises PydanticCustomError with the first fault."""
+    try:
+        return loss.options(**options).model_dump(mode="json")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        fault = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].lower()
+        known = f"its options are {', '.join(loss.options.model_fields) or 'none'}"
+        sentence = f"{loss.name}.{key}: {fault}; {known}"
+        raise PydanticCustomError(EXTENSION_ERROR, "{sentence}", {"sentence": sentence}) from None
+
+
+def _find_loss(name: str) -> Extension[Loss] | None:
+    """The loss of this name if it is not built-in.
+
+    Raises:
+        PydanticCustomError: if there is none, or its package cannot be used.
+    """
+    try:
+        return LOSS_EXTENSIONS.find(name) if name in BUILT_IN_LOSSES else LOSS_EXTENSIONS.require(name)
+    except UnusableExtension as error:
+        raise PydanticCustomError(EXTENSION_ERROR, "{sentence}", {"sentence": str(error)}) from None

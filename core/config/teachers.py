@@ -54,8 +54,9 @@ StructuredOutput = Literal["json_schema", "tool", "plain"]
 
 
 class TeacherConfig(RecipeTable):
-    model: str = Field(pattern=r"^[a-z]+/.+")
-    """`provider/model`: `openai/NAME` with a base_url, `vllm/NAME`, `local/smollm2-135m`, `local/FILE.gguf`, `fake/writer`."""
+    model: str = Field(pattern=r"^[a-z][a-z0-9_-]*/.+")
+    """`provider/model`: `openai/NAME` with a base_url, `vllm/NAME`, `local/smollm2-135m`, `local/FILE.gguf`, `fake/writer`, or
+    the protocol of an installed package."""
     base_url: str | None = None
     """The endpoint's URL, including `/v1`; the default of `openai/…` is api.openai.com. Part of the run's identity: endpoints
     never share cached replies. A user name or password in it is rejected."""
@@ -106,7 +107,8 @@ class TeacherConfig(RecipeTable):
     @property
     def endpoint(self) -> str:
         """The base URL of the replies; "" for a server that the run starts itself, whose port is random."""
-        return "" if self.model.partition("/")[0] in OWN_PROVIDERS else self.base_url or OPENAI_URL
+        provider = self.model.partition("/")[0]
+        return "" if provider in OWN_PROVIDERS else self.base_url or (OPENAI_URL if provider == "openai" else "")
 
     def prices(self) -> tuple[float, float] | None:
         """Per million prompt tokens and per million reply tokens; None if either is unknown."""

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from core.intervals import IntervalEstimate
 from core.sample import Spending, TokenUsage
 
 
@@ -215,6 +216,65 @@ class StudentRecord(BaseModel):
     seconds: float
 
 
+class ModelPassRecord(BaseModel):
+    """How many held-out requests one model answered so that all checks of the recipe passed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    """`teacher`, `student`, or `start`: the student before training."""
+    model: str
+    passed: int
+    pass_rate: IntervalEstimate
+    """With Wilson's score interval (1927), 95 %."""
+
+
+class PairedComparison(BaseModel):
+    """The student compared with another model on the same requests. The four counts add up to the requests."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    """The other model: `teacher` or `start`."""
+    both: int
+    """Requests that both passed."""
+    student_only: int
+    other_only: int
+    neither: int
+    difference: IntervalEstimate
+    """The student's pass rate minus the other's, with Newcombe's interval for paired proportions (1998, method 10), 95 %."""
+
+    @property
+    def conclusion(self) -> str:
+        """`better` or `worse` if the interval excludes 0, otherwise `no certain difference`."""
+        if self.difference.low > 0:
+            return "better"
+        return "worse" if self.difference.high < 0 else "no certain difference"
+
+
+class EvaluationRecord(BaseModel):
+    """Teacher, start and student on the same held-out requests, as asked at the end of the run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    student_digest: str
+    """The digest of the student's training."""
+    requests: int
+    first_seed: int
+    """The number of the first request in the recipe's order; no run of the recipe uses it or later ones."""
+    type: str
+    """How the weights of student and start were stored."""
+    models: list[ModelPassRecord]
+    comparisons: list[PairedComparison]
+    example: str | None = None
+    """The first of the requests."""
+    spent: Spending = Spending()
+    """Cost of the replies, those from the cache excluded."""
+
+    def find_model(self, role: str) -> ModelPassRecord | None:
+        return next((model for model in self.models if model.role == role), None)
+
+
 class CheckRecord(BaseModel):
     """A check of the verifier in this run."""
 
@@ -351,6 +411,8 @@ class RunManifest(BaseModel):
     pairs: PairsRecord | None = None
     """None if the recipe asks for no preference pairs."""
     student: StudentRecord | None = None
+    evaluation: EvaluationRecord | None = None
+    """None if the recipe asks for none (`student.evaluation`)."""
     gates: list[str] = []
     """Release gates that were not met: the evidence of collapse, one sentence each."""
     files: dict[str, str] = {}
@@ -362,6 +424,6 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     """The fields of a run that `--json` prints."""
     keys = (
         "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "judges", "collapse", "mix",
-        "formats", "pairs", "student", "error",
+        "formats", "pairs", "student", "evaluation", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

@@ -14,12 +14,11 @@ from pydantic import ValidationError
 
 from core.config.recipe import ParentRelease, Recipe, build_recipe_identity, list_differences, recipe_digest
 from core.errors import RunExists, StoreError, UsageError
+from core.extensions import EXTENSION_ERROR
+from core.project_files import RUNS_FOLDER as RUNS_FOLDER
 from core.runs.records import RunInvocation, RunManifest
 from core.storage.atomic_files import hash_file, read_json, write_json
 from core.storage.file_locks import hold_lock, is_held
-
-RUNS_FOLDER = os.environ.get("STILLHOUSE_RUNS") or "data/runs"
-"""Default folder of runs; releases and students are stored next to it."""
 
 MIN_FREE_BYTES = 500 * 2**20
 """Free disk space that a run needs to start: the default recipe's student takes about 200 MB while it is written, and
@@ -140,6 +139,10 @@ class RunDir:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
+            if first["type"] == EXTENSION_ERROR:
+                raise UsageError(
+                    f"{self.recipe_file}: cannot be read here: {where}: {first['msg']}; install the package that has it"
+                ) from None
             raise UsageError(
                 f"{self.recipe_file}: cannot be read by this version: {where}: {first['msg']}; use the version that made the run"
             ) from None

@@ -17,7 +17,7 @@ import numpy as np
 
 from core.config.filters import DuplicateFilter, FilterConfig, KeepOneFilter, MinHashFilter
 from filters.base import Document, DroppedDocument, FilterResult, MaskedDocument, SetFilter
-from filters.chain.registry import FILTERS, SET_FILTERS
+from filters.chain.registry import SET_FILTERS, find_filter_entry
 from filters.duplicates.duplicate_index import DuplicateIndex
 from filters.duplicates.minhash import open_duplicate_index
 from filters.masks import TextMask
@@ -79,7 +79,7 @@ def apply_row_filters(
     result = RowFilterResult(len(documents), {}, {}, {})
     remaining = list(documents)
     for step, config in enumerate(configs):
-        entry = FILTERS[config.type]
+        entry = find_filter_entry(config)
         if isinstance(entry.run, SetFilter):
             result.sketched[step] = _sketch_documents(remaining, config, place_of)
             continue

@@ -1,13 +1,15 @@
 """The table of all filters. A new filter is its settings in `core.config.filters`, one module that runs it, and one entry here.
-Knows no order of filters and no documents.
+A filter of an installed package is one class and no entry. Knows no order of filters and no documents.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.errors import RecipeProblem
-from filters.base import RowFilter, SetFilter
+from core.config.filters import FILTER_EXTENSIONS, FILTER_TABLES, FilterTable
+from core.errors import RecipeProblem, RunFailed, StillhouseError
+from filters.base import Document, DroppedDocument, Filter, MaskedDocument, RowFilter, SetFilter
 from filters.duplicates.exact import EXACT_FILTER
 from filters.duplicates.minhash import MINHASH_FILTER, find_index_problems
 from filters.duplicates.novelty import NOVELTY_FILTER
@@ -59,3 +61,47 @@ FILTERS: Mapping[str, FilterEntry] = {
 SET_FILTERS: Mapping[str, SetFilter] = {
     name: entry.run for name, entry in FILTERS.items() if isinstance(entry.run, SetFilter)
 }
+
+
+def find_filter_entry(config: FilterTable) -> FilterEntry:
+    """How the filter of this table runs, built-in or not."""
+    return FILTERS[config.type] if config.type in FILTERS else FilterEntry(_apply_extension, takes_folder=True)
+
+
+def find_extension_fault(config: FilterTable) -> str | None:
+    """Why the filter of this table cannot run; None for a built-in filter."""
+    if config.type in FILTER_TABLES or isinstance(config, Filter):
+        return None
+    return (
+        f"{FILTER_EXTENSIONS.require(config.type).title} is not derived from stillhouse.Filter, so it filters nothing"
+    )
+
+
+def _apply_extension(
+    documents: Sequence[Document], config: Filter, *, folder: Path
+) -> Sequence[DroppedDocument | MaskedDocument]:
+    """The decisions of an installed filter.
+
+    Raises:
+        RunFailed: with the filter and its line, if it raises, or decides on what it was not given.
+    """
+    fault = ""
+    decisions: Sequence[DroppedDocument | MaskedDocument] = ()
+    try:
+        decisions = list(config.apply(documents, folder))
+    except StillhouseError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        fault = f"broke ({Path(last.filename).name}, line {last.lineno}): {type(error).__name__}: {error}"
+    names = [getattr(decision, "id", None) for decision in decisions]
+    if len(set(names)) < len(names):
+        fault = "returned a document twice"
+    if unknown := set(names) - {document.id for document in documents}:
+        fault = f"decided on {min(map(str, unknown))!r}, a document that it was not given"
+    if wrong := [one for one in decisions if not isinstance(one, DroppedDocument | MaskedDocument)]:
+        fault = f"returned {type(wrong[0]).__name__}; it may return drops (`self.drop`) and masked documents"
+    if fault:
+        title = FILTER_EXTENSIONS.require(config.type).title
+        raise RunFailed(f"{title} {fault}; leave it out, or repair it and run the command again")
+    return decisions

@@ -8,13 +8,15 @@ from core.config.filters import FilterConfig, KeepOneFilter
 from core.config.recipe import Recipe
 from core.errors import RecipeProblem
 from core.installation import format_install_command
-from filters.chain.registry import FILTERS
+from filters.chain.registry import find_extension_fault, find_filter_entry
 
 
 def find_filter_problems(filters: Sequence[FilterConfig], folder: Path) -> Iterator[RecipeProblem]:
     """Yield what prevents these filters from running. Relative paths start from `folder`."""
     for i, config in enumerate(filters):
-        entry = FILTERS[config.type]
+        entry = find_filter_entry(config)
+        if fault := find_extension_fault(config):
+            yield RecipeProblem(f"filters.{i}.type", fault)
         if missing := [module for module in entry.modules if find_spec(module) is None]:
             what = f"needs the extra `{entry.extra}` ({', '.join(missing)} is missing): run {format_install_command(entry.extra)}"
             yield RecipeProblem(f"filters.{i}.type", what)

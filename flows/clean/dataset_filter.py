@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.config.filters import DuplicateFilter, FilterConfig, MinHashFilter
+from core.config.filters import DuplicateFilter, FilterConfig, MinHashFilter, list_filter_extensions
 from core.errors import RecipeError, UsageError
+from core.extensions import find_registered
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import RowFilterResult, find_duplicates
@@ -85,6 +86,10 @@ def filter_dataset(
     check_dataset_rows(source, files)
     if isinstance(workers, str) and any(isinstance(config, MinHashFilter) and config.index for config in configs):
         raise UsageError("--cluster: cannot check against an index; leave one of the two out")
+    purpose = "--cluster" if isinstance(workers, str) else f"workers = {workers}"
+    local = find_registered(list_filter_extensions(configs), purpose)
+    if local and workers not in (None, 1):
+        raise UsageError(local)
     identity = build_checkpoint_identity(files, configs, folder)
     if (out / "report.json").exists() and read_checkpoint_identity(out / "work") != identity:
         raise UsageError(f"{out}: contains the result of another input or other filters; give another folder")
@@ -92,7 +97,10 @@ def filter_dataset(
     if isinstance(workers, str):
         started_workers = connect_dask_workers(workers)
     else:
-        small = sum(file.stat().st_size for file in files) <= SMALL_INPUT_BYTES
+        # A registered filter is known in this process only.
+        small = sum(file.stat().st_size for file in files) <= SMALL_INPUT_BYTES or (
+            workers is None and local is not None
+        )
         started_workers = start_filter_processes(1 if small else workers or os.cpu_count() or 1)
     with _remove_new_folders_on_refusal(out):
         with started_workers as pool:

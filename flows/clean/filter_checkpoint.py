@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.config.filters import ContaminationFilter, FilterConfig, KeepOneFilter
+from core.config.filters import (
+    FILTER_TABLES,
+    ContaminationFilter,
+    FilterConfig,
+    KeepOneFilter,
+    list_filter_extensions,
+    list_filter_files,
+)
 from core.project_files import find_referenced_file
 from core.storage.atomic_files import hash_file, read_json, translate_write_errors, write_json
 from filters.base import DroppedDocument
@@ -59,12 +66,16 @@ class BatchSpan(NamedTuple):
 def build_checkpoint_identity(files: Sequence[Path], configs: Sequence[FilterConfig], folder: Path) -> dict[str, Any]:
     """The state of the input files, and all else on which a row's result depends, as JSON has it."""
     sets = [name for config in configs if isinstance(config, ContaminationFilter) for name in config.sets]
-    identity = {
+    identity: dict[str, Any] = {
         "version": CHECKPOINT_VERSION,
         "files": [read_file_state(file) for file in files],
         "filters": [config.model_dump(mode="json", exclude=COMPARISON_KEYS) for config in configs],
         "sets": {name: hash_file(find_referenced_file(name, folder)) for name in sets},
     }
+    if extensions := list_filter_extensions(configs):
+        own_files = list_filter_files([config for config in configs if config.type not in FILTER_TABLES])
+        identity["extensions"] = {extension.name: extension.identity for extension in extensions}
+        identity["sets"] |= {name: hash_file(find_referenced_file(name, folder)) for name in own_files}
     return dict(json.loads(json.dumps(identity)))
 
 

@@ -1,5 +1,7 @@
 """The typer application: all commands, in the order of the help. Heavy imports happen inside commands."""
 
+from typing import Annotated
+
 import typer
 
 from flows.commands import (
@@ -10,7 +12,9 @@ from flows.commands import (
     result_commands,
     run_commands,
     student_commands,
+    topology_commands,
 )
+from flows.commands.command_options import print_text
 
 EXIT_CODES_EPILOG = (
     "Exit codes: 0 done, 1 the run failed, 2 wrong use or recipe, 3 a gate was not met, 130 interrupted."
@@ -26,10 +30,29 @@ app = typer.Typer(
 for part in (
     recipe_commands,
     run_commands,
+    result_commands,
+    topology_commands,
     dataset_commands,
     student_commands,
-    deployment_commands,
-    result_commands,
     release_commands,
+    deployment_commands,
 ):
     app.add_typer(part.app)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from core.installation import read_version
+
+        print_text(f"stillhouse {read_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def read_program_options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass

@@ -9,8 +9,11 @@ import typer
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
 
-RECIPE_PANEL, RUN_PANEL, RESULTS_PANEL, RELEASE_PANEL = "Look before you run", "Run", "Look at results", "Release"
-PREFECT_PANEL = "Have a Prefect server do it"
+TRY_PANEL = "Try it"
+MAKE_PANEL = "Make a dataset"
+CLEAN_PANEL = "Clean and assess"
+STUDENT_PANEL = "Train and use a student"
+RELEASE_PANEL = "Release and schedule"
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A built-in name, a .toml file, or a folder with a recipe.toml.")

@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, RunFailed, UsageError
-from core.project_files import find_referenced_file
-from core.runs.run_dir import RUNS_FOLDER
+from core.project_files import RUNS_FOLDER, find_referenced_file
 from flows.commands.command_options import (
-    RUN_PANEL,
+    CLEAN_PANEL,
     InputArgument,
     JsonOption,
     OutOption,
@@ -27,7 +26,7 @@ from flows.terminal.console import SESSION, UserInterrupt
 app = typer.Typer()
 
 
-@app.command("filter", rich_help_panel=RUN_PANEL)
+@app.command("filter", rich_help_panel=CLEAN_PANEL)
 def filter_command(
     source: InputArgument,
     out: OutOption,
@@ -78,7 +77,7 @@ def filter_command(
         raise SystemExit(RunFailed.exit_code)
 
 
-@app.command("index", rich_help_panel=RUN_PANEL)
+@app.command("index", rich_help_panel=CLEAN_PANEL)
 def index_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the index.")],
     *,
@@ -133,7 +132,7 @@ def index_command(
     )
 
 
-@app.command("assess", rich_help_panel=RUN_PANEL)
+@app.command("assess", rich_help_panel=CLEAN_PANEL)
 def assess_command(
     source: InputArgument,
     reference: ReferenceOption,
@@ -172,7 +171,7 @@ def assess_command(
         raise SystemExit(GateNotMet.exit_code)
 
 
-@app.command("gaps", rich_help_panel=RUN_PANEL)
+@app.command("gaps", rich_help_panel=CLEAN_PANEL)
 def gaps_command(
     source: InputArgument,
     reference: ReferenceOption,

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.command_options import PREFECT_PANEL, JsonOption, print_json, print_text
+from flows.commands.command_options import RELEASE_PANEL, JsonOption, print_json, print_text
 
 app = typer.Typer()
 
 
-@app.command("deploy", rich_help_panel=PREFECT_PANEL)
+@app.command("deploy", rich_help_panel=RELEASE_PANEL)
 def deploy_command(
     *,
     notify: Annotated[

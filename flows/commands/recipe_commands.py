@@ -1,16 +1,15 @@
-"""Commands to use before a run: list, check and preview recipes, draw and compare topologies."""
+"""Commands to use before a run: list, start, check and preview recipes."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from core.errors import RunFailed, UsageError
+from core.errors import RecipeError, RunFailed
 from flows.commands.command_options import (
-    RECIPE_PANEL,
+    MAKE_PANEL,
+    TRY_PANEL,
     JsonOption,
-    QuietOption,
     RecipeArgument,
     SetOption,
     load_command_plan,
@@ -18,7 +17,6 @@ from flows.commands.command_options import (
     print_text,
 )
 from flows.terminal.console import SESSION, UserInterrupt
-from flows.terminal.text_format import format_count
 
 app = typer.Typer()
 
@@ -26,7 +24,7 @@ MOST_PREVIEW_SAMPLES = 50
 """Maximum number of samples in one preview."""
 
 
-@app.command("recipes", rich_help_panel=RECIPE_PANEL)
+@app.command("recipes", rich_help_panel=TRY_PANEL)
 def recipes_command(*, as_json: JsonOption = False) -> None:
     """List the built-in recipes, with their output and requirements."""
     from flows.recipes.recipe_catalog import list_built_in_recipes, read_recipe_headline
@@ -39,28 +37,65 @@ def recipes_command(*, as_json: JsonOption = False) -> None:
         print_text(f"{name}\n  " + text.replace("\n", "\n  "))
     from flows.terminal.suggested_commands import format_next_line
 
-    print_text("hint: stillhouse validate RECIPE prints a recipe in full")
+    print_text("hint: stillhouse new NAME --from RECIPE writes a folder to start from")
     print_text(format_next_line("preview", "smoke"))
 
 
-@app.command("validate", rich_help_panel=RECIPE_PANEL)
+@app.command("new", rich_help_panel=MAKE_PANEL)
+def new_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The recipe's name, and the folder if --out is left out.")
+    ],
+    *,
+    source: Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to start from.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The folder to write.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a folder to start from: a small recipe that extends RECIPE, some of its seeds, and its prompts."""
+    from flows.recipes.recipe_scaffold import build_folder_argument, create_recipe_folder
+    from flows.terminal.suggested_commands import format_command, format_next_line
+
+    folder = out or Path(name)
+    written = create_recipe_folder(name, source, folder)
+    shown = build_folder_argument(folder)
+    if as_json:
+        print_json({"folder": shown, "files": written})
+        return
+    print_text("\n  ".join([f"wrote {shown}", *written]))
+    print_text(format_next_line("validate", shown))
+    print_text(f"then: {format_command('preview', shown)}; {format_command('run', shown)}")
+
+
+@app.command("validate", rich_help_panel=MAKE_PANEL)
 def validate_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     *,
     live: Annotated[bool, typer.Option("--live", help="Ask each teacher two short questions.")] = False,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print every key with its value, as a recipe that can be run.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a recipe, report all problems at once, and print it in full with its defaults.
+    """Check a recipe. Prints the verdict first, then all problems at once, or what the recipe does.
 
     This executes the files of the recipe's own checks (`path`): such a recipe is a program.
     """
-    plan = load_command_plan(recipe, overrides)
-    from agents.planning.seeds import RunSeeds
+    from flows.recipes.recipe_catalog import validate_recipe
+    from flows.recipes.resolved_recipe import format_resolved_recipe
+    from flows.terminal.recipe_summary import describe_invalid_recipe, format_invalid_recipe, format_recipe_summary
+    from flows.terminal.suggested_commands import build_recipe_arguments, format_command, format_next_line
 
-    seeds = RunSeeds(plan, "validate")
-    seeds.check()
-    resolved = plan.recipe.model_dump(mode="json", exclude_none=True)
+    try:
+        validated = validate_recipe(recipe, overrides or [])
+    except RecipeError as error:
+        if resolved:
+            raise
+        print_json(describe_invalid_recipe(error)) if as_json else print_text(format_invalid_recipe(error))
+        raise SystemExit(error.exit_code) from None
+    plan, verdict = validated.plan, validated.describe()
+    if not as_json:
+        print_text(f"# {verdict}" if resolved else verdict)
     answers: dict[str, str] = {}
     if live:
         import asyncio
@@ -69,22 +104,21 @@ def validate_command(
 
         answers = asyncio.run(probe_teachers(plan))
     if as_json:
-        print_json({"recipe": resolved, "live": answers})
+        whole = plan.recipe.model_dump(mode="json", exclude_none=True)
+        print_json({"valid": True, "verdict": verdict, "recipe": whole, "live": answers})
         return
-    print_text(json.dumps(resolved, indent=2, ensure_ascii=False))
-    for name, answer in answers.items():
-        print_text(f"teacher {name}: {answer}")
-    for note in seeds.notes:
-        print_text(note)
-    print_text(
-        f"valid: {format_count(len(seeds.rows), 'seed')} for at most {format_count(plan.recipe.samples, 'candidate')}"
-    )
-    from flows.terminal.suggested_commands import build_recipe_arguments, format_next_line
-
-    print_text(format_next_line("preview", *build_recipe_arguments(recipe, overrides)))
+    notes = [*(f"teacher {name}: {answer}" for name, answer in answers.items()), *validated.seeds.notes]
+    if resolved:
+        comments = [f"# {' '.join(note.split())}" for note in notes]
+        print_text("\n".join([*comments, "", format_resolved_recipe(plan.recipe, plan.folder).rstrip()]))
+        return
+    words = build_recipe_arguments(recipe, overrides)
+    print_text("\n".join([*format_recipe_summary(plan.recipe), *notes]))
+    print_text(f"hint: every key with its value: {format_command('validate', *words, '--resolved')}")
+    print_text(format_next_line("preview", *words))
 
 
-@app.command("preview", rich_help_panel=RECIPE_PANEL)
+@app.command("preview", rich_help_panel=TRY_PANEL)
 def preview_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,
@@ -109,6 +143,7 @@ def preview_command(
     from flows.data.curated_run import FailureCounter, format_drop_reason
     from flows.terminal.sample_history import format_sample_history
     from flows.terminal.suggested_commands import build_recipe_arguments, format_next_line
+    from flows.terminal.text_format import format_count
 
     if as_json:
         print_json([sample.model_dump(mode="json") for sample in samples])
@@ -137,59 +172,3 @@ def preview_command(
         print_text(format_next_line("preview", *words, "-n", str(min(MOST_PREVIEW_SAMPLES, 3 * number))))
     else:
         print_text(format_next_line("run", *words))
-
-
-@app.command("graph", rich_help_panel=RECIPE_PANEL)
-def graph_command(
-    kind: Annotated[str, typer.Argument(metavar="TOPOLOGY")] = "centralized",
-) -> None:
-    """Print a topology's LangGraph graph as a Mermaid diagram."""
-    from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS, draw_topology
-
-    if kind not in TOPOLOGY_BUILDERS:
-        raise UsageError(f"{kind}: unknown topology; choose one of {', '.join(TOPOLOGY_BUILDERS)}")
-    print_text(draw_topology(kind))
-
-
-@app.command("study", rich_help_panel=RECIPE_PANEL)
-def study_command(
-    recipe: RecipeArgument,
-    overrides: SetOption = None,
-    *,
-    topologies: Annotated[str, typer.Option(help="Topologies to compare, separated by commas.")] = (
-        "single,independent,decentralized,centralized"
-    ),
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Seeds for each topology; default: the recipe's number of samples.")
-    ] = None,
-    budget: Annotated[
-        int | None, typer.Option(metavar="TOKENS", min=1, help="Token budget for each topology; default: the recipe's.")
-    ] = None,
-    held_out: Annotated[
-        list[str] | None,
-        typer.Option("--held-out", metavar="CHECK", help="A check that only the study uses; repeatable."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="A JSON file for the result.")] = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Compare topologies on the same seeds: yield, undetected errors and cost."""
-    import asyncio
-
-    from agents.studies.topology_study import build_study, parse_topologies
-    from core.stop_signal import RunStopped
-    from core.storage.atomic_files import write_text
-    from flows.evaluate.topology_comparison import format_study_report, run_topology_study
-
-    SESSION.quiet = quiet
-    plan = build_study(load_command_plan(recipe, overrides), samples, budget, held_out or [])
-    kinds = parse_topologies(topologies)
-    with SESSION.handle_interrupts():
-        try:
-            report = asyncio.run(run_topology_study(plan, kinds, SESSION))
-        except RunStopped:
-            raise UserInterrupt from None
-    text = report.model_dump_json(indent=2)
-    if out:
-        write_text(out, text + "\n")
-    print_text(report.model_dump_json() if as_json else format_study_report(report))

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from core.errors import GateNotMet, RunFailed, UsageError
-from core.runs.run_dir import RUNS_FOLDER
+from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
     RELEASE_PANEL,
     JsonOption,

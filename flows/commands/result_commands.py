@@ -4,14 +4,13 @@ from typing import Annotated
 
 import typer
 
-from core.runs.run_dir import RUNS_FOLDER
-from core.sample import parse_sample_index
-from flows.commands.command_options import RESULTS_PANEL, JsonOption, RunArgument, RunsOption, print_json, print_text
+from core.project_files import RUNS_FOLDER
+from flows.commands.command_options import MAKE_PANEL, JsonOption, RunArgument, RunsOption, print_json, print_text
 
 app = typer.Typer()
 
 
-@app.command("report", rich_help_panel=RESULTS_PANEL)
+@app.command("report", rich_help_panel=MAKE_PANEL)
 def report_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER, as_json: JsonOption = False) -> None:
     """Print the run card and the path of the report page; writes the page again from the files of the run."""
     from core.runs.records import summarize_manifest
@@ -30,7 +29,7 @@ def report_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER,
     )
 
 
-@app.command("show", rich_help_panel=RESULTS_PANEL)
+@app.command("show", rich_help_panel=MAKE_PANEL)
 def show_command(
     run_name: RunArgument,
     sample: Annotated[str | None, typer.Argument(help="A sample's id, or the number at the end of the id.")] = None,
@@ -38,18 +37,22 @@ def show_command(
     runs_dir: RunsOption = RUNS_FOLDER,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a sample with every turn, critique and verdict. Without SAMPLE, list the run's samples."""
+    """Print a sample with every turn, critique and verdict. Without SAMPLE, print the run's whole card and list its samples."""
+    from core.sample import parse_sample_index
     from flows.data.curated_run import find_sample, read_finished_samples
     from flows.data.run_storage import open_run_storage
+    from flows.terminal.run_summary import format_run_details
     from flows.terminal.sample_history import format_sample_history, format_sample_line
     from flows.terminal.suggested_commands import build_runs_dir_arguments, format_next_line
 
-    run = open_run_storage(runs_dir).find_run(run_name)
+    storage = open_run_storage(runs_dir)
+    run = storage.find_run(run_name)
     if sample is None:
         if as_json:
             keys = {"id", "state", "reason", "detail"}
             print_json([s.model_dump(mode="json", include=keys) for s in read_finished_samples(run)])
             return
+        print_text(format_run_details(storage.read_manifest(run), run))
         first = None
         for finished in read_finished_samples(run):
             first = first or finished

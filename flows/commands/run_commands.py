@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE, RunExists, RunFailed, RunInUse
-from core.runs.run_dir import RUNS_FOLDER
+from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
-    RUN_PANEL,
+    MAKE_PANEL,
     JsonOption,
     QuietOption,
     RecipeArgument,
@@ -25,7 +25,7 @@ from flows.terminal.console import SESSION, UserInterrupt
 app = typer.Typer()
 
 
-@app.command("run", rich_help_panel=RUN_PANEL)
+@app.command("run", rich_help_panel=MAKE_PANEL)
 def run_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,
@@ -54,7 +54,7 @@ def run_command(
     _run_through_command(recipe, overrides, runs_dir, resume=resume, as_json=as_json, quiet=quiet, distill=True)
 
 
-@app.command("generate", rich_help_panel=RUN_PANEL)
+@app.command("generate", rich_help_panel=MAKE_PANEL)
 def generate_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,
@@ -72,9 +72,12 @@ def _run_through_command(
     recipe: str, overrides: list[str] | None, runs_dir: str, *, resume: bool, as_json: bool, quiet: bool, distill: bool
 ) -> None:
     """Open the run, run it through Prefect, and print its card, or the command that resumes it if it stops early."""
+    from itertools import islice
+
+    from flows.data.curated_run import read_kept_samples
     from flows.run.local_run import run_locally
     from flows.run.run_preparation import prepare_run
-    from flows.terminal.run_summary import format_run_card
+    from flows.terminal.closing_card import CARD_CHOICE, format_closing_card
     from flows.terminal.suggested_commands import build_invocation, build_resume_command, suggest_next_command
 
     SESSION.quiet = quiet
@@ -95,6 +98,10 @@ def _run_through_command(
         except RunFailed as error:
             error.hint = suggest_next_command(run.read_manifest(), run, run.name, runs_dir)
             raise
-    print_json(summary) if as_json else print_text(format_run_card(run.read_manifest(), run, run.name, runs_dir))
+    if as_json:
+        print_json(summary)
+    else:
+        rows = list(islice(read_kept_samples(run), CARD_CHOICE))
+        print_text(format_closing_card(run.read_manifest(), run, rows, run.name, runs_dir))
     if summary["shortfalls"]:
         raise SystemExit(RunFailed.exit_code)

@@ -1,4 +1,4 @@
-"""Commands for a student: train, export, evaluate, route, serve."""
+"""Commands for a student: train, export, evaluate, route, serve, chat."""
 
 import sys
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE
-from core.runs.run_dir import RUNS_FOLDER
+from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
-    RUN_PANEL,
+    STUDENT_PANEL,
     InputArgument,
     JsonOption,
     OutOption,
@@ -25,12 +25,11 @@ from flows.commands.command_options import (
     print_text,
 )
 from flows.terminal.console import SESSION, UserInterrupt, is_reporting_process
-from flows.terminal.suggested_commands import format_next_line
 
 app = typer.Typer()
 
 
-@app.command("distill", rich_help_panel=RUN_PANEL)
+@app.command("distill", rich_help_panel=STUDENT_PANEL)
 def distill_command(
     source: InputArgument,
     out: OutOption,
@@ -42,6 +41,7 @@ def distill_command(
 ) -> None:
     """Train a student on a run or any dataset. `--set` takes the keys of the student table, as in `--set epochs=2`."""
     from flows.run.dataset_distillation import distill_dataset, parse_student_settings
+    from flows.terminal.suggested_commands import format_next_line
     from flows.terminal.text_format import advise_on_truncation
 
     SESSION.quiet = quiet or not is_reporting_process()
@@ -71,7 +71,7 @@ def distill_command(
     print_text(format_next_line("evaluate", str(out), "--data", str(source)))
 
 
-@app.command("export", rich_help_panel=RUN_PANEL)
+@app.command("export", rich_help_panel=STUDENT_PANEL)
 def export_command(
     student: StudentArgument,
     *,
@@ -83,6 +83,7 @@ def export_command(
 ) -> None:
     """Export a student as one file for other runtimes, next to the student: weights, tokenizer and chat template."""
     from flows.data.student_files import export_student
+    from flows.terminal.suggested_commands import format_next_line
 
     found = export_student(student, kind)
     if as_json:
@@ -93,7 +94,7 @@ def export_command(
     print_text(format_next_line("serve", str(found.path)))
 
 
-@app.command(rich_help_panel=RUN_PANEL)
+@app.command(rich_help_panel=STUDENT_PANEL)
 def evaluate(
     student: StudentArgument,
     *,
@@ -156,7 +157,7 @@ def evaluate(
     print_text(evaluation.model_dump_json() if as_json else format_evaluation(evaluation))
 
 
-@app.command("route", rich_help_panel=RUN_PANEL)
+@app.command("route", rich_help_panel=STUDENT_PANEL)
 def route_command(
     student: ServedStudentArgument,
     *,
@@ -200,7 +201,7 @@ def route_command(
     print_text(suggest_serve_command(str(student), recipe, found))
 
 
-@app.command(rich_help_panel=RUN_PANEL)
+@app.command(rich_help_panel=STUDENT_PANEL)
 def serve(
     student: ServedStudentArgument,
     *,
@@ -286,3 +287,32 @@ def serve(
             )  # fmt: skip
         except KeyboardInterrupt:
             raise UserInterrupt from None
+
+
+@app.command("chat", rich_help_panel=STUDENT_PANEL)
+def chat_command(
+    student: ServedStudentArgument,
+    *,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system prompt.")] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, max=2, help="0 takes the most likely token; default: as in the student's recipe."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, max=32_768, help="Longest reply; default: as in the student's recipe.")
+    ] = None,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Talk to a student: at a prompt, or with a line per turn from a pipe. Ctrl-D ends the conversation."""
+    from flows.cascade.terminal_chat import choose_chat_settings, find_chat_student, open_conversation, run_chat
+
+    SESSION.quiet = quiet
+    found = find_chat_student(student, runs_dir)
+    settings = choose_chat_settings(found, system, temperature, max_tokens)
+    SESSION.print_message(f"chat: loading {found.weights or found.folder}; Ctrl-D ends")
+    with open_conversation(found, settings) as conversation:
+        run_chat(conversation, quiet=as_json)
+        if as_json:
+            print_json({"state": "done", "student": str(found.folder or found.weights), "turns": conversation.turns})

@@ -14,12 +14,18 @@ from core.packaged_weights import EMBEDDED_TEACHER
 from core.project_files import find_referenced_file
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
+from teachers.providers import PROVIDERS
 
 
 def starts_local_program(model: str) -> bool:
     """Whether a teacher of this name starts vLLM, or llama.cpp with a file: only the user may ask for that."""
     provider, _, name = model.partition("/")
     return provider == "vllm" or (provider == "local" and name != EMBEDDED_TEACHER)
+
+
+def uses_installed_protocol(model: str) -> bool:
+    """Whether a teacher of this name is one of an installed package, which decides where prompts go."""
+    return model.partition("/")[0] not in PROVIDERS
 
 
 def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> str | None:
@@ -42,6 +48,8 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
             acts.append(f"start {teacher.model} with its own options (teachers.{name}.engine)")
         elif starts_local_program(teacher.model):
             acts.append(f"start {teacher.model} (teachers.{name})")
+        elif uses_installed_protocol(teacher.model):
+            acts.append(f"send prompts to {teacher.model} by an installed protocol (teachers.{name})")
         if teacher.base_url is not None:
             key = f" with the key in {teacher.api_key_env}" if os.environ.get(teacher.api_key_env) else ""
             acts.append(f"send prompts{key} to {teacher.base_url} (teachers.{name})")
@@ -61,7 +69,7 @@ def list_teacher_options(recorded: TeacherConfig) -> dict[str, tuple[str, str]]:
         options["--teacher-key-env"] = (
             recorded.api_key_env, f"the key in {recorded.api_key_env} (--teacher-key-env NAME)"
         )  # fmt: skip
-    if starts_local_program(recorded.model):
+    if starts_local_program(recorded.model) or uses_installed_protocol(recorded.model):
         options["--teacher"] = recorded.model, f"to start {recorded.model} (--teacher {recorded.model})"
     if recorded.engine:
         options["--recipe"] = "", f"engine options {', '.join(recorded.engine)} (--recipe RECIPE)"

@@ -3,20 +3,24 @@
 Knows neither agents' graphs nor loss functions: it collects their results.
 """
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from core.config.recipe import BudgetConfig
 from core.errors import ProviderError
-from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_share
+from core.intervals import Z_95, IntervalEstimate, estimate_paired_difference, estimate_ratio, estimate_share
 from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
+from core.runs.records import PairedComparison
 from core.runs.run_dir import RunDir
-from core.sample import Message
+from core.sample import Message, Spending
 from core.storage.atomic_files import read_json, write_text
 from core.storage.sample_files import read_sample_columns
 from flows.data.student_files import (
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 MODEL_ROLES = ("teacher", "student", "start")
 MOST_EXAMPLES = 10
+NO_LIMIT = BudgetConfig()
 LONGEST_CONVERSATION = 256
 """Tokens of a held-out conversation that the loss covers, for a student without recorded settings."""
 
@@ -120,11 +125,15 @@ class StudentEvaluation(BaseModel):
     rows: list[ModelResult]
     retention: IntervalEstimate | None
     """The student's pass rate over the teacher's, with the interval of Katz et al. (1978), 95 %."""
+    comparisons: list[PairedComparison] = []
+    """The student's pass rate minus the teacher's and the start's, on the same seeds."""
     tasks: list[HarnessTaskResult] = []
     """Results of `--tasks`."""
     notes: list[str]
     """Missing measurements, a sentence each."""
     examples: list[EvaluationExample]
+    spent: Spending = Spending()
+    """Cost of the teachers' replies, those from the cache excluded."""
 
     def find_row(self, role: str) -> ModelResult | None:
         return next((row for row in self.rows if row.role == role), None)
@@ -138,9 +147,26 @@ class StudentEvaluationTask:
     """The student's run, if it has one."""
     number: int
     kind: str
-    harness: "EvaluationHarness | None"
-    rows: int | None
+    harness: "EvaluationHarness | None" = None
+    rows: int | None = None
     """Of each task of the harness; None is all."""
+    pass_rates_only: bool = False
+    """Whether losses, speed and memory are not measured."""
+    cache: Path | None = None
+    """The folder of the reply cache; None for no cache."""
+    budget: BudgetConfig = NO_LIMIT
+    """Limits on what the teacher, and the teachers of checks, may cost."""
+    start_folder: Path | None = None
+    """Where the untrained student is written, to be deleted afterwards; None for a temporary folder. Replies in the cache
+    belong to a path, so only a fixed folder finds those of its start again."""
+
+
+@dataclass(frozen=True)
+class HeldOutAnswers:
+    """Each model's results on the same seeds by role, and what the replies cost."""
+
+    results: "dict[str, list[HeldOutResult]]"
+    spent: Spending
 
 
 def prepare_student_evaluation(
@@ -164,63 +190,66 @@ def prepare_student_evaluation(
     return StudentEvaluationTask(student, plan, run, number, kind, harness, rows)
 
 
+@dataclass(frozen=True)
+class ModelMeasurements:
+    """What is measured besides the pass rates, by role."""
+
+    losses: "dict[str, TextLoss]" = field(default_factory=dict)
+    tasks: list[HarnessTaskResult] = field(default_factory=list)
+    speeds: "dict[str, DecodingSpeed]" = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
 async def evaluate_student(task: StudentEvaluationTask, session: CommandSession) -> StudentEvaluation:
     """Collect answers, measure, and write `evaluation.json` next to the student.
 
     Raises:
-        RunStopped: on the stop signal.
+        RunStopped: on the stop signal; BudgetExhausted where the budget ends.
         StillhouseError: if the student cannot be exported, or a model cannot be started.
     """
-    from teachers.decoding_speed import measure_decoding_speed
-
     session.print_unless_stopped(f"evaluate: {task.student} as GGUF, {task.kind}")
-    with tempfile.TemporaryDirectory() as name:
+    with _open_start_folder(task) as start, tempfile.TemporaryDirectory() as scratch:
         folders = {"student": task.student}
-        if import_student_module("comparison.text_losses").write_untrained_student(task.student, Path(name) / "start"):
-            folders["start"] = Path(name) / "start"
+        if import_student_module("comparison.text_losses").write_untrained_student(task.student, start):
+            folders["start"] = start
         export = import_student_module("output.gguf_export").export_gguf
         files: dict[str, Path] = {role: export(folder, task.kind).path for role, folder in folders.items()}
         provider, _, model = task.plan.recipe.generator_teacher.model.partition("/")
         if provider == "local" and (weights := find_embedded_teacher() if model == EMBEDDED_TEACHER else Path(model)):
             files["teacher"] = weights
-        models = {
-            "teacher": task.plan.recipe.generator_teacher.model,
-            "student": str(files["student"]),
-            "start": "the student before training",
-        }
-        results = await _examine_models(task, files, session)
-        losses = _measure_losses(task, folders, session)
-        tasks = _run_harness_tasks(task, folders, Path(name) / "teacher", session)
-        speeds, notes = {}, []
-        for role, file in files.items():
-            if role == "start":  # as large and as fast as the student
-                continue
-            session.print_unless_stopped(f"evaluate: speed of the {role}")
-            try:
-                speeds[role] = await session.run_unless_stopped(measure_decoding_speed(file))
-            except ProviderError as error:
-                notes.append(f"{error}.")
-        rows = [
-            _build_model_result(
-                role, models[role], results.get(role), losses.get(role), files.get(role), speeds.get(role)
-            )
-            for role in MODEL_ROLES
-            if role == "teacher" or role in files
-        ]
-    evaluation = _build_student_evaluation(task, rows, results, losses, tasks, notes)
+        answers = await _examine_models(task, files, session)
+        measured = ModelMeasurements()
+        if not task.pass_rates_only:
+            measured = await _measure_models(task, folders, files, Path(scratch) / "teacher", session)
+        evaluation = _build_student_evaluation(task, files, answers, measured)
     write_text(task.student / STUDENT_EVALUATION_FILE, evaluation.model_dump_json(indent=2) + "\n")
     return evaluation
 
 
+@contextmanager
+def _open_start_folder(task: StudentEvaluationTask) -> Iterator[Path]:
+    """The folder for the untrained student, deleted at the end of the block."""
+    if task.start_folder is None:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name) / "start"
+        return
+    shutil.rmtree(task.start_folder, ignore_errors=True)
+    try:
+        yield task.start_folder
+    finally:
+        shutil.rmtree(task.start_folder, ignore_errors=True)
+
+
 async def _examine_models(
     task: StudentEvaluationTask, files: dict[str, Path], session: CommandSession
-) -> "dict[str, list[HeldOutResult]]":
+) -> HeldOutAnswers:
     from agents.studies.held_out_evaluation import evaluate_held_out, has_fixed_questions, held_out_seeds
 
     if not has_fixed_questions(task.plan):
-        return {}
+        return HeldOutAnswers({}, Spending())
     seeds = held_out_seeds(task.plan, task.number)
-    results = {}
+    checks_ask = any(bound.check.calls(bound.options) for bound in task.plan.checks)
+    results, spent = {}, Spending()
     for role in MODEL_ROLES:
         if role != "teacher" and role not in files:
             continue
@@ -229,14 +258,57 @@ async def _examine_models(
             if role == "teacher"
             else configure_student_as_teacher(files[role], task.plan.recipe.generator_teacher)
         )
+        costs: list[Spending] = []
 
         def show_progress(done: int, role: str = role) -> None:
-            session.show_progress(lambda: f"{role}: {done:,} of {len(seeds):,} seeds")
+            session.show_progress(lambda: f"{role}: {done:,} of {len(seeds):,} requests")
 
-        results[role] = await evaluate_held_out(task.plan, model, seeds, session.stop, show_progress)
+        charged = role == "teacher" or checks_ask
+        budget = _subtract_spending(task.budget, spent) if charged else None
+        results[role] = await evaluate_held_out(
+            task.plan, model, seeds, session.stop, show_progress,
+            cache=task.cache, budget=budget, on_spent=costs.append,
+        )  # fmt: skip
+        spent += sum(costs, Spending()) if charged else Spending()
         passed = sum(result.fault is None for result in results[role])
         session.print_unless_stopped(f"evaluate: {role}: {passed} of {len(seeds)} answers pass")
-    return results
+    return HeldOutAnswers(results, spent)
+
+
+def _subtract_spending(budget: BudgetConfig, spent: Spending) -> BudgetConfig:
+    """The rest of the budget; of no limit, no limit."""
+
+    def subtract(limit: float | None, used: float) -> float | None:
+        return None if limit is None else max(0, limit - used)
+
+    return BudgetConfig.model_validate({
+        "calls": subtract(budget.calls, spent.calls), "tokens": subtract(budget.tokens, spent.tokens),
+        "cost": subtract(budget.cost, spent.cost),
+    })  # fmt: skip
+
+
+async def _measure_models(
+    task: StudentEvaluationTask,
+    folders: dict[str, Path],
+    files: dict[str, Path],
+    teacher: Path,
+    session: CommandSession,
+) -> ModelMeasurements:
+    """Losses, tasks of the harness, speed and memory. The embedded teacher is written to `teacher` if the harness needs it."""
+    from teachers.decoding_speed import measure_decoding_speed
+
+    measured = ModelMeasurements(
+        _measure_losses(task, folders, session), _run_harness_tasks(task, folders, teacher, session)
+    )
+    for role, file in files.items():
+        if role == "start":  # as large and as fast as the student
+            continue
+        session.print_unless_stopped(f"evaluate: speed of the {role}")
+        try:
+            measured.speeds[role] = await session.run_unless_stopped(measure_decoding_speed(file))
+        except ProviderError as error:
+            measured.notes.append(f"{error}.")
+    return measured
 
 
 def _measure_losses(
@@ -313,22 +385,30 @@ def _build_model_result(
 
 
 def _build_student_evaluation(
-    task: StudentEvaluationTask,
-    rows: list[ModelResult],
-    results: "dict[str, list[HeldOutResult]]",
-    losses: "dict[str, TextLoss]",
-    tasks: list[HarnessTaskResult],
-    notes: list[str],
+    task: StudentEvaluationTask, files: dict[str, Path], answers: HeldOutAnswers, measured: ModelMeasurements
 ) -> StudentEvaluation:
-    recipe, asked = task.plan.recipe, results.get("student", [])
+    recipe, results, losses = task.plan.recipe, answers.results, measured.losses
+    models = {
+        "teacher": recipe.generator_teacher.model,
+        "student": str(files["student"]),
+        "start": "the student before training",
+    }
+    rows = [
+        _build_model_result(
+            role, models[role], results.get(role), losses.get(role), files.get(role), measured.speeds.get(role)
+        )
+        for role in MODEL_ROLES
+        if role == "teacher" or role in files
+    ]
+    asked = results.get("student", [])
     passed = {row.role: row.passed for row in rows if row.passed is not None}
     retention = estimate_ratio(passed["student"], len(asked), passed["teacher"], len(asked)) if asked else None
     examples = []
     for i, first in enumerate(asked[:MOST_EXAMPLES]):
-        answers = {
+        replies = {
             role: EvaluatedAnswer(text=by_seed[i].answer, fault=by_seed[i].fault) for role, by_seed in results.items()
         }
-        examples.append(EvaluationExample(question=first.question, answers=answers))
+        examples.append(EvaluationExample(question=first.question, answers=replies))
     return StudentEvaluation(
         student=str(task.student),
         recipe=recipe.name,
@@ -339,9 +419,30 @@ def _build_student_evaluation(
         held_out=losses["student"].conversations if losses else 0,
         rows=rows,
         retention=retention,
-        tasks=tasks,
-        notes=[*_collect_student_notes(task, results, losses, rows), *notes],
+        comparisons=[compare_paired_results(role, asked, results[role]) for role in results if role != "student"],
+        tasks=measured.tasks,
+        notes=[*_collect_student_notes(task, results, losses, rows), *measured.notes],
         examples=examples,
+        spent=answers.spent,
+    )
+
+
+def compare_paired_results(
+    role: str, student: "Sequence[HeldOutResult]", other: "Sequence[HeldOutResult]"
+) -> PairedComparison:
+    """The student and another model on the same seeds, in the same order."""
+    pairs = Counter((a.fault is None, b.fault is None) for a, b in zip(student, other, strict=True))
+    cells = (pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
+    difference = estimate_paired_difference(*cells)
+    assert difference is not None, "there is a seed"
+    both, student_only, other_only, neither = cells
+    return PairedComparison(
+        role=role,
+        both=both,
+        student_only=student_only,
+        other_only=other_only,
+        neither=neither,
+        difference=difference,
     )
 
 
@@ -359,7 +460,9 @@ def _collect_student_notes(
         )
     elif not any(row.role == "teacher" and row.passed for row in rows):
         notes.append("No retention: the teacher passed nothing.")
-    if not losses and task.run is None:
+    if task.pass_rates_only:
+        notes.append("Only pass rates were measured: stillhouse evaluate measures losses, speed and memory too.")
+    elif not losses and task.run is None:
         notes.append("No held-out losses: the student is not in the folder of a run.")
     elif not losses:
         notes.append("No held-out losses: the run's dataset has no held-out conversations in the form `messages`.")
@@ -409,6 +512,8 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
         lines.append(
             f"  retention {evaluation.retention.format(lambda value: f'{value:.2f}')} of the teacher's pass rate"
         )
+    for comparison in evaluation.comparisons:
+        lines.append(f"  {format_paired_comparison(comparison)}")
     for task in evaluation.tasks:
         scores = "   ".join(
             f"{role} {score.value:.3f} ({score.low:.3f} to {score.high:.3f})" for role, score in task.scores.items()
@@ -420,6 +525,14 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
             lines.append(f"  {row.role} not passed: {faults}")
     lines += [f"  {note}" for note in evaluation.notes]
     return "\n".join([*lines, f"  {Path(evaluation.student) / STUDENT_EVALUATION_FILE}"])
+
+
+def format_paired_comparison(comparison: PairedComparison) -> str:
+    """The difference of two pass rates on the same requests, in percentage points, in a line."""
+    value, low, high = (
+        f"{100 * x:+.0f}" for x in (comparison.difference.value, comparison.difference.low, comparison.difference.high)
+    )
+    return f"student minus {comparison.role}: {value} points ({low} to {high}), {comparison.conclusion}"
 
 
 def _format_optional(value: float | None, form: str) -> str:

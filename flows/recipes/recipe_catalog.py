@@ -4,17 +4,19 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.config.filters import list_filter_files
 from core.config.loading import load_recipe
 from core.config.recipe import Recipe
 from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
+from core.extensions import find_registered
 from core.project_files import find_referenced_file
 from core.storage.atomic_files import hash_file
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
+    from agents.planning.seeds import RunSeeds
 
 
 def list_built_in_recipes() -> dict[str, Path]:
@@ -100,7 +102,8 @@ def hash_recipe_sources(plan: "RunPlan") -> dict[str, str]:
     from prompts import hash_prompts
 
     recipe = plan.recipe
-    hashes = {f"prompts/{name}": digest for name, digest in hash_prompts(recipe.family, plan.own_prompts).items()}
+    prompt_hashes = hash_prompts(recipe.family, plan.own_prompts, plan.family.prompts)
+    hashes = {f"prompts/{name}": digest for name, digest in prompt_hashes.items()}
     names = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
     names += [verifier.path for verifier in recipe.verifiers]
     names += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
@@ -115,7 +118,7 @@ def hash_recipe_sources(plan: "RunPlan") -> dict[str, str]:
         weights = Path(teacher.model.removeprefix("local/"))
         if teacher.model.startswith("local/") and weights.suffix == ".gguf" and weights.is_file():
             hashes[teacher.model] = hash_file(weights)[:16]
-    hashes |= {f"check {name}": hash_file(file)[:16] for name, file in plan.check_code.items()}
+    hashes |= {f"{extension.kind} {extension.name}": extension.identity for extension in plan.extensions}
     if recipe.seeds.documents:
         from agents.sources.documents import hash_documents
 
@@ -133,10 +136,47 @@ def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
 
     def find_plan_problems(recipe: Recipe, folder: Path) -> list[RecipeProblem]:
         try:
-            plans.append(build_plan(recipe, folder))
+            plan = build_plan(recipe, folder)
         except RecipeError as error:
             return error.problems
-        return []
+        plans.append(plan)
+        runner = recipe.scale.runner
+        local = None if runner == "local" else find_registered(plan.extensions, f'scale.runner = "{runner}"')
+        return [RecipeProblem("scale.runner", local)] if local else []
 
-    load_recipe(locate_recipe(name), overrides, [find_plan_problems, find_recipe_filter_problems], family_defaults)
+    checks = [find_plan_problems, find_recipe_filter_problems]
+    load_recipe(locate_recipe(name), overrides, checks, family_defaults, list_built_in_recipes())
     return plans[0]
+
+
+class ValidatedRecipe(NamedTuple):
+    """A recipe without problems, with its seeds."""
+
+    plan: "RunPlan"
+    seeds: "RunSeeds"
+
+    def describe(self) -> str:
+        """The verdict, with the number of seeds."""
+        rows, samples = len(self.seeds.rows), self.plan.recipe.samples
+        seeds, candidates = f"seed{'s' * (rows != 1)}", f"candidate{'s' * (samples != 1)}"
+        return f"valid: {rows:,} {seeds} for at most {samples:,} {candidates}"
+
+
+def validate_recipe(name: str, overrides: Sequence[str] = ()) -> ValidatedRecipe:
+    """Load a recipe and its seeds.
+
+    Raises:
+        UsageError: if there is no such recipe.
+        RecipeError: with every problem that can be found without asking a teacher, those of the seeds last.
+    """
+    plan = load_recipe_plan(name, overrides)
+    from agents.planning.seeds import RunSeeds
+    from agents.studies.held_out_evaluation import check_evaluation_requests
+
+    try:
+        seeds = RunSeeds(plan, "validate")
+        seeds.check()
+        check_evaluation_requests(plan)
+    except UsageError as error:
+        raise RecipeError(name, [RecipeProblem("", line) for line in str(error).split("\n  ")]) from None
+    return ValidatedRecipe(plan, seeds)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from core.config.filters import FILTER_TABLES
+from core.config.filters import describe_filter
 from core.runs.records import ComparedSimilarities
 from core.sample import FrozenModel, RejectionReason
 from core.storage.atomic_files import write_json, write_text
@@ -315,9 +315,8 @@ def build_filter_sections(report: FilterReport) -> list[FilterSection]:
         own = {name_filter_step(number, name) for number, step in enumerate(report.steps, 1) if step.filter == name}
         plots = build_histogram_plots({key: values for key, values in report.histograms.items() if key in own})
         if examples or plots:
-            about = FILTER_TABLES[name].about if name in FILTER_TABLES else ""
             steps = [step for step in report.steps if step.filter == name]
-            sections.append(FilterSection(name, about, steps, examples, plots))
+            sections.append(FilterSection(name, describe_filter(name), steps, examples, plots))
     return sections
 
 

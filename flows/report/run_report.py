@@ -113,8 +113,14 @@ def write_run_report(
     write_text(run.report_file, _render_run_page(run, manifest, recipe, numbers, overview, routing))
 
 
+def read_evaluation_examples(student: Path) -> list[dict[str, Any]]:
+    """The first requests of an evaluation with each model's answer."""
+    file = student / STUDENT_EVALUATION_FILE
+    return list(read_json(file)["examples"]) if file.is_file() else []
+
+
 def read_student_evaluation(student: Path) -> dict[str, Any] | None:
-    """The results of `stillhouse evaluate`, without the answers. None if there are none."""
+    """The results of the run's evaluation or of `stillhouse evaluate`, without the answers. None if there are none."""
     file = student / STUDENT_EVALUATION_FILE
     evaluation: dict[str, Any] | None = read_json(file) if file.is_file() else None
     return evaluation and {key: value for key, value in evaluation.items() if key != "examples"}
@@ -150,13 +156,20 @@ def build_report_record(manifest: RunManifest, overview: SamplesOverview) -> dic
 
 
 def summarize_run(manifest: RunManifest) -> str:
-    """The run in a sentence: kept samples, collapse verdict, and the student's loss."""
+    """The run in a sentence: kept samples, the student's evaluation, the collapse verdict, and without an evaluation the
+    student's loss.
+    """
     counts = manifest.counts
     kept = f"{counts.kept:,} of {format_count(counts.candidates, 'candidate')} kept"
     if manifest.state is RunState.done:
         parts = [kept if counts.candidates else "No candidate was made"]
     else:
         parts = [f"{STATE_DESCRIPTIONS[manifest.state]}: {kept if counts.candidates else 'no candidate made'} so far"]
+    if evaluation := manifest.evaluation:
+        passed = {model.role: model.passed for model in evaluation.models}
+        parts.append(
+            f"the student passes {passed['student']} of {evaluation.requests} held-out requests, its teacher {passed['teacher']}"
+        )
     if manifest.collapse and manifest.collapse.metrics:
         metrics = manifest.collapse.metrics
         outside = [metric.name for metric in metrics if locate_metric(metric) != "inside"]
@@ -166,7 +179,7 @@ def summarize_run(manifest: RunManifest) -> str:
             inside = len(metrics) - len(outside)
             comparison = f"{inside} of {len(metrics)} metrics are in the range of real text; outside: {names}"
         parts.append(f"collapse: {manifest.collapse.verdict or 'not assessed'} ({comparison})")
-    if student := manifest.student:
+    if (student := manifest.student) and not manifest.evaluation:
         change = "fell" if student.loss_after < student.loss_before else "did not fall"
         parts.append(f"the student’s held-out loss {change}, {student.loss_before:.2f} to {student.loss_after:.2f}")
     return "; ".join(parts) + "."
@@ -223,6 +236,7 @@ def _render_run_page(
             plots=build_histogram_plots(manifest.similarities),
             curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],
             truncation=manifest.student and advise_on_truncation(manifest.student.truncation, "student.max_tokens"),
+            examples=read_evaluation_examples(run.student),
             cascade=cascade,
             plot_width=PLOT_WIDTH,
             plot_height=PLOT_HEIGHT,

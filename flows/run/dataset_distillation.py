@@ -19,11 +19,16 @@ def parse_student_settings(settings: Sequence[str]) -> StudentConfig:
 
     Raises:
         RecipeError: with every problem found.
-        UsageError: for a key with the prefix `student.`, as a recipe has it.
+        UsageError: for a key with the prefix `student.`, as a recipe has it, and for an evaluation on a recipe's requests.
     """
     if prefixed := next((setting for setting in settings if setting.startswith("student.")), None):
         raise UsageError(f"--set {prefixed}: `distill` takes the student's own keys; leave out `student.`")
-    return parse_settings(StudentConfig, settings)
+    config = parse_settings(StudentConfig, settings)
+    if config.evaluation:
+        raise UsageError(
+            "--set evaluation: a dataset has no requests of a recipe; leave it out, and use `stillhouse evaluate` afterwards"
+        )
+    return config
 
 
 def distill_dataset(

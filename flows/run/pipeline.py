@@ -1,4 +1,4 @@
-"""The stages of a run in order, as Prefect tasks: produce, curate, assess, package, distill, report.
+"""The stages of a run in order, as Prefect tasks: produce, curate, assess, package, distill, evaluate, report.
 
 The run's directory is authoritative: complete files are finished work, so running the stages again resumes. One task per
 shard, which makes many samples at once. Smaller tasks would be too slow, since a task costs the server 25 ms.
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 logger = logging.getLogger("stillhouse")
+
+UNEVALUATED_STUDENT = "the student is not evaluated"
+"""The beginning of a shortfall that a resumed run can make up for."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,9 @@ async def run_stages(context: RunContext, *, distill: bool) -> None:
     if distill and context.recipe.student and not shortfalls.resumable:
         await asyncio.to_thread(run_distill_stage, context, parts)
         check_stop_request()
+        if context.recipe.student.evaluation and context.manifest.student:
+            await run_evaluate_stage(context)
+            check_stop_request()
     finish_run(context)
     await publish_artifacts(context.run, context.manifest, context.recipe.name)
 
@@ -299,10 +305,28 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
         )
 
 
+@task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
+async def run_evaluate_stage(context: RunContext) -> None:
+    """A budget that ends here is a shortfall; the student and the dataset are complete."""
+    manifest = context.manifest
+    with stages.stopwatch(manifest, "evaluate"), suppress(UserInterrupt):
+        try:
+            manifest.evaluation = await stages.evaluate_run_student(context.run, context.plan, manifest)
+        except BudgetExhausted:
+            limits = ", ".join(f"budget.{key}" for key in context.recipe.budget.model_dump(exclude_none=True))
+            manifest.shortfalls.append(
+                f"{UNEVALUATED_STUDENT}: too little is left of {limits}; continue with --resume and a larger budget"
+            )
+        except RunStopped:
+            return
+        context.run.write_manifest(manifest)
+
+
 def finish_run(context: RunContext) -> None:
     """Write the report, then the manifest with the final state. A complete run needs its ledgers of paid replies no more."""
     context.manifest.state = RunState.partial if context.manifest.shortfalls else RunState.done
-    context.manifest.resumable = bool(context.manifest.reasons.get(RejectionReason.provider))
+    unevaluated = any(sentence.startswith(UNEVALUATED_STUDENT) for sentence in context.manifest.shortfalls)
+    context.manifest.resumable = unevaluated or bool(context.manifest.reasons.get(RejectionReason.provider))
     if context.manifest.state is RunState.done:
         context.run.remove_ledgers()
     remove_filter_checkpoint(context.run)

@@ -43,6 +43,7 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
         RunExists, StoreError: as `open_next_run`.
     """
     from agents.planning.seeds import RunSeeds
+    from agents.studies.held_out_evaluation import check_evaluation_requests
 
     invocation, storage = build_invocation(recipe, overrides, distill=distill), open_run_storage(runs_dir)
     plan = load_recipe_plan(recipe, overrides)
@@ -50,6 +51,8 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
         check_training_modules(recipe)
     seeds = RunSeeds(plan, "opening")
     seeds.check()
+    if distill:
+        check_evaluation_requests(plan)
     sources = hash_recipe_sources(plan)
     storage.fetch_for_recipe(plan.recipe, sources)
     run = open_next_run(storage.runs, plan.recipe, sources, folder=plan.folder, resume=resume, invocation=invocation)

@@ -1,4 +1,4 @@
-"""The stages package and distill of a run, as plain functions on its directory. Knows no Prefect.
+"""The stages package, distill and evaluate of a run, as plain functions on its directory. Knows no Prefect.
 
 Each stage reads files of the previous stage and writes its own atomically, so it can run again.
 """
@@ -9,22 +9,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config.recipe import Recipe
+from core.config.recipe import BudgetConfig, Recipe
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.installation import format_install_command
-from core.runs.records import FormatRecord, RunManifest, StudentRecord
+from core.runs.records import EvaluationRecord, FormatRecord, ModelPassRecord, RunManifest, StudentRecord
 from core.runs.run_dir import RunDir
 from core.sample import Message
-from core.storage.atomic_files import write_atomically, write_parquet, write_text
+from core.storage.atomic_files import read_json, write_atomically, write_parquet, write_text
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
+from flows.data.student_files import import_student_module
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_duration
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from agents.planning.run_plan import RunPlan
+    from flows.evaluate.student_evaluation import StudentEvaluation
+
+STUDENT_FORM = "q8_0"
+"""How a run stores the weights of student and start for its evaluation: within 0.1 % of the loss of bfloat16, half the size."""
 
 
 def write_dataset(
@@ -76,10 +83,10 @@ def _split_run_pairs(
     """Preference pairs, each in the split of its prompt. Records the counts of the run's own pairs in the manifest."""
     import polars as pl
 
-    from agents.families import FAMILIES
+    from agents.families import find_family
     from flows.data.preference_pairs import find_preference_pairs, split_preference_pairs
 
-    pairs = find_preference_pairs(read_finished_samples(run), FAMILIES[recipe.family], recipe)
+    pairs = find_preference_pairs(read_finished_samples(run), find_family(recipe.family), recipe)
     own, manifest.pairs = split_preference_pairs(pairs, set(parts.validation["id"]))
     write_parquet(run.pairs_file, pl.concat(own))
     all_pairs = pl.concat([*released, *own])
@@ -104,6 +111,65 @@ def distill_conversations(
         ) from None
     return train_student(
         train, config, out, seed=seed, progress=progress, held_out=held_out, rejected=rejected, synthetic=synthetic
+    )
+
+
+async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManifest) -> EvaluationRecord:
+    """Ask teacher, start and student the recipe's number of held-out requests. An evaluation of this student is not repeated.
+
+    Replies of an interrupted evaluation come from the reply cache. The teacher's replies are charged to the rest of the budget.
+
+    Raises:
+        BudgetExhausted, RunStopped, StillhouseError: as `evaluate_student`.
+    """
+    from flows.evaluate.student_evaluation import StudentEvaluationTask, evaluate_student
+
+    assert plan.recipe.student
+    config = plan.recipe.student.evaluation
+    assert config
+    digest = read_json(run.student / "student.json")["digest"]
+    before = manifest.evaluation
+    if before and (before.student_digest, before.requests) == (digest, config.requests):
+        return before
+    limits, spent = plan.recipe.budget, manifest.spent
+    rest = BudgetConfig(
+        calls=None if limits.calls is None else max(0, limits.calls - spent.calls),
+        tokens=None if limits.tokens is None else max(0, limits.tokens - spent.tokens),
+        cost=None if limits.cost is None else max(0.0, limits.cost - spent.cost),
+    )
+    task = StudentEvaluationTask(
+        run.student, plan, run, config.requests, STUDENT_FORM, pass_rates_only=True, cache=run.cache, budget=rest,
+        start_folder=run.path / "wip" / "start",
+    )  # fmt: skip
+    record = build_evaluation_record(await evaluate_student(task, SESSION), digest)
+    import_student_module("output.student_folder").write_card_evaluation(run.student, record)
+    return record
+
+
+def build_evaluation_record(evaluation: "StudentEvaluation", student_digest: str) -> EvaluationRecord:
+    """The part of an evaluation that the run's manifest keeps."""
+    assert evaluation.first_seed is not None, "the recipe was checked: its seeds ask questions"
+    models = [
+        ModelPassRecord(
+            role=row.role,
+            model=Path(row.model).name
+            if row.role == "student"
+            else row.model,  # a manifest is copied to other machines
+            passed=row.passed,
+            pass_rate=row.pass_rate,
+        )
+        for row in evaluation.rows
+        if row.passed is not None and row.pass_rate is not None
+    ]
+    return EvaluationRecord(
+        student_digest=student_digest,
+        requests=evaluation.seeds,
+        first_seed=evaluation.first_seed,
+        type=evaluation.type,
+        models=models,
+        comparisons=evaluation.comparisons,
+        example=evaluation.examples[0].question,
+        spent=evaluation.spent,
     )
 
 

@@ -1,4 +1,4 @@
-"""The run card that `run` and `report` print, and its parts. Text from teachers is untrusted: it loses its control characters."""
+"""The run card that `report` prints, and its parts. Text from teachers is untrusted: it loses its control characters."""
 
 import re
 import textwrap
@@ -28,7 +28,12 @@ MOST_CARD_REASONS = 12
 
 
 def format_run_card(manifest: RunManifest, run: RunDir, named: str | None = None, runs_dir: str | None = None) -> str:
-    """The card that a run prints at its end. `named` and `runs_dir` are as in `suggest_next_command`."""
+    """The whole card of a run. `named` and `runs_dir` are as in `suggest_next_command`."""
+    return "\n".join([format_run_details(manifest, run), suggest_next_command(manifest, run, named, runs_dir)])
+
+
+def format_run_details(manifest: RunManifest, run: RunDir) -> str:
+    """The card without a suggested command."""
     lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
     if manifest.error:
         lines += format_labelled_lines(
@@ -59,8 +64,7 @@ def format_run_card(manifest: RunManifest, run: RunDir, named: str | None = None
     lines += format_labelled_lines("usage", wrap_items(usage, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
     if paid := format_run_costs(manifest):
         lines += format_labelled_lines("paid", wrap_items(paid, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
-    lines += _format_artifacts(manifest, run)
-    return "\n".join([*lines, suggest_next_command(manifest, run, named, runs_dir)])
+    return "\n".join([*lines, *_format_artifacts(manifest, run)])
 
 
 def _first_sentence(text: str) -> str:
@@ -167,6 +171,9 @@ def _format_artifacts(manifest: RunManifest, run: RunDir) -> list[str]:
         )
         if advice := advise_on_truncation(student.truncation, "student.max_tokens"):
             lines += format_labelled_lines("", textwrap.wrap(advice, TERMINAL_WIDTH - LABEL_WIDTH))
+    if evaluation := manifest.evaluation:
+        passed = ", ".join(f"{model.role} {model.passed}" for model in evaluation.models)
+        lines += format_labelled_lines("passed", [f"{passed} of {evaluation.requests} held-out requests"])
     return lines
 
 

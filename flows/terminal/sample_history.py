@@ -102,7 +102,9 @@ def format_seed_value(value: Any) -> str:
 
 
 def _format_turn(turn: AgentTurn, first: AgentTurn) -> list[str]:
-    """A call with its request. Messages shared with the agent's `first` call of the sample are shown only there."""
+    """A call: its request, role by role from the system prompt on, and the reply. Messages shared with the agent's `first` call
+    of the sample are shown only there.
+    """
     which, attempt = divmod(turn.attempt, REPAIR_STRIDE)
     repair = (f"   question {which + 1}" if which else "") + (f"   repair {attempt}" if attempt else "")
     tokens = f"{turn.usage.prompt_tokens:,} tokens in   {turn.usage.completion_tokens:,} out"
@@ -112,7 +114,7 @@ def _format_turn(turn: AgentTurn, first: AgentTurn) -> list[str]:
     before = [f"    {format_count(same, 'message')} as in the first call of the {turn.agent}"] if same else []
     for message in turn.context[same:]:
         before += [f"    {message.role}", *_quote_text(message.text, 4)]
-    return [head, *before, "    asked", *_quote_text(turn.asked, 4), "    replied", *_quote_text(turn.reply, 4), ""]
+    return [head, *before, "    user", *_quote_text(turn.asked, 4), "    reply", *_quote_text(turn.reply, 4), ""]
 
 
 def _format_field(label: str, value: str, wide: int = 6) -> list[str]:

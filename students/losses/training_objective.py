@@ -3,14 +3,15 @@
 Knows losses, predictions and signals; knows nothing of optimizers or the source of signals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple, Protocol
 
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from core.config.students import DIVERGENCES, StudentConfig
+from core.config.students import StudentConfig
+from core.errors import RunFailed
 from students.chat_encoding import EncodedConversation
 from students.losses import loss_functions
 from students.predictions import EVALUATION_BATCH, TokenPredictions, compute_held_out_loss, predict_tokens
@@ -47,9 +48,9 @@ class LossTerms(NamedTuple):
         share = self.tokens / tokens
         return self._replace(values={name: value * shares.get(name, share) for name, value in self.values.items()})
 
-    def without_text_loss(self) -> "LossTerms":
-        """Without the objective `sft`, which needs no teacher."""
-        return self._replace(values={name: value for name, value in self.values.items() if name != "sft"})
+    def without_text_losses(self, names: Set[str]) -> "LossTerms":
+        """Without `names`, the objectives that need no teacher."""
+        return self._replace(values={name: value for name, value in self.values.items() if name not in names})
 
 
 class HeldOutLosses(NamedTuple):
@@ -68,6 +69,12 @@ class TrainingObjective:
     ) -> None:
         """`words` is the tokenizer's size. `projections` come from `build_projections`, empty without the objective `hidden`."""
         self.weights = config.weights
+        self._divergences = config.divergences
+        self._installed = {
+            extension.name: (extension, extension.value.options(**config.loss_options[extension.name]))
+            for extension in config.loss_extensions
+        }
+        self.text_losses = config.text_losses
         self._precision = config.precision
         self._packed_to = config.max_tokens if config.packing else 0
         self.projections = projections
@@ -77,8 +84,8 @@ class TrainingObjective:
 
     @property
     def learns_from_teacher(self) -> bool:
-        """Whether there is an objective besides `sft`."""
-        return set(self.weights) != {"sft"}
+        """Whether there is an objective that needs more than the given answers."""
+        return not self.text_losses >= self.weights.keys()
 
     def open_autocast(self, model: PreTrainedModel) -> torch.autocast:
         """The precision of a step. Weights, gradients and the optimizer's state are always in float32."""
@@ -122,6 +129,8 @@ class TrainingObjective:
             )
         if "sft" in self.weights and not own:
             values["sft"] = functional.cross_entropy(predictions.logits, predictions.targets)
+        for name in () if own else sorted(self.text_losses & self._installed.keys()):
+            values[name] = self._compute_installed(name, predictions.logits, predictions.targets)
         if self._signals:
             values |= self._compute_teacher_losses(predictions, self._signals.get_signal(batch, encoded))
         return LossTerms(values, len(predictions.targets), len(encoded))
@@ -135,7 +144,7 @@ class TrainingObjective:
             self._before.update(zip(part, values, strict=True))
 
     def _compute_teacher_losses(self, predictions: TokenPredictions, signal: TeacherSignal) -> dict[str, torch.Tensor]:
-        names = [name for name in self.weights if name in DIVERGENCES]
+        names = [name for name in self.weights if name in self._divergences]
         logits = predictions.logits[:, : self._words] / self._config.temperature
         values: dict[str, torch.Tensor] = {}
         if isinstance(signal, SampledSignal):
@@ -143,7 +152,10 @@ class TrainingObjective:
         elif names:
             student, teacher = outcome_log_probabilities(logits, signal)
             values = {
-                name: loss_functions.select_divergence(name, self._config)(student, teacher).mean() for name in names
+                name: self._compute_installed(name, student, teacher)
+                if name in self._installed
+                else loss_functions.select_divergence(name, self._config)(student, teacher).mean()
+                for name in names
             }
         if "hidden" in self.weights and isinstance(signal, DenseSignal):
             layers = match_layers(len(predictions.hidden), len(signal.hidden))
@@ -154,6 +166,15 @@ class TrainingObjective:
             ]
             values["hidden"] = torch.stack(losses).mean()
         return values
+
+    def _compute_installed(self, name: str, student: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """The mean of an installed loss over the tokens. Raises RunFailed if it does not return one value per token."""
+        extension, options = self._installed[name]
+        losses = extension.value.compute(student, other, options)
+        if not isinstance(losses, torch.Tensor) or losses.shape != student.shape[:1]:
+            shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise RunFailed(f"{extension.title} returned {shape}; it must return a tensor of shape ({len(student)},)")
+        return losses.mean()
 
 
 def conversation_log_likelihoods(predictions: TokenPredictions, conversations: int) -> torch.Tensor:

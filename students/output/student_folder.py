@@ -15,9 +15,9 @@ from transformers.utils import logging
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.runs.records import TRAINING_LOG, StudentRecord
+from core.runs.records import TRAINING_LOG, EvaluationRecord, StudentRecord
 from core.sample import conversation_digest
-from core.storage.atomic_files import read_json, write_atomically
+from core.storage.atomic_files import read_json, write_atomically, write_text
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id, find_stop_ids
 from students.init.adapters import ADAPTER_FOLDER, LoraAdapter
 from students.init.start_model import StartModel
@@ -167,6 +167,40 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
             "trained": trained,
         }
     )
+
+
+EVALUATION_HEADING, LIMITS_HEADING = "## Evaluation\n", "## Limits\n"
+
+
+def write_card_evaluation(student: Path, evaluation: EvaluationRecord) -> None:
+    """Write the evaluation into the student's model card, above its limits, in place of an earlier one."""
+    card = student / "README.md"
+    head, _, rest = card.read_text(encoding="utf-8").partition(LIMITS_HEADING)
+    head = head.partition(EVALUATION_HEADING)[0]
+    write_text(card, f"{head}{_format_evaluation(evaluation)}\n{LIMITS_HEADING}{rest}")
+
+
+def _format_evaluation(evaluation: EvaluationRecord) -> str:
+    differences = {comparison.role: comparison.difference for comparison in evaluation.comparisons}
+    lines = [
+        EVALUATION_HEADING.rstrip(),
+        f"{evaluation.requests} requests that no training conversation used, the same for each model, each asked once. An answer "
+        "passes if",
+        f"it passes every check of the recipe. Student and start are stored as {evaluation.type}.",
+        "",
+        "| | passed | 95 % | student minus it, in points |",
+        "|---|---|---|---|",
+    ]
+    for model in evaluation.models:
+        rate, found = model.pass_rate, differences.get(model.role)
+        points = f"{100 * found.value:+.0f} ({100 * found.low:+.0f} to {100 * found.high:+.0f})" if found else ""
+        lines.append(
+            f"| {model.role} | {model.passed} of {evaluation.requests} | {rate.low:.0%} to {rate.high:.0%} | {points} |"
+        )
+    intervals = (
+        "Wilson's score interval for shares, Newcombe's (1998, method 10) for differences between paired shares."
+    )
+    return "\n".join([*lines, "", intervals, ""])
 
 
 def describe_objective(config: StudentConfig) -> str:

@@ -20,6 +20,7 @@ from students.chat_encoding import Conversation
 
 IRRELEVANT_SETTINGS: Mapping[str, IncEx | bool] = {
     "checkpoint_steps": True,
+    "evaluation": True,
     "track": True,
     "distillation": {"cache", "api_key_env"},
 }
@@ -65,6 +66,7 @@ def training_digest(
             "seed": seed,
             "teacher": teacher,
             **({"start": start} if start else {}),
+            **({"losses": [one.identity for one in config.loss_extensions]} if config.loss_extensions else {}),
             "versions": {package: version(package) for package in ("torch", "transformers")},
         }
     )

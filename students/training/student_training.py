@@ -6,7 +6,7 @@ Knows only the order of the steps; other modules implement them. Knows nothing o
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.config.students import DIVERGENCES, StudentConfig
+from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.runs.records import SparsityRecord, StudentRecord
 from students.chat_encoding import Conversation, find_pad_id
@@ -102,7 +102,9 @@ def _check_training(config: StudentConfig, rejected: Sequence[Conversation]) -> 
     distillation = config.distillation
     endpoint = PromptLogprobTeacher(distillation) if distillation.uses_endpoint else None
     digest = endpoint.digest if endpoint else teacher_digest(distillation.teacher)
-    only_captured = distillation.signals != "dense" and config.weights.keys() <= DIVERGENCES and not config.sparsity
+    only_captured = (
+        distillation.signals != "dense" and config.weights.keys() <= config.divergences and not config.sparsity
+    )
     if only_captured and starts_as_teacher(config, digest):
         raise UsageError(
             f"student.start = {config.start!r}: the student starts as its own teacher, so the captured signals teach only "

@@ -123,7 +123,7 @@ class TrainingLoop:
             before = self._objective.measure(self.model, self._data.held_out, self._pad)
             done = TrainingProgress(step=0, loss_before=before.loss, kl_before=before.kl, seconds=0.0, log=[], best={})
         self._unproven = self._objective.learns_from_teacher
-        self._deadline = min(done.step + (PROOF_STEPS if "sft" in self._config.weights else 1), self.steps)
+        self._deadline = min(done.step + (PROOF_STEPS if self._objective.text_losses else 1), self.steps)
         return done
 
     def run_step(self, step: int) -> dict[str, float]:
@@ -138,7 +138,7 @@ class TrainingLoop:
         encoded = own or examples
         tokens = sum(map(count_predicted_tokens, encoded))
         sums: Counter[str] = Counter()
-        weights = self._config.weights
+        weights, texts = self._config.weights, self._objective.text_losses
         rank, processes = rank_and_world_size()
         size = self._config.batch_size
         for begin in range(rank * size, len(encoded), processes * size):
@@ -147,14 +147,14 @@ class TrainingLoop:
                 terms = self._objective.compute_terms(self.model, batch, self._pad, rejected=worse, own=bool(own))
                 part = terms.scale_to_step(tokens, len(encoded))
                 loss = part.weighted_sum(weights)
-            if self._unproven and "sft" in terms.values:
-                teacher_loss = terms.without_text_loss().weighted_sum(weights)
+            if self._unproven and not texts.isdisjoint(terms.values):
+                teacher_loss = terms.without_text_losses(texts).weighted_sum(weights)
                 sums[TEACHER_GRADIENTS] += gradient_norm(teacher_loss, self.learner) >= MIN_TEACHER_GRADIENT
             torch.autograd.backward(loss)
             sums.update({"loss": loss.item(), **{name: value.item() for name, value in part.values.items()}})
-        if self._unproven and "sft" not in sums:
+        if self._unproven and texts.isdisjoint(sums):
             sums[TEACHER_GRADIENTS] += get_total_norm(_collect_gradients(self.learner)).item() >= MIN_TEACHER_GRADIENT
-        names = ["loss", *(name for name in weights if not (own and name == "sft"))]
+        names = ["loss", *(name for name in weights if not (own and name in texts))]
         totals = self._sum_over_processes(sums, names, step)
 
         rate = learning_rate(step, self.steps, self._config)
@@ -215,7 +215,7 @@ class TrainingLoop:
             raise RunFailed(f"student: the loss is {totals['loss']} at step {step + 1}; lower learning_rate = {rate}")
         self._unproven = self._unproven and not totals[TEACHER_GRADIENTS]
         if self._unproven and step + 1 >= self._deadline:
-            objectives = ", ".join(name for name in self._config.weights if name != "sft")
+            objectives = ", ".join(name for name in self._config.weights if name not in self._objective.text_losses)
             raise RunFailed(
                 f"student: {objectives} had no gradient, so the teacher taught nothing; the student may equal its teacher "
                 "already: choose fewer layers, another start or another teacher"

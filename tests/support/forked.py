@@ -1,11 +1,12 @@
 """Python programs that fork from a process with their imports already loaded, so that a start costs almost nothing.
 
-    python -m tests.support.forked SOCKET
+    python -m tests.support.forked SOCKET MODULE...
 
-Each is a process with its own arguments, environment and output, and gets real signals. One difference from a fresh interpreter:
-all programs of a test process have the same hash seed.
+Each is a process with its own arguments, environment, folder and files, and gets real signals. One difference from a fresh
+interpreter: all programs of a test process have the same hash seed.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -15,21 +16,35 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from threading import Lock
 from typing import TextIO
 
 from core.project_files import PROJECT
+from tests.support.forked_command import send_request
 
-IMPORTED = (
+PRODUCTION = (
     "tests.support.produce_run",
     "tests.support.run_command",
     "flows.commands.app",
     "flows.commands.release_commands",
     "flows.release.release_creation",
 )
+"""Imports of programs that make and release samples."""
+COMMANDS = (
+    *PRODUCTION,
+    "flows.commands.student_commands",
+    "flows.run.pipeline",
+    "students.training.student_training",
+    "torch.distributed.tensor",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.llama.modeling_llama",
+)
+"""Imports of any command."""
 MESSAGE_BYTES = 2**17
 NUMBER = struct.Struct("q")
 
@@ -71,31 +86,39 @@ class Program:
 class ForkServer:
     """Starts with the first program, and ends when this process ends or closes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, imported: Sequence[str], **environment: str) -> None:
+        self._imported = imported
+        self._environment = environment
         self._lock = Lock()
         self._requests: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, module: str, *arguments: str, **environment: str) -> Program:
         """Run `python -m MODULE ARGUMENTS` in the project's folder, with these additions to the environment."""
-        request = json.dumps([module, arguments, {**os.environ, **environment}]).encode()
         read_output, output = os.pipe()
         read_status, status = os.pipe()
-        with self._lock:
-            socket.send_fds(self._connected(), [request], [output, status])
+        with Path(os.devnull).open() as nothing:
+            send_request(
+                self.requests, module, arguments, {**os.environ, **environment}, str(PROJECT),
+                [nothing.fileno(), output, output, status],
+            )  # fmt: skip
         os.close(output)
         os.close(status)
         return Program(os.fdopen(read_output, encoding="utf-8"), read_status)
 
-    def _connected(self) -> socket.socket:
-        if self._requests is None:
-            self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "tests.support.forked", str(theirs.fileno())], cwd=PROJECT, pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                )  # fmt: skip
-        return self._requests
+    @property
+    def requests(self) -> socket.socket:
+        """Where requests are sent, by this process or by those that inherit it."""
+        with self._lock:
+            if self._requests is None:
+                self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                with theirs:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-m", "tests.support.forked", str(theirs.fileno()), *self._imported],
+                        cwd=PROJECT, env={**os.environ, **self._environment}, pass_fds=[theirs.fileno()],
+                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                    )  # fmt: skip
+            return self._requests
 
     def close(self) -> None:
         if self._requests and self._process:
@@ -104,20 +127,25 @@ class ForkServer:
             self._requests = self._process = None
 
 
-FORKS = ForkServer()
+FORKS = ForkServer(PRODUCTION)
+COMMAND_FORKS = ForkServer(COMMANDS, OMP_NUM_THREADS="1")
 
 
 def pytest_unconfigure() -> None:
     FORKS.close()
+    COMMAND_FORKS.close()
 
 
-def serve(requests: socket.socket) -> None:
+def serve(requests: socket.socket, imported: Sequence[str]) -> None:
     """Fork a program for each request, until the other end closes."""
-    for name in IMPORTED:
+    for name in imported:
         import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes each watcher when it ends
+    gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
     while True:
-        message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 2)
+        message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)
+        with suppress(ChildProcessError):  # none is left
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         if not message:
             return
         if os.fork() == 0:
@@ -128,26 +156,33 @@ def serve(requests: socket.socket) -> None:
             os.close(descriptor)
 
 
-def watch(module: str, arguments: list[str], environment: Mapping[str, str], output: int, status: int) -> None:
+def watch(module: str, arguments: list[str], environment: Mapping[str, str], folder: str, *descriptors: int) -> None:
     """Fork again: this process reports the program's process id and exit code. Returns in the program, when the program ends."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    *files, status = descriptors
     if program := os.fork():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.close(output)
+        for file in files:
+            os.close(file)
         with suppress(BrokenPipeError):
             os.write(status, NUMBER.pack(program))
             os.write(status, NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])))
         os._exit(0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
-    os.close(status)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    for descriptor in {*descriptors} - {0, 1, 2}:
+        os.close(descriptor)
     os.environ.clear()
     os.environ.update(environment)
+    os.chdir(folder)
+    sys.path[0] = folder
+    if "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
     sys.argv[1:] = arguments
     sys.modules.pop(module, None)  # it runs again, as the main module
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from students.output.gguf_export import export_gguf
 from teachers import local_llama
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.endpoint import open_endpoint_teacher
-from teachers.local_llama import LlamaServer, llama_settings, run_llama_server
+from teachers.local_llama import LlamaServer, find_logged_error, llama_settings, run_llama_server
 from teachers.providers import open_teacher
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 
@@ -230,6 +231,27 @@ def test_a_model_that_does_not_fit_is_an_error_of_its_file(weights: Path, monkey
 
     with pytest.raises(ProviderError, match=r"^big: llama\.cpp cannot load it: "):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_the_reason_of_a_failure_is_found_in_any_order_of_the_log(order: tuple[int, ...]) -> None:
+    """llama.cpp's log is written by a thread of its own."""
+    missing = "gguf_init_from_file: failed to open GGUF file '/x' (No such file or directory)"
+    lines = [
+        f"0.00.003.572 E {missing}\n0.00.003.930 E llama_model_load_from_file_impl: failed to load model",
+        "0.00.004.375 E srv          init: exiting due to model loading error",
+        "error: Failed to init server, please check the input params.",
+    ]
+    assert find_logged_error("\n".join(lines[i] for i in order)) == missing
+
+
+def test_a_log_without_a_failure_of_llama_has_its_last_word_as_the_reason() -> None:
+    assert find_logged_error("") == ""
+    assert (
+        find_logged_error("0.00.001.000 E ggml: something before\nguard: error: killed by signal 11 (SIGSEGV)\n")
+        == "killed by signal 11 (SIGSEGV)"
+    )
+    assert find_logged_error("error: Failed to init server.\n") == "Failed to init server", "the only word there is"
 
 
 def test_a_server_that_is_killed_in_the_middle_of_a_run_is_started_again(weights: Path) -> None:

@@ -1,6 +1,6 @@
 (() => {
   "use strict";
-  const PAGE = 20;
+  const PAGE = 10;
   const form = document.getElementById("filter");
   if (!form) return;
   const samples = [...document.querySelectorAll("details.sample")];

@@ -1,20 +1,17 @@
 """Signature files: the same query results here, in datasketch, and in an index that imported them."""
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasketch import LeanMinHash, MinHash, MinHashLSH
+from datasketch import MinHash, MinHashLSH
 
 from benchmarks.corpus import PlantedCorpus
 from core.config.filters import MinHashFilter
 from core.errors import UsageError
-from core.project_files import PROJECT
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.duplicates import signatures
@@ -64,54 +61,6 @@ def test_queries_of_a_loaded_lsh_agree_with_those_of_an_lsh_built_by_datasketch(
     results = [sorted(lsh.query(build_minhash(text))) for text in texts]
     assert results == [sorted(theirs.query(minhash)) for minhash in minhashes]
     assert sum(map(bool, results[500:])) > 5
-
-
-def test_the_most_similar_rows_are_those_that_an_lsh_of_datasketch_proposes(tmp_path: Path) -> None:
-    texts = corpus(600)
-    path = write(tmp_path / "rows.parquet", texts[:500])
-    table = read_signatures(path)
-    by_key = dict(zip(table.keys, table.signatures, strict=True))
-    lsh, expected = load_lsh(path, 0.7), []
-    for document, text in enumerate(texts):
-        minhash = build_minhash(text)
-        estimates = [
-            (-float((by_key[key] == minhash.hashvalues).mean()), int(key.partition(":")[2]))
-            for key in lsh.query(minhash)
-        ]
-        if estimates and -(best := min(estimates))[0] >= 0.7:
-            expected.append((document, best[1], -best[0]))
-    similar = find_similar_rows(table, build_shingle_sets(texts, 5), 0.7)
-    assert list(zip(*(column.tolist() for column in similar[:3]), strict=True)) == expected
-    assert 500 < len(expected) < 600
-
-
-def test_rows_are_serialized_as_datasketch_serializes_them(tmp_path: Path) -> None:
-    texts = corpus(5)
-    written = pq.read_table(write(tmp_path / "rows.parquet", texts))["minhash"].to_pylist()
-    for text, row in zip(texts, written, strict=True):
-        lean = LeanMinHash(build_minhash(text))
-        buffer = bytearray(lean.bytesize("<"))
-        lean.serialize(buffer, "<")
-        assert bytes(buffer) == row
-        assert (LeanMinHash.deserialize(row, "<").hashvalues == lean.hashvalues).all()
-
-
-def test_an_index_and_its_signature_files_need_neither_datasketch_nor_scipy(tmp_path: Path) -> None:
-    code = f"""
-import sys
-sys.modules["datasketch"] = sys.modules["scipy"] = None  # an import of either fails
-from pathlib import Path
-from filters.duplicates.datasketch_files import SignatureSettings, write_signatures
-from filters.duplicates.duplicate_index import DuplicateIndex
-from filters.duplicates.shingles import build_shingle_sets
-folder, texts = Path({str(tmp_path)!r}), ["one two three four five six seven", "eight nine ten eleven twelve thirteen"]
-sets = build_shingle_sets(texts, 5)
-write_signatures(folder / "rows.parquet", [(["a", "b"], sets)], SignatureSettings())
-index = DuplicateIndex(folder / "index")
-print(index.import_signatures(folder / "rows.parquet", "x"), index.check(sets, 0.8).repeated.tolist())
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, text=True, capture_output=True, check=False)
-    assert (done.stdout.strip(), done.stderr) == ("2 [0, 1]", "")
 
 
 def test_an_lsh_of_datasketch_is_saved_and_loaded_with_the_same_queries(tmp_path: Path) -> None:
@@ -195,6 +144,8 @@ def parquet(path: Path, rows: list[bytes], **metadata: str) -> Path:
 
 
 def serialized(scheme: str, count: int = 16) -> bytes:
+    from datasketch import LeanMinHash
+
     minhash = LeanMinHash(MinHash(num_perm=count, scheme=scheme))
     buffer = bytearray(minhash.bytesize("<"))
     minhash.serialize(buffer, "<")

@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import sys
+import tomllib
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +16,7 @@ import typer
 from core.project_files import PROJECT
 from flows import cli
 from flows.commands.app import app
+from flows.commands.command_options import CLEAN_PANEL, MAKE_PANEL, RELEASE_PANEL, STUDENT_PANEL, TRY_PANEL
 
 REFERENCE = str(PROJECT / "data/reference/english.jsonl")
 ROWS = [
@@ -86,11 +88,18 @@ def test_recipes_list_their_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert "constrained-instructions\n  Short answers" in out
 
 
-def test_validate_prints_the_whole_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = called(capsys, "validate", "smoke", "--live", "--json")
-    assert code == 0
-    assert json.loads(out)["recipe"]["topology"]["max_revisions"] == 2
-    assert json.loads(out)["live"]["main"].startswith("fake/writer answers: keeps to a JSON schema, returns")
+def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert called(capsys, "--version") == (0, f"stillhouse {project['version']}\n", "")
+
+
+def test_the_help_groups_every_command_by_what_a_user_does(capsys: pytest.CaptureFixture[str]) -> None:
+    panels = [TRY_PANEL, MAKE_PANEL, CLEAN_PANEL, STUDENT_PANEL, RELEASE_PANEL]
+    code, out, _ = called(capsys, "--help")
+    places = [out.index(f" {panel} ") for panel in panels]
+    assert (code, places) == (0, sorted(places))
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    assert {command.rich_help_panel for command in commands.values()} == set(panels)
 
 
 @pytest.mark.parametrize(("way", "others"), [("plain", "json_schema.* or .tool"), ("tool", "json_schema.* or .plain")])

@@ -113,3 +113,17 @@ def test_a_teacher_of_a_stranger_gets_no_prompt_and_no_key_and_starts_nothing(
     run.recipe_file.write_text(json.dumps(recipe))
     with pytest.raises(UsageError, match=act):
         load_student_plan(run.student, run, tmp_path / "mine")
+
+
+def test_a_strangers_run_sends_no_prompt_by_an_installed_protocol(tmp_path: Path) -> None:
+    """The protocol need not be installed to be refused, and the user's own run may use it."""
+    run, _ = run_with_checks(tmp_path / "stranger")
+    recipe = json.loads(run.recipe_file.read_text())
+    recipe["recipe"]["verifiers"] = []
+    recipe["recipe"]["teachers"]["main"] |= {"model": "courier/x"}
+    run.recipe_file.write_text(json.dumps(recipe))
+    act = r"send prompts to courier/x by an installed protocol \(teachers.main\)"
+    with pytest.raises(UsageError, match=act):
+        load_student_plan(run.student, run, tmp_path / "mine")
+    with pytest.raises(UsageError, match="unknown provider 'courier'"):
+        load_student_plan(run.student, run, tmp_path / "stranger" / "runs")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -11,7 +12,7 @@ from core.config.students import StudentConfig
 from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_stop_ids
 from students.comparison.text_losses import write_untrained_student
-from students.init.embedded_teacher import build_teacher_tokenizer, find_teacher_file
+from students.init.embedded_teacher import build_teacher_tokenizer, find_teacher_file, open_teacher_file
 from students.init.start_model import StartModel, load_start_model, select_best_layers
 from students.init.vocabulary_trimming import trim_vocabulary
 from students.output.gguf_export import export_gguf, read_student
@@ -34,7 +35,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return build_teacher_tokenizer(gguf.GGUFReader(find_teacher_file()))
+    return build_teacher_tokenizer(open_teacher_file(find_teacher_file()))
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +220,13 @@ def test_a_narrow_student_has_the_teachers_weights_and_is_reproducible(tmp_path:
     ]
     assert compute_held_out_loss(again, encoded, 0) == pytest.approx(record.loss_before, rel=0.01)
     assert export_gguf(tmp_path / "student", "q8_0").bytes < again.num_parameters() * 1.3
+
+
+def test_plain_arrays_are_what_the_library_reads() -> None:
+    theirs, ours = gguf.GGUFReader(find_teacher_file()), open_teacher_file(find_teacher_file())
+    assert {name: field.contents() for name, field in ours.fields.items()} == {
+        name: field.contents() for name, field in theirs.fields.items()
+    }
+    for one, other in zip(ours.tensors, theirs.tensors, strict=True):
+        assert (one.name, one.tensor_type, list(one.shape)) == (other.name, other.tensor_type, list(other.shape))
+        assert np.array_equal(one.data, other.data)

@@ -415,7 +415,7 @@ def test_pairs_stay_aligned_when_conversations_are_left_out(
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        (["objective=kl"], "kl: no such objective; known are sft, forward_kl"),
+        (["objective=kl"], "unknown loss 'kl'; known are sft, forward_kl"),
         (["objective={}"], "name or a table of weights"),
         (["objective.sft=0"], "sft = 0: a weight must be a number above 0"),
         (["objective.jsd=inf"], "jsd = inf: a weight must be a number above 0"),

@@ -1,0 +1,186 @@
+"""Recipes that extend others: `extends = "smoke"`, or a path. Knows tables of TOML and file names, not the meaning of keys.
+
+A recipe replaces the keys of its base, table by table; a list is replaced as a whole. Two things are never inherited: `name`, and
+a check's file, since that is a program: a recipe without `path` stays data, whatever it extends.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.errors import RecipeError, RecipeProblem, suggest_name
+from core.project_files import SHIPPED
+from core.storage.bounded_reading import check_regular_file
+
+EXTENDS_KEY = "extends"
+MAX_CHAIN = 8
+"""Recipes in a chain, the first one included."""
+MAX_RECIPE_BYTES = 1 << 20
+RECIPE_FILE_NAME = "recipe.toml"
+"""The recipe in a folder."""
+ABSENT_IF_FALSE = (("agents", "critic"), ("collapse", "reference"))
+"""Keys that `false` turns off, since TOML has no null."""
+
+
+class RecipeTables(NamedTuple):
+    """The tables of a recipe, with those of its bases."""
+
+    data: dict[str, Any]
+    """Names of files start from the recipe's folder."""
+    bases: tuple[Path, ...] = ()
+    """The files that it extends, nearest first."""
+    programs: tuple[str, ...] = ()
+    """Files of checks in verifiers that were inherited; they may not run."""
+
+    def find_inherited_programs(self, overrides: Sequence[str]) -> list[RecipeProblem]:
+        """The problem of inherited check files, unless `--set` replaces all verifiers."""
+        replaced = any(setting.partition("=")[0].strip() == "verifiers" for setting in overrides)
+        if not self.programs or replaced:
+            return []
+        files, base = ", ".join(self.programs), self.bases[0]
+        what = (
+            f"{base} has checks in {files}, and a recipe never inherits a program; read it, then list the "
+            "[[verifiers]] in this recipe, each with its `path`"
+        )
+        return [RecipeProblem("verifiers", what)]
+
+
+def read_recipe_tables(path: Path, built_in: Mapping[str, Path]) -> RecipeTables:
+    """The tables of the recipe at `path`, merged with those of the recipes that it extends.
+
+    Raises:
+        RecipeError: if one of them cannot be read, does not exist, or extends itself.
+    """
+    chain, tables = [path], [_read_toml(path)]
+    while (base := tables[-1].pop(EXTENDS_KEY, None)) is not None:
+        found = _locate_base(base, chain[-1], built_in)
+        if found.resolve() in [file.resolve() for file in chain]:
+            cycle = " -> ".join(map(str, [*chain, found]))
+            raise _build_extends_error(chain[-1], f"{cycle}: a recipe cannot extend itself; remove one `extends`")
+        if len(chain) == MAX_CHAIN:
+            raise _build_extends_error(chain[-1], f"a chain has at most {MAX_CHAIN} recipes; extend a nearer base")
+        chain.append(found)
+        tables.append(_read_toml(found))
+
+    data, programs = tables[-1], list_check_files(tables[-1])
+    for file, base_file, table in zip(chain[-2::-1], chain[:0:-1], tables[-2::-1], strict=True):
+        inherited = relocate_files(data, base_file.resolve().parent, file.resolve().parent)
+        inherited.pop("name", None)
+        programs = list_check_files(inherited) if "verifiers" not in table else ()
+        data = merge_tables(inherited, table)
+    return RecipeTables(data, tuple(chain[1:]), programs if len(chain) > 1 else ())
+
+
+def merge_tables(base: Mapping[str, Any], table: Mapping[str, Any], where: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`base` with the values of `table`, which win. Tables are merged and lists replaced; `false` removes what is not itself
+    true or false.
+    """
+    merged = deepcopy(dict(base))
+    for key, value in table.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = merge_tables(below, value, (*where, key))
+        elif value is False and key in merged and not isinstance(below, bool) and (*where, key) not in ABSENT_IF_FALSE:
+            del merged[key]
+        else:
+            merged[key] = deepcopy(value)
+    return merged
+
+
+def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | None) -> dict[str, Any]:
+    """The tables of a recipe in `folder`, for a recipe in `new_folder`; without one, with absolute paths.
+
+    A name that exists only in the working directory or among the shipped files is searched there from any folder, so it is
+    unchanged.
+    """
+
+    def move(name: Any) -> Any:
+        if not isinstance(name, str) or not name or Path(name).is_absolute():
+            return name
+        elsewhere = (Path.cwd() / name).exists() or (SHIPPED / name).exists()
+        if elsewhere and not (folder / name).exists():
+            return name
+        return str(folder / name) if new_folder is None else os.path.relpath(folder / name, new_folder)
+
+    def move_if_there(value: Any) -> Any:
+        return move(value) if isinstance(value, str) and _is_there(folder, value) else value
+
+    moved = deepcopy(dict(data))
+    for table, key in (
+        ("", "prompts"),
+        ("seeds", "path"),
+        ("seeds", "documents"),
+        ("collapse", "reference"),
+        ("lineage", "real"),
+    ):
+        _change_value(moved if not table else moved.get(table), key, move)
+    draws = moved["seeds"].get("draw") if isinstance(moved.get("seeds"), dict) else None
+    for name in draws if isinstance(draws, dict) else ():
+        _change_value(draws, name, move)
+    for filter_table in _list_tables(moved.get("filters")):
+        _change_value(filter_table, "index", move)
+        _change_value(
+            filter_table, "sets", lambda names: [move(name) for name in names] if isinstance(names, list) else names
+        )
+    for verifier in _list_tables(moved.get("verifiers")):
+        _change_value(verifier, "path", move)
+        for option in verifier.keys() - {"type", "path"}:  # which of them name files, only the check knows
+            _change_value(verifier, option, move_if_there)
+    return moved
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    try:
+        return bool(name) and (folder / name).is_file()
+    except (OSError, ValueError):  # a long text is no file name
+        return False
+
+
+def _change_value(table: Any, key: str, change: Callable[[Any], Any]) -> None:
+    if isinstance(table, dict) and key in table:
+        table[key] = change(table[key])
+
+
+def _list_tables(value: Any) -> list[dict[str, Any]]:
+    return [table for table in value if isinstance(table, dict)] if isinstance(value, list) else []
+
+
+def list_check_files(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The files of the recipe's own checks, which are programs."""
+    verifiers = _list_tables(data.get("verifiers"))
+    return tuple(dict.fromkeys(str(table["path"]) for table in verifiers if "path" in table))
+
+
+def _locate_base(base: Any, path: Path, built_in: Mapping[str, Path]) -> Path:
+    """The file of the base that the recipe at `path` names."""
+    if not isinstance(base, str):
+        raise _build_extends_error(path, f"must be the name of a built-in recipe or a path, not {base!r}")
+    if base in built_in:
+        return built_in[base]
+    file = path.parent / base
+    file = file / RECIPE_FILE_NAME if file.is_dir() else file
+    if file.is_file():
+        return file
+    advice = suggest_name(base, built_in, "built in are")
+    raise _build_extends_error(path, f"{base!r} is neither a built-in recipe nor the file {file}; {advice}")
+
+
+def _build_extends_error(path: Path, what: str) -> RecipeError:
+    return RecipeError(str(path), [RecipeProblem(EXTENDS_KEY, what)])
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        check_regular_file(path)
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise RecipeError(
+                str(path), [RecipeProblem("", f"is larger than {MAX_RECIPE_BYTES >> 20} MB; it is no recipe")]
+            )
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(str(path), [RecipeProblem("", f"cannot be read: {error.strerror}")]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(str(path), [RecipeProblem("", f"is not valid TOML: {error}")]) from None

@@ -1,0 +1,218 @@
+"""Extension points: what installed packages, or this program, add to the checks, filters, families, losses and teacher protocols.
+
+A recipe names an extension, and only the entry point of that name is imported; no file decides what else is. Knows the names of
+the five groups, and nothing of what an extension does.
+"""
+
+import difflib
+import hashlib
+import inspect
+import re
+import sys
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from core.errors import UsageError
+
+T = TypeVar("T")
+
+ExtensionKind = Literal["check", "filter", "family", "loss", "protocol"]
+GROUPS: dict[ExtensionKind, str] = {
+    "check": "stillhouse.checks",
+    "filter": "stillhouse.filters",
+    "family": "stillhouse.families",
+    "loss": "stillhouse.losses",
+    "protocol": "stillhouse.protocols",
+}
+"""The group of entry points of each kind."""
+BASES: dict[ExtensionKind, str] = {
+    "check": "stillhouse.Check",
+    "filter": "stillhouse.Filter",
+    "family": "stillhouse.RecipeFamily",
+    "loss": "stillhouse.Loss",
+    "protocol": "stillhouse.TeacherProtocol",
+}
+"""The public name of the type of each kind, for messages."""
+EXTENSION_ERROR = "extension"
+"""Type of a validation error whose message is a whole sentence."""
+NAME = re.compile(r"[a-z][a-z0-9_-]*")
+PROCESS = uuid.uuid4().hex[:16]
+"""Identifies code without a source that can be read: it equals no code of another process."""
+
+_registered: dict[ExtensionKind, dict[str, Any]] = {kind: {} for kind in GROUPS}
+
+
+class UnusableExtension(UsageError):
+    """An extension that does not exist, cannot be imported, or is not what its entry point says."""
+
+
+class Extension(NamedTuple, Generic[T]):
+    """What a name refers to, outside the built-in names."""
+
+    kind: ExtensionKind
+    name: str
+    value: T
+    origin: str
+    """The distribution and its version, or "" if this program registered it."""
+
+    @property
+    def title(self) -> str:
+        return f"the {self.kind} {self.name!r} of {self.origin or 'this program'}"
+
+    @property
+    def identity(self) -> str:
+        """Distribution, version and a hash of the source: equal where the extension does the same."""
+        return f"{self.origin or 'registered'} {hash_source(self.value)}"
+
+
+class ExtensionPoint(Generic[T]):
+    """One kind of extension: where to find it, what it must be, and which names are taken."""
+
+    def __init__(
+        self, kind: ExtensionKind, expected: type[Any], built_in: Callable[[], Collection[str]],
+        read_name: Callable[[T], str] = lambda value: str(getattr(value, "name", "")),
+    ) -> None:  # fmt: skip
+        """`expected` is the type of the value: for filters and families the base class of a class, for others the class of an
+        object. `built_in` returns the built-in names.
+        """
+        self.kind, self._expected, self._built_in, self._read_name = kind, expected, built_in, read_name
+        self._is_class = kind in ("filter", "family")
+
+    def find(self, name: str, taken: Collection[str] = ()) -> Extension[T] | None:
+        """The extension of this name; None if the name is built-in or `taken`, or unknown.
+
+        Raises:
+            UnusableExtension: if a package offers a built-in or taken name, or what it offers cannot be used.
+        """
+        points = self._list_points(name)
+        if name in self._built_in() or name in taken:
+            if points:
+                raise UnusableExtension(
+                    f"the package {_describe_origin(points[0])} offers a {self.kind} {name!r}, which is the name of a built-in "
+                    f"{self.kind}; uninstall the package, or rename its entry point in {GROUPS[self.kind]}"
+                )
+            return None
+        if name in _registered[self.kind]:
+            return Extension(self.kind, name, _registered[self.kind][name], "")
+        if len(points) > 1:
+            origins = " and ".join(sorted(map(_describe_origin, points)))
+            raise UnusableExtension(
+                f"{origins} both offer a {self.kind} {name!r}; uninstall one of them, since a name is of one package"
+            )
+        return self._load(points[0]) if points else None
+
+    def require(self, name: str, taken: Collection[str] = ()) -> Extension[T]:
+        """As `find`, for a name that is not built-in.
+
+        Raises:
+            UnusableExtension: also if there is none of this name; the text has the known ones.
+        """
+        if found := self.find(name, taken):
+            return found
+        raise UnusableExtension(self.describe_unknown(name, taken))
+
+    def describe_unknown(self, name: str, taken: Collection[str] = ()) -> str:
+        """Why `name` cannot be used: the nearest known name, and all of them."""
+        known = list(dict.fromkeys([*self._built_in(), *taken, *self.list_names()]))
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {near[0]!r}? " if near else ""
+        noun = "provider" if self.kind == "protocol" else self.kind
+        return f"unknown {noun} {name!r}; {advice}known are {', '.join(known)}"
+
+    def list_names(self) -> list[str]:
+        """The names that installed packages and this program offer, without importing anything."""
+        return sorted({*entry_points(group=GROUPS[self.kind]).names, *_registered[self.kind]})
+
+    def register(self, value: T) -> T:
+        """Make `value` known in this process under its own name. A second one of the same name replaces the first.
+
+        Raises:
+            UnusableExtension: if the name is built-in, or offered by an installed package, or `value` is of another type.
+        """
+        if fault := self._find_fault(value):
+            raise UnusableExtension(f"register: {value!r} {fault}")
+        name = self._read_name(value)
+        if name in self._built_in():
+            raise UnusableExtension(
+                f"register: {name!r} is the name of a built-in {self.kind}; give yours another name"
+            )
+        if points := self._list_points(name):
+            raise UnusableExtension(
+                f"register: the installed package {_describe_origin(points[0])} offers a {self.kind} {name!r} already; give "
+                "yours another name"
+            )
+        _registered[self.kind][name] = value
+        return value
+
+    def _list_points(self, name: str) -> Sequence[EntryPoint]:
+        """The entry points of this name, one for each distribution: a path that is listed twice has it twice."""
+        points = entry_points(group=GROUPS[self.kind], name=name)
+        return list({_describe_origin(point): point for point in reversed(tuple(points))}.values())
+
+    def _load(self, point: EntryPoint) -> Extension[T]:
+        origin = _describe_origin(point)
+        title = f"the {self.kind} {point.name!r} of {origin} ({point.value})"
+        try:
+            value = point.load()
+        except (Exception, SystemExit) as error:
+            raise UnusableExtension(
+                f"{title} cannot be imported: {type(error).__name__}: {error}; repair or uninstall the package"
+            ) from None
+        if fault := self._find_fault(value):
+            raise UnusableExtension(f"{title} {fault}")
+        if (own := self._read_name(value)) != point.name:
+            raise UnusableExtension(
+                f"{title} calls itself {own!r}; entry point and {self.kind} must have the same name"
+            )
+        return Extension(self.kind, point.name, value, origin)
+
+    def _find_fault(self, value: Any) -> str | None:
+        """Why `value` is no extension of this kind."""
+        wanted = BASES[self.kind]
+        if self._is_class:
+            if not (isinstance(value, type) and issubclass(value, self._expected)):
+                return f"is no class derived from {wanted}"
+            if missing := sorted(getattr(value, "__abstractmethods__", ())):
+                return f"has no method {' and '.join(missing)}, which a class derived from {wanted} needs"
+        elif not isinstance(value, self._expected):
+            return f"is {type(value).__name__} and no {wanted}"
+        if not NAME.fullmatch(name := self._read_name(value)):
+            return f"has the name {name!r}; a name is of lowercase letters, digits, _ and -, and begins with a letter"
+        return None
+
+
+def find_registered(extensions: Collection[Extension[Any]], purpose: str) -> str | None:
+    """Why `purpose`, work in other processes, cannot use these extensions; None if all are of installed packages."""
+    for extension in extensions:
+        if not extension.origin:
+            return (
+                f"{purpose} works in other processes, which do not know {extension.title}; offer it as an entry point "
+                f"{GROUPS[extension.kind]} of an installed package"
+            )
+    return None
+
+
+def hash_source(value: Any) -> str:
+    """A hash of the Python files of the package that defines `value`; in a notebook, of its own source."""
+    code = next((part for part in (getattr(value, name, None) for name in ("run", "compute", "open")) if part), value)
+    code = inspect.unwrap(code)
+    top = sys.modules.get(str(getattr(code, "__module__", "")).partition(".")[0])
+    digest = hashlib.sha256()
+    files = [Path(file)] if (file := getattr(top, "__file__", None)) else []
+    files += [file for folder in getattr(top, "__path__", ()) for file in sorted(Path(folder).rglob("*.py"))]
+    try:
+        for file in files:
+            digest.update(file.read_bytes())
+        if not files:
+            digest.update(inspect.getsource(code).encode())
+    except (OSError, TypeError):
+        return f"{PROCESS}-{id(code)}"
+    return digest.hexdigest()[:16]
+
+
+def _describe_origin(point: EntryPoint) -> str:
+    """`NAME VERSION` of the distribution."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.module

@@ -1,0 +1,232 @@
+"""`stillhouse chat`: a conversation with a student in the terminal, or a line per turn from a pipe.
+
+llama.cpp answers if it is installed, otherwise torch. Knows no teacher and no routing.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError, UsageError
+from core.installation import format_install_command
+from core.runs.run_dir import RunDir
+from flows.data.run_storage import open_run_storage
+from flows.data.student_files import export_student, find_student_run, import_student_module, is_weights_file
+from flows.terminal.suggested_commands import format_command
+from flows.terminal.text_format import replace_unsafe_characters
+from teachers.relay import RelayError, open_relay
+
+PROMPT = "> "
+LEAST_SLOT_TOKENS = 4096
+"""Tokens of the conversation and the reply; more if `--max-tokens` is large."""
+GGUF_FORM = "q8_0"
+TOP_P = 0.95
+
+ChatTurn = Mapping[str, str]
+"""A message with `role` and `content`."""
+WriteText = Callable[[str], None]
+
+
+class ChatSettings(NamedTuple):
+    system: str | None
+    """The system prompt; None for the chat template's own."""
+    temperature: float
+    max_tokens: int
+    """Of one reply."""
+
+
+class ChatStudent(NamedTuple):
+    """Where the student is."""
+
+    folder: Path | None
+    """None for a GGUF file."""
+    weights: Path | None
+    """The GGUF file; None if there is none yet."""
+
+
+class ChatFailure(Exception):
+    """No reply to one turn; the text is the reason."""
+
+
+def find_chat_student(name: Path, runs_dir: str) -> ChatStudent:
+    """The GGUF file or student's folder `name`, or the student of the run with this path or name.
+
+    Raises:
+        UsageError: if there is no student.
+    """
+    if is_weights_file(name):
+        return ChatStudent(None, name)
+    folder = name
+    if not (name / "config.json").is_file():
+        run = open_run_storage(runs_dir).find_run(str(name))
+        folder = run.student
+        if not (folder / "config.json").is_file():
+            train = format_command("distill", str(run.path), "--out", "student")
+            raise UsageError(
+                f"{name}: this run has no student; train one with `{train}`, then: stillhouse chat student"
+            )
+    weights = folder / f"student-{GGUF_FORM}.gguf"
+    return ChatStudent(folder, weights if weights.is_file() else None)
+
+
+def choose_chat_settings(
+    student: ChatStudent, system: str | None, temperature: float | None, max_tokens: int | None
+) -> ChatSettings:
+    """The options, completed by the sampling of the recipe that the student was trained with, if it is known."""
+    folder = student.folder or (student.weights and student.weights.parent)
+    run = find_student_run(folder) if folder else None
+    sampling = _read_sampling(run)
+    return ChatSettings(
+        system,
+        sampling[0] if temperature is None else temperature,
+        sampling[1] if max_tokens is None else max_tokens,
+    )
+
+
+def _read_sampling(run: RunDir | None) -> tuple[float, int]:
+    """Temperature and longest reply."""
+    if run is None:
+        return 0.7, 256
+    generator = run.read_recipe().agents.generator
+    return generator.temperature, generator.max_tokens
+
+
+class ChatConversation:
+    """The turns so far, and the model that continues them."""
+
+    def __init__(self, settings: ChatSettings, ask: Callable[[Sequence[ChatTurn], WriteText], str]) -> None:
+        self.turns: list[ChatTurn] = [{"role": "system", "content": settings.system}] if settings.system else []
+        self._ask = ask
+
+    def send(self, text: str, write: WriteText) -> str:
+        """The reply to the user's text, whose pieces are written as they arrive. A failed turn is forgotten."""
+        turns = [*self.turns, {"role": "user", "content": text}]
+        reply = self._ask(turns, write)
+        self.turns = [*turns, {"role": "assistant", "content": reply}]
+        return reply
+
+
+@contextmanager
+def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[ChatConversation]:
+    """A conversation with the student, whose model is loaded during the block.
+
+    Raises:
+        UsageError: if the student can neither be loaded by llama.cpp nor by torch.
+        ProviderError: if llama.cpp cannot load the weights.
+    """
+    if (weights := _find_llama_weights(student)) is None:
+        assert student.folder is not None, "a GGUF file needs llama.cpp"
+        generator = import_student_module("output.text_generation").StudentTextGenerator(student.folder)
+
+        def generate(turns: Sequence[ChatTurn], write: WriteText) -> str:
+            reply = str(generator.generate_reply(turns, settings.temperature, TOP_P, settings.max_tokens))
+            write(reply)
+            return reply
+
+        yield ChatConversation(settings, generate)
+        return
+    slot_tokens = max(LEAST_SLOT_TOKENS, 2 * settings.max_tokens)
+    model = TeacherConfig(model=f"local/{weights}", max_concurrent=1, slot_tokens=slot_tokens)
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        try:
+            relay = runner.run(stack.enter_async_context(open_relay(model)))
+
+            def stream(turns: Sequence[ChatTurn], write: WriteText) -> str:
+                body = {
+                    "messages": list(turns), "temperature": settings.temperature, "top_p": TOP_P,
+                    "max_tokens": settings.max_tokens,
+                }  # fmt: skip
+                return runner.run(_stream_reply(relay.stream(body), write))
+
+            yield ChatConversation(settings, stream)
+        finally:
+            runner.run(stack.aclose())
+
+
+def _find_llama_weights(student: ChatStudent) -> Path | None:
+    """The GGUF file, exported if there is none; None if torch must answer."""
+    if find_spec("xllamacpp") is None:
+        if student.folder is None:
+            raise UsageError(f"a GGUF file needs the extra `local`: run {format_install_command('local')}")
+        return None
+    if student.weights or student.folder is None:
+        return student.weights
+    try:
+        return export_student(student.folder, GGUF_FORM).path
+    except UsageError:  # not a Llama
+        return None
+
+
+async def _stream_reply(opening: AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]], write: WriteText) -> str:
+    pieces: list[str] = []
+    try:
+        async with opening as chunks:
+            async for chunk in chunks:
+                for choice in chunk["choices"]:
+                    if piece := (choice.get("delta") or {}).get("content"):
+                        pieces.append(piece if pieces else piece.lstrip())
+                        write(pieces[-1])
+    except RelayError as error:
+        raise ChatFailure(_explain_failure(error)) from None
+    return "".join(pieces).strip()
+
+
+def _explain_failure(error: RelayError) -> str:
+    kind = error.body.get("error", {}).get("type") if isinstance(error.body, dict) else None
+    if kind == "exceed_context_size_error":
+        return "the conversation is longer than the student can read; start a new one"
+    return str(error)
+
+
+def run_chat(conversation: ChatConversation, *, quiet: bool = False) -> None:
+    """Read lines from stdin until its end, and write the replies. `quiet` writes nothing, for a caller that prints the turns.
+
+    Raises:
+        ProviderError: at the end of a pipe, if a line got no reply.
+    """
+    failures = []
+    for line in read_chat_lines():
+        if not line.strip():
+            continue
+        try:
+            conversation.send(line.strip(), _write_nothing if quiet else _write_piece)
+        except ChatFailure as failure:
+            failures.append(str(failure))
+            sys.stderr.write(f"no reply: {failure}\n")
+        else:
+            if not quiet:
+                _write_piece("\n")
+    if failures and not sys.stdin.isatty():
+        raise ProviderError(f"{len(failures)} of the lines got no reply; the first: {failures[0]}")
+
+
+def read_chat_lines() -> Iterator[str]:
+    """Lines from a terminal with a prompt, or from a pipe. Bytes that are not UTF-8 are replaced."""
+    if not sys.stdin.isatty():
+        for raw in sys.stdin.buffer:
+            yield raw.decode("utf-8", "replace")
+        return
+    import readline  # noqa: F401  # arrow keys and history for input()
+
+    while True:
+        try:
+            line = input(PROMPT)
+        except EOFError:
+            _write_piece("\n")
+            return
+        yield line.encode("utf-8", "replace").decode("utf-8")
+
+
+def _write_piece(text: str) -> None:
+    sys.stdout.write(replace_unsafe_characters(text))
+    sys.stdout.flush()
+
+
+def _write_nothing(_text: str) -> None:
+    pass

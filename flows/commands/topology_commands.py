@@ -1,0 +1,76 @@
+"""Commands about topologies: draw one, compare several."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.errors import UsageError
+from flows.commands.command_options import (
+    MAKE_PANEL,
+    JsonOption,
+    QuietOption,
+    RecipeArgument,
+    SetOption,
+    load_command_plan,
+    print_text,
+)
+from flows.terminal.console import SESSION, UserInterrupt
+
+app = typer.Typer()
+
+
+@app.command("graph", rich_help_panel=MAKE_PANEL)
+def graph_command(
+    kind: Annotated[str, typer.Argument(metavar="TOPOLOGY")] = "centralized",
+) -> None:
+    """Print a topology's LangGraph graph as a Mermaid diagram."""
+    from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS, draw_topology
+
+    if kind not in TOPOLOGY_BUILDERS:
+        raise UsageError(f"{kind}: unknown topology; choose one of {', '.join(TOPOLOGY_BUILDERS)}")
+    print_text(draw_topology(kind))
+
+
+@app.command("study", rich_help_panel=MAKE_PANEL)
+def study_command(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    *,
+    topologies: Annotated[str, typer.Option(help="Topologies to compare, separated by commas.")] = (
+        "single,independent,decentralized,centralized"
+    ),
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Seeds for each topology; default: the recipe's number of samples.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(metavar="TOKENS", min=1, help="Token budget for each topology; default: the recipe's.")
+    ] = None,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option("--held-out", metavar="CHECK", help="A check that only the study uses; repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A JSON file for the result.")] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Compare topologies on the same seeds: yield, undetected errors and cost."""
+    import asyncio
+
+    from agents.studies.topology_study import build_study, parse_topologies
+    from core.stop_signal import RunStopped
+    from core.storage.atomic_files import write_text
+    from flows.evaluate.topology_comparison import format_study_report, run_topology_study
+
+    SESSION.quiet = quiet
+    plan = build_study(load_command_plan(recipe, overrides), samples, budget, held_out or [])
+    kinds = parse_topologies(topologies)
+    with SESSION.handle_interrupts():
+        try:
+            report = asyncio.run(run_topology_study(plan, kinds, SESSION))
+        except RunStopped:
+            raise UserInterrupt from None
+    text = report.model_dump_json(indent=2)
+    if out:
+        write_text(out, text + "\n")
+    print_text(report.model_dump_json() if as_json else format_study_report(report))

@@ -1,0 +1,122 @@
+"""The card at the end of `run`: at most 15 lines for a finished run. `stillhouse show` prints everything else.
+
+Text from teachers is untrusted: it loses its control characters.
+"""
+
+import re
+import textwrap
+from collections.abc import Sequence
+
+from core.runs.records import CollapseRecord, EvaluationRecord, PairedComparison, RunManifest, RunState
+from core.runs.run_dir import RunDir
+from core.sample import Sample
+from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines
+from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command, suggest_next_command
+from flows.terminal.text_format import (
+    TERMINAL_WIDTH,
+    format_count,
+    format_one_line,
+    format_percent,
+    replace_unsafe_characters,
+)
+
+CARD_ROWS = 2
+"""Rows of the dataset on the card."""
+CARD_CHOICE = 50
+"""Kept samples among which the card takes the shortest, which fit best on a line."""
+VALUE_WIDTH = TERMINAL_WIDTH - LABEL_WIDTH
+EVALUATED_ROLES = ("teacher", "start", "student")
+
+
+def format_closing_card(
+    manifest: RunManifest, run: RunDir, samples: Sequence[Sample], named: str, runs_dir: str
+) -> str:
+    """The card. `samples` are the first `CARD_CHOICE` kept ones; `named` and `runs_dir` are as in `suggest_next_command`."""
+    more = format_command("show", named, *build_runs_dir_arguments(runs_dir))
+    shortest = sorted(samples, key=lambda sample: len(_find_request([sample])) + len(sample.answer))
+    rows = [
+        ("missing", [line for text in manifest.shortfalls for line in _wrap_text(text)]),
+        ("asked", [format_one_line(asked, VALUE_WIDTH)] if (asked := _find_request(samples)) else []),
+        ("checked", [_describe_checks(manifest)] if manifest.checks else []),
+        ("funnel", [format_one_line(" -> ".join(f"{name} {left:,}" for name, left in manifest.funnel), VALUE_WIDTH)]),
+        *((f"row {number}", [_format_row(sample)]) for number, sample in enumerate(shortest[:CARD_ROWS], 1)),
+        *_list_student_rows(manifest),
+        ("collapse", [describe_collapse_line(manifest.collapse)] if manifest.collapse else []),
+        ("dataset", [str(run.dataset)] if run.dataset.exists() else []),
+        ("page", [str(run.report_file)] if run.report_file.exists() else []),
+        ("more", [more] if manifest.counts.candidates else []),
+    ]
+    lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
+    for label, values in rows:
+        lines += format_labelled_lines(label, values) if values else []
+    return "\n".join([*lines, _suggest_next(manifest, run, named, runs_dir)])
+
+
+def _wrap_text(text: str) -> list[str]:
+    return textwrap.wrap(replace_unsafe_characters(text), VALUE_WIDTH)
+
+
+def _find_request(samples: Sequence[Sample]) -> str:
+    """The user's first message of the first sample."""
+    asked = (message.content for sample in samples for message in sample.candidate.messages if message.role == "user")
+    return next(asked, "")
+
+
+def _describe_checks(manifest: RunManifest) -> str:
+    by_code = [check.type for check in manifest.checks if not check.asks]
+    by_teacher = [check.type for check in manifest.checks if check.asks]
+    parts = [f"by code: {', '.join(by_code)}"] if by_code else []
+    parts += [f"by a teacher: {', '.join(by_teacher)}"] if by_teacher else []
+    return format_one_line("; ".join(parts), VALUE_WIDTH)
+
+
+def _format_row(sample: Sample) -> str:
+    """Request and answer of a row, shortened to the width."""
+    asked = format_one_line(_find_request([sample]), VALUE_WIDTH // 2 - 4)
+    return format_one_line(f"{asked} -> {format_one_line(sample.answer, VALUE_WIDTH)}", VALUE_WIDTH)
+
+
+def _list_student_rows(manifest: RunManifest) -> list[tuple[str, list[str]]]:
+    if manifest.evaluation:
+        return format_evaluation_rows(manifest.evaluation)
+    if not manifest.student:
+        return []
+    student = manifest.student
+    return [("student", [f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}"])]
+
+
+def format_evaluation_rows(evaluation: EvaluationRecord) -> list[tuple[str, list[str]]]:
+    """A label and a line for what was asked, and for each model."""
+    differences = {comparison.role: comparison for comparison in evaluation.comparisons}
+    head = f"{format_count(evaluation.requests, 'request')} that no sample used; answers that pass every check (95 % interval):"
+    rows = [("held out", [head])]
+    for role in EVALUATED_ROLES:
+        if (model := evaluation.find_model(role)) is None:
+            continue
+        rate = model.pass_rate
+        line = f"{model.passed:>4} of {evaluation.requests}  {format_percent(rate.value):>5} "
+        line += f"({format_percent(rate.low)} to {format_percent(rate.high)})"
+        if role in differences:
+            line = f"{line:<34}{_format_gain(differences[role])}"
+        rows.append((role, [line]))
+    return rows
+
+
+def _format_gain(comparison: PairedComparison) -> str:
+    found = comparison.difference
+    low, high = f"{100 * found.low:+.0f}", f"{100 * found.high:+.0f}"
+    return f"student {100 * found.value:+.0f} points ({low} to {high}): {comparison.conclusion}"
+
+
+def describe_collapse_line(collapse: CollapseRecord) -> str:
+    """The verdict, with the first sentence of its evidence or of the note."""
+    why = next(iter(collapse.evidence), collapse.note)
+    sentence = re.split(r"(?<=\.) (?=[A-Z])", replace_unsafe_characters(why), maxsplit=1)[0]
+    return format_one_line(f"{collapse.verdict}: {sentence}", VALUE_WIDTH)
+
+
+def _suggest_next(manifest: RunManifest, run: RunDir, named: str, runs_dir: str) -> str:
+    """Chat with the student of a finished run; otherwise as `suggest_next_command`."""
+    if manifest.state is RunState.done and manifest.student:
+        return f"next: {format_command('chat', named, *build_runs_dir_arguments(runs_dir))}"
+    return suggest_next_command(manifest, run, named, runs_dir)

@@ -1,0 +1,43 @@
+"""What a recipe does, in a few lines, and the problems of one that cannot be used."""
+
+from typing import Any
+
+from core.config.recipe import Recipe
+from core.errors import RecipeError
+from core.secrets import redact_text
+from flows.terminal.text_format import format_count, replace_unsafe_characters
+
+
+def format_recipe_summary(recipe: Recipe) -> list[str]:
+    """The recipe's parts, one a line."""
+    agents, seeds = recipe.agents, recipe.seeds
+    critic = f"critic {agents.critic.teacher}" if agents.critic and agents.critic.type == "teacher" else ""
+    if agents.critic and not critic:
+        critic = f"critic by {agents.critic.type}"
+    goal = f", until {format_count(sum(recipe.goals.values()), 'sample')} are kept" if recipe.goals else ""
+    parts = {
+        "recipe": f"{recipe.name}, family {recipe.family}{goal}",
+        "seeds": seeds.path or seeds.documents or "made by the family",
+        "teachers": ", ".join(
+            f"{name} {teacher.model}" + (f" at {teacher.base_url}" if teacher.base_url else "")
+            for name, teacher in recipe.teachers.items()
+        ),
+        "agents": ", ".join(filter(None, [recipe.topology.kind, f"generator {agents.generator.teacher}", critic])),
+        "checks": ", ".join(check.type for check in recipe.verifiers) or "none",
+        "filters": ", ".join(entry.type for entry in recipe.filters) or "none",
+        "dataset": ", ".join(recipe.dataset.formats),
+        "student": f"starts from {recipe.student.start}" if recipe.student else "none",
+    }
+    return [f"  {name:<9} {replace_unsafe_characters(redact_text(text))}" for name, text in parts.items()]
+
+
+def format_invalid_recipe(error: RecipeError) -> str:
+    """The verdict, then all problems."""
+    head = f"invalid: {format_count(len(error.problems), 'problem')} in {error.name}"
+    return replace_unsafe_characters(redact_text("\n  ".join([head, *map(str, error.problems)])))
+
+
+def describe_invalid_recipe(error: RecipeError) -> dict[str, Any]:
+    """The same as JSON values."""
+    problems = [{"where": problem.where, "what": redact_text(problem.what)} for problem in error.problems]
+    return {"valid": False, "problems": problems}

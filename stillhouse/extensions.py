@@ -1,0 +1,86 @@
+"""What the author of an extension imports, by `from stillhouse import NAME`, and `register`. `docs/extensions.md` has an example
+of each kind.
+"""
+
+from typing import Any, TypeVar
+
+from agents.checks import Check, Finding, Options, Subject, build_finding, check
+from agents.checks.registry import CHECK_EXTENSIONS
+from agents.families import FAMILY_EXTENSIONS
+from agents.families.base import RecipeFamily, require_text
+from agents.reply_schema import InvalidReply, ReplySchema
+from core.config.filters import FILTER_EXTENSIONS
+from core.config.losses import LOSS_EXTENSIONS, Loss, LossOptions, loss
+from core.config.teachers import TeacherConfig
+from core.errors import UsageError
+from core.extensions import ExtensionPoint
+from core.sample import Candidate, Message, RejectionReason, Seed, TokenUsage
+from core.secrets import read_key
+from filters.base import Document, DroppedDocument, Filter, MaskedDocument
+from filters.masks import TextMask
+from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
+from teachers.protocols import LimitedTeacher, TeacherProtocol
+from teachers.providers import PROTOCOL_EXTENSIONS
+
+__all__ = [
+    "CallFailed",
+    "Candidate",
+    "ChargeAccount",
+    "Check",
+    "Document",
+    "DroppedDocument",
+    "Filter",
+    "Finding",
+    "InvalidReply",
+    "LimitedTeacher",
+    "Loss",
+    "LossOptions",
+    "MaskedDocument",
+    "Message",
+    "Options",
+    "RecipeFamily",
+    "RejectionReason",
+    "ReplySchema",
+    "Seed",
+    "Subject",
+    "Teacher",
+    "TeacherConfig",
+    "TeacherProtocol",
+    "TeacherQuestion",
+    "TeacherReply",
+    "TextMask",
+    "TokenUsage",
+    "build_finding",
+    "check",
+    "loss",
+    "read_key",
+    "register",
+    "require_text",
+]
+
+T = TypeVar("T")
+
+
+def register(extension: T) -> T:
+    """Make a check, filter, family, loss or teacher protocol known to the calls of this process, under its own name.
+
+    Other processes do not know it: work on a cluster or in several processes needs an installed package. Also a decorator.
+
+    Raises:
+        UsageError: if it is none of these, or its name is built-in or that of an installed package.
+    """
+    points: list[tuple[type[Any], ExtensionPoint[Any]]] = [
+        (Check, CHECK_EXTENSIONS),
+        (Loss, LOSS_EXTENSIONS),
+        (TeacherProtocol, PROTOCOL_EXTENSIONS),
+    ]
+    classes: list[tuple[type[Any], ExtensionPoint[Any]]] = [
+        (Filter, FILTER_EXTENSIONS),
+        (RecipeFamily, FAMILY_EXTENSIONS),
+    ]
+    for base, point in classes if isinstance(extension, type) else points:
+        if issubclass(extension, base) if isinstance(extension, type) else isinstance(extension, base):
+            point.register(extension)
+            return extension
+    kinds = "a Check, a Loss, a TeacherProtocol, or a class derived from Filter or RecipeFamily"
+    raise UsageError(f"register: {extension!r} is no extension; it must be {kinds}")

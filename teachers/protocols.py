@@ -1,0 +1,112 @@
+"""Teacher protocols of installed packages: what a package offers, a base class for its teacher, and the guard around it.
+
+Knows no protocol. A recipe names one as `NAME/model`.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from core.config.teachers import TeacherConfig
+from core.errors import StillhouseError
+from core.extensions import Extension
+from core.secrets import redact_text
+from core.stop_signal import RunStopped
+from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
+from teachers.rate_limiter import RateLimiter
+
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 8.0
+"""Seconds between two tries, doubling."""
+
+
+@dataclass(frozen=True)
+class TeacherProtocol:
+    """A teacher protocol by name."""
+
+    name: str
+    """The part of `teachers.NAME.model` before the slash: lowercase letters, digits, `_` and `-`."""
+    open: Callable[[TeacherConfig], AbstractAsyncContextManager[Teacher]]
+    """Connects to the teacher of this table for the duration of a block. Raises ProviderError if it is not available. The name
+    of the variable with the key is `config.api_key_env`."""
+    find_problem: Callable[[TeacherConfig], str | None] = lambda _config: None
+    """What this machine lacks for the teacher, in a sentence; called before a run, without a network."""
+
+
+class LimitedTeacher(ABC):
+    """A teacher that only has to answer: slots, rates, retries, the time limit and the budget are those of its table.
+
+    A ConnectionError or TimeoutError of `answer` is retried. CallFailed fails the sample, ProviderError ends the run.
+    """
+
+    manner = ""
+    """Everything but the question and the model's name that affects replies, such as the endpoint."""
+
+    def __init__(self, config: TeacherConfig) -> None:
+        self.model = config.model
+        self.slots = config.max_concurrent
+        self.config = config
+        self._limiter = RateLimiter(config.max_concurrent, config.requests_per_minute, config.tokens_per_minute)
+
+    @abstractmethod
+    async def answer(self, question: TeacherQuestion) -> TeacherReply:
+        """The reply to one question. Without `usage.prompt_tokens`, the most that the call could use is charged."""
+
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        tries = 0
+        while True:
+            try:
+                async with self._limiter.admit(rank, account.tokens(question)), account.charge(question) as charge:
+                    async with asyncio.timeout(self.config.timeout_seconds):
+                        reply = await self.answer(question)
+                    if reply.usage.prompt_tokens:
+                        charge.usage = reply.usage
+                    return reply
+            except (ConnectionError, TimeoutError) as error:
+                tries += 1
+                if tries > self.config.max_retries:
+                    what = str(error) or f"no answer in {self.config.timeout_seconds:g} s"
+                    raise CallFailed(redact_text(f"{type(error).__name__}: {what}")) from error
+            await account.wait(min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (tries - 1)))
+
+    def release(self) -> None:
+        self._limiter.admit_all()
+
+
+class _GuardedTeacher:
+    """A teacher of an installed protocol: replies are stored under the version of its package, and its bugs fail samples."""
+
+    def __init__(self, teacher: Teacher, extension: Extension[TeacherProtocol], config: TeacherConfig) -> None:
+        self.model, self.slots = config.model, teacher.slots
+        self.manner = (
+            f"{teacher.manner} {extension.identity} {config.model_dump_json(include={'base_url', 'sampling'})}"
+        )
+        self._teacher, self._title = teacher, extension.title
+
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        try:
+            reply = await self._teacher.reply(question, rank, account)
+        except (CallFailed, StillhouseError, RunStopped):
+            raise
+        except Exception as error:
+            raise CallFailed(redact_text(f"{self._title} broke: {type(error).__name__}: {error}")) from error
+        if not isinstance(reply, TeacherReply):
+            raise CallFailed(f"{self._title} broke: it returned {type(reply).__name__} and no TeacherReply")
+        return reply
+
+    def release(self) -> None:
+        self._teacher.release()
+
+
+@asynccontextmanager
+async def open_installed_teacher(
+    extension: Extension[TeacherProtocol], config: TeacherConfig
+) -> AsyncIterator[Teacher]:
+    """The teacher of an installed protocol, ready to reply.
+
+    Raises:
+        ProviderError: if it is not available.
+    """
+    async with extension.value.open(config) as teacher:
+        yield _GuardedTeacher(teacher, extension, config)

@@ -1,0 +1,257 @@
+"""`new`, `validate` and `preview`: a folder to start from, the verdict, the resolved recipe, and whole requests."""
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from core.config.recipe import build_recipe_identity
+from core.project_files import PROJECT
+from flows.recipes.recipe_catalog import hash_recipe_sources, list_built_in_recipes, load_recipe_plan
+from prompts import load_prompt
+from tests.flows.commands.test_commands import called
+
+SMOKE_VERDICT = "valid: 178 seeds for at most 60 candidates"
+OWN_CHECK = """from pathlib import Path
+from stillhouse.checks import Options, Subject, check
+
+Path({mark!r}).write_text("ran")
+
+@check("own")
+def own(subject: Subject, options: Options) -> None:
+    '''Passes.'''
+"""
+
+
+def test_validate_prints_the_verdict_first_then_what_the_recipe_does(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = called(capsys, "validate", "smoke", "--live")
+    lines = out.splitlines()
+    assert (code, lines[0], err) == (0, SMOKE_VERDICT, "")
+    assert "  teachers  main fake/writer" in lines
+    assert "  checks    constraints, on_topic" in lines
+    assert any(line.startswith("teacher main: fake/writer answers: keeps to a JSON schema") for line in lines)
+    assert lines[-1] == "next: stillhouse preview smoke"
+
+
+def test_validate_prints_every_problem_of_an_invalid_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["validate", "smoke", "--set", "samples=0", "--set", "sedds=1"]
+    problems = [
+        "samples: input should be greater than or equal to 1, not 0",
+        "sedds: unknown key, did you mean `seeds`?",
+    ]
+    code, out, err = called(capsys, *words)
+    first, *rest = out.splitlines()
+    assert (code, err, rest) == (2, "", [f"  {problem}" for problem in problems])
+    assert first.startswith("invalid: 2 problems in ")
+    code, out, _ = called(capsys, *words, "--json")
+    found = json.loads(out)
+    assert (code, found["valid"]) == (2, False)
+    assert [f"{one['where']}: {one['what']}" for one in found["problems"]] == problems
+    code, out, err = called(capsys, *words, "--resolved")
+    assert (code, out, problems[0] in err) == (2, "", True), "no TOML on stdout"
+
+
+def test_a_seed_that_cannot_be_used_makes_the_recipe_invalid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "seeds.jsonl").write_text('{"topic": "tea", "words": ["cup"]}\n{"words": 3}\n')
+    code, out, _ = called(capsys, "validate", "smoke", "--set", f"seeds.path={tmp_path}/seeds.jsonl")
+    assert (code, out.splitlines()[0]) == (2, "invalid: 1 problem in smoke")
+    assert "seeds.jsonl:2" in out
+
+
+def test_validate_as_json_has_the_whole_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "validate", "smoke", "--live", "--json")
+    found = json.loads(out)
+    assert (code, found["valid"], found["verdict"]) == (0, True, SMOKE_VERDICT)
+    assert found["recipe"]["topology"]["max_revisions"] == 2
+    assert found["live"]["main"].startswith("fake/writer answers: keeps to a JSON schema, returns")
+
+
+SETTINGS = {"smoke": ["agents.critic=false", "collapse.reference=false"], "extraction": ["""task.schema='''
+{"type": "object", "properties": {"size": {"enum": ["s", null]}}}'''"""]}  # fmt: skip
+"""Values that TOML has no word for: an absent critic and reference, null in a schema."""
+
+
+@pytest.mark.parametrize("name", list_built_in_recipes())
+def test_the_resolved_recipe_is_the_same_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = SETTINGS.get(name, [])
+    code, out, _ = called(
+        capsys, "validate", name, "--resolved", *(word for one in settings for word in ("--set", one))
+    )
+    assert code == 0
+    assert out.startswith("# valid: ")
+    (tmp_path / "resolved.toml").write_text(out)
+    plan, again = load_recipe_plan(name, settings), load_recipe_plan(str(tmp_path / "resolved.toml"))
+    assert again.recipe == plan.recipe
+    identities = [build_recipe_identity(one.recipe, hash_recipe_sources(one)) for one in (plan, again)]
+    assert identities[0] == identities[1]
+
+
+@pytest.mark.parametrize("source", list_built_in_recipes())
+def test_a_new_folder_is_a_valid_recipe(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = called(capsys, "new", "mine", "--from", source)
+    lines = out.splitlines()
+    assert (code, lines[:2], lines[-2]) == (0, ["wrote mine", "  recipe.toml"], "next: stillhouse validate mine")
+    assert sorted(f"  {file.relative_to('mine')}" for file in Path("mine").rglob("*") if file.is_file()) == sorted(
+        lines[1:-2]
+    )
+    code, out, _ = called(capsys, *shlex.split(lines[-2].removeprefix("next: "))[1:])
+    assert (code, out.splitlines()[0][:7]) == (0, "valid: "), out
+    assert out.splitlines()[-1] == "next: stillhouse preview mine"
+    plan, base = load_recipe_plan("mine"), load_recipe_plan(source)
+    assert (plan.recipe.name, plan.recipe.samples <= 60, plan.recipe.filters) == ("mine", True, base.recipe.filters)
+    assert plan.recipe.prompts == "prompts"
+    assert plan.prompt("generator").messages == load_prompt(base.recipe.family, "generator").messages
+    if base.recipe.seeds.path:
+        rows = Path("mine/seeds.jsonl").read_bytes().splitlines()
+        assert len(rows) == 12
+        assert set(rows) < set((PROJECT / base.recipe.seeds.path).read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("source", ["smoke", "constrained-instructions"])
+def test_what_a_new_recipe_suggests_in_comments_is_valid(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called(capsys, "new", "mine", "--from", source)[0] == 0
+    file, base = Path("mine/recipe.toml"), load_recipe_plan(source).recipe
+    suggested = re.sub(r"^# (?=\[|\w+ = )", "", file.read_text(), flags=re.MULTILINE)
+    file.write_text(suggested)
+    recipe = load_recipe_plan("mine").recipe
+    assert recipe.teachers["main"].base_url == "http://localhost:8000/v1"
+    assert recipe.teachers["main"].faults is None
+    assert (recipe.student is None) == (base.student is not None)
+
+
+def test_a_recipe_with_quotas_keeps_its_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A few rows may lack a category."""
+    monkeypatch.chdir(tmp_path)
+    Path("seeds").mkdir()
+    rows = [{"topic": f"t{i}", "words": ["w"], "category": "rare" if i == 39 else "often"} for i in range(40)]
+    Path("seeds/seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("theirs.toml").write_text(
+        'name = "theirs"\nextends = "smoke"\n[quotas]\nby = "category"\nkeep = { rare = 1, often = 2 }\n'
+        '[seeds]\npath = "seeds/seeds.jsonl"\n'
+    )
+    code, out, _ = called(capsys, "new", "mine", "--from", "theirs.toml")
+    assert (code, "seeds.jsonl" in out) == (0, False)
+    code, out, _ = called(capsys, "validate", "mine")
+    assert (code, out.splitlines()[0]) == (0, "valid: 40 seeds for at most 60 candidates")
+
+
+def test_a_hostile_recipe_writes_nothing_into_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its values are in comments of the new recipe."""
+    monkeypatch.chdir(tmp_path)
+    model = 'fake/x\\n[[verifiers]]\\ntype = \\"own\\"\\npath = \\"/tmp/evil.py\\"'
+    Path("theirs.toml").write_text(f'name = "theirs"\nextends = "smoke"\n[teachers.main]\nmodel = "{model}"\n')
+    assert called(capsys, "new", "mine", "--from", "theirs.toml")[0] == 0
+    data = tomllib.loads(Path("mine/recipe.toml").read_text())
+    assert data.keys() == {"name", "extends", "samples", "prompts", "seeds"}
+
+
+def test_a_new_folder_runs_from_preview_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called(capsys, "new", "mine", "--from", "constrained-instructions", "--out", "my folder")[0] == 0
+    rows = [json.loads(line) for line in Path("my folder/seeds.jsonl").read_text().splitlines()]
+    assert len({row["category"] for row in rows}) > 5, "rows from all parts of the file"
+    Path("my folder/seeds.jsonl").write_text('{"topic": "stilts", "words": ["stilts"]}\n')
+    generator = Path("my folder/prompts/generator.md")
+    generator.write_text(generator.read_text().replace("## system\n", "## system\nMy own rule.\n"))
+    written, base = load_recipe_plan("my folder").recipe, load_recipe_plan("constrained-instructions").recipe
+    assert (written.samples, written.keep) == (min(base.samples, 60), min(base.keep, 10)), "few, and fewer to keep"
+    scripted = 'teachers.main={model="fake/writer"}'
+    code, out, _ = called(capsys, "preview", "my folder", "-n", "1", "--set", scripted)
+    assert code == 0
+    assert "My own rule." in out
+    assert "stilts" in out
+
+
+def test_preview_prints_the_request_role_by_role(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "preview", "smoke", "-n", "1")
+    assert code == 0
+    prompt = load_prompt("constrained_instructions", "generator")
+    request = out[out.index("\n  generator ") :].partition("\n  critic ")[0]
+    roles = [line.strip() for line in request.splitlines() if line.startswith("    ") and "|" not in line]
+    assert roles == [*(message.role for message in prompt.messages), "reply"]
+    assert roles[0] == "system"
+    assert prompt.messages[0].content.split(",")[0] in request
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["Mine", "--from", "smoke"], "Mine: cannot be a recipe's name; use lowercase letters, digits and dashes"),
+        (["code", "--from", "smoke"], "code: is the name of a built-in recipe; choose another name"),
+        (["mine", "--from", "smok"], "smok: no recipe of this name; did you mean 'smoke'?"),
+        (["mine", "--from", "smoke", "--out", "full"], "full: exists already and is not an empty folder; name another"),
+        (["mine", "--from", "smoke", "--out", "full/file"], "full/file: exists already and is not an empty folder"),
+    ],
+)
+def test_new_refuses_in_one_sentence_and_writes_nothing(
+    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("full").mkdir()
+    Path("full/file").write_text("mine")
+    code, out, err = called(capsys, "new", *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {sentence}")
+    assert [str(file) for file in Path().rglob("*")] == ["full", "full/file"]
+    assert Path("full/file").read_text() == "mine"
+
+
+def test_new_takes_an_empty_folder_and_prints_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("smoke").mkdir()
+    code, out, _ = called(capsys, "new", "mine", "--from", "grounded-qa", "--out", "smoke", "--json")
+    found = json.loads(out)
+    assert (code, found["folder"]) == (0, "./smoke"), "not the built-in recipe"
+    assert "documents/kettle.md" in found["files"]
+    assert all((tmp_path / "smoke" / file).is_file() for file in found["files"])
+    assert load_recipe_plan("./smoke").recipe.name == "mine"
+
+
+def test_new_from_a_file_runs_no_check_of_it_and_names_its_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`new` only reads; the new recipe shows the program that it would run, and runs it when it is loaded: the control."""
+    theirs, mark = tmp_path / "theirs", tmp_path / "mark"
+    (theirs / "prompts").mkdir(parents=True)
+    (theirs / "checks.py").write_text(OWN_CHECK.format(mark=str(mark)))
+    (theirs / "seeds.jsonl").write_text("".join(f'{{"topic": "t{i}", "words": ["w"]}}\n' for i in range(40)))
+    generator = (PROJECT / "prompts/constrained_instructions/generator.md").read_text()
+    (theirs / "prompts/generator.md").write_text(generator.replace("## system\n", "## system\nTheir rule.\n"))
+    (theirs / "recipe.toml").write_text(
+        'name = "theirs"\nextends = "smoke"\nprompts = "prompts"\nsamples = 40\nkeep = 30\n[seeds]\npath = "seeds.jsonl"\n'
+        '[[verifiers]]\ntype = "constraints"\n[[verifiers]]\ntype = "own"\npath = "checks.py"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    assert called(capsys, "new", "mine", "--from", "theirs")[0] == 0
+    assert not mark.exists()
+    text = Path("mine/recipe.toml").read_text()
+    assert 'extends = "../theirs/recipe.toml"' in text
+    assert 'path = "../theirs/checks.py"' in text
+    plan = load_recipe_plan("mine")
+    assert mark.exists()
+    assert [check.type for check in plan.recipe.verifiers] == ["constraints", "own"]
+    assert (plan.recipe.samples, plan.recipe.keep) == (40, 10)
+    assert "Their rule." in plan.prompt("generator").messages[0].content
+    assert len(Path("mine/seeds.jsonl").read_text().splitlines()) == 12
+    Path("between.toml").write_text('name = "between"\nextends = "theirs"\n')
+    code, _, err = called(capsys, "new", "other", "--from", "between.toml")
+    assert (code, "a recipe never inherits a program" in err, Path("other").exists()) == (2, True, False)

@@ -1,0 +1,169 @@
+"""The stage evaluate of a run: teacher, start and student on the same held-out requests, once, and after an interruption."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from agents.studies.held_out_evaluation import HeldOutResult
+from core.project_files import PROJECT
+from core.runs.records import RunManifest, RunState
+from core.runs.run_dir import RunDir
+from core.storage.atomic_files import read_json, write_json
+from flows.evaluate.student_evaluation import compare_paired_results
+from flows.prefect_server.local_server import stop_local_server
+from tests.flows.commands.test_commands import called
+from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
+from tests.support.whole_runs import check_whole
+
+REQUESTS = 12
+
+
+def answered(passes: list[bool]) -> list[HeldOutResult]:
+    return [HeldOutResult(i, "?", "!", None if passed else "on_topic", "", ()) for i, passed in enumerate(passes)]
+
+
+def test_the_pairs_of_two_models_are_counted_request_by_request() -> None:
+    student, other = [True] * 15 + [False] * 2 + [True] + [False] * 22, [False] * 15 + [True] * 3 + [False] * 22
+    found = compare_paired_results("teacher", answered(student), answered(other))
+    assert (found.both, found.student_only, found.other_only, found.neither) == (1, 15, 2, 22)
+    assert found.conclusion == "better"
+    assert compare_paired_results("teacher", answered(other), answered(student)).conclusion == "worse"
+
+
+def test_a_model_is_no_better_than_itself_or_than_its_shuffled_replies() -> None:
+    """The controls: the interval contains zero."""
+    passes = [True] * 16 + [False] * 24
+    for other in (passes, passes[::-1], passes[7:] + passes[:7]):
+        found = compare_paired_results("start", answered(passes), answered(other))
+        assert found.difference.low <= 0 <= found.difference.high
+        assert found.conclusion == "no certain difference"
+
+
+@pytest.mark.parametrize("verb", ["validate", "run"])
+def test_a_family_without_fixed_requests_is_refused_before_anything_is_made(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = called(capsys, verb, "arithmetic", "--set", "student.evaluation={requests=5}")
+    said = out if verb == "validate" else err
+    assert code == 2
+    assert "arithmetic: student.evaluation: in arithmetic the generator writes the questions" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_has_no_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n' * 2)
+    words = [
+        "distill",
+        str(tmp_path / "rows.jsonl"),
+        "--out",
+        str(tmp_path / "out"),
+        "--set",
+        "evaluation={requests=5}",
+    ]
+    code, _, err = called(capsys, *words)
+    assert code == 2
+    assert err.startswith("error: --set evaluation: a dataset has no requests of a recipe")
+
+
+class StartedRuns(NamedTuple):
+    """Runs of one recipe with a tiny student."""
+
+    folder: Path
+    prefect: Path
+    start: Path
+
+    def run(self, *more: str, verb: str = "run") -> subprocess.CompletedProcess[str]:
+        settings = [
+            f"student={{start='{self.start}',epochs=1,batch_size=8,max_tokens=512,evaluation={{requests={REQUESTS}}}}}",
+            "samples=24",
+            "collapse={gate=false}",
+        ]
+        words = [verb, "smoke", *(word for one in settings for word in ("--set", one)), "--runs-dir", str(self.folder)]
+        return subprocess.run(
+            [sys.executable, "-m", "stillhouse", *words, *more], cwd=PROJECT, capture_output=True, text=True, check=False,
+            env={**os.environ, "PREFECT_HOME": str(self.prefect)},
+        )  # fmt: skip
+
+    @property
+    def directory(self) -> RunDir:
+        (found,) = self.folder.glob("*/manifest.json")
+        return RunDir(found.parent)
+
+    @property
+    def manifest(self) -> RunManifest:
+        return self.directory.read_manifest()
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedRuns]:
+    folder, tokenizer = tmp_path_factory.mktemp("evaluated"), tiny_tokenizer()
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
+    yield StartedRuns(folder / "runs", folder / "prefect", start)
+    stop_local_server(folder / "prefect")
+
+
+def without_cost(manifest: RunManifest) -> dict[str, Any]:
+    assert manifest.evaluation is not None
+    return manifest.evaluation.model_dump(exclude={"spent"})
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
+def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(started: StartedRuns) -> None:
+    done = started.run("--json")
+    assert done.returncode == 0, done.stderr
+    evaluation = json.loads(done.stdout)["evaluation"]
+    manifest, run = started.manifest, started.directory
+    check_whole(run)
+    assert manifest.evaluation is not None
+    assert manifest.evaluation.model_dump(mode="json") == evaluation
+    assert (manifest.evaluation.requests, manifest.evaluation.first_seed) == (REQUESTS, 24)
+    passed = {model.role: model.passed for model in manifest.evaluation.models}
+    assert passed.keys() == {"teacher", "student", "start"}
+    assert passed["teacher"] > 0, "a script that is often right"
+    assert passed["start"] == 0, "random weights"
+    for comparison in manifest.evaluation.comparisons:
+        cells = (comparison.both, comparison.student_only, comparison.other_only, comparison.neither)
+        assert sum(cells) == REQUESTS
+        assert comparison.both + comparison.student_only == passed["student"]
+    start = next(one for one in manifest.evaluation.comparisons if one.role == "start")
+    assert start.conclusion == "no certain difference", "one epoch teaches nothing"
+    assert f"| teacher | {passed['teacher']} of {REQUESTS} |" in (run.student / "README.md").read_text()
+    assert "passed, of" not in run.report_file.read_text()
+    assert "12 requests that no sample used" in run.report_file.read_text()
+    assert not (run.path / "wip" / "start").exists()
+
+    again = started.run("--resume")
+    assert again.returncode == 0, again.stderr
+    assert "evaluate:" not in again.stderr
+    assert "requests that no sample used" in again.stdout
+    assert started.manifest.evaluation == manifest.evaluation
+
+    record = read_json(run.manifest_file)
+    write_json(run.manifest_file, {**record, "evaluation": None, "state": "interrupted"})
+    resumed = started.run("--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"evaluate: teacher: {passed['teacher']} of {REQUESTS} answers pass" in resumed.stderr
+    assert without_cost(started.manifest) == without_cost(manifest), "the same replies"
+    assert started.manifest.evaluation is not None
+    assert started.manifest.evaluation.spent.calls == 0, "they come from the cache"
+    card = (run.student / "README.md").read_text()
+    assert card.count("## Evaluation") == card.count("## Limits") == 1
+
+    write_json(run.manifest_file, {**record, "evaluation": None, "state": "interrupted"})
+    limits = ("--set", "budget.calls=1", "--set", "cache.enabled=false")
+    poor = started.run("--resume", *limits)
+    assert poor.returncode == 1, poor.stderr
+    short = started.manifest
+    assert (short.state, short.resumable, short.evaluation) == (RunState.partial, True, None)
+    assert "the student is not evaluated: too little is left of budget.calls; continue with --resume" in " ".join(
+        poor.stdout.split()
+    )
+    assert poor.stdout.splitlines()[-1].endswith("--resume")

@@ -1,0 +1,133 @@
+"""The card at the end of `run`: what a stranger reads, in at most 15 lines."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.intervals import estimate_paired_difference, estimate_share
+from core.runs.records import (
+    CollapseRecord,
+    EvaluationRecord,
+    ModelPassRecord,
+    PairedComparison,
+    RunInvocation,
+    RunManifest,
+    RunState,
+)
+from core.runs.run_dir import RunDir
+from flows.terminal.closing_card import describe_collapse_line, format_closing_card
+from tests.flows.report.test_run_report import COLLAPSE, HOSTILE, manifest, sample
+
+REQUESTS = 40
+
+
+def compared(role: str, both: int, student_only: int, other_only: int) -> PairedComparison:
+    cells = (both, student_only, other_only, REQUESTS - both - student_only - other_only)
+    difference = estimate_paired_difference(*cells)
+    assert difference is not None
+    return PairedComparison(
+        role=role, both=both, student_only=student_only, other_only=other_only, neither=cells[3], difference=difference
+    )
+
+
+def evaluated(**passed: int) -> list[ModelPassRecord]:
+    rates = {role: estimate_share(count, REQUESTS) for role, count in passed.items()}
+    return [
+        ModelPassRecord(role=role, model=role, passed=passed[role], pass_rate=rate)
+        for role, rate in rates.items()
+        if rate is not None
+    ]
+
+
+EVALUATION = EvaluationRecord(
+    student_digest="x",
+    requests=REQUESTS,
+    first_seed=300,
+    type="q8_0",
+    models=evaluated(teacher=3, student=16, start=1),
+    comparisons=[compared("teacher", 1, 15, 2), compared("start", 0, 16, 1)],
+)
+
+
+def card_of(tmp_path: Path, m: RunManifest, **more: Any) -> list[str]:
+    run = RunDir(tmp_path / m.run)
+    run.dataset.mkdir(parents=True, exist_ok=True)
+    run.report_file.write_text("")
+    samples = more.get("samples", [sample("a", text="Bees fly far. " * 20), sample("b", text="Bees hum."), sample("c")])
+    return format_closing_card(m, run, samples, m.run, str(tmp_path)).splitlines()
+
+
+def test_a_finished_run_fits_in_15_lines_of_100_columns(tmp_path: Path) -> None:
+    lines = card_of(tmp_path, manifest(evaluation=EVALUATION))
+    assert len(lines) == 15
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100
+    labels = [line[2:12].strip() for line in lines[1:-1]]
+    assert labels == [
+        "asked", "checked", "funnel", "row 1", "row 2", "held out", "teacher", "start", "student", "collapse", "dataset",
+        "page", "more",
+    ]  # fmt: skip
+    assert lines[-1] == f"next: stillhouse chat {manifest().run} --runs-dir {tmp_path}"
+    assert lines[-2].endswith(f"stillhouse show {manifest().run} --runs-dir {tmp_path}")
+
+
+def test_the_models_are_compared_with_their_intervals(tmp_path: Path) -> None:
+    text = "\n".join(card_of(tmp_path, manifest(evaluation=EVALUATION)))
+    assert "40 requests that no sample used" in text
+    assert "3 of 40    8 % (3 % to 20 %)   student +32 points (+14 to +49): better" in text
+    assert "1 of 40    2 % (1 % to 13 %)   student +38 points (+19 to +53): better" in text
+    assert "16 of 40   40 % (26 % to 55 %)" in text
+
+
+def test_a_student_that_is_its_start_is_called_no_better(tmp_path: Path) -> None:
+    """The control: the same answers on both sides."""
+    same = EVALUATION.model_copy(
+        update={"models": evaluated(teacher=16, student=16), "comparisons": [compared("teacher", 16, 0, 0)]}
+    )
+    text = "\n".join(card_of(tmp_path, manifest(evaluation=same)))
+    assert "student +0 points" in text
+    assert "no certain difference" in text
+    assert "better" not in text
+
+
+def test_the_shortest_rows_are_shown(tmp_path: Path) -> None:
+    lines = card_of(tmp_path, manifest())
+    rows = [line for line in lines if line.startswith("  row")]
+    assert rows[0].endswith("-> Bees hum.")
+    assert rows[1].endswith("-> Bees carry nectar home.")
+
+
+def test_a_run_without_an_evaluation_has_the_loss_and_one_without_a_student_leads_to_its_samples(
+    tmp_path: Path,
+) -> None:
+    text = "\n".join(card_of(tmp_path, manifest()))
+    assert "student   held-out loss 3.21 -> 2.45" in text
+    lines = card_of(tmp_path, manifest(student=None))
+    assert not any(line.startswith("  student") for line in lines)
+    assert lines[-1] == f"next: stillhouse show {manifest().run} --runs-dir {tmp_path}"
+
+
+def test_a_run_with_less_than_was_asked_for_says_so_and_how_to_go_on(tmp_path: Path) -> None:
+    short = manifest(
+        state=RunState.partial, shortfalls=["only 12 of 30 samples were kept"], resumable=True,
+        invocation=RunInvocation(recipe="smoke", folder="/x"),
+    )  # fmt: skip
+    lines = card_of(tmp_path, short)
+    assert lines[1] == "  missing   only 12 of 30 samples were kept"
+    assert lines[-1] == f"next: stillhouse run smoke --runs-dir {tmp_path} --resume"
+
+
+def test_text_of_teachers_cannot_move_the_cursor(tmp_path: Path) -> None:
+    hostile = sample("h", text=HOSTILE + "\x1b[2J\nsecond line")
+    text = "\n".join(card_of(tmp_path, manifest(), samples=[hostile]))
+    assert "\x1b" not in text
+    assert len(text.splitlines()) <= 15
+
+
+@pytest.mark.parametrize("evidence", [[], ["REPEAT: the same text again. More of it.", "TAIL: rare words are lost."]])
+def test_collapse_is_one_line(evidence: list[str]) -> None:
+    record: CollapseRecord = COLLAPSE.model_copy(update={"evidence": evidence, "note": "Too few. " * 40})
+    line = describe_collapse_line(record)
+    assert line.startswith("inconclusive: ")
+    assert len(line) <= 88
+    assert ("REPEAT: the same text again" in line) == bool(evidence)

@@ -1,0 +1,345 @@
+"""The package of docs/extensions.md, built, installed and used through the command line; and packages that are wrong."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import polars as pl
+import pytest
+
+from core.project_files import PROJECT
+from flows.prefect_server.local_server import stop_local_server
+
+PAGE = (PROJECT / "docs" / "extensions.md").read_text()
+NAME = re.compile(r"(?:# |<!-- )([\w./]+\.(?:py|toml|md))(?: -->)?$")
+
+
+def read_page_files() -> dict[str, str]:
+    """The files of the page; blocks of one file are joined."""
+    files: dict[str, str] = {}
+    for block in re.findall(r"^```\w*\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        head, _, text = block.partition("\n")
+        if name := NAME.match(head):
+            files[name[1]] = files.get(name[1], "") + text + "\n"
+    return files
+
+
+@pytest.fixture(scope="module")
+def extras(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the page's files, and the installed package in `site`."""
+    folder = tmp_path_factory.mktemp("extras")
+    for name, text in read_page_files().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(folder / "site"), str(folder / "extras")], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of all commands here, so that they share a server."""
+    home = tmp_path_factory.mktemp("prefect")
+    before = os.environ.get("PREFECT_HOME")
+    os.environ["PREFECT_HOME"] = str(home)
+    yield home
+    stop_local_server(home)
+    os.environ.pop("PREFECT_HOME")
+    if before is not None:
+        os.environ["PREFECT_HOME"] = before
+
+
+def run_command(
+    folder: Path, *words: str, code: int = 0, path: Path | None = None, program: tuple[str, ...] = ("-m", "stillhouse")
+) -> subprocess.CompletedProcess[str]:
+    """`stillhouse` in `folder`, with the packages in `path`."""
+    places = [str(PROJECT), *([str(path)] if path else [])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    command = [sys.executable, *program, *words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def offer(site: Path, distribution: str, code: str, entry_points: str, version: str = "1.0") -> None:
+    """Install a package of one module, as pip would leave it."""
+    metadata = site / f"{distribution}-{version}.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+    (metadata / "entry_points.txt").write_text(entry_points)
+    (site / f"{distribution}.py").write_text(code)
+
+
+ROWS = [
+    {"text": "Bees make honey from the nectar of flowers. Let me know if you need more!"},
+    {"text": "Bees make honey from the nectar of flowers."},
+]
+
+
+def write_rows(folder: Path, rows: list[dict[str, Any]] = ROWS) -> None:
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_an_installed_filter_drops_rows_and_its_settings_are_validated(extras: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    [command] = re.findall(r"^stillhouse (filter .+)$", PAGE, re.MULTILINE)
+    run_command(tmp_path, *command.split(), path=extras / "site")
+    dropped = pl.read_parquet(tmp_path / "clean" / "dropped.parquet")
+    assert dropped.select("reason", "detail").rows() == [("boilerplate", "ends with 'Let me know if'")]
+    lenient = 'filters=[{type="sign_off",last_words=2}]'
+    done = run_command(
+        tmp_path, "filter", "rows.jsonl", "--out", "all", "--set", lenient, "--json", path=extras / "site"
+    )
+    assert json.loads(done.stdout)["counts"]["kept"] == 2
+    wrong = ["filter", "rows.jsonl", "--out", "wrong", "--set", 'filters=[{type="sign_off",last_word=2}]']
+    fault = run_command(tmp_path, *wrong, code=2, path=extras / "site").stderr
+    assert "filters.0.last_word: unknown key, did you mean `last_words`?" in fault
+    text = run_command(
+        tmp_path, *wrong[:-1], 'filters=[{type="sign_off",last_words="x"}]', code=2, path=extras / "site"
+    )
+    assert "filters.0.last_words: input should be a valid integer" in text.stderr
+
+
+def test_without_its_package_a_name_is_unknown(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    done = run_command(tmp_path, "filter", "rows.jsonl", "--out", "clean", "--filters", "sign_of", code=2)
+    assert "filters.0.type: unknown filter 'sign_of'; known are length, refusal," in done.stderr
+    assert not (tmp_path / "clean").exists()
+
+
+class Ollama(BaseHTTPRequestHandler):
+    """The part of Ollama's API that the page uses, with a definition that ends with an exclamation mark for `storm`."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.path == "/api/chat"
+        assert body["format"]["required"] == ["definition"]
+        term = re.findall(r"Define (\w+)", body["messages"][-1]["content"])[0]
+        mark = "!" if term == "storm" else "."
+        answer = {"definition": f"A {term} is a thing that people call {term}{mark}"}
+        reply = json.dumps(
+            {
+                "message": {"role": "assistant", "content": json.dumps(answer)},
+                "done_reason": "stop",
+                "prompt_eval_count": 12,
+                "eval_count": 9,
+            }
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def ollama() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ollama) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+TERMS = ("river", "storm", "harbor", "lantern")
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_a_run_uses_an_installed_family_check_filter_and_protocol(
+    extras: Path, ollama: str, tmp_path: Path, prefect_home: Path
+) -> None:
+    """The page's recipe. Of four answers, the check refuses the one with an exclamation mark, with every revision."""
+    shutil.copy(extras / "words.toml", tmp_path)
+    (tmp_path / "words.jsonl").write_text("".join(json.dumps({"term": term}) + "\n" for term in TERMS))
+    here = ["--set", f"teachers.main.base_url={ollama}"]
+    commands = re.findall(r"^stillhouse (.+ words\.toml)$", PAGE, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["validate", "run"]
+    run_command(tmp_path, *commands[0].split(), *here, path=extras / "site")
+    run_command(tmp_path, *commands[1].split(), *here, "--runs-dir", "runs", path=extras / "site")
+    [recipe_file] = (tmp_path / "runs").glob("*/recipe.json")
+    sources = json.loads(recipe_file.read_text())["identity"]["sources"]
+    extensions = {name: text.rpartition(" ")[0] for name, text in sources.items() if text.startswith("extras ")}
+    assert extensions == dict.fromkeys(
+        ["family definitions", "check calm", "filter sign_off", "protocol ollama"], "extras 1.0"
+    )
+    assert {"prompts/definitions/generator.md", "prompts/definitions/revise.md"} <= sources.keys()
+    rows = pl.read_parquet(next(recipe_file.parent.glob("dataset/**/*train*.parquet")))
+    manifest = json.loads((recipe_file.parent / "manifest.json").read_text())
+    assert manifest["counts"]["kept"] == 3
+    assert "storm" not in str(rows.to_dicts())
+    history = run_command(tmp_path, "show", str(recipe_file.parent), "3", path=extras / "site").stdout
+    assert "has 1 exclamation marks, over 0" in history
+    # The workers of a cluster make the same samples, in processes that find the package by themselves.
+    cluster = ["--set", "scale={runner='dask',workers=1}", "--runs-dir", "elsewhere"]
+    run_command(tmp_path, *commands[1].split(), *here, *cluster, path=extras / "site")
+    [other] = (tmp_path / "elsewhere").glob("*/manifest.json")
+    assert json.loads(other.read_text())["counts"] == manifest["counts"]
+    assert other.parent.name == recipe_file.parent.name
+    # Control: without the package the same commands say what is missing, and run nothing.
+    gone = run_command(tmp_path, "validate", "words.toml", code=2).stderr
+    assert "filters.0.type: unknown filter 'sign_off'" in gone
+    again = run_command(tmp_path, "report", str(recipe_file.parent), code=2).stderr
+    assert "unknown filter 'sign_off'" in again
+    assert "install the package that has it" in again
+
+
+@pytest.mark.slow
+def test_an_installed_loss_trains_a_student_and_its_options_matter(extras: Path, tmp_path: Path) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Name {n} things."},
+                {"role": "assistant", "content": f"{n} birds."},
+            ]
+        }
+        for n in range(12)
+    ]
+    write_rows(tmp_path, rows)
+    smallest = ('start="random"', "vocabulary=400", "hidden_size=64", "layers=2", "epochs=1", "max_tokens=64")
+    more = [word for setting in smallest for word in ("--set", setting)]
+    [command] = re.findall(r"^stillhouse (distill .+)$", PAGE, re.MULTILINE)
+    logs = {}
+    for gamma in ("0.0", "1.5"):
+        words = command.replace("gamma=1.5", f"gamma={gamma}").replace("--out small", f"--out focal-{gamma}").split()
+        run_command(tmp_path, *words, *more, path=extras / "site")
+        logs[gamma] = read_losses(tmp_path / f"focal-{gamma}")
+    sft = ["distill", "rows.jsonl", "--out", "sft", *more]
+    run_command(tmp_path, *sft)
+    # A focal loss with gamma 0 is cross-entropy; with a larger one it is smaller.
+    assert logs["0.0"] == pytest.approx(read_losses(tmp_path / "sft"), rel=1e-3)
+    assert all(focal < plain for focal, plain in zip(logs["1.5"], logs["0.0"], strict=True))
+    wrong = ["distill", "rows.jsonl", "--out", "none", "--set", "objective=focal", "--set", "loss_options.focal.gama=1"]
+    fault = run_command(tmp_path, *wrong, code=2, path=extras / "site").stderr
+    assert "loss_options: focal.gama: unknown key; its options are gamma" in fault
+    unknown = run_command(tmp_path, "distill", "rows.jsonl", "--out", "none", "--set", "objective=focal", code=2).stderr
+    assert "objective: unknown loss 'focal'; known are sft, forward_kl" in unknown
+
+
+def read_losses(student: Path) -> list[float]:
+    lines = (student / "training_log.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
+
+
+FILTER = """from typing import Literal
+from stillhouse import Filter
+
+
+class Mine(Filter):
+    about = "removes everything"
+    type: Literal["mine"]
+
+    def apply(self, documents, folder):
+        return [self.drop(document, "all") for document in documents]
+
+
+class Bare(Filter):
+    about = "removes nothing"
+    type: Literal["bare"]
+
+
+class Loud(Mine):
+    type: Literal["loud"]
+
+    def apply(self, documents, folder):
+        return [self.drop(document, "all") for document in documents] * 2
+
+
+class Torn(Mine):
+    type: Literal["torn"]
+
+    def apply(self, documents, folder):
+        return 1 / 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "code"),
+    [
+        ("mine", "", 0),
+        ("other", "the filter 'other' of odd 1.0 (odd:Mine) calls itself 'mine'", 2),
+        ("exact", "the package odd 1.0 offers a filter 'exact', which is the name of a built-in filter", 2),
+        ("bare", "has no method apply, which a class derived from stillhouse.Filter needs", 2),
+        ("number", "the filter 'number' of odd 1.0 (odd:__name__) is no class derived from stillhouse.Filter", 2),
+        (
+            "lost",
+            "the filter 'lost' of odd 1.0 (nowhere:Lost) cannot be imported: ModuleNotFoundError: No module named",
+            2,
+        ),
+        ("loud", "the filter 'loud' of odd 1.0 returned a document twice", 1),
+        ("torn", "the filter 'torn' of odd 1.0 broke (odd.py, line 29): ZeroDivisionError: division by zero", 1),
+        ("twice", "odd 1.0 and odder 2.0 both offer a filter 'twice'", 2),
+    ],
+)
+def test_an_extension_that_cannot_be_used_costs_one_sentence(name: str, fault: str, code: int, tmp_path: Path) -> None:
+    """The first is a control: the same package with a filter that is right."""
+    objects = {"other": "Mine", "exact": "Mine", "number": "__name__", "twice": "Mine"}
+    value = "nowhere:Lost" if name == "lost" else f"odd:{objects.get(name, name.title())}"
+    points = f"[stillhouse.filters]\n{name} = {value}\n"
+    offer(tmp_path / "site", "odd", FILTER, points)
+    if name == "twice":
+        offer(tmp_path / "site", "odder", FILTER, points, "2.0")
+    write_rows(tmp_path)
+    words = ["filter", "rows.jsonl", "--out", "clean", "--filters", name]
+    done = run_command(tmp_path, *words, code=code, path=tmp_path / "site")
+    assert fault in done.stderr
+    assert "Traceback" not in done.stderr
+    if code:
+        assert done.stderr.count("\n") <= 3
+    else:
+        assert json.loads((tmp_path / "clean" / "report.json").read_text())["counts"]["kept"] == 0
+
+
+def test_only_the_entry_point_that_is_named_is_imported(tmp_path: Path) -> None:
+    """A package that writes a file when it is imported: another recipe, and a name that is no entry point, leave it alone."""
+    offer(
+        tmp_path / "site",
+        "odd",
+        f"open({str(tmp_path / 'imported')!r}, 'w').close()\n" + FILTER,
+        "[stillhouse.filters]\nmine = odd:Mine\n",
+    )
+    write_rows(tmp_path)
+    command = ["filter", "rows.jsonl", "--out"]
+    run_command(tmp_path, *command, "plain", "--filters", "exact", path=tmp_path / "site")
+    run_command(tmp_path, *command, "none", "--filters", "odd:Mine", code=2, path=tmp_path / "site")
+    run_command(tmp_path, *command, "none", "--filters", "odd", code=2, path=tmp_path / "site")
+    assert not (tmp_path / "imported").exists()
+    run_command(tmp_path, *command, "mine", "--filters", "mine", path=tmp_path / "site")
+    assert (tmp_path / "imported").exists()
+
+
+def test_another_version_of_a_filter_does_not_continue_the_result_of_the_first(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    points = "[stillhouse.filters]\nmine = odd:Mine\n"
+    offer(tmp_path / "site", "odd", FILTER, points)
+    command = ["filter", "rows.jsonl", "--out", "clean", "--filters", "mine"]
+    run_command(tmp_path, *command, path=tmp_path / "site")
+    run_command(tmp_path, *command, path=tmp_path / "site")  # control: the same version does
+    for number, (code, version) in enumerate([(FILTER + "\n", "1.0"), (FILTER, "1.1")]):
+        offer(tmp_path / f"site{number}", "odd", code, points, version)
+        done = run_command(tmp_path, *command, code=2, path=tmp_path / f"site{number}")
+        assert "contains the result of another input or other filters" in done.stderr
+
+
+def test_an_installed_filter_runs_in_several_processes(extras: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path, [{"text": f"{row['text']} {number} {'x' * 900}"} for number in range(5_000) for row in ROWS])
+    run_command(
+        tmp_path, "filter", "rows.jsonl", "--out", "clean", "--filters", "sign_off", "--workers", "2",
+        "--set", 'filters.0.last_words=14', path=extras / "site",
+    )  # fmt: skip
+    report = json.loads((tmp_path / "clean" / "report.json").read_text())
+    assert (report["workers"], report["counts"]["kept"]) == (2, 5_000)
