@@ -36,7 +36,7 @@ from tests.support.whole_runs import check_whole
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMANDS = ("stillhouse", "make", "docker", "kubectl", "prefect", "export", "curl", "python", "torchrun", "vllm", "dask", "ray",
-            "cp", "mkdir", "pg_dump", "pg_restore", ".", "DIGEST=")  # fmt: skip
+            "cp", "mkdir", "pipx", "pg_dump", "pg_restore", ".", "DIGEST=")  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -83,7 +83,9 @@ NOT_RUN = {
     "docs/containers.md: prefect deployment run": "needs a Kubernetes cluster",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
     "docs/routing.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
-    "docs/scale.md: ray": "needs Ray, which `make install` leaves out",
+    "docs/scale.md: ray": "needs Ray, which `make install-all` leaves out",
+    "docs/install.md: make install": "`make test` calls both first",
+    "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
     "docs/extensions.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
     "docs/operations.md: pg_dump": "needs PostgreSQL",

@@ -10,6 +10,7 @@ import tarfile
 import tomllib
 import venv
 from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -40,6 +41,7 @@ from requirements.licenses import (
     runtime_packages,
     weights_section,
 )
+from tests.test_extensions import offer, read_page_files, write_rows
 
 MAKEFILE = (PROJECT / "Makefile").read_text()
 DOCKERFILE = (PROJECT / "deploy" / "Dockerfile").read_text()
@@ -84,7 +86,10 @@ def test_the_demo_is_installed_without_the_tools_of_the_tests_and_tests_add_to_i
     (others,) = re.findall(r"^ALL_EXTRAS := \$\(EXTRAS\),(\S+)$", MAKEFILE, re.MULTILINE)
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert {*others.split(",")} == {*EXTRAS_OF_INSTALL_ALL, "dev"}
-    assert {*extras.split(","), *others.split(","), *EXTRAS_OUTSIDE_MAKE} == set(project["optional-dependencies"])
+    all_extras = set(project["optional-dependencies"])
+    assert {*extras.split(","), *others.split(","), *EXTRAS_OUTSIDE_MAKE} == all_extras
+    table = (PROJECT / "docs" / "install.md").read_text().partition("## Extras")[2]
+    assert [extra for extra in all_extras if not re.search(rf"^\|.*`{extra}`.*\|.*\|", table, re.MULTILINE)] == []
 
 
 def test_a_missing_extra_is_named_with_a_command_that_installs_it(
@@ -167,6 +172,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def link_base_packages(folder: Path) -> None:
+    """Fill `folder` with links to the packages of the base alone, as site-packages has them where no extra is installed."""
+    folder.mkdir()
+    for name in (package.name for package in runtime_packages() if not package.extras):
+        for file in distribution(name).files or []:
+            first = file.parts[0]
+            if first not in ("..", "__pycache__") and not (folder / first).exists():
+                (folder / first).symlink_to(str(distribution(name).locate_file(first)))
+
+
 @pytest.fixture(scope="module")
 def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Runs a program of an environment that has the wheel, and the packages of this one, in an empty folder."""
@@ -187,21 +202,26 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "--no-deps",
         str(wheel),
     ]
-    subprocess.run(command, check=True)
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    subprocess.run(command, check=True, env=clean)
     (packages,) = (home / "venv").glob("lib/python*/site-packages")
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    link_base_packages(home / "base")
+    folders = (str(home / "base"), sysconfig.get_path("purelib"))
+    (packages / "others.pth").write_text(
+        f"import os, sys; sys.path.append({folders!r}['ONLY_BASE' not in os.environ])\n"
+    )
     (packages / "agents").mkdir()  # as that of openai-agents
     (packages / "agents" / "__init__.py").write_text("Agent = 'not ours'\n")
     (home / "empty").mkdir()
-    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
-    def run(program: str, *words: str, code: int = 0) -> str:
+    def run(program: str, *words: str, code: int = 0, only_base: bool = False) -> str:
+        own = {"PREFECT_HOME": str(home / "prefect")} | ({"ONLY_BASE": "1"} if only_base else {})
         done = subprocess.run(
-            [python.with_name(program), *words], cwd=home / "empty", env=clean | {"PREFECT_HOME": str(home / "prefect")},
+            [python.with_name(program), *words], cwd=home / "empty", env=clean | own,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stderr
-        return done.stdout
+        return done.stdout + done.stderr if code else done.stdout
 
     yield run
     run(
@@ -258,9 +278,45 @@ for one in yaml.safe_load(prefect_file(Path.cwd()).read_text())["deployments"]: 
         "stillhouse-distill",
     ]
     installed("stillhouse", "validate", "grounded-qa", "--set", "teachers.main.model=fake/grounded_qa")
-    run = json.loads(installed("stillhouse", "run", "smoke", "--json", "--quiet"))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("package")
+def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(installed: Any) -> None:
+    for missing in ("torch", "xllamacpp", "sklearn", "onnxruntime", "reasoning_gym"):
+        assert f"No module named '{missing}'" in installed("python", "-c", f"import {missing}", code=1, only_base=True)
+    run = json.loads(installed("stillhouse", "run", "smoke", "--json", "--quiet", only_base=True))
     dataset = f"data/runs/{run['run']}/dataset"
     assess = ["assess", dataset, "--reference", "data/reference/english.jsonl", "--json"]
-    assert json.loads(installed("stillhouse", *assess))["verdict"] == "inconclusive", "23 documents"
-    kept = json.loads(installed("stillhouse", "filter", dataset, "--out", "clean", "--json"))
+    assert json.loads(installed("stillhouse", *assess, only_base=True))["verdict"] == "inconclusive", "23 documents"
+    kept = json.loads(installed("stillhouse", "filter", dataset, "--out", "clean", "--json", only_base=True))
     assert kept["counts"]["kept"] > 0
+    index = ["index", "rows", "--add", dataset, "--to-datasketch", "rows.parquet", "--json"]
+    assert json.loads(installed("stillhouse", *index, only_base=True))["documents"] == kept["counts"]["kept"]
+    for extra, command in {
+        "train": ["distill", dataset, "--out", "student"],
+        "language": ["filter", dataset, "--out", "clean", "--filters", "language"],
+        "pii": ["filter", dataset, "--out", "clean", "--filters", "pii"],
+        "embeddings": ["filter", dataset, "--out", "clean", "--filters", "semantic"],
+        "documents": ["validate", "grounded-qa", "--set", "teachers.main.model=fake/grounded_qa"],
+        "reasoning": ["validate", "reasoning"],
+        "local": ["validate", "constrained-instructions"],
+        "s3": ["run", "smoke", "--runs-dir", "s3://bucket/runs"],
+    }.items():
+        sentence = installed("stillhouse", *command, code=2, only_base=True)
+        assert re.search(rf"needs? the extra `{extra}`.*: run `(pip|uv) ", sentence), sentence
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("package")
+def test_an_extension_imports_the_same_names_from_the_wheel(installed: Any, tmp_path: Path) -> None:
+    """The filter of docs/extensions.md, unchanged."""
+    [site] = installed("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").split()
+    points = "[stillhouse.filters]\nsign_off = extras_filters:SignOff\n"
+    offer(Path(site), "extras_filters", read_page_files()["extras/extras_filters.py"], points)
+    write_rows(tmp_path)
+    rows, out = str(tmp_path / "rows.jsonl"), str(tmp_path / "clean")
+    report = json.loads(installed("stillhouse", "filter", rows, "--out", out, "--filters", "sign_off", "--json"))
+    assert (report["counts"]["candidates"], report["counts"]["kept"]) == (2, 1)
+    names = "import stillhouse; print([getattr(stillhouse, name).__module__ for name in ('Filter', 'check', 'loss')])"
+    assert installed("python", "-c", names).count("'stillhouse.") == 3

@@ -25,6 +25,7 @@ from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.sample import parse_sample_index
 from core.storage.atomic_files import hash_file, write_atomically, write_json
 from core.storage.sample_files import read_sample_columns
+from flows.data.run_storage import RunStorage
 from flows.release.release_gate import find_release_refusals, is_marked_inconclusive
 from flows.terminal.run_summary import format_mixture
 from flows.terminal.suggested_commands import (
@@ -83,6 +84,12 @@ def create_release(run: RunDir) -> CreatedRelease:
                 f"{run.name}: {parent_clause}, but {newest_clause}, so it may repeat released samples; run {recipe.name} again"
             )
         return CreatedRelease(_write_release(run, recipe.answers_per_seed, lineage, line), already_released=False)
+
+
+def release_run(run: RunDir, storage: RunStorage) -> CreatedRelease:
+    """`create_release` of a run in `storage`, while no other machine can change the lineage. Raises as it does."""
+    with storage.lock_lineage(run.read_recipe().name):
+        return create_release(run)
 
 
 def _write_release(run: RunDir, answers_per_seed: int, lineage: Lineage, line: Sequence[Release]) -> Release:

@@ -6,7 +6,8 @@ Text from teachers is untrusted: it loses its control characters.
 import textwrap
 from collections.abc import Sequence
 
-from core.runs.records import EvaluationRecord, PairedComparison, RunManifest, RunState
+from core.runs.records import CollapseVerdict, EvaluationRecord, PairedComparison, RunManifest, RunState
+from core.runs.releases import Release
 from core.runs.run_dir import RunDir
 from core.sample import Sample
 from flows.terminal.run_summary import LABEL_WIDTH, format_collapse_verdict, format_labelled_lines
@@ -28,7 +29,12 @@ EVALUATED_ROLES = ("teacher", "start", "student")
 
 
 def format_closing_card(
-    manifest: RunManifest, run: RunDir, samples: Sequence[Sample], named: str, runs_dir: str
+    manifest: RunManifest,
+    run: RunDir,
+    samples: Sequence[Sample],
+    named: str,
+    runs_dir: str,
+    released: Release | None = None,
 ) -> str:
     """The card. `samples` are the first `CARD_CHOICE` kept ones; `named` and `runs_dir` are as in `suggest_next_command`."""
     more = format_command("show", named, *build_runs_dir_arguments(runs_dir))
@@ -41,12 +47,18 @@ def format_closing_card(
         ("collapse", [format_collapse_verdict(manifest.collapse)] if manifest.collapse else []),
         ("dataset", [str(run.dataset)] if run.dataset.exists() else []),
         ("page", [str(run.report_file)] if run.report_file.exists() else []),
-        ("more", [more] if manifest.counts.candidates else []),
+        ("released", [_describe_release(released)] if released else []),
+        ("more", [more] if manifest.counts.candidates and not released else []),
     ]
     lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
     for label, values in rows:
         lines += format_labelled_lines(label, values) if values else []
     return "\n".join([*lines, _suggest_next(manifest, run, named, runs_dir)])
+
+
+def _describe_release(release: Release) -> str:
+    marked = ", marked inconclusive" if release.manifest.verdict is CollapseVerdict.inconclusive else ""
+    return f"{release.path}   generation {release.generation}{marked}"
 
 
 def _wrap_text(text: str) -> list[str]:
