@@ -220,7 +220,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stderr
-        return done.stderr if code else done.stdout
+        return done.stdout + done.stderr if code else done.stdout
 
     yield run
     run(
