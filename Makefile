@@ -48,9 +48,10 @@ lock:
 	$(LOCK) $(addprefix --extra ,$(subst $(comma), ,$(ALL_EXTRAS))) pyproject.toml requirements/packages.in \
 	  --output-file requirements/all-extras.txt
 
-# The main job, end to end, with a real model in this process. A second call resumes an unfinished run, or prints the card.
+# The main job, end to end, with a real model in this process. A second call resumes an unfinished run; after a release, it makes
+# the next generation.
 demo: install
-	$(BIN)/stillhouse run constrained-instructions --resume
+	$(BIN)/stillhouse run constrained-instructions --resume --release
 
 # Two groups at a time share the cores: one rarely keeps them all busy. Every group runs, also after one that failed, and prints
 # when it ends; the last line names those that failed.

@@ -28,7 +28,7 @@ from benchmarks import (
     teacher,
     training,
 )
-from benchmarks.collapse import neural
+from benchmarks.collapse import neural, repetition
 from benchmarks.collapse import tables as collapse
 
 README = Path(__file__).with_name("README.md")
@@ -68,6 +68,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "scale": ("Many worker processes", scale.table),
     "collapse": ("The collapse gate", collapse.table),
     "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
+    "repetition": ("Repetition, without a reference", repetition.table),
     "study": ("Topologies under injected faults", study.measure_injected),
     "study_embedded": ("Topologies with the embedded teacher", study.measure_embedded),
 }

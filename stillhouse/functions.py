@@ -144,14 +144,16 @@ def filter(
     return run_call(work, progress)
 
 
-def assess(source: Dataset, reference: Name, *, parent: Dataset | None = None, seed: int = 7) -> Assessment:
-    """Compare a dataset with real text, and with the dataset that it extends.
+def assess(
+    source: Dataset, reference: Name | None = None, *, parent: Dataset | None = None, seed: int = 7
+) -> Assessment:
+    """Measure repetition in a dataset, or compare it with real text; also compare it with the dataset that it extends.
 
     Args:
         source: The dataset.
-        reference: A JSONL file of real text, one `text` per line.
+        reference: A JSONL file of real text of the same kind, one `text` per line. Without it, only repetition is measured.
         parent: The dataset that it extends.
-        seed: Random seed for sampling the reference.
+        seed: Random seed of the samples.
 
     Raises:
         UsageError: if a dataset cannot be read, or adds no row to its parent.
@@ -162,7 +164,13 @@ def assess(source: Dataset, reference: Name, *, parent: Dataset | None = None, s
         with ExitStack() as stack:
             earlier = None if parent is None else _place_dataset(parent, stack)
             return Assessment(
-                assess_dataset(_place_dataset(source, stack), Path(reference), seed, parent=earlier, cache=None)
+                assess_dataset(
+                    _place_dataset(source, stack),
+                    Path(reference) if reference else None,
+                    seed,
+                    parent=earlier,
+                    cache=None,
+                )
             )
 
     return run_call(work, None)

@@ -128,13 +128,13 @@ class Filtered:
 
 @dataclass(frozen=True)
 class Assessment:
-    """A dataset compared with real text."""
+    """A dataset compared with real text, or assessed for repetition only."""
 
     record: CollapseAssessment
 
     @property
     def verdict(self) -> CollapseVerdict:
-        """`collapse`, `shift`, `inconclusive` or `pass`."""
+        """`collapse`, `shift`, `inconclusive` or `pass`; without a reference `collapse`, `inconclusive` or `no repetition`."""
         return self.record.verdict
 
     @property
@@ -143,7 +143,9 @@ class Assessment:
 
     @property
     def metrics(self) -> "pl.DataFrame":
-        """Each metric: of the dataset (`candidate`), of real text (`reference`), and the range of real text."""
+        """Each metric: of the dataset (`candidate`), of real text (`reference`), and the range of real text. Without a reference:
+        of the dataset, of its words in random order, and the limits.
+        """
         import polars as pl
 
         return pl.DataFrame([metric.model_dump(mode="json") for metric in self.record.collapse.metrics])

@@ -35,8 +35,8 @@ from tests.support.waiting import wait_until
 from tests.support.whole_runs import check_whole
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
-COMMANDS = ("stillhouse", "make", "docker", "kubectl", "prefect", "export", "curl", "python", "torchrun", "vllm", "dask", "ray",
-            "cp", "mkdir", "pipx", "pg_dump", "pg_restore", ".", "DIGEST=")  # fmt: skip
+COMMANDS = ("stillhouse", "pipx", "make", "docker", "kubectl", "prefect", "export", "curl", "python", "torchrun", "vllm", "dask",
+            "ray", "cp", "mkdir", "pipx", "pg_dump", "pg_restore", ".", "DIGEST=")  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -75,6 +75,7 @@ def blocks() -> list[Block]:
 
 NOT_RUN = {
     "README.md: make demo ": "minutes, and the whole suite; the commands are CI's own",
+    "README.md: pipx": "installs for the user; tests/test_package.py installs the wheel",
     "docs/containers.md: docker": "needs Docker",
     "docs/containers.md: DIGEST=": "needs Docker",
     "docs/containers.md: . deploy/.env": "needs Docker",
@@ -106,7 +107,7 @@ TRAINING = (
     "docs/students.md: torchrun", "docs/students.md: stillhouse distill", "docs/distillation.md: stillhouse distill",
 )  # fmt: skip
 STUDENT = (
-    "README.md: stillhouse validate mine.toml", "docs/students.md: stillhouse export", "docs/students.md: stillhouse evaluate",
+    "README.md: stillhouse new mine", "docs/students.md: stillhouse export", "docs/students.md: stillhouse evaluate",
     "docs/students.md: stillhouse chat", "docs/routing.md: stillhouse route", "docs/routing.md: stillhouse serve STUDENT  ",
     "docs/routing.md: stillhouse serve STUDENT --teacher-url",
 )  # fmt: skip
@@ -114,11 +115,11 @@ STUDENT = (
 ASK = ("docs/routing.md: curl",)
 """A question to each server of a student."""
 OWN_RECIPE = (
-    "docs/scale.md: stillhouse run", "README.md: stillhouse release", "docs/releases.md: ",
+    "README.md: stillhouse run mine.toml", "docs/scale.md: stillhouse run", "docs/releases.md: ",
     "docs/collapse.md: stillhouse assess", "docs/collapse.md: stillhouse gaps",
     "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
 )  # fmt: skip
-WITHOUT_EARLIER_RUNS = ("docs/releases.md",)
+WITHOUT_EARLIER_RUNS = ("docs/scale.md", "docs/releases.md")
 """Pages that begin before the first run of their recipe."""
 CLUSTER = ("docs/scale.md: dask", "docs/scale.md: export DASK_", "docs/filters.md: dask")
 OBJECT_STORE = ("docs/scale.md: export AWS_",)
@@ -131,7 +132,7 @@ EMBEDDED = {
     "docs/topologies.md: stillhouse study constrained": "--samples 1",
 }
 """Pages on the embedded model, with what makes less of it."""
-DEFAULT_RECIPE = ("docs/constrained-instructions.md: stillhouse run constrained",)
+DEFAULT_RECIPE = ("README.md: stillhouse recipes", "docs/constrained-instructions.md: stillhouse run constrained")
 TUTORIAL = ("docs/your-own.md: ",)
 RUN = (
     *FAMILIES, *DATASETS, *TRAINING, *STUDENT, *ASK, *OWN_RECIPE, *CLUSTER, *OBJECT_STORE, *SERVER, *EMBEDDED,
@@ -453,7 +454,7 @@ def test_the_pages_on_training_run_as_written_with_the_smallest_student(tmp_path
                 text = re.sub("--out small", lambda m: f"{m[0]}{next(numbers)}", text)
             workspace.run_block(block._replace(text=text), {"data/runs/…/dataset/preference": "pairs"},
                       {"stillhouse distill": f"{more} --set distillation.max_new_tokens=8", "torchrun": more,
-                       "stillhouse serve": "--port 0"})  # fmt: skip
+                       "stillhouse chat": "<<< Hello", "stillhouse serve": "--port 0"})  # fmt: skip
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(train, select_blocks(TRAINING)))
@@ -475,8 +476,8 @@ def mine(subject: Subject, options: Limit) -> str | None:
 
 
 def own_recipe(*tables: str) -> str:
-    """README's mine.toml, of fewer samples."""
-    [text] = [block.text for block in blocks() if block.page == "README.md" and block.text.startswith("# mine.toml")]
+    """The whole recipe of docs/teachers.md, of fewer samples."""
+    [text] = [block.text for block in blocks() if block.text.startswith("# mine.toml")]
     assert "samples = 500" in text
     return "\n\n".join((text.replace("samples = 500", "samples = 120"), *tables)) + "\n"
 
@@ -485,6 +486,15 @@ def write_own_recipe(workspace: Workspace, *tables: str) -> None:
     """`mine.toml` with the teacher at the workspace's endpoint, which needs no look at what it writes."""
     text = own_recipe("[collapse]\ngate = false", *tables)
     (workspace.folder / "mine.toml").write_text(text.replace("localhost:8000", workspace.endpoint.address))
+
+
+def write_extended_recipe(workspace: Workspace) -> None:
+    """README's `mine/recipe.toml` with the teacher at the workspace's endpoint and the smallest student."""
+    [text] = [block.text for block in blocks() if block.page == "README.md" and block.language == "toml"]
+    fewer = ("samples = 120", "keep = false", text, "[agents.critic]", 'type = "teacher"')
+    student = ("[student]", *SMALLEST, "evaluation = false")
+    recipe = "\n".join((*fewer, *student)).replace("localhost:8000", workspace.endpoint.address)
+    (workspace.folder / "mine/recipe.toml").write_text(recipe)
 
 
 SHIPS = "schooner frigate ketch barge cutter brig galley sloop yawl dinghy clipper corvette trawler tender ferry lugger".split()
@@ -510,11 +520,10 @@ def test_the_pages_on_the_student_of_a_run_run_as_written_and_its_servers_answer
     }
     [question] = select_blocks(ASK)
     with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
-        write_own_recipe(workspace, "\n".join(("[student]", *SMALLEST)))
         for block in select_blocks(STUDENT):
             for line in block.text.splitlines():
-                words = {"--recipe RECIPE": "--recipe mine.toml", "localhost:8001": workspace.endpoint.address}
-                if "mine.toml" not in line:
+                words = {"--recipe RECIPE": "--recipe mine", "localhost:8001": workspace.endpoint.address}
+                if block.page != "README.md":
                     student = workspace.newest() / "student"
                     words |= {"data/runs/NAME": str(student.parent), " DIR ": f" {student} ", "STUDENT": str(student)}
                 if "FILE.gguf" in line:
@@ -526,6 +535,8 @@ def test_the_pages_on_the_student_of_a_run_run_as_written_and_its_servers_answer
                 teacher = f"--teacher-url http://{workspace.endpoint.address}/v1" if calibrated else ""
                 more = {**few, "stillhouse serve": f"{few['stillhouse serve']} {teacher}"}
                 workspace.run_block(block._replace(text=line), words, more)
+                if line.startswith("stillhouse new mine "):
+                    write_extended_recipe(workspace)
                 if workspace.servers:
                     server = workspace.servers.pop()
                     answer = json.loads(workspace.run_block(question, {"http://127.0.0.1:8000/v1": server.address}))
@@ -680,12 +691,24 @@ def test_the_default_recipe_runs_as_written_with_the_embedded_teacher_and_a_stud
     tmp_path: Path, prefect_home: Path
 ) -> None:
     """Small, but nothing about it is fake: llama.cpp writes, the checks decide, and a student learns and answers."""
-    sizes = "--set keep=4 --set samples=60 --set student.layers=4 --set student.epochs=8 --json"
+    student = "--set student.layers=4 --set student.epochs=8 --set student.evaluation.requests=3"
+    sizes = f"--set keep=4 --set samples=60 {student} --json"
     less = " || { [ $? = 1 ] && echo less; }"
+    output = ""
     with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
-        [block] = select_blocks(DEFAULT_RECIPE)
-        output = workspace.run_block(block, more={"stillhouse run": sizes + less}).strip()
+        first, second = select_blocks(DEFAULT_RECIPE)
+        for line in first.text.splitlines():
+            name = str(workspace.newest("constrained-instructions")) if "data/runs/NAME" in line else ""
+            few = {"stillhouse preview": "-n 1", "stillhouse chat": "<<< 'Write about bees.'"}
+            block = first._replace(text=line)
+            printed = workspace.run_block(
+                block, {"data/runs/NAME": name}, {"stillhouse run": sizes + less, **few}, codes=(0, 1)
+            )
+            assert printed, line
+            output = printed.strip() if line.startswith("stillhouse run") else output
         run = RunDir(workspace.folder / workspace.newest("constrained-instructions"))
+        again = workspace.run_block(second, more={"stillhouse run": f"{sizes} --resume{less}"}).strip()
+        assert again == output, "the run is whole"
     manifest = run.read_manifest()
     summary = json.loads(output.removesuffix("less"))
     check_whole(run, RunState.partial if output.endswith("less") else RunState.done)

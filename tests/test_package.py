@@ -41,6 +41,7 @@ from requirements.licenses import (
     runtime_packages,
     weights_section,
 )
+from tests.test_extensions import offer, read_page_files, write_rows
 
 MAKEFILE = (PROJECT / "Makefile").read_text()
 DOCKERFILE = (PROJECT / "deploy" / "Dockerfile").read_text()
@@ -304,3 +305,18 @@ def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(i
     }.items():
         sentence = installed("stillhouse", *command, code=2, only_base=True)
         assert re.search(rf"needs? the extra `{extra}`.*: run `(pip|uv) ", sentence), sentence
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("package")
+def test_an_extension_imports_the_same_names_from_the_wheel(installed: Any, tmp_path: Path) -> None:
+    """The filter of docs/extensions.md, unchanged."""
+    [site] = installed("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").split()
+    points = "[stillhouse.filters]\nsign_off = extras_filters:SignOff\n"
+    offer(Path(site), "extras_filters", read_page_files()["extras/extras_filters.py"], points)
+    write_rows(tmp_path)
+    rows, out = str(tmp_path / "rows.jsonl"), str(tmp_path / "clean")
+    report = json.loads(installed("stillhouse", "filter", rows, "--out", out, "--filters", "sign_off", "--json"))
+    assert (report["counts"]["candidates"], report["counts"]["kept"]) == (2, 1)
+    names = "import stillhouse; print([getattr(stillhouse, name).__module__ for name in ('Filter', 'check', 'loss')])"
+    assert installed("python", "-c", names).count("'stillhouse.") == 3

@@ -16,7 +16,6 @@ from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.families.constraint_drawing import TextConstraint, draw_constraints
 from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic
 from agents.reply_schema import InvalidReply, ReplySchema
-from core.config.recipe import ENGLISH_REFERENCE
 from core.errors import suggest_name
 from core.sample import Candidate, Message, Seed
 
@@ -127,7 +126,6 @@ class ConstrainedInstructionsFamily(RecipeFamily):
             {"type": "exact", "of": "answer"},
             {"type": "minhash", "of": "answer"},
         ],
-        "collapse": {"reference": ENGLISH_REFERENCE},
     }
 
     def condition(self, row: Mapping[str, Any], options: ConstrainedOptions, rng: Random) -> dict[str, Any]:

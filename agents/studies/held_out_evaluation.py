@@ -4,7 +4,7 @@ checks judge the answers.
 Knows no graph: one attempt, no repair, no revision, no critic. Stores nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -47,9 +47,16 @@ class HeldOutResult(NamedTuple):
     """The replies, turn by turn, with their tokens."""
 
 
-def held_out_seeds(plan: RunPlan, number: int) -> list[Seed]:
+def join_requests(messages: Sequence[Message]) -> str:
+    """All turns of the user, a line each."""
+    return "\n".join(message.content for message in messages if message.role == "user")
+
+
+def held_out_seeds(plan: RunPlan, number: int, used_requests: Collection[str] = ()) -> list[Seed]:
     """The first `number` seeds after the last that a run of this recipe can use. If there are fewer rows of seeds than samples,
     the rows repeat and only the drawn conditions are new.
+
+    A seed whose questions are in `used_requests`, in the form of `join_requests`, is left out: conditions may be drawn twice.
 
     Raises:
         UsageError: if a seed cannot be made.
@@ -61,6 +68,8 @@ def held_out_seeds(plan: RunPlan, number: int) -> list[Seed]:
     unused = (seeds[i] for i in range(first, len(seeds)))
     if recipe.quotas:
         unused = (seed for seed in unused if recipe.find_group(seed.data) in recipe.goals)
+    if used_requests:
+        unused = (seed for seed in unused if join_requests(plan.family.questions(seed) or ()) not in used_requests)
     return list(islice(unused, number))
 
 
@@ -75,7 +84,7 @@ def check_evaluation_requests(plan: RunPlan) -> None:
     student = plan.recipe.student
     if student and student.evaluation and not has_fixed_questions(plan):
         raise UsageError(
-            f"{plan.recipe.name}: student.evaluation: in {plan.family.name} the generator writes the questions, so seeds alone "
+            f"student.evaluation: in {plan.family.name} the generator writes the questions, so seeds alone "
             "ask no question; leave the table out"
         )
 
@@ -152,8 +161,7 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
     replies: list[TeacherReply] = []
 
     def build_result(fault: str | None, evidence: str) -> HeldOutResult:
-        question = "\n".join(message.content for message in questions if message.role == "user")
-        return HeldOutResult(seed.index, question, "\n".join(answers), fault, evidence, tuple(replies))
+        return HeldOutResult(seed.index, join_requests(questions), "\n".join(answers), fault, evidence, tuple(replies))
 
     for message in questions:
         conversation.append(message)

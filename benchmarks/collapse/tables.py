@@ -147,6 +147,8 @@ def format_power(rows: list[Row]) -> str:
     return f"Verdicts of collapse.\n\n{format_table(head, lines)}"
 
 
+VERDICTS = [verdict for verdict in CollapseVerdict if verdict is not CollapseVerdict.unrepeated]
+"""Those of a comparison with a reference."""
 CHANGES = {
     "shortened": "every document cut to three fifths", "reweighted": "topics re-weighted, from a tenth to ten times",
     "dropped": "half of the topics dropped", "templated": "three tenths begin in one of five ways",
@@ -162,8 +164,8 @@ def format_changes(rows: list[Row]) -> str:
             if not selected:
                 continue
             counts = Counter(str(row["verdict"]) for row in selected)
-            lines.append((words, f"{size:,}", *(counts[verdict] for verdict in CollapseVerdict)))
-    return format_table(["real text, changed", "documents", *CollapseVerdict], lines)
+            lines.append((words, f"{size:,}", *(counts[verdict] for verdict in VERDICTS)))
+    return format_table(["real text, changed", "documents", *VERDICTS], lines)
 
 
 def format_generations(rows: list[Row]) -> str:

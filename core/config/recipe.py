@@ -67,16 +67,28 @@ class PreferenceConfig(RecipeTable):
 
 
 ENGLISH_REFERENCE = "data/reference/english.jsonl"
-"""English novels, as a reference for short English prose."""
+"""English novels of two centuries ago: a reference for text like them. No recipe names it."""
+
+
+ReleaseGate = bool | Literal["strict"]
+"""Values of `collapse.gate`."""
 
 
 class CollapseConfig(RecipeTable):
     reference: str | None = None
-    """A JSONL file of real text of the same kind as the samples, one `text` per line. Families of short English prose have a
-    default. Without a reference, or with `false`, the run is not assessed, and `release` reports that collapse is unknown."""
-    gate: bool = True
-    """Whether `release` refuses a run that shows collapse, is too small to assess, or was not assessed. It does not change
-    samples: a finished run accepts another value with --resume."""
+    """A JSONL file of real text of the same kind as the samples, one `text` per line. Without it, or with `false`, only
+    repetition within the samples is measured."""
+    gate: ReleaseGate = True
+    """`true`: `release` refuses a run that shows collapse or was not assessed; with too few documents to tell, the release is
+    made and marked inconclusive. `"strict"`: that is refused too, and needs a `reference`. `false`: no run is refused for its
+    verdict. It does not change samples: a finished run accepts another value with --resume."""
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _check_gate(cls, gate: object) -> object:
+        if gate is True or gate is False or gate == "strict":
+            return gate
+        raise ValueError('must be true, false or "strict"')
 
 
 class LineageConfig(RecipeTable):

@@ -1,4 +1,6 @@
-"""The comparison of a dataset with real text, and with the dataset that it builds on. Knows no text and no metric."""
+"""The assessment of a dataset: compared with real text or itself, and with the dataset that it builds on. Knows no text and no
+metric.
+"""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,7 +8,7 @@ from core.runs.records import CollapseRecord, CollapseVerdict
 
 
 class CollapseAssessment(BaseModel):
-    """A dataset compared with real text, and with its parent."""
+    """A dataset compared with real text, or assessed for repetition only, and compared with its parent."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,4 +33,8 @@ class CollapseAssessment(BaseModel):
         records = [
             record for record in (self.collapse, self.parent) if record and record.verdict is CollapseVerdict.collapse
         ]
-        return [f"compared with {record.reference}: {sentence}" for record in records for sentence in record.evidence]
+        return [
+            f"compared with {record.reference}: {sentence}" if record.reference else sentence
+            for record in records
+            for sentence in record.evidence
+        ]

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from core.config.recipe import ReleaseGate
 from core.intervals import IntervalEstimate
 from core.sample import Spending, TokenUsage
 
@@ -44,8 +45,10 @@ class MetricRecord(BaseModel):
     name: str
     candidate: float
     reference: float
+    """Of real text; without a reference, of the candidate's own words in random order."""
     low: float
     high: float
+    """The range of real text; without a reference, what is not called repetition."""
     meaning: str
     family: str | None = None
     """TAIL, REPEAT, FIDELITY or COVERAGE for metrics that decide the verdict; None for others, which are only shown."""
@@ -60,6 +63,8 @@ class CollapseVerdict(StrEnum):
     """No collapse was found, but there are too few documents to detect it: not a pass."""
     shift = "shift"
     """On other topics than the reference, or otherwise different; whether it is also poorer is unknown."""
+    unrepeated = "no repetition"
+    """No repetition, without a reference: a loss of rare words was not measured."""
     passed = "pass"
 
     @classmethod
@@ -74,17 +79,18 @@ class PhraseRecord(BaseModel):
     text: str
     candidate: float
     """Share of the compared documents that begin with it."""
-    reference: float
-    """Share of real text that begins with it."""
+    reference: float | None = None
+    """Share of real text that begins with it; None without a reference."""
 
 
 class CollapseRecord(BaseModel):
-    """Metrics of the kept samples and of a real reference with the same number of tokens."""
+    """Metrics of the kept samples and of a real reference with the same number of tokens; without one, of repetition only."""
 
     verdict: CollapseVerdict = CollapseVerdict.inconclusive
     evidence: list[str] = []
     """Evidence for the verdict, one sentence each, the strongest first."""
-    reference: str
+    reference: str | None
+    """None if only repetition within the dataset was measured."""
     documents: int
     tokens: int
     """Tokens to which both sides were cut for the comparison."""
@@ -158,6 +164,10 @@ COLLAPSE_ADVICE: dict[CollapseVerdict, tuple[str, ...]] = {
     ),
     CollapseVerdict.inconclusive: ("assess at least 1,000 documents; better 4,000",),
     CollapseVerdict.shift: ("compare with real text on the same topics, or with an earlier release",),
+    CollapseVerdict.unrepeated: (
+        "compare with real text of the same kind (`collapse.reference` in a recipe, `--reference` of `assess`) to measure a loss "
+        "of rare words too",
+    ),
     CollapseVerdict.passed: (),
 }
 
@@ -401,8 +411,8 @@ class RunManifest(BaseModel):
     similarities: dict[str, ComparedSimilarities] = {}
     """Similarities of compared pairs, by filter."""
     collapse: CollapseRecord | None = None
-    gated: bool = True
-    """Whether a release needs a pass on collapse: `collapse.gate` of the recipe."""
+    gated: ReleaseGate = True
+    """Which verdicts a release is refused on: `collapse.gate` of the recipe."""
     has_reference: bool = True
     """Whether the recipe names a reference to compare the samples with: `collapse.reference`."""
     mix: MixRecord | None = None

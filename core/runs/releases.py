@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from core.config.recipe import ParentRelease
 from core.errors import StoreError
-from core.runs.records import MixRecord, RunManifest
+from core.runs.records import CollapseVerdict, MixRecord, RunManifest
 from core.runs.run_dir import RUNS_FOLDER
 from core.sample import FrozenModel
 from core.storage.atomic_files import hash_file, read_json
@@ -29,6 +29,8 @@ class LineageRecord(FrozenModel):
     ancestors: tuple[ParentRelease, ...]
     """From the first to its parent."""
     mix: MixRecord
+    verdict: CollapseVerdict | None = None
+    """The collapse verdict with which it was released; None if it was not assessed, and in releases of earlier versions."""
 
 
 class ReleaseManifest(BaseModel):
@@ -39,6 +41,8 @@ class ReleaseManifest(BaseModel):
     released: str
     run: RunManifest
     """As its run ended."""
+    verdict: CollapseVerdict | None = None
+    """As in `LineageRecord`: `inconclusive` marks a release with too few documents to tell."""
     seeds: int
     """Seeds that it and all releases before it have used."""
     files: dict[str, str]
@@ -116,7 +120,8 @@ def is_release(path: Path) -> bool:
     for name, model in marks.items():
         with suppress(StoreError):
             content = read_json(path / name)
-            if isinstance(content, dict) and set(model.model_fields) <= content.keys():
+            required = {key for key, field in model.model_fields.items() if field.is_required()}
+            if isinstance(content, dict) and required <= content.keys():
                 return True
     return False
 

@@ -35,8 +35,10 @@ class TailLoss(NamedTuple):
 
     @classmethod
     def from_record(cls, record: CollapseRecord) -> Self | None:
-        """None for a record that is older than this measure."""
-        return None if record.tail is None else cls(record.reference, record.documents, record.tail)
+        """None for a record without a reference, or older than this measure."""
+        if record.tail is None or record.reference is None:
+            return None
+        return cls(record.reference, record.documents, record.tail)
 
 
 class TailTrend(NamedTuple):

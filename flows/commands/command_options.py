@@ -56,6 +56,13 @@ TypeOption = Annotated[
     Literal["f32", "f16", "q8_0", "q4_0"], typer.Option("--type", help="The number format of the weights.")
 ]
 ReferenceOption = Annotated[Path, typer.Option("--reference", help="A JSONL file of real text, one `text` per line.")]
+OptionalReferenceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference",
+        help="A JSONL file of real text of the same kind, one `text` per line; without it, only repetition is measured.",
+    ),
+]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 
 

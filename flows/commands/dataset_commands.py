@@ -12,6 +12,7 @@ from flows.commands.command_options import (
     CLEAN_PANEL,
     InputArgument,
     JsonOption,
+    OptionalReferenceOption,
     OutOption,
     QuietOption,
     ReferenceOption,
@@ -135,7 +136,7 @@ def index_command(
 @app.command("assess", rich_help_panel=CLEAN_PANEL)
 def assess_command(
     source: InputArgument,
-    reference: ReferenceOption,
+    reference: OptionalReferenceOption = None,
     *,
     parent: Annotated[
         Path | None, typer.Option("--parent", help="The dataset that it extends: a run, a folder or a file.")
@@ -145,7 +146,7 @@ def assess_command(
     runs_dir: RunsOption = RUNS_FOLDER,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a dataset with real text, and with its parent. Exit 3 on collapse; an inconclusive result exits 0."""
+    """Measure repetition in a dataset, or compare it with real text and its parent. Exit 3 on collapse, 0 if inconclusive."""
     from core.runs.records import CollapseVerdict
     from flows.data.run_storage import find_cache_folder
     from flows.evaluate.dataset_assessment import assess_dataset, format_assessment

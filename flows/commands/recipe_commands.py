@@ -103,11 +103,18 @@ def validate_command(
         from agents.studies.preview import probe_teachers
 
         answers = asyncio.run(probe_teachers(plan))
+    from flows.release.release_gate import describe_release_gate
+
+    collapse = plan.recipe.collapse
+    gate = describe_release_gate(
+        collapse.gate if collapse else True, has_reference=bool(collapse and collapse.reference)
+    )
     if as_json:
         whole = plan.recipe.model_dump(mode="json", exclude_none=True)
-        print_json({"valid": True, "verdict": verdict, "recipe": whole, "live": answers})
+        print_json({"valid": True, "verdict": verdict, "recipe": whole, "live": answers, "gate": gate})
         return
-    notes = [*(f"teacher {name}: {answer}" for name, answer in answers.items()), *validated.seeds.notes]
+    live_notes = [f"teacher {name}: {answer}" for name, answer in answers.items()]
+    notes = [f"release gate: {gate}", *live_notes, *validated.seeds.notes]
     if resolved:
         comments = [f"# {' '.join(note.split())}" for note in notes]
         print_text("\n".join([*comments, "", format_resolved_recipe(plan.recipe, plan.folder).rstrip()]))

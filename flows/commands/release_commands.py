@@ -24,14 +24,13 @@ def release_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER
     """Make an immutable release of a run, the next generation of its recipe. Refused if the release gate is not met."""
     from core.runs.records import summarize_manifest
     from flows.data.run_storage import open_run_storage
-    from flows.release.release_creation import create_release, format_created_release
+    from flows.release.release_creation import format_created_release, release_run
     from flows.release.release_gate import find_release_refusals
 
     storage = open_run_storage(runs_dir)
     run = storage.find_run(run_name)
     try:
-        with storage.lock_lineage(run.read_recipe().name):
-            created = create_release(run)
+        created = release_run(run, storage)
     except GateNotMet:
         if as_json:
             manifest = run.read_manifest()

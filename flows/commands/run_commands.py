@@ -2,11 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import INTERRUPTED_EXIT_CODE, RunExists, RunFailed, RunInUse
+from core.errors import INTERRUPTED_EXIT_CODE, RunExists, RunFailed, RunInUse, StillhouseError, UsageError
 from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
     MAKE_PANEL,
@@ -22,6 +22,10 @@ from flows.commands.command_options import (
 )
 from flows.terminal.console import SESSION, UserInterrupt
 
+if TYPE_CHECKING:
+    from core.runs.releases import Release
+    from flows.run.run_preparation import PreparedRun
+
 app = typer.Typer()
 
 
@@ -36,10 +40,17 @@ def run_command(
         str | None,
         typer.Option(metavar="NAME", help="Start this deployment on a Prefect server instead, without waiting."),
     ] = None,
+    release: Annotated[
+        bool, typer.Option("--release", help="Release the run when it is done; exit 3 if the release gate is not met.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run all stages: produce, curate, assess, package, and distill if the recipe has a student."""
+    if deployment and release:
+        raise UsageError(
+            "--release: a deployment's run is released by `stillhouse release` or by the deployment weekly"
+        )
     if deployment:
         from flows.prefect_server.deployment_control import format_started_run, start_deployment
         from flows.recipes.recipe_catalog import resolve_recipe_name
@@ -51,7 +62,18 @@ def run_command(
         started = start_deployment(deployment, parameters)
         print_json(started) if as_json else print_text(format_started_run(started))
         return
-    _run_through_command(recipe, overrides, runs_dir, resume=resume, as_json=as_json, quiet=quiet, distill=True)
+    prepared, summary = _run_through_command(recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=True)
+    if not release or summary["shortfalls"]:
+        _print_result(prepared, summary, runs_dir, as_json=as_json)
+        return
+    from flows.release.release_creation import release_run
+
+    try:
+        released = release_run(prepared.run, prepared.storage).release
+    except StillhouseError:  # the run is whole
+        _print_result(prepared, {**summary, "release": None}, runs_dir, as_json=as_json)
+        raise
+    _print_result(prepared, {**summary, "release": released.name}, runs_dir, as_json=as_json, released=released)
 
 
 @app.command("generate", rich_help_panel=MAKE_PANEL)
@@ -65,19 +87,16 @@ def generate_command(
     quiet: QuietOption = False,
 ) -> None:
     """Run all stages except distill: from seeds to a dataset and its report."""
-    _run_through_command(recipe, overrides, runs_dir, resume=resume, as_json=as_json, quiet=quiet, distill=False)
+    prepared, summary = _run_through_command(recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=False)
+    _print_result(prepared, summary, runs_dir, as_json=as_json)
 
 
 def _run_through_command(
-    recipe: str, overrides: list[str] | None, runs_dir: str, *, resume: bool, as_json: bool, quiet: bool, distill: bool
-) -> None:
-    """Open the run, run it through Prefect, and print its card, or the command that resumes it if it stops early."""
-    from itertools import islice
-
-    from flows.data.curated_run import read_kept_samples
+    recipe: str, overrides: list[str] | None, runs_dir: str, *, resume: bool, quiet: bool, distill: bool
+) -> "tuple[PreparedRun, dict[str, Any]]":
+    """Open the run and run it through Prefect; if it stops early, print the command that resumes it. Returns its summary."""
     from flows.run.local_run import run_locally
     from flows.run.run_preparation import prepare_run
-    from flows.terminal.closing_card import CARD_CHOICE, format_closing_card
     from flows.terminal.suggested_commands import build_invocation, build_resume_command, suggest_next_command
 
     SESSION.quiet = quiet
@@ -98,10 +117,23 @@ def _run_through_command(
         except RunFailed as error:
             error.hint = suggest_next_command(run.read_manifest(), run, run.name, runs_dir)
             raise
+    return prepared, summary
+
+
+def _print_result(
+    prepared: "PreparedRun", summary: dict[str, Any], runs_dir: str, *, as_json: bool, released: "Release | None" = None
+) -> None:
+    """Print the card of a run that ended, or its summary. Exits with 1 if it made less than the recipe asks for."""
+    from itertools import islice
+
+    from flows.data.curated_run import read_kept_samples
+    from flows.terminal.closing_card import CARD_CHOICE, format_closing_card
+
+    run = prepared.run
     if as_json:
         print_json(summary)
     else:
         rows = list(islice(read_kept_samples(run), CARD_CHOICE))
-        print_text(format_closing_card(run.read_manifest(), run, rows, run.name, runs_dir))
+        print_text(format_closing_card(run.read_manifest(), run, rows, run.name, runs_dir, released))
     if summary["shortfalls"]:
         raise SystemExit(RunFailed.exit_code)

@@ -1,15 +1,16 @@
-"""The collapse assessment of any dataset against real text, and against its parent dataset. Knows no Prefect."""
+"""The collapse assessment of any dataset: against real text or for repetition only, and against its parent. Knows no Prefect."""
 
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.runs.collapse_assessment import CollapseAssessment
 from core.runs.records import CollapseRecord
 from flows.data.dataset_origin import is_synthetic_dataset
-from flows.data.dataset_rows import read_dataset_documents, read_reference_texts
+from flows.data.dataset_rows import build_row_document, read_dataset_documents, read_reference_texts
 from flows.terminal.run_summary import format_metrics
 from flows.terminal.text_format import TERMINAL_WIDTH, replace_unsafe_characters
 
@@ -18,18 +19,24 @@ NULL_CACHE_FOLDER = "nulls"
 
 
 def assess_dataset(
-    source: Path, reference: Path, seed: int, *, parent: Path | None, cache: Path | None
+    source: Path, reference: Path | None, seed: int, *, parent: Path | None, cache: Path | None
 ) -> CollapseAssessment:
-    """Compare a dataset with real text, and the rows that it adds to its parent with the parent.
+    """Compare a dataset with real text, and the rows that it adds to its parent with the parent. Without a reference, measure its
+    repetition.
 
     Raises:
         UsageError: if a dataset cannot be read, or adds no row to its parent.
     """
     from filters.collapse.assessment import assess_texts
+    from filters.collapse.repetition import assess_repetition
 
-    texts = [document.text for document in read_dataset_documents(source)]
+    documents = list(read_dataset_documents(source))
+    texts = [document.text for document in documents]
     generated = is_synthetic_dataset(source)
-    collapse = assess_answers(texts, str(reference), Path.cwd(), seed, cache, generated=generated)
+    if reference is None:
+        collapse = assess_repetition(documents, seed=seed)
+    else:
+        collapse = assess_answers(texts, str(reference), Path.cwd(), seed, cache, generated=generated)
     if parent is None:
         return CollapseAssessment(collapse=collapse)
     earlier = [document.text for document in read_dataset_documents(parent)]
@@ -42,6 +49,13 @@ def assess_dataset(
     nulls = cache / NULL_CACHE_FOLDER if cache else None
     comparison = assess_texts(added, earlier, name=str(parent), seed=seed, cache=nulls, generated=generated)
     return CollapseAssessment(collapse=collapse, parent=comparison)
+
+
+def assess_conversations(conversations: Sequence[Sequence[dict[str, Any]]], seed: int) -> CollapseRecord:
+    """Measure repetition within the conversations of a run, each as its messages on disk."""
+    from filters.collapse.repetition import assess_repetition
+
+    return assess_repetition([build_row_document({"messages": messages}) for messages in conversations], seed=seed)
 
 
 def assess_answers(
@@ -74,12 +88,10 @@ def format_assessment(assessment: CollapseAssessment) -> list[str]:
     lines = [f"verdict   {assessment.verdict.upper()}"]
     for record in (assessment.collapse, assessment.parent):
         if record:
-            lines += [
-                "",
-                f"compared with {replace_unsafe_characters(record.reference)}: {record.verdict}",
-                *_format_bullets(record.evidence),
-                "",
-            ]
+            measured = (
+                f"compared with {replace_unsafe_characters(record.reference)}" if record.reference else "repetition"
+            )
+            lines += ["", f"{measured}: {record.verdict}", *_format_bullets(record.evidence), ""]
             lines += format_metrics(record)
     if advice := assessment.advice:
         lines += ["", "what may help", *_format_bullets(advice)]

@@ -243,11 +243,18 @@ def _open_start_folder(task: StudentEvaluationTask) -> Iterator[Path]:
 async def _examine_models(
     task: StudentEvaluationTask, files: dict[str, Path], session: CommandSession
 ) -> HeldOutAnswers:
-    from agents.studies.held_out_evaluation import evaluate_held_out, has_fixed_questions, held_out_seeds
+    from agents.studies.held_out_evaluation import (
+        evaluate_held_out,
+        has_fixed_questions,
+        held_out_seeds,
+        join_requests,
+    )
+    from flows.data.curated_run import read_finished_samples
 
     if not has_fixed_questions(task.plan):
         return HeldOutAnswers({}, Spending())
-    seeds = held_out_seeds(task.plan, task.number)
+    samples = read_finished_samples(task.run) if task.run else ()
+    seeds = held_out_seeds(task.plan, task.number, {join_requests(sample.candidate.messages) for sample in samples})
     checks_ask = any(bound.check.calls(bound.options) for bound in task.plan.checks)
     results, spent = {}, Spending()
     for role in MODEL_ROLES:

@@ -28,8 +28,10 @@ async def publish_artifacts(run: RunDir, manifest: RunManifest, recipe: str) -> 
                     {
                         "metric": metric.name,
                         "this run": format_number(metric.candidate),
-                        "real text": format_number(metric.reference),
-                        "real range": f"{format_number(metric.low)} to {format_number(metric.high)}",
+                        "real text" if collapse.reference else "in random order": format_number(metric.reference),
+                        "real range" if collapse.reference else "limits": (
+                            f"{format_number(metric.low)} to {format_number(metric.high)}"
+                        ),
                         "place": locate_metric(metric),
                     }
                     for metric in collapse.metrics

@@ -11,6 +11,7 @@ from core.runs.records import CollapseRecord
 from core.runs.releases import Release, locate_releases, read_release
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from filters.collapse.tail_trend import TailTrend, find_lineage_trend
+from flows.release.release_gate import is_marked_inconclusive
 from flows.terminal.run_summary import format_mixture
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command
 from flows.terminal.text_format import format_count, format_number, format_time, locate_metric
@@ -84,6 +85,7 @@ def build_lineage_record(lineage: Lineage, generations: Sequence[LineageGenerati
                 "counts": run.counts.model_dump(),
                 "rows": release.lineage.mix.model_dump(),
                 "verdict": run.collapse.verdict if run.collapse else None,
+                "inconclusive": is_marked_inconclusive(run),
                 "gated": run.gated,
                 "metrics": {metric.name: metric.model_dump(exclude={"name", "meaning"}) for metric in metrics},
                 "student": run.student.model_dump() if run.student else None,
@@ -125,9 +127,11 @@ def _format_generation(generation: LineageGeneration, arrow: str) -> list[str]:
     if generation.release is None:
         return [f"  {arrow} {generation.number}  DAMAGED  {generation.fault}"]
     release, run = generation.release, generation.release.manifest.run
-    verdict = (run.collapse and run.collapse.verdict) or "no verdict"
+    verdict: str = (run.collapse and run.collapse.verdict) or "no verdict"
     kept = f"kept {run.counts.kept:,} of {run.counts.candidates:,}"
-    parts = [run.run, format_time(release.manifest.released), kept, verdict + ("" if run.gated else " (gate off)")]
+    notes = ["repetition only"] * bool(run.collapse and run.collapse.reference is None)
+    notes += ["gate off"] * (run.gated is False)
+    parts = [run.run, format_time(release.manifest.released), kept, verdict + f" ({', '.join(notes)})" * bool(notes)]
     lines = [
         f"  {arrow} {generation.number}  {'  '.join(parts)}",
         f"         rows {format_mixture(release.lineage.mix)}",
@@ -145,7 +149,8 @@ def _format_metric_table(releases: Sequence[Release]) -> list[str]:
         return []
     head = "".join(f"{generation:>10} " for generation, _ in comparisons)
     sizes = "".join(f"{record.documents:>10,} " for _, record in comparisons)
-    lines = ["", f"{'':<20}{head}  against real text", f"{'documents compared':<20}{sizes}"]
+    real = all(record.reference for _, record in comparisons)
+    lines = ["", f"{'':<20}{head}" + "  against real text" * real, f"{'documents compared':<20}{sizes}"]
     marks = {"below": "<", "above": ">", "inside": " "}
     for name in names:
         values, ratios = "", []
@@ -158,7 +163,8 @@ def _format_metric_table(releases: Sequence[Release]) -> list[str]:
                 ratios.append(metric.candidate / metric.reference)
         trend = f"{format_sparkline(ratios)} {ratios[0]:.2f} to {ratios[-1]:.2f}" if len(ratios) > 1 else ""
         lines.append(f"{name:<20}{values}  {trend}".rstrip())
-    return [*lines, "< below and > above where real text of that size varies"]
+    limits = "where real text of that size varies" if real else "the limits"
+    return [*lines, f"< below and > above {limits}"]
 
 
 def format_sparkline(values: Sequence[float]) -> str:

@@ -25,7 +25,8 @@ from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.sample import parse_sample_index
 from core.storage.atomic_files import hash_file, write_atomically, write_json
 from core.storage.sample_files import read_sample_columns
-from flows.release.release_gate import find_release_refusals
+from flows.data.run_storage import RunStorage
+from flows.release.release_gate import find_release_refusals, is_marked_inconclusive
 from flows.terminal.run_summary import format_mixture
 from flows.terminal.suggested_commands import (
     build_runs_dir_arguments,
@@ -85,6 +86,12 @@ def create_release(run: RunDir) -> CreatedRelease:
         return CreatedRelease(_write_release(run, recipe.answers_per_seed, lineage, line), already_released=False)
 
 
+def release_run(run: RunDir, storage: RunStorage) -> CreatedRelease:
+    """`create_release` of a run in `storage`, while no other machine can change the lineage. Raises as it does."""
+    with storage.lock_lineage(run.read_recipe().name):
+        return create_release(run)
+
+
 def _write_release(run: RunDir, answers_per_seed: int, lineage: Lineage, line: Sequence[Release]) -> Release:
     manifest, generation = run.read_manifest(), lineage.next_generation()
     ancestors = line[-1].ancestry if line else ()
@@ -93,7 +100,10 @@ def _write_release(run: RunDir, answers_per_seed: int, lineage: Lineage, line: S
     with write_atomically(path, READ_ONLY_MODE) as folder:
         folder.mkdir()
         files = dict(_copy_released_files(run, manifest, folder))
-        record = LineageRecord(recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.mix)
+        verdict = manifest.collapse.verdict if manifest.collapse else None
+        record = LineageRecord(
+            recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.mix, verdict=verdict
+        )
         write_json(folder / "lineage.json", record.model_dump(mode="json"))
         files["lineage.json"] = hash_file(folder / "lineage.json")
         last_sample = max(
@@ -106,6 +116,7 @@ def _write_release(run: RunDir, answers_per_seed: int, lineage: Lineage, line: S
             release=f"{lineage.recipe}/{generation}",
             released=datetime.now(UTC).isoformat(timespec="seconds"),
             run=manifest.model_copy(update={"invocation": None}),
+            verdict=verdict,
             seeds=(ancestors[-1].seeds if ancestors else 0) + used_seeds,
             files=files,
             digest="",
@@ -138,8 +149,11 @@ def format_created_release(created: CreatedRelease, runs_dir: str = RUNS_FOLDER)
     lines = [f"release {release.name}{'  was already released' if created.already_released else ''}  {release.path}"]
     lines.append(f"  rows      {format_mixture(release.lineage.mix)}")
     if run.collapse and run.collapse.verdict:
-        lines.append(f"  verdict   {': '.join([run.collapse.verdict, '; '.join(run.collapse.evidence)]).rstrip(': ')}")
-    if not run.gated:
+        evidence = list(run.collapse.evidence)
+        if is_marked_inconclusive(run):
+            evidence = ["the release is marked so", *evidence, *run.collapse.resolved_advice]
+        lines.append(f"  verdict   {': '.join([run.collapse.verdict, '; '.join(evidence)]).rstrip(': ')}")
+    if run.gated is False:
         lines.append("  gate      off, by collapse.gate = false of the recipe")
     return "\n".join([*lines, format_next_line("lineage", release.lineage.recipe, *build_runs_dir_arguments(runs_dir))])
 

@@ -1,36 +1,66 @@
 """The release gate: what a run must meet to be released. Reads the manifest; measures nothing."""
 
-from core.runs.records import CollapseVerdict, RunManifest
+from core.config.recipe import ReleaseGate
+from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
 from flows.terminal.text_format import format_percent
 
 GATE_OFF_HINT = "or turn the gate off (`collapse.gate = false`, which a finished run accepts with --resume)"
+GATE_ON_HINT = "or release it marked inconclusive (`collapse.gate = true`, which a finished run accepts with --resume)"
+MIN_REFERENCE_SIZE = 3_000
+"""Documents of a reference that allow a verdict on 1,000 samples (`filters.collapse.assessment`)."""
+
+
+def describe_release_gate(gate: ReleaseGate, *, has_reference: bool) -> str:
+    """What a release of a run needs with this gate, in a sentence without full stop."""
+    measured = "collapse" if has_reference else "repetition (all that is measured without a `collapse.reference`)"
+    if gate is False:
+        return "off: a run is released whatever its collapse verdict is (`collapse.gate = false`)"
+    if gate is True:
+        return (
+            f"on: a run that shows {measured} is not released; one with too few documents to tell is released and marked "
+            "inconclusive"
+        )
+    if has_reference:
+        return "strict: a run that shows collapse, or has too few documents to tell, is not released"
+    return "strict: no run is released, since the recipe names no `collapse.reference` to compare with"
+
+
+def is_marked_inconclusive(manifest: RunManifest) -> bool:
+    """Whether a release of the run is marked: too few documents to tell whether it shows collapse."""
+    return manifest.collapse is not None and manifest.collapse.verdict is CollapseVerdict.inconclusive
 
 
 def find_release_refusals(manifest: RunManifest) -> list[str]:
     """The reasons why the dataset may not be released, each with advice. Empty if it may be."""
     if not manifest.counts.kept:
         return ["no sample was kept, so there is nothing to release"]
-    refusals = []
-    collapse, mix = manifest.collapse, manifest.mix
-    if manifest.gated and collapse is None:
-        refusals.append(
-            f"the run was not assessed for collapse: continue with --resume, {GATE_OFF_HINT}"
-            if manifest.has_reference
-            else "the recipe names no real text of the same kind, so collapse cannot be measured: set `collapse.reference` to a "
-            f"file and run the recipe again, {GATE_OFF_HINT}"
-        )
-    elif manifest.gated and collapse:
-        evidence = f" ({'; '.join(collapse.evidence)})" if collapse.evidence else ""
-        advice = f"{'; '.join(collapse.resolved_advice)}; {GATE_OFF_HINT}"
-        if collapse.verdict is CollapseVerdict.collapse:
-            refusals.append(f"the kept samples show collapse{evidence}: {advice}")
-        if collapse.verdict is CollapseVerdict.inconclusive:
-            refusals.append(
-                f"inconclusive: there are too few documents to distinguish collapse from chance{evidence}: {advice}"
-            )
+    refusals = _find_collapse_refusals(manifest.collapse, manifest.gated) if manifest.gated else []
+    mix = manifest.mix
     if mix is not None and mix.real_share < mix.min_real_share:
         refusals.append(
             f"{mix.real:,} of {mix.rows:,} rows are real ({format_percent(mix.real_share)}), less than lineage.min_real_share = "
             f'{mix.min_real_share:g}: add real rows to `lineage.real`, or set `lineage.policy = "budget"`'
         )
     return refusals
+
+
+def _find_collapse_refusals(collapse: CollapseRecord | None, gate: ReleaseGate) -> list[str]:
+    if collapse is None:
+        return [f"the run was not assessed for collapse: continue with --resume, {GATE_OFF_HINT}"]
+    evidence = f" ({'; '.join(collapse.evidence)})" if collapse.evidence else ""
+    if collapse.verdict is CollapseVerdict.collapse:
+        return [f"the kept samples show collapse{evidence}: {'; '.join(collapse.resolved_advice)}; {GATE_OFF_HINT}"]
+    if gate != "strict":
+        return []
+    if collapse.reference is None:
+        return [
+            'only repetition was measured, and `collapse.gate = "strict"` needs a comparison with real text: set '
+            f"`collapse.reference` to a file of at least {MIN_REFERENCE_SIZE:,} documents of the same kind and run the recipe "
+            f"again, {GATE_ON_HINT}"
+        ]
+    if collapse.verdict is CollapseVerdict.inconclusive:
+        return [
+            f"inconclusive: there are too few documents to distinguish collapse from chance{evidence}, and `collapse.gate = "
+            f'"strict"` needs a verdict: {"; ".join(collapse.resolved_advice)}; {GATE_ON_HINT}'
+        ]
+    return []

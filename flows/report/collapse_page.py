@@ -64,8 +64,10 @@ class ComparisonView(NamedTuple):
 
 def build_comparison_view(record: CollapseRecord, before: Mapping[str, CollapseRecord] | None = None) -> ComparisonView:
     """`before` has the comparisons of the earlier generations by name, oldest first."""
-    generations = {**(before or {}), "this": record}
-    trend_plots = build_trend_plots(generations) if before else []
+    real = record.reference is not None
+    comparable = {name: earlier for name, earlier in (before or {}).items() if (earlier.reference is not None) == real}
+    generations = {**comparable, "this": record}
+    trend_plots = build_trend_plots(generations) if comparable else []
     trend = find_lineage_trend(list(generations.values()))
     return ComparisonView(record, build_metric_strips(record), trend_plots, str(trend or ""), record.resolved_advice)
 
@@ -83,6 +85,7 @@ def build_trend_plots(generations: Mapping[str, CollapseRecord]) -> list[MetricT
     """One plot for each metric that all generations have."""
     by_generation = {name: {metric.name: metric for metric in record.metrics} for name, record in generations.items()}
     plots = []
+    span = "the real range" if all(record.reference for record in generations.values()) else "the limits"
     for name, first in next(iter(by_generation.values()), {}).items():
         if not all(name in by_name for by_name in by_generation.values()):
             continue
@@ -94,7 +97,7 @@ def build_trend_plots(generations: Mapping[str, CollapseRecord]) -> list[MetricT
             for i, (generation, m) in enumerate(zip(by_generation, metrics, strict=True))
         ]
         words = "; ".join(
-            f"generation {point.generation}: {format_number(point.metric.candidate)}, {point.place} the real range of "
+            f"generation {point.generation}: {format_number(point.metric.candidate)}, {point.place} {span} of "
             f"{format_number(point.metric.low)} to {format_number(point.metric.high)}"
             for point in points
         )

@@ -21,7 +21,7 @@ from flows.data.similarity_histogram import name_filter_step
 from flows.report.page_templates import create_page_environment
 from flows.report.similarity_plot import HISTOGRAM_HEIGHT, HistogramPlot, build_histogram_plots
 from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines, wrap_items
-from flows.terminal.suggested_commands import format_command, format_next_line
+from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
     format_count,
@@ -323,10 +323,11 @@ def build_filter_sections(report: FilterReport) -> list[FilterSection]:
 def format_filter_card(report: FilterReport, reference: str | None = None) -> str:
     """The output of `stillhouse filter`: counts, the rows that each filter dropped, and the paths of the files.
 
-    `reference` is real text of the same kind, if known.
+    `reference` is real text of the same kind, if known: the next command then compares with it.
     """
     counts, out = report.counts, Path(report.out)
-    lines = [f"filter {report.source}  {report.state}  {out}"]
+    state = report.state + f" with {format_count(counts.failed, 'row')} set aside" * bool(counts.failed)
+    lines = [f"filter {report.source}  {state}  {out}"]
     ends = [f"kept {counts.kept:,}", f"dropped {counts.dropped:,}"] + [f"aside {counts.failed:,}"] * bool(counts.failed)
     lines.append(f"  rows {counts.candidates:,} -> {', '.join(ends)}")
     drops = [f"{step.filter} {step.dropped:,}" for step in report.steps]
@@ -360,7 +361,6 @@ def format_filter_card(report: FilterReport, reference: str | None = None) -> st
             TERMINAL_WIDTH,
         )
     if counts.kept:
-        words = ("assess", report.kept, "--reference")
-        whole = format_next_line(*words, reference) if reference else ""
-        lines.append(whole or f"hint: compare with real text: {format_command(*words, 'FILE')}")
+        options = ("--reference", reference) if reference else ()
+        lines.append(format_next_line("assess", report.kept, *options))
     return replace_unsafe_characters("\n".join(lines))

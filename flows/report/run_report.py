@@ -24,6 +24,7 @@ from core.sample import Sample, SampleStatus, TokenUsage
 from core.storage.atomic_files import count_values, read_json, write_json, write_text
 from flows.data.student_files import ROUTING_FILE, STUDENT_EVALUATION_FILE
 from flows.release.lineage_view import read_earlier_comparisons
+from flows.release.release_gate import describe_release_gate
 from flows.report.collapse_page import build_comparison_view
 from flows.report.page_templates import TEMPLATE_FOLDER, create_page_environment
 from flows.report.plots import PLOT_HEIGHT, PLOT_WIDTH
@@ -173,11 +174,12 @@ def summarize_run(manifest: RunManifest) -> str:
     if manifest.collapse and manifest.collapse.metrics:
         metrics = manifest.collapse.metrics
         outside = [metric.name for metric in metrics if locate_metric(metric) != "inside"]
-        comparison = f"all {len(metrics)} metrics are in the range of real text"
+        scope = "in the range of real text" if manifest.collapse.reference else "within the limits of repetition"
+        comparison = f"all {len(metrics)} metrics are {scope}"
         if outside:
             names = ", ".join(outside[:3]) + (f" and {len(outside) - 3} more" if len(outside) > 3 else "")
             inside = len(metrics) - len(outside)
-            comparison = f"{inside} of {len(metrics)} metrics are in the range of real text; outside: {names}"
+            comparison = f"{inside} of {len(metrics)} metrics are {scope}; outside: {names}"
         parts.append(f"collapse: {manifest.collapse.verdict or 'not assessed'} ({comparison})")
     if (student := manifest.student) and not manifest.evaluation:
         change = "fell" if student.loss_after < student.loss_before else "did not fall"
@@ -233,6 +235,7 @@ def _render_run_page(
             collapse=build_comparison_view(manifest.collapse, read_earlier_comparisons(run, recipe))
             if manifest.collapse
             else None,
+            gate=describe_release_gate(manifest.gated, has_reference=manifest.has_reference),
             plots=build_histogram_plots(manifest.similarities),
             curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],
             truncation=manifest.student and advise_on_truncation(manifest.student.truncation, "student.max_tokens"),

@@ -20,7 +20,7 @@ from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.judge_calibration import find_judges, judge_refusal, measure_judges
 from core.config.recipe import Recipe
-from core.errors import ChecksBroke, LimitReached, StoreError
+from core.errors import ChecksBroke, LimitReached, StoreError, UsageError
 from core.runs.lineage import builds_on_older_release
 from core.runs.records import CheckRecord, CollapseVerdict, RunManifest, RunState, summarize_manifest
 from core.runs.run_dir import RunDir
@@ -38,7 +38,7 @@ from flows.data.curated_run import (
     read_kept_samples,
 )
 from flows.data.dataset_mixture import MixtureSources, mix_dataset, read_mixture_sources, split_own_rows, write_own_rows
-from flows.evaluate.dataset_assessment import assess_answers
+from flows.evaluate.dataset_assessment import assess_answers, assess_conversations
 from flows.prefect_server.flow_progress import report_flow_progress
 from flows.prefect_server.run_artifacts import publish_artifacts
 from flows.release.lineage_view import read_earlier_comparisons
@@ -150,7 +150,7 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []
         collapse = plan.recipe.collapse
-        manifest.gated = collapse is None or collapse.gate
+        manifest.gated = collapse.gate if collapse else True
         manifest.has_reference = collapse is not None and collapse.reference is not None
         manifest.resumable, manifest.checks_broke, manifest.invocation = True, False, invocation
         manifest.checks = [
@@ -256,15 +256,21 @@ def run_curate_stage(context: RunContext, seeds: RunSeeds) -> CurationResult:
 
 @task(name="assess", cache_policy=NO_CACHE, persist_result=False)
 def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
-    if context.recipe.collapse is None or context.recipe.collapse.reference is None:
-        SESSION.print_message("assess: skipped, the recipe names no real text to compare with (`collapse.reference`)")
-        return
-    SESSION.print_message(f"assess: comparing {len(kept):,} samples with {context.recipe.collapse.reference}")
+    reference = context.recipe.collapse.reference if context.recipe.collapse else None
+    conversations, seed = kept["messages"].to_list(), context.recipe.seed
+    if reference is None:
+        SESSION.print_message(
+            f"assess: measuring repetition in {len(kept):,} samples; there is no `collapse.reference`"
+        )
+    else:
+        SESSION.print_message(f"assess: comparing {len(kept):,} samples with {reference}")
     with stages.stopwatch(context.manifest, "assess"):
-        answers = [join_assistant_turns(messages) for messages in kept["messages"].to_list()]
-        before = list(read_earlier_comparisons(context.run, context.recipe).values())
-        reference, folder = context.recipe.collapse.reference, context.plan.folder
-        record = assess_answers(answers, reference, folder, context.recipe.seed, context.run.cache, before)
+        if reference is None:
+            record = assess_conversations(conversations, seed)
+        else:
+            answers = [join_assistant_turns(messages) for messages in conversations]
+            before = list(read_earlier_comparisons(context.run, context.recipe).values())
+            record = assess_answers(answers, reference, context.plan.folder, seed, context.run.cache, before)
     context.manifest.collapse = record
     context.manifest.gates = record.evidence if record.verdict is CollapseVerdict.collapse else []
     SESSION.print_message(f"assess: {record.verdict}")
@@ -307,7 +313,7 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
 async def run_evaluate_stage(context: RunContext) -> None:
-    """A budget that ends here is a shortfall; the student and the dataset are complete."""
+    """A budget that ends here is a shortfall, as is a student that cannot be stored as GGUF: dataset and student are complete."""
     manifest = context.manifest
     with stages.stopwatch(manifest, "evaluate"), suppress(UserInterrupt):
         try:
@@ -317,6 +323,8 @@ async def run_evaluate_stage(context: RunContext) -> None:
             manifest.shortfalls.append(
                 f"{UNEVALUATED_STUDENT}: too little is left of {limits}; continue with --resume and a larger budget"
             )
+        except UsageError as error:
+            manifest.shortfalls.append(f"the student cannot be evaluated: {error}")
         except RunStopped:
             return
         context.run.write_manifest(manifest)

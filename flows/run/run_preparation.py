@@ -49,6 +49,11 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     plan = load_recipe_plan(recipe, overrides)
     if distill and plan.recipe.student:
         check_training_modules(recipe)
+        if plan.recipe.student.evaluation and find_spec("xllamacpp") is None:
+            raise UsageError(
+                f"student.evaluation: asking a student needs the extra `local`: run {format_install_command('local')}; or leave "
+                "the table out"
+            )
     seeds = RunSeeds(plan, "opening")
     seeds.check()
     if distill:

@@ -3,14 +3,14 @@
 Text from teachers is untrusted: it loses its control characters.
 """
 
-import re
 import textwrap
 from collections.abc import Sequence
 
-from core.runs.records import CollapseRecord, EvaluationRecord, PairedComparison, RunManifest, RunState
+from core.runs.records import CollapseVerdict, EvaluationRecord, PairedComparison, RunManifest, RunState
+from core.runs.releases import Release
 from core.runs.run_dir import RunDir
 from core.sample import Sample
-from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines
+from flows.terminal.run_summary import LABEL_WIDTH, format_collapse_verdict, format_labelled_lines
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command, suggest_next_command
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
@@ -29,27 +29,36 @@ EVALUATED_ROLES = ("teacher", "start", "student")
 
 
 def format_closing_card(
-    manifest: RunManifest, run: RunDir, samples: Sequence[Sample], named: str, runs_dir: str
+    manifest: RunManifest,
+    run: RunDir,
+    samples: Sequence[Sample],
+    named: str,
+    runs_dir: str,
+    released: Release | None = None,
 ) -> str:
     """The card. `samples` are the first `CARD_CHOICE` kept ones; `named` and `runs_dir` are as in `suggest_next_command`."""
     more = format_command("show", named, *build_runs_dir_arguments(runs_dir))
     shortest = sorted(samples, key=lambda sample: len(_find_request([sample])) + len(sample.answer))
     rows = [
         ("missing", [line for text in manifest.shortfalls for line in _wrap_text(text)]),
-        ("asked", [format_one_line(asked, VALUE_WIDTH)] if (asked := _find_request(samples)) else []),
-        ("checked", [_describe_checks(manifest)] if manifest.checks else []),
+        *(("asked", _format_row(sample)) for sample in shortest[:CARD_ROWS]),
         ("funnel", [format_one_line(" -> ".join(f"{name} {left:,}" for name, left in manifest.funnel), VALUE_WIDTH)]),
-        *((f"row {number}", [_format_row(sample)]) for number, sample in enumerate(shortest[:CARD_ROWS], 1)),
         *_list_student_rows(manifest),
-        ("collapse", [describe_collapse_line(manifest.collapse)] if manifest.collapse else []),
+        ("collapse", [format_collapse_verdict(manifest.collapse)] if manifest.collapse else []),
         ("dataset", [str(run.dataset)] if run.dataset.exists() else []),
         ("page", [str(run.report_file)] if run.report_file.exists() else []),
-        ("more", [more] if manifest.counts.candidates else []),
+        ("released", [_describe_release(released)] if released else []),
+        ("more", [more] if manifest.counts.candidates and not released else []),
     ]
     lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
     for label, values in rows:
         lines += format_labelled_lines(label, values) if values else []
     return "\n".join([*lines, _suggest_next(manifest, run, named, runs_dir)])
+
+
+def _describe_release(release: Release) -> str:
+    marked = ", marked inconclusive" if release.manifest.verdict is CollapseVerdict.inconclusive else ""
+    return f"{release.path}   generation {release.generation}{marked}"
 
 
 def _wrap_text(text: str) -> list[str]:
@@ -62,18 +71,10 @@ def _find_request(samples: Sequence[Sample]) -> str:
     return next(asked, "")
 
 
-def _describe_checks(manifest: RunManifest) -> str:
-    by_code = [check.type for check in manifest.checks if not check.asks]
-    by_teacher = [check.type for check in manifest.checks if check.asks]
-    parts = [f"by code: {', '.join(by_code)}"] if by_code else []
-    parts += [f"by a teacher: {', '.join(by_teacher)}"] if by_teacher else []
-    return format_one_line("; ".join(parts), VALUE_WIDTH)
-
-
-def _format_row(sample: Sample) -> str:
-    """Request and answer of a row, shortened to the width."""
-    asked = format_one_line(_find_request([sample]), VALUE_WIDTH // 2 - 4)
-    return format_one_line(f"{asked} -> {format_one_line(sample.answer, VALUE_WIDTH)}", VALUE_WIDTH)
+def _format_row(sample: Sample) -> list[str]:
+    """Request and answer, shortened to the width."""
+    answer = format_one_line(sample.answer, VALUE_WIDTH - 3)
+    return [format_one_line(_find_request([sample]), VALUE_WIDTH), f"-> {answer}"]
 
 
 def _list_student_rows(manifest: RunManifest) -> list[tuple[str, list[str]]]:
@@ -106,13 +107,6 @@ def _format_gain(comparison: PairedComparison) -> str:
     found = comparison.difference
     low, high = f"{100 * found.low:+.0f}", f"{100 * found.high:+.0f}"
     return f"student {100 * found.value:+.0f} points ({low} to {high}): {comparison.conclusion}"
-
-
-def describe_collapse_line(collapse: CollapseRecord) -> str:
-    """The verdict, with the first sentence of its evidence or of the note."""
-    why = next(iter(collapse.evidence), collapse.note)
-    sentence = re.split(r"(?<=\.) (?=[A-Z])", replace_unsafe_characters(why), maxsplit=1)[0]
-    return format_one_line(f"{collapse.verdict}: {sentence}", VALUE_WIDTH)
 
 
 def _suggest_next(manifest: RunManifest, run: RunDir, named: str, runs_dir: str) -> str:

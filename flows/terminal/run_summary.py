@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from core.runs.records import CollapseRecord, JudgeRecord, MetricRecord, MixRecord, RunManifest
+from core.runs.records import CollapseRecord, CollapseVerdict, JudgeRecord, MetricRecord, MixRecord, RunManifest
 from core.runs.run_dir import RunDir
 from flows.terminal.suggested_commands import suggest_next_command
 from flows.terminal.text_format import (
@@ -55,7 +55,7 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
     for judge in manifest.judges:
         lines += format_labelled_lines("judge", textwrap.wrap(format_judge_record(judge), TERMINAL_WIDTH - LABEL_WIDTH))
     if manifest.collapse:
-        lines += format_labelled_lines("collapse", _format_collapse(manifest.collapse))
+        lines += format_labelled_lines("collapse", [format_collapse_verdict(manifest.collapse)])
     if manifest.gates:
         # The first sentence of each, with its numbers. The evidence of collapse shows the examples.
         sentences = [textwrap.wrap(_first_sentence(gate), TERMINAL_WIDTH - LABEL_WIDTH) for gate in manifest.gates]
@@ -93,23 +93,15 @@ def format_not_kept_counts(manifest: RunManifest) -> str:
     return ", ".join(parts)
 
 
-def _format_collapse(collapse: CollapseRecord) -> list[str]:
-    """The first sentence of the note, the evidence, and the metrics. The report has the whole note."""
-    items = [
-        f"{m.name} {format_number(m.candidate)} "
-        f"(real {format_number(m.low)} to {format_number(m.high)}{_format_outside_metric(m)})"
-        for m in collapse.metrics
-    ]
-    evidence = [
-        line
-        for sentence in collapse.evidence
-        for line in textwrap.wrap(replace_unsafe_characters(sentence), TERMINAL_WIDTH - LABEL_WIDTH)
-    ]
-    return (
-        textwrap.wrap(_first_sentence(collapse.note), TERMINAL_WIDTH - LABEL_WIDTH)
-        + evidence
-        + wrap_items(items, "   ", TERMINAL_WIDTH - LABEL_WIDTH)
-    )
+def format_collapse_verdict(collapse: CollapseRecord) -> str:
+    """One line: the verdict, and what it is based on. The report page has the evidence and the metrics."""
+    if collapse.verdict is CollapseVerdict.collapse and collapse.evidence:
+        head = f"{collapse.verdict}: {collapse.evidence[0]}"
+    else:
+        head = _first_sentence(collapse.note).rstrip(".")
+    scope = f" (compared with {collapse.reference})" if collapse.reference else " (repetition only)"
+    room = TERMINAL_WIDTH - LABEL_WIDTH
+    return format_one_line(format_one_line(head, max(room - len(scope), room // 2)) + scope, room)
 
 
 def _format_outside_metric(metric: MetricRecord) -> str:
@@ -189,7 +181,8 @@ def format_metrics(collapse: CollapseRecord) -> list[str]:
     """Collapse metrics, one per line, each with its meaning; then the note about the sample size."""
     lines = []
     for metric in collapse.metrics:
-        real = f"real {format_number(metric.low)} to {format_number(metric.high)}{_format_outside_metric(metric)}"
+        real = f"{format_number(metric.low)} to {format_number(metric.high)}{_format_outside_metric(metric)}"
+        real = f"real {real}" if collapse.reference else f"limits {real}"
         z = "" if metric.z is None else f"   z {metric.z:+.1f}"
         lines.append(f"{metric.name:<22}{format_number(metric.candidate):>9}   {real}{z}")
         lines += textwrap.wrap(

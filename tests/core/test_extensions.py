@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from core import extensions
 from core.config.filters import FilterTable
 from core.config.students import StudentConfig
 from core.errors import RecipeError, RunFailed, UsageError
-from core.extensions import hash_source
+from core.extensions import PROCESS, hash_source
+from core.project_files import PROJECT
 from filters.chain.filter_chain import apply_filters
 from flows.clean.dataset_filter import filter_dataset
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
@@ -205,3 +207,37 @@ def test_the_options_of_a_loss_are_those_of_a_loss_in_the_objective() -> None:
         StudentConfig(objective="half", loss_options={"sft": {}})
     with pytest.raises(ValidationError, match="unknown loss 'hal'; did you mean 'half'"):
         StudentConfig(objective="hal")
+
+
+def test_the_pages_check_of_a_notebook_is_registered_and_has_an_identity_of_this_process_only() -> None:
+    page = (PROJECT / "docs" / "extensions.md").read_text()
+    [code] = re.findall(r"^```python\n(import stillhouse\n.+?)^```$", page, re.MULTILINE | re.DOTALL)
+    for _ in range(2):
+        exec(code, {"__name__": "__main__notebook"})
+        plan = load_recipe_plan("smoke", ["verifiers=[{type='short'}]"])
+        [extension] = plan.extensions
+        assert (extension.kind, extension.name, extension.origin) == ("check", "short", "")
+        assert PROCESS in extension.identity
+    assert hash_recipe_sources(plan)["check short"] == extension.identity
+
+
+def test_a_familys_prompts_are_those_of_its_folder(tmp_path: Path) -> None:
+    """A family without the prompts that its agents need is one problem per prompt; with them it can be used."""
+
+    class Poems(Lines):
+        name = "poems"
+        prompts = tmp_path
+
+    stillhouse.register(Poems)
+    settings = ["family=poems", "agents.critic=false", "task={}", "verifiers=[]"]
+    with pytest.raises(RecipeError, match=r"prompts/poems/generator\.md: no such prompt; known are none"):
+        load_recipe_plan("smoke", settings)
+    for role in ("generator", "revise"):
+        (tmp_path / f"{role}.md").write_text("A poem.\n\n## user\nWrite a line.\n")
+    plan = load_recipe_plan("smoke", settings)
+    assert plan.prompt("generator").messages[0].content == "Write a line."
+    before = hash_recipe_sources(plan)
+    (tmp_path / "revise.md").write_text("A poem.\n\n## user\nWrite another line.\n")
+    assert hash_recipe_sources(plan)["prompts/poems/revise.md"] != before["prompts/poems/revise.md"]
+    with pytest.raises(RecipeError, match="unknown family 'poem'; did you mean 'poems'"):
+        load_recipe_plan("smoke", ["family=poem"])

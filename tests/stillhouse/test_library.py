@@ -104,6 +104,9 @@ def test_assess_and_gaps_return_frames(tmp_path: Path) -> None:
     assert assessment.metrics.filter(pl.col("name") == "exact_duplicates")["candidate"].item() > 0.9
     same = stillhouse.assess(pl.DataFrame({"text": english[::2]}), ENGLISH)
     assert same.verdict != "collapse", "real text is not collapsed: the control"
+    alone = stillhouse.assess(frame)
+    assert alone.verdict == "collapse", "it repeats itself"
+    assert stillhouse.assess(pl.DataFrame({"text": english[:600]})).verdict == "no repetition"
     lacking = stillhouse.gaps(frame, ENGLISH, tmp_path / "seeds.jsonl", number=5)
     assert lacking.words.columns == ["name", "here", "real"]
     assert (lacking.words["real"] > lacking.words["here"]).all()

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agents.planning.seeds import RunSeeds
+from core.config.recipe import ENGLISH_REFERENCE
+from core.project_files import PROJECT
 from core.runs.lineage import Lineage
 from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
@@ -16,6 +18,8 @@ from flows.run.run_preparation import prepare_run
 from flows.run.shard_production import produce_and_curate
 
 OFF = "collapse.gate=false"
+REAL = f"collapse.reference={PROJECT / ENGLISH_REFERENCE}"
+"""Compared with real text instead of itself."""
 SMALL = ("samples=24", "shard_size=12")
 
 

@@ -72,9 +72,7 @@ def test_a_recipe_with_seeds_and_a_teacher_behaves_as_the_shipped_one(family: st
     assert mine.filters == shipped.filters
     assert mine.collapse == shipped.collapse
     assert mine.collapse is not None
-    assert (mine.collapse.reference is not None) == (family == "constrained_instructions"), (
-        "the reference is English prose"
-    )
+    assert mine.collapse.reference is None, "there is no real text of the same kind"
     assert (mine.agents.critic is None) == (shipped.agents.critic is None)
     for role in ("generator", "critic", "verifier"):
         left, right = getattr(mine.agents, role), getattr(shipped.agents, role)
@@ -113,10 +111,11 @@ def test_a_family_given_on_the_command_line_brings_its_defaults(tmp_path: Path) 
     assert mine.agents.generator.max_tokens == 1200
 
 
-def test_a_recipe_can_do_without_the_reference_of_its_family(tmp_path: Path) -> None:
-    found = least(tmp_path, "constrained_instructions", "collapse.reference=false").collapse
-    assert found is not None
-    assert found.reference is None
+def test_a_recipe_names_a_reference_or_turns_it_off(tmp_path: Path) -> None:
+    for setting, wanted in (("collapse.reference=false", None), ("collapse.reference=mine.jsonl", "mine.jsonl")):
+        found = least(tmp_path, "constrained_instructions", setting).collapse
+        assert found is not None
+        assert found.reference == wanted
 
 
 def test_the_usual_filters_find_no_repetition_in_what_a_good_model_wrote() -> None:

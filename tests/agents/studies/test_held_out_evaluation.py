@@ -12,7 +12,13 @@ from agents.families.base import RecipeFamily
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.reply_schema import InvalidReply
-from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out, has_fixed_questions, held_out_seeds
+from agents.studies.held_out_evaluation import (
+    HeldOutResult,
+    evaluate_held_out,
+    has_fixed_questions,
+    held_out_seeds,
+    join_requests,
+)
 from core.config.teachers import TeacherConfig, TeacherFaults
 from core.errors import ProviderError
 from core.sample import Seed
@@ -42,6 +48,17 @@ def test_held_out_seeds_start_after_the_used_seeds_with_several_answers_per_seed
     alike = held_out_seeds(load_recipe_plan("smoke", [f"samples={samples}", "answers_per_seed=3"]), 5)
     assert [seed.index for seed in alike] == list(range(first, first + 5))
     assert len({seed.data["instruction"] for seed in alike}) == 5
+
+
+def test_a_request_that_was_drawn_twice_is_left_out() -> None:
+    plan = load_recipe_plan("constrained-instructions", ["seed=8"])
+    used = {join_requests(plan.family.questions(seed) or ()) for seed in RunSeeds(plan, "run00000")}
+    seeds = held_out_seeds(plan, 400)
+    twice = [seed.id for seed in seeds if join_requests(plan.family.questions(seed) or ()) in used]
+    assert len(twice) == 2, "topics and rules are few"
+    new = held_out_seeds(plan, 400, used)
+    assert len(new) == 400
+    assert [seed.id for seed in new][:398] == [seed.id for seed in seeds if seed.id not in twice]
 
 
 def test_held_out_seeds_follow_the_quotas() -> None:

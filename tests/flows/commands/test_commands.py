@@ -143,14 +143,37 @@ def test_filter_keeps_rows_unchanged_and_reports_drop_reasons(
     ]
 
 
-def test_filter_suggests_a_reference_of_the_recipe_alone(
+def test_the_next_command_of_filter_works_when_pasted(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "out"))
-    kept = f"stillhouse assess {tmp_path}/out/kept.jsonl --reference"
-    assert text.splitlines()[-1] == f"hint: compare with real text: {kept} FILE"
-    _, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "more"), "--recipe", "smoke")
-    assert text.splitlines()[-1] == f"next: {kept} {REFERENCE}".replace("/out/", "/more/")
+    assert text.splitlines()[-1] == f"next: stillhouse assess {tmp_path}/out/kept.jsonl"
+    code, text, _ = called(capsys, *shlex.split(text.splitlines()[-1])[2:])
+    assert (code, text.splitlines()[0]) == (0, "verdict   INCONCLUSIVE")
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        f'name = "mine"\ncollapse.reference = "{REFERENCE}"\nseeds.path = "{PROJECT}/data/seeds/topics.jsonl"\n'
+        'teachers.main.model = "fake/writer"\n'
+    )
+    _, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "more"), "--recipe", str(recipe))
+    assert text.splitlines()[-1] == f"next: stillhouse assess {tmp_path}/more/kept.jsonl --reference {REFERENCE}"
+
+
+def test_assess_without_a_reference_measures_repetition(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    code, out, _ = called(capsys, "assess", written(tmp_path / "good.jsonl", passages[:600]), "--out", str(page))
+    assert (code, out.splitlines()[0]) == (0, "verdict   NO REPETITION")
+    assert "repetition: no repetition" in out
+    assert "compare with real text of the same kind" in out
+    assert "Repetition within the dataset" in page.read_text()
+    assert "range of real text" not in page.read_text()
+    copied = written(tmp_path / "copied.jsonl", passages[:300] * 2)
+    code, out, _ = called(capsys, "assess", copied, "--json")
+    found = json.loads(out)
+    assert (code, found["verdict"], found["collapse"]["reference"]) == (3, "collapse", None)
+    assert found["gates"][0].startswith("REPEAT: text is repeated (exact_duplicates 0.5, limit 0.05")
 
 
 BROKEN_CHECK = """from agents.checks import Options, Subject, check

@@ -9,6 +9,7 @@ import pytest
 
 from core.config.students import StudentConfig
 from core.intervals import IntervalEstimate
+from core.runs.records import PairedComparison
 from core.runs.run_dir import RunDir, open_run
 from core.sample import Message, conversation_digest
 from core.storage.atomic_files import write_parquet
@@ -50,6 +51,12 @@ FOUND = StudentEvaluation(
             task="ends", metric="acc", rows=1200, scores={"student": IntervalEstimate(value=0.5, low=0.4, high=0.6)}
         )
     ], notes=["Nothing on the untrained student."],
+    comparisons=[
+        PairedComparison(
+            role="teacher", both=25, student_only=5, other_only=15, neither=55,
+            difference=IntervalEstimate(value=-0.1, low=-0.19, high=-0.01),
+        )
+    ],
     examples=[EvaluationExample(question="<b>?", answers={"student": EvaluatedAnswer(text="<script>", fault="on_topic")})],
 )  # fmt: skip
 
@@ -61,12 +68,13 @@ def test_the_printed_evaluation_has_pass_rates_losses_and_sizes() -> None:
     assert lines[3].split() == "teacher 40 of 100, 40 % 31 % to 50 % 1.500 0.610 101 98.0 150".split()
     assert lines[4].split() == "student 30 of 100, 30 % 22 % to 40 % 2.000 0.770 1,502 7.4 -".split()
     assert "retention 0.75 (0.52 to 1.09) of the teacher's pass rate" in card
+    assert "  student minus teacher: -10 points (-19 to -1), worse" in lines
     assert "teacher not passed: max_words 35   on_topic 25" in card
     assert card.endswith("/s/evaluation.json")
     assert max(map(len, lines)) <= 100
 
 
-def test_the_runs_report_shows_the_evaluation_without_answers(tmp_path: Path) -> None:
+def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tmp_path: Path) -> None:
     plan = load_recipe_plan("smoke")
     run = open_run(tmp_path, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
     manifest = run.read_manifest()
@@ -83,6 +91,10 @@ def test_the_runs_report_shows_the_evaluation_without_answers(tmp_path: Path) ->
     assert "Compared with its teacher" in page
     assert "<td>30 % <small>22 % to 40 %</small></td>" in page
     assert "Retention 0.75 (0.52 to 1.09)" in page
+    assert "<td>-10 <small>-19 to -1</small></td>" in page
+    assert "1 request with each model’s answer" in page
+    assert "&lt;script&gt; <small>on_topic</small>" in page
+    assert "&lt;b&gt;?" in page
     assert "<td>0.500 <small>0.400 to 0.600</small></td>" in page
     saved = json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]
     assert saved == json.loads(FOUND.model_dump_json(exclude={"examples"}))

@@ -21,7 +21,7 @@ import pytest
 from benchmarks.endpoint import Behaviour, serve_in_child
 from core.project_files import PROJECT
 from core.runs.lineage import Lineage
-from core.runs.records import RunState
+from core.runs.records import CollapseVerdict, RunState
 from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
 from flows.data.curated_run import read_finished_samples
@@ -260,7 +260,7 @@ def test_a_deployments_run_is_named_and_leaves_the_files_of_the_command(
     of_run = {"artifacts": {"flow_run_id": {"any_": [name]}}}
     shown = {one["key"]: one["data"] for one in server.filtered("artifacts", **of_run) if one["key"]}
     assert f"run {run.name}  done" in shown["smoke-card"]
-    assert "hapax_mass" in shown["smoke-collapse"]
+    assert "repeated_4grams" in shown["smoke-collapse"]
 
     stages = (
         "produce: shard 0:",
@@ -393,12 +393,12 @@ def test_a_refused_release_has_its_own_state_and_a_new_release_starts_a_student(
     server: Server, worker: subprocess.Popen[bytes], endpoint: RecordingEndpoint, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
-    assert server.ended(server.begin(runs, *SMALL))["state_type"] == "COMPLETED"
+    assert server.ended(server.begin(runs, *SMALL, "--set", 'collapse.gate="strict"'))["state_type"] == "COMPLETED"
     refused = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
     assert (refused["state_type"], refused["state_name"]) == ("FAILED", "GateNotMet")
     assert "is not released:" in refused["state"]["message"]
     server.until(lambda: any("smoke is not released" in body for _, body in endpoint.requests))
-    assert server.ended(server.begin(runs, *SMALL, "--set", "collapse.gate=false"))["state_type"] == "COMPLETED"
+    assert server.ended(server.begin(runs, *SMALL))["state_type"] == "COMPLETED"
     made = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
     assert made["state_type"] == "COMPLETED"
     assert Lineage(locate_releases(runs) / "smoke").list_generations() == [0]
@@ -410,3 +410,19 @@ def test_a_refused_release_has_its_own_state_and_a_new_release_starts_a_student(
     (student,) = begun()
     assert student["parameters"]["release"] == "smoke/0"
     assert student["parameters"]["runs_dir"] == str(runs)
+
+
+def test_the_shipped_schedules_release_a_first_small_run_that_the_next_night_builds_on(
+    server: Server, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    night = {"recipe": "smoke", "overrides": ["samples=24", "shard_size=8"], "distill": False, "runs_dir": str(runs)}
+    assert server.ended(server.create("stillhouse-run/nightly", **night))["state_type"] == "COMPLETED"
+    made = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
+    assert made["state_type"] == "COMPLETED"
+    (release,) = Lineage(locate_releases(runs) / "smoke").read_verified()
+    assert release.manifest.verdict is CollapseVerdict.inconclusive
+    assert server.ended(server.create("stillhouse-run/nightly", **night))["state_type"] == "COMPLETED"
+    parents = [RunDir(file.parent).read_parent() for file in runs.glob("smoke-*/recipe.json")]
+    assert sorted(parent.release for parent in parents if parent) == ["smoke/0"]
+    assert len(parents) == 2

@@ -26,7 +26,7 @@ from flows.release.release_creation import create_release
 from flows.release.release_gate import find_release_refusals
 from flows.terminal.console import SESSION
 from tests.flows.commands.test_commands import called
-from tests.support.lineages import OFF, lineage, make_release, make_run, write_rows
+from tests.support.lineages import OFF, REAL, lineage, make_release, make_run, write_rows
 
 SIDES = ("train", "validation")
 
@@ -45,7 +45,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs whose recipe has two releases; never changed by a test."""
     runs = tmp_path_factory.mktemp("two") / "runs"
     for _ in range(2):
-        make_release(runs, "samples=40")  # enough kept for the metrics
+        make_release(runs, "samples=40", REAL)  # enough kept for the metrics
     return runs
 
 
@@ -209,48 +209,115 @@ def test_preference_pairs_of_all_generations_are_in_the_split_of_their_chosen_sa
 
 
 @pytest.mark.parametrize(
-    ("verdict", "gated", "words"),
+    ("verdict", "gate", "words"),
     [
         ("pass", True, None),
         ("shift", True, None),
+        ("inconclusive", True, None),
         ("collapse", True, "the kept samples show collapse (types fall): train on more real text"),
-        ("inconclusive", True, "too few documents to distinguish collapse from chance (types fall)"),
         (None, True, "not assessed for collapse"),
         ("collapse", False, None),
         (None, False, None),
+        ("pass", "strict", None),
+        ("shift", "strict", None),
+        (
+            "inconclusive",
+            "strict",
+            '(types fall), and `collapse.gate = "strict"` needs a verdict: assess at least 1,000',
+        ),
+        ("collapse", "strict", "the kept samples show collapse (types fall): train on more real text"),
+        (None, "strict", "not assessed for collapse"),
     ],
 )
-def test_the_gate_refuses_runs_that_collapsed_or_are_inconclusive(
-    verdict: str | None, gated: bool, words: str | None
+def test_the_gate_refuses_collapse_and_if_strict_what_is_inconclusive(
+    verdict: str | None, gate: bool | str, words: str | None
 ) -> None:
-    collapse = {"reference": "x", "documents": 1, "tokens": 1, "metrics": [], "note": "", "evidence": ["types fall"]}
-    counts = {"candidates": 1, "kept": 1}
-    manifest = RunManifest.model_validate(
-        {"run": "x-1", "digest": "1", "started": "", "counts": counts, "gated": gated,
-         "collapse": {**collapse, "verdict": verdict} if verdict else None}
-    )  # fmt: skip
-    found = find_release_refusals(manifest)
+    found = find_release_refusals(assessed(verdict, gate, "x"))
     assert len(found) == (words is not None)
     assert words is None or words in found[0]
-    assert words is None or "collapse.gate = false" in found[0]
+    assert (
+        words is None
+        or f"collapse.gate = {'true' if (verdict, gate) == ('inconclusive', 'strict') else 'false'}" in found[0]
+    )
 
 
-def test_without_a_reference_the_gate_refuses_since_collapse_cannot_be_measured() -> None:
-    counts = {"candidates": 1, "kept": 1}
-    fields = {"run": "x-1", "digest": "1", "started": "", "counts": counts, "has_reference": False}
-    (refusal,) = find_release_refusals(RunManifest.model_validate(fields))
-    assert refusal.startswith("the recipe names no real text of the same kind, so collapse cannot be measured")
-    assert "`collapse.reference`" in refusal
-    assert "collapse.gate = false" in refusal
-    assert find_release_refusals(RunManifest.model_validate({**fields, "gated": False})) == []
+def assessed(verdict: str | None, gate: bool | str, reference: str | None) -> RunManifest:
+    collapse = {
+        "reference": reference,
+        "documents": 1,
+        "tokens": 1,
+        "metrics": [],
+        "note": "",
+        "evidence": ["types fall"],
+    }
+    return RunManifest.model_validate(
+        {"run": "x-1", "digest": "1", "started": "", "counts": {"candidates": 1, "kept": 1}, "gated": gate,
+         "collapse": {**collapse, "verdict": verdict} if verdict else None}
+    )  # fmt: skip
 
 
-def test_a_run_without_a_reference_is_not_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verdict", ["inconclusive", "no repetition"])
+def test_without_a_reference_only_the_strict_gate_refuses_what_shows_no_repetition(verdict: str) -> None:
+    assert find_release_refusals(assessed(verdict, True, None)) == []
+    (refusal,) = find_release_refusals(assessed(verdict, "strict", None))
+    assert "set `collapse.reference` to a file of at least 3,000 documents" in refusal
+    assert find_release_refusals(assessed("collapse", True, None)) != [], "repetition is collapse"
+
+
+def test_a_run_without_a_reference_is_assessed_for_repetition(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs", "collapse.reference=false")
     manifest = run.read_manifest()
-    assert (manifest.collapse, manifest.has_reference, manifest.gates) == (None, False, [])
-    assert "not compared with real text: its recipe names none" in run.report_file.read_text()
-    assert "the recipe names no real text of the same kind" in (run.dataset / "README.md").read_text()
+    assert manifest.collapse is not None
+    assert (manifest.collapse.verdict, manifest.collapse.reference) == (CollapseVerdict.inconclusive, None)
+    assert (manifest.has_reference, manifest.gates) == (False, [])
+    page, card = run.report_file.read_text(), (run.dataset / "README.md").read_text()
+    assert "the same words in random order" in page
+    assert "range of real text" not in page
+    assert "Collapse verdict: **inconclusive** (no comparison with real text" in card
+
+
+def test_the_first_small_release_is_marked_inconclusive_and_the_next_run_builds_on_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    where = ("--runs-dir", str(runs))
+    first = make_run(runs)
+    code, out, _ = called(capsys, "release", first.name, *where)
+    assert code == 0
+    assert "verdict   inconclusive: the release is marked so; the dataset has" in out
+    (release,) = lineage(runs).read_verified()
+    assert (release.manifest.verdict, release.lineage.verdict) == (CollapseVerdict.inconclusive,) * 2
+    assert "Collapse verdict: **inconclusive**" in (release.dataset / "README.md").read_text()
+    _, out, _ = called(capsys, "lineage", "smoke", *where)
+    assert "inconclusive (repetition only)" in out
+    _, out, _ = called(capsys, "lineage", "smoke", *where, "--json")
+    assert [one["inconclusive"] for one in json.loads(out)["generations"]] == [True]
+    second = make_run(runs)
+    assert second.read_parent() == release.as_parent
+    assert set((second.read_manifest().mix or pytest.fail("no mixture")).earlier) == {"smoke/0"}
+
+
+def test_a_strict_gate_refuses_the_small_run_and_validate_says_which_gate_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, strict = tmp_path / "runs", 'collapse.gate="strict"'
+    run = make_run(runs, strict, REAL)
+    code, _, err = called(capsys, "release", run.name, "--runs-dir", str(runs))
+    assert code == 3
+    assert "assess at least 1,000" in err
+    assert lineage(runs).list_generations() == []
+    for settings, words in (
+        ((), "release gate: on: a run that shows repetition"),
+        ((REAL,), "release gate: on: a run that shows collapse is not released; one with too few"),
+        ((REAL, strict), "release gate: strict: a run that shows collapse, or has too few documents to tell, is not"),
+        ((strict,), "release gate: strict: no run is released"),
+        ((OFF,), "release gate: off: "),
+    ):
+        _, out, _ = called(capsys, "validate", "smoke", *(word for setting in settings for word in ("--set", setting)))
+        assert words in out
+    code, out, _ = called(capsys, "validate", "smoke", "--set", "collapse.gate=1")
+    assert code == 2
+    assert 'collapse.gate: must be true, false or "strict", not 1' in out
 
 
 def test_the_number_of_kept_samples_is_printed_once(
@@ -274,14 +341,22 @@ def test_a_refusal_is_exit_3_with_reason_and_advice_and_a_finished_run_can_be_un
 ) -> None:
     runs = tmp_path / "runs"
     run = make_run(runs)
+    manifest = run.read_manifest()
+    assert isinstance(manifest.collapse, CollapseRecord)
+    manifest.collapse.verdict, manifest.collapse.evidence = CollapseVerdict.collapse, ["REPEAT: text is repeated"]
+    run.write_manifest(manifest)
     where = ("--runs-dir", str(runs))
     code, out, err = called(capsys, "release", run.name, *where, "--json")
     assert code == 3
     assert json.loads(out)["release"] is None
     assert len(json.loads(out)["gates"]) == 1
-    assert err.startswith(f"error: {run.name} is not released:\n  inconclusive: ")
+    assert err.startswith(f"error: {run.name} is not released:\n  the kept samples show collapse (REPEAT: ")
     assert "collapse.gate = false" in err
     assert make_run(runs, OFF, resume=True) == run, "the gate is no part of a run's identity"
+    manifest = run.read_manifest()
+    assert isinstance(manifest.collapse, CollapseRecord)
+    manifest.collapse.verdict = CollapseVerdict.collapse
+    run.write_manifest(manifest)
     code, out, _ = called(capsys, "release", run.name, *where)
     assert code == 0
     assert "gate      off, by collapse.gate = false" in out
@@ -477,7 +552,7 @@ def test_the_lineage_is_drawn_with_its_metrics_and_what_is_aside(
 def test_the_page_of_a_run_draws_the_generations_that_it_builds_on(two: Path, copy_of_two: Path) -> None:
     first, second = lineage(two).read_all()
     pages = [(two / one.manifest.run.run / "report.html").read_text() for one in (first, second)]
-    pages.append(make_run(copy_of_two).report_file.read_text())
+    pages.append(make_run(copy_of_two, REAL).report_file.read_text())
     assert [page.count('<polyline class="course-line"') > 10 for page in pages] == [False, True, True]
     assert [page.count('aria-label="hapax_mass over the generations. generation 0:') for page in pages] == [0, 1, 1]
     assert [page.count("; generation 1:") > 0 for page in pages] == [False, False, True]

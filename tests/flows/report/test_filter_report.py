@@ -420,7 +420,7 @@ def test_the_card_carries_the_reports_numbers_within_100_columns(filtered: Filte
     lines = format_filter_card(filtered.model_copy(update={"masked": 3})).splitlines()
     counts = filtered.counts
     assert lines[:2] == [
-        "filter data/rows.jsonl  done  data/filtered",
+        "filter data/rows.jsonl  done with 2 rows set aside  data/filtered",
         f"  rows 802 -> kept {counts.kept}, dropped {counts.dropped}, aside 2",
     ]
     assert lines[2].startswith(f"  took      length 1   refusal 2   exact {filtered.steps[2].dropped}   minhash ")
@@ -433,7 +433,7 @@ def test_the_card_carries_the_reports_numbers_within_100_columns(filtered: Filte
         "            2 rows could not be read; the first:",
         "            data/rows.jsonl:17: it is no JSON",
         "  report    data/filtered/report.html",
-        "hint: compare with real text: stillhouse assess data/filtered/kept.jsonl --reference FILE",
+        "next: stillhouse assess data/filtered/kept.jsonl",
     ]
     assert max(map(len, lines)) <= 100
 

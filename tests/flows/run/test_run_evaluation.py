@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from agents.studies.held_out_evaluation import HeldOutResult
+from core.config.recipe import recipe_digest
 from core.project_files import PROJECT
 from core.runs.records import RunManifest, RunState
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import read_json, write_json
 from flows.evaluate.student_evaluation import compare_paired_results
 from flows.prefect_server.local_server import stop_local_server
+from flows.recipes.recipe_catalog import load_recipe_plan
+from students.training.checkpoint import training_digest
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.whole_runs import check_whole
@@ -53,8 +56,23 @@ def test_a_family_without_fixed_requests_is_refused_before_anything_is_made(
     code, out, err = called(capsys, verb, "arithmetic", "--set", "student.evaluation={requests=5}")
     said = out if verb == "validate" else err
     assert code == 2
-    assert "arithmetic: student.evaluation: in arithmetic the generator writes the questions" in said
+    assert "student.evaluation: in arithmetic the generator writes the questions" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_changes_neither_the_run_nor_the_training() -> None:
+    """So a finished run can be evaluated with --resume."""
+    plain, more = (
+        load_recipe_plan("constrained-instructions", [f"student.evaluation.requests={n}"]).recipe for n in (3, 9)
+    )
+    assert plain != more
+    assert recipe_digest(plain, {}) == recipe_digest(more, {})
+    without = plain.model_copy(update={"student": None})
+    assert recipe_digest(without, {}) != recipe_digest(plain, {})
+    digests = {
+        training_digest({}, recipe.student, 7, start="", teacher="") for recipe in (plain, more) if recipe.student
+    }
+    assert len(digests) == 1
 
 
 def test_a_dataset_has_no_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +161,7 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     again = started.run("--resume")
     assert again.returncode == 0, again.stderr
     assert "evaluate:" not in again.stderr
-    assert "requests that no sample used" in again.stdout
+    assert f"{REQUESTS} requests that no sample used" in again.stdout
     assert started.manifest.evaluation == manifest.evaluation
 
     record = read_json(run.manifest_file)

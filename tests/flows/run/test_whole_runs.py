@@ -101,7 +101,7 @@ def test_a_run_leaves_what_the_readme_promises(start: Any, prefect_home: str, tm
     assert json.loads((run.path / "report.json").read_text())["counts"] == summary["counts"]
     shown = artifacts_of(prefect_home)
     assert f"run {run.name}  done" in shown["smoke-card"]
-    assert "hapax_mass" in shown["smoke-collapse"]
+    assert "repeated_4grams" in shown["smoke-collapse"]
 
     _, err = ended(start("run", "smoke", *SMALL), code=2)
     assert "this run exists; continue it with --resume" in err
@@ -224,6 +224,23 @@ def test_a_ledger_left_by_a_kill_next_to_a_finished_shard_is_deleted(start: Any,
     run.ledger_file(1).touch()
     ended(start("run", "smoke", *SMALL, "--resume"))
     check_whole(run)
+
+
+def test_a_run_is_released_when_it_is_done_unless_the_gate_refuses_it(start: Any, tmp_path: Path) -> None:
+    out, _ = ended(start("run", "smoke", *SMALL, "--release"))
+    lines = out.splitlines()
+    assert f"  released  {tmp_path}/releases/smoke/0   generation 0, marked inconclusive" in lines
+    assert len(lines) <= 15
+
+    strict = ["--set", 'collapse.gate="strict"', "--set", "seed=3", "--release"]
+    out, err = ended(start("run", "smoke", *SMALL, *strict), 3)
+    assert out.startswith("run smoke-"), "the card is printed, since the run is whole"
+    assert "  released  " not in out
+    assert re.search(r"^error: smoke-\w+ is not released:", err, re.MULTILINE)
+    summary, _ = ended(start("run", "smoke", *SMALL, *strict, "--resume", "--json"), 3)
+    assert json.loads(summary)["release"] is None
+    _, err = ended(start("run", "smoke", "--release", "--deployment", "once"), 2)
+    assert err.startswith("error: --release: ")
 
 
 def test_too_many_failures_fail_the_run_and_keep_what_was_made(start: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from core.intervals import estimate_paired_difference, estimate_share
 from core.runs.records import (
     CollapseRecord,
+    CollapseVerdict,
     EvaluationRecord,
     ModelPassRecord,
     PairedComparison,
@@ -16,7 +17,7 @@ from core.runs.records import (
     RunState,
 )
 from core.runs.run_dir import RunDir
-from flows.terminal.closing_card import describe_collapse_line, format_closing_card
+from flows.terminal.closing_card import format_closing_card
 from tests.flows.report.test_run_report import COLLAPSE, HOSTILE, manifest, sample
 
 REQUESTS = 40
@@ -64,7 +65,7 @@ def test_a_finished_run_fits_in_15_lines_of_100_columns(tmp_path: Path) -> None:
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100
     labels = [line[2:12].strip() for line in lines[1:-1]]
     assert labels == [
-        "asked", "checked", "funnel", "row 1", "row 2", "held out", "teacher", "start", "student", "collapse", "dataset",
+        "asked", "", "asked", "", "funnel", "held out", "teacher", "start", "student", "collapse", "dataset",
         "page", "more",
     ]  # fmt: skip
     assert lines[-1] == f"next: stillhouse chat {manifest().run} --runs-dir {tmp_path}"
@@ -73,7 +74,7 @@ def test_a_finished_run_fits_in_15_lines_of_100_columns(tmp_path: Path) -> None:
 
 def test_the_models_are_compared_with_their_intervals(tmp_path: Path) -> None:
     text = "\n".join(card_of(tmp_path, manifest(evaluation=EVALUATION)))
-    assert "40 requests that no sample used" in text
+    assert "held out  40 requests that no sample used; answers that pass every check (95 % interval):" in text
     assert "3 of 40    8 % (3 % to 20 %)   student +32 points (+14 to +49): better" in text
     assert "1 of 40    2 % (1 % to 13 %)   student +38 points (+19 to +53): better" in text
     assert "16 of 40   40 % (26 % to 55 %)" in text
@@ -92,9 +93,8 @@ def test_a_student_that_is_its_start_is_called_no_better(tmp_path: Path) -> None
 
 def test_the_shortest_rows_are_shown(tmp_path: Path) -> None:
     lines = card_of(tmp_path, manifest())
-    rows = [line for line in lines if line.startswith("  row")]
-    assert rows[0].endswith("-> Bees hum.")
-    assert rows[1].endswith("-> Bees carry nectar home.")
+    rows = [line.strip() for line in lines if line.strip().startswith("-> ")]
+    assert rows == ["-> Bees hum.", "-> Bees carry nectar home."]
 
 
 def test_a_run_without_an_evaluation_has_the_loss_and_one_without_a_student_leads_to_its_samples(
@@ -124,10 +124,13 @@ def test_text_of_teachers_cannot_move_the_cursor(tmp_path: Path) -> None:
     assert len(text.splitlines()) <= 15
 
 
-@pytest.mark.parametrize("evidence", [[], ["REPEAT: the same text again. More of it.", "TAIL: rare words are lost."]])
-def test_collapse_is_one_line(evidence: list[str]) -> None:
-    record: CollapseRecord = COLLAPSE.model_copy(update={"evidence": evidence, "note": "Too few. " * 40})
-    line = describe_collapse_line(record)
-    assert line.startswith("inconclusive: ")
-    assert len(line) <= 88
-    assert ("REPEAT: the same text again" in line) == bool(evidence)
+@pytest.mark.parametrize("verdict", [CollapseVerdict.inconclusive, CollapseVerdict.collapse])
+def test_collapse_is_one_line(verdict: CollapseVerdict, tmp_path: Path) -> None:
+    evidence = ["REPEAT: the same text again. More of it.", "TAIL: rare words are lost."]
+    note = f"{verdict}: 30 documents, 500 needed. " * 40
+    record: CollapseRecord = COLLAPSE.model_copy(update={"verdict": verdict, "evidence": evidence, "note": note})
+    [line] = [line for line in card_of(tmp_path, manifest(collapse=record)) if line.startswith("  collapse  ")]
+    assert line.startswith(f"  collapse  {verdict}: ")
+    assert line.count(f"{verdict}: ") == 1
+    assert len(line) <= 100
+    assert ("REPEAT: the same text again" in line) == (verdict is CollapseVerdict.collapse)

@@ -1,0 +1,275 @@
+"""Repetition within one dataset, without a reference: copies, loops and set phrases, compared with its own words in random order.
+
+Text that a document takes from its own prompt does not count: a quote of a passage or a required phrase is no repetition. Knows
+nothing of lost words and topics, which only a reference shows.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from core.intervals import wilson_bound
+from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord, PhraseRecord
+from filters.base import Document
+from filters.collapse.collapse_metrics import COPY_WORDS, OPENER_WORDS, REPEAT, collision_probability
+from filters.collapse.diversity import TokenSample, rarefied_types
+from filters.collapse.explanation import EXAMPLES, REPEATS
+from filters.collapse.matched_samples import TokenCorpus, split_into_words
+from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+MIN_MEASURED_DOCUMENTS = 10
+"""Below this number, nothing is measured."""
+MIN_REPETITION_DOCUMENTS = 500
+"""From this number on, twice the smallest limit (a tenth of copies) is found in 19 of 20 datasets; below it, a dataset without a
+finding is inconclusive."""
+SIGNIFICANCE = 2.326
+"""A share is over its limit if the lower end of its 99 % interval is (one-sided; Wilson 1927), with a document as the unit."""
+COPIED_SHARE = 0.5
+"""A document is a copy if it shares at least this part of its 8-grams with other documents."""
+LOOPED_SHARE = 0.2
+"""A document loops if at least this part of its 8-grams repeats an earlier part of it. Gopher drops text from 0.12 on (Rae et al.
+2021, table A1), which also has a bound for short text."""
+DISTINCT_WORDS = 4
+DISTINCT_SAMPLE = 5_000
+"""4-grams of which the share of different ones is computed: that share depends on their number (Li et al. 2016)."""
+STRUCTURED_STARTS = ("{", "[", "`", "<")
+"""A document that begins with one of these is data or code: it repeats names and marks by its format."""
+
+
+class RepetitionMetric(NamedTuple):
+    name: str
+    limit: float
+    """The largest value above that of the same words in random order that is not called repetition."""
+    meaning: str
+
+
+REPETITION_LIMITS = (
+    RepetitionMetric("exact_duplicates", 0.05, "share of documents that repeat another one, prompt included"),
+    RepetitionMetric("repeated_answers", 0.5, "share of documents with the text of another one, under any prompt"),
+    RepetitionMetric(
+        "copied_documents", 0.2, "share of different documents of which half the 8-grams are in another one"
+    ),
+    RepetitionMetric("looping_documents", 0.05, "share of documents of which a fifth of the 8-grams repeats itself"),
+    RepetitionMetric("openers", 0.25, "probability that two different documents have the same first three words"),
+    RepetitionMetric(
+        "repeated_4grams", 0.1, f"share of {DISTINCT_SAMPLE:,} 4-grams of different documents that repeat others"
+    ),
+)
+"""Set between human text and collapsed text of `python -m benchmarks repetition`. Package descriptions, of which a sixth begin
+with the same three words, have the most set phrases of the human texts: openers 0.03, repeated_4grams 0.025, copies 0.05."""
+
+
+class PromptedSample(NamedTuple):
+    """Documents and their prompts as word numbers from one vocabulary."""
+
+    own: TokenSample
+    prompts: TokenSample
+    prose: Bools
+    """Whether the document is prose rather than data or code."""
+    vocabulary: dict[str, int]
+
+    @classmethod
+    def from_documents(cls, documents: Sequence[Document]) -> Self:
+        """All documents with a word. Tool calls are left out: they are data with repeated names."""
+        vocabulary: dict[str, int] = {}
+        texts = ("\n".join(document.answers) if document.answers else document.text for document in documents)
+        found = ((split_into_words(text), text, document) for text, document in zip(texts, documents, strict=True))
+        pairs = [(words, text, document) for words, text, document in found if words]
+        own = TokenCorpus.from_words([words for words, _, _ in pairs], vocabulary)
+        asked = [split_into_words(f"{document.asked}\n{document.around}") for _, _, document in pairs]
+        prompts = TokenCorpus.from_words(asked, vocabulary)
+        prose = [not text.lstrip().startswith(STRUCTURED_STARTS) for _, text, _ in pairs]
+        return cls(
+            TokenSample(own.ids, own.lengths),
+            TokenSample(prompts.ids, prompts.lengths),
+            np.array(prose, dtype=bool),
+            vocabulary,
+        )
+
+    @property
+    def documents(self) -> int:
+        return len(self.prose)
+
+    def shuffle_words(self, random: np.random.Generator) -> Self:
+        """The same prompts and lengths, with the words of all documents in random order."""
+        return self._replace(own=TokenSample(random.permutation(self.own.ids), self.own.lengths))
+
+    def take(self, places: Ints) -> Self:
+        def select(sample: TokenSample) -> TokenSample:
+            corpus = TokenCorpus(sample.ids, np.cumsum(sample.lengths) - sample.lengths, sample.lengths)
+            return corpus.take_sample(places, sample.lengths[places])
+
+        return self._replace(own=select(self.own), prompts=select(self.prompts), prose=self.prose[places])
+
+    def find_firsts(self, *, with_prompts: bool) -> Ints:
+        """The first of each group of documents with equal words, and equal prompts if `with_prompts`."""
+        sides = (self.own, self.prompts) if with_prompts else (self.own,)
+        parts = [np.split(side.ids, np.cumsum(side.lengths)[:-1]) for side in sides]
+        seen: dict[tuple[bytes, ...], int] = {}
+        for place, words in enumerate(zip(*parts, strict=True)):
+            seen.setdefault(tuple(part.tobytes() for part in words), place)
+        return np.array(list(seen.values()), dtype=np.int64)
+
+
+class OwnNgrams(NamedTuple):
+    """The n-grams of documents that their own prompts lack, in order: number, document, whether it is the document's first."""
+
+    ids: Ints
+    documents: Ints
+    leads: Bools
+
+
+def list_own_ngrams(sample: PromptedSample, n: int) -> OwnNgrams:
+    both = TokenSample(*(np.concatenate([own, asked]) for own, asked in zip(sample.own, sample.prompts, strict=True)))
+    if both.tokens < n:
+        return OwnNgrams(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool))
+    ids, documents = both.list_ngrams(n)
+    own, count = documents < sample.documents, sample.documents
+    asked = np.isin(ids[own] * count + documents[own], ids[~own] * count + documents[~own] - count)
+    leads = np.diff(documents[own], prepend=-1) > 0
+    return OwnNgrams(ids[own][~asked], documents[own][~asked], leads[~asked])
+
+
+class RepetitionShare(NamedTuple):
+    value: float
+    documents: int
+    """Of which it is a share."""
+
+
+def measure_repetition_shares(sample: PromptedSample) -> dict[str, RepetitionShare]:
+    """The value of each metric in `REPETITION_LIMITS`."""
+    count = sample.documents
+    different = sample.take(sample.find_firsts(with_prompts=False))
+    prose = different.take(np.flatnonzero(different.prose))
+    eights, fours = list_own_ngrams(different, COPY_WORDS), list_own_ngrams(prose, DISTINCT_WORDS)
+    pairs = np.unique(eights.ids * different.documents + eights.documents)
+    grams, owners = pairs // different.documents, pairs % different.documents
+    shared = np.bincount(grams)[grams] > 1
+    whole, once, elsewhere = (
+        np.bincount(owner, minlength=different.documents) for owner in (eights.documents, owners, owners[shared])
+    )
+    size = min(len(fours.ids), DISTINCT_SAMPLE)
+    values = {
+        "exact_duplicates": (1 - len(sample.find_firsts(with_prompts=True)) / count, count),
+        "repeated_answers": (1 - different.documents / count, count),
+        "copied_documents": (float(((once > 0) & (elsewhere >= COPIED_SHARE * once)).mean()), different.documents),
+        "looping_documents": (float(((once > 0) & (whole - once >= LOOPED_SHARE * whole)).mean()), different.documents),
+        "openers": (collision_probability(_number_own_openers(prose)), prose.documents),
+        "repeated_4grams": (1 - rarefied_types(np.bincount(fours.ids), size) / size if size else 0.0, prose.documents),
+    }
+    return {name: RepetitionShare(*value) for name, value in values.items()}
+
+
+def _number_own_openers(prose: PromptedSample) -> Ints:
+    """A number for the first three words of each document that has them; a unique number where the prompt contains them."""
+    grams = list_own_ngrams(prose, OPENER_WORDS)
+    openers = grams.ids[grams.leads]
+    rest = int((prose.own.lengths >= OPENER_WORDS).sum()) - len(openers)
+    _, numbers = np.unique(openers, return_inverse=True)
+    return np.concatenate([numbers, len(openers) + np.arange(rest)]).astype(np.int64)
+
+
+def assess_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRecord:
+    """Measure repetition within the documents, at most `MAX_SAMPLE_DOCUMENTS` of them."""
+    random = np.random.default_rng(seed)
+    chosen = np.sort(random.permutation(len(documents))[:MAX_SAMPLE_DOCUMENTS])
+    sample = PromptedSample.from_documents([documents[i] for i in chosen])
+    count = sample.documents
+    if count < MIN_MEASURED_DOCUMENTS:
+        return CollapseRecord(
+            verdict=CollapseVerdict.inconclusive,
+            evidence=[f"{count} documents have words in them, and {MIN_MEASURED_DOCUMENTS} are needed"],
+            reference=None, documents=0, tokens=0, metrics=[],
+            note="Nothing was measured, so there is no evidence about repetition.",
+            advice=[_advise_on_number(count)],
+        )  # fmt: skip
+    values, shuffled = (measure_repetition_shares(s) for s in (sample, sample.shuffle_words(random)))
+    metrics = [
+        _build_repetition_record(metric, values[metric.name].value, shuffled[metric.name].value)
+        for metric in REPETITION_LIMITS
+    ]
+    repeated = [metric for metric in metrics if _is_repetition(metric, values[metric.name].documents)]
+    openers = _find_frequent_openers(sample)
+    verdict = CollapseVerdict.unrepeated
+    if repeated:
+        verdict = CollapseVerdict.collapse
+    elif count < MIN_REPETITION_DOCUMENTS:
+        verdict = CollapseVerdict.inconclusive
+    return CollapseRecord(
+        verdict=verdict,
+        evidence=[_describe_repetition(repeated, openers)] if repeated else [],
+        reference=None,
+        documents=count,
+        tokens=sample.own.tokens,
+        metrics=metrics,
+        openers=openers,
+        note=_write_repetition_note(verdict, count, len(documents)),
+        advice=_advise_on_repetition(verdict, count),
+    )
+
+
+def _build_repetition_record(metric: RepetitionMetric, value: float, shuffled: float) -> MetricRecord:
+    return MetricRecord(
+        name=metric.name, candidate=value, reference=shuffled, low=0.0, high=min(1.0, shuffled + metric.limit),
+        meaning=metric.meaning, family=REPEAT,
+    )  # fmt: skip
+
+
+def _is_repetition(metric: MetricRecord, documents: int) -> bool:
+    """Whether the value is significantly over its limit. For a collision probability, its root is the share of documents."""
+    value, limit = metric.candidate, metric.high
+    if metric.name == "openers":
+        value, limit = math.sqrt(value), math.sqrt(limit)
+    return value > limit and wilson_bound(round(value * documents), documents, -SIGNIFICANCE) > limit
+
+
+def _find_frequent_openers(sample: PromptedSample) -> list[PhraseRecord]:
+    """The first three words that several prose documents share and their prompts lack, most frequent first."""
+    sample = sample.take(np.flatnonzero(sample.prose))
+    spelled = list(sample.vocabulary)
+    grams = list_own_ngrams(sample, OPENER_WORDS)
+    numbers, counts = np.unique(grams.ids[grams.leads], return_counts=True)
+    starts = np.cumsum(sample.own.lengths) - sample.own.lengths
+    phrases = []
+    for place in np.argsort(-counts, kind="stable")[:EXAMPLES]:
+        if counts[place] > 1:
+            start = starts[grams.documents[grams.leads & (grams.ids == numbers[place])][0]]
+            words = sample.own.ids[start : start + OPENER_WORDS]
+            share = int(counts[place]) / sample.documents
+            phrases.append(PhraseRecord(text=" ".join(spelled[word] for word in words), candidate=share))
+    return phrases
+
+
+def _describe_repetition(repeated: Sequence[MetricRecord], openers: Sequence[PhraseRecord]) -> str:
+    numbers = ", ".join(f"{metric.name} {metric.candidate:.3g}, limit {metric.high:.3g}" for metric in repeated)
+    phrases = ", ".join(f"“{phrase.text}” {phrase.candidate:.1%}" for phrase in openers)
+    return f"REPEAT: text is repeated ({numbers})" + f". Most frequent openings: {phrases}" * bool(phrases)
+
+
+def _write_repetition_note(verdict: CollapseVerdict, measured: int, documents: int) -> str:
+    first = {
+        CollapseVerdict.collapse: f"Collapse: text is repeated, in {measured:,} documents.",
+        CollapseVerdict.inconclusive: f"inconclusive: {measured:,} documents, {MIN_REPETITION_DOCUMENTS:,} needed.",
+        CollapseVerdict.unrepeated: f"No repetition in {measured:,} documents.",
+    }[verdict]
+    return (
+        f"{first} Only repetition within the dataset was measured, in {measured:,} of {documents:,} documents: there is no "
+        "reference, so a loss of rare words would not show. Text from a document’s own prompt does not count. A limit is the "
+        "value of the same words in random order plus a fixed number."
+    )
+
+
+def _advise_on_number(documents: int) -> str:
+    return f"the dataset has {documents:,} documents with a word in them: assess at least {MIN_REPETITION_DOCUMENTS:,}"
+
+
+def _advise_on_repetition(verdict: CollapseVerdict, documents: int) -> list[str]:
+    if verdict is CollapseVerdict.collapse:
+        return [REPEATS, "sample at a higher temperature; use more and other seeds"]
+    return [_advise_on_number(documents)] if verdict is CollapseVerdict.inconclusive else []

@@ -1,0 +1,117 @@
+"""Repetition within a dataset, on human text as it is, copied, looped, templated and quoted."""
+
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from core.config.recipe import ENGLISH_REFERENCE
+from core.project_files import PROJECT
+from core.runs.records import CollapseRecord, CollapseVerdict
+from filters.base import Document
+from filters.collapse.repetition import MIN_REPETITION_DOCUMENTS, REPETITION_LIMITS, assess_repetition
+
+LINES = (PROJECT / ENGLISH_REFERENCE).read_text(encoding="utf-8").splitlines()
+TEXTS = [str(json.loads(line)["text"]) for line in LINES]
+FIXED = "The text does not say."
+
+
+def assess_texts_alone(texts: Sequence[str]) -> CollapseRecord:
+    return assess_repetition([Document(str(number), text) for number, text in enumerate(texts)], seed=1)
+
+
+def assess_pairs(pairs: Sequence[tuple[str, str]]) -> CollapseRecord:
+    """Pairs of prompt and answer."""
+    return assess_repetition(
+        [Document(str(i), answer, asked=asked, answers=(answer,)) for i, (asked, answer) in enumerate(pairs)], seed=1
+    )
+
+
+def metric(record: CollapseRecord, name: str) -> float:
+    return next(metric.candidate for metric in record.metrics if metric.name == name)
+
+
+def test_human_text_shows_no_repetition_and_a_small_part_of_it_is_inconclusive() -> None:
+    record = assess_texts_alone(TEXTS)
+    assert (record.verdict, record.evidence, record.reference) == (CollapseVerdict.unrepeated, [], None)
+    assert [one.name for one in record.metrics] == [limit.name for limit in REPETITION_LIMITS]
+    assert "a loss of rare words would not show" in record.note
+    few = assess_texts_alone(TEXTS[: MIN_REPETITION_DOCUMENTS - 1])
+    assert few.verdict is CollapseVerdict.inconclusive
+    assert few.note.startswith("inconclusive: 499 documents, 500 needed.")
+    assert few.advice == ["the dataset has 499 documents with a word in them: assess at least 500"]
+
+
+def copy_eighth(texts: list[str]) -> list[str]:
+    return [*texts[len(texts) // 8 :], *texts[-(len(texts) // 8) :]]
+
+
+CHANGES: dict[str, Callable[[list[str]], list[str]]] = {
+    "exact_duplicates": copy_eighth,
+    "copied_documents": lambda texts: [f"{text} Number {i}." for i, text in enumerate(texts[: len(texts) // 2] * 2)],
+    "looping_documents": lambda texts: [text if i % 4 else f"{text} {text}" for i, text in enumerate(texts)],
+    "openers": lambda texts: [f"Here is the {text}" if i % 4 else text for i, text in enumerate(texts)],
+    "repeated_4grams": lambda texts: [f"{text} This is one of the most common of them all." for text in texts],
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_repeated_text_is_a_collapse_that_names_its_metric(name: str) -> None:
+    record = assess_texts_alone(CHANGES[name](TEXTS[:800]))
+    assert record.verdict is CollapseVerdict.collapse
+    assert f"{name} " in record.evidence[0]
+    assert record.evidence[0].startswith("REPEAT: text is repeated (")
+
+
+def test_gross_repetition_shows_in_few_documents_and_a_coincidence_does_not() -> None:
+    assert assess_texts_alone(CHANGES["openers"](TEXTS[:45])).verdict is CollapseVerdict.collapse
+    twice = assess_texts_alone([*TEXTS[:42], *TEXTS[:3]])
+    assert metric(twice, "exact_duplicates") == pytest.approx(3 / 45)
+    assert twice.verdict is CollapseVerdict.inconclusive, "three copies of 45 may be chance at a limit of a twentieth"
+
+
+def test_text_from_the_own_prompt_does_not_count() -> None:
+    passages = TEXTS[:20]
+    quoted = [
+        (f"{passages[i % 20]} Question {i}?", f"> {passages[i % 20]}\n{text}") for i, text in enumerate(TEXTS[:600])
+    ]
+    assert assess_pairs(quoted).verdict is CollapseVerdict.unrepeated
+    unasked = [(f"Question {i}?", answer) for i, (_, answer) in enumerate(quoted)]
+    assert assess_pairs(unasked).verdict is CollapseVerdict.collapse, "the same answers to prompts without the passages"
+
+
+def test_equal_short_answers_to_different_prompts_are_no_copies_but_one_answer_to_all_is() -> None:
+    some = [(f"Question {i}?", FIXED if i % 5 == 0 else text) for i, text in enumerate(TEXTS[:600])]
+    record = assess_pairs(some)
+    assert record.verdict is CollapseVerdict.unrepeated
+    assert metric(record, "repeated_answers") == pytest.approx(119 / 600)
+    most = [(f"Question {i}?", FIXED if i % 5 else text) for i, text in enumerate(TEXTS[:600])]
+    assert assess_pairs(most).verdict is CollapseVerdict.collapse
+    assert assess_pairs([("Question?", answer) for _, answer in some]).verdict is CollapseVerdict.collapse
+
+
+def test_labels_and_data_repeat_by_their_form() -> None:
+    random = np.random.default_rng(0)
+    labels = [(f"Question {i}?", str(random.choice(["yes", "no", "maybe"]))) for i in range(600)]
+    assert assess_pairs(labels).verdict is CollapseVerdict.unrepeated, "the same words in random order repeat as much"
+    words = sorted({word for text in TEXTS for word in text.split()})
+    data = [
+        (f"Question {i}?", json.dumps({"kind": "room", "name": " ".join(random.choice(words, 3)), "open": i}))
+        for i in range(600)
+    ]
+    assert assess_pairs(data).verdict is CollapseVerdict.unrepeated
+    prose = [(asked, f"Here is the {answer}") for asked, answer in data]
+    assert assess_pairs(prose).verdict is CollapseVerdict.collapse, "the same data after an opening of prose"
+
+
+@pytest.mark.parametrize("texts", [[], ["", "…"], ["One."] * 9])
+def test_a_handful_of_documents_is_not_measured(texts: list[str]) -> None:
+    record = assess_texts_alone(texts)
+    assert (record.verdict, record.metrics, record.documents) == (CollapseVerdict.inconclusive, [], 0)
+    assert "10 are needed" in record.evidence[0]
+
+
+def test_text_of_one_word_each_is_measured() -> None:
+    record = assess_texts_alone([f"word{i}" for i in range(600)])
+    assert record.verdict is CollapseVerdict.unrepeated
