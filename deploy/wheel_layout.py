@@ -49,9 +49,9 @@ def write_wheel_tree(project: Path, target: Path) -> None:
         shutil.copytree(project / "data" / folder, target / "core" / "shipped" / "data" / folder, ignore=ignored)
     for module in target.rglob("*.py"):
         module.write_text(prefix_imports(module.read_text(encoding="utf-8")), encoding="utf-8")
-    deployments = target / "flows" / "prefect.yaml"
-    text = re.sub(r"(?m)^(\s*entrypoint: )flows\.", r"\1stillhouse.flows.", deployments.read_text(encoding="utf-8"))
-    deployments.write_text(text, encoding="utf-8")
+    deployments = (project / "prefect.yaml").read_text(encoding="utf-8")
+    deployments = re.sub(r"(?m)^(\s*entrypoint: )flows\.", r"\1stillhouse.flows.", deployments)
+    (target / "prefect.yaml").write_text(deployments, encoding="utf-8")
 
 
 def prefix_imports(code: str) -> str:

@@ -28,6 +28,16 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT, stdout=subprocess.DEVNULL)
 
 
+def test_validating_a_recipe_imports_neither_langgraph_nor_prefect_nor_torch() -> None:
+    code = (
+        "import sys\nfrom flows import cli\nsys.argv = ['stillhouse', 'validate', 'smoke']\n"
+        "try:\n    cli.main()\nexcept SystemExit as done: assert not done.code, done.code\n"
+        "heavy = {'prefect', 'langgraph', 'torch', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT, stdout=subprocess.DEVNULL)
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_our_packages_are_ours(name: str) -> None:
     spec = find_spec(name)

@@ -16,8 +16,6 @@ from agents.checks.base import CheckBroken, valid_text
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.reply_schema import Finding, InvalidReply
-from agents.roles.verifier import run_checks
-from agents.topologies.sample_production import run_concurrently
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
@@ -122,6 +120,8 @@ async def evaluate_held_out(
         ProviderError: if the model, or a teacher of a check, answers no call.
         UsageError: if the seeds do not determine the questions.
     """
+    from agents.topologies.sample_production import run_concurrently  # LangGraph, which `validate` does not need
+
     results: dict[int, HeldOutResult] = {}
     plan = plan.with_recipe(teachers={**plan.recipe.teachers, EVALUATED_TEACHER: model}).with_generator(
         EVALUATED_TEACHER
@@ -151,6 +151,8 @@ async def evaluate_held_out(
 
 
 async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> HeldOutResult:
+    from agents.roles.verifier import run_checks
+
     questions = context.plan.family.questions(seed)
     if questions is None:
         raise UsageError(

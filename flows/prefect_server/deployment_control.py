@@ -17,7 +17,7 @@ from flows.recipes.recipe_catalog import choose_recipe_title
 
 WORK_POOL = "stillhouse"
 DEPLOYMENTS = "prefect.yaml"
-"""A file of the checkout. The link of the same name in `flows` adds it to the wheel."""
+"""A file of the checkout; in the wheel it is in the folder `stillhouse`."""
 OUR_PROJECT = re.compile(r"^name: stillhouse\s*$", re.MULTILINE)
 """Matches our `prefect.yaml`; that of another project is ignored."""
 PREFECT_COMMAND = (sys.executable, "-m", "prefect")
@@ -82,7 +82,7 @@ def prefect_file(folder: Path) -> Path:
     """The `prefect.yaml` in `folder` if it is ours, else the installed one."""
     own = folder / DEPLOYMENTS
     is_ours = own.is_file() and OUR_PROJECT.search(own.read_text(encoding="utf-8"))
-    return own if is_ours else Path(__file__).parents[1] / DEPLOYMENTS
+    return own if is_ours else PROJECT / DEPLOYMENTS
 
 
 def add_to_pool_environment(more: Mapping[str, str]) -> None:
