@@ -140,7 +140,7 @@ class StudentConfig(RecipeTable):
     """The loss, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: cross-entropy of the assistant's
     tokens. Six divergences from a teacher's probabilities. `hidden`: its hidden states. `dpo`: preference pairs. Or a loss of
     an installed package."""
-    loss_options: dict[str, dict[str, Any]] = Field({})
+    loss_options: dict[str, dict[str, Any]] = Field({}, validate_default=True)
     """The options of losses of installed packages, by loss (`loss_options = { focal = { gamma = 2.0 } }`)."""
     distillation: DistillationConfig = DistillationConfig()
     layers: int = Field(16, ge=1, le=30)
