@@ -170,6 +170,11 @@ def test_a_run_uses_an_installed_family_check_filter_and_protocol(
     commands = re.findall(r"^stillhouse (.+ words\.toml)$", PAGE, re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["validate", "run"]
     run_command(tmp_path, *commands[0].split(), *here, path=extras / "site")
+    run_command(tmp_path, *commands[0].split(), *here, "--set", "verifiers.0.most=1", path=extras / "site")
+    wrong = run_command(
+        tmp_path, *commands[0].split(), "--set", "verifiers.0.mots=1", code=2, path=extras / "site"
+    ).stderr
+    assert "verifiers.0.mots: unknown key, did you mean `most`?" in wrong
     run_command(tmp_path, *commands[1].split(), *here, "--runs-dir", "runs", path=extras / "site")
     [recipe_file] = (tmp_path / "runs").glob("*/recipe.json")
     sources = json.loads(recipe_file.read_text())["identity"]["sources"]
@@ -223,6 +228,14 @@ def test_an_installed_loss_trains_a_student_and_its_options_matter(extras: Path,
     # A focal loss with gamma 0 is cross-entropy; with a larger one it is smaller.
     assert logs["0.0"] == pytest.approx(read_losses(tmp_path / "sft"), rel=1e-3)
     assert all(focal < plain for focal, plain in zip(logs["1.5"], logs["0.0"], strict=True))
+    mixed = ["distill", "rows.jsonl", "--out", "mixed", "--set", "objective={sft=0.5,focal=0.5}", *more]
+    run_command(tmp_path, *mixed, path=extras / "site")
+    for line in map(json.loads, (tmp_path / "mixed" / "training_log.jsonl").read_text().splitlines()):
+        if "focal" in line:
+            assert line["loss"] == pytest.approx(0.5 * line["sft"] + 0.5 * line["focal"], rel=1e-4)
+            break
+    else:
+        pytest.fail("the log has no loss of its own for focal")
     wrong = ["distill", "rows.jsonl", "--out", "none", "--set", "objective=focal", "--set", "loss_options.focal.gama=1"]
     fault = run_command(tmp_path, *wrong, code=2, path=extras / "site").stderr
     assert "loss_options: focal.gama: unknown key; its options are gamma" in fault
@@ -343,3 +356,50 @@ def test_an_installed_filter_runs_in_several_processes(extras: Path, tmp_path: P
     )  # fmt: skip
     report = json.loads((tmp_path / "clean" / "report.json").read_text())
     assert (report["workers"], report["counts"]["kept"]) == (2, 5_000)
+
+
+PROGRAM = """
+import json
+from typing import Literal
+
+import stillhouse
+
+
+@stillhouse.register
+class NoWord(stillhouse.Filter):
+    about = "removes texts with a word"
+    type: Literal["no_word"]
+    word: str
+
+    def apply(self, documents, folder):
+        return [self.drop(document, f"has {self.word}") for document in documents if self.word in document.text]
+
+
+@stillhouse.register
+@stillhouse.check("tidy")
+def tidy(subject, options):
+    \"\"\"Passes.\"\"\"
+
+
+kept = []
+for word in ("zyxw", "e"):
+    settings = {
+        "samples": 6,
+        "collapse.reference": False,
+        "verifiers": [{"type": "tidy"}],
+        "filters": [{"type": "no_word", "word": word}],
+    }
+    run = stillhouse.generate("smoke", settings=settings, runs_dir="runs")
+    kept.append(run.manifest.counts.kept)
+print(json.dumps(kept))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_a_run_of_a_program_uses_what_it_registered(tmp_path: Path, prefect_home: Path) -> None:
+    """The filter drops all samples of the second run, and none of the first, a control."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    first, second = json.loads(run_command(tmp_path, program=("program.py",)).stdout)
+    assert first > 0
+    assert second == 0

@@ -136,11 +136,11 @@ def _list_words(title: str, counts: Ints, spelled: list[str]) -> list[str]:
 
 OTHER_KIND = (
     "the reference may differ from the rows in genre, topics or length, which can look like collapse: compare with real text of "
-    "the same kind, --reference FILE"
+    "the same kind (`--reference`)"
 )
 REPEATS = (
-    "drop repeated documents with the filters `exact` and `minhash`: stillhouse filter INPUT --out DIR --filters exact,minhash. "
-    "Only the assistant's text is compared here: different questions may have the same short answer"
+    "drop repeated documents with the filters `exact` and `minhash` (`stillhouse filter`). Only the assistant's text is compared "
+    "here: different questions may have the same short answer"
 )
 IF_GENERATED = "if a model wrote the rows: sample at a higher temperature; use more and other seeds (`stillhouse gaps`)"
 

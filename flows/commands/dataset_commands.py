@@ -26,6 +26,8 @@ from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
 
+DEFAULT_ASSESS_SEED = 7
+
 
 @app.command("filter", rich_help_panel=CLEAN_PANEL)
 def filter_command(
@@ -142,14 +144,15 @@ def assess_command(
         Path | None, typer.Option("--parent", help="The dataset that it extends: a run, a folder or a file.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="An HTML file to write.")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed for sampling the reference.")] = 7,
+    seed: Annotated[int, typer.Option(help="Random seed for sampling the reference.")] = DEFAULT_ASSESS_SEED,
     runs_dir: RunsOption = RUNS_FOLDER,
     as_json: JsonOption = False,
 ) -> None:
     """Measure repetition in a dataset, or compare it with real text and its parent. Exit 3 on collapse, 0 if inconclusive."""
     from core.runs.records import CollapseVerdict
     from flows.data.run_storage import find_cache_folder
-    from flows.evaluate.dataset_assessment import assess_dataset, format_assessment
+    from flows.evaluate.dataset_assessment import assess_dataset, format_assessment, suggest_after_assessment
+    from flows.terminal.suggested_commands import build_runs_dir_arguments
 
     cache = find_cache_folder(runs_dir)
     assessment = assess_dataset(source, reference, seed, parent=parent, cache=cache)
@@ -167,7 +170,15 @@ def assess_command(
             }
         )
     else:
-        print_text("\n".join(format_assessment(assessment)))
+        options = {
+            "--reference": reference,
+            "--parent": parent,
+            "--seed": None if seed == DEFAULT_ASSESS_SEED else seed,
+        }
+        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        arguments = [str(source), *given, *build_runs_dir_arguments(runs_dir)]
+        hint = suggest_after_assessment(source, assessment, arguments, has_page=out is not None)
+        print_text("\n".join([*format_assessment(assessment), *([hint] if hint else [])]))
     if assessment.verdict is CollapseVerdict.collapse:
         raise SystemExit(GateNotMet.exit_code)
 

@@ -2,16 +2,18 @@
 
 import textwrap
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.runs.collapse_assessment import CollapseAssessment
-from core.runs.records import CollapseRecord
+from core.runs.records import CollapseRecord, CollapseVerdict
 from flows.data.dataset_origin import is_synthetic_dataset
 from flows.data.dataset_rows import build_row_document, read_dataset_documents, read_reference_texts
 from flows.terminal.run_summary import format_metrics
+from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import TERMINAL_WIDTH, replace_unsafe_characters
 
 NULL_CACHE_FOLDER = "nulls"
@@ -96,6 +98,26 @@ def format_assessment(assessment: CollapseAssessment) -> list[str]:
     if advice := assessment.advice:
         lines += ["", "what may help", *_format_bullets(advice)]
     return lines
+
+
+def suggest_after_assessment(
+    source: Path, assessment: CollapseAssessment, arguments: Sequence[str], *, has_page: bool
+) -> str | None:
+    """The line after the output of `assess`: drop repeated rows, else write the page. `arguments` are those of `assess`."""
+    if assessment.verdict is CollapseVerdict.collapse and any(
+        "REPEAT" in reason for reason in assessment.collapse_reasons
+    ):
+        out = _find_free_name(f"{source.stem}-filtered")
+        return format_next_line("filter", str(source), "--out", out, "--filters", "exact,minhash")
+    if has_page:
+        return None
+    return format_next_line("assess", *arguments, "--out", _find_free_name(f"{source.stem}-assessment", ".html"))
+
+
+def _find_free_name(stem: str, suffix: str = "") -> str:
+    """A name that no file in the working folder has."""
+    names = chain([f"{stem}{suffix}"], (f"{stem}-{number}{suffix}" for number in count(2)))
+    return next(name for name in names if not Path(name).exists())
 
 
 def _format_bullets(sentences: Sequence[str]) -> list[str]:

@@ -126,7 +126,8 @@ def _format_default(field: FieldInfo) -> str:
 def _list_limits(field: FieldInfo) -> Iterator[str]:
     """The allowed values, as far as the type defines them."""
     if choices := dict.fromkeys(part for part in _list_choices(field.annotation) if isinstance(part, str)):
-        yield "One of " + ", ".join(f"`{choice}`" for choice in choices) + "."
+        flags = ["true", "false"] if bool in get_args(field.annotation) else []
+        yield "One of " + ", ".join(f"`{choice}`" for choice in [*flags, *choices]) + "."
     low = next((f"{m.ge}" for m in field.metadata if hasattr(m, "ge")), None)
     above = next((f"{m.gt}" for m in field.metadata if hasattr(m, "gt")), None)
     high = next((f"{m.le}" for m in field.metadata if hasattr(m, "le")), None)

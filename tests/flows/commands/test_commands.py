@@ -160,16 +160,26 @@ def test_the_next_command_of_filter_works_when_pasted(
 
 
 def test_assess_without_a_reference_measures_repetition(
-    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = tmp_path / "page.html"
     code, out, _ = called(capsys, "assess", written(tmp_path / "good.jsonl", passages[:600]), "--out", str(page))
     assert (code, out.splitlines()[0]) == (0, "verdict   NO REPETITION")
     assert "repetition: no repetition" in out
     assert "compare with real text of the same kind" in out
+    assert "next: " not in out, "the page is written"
     assert "Repetition within the dataset" in page.read_text()
     assert "range of real text" not in page.read_text()
+    monkeypatch.chdir(tmp_path)
     copied = written(tmp_path / "copied.jsonl", passages[:300] * 2)
+    _, out, _ = called(capsys, "assess", copied)
+    assert out.splitlines()[-1] == f"next: stillhouse filter {copied} --out copied-filtered --filters exact,minhash"
+    code, out, _ = called(capsys, *shlex.split(out.splitlines()[-1])[2:])
+    assert code == 0
+    code, out, _ = called(capsys, *shlex.split(out.splitlines()[-1])[2:])
+    assert (code, out.splitlines()[0]) == (0, "verdict   INCONCLUSIVE"), "300 different documents are left"
+    code, out, _ = called(capsys, *shlex.split(out.splitlines()[-1])[2:])
+    assert (code, (tmp_path / "kept-assessment.html").is_file()) == (0, True)
     code, out, _ = called(capsys, "assess", copied, "--json")
     found = json.loads(out)
     assert (code, found["verdict"], found["collapse"]["reference"]) == (3, "collapse", None)
@@ -268,8 +278,8 @@ def test_assess_exits_3_on_collapse_with_the_evidence(
     assert (code, out.splitlines()[0]) == (3, "verdict   COLLAPSE")
     text = " ".join(out.split())
     assert "“the best way” 100.0%" in text
-    assert "with real text of the same kind, --reference FILE" in text, "it is unknown that a teacher wrote the text"
-    assert "stillhouse filter INPUT --out DIR --filters exact,minhash" in text
+    assert "with real text of the same kind (`--reference`)" in text, "it is unknown that a teacher wrote the text"
+    assert out.splitlines()[-1] == f"next: stillhouse filter {source} --out same-filtered --filters exact,minhash"
     assert "without truncation" not in text
     assert "“the best way” 100.0%" in page.read_text()
     assert page.read_text().count('<svg class="strip"') == len(found["collapse"]["metrics"])
