@@ -173,7 +173,7 @@ def test_a_run_uses_an_installed_family_check_filter_and_protocol(
     run_command(tmp_path, *commands[0].split(), *here, "--set", "verifiers.0.most=1", path=extras / "site")
     wrong = run_command(
         tmp_path, *commands[0].split(), "--set", "verifiers.0.mots=1", code=2, path=extras / "site"
-    ).stderr
+    ).stdout
     assert "verifiers.0.mots: unknown key, did you mean `most`?" in wrong
     run_command(tmp_path, *commands[1].split(), *here, "--runs-dir", "runs", path=extras / "site")
     [recipe_file] = (tmp_path / "runs").glob("*/recipe.json")
@@ -196,7 +196,7 @@ def test_a_run_uses_an_installed_family_check_filter_and_protocol(
     assert json.loads(other.read_text())["counts"] == manifest["counts"]
     assert other.parent.name == recipe_file.parent.name
     # Control: without the package the same commands say what is missing, and run nothing.
-    gone = run_command(tmp_path, "validate", "words.toml", code=2).stderr
+    gone = run_command(tmp_path, "validate", "words.toml", code=2).stdout
     assert "filters.0.type: unknown filter 'sign_off'" in gone
     again = run_command(tmp_path, "report", str(recipe_file.parent), code=2).stderr
     assert "unknown filter 'sign_off'" in again
