@@ -110,9 +110,9 @@ def hash_prompts(family: str, own: Path | None = None, installed: Path | None = 
     return {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in sorted(prompts.items())}
 
 
-def read_prompt_files(family: str, own: Path | None = None) -> dict[str, bytes]:
+def read_prompt_files(family: str, own: Path | None = None, installed: Path | None = None) -> dict[str, bytes]:
     """The prompt files of a family, those in the user's `own` folder in the place of the family's."""
-    folders = reversed(_find_prompt_folders(family, own, None)[:-1])
+    folders = reversed(_find_prompt_folders(family, own, installed)[:-1])
     return {file.name: file.read_bytes() for folder in folders for file in _list_markdown_files(folder)}
 
 

@@ -5,6 +5,7 @@ a check's file, since that is a program: a recipe without `path` stays data, wha
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -23,6 +24,10 @@ RECIPE_FILE_NAME = "recipe.toml"
 """The recipe in a folder."""
 ABSENT_IF_FALSE = (("agents", "critic"), ("collapse", "reference"))
 """Keys that `false` turns off, since TOML has no null."""
+FALSE_IS_A_VALUE = (*ABSENT_IF_FALSE, ("collapse", "gate"))
+"""Keys for which `false` says something, also where a base has a text."""
+FREE_TABLES = ("sampling", "engine")
+"""Tables of a teacher with keys of any type."""
 
 
 class RecipeTables(NamedTuple):
@@ -36,8 +41,8 @@ class RecipeTables(NamedTuple):
     """Files of checks in verifiers that were inherited; they may not run."""
 
     def find_inherited_programs(self, overrides: Sequence[str]) -> list[RecipeProblem]:
-        """The problem of inherited check files, unless `--set` replaces all verifiers."""
-        replaced = any(setting.partition("=")[0].strip() == "verifiers" for setting in overrides)
+        """The problem of inherited check files, unless `--set` replaces all verifiers. `overrides` were applied."""
+        replaced = any(re.match(r"\s*verifiers\s*=", setting) for setting in overrides)
         if not self.programs or replaced:
             return []
         files, base = ", ".join(self.programs), self.bases[0]
@@ -83,11 +88,18 @@ def merge_tables(base: Mapping[str, Any], table: Mapping[str, Any], where: tuple
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
             merged[key] = merge_tables(below, value, (*where, key))
-        elif value is False and key in merged and not isinstance(below, bool) and (*where, key) not in ABSENT_IF_FALSE:
+        elif value is False and key in merged and not isinstance(below, bool) and not _is_value(where, key):
             del merged[key]
         else:
             merged[key] = deepcopy(value)
     return merged
+
+
+def _is_value(where: tuple[str, ...], key: str) -> bool:
+    """Whether `false` is a value of this key."""
+    return (*where, key) in FALSE_IS_A_VALUE or (
+        where[:1] == ("teachers",) and where[2:] in [(name,) for name in FREE_TABLES]
+    )
 
 
 def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | None) -> dict[str, Any]:
@@ -100,8 +112,7 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
     def move(name: Any) -> Any:
         if not isinstance(name, str) or not name or Path(name).is_absolute():
             return name
-        elsewhere = (Path.cwd() / name).exists() or (SHIPPED / name).exists()
-        if elsewhere and not (folder / name).exists():
+        if not _exists(folder / name) and (_exists(Path.cwd() / name) or _exists(SHIPPED / name)):
             return name
         return str(folder / name) if new_folder is None else os.path.relpath(folder / name, new_folder)
 
@@ -133,8 +144,12 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
 
 
 def _is_there(folder: Path, name: str) -> bool:
+    return bool(name) and _exists(folder / name, Path.is_file)
+
+
+def _exists(path: Path, found: Callable[[Path], bool] = Path.exists) -> bool:
     try:
-        return bool(name) and (folder / name).is_file()
+        return found(path)
     except (OSError, ValueError):  # a long text is no file name
         return False
 
@@ -161,8 +176,8 @@ def _locate_base(base: Any, path: Path, built_in: Mapping[str, Path]) -> Path:
     if base in built_in:
         return built_in[base]
     file = path.parent / base
-    file = file / RECIPE_FILE_NAME if file.is_dir() else file
-    if file.is_file():
+    file = file / RECIPE_FILE_NAME if _exists(file, Path.is_dir) else file
+    if _exists(file, Path.is_file):
         return file
     advice = suggest_name(base, built_in, "built in are")
     raise _build_extends_error(path, f"{base!r} is neither a built-in recipe nor the file {file}; {advice}")

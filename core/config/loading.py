@@ -58,8 +58,9 @@ def load_recipe(
     family = str(scratch.get("family", Recipe.model_fields["family"].default))
     data = fill_defaults(data, defaults(family))
 
-    inherited_programs = tables.find_inherited_programs(overrides)
-    problems = [*_apply_overrides(data, overrides), *inherited_programs]
+    problems = _apply_overrides(data, overrides)
+    inherited_programs = tables.find_inherited_programs([] if problems else overrides)
+    problems += inherited_programs
     if EXTENDS_KEY in data:
         data.pop(EXTENDS_KEY)
         problems.append(RecipeProblem("--set extends", "cannot be set; write `extends` in the recipe's file"))

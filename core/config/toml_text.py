@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date, time
 from typing import Any
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -25,12 +26,14 @@ def format_toml_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(format_toml_value, value)) + "]"
     if isinstance(value, Mapping):
         pairs = ", ".join(f"{format_toml_key(key)} = {format_toml_value(inner)}" for key, inner in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
-    raise TypeError(f"{value!r}: TOML has texts, numbers, truth values, lists and tables")
+    raise TypeError(f"{value!r}: TOML has texts, numbers, truth values, dates, lists and tables")
 
 
 def format_toml_key(key: str) -> str:

@@ -184,14 +184,12 @@ def _explain_failure(error: RelayError) -> str:
     return str(error)
 
 
-def run_chat(conversation: ChatConversation, *, quiet: bool = False) -> None:
-    """Read lines from stdin until its end, and write the replies. `quiet` writes nothing, for a caller that prints the turns.
-
-    Raises:
-        ProviderError: at the end of a pipe, if a line got no reply.
+def run_chat(conversation: ChatConversation, *, quiet: bool = False) -> list[str]:
+    """Read lines from stdin until its end, and write the replies; the reasons of lines without a reply. `quiet` writes nothing to
+    stdout, for a caller that prints the turns.
     """
     failures = []
-    for line in read_chat_lines():
+    for line in read_chat_lines(prompt_on_stdout=not quiet and sys.stdout.isatty()):
         if not line.strip():
             continue
         try:
@@ -202,11 +200,16 @@ def run_chat(conversation: ChatConversation, *, quiet: bool = False) -> None:
         else:
             if not quiet:
                 _write_piece("\n")
+    return failures
+
+
+def check_chat_failures(failures: Sequence[str]) -> None:
+    """Raises ProviderError if a line of a pipe got no reply; at a terminal the user has seen it."""
     if failures and not sys.stdin.isatty():
         raise ProviderError(f"{len(failures)} of the lines got no reply; the first: {failures[0]}")
 
 
-def read_chat_lines() -> Iterator[str]:
+def read_chat_lines(*, prompt_on_stdout: bool) -> Iterator[str]:
     """Lines from a terminal with a prompt, or from a pipe. Bytes that are not UTF-8 are replaced."""
     if not sys.stdin.isatty():
         for raw in sys.stdin.buffer:
@@ -215,10 +218,13 @@ def read_chat_lines() -> Iterator[str]:
     import readline  # noqa: F401  # arrow keys and history for input()
 
     while True:
+        if not prompt_on_stdout:
+            sys.stderr.write(PROMPT)
+            sys.stderr.flush()
         try:
-            line = input(PROMPT)
+            line = input(PROMPT if prompt_on_stdout else "")
         except EOFError:
-            _write_piece("\n")
+            (sys.stdout if prompt_on_stdout else sys.stderr).write("\n")
             return
         yield line.encode("utf-8", "replace").decode("utf-8")
 

@@ -63,8 +63,15 @@ def run_command(
         print_json(started) if as_json else print_text(format_started_run(started))
         return
     prepared, summary = _run_through_command(recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=True)
-    if not release or summary["shortfalls"]:
+    if not release:
         _print_result(prepared, summary, runs_dir, as_json=as_json)
+        return
+    if summary["shortfalls"]:
+        from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command
+
+        command = format_command("release", prepared.run.name, *build_runs_dir_arguments(runs_dir))
+        SESSION.print_message(f"not released, since it is partial; `{command}` releases what it has")
+        _print_result(prepared, {**summary, "release": None}, runs_dir, as_json=as_json)
         return
     from flows.release.release_creation import release_run
 

@@ -306,13 +306,22 @@ def chat_command(
     quiet: QuietOption = False,
 ) -> None:
     """Talk to a student: at a prompt, or with a line per turn from a pipe. Ctrl-D ends the conversation."""
-    from flows.cascade.terminal_chat import choose_chat_settings, find_chat_student, open_conversation, run_chat
+    from flows.cascade.terminal_chat import (
+        check_chat_failures,
+        choose_chat_settings,
+        find_chat_student,
+        open_conversation,
+        run_chat,
+    )
 
     SESSION.quiet = quiet
     found = find_chat_student(student, runs_dir)
     settings = choose_chat_settings(found, system, temperature, max_tokens)
     SESSION.print_message(f"chat: loading {found.weights or found.folder}; Ctrl-D ends")
     with open_conversation(found, settings) as conversation:
-        run_chat(conversation, quiet=as_json)
-        if as_json:
-            print_json({"state": "done", "student": str(found.folder or found.weights), "turns": conversation.turns})
+        failures = run_chat(conversation, quiet=as_json)
+    if as_json:
+        state = "partial" if failures else "done"
+        student_name = str(found.folder or found.weights)
+        print_json({"state": state, "student": student_name, "turns": conversation.turns, "failures": failures})
+    check_chat_failures(failures)

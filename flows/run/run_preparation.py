@@ -10,7 +10,7 @@ from core.runs.records import RunInvocation
 from core.runs.run_dir import RunDir
 from flows.data.run_storage import RunStorage, open_run_storage
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
-from flows.terminal.suggested_commands import build_invocation
+from flows.terminal.suggested_commands import build_invocation, build_recipe_arguments, format_command
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
@@ -48,7 +48,7 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     invocation, storage = build_invocation(recipe, overrides, distill=distill), open_run_storage(runs_dir)
     plan = load_recipe_plan(recipe, overrides)
     if distill and plan.recipe.student:
-        check_training_modules(recipe)
+        check_training_modules(recipe, overrides)
         if plan.recipe.student.evaluation and find_spec("xllamacpp") is None:
             raise UsageError(
                 f"student.evaluation: asking a student needs the extra `local`: run {format_install_command('local')}; or leave "
@@ -64,10 +64,11 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     return PreparedRun(run, plan, seeds, storage, invocation)
 
 
-def check_training_modules(recipe: str) -> None:
+def check_training_modules(recipe: str, overrides: list[str]) -> None:
     """Raises UsageError if the extra `train` is not installed."""
     if missing := [name for name in TRAINING_MODULES if find_spec(name) is None]:
+        alone = format_command("generate", *build_recipe_arguments(recipe, overrides))
         raise UsageError(
             f"student: training needs the extra `train` ({', '.join(missing)} is missing): run "
-            f"{format_install_command('train')}; or `stillhouse generate {recipe}` makes the dataset alone"
+            f"{format_install_command('train')}; or `{alone}` makes the dataset alone"
         )

@@ -115,6 +115,9 @@ def test_a_check_file_is_never_inherited_and_its_program_does_not_run(tmp_path: 
         assert f"{base}/recipe.toml has checks in ../theirs/checks.py, and a recipe never inherits a program" in found
         assert not mark.exists()
         assert problem_of(mine, "verifiers.0.max=3").startswith("verifiers: "), "a changed option names no file"
+        for malformed in ("verifiers", "verifiers=[", "verifiers =", "verifiersx=1"):
+            with pytest.raises(RecipeError):
+                load_recipe_plan(mine, [malformed])
         assert not mark.exists()
     assert load_recipe_plan(mine, ['verifiers=[{type="constraints"}]']).checks
     assert not mark.exists()
@@ -149,6 +152,7 @@ def test_a_chain_is_bounded(tmp_path: Path) -> None:
         ('extends = "smok"', "did you mean 'smoke'?"),
         ('extends = ["smoke"]', "extends: must be the name of a built-in recipe or a path, not ['smoke']"),
         ('extends = "/dev/zero"', "extends: '/dev/zero' is neither a built-in recipe nor the file /dev/zero"),
+        (f'extends = "{"x" * 300}"', "is neither a built-in recipe nor the file "),
         ('extends = "large.toml"', "is larger than 1 MB; it is no recipe"),
         ('extends = "broken.toml"', "is not valid TOML: "),
     ],
@@ -166,3 +170,20 @@ def test_extends_is_of_the_file_alone(tmp_path: Path) -> None:
 def test_a_misspelled_extends_is_recognized(tmp_path: Path) -> None:
     found = problem_of(write(tmp_path, 'name = "mine"\nextend = "smoke"\n[seeds]\npath = "s.jsonl"\n'))
     assert found == "extend: unknown key, did you mean `extends`?"
+
+
+@pytest.mark.parametrize(("value", "gate"), [("false", False), ("true", True), ('"strict"', "strict")])
+def test_any_value_of_the_gate_replaces_any_other(value: str, gate: bool | str, tmp_path: Path) -> None:
+    for base in ("true", "false", '"strict"'):
+        write(tmp_path, f'name = "base"\nextends = "smoke"\n[collapse]\ngate = {base}\n', "base.toml")
+        recipe = f'name = "mine"\nextends = "base.toml"\n[collapse]\ngate = {value}\n'
+        collapse = load_recipe_plan(write(tmp_path, recipe)).recipe.collapse
+        assert collapse
+        assert collapse.gate == gate
+
+
+def test_false_is_a_value_of_a_teachers_own_keys(tmp_path: Path) -> None:
+    teacher = "[teachers.main.sampling]\nstore = 1\n"
+    write(tmp_path, f'name = "base"\nextends = "smoke"\n{teacher}', "base.toml")
+    recipe = f'name = "mine"\nextends = "base.toml"\n{teacher.replace("1", "false")}'
+    assert load_recipe_plan(write(tmp_path, recipe)).recipe.teachers["main"].sampling == {"store": False}

@@ -17,7 +17,7 @@ def test_a_student_that_cannot_be_trained_here_is_refused_before_anything_is_mad
     settings = ["student.epochs=1"]
     refused = (
         r"student: training needs the extra `train` \(torch is missing\): run `make install`; "
-        r"or `stillhouse generate smoke` makes the dataset alone"
+        r"or `stillhouse generate smoke --set student.epochs=1` makes the dataset alone"
     )
     with pytest.raises(UsageError, match=refused):
         prepare_run("smoke", settings, str(runs), resume=False)
