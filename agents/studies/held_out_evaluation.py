@@ -61,8 +61,10 @@ def held_out_seeds(plan: RunPlan, number: int, used_requests: Collection[str] = 
     """
     recipe = plan.recipe
     first = -(-recipe.samples // recipe.answers_per_seed)
-    longer = plan.with_recipe(samples=first + number * PROBED_SEEDS, answers_per_seed=1)
-    seeds = RunSeeds(longer, "held0out")
+    rows = RunSeeds(plan, "held0out")
+    probed = max(number * PROBED_SEEDS, 2 * len(rows.rows))  # any two passes' worth of seeds has every row
+    longer = plan.with_recipe(samples=first + probed, answers_per_seed=1)
+    seeds = rows.for_run(longer, "held0out")
     unused = (seeds[i] for i in range(first, len(seeds)))
     if recipe.quotas:
         unused = (seed for seed in unused if recipe.find_group(seed.data) in recipe.goals)
@@ -73,8 +75,7 @@ def held_out_seeds(plan: RunPlan, number: int, used_requests: Collection[str] = 
 
 def has_fixed_questions(plan: RunPlan) -> bool:
     """Whether the seeds alone determine the questions."""
-    [seed] = held_out_seeds(plan, 1)
-    return plan.family.questions(seed) is not None
+    return plan.family.questions(RunSeeds(plan, "held0out")[0]) is not None
 
 
 def check_evaluation_requests(plan: RunPlan) -> None:

@@ -1,8 +1,10 @@
 """Models answer questions of held-out seeds in plain text, and the recipe's checks judge the answers."""
 
 import asyncio
+import json
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,6 +113,18 @@ def test_an_evaluation_can_be_stopped() -> None:
 def test_only_some_families_have_fixed_questions() -> None:
     assert has_fixed_questions(load_recipe_plan("smoke"))
     assert not has_fixed_questions(load_recipe_plan("arithmetic"))
+
+
+def test_a_rare_category_of_the_quotas_is_found(tmp_path: Path) -> None:
+    """Its row is the only one of 400, so most passes of a few seeds miss it."""
+    rows = [{"question": f"What is {i}?", "answer": "1", "category": "rare" if i == 7 else "other"} for i in range(400)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan = load_recipe_plan(
+        "reasoning",
+        [f"seeds.path={tmp_path}/rows.jsonl", "task={}", "samples=3", 'quotas={by="category",keep={rare=1}}'],
+    )
+    assert has_fixed_questions(plan)
+    assert [seed.data["category"] for seed in held_out_seeds(plan, 1)] == ["rare"]
 
 
 def reasoning(answers: list[str]) -> Any:
