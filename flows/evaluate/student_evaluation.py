@@ -248,13 +248,13 @@ async def _examine_models(
     from agents.studies.held_out_evaluation import (
         evaluate_held_out,
         has_fixed_questions,
-        held_out_seeds,
+        require_held_out_seeds,
     )
 
     if not has_fixed_questions(task.plan):
         return HeldOutAnswers({}, Spending())
     used = collect_used_requests(task.run, task.plan, session.print_unless_stopped)
-    seeds = held_out_seeds(task.plan, task.number, used)
+    seeds = require_held_out_seeds(task.plan, task.number, used)
     checks_ask = any(bound.check.calls(bound.options) for bound in task.plan.checks)
     results, spent = {}, Spending()
     for role in MODEL_ROLES:
