@@ -4,7 +4,7 @@ checks judge the answers.
 Knows no graph: one attempt, no repair, no revision, no critic. Stores nothing.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -61,20 +61,42 @@ def held_out_seeds(plan: RunPlan, number: int, used_requests: Collection[str] = 
     """
     recipe = plan.recipe
     first = -(-recipe.samples // recipe.answers_per_seed)
-    longer = plan.with_recipe(samples=first + number * PROBED_SEEDS, answers_per_seed=1)
-    seeds = RunSeeds(longer, "held0out")
+    rows = RunSeeds(plan, "held0out")
+    probed = max(number * PROBED_SEEDS, 2 * len(rows.rows))  # any two passes' worth of seeds has every row
+    longer = plan.with_recipe(samples=first + probed, answers_per_seed=1)
+    seeds = rows.for_run(longer, "held0out")
     unused = (seeds[i] for i in range(first, len(seeds)))
     if recipe.quotas:
         unused = (seed for seed in unused if recipe.find_group(seed.data) in recipe.goals)
-    if used_requests:
-        unused = (seed for seed in unused if join_requests(plan.family.questions(seed) or ()) not in used_requests)
-    return list(islice(unused, number))
+    return list(islice(_skip_known_requests(plan, unused, used_requests), number))
+
+
+def _skip_known_requests(plan: RunPlan, seeds: Iterable[Seed], used_requests: Collection[str]) -> Iterator[Seed]:
+    """The seeds whose request is neither used nor that of an earlier seed; all, if seeds determine no request."""
+    known = set(used_requests)
+    for seed in seeds:
+        questions = plan.family.questions(seed)
+        request = None if questions is None else join_requests(questions)
+        if request is None or request not in known:
+            yield seed
+        if request is not None:
+            known.add(request)
+
+
+def require_held_out_seeds(plan: RunPlan, number: int, used_requests: Collection[str] = ()) -> list[Seed]:
+    """`held_out_seeds`. Raises UsageError if there are fewer than `number`."""
+    seeds = held_out_seeds(plan, number, used_requests)
+    if len(seeds) < number:
+        raise UsageError(
+            f"{plan.recipe.name}: {len(seeds)} requests are left that no sample uses, and the evaluation asks {number}; "
+            "ask fewer, or give the recipe more seeds"
+        )
+    return seeds
 
 
 def has_fixed_questions(plan: RunPlan) -> bool:
     """Whether the seeds alone determine the questions."""
-    [seed] = held_out_seeds(plan, 1)
-    return plan.family.questions(seed) is not None
+    return plan.family.questions(RunSeeds(plan, "held0out")[0]) is not None
 
 
 def check_evaluation_requests(plan: RunPlan) -> None:
@@ -85,6 +107,8 @@ def check_evaluation_requests(plan: RunPlan) -> None:
             f"student.evaluation: in {plan.family.name} the generator writes the questions, so seeds alone "
             "ask no question; leave the table out"
         )
+    if student and student.evaluation:
+        require_held_out_seeds(plan, student.evaluation.requests)
 
 
 async def evaluate_held_out(

@@ -271,7 +271,7 @@ class EvaluationRecord(BaseModel):
     """The digest of the student's training."""
     requests: int
     first_seed: int
-    """The number of the first request in the recipe's order; no run of the recipe uses it or later ones."""
+    """The number of the first request in the recipe's order. The run and the releases before it use only numbers below it."""
     type: str
     """How the weights of student and start were stored."""
     models: list[ModelPassRecord]

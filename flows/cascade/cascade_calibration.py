@@ -27,7 +27,9 @@ from flows.data.student_files import (
     find_student_run,
     is_weights_file,
     load_student_plan,
+    start_after_release,
 )
+from flows.evaluate.used_requests import collect_used_requests
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_number, format_one_line, format_percent, format_table
 from students.routing.routing_curves import QUALITY, SHARE
@@ -69,7 +71,7 @@ def prepare_cascade_calibration(
     file = is_weights_file(name)
     folder = name.parent if file else find_student_folder(name)
     run = find_student_run(folder)
-    plan = plan or load_student_plan(name, run, runs)
+    plan = start_after_release(plan, run) if plan else load_student_plan(name, run, runs)
     if not has_fixed_questions(plan):
         raise UsageError(
             f"{plan.recipe.name}: in {plan.family.name} the generator writes the questions, so seeds alone ask no question "
@@ -91,7 +93,8 @@ async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSessio
     from agents.studies.held_out_evaluation import evaluate_held_out, held_out_seeds
 
     recipe, generator = task.plan.recipe, task.plan.recipe.agents.generator
-    seeds = held_out_seeds(task.plan, task.number)
+    used = collect_used_requests(find_student_run(task.folder), task.plan, session.print_unless_stopped)
+    seeds = held_out_seeds(task.plan, task.number, used)
     if len(seeds) < FEWEST_SEEDS:
         raise UsageError(f"{recipe.name}: has {len(seeds)} held-out seeds, and routing needs {FEWEST_SEEDS}")
 
@@ -122,7 +125,7 @@ async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSessio
         teacher=teacher,
         recipe=recipe.name,
         seed=recipe.seed,
-        first_seed=answers.student[0].seed,
+        first_seed=task.plan.first_seed + answers.student[0].seed,
         sampling=CalibrationSampling(
             temperature=generator.temperature, top_p=generator.top_p, max_tokens=generator.max_tokens
         ),

@@ -128,7 +128,7 @@ class RoutingResult(CascadeValue):
     recipe: str
     seed: int
     first_seed: int
-    """The number of the first seed in the recipe's order; no run of the recipe uses it or later seeds."""
+    """The number of the first seed in the recipe's order. The run and the releases that it builds on use only seeds before it."""
     sampling: CalibrationSampling
     draws: int
     """Further answers of the student to each query."""

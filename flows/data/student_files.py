@@ -1,6 +1,7 @@
 """A finished student: find its folder and its run, export it, use it as a teacher. Knows nothing of training."""
 
 import os
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,11 +70,19 @@ def load_student_plan(student: Path, run: RunDir | None, runs: Path | None = Non
     from agents.planning.run_plan import build_plan
 
     try:
-        return build_plan(recipe, folder)
+        return start_after_release(build_plan(recipe, folder), run)
     except RecipeError as error:
         raise UsageError(
             f"{run.path}: cannot load the recipe of this run here; name it: --recipe RECIPE\n{error}"
         ) from None
+
+
+def start_after_release(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
+    """The plan with its seeds after those of the release that the run builds on, if that is a release of the plan's recipe."""
+    parent = run.read_parent() if run else None
+    if parent is None or parent.release.rpartition("/")[0] != plan.recipe.name:
+        return plan
+    return replace(plan, first_seed=parent.seeds)
 
 
 def configure_student_as_teacher(weights: Path, teacher: TeacherConfig) -> TeacherConfig:

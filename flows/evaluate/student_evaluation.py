@@ -30,7 +30,9 @@ from flows.data.student_files import (
     find_student_run,
     import_student_module,
     load_student_plan,
+    start_after_release,
 )
+from flows.evaluate.used_requests import collect_used_requests
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
 
@@ -119,7 +121,7 @@ class StudentEvaluation(BaseModel):
     """How the student's weights are stored."""
     seeds: int
     first_seed: int | None
-    """The number of the first seed in the recipe's order; no run of the recipe uses it or later seeds."""
+    """The number of the first seed in the recipe's order. The run and the releases that it builds on use only seeds before it."""
     held_out: int
     """Conversations of the run that the student did not train on."""
     rows: list[ModelResult]
@@ -185,7 +187,7 @@ def prepare_student_evaluation(
     """
     student = find_student_folder(name)
     run = find_student_run(student)
-    plan = plan or load_student_plan(student, run, runs)
+    plan = start_after_release(plan, run) if plan else load_student_plan(student, run, runs)
     harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None
     return StudentEvaluationTask(student, plan, run, number, kind, harness, rows)
 
@@ -246,15 +248,13 @@ async def _examine_models(
     from agents.studies.held_out_evaluation import (
         evaluate_held_out,
         has_fixed_questions,
-        held_out_seeds,
-        join_requests,
+        require_held_out_seeds,
     )
-    from flows.data.curated_run import read_finished_samples
 
     if not has_fixed_questions(task.plan):
         return HeldOutAnswers({}, Spending())
-    samples = read_finished_samples(task.run) if task.run else ()
-    seeds = held_out_seeds(task.plan, task.number, {join_requests(sample.candidate.messages) for sample in samples})
+    used = collect_used_requests(task.run, task.plan, session.print_unless_stopped)
+    seeds = require_held_out_seeds(task.plan, task.number, used)
     checks_ask = any(bound.check.calls(bound.options) for bound in task.plan.checks)
     results, spent = {}, Spending()
     for role in MODEL_ROLES:
@@ -422,7 +422,7 @@ def _build_student_evaluation(
         seed=recipe.seed,
         type=task.kind,
         seeds=len(asked),
-        first_seed=asked[0].seed if asked else None,
+        first_seed=task.plan.first_seed + asked[0].seed if asked else None,
         held_out=losses["student"].conversations if losses else 0,
         rows=rows,
         retention=retention,

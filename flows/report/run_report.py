@@ -123,8 +123,12 @@ def read_evaluation_examples(student: Path) -> list[dict[str, Any]]:
 def read_student_evaluation(student: Path) -> dict[str, Any] | None:
     """The results of the run's evaluation or of `stillhouse evaluate`, without the answers. None if there are none."""
     file = student / STUDENT_EVALUATION_FILE
-    evaluation: dict[str, Any] | None = read_json(file) if file.is_file() else None
-    return evaluation and {key: value for key, value in evaluation.items() if key != "examples"}
+    if not file.is_file():
+        return None
+    from flows.evaluate.student_evaluation import StudentEvaluation
+
+    # An earlier version wrote fewer fields; they get their defaults.
+    return StudentEvaluation.model_validate(read_json(file)).model_dump(mode="json", exclude={"examples"})
 
 
 SERVING_ONLY_FIELDS: dict[str, Any] = {"classifier": True, "curves": {"__all__": {"scores"}}}

@@ -309,6 +309,7 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
             progress=SESSION.print_unless_stopped,
             synthetic=True,
         )
+        stages.forget_stale_evaluation(context.run, context.manifest)
 
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)

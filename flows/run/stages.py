@@ -146,6 +146,13 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
     return record
 
 
+def forget_stale_evaluation(run: RunDir, manifest: RunManifest) -> None:
+    """Remove the evaluation of another student than the run's current one from the manifest."""
+    settings = run.student / "student.json"
+    if manifest.evaluation and manifest.evaluation.student_digest != read_json(settings)["digest"]:
+        manifest.evaluation = None
+
+
 def build_evaluation_record(evaluation: "StudentEvaluation", student_digest: str) -> EvaluationRecord:
     """The part of an evaluation that the run's manifest keeps."""
     assert evaluation.first_seed is not None, "the recipe was checked: its seeds ask questions"

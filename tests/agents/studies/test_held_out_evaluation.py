@@ -1,8 +1,10 @@
 """Models answer questions of held-out seeds in plain text, and the recipe's checks judge the answers."""
 
 import asyncio
+import json
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +20,10 @@ from agents.studies.held_out_evaluation import (
     has_fixed_questions,
     held_out_seeds,
     join_requests,
+    require_held_out_seeds,
 )
 from core.config.teachers import TeacherConfig, TeacherFaults
-from core.errors import ProviderError
+from core.errors import ProviderError, UsageError
 from core.sample import Seed
 from core.stop_signal import RunStopped
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -111,6 +114,29 @@ def test_an_evaluation_can_be_stopped() -> None:
 def test_only_some_families_have_fixed_questions() -> None:
     assert has_fixed_questions(load_recipe_plan("smoke"))
     assert not has_fixed_questions(load_recipe_plan("arithmetic"))
+
+
+def test_a_rare_category_of_the_quotas_is_found(tmp_path: Path) -> None:
+    """Its row is the only one of 400, so most passes of a few seeds miss it."""
+    rows = [{"question": f"What is {i}?", "answer": "1", "category": "rare" if i == 7 else "other"} for i in range(400)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan = load_recipe_plan(
+        "reasoning",
+        [f"seeds.path={tmp_path}/rows.jsonl", "task={}", "samples=3", 'quotas={by="category",keep={rare=1}}'],
+    )
+    assert has_fixed_questions(plan)
+    assert [seed.data["category"] for seed in held_out_seeds(plan, 1)] == ["rare"]
+
+
+def test_a_fixed_pool_gives_each_request_once_and_too_few_are_one_sentence(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {i}?", "answer": "1"} for i in range(10)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan = load_recipe_plan("reasoning", [f"seeds.path={tmp_path}/rows.jsonl", "task={}", "samples=6"])
+    used = {join_requests(plan.family.questions(seed) or ()) for seed in RunSeeds(plan, "x")}
+    seeds = require_held_out_seeds(plan, 4, used)
+    assert len({seed.data["question"] for seed in seeds} - used) == 4
+    with pytest.raises(UsageError, match="4 requests are left that no sample uses, and the evaluation asks 5"):
+        require_held_out_seeds(plan, 5, used)
 
 
 def reasoning(answers: list[str]) -> Any:

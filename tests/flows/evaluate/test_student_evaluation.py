@@ -98,6 +98,11 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
     assert "<td>0.500 <small>0.400 to 0.600</small></td>" in page
     saved = json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]
     assert saved == json.loads(FOUND.model_dump_json(exclude={"examples"}))
+    older = FOUND.model_dump_json(exclude={"comparisons", "spent"})
+    (run.student / STUDENT_EVALUATION_FILE).write_text(older)
+    write_run_report(run, manifest, plan.recipe, [], [])
+    assert json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]["comparisons"] == []
+    assert "Retention 0.75" in run.report_file.read_text()
 
 
 @pytest.mark.parametrize(

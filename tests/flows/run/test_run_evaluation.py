@@ -13,12 +13,13 @@ import pytest
 from agents.studies.held_out_evaluation import HeldOutResult
 from core.config.recipe import recipe_digest
 from core.project_files import PROJECT
-from core.runs.records import RunManifest, RunState
-from core.runs.run_dir import RunDir
+from core.runs.records import EvaluationRecord, RunManifest, RunState
+from core.runs.run_dir import RunDir, open_run
 from core.storage.atomic_files import read_json, write_json
 from flows.evaluate.student_evaluation import compare_paired_results
 from flows.prefect_server.local_server import stop_local_server
-from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.run.stages import forget_stale_evaluation
 from students.training.checkpoint import training_digest
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
@@ -73,6 +74,20 @@ def test_an_evaluation_changes_neither_the_run_nor_the_training() -> None:
         training_digest({}, recipe.student, 7, start="", teacher="") for recipe in (plain, more) if recipe.student
     }
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(("digest", "kept"), [("new", False), ("old", True)])
+def test_the_evaluation_of_an_earlier_student_is_forgotten(digest: str, kept: bool, tmp_path: Path) -> None:
+    plan = load_recipe_plan("smoke")
+    run = open_run(tmp_path, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    manifest = run.read_manifest()
+    manifest.evaluation = EvaluationRecord(
+        student_digest="old", requests=3, first_seed=60, type="q8_0", models=[], comparisons=[]
+    )
+    run.student.mkdir()
+    write_json(run.student / "student.json", {"digest": digest})
+    forget_stale_evaluation(run, manifest)
+    assert (manifest.evaluation is not None) == kept
 
 
 def test_a_dataset_has_no_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

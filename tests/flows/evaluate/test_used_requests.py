@@ -1,0 +1,72 @@
+"""A request of the run, of an earlier release or of a real row is never asked as held out."""
+
+from pathlib import Path
+
+import pytest
+
+from agents.planning.seeds import RunSeeds
+from agents.studies.held_out_evaluation import held_out_seeds, join_requests
+from core.runs.run_dir import RunDir
+from flows.data.student_files import load_student_plan
+from flows.evaluate.student_evaluation import prepare_student_evaluation
+from flows.evaluate.used_requests import collect_used_requests
+from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.release.release_creation import create_release
+from tests.support.lineages import OFF, make_run, write_rows
+
+
+@pytest.fixture(scope="module")
+def generations(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, RunDir]:
+    """A released run and a run on that release, each with the folder of a student."""
+    folder = tmp_path_factory.mktemp("generations")
+    real = write_rows(folder / "real.jsonl", [{"instruction": "Name a bird.", "output": "A wren."}])
+    first = make_run(folder / "runs", OFF, f"lineage.real={real}")
+    create_release(first)
+    second = make_run(folder / "runs", OFF, f"lineage.real={real}")
+    for run in (first, second):
+        run.student.mkdir()
+        (run.student / "config.json").write_text("{}")
+    return first, second
+
+
+def test_held_out_seeds_start_after_those_of_every_generation(generations: tuple[RunDir, RunDir]) -> None:
+    for generation, run in enumerate(generations):
+        plan = load_student_plan(run.student, run, run.path.parent)
+        assert plan.first_seed == 24 * generation
+        longer = RunSeeds(load_recipe_plan("smoke", ["samples=90"]), "x")
+        [seed] = held_out_seeds(plan, 1)
+        assert seed.data == longer[plan.first_seed + seed.index].data
+        assert plan.first_seed + seed.index == 24 * (generation + 1)
+
+
+def test_a_named_recipe_starts_after_the_releases_too_and_another_recipe_at_its_own_samples(
+    generations: tuple[RunDir, RunDir],
+) -> None:
+    run = generations[1]
+    for name, first in (("smoke", 24), ("constrained-instructions", 0)):
+        task = prepare_student_evaluation(run.path, load_recipe_plan(name), 5, "q8_0", runs=run.path.parent)
+        assert task.plan.first_seed == first
+
+
+def test_requests_of_earlier_releases_and_real_rows_are_used(generations: tuple[RunDir, RunDir]) -> None:
+    first, second = generations
+    plan = load_student_plan(second.student, second, second.path.parent)
+    notes: list[str] = []
+    used = collect_used_requests(second, plan, notes.append)
+    earlier = load_student_plan(first.student, first, first.path.parent)
+    of_first = {join_requests(plan.family.questions(seed) or ()) for seed in RunSeeds(earlier, "x")}
+    kept = of_first & used
+    assert len(kept) > 5, "those that the first release kept"
+    assert "Name a bird." in used
+    assert notes == []
+    assert collect_used_requests(None, plan, notes.append) == set()
+
+
+def test_a_missing_release_is_reported(generations: tuple[RunDir, RunDir], tmp_path: Path) -> None:
+    copy = RunDir(tmp_path / "elsewhere" / generations[1].name)
+    copy.path.parent.mkdir()
+    copy.path.symlink_to(generations[1].path)
+    plan = load_student_plan(generations[1].student, generations[1], generations[1].path.parent)
+    notes: list[str] = []
+    assert collect_used_requests(copy, plan, notes.append)
+    assert "there is no such release" in notes[0]
