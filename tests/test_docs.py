@@ -115,7 +115,7 @@ STUDENT = (
 ASK = ("docs/routing.md: curl",)
 """A question to each server of a student."""
 OWN_RECIPE = (
-    "README.md: stillhouse run mine.toml", "docs/scale.md: stillhouse run", "docs/releases.md: ",
+    "README.md: stillhouse run mine ", "docs/scale.md: stillhouse run", "docs/releases.md: ",
     "docs/collapse.md: stillhouse assess", "docs/collapse.md: stillhouse gaps",
     "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
 )  # fmt: skip
@@ -488,13 +488,13 @@ def write_own_recipe(workspace: Workspace, *tables: str) -> None:
     (workspace.folder / "mine.toml").write_text(text.replace("localhost:8000", workspace.endpoint.address))
 
 
-def write_extended_recipe(workspace: Workspace) -> None:
-    """README's `mine/recipe.toml` with the teacher at the workspace's endpoint and the smallest student."""
+def add_endpoint(workspace: Workspace) -> None:
+    """README's tables at the end of what `new` wrote, with the workspace's endpoint and the smallest student."""
     [text] = [block.text for block in blocks() if block.page == "README.md" and block.language == "toml"]
-    fewer = ("samples = 120", "keep = false", text, "[agents.critic]", 'type = "teacher"')
-    student = ("[student]", *SMALLEST, "evaluation = false")
-    recipe = "\n".join((*fewer, *student)).replace("localhost:8000", workspace.endpoint.address)
-    (workspace.folder / "mine/recipe.toml").write_text(recipe)
+    path = workspace.folder / "mine/recipe.toml"
+    fewer = path.read_text().replace("samples = 60", "samples = 120").replace("keep = 10", "keep = false")
+    student = "\n".join(("[student]", *SMALLEST, "evaluation = false"))
+    path.write_text(f"{fewer}\n{text}\n{student}\n".replace("localhost:8000", workspace.endpoint.address))
 
 
 SHIPS = "schooner frigate ketch barge cutter brig galley sloop yawl dinghy clipper corvette trawler tender ferry lugger".split()
@@ -536,7 +536,7 @@ def test_the_pages_on_the_student_of_a_run_run_as_written_and_its_servers_answer
                 more = {**few, "stillhouse serve": f"{few['stillhouse serve']} {teacher}"}
                 workspace.run_block(block._replace(text=line), words, more)
                 if line.startswith("stillhouse new mine "):
-                    write_extended_recipe(workspace)
+                    add_endpoint(workspace)
                 if workspace.servers:
                     server = workspace.servers.pop()
                     answer = json.loads(workspace.run_block(question, {"http://127.0.0.1:8000/v1": server.address}))
@@ -560,7 +560,7 @@ def test_the_pages_on_a_recipe_of_ones_own_run_as_written(tmp_path: Path, prefec
                 shutil.move(workspace.folder / "data", workspace.folder / f"data before {Path(block.page).stem}")
             own = "data/runs/NAME" if "data/runs/NAME" in block.text else "INPUT"
             newest = str(workspace.newest()) if (workspace.folder / "data").is_dir() else ""
-            words = {"/backup/": f"{backup}/", "EARLIER": "REAL.jsonl", own: newest, " [": " ", "] ": " "}
+            words = {"run mine ": "run mine.toml ", "/backup/": f"{backup}/", "EARLIER": "REAL.jsonl", own: newest, " [": " ", "] ": " "}
             synopsis = "INPUT" in block.text
             if synopsis:
                 block = block._replace(text=block.text.replace(" [--json]", " --json"))

@@ -64,6 +64,8 @@ def load_recipe(
     if EXTENDS_KEY in data:
         data.pop(EXTENDS_KEY)
         problems.append(RecipeProblem("--set extends", "cannot be set; write `extends` in the recipe's file"))
+    if data.get("student") is False:
+        del data["student"]
     for table, key in ABSENT_IF_FALSE:
         inner = data.get(table)
         if isinstance(inner, dict) and inner.get(key) is False:
@@ -227,7 +229,7 @@ def _check_across_tables(recipe: Recipe) -> Iterator[RecipeProblem]:
         yield RecipeProblem("quotas", "`keep` sets the number of samples to keep too; leave one of them out")
     wanted = sum(recipe.goals.values())
     if wanted > recipe.samples:
-        what = f"at most samples = {recipe.samples} candidates cannot give {wanted} kept samples; raise samples"
+        what = f"at most samples = {recipe.samples} candidates cannot give {wanted} kept samples; raise samples, or lower keep"
         yield RecipeProblem("quotas.keep" if recipe.quotas else "keep", what)
 
     if recipe.student and "dpo" in recipe.student.weights:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.installation import format_install_command
+from core.runs.records import RunState
 from core.runs.run_dir import RunDir
 from flows.data.run_storage import open_run_storage
 from flows.data.student_files import export_student, find_student_run, import_student_module, is_weights_file
-from flows.terminal.suggested_commands import format_command
+from flows.terminal.suggested_commands import format_command, format_resume_hint
 from flows.terminal.text_format import replace_unsafe_characters
 from teachers.relay import RelayError, open_relay
 
@@ -66,6 +67,9 @@ def find_chat_student(name: Path, runs_dir: str) -> ChatStudent:
         run = open_run_storage(runs_dir).find_run(str(name))
         folder = run.student
         if not (folder / "config.json").is_file():
+            manifest = run.read_manifest()
+            if manifest.state is not RunState.done and run.read_recipe().student:
+                raise UsageError(f"{name}: this run has no student yet; {format_resume_hint(run, manifest)}")
             train = format_command("distill", str(run.path), "--out", "student")
             raise UsageError(
                 f"{name}: this run has no student; train one with `{train}`, then: stillhouse chat student"

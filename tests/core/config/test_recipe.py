@@ -76,7 +76,7 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         ),
         ("teachers.main.faults={malformed=0.5}", "only a fake teacher has faults"),
         ("teachers.main.engine={dtype='bfloat16'}", "only vllm/… starts an engine, not 'local/smollm2-135m'"),
-        ("keep=6", "keep: at most samples = 5 candidates cannot give 6 kept samples; raise samples"),
+        ("keep=6", "keep: at most samples = 5 candidates cannot give 6 kept samples; raise samples, or lower keep"),
         ("scale.workers=2", "scale: `workers` and `address` need runner"),
         (
             "scale.runner=dask",
