@@ -14,8 +14,8 @@ import numpy.typing as npt
 from core.intervals import wilson_bound
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord, PhraseRecord
 from filters.base import Document
-from filters.collapse.collapse_metrics import COPY_WORDS, OPENER_WORDS, REPEAT, collision_probability
-from filters.collapse.diversity import TokenSample, rarefied_types
+from filters.collapse.collapse_metrics import COPY_WORDS, OPENER_WORDS, REPEAT
+from filters.collapse.diversity import TokenSample
 from filters.collapse.explanation import EXAMPLES, REPEATS
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
@@ -29,7 +29,8 @@ MIN_REPETITION_DOCUMENTS = 500
 """From this number on, twice the smallest limit (a tenth of copies) is found in 19 of 20 datasets; below it, a dataset without a
 finding is inconclusive."""
 SIGNIFICANCE = 2.326
-"""A share is over its limit if the lower end of its 99 % interval is (one-sided; Wilson 1927), with a document as the unit."""
+"""A share is over its limit if the lower end of its 99 % interval is (one-sided; Wilson 1927), with a document as the unit: a few
+documents decide nothing."""
 COPIED_SHARE = 0.5
 """A document is a copy if it shares at least this part of its 8-grams with other documents."""
 LOOPED_SHARE = 0.2
@@ -37,7 +38,8 @@ LOOPED_SHARE = 0.2
 2021, table A1), which also has a bound for short text."""
 DISTINCT_WORDS = 4
 DISTINCT_SAMPLE = 5_000
-"""4-grams of which the share of different ones is computed: that share depends on their number (Li et al. 2016)."""
+"""4-grams of which the share of different ones is computed, equally many from each document: that share depends on their number
+(Li et al. 2016), and one long document must not decide it."""
 STRUCTURED_STARTS = ("{", "[", "`", "<")
 """A document that begins with one of these is data or code: it repeats names and marks by its format."""
 
@@ -56,9 +58,13 @@ REPETITION_LIMITS = (
         "copied_documents", 0.2, "share of different documents of which half the 8-grams are in another one"
     ),
     RepetitionMetric("looping_documents", 0.05, "share of documents of which a fifth of the 8-grams repeats itself"),
-    RepetitionMetric("openers", 0.25, "probability that two different documents have the same first three words"),
     RepetitionMetric(
-        "repeated_4grams", 0.1, f"share of {DISTINCT_SAMPLE:,} 4-grams of different documents that repeat others"
+        "openers", 0.25, "probability that two documents have the same first three words, but not the same text"
+    ),
+    RepetitionMetric(
+        "repeated_4grams",
+        0.1,
+        f"share of a document’s 4-grams that repeat others, among {DISTINCT_SAMPLE:,} of different documents; mean",
     ),
 )
 """Set between human text and collapsed text of `python -m benchmarks repetition`. Package descriptions, of which a sixth begin
@@ -102,19 +108,20 @@ class PromptedSample(NamedTuple):
 
     def take(self, places: Ints) -> Self:
         def select(sample: TokenSample) -> TokenSample:
-            corpus = TokenCorpus(sample.ids, np.cumsum(sample.lengths) - sample.lengths, sample.lengths)
-            return corpus.take_sample(places, sample.lengths[places])
+            return _build_corpus(sample).take_sample(places, sample.lengths[places])
 
         return self._replace(own=select(self.own), prompts=select(self.prompts), prose=self.prose[places])
 
-    def find_firsts(self, *, with_prompts: bool) -> Ints:
-        """The first of each group of documents with equal words, and equal prompts if `with_prompts`."""
+    def number_texts(self, *, with_prompts: bool) -> Ints:
+        """For each document, the number of its text: equal for equal words, and equal prompts if `with_prompts`."""
         sides = (self.own, self.prompts) if with_prompts else (self.own,)
-        parts = [np.split(side.ids, np.cumsum(side.lengths)[:-1]) for side in sides]
+        parts = [_build_corpus(side).iterate_documents() for side in sides]
         seen: dict[tuple[bytes, ...], int] = {}
-        for place, words in enumerate(zip(*parts, strict=True)):
-            seen.setdefault(tuple(part.tobytes() for part in words), place)
-        return np.array(list(seen.values()), dtype=np.int64)
+        return np.fromiter((seen.setdefault(key, len(seen)) for key in zip(*parts, strict=True)), np.int64)
+
+
+def _build_corpus(sample: TokenSample) -> TokenCorpus:
+    return TokenCorpus(sample.ids, np.cumsum(sample.lengths) - sample.lengths, sample.lengths)
 
 
 class OwnNgrams(NamedTuple):
@@ -139,40 +146,76 @@ def list_own_ngrams(sample: PromptedSample, n: int) -> OwnNgrams:
 class RepetitionShare(NamedTuple):
     value: float
     documents: int
-    """Of which it is a share."""
+    """The documents that could show it: the evidence for the value."""
 
 
 def measure_repetition_shares(sample: PromptedSample) -> dict[str, RepetitionShare]:
     """The value of each metric in `REPETITION_LIMITS`."""
     count = sample.documents
-    different = sample.take(sample.find_firsts(with_prompts=False))
-    prose = different.take(np.flatnonzero(different.prose))
-    eights, fours = list_own_ngrams(different, COPY_WORDS), list_own_ngrams(prose, DISTINCT_WORDS)
+    different = sample.take(_find_firsts(sample.number_texts(with_prompts=False)))
+    eights = list_own_ngrams(different, COPY_WORDS)
     pairs = np.unique(eights.ids * different.documents + eights.documents)
     grams, owners = pairs // different.documents, pairs % different.documents
     shared = np.bincount(grams)[grams] > 1
     whole, once, elsewhere = (
         np.bincount(owner, minlength=different.documents) for owner in (eights.documents, owners, owners[shared])
     )
-    size = min(len(fours.ids), DISTINCT_SAMPLE)
     values = {
-        "exact_duplicates": (1 - len(sample.find_firsts(with_prompts=True)) / count, count),
+        "exact_duplicates": (1 - len(_find_firsts(sample.number_texts(with_prompts=True))) / count, count),
         "repeated_answers": (1 - different.documents / count, count),
         "copied_documents": (float(((once > 0) & (elsewhere >= COPIED_SHARE * once)).mean()), different.documents),
         "looping_documents": (float(((once > 0) & (whole - once >= LOOPED_SHARE * whole)).mean()), different.documents),
-        "openers": (collision_probability(_number_own_openers(prose)), prose.documents),
-        "repeated_4grams": (1 - rarefied_types(np.bincount(fours.ids), size) / size if size else 0.0, prose.documents),
     }
-    return {name: RepetitionShare(*value) for name, value in values.items()}
+    prose = sample.take(np.flatnonzero(sample.prose))
+    texts = prose.number_texts(with_prompts=False)
+    return {
+        **{name: RepetitionShare(*value) for name, value in values.items()},
+        "openers": _measure_equal_openers(prose, texts),
+        "repeated_4grams": _measure_repeated_ngrams(prose, texts),
+    }
 
 
-def _number_own_openers(prose: PromptedSample) -> Ints:
-    """A number for the first three words of each document that has them; a unique number where the prompt contains them."""
+def _find_firsts(numbers: Ints) -> Ints:
+    """The place of the first document of each number."""
+    return np.unique(numbers, return_index=True)[1].astype(np.int64)
+
+
+def _measure_equal_openers(prose: PromptedSample, texts: Ints) -> RepetitionShare:
+    """Probability that two documents have the same first three words and different texts. A document without an opener, or with
+    one from its prompt, is like no other.
+    """
     grams = list_own_ngrams(prose, OPENER_WORDS)
-    openers = grams.ids[grams.leads]
-    rest = int((prose.own.lengths >= OPENER_WORDS).sum()) - len(openers)
-    _, numbers = np.unique(openers, return_inverse=True)
-    return np.concatenate([numbers, len(openers) + np.arange(rest)]).astype(np.int64)
+    leading, openers = grams.documents[grams.leads], grams.ids[grams.leads]
+    pairs = prose.documents * (prose.documents - 1)
+    alike, copied = (
+        int((counts * (counts - 1)).sum())
+        for counts in (
+            np.bincount(openers),
+            np.unique(openers * prose.documents + texts[leading], return_counts=True)[1],
+        )
+    )
+    long = len(np.unique(texts[prose.own.lengths >= OPENER_WORDS]))
+    return RepetitionShare((alike - copied) / pairs if pairs else 0.0, long)
+
+
+def _measure_repeated_ngrams(prose: PromptedSample, texts: Ints) -> RepetitionShare:
+    """The mean, over all documents, of the expected share of their 4-grams that repeat others, where `DISTINCT_SAMPLE` 4-grams of
+    different documents are drawn, equally many from each.
+    """
+    different = prose.take(_find_firsts(texts))
+    fours = list_own_ngrams(different, DISTINCT_WORDS)
+    owned = np.bincount(fours.documents, minlength=different.documents)
+    having = int((owned > 0).sum())
+    if not having:
+        return RepetitionShare(0.0, 0)
+    kinds = np.unique(fours.ids, return_inverse=True)[1]
+    drawn = np.minimum(1.0, DISTINCT_SAMPLE / having / owned[fours.documents])
+    with np.errstate(divide="ignore"):
+        found = 1 - np.exp(np.bincount(kinds, weights=np.log1p(-drawn)))
+    repeated = 1 - found / np.bincount(kinds, weights=drawn)
+    sums = np.bincount(fours.documents, weights=repeated[kinds], minlength=different.documents)
+    shares = sums / np.maximum(owned, 1)
+    return RepetitionShare(float(shares[texts].mean()), having)
 
 
 def assess_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRecord:
