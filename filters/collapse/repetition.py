@@ -4,8 +4,10 @@ Text that a document takes from its own prompt does not count: a quote of a pass
 nothing of lost words and topics, which only a reference shows.
 """
 
+import hashlib
 import math
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -40,6 +42,8 @@ DISTINCT_WORDS = 4
 DISTINCT_SAMPLE = 5_000
 """4-grams of which the share of different ones is computed, equally many from each document: that share depends on their number
 (Li et al. 2016), and one long document must not decide it."""
+HASH_BYTES = 16
+"""Of the hash that stands for a text: two different texts in a billion are taken for equal with a probability under 1e-20."""
 STRUCTURED_STARTS = ("{", "[", "`", "<")
 """A document that begins with one of these is data or code: it repeats names and marks by its format."""
 
@@ -84,11 +88,11 @@ class PromptedSample(NamedTuple):
     def from_documents(cls, documents: Sequence[Document]) -> Self:
         """All documents with a word. Tool calls are left out: they are data with repeated names."""
         vocabulary: dict[str, int] = {}
-        texts = ("\n".join(document.answers) if document.answers else document.text for document in documents)
+        texts = map(_get_own_text, documents)
         found = ((split_into_words(text), text, document) for text, document in zip(texts, documents, strict=True))
         pairs = [(words, text, document) for words, text, document in found if words]
         own = TokenCorpus.from_words([words for words, _, _ in pairs], vocabulary)
-        asked = [split_into_words(f"{document.asked}\n{document.around}") for _, _, document in pairs]
+        asked = [_split_prompt(document) for _, _, document in pairs]
         prompts = TokenCorpus.from_words(asked, vocabulary)
         prose = [not text.lstrip().startswith(STRUCTURED_STARTS) for _, text, _ in pairs]
         return cls(
@@ -112,12 +116,19 @@ class PromptedSample(NamedTuple):
 
         return self._replace(own=select(self.own), prompts=select(self.prompts), prose=self.prose[places])
 
-    def number_texts(self, *, with_prompts: bool) -> Ints:
-        """For each document, the number of its text: equal for equal words, and equal prompts if `with_prompts`."""
-        sides = (self.own, self.prompts) if with_prompts else (self.own,)
-        parts = [_build_corpus(side).iterate_documents() for side in sides]
-        seen: dict[tuple[bytes, ...], int] = {}
-        return np.fromiter((seen.setdefault(key, len(seen)) for key in zip(*parts, strict=True)), np.int64)
+    def number_texts(self) -> Ints:
+        """For each document, the number of its text: equal for equal words."""
+        seen: dict[bytes, int] = {}
+        words = _build_corpus(self.own).iterate_documents()
+        return np.fromiter((seen.setdefault(text, len(seen)) for text in words), np.int64)
+
+
+def _get_own_text(document: Document) -> str:
+    return "\n".join(document.answers) if document.answers else document.text
+
+
+def _split_prompt(document: Document) -> list[str]:
+    return split_into_words(f"{document.asked}\n{document.around}")
 
 
 def _build_corpus(sample: TokenSample) -> TokenCorpus:
@@ -143,6 +154,55 @@ def list_own_ngrams(sample: PromptedSample, n: int) -> OwnNgrams:
     return OwnNgrams(ids[own][~asked], documents[own][~asked], leads[~asked])
 
 
+class CopyCounts(NamedTuple):
+    """Different texts among all documents, however many: in a sample, the copies of most would be missing."""
+
+    documents: int
+    """Documents with a word."""
+    rows: int
+    """Different ones, prompt included."""
+    answers: int
+    """Different ones under any prompt."""
+    shuffled_rows: int
+    shuffled_answers: int
+    """Different ones after the words of all documents were put in random order."""
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[Document], random: np.random.Generator) -> Self:
+        vocabulary: dict[str, int] = {}
+        ids, lengths, prompts = array("i"), array("q"), bytearray()
+        answers: set[bytes] = set()
+        rows: set[bytes] = set()
+        for document in documents:
+            if words := split_into_words(_get_own_text(document)):
+                answer, asked = (_hash_bytes(" ".join(part).encode()) for part in (words, _split_prompt(document)))
+                answers.add(answer)
+                rows.add(answer + asked)
+                prompts += asked
+                lengths.append(len(words))
+                ids.extend(vocabulary.setdefault(word, len(vocabulary)) for word in words)
+        shuffled = random.permutation(np.frombuffer(ids, dtype=np.intc))
+        ends = np.cumsum(np.frombuffer(lengths, dtype=np.int64))
+        mixed = [_hash_bytes(shuffled[end - length : end].tobytes()) for end, length in zip(ends, lengths, strict=True)]
+        asks = (bytes(prompts[i : i + HASH_BYTES]) for i in range(0, len(prompts), HASH_BYTES))
+        both = {answer + asked for answer, asked in zip(mixed, asks, strict=True)}
+        return cls(len(lengths), len(rows), len(answers), len(both), len(set(mixed)))
+
+    def list_shares(self) -> dict[str, tuple["RepetitionShare", float]]:
+        """The shares that repeat another document, each with that of the same words in random order."""
+        return {
+            "exact_duplicates": (self._share_repeated(self.rows), self._share_repeated(self.shuffled_rows).value),
+            "repeated_answers": (self._share_repeated(self.answers), self._share_repeated(self.shuffled_answers).value),
+        }
+
+    def _share_repeated(self, different: int) -> "RepetitionShare":
+        return RepetitionShare(1 - different / self.documents, self.documents)
+
+
+def _hash_bytes(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=HASH_BYTES).digest()
+
+
 class RepetitionShare(NamedTuple):
     value: float
     documents: int
@@ -150,9 +210,8 @@ class RepetitionShare(NamedTuple):
 
 
 def measure_repetition_shares(sample: PromptedSample) -> dict[str, RepetitionShare]:
-    """The value of each metric in `REPETITION_LIMITS`."""
-    count = sample.documents
-    different = sample.take(_find_firsts(sample.number_texts(with_prompts=False)))
+    """The value of each metric in `REPETITION_LIMITS` but those of `CopyCounts`."""
+    different = sample.take(_find_firsts(sample.number_texts()))
     eights = list_own_ngrams(different, COPY_WORDS)
     pairs = np.unique(eights.ids * different.documents + eights.documents)
     grams, owners = pairs // different.documents, pairs % different.documents
@@ -161,13 +220,11 @@ def measure_repetition_shares(sample: PromptedSample) -> dict[str, RepetitionSha
         np.bincount(owner, minlength=different.documents) for owner in (eights.documents, owners, owners[shared])
     )
     values = {
-        "exact_duplicates": (1 - len(_find_firsts(sample.number_texts(with_prompts=True))) / count, count),
-        "repeated_answers": (1 - different.documents / count, count),
         "copied_documents": (float(((once > 0) & (elsewhere >= COPIED_SHARE * once)).mean()), different.documents),
         "looping_documents": (float(((once > 0) & (whole - once >= LOOPED_SHARE * whole)).mean()), different.documents),
     }
     prose = sample.take(np.flatnonzero(sample.prose))
-    texts = prose.number_texts(with_prompts=False)
+    texts = prose.number_texts()
     return {
         **{name: RepetitionShare(*value) for name, value in values.items()},
         "openers": _measure_equal_openers(prose, texts),
@@ -219,7 +276,10 @@ def _measure_repeated_ngrams(prose: PromptedSample, texts: Ints) -> RepetitionSh
 
 
 def assess_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRecord:
-    """Measure repetition within the documents, at most `MAX_SAMPLE_DOCUMENTS` of them."""
+    """Measure repetition within the documents: equal texts among all, n-grams in at most `MAX_SAMPLE_DOCUMENTS`.
+
+    The share of copied documents is that within the sample: a near copy whose original was not drawn is missed.
+    """
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(documents))[:MAX_SAMPLE_DOCUMENTS])
     sample = PromptedSample.from_documents([documents[i] for i in chosen])
@@ -232,12 +292,14 @@ def assess_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRe
             note="Nothing was measured, so there is no evidence about repetition.",
             advice=[_advise_on_number(count)],
         )  # fmt: skip
+    copies = CopyCounts.from_documents(documents, random)
     values, shuffled = (measure_repetition_shares(s) for s in (sample, sample.shuffle_words(random)))
+    shares = copies.list_shares() | {name: (share, shuffled[name].value) for name, share in values.items()}
     metrics = [
-        _build_repetition_record(metric, values[metric.name].value, shuffled[metric.name].value)
+        _build_repetition_record(metric, shares[metric.name][0].value, shares[metric.name][1])
         for metric in REPETITION_LIMITS
     ]
-    repeated = [metric for metric in metrics if _is_repetition(metric, values[metric.name].documents)]
+    repeated = [metric for metric in metrics if _is_repetition(metric, shares[metric.name][0].documents)]
     openers = _find_frequent_openers(sample)
     verdict = CollapseVerdict.unrepeated
     if repeated:
@@ -252,7 +314,7 @@ def assess_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRe
         tokens=sample.own.tokens,
         metrics=metrics,
         openers=openers,
-        note=_write_repetition_note(verdict, count, len(documents)),
+        note=_write_repetition_note(verdict, count, copies.documents, len(documents)),
         advice=_advise_on_repetition(verdict, count),
     )
 
@@ -295,14 +357,15 @@ def _describe_repetition(repeated: Sequence[MetricRecord], openers: Sequence[Phr
     return f"REPEAT: text is repeated ({numbers})" + f". Most frequent openings: {phrases}" * bool(phrases)
 
 
-def _write_repetition_note(verdict: CollapseVerdict, measured: int, documents: int) -> str:
+def _write_repetition_note(verdict: CollapseVerdict, sampled: int, worded: int, documents: int) -> str:
     first = {
-        CollapseVerdict.collapse: f"Collapse: text is repeated, in {measured:,} documents.",
-        CollapseVerdict.inconclusive: f"inconclusive: {measured:,} documents, {MIN_REPETITION_DOCUMENTS:,} needed.",
-        CollapseVerdict.unrepeated: f"No repetition in {measured:,} documents.",
+        CollapseVerdict.collapse: f"Collapse: text is repeated, in {worded:,} documents.",
+        CollapseVerdict.inconclusive: f"inconclusive: {sampled:,} documents, {MIN_REPETITION_DOCUMENTS:,} needed.",
+        CollapseVerdict.unrepeated: f"No repetition in {worded:,} documents.",
     }[verdict]
+    rest = f" (equal texts; all else in {sampled:,})" if sampled < worded else ""
     return (
-        f"{first} Only repetition within the dataset was measured, in {measured:,} of {documents:,} documents: there is no "
+        f"{first} Only repetition within the dataset was measured, in {worded:,} of {documents:,} documents{rest}: there is no "
         "reference, so a loss of rare words would not show. Text from a document’s own prompt does not count. A limit is the "
         "value of the same words in random order plus a fixed number."
     )
