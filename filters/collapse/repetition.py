@@ -51,7 +51,8 @@ STRUCTURED_STARTS = ("{", "[", "`", "<")
 class RepetitionMetric(NamedTuple):
     name: str
     limit: float
-    """The largest value above that of the same words in random order that is not called repetition."""
+    """The largest value above that of the same words in random order (for exact duplicates, above 0) that is not called
+    repetition."""
     meaning: str
 
 
@@ -163,14 +164,13 @@ class CopyCounts(NamedTuple):
     """Different ones, prompt included."""
     answers: int
     """Different ones under any prompt."""
-    shuffled_rows: int
     shuffled_answers: int
     """Different ones after the words of all documents were put in random order."""
 
     @classmethod
     def from_documents(cls, documents: Iterable[Document], random: np.random.Generator) -> Self:
         vocabulary: dict[str, int] = {}
-        ids, lengths, prompts = array("i"), array("q"), bytearray()
+        ids, lengths = array("i"), array("q")
         answers: set[bytes] = set()
         rows: set[bytes] = set()
         for document in documents:
@@ -178,20 +178,19 @@ class CopyCounts(NamedTuple):
                 answer, asked = (_hash_bytes(" ".join(part).encode()) for part in (words, _split_prompt(document)))
                 answers.add(answer)
                 rows.add(answer + asked)
-                prompts += asked
                 lengths.append(len(words))
                 ids.extend(vocabulary.setdefault(word, len(vocabulary)) for word in words)
         shuffled = random.permutation(np.frombuffer(ids, dtype=np.intc))
         ends = np.cumsum(np.frombuffer(lengths, dtype=np.int64))
-        mixed = [_hash_bytes(shuffled[end - length : end].tobytes()) for end, length in zip(ends, lengths, strict=True)]
-        asks = (bytes(prompts[i : i + HASH_BYTES]) for i in range(0, len(prompts), HASH_BYTES))
-        both = {answer + asked for answer, asked in zip(mixed, asks, strict=True)}
-        return cls(len(lengths), len(rows), len(answers), len(both), len(set(mixed)))
+        mixed = {_hash_bytes(shuffled[end - length : end].tobytes()) for end, length in zip(ends, lengths, strict=True)}
+        return cls(len(lengths), len(rows), len(answers), len(mixed))
 
     def list_shares(self) -> dict[str, tuple["RepetitionShare", float]]:
-        """The shares that repeat another document, each with that of the same words in random order."""
+        """The shares that repeat another document, each with what it is compared with: for answers, the same words in random
+        order; for rows, none, as two equal rows under one prompt are a copy even where the answer is one word.
+        """
         return {
-            "exact_duplicates": (self._share_repeated(self.rows), self._share_repeated(self.shuffled_rows).value),
+            "exact_duplicates": (self._share_repeated(self.rows), 0.0),
             "repeated_answers": (self._share_repeated(self.answers), self._share_repeated(self.shuffled_answers).value),
         }
 
@@ -367,7 +366,7 @@ def _write_repetition_note(verdict: CollapseVerdict, sampled: int, worded: int, 
     return (
         f"{first} Only repetition within the dataset was measured, in {worded:,} of {documents:,} documents{rest}: there is no "
         "reference, so a loss of rare words would not show. Text from a document’s own prompt does not count. A limit is the "
-        "value of the same words in random order plus a fixed number."
+        "value of the same words in random order (of exact duplicates: 0) plus a fixed number."
     )
 
 

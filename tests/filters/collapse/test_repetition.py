@@ -152,3 +152,14 @@ def test_copies_are_counted_among_all_documents_not_in_a_sample() -> None:
     assert assess_texts_alone(texts).verdict is CollapseVerdict.unrepeated
     labels = [(f"Question {i}?", f"label{label}") for i, label in enumerate(random.integers(0, 8_000, 40_000))]
     assert assess_pairs(labels).verdict is CollapseVerdict.unrepeated, "in random order, as many repeat"
+
+
+def test_copied_rows_with_short_answers_are_duplicates() -> None:
+    labels = [(f"Question {i}?", "no" if i % 20 == 0 else "yes") for i in range(1_000)]
+    assert assess_pairs(labels).verdict is CollapseVerdict.unrepeated
+    record = assess_pairs(labels[:250] * 4)
+    assert record.verdict is CollapseVerdict.collapse
+    duplicates = record.metrics[0]
+    assert (duplicates.name, duplicates.candidate, duplicates.reference) == ("exact_duplicates", 0.75, 0.0)
+    assert duplicates.high == pytest.approx(0.05)
+    assert assess_texts_alone(["yes"] * 600).verdict is CollapseVerdict.collapse
