@@ -45,7 +45,7 @@ class MetricRecord(BaseModel):
     name: str
     candidate: float
     reference: float
-    """Of real text; without a reference, of the candidate's own words in random order."""
+    """Of real text; without a reference, of the candidate's own words in random order, and 0 for exact duplicates."""
     low: float
     high: float
     """The range of real text; without a reference, what is not called repetition."""

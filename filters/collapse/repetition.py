@@ -4,8 +4,10 @@ Text that a document takes from its own prompt does not count: a quote of a pass
 nothing of lost words and topics, which only a reference shows.
 """
 
+import hashlib
 import math
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -14,8 +16,8 @@ import numpy.typing as npt
 from core.intervals import wilson_bound
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord, PhraseRecord
 from filters.base import Document
-from filters.collapse.collapse_metrics import COPY_WORDS, OPENER_WORDS, REPEAT, collision_probability
-from filters.collapse.diversity import TokenSample, rarefied_types
+from filters.collapse.collapse_metrics import COPY_WORDS, OPENER_WORDS, REPEAT
+from filters.collapse.diversity import TokenSample
 from filters.collapse.explanation import EXAMPLES, REPEATS
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
@@ -29,7 +31,8 @@ MIN_REPETITION_DOCUMENTS = 500
 """From this number on, twice the smallest limit (a tenth of copies) is found in 19 of 20 datasets; below it, a dataset without a
 finding is inconclusive."""
 SIGNIFICANCE = 2.326
-"""A share is over its limit if the lower end of its 99 % interval is (one-sided; Wilson 1927), with a document as the unit."""
+"""A share is over its limit if the lower end of its 99 % interval is (one-sided; Wilson 1927), with a document as the unit: a few
+documents decide nothing."""
 COPIED_SHARE = 0.5
 """A document is a copy if it shares at least this part of its 8-grams with other documents."""
 LOOPED_SHARE = 0.2
@@ -37,7 +40,10 @@ LOOPED_SHARE = 0.2
 2021, table A1), which also has a bound for short text."""
 DISTINCT_WORDS = 4
 DISTINCT_SAMPLE = 5_000
-"""4-grams of which the share of different ones is computed: that share depends on their number (Li et al. 2016)."""
+"""4-grams of which the share of different ones is computed, equally many from each document: that share depends on their number
+(Li et al. 2016), and one long document must not decide it."""
+HASH_BYTES = 16
+"""Of the hash that stands for a text: two different texts in a billion are taken for equal with a probability under 1e-20."""
 STRUCTURED_STARTS = ("{", "[", "`", "<")
 """A document that begins with one of these is data or code: it repeats names and marks by its format."""
 
@@ -45,7 +51,8 @@ STRUCTURED_STARTS = ("{", "[", "`", "<")
 class RepetitionMetric(NamedTuple):
     name: str
     limit: float
-    """The largest value above that of the same words in random order that is not called repetition."""
+    """The largest value above that of the same words in random order (for exact duplicates, above 0) that is not called
+    repetition."""
     meaning: str
 
 
@@ -56,9 +63,13 @@ REPETITION_LIMITS = (
         "copied_documents", 0.2, "share of different documents of which half the 8-grams are in another one"
     ),
     RepetitionMetric("looping_documents", 0.05, "share of documents of which a fifth of the 8-grams repeats itself"),
-    RepetitionMetric("openers", 0.25, "probability that two different documents have the same first three words"),
     RepetitionMetric(
-        "repeated_4grams", 0.1, f"share of {DISTINCT_SAMPLE:,} 4-grams of different documents that repeat others"
+        "openers", 0.25, "probability that two documents have the same first three words, but not the same text"
+    ),
+    RepetitionMetric(
+        "repeated_4grams",
+        0.1,
+        f"share of a document’s 4-grams that repeat others, among {DISTINCT_SAMPLE:,} of different documents; mean",
     ),
 )
 """Set between human text and collapsed text of `python -m benchmarks repetition`. Package descriptions, of which a sixth begin
@@ -78,11 +89,11 @@ class PromptedSample(NamedTuple):
     def from_documents(cls, documents: Sequence[Document]) -> Self:
         """All documents with a word. Tool calls are left out: they are data with repeated names."""
         vocabulary: dict[str, int] = {}
-        texts = ("\n".join(document.answers) if document.answers else document.text for document in documents)
+        texts = map(_get_own_text, documents)
         found = ((split_into_words(text), text, document) for text, document in zip(texts, documents, strict=True))
         pairs = [(words, text, document) for words, text, document in found if words]
         own = TokenCorpus.from_words([words for words, _, _ in pairs], vocabulary)
-        asked = [split_into_words(f"{document.asked}\n{document.around}") for _, _, document in pairs]
+        asked = [_split_prompt(document) for _, _, document in pairs]
         prompts = TokenCorpus.from_words(asked, vocabulary)
         prose = [not text.lstrip().startswith(STRUCTURED_STARTS) for _, text, _ in pairs]
         return cls(
@@ -102,19 +113,27 @@ class PromptedSample(NamedTuple):
 
     def take(self, places: Ints) -> Self:
         def select(sample: TokenSample) -> TokenSample:
-            corpus = TokenCorpus(sample.ids, np.cumsum(sample.lengths) - sample.lengths, sample.lengths)
-            return corpus.take_sample(places, sample.lengths[places])
+            return _build_corpus(sample).take_sample(places, sample.lengths[places])
 
         return self._replace(own=select(self.own), prompts=select(self.prompts), prose=self.prose[places])
 
-    def find_firsts(self, *, with_prompts: bool) -> Ints:
-        """The first of each group of documents with equal words, and equal prompts if `with_prompts`."""
-        sides = (self.own, self.prompts) if with_prompts else (self.own,)
-        parts = [np.split(side.ids, np.cumsum(side.lengths)[:-1]) for side in sides]
-        seen: dict[tuple[bytes, ...], int] = {}
-        for place, words in enumerate(zip(*parts, strict=True)):
-            seen.setdefault(tuple(part.tobytes() for part in words), place)
-        return np.array(list(seen.values()), dtype=np.int64)
+    def number_texts(self) -> Ints:
+        """For each document, the number of its text: equal for equal words."""
+        seen: dict[bytes, int] = {}
+        words = _build_corpus(self.own).iterate_documents()
+        return np.fromiter((seen.setdefault(text, len(seen)) for text in words), np.int64)
+
+
+def _get_own_text(document: Document) -> str:
+    return "\n".join(document.answers) if document.answers else document.text
+
+
+def _split_prompt(document: Document) -> list[str]:
+    return split_into_words(f"{document.asked}\n{document.around}")
+
+
+def _build_corpus(sample: TokenSample) -> TokenCorpus:
+    return TokenCorpus(sample.ids, np.cumsum(sample.lengths) - sample.lengths, sample.lengths)
 
 
 class OwnNgrams(NamedTuple):
@@ -136,47 +155,130 @@ def list_own_ngrams(sample: PromptedSample, n: int) -> OwnNgrams:
     return OwnNgrams(ids[own][~asked], documents[own][~asked], leads[~asked])
 
 
+class CopyCounts(NamedTuple):
+    """Different texts among all documents, however many: in a sample, the copies of most would be missing."""
+
+    documents: int
+    """Documents with a word."""
+    rows: int
+    """Different ones, prompt included."""
+    answers: int
+    """Different ones under any prompt."""
+    shuffled_answers: int
+    """Different ones after the words of all documents were put in random order."""
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[Document], random: np.random.Generator) -> Self:
+        vocabulary: dict[str, int] = {}
+        ids, lengths = array("i"), array("q")
+        answers: set[bytes] = set()
+        rows: set[bytes] = set()
+        for document in documents:
+            if words := split_into_words(_get_own_text(document)):
+                answer, asked = (_hash_bytes(" ".join(part).encode()) for part in (words, _split_prompt(document)))
+                answers.add(answer)
+                rows.add(answer + asked)
+                lengths.append(len(words))
+                ids.extend(vocabulary.setdefault(word, len(vocabulary)) for word in words)
+        shuffled = random.permutation(np.frombuffer(ids, dtype=np.intc))
+        ends = np.cumsum(np.frombuffer(lengths, dtype=np.int64))
+        mixed = {_hash_bytes(shuffled[end - length : end].tobytes()) for end, length in zip(ends, lengths, strict=True)}
+        return cls(len(lengths), len(rows), len(answers), len(mixed))
+
+    def list_shares(self) -> dict[str, tuple["RepetitionShare", float]]:
+        """The shares that repeat another document, each with what it is compared with: for answers, the same words in random
+        order; for rows, none, as two equal rows under one prompt are a copy even where the answer is one word.
+        """
+        return {
+            "exact_duplicates": (self._share_repeated(self.rows), 0.0),
+            "repeated_answers": (self._share_repeated(self.answers), self._share_repeated(self.shuffled_answers).value),
+        }
+
+    def _share_repeated(self, different: int) -> "RepetitionShare":
+        return RepetitionShare(1 - different / self.documents, self.documents)
+
+
+def _hash_bytes(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=HASH_BYTES).digest()
+
+
 class RepetitionShare(NamedTuple):
     value: float
     documents: int
-    """Of which it is a share."""
+    """The documents that could show it: the evidence for the value."""
 
 
 def measure_repetition_shares(sample: PromptedSample) -> dict[str, RepetitionShare]:
-    """The value of each metric in `REPETITION_LIMITS`."""
-    count = sample.documents
-    different = sample.take(sample.find_firsts(with_prompts=False))
-    prose = different.take(np.flatnonzero(different.prose))
-    eights, fours = list_own_ngrams(different, COPY_WORDS), list_own_ngrams(prose, DISTINCT_WORDS)
+    """The value of each metric in `REPETITION_LIMITS` but those of `CopyCounts`."""
+    different = sample.take(_find_firsts(sample.number_texts()))
+    eights = list_own_ngrams(different, COPY_WORDS)
     pairs = np.unique(eights.ids * different.documents + eights.documents)
     grams, owners = pairs // different.documents, pairs % different.documents
     shared = np.bincount(grams)[grams] > 1
     whole, once, elsewhere = (
         np.bincount(owner, minlength=different.documents) for owner in (eights.documents, owners, owners[shared])
     )
-    size = min(len(fours.ids), DISTINCT_SAMPLE)
     values = {
-        "exact_duplicates": (1 - len(sample.find_firsts(with_prompts=True)) / count, count),
-        "repeated_answers": (1 - different.documents / count, count),
         "copied_documents": (float(((once > 0) & (elsewhere >= COPIED_SHARE * once)).mean()), different.documents),
         "looping_documents": (float(((once > 0) & (whole - once >= LOOPED_SHARE * whole)).mean()), different.documents),
-        "openers": (collision_probability(_number_own_openers(prose)), prose.documents),
-        "repeated_4grams": (1 - rarefied_types(np.bincount(fours.ids), size) / size if size else 0.0, prose.documents),
     }
-    return {name: RepetitionShare(*value) for name, value in values.items()}
+    prose = sample.take(np.flatnonzero(sample.prose))
+    texts = prose.number_texts()
+    return {
+        **{name: RepetitionShare(*value) for name, value in values.items()},
+        "openers": _measure_equal_openers(prose, texts),
+        "repeated_4grams": _measure_repeated_ngrams(prose, texts),
+    }
 
 
-def _number_own_openers(prose: PromptedSample) -> Ints:
-    """A number for the first three words of each document that has them; a unique number where the prompt contains them."""
+def _find_firsts(numbers: Ints) -> Ints:
+    """The place of the first document of each number."""
+    return np.unique(numbers, return_index=True)[1].astype(np.int64)
+
+
+def _measure_equal_openers(prose: PromptedSample, texts: Ints) -> RepetitionShare:
+    """Probability that two documents have the same first three words and different texts. A document without an opener, or with
+    one from its prompt, is like no other.
+    """
     grams = list_own_ngrams(prose, OPENER_WORDS)
-    openers = grams.ids[grams.leads]
-    rest = int((prose.own.lengths >= OPENER_WORDS).sum()) - len(openers)
-    _, numbers = np.unique(openers, return_inverse=True)
-    return np.concatenate([numbers, len(openers) + np.arange(rest)]).astype(np.int64)
+    leading, openers = grams.documents[grams.leads], grams.ids[grams.leads]
+    pairs = prose.documents * (prose.documents - 1)
+    alike, copied = (
+        int((counts * (counts - 1)).sum())
+        for counts in (
+            np.bincount(openers),
+            np.unique(openers * prose.documents + texts[leading], return_counts=True)[1],
+        )
+    )
+    long = len(np.unique(texts[prose.own.lengths >= OPENER_WORDS]))
+    return RepetitionShare((alike - copied) / pairs if pairs else 0.0, long)
+
+
+def _measure_repeated_ngrams(prose: PromptedSample, texts: Ints) -> RepetitionShare:
+    """The mean, over all documents, of the expected share of their 4-grams that repeat others, where `DISTINCT_SAMPLE` 4-grams of
+    different documents are drawn, equally many from each.
+    """
+    different = prose.take(_find_firsts(texts))
+    fours = list_own_ngrams(different, DISTINCT_WORDS)
+    owned = np.bincount(fours.documents, minlength=different.documents)
+    having = int((owned > 0).sum())
+    if not having:
+        return RepetitionShare(0.0, 0)
+    kinds = np.unique(fours.ids, return_inverse=True)[1]
+    drawn = np.minimum(1.0, DISTINCT_SAMPLE / having / owned[fours.documents])
+    with np.errstate(divide="ignore"):
+        found = 1 - np.exp(np.bincount(kinds, weights=np.log1p(-drawn)))
+    repeated = 1 - found / np.bincount(kinds, weights=drawn)
+    sums = np.bincount(fours.documents, weights=repeated[kinds], minlength=different.documents)
+    shares = sums / np.maximum(owned, 1)
+    return RepetitionShare(float(shares[texts].mean()), having)
 
 
 def assess_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRecord:
-    """Measure repetition within the documents, at most `MAX_SAMPLE_DOCUMENTS` of them."""
+    """Measure repetition within the documents: equal texts among all, n-grams in at most `MAX_SAMPLE_DOCUMENTS`.
+
+    The share of copied documents is that within the sample: a near copy whose original was not drawn is missed.
+    """
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(documents))[:MAX_SAMPLE_DOCUMENTS])
     sample = PromptedSample.from_documents([documents[i] for i in chosen])
@@ -189,12 +291,14 @@ def assess_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRe
             note="Nothing was measured, so there is no evidence about repetition.",
             advice=[_advise_on_number(count)],
         )  # fmt: skip
+    copies = CopyCounts.from_documents(documents, random)
     values, shuffled = (measure_repetition_shares(s) for s in (sample, sample.shuffle_words(random)))
+    shares = copies.list_shares() | {name: (share, shuffled[name].value) for name, share in values.items()}
     metrics = [
-        _build_repetition_record(metric, values[metric.name].value, shuffled[metric.name].value)
+        _build_repetition_record(metric, shares[metric.name][0].value, shares[metric.name][1])
         for metric in REPETITION_LIMITS
     ]
-    repeated = [metric for metric in metrics if _is_repetition(metric, values[metric.name].documents)]
+    repeated = [metric for metric in metrics if _is_repetition(metric, shares[metric.name][0].documents)]
     openers = _find_frequent_openers(sample)
     verdict = CollapseVerdict.unrepeated
     if repeated:
@@ -209,7 +313,7 @@ def assess_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRe
         tokens=sample.own.tokens,
         metrics=metrics,
         openers=openers,
-        note=_write_repetition_note(verdict, count, len(documents)),
+        note=_write_repetition_note(verdict, count, copies.documents, len(documents)),
         advice=_advise_on_repetition(verdict, count),
     )
 
@@ -252,16 +356,17 @@ def _describe_repetition(repeated: Sequence[MetricRecord], openers: Sequence[Phr
     return f"REPEAT: text is repeated ({numbers})" + f". Most frequent openings: {phrases}" * bool(phrases)
 
 
-def _write_repetition_note(verdict: CollapseVerdict, measured: int, documents: int) -> str:
+def _write_repetition_note(verdict: CollapseVerdict, sampled: int, worded: int, documents: int) -> str:
     first = {
-        CollapseVerdict.collapse: f"Collapse: text is repeated, in {measured:,} documents.",
-        CollapseVerdict.inconclusive: f"inconclusive: {measured:,} documents, {MIN_REPETITION_DOCUMENTS:,} needed.",
-        CollapseVerdict.unrepeated: f"No repetition in {measured:,} documents.",
+        CollapseVerdict.collapse: f"Collapse: text is repeated, in {worded:,} documents.",
+        CollapseVerdict.inconclusive: f"inconclusive: {sampled:,} documents, {MIN_REPETITION_DOCUMENTS:,} needed.",
+        CollapseVerdict.unrepeated: f"No repetition in {worded:,} documents.",
     }[verdict]
+    rest = f" (equal texts; all else in {sampled:,})" if sampled < worded else ""
     return (
-        f"{first} Only repetition within the dataset was measured, in {measured:,} of {documents:,} documents: there is no "
+        f"{first} Only repetition within the dataset was measured, in {worded:,} of {documents:,} documents{rest}: there is no "
         "reference, so a loss of rare words would not show. Text from a document’s own prompt does not count. A limit is the "
-        "value of the same words in random order plus a fixed number."
+        "value of the same words in random order (of exact duplicates: 0) plus a fixed number."
     )
 
 

@@ -19,6 +19,9 @@ from flows.terminal.text_format import TERMINAL_WIDTH, replace_unsafe_characters
 NULL_CACHE_FOLDER = "nulls"
 """The folder in the runs' cache for null distributions: how far real text differs from itself."""
 
+COPY_METRICS = frozenset({"exact_duplicates", "repeated_answers", "copied_documents", "duplicate_8grams"})
+"""The metrics of repetition that dropping repeated rows lowers."""
+
 
 def assess_dataset(
     source: Path, reference: Path | None, seed: int, *, parent: Path | None, cache: Path | None
@@ -103,15 +106,25 @@ def format_assessment(assessment: CollapseAssessment) -> list[str]:
 def suggest_after_assessment(
     source: Path, assessment: CollapseAssessment, arguments: Sequence[str], *, has_page: bool
 ) -> str | None:
-    """The line after the output of `assess`: drop repeated rows, else write the page. `arguments` are those of `assess`."""
-    if assessment.verdict is CollapseVerdict.collapse and any(
-        "REPEAT" in reason for reason in assessment.collapse_reasons
-    ):
+    """The line after the output of `assess`: drop repeated rows if there are too many, else write the page. `arguments` are those
+    of `assess`.
+    """
+    if any(_has_copies(record) for record in (assessment.collapse, assessment.parent) if record):
         out = _find_free_name(f"{source.stem}-filtered")
         return format_next_line("filter", str(source), "--out", out, "--filters", "exact,minhash")
     if has_page:
         return None
     return format_next_line("assess", *arguments, "--out", _find_free_name(f"{source.stem}-assessment", ".html"))
+
+
+def _has_copies(record: CollapseRecord) -> bool:
+    """Whether repetition is evidence of collapse and a metric of copies is over its limit."""
+    repeated = any("REPEAT" in reason for reason in record.evidence)
+    return (
+        record.verdict is CollapseVerdict.collapse
+        and repeated
+        and any(metric.name in COPY_METRICS and metric.candidate > metric.high for metric in record.metrics)
+    )
 
 
 def _find_free_name(stem: str, suffix: str = "") -> str:

@@ -115,3 +115,51 @@ def test_a_handful_of_documents_is_not_measured(texts: list[str]) -> None:
 def test_text_of_one_word_each_is_measured() -> None:
     record = assess_texts_alone([f"word{i}" for i in range(600)])
     assert record.verdict is CollapseVerdict.unrepeated
+
+
+def test_a_few_documents_decide_nothing() -> None:
+    words = [f"n{i}" for i in range(990)]
+    few = assess_texts_alone([*words, *(f"the answer is {name}" for name in ("red", "green", "blue"))])
+    assert few.verdict is CollapseVerdict.unrepeated, "a group of 0.3 % of the texts"
+    assert metric(few, "openers") == pytest.approx(6 / (993 * 992))
+    labels = [(f"Question {i}?", "yes" if i % 2 else "no") for i in range(990)]
+    rest = [(f"Why {i}?", f"the final answer is n{i}") for i in range(10)]
+    assert assess_pairs([*labels, *rest]).verdict is CollapseVerdict.unrepeated, "ten of twelve different texts"
+    most = [(f"Why {i}?", f"the final answer is n{i}") for i in range(2_000)]
+    assert assess_pairs([*labels, *most]).verdict is CollapseVerdict.collapse
+
+
+def test_one_long_looping_document_is_no_collapse_but_set_phrases_in_all_are() -> None:
+    random = np.random.default_rng(0)
+    varied = [" ".join(f"w{word}" for word in random.integers(0, 3_000, 30)) for _ in range(600)]
+    loop = " ".join(f"loop{i % 10}" for i in range(4_000))
+    record = assess_texts_alone([*varied, loop])
+    assert record.verdict is CollapseVerdict.unrepeated
+    assert metric(record, "repeated_4grams") < 1 / 600
+    assert assess_texts_alone([*varied[:20], loop]).verdict is CollapseVerdict.inconclusive
+    phrased = [f"{text} this is one of the most common of all" for text in varied]
+    assert assess_texts_alone([*phrased, loop]).verdict is CollapseVerdict.collapse
+
+
+def test_copies_are_counted_among_all_documents_not_in_a_sample() -> None:
+    random = np.random.default_rng(0)
+    texts = [" ".join(f"w{word}" for word in words) for words in random.integers(0, 50_000, (20_000, 4))]
+    record = assess_texts_alone([*texts, *texts])
+    assert record.verdict is CollapseVerdict.collapse
+    assert metric(record, "exact_duplicates") == pytest.approx(0.5)
+    assert metric(record, "repeated_answers") == pytest.approx(0.5)
+    assert "in 40,000 of 40,000 documents (equal texts; all else in 10,000)" in record.note
+    assert assess_texts_alone(texts).verdict is CollapseVerdict.unrepeated
+    labels = [(f"Question {i}?", f"label{label}") for i, label in enumerate(random.integers(0, 8_000, 40_000))]
+    assert assess_pairs(labels).verdict is CollapseVerdict.unrepeated, "in random order, as many repeat"
+
+
+def test_copied_rows_with_short_answers_are_duplicates() -> None:
+    labels = [(f"Question {i}?", "no" if i % 20 == 0 else "yes") for i in range(1_000)]
+    assert assess_pairs(labels).verdict is CollapseVerdict.unrepeated
+    record = assess_pairs(labels[:250] * 4)
+    assert record.verdict is CollapseVerdict.collapse
+    duplicates = record.metrics[0]
+    assert (duplicates.name, duplicates.candidate, duplicates.reference) == ("exact_duplicates", 0.75, 0.0)
+    assert duplicates.high == pytest.approx(0.05)
+    assert assess_texts_alone(["yes"] * 600).verdict is CollapseVerdict.collapse

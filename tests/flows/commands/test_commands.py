@@ -186,6 +186,22 @@ def test_assess_without_a_reference_measures_repetition(
     assert found["gates"][0].startswith("REPEAT: text is repeated (exact_duplicates 0.5, limit 0.05")
 
 
+def test_assess_suggests_to_drop_rows_only_where_rows_are_copies(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = {
+        "openers": [f"Here is the {text}" for text in passages[:600]],
+        "looping_documents": [f"{text} {text}" for text in passages[:600]],
+    }
+    for name, texts in changes.items():
+        source = written(tmp_path / f"{name}.jsonl", texts)
+        code, out, _ = called(capsys, "assess", source)
+        assert (code, out.splitlines()[0]) == (3, "verdict   COLLAPSE")
+        assert f"{name} " in out
+        assert out.splitlines()[-1] == f"next: stillhouse assess {source} --out {name}-assessment.html"
+
+
 BROKEN_CHECK = """from agents.checks import Options, Subject, check
 @check("fragile")
 def fragile(subject: Subject, options: Options) -> None:
