@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -13,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 import stillhouse
+from agents.checks.registry import CHECK_EXTENSIONS
 from core import extensions
 from core.config.filters import FilterTable
 from core.config.recipe import build_recipe_identity
@@ -231,6 +234,38 @@ def test_the_pages_check_of_a_notebook_is_registered_and_has_an_identity_of_this
         assert (extension.kind, extension.name, extension.origin) == ("check", "short", "")
         assert PROCESS in extension.identity
     assert hash_recipe_sources(plan)["check short"] == extension.identity
+
+
+def limit_words(subject: stillhouse.Subject, options: stillhouse.Options, most: int) -> str | None:
+    return None
+
+
+def test_the_arguments_of_a_registered_partial_are_part_of_its_identity() -> None:
+    one, same, other = (stillhouse.check("brief")(partial(limit_words, most=most)) for most in (1, 1, 2))
+    assert hash_source(one) == hash_source(same) != hash_source(other)
+    assert PROCESS not in hash_source(one)
+
+
+def test_the_package_of_the_entry_point_is_part_of_the_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that offers a function of another package with its own arguments."""
+    points = "[stillhouse.checks]\nlimited = limited_words:limited\n"
+    hashes = []
+    for place, number in (("a", 1), ("b", 1), ("c", 2)):
+        code = f"import stillhouse\nfrom keyword import iskeyword\nNUMBER = {number}\n"
+        folder = tmp_path / place / "limited_words-1.0.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: limited_words\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(points)
+        more = "limited = stillhouse.Check('limited', 'Passes.', iskeyword, stillhouse.Options)\n"
+        (tmp_path / place / "limited_words.py").write_text(code + more)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(tmp_path / place))
+            patch.delitem(sys.modules, "limited_words", raising=False)
+            hashes.append(CHECK_EXTENSIONS.require("limited").identity)
+        sys.modules.pop("limited_words", None)
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_a_familys_prompts_are_those_of_its_folder(tmp_path: Path) -> None:
