@@ -88,10 +88,15 @@ class ExtensionPoint(Generic[T]):
         """The extension of this name; None if the name is built-in or `taken`, or unknown.
 
         Raises:
-            UnusableExtension: if a package offers a built-in or taken name, or what it offers cannot be used.
+            UnusableExtension: if a package or this program offers a built-in or taken name, or an offer cannot be used.
         """
         points = self._list_points(name)
         if name in self._built_in() or name in taken:
+            if name in _registered[self.kind]:
+                raise UnusableExtension(
+                    f"this program registered a {self.kind} {name!r}, which is the name of a built-in {self.kind}; give yours "
+                    "another name"
+                )
             if points:
                 raise UnusableExtension(
                     f"the package {_describe_origin(points[0])} offers a {self.kind} {name!r}, which is the name of a built-in "

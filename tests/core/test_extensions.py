@@ -170,6 +170,14 @@ def test_a_built_in_name_is_never_replaced(extension: Any, fault: str) -> None:
         stillhouse.register(extension)
 
 
+def test_a_registered_check_with_the_name_of_a_familys_check_is_refused_and_not_ignored() -> None:
+    settings = ["verifiers=[{type='constraints'}]"]
+    load_recipe_plan("smoke", settings)  # control
+    stillhouse.register(stillhouse.check("constraints")(lambda subject, options: "never"))
+    with pytest.raises(RecipeError, match=r"verifiers.0.type: this program registered a check 'constraints', which is"):
+        load_recipe_plan("smoke", settings)
+
+
 def test_a_filter_decides_on_its_own_documents_only() -> None:
     class Strange(NoBees):
         type: Literal["strange"]
