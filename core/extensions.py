@@ -76,12 +76,13 @@ class ExtensionPoint(Generic[T]):
 
     def __init__(
         self, kind: ExtensionKind, expected: type[Any], built_in: Callable[[], Collection[str]],
-        read_name: Callable[[T], str] = lambda value: str(getattr(value, "name", "")),
+        read_name: Callable[[T], str] = lambda value: str(getattr(value, "name", "")), reserved: Collection[str] = (),
     ) -> None:  # fmt: skip
         """`expected` is the type of the value: for filters and families the base class of a class, for others the class of an
-        object. `built_in` returns the built-in names.
+        object. `built_in` returns the built-in names. No extension may have a `reserved` name.
         """
         self.kind, self._expected, self._built_in, self._read_name = kind, expected, built_in, read_name
+        self._reserved = reserved
         self._is_class = kind in ("filter", "family")
 
     def find(self, name: str, taken: Collection[str] = ()) -> Extension[T] | None:
@@ -189,6 +190,8 @@ class ExtensionPoint(Generic[T]):
             return f"is {type(value).__name__} and no {wanted}"
         if not NAME.fullmatch(name := self._read_name(value)):
             return f"has the name {name!r}; a name is of lowercase letters, digits, _ and -, and begins with a letter"
+        if name in self._reserved:
+            return f"has a reserved name; give it another name than {', '.join(self._reserved)}"
         return None
 
 

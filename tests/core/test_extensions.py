@@ -158,6 +158,7 @@ def test_work_in_other_processes_refuses_what_is_registered_here_only(rows: Path
         (type("Code", (Lines,), {"name": "code"}), "'code' is the name of a built-in family"),
         (stillhouse.check("judge")(lambda subject, options: None), "'judge' is the name of a built-in check"),
         (stillhouse.loss("sft")(lambda logits, targets, options: None), "'sft' is the name of a built-in loss"),
+        (stillhouse.loss("held_out")(lambda logits, targets, options: None), "has a reserved name; give it another"),
         (stillhouse.TeacherProtocol("openai", open_parrot), "'openai' is the name of a built-in protocol"),
         (FilterTable, "is no extension; it must be a Check, a Loss"),
         (NoBees.__mro__[1], "has no method apply"),

@@ -9,6 +9,7 @@ import torch
 
 import stillhouse
 from core import extensions
+from core.config.losses import TRAINING_LOG_FIELDS
 from core.config.students import StudentConfig
 from core.errors import RunFailed
 from core.sample import json_digest
@@ -51,6 +52,7 @@ def test_a_loss_that_needs_a_teacher_gets_what_a_built_in_divergence_gets(
         adjusted = with_settings(from_teacher, distillation=distillation, **changes)
         train_student(talk, adjusted, tmp_path / name, seed=7, progress=quiet)
         losses[name] = [line["loss"] for line in log_of(tmp_path / name)]
+        assert {key for line in log_of(tmp_path / name) for key in line} <= {*TRAINING_LOG_FIELDS}
     assert losses["scaled"] == losses["plain"]
     assert losses["double"][0] == pytest.approx(2 * losses["plain"][0], rel=1e-4)
 
