@@ -191,6 +191,21 @@ def test_a_filter_decides_on_its_own_documents_only() -> None:
         apply_filters([stillhouse.Document("a", "text")], [Strange(type="strange")])
 
 
+def test_a_placeholder_is_text_and_a_mask_hides_something() -> None:
+    class Masks(NoBees):
+        type: Literal["masks"]
+
+        def apply(self, documents: Sequence[stillhouse.Document], folder: Path) -> Any:
+            mask = stillhouse.TextMask(self.word, r"\1\g<x>")
+            return [stillhouse.MaskedDocument(document.id, (mask,)) for document in documents]
+
+    stillhouse.register(Masks)
+    documents = [stillhouse.Document("a", "Many bees.")]
+    assert apply_filters(documents, [Masks(type="masks")]).kept[0].text == r"Many \1\g<x>."
+    with pytest.raises(RunFailed, match="the filter 'masks' of this program returned a mask with an empty `found`"):
+        apply_filters(documents, [Masks(type="masks", word="")])
+
+
 def ask(config: stillhouse.TeacherConfig, text: str) -> str:
     async def reply() -> str:
         async with open_teacher(config) as teacher:
