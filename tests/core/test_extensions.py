@@ -20,7 +20,7 @@ from core import extensions
 from core.config.filters import FilterTable
 from core.config.recipe import build_recipe_identity
 from core.config.students import StudentConfig
-from core.errors import RecipeError, RunFailed, UsageError
+from core.errors import ProviderError, RecipeError, RunFailed, UsageError
 from core.extensions import PROCESS, hash_source
 from core.project_files import PROJECT
 from filters.chain.filter_chain import apply_filters
@@ -226,6 +226,41 @@ def test_a_protocol_only_answers_and_a_bug_in_it_fails_one_sample() -> None:
         ask(config, "quit")
     with pytest.raises(stillhouse.CallFailed, match="ConnectionError: not yet"):
         ask(config.model_copy(update={"max_retries": 0}), "hello")
+
+
+def raise_bug(config: stillhouse.TeacherConfig) -> Any:
+    raise KeyError("bug")
+
+
+def test_a_protocol_that_raises_before_it_answers_is_one_sentence() -> None:
+    stillhouse.register(stillhouse.TeacherProtocol("shut", raise_bug))
+    with pytest.raises(ProviderError, match="the protocol 'shut' of this program cannot be opened: KeyError: 'bug'"):
+        ask(stillhouse.TeacherConfig(model="shut/x"), "hello")
+    stillhouse.register(stillhouse.TeacherProtocol("odd", open_parrot, raise_bug))
+    with pytest.raises(RecipeError, match="the protocol 'odd' of this program cannot be checked: KeyError: 'bug'"):
+        load_recipe_plan("smoke", ["teachers.main={model='odd/x'}"])
+
+
+def test_a_family_with_arguments_and_a_filter_without_its_file_are_one_sentence(rows: Path) -> None:
+    class Counted(Lines):
+        name = "counted"
+
+        def __init__(self, count: int) -> None:
+            self.count = count
+
+    class Listed(NoBees):
+        type: Literal["listed"]
+
+        def list_files(self) -> list[str]:
+            return [self.word]
+
+    stillhouse.register(Counted)
+    stillhouse.register(Listed)
+    with pytest.raises(RecipeError, match="the family 'counted' of this program cannot be created: TypeError"):
+        load_recipe_plan("smoke", ["family=counted"])
+    with pytest.raises(RecipeError, match=r"filters.0: .*nowhere.txt: is no file that can be read"):
+        stillhouse.filter(rows, filters=[{"type": "listed", "word": "nowhere.txt"}])
+    assert stillhouse.filter(rows, filters=[{"type": "listed", "word": str(rows)}]).kept.height == 2
 
 
 def test_the_options_of_a_loss_are_those_of_a_loss_in_the_objective() -> None:
