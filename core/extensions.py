@@ -5,6 +5,7 @@ the five groups, and nothing of what an extension does.
 """
 
 import difflib
+import functools
 import hashlib
 import inspect
 import re
@@ -57,6 +58,8 @@ class Extension(NamedTuple, Generic[T]):
     value: T
     origin: str
     """The distribution and its version, or "" if this program registered it."""
+    module: str = ""
+    """The module of its entry point."""
 
     @property
     def title(self) -> str:
@@ -65,7 +68,7 @@ class Extension(NamedTuple, Generic[T]):
     @property
     def identity(self) -> str:
         """Distribution, version and a hash of the source: equal where the extension does the same."""
-        return f"{self.origin or 'registered'} {hash_source(self.value)}"
+        return f"{self.origin or 'registered'} {hash_source(self.value, self.module)}"
 
 
 class ExtensionPoint(Generic[T]):
@@ -73,22 +76,28 @@ class ExtensionPoint(Generic[T]):
 
     def __init__(
         self, kind: ExtensionKind, expected: type[Any], built_in: Callable[[], Collection[str]],
-        read_name: Callable[[T], str] = lambda value: str(getattr(value, "name", "")),
+        read_name: Callable[[T], str] = lambda value: str(getattr(value, "name", "")), reserved: Collection[str] = (),
     ) -> None:  # fmt: skip
         """`expected` is the type of the value: for filters and families the base class of a class, for others the class of an
-        object. `built_in` returns the built-in names.
+        object. `built_in` returns the built-in names. No extension may have a `reserved` name.
         """
         self.kind, self._expected, self._built_in, self._read_name = kind, expected, built_in, read_name
+        self._reserved = reserved
         self._is_class = kind in ("filter", "family")
 
     def find(self, name: str, taken: Collection[str] = ()) -> Extension[T] | None:
         """The extension of this name; None if the name is built-in or `taken`, or unknown.
 
         Raises:
-            UnusableExtension: if a package offers a built-in or taken name, or what it offers cannot be used.
+            UnusableExtension: if a package or this program offers a built-in or taken name, or an offer cannot be used.
         """
         points = self._list_points(name)
         if name in self._built_in() or name in taken:
+            if name in _registered[self.kind]:
+                raise UnusableExtension(
+                    f"this program registered a {self.kind} {name!r}, which is the name of a built-in {self.kind}; give yours "
+                    "another name"
+                )
             if points:
                 raise UnusableExtension(
                     f"the package {_describe_origin(points[0])} offers a {self.kind} {name!r}, which is the name of a built-in "
@@ -167,7 +176,7 @@ class ExtensionPoint(Generic[T]):
             raise UnusableExtension(
                 f"{title} calls itself {own!r}; entry point and {self.kind} must have the same name"
             )
-        return Extension(self.kind, point.name, value, origin)
+        return Extension(self.kind, point.name, value, origin, point.module)
 
     def _find_fault(self, value: Any) -> str | None:
         """Why `value` is no extension of this kind."""
@@ -181,6 +190,8 @@ class ExtensionPoint(Generic[T]):
             return f"is {type(value).__name__} and no {wanted}"
         if not NAME.fullmatch(name := self._read_name(value)):
             return f"has the name {name!r}; a name is of lowercase letters, digits, _ and -, and begins with a letter"
+        if name in self._reserved:
+            return f"has a reserved name; give it another name than {', '.join(self._reserved)}"
         return None
 
 
@@ -195,14 +206,16 @@ def find_registered(extensions: Collection[Extension[Any]], purpose: str) -> str
     return None
 
 
-def hash_source(value: Any) -> str:
-    """A hash of the Python files of the package that defines `value`; in a notebook, of its own source."""
+def hash_source(value: Any, module: str = "") -> str:
+    """A hash of the Python files of the package that defines `value`, and of that of `module`, the module of its entry point;
+    in a notebook, of its own source. The arguments of a registered `partial` are part of it; those of an installed one are in
+    the files of its package.
+    """
     code = next((part for part in (getattr(value, name, None) for name in ("run", "compute", "open")) if part), value)
-    code = inspect.unwrap(code)
-    top = sys.modules.get(str(getattr(code, "__module__", "")).partition(".")[0])
-    digest = hashlib.sha256()
-    files = [Path(file)] if (file := getattr(top, "__file__", None)) else []
-    files += [file for folder in getattr(top, "__path__", ()) for file in sorted(Path(folder).rglob("*.py"))]
+    code, arguments = _unwrap_partial(code)
+    tops = dict.fromkeys(name.partition(".")[0] for name in (str(getattr(code, "__module__", "")), module))
+    files = [file for top in tops for file in _list_source_files(top)]
+    digest = hashlib.sha256(b"" if module else "".join(arguments).encode())
     try:
         for file in files:
             digest.update(file.read_bytes())
@@ -211,6 +224,22 @@ def hash_source(value: Any) -> str:
     except (OSError, TypeError):
         return f"{PROCESS}-{id(code)}"
     return digest.hexdigest()[:16]
+
+
+def _unwrap_partial(code: Any) -> tuple[Any, list[str]]:
+    """The function below decorators and `functools.partial`, and the arguments of each partial."""
+    arguments = []
+    while isinstance(code := inspect.unwrap(code), functools.partial):
+        arguments.append(f"{code.args!r} {sorted(code.keywords.items())!r}")
+        code = code.func
+    return code, arguments
+
+
+def _list_source_files(package: str) -> list[Path]:
+    """The Python files of an imported package; of a module, its own. None in a notebook."""
+    top = sys.modules.get(package)
+    files = [Path(file)] if (file := getattr(top, "__file__", None)) else []
+    return files + [file for folder in getattr(top, "__path__", ()) for file in sorted(Path(folder).rglob("*.py"))]
 
 
 def _describe_origin(point: EntryPoint) -> str:

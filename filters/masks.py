@@ -25,7 +25,7 @@ def mask_text(text: str, masks: Sequence[TextMask]) -> str:
     for found, placeholder in sorted(masks, key=lambda mask: -len(mask.found)):
         before = WORD_START if re.match("[A-Za-z0-9]", found) else ""
         after = WORD_END if re.search(r"[A-Za-z0-9]\Z", found) else ""
-        text = re.sub(before + re.escape(found) + after, placeholder, text)
+        text = re.sub(before + re.escape(found) + after, placeholder.replace("\\", r"\\"), text)
     return text
 
 

@@ -6,11 +6,11 @@ Knows no protocol. A recipe names one as `NAME/model`.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from core.config.teachers import TeacherConfig
-from core.errors import StillhouseError
+from core.errors import ProviderError, StillhouseError
 from core.extensions import Extension
 from core.secrets import redact_text
 from core.stop_signal import RunStopped
@@ -108,5 +108,12 @@ async def open_installed_teacher(
     Raises:
         ProviderError: if it is not available.
     """
-    async with extension.value.open(config) as teacher:
+    async with AsyncExitStack() as stack:
+        try:
+            teacher = await stack.enter_async_context(extension.value.open(config))
+        except (StillhouseError, RunStopped):
+            raise
+        except Exception as error:
+            fault = redact_text(f"{extension.title} cannot be opened: {type(error).__name__}: {error}")
+            raise ProviderError(f"{fault}; repair its package, or name another model") from error
         yield _GuardedTeacher(teacher, extension, config)

@@ -9,6 +9,7 @@ from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import RecipeProblem, UsageError
 from core.extensions import Extension, ExtensionPoint, UnusableExtension
+from core.secrets import redact_text
 from core.storage.atomic_files import hash_file
 from teachers.base import Teacher
 from teachers.protocols import TeacherProtocol, open_installed_teacher
@@ -104,7 +105,12 @@ def _find_protocol_problem(provider: str, config: TeacherConfig) -> str | None:
             return PROTOCOL_EXTENSIONS.describe_unknown(provider)
     except UnusableExtension as error:
         return str(error)
-    return extension.value.find_problem(config) if extension else None
+    if extension is None:
+        return None
+    try:
+        return extension.value.find_problem(config)
+    except Exception as error:
+        return redact_text(f"{extension.title} cannot be checked: {type(error).__name__}: {error}; repair its package")
 
 
 def _find_model_problem(provider: str, model: str) -> str | None:

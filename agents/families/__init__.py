@@ -32,7 +32,13 @@ FAMILY_EXTENSIONS: ExtensionPoint[type[RecipeFamily]] = ExtensionPoint("family",
 def find_family(name: str) -> RecipeFamily:
     """The family of this name. Raises UnusableExtension if there is none, or its package cannot be used."""
     extension = find_family_extension(name)
-    return _make_family(extension.value) if extension else FAMILIES[name]
+    if extension is None:
+        return FAMILIES[name]
+    try:
+        return _make_family(extension.value)
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+        raise UnusableExtension(f"{extension.title} cannot be created: {fault}; its class takes no arguments") from None
 
 
 def find_family_extension(name: str) -> Extension[type[RecipeFamily]] | None:

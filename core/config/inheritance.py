@@ -136,10 +136,10 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
         _change_value(
             filter_table, "sets", lambda names: [move(name) for name in names] if isinstance(names, list) else names
         )
+        _change_other_values(filter_table, {"type", "index", "sets"}, move_if_there)
     for verifier in _list_tables(moved.get("verifiers")):
         _change_value(verifier, "path", move)
-        for option in verifier.keys() - {"type", "path"}:  # which of them name files, only the check knows
-            _change_value(verifier, option, move_if_there)
+        _change_other_values(verifier, {"type", "path"}, move_if_there)
     return moved
 
 
@@ -157,6 +157,12 @@ def _exists(path: Path, found: Callable[[Path], bool] = Path.exists) -> bool:
 def _change_value(table: Any, key: str, change: Callable[[Any], Any]) -> None:
     if isinstance(table, dict) and key in table:
         table[key] = change(table[key])
+
+
+def _change_other_values(table: dict[str, Any], known: set[str], change: Callable[[Any], Any]) -> None:
+    """Change the values of all keys but `known`: which of them name files, only the check or filter knows."""
+    for key in table.keys() - known:
+        _change_value(table, key, change)
 
 
 def _list_tables(value: Any) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from core.extensions import ExtensionPoint
 BUILT_IN_LOSSES = (
     "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
 )  # fmt: skip
+TRAINING_LOG_FIELDS = ("step", "loss", "lr", "tokens", "held_out", "teaches")
+"""Fields of the training log, and of the sums that it is made of, next to the losses by name."""
 
 
 class LossOptions(BaseModel):
@@ -35,7 +37,9 @@ class Loss:
     """Whether it compares the student with a teacher."""
 
 
-LOSS_EXTENSIONS: ExtensionPoint[Loss] = ExtensionPoint("loss", Loss, lambda: BUILT_IN_LOSSES)
+LOSS_EXTENSIONS: ExtensionPoint[Loss] = ExtensionPoint(
+    "loss", Loss, lambda: BUILT_IN_LOSSES, reserved=TRAINING_LOG_FIELDS
+)
 
 
 def loss(

@@ -272,7 +272,7 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: ParentRele
 
     The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate and the student's
     evaluation are not included, so that a run can be resumed with another key, budget or machine. A teacher's endpoint is
-    included.
+    included, and options of losses if there are any.
     """
     return json_digest(build_recipe_identity(recipe, sources, parent))
 
@@ -281,8 +281,9 @@ def build_recipe_identity(
     recipe: Recipe, sources: Mapping[str, str], parent: ParentRelease | None = None
 ) -> dict[str, Any]:
     """The input of `recipe_digest` as plain JSON values; also compares two runs key by key."""
+    of_student = {"evaluation"} if recipe.student and recipe.student.loss_options else {"evaluation", "loss_options"}
     left_out: Any = {
-        "budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}, "student": {"evaluation"},
+        "budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}, "student": of_student,
     }  # fmt: skip
     resolved = recipe.model_dump(mode="json", exclude=left_out)
     for name, teacher in resolved["teachers"].items():

@@ -101,6 +101,8 @@ def _apply_extension(
         fault = f"decided on {min(map(str, unknown))!r}, a document that it was not given"
     if wrong := [one for one in decisions if not isinstance(one, DroppedDocument | MaskedDocument)]:
         fault = f"returned {type(wrong[0]).__name__}; it may return drops (`self.drop`) and masked documents"
+    elif any(not mask.found for one in decisions if isinstance(one, MaskedDocument) for mask in one.masks):
+        fault = "returned a mask with an empty `found`; it must be the text to hide"
     if fault:
         title = FILTER_EXTENSIONS.require(config.type).title
         raise RunFailed(f"{title} {fault}; leave it out, or repair it and run the command again")

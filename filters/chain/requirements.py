@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from core.config.filters import FilterConfig, KeepOneFilter
+from core.config.filters import FILTER_TABLES, FilterConfig, KeepOneFilter
 from core.config.recipe import Recipe
 from core.errors import RecipeProblem
 from core.installation import format_install_command
+from core.project_files import find_referenced_file
 from filters.chain.registry import find_extension_fault, find_filter_entry
 
 
@@ -17,6 +18,10 @@ def find_filter_problems(filters: Sequence[FilterConfig], folder: Path) -> Itera
         entry = find_filter_entry(config)
         if fault := find_extension_fault(config):
             yield RecipeProblem(f"filters.{i}.type", fault)
+        elif config.type not in FILTER_TABLES:
+            for name in config.list_files():
+                if not (path := find_referenced_file(name, folder)).is_file():
+                    yield RecipeProblem(f"filters.{i}", f"{path}: is no file that can be read; give an existing file")
         if missing := [module for module in entry.modules if find_spec(module) is None]:
             what = f"needs the extra `{entry.extra}` ({', '.join(missing)} is missing): run {format_install_command(entry.extra)}"
             yield RecipeProblem(f"filters.{i}.type", what)

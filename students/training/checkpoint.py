@@ -54,15 +54,16 @@ def training_digest(
 ) -> str:
     """The identity of a training: equal digests make equal students. `start` and `teacher` are their digests, or empty.
 
-    The digest excludes `IRRELEVANT_SETTINGS`.
+    The digest excludes `IRRELEVANT_SETTINGS`, and `loss_options` without options.
     """
+    left_out = {**IRRELEVANT_SETTINGS, **({} if config.loss_options else {"loss_options": True})}
     return json_digest(
         {
             **{
                 name: [[message.model_dump() for message in conversation] for conversation in conversations]
                 for name, conversations in sets.items()
             },
-            "config": config.model_dump(mode="json", exclude=IRRELEVANT_SETTINGS),
+            "config": config.model_dump(mode="json", exclude=left_out),
             "seed": seed,
             "teacher": teacher,
             **({"start": start} if start else {}),

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -13,10 +15,12 @@ import pytest
 from pydantic import ValidationError
 
 import stillhouse
+from agents.checks.registry import CHECK_EXTENSIONS
 from core import extensions
 from core.config.filters import FilterTable
+from core.config.recipe import build_recipe_identity
 from core.config.students import StudentConfig
-from core.errors import RecipeError, RunFailed, UsageError
+from core.errors import ProviderError, RecipeError, RunFailed, UsageError
 from core.extensions import PROCESS, hash_source
 from core.project_files import PROJECT
 from filters.chain.filter_chain import apply_filters
@@ -154,6 +158,7 @@ def test_work_in_other_processes_refuses_what_is_registered_here_only(rows: Path
         (type("Code", (Lines,), {"name": "code"}), "'code' is the name of a built-in family"),
         (stillhouse.check("judge")(lambda subject, options: None), "'judge' is the name of a built-in check"),
         (stillhouse.loss("sft")(lambda logits, targets, options: None), "'sft' is the name of a built-in loss"),
+        (stillhouse.loss("held_out")(lambda logits, targets, options: None), "has a reserved name; give it another"),
         (stillhouse.TeacherProtocol("openai", open_parrot), "'openai' is the name of a built-in protocol"),
         (FilterTable, "is no extension; it must be a Check, a Loss"),
         (NoBees.__mro__[1], "has no method apply"),
@@ -166,6 +171,14 @@ def test_a_built_in_name_is_never_replaced(extension: Any, fault: str) -> None:
         stillhouse.register(extension)
 
 
+def test_a_registered_check_with_the_name_of_a_familys_check_is_refused_and_not_ignored() -> None:
+    settings = ["verifiers=[{type='constraints'}]"]
+    load_recipe_plan("smoke", settings)  # control
+    stillhouse.register(stillhouse.check("constraints")(lambda subject, options: "never"))
+    with pytest.raises(RecipeError, match=r"verifiers.0.type: this program registered a check 'constraints', which is"):
+        load_recipe_plan("smoke", settings)
+
+
 def test_a_filter_decides_on_its_own_documents_only() -> None:
     class Strange(NoBees):
         type: Literal["strange"]
@@ -176,6 +189,21 @@ def test_a_filter_decides_on_its_own_documents_only() -> None:
     stillhouse.register(Strange)
     with pytest.raises(RunFailed, match="decided on 'elsewhere', a document that it was not given"):
         apply_filters([stillhouse.Document("a", "text")], [Strange(type="strange")])
+
+
+def test_a_placeholder_is_text_and_a_mask_hides_something() -> None:
+    class Masks(NoBees):
+        type: Literal["masks"]
+
+        def apply(self, documents: Sequence[stillhouse.Document], folder: Path) -> Any:
+            mask = stillhouse.TextMask(self.word, r"\1\g<x>")
+            return [stillhouse.MaskedDocument(document.id, (mask,)) for document in documents]
+
+    stillhouse.register(Masks)
+    documents = [stillhouse.Document("a", "Many bees.")]
+    assert apply_filters(documents, [Masks(type="masks")]).kept[0].text == r"Many \1\g<x>."
+    with pytest.raises(RunFailed, match="the filter 'masks' of this program returned a mask with an empty `found`"):
+        apply_filters(documents, [Masks(type="masks", word="")])
 
 
 def ask(config: stillhouse.TeacherConfig, text: str) -> str:
@@ -200,6 +228,41 @@ def test_a_protocol_only_answers_and_a_bug_in_it_fails_one_sample() -> None:
         ask(config.model_copy(update={"max_retries": 0}), "hello")
 
 
+def raise_bug(config: stillhouse.TeacherConfig) -> Any:
+    raise KeyError("bug")
+
+
+def test_a_protocol_that_raises_before_it_answers_is_one_sentence() -> None:
+    stillhouse.register(stillhouse.TeacherProtocol("shut", raise_bug))
+    with pytest.raises(ProviderError, match="the protocol 'shut' of this program cannot be opened: KeyError: 'bug'"):
+        ask(stillhouse.TeacherConfig(model="shut/x"), "hello")
+    stillhouse.register(stillhouse.TeacherProtocol("odd", open_parrot, raise_bug))
+    with pytest.raises(RecipeError, match="the protocol 'odd' of this program cannot be checked: KeyError: 'bug'"):
+        load_recipe_plan("smoke", ["teachers.main={model='odd/x'}"])
+
+
+def test_a_family_with_arguments_and_a_filter_without_its_file_are_one_sentence(rows: Path) -> None:
+    class Counted(Lines):
+        name = "counted"
+
+        def __init__(self, count: int) -> None:
+            self.count = count
+
+    class Listed(NoBees):
+        type: Literal["listed"]
+
+        def list_files(self) -> list[str]:
+            return [self.word]
+
+    stillhouse.register(Counted)
+    stillhouse.register(Listed)
+    with pytest.raises(RecipeError, match="the family 'counted' of this program cannot be created: TypeError"):
+        load_recipe_plan("smoke", ["family=counted"])
+    with pytest.raises(RecipeError, match=r"filters.0: .*nowhere.txt: is no file that can be read"):
+        stillhouse.filter(rows, filters=[{"type": "listed", "word": "nowhere.txt"}])
+    assert stillhouse.filter(rows, filters=[{"type": "listed", "word": str(rows)}]).kept.height == 2
+
+
 def test_the_options_of_a_loss_are_those_of_a_loss_in_the_objective() -> None:
     stillhouse.register(half)
     assert StudentConfig(objective={"half": 1.0, "sft": 1.0}).text_losses == {"half", "sft"}
@@ -207,6 +270,17 @@ def test_the_options_of_a_loss_are_those_of_a_loss_in_the_objective() -> None:
         StudentConfig(objective="half", loss_options={"sft": {}})
     with pytest.raises(ValidationError, match="unknown loss 'hal'; did you mean 'half'"):
         StudentConfig(objective="hal")
+
+
+def test_without_options_of_losses_the_identity_of_a_run_is_that_before_there_were_any() -> None:
+    stillhouse.register(half)
+    plain, own, none = (
+        build_recipe_identity(load_recipe_plan("smoke", settings).recipe, {})["recipe"]["student"]
+        for settings in (["student={epochs=1}"], ["student={objective='half'}"], [])
+    )
+    assert "loss_options" not in plain
+    assert own["loss_options"] == {"half": {}}
+    assert none is None
 
 
 def test_the_pages_check_of_a_notebook_is_registered_and_has_an_identity_of_this_process_only() -> None:
@@ -219,6 +293,38 @@ def test_the_pages_check_of_a_notebook_is_registered_and_has_an_identity_of_this
         assert (extension.kind, extension.name, extension.origin) == ("check", "short", "")
         assert PROCESS in extension.identity
     assert hash_recipe_sources(plan)["check short"] == extension.identity
+
+
+def limit_words(subject: stillhouse.Subject, options: stillhouse.Options, most: int) -> str | None:
+    return None
+
+
+def test_the_arguments_of_a_registered_partial_are_part_of_its_identity() -> None:
+    one, same, other = (stillhouse.check("brief")(partial(limit_words, most=most)) for most in (1, 1, 2))
+    assert hash_source(one) == hash_source(same) != hash_source(other)
+    assert PROCESS not in hash_source(one)
+
+
+def test_the_package_of_the_entry_point_is_part_of_the_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that offers a function of another package with its own arguments."""
+    points = "[stillhouse.checks]\nlimited = limited_words:limited\n"
+    hashes = []
+    for place, number in (("a", 1), ("b", 1), ("c", 2)):
+        code = f"import stillhouse\nfrom keyword import iskeyword\nNUMBER = {number}\n"
+        folder = tmp_path / place / "limited_words-1.0.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: limited_words\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(points)
+        more = "limited = stillhouse.Check('limited', 'Passes.', iskeyword, stillhouse.Options)\n"
+        (tmp_path / place / "limited_words.py").write_text(code + more)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(tmp_path / place))
+            patch.delitem(sys.modules, "limited_words", raising=False)
+            hashes.append(CHECK_EXTENSIONS.require("limited").identity)
+        sys.modules.pop("limited_words", None)
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_a_familys_prompts_are_those_of_its_folder(tmp_path: Path) -> None:

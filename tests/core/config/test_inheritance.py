@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config.inheritance import MAX_CHAIN, merge_tables
+from core.config.inheritance import MAX_CHAIN, merge_tables, relocate_files
 from core.errors import RecipeError
 from core.project_files import PROJECT
 from flows.recipes.recipe_catalog import hash_recipe_sources, list_built_in_recipes, load_recipe_plan
@@ -89,6 +89,16 @@ def test_files_of_a_base_start_from_its_folder_through_a_chain(tmp_path: Path, m
     (tmp_path / "mine" / "moved").mkdir()
     shutil.move(tmp_path / "shared" / "base" / "seeds.jsonl", tmp_path / "mine" / "seeds.jsonl")
     assert "shared/base/seeds.jsonl" in str(hash_fault(mine)), "the base's folder is named where its file is missing"
+
+
+def test_files_of_an_installed_filter_start_from_the_bases_folder_and_other_texts_stay(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "words.txt").write_text("bees")
+    tables = {"filters": [{"type": "no_words", "words": "words.txt", "language": "en", "most": 2}]}
+    moved = relocate_files(tables, base, tmp_path / "mine")
+    [table] = moved["filters"]
+    assert table == {"type": "no_words", "words": "../base/words.txt", "language": "en", "most": 2}
 
 
 def hash_fault(recipe: str) -> Exception:

@@ -1,5 +1,6 @@
 """Losses that are not built-in, in the place of built-in ones."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import torch
 
 import stillhouse
 from core import extensions
+from core.config.losses import TRAINING_LOG_FIELDS
 from core.config.students import StudentConfig
 from core.errors import RunFailed
+from core.sample import json_digest
 from students.chat_encoding import Conversation
 from students.losses.loss_functions import forward_kl
+from students.training.checkpoint import IRRELEVANT_SETTINGS, training_digest
 from students.training.student_training import train_student
 from tests.students.conftest import quiet
 from tests.students.losses.test_training_objective import log_of, with_settings
@@ -48,6 +52,7 @@ def test_a_loss_that_needs_a_teacher_gets_what_a_built_in_divergence_gets(
         adjusted = with_settings(from_teacher, distillation=distillation, **changes)
         train_student(talk, adjusted, tmp_path / name, seed=7, progress=quiet)
         losses[name] = [line["loss"] for line in log_of(tmp_path / name)]
+        assert {key for line in log_of(tmp_path / name) for key in line} <= {*TRAINING_LOG_FIELDS}
     assert losses["scaled"] == losses["plain"]
     assert losses["double"][0] == pytest.approx(2 * losses["plain"][0], rel=1e-4)
 
@@ -62,6 +67,17 @@ def test_it_counts_as_a_divergence_in_what_a_recipe_may_say(from_teacher: Studen
         with_settings(from_teacher, objective="plain", distillation={"lmbda": 0.5})
     with pytest.raises(ValueError, match="scaled: cannot be computed from sampled signals"):
         with_settings(from_teacher, objective="scaled", distillation={"signals": "sampled"})
+
+
+def test_without_options_of_losses_the_identity_of_a_training_is_that_before_there_were_any() -> None:
+    def digest(config: StudentConfig) -> str:
+        return training_digest({}, config, 7, start="", teacher="")
+
+    plain = StudentConfig()
+    settings = plain.model_dump(mode="json", exclude={**IRRELEVANT_SETTINGS, "loss_options": True})
+    versions = {package: version(package) for package in ("torch", "transformers")}
+    assert digest(plain) == json_digest({"config": settings, "seed": 7, "teacher": "", "versions": versions})
+    assert digest(plain.model_copy(update={"loss_options": {"focal": {"gamma": 1.5}}})) != digest(plain)
 
 
 @pytest.mark.parametrize("result", [torch.zeros(()), 3.0])
