@@ -560,7 +560,14 @@ def test_the_pages_on_a_recipe_of_ones_own_run_as_written(tmp_path: Path, prefec
                 shutil.move(workspace.folder / "data", workspace.folder / f"data before {Path(block.page).stem}")
             own = "data/runs/NAME" if "data/runs/NAME" in block.text else "INPUT"
             newest = str(workspace.newest()) if (workspace.folder / "data").is_dir() else ""
-            words = {"run mine ": "run mine.toml ", "/backup/": f"{backup}/", "EARLIER": "REAL.jsonl", own: newest, " [": " ", "] ": " "}
+            words = {
+                "run mine ": "run mine.toml ",
+                "/backup/": f"{backup}/",
+                "EARLIER": "REAL.jsonl",
+                own: newest,
+                " [": " ",
+                "] ": " ",
+            }
             synopsis = "INPUT" in block.text
             if synopsis:
                 block = block._replace(text=block.text.replace(" [--json]", " --json"))

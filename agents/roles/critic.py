@@ -19,6 +19,11 @@ On 76 answers of SmolLM2-135M that had passed every check, 48 of them labeled go
 .71 for this number and .52 for the same model's own scores by the critic's prompt (`benchmarks/README.md`). It prefers
 likely text, so it narrows the data; the collapse metrics show how much."""
 
+NO_PROBABILITIES = (
+    'returns no token probabilities, which a critic of type "confidence" needs; set agents.critic to false, or to a model that '
+    "can judge"
+)
+
 
 async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
     context, progress = runtime.context, state["progress"]
@@ -27,7 +32,9 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
     if config.type == "confidence":
         if progress.confidence is None:
             model = context.recipe.generator_teacher.model
-            raise ProviderError(f'{model}: returns no token probabilities, which a critic of type "confidence" needs; set agents.critic to false, or to a model that can judge')
+            raise ProviderError(
+                f'{model}: returns no token probabilities, which a critic of type "confidence" needs; set agents.critic to false, or to a model that can judge'
+            )
         score = 1 + sum(progress.confidence >= band for band in CONFIDENCE_BANDS)
         unsure = [f"its writer was unsure of it (mean token probability {progress.confidence:.2f})"]
         faults = unsure if score < 4 else []

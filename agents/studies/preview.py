@@ -89,7 +89,9 @@ async def probe_teachers(plan: RunPlan) -> dict[str, str]:
                 f'does not keep to a JSON schema with structured = "{mode}"; try {others} (teachers.{name}.structured)'
             )
         if by_confidence and name == agents.generator.teacher and not ability.logprobs:
-            lacks.append('returns no token probabilities, which a critic of type "confidence" needs; set agents.critic to false, or to a model that can judge')
+            lacks.append(
+                'returns no token probabilities, which a critic of type "confidence" needs; set agents.critic to false, or to a model that can judge'
+            )
         if not ability.usage and (recipe.budget.tokens is not None or recipe.budget.cost is not None):
             lacks.append("counts no tokens, so a budget of tokens or cost would count each call at the most it can be")
         faults += [f"teacher {name}: {lack}" for lack in lacks]
