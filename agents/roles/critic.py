@@ -32,9 +32,7 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
     if config.type == "confidence":
         if progress.confidence is None:
             model = context.recipe.generator_teacher.model
-            raise ProviderError(
-                f'{model}: returns no token probabilities, which a critic of type "confidence" needs; set agents.critic to false, or to a model that can judge'
-            )
+            raise ProviderError(f"{model}: {NO_PROBABILITIES}")
         score = 1 + sum(progress.confidence >= band for band in CONFIDENCE_BANDS)
         unsure = [f"its writer was unsure of it (mean token probability {progress.confidence:.2f})"]
         faults = unsure if score < 4 else []

@@ -6,6 +6,7 @@ from typing import NamedTuple, get_args
 from agents.calls.scratch_context import open_scratch_context
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
+from agents.roles.critic import NO_PROBABILITIES
 from agents.topologies.sample_production import produce_samples
 from core.config.teachers import StructuredOutput
 from core.errors import ProviderError
@@ -89,9 +90,7 @@ async def probe_teachers(plan: RunPlan) -> dict[str, str]:
                 f'does not keep to a JSON schema with structured = "{mode}"; try {others} (teachers.{name}.structured)'
             )
         if by_confidence and name == agents.generator.teacher and not ability.logprobs:
-            lacks.append(
-                'returns no token probabilities, which a critic of type "confidence" needs; set agents.critic to false, or to a model that can judge'
-            )
+            lacks.append(NO_PROBABILITIES)
         if not ability.usage and (recipe.budget.tokens is not None or recipe.budget.cost is not None):
             lacks.append("counts no tokens, so a budget of tokens or cost would count each call at the most it can be")
         faults += [f"teacher {name}: {lack}" for lack in lacks]
