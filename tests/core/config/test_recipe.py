@@ -214,12 +214,17 @@ def test_a_ballot_needs_its_critic() -> None:
         load_recipe_plan("smoke", ["topology.kind=independent", "agents.critic=false"])
 
 
-def test_the_recipe_in_the_readme_is_valid(tmp_path: Path) -> None:
-    readme = (PROJECT / "README.md").read_text()
+@pytest.mark.parametrize(
+    ("page", "before"),
+    [("README.md", 'name = "mine"\nextends = "constrained-instructions"\n'), ("docs/teachers.md", "")],
+)
+def test_the_recipe_of_a_page_is_valid(page: str, before: str, tmp_path: Path) -> None:
+    """The first one; README's is added to a recipe that `new` wrote."""
     file = tmp_path / "mine.toml"
-    blocks = [part.split("```")[0] for part in readme.split("```toml\n")[1:]]
-    file.write_text(next(block for block in blocks if 'name = "mine"' in block))
-    assert load_recipe_plan(str(file)).recipe.teachers["main"].base_url == "http://localhost:8000/v1"
+    file.write_text(before + (PROJECT / page).read_text().split("```toml\n")[1].split("```")[0])
+    recipe = load_recipe_plan(str(file)).recipe
+    assert recipe.teachers["main"].base_url == "http://localhost:8000/v1"
+    assert (recipe.agents.critic is None) == bool(before)
 
 
 def test_a_runs_own_student_cannot_learn_from_pairs(tmp_path: Path) -> None:
