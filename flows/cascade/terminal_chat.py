@@ -17,7 +17,13 @@ from core.installation import format_install_command
 from core.runs.records import RunState
 from core.runs.run_dir import RunDir
 from flows.data.run_storage import open_run_storage
-from flows.data.student_files import export_student, find_student_run, import_student_module, is_weights_file
+from flows.data.student_files import (
+    DEFAULT_GGUF_TYPE,
+    export_student,
+    find_student_run,
+    import_student_module,
+    is_weights_file,
+)
 from flows.terminal.suggested_commands import format_command, format_resume_hint
 from flows.terminal.text_format import replace_unsafe_characters
 from teachers.relay import RelayError, open_relay
@@ -25,7 +31,6 @@ from teachers.relay import RelayError, open_relay
 PROMPT = "> "
 LEAST_SLOT_TOKENS = 4096
 """Tokens of the conversation and the reply; more if `--max-tokens` is large."""
-GGUF_FORM = "q8_0"
 TOP_P = 0.95
 
 ChatTurn = Mapping[str, str]
@@ -74,7 +79,7 @@ def find_chat_student(name: Path, runs_dir: str) -> ChatStudent:
             raise UsageError(
                 f"{name}: this run has no student; train one with `{train}`, then: stillhouse chat student"
             )
-    weights = folder / f"student-{GGUF_FORM}.gguf"
+    weights = folder / f"student-{DEFAULT_GGUF_TYPE}.gguf"
     return ChatStudent(folder, weights if weights.is_file() else None)
 
 
@@ -162,7 +167,7 @@ def _find_llama_weights(student: ChatStudent) -> Path | None:
     if student.weights or student.folder is None:
         return student.weights
     try:
-        return export_student(student.folder, GGUF_FORM).path
+        return export_student(student.folder, DEFAULT_GGUF_TYPE).path
     except UsageError:  # not a Llama
         return None
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
     from students.output.gguf_export import ExportedStudent
 
+DEFAULT_GGUF_TYPE = "q8_0"
+"""How a student is stored to be asked: within 0.1 % of the loss of bfloat16, half the size."""
 STUDENT_EVALUATION_FILE, ROUTING_FILE = "evaluation.json", "routing.json"
 """In a student's folder: the results of `stillhouse evaluate` and `stillhouse route`."""
 STUDENT_SLOTS = 8

@@ -271,7 +271,7 @@ async def _examine_models(
             session.show_progress(lambda: f"{role}: {done:,} of {len(seeds):,} requests")
 
         charged = role == "teacher" or checks_ask
-        budget = _subtract_spending(task.budget, spent) if charged else None
+        budget = subtract_spending(task.budget, spent) if charged else None
         results[role] = await evaluate_held_out(
             task.plan, model, seeds, session.stop, show_progress,
             cache=task.cache, budget=budget, on_spent=costs.append,
@@ -282,7 +282,7 @@ async def _examine_models(
     return HeldOutAnswers(results, spent)
 
 
-def _subtract_spending(budget: BudgetConfig, spent: Spending) -> BudgetConfig:
+def subtract_spending(budget: BudgetConfig, spent: Spending) -> BudgetConfig:
     """The rest of the budget; of no limit, no limit."""
 
     def subtract(limit: float | None, used: float) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.config.filters import list_filter_files
+from core.config.inheritance import RECIPE_FILE_NAME
 from core.config.loading import load_recipe
 from core.config.recipe import Recipe
 from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
@@ -34,7 +35,7 @@ def locate_recipe(name: str) -> Path:
     known = list_built_in_recipes()
     if name in known:
         return known[name]
-    if (inside := Path(name) / "recipe.toml").is_file():
+    if (inside := Path(name) / RECIPE_FILE_NAME).is_file():
         return inside
     if Path(name).is_dir():
         raise UsageError(f"{name}: is a folder without a recipe.toml")
@@ -65,7 +66,7 @@ def read_recipe_name(recipe: str, overrides: Sequence[str] = ()) -> str:
         key, _, name = setting.partition("=")
         if key.strip() == "name":
             return name.strip().strip("'\"")
-    path = inside if (inside := Path(recipe) / "recipe.toml").is_file() else Path(recipe)
+    path = inside if (inside := Path(recipe) / RECIPE_FILE_NAME).is_file() else Path(recipe)
     if path.suffix != ".toml":
         return recipe
     try:

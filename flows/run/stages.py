@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config.recipe import BudgetConfig, Recipe
+from core.config.recipe import Recipe
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.installation import format_install_command
@@ -20,7 +20,7 @@ from core.storage.atomic_files import read_json, write_atomically, write_parquet
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
-from flows.data.student_files import import_student_module
+from flows.data.student_files import DEFAULT_GGUF_TYPE, import_student_module
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_duration
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from agents.planning.run_plan import RunPlan
     from flows.evaluate.student_evaluation import StudentEvaluation
-
-STUDENT_FORM = "q8_0"
-"""How a run stores the weights of student and start for its evaluation: within 0.1 % of the loss of bfloat16, half the size."""
 
 
 def write_dataset(
@@ -122,7 +119,7 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
     Raises:
         BudgetExhausted, RunStopped, StillhouseError: as `evaluate_student`.
     """
-    from flows.evaluate.student_evaluation import StudentEvaluationTask, evaluate_student
+    from flows.evaluate.student_evaluation import StudentEvaluationTask, evaluate_student, subtract_spending
 
     assert plan.recipe.student
     config = plan.recipe.student.evaluation
@@ -131,14 +128,9 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
     before = manifest.evaluation
     if before and (before.student_digest, before.requests) == (digest, config.requests):
         return before
-    limits, spent = plan.recipe.budget, manifest.spent
-    rest = BudgetConfig(
-        calls=None if limits.calls is None else max(0, limits.calls - spent.calls),
-        tokens=None if limits.tokens is None else max(0, limits.tokens - spent.tokens),
-        cost=None if limits.cost is None else max(0.0, limits.cost - spent.cost),
-    )
+    rest = subtract_spending(plan.recipe.budget, manifest.spent)
     task = StudentEvaluationTask(
-        run.student, plan, run, config.requests, STUDENT_FORM, pass_rates_only=True, cache=run.cache, budget=rest,
+        run.student, plan, run, config.requests, DEFAULT_GGUF_TYPE, pass_rates_only=True, cache=run.cache, budget=rest,
         start_folder=run.path / "wip" / "start",
     )  # fmt: skip
     record = build_evaluation_record(await evaluate_student(task, SESSION), digest)
