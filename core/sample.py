@@ -71,10 +71,14 @@ class Message(FrozenModel):
     """In an assistant's turn."""
     name: str | None = None
     """In a tool's turn: the tool that answers."""
+    reasoning: str | None = None
+    """In an assistant's turn: the thinking before it, never part of `content`."""
+    images: tuple[str, ...] = ()
+    """In a user's turn: images that follow the text, as `https:` or `data:image/…;base64,` URLs."""
 
     @model_serializer(mode="wrap")
     def _serialize_plain(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A turn without tools has only role and content, as usual in the field."""
+        """A plain turn has only role and content, as usual in the field."""
         return {key: value for key, value in whole(self).items() if value not in ((), [], None)}
 
     @property
@@ -91,13 +95,24 @@ class TokenUsage(FrozenModel):
 
     calls: int = 0
     prompt_tokens: int = 0
+    """All tokens of the prompts, cached ones included."""
     completion_tokens: int = 0
+    """All tokens of the replies, thinking included."""
+    cached_tokens: int = 0
+    """Of the prompt tokens: those that the teacher read from its prompt cache."""
+    cache_write_tokens: int = 0
+    """Of the prompt tokens: those that the teacher stored in its prompt cache."""
+    reasoning_tokens: int = 0
+    """Of the completion tokens: thinking."""
 
     def __add__(self, other: "TokenUsage") -> "TokenUsage":
         return TokenUsage(
             calls=self.calls + other.calls,
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
         )
 
 
@@ -191,6 +206,8 @@ class AgentTurn(FrozenModel):
     """The last message of the request."""
     reply: str
     usage: TokenUsage
+    reasoning: str = ""
+    """The teacher's thinking before the reply, where it returns it."""
 
 
 class Critique(FrozenModel):

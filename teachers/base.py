@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from core.config.agents import ReasoningEffort
 from core.sample import FrozenModel, Message, TokenUsage
 
 
@@ -22,12 +23,15 @@ class TeacherQuestion(FrozenModel):
     temperature: float
     top_p: float
     max_tokens: int
+    """Of the reply, thinking included."""
     seed: int
+    reasoning: ReasoningEffort | int | None = None
+    """How much the teacher thinks first: an effort, or tokens; None for its own default."""
 
     @cached_property
     def canonical(self) -> str:
         """The question as JSON text, the same for equal questions."""
-        return self.model_dump_json()
+        return self.model_dump_json(exclude_defaults=True)
 
 
 class TokenCertainty(FrozenModel):
@@ -44,10 +48,12 @@ class TeacherReply(FrozenModel):
     finished: bool
     """False if the reply was cut off at `max_tokens`."""
     usage: TokenUsage
+    reasoning: str = ""
+    """The thinking before the reply, if the teacher returned it; never part of `text`."""
     confidence: float | None = None
     """Geometric mean of the probabilities of the chosen tokens; None if the teacher returns no probabilities."""
     certainty: TokenCertainty | None = None
-    """None if the most likely tokens were not requested (`sampling = { top_logprobs = 10 }`) or not returned."""
+    """None if the most likely tokens were not requested (`extra = { top_logprobs = 10 }`) or not returned."""
 
 
 class CallKey(FrozenModel):

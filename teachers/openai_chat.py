@@ -6,10 +6,11 @@ tool call, or instructions in the prompt.
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from core.config.teachers import TeacherConfig
-from core.sample import TokenUsage
+from core.sample import Message, TokenUsage
 from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply, TokenCertainty
 from teachers.grammar_bounds import simplify_schema
@@ -30,7 +31,7 @@ class InvalidCompletion(Exception):
 
 
 def build_request_body(question: TeacherQuestion, model: str, config: TeacherConfig) -> dict[str, Any]:
-    messages = [{"role": message.role, "content": message.content} for message in question.messages]
+    messages = [_build_message(message) for message in question.messages]
     body: dict[str, Any] = {
         "model": model,
         "messages": messages,
@@ -59,10 +60,32 @@ def build_request_body(question: TeacherQuestion, model: str, config: TeacherCon
     else:
         wish = f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(schema)}"
         if messages and messages[0]["role"] == "system":
-            messages[0]["content"] += f"\n\n{wish}"
+            messages[0]["content"] = f"{messages[0]['content']}\n\n{wish}"
         else:
             messages.insert(0, {"role": "system", "content": wish})
-    return {**body, **config.sampling}
+    return merge_extra(body, config)
+
+
+def _build_message(message: Message) -> dict[str, Any]:
+    if not message.images:
+        return {"role": message.role, "content": message.content}
+    images = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
+    return {"role": message.role, "content": [{"type": "text", "text": message.content}, *images]}
+
+
+def merge_extra(body: dict[str, Any], config: TeacherConfig) -> dict[str, Any]:
+    """`body` with the keys of `config.extra`, tables merged, and without those of `config.drop`."""
+
+    def merge(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+        both = {
+            key: merge(old[key], new[key])
+            for key in new
+            if isinstance(old.get(key), dict) and isinstance(new[key], dict)
+        }
+        return {**old, **new, **both}
+
+    merged = merge(body, config.extra)
+    return {key: value for key, value in merged.items() if key not in config.drop}
 
 
 def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOKEN_COUNT) -> TeacherReply:

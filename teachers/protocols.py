@@ -80,7 +80,7 @@ class _GuardedTeacher:
     def __init__(self, teacher: Teacher, extension: Extension[TeacherProtocol], config: TeacherConfig) -> None:
         self.model, self.slots = config.model, teacher.slots
         self.manner = (
-            f"{teacher.manner} {extension.identity} {config.model_dump_json(include={'base_url', 'sampling'})}"
+            f"{teacher.manner} {extension.identity} {config.model_dump_json(include={'base_url', 'extra', 'drop'})}"
         )
         self._teacher, self._title = teacher, extension.title
 

@@ -1,10 +1,19 @@
 """The `[agents]`, `[topology]` and `[[verifiers]]` tables of a recipe."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from core.config.base import RecipeTable
+
+ReasoningEffort = Literal["off", "low", "medium", "high"]
+REASONING_BUDGETS: dict[ReasoningEffort, int] = {"off": 0, "low": 1024, "medium": 2048, "high": 4096}
+"""Tokens of thinking by effort, for teachers that take a number. The values of LiteLLM (`constants.py`)."""
+
+
+def reasoning_tokens(reasoning: ReasoningEffort | int | None) -> int:
+    """The most tokens of thinking that a call with this setting may use, in addition to its answer's."""
+    return REASONING_BUDGETS[reasoning] if isinstance(reasoning, str) else reasoning or 0
 
 
 class AgentConfig(RecipeTable):
@@ -14,6 +23,9 @@ class AgentConfig(RecipeTable):
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(160, ge=8)
     """A reply that is cut off here fails its schema. Families have their own defaults."""
+    reasoning: ReasoningEffort | Annotated[int, Field(ge=1024, le=1_000_000)] | None = None
+    """How much the teacher thinks before it answers: an effort, or a budget in tokens. Absent: the teacher's own default. The
+    call may use these tokens in addition to `max_tokens`: 1,024 for low, 2,048 for medium, 4,096 for high."""
     max_repairs: int = Field(1, ge=0, le=5)
     """Repeated requests after a reply that does not match its schema."""
 

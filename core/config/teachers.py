@@ -1,8 +1,8 @@
 """The `[teachers]` tables of a recipe: how to reach each model, its limits and its prices."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from core.addresses import normalize_base_url
 from core.config.base import RecipeTable
@@ -84,8 +84,11 @@ class TeacherConfig(RecipeTable):
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
-    sampling: dict[str, float | int | str | bool] = Field({})
-    """Additional keys of the request, as the server names them (`top_k`, `min_p`, `repetition_penalty`)."""
+    extra: dict[str, Any] = Field({}, validation_alias=AliasChoices("extra", "sampling"))
+    """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
+    nested. A key that the request already has is replaced, a table is merged. Earlier versions called it `sampling`."""
+    drop: tuple[str, ...] = ()
+    """Keys that requests must not have, since the endpoint rejects them (`["temperature", "top_p"]`)."""
     seeded: bool = True
     """Whether requests have a seed; some endpoints reject it."""
     logprobs: bool = True

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import StoreError
-from core.sample import Message, Sample
+from core.sample import Message, Sample, TokenUsage
 from core.storage.atomic_files import write_parquet
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write `samples`, in their order, with every turn, critique and verdict."""
     import polars as pl
 
-    usage = pl.Struct({"calls": pl.Int64, "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64})
+    usage = pl.Struct({field: pl.Int64 for field in TokenUsage.model_fields})
     types: dict[str, Any] = {"messages": pl.List(build_message_type()), "usage": usage, "revisions": pl.Int64}
     schema = {column: types.get(column, pl.String) for column in SAMPLE_COLUMNS}
 

@@ -107,7 +107,7 @@ async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSessio
 
     teacher = recipe.generator_teacher
     student = configure_student_as_teacher(task.weights, teacher)
-    scored = student.model_copy(update={"sampling": {"top_logprobs": TOP_LOGPROBS}})
+    scored = student.model_copy(update={"extra": {"top_logprobs": TOP_LOGPROBS}})
     student_answers = await ask("student", task.plan, scored)
 
     # Further answers have a higher temperature, and no checks.

@@ -99,7 +99,7 @@ def test_the_likeliest_tokens_are_asked_for_and_make_the_certainty_of_a_reply() 
         [choice] = COMPLETION["choices"]  # type: ignore[misc]
         return web.json_response({**COMPLETION, "choices": [{**choice, "logprobs": {"content": tokens}}]})
 
-    (reply,) = asked(answer, sampling={"top_logprobs": 2})
+    (reply,) = asked(answer, extra={"top_logprobs": 2})
     assert bodies[0]["top_logprobs"] == 2
     assert isinstance(reply, TeacherReply)
     assert reply.certainty

@@ -38,11 +38,27 @@ def test_each_way_asks_for_the_contract() -> None:
 
 
 def test_sampling_goes_along_and_what_an_endpoint_refuses_is_left_out() -> None:
-    body = build_request_body(
-        QUESTION, "m", config(sampling={"top_k": 40, "min_p": 0.05}, seeded=False, logprobs=False)
-    )
+    body = build_request_body(QUESTION, "m", config(extra={"top_k": 40, "min_p": 0.05}, seeded=False, logprobs=False))
     assert (body["top_k"], body["min_p"]) == (40, 0.05)
     assert not {"seed", "logprobs"} & body.keys()
+
+
+def test_extra_keys_may_be_nested_and_dropped_keys_are_not_sent() -> None:
+    nested = {"provider": {"order": ["a"]}, "response_format": {"strict": True}}
+    body = build_request_body(QUESTION, "m", config(extra=nested, drop=["temperature", "top_p"]))
+    assert body["provider"] == {"order": ["a"]}
+    assert body["response_format"] == {
+        "type": "json_schema", "json_schema": {"name": "Draft", "schema": SCHEMA}, "strict": True
+    }  # fmt: skip
+    assert not {"temperature", "top_p"} & body.keys()
+    assert config(sampling={"top_k": 1}).extra == {"top_k": 1}, "its name in recipes of earlier versions"
+
+
+def test_images_follow_the_text() -> None:
+    message = Message(role="user", content="What is it?", images=("data:image/png;base64,AA",))
+    body = build_request_body(QUESTION.model_copy(update={"messages": [message]}), "m", config())
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    assert body["messages"] == [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
 
 
 def test_each_way_reads_the_reply() -> None:

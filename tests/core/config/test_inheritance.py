@@ -193,7 +193,7 @@ def test_any_value_of_the_gate_replaces_any_other(value: str, gate: bool | str, 
 
 
 def test_false_is_a_value_of_a_teachers_own_keys(tmp_path: Path) -> None:
-    teacher = "[teachers.main.sampling]\nstore = 1\n"
+    teacher = "[teachers.main.extra]\nstore = 1\n"
     write(tmp_path, f'name = "base"\nextends = "smoke"\n{teacher}', "base.toml")
     recipe = f'name = "mine"\nextends = "base.toml"\n{teacher.replace("1", "false")}'
-    assert load_recipe_plan(write(tmp_path, recipe)).recipe.teachers["main"].sampling == {"store": False}
+    assert load_recipe_plan(write(tmp_path, recipe)).recipe.teachers["main"].extra == {"store": False}
