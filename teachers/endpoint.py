@@ -31,7 +31,8 @@ class EndpointTeacher:
     ) -> None:
         self.model = config.model
         self.slots = config.max_concurrent
-        decides = [config.structured, config.extra, config.drop, config.seeded, config.logprobs, config.engine]
+        decides: list[object] = [config.structured, config.extra, config.drop, config.seeded, config.logprobs, config.engine]
+        decides += [config.dialect] if config.dialect else []
         self.manner = json.dumps([*decides, source] if source else decides, sort_keys=True)
         self._config = config
         self._url = url.rstrip("/")
