@@ -31,9 +31,9 @@ class EndpointTeacher:
     ) -> None:
         self.model = config.model
         self.slots = config.max_concurrent
-        decides: list[object] = [config.structured, config.extra, config.drop, config.seeded, config.logprobs, config.engine]
-        decides += [config.dialect] if config.dialect else []
-        self.manner = json.dumps([*decides, source] if source else decides, sort_keys=True)
+        decides = [config.structured, config.extra, config.drop, config.seeded, config.logprobs, config.engine]
+        origin = [part for part in (source, config.dialect) if part]
+        self.manner = json.dumps([*decides, *origin], sort_keys=True)
         self._config = config
         self._url = url.rstrip("/")
         self._name = model
