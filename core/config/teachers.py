@@ -15,7 +15,7 @@ OWN_PROVIDERS = {"local", "vllm", "fake"}
 OPENAI_URL = "https://api.openai.com/v1"
 CONNECTION_KEYS = {
     "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "input_price", "output_price",
-    "timeout_seconds", "max_retries", "outage_seconds",
+    "timeout_seconds", "max_retries", "outage_seconds", "batch", "batch_size", "batch_poll_seconds", "batch_discount",
 }  # fmt: skip
 """Keys that affect connection and cost of a teacher, not its replies. `base_url` is not included: another endpoint may serve
 another model under the same name."""
@@ -90,6 +90,17 @@ class TeacherConfig(RecipeTable):
     outage_seconds: float = Field(120.0, ge=0)
     """Seconds without any reply before the run stops. Resume it with --resume. For built-in providers only: a protocol of a
     package fails a sample after `max_retries`."""
+    batch: bool = False
+    """For `openai/…` and `anthropic/…`: whether calls of a run are collected and sent to the provider's batch API, which answers
+    within 24 hours at a lower price. Previews, probes and evaluations are sent directly. `max_concurrent` and the rates per
+    minute do not limit a batch."""
+    batch_size: int = Field(10_000, ge=1, le=100_000)
+    """Most requests of one batch, and with `batch` the number of samples that are open at once. OpenAI takes 50,000, Anthropic
+    100,000. Lower it if the provider limits the tokens of waiting batches."""
+    batch_poll_seconds: float = Field(60.0, gt=0, le=3600)
+    """Longest seconds between two checks of a batch. The first checks are closer together."""
+    batch_discount: float = Field(0.5, ge=0, lt=1)
+    """Share of both prices that a batch saves."""
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
@@ -151,8 +162,17 @@ class TeacherConfig(RecipeTable):
         provider = self.model.partition("/")[0]
         return "" if provider in OWN_PROVIDERS else self.base_url or (OPENAI_URL if provider == "openai" else "")
 
+    @property
+    def price_factor(self) -> float:
+        """By which all prices are multiplied."""
+        return 1 - self.batch_discount if self.batch else 1.0
+
     def prices(self) -> tuple[float, float] | None:
         """Per million prompt tokens and per million reply tokens; None if either is unknown."""
         own = self.model.partition("/")[0] in OWN_PROVIDERS
         found = [0.0 if price is None and own else price for price in (self.input_price, self.output_price)]
-        return None if found[0] is None or found[1] is None else (found[0], found[1])
+        return (
+            None
+            if found[0] is None or found[1] is None
+            else (found[0] * self.price_factor, found[1] * self.price_factor)
+        )
