@@ -12,8 +12,10 @@ from core.extensions import Extension, ExtensionPoint, UnusableExtension
 from core.secrets import redact_text
 from core.storage.atomic_files import hash_file
 from teachers.base import Teacher
+from teachers.batches.batch_api import BatchApi
 from teachers.protocols import TeacherProtocol, open_installed_teacher
 
+BATCH_PROVIDERS = ("openai",)
 PROVIDERS = ("fake", "local", "openai", "vllm")
 PROTOCOL_EXTENSIONS: ExtensionPoint[TeacherProtocol] = ExtensionPoint("protocol", TeacherProtocol, lambda: PROVIDERS)
 
@@ -21,12 +23,35 @@ logger = logging.getLogger("stillhouse")
 
 
 @asynccontextmanager
-async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
-    """The teacher that `config` names, ready to reply; its server is stopped at the end of the block.
+async def open_teacher(config: TeacherConfig, batches: Path | None = None) -> AsyncIterator[Teacher]:
+    """The teacher that `config` names, ready to reply; its server is stopped at the end of the block. `batches` is the folder of
+    its batches; without one, it replies directly.
 
     Raises:
         ProviderError: if it is not available.
     """
+    async with _open_direct_teacher(config) as teacher:
+        # A run that no longer asks for batches still gets the results of those that it sent before.
+        if batches is None or not (config.batch or batches.exists()):
+            yield teacher
+            return
+        from teachers.batches.batch_teacher import open_batch_teacher
+
+        async with _open_batch_api(config) as api, open_batch_teacher(config, api, teacher, batches) as batch_teacher:
+            yield batch_teacher
+
+
+@asynccontextmanager
+async def _open_batch_api(config: TeacherConfig) -> AsyncIterator[BatchApi]:
+    from teachers.batches.openai_batches import OpenAIBatchApi
+    from teachers.endpoint import open_session
+
+    async with open_session(config) as session:
+        yield OpenAIBatchApi(config, config.endpoint, config.model.partition("/")[2], session)
+
+
+@asynccontextmanager
+async def _open_direct_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
     provider, _, model = config.model.partition("/")
     if provider == "fake":
         from teachers.fake.fake_teacher import FakeTeacher
@@ -89,6 +114,13 @@ def find_teacher_problems(recipe: Recipe) -> list[RecipeProblem]:
         provider, _, model = config.model.partition("/")
         if problem := _find_protocol_problem(provider, config) or _find_model_problem(provider, model):
             problems.append(RecipeProblem(f"teachers.{name}.model", problem))
+        if config.batch and provider not in BATCH_PROVIDERS:
+            known = " and ".join(f"{known}/…" for known in BATCH_PROVIDERS)
+            problems.append(
+                RecipeProblem(
+                    f"teachers.{name}.batch", f"{provider}/… has no batch API here, only {known} have; remove the key"
+                )
+            )
     return problems
 
 
