@@ -40,6 +40,10 @@ class BatchWaves:
         for teacher in self.teachers:
             teacher.on_collected = self._send_when_quiet
 
+    def describe(self) -> str:
+        """The open batches in a line; "" if there is none."""
+        return "; ".join(filter(None, (teacher.describe() for teacher in self.teachers)))
+
     @contextmanager
     def hold_open(self, sample: int) -> Iterator[None]:
         """Around an open sample."""

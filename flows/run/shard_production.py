@@ -247,7 +247,7 @@ async def produce_missing_samples(
                 open_dispatcher(plan, budget, stop, run.path, run.cache) as dispatcher,
                 open_sample_workers(plan, run.name) as make_sample,
             ):
-                progress.limit_slots(dispatcher.sample_slots)
+                progress.limit_slots(dispatcher.sample_slots, dispatcher.waves.describe)
                 # Enough shards to fill every slot, and one more, so that no teacher waits for the last samples of a shard.
                 at_once = max(2, 1 + math.ceil(dispatcher.sample_slots.max_concurrent / recipe.shard_size))
                 at_once = min(at_once, MAX_OPEN_SHARDS)

@@ -41,6 +41,20 @@ class BatchRecord:
             self, id=status.id, state=status.state, done=status.done, failed=status.failed, expires=status.expires
         )
 
+    def describe(self) -> str:
+        """State, counts, age and expected end."""
+        failed = f" ({self.failed:,} failed)" if self.failed else ""
+        parts = [f"{self.state}, {self.done:,} of {len(self.custom_ids):,} requests ended{failed}"]
+        parts.append(f"{_format_minutes(time() - self.written)} old")
+        if self.expires > time():
+            parts.append(f"ends within {_format_minutes(self.expires - time())}")
+        return ", ".join(parts)
+
+
+def _format_minutes(seconds: float) -> str:
+    minutes = max(0, round(seconds / 60))
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+
 
 @dataclass(frozen=True)
 class BatchJournal:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import time
 from typing import NamedTuple
 
 from core.config.teachers import TeacherConfig
@@ -246,7 +245,7 @@ class BatchTeacher:
         if first or record.state != before.state or record.done - before.done >= step:
             self._open[tag] = record
             self._journal.save(record)
-            logger.info("batch %s: %s", record.id, describe_batch(record))
+            logger.info("batch %s: %s", record.id, record.describe())
 
     async def _deliver(self, record: BatchRecord, status: BatchStatus) -> None:
         """Hand out the results of a batch that has ended. Results that no call waits for yet are kept."""
@@ -319,7 +318,7 @@ class BatchTeacher:
 
     def describe(self) -> str:
         """The open batches in a line; "" if there is none."""
-        return "; ".join(f"batch {record.name}: {describe_batch(record)}" for record in self._open.values())
+        return "; ".join(f"batch {record.name}: {record.describe()}" for record in self._open.values())
 
     def release(self) -> None:
         """End all waiting calls: batches stay sent, and a resumed run gets their results."""
@@ -353,23 +352,6 @@ def _explain_missing_result(custom_id: str, status: BatchStatus) -> RequestResul
     if status.state == "completed":
         return RequestResult(custom_id, failure=_Unknown(f"batch {status.id} has no result for it"))
     return RequestResult(custom_id, failure=_Expired(f"batch {status.id} is {status.state} without a result for it"))
-
-
-def describe_batch(record: BatchRecord) -> str:
-    """State, counts, age and expected end of a batch."""
-    total = len(record.custom_ids)
-    parts = [f"{record.state}, {record.done:,} of {total:,} requests ended"]
-    if record.failed:
-        parts[0] += f" ({record.failed:,} failed)"
-    parts.append(f"{format_age(time() - record.written)} old")
-    if record.expires > time():
-        parts.append(f"ends within {format_age(record.expires - time())}")
-    return ", ".join(parts)
-
-
-def format_age(seconds: float) -> str:
-    minutes = max(0, round(seconds / 60))
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 
 
 @asynccontextmanager

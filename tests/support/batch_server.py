@@ -52,6 +52,10 @@ class ServedBatch:
         return str(self.fields["status"])
 
 
+def _ignore(_method: str, _path: str) -> None:
+    pass
+
+
 class BatchServer(ThreadingHTTPServer):
     """Serves until the `with` ends."""
 
@@ -69,9 +73,9 @@ class BatchServer(ThreadingHTTPServer):
         self.end = "completed"
         """The last state of automatic batches."""
         self.fate: Fate = lambda _line, _before: "ok"
-        self.observe: Callable[[str, str], object] = lambda _method, _path: None
+        self.observe: Callable[[str, str], object] = _ignore
         """Called after a request had its effect, before its answer is sent."""
-        self.respond: Callable[[str, str], int | None] = lambda _method, _path: None
+        self.respond: Callable[[str, str], int | None] = _ignore
         """A status to answer with, instead of the answer; 0 closes the connection."""
         self.billed: Counter[str] = Counter()
         """Answered requests, by their body."""
@@ -87,6 +91,13 @@ class BatchServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def reset(self) -> None:
+        """Forget all files, batches and counts."""
+        with self.lock:
+            for kept in (self.files, self.batches, self.billed, self.sent, self.direct, self.refused, self.log):
+                kept.clear()
+            self.observe, self.respond, self.automatic, self.end = _ignore, _ignore, True, "completed"
 
     def new_id(self, kind: str) -> str:
         return f"{kind}_{next(self._numbers):06d}"
