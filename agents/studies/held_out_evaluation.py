@@ -230,6 +230,7 @@ def _build_question(
         json_schema=None,
         temperature=config.temperature,
         top_p=config.top_p,
-        max_tokens=config.max_tokens,
+        max_tokens=config.max_tokens + reasoning_tokens(config.reasoning),
         seed=int(text_digest(key, length=7), 16),
+        reasoning=config.reasoning,
     )
