@@ -1,6 +1,8 @@
 """The `[teachers]` tables of a recipe: how to reach each model, its limits and its prices."""
 
+import re
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
@@ -52,6 +54,13 @@ class TeacherFaults(RecipeTable):
 
 StructuredOutput = Literal["json_schema", "tool", "plain"]
 SchemaThinking = Literal["native", "tagged", "two_step"]
+ChatDialect = Literal["openai", "openrouter", "vllm", "sglang", "llama.cpp", "generic"]
+"""What an OpenAI-compatible endpoint accepts beyond the keys that all of them have."""
+DIALECT_OF_DOMAIN: dict[str, ChatDialect] = {"api.openai.com": "openai", "openrouter.ai": "openrouter"}
+DIALECT_OF_PROVIDER: dict[str, ChatDialect] = {"vllm": "vllm", "local": "llama.cpp"}
+OPENAI_REASONING_MODELS = re.compile(r"(?:ft:)?(?:o[1-9]|gpt-(?:[5-9]|[1-9]\d))(?!.*-chat)")
+"""Models of api.openai.com that reject sampling parameters and log probabilities
+(https://platform.openai.com/docs/guides/latest-model, "Parameter compatibility"); `gpt-5-chat-latest` accepts them."""
 
 
 class TeacherConfig(RecipeTable):
@@ -85,6 +94,9 @@ class TeacherConfig(RecipeTable):
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
+    dialect: ChatDialect | None = None
+    """For `openai/…` only: whose keys the endpoint accepts, for thinking and for the length of a reply (`openai`:
+    `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com and openrouter.ai, else `generic`."""
     extra: dict[str, Any] = Field({}, validation_alias=AliasChoices("extra", "sampling"))
     """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
     nested. A key that the request already has is replaced, a table is merged. Earlier versions called it `sampling`."""
@@ -112,6 +124,31 @@ class TeacherConfig(RecipeTable):
     @classmethod
     def _check_variable_name(cls, name: str) -> str:
         return validate_variable_name(name)
+
+    @model_validator(mode="after")
+    def _check_dialect(self) -> Self:
+        if self.dialect and not self.model.startswith("openai/"):
+            raise ValueError(f"dialect is for openai/… only, not for {self.model}; remove it")
+        return self
+
+    @property
+    def chat_dialect(self) -> ChatDialect:
+        """What the OpenAI-compatible endpoint of this teacher accepts."""
+        provider = self.model.partition("/")[0]
+        host = f".{urlsplit(self.base_url or OPENAI_URL).hostname}"
+        hosted = next((dialect for domain, dialect in DIALECT_OF_DOMAIN.items() if host.endswith(f".{domain}")), None)
+        return self.dialect or DIALECT_OF_PROVIDER.get(provider) or hosted or "generic"
+
+    @property
+    def rejects_sampling(self) -> bool:
+        """Whether the model is one of OpenAI's that reject temperature, top_p, seed and log probabilities."""
+        provider, _, name = self.model.partition("/")
+        return provider == "openai" and self.chat_dialect == "openai" and bool(OPENAI_REASONING_MODELS.match(name))
+
+    @property
+    def returns_logprobs(self) -> bool:
+        """Whether token probabilities are requested."""
+        return self.logprobs and not self.rejects_sampling
 
     @property
     def endpoint(self) -> str:

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
+from core.config.teachers import OPENAI_REASONING_MODELS
 
 Reasoning = ReasoningEffort | int
 
-NO_EFFORT = re.compile(r"(?:ft:)?(?:gpt-(?:[1-4]|5(?:\.\d+)?-chat)|chatgpt)")
-"""Models of api.openai.com that do not think and reject `reasoning_effort`."""
 LOWEST_EFFORTS = (
     (re.compile(r"(?:ft:)?o\d|.*codex"), "low"),
     (re.compile(r"gpt-5(?:-mini|-nano)?(?:-\d{4}-\d\d-\d\d)?$"), "minimal"),
@@ -53,8 +52,8 @@ def _build_openai_keys(reasoning: Reasoning, model: str) -> dict[str, Any]:
     name = model.rpartition("/")[2]
     if reasoning != "off":
         return _build_effort_key(reasoning, model)
-    if NO_EFFORT.match(name):
-        return {}
+    if not OPENAI_REASONING_MODELS.match(name):
+        return {}  # it does not think, and rejects the key
     return {"reasoning_effort": next((effort for names, effort in LOWEST_EFFORTS if names.match(name)), "none")}
 
 

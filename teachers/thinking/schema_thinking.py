@@ -64,9 +64,7 @@ async def think_and_answer(ask: AskTeacher, question: TeacherQuestion, way: Sche
 def build_tagged_question(question: TeacherQuestion) -> TeacherQuestion:
     """Asks in words for the thoughts between tags and the object after them."""
     words = TAGGED_WORDS.format(schema=json.dumps(question.json_schema))
-    return question.model_copy(
-        update={"messages": insert_instructions(question.messages, words), "json_schema": None}
-    )
+    return question.model_copy(update={"messages": insert_instructions(question.messages, words), "json_schema": None})
 
 
 def build_thought_question(question: TeacherQuestion) -> TeacherQuestion:
