@@ -88,12 +88,17 @@ class RunPlan:
         return [extension for extension in found if extension]
 
     @property
+    def agents(self) -> dict[str, AgentConfig]:
+        """The agents that call a teacher, by name."""
+        agents = self.recipe.agents
+        critic = {"critic": agents.critic} if agents.critic and agents.critic.type == "teacher" else {}
+        verifier = {"verifier": agents.verifier} if self.check_calls else {}
+        return {"generator": agents.generator, **critic, **verifier}
+
+    @property
     def teachers(self) -> set[str]:
         """The names of the teachers that the agents use."""
-        agents = self.recipe.agents
-        used = {agents.generator.teacher}
-        used |= {agents.critic.teacher} if agents.critic and agents.critic.type == "teacher" else set()
-        return used | ({agents.verifier.teacher} if self.check_calls else set())
+        return {agent.teacher for agent in self.agents.values()}
 
     @property
     def roles(self) -> list[str]:
