@@ -5,8 +5,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-OPENING_TAG = re.compile(r"\s*(?:<(think|thinking|thought|reasoning)>|\[(THINK)\])")
+OPENING_TAGS = ("<think>", "<thinking>", "<thought>", "<reasoning>", "[THINK]")
 """Tags of Qwen, DeepSeek, GLM and others, and of Mistral. A reply that has one elsewhere writes about it."""
+OPENING_TAG = re.compile(rf"\s*({'|'.join(map(re.escape, OPENING_TAGS))})")
 CLOSING_TAG = re.compile(r"</(?:think|thinking)>|\[/THINK\]")
 """The tags that occur without an opening one, which the chat template has written into the prompt."""
 
@@ -20,12 +21,19 @@ class SplitReply(NamedTuple):
     """False if the thinking has no end, so that there is no answer."""
 
 
+def match_opening_tag(text: str) -> re.Match[str] | None:
+    """The tag that opens the thinking at the start of `text`, if there is one; its group is the tag."""
+    return OPENING_TAG.match(text)
+
+
+def find_closing_tag(opening: re.Match[str]) -> str:
+    return f"{opening[1][0]}/{opening[1][1:]}"
+
+
 def split_thinking(text: str) -> SplitReply:
     """The thinking before an answer and the answer; an empty thought is no thinking."""
-    opening = OPENING_TAG.match(text)
-    if opening:
-        closing = f"</{opening[1]}>" if opening[1] else "[/THINK]"
-        thought, end, answer = text[opening.end() :].partition(closing)
+    if opening := match_opening_tag(text):
+        thought, end, answer = text[opening.end() :].partition(find_closing_tag(opening))
         return SplitReply(thought.strip(), answer.strip() if end else "", bool(end))
     found = None if text.lstrip().startswith("{") else CLOSING_TAG.search(text)
     if found is None:

@@ -7,7 +7,7 @@ emulates what servers do wrong with a schema. A token is a word.
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
@@ -140,7 +140,8 @@ def serve_thinking(server: ThinkingServer) -> Iterator[ThinkingServer]:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            with suppress(ConnectionError):  # the client may have been killed
+                self.wfile.write(data)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -13,6 +13,7 @@ from teachers.openai_chat import InvalidCompletion, build_request_body, parse_co
 from teachers.providers import open_teacher
 from teachers.thinking.request_keys import build_thinking_keys
 from teachers.thinking.schema_thinking import think_and_answer
+from teachers.thinking.thought_stream import CompletionStream, move_thinking
 from teachers.thinking.thought_text import split_thinking
 from tests.support.thinking_endpoint import THOUGHT, ThinkingServer, serve_thinking
 
@@ -181,7 +182,8 @@ def test_the_confidence_is_that_of_the_answer() -> None:
     [
         (
             {
-                "prompt_tokens": 50, "completion_tokens": 30, "prompt_tokens_details": {"cached_tokens": 40, "cache_write_tokens": 5},
+                "prompt_tokens": 50, "completion_tokens": 30,
+                "prompt_tokens_details": {"cached_tokens": 40, "cache_write_tokens": 5},
                 "completion_tokens_details": {"reasoning_tokens": 20},
             },
             TokenUsage(
@@ -193,7 +195,10 @@ def test_the_confidence_is_that_of_the_answer() -> None:
             TokenUsage(calls=1, prompt_tokens=50, completion_tokens=1, cached_tokens=30),
         ),
         (
-            {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 27, "completion_tokens_details": {"reasoning_tokens": 20}},
+            {
+                "prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 27,
+                "completion_tokens_details": {"reasoning_tokens": 20},
+            },
             TokenUsage(calls=1, prompt_tokens=5, completion_tokens=22, reasoning_tokens=20),
         ),
         (
@@ -292,3 +297,35 @@ def test_an_empty_thought_is_no_thinking(output: Any) -> None:
         reply = ask(server)
     assert reply.reasoning == ""
     assert "sum" in json.loads(reply.text)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+@pytest.mark.parametrize(
+    ("text", "thought", "answer"),
+    [
+        ("<think>\na</thi b\n</think>\n\nI use <think>.", "\na</thi b\n", "I use <think>."),
+        ("[THINK]a[/THINK]b", "a", "b"),
+        (" <think>never ends", "never ends", ""),
+        ("<this is text", "", "<this is text"),
+        ("\n plain", "", "\n plain"),
+        ("<", "", "<"),
+        ("", "", ""),
+    ],
+    ids=lambda value: str(value)[:15],
+)
+def test_a_streamed_thought_is_moved_out_of_the_answer(text: str, thought: str, answer: str, size: int) -> None:
+    stream = CompletionStream()
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    deltas = [stream.move_thinking(chunk)["choices"][0]["delta"] for chunk in chunks]
+    assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == thought
+    assert "".join(delta.get("content") or "" for delta in deltas) == answer
+
+
+def test_a_completion_that_is_passed_on_has_no_thinking_in_its_answer() -> None:
+    passed = move_thinking(json.loads(completion(content="<think>a</think>b")))
+    assert passed["choices"][0]["message"] == {"content": "b", "reasoning_content": "a"}
+    for message in ({"content": "b", "reasoning": "a"}, {"content": None, "tool_calls": []}):
+        same = json.loads(completion(**message))
+        assert move_thinking(same) == same
