@@ -66,10 +66,8 @@ async def probe_teachers(plan: RunPlan) -> dict[str, str]:
     """
     descriptions, faults = {}, []
     for name, config in plan.recipe.teachers.items():
-        settings = {
-            f"agents.{n}.reasoning": agent.reasoning for n, agent in plan.agents.items() if agent.teacher == name
-        }
-        settings = {where: reasoning for where, reasoning in settings.items() if reasoning is not None}
+        agents = [(where, agent.reasoning) for where, agent in plan.agents.items() if agent.teacher == name]
+        settings = {f"agents.{where}.reasoning": reasoning for where, reasoning in agents if reasoning is not None}
         try:
             no_retry = config.model_copy(update={"max_retries": 0, "outage_seconds": 0.0})
             async with open_teacher(no_retry) as teacher:
