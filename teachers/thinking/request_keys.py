@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
-from core.config.teachers import OPENAI_REASONING_MODELS
+from core.config.hosted_models import OPENAI_REASONING_MODELS
 
 Reasoning = ReasoningEffort | int
 
