@@ -214,13 +214,13 @@ def test_batches_hold_no_more_requests_or_bytes_than_the_provider_takes(
 ) -> None:
     outcomes, _ = ask(server, tmp_path / "requests", batch_size=4)
     assert count_replies(outcomes) == len(QUESTIONS)
-    assert [len(batch.requests) for batch in server.batches.values()] == [4, 4, 2]
+    assert sorted(len(batch.requests) for batch in server.batches.values()) == [2, 4, 4]
     limit = 3 * len(server.files["file_000001"][1].splitlines()[0]) + 100
     monkeypatch.setattr(openai_batches.OpenAIBatchApi, "max_bytes", limit)
     server.reset()
     outcomes, _ = ask(server, tmp_path / "bytes")
     assert count_replies(outcomes) == len(QUESTIONS)
-    assert [len(batch.requests) for batch in server.batches.values()] == [3, 3, 3, 1]
+    assert sorted(len(batch.requests) for batch in server.batches.values()) == [1, 3, 3, 3]
 
 
 @pytest.mark.parametrize(
