@@ -4,9 +4,8 @@ import json
 from typing import NamedTuple, get_args
 
 from agents.calls.scratch_context import open_scratch_context
-from agents.planning.run_plan import RunPlan
+from agents.planning.run_plan import NO_PROBABILITIES, RunPlan
 from agents.planning.seeds import RunSeeds
-from agents.roles.critic import NO_PROBABILITIES
 from agents.topologies.sample_production import produce_samples
 from core.config.teachers import StructuredOutput
 from core.errors import ProviderError
