@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 
 from core.config.recipe import Recipe
@@ -42,10 +42,8 @@ async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
         async with open_installed_teacher(extension, config) as teacher:
             yield teacher
         return
-    if provider == "anthropic":
-        from teachers.hosted.anthropic_teacher import open_anthropic_teacher
-
-        async with open_anthropic_teacher(config) as hosted:
+    if provider in HOSTED_LIBRARIES:
+        async with _open_hosted_teacher(provider, config) as hosted:
             yield hosted
         return
     from teachers.endpoint import open_endpoint_teacher
@@ -69,6 +67,16 @@ async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
         open_endpoint_teacher(there, model, config.endpoint, key) as teacher,
     ):
         yield teacher
+
+
+def _open_hosted_teacher(provider: str, config: TeacherConfig) -> AbstractAsyncContextManager[Teacher]:
+    if provider == "anthropic":
+        from teachers.hosted.anthropic_teacher import open_anthropic_teacher
+
+        return open_anthropic_teacher(config)
+    from teachers.hosted.gemini_teacher import open_gemini_teacher
+
+    return open_gemini_teacher(config)
 
 
 @asynccontextmanager
