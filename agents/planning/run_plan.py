@@ -152,6 +152,8 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
         family = find_family(recipe.family)
     except UnusableExtension as error:
         raise RecipeError(recipe.name, [RecipeProblem("family", str(error))]) from None
+    teachers = {name: teacher.in_folder(folder) for name, teacher in recipe.teachers.items()}
+    recipe = recipe.model_copy(update={"teachers": teachers})
     options, problems = validate_table(family.options, recipe.task, "task")
     checks, check_problems = bind_checks(recipe.verifiers, family.checks, folder)
     draws, draw_problems = load_conditions(recipe.seeds.draw, folder)
