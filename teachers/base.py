@@ -78,6 +78,8 @@ class CallCharge:
 
     def __init__(self) -> None:
         self.usage: TokenUsage | None = None
+        self.fault = ""
+        """The kind of failure of a try without a usable reply: a status, or a word."""
 
     def waive(self, *, sent: bool = True) -> None:
         """Count only the call, which the teacher rejected; or nothing, if it was not `sent`."""

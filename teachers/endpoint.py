@@ -95,7 +95,7 @@ class EndpointTeacher:
                 charge.waive()
                 raise self._calls.status_failure(response.status, response.headers, text)
         except TimeoutError:
-            raise FailedTry(f"no answer in {self._config.timeout_seconds:g} s") from None
+            raise FailedTry(f"no answer in {self._config.timeout_seconds:g} s", kind="timeout") from None
         except InvalidCompletion as error:
             raise FailedTry(str(error)) from None
         except aiohttp.ClientConnectorError as error:
