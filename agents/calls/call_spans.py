@@ -91,8 +91,8 @@ class _TracedAccount:
         return self._account.tokens(question)
 
     @asynccontextmanager
-    async def charge(self, question: TeacherQuestion) -> AsyncIterator[CallCharge]:
-        async with self._account.charge(question) as charge:
+    async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
+        async with self._account.charge(question, name) as charge:
             self._call.start_try(question, charge)
             try:
                 yield charge

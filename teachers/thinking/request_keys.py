@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
+from core.config.agents import ReasoningEffort, find_effort, reasoning_tokens
 from core.config.hosted_models import OPENAI_REASONING_MODELS
 
 Reasoning = ReasoningEffort | int
@@ -37,13 +37,6 @@ def build_thinking_keys(reasoning: Reasoning | None, dialect: str, model: str) -
     return DIALECT_KEYS.get(dialect, _build_effort_key)(reasoning, model)
 
 
-def find_effort(reasoning: Reasoning) -> str:
-    """The effort for a setting: of a number of tokens, the lowest whose budget covers it."""
-    if isinstance(reasoning, str):
-        return reasoning
-    return next((effort for effort, budget in REASONING_BUDGETS.items() if reasoning <= budget), "high")
-
-
 def _build_effort_key(reasoning: Reasoning, _model: str) -> dict[str, Any]:
     return {"reasoning_effort": "none" if reasoning == "off" else find_effort(reasoning)}
 
@@ -61,6 +54,13 @@ def _build_openrouter_keys(reasoning: Reasoning, _model: str) -> dict[str, Any]:
     if isinstance(reasoning, int):
         return {"reasoning": {"max_tokens": reasoning}}
     return {"reasoning": {"effort": "none" if reasoning == "off" else reasoning}}
+
+
+def _build_deepseek_keys(reasoning: Reasoning, model: str) -> dict[str, Any]:
+    """Also of GLM's and Moonshot's own endpoints (https://api-docs.deepseek.com/guides/thinking_mode)."""
+    if reasoning == "off":
+        return {"thinking": {"type": "disabled"}}
+    return {"thinking": {"type": "enabled"}, **_build_effort_key(reasoning, model)}
 
 
 def _build_template_keys(reasoning: Reasoning, model: str) -> dict[str, Any]:
@@ -98,6 +98,7 @@ def _build_llama_keys(reasoning: Reasoning, model: str) -> dict[str, Any]:
 DIALECT_KEYS: dict[str, Callable[[Reasoning, str], dict[str, Any]]] = {
     "openai": _build_openai_keys,
     "openrouter": _build_openrouter_keys,
+    "deepseek": _build_deepseek_keys,
     "vllm": _build_vllm_keys,
     "sglang": _build_sglang_keys,
     "llama.cpp": _build_llama_keys,
