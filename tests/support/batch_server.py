@@ -76,7 +76,7 @@ class BatchServer(ThreadingHTTPServer):
         self.observe: Callable[[str, str], object] = _ignore
         """Called after a request had its effect, before its answer is sent."""
         self.respond: Callable[[str, str], int | None] = _ignore
-        """A status to answer with, instead of the answer; 0 closes the connection."""
+        """A status to answer with, instead of the answer; 0 closes the connection, and -1 in the middle of the answer."""
         self.billed: Counter[str] = Counter()
         """Answered requests, by their body."""
         self.sent: Counter[str] = Counter()
@@ -279,14 +279,15 @@ class _Handler(BaseHTTPRequestHandler):
         if forced == 0:
             self.close_connection = True
             return
-        if forced:
+        if forced and forced > 0:
             status, body = forced, b'{"error": {"message": "forced"}}'
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if forced == -1 else body)
+            self.close_connection = forced == -1
         except OSError:  # the client was killed
             self.close_connection = True
 
