@@ -165,7 +165,9 @@ def collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: b
         if candidate is None:
             continue
         end = count_prompt_turns([message.role for message in candidate.messages])
-        prompt, response = candidate.messages[:end], candidate.messages[end:]
+        # Answers to one question are comparable, whatever was thought before its earlier turns.
+        prompt = [message.model_copy(update={"reasoning": None}) for message in candidate.messages[:end]]
+        response = candidate.messages[end:]
         verdicts = [verdict for verdict in sample.verdicts if verdict.revision == revision]
         faults = [verdict for verdict in verdicts if not verdict.passed]
         if prompt and response:
@@ -184,11 +186,12 @@ def collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: b
 
 def rebuild_candidate(sample: Sample, family: RecipeFamily, revision: int) -> Candidate | None:
     """The candidate of an earlier revision, parsed from its generator's last reply; None if that reply is invalid."""
-    replies = [turn.reply for turn in sample.turns if turn.agent == "generator" and turn.revision == revision]
-    if not replies:
+    turns = [turn for turn in sample.turns if turn.agent == "generator" and turn.revision == revision]
+    if not turns:
         return None
     try:
-        return family.candidate(sample.seed, parse_reply(family.reply_type(sample.seed), replies[-1]))
+        draft = parse_reply(family.reply_type(sample.seed), turns[-1].reply)
+        return family.candidate(sample.seed, draft).add_thinking(turns[-1].reasoning)
     except InvalidReply:
         return None
 

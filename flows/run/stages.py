@@ -17,6 +17,7 @@ from core.runs.records import EvaluationRecord, FormatRecord, ModelPassRecord, R
 from core.runs.run_dir import RunDir
 from core.sample import Message
 from core.storage.atomic_files import read_json, write_atomically, write_parquet, write_text
+from core.storage.sample_files import drop_empty_turn_fields
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
@@ -85,7 +86,7 @@ def _split_run_pairs(
 
     pairs = find_preference_pairs(read_finished_samples(run), find_family(recipe.family), recipe)
     own, manifest.pairs = split_preference_pairs(pairs, set(parts.validation["id"]))
-    write_parquet(run.pairs_file, pl.concat(own))
+    write_parquet(run.pairs_file, drop_empty_turn_fields(pl.concat(own)))
     all_pairs = pl.concat([*released, *own])
     return [all_pairs.filter(pl.col("chosen_id").is_in(rows["id"].to_list())) for rows in parts]
 
