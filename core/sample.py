@@ -288,8 +288,12 @@ def json_digest(value: Any, length: int = 16) -> str:
 
 
 def conversation_digest(conversation: Sequence[Message]) -> str:
-    """A digest that is equal for equal conversations, independent of the row format."""
-    return json_digest([message.model_dump(mode="json") for message in conversation])
+    """A digest that is equal for equal conversations, independent of the row format and of thinking."""
+    return json_digest([message.model_dump(mode="json", exclude={"reasoning"}) for message in conversation])
+
+
+def remove_thinking(conversation: Sequence[Message]) -> list[Message]:
+    return [message.model_copy(update={"reasoning": None}) for message in conversation]
 
 
 def text_digest(text: str, length: int = 16) -> str:

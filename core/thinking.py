@@ -23,7 +23,7 @@ def join_thinking(thinking: str, answer: str) -> str:
     return f"{OPENING_TAG}\n{thinking.strip()}\n{CLOSING_TAG}\n\n{answer}" if thinking.strip() else answer
 
 
-def split_thinking(text: str) -> SplitText:
+def split_leading_thinking(text: str) -> SplitText:
     """The thinking at the start of `text`, and its answer. Thinking that does not end leaves an empty answer; a text that does
     not begin with the tag is an answer, whatever tags it contains.
     """

@@ -14,7 +14,7 @@ from agents.families.base import RecipeFamily
 from agents.reply_schema import InvalidReply, parse_reply
 from core.config.recipe import PreferenceConfig, Recipe
 from core.runs.records import PairsRecord
-from core.sample import Candidate, Critique, Message, Sample, SampleStatus, Verdict, parse_sample_index
+from core.sample import Candidate, Critique, Message, Sample, SampleStatus, Verdict, parse_sample_index, remove_thinking
 from core.storage.atomic_files import count_values
 from core.storage.sample_files import build_message_type, flatten_message
 from flows.data.dataset_formats import count_prompt_turns
@@ -166,8 +166,7 @@ def collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: b
             continue
         end = count_prompt_turns([message.role for message in candidate.messages])
         # Answers to one question are comparable, whatever was thought before its earlier turns.
-        prompt = [message.model_copy(update={"reasoning": None}) for message in candidate.messages[:end]]
-        response = candidate.messages[end:]
+        prompt, response = remove_thinking(candidate.messages[:end]), candidate.messages[end:]
         verdicts = [verdict for verdict in sample.verdicts if verdict.revision == revision]
         faults = [verdict for verdict in verdicts if not verdict.passed]
         if prompt and response:

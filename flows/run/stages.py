@@ -44,9 +44,8 @@ def write_dataset(
     with write_atomically(run.dataset) as folder:
         folder.mkdir()
         for name in recipe.dataset.formats:
-            form = format_dataset(
-                name, _split_run_pairs(run, manifest, recipe, parts, released) if name == "preference" else parts
-            )
+            rows = _split_run_pairs(run, manifest, recipe, parts, released) if name == "preference" else parts
+            form = format_dataset(name, rows, recipe.dataset.thinking)
             train, validation = form.parts
             manifest.formats.append(FormatRecord(
                 name=name, columns=train.columns, train=len(train), validation=len(validation), left_out=form.left_out,
@@ -65,7 +64,7 @@ def write_dataset(
                         file.writelines(format_json_lines(rows, form.texts))
             if form.left_out and not any(map(len, form.parts)):
                 missing.append(
-                    f"{name} can hold none of the kept samples: they call tools, or their turns do not alternate"
+                    f"{name} can hold none of the kept samples: they call tools or have images, or their turns do not alternate"
                 )
         write_text(folder / "README.md", build_dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))
     if manifest.pairs and not manifest.pairs.total:

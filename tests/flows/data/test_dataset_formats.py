@@ -179,7 +179,7 @@ def test_rows_that_a_form_cannot_hold_are_omitted_and_counted(tmp_path: Path) ->
 def test_a_form_without_rows_is_reported_as_missing(tmp_path: Path) -> None:
     made = Dataset(tmp_path, [sample(0, CALLING), sample(1, CALLING)], ["messages", "alpaca"])
     assert made.missing == [
-        "alpaca can hold none of the kept samples: they call tools, or their turns do not alternate"
+        "alpaca can hold none of the kept samples: they call tools or have images, or their turns do not alternate"
     ]
 
 
