@@ -210,6 +210,7 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
     findings: list[Finding] = []
     try:
         candidate = context.plan.family.build_answered(seed, answers)
+        candidate = candidate.add_thinking("\n".join(reply.reasoning for reply in replies))
         await run_checks(context, seed, candidate, 0, [], findings)
     except (InvalidReply, CheckBroken) as fault:
         return build_result(fault.check if isinstance(fault, CheckBroken) else "contract", valid_text(str(fault)))

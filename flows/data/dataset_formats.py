@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.config.recipe import DatasetThinking
+from core.runs.records import ThinkingRecord
 from core.storage.sample_files import TURN_COLUMNS, complete_turn_fields, has_turn_field
 from core.thinking import CLOSING_TAG, OPENING_TAG
 
@@ -115,6 +116,19 @@ def place_thinking(rows: "pl.DataFrame", thinking: DatasetThinking) -> "pl.DataF
         for column in TURN_COLUMNS
         if column in rows.columns
     )
+
+
+def measure_thinking(parts: Sequence["pl.DataFrame"], form: DatasetThinking) -> ThinkingRecord | None:
+    """The conversations of all parts that have thinking, and its length; None if there are none."""
+    import polars as pl
+
+    words = pl.element().struct.field("reasoning").str.count_matches(r"\S+")
+    per_row = pl.concat(rows.select(pl.col("messages").list.eval(words).list.sum()).to_series() for rows in parts)
+    thought = per_row.filter(per_row > 0)
+    mean = thought.mean()
+    if not isinstance(mean, float):
+        return None
+    return ThinkingRecord(rows=len(per_row), thought=len(thought), mean_words=round(mean, 1), form=form)
 
 
 def _has_values(column: "pl.Series") -> bool:

@@ -20,7 +20,7 @@ from core.storage.atomic_files import read_json, write_atomically, write_parquet
 from core.storage.sample_files import drop_empty_turn_fields
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
-from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
+from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines, measure_thinking
 from flows.data.student_files import DEFAULT_GGUF_TYPE, import_student_module
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_duration
@@ -41,6 +41,7 @@ def write_dataset(
     Returns a sentence for each form without rows.
     """
     manifest.formats, manifest.pairs, missing = [], None, []
+    manifest.thinking = measure_thinking(parts, recipe.dataset.thinking)
     with write_atomically(run.dataset) as folder:
         folder.mkdir()
         for name in recipe.dataset.formats:

@@ -54,6 +54,8 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
         lines += format_labelled_lines("not kept", not_kept)
     for judge in manifest.judges:
         lines += format_labelled_lines("judge", textwrap.wrap(format_judge_record(judge), TERMINAL_WIDTH - LABEL_WIDTH))
+    if manifest.thinking:
+        lines += format_labelled_lines("thinking", [manifest.thinking.summary])
     if manifest.collapse:
         lines += format_labelled_lines("collapse", [format_collapse_verdict(manifest.collapse)])
     if manifest.gates:
