@@ -43,10 +43,13 @@ class Document(NamedTuple):
         return (*parts, self.thinking) if self.thinking else parts
 
     def apply_masks(self, masks: Sequence[TextMask]) -> "Document":
-        fields = ("asked", "text", "around", "question", "thinking")
-        masked = {field: mask_text(getattr(self, field), masks) for field in fields}
+        parts = (self.asked, self.text, self.around, self.question, self.thinking)
+        asked, text, around, question, thinking = (mask_text(part, masks) for part in parts)
         answers = tuple(mask_text(answer, masks) for answer in self.answers)
-        return self._replace(**masked, masks=(*self.masks, *masks), answers=answers)
+        return self._replace(
+            asked=asked, text=text, around=around, question=question, thinking=thinking, answers=answers,
+            masks=(*self.masks, *masks),
+        )  # fmt: skip
 
 
 class DroppedDocument(FrozenModel):

@@ -88,7 +88,11 @@ def _drop_earlier_thinking(conversation: Conversation) -> Conversation:
 def _join_written_text(message: Message) -> str:
     """The written parts of a turn: its thinking, its text, and its tool calls without the template's markers."""
     return "\n".join(
-        [message.reasoning or "", message.content, *(json.dumps(call.model_dump(), ensure_ascii=False) for call in message.tool_calls)]
+        [
+            message.reasoning or "",
+            message.content,
+            *(json.dumps(call.model_dump(), ensure_ascii=False) for call in message.tool_calls),
+        ]
     )
 
 

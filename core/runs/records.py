@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from core.config.recipe import ReleaseGate
+from core.config.recipe import DatasetThinking, ReleaseGate
 from core.intervals import IntervalEstimate
 from core.sample import Spending, TokenUsage
 
@@ -317,12 +317,16 @@ class ThinkingRecord(BaseModel):
     """Conversations with thinking."""
     mean_words: float
     """Words of thinking, over conversations with any."""
-    form: Literal[False, "tags", "field"]
+    form: DatasetThinking
     """How the dataset has it: `dataset.thinking` of the recipe."""
 
     @property
     def summary(self) -> str:
-        forms = {False: "kept in the samples only", "tags": "in the dataset as tags", "field": "in the dataset as a field"}
+        forms = {
+            False: "kept in the samples only",
+            "tags": "in the dataset as tags",
+            "field": "in the dataset as a field",
+        }
         return f"{self.thought:,} of {self.rows:,} rows, {self.mean_words:.0f} words on average, {forms[self.form]}"
 
 

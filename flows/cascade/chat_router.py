@@ -15,10 +15,13 @@ from flows.cascade.cascade_calibration import DRAW_TEMPERATURE, TOP_LOGPROBS
 from flows.cascade.chat_protocol import (
     ChatError,
     ChatRequest,
+    ChunkFilter,
     build_protocol_request,
     build_student_request,
     build_usage_body,
+    hide_thinking,
     read_completion_usage,
+    separate_thinking,
     split_into_chunks,
     trim_logprobs,
 )
@@ -128,11 +131,11 @@ class ChatRouter:
         warm = {**student_request, "temperature": max(DRAW_TEMPERATURE, student_request.get("temperature") or 0)}
         seed = request.seed or 0
         draws = [
-            self.student.complete({**warm, **({"seed": seed + n} if request.seed is not None else {})})
+            self._complete_student({**warm, **({"seed": seed + n} if request.seed is not None else {})})
             for n in range(1, self.rule.draws + 1)
         ]
         scored = {**student_request, "logprobs": True, "top_logprobs": max(TOP_LOGPROBS, request.top_logprobs or 0)}
-        results = await asyncio.gather(self.student.complete(scored), *draws, return_exceptions=True)
+        results = await asyncio.gather(self._complete_student(scored), *draws, return_exceptions=True)
         completions = [result for result in results if isinstance(result, dict)]
         usage = sum(map(read_completion_usage, completions), TokenUsage())
         if fault := next((result for result in results if isinstance(result, BaseException)), None):
@@ -150,6 +153,9 @@ class ChatRouter:
         answered = AnswerWithLogprobs(request.question, answer, certainty.logprobs, certainty.entropies, drawn)
         return StudentAttempt(completions[0], self.rule.score(answered), usage)
 
+    async def _complete_student(self, body: dict[str, Any]) -> dict[str, Any]:
+        return separate_thinking(await self.student.complete(body))
+
     async def _answer_with_student_only(self, request: ChatRequest) -> ChatReply:
         student_request = build_student_request(request, self.defaults)
         if request.logprobs:
@@ -160,9 +166,10 @@ class ChatRouter:
                 if request.wants_usage:
                     student_request |= {"stream_options": {"include_usage": True}}
                 attempt = StudentAttempt(None, None, TokenUsage())
-                chunks = await self._open_stream(self.student, STUDENT_MODEL, student_request, attempt)
+                separated = ChunkFilter(keep=bool(request.include_reasoning))
+                chunks = await self._open_stream(self.student, STUDENT_MODEL, student_request, attempt, separated)
                 return ChatReply("student", chunks, {})
-            completion = await self.student.complete(student_request)
+            completion = await self._complete_student(student_request)
         except RelayError as failed:
             raise _convert_relay_failure(failed) from None
         return self._reply_as_student(
@@ -178,10 +185,11 @@ class ChatRouter:
         metadata = self._build_metadata("student", self.student, attempt, TokenUsage())
         if failed:
             metadata["teacher_failed"] = failed
+        choices = trim_logprobs(attempt.completion, request)
         completion = {
             **attempt.completion,
             "model": STUDENT_MODEL,
-            "choices": trim_logprobs(attempt.completion, request),
+            "choices": choices if request.include_reasoning else [hide_thinking(choice) for choice in choices],
             "usage": build_usage_body(attempt.usage),
             "stillhouse": metadata,
         }
@@ -217,10 +225,11 @@ class ChatRouter:
         return ChatReply("teacher", {**completion, **changes}, headers)
 
     async def _open_stream(
-        self, relay: CompletionRelay, model: str, body: dict[str, Any], attempt: StudentAttempt
-    ) -> AsyncIterator[dict[str, Any]]:
+        self, relay: CompletionRelay, model: str, body: dict[str, Any], attempt: StudentAttempt,
+        separated: ChunkFilter | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:  # fmt: skip
         """The chunks as the model sends them. Raises RelayError where not even the first arrives."""
-        chunks = self._relay_chunks(relay, model, body, attempt)
+        chunks = self._relay_chunks(relay, model, body, attempt, separated)
         try:
             first = await anext(chunks)
         except StopAsyncIteration:
@@ -235,7 +244,12 @@ class ChatRouter:
         return relay_all()
 
     async def _relay_chunks(
-        self, relay: CompletionRelay, model: str, body: dict[str, Any], attempt: StudentAttempt
+        self,
+        relay: CompletionRelay,
+        model: str,
+        body: dict[str, Any],
+        attempt: StudentAttempt,
+        separated: ChunkFilter | None,
     ) -> AsyncIterator[dict[str, Any]]:
         by = model.rpartition("/")[2]
         async with relay.stream(body) as chunks:
@@ -245,7 +259,7 @@ class ChatRouter:
                     usage = read_completion_usage(chunk)
                     metadata = self._build_metadata(by, relay, attempt, usage)
                     chunk = {**chunk, "usage": build_usage_body(attempt.usage + usage), "stillhouse": metadata}
-                yield {**chunk, "model": model}
+                yield {**(separated.feed(chunk) if separated else chunk), "model": model}
 
     def _build_metadata(
         self, by: str, relay: CompletionRelay, attempt: StudentAttempt, usage: TokenUsage

@@ -88,7 +88,12 @@ def find_chat_student(name: Path, runs_dir: str) -> ChatStudent:
 
 
 def choose_chat_settings(
-    student: ChatStudent, system: str | None, temperature: float | None, max_tokens: int | None, *, thinking: bool = False
+    student: ChatStudent,
+    system: str | None,
+    temperature: float | None,
+    max_tokens: int | None,
+    *,
+    thinking: bool = False,
 ) -> ChatSettings:
     """The options, completed by the sampling of the recipe that the student was trained with, if it is known."""
     folder = student.folder or (student.weights and student.weights.parent)

@@ -175,8 +175,6 @@ def split_rows(kept: "pl.DataFrame", share: float, seed: int, answers_per_seed: 
     Samples of the same seed stay together, and so do samples with the same prompt: no held-out prompt is trained on. With two
     or more such groups, both parts have at least one.
     """
-    import polars as pl
-
     # Union-find: rows are in one group if they share a seed or a prompt, directly or through other rows.
     parents: dict[Any, Any] = {}
 

@@ -56,9 +56,7 @@ class FormattedDataset(NamedTuple):
     """Columns of JSON text, whose values vary in shape (arguments of calls), which Parquet cannot hold."""
 
 
-def format_dataset(
-    name: str, parts: Sequence["pl.DataFrame"], thinking: DatasetThinking = False
-) -> FormattedDataset:
+def format_dataset(name: str, parts: Sequence["pl.DataFrame"], thinking: DatasetThinking = False) -> FormattedDataset:
     """`parts` (train, validation) in the form `name`, with equal columns. The rows of `preference` are pairs."""
     import polars as pl
 

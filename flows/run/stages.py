@@ -45,8 +45,11 @@ def write_dataset(
     with write_atomically(run.dataset) as folder:
         folder.mkdir()
         for name in recipe.dataset.formats:
-            rows = _split_run_pairs(run, manifest, recipe, parts, released) if name == "preference" else parts
-            form = format_dataset(name, rows, recipe.dataset.thinking)
+            form = format_dataset(
+                name,
+                _split_run_pairs(run, manifest, recipe, parts, released) if name == "preference" else parts,
+                recipe.dataset.thinking,
+            )
             train, validation = form.parts
             manifest.formats.append(FormatRecord(
                 name=name, columns=train.columns, train=len(train), validation=len(validation), left_out=form.left_out,

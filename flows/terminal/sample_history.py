@@ -15,7 +15,6 @@ from flows.terminal.text_format import (
     replace_unsafe_characters,
 )
 
-
 SHOWN_THINKING = 400
 """Characters shown of the beginning and of the end of thinking."""
 

@@ -8,10 +8,7 @@ from pydantic import Field
 from agents.checks.base import Options, Subject, check
 from agents.checks.math.answer_equality import AnswerKind, NumberTolerance, compare_answers
 
-
-CONCLUSION = re.compile(
-    r"\\boxed\{([^{}]*)\}|\b[Aa]nswer(?: is|:| ?=) ?:?[ *$]*(.+?)[*$]*[.!]?(?=\s+[A-Z]|\s*\n|\s*$)"
-)
+CONCLUSION = re.compile(r"\\boxed\{([^{}]*)\}|\b[Aa]nswer(?: is|:| ?=) ?:?[ *$]*(.+?)[*$]*[.!]?(?=\s+[A-Z]|\s*\n|\s*$)")
 """How thinking states a result: boxed in LaTeX, or in words to the end of the sentence."""
 FIRST_NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?")
 
@@ -64,6 +61,8 @@ def _find_disagreement(subject: Subject, options: AnswerOptions) -> str | None:
         return None
     tolerance = NumberTolerance(options.relative, options.absolute)
     equality = compare_answers(options.kind, conclusion, given, tolerance=tolerance)
-    if equality.equal or equality.why.startswith("the expected answer"):  # a conclusion that cannot be read proves nothing
+    if equality.equal or equality.why.startswith(
+        "the expected answer"
+    ):  # a conclusion that cannot be read proves nothing
         return None
     return f"the thinking concludes {conclusion[:100]!r}, and the answer is {given[:100]!r}"
