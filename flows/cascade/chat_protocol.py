@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.sample import TokenUsage
-from core.thinking import ThinkingFilter, split_leading_thinking
 from flows.terminal.text_format import format_one_line
 from teachers.grammar_bounds import GrammarTooLarge, check_grammar_bounds
 
@@ -108,8 +107,6 @@ class ChatRequest(BaseModel):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: _ResponseFormat | None = None
-    include_reasoning: bool | None = None
-    """OpenRouter's key: whether a student's thinking is returned, in `reasoning_content` of the message."""
 
     @property
     def question(self) -> str:
@@ -227,55 +224,6 @@ def build_usage_body(usage: TokenUsage) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def separate_thinking(completion: Mapping[str, Any]) -> dict[str, Any]:
-    """The completion with the thinking of its choices in `reasoning_content`, where some servers leave it in the content."""
-    choices = []
-    for choice in completion["choices"]:
-        message = choice["message"]
-        content = message.get("content") or ""
-        parts = split_leading_thinking(content)
-        if parts.answer != content:
-            thinking = message.get("reasoning_content") or parts.thinking
-            message = {**message, "content": parts.answer, "reasoning_content": thinking}
-        choices.append({**choice, "message": message})
-    return {**completion, "choices": choices}
-
-
-def hide_thinking(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """The choice of a completion without thinking."""
-    return {
-        **choice,
-        "message": {key: value for key, value in choice["message"].items() if key != "reasoning_content"},
-    }
-
-
-class ChunkFilter:
-    """Separates the thinking in a student's stream, and drops it or moves it to `reasoning_content`."""
-
-    def __init__(self, *, keep: bool) -> None:
-        self._keep = keep
-        self._separated = ThinkingFilter()
-
-    def feed(self, chunk: Mapping[str, Any]) -> dict[str, Any]:
-        return {**chunk, "choices": [self._convert(choice) for choice in chunk["choices"]]}
-
-    def _convert(self, choice: Mapping[str, Any]) -> dict[str, Any]:
-        delta = dict(choice.get("delta") or {})
-        thinking, content = delta.pop("reasoning_content", None) or "", delta.pop("content", None)
-        ended = bool(choice.get("finish_reason"))
-        if content is None and not thinking and not ended:
-            return dict(choice)
-        parts = [self._separated.feed(content or ""), *([self._separated.finish()] if ended else [])]
-        thinking += "".join(part.thinking for part in parts)
-        answer = "".join(part.answer for part in parts)
-        if answer or content == "":
-            delta["content"] = answer
-        if thinking and self._keep:
-            delta["reasoning_content"] = thinking
-        logprobs = {} if answer or self._keep else {"logprobs": None}  # of tokens that the client does not get
-        return {**choice, "delta": delta, **(logprobs if "logprobs" in choice else {})}
-
-
 def trim_logprobs(completion: Mapping[str, Any], request: ChatRequest) -> list[dict[str, Any]]:
     """The choices with only the requested token probabilities."""
     choices = []
@@ -295,8 +243,7 @@ def split_into_chunks(completion: Mapping[str, Any], *, usage: bool) -> Iterator
     head["object"] = "chat.completion.chunk"
     for choice in completion["choices"]:
         index = {"index": choice.get("index", 0)}
-        kept = ("content", "reasoning_content")
-        delta = {**{key: choice["message"][key] for key in kept if key in choice["message"]}, "role": "assistant"}
+        delta = {"content": choice["message"].get("content"), "role": "assistant"}
         yield {
             **head,
             "choices": [{**index, "delta": delta, "logprobs": choice.get("logprobs"), "finish_reason": None}],

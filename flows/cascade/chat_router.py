@@ -15,13 +15,10 @@ from flows.cascade.cascade_calibration import DRAW_TEMPERATURE, TOP_LOGPROBS
 from flows.cascade.chat_protocol import (
     ChatError,
     ChatRequest,
-    ChunkFilter,
     build_protocol_request,
     build_student_request,
     build_usage_body,
-    hide_thinking,
     read_completion_usage,
-    separate_thinking,
     split_into_chunks,
     trim_logprobs,
 )
@@ -131,11 +128,11 @@ class ChatRouter:
         warm = {**student_request, "temperature": max(DRAW_TEMPERATURE, student_request.get("temperature") or 0)}
         seed = request.seed or 0
         draws = [
-            self._complete_student({**warm, **({"seed": seed + n} if request.seed is not None else {})})
+            self.student.complete({**warm, **({"seed": seed + n} if request.seed is not None else {})})
             for n in range(1, self.rule.draws + 1)
         ]
         scored = {**student_request, "logprobs": True, "top_logprobs": max(TOP_LOGPROBS, request.top_logprobs or 0)}
-        results = await asyncio.gather(self._complete_student(scored), *draws, return_exceptions=True)
+        results = await asyncio.gather(self.student.complete(scored), *draws, return_exceptions=True)
         completions = [result for result in results if isinstance(result, dict)]
         usage = sum(map(read_completion_usage, completions), TokenUsage())
         if fault := next((result for result in results if isinstance(result, BaseException)), None):
@@ -153,9 +150,6 @@ class ChatRouter:
         answered = AnswerWithLogprobs(request.question, answer, certainty.logprobs, certainty.entropies, drawn)
         return StudentAttempt(completions[0], self.rule.score(answered), usage)
 
-    async def _complete_student(self, body: dict[str, Any]) -> dict[str, Any]:
-        return separate_thinking(await self.student.complete(body))
-
     async def _answer_with_student_only(self, request: ChatRequest) -> ChatReply:
         student_request = build_student_request(request, self.defaults)
         if request.logprobs:
@@ -166,10 +160,9 @@ class ChatRouter:
                 if request.wants_usage:
                     student_request |= {"stream_options": {"include_usage": True}}
                 attempt = StudentAttempt(None, None, TokenUsage())
-                separated = ChunkFilter(keep=bool(request.include_reasoning))
-                chunks = await self._open_stream(self.student, STUDENT_MODEL, student_request, attempt, separated)
+                chunks = await self._open_stream(self.student, STUDENT_MODEL, student_request, attempt)
                 return ChatReply("student", chunks, {})
-            completion = await self._complete_student(student_request)
+            completion = await self.student.complete(student_request)
         except RelayError as failed:
             raise _convert_relay_failure(failed) from None
         return self._reply_as_student(
@@ -185,11 +178,10 @@ class ChatRouter:
         metadata = self._build_metadata("student", self.student, attempt, TokenUsage())
         if failed:
             metadata["teacher_failed"] = failed
-        choices = trim_logprobs(attempt.completion, request)
         completion = {
             **attempt.completion,
             "model": STUDENT_MODEL,
-            "choices": choices if request.include_reasoning else [hide_thinking(choice) for choice in choices],
+            "choices": trim_logprobs(attempt.completion, request),
             "usage": build_usage_body(attempt.usage),
             "stillhouse": metadata,
         }
@@ -225,11 +217,10 @@ class ChatRouter:
         return ChatReply("teacher", {**completion, **changes}, headers)
 
     async def _open_stream(
-        self, relay: CompletionRelay, model: str, body: dict[str, Any], attempt: StudentAttempt,
-        separated: ChunkFilter | None = None,
-    ) -> AsyncIterator[dict[str, Any]]:  # fmt: skip
+        self, relay: CompletionRelay, model: str, body: dict[str, Any], attempt: StudentAttempt
+    ) -> AsyncIterator[dict[str, Any]]:
         """The chunks as the model sends them. Raises RelayError where not even the first arrives."""
-        chunks = self._relay_chunks(relay, model, body, attempt, separated)
+        chunks = self._relay_chunks(relay, model, body, attempt)
         try:
             first = await anext(chunks)
         except StopAsyncIteration:
@@ -244,12 +235,7 @@ class ChatRouter:
         return relay_all()
 
     async def _relay_chunks(
-        self,
-        relay: CompletionRelay,
-        model: str,
-        body: dict[str, Any],
-        attempt: StudentAttempt,
-        separated: ChunkFilter | None,
+        self, relay: CompletionRelay, model: str, body: dict[str, Any], attempt: StudentAttempt
     ) -> AsyncIterator[dict[str, Any]]:
         by = model.rpartition("/")[2]
         async with relay.stream(body) as chunks:
@@ -259,7 +245,7 @@ class ChatRouter:
                     usage = read_completion_usage(chunk)
                     metadata = self._build_metadata(by, relay, attempt, usage)
                     chunk = {**chunk, "usage": build_usage_body(attempt.usage + usage), "stillhouse": metadata}
-                yield {**(separated.feed(chunk) if separated else chunk), "model": model}
+                yield {**chunk, "model": model}
 
     def _build_metadata(
         self, by: str, relay: CompletionRelay, attempt: StudentAttempt, usage: TokenUsage

@@ -11,13 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.config.agents import reasoning_tokens
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.installation import format_install_command
 from core.runs.records import RunState
 from core.runs.run_dir import RunDir
-from core.thinking import CLOSING_TAG, OPENING_TAG, ThinkingFilter, join_thinking, split_leading_thinking
 from flows.data.run_storage import open_run_storage
 from flows.data.student_files import (
     DEFAULT_GGUF_TYPE,
@@ -45,9 +43,7 @@ class ChatSettings(NamedTuple):
     """The system prompt; None for the chat template's own."""
     temperature: float
     max_tokens: int
-    """Of one reply, its thinking included."""
-    thinking: bool = False
-    """Whether the thinking is written before the answer; it is never part of the conversation."""
+    """Of one reply."""
 
 
 class ChatStudent(NamedTuple):
@@ -88,12 +84,7 @@ def find_chat_student(name: Path, runs_dir: str) -> ChatStudent:
 
 
 def choose_chat_settings(
-    student: ChatStudent,
-    system: str | None,
-    temperature: float | None,
-    max_tokens: int | None,
-    *,
-    thinking: bool = False,
+    student: ChatStudent, system: str | None, temperature: float | None, max_tokens: int | None
 ) -> ChatSettings:
     """The options, completed by the sampling of the recipe that the student was trained with, if it is known."""
     folder = student.folder or (student.weights and student.weights.parent)
@@ -103,7 +94,6 @@ def choose_chat_settings(
         system,
         sampling[0] if temperature is None else temperature,
         sampling[1] if max_tokens is None else max_tokens,
-        thinking,
     )
 
 
@@ -112,7 +102,7 @@ def _read_sampling(run: RunDir | None) -> tuple[float, int]:
     if run is None:
         return 0.7, 256
     generator = run.read_recipe().agents.generator
-    return generator.temperature, generator.max_tokens + reasoning_tokens(generator.reasoning)
+    return generator.temperature, generator.max_tokens
 
 
 class ChatConversation:
@@ -144,10 +134,8 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
 
         def generate(turns: Sequence[ChatTurn], write: WriteText) -> str:
             reply = str(generator.generate_reply(turns, settings.temperature, TOP_P, settings.max_tokens))
-            parts = split_leading_thinking(reply)
-            answer = _require_answer(parts.answer, settings) if parts.thinking else parts.answer
-            write(join_thinking(parts.thinking, answer) if settings.thinking else answer)
-            return answer
+            write(reply)
+            return reply
 
         yield ChatConversation(settings, generate)
         return
@@ -163,7 +151,7 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
                     "messages": list(turns), "temperature": settings.temperature, "top_p": TOP_P,
                     "max_tokens": settings.max_tokens,
                 }  # fmt: skip
-                return runner.run(_stream_reply(relay.stream(body), write, settings))
+                return runner.run(_stream_reply(relay.stream(body), write))
 
             yield ChatConversation(settings, stream)
         finally:
@@ -184,44 +172,18 @@ def _find_llama_weights(student: ChatStudent) -> Path | None:
         return None
 
 
-async def _stream_reply(
-    opening: AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]], write: WriteText, settings: ChatSettings
-) -> str:
-    """The answer, written as it arrives, after its thinking if the settings ask for that."""
-    answer, thinking, separated = "", "", ThinkingFilter()
-
-    def add(thought: str, text: str) -> None:
-        nonlocal answer, thinking
-        thought, text = thought if thinking else thought.lstrip(), text if answer else text.lstrip()
-        if settings.thinking and thought:
-            write(thought if thinking else f"{OPENING_TAG}\n{thought}")
-        if settings.thinking and text and thinking and not answer:
-            write(f"{'' if thinking.endswith(chr(10)) else chr(10)}{CLOSING_TAG}\n\n")
-        if text:
-            write(text)
-        thinking, answer = thinking + thought, answer + text
-
+async def _stream_reply(opening: AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]], write: WriteText) -> str:
+    pieces: list[str] = []
     try:
         async with opening as chunks:
             async for chunk in chunks:
                 for choice in chunk["choices"]:
-                    delta = choice.get("delta") or {}
-                    add(delta.get("reasoning_content") or "", "")
-                    add(*separated.feed(delta.get("content") or ""))
-            add(*separated.finish())
+                    if piece := (choice.get("delta") or {}).get("content"):
+                        pieces.append(piece if pieces else piece.lstrip())
+                        write(pieces[-1])
     except RelayError as error:
         raise ChatFailure(_explain_failure(error)) from None
-    return _require_answer(answer.strip(), settings) if thinking else answer.strip()
-
-
-def _require_answer(answer: str, settings: ChatSettings) -> str:
-    """Raises ChatFailure without an answer after the thinking."""
-    if not answer:
-        raise ChatFailure(
-            f"the student was still thinking after {settings.max_tokens} tokens; raise --max-tokens, or show its thinking "
-            "with --thinking"
-        )
-    return answer
+    return "".join(pieces).strip()
 
 
 def _explain_failure(error: RelayError) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.config.recipe import DatasetThinking
 from core.runs.records import ThinkingRecord
 from core.storage.sample_files import TURN_COLUMNS, complete_turn_fields, has_turn_field
-from core.thinking import CLOSING_TAG, OPENING_TAG
+from core.thinking import THINK_CLOSING, THINK_OPENING
 
 if TYPE_CHECKING:
     import polars as pl
@@ -105,7 +105,7 @@ def place_thinking(rows: "pl.DataFrame", thinking: DatasetThinking) -> "pl.DataF
 
     turn = pl.element().struct
     reasoning, content = turn.field("reasoning"), turn.field("content")
-    tagged = pl.concat_str(pl.lit(f"{OPENING_TAG}\n"), reasoning, pl.lit(f"\n{CLOSING_TAG}\n\n"), content)
+    tagged = pl.concat_str(pl.lit(f"{THINK_OPENING}\n"), reasoning, pl.lit(f"\n{THINK_CLOSING}\n\n"), content)
     changes = {"content": pl.coalesce(tagged, content)} if thinking == "tags" else {}
     if thinking == "field":
         return rows

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.utils import logging
 
 from core.errors import UsageError
-from core.thinking import OPENING_TAG
+from core.thinking import THINK_OPENING
 from students.chat_encoding import find_pad_id, find_stop_ids
 
 
@@ -48,5 +48,5 @@ class StudentTextGenerator:
         asked = prompt["input_ids"].shape[1]
         reply = str(self._tokenizer.decode(output[0, asked:], skip_special_tokens=True)).strip()
         # Some chat templates open the thinking themselves.
-        opened = str(self._tokenizer.decode(output[0, :asked])).rstrip().endswith(OPENING_TAG)
-        return f"{OPENING_TAG}\n{reply}" if opened else reply
+        opened = str(self._tokenizer.decode(output[0, :asked])).rstrip().endswith(THINK_OPENING)
+        return f"{THINK_OPENING}\n{reply}" if opened else reply
