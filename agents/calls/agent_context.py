@@ -14,10 +14,11 @@ from agents.calls.call_ledger import CallLedger
 from agents.calls.dispatcher import RequestDispatcher
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, parse_reply
-from core.config.agents import AgentConfig, reasoning_tokens
+from core.config.agents import AgentConfig
 from core.config.recipe import Recipe
 from core.sample import REPAIR_STRIDE, AgentTurn, Message, text_digest
 from teachers.base import CallKey, TeacherQuestion, TeacherReply, reply_json_schema
+from teachers.thinking.schema_thinking import think_and_answer
 
 
 class BrokenReply(NamedTuple):
@@ -70,7 +71,7 @@ class AgentContext(ABC):
             json_schema=schema or reply_json_schema(contract),
             temperature=temperature,
             top_p=config.top_p,
-            max_tokens=config.max_tokens + reasoning_tokens(config.reasoning),
+            max_tokens=config.max_tokens + self.recipe.teachers[config.teacher].thinking_tokens(config.reasoning),
             seed=seed,
             reasoning=config.reasoning,
         )
@@ -129,6 +130,11 @@ class LocalAgentContext(AgentContext):
     ledger: CallLedger
 
     async def reply(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
+        """By one call, or by two if the teacher thinks in a call of its own."""
+        way = self.recipe.teachers[name].thinking
+        return await think_and_answer(lambda part: self._call(name, part, key), question, way)
+
+    async def _call(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
         """From the ledger if the same call was answered before, else from the dispatcher; stored before it is used."""
         request = self.dispatcher.request_digest(name, question)
         entry = f"{key}/{request}"
