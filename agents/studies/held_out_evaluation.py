@@ -22,6 +22,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.sample import Message, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
+from core.thinking import find_thinking_tag
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply
 
 EVALUATED_TEACHER = "examined"
@@ -204,9 +205,11 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
         replies.append(reply)
         answers.append(reply.text.strip())
         if not reply.finished:
-            return build_result("cut off", f"after {context.recipe.agents.generator.max_tokens} tokens")
+            return build_result("cut off", f"after {question.max_tokens} tokens")
         if not answers[-1]:
             return build_result("no answer", "the answer is empty")
+        if tag := find_thinking_tag(answers[-1]):
+            return build_result("contract", f"the answer contains {tag}")
         conversation.append(Message(role="assistant", content=answers[-1]))
     findings: list[Finding] = []
     try:
