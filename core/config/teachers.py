@@ -1,14 +1,16 @@
 """The `[teachers]` tables of a recipe: how to reach each model, its limits and its prices."""
 
+from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, PrivateAttr, field_validator, model_validator
 
 from core.addresses import normalize_base_url
 from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
 from core.config.base import RecipeTable
 from core.config.hosted_models import OPENAI_REASONING_MODELS, find_thinking_habit
+from core.project_files import find_referenced_file
 from core.secrets import validate_variable_name
 
 OWN_PROVIDERS = {"local", "vllm", "fake"}
@@ -23,7 +25,7 @@ KEY_OF_PROVIDER = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 """Environment variables with the API keys of hosted providers with a protocol of their own."""
 CONNECTION_KEYS = {
     "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "input_price", "output_price",
-    "timeout_seconds", "max_retries", "outage_seconds",
+    "timeout_seconds", "max_retries", "outage_seconds", "gpu_layers", "threads",
 }  # fmt: skip
 """Keys that affect connection and cost of a teacher, not its replies. `base_url` is not included: another endpoint may serve
 another model under the same name."""
@@ -65,6 +67,7 @@ class TeacherFaults(RecipeTable):
 
 
 StructuredOutput = Literal["json_schema", "tool", "plain"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 SchemaThinking = Literal["native", "tagged", "two_step"]
 ChatDialect = Literal["openai", "openrouter", "vllm", "sglang", "llama.cpp", "generic"]
 """What an OpenAI-compatible endpoint accepts beyond the keys that all of them have."""
@@ -75,7 +78,8 @@ DIALECT_OF_PROVIDER: dict[str, ChatDialect] = {"vllm": "vllm", "local": "llama.c
 class TeacherConfig(RecipeTable):
     model: str = Field(pattern=r"^[a-z][a-z0-9_-]*/.+")
     """`provider/model`: `openai/NAME` with a base_url, `anthropic/NAME`, `gemini/NAME`, `vllm/NAME`, `local/smollm2-135m`,
-    `local/FILE.gguf`, `fake/writer`, or the protocol of an installed package."""
+    `local/FILE.gguf`, `local/hf:OWNER/REPO:FILE.gguf`, `fake/writer`, or the protocol of an installed package. A file is searched
+    in the recipe's folder and the working directory."""
     base_url: str | None = None
     """The endpoint's URL, for `openai/…` including `/v1`; the default of a hosted provider is its own. Part of the run's
     identity: endpoints never share cached replies. A user name or password in it is rejected."""
@@ -86,6 +90,13 @@ class TeacherConfig(RecipeTable):
     """Maximum concurrent calls; fewer while the teacher rejects or drops calls. Slots of the embedded teacher."""
     slot_tokens: int = Field(1536, ge=256)
     """For `local/…` only: tokens of prompt and reply per slot. A longer prompt is rejected."""
+    gpu_layers: int | None = Field(None, ge=0)
+    """For `local/…` only: layers on the GPU. Default: as many as fit. 0: none."""
+    threads: int | None = Field(None, ge=1)
+    """For `local/…` only: threads of llama.cpp. Default: one per processor that this process may use."""
+    cache_type: CacheType | None = None
+    """For `local/…` only: the type of the KV cache, by default `f16`. `q8_0` takes half the memory, `q4_0` a quarter; replies
+    differ slightly."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompt and reply; a reply counts as `max_tokens` until it arrives."""
@@ -142,6 +153,21 @@ class TeacherConfig(RecipeTable):
     @classmethod
     def _check_variable_name(cls, name: str) -> str:
         return validate_variable_name(name)
+
+    _folder: Path = PrivateAttr(Path())
+
+    def in_folder(self, folder: Path) -> Self:
+        """The same teacher in a recipe of this folder, from which the path of a GGUF file may start."""
+        if not (self.model.startswith("local/") and self.model.endswith(".gguf")):
+            return self
+        placed = self.model_copy()
+        placed._folder = folder
+        return placed
+
+    @property
+    def weights_file(self) -> Path:
+        """The file of `local/FILE.gguf`, which may be missing."""
+        return find_referenced_file(self.model.removeprefix("local/"), self._folder)
 
     @model_validator(mode="after")
     def _check_dialect(self) -> Self:

@@ -44,7 +44,7 @@ class Model:
         self.seconds = 0.0
         self.cut = False
         self.finish = "stop"
-        self.thinking = ""
+        self.thought = ""
         self.asked: list[dict[str, Any]] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -54,14 +54,13 @@ class Model:
         if self.status != 200:
             return web.json_response({"error": {"message": "too long for me", "code": self.status}}, status=self.status)
         text, usage = f"{self.name} speaks.", {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-        before = f"<think>\n{self.thinking}\n</think>\n\n" if self.thinking else ""
         if body.get("stream"):
-            return await self.streamed(request, before + text, usage if body.get("stream_options") else None)
+            return await self.streamed(request, self.thought + text, usage if body.get("stream_options") else None)
         logprob = -0.1 if SURE in body["messages"][-1]["content"] else -2.0
         token = {"token": text, "logprob": logprob, "top_logprobs": [{"token": text, "logprob": logprob}] * 2}
-        thought = [{"token": before, "logprob": -9.0, "top_logprobs": []}] if before else []
+        thought = [{"token": self.thought, "logprob": -9.0, "top_logprobs": []}] if self.thought else []
         choice = {
-            "index": 0, "message": {"role": "assistant", "content": before + text}, "finish_reason": self.finish,
+            "index": 0, "message": {"role": "assistant", "content": self.thought + text}, "finish_reason": self.finish,
             "logprobs": {"content": [*thought, token]},
         }  # fmt: skip
         return web.json_response({"id": "x", "created": 1, "model": self.name, "choices": [choice], "usage": usage})
@@ -176,7 +175,7 @@ def test_the_student_answers_confident_requests_and_the_teacher_the_rest() -> No
 def test_a_students_thinking_is_neither_scored_nor_returned_unless_requested(alone: bool) -> None:
     async def go() -> None:
         async with housed(alone=alone) as house:
-            house.student.thinking = "Hm, is it so?"
+            house.student.thought = "<think>\nHm, is it so?\n</think>\n\n"
             _, plain, headers = await house.ask(SURE, logprobs=True)
             assert plain["choices"][0]["message"] == {"role": "assistant", "content": "small speaks."}
             assert [token["token"] for token in plain["choices"][0]["logprobs"]["content"]] == ["small speaks."]
@@ -246,6 +245,22 @@ def test_streams_have_the_answering_models_chunks_and_the_total_usage() -> None:
             first, error = events(text)
             assert first["choices"][0]["delta"] == {"content": "big"}
             assert error["error"]["code"] == "model_unavailable"
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thinking_between_tags_is_no_part_of_an_answer(stream: bool) -> None:
+    async def go() -> None:
+        async with housed() as house:
+            house.student.thought = house.teacher.thought = "<think>\nIt is a secret.\n</think>\n\n"
+            for question, name in ((SURE, "small"), (UNSURE, "big")):
+                _, reply, _ = await house.ask(question, stream=stream)
+                if not stream:
+                    assert reply["choices"][0]["message"]["content"] == f"{name} speaks."
+                    continue
+                deltas = [choice["delta"] for event in events(reply)[:-1] for choice in event["choices"]]
+                assert "".join(delta.get("content") or "" for delta in deltas).replace(" ", "") == f"{name}speaks."
 
     asyncio.run(go())
 
