@@ -203,12 +203,8 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
             return build_result("no answer", str(error))
         replies.append(reply)
         answers.append(reply.text.strip())
-        if not reply.finished:
-            return build_result("cut off", f"after {question.max_tokens} tokens")
-        if not answers[-1]:
-            return build_result("no answer", "the answer is empty")
-        if tag := find_thinking_tag(answers[-1]):
-            return build_result("contract", f"the answer contains {tag}")
+        if fault := _find_reply_fault(reply, question.max_tokens):
+            return build_result(*fault)
         conversation.append(Message(role="assistant", content=answers[-1]))
     findings: list[Finding] = []
     try:
@@ -221,6 +217,16 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
         raise UsageError(f"a check's teacher did not answer, so seed {seed.index} cannot be judged: {error}") from None
     failed = next((finding for finding in findings if not finding.passed), None)
     return build_result(failed.check, failed.evidence) if failed else build_result(None, "")
+
+
+def _find_reply_fault(reply: TeacherReply, max_tokens: int) -> tuple[str, str] | None:
+    """Why a reply is no answer to judge, and the evidence."""
+    if not reply.finished:
+        return "cut off", f"after {max_tokens} tokens"
+    if not reply.text.strip():
+        return "no answer", "the answer is empty"
+    tag = find_thinking_tag(reply.text)
+    return ("contract", f"the answer contains {tag}") if tag else None
 
 
 def _build_question(
