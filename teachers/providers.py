@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
@@ -15,8 +16,10 @@ from core.installation import format_install_command
 from core.packaged_weights import EMBEDDED_TEACHER
 from core.secrets import redact_text
 from teachers.base import Teacher
+from teachers.batches.batch_api import BatchApi
 from teachers.protocols import TeacherProtocol, open_installed_teacher
 
+BATCH_PROVIDERS = ("openai",)
 PROVIDERS = ("anthropic", "fake", "gemini", "local", "openai", "vllm")
 HOSTED_LIBRARIES = {"anthropic": "anthropic", "gemini": "google.genai"}
 """The client libraries of providers with a protocol of their own, by the extras that install them."""
@@ -26,12 +29,35 @@ logger = logging.getLogger("stillhouse")
 
 
 @asynccontextmanager
-async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
-    """The teacher that `config` names, ready to reply; its server is stopped at the end of the block.
+async def open_teacher(config: TeacherConfig, batches: Path | None = None) -> AsyncIterator[Teacher]:
+    """The teacher that `config` names, ready to reply; its server is stopped at the end of the block. `batches` is the folder of
+    its batches; without one, it replies directly.
 
     Raises:
         ProviderError: if it is not available.
     """
+    async with _open_direct_teacher(config) as teacher:
+        # A run that no longer asks for batches still gets the results of those that it sent before.
+        if batches is None or not (config.batch or batches.exists()):
+            yield teacher
+            return
+        from teachers.batches.batch_teacher import open_batch_teacher
+
+        async with _open_batch_api(config) as api, open_batch_teacher(config, api, teacher, batches) as batch_teacher:
+            yield batch_teacher
+
+
+@asynccontextmanager
+async def _open_batch_api(config: TeacherConfig) -> AsyncIterator[BatchApi]:
+    from teachers.batches.openai_batches import OpenAIBatchApi
+    from teachers.endpoint import open_session
+
+    async with open_session(config) as session:
+        yield OpenAIBatchApi(config, config.endpoint, config.model.partition("/")[2], session)
+
+
+@asynccontextmanager
+async def _open_direct_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
     provider, _, model = config.model.partition("/")
     if provider == "fake":
         from teachers.fake.fake_teacher import FakeTeacher
@@ -121,6 +147,13 @@ def find_teacher_problems(recipe: Recipe) -> list[RecipeProblem]:
         provider = config.model.partition("/")[0]
         if problem := _find_protocol_problem(provider, config) or _find_model_problem(config):
             problems.append(RecipeProblem(f"teachers.{name}.model", problem))
+        if config.batch and provider not in BATCH_PROVIDERS:
+            known = " and ".join(f"{known}/…" for known in BATCH_PROVIDERS)
+            problems.append(
+                RecipeProblem(
+                    f"teachers.{name}.batch", f"{provider}/… has no batch API here, only {known} have; remove the key"
+                )
+            )
     return problems
 
 

@@ -26,6 +26,7 @@ KEY_OF_PROVIDER = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 CONNECTION_KEYS = {
     "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "input_price", "output_price",
     "timeout_seconds", "max_retries", "outage_seconds", "gpu_layers", "threads",
+    "batch", "batch_size", "batch_poll_seconds", "batch_discount",
 }  # fmt: skip
 """Keys that affect connection and cost of a teacher, not its replies. `base_url` is not included: another endpoint may serve
 another model under the same name."""
@@ -69,9 +70,11 @@ class TeacherFaults(RecipeTable):
 StructuredOutput = Literal["json_schema", "tool", "plain"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 SchemaThinking = Literal["native", "tagged", "two_step"]
-ChatDialect = Literal["openai", "openrouter", "vllm", "sglang", "llama.cpp", "generic"]
+ChatDialect = Literal["openai", "openrouter", "deepseek", "vllm", "sglang", "llama.cpp", "generic"]
 """What an OpenAI-compatible endpoint accepts beyond the keys that all of them have."""
-DIALECT_OF_DOMAIN: dict[str, ChatDialect] = {"api.openai.com": "openai", "openrouter.ai": "openrouter"}
+DIALECT_OF_DOMAIN: dict[str, ChatDialect] = {
+    "api.openai.com": "openai", "openrouter.ai": "openrouter", "api.deepseek.com": "deepseek",
+}  # fmt: skip
 DIALECT_OF_PROVIDER: dict[str, ChatDialect] = {"vllm": "vllm", "local": "llama.cpp"}
 
 
@@ -112,12 +115,24 @@ class TeacherConfig(RecipeTable):
     outage_seconds: float = Field(120.0, ge=0)
     """Seconds without any reply before the run stops. Resume it with --resume. For built-in providers only: a protocol of a
     package fails a sample after `max_retries`."""
+    batch: bool = False
+    """For `openai/…` and `anthropic/…`: whether calls of a run are collected and sent to the provider's batch API, which answers
+    within 24 hours at a lower price. Previews, probes and evaluations are sent directly. `max_concurrent` and the rates per
+    minute do not limit a batch."""
+    batch_size: int = Field(10_000, ge=1, le=100_000)
+    """Most requests of one batch, and with `batch` the number of samples that are open at once. OpenAI takes 50,000, Anthropic
+    100,000. Lower it if the provider limits the tokens of waiting batches."""
+    batch_poll_seconds: float = Field(60.0, gt=0, le=3600)
+    """Longest seconds between two checks of a batch. The first checks are closer together."""
+    batch_discount: float = Field(0.5, ge=0, lt=1)
+    """Share of both prices that a batch saves."""
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
     dialect: ChatDialect | None = None
     """For `openai/…` only: whose keys the endpoint accepts, for thinking and for the length of a reply (`openai`:
-    `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com and openrouter.ai, else `generic`."""
+    `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com, openrouter.ai and api.deepseek.com, else
+    `generic`."""
     extra: dict[str, Any] = Field({}, validation_alias=AliasChoices("extra", "sampling"))
     """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
     nested. A key that the request already has is replaced, a table is merged. Earlier versions called it `sampling`."""
@@ -216,8 +231,17 @@ class TeacherConfig(RecipeTable):
         provider = self.model.partition("/")[0]
         return "" if provider in OWN_PROVIDERS else self.base_url or URL_OF_PROVIDER.get(provider, "")
 
+    @property
+    def price_factor(self) -> float:
+        """By which all prices are multiplied."""
+        return 1 - self.batch_discount if self.batch else 1.0
+
     def prices(self) -> tuple[float, float] | None:
         """Per million prompt tokens and per million reply tokens; None if either is unknown."""
         own = self.model.partition("/")[0] in OWN_PROVIDERS
         found = [0.0 if price is None and own else price for price in (self.input_price, self.output_price)]
-        return None if found[0] is None or found[1] is None else (found[0], found[1])
+        return (
+            None
+            if found[0] is None or found[1] is None
+            else (found[0] * self.price_factor, found[1] * self.price_factor)
+        )
