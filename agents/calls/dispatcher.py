@@ -15,6 +15,7 @@ from time import monotonic
 from agents.calls.budget import BudgetAccount, RunBudget
 from agents.calls.reply_cache import ReplyCache, open_reply_cache
 from agents.planning.run_plan import RunPlan
+from agents.toolbox.toolbox import Toolbox, open_toolbox
 from core.errors import StillhouseError, StoreError
 from core.sample import text_digest
 from core.stop_signal import RunStopped, StopSignal
@@ -50,6 +51,8 @@ class RequestDispatcher:
     """The run's folder, whose disk must have room."""
     sample_slots: RateLimiter
     """Limits the number of open samples to what keeps the teachers busy; the lowest index starts first."""
+    toolbox: Toolbox = field(default_factory=Toolbox)
+    """The recipe's own tools."""
     _pending: dict[str, asyncio.Future[TeacherReply]] = field(default_factory=dict)
     _open_samples: set[asyncio.Timeout] = field(default_factory=set)
     _disk_checked_at: float = -1e9
@@ -134,10 +137,12 @@ class RequestDispatcher:
 async def open_dispatcher(
     plan: RunPlan, budget: RunBudget, stop_signal: StopSignal, folder: Path, cache: Path
 ) -> AsyncIterator[RequestDispatcher]:
-    """Start the teachers that the plan's agents use. The budget must be open; it counts for the whole run.
+    """Start the teachers that the plan's agents use, and the servers of its own tools. The budget must be open; it counts for the
+    whole run.
 
     Raises:
         ProviderError: if a teacher cannot be started or reached.
+        RunFailed: if the recipe's own tools cannot be used.
         RunStopped: if the run is stopped before every teacher is ready.
     """
     configs = {name: plan.recipe.teachers[name] for name in sorted(plan.teachers)}
@@ -156,7 +161,10 @@ async def open_dispatcher(
         accounts = {name: BudgetAccount(budget, stop_signal, config) for name, config in configs.items()}
         reply_cache = stack.enter_context(open_reply_cache(plan.recipe.cache, cache))
         sample_slots = RateLimiter(round(sum(teacher.slots for teacher in teachers.values()) * SAMPLES_PER_SLOT) or 1)
-        dispatcher = RequestDispatcher(teachers, accounts, reply_cache, budget, stop_signal, folder, sample_slots)
+        toolbox = await stack.enter_async_context(open_toolbox(plan.recipe.tools, plan.folder))
+        dispatcher = RequestDispatcher(
+            teachers, accounts, reply_cache, budget, stop_signal, folder, sample_slots, toolbox
+        )
         watch = asyncio.create_task(_watch_stop_signal(dispatcher))
         try:
             yield dispatcher

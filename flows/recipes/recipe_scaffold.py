@@ -149,6 +149,9 @@ def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mappi
     if has_student:
         lines += ["# Without a student, the run ends with the dataset.", "# student = false", ""]
     lines += [*_format_seeds(contents), *_format_teacher(source.data)]
+    if source.data.get("tools"):
+        tools = format_toml({"tools": source.data["tools"]})
+        lines += ["# A tool's module or command is a program, and is never inherited.", tools]
     if list_check_files(source.data):
         verifiers = format_toml({"verifiers": source.data["verifiers"]})
         lines += ["# A check with a `path` is a program, and is never inherited.", verifiers]
