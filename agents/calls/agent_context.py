@@ -16,10 +16,11 @@ from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, T, parse_reply
 from agents.toolbox.tool_spec import ToolResult
 from agents.toolbox.toolbox import Toolbox, ToolStep
-from core.config.agents import AgentConfig, reasoning_tokens
+from core.config.agents import AgentConfig
 from core.config.recipe import Recipe
 from core.sample import REPAIR_STRIDE, AgentTurn, Message, text_digest
 from teachers.base import CallKey, TeacherQuestion, TeacherReply, reply_json_schema
+from teachers.thinking.schema_thinking import think_and_answer
 
 
 class BrokenReply(NamedTuple):
@@ -72,7 +73,7 @@ class AgentContext(ABC):
             json_schema=schema or reply_json_schema(contract),
             temperature=temperature,
             top_p=config.top_p,
-            max_tokens=config.max_tokens + reasoning_tokens(config.reasoning),
+            max_tokens=config.max_tokens + self.recipe.teachers[config.teacher].thinking_tokens(config.reasoning),
             seed=seed,
             reasoning=config.reasoning,
         )
@@ -148,6 +149,11 @@ class LocalAgentContext(AgentContext):
     ledger: CallLedger
 
     async def reply(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
+        """By one call, or by two if the teacher thinks in a call of its own."""
+        config = self.recipe.teachers[name]
+        return await think_and_answer(lambda part: self._call(name, part, key), question, config)
+
+    async def _call(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
         """From the ledger if the same call was answered before, else from the dispatcher; stored before it is used."""
         request = self.dispatcher.request_digest(name, question)
         entry = f"{key}/{request}"

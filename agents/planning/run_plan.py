@@ -19,6 +19,7 @@ from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
 from agents.toolbox.toolbox import list_tool_problems
+from core.config.agents import AgentConfig
 from core.config.filters import list_filter_extensions
 from core.config.loading import validate_table
 from core.config.recipe import Recipe, SeedsConfig
@@ -26,6 +27,14 @@ from core.errors import RecipeError, RecipeProblem, UsageError
 from core.extensions import Extension, UnusableExtension
 from core.project_files import find_referenced_file
 from teachers.providers import find_teacher_problems, list_protocol_extensions
+
+NO_PROBABILITIES = (
+    'returns no token probabilities, which a critic of type "confidence" needs; set agents.critic to false, or to a model that '
+    "can judge"
+)
+
+LEAST_PROMPT_TOKENS = 512
+"""Shorter than the prompts of most families."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +99,17 @@ class RunPlan:
         return [extension for extension in found if extension]
 
     @property
+    def agents(self) -> dict[str, AgentConfig]:
+        """The agents that call a teacher, by name."""
+        agents = self.recipe.agents
+        critic = {"critic": agents.critic} if agents.critic and agents.critic.type == "teacher" else {}
+        verifier = {"verifier": agents.verifier} if self.check_calls else {}
+        return {"generator": agents.generator, **critic, **verifier}
+
+    @property
     def teachers(self) -> set[str]:
         """The names of the teachers that the agents use."""
-        agents = self.recipe.agents
-        used = {agents.generator.teacher}
-        used |= {agents.critic.teacher} if agents.critic and agents.critic.type == "teacher" else set()
-        return used | ({agents.verifier.teacher} if self.check_calls else set())
+        return {agent.teacher for agent in self.agents.values()}
 
     @property
     def roles(self) -> list[str]:
@@ -126,12 +140,18 @@ class RunPlan:
         """The most calls of one sample: with every repair and every revision."""
         agents, topology = self.recipe.agents, self.recipe.topology
         if topology.kind == "decentralized":
-            return topology.debaters * (1 + topology.rounds)
-        calls = self.family.draft_calls(self.options) * (1 + agents.generator.max_repairs)
+            return topology.debaters * (1 + topology.rounds) * self.calls_per_reply(agents.generator)
+        replies = self.family.draft_calls(self.options) * (1 + agents.generator.max_repairs)
+        calls = replies * self.calls_per_reply(agents.generator)
         if agents.critic and agents.critic.type == "teacher":
-            calls += 1 + agents.critic.max_repairs
-        calls += self.check_calls * (1 + agents.verifier.max_repairs)
+            calls += (1 + agents.critic.max_repairs) * self.calls_per_reply(agents.critic)
+        calls += self.check_calls * (1 + agents.verifier.max_repairs) * self.calls_per_reply(agents.verifier)
         return calls * (1 + topology.max_revisions)
+
+    def calls_per_reply(self, agent: AgentConfig) -> int:
+        """Two if its teacher thinks in a call of its own."""
+        two_step = self.recipe.teachers[agent.teacher].thinking == "two_step"
+        return 2 if two_step and agent.reasoning not in (None, "off") else 1
 
 
 def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
@@ -144,6 +164,8 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
         family = find_family(recipe.family, own_tools=bool(recipe.tools))
     except UnusableExtension as error:
         raise RecipeError(recipe.name, [RecipeProblem("family", str(error))]) from None
+    teachers = {name: teacher.in_folder(folder) for name, teacher in recipe.teachers.items()}
+    recipe = recipe.model_copy(update={"teachers": teachers})
     options, problems = validate_table(family.options, recipe.task, "task")
     checks, check_problems = bind_checks(recipe.verifiers, family.checks, folder)
     draws, draw_problems = load_conditions(recipe.seeds.draw, folder)
@@ -245,10 +267,32 @@ def _tool_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     yield from list_tool_problems(recipe.tools, plan.folder)
 
 
+def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    critic, teacher = plan.recipe.agents.critic, plan.recipe.generator_teacher
+    if critic and critic.type == "confidence" and not teacher.returns_logprobs:
+        yield RecipeProblem("agents.critic.type", f"{teacher.model} {NO_PROBABILITIES}")
+
+
+def _slot_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    """Thinking that leaves no room for a prompt in a slot of an embedded teacher."""
+    for name, agent in plan.agents.items():
+        teacher = plan.recipe.teachers[agent.teacher]
+        thinking = teacher.thinking_tokens(agent.reasoning)
+        reply = agent.max_tokens + thinking
+        if teacher.model.startswith("local/") and thinking and reply + LEAST_PROMPT_TOKENS > teacher.slot_tokens:
+            yield RecipeProblem(
+                f"agents.{name}.reasoning",
+                f"{reply:,} tokens of thinking and reply leave no room for a prompt in slot_tokens = {teacher.slot_tokens}; set "
+                f"teachers.{agent.teacher}.slot_tokens to {reply + 2 * LEAST_PROMPT_TOKENS} or more",
+            )
+
+
 PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _seed_problems,
     _prompt_problems,
     _price_problems,
     _label_problems,
     _tool_problems,
+    _critic_problems,
+    _slot_problems,
 )

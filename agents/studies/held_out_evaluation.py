@@ -222,7 +222,7 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
 def _build_question(
     context: LocalAgentContext, seed: Seed, conversation: Sequence[Message], draw: int
 ) -> TeacherQuestion:
-    config = context.recipe.agents.generator
+    config, teacher = context.recipe.agents.generator, context.recipe.teachers[EVALUATED_TEACHER]
     key = f"{context.recipe.seed}/exam/{seed.index}/{len(conversation)}" + (f"/{draw}" if draw else "")
     return TeacherQuestion(
         messages=list(conversation),
@@ -230,6 +230,7 @@ def _build_question(
         json_schema=None,
         temperature=config.temperature,
         top_p=config.top_p,
-        max_tokens=config.max_tokens,
+        max_tokens=config.max_tokens + teacher.thinking_tokens(config.reasoning),
         seed=int(text_digest(key, length=7), 16),
+        reasoning=config.reasoning,
     )

@@ -137,10 +137,10 @@ def call_tool(function: Any, world: Any, arguments: dict[str, Any]) -> dict[str,
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
         return {"text": text[:MAX_TEXT], "failed": False}
     except BaseException as error:
-        return {"text": describe_exception(error)[:MAX_TEXT], "failed": True}
+        return {"text": describe_tool_error(error)[:MAX_TEXT], "failed": True}
 
 
-def describe_exception(error: BaseException) -> str:
+def describe_tool_error(error: BaseException) -> str:
     """The message of an error that the module raises on purpose; another one with its type."""
     try:
         message = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
@@ -153,7 +153,7 @@ def describe_exception(error: BaseException) -> str:
         return type(error).__name__
 
 
-def main(text: str) -> None:
+def run_module_steps(text: str) -> None:
     """Do the work of this sandbox; print a line for each step, after the token. A step out of time ends the process."""
     work = json.loads(text)
     output, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)

@@ -20,6 +20,7 @@ from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
 
+NOT_DOWNLOADED = "not on this machine; `run` and `validate --live` download them"
 MOST_PREVIEW_SAMPLES = 50
 """Maximum number of samples in one preview."""
 
@@ -72,7 +73,7 @@ def validate_command(
     overrides: SetOption = None,
     *,
     live: Annotated[
-        bool, typer.Option("--live", help="Ask each teacher two short questions, and list the tools of MCP servers.")
+        bool, typer.Option("--live", help="Ask each teacher a few short questions, and list the tools of MCP servers.")
     ] = False,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print every key with its value, as a recipe that can be run.")
@@ -97,8 +98,6 @@ def validate_command(
         print_json(describe_invalid_recipe(error)) if as_json else print_text(format_invalid_recipe(error))
         raise SystemExit(error.exit_code) from None
     plan, verdict = validated.plan, validated.describe()
-    if not as_json:
-        print_text(f"# {verdict}" if resolved else verdict)
     answers: dict[str, str] = {}
     if live:
         import asyncio
@@ -113,7 +112,12 @@ def validate_command(
         from agents.toolbox.toolbox import list_source_tools
 
         tools = asyncio.run(list_source_tools(plan.recipe.tools, plan.folder, live=live))
+    if not as_json:
+        print_text(f"# {verdict}" if resolved else verdict)
     from flows.release.release_gate import describe_release_gate
+    from teachers.local_llama import list_local_weights
+
+    weights = {name: file and str(file) for name, file in list_local_weights(plan.recipe).items()}
 
     collapse = plan.recipe.collapse
     gate = describe_release_gate(
@@ -121,11 +125,13 @@ def validate_command(
     )
     if as_json:
         whole = plan.recipe.model_dump(mode="json", exclude_none=True)
-        print_json({"valid": True, "verdict": verdict, "recipe": whole, "live": answers, "tools": tools, "gate": gate})
+        found = {"live": answers, "tools": tools, "gate": gate, "weights": weights}
+        print_json({"valid": True, "verdict": verdict, "recipe": whole, **found})
         return
     live_notes = [f"teacher {name}: {answer}" for name, answer in answers.items()]
     live_notes += [f"tools of {source}: {', '.join(names)}" for source, names in tools.items()]
-    notes = [f"release gate: {gate}", *live_notes, *validated.seeds.notes]
+    weights_notes = [f"teacher {name}: weights {file or NOT_DOWNLOADED}" for name, file in weights.items()]
+    notes = [f"release gate: {gate}", *weights_notes, *live_notes, *validated.seeds.notes]
     if resolved:
         comments = [f"# {' '.join(note.split())}" for note in notes]
         print_text("\n".join([*comments, "", format_resolved_recipe(plan.recipe, plan.folder).rstrip()]))
