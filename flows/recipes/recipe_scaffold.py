@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.families import FAMILIES, find_family
+from agents.families import find_family
 from core.config.inheritance import EXTENDS_KEY, RECIPE_FILE_NAME, list_check_files, read_recipe_tables, relocate_files
 from core.config.recipe import Recipe
 from core.config.toml_text import format_toml, format_toml_value
@@ -97,7 +97,7 @@ def _copy_prompts(data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     """The prompts of the recipe, or else of its family."""
     own = find_referenced_file(str(data["prompts"]), folder) if data.get("prompts") else None
     family = str(data.get("family", Recipe.model_fields["family"].default))
-    installed = None if family in FAMILIES else find_family(family).prompts
+    installed = find_family(family, own_tools=bool(data.get("tools"))).prompts
     return {f"prompts/{file}": content for file, content in read_prompt_files(family, own, installed).items()}
 
 
