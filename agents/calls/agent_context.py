@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from agents.calls.call_ledger import CallLedger
+from agents.calls.call_spans import trace_call
 from agents.calls.dispatcher import RequestDispatcher
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, T, parse_reply
@@ -102,8 +103,9 @@ class AgentContext(ABC):
         """The messages that follow a broken reply: the reply itself, and the request for a valid one."""
         if broken is None:
             return []
-        reply = Message(role="assistant", content=broken.reply)
-        return [reply, *self.prompt("repair", {"fault": broken.fault})]
+        # Some servers reject an empty message, which a reply is whose thinking was cut off.
+        reply = [Message(role="assistant", content=broken.reply)] if broken.reply else []
+        return [*reply, *self.prompt("repair", {"fault": broken.fault})]
 
     async def ask_verifier(
         self, sample: int, revision: int, turns: list[AgentTurn], role: str, contract: type[BaseModel],
@@ -159,7 +161,8 @@ class LocalAgentContext(AgentContext):
         entry = f"{key}/{request}"
         reply = self.ledger.get(entry)
         if reply is None:
-            reply = await self.dispatcher.answer(name, question, request, key.sample)
+            traced = trace_call(self.recipe.teachers[name], key)
+            reply = await self.dispatcher.answer(name, question, request, key.sample, traced)
             self.ledger.add(entry, reply)
         return reply
 
