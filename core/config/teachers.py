@@ -95,8 +95,7 @@ class TeacherConfig(RecipeTable):
     """Retries after transient failures: no connection, a timeout, 408, 409, 425, 429 and 5xx. During an outage, when no call
     gets a reply, tries are not counted."""
     outage_seconds: float = Field(120.0, ge=0)
-    """Seconds without any reply before the run stops. Resume it with --resume. For built-in providers only: a protocol of a
-    package fails a sample after `max_retries`."""
+    """Seconds without any reply before the run stops. Resume it with --resume."""
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
