@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from agents.calls.call_ledger import CallLedger
+from agents.calls.call_spans import trace_call
 from agents.calls.dispatcher import RequestDispatcher
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, parse_reply
@@ -131,8 +132,8 @@ class LocalAgentContext(AgentContext):
 
     async def reply(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
         """By one call, or by two if the teacher thinks in a call of its own."""
-        way = self.recipe.teachers[name].thinking
-        return await think_and_answer(lambda part: self._call(name, part, key), question, way)
+        config = self.recipe.teachers[name]
+        return await think_and_answer(lambda part: self._call(name, part, key), question, config)
 
     async def _call(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
         """From the ledger if the same call was answered before, else from the dispatcher; stored before it is used."""
@@ -140,6 +141,7 @@ class LocalAgentContext(AgentContext):
         entry = f"{key}/{request}"
         reply = self.ledger.get(entry)
         if reply is None:
-            reply = await self.dispatcher.answer(name, question, request, key.sample)
+            traced = trace_call(self.recipe.teachers[name], key)
+            reply = await self.dispatcher.answer(name, question, request, key.sample, traced)
             self.ledger.add(entry, reply)
         return reply

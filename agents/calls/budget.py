@@ -1,7 +1,8 @@
 """The budget of a run: what was spent, what is reserved, and what may still be spent. Knows no teacher's protocol.
 
 Before each attempt of a call, its maximum cost is reserved; afterwards its actual cost is settled. Both are lines of a
-journal, so a killed run knows its spending when it resumes: a call in flight at the kill counts in full.
+journal, so a killed run knows its spending when it resumes: a call in flight at the kill counts in full. A request in a batch
+outlives the process: its reservation has the request's name, and the session that gets the reply settles it.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from core.storage.atomic_files import write_text
 from teachers.base import CallCharge, TeacherQuestion
 
 COMPACT_LINES = 50_000
-"""Lines after which the journal is rewritten as sums."""
+"""Lines after which the journal is rewritten as sums; twice the number of reservations if that is more."""
 CERTAIN_CALLS = 20
 """Answered calls after which prompt tokens are estimated as `PROMPT_TOKEN_MARGIN` times the highest measured number of tokens
 per byte. Before that, a prompt counts one token per byte, the maximum of any byte-level tokenizer."""
@@ -50,6 +51,11 @@ class RunBudget:
         self._reserved_total = Spending()
         """The sum of `_reserved`."""
         self._tickets = count()
+        self._names: dict[int, str] = {}
+        """Of the reserved requests that outlive the process, by ticket."""
+        self._kept: dict[str, tuple[int, Spending]] = {}
+        """Reservations of requests that were left to their batch, by name. They are part of `_settled` until the reply comes."""
+        self._kept_total = Spending()
         self._settled = Spending()
         self._earlier_seconds = 0.0
         self._started_at = monotonic()
@@ -60,7 +66,7 @@ class RunBudget:
         self._at_open = Spending()
         """What earlier sessions spent."""
         self._open = self._finished = 0
-        self._lines = 0
+        self._lines, self._compact_at = 0, COMPACT_LINES
         self._file: FileIO | None = None
 
     def __enter__(self) -> Self:
@@ -71,41 +77,50 @@ class RunBudget:
             raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from None
         for line in lines:
             try:
-                kind, ticket, calls, prompt, completion, cost, seconds = json.loads(line)
+                kind, ticket, calls, prompt, completion, cost, seconds, *name = json.loads(line)
             except ValueError:
                 continue  # the torn last line of a kill: its call was never sent
             self._earlier_seconds = max(self._earlier_seconds, seconds)
             if kind == "aside":
                 self._reserved[ticket] = Spending(calls, prompt, completion, cost)
+                if name:
+                    self._names[ticket] = name[0]
             else:
                 self._reserved.pop(ticket, None)
+                self._names.pop(ticket, None)
                 self._settled += Spending(calls, prompt, completion, cost)
         self._settled = sum(self._reserved.values(), self._settled)
+        self._kept = {name: (next(self._tickets), self._reserved[ticket]) for ticket, name in self._names.items()}
+        self._kept_total = sum((spent for _, spent in self._kept.values()), Spending())
         self._reserved.clear()
+        self._names.clear()
         self._started_at = monotonic()
         self._at_open = self._settled
         self._compact()
         return self
 
     def _compact(self) -> None:
-        """Rewrite the journal: one line for all settled calls, and one for each call in flight."""
+        """Rewrite the journal: one line for all settled calls, and one for each call in flight or in a batch."""
         rows = [
-            ("settled", -1, self._settled),
-            *(("aside", ticket, spent) for ticket, spent in self._reserved.items()),
+            ("settled", -1, self._settled - self._kept_total, None),
+            *(("aside", ticket, spent, self._names.get(ticket)) for ticket, spent in self._reserved.items()),
+            *(("aside", ticket, spent, name) for name, (ticket, spent) in self._kept.items()),
         ]
         write_text(self._path, "".join(self._format_entry(*row) for row in rows))
         if self._file:
             self._file.close()
         self._file = self._path.open("ab", buffering=0)
         self._lines = len(rows)
+        self._compact_at = max(COMPACT_LINES, 2 * len(rows))
 
-    def _format_entry(self, kind: str, ticket: int, spent: Spending) -> str:
+    def _format_entry(self, kind: str, ticket: int, spent: Spending, name: str | None = None) -> str:
         counts = f"{spent.calls}, {spent.prompt_tokens}, {spent.completion_tokens}"
-        return f'["{kind}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}]\n'
+        last = f", {json.dumps(name)}" if name else ""
+        return f'["{kind}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}{last}]\n'
 
-    def _append(self, kind: str, ticket: int, spent: Spending) -> None:
+    def _append(self, kind: str, ticket: int, spent: Spending, name: str | None = None) -> None:
         assert self._file, "the budget must be open"
-        line = self._format_entry(kind, ticket, spent).encode()
+        line = self._format_entry(kind, ticket, spent, name).encode()
         try:
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -114,7 +129,7 @@ class RunBudget:
                 f"{self._path}: cannot be written: {error.strerror}; free some space, then --resume"
             ) from None
         self._lines += 1
-        if self._lines >= COMPACT_LINES:
+        if self._lines >= self._compact_at:
             self._compact()
 
     def __exit__(self, *_: object) -> None:
@@ -130,8 +145,9 @@ class RunBudget:
     def spent(self) -> Spending:
         return replace(self._settled, seconds=round(self.seconds, 1))
 
-    async def reserve(self, most: Spending) -> int:
-        """Reserve `most`; wait for calls in flight if settling them may make room.
+    async def reserve(self, most: Spending, name: str | None = None) -> int:
+        """Reserve `most`; wait for calls in flight if settling them may make room. `name` identifies a request that outlives the
+        process.
 
         Raises:
             BudgetExhausted: if `most` would exceed a limit even then.
@@ -144,15 +160,39 @@ class RunBudget:
             self._change.clear()
             await self._change.wait()
         ticket = next(self._tickets)
-        self._append("aside", ticket, most)
+        self._append("aside", ticket, most, name)
+        if name:
+            self._names[ticket] = name
         if most.tokens > self._largest_call.tokens:
             self._largest_call = most
         self._reserved[ticket] = most
         self._reserved_total += most
         return ticket
 
+    def keep(self, ticket: int) -> None:
+        """Leave a named request to its batch: it counts in full until it is taken up again, by this session or a later one."""
+        spent = self._reserved.pop(ticket)
+        self._reserved_total -= spent
+        self._settled += spent
+        self._kept[self._names.pop(ticket)] = (ticket, spent)
+        self._kept_total += spent
+        self._change.set()
+
+    def take_up(self, name: str) -> int | None:
+        """The ticket of a request that was left to its batch."""
+        if name not in self._kept:
+            return None
+        ticket, spent = self._kept.pop(name)
+        self._settled -= spent
+        self._kept_total -= spent
+        self._at_open -= spent
+        self._reserved[ticket], self._names[ticket] = spent, name
+        self._reserved_total += spent
+        return ticket
+
     def settle(self, ticket: int, spent: Spending) -> None:
         self._reserved_total -= self._reserved.pop(ticket)
+        self._names.pop(ticket, None)
         self._settled += spent
         self._change.set()
         self._append("settled", ticket, spent)
@@ -163,7 +203,8 @@ class RunBudget:
 
         The sample starts when the budget is estimated to cover it and all open samples: at the mean cost of a finished sample,
         or before there is one at the maximum number of calls. If no sample is open, it starts if the rest of the budget covers
-        a mean sample, or before there is a mean one call.
+        a mean sample, or before there is a mean one call. Requests that were left to a batch count as part of the rest: the
+        samples that need their replies start here.
 
         Raises:
             BudgetExhausted: if the rest of the budget does not cover that.
@@ -172,10 +213,11 @@ class RunBudget:
             paid = self._settled - self._at_open
             mean = paid.scale(1 / self._finished) if self._finished and paid.calls else None
             estimate = (mean or self._largest_call.scale(self._max_calls_per_sample)).scale(self._open + 1)
-            if not self._exceeded_limit(self._settled + estimate):
+            settled = self._settled - self._kept_total
+            if not self._exceeded_limit(settled + estimate):
                 break
             if not self._open:
-                if over := self._exceeded_limit(self._settled + (mean or self._largest_call)):
+                if over := self._exceeded_limit(settled + (mean or self._largest_call)):
                     raise BudgetExhausted(over)
                 break
             self._change.clear()
@@ -230,15 +272,17 @@ class BudgetAccount:
         return int(count_bytes(question) * ratio) + MESSAGE_TOKENS * len(question.messages)
 
     @asynccontextmanager
-    async def charge(self, question: TeacherQuestion) -> AsyncIterator[CallCharge]:
+    async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
         self._stop_signal.check_call()
         most = self._price(
             TokenUsage(calls=1, prompt_tokens=self._prompt_tokens(question), completion_tokens=question.max_tokens)
         )
-        ticket = await self._budget.reserve(most)
-        if self._stop_signal.calls_stopped:  # `reserve` may have waited
-            self._budget.settle(ticket, Spending())
-            raise RunStopped
+        ticket = self._budget.take_up(name) if name else None
+        if ticket is None:
+            ticket = await self._budget.reserve(most, name)
+            if self._stop_signal.calls_stopped:  # `reserve` may have waited
+                self._budget.settle(ticket, Spending())
+                raise RunStopped
         call_charge = CallCharge()
         try:
             yield call_charge
@@ -249,7 +293,10 @@ class BudgetAccount:
                 self._max_tokens_per_byte = max(
                     self._max_tokens_per_byte, usage.prompt_tokens / max(1, count_bytes(question))
                 )
-            self._budget.settle(ticket, most if usage is None else self._price(usage))
+            if call_charge.kept:
+                self._budget.keep(ticket)
+            else:
+                self._budget.settle(ticket, most if usage is None else self._price(usage))
 
     async def wait(self, seconds: float) -> None:
         end = monotonic() + seconds

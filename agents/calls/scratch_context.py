@@ -18,7 +18,7 @@ from core.stop_signal import StopSignal, UserStop
 async def open_scratch_context(
     plan: RunPlan, stop: UserStop, cache: Path | None = None, *, budget: BudgetConfig | None = None
 ) -> AsyncIterator[LocalAgentContext]:
-    """A context with a budget and a ledger in a temporary folder.
+    """A context with a budget and a ledger in a temporary folder, which nothing outlives: its teachers reply without batches.
 
     Args:
         plan: names the teachers to start; its own budget and cache settings are ignored.
@@ -26,7 +26,8 @@ async def open_scratch_context(
         cache: the folder of the reply cache; None for no cache.
         budget: limits on what may be spent; None for no limit.
     """
-    plan = plan.with_recipe(budget=budget or BudgetConfig())
+    direct = {name: config.model_copy(update={"batch": False}) for name, config in plan.recipe.teachers.items()}
+    plan = plan.with_recipe(budget=budget or BudgetConfig(), teachers=direct)
     if cache is None:
         plan = plan.with_recipe(cache=CacheConfig(enabled=False))
     with tempfile.TemporaryDirectory() as name:

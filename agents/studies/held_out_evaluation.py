@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from agents.calls.agent_context import LocalAgentContext
 from agents.calls.budget import BudgetExhausted
+from agents.calls.call_spans import trace_call
 from agents.calls.scratch_context import open_scratch_context
 from agents.checks.base import CheckBroken, valid_text
 from agents.planning.run_plan import RunPlan
@@ -21,7 +22,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.sample import Message, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
-from teachers.base import CallFailed, TeacherQuestion, TeacherReply
+from teachers.base import CallFailed, CallKey, TeacherQuestion, TeacherReply
 
 EVALUATED_TEACHER = "examined"
 """The name of the evaluated model, next to the recipe's own teachers, which checks may ask."""
@@ -195,9 +196,10 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
             continue
         question = _build_question(context, seed, conversation, draw)
         try:
-            reply = await context.dispatcher.answer(
-                EVALUATED_TEACHER, question, context.dispatcher.request_digest(EVALUATED_TEACHER, question), seed.index
-            )
+            request = context.dispatcher.request_digest(EVALUATED_TEACHER, question)
+            key = CallKey(sample=seed.index, agent="evaluation", revision=0, attempt=len(answers))
+            traced = trace_call(context.recipe.teachers[EVALUATED_TEACHER], key)
+            reply = await context.dispatcher.answer(EVALUATED_TEACHER, question, request, seed.index, traced)
         except CallFailed as error:
             return build_result("no answer", str(error))
         replies.append(reply)
@@ -222,7 +224,7 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
 def _build_question(
     context: LocalAgentContext, seed: Seed, conversation: Sequence[Message], draw: int
 ) -> TeacherQuestion:
-    config = context.recipe.agents.generator
+    config, teacher = context.recipe.agents.generator, context.recipe.teachers[EVALUATED_TEACHER]
     key = f"{context.recipe.seed}/exam/{seed.index}/{len(conversation)}" + (f"/{draw}" if draw else "")
     return TeacherQuestion(
         messages=list(conversation),
@@ -230,7 +232,11 @@ def _build_question(
         json_schema=None,
         temperature=config.temperature,
         top_p=config.top_p,
+<<<<<<< HEAD
         max_tokens=config.max_tokens + context.recipe.generator_teacher.thinking_tokens(config.reasoning),
+=======
+        max_tokens=config.max_tokens + teacher.thinking_tokens(config.reasoning),
+>>>>>>> main
         seed=int(text_digest(key, length=7), 16),
         reasoning=config.reasoning,
     )

@@ -1,14 +1,16 @@
 """The `[teachers]` tables of a recipe: how to reach each model, its limits and its prices."""
 
+from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, PrivateAttr, field_validator, model_validator
 
 from core.addresses import normalize_base_url
 from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
 from core.config.base import RecipeTable
 from core.config.hosted_models import OPENAI_REASONING_MODELS, find_thinking_habit
+from core.project_files import find_referenced_file
 from core.secrets import validate_variable_name
 
 OWN_PROVIDERS = {"local", "vllm", "fake"}
@@ -23,7 +25,8 @@ KEY_OF_PROVIDER = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 """Environment variables with the API keys of hosted providers with a protocol of their own."""
 CONNECTION_KEYS = {
     "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "input_price", "output_price",
-    "timeout_seconds", "max_retries", "outage_seconds",
+    "timeout_seconds", "max_retries", "outage_seconds", "gpu_layers", "threads",
+    "batch", "batch_size", "batch_poll_seconds", "batch_discount",
 }  # fmt: skip
 """Keys that affect connection and cost of a teacher, not its replies. `base_url` is not included: another endpoint may serve
 another model under the same name."""
@@ -61,17 +64,21 @@ class TeacherFaults(RecipeTable):
 
 
 StructuredOutput = Literal["json_schema", "tool", "plain"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 SchemaThinking = Literal["native", "tagged", "two_step"]
-ChatDialect = Literal["openai", "openrouter", "vllm", "sglang", "llama.cpp", "generic"]
+ChatDialect = Literal["openai", "openrouter", "deepseek", "vllm", "sglang", "llama.cpp", "generic"]
 """What an OpenAI-compatible endpoint accepts beyond the keys that all of them have."""
-DIALECT_OF_DOMAIN: dict[str, ChatDialect] = {"api.openai.com": "openai", "openrouter.ai": "openrouter"}
+DIALECT_OF_DOMAIN: dict[str, ChatDialect] = {
+    "api.openai.com": "openai", "openrouter.ai": "openrouter", "api.deepseek.com": "deepseek",
+}  # fmt: skip
 DIALECT_OF_PROVIDER: dict[str, ChatDialect] = {"vllm": "vllm", "local": "llama.cpp"}
 
 
 class TeacherConfig(RecipeTable):
     model: str = Field(pattern=r"^[a-z][a-z0-9_-]*/.+")
     """`provider/model`: `openai/NAME` with a base_url, `anthropic/NAME`, `gemini/NAME`, `vllm/NAME`, `local/smollm2-135m`,
-    `local/FILE.gguf`, `fake/writer`, or the protocol of an installed package."""
+    `local/FILE.gguf`, `local/hf:OWNER/REPO:FILE.gguf`, `fake/writer`, or the protocol of an installed package. A file is searched
+    in the recipe's folder and the working directory."""
     base_url: str | None = None
     """The endpoint's URL, for `openai/…` including `/v1`; the default of a hosted provider is its own. Part of the run's
     identity: endpoints never share cached replies. A user name or password in it is rejected."""
@@ -82,6 +89,13 @@ class TeacherConfig(RecipeTable):
     """Maximum concurrent calls; fewer while the teacher rejects or drops calls. Slots of the embedded teacher."""
     slot_tokens: int = Field(1536, ge=256)
     """For `local/…` only: tokens of prompt and reply per slot. A longer prompt is rejected."""
+    gpu_layers: int | None = Field(None, ge=0)
+    """For `local/…` only: layers on the GPU. Default: as many as fit. 0: none."""
+    threads: int | None = Field(None, ge=1)
+    """For `local/…` only: threads of llama.cpp. Default: one per processor that this process may use."""
+    cache_type: CacheType | None = None
+    """For `local/…` only: the type of the KV cache, by default `f16`. `q8_0` takes half the memory, `q4_0` a quarter; replies
+    differ slightly."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompt and reply; a reply counts as `max_tokens` until it arrives."""
@@ -95,13 +109,30 @@ class TeacherConfig(RecipeTable):
     """Retries after transient failures: no connection, a timeout, 408, 409, 425, 429 and 5xx. During an outage, when no call
     gets a reply, tries are not counted."""
     outage_seconds: float = Field(120.0, ge=0)
+<<<<<<< HEAD
     """Seconds without any reply before the run stops. Resume it with --resume."""
+=======
+    """Seconds without any reply before the run stops. Resume it with --resume. For built-in providers only: a protocol of a
+    package fails a sample after `max_retries`."""
+    batch: bool = False
+    """For `openai/…` and `anthropic/…`: whether calls of a run are collected and sent to the provider's batch API, which answers
+    within 24 hours at a lower price. Previews, probes and evaluations are sent directly. `max_concurrent` and the rates per
+    minute do not limit a batch."""
+    batch_size: int = Field(10_000, ge=1, le=100_000)
+    """Most requests of one batch, and with `batch` the number of samples that are open at once. OpenAI takes 50,000, Anthropic
+    100,000. Lower it if the provider limits the tokens of waiting batches."""
+    batch_poll_seconds: float = Field(60.0, gt=0, le=3600)
+    """Longest seconds between two checks of a batch. The first checks are closer together."""
+    batch_discount: float = Field(0.5, ge=0, lt=1)
+    """Share of both prices that a batch saves."""
+>>>>>>> main
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
     dialect: ChatDialect | None = None
     """For `openai/…` only: whose keys the endpoint accepts, for thinking and for the length of a reply (`openai`:
-    `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com and openrouter.ai, else `generic`."""
+    `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com, openrouter.ai and api.deepseek.com, else
+    `generic`."""
     extra: dict[str, Any] = Field({}, validation_alias=AliasChoices("extra", "sampling"))
     """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
     nested. A key that the request already has is replaced, a table is merged. Earlier versions called it `sampling`."""
@@ -137,6 +168,21 @@ class TeacherConfig(RecipeTable):
     @classmethod
     def _check_variable_name(cls, name: str) -> str:
         return validate_variable_name(name)
+
+    _folder: Path = PrivateAttr(Path())
+
+    def in_folder(self, folder: Path) -> Self:
+        """The same teacher in a recipe of this folder, from which the path of a GGUF file may start."""
+        if not (self.model.startswith("local/") and self.model.endswith(".gguf")):
+            return self
+        placed = self.model_copy()
+        placed._folder = folder
+        return placed
+
+    @property
+    def weights_file(self) -> Path:
+        """The file of `local/FILE.gguf`, which may be missing."""
+        return find_referenced_file(self.model.removeprefix("local/"), self._folder)
 
     @model_validator(mode="after")
     def _check_dialect(self) -> Self:
@@ -185,8 +231,17 @@ class TeacherConfig(RecipeTable):
         provider = self.model.partition("/")[0]
         return "" if provider in OWN_PROVIDERS else self.base_url or URL_OF_PROVIDER.get(provider, "")
 
+    @property
+    def price_factor(self) -> float:
+        """By which all prices are multiplied."""
+        return 1 - self.batch_discount if self.batch else 1.0
+
     def prices(self) -> tuple[float, float] | None:
         """Per million prompt tokens and per million reply tokens; None if either is unknown."""
         own = self.model.partition("/")[0] in OWN_PROVIDERS
         found = [0.0 if price is None and own else price for price in (self.input_price, self.output_price)]
-        return None if found[0] is None or found[1] is None else (found[0], found[1])
+        return (
+            None
+            if found[0] is None or found[1] is None
+            else (found[0] * self.price_factor, found[1] * self.price_factor)
+        )

@@ -20,6 +20,7 @@ from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
 
+NOT_DOWNLOADED = "not on this machine; `run` and `validate --live` download them"
 MOST_PREVIEW_SAMPLES = 50
 """Maximum number of samples in one preview."""
 
@@ -104,6 +105,9 @@ def validate_command(
     if not as_json:
         print_text(f"# {verdict}" if resolved else verdict)
     from flows.release.release_gate import describe_release_gate
+    from teachers.local_llama import list_local_weights
+
+    weights = {name: file and str(file) for name, file in list_local_weights(plan.recipe).items()}
 
     collapse = plan.recipe.collapse
     gate = describe_release_gate(
@@ -111,10 +115,13 @@ def validate_command(
     )
     if as_json:
         whole = plan.recipe.model_dump(mode="json", exclude_none=True)
-        print_json({"valid": True, "verdict": verdict, "recipe": whole, "live": answers, "gate": gate})
+        print_json(
+            {"valid": True, "verdict": verdict, "recipe": whole, "live": answers, "gate": gate, "weights": weights}
+        )
         return
     live_notes = [f"teacher {name}: {answer}" for name, answer in answers.items()]
-    notes = [f"release gate: {gate}", *live_notes, *validated.seeds.notes]
+    weights_notes = [f"teacher {name}: weights {file or NOT_DOWNLOADED}" for name, file in weights.items()]
+    notes = [f"release gate: {gate}", *weights_notes, *live_notes, *validated.seeds.notes]
     if resolved:
         comments = [f"# {' '.join(note.split())}" for note in notes]
         print_text("\n".join([*comments, "", format_resolved_recipe(plan.recipe, plan.folder).rstrip()]))

@@ -20,6 +20,7 @@ from flows.terminal.text_format import (
     locate_metric,
     replace_unsafe_characters,
 )
+from teachers.batches.batch_journal import read_open_batches
 
 LABEL_WIDTH = 12
 """Columns before the values of a card row."""
@@ -38,6 +39,10 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
     if manifest.error:
         lines += format_labelled_lines(
             "error", textwrap.wrap(replace_unsafe_characters(manifest.error), TERMINAL_WIDTH - LABEL_WIDTH)
+        )
+    for batch in read_open_batches(run.batches):
+        lines += format_labelled_lines(
+            "batch", textwrap.wrap(f"{batch.name} at {batch.model}: {batch.describe()}", TERMINAL_WIDTH - LABEL_WIDTH)
         )
     for shortfall in manifest.shortfalls:
         lines += format_labelled_lines(
