@@ -232,11 +232,7 @@ def _build_question(
         json_schema=None,
         temperature=config.temperature,
         top_p=config.top_p,
-<<<<<<< HEAD
-        max_tokens=config.max_tokens + context.recipe.generator_teacher.thinking_tokens(config.reasoning),
-=======
         max_tokens=config.max_tokens + teacher.thinking_tokens(config.reasoning),
->>>>>>> main
         seed=int(text_digest(key, length=7), 16),
         reasoning=config.reasoning,
     )

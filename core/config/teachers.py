@@ -109,11 +109,7 @@ class TeacherConfig(RecipeTable):
     """Retries after transient failures: no connection, a timeout, 408, 409, 425, 429 and 5xx. During an outage, when no call
     gets a reply, tries are not counted."""
     outage_seconds: float = Field(120.0, ge=0)
-<<<<<<< HEAD
     """Seconds without any reply before the run stops. Resume it with --resume."""
-=======
-    """Seconds without any reply before the run stops. Resume it with --resume. For built-in providers only: a protocol of a
-    package fails a sample after `max_retries`."""
     batch: bool = False
     """For `openai/…` and `anthropic/…`: whether calls of a run are collected and sent to the provider's batch API, which answers
     within 24 hours at a lower price. Previews, probes and evaluations are sent directly. `max_concurrent` and the rates per
@@ -125,7 +121,6 @@ class TeacherConfig(RecipeTable):
     """Longest seconds between two checks of a batch. The first checks are closer together."""
     batch_discount: float = Field(0.5, ge=0, lt=1)
     """Share of both prices that a batch saves."""
->>>>>>> main
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
