@@ -19,7 +19,7 @@ from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAc
 from teachers.batches import openai_batches
 from teachers.batches.batch_journal import read_open_batches
 from teachers.batches.batch_teacher import BatchTeacher
-from teachers.providers import find_teacher_problems, open_teacher
+from teachers.providers import check_batch_api, find_teacher_problems, open_teacher
 from tests.support.batch_server import KEY, BatchServer, serve_batches
 from tests.support.waiting import wait_until_so
 
@@ -278,6 +278,18 @@ def test_a_stop_ends_all_waiting_calls_and_names_the_batch(server: BatchServer, 
     assert all(isinstance(outcome, RunStopped) for outcome in asyncio.run(run()))
     (record,) = read_open_batches(tmp_path)
     assert len(record.custom_ids) == len(QUESTIONS)
+
+
+@pytest.mark.parametrize("status", [0, 404])
+def test_the_probe_before_a_run_finds_a_server_without_batches(server: BatchServer, status: int) -> None:
+    server.respond = lambda _method, path: status or None if path == "/batches" else None
+    config = TeacherConfig(model="openai/m", base_url=server.url, api_key_env="TEST_BATCH_KEY", batch=True)
+    if status:
+        with pytest.raises(ProviderError, match=r"/batches: has no batch API .* remove `batch = true`"):
+            asyncio.run(check_batch_api(config))
+    else:
+        asyncio.run(check_batch_api(config))
+    assert server.log == ["GET /batches"]
 
 
 @pytest.mark.parametrize("model", ["fake/writer", "local/smollm2-135m"])
