@@ -92,6 +92,9 @@ class BatchServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client was killed in the middle of a request."""
+
     def reset(self) -> None:
         """Forget all files, batches and counts."""
         with self.lock:
