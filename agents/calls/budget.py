@@ -15,11 +15,12 @@ from io import FileIO
 from itertools import count
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple, Self
+from typing import Self
 
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import StoreError
+from core.prices import TokenPrices
 from core.sample import Spending, TokenUsage
 from core.stop_signal import RunStopped, StopSignal
 from core.storage.atomic_files import write_text
@@ -43,8 +44,12 @@ class BudgetExhausted(RunStopped):
 class RunBudget:
     """The budget of one run. Only the process that holds the run's lock writes its journal."""
 
-    def __init__(self, limits: BudgetConfig, journal: Path, max_calls_per_sample: int) -> None:
+    def __init__(
+        self, limits: BudgetConfig, journal: Path, max_calls_per_sample: int, elsewhere: Spending = Spending()
+    ) -> None:
+        """`elsewhere` was spent outside this journal; its calls, tokens and cost count against the limits too."""
         self._limits = limits
+        self._elsewhere = elsewhere
         self._path = journal
         self._reserved: dict[int, Spending] = {}
         self._reserved_total = Spending()
@@ -65,25 +70,10 @@ class RunBudget:
 
     def __enter__(self) -> Self:
         """Raises StoreError where the journal cannot be read or written."""
-        try:
-            lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        except OSError as error:
-            raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from None
-        for line in lines:
-            try:
-                kind, ticket, calls, prompt, completion, cost, seconds = json.loads(line)
-            except ValueError:
-                continue  # the torn last line of a kill: its call was never sent
-            self._earlier_seconds = max(self._earlier_seconds, seconds)
-            if kind == "aside":
-                self._reserved[ticket] = Spending(calls, prompt, completion, cost)
-            else:
-                self._reserved.pop(ticket, None)
-                self._settled += Spending(calls, prompt, completion, cost)
-        self._settled = sum(self._reserved.values(), self._settled)
-        self._reserved.clear()
+        self._settled = read_journal(self._path)
+        self._earlier_seconds = self._settled.seconds
         self._started_at = monotonic()
-        self._at_open = self._settled
+        self._at_open = self._settled = replace(self._settled, seconds=0.0)
         self._compact()
         return self
 
@@ -101,7 +91,8 @@ class RunBudget:
 
     def _format_entry(self, kind: str, ticket: int, spent: Spending) -> str:
         counts = f"{spent.calls}, {spent.prompt_tokens}, {spent.completion_tokens}"
-        return f'["{kind}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}]\n'
+        parts = f", {spent.cached_tokens}, {spent.reasoning_tokens}, {spent.saved!r}" if kind == "settled" else ""
+        return f'["{kind}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}{parts}]\n'
 
     def _append(self, kind: str, ticket: int, spent: Spending) -> None:
         assert self._file, "the budget must be open"
@@ -129,6 +120,10 @@ class RunBudget:
     @property
     def spent(self) -> Spending:
         return replace(self._settled, seconds=round(self.seconds, 1))
+
+    @property
+    def spent_since_open(self) -> Spending:
+        return self._settled - self._at_open
 
     async def reserve(self, most: Spending) -> int:
         """Reserve `most`; wait for calls in flight if settling them may make room.
@@ -190,23 +185,46 @@ class RunBudget:
 
     def _exceeded_limit(self, total: Spending) -> str | None:
         limits = self._limits
+        total, used = total + self._elsewhere, self._settled + self._elsewhere
         rows: list[tuple[str, float | None, float, str]] = [
-            ("calls", limits.calls, total.calls, f"{self._settled.calls:,}"),
-            ("tokens", limits.tokens, total.tokens, f"{self._settled.tokens:,}"),
-            ("cost", limits.cost, total.cost, f"{self._settled.cost:.4f}"),
+            ("calls", limits.calls, total.calls, f"{used.calls:,}"),
+            ("tokens", limits.tokens, total.tokens, f"{used.tokens:,}"),
+            ("cost", limits.cost, total.cost, f"{used.cost:.4f}"),
             ("minutes", limits.minutes, self.seconds / 60, f"{self.seconds / 60:.1f}"),
         ]
-        for name, limit, needed, used in rows:
+        for name, limit, needed, so_far in rows:
             if limit is not None and needed > limit + 1e-9:
-                return f"budget.{name} = {limit:g} is reached: {used} spent"
+                return f"budget.{name} = {limit:g} is reached: {so_far} spent"
         return None
 
 
-class TokenPrices(NamedTuple):
-    """Prices of one token."""
+def read_journal(path: Path) -> Spending:
+    """What a journal says was spent, in all sessions: a call in flight at a kill counts in full. Zero without a journal.
 
-    prompt: float
-    completion: float
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+    reserved: dict[int, Spending] = {}
+    settled, longest = Spending(), 0.0
+    for line in lines:
+        try:
+            kind, ticket, calls, prompt, completion, cost, seconds, *parts = json.loads(line)
+        except ValueError:
+            continue  # the torn last line of a kill: its call was never sent
+        longest = max(longest, seconds)
+        if kind == "aside":
+            reserved[ticket] = Spending(calls, prompt, completion, cost)
+        else:
+            reserved.pop(ticket, None)
+            settled += Spending(calls, prompt, completion, cost, 0.0, *parts)
+    return replace(sum(reserved.values(), settled), seconds=longest)
+
+
+FREE = TokenPrices(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class BudgetAccount:
@@ -215,10 +233,13 @@ class BudgetAccount:
     def __init__(self, budget: RunBudget, stop_signal: StopSignal, config: TeacherConfig) -> None:
         self._budget = budget
         self._stop_signal = stop_signal
-        prices = config.prices() or (0.0, 0.0)
-        self._prices = TokenPrices(prices[0] / 1e6, prices[1] / 1e6)
+        self._prices = config.prices() or FREE
         self._measured_calls = 0
         self._max_tokens_per_byte = 0.0
+        self.answered = 0
+        """Calls with a reply."""
+        self.answer_seconds = 0.0
+        """Of these calls, without the wait for a free slot."""
 
     def tokens(self, question: TeacherQuestion) -> int:
         return self._prompt_tokens(question) + question.max_tokens
@@ -232,19 +253,21 @@ class BudgetAccount:
     @asynccontextmanager
     async def charge(self, question: TeacherQuestion) -> AsyncIterator[CallCharge]:
         self._stop_signal.check_call()
-        most = self._price(
-            TokenUsage(calls=1, prompt_tokens=self._prompt_tokens(question), completion_tokens=question.max_tokens)
-        )
+        prompt_tokens = self._prompt_tokens(question)
+        cost = self._prices.max_cost(prompt_tokens, question.max_tokens)
+        most = Spending(1, prompt_tokens, question.max_tokens, cost)
         ticket = await self._budget.reserve(most)
         if self._stop_signal.calls_stopped:  # `reserve` may have waited
             self._budget.settle(ticket, Spending())
             raise RunStopped
-        call_charge = CallCharge()
+        call_charge, started_at = CallCharge(), monotonic()
         try:
             yield call_charge
         finally:
             usage = call_charge.usage
             if usage is not None and usage.prompt_tokens:
+                self.answered += 1
+                self.answer_seconds += monotonic() - started_at
                 self._measured_calls += 1
                 self._max_tokens_per_byte = max(
                     self._max_tokens_per_byte, usage.prompt_tokens / max(1, count_bytes(question))
@@ -258,8 +281,12 @@ class BudgetAccount:
             await asyncio.sleep(min(left, WAIT_SLICE))
 
     def _price(self, usage: TokenUsage) -> Spending:
-        cost = usage.prompt_tokens * self._prices.prompt + usage.completion_tokens * self._prices.completion
-        return Spending(usage.calls, usage.prompt_tokens, usage.completion_tokens, cost)
+        prices = self._prices
+        saved = prices.cache_saving(usage) if usage.cached_tokens or usage.cache_write_tokens else 0.0
+        return Spending(
+            usage.calls, usage.prompt_tokens, usage.completion_tokens, prices.cost(usage), 0.0,
+            usage.cached_tokens, usage.reasoning_tokens, saved,
+        )  # fmt: skip
 
 
 def count_bytes(question: TeacherQuestion) -> int:

@@ -6,14 +6,20 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from core.addresses import normalize_base_url
 from core.config.base import RecipeTable
+from core.prices import TokenPrices
 from core.secrets import validate_variable_name
 
 OWN_PROVIDERS = {"local", "vllm", "fake"}
 """Providers that run on the user's own machine, where a call costs nothing."""
 OPENAI_URL = "https://api.openai.com/v1"
+PRICE_KEYS = ("input_price", "output_price", "cached_price", "cache_write_price", "reasoning_price")
+"""In the order of `TokenPrices`."""
+CACHE_WRITE_FACTORS = {"anthropic": 1.25}
+"""The price of storing a prompt for five minutes, in prices of a prompt, by provider; 1 where storing costs nothing extra."""
 CONNECTION_KEYS = {
-    "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "input_price", "output_price",
-    "timeout_seconds", "max_retries", "outage_seconds",
+    *PRICE_KEYS,
+    "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "timeout_seconds",
+    "max_retries", "outage_seconds",
 }  # fmt: skip
 """Keys that affect connection and cost of a teacher, not its replies. `base_url` is not included: another endpoint may serve
 another model under the same name."""
@@ -70,9 +76,17 @@ class TeacherConfig(RecipeTable):
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompt and reply; a reply counts as `max_tokens` until it arrives."""
     input_price: float | None = Field(None, ge=0)
-    """Per million prompt tokens, in the budget's currency. Default: 0 for `local/…`, `vllm/…` and `fake/…`."""
+    """Per million prompt tokens, in the budget's currency. Default: 0 for `local/…`, `vllm/…` and `fake/…`; for others, if no
+    price is set, those of the table of prices (docs/costs.md)."""
     output_price: float | None = Field(None, ge=0)
     """Per million reply tokens."""
+    cached_price: float | None = Field(None, ge=0)
+    """Per million prompt tokens that the teacher reads from its prompt cache. Default: `input_price`."""
+    cache_write_price: float | None = Field(None, ge=0)
+    """Per million prompt tokens that the teacher stores in its prompt cache. Default: `input_price`; for `anthropic/…`, 1.25
+    times that."""
+    reasoning_price: float | None = Field(None, ge=0)
+    """Per million tokens of thinking. Default: `output_price`."""
     timeout_seconds: float = Field(120.0, gt=0)
     """For one call, without the wait for a free slot."""
     max_retries: int = Field(4, ge=0, le=20)
@@ -114,8 +128,25 @@ class TeacherConfig(RecipeTable):
         provider = self.model.partition("/")[0]
         return "" if provider in OWN_PROVIDERS else self.base_url or (OPENAI_URL if provider == "openai" else "")
 
-    def prices(self) -> tuple[float, float] | None:
-        """Per million prompt tokens and per million reply tokens; None if either is unknown."""
-        own = self.model.partition("/")[0] in OWN_PROVIDERS
-        found = [0.0 if price is None and own else price for price in (self.input_price, self.output_price)]
-        return None if found[0] is None or found[1] is None else (found[0], found[1])
+    def prices(self) -> TokenPrices | None:
+        """Per million tokens; None if the price of prompts or replies is unknown."""
+        provider = self.model.partition("/")[0]
+        own = provider in OWN_PROVIDERS
+        prompt, reply = (0.0 if price is None and own else price for price in (self.input_price, self.output_price))
+        if prompt is None or reply is None:
+            return None
+        write = prompt * CACHE_WRITE_FACTORS.get(provider, 1.0)
+        return TokenPrices(
+            input=prompt,
+            output=reply,
+            cached=prompt if self.cached_price is None else self.cached_price,
+            cache_write=write if self.cache_write_price is None else self.cache_write_price,
+            reasoning=reply if self.reasoning_price is None else self.reasoning_price,
+        )
+
+    @property
+    def has_price(self) -> bool:
+        """Whether the recipe sets a price, or the teacher runs on the user's own machine."""
+        return self.model.partition("/")[0] in OWN_PROVIDERS or any(
+            getattr(self, key) is not None for key in PRICE_KEYS
+        )
