@@ -167,6 +167,7 @@ class Spending:
         )
 
 
+NOTHING_SPENT = Spending()
 CONDITIONS_KEY = "drawn"
 """Key of a seed's data with the values drawn for it, by name."""
 

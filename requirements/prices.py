@@ -4,6 +4,7 @@ environment with that package. Stillhouse itself does not need it.
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from importlib import import_module
@@ -101,4 +102,4 @@ def format_table(today: date) -> str:
 
 
 if __name__ == "__main__":
-    print(format_table(datetime.now(UTC).date()))
+    sys.stdout.write(format_table(datetime.now(UTC).date()) + "\n")

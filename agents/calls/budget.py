@@ -21,7 +21,7 @@ from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import StoreError
 from core.prices import TokenPrices
-from core.sample import Spending, TokenUsage
+from core.sample import NOTHING_SPENT, Spending, TokenUsage
 from core.stop_signal import RunStopped, StopSignal
 from core.storage.atomic_files import write_text
 from teachers.base import CallCharge, TeacherQuestion
@@ -45,7 +45,7 @@ class RunBudget:
     """The budget of one run. Only the process that holds the run's lock writes its journal."""
 
     def __init__(
-        self, limits: BudgetConfig, journal: Path, max_calls_per_sample: int, elsewhere: Spending = Spending()
+        self, limits: BudgetConfig, journal: Path, max_calls_per_sample: int, elsewhere: Spending = NOTHING_SPENT
     ) -> None:
         """`elsewhere` was spent outside this journal; its calls, tokens and cost count against the limits too."""
         self._limits = limits

@@ -13,14 +13,14 @@ from agents.calls.call_ledger import CallLedger
 from agents.calls.dispatcher import open_dispatcher
 from agents.planning.run_plan import RunPlan
 from core.config.recipe import BudgetConfig, CacheConfig
-from core.sample import Spending
+from core.sample import NOTHING_SPENT, Spending
 from core.stop_signal import StopSignal, UserStop
 
 
 @asynccontextmanager
 async def open_scratch_context(
     plan: RunPlan, stop: UserStop, cache: Path | None = None, *, budget: BudgetConfig | None = None,
-    journal: Path | None = None, elsewhere: Spending = Spending(),
+    journal: Path | None = None, elsewhere: Spending = NOTHING_SPENT,
 ) -> AsyncIterator[LocalAgentContext]:  # fmt: skip
     """A context with a budget and a ledger in a temporary folder.
 

@@ -19,7 +19,7 @@ from agents.reply_schema import Finding, InvalidReply
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
-from core.sample import Message, Seed, Spending, text_digest
+from core.sample import NOTHING_SPENT, Message, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply
 
@@ -139,7 +139,7 @@ async def evaluate_held_out(
     cache: Path | None = None,
     budget: BudgetConfig | None = None,
     journal: Path | None = None,
-    elsewhere: Spending = Spending(),
+    elsewhere: Spending = NOTHING_SPENT,
     on_spent: Callable[[Spending], None] = lambda _spent: None,
 ) -> list[HeldOutResult]:
     """Ask `model` the questions of each seed with the recipe's sampling, and run the checks on its answers.

@@ -436,6 +436,12 @@ class RunManifest(BaseModel):
     versions: dict[str, str] = {}
 
     @property
+    def currency(self) -> str | None:
+        """The currency of all prices, if it is known and one."""
+        currencies = {record.currency for record in self.prices.values()}
+        return currencies.pop() if len(currencies) == 1 else None
+
+    @property
     def paid(self) -> Spending:
         """All spending of the run; its seconds are those of production."""
         return replace(self.spent + self.evaluation_spent, seconds=self.spent.seconds)
@@ -444,7 +450,7 @@ class RunManifest(BaseModel):
 def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     """The fields of a run that `--json` prints."""
     keys = (
-        "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "shortfalls", "gates", "seconds", "judges", "collapse", "mix",
-        "formats", "pairs", "student", "evaluation", "error",
+        "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "shortfalls", "gates",
+        "seconds", "judges", "collapse", "mix", "formats", "pairs", "student", "evaluation", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

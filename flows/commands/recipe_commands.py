@@ -83,7 +83,12 @@ def validate_command(
     """
     from flows.recipes.recipe_catalog import validate_recipe
     from flows.recipes.resolved_recipe import format_resolved_recipe
-    from flows.terminal.recipe_summary import describe_invalid_recipe, format_invalid_recipe, format_recipe_summary
+    from flows.terminal.recipe_summary import (
+        describe_invalid_recipe,
+        format_invalid_recipe,
+        format_price_notes,
+        format_recipe_summary,
+    )
     from flows.terminal.suggested_commands import build_recipe_arguments, format_command, format_next_line
 
     try:
@@ -111,10 +116,14 @@ def validate_command(
     )
     if as_json:
         whole = plan.recipe.model_dump(mode="json", exclude_none=True)
-        print_json({"valid": True, "verdict": verdict, "recipe": whole, "live": answers, "gate": gate})
+        prices = {name: record.model_dump(mode="json") for name, record in plan.prices.items()}
+        print_json(
+            {"valid": True, "verdict": verdict, "recipe": whole, "live": answers, "gate": gate, "prices": prices}
+        )
         return
     live_notes = [f"teacher {name}: {answer}" for name, answer in answers.items()]
-    notes = [f"release gate: {gate}", *live_notes, *validated.seeds.notes]
+    price_notes = format_price_notes(plan.recipe, plan.prices)
+    notes = [f"release gate: {gate}", *price_notes, *live_notes, *validated.seeds.notes]
     if resolved:
         comments = [f"# {' '.join(note.split())}" for note in notes]
         print_text("\n".join([*comments, "", format_resolved_recipe(plan.recipe, plan.folder).rstrip()]))

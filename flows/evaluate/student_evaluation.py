@@ -20,7 +20,7 @@ from core.intervals import Z_95, IntervalEstimate, estimate_paired_difference, e
 from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 from core.runs.records import PairedComparison
 from core.runs.run_dir import RunDir
-from core.sample import Message, Spending
+from core.sample import NOTHING_SPENT, Message, Spending
 from core.storage.atomic_files import read_json, write_text
 from core.storage.sample_files import read_sample_columns
 from flows.data.student_files import (
@@ -160,7 +160,7 @@ class StudentEvaluationTask:
     """Limits on what the teacher, and the teachers of checks, may cost."""
     journal: Path | None = None
     """Where that spending is recorded."""
-    elsewhere: Spending = Spending()
+    elsewhere: Spending = NOTHING_SPENT
     """What the run spent before, which counts against the budget."""
     start_folder: Path | None = None
     """Where the untrained student is written, to be deleted afterwards; None for a temporary folder. Replies in the cache

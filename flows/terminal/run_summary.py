@@ -13,6 +13,7 @@ from flows.terminal.text_format import (
     advise_on_truncation,
     format_count,
     format_duration,
+    format_money,
     format_number,
     format_one_line,
     format_percent,
@@ -127,12 +128,16 @@ def format_judge_record(judge: JudgeRecord) -> str:
 
 
 def format_run_costs(manifest: RunManifest) -> list[str]:
-    """The calls, tokens and money that the run paid for, if they differ from those of the answers in its samples."""
-    spent, usage = manifest.spent, manifest.usage
-    if not spent.cost and (spent.calls, spent.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):
+    """The calls, tokens and money that the run paid for, its evaluation included, if they differ from those of the answers in its
+    samples.
+    """
+    paid, usage = manifest.paid, manifest.usage
+    if not paid.cost and (paid.calls, paid.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):
         return []
-    cost = [f"cost {format_number(spent.cost)}"] if spent.cost else []
-    return [*cost, f"{spent.calls:,} calls", f"{spent.tokens:,} tokens"]
+    currency = manifest.currency
+    cost = [f"cost {format_money(paid.cost, currency)}"] if paid.cost else []
+    saved = [f"{format_money(paid.saved, currency)} saved by prompt caches"] if paid.saved > 0 else []
+    return [*cost, *format_token_usage(paid), *saved]
 
 
 def _format_artifacts(manifest: RunManifest, run: RunDir) -> list[str]:
