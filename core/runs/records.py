@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from core.config.recipe import ReleaseGate
 from core.config.teacher_prices import PriceRecord
 from core.intervals import IntervalEstimate
+from core.runs.run_estimate import RunEstimate
 from core.sample import Spending, TokenUsage
 
 
@@ -410,6 +411,8 @@ class RunManifest(BaseModel):
     """Spending on the student's evaluation, interrupted ones included."""
     prices: dict[str, PriceRecord] = {}
     """The prices in use, by teacher. A resumed run keeps those that are from a table."""
+    estimate: RunEstimate | None = None
+    """The estimate of the last preview of this recipe on this machine, if there was one before the run."""
     shortfalls: list[str] = []
     """Why the run has less than requested, one sentence each."""
     seconds: dict[str, float] = {}
@@ -450,7 +453,7 @@ class RunManifest(BaseModel):
 def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     """The fields of a run that `--json` prints."""
     keys = (
-        "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "shortfalls", "gates",
+        "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
         "seconds", "judges", "collapse", "mix", "formats", "pairs", "student", "evaluation", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

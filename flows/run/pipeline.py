@@ -19,7 +19,7 @@ from agents.calls.budget import BudgetExhausted, read_journal
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.judge_calibration import find_judges, judge_refusal, measure_judges
-from core.config.recipe import Recipe
+from core.config.recipe import Recipe, recipe_digest
 from core.errors import ChecksBroke, LimitReached, StoreError, UsageError
 from core.runs.lineage import builds_on_older_release
 from core.runs.records import CheckRecord, CollapseVerdict, RunManifest, RunState, summarize_manifest
@@ -38,6 +38,7 @@ from flows.data.curated_run import (
     read_kept_samples,
 )
 from flows.data.dataset_mixture import MixtureSources, mix_dataset, read_mixture_sources, split_own_rows, write_own_rows
+from flows.data.estimate_files import read_estimate
 from flows.evaluate.dataset_assessment import assess_answers, assess_conversations
 from flows.prefect_server.flow_progress import report_flow_progress
 from flows.prefect_server.run_artifacts import publish_artifacts
@@ -155,6 +156,8 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
         manifest.resumable, manifest.checks_broke, manifest.invocation = True, False, invocation
         plan = plan.with_recorded_prices(manifest.prices)
         manifest.prices = dict(plan.prices)
+        if manifest.estimate is None and not manifest.spent.calls:
+            manifest.estimate = read_estimate(recipe_digest(plan.recipe, run.read_sources()))
         manifest.checks = [
             CheckRecord(type=bound.check.name, about=bound.check.about, asks=bound.check.calls(bound.options) > 0)
             for bound in plan.checks

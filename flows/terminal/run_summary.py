@@ -7,6 +7,7 @@ from itertools import chain
 
 from core.runs.records import CollapseRecord, CollapseVerdict, JudgeRecord, MetricRecord, MixRecord, RunManifest
 from core.runs.run_dir import RunDir
+from flows.terminal.cost_text import list_estimated
 from flows.terminal.suggested_commands import suggest_next_command
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
@@ -65,6 +66,9 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
     lines += format_labelled_lines("usage", wrap_items(usage, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
     if paid := format_run_costs(manifest):
         lines += format_labelled_lines("paid", wrap_items(paid, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
+    if manifest.estimate:
+        estimated = [f"{label} {text}" for label, text in list_estimated(manifest.estimate)]
+        lines += format_labelled_lines("estimated", wrap_items(estimated, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
     return "\n".join([*lines, *_format_artifacts(manifest, run)])
 
 
