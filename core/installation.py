@@ -12,7 +12,7 @@ from typing import Literal
 from core.packaged_weights import TEACHER_WEIGHTS
 from core.project_files import PROJECT
 
-EXTRAS_OF_INSTALL_ALL = ("cluster", "harness", "reasoning", "s3", "tracking")
+EXTRAS_OF_INSTALL_ALL = ("anthropic", "cluster", "gemini", "harness", "mcp", "reasoning", "s3", "tracing", "tracking")
 """Extras that `make install` leaves out and `make install-all` installs."""
 EXTRAS_OUTSIDE_MAKE = ("ray", "vllm")
 """Extras that neither installs."""

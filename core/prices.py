@@ -67,16 +67,15 @@ class PriceProvider(FrozenModel):
     """The prices of one endpoint."""
 
     protocol: str
-    """The part of `teachers.NAME.model` before the first slash. Teachers without a `base_url` have the prices of the provider
-    that is named like their protocol."""
-    base_url: str
-    """The endpoint, or a beginning of its URL up to a slash."""
+    """The part of `teachers.NAME.model` before the first slash."""
+    base_url: str = ""
+    """The endpoint's URL, or a beginning of it up to a slash; "" for protocols without one."""
     models: dict[str, ListedPrice]
     """By a pattern of the part of `teachers.NAME.model` after the first slash (`gpt-5-mini*`). The longest pattern that
     matches counts."""
 
-    def serves(self, base_url: str) -> bool:
-        return f"{base_url}/".startswith(self.base_url.rstrip("/") + "/")
+    def serves(self, endpoint: str) -> bool:
+        return f"{endpoint}/".startswith(self.base_url.rstrip("/") + "/")
 
     def find(self, name: str) -> ListedPrice | None:
         matching = [pattern for pattern in self.models if fnmatchcase(name, pattern)]
@@ -98,11 +97,10 @@ class PriceTable(FrozenModel):
         providers = {key: value for key, value in content.items() if isinstance(value, dict)}
         return {**{key: value for key, value in content.items() if key not in providers}, "providers": providers}
 
-    def find(self, model: str, base_url: str | None) -> ListedPrice | None:
+    def find(self, model: str, endpoint: str) -> ListedPrice | None:
         protocol, _, name = model.partition("/")
-        for key, provider in self.providers.items():
-            same = key == protocol if base_url is None else provider.serves(base_url)
-            if same and provider.protocol == protocol and (price := provider.find(name)):
+        for provider in self.providers.values():
+            if provider.protocol == protocol and provider.serves(endpoint) and (price := provider.find(name)):
                 return price
         return None
 
@@ -130,12 +128,12 @@ def read_price_table(path: Path) -> PriceTable:
         raise UsageError(f"{path}: is not a TOML file: {error}") from None
 
 
-def find_listed_price(model: str, base_url: str | None, folder: Path) -> FoundPrice | None:
-    """The price of the teacher `provider/model` in the user's table, which is next to the recipe in `folder` or in the working
-    directory, else in the shipped table. Raises UsageError if a table cannot be used.
+def find_listed_price(model: str, endpoint: str, folder: Path) -> FoundPrice | None:
+    """The price of the teacher `provider/model` at an endpoint: in the user's table, which is next to the recipe in `folder` or in
+    the working directory, else in the shipped table. Raises UsageError if a table cannot be used.
     """
     for path in (find_referenced_file(USER_TABLE, folder), SHIPPED / SHIPPED_TABLE):
-        if path.is_file() and (price := (table := read_price_table(path)).find(model, base_url)):
+        if path.is_file() and (price := (table := read_price_table(path)).find(model, endpoint)):
             shown = SHIPPED_TABLE if path == SHIPPED / SHIPPED_TABLE else str(path)
             return FoundPrice(price, table.currency, f"{shown}: {table.source}, {table.date}")
     return None

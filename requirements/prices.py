@@ -49,6 +49,7 @@ HEAD = """\
 # Prices of teachers, per million tokens, of prompts below the first threshold of a tiered price (200,000 tokens). A price of the
 # recipe wins (teachers.NAME.input_price), then that in a prices.toml of this form next to the recipe or in the working
 # directory, then this file. Written by requirements/prices.py; prices change, so check those that matter to you.
+# The prices are those of genai-prices: MIT License, Copyright (c) Pydantic Services Inc. 2025 to present.
 """
 
 

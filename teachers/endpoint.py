@@ -32,7 +32,8 @@ class EndpointTeacher:
         self.model = config.model
         self.slots = config.max_concurrent
         decides = [config.structured, config.extra, config.drop, config.seeded, config.logprobs, config.engine]
-        self.manner = json.dumps([*decides, source] if source else decides, sort_keys=True)
+        origin = [part for part in (source, config.dialect) if part]
+        self.manner = json.dumps([*decides, *origin], sort_keys=True)
         self._config = config
         self._url = url.rstrip("/")
         self._name = model

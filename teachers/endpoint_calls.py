@@ -25,7 +25,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Seconds between two tries, doubling; more if the endpoint sends Retry-After."""
 LONGEST_PAUSE = 300.0
 """Seconds; a longer Retry-After is cut to this."""
-TOO_LONG = re.compile(r"context (?:size|length|window)|status 413", re.IGNORECASE)
+TOO_LONG = re.compile(
+    r"context (?:size|length|window)|prompt is too long|input token count .* exceeds|status 413", re.IGNORECASE
+)
 """How llama.cpp, vLLM and hosted endpoints reject a prompt that exceeds the model's context."""
 MAX_SHOWN_CHARACTERS = 300
 """Characters of a response that an error message quotes."""
@@ -178,8 +180,9 @@ class EndpointCalls:
             raise ProviderError(f"{self._config.model} at {self._url}: {where}")
         fault = f"status {status}: {redact_excerpt(text, MAX_SHOWN_CHARACTERS)}"
         if status in REFUSED_STATUSES:
+            ends = ": it ends in /v1 as a rule" if self._config.model.startswith("openai/") else ""
             why = (
-                f"it does not know the model {self._name!r}, or the base_url is wrong: it ends in /v1 as a rule"
+                f"it does not know the model {self._name!r}, or the base_url is wrong{ends}"
                 if status == 404
                 else f"it refuses the key; is the environment variable {self._config.api_key_env} right?"
             )

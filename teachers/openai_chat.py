@@ -32,16 +32,18 @@ class InvalidCompletion(Exception):
 
 def build_request_body(question: TeacherQuestion, model: str, config: TeacherConfig) -> dict[str, Any]:
     messages = [_build_message(message) for message in question.messages]
+    newer = config.chat_dialect == "openai"
     body: dict[str, Any] = {
         "model": model,
         "messages": messages,
-        "temperature": question.temperature,
-        "top_p": question.top_p,
-        "max_tokens": question.max_tokens,
+        # api.openai.com rejects `max_tokens` for its reasoning models and accepts the newer name for all.
+        "max_completion_tokens" if newer else "max_tokens": question.max_tokens,
     }
-    if config.seeded:
-        body["seed"] = question.seed
-    if config.logprobs:
+    if not config.rejects_sampling:
+        body |= {"temperature": question.temperature, "top_p": question.top_p}
+        if config.seeded:
+            body["seed"] = question.seed
+    if config.returns_logprobs:
         body["logprobs"] = True
 
     name, schema = question.contract, question.json_schema

@@ -3,18 +3,22 @@
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import RecipeProblem, UsageError
 from core.extensions import Extension, ExtensionPoint, UnusableExtension
+from core.installation import format_install_command
 from core.secrets import redact_text
 from core.storage.atomic_files import hash_file
 from teachers.base import Teacher
 from teachers.protocols import TeacherProtocol, open_installed_teacher
 
-PROVIDERS = ("fake", "local", "openai", "vllm")
+PROVIDERS = ("anthropic", "fake", "gemini", "local", "openai", "vllm")
+HOSTED_LIBRARIES = {"anthropic": "anthropic", "gemini": "google.genai"}
+"""The client libraries of providers with a protocol of their own, by the extras that install them."""
 PROTOCOL_EXTENSIONS: ExtensionPoint[TeacherProtocol] = ExtensionPoint("protocol", TeacherProtocol, lambda: PROVIDERS)
 
 logger = logging.getLogger("stillhouse")
@@ -36,6 +40,12 @@ async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
     if extension := PROTOCOL_EXTENSIONS.find(provider):
         async with open_installed_teacher(extension, config) as teacher:
             yield teacher
+        return
+    if provider == "anthropic":
+        from teachers.hosted.anthropic_teacher import open_anthropic_teacher
+
+        async with open_anthropic_teacher(config) as hosted:
+            yield hosted
         return
     from teachers.endpoint import open_endpoint_teacher
 
@@ -67,7 +77,7 @@ async def locate_endpoint(
 
         async with start_local_server(config, model, logger.info) as server:
             yield _with_url(config, server.url), server.key, server.fault
-    elif provider not in PROVIDERS:
+    elif provider in HOSTED_LIBRARIES or provider not in PROVIDERS:
         raise UsageError(f"{config.model}: has a protocol of its own and no OpenAI endpoint; name another model")
     elif provider == "vllm":
         from teachers.vllm import start_vllm_server
@@ -115,6 +125,8 @@ def _find_protocol_problem(provider: str, config: TeacherConfig) -> str | None:
 
 def _find_model_problem(provider: str, model: str) -> str | None:
     """Why the model of a built-in provider cannot be used."""
+    if provider in HOSTED_LIBRARIES and not _is_installed(HOSTED_LIBRARIES[provider]):
+        return f"its client library is not installed: run {format_install_command(provider)}"
     if provider == "local":
         from teachers.local_llama import local_model_problem
 
@@ -128,3 +140,10 @@ def _find_model_problem(provider: str, model: str) -> str | None:
 
         return None if model in SCRIPT_NAMES else f"unknown script {model!r}; known are {', '.join(SCRIPT_NAMES)}"
     return None
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package above it
+        return False

@@ -14,7 +14,7 @@ from agents.calls.call_ledger import CallLedger
 from agents.calls.dispatcher import RequestDispatcher
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, parse_reply
-from core.config.agents import AgentConfig, reasoning_tokens
+from core.config.agents import AgentConfig
 from core.config.recipe import Recipe
 from core.sample import REPAIR_STRIDE, AgentTurn, Message, text_digest
 from teachers.base import CallKey, TeacherQuestion, TeacherReply, reply_json_schema
@@ -70,7 +70,7 @@ class AgentContext(ABC):
             json_schema=schema or reply_json_schema(contract),
             temperature=temperature,
             top_p=config.top_p,
-            max_tokens=config.max_tokens + reasoning_tokens(config.reasoning),
+            max_tokens=config.max_tokens + self.recipe.teachers[config.teacher].thinking_tokens(config.reasoning),
             seed=seed,
             reasoning=config.reasoning,
         )

@@ -27,6 +27,11 @@ from core.extensions import Extension, UnusableExtension
 from core.project_files import find_referenced_file
 from teachers.providers import find_teacher_problems, list_protocol_extensions
 
+NO_PROBABILITIES = (
+    'returns no token probabilities, which a critic of type "confidence" needs; set agents.critic to false, or to a model that '
+    "can judge"
+)
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -244,9 +249,16 @@ def _price_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
             yield RecipeProblem(f"teachers.{name}", message)
 
 
+def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    critic, teacher = plan.recipe.agents.critic, plan.recipe.generator_teacher
+    if critic and critic.type == "confidence" and not teacher.returns_logprobs:
+        yield RecipeProblem("agents.critic.type", f"{teacher.model} {NO_PROBABILITIES}")
+
+
 PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _seed_problems,
     _prompt_problems,
     _price_problems,
     _label_problems,
+    _critic_problems,
 )

@@ -7,6 +7,7 @@ from langgraph.runtime import Runtime
 from agents.calls.agent_context import AgentContext
 from agents.checks.base import subject_values
 from agents.planning.rubrics import build_review_schema
+from agents.planning.run_plan import NO_PROBABILITIES
 from agents.reply_schema import Review
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
 from core.errors import ProviderError
@@ -18,11 +19,6 @@ CONFIDENCE_BANDS = (0.30, 0.35, 0.40, 0.50)
 On 76 answers of SmolLM2-135M that had passed every check, 48 of them labeled good by eye, the area under the ROC curve is
 .71 for this number and .52 for the same model's own scores by the critic's prompt (`benchmarks/README.md`). It prefers
 likely text, so it narrows the data; the collapse metrics show how much."""
-
-NO_PROBABILITIES = (
-    'returns no token probabilities, which a critic of type "confidence" needs; set agents.critic to false, or to a model that '
-    "can judge"
-)
 
 
 async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:

@@ -6,9 +6,8 @@ from typing import NamedTuple, get_args
 
 from agents.calls.budget import BudgetAccount
 from agents.calls.scratch_context import open_scratch_context
-from agents.planning.run_plan import RunPlan
+from agents.planning.run_plan import NO_PROBABILITIES, RunPlan
 from agents.planning.seeds import RunSeeds
-from agents.roles.critic import NO_PROBABILITIES
 from agents.studies.run_estimation import PreviewedSamples
 from agents.topologies.sample_production import produce_samples
 from core.config.teachers import StructuredOutput

@@ -28,7 +28,7 @@ def find_teacher_prices(teachers: Mapping[str, TeacherConfig], folder: Path) -> 
         if config.has_price:
             if (prices := config.prices()) and any(prices):
                 records[name] = PriceRecord.model_validate(dict(zip(PRICE_KEYS, prices, strict=True)))
-        elif found := find_listed_price(config.model, config.base_url, folder):
+        elif found := find_listed_price(config.model, config.endpoint, folder):
             records[name] = PriceRecord(**found.price.model_dump(), currency=found.currency, source=found.source)
     return records
 

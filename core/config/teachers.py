@@ -1,11 +1,14 @@
 """The `[teachers]` tables of a recipe: how to reach each model, its limits and its prices."""
 
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from core.addresses import normalize_base_url
+from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
 from core.config.base import RecipeTable
+from core.config.hosted_models import OPENAI_REASONING_MODELS, find_thinking_habit
 from core.prices import TokenPrices
 from core.secrets import validate_variable_name
 
@@ -16,6 +19,13 @@ PRICE_KEYS = ("input_price", "output_price", "cached_price", "cache_write_price"
 """In the order of `TokenPrices`."""
 CACHE_WRITE_FACTORS = {"anthropic": 1.25}
 """The price of storing a prompt for five minutes, in prices of a prompt, by provider; 1 where storing costs nothing extra."""
+URL_OF_PROVIDER = {
+    "openai": OPENAI_URL,
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com",
+}
+KEY_OF_PROVIDER = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
+"""Environment variables with the API keys of hosted providers with a protocol of their own."""
 CONNECTION_KEYS = {
     *PRICE_KEYS,
     "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "timeout_seconds",
@@ -57,17 +67,22 @@ class TeacherFaults(RecipeTable):
 
 
 StructuredOutput = Literal["json_schema", "tool", "plain"]
+ChatDialect = Literal["openai", "openrouter", "vllm", "sglang", "llama.cpp", "generic"]
+"""What an OpenAI-compatible endpoint accepts beyond the keys that all of them have."""
+DIALECT_OF_DOMAIN: dict[str, ChatDialect] = {"api.openai.com": "openai", "openrouter.ai": "openrouter"}
+DIALECT_OF_PROVIDER: dict[str, ChatDialect] = {"vllm": "vllm", "local": "llama.cpp"}
 
 
 class TeacherConfig(RecipeTable):
     model: str = Field(pattern=r"^[a-z][a-z0-9_-]*/.+")
-    """`provider/model`: `openai/NAME` with a base_url, `vllm/NAME`, `local/smollm2-135m`, `local/FILE.gguf`, `fake/writer`, or
-    the protocol of an installed package."""
+    """`provider/model`: `openai/NAME` with a base_url, `anthropic/NAME`, `gemini/NAME`, `vllm/NAME`, `local/smollm2-135m`,
+    `local/FILE.gguf`, `fake/writer`, or the protocol of an installed package."""
     base_url: str | None = None
-    """The endpoint's URL, including `/v1`; the default of `openai/…` is api.openai.com. Part of the run's identity: endpoints
-    never share cached replies. A user name or password in it is rejected."""
+    """The endpoint's URL, for `openai/…` including `/v1`; the default of a hosted provider is its own. Part of the run's
+    identity: endpoints never share cached replies. A user name or password in it is rejected."""
     api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable with the API key. A recipe never contains a key."""
+    """The environment variable with the API key; by default ANTHROPIC_API_KEY for `anthropic/…`, and GEMINI_API_KEY for
+    `gemini/…`. A recipe never contains a key."""
     max_concurrent: int = Field(16, ge=1, le=4096)
     """Maximum concurrent calls; fewer while the teacher rejects or drops calls. Slots of the embedded teacher."""
     slot_tokens: int = Field(1536, ge=256)
@@ -98,6 +113,9 @@ class TeacherConfig(RecipeTable):
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
+    dialect: ChatDialect | None = None
+    """For `openai/…` only: whose keys the endpoint accepts, for thinking and for the length of a reply (`openai`:
+    `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com and openrouter.ai, else `generic`."""
     extra: dict[str, Any] = Field({}, validation_alias=AliasChoices("extra", "sampling"))
     """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
     nested. A key that the request already has is replaced, a table is merged. Earlier versions called it `sampling`."""
@@ -112,6 +130,14 @@ class TeacherConfig(RecipeTable):
     faults: TeacherFaults | None = None
     """For `fake/…` only."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_key_variable(cls, table: Any) -> Any:
+        provider = str(table.get("model", "")).partition("/")[0] if isinstance(table, dict) else ""
+        if provider in KEY_OF_PROVIDER and "api_key_env" not in table:
+            return {**table, "api_key_env": KEY_OF_PROVIDER[provider]}
+        return table
+
     @field_validator("base_url")
     @classmethod
     def _normalize_base_url(cls, url: str | None) -> str | None:
@@ -122,11 +148,52 @@ class TeacherConfig(RecipeTable):
     def _check_variable_name(cls, name: str) -> str:
         return validate_variable_name(name)
 
+    @model_validator(mode="after")
+    def _check_dialect(self) -> Self:
+        if self.dialect and not self.model.startswith("openai/"):
+            raise ValueError(f"dialect is for openai/… only, not for {self.model}; remove it")
+        return self
+
+    @property
+    def chat_dialect(self) -> ChatDialect:
+        """What the OpenAI-compatible endpoint of this teacher accepts."""
+        provider = self.model.partition("/")[0]
+        if self.dialect or provider != "openai":
+            return self.dialect or DIALECT_OF_PROVIDER.get(provider, "generic")
+        host = f".{urlsplit(self.base_url or OPENAI_URL).hostname}"
+        return next(
+            (dialect for domain, dialect in DIALECT_OF_DOMAIN.items() if host.endswith(f".{domain}")), "generic"
+        )
+
+    @property
+    def rejects_sampling(self) -> bool:
+        """Whether the model is one of OpenAI's that reject temperature, top_p, seed and log probabilities."""
+        name = self.model.partition("/")[2]
+        return self.chat_dialect == "openai" and bool(OPENAI_REASONING_MODELS.match(name))
+
+    @property
+    def returns_logprobs(self) -> bool:
+        """Whether token probabilities are requested. Anthropic's models have none, and Google's current ones reject it."""
+        return self.logprobs and not self.rejects_sampling and self.model.partition("/")[0] not in KEY_OF_PROVIDER
+
+    def thinking_tokens(self, reasoning: ReasoningEffort | int | None) -> int:
+        """The most tokens of thinking in a call with this setting, in addition to its answer's. Also counts what the model thinks
+        without being asked, or although it was asked not to.
+        """
+        provider, _, name = self.model.partition("/")
+        hosted = provider in KEY_OF_PROVIDER or self.chat_dialect == "openai"
+        habit = find_thinking_habit(provider, name) if hosted else "asked"
+        if reasoning is None and habit != "asked":
+            return REASONING_BUDGETS["medium"]
+        if reasoning == "off" and habit == "always":
+            return REASONING_BUDGETS["low"]
+        return reasoning_tokens(reasoning)
+
     @property
     def endpoint(self) -> str:
         """The base URL of the replies; "" for a server that the run starts itself, whose port is random."""
         provider = self.model.partition("/")[0]
-        return "" if provider in OWN_PROVIDERS else self.base_url or (OPENAI_URL if provider == "openai" else "")
+        return "" if provider in OWN_PROVIDERS else self.base_url or URL_OF_PROVIDER.get(provider, "")
 
     def prices(self) -> TokenPrices | None:
         """Per million tokens; None if the price of prompts or replies is unknown."""

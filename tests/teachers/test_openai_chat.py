@@ -2,10 +2,13 @@ import json
 
 import pytest
 
+from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
+from core.errors import RecipeError
 from core.sample import Message
 from teachers.base import TeacherQuestion
 from teachers.openai_chat import InvalidCompletion, build_request_body, find_json_object, parse_completion
+from tests.support.scripted_teacher import build_test_plan
 
 SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}}
 QUESTION = TeacherQuestion(
@@ -13,7 +16,7 @@ QUESTION = TeacherQuestion(
     json_schema=SCHEMA, temperature=0.5, top_p=0.9, max_tokens=9, seed=3,
 )  # fmt: skip
 
-
+SAMPLING = {"temperature", "top_p", "seed", "logprobs"}
 BILLED = '{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": -100000}}'
 
 
@@ -41,6 +44,57 @@ def test_sampling_goes_along_and_what_an_endpoint_refuses_is_left_out() -> None:
     body = build_request_body(QUESTION, "m", config(extra={"top_k": 40, "min_p": 0.05}, seeded=False, logprobs=False))
     assert (body["top_k"], body["min_p"]) == (40, 0.05)
     assert not {"seed", "logprobs"} & body.keys()
+
+
+@pytest.mark.parametrize("model", ["gpt-5-mini", "gpt-5.2", "o3", "o4-mini-2025-04-16", "ft:o4-mini:org::1", "gpt-6"])
+def test_reasoning_models_of_openai_get_no_sampling_parameters(model: str) -> None:
+    body = build_request_body(QUESTION, model, config(model=f"openai/{model}"))
+    assert body.keys() == {"model", "messages", "max_completion_tokens", "response_format"}
+    elsewhere = build_request_body(
+        QUESTION, model, config(model=f"openai/{model}", base_url="http://localhost:8000/v1")
+    )
+    assert elsewhere.keys() == {"model", "messages", "max_tokens", "response_format"} | SAMPLING
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-4o", "gpt-4.1-mini", "gpt-5-chat-latest", "gpt-3.5-turbo", "ft:gpt-4o-mini:org::o1"]
+)
+def test_other_models_of_openai_get_them(model: str) -> None:
+    body = build_request_body(QUESTION, model, config(model=f"openai/{model}"))
+    assert body.keys() == {"model", "messages", "max_completion_tokens", "response_format"} | SAMPLING
+
+
+@pytest.mark.parametrize(
+    ("table", "dialect"),
+    [
+        ({"model": "openai/m"}, "openai"),
+        ({"model": "openai/m", "base_url": "https://API.openai.com/v1/"}, "openai"),
+        ({"model": "openai/m", "base_url": "https://eu.api.openai.com/v1"}, "openai"),
+        ({"model": "openai/m", "base_url": "https://openrouter.ai/api/v1"}, "openrouter"),
+        ({"model": "openai/m", "base_url": "https://notopenrouter.ai/api/v1"}, "generic"),
+        ({"model": "openai/m", "base_url": "http://localhost:8000/v1"}, "generic"),
+        ({"model": "openai/m", "base_url": "http://localhost:8000/v1", "dialect": "sglang"}, "sglang"),
+        ({"model": "vllm/m"}, "vllm"),
+        ({"model": "local/smollm2-135m"}, "llama.cpp"),
+    ],
+)
+def test_the_dialect_is_the_recipes_or_follows_from_the_endpoint(table: dict[str, str], dialect: str) -> None:
+    assert TeacherConfig.model_validate(table).chat_dialect == dialect
+
+
+def test_only_an_openai_compatible_endpoint_has_a_dialect() -> None:
+    with pytest.raises(ValueError, match=r"dialect is for openai/… only, not for vllm/m; remove it"):
+        TeacherConfig(model="vllm/m", dialect="vllm")
+
+
+def test_a_critic_by_confidence_is_refused_for_a_model_without_probabilities() -> None:
+    recipe = {
+        "name": "x", "family": "constrained_instructions", "seeds": {"path": "x"}, "agents": {"critic": {"type": "confidence"}},
+        "verifiers": [{"type": "constraints"}],
+    }  # fmt: skip
+    for teacher in ({"model": "openai/gpt-5-mini"}, {"model": "openai/m", "logprobs": False}):
+        with pytest.raises(RecipeError, match=r"agents\.critic\.type: openai/\S+ returns no token probabilities"):
+            build_test_plan(Recipe.model_validate({**recipe, "teachers": {"main": teacher}}))
 
 
 def test_extra_keys_may_be_nested_and_dropped_keys_are_not_sent() -> None:

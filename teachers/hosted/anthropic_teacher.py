@@ -1,0 +1,72 @@
+"""A model behind Anthropic's Messages protocol as a teacher: sends by Anthropic's client library. Builds and reads nothing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from core.config.teachers import TeacherConfig
+from core.secrets import redact_text
+from teachers.endpoint_calls import FailedTry
+from teachers.hosted.anthropic_messages import build_anthropic_params, parse_anthropic_message
+from teachers.hosted.client_failures import explain_connection_failure
+from teachers.hosted.hosted_teacher import HostedProtocol, HostedTeacher, RejectedRequest, require_key
+
+if TYPE_CHECKING:
+    import anthropic
+
+NAMED_PARAMS = ("model", "max_tokens", "messages")
+"""Required by the library's method; all others go through unread, so that a request may have keys that it does not know."""
+
+
+@asynccontextmanager
+async def open_anthropic_teacher(config: TeacherConfig) -> AsyncIterator[HostedTeacher]:
+    """Raises ProviderError if there is no key."""
+    async with open_anthropic_client(config) as client:
+        protocol = HostedProtocol(build_anthropic_params, parse_anthropic_message, partial(_send_message, client))
+        yield HostedTeacher(config, protocol)
+
+
+@asynccontextmanager
+async def open_anthropic_client(config: TeacherConfig) -> AsyncIterator["anthropic.AsyncAnthropic"]:
+    """The library's client, without its own retries, redirects and tracing. Raises ProviderError if there is no key."""
+    import anthropic
+
+    key = require_key(config)
+    limits = anthropic.DefaultAsyncHttpxClient(
+        follow_redirects=False, limits=_connection_limits(config.max_concurrent), trust_env=False
+    )
+    async with anthropic.AsyncAnthropic(
+        api_key=key,
+        base_url=config.endpoint.removesuffix("/v1"),
+        max_retries=0,
+        timeout=config.timeout_seconds,
+        http_client=limits,
+        open_telemetry=False,
+    ) as client:
+        yield client
+
+
+def _connection_limits(connections: int) -> Any:
+    import httpx2  # of the library
+
+    return httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+
+
+async def _send_message(client: "anthropic.AsyncAnthropic", params: dict[str, Any]) -> str:
+    import anthropic
+
+    others = {key: value for key, value in params.items() if key not in NAMED_PARAMS}
+    named = {key: params[key] for key in NAMED_PARAMS if key in params}
+    try:
+        response = await client.messages.with_raw_response.create(**named, extra_body=others)
+        text: str = response.http_response.text
+    except anthropic.APIStatusError as error:
+        raise RejectedRequest(error.status_code, error.response.headers, error.response.text) from None
+    except anthropic.APITimeoutError:
+        raise TimeoutError from None
+    except anthropic.APIConnectionError as error:
+        raise explain_connection_failure(error.__cause__ or error) from None
+    except anthropic.AnthropicError as error:
+        raise FailedTry(redact_text(f"{type(error).__name__}: {error}")) from None
+    return text

@@ -1,0 +1,85 @@
+"""A teacher behind a vendor's client library: retries, charges and error messages as for every endpoint.
+
+Knows no vendor: a protocol builds requests, reads responses, and sends one try.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError
+from core.secrets import read_key
+from teachers.base import CallCharge, ChargeAccount, TeacherQuestion, TeacherReply
+from teachers.endpoint_calls import EndpointCalls, FailedTry
+from teachers.openai_chat import InvalidCompletion
+
+NO_KEY = "none"
+"""The key that a client library gets if the recipe names no variable: a gateway may need none, but the library does."""
+
+
+class RejectedRequest(Exception):
+    """A response with another status than 200."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers
+        self.text = text
+
+
+class HostedProtocol(NamedTuple):
+    build: Callable[[TeacherQuestion, str, TeacherConfig], dict[str, Any]]
+    """The request for a question to a model."""
+    parse: Callable[[str, TeacherQuestion, TeacherConfig], TeacherReply]
+    """The reply in a response body. Raises InvalidCompletion."""
+    send: Callable[[dict[str, Any]], Awaitable[str]]
+    """Sends one try and returns the response body. Raises RejectedRequest or FailedTry."""
+
+
+class HostedTeacher:
+    def __init__(self, config: TeacherConfig, protocol: HostedProtocol) -> None:
+        self.model = config.model
+        self.slots = config.max_concurrent
+        self.manner = json.dumps([config.structured, config.extra, config.drop, config.endpoint], sort_keys=True)
+        self._config = config
+        self._name = config.model.partition("/")[2]
+        self._protocol = protocol
+        self._calls = EndpointCalls(config, config.endpoint, self._name)
+
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        request = self._protocol.build(question, self._name, self._config)
+
+        async def send(charge: CallCharge) -> TeacherReply:
+            try:
+                async with asyncio.timeout(self._config.timeout_seconds):
+                    text = await self._protocol.send(request)
+                reply = self._protocol.parse(text, question, self._config)
+            except RejectedRequest as error:
+                charge.waive()
+                raise self._calls.status_failure(error.status, error.headers, error.text) from None
+            except TimeoutError:
+                raise FailedTry(f"no answer in {self._config.timeout_seconds:g} s") from None
+            except InvalidCompletion as error:
+                raise FailedTry(str(error)) from None
+            # Without token counts, the maximum that was set aside stays charged.
+            if reply.usage.prompt_tokens:
+                charge.usage = reply.usage
+            return reply
+
+        return await self._calls.complete(send, rank, account, question)
+
+    def release(self) -> None:
+        self._calls.release()
+
+
+def require_key(config: TeacherConfig) -> str:
+    """The key of a hosted provider. Raises ProviderError if its variable is not set."""
+    key = read_key(config.api_key_env)
+    if key is None and config.api_key_env:
+        raise ProviderError(
+            f"{config.model}: the environment variable {config.api_key_env} is not set; set it to your API key, or name "
+            'another variable in api_key_env ("" for a server without keys)'
+        )
+    return key or NO_KEY

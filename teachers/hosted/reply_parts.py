@@ -1,0 +1,58 @@
+"""Parts of hosted protocols that do not differ: images, schemas in words, and replies from their parts. Sends nothing."""
+
+import json
+from typing import Any
+
+from core.sample import TokenUsage
+from core.secrets import redact_excerpt
+from teachers.base import TeacherQuestion, TeacherReply
+from teachers.openai_chat import CHARACTERS_PER_TOKEN, MAX_TOKEN_COUNT, InvalidCompletion, find_json_object
+
+
+def describe_schema(schema: dict[str, Any]) -> str:
+    """The instruction that replaces structured output."""
+    return f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(schema, ensure_ascii=False)}"
+
+
+def split_image_url(url: str) -> tuple[str, str]:
+    """The media type and the base64 text of a `data:` URL; empty texts for another URL."""
+    head, comma, data = url.partition(",")
+    if not comma or not head.startswith("data:"):
+        return "", ""
+    return head.removeprefix("data:").partition(";")[0], data
+
+
+def check_token_count(tokens: Any) -> int:
+    """Raises ValueError for an impossible count, which would be charged to the budget."""
+    if tokens is not None and not (isinstance(tokens, int) and 0 <= tokens <= MAX_TOKEN_COUNT):
+        raise ValueError(tokens)
+    return tokens or 0
+
+
+def parse_reply_object(text: str, what: str) -> dict[str, Any]:
+    """The JSON object of a response body. Raises InvalidCompletion if it is none."""
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise InvalidCompletion(f"not a {what}: {redact_excerpt(text, 200)!r}")
+    return answer
+
+
+def build_hosted_reply(
+    text: str, reasoning: str, usage: TokenUsage, question: TeacherQuestion, *, finished: bool, refused: bool
+) -> TeacherReply:
+    """The reply with its JSON object only, if it has one. Text and thinking that are too long for `max_tokens` are cut, and
+    count as cut off. Invalid Unicode is replaced.
+    """
+    longest = CHARACTERS_PER_TOKEN * question.max_tokens
+    cut = text[:longest]
+    if question.json_schema is not None and finished and not refused:
+        cut = find_json_object(cut)
+    return TeacherReply(
+        text=cut.encode("utf-8", "replace").decode(),
+        finished=finished and len(text) <= longest,
+        usage=usage,
+        reasoning=reasoning[:longest].encode("utf-8", "replace").decode(),
+    )

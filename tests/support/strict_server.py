@@ -1,0 +1,193 @@
+"""A local stand-in for a hosted API that rejects what the real one rejects; subclasses know one API each.
+
+Requests are recorded, replies come from the scripts of fake teachers or from a test, and a test can have tries fail.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from random import Random
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core.config.teachers import TeacherFaults
+from core.sample import Message, text_digest
+from teachers.base import TeacherQuestion
+from teachers.fake.scripts import load_script
+
+PLAIN = "The river carries a small boat past the quiet mill."
+"""The reply if no schema is requested."""
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    """With names in lower case."""
+    body: Any
+
+
+@dataclass(frozen=True)
+class ServedFault:
+    """What a try gets instead of a reply."""
+
+    status: int = 200
+    text: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    close: bool = False
+    """The connection is closed without a response."""
+    seconds: float = 0.0
+    """Before anything else happens."""
+
+
+class Rejection(Exception):
+    """A request that the real API answers with this status and message."""
+
+    def __init__(self, status: int, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.status, self.kind = status, kind
+
+
+class StrictModel(BaseModel):
+    """A JSON object of a request: no unknown keys, no values of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+Model = TypeVar("Model", bound=StrictModel)
+
+
+@dataclass(frozen=True)
+class ServedReply:
+    text: str = PLAIN
+    thinking: str = ""
+    stop: str = ""
+    """The API's own word; empty for a reply that is complete."""
+    usage: Mapping[str, Any] | None = None
+    """In the API's own form; None to count words."""
+
+
+class StrictServer(ThreadingHTTPServer):
+    """Serves until the `with` of `serve` ends."""
+
+    daemon_threads = True
+    default_path: ClassVar[str] = ""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(("127.0.0.1", 0), StrictHandler)
+        self.key = key
+        self.script = "writer"
+        self.requests: list[RecordedRequest] = []
+        self.fault: Callable[[int], ServedFault | None] = lambda _number: None
+        """The fault of the request with this number, counted from 0."""
+        self.answer: Callable[[TeacherQuestion], ServedReply] = self.play_script
+        self._lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}{self.default_path}"
+
+    def record(self, request: RecordedRequest) -> int:
+        with self._lock:
+            self.requests.append(request)
+            return len(self.requests) - 1
+
+    def respond(self, request: RecordedRequest) -> Any:
+        """The JSON value of a response with status 200. Raises Rejection."""
+        raise NotImplementedError
+
+    def build_error(self, rejection: Rejection) -> Any:
+        """The body of a rejection, in the API's own form."""
+        raise NotImplementedError
+
+    def play_script(self, question: TeacherQuestion) -> ServedReply:
+        if question.json_schema is None:
+            return ServedReply()
+        play = load_script(self.script, TeacherFaults())[question.contract]
+        return ServedReply(json.dumps(play(Random(text_digest(question.canonical)), question)))
+
+    def build_question(
+        self, turns: list[tuple[str, str]], schema: dict[str, Any] | None, max_tokens: int, contract: str = ""
+    ) -> TeacherQuestion:
+        """What the request asks, for its reply."""
+        messages = [Message.model_validate({"role": role, "content": text}) for role, text in turns]
+        return TeacherQuestion(
+            messages=messages, contract=contract or (schema or {}).get("title", ""), json_schema=schema, temperature=1.0,
+            top_p=1.0, max_tokens=max_tokens, seed=0,
+        )  # fmt: skip
+
+
+@contextmanager
+def serve(server: StrictServer) -> Iterator[StrictServer]:
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def validate_body(model: type[Model], body: Any) -> Model:
+    """Raises Rejection with status 400 and the first problem."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise Rejection(400, f"{where}: {problem['msg']}") from None
+
+
+class StrictHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: StrictServer
+
+    def do_GET(self) -> None:
+        self._handle(None)
+
+    def do_DELETE(self) -> None:
+        self._handle(None)
+
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            self._handle(json.loads(data) if data else None)
+        except ValueError:
+            self._send(400, {"error": "the body is not JSON"})
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _handle(self, body: Any) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = RecordedRequest(self.command, self.path, headers, body)
+        fault = self.server.fault(self.server.record(request))
+        if fault:
+            time.sleep(fault.seconds)
+            if fault.close:
+                self.close_connection = True
+                return
+            if fault.status != 200 or fault.text:
+                self._send(fault.status, fault.text, fault.headers)
+                return
+        try:
+            self._send(200, self.server.respond(request))
+        except Rejection as rejection:
+            self._send(rejection.status, self.server.build_error(rejection))
+
+    def _send(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
+        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        self.send_response(status)
+        for name, text in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, text)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
