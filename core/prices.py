@@ -129,8 +129,8 @@ def read_price_table(path: Path) -> PriceTable:
 
 
 def find_listed_price(model: str, endpoint: str, folder: Path) -> FoundPrice | None:
-    """The price of the teacher `provider/model` at an endpoint: in the user's table, which is next to the recipe in `folder` or in
-    the working directory, else in the shipped table. Raises UsageError if a table cannot be used.
+    """The price of the teacher `provider/model` at an endpoint: in the user's table, next to the recipe in `folder` or in the
+    working directory, else in the shipped table. Raises UsageError if a table cannot be used.
     """
     for path in (find_referenced_file(USER_TABLE, folder), SHIPPED / SHIPPED_TABLE):
         if path.is_file() and (price := (table := read_price_table(path)).find(model, endpoint)):
