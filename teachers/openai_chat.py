@@ -6,7 +6,7 @@ tool call, or instructions in the prompt.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.config.teachers import TeacherConfig
@@ -14,6 +14,8 @@ from core.sample import Message, TokenUsage
 from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply, TokenCertainty
 from teachers.grammar_bounds import simplify_schema
+from teachers.thinking.request_keys import build_thinking_keys
+from teachers.thinking.thought_text import is_json_object, read_message_reasoning, read_message_text, split_thinking
 
 MAX_TOKEN_COUNT = 100_000_000
 """Of one call; ten times the longest known context."""
@@ -31,11 +33,14 @@ class InvalidCompletion(Exception):
 
 
 def build_request_body(question: TeacherQuestion, model: str, config: TeacherConfig) -> dict[str, Any]:
-    messages = [_build_message(message) for message in question.messages]
+    turns = question.messages
+    if question.json_schema is not None and config.structured == "plain":
+        wish = f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(question.json_schema)}"
+        turns = insert_instructions(turns, wish)
     newer = config.chat_dialect == "openai"
     body: dict[str, Any] = {
         "model": model,
-        "messages": messages,
+        "messages": [_build_message(message) for message in turns],
         # api.openai.com rejects `max_tokens` for its reasoning models and accepts the newer name for all.
         "max_completion_tokens" if newer else "max_tokens": question.max_tokens,
     }
@@ -59,13 +64,16 @@ def build_request_body(question: TeacherQuestion, model: str, config: TeacherCon
     elif config.structured == "tool":
         body["tools"] = [{"type": "function", "function": {"name": name, "parameters": schema}}]
         body["tool_choice"] = {"type": "function", "function": {"name": name}}
-    else:
-        wish = f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(schema)}"
-        if messages and messages[0]["role"] == "system":
-            messages[0]["content"] = f"{messages[0]['content']}\n\n{wish}"
-        else:
-            messages.insert(0, {"role": "system", "content": wish})
+    body |= build_thinking_keys(question.reasoning, config.chat_dialect, model)
     return merge_extra(body, config)
+
+
+def insert_instructions(messages: Sequence[Message], words: str) -> list[Message]:
+    """The messages with `words` at the end of the system message, which is added if there is none."""
+    if messages and messages[0].role == "system":
+        system = messages[0].model_copy(update={"content": f"{messages[0].content}\n\n{words}"})
+        return [system, *messages[1:]]
+    return [Message(role="system", content=words), *messages]
 
 
 def _build_message(message: Message) -> dict[str, Any]:
@@ -93,7 +101,7 @@ def merge_extra(body: dict[str, Any], config: TeacherConfig) -> dict[str, Any]:
 def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOKEN_COUNT) -> TeacherReply:
     """A response body as a reply. Invalid Unicode is replaced.
 
-    A text that is too long for `max_tokens` tokens is cut, and counts as cut off.
+    Thinking is no part of its text. A reply that is too long for `max_tokens` tokens is cut, and counts as cut off.
 
     Raises:
         InvalidCompletion: if it is not a completion.
@@ -102,35 +110,68 @@ def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOK
         answer = json.loads(text)
         choice = answer["choices"][0]
         message = choice["message"]
-        if config.structured == "tool" and message.get("tool_calls"):
-            whole = str(message["tool_calls"][0]["function"]["arguments"])
-        else:
-            whole = str(message.get("content") or message.get("refusal") or "")
-        cut = whole[: CHARACTERS_PER_TOKEN * max_tokens]
-        content = find_json_object(cut) if config.structured == "plain" else cut
-        usage = answer.get("usage") or {}
-        tokens = (choice.get("logprobs") or {}).get("content") or ()
+        longest = CHARACTERS_PER_TOKEN * max_tokens
+        calls = message.get("tool_calls") if config.structured == "tool" else None
+        whole = str(calls[0]["function"]["arguments"]) if calls else read_message_text(message)
+        reasoning = read_message_reasoning(message)
+        if not whole and is_json_object(reasoning):
+            whole, reasoning = reasoning, ""  # vLLM's parsers take an answer without thinking for thinking (#48863)
+        cut_off = len(reasoning) + len(whole) > longest
+        reasoning = reasoning[:longest]
+        whole = whole[: longest - len(reasoning)]
+        thought, content, closed = (reasoning, whole, True) if calls else split_thinking(whole)
+        reasoning = reasoning or thought
+        content = find_json_object(content) if config.structured == "plain" else content
+        tokens = list_answer_tokens(choice, content, reasoning)
         values = [token["logprob"] for token in tokens if token.get("logprob") is not None]
         return TeacherReply(
             text=content.encode("utf-8", "replace").decode(),
-            finished=choice.get("finish_reason") != "length" and len(cut) == len(whole),
-            usage=TokenUsage(
-                calls=1,
-                prompt_tokens=_check_count(usage.get("prompt_tokens")),
-                completion_tokens=_check_count(usage.get("completion_tokens")),
-            ),
+            finished=choice.get("finish_reason") != "length" and closed and not cut_off,
+            usage=read_usage(answer.get("usage") or {}),
+            reasoning=reasoning.encode("utf-8", "replace").decode(),
             confidence=math.exp(sum(values) / len(values)) if values else None,
-            certainty=build_certainty(choice.get("logprobs")),
+            certainty=build_certainty(tokens),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InvalidCompletion(f"not a chat completion: {redact_excerpt(text, 200)!r}") from None
 
 
+def read_usage(usage: Mapping[str, Any]) -> TokenUsage:
+    """The token counts of a completion. Raises ValueError for an impossible count, which would be charged to the budget."""
+    prompt_details = usage.get("prompt_tokens_details") or {}
+    completion_details = usage.get("completion_tokens_details") or {}
+    prompt, completion = _check_count(usage.get("prompt_tokens")), _check_count(usage.get("completion_tokens"))
+    # DeepSeek and Moonshot have their own names for cached tokens.
+    cached = prompt_details.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or usage.get("cached_tokens")
+    reasoning = _check_count(completion_details.get("reasoning_tokens"))
+    if reasoning and _check_count(usage.get("total_tokens")) == prompt + completion + reasoning:
+        completion += reasoning  # xAI does not count thinking as completion
+    return TokenUsage(
+        calls=1,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=min(prompt, _check_count(cached)),
+        cache_write_tokens=min(prompt, _check_count(prompt_details.get("cache_write_tokens"))),
+        reasoning_tokens=min(completion, reasoning),
+    )
+
+
 def _check_count(tokens: Any) -> int:
-    """Raises ValueError for an impossible count, which would be charged to the budget."""
     if tokens is not None and not (isinstance(tokens, int) and 0 <= tokens <= MAX_TOKEN_COUNT):
         raise ValueError(tokens)
     return tokens or 0
+
+
+def list_answer_tokens(choice: Mapping[str, Any], content: str, reasoning: str) -> list[dict[str, Any]]:
+    """The tokens of a choice with their probabilities, without those of the thinking, which come first."""
+    tokens: list[dict[str, Any]] = list((choice.get("logprobs") or {}).get("content") or ())
+    if not reasoning:
+        return tokens
+    left, first = len(content), len(tokens)
+    while left > 0 and first > 0:
+        first -= 1
+        left -= len(tokens[first].get("token") or "")
+    return tokens[first:]
 
 
 def find_json_object(text: str) -> str:
@@ -154,9 +195,8 @@ def find_json_object(text: str) -> str:
     return text
 
 
-def build_certainty(logprobs: dict[str, Any] | None) -> TokenCertainty | None:
-    """Certainty from a choice's `logprobs`; None unless every position has its most likely tokens."""
-    tokens = (logprobs or {}).get("content") or ()
+def build_certainty(tokens: Sequence[dict[str, Any]]) -> TokenCertainty | None:
+    """Certainty from the tokens of an answer; None unless every position has its most likely tokens."""
     if not tokens or not all(token.get("top_logprobs") for token in tokens):
         return None
     chosen = tuple(_clamp_logprob(token["logprob"]) for token in tokens)

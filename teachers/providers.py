@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,10 +41,8 @@ async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
         async with open_installed_teacher(extension, config) as teacher:
             yield teacher
         return
-    if provider == "anthropic":
-        from teachers.hosted.anthropic_teacher import open_anthropic_teacher
-
-        async with open_anthropic_teacher(config) as hosted:
+    if provider in HOSTED_LIBRARIES:
+        async with _open_hosted_teacher(provider, config) as hosted:
             yield hosted
         return
     from teachers.endpoint import open_endpoint_teacher
@@ -56,6 +54,16 @@ async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
         source = hash_file(Path(model)) if weights else config.endpoint
         async with open_endpoint_teacher(there, model, source, key) as teacher:
             yield teacher
+
+
+def _open_hosted_teacher(provider: str, config: TeacherConfig) -> AbstractAsyncContextManager[Teacher]:
+    if provider == "anthropic":
+        from teachers.hosted.anthropic_teacher import open_anthropic_teacher
+
+        return open_anthropic_teacher(config)
+    from teachers.hosted.gemini_teacher import open_gemini_teacher
+
+    return open_gemini_teacher(config)
 
 
 @asynccontextmanager

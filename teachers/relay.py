@@ -1,4 +1,5 @@
-"""Relays another client's requests to a model's endpoint: request body and response are passed on unchanged.
+"""Relays another client's requests to a model's endpoint: request body and response are passed on unchanged, but for thinking
+between tags, which is moved out of the answer.
 
 Knows neither agents nor budgets, and does not retry: the client can.
 """
@@ -18,6 +19,7 @@ from teachers.endpoint import LONGEST_BODY, open_session, read_response_text
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS
 from teachers.openai_chat import InvalidCompletion
 from teachers.providers import locate_endpoint
+from teachers.thinking.thought_stream import CompletionStream, move_thinking
 
 CONNECT_SECONDS = 10.0
 LONGEST_LINE = 2**20
@@ -54,7 +56,7 @@ class CompletionRelay(NamedTuple):
             completion = _parse_json(await read_response_text(response))
             if not isinstance(completion, dict) or not completion.get("choices"):
                 raise RelayError(f"{self.model}: the response is not a chat completion")
-            return completion
+            return move_thinking(completion)
 
     @asynccontextmanager
     async def stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
@@ -92,6 +94,7 @@ class CompletionRelay(NamedTuple):
 
 async def _iter_chunks(model: str, response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
     """Server-sent events up to `[DONE]`; raises RelayError for anything but a chunk of a completion."""
+    stream = CompletionStream()
     try:
         async for line in response.content:
             data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
@@ -102,7 +105,7 @@ async def _iter_chunks(model: str, response: aiohttp.ClientResponse) -> AsyncIte
                 if not isinstance(chunk, dict) or "choices" not in chunk:
                     excerpt = redact_excerpt(data.decode("utf-8", "replace"), MAX_SHOWN_CHARACTERS)
                     raise RelayError(f"{model}: broke off its answer: {excerpt!r}")
-                yield chunk
+                yield stream.move_thinking(chunk)
     except ValueError:
         raise RelayError(f"{model}: sends a line of more than {LONGEST_LINE >> 20} MiB") from None
     raise RelayError(f"{model}: its answer ended without an end")

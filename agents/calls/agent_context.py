@@ -18,6 +18,7 @@ from core.config.agents import AgentConfig
 from core.config.recipe import Recipe
 from core.sample import REPAIR_STRIDE, AgentTurn, Message, text_digest
 from teachers.base import CallKey, TeacherQuestion, TeacherReply, reply_json_schema
+from teachers.thinking.schema_thinking import think_and_answer
 
 
 class BrokenReply(NamedTuple):
@@ -129,6 +130,11 @@ class LocalAgentContext(AgentContext):
     ledger: CallLedger
 
     async def reply(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
+        """By one call, or by two if the teacher thinks in a call of its own."""
+        way = self.recipe.teachers[name].thinking
+        return await think_and_answer(lambda part: self._call(name, part, key), question, way)
+
+    async def _call(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
         """From the ledger if the same call was answered before, else from the dispatcher; stored before it is used."""
         request = self.dispatcher.request_digest(name, question)
         entry = f"{key}/{request}"

@@ -18,6 +18,7 @@ from agents.families.base import RecipeFamily
 from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
+from core.config.agents import AgentConfig
 from core.config.filters import list_filter_extensions
 from core.config.loading import validate_table
 from core.config.recipe import Recipe, SeedsConfig
@@ -90,12 +91,17 @@ class RunPlan:
         return [extension for extension in found if extension]
 
     @property
+    def agents(self) -> dict[str, AgentConfig]:
+        """The agents that call a teacher, by name."""
+        agents = self.recipe.agents
+        critic = {"critic": agents.critic} if agents.critic and agents.critic.type == "teacher" else {}
+        verifier = {"verifier": agents.verifier} if self.check_calls else {}
+        return {"generator": agents.generator, **critic, **verifier}
+
+    @property
     def teachers(self) -> set[str]:
         """The names of the teachers that the agents use."""
-        agents = self.recipe.agents
-        used = {agents.generator.teacher}
-        used |= {agents.critic.teacher} if agents.critic and agents.critic.type == "teacher" else set()
-        return used | ({agents.verifier.teacher} if self.check_calls else set())
+        return {agent.teacher for agent in self.agents.values()}
 
     @property
     def roles(self) -> list[str]:
@@ -131,12 +137,17 @@ class RunPlan:
         """The most calls of one sample: with every repair and every revision."""
         agents, topology = self.recipe.agents, self.recipe.topology
         if topology.kind == "decentralized":
-            return topology.debaters * (1 + topology.rounds)
-        calls = 1 + agents.generator.max_repairs
+            return topology.debaters * (1 + topology.rounds) * self.calls_per_reply(agents.generator)
+        calls = (1 + agents.generator.max_repairs) * self.calls_per_reply(agents.generator)
         if agents.critic and agents.critic.type == "teacher":
-            calls += 1 + agents.critic.max_repairs
-        calls += self.check_calls * (1 + agents.verifier.max_repairs)
+            calls += (1 + agents.critic.max_repairs) * self.calls_per_reply(agents.critic)
+        calls += self.check_calls * (1 + agents.verifier.max_repairs) * self.calls_per_reply(agents.verifier)
         return calls * (1 + topology.max_revisions)
+
+    def calls_per_reply(self, agent: AgentConfig) -> int:
+        """Two if its teacher thinks in a call of its own."""
+        two_step = self.recipe.teachers[agent.teacher].thinking == "two_step"
+        return 2 if two_step and agent.reasoning not in (None, "off") else 1
 
 
 def build_plan(recipe: Recipe, folder: Path) -> RunPlan:

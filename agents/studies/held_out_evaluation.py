@@ -16,6 +16,7 @@ from agents.checks.base import CheckBroken, valid_text
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.reply_schema import Finding, InvalidReply
+from core.config.agents import reasoning_tokens
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
@@ -251,6 +252,7 @@ def _build_question(
         json_schema=None,
         temperature=config.temperature,
         top_p=config.top_p,
-        max_tokens=config.max_tokens,
+        max_tokens=config.max_tokens + reasoning_tokens(config.reasoning),
         seed=int(text_digest(key, length=7), 16),
+        reasoning=config.reasoning,
     )

@@ -1,6 +1,6 @@
 """Preview: a few samples before a run, and a probe of each teacher's abilities. Stores nothing."""
 
-import json
+from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import NamedTuple, get_args
 
@@ -8,14 +8,18 @@ from agents.calls.budget import BudgetAccount
 from agents.calls.scratch_context import open_scratch_context
 from agents.planning.run_plan import NO_PROBABILITIES, RunPlan
 from agents.planning.seeds import RunSeeds
+from agents.studies.probe_question import build_probe_question, matches_probe
 from agents.studies.run_estimation import PreviewedSamples
+from agents.studies.thinking_probe import ThinkingAbility, probe_thinking
 from agents.topologies.sample_production import produce_samples
+from core.config.agents import reasoning_tokens
 from core.config.teachers import StructuredOutput
 from core.errors import ProviderError
-from core.sample import Message, Sample
+from core.sample import Sample
 from core.stop_signal import RunStopped, UserStop
-from teachers.base import CallFailed, Teacher, TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.base import CallFailed, Teacher, TeacherQuestion, UnlimitedAccount
 from teachers.providers import open_teacher
+from teachers.thinking.request_keys import Reasoning
 
 
 async def preview_samples(plan: RunPlan, number: int, stop: UserStop) -> PreviewedSamples:
@@ -42,24 +46,16 @@ async def preview_samples(plan: RunPlan, number: int, stop: UserStop) -> Preview
     return PreviewedSamples([samples[seed.id] for seed in first], seconds, call_seconds)
 
 
-COLOURS = ("vermilion", "ultramarine", "ochre")
-PROBE_SCHEMA = {
-    "type": "object",
-    "properties": {"colour": {"type": "string", "enum": list(COLOURS)}, "again": {"type": "string", "enum": ["no"]}},
-    "required": ["colour", "again"],
-    "additionalProperties": False,
-}
-"""A schema that no model follows by chance, so that a server which ignores the schema is detected."""
-
-
 class TeacherAbility(NamedTuple):
-    """A teacher's abilities, measured by a short question."""
+    """A teacher's abilities without thinking, measured by a short question."""
 
     structured: bool
     logprobs: bool
     usage: bool
     repeats: bool
     """Whether the same question with the same seed gets the same reply."""
+    thinks: bool
+    """Without being asked to."""
 
     def describe(self) -> str:
         parts = {
@@ -72,58 +68,73 @@ class TeacherAbility(NamedTuple):
 
 
 async def probe_teachers(plan: RunPlan) -> dict[str, str]:
-    """A description of each teacher's abilities, after two short questions.
+    """A description of each teacher's abilities, after a few short questions.
 
     Raises:
         ProviderError: with all teachers that do not answer or lack an ability that the recipe needs.
     """
-    recipe, agents = plan.recipe, plan.recipe.agents
-    by_confidence = agents.critic is not None and agents.critic.type == "confidence"
     descriptions, faults = {}, []
-    for name, config in recipe.teachers.items():
+    for name, config in plan.recipe.teachers.items():
+        agents = [(where, agent.reasoning) for where, agent in plan.agents.items() if agent.teacher == name]
+        settings = {f"agents.{where}.reasoning": reasoning for where, reasoning in agents if reasoning is not None}
         try:
             no_retry = config.model_copy(update={"max_retries": 0, "outage_seconds": 0.0})
             async with open_teacher(no_retry) as teacher:
-                ability = await _probe_teacher(teacher, recipe.seed)
+                question = build_probe_question(
+                    plan.recipe.seed, "off" if "off" in settings.values() else None, may_think=bool(settings)
+                )
+                ability = await _probe_teacher(teacher, question)
+                most = max(settings.values(), key=reasoning_tokens, default=None)
+                thinking = await probe_thinking(teacher, config, most, plan.recipe.seed) if settings else None
         except (CallFailed, ProviderError) as error:
             faults.append(f"teacher {name}: {error}")
             continue
         descriptions[name] = f"{config.model} answers: {ability.describe()}"
-
-        lacks = []
-        if not ability.structured and name in plan.teachers:
-            mode = config.structured
-            others = " or ".join(f'"{other}"' for other in get_args(StructuredOutput) if other != mode)
-            lacks.append(
-                f'does not keep to a JSON schema with structured = "{mode}"; try {others} (teachers.{name}.structured)'
-            )
-        if by_confidence and name == agents.generator.teacher and not ability.logprobs:
-            lacks.append(NO_PROBABILITIES)
-        if not ability.usage and (recipe.budget.tokens is not None or recipe.budget.cost is not None):
-            lacks.append("counts no tokens, so a budget of tokens or cost would count each call at the most it can be")
+        if thinking:
+            descriptions[name] += f", {thinking.describe()}"
+        lacks = [
+            *_find_lacks(plan, name, ability),
+            *(_find_thinking_lacks(name, settings, thinking) if thinking else ()),
+        ]
         faults += [f"teacher {name}: {lack}" for lack in lacks]
     if faults:
         raise ProviderError("; ".join(faults))
     return descriptions
 
 
-async def _probe_teacher(teacher: Teacher, seed: int) -> TeacherAbility:
-    question = TeacherQuestion(
-        messages=[Message(role="user", content="Name a colour, as JSON.")],
-        contract="Probe", json_schema=PROBE_SCHEMA, temperature=1.0, top_p=1.0, max_tokens=60, seed=seed,
-    )  # fmt: skip
+def _find_lacks(plan: RunPlan, name: str, ability: TeacherAbility) -> Iterator[str]:
+    """What the recipe needs and the teacher cannot do, without thinking."""
+    recipe, agents = plan.recipe, plan.recipe.agents
+    mode = recipe.teachers[name].structured
+    # An agent that thinks is probed with its thinking.
+    plain = [agent for agent in plan.agents.values() if agent.teacher == name and agent.reasoning in (None, "off")]
+    if plain and not ability.structured:
+        others = " or ".join(f'"{other}"' for other in get_args(StructuredOutput) if other != mode)
+        if ability.thinks and plain[0].reasoning is None:
+            yield "thinks unless told not to, and has no tokens for it; set reasoning in the tables of its agents"
+        else:
+            yield f'does not keep to a JSON schema with structured = "{mode}"; try {others} (teachers.{name}.structured)'
+    by_confidence = agents.critic is not None and agents.critic.type == "confidence"
+    if by_confidence and name == agents.generator.teacher and not ability.logprobs:
+        yield NO_PROBABILITIES
+    if not ability.usage and (recipe.budget.tokens is not None or recipe.budget.cost is not None):
+        yield "counts no tokens, so a budget of tokens or cost would count each call at the most it can be"
+
+
+def _find_thinking_lacks(name: str, settings: Mapping[str, Reasoning], thinking: ThinkingAbility) -> Iterator[str]:
+    asking = [where for where, reasoning in settings.items() if reasoning != "off"]
+    if problem := thinking.find_problem(name, " and ".join(asking)):
+        yield problem
+    if not thinking.switches_off and (off := [where for where in settings if where not in asking]):
+        yield f'thinks although {" and ".join(off)} = "off"; remove that, or name another model'
+
+
+async def _probe_teacher(teacher: Teacher, question: TeacherQuestion) -> TeacherAbility:
     first, second = [await teacher.reply(question, 0, UnlimitedAccount()) for _ in range(2)]
     return TeacherAbility(
-        structured=_matches_probe(first) and _matches_probe(second),
+        structured=matches_probe(first) and matches_probe(second),
         logprobs=first.confidence is not None,
         usage=first.usage.completion_tokens > 0,
         repeats=first.text == second.text,
+        thinks=bool(first.reasoning),
     )
-
-
-def _matches_probe(reply: TeacherReply) -> bool:
-    try:
-        answer = json.loads(reply.text)
-    except ValueError:
-        return False
-    return isinstance(answer, dict) and answer.keys() == {"colour", "again"} and answer["colour"] in COLOURS

@@ -16,6 +16,13 @@ def reasoning_tokens(reasoning: ReasoningEffort | int | None) -> int:
     return REASONING_BUDGETS[reasoning] if isinstance(reasoning, str) else reasoning or 0
 
 
+def find_effort(reasoning: ReasoningEffort | int) -> ReasoningEffort:
+    """The effort for a setting: of a number of tokens, the lowest whose budget covers it."""
+    if isinstance(reasoning, str):
+        return reasoning
+    return next((effort for effort, budget in REASONING_BUDGETS.items() if reasoning <= budget), "high")
+
+
 class AgentConfig(RecipeTable):
     teacher: str = "main"
     """A name from `[teachers]`."""

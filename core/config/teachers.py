@@ -67,6 +67,7 @@ class TeacherFaults(RecipeTable):
 
 
 StructuredOutput = Literal["json_schema", "tool", "plain"]
+SchemaThinking = Literal["native", "tagged", "two_step"]
 ChatDialect = Literal["openai", "openrouter", "vllm", "sglang", "llama.cpp", "generic"]
 """What an OpenAI-compatible endpoint accepts beyond the keys that all of them have."""
 DIALECT_OF_DOMAIN: dict[str, ChatDialect] = {"api.openai.com": "openai", "openrouter.ai": "openrouter"}
@@ -121,6 +122,10 @@ class TeacherConfig(RecipeTable):
     nested. A key that the request already has is replaced, a table is merged. Earlier versions called it `sampling`."""
     drop: tuple[str, ...] = ()
     """Keys that requests must not have, since the endpoint rejects them (`["temperature", "top_p"]`)."""
+    thinking: SchemaThinking = "native"
+    """How a teacher thinks and also matches a schema, for agents with `reasoning`. `native`: the server does both. `tagged`: one
+    request without the schema, which asks in words for `<think>…</think>` and a JSON object. `two_step`: a call for the thoughts,
+    then one for the answer, with the schema and without thinking; both are charged. `validate --live` finds what works."""
     seeded: bool = True
     """Whether requests have a seed; some endpoints reject it."""
     logprobs: bool = True

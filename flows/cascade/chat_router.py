@@ -24,8 +24,9 @@ from flows.cascade.chat_protocol import (
 )
 from flows.cascade.routing_result import RoutingResult, compute_signal_score
 from students.routing.confidence_signals import AnswerWithLogprobs
-from teachers.openai_chat import build_certainty
+from teachers.openai_chat import build_certainty, list_answer_tokens
 from teachers.relay import CompletionRelay, RelayDown, RelayError
+from teachers.thinking.thought_text import read_message_reasoning
 
 ROUTED_MODEL, STUDENT_MODEL, TEACHER_MODEL = "stillhouse", "stillhouse/student", "stillhouse/teacher"
 """The model names of requests; in a reply, the last two name the model that answered."""
@@ -143,7 +144,8 @@ class ChatRouter:
         # The first completion is the answer, the others are further draws.
         choice = completions[0]["choices"][0]
         answer = _read_answer_text(completions[0])
-        certainty = build_certainty(choice.get("logprobs"))
+        reasoning = read_message_reasoning(choice["message"])
+        certainty = build_certainty(list_answer_tokens(choice, answer, reasoning))
         if choice.get("finish_reason") == "length" or not answer or certainty is None:
             return StudentAttempt(completions[0], None, usage)
         drawn = [_read_answer_text(draw) for draw in completions[1:]]

@@ -27,6 +27,7 @@ from flows.data.student_files import (
 from flows.terminal.suggested_commands import format_command, format_resume_hint
 from flows.terminal.text_format import replace_unsafe_characters
 from teachers.relay import RelayError, open_relay
+from teachers.thinking.thought_text import split_thinking
 
 PROMPT = "> "
 LEAST_SLOT_TOKENS = 4096
@@ -134,8 +135,9 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
 
         def generate(turns: Sequence[ChatTurn], write: WriteText) -> str:
             reply = str(generator.generate_reply(turns, settings.temperature, TOP_P, settings.max_tokens))
-            write(reply)
-            return reply
+            answer = split_thinking(reply).answer
+            write(answer)
+            return answer
 
         yield ChatConversation(settings, generate)
         return

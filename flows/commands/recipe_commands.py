@@ -71,7 +71,7 @@ def validate_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     *,
-    live: Annotated[bool, typer.Option("--live", help="Ask each teacher two short questions.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Ask each teacher a few short questions.")] = False,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print every key with its value, as a recipe that can be run.")
     ] = False,
@@ -99,8 +99,6 @@ def validate_command(
         print_json(describe_invalid_recipe(error)) if as_json else print_text(format_invalid_recipe(error))
         raise SystemExit(error.exit_code) from None
     plan, verdict = validated.plan, validated.describe()
-    if not as_json:
-        print_text(f"# {verdict}" if resolved else verdict)
     answers: dict[str, str] = {}
     if live:
         import asyncio
@@ -108,6 +106,8 @@ def validate_command(
         from agents.studies.preview import probe_teachers
 
         answers = asyncio.run(probe_teachers(plan))
+    if not as_json:
+        print_text(f"# {verdict}" if resolved else verdict)
     from flows.release.release_gate import describe_release_gate
 
     collapse = plan.recipe.collapse

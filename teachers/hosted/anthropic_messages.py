@@ -6,7 +6,7 @@ Version 2026-10-21 of the protocol has no temperature, top_p, seed and log proba
 import json
 from typing import Any
 
-from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
+from core.config.agents import find_effort, reasoning_tokens
 from core.config.hosted_models import ClaudeThinking, find_claude_thinking
 from core.config.teachers import TeacherConfig
 from core.sample import Message, TokenUsage
@@ -71,16 +71,9 @@ def _build_thinking(question: TeacherQuestion, thinking: ClaudeThinking) -> dict
         # The newest models leave out the text of the thinking unless asked for it.
         return {
             "thinking": {"type": "adaptive", "display": "summarized"},
-            "output_config": {"effort": _find_effort(reasoning)},
+            "output_config": {"effort": find_effort(reasoning)},
         }
     return {"thinking": {"type": "enabled", "budget_tokens": max(1024, reasoning_tokens(reasoning))}}
-
-
-def _find_effort(reasoning: ReasoningEffort | int) -> str:
-    """The effort for a setting: of a number of tokens, the lowest whose budget covers it."""
-    if isinstance(reasoning, str):
-        return reasoning
-    return next((effort for effort, budget in REASONING_BUDGETS.items() if reasoning <= budget), "high")
 
 
 def _build_reply_tool(question: TeacherQuestion, *, forced: bool) -> dict[str, Any]:
@@ -128,7 +121,7 @@ def _mark_prefix(params: dict[str, Any]) -> None:
 
 def parse_anthropic_message(text: str, question: TeacherQuestion, config: TeacherConfig) -> TeacherReply:
     """A response body as a reply. Raises InvalidCompletion if it is not a message."""
-    return read_anthropic_message(parse_reply_object(text, "message"), question, config)
+    return read_anthropic_message(parse_reply_object(text, "a message"), question, config)
 
 
 def read_anthropic_message(answer: dict[str, Any], question: TeacherQuestion, config: TeacherConfig) -> TeacherReply:

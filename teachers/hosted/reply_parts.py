@@ -36,7 +36,7 @@ def parse_reply_object(text: str, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
-        raise InvalidCompletion(f"not a {what}: {redact_excerpt(text, 200)!r}")
+        raise InvalidCompletion(f"not {what}: {redact_excerpt(text, 200)!r}")
     return answer
 
 

@@ -1,0 +1,331 @@
+"""Thinking: the request keys of each dialect, its place in a reply, and the ways to think with a schema."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from core.config.teachers import TeacherConfig
+from core.sample import Message, TokenUsage
+from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion
+from teachers.providers import open_teacher
+from teachers.thinking.request_keys import build_thinking_keys
+from teachers.thinking.schema_thinking import think_and_answer
+from teachers.thinking.thought_stream import CompletionStream, move_thinking
+from teachers.thinking.thought_text import split_thinking
+from tests.support.thinking_endpoint import THOUGHT, ThinkingServer, serve_thinking
+
+SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+QUESTION = TeacherQuestion(
+    messages=[Message(role="user", content="Add 2 and 3.")], contract="Sum", json_schema=SCHEMA, temperature=0, top_p=1,
+    max_tokens=1124, seed=1, reasoning="low",
+)  # fmt: skip
+ON = {"enable_thinking": True, "thinking": True}
+OFF = {"enable_thinking": False, "thinking": False}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "model", "reasoning", "keys"),
+    [
+        ("openai", "gpt-5.2", "high", {"reasoning_effort": "high"}),
+        ("openai", "gpt-5.2", "off", {"reasoning_effort": "none"}),
+        ("openai", "gpt-5-mini", "off", {"reasoning_effort": "minimal"}),
+        ("openai", "gpt-5-2025-08-07", "off", {"reasoning_effort": "minimal"}),
+        ("openai", "o4-mini", "off", {"reasoning_effort": "low"}),
+        ("openai", "gpt-4.1", "off", {}),
+        ("openai", "o3", 2000, {"reasoning_effort": "medium"}),
+        ("openai", "o3", 1_000_000, {"reasoning_effort": "high"}),
+        ("openrouter", "qwen/qwen3-8b", "low", {"reasoning": {"effort": "low"}}),
+        ("openrouter", "qwen/qwen3-8b", 3000, {"reasoning": {"max_tokens": 3000}}),
+        ("openrouter", "qwen/qwen3-8b", "off", {"reasoning": {"effort": "none"}}),
+        ("vllm", "Qwen/Qwen3-8B", "off", {"chat_template_kwargs": OFF}),
+        (
+            "vllm",
+            "Qwen/Qwen3-8B",
+            "low",
+            {"chat_template_kwargs": ON | {"reasoning_effort": "low"}, "reasoning_effort": "low"},
+        ),
+        (
+            "vllm",
+            "openai/gpt-oss-20b",
+            "off",
+            {"chat_template_kwargs": OFF | {"reasoning_effort": "low"}, "reasoning_effort": "low"},
+        ),
+        ("llama.cpp", "m.gguf", "off", {"chat_template_kwargs": OFF, "thinking_budget_tokens": 0}),
+        (
+            "llama.cpp",
+            "m.gguf",
+            1500,
+            {"chat_template_kwargs": ON | {"reasoning_effort": "medium"}, "thinking_budget_tokens": 1500},
+        ),
+        ("generic", "m", "off", {"reasoning_effort": "none"}),
+        ("generic", "m", "medium", {"reasoning_effort": "medium"}),
+        *(
+            (dialect, "gpt-5", None, {})
+            for dialect in ("openai", "openrouter", "vllm", "sglang", "llama.cpp", "generic")
+        ),
+    ],
+)
+def test_each_dialect_has_its_own_keys(dialect: str, model: str, reasoning: Any, keys: dict[str, Any]) -> None:
+    assert build_thinking_keys(reasoning, dialect, model) == keys
+
+
+def test_a_number_is_a_limit_where_the_server_has_one() -> None:
+    assert build_thinking_keys(5000, "vllm", "m")["thinking_token_budget"] == 5000
+    sglang = build_thinking_keys(5000, "sglang", "m")
+    assert (sglang["custom_params"], sglang["chat_template_kwargs"]["thinking_budget"]) == (
+        {"thinking_budget": 5000},
+        5000,
+    )
+
+
+def test_the_keys_of_the_user_win() -> None:
+    extra = {"chat_template_kwargs": {"enable_thinking": False, "own": 1}, "reasoning_effort": "xhigh"}
+    config = TeacherConfig.model_validate({"model": "vllm/m", "extra": extra})
+    body = build_request_body(QUESTION, "m", config)
+    assert body["reasoning_effort"] == "xhigh"
+    own = {"enable_thinking": False, "thinking": True, "reasoning_effort": "low", "own": 1}
+    assert body["chat_template_kwargs"] == own
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "answer", "closed"),
+    [
+        ("<think>\na\n</think>\n\n{}", "a", "{}", True),
+        ("<thinking>a</thinking> b", "a", "b", True),
+        ("[THINK]a[/THINK]b", "a", "b", True),
+        ("<think>\n\n</think>\n\nb", "", "b", True),
+        ("a\n</think>\nb", "a", "b", True),
+        ("  <think>a", "a", "", False),
+        ("<think>a </thinking> b</think> c", "a </thinking> b", "c", True),
+        ("Use <think> and </thinks>.", "", "Use <think> and </thinks>.", True),
+        ('{"tag": "</think>"}', "", '{"tag": "</think>"}', True),
+        ("no thought", "", "no thought", True),
+        ("", "", "", True),
+        ("<think>" * 100_000, "<think>" * 99_999, "", False),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_thinking_between_tags_is_split_from_the_answer(text: str, reasoning: str, answer: str, closed: bool) -> None:
+    assert split_thinking(text) == (reasoning, answer, closed)
+
+
+def completion(finish: str = "stop", usage: dict[str, Any] | None = None, **message: object) -> str:
+    choice = {"message": message, "finish_reason": finish}
+    return json.dumps({"choices": [choice], "usage": usage or {}})
+
+
+def parse(text: str, max_tokens: int = 1000, **config: object) -> TeacherReply:
+    return parse_completion(text, TeacherConfig.model_validate({"model": "openai/m", **config}), max_tokens)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "b", "reasoning_content": "a"},
+        {"content": "b", "reasoning": "a", "reasoning_details": [{"type": "reasoning.text", "text": "a"}]},
+        {"content": "b", "reasoning_details": [{"type": "reasoning.summary", "summary": "a"}, {"type": "reasoning.encrypted"}]},
+        {"content": "<think>a</think>b", "reasoning_content": "a"},
+        {"content": "<think>\na\n</think>\nb"},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}, {"type": "text", "text": "b"}]},
+    ],
+    ids=lambda message: "+".join(message),
+)  # fmt: skip
+def test_every_servers_field_is_read_as_reasoning(message: dict[str, Any]) -> None:
+    reply = parse(completion(**message))
+    assert (reply.reasoning, reply.text, reply.finished) == ("a", "b", True)
+
+
+@pytest.mark.parametrize(
+    ("finish", "message"),
+    [
+        ("length", {"content": None, "reasoning": "a"}),
+        ("length", {"content": "<think>\na"}),
+        ("stop", {"content": "<think>\na"}),
+    ],
+)
+def test_a_thought_without_an_end_is_a_reply_that_is_cut_off(finish: str, message: dict[str, Any]) -> None:
+    reply = parse(completion(finish, **message))
+    assert (reply.reasoning, reply.text, reply.finished) == ("a", "", False)
+
+
+def test_thinking_counts_to_the_length_of_a_reply() -> None:
+    assert parse(completion(content="b" * 20, reasoning="a" * 300), 10).finished
+    cut = parse(completion(content="b" * 21, reasoning="a" * 300), 10)
+    assert (len(cut.text), cut.finished) == (20, False)
+
+
+def test_an_answer_in_the_field_of_the_thinking_is_the_answer() -> None:
+    reply = parse(completion(content=None, reasoning='{"sum": 5}'))
+    assert (reply.reasoning, reply.text) == ("", '{"sum": 5}')
+
+
+def test_words_are_split_before_their_object_is_searched() -> None:
+    reply = parse(completion(content='<think>maybe {"sum": 4}</think>It is {"sum": 5}.'), structured="plain")
+    assert (reply.reasoning, reply.text) == ('maybe {"sum": 4}', '{"sum": 5}')
+
+
+def test_the_confidence_is_that_of_the_answer() -> None:
+    pieces = [("hm", -9.0), ("</think>", -9.0), ("4", -0.5), ("2", -1.5)]
+    tokens = [{"token": token, "logprob": logprob, "top_logprobs": [{"logprob": logprob}]} for token, logprob in pieces]
+    choice = {"message": {"content": "42", "reasoning": "hm"}, "finish_reason": "stop", "logprobs": {"content": tokens}}
+    reply = parse(json.dumps({"choices": [choice]}))
+    assert reply.confidence == pytest.approx(0.3679, abs=1e-4)
+    assert reply.certainty
+    assert reply.certainty.logprobs == (-0.5, -1.5)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (
+            {
+                "prompt_tokens": 50, "completion_tokens": 30,
+                "prompt_tokens_details": {"cached_tokens": 40, "cache_write_tokens": 5},
+                "completion_tokens_details": {"reasoning_tokens": 20},
+            },
+            TokenUsage(
+                calls=1, prompt_tokens=50, completion_tokens=30, cached_tokens=40, cache_write_tokens=5, reasoning_tokens=20
+            ),
+        ),
+        (
+            {"prompt_tokens": 50, "completion_tokens": 1, "prompt_cache_hit_tokens": 30, "prompt_cache_miss_tokens": 20},
+            TokenUsage(calls=1, prompt_tokens=50, completion_tokens=1, cached_tokens=30),
+        ),
+        (
+            {
+                "prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 27,
+                "completion_tokens_details": {"reasoning_tokens": 20},
+            },
+            TokenUsage(calls=1, prompt_tokens=5, completion_tokens=22, reasoning_tokens=20),
+        ),
+        (
+            {
+                "prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 9},
+                "completion_tokens_details": {"reasoning_tokens": 3},
+            },
+            TokenUsage(calls=1, prompt_tokens=5, completion_tokens=2, cached_tokens=5, reasoning_tokens=2),
+        ),
+    ],
+    ids=["openai", "deepseek", "xai", "more than all"],
+)  # fmt: skip
+def test_cached_and_thinking_tokens_are_parts_of_the_counts(usage: dict[str, Any], expected: TokenUsage) -> None:
+    assert parse(completion(usage=usage, content="b")).usage == expected
+
+
+def test_an_impossible_count_of_thinking_tokens_is_rejected() -> None:
+    with pytest.raises(InvalidCompletion):
+        parse(completion(usage={"completion_tokens_details": {"reasoning_tokens": -5}}, content="b"))
+
+
+def ask(server: ThinkingServer, question: TeacherQuestion = QUESTION, thinking: Any = "native") -> TeacherReply:
+    async def run() -> TeacherReply:
+        config = TeacherConfig(
+            model="openai/m",
+            base_url=server.url,
+            dialect=server.dialect,
+            logprobs=False,
+            max_retries=0,
+            thinking=thinking,
+        )
+        async with open_teacher(config) as teacher:
+            return await think_and_answer(lambda part: teacher.reply(part, 0, UnlimitedAccount()), question, thinking)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "sglang", "openrouter"])
+@pytest.mark.parametrize("reasoning", [None, "low", 1024, "off"])
+def test_a_teacher_thinks_unless_it_is_told_not_to(dialect: Any, reasoning: Any) -> None:
+    with serve_thinking(ThinkingServer(dialect)) as server:
+        reply = ask(server, QUESTION.model_copy(update={"reasoning": reasoning}))
+    assert "sum" in json.loads(reply.text)
+    assert reply.reasoning == ("" if reasoning == "off" else THOUGHT)
+    assert bool(reply.usage.reasoning_tokens) == (reasoning != "off")
+
+
+@pytest.mark.parametrize("output", ["reasoning", "reasoning_content", "inline", "closing_only"])
+@pytest.mark.parametrize("thinking", ["native", "tagged", "two_step"])
+def test_thoughts_and_answer_are_separated_whatever_the_server_does(output: Any, thinking: str) -> None:
+    with serve_thinking(ThinkingServer(output=output)) as server:
+        reply = ask(server, thinking=thinking)
+    assert (reply.reasoning, reply.finished) == (THOUGHT, True)
+    assert "sum" in json.loads(reply.text)
+
+
+@pytest.mark.parametrize("schema", ["no_thinking", "null_content"])
+def test_a_schema_that_prevents_thinking_is_sent_in_a_second_step_or_not_at_all(schema: Any) -> None:
+    for thinking, thought, calls in [("native", "", 1), ("tagged", THOUGHT, 1), ("two_step", THOUGHT, 2)]:
+        with serve_thinking(ThinkingServer(schema=schema)) as server:
+            reply = ask(server, thinking=thinking)
+        assert (reply.reasoning, len(server.bodies), reply.usage.calls) == (thought, calls, calls)
+        assert "sum" in json.loads(reply.text)
+        assert reply.usage.prompt_tokens + reply.usage.completion_tokens == server.spent
+        assert reply.usage.reasoning_tokens == len(thought.split())
+
+
+def test_the_second_step_gets_the_thought_and_does_not_think() -> None:
+    with serve_thinking(ThinkingServer()) as server:
+        ask(server, thinking="two_step")
+    first, second = server.bodies
+    assert ("response_format" in first, "response_format" in second) == (False, True)
+    assert (first["max_tokens"], second["max_tokens"]) == (1124, 100)
+    assert second["messages"][1] == {"role": "assistant", "content": THOUGHT}
+    assert second["chat_template_kwargs"] == OFF
+
+
+def test_a_model_that_does_not_think_by_itself_thinks_in_the_first_step() -> None:
+    with serve_thinking(ThinkingServer()) as server:
+        server.thinks = lambda body: False  # type: ignore[method-assign]
+        reply = ask(server, thinking="two_step")
+    assert reply.reasoning == "I would look at each part of the task in turn."
+    assert reply.usage.reasoning_tokens == len(reply.reasoning.split())
+
+
+@pytest.mark.parametrize("thinking", ["native", "tagged", "two_step"])
+def test_a_thought_that_needs_all_tokens_is_a_reply_that_is_cut_off(thinking: str) -> None:
+    with serve_thinking(ThinkingServer(thoughts="hm " * 2000)) as server:
+        reply = ask(server, thinking=thinking)
+    assert (reply.text, reply.finished, len(server.bodies)) == ("", False, 1)
+
+
+@pytest.mark.parametrize("output", ["reasoning", "inline"])
+def test_an_empty_thought_is_no_thinking(output: Any) -> None:
+    with serve_thinking(ThinkingServer(output=output, thoughts="\n")) as server:
+        reply = ask(server)
+    assert reply.reasoning == ""
+    assert "sum" in json.loads(reply.text)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+@pytest.mark.parametrize(
+    ("text", "thought", "answer"),
+    [
+        ("<think>\na</thi b\n</think>\n\nI use <think>.", "\na</thi b\n", "I use <think>."),
+        ("[THINK]a[/THINK]b", "a", "b"),
+        (" <think>never ends", "never ends", ""),
+        ("<this is text", "", "<this is text"),
+        ("\n plain", "", "\n plain"),
+        ("<", "", "<"),
+        ("", "", ""),
+    ],
+    ids=lambda value: str(value)[:15],
+)
+def test_a_streamed_thought_is_moved_out_of_the_answer(text: str, thought: str, answer: str, size: int) -> None:
+    stream = CompletionStream()
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    deltas = [stream.move_thinking(chunk)["choices"][0]["delta"] for chunk in chunks]
+    assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == thought
+    assert "".join(delta.get("content") or "" for delta in deltas) == answer
+
+
+def test_a_completion_that_is_passed_on_has_no_thinking_in_its_answer() -> None:
+    passed = move_thinking(json.loads(completion(content="<think>a</think>b")))
+    assert passed["choices"][0]["message"] == {"content": "b", "reasoning_content": "a"}
+    for message in ({"content": "b", "reasoning": "a"}, {"content": None, "tool_calls": []}):
+        same = json.loads(completion(**message))
+        assert move_thinking(same) == same
