@@ -78,6 +78,13 @@ class CallCharge:
 
     def __init__(self) -> None:
         self.usage: TokenUsage | None = None
+        self.kept = False
+
+    def keep(self) -> None:
+        """Leave the named request to its batch: its maximum stays set aside until `charge` is called with the same name again, by
+        this process or a later one.
+        """
+        self.kept = True
 
     def waive(self, *, sent: bool = True) -> None:
         """Count only the call, which the teacher rejected; or nothing, if it was not `sent`."""
@@ -91,8 +98,9 @@ class ChargeAccount(Protocol):
         """Maximum tokens of prompt and reply."""
         ...
 
-    def charge(self, question: TeacherQuestion) -> AbstractAsyncContextManager[CallCharge]:
-        """Set aside the maximum cost of one try, and settle the actual charge when the block ends.
+    def charge(self, question: TeacherQuestion, name: str | None = None) -> AbstractAsyncContextManager[CallCharge]:
+        """Set aside the maximum cost of one try, and settle the actual charge when the block ends. `name` identifies a request
+        that outlives the process, so that it is charged once.
 
         Raises:
             RunStopped: if the maximum could exceed a budget.
@@ -111,7 +119,7 @@ class UnlimitedAccount:
         return question.max_tokens
 
     @asynccontextmanager
-    async def charge(self, question: TeacherQuestion) -> AsyncIterator[CallCharge]:
+    async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
         yield CallCharge()
 
     async def wait(self, seconds: float) -> None:

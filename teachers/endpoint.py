@@ -4,8 +4,8 @@ It uses aiohttp directly: the openai SDK takes 15 times its CPU per call, so tha
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import aiohttp
@@ -68,7 +68,7 @@ class EndpointTeacher:
         """
 
         async def send(charge: CallCharge) -> dict[str, Any]:
-            return await self._send(path, body, charge, _parse_object, max_bytes)
+            return await self._send(path, body, charge, parse_object, max_bytes)
 
         return await self._calls.complete(send, 0, UnlimitedAccount())
 
@@ -86,7 +86,7 @@ class EndpointTeacher:
         """One try. Raises FailedTry."""
         timeout = aiohttp.ClientTimeout(total=self._config.timeout_seconds)
         method = "GET" if body is None else "POST"
-        try:
+        with translate_client_errors(self._config.timeout_seconds):
             sent = self._session.request(method, self._url + path, json=body, timeout=timeout, allow_redirects=False)
             async with sent as response:
                 text = await read_response_text(response, max_bytes)
@@ -94,19 +94,27 @@ class EndpointTeacher:
                     return parse(text)
                 charge.waive()
                 raise self._calls.status_failure(response.status, response.headers, text)
-        except TimeoutError:
-            raise FailedTry(f"no answer in {self._config.timeout_seconds:g} s") from None
-        except InvalidCompletion as error:
-            raise FailedTry(str(error)) from None
-        except aiohttp.ClientConnectorError as error:
-            raise FailedTry(redact_text(describe_connection_error(error)), FailureCause.network) from None
-        except aiohttp.ClientError as error:
-            gone = isinstance(error, aiohttp.ServerDisconnectedError)
-            fault = redact_text(f"{type(error).__name__}: {error}")
-            raise FailedTry(fault, FailureCause.server if gone else FailureCause.passing) from None
 
 
-def _parse_object(text: str) -> dict[str, Any]:
+@contextmanager
+def translate_client_errors(seconds: float) -> Iterator[None]:
+    """Around one try with a time limit of `seconds`. Raises FailedTry for errors of the HTTP client and of the response."""
+    try:
+        yield
+    except TimeoutError:
+        raise FailedTry(f"no answer in {seconds:g} s") from None
+    except InvalidCompletion as error:
+        raise FailedTry(str(error)) from None
+    except aiohttp.ClientConnectorError as error:
+        raise FailedTry(redact_text(describe_connection_error(error)), FailureCause.network) from None
+    except aiohttp.ClientError as error:
+        gone = isinstance(error, aiohttp.ServerDisconnectedError)
+        fault = redact_text(f"{type(error).__name__}: {error}")
+        raise FailedTry(fault, FailureCause.server if gone else FailureCause.passing) from None
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """Raises InvalidCompletion if `text` is no JSON object."""
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):

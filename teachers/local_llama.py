@@ -1,4 +1,4 @@
-"""Embedded teachers: llama.cpp in a child process that this one starts, watches and kills. Knows where weights are.
+"""Embedded teachers: llama.cpp in a child process that this one starts, watches and kills. Finds and downloads their weights.
 
 The server is an endpoint like any other. A hostile GGUF file or JSON schema can crash or hang llama.cpp (its grammar and its
 chat templates are interpreters). Only the child process is affected: it is ended and restarted on the same port.
@@ -22,15 +22,17 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
+from core.gguf_files import find_gguf_problem
+from core.hub_reference import HUB_PREFIX, find_hub_reference, parse_hub_reference
 from core.installation import format_install_command, format_weights_install_command
 from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 from core.secrets import SECRET_NAME, redact_text
+from core.storage.hub_files import fetch_hub_weights_in_background, find_cached_weights
 from teachers.server_guard import StartedServer, start_guarded, stop_guarded
 
-GGUF = b"GGUF"
-"""The first bytes of a GGUF file."""
 SERVER_PROGRAM = Path(__file__).with_name("llama_server.py")
 LOAD_SECONDS = 600.0
 """Maximum time to load: 60 GB from a disk with 100 MB/s. A process that takes longer hangs, and is killed."""
@@ -51,6 +53,8 @@ milliseconds at each of a token's several hundred barriers if another process oc
 for. A spin takes about 50 cycles, so 1,000 spins cost as much as sleeping and waking. `benchmarks/busy.py` measures it.
 llama.cpp's own `cpuparams.poll` does nothing in a build with OpenMP."""
 
+GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
+"""ggml's numbers of the types that a KV cache may have."""
 ERRORS_ONLY = 1
 """llama.cpp's log threshold."""
 LOG_LINE = re.compile(r"^(?:[\d.]+ E )?\s*(?:guard: )?(?:error: )?")
@@ -64,54 +68,103 @@ PASSED_VARIABLES = re.compile(
 """Environment variables that llama.cpp needs; no keys."""
 
 
-def local_model_problem(model: str) -> str | None:
-    """Why `local/model` cannot be started, or None."""
+def local_model_problem(config: TeacherConfig) -> str | None:
+    """Why the model of a `local/…` teacher cannot be started, or None. Nothing is downloaded."""
     if find_spec("xllamacpp") is None:
         return f"the embedded teacher needs the extra `local`: run {format_install_command('local')}"
+    model = config.model.removeprefix("local/")
     if model == EMBEDDED_TEACHER:
         return (
             None
             if find_embedded_teacher()
             else f"its weights are not installed: run {format_weights_install_command()}"
         )
+    if model.startswith(HUB_PREFIX):
+        if parse_hub_reference(model) is None:
+            return f"{model!r} is not `hf:OWNER/REPO:FILE.gguf`, `hf:OWNER/REPO@REVISION:FILE.gguf` or `hf:OWNER/REPO:Q4_K_M`"
+        if find_spec("huggingface_hub") is None:
+            return f"a download needs the extra `local`: run {format_install_command('local')}"
+        return None
     if not model.endswith(".gguf"):
-        return f"{model!r} is neither `{EMBEDDED_TEACHER}` nor a .gguf file"
-    return weights_problem(Path(model))
+        return f"{model!r} is neither `{EMBEDDED_TEACHER}` nor a .gguf file nor `hf:OWNER/REPO:FILE`"
+    if not config.weights_file.exists():
+        return f"there is no file {model!r}" + (
+            "" if Path(model).is_absolute() else " in the recipe's folder or the working directory"
+        )
+    return find_gguf_problem(config.weights_file)
 
 
-def weights_problem(file: Path) -> str | None:
-    """Why `file` is not a GGUF file, or None: llama.cpp itself gives no clear message for other files."""
-    if not file.is_file():
-        return f"there is no file {str(file)!r}"
-    try:
-        with file.open("rb") as opened:
-            begin = opened.read(len(GGUF))
-    except OSError as error:
-        return f"{str(file)!r}: cannot be read: {error.strerror}"
-    return None if begin == GGUF else f"{str(file)!r} is no GGUF file: it begins with {begin!r}, not {GGUF!r}"
+def find_local_weights(config: TeacherConfig) -> Path | None:
+    """The GGUF file of a `local/…` teacher, or None if it must be downloaded or installed first."""
+    if config.model == f"local/{EMBEDDED_TEACHER}":
+        return find_embedded_teacher()
+    if reference := find_hub_reference(config.model):
+        return find_cached_weights(reference)
+    return config.weights_file
+
+
+def list_local_weights(recipe: Recipe) -> dict[str, Path | None]:
+    """The GGUF files of its `local/…` teachers, by the teacher's name; None for one that is not downloaded."""
+    teachers = {name: teacher for name, teacher in recipe.teachers.items() if teacher.model.startswith("local/")}
+    return {name: find_local_weights(teacher) for name, teacher in teachers.items()}
+
+
+async def fetch_local_weights(config: TeacherConfig, note: Callable[[str], None]) -> Path:
+    """The GGUF file of a `local/…` teacher, downloaded if it is on the Hub. `note` is called with the progress.
+
+    Raises:
+        ProviderError: if it cannot be found or downloaded.
+    """
+    if problem := local_model_problem(config):
+        raise ProviderError(f"{config.model}: {problem}")
+    if reference := find_hub_reference(config.model):
+        return (await fetch_hub_weights_in_background(reference, _limit_notes(note))).path
+    weights = find_local_weights(config)
+    assert weights, "it is installed"
+    return weights
+
+
+def _limit_notes(note: Callable[[str], None]) -> Callable[[str], None]:
+    """`note`, called at most every `NOTE_SECONDS`."""
+    noted = -NOTE_SECONDS
+
+    def note_rarely(text: str) -> None:
+        nonlocal noted
+        if monotonic() - noted >= NOTE_SECONDS:
+            noted = monotonic()
+            note(text)
+
+    return note_rarely
 
 
 @asynccontextmanager
 async def start_local_server(
-    config: TeacherConfig, model: str, note: Callable[[str], None]
+    config: TeacherConfig, weights: Path, note: Callable[[str], None]
 ) -> AsyncIterator[StartedServer]:
-    """Start llama.cpp on a free local port and yield its address; it stops at the end of the block.
+    """Start llama.cpp with `weights` on a free local port and yield its address; it stops at the end of the block.
 
     Raises:
-        ProviderError: if the weights cannot be found or loaded.
+        ProviderError: if the weights cannot be loaded.
     """
-    weights = find_embedded_teacher() if model == EMBEDDED_TEACHER else Path(model)
-    if problem := local_model_problem(model):
-        raise ProviderError(f"{config.model}: {problem}")
-    settings = llama_settings(str(weights), config.max_concurrent, config.slot_tokens)
+    settings = llama_settings(
+        str(weights),
+        config.max_concurrent,
+        config.slot_tokens,
+        gpu_layers=config.gpu_layers,
+        threads=config.threads,
+        cache_type=config.cache_type,
+    )
     async with run_llama_server(config.model, settings, note, config.timeout_seconds) as server:
         yield server.server
 
 
-def llama_settings(weights: str, slots: int, slot_tokens: int) -> dict[str, Any]:
+def llama_settings(
+    weights: str, slots: int, slot_tokens: int, *, gpu_layers: int | None = None, threads: int | None = None,
+    cache_type: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """llama.cpp's parameters, by their dotted names."""
-    threads = len(os.sched_getaffinity(0))
-    return {
+    threads = threads or len(os.sched_getaffinity(0))
+    settings = {
         "model.path": weights,
         "n_parallel": slots,
         "n_ctx": slots * slot_tokens,
@@ -120,6 +173,11 @@ def llama_settings(weights: str, slots: int, slot_tokens: int) -> dict[str, Any]
         "warmup": False,
         "cache_ram_mib": 0,  # each slot keeps its prompt's prefix; the default cache of 8 GiB would only use memory
     }
+    if gpu_layers is not None:
+        settings["n_gpu_layers"] = gpu_layers
+    if cache_type is not None:
+        settings |= {"cache_type_k": GGML_TYPES[cache_type], "cache_type_v": GGML_TYPES[cache_type]}
+    return settings
 
 
 class LoadedServer(NamedTuple):

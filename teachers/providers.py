@@ -1,5 +1,6 @@
 """Opens the teacher that a recipe names, and starts the server of its provider. Knows no role and no recipe family."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,12 +11,15 @@ from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import RecipeProblem, UsageError
 from core.extensions import Extension, ExtensionPoint, UnusableExtension
+from core.gguf_files import hash_gguf
 from core.installation import format_install_command
+from core.packaged_weights import EMBEDDED_TEACHER
 from core.secrets import redact_text
-from core.storage.atomic_files import hash_file
 from teachers.base import Teacher
+from teachers.batches.batch_api import BatchApi
 from teachers.protocols import TeacherProtocol, open_installed_teacher
 
+BATCH_PROVIDERS = ("openai",)
 PROVIDERS = ("anthropic", "fake", "gemini", "local", "openai", "vllm")
 HOSTED_LIBRARIES = {"anthropic": "anthropic", "gemini": "google.genai"}
 """The client libraries of providers with a protocol of their own, by the extras that install them."""
@@ -25,12 +29,35 @@ logger = logging.getLogger("stillhouse")
 
 
 @asynccontextmanager
-async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
-    """The teacher that `config` names, ready to reply; its server is stopped at the end of the block.
+async def open_teacher(config: TeacherConfig, batches: Path | None = None) -> AsyncIterator[Teacher]:
+    """The teacher that `config` names, ready to reply; its server is stopped at the end of the block. `batches` is the folder of
+    its batches; without one, it replies directly.
 
     Raises:
         ProviderError: if it is not available.
     """
+    async with _open_direct_teacher(config) as teacher:
+        # A run that no longer asks for batches still gets the results of those that it sent before.
+        if batches is None or not (config.batch or batches.exists()):
+            yield teacher
+            return
+        from teachers.batches.batch_teacher import open_batch_teacher
+
+        async with _open_batch_api(config) as api, open_batch_teacher(config, api, teacher, batches) as batch_teacher:
+            yield batch_teacher
+
+
+@asynccontextmanager
+async def _open_batch_api(config: TeacherConfig) -> AsyncIterator[BatchApi]:
+    from teachers.batches.openai_batches import OpenAIBatchApi
+    from teachers.endpoint import open_session
+
+    async with open_session(config) as session:
+        yield OpenAIBatchApi(config, config.endpoint, config.model.partition("/")[2], session)
+
+
+@asynccontextmanager
+async def _open_direct_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
     provider, _, model = config.model.partition("/")
     if provider == "fake":
         from teachers.fake.fake_teacher import FakeTeacher
@@ -47,13 +74,25 @@ async def open_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
         return
     from teachers.endpoint import open_endpoint_teacher
 
-    async with locate_endpoint(config) as (there, key, _):
-        # The origin of the replies beyond the model's name: its endpoint, or the hash of its weights, since a file can be
-        # replaced. The port of a server that this process starts is random and not included.
-        weights = provider == "local" and model.endswith(".gguf")
-        source = hash_file(Path(model)) if weights else config.endpoint
-        async with open_endpoint_teacher(there, model, source, key) as teacher:
+    # The origin of the replies beyond the model's name: its endpoint, or the hash of its weights, since a file can be replaced.
+    # The port of a server that this process starts is random and not included.
+    if provider == "local":
+        from teachers.local_llama import fetch_local_weights, start_local_server
+
+        weights = await fetch_local_weights(config, logger.info)
+        digest = "" if model == EMBEDDED_TEACHER else await asyncio.to_thread(hash_gguf, weights)
+        source = " ".join(filter(None, [digest, config.cache_type]))
+        async with (
+            start_local_server(config, weights, logger.info) as server,
+            open_endpoint_teacher(_with_url(config, server.url), model, source, server.key) as teacher,
+        ):
             yield teacher
+        return
+    async with (
+        locate_endpoint(config) as (there, key, _),
+        open_endpoint_teacher(there, model, config.endpoint, key) as teacher,
+    ):
+        yield teacher
 
 
 def _open_hosted_teacher(provider: str, config: TeacherConfig) -> AbstractAsyncContextManager[Teacher]:
@@ -81,9 +120,10 @@ async def locate_endpoint(
     if provider == "fake":
         raise UsageError(f"{config.model}: is a script in this process without an endpoint; name another model")
     if provider == "local":
-        from teachers.local_llama import start_local_server
+        from teachers.local_llama import fetch_local_weights, start_local_server
 
-        async with start_local_server(config, model, logger.info) as server:
+        weights = await fetch_local_weights(config, logger.info)
+        async with start_local_server(config, weights, logger.info) as server:
             yield _with_url(config, server.url), server.key, server.fault
     elif provider in HOSTED_LIBRARIES or provider not in PROVIDERS:
         raise UsageError(f"{config.model}: has a protocol of its own and no OpenAI endpoint; name another model")
@@ -104,9 +144,16 @@ def find_teacher_problems(recipe: Recipe) -> list[RecipeProblem]:
     """Problems of the recipe's teachers that can be found without calling them."""
     problems = []
     for name, config in recipe.teachers.items():
-        provider, _, model = config.model.partition("/")
-        if problem := _find_protocol_problem(provider, config) or _find_model_problem(provider, model):
+        provider = config.model.partition("/")[0]
+        if problem := _find_protocol_problem(provider, config) or _find_model_problem(config):
             problems.append(RecipeProblem(f"teachers.{name}.model", problem))
+        if config.batch and provider not in BATCH_PROVIDERS:
+            known = " and ".join(f"{known}/…" for known in BATCH_PROVIDERS)
+            problems.append(
+                RecipeProblem(
+                    f"teachers.{name}.batch", f"{provider}/… has no batch API here, only {known} have; remove the key"
+                )
+            )
     return problems
 
 
@@ -131,14 +178,15 @@ def _find_protocol_problem(provider: str, config: TeacherConfig) -> str | None:
         return redact_text(f"{extension.title} cannot be checked: {type(error).__name__}: {error}; repair its package")
 
 
-def _find_model_problem(provider: str, model: str) -> str | None:
+def _find_model_problem(config: TeacherConfig) -> str | None:
     """Why the model of a built-in provider cannot be used."""
+    provider, _, model = config.model.partition("/")
     if provider in HOSTED_LIBRARIES and not _is_installed(HOSTED_LIBRARIES[provider]):
         return f"its client library is not installed: run {format_install_command(provider)}"
     if provider == "local":
         from teachers.local_llama import local_model_problem
 
-        return local_model_problem(model)
+        return local_model_problem(config)
     if provider == "vllm":
         from teachers.vllm import vllm_problem
 

@@ -131,8 +131,8 @@ class LocalAgentContext(AgentContext):
 
     async def reply(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
         """By one call, or by two if the teacher thinks in a call of its own."""
-        way = self.recipe.teachers[name].thinking
-        return await think_and_answer(lambda part: self._call(name, part, key), question, way)
+        config = self.recipe.teachers[name]
+        return await think_and_answer(lambda part: self._call(name, part, key), question, config)
 
     async def _call(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
         """From the ledger if the same call was answered before, else from the dispatcher; stored before it is used."""

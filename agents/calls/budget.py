@@ -1,7 +1,8 @@
 """The budget of a run: what was spent, what is reserved, and what may still be spent. Knows no teacher's protocol.
 
 Before each attempt of a call, its maximum cost is reserved; afterwards its actual cost is settled. Both are lines of a
-journal, so a killed run knows its spending when it resumes: a call in flight at the kill counts in full.
+journal, so a killed run knows its spending when it resumes: a call in flight at the kill counts in full. A request in a batch
+outlives the process: its reservation has the request's name, and the session that gets the reply settles it.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from io import FileIO
 from itertools import count
 from pathlib import Path
 from time import monotonic
-from typing import Self
+from typing import NamedTuple, Self
 
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
@@ -27,7 +28,7 @@ from core.storage.atomic_files import write_text
 from teachers.base import CallCharge, TeacherQuestion
 
 COMPACT_LINES = 50_000
-"""Lines after which the journal is rewritten as sums."""
+"""Lines after which the journal is rewritten as sums; twice the number of reservations if that is more."""
 CERTAIN_CALLS = 20
 """Answered calls after which prompt tokens are estimated as `PROMPT_TOKEN_MARGIN` times the highest measured number of tokens
 per byte. Before that, a prompt counts one token per byte, the maximum of any byte-level tokenizer."""
@@ -55,6 +56,11 @@ class RunBudget:
         self._reserved_total = Spending()
         """The sum of `_reserved`."""
         self._tickets = count()
+        self._names: dict[int, str] = {}
+        """Of the reserved requests that outlive the process, by ticket."""
+        self._kept: dict[str, tuple[int, Spending]] = {}
+        """Reservations of requests that were left to their batch, by name. They are part of `_settled` until the reply comes."""
+        self._kept_total = Spending()
         self._settled = Spending()
         self._earlier_seconds = 0.0
         self._started_at = monotonic()
@@ -65,38 +71,43 @@ class RunBudget:
         self._at_open = Spending()
         """What earlier sessions spent."""
         self._open = self._finished = 0
-        self._lines = 0
+        self._lines, self._compact_at = 0, COMPACT_LINES
         self._file: FileIO | None = None
 
     def __enter__(self) -> Self:
         """Raises StoreError where the journal cannot be read or written."""
-        self._settled = read_journal(self._path)
-        self._earlier_seconds = self._settled.seconds
+        content = read_journal(self._path)
+        self._settled, self._earlier_seconds = replace(content.spent, seconds=0.0), content.seconds
+        self._kept = {name: (next(self._tickets), content.reserved[ticket]) for ticket, name in content.names.items()}
+        self._kept_total = sum((spent for _, spent in self._kept.values()), Spending())
         self._started_at = monotonic()
-        self._at_open = self._settled = replace(self._settled, seconds=0.0)
+        self._at_open = self._settled
         self._compact()
         return self
 
     def _compact(self) -> None:
-        """Rewrite the journal: one line for all settled calls, and one for each call in flight."""
+        """Rewrite the journal: one line for all settled calls, and one for each call in flight or in a batch."""
         rows = [
-            ("settled", -1, self._settled),
-            *(("aside", ticket, spent) for ticket, spent in self._reserved.items()),
+            ("settled", -1, self._settled - self._kept_total, None),
+            *(("aside", ticket, spent, self._names.get(ticket)) for ticket, spent in self._reserved.items()),
+            *(("aside", ticket, spent, name) for name, (ticket, spent) in self._kept.items()),
         ]
         write_text(self._path, "".join(self._format_entry(*row) for row in rows))
         if self._file:
             self._file.close()
         self._file = self._path.open("ab", buffering=0)
         self._lines = len(rows)
+        self._compact_at = max(COMPACT_LINES, 2 * len(rows))
 
-    def _format_entry(self, kind: str, ticket: int, spent: Spending) -> str:
+    def _format_entry(self, kind: str, ticket: int, spent: Spending, name: str | None = None) -> str:
         counts = f"{spent.calls}, {spent.prompt_tokens}, {spent.completion_tokens}"
         parts = f", {spent.cached_tokens}, {spent.reasoning_tokens}, {spent.saved!r}" if kind == "settled" else ""
-        return f'["{kind}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}{parts}]\n'
+        last = f", {json.dumps(name)}" if name else ""
+        return f'["{kind}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}{parts}{last}]\n'
 
-    def _append(self, kind: str, ticket: int, spent: Spending) -> None:
+    def _append(self, kind: str, ticket: int, spent: Spending, name: str | None = None) -> None:
         assert self._file, "the budget must be open"
-        line = self._format_entry(kind, ticket, spent).encode()
+        line = self._format_entry(kind, ticket, spent, name).encode()
         try:
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -105,7 +116,7 @@ class RunBudget:
                 f"{self._path}: cannot be written: {error.strerror}; free some space, then --resume"
             ) from None
         self._lines += 1
-        if self._lines >= COMPACT_LINES:
+        if self._lines >= self._compact_at:
             self._compact()
 
     def __exit__(self, *_: object) -> None:
@@ -125,8 +136,9 @@ class RunBudget:
     def spent_since_open(self) -> Spending:
         return self._settled - self._at_open
 
-    async def reserve(self, most: Spending) -> int:
-        """Reserve `most`; wait for calls in flight if settling them may make room.
+    async def reserve(self, most: Spending, name: str | None = None) -> int:
+        """Reserve `most`; wait for calls in flight if settling them may make room. `name` identifies a request that outlives the
+        process.
 
         Raises:
             BudgetExhausted: if `most` would exceed a limit even then.
@@ -139,15 +151,39 @@ class RunBudget:
             self._change.clear()
             await self._change.wait()
         ticket = next(self._tickets)
-        self._append("aside", ticket, most)
+        self._append("aside", ticket, most, name)
+        if name:
+            self._names[ticket] = name
         if most.tokens > self._largest_call.tokens:
             self._largest_call = most
         self._reserved[ticket] = most
         self._reserved_total += most
         return ticket
 
+    def keep(self, ticket: int) -> None:
+        """Leave a named request to its batch: it counts in full until it is taken up again, by this session or a later one."""
+        spent = self._reserved.pop(ticket)
+        self._reserved_total -= spent
+        self._settled += spent
+        self._kept[self._names.pop(ticket)] = (ticket, spent)
+        self._kept_total += spent
+        self._change.set()
+
+    def take_up(self, name: str) -> int | None:
+        """The ticket of a request that was left to its batch."""
+        if name not in self._kept:
+            return None
+        ticket, spent = self._kept.pop(name)
+        self._settled -= spent
+        self._kept_total -= spent
+        self._at_open -= spent
+        self._reserved[ticket], self._names[ticket] = spent, name
+        self._reserved_total += spent
+        return ticket
+
     def settle(self, ticket: int, spent: Spending) -> None:
         self._reserved_total -= self._reserved.pop(ticket)
+        self._names.pop(ticket, None)
         self._settled += spent
         self._change.set()
         self._append("settled", ticket, spent)
@@ -158,7 +194,8 @@ class RunBudget:
 
         The sample starts when the budget is estimated to cover it and all open samples: at the mean cost of a finished sample,
         or before there is one at the maximum number of calls. If no sample is open, it starts if the rest of the budget covers
-        a mean sample, or before there is a mean one call.
+        a mean sample, or before there is a mean one call. Requests that were left to a batch count as part of the rest: the
+        samples that need their replies start here.
 
         Raises:
             BudgetExhausted: if the rest of the budget does not cover that.
@@ -167,10 +204,11 @@ class RunBudget:
             paid = self._settled - self._at_open
             mean = paid.scale(1 / self._finished) if self._finished and paid.calls else None
             estimate = (mean or self._largest_call.scale(self._max_calls_per_sample)).scale(self._open + 1)
-            if not self._exceeded_limit(self._settled + estimate):
+            settled = self._settled - self._kept_total
+            if not self._exceeded_limit(settled + estimate):
                 break
             if not self._open:
-                if over := self._exceeded_limit(self._settled + (mean or self._largest_call)):
+                if over := self._exceeded_limit(settled + (mean or self._largest_call)):
                     raise BudgetExhausted(over)
                 break
             self._change.clear()
@@ -198,30 +236,46 @@ class RunBudget:
         return None
 
 
-def read_journal(path: Path) -> Spending:
-    """What a journal says was spent, in all sessions: a call in flight at a kill counts in full. Zero without a journal.
+class JournalContent(NamedTuple):
+    """What a journal says."""
 
-    Raises:
-        StoreError: if it cannot be read.
-    """
+    settled: Spending
+    reserved: dict[int, Spending]
+    """Of calls in flight at a kill and of requests in batches, by ticket."""
+    names: dict[int, str]
+    """Of the requests in batches, by ticket."""
+    seconds: float
+
+    @property
+    def spent(self) -> Spending:
+        """In all sessions; what is reserved counts in full."""
+        return replace(sum(self.reserved.values(), self.settled), seconds=self.seconds)
+
+
+def read_journal(path: Path) -> JournalContent:
+    """The content of a journal; nothing is spent if there is none. Raises StoreError if it cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
     reserved: dict[int, Spending] = {}
+    names: dict[int, str] = {}
     settled, longest = Spending(), 0.0
     for line in lines:
         try:
-            kind, ticket, calls, prompt, completion, cost, seconds, *parts = json.loads(line)
+            kind, ticket, calls, prompt, completion, cost, seconds, *rest = json.loads(line)
         except ValueError:
             continue  # the torn last line of a kill: its call was never sent
         longest = max(longest, seconds)
         if kind == "aside":
             reserved[ticket] = Spending(calls, prompt, completion, cost)
+            if rest:
+                names[ticket] = rest[0]
         else:
             reserved.pop(ticket, None)
-            settled += Spending(calls, prompt, completion, cost, 0.0, *parts)
-    return replace(sum(reserved.values(), settled), seconds=longest)
+            names.pop(ticket, None)
+            settled += Spending(calls, prompt, completion, cost, 0.0, *rest)
+    return JournalContent(settled, reserved, names, longest)
 
 
 FREE = TokenPrices(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -251,15 +305,17 @@ class BudgetAccount:
         return int(count_bytes(question) * ratio) + MESSAGE_TOKENS * len(question.messages)
 
     @asynccontextmanager
-    async def charge(self, question: TeacherQuestion) -> AsyncIterator[CallCharge]:
+    async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
         self._stop_signal.check_call()
         prompt_tokens = self._prompt_tokens(question)
         cost = self._prices.max_cost(prompt_tokens, question.max_tokens)
         most = Spending(1, prompt_tokens, question.max_tokens, cost)
-        ticket = await self._budget.reserve(most)
-        if self._stop_signal.calls_stopped:  # `reserve` may have waited
-            self._budget.settle(ticket, Spending())
-            raise RunStopped
+        ticket = self._budget.take_up(name) if name else None
+        if ticket is None:
+            ticket = await self._budget.reserve(most, name)
+            if self._stop_signal.calls_stopped:  # `reserve` may have waited
+                self._budget.settle(ticket, Spending())
+                raise RunStopped
         call_charge, started_at = CallCharge(), monotonic()
         try:
             yield call_charge
@@ -272,7 +328,10 @@ class BudgetAccount:
                 self._max_tokens_per_byte = max(
                     self._max_tokens_per_byte, usage.prompt_tokens / max(1, count_bytes(question))
                 )
-            self._budget.settle(ticket, most if usage is None else self._price(usage))
+            if call_charge.kept:
+                self._budget.keep(ticket)
+            else:
+                self._budget.settle(ticket, most if usage is None else self._price(usage))
 
     async def wait(self, seconds: float) -> None:
         end = monotonic() + seconds

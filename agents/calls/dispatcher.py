@@ -6,19 +6,23 @@ Equal requests share one reply: from the cache of earlier runs, from a call in f
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from urllib.parse import quote
 
+from agents.calls.batch_waves import BatchWaves
 from agents.calls.budget import BudgetAccount, RunBudget
 from agents.calls.reply_cache import ReplyCache, open_reply_cache
 from agents.planning.run_plan import RunPlan
 from core.errors import StillhouseError, StoreError
+from core.runs.run_dir import RunDir
 from core.sample import text_digest
 from core.stop_signal import RunStopped, StopSignal
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
+from teachers.batches.batch_teacher import BatchTeacher
 from teachers.providers import open_teacher
 from teachers.rate_limiter import RateLimiter
 
@@ -50,9 +54,13 @@ class RequestDispatcher:
     """The run's folder, whose disk must have room."""
     sample_slots: RateLimiter
     """Limits the number of open samples to what keeps the teachers busy; the lowest index starts first."""
+    waves: BatchWaves = field(init=False)
     _pending: dict[str, asyncio.Future[TeacherReply]] = field(default_factory=dict)
     _open_samples: set[asyncio.Timeout] = field(default_factory=set)
     _disk_checked_at: float = -1e9
+
+    def __post_init__(self) -> None:
+        self.waves = BatchWaves(self.teachers.values())
 
     @asynccontextmanager
     async def admit_sample(self, index: int) -> AsyncIterator[None]:
@@ -69,7 +77,8 @@ class RequestDispatcher:
                 try:
                     async with asyncio.timeout(None) as limit:
                         self._open_samples.add(limit)
-                        yield
+                        with self.waves.hold_open(index):
+                            yield
                 except TimeoutError:
                     if limit.expired():
                         raise RunStopped from None
@@ -95,10 +104,15 @@ class RequestDispatcher:
             CallFailed, ProviderError: as `Teacher.reply`.
             StoreError: if the disk is nearly full.
         """
-        while (pending := self._pending.get(request)) is not None:
-            await asyncio.wait([pending])
-            if not pending.cancelled():
-                return pending.result()
+        with self.waves.call(rank, self.teachers[name]):
+            while (pending := self._pending.get(request)) is not None:
+                await asyncio.wait([pending])
+                if not pending.cancelled():
+                    return pending.result()
+            return await self._answer_once(name, question, request, rank)
+
+    async def _answer_once(self, name: str, question: TeacherQuestion, request: str, rank: int) -> TeacherReply:
+        """As `answer`, while no equal request is in flight."""
         pending = self._pending[request] = asyncio.get_running_loop().create_future()
         try:
             reply = self.cache.get(request)
@@ -145,7 +159,8 @@ async def open_dispatcher(
         stack.enter_context(_rare_garbage_collection())
         teachers: dict[str, Teacher] = {}
         for name, config in configs.items():
-            starting = asyncio.ensure_future(stack.enter_async_context(open_teacher(config)))
+            batches = RunDir(folder).batches / quote(name, safe="")
+            starting = asyncio.ensure_future(stack.enter_async_context(open_teacher(config, batches)))
             while not starting.done():  # a model may load for minutes, and the run may be stopped before it is ready
                 await asyncio.wait([starting], timeout=STOP_POLL_SECONDS)
                 if stop_signal.calls_stopped and not starting.done():
@@ -155,13 +170,21 @@ async def open_dispatcher(
             teachers[name] = await starting
         accounts = {name: BudgetAccount(budget, stop_signal, config) for name, config in configs.items()}
         reply_cache = stack.enter_context(open_reply_cache(plan.recipe.cache, cache))
-        sample_slots = RateLimiter(round(sum(teacher.slots for teacher in teachers.values()) * SAMPLES_PER_SLOT) or 1)
+        sample_slots = RateLimiter(count_sample_slots(teachers.values()))
         dispatcher = RequestDispatcher(teachers, accounts, reply_cache, budget, stop_signal, folder, sample_slots)
         watch = asyncio.create_task(_watch_stop_signal(dispatcher))
         try:
             yield dispatcher
         finally:
             watch.cancel()
+
+
+def count_sample_slots(teachers: Iterable[Teacher]) -> int:
+    """The number of samples to hold open: all of a batch, since each waits for its end."""
+    slots = {True: [0], False: [0]}
+    for teacher in teachers:
+        slots[isinstance(teacher, BatchTeacher) and teacher.batches].append(teacher.slots)
+    return max(1, max(slots[True]) + round(sum(slots[False]) * SAMPLES_PER_SLOT))
 
 
 @contextmanager

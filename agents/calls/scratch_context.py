@@ -22,7 +22,7 @@ async def open_scratch_context(
     plan: RunPlan, stop: UserStop, cache: Path | None = None, *, budget: BudgetConfig | None = None,
     journal: Path | None = None, elsewhere: Spending = NOTHING_SPENT,
 ) -> AsyncIterator[LocalAgentContext]:  # fmt: skip
-    """A context with a budget and a ledger in a temporary folder.
+    """A context with a budget and a ledger in a temporary folder, which nothing outlives: its teachers reply without batches.
 
     Args:
         plan: names the teachers to start; its own budget and cache settings are ignored.
@@ -32,7 +32,8 @@ async def open_scratch_context(
         journal: the budget's journal, which stays; None for one in the temporary folder.
         elsewhere: what was spent outside the journal and counts against the limits.
     """
-    plan = plan.with_recipe(budget=budget or BudgetConfig())
+    direct = {name: config.model_copy(update={"batch": False}) for name, config in plan.recipe.teachers.items()}
+    plan = plan.with_recipe(budget=budget or BudgetConfig(), teachers=direct)
     if cache is None:
         plan = plan.with_recipe(cache=CacheConfig(enabled=False))
     with tempfile.TemporaryDirectory() as name:

@@ -33,6 +33,9 @@ NO_PROBABILITIES = (
     "can judge"
 )
 
+LEAST_PROMPT_TOKENS = 512
+"""Shorter than the prompts of most families."""
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -160,6 +163,8 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
         family = find_family(recipe.family)
     except UnusableExtension as error:
         raise RecipeError(recipe.name, [RecipeProblem("family", str(error))]) from None
+    teachers = {name: teacher.in_folder(folder) for name, teacher in recipe.teachers.items()}
+    recipe = recipe.model_copy(update={"teachers": teachers})
     options, problems = validate_table(family.options, recipe.task, "task")
     checks, check_problems = bind_checks(recipe.verifiers, family.checks, folder)
     draws, draw_problems = load_conditions(recipe.seeds.draw, folder)
@@ -266,10 +271,25 @@ def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         yield RecipeProblem("agents.critic.type", f"{teacher.model} {NO_PROBABILITIES}")
 
 
+def _slot_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    """Thinking that leaves no room for a prompt in a slot of an embedded teacher."""
+    for name, agent in plan.agents.items():
+        teacher = plan.recipe.teachers[agent.teacher]
+        thinking = teacher.thinking_tokens(agent.reasoning)
+        reply = agent.max_tokens + thinking
+        if teacher.model.startswith("local/") and thinking and reply + LEAST_PROMPT_TOKENS > teacher.slot_tokens:
+            yield RecipeProblem(
+                f"agents.{name}.reasoning",
+                f"{reply:,} tokens of thinking and reply leave no room for a prompt in slot_tokens = {teacher.slot_tokens}; set "
+                f"teachers.{agent.teacher}.slot_tokens to {reply + 2 * LEAST_PROMPT_TOKENS} or more",
+            )
+
+
 PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _seed_problems,
     _prompt_problems,
     _price_problems,
     _label_problems,
     _critic_problems,
+    _slot_problems,
 )

@@ -16,7 +16,6 @@ from agents.checks.base import CheckBroken, valid_text
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.reply_schema import Finding, InvalidReply
-from core.config.agents import reasoning_tokens
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
@@ -244,7 +243,7 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
 def _build_question(
     context: LocalAgentContext, seed: Seed, conversation: Sequence[Message], draw: int
 ) -> TeacherQuestion:
-    config = context.recipe.agents.generator
+    config, teacher = context.recipe.agents.generator, context.recipe.teachers[EVALUATED_TEACHER]
     key = f"{context.recipe.seed}/exam/{seed.index}/{len(conversation)}" + (f"/{draw}" if draw else "")
     return TeacherQuestion(
         messages=list(conversation),
@@ -252,7 +251,7 @@ def _build_question(
         json_schema=None,
         temperature=config.temperature,
         top_p=config.top_p,
-        max_tokens=config.max_tokens + reasoning_tokens(config.reasoning),
+        max_tokens=config.max_tokens + teacher.thinking_tokens(config.reasoning),
         seed=int(text_digest(key, length=7), 16),
         reasoning=config.reasoning,
     )

@@ -80,9 +80,8 @@ async def probe_teachers(plan: RunPlan) -> dict[str, str]:
         try:
             no_retry = config.model_copy(update={"max_retries": 0, "outage_seconds": 0.0})
             async with open_teacher(no_retry) as teacher:
-                question = build_probe_question(
-                    plan.recipe.seed, "off" if "off" in settings.values() else None, may_think=bool(settings)
-                )
+                plain: Reasoning | None = "off" if "off" in settings.values() else None
+                question = build_probe_question(config, plan.recipe.seed, plain, may_think=bool(settings))
                 ability = await _probe_teacher(teacher, question)
                 most = max(settings.values(), key=reasoning_tokens, default=None)
                 thinking = await probe_thinking(teacher, config, most, plan.recipe.seed) if settings else None

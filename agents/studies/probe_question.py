@@ -2,7 +2,7 @@
 
 import json
 
-from core.config.agents import reasoning_tokens
+from core.config.teachers import TeacherConfig
 from core.sample import Message
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.thinking.request_keys import Reasoning
@@ -20,9 +20,11 @@ UNSTOPPED_TOKENS = 1024
 """For the thinking of a model that was not asked to think."""
 
 
-def build_probe_question(seed: int, reasoning: Reasoning | None = None, *, may_think: bool = True) -> TeacherQuestion:
+def build_probe_question(
+    config: TeacherConfig, seed: int, reasoning: Reasoning | None = None, *, may_think: bool = True
+) -> TeacherQuestion:
     """`may_think` leaves tokens for thinking, which some models do without being asked to."""
-    allowance = max(reasoning_tokens(reasoning), UNSTOPPED_TOKENS) if may_think else 0
+    allowance = max(config.thinking_tokens(reasoning), UNSTOPPED_TOKENS if may_think else 0)
     return TeacherQuestion(
         messages=[Message(role="user", content="Name a colour, as JSON.")], contract="Probe", json_schema=PROBE_SCHEMA,
         temperature=1.0, top_p=1.0, max_tokens=PROBE_TOKENS + allowance, seed=seed, reasoning=reasoning,

@@ -127,6 +127,8 @@ def _list_gaps(plan: RunPlan, estimate: RunEstimate, unpriced: Sequence[str]) ->
         notes.append("filters are not run in a preview: each sample that they drop takes further candidates")
     if unpriced:
         notes.append(f"no cost is estimated: the price of {', '.join(unpriced)} is unknown")
+    if any(recipe.teachers[name].batch for name in plan.teachers):
+        notes.append("the time is that without batches, which take up to 24 hours each")
     if recipe.student and recipe.student.evaluation:
         notes.append(f"not included: {recipe.student.evaluation.requests} held-out requests to the teacher at the end")
     return notes

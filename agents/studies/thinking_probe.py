@@ -72,22 +72,23 @@ async def probe_thinking(
     """Ask short questions with this much thinking, if any, and one with thinking off."""
     trials: list[ThinkingTrial] = []
     if reasoning not in (None, "off"):
-        question = build_probe_question(seed, reasoning)
+        question = build_probe_question(config, seed, reasoning)
         others = [way for way in get_args(SchemaThinking) if way != config.thinking]
         for way in [config.thinking, *others]:
-            trials.append(await _try_way(teacher, question, way))
+            trials.append(await _try_way(teacher, question, config.model_copy(update={"thinking": way})))
             if trials[-1].works:
                 break
     try:
-        off = await teacher.reply(build_probe_question(seed, "off"), 0, UnlimitedAccount())
+        off = await teacher.reply(build_probe_question(config, seed, "off"), 0, UnlimitedAccount())
     except CallFailed:  # the server rejects the key
         return ThinkingAbility(trials, switches_off=False)
     return ThinkingAbility(trials, not off.reasoning and not off.usage.reasoning_tokens)
 
 
-async def _try_way(teacher: Teacher, question: TeacherQuestion, way: SchemaThinking) -> ThinkingTrial:
+async def _try_way(teacher: Teacher, question: TeacherQuestion, config: TeacherConfig) -> ThinkingTrial:
+    way = config.thinking
     try:
-        reply = await think_and_answer(lambda part: teacher.reply(part, 0, UnlimitedAccount()), question, way)
+        reply = await think_and_answer(lambda part: teacher.reply(part, 0, UnlimitedAccount()), question, config)
     except (CallFailed, ProviderError) as error:
         return ThinkingTrial(way, thinks=False, structured=False, counts=False, fault=str(error))
     thinks = bool(reply.reasoning) or reply.usage.reasoning_tokens > 0

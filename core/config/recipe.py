@@ -14,6 +14,7 @@ from core.config.filters import DEFAULT_FILTERS, FilterConfig
 from core.config.students import StudentConfig
 from core.config.teachers import CONNECTION_KEYS, TeacherConfig
 from core.errors import RecipeProblem
+from core.hub_reference import remove_revision
 from core.sample import CONDITIONS_KEY, json_digest
 
 ConditionValues = str | tuple[str, ...] | dict[str, Any]
@@ -272,7 +273,8 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: ParentRele
 
     The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate and the student's
     evaluation are not included, so that a run can be resumed with another key, budget or machine. A teacher's endpoint is
-    included, and options of losses if there are any.
+    included, and options of losses if there are any. Weights of the
+    Hub are identified by their hash in `sources`, not by their commit.
     """
     return json_digest(build_recipe_identity(recipe, sources, parent))
 
@@ -290,6 +292,7 @@ def build_recipe_identity(
         for key in CONNECTION_KEYS:
             teacher.pop(key)
         teacher["base_url"] = recipe.teachers[name].endpoint
+        teacher["model"] = remove_revision(teacher["model"])
     before = {"parent": parent.model_dump()} if parent else {}
     return {"recipe": resolved, "sources": dict(sources), **before}
 

@@ -26,7 +26,8 @@ def find_teacher_prices(teachers: Mapping[str, TeacherConfig], folder: Path) -> 
     records = {}
     for name, config in teachers.items():
         if config.has_price:
-            if (prices := config.prices()) and any(prices):
+            listed = config.model_copy(update={"batch": False})  # without the discount of batches
+            if (prices := listed.prices()) and any(prices):
                 records[name] = PriceRecord.model_validate(dict(zip(PRICE_KEYS, prices, strict=True)))
         elif found := find_listed_price(config.model, config.endpoint, folder):
             records[name] = PriceRecord(**found.price.model_dump(), currency=found.currency, source=found.source)

@@ -1,15 +1,17 @@
 """The `[teachers]` tables of a recipe: how to reach each model, its limits and its prices."""
 
+from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, PrivateAttr, field_validator, model_validator
 
 from core.addresses import normalize_base_url
 from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
 from core.config.base import RecipeTable
 from core.config.hosted_models import OPENAI_REASONING_MODELS, find_thinking_habit
 from core.prices import TokenPrices
+from core.project_files import find_referenced_file
 from core.secrets import validate_variable_name
 
 OWN_PROVIDERS = {"local", "vllm", "fake"}
@@ -29,7 +31,8 @@ KEY_OF_PROVIDER = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 CONNECTION_KEYS = {
     *PRICE_KEYS,
     "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "timeout_seconds",
-    "max_retries", "outage_seconds",
+    "max_retries", "outage_seconds", "gpu_layers", "threads",
+    "batch", "batch_size", "batch_poll_seconds", "batch_discount",
 }  # fmt: skip
 """Keys that affect connection and cost of a teacher, not its replies. `base_url` is not included: another endpoint may serve
 another model under the same name."""
@@ -67,6 +70,7 @@ class TeacherFaults(RecipeTable):
 
 
 StructuredOutput = Literal["json_schema", "tool", "plain"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 SchemaThinking = Literal["native", "tagged", "two_step"]
 ChatDialect = Literal["openai", "openrouter", "vllm", "sglang", "llama.cpp", "generic"]
 """What an OpenAI-compatible endpoint accepts beyond the keys that all of them have."""
@@ -77,7 +81,8 @@ DIALECT_OF_PROVIDER: dict[str, ChatDialect] = {"vllm": "vllm", "local": "llama.c
 class TeacherConfig(RecipeTable):
     model: str = Field(pattern=r"^[a-z][a-z0-9_-]*/.+")
     """`provider/model`: `openai/NAME` with a base_url, `anthropic/NAME`, `gemini/NAME`, `vllm/NAME`, `local/smollm2-135m`,
-    `local/FILE.gguf`, `fake/writer`, or the protocol of an installed package."""
+    `local/FILE.gguf`, `local/hf:OWNER/REPO:FILE.gguf`, `fake/writer`, or the protocol of an installed package. A file is searched
+    in the recipe's folder and the working directory."""
     base_url: str | None = None
     """The endpoint's URL, for `openai/…` including `/v1`; the default of a hosted provider is its own. Part of the run's
     identity: endpoints never share cached replies. A user name or password in it is rejected."""
@@ -88,6 +93,13 @@ class TeacherConfig(RecipeTable):
     """Maximum concurrent calls; fewer while the teacher rejects or drops calls. Slots of the embedded teacher."""
     slot_tokens: int = Field(1536, ge=256)
     """For `local/…` only: tokens of prompt and reply per slot. A longer prompt is rejected."""
+    gpu_layers: int | None = Field(None, ge=0)
+    """For `local/…` only: layers on the GPU. Default: as many as fit. 0: none."""
+    threads: int | None = Field(None, ge=1)
+    """For `local/…` only: threads of llama.cpp. Default: one per processor that this process may use."""
+    cache_type: CacheType | None = None
+    """For `local/…` only: the type of the KV cache, by default `f16`. `q8_0` takes half the memory, `q4_0` a quarter; replies
+    differ slightly."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompt and reply; a reply counts as `max_tokens` until it arrives."""
@@ -111,6 +123,17 @@ class TeacherConfig(RecipeTable):
     outage_seconds: float = Field(120.0, ge=0)
     """Seconds without any reply before the run stops. Resume it with --resume. For built-in providers only: a protocol of a
     package fails a sample after `max_retries`."""
+    batch: bool = False
+    """For `openai/…` and `anthropic/…`: whether calls of a run are collected and sent to the provider's batch API, which answers
+    within 24 hours at a lower price. Previews, probes and evaluations are sent directly. `max_concurrent` and the rates per
+    minute do not limit a batch."""
+    batch_size: int = Field(10_000, ge=1, le=100_000)
+    """Most requests of one batch, and with `batch` the number of samples that are open at once. OpenAI takes 50,000, Anthropic
+    100,000. Lower it if the provider limits the tokens of waiting batches."""
+    batch_poll_seconds: float = Field(60.0, gt=0, le=3600)
+    """Longest seconds between two checks of a batch. The first checks are closer together."""
+    batch_discount: float = Field(0.5, ge=0, lt=1)
+    """Share of both prices that a batch saves."""
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
@@ -152,6 +175,21 @@ class TeacherConfig(RecipeTable):
     @classmethod
     def _check_variable_name(cls, name: str) -> str:
         return validate_variable_name(name)
+
+    _folder: Path = PrivateAttr(Path())
+
+    def in_folder(self, folder: Path) -> Self:
+        """The same teacher in a recipe of this folder, from which the path of a GGUF file may start."""
+        if not (self.model.startswith("local/") and self.model.endswith(".gguf")):
+            return self
+        placed = self.model_copy()
+        placed._folder = folder
+        return placed
+
+    @property
+    def weights_file(self) -> Path:
+        """The file of `local/FILE.gguf`, which may be missing."""
+        return find_referenced_file(self.model.removeprefix("local/"), self._folder)
 
     @model_validator(mode="after")
     def _check_dialect(self) -> Self:
@@ -200,21 +238,27 @@ class TeacherConfig(RecipeTable):
         provider = self.model.partition("/")[0]
         return "" if provider in OWN_PROVIDERS else self.base_url or URL_OF_PROVIDER.get(provider, "")
 
+    @property
+    def price_factor(self) -> float:
+        """By which all prices are multiplied."""
+        return 1 - self.batch_discount if self.batch else 1.0
+
     def prices(self) -> TokenPrices | None:
-        """Per million tokens; None if the price of prompts or replies is unknown."""
+        """Per million tokens, less the discount of batches; None if the price of prompts or replies is unknown."""
         provider = self.model.partition("/")[0]
         own = provider in OWN_PROVIDERS
         prompt, reply = (0.0 if price is None and own else price for price in (self.input_price, self.output_price))
         if prompt is None or reply is None:
             return None
         write = prompt * CACHE_WRITE_FACTORS.get(provider, 1.0)
-        return TokenPrices(
+        prices = TokenPrices(
             input=prompt,
             output=reply,
             cached=prompt if self.cached_price is None else self.cached_price,
             cache_write=write if self.cache_write_price is None else self.cache_write_price,
             reasoning=reply if self.reasoning_price is None else self.reasoning_price,
         )
+        return prices.scale(self.price_factor)
 
     @property
     def has_price(self) -> bool:

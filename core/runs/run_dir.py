@@ -112,10 +112,16 @@ class RunDir:
         """The teacher's replies for a shard in progress."""
         return self.path / "wip" / f"{index:05d}.calls.jsonl"
 
+    @property
+    def batches(self) -> Path:
+        """A folder for each teacher with the batches that were sent to it."""
+        return self.path / "wip" / "batches"
+
     def remove_ledgers(self) -> None:
-        """Delete ledgers of unfinished shards, whose samples are no longer needed."""
+        """Delete ledgers of unfinished shards, whose samples are no longer needed, and the results of batches."""
         for ledger in (self.path / "wip").glob("*.calls.jsonl"):
             ledger.unlink()
+        shutil.rmtree(self.batches, ignore_errors=True)
 
     @property
     def calibration_ledger(self) -> Path:

@@ -39,7 +39,7 @@ async def open_sample_workers(plan: "RunPlan", name: str) -> AsyncIterator[MakeS
         from flows.cluster.ray_workers import RayEngine
 
         engine = RayEngine()
-    pool = WorkerPool(hash_recipe_sources(plan))
+    pool = WorkerPool(hash_recipe_sources(plan, weights=False))
     host = engine.find_local_host(scale.address) if scale.address else LOOPBACK
     async with (
         accept_workers(pool, host, scale.port) as address,

@@ -70,7 +70,7 @@ async def run_sample_worker(spec: WorkerSpec, worker: str) -> None:
 
     try:
         plan = spec.load_plan()
-        joined = WorkerJoined(worker=worker, sources=hash_recipe_sources(plan))
+        joined = WorkerJoined(worker=worker, sources=hash_recipe_sources(plan, weights=False))
     except (StillhouseError, ValueError) as error:
         plan, joined = None, WorkerJoined(worker=worker, sources={}, problem=str(error))
     connected = monotonic()

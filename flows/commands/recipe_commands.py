@@ -20,6 +20,7 @@ from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
 
+NOT_DOWNLOADED = "not on this machine; `run` and `validate --live` download them"
 MOST_PREVIEW_SAMPLES = 50
 """Maximum number of samples in one preview."""
 
@@ -109,6 +110,9 @@ def validate_command(
     if not as_json:
         print_text(f"# {verdict}" if resolved else verdict)
     from flows.release.release_gate import describe_release_gate
+    from teachers.local_llama import list_local_weights
+
+    weights = {name: file and str(file) for name, file in list_local_weights(plan.recipe).items()}
 
     collapse = plan.recipe.collapse
     gate = describe_release_gate(
@@ -117,13 +121,15 @@ def validate_command(
     if as_json:
         whole = plan.recipe.model_dump(mode="json", exclude_none=True)
         prices = {name: record.model_dump(mode="json") for name, record in plan.prices.items()}
-        print_json(
-            {"valid": True, "verdict": verdict, "recipe": whole, "live": answers, "gate": gate, "prices": prices}
-        )
+        print_json({
+            "valid": True, "verdict": verdict, "recipe": whole, "live": answers, "gate": gate, "weights": weights,
+            "prices": prices,
+        })  # fmt: skip
         return
     live_notes = [f"teacher {name}: {answer}" for name, answer in answers.items()]
+    weights_notes = [f"teacher {name}: weights {file or NOT_DOWNLOADED}" for name, file in weights.items()]
     price_notes = format_price_notes(plan.recipe, plan.prices)
-    notes = [f"release gate: {gate}", *price_notes, *live_notes, *validated.seeds.notes]
+    notes = [f"release gate: {gate}", *price_notes, *weights_notes, *live_notes, *validated.seeds.notes]
     if resolved:
         comments = [f"# {' '.join(note.split())}" for note in notes]
         print_text("\n".join([*comments, "", format_resolved_recipe(plan.recipe, plan.folder).rstrip()]))

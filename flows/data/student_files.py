@@ -90,7 +90,13 @@ def start_after_release(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
 def configure_student_as_teacher(weights: Path, teacher: TeacherConfig) -> TeacherConfig:
     """The GGUF file as a teacher, with slots as long as its teacher's."""
     slots = min(teacher.max_concurrent, STUDENT_SLOTS)
-    return TeacherConfig(model=f"local/{weights}", max_concurrent=slots, slot_tokens=teacher.slot_tokens)
+    return TeacherConfig(
+        model=f"local/{weights}",
+        max_concurrent=slots,
+        slot_tokens=teacher.slot_tokens,
+        gpu_layers=teacher.gpu_layers,
+        threads=teacher.threads,
+    )
 
 
 def import_student_module(name: str) -> Any:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from core.config.recipe import BudgetConfig
 from core.errors import ProviderError
 from core.intervals import Z_95, IntervalEstimate, estimate_paired_difference, estimate_ratio, estimate_share
-from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
+from core.packaged_weights import EMBEDDED_TEACHER
 from core.runs.records import PairedComparison
 from core.runs.run_dir import RunDir
 from core.sample import NOTHING_SPENT, Message, Spending
@@ -220,9 +220,11 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
             folders["start"] = start
         export = import_student_module("output.gguf_export").export_gguf
         files: dict[str, Path] = {role: export(folder, task.kind).path for role, folder in folders.items()}
-        provider, _, model = task.plan.recipe.generator_teacher.model.partition("/")
-        if provider == "local" and (weights := find_embedded_teacher() if model == EMBEDDED_TEACHER else Path(model)):
-            files["teacher"] = weights
+        from teachers.local_llama import fetch_local_weights
+
+        teacher = task.plan.recipe.generator_teacher
+        if teacher.model.startswith("local/"):
+            files["teacher"] = await fetch_local_weights(teacher, session.print_unless_stopped)
         answers = await _examine_models(task, files, session)
         measured = ModelMeasurements()
         if not task.pass_rates_only:

@@ -12,6 +12,9 @@ from core.config.loading import load_recipe
 from core.config.recipe import Recipe
 from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
 from core.extensions import find_registered
+from core.gguf_files import hash_gguf
+from core.hub_reference import find_hub_reference, remove_revision
+from core.packaged_weights import EMBEDDED_TEACHER
 from core.project_files import find_referenced_file
 from core.storage.atomic_files import hash_file
 
@@ -93,9 +96,9 @@ def read_recipe_headline(path: Path) -> str:
     return "\n".join(lines)
 
 
-def hash_recipe_sources(plan: "RunPlan") -> dict[str, str]:
-    """Hashes of all files that a run of this plan reads: prompts, seeds, reference, teachers' weights, own checks, and the files
-    that checks and filters read.
+def hash_recipe_sources(plan: "RunPlan", *, weights: bool = True) -> dict[str, str]:
+    """Hashes of all files that a run of this plan reads: prompts, seeds, reference, own checks, the files that checks and filters
+    read and, with `weights`, those of its teachers.
 
     Raises:
         UsageError: naming a file that cannot be read.
@@ -115,15 +118,29 @@ def hash_recipe_sources(plan: "RunPlan") -> dict[str, str]:
             hashes[name] = hash_file(path)[:16]
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}; the recipe names it") from None
-    for teacher in recipe.teachers.values():
-        weights = Path(teacher.model.removeprefix("local/"))
-        if teacher.model.startswith("local/") and weights.suffix == ".gguf" and weights.is_file():
-            hashes[teacher.model] = hash_file(weights)[:16]
+    if weights:
+        hashes |= _hash_weights(recipe)
     hashes |= {f"{extension.kind} {extension.name}": extension.identity for extension in plan.extensions}
     if recipe.seeds.documents:
         from agents.sources.documents import hash_documents
 
         hashes[recipe.seeds.documents] = hash_documents(find_referenced_file(recipe.seeds.documents, plan.folder))[:16]
+    return hashes
+
+
+def _hash_weights(recipe: Recipe) -> dict[str, str]:
+    """Hashes of its teachers' GGUF files, without the embedded teacher's, which is the same everywhere, and those on the Hub
+    that are not pinned to a commit.
+    """
+    from teachers.local_llama import find_local_weights
+
+    hashes = {}
+    for teacher in recipe.teachers.values():
+        reference = find_hub_reference(teacher.model)
+        if not teacher.model.startswith("local/") or teacher.model == f"local/{EMBEDDED_TEACHER}":
+            continue
+        if (reference is None or reference.pinned) and (file := find_local_weights(teacher)) and file.is_file():
+            hashes[remove_revision(teacher.model)] = hash_gguf(file)[:16]
     return hashes
 
 

@@ -203,7 +203,7 @@ def record_spending(context: RunContext) -> Iterator[None]:
         yield
     finally:
         with suppress(StoreError):  # a full disk was already reported
-            context.manifest.spent = read_journal(context.run.spend_file)
+            context.manifest.spent = read_journal(context.run.spend_file).spent
             context.manifest.seconds["produce"] = context.manifest.spent.seconds
 
 
@@ -332,7 +332,7 @@ async def run_evaluate_stage(context: RunContext) -> None:
             return
         finally:
             with suppress(StoreError):  # a full disk was already reported
-                manifest.evaluation_spent = read_journal(context.run.evaluation_spend_file)
+                manifest.evaluation_spent = read_journal(context.run.evaluation_spend_file).spent
         context.run.write_manifest(manifest)
 
 

@@ -5,6 +5,7 @@ Knows counts and the stop signal; knows no shard and no file.
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from functools import cached_property
 from time import monotonic
 
@@ -60,6 +61,7 @@ class ProductionProgress:
         self._seeds = seeds
         self._wanted = wanted
         self._sample_slots: RateLimiter | None = None
+        self._describe_batches: Callable[[], str] = lambda: ""
         self._all: GroupStateCounts = Counter(earlier)
         self._states: Counter[str] = Counter()
         self._faults = FailureCounter()
@@ -67,9 +69,12 @@ class ProductionProgress:
         self._started = monotonic()
         self._before = budget.spent
 
-    def limit_slots(self, slots: RateLimiter) -> None:
-        """Start at most as many samples at once as are still needed at the yield so far; and start to show progress."""
+    def limit_slots(self, slots: RateLimiter, describe_batches: Callable[[], str]) -> None:
+        """Start at most as many samples at once as are still needed at the yield so far; and start to show progress, with that of
+        open batches.
+        """
         self._sample_slots = slots
+        self._describe_batches = describe_batches
         SESSION.progress = self._progress
         self._narrow_slots()
 
@@ -178,6 +183,8 @@ class ProductionProgress:
             )
             of = f"verified of {self._all.total():,} samples"
         parts = [f"produce: {done}/{total:,} {of}: {ends}"]
+        if batches := self._describe_batches():
+            parts.append(batches)
         share = self.share()
         seconds = monotonic() - self._started
         spent = self._budget.spent - self._before

@@ -10,6 +10,7 @@ from core.runs.records import RunInvocation
 from core.runs.run_dir import RunDir
 from flows.data.run_storage import RunStorage, open_run_storage
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.run.pinned_weights import pin_hub_weights
 from flows.terminal.suggested_commands import build_invocation, build_recipe_arguments, format_command
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
 
     Raises:
         UsageError: if the recipe, a prompt or a seed cannot be used, or the student cannot be trained here. No directory is made.
+        ProviderError: if weights of a teacher cannot be downloaded.
         RunExists, StoreError: as `open_next_run`.
     """
     from agents.planning.seeds import RunSeeds
@@ -58,6 +60,7 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     seeds.check()
     if distill:
         check_evaluation_requests(plan)
+    plan = pin_hub_weights(plan, storage, resume=resume)
     sources = hash_recipe_sources(plan)
     storage.fetch_for_recipe(plan.recipe, sources)
     run = open_next_run(storage.runs, plan.recipe, sources, folder=plan.folder, resume=resume, invocation=invocation)

@@ -31,6 +31,9 @@ from flows.run.production_progress import EnoughSamples, GroupStateCounts, Produ
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.text_format import format_count
 
+MAX_OPEN_SHARDS = 256
+"""Each holds a file open, and many systems allow 1,024. With batches all samples of the open shards wait at once."""
+
 
 class UnfinishedShard(NamedTuple):
     """A shard with samples to make."""
@@ -43,7 +46,7 @@ class UnfinishedShard(NamedTuple):
 
 def open_run_budget(plan: RunPlan, run: RunDir) -> RunBudget:
     """The budget of production; what an evaluation spent counts against its limits."""
-    evaluated = read_journal(run.evaluation_spend_file)
+    evaluated = read_journal(run.evaluation_spend_file).spent
     return RunBudget(plan.recipe.budget, run.spend_file, plan.max_calls_per_sample(), evaluated)
 
 
@@ -130,13 +133,14 @@ async def complete_shard(work: ShardWork) -> int:
     wanted: list[Seed] = [work.seeds[index] for index in shard.missing]
     with CallLedger(run.ledger_file(shard.number)) as ledger:
         try:
-            await produce_samples(
-                LocalAgentContext(work.plan, work.dispatcher, ledger),
-                wanted,
-                record_sample,
-                wants_sample=work.progress.wants_sample,
-                make=work.make_sample,
-            )
+            with work.dispatcher.waves.waiting():
+                await produce_samples(
+                    LocalAgentContext(work.plan, work.dispatcher, ledger),
+                    wanted,
+                    record_sample,
+                    wants_sample=work.progress.wants_sample,
+                    make=work.make_sample,
+                )
         finally:
             earlier = [sample for sample in read_samples(file) if sample.id not in made] if file.exists() else []
             if made:
@@ -227,7 +231,8 @@ async def produce_missing_samples(
                 return
             try:
                 shard_seeds = seeds.with_rows(build_bootstrap_seeds(run, shard)) if recipe.seeds.bootstrap else seeds
-                await make(ShardWork(run, plan, shard, shard_seeds, dispatcher, progress, make_sample))
+                with dispatcher.waves.busy():
+                    await make(ShardWork(run, plan, shard, shard_seeds, dispatcher, progress, make_sample))
             except StillhouseError as error:
                 stop.stop_calls(error)  # the other shards finish: the replies that they wait for are paid
 
@@ -238,9 +243,10 @@ async def produce_missing_samples(
                 open_dispatcher(plan, budget, stop, run.path, run.cache) as dispatcher,
                 open_sample_workers(plan, run.name) as make_sample,
             ):
-                progress.limit_slots(dispatcher.sample_slots)
+                progress.limit_slots(dispatcher.sample_slots, dispatcher.waves.describe)
                 # Enough shards to fill every slot, and one more, so that no teacher waits for the last samples of a shard.
                 at_once = max(2, 1 + math.ceil(dispatcher.sample_slots.max_concurrent / recipe.shard_size))
+                at_once = min(at_once, MAX_OPEN_SHARDS)
                 at_once = 1 if recipe.seeds.bootstrap else at_once
                 await run_concurrently(
                     work(dispatcher, progress, make_sample) for _ in range(min(at_once, len(shards)))

@@ -44,7 +44,8 @@ def format_price_notes(recipe: Recipe, prices: Mapping[str, PriceRecord]) -> lis
                 f"{key.removesuffix('_price').replace('_', ' ')} {value:g}" for key, value in listed.items()
             )
             currency = f" {record.currency}" if record.currency else ""
-            notes.append(f"price of {name}: {each}{currency} per million tokens, from {record.source}")
+            batched = f", times {teacher.price_factor:g} in batches" if teacher.batch else ""
+            notes.append(f"price of {name}: {each}{currency} per million tokens{batched}, from {record.source}")
         elif not teacher.has_price:
             keys = f"teachers.{name}.input_price and output_price"
             notes.append(f"price of {name}: unknown; set {keys}, or list {teacher.model} in a prices.toml")

@@ -22,6 +22,7 @@ from flows.terminal.text_format import (
     locate_metric,
     replace_unsafe_characters,
 )
+from teachers.batches.batch_journal import read_open_batches
 
 LABEL_WIDTH = 12
 """Columns before the values of a card row."""
@@ -40,6 +41,10 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
     if manifest.error:
         lines += format_labelled_lines(
             "error", textwrap.wrap(replace_unsafe_characters(manifest.error), TERMINAL_WIDTH - LABEL_WIDTH)
+        )
+    for batch in read_open_batches(run.batches):
+        lines += format_labelled_lines(
+            "batch", textwrap.wrap(f"{batch.name} at {batch.model}: {batch.describe()}", TERMINAL_WIDTH - LABEL_WIDTH)
         )
     for shortfall in manifest.shortfalls:
         lines += format_labelled_lines(
@@ -62,14 +67,22 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
         # The first sentence of each, with its numbers. The evidence of collapse shows the examples.
         sentences = [textwrap.wrap(_first_sentence(gate), TERMINAL_WIDTH - LABEL_WIDTH) for gate in manifest.gates]
         lines += format_labelled_lines("gates", ["not met:", *chain.from_iterable(sentences)])
-    usage = [*format_token_usage(manifest.usage), format_duration(sum(manifest.seconds.values()))]
-    lines += format_labelled_lines("usage", wrap_items(usage, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
-    if paid := format_run_costs(manifest):
-        lines += format_labelled_lines("paid", wrap_items(paid, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
-    if manifest.estimate:
-        estimated = [f"{label} {text}" for label, text in list_estimated(manifest.estimate)]
-        lines += format_labelled_lines("estimated", wrap_items(estimated, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
+    lines += _format_usage(manifest)
     return "\n".join([*lines, *_format_artifacts(manifest, run)])
+
+
+def _format_usage(manifest: RunManifest) -> list[str]:
+    """What the answers in the samples took, what was paid, and what a preview estimated."""
+    rows = [("usage", [*format_token_usage(manifest.usage), format_duration(sum(manifest.seconds.values()))])]
+    rows.append(("paid", format_run_costs(manifest)))
+    if manifest.estimate:
+        rows.append(("estimated", [f"{label} {text}" for label, text in list_estimated(manifest.estimate)]))
+    return [
+        line
+        for label, items in rows
+        if items
+        for line in format_labelled_lines(label, wrap_items(items, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
+    ]
 
 
 def _first_sentence(text: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
+from core.config.agents import ReasoningEffort, find_effort, reasoning_tokens
 from core.config.hosted_models import OPENAI_REASONING_MODELS
 
 Reasoning = ReasoningEffort | int
@@ -35,13 +35,6 @@ def build_thinking_keys(reasoning: Reasoning | None, dialect: str, model: str) -
     if reasoning is None:
         return {}
     return DIALECT_KEYS.get(dialect, _build_effort_key)(reasoning, model)
-
-
-def find_effort(reasoning: Reasoning) -> str:
-    """The effort for a setting: of a number of tokens, the lowest whose budget covers it."""
-    if isinstance(reasoning, str):
-        return reasoning
-    return next((effort for effort, budget in REASONING_BUDGETS.items() if reasoning <= budget), "high")
 
 
 def _build_effort_key(reasoning: Reasoning, _model: str) -> dict[str, Any]:

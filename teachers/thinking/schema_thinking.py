@@ -6,8 +6,7 @@ Knows no protocol and no budget: calls are made by the function that it gets.
 import json
 from collections.abc import Awaitable, Callable
 
-from core.config.agents import reasoning_tokens
-from core.config.teachers import SchemaThinking
+from core.config.teachers import TeacherConfig
 from core.sample import Message
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.openai_chat import find_json_object, insert_instructions
@@ -26,20 +25,20 @@ ANSWER_WORDS = "Now give your answer, based on these thoughts."
 AskTeacher = Callable[[TeacherQuestion], Awaitable[TeacherReply]]
 
 
-def needs_own_thinking(question: TeacherQuestion, way: SchemaThinking) -> bool:
+def needs_own_thinking(question: TeacherQuestion, config: TeacherConfig) -> bool:
     """Whether the question is not sent as it is: it has a schema, and asks for thinking."""
-    return way != "native" and question.json_schema is not None and question.reasoning not in (None, "off")
+    return config.thinking != "native" and question.json_schema is not None and question.reasoning not in (None, "off")
 
 
-async def think_and_answer(ask: AskTeacher, question: TeacherQuestion, way: SchemaThinking) -> TeacherReply:
+async def think_and_answer(ask: AskTeacher, question: TeacherQuestion, config: TeacherConfig) -> TeacherReply:
     """The reply to a question with a schema, and the thinking before it; by one or two calls of `ask`.
 
     Raises:
         CallFailed, ProviderError, RunStopped: as `ask`.
     """
-    if not needs_own_thinking(question, way):
+    if not needs_own_thinking(question, config):
         return await ask(question)
-    if way == "tagged":
+    if config.thinking == "tagged":
         reply = await ask(build_tagged_question(question))
         split = split_thinking(reply.text)
         return reply.model_copy(
@@ -54,7 +53,7 @@ async def think_and_answer(ask: AskTeacher, question: TeacherQuestion, way: Sche
     # A teacher that thinks by itself may be cut off in the text after its thoughts, which is not used.
     if not first.finished and not (first.reasoning and first.text):
         return first.model_copy(update={"text": "", "reasoning": thought})
-    second = await ask(build_answer_question(question, thought))
+    second = await ask(build_answer_question(question, thought, config))
     usage = first.usage
     if not first.reasoning:
         usage = usage.model_copy(update={"reasoning_tokens": usage.completion_tokens})
@@ -74,13 +73,14 @@ def build_thought_question(question: TeacherQuestion) -> TeacherQuestion:
     )
 
 
-def build_answer_question(question: TeacherQuestion, thought: str) -> TeacherQuestion:
+def build_answer_question(question: TeacherQuestion, thought: str, config: TeacherConfig) -> TeacherQuestion:
     """Asks for the answer in the schema, without more thinking."""
     thoughts = [Message(role="assistant", content=thought)] if thought else []
+    longest_answer = question.max_tokens - config.thinking_tokens(question.reasoning)
     return question.model_copy(
         update={
             "messages": [*question.messages, *thoughts, Message(role="user", content=ANSWER_WORDS)],
-            "max_tokens": question.max_tokens - reasoning_tokens(question.reasoning),
+            "max_tokens": longest_answer + config.thinking_tokens("off"),
             "reasoning": "off",
         }
     )

@@ -49,15 +49,7 @@ class Chat(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = reply(self.server.script, body)
-        tokens = {"prompt_tokens": len(str(body["messages"]).split()), "completion_tokens": len(text.split())}
-        usage = {**tokens, "total_tokens": sum(tokens.values())}
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        logprobs = {"content": [{"token": word, "logprob": -0.1, "top_logprobs": []} for word in text.split()]}
-        choice |= {"logprobs": logprobs} if body.get("logprobs") else {}
-        self._send(
-            {"id": "1", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
-        )
+        self._send(build_completion(self.server.script, body))
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -69,6 +61,17 @@ class Chat(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def build_completion(script: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The endpoint's answer to a request: a function of the request."""
+    text = reply(script, body)
+    tokens = {"prompt_tokens": len(str(body["messages"]).split()), "completion_tokens": len(text.split())}
+    usage = {**tokens, "total_tokens": sum(tokens.values())}
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    logprobs = {"content": [{"token": word, "logprob": -0.1, "top_logprobs": []} for word in text.split()]}
+    choice |= {"logprobs": logprobs} if body.get("logprobs") else {}
+    return {"id": "1", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
 
 
 def reply(script: str, body: dict[str, Any]) -> str:

@@ -231,7 +231,7 @@ def ask(server: ThinkingServer, question: TeacherQuestion = QUESTION, thinking: 
             thinking=thinking,
         )
         async with open_teacher(config) as teacher:
-            return await think_and_answer(lambda part: teacher.reply(part, 0, UnlimitedAccount()), question, thinking)
+            return await think_and_answer(lambda part: teacher.reply(part, 0, UnlimitedAccount()), question, config)
 
     return asyncio.run(run())
 

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -136,7 +137,7 @@ def test_cached_and_thinking_tokens_are_journaled_and_older_journals_are_read(tm
                 call.usage = used
 
     asyncio.run(charge())
-    spent = read_journal(journal)
+    spent = read_journal(journal).spent
     assert (spent.calls, spent.cached_tokens, spent.reasoning_tokens) == (4, 200, 30)
     assert spent.cost == pytest.approx(0.75 + (80 * 2 + 200 * 0.5 + 20 * 3 + 40 * 10) / 1e6)
     assert spent.saved == pytest.approx((200 * 1.5 - 20 * 1) / 1e6)
@@ -199,6 +200,31 @@ def test_a_lost_call_counts_at_its_maximum_cost(tmp_path: Path) -> None:
     most, spent = asyncio.run(lost())
     assert (spent.calls, spent.tokens, spent.completion_tokens) == (1, most, 50)
     assert spent.cost == pytest.approx((2 * (most - 50) + 10 * 50) / 1e6)
+
+
+def test_a_request_that_outlives_its_process_is_charged_once(tmp_path: Path) -> None:
+    """At its maximum while it is unknown, also to the next process; and at its actual cost once its reply comes."""
+    half = TeacherConfig(model="openai/x", input_price=2.0, output_price=10.0, batch=True)
+
+    async def work(calls: int, usage: TokenUsage | None) -> tuple[Spending, Spending]:
+        with RunBudget(BudgetConfig(calls=calls), tmp_path / "spend.jsonl", 1) as budget:
+            before, account = budget.spent, BudgetAccount(budget, StopSignal(Event()), half)
+            async with budget.admit_sample(), account.charge(QUESTION, "request") as charge:
+                charge.usage = usage
+                if usage is None:
+                    charge.keep()
+            return before, budget.spent
+
+    most = asyncio.run(work(1, None))[1]
+    assert (most.calls, most.completion_tokens) == (1, 50)
+    for _ in range(2):
+        assert [replace(spent, seconds=0) for spent in asyncio.run(work(1, None))] == [replace(most, seconds=0)] * 2
+    before, spent = asyncio.run(work(1, TokenUsage(calls=1, prompt_tokens=100, completion_tokens=10)))
+    assert before.tokens == most.tokens
+    assert (spent.calls, spent.prompt_tokens, spent.completion_tokens) == (1, 100, 10)
+    assert spent.cost == pytest.approx((100 * 2.0 + 10 * 10.0) / 2 / 1e6)
+    with pytest.raises(BudgetExhausted):
+        asyncio.run(work(1, None))
 
 
 def test_the_error_for_an_unreadable_journal_names_it(tmp_path: Path) -> None:

@@ -442,10 +442,10 @@ def test_a_run_stores_its_judgments_and_pays_once(tmp_path: Path) -> None:
     assert [row["line"] for row in rows] == list(range(1, 21))
     assert first[0].measured is not None
     assert sum((row["says"] == "good") == row["good"] for row in rows) == first[0].measured.right
-    spent = read_journal(run.spend_file)
+    spent = read_journal(run.spend_file).spent
     assert spent.calls >= 40
     assert asyncio.run(measure_judges(plan, run, StopSignal(threading.Event()))) == first
-    assert read_journal(run.spend_file).calls == spent.calls
+    assert read_journal(run.spend_file).spent.calls == spent.calls
 
 
 def test_without_labels_no_judge_is_asked_and_the_record_states_it(tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         ),
         ("teachers.main.faults={malformed=0.5}", "only a fake teacher has faults"),
         ("teachers.main.engine={dtype='bfloat16'}", "only vllm/… starts an engine, not 'local/smollm2-135m'"),
+        (
+            "teachers.main={model='openai/m',base_url='http://h',cache_type='q8_0'}",
+            "only local/… is llama.cpp, not 'openai/m'",
+        ),
+        ("teachers.main={model='vllm/m',threads=2}", "only local/… is llama.cpp, not 'vllm/m'"),
+        ("teachers.main.cache_type='q2_k'", "input should be 'f32', 'f16', 'bf16', 'q8_0'"),
+        ("teachers.main.model=local/hf:owner:x.gguf", "'hf:owner:x.gguf' is not `hf:OWNER/REPO:FILE.gguf`"),
         ("keep=6", "keep: at most samples = 5 candidates cannot give 6 kept samples; raise samples, or lower keep"),
         ("scale.workers=2", "scale: `workers` and `address` need runner"),
         (
@@ -160,6 +167,20 @@ def test_other_weights_under_the_name_of_a_teachers_file_make_another_run(tmp_pa
         found.append(hash_recipe_sources(load_recipe_plan("smoke", [f"teachers.main={{model='local/{weights}'}}"])))
     assert found[0].keys() == found[1].keys()
     assert found[0] != found[1] == found[2]
+
+
+def test_a_teachers_file_may_be_next_to_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('extends = "smoke"\nname = "mine"\n')
+    (tmp_path / "w-00001-of-00002.gguf").write_bytes(b"GGUF 1")
+    setting = "teachers.main={model='local/w-00001-of-00002.gguf'}"
+    with pytest.raises(RecipeError, match=r"there is no file '.*w-00002-of-00002\.gguf'"):
+        load_recipe_plan(str(tmp_path / "recipe.toml"), [setting])
+    (tmp_path / "w-00002-of-00002.gguf").write_bytes(b"GGUF 2")
+    plan = load_recipe_plan(str(tmp_path / "recipe.toml"), [setting])
+    assert plan.recipe.generator_teacher.weights_file == tmp_path / "w-00001-of-00002.gguf"
+    before = hash_recipe_sources(plan)
+    (tmp_path / "w-00002-of-00002.gguf").write_bytes(b"GGUF 3")
+    assert hash_recipe_sources(plan) != before, "each part counts"
 
 
 def test_an_older_run_is_read_and_never_resumed_since_its_endpoints_are_unknown(tmp_path: Path) -> None:

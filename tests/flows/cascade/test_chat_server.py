@@ -44,6 +44,7 @@ class Model:
         self.seconds = 0.0
         self.cut = False
         self.finish = "stop"
+        self.thought = ""
         self.asked: list[dict[str, Any]] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -52,7 +53,10 @@ class Model:
         await asyncio.sleep(self.seconds)
         if self.status != 200:
             return web.json_response({"error": {"message": "too long for me", "code": self.status}}, status=self.status)
-        text, usage = f"{self.name} speaks.", {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+        text, usage = (
+            f"{self.thought}{self.name} speaks.",
+            {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+        )
         if body.get("stream"):
             return await self.streamed(request, text, usage if body.get("stream_options") else None)
         logprob = -0.1 if SURE in body["messages"][-1]["content"] else -2.0
@@ -220,6 +224,22 @@ def test_streams_have_the_answering_models_chunks_and_the_total_usage() -> None:
             first, error = events(text)
             assert first["choices"][0]["delta"] == {"content": "big"}
             assert error["error"]["code"] == "model_unavailable"
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thinking_between_tags_is_no_part_of_an_answer(stream: bool) -> None:
+    async def go() -> None:
+        async with housed() as house:
+            house.student.thought = house.teacher.thought = "<think>\nIt is a secret.\n</think>\n\n"
+            for question, name in ((SURE, "small"), (UNSURE, "big")):
+                _, reply, _ = await house.ask(question, stream=stream)
+                if not stream:
+                    assert reply["choices"][0]["message"]["content"] == f"{name} speaks."
+                    continue
+                deltas = [choice["delta"] for event in events(reply)[:-1] for choice in event["choices"]]
+                assert "".join(delta.get("content") or "" for delta in deltas).replace(" ", "") == f"{name}speaks."
 
     asyncio.run(go())
 

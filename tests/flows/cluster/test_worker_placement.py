@@ -61,7 +61,7 @@ def made(runs: Path, *overrides: str) -> tuple[RunDir, Spending]:
     settings = [*SMALL, *overrides]
     run, short = produce_run(str(runs), "smoke", settings)
     assert short.sentences == []
-    return run, read_journal(run.spend_file)
+    return run, read_journal(run.spend_file).spent
 
 
 def kill_one(cluster: Any, runs: Path, killed: list[int]) -> None:

@@ -72,3 +72,11 @@ def test_a_teacher_that_thinks_without_being_asked_to_needs_a_setting(capsys: py
     code, _, err = validate(capsys, ThinkingServer(thoughts="hm " * 200))
     assert code == 1
     assert "thinks unless told not to, and has no tokens for it; set reasoning in the tables of its agents" in err
+
+
+def test_thinking_that_leaves_no_room_for_a_prompt_is_found_without_a_call(capsys: pytest.CaptureFixture[str]) -> None:
+    local = ["--set", "teachers.main={model='local/smollm2-135m'}"]
+    code, out, _ = called(capsys, "validate", "smoke", *local, *ASKING)
+    assert code == 2
+    assert "1,184 tokens of thinking and reply leave no room for a prompt in slot_tokens = 1536; set" in out
+    assert "teachers.main.slot_tokens to 2208 or more" in out

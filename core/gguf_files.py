@@ -1,0 +1,56 @@
+"""GGUF files on disk: the parts of a split file, and the hash of all. Reads no more than bytes."""
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
+"""llama.cpp loads all parts when it gets the first one."""
+GGUF = b"GGUF"
+"""The first bytes of a GGUF file."""
+
+
+def list_part_names(name: str) -> list[str]:
+    """The names of all parts of the file `name`: itself, unless it is split."""
+    split = SPLIT_NAME.fullmatch(name)
+    if split is None:
+        return [name]
+    count = int(split["parts"])
+    return [f"{split['stem']}-{part:05d}-of-{split['parts']}.gguf" for part in range(1, count + 1)]
+
+
+def hash_gguf(file: Path) -> str:
+    """SHA-256 of a GGUF file; of a split one, of the hashes of its parts. Raises OSError if it cannot be read."""
+    hashes = [hash_once(file.with_name(name)) for name in list_part_names(file.name)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def hash_once(file: Path) -> str:
+    """SHA-256 of a large file, computed again only if its size or time changed. Raises OSError if it cannot be read."""
+    status = file.stat()
+    return _hash_unchanged(file, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _hash_unchanged(file: Path, _modified: int, _size: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def find_gguf_problem(file: Path) -> str | None:
+    """Why `file` is not a whole GGUF file, or None: llama.cpp itself gives no clear message for other files."""
+    split = SPLIT_NAME.fullmatch(file.name)
+    if split and int(split["part"]) != 1:
+        return f"{str(file)!r} is a part of a split file; name the first part, {list_part_names(file.name)[0]}"
+    for part in map(file.with_name, list_part_names(file.name)):
+        if not part.is_file():
+            return f"there is no file {str(part)!r}"
+        try:
+            with part.open("rb") as opened:
+                begin = opened.read(len(GGUF))
+        except OSError as error:
+            return f"{str(part)!r}: cannot be read: {error.strerror}"
+        if begin != GGUF:
+            return f"{str(part)!r} is no GGUF file: it begins with {begin!r}, not {GGUF!r}"
+    return None

@@ -1,0 +1,374 @@
+"""GGUF files of the Hugging Face Hub in its own cache on this machine (HF_HOME). A download that was cut off continues later.
+
+huggingface_hub knows addresses, tokens, redirects and the cache. Since version 1 it throws away what an interrupted download
+has got, so the bytes of a file are stored here, and it finds them in its cache when they are complete and verified.
+"""
+
+import asyncio
+import io
+import logging
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from core.errors import ProviderError, suggest_name
+from core.gguf_files import SPLIT_NAME, find_gguf_problem, hash_gguf, hash_once, list_part_names
+from core.hub_reference import HubReference
+from core.secrets import redact_text
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+"""The name of a blob in the cache, if its file is stored in Git LFS or Xet; the Git hash of a small file is shorter."""
+SPARE_BYTES = 2**28
+"""Free space that a download leaves."""
+MAX_LISTED = 12
+"""GGUF files that a message lists."""
+CHOICE_HELP = "name a file or its quantization"
+
+Progress = Callable[[str], None]
+"""Called with a message whenever bytes have arrived."""
+
+
+class HubWeights(NamedTuple):
+    """A GGUF file of the Hub on this machine."""
+
+    reference: HubReference
+    """With its commit and its file."""
+    path: Path
+    """The file, or the first part of a split file."""
+    sha256: str
+
+
+class DownloadStopped(Exception):
+    """The download was stopped; what arrived is stored."""
+
+
+def find_cached_weights(reference: HubReference) -> Path | None:
+    """The file on this machine, found without a network; None if a part of it is missing."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not reference.names_file:
+        found = _match_files(_list_cached_files(reference), reference.file)
+        if len(found) != 1:
+            return None
+        reference = reference._replace(file=found[0])
+    assert reference.file
+    parts = _list_parts(reference.file)
+    cached = [try_to_load_from_cache(reference.repo, part, revision=reference.revision) for part in parts]
+    paths = [Path(path) for path in cached if isinstance(path, str)]
+    return paths[0] if len(paths) == len(parts) else None
+
+
+def fetch_hub_weights(
+    reference: HubReference, progress: Progress, stopped: Callable[[], bool] = lambda: False
+) -> HubWeights:
+    """Download what is missing of the file and verify all of it. Without a network, the newest copy in the cache is used.
+
+    Raises:
+        ProviderError: if it cannot be found, read or verified.
+        DownloadStopped: soon after `stopped` returns true.
+    """
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings contain signed addresses
+    download = _HubDownload(reference, progress, stopped)
+    path = find_cached_weights(reference) if reference.pinned else None
+    if path is None:
+        chosen = reference if reference.names_file else download.choose_file()
+        assert chosen.file
+        first, *others = _list_parts(chosen.file)
+        path = download.fetch(first, chosen.revision)
+        reference = chosen._replace(revision=path.parents[first.count("/")].name)  # snapshots/COMMIT/FILE
+        for part in others:
+            download.fetch(part, reference.revision)
+    for part in list_part_names(path.name):
+        _verify_cached_file(reference, path.with_name(part))
+    if problem := find_gguf_problem(path):
+        raise ProviderError(f"local/{reference}: {problem}")
+    return HubWeights(reference, path, hash_gguf(path))
+
+
+async def fetch_hub_weights_in_background(reference: HubReference, progress: Progress) -> HubWeights:
+    """`fetch_hub_weights` in a thread. If this task is cancelled, the thread ends by itself, and the process may end before."""
+    stop, loop = threading.Event(), asyncio.get_running_loop()
+    done: asyncio.Future[HubWeights] = loop.create_future()
+
+    def finish(result: HubWeights | BaseException) -> None:
+        if done.done():
+            return
+        done.set_exception(result) if isinstance(result, BaseException) else done.set_result(result)
+
+    def work() -> None:
+        result: HubWeights | BaseException
+        try:
+            result = fetch_hub_weights(reference, progress, stop.is_set)
+        except BaseException as error:
+            result = error
+        if not stop.is_set():
+            loop.call_soon_threadsafe(finish, result)
+
+    threading.Thread(
+        target=work, daemon=True
+    ).start()  # a thread of the loop's executor would delay the end of the process
+    try:
+        return await done
+    finally:
+        stop.set()
+
+
+class _HubDownload:
+    """One use of a repository, with its messages."""
+
+    def __init__(self, reference: HubReference, progress: Progress, stopped: Callable[[], bool]) -> None:
+        self.reference = reference
+        self._progress = progress
+        self._stopped = stopped
+
+    def choose_file(self) -> HubReference:
+        """The reference with the only GGUF file, or the only one of its quantization. Raises ProviderError."""
+        names = self._list_files()
+        wanted, models = self.reference.file, _match_files(names, self.reference.file)
+        if len(models) == 1:
+            return self.reference._replace(file=models[0])
+        if models:
+            raise self._fail(
+                f"{len(models)} GGUF files of {self.reference.repo} match: {_list_names(models)}; {CHOICE_HELP}"
+            )
+        which = f"no GGUF file of the quantization {wanted!r}" if wanted else "no GGUF file"
+        raise self._fail(f"{self.reference.repo} has {which}" + (f"; it has {_list_names(names)}" if names else ""))
+
+    def fetch(self, file: str, revision: str | None) -> Path:
+        """The file in the cache, downloaded if it is not there. Raises ProviderError."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+        repo = self.reference.repo
+        try:
+            metadata = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
+            if not isinstance(try_to_load_from_cache(repo, file, revision=metadata.commit_hash), str):
+                self._download_blob(file, metadata)
+            return Path(hf_hub_download(repo, file, revision=revision))
+        except (DownloadStopped, ProviderError):
+            raise
+        except Exception as error:
+            cached = try_to_load_from_cache(repo, file, revision=revision)
+            if _is_unreachable(error) and isinstance(cached, str):
+                return Path(cached)
+            raise self._describe_error(error, file) from None
+
+    def _download_blob(self, file: str, metadata: "HfFileMetadata") -> None:
+        """Store the bytes of a file as a blob of the cache, where huggingface_hub finds them."""
+        from huggingface_hub import constants, hf_hub_url
+        from huggingface_hub.file_download import repo_folder_name
+        from huggingface_hub.utils._fixes import WeakFileLock
+        from huggingface_hub.utils._headers import build_hf_headers
+
+        if not (metadata.commit_hash and metadata.etag and metadata.size is not None):
+            raise self._fail(
+                f"{constants.ENDPOINT} is no Hugging Face Hub: it sends no commit, hash and size of {file}"
+            )
+        if "/" in metadata.etag:
+            raise self._fail(f"{constants.ENDPOINT} sends an invalid hash of {file}")
+        cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=self.reference.repo, repo_type="model")
+        blob = cache / folder / "blobs" / metadata.etag
+        lock = cache / ".locks" / folder / f"{metadata.etag}.lock"
+        for directory in (blob.parent, lock.parent):
+            directory.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):
+            if blob.exists():
+                return
+            partial = blob.with_name(f"{metadata.etag}.incomplete")
+            there = partial.stat().st_size if partial.exists() else 0
+            if (free := shutil.disk_usage(blob.parent).free) < metadata.size - there + SPARE_BYTES:
+                raise self._fail(
+                    f"{file} has {_format_size(metadata.size)}, and {_format_size(free)} are free in {cache}"
+                )
+            # The address is that of the commit: the file may change between two tries.
+            url = hf_hub_url(self.reference.repo, file, revision=metadata.commit_hash)
+            self._download_rest(url, build_hf_headers(), partial, file, metadata.size)
+            self._verify_download(partial, file, metadata)
+            partial.rename(blob)
+
+    def _download_rest(self, url: str, headers: dict[str, str], partial: Path, file: str, size: int) -> None:
+        from huggingface_hub.file_download import http_get
+
+        if (there := partial.stat().st_size if partial.exists() else 0) > size:
+            partial.unlink()
+            there = 0
+        if there:
+            self._progress(f"download of {file}: continues at {_format_share(there, size)}")
+
+        def count(done: int) -> None:
+            self._progress(f"download of {file}: {_format_share(done, size)}")
+            if self._stopped():
+                raise DownloadStopped
+
+        with _CountedFile(partial, count) as opened:
+            if there < size:
+                # Redirects are followed without the token if they leave the Hub.
+                http_get(url, opened, resume_size=there, headers=headers, tqdm_class=_NoProgressBar)
+        if (got := partial.stat().st_size) != size:
+            raise self._fail(f"{file} ended at {got:,} of {size:,} bytes; the next try continues there")
+
+    def _verify_download(self, partial: Path, file: str, metadata: "HfFileMetadata") -> None:
+        assert metadata.etag
+        if SHA256.fullmatch(metadata.etag) and (found := hash_once(partial)) != metadata.etag:
+            partial.unlink()
+            raise self._fail(
+                f"{file} arrived with other bytes than the Hub has (SHA-256 {found[:16]}…, not {metadata.etag[:16]}…) and was "
+                "deleted; try again"
+            )
+
+    def _list_files(self) -> list[str]:
+        """The GGUF files of the revision; without a network, those in the cache."""
+        from huggingface_hub import HfApi
+
+        reference = self.reference
+        try:
+            info = HfApi().model_info(reference.repo, revision=reference.revision)
+        except Exception as error:
+            if _is_unreachable(error) and (cached := _list_cached_files(reference)):
+                return cached
+            raise self._describe_error(error, "") from None
+        return _keep_gguf([sibling.rfilename for sibling in info.siblings or []])
+
+    def _describe_error(self, error: Exception, file: str) -> ProviderError:
+        """An error of huggingface_hub as a sentence; any other error is raised."""
+        from huggingface_hub import constants, get_token
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            OfflineModeIsEnabled,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        hub, repo, cache = constants.ENDPOINT, self.reference.repo, constants.HF_HUB_CACHE
+        token = "the account of your token may not read it" if get_token() else "set HF_TOKEN"
+        sentences: dict[type[Exception], Callable[[], str]] = {  # a subclass before its base
+            GatedRepoError: lambda: f"{repo} is gated: accept its terms at {hub}/{repo}; {token}",
+            RepositoryNotFoundError: lambda: f"{hub} has no model {repo}, or it is private: check the name; {token}",
+            RevisionNotFoundError: lambda: f"{repo} has no revision {self.reference.revision!r}",
+            EntryNotFoundError: lambda: f"{repo} has no file {file!r}; {self._suggest_file(file)}",
+            OfflineModeIsEnabled: lambda: (
+                f"{file or repo} is not in {cache}, and HF_HUB_OFFLINE is set; unset it to download"
+            ),
+            HFValidationError: lambda: f"{repo!r} is no name of a repository; write OWNER/REPO",
+        }
+        for kind, describe in sentences.items():
+            if isinstance(error, kind):
+                return self._fail(describe())
+        if isinstance(error, HfHubHTTPError):
+            status = error.response.status_code
+            if status in (401, 403):
+                return self._fail(f"{hub} rejects your token (status {status}); set HF_TOKEN to a valid one")
+            return self._fail(f"{hub} answers with status {status}; what has arrived is kept, try again")
+        if _is_unreachable(error):
+            cause = redact_text(re.sub(r"https?://\S+", "…", str(error)) or type(error).__name__)
+            return self._fail(f"{hub} cannot be reached ({cause}); what has arrived is kept, try again")
+        if isinstance(error, OSError):
+            return self._fail(f"cannot be stored in {cache}: {error.strerror or error}")
+        raise error
+
+    def _suggest_file(self, file: str) -> str:
+        try:
+            names = self._list_files()
+        except ProviderError:
+            return CHOICE_HELP
+        near = suggest_name(file, names, "")
+        listed = f"its GGUF files are {_list_names(names)}" if names else "it has no GGUF file"
+        return f"{near} {listed}" if near.startswith("did you mean") else listed
+
+    def _fail(self, text: str) -> ProviderError:
+        return ProviderError(f"local/{self.reference}: {text}")
+
+
+class _CountedFile(io.FileIO):
+    """A file to append to, which reports its length after each write."""
+
+    def __init__(self, path: Path, count: Callable[[int], None]) -> None:
+        super().__init__(path, "ab")
+        self._count = count
+
+    def write(self, data: Any, /) -> int:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[super().write(rest) :]
+        self._count(self.tell())
+        return memoryview(data).nbytes
+
+
+class _NoProgressBar:
+    """Takes the place of tqdm."""
+
+    def __init__(self, **_options: Any) -> None: ...
+
+    def __enter__(self) -> "_NoProgressBar":
+        return self
+
+    def __exit__(self, *_error: object) -> None: ...
+
+    def update(self, _count: float | None = 1) -> None: ...
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether the Hub gave no usable answer, so that a copy in the cache may be used."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled  # type: ignore[attr-defined]
+
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500 or error.response.status_code == 429
+    return isinstance(error, HTTPError | OfflineModeIsEnabled)
+
+
+def _list_cached_files(reference: HubReference) -> list[str]:
+    """The GGUF files of its revision on this machine."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=reference.repo, repo_type="model")
+    revision = reference.revision or constants.DEFAULT_REVISION
+    ref = folder / "refs" / revision
+    snapshot = folder / "snapshots" / (ref.read_text(encoding="ascii").strip() if ref.is_file() else revision)
+    return _keep_gguf([path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*")])
+
+
+def _match_files(names: list[str], quantization: str | None) -> list[str]:
+    """The models among GGUF files, of this quantization if one is named; of a split file only the first part."""
+    whole = [name for name in names if (split := SPLIT_NAME.fullmatch(name)) is None or int(split["part"]) == 1]
+    models = [name for name in whole if not re.search(r"(?i)mmproj|imatrix", name)]
+    tag = re.compile(rf"(?i)(?:^|[-._/]){re.escape(quantization or '')}(?=[-./]|$)")
+    return models if quantization is None else [name for name in models if tag.search(name)]
+
+
+def _list_parts(file: str) -> list[str]:
+    *folders, name = file.split("/")
+    return ["/".join([*folders, part]) for part in list_part_names(name)]
+
+
+def _verify_cached_file(reference: HubReference, path: Path) -> None:
+    blob = path.resolve().name
+    if SHA256.fullmatch(blob) and (found := hash_once(path.resolve())) != blob:
+        raise ProviderError(
+            f"local/{reference}: {path.resolve()} has other bytes than the Hub (SHA-256 {found[:16]}…); remove it and try again"
+        )
+
+
+def _keep_gguf(names: list[str]) -> list[str]:
+    return sorted(name for name in names if name.lower().endswith(".gguf"))
+
+
+def _list_names(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
+
+
+def _format_size(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def _format_share(done: int, size: int) -> str:
+    return f"{_format_size(done)} of {_format_size(size)} ({100 * done // max(size, 1)} %)"

@@ -1,0 +1,87 @@
+"""What a provider's batch API does for a batch teacher: builds requests, sends a batch, finds it again, and reads its results.
+
+Knows no queue and no file of the journal but the one it reads or writes.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from core.errors import ProviderError
+from teachers.base import TeacherQuestion, TeacherReply
+from teachers.endpoint_calls import FailedTry
+
+
+class BatchStatus(NamedTuple):
+    """A batch as the provider describes it."""
+
+    id: str
+    state: str
+    """The provider's word."""
+    ended: bool
+    total: int
+    done: int
+    """Requests that have ended, failed ones included."""
+    failed: int
+    created: float
+    """Unix time, as `expires`."""
+    expires: float
+    files: tuple[str, ...] = ()
+    """Where the results are, once it has ended."""
+    problem: str = ""
+    """Why the batch as a whole was rejected, or that it was cancelled. The rest of its requests is not sent again."""
+
+
+class RequestResult(NamedTuple):
+    """The result of one request of a batch."""
+
+    custom_id: str
+    body: dict[str, Any] | None = None
+    """The response, if the request succeeded."""
+    failure: FailedTry | ProviderError | None = None
+
+
+class BatchApi(Protocol):
+    max_requests: int
+    max_bytes: int
+
+    def build_line(self, custom_id: str, question: TeacherQuestion) -> bytes:
+        """A request as a line of JSON, with the newline."""
+        ...
+
+    async def submit(self, tag: str, requests: Path) -> BatchStatus:
+        """Send the requests of a file as a batch that `find` finds by `tag`. After an attempt with an unknown end, looks for the
+        batch first.
+
+        Raises:
+            CallFailed, ProviderError: if it cannot be sent, or the end of the last attempt is unknown.
+        """
+        ...
+
+    async def find(self, tag: str, count: int, since: float) -> BatchStatus | None:
+        """The batch with this tag and `count` requests, which was sent at the Unix time `since` or later. None if it was never
+        sent.
+
+        Raises:
+            CallFailed, ProviderError: if the provider does not answer.
+        """
+        ...
+
+    async def check(self, batch: str) -> BatchStatus:
+        """Raises CallFailed or ProviderError."""
+        ...
+
+    async def fetch(self, status: BatchStatus, results: Path) -> None:
+        """Write all results of a batch that has ended to a file, a line each.
+
+        Raises:
+            CallFailed, ProviderError: if they cannot be read.
+        """
+        ...
+
+    def read_result(self, line: bytes) -> RequestResult | None:
+        """A line of the results; None if it is no result."""
+        ...
+
+    def parse_reply(self, body: dict[str, Any], question: TeacherQuestion) -> TeacherReply:
+        """Raises FailedTry if it is no reply."""
+        ...

@@ -1,0 +1,191 @@
+"""Runs whose teacher is a batch API: real processes, a strict local server, real signals at every step."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.runs.run_dir import RunDir
+from core.storage.atomic_files import hash_file
+from flows.run.shard_production import open_run_budget
+from tests.support.batch_server import KEY, BatchServer, serve_batches
+from tests.support.forked import FORKS, Program
+from tests.support.scripted_teacher import build_test_plan
+from tests.support.waiting import HANG_SECONDS, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
+
+SAMPLES = 10
+SETTINGS = [f"samples={SAMPLES}", "shard_size=4", "cache.enabled=false", "max_failed=0.9"]
+
+
+@pytest.fixture
+def server() -> Iterator[BatchServer]:
+    with serve_batches() as served:
+        yield served
+
+
+def produce(server: BatchServer, runs: Path, *settings: str, batch: bool = True, **environment: str) -> Program:
+    teacher = (
+        f"{{model='openai/m',base_url='{server.url}',api_key_env='TEST_API_KEY',batch={str(batch).lower()},"
+        f"batch_poll_seconds=0.02,input_price=1.0,output_price=2.0,outage_seconds={HANG_SECONDS}}}"
+    )
+    arguments = [str(runs), "smoke", *SETTINGS, f"teachers.main={teacher}", *settings]
+    return FORKS.start("tests.support.produce_run", *arguments, TEST_API_KEY=KEY, **environment)
+
+
+def ended(process: Program, *codes: int) -> str:
+    out, _ = process.communicate()
+    assert process.returncode in codes, out
+    return out
+
+
+def the_run(runs: Path) -> RunDir:
+    (found,) = runs.glob("*/manifest.json")
+    return RunDir(found.parent)
+
+
+def kept_hashes(runs: Path) -> list[str]:
+    run = the_run(runs)
+    return [hash_file(run.kept_file(shard)) for shard in run.shards()]
+
+
+def check_paid_once(server: BatchServer, runs: Path) -> None:
+    """Each request was billed once, and the budget counts it once."""
+    assert server.refused == []
+    assert set(server.billed.values()) == {1}, "each request is answered in one batch"
+    run = the_run(runs)
+    with open_run_budget(build_test_plan(run.read_recipe()), run) as budget:
+        assert budget.spent.calls == sum(server.billed.values())
+
+
+def test_batches_make_the_same_samples_as_direct_calls_at_half_the_price(server: BatchServer, tmp_path: Path) -> None:
+    costs = []
+    for batch in (True, False):
+        runs = tmp_path / str(batch)
+        ended(produce(server, runs, batch=batch), 0)
+        run = the_run(runs)
+        with open_run_budget(build_test_plan(run.read_recipe()), run) as budget:
+            costs.append(budget.spent.cost)
+    assert kept_hashes(tmp_path / "True") == kept_hashes(tmp_path / "False") != []
+    assert server.billed == server.direct, "the same requests"
+    assert costs[0] == pytest.approx(costs[1] / 2)
+    check_paid_once(server, tmp_path / "True")
+    sizes = [len(batch.requests) for batch in server.batches.values()]
+    assert sizes[:2] == [SAMPLES, SAMPLES], "a wave holds all samples, whatever their shard"
+    assert len(sizes) < 10
+
+
+def test_killed_before_every_answer_of_the_server_a_run_pays_each_request_once(
+    server: BatchServer, tmp_path: Path
+) -> None:
+    """The server has done what it was asked for, and the process dies before it learns of it."""
+    ended(produce(server, tmp_path / "watched"), 0)
+    expected, billed = kept_hashes(tmp_path / "watched"), dict(server.billed)
+    asked = [re.sub(r"\d+", "N", entry) for entry in server.log]
+    chosen = [number for number, kind in enumerate(asked) if asked[:number].count(kind) < 3]
+    assert {asked[number] for number in chosen} == {
+        "POST /files", "POST /batches", "GET /batches/batch_N", "GET /files/file_N/content",
+    }  # fmt: skip
+    for number in chosen:
+        server.reset()
+        runs, programs = tmp_path / f"killed{number}", list[Program]()
+
+        def kill(_method: str, _path: str, number: int = number, programs: list[Program] = programs) -> None:
+            if len(server.log) == number + 1:
+                wait_until(lambda: programs)
+                os.kill(programs[0].pid, signal.SIGKILL)
+
+        server.observe = kill
+        programs.append(produce(server, runs))
+        ended(programs[0], -signal.SIGKILL)
+        ended(produce(server, runs), 0)
+        assert kept_hashes(runs) == expected, asked[number]
+        assert server.billed == billed, asked[number]
+        check_paid_once(server, runs)
+
+
+def test_killed_at_every_step_of_the_journal_a_run_pays_each_request_once(server: BatchServer, tmp_path: Path) -> None:
+    steps = tmp_path / "steps"
+    ended(produce(server, tmp_path / "watched", STEPS=str(steps)), 0)
+    expected, billed = kept_hashes(tmp_path / "watched"), dict(server.billed)
+    persisted = [re.sub(r"[0-9a-f]{32}", "TAG", step) for step in steps.read_text().splitlines()]
+    chosen = [
+        number for number, step in enumerate(persisted, 1) if "TAG" in step and step not in persisted[: number - 1]
+    ]
+    assert len({persisted[number - 1] for number in chosen}) > 6, persisted
+    for number in chosen:
+        server.reset()
+        runs = tmp_path / f"killed{number}"
+        ended(produce(server, runs, KILL_AT=str(number)), -signal.SIGKILL)
+        ended(produce(server, runs), 0)
+        assert kept_hashes(runs) == expected, persisted[number - 1]
+        assert server.billed == billed, persisted[number - 1]
+        check_paid_once(server, runs)
+
+
+def test_a_stopped_run_leaves_its_batch_and_a_resumed_run_gets_its_results(server: BatchServer, tmp_path: Path) -> None:
+    server.automatic = False
+    runs = tmp_path / "runs"
+    process = produce(server, runs)
+    assert process.stdout
+    assert any("validating" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    out = ended(process, 130)
+    (batch,) = server.batches
+    assert f"batch {batch} with {SAMPLES} requests stays at openai/m; --resume gets its results" in out
+    server.automatic = True
+    server.advance(server.batches[batch], "in_progress")
+    resumed = ended(produce(server, runs), 0)
+    assert f"batch {batch}: finalizing" in resumed, "it was found, and nothing was sent"
+    check_paid_once(server, runs)
+
+
+def test_a_run_resumed_without_batches_gets_the_results_that_it_paid_for(server: BatchServer, tmp_path: Path) -> None:
+    server.automatic = False
+    runs = tmp_path / "runs"
+    process = produce(server, runs)
+    assert process.stdout
+    assert any("validating" in line for line in process.stdout)
+    process.send_signal(signal.SIGKILL)
+    ended(process, -signal.SIGKILL)
+    server.automatic = True
+    ended(produce(server, runs, batch=False), 0)
+    assert len(server.batches) == 1
+    assert sum(server.billed.values()) == SAMPLES
+    assert not set(server.billed) & set(server.direct), "no request is paid twice"
+
+
+def test_only_the_generator_may_be_batched(server: BatchServer, tmp_path: Path) -> None:
+    critic = f"teachers.other={{model='openai/m',base_url='{server.url}',api_key_env='TEST_API_KEY'}}"
+    for batch in (True, False):
+        server.reset()
+        ended(produce(server, tmp_path / str(batch), critic, "agents.critic.teacher='other'", batch=batch), 0)
+        assert server.direct
+        assert bool(server.batches) is batch
+        if batch:
+            assert len(next(iter(server.batches.values())).requests) == SAMPLES
+            assert not set(server.billed) & set(server.direct)
+    assert kept_hashes(tmp_path / "True") == kept_hashes(tmp_path / "False")
+
+
+def test_a_budget_is_never_exceeded_by_a_batch(server: BatchServer, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    out = ended(produce(server, runs, "budget.calls=25"), 1)
+    assert "budget.calls = 25 is reached" in out
+    assert 15 <= sum(server.billed.values()) <= 25
+    check_paid_once(server, runs)
+    ended(produce(server, runs), 0)
+    check_paid_once(server, runs)
+
+
+def test_small_batches_and_a_goal_keep_the_same_samples(server: BatchServer, tmp_path: Path) -> None:
+    for size in (3, 1000):
+        server.reset()
+        ended(produce(server, tmp_path / str(size), "keep=4", "samples=60", f"teachers.main.batch_size={size}"), 0)
+        assert max(len(batch.requests) for batch in server.batches.values()) <= size
+        check_paid_once(server, tmp_path / str(size))
+    assert kept_hashes(tmp_path / "3") == kept_hashes(tmp_path / "1000")

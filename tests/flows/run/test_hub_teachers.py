@@ -1,0 +1,76 @@
+"""Recipes whose teacher is a GGUF file on the Hub: when it is downloaded, and which run a changed file belongs to."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.packaged_weights import find_embedded_teacher
+from core.project_files import PROJECT
+from tests.support.local_hub import LocalHub, serve_local_hub
+
+PREPARE = """
+import sys
+from flows.run.run_preparation import prepare_run
+run = prepare_run("smoke", sys.argv[3:], sys.argv[1], resume=sys.argv[2] == "resume", distill=False).run
+print(run.name, run.read_recipe().teachers["main"].model)
+"""
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with serve_local_hub() as hub:
+        yield hub
+        assert hub.faults == []
+
+
+def run_python(hub: LocalHub, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub: LocalHub, tmp_path: Path) -> None:
+    def prepare(how: str) -> tuple[str, str]:
+        teacher = "teachers.main={model='local/hf:o/r:Q8_0'}"
+        done = run_python(hub, tmp_path / "hf", "-c", PREPARE, str(tmp_path / "runs"), how, teacher)
+        assert done.returncode == 0, done.stderr
+        name, model = done.stdout.split()
+        return name, model
+
+    commit = hub.publish("o/r", {"x-Q8_0.gguf": b"GGUF one"})
+    first = prepare("new")
+    assert first[1] == f"local/hf:o/r@{commit}:x-Q8_0.gguf"
+    hub.publish("o/r", {"x-Q8_0.gguf": b"GGUF one", "README.md": b"new"})
+    assert prepare("resume") == first
+    third = hub.publish("o/r", {"x-Q8_0.gguf": b"GGUF two"})
+    assert prepare("resume") == first
+    other, model = prepare("new")
+    assert other != first[0]
+    assert model == f"local/hf:o/r@{third}:x-Q8_0.gguf"
+    assert prepare("resume") == (other, model), "the newest of two"
+
+
+@pytest.mark.slow
+def test_llama_cpp_answers_with_weights_of_the_hub(hub: LocalHub, tmp_path: Path) -> None:
+    weights = find_embedded_teacher()
+    assert weights
+    hub.publish("o/SmolLM2-GGUF", {weights.name: weights.read_bytes(), "README.md": b""})
+    teacher = (
+        "teachers.main={model='local/hf:o/SmolLM2-GGUF:Q4_1',max_concurrent=1,threads=1,gpu_layers=0,cache_type='q8_0'}"
+    )
+    words = ("-m", "stillhouse", "validate", "smoke", "--set", teacher, "--json")
+    checked = json.loads(run_python(hub, tmp_path, *words).stdout)
+    assert checked["weights"] == {"main": None}
+    assert hub.served == []
+    done = run_python(hub, tmp_path, *words, "--live")
+    assert done.returncode == 0, done.stderr
+    assert "download of SmolLM2-135M-Instruct.Q4_1.gguf: " in done.stderr
+    live = json.loads(done.stdout)
+    assert "keeps to a JSON schema, returns token probabilities, counts tokens" in live["live"]["main"]
+    assert Path(live["weights"]["main"]).read_bytes() == weights.read_bytes()

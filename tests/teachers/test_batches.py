@@ -1,0 +1,265 @@
+"""The batch teacher against a strict local server whose batches misbehave."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError
+from core.sample import Message
+from core.stop_signal import RunStopped
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.batches import openai_batches
+from teachers.batches.batch_journal import read_open_batches
+from teachers.batches.batch_teacher import BatchTeacher
+from teachers.providers import find_teacher_problems, open_teacher
+from tests.support.batch_server import KEY, BatchServer, serve_batches
+from tests.support.waiting import wait_until_so
+
+SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+QUESTIONS = [
+    TeacherQuestion(
+        messages=[Message(role="user", content=f"Write about topic {number}.")], contract="Draft", json_schema=SCHEMA,
+        temperature=0, top_p=1, max_tokens=60, seed=1,
+    )
+    for number in range(10)
+]  # fmt: skip
+Outcome = TeacherReply | BaseException
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchServer]:
+    monkeypatch.setenv("TEST_BATCH_KEY", KEY)
+    with serve_batches() as served:
+        yield served
+
+
+def ask(
+    server: BatchServer, folder: Path, questions: list[TeacherQuestion] = QUESTIONS, **keys: Any
+) -> tuple[list[Outcome], str]:
+    """The outcomes of the questions, and the log. Questions are sent whenever all that are open wait."""
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+
+    async def run() -> list[Outcome]:
+        whole = {
+            "model": "openai/m", "base_url": server.url, "api_key_env": "TEST_BATCH_KEY", "batch": True,
+            "batch_poll_seconds": 0.01, "outage_seconds": 0.5, "max_retries": 2, **keys,
+        }  # fmt: skip
+        async with open_teacher(TeacherConfig.model_validate(whole), folder) as teacher:
+            assert isinstance(teacher, BatchTeacher)
+            loop = asyncio.get_running_loop()
+            teacher.on_collected = lambda: loop.call_soon(teacher.send_collected) and None
+            calls = [teacher.reply(question, 0, UnlimitedAccount()) for question in questions]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    logger = logging.getLogger("stillhouse")
+    logger.addHandler(handler)
+    try:
+        return asyncio.run(run()), "\n".join(records)
+    finally:
+        logger.removeHandler(handler)
+
+
+def count_replies(outcomes: list[Outcome]) -> int:
+    return sum(isinstance(outcome, TeacherReply) for outcome in outcomes)
+
+
+def of_topic(number: int, fate: str, times: int = 1) -> Callable[[dict[str, Any], int], str]:
+    """One request has another fate, the first times that it is sent."""
+
+    def decide(request: dict[str, Any], before: int) -> str:
+        return fate if f"topic {number}." in json.dumps(request["body"]["messages"]) and before < times else "ok"
+
+    return decide
+
+
+@pytest.mark.parametrize("fate", ["expired", "500", "429", "missing", "garbage"])
+def test_a_request_without_a_result_is_sent_again_in_another_batch(
+    server: BatchServer, tmp_path: Path, fate: str
+) -> None:
+    server.fate = of_topic(3, fate)
+    outcomes, _ = ask(server, tmp_path)
+    assert count_replies(outcomes) == len(QUESTIONS)
+    assert [len(batch.requests) for batch in server.batches.values()] == [len(QUESTIONS), 1]
+    server.fate = of_topic(3, fate, times=99)
+    outcomes, _ = ask(server, tmp_path / "other")
+    assert count_replies(outcomes) == len(QUESTIONS) - 1
+    assert isinstance(outcomes[3], CallFailed)
+    assert len(server.batches) == 2 + 3, "no more than max_retries"
+
+
+def test_a_rejected_request_fails_its_call_alone(server: BatchServer, tmp_path: Path) -> None:
+    server.fate = of_topic(3, "400", times=99)
+    outcomes, _ = ask(server, tmp_path)
+    assert isinstance(outcomes[3], CallFailed)
+    assert "status 400" in str(outcomes[3])
+    assert count_replies(outcomes) == len(QUESTIONS) - 1
+    assert len(server.batches) == 1
+
+
+def test_repeated_and_unknown_results_are_ignored_and_counted(server: BatchServer, tmp_path: Path) -> None:
+    server.fate = of_topic(3, "repeated")
+
+    def add_stranger(method: str, path: str) -> None:
+        for file, (name, content) in server.files.items():
+            if name == "output.jsonl" and b"stranger" not in content:
+                line = json.loads(content.splitlines()[0]) | {"custom_id": "stranger"}
+                server.files[file] = (name, json.dumps(line).encode() + b"\n[]\n" + content)
+
+    server.observe = add_stranger
+    outcomes, log = ask(server, tmp_path)
+    assert count_replies(outcomes) == len(QUESTIONS)
+    assert "result lines ignored: 1 for unknown requests, 1 unreadable, 1 repeated" in log
+
+
+@pytest.mark.parametrize(("state", "batches"), [("expired", 3), ("cancelled", 2)])
+def test_partial_results_are_used(server: BatchServer, tmp_path: Path, state: str, batches: int) -> None:
+    """Half of the requests of a batch that ends early have results."""
+    server.end = state
+    outcomes, _ = ask(server, tmp_path, max_retries=1)
+    replies = count_replies(outcomes)
+    assert replies == sum(server.billed.values())
+    server.end = "completed"
+    if state == "cancelled":
+        assert replies == len(QUESTIONS) / 2
+        assert all(
+            isinstance(outcome, ProviderError) and "was cancelled outside this run" in str(outcome)
+            for outcome in outcomes
+            if not isinstance(outcome, TeacherReply)
+        )
+    else:
+        assert len(QUESTIONS) / 2 < replies < len(QUESTIONS), "what expired was sent once more"
+    outcomes, _ = ask(server, tmp_path)
+    assert count_replies(outcomes) == len(QUESTIONS), "the rest is sent by the next process"
+    assert len(server.batches) == batches
+    assert set(server.billed.values()) == {1}
+
+
+def test_a_batch_that_fails_its_validation_stops_the_run_with_one_sentence(server: BatchServer, tmp_path: Path) -> None:
+    outcomes, _ = ask(server, tmp_path, extra={"unknown_key": 1})
+    assert {str(outcome) for outcome in outcomes} == {
+        "openai/m: batch batch_000002: was rejected as a whole: Unrecognized request arguments: ['unknown_key'] (line 1); "
+        "correct the recipe, then --resume"
+    }
+
+
+def test_a_batch_without_any_success_stops_the_run(server: BatchServer, tmp_path: Path) -> None:
+    server.fate = lambda _request, _before: "400"
+    outcomes, _ = ask(server, tmp_path)
+    assert all(isinstance(outcome, ProviderError) for outcome in outcomes)
+    assert "all 10 requests of batch batch_000002 failed, the first: status 400" in str(outcomes[0])
+    server.fate = lambda _request, _before: "404"
+    outcomes, _ = ask(server, tmp_path / "other")
+    assert "it does not know the model 'm'" in str(outcomes[0])
+
+
+@pytest.mark.parametrize("status", [0, 500, 429])
+@pytest.mark.parametrize("path", ["/files", "/batches", "/batches/batch_000002", "/files/file_000003/content"])
+def test_an_answer_that_is_lost_makes_no_second_batch(
+    server: BatchServer, tmp_path: Path, path: str, status: int
+) -> None:
+    """The server did what it was asked for, but its first answer does not arrive: only an upload may be repeated."""
+    lost: list[str] = []
+
+    def lose(method: str, requested: str) -> int | None:
+        if requested != path or (method == "GET" and path == "/batches") or lost:
+            return None
+        lost.append(requested)
+        return status
+
+    server.respond = lose
+    outcomes, _ = ask(server, tmp_path)
+    if path != "/files" or lost == [path]:
+        assert count_replies(outcomes) == len(QUESTIONS)
+    assert lost
+    assert len(server.batches) == 1
+    assert set(server.billed.values()) == {1}
+
+
+def test_a_batch_of_which_the_id_was_never_learned_is_found_by_its_tag(
+    server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every answer to the creation is lost, and the batch is on a later page of the list."""
+    monkeypatch.setattr(openai_batches, "PAGE_SIZE", 2)
+    server.respond = lambda method, path: 500 if path == "/batches" else None
+    outcomes, _ = ask(server, tmp_path / "main", max_retries=0)
+    assert all(isinstance(outcome, ProviderError) for outcome in outcomes)
+    assert len(server.batches) == 1
+    assert [record.id for record in read_open_batches(tmp_path)] == [""]
+    server.respond = lambda _method, _path: None
+    for _ in range(5):
+        server.create({"input_file_id": "file_000001", "endpoint": "/v1/chat/completions", "metadata": {"other": "x"}})
+    outcomes, _ = ask(server, tmp_path / "main")
+    assert count_replies(outcomes) == len(QUESTIONS)
+    assert set(server.billed.values()) == {1}
+
+
+def test_equal_questions_of_two_runs_make_two_batches(server: BatchServer, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        outcomes, _ = ask(server, tmp_path / name)
+        assert count_replies(outcomes) == len(QUESTIONS)
+    assert len(server.batches) == 2
+
+
+def test_batches_hold_no_more_requests_or_bytes_than_the_provider_takes(
+    server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes, _ = ask(server, tmp_path / "requests", batch_size=4)
+    assert count_replies(outcomes) == len(QUESTIONS)
+    assert sorted(len(batch.requests) for batch in server.batches.values()) == [2, 4, 4]
+    limit = 3 * len(server.files["file_000001"][1].splitlines()[0]) + 100
+    monkeypatch.setattr(openai_batches.OpenAIBatchApi, "max_bytes", limit)
+    server.reset()
+    outcomes, _ = ask(server, tmp_path / "bytes")
+    assert count_replies(outcomes) == len(QUESTIONS)
+    assert sorted(len(batch.requests) for batch in server.batches.values()) == [1, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [(404, "it has no batch API, or the batch belongs to another key"), (401, "it refuses the key")],
+)
+def test_a_server_without_batches_is_named_in_a_sentence(
+    server: BatchServer, tmp_path: Path, status: int, sentence: str
+) -> None:
+    server.respond = lambda _method, path: status if path == "/files" else None
+    outcomes, _ = ask(server, tmp_path)
+    assert all(isinstance(outcome, ProviderError) and sentence in str(outcome) for outcome in outcomes)
+
+
+def test_a_stop_ends_all_waiting_calls_and_names_the_batch(server: BatchServer, tmp_path: Path) -> None:
+    server.automatic = False
+
+    async def run() -> list[Outcome]:
+        config = TeacherConfig(
+            model="openai/m", base_url=server.url, api_key_env="TEST_BATCH_KEY", batch=True, batch_poll_seconds=0.01
+        )
+        async with open_teacher(config, tmp_path / "main") as teacher:
+            assert isinstance(teacher, BatchTeacher)
+            calls = [asyncio.create_task(teacher.reply(question, 0, UnlimitedAccount())) for question in QUESTIONS]
+            await wait_until_so(lambda: teacher.collected == len(QUESTIONS))
+            teacher.send_collected()
+            await wait_until_so(lambda: server.batches)
+            teacher.release()
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    assert all(isinstance(outcome, RunStopped) for outcome in asyncio.run(run()))
+    (record,) = read_open_batches(tmp_path)
+    assert len(record.custom_ids) == len(QUESTIONS)
+
+
+@pytest.mark.parametrize("model", ["fake/writer", "local/smollm2-135m"])
+def test_a_provider_without_a_batch_api_is_refused(model: str) -> None:
+    plan = load_recipe_plan("smoke", [f"teachers.main={{model='{model}'}}"])
+    batched = plan.recipe.teachers["main"].model_copy(update={"batch": True})
+    problems = find_teacher_problems(plan.recipe.model_copy(update={"teachers": {"main": batched}}))
+    assert [problem.where for problem in problems] == ["teachers.main.batch"]
+    assert "has no batch API here" in problems[0].what
