@@ -78,6 +78,8 @@ class CallCharge:
 
     def __init__(self) -> None:
         self.usage: TokenUsage | None = None
+        self.fault = ""
+        """The kind of failure of a try without a usable reply: a status, or a word."""
         self.kept = False
 
     def keep(self) -> None:

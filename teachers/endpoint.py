@@ -102,7 +102,7 @@ def translate_client_errors(seconds: float) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise FailedTry(f"no answer in {seconds:g} s") from None
+        raise FailedTry(f"no answer in {seconds:g} s", kind="timeout") from None
     except InvalidCompletion as error:
         raise FailedTry(str(error)) from None
     except aiohttp.ClientConnectorError as error:

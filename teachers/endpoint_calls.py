@@ -55,8 +55,12 @@ class FailureCause(Enum):
 class FailedTry(Exception):
     """A try without a usable response."""
 
-    def __init__(self, fault: str, blame: FailureCause = FailureCause.passing, wait: float = 0.0) -> None:
+    def __init__(
+        self, fault: str, blame: FailureCause = FailureCause.passing, wait: float = 0.0, kind: str = ""
+    ) -> None:
         super().__init__(fault)
+        self.kind = kind or blame.name
+        """A status or a word, for traces."""
         self.blame = blame
         self.wait = wait
         """Seconds to wait, as the endpoint requested."""
@@ -109,7 +113,7 @@ class EndpointCalls:
                 try:
                     result = await send(charge)
                 except FailedTry as error:
-                    failure = error
+                    failure, charge.fault = error, error.kind
                     if error.blame is FailureCause.network:
                         charge.waive(sent=False)
             if failure is None:
@@ -189,8 +193,9 @@ class EndpointCalls:
             raise ProviderError(f"{self._config.model} at {self._url}: {why} ({fault})")
         if status in RETRIED_STATUSES or status >= 500:
             blame = FailureCause.server if status in OUTAGE_STATUSES else FailureCause.passing
-            return FailedTry(fault, blame, _parse_retry_after(headers.get("Retry-After")))
-        return FailedTry(fault, FailureCause.length if TOO_LONG.search(fault) else FailureCause.request)
+            return FailedTry(fault, blame, _parse_retry_after(headers.get("Retry-After")), str(status))
+        blame = FailureCause.length if TOO_LONG.search(fault) else FailureCause.request
+        return FailedTry(fault, blame, kind=str(status))
 
 
 def _parse_retry_after(header: str | None) -> float:

@@ -89,6 +89,7 @@ NOT_RUN = {
     "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
     "docs/extensions.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
+    "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
 }  # fmt: skip
 """By the beginning of page and first line, the reason why a block of commands is not run here."""

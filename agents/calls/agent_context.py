@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from agents.calls.call_ledger import CallLedger
+from agents.calls.call_spans import trace_call
 from agents.calls.dispatcher import RequestDispatcher
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, parse_reply
@@ -140,6 +141,7 @@ class LocalAgentContext(AgentContext):
         entry = f"{key}/{request}"
         reply = self.ledger.get(entry)
         if reply is None:
-            reply = await self.dispatcher.answer(name, question, request, key.sample)
+            traced = trace_call(self.recipe.teachers[name], key)
+            reply = await self.dispatcher.answer(name, question, request, key.sample, traced)
             self.ledger.add(entry, reply)
         return reply

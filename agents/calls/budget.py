@@ -133,7 +133,8 @@ class RunBudget:
         return replace(self._settled, seconds=round(self.seconds, 1))
 
     @property
-    def spent_since_open(self) -> Spending:
+    def spent_in_session(self) -> Spending:
+        """By this process. What it takes up of earlier ones counts from its reply on."""
         return self._settled - self._at_open
 
     async def reserve(self, most: Spending, name: str | None = None) -> int:

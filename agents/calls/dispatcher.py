@@ -9,12 +9,14 @@ import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from urllib.parse import quote
 
 from agents.calls.batch_waves import BatchWaves
 from agents.calls.budget import BudgetAccount, RunBudget
+from agents.calls.call_spans import TracedCall
 from agents.calls.reply_cache import ReplyCache, open_reply_cache
 from agents.planning.run_plan import RunPlan
 from core.errors import StillhouseError, StoreError
@@ -96,8 +98,11 @@ class RequestDispatcher:
         teacher = self.teachers[name]
         return text_digest(f"{teacher.model}\n{teacher.manner}\n{question.canonical}", length=32)
 
-    async def answer(self, name: str, question: TeacherQuestion, request: str, rank: int) -> TeacherReply:
-        """The reply of the teacher called `name`. Of waiting calls, the lowest `rank` is sent first.
+    async def answer(
+        self, name: str, question: TeacherQuestion, request: str, rank: int, traced: TracedCall | None = None
+    ) -> TeacherReply:
+        """The reply of the teacher called `name`. Of waiting calls, the lowest `rank` is sent first. With `traced`, each try is a
+        span.
 
         Raises:
             RunStopped: if no call may be sent.
@@ -109,9 +114,11 @@ class RequestDispatcher:
                 await asyncio.wait([pending])
                 if not pending.cancelled():
                     return pending.result()
-            return await self._answer_once(name, question, request, rank)
+            return await self._answer_once(name, question, request, rank, traced)
 
-    async def _answer_once(self, name: str, question: TeacherQuestion, request: str, rank: int) -> TeacherReply:
+    async def _answer_once(
+        self, name: str, question: TeacherQuestion, request: str, rank: int, traced: TracedCall | None
+    ) -> TeacherReply:
         """As `answer`, while no equal request is in flight."""
         pending = self._pending[request] = asyncio.get_running_loop().create_future()
         try:
@@ -119,7 +126,8 @@ class RequestDispatcher:
             if reply is None:
                 self.stop_signal.check_call()
                 self._check_disk()
-                reply = await self.teachers[name].reply(question, rank, self.accounts[name])
+                ask = partial(traced.reply, self.teachers[name]) if traced else self.teachers[name].reply
+                reply = await ask(question, rank, self.accounts[name])
                 if reply.text.strip():  # an empty reply is not cached
                     self.cache.put(request, reply)
             pending.set_result(reply)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from agents.calls.agent_context import LocalAgentContext
 from agents.calls.budget import BudgetExhausted
+from agents.calls.call_spans import trace_call
 from agents.calls.scratch_context import open_scratch_context
 from agents.checks.base import CheckBroken, valid_text
 from agents.planning.run_plan import RunPlan
@@ -21,7 +22,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.sample import NOTHING_SPENT, Message, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
-from teachers.base import CallFailed, TeacherQuestion, TeacherReply
+from teachers.base import CallFailed, CallKey, TeacherQuestion, TeacherReply
 
 EVALUATED_TEACHER = "examined"
 """The name of the evaluated model, next to the recipe's own teachers, which checks may ask."""
@@ -189,7 +190,7 @@ async def evaluate_held_out(
                 work() for _ in range(min(len(seeds), context.dispatcher.sample_slots.max_concurrent))
             )
         finally:
-            on_spent(context.dispatcher.budget.spent_since_open)
+            on_spent(context.dispatcher.budget.spent_in_session)
     if len(results) < len(seeds):
         raise next((reason for reason in stopped if isinstance(reason, BudgetExhausted)), RunStopped())
     return [results[seed.index] for seed in seeds]
@@ -216,9 +217,10 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
             continue
         question = _build_question(context, seed, conversation, draw)
         try:
-            reply = await context.dispatcher.answer(
-                EVALUATED_TEACHER, question, context.dispatcher.request_digest(EVALUATED_TEACHER, question), seed.index
-            )
+            request = context.dispatcher.request_digest(EVALUATED_TEACHER, question)
+            key = CallKey(sample=seed.index, agent="evaluation", revision=0, attempt=len(answers))
+            traced = trace_call(context.recipe.teachers[EVALUATED_TEACHER], key)
+            reply = await context.dispatcher.answer(EVALUATED_TEACHER, question, request, seed.index, traced)
         except CallFailed as error:
             return build_result("no answer", str(error))
         replies.append(reply)

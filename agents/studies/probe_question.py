@@ -15,6 +15,8 @@ PROBE_SCHEMA = {
     "additionalProperties": False,
 }
 """A schema that no model follows by chance, so that a server which ignores the schema is detected."""
+PROBE_WORDS = f"Which of {', '.join(COLOURS)} has the most vowels? Count them. Name this colour, as JSON."
+"""Models that choose how much to think answer an easier question at once."""
 PROBE_TOKENS = 60
 UNSTOPPED_TOKENS = 1024
 """For the thinking of a model that was not asked to think."""
@@ -26,7 +28,7 @@ def build_probe_question(
     """`may_think` leaves tokens for thinking, which some models do without being asked to."""
     allowance = max(config.thinking_tokens(reasoning), UNSTOPPED_TOKENS if may_think else 0)
     return TeacherQuestion(
-        messages=[Message(role="user", content="Name a colour, as JSON.")], contract="Probe", json_schema=PROBE_SCHEMA,
+        messages=[Message(role="user", content=PROBE_WORDS)], contract="Probe", json_schema=PROBE_SCHEMA,
         temperature=1.0, top_p=1.0, max_tokens=PROBE_TOKENS + allowance, seed=seed, reasoning=reasoning,
     )  # fmt: skip
 

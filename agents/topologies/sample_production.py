@@ -16,6 +16,7 @@ from agents.topologies.topology_graphs import build_topology, max_graph_steps
 from core.errors import StillhouseError
 from core.sample import Candidate, Sample, Seed, TokenUsage
 from core.stop_signal import RunStopped
+from core.tracing import trace_sample
 
 MakeSample = Callable[[LocalAgentContext, Seed], Awaitable[Sample]]
 """`make_sample`, or a function that sends the work to another process."""
@@ -50,7 +51,10 @@ async def produce_samples(
                 async with context.dispatcher.admit_sample(seed.index):
                     if not wants_sample(seed):
                         continue
-                    sample = await (make or make_sample)(context, seed)
+                    with trace_sample(seed.id, seed.index) as span:
+                        sample = await (make or make_sample)(context, seed)
+                        if span:
+                            span.set_attributes(_list_sample_attributes(sample))
                     await context.ledger.sync()
                 on_sample(sample)
             except BudgetExhausted as error:
@@ -62,6 +66,16 @@ async def produce_samples(
 
     slots = context.dispatcher.sample_slots.max_concurrent
     await run_concurrently(work() for _ in range(min(len(seeds), slots)))
+
+
+def _list_sample_attributes(sample: Sample) -> dict[str, str | int]:
+    """What its span records: no text."""
+    return {
+        "stillhouse.sample.state": sample.state,
+        "stillhouse.sample.reason": sample.reason or "",
+        "stillhouse.sample.revisions": sample.revisions,
+        "stillhouse.sample.calls": sample.usage.calls,
+    }
 
 
 async def run_concurrently(coroutines: Iterable[Coroutine[Any, Any, object]]) -> None:

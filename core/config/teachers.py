@@ -72,9 +72,11 @@ class TeacherFaults(RecipeTable):
 StructuredOutput = Literal["json_schema", "tool", "plain"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 SchemaThinking = Literal["native", "tagged", "two_step"]
-ChatDialect = Literal["openai", "openrouter", "vllm", "sglang", "llama.cpp", "generic"]
+ChatDialect = Literal["openai", "openrouter", "deepseek", "vllm", "sglang", "llama.cpp", "generic"]
 """What an OpenAI-compatible endpoint accepts beyond the keys that all of them have."""
-DIALECT_OF_DOMAIN: dict[str, ChatDialect] = {"api.openai.com": "openai", "openrouter.ai": "openrouter"}
+DIALECT_OF_DOMAIN: dict[str, ChatDialect] = {
+    "api.openai.com": "openai", "openrouter.ai": "openrouter", "api.deepseek.com": "deepseek",
+}  # fmt: skip
 DIALECT_OF_PROVIDER: dict[str, ChatDialect] = {"vllm": "vllm", "local": "llama.cpp"}
 
 
@@ -139,7 +141,8 @@ class TeacherConfig(RecipeTable):
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
     dialect: ChatDialect | None = None
     """For `openai/…` only: whose keys the endpoint accepts, for thinking and for the length of a reply (`openai`:
-    `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com and openrouter.ai, else `generic`."""
+    `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com, openrouter.ai and api.deepseek.com, else
+    `generic`."""
     extra: dict[str, Any] = Field({}, validation_alias=AliasChoices("extra", "sampling"))
     """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
     nested. A key that the request already has is replaced, a table is merged. Earlier versions called it `sampling`."""

@@ -25,8 +25,10 @@ from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.sample import parse_sample_index
 from core.storage.atomic_files import hash_file, write_atomically, write_json
 from core.storage.sample_files import read_sample_columns
+from core.tracing import open_trace
 from flows.data.run_storage import RunStorage
 from flows.release.release_gate import find_release_refusals, is_marked_inconclusive
+from flows.terminal.console import SESSION
 from flows.terminal.run_summary import format_mixture
 from flows.terminal.suggested_commands import (
     build_runs_dir_arguments,
@@ -88,7 +90,9 @@ def create_release(run: RunDir) -> CreatedRelease:
 
 def release_run(run: RunDir, storage: RunStorage) -> CreatedRelease:
     """`create_release` of a run in `storage`, while no other machine can change the lineage. Raises as it does."""
-    with storage.lock_lineage(run.read_recipe().name):
+    recipe = run.read_recipe().name
+    attributes = {"gen_ai.workflow.name": recipe, "stillhouse.stage": "release"}
+    with open_trace(f"release {recipe}", run.name, attributes, SESSION.print_message), storage.lock_lineage(recipe):
         return create_release(run)
 
 

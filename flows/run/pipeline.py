@@ -27,6 +27,7 @@ from core.runs.run_dir import RunDir
 from core.sample import RejectionReason
 from core.secrets import redact_text
 from core.stop_signal import RunStopped, StopSignal
+from core.tracing import open_trace
 from flows.clean.run_curation import CurationResult, curate_run, remove_filter_checkpoint
 from flows.data.curated_run import (
     DatasetSplit,
@@ -96,9 +97,19 @@ async def execute_run(prepared: PreparedRun) -> dict[str, Any]:
         StillhouseError: as the stages. The manifest then records the state `failed` and the reason.
         UserInterrupt: once finished samples are stored.
     """
-    with open_run_context(prepared) as context:
-        async with report_flow_progress(context.recipe.name):
-            await run_stages(context, distill=prepared.distills)
+    recipe, run = prepared.plan.recipe, prepared.run
+    attributes = {
+        "gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": recipe.name,
+        "stillhouse.recipe.family": recipe.family,
+    }  # fmt: skip
+    with open_trace(f"invoke_workflow {recipe.name}", run.name, attributes, SESSION.print_message) as span:
+        with open_run_context(prepared) as context:
+            async with report_flow_progress(recipe.name):
+                await run_stages(context, distill=prepared.distills)
+        if span:
+            counts = context.manifest.counts
+            span.set_attribute("stillhouse.run.state", context.manifest.state)
+            span.set_attributes({f"stillhouse.samples.{name}": count for name, count in counts.model_dump().items()})
     return summarize_manifest(context.manifest)
 
 

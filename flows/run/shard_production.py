@@ -25,6 +25,7 @@ from core.runs.run_dir import RunDir
 from core.sample import CHECK_BROKE, RejectionReason, Sample, SampleStatus, Seed, parse_sample_index
 from core.stop_signal import RunStopped, StopSignal
 from core.storage.sample_files import read_sample_columns, read_samples, write_samples
+from core.tracing import trace_stage
 from flows.clean.run_curation import CurationResult
 from flows.cluster.worker_placement import open_sample_workers
 from flows.run.production_progress import EnoughSamples, GroupStateCounts, ProductionProgress
@@ -238,7 +239,8 @@ async def produce_missing_samples(
 
     with open_run_budget(plan, run) as budget:
         progress = ProductionProgress(recipe, budget, stop, earlier=states, wanted=wanted, seeds=seeds)
-        with SESSION.working(progress.format_progress), suppress(RunStopped):  # while a teacher starts
+        # A teacher may be stopped while it starts.
+        with trace_stage("produce"), SESSION.working(progress.format_progress), suppress(RunStopped):
             async with (
                 open_dispatcher(plan, budget, stop, run.path, run.cache) as dispatcher,
                 open_sample_workers(plan, run.name) as make_sample,

@@ -17,6 +17,7 @@ from core.runs.records import EvaluationRecord, FormatRecord, ModelPassRecord, R
 from core.runs.run_dir import RunDir
 from core.sample import Message
 from core.storage.atomic_files import read_json, write_atomically, write_parquet, write_text
+from core.tracing import trace_stage
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
@@ -177,7 +178,10 @@ def stopwatch(manifest: RunManifest, stage: str) -> Iterator[None]:
     """Add the wall time of a stage to the manifest, so that a resumed run counts all its time."""
     started = time.monotonic()
     try:
-        with SESSION.working(lambda: f"{stage}: running for {format_duration(time.monotonic() - started)}"):
+        with (
+            trace_stage(stage),
+            SESSION.working(lambda: f"{stage}: running for {format_duration(time.monotonic() - started)}"),
+        ):
             yield
     finally:
         manifest.seconds[stage] = round(manifest.seconds.get(stage, 0.0) + time.monotonic() - started, 1)

@@ -56,6 +56,13 @@ def _build_openrouter_keys(reasoning: Reasoning, _model: str) -> dict[str, Any]:
     return {"reasoning": {"effort": "none" if reasoning == "off" else reasoning}}
 
 
+def _build_deepseek_keys(reasoning: Reasoning, model: str) -> dict[str, Any]:
+    """Also of GLM's and Moonshot's own endpoints (https://api-docs.deepseek.com/guides/thinking_mode)."""
+    if reasoning == "off":
+        return {"thinking": {"type": "disabled"}}
+    return {"thinking": {"type": "enabled"}, **_build_effort_key(reasoning, model)}
+
+
 def _build_template_keys(reasoning: Reasoning, model: str) -> dict[str, Any]:
     """Chat templates have different names for the switch (Qwen and GLM; DeepSeek and Granite), and ignore unknown ones."""
     thinks = reasoning != "off"
@@ -91,6 +98,7 @@ def _build_llama_keys(reasoning: Reasoning, model: str) -> dict[str, Any]:
 DIALECT_KEYS: dict[str, Callable[[Reasoning, str], dict[str, Any]]] = {
     "openai": _build_openai_keys,
     "openrouter": _build_openrouter_keys,
+    "deepseek": _build_deepseek_keys,
     "vllm": _build_vllm_keys,
     "sglang": _build_sglang_keys,
     "llama.cpp": _build_llama_keys,

@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from core.config.teachers import TeacherConfig
+from core.config.teachers import ChatDialect, TeacherConfig
 from core.sample import Message, TokenUsage
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion
@@ -40,6 +40,8 @@ OFF = {"enable_thinking": False, "thinking": False}
         ("openrouter", "qwen/qwen3-8b", "low", {"reasoning": {"effort": "low"}}),
         ("openrouter", "qwen/qwen3-8b", 3000, {"reasoning": {"max_tokens": 3000}}),
         ("openrouter", "qwen/qwen3-8b", "off", {"reasoning": {"effort": "none"}}),
+        ("deepseek", "deepseek-flash", "off", {"thinking": {"type": "disabled"}}),
+        ("deepseek", "deepseek-flash", "low", {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
         ("vllm", "Qwen/Qwen3-8B", "off", {"chat_template_kwargs": OFF}),
         (
             "vllm",
@@ -62,10 +64,7 @@ OFF = {"enable_thinking": False, "thinking": False}
         ),
         ("generic", "m", "off", {"reasoning_effort": "none"}),
         ("generic", "m", "medium", {"reasoning_effort": "medium"}),
-        *(
-            (dialect, "gpt-5", None, {})
-            for dialect in ("openai", "openrouter", "vllm", "sglang", "llama.cpp", "generic")
-        ),
+        *((dialect, "gpt-5", None, {}) for dialect in get_args(ChatDialect)),
     ],
 )
 def test_each_dialect_has_its_own_keys(dialect: str, model: str, reasoning: Any, keys: dict[str, Any]) -> None:

@@ -1,0 +1,230 @@
+"""Spans of a run at a collector that decodes them: their tree, attributes, no text unless asked for; and dead collectors."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import aiohttp.web
+import pytest
+
+from agents.calls.call_spans import trace_call
+from core.config.teachers import TeacherConfig
+from core.project_files import PROJECT
+from core.runs.run_dir import RunDir
+from core.sample import Message, Sample
+from core.storage.sample_files import read_samples
+from core.tracing import find_trace, open_trace, trace_sample, trace_stage
+from teachers.base import CallFailed, CallKey, TeacherQuestion, UnlimitedAccount
+from teachers.providers import open_teacher
+from tests.support.otlp_collector import OtlpCollector, serve_otlp_collector
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpCollector]:
+    with serve_otlp_collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        yield collector
+        assert collector.faults == []
+
+
+class LangSmithRequest(BaseHTTPRequestHandler):
+    """Takes everything; the test asks whether anything arrived."""
+
+    server: Any
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        self._answer()
+
+    def _answer(self) -> None:
+        self.send_response(202)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+
+@pytest.fixture
+def langsmith() -> Iterator[Any]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), LangSmithRequest) as server:
+        server.bodies = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def generate(runs: Path, langsmith: Any, **environment: str) -> list[Sample]:
+    """The samples of a small run by the command line."""
+    env = {name: value for name, value in os.environ.items() if name != "LANGSMITH_TRACING"}
+    env |= {"LANGSMITH_ENDPOINT": f"http://127.0.0.1:{langsmith.server_address[1]}", "LANGSMITH_API_KEY": "ls_unread"}
+    done = subprocess.run(
+        [sys.executable, "-m", "stillhouse", "generate", "smoke", "--set", "samples=5", "--runs-dir", str(runs)],
+        cwd=PROJECT, env={**env, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "tracing" not in done.stderr
+    [folder] = runs.glob("smoke-*")
+    return list(read_samples(RunDir(folder).shard_file(0)))
+
+
+def test_a_run_is_one_tree_of_spans_without_text(collector: OtlpCollector, langsmith: Any, tmp_path: Path) -> None:
+    samples = generate(tmp_path, langsmith)
+    assert langsmith.bodies == []
+    [root] = [span for span in collector.spans if not span.parent]
+    run = next(tmp_path.glob("smoke-*")).name
+    assert root.name == "invoke_workflow smoke"
+    assert root.attributes["gen_ai.workflow.name"] == "smoke"
+    assert root.attributes["stillhouse.run.state"] == "done"
+    assert root.attributes["stillhouse.samples.candidates"] == 5
+    assert {span.trace for span in collector.spans} == {root.trace}
+    assert {span.attributes["stillhouse.run.id"] for span in collector.spans} == {run}
+    assert {resource["service.name"] for resource in collector.resources} == {"stillhouse"}
+
+    names = {span.id: span.name for span in collector.spans}
+    parents = {(span.name, names.get(span.parent)) for span in collector.spans}
+    root_name = root.name
+    assert parents == {
+        (root_name, None), ("produce", root_name), ("curate", root_name), ("assess", root_name), ("sample", "produce"),
+        ("chat writer", "sample"),
+    }  # fmt: skip
+    spans = {span.attributes["stillhouse.sample.id"]: span for span in collector.select("sample")}
+    assert {name: span.attributes["stillhouse.sample.state"] for name, span in spans.items()} == {
+        sample.id: sample.state for sample in samples
+    }
+    calls = collector.select("chat")
+    assert len(calls) == RunDir(tmp_path / run).read_manifest().spent.calls > 5
+    for call in calls:
+        inside = spans[call.attributes["stillhouse.sample.id"]]
+        assert call.parent == inside.id
+        assert inside.begin <= call.begin <= call.end <= inside.end
+        assert call.kind == 3, "a client's"
+    turns = {(turn.agent, turn.revision, turn.attempt): turn for turn in samples[0].turns}
+    own = [call.attributes for call in calls if call.attributes["stillhouse.sample.id"] == samples[0].id]
+    for attributes in own:
+        key = attributes["gen_ai.agent.name"], attributes["stillhouse.revision"], attributes["stillhouse.attempt"]
+        assert attributes["gen_ai.usage.output_tokens"] == turns[key].usage.completion_tokens
+        assert attributes["gen_ai.operation.name"] == "chat"
+        assert attributes["gen_ai.provider.name"] == "fake"
+        assert attributes["gen_ai.request.model"] == "writer"
+        assert attributes["gen_ai.request.max_tokens"] == 160
+        assert attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    texts = {text for sample in samples for turn in sample.turns for text in (turn.asked, turn.reply) if text}
+    assert not [text for text in texts if any(text.encode() in body for body in collector.raw)]
+    assert not [key for span in collector.spans for key in span.attributes if "messages" in key]
+
+
+@pytest.mark.slow
+def test_text_is_sent_if_asked_for_and_without_keys(collector: OtlpCollector, langsmith: Any, tmp_path: Path) -> None:
+    samples = generate(
+        tmp_path, langsmith, STILLHOUSE_TRACE_CONTENT="1", LANGSMITH_TRACING="true", OTHER_API_KEY="assistant", TRACEPARENT=
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    )  # fmt: skip
+    assert langsmith.bodies, "LangSmith is switched on by its own variable"
+    assert {span.trace.hex() for span in collector.spans} == {"0af7651916cd43dd8448eb211c80319c"}
+    sent = " ".join(str(span.attributes.get("gen_ai.output.messages")) for span in collector.select("chat"))
+    assert samples[0].turns[0].reply.split('"')[-2] in sent
+    assert '"role": "[OTHER_API_KEY]"' in sent
+    assert "assistant" not in sent
+
+
+KEY = CallKey(sample=3, agent="generator", revision=1, attempt=2)
+QUESTION = TeacherQuestion(
+    messages=[Message(role="user", content="hi")],
+    contract="A",
+    json_schema=None,
+    temperature=0.5,
+    top_p=1.0,
+    max_tokens=9,
+    seed=4,
+)
+
+
+def test_each_try_is_a_span_and_a_failed_one_has_its_status(collector: OtlpCollector) -> None:
+    answers = iter([429, 200, 400])
+
+    async def chat(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        await request.read()
+        usage = {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 5}}
+        choice = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": "yes"}}
+        body = {"choices": [choice], "usage": usage}
+        return aiohttp.web.json_response(body, status=next(answers))
+
+    async def ask() -> None:
+        app = aiohttp.web.Application()
+        app.router.add_post("/v1/chat/completions", chat)
+        runner = aiohttp.web.AppRunner(app)
+        await runner.setup()
+        site = aiohttp.web.TCPSite(runner, "localhost", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        config = TeacherConfig(model="openai/m", base_url=f"http://localhost:{port}/v1", api_key_env="")
+        try:
+            async with open_teacher(config) as teacher:
+                with trace_stage("produce"), trace_sample("x-000003", 3):
+                    for _ in range(2):
+                        call = trace_call(config, KEY)
+                        assert call
+                        await call.reply(teacher, QUESTION, 0, UnlimitedAccount())
+        except CallFailed:
+            pass
+        finally:
+            await runner.cleanup()
+
+    messages: list[str] = []
+    with open_trace("invoke_workflow x", "x-1", {}, messages.append):
+        asyncio.run(ask())
+    assert find_trace() is None
+    assert messages == []
+    first, second, third = sorted(collector.select("chat m"), key=lambda span: span.begin)
+    assert [span.attributes.get("error.type") for span in (first, second, third)] == ["429", None, "400"]
+    assert [span.error for span in (first, second, third)] == [True, False, True]
+    assert [span.attributes["stillhouse.try"] for span in (first, second, third)] == [1, 2, 1]
+    expected = {
+        "server.address": "localhost", "gen_ai.provider.name": "openai", "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.seed": 4, "gen_ai.response.finish_reasons": ["length"], "gen_ai.usage.input_tokens": 7,
+        "gen_ai.usage.cache_read.input_tokens": 5, "stillhouse.sample.id": "x-000003", "stillhouse.attempt": 2,
+    }  # fmt: skip
+    assert expected.items() <= second.attributes.items()
+    [sample] = collector.select("sample")
+    assert sample.attributes["error.type"] == "CallFailed"
+
+
+@pytest.mark.parametrize("fault", ["dead", "silent", "refuses"])
+def test_a_bad_collector_costs_a_sentence(
+    fault: str, collector: OtlpCollector, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if fault == "dead":
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
+    elif fault == "silent":
+        collector.answers.clear()
+    else:
+        collector.status = 401
+    messages: list[str] = []
+    with open_trace("invoke_workflow x", "x-1", {}, messages.append), trace_stage("produce"):
+        pass
+    assert messages == ["tracing: 2 of 2 spans did not reach 127.0.0.1"]
+    assert capfd.readouterr().err == ""
+
+
+def test_nothing_is_traced_without_a_collector(collector: OtlpCollector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    with open_trace("invoke_workflow x", "x-1", {}, print) as span:
+        assert span is None
+        assert trace_call(TeacherConfig(model="fake/writer"), KEY) is None
+    assert collector.raw == []
