@@ -101,8 +101,9 @@ class AgentContext(ABC):
         """The messages that follow a broken reply: the reply itself, and the request for a valid one."""
         if broken is None:
             return []
-        reply = Message(role="assistant", content=broken.reply)
-        return [reply, *self.prompt("repair", {"fault": broken.fault})]
+        # Some servers reject an empty message, which a reply is whose thinking was cut off.
+        reply = [Message(role="assistant", content=broken.reply)] if broken.reply else []
+        return [*reply, *self.prompt("repair", {"fault": broken.fault})]
 
     async def ask_verifier(
         self, sample: int, revision: int, turns: list[AgentTurn], role: str, contract: type[BaseModel],
