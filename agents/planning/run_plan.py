@@ -288,8 +288,9 @@ def _tool_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
 
 
 def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
-    critic, teacher = plan.recipe.agents.critic, plan.recipe.generator_teacher
-    if critic and critic.type == "confidence" and not teacher.returns_logprobs:
+    agents = plan.recipe.agents
+    critic, teacher = agents.critic, plan.recipe.teachers.get(agents.generator.teacher)
+    if critic and critic.type == "confidence" and teacher and not teacher.returns_logprobs:
         yield RecipeProblem("agents.critic.type", f"{teacher.model} {NO_PROBABILITIES}")
 
 
