@@ -254,7 +254,9 @@ def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
 def _slot_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     """Thinking that leaves no room for a prompt in a slot of an embedded teacher."""
     for name, agent in plan.agents.items():
-        teacher = plan.recipe.teachers[agent.teacher]
+        teacher = plan.recipe.teachers.get(agent.teacher)
+        if teacher is None:
+            continue
         thinking = teacher.thinking_tokens(agent.reasoning)
         reply = agent.max_tokens + thinking
         if teacher.model.startswith("local/") and thinking and reply + LEAST_PROMPT_TOKENS > teacher.slot_tokens:

@@ -39,6 +39,7 @@ class SeedsConfig(RecipeTable):
 
 
 DatasetFormat = Literal["messages", "prompt_completion", "preference", "alpaca", "sharegpt"]
+DatasetThinking = Literal[False, "tags", "field"]
 
 
 class DatasetConfig(RecipeTable):
@@ -47,6 +48,10 @@ class DatasetConfig(RecipeTable):
     formats: tuple[DatasetFormat, ...] = Field(("messages",), min_length=1)
     """Formats of the dataset, as trainers read them. The first is stored at the top of `dataset/` and is the default of
     `load_dataset`; each other format has its own folder."""
+    thinking: DatasetThinking = False
+    """The teacher's thinking in the dataset and in the student's training. `false`: only in the run's samples. `"tags"`: before
+    the answer, between `<think>` and `</think>`. `"field"`: in `reasoning_content` of a message, which `alpaca` and `sharegpt`
+    lack. A student is trained on tags in both cases, unless its chat template has its own form."""
     jsonl: bool = True
     """Whether each format is also written as JSONL."""
 
@@ -56,6 +61,14 @@ class DatasetConfig(RecipeTable):
         if twice := sorted({name for name in formats if formats.count(name) > 1}):
             raise ValueError(f"{', '.join(twice)}: named more than once")
         return formats
+
+    @field_validator("thinking")
+    @classmethod
+    def _check_field_exists(cls, thinking: DatasetThinking, info: ValidationInfo) -> DatasetThinking:
+        without = [name for name in info.data.get("formats", ()) if name in ("alpaca", "sharegpt")]
+        if thinking == "field" and without:
+            raise ValueError(f'{" and ".join(without)} have no field for thinking; set "tags", or leave them out')
+        return thinking
 
 
 class PreferenceConfig(RecipeTable):

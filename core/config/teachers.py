@@ -44,6 +44,10 @@ class TeacherFaults(RecipeTable):
     """Calls that fail on every try."""
     seconds: float = Field(0.0, ge=0)
     """Duration of each reply."""
+    thinking: float = Field(0.0, ge=0, le=1)
+    """Replies with thinking before them, which the teacher returns separately. No fault, unless it leaks."""
+    leak: float = Field(0.0, ge=0, le=1)
+    """Replies with thinking inside the answer."""
     contradiction: float = Field(0.0, ge=0, le=1)
     """For `fake/faulty` in every role: the parts of a reply contradict each other. A reply has at most one of these four
     faults."""
