@@ -114,8 +114,7 @@ class TeacherConfig(RecipeTable):
     """Retries after transient failures: no connection, a timeout, 408, 409, 425, 429 and 5xx. During an outage, when no call
     gets a reply, tries are not counted."""
     outage_seconds: float = Field(120.0, ge=0)
-    """Seconds without any reply before the run stops. Resume it with --resume. For built-in providers only: a protocol of a
-    package fails a sample after `max_retries`."""
+    """Seconds without any reply before the run stops. Resume it with --resume."""
     batch: bool = False
     """For `openai/…` and `anthropic/…`: whether calls of a run are collected and sent to the provider's batch API, which answers
     within 24 hours at a lower price. Previews, probes and evaluations are sent directly. `max_concurrent` and the rates per

@@ -88,7 +88,9 @@ def _split_run_pairs(
     from agents.families import find_family
     from flows.data.preference_pairs import find_preference_pairs, split_preference_pairs
 
-    pairs = find_preference_pairs(read_finished_samples(run), find_family(recipe.family), recipe)
+    pairs = find_preference_pairs(
+        read_finished_samples(run), find_family(recipe.family, own_tools=bool(recipe.tools)), recipe
+    )
     own, manifest.pairs = split_preference_pairs(pairs, set(parts.validation["id"]))
     write_parquet(run.pairs_file, drop_empty_turn_fields(pl.concat(own)))
     all_pairs = pl.concat([*released, *own])
