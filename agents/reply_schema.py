@@ -7,6 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from core.thinking import find_thinking_tag
+
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -59,8 +61,12 @@ def parse_reply(schema: type[T], reply: str | dict[str, Any], *, finished: bool 
     if not finished:
         raise InvalidReply("it was cut off before its end")
     try:
-        return schema.model_validate_json(reply) if isinstance(reply, str) else schema.model_validate(reply)
+        parsed = schema.model_validate_json(reply) if isinstance(reply, str) else schema.model_validate(reply)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         location = ".".join(map(str, first["loc"]))
         raise InvalidReply(f"{location + ': ' if location else ''}{first['msg'].lower()}") from None
+    # Thinking that a server did not separate would be trained on as an answer.
+    if isinstance(reply, str) and (tag := find_thinking_tag(parsed.model_dump_json())):
+        raise InvalidReply(f"it contains {tag}; thinking does not belong in the reply")
+    return parsed

@@ -188,6 +188,21 @@ class Candidate(FrozenModel):
         """All assistant turns, joined by newlines."""
         return "\n".join(message.text for message in self.messages if message.role == "assistant")
 
+    @property
+    def thinking(self) -> str:
+        """The thinking before the assistant's turns, joined by newlines."""
+        return "\n".join(message.reasoning for message in self.messages if message.reasoning)
+
+    def add_thinking(self, thinking: str) -> "Candidate":
+        """The candidate with the thinking of the reply that it was parsed from. One reply writes all of a candidate's turns, so
+        its thinking precedes the first turn of the assistant.
+        """
+        place = next((i for i, message in enumerate(self.messages) if message.role == "assistant"), None)
+        if place is None or not thinking.strip():
+            return self
+        thought = self.messages[place].model_copy(update={"reasoning": thinking.strip()})
+        return self.model_copy(update={"messages": [*self.messages[:place], thought, *self.messages[place + 1 :]]})
+
 
 REPAIR_STRIDE = 100
 """Attempts at a check's n-th question (from 0) are numbered from n times this, so that each call has a unique number."""
@@ -273,8 +288,12 @@ def json_digest(value: Any, length: int = 16) -> str:
 
 
 def conversation_digest(conversation: Sequence[Message]) -> str:
-    """A digest that is equal for equal conversations, independent of the row format."""
-    return json_digest([message.model_dump(mode="json") for message in conversation])
+    """A digest that is equal for equal conversations, independent of the row format and of thinking."""
+    return json_digest([message.model_dump(mode="json", exclude={"reasoning"}) for message in conversation])
+
+
+def remove_thinking(conversation: Sequence[Message]) -> list[Message]:
+    return [message.model_copy(update={"reasoning": None}) for message in conversation]
 
 
 def text_digest(text: str, length: int = 16) -> str:

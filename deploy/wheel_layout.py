@@ -16,7 +16,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGES = ("core", "prompts", "teachers", "agents", "filters", "students", "flows")
-SHIPPED_DATA = ("calibration", "documents", "reference", "seeds")
+SHIPPED_DATA = ("calibration", "documents", "reference", "seeds", "tools")
 """Folders of `data/` with what shipped recipes name. `core/project_files.py` looks for them in `core/shipped`."""
 NOT_SHIPPED = ("__pycache__", "*.pyc", "make.py")
 

@@ -28,6 +28,8 @@ class Document(NamedTuple):
     """What filters have masked in this document, to be masked in every output of its sample."""
     answers: tuple[str, ...] = ()
     """The assistant's turns, without tool calls; empty where `text` is the whole document."""
+    thinking: str = ""
+    """The thinking before the answers; only filters for personal data and contamination read it."""
 
     @property
     def with_question(self) -> "Document":
@@ -35,16 +37,19 @@ class Document(NamedTuple):
         return self._replace(text=f"{self.asked}\n{self.text}".strip())
 
     @property
-    def parts(self) -> tuple[str, str, str]:
-        """All text of the document: user, assistant, and the rest."""
-        return self.asked, self.text, self.around
+    def parts(self) -> tuple[str, ...]:
+        """All text of the document: user, assistant, system and tools, and the thinking if there is any."""
+        parts = (self.asked, self.text, self.around)
+        return (*parts, self.thinking) if self.thinking else parts
 
     def apply_masks(self, masks: Sequence[TextMask]) -> "Document":
-        asked, text, around, question = (mask_text(part, masks) for part in (*self.parts, self.question))
+        parts = (self.asked, self.text, self.around, self.question, self.thinking)
+        asked, text, around, question, thinking = (mask_text(part, masks) for part in parts)
         answers = tuple(mask_text(answer, masks) for answer in self.answers)
         return self._replace(
-            asked=asked, text=text, around=around, question=question, masks=(*self.masks, *masks), answers=answers
-        )
+            asked=asked, text=text, around=around, question=question, thinking=thinking, answers=answers,
+            masks=(*self.masks, *masks),
+        )  # fmt: skip
 
 
 class DroppedDocument(FrozenModel):

@@ -13,7 +13,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from core.errors import UsageError
-from core.sample import Message
+from core.sample import Message, remove_thinking
+from core.thinking import join_thinking
 
 Conversation = Sequence[Message]
 
@@ -59,6 +60,7 @@ def encode_untruncated(
     conversation: Conversation, tokenizer: PreTrainedTokenizerBase
 ) -> EncodedConversation | UnusableReason:
     """As `encode_conversation`, at any length."""
+    conversation = _drop_earlier_thinking(conversation)
     if any(
         special in _join_written_text(message) for message in conversation for special in list_special_tokens(tokenizer)
     ):
@@ -77,10 +79,20 @@ def encode_untruncated(
     return EncodedConversation(tuple(ids), tuple(learned))
 
 
+def _drop_earlier_thinking(conversation: Conversation) -> Conversation:
+    """Without the thinking before the last question, which a chat does not return to the model (as in Qwen3's template)."""
+    asked = max((place for place, message in enumerate(conversation) if message.role == "user"), default=0)
+    return [*remove_thinking(conversation[:asked]), *conversation[asked:]]
+
+
 def _join_written_text(message: Message) -> str:
-    """The written parts of a turn: its text, and its tool calls without the template's markers."""
+    """The written parts of a turn: its thinking, its text, and its tool calls without the template's markers."""
     return "\n".join(
-        [message.content, *(json.dumps(call.model_dump(), ensure_ascii=False) for call in message.tool_calls)]
+        [
+            message.reasoning or "",
+            message.content,
+            *(json.dumps(call.model_dump(), ensure_ascii=False) for call in message.tool_calls),
+        ]
     )
 
 
@@ -104,7 +116,9 @@ def _split_turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase)
 
 def render_chat(messages: Conversation, tokenizer: PreTrainedTokenizerBase, *, answer_next: bool = False) -> str:
     """The chat template's text of `messages`; with `answer_next`, up to the start of the assistant's turn."""
-    turns = [{"role": message.role, "content": message.text} for message in messages]
+    turns = [
+        {"role": message.role, "content": join_thinking(message.reasoning or "", message.text)} for message in messages
+    ]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next))
     except TemplateError as error:

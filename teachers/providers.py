@@ -19,7 +19,7 @@ from teachers.base import Teacher
 from teachers.batches.batch_api import BatchApi
 from teachers.protocols import TeacherProtocol, open_installed_teacher
 
-BATCH_PROVIDERS = ("openai",)
+BATCH_PROVIDERS = ("openai", "anthropic")
 PROVIDERS = ("anthropic", "fake", "gemini", "local", "openai", "vllm")
 HOSTED_LIBRARIES = {"anthropic": "anthropic", "gemini": "google.genai"}
 """The client libraries of providers with a protocol of their own, by the extras that install them."""
@@ -49,6 +49,12 @@ async def open_teacher(config: TeacherConfig, batches: Path | None = None) -> As
 
 @asynccontextmanager
 async def _open_batch_api(config: TeacherConfig) -> AsyncIterator[BatchApi]:
+    if config.model.startswith("anthropic/"):
+        from teachers.batches.anthropic_batches import open_anthropic_batches
+
+        async with open_anthropic_batches(config) as anthropic_api:
+            yield anthropic_api
+        return
     from teachers.batches.openai_batches import OpenAIBatchApi
     from teachers.endpoint import open_session
 

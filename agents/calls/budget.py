@@ -145,6 +145,11 @@ class RunBudget:
     def spent(self) -> Spending:
         return replace(self._settled, seconds=round(self.seconds, 1))
 
+    @property
+    def spent_in_session(self) -> Spending:
+        """By this process. What it takes up of earlier ones counts from its reply on."""
+        return self._settled - self._at_open
+
     async def reserve(self, most: Spending, name: str | None = None) -> int:
         """Reserve `most`; wait for calls in flight if settling them may make room. `name` identifies a request that outlives the
         process.

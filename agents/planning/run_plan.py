@@ -13,11 +13,12 @@ import prompts
 from agents.checks.base import Options
 from agents.checks.judge import JudgeOptions, read_labelled_answers
 from agents.checks.registry import BoundCheck, bind_checks
-from agents.families import find_family, find_family_extension
+from agents.families import USER_TOOLS, find_family, find_family_extension
 from agents.families.base import RecipeFamily
 from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
+from agents.toolbox.toolbox import list_tool_problems
 from core.config.agents import AgentConfig
 from core.config.filters import list_filter_extensions
 from core.config.loading import validate_table
@@ -77,6 +78,13 @@ class RunPlan:
         return [name for bound in self.checks for name in bound.files]
 
     @property
+    def tool_files(self) -> list[str]:
+        """The files of its own tools, as the recipe names them: modules, schemas, and arguments of commands that are files."""
+        named = [name for source in self.recipe.tools for name in (source.module, source.schemas) if name]
+        words = [word for source in self.recipe.tools for word in source.command or ()]
+        return [*named, *(word for word in words if not Path(word).is_absolute() and (self.folder / word).is_file())]
+
+    @property
     def extensions(self) -> list[Extension[Any]]:
         """What it uses of installed packages and of this program."""
         recipe = self.recipe
@@ -133,7 +141,8 @@ class RunPlan:
         agents, topology = self.recipe.agents, self.recipe.topology
         if topology.kind == "decentralized":
             return topology.debaters * (1 + topology.rounds) * self.calls_per_reply(agents.generator)
-        calls = (1 + agents.generator.max_repairs) * self.calls_per_reply(agents.generator)
+        replies = self.family.draft_calls(self.options) * (1 + agents.generator.max_repairs)
+        calls = replies * self.calls_per_reply(agents.generator)
         if agents.critic and agents.critic.type == "teacher":
             calls += (1 + agents.critic.max_repairs) * self.calls_per_reply(agents.critic)
         calls += self.check_calls * (1 + agents.verifier.max_repairs) * self.calls_per_reply(agents.verifier)
@@ -152,7 +161,7 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
         RecipeError: with every problem that can be found without asking a teacher.
     """
     try:
-        family = find_family(recipe.family)
+        family = find_family(recipe.family, own_tools=bool(recipe.tools))
     except UnusableExtension as error:
         raise RecipeError(recipe.name, [RecipeProblem("family", str(error))]) from None
     teachers = {name: teacher.in_folder(folder) for name, teacher in recipe.teachers.items()}
@@ -245,6 +254,19 @@ def _price_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
             yield RecipeProblem(f"teachers.{name}", message)
 
 
+def _tool_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    recipe = plan.recipe
+    if not recipe.tools:
+        return
+    if recipe.family != USER_TOOLS.name:
+        yield RecipeProblem("tools", f"only the family {USER_TOOLS.name} takes tools, and this is {recipe.family}")
+    if recipe.topology.kind == "decentralized":
+        yield RecipeProblem("topology.kind", "debaters write whole drafts and execute no tools; take another topology")
+    if recipe.scale.runner != "local":
+        yield RecipeProblem("scale.runner", 'tools are executed by the run\'s own process; leave it "local"')
+    yield from list_tool_problems(recipe.tools, plan.folder)
+
+
 def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     critic, teacher = plan.recipe.agents.critic, plan.recipe.generator_teacher
     if critic and critic.type == "confidence" and not teacher.returns_logprobs:
@@ -254,7 +276,9 @@ def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
 def _slot_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     """Thinking that leaves no room for a prompt in a slot of an embedded teacher."""
     for name, agent in plan.agents.items():
-        teacher = plan.recipe.teachers[agent.teacher]
+        teacher = plan.recipe.teachers.get(agent.teacher)
+        if teacher is None:
+            continue
         thinking = teacher.thinking_tokens(agent.reasoning)
         reply = agent.max_tokens + thinking
         if teacher.model.startswith("local/") and thinking and reply + LEAST_PROMPT_TOKENS > teacher.slot_tokens:
@@ -270,6 +294,7 @@ PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _prompt_problems,
     _price_problems,
     _label_problems,
+    _tool_problems,
     _critic_problems,
     _slot_problems,
 )

@@ -22,6 +22,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.sample import Message, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
+from core.thinking import find_thinking_tag
 from teachers.base import CallFailed, CallKey, TeacherQuestion, TeacherReply
 
 EVALUATED_TEACHER = "examined"
@@ -204,14 +205,13 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
             return build_result("no answer", str(error))
         replies.append(reply)
         answers.append(reply.text.strip())
-        if not reply.finished:
-            return build_result("cut off", f"after {context.recipe.agents.generator.max_tokens} tokens")
-        if not answers[-1]:
-            return build_result("no answer", "the answer is empty")
+        if fault := _find_reply_fault(reply, question.max_tokens):
+            return build_result(*fault)
         conversation.append(Message(role="assistant", content=answers[-1]))
     findings: list[Finding] = []
     try:
         candidate = context.plan.family.build_answered(seed, answers)
+        candidate = candidate.add_thinking("\n".join(reply.reasoning for reply in replies))
         await run_checks(context, seed, candidate, 0, [], findings)
     except (InvalidReply, CheckBroken) as fault:
         return build_result(fault.check if isinstance(fault, CheckBroken) else "contract", valid_text(str(fault)))
@@ -219,6 +219,16 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
         raise UsageError(f"a check's teacher did not answer, so seed {seed.index} cannot be judged: {error}") from None
     failed = next((finding for finding in findings if not finding.passed), None)
     return build_result(failed.check, failed.evidence) if failed else build_result(None, "")
+
+
+def _find_reply_fault(reply: TeacherReply, max_tokens: int) -> tuple[str, str] | None:
+    """Why a reply is no answer to judge, and the evidence."""
+    if not reply.finished:
+        return "cut off", f"after {max_tokens} tokens"
+    if not reply.text.strip():
+        return "no answer", "the answer is empty"
+    tag = find_thinking_tag(reply.text)
+    return ("contract", f"the answer contains {tag}") if tag else None
 
 
 def _build_question(

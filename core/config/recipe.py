@@ -13,6 +13,7 @@ from core.config.base import RecipeTable
 from core.config.filters import DEFAULT_FILTERS, FilterConfig
 from core.config.students import StudentConfig
 from core.config.teachers import CONNECTION_KEYS, TeacherConfig
+from core.config.tools import ToolSourceConfig
 from core.errors import RecipeProblem
 from core.hub_reference import remove_revision
 from core.sample import CONDITIONS_KEY, json_digest
@@ -39,6 +40,7 @@ class SeedsConfig(RecipeTable):
 
 
 DatasetFormat = Literal["messages", "prompt_completion", "preference", "alpaca", "sharegpt"]
+DatasetThinking = Literal[False, "tags", "field"]
 
 
 class DatasetConfig(RecipeTable):
@@ -47,6 +49,10 @@ class DatasetConfig(RecipeTable):
     formats: tuple[DatasetFormat, ...] = Field(("messages",), min_length=1)
     """Formats of the dataset, as trainers read them. The first is stored at the top of `dataset/` and is the default of
     `load_dataset`; each other format has its own folder."""
+    thinking: DatasetThinking = False
+    """The teacher's thinking in the dataset and in the student's training. `false`: only in the run's samples. `"tags"`: before
+    the answer, between `<think>` and `</think>`. `"field"`: in `reasoning_content` of a message, which `alpaca` and `sharegpt`
+    lack. A student is trained on tags in both cases, unless its chat template has its own form."""
     jsonl: bool = True
     """Whether each format is also written as JSONL."""
 
@@ -56,6 +62,14 @@ class DatasetConfig(RecipeTable):
         if twice := sorted({name for name in formats if formats.count(name) > 1}):
             raise ValueError(f"{', '.join(twice)}: named more than once")
         return formats
+
+    @field_validator("thinking")
+    @classmethod
+    def _check_field_exists(cls, thinking: DatasetThinking, info: ValidationInfo) -> DatasetThinking:
+        without = [name for name in info.data.get("formats", ()) if name in ("alpaca", "sharegpt")]
+        if thinking == "field" and without:
+            raise ValueError(f'{" and ".join(without)} have no field for thinking; set "tags", or leave them out')
+        return thinking
 
 
 class PreferenceConfig(RecipeTable):
@@ -199,6 +213,8 @@ class Recipe(RecipeTable):
     teachers: dict[str, TeacherConfig] = Field({"main": TeacherConfig(model="local/smollm2-135m")})
     topology: TopologyConfig = TopologyConfig()
     agents: AgentsConfig = AgentsConfig()
+    tools: tuple[ToolSourceConfig, ...] = Field((), max_length=16)
+    """Your own tools for the family `tool_calls`, instead of its simulated ones."""
     verifiers: tuple[VerifierConfig, ...] = ()
     filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
     budget: BudgetConfig = BudgetConfig()
@@ -288,6 +304,8 @@ def build_recipe_identity(
         "budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}, "student": of_student,
     }  # fmt: skip
     resolved = recipe.model_dump(mode="json", exclude=left_out)
+    if not recipe.tools:  # runs from before there were tools keep their identity
+        del resolved["tools"]
     for name, teacher in resolved["teachers"].items():
         for key in CONNECTION_KEYS:
             teacher.pop(key)

@@ -1,5 +1,6 @@
 """The `[teachers]` tables of a recipe: how to reach each model, its limits and its prices."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -43,6 +44,10 @@ class TeacherFaults(RecipeTable):
     """Calls that fail on every try."""
     seconds: float = Field(0.0, ge=0)
     """Duration of each reply."""
+    thinking: float = Field(0.0, ge=0, le=1)
+    """Replies with thinking before them, which the teacher returns separately. No fault, unless it leaks."""
+    leak: float = Field(0.0, ge=0, le=1)
+    """Replies with thinking inside the answer."""
     contradiction: float = Field(0.0, ge=0, le=1)
     """For `fake/faulty` in every role: the parts of a reply contradict each other. A reply has at most one of these four
     faults."""
@@ -192,10 +197,7 @@ class TeacherConfig(RecipeTable):
         provider = self.model.partition("/")[0]
         if self.dialect or provider != "openai":
             return self.dialect or DIALECT_OF_PROVIDER.get(provider, "generic")
-        host = f".{urlsplit(self.base_url or OPENAI_URL).hostname}"
-        return next(
-            (dialect for domain, dialect in DIALECT_OF_DOMAIN.items() if host.endswith(f".{domain}")), "generic"
-        )
+        return _find_hosted_dialect(self.base_url or OPENAI_URL)
 
     @property
     def rejects_sampling(self) -> bool:
@@ -241,3 +243,10 @@ class TeacherConfig(RecipeTable):
             if found[0] is None or found[1] is None
             else (found[0] * self.price_factor, found[1] * self.price_factor)
         )
+
+
+@lru_cache
+def _find_hosted_dialect(url: str) -> ChatDialect:
+    """Cached, since each call of a teacher needs it."""
+    host = f".{urlsplit(url).hostname}"
+    return next((dialect for domain, dialect in DIALECT_OF_DOMAIN.items() if host.endswith(f".{domain}")), "generic")

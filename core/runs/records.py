@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from core.config.recipe import ReleaseGate
+from core.config.recipe import DatasetThinking, ReleaseGate
 from core.intervals import IntervalEstimate
 from core.sample import Spending, TokenUsage
 
@@ -308,6 +308,28 @@ class FormatRecord(BaseModel):
     """Columns as the hub declares them, if some contain JSON for readers to decode."""
 
 
+class ThinkingRecord(BaseModel):
+    """The teacher's thinking before the answers of the dataset's conversations."""
+
+    rows: int
+    """Conversations of the dataset."""
+    thought: int
+    """Conversations with thinking."""
+    mean_words: float
+    """Words of thinking, over conversations with any."""
+    form: DatasetThinking
+    """How the dataset has it: `dataset.thinking` of the recipe."""
+
+    @property
+    def summary(self) -> str:
+        forms = {
+            False: "kept in the samples only",
+            "tags": "in the dataset as tags",
+            "field": "in the dataset as a field",
+        }
+        return f"{self.thought:,} of {self.rows:,} rows, {self.mean_words:.0f} words on average, {forms[self.form]}"
+
+
 class PairsRecord(BaseModel):
     """The preference pairs of a run; the values of `list_differences` add up to `train + validation`."""
 
@@ -418,6 +440,8 @@ class RunManifest(BaseModel):
     mix: MixRecord | None = None
     formats: list[FormatRecord] = []
     """Of the dataset; the first is the default."""
+    thinking: ThinkingRecord | None = None
+    """None if no conversation of the dataset has thinking."""
     pairs: PairsRecord | None = None
     """None if the recipe asks for no preference pairs."""
     student: StudentRecord | None = None
@@ -434,6 +458,6 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     """The fields of a run that `--json` prints."""
     keys = (
         "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "judges", "collapse", "mix",
-        "formats", "pairs", "student", "evaluation", "error",
+        "formats", "thinking", "pairs", "student", "evaluation", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SAMPLE_COLUMNS = ("id", "state", "reason", "detail", "messages", "revisions", "usage", "seed", "fields", "history")
 """Columns of a samples file. `seed`, `fields` and `history` (turns, critiques, verdicts) are JSON, since their shapes vary."""
+TURN_COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected")
+"""Columns with lists of messages, in any file."""
 
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
@@ -37,14 +39,45 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
                 **{key: json.dumps(value, ensure_ascii=False) for key, value in texts.items()},
             }
         )
-    write_parquet(path, pl.DataFrame(rows, schema=schema, orient="row"))
+    write_parquet(path, drop_empty_turn_fields(pl.DataFrame(rows, schema=schema, orient="row")))
 
 
 def build_message_type() -> "pl.Struct":
-    """The Parquet type of a message; `tool_calls` is JSON."""
+    """The type of a message in a table; `tool_calls` is JSON."""
     import polars as pl
 
-    return pl.Struct({"role": pl.String, "content": pl.String, "name": pl.String, "tool_calls": pl.String})
+    plain = dict.fromkeys(("role", "content", "name", "tool_calls", "reasoning"), pl.String)
+    return pl.Struct({**plain, "images": pl.List(pl.String)})
+
+
+def complete_turn_fields(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Rows of a file with every field of a message, so that tables of several files can be joined."""
+    import polars as pl
+
+    turns = pl.List(build_message_type())
+    return rows.with_columns(pl.col(column).cast(turns) for column in TURN_COLUMNS if column in rows.columns)
+
+
+def drop_empty_turn_fields(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Rows to write: without `reasoning` or `images` if no message of a column has any, as in files of older versions."""
+    import polars as pl
+
+    for column in TURN_COLUMNS:
+        if column in rows.columns:
+            fields = {field.name: field.dtype for field in build_message_type().fields}
+            for name in ("reasoning", "images"):
+                if not has_turn_field(rows, column, name):
+                    del fields[name]
+            rows = rows.with_columns(pl.col(column).cast(pl.List(pl.Struct(fields))))
+    return rows
+
+
+def has_turn_field(rows: "pl.DataFrame", column: str, name: str) -> bool:
+    """Whether any message of the column has the field."""
+    import polars as pl
+
+    present = pl.col(column).list.eval(pl.element().struct.field(name).is_not_null()).list.any().any()
+    return bool(rows.select(present).item())
 
 
 def flatten_message(message: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +89,8 @@ def flatten_message(message: dict[str, Any]) -> dict[str, Any]:
 def unflatten_message(flat: dict[str, Any]) -> Message:
     """A message from a samples file. Raises ValueError if it is invalid."""
     calls = flat.get("tool_calls")
-    return Message.model_validate({**flat, "tool_calls": json.loads(calls) if calls else ()})
+    lists = {"tool_calls": json.loads(calls) if calls else (), "images": flat.get("images") or ()}
+    return Message.model_validate({**flat, **lists})
 
 
 def read_samples(path: Path) -> list[Sample]:

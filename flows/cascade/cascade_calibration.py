@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.config.agents import reasoning_tokens
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.storage.atomic_files import hash_file, write_text
@@ -127,7 +128,9 @@ async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSessio
         seed=recipe.seed,
         first_seed=task.plan.first_seed + answers.student[0].seed,
         sampling=CalibrationSampling(
-            temperature=generator.temperature, top_p=generator.top_p, max_tokens=generator.max_tokens
+            temperature=generator.temperature,
+            top_p=generator.top_p,
+            max_tokens=generator.max_tokens + reasoning_tokens(generator.reasoning),
         ),
         draws=task.draws,
         **dict(estimate_cascade_value(answers, teacher, recipe.seed)),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from core.sample import TokenUsage
 from flows.terminal.text_format import format_one_line
 from teachers.grammar_bounds import GrammarTooLarge, check_grammar_bounds
+from teachers.openai_chat import list_answer_tokens
 
 TEACHER_ONLY_KEYS = (
     "tools",
@@ -107,6 +108,8 @@ class ChatRequest(BaseModel):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: _ResponseFormat | None = None
+    include_reasoning: bool | None = None
+    """OpenRouter's key: whether a student's thinking is returned, in `reasoning_content` of its message."""
 
     @property
     def question(self) -> str:
@@ -237,13 +240,30 @@ def trim_logprobs(completion: Mapping[str, Any], request: ChatRequest) -> list[d
     return choices
 
 
+def hide_thinking(completion: Mapping[str, Any]) -> dict[str, Any]:
+    """A completion, or a chunk of one, without thinking and without the probabilities of its tokens."""
+    choices = []
+    for choice in completion["choices"]:
+        part = "message" if "message" in choice else "delta"
+        message = choice.get(part) or {}
+        if thinking := message.get("reasoning_content"):
+            message = {key: value for key, value in message.items() if key != "reasoning_content"}
+            choice = {**choice, part: message}
+            if choice.get("logprobs"):
+                tokens = list_answer_tokens(choice, message.get("content") or "", thinking)
+                choice["logprobs"] = {**choice["logprobs"], "content": tokens} if tokens else None
+        choices.append(choice)
+    return {**completion, "choices": choices}
+
+
 def split_into_chunks(completion: Mapping[str, Any], *, usage: bool) -> Iterator[dict[str, Any]]:
     """A complete completion as stream chunks: the role with all of the text, the finish reason, and the usage."""
     head = {key: completion[key] for key in ("id", "created", "model", "system_fingerprint") if key in completion}
     head["object"] = "chat.completion.chunk"
     for choice in completion["choices"]:
         index = {"index": choice.get("index", 0)}
-        delta = {"content": choice["message"].get("content"), "role": "assistant"}
+        message = {key: value for key in ("reasoning_content",) if (value := choice["message"].get(key))}
+        delta = {**message, "content": choice["message"].get("content"), "role": "assistant"}
         yield {
             **head,
             "choices": [{**index, "delta": delta, "logprobs": choice.get("logprobs"), "finish_reason": None}],

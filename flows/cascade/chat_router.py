@@ -18,6 +18,7 @@ from flows.cascade.chat_protocol import (
     build_protocol_request,
     build_student_request,
     build_usage_body,
+    hide_thinking,
     read_completion_usage,
     split_into_chunks,
     trim_logprobs,
@@ -163,7 +164,7 @@ class ChatRouter:
                     student_request |= {"stream_options": {"include_usage": True}}
                 attempt = StudentAttempt(None, None, TokenUsage())
                 chunks = await self._open_stream(self.student, STUDENT_MODEL, student_request, attempt)
-                return ChatReply("student", chunks, {})
+                return ChatReply("student", chunks if request.include_reasoning else _hide_in_chunks(chunks), {})
             completion = await self.student.complete(student_request)
         except RelayError as failed:
             raise _convert_relay_failure(failed) from None
@@ -188,6 +189,8 @@ class ChatRouter:
             "stillhouse": metadata,
         }
         completion.pop("timings", None)
+        if not request.include_reasoning:
+            completion = hide_thinking(completion)
         headers = self._build_headers("student", attempt, failed=bool(failed))
         if request.stream:
             return ChatReply(
@@ -274,6 +277,12 @@ class ChatRouter:
 
 def _read_answer_text(completion: dict[str, Any]) -> str:
     return (completion["choices"][0]["message"].get("content") or "").strip()
+
+
+async def _hide_in_chunks(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    async with aclosing(chunks):  # type: ignore[type-var]  # it is a generator
+        async for chunk in chunks:
+            yield hide_thinking(chunk)
 
 
 async def _iterate_chunks(chunks: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:

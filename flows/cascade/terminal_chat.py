@@ -11,11 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.config.agents import reasoning_tokens
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.installation import format_install_command
 from core.runs.records import RunState
 from core.runs.run_dir import RunDir
+from core.thinking import THINK_CLOSING, THINK_OPENING
 from flows.data.run_storage import open_run_storage
 from flows.data.student_files import (
     DEFAULT_GGUF_TYPE,
@@ -44,7 +46,9 @@ class ChatSettings(NamedTuple):
     """The system prompt; None for the chat template's own."""
     temperature: float
     max_tokens: int
-    """Of one reply."""
+    """Of one reply, its thinking included."""
+    thinking: bool = False
+    """Whether the thinking is written before the answer; it is never part of the conversation."""
 
 
 class ChatStudent(NamedTuple):
@@ -85,7 +89,12 @@ def find_chat_student(name: Path, runs_dir: str) -> ChatStudent:
 
 
 def choose_chat_settings(
-    student: ChatStudent, system: str | None, temperature: float | None, max_tokens: int | None
+    student: ChatStudent,
+    system: str | None,
+    temperature: float | None,
+    max_tokens: int | None,
+    *,
+    thinking: bool = False,
 ) -> ChatSettings:
     """The options, completed by the sampling of the recipe that the student was trained with, if it is known."""
     folder = student.folder or (student.weights and student.weights.parent)
@@ -95,6 +104,7 @@ def choose_chat_settings(
         system,
         sampling[0] if temperature is None else temperature,
         sampling[1] if max_tokens is None else max_tokens,
+        thinking,
     )
 
 
@@ -103,7 +113,7 @@ def _read_sampling(run: RunDir | None) -> tuple[float, int]:
     if run is None:
         return 0.7, 256
     generator = run.read_recipe().agents.generator
-    return generator.temperature, generator.max_tokens
+    return generator.temperature, generator.max_tokens + reasoning_tokens(generator.reasoning)
 
 
 class ChatConversation:
@@ -135,9 +145,10 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
 
         def generate(turns: Sequence[ChatTurn], write: WriteText) -> str:
             reply = str(generator.generate_reply(turns, settings.temperature, TOP_P, settings.max_tokens))
-            answer = split_thinking(reply).answer
-            write(answer)
-            return answer
+            parts = split_thinking(reply)
+            written = ChatReplyText(write, settings)
+            written.add(parts.reasoning, parts.answer)
+            return written.finish()
 
         yield ChatConversation(settings, generate)
         return
@@ -153,7 +164,7 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
                     "messages": list(turns), "temperature": settings.temperature, "top_p": TOP_P,
                     "max_tokens": settings.max_tokens,
                 }  # fmt: skip
-                return runner.run(_stream_reply(relay.stream(body), write))
+                return runner.run(_stream_reply(relay.stream(body), ChatReplyText(write, settings)))
 
             yield ChatConversation(settings, stream)
         finally:
@@ -174,18 +185,49 @@ def _find_llama_weights(student: ChatStudent) -> Path | None:
         return None
 
 
-async def _stream_reply(opening: AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]], write: WriteText) -> str:
-    pieces: list[str] = []
+class ChatReplyText:
+    """A reply as its pieces arrive: the answer is written, the thinking before it only if the settings ask for it."""
+
+    def __init__(self, write: WriteText, settings: ChatSettings) -> None:
+        self._write = write
+        self._settings = settings
+        self._thinking = self._answer = ""
+
+    def add(self, thinking: str, answer: str) -> None:
+        thinking = thinking if self._thinking else thinking.lstrip()
+        answer = answer if self._answer else answer.lstrip()
+        if self._settings.thinking:
+            if thinking:
+                self._write(thinking if self._thinking else f"{THINK_OPENING}\n{thinking}")
+            if answer and not self._answer and self._thinking + thinking:
+                end = "" if (self._thinking + thinking).endswith("\n") else "\n"
+                self._write(f"{end}{THINK_CLOSING}\n\n")
+        if answer:
+            self._write(answer)
+        self._thinking, self._answer = self._thinking + thinking, self._answer + answer
+
+    def finish(self) -> str:
+        """The answer. Raises ChatFailure if the reply ended in its thinking."""
+        if self._thinking and not self._answer:
+            raise ChatFailure(
+                f"the student was still thinking after {self._settings.max_tokens} tokens; raise --max-tokens, or read its "
+                "thinking with --thinking"
+            )
+        return self._answer.strip()
+
+
+async def _stream_reply(
+    opening: AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]], written: ChatReplyText
+) -> str:
     try:
         async with opening as chunks:
             async for chunk in chunks:
                 for choice in chunk["choices"]:
-                    if piece := (choice.get("delta") or {}).get("content"):
-                        pieces.append(piece if pieces else piece.lstrip())
-                        write(pieces[-1])
+                    delta = choice.get("delta") or {}
+                    written.add(delta.get("reasoning_content") or "", delta.get("content") or "")
     except RelayError as error:
         raise ChatFailure(_explain_failure(error)) from None
-    return "".join(pieces).strip()
+    return written.finish()
 
 
 def _explain_failure(error: RelayError) -> str:

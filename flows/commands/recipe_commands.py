@@ -72,7 +72,9 @@ def validate_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     *,
-    live: Annotated[bool, typer.Option("--live", help="Ask each teacher a few short questions.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask each teacher a few short questions, and list the tools of MCP servers.")
+    ] = False,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print every key with its value, as a recipe that can be run.")
     ] = False,
@@ -80,7 +82,8 @@ def validate_command(
 ) -> None:
     """Check a recipe. Prints the verdict first, then all problems at once, or what the recipe does.
 
-    This executes the files of the recipe's own checks (`path`): such a recipe is a program.
+    This executes the files of the recipe's own checks (`path`), modules of its own tools in the sandbox, and with --live the
+    commands of its tool servers: such a recipe is a program.
     """
     from flows.recipes.recipe_catalog import validate_recipe
     from flows.recipes.resolved_recipe import format_resolved_recipe
@@ -102,6 +105,13 @@ def validate_command(
         from agents.studies.preview import probe_teachers
 
         answers = asyncio.run(probe_teachers(plan))
+    tools: dict[str, list[str]] = {}
+    if plan.recipe.tools:
+        import asyncio
+
+        from agents.toolbox.toolbox import list_source_tools
+
+        tools = asyncio.run(list_source_tools(plan.recipe.tools, plan.folder, live=live))
     if not as_json:
         print_text(f"# {verdict}" if resolved else verdict)
     from flows.release.release_gate import describe_release_gate
@@ -115,11 +125,11 @@ def validate_command(
     )
     if as_json:
         whole = plan.recipe.model_dump(mode="json", exclude_none=True)
-        print_json(
-            {"valid": True, "verdict": verdict, "recipe": whole, "live": answers, "gate": gate, "weights": weights}
-        )
+        found = {"live": answers, "tools": tools, "gate": gate, "weights": weights}
+        print_json({"valid": True, "verdict": verdict, "recipe": whole, **found})
         return
     live_notes = [f"teacher {name}: {answer}" for name, answer in answers.items()]
+    live_notes += [f"tools of {source}: {', '.join(names)}" for source, names in tools.items()]
     weights_notes = [f"teacher {name}: weights {file or NOT_DOWNLOADED}" for name, file in weights.items()]
     notes = [f"release gate: {gate}", *weights_notes, *live_notes, *validated.seeds.notes]
     if resolved:

@@ -301,6 +301,9 @@ def chat_command(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, max=32_768, help="Longest reply; default: as in the student's recipe.")
     ] = None,
+    thinking: Annotated[
+        bool, typer.Option("--thinking", help="Show the thinking of a student that was trained on it.")
+    ] = False,
     runs_dir: RunsOption = RUNS_FOLDER,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -316,7 +319,7 @@ def chat_command(
 
     SESSION.quiet = quiet
     found = find_chat_student(student, runs_dir)
-    settings = choose_chat_settings(found, system, temperature, max_tokens)
+    settings = choose_chat_settings(found, system, temperature, max_tokens, thinking=thinking)
     SESSION.print_message(f"chat: loading {found.weights or found.folder}; Ctrl-D ends")
     with open_conversation(found, settings) as conversation:
         failures = run_chat(conversation, quiet=as_json)

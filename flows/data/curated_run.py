@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.errors import UsageError
 from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, Sample, parse_sample_index
-from core.storage.sample_files import build_message_type, read_sample_columns, read_samples, unflatten_message
+from core.storage.sample_files import (
+    build_message_type,
+    complete_turn_fields,
+    read_sample_columns,
+    read_samples,
+    unflatten_message,
+)
 from filters.base import Document
 from flows.data.dataset_formats import count_prompt_turns
 from flows.data.dataset_rows import build_row_document
@@ -126,7 +132,7 @@ def read_kept_rows(run: RunDir) -> "pl.DataFrame":
     kept = [create_empty_rows()]
     fields, roles = pl.col("fields").str, pl.element().struct.field("role")
     for index in run.shards():
-        rows = read_sample_columns(run.kept_file(index), ("id", "messages", "fields"))
+        rows = complete_turn_fields(read_sample_columns(run.kept_file(index), ("id", "messages", "fields")))
         roles_of_rows = rows.select(pl.col("messages").list.eval(roles)).to_series().to_list()
         selected = rows.select(
             "id",
@@ -148,6 +154,14 @@ def create_empty_rows() -> "pl.DataFrame":
     return pl.DataFrame(schema={"id": pl.String, "messages": pl.List(build_message_type()), "asked": pl.Int64, **texts})
 
 
+def hash_prompt() -> "pl.Expr":
+    """A hash of each row's prompt, without earlier thinking. Hashes are comparable within one process only."""
+    import polars as pl
+
+    asked = pl.element().struct.field("role", "content", "name", "tool_calls", "images")
+    return pl.col("messages").list.head("asked").list.eval(pl.struct(asked)).hash()
+
+
 class DatasetSplit(NamedTuple):
     """Kept rows for training, and held-out rows."""
 
@@ -161,8 +175,6 @@ def split_rows(kept: "pl.DataFrame", share: float, seed: int, answers_per_seed: 
     Samples of the same seed stay together, and so do samples with the same prompt: no held-out prompt is trained on. With two
     or more such groups, both parts have at least one.
     """
-    import polars as pl
-
     # Union-find: rows are in one group if they share a seed or a prompt, directly or through other rows.
     parents: dict[Any, Any] = {}
 
@@ -171,7 +183,7 @@ def split_rows(kept: "pl.DataFrame", share: float, seed: int, answers_per_seed: 
             parents[key] = key = parents[parents[key]]
         return key
 
-    prompts = kept.select(pl.col("messages").list.head("asked").hash()).to_series()
+    prompts = kept.select(hash_prompt()).to_series()
     keys = [("seed", parse_sample_index(name) // answers_per_seed) for name in kept["id"]]
     for key, prompt in zip(keys, prompts, strict=True):
         parents[find_root(("prompt", prompt))] = find_root(key)

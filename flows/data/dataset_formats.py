@@ -1,12 +1,18 @@
 """The forms of a dataset that trainers read: TRL, axolotl, LLaMA-Factory. Knows rows, not files.
 
 A row has `messages` as in a samples file, `asked` (the number of them that are the prompt), and optional `reasoning` and
-`tools` (JSON text). A pair has `prompt`, `chosen` and `rejected` instead of `messages`.
+`tools` (JSON text). A pair has `prompt`, `chosen` and `rejected` instead of `messages`. The thinking of a message is left out,
+put before its content, or written as its `reasoning_content`.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from core.config.recipe import DatasetThinking
+from core.runs.records import ThinkingRecord
+from core.storage.sample_files import TURN_COLUMNS, complete_turn_fields, has_turn_field
+from core.thinking import THINK_CLOSING, THINK_OPENING
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,22 +56,25 @@ class FormattedDataset(NamedTuple):
     """Columns of JSON text, whose values vary in shape (arguments of calls), which Parquet cannot hold."""
 
 
-def format_dataset(name: str, parts: Sequence["pl.DataFrame"]) -> FormattedDataset:
+def format_dataset(name: str, parts: Sequence["pl.DataFrame"], thinking: DatasetThinking = False) -> FormattedDataset:
     """`parts` (train, validation) in the form `name`, with equal columns. The rows of `preference` are pairs."""
     import polars as pl
 
-    # Turns become JSON text if any turn calls a tool or is the result of a tool.
-    turn = pl.element().struct
-    used = turn.field("tool_calls").is_not_null() | turn.field("name").is_not_null()
-    structured = False
-    for rows in parts:
-        columns = [pl.col(column).list.eval(used) for column in TURN_COLUMNS if column in rows.columns]
-        per_column = [column.list.any().any() for column in columns]
-        structured = structured or bool(rows.select(pl.any_horizontal(per_column)).item())
-
+    parts = [place_thinking(complete_turn_fields(rows), thinking) for rows in parts]
+    # Turns become JSON text if any turn calls a tool, is the result of a tool, or has images.
+    present = {
+        field
+        for rows in parts
+        for column in TURN_COLUMNS
+        if column in rows.columns
+        for field in ("tool_calls", "name", "images", "reasoning")
+        if has_turn_field(rows, column, field)
+    }
+    structured = bool(present - {"reasoning"})
+    turns = TurnForm(structured, "reasoning" in present)
     formatted = []
     for rows in parts:
-        form = FORM_BUILDERS[name](rows, structured)
+        form = FORM_BUILDERS[name](rows, turns)
         if "tools" in form.columns:
             form = form.with_columns(_map_in_slices(form["tools"], _convert_tool_schemas, pl.String))
         formatted.append(form)
@@ -81,7 +90,43 @@ def format_dataset(name: str, parts: Sequence["pl.DataFrame"]) -> FormattedDatas
     return FormattedDataset(formatted, left_out, frozenset([*texts, *tools]))
 
 
-TURN_COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected")
+class TurnForm(NamedTuple):
+    """How a dataset stores its turns."""
+
+    structured: bool
+    """As JSON text, since they differ in shape."""
+    reasoned: bool
+    """With `reasoning_content`."""
+
+
+def place_thinking(rows: "pl.DataFrame", thinking: DatasetThinking) -> "pl.DataFrame":
+    """The rows without thinking, with thinking before the content of its message in tags, or unchanged."""
+    import polars as pl
+
+    turn = pl.element().struct
+    reasoning, content = turn.field("reasoning"), turn.field("content")
+    tagged = pl.concat_str(pl.lit(f"{THINK_OPENING}\n"), reasoning, pl.lit(f"\n{THINK_CLOSING}\n\n"), content)
+    changes = {"content": pl.coalesce(tagged, content)} if thinking == "tags" else {}
+    if thinking == "field":
+        return rows
+    return rows.with_columns(
+        pl.col(column).list.eval(turn.with_fields(**changes, reasoning=pl.lit(None, pl.String)))
+        for column in TURN_COLUMNS
+        if column in rows.columns
+    )
+
+
+def measure_thinking(parts: Sequence["pl.DataFrame"], form: DatasetThinking) -> ThinkingRecord | None:
+    """The conversations of all parts that have thinking, and its length; None if there are none."""
+    import polars as pl
+
+    words = pl.element().struct.field("reasoning").str.count_matches(r"\S+")
+    per_row = pl.concat(rows.select(pl.col("messages").list.eval(words).list.sum()).to_series() for rows in parts)
+    thought = per_row.filter(per_row > 0)
+    mean = thought.mean()
+    if not isinstance(mean, float):
+        return None
+    return ThinkingRecord(rows=len(per_row), thought=len(thought), mean_words=round(mean, 1), form=form)
 
 
 def _has_values(column: "pl.Series") -> bool:
@@ -101,25 +146,33 @@ def count_prompt_turns(roles: Sequence[str]) -> int:
 
 
 def build_openai_turn(turn: FlatTurn) -> dict[str, Any]:
-    """A turn for chat templates, with calls as in OpenAI's API and without unneeded keys: templates test for the key
+    """A turn for chat templates, with calls and images as in OpenAI's API and without unneeded keys: templates test for the key
     `tool_calls`, and an empty value breaks them.
     """
     plain = {key: turn[key] for key in ("role", "content", "name") if turn.get(key) is not None}
+    if turn.get("reasoning"):
+        plain["reasoning_content"] = turn["reasoning"]
+    if turn.get("images"):
+        images = [{"type": "image_url", "image_url": {"url": url}} for url in turn["images"]]
+        plain["content"] = [{"type": "text", "text": turn["content"]}, *images]
     if not turn.get("tool_calls"):
         return plain
     calls = [{"type": "function", "function": call} for call in json.loads(turn["tool_calls"])]
     return {**plain, "tool_calls": calls}
 
 
-def _convert_turns(messages: "pl.Series", *, structured: bool) -> "pl.Series":
-    """`{role, content}` of each turn; if any turn of the dataset has more, each turn as JSON text."""
+def _convert_turns(messages: "pl.Series", form: TurnForm) -> "pl.Series":
+    """`{role, content}` of each turn, and `reasoning_content`, null where there is none; if any turn of the dataset has more,
+    each turn as JSON text.
+    """
     import polars as pl
 
-    if structured:
+    if form.structured:
         return _map_in_slices(
             messages, lambda turns: [_dump_json(build_openai_turn(turn)) for turn in turns], pl.List(pl.String)
         )
-    plain = pl.struct(pl.element().struct.field("role", "content"))
+    reasoned = [pl.element().struct.field("reasoning").alias("reasoning_content")] if form.reasoned else []
+    plain = pl.struct(pl.element().struct.field("role", "content"), *reasoned)
     return messages.to_frame().select(pl.all().list.eval(plain)).to_series()
 
 
@@ -148,28 +201,26 @@ def _list_optional_columns(rows: "pl.DataFrame") -> list[str]:
     return [name for name in ("reasoning", "tools") if name in rows.columns]
 
 
-def _build_messages_form(rows: "pl.DataFrame", structured: bool) -> "pl.DataFrame":
-    return rows.select("id", _convert_turns(rows["messages"], structured=structured), *_list_optional_columns(rows))
+def _build_messages_form(rows: "pl.DataFrame", turns: TurnForm) -> "pl.DataFrame":
+    return rows.select("id", _convert_turns(rows["messages"], turns), *_list_optional_columns(rows))
 
 
-def _build_prompt_completion_form(rows: "pl.DataFrame", structured: bool) -> "pl.DataFrame":
+def _build_prompt_completion_form(rows: "pl.DataFrame", turns: TurnForm) -> "pl.DataFrame":
     import polars as pl
 
     rows = rows.filter((pl.col("asked") > 0) & (pl.col("asked") < pl.col("messages").list.len()))
     halves = rows.select(
         prompt=pl.col("messages").list.head("asked"), completion=pl.col("messages").list.slice("asked")
     )
-    return rows.select(
-        "id", *(_convert_turns(half, structured=structured) for half in halves), *_list_optional_columns(rows)
-    )
+    return rows.select("id", *(_convert_turns(half, turns) for half in halves), *_list_optional_columns(rows))
 
 
-def _build_preference_form(rows: "pl.DataFrame", structured: bool) -> "pl.DataFrame":
-    turns = [_convert_turns(rows[name], structured=structured) for name in ("prompt", "chosen", "rejected")]
-    return rows.select(*turns, "difference", "chosen_id", "rejected_id", *_list_optional_columns(rows))
+def _build_preference_form(rows: "pl.DataFrame", turns: TurnForm) -> "pl.DataFrame":
+    converted = [_convert_turns(rows[name], turns) for name in ("prompt", "chosen", "rejected")]
+    return rows.select(*converted, "difference", "chosen_id", "rejected_id", *_list_optional_columns(rows))
 
 
-def _build_alpaca_form(rows: "pl.DataFrame", _structured: bool) -> "pl.DataFrame":
+def _build_alpaca_form(rows: "pl.DataFrame", _turns: TurnForm) -> "pl.DataFrame":
     import polars as pl
 
     if "tools" in rows.columns:
@@ -179,13 +230,15 @@ def _build_alpaca_form(rows: "pl.DataFrame", _structured: bool) -> "pl.DataFrame
 
 
 def convert_to_alpaca(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
-    """The keys of LLaMA-Factory's documentation, of which the first three are Stanford's; None for a conversation with tools, or
-    one that does not alternate question and answer.
+    """The keys of LLaMA-Factory's documentation, of which the first three are Stanford's; None for a conversation with tools or
+    images, or one that does not alternate question and answer.
     """
     has_system = bool(turns) and turns[0]["role"] == "system"
     spoken = turns[has_system:]
     roles = [turn["role"] for turn in spoken]
-    if roles != ["user", "assistant"] * (len(spoken) // 2) or not spoken or any(turn["tool_calls"] for turn in spoken):
+    if roles != ["user", "assistant"] * (len(spoken) // 2) or not spoken:
+        return None
+    if any(turn.get("tool_calls") or turn.get("images") for turn in spoken):
         return None
     *history, (question, answer) = zip(spoken[::2], spoken[1::2], strict=True)
     return {
@@ -197,7 +250,7 @@ def convert_to_alpaca(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
     }
 
 
-def _build_sharegpt_form(rows: "pl.DataFrame", _structured: bool) -> "pl.DataFrame":
+def _build_sharegpt_form(rows: "pl.DataFrame", _turns: TurnForm) -> "pl.DataFrame":
     import polars as pl
 
     turns = pl.List(pl.Struct({"from": pl.String, "value": pl.String}))
@@ -208,9 +261,11 @@ SHAREGPT_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "t
 
 
 def convert_to_sharegpt(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
-    """`conversations`; None if a turn has both text and calls, which are separate turns in this form."""
+    """`conversations`; None if a turn has images, or both text and calls, which are separate turns in this form."""
     converted = []
     for turn in turns:
+        if turn.get("images"):
+            return None
         if not turn["tool_calls"]:
             converted.append({"from": SHAREGPT_SPEAKERS[turn["role"]], "value": turn["content"]})
         elif turn["content"]:
@@ -298,7 +353,7 @@ def _rewrite_conversations(
     )
 
 
-FORM_BUILDERS: Mapping[str, Callable[["pl.DataFrame", bool], "pl.DataFrame"]] = {
+FORM_BUILDERS: Mapping[str, Callable[["pl.DataFrame", TurnForm], "pl.DataFrame"]] = {
     "messages": _build_messages_form,
     "prompt_completion": _build_prompt_completion_form,
     "preference": _build_preference_form,

@@ -23,9 +23,20 @@ from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
 from core.sample import Message
 from core.storage.atomic_files import write_parquet
-from core.storage.sample_files import flatten_message, read_sample_columns
+from core.storage.sample_files import (
+    complete_turn_fields,
+    drop_empty_turn_fields,
+    flatten_message,
+    read_sample_columns,
+)
 from filters.base import Document
-from flows.data.curated_run import DatasetSplit, build_conversation_document, create_empty_rows, split_rows
+from flows.data.curated_run import (
+    DatasetSplit,
+    build_conversation_document,
+    create_empty_rows,
+    hash_prompt,
+    split_rows,
+)
 from flows.data.dataset_formats import count_prompt_turns
 from flows.data.dataset_rows import read_all_rows, read_row_conversation
 
@@ -97,8 +108,9 @@ def read_mixture_sources(run: RunDir, recipe: Recipe, folder: Path) -> MixtureSo
         if release.manifest.digest != ancestor.digest:
             raise StoreError(f"{release.path}: is another release than the one that {run.name} builds on")
         pairs = release.path / run.pairs_file.name
-        rows = read_sample_columns(release.path / run.own_rows_file.name)
-        releases.append(EarlierRelease(release.name, rows, read_sample_columns(pairs) if pairs.exists() else None))
+        rows = complete_turn_fields(read_sample_columns(release.path / run.own_rows_file.name))
+        released = complete_turn_fields(read_sample_columns(pairs)) if pairs.exists() else None
+        releases.append(EarlierRelease(release.name, rows, released))
     real = recipe.lineage.real
     return MixtureSources(releases, read_real_rows(find_referenced_file(real, folder)) if real else create_empty_rows())
 
@@ -177,7 +189,7 @@ def _hash_prompts(rows: "pl.DataFrame") -> list[int | None]:
     """A hash of each row's prompt, or None without a prompt. Hashes are comparable within one process only."""
     import polars as pl
 
-    prompt = pl.when(pl.col("asked") > 0).then(pl.col("messages").list.head("asked").hash())
+    prompt = pl.when(pl.col("asked") > 0).then(hash_prompt())
     hashes: list[int | None] = rows.select(prompt.alias("prompt")).to_series().to_list()
     return hashes
 
@@ -250,4 +262,4 @@ def _sample_rows(rows: "pl.DataFrame", count: int, seed: int) -> "pl.DataFrame":
 
 def write_own_rows(run: RunDir, own: DatasetSplit) -> None:
     """Write the run's own rows, for its release and later generations."""
-    write_parquet(run.own_rows_file, join_sides(own))
+    write_parquet(run.own_rows_file, drop_empty_turn_fields(join_sides(own)))

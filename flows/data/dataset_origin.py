@@ -6,9 +6,18 @@ from core.runs.lineage import find_release
 from core.runs.run_dir import RunDir
 
 
+def find_surrounding_run(source: Path) -> RunDir | None:
+    """The run that a path is, or is inside."""
+    runs = (RunDir(folder) for folder in [source.absolute(), *list(source.absolute().parents)[:3]])
+    return next((run for run in runs if run.recipe_file.is_file() and run.manifest_file.is_file()), None)
+
+
 def is_synthetic_dataset(source: Path) -> bool:
     """Whether a dataset is, or is inside, a run or a release, so that teachers wrote its text. False if that is unknown."""
-    folders = [source.absolute(), *list(source.absolute().parents)[:3]]
-    return find_release(source) is not None or any(
-        RunDir(folder).recipe_file.is_file() and RunDir(folder).manifest_file.is_file() for folder in folders
-    )
+    return find_release(source) is not None or find_surrounding_run(source) is not None
+
+
+def trains_on_thinking(source: Path) -> bool:
+    """Whether the thinking in a dataset is training data: in a run by its recipe, since its samples always keep it."""
+    run = find_surrounding_run(source)
+    return run is None or bool(run.read_recipe().dataset.thinking)

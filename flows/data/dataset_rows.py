@@ -21,6 +21,7 @@ from core.runs.lineage import find_release
 from core.sample import Message
 from core.storage.bounded_reading import check_regular_file, read_line_blocks, read_parquet_batches
 from core.storage.sample_files import unflatten_message
+from core.thinking import THINK_OPENING, split_leading_thinking
 from filters.base import Document
 from flows.data.dataset_formats import parse_alpaca_row, parse_sharegpt_turns
 
@@ -44,6 +45,8 @@ MEASURED_COLUMNS = (*TEXT_COLUMNS, "input", "system", "history")
 FILTER_COLUMNS = ("id", "score", *MEASURED_COLUMNS)
 """Columns of Parquet that filters read."""
 KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
+THINKING_KEYS = ("reasoning_content", "reasoning")
+"""Keys of a turn with the thinking before it: of chat templates and this program's datasets; of its samples and OpenRouter."""
 
 
 FILE_OPENERS: dict[str, Callable[[Any, str], Any]] = {
@@ -266,11 +269,16 @@ def build_row_document(row: Mapping[str, Any], name: str = "") -> Document:
     turns = []
     for turn in _read_row_turns(row):
         role, content = turn.get("role"), turn.get("content")
-        if role in KNOWN_ROLES and isinstance(content, str) and not turn.get("tool_calls"):
+        if (
+            role in KNOWN_ROLES
+            and isinstance(content, str)
+            and not any(turn.get(key) for key in ("tool_calls", *THINKING_KEYS))
+            and not content.lstrip().startswith(THINK_OPENING)
+        ):
             turns.append(_ReadTurn(str(role), content, content))
         else:
             message = _build_message(turn)
-            turns.append(_ReadTurn(message.role, message.text, message.content))
+            turns.append(_ReadTurn(message.role, message.text, message.content, message.reasoning or ""))
 
     def join_turns(*roles: str) -> str:
         return "\n".join(turn.text for turn in turns if turn.role in roles)
@@ -283,6 +291,7 @@ def build_row_document(row: Mapping[str, Any], name: str = "") -> Document:
         around=join_turns("system", "tool"),
         score=score,
         answers=answers,
+        thinking="\n".join(turn.thinking for turn in turns if turn.thinking),
     )
 
 
@@ -299,6 +308,7 @@ class _ReadTurn(NamedTuple):
     text: str
     """The content with the tool calls."""
     content: str
+    thinking: str = ""
 
 
 def read_row_conversation(row: Mapping[str, Any]) -> list[Message]:
@@ -376,19 +386,41 @@ def _read_column_turns(value: Any, column: str, role: str | None = "user") -> li
 
 
 def _build_message(turn: dict[str, Any]) -> Message:
-    """A turn of a samples file (calls as JSON text), or in the form for trainers (a list of `function`)."""
+    """A turn of a samples file (calls as JSON text), or in the form for trainers (a list of `function`), with its thinking in any
+    form.
+    """
     try:
+        turn = _read_turn_content(turn)
         calls = turn.get("tool_calls")
         if isinstance(calls, list):
             named = [call.get("function", call) for call in calls]
             calls = json.dumps([{"name": call["name"], "arguments": call["arguments"]} for call in named])
-        flat = {key: turn.get(key) for key in ("role", "content", "name")}
+        flat = {key: turn.get(key) for key in ("role", "content", "name", "reasoning", "images")}
         return unflatten_message({**flat, "tool_calls": calls})
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]["msg"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         fault = str(error)
     raise ValueError(f"`messages` must be a list of role and content: {fault}")
+
+
+def _read_turn_content(turn: dict[str, Any]) -> dict[str, Any]:
+    """The turn with its thinking as `reasoning`, and with `images` and text from a content in parts."""
+    content = turn.get("content")
+    if isinstance(content, list):
+        unknown = [part.get("type") for part in content if part.get("type") not in ("text", "image_url")]
+        if unknown:
+            raise ValueError(f"a part of type {unknown[0]!r}; known are text and image_url")
+        texts = [part["text"] for part in content if part["type"] == "text"]
+        images = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+        turn = {**turn, "content": "\n".join(texts), "images": images}
+    if turn.get("role") != "assistant":
+        return {**turn, "reasoning": None}
+    thinking = next((turn[key] for key in THINKING_KEYS if turn.get(key)), None)
+    if thinking is None and isinstance(content, str):
+        split = split_leading_thinking(content)
+        turn, thinking = {**turn, "content": split.answer}, split.thinking or None
+    return {**turn, "reasoning": thinking}
 
 
 def read_dataset_documents(source: Path) -> Iterator[Document]:

@@ -14,7 +14,7 @@ from agents.families.base import RecipeFamily
 from agents.reply_schema import InvalidReply, parse_reply
 from core.config.recipe import PreferenceConfig, Recipe
 from core.runs.records import PairsRecord
-from core.sample import Candidate, Critique, Message, Sample, SampleStatus, Verdict, parse_sample_index
+from core.sample import Candidate, Critique, Message, Sample, SampleStatus, Verdict, parse_sample_index, remove_thinking
 from core.storage.atomic_files import count_values
 from core.storage.sample_files import build_message_type, flatten_message
 from flows.data.dataset_formats import count_prompt_turns
@@ -165,7 +165,8 @@ def collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: b
         if candidate is None:
             continue
         end = count_prompt_turns([message.role for message in candidate.messages])
-        prompt, response = candidate.messages[:end], candidate.messages[end:]
+        # Answers to one question are comparable, whatever was thought before its earlier turns.
+        prompt, response = remove_thinking(candidate.messages[:end]), candidate.messages[end:]
         verdicts = [verdict for verdict in sample.verdicts if verdict.revision == revision]
         faults = [verdict for verdict in verdicts if not verdict.passed]
         if prompt and response:
@@ -184,11 +185,12 @@ def collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: b
 
 def rebuild_candidate(sample: Sample, family: RecipeFamily, revision: int) -> Candidate | None:
     """The candidate of an earlier revision, parsed from its generator's last reply; None if that reply is invalid."""
-    replies = [turn.reply for turn in sample.turns if turn.agent == "generator" and turn.revision == revision]
-    if not replies:
+    turns = [turn for turn in sample.turns if turn.agent == "generator" and turn.revision == revision]
+    if not turns:
         return None
     try:
-        return family.candidate(sample.seed, parse_reply(family.reply_type(sample.seed), replies[-1]))
+        draft = parse_reply(family.reply_type(sample.seed), turns[-1].reply)
+        return family.candidate(sample.seed, draft).add_thinking(turns[-1].reasoning)
     except InvalidReply:
         return None
 

@@ -324,13 +324,13 @@ def _measure_losses(
     task: StudentEvaluationTask, folders: dict[str, Path], session: CommandSession
 ) -> "dict[str, TextLoss]":
     """Held-out losses of the student, its start and, if it is the embedded teacher, its teacher."""
-    from flows.data.curated_run import extract_conversations
+    from flows.data.dataset_rows import read_all_rows, read_row_conversation
 
     held_out: list[list[Message]] = []
     for folder in (task.run.dataset, task.run.dataset / "messages") if task.run else ():
         file = folder / "validation.parquet"
-        if file.is_file() and "messages" in (rows := read_sample_columns(file)).columns:
-            held_out = extract_conversations(rows)
+        if file.is_file() and "messages" in read_sample_columns(file).columns:
+            held_out = list(read_all_rows(file, read_row_conversation))
             break
     if not held_out:
         return {}

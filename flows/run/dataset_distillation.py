@@ -7,9 +7,9 @@ from core.config.loading import parse_settings
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.runs.records import StudentRecord
-from core.sample import Message
+from core.sample import Message, remove_thinking
 from core.storage.atomic_files import check_writable
-from flows.data.dataset_origin import is_synthetic_dataset
+from flows.data.dataset_origin import is_synthetic_dataset, trains_on_thinking
 from flows.data.dataset_rows import read_dataset_conversations, read_dataset_pairs
 from flows.run.stages import distill_conversations
 
@@ -51,6 +51,8 @@ def distill_dataset(
         raise UsageError(
             f"{source}: has {len(rows)} conversations; training needs at least 2, of which one is held out"
         )
+    if not trains_on_thinking(source):
+        rows, rejected = [remove_thinking(row) for row in rows], [remove_thinking(row) for row in rejected]
     synthetic = is_synthetic_dataset(source)
     return distill_conversations(
         rows, None, config, out, seed=seed, progress=progress, rejected=rejected, synthetic=synthetic

@@ -24,7 +24,7 @@ from core.errors import ChecksBroke, LimitReached, StoreError, UsageError
 from core.runs.lineage import builds_on_older_release
 from core.runs.records import CheckRecord, CollapseVerdict, RunManifest, RunState, summarize_manifest
 from core.runs.run_dir import RunDir
-from core.sample import RejectionReason
+from core.sample import RejectionReason, remove_thinking
 from core.secrets import redact_text
 from core.stop_signal import RunStopped, StopSignal
 from core.tracing import open_trace
@@ -311,6 +311,8 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
     SESSION.print_message("distill: loading torch and the student's start")
     with stages.stopwatch(context.manifest, "distill"), suppress(UserInterrupt):
         train, held_out = map(extract_conversations, parts)
+        if not context.recipe.dataset.thinking:
+            train, held_out = ([remove_thinking(turns) for turns in rows] for rows in (train, held_out))
         context.manifest.student = stages.distill_conversations(
             train,
             held_out,

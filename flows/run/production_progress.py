@@ -67,7 +67,6 @@ class ProductionProgress:
         self._faults = FailureCounter()
         self._progress = WorkProgress(self.format_progress, self.share)
         self._started = monotonic()
-        self._before = budget.spent
 
     def limit_slots(self, slots: RateLimiter, describe_batches: Callable[[], str]) -> None:
         """Start at most as many samples at once as are still needed at the yield so far; and start to show progress, with that of
@@ -187,7 +186,7 @@ class ProductionProgress:
             parts.append(batches)
         share = self.share()
         seconds = monotonic() - self._started
-        spent = self._budget.spent - self._before
+        spent = self._budget.spent_in_session
         parts.append(f"{spent.tokens:,} tokens, {spent.completion_tokens / max(seconds, 1e-3):,.0f} written a second")
         if spent.cost:
             parts.append(

@@ -17,10 +17,11 @@ from core.runs.records import EvaluationRecord, FormatRecord, ModelPassRecord, R
 from core.runs.run_dir import RunDir
 from core.sample import Message
 from core.storage.atomic_files import read_json, write_atomically, write_parquet, write_text
+from core.storage.sample_files import drop_empty_turn_fields
 from core.tracing import trace_stage
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
-from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
+from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines, measure_thinking
 from flows.data.student_files import DEFAULT_GGUF_TYPE, import_student_module
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_duration
@@ -41,11 +42,14 @@ def write_dataset(
     Returns a sentence for each form without rows.
     """
     manifest.formats, manifest.pairs, missing = [], None, []
+    manifest.thinking = measure_thinking(parts, recipe.dataset.thinking)
     with write_atomically(run.dataset) as folder:
         folder.mkdir()
         for name in recipe.dataset.formats:
             form = format_dataset(
-                name, _split_run_pairs(run, manifest, recipe, parts, released) if name == "preference" else parts
+                name,
+                _split_run_pairs(run, manifest, recipe, parts, released) if name == "preference" else parts,
+                recipe.dataset.thinking,
             )
             train, validation = form.parts
             manifest.formats.append(FormatRecord(
@@ -65,7 +69,7 @@ def write_dataset(
                         file.writelines(format_json_lines(rows, form.texts))
             if form.left_out and not any(map(len, form.parts)):
                 missing.append(
-                    f"{name} can hold none of the kept samples: they call tools, or their turns do not alternate"
+                    f"{name} can hold none of the kept samples: they call tools or have images, or their turns do not alternate"
                 )
         write_text(folder / "README.md", build_dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))
     if manifest.pairs and not manifest.pairs.total:
@@ -84,9 +88,11 @@ def _split_run_pairs(
     from agents.families import find_family
     from flows.data.preference_pairs import find_preference_pairs, split_preference_pairs
 
-    pairs = find_preference_pairs(read_finished_samples(run), find_family(recipe.family), recipe)
+    pairs = find_preference_pairs(
+        read_finished_samples(run), find_family(recipe.family, own_tools=bool(recipe.tools)), recipe
+    )
     own, manifest.pairs = split_preference_pairs(pairs, set(parts.validation["id"]))
-    write_parquet(run.pairs_file, pl.concat(own))
+    write_parquet(run.pairs_file, drop_empty_turn_fields(pl.concat(own)))
     all_pairs = pl.concat([*released, *own])
     return [all_pairs.filter(pl.col("chosen_id").is_in(rows["id"].to_list())) for rows in parts]
 

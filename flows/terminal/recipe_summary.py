@@ -23,11 +23,14 @@ def format_recipe_summary(recipe: Recipe) -> list[str]:
             for name, teacher in recipe.teachers.items()
         ),
         "agents": ", ".join(filter(None, [recipe.topology.kind, f"generator {agents.generator.teacher}", critic])),
+        "tools": ", ".join(source.title for source in recipe.tools) or "the family's",
         "checks": ", ".join(check.type for check in recipe.verifiers) or "none",
         "filters": ", ".join(entry.type for entry in recipe.filters) or "none",
         "dataset": ", ".join(recipe.dataset.formats),
         "student": f"starts from {recipe.student.start}" if recipe.student else "none",
     }
+    if not recipe.tools:
+        del parts["tools"]
     return [f"  {name:<9} {replace_unsafe_characters(redact_text(text))}" for name, text in parts.items()]
 
 

@@ -36,18 +36,12 @@ def format_run_card(manifest: RunManifest, run: RunDir, named: str | None = None
 def format_run_details(manifest: RunManifest, run: RunDir) -> str:
     """The card without a suggested command."""
     lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
-    if manifest.error:
-        lines += format_labelled_lines(
-            "error", textwrap.wrap(replace_unsafe_characters(manifest.error), TERMINAL_WIDTH - LABEL_WIDTH)
-        )
-    for batch in read_open_batches(run.batches):
-        lines += format_labelled_lines(
-            "batch", textwrap.wrap(f"{batch.name} at {batch.model}: {batch.describe()}", TERMINAL_WIDTH - LABEL_WIDTH)
-        )
-    for shortfall in manifest.shortfalls:
-        lines += format_labelled_lines(
-            "missing", textwrap.wrap(replace_unsafe_characters(shortfall), TERMINAL_WIDTH - LABEL_WIDTH)
-        )
+    batches = [f"{batch.name} at {batch.model}: {batch.describe()}" for batch in read_open_batches(run.batches)]
+    errors = [manifest.error] if manifest.error else []
+    for label, texts in (("error", errors), ("batch", batches), ("missing", manifest.shortfalls)):
+        for text in texts:
+            wrapped = textwrap.wrap(replace_unsafe_characters(text), TERMINAL_WIDTH - LABEL_WIDTH)
+            lines += format_labelled_lines(label, wrapped)
     steps = wrap_items([f"{name} {left:,}" for name, left in manifest.funnel], " -> ", TERMINAL_WIDTH - 2)
     lines += [f"  {line}" for line in steps]
     if manifest.counts.dropped + manifest.counts.failed:
@@ -59,6 +53,8 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
         lines += format_labelled_lines("not kept", not_kept)
     for judge in manifest.judges:
         lines += format_labelled_lines("judge", textwrap.wrap(format_judge_record(judge), TERMINAL_WIDTH - LABEL_WIDTH))
+    if manifest.thinking:
+        lines += format_labelled_lines("thinking", [manifest.thinking.summary])
     if manifest.collapse:
         lines += format_labelled_lines("collapse", [format_collapse_verdict(manifest.collapse)])
     if manifest.gates:

@@ -15,6 +15,9 @@ from flows.terminal.text_format import (
     replace_unsafe_characters,
 )
 
+SHOWN_THINKING = 400
+"""Characters shown of the beginning and of the end of thinking."""
+
 
 class RevisionHistory(NamedTuple):
     """The events of one revision, in this order."""
@@ -114,7 +117,18 @@ def _format_turn(turn: AgentTurn, first: AgentTurn) -> list[str]:
     before = [f"    {format_count(same, 'message')} as in the first call of the {turn.agent}"] if same else []
     for message in turn.context[same:]:
         before += [f"    {message.role}", *_quote_text(message.text, 4)]
-    return [head, *before, "    user", *_quote_text(turn.asked, 4), "    reply", *_quote_text(turn.reply, 4), ""]
+        before += [f"    | image {format_one_line(url, 80)}" for url in message.images]
+    asked = ["    user", *_quote_text(turn.asked, 4)]
+    thinking = ["    thinking", *_quote_text(shorten_thinking(turn.reasoning), 4)] if turn.reasoning else []
+    return [head, *before, *asked, *thinking, "    reply", *_quote_text(turn.reply, 4), ""]
+
+
+def shorten_thinking(text: str) -> str:
+    """The beginning and the end of thinking, which is often longer than all the rest; files have the whole text."""
+    left_out = len(text) - 2 * SHOWN_THINKING
+    if left_out <= 0:
+        return text
+    return f"{text[:SHOWN_THINKING].rstrip()}\n… ({left_out:,} characters)\n{text[-SHOWN_THINKING:].lstrip()}"
 
 
 def _format_field(label: str, value: str, wide: int = 6) -> list[str]:

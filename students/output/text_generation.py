@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.utils import logging
 
 from core.errors import UsageError
+from core.thinking import THINK_OPENING
 from students.chat_encoding import find_pad_id, find_stop_ids
 
 
@@ -32,7 +33,7 @@ class StudentTextGenerator:
     def generate_reply(
         self, messages: Sequence[Mapping[str, str]], temperature: float, top_p: float, max_tokens: int
     ) -> str:
-        """The next assistant turn; at temperature 0 always the most likely token."""
+        """The next assistant turn with its thinking in tags; at temperature 0 always the most likely token."""
         sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max_tokens, eos_token_id=find_stop_ids(self._tokenizer),
@@ -44,4 +45,8 @@ class StudentTextGenerator:
         self._model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             output = self._model.generate(**prompt, generation_config=settings)
-        return str(self._tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+        asked = prompt["input_ids"].shape[1]
+        reply = str(self._tokenizer.decode(output[0, asked:], skip_special_tokens=True)).strip()
+        # Some chat templates open the thinking themselves.
+        opened = str(self._tokenizer.decode(output[0, :asked])).rstrip().endswith(THINK_OPENING)
+        return f"{THINK_OPENING}\n{reply}" if opened else reply

@@ -6,9 +6,20 @@ Knows no queue and no file of the journal but the one it reads or writes.
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from teachers.base import TeacherQuestion, TeacherReply
-from teachers.endpoint_calls import FailedTry
+from teachers.endpoint_calls import EndpointCalls, FailedTry
+
+CLOCK_SKEW_SECONDS = 3600.0
+"""By which the clocks of this machine and of a provider may differ."""
+CANCELLED = "was cancelled outside this run; its results are kept, and --resume sends the other requests again"
+FEWEST_SLOTS = 16
+"""Concurrent requests about batches: one that looks for a batch may wait for others."""
+
+
+class ExpiredRequest(FailedTry):
+    """The batch ended before the request was processed, which costs nothing."""
 
 
 class BatchStatus(NamedTuple):
@@ -38,6 +49,13 @@ class RequestResult(NamedTuple):
     body: dict[str, Any] | None = None
     """The response, if the request succeeded."""
     failure: FailedTry | ProviderError | None = None
+
+
+def build_batch_calls(config: TeacherConfig, url: str, model: str) -> EndpointCalls:
+    """Retries and outages of the requests about batches, which the rates of direct calls do not limit."""
+    limits: dict[str, int | None] = {"requests_per_minute": None, "tokens_per_minute": None}
+    limits |= {"max_concurrent": max(FEWEST_SLOTS, config.max_concurrent)}
+    return EndpointCalls(config.model_copy(update=limits), url, model)
 
 
 class BatchApi(Protocol):

@@ -18,7 +18,7 @@ from core.sample import text_digest
 from core.stop_signal import RunStopped
 from core.storage.atomic_files import write_atomically
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
-from teachers.batches.batch_api import BatchApi, BatchStatus, RequestResult
+from teachers.batches.batch_api import BatchApi, BatchStatus, ExpiredRequest, RequestResult
 from teachers.batches.batch_journal import BatchJournal, BatchRecord, read_result_lines
 from teachers.endpoint_calls import MAX_FAILURES_IN_ROW, FailedTry, FailureCause
 
@@ -28,6 +28,8 @@ REPORTED_SHARE = 0.1
 """A batch in progress is reported whenever another tenth of its requests has ended."""
 MAX_FAILED_CHECKS = 10
 """In a row; then the run stops, and a resumed run finds the batch again."""
+COMPLETED_STATES = {"completed", "ended"}
+"""Of batches whose requests were all processed: one without a result may have been paid."""
 RESULTS_PER_STEP = 500
 """Results that are handed out before other tasks run."""
 
@@ -299,7 +301,7 @@ class BatchTeacher:
         counted = [
             failure
             for failure in failures
-            if not isinstance(failure, _Expired)
+            if not isinstance(failure, ExpiredRequest)
             and isinstance(failure, FailedTry)
             and failure.blame is not FailureCause.length
         ]
@@ -340,18 +342,16 @@ class BatchTeacher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-class _Expired(FailedTry):
-    """The batch expired before the request was processed, which costs nothing."""
-
-
 class _Unknown(FailedTry):
     """The batch has no result for the request, which may have been paid."""
 
 
 def _explain_missing_result(custom_id: str, status: BatchStatus) -> RequestResult:
-    if status.state == "completed":
+    if status.state in COMPLETED_STATES:
         return RequestResult(custom_id, failure=_Unknown(f"batch {status.id} has no result for it"))
-    return RequestResult(custom_id, failure=_Expired(f"batch {status.id} is {status.state} without a result for it"))
+    return RequestResult(
+        custom_id, failure=ExpiredRequest(f"batch {status.id} is {status.state} without a result for it")
+    )
 
 
 @asynccontextmanager

@@ -14,9 +14,16 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.secrets import redact_excerpt
 from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.batches.batch_api import BatchStatus, RequestResult
+from teachers.batches.batch_api import (
+    CANCELLED,
+    CLOCK_SKEW_SECONDS,
+    BatchStatus,
+    ExpiredRequest,
+    RequestResult,
+    build_batch_calls,
+)
 from teachers.endpoint import parse_object, read_response_text, translate_client_errors
-from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, EndpointCalls, FailedTry
+from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, FailedTry
 from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion
 
 MAX_REQUESTS, MAX_BYTES = 50_000, 200 * 10**6
@@ -25,11 +32,10 @@ COMPLETION_WINDOW = "24h"
 WINDOW_SECONDS = 24 * 3600
 REQUEST_URL = "/v1/chat/completions"
 ENDED_STATES = {"completed", "failed", "expired", "cancelled"}
+EXPIRED_CODE = "batch_expired"
 TAG_KEY = "stillhouse_batch"
 PAGE_SIZE = 100
 PIECE_BYTES = 2**20
-CLOCK_SKEW_SECONDS = 3600.0
-"""By which the clocks of this machine and of the provider may differ."""
 
 Result = TypeVar("Result")
 
@@ -51,8 +57,7 @@ class OpenAIBatchApi:
     def __init__(self, config: TeacherConfig, url: str, model: str, session: aiohttp.ClientSession) -> None:
         """`model` is the endpoint's own name for the model."""
         self._config, self._url, self._model, self._session = config, url.rstrip("/"), model, session
-        unlimited = config.model_copy(update={"requests_per_minute": None, "tokens_per_minute": None})
-        self._calls = EndpointCalls(unlimited, self._url, model)
+        self._calls = build_batch_calls(config, self._url, model)
 
     def build_line(self, custom_id: str, question: TeacherQuestion) -> bytes:
         body = build_request_body(question, self._model, self._config)
@@ -136,7 +141,8 @@ class OpenAIBatchApi:
             if not isinstance(custom_id, str) or not (response or error):
                 return None
             if response is None:
-                return RequestResult(custom_id, failure=FailedTry(f"{error['code']}: {_shorten(error.get('message'))}"))
+                kind = ExpiredRequest if error["code"] == EXPIRED_CODE else FailedTry
+                return RequestResult(custom_id, failure=kind(f"{error['code']}: {_shorten(error.get('message'))}"))
             status, body = int(response["status_code"]), response["body"]
             if status == 200 and isinstance(body, dict):
                 return RequestResult(custom_id, body)
@@ -248,7 +254,7 @@ def _build_status(batch: dict[str, Any]) -> BatchStatus:
 def _find_problem(state: str, batch: dict[str, Any]) -> str:
     """Why the requests of this batch must not be sent again in the same way."""
     if state == "cancelled":
-        return "was cancelled outside this run; its results are kept, and --resume sends the other requests again"
+        return CANCELLED
     if state != "failed":
         return ""
     errors = (batch.get("errors") or {}).get("data") or [{}]

@@ -10,8 +10,9 @@ from random import Random
 from core.config.teachers import TeacherConfig, TeacherFaults
 from core.errors import ProviderError
 from core.sample import TokenUsage, text_digest
+from core.thinking import join_thinking
 from teachers.base import CallFailed, ChargeAccount, TeacherQuestion, TeacherReply
-from teachers.fake.script_parts import draw_value
+from teachers.fake.script_parts import draw_value, write_thinking
 from teachers.fake.scripts import known_contracts, load_script
 from teachers.rate_limiter import RateLimiter
 
@@ -50,14 +51,24 @@ class FakeTeacher:
                     reply = {**reply, "answer": refusal}
                 elif rng.random() < self._faults.repetition:
                     reply = {**reply, "answer": " ".join([reply["answer"].split(".")[0] + "."] * 8)}
+            # Random numbers of its own, so that the replies are those of a teacher that does not think.
+            draw = Random(text_digest(f"thinking {question.canonical}"))
+            thinks = draw.random() < self._faults.thinking and question.reasoning not in ("off", 0)
+            thinking = write_thinking(draw, question) if thinks else ""
+            if draw.random() < self._faults.leak and isinstance(reply.get("answer"), str):
+                reply = {**reply, "answer": join_thinking(write_thinking(draw, question), reply["answer"])}
             text = json.dumps(reply) if question.json_schema is not None else str(reply["answer"])
             if rng.random() < self._faults.malformed:
                 text = text[: len(text) // 2]
 
             asked = sum(len(message.content.split()) for message in question.messages)
-            usage = TokenUsage(calls=1, prompt_tokens=asked, completion_tokens=len(text.split()))
+            thought, written = len(thinking.split()), len(text.split())
+            usage = TokenUsage(
+                calls=1, prompt_tokens=asked, completion_tokens=thought + written, reasoning_tokens=thought
+            )
             charge.usage = usage
-            return TeacherReply(text=text, finished=True, usage=usage, confidence=rng.uniform(0.3, 0.7))
+            confidence = rng.uniform(0.3, 0.7)
+            return TeacherReply(text=text, reasoning=thinking, finished=True, usage=usage, confidence=confidence)
 
     def release(self) -> None:
         self._limiter.admit_all()

@@ -28,6 +28,14 @@ def write_sentence(rng: Random, subject: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
+def write_thinking(rng: Random, question: TeacherQuestion) -> str:
+    """Thinking about a question, which it names: two sentences and a sum, in which a wrong result is rare."""
+    asked = " ".join(question.messages[-1].content.split()[:6])
+    left, right = rng.randint(2, 9), rng.randint(2, 9)
+    total = left + right + (rng.random() < 0.1)
+    return f"I read: {asked}. {write_sentence(rng, 'It')}\nFirst {left} + {right} = {total}, so I can answer."
+
+
 def write_review(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     scores = {rubric: rng.choice((2, 4, 4, 5)) for rubric in requested_rubrics(question)}
     faults = [f"{rubric} could be better" for rubric, score in scores.items() if score < 3]

@@ -1,7 +1,7 @@
 """A model behind Anthropic's Messages protocol as a teacher: sends by Anthropic's client library. Builds and reads nothing."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +54,21 @@ def _connection_limits(connections: int) -> Any:
 
 
 async def _send_message(client: "anthropic.AsyncAnthropic", params: dict[str, Any]) -> str:
-    import anthropic
-
     others = {key: value for key, value in params.items() if key not in NAMED_PARAMS}
     named = {key: params[key] for key in NAMED_PARAMS if key in params}
-    try:
+    with translate_anthropic_errors():
         response = await client.messages.with_raw_response.create(**named, extra_body=others)
         text: str = response.http_response.text
+    return text
+
+
+@contextmanager
+def translate_anthropic_errors() -> Iterator[None]:
+    """Around a call of the library. Raises RejectedRequest, TimeoutError or FailedTry."""
+    import anthropic
+
+    try:
+        yield
     except anthropic.APIStatusError as error:
         raise RejectedRequest(error.status_code, error.response.headers, error.response.text) from None
     except anthropic.APITimeoutError:
@@ -69,4 +77,3 @@ async def _send_message(client: "anthropic.AsyncAnthropic", params: dict[str, An
         raise explain_connection_failure(error.__cause__ or error) from None
     except anthropic.AnthropicError as error:
         raise FailedTry(redact_text(f"{type(error).__name__}: {error}")) from None
-    return text

@@ -187,3 +187,47 @@ def test_an_answer_stops_at_the_templates_end_of_turn_and_at_the_end_of_text(
 def test_a_tokenizer_without_a_padding_token_pads_with_the_end_of_turn(tokenizer: PreTrainedTokenizerBase) -> None:
     assert find_pad_id(tokenizer) == 0
     assert find_pad_id(with_template(tokenizer, tokenizer.chat_template)) == 2
+
+
+THOUGHT = Message(role="assistant", content="I like bees.", reasoning="Bees?\nThey hum.")
+CONTENT_PARSING_TEMPLATE = """{% for message in messages %}{% set content = message.content %}<|im_start|>{{ message.role }}
+{% if message.role == 'assistant' and '</think>' in content %}{% set parts = content.split('</think>') %}<think>
+{{ parts[0].split('<think>')[-1].strip() }}
+</think>
+
+{{ parts[1].strip() }}{% else %}{{ content }}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""Reads thinking from the content, as Qwen3's does."""
+OPENING_TEMPLATE = CONTENT_PARSING_TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+"""Opens the thinking itself, as DeepSeek-R1's does."""
+
+
+@pytest.mark.parametrize("template", [None, CONTENT_PARSING_TEMPLATE, OPENING_TEMPLATE])
+def test_thinking_is_learned_with_its_answer(template: str | None, tokenizer: PreTrainedTokenizerBase) -> None:
+    if template:
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer.backend_tokenizer, chat_template=template, bos_token="<|im_start|>",
+            eos_token="<|im_end|>", pad_token="<|pad|>",
+        )  # fmt: skip
+    asked = dialog("user: Write about bees.")
+    one = encoded([*asked, THOUGHT], tokenizer)
+    (span,) = spans(one)
+    opened = "<think>\n" if template == OPENING_TEMPLATE else ""
+    whole = "<think>\nBees?\nThey hum.\n</think>\n\nI like bees.<|im_end|>"
+    assert tokenizer.decode(span) == whole.removeprefix(opened)
+    assert tokenizer.decode(one.ids).startswith(render_chat(asked, tokenizer, answer_next=True)), "as in generation"
+
+
+def test_thinking_before_an_earlier_question_is_not_learned(tokenizer: PreTrainedTokenizerBase) -> None:
+    asked, more = dialog("user: Write about bees.")[0], dialog("user: And?")[0]
+    conversation = [asked, THOUGHT, more, THOUGHT.model_copy(update={"content": "So it is."})]
+    first, second = map(tokenizer.decode, spans(encoded(conversation, tokenizer)))
+    assert first == "I like bees.<|im_end|>"
+    assert second == "<think>\nBees?\nThey hum.\n</think>\n\nSo it is.<|im_end|>"
+
+
+def test_a_special_token_inside_thinking_makes_a_conversation_unusable(tokenizer: PreTrainedTokenizerBase) -> None:
+    thought = THOUGHT.model_copy(update={"reasoning": "It ends with <|im_end|>."})
+    found = encode_conversation([*dialog("user: Hi"), thought], tokenizer, 512)
+    assert found is UnusableReason.has_special_token

@@ -96,6 +96,13 @@ def test_a_request_without_a_result_is_sent_again_in_another_batch(
     assert len(server.batches) == 2 + 3, "no more than max_retries"
 
 
+def test_a_batch_that_expired_as_a_whole_is_sent_again(server: BatchServer, tmp_path: Path) -> None:
+    server.fate = lambda _request, before: "ok" if before else "expired"
+    outcomes, _ = ask(server, tmp_path)
+    assert count_replies(outcomes) == len(QUESTIONS)
+    assert [len(batch.requests) for batch in server.batches.values()] == [len(QUESTIONS)] * 2
+
+
 def test_a_rejected_request_fails_its_call_alone(server: BatchServer, tmp_path: Path) -> None:
     server.fate = of_topic(3, "400", times=99)
     outcomes, _ = ask(server, tmp_path)

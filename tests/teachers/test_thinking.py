@@ -15,6 +15,9 @@ from teachers.thinking.request_keys import build_thinking_keys
 from teachers.thinking.schema_thinking import think_and_answer
 from teachers.thinking.thought_stream import CompletionStream, move_thinking
 from teachers.thinking.thought_text import split_thinking
+from tests.support.anthropic_server import AnthropicServer
+from tests.support.gemini_server import GeminiServer
+from tests.support.strict_server import ServedReply, serve
 from tests.support.thinking_endpoint import THOUGHT, ThinkingServer, serve_thinking
 
 SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
@@ -22,6 +25,7 @@ QUESTION = TeacherQuestion(
     messages=[Message(role="user", content="Add 2 and 3.")], contract="Sum", json_schema=SCHEMA, temperature=0, top_p=1,
     max_tokens=1124, seed=1, reasoning="low",
 )  # fmt: skip
+KEY = "canary-1"
 ON = {"enable_thinking": True, "thinking": True}
 OFF = {"enable_thinking": False, "thinking": False}
 
@@ -328,3 +332,37 @@ def test_a_completion_that_is_passed_on_has_no_thinking_in_its_answer() -> None:
     for message in ({"content": "b", "reasoning": "a"}, {"content": None, "tool_calls": []}):
         same = json.loads(completion(**message))
         assert move_thinking(same) == same
+
+
+@pytest.mark.parametrize("thinking", ["native", "tagged", "two_step"])
+@pytest.mark.parametrize(
+    ("served", "model"),
+    [
+        (AnthropicServer, "anthropic/claude-haiku-4-5"),
+        (AnthropicServer, "anthropic/claude-opus-5-5"),
+        (GeminiServer, "gemini/gemini-2.5-flash"),
+    ],
+)
+def test_every_way_is_accepted_by_the_other_protocols(
+    served: Any, model: str, thinking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("ANTHROPIC_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.setenv(variable, KEY)
+
+    def answer(question: TeacherQuestion) -> ServedReply:
+        wants_object = question.json_schema is not None or "JSON schema" in str(question.messages)
+        return ServedReply(
+            '{"sum": 5}' if wants_object else "Two and three.", "" if question.reasoning == "off" else "I add."
+        )
+
+    async def run(url: str) -> TeacherReply:
+        config = TeacherConfig(model=model, base_url=url, max_retries=0, outage_seconds=0, thinking=thinking)
+        question = QUESTION.model_copy(update={"max_tokens": 100 + config.thinking_tokens("low")})
+        async with open_teacher(config) as teacher:
+            return await think_and_answer(lambda part: teacher.reply(part, 0, UnlimitedAccount()), question, config)
+
+    with serve(served(KEY)) as server:
+        server.answer = answer
+        reply = asyncio.run(run(server.url))
+    assert (reply.reasoning, reply.text) == ("I add.", '{"sum": 5}')
+    assert reply.usage.calls == len(server.requests) == (2 if thinking == "two_step" else 1)

@@ -1,12 +1,22 @@
-"""Answers that are known: the candidate's must equal the seed's."""
+"""Answers that are known: the candidate's must equal the seed's, or the conclusion of the thinking before it."""
+
+import re
+from typing import Literal
 
 from pydantic import Field
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.math.answer_equality import AnswerKind, NumberTolerance, compare_answers
 
+CONCLUSION = re.compile(r"\\boxed\{([^{}]*)\}|\b[Aa]nswer(?: is|:| ?=) ?:?[ *$]*(.+?)[*$]*[.!]?(?=\s+[A-Z]|\s*\n|\s*$)")
+"""How thinking states a result: boxed in LaTeX, or in words to the end of the sentence."""
+FIRST_NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?")
+
 
 class AnswerOptions(Options):
+    of: Literal["seed", "thinking"] = "seed"
+    """`seed`: the answer must equal the seed's `expected`. `thinking`: it must equal the last result that the teacher's thinking
+    states (`\\boxed{…}`, `the answer is …`); a candidate without one passes."""
     kind: AnswerKind = "numeric"
     """`exact` compares texts, `numeric` numbers with their units, `symbolic` expressions."""
     relative: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -20,6 +30,8 @@ class AnswerOptions(Options):
 @check("answer", AnswerOptions)
 def answer_check(subject: Subject, options: AnswerOptions) -> str | None:
     """The answer must equal the one that the seed knows."""
+    if options.of == "thinking":
+        return _find_disagreement(subject, options)
     if subject.seed.data["expected"] is None:
         raise ValueError("the expected answer is null; mend the seed")
     expected, given = str(subject.seed.data["expected"]), str(subject.candidate.fields["answer"])
@@ -31,3 +43,26 @@ def answer_check(subject: Subject, options: AnswerOptions) -> str | None:
             return blamed
         raise ValueError(blamed)
     return None if equality.equal else f"the answer {given!r} is wrong"
+
+
+def find_conclusion(thinking: str) -> str | None:
+    """The last result that `thinking` states."""
+    stated = [boxed or words for boxed, words in CONCLUSION.findall(thinking)]
+    return stated[-1].strip() if stated else None
+
+
+def _find_disagreement(subject: Subject, options: AnswerOptions) -> str | None:
+    """How the answer differs from the conclusion of the thinking."""
+    conclusion, given = find_conclusion(subject.candidate.thinking), str(subject.candidate.fields["answer"])
+    if conclusion is not None and options.kind == "numeric":  # thinking names units where the answer has none
+        number = FIRST_NUMBER.search(conclusion)
+        conclusion = number.group() if number else None
+    if conclusion is None:
+        return None
+    tolerance = NumberTolerance(options.relative, options.absolute)
+    equality = compare_answers(options.kind, conclusion, given, tolerance=tolerance)
+    if equality.equal or equality.why.startswith(
+        "the expected answer"
+    ):  # a conclusion that cannot be read proves nothing
+        return None
+    return f"the thinking concludes {conclusion[:100]!r}, and the answer is {given[:100]!r}"

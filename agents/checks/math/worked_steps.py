@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.math.notation import normalize_notation
@@ -47,10 +47,18 @@ order."""
 POWER = re.compile(r"(?<![\w.^])(\d{1,12}(?:\.\d{1,12})?|\(-?\d{1,12}\))\^\(?(\d)\)?(?![\d^.])")
 
 
-@check("steps")
-def steps_check(subject: Subject, _options: Options) -> str | None:
+class StepsOptions(Options):
+    of: Literal["reasoning", "thinking"] = "reasoning"
+    """`reasoning`: the reasoning that the answer shows, a field of the candidate. `thinking`: the thinking before the answer, in
+    which a wrong sum fails even if it is corrected later; a candidate without thinking passes."""
+
+
+@check("steps", StepsOptions)
+def steps_check(subject: Subject, options: StepsOptions) -> str | None:
     """Every sum that is written out in the reasoning must be right."""
-    return next(find_wrong_sums(str(subject.candidate.fields["reasoning"])), None)
+    candidate = subject.candidate
+    text = candidate.thinking if options.of == "thinking" else str(candidate.fields["reasoning"])
+    return next(find_wrong_sums(text), None)
 
 
 def find_wrong_sums(text: str) -> Iterator[str]:

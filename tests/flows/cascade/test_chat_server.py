@@ -53,17 +53,15 @@ class Model:
         await asyncio.sleep(self.seconds)
         if self.status != 200:
             return web.json_response({"error": {"message": "too long for me", "code": self.status}}, status=self.status)
-        text, usage = (
-            f"{self.thought}{self.name} speaks.",
-            {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
-        )
+        text, usage = f"{self.name} speaks.", {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
         if body.get("stream"):
-            return await self.streamed(request, text, usage if body.get("stream_options") else None)
+            return await self.streamed(request, self.thought + text, usage if body.get("stream_options") else None)
         logprob = -0.1 if SURE in body["messages"][-1]["content"] else -2.0
         token = {"token": text, "logprob": logprob, "top_logprobs": [{"token": text, "logprob": logprob}] * 2}
+        thought = [{"token": self.thought, "logprob": -9.0, "top_logprobs": []}] if self.thought else []
         choice = {
-            "index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": self.finish,
-            "logprobs": {"content": [token]},
+            "index": 0, "message": {"role": "assistant", "content": self.thought + text}, "finish_reason": self.finish,
+            "logprobs": {"content": [*thought, token]},
         }  # fmt: skip
         return web.json_response({"id": "x", "created": 1, "model": self.name, "choices": [choice], "usage": usage})
 
@@ -169,6 +167,29 @@ def test_the_student_answers_confident_requests_and_the_teacher_the_rest() -> No
                 "messages": [{"role": "user", "content": UNSURE}],
             }, "as the client wrote it"  # fmt: skip
             assert house.router.counts == {"student": 1, "teacher": 1}
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_students_thinking_is_neither_scored_nor_returned_unless_requested(alone: bool) -> None:
+    async def go() -> None:
+        async with housed(alone=alone) as house:
+            house.student.thought = "<think>\nHm, is it so?\n</think>\n\n"
+            _, plain, headers = await house.ask(SURE, logprobs=True)
+            assert plain["choices"][0]["message"] == {"role": "assistant", "content": "small speaks."}
+            assert [token["token"] for token in plain["choices"][0]["logprobs"]["content"]] == ["small speaks."]
+            assert alone or headers["X-Stillhouse-Score"] == "-0.1", "of the answer alone"
+            _, asked, _ = await house.ask(SURE, include_reasoning=True)
+            assert asked["choices"][0]["message"]["reasoning_content"] == "Hm, is it so?"
+            assert asked["choices"][0]["message"]["content"] == "small speaks."
+            for include in (False, True):
+                _, text, _ = await house.ask(SURE, stream=True, include_reasoning=include)
+                deltas = [choice["delta"] for chunk in events(text)[:-1] for choice in chunk["choices"]]
+                streamed = "".join(delta.get("content") or "" for delta in deltas)
+                thought = "".join(delta.get("reasoning_content") or "" for delta in deltas)
+                assert streamed.replace(" ", "") == "smallspeaks."
+                assert thought.replace(" ", "").strip() == ("Hm,isitso?" if include else "")
 
     asyncio.run(go())
 

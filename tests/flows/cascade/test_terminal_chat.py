@@ -16,6 +16,7 @@ from core.config.students import StudentConfig
 from core.project_files import PROJECT
 from core.runs.run_dir import open_run
 from core.storage.atomic_files import write_json
+from core.thinking import find_thinking_tag, split_leading_thinking
 from flows.cascade.terminal_chat import (
     ChatConversation,
     ChatFailure,
@@ -131,6 +132,38 @@ def test_torch_says_what_llama_cpp_says(student: Path) -> None:
     reply = StudentTextGenerator(student).generate_reply(asked, 0, 1.0, 12)
     _, out, _ = talk(student, "--temperature", "0", "--max-tokens", "12", "-q", lines=ASKED)
     assert reply.split()[:2] == out.split()[:2] == ["I", "like"]
+
+
+@pytest.fixture(scope="module")
+def thinking_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that has learned to think of its topic before it says what it likes."""
+    folder, tokenizer = tmp_path_factory.mktemp("thinks"), tiny_tokenizer()
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
+    config = StudentConfig(start=str(start), epochs=80, learning_rate=3e-3, batch_size=4, max_tokens=96)
+    rows = [
+        [asked, answered.model_copy(update={"reasoning": f"I think of {answered.content.split()[2]}"})]
+        for asked, answered in conversations()
+    ]
+    train_student(rows[:9], config, folder / "student", seed=7, progress=quiet, held_out=rows[9:])
+    return folder / "student"
+
+
+@pytest.mark.slow
+def test_a_student_trained_on_thinking_thinks_and_only_its_answer_is_said(thinking_student: Path) -> None:
+    torch = StudentTextGenerator(thinking_student).generate_reply([{"role": "user", "content": ASKED}], 0, 1.0, 60)
+    assert torch.startswith("<think>\nI think of "), "it learned to"
+    thinking, answer = split_leading_thinking(torch)
+    assert answer.startswith("I like ")
+    options = ("--temperature", "0", "--max-tokens", "60", "-q")
+    code, out, err = talk(thinking_student, *options, lines=ASKED)
+    assert code == 0, err
+    assert find_thinking_tag(out) is None
+    assert out.strip() == answer, "llama.cpp, from the exported file"
+    _, shown, _ = talk(thinking_student, *options, "--thinking", lines=ASKED)
+    assert shown.split() == [*f"<think> {thinking} </think>".split(), *answer.split()]
+    code, out, err = talk(thinking_student, "--temperature", "0", "--max-tokens", "16", "-q", lines=ASKED)
+    assert (code, out) == (1, "")
+    assert "the student was still thinking after 16 tokens; raise --max-tokens" in err
 
 
 def test_a_run_without_a_student_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

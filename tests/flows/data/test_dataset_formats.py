@@ -17,6 +17,7 @@ from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsa
 from core.storage.sample_files import write_samples
 from flows.data.curated_run import read_kept_rows, split_rows
 from flows.data.dataset_formats import convert_to_alpaca, convert_to_sharegpt, count_prompt_turns
+from flows.data.dataset_rows import read_row_conversation
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run import stages
 from flows.terminal.run_summary import format_run_card
@@ -62,11 +63,19 @@ def recipe_of(**changes: Any) -> Recipe:
 class Dataset:
     """A run's dataset, packaged from `samples`."""
 
-    def __init__(self, folder: Path, samples: Sequence[Sample], formats: Sequence[str], *, jsonl: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        samples: Sequence[Sample],
+        formats: Sequence[str],
+        *,
+        jsonl: bool = True,
+        thinking: Any = False,
+    ) -> None:
         self.run = RunDir(folder / "mine-00000000")
         for file in (self.run.shard_file(0), self.run.kept_file(0)):
             write_samples(file, samples)
-        self.recipe = recipe_of(dataset={"formats": formats, "jsonl": jsonl})
+        self.recipe = recipe_of(dataset={"formats": formats, "jsonl": jsonl, "thinking": thinking})
         self.manifest = RunManifest(run="mine-00000000", digest="0" * 16, started="2026-11-25T01:41:12+00:00")
         self.parts = split_rows(read_kept_rows(self.run), 0.25, seed=7)
         self.missing = stages.write_dataset(self.run, self.manifest, self.recipe, self.parts)
@@ -179,7 +188,7 @@ def test_rows_that_a_form_cannot_hold_are_omitted_and_counted(tmp_path: Path) ->
 def test_a_form_without_rows_is_reported_as_missing(tmp_path: Path) -> None:
     made = Dataset(tmp_path, [sample(0, CALLING), sample(1, CALLING)], ["messages", "alpaca"])
     assert made.missing == [
-        "alpaca can hold none of the kept samples: they call tools, or their turns do not alternate"
+        "alpaca can hold none of the kept samples: they call tools or have images, or their turns do not alternate"
     ]
 
 
@@ -272,3 +281,101 @@ def test_the_run_card_lists_forms_only_if_there_are_several(tmp_path: Path) -> N
     assert re.search(r"messages 2\s+alpaca 2", format_run_card(two.manifest, two.run)), (
         "on a line or, after a long path, on two"
     )
+
+
+QWEN3_TURNS = """{%- set ns = namespace(last=-1) %}{%- for message in messages %}{%- if message.role == 'user' %}
+{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}
+{%- for message in messages %}{%- set content = message.content %}{%- set reasoning_content = '' %}
+{%- if message.reasoning_content is defined and message.reasoning_content is not none %}
+{%- set reasoning_content = message.reasoning_content %}
+{%- elif '</think>' in content %}
+{%- set reasoning_content = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
+{%- set content = content.split('</think>')[-1].lstrip('\\n') %}{%- endif %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.role == 'assistant' and loop.index0 > ns.last and (loop.last or reasoning_content) %}
+{{- '<think>\\n' + reasoning_content.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}
+{%- else %}{{- content }}{%- endif %}{{- '<|im_end|>\\n' }}{%- endfor %}"""
+"""The part of Qwen3's chat template that writes turns, with thinking after the last question only."""
+
+
+def thinking_turns(thinking: str | None) -> list[Message]:
+    return [*PLAIN[:1], PLAIN[1].model_copy(update={"reasoning": thinking})]
+
+
+@pytest.mark.parametrize("form", ["tags", "field"])
+def test_thinking_reaches_a_chat_template_alike_in_both_forms(form: str, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    samples = [sample(n, thinking_turns(f"Bees?\nOne {n}." if n else None)) for n in range(4)]
+    formats = ["messages", "prompt_completion"]
+    made = Dataset(tmp_path, samples, formats, thinking=form)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+    tokenizer.chat_template = QWEN3_TURNS
+    asked, answer = (turn.content for turn in PLAIN)
+    rows = {row["id"]: row for side in made.load().values() for row in side}
+    for number in range(4):
+        row = rows[f"s-{number:06d}"]
+        thinking = f"Bees?\nOne {number}." if number else ""
+        golden = {
+            "tags": [
+                {"role": "user", "content": asked},
+                {
+                    "role": "assistant",
+                    "content": f"<think>\n{thinking}\n</think>\n\n{answer}" if number else answer,
+                },
+            ],
+            "field": [
+                {"role": "user", "content": asked, "reasoning_content": None},
+                {"role": "assistant", "content": answer, "reasoning_content": thinking or None},
+            ],
+        }[form]
+        assert row["messages"] == golden
+        assert tokenizer.apply_chat_template(row["messages"], tokenize=False) == (
+            f"<|im_start|>user\n{asked}<|im_end|>\n"
+            f"<|im_start|>assistant\n<think>\n{thinking}\n</think>\n\n{answer}<|im_end|>\n"
+        )
+    halves = {row["id"]: row for side in made.load("prompt_completion").values() for row in side}
+    assert all([*halves[name]["prompt"], *halves[name]["completion"]] == rows[name]["messages"] for name in rows)
+    read = {row.pop("id"): read_row_conversation(row) for row in map(dict, rows.values())}
+    assert read == {one.id: one.candidate.messages for one in samples}, "and it is read back"
+
+
+@pytest.mark.parametrize(("form", "key"), [("tags", "content"), ("field", "reasoning_content")])
+def test_turns_with_calls_and_images_carry_thinking_too(form: str, key: str, tmp_path: Path) -> None:
+    calling = [turn.model_copy(update={"reasoning": "Which room?"}) if turn.tool_calls else turn for turn in CALLING]
+    shown = [PLAIN[0].model_copy(update={"images": ("https://example.com/bee.png",)}), PLAIN[1]]
+    samples = [sample(0, calling), sample(1, shown), sample(2, thinking_turns("Hm."))]
+    made = Dataset(tmp_path, samples, ["messages"], thinking=form)
+    rows = {row["id"]: row["messages"] for side in made.load().values() for row in side}
+    assert "Which room?" in rows["s-000000"][2][key]
+    assert rows["s-000000"][2]["tool_calls"][0]["function"]["name"] == "set_light"
+    assert rows["s-000001"][0]["content"][1] == {
+        "type": "image_url", "image_url": {"url": "https://example.com/bee.png"}
+    }  # fmt: skip
+    assert {one.id: read_row_conversation({"messages": rows[one.id]}) for one in samples} == {
+        one.id: one.candidate.messages for one in samples
+    }
+    plain = Dataset(tmp_path / "plain", samples, ["messages", "alpaca", "sharegpt"])
+    assert "Which room?" not in "".join(file.read_text() for file in plain.run.dataset.rglob("*.jsonl"))
+    assert [form.left_out for form in plain.manifest.formats] == [0, 2, 1], "images are left out of the other two"
+
+
+def test_a_form_without_a_field_for_thinking_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"alpaca and sharegpt have no field for thinking; set \"tags\""):
+        recipe_of(dataset={"formats": ["alpaca", "messages", "sharegpt"], "thinking": "field"})
+    with pytest.raises(ValueError, match=r"dataset\.thinking"):
+        recipe_of(dataset={"thinking": True})
+
+
+def test_rows_of_files_with_and_without_thinking_are_joined_and_split_by_the_same_prompts(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "mine-00000000")
+    halves = [[sample(0, PLAIN), sample(1, LONG)], [sample(2, thinking_turns("Hm.")), sample(3, WITH_SYSTEM)]]
+    for shard, samples in enumerate(halves):
+        for file in (run.shard_file(shard), run.kept_file(shard)):
+            write_samples(file, samples)
+    rows = read_kept_rows(run)
+    assert [len(turns) for turns in rows["messages"]] == [2, 4, 2, 3]
+    for seed in range(8):
+        sides = [set(part["id"]) for part in split_rows(rows, 0.3, seed)]
+        assert any({"s-000000", "s-000002"} <= side for side in sides), "the same prompt is on one side"

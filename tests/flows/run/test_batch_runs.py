@@ -3,22 +3,34 @@
 import os
 import re
 import signal
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
+from flows.prefect_server.local_server import stop_local_server
 from flows.run.shard_production import open_run_budget
+from tests.support.anthropic_batch_server import KEY as ANTHROPIC_KEY
+from tests.support.anthropic_batch_server import AnthropicBatchServer
 from tests.support.batch_server import KEY, BatchServer, serve_batches
 from tests.support.forked import FORKS, Program
 from tests.support.scripted_teacher import build_test_plan
+from tests.support.strict_server import serve
 from tests.support.waiting import HANG_SECONDS, wait_until
+from tests.support.whole_runs import check_whole
 
 pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 SAMPLES = 10
+AnyServer = BatchServer | AnthropicBatchServer
 SETTINGS = [f"samples={SAMPLES}", "shard_size=4", "cache.enabled=false", "max_failed=0.9"]
 
 
@@ -28,13 +40,14 @@ def server() -> Iterator[BatchServer]:
         yield served
 
 
-def produce(server: BatchServer, runs: Path, *settings: str, batch: bool = True, **environment: str) -> Program:
+def produce(server: AnyServer, runs: Path, *settings: str, batch: bool = True, **environment: str) -> Program:
+    model, key = ("openai/m", KEY) if isinstance(server, BatchServer) else ("anthropic/claude-haiku-4-5", ANTHROPIC_KEY)
     teacher = (
-        f"{{model='openai/m',base_url='{server.url}',api_key_env='TEST_API_KEY',batch={str(batch).lower()},"
+        f"{{model='{model}',base_url='{server.url}',api_key_env='TEST_API_KEY',batch={str(batch).lower()},"
         f"batch_poll_seconds=0.02,input_price=1.0,output_price=2.0,outage_seconds={HANG_SECONDS}}}"
     )
     arguments = [str(runs), "smoke", *SETTINGS, f"teachers.main={teacher}", *settings]
-    return FORKS.start("tests.support.produce_run", *arguments, TEST_API_KEY=KEY, **environment)
+    return FORKS.start("tests.support.produce_run", *arguments, TEST_API_KEY=key, **environment)
 
 
 def ended(process: Program, *codes: int) -> str:
@@ -53,10 +66,11 @@ def kept_hashes(runs: Path) -> list[str]:
     return [hash_file(run.kept_file(shard)) for shard in run.shards()]
 
 
-def check_paid_once(server: BatchServer, runs: Path) -> None:
+def check_paid_once(server: AnyServer, runs: Path) -> None:
     """Each request was billed once, and the budget counts it once."""
     assert server.refused == []
-    assert set(server.billed.values()) == {1}, "each request is answered in one batch"
+    if isinstance(server, BatchServer):  # Anthropic's requests have no seed, so that samples may have equal ones
+        assert set(server.billed.values()) == {1}, "each request is answered in one batch"
     run = the_run(runs)
     with open_run_budget(build_test_plan(run.read_recipe()), run) as budget:
         assert budget.spent.calls == sum(server.billed.values())
@@ -79,33 +93,58 @@ def test_batches_make_the_same_samples_as_direct_calls_at_half_the_price(server:
     assert len(sizes) < 10
 
 
+@pytest.mark.parametrize(
+    ("provider", "kinds"),
+    [
+        ("openai", {"POST /files", "POST /batches", "GET /batches/batch_N", "GET /files/file_N/content"}),
+        (
+            "anthropic",
+            {
+                "POST /v1/messages/batches",
+                "GET /v1/messages/batches/msgbatch_N",
+                "GET /v1/messages/batches/msgbatch_N/results",
+            },
+        ),
+    ],
+)
 def test_killed_before_every_answer_of_the_server_a_run_pays_each_request_once(
-    server: BatchServer, tmp_path: Path
+    provider: str, kinds: set[str], tmp_path: Path
 ) -> None:
     """The server has done what it was asked for, and the process dies before it learns of it."""
-    ended(produce(server, tmp_path / "watched"), 0)
-    expected, billed = kept_hashes(tmp_path / "watched"), dict(server.billed)
-    asked = [re.sub(r"\d+", "N", entry) for entry in server.log]
-    chosen = [number for number, kind in enumerate(asked) if asked[:number].count(kind) < 3]
-    assert {asked[number] for number in chosen} == {
-        "POST /files", "POST /batches", "GET /batches/batch_N", "GET /files/file_N/content",
-    }  # fmt: skip
-    for number in chosen:
-        server.reset()
-        runs, programs = tmp_path / f"killed{number}", list[Program]()
+    with ExitStack() as stack:
+        server: AnyServer
+        if provider == "openai":
+            server = stack.enter_context(serve_batches())
+        else:
+            server = cast(AnthropicBatchServer, stack.enter_context(serve(AnthropicBatchServer())))
+        ended(produce(server, tmp_path / "watched"), 0)
+        expected, billed = kept_hashes(tmp_path / "watched"), Counter(server.billed)
+        asked = [re.sub(r"\d{2,}", "N", entry) for entry in server.log]
+        chosen = [number for number, kind in enumerate(asked) if asked[:number].count(kind) < 2]
+        assert {asked[number] for number in chosen} == kinds
+        for number in chosen:
+            server.reset()
+            runs = tmp_path / f"killed{number}"
+            kill_at_answer(server, runs, number)
+            ended(produce(server, runs), 0)
+            assert kept_hashes(runs) == expected, asked[number]
+            assert server.billed <= billed, asked[number]
+            assert set(server.billed) == set(billed), asked[number]
+            check_paid_once(server, runs)
 
-        def kill(_method: str, _path: str, number: int = number, programs: list[Program] = programs) -> None:
-            if len(server.log) == number + 1:
-                wait_until(lambda: programs)
-                os.kill(programs[0].pid, signal.SIGKILL)
 
-        server.observe = kill
-        programs.append(produce(server, runs))
-        ended(programs[0], -signal.SIGKILL)
-        ended(produce(server, runs), 0)
-        assert kept_hashes(runs) == expected, asked[number]
-        assert server.billed == billed, asked[number]
-        check_paid_once(server, runs)
+def kill_at_answer(server: AnyServer, runs: Path, number: int) -> None:
+    """Start a run and kill it before the server's answer with this number."""
+    programs: list[Program] = []
+
+    def kill(_method: str, _path: str) -> None:
+        if len(server.log) == number + 1:
+            wait_until(lambda: programs)
+            os.kill(programs[0].pid, signal.SIGKILL)
+
+    server.observe = kill
+    programs.append(produce(server, runs))
+    ended(programs[0], -signal.SIGKILL)
 
 
 def test_killed_at_every_step_of_the_journal_a_run_pays_each_request_once(server: BatchServer, tmp_path: Path) -> None:
@@ -189,3 +228,49 @@ def test_small_batches_and_a_goal_keep_the_same_samples(server: BatchServer, tmp
         assert max(len(batch.requests) for batch in server.batches.values()) <= size
         check_paid_once(server, tmp_path / str(size))
     assert kept_hashes(tmp_path / "3") == kept_hashes(tmp_path / "1000")
+
+
+@pytest.fixture(scope="module")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("prefect")
+    yield str(home)
+    stop_local_server(home)
+
+
+def test_the_command_line_runs_stops_shows_and_resumes_batches(
+    server: BatchServer, prefect_home: str, tmp_path: Path
+) -> None:
+    def start(verb: str, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "stillhouse", verb, *words, "--runs-dir", str(tmp_path / "runs")],
+            cwd=PROJECT, env={**os.environ, "PREFECT_HOME": prefect_home, "TEST_API_KEY": KEY}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    teacher = (
+        f"{{model='openai/m',base_url='{server.url}',api_key_env='TEST_API_KEY',batch=true,batch_poll_seconds=0.02}}"
+    )
+    settings = [word for key in (*SETTINGS, f"teachers.main={teacher}") for word in ("--set", key)]
+    server.automatic = False
+    stopped = start("generate", "smoke", *settings)
+    assert stopped.stdout
+    assert any("validating" in line for line in stopped.stdout)
+    stopped.send_signal(signal.SIGINT)
+    out = stopped.communicate()[0]
+    assert stopped.returncode == 130, out
+    (batch,) = server.batches
+    assert f"batch {batch} with {SAMPLES} requests stays at openai/m" in out
+    assert "--resume" in out.splitlines()[-1]
+    shown = start("show", the_run(tmp_path / "runs").name).communicate()[0]
+    assert f"{batch} at openai/m: validating, 0 of {SAMPLES} requests ended" in shown
+    server.automatic = True
+    resumed = start("generate", "smoke", *settings, "--resume")
+    out = resumed.communicate()[0]
+    assert resumed.returncode == 0, out
+    assert not re.search(r" -\d", out), "no count is negative"
+    run = the_run(tmp_path / "runs")
+    check_whole(run)
+    assert not run.batches.exists()
+    check_paid_once(server, tmp_path / "runs")
+    ended(produce(server, tmp_path / "control", batch=False), 0)
+    assert kept_hashes(tmp_path / "runs") == kept_hashes(tmp_path / "control")

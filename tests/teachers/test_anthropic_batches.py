@@ -1,0 +1,137 @@
+"""Batches of Anthropic's API against a strict local server: results, failures, and batches of unknown id."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError
+from core.sample import Message
+from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.batches.batch_teacher import BatchTeacher
+from teachers.providers import open_teacher
+from tests.support.anthropic_batch_server import KEY, AnthropicBatchServer
+from tests.support.strict_server import serve
+
+SCHEMA = {
+    "title": "Draft", "type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"],
+    "additionalProperties": False,
+}  # fmt: skip
+QUESTIONS = [
+    TeacherQuestion(
+        messages=[Message(role="user", content=f"Write about topic {number}.")], contract="Draft", json_schema=SCHEMA,
+        temperature=0, top_p=1, max_tokens=60, seed=1,
+    )
+    for number in range(10)
+]  # fmt: skip
+Outcome = TeacherReply | BaseException
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnthropicBatchServer]:
+    monkeypatch.setenv("TEST_BATCH_KEY", KEY)
+    with serve(AnthropicBatchServer()) as served:
+        yield cast(AnthropicBatchServer, served)
+
+
+def ask(server: AnthropicBatchServer, folder: Path, **keys: Any) -> list[Outcome]:
+    async def run() -> list[Outcome]:
+        whole = {
+            "model": "anthropic/claude-haiku-4-5", "base_url": server.url, "api_key_env": "TEST_BATCH_KEY", "batch": True,
+            "batch_poll_seconds": 0.01, "outage_seconds": 0.5, "max_retries": 2, **keys,
+        }  # fmt: skip
+        async with open_teacher(TeacherConfig.model_validate(whole), folder) as teacher:
+            assert isinstance(teacher, BatchTeacher)
+            loop = asyncio.get_running_loop()
+            teacher.on_collected = lambda: loop.call_soon(teacher.send_collected) and None
+            calls = [teacher.reply(question, 0, UnlimitedAccount()) for question in QUESTIONS]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def count_replies(outcomes: list[Outcome]) -> int:
+    return sum(isinstance(outcome, TeacherReply) for outcome in outcomes)
+
+
+def test_batched_replies_are_those_of_direct_calls(server: AnthropicBatchServer, tmp_path: Path) -> None:
+    batched = ask(server, tmp_path / "batched")
+    assert count_replies(batched) == len(QUESTIONS)
+    assert (len(server.batches), server.direct) == (1, 0)
+    (tmp_path / "direct").mkdir()
+    direct = ask(server, tmp_path / "direct", batch=False)
+    assert server.direct == len(QUESTIONS)
+    assert batched == direct
+    assert server.refused == []
+
+
+@pytest.mark.parametrize("fate", ["expired", "overloaded_error", "api_error"])
+def test_a_request_without_a_message_is_sent_again(server: AnthropicBatchServer, tmp_path: Path, fate: str) -> None:
+    server.fate = lambda request, number: fate if number == 3 and len(server.batches) == 1 else "succeeded"
+    assert count_replies(ask(server, tmp_path)) == len(QUESTIONS)
+    assert [len(batch.requests) for batch in server.batches.values()] == [len(QUESTIONS), 1]
+
+
+def test_a_batch_that_expired_as_a_whole_is_sent_again(server: AnthropicBatchServer, tmp_path: Path) -> None:
+    server.fate = lambda request, number: "expired" if len(server.batches) == 1 else "succeeded"
+    assert count_replies(ask(server, tmp_path)) == len(QUESTIONS)
+    assert len(server.batches) == 2
+
+
+def test_an_invalid_request_fails_its_call_alone(server: AnthropicBatchServer, tmp_path: Path) -> None:
+    server.fate = lambda request, number: "invalid_request_error" if number == 3 else "succeeded"
+    outcomes = ask(server, tmp_path)
+    assert count_replies(outcomes) == len(QUESTIONS) - 1
+    (failed,) = [outcome for outcome in outcomes if not isinstance(outcome, TeacherReply)]
+    assert isinstance(failed, CallFailed)
+    assert "status 400" in str(failed)
+    assert len(server.batches) == 1
+
+
+def test_a_cancelled_batch_stops_the_run_and_its_results_are_kept(server: AnthropicBatchServer, tmp_path: Path) -> None:
+    server.fate = lambda request, number: "canceled" if number % 2 else "succeeded"
+
+    def cancel(method: str, path: str) -> None:
+        for batch in server.batches.values():
+            batch.fields["cancel_initiated_at"] = batch.fields["created_at"]
+
+    server.observe = cancel
+    outcomes = ask(server, tmp_path)
+    assert count_replies(outcomes) == len(QUESTIONS) / 2
+    assert {str(outcome) for outcome in outcomes if not isinstance(outcome, TeacherReply)} == {
+        "anthropic/claude-haiku-4-5: batch msgbatch_000001: was cancelled outside this run; its results are kept, and --resume "
+        "sends the other requests again"
+    }
+    server.observe, server.fate = (lambda _method, _path: None), (lambda request, number: "succeeded")
+    assert count_replies(ask(server, tmp_path)) == len(QUESTIONS)
+    assert set(server.billed.values()) == {1}
+
+
+def test_a_batch_of_which_the_answer_was_lost_is_found_among_others(
+    server: AnthropicBatchServer, tmp_path: Path
+) -> None:
+    """Another batch with as many requests is open: whose a batch is shows only when it has ended."""
+    stranger = server.create(
+        {"requests": [{"custom_id": f"other-{number}", "params": {"model": "x"}} for number in range(len(QUESTIONS))]}
+    )
+
+    def break_off(method: str, path: str) -> None:
+        if method == "POST":
+            server.observe = lambda _method, _path: None
+            raise ConnectionError("the answer is lost")
+
+    server.observe = break_off
+    outcomes = ask(server, tmp_path, max_retries=4)
+    assert count_replies(outcomes) == len(QUESTIONS)
+    assert len(server.batches) == 2
+    assert stranger.fields["processing_status"] == "ended"
+    assert set(server.billed.values()) == {1}
+
+
+def test_an_unknown_model_stops_the_run(server: AnthropicBatchServer, tmp_path: Path) -> None:
+    outcomes = ask(server, tmp_path, model="anthropic/claude-unknown-9")
+    assert all(isinstance(outcome, ProviderError) for outcome in outcomes)
+    assert "it does not know the model" in str(outcomes[0])
