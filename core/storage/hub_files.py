@@ -197,8 +197,7 @@ class _HubDownload:
         if (there := partial.stat().st_size if partial.exists() else 0) > size:
             partial.unlink()
             there = 0
-        if there:
-            self._progress(f"download of {file}: continues at {_format_share(there, size)}")
+        self._progress(f"download of {file}: {'continues' if there else 'begins'} at {_format_share(there, size)}")
 
         def count(done: int) -> None:
             self._progress(f"download of {file}: {_format_share(done, size)}")

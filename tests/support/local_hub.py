@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -176,7 +176,8 @@ class HubRequest(BaseHTTPRequestHandler):
         if pause is not None:
             self.wfile.flush()
             self.server.go_on.wait()
-            self.wfile.write(data[begin + first :])
+            with suppress(ConnectionError):  # the client was killed
+                self.wfile.write(data[begin + first :])
 
     def _reject(self, status: int, fault: str) -> None:
         self.server.faults.append(fault)
