@@ -222,11 +222,11 @@ class _HubDownload:
 
     def _list_files(self) -> list[str]:
         """The GGUF files of the revision; without a network, those in the cache."""
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, constants
 
-        reference = self.reference
+        reference, timeout = self.reference, constants.HF_HUB_ETAG_TIMEOUT
         try:
-            info = HfApi().model_info(reference.repo, revision=reference.revision)
+            info = HfApi().model_info(reference.repo, revision=reference.revision, timeout=timeout)
         except Exception as error:
             if _is_unreachable(error) and (cached := _list_cached_files(reference)):
                 return cached

@@ -147,6 +147,9 @@ class HubRequest(BaseHTTPRequestHandler):
             "X-Repo-Commit": commit, "X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{digest}"',
             "ETag": f'"{hashlib.sha1(data).hexdigest()}"', "Accept-Ranges": "bytes",
             "Location": f"{self.server.cdn}/{digest}?{SIGNATURE}",
+            # Most files of the real Hub are in Xet too; this Hub has no Xet, and a request for its token is a fault.
+            "X-Xet-Hash": hashlib.sha256(b"xet" + data).hexdigest(),
+            "Link": f'<{self.server.url}/api/models/{repo}/xet-read-token/{commit}>; rel="xet-auth"',
         })  # fmt: skip
 
     def _send_bytes(self, digest: str) -> None:
