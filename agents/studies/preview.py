@@ -1,12 +1,15 @@
 """Preview: a few samples before a run, and a probe of each teacher's abilities. Stores nothing."""
 
 from collections.abc import Iterator, Mapping
+from time import monotonic
 from typing import NamedTuple, get_args
 
+from agents.calls.budget import BudgetAccount
 from agents.calls.scratch_context import open_scratch_context
 from agents.planning.run_plan import NO_PROBABILITIES, RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.probe_question import build_probe_question, matches_probe
+from agents.studies.run_estimation import PreviewedSamples
 from agents.studies.thinking_probe import ThinkingAbility, probe_thinking
 from agents.topologies.sample_production import produce_samples
 from core.config.agents import reasoning_tokens
@@ -15,11 +18,11 @@ from core.errors import ProviderError
 from core.sample import Sample
 from core.stop_signal import RunStopped, UserStop
 from teachers.base import CallFailed, Teacher, TeacherQuestion, UnlimitedAccount
-from teachers.providers import open_teacher
+from teachers.providers import check_batch_api, open_teacher
 from teachers.thinking.request_keys import Reasoning
 
 
-async def preview_samples(plan: RunPlan, number: int, stop: UserStop) -> list[Sample]:
+async def preview_samples(plan: RunPlan, number: int, stop: UserStop) -> PreviewedSamples:
     """The run's first `number` samples, made in the same way.
 
     Raises:
@@ -30,11 +33,17 @@ async def preview_samples(plan: RunPlan, number: int, stop: UserStop) -> list[Sa
     async with open_scratch_context(plan, stop) as context:
         seeds = RunSeeds(plan, "preview0")
         seeds.check()
-        first = seeds[:number]
+        first, started_at = seeds[:number], monotonic()
         await produce_samples(context, first, lambda sample: samples.update({sample.id: sample}))
+        seconds = monotonic() - started_at
         if len(samples) < len(first):
             raise context.dispatcher.stop_signal.reason or RunStopped
-    return [samples[seed.id] for seed in first]
+    call_seconds = {
+        name: account.answer_seconds / account.answered
+        for name, account in context.dispatcher.accounts.items()
+        if isinstance(account, BudgetAccount) and account.answered
+    }
+    return PreviewedSamples([samples[seed.id] for seed in first], seconds, call_seconds)
 
 
 class TeacherAbility(NamedTuple):
@@ -76,12 +85,16 @@ async def probe_teachers(plan: RunPlan) -> dict[str, str]:
                 ability = await _probe_teacher(teacher, question)
                 most = max(settings.values(), key=reasoning_tokens, default=None)
                 thinking = await probe_thinking(teacher, config, most, plan.recipe.seed) if settings else None
+            if config.batch:
+                await check_batch_api(no_retry)
         except (CallFailed, ProviderError) as error:
             faults.append(f"teacher {name}: {error}")
             continue
         descriptions[name] = f"{config.model} answers: {ability.describe()}"
         if thinking:
             descriptions[name] += f", {thinking.describe()}"
+        if config.batch:
+            descriptions[name] += ", has a batch API"
         lacks = [
             *_find_lacks(plan, name, ability),
             *(_find_thinking_lacks(name, settings, thinking) if thinking else ()),
