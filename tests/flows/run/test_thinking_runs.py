@@ -125,6 +125,13 @@ def test_by_default_thinking_is_in_the_samples_and_not_in_the_dataset(tmp_path: 
     assert "It is not in this dataset" in (run.dataset / "README.md").read_text()
 
 
+def test_a_dataset_that_asks_for_thinking_and_has_none_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 'dataset.thinking="tags"')
+    parts = split_rows(read_kept_rows(run), 0.25, seed=7)
+    (sentence,) = stages.write_dataset(run, run.read_manifest(), run.read_recipe(), parts)
+    assert sentence.startswith('dataset.thinking = "tags", and no reply had thinking: set agents.generator.reasoning')
+
+
 def test_planted_thinking_in_answers_is_never_kept(tmp_path: Path) -> None:
     run, missing = produce_run(str(tmp_path), "smoke", settings_of("max_failed=1", thinking=0.5, leak=0.4))
     assert "a reply did not match its schema, even after repairs" in missing.sentences[0]
@@ -179,7 +186,7 @@ def test_personal_data_in_thinking_is_masked_everywhere_or_drops_the_sample(tmp_
 
 
 def test_a_generation_with_thinking_builds_on_a_release_without_it_and_the_other_way_round(tmp_path: Path) -> None:
-    plain, thinks = tmp_path / "plain", tmp_path / "thinks"
+    plain, thinks = tmp_path / "plain" / "runs", tmp_path / "thinks" / "runs"
     for runs, first, second in ((plain, 0.0, 1.0), (thinks, 1.0, 0.0)):
         faults = "teachers.main.faults={{ thinking = {} }}"
         released = make_release(runs, 'dataset.thinking="field"', faults.format(first))
