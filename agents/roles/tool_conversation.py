@@ -26,7 +26,8 @@ from teachers.base import CallFailed, CallKey
 MAX_CALLS = 4
 """Of one step."""
 TurnValues = dict[str, Any]
-"""A turn of a transcript: `kind`, `request`, `steps` of calls with their results, and `reply`."""
+"""A turn of a transcript: `kind`, `request`, `steps` of calls with their results, `reply`, and the `thinking` before each step
+and the reply."""
 
 
 class UserRequest(ReplySchema):
@@ -90,7 +91,7 @@ class _ConversationWriter:
         """Raises InvalidReply if a teacher's replies stay invalid, or the tools cannot go on."""
         await self._draw_tools()
         for kind in self._seed.data["kinds"]:
-            self._turns.append({"kind": kind, "request": "", "steps": [], "reply": ""})
+            self._turns.append({"kind": kind, "request": "", "steps": [], "reply": "", "thinking": []})
             wish = await self._ask("request", UserRequest)
             self._turns[-1]["request"] = wish.request.strip()
             await self._answer()
@@ -126,6 +127,7 @@ class _ConversationWriter:
         turn = self._turns[-1]
         for _ in range(self._options.rounds):
             step = await self._ask("step", AssistantStep, _step_schema(self._tools))
+            turn["thinking"].append(self._asked[-1].reasoning)
             if not step.calls:
                 turn["reply"] = step.reply.strip()
                 return
@@ -138,6 +140,7 @@ class _ConversationWriter:
                 ]
             )
         turn["reply"] = (await self._ask("step", FinalReply)).reply.strip()
+        turn["thinking"].append(self._asked[-1].reasoning)
 
     async def _execute(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """The results of calls; one that its schema refuses is not made."""

@@ -17,6 +17,7 @@ from core.project_files import PROJECT
 from core.sample import RejectionReason, Sample, SampleStatus
 from core.storage.sample_files import read_samples
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.scripted_teacher import produce_scripted
 
@@ -166,3 +167,23 @@ def test_seeds_name_tasks_and_tools(tmp_path: Path) -> None:
     samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
     for sample in samples:
         assert {tool["function"]["name"] for tool in sample.candidate.fields["tools"]} == {"find_book", "list_loans"}
+
+
+class ThinkingTeacher(FakeTeacher):
+    """Thinks before each reply; what it thinks of a request names the plan."""
+
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        reply = await super().reply(question, rank, account)
+        return reply.model_copy(
+            update={"reasoning": f"thoughts on {question.contract} {len(question.messages[-1].content)}"}
+        )
+
+
+def test_each_step_has_its_own_thinking_and_no_request_has_any(tmp_path: Path) -> None:
+    plan = load_recipe_plan("library-tools", [*FAKE, "samples=6"])
+    samples = produce_scripted(plan, ThinkingTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
+    for sample in samples:
+        thoughts = [message.reasoning for message in sample.candidate.messages if message.role == "assistant"]
+        assert all(str(thought).startswith("thoughts on AssistantStep ") for thought in thoughts)
+        assert len(set(thoughts)) == len(thoughts)
+        assert not any(message.reasoning for message in sample.candidate.messages if message.role != "assistant")
