@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from random import Random
@@ -24,6 +25,7 @@ from typing import IO, Any, NamedTuple
 from aiohttp import web
 
 from benchmarks.answers import ParsedRequest, build_completion
+from benchmarks.wire_formats import ANTHROPIC, GEMINI, OPENAI, WireFormat
 
 FAULTS = (
     "rate_limited",  # 429
@@ -123,14 +125,14 @@ class FaultyEndpoint:
         self._inside = 0
         self._failures: Counter[tuple[str, str]] = Counter()
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request, wire: WireFormat = OPENAI) -> web.StreamResponse:
         self._inside += 1
         try:
-            return await self._answer(request, await request.json())
+            return await self._answer(request, wire.read(await request.json()), wire)
         finally:
             self._inside -= 1
 
-    async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, body: dict[str, Any], wire: WireFormat) -> web.StreamResponse:
         told = self._behaviour
         asked = ParsedRequest.of(body, told.tag)
         number = next(self._numbers)
@@ -152,7 +154,7 @@ class FaultyEndpoint:
         service = told.latency(number)
         async with self._gate:
             await asyncio.sleep(service)
-        text = build_completion(body, asked, fault)
+        text = wire.write(build_completion(body, asked, fault))
         if fault == "cut":
             return await self._cut(request, asked, text)
         self._note(asked, 200, fault, service)
@@ -213,7 +215,8 @@ async def serve_in_process(
     file = log.open("a", encoding="utf-8") if log else None
     server = FaultyEndpoint(behaviour, file)
     app = web.Application(client_max_size=64 * 2**20)
-    app.router.add_post("/v1/chat/completions", server.answer)
+    for wire in (OPENAI, ANTHROPIC, GEMINI):
+        app.router.add_post(wire.path, partial(server.answer, wire=wire))
     app.router.add_get("/v1/models", _list_models)
     runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
     await runner.setup()

@@ -72,7 +72,7 @@ class EndpointCalls:
     def __init__(self, config: TeacherConfig, url: str, model: str) -> None:
         """`model` is the endpoint's own name for the model."""
         self._config = config
-        self._url = url
+        self._where = f"{config.model} at {url}" if url else config.model
         self._name = model
         self._limiter = RateLimiter(config.max_concurrent, config.requests_per_minute, config.tokens_per_minute)
         self._failed_in_row = 0
@@ -155,7 +155,7 @@ class EndpointCalls:
         self._failed_in_row += 1
         if self._failed_in_row >= MAX_FAILURES_IN_ROW:
             return ProviderError(
-                f"{self._config.model} at {self._url}: {self._failed_in_row} calls in a row failed, the last one: {failure}; "
+                f"{self._where}: {self._failed_in_row} calls in a row failed, the last one: {failure}; "
                 "try again when it answers"
             )
         return CallFailed(str(failure))
@@ -170,7 +170,7 @@ class EndpointCalls:
         if away >= patience:
             waited = f"for {patience:g} s" if patience else "yet"
             raise ProviderError(
-                f"{self._config.model} at {self._url}: no answer {waited}: {failure}; does it run, and is its base_url right?"
+                f"{self._where}: no answer {waited}: {failure}; does it run, and is its base_url right?"
             )
 
     def status_failure(self, status: int, headers: Mapping[str, str], text: str) -> FailedTry:
@@ -181,7 +181,7 @@ class EndpointCalls:
         """
         if status in REDIRECT_STATUSES:
             where = describe_redirect(status, headers.get("Location", ""))
-            raise ProviderError(f"{self._config.model} at {self._url}: {where}")
+            raise ProviderError(f"{self._where}: {where}")
         fault = f"status {status}: {redact_excerpt(text, MAX_SHOWN_CHARACTERS)}"
         if status in REFUSED_STATUSES:
             ends = ": it ends in /v1 as a rule" if self._config.model.startswith("openai/") else ""
@@ -190,7 +190,7 @@ class EndpointCalls:
                 if status == 404
                 else f"it refuses the key; is the environment variable {self._config.api_key_env} right?"
             )
-            raise ProviderError(f"{self._config.model} at {self._url}: {why} ({fault})")
+            raise ProviderError(f"{self._where}: {why} ({fault})")
         if status in RETRIED_STATUSES or status >= 500:
             blame = FailureCause.server if status in OUTAGE_STATUSES else FailureCause.passing
             return FailedTry(fault, blame, _parse_retry_after(headers.get("Retry-After")), str(status))

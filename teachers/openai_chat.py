@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.config.teachers import TeacherConfig
-from core.sample import Message, TokenUsage
+from core.sample import Message, TokenUsage, ToolCall
 from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply, TokenCertainty
 from teachers.grammar_bounds import simplify_schema
@@ -40,7 +40,7 @@ def build_request_body(question: TeacherQuestion, model: str, config: TeacherCon
     newer = config.chat_dialect == "openai"
     body: dict[str, Any] = {
         "model": model,
-        "messages": [_build_message(message) for message in turns],
+        "messages": _build_messages(turns),
         # api.openai.com rejects `max_tokens` for its reasoning models and accepts the newer name for all.
         "max_completion_tokens" if newer else "max_tokens": question.max_tokens,
     }
@@ -76,11 +76,28 @@ def insert_instructions(messages: Sequence[Message], words: str) -> list[Message
     return [Message(role="system", content=words), *messages]
 
 
-def _build_message(message: Message) -> dict[str, Any]:
-    if not message.images:
-        return {"role": message.role, "content": message.content}
-    images = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
-    return {"role": message.role, "content": [{"type": "text", "text": message.content}, *images]}
+def _build_messages(turns: Sequence[Message]) -> list[dict[str, Any]]:
+    """The conversation, each tool's result paired with its call in order."""
+    messages: list[dict[str, Any]] = []
+    open_calls: list[str] = []
+    for number, turn in enumerate(turns):
+        message: dict[str, Any] = {"role": turn.role, "content": turn.content}
+        if turn.images:
+            images = [{"type": "image_url", "image_url": {"url": url}} for url in turn.images]
+            message["content"] = [{"type": "text", "text": turn.content}, *images]
+        if turn.tool_calls:
+            names = [f"call_{number}_{index}" for index in range(len(turn.tool_calls))]
+            message["tool_calls"] = [_build_call(*named) for named in zip(names, turn.tool_calls, strict=True)]
+            open_calls += names
+        if turn.role == "tool":
+            message["tool_call_id"] = open_calls.pop(0) if open_calls else "call"
+        messages.append(message)
+    return messages
+
+
+def _build_call(identifier: str, call: ToolCall) -> dict[str, Any]:
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    return {"id": identifier, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def merge_extra(body: dict[str, Any], config: TeacherConfig) -> dict[str, Any]:
@@ -140,23 +157,27 @@ def read_usage(usage: Mapping[str, Any]) -> TokenUsage:
     """The token counts of a completion. Raises ValueError for an impossible count, which would be charged to the budget."""
     prompt_details = usage.get("prompt_tokens_details") or {}
     completion_details = usage.get("completion_tokens_details") or {}
-    prompt, completion = _check_count(usage.get("prompt_tokens")), _check_count(usage.get("completion_tokens"))
+    prompt, completion = (
+        check_token_count(usage.get("prompt_tokens")),
+        check_token_count(usage.get("completion_tokens")),
+    )
     # DeepSeek and Moonshot have their own names for cached tokens.
     cached = prompt_details.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or usage.get("cached_tokens")
-    reasoning = _check_count(completion_details.get("reasoning_tokens"))
-    if reasoning and _check_count(usage.get("total_tokens")) == prompt + completion + reasoning:
+    reasoning = check_token_count(completion_details.get("reasoning_tokens"))
+    if reasoning and check_token_count(usage.get("total_tokens")) == prompt + completion + reasoning:
         completion += reasoning  # xAI does not count thinking as completion
     return TokenUsage(
         calls=1,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        cached_tokens=min(prompt, _check_count(cached)),
-        cache_write_tokens=min(prompt, _check_count(prompt_details.get("cache_write_tokens"))),
+        cached_tokens=min(prompt, check_token_count(cached)),
+        cache_write_tokens=min(prompt, check_token_count(prompt_details.get("cache_write_tokens"))),
         reasoning_tokens=min(completion, reasoning),
     )
 
 
-def _check_count(tokens: Any) -> int:
+def check_token_count(tokens: Any) -> int:
+    """Raises ValueError for an impossible count."""
     if tokens is not None and not (isinstance(tokens, int) and 0 <= tokens <= MAX_TOKEN_COUNT):
         raise ValueError(tokens)
     return tokens or 0

@@ -14,11 +14,8 @@ from core.errors import ProviderError, StillhouseError
 from core.extensions import Extension
 from core.secrets import redact_text
 from core.stop_signal import RunStopped
-from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
-from teachers.rate_limiter import RateLimiter
-
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 8.0
-"""Seconds between two tries, doubling."""
+from teachers.base import CallCharge, CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
+from teachers.endpoint_calls import EndpointCalls, FailedTry, FailureCause
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,10 @@ class TeacherProtocol:
 
 
 class LimitedTeacher(ABC):
-    """A teacher that only has to answer: slots, rates, retries, the time limit and the budget are those of its table.
+    """A teacher that only has to answer: slots, rates, retries, outages, the time limit and the budget are those of its table.
 
-    A ConnectionError or TimeoutError of `answer` is retried. CallFailed fails the sample, ProviderError ends the run.
+    A ConnectionError or TimeoutError of `answer` is retried, and while every call meets a ConnectionError it counts as an outage.
+    For a ConnectionRefusedError nothing is charged. CallFailed fails the sample, ProviderError ends the run.
     """
 
     manner = ""
@@ -47,31 +45,34 @@ class LimitedTeacher(ABC):
         self.model = config.model
         self.slots = config.max_concurrent
         self.config = config
-        self._limiter = RateLimiter(config.max_concurrent, config.requests_per_minute, config.tokens_per_minute)
+        self._calls = EndpointCalls(config, config.endpoint, config.model.partition("/")[2])
 
     @abstractmethod
     async def answer(self, question: TeacherQuestion) -> TeacherReply:
         """The reply to one question. Without `usage.prompt_tokens`, the most that the call could use is charged."""
 
     async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
-        tries = 0
-        while True:
+        async def send(charge: CallCharge) -> TeacherReply:
             try:
-                async with self._limiter.admit(rank, account.tokens(question)), account.charge(question) as charge:
-                    async with asyncio.timeout(self.config.timeout_seconds):
-                        reply = await self.answer(question)
-                    if reply.usage.prompt_tokens:
-                        charge.usage = reply.usage
-                    return reply
+                async with asyncio.timeout(self.config.timeout_seconds):
+                    reply = await self.answer(question)
             except (ConnectionError, TimeoutError) as error:
-                tries += 1
-                if tries > self.config.max_retries:
-                    what = str(error) or f"no answer in {self.config.timeout_seconds:g} s"
-                    raise CallFailed(redact_text(f"{type(error).__name__}: {what}")) from error
-            await account.wait(min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (tries - 1)))
+                what = str(error) or f"no answer in {self.config.timeout_seconds:g} s"
+                raise FailedTry(redact_text(f"{type(error).__name__}: {what}"), _find_cause(error)) from error
+            if reply.usage.prompt_tokens:
+                charge.usage = reply.usage
+            return reply
+
+        return await self._calls.complete(send, rank, account, question)
 
     def release(self) -> None:
-        self._limiter.admit_all()
+        self._calls.release()
+
+
+def _find_cause(error: Exception) -> FailureCause:
+    if isinstance(error, ConnectionRefusedError):
+        return FailureCause.network
+    return FailureCause.server if isinstance(error, ConnectionError) else FailureCause.passing
 
 
 class _GuardedTeacher:

@@ -4,7 +4,7 @@ Knows no running teacher and no topology.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from core.config.agents import AgentConfig
 from core.config.filters import list_filter_extensions
 from core.config.loading import validate_table
 from core.config.recipe import Recipe, SeedsConfig
+from core.config.teacher_prices import PriceRecord, apply_prices, find_teacher_prices, keep_recorded_prices
 from core.errors import RecipeError, RecipeProblem, UsageError
 from core.extensions import Extension, UnusableExtension
 from core.project_files import find_referenced_file
@@ -51,6 +52,8 @@ class RunPlan:
     checks: tuple[BoundCheck, ...]
     draws: Mapping[str, ConditionChoices]
     """The conditions that are drawn for each sample in addition to its seed, by name."""
+    prices: Mapping[str, PriceRecord] = field(default_factory=dict)
+    """The prices of its teachers, by name, and where they are from. Free teachers and unknown prices are left out."""
     first_seed: int = 0
     """Number of seeds that earlier releases of the recipe used. The run's seeds and random numbers start after them."""
 
@@ -130,6 +133,11 @@ class RunPlan:
         """The plan with other values of some keys of its recipe, which are not validated again."""
         return replace(self, recipe=self.recipe.model_copy(update=changes))
 
+    def with_recorded_prices(self, recorded: Mapping[str, PriceRecord]) -> "RunPlan":
+        """The plan with the prices that its run recorded."""
+        prices = keep_recorded_prices(self.prices, recorded)
+        return replace(self.with_recipe(teachers=apply_prices(self.recipe.teachers, prices)), prices=prices)
+
     def with_generator(self, teacher: str) -> "RunPlan":
         """The plan with another teacher as its generator, and without a critic."""
         agents = self.recipe.agents
@@ -170,12 +178,21 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
     checks, check_problems = bind_checks(recipe.verifiers, family.checks, folder)
     draws, draw_problems = load_conditions(recipe.seeds.draw, folder)
     problems = [*problems, *check_problems, *draw_problems, *find_teacher_problems(recipe)]
+    prices: dict[str, PriceRecord] = {}
+    try:
+        prices = find_teacher_prices(recipe.teachers, folder)
+    except UsageError as error:
+        problems.append(RecipeProblem("teachers", str(error)))
     if options is None or problems:
         raise RecipeError(recipe.name, problems)
     resolved = recipe.model_copy(
-        update={"task": options.model_dump(mode="json"), "verifiers": tuple(bound.config for bound in checks)}
+        update={
+            "task": options.model_dump(mode="json"),
+            "verifiers": tuple(bound.config for bound in checks),
+            "teachers": apply_prices(recipe.teachers, prices),
+        }
     )
-    plan = RunPlan(resolved, folder, family, options, tuple(checks), draws)
+    plan = RunPlan(resolved, folder, family, options, tuple(checks), draws, prices)
     if problems := [problem for find in PLAN_CHECKS for problem in find(plan)]:
         raise RecipeError(recipe.name, problems)
     return plan
@@ -250,7 +267,10 @@ def _price_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         return
     for name in sorted(plan.teachers & teachers.keys()):
         if teachers[name].prices() is None:
-            message = "its price is unknown, so budget.cost cannot hold; set input_price and output_price"
+            message = (
+                "its price is unknown, so budget.cost cannot hold; set input_price and output_price, or list the model in a "
+                "prices.toml next to the recipe"
+            )
             yield RecipeProblem(f"teachers.{name}", message)
 
 
@@ -268,8 +288,9 @@ def _tool_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
 
 
 def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
-    critic, teacher = plan.recipe.agents.critic, plan.recipe.generator_teacher
-    if critic and critic.type == "confidence" and not teacher.returns_logprobs:
+    agents = plan.recipe.agents
+    critic, teacher = agents.critic, plan.recipe.teachers.get(agents.generator.teacher)
+    if critic and critic.type == "confidence" and teacher and not teacher.returns_logprobs:
         yield RecipeProblem("agents.critic.type", f"{teacher.model} {NO_PROBABILITIES}")
 
 
@@ -278,7 +299,7 @@ def _slot_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     for name, agent in plan.agents.items():
         teacher = plan.recipe.teachers.get(agent.teacher)
         if teacher is None:
-            continue
+            continue  # another check names it
         thinking = teacher.thinking_tokens(agent.reasoning)
         reply = agent.max_tokens + thinking
         if teacher.model.startswith("local/") and thinking and reply + LEAST_PROMPT_TOKENS > teacher.slot_tokens:

@@ -14,13 +14,12 @@ from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.hosted.reply_parts import (
     build_hosted_reply,
-    check_token_count,
     describe_schema,
     parse_reply_object,
     split_image_url,
 )
 from teachers.hosted.vendor_schemas import CLAUDE_SCHEMAS, fit_schema
-from teachers.openai_chat import InvalidCompletion, merge_extra
+from teachers.openai_chat import InvalidCompletion, check_token_count, merge_extra
 
 CUT_OFF_REASONS = {"max_tokens", "model_context_window_exceeded", "pause_turn"}
 CACHED = {"cache_control": {"type": "ephemeral"}}

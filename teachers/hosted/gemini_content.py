@@ -12,13 +12,12 @@ from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.hosted.reply_parts import (
     build_hosted_reply,
-    check_token_count,
     describe_schema,
     parse_reply_object,
     split_image_url,
 )
 from teachers.hosted.vendor_schemas import GEMINI_SCHEMAS, fit_schema
-from teachers.openai_chat import InvalidCompletion, merge_extra
+from teachers.openai_chat import InvalidCompletion, check_token_count, merge_extra
 
 CUT_OFF_REASONS = {"MAX_TOKENS", "CONTINUATION"}
 BLOCKED_REASONS = {

@@ -28,6 +28,16 @@ WRONG_KEY = "API_KEY_INVALID"
 """Google's reason in an answer with status 400 for a key that it does not know."""
 
 
+class _BoundedResponse(aiohttp.ClientResponse):
+    async def text(self, encoding: str | None = None, errors: str = "replace") -> str:
+        """Raises InvalidCompletion if it is too long. Invalid bytes are replaced."""
+        try:
+            return await read_response_text(self)
+        except BaseException:  # a connection that stays open would take the place of another call
+            self.close()
+            raise
+
+
 @asynccontextmanager
 async def open_gemini_teacher(config: TeacherConfig) -> AsyncIterator[HostedTeacher]:
     """Raises ProviderError if there is no key."""
@@ -35,7 +45,9 @@ async def open_gemini_teacher(config: TeacherConfig) -> AsyncIterator[HostedTeac
 
     key = require_key(config)
     connector = aiohttp.TCPConnector(limit=config.max_concurrent)
-    async with aiohttp.ClientSession(connector=connector, raise_for_status=_reject_status) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, raise_for_status=_reject_status, response_class=_BoundedResponse
+    ) as session:
         options: Any = {
             "base_url": config.endpoint.removesuffix(f"/{API_VERSION}"),
             "api_version": API_VERSION,
@@ -100,7 +112,7 @@ async def _reject_status(response: aiohttp.ClientResponse) -> None:
     """Raise RejectedRequest for another status than 200, before the library reads the body, which may not be JSON."""
     if response.status == 200:
         return
-    text = await read_response_text(response)
+    text = await response.text()
     headers = response.headers.copy()
     if delay := RETRY_DELAY.search(text):
         headers.setdefault("Retry-After", delay[1])

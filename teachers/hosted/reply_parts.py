@@ -6,7 +6,7 @@ from typing import Any
 from core.sample import TokenUsage
 from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
-from teachers.openai_chat import CHARACTERS_PER_TOKEN, MAX_TOKEN_COUNT, InvalidCompletion, find_json_object
+from teachers.openai_chat import CHARACTERS_PER_TOKEN, InvalidCompletion, find_json_object
 
 
 def describe_schema(schema: dict[str, Any]) -> str:
@@ -20,13 +20,6 @@ def split_image_url(url: str) -> tuple[str, str]:
     if not comma or not head.startswith("data:"):
         return "", ""
     return head.removeprefix("data:").partition(";")[0], data
-
-
-def check_token_count(tokens: Any) -> int:
-    """Raises ValueError for an impossible count, which would be charged to the budget."""
-    if tokens is not None and not (isinstance(tokens, int) and 0 <= tokens <= MAX_TOKEN_COUNT):
-        raise ValueError(tokens)
-    return tokens or 0
 
 
 def parse_reply_object(text: str, what: str) -> dict[str, Any]:

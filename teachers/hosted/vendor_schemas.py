@@ -10,6 +10,8 @@ DESCRIBED = {"description", "title"}
 ANNOTATIONS = {"default", "examples", "deprecated", "readOnly", "writeOnly", "discriminator", "$comment", "$schema"}
 """Keywords that no reply can violate."""
 OBJECT_KEYWORDS = {"properties", "required", "additionalProperties"}
+MAX_ENUMERATED = 20
+"""Values of a range of integers that becomes a list."""
 MAX_OPTIONAL, MAX_UNIONS = 24, 16
 """Of all of a schema's properties at Anthropic: optional ones, and those with several types."""
 
@@ -69,6 +71,8 @@ def _fit_part(
     rest = {key: value for key, value in part.items() if key not in DESCRIBED | ANNOTATIONS | {"$defs"}}
     if "const" in rest and "const" not in dialect.keywords:
         rest["enum"] = [rest.pop("const")]
+    if rest.get("type") == "integer" and "minimum" not in dialect.keywords:
+        _enumerate_range(rest)
     fitted |= _fit_subschemas(rest, lambda inner: _fit_part(inner, root, dialect, inside), dialect)
     for key in list(rest):
         if _is_supported(key, rest[key], dialect):
@@ -79,6 +83,13 @@ def _fit_part(
         words = ", ".join(f"{key}: {value}" for key, value in rest.items())
         fitted["description"] = f"{fitted.get('description', '')} ({words})".strip()
     return fitted
+
+
+def _enumerate_range(rest: dict[str, Any]) -> None:
+    """Replace the limits of an integer by all of its values, if they are few: a score from 1 to 5."""
+    low, high = rest.get("minimum"), rest.get("maximum")
+    if isinstance(low, int) and isinstance(high, int) and 0 <= high - low < MAX_ENUMERATED and "enum" not in rest:
+        rest["enum"] = list(range(rest.pop("minimum"), rest.pop("maximum") + 1))
 
 
 def _fit_subschemas(

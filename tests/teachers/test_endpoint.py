@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -136,78 +135,6 @@ def test_another_path_of_an_endpoint_has_the_same_retries(text: str, outcome: ob
     assert methods == ["GET", "GET"]
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "garbage", "empty", "cut"])
-def test_what_may_pass_is_tried_again(fault: str) -> None:
-    tries = count()
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        if next(tries):
-            return web.json_response(COMPLETION)
-        if fault == "cut":
-            assert request.transport is not None
-            request.transport.close()
-        if fault in ("garbage", "empty"):
-            return web.Response(text="<html>" if fault == "garbage" else "")
-        return web.Response(status=int(fault) if fault.isdigit() else 200, headers={"Retry-After": "0"})
-
-    (reply,) = asked(answer)
-    assert isinstance(reply, TeacherReply)
-    assert next(tries) == 2
-
-
-def test_what_cannot_pass_is_not_tried_again() -> None:
-    tries = count()
-
-    async def answer(_: web.Request) -> web.Response:
-        next(tries)
-        return web.Response(status=400, text="context too long")
-
-    (error,) = asked(answer)
-    assert isinstance(error, CallFailed)
-    assert "status 400: context too long" in str(error)
-    assert next(tries) == 1
-
-
-def test_a_hanging_endpoint_is_given_up() -> None:
-    async def answer(_: web.Request) -> web.Response:
-        await asyncio.sleep(30)
-        return web.Response()
-
-    (error,) = asked(answer, timeout_seconds=0.2, max_retries=0)
-    assert isinstance(error, CallFailed)
-    assert "no answer in 0.2 s" in str(error)
-
-
-@pytest.mark.parametrize(("status", "sentence"), [(401, "it refuses the key"), (404, "it does not know the model 'm'")])
-def test_a_refusal_ends_the_run_with_a_sentence_and_without_the_key(
-    status: int, sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TEST_API_KEY", "sk-secret-value")
-
-    async def answer(request: web.Request) -> web.Response:
-        assert request.headers["Authorization"] == "Bearer sk-secret-value"
-        return web.Response(status=status, text="bad key sk-secret-value")
-
-    (error,) = asked(answer, api_key_env="TEST_API_KEY")
-    assert isinstance(error, ProviderError)
-    assert sentence in str(error)
-    assert "sk-secret-value" not in str(error)
-
-
-def test_no_part_of_a_key_is_in_a_fault_whatever_its_variable_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MYCRED", "sk-canary-93121")
-    texts = ["x" * 288, "x" * 193, "the key is "]
-
-    async def answer(request: web.Request) -> web.Response:
-        text = texts.pop() + request.headers["Authorization"].removeprefix("Bearer ")
-        return web.Response(status=400 if len(texts) % 2 else 200, text=text)
-
-    for _ in range(len(texts)):
-        (error,) = asked(answer, api_key_env="MYCRED", max_retries=0)
-        assert isinstance(error, CallFailed)
-        assert "sk-canary" not in str(error)
-
-
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_fault_and_never_followed(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYCRED", "sk-canary-93121")
@@ -281,65 +208,6 @@ def test_the_port_of_a_server_of_our_own_decides_no_answer() -> None:
     for model in ("local/smollm2-135m", "vllm/m"):
         configs = [TeacherConfig(model=model, base_url=f"http://127.0.0.1:{port}/v1") for port in (1, 2)]
         assert {config.endpoint for config in configs} == {""}
-
-
-def test_an_outage_ends_the_run_and_costs_no_sample() -> None:
-    tries = count()
-
-    async def answer(_: web.Request) -> web.Response:
-        next(tries)
-        return web.Response(status=503)
-
-    errors = asked(answer, times=12, max_concurrent=4)
-    assert {type(error) for error in errors} == {ProviderError}
-    assert "no answer for 1 s: status 503" in str(errors[0])
-    assert next(tries) < 60
-
-
-def test_a_teacher_that_comes_back_in_time_is_forgiven() -> None:
-    tries = count()
-
-    async def answer(_: web.Request) -> web.Response:
-        return web.json_response(COMPLETION) if next(tries) >= 12 else web.Response(status=503)
-
-    assert {type(reply) for reply in asked(answer, times=4, max_concurrent=4, outage_seconds=20)} == {TeacherReply}
-
-
-def test_one_question_that_a_server_chokes_on_is_no_outage() -> None:
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(status=502)
-
-    (error,) = asked(answer, max_retries=1, max_concurrent=4)
-    assert isinstance(error, CallFailed)
-
-
-def test_a_teacher_that_turns_everybody_away_ends_the_run_early() -> None:
-    tries = count()
-
-    async def answer(_: web.Request) -> web.Response:
-        next(tries)
-        return web.Response(status=429)
-
-    errors = asked(answer, times=100, max_retries=1, max_concurrent=4)
-    assert sum(isinstance(error, CallFailed) for error in errors) == 7
-    assert "calls in a row failed, the last one: status 429" in str(errors[-1])
-
-
-def test_no_more_calls_are_in_flight_than_the_recipe_allows() -> None:
-    now, most, three = 0, 0, asyncio.Barrier(3)
-
-    async def answer(_: web.Request) -> web.Response:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        await three.wait()  # or the limit is lower
-        await asyncio.sleep(0.01)  # for a fourth one to come, if the limit is higher
-        now -= 1
-        return web.json_response(COMPLETION)
-
-    replies = asked(answer, times=30, max_concurrent=3)
-    assert all(isinstance(reply, TeacherReply) for reply in replies)
-    assert most == 3
 
 
 def test_live_validation_names_every_teacher_that_does_not_answer() -> None:

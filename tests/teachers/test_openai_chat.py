@@ -5,7 +5,7 @@ import pytest
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import RecipeError
-from core.sample import Message
+from core.sample import Message, ToolCall
 from teachers.base import TeacherQuestion
 from teachers.openai_chat import InvalidCompletion, build_request_body, find_json_object, parse_completion
 from tests.support.scripted_teacher import build_test_plan
@@ -113,6 +113,15 @@ def test_images_follow_the_text() -> None:
     body = build_request_body(QUESTION.model_copy(update={"messages": [message]}), "m", config())
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
     assert body["messages"] == [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
+
+
+def test_tool_turns_pair_results_with_their_calls() -> None:
+    calls = (ToolCall(name="look", arguments={"x": 1}), ToolCall(name="look", arguments={"x": 2}))
+    turns = [Message(role="user", content="hi"), Message(role="assistant", content="", tool_calls=calls)]
+    turns += [Message(role="tool", name="look", content=text) for text in ("cat", "dog")]
+    _, called, *results = build_request_body(QUESTION.model_copy(update={"messages": turns}), "m", config())["messages"]
+    assert [call["function"]["arguments"] for call in called["tool_calls"]] == ['{"x": 1}', '{"x": 2}']
+    assert [call["id"] for call in called["tool_calls"]] == [result["tool_call_id"] for result in results]
 
 
 def test_each_way_reads_the_reply() -> None:

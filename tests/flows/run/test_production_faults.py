@@ -1,6 +1,7 @@
 """Producing with a teacher and a machine that misbehave: real processes, a real endpoint, real signals."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -9,9 +10,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,22 @@ with socket.socket() as probe:
 served = partial(served_on, port=PORT)
 
 
-def settings_of(url: str, *more: str) -> list[str]:
+MODELS = {"openai": "openai/m", "anthropic": "anthropic/claude-opus-4-8", "gemini": "gemini/gemini-2.5-flash-lite"}
+"""A model of each protocol, one that does not think."""
+
+
+def settings_of(url: str, *more: str, protocol: str = "openai") -> list[str]:
     """A hanging request is given up after longer than a slow machine needs for one that is answered."""
+    base = url if protocol == "openai" else url.removesuffix("/v1")
     teacher = (
-        f"{{model='openai/m',base_url='{url}',max_concurrent={IN_FLIGHT},timeout_seconds=120.0,max_retries=8,"
+        f"{{model='{MODELS[protocol]}',base_url='{base}',max_concurrent={IN_FLIGHT},timeout_seconds=120.0,max_retries=8,"
         f"outage_seconds={HANG_SECONDS},api_key_env='TEST_API_KEY'}}"
     )
     return [*SETTINGS, f"teachers.main={teacher}", *more]
 
 
 def produce(runs: Path, settings: list[str], **environment: str) -> Program:
+    environment = {"TEST_API_KEY": "sk-any-key", **environment}
     return FORKS.start("tests.support.produce_run", str(runs), "smoke", *settings, **environment)
 
 
@@ -84,14 +91,29 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "calls.jsonl"
 
 
+@pytest.fixture(params=MODELS)
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return run_undisturbed(tmp_path_factory, "openai")
+
+
+@pytest.fixture(scope="module")
+def undisturbed_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDir]:
+    return cache(partial(run_undisturbed, tmp_path_factory))
+
+
+def run_undisturbed(tmp_path_factory: pytest.TempPathFactory, protocol: str) -> RunDir:
     """The same run with nothing going wrong, one call at a time, by an interpreter of its own, which has another hash seed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with served(Behaviour(), folder / "calls.jsonl") as url:
-        settings = settings_of(url, "teachers.main.max_concurrent=1")
+        settings = settings_of(url, "teachers.main.max_concurrent=1", protocol=protocol)
+        environment = {**os.environ, "TEST_API_KEY": "sk-any-key"}
         command = [sys.executable, "-m", "tests.support.produce_run", str(folder / "runs"), "smoke", *settings]
-        subprocess.run(command, cwd=PROJECT, check=True)
+        subprocess.run(command, cwd=PROJECT, check=True, env=environment)
     return the_run(folder / "runs")
 
 
@@ -102,9 +124,12 @@ MIXED = Behaviour(
 )  # fmt: skip
 
 
-def test_a_teacher_that_misbehaves_in_every_way_costs_no_more_than_its_samples(log: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_misbehaves_in_every_way_costs_no_more_than_its_samples(
+    log: Path, tmp_path: Path, protocol: str
+) -> None:
     with served(MIXED, log) as url:
-        out = ended(produce(tmp_path / "runs", settings_of(url, "teachers.main.timeout_seconds=2.0")), 0)
+        settings = settings_of(url, "teachers.main.timeout_seconds=2.0", protocol=protocol)
+        out = ended(produce(tmp_path / "runs", settings), 0)
     faults = Counter(entry.fault for entry in read_log(log) if entry.fault)
     assert len(faults) >= 9, faults
     reasons = check_counts(the_run(tmp_path / "runs"))
@@ -185,16 +210,18 @@ def kill_often(runs: Path, settings: list[str], rng: random.Random) -> Iterator[
         yield sent
 
 
-def test_killed_twenty_times_a_run_ends_with_the_same_bytes(undisturbed: RunDir, log: Path, tmp_path: Path) -> None:
+def test_killed_twenty_times_a_run_ends_with_the_same_bytes(
+    undisturbed_runs: Callable[[str], RunDir], log: Path, tmp_path: Path, protocol: str
+) -> None:
     runs, rng = tmp_path / "runs", random.Random()
     with served(Behaviour(latency_seconds=0.05), log) as url:
-        settings = settings_of(url, "cache.enabled=false")
+        settings = settings_of(url, "cache.enabled=false", protocol=protocol)
         kills = list(kill_often(runs, settings, rng))
         ended(produce(runs, settings), 0)
     hard = kills.count(signal.SIGKILL)
     assert hard, "it was killed at all"
     run = the_run(runs)
-    assert kept_hashes(run) == kept_hashes(undisturbed)
+    assert kept_hashes(run) == kept_hashes(undisturbed_runs(protocol))
     assert repeated(read_log(log)) <= hard * IN_FLIGHT, "a soft stop repeats no request, a hard one those in flight"
     with open_run_budget(build_test_plan(run.read_recipe()), run) as budget:
         assert budget.spent.calls >= len(read_log(log)), "what was in flight at a kill is counted as spent"
@@ -220,14 +247,15 @@ def test_a_kill_in_every_step_of_persistence_changes_nothing(log: Path, tmp_path
                 assert hashes == kept_hashes(the_run(tmp_path / "watched")), step
 
 
-def test_a_key_in_the_environment_is_in_no_file_of_a_run(log: Path, tmp_path: Path) -> None:
+def test_a_key_in_the_environment_is_in_no_file_of_a_run(log: Path, tmp_path: Path, protocol: str) -> None:
     secret = "sk-very-secret-4711"
     outputs = []
     for behaviour in (Behaviour(), Behaviour(prompts={"malformed": 0.9}), Behaviour(prompts={"unavailable": 1.0})):
         with served(behaviour, log) as url:
             process = produce(
-                tmp_path / f"runs{len(outputs)}", settings_of(url, "teachers.main.max_retries=0"), TEST_API_KEY=secret
-            )
+                tmp_path / f"runs{len(outputs)}", settings_of(url, "teachers.main.max_retries=0", protocol=protocol),
+                TEST_API_KEY=secret,
+            )  # fmt: skip
             outputs.append(ended(process, 0, 1))
     files = [file for file in tmp_path.rglob("*") if file.is_file() and file != log]
     assert len(files) > 30

@@ -21,7 +21,11 @@ KEY = "sk-ant-test-canary-1"
 SCHEMA = {
     "title": "Draft",
     "type": "object",
-    "properties": {"answer": {"type": "string", "maxLength": 200}, "level": {"type": "integer", "minimum": 1}},
+    "properties": {
+        "answer": {"type": "string", "maxLength": 200},
+        "level": {"type": "integer", "minimum": 1},
+        "score": {"type": "integer", "minimum": 1, "maximum": 3},
+    },
     "required": ["answer"],
     "additionalProperties": False,
 }
@@ -31,6 +35,7 @@ FITTED = {
     "properties": {
         "answer": {"type": "string", "description": "(maxLength: 200)"},
         "level": {"type": "integer", "description": "(minimum: 1)"},
+        "score": {"type": "integer", "enum": [1, 2, 3]},
     },
     "required": ["answer"],
     "additionalProperties": False,
