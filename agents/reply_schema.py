@@ -59,7 +59,8 @@ def parse_reply(schema: type[T], reply: str | dict[str, Any], *, finished: bool 
         InvalidReply: with the first fault, in one line.
     """
     if not finished:
-        raise InvalidReply("it was cut off before its end")
+        what = "it was cut off before its end" if reply else "its thinking took all tokens; raise the agent's reasoning"
+        raise InvalidReply(what)
     try:
         parsed = schema.model_validate_json(reply) if isinstance(reply, str) else schema.model_validate(reply)
     except ValidationError as error:

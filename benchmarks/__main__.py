@@ -27,6 +27,7 @@ from benchmarks import (
     start,
     study,
     teacher,
+    tool_results,
     training,
 )
 from benchmarks.collapse import neural, repetition
@@ -53,6 +54,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "teacher": ("What the embedded teacher can do", teacher.table),
     "families": ("What the embedded teacher can do of each family", families.table),
     "busy": ("The embedded teacher on a busy machine", busy.table),
+    "tool_results": ("Tool results of another sample", tool_results.table),
     "dedup": ("Near-duplicates, compared with peers", dedup.table),
     "answer_equality": ("Equality of mathematical answers, compared with Math-Verify", answer_equality.table),
     "distillation": ("What a teacher's probabilities add to its texts", distillation.table),

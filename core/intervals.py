@@ -22,7 +22,7 @@ class IntervalEstimate(BaseModel):
         return f"{form(self.value)} ({form(self.low)} to {form(self.high)})"
 
 
-def wilson_bound(hits: int, tries: int, z: float) -> float:
+def wilson_bound(hits: float, tries: float, z: float) -> float:
     """An end of Wilson's score interval (1927) for the share of `hits` in `tries`: the upper end for a positive `z` (standard
     errors), the lower end for a negative one; 1 and 0 without tries.
     """

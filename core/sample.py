@@ -127,6 +127,12 @@ class Spending:
     """In the currency of the teachers' prices."""
     seconds: float = 0.0
     """Of producing."""
+    cached_tokens: int = 0
+    """Of the prompt tokens: those that teachers read from their prompt caches."""
+    reasoning_tokens: int = 0
+    """Of the completion tokens: thinking."""
+    saved: float = 0.0
+    """What the prompt caches saved, less what writing to them cost; not part of `cost`."""
 
     @property
     def tokens(self) -> int:
@@ -139,6 +145,9 @@ class Spending:
             self.completion_tokens + other.completion_tokens,
             self.cost + other.cost,
             self.seconds + other.seconds,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.saved + other.saved,
         )
 
     def __sub__(self, other: "Spending") -> "Spending":
@@ -152,9 +161,13 @@ class Spending:
             math.ceil(self.completion_tokens * factor),
             self.cost * factor,
             self.seconds * factor,
+            math.ceil(self.cached_tokens * factor),
+            math.ceil(self.reasoning_tokens * factor),
+            self.saved * factor,
         )
 
 
+NOTHING_SPENT = Spending()
 CONDITIONS_KEY = "drawn"
 """Key of a seed's data with the values drawn for it, by name."""
 

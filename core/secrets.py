@@ -51,6 +51,11 @@ def read_key(variable: str) -> str | None:
     return key or None
 
 
+def mark_secret(variable: str) -> None:
+    """Redact the value of an environment variable from now on, whatever its name."""
+    _key_variables.add(variable)
+
+
 def redact_text(text: str) -> str:
     """`text` without keys that were read, environment variables with the name of a secret, bearer tokens, and user names and
     passwords in URLs. Call it before `text` is cut: a part of a key is recognized by its prefix only.

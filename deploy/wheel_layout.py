@@ -16,8 +16,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGES = ("core", "prompts", "teachers", "agents", "filters", "students", "flows")
-SHIPPED_DATA = ("calibration", "documents", "reference", "seeds")
+SHIPPED_DATA = ("calibration", "documents", "reference", "seeds", "tools")
 """Folders of `data/` with what shipped recipes name. `core/project_files.py` looks for them in `core/shipped`."""
+PRICE_TABLE = "data/prices.toml"
 NOT_SHIPPED = ("__pycache__", "*.pyc", "make.py")
 
 
@@ -47,6 +48,7 @@ def write_wheel_tree(project: Path, target: Path) -> None:
         shutil.copytree(project / package, target / package, ignore=ignored)
     for folder in SHIPPED_DATA:
         shutil.copytree(project / "data" / folder, target / "core" / "shipped" / "data" / folder, ignore=ignored)
+    shutil.copy2(project / PRICE_TABLE, target / "core" / "shipped" / PRICE_TABLE)
     for module in target.rglob("*.py"):
         module.write_text(prefix_imports(module.read_text(encoding="utf-8")), encoding="utf-8")
     deployments = (project / "prefect.yaml").read_text(encoding="utf-8")

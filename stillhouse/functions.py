@@ -90,7 +90,7 @@ def preview(recipe: Name, number: int = 3, *, settings: Settings | None = None) 
 
     def work() -> list[Sample]:
         plan = load_recipe_plan(str(recipe), format_settings(settings))
-        return asyncio.run(preview_samples(plan, number, SESSION.stop))
+        return asyncio.run(preview_samples(plan, number, SESSION.stop)).samples
 
     return run_call(work, None)
 

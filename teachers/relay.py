@@ -99,6 +99,8 @@ async def _iter_chunks(model: str, response: aiohttp.ClientResponse) -> AsyncIte
         async for line in response.content:
             data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
             if data == b"[DONE]":
+                if rest := stream.finish():
+                    yield rest
                 return
             if data:
                 chunk = _parse_json(data.decode("utf-8", "replace"))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ class StartedServer(NamedTuple):
 
 
 async def start_guarded(
-    command: Sequence[str], *, log: int, environment: Mapping[str, str], piped: bool = False
+    command: Sequence[str], *, log: int, environment: Mapping[str, str], piped: bool = False, folder: Path | None = None
 ) -> asyncio.subprocess.Process:
     """Start the guard with the server `command` below it, in a session of their own: Ctrl-C ends calls in flight first.
 
@@ -40,6 +41,7 @@ async def start_guarded(
         environment: all of the server's variables.
         log: an open file for stderr, and for stdout unless `piped`, since an unread pipe would fill up.
         piped: whether stdin and stdout are pipes of this process; stdin is empty otherwise.
+        folder: its working directory; None for this process's.
     """
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
@@ -48,6 +50,7 @@ async def start_guarded(
         stdout=pipe if piped else log,
         stderr=log,
         env=environment,
+        cwd=folder,
         start_new_session=True,
     )
 

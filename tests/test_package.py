@@ -242,7 +242,7 @@ def test_wheel_and_sdist_hold_the_licence_and_all_that_recipes_name(built: Path)
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
     listed = subprocess.run(["git", "ls-files", "data"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    data = {name for name in listed.split() if name.count("/") == 2 and not name.endswith(".py")}
+    data = {name for name in listed.split() if name.count("/") == 2 and not name.endswith(".py")} | {"data/prices.toml"}
     assert {f"stillhouse/core/shipped/{name}" for name in data} <= set(in_wheel)
     assert {"LICENSE", "README.md", "docs/security.md", *LOCKS, *data} <= in_sdist
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in in_wheel)

@@ -4,7 +4,7 @@ Knows no topology: the order of the agents is decided elsewhere.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,9 @@ from agents.calls.call_ledger import CallLedger
 from agents.calls.call_spans import trace_call
 from agents.calls.dispatcher import RequestDispatcher
 from agents.planning.run_plan import RunPlan
-from agents.reply_schema import InvalidReply, parse_reply
+from agents.reply_schema import InvalidReply, T, parse_reply
+from agents.toolbox.tool_spec import ToolResult
+from agents.toolbox.toolbox import Toolbox, ToolStep
 from core.config.agents import AgentConfig
 from core.config.recipe import Recipe
 from core.sample import REPAIR_STRIDE, AgentTurn, Message, text_digest
@@ -110,18 +112,35 @@ class AgentContext(ABC):
         values: Mapping[str, str], which: int, temperature: float,
     ) -> Any:  # fmt: skip
         """A reply of the verifier's teacher as a `contract`, or None if every reply was invalid. Adds to `turns`."""
+        key = CallKey(sample=sample, agent="verifier", revision=revision, attempt=which * REPAIR_STRIDE)
         config = self.recipe.agents.verifier
-        broken = None
+        try:
+            return await self.ask_until_valid(key, config, self.prompt(role, values), contract, temperature, turns)
+        except InvalidReply:
+            return None
+
+    async def ask_until_valid(
+        self, key: CallKey, config: AgentConfig, messages: list[Message], contract: type[T], temperature: float,
+        turns: list[AgentTurn], schema: dict[str, Any] | None = None,
+    ) -> T:  # fmt: skip
+        """A valid reply of an agent, after at most its `max_repairs` repairs. Adds to `turns`.
+
+        Raises:
+            InvalidReply: with the fault of the last reply.
+            RunStopped, CallFailed, ProviderError, StoreError: as `ask`.
+        """
+        broken: BrokenReply | None = None
         for repair in range(config.max_repairs + 1):
-            key = CallKey(sample=sample, agent="verifier", revision=revision, attempt=which * REPAIR_STRIDE + repair)
-            messages = self.prompt(role, values) + self.repair_messages(broken)
-            reply, turn = await self.ask(key, config, messages, contract, temperature)
+            attempt = key.model_copy(update={"attempt": key.attempt + repair})
+            asked = messages + self.repair_messages(broken)
+            reply, turn = await self.ask(attempt, config, asked, contract, temperature, schema)
             turns.append(turn)
             try:
                 return parse_reply(contract, reply.text, finished=reply.finished)
             except InvalidReply as fault:
                 broken = BrokenReply(reply.text, str(fault))
-        return None
+        assert broken is not None, "the first reply was invalid"
+        raise InvalidReply(broken.fault)
 
 
 @dataclass(frozen=True)
@@ -146,3 +165,15 @@ class LocalAgentContext(AgentContext):
             reply = await self.dispatcher.answer(name, question, request, key.sample, traced)
             self.ledger.add(entry, reply)
         return reply
+
+    async def call_tools(self, step: ToolStep) -> list[ToolResult]:
+        """The results of calls of the recipe's own tools; stored before they are used. Raises as `Toolbox.call_tools`."""
+        return await self.dispatcher.toolbox.call_tools(step, self.ledger)
+
+    async def remember(self, key: str, find: Callable[[Toolbox], Awaitable[str]]) -> str:
+        """A text about the tools, as it was when this sample was begun."""
+        text = self.ledger.get_note(key)
+        if text is None:
+            text = await find(self.dispatcher.toolbox)
+            self.ledger.add_note(key, text)
+        return text

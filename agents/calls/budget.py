@@ -21,7 +21,8 @@ from typing import NamedTuple, Self
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import StoreError
-from core.sample import Spending, TokenUsage
+from core.prices import TokenPrices
+from core.sample import NOTHING_SPENT, Spending, TokenUsage
 from core.stop_signal import RunStopped, StopSignal
 from core.storage.atomic_files import write_text
 from teachers.base import CallCharge, TeacherQuestion
@@ -44,8 +45,12 @@ class BudgetExhausted(RunStopped):
 class RunBudget:
     """The budget of one run. Only the process that holds the run's lock writes its journal."""
 
-    def __init__(self, limits: BudgetConfig, journal: Path, max_calls_per_sample: int) -> None:
+    def __init__(
+        self, limits: BudgetConfig, journal: Path, max_calls_per_sample: int, elsewhere: Spending = NOTHING_SPENT
+    ) -> None:
+        """`elsewhere` was spent outside this journal; its calls, tokens and cost count against the limits too."""
         self._limits = limits
+        self._elsewhere = elsewhere
         self._path = journal
         self._reserved: dict[int, Spending] = {}
         self._reserved_total = Spending()
@@ -71,29 +76,10 @@ class RunBudget:
 
     def __enter__(self) -> Self:
         """Raises StoreError where the journal cannot be read or written."""
-        try:
-            lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        except OSError as error:
-            raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from None
-        for line in lines:
-            try:
-                kind, ticket, calls, prompt, completion, cost, seconds, *name = json.loads(line)
-            except ValueError:
-                continue  # the torn last line of a kill: its call was never sent
-            self._earlier_seconds = max(self._earlier_seconds, seconds)
-            if kind == "aside":
-                self._reserved[ticket] = Spending(calls, prompt, completion, cost)
-                if name:
-                    self._names[ticket] = name[0]
-            else:
-                self._reserved.pop(ticket, None)
-                self._names.pop(ticket, None)
-                self._settled += Spending(calls, prompt, completion, cost)
-        self._settled = sum(self._reserved.values(), self._settled)
-        self._kept = {name: (next(self._tickets), self._reserved[ticket]) for ticket, name in self._names.items()}
+        content = read_journal(self._path)
+        self._settled, self._earlier_seconds = replace(content.spent, seconds=0.0), content.seconds
+        self._kept = {name: (next(self._tickets), content.reserved[ticket]) for ticket, name in content.names.items()}
         self._kept_total = sum((spent for _, spent in self._kept.values()), Spending())
-        self._reserved.clear()
-        self._names.clear()
         self._started_at = monotonic()
         self._at_open = self._settled
         self._compact()
@@ -115,8 +101,9 @@ class RunBudget:
 
     def _format_entry(self, kind: str, ticket: int, spent: Spending, name: str | None = None) -> str:
         counts = f"{spent.calls}, {spent.prompt_tokens}, {spent.completion_tokens}"
+        parts = f", {spent.cached_tokens}, {spent.reasoning_tokens}, {spent.saved!r}" if kind == "settled" else ""
         last = f", {json.dumps(name)}" if name else ""
-        return f'["{kind}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}{last}]\n'
+        return f'["{kind}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}{parts}{last}]\n'
 
     def _append(self, kind: str, ticket: int, spent: Spending, name: str | None = None) -> None:
         assert self._file, "the budget must be open"
@@ -237,23 +224,62 @@ class RunBudget:
 
     def _exceeded_limit(self, total: Spending) -> str | None:
         limits = self._limits
+        total, used = total + self._elsewhere, self._settled + self._elsewhere
         rows: list[tuple[str, float | None, float, str]] = [
-            ("calls", limits.calls, total.calls, f"{self._settled.calls:,}"),
-            ("tokens", limits.tokens, total.tokens, f"{self._settled.tokens:,}"),
-            ("cost", limits.cost, total.cost, f"{self._settled.cost:.4f}"),
+            ("calls", limits.calls, total.calls, f"{used.calls:,}"),
+            ("tokens", limits.tokens, total.tokens, f"{used.tokens:,}"),
+            ("cost", limits.cost, total.cost, f"{used.cost:.4f}"),
             ("minutes", limits.minutes, self.seconds / 60, f"{self.seconds / 60:.1f}"),
         ]
-        for name, limit, needed, used in rows:
+        for name, limit, needed, so_far in rows:
             if limit is not None and needed > limit + 1e-9:
-                return f"budget.{name} = {limit:g} is reached: {used} spent"
+                return f"budget.{name} = {limit:g} is reached: {so_far} spent"
         return None
 
 
-class TokenPrices(NamedTuple):
-    """Prices of one token."""
+class JournalContent(NamedTuple):
+    """What a journal says."""
 
-    prompt: float
-    completion: float
+    settled: Spending
+    reserved: dict[int, Spending]
+    """Of calls in flight at a kill and of requests in batches, by ticket."""
+    names: dict[int, str]
+    """Of the requests in batches, by ticket."""
+    seconds: float
+
+    @property
+    def spent(self) -> Spending:
+        """In all sessions; what is reserved counts in full."""
+        return replace(sum(self.reserved.values(), self.settled), seconds=self.seconds)
+
+
+def read_journal(path: Path) -> JournalContent:
+    """The content of a journal; nothing is spent if there is none. Raises StoreError if it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+    reserved: dict[int, Spending] = {}
+    names: dict[int, str] = {}
+    settled, longest = Spending(), 0.0
+    for line in lines:
+        try:
+            kind, ticket, calls, prompt, completion, cost, seconds, *rest = json.loads(line)
+        except ValueError:
+            continue  # the torn last line of a kill: its call was never sent
+        longest = max(longest, seconds)
+        if kind == "aside":
+            reserved[ticket] = Spending(calls, prompt, completion, cost)
+            if rest:
+                names[ticket] = rest[0]
+        else:
+            reserved.pop(ticket, None)
+            names.pop(ticket, None)
+            settled += Spending(calls, prompt, completion, cost, 0.0, *rest)
+    return JournalContent(settled, reserved, names, longest)
+
+
+FREE = TokenPrices(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class BudgetAccount:
@@ -262,10 +288,13 @@ class BudgetAccount:
     def __init__(self, budget: RunBudget, stop_signal: StopSignal, config: TeacherConfig) -> None:
         self._budget = budget
         self._stop_signal = stop_signal
-        prices = config.prices() or (0.0, 0.0)
-        self._prices = TokenPrices(prices[0] / 1e6, prices[1] / 1e6)
+        self._prices = config.prices() or FREE
         self._measured_calls = 0
         self._max_tokens_per_byte = 0.0
+        self.answered = 0
+        """Calls with a reply."""
+        self.answer_seconds = 0.0
+        """Of these calls, without the wait for a free slot."""
 
     def tokens(self, question: TeacherQuestion) -> int:
         return self._prompt_tokens(question) + question.max_tokens
@@ -279,21 +308,23 @@ class BudgetAccount:
     @asynccontextmanager
     async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
         self._stop_signal.check_call()
-        most = self._price(
-            TokenUsage(calls=1, prompt_tokens=self._prompt_tokens(question), completion_tokens=question.max_tokens)
-        )
+        prompt_tokens = self._prompt_tokens(question)
+        cost = self._prices.max_cost(prompt_tokens, question.max_tokens)
+        most = Spending(1, prompt_tokens, question.max_tokens, cost)
         ticket = self._budget.take_up(name) if name else None
         if ticket is None:
             ticket = await self._budget.reserve(most, name)
             if self._stop_signal.calls_stopped:  # `reserve` may have waited
                 self._budget.settle(ticket, Spending())
                 raise RunStopped
-        call_charge = CallCharge()
+        call_charge, started_at = CallCharge(), monotonic()
         try:
             yield call_charge
         finally:
             usage = call_charge.usage
             if usage is not None and usage.prompt_tokens:
+                self.answered += 1
+                self.answer_seconds += monotonic() - started_at
                 self._measured_calls += 1
                 self._max_tokens_per_byte = max(
                     self._max_tokens_per_byte, usage.prompt_tokens / max(1, count_bytes(question))
@@ -310,8 +341,12 @@ class BudgetAccount:
             await asyncio.sleep(min(left, WAIT_SLICE))
 
     def _price(self, usage: TokenUsage) -> Spending:
-        cost = usage.prompt_tokens * self._prices.prompt + usage.completion_tokens * self._prices.completion
-        return Spending(usage.calls, usage.prompt_tokens, usage.completion_tokens, cost)
+        prices = self._prices
+        saved = prices.cache_saving(usage) if usage.cached_tokens or usage.cache_write_tokens else 0.0
+        return Spending(
+            usage.calls, usage.prompt_tokens, usage.completion_tokens, prices.cost(usage), 0.0,
+            usage.cached_tokens, usage.reasoning_tokens, saved,
+        )  # fmt: skip
 
 
 def count_bytes(question: TeacherQuestion) -> int:

@@ -1,7 +1,8 @@
 """The call ledger: every reply of a teacher, stored before it is used, so that no reply is paid for twice.
 
 A sample is a function of its seed and the replies to its questions. Making the sample again with the same ledger replays the
-stored replies and asks only for the missing ones. Knows no topology.
+stored replies and asks only for the missing ones. Notes, texts by key, hold what else must not happen twice, such as calls of
+tools. Knows no topology.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ class CallLedger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._replies: dict[str, TeacherReply] = {}
+        self._notes: dict[str, str] = {}
         self._size = 0
         self._synced = 0
         self._syncing: asyncio.Task[None] | None = None
@@ -34,7 +36,10 @@ class CallLedger:
             for line in self._path.read_bytes().splitlines(keepends=True):
                 if line.endswith(b"\n"):
                     entry = json.loads(line)
-                    self._replies[entry["key"]] = TeacherReply.model_validate(entry["reply"])
+                    if "note" in entry:
+                        self._notes[entry["key"]] = str(entry["note"])
+                    else:
+                        self._replies[entry["key"]] = TeacherReply.model_validate(entry["reply"])
                     self._size += len(line)
             self._file.truncate(self._size)
         except OSError as error:
@@ -52,9 +57,20 @@ class CallLedger:
 
     def add(self, key: str, reply: TeacherReply) -> None:
         """Store a new reply. Raises StoreError if it cannot be written whole, so that no further call is paid for."""
-        if key in self._replies:
-            return
-        line = f'{{"key": {json.dumps(key)}, "reply": {reply.model_dump_json()}}}\n'.encode()
+        if key not in self._replies:
+            self._append(f'{{"key": {json.dumps(key)}, "reply": {reply.model_dump_json()}}}\n'.encode())
+            self._replies[key] = reply
+
+    def get_note(self, key: str) -> str | None:
+        return self._notes.get(key)
+
+    def add_note(self, key: str, text: str) -> None:
+        """Store a new note. Raises StoreError as `add`."""
+        if key not in self._notes:
+            self._append(f"{json.dumps({'key': key, 'note': text})}\n".encode())
+            self._notes[key] = text
+
+    def _append(self, line: bytes) -> None:
         try:
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -64,7 +80,6 @@ class CallLedger:
                 f"{self._path}: cannot be written: {error.strerror}; free some space, then --resume"
             ) from None
         self._size += len(line)
-        self._replies[key] = reply
 
     async def sync(self) -> None:
         """Return when everything added so far survives a power cut. Concurrent callers share one flush."""

@@ -13,6 +13,7 @@ from agents.families.grounded_qa import GroundedQAFamily
 from agents.families.instructions import InstructionsFamily
 from agents.families.reasoning import ReasoningFamily
 from agents.families.tool_calls import ToolCallsFamily
+from agents.families.user_tools import UserToolsFamily
 from core.extensions import Extension, ExtensionPoint, UnusableExtension
 
 ALL_FAMILIES: tuple[RecipeFamily, ...] = (
@@ -26,11 +27,17 @@ ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ToolCallsFamily(),
 )
 FAMILIES = {family.name: family for family in ALL_FAMILIES}
+USER_TOOLS = UserToolsFamily()
+"""`tool_calls` with `[[tools]]`."""
 FAMILY_EXTENSIONS: ExtensionPoint[type[RecipeFamily]] = ExtensionPoint("family", RecipeFamily, lambda: FAMILIES)
 
 
-def find_family(name: str) -> RecipeFamily:
-    """The family of this name. Raises UnusableExtension if there is none, or its package cannot be used."""
+def find_family(name: str, *, own_tools: bool = False) -> RecipeFamily:
+    """The family of this name, with tools of the recipe's own or without. Raises UnusableExtension if there is none, or its
+    package cannot be used.
+    """
+    if own_tools and name == USER_TOOLS.name:
+        return USER_TOOLS
     extension = find_family_extension(name)
     if extension is None:
         return FAMILIES[name]

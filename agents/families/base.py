@@ -48,6 +48,10 @@ class RecipeFamily(ABC):
         """Seeds that the family generates, the same for the same options and `seed`."""
         raise NotImplementedError
 
+    def draft_calls(self, options: Any) -> int:
+        """The most teacher calls of one draft, without repairs."""
+        return 1
+
     def gather_rows(
         self, rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:

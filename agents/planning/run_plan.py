@@ -4,7 +4,7 @@ Knows no running teacher and no topology.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,17 @@ import prompts
 from agents.checks.base import Options
 from agents.checks.judge import JudgeOptions, read_labelled_answers
 from agents.checks.registry import BoundCheck, bind_checks
-from agents.families import find_family, find_family_extension
+from agents.families import USER_TOOLS, find_family, find_family_extension
 from agents.families.base import RecipeFamily
 from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
+from agents.toolbox.toolbox import list_tool_problems
 from core.config.agents import AgentConfig
 from core.config.filters import list_filter_extensions
 from core.config.loading import validate_table
 from core.config.recipe import Recipe, SeedsConfig
+from core.config.teacher_prices import PriceRecord, apply_prices, find_teacher_prices, keep_recorded_prices
 from core.errors import RecipeError, RecipeProblem, UsageError
 from core.extensions import Extension, UnusableExtension
 from core.project_files import find_referenced_file
@@ -50,6 +52,8 @@ class RunPlan:
     checks: tuple[BoundCheck, ...]
     draws: Mapping[str, ConditionChoices]
     """The conditions that are drawn for each sample in addition to its seed, by name."""
+    prices: Mapping[str, PriceRecord] = field(default_factory=dict)
+    """The prices of its teachers, by name, and where they are from. Free teachers and unknown prices are left out."""
     first_seed: int = 0
     """Number of seeds that earlier releases of the recipe used. The run's seeds and random numbers start after them."""
 
@@ -75,6 +79,13 @@ class RunPlan:
     def check_files(self) -> list[str]:
         """The files that its checks read, as the recipe names them."""
         return [name for bound in self.checks for name in bound.files]
+
+    @property
+    def tool_files(self) -> list[str]:
+        """The files of its own tools, as the recipe names them: modules, schemas, and arguments of commands that are files."""
+        named = [name for source in self.recipe.tools for name in (source.module, source.schemas) if name]
+        words = [word for source in self.recipe.tools for word in source.command or ()]
+        return [*named, *(word for word in words if not Path(word).is_absolute() and (self.folder / word).is_file())]
 
     @property
     def extensions(self) -> list[Extension[Any]]:
@@ -122,6 +133,11 @@ class RunPlan:
         """The plan with other values of some keys of its recipe, which are not validated again."""
         return replace(self, recipe=self.recipe.model_copy(update=changes))
 
+    def with_recorded_prices(self, recorded: Mapping[str, PriceRecord]) -> "RunPlan":
+        """The plan with the prices that its run recorded."""
+        prices = keep_recorded_prices(self.prices, recorded)
+        return replace(self.with_recipe(teachers=apply_prices(self.recipe.teachers, prices)), prices=prices)
+
     def with_generator(self, teacher: str) -> "RunPlan":
         """The plan with another teacher as its generator, and without a critic."""
         agents = self.recipe.agents
@@ -133,7 +149,8 @@ class RunPlan:
         agents, topology = self.recipe.agents, self.recipe.topology
         if topology.kind == "decentralized":
             return topology.debaters * (1 + topology.rounds) * self.calls_per_reply(agents.generator)
-        calls = (1 + agents.generator.max_repairs) * self.calls_per_reply(agents.generator)
+        replies = self.family.draft_calls(self.options) * (1 + agents.generator.max_repairs)
+        calls = replies * self.calls_per_reply(agents.generator)
         if agents.critic and agents.critic.type == "teacher":
             calls += (1 + agents.critic.max_repairs) * self.calls_per_reply(agents.critic)
         calls += self.check_calls * (1 + agents.verifier.max_repairs) * self.calls_per_reply(agents.verifier)
@@ -152,7 +169,7 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
         RecipeError: with every problem that can be found without asking a teacher.
     """
     try:
-        family = find_family(recipe.family)
+        family = find_family(recipe.family, own_tools=bool(recipe.tools))
     except UnusableExtension as error:
         raise RecipeError(recipe.name, [RecipeProblem("family", str(error))]) from None
     teachers = {name: teacher.in_folder(folder) for name, teacher in recipe.teachers.items()}
@@ -161,12 +178,21 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
     checks, check_problems = bind_checks(recipe.verifiers, family.checks, folder)
     draws, draw_problems = load_conditions(recipe.seeds.draw, folder)
     problems = [*problems, *check_problems, *draw_problems, *find_teacher_problems(recipe)]
+    prices: dict[str, PriceRecord] = {}
+    try:
+        prices = find_teacher_prices(recipe.teachers, folder)
+    except UsageError as error:
+        problems.append(RecipeProblem("teachers", str(error)))
     if options is None or problems:
         raise RecipeError(recipe.name, problems)
     resolved = recipe.model_copy(
-        update={"task": options.model_dump(mode="json"), "verifiers": tuple(bound.config for bound in checks)}
+        update={
+            "task": options.model_dump(mode="json"),
+            "verifiers": tuple(bound.config for bound in checks),
+            "teachers": apply_prices(recipe.teachers, prices),
+        }
     )
-    plan = RunPlan(resolved, folder, family, options, tuple(checks), draws)
+    plan = RunPlan(resolved, folder, family, options, tuple(checks), draws, prices)
     if problems := [problem for find in PLAN_CHECKS for problem in find(plan)]:
         raise RecipeError(recipe.name, problems)
     return plan
@@ -241,8 +267,24 @@ def _price_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         return
     for name in sorted(plan.teachers & teachers.keys()):
         if teachers[name].prices() is None:
-            message = "its price is unknown, so budget.cost cannot hold; set input_price and output_price"
+            message = (
+                "its price is unknown, so budget.cost cannot hold; set input_price and output_price, or list the model in a "
+                "prices.toml next to the recipe"
+            )
             yield RecipeProblem(f"teachers.{name}", message)
+
+
+def _tool_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    recipe = plan.recipe
+    if not recipe.tools:
+        return
+    if recipe.family != USER_TOOLS.name:
+        yield RecipeProblem("tools", f"only the family {USER_TOOLS.name} takes tools, and this is {recipe.family}")
+    if recipe.topology.kind == "decentralized":
+        yield RecipeProblem("topology.kind", "debaters write whole drafts and execute no tools; take another topology")
+    if recipe.scale.runner != "local":
+        yield RecipeProblem("scale.runner", 'tools are executed by the run\'s own process; leave it "local"')
+    yield from list_tool_problems(recipe.tools, plan.folder)
 
 
 def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
@@ -257,7 +299,7 @@ def _slot_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     for name, agent in plan.agents.items():
         teacher = plan.recipe.teachers.get(agent.teacher)
         if teacher is None:
-            continue
+            continue  # another check names it
         thinking = teacher.thinking_tokens(agent.reasoning)
         reply = agent.max_tokens + thinking
         if teacher.model.startswith("local/") and thinking and reply + LEAST_PROMPT_TOKENS > teacher.slot_tokens:
@@ -273,6 +315,7 @@ PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _prompt_problems,
     _price_problems,
     _label_problems,
+    _tool_problems,
     _critic_problems,
     _slot_problems,
 )

@@ -4,8 +4,9 @@ from random import Random
 
 from langgraph.runtime import Runtime
 
-from agents.calls.agent_context import AgentContext
+from agents.calls.agent_context import AgentContext, LocalAgentContext
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
+from agents.roles.tool_conversation import write_tool_conversation
 from agents.sources.conditions import format_conditions
 from core.sample import Message
 from teachers.base import CallFailed, CallKey
@@ -14,6 +15,9 @@ from teachers.base import CallFailed, CallKey
 async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
     context = runtime.context
     config, progress = context.recipe.agents.generator, state["progress"]
+    if context.recipe.tools:
+        assert isinstance(context, LocalAgentContext), "a plan with tools of its own has no workers"
+        return {"handovers": [await write_tool_conversation(context, state)]}
     seed, family = state["seed"], context.plan.family
     key = CallKey(sample=seed.index, agent="generator", revision=progress.revision, attempt=progress.attempt)
     contract, schema = family.reply_type(seed), family.reply_json_schema(seed)

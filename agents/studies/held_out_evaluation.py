@@ -20,7 +20,7 @@ from agents.reply_schema import Finding, InvalidReply
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
-from core.sample import Message, Seed, Spending, text_digest
+from core.sample import NOTHING_SPENT, Message, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
 from core.thinking import find_thinking_tag
 from teachers.base import CallFailed, CallKey, TeacherQuestion, TeacherReply
@@ -110,7 +110,24 @@ def check_evaluation_requests(plan: RunPlan) -> None:
             "ask no question; leave the table out"
         )
     if student and student.evaluation:
-        require_held_out_seeds(plan, student.evaluation.requests)
+        require_held_out_seeds(plan, student.evaluation.requests, predict_used_requests(plan))
+
+
+def predict_used_requests(plan: RunPlan) -> set[str]:
+    """The requests that a run of this recipe uses at least: those of as many samples as it keeps, or of all its samples if it
+    has no goal. Where conditions change the requests, samples after two passes over the rows are not counted.
+    """
+    recipe = plan.recipe
+    seeds = RunSeeds(plan, "held0out")
+    fewest = sum(recipe.goals.values()) or recipe.samples
+    if recipe.answers_per_seed > 1:
+        seeds = seeds.for_run(plan.with_recipe(answers_per_seed=1), "held0out")
+        fewest = -(-fewest // recipe.answers_per_seed)
+    wanted = (seeds[i] for i in range(len(seeds)))
+    if recipe.quotas:
+        wanted = (seed for seed in wanted if recipe.find_group(seed.data) in recipe.goals)
+    questions = map(plan.family.questions, islice(wanted, min(fewest, 2 * len(seeds.rows))))
+    return {join_requests(messages) for messages in questions if messages is not None}
 
 
 async def evaluate_held_out(
@@ -123,6 +140,8 @@ async def evaluate_held_out(
     draw: int = 0,
     cache: Path | None = None,
     budget: BudgetConfig | None = None,
+    journal: Path | None = None,
+    elsewhere: Spending = NOTHING_SPENT,
     on_spent: Callable[[Spending], None] = lambda _spent: None,
 ) -> list[HeldOutResult]:
     """Ask `model` the questions of each seed with the recipe's sampling, and run the checks on its answers.
@@ -138,6 +157,8 @@ async def evaluate_held_out(
         draw: another number samples with other random numbers.
         cache: the folder of the reply cache; None for no cache.
         budget: limits on what may be spent; None for no limit.
+        journal: where the spending is recorded, so that it counts after a kill too; None to record it nowhere.
+        elsewhere: what was spent outside the journal and counts against the limits.
         on_spent: gets the cost of all replies that were not in the cache, also if the evaluation stops.
 
     Raises:
@@ -153,7 +174,7 @@ async def evaluate_held_out(
         EVALUATED_TEACHER
     )
     stopped: list[RunStopped] = []
-    async with open_scratch_context(plan, stop, cache, budget=budget) as context:
+    async with open_scratch_context(plan, stop, cache, budget=budget, journal=journal, elsewhere=elsewhere) as context:
         waiting = iter(seeds)
 
         async def work() -> None:
@@ -170,7 +191,7 @@ async def evaluate_held_out(
                 work() for _ in range(min(len(seeds), context.dispatcher.sample_slots.max_concurrent))
             )
         finally:
-            on_spent(context.dispatcher.budget.spent)
+            on_spent(context.dispatcher.budget.spent_in_session)
     if len(results) < len(seeds):
         raise next((reason for reason in stopped if isinstance(reason, BudgetExhausted)), RunStopped())
     return [results[seed.index] for seed in seeds]

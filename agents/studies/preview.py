@@ -1,12 +1,15 @@
 """Preview: a few samples before a run, and a probe of each teacher's abilities. Stores nothing."""
 
 from collections.abc import Iterator, Mapping
+from time import monotonic
 from typing import NamedTuple, get_args
 
+from agents.calls.budget import BudgetAccount
 from agents.calls.scratch_context import open_scratch_context
 from agents.planning.run_plan import NO_PROBABILITIES, RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.probe_question import build_probe_question, matches_probe
+from agents.studies.run_estimation import PreviewedSamples
 from agents.studies.thinking_probe import ThinkingAbility, probe_thinking
 from agents.topologies.sample_production import produce_samples
 from core.config.agents import reasoning_tokens
@@ -19,7 +22,7 @@ from teachers.providers import open_teacher
 from teachers.thinking.request_keys import Reasoning
 
 
-async def preview_samples(plan: RunPlan, number: int, stop: UserStop) -> list[Sample]:
+async def preview_samples(plan: RunPlan, number: int, stop: UserStop) -> PreviewedSamples:
     """The run's first `number` samples, made in the same way.
 
     Raises:
@@ -30,11 +33,17 @@ async def preview_samples(plan: RunPlan, number: int, stop: UserStop) -> list[Sa
     async with open_scratch_context(plan, stop) as context:
         seeds = RunSeeds(plan, "preview0")
         seeds.check()
-        first = seeds[:number]
+        first, started_at = seeds[:number], monotonic()
         await produce_samples(context, first, lambda sample: samples.update({sample.id: sample}))
+        seconds = monotonic() - started_at
         if len(samples) < len(first):
             raise context.dispatcher.stop_signal.reason or RunStopped
-    return [samples[seed.id] for seed in first]
+    call_seconds = {
+        name: account.answer_seconds / account.answered
+        for name, account in context.dispatcher.accounts.items()
+        if isinstance(account, BudgetAccount) and account.answered
+    }
+    return PreviewedSamples([samples[seed.id] for seed in first], seconds, call_seconds)
 
 
 class TeacherAbility(NamedTuple):

@@ -1,7 +1,8 @@
 """Recipes that extend others: `extends = "smoke"`, or a path. Knows tables of TOML and file names, not the meaning of keys.
 
-A recipe replaces the keys of its base, table by table; a list is replaced as a whole. Two things are never inherited: `name`, and
-a check's file, since that is a program: a recipe without `path` stays data, whatever it extends.
+A recipe replaces the keys of its base, table by table; a list is replaced as a whole. Never inherited are `name` and
+programs: the file of a check, the module of a tool, the command of a tool server. A recipe without one stays data, whatever
+it extends.
 """
 
 import os
@@ -28,6 +29,8 @@ FALSE_IS_A_VALUE = (*ABSENT_IF_FALSE, ("collapse", "gate"))
 """Keys for which `false` says something, also where a base has a text."""
 FREE_TABLES = ("extra", "sampling", "engine")
 """Tables of a teacher with keys of any type."""
+PROGRAM_TABLES = {"verifiers": ("checks in", "`path`"), "tools": ("the tools", "`module` or `command`")}
+"""Lists of tables that may name programs: how a sentence names the programs, and their key."""
 
 
 class RecipeTables(NamedTuple):
@@ -37,20 +40,22 @@ class RecipeTables(NamedTuple):
     """Names of files start from the recipe's folder."""
     bases: tuple[Path, ...] = ()
     """The files that it extends, nearest first."""
-    programs: tuple[str, ...] = ()
-    """Files of checks in verifiers that were inherited; they may not run."""
+    programs: Mapping[str, tuple[str, ...]] = {}
+    """By table (`verifiers`, `tools`): programs that were inherited; they may not run."""
 
     def find_inherited_programs(self, overrides: Sequence[str]) -> list[RecipeProblem]:
-        """The problem of inherited check files, unless `--set` replaces all verifiers. `overrides` were applied."""
-        replaced = any(re.match(r"\s*verifiers\s*=", setting) for setting in overrides)
-        if not self.programs or replaced:
-            return []
-        files, base = ", ".join(self.programs), self.bases[0]
-        what = (
-            f"{base} has checks in {files}, and a recipe never inherits a program; read it, then list the "
-            "[[verifiers]] in this recipe, each with its `path`"
-        )
-        return [RecipeProblem("verifiers", what)]
+        """The problems of inherited programs, unless `--set` replaces their whole list. `overrides` were applied."""
+        problems = []
+        for table, programs in self.programs.items():
+            if any(re.match(rf"\s*{table}\s*=", setting) for setting in overrides):
+                continue
+            has, key = PROGRAM_TABLES[table]
+            what = (
+                f"{self.bases[0]} has {has} {', '.join(programs)}, and a recipe never inherits a program; read it, then list "
+                f"the [[{table}]] in this recipe, each with its {key}"
+            )
+            problems.append(RecipeProblem(table, what))
+        return problems
 
 
 def read_recipe_tables(path: Path, built_in: Mapping[str, Path]) -> RecipeTables:
@@ -70,13 +75,13 @@ def read_recipe_tables(path: Path, built_in: Mapping[str, Path]) -> RecipeTables
         chain.append(found)
         tables.append(_read_toml(found))
 
-    data, programs = tables[-1], list_check_files(tables[-1])
+    data, programs = tables[-1], list_programs(tables[-1])
     for file, base_file, table in zip(chain[-2::-1], chain[:0:-1], tables[-2::-1], strict=True):
         inherited = relocate_files(data, base_file.resolve().parent, file.resolve().parent)
         inherited.pop("name", None)
-        programs = list_check_files(inherited) if "verifiers" not in table else ()
+        programs = {name: some for name, some in list_programs(inherited).items() if name not in table}
         data = merge_tables(inherited, table)
-    return RecipeTables(data, tuple(chain[1:]), programs if len(chain) > 1 else ())
+    return RecipeTables(data, tuple(chain[1:]), programs if len(chain) > 1 else {})
 
 
 def merge_tables(base: Mapping[str, Any], table: Mapping[str, Any], where: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -140,6 +145,12 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
     for verifier in _list_tables(moved.get("verifiers")):
         _change_value(verifier, "path", move)
         _change_other_values(verifier, {"type", "path"}, move_if_there)
+    for source in _list_tables(moved.get("tools")):
+        _change_value(source, "module", move)
+        _change_value(source, "schemas", move)
+        _change_value(
+            source, "command", lambda words: [*map(move_if_there, words)] if isinstance(words, list) else words
+        )
     return moved
 
 
@@ -173,6 +184,16 @@ def list_check_files(data: Mapping[str, Any]) -> tuple[str, ...]:
     """The files of the recipe's own checks, which are programs."""
     verifiers = _list_tables(data.get("verifiers"))
     return tuple(dict.fromkeys(str(table["path"]) for table in verifiers if "path" in table))
+
+
+def list_programs(data: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The programs that a recipe names, by table; tables without one are left out."""
+    sources = _list_tables(data.get("tools"))
+    tools = [
+        str(table.get("module", table.get("command"))) for table in sources if {"module", "command"} & table.keys()
+    ]
+    found = {"verifiers": list_check_files(data), "tools": tuple(dict.fromkeys(tools))}
+    return {name: programs for name, programs in found.items() if programs}
 
 
 def _locate_base(base: Any, path: Path, built_in: Mapping[str, Path]) -> Path:

@@ -13,6 +13,7 @@ from core.config.base import RecipeTable
 from core.config.filters import DEFAULT_FILTERS, FilterConfig
 from core.config.students import StudentConfig
 from core.config.teachers import CONNECTION_KEYS, TeacherConfig
+from core.config.tools import ToolSourceConfig
 from core.errors import RecipeProblem
 from core.hub_reference import remove_revision
 from core.sample import CONDITIONS_KEY, json_digest
@@ -212,6 +213,8 @@ class Recipe(RecipeTable):
     teachers: dict[str, TeacherConfig] = Field({"main": TeacherConfig(model="local/smollm2-135m")})
     topology: TopologyConfig = TopologyConfig()
     agents: AgentsConfig = AgentsConfig()
+    tools: tuple[ToolSourceConfig, ...] = Field((), max_length=16)
+    """Your own tools for the family `tool_calls`, instead of its simulated ones."""
     verifiers: tuple[VerifierConfig, ...] = ()
     filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
     budget: BudgetConfig = BudgetConfig()
@@ -301,6 +304,8 @@ def build_recipe_identity(
         "budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}, "student": of_student,
     }  # fmt: skip
     resolved = recipe.model_dump(mode="json", exclude=left_out)
+    if not recipe.tools:  # runs from before there were tools keep their identity
+        del resolved["tools"]
     for name, teacher in resolved["teachers"].items():
         for key in CONNECTION_KEYS:
             teacher.pop(key)

@@ -11,12 +11,17 @@ from core.addresses import normalize_base_url
 from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
 from core.config.base import RecipeTable
 from core.config.hosted_models import OPENAI_REASONING_MODELS, find_thinking_habit
+from core.prices import TokenPrices
 from core.project_files import find_referenced_file
 from core.secrets import validate_variable_name
 
 OWN_PROVIDERS = {"local", "vllm", "fake"}
 """Providers that run on the user's own machine, where a call costs nothing."""
 OPENAI_URL = "https://api.openai.com/v1"
+PRICE_KEYS = ("input_price", "output_price", "cached_price", "cache_write_price", "reasoning_price")
+"""In the order of `TokenPrices`."""
+CACHE_WRITE_FACTORS = {"anthropic": 1.25}
+"""The price of storing a prompt for five minutes, in prices of a prompt, by provider; 1 where storing costs nothing extra."""
 URL_OF_PROVIDER = {
     "openai": OPENAI_URL,
     "anthropic": "https://api.anthropic.com",
@@ -25,8 +30,9 @@ URL_OF_PROVIDER = {
 KEY_OF_PROVIDER = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 """Environment variables with the API keys of hosted providers with a protocol of their own."""
 CONNECTION_KEYS = {
-    "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "input_price", "output_price",
-    "timeout_seconds", "max_retries", "outage_seconds", "gpu_layers", "threads",
+    *PRICE_KEYS,
+    "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "timeout_seconds",
+    "max_retries", "outage_seconds", "gpu_layers", "threads",
     "batch", "batch_size", "batch_poll_seconds", "batch_discount",
 }  # fmt: skip
 """Keys that affect connection and cost of a teacher, not its replies. `base_url` is not included: another endpoint may serve
@@ -105,9 +111,17 @@ class TeacherConfig(RecipeTable):
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompt and reply; a reply counts as `max_tokens` until it arrives."""
     input_price: float | None = Field(None, ge=0)
-    """Per million prompt tokens, in the budget's currency. Default: 0 for `local/…`, `vllm/…` and `fake/…`."""
+    """Per million prompt tokens, in the budget's currency. Default: 0 for `local/…`, `vllm/…` and `fake/…`; for others, if no
+    price is set, those of the table of prices (docs/costs.md)."""
     output_price: float | None = Field(None, ge=0)
     """Per million reply tokens."""
+    cached_price: float | None = Field(None, ge=0)
+    """Per million prompt tokens that the teacher reads from its prompt cache. Default: `input_price`."""
+    cache_write_price: float | None = Field(None, ge=0)
+    """Per million prompt tokens that the teacher stores in its prompt cache. Default: `input_price`; for `anthropic/…`, 1.25
+    times that."""
+    reasoning_price: float | None = Field(None, ge=0)
+    """Per million tokens of thinking. Default: `output_price`."""
     timeout_seconds: float = Field(120.0, gt=0)
     """For one call, without the wait for a free slot."""
     max_retries: int = Field(4, ge=0, le=20)
@@ -233,14 +247,28 @@ class TeacherConfig(RecipeTable):
         """By which all prices are multiplied."""
         return 1 - self.batch_discount if self.batch else 1.0
 
-    def prices(self) -> tuple[float, float] | None:
-        """Per million prompt tokens and per million reply tokens; None if either is unknown."""
-        own = self.model.partition("/")[0] in OWN_PROVIDERS
-        found = [0.0 if price is None and own else price for price in (self.input_price, self.output_price)]
-        return (
-            None
-            if found[0] is None or found[1] is None
-            else (found[0] * self.price_factor, found[1] * self.price_factor)
+    def prices(self) -> TokenPrices | None:
+        """Per million tokens, less the discount of batches; None if the price of prompts or replies is unknown."""
+        provider = self.model.partition("/")[0]
+        own = provider in OWN_PROVIDERS
+        prompt, reply = (0.0 if price is None and own else price for price in (self.input_price, self.output_price))
+        if prompt is None or reply is None:
+            return None
+        write = prompt * CACHE_WRITE_FACTORS.get(provider, 1.0)
+        prices = TokenPrices(
+            input=prompt,
+            output=reply,
+            cached=prompt if self.cached_price is None else self.cached_price,
+            cache_write=write if self.cache_write_price is None else self.cache_write_price,
+            reasoning=reply if self.reasoning_price is None else self.reasoning_price,
+        )
+        return prices.scale(self.price_factor)
+
+    @property
+    def has_price(self) -> bool:
+        """Whether the recipe sets a price, or the teacher runs on the user's own machine."""
+        return self.model.partition("/")[0] in OWN_PROVIDERS or any(
+            getattr(self, key) is not None for key in PRICE_KEYS
         )
 
 

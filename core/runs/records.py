@@ -1,13 +1,16 @@
 """The records in a run's manifest: what each stage reports, as frozen forms on disk. Knows no path and no file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from core.config.recipe import DatasetThinking, ReleaseGate
+from core.config.teacher_prices import PriceRecord
 from core.intervals import IntervalEstimate
+from core.runs.run_estimate import RunEstimate
 from core.sample import Spending, TokenUsage
 
 
@@ -425,7 +428,13 @@ class RunManifest(BaseModel):
     judges: list[JudgeRecord] = []
     """Of the verifier, in their order; recorded before the first sample."""
     spent: Spending = Spending()
-    """Spending of this run: includes lost and repeated calls, not replies from the cache."""
+    """Spending on production, lost and repeated calls included; replies from the reply cache cost nothing."""
+    evaluation_spent: Spending = Spending()
+    """Spending on the student's evaluation, interrupted ones included."""
+    prices: dict[str, PriceRecord] = {}
+    """The prices in use, by teacher. A resumed run keeps those that are from a table."""
+    estimate: RunEstimate | None = None
+    """The estimate of the last preview of this recipe on this machine, if there was one before the run."""
     shortfalls: list[str] = []
     """Why the run has less than requested, one sentence each."""
     seconds: dict[str, float] = {}
@@ -453,11 +462,22 @@ class RunManifest(BaseModel):
     """SHA-256 of every artifact, by path in the run directory."""
     versions: dict[str, str] = {}
 
+    @property
+    def currency(self) -> str | None:
+        """The currency of all prices, if it is known and one."""
+        currencies = {record.currency for record in self.prices.values()}
+        return currencies.pop() if len(currencies) == 1 else None
+
+    @property
+    def paid(self) -> Spending:
+        """All spending of the run; its seconds are those of production."""
+        return replace(self.spent + self.evaluation_spent, seconds=self.spent.seconds)
+
 
 def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     """The fields of a run that `--json` prints."""
     keys = (
-        "run", "state", "counts", "reasons", "usage", "spent", "shortfalls", "gates", "seconds", "judges", "collapse", "mix",
-        "formats", "thinking", "pairs", "student", "evaluation", "error",
+        "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
+        "seconds", "judges", "collapse", "mix", "formats", "thinking", "pairs", "student", "evaluation", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

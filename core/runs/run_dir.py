@@ -95,8 +95,13 @@ class RunDir:
 
     @property
     def spend_file(self) -> Path:
-        """The journal of spending."""
+        """The journal of spending on production."""
         return self.path / "wip" / "spend.jsonl"
+
+    @property
+    def evaluation_spend_file(self) -> Path:
+        """The journal of spending on the student's evaluation."""
+        return self.path / "wip" / "evaluation.spend.jsonl"
 
     @property
     def cache(self) -> Path:

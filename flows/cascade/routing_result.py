@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core.config.teachers import TeacherConfig
 from core.errors import RunFailed, UsageError
 from core.intervals import IntervalEstimate, estimate_share
+from core.sample import TokenUsage
 from core.storage.atomic_files import read_json
 from flows.terminal.suggested_commands import format_command
 from flows.terminal.text_format import format_percent
@@ -243,14 +244,11 @@ def _compute_teacher_costs(
     teacher: TeacherConfig, results: "Sequence[HeldOutResult]"
 ) -> tuple[Literal["tokens", "price"], Floats]:
     """In the teacher's price; in tokens where the price is zero or unknown."""
-    prompt, completion = (
-        np.array([sum(getattr(reply.usage, part) for reply in result.replies) for result in results], float)
-        for part in ("prompt_tokens", "completion_tokens")
-    )
+    usages = [sum((reply.usage for reply in result.replies), TokenUsage()) for result in results]
     prices = teacher.prices()
     if not prices or not any(prices):
-        return "tokens", prompt + completion
-    return "price", (prompt * prices[0] + completion * prices[1]) / 1000
+        return "tokens", np.array([usage.prompt_tokens + usage.completion_tokens for usage in usages], float)
+    return "price", np.array([1000 * prices.cost(usage) for usage in usages], float)
 
 
 def _fit_classifier(

@@ -72,7 +72,9 @@ def validate_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     *,
-    live: Annotated[bool, typer.Option("--live", help="Ask each teacher a few short questions.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask each teacher a few short questions, and list the tools of MCP servers.")
+    ] = False,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print every key with its value, as a recipe that can be run.")
     ] = False,
@@ -80,11 +82,17 @@ def validate_command(
 ) -> None:
     """Check a recipe. Prints the verdict first, then all problems at once, or what the recipe does.
 
-    This executes the files of the recipe's own checks (`path`): such a recipe is a program.
+    This executes the files of the recipe's own checks (`path`), modules of its own tools in the sandbox, and with --live the
+    commands of its tool servers: such a recipe is a program.
     """
     from flows.recipes.recipe_catalog import validate_recipe
     from flows.recipes.resolved_recipe import format_resolved_recipe
-    from flows.terminal.recipe_summary import describe_invalid_recipe, format_invalid_recipe, format_recipe_summary
+    from flows.terminal.recipe_summary import (
+        describe_invalid_recipe,
+        format_invalid_recipe,
+        format_price_notes,
+        format_recipe_summary,
+    )
     from flows.terminal.suggested_commands import build_recipe_arguments, format_command, format_next_line
 
     try:
@@ -102,6 +110,13 @@ def validate_command(
         from agents.studies.preview import probe_teachers
 
         answers = asyncio.run(probe_teachers(plan))
+    tools: dict[str, list[str]] = {}
+    if plan.recipe.tools:
+        import asyncio
+
+        from agents.toolbox.toolbox import list_source_tools
+
+        tools = asyncio.run(list_source_tools(plan.recipe.tools, plan.folder, live=live))
     if not as_json:
         print_text(f"# {verdict}" if resolved else verdict)
     from flows.release.release_gate import describe_release_gate
@@ -115,13 +130,15 @@ def validate_command(
     )
     if as_json:
         whole = plan.recipe.model_dump(mode="json", exclude_none=True)
-        print_json(
-            {"valid": True, "verdict": verdict, "recipe": whole, "live": answers, "gate": gate, "weights": weights}
-        )
+        prices = {name: record.model_dump(mode="json") for name, record in plan.prices.items()}
+        found = {"live": answers, "tools": tools, "gate": gate, "weights": weights, "prices": prices}
+        print_json({"valid": True, "verdict": verdict, "recipe": whole, **found})
         return
     live_notes = [f"teacher {name}: {answer}" for name, answer in answers.items()]
+    live_notes += [f"tools of {source}: {', '.join(names)}" for source, names in tools.items()]
     weights_notes = [f"teacher {name}: weights {file or NOT_DOWNLOADED}" for name, file in weights.items()]
-    notes = [f"release gate: {gate}", *weights_notes, *live_notes, *validated.seeds.notes]
+    price_notes = format_price_notes(plan.recipe, plan.prices)
+    notes = [f"release gate: {gate}", *price_notes, *weights_notes, *live_notes, *validated.seeds.notes]
     if resolved:
         comments = [f"# {' '.join(note.split())}" for note in notes]
         print_text("\n".join([*comments, "", format_resolved_recipe(plan.recipe, plan.folder).rstrip()]))
@@ -140,32 +157,46 @@ def preview_command(
     number: Annotated[int, typer.Option("-n", min=1, max=MOST_PREVIEW_SAMPLES, help="Number of samples.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a few samples and print every agent's turn. Nothing is stored. Exit 1 if no sample could be judged."""
+    """Make a few samples, print every turn, and estimate what a run takes. Keeps no sample; exit 1 if none could be judged."""
     import asyncio
     from collections import Counter
 
     from agents.studies.preview import preview_samples
+    from agents.studies.run_estimation import estimate_run
+    from core.config.recipe import recipe_digest
     from core.sample import SampleStatus
     from core.stop_signal import RunStopped
+    from flows.data.curated_run import FailureCounter, format_drop_reason
+    from flows.data.estimate_files import store_estimate
+    from flows.recipes.recipe_catalog import hash_recipe_sources
 
     plan = load_command_plan(recipe, overrides)
     with SESSION.handle_interrupts():
         try:
-            samples = asyncio.run(preview_samples(plan, number, SESSION.stop))
+            preview = asyncio.run(preview_samples(plan, number, SESSION.stop))
         except RunStopped:
             raise UserInterrupt from None
-    from flows.data.curated_run import FailureCounter, format_drop_reason
+    samples, estimate = preview.samples, estimate_run(plan, preview)
+    judged = any(sample.state is not SampleStatus.failed for sample in samples)
+    if judged:
+        store_estimate(recipe_digest(plan.recipe, hash_recipe_sources(plan)), estimate)
+    from flows.terminal.cost_text import format_estimate
     from flows.terminal.sample_history import format_sample_history
     from flows.terminal.suggested_commands import build_recipe_arguments, format_next_line
     from flows.terminal.text_format import format_count
 
     if as_json:
-        print_json([sample.model_dump(mode="json") for sample in samples])
+        print_json({
+            "samples": [sample.model_dump(mode="json") for sample in samples],
+            "estimate": estimate.model_dump(mode="json") if judged else None,
+        })  # fmt: skip
     else:
         print_text("\n\n".join(map(format_sample_history, samples)))
+        if judged:
+            print_text("\n" + "\n".join(format_estimate(estimate, plan.recipe.name)))
     words = build_recipe_arguments(recipe, overrides)
     dropped = Counter(format_drop_reason(s.reason or "", s.detail) for s in samples if s.state is not SampleStatus.kept)
-    if all(sample.state is SampleStatus.failed for sample in samples):
+    if not judged:
         faults = FailureCounter()
         for sample in samples:
             faults.add(sample)

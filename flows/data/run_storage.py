@@ -184,14 +184,25 @@ def open_run_storage(name: str) -> RunStorage:
 
 
 def find_cache_folder(runs_dir: str) -> Path | None:
-    """The cache of a command that makes no run: the cache of the runs if their folder exists, else the user's cache directory
-    (XDG Base Directory Specification). None if neither is writable.
+    """The cache of a command that makes no run: the cache of the runs if their folder exists, else the user's cache directory.
+    None if neither is writable.
     """
     runs = open_run_storage(runs_dir).runs
+    return _make_writable(RunDir(runs / "any").cache) if runs.is_dir() else find_user_cache()
+
+
+def find_user_cache() -> Path | None:
+    """The user's cache directory (XDG Base Directory Specification); None if it is not writable."""
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        cache = RunDir(runs / "any").cache if runs.is_dir() else Path(home) / "stillhouse"
-        cache.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: the user has no home
+    except RuntimeError:  # the user has no home
         return None
-    return cache if os.access(cache, os.W_OK) else None
+    return _make_writable(Path(home) / "stillhouse")
+
+
+def _make_writable(folder: Path) -> Path | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None

@@ -34,6 +34,9 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
     Inside the user's own folder `runs`, a check's program must be unchanged. Elsewhere, nothing may be run, started or sent.
     """
     programs = {f"verifiers.{i}.path": check.path for i, check in enumerate(recipe.verifiers) if check.path is not None}
+    programs |= {
+        f"tools.{i}.module": source.module for i, source in enumerate(recipe.tools) if source.module is not None
+    }
     if run.path.resolve().is_relative_to(runs.resolve()):
         recorded = run.read_sources()
         for key, path in programs.items():
@@ -43,6 +46,7 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
                 return f"{path} ({key}) has changed since the run was made"
         return None
     acts = [f"run the file {find_referenced_file(path, folder)} ({key})" for key, path in programs.items()]
+    acts += [f"start {source.title} (tools.{i})" for i, source in enumerate(recipe.tools) if source.module is None]
     for name, teacher in recipe.teachers.items():
         if teacher.engine:
             acts.append(f"start {teacher.model} with its own options (teachers.{name}.engine)")

@@ -20,7 +20,7 @@ from core.intervals import Z_95, IntervalEstimate, estimate_paired_difference, e
 from core.packaged_weights import EMBEDDED_TEACHER
 from core.runs.records import PairedComparison
 from core.runs.run_dir import RunDir
-from core.sample import Message, Spending
+from core.sample import NOTHING_SPENT, Message, Spending
 from core.storage.atomic_files import read_json, write_text
 from core.storage.sample_files import read_sample_columns
 from flows.data.student_files import (
@@ -158,6 +158,10 @@ class StudentEvaluationTask:
     """The folder of the reply cache; None for no cache."""
     budget: BudgetConfig = NO_LIMIT
     """Limits on what the teacher, and the teachers of checks, may cost."""
+    journal: Path | None = None
+    """Where that spending is recorded."""
+    elsewhere: Spending = NOTHING_SPENT
+    """What the run spent before, which counts against the budget."""
     start_folder: Path | None = None
     """Where the untrained student is written, to be deleted afterwards; None for a temporary folder. Replies in the cache
     belong to a path, so only a fixed folder finds those of its start again."""
@@ -273,27 +277,15 @@ async def _examine_models(
             session.show_progress(lambda: f"{role}: {done:,} of {len(seeds):,} requests")
 
         charged = role == "teacher" or checks_ask
-        budget = subtract_spending(task.budget, spent) if charged else None
         results[role] = await evaluate_held_out(
-            task.plan, model, seeds, session.stop, show_progress,
-            cache=task.cache, budget=budget, on_spent=costs.append,
+            task.plan, model, seeds, session.stop, show_progress, cache=task.cache,
+            budget=task.budget if charged else None, journal=task.journal if charged else None,
+            elsewhere=task.elsewhere, on_spent=costs.append,
         )  # fmt: skip
         spent += sum(costs, Spending()) if charged else Spending()
         passed = sum(result.fault is None for result in results[role])
         session.print_unless_stopped(f"evaluate: {role}: {passed} of {len(seeds)} answers pass")
     return HeldOutAnswers(results, spent)
-
-
-def subtract_spending(budget: BudgetConfig, spent: Spending) -> BudgetConfig:
-    """The rest of the budget; of no limit, no limit."""
-
-    def subtract(limit: float | None, used: float) -> float | None:
-        return None if limit is None else max(0, limit - used)
-
-    return BudgetConfig.model_validate({
-        "calls": subtract(budget.calls, spent.calls), "tokens": subtract(budget.tokens, spent.tokens),
-        "cost": subtract(budget.cost, spent.cost),
-    })  # fmt: skip
 
 
 async def _measure_models(

@@ -33,6 +33,10 @@ class TopologyResult(BaseModel):
     tokens_spent: int
     """Including samples that the end of the budget interrupted."""
     calls_spent: int
+    cached_tokens: int = 0
+    """Of the tokens: those that teachers read from their prompt caches."""
+    reasoning_tokens: int = 0
+    """Of the tokens: thinking."""
     kept_share: IntervalEstimate | None
     """The yield."""
     error_rate: IntervalEstimate | None
@@ -121,6 +125,8 @@ def build_study_report(study: TopologyStudy, trials: Sequence[TopologyTrial]) ->
             wrong_by=dict(sorted(faults.items())),
             tokens_spent=trial.spent.tokens,
             calls_spent=trial.spent.calls,
+            cached_tokens=trial.spent.cached_tokens,
+            reasoning_tokens=trial.spent.reasoning_tokens,
             kept_share=estimate_share(kept, len(outcomes)),
             error_rate=estimate_share(faults.total(), kept),
             calls_per_kept=cost_per_kept([outcome.calls for outcome in outcomes], passed, recipe.seed),
@@ -176,6 +182,10 @@ def format_study_report(report: TopologyStudyReport) -> str:
         ]
         table.append(f"| {' | '.join(cells)} |")
     parts = [head, "\n".join(table)]
+    for row in report.rows:
+        kinds = {"cached": row.cached_tokens, "thinking": row.reasoning_tokens}
+        if listed := ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count):
+            parts.append(f"{row.topology}: {row.tokens_spent:,} tokens, of them {listed}.")
 
     classes = sorted({name for row in report.rows for name in row.wrong_by})
     if len(classes) > 1:

@@ -111,7 +111,7 @@ def hash_recipe_sources(plan: "RunPlan", *, weights: bool = True) -> dict[str, s
     names = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
     names += [verifier.path for verifier in recipe.verifiers]
     names += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
-    names += [*plan.check_files, *list_filter_files(recipe.filters), recipe.lineage.real]
+    names += [*plan.check_files, *plan.tool_files, *list_filter_files(recipe.filters), recipe.lineage.real]
     for name in filter(None, names):
         path = find_referenced_file(name, plan.folder)
         try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.families import FAMILIES, find_family
+from agents.families import find_family
 from core.config.inheritance import EXTENDS_KEY, RECIPE_FILE_NAME, list_check_files, read_recipe_tables, relocate_files
 from core.config.recipe import Recipe
 from core.config.toml_text import format_toml, format_toml_value
@@ -97,7 +97,7 @@ def _copy_prompts(data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     """The prompts of the recipe, or else of its family."""
     own = find_referenced_file(str(data["prompts"]), folder) if data.get("prompts") else None
     family = str(data.get("family", Recipe.model_fields["family"].default))
-    installed = None if family in FAMILIES else find_family(family).prompts
+    installed = find_family(family, own_tools=bool(data.get("tools"))).prompts
     return {f"prompts/{file}": content for file, content in read_prompt_files(family, own, installed).items()}
 
 
@@ -149,6 +149,9 @@ def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mappi
     if has_student:
         lines += ["# Without a student, the run ends with the dataset.", "# student = false", ""]
     lines += [*_format_seeds(contents), *_format_teacher(source.data)]
+    if source.data.get("tools"):
+        tools = format_toml({"tools": source.data["tools"]})
+        lines += ["# A tool's module or command is a program, and is never inherited.", tools]
     if list_check_files(source.data):
         verifiers = format_toml({"verifiers": source.data["verifiers"]})
         lines += ["# A check with a `path` is a program, and is never inherited.", verifiers]

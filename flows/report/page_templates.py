@@ -16,6 +16,7 @@ from flows.terminal.text_format import (
     format_one_line,
     format_percent,
     format_time,
+    format_token_usage,
     replace_unsafe_characters,
     truncate_text,
 )
@@ -38,7 +39,9 @@ def create_page_environment() -> Environment:
         format_percent, format_sample_outcome, format_seed_value, format_time, mark_code, truncate_text,
     )  # fmt: skip
     environment.filters.update({function.__name__: function for function in functions})
-    environment.globals["format_not_kept_counts"] = format_not_kept_counts
+    environment.globals.update(
+        {function.__name__: function for function in (format_not_kept_counts, format_token_usage)}
+    )
     return environment
 
 

@@ -30,6 +30,7 @@ from flows.report.page_templates import TEMPLATE_FOLDER, create_page_environment
 from flows.report.plots import PLOT_HEIGHT, PLOT_WIDTH
 from flows.report.similarity_plot import HISTOGRAM_HEIGHT, build_histogram_plots
 from flows.report.training_plots import build_loss_curves
+from flows.terminal.cost_text import list_bill_rows
 from flows.terminal.run_summary import format_run_costs
 from flows.terminal.text_format import advise_on_truncation, format_count, locate_metric
 
@@ -251,6 +252,7 @@ def _render_run_page(
             checks=overview.checks,
             agents=overview.agents,
             paid=format_run_costs(manifest),
+            bill=list_bill_rows(manifest),
             samples=overview.shown,
             total=overview.total,
             states=count_values([s.state for s in overview.shown]),

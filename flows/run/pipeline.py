@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from agents.calls.budget import BudgetExhausted
+from agents.calls.budget import BudgetExhausted, read_journal
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.judge_calibration import find_judges, judge_refusal, measure_judges
-from core.config.recipe import Recipe
+from core.config.recipe import Recipe, recipe_digest
 from core.errors import ChecksBroke, LimitReached, StoreError, UsageError
 from core.runs.lineage import builds_on_older_release
 from core.runs.records import CheckRecord, CollapseVerdict, RunManifest, RunState, summarize_manifest
@@ -39,6 +39,7 @@ from flows.data.curated_run import (
     read_kept_samples,
 )
 from flows.data.dataset_mixture import MixtureSources, mix_dataset, read_mixture_sources, split_own_rows, write_own_rows
+from flows.data.estimate_files import read_estimate
 from flows.evaluate.dataset_assessment import assess_answers, assess_conversations
 from flows.prefect_server.flow_progress import report_flow_progress
 from flows.prefect_server.run_artifacts import publish_artifacts
@@ -46,7 +47,7 @@ from flows.release.lineage_view import read_earlier_comparisons
 from flows.report.run_report import write_run_report
 from flows.run import stages
 from flows.run.run_preparation import PreparedRun
-from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate, read_run_spending
+from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.run_summary import format_judge_record
 
@@ -164,6 +165,10 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
         manifest.gated = collapse.gate if collapse else True
         manifest.has_reference = collapse is not None and collapse.reference is not None
         manifest.resumable, manifest.checks_broke, manifest.invocation = True, False, invocation
+        plan = plan.with_recorded_prices(manifest.prices)
+        manifest.prices = dict(plan.prices)
+        if manifest.estimate is None and not manifest.spent.calls:
+            manifest.estimate = read_estimate(recipe_digest(plan.recipe, run.read_sources()))
         manifest.checks = [
             CheckRecord(type=bound.check.name, about=bound.check.about, asks=bound.check.calls(bound.options) > 0)
             for bound in plan.checks
@@ -209,7 +214,7 @@ def record_spending(context: RunContext) -> Iterator[None]:
         yield
     finally:
         with suppress(StoreError):  # a full disk was already reported
-            context.manifest.spent = read_run_spending(context.run, context.plan)
+            context.manifest.spent = read_journal(context.run.spend_file).spent
             context.manifest.seconds["produce"] = context.manifest.spent.seconds
 
 
@@ -332,15 +337,15 @@ async def run_evaluate_stage(context: RunContext) -> None:
     with stages.stopwatch(manifest, "evaluate"), suppress(UserInterrupt):
         try:
             manifest.evaluation = await stages.evaluate_run_student(context.run, context.plan, manifest)
-        except BudgetExhausted:
-            limits = ", ".join(f"budget.{key}" for key in context.recipe.budget.model_dump(exclude_none=True))
-            manifest.shortfalls.append(
-                f"{UNEVALUATED_STUDENT}: too little is left of {limits}; continue with --resume and a larger budget"
-            )
+        except BudgetExhausted as error:
+            manifest.shortfalls.append(f"{UNEVALUATED_STUDENT}: {error}; continue with --resume and a larger budget")
         except UsageError as error:
             manifest.shortfalls.append(f"the student cannot be evaluated: {error}")
         except RunStopped:
             return
+        finally:
+            with suppress(StoreError):  # a full disk was already reported
+                manifest.evaluation_spent = read_journal(context.run.evaluation_spend_file).spent
         context.run.write_manifest(manifest)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.calls.agent_context import LocalAgentContext
-from agents.calls.budget import BudgetExhausted, RunBudget
+from agents.calls.budget import BudgetExhausted, RunBudget, read_journal
 from agents.calls.call_ledger import CallLedger
 from agents.calls.dispatcher import RequestDispatcher, open_dispatcher
 from agents.planning.run_plan import RunPlan
@@ -22,7 +22,7 @@ from agents.topologies.sample_production import MakeSample, produce_samples, run
 from core.config.recipe import Recipe
 from core.errors import StillhouseError
 from core.runs.run_dir import RunDir
-from core.sample import CHECK_BROKE, RejectionReason, Sample, SampleStatus, Seed, Spending, parse_sample_index
+from core.sample import CHECK_BROKE, RejectionReason, Sample, SampleStatus, Seed, parse_sample_index
 from core.stop_signal import RunStopped, StopSignal
 from core.storage.sample_files import read_sample_columns, read_samples, write_samples
 from core.tracing import trace_stage
@@ -46,13 +46,9 @@ class UnfinishedShard(NamedTuple):
 
 
 def open_run_budget(plan: RunPlan, run: RunDir) -> RunBudget:
-    return RunBudget(plan.recipe.budget, run.spend_file, plan.max_calls_per_sample())
-
-
-def read_run_spending(run: RunDir, plan: RunPlan) -> Spending:
-    """The run's spending so far."""
-    with open_run_budget(plan, run) as budget:
-        return budget.spent
+    """The budget of production; what an evaluation spent counts against its limits."""
+    evaluated = read_journal(run.evaluation_spend_file).spent
+    return RunBudget(plan.recipe.budget, run.spend_file, plan.max_calls_per_sample(), evaluated)
 
 
 def list_unfinished_shards(run: RunDir, recipe: Recipe, seeds: Sequence[Seed]) -> list[UnfinishedShard]:

@@ -88,7 +88,9 @@ def _split_run_pairs(
     from agents.families import find_family
     from flows.data.preference_pairs import find_preference_pairs, split_preference_pairs
 
-    pairs = find_preference_pairs(read_finished_samples(run), find_family(recipe.family), recipe)
+    pairs = find_preference_pairs(
+        read_finished_samples(run), find_family(recipe.family, own_tools=bool(recipe.tools)), recipe
+    )
     own, manifest.pairs = split_preference_pairs(pairs, set(parts.validation["id"]))
     write_parquet(run.pairs_file, drop_empty_turn_fields(pl.concat(own)))
     all_pairs = pl.concat([*released, *own])
@@ -124,7 +126,7 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
     Raises:
         BudgetExhausted, RunStopped, StillhouseError: as `evaluate_student`.
     """
-    from flows.evaluate.student_evaluation import StudentEvaluationTask, evaluate_student, subtract_spending
+    from flows.evaluate.student_evaluation import StudentEvaluationTask, evaluate_student
 
     assert plan.recipe.student
     config = plan.recipe.student.evaluation
@@ -133,10 +135,10 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
     before = manifest.evaluation
     if before and (before.student_digest, before.requests) == (digest, config.requests):
         return before
-    rest = subtract_spending(plan.recipe.budget, manifest.spent)
+    limits = plan.recipe.budget.model_copy(update={"minutes": None})  # these are of production
     task = StudentEvaluationTask(
-        run.student, plan, run, config.requests, DEFAULT_GGUF_TYPE, pass_rates_only=True, cache=run.cache, budget=rest,
-        start_folder=run.path / "wip" / "start",
+        run.student, plan, run, config.requests, DEFAULT_GGUF_TYPE, pass_rates_only=True, cache=run.cache, budget=limits,
+        journal=run.evaluation_spend_file, elsewhere=manifest.spent, start_folder=run.path / "wip" / "start",
     )  # fmt: skip
     record = build_evaluation_record(await evaluate_student(task, SESSION), digest)
     import_student_module("output.student_folder").write_card_evaluation(run.student, record)

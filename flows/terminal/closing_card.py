@@ -10,11 +10,13 @@ from core.runs.records import CollapseVerdict, EvaluationRecord, PairedCompariso
 from core.runs.releases import Release
 from core.runs.run_dir import RunDir
 from core.sample import Sample
+from flows.terminal.cost_text import list_estimated
 from flows.terminal.run_summary import LABEL_WIDTH, format_collapse_verdict, format_labelled_lines
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command, suggest_next_command
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
     format_count,
+    format_money,
     format_one_line,
     format_percent,
     replace_unsafe_characters,
@@ -44,6 +46,7 @@ def format_closing_card(
         *(("asked", _format_row(sample)) for sample in shortest[:CARD_ROWS]),
         ("funnel", [format_one_line(" -> ".join(f"{name} {left:,}" for name, left in manifest.funnel), VALUE_WIDTH)]),
         *_list_student_rows(manifest),
+        ("cost", [_format_cost(manifest)] if manifest.paid.cost else []),
         ("collapse", [format_collapse_verdict(manifest.collapse)] if manifest.collapse else []),
         ("dataset", [str(run.dataset)] if run.dataset.exists() else []),
         ("page", [str(run.report_file)] if run.report_file.exists() else []),
@@ -54,6 +57,13 @@ def format_closing_card(
     for label, values in rows:
         lines += format_labelled_lines(label, values) if values else []
     return "\n".join([*lines, _suggest_next(manifest, run, named, runs_dir)])
+
+
+def _format_cost(manifest: RunManifest) -> str:
+    """What was paid, and what a preview estimated."""
+    cost = format_money(manifest.paid.cost, manifest.currency)
+    estimated = manifest.estimate and dict(list_estimated(manifest.estimate)).get("cost")
+    return f"{cost}; estimated {estimated}" if estimated else cost
 
 
 def _describe_release(release: Release) -> str:

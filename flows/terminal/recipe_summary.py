@@ -1,8 +1,11 @@
 """What a recipe does, in a few lines, and the problems of one that cannot be used."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from core.config.recipe import Recipe
+from core.config.teacher_prices import PriceRecord
+from core.config.teachers import PRICE_KEYS
 from core.errors import RecipeError
 from core.secrets import redact_text
 from flows.terminal.text_format import format_count, replace_unsafe_characters
@@ -23,12 +26,33 @@ def format_recipe_summary(recipe: Recipe) -> list[str]:
             for name, teacher in recipe.teachers.items()
         ),
         "agents": ", ".join(filter(None, [recipe.topology.kind, f"generator {agents.generator.teacher}", critic])),
+        "tools": ", ".join(source.title for source in recipe.tools) or "the family's",
         "checks": ", ".join(check.type for check in recipe.verifiers) or "none",
         "filters": ", ".join(entry.type for entry in recipe.filters) or "none",
         "dataset": ", ".join(recipe.dataset.formats),
         "student": f"starts from {recipe.student.start}" if recipe.student else "none",
     }
+    if not recipe.tools:
+        del parts["tools"]
     return [f"  {name:<9} {replace_unsafe_characters(redact_text(text))}" for name, text in parts.items()]
+
+
+def format_price_notes(recipe: Recipe, prices: Mapping[str, PriceRecord]) -> list[str]:
+    """A line for the price of each teacher that is not free: what it is, and where it is from."""
+    notes = []
+    for name, teacher in recipe.teachers.items():
+        if record := prices.get(name):
+            listed = record.model_dump(include=set(PRICE_KEYS), exclude_none=True)
+            each = ", ".join(
+                f"{key.removesuffix('_price').replace('_', ' ')} {value:g}" for key, value in listed.items()
+            )
+            currency = f" {record.currency}" if record.currency else ""
+            batched = f", times {teacher.price_factor:g} in batches" if teacher.batch else ""
+            notes.append(f"price of {name}: {each}{currency} per million tokens{batched}, from {record.source}")
+        elif not teacher.has_price:
+            keys = f"teachers.{name}.input_price and output_price"
+            notes.append(f"price of {name}: unknown; set {keys}, or list {teacher.model} in a prices.toml")
+    return [replace_unsafe_characters(note) for note in notes]
 
 
 def format_invalid_recipe(error: RecipeError) -> str:

@@ -7,12 +7,14 @@ from itertools import chain
 
 from core.runs.records import CollapseRecord, CollapseVerdict, JudgeRecord, MetricRecord, MixRecord, RunManifest
 from core.runs.run_dir import RunDir
+from flows.terminal.cost_text import list_estimated
 from flows.terminal.suggested_commands import suggest_next_command
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
     advise_on_truncation,
     format_count,
     format_duration,
+    format_money,
     format_number,
     format_one_line,
     format_percent,
@@ -61,11 +63,22 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
         # The first sentence of each, with its numbers. The evidence of collapse shows the examples.
         sentences = [textwrap.wrap(_first_sentence(gate), TERMINAL_WIDTH - LABEL_WIDTH) for gate in manifest.gates]
         lines += format_labelled_lines("gates", ["not met:", *chain.from_iterable(sentences)])
-    usage = [*format_token_usage(manifest.usage), format_duration(sum(manifest.seconds.values()))]
-    lines += format_labelled_lines("usage", wrap_items(usage, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
-    if paid := format_run_costs(manifest):
-        lines += format_labelled_lines("paid", wrap_items(paid, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
+    lines += _format_usage(manifest)
     return "\n".join([*lines, *_format_artifacts(manifest, run)])
+
+
+def _format_usage(manifest: RunManifest) -> list[str]:
+    """What the answers in the samples took, what was paid, and what a preview estimated."""
+    rows = [("usage", [*format_token_usage(manifest.usage), format_duration(sum(manifest.seconds.values()))])]
+    rows.append(("paid", format_run_costs(manifest)))
+    if manifest.estimate:
+        rows.append(("estimated", [f"{label} {text}" for label, text in list_estimated(manifest.estimate)]))
+    return [
+        line
+        for label, items in rows
+        if items
+        for line in format_labelled_lines(label, wrap_items(items, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
+    ]
 
 
 def _first_sentence(text: str) -> str:
@@ -128,12 +141,16 @@ def format_judge_record(judge: JudgeRecord) -> str:
 
 
 def format_run_costs(manifest: RunManifest) -> list[str]:
-    """The calls, tokens and money that the run paid for, if they differ from those of the answers in its samples."""
-    spent, usage = manifest.spent, manifest.usage
-    if not spent.cost and (spent.calls, spent.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):
+    """The calls, tokens and money that the run paid for, its evaluation included, if they differ from those of the answers in its
+    samples.
+    """
+    paid, usage = manifest.paid, manifest.usage
+    if not paid.cost and (paid.calls, paid.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):
         return []
-    cost = [f"cost {format_number(spent.cost)}"] if spent.cost else []
-    return [*cost, f"{spent.calls:,} calls", f"{spent.tokens:,} tokens"]
+    currency = manifest.currency
+    cost = [f"cost {format_money(paid.cost, currency)}"] if paid.cost else []
+    saved = [f"{format_money(paid.saved, currency)} saved by prompt caches"] if paid.saved > 0 else []
+    return [*cost, *format_token_usage(paid), *saved]
 
 
 def _format_artifacts(manifest: RunManifest, run: RunDir) -> list[str]:

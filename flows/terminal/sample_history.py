@@ -110,7 +110,7 @@ def _format_turn(turn: AgentTurn, first: AgentTurn) -> list[str]:
     """
     which, attempt = divmod(turn.attempt, REPAIR_STRIDE)
     repair = (f"   question {which + 1}" if which else "") + (f"   repair {attempt}" if attempt else "")
-    tokens = f"{turn.usage.prompt_tokens:,} tokens in   {turn.usage.completion_tokens:,} out"
+    tokens = "   ".join(format_token_usage(turn.usage)[1:])
     head = f"  {turn.agent}{repair}   {turn.teacher}   {tokens}"
     pairs = zip(turn.context, first.context, strict=False)
     same = 0 if turn is first else sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

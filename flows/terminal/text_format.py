@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from core.runs.records import MetricRecord, TruncationRecord
-from core.sample import TokenUsage
+from core.sample import Spending, TokenUsage
 
 TERMINAL_WIDTH = 100
 """Columns of all text for a terminal except paths: a path that is broken cannot be copied."""
@@ -74,12 +74,21 @@ def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def format_token_usage(usage: TokenUsage) -> list[str]:
+def format_token_usage(usage: TokenUsage | Spending) -> list[str]:
+    """Calls and tokens; cached and thinking tokens where there are any."""
+    cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+    thought = f" ({usage.reasoning_tokens:,} thinking)" if usage.reasoning_tokens else ""
     return [
-        f"{usage.calls:,} calls",
-        f"{usage.prompt_tokens:,} tokens in",
-        f"{usage.completion_tokens:,} out",
+        format_count(usage.calls, "call"),
+        f"{usage.prompt_tokens:,} tokens in{cached}",
+        f"{usage.completion_tokens:,} out{thought}",
     ]
+
+
+def format_money(amount: float, currency: str | None = None) -> str:
+    """Three significant digits, and at least cents from 1 on."""
+    number = f"{amount:,.2f}" if abs(amount) >= 1 else f"{amount:.3g}"
+    return f"{number} {currency}" if currency else number
 
 
 def format_duration(seconds: float) -> str:

@@ -57,7 +57,8 @@ class FakeTeacher:
             thinking = write_thinking(draw, question) if thinks else ""
             if draw.random() < self._faults.leak and isinstance(reply.get("answer"), str):
                 reply = {**reply, "answer": join_thinking(write_thinking(draw, question), reply["answer"])}
-            text = json.dumps(reply) if question.json_schema is not None else str(reply["answer"])
+            plain = question.json_schema is None and "answer" in reply
+            text = str(reply["answer"]) if plain else json.dumps(reply)
             if rng.random() < self._faults.malformed:
                 text = text[: len(text) // 2]
 

@@ -10,6 +10,9 @@ from teachers.thinking.thought_text import (
     split_thinking,
 )
 
+LONGEST_BEGINNING = 1000
+"""Characters of blanks and of a tag that are held back before a stream counts as one without thinking."""
+
 
 def move_thinking(completion: Mapping[str, Any]) -> dict[str, Any]:
     """The completion with the answer only in `content`. What is no completion stays as it is."""
@@ -74,7 +77,8 @@ class ThinkingStream:
         if opening:
             self._closing = find_closing_tag(opening)
             self._held = self._held[opening.end() :]
-        self._begun = opening is not None or last or not any(tag.startswith(start) for tag in OPENING_TAGS)
+        may_open = len(self._held) < LONGEST_BEGINNING and any(tag.startswith(start) for tag in OPENING_TAGS)
+        self._begun = opening is not None or last or not may_open
         self._answering = self._begun and not opening
 
 
@@ -83,8 +87,20 @@ class CompletionStream:
 
     def __init__(self) -> None:
         self._choices: dict[int, ThinkingStream] = {}
+        self._head: dict[str, Any] = {}
+
+    def finish(self) -> dict[str, Any] | None:
+        """A last chunk for text that is still held back, of a server that sends no finish reason."""
+        rests = {index: stream.split("", last=True) for index, stream in self._choices.items()}
+        choices = [
+            {"index": index, "delta": {"content": answer, "reasoning_content": thought}, "finish_reason": None}
+            for index, (thought, answer) in rests.items()
+            if thought or answer
+        ]
+        return {**self._head, "choices": choices} if choices else None
 
     def move_thinking(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        self._head = {key: value for key, value in chunk.items() if key not in ("choices", "usage")}
         return _map_choices(chunk, self._move)
 
     def _move(self, choice: dict[str, Any]) -> dict[str, Any]:

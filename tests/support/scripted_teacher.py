@@ -13,6 +13,7 @@ from agents.calls.dispatcher import RequestDispatcher
 from agents.calls.reply_cache import DisabledReplyCache, ReplyCache
 from agents.planning.run_plan import RunPlan, build_plan
 from agents.planning.seeds import RunSeeds
+from agents.toolbox.toolbox import open_toolbox
 from agents.topologies.sample_production import produce_samples
 from core.config.recipe import Recipe
 from core.project_files import PROJECT
@@ -71,15 +72,17 @@ async def open_scripted_dispatcher(
     with RunBudget(recipe.budget, folder / "spend.jsonl", plan.max_calls_per_sample()) as budget:
         account = BudgetAccount(budget, stop_signal, recipe.teachers["main"])
         sample_slots = RateLimiter(round(teacher.slots * 1.5))
-        yield RequestDispatcher(
-            {"main": teacher},
-            {"main": account},
-            cache or DisabledReplyCache(),
-            budget,
-            stop_signal,
-            folder,
-            sample_slots,
-        )
+        async with open_toolbox(recipe.tools, plan.folder) as toolbox:
+            yield RequestDispatcher(
+                {"main": teacher},
+                {"main": account},
+                cache or DisabledReplyCache(),
+                budget,
+                stop_signal,
+                folder,
+                sample_slots,
+                toolbox,
+            )
 
 
 def build_test_seeds(recipe: Recipe | RunPlan) -> Sequence[Seed]:

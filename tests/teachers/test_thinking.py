@@ -302,6 +302,7 @@ def test_an_empty_thought_is_no_thinking(output: Any) -> None:
     assert "sum" in json.loads(reply.text)
 
 
+@pytest.mark.parametrize("ends", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 @pytest.mark.parametrize(
     ("text", "thought", "answer"),
@@ -316,12 +317,15 @@ def test_an_empty_thought_is_no_thinking(output: Any) -> None:
     ],
     ids=lambda value: str(value)[:15],
 )
-def test_a_streamed_thought_is_moved_out_of_the_answer(text: str, thought: str, answer: str, size: int) -> None:
+def test_a_streamed_thought_is_moved_out_of_the_answer(
+    text: str, thought: str, answer: str, size: int, *, ends: bool
+) -> None:
     stream = CompletionStream()
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
-    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    deltas = [stream.move_thinking(chunk)["choices"][0]["delta"] for chunk in chunks]
+    chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}] * ends
+    moved = [*map(stream.move_thinking, chunks), *filter(None, [stream.finish()])]
+    deltas = [chunk["choices"][0]["delta"] for chunk in moved]
     assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == thought
     assert "".join(delta.get("content") or "" for delta in deltas) == answer
 

@@ -140,7 +140,7 @@ def world_today(subject: Subject) -> date:
     return date.fromisoformat(subject.seed.data["world"]["today"])
 
 
-def _turn_findings(name: str, faults: Sequence[str | None], met: str) -> list[Finding]:
+def build_turn_findings(name: str, faults: Sequence[str | None], met: str) -> list[Finding]:
     """One finding for each turn."""
     several = len(faults) > 1
     return [
@@ -161,7 +161,7 @@ def tool_use_check(subject: Subject, _options: Options) -> list[Finding]:
         return [build_finding("tool_use", f"there must be {len(wishes)} turns, not {len(turns)}", "")]
     today = world_today(subject)
     faults = [_tool_use_fault(turn, wish, today) for turn, wish in zip(turns, wishes, strict=True)]
-    return _turn_findings("tool_use", faults, "calls what is wanted")
+    return build_turn_findings("tool_use", faults, "calls what is wanted")
 
 
 def _tool_use_fault(turn: ConversationTurn, wish: PlannedTurn, today: date) -> str | None:
@@ -179,7 +179,7 @@ def _tool_use_fault(turn: ConversationTurn, wish: PlannedTurn, today: date) -> s
 
     if turn.calls:
         return f"no tool may be called, but {turn.calls[0].name} is; leave calls empty"
-    if claim := _find_success_claim(turn.reply):
+    if claim := find_success_claim(turn.reply):
         return f"nothing was done, but the reply says {claim!r}"
     if wish.kind == "outside":
         return None if DENIAL.search(turn.reply) else "the reply must say plainly that this cannot be done here"
@@ -212,7 +212,7 @@ def _disclosed_argument_fault(request: str, wish: PlannedTurn, today: date) -> s
     return f"the user must not tell `{wish.missing}`, but says {min(disclosed)}" if disclosed else None
 
 
-def _find_success_claim(reply: str) -> str | None:
+def find_success_claim(reply: str) -> str | None:
     """The words in which a reply claims success; a denial up to four words before them cancels the claim."""
     for claim in DONE_PATTERN.finditer(reply):
         before = reply[: claim.start()]
@@ -226,7 +226,7 @@ def tool_arguments_check(subject: Subject, _options: Options) -> list[Finding]:
     """Each argument must come from the conversation so far: from what the user said, or from an earlier result."""
     turns, today = split_turns(subject.candidate.messages), world_today(subject)
     faults = [_ungrounded_argument_fault(turns[:number], turn, today) for number, turn in enumerate(turns)]
-    return _turn_findings("tool_arguments", faults, "each argument was said")
+    return build_turn_findings("tool_arguments", faults, "each argument was said")
 
 
 def _ungrounded_argument_fault(before: Sequence[ConversationTurn], turn: ConversationTurn, today: date) -> str | None:
@@ -268,7 +268,7 @@ def tool_result_check(subject: Subject, _options: Options) -> list[Finding]:
                 fault = f"{call.name} gives {dump_json(result)}, not {dump_json(shown)[:200]}"
                 break
         faults.append(fault or _reply_fault(turns[:number], turn, today))
-    return _turn_findings("tool_result", faults, "the reply tells what came out")
+    return build_turn_findings("tool_result", faults, "the reply tells what came out")
 
 
 def _reply_fault(before: Sequence[ConversationTurn], turn: ConversationTurn, today: date) -> str | None:
@@ -286,17 +286,17 @@ def _reply_fault(before: Sequence[ConversationTurn], turn: ConversationTurn, tod
             faults += [f"says {min(foreign)!r}"] if foreign else []
 
     errors = [str(result["error"]) for result in results if "error" in result]
-    faults += _error_faults(turn.reply, "; ".join(errors)) if errors else _missing_result_faults(turn, facts, today)
+    faults += list_error_faults(turn.reply, "; ".join(errors)) if errors else _missing_result_faults(turn, facts, today)
     if not faults:
         return None
     came_out = f"; the result is {'; '.join(map(dump_json, turn.results))}" if turn.calls else ""
     return f"the reply {faults[0]}{came_out}"
 
 
-def _error_faults(reply: str, why: str) -> Iterator[str]:
+def list_error_faults(reply: str, why: str) -> Iterator[str]:
     if not (DENIAL.search(reply) or BLOCKED_PATTERN.search(reply)):
         yield f"must say that it could not be done: {why}"
-    if claim := _find_success_claim(reply):
+    if claim := find_success_claim(reply):
         yield f"says {claim!r}, but nothing was done"
     if wrong := set(REASON.findall(reply)) - set(REASON.findall(why)):
         yield f"gives {' '.join(min(wrong)).strip()!r} as the reason; it is {why}"

@@ -11,7 +11,8 @@ from random import Random
 from typing import Any
 
 from teachers.base import TeacherQuestion
-from teachers.fake.script_parts import COMMON, TeacherScript
+from teachers.fake.script_parts import TeacherScript
+from teachers.fake.scripts.user_tools import SCRIPT as USER_TOOLS_SCRIPT
 
 CORRECT_SHARE = 0.6
 """Share of the drafts without a mistake on purpose."""
@@ -158,4 +159,5 @@ MISTAKE_FUNCTIONS: Mapping[str, Callable[[DraftTurnData, Random], None]] = {
     "claim": _claim_success,
 }
 
-SCRIPT: TeacherScript = {**COMMON, "ToolDraft": write_conversation}
+SCRIPT: TeacherScript = {**USER_TOOLS_SCRIPT, "ToolDraft": write_conversation}
+"""With the replies for a recipe's own tools."""

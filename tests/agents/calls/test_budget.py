@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from agents.calls.budget import BudgetAccount, BudgetExhausted, RunBudget
+from agents.calls.budget import BudgetAccount, BudgetExhausted, RunBudget, read_journal
 from core.config.recipe import BudgetConfig, Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import StoreError
@@ -108,6 +108,40 @@ def test_a_call_in_flight_at_a_kill_counts_in_full(tmp_path: Path) -> None:
     with RunBudget(BudgetConfig(), journal, 4) as budget:
         spent = budget.spent
     assert (spent.calls, spent.prompt_tokens, spent.completion_tokens, spent.cost) == (2, 90, 25, pytest.approx(0.45))
+
+
+def test_spending_outside_the_journal_counts_against_the_limits(tmp_path: Path) -> None:
+    async def reserve(elsewhere: Spending) -> None:
+        with RunBudget(BudgetConfig(calls=5, cost=1.0), tmp_path / "spend.jsonl", 4, elsewhere) as budget:
+            await budget.reserve(Spending(1, 1, 1, 0.25))
+
+    asyncio.run(reserve(Spending(3, 0, 0, 0.5)))
+    with pytest.raises(BudgetExhausted, match=r"budget.calls = 5 is reached: 5 spent"):
+        asyncio.run(reserve(Spending(4)))
+    with pytest.raises(BudgetExhausted, match=r"budget.cost = 1 is reached: 0.8500 spent"):
+        asyncio.run(reserve(Spending(0, 0, 0, 0.6)))
+
+
+def test_cached_and_thinking_tokens_are_journaled_and_older_journals_are_read(tmp_path: Path) -> None:
+    journal = tmp_path / "spend.jsonl"
+    journal.write_text('["settled", -1, 2, 100, 50, 0.5, 7.0]\n["aside", 3, 1, 10, 5, 0.25, 8.0]\n')
+    teacher = TeacherConfig(model="fake/x", input_price=2.0, output_price=10.0, cached_price=0.5, cache_write_price=3.0)
+    used = TokenUsage(
+        calls=1, prompt_tokens=300, completion_tokens=40, cached_tokens=200, cache_write_tokens=20, reasoning_tokens=30
+    )
+
+    async def charge() -> None:
+        with RunBudget(BudgetConfig(), journal, 4) as budget:
+            account = BudgetAccount(budget, StopSignal(Event()), teacher)
+            async with account.charge(QUESTION) as call:
+                call.usage = used
+
+    asyncio.run(charge())
+    spent = read_journal(journal).spent
+    assert (spent.calls, spent.cached_tokens, spent.reasoning_tokens) == (4, 200, 30)
+    assert spent.cost == pytest.approx(0.75 + (80 * 2 + 200 * 0.5 + 20 * 3 + 40 * 10) / 1e6)
+    assert spent.saved == pytest.approx((200 * 1.5 - 20 * 1) / 1e6)
+    assert spent.seconds >= 8.0
 
 
 def test_a_long_journal_is_compacted_without_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

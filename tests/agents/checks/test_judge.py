@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agents.calls.agent_context import LocalAgentContext
-from agents.calls.budget import BudgetExhausted
+from agents.calls.budget import BudgetExhausted, read_journal
 from agents.calls.call_ledger import CallLedger
 from agents.checks import Subject
 from agents.checks.base import FileName, Options, find_file_options
@@ -49,7 +49,6 @@ from core.stop_signal import StopSignal
 from flows.data.dataset_card import build_dataset_card
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.report.run_report import write_run_report
-from flows.run.shard_production import read_run_spending
 from flows.terminal.run_summary import format_judge_record, format_run_card
 from teachers.base import CallFailed, TeacherQuestion
 from tests.support.scripted_teacher import Answer, ScriptedTeacher, open_scripted_dispatcher, produce_scripted
@@ -443,10 +442,10 @@ def test_a_run_stores_its_judgments_and_pays_once(tmp_path: Path) -> None:
     assert [row["line"] for row in rows] == list(range(1, 21))
     assert first[0].measured is not None
     assert sum((row["says"] == "good") == row["good"] for row in rows) == first[0].measured.right
-    spent = read_run_spending(run, plan)
+    spent = read_journal(run.spend_file).spent
     assert spent.calls >= 40
     assert asyncio.run(measure_judges(plan, run, StopSignal(threading.Event()))) == first
-    assert read_run_spending(run, plan).calls == spent.calls
+    assert read_journal(run.spend_file).spent.calls == spent.calls
 
 
 def test_without_labels_no_judge_is_asked_and_the_record_states_it(tmp_path: Path) -> None:

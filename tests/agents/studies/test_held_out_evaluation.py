@@ -16,6 +16,7 @@ from agents.planning.seeds import RunSeeds
 from agents.reply_schema import InvalidReply
 from agents.studies.held_out_evaluation import (
     HeldOutResult,
+    check_evaluation_requests,
     evaluate_held_out,
     has_fixed_questions,
     held_out_seeds,
@@ -137,6 +138,22 @@ def test_a_fixed_pool_gives_each_request_once_and_too_few_are_one_sentence(tmp_p
     assert len({seed.data["question"] for seed in seeds} - used) == 4
     with pytest.raises(UsageError, match="4 requests are left that no sample uses, and the evaluation asks 5"):
         require_held_out_seeds(plan, 5, used)
+
+
+@pytest.mark.parametrize(("settings", "left"), [(["samples=6"], 4), (["samples=60"], 0), (["samples=60", "keep=3"], 7)])
+def test_a_run_is_refused_before_it_starts_if_its_samples_leave_too_few_requests(
+    settings: list[str], left: int, tmp_path: Path
+) -> None:
+    rows = [{"question": f"What is {i}?", "answer": "1"} for i in range(10)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pool = [f"seeds.path={tmp_path}/rows.jsonl", "task={}", *settings]
+    check_evaluation_requests(
+        load_recipe_plan("reasoning", [*pool, f"student.evaluation.requests={max(1, left)}"])
+    ) if left else None
+    with pytest.raises(
+        UsageError, match=f"{left} requests are left that no sample uses, and the evaluation asks {left + 1}"
+    ):
+        check_evaluation_requests(load_recipe_plan("reasoning", [*pool, f"student.evaluation.requests={left + 1}"]))
 
 
 def reasoning(answers: list[str]) -> Any:

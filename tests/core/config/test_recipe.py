@@ -216,13 +216,14 @@ def test_a_run_of_other_seeds_is_another_run(tmp_path: Path) -> None:
 
 def test_a_budget_of_money_needs_prices(tmp_path: Path) -> None:
     text = 'name = "x"\nseeds.path = "x"\n[teachers.main]\nmodel = "openai/m"\nbase_url = "http://localhost:1/v1"\n'
-    problem = "teachers.main: its price is unknown, so budget.cost cannot hold; set input_price and output_price"
+    problem = (
+        "teachers.main: its price is unknown, so budget.cost cannot hold; set input_price and output_price, or list the model in "
+        "a prices.toml next to the recipe"
+    )
     assert problem in problems_of(tmp_path, text, "budget.cost=1.5")
     (tmp_path / "recipe.toml").write_text(text + "input_price = 0.1\noutput_price = 0.4\n")
-    assert load_recipe_plan(str(tmp_path / "recipe.toml"), ["budget.cost=1.5"]).recipe.teachers["main"].prices() == (
-        0.1,
-        0.4,
-    )
+    prices = load_recipe_plan(str(tmp_path / "recipe.toml"), ["budget.cost=1.5"]).recipe.teachers["main"].prices()
+    assert prices == (0.1, 0.4, 0.1, 0.1, 0.4)
 
 
 def test_a_resolved_recipe_reads_back_the_same() -> None:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from distributed import LocalCluster, Security
 
+from agents.calls.budget import read_journal
 from agents.workers.worker_protocol import WorkerAddress
 from core.config.recipe import ScaleConfig
 from core.errors import UsageError
@@ -27,7 +28,6 @@ from flows.cluster.dask_workers import DaskEngine
 from flows.cluster.worker_spec import WorkerSpec
 from flows.data.curated_run import read_finished_samples
 from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.run.shard_production import read_run_spending
 from tests.support.produce_run import produce_run
 
 SMALL = ["samples=24", "shard_size=8", "teachers.main.faults={malformed=0.1,seconds=0.4}"]
@@ -61,7 +61,7 @@ def made(runs: Path, *overrides: str) -> tuple[RunDir, Spending]:
     settings = [*SMALL, *overrides]
     run, short = produce_run(str(runs), "smoke", settings)
     assert short.sentences == []
-    return run, read_run_spending(run, load_recipe_plan("smoke", settings))
+    return run, read_journal(run.spend_file).spent
 
 
 def kill_one(cluster: Any, runs: Path, killed: list[int]) -> None:

@@ -123,7 +123,7 @@ def test_preview_shows_every_turn_and_keeps_nothing(
     assert "system You write short, clear and true answers about the topic" in text, "the whole request"
     assert "user Write about bicycles. Use at most 20 words. assistant" in text
     code, out, _ = called(capsys, "preview", "smoke", "-n", "2", "--json")
-    turns = [turn for sample in json.loads(out) for turn in sample["turns"]]
+    turns = [turn for sample in json.loads(out)["samples"] for turn in sample["turns"]]
     assert {turn["context"][0]["role"] for turn in turns} == {"system"}
     assert list(tmp_path.iterdir()) == []
 

@@ -108,7 +108,8 @@ def test_a_new_folder_is_a_valid_recipe(
     plan, base = load_recipe_plan("mine"), load_recipe_plan(source)
     assert (plan.recipe.name, plan.recipe.samples <= 60, plan.recipe.filters) == ("mine", True, base.recipe.filters)
     assert plan.recipe.prompts == "prompts"
-    assert plan.prompt("generator").messages == load_prompt(base.recipe.family, "generator").messages
+    for role in base.family.writes:
+        assert plan.prompt(role).messages == base.prompt(role).messages
     if base.recipe.seeds.path:
         rows = Path("mine/seeds.jsonl").read_bytes().splitlines()
         assert len(rows) == 12

@@ -271,14 +271,14 @@ def test_a_run_that_ended_short_says_what_is_missing_and_what_was_paid(tmp_path:
     m = manifest(**ended, spent=Spending(300, 40_000, 2_000, 1.99, 60.0))
     card = format_run_card(m, RunDir(tmp_path / m.run), m.run)
     assert f"missing   {short}" in " ".join(card.split("\n")).replace("            ", " ")
-    assert "paid      cost 1.99   300 calls   42,000 tokens" in card
+    assert "paid      cost 1.99   300 calls   40,000 tokens in   2,000 out" in card
     assert card.endswith("next: stillhouse run smoke --resume")
     final = format_run_card(m.model_copy(update={"resumable": False}), RunDir(tmp_path / m.run), m.run)
     assert final.endswith(f"next: stillhouse show {m.run}"), "--resume brings nothing more"
     written(tmp_path, m, [sample("s-000000")], [])
     page = (tmp_path / m.run / "report.html").read_text()
     assert f"<strong>Missing.</strong> {short}" in page
-    assert "cost 1.99, 300 calls, 42,000 tokens" in page
+    assert "cost 1.99, 300 calls, 40,000 tokens in, 2,000 out" in page
 
 
 def test_a_done_run_that_kept_nothing_points_to_its_samples(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from flows.evaluate.student_evaluation import compare_paired_results
 from flows.prefect_server.local_server import stop_local_server
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.run.stages import forget_stale_evaluation
+from flows.terminal.run_summary import format_run_costs
 from students.training.checkpoint import training_digest
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
@@ -117,11 +118,14 @@ class StartedRuns(NamedTuple):
             f"student={{start='{self.start}',epochs=1,batch_size=8,max_tokens=512,evaluation={{requests={REQUESTS}}}}}",
             "samples=24",
             "collapse={gate=false}",
+            "teachers.main.input_price=1",
+            "teachers.main.output_price=5",
         ]
-        words = [verb, "smoke", *(word for one in settings for word in ("--set", one)), "--runs-dir", str(self.folder)]
+        words = [verb, "smoke", *(word for one in settings for word in ("--set", one))]
+        words += [] if verb == "preview" else ["--runs-dir", str(self.folder)]
         return subprocess.run(
             [sys.executable, "-m", "stillhouse", *words, *more], cwd=PROJECT, capture_output=True, text=True, check=False,
-            env={**os.environ, "PREFECT_HOME": str(self.prefect)},
+            env={**os.environ, "PREFECT_HOME": str(self.prefect), "XDG_CACHE_HOME": str(self.folder.parent)},
         )  # fmt: skip
 
     @property
@@ -150,8 +154,10 @@ def without_cost(manifest: RunManifest) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
 def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(started: StartedRuns) -> None:
+    preview = json.loads(started.run("-n", "8", "--json", verb="preview").stdout)
     done = started.run("--json")
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["estimate"] == preview["estimate"]
     evaluation = json.loads(done.stdout)["evaluation"]
     manifest, run = started.manifest, started.directory
     check_whole(run)
@@ -171,6 +177,12 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     assert f"| teacher | {passed['teacher']} of {REQUESTS} |" in (run.student / "README.md").read_text()
     assert "passed, of" not in run.report_file.read_text()
     assert "12 requests that no sample used" in run.report_file.read_text()
+    assert "Estimated by a preview of 8 samples" in run.report_file.read_text()
+    spent, evaluated = manifest.spent, manifest.evaluation_spent
+    assert evaluated.calls == REQUESTS, "the teacher is paid, student and start are not"
+    assert manifest.paid.calls == spent.calls + REQUESTS
+    assert spent.cost == pytest.approx((spent.prompt_tokens + 5 * spent.completion_tokens) / 1e6)
+    assert manifest.prices["main"].source == "the recipe"
     assert not (run.path / "wip" / "start").exists()
 
     again = started.run("--resume")
@@ -191,12 +203,18 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     assert card.count("## Evaluation") == card.count("## Limits") == 1
 
     write_json(run.manifest_file, {**record, "evaluation": None, "state": "interrupted"})
-    limits = ("--set", "budget.calls=1", "--set", "cache.enabled=false")
-    poor = started.run("--resume", *limits)
-    assert poor.returncode == 1, poor.stderr
-    short = started.manifest
-    assert (short.state, short.resumable, short.evaluation) == (RunState.partial, True, None)
-    assert "the student is not evaluated: too little is left of budget.calls; continue with --resume" in " ".join(
-        poor.stdout.split()
-    )
-    assert poor.stdout.splitlines()[-1].endswith("--resume")
+    most = spent.calls + REQUESTS + 5
+    limits = ("--set", f"budget.calls={most}", "--set", "cache.enabled=false")
+    for _ in range(2):
+        poor = started.run("--resume", *limits)
+        assert poor.returncode == 1, poor.stderr
+        short = started.manifest
+        assert (short.state, short.resumable, short.evaluation) == (RunState.partial, True, None)
+        assert short.paid.calls == most, "a resumed evaluation does not spend the rest of the budget again"
+        assert f"{most} calls" in " ".join(format_run_costs(short))
+        said = " ".join(poor.stdout.split())
+        assert (
+            f"the student is not evaluated: budget.calls = {most} is reached: {most} spent; continue with --resume"
+            in said
+        )
+        assert poor.stdout.splitlines()[-1].endswith("--resume")

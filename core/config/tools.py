@@ -1,0 +1,67 @@
+"""The user's own tools in a recipe: Python modules and MCP servers, one per table of `[[tools]]`. Knows no family."""
+
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from core.addresses import normalize_base_url
+from core.config.base import RecipeTable
+from core.secrets import validate_variable_name
+
+
+class ToolSourceConfig(RecipeTable):
+    """One source of tools for the family `tool_calls`: a `module`, or an MCP server by its `command` or `url`.
+
+    A module or a command is a program: a recipe never inherits it through `extends`.
+    """
+
+    module: str | None = None
+    """A Python file whose public functions are tools. It runs in the sandbox, with the standard library only; searched in the
+    recipe's folder, the working directory and the project."""
+    schemas: str | None = None
+    """With `module`: a JSON file with the tools' names, descriptions and JSON schemas. Default: they are derived from type hints
+    and docstrings."""
+    command: tuple[str, ...] | None = Field(None, min_length=1)
+    """An MCP server over stdio: the program and its arguments. It is started in the recipe's folder, with your rights."""
+    env: tuple[str, ...] = ()
+    """With `command`: names of environment variables that the server gets, in addition to PATH, HOME and LANG."""
+    url: str | None = None
+    """An MCP server over streamable HTTP."""
+    api_key_env: str = ""
+    """With `url`: the environment variable with the server's key, sent as a bearer token."""
+    only: tuple[str, ...] = ()
+    """The tools to offer, by name. Default: all."""
+    seconds: float = Field(10.0, gt=0, le=600)
+    """Maximum time of one call."""
+    memory_mb: int = Field(256, ge=64, le=8192)
+    """With `module`: maximum memory of one call."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        return None if url is None else normalize_base_url(url)
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _check_variable_name(cls, name: str) -> str:
+        return validate_variable_name(name)
+
+    @field_validator("env")
+    @classmethod
+    def _check_variable_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(validate_variable_name(name) for name in names)
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        given = [name for name in ("module", "command", "url") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs one of `module`, `command` and `url`, and has {' and '.join(given) or 'none'}")
+        for key, source in (("schemas", "module"), ("env", "command"), ("api_key_env", "url")):
+            if getattr(self, key) and given[0] != source:
+                raise ValueError(f"`{key}` belongs to `{source}`, and this table has a `{given[0]}`")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The source in a few words, without a key."""
+        return self.module or self.url or " ".join(self.command or ())

@@ -1,0 +1,168 @@
+"""Runs with the user's own tools: a module in the sandbox, and MCP servers that act, fail and kill the run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import RecipeError
+from core.project_files import PROJECT
+from core.sample import RejectionReason, Sample, SampleStatus
+from core.storage.sample_files import read_samples
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.scripted_teacher import produce_scripted
+
+LIBRARY = PROJECT / "tests" / "support" / "tool_servers" / "library_server.py"
+FAKE = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "topology.max_revisions=0"]
+SERVED = """
+name = "served"
+family = "tool_calls"
+samples = 24
+max_failed = 1.0
+shard_size = 8
+[seeds]
+[task]
+none = 0
+[topology]
+max_revisions = 0
+[agents]
+critic = false
+[teachers.main]
+model = "fake/tool_calls"
+max_concurrent = 4
+faults = {{ seconds = 0.05 }}
+[[tools]]
+command = ["{python}", "{server}"]
+env = ["CALL_LOG", "KILL_CALLS"]
+seconds = 20
+"""
+
+
+def write_served_recipe(folder: Path) -> Path:
+    recipe = folder / "served.toml"
+    recipe.write_text(SERVED.format(python=sys.executable, server=LIBRARY))
+    return recipe
+
+
+def produce(folder: Path, name: str, kill_at: str = "") -> tuple[int, list[str], str]:
+    """Make or resume the run of a folder; the exit code, the executed calls so far, and stderr."""
+    log = folder / f"{name}.log"
+    words = [sys.executable, "-m", "tests.support.produce_run", str(folder / name), str(folder / "served.toml")]
+    environment = {**os.environ, "CALL_LOG": str(log), "KILL_CALLS": kill_at, "COLUMNS": "200"}
+    done = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, log.read_text().splitlines() if log.exists() else [], done.stderr
+
+
+def read_run(folder: Path) -> list[Sample]:
+    return [sample for file in sorted(folder.glob("*/shards/*.parquet")) for sample in read_samples(file)]
+
+
+def count_calls(sample: Sample) -> int:
+    """The calls of a sample that reached the server: its schema refuses the others."""
+    tools = [message for message in sample.candidate.messages if message.role == "tool"]
+    return sum("there is no tool" not in message.content and "do not fit" not in message.content for message in tools)
+
+
+def test_a_killed_run_sends_no_call_twice_and_makes_the_same_samples(tmp_path: Path) -> None:
+    """The server kills the run in the middle of a call, three times. The run that nobody kills is the control."""
+    write_served_recipe(tmp_path)
+    code, calls, errors = produce(tmp_path, "quiet")
+    assert code == 0, errors
+    quiet = {sample.id: sample for sample in read_run(tmp_path / "quiet")}
+    assert len(quiet) == 24
+    assert len(calls) == sum(map(count_calls, quiet.values())) > 24
+
+    for _ in range(3):
+        code, _, errors = produce(tmp_path, "killed", kill_at="3,11,19")
+        assert code == -signal.SIGKILL, errors
+    code, calls, errors = produce(tmp_path, "killed")
+    assert code == 1, errors
+    assert "samples could not be judged" in errors
+    killed = {sample.id: sample for sample in read_run(tmp_path / "killed")}
+    assert killed.keys() == quiet.keys()
+    lost = {name for name, sample in killed.items() if "is not sent twice" in sample.detail}
+    assert 3 <= len(lost) <= 3 * 8, "a call in flight at each kill"
+    assert {killed[name].reason for name in lost} == {RejectionReason.contract}
+    for name in killed.keys() - lost:
+        assert killed[name].candidate == quiet[name].candidate
+    executed = sum(count_calls(killed[name]) for name in killed.keys() - lost)
+    assert executed <= len(calls) - 3, "each killing call was executed, and its sample is lost"
+    most = executed + sum(count_calls(quiet[name]) for name in lost)
+    assert len(calls) <= most, "a call that is sent twice would be one more"
+
+
+def test_a_run_with_a_module_keeps_true_conversations_and_says_why_others_are_dropped(tmp_path: Path) -> None:
+    plan = load_recipe_plan("library-tools", [*FAKE, "samples=40"])
+    samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
+    states = Counter(sample.state for sample in samples)
+    assert states[SampleStatus.kept] >= 10
+    assert states[SampleStatus.dropped] >= 5
+    for sample in samples:
+        if sample.state is not SampleStatus.kept:
+            assert sample.detail, sample.id
+            continue
+        messages = sample.candidate.messages
+        for before, message in pairwise(messages):
+            assert (message.role == "tool") <= (before.role in ("tool", "assistant"))
+        offered = [tool["function"]["name"] for tool in sample.candidate.fields["tools"]]
+        assert 2 <= len(offered) <= 4
+        assert all(call.name in offered for message in messages for call in message.tool_calls)
+    again = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
+    assert again == samples, "from the ledger"
+    (tmp_path / "anew").mkdir()
+    anew = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path / "anew")
+    assert anew == samples, "a world is a function of its seed"
+
+
+def test_a_program_of_tools_is_never_inherited(tmp_path: Path) -> None:
+    """One that names the file itself is the control."""
+    (tmp_path / "mine.py").write_text("def hello() -> str:\n    'Greet.'\n    return 'hello'\n")
+    base = 'name = "base"\nfamily = "tool_calls"\n[seeds]\n[[tools]]\n{source}\n'
+    for source in ('module = "mine.py"', 'command = ["python", "mine.py"]'):
+        (tmp_path / "base.toml").write_text(base.format(source=source))
+        (tmp_path / "own.toml").write_text('name = "own"\nextends = "base.toml"\n')
+        with pytest.raises(RecipeError, match=r"has the tools .*mine\.py.*, and a recipe never inherits a program"):
+            load_recipe_plan(str(tmp_path / "own.toml"))
+    (tmp_path / "own.toml").write_text('name = "own"\nextends = "base.toml"\n[[tools]]\nmodule = "mine.py"\n')
+    plan = load_recipe_plan(str(tmp_path / "own.toml"))
+    assert plan.tool_files == ["mine.py"]
+    before = hash_recipe_sources(plan)
+    (tmp_path / "mine.py").write_text("def hello() -> str:\n    'Greet.'\n    return 'good day'\n")
+    assert hash_recipe_sources(load_recipe_plan(str(tmp_path / "own.toml")))["mine.py"] != before["mine.py"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (["family='arithmetic'", "task={}"], "tools: only the family tool_calls takes tools, and this is arithmetic"),
+        (["topology.kind='decentralized'"], "debaters write whole drafts and execute no tools"),
+        (["scale={runner='dask', workers=1}"], "tools are executed by the run's own process"),
+        (["tools=[{module='a.py', url='http://x/mcp'}]"], "needs one of `module`, `command` and `url`"),
+        (["tools=[{url='http://user:secret@x/mcp'}]"], "has a user name or password"),
+        (["tools=[{module='data/tools/library.py', env=['A']}]"], "`env` belongs to `command`"),
+        (["tools=[{module='data/tools/library.py', only=['find']}]"], "has no tool 'find', which `only` names"),
+    ],
+)
+def test_a_recipe_whose_tools_cannot_be_used_says_why(settings: list[str], problem: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe_plan("library-tools", [*FAKE, *settings])
+    assert problem in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_seeds_name_tasks_and_tools(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"task": "a student", "tools": ["find_book", "list_loans"]}]
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [*FAKE, "samples=4", f"seeds.path='{tmp_path / 'seeds.jsonl'}'", "task.tools=[2]"]
+    plan = load_recipe_plan("library-tools", settings)
+    samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
+    for sample in samples:
+        assert {tool["function"]["name"] for tool in sample.candidate.fields["tools"]} == {"find_book", "list_loans"}
