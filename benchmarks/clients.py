@@ -69,10 +69,14 @@ def table(calls: int = CALLS, in_flight: int = IN_FLIGHT, rounds: int = ROUNDS) 
         f"{max(spent[model]):.2f}) | {median(spent[model]) / least:.1f} | {1000 / median(spent[model]):,.0f} |"
         for model, client in CLIENTS.items()
     ]
+    head = (
+        "CPU of one call in the process that asks: the request, its client, and the reply as a record. A prompt of "
+        f"{len(PROMPT):,} characters and a reply schema; the endpoint is another process. {rounds} rounds in turn, "
+        f"{calls:,} calls each, {in_flight} in flight. {describe_measurement()}, load {os.getloadavg()[0]:.0f}. "
+        "Command: `python -m benchmarks clients`."
+    )
     return "\n".join([
-        f"CPU of one call in the process that asks: the request, its client, and the reply as a record. {len(PROMPT):,} characters "
-        f"of prompt and a reply schema; the endpoint is another process. {rounds} rounds in turn, {calls:,} calls each, {in_flight} "
-        f"in flight. {describe_measurement()}, load {os.getloadavg()[0]:.0f}. Command: `python -m benchmarks clients`.",
+        head,
         "",
         "| teacher | client | ms a call: median (least to most) | relative | calls a second of one core |",
         "|---|---|---:|---:|---:|",
