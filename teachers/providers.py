@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from time import time
 
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
@@ -45,6 +46,12 @@ async def open_teacher(config: TeacherConfig, batches: Path | None = None) -> As
 
         async with _open_batch_api(config) as api, open_batch_teacher(config, api, teacher, batches) as batch_teacher:
             yield batch_teacher
+
+
+async def check_batch_api(config: TeacherConfig) -> None:
+    """Raises ProviderError or CallFailed if the endpoint does not list batches."""
+    async with _open_batch_api(config) as api:
+        await api.find("", 0, time())
 
 
 @asynccontextmanager

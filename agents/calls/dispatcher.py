@@ -199,7 +199,7 @@ def count_sample_slots(teachers: Iterable[Teacher]) -> int:
     """The number of samples to hold open: all of a batch, since each waits for its end."""
     slots = {True: [0], False: [0]}
     for teacher in teachers:
-        slots[isinstance(teacher, BatchTeacher) and teacher.batches].append(teacher.slots)
+        slots[isinstance(teacher, BatchTeacher) and teacher.collects].append(teacher.slots)
     return max(1, max(slots[True]) + round(sum(slots[False]) * SAMPLES_PER_SLOT))
 
 

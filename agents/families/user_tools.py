@@ -58,6 +58,8 @@ class TranscriptTurn(ReplySchema):
     request: str
     steps: list[list[TranscriptCall]]
     reply: str
+    thinking: list[str]
+    """Before each step and the reply; the writer of the request has none that a student may read."""
 
 
 class ToolTranscript(ReplySchema):
@@ -122,11 +124,12 @@ class UserToolsFamily(RecipeFamily):
         turns = []
         for turn in draft.turns:
             messages.append(Message(role="user", content=turn.request))
-            for step in turn.steps:
+            *thoughts, last = [thought.strip() or None for thought in turn.thinking]
+            for step, thought in zip(turn.steps, thoughts, strict=True):
                 calls = tuple(ToolCall(name=call.name, arguments=call.arguments) for call in step)
-                messages.append(Message(role="assistant", content="", tool_calls=calls))
+                messages.append(Message(role="assistant", content="", tool_calls=calls, reasoning=thought))
                 messages += [Message(role="tool", name=call.name, content=call.result) for call in step]
-            messages.append(Message(role="assistant", content=turn.reply))
+            messages.append(Message(role="assistant", content=turn.reply, reasoning=last))
             shown = [call.model_dump(exclude={"failed"}) for step in turn.steps for call in step]
             turns.append({"request": turn.request, "calls": shown, "reply": turn.reply})
         return Candidate(messages=messages, fields={"tools": draft.tools, "turns": turns})

@@ -7,9 +7,9 @@ All replies and results are stored before they are used, so a killed run goes th
 import json
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from agents.calls.agent_context import LocalAgentContext
 from agents.checks.structure.tool_schema import find_call_fault
@@ -25,8 +25,10 @@ from teachers.base import CallFailed, CallKey
 
 MAX_CALLS = 4
 """Of one step."""
+LAST_STEP = 'No further call is possible: answer now, as {"reply": "…"} alone, and say what could not be found out.'
 TurnValues = dict[str, Any]
-"""A turn of a transcript: `kind`, `request`, `steps` of calls with their results, and `reply`."""
+"""A turn of a transcript: `kind`, `request`, `steps` of calls with their results, `reply`, and the `thinking` before each step
+and the reply."""
 
 
 class UserRequest(ReplySchema):
@@ -38,17 +40,18 @@ class AssistantCall(ReplySchema):
     arguments: dict[str, Any]
 
 
+class CallsStep(ReplySchema):
+    calls: list[AssistantCall] = Field(min_length=1, max_length=MAX_CALLS)
+
+
+class ReplyStep(ReplySchema):
+    reply: str = Field(min_length=1, max_length=4000)
+
+
 class AssistantStep(ReplySchema):
     """Calls, or a reply to the user."""
 
-    calls: list[AssistantCall] = Field(max_length=MAX_CALLS)
-    reply: str = Field(max_length=4000)
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if bool(self.calls) == bool(self.reply.strip()):
-            raise ValueError("give either calls or a reply, and leave the other empty")
-        return self
+    step: CallsStep | ReplyStep
 
 
 class FinalReply(ReplySchema):
@@ -90,7 +93,7 @@ class _ConversationWriter:
         """Raises InvalidReply if a teacher's replies stay invalid, or the tools cannot go on."""
         await self._draw_tools()
         for kind in self._seed.data["kinds"]:
-            self._turns.append({"kind": kind, "request": "", "steps": [], "reply": ""})
+            self._turns.append({"kind": kind, "request": "", "steps": [], "reply": "", "thinking": []})
             wish = await self._ask("request", UserRequest)
             self._turns[-1]["request"] = wish.request.strip()
             await self._answer()
@@ -125,8 +128,9 @@ class _ConversationWriter:
         """The assistant's steps of the last turn: calls with their results, then a reply."""
         turn = self._turns[-1]
         for _ in range(self._options.rounds):
-            step = await self._ask("step", AssistantStep, _step_schema(self._tools))
-            if not step.calls:
+            step = (await self._ask("step", AssistantStep, _step_schema(self._tools))).step
+            turn["thinking"].append(self._asked[-1].reasoning)
+            if isinstance(step, ReplyStep):
                 turn["reply"] = step.reply.strip()
                 return
             calls = [ToolCall(name=call.name, arguments=call.arguments) for call in step.calls]
@@ -138,6 +142,7 @@ class _ConversationWriter:
                 ]
             )
         turn["reply"] = (await self._ask("step", FinalReply)).reply.strip()
+        turn["thinking"].append(self._asked[-1].reasoning)
 
     async def _execute(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """The results of calls; one that its schema refuses is not made."""
@@ -177,7 +182,7 @@ class _ConversationWriter:
 
     def _values(self, *, final: bool) -> Mapping[str, str]:
         tools = "\n".join(json.dumps(tool.function()["function"], ensure_ascii=False) for tool in self._tools)
-        limit = "No further call is possible: answer now, and say what could not be found out." if final else ""
+        limit = LAST_STEP if final else ""
         return {
             "tools": tools,
             "world": self._world or "nothing is known; the user asks from what the tools' descriptions say",
@@ -214,12 +219,9 @@ def _step_schema(tools: Sequence[ToolSpec]) -> dict[str, Any]:
         _closed_object({"name": {"const": tool.name, "type": "string"}, "arguments": _embed_schema(tool.parameters)})
         for tool in tools
     ]
-    return _closed_object(
-        {
-            "calls": {"type": "array", "items": {"anyOf": calls}, "maxItems": MAX_CALLS},
-            "reply": {"type": "string", "maxLength": 4000},
-        }
-    )
+    some = {"type": "array", "items": {"anyOf": calls}, "minItems": 1, "maxItems": MAX_CALLS}
+    reply = {"type": "string", "minLength": 1, "maxLength": 4000}
+    return _closed_object({"step": {"anyOf": [_closed_object({"calls": some}), _closed_object({"reply": reply})]}})
 
 
 def _embed_schema(parameters: dict[str, Any]) -> dict[str, Any]:

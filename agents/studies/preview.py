@@ -18,7 +18,7 @@ from core.errors import ProviderError
 from core.sample import Sample
 from core.stop_signal import RunStopped, UserStop
 from teachers.base import CallFailed, Teacher, TeacherQuestion, UnlimitedAccount
-from teachers.providers import open_teacher
+from teachers.providers import check_batch_api, open_teacher
 from teachers.thinking.request_keys import Reasoning
 
 
@@ -85,12 +85,16 @@ async def probe_teachers(plan: RunPlan) -> dict[str, str]:
                 ability = await _probe_teacher(teacher, question)
                 most = max(settings.values(), key=reasoning_tokens, default=None)
                 thinking = await probe_thinking(teacher, config, most, plan.recipe.seed) if settings else None
+            if config.batch:
+                await check_batch_api(no_retry)
         except (CallFailed, ProviderError) as error:
             faults.append(f"teacher {name}: {error}")
             continue
         descriptions[name] = f"{config.model} answers: {ability.describe()}"
         if thinking:
             descriptions[name] += f", {thinking.describe()}"
+        if config.batch:
+            descriptions[name] += ", has a batch API"
         lacks = [
             *_find_lacks(plan, name, ability),
             *(_find_thinking_lacks(name, settings, thinking) if thinking else ()),

@@ -64,7 +64,8 @@ def decide_after_draft(
         candidate = context.plan.family.candidate(seed, draft)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InvalidReply(f"cannot be read as a draft: {type(error).__name__}: {error}"[:300]) from error
-    candidate = candidate.add_thinking("".join(turn.reasoning for turn in handover.turns))
+    if isinstance(handover.payload, str):  # a transcript of several replies has the thinking of each
+        candidate = candidate.add_thinking("".join(turn.reasoning for turn in handover.turns))
     drafted = replace(
         progress,
         candidate=candidate,

@@ -197,8 +197,7 @@ class _HubDownload:
         if (there := partial.stat().st_size if partial.exists() else 0) > size:
             partial.unlink()
             there = 0
-        if there:
-            self._progress(f"download of {file}: continues at {_format_share(there, size)}")
+        self._progress(f"download of {file}: {'continues' if there else 'begins'} at {_format_share(there, size)}")
 
         def count(done: int) -> None:
             self._progress(f"download of {file}: {_format_share(done, size)}")
@@ -223,11 +222,11 @@ class _HubDownload:
 
     def _list_files(self) -> list[str]:
         """The GGUF files of the revision; without a network, those in the cache."""
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, constants
 
-        reference = self.reference
+        reference, timeout = self.reference, constants.HF_HUB_ETAG_TIMEOUT
         try:
-            info = HfApi().model_info(reference.repo, revision=reference.revision)
+            info = HfApi().model_info(reference.repo, revision=reference.revision, timeout=timeout)
         except Exception as error:
             if _is_unreachable(error) and (cached := _list_cached_files(reference)):
                 return cached

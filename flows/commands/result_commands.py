@@ -18,13 +18,25 @@ def report_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER,
     from flows.data.run_storage import open_run_storage
     from flows.report.run_report import write_run_report
     from flows.terminal.run_summary import format_run_card
+    from teachers.batches.batch_journal import read_open_batches
 
     storage = open_run_storage(runs_dir)
     run = storage.find_run(run_name)
     manifest = storage.read_manifest(run)
     if manifest.counts.candidates:
         write_run_report(run, manifest, run.read_recipe(), read_kept_samples(run), read_dropped_samples(run))
-    print_json(summarize_manifest(manifest)) if as_json else print_text(
+    batches = [
+        {
+            "id": batch.id,
+            "model": batch.model,
+            "state": batch.state,
+            "requests": len(batch.custom_ids),
+            "ended": batch.done,
+            "expires": batch.expires,
+        }
+        for batch in read_open_batches(run.batches)
+    ]
+    print_json(summarize_manifest(manifest) | ({"batches": batches} if batches else {})) if as_json else print_text(
         format_run_card(manifest, run, run_name, runs_dir)
     )
 

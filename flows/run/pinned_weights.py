@@ -12,10 +12,10 @@ from core.errors import StoreError, UsageError
 from core.hub_reference import HubReference, find_hub_reference, remove_revision
 from core.runs.lineage import list_possible_run_names
 from core.runs.run_dir import RunDir
-from core.storage.hub_files import fetch_hub_weights
+from core.storage.hub_files import DownloadStopped, HubWeights, fetch_hub_weights
 from flows.data.run_storage import RunStorage
 from flows.recipes.recipe_catalog import hash_recipe_sources
-from flows.terminal.console import SESSION
+from flows.terminal.console import SESSION, UserInterrupt
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
@@ -39,14 +39,22 @@ def pin_hub_weights(plan: "RunPlan", storage: RunStorage, *, resume: bool) -> "R
     pinned = {}
     for name, reference in references.items():
         if name in plan.teachers:
-            with SESSION.working(lambda r=reference: f"local/{r}: looking it up"):  # type: ignore[misc]
-                weights = fetch_hub_weights(
-                    reference, lambda text: SESSION.show_progress(lambda: text), SESSION.stop.is_set
-                )
+            weights = _fetch_weights(reference)
             commit = weights.reference.revision
             SESSION.print_unless_stopped(f"teacher {name}: {weights.path.name} of {reference.repo}, commit {commit}")
             pinned[name] = weights.reference
     return plan.with_recipe(teachers=_pin_teachers(recipe, pinned))
+
+
+def _fetch_weights(reference: HubReference) -> HubWeights:
+    def show_progress(text: str) -> None:
+        SESSION.show_progress(lambda: text)
+
+    with SESSION.working(lambda: f"looking up local/{reference}"):
+        try:
+            return fetch_hub_weights(reference, show_progress, SESSION.stop.is_set)
+        except DownloadStopped:
+            raise UserInterrupt from None
 
 
 def _pin_teachers(recipe: Recipe, references: Mapping[str, HubReference]) -> dict[str, TeacherConfig]:

@@ -24,10 +24,12 @@ from teachers.batches.batch_api import (
     ExpiredRequest,
     RequestResult,
     build_batch_calls,
+    explain_not_found,
 )
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, FailedTry
 from teachers.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
 from teachers.hosted.anthropic_teacher import open_anthropic_client, translate_anthropic_errors
+from teachers.hosted.client_failures import explain_connection_failure
 from teachers.hosted.hosted_teacher import RejectedRequest
 from teachers.openai_chat import InvalidCompletion
 
@@ -126,7 +128,7 @@ class AnthropicBatchApi:
         async def retrieve() -> BatchStatus:
             return _build_status(await self._batches.retrieve(batch))
 
-        return await self._repeat(retrieve)
+        return await self._repeat(retrieve, known=True)
 
     async def fetch(self, status: BatchStatus, results: Path) -> None:
         async def download() -> None:
@@ -140,7 +142,7 @@ class AnthropicBatchApi:
                 raise FailedTry(f"batch {status.id}: {lines:,} result lines for {status.done:,} requests")
 
         try:
-            await self._repeat(download)
+            await self._repeat(download, known=True)
         except CallFailed as error:
             raise ProviderError(f"{self._config.model} at {self._config.endpoint}: {error}; resume later") from None
 
@@ -173,28 +175,31 @@ class AnthropicBatchApi:
         except InvalidCompletion as error:
             raise FailedTry(str(error)) from None
 
-    async def _repeat(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """`work`, which may be repeated."""
+    async def _repeat(self, work: Callable[[], Awaitable[Result]], *, known: bool = False) -> Result:
+        """`work`, which may be repeated; `known` if it names a batch."""
 
         async def send(_: CallCharge) -> Result:
-            with self._translate_errors():
+            with self._translate_errors(known=known):
                 return await work()
 
         return await self._calls.complete(send, 0, UnlimitedAccount())
 
     @contextmanager
-    def _translate_errors(self) -> Iterator[None]:
+    def _translate_errors(self, *, known: bool) -> Iterator[None]:
         """Raises FailedTry and ProviderError for errors of the client library."""
+        import httpx2  # of the library, which does not translate errors in the middle of a response
+
         try:
             with translate_anthropic_errors():
                 yield
+        except httpx2.HTTPError as error:
+            raise explain_connection_failure(error) from None
         except TimeoutError:
             raise FailedTry(f"no answer in {self._config.timeout_seconds:g} s") from None
         except RejectedRequest as error:
             if error.status == 404:
-                shown = redact_excerpt(error.text, MAX_SHOWN_CHARACTERS)
-                why = f"it has no batch API, or the batch belongs to another key or was deleted (status 404: {shown})"
-                raise ProviderError(f"{self._config.model} at {self._config.endpoint}: {why}") from None
+                where = f"{self._config.model} at {self._config.endpoint}"
+                raise explain_not_found(where, error.text, known=known) from None
             raise self._calls.status_failure(error.status, error.headers, error.text) from None
 
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Protocol
 
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
+from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
-from teachers.endpoint_calls import EndpointCalls, FailedTry
+from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, EndpointCalls, FailedTry
 
 CLOCK_SKEW_SECONDS = 3600.0
 """By which the clocks of this machine and of a provider may differ."""
@@ -20,6 +21,10 @@ FEWEST_SLOTS = 16
 
 class ExpiredRequest(FailedTry):
     """The batch ended before the request was processed, which costs nothing."""
+
+
+class LostBatch(ProviderError):
+    """The provider does not know a batch or its results: it was deleted, or belongs to another key."""
 
 
 class BatchStatus(NamedTuple):
@@ -56,6 +61,14 @@ def build_batch_calls(config: TeacherConfig, url: str, model: str) -> EndpointCa
     limits: dict[str, int | None] = {"requests_per_minute": None, "tokens_per_minute": None}
     limits |= {"max_concurrent": max(FEWEST_SLOTS, config.max_concurrent)}
     return EndpointCalls(config.model_copy(update=limits), url, model)
+
+
+def explain_not_found(where: str, text: str, *, known: bool) -> ProviderError:
+    """The error for a status 404; `known` if a batch or a file of it was named."""
+    shown = f"(status 404: {redact_excerpt(text, MAX_SHOWN_CHARACTERS)})"
+    if known:
+        return LostBatch(f"{where}: the batch or its results were deleted, or belong to another key {shown}")
+    return ProviderError(f"{where}: has no batch API {shown}; remove `batch = true`, or correct the base_url")
 
 
 class BatchApi(Protocol):

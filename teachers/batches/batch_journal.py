@@ -71,14 +71,17 @@ class BatchJournal:
         return record
 
     def save(self, record: BatchRecord) -> None:
-        write_json(self.folder / f"{record.tag}.json", asdict(record))
+        write_json(self.record_file(record), asdict(record))
         if record.id:
             self.requests_file(record).unlink(missing_ok=True)
 
     def remove(self, record: BatchRecord) -> None:
         """Forget a batch that was never sent."""
-        (self.folder / f"{record.tag}.json").unlink(missing_ok=True)
+        self.record_file(record).unlink(missing_ok=True)
         self.requests_file(record).unlink(missing_ok=True)
+
+    def record_file(self, record: BatchRecord) -> Path:
+        return self.folder / f"{record.tag}.json"
 
     def requests_file(self, record: BatchRecord) -> Path:
         return self.folder / f"{record.tag}.requests.jsonl"

@@ -18,7 +18,7 @@ from core.sample import text_digest
 from core.stop_signal import RunStopped
 from core.storage.atomic_files import write_atomically
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
-from teachers.batches.batch_api import BatchApi, BatchStatus, ExpiredRequest, RequestResult
+from teachers.batches.batch_api import BatchApi, BatchStatus, ExpiredRequest, LostBatch, RequestResult
 from teachers.batches.batch_journal import BatchJournal, BatchRecord, read_result_lines
 from teachers.endpoint_calls import MAX_FAILURES_IN_ROW, FailedTry, FailureCause
 
@@ -48,7 +48,7 @@ class BatchTeacher:
 
     def __init__(self, config: TeacherConfig, api: BatchApi, direct: Teacher, journal: BatchJournal) -> None:
         self.model, self.manner = config.model, direct.manner
-        self.batches = config.batch
+        self.collects = config.batch
         """Whether new questions are collected, or only results of earlier batches are used."""
         self.slots = min(config.batch_size, api.max_requests) if config.batch else direct.slots
         self.delivering = 0
@@ -112,7 +112,7 @@ class BatchTeacher:
         custom_id = text_digest(f"{self.model}\n{self.manner}\n{question.canonical}", length=32)
         tries = 0
         while True:
-            if not self.batches and custom_id not in self._stored and custom_id not in self._batch_of:
+            if not self.collects and custom_id not in self._stored and custom_id not in self._batch_of:
                 return await self._direct.reply(question, rank, account)
             try:
                 return await self._try(custom_id, question, account)
@@ -204,23 +204,29 @@ class BatchTeacher:
 
     async def _complete(self, tag: str) -> None:
         """Send a batch if it was not, wait for its end, and hand out its results."""
+        record = self._open[tag]
         try:
-            status = await self._submit(tag) if not self._open[tag].id else await self._api.check(self._open[tag].id)
+            if record.id:
+                status = await self._api.check(record.id)
+            else:
+                status = await self._api.submit(tag, self._journal.requests_file(record))
             self._report(tag, status, first=True)
             status = await self._wait_for_end(tag, status)
-            results = self._journal.results_file(self._open[tag])
-            with write_atomically(results) as partial:
+            with write_atomically(self._journal.results_file(record)) as partial:
                 await self._api.fetch(status, partial)
             await self._deliver(self._open.pop(tag), status)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # a bug too: those who wait must end
-            fault = ProviderError(f"{self.model}: {error}") if isinstance(error, CallFailed) else error
-            self._fail(self._open.pop(tag), fault)
+            self._fail(self._open.pop(tag, record), self._explain(error, record))
 
-    async def _submit(self, tag: str) -> BatchStatus:
-        record = self._open[tag]
-        return await self._api.submit(tag, self._journal.requests_file(record))
+    def _explain(self, error: Exception, record: BatchRecord) -> Exception:
+        if isinstance(error, CallFailed):
+            return ProviderError(f"{self.model}: {error}")
+        if isinstance(error, LostBatch):
+            file = self._journal.record_file(record)
+            return ProviderError(f"{error}; to send its requests again and pay for them again, remove {file}")
+        return error
 
     async def _wait_for_end(self, tag: str, status: BatchStatus) -> BatchStatus:
         longest = self._config.batch_poll_seconds

@@ -21,6 +21,7 @@ from teachers.batches.batch_api import (
     ExpiredRequest,
     RequestResult,
     build_batch_calls,
+    explain_not_found,
 )
 from teachers.endpoint import parse_object, read_response_text, translate_client_errors
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, FailedTry
@@ -200,9 +201,7 @@ class OpenAIBatchApi:
 
     def _explain_status(self, response: aiohttp.ClientResponse, text: str, path: str) -> Exception:
         if response.status == 404:
-            why = "it has no batch API, or the batch belongs to another key or was deleted"
-            shown = redact_excerpt(text, MAX_SHOWN_CHARACTERS)
-            return ProviderError(f"{self._config.model} at {self._url}{path}: {why} (status 404: {shown})")
+            return explain_not_found(f"{self._config.model} at {self._url}{path}", text, known=path.count("/") > 1)
         return self._calls.status_failure(response.status, response.headers, text)
 
 

@@ -10,14 +10,14 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support.anthropic_server import AnthropicServer
-from tests.support.strict_server import RecordedRequest, Rejection
+from tests.support.strict_server import RecordedRequest, Rejection, StrictHandler
 
 KEY = "sk-ant-test-batch-4711"
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -32,9 +32,27 @@ class ServedMessageBatch:
     looks: int = 0
 
 
+class _CuttingHandler(StrictHandler):
+    """Breaks the connection off in the middle of an answer if the server says so."""
+
+    server: "AnthropicBatchServer"
+
+    def _send(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
+        if not self.server.cut(self.path):
+            super()._send(status, value, headers)
+            return
+        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2])
+        self.close_connection = True
+
+
 class AnthropicBatchServer(AnthropicServer):
     def __init__(self) -> None:
         super().__init__(KEY)
+        self.RequestHandlerClass = _CuttingHandler
         self.lock = threading.RLock()
         self.automatic = True
         self.reset()
@@ -49,6 +67,8 @@ class AnthropicBatchServer(AnthropicServer):
             self.refused: list[str] = []
             self.log: list[str] = []
             self.observe: Callable[[str, str], object] = lambda _method, _path: None
+            self.cut: Callable[[str], bool] = lambda _path: False
+            """Whether the answer at this path is cut off."""
             self.fate: Callable[[dict[str, Any], int], str] = lambda _request, _number: "succeeded"
             """The type of a request's result, or an error's type."""
 

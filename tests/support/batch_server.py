@@ -76,7 +76,7 @@ class BatchServer(ThreadingHTTPServer):
         self.observe: Callable[[str, str], object] = _ignore
         """Called after a request had its effect, before its answer is sent."""
         self.respond: Callable[[str, str], int | None] = _ignore
-        """A status to answer with, instead of the answer; 0 closes the connection."""
+        """A status to answer with, instead of the answer; 0 closes the connection, and -1 in the middle of the answer."""
         self.billed: Counter[str] = Counter()
         """Answered requests, by their body."""
         self.sent: Counter[str] = Counter()
@@ -91,6 +91,9 @@ class BatchServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client was killed in the middle of a request."""
 
     def reset(self) -> None:
         """Forget all files, batches and counts."""
@@ -279,14 +282,15 @@ class _Handler(BaseHTTPRequestHandler):
         if forced == 0:
             self.close_connection = True
             return
-        if forced:
+        if forced and forced > 0:
             status, body = forced, b'{"error": {"message": "forced"}}'
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if forced == -1 else body)
+            self.close_connection = forced == -1
         except OSError:  # the client was killed
             self.close_connection = True
 

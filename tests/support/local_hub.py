@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -147,6 +147,9 @@ class HubRequest(BaseHTTPRequestHandler):
             "X-Repo-Commit": commit, "X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{digest}"',
             "ETag": f'"{hashlib.sha1(data).hexdigest()}"', "Accept-Ranges": "bytes",
             "Location": f"{self.server.cdn}/{digest}?{SIGNATURE}",
+            # Most files of the real Hub are in Xet too; this Hub has no Xet, and a request for its token is a fault.
+            "X-Xet-Hash": hashlib.sha256(b"xet" + data).hexdigest(),
+            "Link": f'<{self.server.url}/api/models/{repo}/xet-read-token/{commit}>; rel="xet-auth"',
         })  # fmt: skip
 
     def _send_bytes(self, digest: str) -> None:
@@ -176,7 +179,8 @@ class HubRequest(BaseHTTPRequestHandler):
         if pause is not None:
             self.wfile.flush()
             self.server.go_on.wait()
-            self.wfile.write(data[begin + first :])
+            with suppress(ConnectionError):  # the client was killed
+                self.wfile.write(data[begin + first :])
 
     def _reject(self, status: int, fault: str) -> None:
         self.server.faults.append(fault)

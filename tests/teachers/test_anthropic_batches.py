@@ -131,6 +131,23 @@ def test_a_batch_of_which_the_answer_was_lost_is_found_among_others(
     assert set(server.billed.values()) == {1}
 
 
+@pytest.mark.parametrize("path", ["/v1/messages/batches", "msgbatch_000001", "results"])
+def test_an_answer_that_is_cut_off_is_requested_again(server: AnthropicBatchServer, tmp_path: Path, path: str) -> None:
+    cut: list[str] = []
+
+    def decide(requested: str) -> bool:
+        if cut or not requested.endswith(path):
+            return False
+        cut.append(requested)
+        return True
+
+    server.cut = decide
+    assert count_replies(ask(server, tmp_path)) == len(QUESTIONS)
+    assert cut
+    assert len(server.batches) == 1
+    assert set(server.billed.values()) == {1}
+
+
 def test_an_unknown_model_stops_the_run(server: AnthropicBatchServer, tmp_path: Path) -> None:
     outcomes = ask(server, tmp_path, model="anthropic/claude-unknown-9")
     assert all(isinstance(outcome, ProviderError) for outcome in outcomes)

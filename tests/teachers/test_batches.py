@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAc
 from teachers.batches import openai_batches
 from teachers.batches.batch_journal import read_open_batches
 from teachers.batches.batch_teacher import BatchTeacher
-from teachers.providers import find_teacher_problems, open_teacher
+from teachers.providers import check_batch_api, find_teacher_problems, open_teacher
 from tests.support.batch_server import KEY, BatchServer, serve_batches
 from tests.support.waiting import wait_until_so
 
@@ -168,7 +169,7 @@ def test_a_batch_without_any_success_stops_the_run(server: BatchServer, tmp_path
     assert "it does not know the model 'm'" in str(outcomes[0])
 
 
-@pytest.mark.parametrize("status", [0, 500, 429])
+@pytest.mark.parametrize("status", [-1, 0, 500, 429])
 @pytest.mark.parametrize("path", ["/files", "/batches", "/batches/batch_000002", "/files/file_000003/content"])
 def test_an_answer_that_is_lost_makes_no_second_batch(
     server: BatchServer, tmp_path: Path, path: str, status: int
@@ -232,14 +233,30 @@ def test_batches_hold_no_more_requests_or_bytes_than_the_provider_takes(
 
 @pytest.mark.parametrize(
     ("status", "sentence"),
-    [(404, "it has no batch API, or the batch belongs to another key"), (401, "it refuses the key")],
+    [(404, "openai/m at {url}/files: has no batch API (status 404"), (401, "it refuses the key")],
 )
 def test_a_server_without_batches_is_named_in_a_sentence(
     server: BatchServer, tmp_path: Path, status: int, sentence: str
 ) -> None:
     server.respond = lambda _method, path: status if path == "/files" else None
     outcomes, _ = ask(server, tmp_path)
-    assert all(isinstance(outcome, ProviderError) and sentence in str(outcome) for outcome in outcomes)
+    expected = sentence.format(url=server.url)
+    assert all(isinstance(outcome, ProviderError) and expected in str(outcome) for outcome in outcomes)
+
+
+def test_a_batch_that_the_provider_has_deleted_is_named_with_the_way_out(server: BatchServer, tmp_path: Path) -> None:
+    server.respond = lambda method, path: 404 if path.endswith("/content") else None
+    outcomes, _ = ask(server, tmp_path)
+    assert isinstance(outcomes[0], ProviderError)
+    found = re.search(
+        r"the batch or its results were deleted.*; to send its requests again.*, remove (\S+)$", str(outcomes[0])
+    )
+    assert found
+    server.respond = lambda _method, _path: None
+    Path(found[1]).unlink()
+    outcomes, _ = ask(server, tmp_path)
+    assert count_replies(outcomes) == len(QUESTIONS)
+    assert len(server.batches) == 2
 
 
 def test_a_stop_ends_all_waiting_calls_and_names_the_batch(server: BatchServer, tmp_path: Path) -> None:
@@ -261,6 +278,18 @@ def test_a_stop_ends_all_waiting_calls_and_names_the_batch(server: BatchServer, 
     assert all(isinstance(outcome, RunStopped) for outcome in asyncio.run(run()))
     (record,) = read_open_batches(tmp_path)
     assert len(record.custom_ids) == len(QUESTIONS)
+
+
+@pytest.mark.parametrize("status", [0, 404])
+def test_the_probe_before_a_run_finds_a_server_without_batches(server: BatchServer, status: int) -> None:
+    server.respond = lambda _method, path: status or None if path == "/batches" else None
+    config = TeacherConfig(model="openai/m", base_url=server.url, api_key_env="TEST_BATCH_KEY", batch=True)
+    if status:
+        with pytest.raises(ProviderError, match=r"/batches: has no batch API .* remove `batch = true`"):
+            asyncio.run(check_batch_api(config))
+    else:
+        asyncio.run(check_batch_api(config))
+    assert server.log == ["GET /batches"]
 
 
 @pytest.mark.parametrize("model", ["fake/writer", "local/smollm2-135m"])

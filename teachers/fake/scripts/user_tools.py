@@ -45,15 +45,15 @@ def write_step(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     request, results = lines[start]["user"], [line["result"] for line in lines[start:] if "tool" in line]
     if results:
         if rng.random() < MISTAKE_SHARE / 2 and len(results) == 1:
-            return {"calls": lines[start + 1]["calls"], "reply": ""}
-        return {"calls": [], "reply": _describe_results(rng, results)}
+            return {"step": {"calls": lines[start + 1]["calls"]}}
+        return {"step": {"reply": _describe_results(rng, results)}}
     said = dict(SAID.findall(request))
     for tool in _read_tools(asked):
         schemas = tool["parameters"]["properties"]
         if said and {key.replace("_", " ") for key in schemas} == said.keys():
             arguments = {key: _convert(said[key.replace("_", " ")], schema) for key, schema in schemas.items()}
-            return {"calls": [_maybe_spoil({"name": tool["name"], "arguments": arguments}, rng)], "reply": ""}
-    return {"calls": [], "reply": "No, that I cannot do here." if request == OUTSIDE else "Which one do you mean?"}
+            return {"step": {"calls": [_maybe_spoil({"name": tool["name"], "arguments": arguments}, rng)]}}
+    return {"step": {"reply": "No, that I cannot do here." if request == OUTSIDE else "Which one do you mean?"}}
 
 
 def write_final_reply(rng: Random, question: TeacherQuestion) -> dict[str, Any]:

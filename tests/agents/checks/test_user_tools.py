@@ -59,7 +59,7 @@ def subject(request: str, calls: Sequence[Sequence[Call]], reply: str, kind: str
     family = UserToolsFamily()
     data = {"task": "x", "kinds": [kind], "fitting": [], "offered": 4, "intro": "Help.", "written_out": False}
     seed = Seed(id="test-000000", data=data)
-    turns = [{"kind": kind, "request": request, "steps": steps, "reply": reply}]
+    turns = [{"kind": kind, "request": request, "steps": steps, "reply": reply, "thinking": [""] * (len(steps) + 1)}]
     draft = ToolTranscript.model_validate({"tools": TOOLS, "turns": turns})
     return Subject(seed, family.candidate(seed, draft), cast(Any, None))
 

@@ -4,11 +4,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from agents.toolbox.mcp_server import McpServer, find_server_problem
 from agents.toolbox.tool_spec import ToolResult, ToolSpec, UnusableTools
@@ -185,3 +187,56 @@ def read_environment(process: Path) -> bytes:
         return (process / "environ").read_bytes()
     except OSError:
         return b""
+
+
+@asynccontextmanager
+async def open_strict_server(key: str, text: str) -> AsyncIterator[str]:
+    """An MCP server over HTTP that wants a key in each request and answers with plain JSON, as the protocol allows."""
+    results = {
+        "initialize": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "x", "version": "1"},
+        },
+        "tools/list": {"tools": [{"name": "find", "description": "Find it.", "inputSchema": {"type": "object"}}]},
+        "tools/call": {"content": [{"type": "text", "text": text}]},
+    }
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != f"Bearer {key}":
+            return web.Response(status=401)
+        message = await request.json()
+        if "id" not in message:
+            return web.Response(status=202)
+        if message["method"] not in results:
+            error = {"code": -32601, "message": "Method not found"}
+            return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+        return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": results[message["method"]]})
+
+    app = web.Application()
+    app.router.add_post("/mcp", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
+    finally:
+        await runner.cleanup()
+
+
+def test_a_key_is_sent_over_http_and_responses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(text: str, key: str = "open-sesame-1234") -> str:
+        async with open_strict_server("open-sesame-1234", text) as url:
+            monkeypatch.setenv("FIND_KEY", key)
+            server = McpServer(ToolSourceConfig(url=url, api_key_env="FIND_KEY", seconds=5), Path())
+            try:
+                await server.list_tools()
+                return (await server.call_tool(ToolCall(name="find", arguments={}), sent)).content
+            finally:
+                await server.close()
+
+    assert asyncio.run(ask("found, with open-sesame-1234")) == "found, with [FIND_KEY]"
+    assert asyncio.run(ask("x" * (5 << 20))).startswith("error: find ")
+    with pytest.raises(UnusableTools, match="the MCP server cannot be used"):
+        asyncio.run(ask("found", key="another-key-1234"))

@@ -1,10 +1,12 @@
 """Runs whose teacher is a batch API: real processes, a strict local server, real signals at every step."""
 
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -164,6 +166,29 @@ def test_killed_at_every_step_of_the_journal_a_run_pays_each_request_once(server
         assert kept_hashes(runs) == expected, persisted[number - 1]
         assert server.billed == billed, persisted[number - 1]
         check_paid_once(server, runs)
+
+
+def test_killed_at_any_moment_a_run_pays_each_request_once(server: BatchServer, tmp_path: Path) -> None:
+    ended(produce(server, tmp_path / "watched"), 0)
+    expected, kills, rng = kept_hashes(tmp_path / "watched"), 0, random.Random()
+    server.reset()
+    while True:
+        process = produce(server, tmp_path / "killed")
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith(("produce", "batch")):
+                break
+        time.sleep(rng.uniform(0.0, 0.5))
+        if kills < 6 and process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        ended(process, 0, -signal.SIGKILL)
+        if process.returncode == 0:
+            break
+    assert kills, "it was killed at all"
+    server.refused.clear()  # a file whose upload was cut off
+    check_paid_once(server, tmp_path / "killed")
+    assert kept_hashes(tmp_path / "killed") == expected
 
 
 def test_a_stopped_run_leaves_its_batch_and_a_resumed_run_gets_its_results(server: BatchServer, tmp_path: Path) -> None:

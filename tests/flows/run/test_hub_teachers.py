@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from core.packaged_weights import find_embedded_teacher
 from core.project_files import PROJECT
 from tests.support.local_hub import LocalHub, serve_local_hub
+from tests.support.waiting import wait_until
 
 PREPARE = """
 import sys
@@ -28,11 +30,22 @@ def hub() -> Iterator[LocalHub]:
         assert hub.faults == []
 
 
-def run_python(hub: LocalHub, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def start_python(hub: LocalHub, home: Path, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
-    return subprocess.run(
-        [sys.executable, *words], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+
+
+def run_python(hub: LocalHub, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    process = start_python(hub, home, *words)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
 
 def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub: LocalHub, tmp_path: Path) -> None:
@@ -54,6 +67,20 @@ def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub: LocalHub, tmp_pa
     assert other != first[0]
     assert model == f"local/hf:o/r@{third}:x-Q8_0.gguf"
     assert prepare("resume") == (other, model), "the newest of two"
+
+
+@pytest.mark.parametrize("words", [("validate", "smoke", "--live"), ("generate", "smoke", "--runs-dir")])
+def test_ctrl_c_ends_a_download_that_hangs(words: tuple[str, ...], hub: LocalHub, tmp_path: Path) -> None:
+    hub.publish("o/r", {"x.gguf": b"GGUF" + bytes(1000)})
+    hub.pause_after = 10
+    runs = [str(tmp_path / "runs")] if words[-1] == "--runs-dir" else []
+    teacher = "teachers.main={model='local/hf:o/r:x.gguf'}"
+    process = start_python(hub, tmp_path / "hf", "-m", "stillhouse", *words, *runs, "--set", teacher)
+    wait_until(lambda: hub.list_ranges() or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.slow

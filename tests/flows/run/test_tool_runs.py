@@ -17,6 +17,7 @@ from core.project_files import PROJECT
 from core.sample import RejectionReason, Sample, SampleStatus
 from core.storage.sample_files import read_samples
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.scripted_teacher import produce_scripted
 
@@ -115,6 +116,7 @@ def test_a_run_with_a_module_keeps_true_conversations_and_says_why_others_are_dr
         offered = [tool["function"]["name"] for tool in sample.candidate.fields["tools"]]
         assert 2 <= len(offered) <= 4
         assert all(call.name in offered for message in messages for call in message.tool_calls)
+        assert sample.usage.calls <= plan.max_calls_per_sample()
     again = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
     assert again == samples, "from the ledger"
     (tmp_path / "anew").mkdir()
@@ -166,3 +168,45 @@ def test_seeds_name_tasks_and_tools(tmp_path: Path) -> None:
     samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
     for sample in samples:
         assert {tool["function"]["name"] for tool in sample.candidate.fields["tools"]} == {"find_book", "list_loans"}
+
+
+class ThinkingTeacher(FakeTeacher):
+    """Thinks before each reply; what it thinks of a request names the plan."""
+
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        reply = await super().reply(question, rank, account)
+        return reply.model_copy(
+            update={"reasoning": f"thoughts on {question.contract} {len(question.messages[-1].content)}"}
+        )
+
+
+def test_each_step_has_its_own_thinking_and_no_request_has_any(tmp_path: Path) -> None:
+    plan = load_recipe_plan("library-tools", [*FAKE, "samples=6"])
+    samples = produce_scripted(plan, ThinkingTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
+    for sample in samples:
+        thoughts = [message.reasoning for message in sample.candidate.messages if message.role == "assistant"]
+        assert all(str(thought).startswith("thoughts on AssistantStep ") for thought in thoughts)
+        assert len(set(thoughts)) == len(thoughts)
+        assert not any(message.reasoning for message in sample.candidate.messages if message.role != "assistant")
+
+
+OWN_CHECK = """
+from agents.checks import Options, check
+
+@check("short")
+def short(subject, options):
+    \"""The assistant must be brief.\"""
+    names = [tool["function"]["name"] for tool in subject.candidate.fields["tools"]]
+    called = [call for turn in subject.candidate.fields["turns"] for call in turn["calls"]]
+    assert all(call["name"] in names for call in called)
+    return "be brief" if called and "convert_fee" in names else None
+"""
+
+
+def test_a_check_of_the_users_own_reads_tools_and_calls(tmp_path: Path) -> None:
+    (tmp_path / "short.py").write_text(OWN_CHECK)
+    checks = f"verifiers=[{{type='tool_use'}}, {{type='short', path='{tmp_path / 'short.py'}'}}]"
+    plan = load_recipe_plan("library-tools", [*FAKE, "samples=12", checks])
+    samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
+    found = Counter(sample.detail for sample in samples if "tool_use" not in sample.detail)
+    assert found.keys() == {"short", ""}

@@ -67,12 +67,13 @@ def langsmith() -> Iterator[Any]:
         thread.join()
 
 
-def generate(runs: Path, langsmith: Any, **environment: str) -> list[Sample]:
+def generate(runs: Path, langsmith: Any, *settings: str, **environment: str) -> list[Sample]:
     """The samples of a small run by the command line."""
+    overrides = [word for setting in ("samples=5", *settings) for word in ("--set", setting)]
     env = {name: value for name, value in os.environ.items() if name != "LANGSMITH_TRACING"}
     env |= {"LANGSMITH_ENDPOINT": f"http://127.0.0.1:{langsmith.server_address[1]}", "LANGSMITH_API_KEY": "ls_unread"}
     done = subprocess.run(
-        [sys.executable, "-m", "stillhouse", "generate", "smoke", "--set", "samples=5", "--runs-dir", str(runs)],
+        [sys.executable, "-m", "stillhouse", "generate", "smoke", *overrides, "--runs-dir", str(runs)],
         cwd=PROJECT, env={**env, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -139,6 +140,15 @@ def test_text_is_sent_if_asked_for_and_without_keys(collector: OtlpCollector, la
     assert samples[0].turns[0].reply.split('"')[-2] in sent
     assert '"role": "[OTHER_API_KEY]"' in sent
     assert "assistant" not in sent
+
+
+@pytest.mark.slow
+def test_calls_of_workers_are_below_their_samples(collector: OtlpCollector, langsmith: Any, tmp_path: Path) -> None:
+    generate(tmp_path, langsmith, "scale={runner='dask',workers=2}")
+    samples = {span.id: span.attributes["stillhouse.sample.id"] for span in collector.select("sample")}
+    assert len(samples) == 5
+    assert all(samples[call.parent] == call.attributes["stillhouse.sample.id"] for call in collector.select("chat"))
+    assert len({span.trace for span in collector.spans}) == 1
 
 
 KEY = CallKey(sample=3, agent="generator", revision=1, attempt=2)
