@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         preview,
         run,
     )
-    from stillhouse.results import Assessment, DatasetFolder, Filtered, Gaps, LoadedRelease, Run, Student
+    from stillhouse.results import Assessment, DatasetFolder, Filtered, Gaps, LoadedRelease, Preview, Run, Student
     from stillhouse.session import Progress
 
 __all__ = [
@@ -95,6 +95,7 @@ __all__ = [
     "MaskedDocument",
     "Message",
     "Options",
+    "Preview",
     "Progress",
     "ProviderError",
     "RecipeError",

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from core.errors import UsageError
 from core.runs.run_dir import RUNS_FOLDER
-from core.sample import Sample
-from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, Run, Student
+from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, Preview, Run, Student
 from stillhouse.session import ProgressCallback, format_settings, run_call
 
 if TYPE_CHECKING:
@@ -77,20 +76,22 @@ def _execute(
     return run_call(work, progress)
 
 
-def preview(recipe: Name, number: int = 3, *, settings: Settings | None = None) -> list[Sample]:
-    """Make a few samples, each with every agent's turn. Nothing is stored.
+def preview(recipe: Name, number: int = 3, *, settings: Settings | None = None) -> Preview:
+    """Make a few samples, each with every agent's turn, and estimate what a run takes. Nothing is stored.
 
     Raises:
         RecipeError: with all problems of the recipe.
         ProviderError: if a teacher cannot be reached.
     """
     from agents.studies.preview import preview_samples
+    from agents.studies.run_estimation import estimate_run
     from flows.recipes.recipe_catalog import load_recipe_plan
     from flows.terminal.console import SESSION
 
-    def work() -> list[Sample]:
+    def work() -> Preview:
         plan = load_recipe_plan(str(recipe), format_settings(settings))
-        return asyncio.run(preview_samples(plan, number, SESSION.stop)).samples
+        made = asyncio.run(preview_samples(plan, number, SESSION.stop))
+        return Preview(made.samples, estimate_run(plan, made))
 
     return run_call(work, None)
 

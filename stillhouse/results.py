@@ -10,6 +10,7 @@ from core.runs.collapse_assessment import CollapseAssessment
 from core.runs.records import CollapseVerdict, RunManifest, RunState, StudentRecord
 from core.runs.releases import ReleaseManifest
 from core.runs.run_dir import RunDir
+from core.runs.run_estimate import RunEstimate
 from core.sample import Sample
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ class DatasetFolder:
     @property
     def validation(self) -> "pl.DataFrame":
         return _read_parquet(self.path / "validation.parquet")
+
+
+class Preview(list[Sample]):
+    """A few samples of a recipe, each with every agent's turn."""
+
+    def __init__(self, samples: Sequence[Sample], estimate: RunEstimate) -> None:
+        super().__init__(samples)
+        self.estimate = estimate
+        """What a whole run takes, with 95 % ranges."""
 
 
 @dataclass(frozen=True, repr=False)

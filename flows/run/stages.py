@@ -72,6 +72,11 @@ def write_dataset(
                     f"{name} can hold none of the kept samples: they call tools or have images, or their turns do not alternate"
                 )
         write_text(folder / "README.md", build_dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))
+    if recipe.dataset.thinking and not manifest.thinking and any(map(len, parts)):
+        missing.append(
+            f'dataset.thinking = "{recipe.dataset.thinking}", and no reply had thinking: set agents.generator.reasoning, and '
+            "try the teacher with `stillhouse validate RECIPE --live`"
+        )
     if manifest.pairs and not manifest.pairs.total:
         from flows.data.preference_pairs import explain_missing_pairs
 

@@ -55,7 +55,7 @@ async def think_and_answer(ask: AskTeacher, question: TeacherQuestion, config: T
         return first.model_copy(update={"text": "", "reasoning": thought})
     second = await ask(build_answer_question(question, thought, config))
     usage = first.usage
-    if not first.reasoning:
+    if thought and not first.reasoning:
         usage = usage.model_copy(update={"reasoning_tokens": usage.completion_tokens})
     return second.model_copy(update={"reasoning": thought, "usage": usage + second.usage})
 

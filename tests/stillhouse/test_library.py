@@ -53,11 +53,12 @@ def test_settings_are_toml() -> None:
 
 
 def test_a_preview_in_a_running_event_loop() -> None:
-    async def cell() -> list[stillhouse.Sample]:
+    async def cell() -> stillhouse.Preview:
         return stillhouse.preview("smoke", 2)
 
     samples = asyncio.run(cell())
-    assert len(samples) == 2
+    assert len(samples) == samples.estimate.previewed == 2
+    assert samples.estimate.calls.value > 60
     assert all(sample.state in SampleStatus and sample.turns for sample in samples)
     with pytest.raises(stillhouse.RecipeError, match="samples"):
         stillhouse.preview("smoke", settings={"samples": -1})

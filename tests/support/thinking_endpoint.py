@@ -40,6 +40,8 @@ class ThinkingServer:
     """What a schema does: constrains the answer only; prevents thinking (vLLM #47027), and then also returns the answer as
     thinking (vLLM #48863)."""
     thoughts: str = THOUGHT
+    plain: str = "I would look at each part of the task in turn."
+    """The answer to a request without a schema."""
     always_thinks: bool = False
     counted: bool = True
     """Whether the usage has the tokens of the thinking."""
@@ -75,7 +77,7 @@ class ThinkingServer:
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         self.bodies.append(body)
         thought = self.thoughts if self.thinks(body) else None
-        answer: str | None = write_answer(body)
+        answer: str | None = write_answer(body, self.plain)
         finish = "stop"
         if thought is not None and len(thought.split()) >= body["max_tokens"]:
             thought, answer, finish = " ".join(thought.split()[: body["max_tokens"]]), None, "length"
@@ -104,15 +106,15 @@ class ThinkingServer:
         return {"content": answer, self.output: thought}
 
 
-def write_answer(body: dict[str, Any]) -> str:
-    """In the schema of the request or of its words, else a sentence."""
+def write_answer(body: dict[str, Any], plain: str) -> str:
+    """In the schema of the request or of its words, else `plain`."""
     form = (body.get("response_format") or {}).get("json_schema")
     schema = form["schema"] if form else None
     _, found, words = body["messages"][0]["content"].partition("Its JSON schema: ")
     if found:
         schema = json.loads(words)
     if schema is None:
-        return "I would look at each part of the task in turn."
+        return plain
     messages = [Message(role=message["role"], content=message["content"]) for message in body["messages"]]
     name = form["name"] if form else schema.get("title", "")
     question = TeacherQuestion(

@@ -287,6 +287,16 @@ def test_a_model_that_does_not_think_by_itself_thinks_in_the_first_step() -> Non
     assert reply.usage.reasoning_tokens == len(reply.reasoning.split())
 
 
+def test_an_empty_first_step_is_no_thinking() -> None:
+    with serve_thinking(ThinkingServer()) as server:
+        server.thinks = lambda body: False  # type: ignore[method-assign]
+        server.plain = ""
+        reply = ask(server, thinking="two_step")
+    assert (reply.reasoning, reply.usage.reasoning_tokens) == ("", 0)
+    assert "sum" in json.loads(reply.text)
+    assert [message["role"] for message in server.bodies[1]["messages"]] == ["user", "user"]
+
+
 @pytest.mark.parametrize("thinking", ["native", "tagged", "two_step"])
 def test_a_thought_that_needs_all_tokens_is_a_reply_that_is_cut_off(thinking: str) -> None:
     with serve_thinking(ThinkingServer(thoughts="hm " * 2000)) as server:

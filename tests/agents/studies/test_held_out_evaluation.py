@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agents.calls.budget import BudgetExhausted
 from agents.families import FAMILIES
 from agents.families.base import RecipeFamily
 from agents.planning.run_plan import RunPlan
@@ -23,9 +24,10 @@ from agents.studies.held_out_evaluation import (
     join_requests,
     require_held_out_seeds,
 )
+from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig, TeacherFaults
 from core.errors import ProviderError, UsageError
-from core.sample import Seed
+from core.sample import Seed, Spending
 from core.stop_signal import RunStopped
 from flows.recipes.recipe_catalog import load_recipe_plan
 
@@ -110,6 +112,24 @@ def test_an_evaluation_can_be_stopped() -> None:
                 plan, WRITER, held_out_seeds(plan, 300), stop, lambda done: stop.set() if done > 20 else None
             )
         )
+
+
+@pytest.mark.parametrize(("journaled", "asked"), [(True, [10, 0]), (False, [10, 10])])
+def test_what_an_interrupted_evaluation_spent_counts_when_it_is_repeated(
+    journaled: bool, asked: list[int], tmp_path: Path
+) -> None:
+    """The control has no journal, and spends the rest of the budget again."""
+    plan, spent = load_recipe_plan("smoke"), list[Spending]()
+    for _ in asked:
+        with pytest.raises(BudgetExhausted, match=r"budget\.calls = 40 is reached"):
+            asyncio.run(
+                evaluate_held_out(
+                    plan, WRITER, held_out_seeds(plan, 30), threading.Event(), lambda _: None,
+                    budget=BudgetConfig(calls=40), journal=tmp_path / "spend.jsonl" if journaled else None,
+                    elsewhere=Spending(calls=30), on_spent=spent.append,
+                )
+            )  # fmt: skip
+    assert [one.calls for one in spent] == asked
 
 
 def test_only_some_families_have_fixed_questions() -> None:

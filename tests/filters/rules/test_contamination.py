@@ -200,3 +200,14 @@ def test_a_changed_set_is_read_again(tmp_path: Path) -> None:
     assert apply_filters([Document("a", CLIPS)], [config(name)], tmp_path).dropped == []
     write_set(tmp_path, name, [{"question": CLIPS}])
     assert apply_filters([Document("a", CLIPS)], [config(name)], tmp_path).dropped != []
+
+
+def test_thinking_is_compared_like_an_answer(tmp_path: Path) -> None:
+    sets = config(write_set(tmp_path, "set.jsonl", [{"question": CLIPS}]))
+    documents = [
+        Document("a", "So it is.", thinking=f"I know this: {CLIPS}"),
+        Document("b", "So it is.", thinking="Hm."),
+    ]
+    result = apply_filters(documents, [sets], tmp_path)
+    assert [document.id for document in result.kept] == ["b"]
+    assert result.dropped[0].reason is RejectionReason.contamination

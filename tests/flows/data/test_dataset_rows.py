@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -8,7 +9,13 @@ from core.errors import UsageError
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, ToolCall
 from core.storage.sample_files import write_samples
 from flows.data.dataset_formats import count_prompt_turns, format_dataset
-from flows.data.dataset_rows import read_dataset_conversations, read_dataset_documents, read_dataset_pairs
+from flows.data.dataset_rows import (
+    build_row_document,
+    read_dataset_conversations,
+    read_dataset_documents,
+    read_dataset_pairs,
+    read_row_conversation,
+)
 
 CALL = ToolCall(name="weather", arguments={"city": "Oslo", "days": [1, 2]})
 PLAIN = [Message(role="user", content="Hi?"), Message(role="assistant", content="Hi.")]
@@ -157,3 +164,41 @@ def test_pairs_are_read_in_the_form_of_preference_trainers(tmp_path: Path) -> No
     file.write_text(json.dumps({"prompt": "Hi?", "chosen": "Hi."}))
     with pytest.raises(UsageError, match="row 1: needs `prompt`, `chosen` and `rejected`; it lacks rejected"):
         read_dataset_pairs(file)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        {"content": "<think>\nHm, bees.\n</think>\n\nBees fly."},
+        {"content": "Bees fly.", "reasoning_content": "Hm, bees."},
+        {"content": "Bees fly.", "reasoning": "Hm, bees."},
+        {"content": "Bees fly.", "reasoning": "Hm, bees.", "reasoning_content": None, "images": None},
+    ],
+)
+def test_thinking_in_any_form_is_read_and_is_no_part_of_the_answer(answered: dict[str, Any]) -> None:
+    row = {"messages": [{"role": "user", "content": "Of bees?"}, {"role": "assistant", **answered}]}
+    document, (asked, turn) = build_row_document(row), read_row_conversation(row)
+    assert (document.text, document.answers, document.thinking) == ("Bees fly.", ("Bees fly.",), "Hm, bees.")
+    assert (asked.reasoning, turn.content, turn.reasoning) == (None, "Bees fly.", "Hm, bees.")
+
+
+def test_tags_in_a_question_or_inside_an_answer_are_text() -> None:
+    row = {
+        "messages": [
+            {"role": "user", "content": "<think>What is it?</think> Say."},
+            {"role": "assistant", "content": "The tag <think> opens it, </think> closes it."},
+        ]
+    }
+    assert build_row_document(row).thinking == ""
+    assert [turn.content for turn in read_row_conversation(row)] == [turn["content"] for turn in row["messages"]]
+
+
+def test_images_in_parts_are_read_and_unknown_parts_are_a_fault() -> None:
+    url = "https://example.com/bee.png"
+    parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url}}]
+    row = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "A bee."}]}
+    assert read_row_conversation(row)[0].images == (url,)
+    assert build_row_document(row).asked == "What is it?"
+    sound = {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}
+    with pytest.raises(ValueError, match="a part of type 'input_audio'; known are text and image_url"):
+        build_row_document(sound)

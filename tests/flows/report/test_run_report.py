@@ -321,6 +321,26 @@ def test_a_sample_is_printed_in_the_order_it_happened() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_thinking_is_shown_before_its_reply_and_shortened_in_the_terminal() -> None:
+    whole = sample("s1")
+    thought = f"I start with bees. {'And bees. ' * 200}I end with bees."
+    turn = whole.turns[0].model_copy(update={"reasoning": thought})
+    text = format_sample_history(whole.model_copy(update={"turns": [turn, *whole.turns[1:]]}))
+    order = [
+        "Use at most 20 words.",
+        "thinking",
+        "I start with bees.",
+        "characters)",
+        "I end with bees.",
+        "the first draft",
+    ]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert len(text) < len(format_sample_history(whole)) + 1200
+    assert max(map(len, text.splitlines())) <= 100
+    assert "thinking" not in format_sample_history(whole)
+
+
 def test_a_failed_sample_without_a_candidate_is_shown_with_its_seed(tmp_path: Path) -> None:
     failed = sample(
         "s1",
@@ -392,6 +412,11 @@ def test_the_json_report_has_the_pages_numbers(tmp_path: Path) -> None:
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     bad = dropped("s1", HOSTILE).model_copy(update={"detail": HOSTILE})
+    answered = bad.candidate.messages[-1].model_copy(update={"reasoning": f"thought {HOSTILE}"})
+    shown = bad.candidate.messages[0].model_copy(update={"images": (f"https://x/{HOSTILE}",)})
+    turn = bad.turns[0].model_copy(update={"reasoning": f"thought {HOSTILE}"})
+    candidate = bad.candidate.model_copy(update={"messages": [shown, answered]})
+    bad = bad.model_copy(update={"candidate": candidate, "turns": [turn, *bad.turns[1:]]})
     m = manifest(
         error=HOSTILE,
         gates=[HOSTILE],
@@ -400,6 +425,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     )
     page = written(tmp_path, m, [], [bad])
     assert "{{7*7}}{% raw %}" in page.text
+    assert page.text.count(f"thought {HOSTILE[:40]}") == 2, "of the turn and of the message"
     assert "</script><img src=x onerror=alert(1)>" in page.text
     assert "\x1b" not in page.text
     assert "img" not in {tag for tag, _ in page.tags}
