@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import (
     answer_equality,
     busy,
+    clients,
     dedup,
     distillation,
     families,
@@ -62,6 +63,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "retention": ("What students keep of their teacher", retention.table),
     "routing": ("How many queries a student can take", routing.table),
     "orchestration": ("What orchestration costs, compared with peers", orchestration.table),
+    "clients": ("What a call costs by each protocol's client", clients.table),
     "start": ("From a command to its teacher's first call", start.table),
     "shards": ("Many shards in one flow run", shards.table),
     "soak": ("A schedule that fires every minute", soak.table),

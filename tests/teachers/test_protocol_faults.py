@@ -132,7 +132,7 @@ def test_no_part_of_a_key_is_in_a_fault_whatever_its_variable_is_called(
         assert "sk-canary" not in str(error)
 
 
-@pytest.mark.parametrize("status", [301, 307])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_fault_and_never_followed(
     status: int, protocol: TestedProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
