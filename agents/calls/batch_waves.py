@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from agents.calls.budget import RunBudget
 from teachers.base import Teacher
 from teachers.batches.batch_teacher import BatchTeacher
 
@@ -32,13 +33,16 @@ class _SampleActivity:
 class BatchWaves:
     """Counts what can progress: samples, and shards that start or end. At zero, the teachers send what they collected."""
 
-    def __init__(self, teachers: Iterable[Teacher]) -> None:
+    def __init__(self, teachers: Iterable[Teacher], budget: RunBudget) -> None:
         self.teachers = [teacher for teacher in teachers if isinstance(teacher, BatchTeacher)]
         self._samples: dict[int, _SampleActivity] = {}
         self._progressing = 0
+        self._budget = budget
         self._check: asyncio.Task[None] | None = None
         for teacher in self.teachers:
             teacher.on_collected = self._send_when_quiet
+        if self.teachers:
+            budget.on_wait = self._send_when_quiet
 
     def describe(self) -> str:
         """The open batches in a line; "" if there is none."""
@@ -101,15 +105,20 @@ class BatchWaves:
         self._progressing += change
         self._send_when_quiet()
 
+    @property
+    def _quiet(self) -> bool:
+        # A call that waits for room in the budget may wait for a question that was collected and is not sent.
+        return self._progressing <= self._budget.waiting_calls
+
     def _send_when_quiet(self) -> None:
-        if self._progressing == 0 and self._check is None and any(teacher.collected for teacher in self.teachers):
+        if self._quiet and self._check is None and any(teacher.collected for teacher in self.teachers):
             self._check = asyncio.get_running_loop().create_task(self._send())
 
     async def _send(self) -> None:
         try:
             for _ in range(QUIET_STEPS):
                 await asyncio.sleep(0)
-                if self._progressing:
+                if not self._quiet:
                     return
         finally:
             self._check = None

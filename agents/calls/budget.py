@@ -9,7 +9,7 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from io import FileIO
@@ -64,6 +64,10 @@ class RunBudget:
         self._settled = Spending()
         self._earlier_seconds = 0.0
         self._started_at = monotonic()
+        self.waiting_calls = 0
+        """Calls that wait for room, those of batches not included."""
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called when a call starts to wait for room."""
         self._change = asyncio.Event()
         """Set whenever a call is settled or a sample ends."""
         self._max_calls_per_sample = max_calls_per_sample
@@ -150,7 +154,12 @@ class RunBudget:
             if not self._exceeded_limit(self._settled + self._reserved_total + most):
                 break
             self._change.clear()
-            await self._change.wait()
+            self.waiting_calls += name is None
+            self.on_wait()
+            try:
+                await self._change.wait()
+            finally:
+                self.waiting_calls -= name is None
         ticket = next(self._tickets)
         self._append("aside", ticket, most, name)
         if name:

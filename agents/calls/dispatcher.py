@@ -65,7 +65,7 @@ class RequestDispatcher:
     _disk_checked_at: float = -1e9
 
     def __post_init__(self) -> None:
-        self.waves = BatchWaves(self.teachers.values())
+        self.waves = BatchWaves(self.teachers.values(), self.budget)
 
     @asynccontextmanager
     async def admit_sample(self, index: int) -> AsyncIterator[None]:

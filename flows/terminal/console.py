@@ -16,8 +16,9 @@ T = TypeVar("T")
 STOP_POLL_SECONDS = 0.2
 LIVE_SECONDS, PLAIN_SECONDS = 0.2, 5.0
 """Minimum seconds between two progress lines: on a terminal, and elsewhere."""
-SILENT_SECONDS = 30.0
-"""Work that prints nothing for this long gets a progress line."""
+SILENT_SECONDS, LONGEST_SILENCE_SECONDS = 30.0, 600.0
+"""Work that prints nothing for this long gets a progress line; where lines stay, each further one comes after twice the time,
+since a batch may take a day."""
 
 
 class WorkProgress(NamedTuple):
@@ -52,6 +53,7 @@ class CommandSession:
         self._work: Callable[[], str] | None = None
         self._printed_at = 0.0
         self._printed = time.monotonic()
+        self._silence = SILENT_SECONDS
         self._live = False
         self._handles_interrupts = False
         self._listener: ProgressListener | None = None
@@ -76,6 +78,7 @@ class CommandSession:
 
     def print_message(self, text: str) -> None:
         """Print a message, unless the session is quiet or a listener gets it."""
+        self._silence = SILENT_SECONDS
         if self._listener:
             self._listener(text, None)
             self._printed = time.monotonic()
@@ -94,9 +97,12 @@ class CommandSession:
             self._work = before
 
     def say_if_silent(self) -> None:
-        """Print the progress of the work if nothing was printed for `SILENT_SECONDS`. Called by another thread."""
-        if (work := self._work) and time.monotonic() - self._printed >= SILENT_SECONDS:
+        """Print the progress of the work if nothing was printed for a while. Called by another thread."""
+        if (work := self._work) and time.monotonic() - self._printed >= self._silence:
+            silence = self._silence
             self.show_progress(work)
+            if not self._live:
+                self._silence = min(LONGEST_SILENCE_SECONDS, 2 * silence)
 
     def show_progress(self, describe: Callable[[], str]) -> None:
         """Print progress, at most every few seconds. `describe` is called only when its text is printed."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -72,6 +73,7 @@ def count_calls(sample: Sample) -> int:
     return sum("there is no tool" not in message.content and "do not fit" not in message.content for message in tools)
 
 
+@pytest.mark.slow
 def test_a_killed_run_sends_no_call_twice_and_makes_the_same_samples(tmp_path: Path) -> None:
     """The server kills the run in the middle of a call, three times. The run that nobody kills is the control."""
     write_served_recipe(tmp_path)
@@ -98,6 +100,33 @@ def test_a_killed_run_sends_no_call_twice_and_makes_the_same_samples(tmp_path: P
     assert executed <= len(calls) - 3, "each killing call was executed, and its sample is lost"
     most = executed + sum(count_calls(quiet[name]) for name in lost)
     assert len(calls) <= most, "a call that is sent twice would be one more"
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_a_module_makes_the_same_samples(tmp_path: Path) -> None:
+    """Killed twice while it writes its ledgers. The run that nobody kills is the control."""
+    teacher = "teachers.main={model='fake/tool_calls', max_concurrent=4, faults={seconds=0.05}}"
+    settings = [teacher, *FAKE[1:], "samples=24", "shard_size=12"]
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "tests.support.produce_run", str(tmp_path / name), "library-tools", *settings]
+        return subprocess.Popen(words, cwd=PROJECT, stderr=subprocess.DEVNULL)
+
+    def count_notes() -> int:
+        ledgers = (tmp_path / "killed").glob("*/wip/*.jsonl")
+        return sum(b'"note"' in line for file in ledgers for line in file.read_bytes().splitlines())
+
+    assert start("quiet").wait() == 0
+    for notes in (12, 30):
+        run = start("killed")
+        while count_notes() < notes and run.poll() is None:
+            time.sleep(0.02)
+        run.kill()
+        assert run.wait() == -signal.SIGKILL
+    assert start("killed").wait() == 0
+    quiet, killed = read_run(tmp_path / "quiet"), read_run(tmp_path / "killed")
+    assert len(quiet) == 24
+    assert killed == quiet
 
 
 def test_a_run_with_a_module_keeps_true_conversations_and_says_why_others_are_dropped(tmp_path: Path) -> None:
