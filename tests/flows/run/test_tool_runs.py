@@ -20,7 +20,7 @@ from core.storage.sample_files import read_samples
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
-from tests.support.scripted_teacher import produce_scripted
+from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 LIBRARY = PROJECT / "tests" / "support" / "tool_servers" / "library_server.py"
 FAKE = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "topology.max_revisions=0"]
@@ -239,3 +239,76 @@ def test_a_check_of_the_users_own_reads_tools_and_calls(tmp_path: Path) -> None:
     samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
     found = Counter(sample.detail for sample in samples if "tool_use" not in sample.detail)
     assert found.keys() == {"short", ""}
+
+
+SHELVES = '''
+def find_book(title: str) -> dict:
+    """Find a book."""
+    if title != "Dune":
+        raise LookupError(f"there is no book {title}")
+    return {"title": title, "shelf": "D4"}
+'''
+
+
+def make_scripted_sample(folder: Path, steps: list[dict[str, Any]], *settings: str) -> tuple[Sample, ScriptedTeacher]:
+    """One sample of a teacher that asks for two books, and takes these steps, the last one again and again."""
+    (folder / "shelves.py").write_text(SHELVES)
+    left = list(steps)
+
+    def answer(question: TeacherQuestion) -> str:
+        if question.contract == "UserRequest":
+            return json.dumps({"request": "Where are Emma and Dune?"})
+        if question.contract == "FinalReply":
+            return json.dumps({"reply": "Emma could not be found."})
+        return json.dumps({"step": left.pop(0) if len(left) > 1 else left[0]})
+
+    tools = f"tools=[{{module='{folder / 'shelves.py'}'}}]"
+    plan = load_recipe_plan("library-tools", [*FAKE, "samples=1", "task.turns=[1]", "task.none=0", tools, *settings])
+    teacher = ScriptedTeacher(answer)
+    [sample] = produce_scripted(plan, teacher, folder)
+    return sample, teacher
+
+
+def find(*titles: str) -> dict[str, Any]:
+    return {"calls": [{"name": "find_book", "arguments": {"title": title}} for title in titles]}
+
+
+def test_an_error_is_part_of_the_conversation_and_may_be_told(tmp_path: Path) -> None:
+    reply = {"reply": "Emma could not be found, and Dune is on shelf D4."}
+    sample, teacher = make_scripted_sample(tmp_path, [find("Emma", "Dune"), reply])
+    assert (sample.state, sample.detail) == (SampleStatus.kept, "")
+    told = [(message.role, message.content) for message in sample.candidate.messages[2:]]
+    assert told == [
+        ("assistant", ""),
+        ("tool", "error: there is no book Emma"),
+        ("tool", '{"title": "Dune", "shelf": "D4"}'),
+        ("assistant", reply["reply"]),
+    ]
+    last = teacher.asked[-1].messages[-1].content
+    assert '{"tool": "find_book", "result": "error: there is no book Emma"}' in last
+    assert '{"tool": "find_book", "result": "{\\"title\\": \\"Dune\\", \\"shelf\\": \\"D4\\"}"}' in last
+
+
+def test_a_conversation_of_errors_is_dropped_and_its_rounds_are_bounded(tmp_path: Path) -> None:
+    unknown = {"calls": [{"name": "lend_book", "arguments": {}}]}
+    sample, teacher = make_scripted_sample(tmp_path, [unknown, find("Emma")], "task.rounds=3")
+    assert [question.contract for question in teacher.asked] == ["UserRequest", *["AssistantStep"] * 3, "FinalReply"]
+    results = [message.content for message in sample.candidate.messages if message.role == "tool"]
+    assert results == [
+        "error: there is no tool 'lend_book'; there are find_book",
+        *["error: there is no book Emma"] * 2,
+    ]
+    assert (sample.state, sample.detail) == (SampleStatus.dropped, "tool_schema")
+    (tmp_path / "other").mkdir()
+    sample, _ = make_scripted_sample(tmp_path / "other", [find("Emma")], "task.rounds=1")
+    assert (sample.state, sample.detail) == (SampleStatus.dropped, "tool_use")
+    assert "each call failed" in sample.verdicts[-1].evidence
+
+
+def test_a_step_that_neither_calls_nor_replies_is_repaired_or_fails_with_its_reason(tmp_path: Path) -> None:
+    sample, _ = make_scripted_sample(tmp_path, [{"reply": ""}])
+    assert (sample.state, sample.reason) == (SampleStatus.failed, RejectionReason.contract)
+    (tmp_path / "other").mkdir()
+    steps = [{"reply": ""}, find("Dune"), {"reply": "Dune is on shelf D4."}]
+    sample, _ = make_scripted_sample(tmp_path / "other", steps)
+    assert sample.state is SampleStatus.kept
