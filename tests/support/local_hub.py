@@ -42,6 +42,8 @@ class LocalHub(ThreadingHTTPServer):
         self.go_on = threading.Event()
         self.corrupt = False
         """Whether the CDN sends other bytes than it has."""
+        self.lists_as_page = False
+        """Whether a page comes instead of a model's list of files, as from a proxy."""
 
     @property
     def url(self) -> str:
@@ -129,7 +131,8 @@ class HubRequest(BaseHTTPRequestHandler):
             return
         siblings = [{"rfilename": name} for name in model.commits[commit]]
         value = {"_id": "1", "id": repo, "sha": commit, "siblings": siblings, "gated": "auto" if model.gated else False}
-        self._send(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
+        body = "<html>\nLog in" if self.server.lists_as_page else json.dumps(value)
+        self._send(200, {"Content-Type": "application/json"}, body.encode())
 
     def _send_file(self, repo: str, revision: str, file: str) -> None:
         model = self._find_model(repo)

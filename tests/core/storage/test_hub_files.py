@@ -181,6 +181,20 @@ def test_a_hub_may_send_any_name_and_only_names_of_files_in_a_repository_are_use
     assert [path.name for path in tmp_path.rglob("*.gguf")] == ["good.gguf"]
 
 
+def test_a_commit_or_a_list_that_is_none_is_one_sentence(hub: LocalHub, tmp_path: Path) -> None:
+    hub.publish("o/r", {"x.gguf": b"GGUF"})
+    hub.models["o/r"].commits["../../x"] = hub.models["o/r"].commits.pop(hub.models["o/r"].refs["main"])
+    hub.models["o/r"].refs["main"] = "../../x"
+    [message] = fetch(hub, tmp_path, "hf:o/r:x.gguf")
+    assert message == f"local/hf:o/r:x.gguf: {hub.url} sends an invalid commit or hash of x.gguf"
+    hub.publish("o/page", {"x.gguf": b"GGUF"})
+    hub.lists_as_page = True
+    [message] = fetch(hub, tmp_path, "hf:o/page")
+    assert isinstance(message, str)
+    assert message.startswith(f"local/hf:o/page: o/page cannot be downloaded from {hub.url}: ")
+    assert "\n" not in message
+
+
 @pytest.mark.parametrize("name", ["x-00001-of-00000.gguf", "x-00000-of-00002.gguf", "x-00003-of-00002.gguf"])
 def test_an_impossible_part_of_a_split_file_is_a_file_of_its_own(name: str, hub: LocalHub, tmp_path: Path) -> None:
     assert list_part_names(name) == [name]
