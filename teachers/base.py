@@ -109,6 +109,10 @@ class ChargeAccount(Protocol):
         """
         ...
 
+    def waive(self, name: str) -> None:
+        """Count nothing for a named request of an earlier process that was never sent."""
+        ...
+
     async def wait(self, seconds: float) -> None:
         """Sleep between two tries. Raises RunStopped once the run stops."""
         ...
@@ -123,6 +127,9 @@ class UnlimitedAccount:
     @asynccontextmanager
     async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
         yield CallCharge()
+
+    def waive(self, name: str) -> None:
+        pass
 
     async def wait(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -343,6 +343,10 @@ class BudgetAccount:
             else:
                 self._budget.settle(ticket, most if usage is None else self._price(usage))
 
+    def waive(self, name: str) -> None:
+        if (ticket := self._budget.take_up(name)) is not None:
+            self._budget.settle(ticket, Spending())
+
     async def wait(self, seconds: float) -> None:
         end = monotonic() + seconds
         while (left := end - monotonic()) > 0:

@@ -99,6 +99,9 @@ class _TracedAccount:
             finally:
                 self._call.pause_try()
 
+    def waive(self, name: str) -> None:
+        self._account.waive(name)
+
     async def wait(self, seconds: float) -> None:
         await self._account.wait(seconds)
 

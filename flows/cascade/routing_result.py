@@ -243,9 +243,9 @@ def _mean_tokens(results: "Sequence[HeldOutResult]") -> float:
 def _compute_teacher_costs(
     teacher: TeacherConfig, results: "Sequence[HeldOutResult]"
 ) -> tuple[Literal["tokens", "price"], Floats]:
-    """In the teacher's price; in tokens where the price is zero or unknown."""
+    """In the teacher's price of direct calls, as in serving; in tokens where the price is zero or unknown."""
     usages = [sum((reply.usage for reply in result.replies), TokenUsage()) for result in results]
-    prices = teacher.prices()
+    prices = teacher.model_copy(update={"batch": False}).prices()
     if not prices or not any(prices):
         return "tokens", np.array([usage.prompt_tokens + usage.completion_tokens for usage in usages], float)
     return "price", np.array([1000 * prices.cost(usage) for usage in usages], float)

@@ -24,6 +24,7 @@ from teachers.batches.batch_api import (
     ExpiredRequest,
     RequestResult,
     build_batch_calls,
+    check_results_size,
     explain_not_found,
 )
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, FailedTry
@@ -105,7 +106,7 @@ class AnthropicBatchApi:
                     continue
                 if not status.ended:
                     undecided = status.id
-                elif await self._has_tag(status.id, tag):
+                elif batch.results_url and await self._has_tag(status.id, tag):
                     return status
             if not undecided:
                 return None
@@ -118,10 +119,15 @@ class AnthropicBatchApi:
             await asyncio.sleep(self._config.batch_poll_seconds)
 
     async def _has_tag(self, batch: str, tag: str) -> bool:
-        """Whether the first result is for a request of the batch with this tag."""
-        async with self._batches.with_streaming_response.results(batch) as response:
-            async for line in response.iter_lines():
-                return f'"{tag[-TAG_CHARACTERS:]}-' in line
+        """Whether the first result is for a request of the batch with this tag. Results that are gone are of an older run."""
+        try:
+            with translate_anthropic_errors():
+                async with self._batches.with_streaming_response.results(batch) as response:
+                    async for line in response.iter_lines():
+                        return f'"{tag[-TAG_CHARACTERS:]}-' in line
+        except RejectedRequest as error:
+            if error.status != 404:
+                raise
         return False
 
     async def check(self, batch: str) -> BatchStatus:
@@ -130,13 +136,14 @@ class AnthropicBatchApi:
 
         return await self._repeat(retrieve, known=True)
 
-    async def fetch(self, status: BatchStatus, results: Path) -> None:
+    async def fetch(self, status: BatchStatus, results: Path, max_bytes: int) -> None:
         async def download() -> None:
             lines = 0
             with results.open("wb") as file:
                 async with self._batches.with_streaming_response.results(status.id) as response:
                     async for piece in response.iter_bytes():
                         file.write(piece)
+                        check_results_size(status.id, file.tell(), max_bytes)
                         lines += piece.count(b"\n")
             if lines + 1 < status.done:
                 raise FailedTry(f"batch {status.id}: {lines:,} result lines for {status.done:,} requests")
@@ -159,7 +166,7 @@ class AnthropicBatchApi:
                 return RequestResult(custom_id, failure=self._explain_failure(status, json.dumps(error)))
             if kind in ("expired", "canceled"):
                 return RequestResult(custom_id, failure=ExpiredRequest(f"{kind} before it was processed"))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             pass
         return None
 
@@ -219,5 +226,5 @@ def _build_status(batch: "MessageBatch") -> BatchStatus:
             expires=batch.expires_at.timestamp(),
             problem=CANCELLED if batch.cancel_initiated_at and counts.canceled else "",
         )
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise FailedTry(f"not a batch: {redact_excerpt(str(error), MAX_SHOWN_CHARACTERS)}") from None

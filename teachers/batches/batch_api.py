@@ -15,6 +15,8 @@ from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, EndpointCalls, FailedT
 CLOCK_SKEW_SECONDS = 3600.0
 """By which the clocks of this machine and of a provider may differ."""
 CANCELLED = "was cancelled outside this run; its results are kept, and --resume sends the other requests again"
+LONGEST_RESULT = 8 * 2**20
+"""Bytes of one request's result, on average: as many as a direct reply may have."""
 FEWEST_SLOTS = 16
 """Concurrent requests about batches: one that looks for a batch may wait for others."""
 
@@ -71,6 +73,12 @@ def explain_not_found(where: str, text: str, *, known: bool) -> ProviderError:
     return ProviderError(f"{where}: has no batch API {shown}; remove `batch = true`, or correct the base_url")
 
 
+def check_results_size(batch: str, size: int, max_bytes: int) -> None:
+    """Raises ProviderError if the results are longer than all requests can have."""
+    if size > max_bytes:
+        raise ProviderError(f"batch {batch}: results of more than {max_bytes >> 20:,} MiB, which no replies have")
+
+
 class BatchApi(Protocol):
     max_requests: int
     max_bytes: int
@@ -101,11 +109,11 @@ class BatchApi(Protocol):
         """Raises CallFailed or ProviderError."""
         ...
 
-    async def fetch(self, status: BatchStatus, results: Path) -> None:
+    async def fetch(self, status: BatchStatus, results: Path, max_bytes: int) -> None:
         """Write all results of a batch that has ended to a file, a line each.
 
         Raises:
-            CallFailed, ProviderError: if they cannot be read.
+            CallFailed, ProviderError: if they cannot be read, or are longer than `max_bytes`.
         """
         ...
 

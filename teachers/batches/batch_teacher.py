@@ -18,7 +18,7 @@ from core.sample import text_digest
 from core.stop_signal import RunStopped
 from core.storage.atomic_files import write_atomically
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
-from teachers.batches.batch_api import BatchApi, BatchStatus, ExpiredRequest, LostBatch, RequestResult
+from teachers.batches.batch_api import LONGEST_RESULT, BatchApi, BatchStatus, ExpiredRequest, LostBatch, RequestResult
 from teachers.batches.batch_journal import BatchJournal, BatchRecord, read_result_lines
 from teachers.endpoint_calls import MAX_FAILURES_IN_ROW, FailedTry, FailureCause
 
@@ -113,6 +113,7 @@ class BatchTeacher:
         tries = 0
         while True:
             if not self.collects and custom_id not in self._stored and custom_id not in self._batch_of:
+                account.waive(custom_id)
                 return await self._direct.reply(question, rank, account)
             try:
                 return await self._try(custom_id, question, account)
@@ -213,7 +214,7 @@ class BatchTeacher:
             self._report(tag, status, first=True)
             status = await self._wait_for_end(tag, status)
             with write_atomically(self._journal.results_file(record)) as partial:
-                await self._api.fetch(status, partial)
+                await self._api.fetch(status, partial, len(record.custom_ids) * LONGEST_RESULT)
             await self._deliver(self._open.pop(tag), status)
         except asyncio.CancelledError:
             raise

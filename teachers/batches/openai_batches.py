@@ -21,6 +21,7 @@ from teachers.batches.batch_api import (
     ExpiredRequest,
     RequestResult,
     build_batch_calls,
+    check_results_size,
     explain_not_found,
 )
 from teachers.endpoint import parse_object, read_response_text, translate_client_errors
@@ -37,6 +38,8 @@ EXPIRED_CODE = "batch_expired"
 TAG_KEY = "stillhouse_batch"
 PAGE_SIZE = 100
 PIECE_BYTES = 2**20
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""Errors of reading JSON of another form."""
 
 Result = TypeVar("Result")
 
@@ -103,12 +106,17 @@ class OpenAIBatchApi:
     async def check(self, batch: str) -> BatchStatus:
         return await self._request("GET", f"/batches/{batch}", _parse_status)
 
-    async def fetch(self, status: BatchStatus, results: Path) -> None:
+    async def fetch(self, status: BatchStatus, results: Path, max_bytes: int) -> None:
         async def download(_: CallCharge) -> None:
             lines = 0
             with results.open("wb") as file:
+
+                def write(piece: bytes) -> None:
+                    file.write(piece)
+                    check_results_size(status.id, file.tell(), max_bytes)
+
                 for name in status.files:
-                    lines += await self._download(name, file.write)
+                    lines += await self._download(name, write)
             if lines < status.done and status.files:
                 raise FailedTry(
                     f"batch {status.id}: {lines:,} result lines for {status.done:,} requests that have ended"
@@ -123,9 +131,11 @@ class OpenAIBatchApi:
         """Write the content of a file of the provider. Returns its number of lines."""
         lines, last = 0, b"\n"
         with translate_client_errors(self._config.timeout_seconds):
-            async with self._session.get(f"{self._url}/files/{file}/content", timeout=self._timeout()) as response:
+            path = f"/files/{file}/content"
+            sent = self._session.get(self._url + path, timeout=self._timeout(), allow_redirects=False)
+            async with sent as response:
                 if response.status != 200:
-                    raise self._explain_status(response, await read_response_text(response), f"/files/{file}/content")
+                    raise self._explain_status(response, await read_response_text(response), path)
                 async for piece in response.content.iter_chunked(PIECE_BYTES):
                     write(piece)
                     lines += piece.count(b"\n")
@@ -147,10 +157,9 @@ class OpenAIBatchApi:
             status, body = int(response["status_code"]), response["body"]
             if status == 200 and isinstance(body, dict):
                 return RequestResult(custom_id, body)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
-        try:
             return RequestResult(custom_id, failure=self._calls.status_failure(status, {}, json.dumps(body)))
+        except UNREADABLE:
+            return None
         except ProviderError as refused:
             return RequestResult(custom_id, failure=refused)
 
@@ -220,20 +229,20 @@ def _parse_page(text: str) -> _Page:
             _build_status(batch)
         oldest = float(batches[-1].get("created_at") or 0) if batches else 0.0
         return _Page(batches, bool(page.get("has_more") and batches), oldest)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except UNREADABLE:
         raise InvalidCompletion(f"not a list of batches: {_shorten(text)}") from None
 
 
 def _parse_status(text: str) -> BatchStatus:
     try:
         return _build_status(parse_object(text))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except UNREADABLE:
         raise InvalidCompletion(f"not a batch: {_shorten(text)}") from None
 
 
 def _build_status(batch: dict[str, Any]) -> BatchStatus:
     state, counts = str(batch["status"]), batch.get("request_counts") or {}
-    created = float(batch.get("created_at") or 0)
+    created = float(int(batch.get("created_at") or 0))
     failed = int(counts.get("failed") or 0)
     files = [batch.get("output_file_id"), batch.get("error_file_id")]
     return BatchStatus(
@@ -244,7 +253,7 @@ def _build_status(batch: dict[str, Any]) -> BatchStatus:
         done=int(counts.get("completed") or 0) + failed,
         failed=failed,
         created=created,
-        expires=float(batch.get("expires_at") or created + WINDOW_SECONDS),
+        expires=float(int(batch.get("expires_at") or created + WINDOW_SECONDS)),
         files=tuple(file for file in files if file),
         problem=_find_problem(state, batch),
     )

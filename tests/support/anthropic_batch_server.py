@@ -30,6 +30,8 @@ class ServedMessageBatch:
     requests: list[dict[str, Any]]
     results: bytes = b""
     looks: int = 0
+    gone: bool = False
+    """Whether its results were removed."""
 
 
 class _CuttingHandler(StrictHandler):
@@ -101,7 +103,7 @@ class AnthropicBatchServer(AnthropicServer):
             if method != "GET" or batch is None:
                 raise Rejection(404, f"Not found: {path}")
             if found[2]:
-                if batch.fields["processing_status"] != "ended":
+                if batch.gone or batch.fields["processing_status"] != "ended":
                     raise Rejection(404, "results are not available yet")
                 return batch.results.decode()
             batch.looks += 1

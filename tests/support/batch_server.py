@@ -36,7 +36,7 @@ MAX_REQUESTS = 50_000
 
 Fate = Callable[[dict[str, Any], int], str]
 """The fate of a request, from its line and the number of times it was sent before: "ok", "expired", "missing", "repeated",
-"garbage" (an unreadable line), or a status."""
+"garbage" and "infinite" (unreadable lines), or a status."""
 
 
 @dataclass
@@ -198,14 +198,19 @@ class BatchServer(ThreadingHTTPServer):
                 fate = "expired" if state == "expired" else "missing"
             entry = {"id": f"batch_req_{number}", "custom_id": request["custom_id"], "response": None, "error": None}
             response = {"status_code": 200, "request_id": f"req_{number}", "body": None}
-            if fate in ("ok", "missing", "repeated", "garbage"):
+            if fate in ("ok", "missing", "repeated", "garbage", "infinite"):
                 counts["completed"] += fate != "missing"
                 if fate == "missing":
                     continue
                 self.billed[key] += 1
                 body = build_completion(self.script, request["body"])
                 whole = json.dumps(entry | {"response": response | {"body": body}})
-                output += ["{" + whole[2:40]] if fate == "garbage" else [whole] * (1 + (fate == "repeated"))
+                if fate == "garbage":
+                    output.append("{" + whole[2:40])
+                elif fate == "infinite":
+                    output.append(whole.replace('"status_code": 200', '"status_code": 1e999'))
+                else:
+                    output += [whole] * (1 + (fate == "repeated"))
                 continue
             counts["failed"] += 1
             if fate == "expired":
@@ -288,6 +293,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
+            if status == 302:
+                self.send_header("Location", f"{self.server.url}/elsewhere")
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if forced == -1 else body)
             self.close_connection = forced == -1

@@ -131,6 +131,30 @@ def test_a_batch_of_which_the_answer_was_lost_is_found_among_others(
     assert set(server.billed.values()) == {1}
 
 
+@pytest.mark.parametrize("archived", [True, False])
+def test_an_older_batch_whose_results_are_gone_is_not_taken_for_ours(
+    server: AnthropicBatchServer, tmp_path: Path, archived: bool
+) -> None:
+    """The answer to our batch is lost, and it is looked for among others, one with as many requests."""
+    stranger = server.create(
+        {"requests": [{"custom_id": f"other-{number}", "params": {"model": "x"}} for number in range(len(QUESTIONS))]}
+    )
+    server.finish(stranger)
+    stranger.gone = True
+    if archived:
+        stranger.fields["results_url"] = None
+
+    def break_off(method: str, path: str) -> None:
+        if method == "POST":
+            server.observe = lambda _method, _path: None
+            raise ConnectionError("the answer is lost")
+
+    server.observe = break_off
+    assert count_replies(ask(server, tmp_path, max_retries=1)) == len(QUESTIONS)
+    assert len(server.batches) == 2
+    assert set(server.billed.values()) == {1}
+
+
 @pytest.mark.parametrize("path", ["/v1/messages/batches", "msgbatch_000001", "results"])
 def test_an_answer_that_is_cut_off_is_requested_again(server: AnthropicBatchServer, tmp_path: Path, path: str) -> None:
     cut: list[str] = []

@@ -16,7 +16,7 @@ from core.sample import Message
 from core.stop_signal import RunStopped
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.batches import openai_batches
+from teachers.batches import batch_teacher, openai_batches
 from teachers.batches.batch_journal import read_open_batches
 from teachers.batches.batch_teacher import BatchTeacher
 from teachers.providers import check_batch_api, find_teacher_problems, open_teacher
@@ -82,7 +82,7 @@ def of_topic(number: int, fate: str, times: int = 1) -> Callable[[dict[str, Any]
     return decide
 
 
-@pytest.mark.parametrize("fate", ["expired", "500", "429", "missing", "garbage"])
+@pytest.mark.parametrize("fate", ["expired", "500", "429", "missing", "garbage", "infinite"])
 def test_a_request_without_a_result_is_sent_again_in_another_batch(
     server: BatchServer, tmp_path: Path, fate: str
 ) -> None:
@@ -278,6 +278,26 @@ def test_a_stop_ends_all_waiting_calls_and_names_the_batch(server: BatchServer, 
     assert all(isinstance(outcome, RunStopped) for outcome in asyncio.run(run()))
     (record,) = read_open_batches(tmp_path)
     assert len(record.custom_ids) == len(QUESTIONS)
+
+
+def test_a_redirect_of_the_results_is_not_followed(server: BatchServer, tmp_path: Path) -> None:
+    server.respond = lambda _method, path: 302 if path.endswith("/content") else None
+    outcomes, _ = ask(server, tmp_path)
+    assert all(isinstance(outcome, ProviderError) and "redirects" in str(outcome) for outcome in outcomes)
+    assert not any("elsewhere" in line for line in server.log)
+    server.respond = lambda _method, _path: None
+    outcomes, _ = ask(server, tmp_path)
+    assert count_replies(outcomes) == len(QUESTIONS)
+    assert len(server.batches) == 1
+
+
+def test_results_that_are_longer_than_any_replies_are_not_stored(
+    server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_teacher, "LONGEST_RESULT", 100)
+    outcomes, _ = ask(server, tmp_path / "main")
+    assert all(isinstance(outcome, ProviderError) and "results of more than" in str(outcome) for outcome in outcomes)
+    assert len(list(read_open_batches(tmp_path))) == 1, "its results may be fetched by a resumed run"
 
 
 @pytest.mark.parametrize("status", [0, 404])

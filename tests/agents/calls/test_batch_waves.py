@@ -14,6 +14,7 @@ from core.config.teachers import TeacherConfig
 from core.sample import Message
 from core.stop_signal import StopSignal
 from teachers.base import TeacherQuestion
+from teachers.batches.batch_teacher import BatchTeacher
 from teachers.providers import open_teacher
 from teachers.rate_limiter import RateLimiter
 from tests.support.batch_server import KEY, BatchServer, serve_batches
@@ -26,6 +27,39 @@ def build_question(text: str) -> TeacherQuestion:
         messages=[Message(role="user", content=text)], contract="x", json_schema=None, temperature=0, top_p=1,
         max_tokens=20, seed=1,
     )  # fmt: skip
+
+
+async def ask_after_a_kill(server: BatchServer, folder: Path, count: int) -> int:
+    """Questions that were collected and never sent, asked directly by the next process: the calls that are charged."""
+    config = TeacherConfig(model="openai/m", base_url=server.url, api_key_env="TEST_BATCH_KEY", batch=True)
+    questions = [build_question(f"Topic {number}") for number in range(count)]
+    journal, batches, stop = folder / "spend.jsonl", folder / "batches", StopSignal(Event())
+    with RunBudget(BudgetConfig(calls=count), journal, 1) as budget:
+        async with open_teacher(config, batches) as teacher:
+            account = BudgetAccount(budget, stop, config)
+            calls = [asyncio.create_task(teacher.reply(question, 0, account)) for question in questions]
+            await wait_until_so(lambda: isinstance(teacher, BatchTeacher) and teacher.collected == count)
+            killed = journal.read_bytes()
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+    journal.write_bytes(killed)
+    batches.mkdir(exist_ok=True)
+    config = config.model_copy(update={"batch": False})
+    with RunBudget(BudgetConfig(calls=count), journal, 1) as budget:
+        async with open_teacher(config, batches) as teacher:
+            account = BudgetAccount(budget, stop, config)
+            await asyncio.gather(*(teacher.reply(question, 0, account) for question in questions))
+        return budget.spent.calls
+
+
+def test_questions_that_were_never_sent_in_a_batch_are_charged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_BATCH_KEY", KEY)
+    with serve_batches() as server:
+        assert asyncio.run(asyncio.wait_for(ask_after_a_kill(server, tmp_path, 5), 60)) == 5
+        assert sum(server.direct.values()) == 5
 
 
 async def ask_both(server: BatchServer, folder: Path) -> tuple[int, object]:

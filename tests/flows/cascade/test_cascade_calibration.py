@@ -140,6 +140,8 @@ def test_costs_are_prices_if_known_and_tokens_otherwise() -> None:
     free, priced = estimate_cascade_value(answers, FREE, 7), estimate_cascade_value(answers, PRICED, 7)
     assert (free.cost_unit, free.teacher_cost) == ("tokens", 100)
     assert (priced.cost_unit, priced.teacher_cost) == ("price", pytest.approx((10 * 1.0 + 90 * 4.0) / 1000))
+    batched = PRICED.model_copy(update={"batch": True})
+    assert estimate_cascade_value(answers, batched, 7).teacher_cost == priced.teacher_cost, "serving calls it directly"
     assert (free.student_tokens, free.draw_tokens) == (40, 80)
     for point in free.find_curve("log_probability").points:
         assert point.cost.value == pytest.approx(100 * point.share.value)
