@@ -27,6 +27,9 @@ KEPT_CHARACTERS = 4_096
 MIN_LOGPROB = -50.0
 """Less likely than any sampled token; servers write impossible tokens in several ways."""
 
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a response raises that is not as its protocol says."""
+
 
 class InvalidCompletion(Exception):
     """A response that violates the protocol; the message quotes its beginning."""
@@ -129,7 +132,7 @@ def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOK
         message = choice["message"]
         longest = CHARACTERS_PER_TOKEN * max_tokens
         calls = message.get("tool_calls") if config.structured == "tool" else None
-        whole = str(calls[0]["function"]["arguments"]) if calls else read_message_text(message)
+        whole = _read_arguments(calls[0]) if calls else read_message_text(message)
         reasoning = read_message_reasoning(message)
         if not whole and is_json_object(reasoning):
             whole, reasoning = reasoning, ""  # vLLM's parsers take an answer without thinking for thinking (#48863)
@@ -149,8 +152,14 @@ def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOK
             confidence=math.exp(sum(values) / len(values)) if values else None,
             certainty=build_certainty(tokens),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
+    except MALFORMED:
         raise InvalidCompletion(f"not a chat completion: {redact_excerpt(text, 200)!r}") from None
+
+
+def _read_arguments(call: Mapping[str, Any]) -> str:
+    """The protocol has a text; some servers send the object."""
+    arguments = call["function"]["arguments"]
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def read_usage(usage: Mapping[str, Any]) -> TokenUsage:

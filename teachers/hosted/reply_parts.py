@@ -33,6 +33,21 @@ def parse_reply_object(text: str, what: str) -> dict[str, Any]:
     return answer
 
 
+def quote_object(answer: dict[str, Any]) -> str:
+    """The beginning of its JSON text, for an error message."""
+    try:
+        return repr(redact_excerpt(json.dumps(answer), 200))
+    except RecursionError:
+        return "an object of too many levels"
+
+
+def read_text(value: Any) -> str:
+    """`value` itself. Raises TypeError if it is no text."""
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
 def build_hosted_reply(
     text: str, reasoning: str, usage: TokenUsage, question: TeacherQuestion, *, finished: bool, refused: bool
 ) -> TeacherReply:

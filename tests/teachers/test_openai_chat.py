@@ -113,7 +113,7 @@ def test_extra_keys_may_be_nested_and_dropped_keys_are_not_sent() -> None:
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        ({"extra": {"max_tokens": 4000}}, "max_tokens is fixed, since a budget depends on it; remove it, and set agents.ROLE.max"),
+        ({"extra": {"max_tokens": 4000}}, "max_tokens is fixed, .*; remove it, and set agents.ROLE.max_tokens"),
         ({"sampling": {"max_completion_tokens": 9}}, "max_completion_tokens is fixed"),
         ({"model": "local/x.gguf", "extra": {"n_predict": -1}}, "n_predict is fixed"),
         ({"extra": {"n": 4}}, "n is fixed, since a budget depends on it; remove it, and set `samples` instead"),
