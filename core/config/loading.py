@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from core.config.filters import FilterTable, find_filter_table
 from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
 from core.config.recipe import Recipe
+from core.config.teachers import KEY_OF_PROVIDER, URL_OF_PROVIDER
 from core.errors import RecipeError, RecipeProblem
 from core.extensions import EXTENSION_ERROR
 from core.secrets import SECRET_ERROR
@@ -247,6 +248,12 @@ def _check_teachers(recipe: Recipe) -> Iterator[RecipeProblem]:
         for key in () if own else ("gpu_layers", "threads", "cache_type"):
             if getattr(teacher, key) is not None:
                 yield RecipeProblem(f"teachers.{name}.{key}", f"only local/… is llama.cpp, not {teacher.model!r}")
-        if teacher.api_key_env not in os.environ and teacher.base_url is None and teacher.model.startswith("openai/"):
-            what = f"the environment variable {teacher.api_key_env} is not set; set it, or name a base_url that needs no key"
+        provider = teacher.model.partition("/")[0]
+        if teacher.base_url is None:
+            needs_key, instead = provider in URL_OF_PROVIDER, "name a base_url that needs no key"
+        else:  # the client libraries of other protocols than OpenAI's need one there too
+            needs_key = provider in KEY_OF_PROVIDER and teacher.api_key_env != ""
+            instead = 'set api_key_env = "" for a server without keys'
+        if needs_key and not os.environ.get(teacher.api_key_env, "").strip():
+            what = f"the environment variable {teacher.api_key_env} is not set; set it, or {instead}"
             yield RecipeProblem(f"teachers.{name}", what)
