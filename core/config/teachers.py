@@ -244,8 +244,7 @@ class TeacherConfig(RecipeTable):
         without being asked, or although it was asked not to.
         """
         provider, _, name = self.model.partition("/")
-        hosted = provider in KEY_OF_PROVIDER or self.chat_dialect == "openai"
-        habit = find_thinking_habit(provider, name) if hosted else "asked"
+        habit = find_thinking_habit(provider, name) if provider in URL_OF_PROVIDER else "asked"
         if reasoning is None and habit != "asked":
             return REASONING_BUDGETS["medium"]
         if reasoning == "off" and habit == "always":

@@ -67,6 +67,28 @@ def test_other_models_of_openai_get_them(model: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("table", "thinking"),
+    [
+        ({"model": "openai/gpt-5-mini"}, 2048),
+        ({"model": "openai/openai/gpt-5-mini", "base_url": "https://openrouter.ai/api/v1"}, 2048),
+        ({"model": "openai/gpt-5-mini", "base_url": "https://me.openai.azure.com/openai/v1"}, 2048),
+        ({"model": "openai/deepseek-reasoner", "base_url": "https://api.deepseek.com"}, 2048),
+        ({"model": "openai/deepseek-ai/DeepSeek-R1-0528", "base_url": "https://api.together.xyz/v1"}, 2048),
+        ({"model": "openai/openai/gpt-oss-120b", "base_url": "http://localhost:8000/v1"}, 2048),
+        ({"model": "openai/google/gemini-2.5-pro", "base_url": "https://openrouter.ai/api/v1"}, 2048),
+        ({"model": "openai/anthropic/claude-opus-5.5", "base_url": "https://openrouter.ai/api/v1"}, 2048),
+        ({"model": "openai/anthropic/claude-opus-4.5", "base_url": "https://openrouter.ai/api/v1"}, 0),
+        ({"model": "openai/openai/gpt-4.1", "base_url": "https://openrouter.ai/api/v1"}, 0),
+        ({"model": "openai/deepseek-chat", "base_url": "https://api.deepseek.com"}, 0),
+    ],
+)
+def test_a_model_that_always_thinks_has_tokens_for_it_behind_every_gateway(
+    table: dict[str, str], thinking: int
+) -> None:
+    assert TeacherConfig.model_validate(table).thinking_tokens(None) == thinking
+
+
+@pytest.mark.parametrize(
     ("table", "dialect"),
     [
         ({"model": "openai/m"}, "openai"),

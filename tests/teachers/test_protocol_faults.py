@@ -168,16 +168,17 @@ def test_a_redirect_is_a_fault_and_never_followed(
     assert not reached
 
 
-def test_an_outage_ends_the_run_and_costs_no_sample(protocol: TestedProtocol) -> None:
+@pytest.mark.parametrize("status", [503, 522, 529])
+def test_an_outage_ends_the_run_and_costs_no_sample(status: int, protocol: TestedProtocol) -> None:
     tries = count()
 
     async def answer(_: web.Request) -> web.Response:
         next(tries)
-        return web.Response(status=503)
+        return web.Response(status=status)
 
     errors = ask_all(protocol, answer, times=12, max_concurrent=4)
     assert {type(error) for error in errors} == {ProviderError}
-    assert "no answer for 1 s: status 503" in str(errors[0])
+    assert f"no answer for 1 s: status {status}" in str(errors[0])
     assert next(tries) < 60
 
 
