@@ -46,7 +46,9 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
                 return f"{path} ({key}) has changed since the run was made"
         return None
     acts = [f"run the file {find_referenced_file(path, folder)} ({key})" for key, path in programs.items()]
-    acts += [f"start {source.title} (tools.{i})" for i, source in enumerate(recipe.tools) if source.module is None]
+    acts += [
+        f"use the tools of {source.title} (tools.{i})" for i, source in enumerate(recipe.tools) if source.module is None
+    ]
     for name, teacher in recipe.teachers.items():
         if teacher.engine:
             acts.append(f"start {teacher.model} with its own options (teachers.{name}.engine)")

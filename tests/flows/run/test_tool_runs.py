@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from core.storage.sample_files import read_samples
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
-from tests.support.scripted_teacher import produce_scripted
+from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 LIBRARY = PROJECT / "tests" / "support" / "tool_servers" / "library_server.py"
 FAKE = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "topology.max_revisions=0"]
@@ -72,6 +73,7 @@ def count_calls(sample: Sample) -> int:
     return sum("there is no tool" not in message.content and "do not fit" not in message.content for message in tools)
 
 
+@pytest.mark.slow
 def test_a_killed_run_sends_no_call_twice_and_makes_the_same_samples(tmp_path: Path) -> None:
     """The server kills the run in the middle of a call, three times. The run that nobody kills is the control."""
     write_served_recipe(tmp_path)
@@ -98,6 +100,33 @@ def test_a_killed_run_sends_no_call_twice_and_makes_the_same_samples(tmp_path: P
     assert executed <= len(calls) - 3, "each killing call was executed, and its sample is lost"
     most = executed + sum(count_calls(quiet[name]) for name in lost)
     assert len(calls) <= most, "a call that is sent twice would be one more"
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_a_module_makes_the_same_samples(tmp_path: Path) -> None:
+    """Killed twice while it writes its ledgers. The run that nobody kills is the control."""
+    teacher = "teachers.main={model='fake/tool_calls', max_concurrent=4, faults={seconds=0.05}}"
+    settings = [teacher, *FAKE[1:], "samples=24", "shard_size=12"]
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "tests.support.produce_run", str(tmp_path / name), "library-tools", *settings]
+        return subprocess.Popen(words, cwd=PROJECT, stderr=subprocess.DEVNULL)
+
+    def count_notes() -> int:
+        ledgers = (tmp_path / "killed").glob("*/wip/*.jsonl")
+        return sum(b'"note"' in line for file in ledgers for line in file.read_bytes().splitlines())
+
+    assert start("quiet").wait() == 0
+    for notes in (12, 30):
+        run = start("killed")
+        while count_notes() < notes and run.poll() is None:
+            time.sleep(0.02)
+        run.kill()
+        assert run.wait() == -signal.SIGKILL
+    assert start("killed").wait() == 0
+    quiet, killed = read_run(tmp_path / "quiet"), read_run(tmp_path / "killed")
+    assert len(quiet) == 24
+    assert killed == quiet
 
 
 def test_a_run_with_a_module_keeps_true_conversations_and_says_why_others_are_dropped(tmp_path: Path) -> None:
@@ -210,3 +239,76 @@ def test_a_check_of_the_users_own_reads_tools_and_calls(tmp_path: Path) -> None:
     samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
     found = Counter(sample.detail for sample in samples if "tool_use" not in sample.detail)
     assert found.keys() == {"short", ""}
+
+
+SHELVES = '''
+def find_book(title: str) -> dict:
+    """Find a book."""
+    if title != "Dune":
+        raise LookupError(f"there is no book {title}")
+    return {"title": title, "shelf": "D4"}
+'''
+
+
+def make_scripted_sample(folder: Path, steps: list[dict[str, Any]], *settings: str) -> tuple[Sample, ScriptedTeacher]:
+    """One sample of a teacher that asks for two books, and takes these steps, the last one again and again."""
+    (folder / "shelves.py").write_text(SHELVES)
+    left = list(steps)
+
+    def answer(question: TeacherQuestion) -> str:
+        if question.contract == "UserRequest":
+            return json.dumps({"request": "Where are Emma and Dune?"})
+        if question.contract == "FinalReply":
+            return json.dumps({"reply": "Emma could not be found."})
+        return json.dumps({"step": left.pop(0) if len(left) > 1 else left[0]})
+
+    tools = f"tools=[{{module='{folder / 'shelves.py'}'}}]"
+    plan = load_recipe_plan("library-tools", [*FAKE, "samples=1", "task.turns=[1]", "task.none=0", tools, *settings])
+    teacher = ScriptedTeacher(answer)
+    [sample] = produce_scripted(plan, teacher, folder)
+    return sample, teacher
+
+
+def find(*titles: str) -> dict[str, Any]:
+    return {"calls": [{"name": "find_book", "arguments": {"title": title}} for title in titles]}
+
+
+def test_an_error_is_part_of_the_conversation_and_may_be_told(tmp_path: Path) -> None:
+    reply = {"reply": "Emma could not be found, and Dune is on shelf D4."}
+    sample, teacher = make_scripted_sample(tmp_path, [find("Emma", "Dune"), reply])
+    assert (sample.state, sample.detail) == (SampleStatus.kept, "")
+    told = [(message.role, message.content) for message in sample.candidate.messages[2:]]
+    assert told == [
+        ("assistant", ""),
+        ("tool", "error: there is no book Emma"),
+        ("tool", '{"title": "Dune", "shelf": "D4"}'),
+        ("assistant", reply["reply"]),
+    ]
+    last = teacher.asked[-1].messages[-1].content
+    assert '{"tool": "find_book", "result": "error: there is no book Emma"}' in last
+    assert '{"tool": "find_book", "result": "{\\"title\\": \\"Dune\\", \\"shelf\\": \\"D4\\"}"}' in last
+
+
+def test_a_conversation_of_errors_is_dropped_and_its_rounds_are_bounded(tmp_path: Path) -> None:
+    unknown = {"calls": [{"name": "lend_book", "arguments": {}}]}
+    sample, teacher = make_scripted_sample(tmp_path, [unknown, find("Emma")], "task.rounds=3")
+    assert [question.contract for question in teacher.asked] == ["UserRequest", *["AssistantStep"] * 3, "FinalReply"]
+    results = [message.content for message in sample.candidate.messages if message.role == "tool"]
+    assert results == [
+        "error: there is no tool 'lend_book'; there are find_book",
+        *["error: there is no book Emma"] * 2,
+    ]
+    assert (sample.state, sample.detail) == (SampleStatus.dropped, "tool_schema")
+    (tmp_path / "other").mkdir()
+    sample, _ = make_scripted_sample(tmp_path / "other", [find("Emma")], "task.rounds=1")
+    assert (sample.state, sample.detail) == (SampleStatus.dropped, "tool_use")
+    assert "each call failed" in sample.verdicts[-1].evidence
+
+
+def test_a_step_that_neither_calls_nor_replies_is_repaired_or_fails_with_its_reason(tmp_path: Path) -> None:
+    sample, _ = make_scripted_sample(tmp_path, [{"reply": ""}])
+    assert (sample.state, sample.reason) == (SampleStatus.failed, RejectionReason.contract)
+    (tmp_path / "other").mkdir()
+    steps = [{"reply": ""}, find("Dune"), {"reply": "Dune is on shelf D4."}]
+    sample, _ = make_scripted_sample(tmp_path / "other", steps)
+    assert sample.state is SampleStatus.kept
