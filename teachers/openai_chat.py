@@ -38,8 +38,7 @@ class InvalidCompletion(Exception):
 def build_request_body(question: TeacherQuestion, model: str, config: TeacherConfig) -> dict[str, Any]:
     turns = question.messages
     if question.json_schema is not None and config.structured == "plain":
-        wish = f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(question.json_schema)}"
-        turns = insert_instructions(turns, wish)
+        turns = insert_instructions(turns, describe_schema(question.json_schema))
     newer = config.chat_dialect == "openai"
     body: dict[str, Any] = {
         "model": model,
@@ -71,6 +70,11 @@ def build_request_body(question: TeacherQuestion, model: str, config: TeacherCon
     return merge_extra(body, config)
 
 
+def describe_schema(schema: Mapping[str, Any]) -> str:
+    """The instruction that replaces structured output."""
+    return f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(schema, ensure_ascii=False)}"
+
+
 def insert_instructions(messages: Sequence[Message], words: str) -> list[Message]:
     """The messages with `words` at the end of the system message, which is added if there is none."""
     if messages and messages[0].role == "system":
@@ -80,22 +84,31 @@ def insert_instructions(messages: Sequence[Message], words: str) -> list[Message
 
 
 def _build_messages(turns: Sequence[Message]) -> list[dict[str, Any]]:
-    """The conversation, each tool's result paired with its call in order."""
     messages: list[dict[str, Any]] = []
-    open_calls: list[str] = []
-    for number, turn in enumerate(turns):
+    for turn, names in zip(turns, list_call_names(turns), strict=True):
         message: dict[str, Any] = {"role": turn.role, "content": turn.content}
         if turn.images:
             images = [{"type": "image_url", "image_url": {"url": url}} for url in turn.images]
             message["content"] = [{"type": "text", "text": turn.content}, *images]
         if turn.tool_calls:
-            names = [f"call_{number}_{index}" for index in range(len(turn.tool_calls))]
             message["tool_calls"] = [_build_call(*named) for named in zip(names, turn.tool_calls, strict=True)]
-            open_calls += names
         if turn.role == "tool":
-            message["tool_call_id"] = open_calls.pop(0) if open_calls else "call"
+            message["tool_call_id"] = names[0]
         messages.append(message)
     return messages
+
+
+def list_call_names(messages: Sequence[Message]) -> list[list[str]]:
+    """Per message, the identifiers of its calls, or that of the call whose result it is: results are in the order of calls."""
+    names: list[list[str]] = []
+    open_calls: list[str] = []
+    for number, message in enumerate(messages):
+        made = [f"call_{number}_{index}" for index in range(len(message.tool_calls))]
+        open_calls += made
+        if message.role == "tool":
+            made = [open_calls.pop(0) if open_calls else "call"]
+        names.append(made)
+    return names
 
 
 def _build_call(identifier: str, call: ToolCall) -> dict[str, Any]:

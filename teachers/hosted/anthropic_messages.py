@@ -13,14 +13,20 @@ from core.sample import Message, TokenUsage
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.hosted.reply_parts import (
     build_hosted_reply,
-    describe_schema,
     parse_reply_object,
     quote_object,
     read_text,
     split_image_url,
 )
 from teachers.hosted.vendor_schemas import CLAUDE_SCHEMAS, fit_schema
-from teachers.openai_chat import MALFORMED, InvalidCompletion, check_token_count, merge_extra
+from teachers.openai_chat import (
+    MALFORMED,
+    InvalidCompletion,
+    check_token_count,
+    describe_schema,
+    list_call_names,
+    merge_extra,
+)
 
 CUT_OFF_REASONS = {"max_tokens", "model_context_window_exceeded", "pause_turn"}
 CACHED = {"cache_control": {"type": "ephemeral"}}
@@ -83,24 +89,20 @@ def _build_reply_tool(question: TeacherQuestion, *, forced: bool) -> dict[str, A
 
 
 def _build_turns(messages: list[Message]) -> list[dict[str, Any]]:
-    """The conversation, each tool's result paired with its call in order."""
     turns: list[dict[str, Any]] = []
-    open_calls: list[str] = []
-    for number, message in enumerate(messages):
+    for message, names in zip(messages, list_call_names(messages), strict=True):
         blocks: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
         if message.role == "tool":
-            call = open_calls.pop(0) if open_calls else "call_0_0"
-            result = {"type": "tool_result", "tool_use_id": call, "content": message.content}
+            result = {"type": "tool_result", "tool_use_id": names[0], "content": message.content}
             if turns and turns[-1]["role"] == "user" and turns[-1]["content"][0]["type"] == "tool_result":
                 turns[-1]["content"].append(result)  # all results of a turn must be in one message
             else:
                 turns.append({"role": "user", "content": [result]})
             continue
-        for index, tool_call in enumerate(message.tool_calls):
-            open_calls.append(f"call_{number}_{index}")
-            blocks.append(
-                {"type": "tool_use", "id": open_calls[-1], "name": tool_call.name, "input": tool_call.arguments}
-            )
+        blocks += [
+            {"type": "tool_use", "id": name, "name": call.name, "input": call.arguments}
+            for name, call in zip(names, message.tool_calls, strict=True)
+        ]
         blocks += [{"type": "image", "source": _build_image_source(url)} for url in message.images]
         turns.append({"role": message.role, "content": blocks})
     return turns

@@ -12,13 +12,12 @@ from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.hosted.reply_parts import (
     build_hosted_reply,
-    describe_schema,
     parse_reply_object,
     read_text,
     split_image_url,
 )
 from teachers.hosted.vendor_schemas import GEMINI_SCHEMAS, fit_schema
-from teachers.openai_chat import MALFORMED, InvalidCompletion, check_token_count, merge_extra
+from teachers.openai_chat import MALFORMED, InvalidCompletion, check_token_count, describe_schema, merge_extra
 
 CUT_OFF_REASONS = {"MAX_TOKENS", "CONTINUATION"}
 BLOCKED_REASONS = {

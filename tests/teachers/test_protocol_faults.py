@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
@@ -11,7 +13,7 @@ from aiohttp import web
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.sample import Message
-from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.base import CallCharge, CallFailed, ChargeAccount, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.providers import open_teacher
 from teachers.relay import open_relay
 from tests.support.protocols import PROTOCOLS, Handler, TestedProtocol, serve_handler
@@ -27,14 +29,26 @@ def protocol(request: pytest.FixtureRequest) -> TestedProtocol:
     return PROTOCOLS[request.param]
 
 
-def ask_all(protocol: TestedProtocol, handler: Handler, times: int = 1, **changes: object) -> list[Any]:
+class ChargeRecorder(UnlimitedAccount):
+    def __init__(self) -> None:
+        self.charges: list[CallCharge] = []
+
+    @asynccontextmanager
+    async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
+        self.charges.append(CallCharge())
+        yield self.charges[-1]
+
+
+def ask_all(
+    protocol: TestedProtocol, handler: Handler, times: int = 1, account: ChargeAccount | None = None, **changes: object
+) -> list[Any]:
     """Replies and errors of equal calls at once."""
 
     async def run() -> list[TeacherReply | BaseException]:
         async with serve_handler(protocol.path, handler) as address:
             table = protocol.build_table(address, **changes)
             async with open_teacher(TeacherConfig.model_validate(table)) as teacher:
-                calls = [teacher.reply(QUESTION, 0, UnlimitedAccount()) for _ in range(times)]
+                calls = [teacher.reply(QUESTION, 0, account or UnlimitedAccount()) for _ in range(times)]
                 return await asyncio.gather(*calls, return_exceptions=True)
 
     return asyncio.run(run())
@@ -93,9 +107,11 @@ def test_a_hanging_endpoint_is_given_up(protocol: TestedProtocol) -> None:
         await asyncio.sleep(30)
         return web.Response()
 
-    (error,) = ask_all(protocol, answer, timeout_seconds=0.2, max_retries=0)
+    account = ChargeRecorder()
+    (error,) = ask_all(protocol, answer, account=account, timeout_seconds=0.2, max_retries=0)
     assert isinstance(error, CallFailed)
     assert "no answer in 0.2 s" in str(error)
+    assert [charge.fault for charge in account.charges] == ["timeout"]
 
 
 @pytest.mark.parametrize(

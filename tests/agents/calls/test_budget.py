@@ -46,6 +46,20 @@ def made_under(recipe: Recipe, folder: Path, teacher: ScriptedTeacher) -> list[S
     return made
 
 
+@pytest.mark.parametrize(
+    ("model", "most"), [("anthropic/claude-opus-5", 5_000), ("gemini/x", 5_000), ("openai/gpt-4o-mini", 50_000)]
+)
+@pytest.mark.parametrize("url", ["https://example.org/a.png", "data:image/png;base64," + "A" * 300_000])
+def test_an_image_counts_as_the_most_tokens_that_one_has_and_not_as_its_url(
+    url: str, model: str, most: int, tmp_path: Path
+) -> None:
+    with RunBudget(BudgetConfig(), tmp_path / "spend.jsonl", 1) as budget:
+        account = BudgetAccount(budget, StopSignal(), TeacherConfig(model=model))
+        images = [message.model_copy(update={"images": (url, url)}) for message in QUESTION.messages]
+        more = account.tokens(QUESTION.model_copy(update={"messages": images})) - account.tokens(QUESTION)
+    assert 2 * most < more < 2 * most + 50
+
+
 @pytest.mark.parametrize("calls", [0, 1, 7, 20, 50, 90])
 def test_no_call_exceeds_a_budget_of_calls_and_open_samples_are_finished(calls: int, tmp_path: Path) -> None:
     teacher = ScriptedTeacher(answer, seconds=0.001)
