@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from core.config.filters import FilterTable, find_filter_table
 from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
 from core.config.recipe import Recipe
-from core.config.teachers import KEY_OF_PROVIDER, URL_OF_PROVIDER
+from core.config.teachers import URL_OF_PROVIDER
 from core.errors import RecipeError, RecipeProblem
 from core.extensions import EXTENSION_ERROR
 from core.secrets import SECRET_ERROR
@@ -244,16 +244,10 @@ def _check_teachers(recipe: Recipe) -> Iterator[RecipeProblem]:
             yield RecipeProblem(f"teachers.{name}.faults", f"only a fake teacher has faults, not {teacher.model!r}")
         if teacher.engine and not teacher.model.startswith("vllm/"):
             yield RecipeProblem(f"teachers.{name}.engine", f"only vllm/… starts an engine, not {teacher.model!r}")
-        own = teacher.model.startswith("local/")
-        for key in () if own else ("gpu_layers", "threads", "cache_type"):
+        provider = teacher.model.partition("/")[0]
+        for key in () if provider == "local" else ("gpu_layers", "threads", "cache_type"):
             if getattr(teacher, key) is not None:
                 yield RecipeProblem(f"teachers.{name}.{key}", f"only local/… is llama.cpp, not {teacher.model!r}")
-        provider = teacher.model.partition("/")[0]
-        if teacher.base_url is None:
-            needs_key, instead = provider in URL_OF_PROVIDER, "name a base_url that needs no key"
-        else:  # the client libraries of other protocols than OpenAI's need one there too
-            needs_key = provider in KEY_OF_PROVIDER and teacher.api_key_env != ""
-            instead = 'set api_key_env = "" for a server without keys'
-        if needs_key and not os.environ.get(teacher.api_key_env, "").strip():
-            what = f"the environment variable {teacher.api_key_env} is not set; set it, or {instead}"
+        if teacher.api_key_env not in os.environ and teacher.base_url is None and provider in URL_OF_PROVIDER:
+            what = f"the environment variable {teacher.api_key_env} is not set; set it, or name a base_url that needs no key"
             yield RecipeProblem(f"teachers.{name}", what)

@@ -16,7 +16,7 @@ from teachers.endpoint_calls import EndpointCalls, FailedTry, FailureCause
 from teachers.openai_chat import InvalidCompletion
 
 NO_KEY = "none"
-"""The key that a client library gets if the recipe names no variable: a gateway may need none, but the library does."""
+"""The key that a client library gets if there is none: a server of the user's may need none, but the library does."""
 
 
 class RejectedRequest(Exception):
@@ -81,11 +81,11 @@ class HostedTeacher:
 
 
 def require_key(config: TeacherConfig) -> str:
-    """The key of a hosted provider. Raises ProviderError if its variable is not set."""
+    """The key of a hosted provider; another server may need none. Raises ProviderError if the provider's own needs one."""
     key = read_key(config.api_key_env)
-    if key is None and config.api_key_env:
+    if key is None and config.base_url is None:
         raise ProviderError(
-            f"{config.model}: the environment variable {config.api_key_env} is not set; set it to your API key, or name "
-            'another variable in api_key_env ("" for a server without keys)'
+            f"{config.model}: the environment variable {config.api_key_env} is not set; set it to your API key, or name another "
+            "variable in api_key_env"
         )
     return key or NO_KEY

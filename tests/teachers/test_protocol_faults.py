@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
-from core.sample import Message
+from core.sample import Message, TokenUsage
 from teachers.base import CallCharge, CallFailed, ChargeAccount, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.providers import open_teacher
+from teachers.providers import find_teacher_problems, open_teacher
 from teachers.relay import open_relay
 from tests.support.protocols import PROTOCOLS, Handler, TestedProtocol, serve_handler
 
@@ -29,14 +31,21 @@ def protocol(request: pytest.FixtureRequest) -> TestedProtocol:
     return PROTOCOLS[request.param]
 
 
-class ChargeRecorder(UnlimitedAccount):
+class RecordingAccount(UnlimitedAccount):
+    """Keeps what each try is charged, where None is the maximum that was set aside, and the kinds of failures."""
+
     def __init__(self) -> None:
-        self.charges: list[CallCharge] = []
+        self.charges: list[TokenUsage | None] = []
+        self.faults: list[str] = []
 
     @asynccontextmanager
     async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
-        self.charges.append(CallCharge())
-        yield self.charges[-1]
+        charge = CallCharge()
+        try:
+            yield charge
+        finally:
+            self.charges.append(charge.usage)
+            self.faults.append(charge.fault)
 
 
 def ask_all(
@@ -107,11 +116,11 @@ def test_a_hanging_endpoint_is_given_up(protocol: TestedProtocol) -> None:
         await asyncio.sleep(30)
         return web.Response()
 
-    account = ChargeRecorder()
+    account = RecordingAccount()
     (error,) = ask_all(protocol, answer, account=account, timeout_seconds=0.2, max_retries=0)
     assert isinstance(error, CallFailed)
     assert "no answer in 0.2 s" in str(error)
-    assert [charge.fault for charge in account.charges] == ["timeout"]
+    assert account.faults == ["timeout"]
 
 
 @pytest.mark.parametrize(
@@ -258,6 +267,40 @@ def test_no_more_calls_are_in_flight_than_the_recipe_allows(protocol: TestedProt
     replies = ask_all(protocol, answer, times=30, max_concurrent=3)
     assert all(isinstance(reply, TeacherReply) for reply in replies)
     assert most == 3
+
+
+def test_each_try_is_charged_for_what_it_may_have_cost(protocol: TestedProtocol) -> None:
+    """A rejected try is one call, one that was cut off or is unreadable is the maximum, and a reply is its tokens."""
+    tries, account = count(), RecordingAccount()
+
+    async def answer(request: web.Request) -> web.Response:
+        number = next(tries)
+        if number == 1:
+            assert request.transport is not None
+            request.transport.close()
+        return web.Response(status=429) if number == 0 else web.json_response(protocol.reply if number == 3 else {})
+
+    async def run() -> None:
+        async with serve_handler(protocol.path, answer) as address:
+            table = protocol.build_table(address, max_retries=3)
+            async with open_teacher(TeacherConfig.model_validate(table)) as teacher:
+                await teacher.reply(QUESTION, 0, account)
+
+    asyncio.run(run())
+    assert account.charges == [
+        TokenUsage(calls=1), None, None, TokenUsage(calls=1, prompt_tokens=3, completion_tokens=4)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("provider", "library"), [("anthropic", "anthropic"), ("gemini", "google.genai")])
+def test_a_missing_extra_is_named_before_the_run(provider: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe.model_validate(
+        {"name": "x", "seeds": {"path": "x"}, "teachers": {"main": {"model": f"{provider}/m"}}}
+    )
+    assert find_teacher_problems(recipe) == []
+    monkeypatch.setitem(sys.modules, library, None)
+    (problem,) = find_teacher_problems(recipe)
+    assert str(problem) == "teachers.main.model: its client library is not installed: run `make install-all`"
 
 
 def test_two_endpoints_of_one_model_are_two_origins_and_a_relay_needs_openais_protocol(

@@ -66,7 +66,7 @@ def test_a_cut_off_thought_is_named_as_the_fault_and_asked_for_again_without_an_
     with serve_thinking(ThinkingServer(thoughts="hm " * 2000)) as server:
         endpoint = f"model='openai/m', base_url='{server.url}', dialect='vllm', logprobs=false"
         plan = load_recipe_plan("smoke", [*SMALL, *THINKING[1:], "samples=1", f"teachers.main={{{endpoint}}}"])
-        [sample] = asyncio.run(preview_samples(plan, 1, threading.Event()))
+        [sample] = asyncio.run(preview_samples(plan, 1, threading.Event())).samples
     assert "its thinking took all tokens; raise the agent's reasoning" in sample.detail
     assert len(server.bodies) == 1 + plan.recipe.agents.generator.max_repairs
     assert all(message["content"] for body in server.bodies for message in body["messages"])

@@ -122,7 +122,8 @@ def test_killed_before_every_answer_of_the_server_a_run_pays_each_request_once(
         ended(produce(server, tmp_path / "watched"), 0)
         expected, billed = kept_hashes(tmp_path / "watched"), Counter(server.billed)
         asked = [re.sub(r"\d{2,}", "N", entry) for entry in server.log]
-        chosen = [number for number, kind in enumerate(asked) if asked[:number].count(kind) < 2]
+        most = 2 if provider == "openai" else 1  # each start loads Anthropic's client library
+        chosen = [number for number, kind in enumerate(asked) if asked[:number].count(kind) < most]
         assert {asked[number] for number in chosen} == kinds
         for number in chosen:
             server.reset()

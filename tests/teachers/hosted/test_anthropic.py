@@ -281,7 +281,7 @@ def test_a_wrong_key_ends_the_run_without_being_named(monkeypatch: pytest.Monkey
             assert "canary" not in str(error)
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     with pytest.raises(ProviderError, match="the environment variable ANTHROPIC_API_KEY is not set"):
-        ask(server, build_question())
+        ask(server, build_question(), base_url=None)
 
 
 def test_the_environment_adds_no_header_and_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
