@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from core.thinking import escape_thinking_tags
+
 
 class FrozenModel(BaseModel):
     """A value: immutable, and strict about its fields."""
@@ -213,7 +215,7 @@ class Candidate(FrozenModel):
         place = next((i for i, message in enumerate(self.messages) if message.role == "assistant"), None)
         if place is None or not thinking.strip():
             return self
-        thought = self.messages[place].model_copy(update={"reasoning": thinking.strip()})
+        thought = self.messages[place].model_copy(update={"reasoning": escape_thinking_tags(thinking).strip()})
         return self.model_copy(update={"messages": [*self.messages[:place], thought, *self.messages[place + 1 :]]})
 
 

@@ -117,7 +117,13 @@ def _split_turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase)
 def render_chat(messages: Conversation, tokenizer: PreTrainedTokenizerBase, *, answer_next: bool = False) -> str:
     """The chat template's text of `messages`; with `answer_next`, up to the start of the assistant's turn."""
     turns = [
-        {"role": message.role, "content": join_thinking(message.reasoning or "", message.text)} for message in messages
+        {
+            "role": message.role,
+            "content": join_thinking(message.reasoning or "", message.text)
+            if message.role == "assistant"
+            else message.text,
+        }
+        for message in messages
     ]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next))

@@ -12,10 +12,11 @@ from typing import Any
 from core.config.teachers import TeacherConfig
 from core.sample import Message, TokenUsage, ToolCall
 from core.secrets import redact_excerpt
+from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, TokenCertainty
 from teachers.grammar_bounds import simplify_schema
 from teachers.thinking.request_keys import build_thinking_keys
-from teachers.thinking.thought_text import is_json_object, read_message_reasoning, read_message_text, split_thinking
+from teachers.thinking.thought_text import is_json_object, read_message_reasoning, read_message_text
 
 MAX_TOKEN_COUNT = 100_000_000
 """Of one call; ten times the longest known context."""

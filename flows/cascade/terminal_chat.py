@@ -17,7 +17,7 @@ from core.errors import ProviderError, UsageError
 from core.installation import format_install_command
 from core.runs.records import RunState
 from core.runs.run_dir import RunDir
-from core.thinking import THINK_CLOSING, THINK_OPENING
+from core.thinking import THINK_CLOSING, THINK_OPENING, split_thinking
 from flows.data.run_storage import open_run_storage
 from flows.data.student_files import (
     DEFAULT_GGUF_TYPE,
@@ -29,7 +29,6 @@ from flows.data.student_files import (
 from flows.terminal.suggested_commands import format_command, format_resume_hint
 from flows.terminal.text_format import replace_unsafe_characters
 from teachers.relay import RelayError, open_relay
-from teachers.thinking.thought_text import split_thinking
 
 PROMPT = "> "
 LEAST_SLOT_TOKENS = 4096

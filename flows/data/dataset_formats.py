@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.config.recipe import DatasetThinking
 from core.runs.records import ThinkingRecord
 from core.storage.sample_files import TURN_COLUMNS, complete_turn_fields, has_turn_field
-from core.thinking import THINK_CLOSING, THINK_OPENING
+from core.thinking import THINK_CLOSING, THINK_OPENING, THINKING_TAG
 
 if TYPE_CHECKING:
     import polars as pl
@@ -100,19 +100,22 @@ class TurnForm(NamedTuple):
 
 
 def place_thinking(rows: "pl.DataFrame", thinking: DatasetThinking) -> "pl.DataFrame":
-    """The rows without thinking, with thinking before the content of its message in tags, or unchanged."""
+    """The rows without thinking, with thinking before the content of its message in tags as by `join_thinking`, or in a field of
+    its own; tags in it are escaped, since chat templates write the field between tags.
+    """
     import polars as pl
 
     turn = pl.element().struct
-    reasoning, content = turn.field("reasoning"), turn.field("content")
-    tagged = pl.concat_str(pl.lit(f"{THINK_OPENING}\n"), reasoning, pl.lit(f"\n{THINK_CLOSING}\n\n"), content)
-    changes = {"content": pl.coalesce(tagged, content)} if thinking == "tags" else {}
-    if thinking == "field":
-        return rows
+    content = turn.field("content")
+    reasoning = turn.field("reasoning").str.replace_all(THINKING_TAG.pattern, "(${1}${2})")
+    fields = {"reasoning": reasoning if thinking == "field" else pl.lit(None, pl.String)}
+    if thinking == "tags":
+        ambiguous = (turn.field("role") == "assistant") & content.str.contains(THINKING_TAG.pattern)
+        thought = pl.coalesce(reasoning, pl.when(ambiguous).then(pl.lit("")))
+        tagged = pl.concat_str(pl.lit(f"{THINK_OPENING}\n"), thought, pl.lit(f"\n{THINK_CLOSING}\n\n"), content)
+        fields["content"] = pl.coalesce(tagged, content)
     return rows.with_columns(
-        pl.col(column).list.eval(turn.with_fields(**changes, reasoning=pl.lit(None, pl.String)))
-        for column in TURN_COLUMNS
-        if column in rows.columns
+        pl.col(column).list.eval(turn.with_fields(**fields)) for column in TURN_COLUMNS if column in rows.columns
     )
 
 

@@ -21,7 +21,7 @@ from core.runs.lineage import find_release
 from core.sample import Message
 from core.storage.bounded_reading import check_regular_file, read_line_blocks, read_parquet_batches
 from core.storage.sample_files import unflatten_message
-from core.thinking import THINK_OPENING, split_leading_thinking
+from core.thinking import find_thinking_tag, split_thinking
 from filters.base import Document
 from flows.data.dataset_formats import parse_alpaca_row, parse_sharegpt_turns
 
@@ -273,7 +273,7 @@ def build_row_document(row: Mapping[str, Any], name: str = "") -> Document:
             role in KNOWN_ROLES
             and isinstance(content, str)
             and not any(turn.get(key) for key in ("tool_calls", *THINKING_KEYS))
-            and not content.lstrip().startswith(THINK_OPENING)
+            and not find_thinking_tag(content)
         ):
             turns.append(_ReadTurn(str(role), content, content))
         else:
@@ -418,8 +418,8 @@ def _read_turn_content(turn: dict[str, Any]) -> dict[str, Any]:
         return {**turn, "reasoning": None}
     thinking = next((turn[key] for key in THINKING_KEYS if turn.get(key)), None)
     if thinking is None and isinstance(content, str):
-        split = split_leading_thinking(content)
-        turn, thinking = {**turn, "content": split.answer}, split.thinking or None
+        split = split_thinking(content)
+        turn, thinking = {**turn, "content": split.answer}, split.reasoning or None
     return {**turn, "reasoning": thinking}
 
 

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from core.config.teachers import TeacherConfig
 from core.sample import Message
+from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.openai_chat import find_json_object, insert_instructions
-from teachers.thinking.thought_text import split_thinking
 
 TAGGED_WORDS = (
     "First think step by step between <think> and </think>. After </think> write one JSON object and nothing else. "

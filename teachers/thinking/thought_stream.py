@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from teachers.thinking.thought_text import (
+from core.thinking import (
     OPENING_TAGS,
     find_closing_tag,
     match_opening_tag,

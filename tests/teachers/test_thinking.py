@@ -8,13 +8,13 @@ import pytest
 
 from core.config.teachers import ChatDialect, TeacherConfig
 from core.sample import Message, TokenUsage
+from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion
 from teachers.providers import open_teacher
 from teachers.thinking.request_keys import build_thinking_keys
 from teachers.thinking.schema_thinking import think_and_answer
 from teachers.thinking.thought_stream import CompletionStream, move_thinking
-from teachers.thinking.thought_text import split_thinking
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.gemini_server import GeminiServer
 from tests.support.strict_server import ServedReply, serve
@@ -104,7 +104,21 @@ def test_the_keys_of_the_user_win() -> None:
         ("  <think>a", "a", "", False),
         ("<think>a </thinking> b</think> c", "a </thinking> b", "c", True),
         ("Use <think> and </thinks>.", "", "Use <think> and </thinks>.", True),
-        ('{"tag": "</think>"}', "", '{"tag": "</think>"}', True),
+        ("<thought>a</thought>b", "a", "b", True),
+        ("a </reasoning>\nb </think>\nc", "a", "b </think>\nc", True),
+        ("a\n```\nx\n```\n</think>\nb", "a\n```\nx\n```", "b", True),
+        *(
+            (text, "", text, True)
+            for text in (
+                '{"tag": "</think>"}',
+                '{"tag": "a</think>\nb"}',
+                "Use the tag </think> to end.",
+                "The tag is </think>\n",
+                "The tags <think> and </think>\nenclose it.",
+                '```json\n{"a": "write </think> here"}\n```',
+                "So:\n```html\n</think>\n```\nIt ends.",
+            )
+        ),
         ("no thought", "", "no thought", True),
         ("", "", "", True),
         ("<think>" * 100_000, "<think>" * 99_999, "", False),

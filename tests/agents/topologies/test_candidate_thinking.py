@@ -81,7 +81,7 @@ def test_without_a_teacher_that_thinks_nothing_has_thinking(tmp_path: Path) -> N
     assert not any('"reasoning":"I' in sample.model_dump_json() or sample.candidate.thinking for sample in samples)
 
 
-@pytest.mark.parametrize("tag", ["<think>", "</think>", "[THINK]", "</thinking>"])
+@pytest.mark.parametrize("tag", ["<think>", "</think>", "[THINK]", "</thinking>", "<thought>", "</reasoning>"])
 def test_thinking_inside_a_reply_is_repaired_and_never_an_answer(tag: str, tmp_path: Path) -> None:
     leak, clean = draft(f"{tag} I could say: Bees fly."), draft("Bees fly.")
 

@@ -16,7 +16,7 @@ from core.config.students import StudentConfig
 from core.project_files import PROJECT
 from core.runs.run_dir import open_run
 from core.storage.atomic_files import write_json
-from core.thinking import find_thinking_tag, split_leading_thinking
+from core.thinking import find_thinking_tag, split_thinking
 from flows.cascade.terminal_chat import (
     ChatConversation,
     ChatFailure,
@@ -152,7 +152,7 @@ def thinking_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_student_trained_on_thinking_thinks_and_only_its_answer_is_said(thinking_student: Path) -> None:
     torch = StudentTextGenerator(thinking_student).generate_reply([{"role": "user", "content": ASKED}], 0, 1.0, 60)
     assert torch.startswith("<think>\nI think of "), "it learned to"
-    thinking, answer = split_leading_thinking(torch)
+    thinking, answer, _ = split_thinking(torch)
     assert answer.startswith("I like ")
     options = ("--temperature", "0", "--max-tokens", "60", "-q")
     code, out, err = talk(thinking_student, *options, lines=ASKED)

@@ -14,9 +14,10 @@ from core.errors import RecipeError
 from core.runs.records import RunManifest, RunState
 from core.runs.run_dir import RunDir
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, ToolCall
-from core.storage.sample_files import write_samples
+from core.storage.sample_files import build_message_type, write_samples
+from core.thinking import escape_thinking_tags, join_thinking, split_thinking
 from flows.data.curated_run import read_kept_rows, split_rows
-from flows.data.dataset_formats import convert_to_alpaca, convert_to_sharegpt, count_prompt_turns
+from flows.data.dataset_formats import convert_to_alpaca, convert_to_sharegpt, count_prompt_turns, place_thinking
 from flows.data.dataset_rows import read_row_conversation
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run import stages
@@ -339,6 +340,23 @@ def test_thinking_reaches_a_chat_template_alike_in_both_forms(form: str, tmp_pat
     assert all([*halves[name]["prompt"], *halves[name]["completion"]] == rows[name]["messages"] for name in rows)
     read = {row.pop("id"): read_row_conversation(row) for row in map(dict, rows.values())}
     assert read == {one.id: one.candidate.messages for one in samples}, "and it is read back"
+
+
+@pytest.mark.parametrize("thinking", [None, "The text </think> ends it. The answer is B"])
+@pytest.mark.parametrize("answer", ["A", "</think>\nUse it."])
+def test_a_row_has_the_thinking_as_it_is_joined(thinking: str | None, answer: str) -> None:
+    turns = [{"role": "user", "content": "Is <think> a tag?"}, {"role": "assistant", "content": answer}]
+    thought = {"reasoning": thinking}
+    rows = pl.DataFrame(
+        {"messages": [[turns[0], turns[1] | thought]]}, schema={"messages": pl.List(build_message_type())}
+    )
+    asked, tagged = place_thinking(rows, "tags")["messages"][0]
+    assert (asked["content"], tagged["content"]) == (turns[0]["content"], join_thinking(thinking or "", answer))
+    assert split_thinking(tagged["content"])[:2] == (escape_thinking_tags(thinking or ""), answer)
+    _, field = place_thinking(rows, "field")["messages"][0]
+    assert (field["content"], field["reasoning"]) == (answer, thinking and escape_thinking_tags(thinking))
+    stored = Candidate(messages=[Message.model_validate(turn) for turn in turns]).add_thinking(thinking or "")
+    assert stored.thinking == escape_thinking_tags(thinking or "")
 
 
 @pytest.mark.parametrize(("form", "key"), [("tags", "content"), ("field", "reasoning_content")])

@@ -12,7 +12,7 @@ from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import SampleStatus
 from core.storage.atomic_files import hash_file
-from core.thinking import find_thinking_tag, split_leading_thinking
+from core.thinking import find_thinking_tag, split_thinking
 from flows.clean.run_curation import curate_run
 from flows.data.curated_run import read_finished_samples, read_kept_rows, read_kept_samples, split_rows
 from flows.data.dataset_origin import trains_on_thinking
@@ -81,14 +81,14 @@ def test_each_row_has_the_thinking_of_the_reply_that_became_its_answer(thinking_
     for form, read in answers.items():
         for row in read_rows(thinking_run, form):
             sample = kept[row["id"]]
-            assert split_leading_thinking(read(row)) == (sample.candidate.thinking, sample.answer), form
+            assert split_thinking(read(row))[:2] == (sample.candidate.thinking, sample.answer), form
     pairs = list(read_rows(thinking_run, "preference"))
     assert pairs
     turns = {sample.id: sample.turns for sample in read_finished_samples(thinking_run)}
     for pair in pairs:
         assert find_thinking_tag(json.dumps(pair["prompt"])) is None
         for side in ("chosen", "rejected"):
-            thinking, answer = split_leading_thinking(pair[side][0]["content"])
+            thinking, answer, _ = split_thinking(pair[side][0]["content"])
             name, _, revision = pair[f"{side}_id"].partition("/")
             wrote = [turn for turn in turns[name] if turn.reasoning == thinking and turn.agent == "generator"]
             assert wrote, "each side has its own thinking"
