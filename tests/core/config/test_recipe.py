@@ -63,10 +63,6 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
             "teachers.main={model='gemini/x',api_key_env='MINE'}",
             "teachers.main: the environment variable MINE is not set",
         ),
-        (
-            "teachers.main={model='gemini/x',base_url='http://h'}",
-            'set it, or set api_key_env = "" for a server without keys',
-        ),
         ("teachers.main.extra={n=2}", "teachers.main.extra: n is fixed, since a budget depends on it"),
         ("teachers.main.drop=['max_tokens']", "teachers.main.drop: max_tokens is fixed"),
         ("teachers.main.model=nowhere/x", "unknown provider 'nowhere'"),
