@@ -5,15 +5,23 @@ import re
 from functools import cache
 from pathlib import Path
 
-SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
+SPLIT_NAME = re.compile(
+    r"(?P<stem>.+)-(?P<part>(?!00000)\d{5})-of-(?P<parts>(?!00000)\d{5})\.gguf", re.IGNORECASE | re.DOTALL | re.ASCII
+)
 """llama.cpp loads all parts when it gets the first one."""
 GGUF = b"GGUF"
 """The first bytes of a GGUF file."""
 
 
+def match_split_name(name: str) -> re.Match[str] | None:
+    """The stem, the part and the number of parts in the name of a part of a split file; None for any other name."""
+    split = SPLIT_NAME.fullmatch(name)
+    return split if split and int(split["part"]) <= int(split["parts"]) else None
+
+
 def list_part_names(name: str) -> list[str]:
     """The names of all parts of the file `name`: itself, unless it is split."""
-    split = SPLIT_NAME.fullmatch(name)
+    split = match_split_name(name)
     if split is None:
         return [name]
     count = int(split["parts"])
@@ -40,7 +48,7 @@ def _hash_unchanged(file: Path, _modified: int, _size: int) -> str:
 
 def find_gguf_problem(file: Path) -> str | None:
     """Why `file` is not a whole GGUF file, or None: llama.cpp itself gives no clear message for other files."""
-    split = SPLIT_NAME.fullmatch(file.name)
+    split = match_split_name(file.name)
     if split and int(split["part"]) != 1:
         return f"{str(file)!r} is a part of a split file; name the first part, {list_part_names(file.name)[0]}"
     for part in map(file.with_name, list_part_names(file.name)):

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 HUB_PREFIX = "hf:"
-_REFERENCE = re.compile(r"hf:([\w.-]+/[\w.-]+?)(?:@([^:@\s]+))?(?::([^:\s]+))?", re.ASCII)
+_REFERENCE = re.compile(r"hf:(\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?)(?:@([^:@\s]+))?(?::([^:\s]+))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -36,9 +36,18 @@ class HubReference(NamedTuple):
 def parse_hub_reference(name: str) -> HubReference | None:
     """The reference `name`, or None if it is not one."""
     found = _REFERENCE.fullmatch(name)
-    if found is None or {"", ".."} & set((found[3] or "x").split("/")):
+    if (
+        found is None
+        or re.search(r"--|\.\.", found[1])
+        or not all(is_safe_name(part or "x") for part in found.groups())
+    ):
         return None
     return HubReference(*found.groups())
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether `name`, of a file or a revision, can be part of a reference, and is no path out of its folder."""
+    return name.isprintable() and not re.search(r"[:\s\\]", name) and not {"", ".", ".."} & set(name.split("/"))
 
 
 def find_hub_reference(model: str) -> HubReference | None:

@@ -31,8 +31,8 @@ class EndpointTeacher:
     ) -> None:
         self.model = config.model
         self.slots = config.max_concurrent
-        decides = [config.structured, config.extra, config.drop, config.seeded, config.logprobs, config.engine]
-        origin = [part for part in (source, config.dialect) if part]
+        decides = [config.structured, config.extra, config.seeded, config.logprobs, config.engine]
+        origin = [part for part in (source, config.dialect, config.drop) if part]
         self.manner = json.dumps([*decides, *origin], sort_keys=True)
         self._config = config
         self._url = url.rstrip("/")

@@ -82,9 +82,9 @@ class _GuardedTeacher:
 
     def __init__(self, teacher: Teacher, extension: Extension[TeacherProtocol], config: TeacherConfig) -> None:
         self.model, self.slots = config.model, teacher.slots
-        self.manner = (
-            f"{teacher.manner} {extension.identity} {config.model_dump_json(include={'base_url', 'extra', 'drop'})}"
-        )
+        decides = {"base_url", "extra"} | ({"drop"} if config.drop else set())
+        keys = config.model_dump_json(include=decides, by_alias=True)
+        self.manner = f"{teacher.manner} {extension.identity} {keys}"
         self._teacher, self._title = teacher, extension.title
 
     async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:

@@ -21,6 +21,7 @@ from agents.calls.reply_cache import ReplyCache, open_reply_cache
 from agents.planning.run_plan import RunPlan
 from agents.toolbox.toolbox import Toolbox, open_toolbox
 from core.errors import StillhouseError, StoreError
+from core.hub_reference import remove_revision
 from core.runs.run_dir import RunDir
 from core.sample import text_digest
 from core.stop_signal import RunStopped, StopSignal
@@ -99,7 +100,8 @@ class RequestDispatcher:
     def request_digest(self, name: str, question: TeacherQuestion) -> str:
         """The identity of a request: equal requests may share a reply across samples, shards and runs."""
         teacher = self.teachers[name]
-        return text_digest(f"{teacher.model}\n{teacher.manner}\n{question.canonical}", length=32)
+        model = remove_revision(teacher.model)
+        return text_digest(f"{model}\n{teacher.manner}\n{question.canonical}", length=32)
 
     async def answer(
         self, name: str, question: TeacherQuestion, request: str, rank: int, traced: TracedCall | None = None

@@ -294,12 +294,19 @@ def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         yield RecipeProblem("agents.critic.type", f"{teacher.model} {NO_PROBABILITIES}")
 
 
-def _slot_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
-    """Thinking that leaves no room for a prompt in a slot of an embedded teacher."""
+def _thinking_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    """A limit that vLLM would reject, and thinking that leaves no room for a prompt in a slot of an embedded teacher."""
     for name, agent in plan.agents.items():
         teacher = plan.recipe.teachers.get(agent.teacher)
         if teacher is None:
             continue  # another check names it
+        limited = isinstance(agent.reasoning, int) and "thinking_token_budget" not in teacher.drop
+        if teacher.model.startswith("vllm/") and limited and not teacher.engine.get("reasoning_parser"):
+            yield RecipeProblem(
+                f"agents.{name}.reasoning",
+                f"vLLM rejects a limit of {agent.reasoning:,} tokens without a parser of thinking; set "
+                f'teachers.{agent.teacher}.engine.reasoning_parser to the model\'s (as "qwen3"), or reasoning = "low"',
+            )
         thinking = teacher.thinking_tokens(agent.reasoning)
         reply = agent.max_tokens + thinking
         if teacher.model.startswith("local/") and thinking and reply + LEAST_PROMPT_TOKENS > teacher.slot_tokens:
@@ -317,5 +324,5 @@ PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _label_problems,
     _tool_problems,
     _critic_problems,
-    _slot_problems,
+    _thinking_problems,
 )

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from core.config.agents import AgentsConfig, TopologyConfig, VerifierConfig
 from core.config.base import RecipeTable
 from core.config.filters import DEFAULT_FILTERS, FilterConfig
+from core.config.identity_keys import remove_later_defaults
 from core.config.students import StudentConfig
 from core.config.teachers import CONNECTION_KEYS, TeacherConfig
 from core.config.tools import ToolSourceConfig
@@ -289,7 +290,7 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: ParentRele
 
     The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate and the student's
     evaluation are not included, so that a run can be resumed with another key, budget or machine. A teacher's endpoint is
-    included, and options of losses if there are any. Weights of the
+    included. Keys that later versions added count only with another value than their default (`identity_keys`). Weights of the
     Hub are identified by their hash in `sources`, not by their commit.
     """
     return json_digest(build_recipe_identity(recipe, sources, parent))
@@ -299,16 +300,14 @@ def build_recipe_identity(
     recipe: Recipe, sources: Mapping[str, str], parent: ParentRelease | None = None
 ) -> dict[str, Any]:
     """The input of `recipe_digest` as plain JSON values; also compares two runs key by key."""
-    of_student = {"evaluation"} if recipe.student and recipe.student.loss_options else {"evaluation", "loss_options"}
     left_out: Any = {
-        "budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}, "student": of_student,
+        "budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}, "student": {"evaluation"},
     }  # fmt: skip
-    resolved = recipe.model_dump(mode="json", exclude=left_out)
-    if not recipe.tools:  # runs from before there were tools keep their identity
-        del resolved["tools"]
+    resolved = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
+    remove_later_defaults(recipe, resolved)
     for name, teacher in resolved["teachers"].items():
         for key in CONNECTION_KEYS:
-            teacher.pop(key)
+            teacher.pop(key, None)
         teacher["base_url"] = recipe.teachers[name].endpoint
         teacher["model"] = remove_revision(teacher["model"])
     before = {"parent": parent.model_dump()} if parent else {}

@@ -148,7 +148,9 @@ class TeacherConfig(RecipeTable):
     """For `openai/…` only: whose keys the endpoint accepts, for thinking and for the length of a reply (`openai`:
     `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com, openrouter.ai and api.deepseek.com, else
     `generic`."""
-    extra: dict[str, Any] = Field({}, validation_alias=AliasChoices("extra", "sampling"))
+    extra: dict[str, Any] = Field(
+        {}, validation_alias=AliasChoices("extra", "sampling"), serialization_alias="sampling"
+    )
     """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
     nested. A key that the request already has is replaced, a table is merged. The model, the prompt, and the length and number of
     replies are fixed, since a budget depends on them. Earlier versions called it `sampling`."""

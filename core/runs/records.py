@@ -451,6 +451,8 @@ class RunManifest(BaseModel):
     """Of the dataset; the first is the default."""
     thinking: ThinkingRecord | None = None
     """None if no conversation of the dataset has thinking."""
+    missing_thinking: list[str] = []
+    """Agents with `reasoning` that got no thinking in any reply, a sentence each."""
     pairs: PairsRecord | None = None
     """None if the recipe asks for no preference pairs."""
     student: StudentRecord | None = None
@@ -478,6 +480,7 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     """The fields of a run that `--json` prints."""
     keys = (
         "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
-        "seconds", "judges", "collapse", "mix", "formats", "thinking", "pairs", "student", "evaluation", "error",
+        "seconds", "judges", "collapse", "mix", "formats", "thinking", "missing_thinking", "pairs", "student", "evaluation",
+        "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import ProviderError, suggest_name
-from core.gguf_files import SPLIT_NAME, find_gguf_problem, hash_gguf, hash_once, list_part_names
-from core.hub_reference import HubReference
+from core.gguf_files import find_gguf_problem, hash_gguf, hash_once, list_part_names, match_split_name
+from core.hub_reference import COMMIT, HubReference, is_safe_name
 from core.secrets import redact_text
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ class _HubDownload:
         repo = self.reference.repo
         try:
             metadata = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
+            self._check_metadata(file, metadata)
             if not isinstance(try_to_load_from_cache(repo, file, revision=metadata.commit_hash), str):
                 self._download_blob(file, metadata)
             return Path(hf_hub_download(repo, file, revision=revision))
@@ -158,6 +159,17 @@ class _HubDownload:
                 return Path(cached)
             raise self._describe_error(error, file) from None
 
+    def _check_metadata(self, file: str, metadata: "HfFileMetadata") -> None:
+        """Commit and hash become names of files in the cache. Raises ProviderError."""
+        from huggingface_hub import constants
+
+        if not (metadata.commit_hash and metadata.etag and metadata.size is not None):
+            raise self._fail(
+                f"{constants.ENDPOINT} is no Hugging Face Hub: it sends no commit, hash and size of {file}"
+            )
+        if not (COMMIT.fullmatch(metadata.commit_hash) and re.fullmatch(r"[\w-]+", metadata.etag)):
+            raise self._fail(f"{constants.ENDPOINT} sends an invalid commit or hash of {file}")
+
     def _download_blob(self, file: str, metadata: "HfFileMetadata") -> None:
         """Store the bytes of a file as a blob of the cache, where huggingface_hub finds them."""
         from huggingface_hub import constants, hf_hub_url
@@ -165,12 +177,8 @@ class _HubDownload:
         from huggingface_hub.utils._fixes import WeakFileLock
         from huggingface_hub.utils._headers import build_hf_headers
 
-        if not (metadata.commit_hash and metadata.etag and metadata.size is not None):
-            raise self._fail(
-                f"{constants.ENDPOINT} is no Hugging Face Hub: it sends no commit, hash and size of {file}"
-            )
-        if "/" in metadata.etag:
-            raise self._fail(f"{constants.ENDPOINT} sends an invalid hash of {file}")
+        assert metadata.etag
+        assert metadata.size is not None
         cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=self.reference.repo, repo_type="model")
         blob = cache / folder / "blobs" / metadata.etag
         lock = cache / ".locks" / folder / f"{metadata.etag}.lock"
@@ -271,6 +279,9 @@ class _HubDownload:
             return self._fail(f"{hub} cannot be reached ({cause}); what has arrived is kept, try again")
         if isinstance(error, OSError):
             return self._fail(f"cannot be stored in {cache}: {error.strerror or error}")
+        if isinstance(error, ValueError):  # a name or a value that huggingface_hub refuses
+            cause = " ".join(redact_text(str(error)).split())
+            return self._fail(f"{file or repo} cannot be downloaded from {hub}: {cause}")
         raise error
 
     def _suggest_file(self, file: str) -> str:
@@ -337,7 +348,7 @@ def _list_cached_files(reference: HubReference) -> list[str]:
 
 def _match_files(names: list[str], quantization: str | None) -> list[str]:
     """The models among GGUF files, of this quantization if one is named; of a split file only the first part."""
-    whole = [name for name in names if (split := SPLIT_NAME.fullmatch(name)) is None or int(split["part"]) == 1]
+    whole = [name for name in names if (split := match_split_name(name)) is None or int(split["part"]) == 1]
     models = [name for name in whole if not re.search(r"(?i)mmproj|imatrix", name)]
     tag = re.compile(rf"(?i)(?:^|[-._/]){re.escape(quantization or '')}(?=[-./]|$)")
     return models if quantization is None else [name for name in models if tag.search(name)]
@@ -357,7 +368,8 @@ def _verify_cached_file(reference: HubReference, path: Path) -> None:
 
 
 def _keep_gguf(names: list[str]) -> list[str]:
-    return sorted(name for name in names if name.lower().endswith(".gguf"))
+    """The GGUF files that a recipe can name. A Hub may send any name."""
+    return sorted(name for name in names if name.lower().endswith(".gguf") and is_safe_name(name))
 
 
 def _list_names(names: list[str]) -> str:

@@ -6,6 +6,7 @@ Each stage reads files of the previous stage and writes its own atomically, so i
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,29 @@ if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
     from flows.evaluate.student_evaluation import StudentEvaluation
 
+THINKING_SAMPLES = 1000
+"""Samples searched for thinking that an agent was asked for: the whole history of each is read."""
+
+
+def describe_missing_thinking(run: RunDir, recipe: Recipe) -> list[str]:
+    """A sentence for each agent that was asked to think and got neither thinking nor a count of it, in the first samples."""
+    agents = {"generator": recipe.agents.generator, "critic": recipe.agents.critic, "verifier": recipe.agents.verifier}
+    replies = {name: 0 for name, agent in agents.items() if agent and agent.reasoning not in (None, "off")}
+    samples = islice(read_finished_samples(run), THINKING_SAMPLES) if replies else ()
+    for turn in (turn for sample in samples for turn in sample.turns):
+        name = "generator" if turn.agent.startswith("debater") else turn.agent
+        if turn.reasoning or turn.usage.reasoning_tokens:
+            replies.pop(name, None)
+        elif name in replies:
+            replies[name] += 1
+        if not replies:
+            break
+    return [
+        f"{name}: no thinking returned in {count:,} {'reply' if count == 1 else 'replies'}; see docs/thinking.md"
+        for name, count in replies.items()
+        if count
+    ]
+
 
 def write_dataset(
     run: RunDir, manifest: RunManifest, recipe: Recipe, parts: DatasetSplit, released: "Sequence[pl.DataFrame]" = ()
@@ -43,6 +67,7 @@ def write_dataset(
     """
     manifest.formats, manifest.pairs, missing = [], None, []
     manifest.thinking = measure_thinking(parts, recipe.dataset.thinking)
+    manifest.missing_thinking = describe_missing_thinking(run, recipe)
     with write_atomically(run.dataset) as folder:
         folder.mkdir()
         for name in recipe.dataset.formats:

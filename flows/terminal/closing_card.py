@@ -47,7 +47,7 @@ def format_closing_card(
         ("funnel", [format_one_line(" -> ".join(f"{name} {left:,}" for name, left in manifest.funnel), VALUE_WIDTH)]),
         *_list_student_rows(manifest),
         ("cost", [_format_cost(manifest)] if manifest.paid.cost else []),
-        ("thinking", [manifest.thinking.summary] if manifest.thinking else []),
+        ("thinking", [*([manifest.thinking.summary] if manifest.thinking else []), *manifest.missing_thinking]),
         ("collapse", [format_collapse_verdict(manifest.collapse)] if manifest.collapse else []),
         ("dataset", [str(run.dataset)] if run.dataset.exists() else []),
         ("page", [str(run.report_file)] if run.report_file.exists() else []),

@@ -55,8 +55,9 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
         lines += format_labelled_lines("not kept", not_kept)
     for judge in manifest.judges:
         lines += format_labelled_lines("judge", textwrap.wrap(format_judge_record(judge), TERMINAL_WIDTH - LABEL_WIDTH))
-    if manifest.thinking:
-        lines += format_labelled_lines("thinking", [manifest.thinking.summary])
+    thinking = [manifest.thinking.summary] if manifest.thinking else []
+    if thinking or manifest.missing_thinking:
+        lines += format_labelled_lines("thinking", [*thinking, *manifest.missing_thinking])
     if manifest.collapse:
         lines += format_labelled_lines("collapse", [format_collapse_verdict(manifest.collapse)])
     if manifest.gates:

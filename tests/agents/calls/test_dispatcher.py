@@ -65,6 +65,17 @@ def test_equal_requests_in_flight_are_one_call(tmp_path: Path) -> None:
     assert {reply.text for reply in replies} == {'"a"'}
 
 
+def test_the_same_weights_in_a_later_commit_have_the_replies_of_the_earlier_one(tmp_path: Path) -> None:
+    asked = []
+    for commit, digest in (("a", "same"), ("b", "same"), ("b", "other")):
+        teacher = ScriptedTeacher(lambda _: "yes")
+        teacher.model, teacher.manner = f"local/hf:o/r@{commit * 40}:x.gguf", digest
+        with open_reply_cache(CacheConfig(), tmp_path / "cache") as cache:
+            answers(teacher, [question("a")], tmp_path, cache)
+        asked.append(len(teacher.asked))
+    assert asked == [1, 0, 1]
+
+
 @pytest.mark.parametrize("error", [CallFailed("no"), ProviderError("down")])
 def test_equal_requests_in_flight_share_a_failure(error: Exception, tmp_path: Path) -> None:
     def answer(_: TeacherQuestion) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from core.gguf_files import find_gguf_problem, list_part_names
 from core.hub_reference import HubReference, parse_hub_reference
 from core.project_files import PROJECT
 from tests.support.local_hub import LocalHub, serve_local_hub
@@ -60,7 +61,19 @@ def test_names_are_parsed_strictly() -> None:
     assert parse_hub_reference("hf:o/r.x@refs/pr/3:q/a.gguf") == HubReference("o/r.x", "refs/pr/3", "q/a.gguf")
     assert parse_hub_reference("hf:o/r:Q4_K_M") == HubReference("o/r", None, "Q4_K_M")
     assert parse_hub_reference("hf:o/r") == HubReference("o/r", None, None)
-    for wrong in ("hf:o", "hf:o/r:../x.gguf", "hf:o/r:/etc/x.gguf", "hf:o/r:", "hf:o/r@:x.gguf", "hf:o/r/s:x.gguf"):
+    for wrong in (
+        "hf:o",
+        "hf:o/r:../x.gguf",
+        "hf:o/r:/etc/x.gguf",
+        "hf:o/r:",
+        "hf:o/r@:x.gguf",
+        "hf:o/r/s:x.gguf",
+        "hf:../..:x.gguf",
+        "hf:o/r--s",
+        "hf:o/r@../../etc:Q4",
+        "hf:o/r:a\x1b[31m.gguf",
+        "hf:o/r:..\\x.gguf",
+    ):
         assert parse_hub_reference(wrong) is None, wrong
     for name in ("hf:o/r@main:x.gguf", "hf:o/r", "hf:o/r:q/x.gguf"):
         assert str(parse_hub_reference(name)) == name
@@ -152,3 +165,28 @@ def test_what_cannot_be_found_or_read_is_one_sentence(hub: LocalHub, tmp_path: P
     assert Path(found[1]).read_bytes() == b"GGUF secret"
     [message] = fetch(hub, tmp_path, "hf:o/r:a-Q8_0.gguf", HF_TOKEN="hf_wrong_token")
     assert message.endswith("rejects your token (status 401); set HF_TOKEN to a valid one")
+
+
+def test_a_hub_may_send_any_name_and_only_names_of_files_in_a_repository_are_used(
+    hub: LocalHub, tmp_path: Path
+) -> None:
+    hostile = ["../../../../evil.gguf", "/evil.gguf", "a\x1b[31m.gguf", "a:b.gguf", "q/../x.gguf", "..\\x.gguf"]
+    for number, name in enumerate(hostile):
+        hub.publish(f"o/r{number}", {name: b"GGUF evil"})
+    hub.publish("o/all", {**dict.fromkeys(hostile, b"GGUF evil"), "good.gguf": b"GGUF good"})
+    home = tmp_path / "a" / "b" / "hf"
+    *refused, found = fetch(hub, home, *(f"hf:o/r{number}" for number in range(len(hostile))), "hf:o/all")
+    assert refused == [f"local/hf:o/r{n}: o/r{n} has no GGUF file" for n in range(len(hostile))]
+    assert Path(found[1]).read_bytes() == b"GGUF good"
+    assert [path.name for path in tmp_path.rglob("*.gguf")] == ["good.gguf"]
+
+
+@pytest.mark.parametrize("name", ["x-00001-of-00000.gguf", "x-00000-of-00002.gguf", "x-00003-of-00002.gguf"])
+def test_an_impossible_part_of_a_split_file_is_a_file_of_its_own(name: str, hub: LocalHub, tmp_path: Path) -> None:
+    assert list_part_names(name) == [name]
+    hub.publish("o/r", {name: b"GGUF"})
+    [found] = fetch(hub, tmp_path, "hf:o/r")
+    assert found[2] == hashlib.sha256(b"GGUF").hexdigest()
+    other = tmp_path / name
+    other.write_bytes(b"not this")
+    assert "is no GGUF file: it begins with b'not '" in str(find_gguf_problem(other))

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from core.runs.records import RunManifest
+from core.runs.records import RunManifest, summarize_manifest
 from core.runs.run_dir import RunDir
 from core.sample import SampleStatus
 from core.storage.atomic_files import hash_file
@@ -18,6 +18,7 @@ from flows.data.curated_run import read_finished_samples, read_kept_rows, read_k
 from flows.data.dataset_origin import trains_on_thinking
 from flows.data.dataset_rows import read_dataset_conversations
 from flows.run import stages
+from flows.terminal.run_summary import format_run_details
 from tests.support.forked import FORKS
 from tests.support.lineages import OFF, make_release
 from tests.support.lineages import make_run as make_whole_run
@@ -130,6 +131,18 @@ def test_a_dataset_that_asks_for_thinking_and_has_none_says_so(tmp_path: Path) -
     parts = split_rows(read_kept_rows(run), 0.25, seed=7)
     (sentence,) = stages.write_dataset(run, run.read_manifest(), run.read_recipe(), parts)
     assert sentence.startswith('dataset.thinking = "tags", and no reply had thinking: set agents.generator.reasoning')
+
+
+def test_an_agent_that_gets_no_thinking_although_it_asks_is_named(tmp_path: Path) -> None:
+    deep = 'teachers.deep={model="fake/writer", faults={thinking=1.0}}'
+    asking = [f'agents.{name}.reasoning="low"' for name in ("generator", "critic")]
+    run = make_run(tmp_path, deep, 'agents.critic.teacher="deep"', *asking)
+    manifest = write_dataset(run)
+    drafts = sum(turn.agent == "generator" for sample in read_finished_samples(run) for turn in sample.turns)
+    sentence = f"generator: no thinking returned in {drafts} replies; see docs/thinking.md"
+    assert summarize_manifest(manifest)["missing_thinking"] == [sentence]
+    assert f"thinking  {sentence}" in format_run_details(manifest, run)
+    assert "critic" in {turn.agent for sample in read_finished_samples(run) for turn in sample.turns if turn.reasoning}
 
 
 def test_planted_thinking_in_answers_is_never_kept(tmp_path: Path) -> None:
