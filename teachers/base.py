@@ -1,10 +1,10 @@
 """The interface of a teacher: a question with a reply schema in, a reply out, charged. Knows no protocol and no provider."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from pydantic import BaseModel
 
@@ -32,6 +32,12 @@ class TeacherQuestion(FrozenModel):
     def canonical(self) -> str:
         """The question as JSON text, the same for equal questions."""
         return self.model_dump_json(exclude_defaults=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, whose `canonical` is its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("canonical", None)
+        return copied
 
 
 class TokenCertainty(FrozenModel):

@@ -19,8 +19,8 @@ from teachers.rate_limiter import RateLimiter
 
 RETRIED_STATUSES = {408, 409, 425, 429}
 REFUSED_STATUSES = {401, 403, 404}
-OUTAGE_STATUSES = {502, 503, 504}
-"""Statuses of a proxy whose server is down."""
+OUTAGE_STATUSES = {502, 503, 504, 520, 521, 522, 523, 524, 529}
+"""Statuses of a proxy whose server is down, 520 to 524 Cloudflare's; 529: Anthropic is overloaded."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Seconds between two tries, doubling; more if the endpoint sends Retry-After."""
 LONGEST_PAUSE = 300.0

@@ -28,6 +28,9 @@ KEPT_CHARACTERS = 4_096
 MIN_LOGPROB = -50.0
 """Less likely than any sampled token; servers write impossible tokens in several ways."""
 
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a response raises that is not as its protocol says."""
+
 
 class InvalidCompletion(Exception):
     """A response that violates the protocol; the message quotes its beginning."""
@@ -36,8 +39,7 @@ class InvalidCompletion(Exception):
 def build_request_body(question: TeacherQuestion, model: str, config: TeacherConfig) -> dict[str, Any]:
     turns = question.messages
     if question.json_schema is not None and config.structured == "plain":
-        wish = f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(question.json_schema)}"
-        turns = insert_instructions(turns, wish)
+        turns = insert_instructions(turns, describe_schema(question.json_schema))
     newer = config.chat_dialect == "openai"
     body: dict[str, Any] = {
         "model": model,
@@ -69,6 +71,11 @@ def build_request_body(question: TeacherQuestion, model: str, config: TeacherCon
     return merge_extra(body, config)
 
 
+def describe_schema(schema: Mapping[str, Any]) -> str:
+    """The instruction that replaces structured output."""
+    return f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(schema, ensure_ascii=False)}"
+
+
 def insert_instructions(messages: Sequence[Message], words: str) -> list[Message]:
     """The messages with `words` at the end of the system message, which is added if there is none."""
     if messages and messages[0].role == "system":
@@ -78,22 +85,31 @@ def insert_instructions(messages: Sequence[Message], words: str) -> list[Message
 
 
 def _build_messages(turns: Sequence[Message]) -> list[dict[str, Any]]:
-    """The conversation, each tool's result paired with its call in order."""
     messages: list[dict[str, Any]] = []
-    open_calls: list[str] = []
-    for number, turn in enumerate(turns):
+    for turn, names in zip(turns, list_call_names(turns), strict=True):
         message: dict[str, Any] = {"role": turn.role, "content": turn.content}
         if turn.images:
             images = [{"type": "image_url", "image_url": {"url": url}} for url in turn.images]
             message["content"] = [{"type": "text", "text": turn.content}, *images]
         if turn.tool_calls:
-            names = [f"call_{number}_{index}" for index in range(len(turn.tool_calls))]
             message["tool_calls"] = [_build_call(*named) for named in zip(names, turn.tool_calls, strict=True)]
-            open_calls += names
         if turn.role == "tool":
-            message["tool_call_id"] = open_calls.pop(0) if open_calls else "call"
+            message["tool_call_id"] = names[0]
         messages.append(message)
     return messages
+
+
+def list_call_names(messages: Sequence[Message]) -> list[list[str]]:
+    """Per message, the identifiers of its calls, or that of the call whose result it is: results are in the order of calls."""
+    names: list[list[str]] = []
+    open_calls: list[str] = []
+    for number, message in enumerate(messages):
+        made = [f"call_{number}_{index}" for index in range(len(message.tool_calls))]
+        open_calls += made
+        if message.role == "tool":
+            made = [open_calls.pop(0) if open_calls else "call"]
+        names.append(made)
+    return names
 
 
 def _build_call(identifier: str, call: ToolCall) -> dict[str, Any]:
@@ -130,7 +146,7 @@ def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOK
         message = choice["message"]
         longest = CHARACTERS_PER_TOKEN * max_tokens
         calls = message.get("tool_calls") if config.structured == "tool" else None
-        whole = str(calls[0]["function"]["arguments"]) if calls else read_message_text(message)
+        whole = _read_arguments(calls[0]) if calls else read_message_text(message)
         reasoning = read_message_reasoning(message)
         if not whole and is_json_object(reasoning):
             whole, reasoning = reasoning, ""  # vLLM's parsers take an answer without thinking for thinking (#48863)
@@ -150,8 +166,14 @@ def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOK
             confidence=math.exp(sum(values) / len(values)) if values else None,
             certainty=build_certainty(tokens),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
+    except MALFORMED:
         raise InvalidCompletion(f"not a chat completion: {redact_excerpt(text, 200)!r}") from None
+
+
+def _read_arguments(call: Mapping[str, Any]) -> str:
+    """The protocol has a text; some servers send the object."""
+    arguments = call["function"]["arguments"]
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def read_usage(usage: Mapping[str, Any]) -> TokenUsage:

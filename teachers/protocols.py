@@ -58,7 +58,9 @@ class LimitedTeacher(ABC):
                     reply = await self.answer(question)
             except (ConnectionError, TimeoutError) as error:
                 what = str(error) or f"no answer in {self.config.timeout_seconds:g} s"
-                raise FailedTry(redact_text(f"{type(error).__name__}: {what}"), _find_cause(error)) from error
+                kind = "timeout" if isinstance(error, TimeoutError) else ""
+                fault = redact_text(f"{type(error).__name__}: {what}")
+                raise FailedTry(fault, _find_cause(error), kind=kind) from error
             if reply.usage.prompt_tokens:
                 charge.usage = reply.usage
             return reply

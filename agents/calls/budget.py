@@ -36,6 +36,10 @@ PROMPT_TOKEN_MARGIN = 1.5
 WAIT_SLICE = 0.5
 MESSAGE_TOKENS = 16
 """The most tokens that a chat template adds to a message."""
+IMAGE_TOKENS, IMAGE_TOKENS_OF_4O_MINI = 5_000, 50_000
+"""The most tokens of an image, whatever its bytes: Anthropic 1,600, and 4,784 for models with high resolution; Gemini 258 for
+each of at most 16 tiles; OpenAI 85 + 8 * 170 in high detail, or 1,536 patches times at most 2.46. gpt-4o-mini has
+2,833 + 8 * 5,667 (the pages on images and vision of their documentation)."""
 
 
 class BudgetExhausted(RunStopped):
@@ -298,6 +302,7 @@ class BudgetAccount:
         self._budget = budget
         self._stop_signal = stop_signal
         self._prices = config.prices() or FREE
+        self._image_tokens = IMAGE_TOKENS_OF_4O_MINI if "gpt-4o-mini" in config.model else IMAGE_TOKENS
         self._measured_calls = 0
         self._max_tokens_per_byte = 0.0
         self.answered = 0
@@ -312,7 +317,10 @@ class BudgetAccount:
         ratio = (
             1.0 if self._measured_calls < CERTAIN_CALLS else min(1.0, self._max_tokens_per_byte * PROMPT_TOKEN_MARGIN)
         )
-        return int(count_bytes(question) * ratio) + MESSAGE_TOKENS * len(question.messages)
+        images = sum(len(message.images) for message in question.messages)
+        return (
+            int(count_bytes(question) * ratio) + MESSAGE_TOKENS * len(question.messages) + self._image_tokens * images
+        )
 
     @asynccontextmanager
     async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
@@ -363,5 +371,6 @@ class BudgetAccount:
 
 
 def count_bytes(question: TeacherQuestion) -> int:
-    """Bytes that the teacher may read: the messages, and a schema that some servers add to the prompt."""
-    return len(question.canonical.encode())
+    """Bytes that the teacher may read as text: the messages, and a schema that some servers add to the prompt."""
+    images = sum(len(url.encode()) for message in question.messages for url in message.images)
+    return len(question.canonical.encode()) - images

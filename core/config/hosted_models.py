@@ -15,6 +15,8 @@ OPENAI_REASONING_MODELS = re.compile(r"(?:ft:)?(?:o[1-9]|gpt-(?:[5-9]|[1-9]\d))(
 CLAUDE_NAME = re.compile(r"claude-(?:(\d)(?:-(\d))?-)?([a-z]+)(?:-(\d{1,2})(?:-(\d{1,2}))?)?(?!\d)")
 """`claude-opus-4-5-20251101`, `claude-sonnet-5`; before version 4 `claude-3-7-sonnet-20250219`."""
 GEMINI_NAME = re.compile(r"gemini-(\d+)(?:\.(\d+))?-(pro|flash-lite|flash)")
+OPEN_REASONING_MODELS = re.compile(r"deepseek-(?:reasoner|r1)|gpt-oss|qwq|.*[-:]thinking\b", re.IGNORECASE)
+"""Open models that cannot answer without thinking."""
 ALWAYS_THINKING_CLAUDE = ("fable", "mythos")
 
 
@@ -76,10 +78,13 @@ def find_gemini_thinking(model: str) -> GeminiThinking | None:
 
 
 def find_thinking_habit(provider: str, model: str) -> ThinkingHabit:
-    """Whether a model of `anthropic/…`, `gemini/…`, or api.openai.com (`openai`) thinks without being asked."""
-    if provider == "anthropic":
-        return find_claude_thinking(model).habit
-    if provider == "gemini":
-        thinking = find_gemini_thinking(model)
+    """Whether a model of `anthropic/…`, `gemini/…` or `openai/…` thinks without being asked. A gateway's name for it may have its
+    vendor before a slash (`openai/gpt-5-mini`).
+    """
+    name = model.rpartition("/")[2]
+    if provider == "anthropic" or name.startswith("claude-"):
+        return find_claude_thinking(name.replace(".", "-")).habit
+    if provider == "gemini" or name.startswith("gemini-"):
+        thinking = find_gemini_thinking(name)
         return thinking.habit if thinking else "asked"
-    return "always" if OPENAI_REASONING_MODELS.match(model) else "asked"
+    return "always" if OPENAI_REASONING_MODELS.match(name) or OPEN_REASONING_MODELS.match(name) else "asked"

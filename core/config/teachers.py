@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field, PrivateAttr, field_validator, model_va
 from core.addresses import normalize_base_url
 from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
 from core.config.base import RecipeTable
+from core.config.fixed_keys import find_fixed_drop, find_fixed_extra
 from core.config.hosted_models import OPENAI_REASONING_MODELS, find_thinking_habit
 from core.prices import TokenPrices
 from core.project_files import find_referenced_file
@@ -151,7 +152,8 @@ class TeacherConfig(RecipeTable):
         {}, validation_alias=AliasChoices("extra", "sampling"), serialization_alias="sampling"
     )
     """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
-    nested. A key that the request already has is replaced, a table is merged. Earlier versions called it `sampling`."""
+    nested. A key that the request already has is replaced, a table is merged. The model, the prompt, and the length and number of
+    replies are fixed, since a budget depends on them. Earlier versions called it `sampling`."""
     drop: tuple[str, ...] = ()
     """Keys that requests must not have, since the endpoint rejects them (`["temperature", "top_p"]`)."""
     thinking: SchemaThinking = "native"
@@ -184,6 +186,20 @@ class TeacherConfig(RecipeTable):
     @classmethod
     def _check_variable_name(cls, name: str) -> str:
         return validate_variable_name(name)
+
+    @field_validator("extra")
+    @classmethod
+    def _check_extra(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if problem := find_fixed_extra(extra):
+            raise ValueError(problem)
+        return extra
+
+    @field_validator("drop")
+    @classmethod
+    def _check_drop(cls, drop: tuple[str, ...]) -> tuple[str, ...]:
+        if problem := find_fixed_drop(drop):
+            raise ValueError(problem)
+        return drop
 
     _folder: Path = PrivateAttr(Path())
 
@@ -230,8 +246,7 @@ class TeacherConfig(RecipeTable):
         without being asked, or although it was asked not to.
         """
         provider, _, name = self.model.partition("/")
-        hosted = provider in KEY_OF_PROVIDER or self.chat_dialect == "openai"
-        habit = find_thinking_habit(provider, name) if hosted else "asked"
+        habit = find_thinking_habit(provider, name) if provider in URL_OF_PROVIDER else "asked"
         if reasoning is None and habit != "asked":
             return REASONING_BUDGETS["medium"]
         if reasoning == "off" and habit == "always":

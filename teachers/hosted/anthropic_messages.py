@@ -10,16 +10,23 @@ from core.config.agents import find_effort, reasoning_tokens
 from core.config.hosted_models import ClaudeThinking, find_claude_thinking
 from core.config.teachers import TeacherConfig
 from core.sample import Message, TokenUsage
-from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.hosted.reply_parts import (
     build_hosted_reply,
-    describe_schema,
     parse_reply_object,
+    quote_object,
+    read_text,
     split_image_url,
 )
 from teachers.hosted.vendor_schemas import CLAUDE_SCHEMAS, fit_schema
-from teachers.openai_chat import InvalidCompletion, check_token_count, merge_extra
+from teachers.openai_chat import (
+    MALFORMED,
+    InvalidCompletion,
+    check_token_count,
+    describe_schema,
+    list_call_names,
+    merge_extra,
+)
 
 CUT_OFF_REASONS = {"max_tokens", "model_context_window_exceeded", "pause_turn"}
 CACHED = {"cache_control": {"type": "ephemeral"}}
@@ -82,24 +89,20 @@ def _build_reply_tool(question: TeacherQuestion, *, forced: bool) -> dict[str, A
 
 
 def _build_turns(messages: list[Message]) -> list[dict[str, Any]]:
-    """The conversation, each tool's result paired with its call in order."""
     turns: list[dict[str, Any]] = []
-    open_calls: list[str] = []
-    for number, message in enumerate(messages):
+    for message, names in zip(messages, list_call_names(messages), strict=True):
         blocks: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
         if message.role == "tool":
-            call = open_calls.pop(0) if open_calls else "call_0_0"
-            result = {"type": "tool_result", "tool_use_id": call, "content": message.content}
+            result = {"type": "tool_result", "tool_use_id": names[0], "content": message.content}
             if turns and turns[-1]["role"] == "user" and turns[-1]["content"][0]["type"] == "tool_result":
                 turns[-1]["content"].append(result)  # all results of a turn must be in one message
             else:
                 turns.append({"role": "user", "content": [result]})
             continue
-        for index, tool_call in enumerate(message.tool_calls):
-            open_calls.append(f"call_{number}_{index}")
-            blocks.append(
-                {"type": "tool_use", "id": open_calls[-1], "name": tool_call.name, "input": tool_call.arguments}
-            )
+        blocks += [
+            {"type": "tool_use", "id": name, "name": call.name, "input": call.arguments}
+            for name, call in zip(names, message.tool_calls, strict=True)
+        ]
         blocks += [{"type": "image", "source": _build_image_source(url)} for url in message.images]
         turns.append({"role": message.role, "content": blocks})
     return turns
@@ -126,7 +129,7 @@ def parse_anthropic_message(text: str, question: TeacherQuestion, config: Teache
 def read_anthropic_message(answer: dict[str, Any], question: TeacherQuestion, config: TeacherConfig) -> TeacherReply:
     """A message, also one of a batch, as a reply. Raises InvalidCompletion if it is not a message."""
     try:
-        blocks, stop = answer["content"], answer["stop_reason"]
+        blocks, stop = answer["content"], read_text(answer["stop_reason"])
         text = "".join(block["text"] for block in blocks if block["type"] == "text")
         thoughts = [block["thinking"] for block in blocks if block["type"] == "thinking" and block["thinking"]]
         called = next((block["input"] for block in blocks if block["type"] == "tool_use"), None)
@@ -134,13 +137,13 @@ def read_anthropic_message(answer: dict[str, Any], question: TeacherQuestion, co
             text = json.dumps(called, ensure_ascii=False)
         if stop == "refusal":
             details = answer.get("stop_details") or {}
-            text = details.get("explanation") or text or "I cannot help with that."
-        usage = _read_usage(answer["usage"])
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise InvalidCompletion(f"not a message: {redact_excerpt(json.dumps(answer), 200)!r}") from None
-    return build_hosted_reply(
-        text, "\n\n".join(thoughts), usage, question, refused=stop == "refusal", finished=stop not in CUT_OFF_REASONS
-    )
+            text = read_text(details.get("explanation") or text or "I cannot help with that.")
+        return build_hosted_reply(
+            text, "\n\n".join(thoughts), _read_usage(answer["usage"]), question,
+            refused=stop == "refusal", finished=stop not in CUT_OFF_REASONS,
+        )  # fmt: skip
+    except MALFORMED:
+        raise InvalidCompletion(f"not a message: {quote_object(answer)}") from None
 
 
 def _read_usage(usage: dict[str, Any]) -> TokenUsage:

@@ -1,5 +1,6 @@
 """A model behind Anthropic's Messages protocol as a teacher: sends by Anthropic's client library. Builds and reads nothing."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -29,22 +30,37 @@ async def open_anthropic_teacher(config: TeacherConfig) -> AsyncIterator[HostedT
 
 @asynccontextmanager
 async def open_anthropic_client(config: TeacherConfig) -> AsyncIterator["anthropic.AsyncAnthropic"]:
-    """The library's client, without its own retries, redirects and tracing. Raises ProviderError if there is no key."""
+    """The library's client, without its own retries, redirects and tracing; only the recipe determines its requests. Raises
+    ProviderError if there is no key.
+    """
     import anthropic
 
     key = require_key(config)
     limits = anthropic.DefaultAsyncHttpxClient(
         follow_redirects=False, limits=_connection_limits(config.max_concurrent), trust_env=False
     )
-    async with anthropic.AsyncAnthropic(
-        api_key=key,
-        base_url=config.endpoint.removesuffix("/v1"),
-        max_retries=0,
-        timeout=config.timeout_seconds,
-        http_client=limits,
-        open_telemetry=False,
-    ) as client:
+    with _hide_variable("ANTHROPIC_CUSTOM_HEADERS"):
+        client = anthropic.AsyncAnthropic(
+            api_key=key,
+            base_url=config.endpoint.removesuffix("/v1"),
+            max_retries=0,
+            timeout=config.timeout_seconds,
+            http_client=limits,
+            open_telemetry=False,
+        )
+    async with client:
         yield client
+
+
+@contextmanager
+def _hide_variable(name: str) -> Iterator[None]:
+    """Without an environment variable that the library reads and that no argument replaces."""
+    value = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[name] = value
 
 
 def _connection_limits(connections: int) -> Any:

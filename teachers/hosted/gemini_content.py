@@ -12,12 +12,12 @@ from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.hosted.reply_parts import (
     build_hosted_reply,
-    describe_schema,
     parse_reply_object,
+    read_text,
     split_image_url,
 )
 from teachers.hosted.vendor_schemas import GEMINI_SCHEMAS, fit_schema
-from teachers.openai_chat import InvalidCompletion, check_token_count, merge_extra
+from teachers.openai_chat import MALFORMED, InvalidCompletion, check_token_count, describe_schema, merge_extra
 
 CUT_OFF_REASONS = {"MAX_TOKENS", "CONTINUATION"}
 BLOCKED_REASONS = {
@@ -102,23 +102,25 @@ def parse_gemini_response(text: str, question: TeacherQuestion, config: TeacherC
     """
     answer = parse_reply_object(text, "generated content")
     try:
-        usage = _read_usage(answer.get("usageMetadata") or {})
-        if blocked := (answer.get("promptFeedback") or {}).get("blockReason"):
-            return build_hosted_reply(
-                f"The prompt was blocked: {blocked}.", "", usage, question, finished=True, refused=True
-            )
-        candidate = answer["candidates"][0]
-        reason = candidate.get("finishReason", "")
-        parts = (candidate.get("content") or {}).get("parts") or []
-        spoken = "".join(part["text"] for part in parts if "text" in part and not part.get("thought"))
-        thoughts = "\n\n".join(part["text"] for part in parts if "text" in part and part.get("thought"))
-        called = next((part["functionCall"].get("args") or {} for part in parts if "functionCall" in part), None)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        return _read_content(answer, question, config)
+    except MALFORMED:
         raise InvalidCompletion(f"not generated content: {redact_excerpt(text, 200)!r}") from None
+
+
+def _read_content(answer: dict[str, Any], question: TeacherQuestion, config: TeacherConfig) -> TeacherReply:
+    usage = _read_usage(answer.get("usageMetadata") or {})
+    if blocked := (answer.get("promptFeedback") or {}).get("blockReason"):
+        fault = f"The prompt was blocked: {read_text(blocked)}."
+        return build_hosted_reply(fault, "", usage, question, finished=True, refused=True)
+    candidate = answer["candidates"][0]
+    reason = read_text(candidate.get("finishReason", ""))
+    parts = (candidate.get("content") or {}).get("parts") or []
+    spoken = "".join(part["text"] for part in parts if "text" in part and not part.get("thought"))
+    thoughts = "\n\n".join(part["text"] for part in parts if "text" in part and part.get("thought"))
+    called = next((part["functionCall"].get("args") or {} for part in parts if "functionCall" in part), None)
     if reason in BLOCKED_REASONS:
-        return build_hosted_reply(
-            f"The reply was blocked: {reason}.", thoughts, usage, question, finished=True, refused=True
-        )
+        fault = f"The reply was blocked: {reason}."
+        return build_hosted_reply(fault, thoughts, usage, question, finished=True, refused=True)
     if reason != "STOP" and reason not in CUT_OFF_REASONS:
         raise InvalidCompletion(f"no reply: finishReason {reason[:60]!r}")
     if called is not None and config.structured == "tool":

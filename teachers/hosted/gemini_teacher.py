@@ -42,6 +42,7 @@ class _BoundedResponse(aiohttp.ClientResponse):
 async def open_gemini_teacher(config: TeacherConfig) -> AsyncIterator[HostedTeacher]:
     """Raises ProviderError if there is no key."""
     from google import genai
+    from google.genai.client import DebugConfig
 
     key = require_key(config)
     connector = aiohttp.TCPConnector(limit=config.max_concurrent)
@@ -57,7 +58,9 @@ async def open_gemini_teacher(config: TeacherConfig) -> AsyncIterator[HostedTeac
             # Without this, it sends a request again after a broken connection.
             "retry_options": {"attempts": 1},
         }
-        client = genai.Client(api_key=key, vertexai=False, http_options=options)
+        # Else GOOGLE_GENAI_CLIENT_MODE replaces the endpoint by a folder of recorded replies.
+        sends = DebugConfig(client_mode=None, replays_directory=None, replay_id=None)
+        client = genai.Client(api_key=key, vertexai=False, http_options=options, debug_config=sends)
         protocol = HostedProtocol(build_gemini_request, parse_gemini_response, partial(_generate_content, client))
         yield HostedTeacher(config, protocol)
 

@@ -12,7 +12,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.secrets import read_key
 from teachers.base import CallCharge, ChargeAccount, TeacherQuestion, TeacherReply
-from teachers.endpoint_calls import EndpointCalls, FailedTry
+from teachers.endpoint_calls import EndpointCalls, FailedTry, FailureCause
 from teachers.openai_chat import InvalidCompletion
 
 NO_KEY = "none"
@@ -35,14 +35,16 @@ class HostedProtocol(NamedTuple):
     parse: Callable[[str, TeacherQuestion, TeacherConfig], TeacherReply]
     """The reply in a response body. Raises InvalidCompletion."""
     send: Callable[[dict[str, Any]], Awaitable[str]]
-    """Sends one try and returns the response body. Raises RejectedRequest or FailedTry."""
+    """Sends one try and returns the response body. Raises RejectedRequest, or FailedTry, with the cause `request` if the library
+    did not send it."""
 
 
 class HostedTeacher:
     def __init__(self, config: TeacherConfig, protocol: HostedProtocol) -> None:
         self.model = config.model
         self.slots = config.max_concurrent
-        self.manner = json.dumps([config.structured, config.extra, config.drop, config.endpoint], sort_keys=True)
+        decides = [config.structured, config.extra, config.drop, config.seeded, config.endpoint]
+        self.manner = json.dumps(decides, sort_keys=True)
         self._config = config
         self._name = config.model.partition("/")[2]
         self._protocol = protocol
@@ -60,7 +62,11 @@ class HostedTeacher:
                 charge.waive()
                 raise self._calls.status_failure(error.status, error.headers, error.text) from None
             except TimeoutError:
-                raise FailedTry(f"no answer in {self._config.timeout_seconds:g} s") from None
+                raise FailedTry(f"no answer in {self._config.timeout_seconds:g} s", kind="timeout") from None
+            except FailedTry as error:
+                if error.blame is FailureCause.request:
+                    charge.waive(sent=False)
+                raise
             except InvalidCompletion as error:
                 raise FailedTry(str(error)) from None
             # Without token counts, the maximum that was set aside stays charged.

@@ -1,4 +1,4 @@
-"""Parts of hosted protocols that do not differ: images, schemas in words, and replies from their parts. Sends nothing."""
+"""Parts of hosted protocols that do not differ: images, and replies from their parts. Sends nothing."""
 
 import json
 from typing import Any
@@ -7,11 +7,6 @@ from core.sample import TokenUsage
 from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.openai_chat import CHARACTERS_PER_TOKEN, InvalidCompletion, find_json_object
-
-
-def describe_schema(schema: dict[str, Any]) -> str:
-    """The instruction that replaces structured output."""
-    return f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(schema, ensure_ascii=False)}"
 
 
 def split_image_url(url: str) -> tuple[str, str]:
@@ -31,6 +26,21 @@ def parse_reply_object(text: str, what: str) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise InvalidCompletion(f"not {what}: {redact_excerpt(text, 200)!r}")
     return answer
+
+
+def quote_object(answer: dict[str, Any]) -> str:
+    """The beginning of its JSON text, for an error message."""
+    try:
+        return repr(redact_excerpt(json.dumps(answer), 200))
+    except RecursionError:
+        return "an object of too many levels"
+
+
+def read_text(value: Any) -> str:
+    """`value` itself. Raises TypeError if it is no text."""
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
 
 
 def build_hosted_reply(

@@ -1,6 +1,8 @@
 import json
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
@@ -65,6 +67,28 @@ def test_other_models_of_openai_get_them(model: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("table", "thinking"),
+    [
+        ({"model": "openai/gpt-5-mini"}, 2048),
+        ({"model": "openai/openai/gpt-5-mini", "base_url": "https://openrouter.ai/api/v1"}, 2048),
+        ({"model": "openai/gpt-5-mini", "base_url": "https://me.openai.azure.com/openai/v1"}, 2048),
+        ({"model": "openai/deepseek-reasoner", "base_url": "https://api.deepseek.com"}, 2048),
+        ({"model": "openai/deepseek-ai/DeepSeek-R1-0528", "base_url": "https://api.together.xyz/v1"}, 2048),
+        ({"model": "openai/openai/gpt-oss-120b", "base_url": "http://localhost:8000/v1"}, 2048),
+        ({"model": "openai/google/gemini-2.5-pro", "base_url": "https://openrouter.ai/api/v1"}, 2048),
+        ({"model": "openai/anthropic/claude-opus-5.5", "base_url": "https://openrouter.ai/api/v1"}, 2048),
+        ({"model": "openai/anthropic/claude-opus-4.5", "base_url": "https://openrouter.ai/api/v1"}, 0),
+        ({"model": "openai/openai/gpt-4.1", "base_url": "https://openrouter.ai/api/v1"}, 0),
+        ({"model": "openai/deepseek-chat", "base_url": "https://api.deepseek.com"}, 0),
+    ],
+)
+def test_a_model_that_always_thinks_has_tokens_for_it_behind_every_gateway(
+    table: dict[str, str], thinking: int
+) -> None:
+    assert TeacherConfig.model_validate(table).thinking_tokens(None) == thinking
+
+
+@pytest.mark.parametrize(
     ("table", "dialect"),
     [
         ({"model": "openai/m"}, "openai"),
@@ -106,6 +130,37 @@ def test_extra_keys_may_be_nested_and_dropped_keys_are_not_sent() -> None:
     }  # fmt: skip
     assert not {"temperature", "top_p"} & body.keys()
     assert config(sampling={"top_k": 1}).extra == {"top_k": 1}, "its name in recipes of earlier versions"
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"extra": {"max_tokens": 4000}}, "max_tokens is fixed, .*; remove it, and set agents.ROLE.max_tokens"),
+        ({"sampling": {"max_completion_tokens": 9}}, "max_completion_tokens is fixed"),
+        ({"model": "local/x.gguf", "extra": {"n_predict": -1}}, "n_predict is fixed"),
+        ({"extra": {"n": 4}}, "n is fixed, since a budget depends on it; remove it, and set `samples` instead"),
+        ({"extra": {"model": "gpt-5-pro"}}, "model is fixed, .* set the teacher's own `model` instead"),
+        ({"extra": {"stream": True}}, "stream is fixed"),
+        ({"drop": ["top_p", "max_tokens"]}, "max_tokens is fixed"),
+        ({"model": "anthropic/claude-sonnet-4-5", "drop": ["max_tokens"]}, "max_tokens is fixed"),
+        ({"model": "anthropic/claude-sonnet-4-5", "extra": {"system": "x"}}, "system is fixed"),
+        ({"model": "gemini/gemini-2.5-flash", "extra": {"maxOutputTokens": 9}}, "maxOutputTokens is fixed"),
+        ({"model": "gemini/gemini-2.5-flash", "extra": {"contents": []}}, "contents is fixed"),
+        (
+            {"model": "gemini/gemini-2.5-flash", "extra": {"generationConfig": {"candidateCount": 4}}},
+            "generationConfig.candidateCount is fixed",
+        ),
+        (
+            {"model": "gemini/gemini-2.5-flash", "extra": {"generation_config": {"max_output_tokens": 9}}},
+            "generation_config.max_output_tokens is fixed",
+        ),
+        ({"model": "gemini/gemini-2.5-flash", "extra": {"generationConfig": 5}}, "generationConfig must be a table, not 5"),
+        ({"model": "gemini/gemini-2.5-flash", "drop": ["generationConfig"]}, "generationConfig has the length of a reply"),
+    ],
+)  # fmt: skip
+def test_what_a_budget_depends_on_cannot_be_changed_by_extra_or_drop(table: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        config(**table)
 
 
 def test_images_follow_the_text() -> None:

@@ -15,7 +15,7 @@ from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.sample import Message, TokenUsage
-from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.base import CallCharge, CallFailed, ChargeAccount, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.providers import find_teacher_problems, open_teacher
 from teachers.relay import open_relay
 from tests.support.protocols import PROTOCOLS, Handler, TestedProtocol, serve_handler
@@ -31,14 +31,33 @@ def protocol(request: pytest.FixtureRequest) -> TestedProtocol:
     return PROTOCOLS[request.param]
 
 
-def ask_all(protocol: TestedProtocol, handler: Handler, times: int = 1, **changes: object) -> list[Any]:
+class RecordingAccount(UnlimitedAccount):
+    """Keeps what each try is charged, where None is the maximum that was set aside, and the kinds of failures."""
+
+    def __init__(self) -> None:
+        self.charges: list[TokenUsage | None] = []
+        self.faults: list[str] = []
+
+    @asynccontextmanager
+    async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
+        charge = CallCharge()
+        try:
+            yield charge
+        finally:
+            self.charges.append(charge.usage)
+            self.faults.append(charge.fault)
+
+
+def ask_all(
+    protocol: TestedProtocol, handler: Handler, times: int = 1, account: ChargeAccount | None = None, **changes: object
+) -> list[Any]:
     """Replies and errors of equal calls at once."""
 
     async def run() -> list[TeacherReply | BaseException]:
         async with serve_handler(protocol.path, handler) as address:
             table = protocol.build_table(address, **changes)
             async with open_teacher(TeacherConfig.model_validate(table)) as teacher:
-                calls = [teacher.reply(QUESTION, 0, UnlimitedAccount()) for _ in range(times)]
+                calls = [teacher.reply(QUESTION, 0, account or UnlimitedAccount()) for _ in range(times)]
                 return await asyncio.gather(*calls, return_exceptions=True)
 
     return asyncio.run(run())
@@ -97,9 +116,11 @@ def test_a_hanging_endpoint_is_given_up(protocol: TestedProtocol) -> None:
         await asyncio.sleep(30)
         return web.Response()
 
-    (error,) = ask_all(protocol, answer, timeout_seconds=0.2, max_retries=0)
+    account = RecordingAccount()
+    (error,) = ask_all(protocol, answer, account=account, timeout_seconds=0.2, max_retries=0)
     assert isinstance(error, CallFailed)
     assert "no answer in 0.2 s" in str(error)
+    assert account.faults == ["timeout"]
 
 
 @pytest.mark.parametrize(
@@ -172,16 +193,17 @@ def test_a_redirect_is_a_fault_and_never_followed(
     assert not reached
 
 
-def test_an_outage_ends_the_run_and_costs_no_sample(protocol: TestedProtocol) -> None:
+@pytest.mark.parametrize("status", [503, 522, 529])
+def test_an_outage_ends_the_run_and_costs_no_sample(status: int, protocol: TestedProtocol) -> None:
     tries = count()
 
     async def answer(_: web.Request) -> web.Response:
         next(tries)
-        return web.Response(status=503)
+        return web.Response(status=status)
 
     errors = ask_all(protocol, answer, times=12, max_concurrent=4)
     assert {type(error) for error in errors} == {ProviderError}
-    assert "no answer for 1 s: status 503" in str(errors[0])
+    assert f"no answer for 1 s: status {status}" in str(errors[0])
     assert next(tries) < 60
 
 
@@ -245,21 +267,6 @@ def test_no_more_calls_are_in_flight_than_the_recipe_allows(protocol: TestedProt
     replies = ask_all(protocol, answer, times=30, max_concurrent=3)
     assert all(isinstance(reply, TeacherReply) for reply in replies)
     assert most == 3
-
-
-class RecordingAccount(UnlimitedAccount):
-    """Keeps what each try is charged; None is the maximum that was set aside."""
-
-    def __init__(self) -> None:
-        self.charges: list[TokenUsage | None] = []
-
-    @asynccontextmanager
-    async def charge(self, question: TeacherQuestion) -> AsyncIterator[CallCharge]:
-        charge = CallCharge()
-        try:
-            yield charge
-        finally:
-            self.charges.append(charge.usage)
 
 
 def test_each_try_is_charged_for_what_it_may_have_cost(protocol: TestedProtocol) -> None:

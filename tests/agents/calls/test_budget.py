@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from agents.calls.budget import BudgetAccount, BudgetExhausted, RunBudget, read_journal
+from agents.calls.budget import BudgetAccount, BudgetExhausted, RunBudget, count_bytes, read_journal
 from core.config.recipe import BudgetConfig, Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import StoreError
@@ -44,6 +44,28 @@ def made_under(recipe: Recipe, folder: Path, teacher: ScriptedTeacher) -> list[S
     with contextlib.suppress(BudgetExhausted):
         produce_scripted(recipe, teacher, folder, done=made.append)
     return made
+
+
+@pytest.mark.parametrize(
+    ("model", "most"), [("anthropic/claude-opus-5", 5_000), ("gemini/x", 5_000), ("openai/gpt-4o-mini", 50_000)]
+)
+@pytest.mark.parametrize("url", ["https://example.org/a.png", "data:image/png;base64," + "A" * 300_000])
+def test_an_image_counts_as_the_most_tokens_that_one_has_and_not_as_its_url(
+    url: str, model: str, most: int, tmp_path: Path
+) -> None:
+    with RunBudget(BudgetConfig(), tmp_path / "spend.jsonl", 1) as budget:
+        account = BudgetAccount(budget, StopSignal(Event()), TeacherConfig(model=model))
+        without = account.tokens(QUESTION)
+        images = [message.model_copy(update={"images": (url, url)}) for message in QUESTION.messages]
+        more = account.tokens(QUESTION.model_copy(update={"messages": images})) - without
+    assert 2 * most < more < 2 * most + 50
+
+
+def test_a_changed_question_is_counted_by_its_own_text() -> None:
+    """As the second of two calls, which has the thoughts of the first in it."""
+    before = count_bytes(QUESTION)
+    longer = QUESTION.model_copy(update={"messages": [*QUESTION.messages, Message(role="user", content="x" * 1000)]})
+    assert count_bytes(longer) > before + 1000
 
 
 @pytest.mark.parametrize("calls", [0, 1, 7, 20, 50, 90])

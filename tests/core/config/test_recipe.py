@@ -58,6 +58,13 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
     ("override", "problem"),
     [
         ("teachers.main.model=openai/x", "teachers.main: the environment variable OPENAI_API_KEY is not set"),
+        ("teachers.main.model=anthropic/x", "teachers.main: the environment variable ANTHROPIC_API_KEY is not set"),
+        (
+            "teachers.main={model='gemini/x',api_key_env='MINE'}",
+            "teachers.main: the environment variable MINE is not set",
+        ),
+        ("teachers.main.extra={n=2}", "teachers.main.extra: n is fixed, since a budget depends on it"),
+        ("teachers.main.drop=['max_tokens']", "teachers.main.drop: max_tokens is fixed"),
         ("teachers.main.model=nowhere/x", "unknown provider 'nowhere'"),
         ("teachers.main.model=fake/novelist", "unknown script 'novelist'"),
         ("teachers.main.model=local/missing.gguf", "there is no file 'missing.gguf'"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from typing import Any
 
 import pytest
@@ -281,6 +282,24 @@ def test_a_wrong_key_ends_the_run_without_being_named(monkeypatch: pytest.Monkey
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     with pytest.raises(ProviderError, match="the environment variable ANTHROPIC_API_KEY is not set"):
         ask(server, build_question(), base_url=None)
+
+
+def test_the_environment_adds_no_header_and_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "ANTHROPIC_API_KEY": KEY,
+        "ANTHROPIC_CUSTOM_HEADERS": "X-Corp-Secret: corp-canary-77\nanthropic-beta: foo-2026",
+        "ANTHROPIC_AUTH_TOKEN": "token-canary",
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with serve(AnthropicServer(KEY)) as server:
+        (reply,) = ask(server, build_question())
+    assert isinstance(reply, TeacherReply), reply
+    [request] = server.requests
+    assert not {"x-corp-secret", "anthropic-beta"} & request.headers.keys()
+    assert "token-canary" not in str(request.headers)
+    assert "corp-canary-77" in os.environ["ANTHROPIC_CUSTOM_HEADERS"], "other programs need it"
 
 
 def test_an_unknown_model_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from core.config.agents import ReasoningEffort
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.sample import Message, TokenUsage, ToolCall
-from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.hosted.gemini_content import build_gemini_request, parse_gemini_response
 from teachers.openai_chat import InvalidCompletion
 from teachers.providers import open_teacher
@@ -231,6 +233,54 @@ def test_a_wrong_key_ends_the_run_without_being_named(monkeypatch: pytest.Monkey
             assert isinstance(error, ProviderError)
             assert "it refuses the key; is the environment variable GEMINI_API_KEY right?" in str(error)
             assert "canary" not in str(error)
+
+
+def test_the_environment_chooses_no_endpoint_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "GOOGLE_API_KEY": "AIza-other",
+        "GOOGLE_GENAI_USE_VERTEXAI": "true",
+        "GOOGLE_GENAI_USE_ENTERPRISE": "true",
+        "GOOGLE_CLOUD_PROJECT": "mine",
+        "GOOGLE_GEMINI_BASE_URL": "http://127.0.0.1:9",
+        "GOOGLE_GENAI_API_VERSION": "v9",
+        "GOOGLE_GENAI_CLIENT_MODE": "replay",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with serve(GeminiServer(KEY)) as server:
+        reply = ask(server, build_question())
+    assert isinstance(reply, TeacherReply), reply
+    assert len(server.requests) == 1
+
+
+def test_a_request_that_the_library_rejects_is_not_charged() -> None:
+    charges = []
+
+    class Account(UnlimitedAccount):
+        @asynccontextmanager
+        async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
+            charge = CallCharge()
+            yield charge
+            charges.append(charge.usage)
+
+    broken = [Message(role="user", content="hi", images=("data:image/png;base64,abc",))]
+    with serve(GeminiServer(KEY)) as server:
+
+        async def run() -> None:
+            async with open_teacher(TeacherConfig(model="gemini/gemini-2.5-flash", base_url=server.url)) as teacher:
+                with pytest.raises(CallFailed, match="Incorrect padding"):
+                    await teacher.reply(build_question(messages=broken), 0, Account())
+
+        asyncio.run(run())
+    assert (charges, server.requests) == ([TokenUsage(calls=0)], [])
+
+
+def test_replies_with_and_without_a_seed_are_not_shared() -> None:
+    async def read_manner(seeded: bool) -> str:
+        async with open_teacher(TeacherConfig(model="gemini/gemini-2.5-flash", seeded=seeded)) as teacher:
+            return teacher.manner
+
+    assert asyncio.run(read_manner(True)) != asyncio.run(read_manner(False))
 
 
 def test_the_time_to_wait_is_read_from_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
