@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, cached_property
 from typing import Any, Protocol, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from core.config.agents import ReasoningEffort
 from core.sample import FrozenModel, Message, TokenUsage
@@ -27,6 +27,8 @@ class TeacherQuestion(FrozenModel):
     seed: int
     reasoning: ReasoningEffort | int | None = None
     """How much the teacher thinks first: an effort, or tokens; None for its own default."""
+    own_messages: int = Field(1, exclude=True)
+    """Messages at the end that this call alone has; calls of the same role share those before, which a teacher may cache."""
 
     @cached_property
     def canonical(self) -> str:

@@ -54,9 +54,10 @@ class AgentContext(ABC):
 
     async def ask(
         self, key: CallKey, config: AgentConfig, messages: list[Message], contract: type[BaseModel], temperature: float,
-        schema: dict[str, Any] | None = None,
+        schema: dict[str, Any] | None = None, own_messages: int = 1,
     ) -> AgentAnswer:  # fmt: skip
         """Ask the agent's teacher for a reply of the type `contract`; `schema` replaces the JSON schema of that type.
+        `own_messages` is that of `TeacherQuestion`.
 
         Raises:
             RunStopped: if the reply is not stored and no call may be sent.
@@ -77,6 +78,7 @@ class AgentContext(ABC):
             max_tokens=config.max_tokens + self.recipe.teachers[config.teacher].thinking_tokens(config.reasoning),
             seed=seed,
             reasoning=config.reasoning,
+            own_messages=own_messages,
         )
         reply = await self.reply(config.teacher, question, key)
         turn = AgentTurn(
@@ -132,8 +134,10 @@ class AgentContext(ABC):
         broken: BrokenReply | None = None
         for repair in range(config.max_repairs + 1):
             attempt = key.model_copy(update={"attempt": key.attempt + repair})
-            asked = messages + self.repair_messages(broken)
-            reply, turn = await self.ask(attempt, config, asked, contract, temperature, schema)
+            repair_request = self.repair_messages(broken)
+            reply, turn = await self.ask(
+                attempt, config, messages + repair_request, contract, temperature, schema, 1 + len(repair_request)
+            )
             turns.append(turn)
             try:
                 return parse_reply(contract, reply.text, finished=reply.finished)

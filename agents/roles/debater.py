@@ -6,7 +6,7 @@ A debater reads the drafts before validation; no orchestrator takes part.
 from langgraph.runtime import Runtime
 
 from agents.calls.agent_context import AgentContext
-from agents.roles.generator import draft_messages
+from agents.roles.generator import count_own_messages, draft_messages
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, start_sample
 from core.sample import Message
 from teachers.base import CallFailed, CallKey
@@ -27,6 +27,7 @@ async def run_debater(state: DebateState, runtime: Runtime[AgentContext]) -> Sta
 
     # The first request, the debater's own draft, and the drafts of the others, valid or not.
     messages = draft_messages(context, start_sample(seed))
+    requested = len(messages)
     last_round = state["handovers"][-count:]
     others = [
         f"Writer {n}:\n{draft.payload}" for n, draft in enumerate(last_round, 1) if n != number and not draft.failure
@@ -41,8 +42,9 @@ async def run_debater(state: DebateState, runtime: Runtime[AgentContext]) -> Sta
             messages = [*messages, Message(role="assistant", content=str(own.payload)), *debate]
 
     contract, schema = family.reply_type(seed), family.reply_json_schema(seed)
+    own_messages = count_own_messages(context, messages, len(messages) - requested)
     try:
-        reply, turn = await context.ask(key, config, messages, contract, config.temperature, schema)
+        reply, turn = await context.ask(key, config, messages, contract, config.temperature, schema, own_messages)
     except CallFailed as error:
         return {"handovers": [AgentHandover(name, "", failure=str(error))]}
     return {"handovers": [AgentHandover(name, reply.text, (turn,), reply.finished, reply.confidence)]}

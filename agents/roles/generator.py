@@ -21,10 +21,10 @@ async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> S
     seed, family = state["seed"], context.plan.family
     key = CallKey(sample=seed.index, agent="generator", revision=progress.revision, attempt=progress.attempt)
     contract, schema = family.reply_type(seed), family.reply_json_schema(seed)
+    messages = draft_messages(context, state)
+    own_messages = count_own_messages(context, messages, len(context.repair_messages(progress.broken)))
     try:
-        reply, turn = await context.ask(
-            key, config, draft_messages(context, state), contract, config.temperature, schema
-        )
+        reply, turn = await context.ask(key, config, messages, contract, config.temperature, schema, own_messages)
     except CallFailed as error:
         return {"handovers": [AgentHandover("generator", "", failure=str(error))]}
     return {"handovers": [AgentHandover("generator", reply.text, (turn,), reply.finished, reply.confidence)]}
@@ -50,3 +50,9 @@ def draft_messages(context: AgentContext, state: SampleState) -> list[Message]:
     if conditions := format_conditions(seed.conditions, leave_out=prompt.placeholders):
         messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{conditions}"})
     return messages + context.repair_messages(progress.broken)
+
+
+def count_own_messages(context: AgentContext, messages: list[Message], after_request: int) -> int:
+    """How many of a draft's messages no other sample has, if that number of them follow the request."""
+    drawn = context.recipe.agents.generator.examples is not None
+    return len(messages) if drawn else 1 + after_request

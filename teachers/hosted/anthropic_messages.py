@@ -61,7 +61,7 @@ def build_anthropic_params(question: TeacherQuestion, model: str, config: Teache
         known = [{"name": name, "input_schema": {"type": "object"}} for name in sorted(used)]
         params["tools"] = [*params.get("tools", []), *known]
     if "cache_control" not in config.drop:
-        _mark_prefix(params)
+        _mark_prefix(params, sum(message.role != "system" for message in question.messages[: -question.own_messages]))
     return merge_extra(params, config)
 
 
@@ -113,10 +113,10 @@ def _build_image_source(url: str) -> dict[str, Any]:
     return {"type": "base64", "media_type": media_type, "data": data} if data else {"type": "url", "url": url}
 
 
-def _mark_prefix(params: dict[str, Any]) -> None:
-    """Mark the end of what calls of one role have in common: the examples before the last turn, or the system prompt."""
-    earlier = params["messages"][:-1]
-    blocks = earlier[-1]["content"] if earlier else params.get("system")
+def _mark_prefix(params: dict[str, Any], shared_turns: int) -> None:
+    """Mark the end of what calls of one role share: that number of turns, or the system prompt. Other text is not read again."""
+    shared = params["messages"][:shared_turns]
+    blocks = shared[-1]["content"] if shared else params.get("system")
     if blocks:
         blocks[-1] |= CACHED
 

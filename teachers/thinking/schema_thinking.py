@@ -82,5 +82,6 @@ def build_answer_question(question: TeacherQuestion, thought: str, config: Teach
             "messages": [*question.messages, *thoughts, Message(role="user", content=ANSWER_WORDS)],
             "max_tokens": longest_answer + config.thinking_tokens("off"),
             "reasoning": "off",
+            "own_messages": question.own_messages + len(thoughts) + 1,
         }
     )

@@ -15,6 +15,7 @@ from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAc
 from teachers.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
 from teachers.openai_chat import InvalidCompletion
 from teachers.providers import open_teacher
+from teachers.thinking.schema_thinking import build_answer_question
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.strict_server import ServedFault, ServedReply, serve
 
@@ -200,6 +201,24 @@ def test_images_and_tool_turns_have_the_protocols_form() -> None:
     with serve(AnthropicServer(KEY)) as server:
         assert isinstance(server, AnthropicServer)
         assert server.build_message(body)["content"][-1]["type"] == "text"
+
+
+def test_what_a_call_has_alone_is_not_stored_in_the_prompt_cache() -> None:
+    """The thoughts of the call before, a reply to repair, and no cache at all for a request without examples."""
+    config = build_config(thinking="two_step")
+    repaired = [*EXAMPLES, Message(role="assistant", content="{"), Message(role="user", content="Repair it.")]
+    for question in (
+        build_answer_question(build_question("low"), "hm", config),
+        build_question(messages=repaired, own_messages=3),
+    ):
+        turns = build_anthropic_params(question, "claude-opus-5", config)["messages"]
+        assert len(turns) == 5
+        assert [number for number, turn in enumerate(turns) if "cache_control" in turn["content"][-1]] == [1]
+    alone = build_question(messages=[EXAMPLES[0], *repaired[-3:]], own_messages=3)
+    body = build_anthropic_params(alone, "claude-opus-5", config)
+    assert "cache_control" not in json.dumps(body["messages"])
+    assert body["system"][-1]["cache_control"] == CACHED["cache_control"]
+    assert build_question(own_messages=3).canonical == build_question().canonical, "replies are shared"
 
 
 def test_cached_and_written_tokens_are_prompt_tokens_and_thinking_is_completion() -> None:
