@@ -76,8 +76,13 @@ class Toolbox:
         keys = [f"{step.key}/tool/{n}/{json_digest(call.model_dump())}" for n, call in enumerate(step.calls)]
         notes = [journal.get_note(key) for key in keys]
         results = [None if note is None else ToolResult.model_validate_json(note) for note in notes]
-        for source in dict.fromkeys(self._sources[call.name] for call in step.calls):
-            mine = [n for n, call in enumerate(step.calls) if self._sources[call.name] is source]
+        for call, result in zip(step.calls, results, strict=True):
+            if result is None and call.name not in self._sources:
+                what = f"the server no longer has {call.name}, which this sample began with"
+                return [ToolResult(text="", broken=what)] * len(step.calls)
+        called = [self._sources.get(call.name) for call in step.calls]
+        for source in dict.fromkeys(called):
+            mine = [n for n, its in enumerate(called) if its is source]
             todo = [n for n in mine if results[n] is None]
             if isinstance(source, ToolModule) and todo:
                 before = [made for made in step.made if self._sources.get(made.call.name) is source]

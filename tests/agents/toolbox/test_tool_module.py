@@ -8,7 +8,7 @@ import pytest
 
 from agents.toolbox.tool_module import MadeCall, ToolModule
 from agents.toolbox.tool_spec import ToolResult, ToolSpec, UnusableTools
-from agents.toolbox.toolbox import list_tool_problems
+from agents.toolbox.toolbox import Toolbox, ToolStep, list_tool_problems
 from core.config.tools import ToolSourceConfig
 from core.project_files import PROJECT
 from core.sample import ToolCall
@@ -217,6 +217,27 @@ def test_two_sources_cannot_have_one_name(tmp_path: Path) -> None:
     [missing] = list_tool_problems([ToolSourceConfig(module="none.py")], tmp_path)
     assert "tools.0: " in str(missing)
     assert "cannot be read: No such file" in str(missing)
+
+
+class NoteBook(dict[str, str]):
+    """A journal in memory."""
+
+    get_note = dict.get
+    add_note = dict.__setitem__
+
+    async def sync(self) -> None:
+        return None
+
+
+def test_a_tool_that_is_gone_costs_the_sample_whose_next_call_needs_it(tmp_path: Path) -> None:
+    journal, step = NoteBook(), ToolStep("0", 5, (), [call("add", by=2)])
+    module = open_module(tmp_path)
+    toolbox = Toolbox([(module, asyncio.run(module.list_tools()))])
+    made = asyncio.run(toolbox.call_tools(step, journal))
+    assert asyncio.run(Toolbox().call_tools(step, journal)) == made
+    [result] = asyncio.run(Toolbox().call_tools(step._replace(key="1"), journal))
+    assert result.broken == "the server no longer has add, which this sample began with"
+    assert len(journal) == 1
 
 
 def test_the_shipped_library_is_sound() -> None:
