@@ -128,7 +128,7 @@ def split_turns(messages: Sequence[Message]) -> list[ConversationTurn]:
 def parse_json_or_text(content: str) -> Any:
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return content
 
 

@@ -95,7 +95,10 @@ def _describe_results(rng: Random, results: list[str]) -> str:
         return f"It could not be done: {results[-1].removeprefix('error: ')}."
     if rng.random() < MISTAKE_SHARE / 2:
         return "I have looked into it for you."
-    parts = [f"{key} {value}" for key, value in _iter_leaves("", json.loads(results[-1]))]
+    try:
+        parts = [f"{key} {value}" for key, value in _iter_leaves("", json.loads(results[-1]))]
+    except (ValueError, RecursionError):
+        parts = [results[-1]]
     text = f"Here it is: {', '.join(parts) or 'there is nothing'}."
     if rng.random() < MISTAKE_SHARE:
         text = re.sub(r"\d+", lambda found: str(int(found[0]) + rng.randint(1, 9)), text, count=1)
