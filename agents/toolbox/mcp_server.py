@@ -1,7 +1,8 @@
 """An MCP server as a source of tools, through the official client (extra `mcp`). Knows no teacher and no conversation.
 
 The connection is opened once, and again after a failure. No call is sent twice: a call whose connection breaks may have been
-executed, so it becomes an error of the conversation.
+executed, so it becomes an error of the conversation. Only a call that the server refused, since the session has expired, is sent
+again.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from agents.toolbox.mcp_transport import CONNECT_SECONDS, ServerLog, open_http_transport, open_stdio_transport
 from agents.toolbox.tool_spec import (
@@ -36,6 +39,8 @@ CALLS_IN_FLIGHT = 8
 """To one server; other calls wait here, where no time limit runs."""
 REOPEN_DELAYS = (0.0, 0.5, 2.0)
 """Seconds before each try to open a connection again."""
+EXPIRED = "Session terminated"
+"""What the client says of status 404 in a session."""
 MAX_PAGES = 16
 """Of a list of tools."""
 
@@ -99,31 +104,41 @@ class McpServer:
         Raises:
             RunFailed: if the server cannot be reached again.
         """
-        import mcp_types
-
         async with self._slots:
             connection = await self._reconnect()
             await before()
-            try:
-                request = mcp_types.CallToolRequest(
-                    params=mcp_types.CallToolRequestParams(name=call.name, arguments=call.arguments)
-                )
-                answer = await connection.send(request, mcp_types.CallToolResult)
-            except Exception as error:
-                if _is_timeout(error):
-                    # A server that hangs in one call answers no other; if others are in flight, they decide.
-                    if connection.calls == 0:
-                        await self._drop(connection)
-                    return build_failure(f"{call.name} took more than {self._config.seconds:g} s and was stopped")
-                if not connection.alive or not _is_answer(error):
-                    await self._drop(connection)
-                return build_failure(f"{call.name} failed: {_describe_error(error)}")
-            text = _read_content(answer)
-            return build_failure(text) if answer.is_error else ToolResult(text=clean_text(text, MAX_RESULT_CHARACTERS))
+            answer = await self._ask(connection, call)
+            if _is_expiry(answer):
+                answer = await self._ask(await self._reconnect(), call)
+        if isinstance(answer, Exception):
+            if _is_timeout(answer):
+                return build_failure(f"{call.name} took more than {self._config.seconds:g} s and was stopped")
+            return build_failure(f"{call.name} failed: {_describe_error(answer)}")
+        text = _read_content(answer)
+        return build_failure(text) if answer.is_error else ToolResult(text=clean_text(text, MAX_RESULT_CHARACTERS))
 
     async def close(self) -> None:
         if self._connection:
             await self._drop(self._connection)
+
+    async def _ask(self, connection: "_Connection", call: ToolCall) -> Any:
+        """The server's answer, or the error in its place. After another error, later calls open another connection."""
+        import mcp_types
+
+        request = mcp_types.CallToolRequest(
+            params=mcp_types.CallToolRequestParams(name=call.name, arguments=call.arguments)
+        )
+        try:
+            answer = await connection.send(request, mcp_types.CallToolResult)
+        except Exception as error:
+            answer = error
+            # A server that hangs in one call answers no other; if others are in flight, they decide.
+            useless = connection.calls == 0 and not _is_answer(error)
+            if self._connection is connection and (useless or _is_expiry(error) or _is_end(error)):
+                self._connection = None
+        if self._connection is not connection and connection.calls == 0:
+            await connection.close()
+        return answer
 
     async def _connect(self) -> "_Connection":
         async with self._opening:
@@ -254,7 +269,7 @@ def _read_content(answer: Any) -> str:
     text = "\n".join(parts)
     try:  # servers indent their JSON
         return json.dumps(json.loads(text), ensure_ascii=False) if text[:1] in ("{", "[") else text
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -263,11 +278,26 @@ def _find_causes(error: BaseException) -> Sequence[BaseException]:
 
 
 def _is_answer(error: BaseException) -> bool:
-    """Whether the server itself answered with an error, so that the connection works."""
+    """Whether the server itself answered, with an error or in another form than the protocol's, so that the connection works."""
+    from mcp import MCPError
+
+    refused = isinstance(error, MCPError) and not (_is_end(error) or _is_expiry(error) or _is_timeout(error))
+    return refused or isinstance(error, ValidationError)
+
+
+def _is_end(error: BaseException) -> bool:
     from mcp import MCPError
     from mcp_types import CONNECTION_CLOSED
 
-    return isinstance(error, MCPError) and error.code != CONNECTION_CLOSED
+    return isinstance(error, MCPError) and error.code == CONNECTION_CLOSED
+
+
+def _is_expiry(answer: Any) -> bool:
+    """Whether a server over HTTP no longer knows the session, so that it did not execute the call."""
+    from mcp import MCPError
+    from mcp_types import INVALID_REQUEST
+
+    return isinstance(answer, MCPError) and (answer.code, answer.message) == (INVALID_REQUEST, EXPIRED)
 
 
 def _is_timeout(error: BaseException) -> bool:
@@ -287,6 +317,6 @@ def _describe_error(error: BaseException) -> str:
         return f"it speaks another version of the protocol: {redact_excerpt(str(cause), 200)}"
     if code == CONNECTION_CLOSED:
         return "the server ended"
-    if type(cause).__name__ == "ValidationError":
+    if isinstance(cause, ValidationError):
         return "its answer is not in the form of the protocol"
     return redact_excerpt(f"{cause}" or type(cause).__name__, 300) or type(cause).__name__

@@ -168,6 +168,9 @@ async def open_http_transport(url: str, key: str | None, seconds: float) -> Asyn
         async def handle_async_request(self, request: Any) -> Any:
             response = await super().handle_async_request(request)
             response.stream = BoundedStream(response.stream)
+            if response.status_code == 404 and "mcp-session-id" in request.headers:
+                # The session has expired. The client says so only of a body that is no JSON, and servers word theirs differently.
+                response.headers.pop("content-type", None)
             return response
 
     headers = {"Authorization": f"Bearer {key}"} if key else {}

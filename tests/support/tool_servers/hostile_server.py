@@ -49,6 +49,8 @@ def answer(way: str, message: dict[str, Any]) -> dict[str, Any] | None:
     if method == "tools/call":
         if way == "long result":
             return {"content": [{"type": "text", "text": "word " * 50_000}]}
+        if way == "deep result":
+            return {"content": [{"type": "text", "text": "[" * 3000 + "]" * 3000}]}
         return (
             {"content": "nonsense"}
             if way == "nonsense"
@@ -63,14 +65,24 @@ def main(way: str) -> None:
     if way == "flood":
         while True:
             sys.stdout.write("x" * 65536)
+    calls: list[dict[str, Any]] = []
     for line in sys.stdin:
         message = json.loads(line)
-        result = answer(way, message)
-        if "id" not in message:
-            continue
-        reply = {"result": result} if result is not None else {"error": {"code": -32601, "message": "Method not found"}}
-        sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": message["id"], **reply}) + "\n")
-        sys.stdout.flush()
+        if way == "nonsense to the second" and message["method"] == "tools/call":
+            calls.append(message)
+            if len(calls) == 2:
+                send_result(message, {"content": "nonsense"})
+            elif len(calls) == 3:  # the first is answered when the third is asked
+                send_result(calls[0], answer(way, message))
+                send_result(message, answer(way, message))
+        elif "id" in message:
+            send_result(message, answer(way, message))
+
+
+def send_result(message: dict[str, Any], result: dict[str, Any] | None) -> None:
+    reply = {"result": result} if result is not None else {"error": {"code": -32601, "message": "Method not found"}}
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": message["id"], **reply}) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
