@@ -30,6 +30,8 @@ CONTENT_VARIABLE = "STILLHOUSE_TRACE_CONTENT"
 GENAI_CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 MAX_QUEUE = 16_384
 """Spans that wait for a slow collector; further ones are dropped. OpenTelemetry's own 2,048 are too few for fast teachers."""
+MAX_BATCH = 512
+"""Spans of one request, unless OTEL_BSP_MAX_EXPORT_BATCH_SIZE says otherwise; OpenTelemetry's own default."""
 FLUSH_SECONDS = 3.0
 """Longest wait at the end of a run, also after Ctrl-C, for spans that are not sent yet."""
 
@@ -137,7 +139,10 @@ def open_trace(name: str, run: str, attributes: Attributes, report: Callable[[st
         if find_spec("opentelemetry.exporter.otlp.proto.http") is None or find_spec("opentelemetry.sdk") is None:
             report(f"not traced: tracing needs the extra `tracing`: run {format_install_command('tracing')}")
         else:
-            provider, delivery = _build_provider()
+            try:
+                provider, delivery = _build_provider()
+            except ValueError as error:
+                report(f"not traced: {error}; check the variables OTEL_…")
     if provider is None or _TRACE.get() is not None:
         yield None
         return
@@ -209,7 +214,9 @@ def _build_provider() -> "tuple[TracerProvider, _SpanDelivery]":
     delivery = _SpanDelivery()
     provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
     queue = int(os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") or MAX_QUEUE)
-    provider.add_span_processor(BatchSpanProcessor(delivery.count_sent(OTLPSpanExporter()), max_queue_size=queue))
+    batch = min(queue, int(os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") or MAX_BATCH))
+    exporter = delivery.count_sent(OTLPSpanExporter())
+    provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=queue, max_export_batch_size=batch))
     return provider, delivery
 
 

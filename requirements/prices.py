@@ -57,10 +57,10 @@ def read_price(model: Any, today: date) -> dict[str, float] | None:
     """The prices of a model today, by key; None without a price of prompts and replies."""
     price = model.prices
     if isinstance(price, list):
-        valid = [
-            one for one in price if (start := getattr(one.constraint, "start_date", None)) is None or start <= today
-        ]
-        price = max(valid, key=lambda one: getattr(one.constraint, "start_date", None) or date.min).prices
+        valid = [one for one in price if _find_start(one) <= today]
+        newest = max(_find_start(one) for one in valid)
+        # Prices that differ by the time of day: the dearest, so that a budget holds at any time.
+        price = max((one.prices for one in valid if _find_start(one) == newest), key=_read_input_price)
     found = {}
     for key, name in KEYS.items():
         value = getattr(price, name, None)
@@ -68,6 +68,16 @@ def read_price(model: Any, today: date) -> dict[str, float] | None:
         if value is not None:
             found[key] = float(value)
     return found if {"input_price", "output_price"} <= found.keys() else None
+
+
+def _find_start(price: Any) -> date:
+    """The date from which a price is valid."""
+    return getattr(price.constraint, "start_date", None) or date.min
+
+
+def _read_input_price(prices: Any) -> float:
+    value = getattr(prices, "input_mtok", None)
+    return float(getattr(value, "base", value) or 0)
 
 
 def list_patterns(clause: Any) -> Iterator[str]:

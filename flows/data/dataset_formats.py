@@ -60,7 +60,10 @@ def format_dataset(name: str, parts: Sequence["pl.DataFrame"], thinking: Dataset
     """`parts` (train, validation) in the form `name`, with equal columns. The rows of `preference` are pairs."""
     import polars as pl
 
-    parts = [place_thinking(complete_turn_fields(rows), thinking) for rows in parts]
+    parts = [complete_turn_fields(rows) for rows in parts]
+    if name == "prompt_completion":
+        parts = list(map(_remove_prompt_thinking, parts))
+    parts = [place_thinking(rows, thinking) for rows in parts]
     # Turns become JSON text if any turn calls a tool, is the result of a tool, or has images.
     present = {
         field
@@ -117,6 +120,15 @@ def place_thinking(rows: "pl.DataFrame", thinking: DatasetThinking) -> "pl.DataF
     return rows.with_columns(
         pl.col(column).list.eval(turn.with_fields(**fields)) for column in TURN_COLUMNS if column in rows.columns
     )
+
+
+def _remove_prompt_thinking(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """The rows without the thinking of the turns before the last question, which a chat does not return to the model."""
+    import polars as pl
+
+    plain = pl.element().struct.with_fields(reasoning=pl.lit(None, pl.String))
+    prompt = pl.col("messages").list.head("asked").list.eval(plain)
+    return rows.with_columns(messages=prompt.list.concat(pl.col("messages").list.slice("asked")))
 
 
 def measure_thinking(parts: Sequence["pl.DataFrame"], form: DatasetThinking) -> ThinkingRecord | None:

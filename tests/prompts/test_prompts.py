@@ -26,7 +26,8 @@ def test_the_critics_prompt_may_place_every_field_of_its_family(family: str, tmp
     (tmp_path / "critic.md").write_text(f'## system\n"clear": it is clear\n\n## user\n{places}\n')
     teacher = f"teachers.main={{model='fake/{family}'}}"
     settings = ["keep=0", "agents.critic={type='teacher'}", "topology.max_revisions=0", f"prompts={tmp_path}", teacher]
-    samples = asyncio.run(preview_samples(load_recipe_plan(family.replace("_", "-"), settings), 2, threading.Event()))
+    plan = load_recipe_plan(family.replace("_", "-"), settings)
+    samples = asyncio.run(preview_samples(plan, 2, threading.Event())).samples
     assert any(sample.critiques for sample in samples)
 
 

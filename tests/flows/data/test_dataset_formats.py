@@ -342,6 +342,15 @@ def test_thinking_reaches_a_chat_template_alike_in_both_forms(form: str, tmp_pat
     assert read == {one.id: one.candidate.messages for one in samples}, "and it is read back"
 
 
+@pytest.mark.parametrize("form", ["tags", "field"])
+def test_a_prompt_has_no_thinking_of_its_turns(form: str, tmp_path: Path) -> None:
+    turns = [*thinking_turns("First."), Message(role="user", content="More?"), *thinking_turns("Second.")[1:]]
+    made = Dataset(tmp_path, [sample(n, turns) for n in range(4)], ["prompt_completion"], thinking=form)
+    rows = [row for side in made.load("prompt_completion").values() for row in side]
+    assert not any("First." in str(row["prompt"]) for row in rows)
+    assert all("Second." in str(row["completion"]) for row in rows)
+
+
 @pytest.mark.parametrize("thinking", [None, "The text </think> ends it. The answer is B"])
 @pytest.mark.parametrize("answer", ["A", "</think>\nUse it."])
 def test_a_row_has_the_thinking_as_it_is_joined(thinking: str | None, answer: str) -> None:

@@ -17,7 +17,7 @@ from core.errors import ProviderError, UsageError
 from students.chat_encoding import Conversation
 from students.signals import prompt_logprobs
 from students.training.student_training import train_student
-from teachers import endpoint
+from teachers import endpoint_calls
 from tests.students.conftest import quiet
 
 KEY = "sk-never-to-be-printed"
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def fail_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(endpoint_calls, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(prompt_logprobs, "OUTAGE_SECONDS", 0.2)
 
 
