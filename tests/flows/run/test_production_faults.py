@@ -129,10 +129,12 @@ def test_a_teacher_that_misbehaves_in_every_way_costs_no_more_than_its_samples(
 ) -> None:
     with served(MIXED, log) as url:
         settings = settings_of(url, "teachers.main.timeout_seconds=2.0", protocol=protocol)
-        out = ended(produce(tmp_path / "runs", settings), 0)
+        out = ended(produce(tmp_path / "runs", settings), 0, 1)
     faults = Counter(entry.fault for entry in read_log(log) if entry.fault)
     assert len(faults) >= 9, faults
     reasons = check_counts(the_run(tmp_path / "runs"))
+    assert ("missing: " in out) is (reasons["contract"] > 0), "a reply and its repair may both be faulty"
+    assert reasons["contract"] <= SAMPLES / 10
     assert reasons["provider"] == 0, "what passes is asked again until it does"
     assert reasons["kept"] > SAMPLES / 4
     assert "Traceback" not in out
