@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.http_serving import QuietHandler, serve
 from tests.support.scripted_endpoint import build_completion
 
 KEY = "sk-test-batch-4711"
@@ -230,14 +231,8 @@ class BatchServer(ThreadingHTTPServer):
 
 @contextmanager
 def serve_batches() -> Iterator[BatchServer]:
-    with BatchServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve(BatchServer()) as server:
+        yield server
 
 
 class _Refusal(Exception):
@@ -246,9 +241,7 @@ class _Refusal(Exception):
         self.status = status
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(QuietHandler):
     server: BatchServer
 
     def do_GET(self) -> None:
@@ -384,6 +377,3 @@ class _Handler(BaseHTTPRequestHandler):
             "object": "list", "data": page, "has_more": len(newest_first) > limit,
             "first_id": page[0]["id"] if page else None, "last_id": page[-1]["id"] if page else None,
         }  # fmt: skip
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass

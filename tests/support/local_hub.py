@@ -10,9 +10,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from tests.support.http_serving import QuietHandler, serve
 
 SIGNATURE = "X-Signature=abcdef0123456789"
 
@@ -68,23 +69,15 @@ class LocalHub(ThreadingHTTPServer):
 
 @contextmanager
 def serve_local_hub() -> Iterator[LocalHub]:
-    with LocalHub() as hub:
-        thread = threading.Thread(target=hub.serve_forever)
-        thread.start()
+    with serve(LocalHub()) as hub:
         try:
             yield hub
         finally:
             hub.go_on.set()
-            hub.shutdown()
-            thread.join()
 
 
-class HubRequest(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class HubRequest(QuietHandler):
     server: LocalHub
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def do_HEAD(self) -> None:
         self._answer()

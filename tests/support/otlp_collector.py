@@ -4,11 +4,13 @@ import gzip
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+from tests.support.http_serving import QuietHandler, serve
 
 
 class CollectedSpan(NamedTuple):
@@ -48,33 +50,22 @@ class OtlpCollector(ThreadingHTTPServer):
 
 @contextmanager
 def serve_otlp_collector() -> Iterator[OtlpCollector]:
-    with OtlpCollector() as collector:
-        thread = threading.Thread(target=collector.serve_forever)
-        thread.start()
+    with serve(OtlpCollector()) as collector:
         try:
             yield collector
         finally:
             collector.answers.set()
-            collector.shutdown()
-            thread.join()
 
 
-class CollectorRequest(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class CollectorRequest(QuietHandler):
     server: OtlpCollector
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.answers.wait()
         if self.server.status == 200:
             self._collect(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
-        self.send_response(self.server.status)
-        self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        self.send_body(self.server.status, b"", {"Content-Type": "application/x-protobuf"})
 
     def _collect(self, body: bytes) -> None:
         collector = self.server

@@ -1,13 +1,10 @@
 """The hosted protocols, as tests over all of them need them: a teacher's table, a reply, and where the key is sent."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
@@ -68,17 +65,3 @@ PROTOCOLS = {
         lambda request: request.headers["x-goog-api-key"],
     ),
 }
-
-
-@asynccontextmanager
-async def serve_handler(path: str, handler: Handler) -> AsyncIterator[str]:
-    """The address of a server that answers calls of `path` with `handler`."""
-    app = web.Application()
-    app.router.add_post(path, handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()

@@ -1,10 +1,9 @@
 """A local OpenAI endpoint that answers with the scripts of fake teachers; the docs call it `openai/NAME`."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from random import Random
 from typing import Any
 
@@ -12,6 +11,7 @@ from core.config.teachers import TeacherFaults
 from core.sample import Message, text_digest
 from teachers.base import TeacherQuestion
 from teachers.fake.scripts import load_script
+from tests.support.http_serving import QuietHandler, serve
 
 PLAIN = "The river carries a small boat past the quiet mill."
 """The reply if no schema is requested."""
@@ -29,19 +29,11 @@ class Endpoint(ThreadingHTTPServer):
 
 @contextmanager
 def serve_scripted_endpoint() -> Iterator[Endpoint]:
-    with Endpoint(("127.0.0.1", 0), Chat) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve(Endpoint(("127.0.0.1", 0), Chat)) as server:
+        yield server
 
 
-class Chat(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class Chat(QuietHandler):
     server: Endpoint
 
     def do_GET(self) -> None:
@@ -51,16 +43,8 @@ class Chat(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self._send(build_completion(self.server.script, body))
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
     def _send(self, value: dict[str, Any]) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.send_body(200, json.dumps(value).encode())
 
 
 def build_completion(script: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,9 @@ Requests are recorded, replies come from the scripts of fake teachers or from a 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from random import Random
 from typing import Any, ClassVar, TypeVar
 
@@ -19,6 +18,7 @@ from core.config.teachers import TeacherFaults
 from core.sample import Message, text_digest
 from teachers.base import TeacherQuestion
 from teachers.fake.scripts import load_script
+from tests.support.http_serving import QuietHandler
 
 PLAIN = "The river carries a small boat past the quiet mill."
 """The reply if no schema is requested."""
@@ -74,7 +74,7 @@ class ServedReply:
 
 
 class StrictServer(ThreadingHTTPServer):
-    """Serves until the `with` of `serve` ends."""
+    """Serves in the block of `serve`."""
 
     daemon_threads = True
     default_path: ClassVar[str] = ""
@@ -123,18 +123,6 @@ class StrictServer(ThreadingHTTPServer):
         )  # fmt: skip
 
 
-@contextmanager
-def serve(server: StrictServer) -> Iterator[StrictServer]:
-    with server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def validate_body(model: type[Model], body: Any) -> Model:
     """Raises Rejection with status 400 and the first problem."""
     try:
@@ -145,9 +133,7 @@ def validate_body(model: type[Model], body: Any) -> Model:
         raise Rejection(400, f"{where}: {problem['msg']}") from None
 
 
-class StrictHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class StrictHandler(QuietHandler):
     server: StrictServer
 
     def do_GET(self) -> None:
@@ -162,9 +148,6 @@ class StrictHandler(BaseHTTPRequestHandler):
             self._handle(json.loads(data) if data else None)
         except ValueError:
             self._send(400, {"error": "the body is not JSON"})
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def _handle(self, body: Any) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -184,10 +167,4 @@ class StrictHandler(BaseHTTPRequestHandler):
             self._send(rejection.status, self.server.build_error(rejection))
 
     def _send(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
-        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-        self.send_response(status)
-        for name, text in {"Content-Type": "application/json", **(headers or {})}.items():
-            self.send_header(name, text)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.send_body(status, (value if isinstance(value, str) else json.dumps(value)).encode(), headers)

@@ -1,15 +1,14 @@
 """A local server with a thinking model, strict about its dialect: vLLM's, SGLang's or OpenRouter's chat protocol.
 
-Written from the servers' documentation. It rejects keys that the dialect does not have, thinks unless it is told not to, and
+Written from the servers' documentation. It rejects keys that the dialect does not have, thinks unless a request forbids it, and
 emulates what servers do wrong with a schema. A token is a word.
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from random import Random
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from core.sample import Message, text_digest
 from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import draw_value
 from teachers.fake.scripts import load_script
+from tests.support.http_serving import QuietHandler, serve
 
 THOUGHT = "The user wants an answer in JSON. I check the facts, then I write it."
 COMMON_KEYS = {
@@ -129,31 +129,14 @@ def write_answer(body: dict[str, Any], plain: str) -> str:
 def serve_thinking(server: ThinkingServer) -> Iterator[ThinkingServer]:
     """Serves until the block ends."""
 
-    class Chat(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
+    class Chat(QuietHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             fault = server.find_fault(body)
             value = {"error": {"message": fault, "type": "BadRequestError"}} if fault else server.complete(body)
-            data = json.dumps(value).encode()
-            self.send_response(400 if fault else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
             with suppress(ConnectionError):  # the client may have been killed
-                self.wfile.write(data)
+                self.send_body(400 if fault else 200, json.dumps(value).encode())
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Chat) as http:
+    with serve(ThreadingHTTPServer(("127.0.0.1", 0), Chat)) as http:
         server.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
-        thread = threading.Thread(target=http.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+        yield server

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAc
 from teachers.batches.batch_teacher import BatchTeacher
 from teachers.providers import open_teacher
 from tests.support.anthropic_batch_server import KEY, AnthropicBatchServer
-from tests.support.strict_server import serve
+from tests.support.http_serving import serve
 
 SCHEMA = {
     "title": "Draft", "type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"],
@@ -34,7 +34,7 @@ Outcome = TeacherReply | BaseException
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnthropicBatchServer]:
     monkeypatch.setenv("TEST_BATCH_KEY", KEY)
     with serve(AnthropicBatchServer()) as served:
-        yield cast(AnthropicBatchServer, served)
+        yield served
 
 
 def ask(server: AnthropicBatchServer, folder: Path, **keys: Any) -> list[Outcome]:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAc
 from teachers.endpoint import open_endpoint_teacher
 from teachers.providers import open_teacher
 from teachers.relay import RelayError, open_relay
+from tests.support.http_serving import Handler, serve_handler
 from tests.support.scripted_teacher import build_test_plan, open_scripted_dispatcher
 
 QUESTION = TeacherQuestion(
@@ -38,21 +39,12 @@ COMPLETION = {
     ],
     "usage": {"prompt_tokens": 3, "completion_tokens": 4},
 }
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
 async def served(handler: Handler) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
+    async with serve_handler("/v1/chat/completions", handler) as address:
+        yield f"{address}/v1"
 
 
 def asked(handler: Handler, times: int = 1, **config: object) -> list[TeacherReply | BaseException]:

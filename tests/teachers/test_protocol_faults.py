@@ -18,7 +18,8 @@ from core.sample import Message, TokenUsage
 from teachers.base import CallCharge, CallFailed, ChargeAccount, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.providers import find_teacher_problems, open_teacher
 from teachers.relay import open_relay
-from tests.support.protocols import PROTOCOLS, Handler, TestedProtocol, serve_handler
+from tests.support.http_serving import Handler, serve_handler
+from tests.support.protocols import PROTOCOLS, TestedProtocol
 
 QUESTION = TeacherQuestion(
     messages=[Message(role="user", content="hi")], contract="Draft", json_schema={"type": "object", "properties": {"answer": {}}},

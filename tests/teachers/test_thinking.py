@@ -17,7 +17,8 @@ from teachers.thinking.schema_thinking import think_and_answer
 from teachers.thinking.thought_stream import CompletionStream, move_thinking
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.gemini_server import GeminiServer
-from tests.support.strict_server import ServedReply, serve
+from tests.support.http_serving import serve
+from tests.support.strict_server import ServedReply
 from tests.support.thinking_endpoint import THOUGHT, ThinkingServer, serve_thinking
 
 SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}

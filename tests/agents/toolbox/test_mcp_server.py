@@ -17,6 +17,7 @@ from agents.toolbox.tool_spec import ToolResult, ToolSpec, UnusableTools
 from core.config.tools import ToolSourceConfig
 from core.errors import RunFailed
 from core.sample import ToolCall
+from tests.support.http_serving import serve_handler
 from tests.support.waiting import wait_until
 
 SERVERS = Path(__file__).parents[2] / "support" / "tool_servers"
@@ -245,16 +246,8 @@ async def open_strict_server(key: str, text: str, sessions: list[str] | None = N
         reply = {"jsonrpc": "2.0", "id": message["id"], "result": results[message["method"]]}
         return web.json_response(reply, headers=headers)
 
-    app = web.Application()
-    app.router.add_post("/mcp", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
-    finally:
-        await runner.cleanup()
+    async with serve_handler("/mcp", answer) as address:
+        yield f"{address}/mcp"
 
 
 def test_a_key_is_sent_over_http_and_responses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from students.output.gguf_export import export_gguf
 from teachers import local_llama
 from teachers.relay import open_relay
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
+from tests.support.http_serving import serve_handler
 from tests.support.waiting import HANG_SECONDS, wait_until_so
 from tests.teachers.test_local_llama import children
 
@@ -97,16 +98,8 @@ class House(NamedTuple):
 
 @asynccontextmanager
 async def modelled(model: Model) -> AsyncIterator[TeacherConfig]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", model.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        yield TeacherConfig(model=f"openai/{model.name}", base_url=url, api_key_env="", timeout_seconds=300)
-    finally:
-        await runner.cleanup()
+    async with serve_handler("/v1/chat/completions", model.answer) as address:
+        yield TeacherConfig(model=f"openai/{model.name}", base_url=f"{address}/v1", api_key_env="", timeout_seconds=300)
 
 
 @asynccontextmanager

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -24,8 +23,8 @@ from tests.support.anthropic_batch_server import KEY as ANTHROPIC_KEY
 from tests.support.anthropic_batch_server import AnthropicBatchServer
 from tests.support.batch_server import KEY, BatchServer, serve_batches
 from tests.support.forked import FORKS, Program
+from tests.support.http_serving import serve
 from tests.support.scripted_teacher import build_test_plan
-from tests.support.strict_server import serve
 from tests.support.waiting import HANG_SECONDS, wait_until
 from tests.support.whole_runs import check_whole
 
@@ -118,7 +117,7 @@ def test_killed_before_every_answer_of_the_server_a_run_pays_each_request_once(
         if provider == "openai":
             server = stack.enter_context(serve_batches())
         else:
-            server = cast(AnthropicBatchServer, stack.enter_context(serve(AnthropicBatchServer())))
+            server = stack.enter_context(serve(AnthropicBatchServer()))
         ended(produce(server, tmp_path / "watched"), 0)
         expected, billed = kept_hashes(tmp_path / "watched"), Counter(server.billed)
         asked = [re.sub(r"\d{2,}", "N", entry) for entry in server.log]

@@ -5,9 +5,8 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from core.storage.sample_files import read_samples
 from core.tracing import find_trace, open_trace, trace_sample, trace_stage
 from teachers.base import CallFailed, CallKey, TeacherQuestion, UnlimitedAccount
 from teachers.providers import open_teacher
+from tests.support.http_serving import QuietHandler, serve
 from tests.support.otlp_collector import OtlpCollector, serve_otlp_collector
 
 
@@ -34,13 +34,10 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpCollector]:
         assert collector.faults == []
 
 
-class LangSmithRequest(BaseHTTPRequestHandler):
+class LangSmithRequest(QuietHandler):
     """Takes everything; the test asks whether anything arrived."""
 
     server: Any
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def do_GET(self) -> None:
         self._answer()
@@ -50,21 +47,14 @@ class LangSmithRequest(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        self.send_response(202)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
+        self.send_body(202, b"{}")
 
 
 @pytest.fixture
 def langsmith() -> Iterator[Any]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), LangSmithRequest) as server:
+    with serve(ThreadingHTTPServer(("127.0.0.1", 0), LangSmithRequest)) as server:
         server.bodies = []  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def generate(runs: Path, langsmith: Any, *settings: str, **environment: str) -> list[Sample]:

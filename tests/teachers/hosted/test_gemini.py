@@ -17,7 +17,8 @@ from teachers.hosted.gemini_content import build_gemini_request, parse_gemini_re
 from teachers.openai_chat import InvalidCompletion
 from teachers.providers import open_teacher
 from tests.support.gemini_server import GeminiServer, normalize_names
-from tests.support.strict_server import ServedFault, ServedReply, serve
+from tests.support.http_serving import serve
+from tests.support.strict_server import ServedFault, ServedReply
 
 KEY = "AIza-test-canary-1"
 SCHEMA = {

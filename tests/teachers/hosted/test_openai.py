@@ -10,8 +10,9 @@ from core.config.teachers import TeacherConfig
 from core.sample import Message, ToolCall
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.providers import open_teacher
+from tests.support.http_serving import serve
 from tests.support.openai_server import OpenAIServer
-from tests.support.strict_server import ServedReply, StrictServer, serve
+from tests.support.strict_server import ServedReply, StrictServer
 
 KEY = "sk-test-canary-1"
 SCHEMA = {"title": "Draft", "type": "object", "properties": {"answer": {"type": "string", "maxLength": 9}}}
