@@ -172,6 +172,7 @@ def test_killed_at_any_moment_a_run_pays_each_request_once(server: BatchServer, 
     ended(produce(server, tmp_path / "watched"), 0)
     expected, kills, rng = kept_hashes(tmp_path / "watched"), 0, random.Random()
     server.reset()
+    server.automatic = False  # no batch ends, and therefore no run, before the first kill
     while True:
         process = produce(server, tmp_path / "killed")
         assert process.stdout
@@ -182,6 +183,7 @@ def test_killed_at_any_moment_a_run_pays_each_request_once(server: BatchServer, 
         if kills < 6 and process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
+            server.automatic = True
         ended(process, 0, -signal.SIGKILL)
         if process.returncode == 0:
             break

@@ -19,6 +19,7 @@ from teachers.providers import open_teacher
 from tests.support.gemini_server import GeminiServer, normalize_names
 from tests.support.http_serving import serve
 from tests.support.strict_server import ServedFault, ServedReply
+from tests.support.waiting import wait_until_so
 
 KEY = "AIza-test-canary-1"
 SCHEMA = {
@@ -298,10 +299,10 @@ def test_the_time_to_wait_is_read_from_the_body(monkeypatch: pytest.MonkeyPatch)
 
         async def run() -> TeacherReply:
             async with open_teacher(TeacherConfig(model="gemini/gemini-2.5-flash", base_url=server.url)) as teacher:
-                calls = [asyncio.ensure_future(teacher.reply(build_question(), 0, Account()))]
-                await asyncio.sleep(0.3)
+                call = asyncio.ensure_future(teacher.reply(build_question(), 0, Account()))
+                await wait_until_so(lambda: waits or call.done())
                 teacher.release()  # the rate limiter waits too
-                return await calls[0]
+                return await call
 
         assert asyncio.run(run()).text
     assert waits == [34.5]
