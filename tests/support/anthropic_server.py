@@ -1,4 +1,4 @@
-"""A strict local stand-in for Anthropic's API (https://platform.claude.com/docs/en/api/messages, version 2026-10-21)."""
+"""A strict local server with Anthropic's API (https://platform.claude.com/docs/en/api/messages, version 2026-10-21)."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""A strict local stand-in for the Gemini API's generateContent (https://ai.google.dev/api/generate-content, v1beta)."""
+"""A strict local server with the Gemini API's generateContent (https://ai.google.dev/api/generate-content, v1beta)."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ from tests.support.strict_server import (
 
 class ServedModel(NamedTuple):
     budgets: range | None = None
-    """Allowed budgets of thinking in tokens, beside -1; 0 is off."""
+    """Allowed budgets of thinking in tokens; -1 is allowed too, and 0 is off."""
     levels: frozenset[str] = frozenset()
     off_by_default: bool = False
 

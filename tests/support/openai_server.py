@@ -1,4 +1,4 @@
-"""A strict local stand-in for api.openai.com's chat completions (https://platform.openai.com/docs/api-reference/chat/create)."""
+"""A strict local server with api.openai.com's chat completions (https://platform.openai.com/docs/api-reference/chat/create)."""
 
 from typing import Annotated, Any, Literal, NamedTuple
 

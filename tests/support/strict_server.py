@@ -1,4 +1,4 @@
-"""A local stand-in for a hosted API that rejects what the real one rejects; subclasses know one API each.
+"""A local server that rejects what a hosted API rejects; subclasses know one API each.
 
 Requests are recorded, replies come from the scripts of fake teachers or from a test, and a test can have tries fail.
 """

@@ -208,7 +208,7 @@ def test_an_outage_ends_the_run_and_costs_no_sample(status: int, protocol: Teste
     assert next(tries) < 60
 
 
-def test_nobody_at_the_address_is_an_outage_and_no_call(protocol: TestedProtocol) -> None:
+def test_a_refused_connection_is_an_outage_and_no_call(protocol: TestedProtocol) -> None:
     spent = []
 
     class Account(UnlimitedAccount):

@@ -256,7 +256,7 @@ def ask(server: ThinkingServer, question: TeacherQuestion = QUESTION, thinking: 
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang", "openrouter"])
 @pytest.mark.parametrize("reasoning", [None, "low", 1024, "off"])
-def test_a_teacher_thinks_unless_it_is_told_not_to(dialect: Any, reasoning: Any) -> None:
+def test_a_teacher_thinks_unless_a_request_disables_it(dialect: Any, reasoning: Any) -> None:
     with serve_thinking(ThinkingServer(dialect)) as server:
         reply = ask(server, QUESTION.model_copy(update={"reasoning": reasoning}))
     assert "sum" in json.loads(reply.text)

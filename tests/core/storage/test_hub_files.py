@@ -110,7 +110,7 @@ def test_other_bytes_than_the_hub_has_are_refused(hub: LocalHub, tmp_path: Path)
 
 
 def test_a_repository_without_a_network_and_after_a_change(hub: LocalHub, tmp_path: Path) -> None:
-    """A pinned commit needs no request; a branch is asked for, and is what the cache has if nobody answers."""
+    """A pinned commit needs no request; a branch needs one, or is read from the cache if the Hub does not answer."""
     first = hub.publish(
         "o/r", {"x-Q4_K_M.gguf": b"GGUF one", "x-Q8_0.gguf": b"GGUF eight", "mmproj-x.gguf": b"GGUF eye"}
     )

@@ -1,4 +1,4 @@
-"""A run that an earlier version began, before there were `extra`, `drop` and thinking, goes on with the replies it has.
+"""A run of an earlier version, from before `extra`, `drop` and thinking, is resumed with the replies that it has.
 
 `older_run/` is the stored part of such a run: 13 replies for the first two of its 8 samples, which are not finished.
 """

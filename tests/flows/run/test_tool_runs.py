@@ -75,7 +75,7 @@ def count_calls(sample: Sample) -> int:
 
 @pytest.mark.slow
 def test_a_killed_run_sends_no_call_twice_and_makes_the_same_samples(tmp_path: Path) -> None:
-    """The server kills the run in the middle of a call, three times. The run that nobody kills is the control."""
+    """The server kills the run in the middle of a call, three times. An undisturbed run is the control."""
     write_served_recipe(tmp_path)
     code, calls, errors = produce(tmp_path, "quiet")
     assert code == 0, errors
@@ -104,7 +104,7 @@ def test_a_killed_run_sends_no_call_twice_and_makes_the_same_samples(tmp_path: P
 
 @pytest.mark.slow
 def test_a_killed_run_with_a_module_makes_the_same_samples(tmp_path: Path) -> None:
-    """Killed twice while it writes its ledgers. The run that nobody kills is the control."""
+    """Killed twice while it writes its ledgers. An undisturbed run is the control."""
     teacher = "teachers.main={model='fake/tool_calls', max_concurrent=4, faults={seconds=0.05}}"
     settings = [teacher, *FAKE[1:], "samples=24", "shard_size=12"]
 
@@ -273,12 +273,12 @@ def find(*titles: str) -> dict[str, Any]:
     return {"calls": [{"name": "find_book", "arguments": {"title": title}} for title in titles]}
 
 
-def test_an_error_is_part_of_the_conversation_and_may_be_told(tmp_path: Path) -> None:
+def test_an_error_is_part_of_the_conversation_and_may_be_reported(tmp_path: Path) -> None:
     reply = {"reply": "Emma could not be found, and Dune is on shelf D4."}
     sample, teacher = make_scripted_sample(tmp_path, [find("Emma", "Dune"), reply])
     assert (sample.state, sample.detail) == (SampleStatus.kept, "")
-    told = [(message.role, message.content) for message in sample.candidate.messages[2:]]
-    assert told == [
+    turns = [(message.role, message.content) for message in sample.candidate.messages[2:]]
+    assert turns == [
         ("assistant", ""),
         ("tool", "error: there is no book Emma"),
         ("tool", '{"title": "Dune", "shelf": "D4"}'),
