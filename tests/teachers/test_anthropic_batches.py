@@ -1,33 +1,16 @@
 """Batches of Anthropic's API against a strict local server: results, failures, and batches of unknown id."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
-from core.sample import Message
-from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.batches.batch_teacher import BatchTeacher
-from teachers.providers import open_teacher
+from teachers.base import CallFailed, TeacherReply
 from tests.support.anthropic_batch_server import KEY, AnthropicBatchServer
+from tests.support.batch_questions import QUESTIONS, Outcome, ask_in_batches, count_replies
 from tests.support.http_serving import serve
-
-SCHEMA = {
-    "title": "Draft", "type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"],
-    "additionalProperties": False,
-}  # fmt: skip
-QUESTIONS = [
-    TeacherQuestion(
-        messages=[Message(role="user", content=f"Write about topic {number}.")], contract="Draft", json_schema=SCHEMA,
-        temperature=0, top_p=1, max_tokens=60, seed=1,
-    )
-    for number in range(10)
-]  # fmt: skip
-Outcome = TeacherReply | BaseException
 
 
 @pytest.fixture
@@ -38,23 +21,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnthropicBatchServer]:
 
 
 def ask(server: AnthropicBatchServer, folder: Path, **keys: Any) -> list[Outcome]:
-    async def run() -> list[Outcome]:
-        whole = {
-            "model": "anthropic/claude-haiku-4-5", "base_url": server.url, "api_key_env": "TEST_BATCH_KEY", "batch": True,
-            "batch_poll_seconds": 0.01, "outage_seconds": 0.5, "max_retries": 2, **keys,
-        }  # fmt: skip
-        async with open_teacher(TeacherConfig.model_validate(whole), folder) as teacher:
-            assert isinstance(teacher, BatchTeacher)
-            loop = asyncio.get_running_loop()
-            teacher.on_collected = lambda: loop.call_soon(teacher.send_collected) and None
-            calls = [teacher.reply(question, 0, UnlimitedAccount()) for question in QUESTIONS]
-            return await asyncio.gather(*calls, return_exceptions=True)
-
-    return asyncio.run(run())
-
-
-def count_replies(outcomes: list[Outcome]) -> int:
-    return sum(isinstance(outcome, TeacherReply) for outcome in outcomes)
+    table = {"model": "anthropic/claude-haiku-4-5", "base_url": server.url, **keys}
+    return ask_in_batches(table, folder)
 
 
 def test_batched_replies_are_those_of_direct_calls(server: AnthropicBatchServer, tmp_path: Path) -> None:

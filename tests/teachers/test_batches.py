@@ -12,7 +12,6 @@ import pytest
 
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
-from core.sample import Message
 from core.stop_signal import RunStopped
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
@@ -20,18 +19,9 @@ from teachers.batches import batch_teacher, openai_batches
 from teachers.batches.batch_journal import read_open_batches
 from teachers.batches.batch_teacher import BatchTeacher
 from teachers.providers import check_batch_api, find_teacher_problems, open_teacher
+from tests.support.batch_questions import QUESTIONS, Outcome, ask_in_batches, count_replies
 from tests.support.batch_server import KEY, BatchServer, serve_batches
 from tests.support.waiting import wait_until_so
-
-SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-QUESTIONS = [
-    TeacherQuestion(
-        messages=[Message(role="user", content=f"Write about topic {number}.")], contract="Draft", json_schema=SCHEMA,
-        temperature=0, top_p=1, max_tokens=60, seed=1,
-    )
-    for number in range(10)
-]  # fmt: skip
-Outcome = TeacherReply | BaseException
 
 
 @pytest.fixture
@@ -49,28 +39,13 @@ def ask(
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
 
-    async def run() -> list[Outcome]:
-        whole = {
-            "model": "openai/m", "base_url": server.url, "api_key_env": "TEST_BATCH_KEY", "batch": True,
-            "batch_poll_seconds": 0.01, "outage_seconds": 0.5, "max_retries": 2, **keys,
-        }  # fmt: skip
-        async with open_teacher(TeacherConfig.model_validate(whole), folder) as teacher:
-            assert isinstance(teacher, BatchTeacher)
-            loop = asyncio.get_running_loop()
-            teacher.on_collected = lambda: loop.call_soon(teacher.send_collected) and None
-            calls = [teacher.reply(question, 0, UnlimitedAccount()) for question in questions]
-            return await asyncio.gather(*calls, return_exceptions=True)
-
     logger = logging.getLogger("stillhouse")
     logger.addHandler(handler)
     try:
-        return asyncio.run(run()), "\n".join(records)
+        outcomes = ask_in_batches({"model": "openai/m", "base_url": server.url, **keys}, folder, questions)
+        return outcomes, "\n".join(records)
     finally:
         logger.removeHandler(handler)
-
-
-def count_replies(outcomes: list[Outcome]) -> int:
-    return sum(isinstance(outcome, TeacherReply) for outcome in outcomes)
 
 
 def of_topic(number: int, fate: str, times: int = 1) -> Callable[[dict[str, Any], int], str]:
