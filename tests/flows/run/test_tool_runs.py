@@ -1,9 +1,7 @@
 """Runs with the user's own tools: a module in the sandbox, and MCP servers that act, fail and kill the run."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,6 +18,7 @@ from core.storage.sample_files import read_samples
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.forked import FORKS, Program
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 LIBRARY = PROJECT / "tests" / "support" / "tool_servers" / "library_server.py"
@@ -55,12 +54,12 @@ def write_served_recipe(folder: Path) -> Path:
 
 
 def produce(folder: Path, name: str, kill_at: str = "") -> tuple[int, list[str], str]:
-    """Make or resume the run of a folder; the exit code, the executed calls so far, and stderr."""
+    """Make or resume the run of a folder; the exit code, the executed calls so far, and the output in one line."""
     log = folder / f"{name}.log"
-    words = [sys.executable, "-m", "tests.support.produce_run", str(folder / name), str(folder / "served.toml")]
-    environment = {**os.environ, "CALL_LOG": str(log), "KILL_CALLS": kill_at, "COLUMNS": "200"}
-    done = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-    return done.returncode, log.read_text().splitlines() if log.exists() else [], done.stderr
+    words = ["tests.support.produce_run", str(folder / name), str(folder / "served.toml")]
+    run = FORKS.start(*words, CALL_LOG=str(log), KILL_CALLS=kill_at)
+    output, _ = run.communicate()
+    return run.wait(), log.read_text().splitlines() if log.exists() else [], " ".join(output.split())
 
 
 def read_run(folder: Path) -> list[Sample]:
@@ -108,22 +107,25 @@ def test_a_killed_run_with_a_module_makes_the_same_samples(tmp_path: Path) -> No
     teacher = "teachers.main={model='fake/tool_calls', max_concurrent=4, faults={seconds=0.05}}"
     settings = [teacher, *FAKE[1:], "samples=24", "shard_size=12"]
 
-    def start(name: str) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", "tests.support.produce_run", str(tmp_path / name), "library-tools", *settings]
-        return subprocess.Popen(words, cwd=PROJECT, stderr=subprocess.DEVNULL)
+    def start(name: str) -> Program:
+        return FORKS.start("tests.support.produce_run", str(tmp_path / name), "library-tools", *settings)
+
+    def wait_for(run: Program, code: int) -> None:
+        output, _ = run.communicate()
+        assert run.returncode == code, output
 
     def count_notes() -> int:
         ledgers = (tmp_path / "killed").glob("*/wip/*.jsonl")
         return sum(b'"note"' in line for file in ledgers for line in file.read_bytes().splitlines())
 
-    assert start("quiet").wait() == 0
+    wait_for(start("quiet"), 0)
     for notes in (12, 30):
         run = start("killed")
         while count_notes() < notes and run.poll() is None:
             time.sleep(0.02)
-        run.kill()
-        assert run.wait() == -signal.SIGKILL
-    assert start("killed").wait() == 0
+        run.send_signal(signal.SIGKILL)
+        wait_for(run, -signal.SIGKILL)
+    wait_for(start("killed"), 0)
     quiet, killed = read_run(tmp_path / "quiet"), read_run(tmp_path / "killed")
     assert len(quiet) == 24
     assert killed == quiet
