@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import polars as pl
@@ -16,7 +17,6 @@ import pytest
 
 from core.project_files import PROJECT
 from flows.prefect_server.local_server import stop_local_server
-from tests.support.http_serving import QuietHandler, serve
 
 PAGE = (PROJECT / "docs" / "extensions.md").read_text()
 NAME = re.compile(r"(?:# |<!-- )([\w./]+\.(?:py|toml|md))(?: -->)?$")
@@ -115,8 +115,11 @@ def test_without_its_package_a_name_is_unknown(tmp_path: Path) -> None:
     assert not (tmp_path / "clean").exists()
 
 
-class Ollama(QuietHandler):
+class Ollama(BaseHTTPRequestHandler):
     """The part of Ollama's API that the page uses, with a definition that ends with an exclamation mark for `storm`."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -133,13 +136,23 @@ class Ollama(QuietHandler):
                 "eval_count": 9,
             }
         ).encode()
-        self.send_body(200, reply)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
 def ollama() -> Iterator[str]:
-    with serve(ThreadingHTTPServer(("127.0.0.1", 0), Ollama)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ollama) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
 
 
 TERMS = ("river", "storm", "harbor", "lantern")
