@@ -130,9 +130,7 @@ def _shares_words(value: str, text: str) -> bool:
     """Whether a free text, of several words and no number, is made of words of `text`."""
     words = [word for word in re.findall(r"[^\W\d_]+", fold_text(value)) if len(word) >= MIN_WORD_LETTERS]
     known = set(re.findall(r"[^\W\d_]+", fold_text(text)))
-    common = sum(
-        any(word.startswith(other[:-1]) or other.startswith(word) for other in known) for word in words if word
-    )
+    common = sum(any(word.startswith(other[:-1]) or other.startswith(word) for other in known) for word in words)
     return (
         len(value.split()) > 1 and not re.search(r"\d", value) and bool(words) and common >= SHARE_OF_WORDS * len(words)
     )
