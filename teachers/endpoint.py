@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import aiohttp
 
 from core.config.teachers import OPENAI_URL, TeacherConfig
-from core.secrets import read_key, redact_excerpt, redact_text
+from core.secrets import read_key, redact_text
 from teachers.base import CallCharge, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.connection_errors import describe_connection_error
 from teachers.endpoint_calls import FailedTry, FailureCause
-from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion
+from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion, parse_json_object
 from teachers.single_endpoint import SingleEndpointTeacher
 
 LONGEST_BODY = 8 * 2**20
@@ -58,7 +58,7 @@ class EndpointTeacher(SingleEndpointTeacher):
         """
 
         async def send(charge: CallCharge) -> dict[str, Any]:
-            return await self._send(path, body, charge, parse_object, max_bytes)
+            return await self._send(path, body, charge, parse_json_object, max_bytes)
 
         return await self._calls.complete(send, 0, UnlimitedAccount())
 
@@ -98,17 +98,6 @@ def translate_client_errors(seconds: float) -> Iterator[None]:
         gone = isinstance(error, aiohttp.ServerDisconnectedError)
         fault = redact_text(f"{type(error).__name__}: {error}")
         raise FailedTry(fault, FailureCause.server if gone else FailureCause.passing) from None
-
-
-def parse_object(text: str) -> dict[str, Any]:
-    """Raises InvalidCompletion if `text` is no JSON object."""
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
-        raise InvalidCompletion(f"not a JSON object: {redact_excerpt(text, 200)!r}")
-    return answer
 
 
 async def read_response_text(response: aiohttp.ClientResponse, max_bytes: int = LONGEST_BODY) -> str:

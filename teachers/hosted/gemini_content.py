@@ -12,12 +12,18 @@ from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.hosted.reply_parts import (
     build_hosted_reply,
-    parse_reply_object,
     read_text,
     split_image_url,
 )
 from teachers.hosted.vendor_schemas import GEMINI_SCHEMAS, fit_schema
-from teachers.openai_chat import MALFORMED, InvalidCompletion, check_token_count, describe_schema, merge_extra
+from teachers.openai_chat import (
+    MALFORMED,
+    InvalidCompletion,
+    check_token_count,
+    describe_schema,
+    merge_extra,
+    parse_json_object,
+)
 
 CUT_OFF_REASONS = {"MAX_TOKENS", "CONTINUATION"}
 BLOCKED_REASONS = {
@@ -100,7 +106,7 @@ def parse_gemini_response(text: str, question: TeacherQuestion, config: TeacherC
     Raises:
         InvalidCompletion: if it has no reply: another request may.
     """
-    answer = parse_reply_object(text, "generated content")
+    answer = parse_json_object(text, "generated content")
     try:
         return _read_content(answer, question, config)
     except MALFORMED:
