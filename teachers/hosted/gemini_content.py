@@ -121,7 +121,7 @@ def _read_content(answer: dict[str, Any], question: TeacherQuestion, config: Tea
     candidate = answer["candidates"][0]
     reason = read_text(candidate.get("finishReason", ""))
     parts = (candidate.get("content") or {}).get("parts") or []
-    spoken = "".join(part["text"] for part in parts if "text" in part and not part.get("thought"))
+    content = "".join(part["text"] for part in parts if "text" in part and not part.get("thought"))
     thoughts = "\n\n".join(part["text"] for part in parts if "text" in part and part.get("thought"))
     called = next((part["functionCall"].get("args") or {} for part in parts if "functionCall" in part), None)
     if reason in BLOCKED_REASONS:
@@ -130,12 +130,12 @@ def _read_content(answer: dict[str, Any], question: TeacherQuestion, config: Tea
     if reason != "STOP" and reason not in CUT_OFF_REASONS:
         raise InvalidCompletion(f"no reply: finishReason {reason[:60]!r}")
     if called is not None and config.structured == "tool":
-        spoken = json.dumps(called, ensure_ascii=False)
-    return build_hosted_reply(spoken, thoughts, usage, question, finished=reason not in CUT_OFF_REASONS, refused=False)
+        content = json.dumps(called, ensure_ascii=False)
+    return build_hosted_reply(content, thoughts, usage, question, finished=reason not in CUT_OFF_REASONS, refused=False)
 
 
 def _read_usage(usage: dict[str, Any]) -> TokenUsage:
-    """Gemini counts thinking beside the reply's tokens; here it is part of them."""
+    """Gemini counts thinking separately from the reply; here it is part of the reply's tokens."""
     prompt = check_token_count(usage.get("promptTokenCount")) + check_token_count(usage.get("toolUsePromptTokenCount"))
     thought = check_token_count(usage.get("thoughtsTokenCount"))
     return TokenUsage(

@@ -84,7 +84,7 @@ async def _generate_content(client: "genai.Client", seconds: float, request: dic
         others["generationConfig"] = unknown
     if others:
         config["httpOptions"] = {"extraBody": others}
-    # A continuation and a call of a function would be requests of the library's own, which no budget knows of.
+    # A continuation and a call of a function would be requests by the library itself, which no budget counts.
     config |= {"automaticContinuation": False, "automaticFunctionCalling": {"disable": True}}
     config["shouldReturnHttpResponse"] = True
     try:
