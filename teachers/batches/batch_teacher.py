@@ -119,7 +119,7 @@ class BatchTeacher:
                 return await self._try(custom_id, question, account)
             except FailedTry as failure:
                 tries += 1
-                final = failure.blame in (FailureCause.request, FailureCause.length)
+                final = failure.cause in (FailureCause.request, FailureCause.length)
                 if final or tries > self._config.max_retries:
                     raise CallFailed(str(failure)) from None
 
@@ -310,7 +310,7 @@ class BatchTeacher:
             for failure in failures
             if not isinstance(failure, ExpiredRequest)
             and isinstance(failure, FailedTry)
-            and failure.blame is not FailureCause.length
+            and failure.cause is not FailureCause.length
         ]
         if len(counted) == len(record.custom_ids) >= MAX_FAILURES_IN_ROW:
             return ProviderError(

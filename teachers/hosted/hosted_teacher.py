@@ -60,7 +60,7 @@ class HostedTeacher(SingleEndpointTeacher):
         except TimeoutError:
             raise FailedTry(f"no answer in {self.config.timeout_seconds:g} s", kind="timeout") from None
         except FailedTry as error:
-            if error.blame is FailureCause.request:
+            if error.cause is FailureCause.request:
                 charge.waive(sent=False)
             raise
         except InvalidCompletion as error:
