@@ -120,7 +120,7 @@ def validate_command(
     if not as_json:
         print_text(f"# {verdict}" if resolved else verdict)
     from flows.release.release_gate import describe_release_gate
-    from teachers.local_llama import list_local_weights
+    from teachers.local_weights import list_local_weights
 
     weights = {name: file and str(file) for name, file in list_local_weights(plan.recipe).items()}
 
