@@ -1,8 +1,8 @@
 """A writer of conversations with tools that it reads from the prompt: it asks with a tool's arguments, calls the tool, and
 says what came out; in three of ten replies with one mistake.
 
-The mistakes: a wrong number in the reply, a call made twice, an argument that nobody said, an unknown tool, a reply without
-the result.
+The mistakes: a wrong number in the reply, a call made twice, an argument that is not in the conversation, an unknown tool, a
+reply without the result.
 """
 
 import json
