@@ -175,7 +175,7 @@ class LocalAgentContext(AgentContext):
         return await self.dispatcher.toolbox.call_tools(step, self.ledger)
 
     async def remember(self, key: str, find: Callable[[Toolbox], Awaitable[str]]) -> str:
-        """A text about the tools, as it was when this sample was begun."""
+        """A text about the tools, as it was when this sample was started."""
         text = self.ledger.get_note(key)
         if text is None:
             text = await find(self.dispatcher.toolbox)

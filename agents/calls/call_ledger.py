@@ -58,7 +58,7 @@ class CallLedger:
     def add(self, key: str, reply: TeacherReply) -> None:
         """Store a new reply. Raises StoreError if it cannot be written whole, so that no further call is paid for."""
         if key not in self._replies:
-            self._append(f'{{"key": {json.dumps(key)}, "reply": {reply.model_dump_json()}}}\n'.encode())
+            self._append(key, "reply", reply.model_dump_json())
             self._replies[key] = reply
 
     def get_note(self, key: str) -> str | None:
@@ -67,10 +67,12 @@ class CallLedger:
     def add_note(self, key: str, text: str) -> None:
         """Store a new note. Raises StoreError as `add`."""
         if key not in self._notes:
-            self._append(f"{json.dumps({'key': key, 'note': text})}\n".encode())
+            self._append(key, "note", json.dumps(text))
             self._notes[key] = text
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, key: str, kind: str, value: str) -> None:
+        """Write a line; `value` is JSON."""
+        line = f'{{"key": {json.dumps(key)}, "{kind}": {value}}}\n'.encode()
         try:
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

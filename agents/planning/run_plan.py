@@ -82,10 +82,12 @@ class RunPlan:
 
     @property
     def tool_files(self) -> list[str]:
-        """The files of its own tools, as the recipe names them: modules, schemas, and arguments of commands that are files."""
+        """The files of its own tools, as the recipe names them: modules, schemas, and files in commands by relative
+        paths.
+        """
         named = [name for source in self.recipe.tools for name in (source.module, source.schemas) if name]
         words = [word for source in self.recipe.tools for word in source.command or ()]
-        return [*named, *(word for word in words if not Path(word).is_absolute() and (self.folder / word).is_file())]
+        return [*named, *(word for word in words if not Path(word).is_absolute() and _is_file(self.folder / word))]
 
     @property
     def extensions(self) -> list[Extension[Any]]:
@@ -196,6 +198,14 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
     if problems := [problem for find in PLAN_CHECKS for problem in find(plan)]:
         raise RecipeError(recipe.name, problems)
     return plan
+
+
+def _is_file(path: Path) -> bool:
+    """Also for a text that is too long for a path, such as a program after `-c`."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def load_documents(seeds: SeedsConfig, folder: Path) -> DocumentReading:

@@ -90,7 +90,7 @@ class _ConversationWriter:
         self._world_seed = int(text_digest(f"{context.recipe.seed}/world/{number}", length=7), 16)
 
     async def write(self) -> dict[str, Any]:
-        """Raises InvalidReply if a teacher's replies stay invalid, or the tools cannot go on."""
+        """Raises InvalidReply if a teacher's replies stay invalid, or a tool's result ends the conversation."""
         await self._draw_tools()
         for kind in self._seed.data["kinds"]:
             self._turns.append({"kind": kind, "request": "", "steps": [], "reply": "", "thinking": []})
@@ -100,7 +100,7 @@ class _ConversationWriter:
         return {"tools": [tool.function() for tool in self._tools], "turns": self._turns, "fault": ""}
 
     async def _draw_tools(self) -> None:
-        """The tools and the world of this sample, as they were when it was begun."""
+        """The tools and the world of this sample, as they were when the sample was started."""
         data, index = self._seed.data, self._seed.index
         rng = Random(f"{self._context.recipe.seed}/tools/{self._context.sample_number(index)}")
 

@@ -131,19 +131,10 @@ def predict_used_requests(plan: RunPlan) -> set[str]:
 
 
 async def evaluate_held_out(
-    plan: RunPlan,
-    model: TeacherConfig,
-    seeds: Sequence[Seed],
-    stop: UserStop,
-    on_progress: Callable[[int], None],
-    *,
-    draw: int = 0,
-    cache: Path | None = None,
-    budget: BudgetConfig | None = None,
-    journal: Path | None = None,
-    elsewhere: Spending = NOTHING_SPENT,
-    on_spent: Callable[[Spending], None] = lambda _spent: None,
-) -> list[HeldOutResult]:
+    plan: RunPlan, model: TeacherConfig, seeds: Sequence[Seed], stop: UserStop, on_progress: Callable[[int], None], *,
+    draw: int = 0, cache: Path | None = None, budget: BudgetConfig | None = None, journal: Path | None = None,
+    elsewhere: Spending = NOTHING_SPENT, on_spent: Callable[[Spending], None] = lambda _spent: None,
+) -> list[HeldOutResult]:  # fmt: skip
     """Ask `model` the questions of each seed with the recipe's sampling, and run the checks on its answers.
 
     The same seeds give the same prompts for every model.

@@ -114,7 +114,7 @@ def _find_lacks(plan: RunPlan, name: str, ability: TeacherAbility) -> Iterator[s
     if plain and not ability.structured:
         others = " or ".join(f'"{other}"' for other in get_args(StructuredOutput) if other != mode)
         if ability.thinks and plain[0].reasoning is None:
-            yield "thinks unless told not to, and has no tokens for it; set reasoning in the tables of its agents"
+            yield "thinks by default, and no tokens are set for it; set reasoning in the tables of its agents"
         else:
             yield f'does not keep to a JSON schema with structured = "{mode}"; try {others} (teachers.{name}.structured)'
     by_confidence = agents.critic is not None and agents.critic.type == "confidence"

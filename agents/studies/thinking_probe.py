@@ -1,4 +1,4 @@
-"""A probe of a teacher's thinking: whether it thinks, matches a schema at the same time, and stops thinking when asked to.
+"""A probe of a teacher's thinking: whether it thinks, matches a schema at the same time, and stops thinking on request.
 
 Knows no recipe: the caller names the settings to try.
 """

@@ -1,3 +1,3 @@
-"""The user's own tools: modules in the sandbox, MCP servers, and what may be believed of either. Knows no teacher, no family and
-no topology.
+"""The user's own tools: modules in the sandbox and MCP servers, with bounds on what either returns. Knows no teacher, no family
+and no topology.
 """

@@ -19,14 +19,13 @@ from pydantic import ValidationError
 
 from agents.toolbox.mcp_transport import CONNECT_SECONDS, ServerLog, open_http_transport, open_stdio_transport
 from agents.toolbox.tool_spec import (
-    MAX_RESULT_CHARACTERS,
     MAX_TOOLS,
     ToolResult,
     ToolSpec,
     UnusableTools,
     build_failure,
+    build_result,
     build_tool_specs,
-    clean_text,
 )
 from core.config.tools import ToolSourceConfig
 from core.errors import RunFailed
@@ -114,12 +113,12 @@ class McpServer:
             if _is_timeout(answer):
                 return build_failure(f"{call.name} took more than {self._config.seconds:g} s and was stopped")
             return build_failure(f"{call.name} failed: {_describe_error(answer)}")
-        text = _read_content(answer)
-        return build_failure(text) if answer.is_error else ToolResult(text=clean_text(text, MAX_RESULT_CHARACTERS))
+        return build_result(_read_content(answer), failed=answer.is_error)
 
     async def close(self) -> None:
-        if self._connection:
-            await self._drop(self._connection)
+        connection, self._connection = self._connection, None
+        if connection:
+            await connection.close()
 
     async def _ask(self, connection: "_Connection", call: ToolCall) -> Any:
         """The server's answer, or the error in its place. After another error, later calls open another connection."""
@@ -159,11 +158,6 @@ class McpServer:
             except UnusableTools as error:
                 fault = str(error)
         raise RunFailed(f"{fault}; start it again, then --resume")
-
-    async def _drop(self, connection: "_Connection") -> None:
-        if self._connection is connection:
-            self._connection = None
-        await connection.close()
 
     @asynccontextmanager
     async def _open_transport(self) -> AsyncIterator[Any]:
@@ -208,7 +202,7 @@ class _Connection:
                 self._client = await asyncio.shield(ready)
         except BaseException as error:
             ready.cancel()
-            await asyncio.sleep(0.05)  # what the server says while it dies
+            await asyncio.sleep(0.05)  # for what the server logs as it ends
             await self.close()
             if isinstance(error, TimeoutError):
                 raise UnusableTools(describe(None)) from None
@@ -314,7 +308,7 @@ def _describe_error(error: BaseException) -> str:
     cause = _find_causes(error)[0]
     code = cause.code if isinstance(cause, MCPError) else None
     if code == UNSUPPORTED_PROTOCOL_VERSION or "protocol version" in str(cause):
-        return f"it speaks another version of the protocol: {redact_excerpt(str(cause), 200)}"
+        return f"it uses another version of the protocol: {redact_excerpt(str(cause), 200)}"
     if code == CONNECTION_CLOSED:
         return "the server ended"
     if isinstance(cause, ValidationError):

@@ -1,5 +1,5 @@
-"""The two ways to an MCP server, for the official client: a guarded child process, and HTTP. Both with bounds, since a server may
-be anybody's. Knows no tool.
+"""The two transports to an MCP server for the official client: a guarded child process, and HTTP. Both have bounds, since servers
+are untrusted. Knows no tool.
 """
 
 import asyncio

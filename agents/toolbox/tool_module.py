@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from agents.sandbox.python_sandbox import SandboxLimits, SandboxResult, run_python
 from agents.toolbox import module_harness
 from agents.toolbox.tool_spec import (
-    MAX_RESULT_CHARACTERS,
     ToolResult,
     ToolSpec,
     UnusableTools,
     build_failure,
+    build_result,
     build_tool_specs,
     clean_text,
 )
@@ -92,7 +92,7 @@ class ToolModule:
         if not steps or steps[0].get("failed"):
             said = steps[0]["text"] if steps else self._describe_stop(ran)
             raise UnusableTools(f"{self.title}: describe_world fails: {said}")
-        return clean_text(str(steps[0]["text"]), MAX_RESULT_CHARACTERS)
+        return build_result(str(steps[0]["text"])).text
 
     async def call_tools(self, seed: int, made: Sequence[MadeCall], calls: Sequence[ToolCall]) -> list[ToolResult]:
         """The results of `calls`, after those that were `made` before in the same conversation.
@@ -159,7 +159,7 @@ def _harness_source() -> str:
 
 
 def _read_result(step: dict[str, Any]) -> ToolResult:
-    return ToolResult(text=clean_text(str(step["text"]), MAX_RESULT_CHARACTERS), failed=bool(step["failed"]))
+    return build_result(str(step["text"]), failed=bool(step["failed"]))
 
 
 def _read_file(path: Path, name: str) -> str:

@@ -1,6 +1,6 @@
 """A tool as its source describes it, a call's result, and their bounds. Knows no source.
 
-Names, descriptions, schemas and results come from a program or a server that may be anybody's: they are text for a teacher,
+Names, descriptions, schemas and results come from an untrusted program or server: they are text for a teacher,
 bounded, without hidden characters, and never a template or code.
 """
 
@@ -51,7 +51,7 @@ class ToolSpec(FrozenModel):
 
 
 class ToolResult(FrozenModel):
-    """What a call came to."""
+    """The result of a call."""
 
     text: str
     """JSON or plain text, bounded; of a failed call its message."""
@@ -59,7 +59,7 @@ class ToolResult(FrozenModel):
     undone: bool = False
     """Whether the call has no effect on the tools' state: it was stopped, or never made."""
     broken: str = Field("", exclude_if=lambda text: not text)
-    """Why the conversation cannot go on, in one sentence; its sample is lost."""
+    """Why the conversation must end, in one sentence; its sample is lost."""
 
     @property
     def content(self) -> str:
@@ -67,8 +67,12 @@ class ToolResult(FrozenModel):
         return f"{ERROR_PREFIX}{self.text}" if self.failed else self.text
 
 
+def build_result(text: str, *, failed: bool = False, undone: bool = False) -> ToolResult:
+    return ToolResult(text=clean_text(text, MAX_RESULT_CHARACTERS), failed=failed, undone=undone)
+
+
 def build_failure(text: str, *, undone: bool = False) -> ToolResult:
-    return ToolResult(text=clean_text(text, MAX_RESULT_CHARACTERS), failed=True, undone=undone)
+    return build_result(text, failed=True, undone=undone)
 
 
 def clean_text(text: str, length: int) -> str:

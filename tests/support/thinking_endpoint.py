@@ -1,7 +1,7 @@
 """A local server with a thinking model, strict about its dialect: vLLM's, SGLang's or OpenRouter's chat protocol.
 
-Written from the servers' documentation. It rejects keys that the dialect does not have, thinks unless it is told not to, and
-emulates what servers do wrong with a schema. A token is a word.
+Written from the servers' documentation. It rejects keys that the dialect does not have, thinks unless the request says not to,
+and emulates what servers do wrong with a schema. A token is a word.
 """
 
 import json

@@ -169,7 +169,7 @@ def _tool_use_fault(turn: ConversationTurn, wish: PlannedTurn, today: date) -> s
         if not any(c.isalnum() for c in text) or MARKUP.search(text):
             return f"the user and the assistant speak in plain words, not {text[:80]!r}"
     if named := next((name for name in SIMULATED_TOOLS if name in f"{turn.request} {turn.reply}"), None):
-        return f"nobody speaks of {named}; say in plain words what is wanted and what came out"
+        return f"a message names the tool {named}; say in plain words what is wanted and what came out"
     if wish.kind not in KINDS_WITHOUT_CALL:
         wanted = ", then ".join(f"{call.name} {dump_json(call.arguments)}" for call in wish.calls)
         same = len(turn.calls) == len(wish.calls) and all(
@@ -250,7 +250,7 @@ def find_grounding_fault(call: PlannedCall, text: str) -> str | None:
         fault = find_leaf_fault(leaf, read_written(text)) if leaf.value is not None else None
         fault = f"is {leaf.value}, which is no text and no number" if flag else fault
         if fault:
-            return f"nobody said `{leaf.path}` of {call.name}: it {fault.replace('the text', 'the conversation')}"
+            return f"`{leaf.path}` of {call.name} {fault.replace('the text', 'the conversation')}"
     return None
 
 

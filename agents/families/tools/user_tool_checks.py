@@ -34,14 +34,14 @@ from agents.families.tools.reply_facts import (
 from agents.toolbox.tool_spec import ERROR_PREFIX
 
 NO_DAY = date(2001, 1, 1)
-"""Stands for today, which the user's tools do not share: `tomorrow` in a reply is known only if the user said it too."""
+"""Used as today's date, which these conversations do not have: `tomorrow` in a reply is known only if the user said it too."""
 MIN_WORD_LETTERS = 4
 SHARE_OF_WORDS = 0.5
 """Of the longer words of a free text, such as a search: that many must be in the conversation."""
 MAX_NAME_WORDS = 4
 """Of a value that a reply states as it is; of a longer text it states a number or a word."""
 IDENTIFIER = re.compile(r"[a-z]+(?:_[a-z0-9]+)+|[a-z]+(?:[A-Z][a-z0-9]+)+")
-"""A tool's name that nobody says: `find_book`, `findBook`. `search` is a word."""
+"""A tool's name that is no ordinary word, as `find_book` and `findBook` are and `search` is not. No message may contain it."""
 
 
 @check("tool_use")
@@ -70,7 +70,7 @@ def _use_fault(turn: ConversationTurn, kind: str, names: Sequence[str]) -> str |
         if not any(c.isalnum() for c in text) or MARKUP.search(text):
             return f"the user and the assistant speak in plain words, not {text[:80]!r}"
         if named := next((name for name in names if name in text), None):
-            return f"nobody speaks of {named}; say in plain words what is wanted and what came out"
+            return f"a message names the tool {named}; say in plain words what is wanted and what came out"
     if kind == "call":
         return _needless_fault(turn) if turn.calls else "a tool must be called; the reply cannot come from nothing"
     if turn.calls:
@@ -122,7 +122,7 @@ def _argument_fault(call: PlannedCall, schemas: Mapping[str, Any], text: str) ->
             continue
         fault = find_leaf_fault(leaf, read_written(text))
         if fault and not (isinstance(leaf.value, str) and _shares_words(leaf.value, text)):
-            return f"nobody said `{leaf.path}` of {call.name}: it {fault.replace('the text', 'the conversation')}"
+            return f"`{leaf.path}` of {call.name} {fault.replace('the text', 'the conversation')}"
     return None
 
 
@@ -130,9 +130,7 @@ def _shares_words(value: str, text: str) -> bool:
     """Whether a free text, of several words and no number, is made of words of `text`."""
     words = [word for word in re.findall(r"[^\W\d_]+", fold_text(value)) if len(word) >= MIN_WORD_LETTERS]
     known = set(re.findall(r"[^\W\d_]+", fold_text(text)))
-    common = sum(
-        any(word.startswith(other[:-1]) or other.startswith(word) for other in known) for word in words if word
-    )
+    common = sum(any(word.startswith(other[:-1]) or other.startswith(word) for other in known) for word in words)
     return (
         len(value.split()) > 1 and not re.search(r"\d", value) and bool(words) and common >= SHARE_OF_WORDS * len(words)
     )

@@ -1,8 +1,8 @@
 """A writer of conversations with tools that it reads from the prompt: it asks with a tool's arguments, calls the tool, and
 says what came out; in three of ten replies with one mistake.
 
-The mistakes: a wrong number in the reply, a call made twice, an argument that is not in the request, an unknown tool, a reply
-without the result.
+The mistakes: a wrong number in the reply, a call made twice, an argument that is not in the conversation, an unknown tool, a
+reply without the result.
 """
 
 import json
@@ -16,7 +16,7 @@ from teachers.fake.script_parts import COMMON, TeacherScript
 
 MISTAKE_SHARE = 0.15
 """Of the requests, steps and replies, each."""
-REQUEST_ARGUMENT = re.compile(r"the ([a-z ]+) = ([^,]+)(?:, |\.$)")
+SAID = re.compile(r"the ([a-z ]+) = ([^,]+)(?:, |\.$)")
 OUTSIDE = "Could you water the plants for me?"
 
 
@@ -27,11 +27,11 @@ def write_request(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     needed = re.search(r"(?:request needs|something that) ([\w-]+)", asked)
     tool = next(tool for tool in _read_tools(asked) if needed and tool["name"] == needed[1])
     names = re.findall(r'"([^"\n]+)"', _read_section(asked, "What is there: ", "The user: ")) or ["the usual"]
-    given = {key: _draw_argument(rng, key, schema, names) for key, schema in tool["parameters"]["properties"].items()}
+    said = {key: _draw_argument(rng, key, schema, names) for key, schema in tool["parameters"]["properties"].items()}
     if "leaves out one detail" in asked:
-        given = {}
-    listed = ", ".join(f"the {key.replace('_', ' ')} = {value}" for key, value in given.items())
-    return {"request": f"I would like this from {tool['description'].split()[0].lower()}: {listed or 'you know what'}."}
+        said = {}
+    told = ", ".join(f"the {key.replace('_', ' ')} = {value}" for key, value in said.items())
+    return {"request": f"I would like this from {tool['description'].split()[0].lower()}: {told or 'you know what'}."}
 
 
 def write_step(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
@@ -47,11 +47,11 @@ def write_step(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
         if rng.random() < MISTAKE_SHARE / 2 and len(results) == 1:
             return {"step": {"calls": lines[start + 1]["calls"]}}
         return {"step": {"reply": _describe_results(rng, results)}}
-    given = dict(REQUEST_ARGUMENT.findall(request))
+    said = dict(SAID.findall(request))
     for tool in _read_tools(asked):
         schemas = tool["parameters"]["properties"]
-        if given and {key.replace("_", " ") for key in schemas} == given.keys():
-            arguments = {key: _convert(given[key.replace("_", " ")], schema) for key, schema in schemas.items()}
+        if said and {key.replace("_", " ") for key in schemas} == said.keys():
+            arguments = {key: _convert(said[key.replace("_", " ")], schema) for key, schema in schemas.items()}
             return {"step": {"calls": [_maybe_spoil({"name": tool["name"], "arguments": arguments}, rng)]}}
     return {"step": {"reply": "No, that I cannot do here." if request == OUTSIDE else "Which one do you mean?"}}
 

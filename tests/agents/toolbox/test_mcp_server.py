@@ -139,7 +139,7 @@ def test_a_server_gets_the_named_variables_only_and_its_words_are_redacted(
         ("odd name", "a tool's name has 1 to 64 letters"),
         ("long description", "has a description of 25,000 characters"),
         ("no description", "find has no description"),
-        ("old version", "it speaks another version of the protocol: "),
+        ("old version", "it uses another version of the protocol: "),
         ("flood", "the MCP server cannot be used: the server ended"),
     ],
 )

@@ -72,7 +72,7 @@ def test_without_reasoning_in_the_recipe_thinking_is_not_probed(capsys: pytest.C
 def test_a_teacher_that_thinks_without_being_asked_to_needs_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = validate(capsys, ThinkingServer(thoughts="hm " * 200))
     assert code == 1
-    assert "thinks unless told not to, and has no tokens for it; set reasoning in the tables of its agents" in err
+    assert "thinks by default, and no tokens are set for it; set reasoning in the tables of its agents" in err
 
 
 def test_thinking_that_leaves_no_room_for_a_prompt_is_found_without_a_call(capsys: pytest.CaptureFixture[str]) -> None:

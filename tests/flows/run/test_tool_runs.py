@@ -170,6 +170,15 @@ def test_a_program_of_tools_is_never_inherited(tmp_path: Path) -> None:
     assert hash_recipe_sources(load_recipe_plan(str(tmp_path / "own.toml")))["mine.py"] != before["mine.py"]
 
 
+def test_the_files_of_a_command_with_relative_paths_are_part_of_the_identity(tmp_path: Path) -> None:
+    """A text that is too long for a path, as after `-c`, is no file."""
+    (tmp_path / "server.py").write_text("serve = 1\n")
+    command = [sys.executable, "-c", "x" * 5000, "server.py", str(tmp_path / "server.py")]
+    recipe = f'name = "own"\nfamily = "tool_calls"\n[seeds]\n[[tools]]\ncommand = {json.dumps(command)}\n'
+    (tmp_path / "own.toml").write_text(recipe)
+    assert load_recipe_plan(str(tmp_path / "own.toml")).tool_files == ["server.py"]
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
