@@ -59,7 +59,7 @@ def read_price(model: Any, today: date) -> dict[str, float] | None:
     if isinstance(price, list):
         valid = [one for one in price if _find_start(one) <= today]
         newest = max(_find_start(one) for one in valid)
-        # Prices that differ by the time of day: the dearest, so that a budget holds at any time.
+        # Prices that differ by the time of day: the highest, so that a budget holds at any time.
         price = max((one.prices for one in valid if _find_start(one) == newest), key=_read_input_price)
     found = {}
     for key, name in KEYS.items():

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 import aiohttp
 
 from core.config.teachers import OPENAI_URL, TeacherConfig
-from core.secrets import read_key, redact_excerpt, redact_text
-from teachers.base import CallCharge, ChargeAccount, TeacherQuestion, TeacherReply, UnlimitedAccount
+from core.secrets import read_key, redact_text
+from teachers.base import CallCharge, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.connection_errors import describe_connection_error
-from teachers.endpoint_calls import EndpointCalls, FailedTry, FailureCause
-from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion
+from teachers.endpoint_calls import FailedTry, FailureCause
+from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion, parse_json_object
+from teachers.single_endpoint import SingleEndpointTeacher
 
 LONGEST_BODY = 8 * 2**20
 """Bytes."""
@@ -23,39 +24,28 @@ LONGEST_BODY = 8 * 2**20
 Result = TypeVar("Result")
 
 
-class EndpointTeacher:
+class EndpointTeacher(SingleEndpointTeacher):
     """One session for all callers that share it."""
 
     def __init__(
         self, config: TeacherConfig, url: str, model: str, session: aiohttp.ClientSession, source: str = ""
     ) -> None:
-        self.model = config.model
-        self.slots = config.max_concurrent
+        self._url = url.rstrip("/")
+        super().__init__(config, self._url, model)
         decides = [config.structured, config.extra, config.seeded, config.logprobs, config.engine]
         origin = [part for part in (source, config.dialect, config.drop) if part]
         self.manner = json.dumps([*decides, *origin], sort_keys=True)
-        self._config = config
-        self._url = url.rstrip("/")
         self._name = model
         self._session = session
-        self._calls = EndpointCalls(config, self._url, model)
 
-    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
-        body = build_request_body(question, self._name, self._config)
-
-        async def send(charge: CallCharge) -> TeacherReply:
-            reply = await self._send(
-                "/chat/completions",
-                body,
-                charge,
-                lambda text: parse_completion(text, self._config, question.max_tokens),
-            )
-            # Without token counts, the maximum that was set aside stays charged.
-            if reply.usage.prompt_tokens:
-                charge.usage = reply.usage
-            return reply
-
-        return await self._calls.complete(send, rank, account, question)
+    async def _send_once(self, question: TeacherQuestion, charge: CallCharge) -> TeacherReply:
+        body = build_request_body(question, self._name, self.config)
+        return await self._send(
+            "/chat/completions",
+            body,
+            charge,
+            lambda text: parse_completion(text, self.config, question.max_tokens),
+        )
 
     async def request_json(
         self, path: str, body: dict[str, Any] | None = None, max_bytes: int = LONGEST_BODY
@@ -68,12 +58,9 @@ class EndpointTeacher:
         """
 
         async def send(charge: CallCharge) -> dict[str, Any]:
-            return await self._send(path, body, charge, parse_object, max_bytes)
+            return await self._send(path, body, charge, parse_json_object, max_bytes)
 
         return await self._calls.complete(send, 0, UnlimitedAccount())
-
-    def release(self) -> None:
-        self._calls.release()
 
     async def _send(
         self,
@@ -84,9 +71,9 @@ class EndpointTeacher:
         max_bytes: int = LONGEST_BODY,
     ) -> Result:
         """One try. Raises FailedTry."""
-        timeout = aiohttp.ClientTimeout(total=self._config.timeout_seconds)
+        timeout = aiohttp.ClientTimeout(total=self.config.timeout_seconds)
         method = "GET" if body is None else "POST"
-        with translate_client_errors(self._config.timeout_seconds):
+        with translate_client_errors(self.config.timeout_seconds):
             sent = self._session.request(method, self._url + path, json=body, timeout=timeout, allow_redirects=False)
             async with sent as response:
                 text = await read_response_text(response, max_bytes)
@@ -111,17 +98,6 @@ def translate_client_errors(seconds: float) -> Iterator[None]:
         gone = isinstance(error, aiohttp.ServerDisconnectedError)
         fault = redact_text(f"{type(error).__name__}: {error}")
         raise FailedTry(fault, FailureCause.server if gone else FailureCause.passing) from None
-
-
-def parse_object(text: str) -> dict[str, Any]:
-    """Raises InvalidCompletion if `text` is no JSON object."""
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
-        raise InvalidCompletion(f"not a JSON object: {redact_excerpt(text, 200)!r}")
-    return answer
 
 
 async def read_response_text(response: aiohttp.ClientResponse, max_bytes: int = LONGEST_BODY) -> str:

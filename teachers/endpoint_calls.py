@@ -56,12 +56,12 @@ class FailedTry(Exception):
     """A try without a usable response."""
 
     def __init__(
-        self, fault: str, blame: FailureCause = FailureCause.passing, wait: float = 0.0, kind: str = ""
+        self, fault: str, cause: FailureCause = FailureCause.passing, wait: float = 0.0, kind: str = ""
     ) -> None:
         super().__init__(fault)
-        self.kind = kind or blame.name
+        self.kind = kind or cause.name
         """A status or a word, for traces."""
-        self.blame = blame
+        self.cause = cause
         self.wait = wait
         """Seconds to wait, as the endpoint requested."""
 
@@ -114,7 +114,7 @@ class EndpointCalls:
                     result = await send(charge)
                 except FailedTry as error:
                     failure, charge.fault = error, error.kind
-                    if error.blame is FailureCause.network:
+                    if error.cause is FailureCause.network:
                         charge.waive(sent=False)
             if failure is None:
                 self._record_success()
@@ -124,11 +124,11 @@ class EndpointCalls:
             self._failing.add(call)
             # A server may fail on one question, but hardly on two at once.
             several = len(self._failing) > 1 or self._away_since is not None
-            if failure.blame is FailureCause.network or (failure.blame is FailureCause.server and several):
+            if failure.cause is FailureCause.network or (failure.cause is FailureCause.server and several):
                 self._check_patience(failure)
             else:
                 tries += 1
-                if tries > self._config.max_retries or failure.blame in (FailureCause.request, FailureCause.length):
+                if tries > self._config.max_retries or failure.cause in (FailureCause.request, FailureCause.length):
                     self._failing.discard(call)
                     raise self._give_up(failure)
             backoff = min(LONGEST_WAIT, FIRST_WAIT * 2**failures) * self._jitter.uniform(0.75, 1.25)
@@ -150,7 +150,7 @@ class EndpointCalls:
 
     def _give_up(self, failure: FailedTry) -> CallFailed | ProviderError:
         """The error after the last try of a call."""
-        if failure.blame is FailureCause.length:
+        if failure.cause is FailureCause.length:
             return CallFailed(str(failure))
         self._failed_in_row += 1
         if self._failed_in_row >= MAX_FAILURES_IN_ROW:
@@ -192,10 +192,10 @@ class EndpointCalls:
             )
             raise ProviderError(f"{self._where}: {why} ({fault})")
         if status in RETRIED_STATUSES or status >= 500:
-            blame = FailureCause.server if status in OUTAGE_STATUSES else FailureCause.passing
-            return FailedTry(fault, blame, _parse_retry_after(headers.get("Retry-After")), str(status))
-        blame = FailureCause.length if TOO_LONG.search(fault) else FailureCause.request
-        return FailedTry(fault, blame, kind=str(status))
+            cause = FailureCause.server if status in OUTAGE_STATUSES else FailureCause.passing
+            return FailedTry(fault, cause, _parse_retry_after(headers.get("Retry-After")), str(status))
+        cause = FailureCause.length if TOO_LONG.search(fault) else FailureCause.request
+        return FailedTry(fault, cause, kind=str(status))
 
 
 def _parse_retry_after(header: str | None) -> float:

@@ -132,6 +132,17 @@ def merge_extra(body: dict[str, Any], config: TeacherConfig) -> dict[str, Any]:
     return {key: value for key, value in merged.items() if key not in config.drop}
 
 
+def parse_json_object(text: str, what: str = "a JSON object") -> dict[str, Any]:
+    """The object of a response body. Raises InvalidCompletion, with `what` it should be, if it is no JSON object."""
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise InvalidCompletion(f"not {what}: {redact_excerpt(text, 200)!r}")
+    return answer
+
+
 def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOKEN_COUNT) -> TeacherReply:
     """A response body as a reply. Invalid Unicode is replaced.
 

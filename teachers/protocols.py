@@ -4,7 +4,7 @@ Knows no protocol. A recipe names one as `NAME/model`.
 """
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from core.extensions import Extension
 from core.secrets import redact_text
 from core.stop_signal import RunStopped
 from teachers.base import CallCharge, CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
-from teachers.endpoint_calls import EndpointCalls, FailedTry, FailureCause
+from teachers.endpoint_calls import FailedTry, FailureCause
+from teachers.single_endpoint import SingleEndpointTeacher
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TeacherProtocol:
     """What this machine lacks for the teacher, in a sentence; called before a run, without a network."""
 
 
-class LimitedTeacher(ABC):
+class LimitedTeacher(SingleEndpointTeacher):
     """A teacher that only has to answer: slots, rates, retries, outages, the time limit and the budget are those of its table.
 
     A ConnectionError or TimeoutError of `answer` is retried, and while every call meets a ConnectionError it counts as an outage.
@@ -42,33 +43,21 @@ class LimitedTeacher(ABC):
     """Everything but the question and the model's name that affects replies, such as the endpoint."""
 
     def __init__(self, config: TeacherConfig) -> None:
-        self.model = config.model
-        self.slots = config.max_concurrent
-        self.config = config
-        self._calls = EndpointCalls(config, config.endpoint, config.model.partition("/")[2])
+        super().__init__(config, config.endpoint, config.model.partition("/")[2])
 
     @abstractmethod
     async def answer(self, question: TeacherQuestion) -> TeacherReply:
         """The reply to one question. Without `usage.prompt_tokens`, the most that the call could use is charged."""
 
-    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
-        async def send(charge: CallCharge) -> TeacherReply:
-            try:
-                async with asyncio.timeout(self.config.timeout_seconds):
-                    reply = await self.answer(question)
-            except (ConnectionError, TimeoutError) as error:
-                what = str(error) or f"no answer in {self.config.timeout_seconds:g} s"
-                kind = "timeout" if isinstance(error, TimeoutError) else ""
-                fault = redact_text(f"{type(error).__name__}: {what}")
-                raise FailedTry(fault, _find_cause(error), kind=kind) from error
-            if reply.usage.prompt_tokens:
-                charge.usage = reply.usage
-            return reply
-
-        return await self._calls.complete(send, rank, account, question)
-
-    def release(self) -> None:
-        self._calls.release()
+    async def _send_once(self, question: TeacherQuestion, charge: CallCharge) -> TeacherReply:
+        try:
+            async with asyncio.timeout(self.config.timeout_seconds):
+                return await self.answer(question)
+        except (ConnectionError, TimeoutError) as error:
+            what = str(error) or f"no answer in {self.config.timeout_seconds:g} s"
+            kind = "timeout" if isinstance(error, TimeoutError) else ""
+            fault = redact_text(f"{type(error).__name__}: {what}")
+            raise FailedTry(fault, _find_cause(error), kind=kind) from error
 
 
 def _find_cause(error: Exception) -> FailureCause:

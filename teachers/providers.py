@@ -90,7 +90,8 @@ async def _open_direct_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
     # The origin of the replies beyond the model's name: its endpoint, or the hash of its weights, since a file can be replaced.
     # The port of a server that this process starts is random and not included.
     if provider == "local":
-        from teachers.local_llama import fetch_local_weights, start_local_server
+        from teachers.local_llama import start_local_server
+        from teachers.local_weights import fetch_local_weights
 
         weights = await fetch_local_weights(config, logger.info)
         digest = "" if model == EMBEDDED_TEACHER else await asyncio.to_thread(hash_gguf, weights)
@@ -133,7 +134,8 @@ async def locate_endpoint(
     if provider == "fake":
         raise UsageError(f"{config.model}: is a script in this process without an endpoint; name another model")
     if provider == "local":
-        from teachers.local_llama import fetch_local_weights, start_local_server
+        from teachers.local_llama import start_local_server
+        from teachers.local_weights import fetch_local_weights
 
         weights = await fetch_local_weights(config, logger.info)
         async with start_local_server(config, weights, logger.info) as server:
@@ -197,7 +199,7 @@ def _find_model_problem(config: TeacherConfig) -> str | None:
     if provider in HOSTED_LIBRARIES and not _is_installed(HOSTED_LIBRARIES[provider]):
         return f"its client library is not installed: run {format_install_command(provider)}"
     if provider == "local":
-        from teachers.local_llama import local_model_problem
+        from teachers.local_weights import local_model_problem
 
         return local_model_problem(config)
     if provider == "vllm":

@@ -106,11 +106,11 @@ async def _iter_chunks(model: str, response: aiohttp.ClientResponse) -> AsyncIte
                 chunk = _parse_json(data.decode("utf-8", "replace"))
                 if not isinstance(chunk, dict) or "choices" not in chunk:
                     excerpt = redact_excerpt(data.decode("utf-8", "replace"), MAX_SHOWN_CHARACTERS)
-                    raise RelayError(f"{model}: broke off its answer: {excerpt!r}")
+                    raise RelayError(f"{model}: ended its answer early: {excerpt!r}")
                 yield stream.move_thinking(chunk)
     except ValueError:
         raise RelayError(f"{model}: sends a line of more than {LONGEST_LINE >> 20} MiB") from None
-    raise RelayError(f"{model}: its answer ended without an end")
+    raise RelayError(f"{model}: its answer ended without [DONE]")
 
 
 def _parse_json(text: str) -> Any:

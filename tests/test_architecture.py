@@ -28,11 +28,11 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT, stdout=subprocess.DEVNULL)
 
 
-def test_validating_a_recipe_imports_neither_langgraph_nor_prefect_nor_torch() -> None:
+def test_validating_a_recipe_imports_neither_langgraph_nor_prefect_nor_torch_nor_aiohttp() -> None:
     code = (
         "import sys\nfrom flows import cli\nsys.argv = ['stillhouse', 'validate', 'smoke']\n"
         "try:\n    cli.main()\nexcept SystemExit as done: assert not done.code, done.code\n"
-        "heavy = {'prefect', 'langgraph', 'torch', 'transformers'} & set(sys.modules)\n"
+        "heavy = {'prefect', 'langgraph', 'torch', 'transformers', 'aiohttp'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT, stdout=subprocess.DEVNULL)

@@ -140,7 +140,7 @@ class TeacherConfig(RecipeTable):
     batch_poll_seconds: float = Field(60.0, gt=0, le=3600)
     """Longest seconds between two checks of a batch. The first checks are closer together."""
     batch_discount: float = Field(0.5, ge=0, lt=1)
-    """Share of both prices that a batch saves."""
+    """Share of all prices that a batch saves."""
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""

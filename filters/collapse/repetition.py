@@ -43,7 +43,7 @@ DISTINCT_SAMPLE = 5_000
 """4-grams of which the share of different ones is computed, equally many from each document: that share depends on their number
 (Li et al. 2016), and one long document must not decide it."""
 HASH_BYTES = 16
-"""Of the hash that stands for a text: two different texts in a billion are taken for equal with a probability under 1e-20."""
+"""Of the hash of a text: two different texts in a billion are taken for equal with a probability under 1e-20."""
 STRUCTURED_STARTS = ("{", "[", "`", "<")
 """A document that begins with one of these is data or code: it repeats names and marks by its format."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from core.errors import RecipeError, RunFailed
+from core.errors import RecipeError
 from flows.commands.command_options import (
     MAKE_PANEL,
     TRY_PANEL,
@@ -20,7 +20,6 @@ from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
 
-NOT_DOWNLOADED = "not on this machine; `run` and `validate --live` download them"
 MOST_PREVIEW_SAMPLES = 50
 """Maximum number of samples in one preview."""
 
@@ -85,12 +84,15 @@ def validate_command(
     This executes the files of the recipe's own checks (`path`), modules of its own tools in the sandbox, and with --live the
     commands of its tool servers: such a recipe is a program.
     """
+    import asyncio
+
     from flows.recipes.recipe_catalog import validate_recipe
+    from flows.recipes.recipe_findings import inspect_recipe
     from flows.recipes.resolved_recipe import format_resolved_recipe
     from flows.terminal.recipe_summary import (
         describe_invalid_recipe,
+        format_findings,
         format_invalid_recipe,
-        format_price_notes,
         format_recipe_summary,
     )
     from flows.terminal.suggested_commands import build_recipe_arguments, format_command, format_next_line
@@ -103,48 +105,18 @@ def validate_command(
         print_json(describe_invalid_recipe(error)) if as_json else print_text(format_invalid_recipe(error))
         raise SystemExit(error.exit_code) from None
     plan, verdict = validated.plan, validated.describe()
-    answers: dict[str, str] = {}
-    if live:
-        import asyncio
-
-        from agents.studies.preview import probe_teachers
-
-        answers = asyncio.run(probe_teachers(plan))
-    tools: dict[str, list[str]] = {}
-    if plan.recipe.tools:
-        import asyncio
-
-        from agents.toolbox.toolbox import list_source_tools
-
-        tools = asyncio.run(list_source_tools(plan.recipe.tools, plan.folder, live=live))
-    if not as_json:
-        print_text(f"# {verdict}" if resolved else verdict)
-    from flows.release.release_gate import describe_release_gate
-    from teachers.local_llama import list_local_weights
-
-    weights = {name: file and str(file) for name, file in list_local_weights(plan.recipe).items()}
-
-    collapse = plan.recipe.collapse
-    gate = describe_release_gate(
-        collapse.gate if collapse else True, has_reference=bool(collapse and collapse.reference)
-    )
+    findings = asyncio.run(inspect_recipe(plan, live=live))
     if as_json:
         whole = plan.recipe.model_dump(mode="json", exclude_none=True)
-        prices = {name: record.model_dump(mode="json") for name, record in plan.prices.items()}
-        found = {"live": answers, "tools": tools, "gate": gate, "weights": weights, "prices": prices}
-        print_json({"valid": True, "verdict": verdict, "recipe": whole, **found})
+        print_json({"valid": True, "verdict": verdict, "recipe": whole, **findings.to_json()})
         return
-    live_notes = [f"teacher {name}: {answer}" for name, answer in answers.items()]
-    live_notes += [f"tools of {source}: {', '.join(names)}" for source, names in tools.items()]
-    weights_notes = [f"teacher {name}: weights {file or NOT_DOWNLOADED}" for name, file in weights.items()]
-    price_notes = format_price_notes(plan.recipe, plan.prices)
-    notes = [f"release gate: {gate}", *price_notes, *weights_notes, *live_notes, *validated.seeds.notes]
+    notes = [*format_findings(findings, plan.recipe), *validated.seeds.notes]
     if resolved:
-        comments = [f"# {' '.join(note.split())}" for note in notes]
+        comments = [f"# {' '.join(note.split())}" for note in [verdict, *notes]]
         print_text("\n".join([*comments, "", format_resolved_recipe(plan.recipe, plan.folder).rstrip()]))
         return
     words = build_recipe_arguments(recipe, overrides)
-    print_text("\n".join([*format_recipe_summary(plan.recipe), *notes]))
+    print_text("\n".join([verdict, *format_recipe_summary(plan.recipe), *notes]))
     print_text(f"hint: every key with its value: {format_command('validate', *words, '--resolved')}")
     print_text(format_next_line("preview", *words))
 
@@ -159,16 +131,18 @@ def preview_command(
 ) -> None:
     """Make a few samples, print every turn, and estimate what a run takes. Keeps no sample; exit 1 if none could be judged."""
     import asyncio
-    from collections import Counter
 
     from agents.studies.preview import preview_samples
     from agents.studies.run_estimation import estimate_run
     from core.config.recipe import recipe_digest
     from core.sample import SampleStatus
     from core.stop_signal import RunStopped
-    from flows.data.curated_run import FailureCounter, format_drop_reason
     from flows.data.estimate_files import store_estimate
     from flows.recipes.recipe_catalog import hash_recipe_sources
+    from flows.terminal.cost_text import format_estimate
+    from flows.terminal.preview_advice import build_unjudged_error, suggest_after_preview
+    from flows.terminal.sample_history import format_sample_history
+    from flows.terminal.suggested_commands import build_recipe_arguments
 
     plan = load_command_plan(recipe, overrides)
     with SESSION.handle_interrupts():
@@ -180,11 +154,6 @@ def preview_command(
     judged = any(sample.state is not SampleStatus.failed for sample in samples)
     if judged:
         store_estimate(recipe_digest(plan.recipe, hash_recipe_sources(plan)), estimate)
-    from flows.terminal.cost_text import format_estimate
-    from flows.terminal.sample_history import format_sample_history
-    from flows.terminal.suggested_commands import build_recipe_arguments, format_next_line
-    from flows.terminal.text_format import format_count
-
     if as_json:
         print_json({
             "samples": [sample.model_dump(mode="json") for sample in samples],
@@ -195,25 +164,7 @@ def preview_command(
         if judged:
             print_text("\n" + "\n".join(format_estimate(estimate, plan.recipe.name)))
     words = build_recipe_arguments(recipe, overrides)
-    dropped = Counter(format_drop_reason(s.reason or "", s.detail) for s in samples if s.state is not SampleStatus.kept)
     if not judged:
-        faults = FailureCounter()
-        for sample in samples:
-            faults.add(sample)
-        fault = faults.most_common()
-        error = RunFailed(
-            f"{recipe}: none of {format_count(len(samples), 'sample')} could be judged; most often {fault.text}"
-        )
-        checked = format_next_line("preview", *words, "-n", str(number))
-        error.hint = checked if fault.check_broke else format_next_line("validate", *words, "--live")
-        raise error
-    if as_json:
-        return
-    if dropped.total() == len(samples):
-        reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
-        print_text(
-            f"hint: none of {format_count(len(samples), 'sample')} is kept ({reasons}); a run may keep none: preview more"
-        )
-        print_text(format_next_line("preview", *words, "-n", str(min(MOST_PREVIEW_SAMPLES, 3 * number))))
-    else:
-        print_text(format_next_line("run", *words))
+        raise build_unjudged_error(samples, words, number)
+    if not as_json:
+        print_text("\n".join(suggest_after_preview(samples, words, number, MOST_PREVIEW_SAMPLES)))

@@ -220,7 +220,7 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
             folders["start"] = start
         export = import_student_module("output.gguf_export").export_gguf
         files: dict[str, Path] = {role: export(folder, task.kind).path for role, folder in folders.items()}
-        from teachers.local_llama import fetch_local_weights
+        from teachers.local_weights import fetch_local_weights
 
         teacher = task.plan.recipe.generator_teacher
         if teacher.model.startswith("local/"):

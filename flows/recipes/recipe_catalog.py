@@ -132,7 +132,7 @@ def _hash_weights(recipe: Recipe) -> dict[str, str]:
     """Hashes of its teachers' GGUF files, without the embedded teacher's, which is the same everywhere, and those on the Hub
     that are not pinned to a commit.
     """
-    from teachers.local_llama import find_local_weights
+    from teachers.local_weights import find_local_weights
 
     hashes = {}
     for teacher in recipe.teachers.values():

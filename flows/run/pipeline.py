@@ -19,7 +19,7 @@ from agents.calls.budget import BudgetExhausted, read_journal
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.judge_calibration import find_judges, judge_refusal, measure_judges
-from core.config.recipe import Recipe, recipe_digest
+from core.config.recipe import Recipe
 from core.errors import ChecksBroke, LimitReached, StoreError, UsageError
 from core.runs.lineage import builds_on_older_release
 from core.runs.records import CheckRecord, CollapseVerdict, RunManifest, RunState, summarize_manifest
@@ -157,7 +157,7 @@ def check_stop_request() -> None:
 @contextmanager
 def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
     """Lock the run for this process, and record how it ends."""
-    run, plan, seeds, storage, invocation = prepared
+    run, plan, seeds, storage, invocation, unpinned_digest = prepared
     with storage.lock_run(run), run.lock():
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []
@@ -168,7 +168,7 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
         plan = plan.with_recorded_prices(manifest.prices)
         manifest.prices = dict(plan.prices)
         if manifest.estimate is None and not manifest.spent.calls:
-            manifest.estimate = read_estimate(recipe_digest(plan.recipe, run.read_sources()))
+            manifest.estimate = read_estimate(unpinned_digest)
         manifest.checks = [
             CheckRecord(type=bound.check.name, about=bound.check.about, asks=bound.check.calls(bound.options) > 0)
             for bound in plan.checks

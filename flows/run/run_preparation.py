@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.config.recipe import recipe_digest
 from core.errors import UsageError
 from core.installation import format_install_command
 from core.runs.lineage import open_next_run
@@ -29,6 +30,8 @@ class PreparedRun(NamedTuple):
     """Of the recipe, not yet of the run."""
     storage: RunStorage
     invocation: RunInvocation
+    unpinned_digest: str
+    """Of the recipe as it is written, before weights of the Hub are pinned: a preview stores its estimate under it."""
 
     @property
     def distills(self) -> bool:
@@ -60,11 +63,12 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     seeds.check()
     if distill:
         check_evaluation_requests(plan)
+    unpinned_digest = recipe_digest(plan.recipe, hash_recipe_sources(plan))
     plan = pin_hub_weights(plan, storage, resume=resume)
     sources = hash_recipe_sources(plan)
     storage.fetch_for_recipe(plan.recipe, sources)
     run = open_next_run(storage.runs, plan.recipe, sources, folder=plan.folder, resume=resume, invocation=invocation)
-    return PreparedRun(run, plan, seeds, storage, invocation)
+    return PreparedRun(run, plan, seeds, storage, invocation, unpinned_digest)
 
 
 def check_training_modules(recipe: str, overrides: list[str]) -> None:

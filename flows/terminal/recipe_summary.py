@@ -8,7 +8,10 @@ from core.config.teacher_prices import PriceRecord
 from core.config.teachers import PRICE_KEYS
 from core.errors import RecipeError
 from core.secrets import redact_text
+from flows.recipes.recipe_findings import RecipeFindings
 from flows.terminal.text_format import format_count, replace_unsafe_characters
+
+NOT_DOWNLOADED = "not on this machine; `run` and `validate --live` download them"
 
 
 def format_recipe_summary(recipe: Recipe) -> list[str]:
@@ -35,6 +38,17 @@ def format_recipe_summary(recipe: Recipe) -> list[str]:
     if not recipe.tools:
         del parts["tools"]
     return [f"  {name:<9} {replace_unsafe_characters(redact_text(text))}" for name, text in parts.items()]
+
+
+def format_findings(findings: RecipeFindings, recipe: Recipe) -> list[str]:
+    """A line for each finding."""
+    return [
+        f"release gate: {findings.gate}",
+        *format_price_notes(recipe, findings.prices),
+        *(f"teacher {name}: weights {file or NOT_DOWNLOADED}" for name, file in findings.weights.items()),
+        *(f"teacher {name}: {text}" for name, text in findings.abilities.items()),
+        *(f"tools of {source}: {', '.join(names)}" for source, names in findings.tools.items()),
+    ]
 
 
 def format_price_notes(recipe: Recipe, prices: Mapping[str, PriceRecord]) -> list[str]:

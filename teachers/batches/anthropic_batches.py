@@ -95,7 +95,7 @@ class AnthropicBatchApi:
         return await self._repeat(lambda: self._find(tag, count, since))
 
     async def _find(self, tag: str, count: int, since: float) -> BatchStatus | None:
-        said = False
+        reported = False
         while True:
             undecided = ""
             async for batch in self._batches.list(limit=PAGE_SIZE):
@@ -110,8 +110,8 @@ class AnthropicBatchApi:
                     return status
             if not undecided:
                 return None
-            if not said:
-                said = True
+            if not reported:
+                reported = True
                 logger.info(
                     "batch %s may be one of this run that was sent before a kill: its requests are shown when it has ended; "
                     "waiting for that", undecided,

@@ -34,7 +34,7 @@ class BatchStatus(NamedTuple):
 
     id: str
     state: str
-    """The provider's word."""
+    """As the provider names it."""
     ended: bool
     total: int
     done: int

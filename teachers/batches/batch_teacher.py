@@ -66,7 +66,7 @@ class BatchTeacher:
         self._open: dict[str, BatchRecord] = {}
         """Batches that have not ended, by tag."""
         self._faults: dict[str, Exception] = {}
-        """Why the results of a batch cannot be had by this process, by tag."""
+        """Why this process cannot get the results of a batch, by tag."""
         self._stored: dict[str, _StoredResult] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -76,7 +76,7 @@ class BatchTeacher:
         return len(self._collected)
 
     async def open_journal(self) -> None:
-        """Take up the batches of earlier processes.
+        """Resume the batches of earlier processes.
 
         Raises:
             StillhouseError: if the journal cannot be read, or the provider cannot be asked for a batch.
@@ -89,7 +89,7 @@ class BatchTeacher:
             if not record.id:
                 found = await self._find(record)
                 if found is None:
-                    self._journal.remove(record)  # its requests are asked again, and sent in another batch
+                    self._journal.remove(record)  # its requests are collected again for another batch
                     continue
                 record = record.update(found)
                 self._journal.save(record)
@@ -119,7 +119,7 @@ class BatchTeacher:
                 return await self._try(custom_id, question, account)
             except FailedTry as failure:
                 tries += 1
-                final = failure.blame in (FailureCause.request, FailureCause.length)
+                final = failure.cause in (FailureCause.request, FailureCause.length)
                 if final or tries > self._config.max_retries:
                     raise CallFailed(str(failure)) from None
 
@@ -136,7 +136,7 @@ class BatchTeacher:
                 raise
             if result.body is None:
                 assert result.failure, "a result is a response or a failure"
-                if not isinstance(result.failure, _Unknown):
+                if not isinstance(result.failure, _MissingResult):
                     charge.waive()
                 raise result.failure
             reply = self._api.parse_reply(result.body, question)
@@ -310,7 +310,7 @@ class BatchTeacher:
             for failure in failures
             if not isinstance(failure, ExpiredRequest)
             and isinstance(failure, FailedTry)
-            and failure.blame is not FailureCause.length
+            and failure.cause is not FailureCause.length
         ]
         if len(counted) == len(record.custom_ids) >= MAX_FAILURES_IN_ROW:
             return ProviderError(
@@ -349,13 +349,13 @@ class BatchTeacher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-class _Unknown(FailedTry):
+class _MissingResult(FailedTry):
     """The batch has no result for the request, which may have been paid."""
 
 
 def _explain_missing_result(custom_id: str, status: BatchStatus) -> RequestResult:
     if status.state in COMPLETED_STATES:
-        return RequestResult(custom_id, failure=_Unknown(f"batch {status.id} has no result for it"))
+        return RequestResult(custom_id, failure=_MissingResult(f"batch {status.id} has no result for it"))
     return RequestResult(
         custom_id, failure=ExpiredRequest(f"batch {status.id} is {status.state} without a result for it")
     )

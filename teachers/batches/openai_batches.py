@@ -24,9 +24,9 @@ from teachers.batches.batch_api import (
     check_results_size,
     explain_not_found,
 )
-from teachers.endpoint import parse_object, read_response_text, translate_client_errors
+from teachers.endpoint import read_response_text, translate_client_errors
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, FailedTry
-from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion
+from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion, parse_json_object
 
 MAX_REQUESTS, MAX_BYTES = 50_000, 200 * 10**6
 """Of one batch (https://platform.openai.com/docs/api-reference/batch)."""
@@ -215,14 +215,14 @@ class OpenAIBatchApi:
 
 
 def _parse_id(text: str) -> str:
-    identifier = parse_object(text).get("id")
+    identifier = parse_json_object(text).get("id")
     if not isinstance(identifier, str):
         raise InvalidCompletion(f"no id: {_shorten(text)}")
     return identifier
 
 
 def _parse_page(text: str) -> _Page:
-    page = parse_object(text)
+    page = parse_json_object(text)
     try:
         batches = page["data"]
         for batch in batches:
@@ -235,7 +235,7 @@ def _parse_page(text: str) -> _Page:
 
 def _parse_status(text: str) -> BatchStatus:
     try:
-        return _build_status(parse_object(text))
+        return _build_status(parse_json_object(text))
     except UNREADABLE:
         raise InvalidCompletion(f"not a batch: {_shorten(text)}") from None
 

@@ -13,7 +13,6 @@ from core.sample import Message, TokenUsage
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.hosted.reply_parts import (
     build_hosted_reply,
-    parse_reply_object,
     quote_object,
     read_text,
     split_image_url,
@@ -26,6 +25,7 @@ from teachers.openai_chat import (
     describe_schema,
     list_call_names,
     merge_extra,
+    parse_json_object,
 )
 
 CUT_OFF_REASONS = {"max_tokens", "model_context_window_exceeded", "pause_turn"}
@@ -123,7 +123,7 @@ def _mark_prefix(params: dict[str, Any], shared_turns: int) -> None:
 
 def parse_anthropic_message(text: str, question: TeacherQuestion, config: TeacherConfig) -> TeacherReply:
     """A response body as a reply. Raises InvalidCompletion if it is not a message."""
-    return read_anthropic_message(parse_reply_object(text, "a message"), question, config)
+    return read_anthropic_message(parse_json_object(text, "a message"), question, config)
 
 
 def read_anthropic_message(answer: dict[str, Any], question: TeacherQuestion, config: TeacherConfig) -> TeacherReply:

@@ -1,13 +1,13 @@
-"""Connection failures of the vendors' client libraries as failed tries. Knows no request.
+"""Connection failures of Anthropic's client library as failed tries. Knows no request.
 
-Classes are compared by name, since libraries bring HTTP clients of their own.
+Classes are compared by name, since the library brings an HTTP client of its own.
 """
 
 from core.secrets import redact_text
 from teachers.endpoint_calls import FailedTry, FailureCause
 
-NOT_CONNECTED = {"ConnectError", "ConnectTimeout", "ClientConnectorError", "ClientConnectorDNSError"}
-DISCONNECTED = {"RemoteProtocolError", "ServerDisconnectedError"}
+NOT_CONNECTED = {"ConnectError", "ConnectTimeout"}
+DISCONNECTED = {"RemoteProtocolError"}
 """The server closed the connection before it answered."""
 
 

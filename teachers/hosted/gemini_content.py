@@ -12,12 +12,18 @@ from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
 from teachers.hosted.reply_parts import (
     build_hosted_reply,
-    parse_reply_object,
     read_text,
     split_image_url,
 )
 from teachers.hosted.vendor_schemas import GEMINI_SCHEMAS, fit_schema
-from teachers.openai_chat import MALFORMED, InvalidCompletion, check_token_count, describe_schema, merge_extra
+from teachers.openai_chat import (
+    MALFORMED,
+    InvalidCompletion,
+    check_token_count,
+    describe_schema,
+    merge_extra,
+    parse_json_object,
+)
 
 CUT_OFF_REASONS = {"MAX_TOKENS", "CONTINUATION"}
 BLOCKED_REASONS = {
@@ -100,7 +106,7 @@ def parse_gemini_response(text: str, question: TeacherQuestion, config: TeacherC
     Raises:
         InvalidCompletion: if it has no reply: another request may.
     """
-    answer = parse_reply_object(text, "generated content")
+    answer = parse_json_object(text, "generated content")
     try:
         return _read_content(answer, question, config)
     except MALFORMED:
@@ -115,7 +121,7 @@ def _read_content(answer: dict[str, Any], question: TeacherQuestion, config: Tea
     candidate = answer["candidates"][0]
     reason = read_text(candidate.get("finishReason", ""))
     parts = (candidate.get("content") or {}).get("parts") or []
-    spoken = "".join(part["text"] for part in parts if "text" in part and not part.get("thought"))
+    content = "".join(part["text"] for part in parts if "text" in part and not part.get("thought"))
     thoughts = "\n\n".join(part["text"] for part in parts if "text" in part and part.get("thought"))
     called = next((part["functionCall"].get("args") or {} for part in parts if "functionCall" in part), None)
     if reason in BLOCKED_REASONS:
@@ -124,12 +130,12 @@ def _read_content(answer: dict[str, Any], question: TeacherQuestion, config: Tea
     if reason != "STOP" and reason not in CUT_OFF_REASONS:
         raise InvalidCompletion(f"no reply: finishReason {reason[:60]!r}")
     if called is not None and config.structured == "tool":
-        spoken = json.dumps(called, ensure_ascii=False)
-    return build_hosted_reply(spoken, thoughts, usage, question, finished=reason not in CUT_OFF_REASONS, refused=False)
+        content = json.dumps(called, ensure_ascii=False)
+    return build_hosted_reply(content, thoughts, usage, question, finished=reason not in CUT_OFF_REASONS, refused=False)
 
 
 def _read_usage(usage: dict[str, Any]) -> TokenUsage:
-    """Gemini counts thinking beside the reply's tokens; here it is part of them."""
+    """Gemini counts thinking separately from the reply; here it is part of the reply's tokens."""
     prompt = check_token_count(usage.get("promptTokenCount")) + check_token_count(usage.get("toolUsePromptTokenCount"))
     thought = check_token_count(usage.get("thoughtsTokenCount"))
     return TokenUsage(

@@ -11,9 +11,8 @@ import aiohttp
 
 from core.config.teachers import TeacherConfig
 from core.secrets import redact_text
-from teachers.endpoint import read_response_text
+from teachers.endpoint import read_response_text, translate_client_errors
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, FailedTry, FailureCause
-from teachers.hosted.client_failures import explain_connection_failure
 from teachers.hosted.gemini_content import build_gemini_request, parse_gemini_response
 from teachers.hosted.hosted_teacher import HostedProtocol, HostedTeacher, RejectedRequest, require_key
 
@@ -61,7 +60,9 @@ async def open_gemini_teacher(config: TeacherConfig) -> AsyncIterator[HostedTeac
         # Else GOOGLE_GENAI_CLIENT_MODE replaces the endpoint by a folder of recorded replies.
         sends = DebugConfig(client_mode=None, replays_directory=None, replay_id=None)
         client = genai.Client(api_key=key, vertexai=False, http_options=options, debug_config=sends)
-        protocol = HostedProtocol(build_gemini_request, parse_gemini_response, partial(_generate_content, client))
+        protocol = HostedProtocol(
+            build_gemini_request, parse_gemini_response, partial(_generate_content, client, config.timeout_seconds)
+        )
         yield HostedTeacher(config, protocol)
 
 
@@ -74,7 +75,7 @@ def _config_keys() -> frozenset[str]:
     return frozenset(field.alias or name for name, field in fields.items()) - {"httpOptions"}
 
 
-async def _generate_content(client: "genai.Client", request: dict[str, Any]) -> str:
+async def _generate_content(client: "genai.Client", seconds: float, request: dict[str, Any]) -> str:
     generation: dict[str, Any] = request.get("generationConfig", {})
     settings = {**generation, **{key: value for key, value in request.items() if key not in ENDPOINT_KEYS}}
     config: Any = {key: value for key, value in settings.items() if key in _config_keys()}
@@ -83,14 +84,15 @@ async def _generate_content(client: "genai.Client", request: dict[str, Any]) -> 
         others["generationConfig"] = unknown
     if others:
         config["httpOptions"] = {"extraBody": others}
-    # A continuation and a call of a function would be requests of the library's own, which no budget knows of.
+    # A continuation and a call of a function would be requests by the library itself, which no budget counts.
     config |= {"automaticContinuation": False, "automaticFunctionCalling": {"disable": True}}
     config["shouldReturnHttpResponse"] = True
     try:
         contents: Any = _decode_images(request["contents"])
-        response = await client.aio.models.generate_content(model=request["model"], contents=contents, config=config)
-    except aiohttp.ClientError as error:
-        raise explain_connection_failure(error) from None
+        with translate_client_errors(seconds):
+            response = await client.aio.models.generate_content(
+                model=request["model"], contents=contents, config=config
+            )
     except ValueError as error:  # a request that the library rejects
         raise FailedTry(
             redact_text(f"{type(error).__name__}: {error}")[:MAX_SHOWN_CHARACTERS], FailureCause.request

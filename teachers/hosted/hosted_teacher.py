@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.secrets import read_key
-from teachers.base import CallCharge, ChargeAccount, TeacherQuestion, TeacherReply
-from teachers.endpoint_calls import EndpointCalls, FailedTry, FailureCause
+from teachers.base import CallCharge, TeacherQuestion, TeacherReply
+from teachers.endpoint_calls import FailedTry, FailureCause
 from teachers.openai_chat import InvalidCompletion
+from teachers.single_endpoint import SingleEndpointTeacher
 
 NO_KEY = "none"
 """The key that a client library gets if there is none: a server of the user's may need none, but the library does."""
@@ -39,45 +40,31 @@ class HostedProtocol(NamedTuple):
     did not send it."""
 
 
-class HostedTeacher:
+class HostedTeacher(SingleEndpointTeacher):
     def __init__(self, config: TeacherConfig, protocol: HostedProtocol) -> None:
-        self.model = config.model
-        self.slots = config.max_concurrent
+        self._name = config.model.partition("/")[2]
+        super().__init__(config, config.endpoint, self._name)
         decides = [config.structured, config.extra, config.drop, config.seeded, config.endpoint]
         self.manner = json.dumps(decides, sort_keys=True)
-        self._config = config
-        self._name = config.model.partition("/")[2]
         self._protocol = protocol
-        self._calls = EndpointCalls(config, config.endpoint, self._name)
 
-    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
-        request = self._protocol.build(question, self._name, self._config)
-
-        async def send(charge: CallCharge) -> TeacherReply:
-            try:
-                async with asyncio.timeout(self._config.timeout_seconds):
-                    text = await self._protocol.send(request)
-                reply = self._protocol.parse(text, question, self._config)
-            except RejectedRequest as error:
-                charge.waive()
-                raise self._calls.status_failure(error.status, error.headers, error.text) from None
-            except TimeoutError:
-                raise FailedTry(f"no answer in {self._config.timeout_seconds:g} s", kind="timeout") from None
-            except FailedTry as error:
-                if error.blame is FailureCause.request:
-                    charge.waive(sent=False)
-                raise
-            except InvalidCompletion as error:
-                raise FailedTry(str(error)) from None
-            # Without token counts, the maximum that was set aside stays charged.
-            if reply.usage.prompt_tokens:
-                charge.usage = reply.usage
-            return reply
-
-        return await self._calls.complete(send, rank, account, question)
-
-    def release(self) -> None:
-        self._calls.release()
+    async def _send_once(self, question: TeacherQuestion, charge: CallCharge) -> TeacherReply:
+        request = self._protocol.build(question, self._name, self.config)
+        try:
+            async with asyncio.timeout(self.config.timeout_seconds):
+                text = await self._protocol.send(request)
+            return self._protocol.parse(text, question, self.config)
+        except RejectedRequest as error:
+            charge.waive()
+            raise self._calls.status_failure(error.status, error.headers, error.text) from None
+        except TimeoutError:
+            raise FailedTry(f"no answer in {self.config.timeout_seconds:g} s", kind="timeout") from None
+        except FailedTry as error:
+            if error.cause is FailureCause.request:
+                charge.waive(sent=False)
+            raise
+        except InvalidCompletion as error:
+            raise FailedTry(str(error)) from None
 
 
 def require_key(config: TeacherConfig) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from core.sample import TokenUsage
 from core.secrets import redact_excerpt
 from teachers.base import TeacherQuestion, TeacherReply
-from teachers.openai_chat import CHARACTERS_PER_TOKEN, InvalidCompletion, find_json_object
+from teachers.openai_chat import CHARACTERS_PER_TOKEN, find_json_object
 
 
 def split_image_url(url: str) -> tuple[str, str]:
@@ -15,17 +15,6 @@ def split_image_url(url: str) -> tuple[str, str]:
     if not comma or not head.startswith("data:"):
         return "", ""
     return head.removeprefix("data:").partition(";")[0], data
-
-
-def parse_reply_object(text: str, what: str) -> dict[str, Any]:
-    """The JSON object of a response body. Raises InvalidCompletion if it is none."""
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
-        raise InvalidCompletion(f"not {what}: {redact_excerpt(text, 200)!r}")
-    return answer
 
 
 def quote_object(answer: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""JSON schemas as vendors accept them for structured replies: unsupported keywords become words of the description.
+"""JSON schemas as vendors accept them for structured replies: unsupported keywords are described in words.
 
 The reply is compared with the whole schema by its sender. Knows no request.
 """
@@ -18,7 +18,7 @@ MAX_OPTIONAL, MAX_UNIONS = 24, 16
 
 class SchemaDialect(NamedTuple):
     keywords: frozenset[str]
-    """Supported ones, beside those for objects, arrays and descriptions."""
+    """Supported ones, in addition to those for objects, arrays and descriptions."""
     formats: frozenset[str] | None
     """Supported values of `format`; None for all."""
     closed_objects: bool

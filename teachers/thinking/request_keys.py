@@ -18,7 +18,7 @@ LOWEST_EFFORTS = (
 )
 """The lowest effort of the models that cannot stop thinking; all later ones take `none`
 (https://platform.openai.com/docs/guides/reasoning)."""
-ALWAYS_THINKING = re.compile(r"gpt-oss", re.IGNORECASE)
+EFFORT_ONLY_MODELS = re.compile(r"gpt-oss", re.IGNORECASE)
 """Open models that only have efforts: `off` is their lowest."""
 
 
@@ -67,7 +67,7 @@ def _build_template_keys(reasoning: Reasoning, model: str) -> dict[str, Any]:
     """Chat templates have different names for the switch (Qwen and GLM; DeepSeek and Granite), and ignore unknown ones."""
     thinks = reasoning != "off"
     keys: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": thinks, "thinking": thinks}}
-    if thinks or ALWAYS_THINKING.search(model):
+    if thinks or EFFORT_ONLY_MODELS.search(model):
         effort = find_effort(reasoning) if thinks else "low"
         keys["chat_template_kwargs"]["reasoning_effort"] = effort
         keys["reasoning_effort"] = effort  # of the servers' own prompts, as for gpt-oss

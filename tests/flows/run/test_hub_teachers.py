@@ -22,6 +22,28 @@ run = prepare_run("smoke", sys.argv[3:], sys.argv[1], resume=sys.argv[2] == "res
 print(run.name, run.read_recipe().teachers["main"].model)
 """
 
+OPEN = """
+import sys
+from core.config.recipe import recipe_digest
+from core.intervals import IntervalEstimate
+from core.runs.run_estimate import RunEstimate
+from flows.data.estimate_files import store_estimate
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.run.pipeline import open_run_context
+from flows.run.run_preparation import prepare_run
+runs, *settings = sys.argv[1:]
+prepare_run("smoke", settings, runs + "-first", resume=False, distill=False)  # as a preview, it downloads the weights
+plan, amount = load_recipe_plan("smoke", settings), IntervalEstimate(value=7, low=7, high=7)
+amounts = ("candidates", "kept_samples", "calls", "tokens", "prompt_tokens", "cached_tokens", "completion_tokens",
+           "reasoning_tokens", "seconds")
+rest = dict(previewed=2, kept=2, goal=0, cost=None, currency=None, agents={}, notes=[])
+estimate = RunEstimate(**dict.fromkeys(amounts, amount), **rest)
+store_estimate(recipe_digest(plan.recipe, hash_recipe_sources(plan)), estimate)
+for changed in [], ["seed=8"]:
+    with open_run_context(prepare_run("smoke", settings + changed, runs, resume=False, distill=False)) as context:
+        print(context.recipe.teachers["main"].model, context.manifest.estimate == estimate)
+"""
+
 
 @pytest.fixture
 def hub() -> Iterator[LocalHub]:
@@ -32,6 +54,7 @@ def hub() -> Iterator[LocalHub]:
 
 def start_python(hub: LocalHub, home: Path, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+    environment["XDG_CACHE_HOME"] = str(home / "cache")
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=PROJECT,
@@ -67,6 +90,16 @@ def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub: LocalHub, tmp_pa
     assert other != first[0]
     assert model == f"local/hf:o/r@{third}:x-Q8_0.gguf"
     assert prepare("resume") == (other, model), "the newest of two"
+
+
+def test_a_run_finds_the_estimate_of_its_preview_which_pinned_no_weights(hub: LocalHub, tmp_path: Path) -> None:
+    commit = hub.publish("o/r", {"x-Q8_0.gguf": b"GGUF one"})
+    teacher = "teachers.main={model='local/hf:o/r:Q8_0'}"
+    done = run_python(hub, tmp_path / "hf", "-c", OPEN, str(tmp_path / "runs"), teacher)
+    assert done.returncode == 0, done.stderr
+    found, other = [line.split() for line in done.stdout.splitlines()]
+    assert found == [f"local/hf:o/r@{commit}:x-Q8_0.gguf", "True"]
+    assert other[1] == "False", "another recipe"
 
 
 @pytest.mark.parametrize("words", [("validate", "smoke", "--live"), ("generate", "smoke", "--runs-dir")])
