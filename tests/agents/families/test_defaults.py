@@ -48,7 +48,7 @@ def least(folder: Path, family: str, *settings: str) -> Recipe:
     """A recipe with only a name, a family, seeds and a teacher."""
     seeds = load_recipe_plan(SHIPPED[family]).recipe.seeds.model_dump(exclude_defaults=True)
     file = folder / "recipe.toml"
-    lines = [f"{key} = {json.dumps(value)}" for key, value in seeds.items()]
+    lines = [f"{key} = {json.dumps(value, separators=(',', ' = '))}" for key, value in seeds.items()]
     file.write_text(
         "\n".join(
             ['name = "mine"', f'family = "{family}"', "[seeds]", *lines, "[teachers.main]", 'model = "fake/writer"']
@@ -91,16 +91,16 @@ def test_the_reference_says_the_defaults_of_each_family() -> None:
 
 
 def test_keys_of_a_recipe_override_its_family(tmp_path: Path) -> None:
-    changed = least(tmp_path, "arithmetic", "verifiers.1.solutions=5", "agents.generator.temperature=0.1", "filters=[]")
-    assert [check.type for check in changed.verifiers] == ["expression", "agreement"]
-    assert changed.verifiers[1].options["solutions"] == 5
+    changed = least(tmp_path, "arithmetic", "verifiers.2.solutions=5", "agents.generator.temperature=0.1", "filters=[]")
+    assert [check.type for check in changed.verifiers] == ["expression", "operations", "agreement"]
+    assert changed.verifiers[2].options["solutions"] == 5
     assert (changed.agents.generator.max_tokens, changed.agents.generator.temperature) == (400, 0.1)
     assert changed.filters == ()
     file = tmp_path / "recipe.toml"
     file.write_text("filters = []\nagents.generator.max_tokens = 77\n" + file.read_text())
     written = load_recipe_plan(str(file)).recipe
     assert (written.filters, written.agents.generator.max_tokens) == ((), 77)
-    assert [check.type for check in written.verifiers] == ["expression", "agreement"]
+    assert [check.type for check in written.verifiers] == ["expression", "operations", "agreement"]
     other = least(tmp_path, "reasoning", "agents.critic={type='teacher'}")
     assert other.agents.critic is not None
 
