@@ -128,7 +128,7 @@ class ArithmeticFamily(RecipeFamily):
             "steps": f"{steps} step{'s' * (steps > 1)}: {tree.words}",
             "form": tree.form,
             "goal": draw_goal(rng, tree),
-            "numbers": draw_numbers(rng, require_text(row, "quantity", "")),
+            "numbers": draw_numbers(rng, tree, require_text(row, "quantity", "")),
         }
 
     def extra_prompt_values(self, seed: Seed) -> dict[str, str]:

@@ -108,7 +108,8 @@ def _solve(rows: list[list[Fraction]]) -> list[Fraction] | None:
 def find_continuation_fault(terms: Sequence[int], answer: int) -> str | None:
     """Why the shown terms do not determine `answer`: `constant`, `rounds`, `unconfirmed` or `ambiguous`; None if they do.
 
-    The simplest rule that a further term confirms must give the answer, and no rule of the same or less freedom another one.
+    The simplest rule that a further term confirms must give the answer. No rule of at most its freedom may give another one, and
+    no confirmed rule of one choice more: 2, 3, 5, 8 are sums of the two before, and steps that grow by one.
     """
     if len(set(terms[-3:])) == 1:
         return "constant"
@@ -119,6 +120,6 @@ def find_continuation_fault(terms: Sequence[int], answer: int) -> str | None:
     if all(fit.rounds for fit in right):
         return "rounds"
     freedom = min(fit.freedom for fit in right if not fit.rounds)
-    if any(fit.next != answer and fit.freedom <= freedom for fit in fits.values()):
+    if any(fit.next != answer and fit.freedom <= freedom + (fit.confirmations > 0) for fit in fits.values()):
         return "ambiguous"
     return None

@@ -23,6 +23,8 @@ class OperationTree(NamedTuple):
     """What is to be done, step by step."""
     equal_forms: tuple[str, ...] = ()
     """Other shapes that say the same."""
+    goals: tuple[str, ...] = ()
+    """What the question can ask for, if not everything that the last operation can answer."""
 
     @property
     def steps(self) -> int:
@@ -37,13 +39,28 @@ class OperationTree(NamedTuple):
         return {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}[type(node.op)]
 
 
+GOALS: Mapping[str, tuple[str, ...]] = {
+    "+": ("how much or how many there is altogether", "how large a number or an amount is after it grew"),
+    "-": (
+        "how much or how many is left",
+        "how much more or less one is than the other",
+        "how much or how many is still missing",
+    ),
+    "*": ("how much or how many all equal parts make together", "what several people, days or things need or cost"),
+    "/": ("how much or how many each one gets or has", "how many groups, boxes, rounds or trips that makes"),
+}
+"""What the question of a story can ask for, by the last operation of a tree without goals of its own."""
+PART = ("how much or how many a part is that is given in percent",)
+FRACTION = ("how large a part of something is",)
+LASTING = ("how many days, hours or rounds something lasts or takes at a steady rate", GOALS["/"][0])
+
 TREES = (
     OperationTree("a + b", "add"),
     OperationTree("a - b", "subtract"),
     OperationTree("a * b", "multiply"),
     OperationTree("a / b", "divide"),
     OperationTree("a + b - c", "add, then subtract from the sum"),
-    OperationTree("a - b - c", "subtract twice from the same number"),
+    OperationTree("a - b - c", "subtract twice from the same number", (), GOALS["-"][::2]),
     OperationTree("a * b + c", "multiply, then add to the product"),
     OperationTree("a * b - c", "multiply, then subtract from the product"),
     OperationTree("a - b * c", "multiply, then subtract the product from a number"),
@@ -54,51 +71,41 @@ TREES = (
     OperationTree("a / b + c", "divide, then add to the quotient"),
     OperationTree("a / b - c", "divide, then subtract from the quotient"),
     OperationTree("a - b / c", "divide, then subtract the quotient from a number"),
-    OperationTree("a / (b + c)", "add, then divide a number by the sum"),
-    OperationTree("a * b / c", "take a fraction of a number, such as 3 of its 4 parts"),
+    OperationTree("a / (b + c)", "add, then divide a number by the sum", (), LASTING),
+    OperationTree("a * b / c", "take a fraction of a number, such as 3 of its 4 parts", (), FRACTION),
     OperationTree("a * b * c", "multiply three numbers"),
-    OperationTree("a * b / 100", "take a percentage of a number"),
+    OperationTree("a * b / 100", "take a percentage of a number", (), PART),
     OperationTree("a * b + c * d", "multiply twice, then add the products"),
-    OperationTree("a * b - c * d", "multiply twice, then subtract one product from the other"),
+    OperationTree("a * b - c * d", "multiply twice, then subtract one product from the other", (), GOALS["-"][:2]),
     OperationTree("(a + b) * c - d", "add, multiply the sum, then subtract from the product"),
     OperationTree("(a - b) * c + d", "subtract, multiply the difference, then add to the product"),
     OperationTree("a - (b + c) * d", "add, multiply the sum, then subtract the product from a number"),
-    OperationTree("a - b * c - d", "multiply, then subtract the product and another number from a number"),
+    OperationTree("a - b * c - d", "multiply, then subtract the product and another number from a number", (), GOALS["-"][::2]),
     OperationTree("a * b * c - d", "multiply three numbers, then subtract from the product"),
     OperationTree("(a + b) * (c - d)", "add two numbers, subtract two others, then multiply sum and difference"),
     OperationTree("(a * b + c) / d", "multiply, add to the product, then divide the sum"),
     OperationTree("(a * b - c) / d", "multiply, subtract from the product, then divide the difference"),
     OperationTree("(a - b * c) / d", "multiply, subtract the product from a number, then divide the difference"),
-    OperationTree("(a + b + c) / d", "add three numbers, then divide the sum, as for an average"),
+    OperationTree("(a + b + c) / d", "add three numbers, then divide the sum", (), ("the average", GOALS["/"][0])),
     OperationTree("(a - b) / c + d", "subtract, divide the difference, then add to the quotient"),
     OperationTree("(a + b) / c - d", "add, divide the sum, then subtract from the quotient"),
     OperationTree("a / b + c / d", "divide twice, then add the quotients"),
-    OperationTree("a / b - c / d", "divide twice, then subtract one quotient from the other"),
+    OperationTree("a / b - c / d", "divide twice, then subtract one quotient from the other", (), GOALS["-"][1:2]),
     OperationTree("a / b * c + d", "divide, multiply the quotient, then add to the product", ("a * b / c + d",)),
     OperationTree("(a / b - c) * d", "divide, subtract from the quotient, then multiply the difference"),
     OperationTree(
-        "a - a * b / 100", "take a percentage of a number, then subtract it from the number", ("a * (100 - b) / 100",)
+        "a - a * b / 100", "take a percentage of a number, then subtract it from the number", ("a * (100 - b) / 100",),
+        ("a price, number or amount after it fell by some percent",),
     ),
     OperationTree(
-        "a + a * b / 100", "take a percentage of a number, then add it to the number", ("a * (100 + b) / 100",)
+        "a + a * b / 100", "take a percentage of a number, then add it to the number", ("a * (100 + b) / 100",),
+        ("a price, number or amount after it rose by some percent",),
     ),
-    OperationTree("a * b / 100 + c", "take a percentage of a number, then add another number"),
-    OperationTree("a * b * c / 100", "multiply, then take a percentage of the product"),
+    OperationTree("a * b / 100 + c", "take a percentage of a number, then add another number", (), GOALS["+"][:1]),
+    OperationTree("a * b * c / 100", "multiply, then take a percentage of the product", (), PART),
 )  # fmt: skip
 """The shapes, by number of operations. Remainders are not among them: an expression has only + - * / and parentheses."""
 
-GOALS: Mapping[str, tuple[str, ...]] = {
-    "+": ("how much or how many there is altogether", "how large something is after it grew",
-          "how long, far or heavy all parts are together", "what everything costs together"),
-    "-": ("how much or how many is left", "how much more one is than the other", "how much is still missing",
-          "by how much a plan and the result differ"),
-    "*": ("how much or how many all equal parts make", "what is needed for several people, days or things",
-          "how large something is that is several times as large"),
-    "/": ("how much or how many each one gets", "how many groups, boxes or trips are needed",
-          "how long something lasts or takes at a steady rate", "the average or the share of each"),
-}  # fmt: skip
-"""What the question of a story can ask for, by the last operation."""
-PERCENT_GOALS = ("how much a part given in percent is", "the new price, size or number after a change in percent")
 NUMBERS = {
     "whole numbers up to 20": 20,
     "whole numbers up to 100": 100,
@@ -115,13 +122,14 @@ def draw_tree(rng: Random, steps: int) -> OperationTree:
 
 
 def draw_goal(rng: Random, tree: OperationTree) -> str:
-    """What the story asks for: one of those that the last operation can answer."""
-    return rng.choice(PERCENT_GOALS if "100" in tree.form else GOALS[tree.root])
+    """What the story asks for: one of those that the tree can answer."""
+    return rng.choice(tree.goals or GOALS[tree.root])
 
 
-def draw_numbers(rng: Random, quantity: str) -> str:
-    """A range of numbers: with decimals only where `quantity` is `money` or `measure`."""
-    return rng.choice([*NUMBERS, *(MEASURED_NUMBERS if quantity in ("money", "measure") else ())])
+def draw_numbers(rng: Random, tree: OperationTree, quantity: str) -> str:
+    """A range of numbers: with decimals only where `quantity` is `money` or `measure`, and not below most percentages."""
+    whole = [numbers for numbers, limit in NUMBERS.items() if limit >= 100 or "100" not in tree.form]
+    return rng.choice([*whole, *(MEASURED_NUMBERS if quantity in ("money", "measure") else ())])
 
 
 def find_tree_fault(expression: str, form: str) -> str | None:

@@ -97,13 +97,18 @@ science | on a solar farm | panels and rows | inverters and cables | the income 
 """
 
 
-def main() -> None:
+def list_stories() -> list[dict[str, str]]:
+    """The rows of the seeds file."""
     rows = []
     for line in SETTINGS.strip().splitlines():
         category, place, *quantities = (part.strip() for part in line.split("|"))
         for kind, quantity in zip(KINDS, quantities, strict=True):
             rows.append({"story": f"{quantity} {place}", "category": category, "quantity": kind})
-    text = "".join(json.dumps(row) + "\n" for row in rows)
+    return rows
+
+
+def main() -> None:
+    text = "".join(json.dumps(row) + "\n" for row in list_stories())
     Path(__file__).with_name("stories.jsonl").write_text(text, encoding="utf-8")
 
 
