@@ -68,6 +68,9 @@ RULES: Mapping[str, SequenceRule] = {
 interleaved sequences.
 """
 
+COMMON_RULES = ("add the same", "multiply by the same", "multiply, then add", "steps grow by the same")
+"""Rules that one tries first."""
+
 
 def find_rule_fits(terms: Sequence[int]) -> dict[str, RuleFit]:
     """The rules that give all terms and a whole next one, by name. A rule that nothing confirms must have whole, small
@@ -109,7 +112,7 @@ def find_continuation_fault(terms: Sequence[int], answer: int) -> str | None:
     """Why the shown terms do not determine `answer`: `constant`, `rounds`, `unconfirmed` or `ambiguous`; None if they do.
 
     The simplest rule that a further term confirms must give the answer. No rule of at most its freedom may give another one, and
-    no confirmed rule of one choice more: 2, 3, 5, 8 are sums of the two before, and steps that grow by one.
+    no confirmed `COMMON_RULES` of one choice more: 2, 3, 5, 8 are sums of the two before, and steps that grow by one.
     """
     if len(set(terms[-3:])) == 1:
         return "constant"
@@ -120,6 +123,8 @@ def find_continuation_fault(terms: Sequence[int], answer: int) -> str | None:
     if all(fit.rounds for fit in right):
         return "rounds"
     freedom = min(fit.freedom for fit in right if not fit.rounds)
-    if any(fit.next != answer and fit.freedom <= freedom + (fit.confirmations > 0) for fit in fits.values()):
-        return "ambiguous"
+    for name, fit in fits.items():
+        allowance = name in COMMON_RULES and fit.confirmations > 0
+        if fit.next != answer and fit.freedom <= freedom + allowance:
+            return "ambiguous"
     return None

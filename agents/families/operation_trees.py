@@ -142,8 +142,9 @@ def find_tree_fault(expression: str, form: str) -> str | None:
     except NotArithmetic:
         return None
     accepted = next((tree.equal_forms for tree in TREES if tree.form == form), ())
-    written, percents = parse_tree(expression), "100" in form and not re.search(r"(?<![\d.])100(?![\d.])", expression)
-    if not percents and any(written == parse_tree(equal) for equal in (form, *accepted)):
+    written = parse_tree(expression)
+    lacks_percent = "100" in form and not re.search(r"(?<![\d.])100(?![\d.])", expression)
+    if not lacks_percent and any(written == parse_tree(equal) for equal in (form, *accepted)):
         return None
     return f"{expression} has the form {_letter_numbers(expression)}, and {form} was asked for"
 
@@ -157,7 +158,11 @@ def find_large_number(expression: str, numbers: str) -> str | None:
 
 def _letter_numbers(expression: str) -> str:
     letters = iter("abcdefghijklmnopqrstuvwxyz")
-    return re.sub(r"\d*\.?\d+", lambda found: "100" if found[0] == "100" else next(letters, found[0]), expression)
+
+    def name(number: re.Match[str]) -> str:
+        return "100" if number[0] == "100" else next(letters, "?")
+
+    return re.sub(r"\d*\.?\d+", name, expression)
 
 
 def parse_tree(expression: str) -> Tree | str:

@@ -203,19 +203,19 @@ def repeated_fact(_dataset: "ProceduralDataset", entry: Entry) -> bool:
 
 def arms_as_legs(_dataset: "ProceduralDataset", entry: Entry) -> bool:
     """A starfish has five arms; whether they are legs is a matter of opinion."""
-    return "starfish" in entry["metadata"]["animals"]
+    return bool("starfish" in entry["metadata"]["animals"])
 
 
 def no_convex_polygon(_dataset: "ProceduralDataset", entry: Entry) -> bool:
     """The remaining angle of a convex polygon would be 180 degrees or more."""
-    return entry["metadata"]["missing_angle_raw"] >= 180
+    return bool(entry["metadata"]["missing_angle_raw"] >= 180)
 
 
 def inexact_probability(_dataset: "ProceduralDataset", entry: Entry) -> bool:
     """The stated probability is rounded, or so small that the verifier's tolerance accepts wrong ones."""
     ratio = entry["metadata"]["rational"]
     exact = ratio["numerator"] / ratio["denominator"]
-    return float(entry["answer"]) != exact or min(exact, 1 - exact) < 0.01
+    return bool(float(entry["answer"]) != exact or min(exact, 1 - exact) < 0.01)
 
 
 QUESTION_FILTERS: Mapping[str, tuple[QuestionFilter, ...]] = {

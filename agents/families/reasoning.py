@@ -222,7 +222,8 @@ class ReasoningFamily(RecipeFamily):
     }
 
     def rows(self, options: ReasoningOptions, seed: int) -> Sequence[Mapping[str, Any]]:
-        rows, total = [], sum(options.tasks.values())
+        rows: list[dict[str, Any]] = []
+        total = sum(options.tasks.values())
         for task, weight in options.tasks.items():
             wanted = max(1, round(options.questions * weight / total))
             settings = task_settings(task, options.settings.get(task, {}))

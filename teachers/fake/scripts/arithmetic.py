@@ -58,7 +58,7 @@ def _value_of(expression: str) -> Fraction:
 def solve_problem(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     text = question.messages[-1].content
     numbers = [int(digits) for digits in re.findall(r"\d+", text)]
-    answer = numbers[0] * numbers[1] - numbers[2] if len(numbers) == 3 else 0
+    answer: float = numbers[0] * numbers[1] - numbers[2] if len(numbers) == 3 else 0
     if stated := re.match(r"Ada has ([-+*/(). \d]*[-+*/][-+*/(). \d]*\d\)?) \w+\. How many does she", text):
         answer = float(_value_of(stated[1]))
     return {"solution": "One step after the other.", "answer": answer if rng.random() < 0.8 else answer + 1}
