@@ -16,7 +16,7 @@ from agents.checks.text.text_units import contains_question, remove_invisible
 from agents.families.base import RecipeFamily, require_text
 from agents.families.operation_trees import (
     draw_goal,
-    draw_numbers,
+    draw_number_range,
     draw_tree,
     find_large_number,
     find_tree_fault,
@@ -128,7 +128,7 @@ class ArithmeticFamily(RecipeFamily):
             "steps": f"{steps} step{'s' * (steps > 1)}: {tree.words}",
             "form": tree.form,
             "goal": draw_goal(rng, tree),
-            "numbers": draw_numbers(rng, tree, require_text(row, "quantity", "")),
+            "numbers": draw_number_range(rng, tree, require_text(row, "quantity", "")),
         }
 
     def extra_prompt_values(self, seed: Seed) -> dict[str, str]:

@@ -126,10 +126,11 @@ def draw_goal(rng: Random, tree: OperationTree) -> str:
     return rng.choice(tree.goals or GOALS[tree.root])
 
 
-def draw_numbers(rng: Random, tree: OperationTree, quantity: str) -> str:
+def draw_number_range(rng: Random, tree: OperationTree, quantity: str) -> str:
     """A range of numbers: with decimals only where `quantity` is `money` or `measure`, and not below most percentages."""
     whole = [numbers for numbers, limit in NUMBERS.items() if limit >= 100 or "100" not in tree.form]
-    return rng.choice([*whole, *(MEASURED_NUMBERS if quantity in ("money", "measure") else ())])
+    measured = list(MEASURED_NUMBERS) if quantity in ("money", "measure") else []
+    return rng.choice(whole + measured)
 
 
 def find_tree_fault(expression: str, form: str) -> str | None:

@@ -106,7 +106,7 @@ def entry(source: str, question: str, answer: str, /, **metadata: object) -> dic
     ],
 )  # fmt: skip
 def test_an_unfair_question_is_refused_for_its_reason(made: dict[str, dict[str, str]], fault: str | None) -> None:
-    assert find_question_fault(made["metadata"]["source_dataset"], None, made) == fault  # type: ignore[arg-type]
+    assert find_question_fault(made["metadata"]["source_dataset"], None, made) == fault
 
 
 def test_plurals_are_english() -> None:
