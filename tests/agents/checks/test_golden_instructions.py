@@ -55,7 +55,7 @@ BRIDGE = 'Give the main point of this text in five words: "Though the old bridge
     ("instruction", "parent", "expected"),
     [
         (
-            'Make the message "Send me the file now" polite in three versions. Keep it clear in each that the file is needed today.',
+            'Make the message "Send me the file now" polite in three versions. Keep clear that the file is needed today.',
             FILE,
             "",
         ),
