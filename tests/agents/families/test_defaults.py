@@ -15,6 +15,7 @@ from agents.families import ALL_FAMILIES
 from agents.families.constrained_instructions import AnswerDraft, ConversationDraft
 from agents.families.instructions import InstructionDraft
 from agents.families.reasoning import ReasoningDraft
+from core.config.agents import VerifierConfig
 from core.config.filters import DEFAULT_FILTERS
 from core.config.recipe import Recipe
 from core.project_files import PROJECT
@@ -44,9 +45,13 @@ RECORDED = Path(__file__).with_name("recorded.jsonl")
 """Conversations that a capable model wrote for the shipped recipes and that all checks passed, by recipe."""
 
 
+WITHOUT_EXTRAS = {"on_topic": VerifierConfig(type="on_topic", similarity=None)}
+"""Checks for which a shipped recipe sets an option that needs an extra, as the family's defaults have them."""
+
+
 def least(folder: Path, family: str, *settings: str) -> Recipe:
     """A recipe with only a name, a family, seeds and a teacher."""
-    seeds = load_recipe_plan(SHIPPED[family]).recipe.seeds.model_dump(exclude_defaults=True)
+    seeds = load_recipe_plan(SHIPPED[family]).recipe.seeds.model_dump(exclude_defaults=True, exclude={"draw"})
     file = folder / "recipe.toml"
     lines = [f"{key} = {json.dumps(value, separators=(',', ' = '))}" for key, value in seeds.items()]
     file.write_text(
@@ -68,7 +73,7 @@ def recorded() -> dict[str, list[Document]]:
 @pytest.mark.parametrize("family", SHIPPED)
 def test_a_recipe_with_seeds_and_a_teacher_behaves_as_the_shipped_one(family: str, tmp_path: Path) -> None:
     mine, shipped = least(tmp_path, family), load_recipe_plan(SHIPPED[family]).recipe
-    assert mine.verifiers == shipped.verifiers
+    assert mine.verifiers == tuple(WITHOUT_EXTRAS.get(check.type, check) for check in shipped.verifiers)
     assert mine.filters == shipped.filters
     assert mine.collapse == shipped.collapse
     assert mine.collapse is not None
