@@ -51,7 +51,8 @@ async def attempt_question(
     subject = Subject(seed, candidate, _refuse_to_ask)
     messages = context.prompt(judge.role, {**render_values(seed.data), **judge.values(subject, bound.options)})
     for which in range(difficulty.attempts):
-        key = CallKey(sample=seed.index, agent="solver", revision=revision, attempt=which * REPAIR_STRIDE)
+        number = which * REPAIR_STRIDE
+        key = CallKey(sample=seed.index, seed=seed.digest, agent="solver", revision=revision, attempt=number)
         try:
             reply = await context.ask_until_valid(key, solver, messages, judge.reply, difficulty.temperature, turns)
         except InvalidReply:

@@ -26,6 +26,7 @@ from agents.planning.run_plan import RunPlan
 from core.config.difficulty import DifficultyConfig
 from core.config.recipe import Recipe, build_recipe_identity
 from core.errors import RecipeError
+from core.project_files import PROJECT
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
@@ -274,3 +275,14 @@ def test_a_recipe_groups_samples_by_bands_of_the_pass_rate() -> None:
     assert recipe.find_group({"pass_rate": "0.2-0.4"}) == ""
     without = recipe.model_copy(update={"difficulty": None})
     assert without.find_sample_group({"pass_rate": "0.2-0.4"}, ()) == "0.2-0.4", "a column of the seeds"
+
+
+def test_the_pages_example_is_a_recipes(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "difficulty.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'name = "mine"\nextends = "arithmetic"\n{example}', encoding="utf-8")
+    plan = load_recipe_plan(str(recipe), [])
+    assert plan.recipe.groups_by_pass_rate
+    assert plan.recipe.difficulty == DifficultyConfig(teacher="weak")
+    assert plan.teachers == {"main", "weak"}
