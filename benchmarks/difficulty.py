@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -53,6 +54,8 @@ def format_row(recipe: str, samples: list[Sample], attempts: int) -> str:
 def table(recordings: Path = RECORDINGS, attempts: int = ATTEMPTS) -> str:
     rates = " | ".join(f"{passed}/{attempts}" for passed in range(attempts + 1))
     lines = [
+        f"{describe_measurement()}. Command: `python -m benchmarks difficulty`.",
+        "",
         f"SmolLM2-135M, 4 bit; {attempts} attempts at each question that a capable teacher's recorded sample has, at temperature "
         "0.7. Samples by the number of attempts that passed; 0.2 to 0.8 is kept by default.",
         "",
@@ -62,7 +65,7 @@ def table(recordings: Path = RECORDINGS, attempts: int = ATTEMPTS) -> str:
     for recipe in CHECKS:
         samples = measure_difficulty(recipe, recordings / f"{recipe}.jsonl", attempts)
         lines.append(format_row(recipe, samples, attempts))
-    return "\n".join([*lines, "", f"{describe_measurement()}."])
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
@@ -70,4 +73,4 @@ if __name__ == "__main__":
     parser.add_argument("--recordings", type=Path, default=RECORDINGS)
     parser.add_argument("--attempts", type=int, default=ATTEMPTS)
     options = parser.parse_args()
-    print(table(options.recordings, options.attempts))
+    sys.stdout.write(f"{table(options.recordings, options.attempts)}\n")
