@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from agents.checks import Options, Subject, check, first_fault
+from agents.checks import AttemptJudge, Options, Subject, check, first_fault
+from agents.checks.math.solution_agreement import IndependentSolution, is_same_answer
 from agents.checks.text.text_units import contains_question, remove_invisible
 from agents.families.base import RecipeFamily, require_text
 from agents.families.operation_trees import (
@@ -54,7 +55,11 @@ class ExpressionOptions(Options):
     """Largest difference between the stated answer and the expression's value."""
 
 
-@check("expression", ExpressionOptions)
+def gives_expressions_value(subject: Subject, reply: IndependentSolution, _options: ExpressionOptions) -> bool:
+    return is_same_answer(str(subject.candidate.fields["answer"]), str(reply.answer), "numeric")
+
+
+@check("expression", ExpressionOptions, attempt=AttemptJudge(IndependentSolution, gives_expressions_value))
 def expression_check(subject: Subject, options: ExpressionOptions) -> str | None:
     """The stated answer must equal the value of its expression, whose numbers are in the story, in digits or in words."""
     fields = subject.candidate.fields

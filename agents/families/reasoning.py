@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from agents.checks import Options, Subject, check
+from agents.checks import AttemptJudge, Options, Subject, check
+from agents.checks.math.solution_agreement import IndependentSolution
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.families.question_filters import correct_question, find_question_fault
 from agents.reply_schema import InvalidReply, ReplySchema
@@ -195,10 +196,19 @@ def draw_fair_questions(first: ProceduralQuestion) -> Iterator[dict[str, Any]]:
         )
 
 
-@check("solved")
+def solves_procedural_question(subject: Subject, reply: IndependentSolution, _options: Options) -> bool:
+    return find_wrong_answer(subject.seed, reply.answer_text.strip()) is None
+
+
+@check("solved", attempt=AttemptJudge(IndependentSolution, solves_procedural_question))
 def solved_check(subject: Subject, _options: Options) -> str | None:
     """The verifier of reasoning-gym for this task must find the answer right."""
-    made, given = parse_procedural_question(subject.seed.data), subject.candidate.fields["answer"].strip()
+    return find_wrong_answer(subject.seed, subject.candidate.fields["answer"].strip())
+
+
+def find_wrong_answer(seed: Seed, given: str) -> str | None:
+    """The fault of an answer to a procedural question, by reasoning-gym's own verifier."""
+    made = parse_procedural_question(seed.data)
     if len(given) > MAX_ANSWER:
         return f"the answer is {len(given)} characters long"
     try:

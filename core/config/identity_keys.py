@@ -18,6 +18,7 @@ FIRST_KEYS: Mapping[str, str] = {
     "ContaminationFilter": "type sets columns ngram coverage",
     "CriticConfig": "teacher temperature top_p max_tokens max_repairs type min_score",
     "DatasetConfig": "formats jsonl",
+    "DifficultyConfig": "teacher attempts wanted temperature max_tokens reasoning max_repairs",
     "DistillationConfig": (
         "teacher api_key_env signals cache top_k draws temperature beta skew alpha_beta dpo_beta lmbda "
         "max_new_tokens"
