@@ -45,7 +45,7 @@ def _link_to_event(
     world: WorldState, arguments: ToolArguments, result: Mapping[str, Any], rng: Random
 ) -> dict[str, Any]:
     when = {"day": result["day"], "start": result["free"][0]}
-    title = draw_title(world, rng, parse_minutes(when["start"]), arguments["minutes"])
+    title = draw_title(world, rng, when["day"], parse_minutes(when["start"]), arguments["minutes"])
     return {"title": title, "when": when, "minutes": arguments["minutes"]}
 
 

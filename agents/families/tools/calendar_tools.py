@@ -104,7 +104,7 @@ def _draw_event(world: WorldState, rng: Random) -> dict[str, Any]:
     on, minutes = _draw_free_day(world, rng)
     start = rng.choice(_free_starts(world, on, minutes))
     when = {"day": on, "start": format_minutes(start)}
-    return {"title": draw_title(world, rng, start, minutes), "when": when, "minutes": minutes}
+    return {"title": draw_title(world, rng, on, start, minutes), "when": when, "minutes": minutes}
 
 
 def _fail_event(world: WorldState, rng: Random) -> dict[str, Any]:
@@ -113,19 +113,19 @@ def _fail_event(world: WorldState, rng: Random) -> dict[str, Any]:
     start = parse_minutes(rng.choice(world["calendar"][on])["start"])
     minutes = rng.choice((30, 45, 60))
     when = {"day": on, "start": format_minutes(start)}
-    return {"title": draw_title(world, rng, start, minutes), "when": when, "minutes": minutes}
+    return {"title": draw_title(world, rng, on, start, minutes), "when": when, "minutes": minutes}
 
 
-def draw_title(world: WorldState, rng: Random, start: int, minutes: int) -> str:
-    """A title of the domain that no event has, for an event of this length at this minute of the day."""
-    existing = {event["title"] for events in world["calendar"].values() for event in events}
+def draw_title(world: WorldState, rng: Random, on: str, start: int, minutes: int) -> str:
+    """A title of the domain that no event of the day has, for an event of this length at this minute of the day."""
+    existing = {event["title"] for event in world["calendar"][on]}
     events = find_domain(world).events or EVERYTHING.events
     fitting = [
         event for event in events if minutes in event.minutes and event.first_hour * 60 <= start < event.last_hour * 60
     ]
-    special = [event for event in fitting if event != CALL] or fitting
-    titles = [write_title(event, rng) for event in special for _ in range(3)]
-    return rng.choice([title for title in titles if title not in existing] or titles)
+    titles = [write_title(event, rng) for event in fitting for _ in range(3) if event != CALL]
+    new = [title for title in titles if title not in existing]
+    return rng.choice(new) if new else write_title(CALL, rng)
 
 
 def _run_add_reminder(world: WorldState, arguments: ToolArguments) -> ToolOutcome:

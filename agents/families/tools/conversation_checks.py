@@ -295,6 +295,9 @@ def _reply_fault(before: Sequence[ConversationTurn], turn: ConversationTurn, tod
     requests = [earlier.request for earlier in (*before, turn)]
     errors = [str(result["error"]) for result in turn.results if isinstance(result, dict) and "error" in result]
     known = _known_facts([*requests, *errors], turn.calls, turn.results, today)
+    products = [str(call.arguments["product"]) for call in turn.calls if "product" in call.arguments]
+    if any(re.search(rf"\bone {re.escape(product)}\b", turn.reply, re.IGNORECASE) for product in products):
+        known = replace(known, numbers=known.numbers | {Fraction(1)})  # the price of one
     facts, spoken = read_reply_facts(turn.reply, known, today), read_written(turn.reply)
     results = [result for result in turn.results if isinstance(result, dict)]
     faults = [*facts.faults]

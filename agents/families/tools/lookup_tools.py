@@ -19,7 +19,7 @@ from agents.families.tools.simulated_tool import (
     word_enum_schema,
 )
 from agents.families.tools.simulated_world import ASKED_DAYS, EVERYTHING, FORECAST_DAYS, add_days, find_domain
-from agents.families.tools.town_map import TOWNS, road_km
+from agents.families.tools.town_map import REGIONS, road_km
 
 UNITS = {
     "kilometre": ("kilometres", "kilometer", "kilometers", "km"),
@@ -60,8 +60,8 @@ MODES = {
 }
 TRAVEL_TIMES = {"car": (15, 80), "train": (10, 90), "bicycle": (0, 16)}
 """Minutes for the way out of one town and into the other, or to the train, and km/h between them."""
-MAX_CYCLING_KM, USUAL_CYCLING_KM = 120, 60
-"""The longest route by bicycle, and the longest that a user asks for without failing."""
+MAX_CYCLING_KM = 120
+"""The longest route by bicycle."""
 FLAT_SPEEDS, FLAT_DETOUR = {"car": 75, "train": 95, "bicycle": 17}, 1.25
 """Of worlds with a flat map, which seeds of older runs have: km/h, and how much longer a road is than the straight line."""
 
@@ -97,7 +97,9 @@ def _fail_weather(world: WorldState, rng: Random) -> dict[str, Any]:
 
 
 def _draw_other_town(world: WorldState, rng: Random) -> str:
-    return rng.choice([town for town in TOWNS if town not in world["towns"]])
+    """A town of the same region that the tools do not know."""
+    (region,) = [one for one in REGIONS.values() if world["towns"].keys() <= one.towns.keys()]
+    return rng.choice([town for town in region.towns if town not in world["towns"]])
 
 
 def _run_convert_units(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
@@ -205,7 +207,8 @@ def _draw_route(world: WorldState, rng: Random) -> dict[str, Any]:
 
 def _is_usual_route(world: WorldState, arguments: ToolArguments) -> bool:
     distance = _route_km(world, arguments["start"], arguments["destination"])
-    return distance <= (USUAL_CYCLING_KM if arguments["mode"] == "bicycle" else find_domain(world).reach_km)
+    domain = find_domain(world)
+    return distance <= (domain.cycling_km if arguments["mode"] == "bicycle" else domain.reach_km)
 
 
 def _route_km(world: WorldState, start: str, destination: str) -> int:

@@ -79,6 +79,8 @@ class Domain:
     """Weights of the modes of travel."""
     reach_km: int = 250
     """How far they travel by car or train."""
+    cycling_km: int = 20
+    """How far they travel by bicycle."""
     outdoors: bool = False
     """Whether it belongs to the warm half of the year."""
 
@@ -180,7 +182,7 @@ DOMAINS: tuple[Domain, ...] = (
         measures=(Measure("gallon", "litre", 2, 1, 10, "the punch in an American recipe"),
                   Measure("kilogram", "pound", 5, 2.5, 10, "the meat that a guest asked about"),
                   Measure("celsius", "fahrenheit", 60, 5, 6, "the core temperature of a roast")),
-        weather=("a wedding in a garden", "a buffet in the open air", "an open terrace"),
+        weather=("a marquee", "a buffet in the open air", "an open terrace"),
         outdoors=True,
     ),
     Domain(
@@ -218,6 +220,7 @@ DOMAINS: tuple[Domain, ...] = (
         trips=("the next stage", "the way back from a tour", "a detour to see friends"),
         weather=("a day on the road", "a night in the tent", "a rest day in town"),
         reach_km=150,
+        cycling_km=60,
         modes={"bicycle": 3, "train": 1},
         outdoors=True,
     ),
@@ -385,7 +388,7 @@ DOMAINS: tuple[Domain, ...] = (
                 EventTitle("handover with NAME", (30, 45)), EventTitle("team meeting", (30, 45, 60)), CALL),
         trips=("a home visit", "a course", "the clinic"),
         weather=("a day of home visits by bicycle", "an outing with patients"),
-        reach_km=60,
+        reach_km=70,
         modes={"car": 2, "train": 1, "bicycle": 2},
     ),
     Domain(

@@ -22,7 +22,11 @@ from agents.families.tools.town_map import REGIONS
 DELIVERY = {"standard": ("standard delivery", "normal delivery"), "express": ("express delivery",)}
 DELIVERY_TERMS = {"standard": (4, 3.90), "express": (1, 9.90)}
 """Days, and euros."""
-RENEWALS = {7: ["a week", "one week"], 14: ["two weeks", "a fortnight"], 28: ["four weeks"]}
+RENEWALS = {
+    7: ["a week", "one week", "another week", "one more week"],
+    14: ["two weeks", "a fortnight"],
+    28: ["four weeks"],
+}
 
 
 def _find_item(world: WorldState, section: str, name: str, kind: str) -> tuple[str, dict[str, Any]]:
