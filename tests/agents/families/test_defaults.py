@@ -46,7 +46,7 @@ RECORDED = Path(__file__).with_name("recorded.jsonl")
 
 def least(folder: Path, family: str, *settings: str) -> Recipe:
     """A recipe with only a name, a family, seeds and a teacher."""
-    seeds = load_recipe_plan(SHIPPED[family]).recipe.seeds.model_dump(exclude_defaults=True)
+    seeds = load_recipe_plan(SHIPPED[family]).recipe.seeds.model_dump(exclude_defaults=True, exclude={"draw"})
     file = folder / "recipe.toml"
     lines = [f"{key} = {json.dumps(value)}" for key, value in seeds.items()]
     file.write_text(

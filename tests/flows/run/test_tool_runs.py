@@ -274,7 +274,9 @@ def make_scripted_sample(folder: Path, steps: list[dict[str, Any]], *settings: s
         return json.dumps({"step": left.pop(0) if len(left) > 1 else left[0]})
 
     tools = f"tools=[{{module='{folder / 'shelves.py'}'}}]"
-    plan = load_recipe_plan("library-tools", [*FAKE, "samples=1", "task.turns=[1]", "task.none=0", tools, *settings])
+    plan = load_recipe_plan(
+        "library-tools", [*FAKE, "seeds={}", "samples=1", "task.turns=[1]", "task.none=0", tools, *settings]
+    )
     teacher = ScriptedTeacher(answer)
     [sample] = produce_scripted(plan, teacher, folder)
     return sample, teacher
