@@ -1,4 +1,4 @@
-"""Properties of thousands of drawn plans: true places, possible ways, days of the calendar, fitting personas, no contradiction."""
+"""Properties of thousands of drawn plans: true places, possible ways, listed days, fitting personas, no contradiction."""
 
 import json
 import re

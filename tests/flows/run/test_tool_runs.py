@@ -325,3 +325,14 @@ def test_a_step_that_neither_calls_nor_replies_is_repaired_or_fails_with_its_rea
     steps = [{"reply": ""}, find("Dune"), {"reply": "Dune is on shelf D4."}]
     sample, _ = make_scripted_sample(tmp_path / "other", steps)
     assert sample.state is SampleStatus.kept
+
+
+def test_a_revision_is_asked_for_with_the_refused_conversation_and_its_fault(tmp_path: Path) -> None:
+    steps = [find("Dune"), {"reply": "Dune is on shelf E9."}, find("Dune"), {"reply": "Dune is on shelf D4."}]
+    sample, teacher = make_scripted_sample(tmp_path, steps, "topology.max_revisions=1")
+    assert (sample.state, sample.revisions) == (SampleStatus.kept, 1)
+    first, second = ([q.messages[-1].content for q in teacher.asked][i] for i in (0, 3))
+    assert "Assistant: Dune is on shelf E9." in second
+    assert "E9" in second.partition("What was wrong")[2]
+    assert second.startswith(first)
+    assert "refused" not in first
