@@ -66,10 +66,12 @@ TOOL_CHAINS: Mapping[tuple[str, str], ToolChain] = {
         _link_to_currency("each_eur"), "what each person pays, and the same in the other currency"
     ),
     ("plan_route", "convert_units"): ToolChain(
-        _link_to_unit("distance_km", "kilometre", "mile"), "how far it is, in miles too"
+        _link_to_unit("distance_km", "kilometre", "mile"),
+        "how far it is, in miles too, for somebody who thinks in miles",
     ),
     ("get_weather", "convert_units"): ToolChain(
-        _link_to_unit("temperature_c", "celsius", "fahrenheit"), "the weather, with the temperature in Fahrenheit too"
+        _link_to_unit("temperature_c", "celsius", "fahrenheit"),
+        "the weather, with the temperature in Fahrenheit too, for somebody who thinks in it",
     ),
     ("find_free_slots", "add_event"): ToolChain(
         _link_to_event, "the first free time of that day, and the event put there"
