@@ -5,6 +5,7 @@ generator writes the conversation, and its calls are executed again. Knows no te
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from random import Random
@@ -24,13 +25,15 @@ from agents.families.tools.conversation_plan import (
     dump_json,
     parse_planned_turn,
 )
+from agents.families.tools.scenario_domains import DOMAINS_BY_NAME, Domain
 from agents.families.tools.simulated_tool import WorldState, run_tool
-from agents.families.tools.simulated_world import add_days
+from agents.families.tools.simulated_world import CALENDAR_DAYS, EVERYTHING, add_days
 from agents.reply_schema import InvalidReply, ReplySchema
 from core.sample import Candidate, Message, Seed, ToolCall
 
 MAX_CALLS = 4
 """Of one turn."""
+DATE_IN_PLAN = re.compile(r"\b\d{4}-\d\d-\d\d\b")
 HERMES = """{intro}
 
 You are provided with function signatures within <tools></tools> XML tags:
@@ -111,7 +114,7 @@ class ToolCallsFamily(RecipeFamily):
     # Calls are JSON whose names repeat, and a plain no is a right answer, so no filter for prose. One question back can answer
     # many requests.
     defaults: ClassVar[Mapping[str, Any]] = {
-        "agents": {"generator": {"max_tokens": 900}},
+        "agents": {"generator": {"max_tokens": 1200, "examples": 3}},
         "verifiers": [
             {"type": "tool_schema"},
             {"type": "tool_use"},
@@ -130,9 +133,10 @@ class ToolCallsFamily(RecipeFamily):
                 f"'tools' with names of tools, not {unknown[0]!r}; there are {', '.join(SIMULATED_TOOLS)}"
             )
         fitting = list(dict.fromkeys(names))
+        domain = _find_row_domain(row)
 
         kinds = rng.choices([*options.weights], [*options.weights.values()], k=rng.choice(options.turns))
-        offered, world, wishes = draw_plan(rng, fitting, kinds, rng.choice(options.tools))
+        offered, world, wishes = draw_plan(rng, fitting, kinds, rng.choice(options.tools), domain)
         return {
             "who": require_text(row, "who"),
             "why": require_text(row, "why"),
@@ -164,7 +168,9 @@ class ToolCallsFamily(RecipeFamily):
 
     def extra_prompt_values(self, seed: Seed) -> dict[str, str]:
         data, today = seed.data, seed.data["world"]["today"]
-        days = ", ".join(f"{_long_date(add_days(today, ahead))} is {add_days(today, ahead)}" for ahead in range(1, 8))
+        named = DATE_IN_PLAN.findall(json.dumps(data["wishes"]))
+        listed = sorted({*(add_days(today, ahead) for ahead in range(1, CALENDAR_DAYS + 1)), *named} - {today})
+        days = ", ".join(f"{_long_date(day)} is {day}" for day in listed)
         tools = "\n".join(f"- {name}: {SIMULATED_TOOLS[name].description}" for name in data["offered"])
         turns = "\n".join(
             f"Turn {i}, {describe_turn(parse_planned_turn(wish))}" for i, wish in enumerate(data["wishes"], 1)
@@ -198,6 +204,16 @@ class ToolCallsFamily(RecipeFamily):
             ]
             turns.append({"request": turn.request.strip(), "calls": calls, "reply": turn.reply.strip()})
         return Candidate(messages=messages, fields={"tools": tools, "turns": turns})
+
+
+def _find_row_domain(row: Mapping[str, Any]) -> Domain:
+    """Raises UnusableSeedRow for an unknown domain; a row without one may be about anything."""
+    if "domain" not in row:
+        return EVERYTHING
+    name = require_text(row, "domain")
+    if name not in DOMAINS_BY_NAME:
+        raise UnusableSeedRow(f"'domain' with one of {', '.join(DOMAINS_BY_NAME)}, not {name!r}")
+    return DOMAINS_BY_NAME[name]
 
 
 def _long_date(day: str) -> str:

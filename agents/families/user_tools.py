@@ -23,13 +23,20 @@ from agents.families.tools.user_tool_checks import (
 from agents.reply_schema import InvalidReply, ReplySchema
 from core.sample import Candidate, Message, Seed, ToolCall
 
-MANNERS = (
-    "someone who writes one short line", "someone who gives every detail at once", "someone in a hurry",
-    "a regular who knows exactly what to ask for", "someone who does this for the first time", "someone who is very polite",
-    "someone who asks for a friend", "someone who compares two things", "someone who writes without capital letters",
-    "someone who first says why it is needed", "someone at work, on behalf of a team", "someone who had trouble with this before",
+PEOPLE = (
+    "a student", "a retired teacher", "a shop owner", "a nurse", "a software tester", "a farmer", "a journalist",
+    "a parent of three", "a translator", "a bus driver", "an office manager", "a cook", "a researcher", "an electrician",
+    "a volunteer", "a musician", "a trainee", "a designer", "a landlord", "a team leader",
 )  # fmt: skip
-"""Of users, for a recipe without seeds; what they want follows from the drawn tools."""
+SITUATIONS = (
+    "who needs one thing and nothing else", "who gives every detail at once", "who is in a hurry", "who does this every week",
+    "who does this for the first time", "who asks for a friend", "who compares two things", "who first says why it is needed",
+    "who acts on behalf of a team", "who had trouble with this before", "who checks a fact before acting on it",
+    "who corrects what was done yesterday", "who wants to be quite sure", "who prepares for tomorrow",
+    "who takes over from a colleague", "who looks for the cheapest way", "who answers a question of somebody else",
+    "who plans for several people",
+)  # fmt: skip
+"""Users of a recipe without seeds, crossed; what they want follows from the drawn tools."""
 
 
 class UserToolOptions(Options):
@@ -85,7 +92,9 @@ class UserToolsFamily(RecipeFamily):
         return max(options.turns) * (2 + options.rounds)
 
     def rows(self, options: UserToolOptions, seed: int) -> Sequence[Mapping[str, Any]]:
-        return [{"task": manner} for manner in MANNERS]
+        """Each person in each situation, in an order that depends on `seed`."""
+        tasks = [f"{person}, {situation}" for person in PEOPLE for situation in SITUATIONS]
+        return [{"task": task} for task in Random(f"{seed}/tasks").sample(tasks, len(tasks))]
 
     def condition(self, row: Mapping[str, Any], options: UserToolOptions, rng: Random) -> dict[str, Any]:
         fitting = row.get("tools", [])

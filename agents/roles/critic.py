@@ -2,8 +2,6 @@
 the generator's confidence.
 """
 
-from collections.abc import Sequence
-
 from langgraph.runtime import Runtime
 
 from agents.calls.agent_context import AgentContext
@@ -12,9 +10,9 @@ from agents.planning.rubrics import asks_for_quotes, build_review_schema
 from agents.planning.run_plan import NO_PROBABILITIES
 from agents.reply_schema import Review
 from agents.roles.generator import draft_messages
-from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, start_sample
+from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, label_turns, start_sample
 from core.errors import ProviderError
-from core.sample import Candidate, Message, Seed
+from core.sample import Candidate, Seed
 from teachers.base import CallFailed, CallKey
 
 CONFIDENCE_BANDS = (0.30, 0.35, 0.40, 0.50)
@@ -61,9 +59,3 @@ def review_values(context: AgentContext, seed: Seed, candidate: Candidate) -> di
     # The turns of tools of the recipe's own come from several requests.
     request = {} if context.recipe.tools else {"request": draft_messages(context, start_sample(seed))[-1].content}
     return {**request, "conversation": label_turns(candidate.messages), **subject_values(seed, candidate)}
-
-
-def label_turns(messages: Sequence[Message]) -> str:
-    """A conversation as text, each turn with its role: `User: …`, `Assistant: …`, `Tool NAME: …`."""
-    labels = (f"Tool {turn.name}" if turn.role == "tool" else turn.role.capitalize() for turn in messages)
-    return "\n".join(f"{label}: {turn.text}" for label, turn in zip(labels, messages, strict=True))

@@ -14,7 +14,7 @@ from pydantic import Field
 from agents.calls.agent_context import LocalAgentContext
 from agents.checks.structure.tool_schema import find_call_fault
 from agents.reply_schema import InvalidReply, ReplySchema, T
-from agents.roles.sample_state import AgentHandover, SampleState
+from agents.roles.sample_state import AgentHandover, SampleState, label_turns
 from agents.sources.conditions import format_conditions
 from agents.toolbox.tool_module import MadeCall
 from agents.toolbox.tool_spec import ToolResult, ToolSpec, build_failure
@@ -174,7 +174,11 @@ class _ConversationWriter:
         if conditions := format_conditions(self._seed.conditions, leave_out=context.plan.prompt(role).placeholders):
             messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{conditions}"})
         if self._progress.revision:
-            note = context.prompt("revise", {**values, **self._progress.revision_values})
+            refused = self._progress.candidate
+            shown = (
+                {"draft": label_turns([turn for turn in refused.messages if turn.role != "system"])} if refused else {}
+            )
+            note = context.prompt("revise", {**values, **self._progress.revision_values, **shown})
             joined = f"{messages[-1].content}\n\n{note[-1].content}"
             messages[-1] = messages[-1].model_copy(update={"content": joined})
         return await context.ask_until_valid(

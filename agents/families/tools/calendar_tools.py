@@ -3,6 +3,7 @@
 from random import Random
 from typing import Any
 
+from agents.families.tools.scenario_domains import CALL
 from agents.families.tools.simulated_tool import (
     SimulatedTool,
     ToolArguments,
@@ -16,14 +17,17 @@ from agents.families.tools.simulated_tool import (
     time_schema,
 )
 from agents.families.tools.simulated_world import (
+    ASKED_DAYS,
     CALENDAR_DAYS,
     DAY_END,
     DAY_START,
-    EVENTS,
-    REMINDERS,
+    EVERYTHING,
     add_days,
+    find_domain,
     format_minutes,
+    is_weekday,
     parse_minutes,
+    write_title,
 )
 
 DURATION_WORDS = {
@@ -74,10 +78,11 @@ def _draw_slots(world: WorldState, rng: Random) -> dict[str, Any]:
 
 
 def _draw_free_day(world: WorldState, rng: Random) -> tuple[str, int]:
-    """A day with this number of free minutes; with three events of an hour, 30 are always free."""
+    """A weekday after today with this number of free minutes; with three events of an hour, 30 are always free."""
     minutes = rng.choice(LENGTHS)
-    days = [on for on in world["calendar"] if _free_starts(world, on, minutes)]
-    return (rng.choice(days), minutes) if days else (rng.choice([*world["calendar"]]), 30)
+    days = [on for on in world["calendar"] if on > world["today"] and is_weekday(on)]
+    free = [on for on in days if _free_starts(world, on, minutes)]
+    return (rng.choice(free), minutes) if free else (rng.choice(days), 30)
 
 
 def _run_add_event(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
@@ -97,19 +102,30 @@ def _run_add_event(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
 
 def _draw_event(world: WorldState, rng: Random) -> dict[str, Any]:
     on, minutes = _draw_free_day(world, rng)
-    start = format_minutes(rng.choice(_free_starts(world, on, minutes)))
-    return {"title": _draw_new_title(world, rng), "when": {"day": on, "start": start}, "minutes": minutes}
+    start = rng.choice(_free_starts(world, on, minutes))
+    when = {"day": on, "start": format_minutes(start)}
+    return {"title": draw_title(world, rng, on, start, minutes), "when": when, "minutes": minutes}
 
 
 def _fail_event(world: WorldState, rng: Random) -> dict[str, Any]:
-    on = rng.choice([on for on in world["calendar"] if world["calendar"][on]])
-    start = rng.choice(world["calendar"][on])["start"]
-    return {"title": _draw_new_title(world, rng), "when": {"day": on, "start": start}, "minutes": rng.choice(LENGTHS)}
+    """An event that begins with another one."""
+    on = rng.choice([on for on in world["calendar"] if on > world["today"] and world["calendar"][on]])
+    start = parse_minutes(rng.choice(world["calendar"][on])["start"])
+    minutes = rng.choice((30, 45, 60))
+    when = {"day": on, "start": format_minutes(start)}
+    return {"title": draw_title(world, rng, on, start, minutes), "when": when, "minutes": minutes}
 
 
-def _draw_new_title(world: WorldState, rng: Random) -> str:
-    existing = {event["title"] for events in world["calendar"].values() for event in events}
-    return rng.choice([title for title in EVENTS if title not in existing] or EVENTS)
+def draw_title(world: WorldState, rng: Random, on: str, start: int, minutes: int) -> str:
+    """A title of the domain that no event of the day has, for an event of this length at this minute of the day."""
+    existing = {event["title"] for event in world["calendar"][on]}
+    events = find_domain(world).events or EVERYTHING.events
+    fitting = [
+        event for event in events if minutes in event.minutes and event.first_hour * 60 <= start < event.last_hour * 60
+    ]
+    titles = [write_title(event, rng) for event in fitting for _ in range(3) if event != CALL]
+    new = [title for title in titles if title not in existing]
+    return rng.choice(new) if new else write_title(CALL, rng)
 
 
 def _run_add_reminder(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
@@ -121,7 +137,8 @@ def _run_add_reminder(world: WorldState, arguments: ToolArguments) -> ToolOutcom
 
 def _draw_reminder(world: WorldState, rng: Random) -> dict[str, Any]:
     time = format_minutes(rng.randint(7 * 4, 21 * 4) * 15)
-    return {"text": rng.choice(REMINDERS), "day": add_days(world["today"], rng.randint(1, 10)), "time": time}
+    text = rng.choice(find_domain(world).reminders or EVERYTHING.reminders)
+    return {"text": text, "day": add_days(world["today"], rng.randint(1, ASKED_DAYS)), "time": time}
 
 
 CALENDAR_TOOLS = (

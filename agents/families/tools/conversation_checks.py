@@ -6,6 +6,7 @@ Knows no teacher. docs/tool-calls.md lists what these checks cannot see.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, time
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from agents.families.tools.conversation_plan import (
 )
 from agents.families.tools.reply_facts import (
     TEXT_SEPARATOR,
+    KnownFacts,
     ReplyFacts,
     append_dates,
     blank_dates,
@@ -32,8 +34,10 @@ from agents.families.tools.reply_facts import (
     read_reply_facts,
     value_lines,
 )
+from agents.families.tools.scenario_domains import CATALOGUE
 from agents.families.tools.simulated_tool import run_tool
-from agents.families.tools.simulated_world import AUTHORS, GOODS, TITLES, TOWNS
+from agents.families.tools.simulated_world import AUTHORS, TITLES
+from agents.families.tools.town_map import TOWNS
 from core.sample import Message
 
 SKIES = {
@@ -50,7 +54,7 @@ STATUSES = {
 }
 VALUE_WORDS: Mapping[str, Mapping[str, Sequence[str]]] = {"sky": SKIES, "status": STATUSES}
 """Fields of results whose values are words, with the words for each value in a reply."""
-KNOWN_NAMES = (*TOWNS, *GOODS, *TITLES, *AUTHORS)
+KNOWN_NAMES = (*TOWNS, *(name for name in CATALOGUE if " " in name), *TITLES, *AUTHORS)
 """Names that a reply can only know from the conversation."""
 MARKUP = re.compile(r"[{}]|</?tool|<\|")
 NEGATION_PATTERN = (
@@ -59,7 +63,8 @@ NEGATION_PATTERN = (
 )
 DENIAL = re.compile(NEGATION_PATTERN, re.IGNORECASE)
 BLOCKED_PATTERN = re.compile(
-    r"\b(?:busy|taken|occupied|sold out|reserved|unknown|impossible|unavailable|only \d+|another reader)\b",
+    r"\b(?:busy|taken|occupied|sold out|reserved|unknown|impossible|unavailable|only \d+|another reader|too far|off the map"
+    r"|outside (?:the|of the|its) map)\b",
     re.IGNORECASE,
 )
 """Other words for a failure."""
@@ -88,6 +93,13 @@ EXCLUDED_VALUE_PATTERN = re.compile(
 RANGE = re.compile(
     r"\d(?:\s?[ap]\.?m\.?)?\s*(?:-|–|—|\bto\b|\buntil\b|\btill\b|\band on\b|\bonwards?\b)", re.IGNORECASE
 )
+
+
+OTHER_RATE_PATTERN = re.compile(
+    r"\b(?:tomorrow|yesterday|\w+day(?<!today))'s\s+(?:exchange\s+)?rates?\b|\brates?\s+of\s+(?:tomorrow|yesterday)\b",
+    re.IGNORECASE,
+)
+"""A rate of another day than today."""
 
 
 class ConversationTurn(NamedTuple):
@@ -248,6 +260,14 @@ def find_grounding_fault(call: PlannedCall, text: str) -> str | None:
     for leaf in iter_leaves(call.arguments, schema):
         flag = isinstance(leaf.value, bool) and not any(part.schema.get("type") == "boolean" for part in leaf.parts)
         fault = find_leaf_fault(leaf, read_written(text)) if leaf.value is not None else None
+        if fault and leaf.path == "product" and isinstance(leaf.value, str):  # `5 linen mugs`
+            plurals = {
+                f"{leaf.value}s",
+                f"{leaf.value}es",
+                re.sub("y$", "ies", leaf.value),
+                re.sub("fe?$", "ves", leaf.value),
+            }
+            fault = None if any(map(read_written(text).contains_phrase, plurals)) else fault
         fault = f"is {leaf.value}, which is no text and no number" if flag else fault
         if fault:
             return f"`{leaf.path}` of {call.name} {fault.replace('the text', 'the conversation')}"
@@ -273,7 +293,11 @@ def tool_result_check(subject: Subject, _options: Options) -> list[Finding]:
 
 def _reply_fault(before: Sequence[ConversationTurn], turn: ConversationTurn, today: date) -> str | None:
     requests = [earlier.request for earlier in (*before, turn)]
-    known = collect_known_facts(requests, [[call.arguments for call in turn.calls], turn.results], today)
+    errors = [str(result["error"]) for result in turn.results if isinstance(result, dict) and "error" in result]
+    known = _known_facts([*requests, *errors], turn.calls, turn.results, today)
+    products = [str(call.arguments["product"]) for call in turn.calls if "product" in call.arguments]
+    if any(re.search(rf"\bone {re.escape(product)}\b", turn.reply, re.IGNORECASE) for product in products):
+        known = replace(known, numbers=known.numbers | {Fraction(1)})  # the price of one
     facts, spoken = read_reply_facts(turn.reply, known, today), read_written(turn.reply)
     results = [result for result in turn.results if isinstance(result, dict)]
     faults = [*facts.faults]
@@ -285,12 +309,22 @@ def _reply_fault(before: Sequence[ConversationTurn], turn: ConversationTurn, tod
             foreign = spoken.mentioned_terms(VALUE_WORDS[key]) - {result.get(key) for result in results}
             faults += [f"says {min(foreign)!r}"] if foreign else []
 
-    errors = [str(result["error"]) for result in results if "error" in result]
+    if wrong := OTHER_RATE_PATTERN.search(turn.reply):
+        faults.append(f"says {wrong.group()!r}, but the rate is today's")
     faults += list_error_faults(turn.reply, "; ".join(errors)) if errors else _missing_result_faults(turn, facts, today)
     if not faults:
         return None
     came_out = f"; the result is {'; '.join(map(dump_json, turn.results))}" if turn.calls else ""
     return f"the reply {faults[0]}{came_out}"
+
+
+def _known_facts(
+    requests: Sequence[str], calls: Sequence[PlannedCall], results: Sequence[Any], today: date
+) -> KnownFacts:
+    """The facts of requests, calls and results; today is one of them where a result holds for today, as a price does."""
+    known = collect_known_facts(requests, [[call.arguments for call in calls], results], today)
+    current = any(SIMULATED_TOOLS[call.name].current for call in calls if call.name in SIMULATED_TOOLS)
+    return replace(known, days=known.days | {today}) if current else known
 
 
 def list_error_faults(reply: str, why: str) -> Iterator[str]:
@@ -324,7 +358,7 @@ def _missing_result_faults(turn: ConversationTurn, facts: ReplyFacts, today: dat
             return
         for (call, result), part in zip(step, parts, strict=True):
             if len(step) > 1:
-                known = collect_known_facts([turn.request], [call.arguments, result], today)
+                known = _known_facts([turn.request], [call], [result], today)
                 facts = read_reply_facts(part, known, today)
                 yield from facts.faults
             yield from _missing_fields(call, result, part, facts)

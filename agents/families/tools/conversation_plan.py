@@ -10,19 +10,17 @@ from random import Random
 from typing import Any, Literal, NamedTuple
 
 from agents.families.tools import SIMULATED_TOOLS, TOOL_CHAINS
+from agents.families.tools.scenario_domains import Domain
 from agents.families.tools.simulated_tool import SimulatedTool, ToolArguments, WorldState, run_tool
-from agents.families.tools.simulated_world import WORLD_SECTIONS, draw_world
+from agents.families.tools.simulated_world import EVERYTHING, WORLD_SECTIONS, draw_world
 
 TurnKind = Literal["call", "chain", "parallel", "error", "ask", "outside"]
 KINDS_WITHOUT_CALL: tuple[TurnKind, ...] = ("ask", "outside")
 """Turns in which no tool is called: a required argument is missing, or no tool fits."""
-UNSERVED_NEEDS = (
-    "a table booked in a restaurant", "the score of last night's match", "a photo made brighter", "a taxi to come",
-    "a song played", "an e-mail sent to a colleague", "the opening hours of a museum", "a doctor's advice about a rash",
-    "the lights in the living room switched off", "the latest news", "a film recommended that is in the cinemas now",
-    "the tracking of a parcel", "a concert ticket bought", "a phone number found", "the meaning of a dream",
-)  # fmt: skip
-"""Requests that no tool can fulfil."""
+THING_KEYS = ("city", "product", "title", "text")
+"""Arguments that name what a call is about."""
+MAX_DRAWS = 20
+"""Attempts to draw a turn that repeats nothing of the turns before."""
 
 
 class PlannedCall(NamedTuple):
@@ -45,6 +43,8 @@ class PlannedTurn:
     """The other arguments of an `ask`, which the user states."""
     need: str = ""
     """What the user of an `outside` turn wants."""
+    about: str = ""
+    """What the first call is for, in the user's life."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -55,6 +55,7 @@ class PlannedTurn:
             "missing": self.missing,
             "said": dict(self.said or {}),
             "need": self.need,
+            "about": self.about,
         }
 
 
@@ -70,30 +71,33 @@ class ConversationPlan(NamedTuple):
     wishes: list[PlannedTurn]
 
 
-def draw_plan(rng: Random, fitting: Sequence[str], kinds: Sequence[TurnKind], count: int) -> ConversationPlan:
+def draw_plan(
+    rng: Random, fitting: Sequence[str], kinds: Sequence[TurnKind], count: int, domain: Domain = EVERYTHING
+) -> ConversationPlan:
     """Tools to offer, at most `count` unless the kinds need more, a world for them, and a turn for each of `kinds`.
 
-    Where no offered tool can serve a kind, the turn is a plain call.
+    Only fitting tools are called. No turn repeats a call, or fails with a thing that an earlier turn looked up. Where no tool can
+    serve a kind, the turn is a plain call.
     """
     offered = _draw_offered_tools(rng, fitting, kinds, count)
-    world = draw_world(
-        rng, [name for name in WORLD_SECTIONS if any(name in SIMULATED_TOOLS[tool].sections for tool in offered)]
-    )
+    sections = [name for name in WORLD_SECTIONS if any(name in SIMULATED_TOOLS[tool].sections for tool in offered)]
+    world = draw_world(rng, sections, domain)
     tools = {name: SIMULATED_TOOLS[name] for name in offered}
+    fitting_tools = {name: tool for name, tool in tools.items() if name in fitting}
     wishes: list[PlannedTurn] = []
     now: WorldState = world
     for kind in kinds:
         # After an `ask`, the user has stated the missing argument, and its call follows.
-        wish = PlannedTurn("call", wishes[-1].calls) if wishes and wishes[-1].kind == "ask" else None
-        wish = wish or _draw_turn(
-            rng, kind, tools, now, {call.name for earlier in wishes[-1:] for call in earlier.calls}
-        )
+        if wishes and wishes[-1].kind == "ask":
+            wish = PlannedTurn("call", wishes[-1].calls)
+        else:
+            wish = _draw_new_turn(rng, kind, fitting_tools, now, wishes, domain)
         if wish.kind not in KINDS_WITHOUT_CALL:
             results = []
             for call in wish.calls:
                 result, now = run_tool(now, tools, call.name, call.arguments)
                 results.append(result)
-            wish = PlannedTurn(wish.kind, wish.calls, tuple(results))
+            wish = replace(wish, results=tuple(results))
         wishes.append(wish)
     # The call that an `ask` is about belongs to the turn after it.
     planned = [replace(wish, calls=()) if wish.kind == "ask" else wish for wish in wishes]
@@ -101,10 +105,10 @@ def draw_plan(rng: Random, fitting: Sequence[str], kinds: Sequence[TurnKind], co
 
 
 def _draw_offered_tools(rng: Random, fitting: Sequence[str], kinds: Sequence[TurnKind], count: int) -> list[str]:
-    """Those that the kinds need, then mostly such as fit the scenario, and now and then another."""
+    """Those that the kinds need, then such as fit the scenario, and now and then another that nobody needs."""
     needed: list[str] = []
-    if "chain" in kinds:
-        pairs = [pair for pair in TOOL_CHAINS if pair[0] in fitting] or [*TOOL_CHAINS]
+    pairs = [pair for pair in TOOL_CHAINS if set(pair) <= set(fitting)]
+    if "chain" in kinds and pairs:
         needed += rng.choice(pairs)
     able = {
         "parallel": [name for name in fitting if SIMULATED_TOOLS[name].label],
@@ -115,14 +119,51 @@ def _draw_offered_tools(rng: Random, fitting: Sequence[str], kinds: Sequence[Tur
     rest = [name for name in rng.sample(fitting, len(fitting)) if name not in needed]
     others = [name for name in SIMULATED_TOOLS if name not in {*needed, *rest}]
     if others and rng.random() < 0.3:
-        rest.insert(1, rng.choice(others))
+        rest.insert(2, rng.choice(others))
     chosen = list(dict.fromkeys(needed))
     chosen += rest[: max(0, count - len(chosen))]
     return rng.sample(chosen, len(chosen))
 
 
+def _draw_new_turn(
+    rng: Random,
+    kind: TurnKind,
+    tools: Mapping[str, SimulatedTool],
+    world: WorldState,
+    before: Sequence[PlannedTurn],
+    domain: Domain,
+) -> PlannedTurn:
+    """A turn without results that is not about the things of the turns before."""
+    just_used = {call.name for earlier in before[-1:] for call in earlier.calls}
+    calls = [call for earlier in before for call in earlier.calls]
+    known = {thing for call in calls for thing in _list_things(call, failing=kind == "error")}
+    needs = {earlier.need for earlier in before}
+    wish = PlannedTurn(kind)
+    for _ in range(MAX_DRAWS):
+        wish = _draw_turn(rng, kind, tools, world, just_used, domain)
+        things = {thing for call in wish.calls for thing in _list_things(call, failing=kind == "error")}
+        if not things & known and not (wish.need and wish.need in needs):
+            break
+    purpose = SIMULATED_TOOLS[wish.calls[0].name].purpose if wish.calls else None
+    return replace(wish, about=purpose(world, wish.calls[0].arguments, rng)) if purpose else wish
+
+
+def _list_things(call: PlannedCall, *, failing: bool) -> list[str]:
+    """What a call must not share with an earlier one: the names in its arguments, or all arguments where there are none.
+
+    A product that was looked up may be ordered; but with a call that fails, no tool may have had the thing before.
+    """
+    names = [str(call.arguments[key]) for key in THING_KEYS if key in call.arguments]
+    return [name if failing else f"{call.name} {name}" for name in names or [dump_json(call.arguments)]]
+
+
 def _draw_turn(
-    rng: Random, kind: TurnKind, tools: Mapping[str, SimulatedTool], world: WorldState, just_used: set[str]
+    rng: Random,
+    kind: TurnKind,
+    tools: Mapping[str, SimulatedTool],
+    world: WorldState,
+    just_used: set[str],
+    domain: Domain,
 ) -> PlannedTurn:
     """A planned turn without results."""
 
@@ -133,9 +174,9 @@ def _draw_turn(
         return rng.choice(unused or some) if some else None
 
     if kind == "outside":
-        missing = [tool.need for tool in SIMULATED_TOOLS.values() if tool.name not in tools and tool.sections]
-        need = rng.choice(missing) if missing and rng.random() < 0.5 else rng.choice(UNSERVED_NEEDS)
-        return PlannedTurn("outside", need=need)
+        usual = domain.tools or SIMULATED_TOOLS
+        missing = [SIMULATED_TOOLS[name].need for name in usual if name not in tools and SIMULATED_TOOLS[name].sections]
+        return PlannedTurn("outside", need=rng.choice(missing if missing and rng.random() < 0.4 else domain.needs))
     if kind == "ask" and (tool := able(lambda tool: tool.asked)) and tool.asked:
         whole, forgotten = tool.draw(world, rng), rng.choice([*tool.asked])
         said = {name: value for name, value in whole.items() if name != forgotten}
@@ -158,6 +199,7 @@ def _draw_parallel_turn(rng: Random, tool: SimulatedTool, world: WorldState) -> 
     for _ in range(20):
         second = {**first, tool.label: tool.draw(world, rng)[tool.label]}
         right = "error" not in run_tool(world, {tool.name: tool}, tool.name, second).result
+        right = right and (tool.plausible is None or tool.plausible(world, second))
         if right and second[tool.label] not in first.values():
             return PlannedTurn("parallel", (PlannedCall(tool.name, first), PlannedCall(tool.name, second)))
     return PlannedTurn("call", (PlannedCall(tool.name, first),))
@@ -171,7 +213,7 @@ def _draw_chain_turn(rng: Random, tools: Mapping[str, SimulatedTool], world: Wor
     for _ in range(10):
         first = tools[first_tool].draw(world, rng)
         result = run_tool(world, tools, first_tool, first).result
-        if "error" not in result and (second := TOOL_CHAINS[first_tool, second_tool](first, result, rng)):
+        if "error" not in result and (second := TOOL_CHAINS[first_tool, second_tool].link(world, first, result, rng)):
             return PlannedTurn("chain", (PlannedCall(first_tool, first), PlannedCall(second_tool, second)))
     return None
 
@@ -182,22 +224,28 @@ def describe_turn(wish: PlannedTurn) -> str:
         f"\n- {call.name} {dump_json(call.arguments)} returns {dump_json(result)}"
         for call, result in zip(wish.calls, wish.results, strict=True)
     )
+    about = f" It is about {wish.about}." if wish.about else ""
     match wish.kind:
         case "ask":
             intro = f" The user tells {dump_json(wish.said)} and" if wish.said else " The user"
             return (
-                f"no call. The user wants {SIMULATED_TOOLS[wish.tool].need}.{intro} forgets to tell `{wish.missing}`; "
+                f"no call. The user wants {SIMULATED_TOOLS[wish.tool].need}.{about}{intro} forgets to tell `{wish.missing}`; "
                 "the assistant asks for it."
             )
         case "outside":
             return f"no call. The user wants {wish.need}. None of the tools can do that, and the assistant says that it cannot."
         case "chain":
-            return f"two calls, one after the other; what the second takes from the first, the user cannot know.{calls}"
+            pair = (wish.calls[0].name, wish.calls[1].name)
+            asked = f" The user asks for {TOOL_CHAINS[pair].asked}." if pair in TOOL_CHAINS else ""
+            return (
+                "two calls, one after the other; what the second takes from the first, the user cannot know."
+                f"{asked}{about}{calls}"
+            )
         case "parallel":
-            return f"two calls at once.{calls}"
+            return f"two calls at once.{about}{calls}"
         case "error":
-            return f"one call that fails; the assistant says what is wrong and that it could not be done.{calls}"
-    return f"one call.{calls}"
+            return f"one call that fails; the assistant says what is wrong and that it could not be done.{about}{calls}"
+    return f"one call.{about}{calls}"
 
 
 def dump_json(value: Any) -> str:

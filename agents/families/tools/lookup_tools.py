@@ -1,5 +1,6 @@
 """Simulated tools that only look up or calculate: weather, units, currencies, routes, bills. They do not change the world."""
 
+from collections.abc import Iterable
 from math import hypot
 from random import Random
 from typing import Any
@@ -17,7 +18,8 @@ from agents.families.tools.simulated_tool import (
     text_schema,
     word_enum_schema,
 )
-from agents.families.tools.simulated_world import FORECAST_DAYS, TOWNS, add_days
+from agents.families.tools.simulated_world import ASKED_DAYS, EVERYTHING, FORECAST_DAYS, add_days, find_domain
+from agents.families.tools.town_map import REGIONS, road_km
 
 UNITS = {
     "kilometre": ("kilometres", "kilometer", "kilometers", "km"),
@@ -42,9 +44,6 @@ FACTORS = {
     "gallon": ("litre", 3.785411784),
 }
 """What each unit measures and how much of it: the international yard and pound (1959), the US liquid gallon."""
-PAIRS = (
-    ("kilometre", "mile"), ("metre", "foot"), ("kilogram", "pound"), ("litre", "gallon"), ("celsius", "fahrenheit")
-)  # fmt: skip
 CURRENCIES = {
     "EUR": ("euro", "euros", "€"),
     "USD": ("US dollar", "US dollars", "dollar", "dollars", "$"),
@@ -59,10 +58,12 @@ MODES = {
     "train": ("rail", "by train"),
     "bicycle": ("bike", "cycle", "cycling"),
 }
-SPEEDS = {"car": 75, "train": 95, "bicycle": 17}
-"""In km/h."""
-DETOUR = 1.25
-"""How much longer a road is than the straight line."""
+TRAVEL_TIMES = {"car": (15, 80), "train": (10, 90), "bicycle": (0, 16)}
+"""Minutes for the way out of one town and into the other, or to the train, and km/h between them."""
+MAX_CYCLING_KM = 120
+"""The longest route by bicycle."""
+FLAT_SPEEDS, FLAT_DETOUR = {"car": 75, "train": 95, "bicycle": 17}, 1.25
+"""Of worlds with a flat map, which seeds of older runs have: km/h, and how much longer a road is than the straight line."""
 
 MAX_AMOUNT = 1_000_000
 """Of any number to be turned into another."""
@@ -91,12 +92,14 @@ def _draw_weather(world: WorldState, rng: Random) -> dict[str, Any]:
 def _fail_weather(world: WorldState, rng: Random) -> dict[str, Any]:
     asked = _draw_weather(world, rng)
     if rng.random() < 0.5:
-        return {**asked, "day": add_days(world["today"], rng.randint(9, 14))}
+        return {**asked, "day": add_days(world["today"], rng.randint(FORECAST_DAYS, ASKED_DAYS))}
     return {**asked, "city": _draw_other_town(world, rng)}
 
 
 def _draw_other_town(world: WorldState, rng: Random) -> str:
-    return rng.choice([town for town in TOWNS if town not in world["towns"]])
+    """A town of the same region that the tools do not know."""
+    (region,) = [one for one in REGIONS.values() if world["towns"].keys() <= one.towns.keys()]
+    return rng.choice([town for town in region.towns if town not in world["towns"]])
 
 
 def _run_convert_units(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
@@ -112,15 +115,26 @@ def _run_convert_units(world: WorldState, arguments: ToolArguments) -> ToolOutco
     return ToolOutcome({"value": round_amount(converted), "unit": wanted}, world)
 
 
-def _draw_units(_world: WorldState, rng: Random) -> dict[str, Any]:
-    given, wanted = rng.choice(PAIRS)
-    if rng.random() < 0.5:
-        given, wanted = wanted, given
-    return {
-        "value": rng.choice((rng.randint(2, 300), rng.randint(20, 999) / 10)),
-        "from_unit": given,
-        "to_unit": wanted,
-    }
+def _draw_units(world: WorldState, rng: Random) -> dict[str, Any]:
+    measure = rng.choice(find_domain(world).measures or EVERYTHING.measures)
+    value = round_amount(measure.least + rng.randint(0, measure.steps) * measure.step)
+    return {"value": value, "from_unit": measure.from_unit, "to_unit": measure.to_unit}
+
+
+def _measure_purpose(world: WorldState, arguments: ToolArguments, rng: Random) -> str:
+    return _draw_text(
+        rng,
+        (
+            one.about
+            for one in find_domain(world).measures
+            if (one.from_unit, one.to_unit) == (arguments["from_unit"], arguments["to_unit"])
+            and one.least <= arguments["value"] <= one.least + one.steps * one.step
+        ),
+    )
+
+
+def _draw_text(rng: Random, texts: Iterable[str]) -> str:
+    return rng.choice([*texts] or [""])
 
 
 def _run_convert_currency(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
@@ -130,40 +144,84 @@ def _run_convert_currency(world: WorldState, arguments: ToolArguments) -> ToolOu
 
 
 def _draw_currency(world: WorldState, rng: Random) -> dict[str, Any]:
-    given, wanted = rng.sample([*world["rates"]], 2)
-    return {"amount": rng.choice((rng.randint(3, 900), 5 * rng.randint(4, 400))), "from_currency": given,
-            "to_currency": wanted}  # fmt: skip
+    payment = rng.choice(find_domain(world).payments or EVERYTHING.payments)
+    amount = rng.randint(payment.least, payment.most)
+    amount = round(amount, -1) if amount > 100 else amount
+    return {"amount": amount, "from_currency": payment.from_currency, "to_currency": payment.to_currency}
+
+
+def _payment_purpose(world: WorldState, arguments: ToolArguments, rng: Random) -> str:
+    return _draw_text(
+        rng,
+        (
+            one.about
+            for one in find_domain(world).payments
+            if (one.from_currency, one.to_currency) == (arguments["from_currency"], arguments["to_currency"])
+            and one.least <= arguments["amount"] <= one.most
+        ),
+    )
 
 
 def _run_plan_route(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
     towns, mode = world["towns"], arguments["mode"]
-    for end in (arguments["start"], arguments["destination"]):
+    ends = [arguments["start"], arguments["destination"]]
+    for end in ends:
         if end not in towns:
             raise ToolError(f"{end} is not on the map")
-        if mode == "train" and not towns[end]["station"]:
+        if mode == "train" and not towns[end].get("station", True):
             raise ToolError(f"no train: {end} has no station")
-    (x, y), (u, v) = (towns[arguments[end]]["at"] for end in ("start", "destination"))
-    distance = round(hypot(x - u, y - v) * DETOUR)
-    hours, minutes = divmod(round(distance / SPEEDS[mode] * 60 / 5) * 5, 60)
-    duration = {"hours": hours} if hours else {}
-    duration |= {"minutes": minutes} if minutes else {}
-    return ToolOutcome({"destination": arguments["destination"], "start": arguments["start"], "mode": mode,
-                "distance_km": distance, **duration}, world)  # fmt: skip
+    if "at" in towns[ends[0]]:
+        (x, y), (u, v) = (towns[end]["at"] for end in ends)
+        distance = round(hypot(x - u, y - v) * FLAT_DETOUR)
+        duration = round(distance / FLAT_SPEEDS[mode] * 60 / 5) * 5
+    else:
+        distance = road_km(*(towns[end]["coordinates"] for end in ends))
+        if mode == "bicycle" and distance > MAX_CYCLING_KM:
+            raise ToolError(f"too far by bicycle: {distance} km, and only {MAX_CYCLING_KM} km are possible")
+        fixed, speed = TRAVEL_TIMES[mode]
+        duration = round((fixed + distance / speed * 60) / 5) * 5
+    hours, minutes = divmod(duration, 60)
+    times = ({"hours": hours} if hours else {}) | ({"minutes": minutes} if minutes else {})
+    result = {"destination": ends[1], "start": ends[0], "mode": mode, "distance_km": distance, **times}
+    return ToolOutcome(result, world)
 
 
 def _draw_route(world: WorldState, rng: Random) -> dict[str, Any]:
-    mode = rng.choice([*MODES])
-    towns = [name for name, town in world["towns"].items() if mode != "train" or town["station"]]
-    start, destination = rng.sample(towns, 2)
-    return {"start": start, "destination": destination, "mode": mode}
+    """A route that people take: by bicycle only between neighbors."""
+    modes = find_domain(world).modes
+    mode = rng.choices([*modes], [*modes.values()])[0]
+    ways = [
+        {"start": start, "destination": end, "mode": way}
+        for way in (mode, "car")
+        for start in world["towns"]
+        for end in world["towns"]
+        if start != end
+    ]
+    usual = [way for way in ways if _is_usual_route(world, way)]
+    same_mode = [way for way in usual if way["mode"] == mode]
+    if same_mode or usual:
+        return rng.choice(same_mode or usual)
+    nearest = min(ways, key=lambda way: _route_km(world, way["start"], way["destination"]))
+    return {**nearest, "mode": "car"}
+
+
+def _is_usual_route(world: WorldState, arguments: ToolArguments) -> bool:
+    distance = _route_km(world, arguments["start"], arguments["destination"])
+    domain = find_domain(world)
+    return distance <= (domain.cycling_km if arguments["mode"] == "bicycle" else domain.reach_km)
+
+
+def _route_km(world: WorldState, start: str, destination: str) -> int:
+    return road_km(world["towns"][start]["coordinates"], world["towns"][destination]["coordinates"])
 
 
 def _fail_route(world: WorldState, rng: Random) -> dict[str, Any]:
-    without = [name for name, town in world["towns"].items() if not town["station"]]
-    start = rng.choice([name for name, town in world["towns"].items() if town["station"]])
-    if rng.random() < 0.5:
-        return {"start": start, "destination": _draw_other_town(world, rng), "mode": rng.choice([*MODES])}
-    return {"start": start, "destination": rng.choice(without), "mode": "train"}
+    """A town that is not on the map, or too far a way by bicycle."""
+    start = rng.choice([*world["towns"]])
+    far = [town for town in world["towns"] if _route_km(world, start, town) > MAX_CYCLING_KM]
+    if "bicycle" in find_domain(world).modes and far and rng.random() < 0.5:
+        return {"start": start, "destination": rng.choice(far), "mode": "bicycle"}
+    return {"start": start, "destination": _draw_other_town(world, rng), "mode": rng.choice(("car", "train"))}
 
 
 def _run_split_bill(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
@@ -171,9 +229,26 @@ def _run_split_bill(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
     return ToolOutcome({"each_eur": round_amount(total / arguments["people"]), "people": arguments["people"]}, world)
 
 
-def _draw_bill(_world: WorldState, rng: Random) -> dict[str, Any]:
-    asked = {"total_eur": rng.randint(30, 600), "people": rng.randint(3, 12)}
-    return {**asked, "tip_percent": rng.choice((5, 8, 10, 15, 20))} if rng.random() < 0.5 else asked
+def _draw_bill(world: WorldState, rng: Random) -> dict[str, Any]:
+    bill = rng.choice(find_domain(world).bills or EVERYTHING.bills)
+    people = rng.randint(bill.least_people, bill.most_people)
+    total = rng.randint(bill.least_each * people, bill.most_each * people)
+    tip = {"tip_percent": rng.choice((5, 8, 10, 12))} if bill.tip and rng.random() < 0.7 else {}
+    return {"total_eur": total, "people": people, **tip}
+
+
+def _bill_purpose(world: WorldState, arguments: ToolArguments, rng: Random) -> str:
+    people, tip = arguments["people"], "tip_percent" in arguments
+    return _draw_text(
+        rng,
+        (
+            one.about
+            for one in find_domain(world).bills
+            if one.least_people <= people <= one.most_people
+            and one.least_each <= arguments["total_eur"] / people <= one.most_each
+            and (one.tip or not tip)
+        ),
+    )
 
 
 LOOKUP_TOOLS = (
@@ -189,6 +264,7 @@ LOOKUP_TOOLS = (
         fail=_fail_weather,
         tells=("sky", "temperature_c"),
         sections=("towns",),
+        purpose=lambda world, _arguments, rng: _draw_text(rng, find_domain(world).weather),
         asked={"city": ("city", "town", "where", "place", "location"), "day": ("day", "date", "when")},
         label="city",
     ),
@@ -211,6 +287,7 @@ LOOKUP_TOOLS = (
         run=_run_convert_units,
         draw=_draw_units,
         tells=("value",),
+        purpose=_measure_purpose,
     ),
     SimulatedTool(
         name="convert_currency",
@@ -227,11 +304,13 @@ LOOKUP_TOOLS = (
         draw=_draw_currency,
         tells=("amount",),
         sections=("rates",),
+        purpose=_payment_purpose,
+        current=True,
         asked={"to_currency": ("currency",)},
     ),
     SimulatedTool(
         name="plan_route",
-        description="Distance and travel time between two towns by car, train or bicycle.",
+        description="Distance and travel time between two towns by car, train or bicycle, both estimated.",
         need="the distance and travel time between two towns",
         parameters=object_schema(
             {
@@ -245,6 +324,8 @@ LOOKUP_TOOLS = (
         fail=_fail_route,
         tells=("distance_km", "hours", "minutes"),
         sections=("towns",),
+        purpose=lambda world, _arguments, rng: _draw_text(rng, find_domain(world).trips),
+        plausible=_is_usual_route,
         asked={
             "start": ("from", "start", "starting", "where", "leave"),
             "destination": ("where", "destination", "place", "town", "city"),
@@ -265,6 +346,7 @@ LOOKUP_TOOLS = (
         run=_run_split_bill,
         draw=_draw_bill,
         tells=("each_eur",),
+        purpose=_bill_purpose,
         asked={"people": ("how many", "people", "persons")},
     ),
 )

@@ -112,7 +112,7 @@ VERB = re.compile(
 )
 SUBJECTS = frozenset(
     "it there that this these those which what who you we they he she all both each everyone everybody everything nothing one "
-    "none today tomorrow here your our the a an".split()
+    "none today tomorrow here your our the a an where when how why whose neither some most many nobody no".split()
 )
 """Words that a sentence may begin with and a verb follow, without being a name."""
 SENTENCE_START_MARKS = ".!?:;\n•*(\"“'‘-–—"
@@ -257,9 +257,10 @@ def _known_numbers(value: Any) -> Iterator[Fraction]:
     elif isinstance(value, str):
         yield from read_written(value).numbers
     elif isinstance(value, dict):
-        measured = [number for number, _ in _iter_measures(value)]
-        for inner in value.values():
-            yield from () if any(inner is number for number in measured) else _known_numbers(inner)
+        for key, inner in value.items():
+            # The other fields tell whether a `value` or `amount` has a unit: a price of 15 EUR gives no stock of 15.
+            units = {name: value[name] for name in UNIT_FIELDS if name in value and name != key}
+            yield from () if [*_iter_measures({**units, key: inner})] else _known_numbers(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _known_numbers(inner)

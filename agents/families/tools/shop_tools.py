@@ -3,6 +3,7 @@
 from random import Random
 from typing import Any
 
+from agents.families.tools.scenario_domains import CATALOGUE
 from agents.families.tools.simulated_tool import (
     SimulatedTool,
     ToolArguments,
@@ -15,12 +16,17 @@ from agents.families.tools.simulated_tool import (
     text_schema,
     word_enum_schema,
 )
-from agents.families.tools.simulated_world import GOODS, TITLES, TOWNS, add_days
+from agents.families.tools.simulated_world import TITLES, add_days, find_domain
+from agents.families.tools.town_map import REGIONS
 
 DELIVERY = {"standard": ("standard delivery", "normal delivery"), "express": ("express delivery",)}
 DELIVERY_TERMS = {"standard": (4, 3.90), "express": (1, 9.90)}
 """Days, and euros."""
-RENEWALS = {7: ["a week", "one week"], 14: ["two weeks", "a fortnight"], 28: ["four weeks"]}
+RENEWALS = {
+    7: ["a week", "one week", "another week", "one more week"],
+    14: ["two weeks", "a fortnight"],
+    28: ["four weeks"],
+}
 
 
 def _find_item(world: WorldState, section: str, name: str, kind: str) -> tuple[str, dict[str, Any]]:
@@ -41,7 +47,9 @@ def _draw_product(world: WorldState, rng: Random) -> dict[str, Any]:
 
 
 def _fail_product(world: WorldState, rng: Random) -> dict[str, Any]:
-    return {"product": rng.choice([name for name in GOODS if name not in world["shop"]])}
+    return {
+        "product": rng.choice([name for name in find_domain(world).goods or CATALOGUE if name not in world["shop"]])
+    }
 
 
 def _run_place_order(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
@@ -63,23 +71,26 @@ def _run_place_order(world: WorldState, arguments: ToolArguments) -> ToolOutcome
 
 
 def _draw_order(world: WorldState, rng: Random) -> dict[str, Any]:
-    names = [name for name, item in world["shop"].items() if item["in_stock"] > 1]
-    name = rng.choice(names)
-    most = min(6, world["shop"][name]["in_stock"])
-    return {"product": name, "quantity": rng.randint(2, max(2, most)), "delivery": _draw_delivery(rng)}
+    name = rng.choice([name for name, item in world["shop"].items() if item["in_stock"]])
+    most = min(CATALOGUE[name].most, world["shop"][name]["in_stock"])
+    return {"product": name, "quantity": rng.randint(1, most), "delivery": _draw_delivery(world, rng)}
 
 
 def _fail_order(world: WorldState, rng: Random) -> dict[str, Any]:
-    name = rng.choice([*world["shop"]])
+    """More than there are, and no more than a person may want."""
+    few = {name: item["in_stock"] for name, item in world["shop"].items() if item["in_stock"] < CATALOGUE[name].most}
+    name = rng.choice([*few])
     return {
         "product": name,
-        "quantity": world["shop"][name]["in_stock"] + rng.randint(1, 4),
-        "delivery": _draw_delivery(rng),
+        "quantity": rng.randint(few[name] + 1, CATALOGUE[name].most),
+        "delivery": _draw_delivery(world, rng),
     }
 
 
-def _draw_delivery(rng: Random) -> dict[str, str]:
-    return {"method": rng.choice([*DELIVERY]), "town": rng.choice(TOWNS)}
+def _draw_delivery(world: WorldState, rng: Random) -> dict[str, str]:
+    """To a town of the user's region, which is the world's, or any."""
+    towns = [*world.get("towns", ())] or [*rng.choice([*REGIONS.values()]).towns]
+    return {"method": rng.choice([*DELIVERY]), "town": rng.choice(towns)}
 
 
 def _run_find_book(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
@@ -89,7 +100,8 @@ def _run_find_book(world: WorldState, arguments: ToolArguments) -> ToolOutcome:
 
 
 def _draw_book(world: WorldState, rng: Random) -> dict[str, Any]:
-    return {"title": rng.choice([*world["library"]])}
+    """A book that the user has not borrowed."""
+    return {"title": rng.choice([title for title, book in world["library"].items() if not book["mine"]])}
 
 
 def _fail_book(world: WorldState, rng: Random) -> dict[str, Any]:
@@ -115,7 +127,8 @@ def _draw_renewal(world: WorldState, rng: Random) -> dict[str, Any]:
 
 
 def _fail_renewal(world: WorldState, rng: Random) -> dict[str, Any]:
-    return {"title": rng.choice([t for t, book in world["library"].items() if book["reserved"] or not book["mine"]])}
+    """A book of the user's that another reader waits for."""
+    return {"title": rng.choice([t for t, book in world["library"].items() if book["reserved"] and book["mine"]])}
 
 
 SHOP_TOOLS = (
@@ -129,6 +142,7 @@ SHOP_TOOLS = (
         fail=_fail_product,
         tells=("price_eur", "in_stock"),
         sections=("shop",),
+        current=True,
         label="product",
     ),
     SimulatedTool(

@@ -50,6 +50,12 @@ class SimulatedTool:
     """Required parameters that a user may forget, with words for asking for them."""
     acts: bool = False
     """Whether it changes the world."""
+    purpose: Callable[[WorldState, ToolArguments, Random], str] | None = None
+    """What a call with these arguments is for, in the life of the world's domain; empty where nothing fits."""
+    plausible: Callable[[WorldState, ToolArguments], bool] | None = None
+    """Whether people of the world's domain ask this; None if they may ask all that the tool can do."""
+    current: bool = False
+    """Whether its result holds for today, so that a reply may say so."""
     label: str | None = None
     """The field of the result that distinguishes two results of one turn."""
 

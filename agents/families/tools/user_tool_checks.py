@@ -28,6 +28,7 @@ from agents.families.tools.reply_facts import (
     UNITS,
     KnownFacts,
     collect_known_facts,
+    find_days,
     read_reply_facts,
     value_lines,
 )
@@ -160,6 +161,10 @@ def find_reply_fault(
     known = _known_facts(requests, values)
     # Descriptions know names, such as that of a library, but no facts.
     known = replace(known, text=TEXT_SEPARATOR.join([known.text, *descriptions]))
+    called = {call.name for call in turn.calls}
+    # A tool that describes its result as today's makes today a given day: `at today's rate`.
+    current = [one for one in descriptions if one.partition(" ")[0] in called and NO_DAY in find_days(one, NO_DAY)]
+    known = replace(known, days=known.days | {NO_DAY}) if current else known
     faults = list(read_reply_facts(turn.reply, known, NO_DAY).faults)
     failed = [str(result) for result in turn.results if is_failure(result)]
     if turn.results and len(failed) == len(turn.results):

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from itertools import combinations, pairwise
-from math import hypot
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,8 +15,10 @@ import prompts
 from agents.families.tool_calls import ToolCallsFamily, ToolDraft
 from agents.families.tools import SIMULATED_TOOLS, TOOL_CHAINS
 from agents.families.tools.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
+from agents.families.tools.scenario_domains import CATALOGUE
 from agents.families.tools.simulated_tool import run_tool
-from agents.families.tools.simulated_world import GOODS, TITLES, TOWNS, WORLD_SECTIONS, draw_world
+from agents.families.tools.simulated_world import TITLES, WORLD_SECTIONS, draw_world
+from agents.families.tools.town_map import TOWNS
 from agents.planning.run_plan import RunPlan
 from core.errors import RecipeError, UsageError
 from core.sample import Message, Sample, SampleStatus
@@ -213,8 +214,7 @@ def test_a_drawn_world_holds_together() -> None:
     for number in range(200):
         world = draw_world(Random(number), WORLD_SECTIONS)
         assert world == draw_world(Random(number), WORLD_SECTIONS)
-        places = [town["at"] for town in world["towns"].values()]
-        assert all(hypot(x - u, y - v) >= 20 for i, (x, y) in enumerate(places) for u, v in places[:i])
+        assert len(world["towns"]) == len({tuple(town["coordinates"]) for town in world["towns"].values()}) == 6
         for events in world["calendar"].values():
             assert all(one["end"] <= two["start"] for one, two in pairwise(events))
         assert date.fromisoformat(world["today"]).isoformat() in world["calendar"]
@@ -223,7 +223,7 @@ def test_a_drawn_world_holds_together() -> None:
 def test_chains_link_tools_that_there_are() -> None:
     assert {name for pair in TOOL_CHAINS for name in pair} <= set(SIMULATED_TOOLS)
     assert len(SIMULATED_TOOLS) >= 8
-    assert len({*TOWNS, *GOODS, *TITLES}) == len(TOWNS) + len(GOODS) + len(TITLES)
+    assert len({*TOWNS, *CATALOGUE, *TITLES}) == len(TOWNS) + len(CATALOGUE) + len(TITLES)
 
 
 def test_the_prompts_own_examples_pass_every_check() -> None:

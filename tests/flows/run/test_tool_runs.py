@@ -274,7 +274,9 @@ def make_scripted_sample(folder: Path, steps: list[dict[str, Any]], *settings: s
         return json.dumps({"step": left.pop(0) if len(left) > 1 else left[0]})
 
     tools = f"tools=[{{module='{folder / 'shelves.py'}'}}]"
-    plan = load_recipe_plan("library-tools", [*FAKE, "samples=1", "task.turns=[1]", "task.none=0", tools, *settings])
+    plan = load_recipe_plan(
+        "library-tools", [*FAKE, "seeds={}", "samples=1", "task.turns=[1]", "task.none=0", tools, *settings]
+    )
     teacher = ScriptedTeacher(answer)
     [sample] = produce_scripted(plan, teacher, folder)
     return sample, teacher
@@ -323,3 +325,14 @@ def test_a_step_that_neither_calls_nor_replies_is_repaired_or_fails_with_its_rea
     steps = [{"reply": ""}, find("Dune"), {"reply": "Dune is on shelf D4."}]
     sample, _ = make_scripted_sample(tmp_path / "other", steps)
     assert sample.state is SampleStatus.kept
+
+
+def test_a_revision_is_asked_for_with_the_refused_conversation_and_its_fault(tmp_path: Path) -> None:
+    steps = [find("Dune"), {"reply": "Dune is on shelf E9."}, find("Dune"), {"reply": "Dune is on shelf D4."}]
+    sample, teacher = make_scripted_sample(tmp_path, steps, "topology.max_revisions=1")
+    assert (sample.state, sample.revisions) == (SampleStatus.kept, 1)
+    first, second = ([q.messages[-1].content for q in teacher.asked][i] for i in (0, 3))
+    assert "Assistant: Dune is on shelf E9." in second
+    assert "E9" in second.partition("What was wrong")[2]
+    assert second.startswith(first)
+    assert "refused" not in first

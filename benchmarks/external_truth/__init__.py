@@ -1,0 +1,1 @@
+"""Our checks on data sets that others wrote."""
