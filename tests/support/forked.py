@@ -23,6 +23,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TextIO
 
+from core.extensions import read_entry_points
 from core.project_files import PROJECT
 from tests.support.forked_command import send_request
 
@@ -32,8 +33,13 @@ PRODUCTION = (
     "flows.commands.app",
     "flows.commands.release_commands",
     "flows.release.release_creation",
+    "diskcache",
+    "polars",
+    "pyarrow",
 )
-"""Imports of programs that make and release samples."""
+"""Imports of programs that make and release samples, with those that they do later. None of them has worked in a thread."""
+HOSTED = (*PRODUCTION, "anthropic", "google.genai.types")
+"""Imports of programs that make samples of hosted teachers, with their clients."""
 COMMANDS = (
     *PRODUCTION,
     "flows.commands.student_commands",
@@ -128,18 +134,20 @@ class ForkServer:
 
 
 FORKS = ForkServer(PRODUCTION)
+HOSTED_FORKS = ForkServer(HOSTED)
 COMMAND_FORKS = ForkServer(COMMANDS, OMP_NUM_THREADS="1")
 
 
 def pytest_unconfigure() -> None:
-    FORKS.close()
-    COMMAND_FORKS.close()
+    for server in (FORKS, HOSTED_FORKS, COMMAND_FORKS):
+        server.close()
 
 
 def serve(requests: socket.socket, imported: Sequence[str]) -> None:
     """Fork a program for each request, until the other end closes."""
     for name in imported:
         import_module(name)
+    read_entry_points("check")  # the metadata of all packages, which each program would read
     gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)
