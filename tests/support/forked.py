@@ -25,6 +25,7 @@ from typing import TextIO
 
 from core.extensions import read_entry_points
 from core.project_files import PROJECT
+from tests.support import forked_command
 from tests.support.forked_command import send_request
 
 PRODUCTION = (
@@ -111,6 +112,16 @@ class ForkServer:
         os.close(output)
         os.close(status)
         return Program(os.fdopen(read_output, encoding="utf-8"), read_status)
+
+    def run(
+        self, module: str, *arguments: str, folder: Path = PROJECT, stderr: int = subprocess.PIPE, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the same to its end, in any folder; output and errors are captured."""
+        requests = self.requests.fileno()
+        return subprocess.run(
+            [sys.executable, "-S", forked_command.__file__, str(requests), module, *arguments], cwd=folder, text=True,
+            env={**os.environ, **environment}, pass_fds=[requests], stdout=subprocess.PIPE, stderr=stderr, check=False,
+        )  # fmt: skip
 
     @property
     def requests(self) -> socket.socket:
