@@ -11,8 +11,9 @@ ALL_EXTRAS := $(EXTRAS),anthropic,gemini,mcp,tracing,reasoning,tracking,harness,
 TORCH := torch>=2.9
 # Each of some hundred processes of the tests would compile what it imports, and each of pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
-# Of the tests, in the order in which they begin.
-GROUPS := check fast slow waits
+# Of the tests, in the order in which they begin. `fast` is the last: its thousands of small tests keep both cores busy to the
+# end, and until then use what the waits of the others leave.
+GROUPS := check waits slow fast
 
 .PHONY: install install-all lock demo test fast waits slow check bench clean $(GROUPS:%=test-%)
 

@@ -12,7 +12,7 @@ import re
 import sys
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -133,7 +133,7 @@ class ExtensionPoint(Generic[T]):
 
     def list_names(self) -> list[str]:
         """The names that installed packages and this program offer, without importing anything."""
-        return sorted({*entry_points(group=GROUPS[self.kind]).names, *_registered[self.kind]})
+        return sorted({*read_entry_points(self.kind).names, *_registered[self.kind]})
 
     def register(self, value: T) -> T:
         """Make `value` known in this process under its own name. A second one of the same name replaces the first.
@@ -158,7 +158,7 @@ class ExtensionPoint(Generic[T]):
 
     def _list_points(self, name: str) -> Sequence[EntryPoint]:
         """The entry points of this name, one for each distribution: a path that is listed twice has it twice."""
-        points = entry_points(group=GROUPS[self.kind], name=name)
+        points = read_entry_points(self.kind).select(name=name)
         return list({_describe_origin(point): point for point in reversed(tuple(points))}.values())
 
     def _load(self, point: EntryPoint) -> Extension[T]:
@@ -193,6 +193,28 @@ class ExtensionPoint(Generic[T]):
         if name in self._reserved:
             return f"has a reserved name; give it another name than {', '.join(self._reserved)}"
         return None
+
+
+def read_entry_points(kind: ExtensionKind) -> EntryPoints:
+    """All entry points of a kind that installed packages offer. All packages' metadata is read once, and again when a package
+    was added to the folders of `sys.path` or removed from them.
+    """
+    folders = tuple((folder, _read_change(folder)) for folder in sys.path)
+    points: EntryPoints = _read_all_entry_points(folders).select(group=GROUPS[kind])
+    return points
+
+
+@functools.lru_cache(maxsize=1)
+def _read_all_entry_points(_folders: tuple[tuple[str, int], ...]) -> Any:
+    return entry_points()
+
+
+def _read_change(folder: str) -> int:
+    """When a file was added to a folder or removed from it, in nanoseconds; 0 for what is no folder."""
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def find_registered(extensions: Collection[Extension[Any]], purpose: str) -> str | None:

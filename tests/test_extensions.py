@@ -17,6 +17,7 @@ import pytest
 
 from core.project_files import PROJECT
 from flows.prefect_server.local_server import stop_local_server
+from tests.support.forked import COMMANDS, ForkServer
 
 PAGE = (PROJECT / "docs" / "extensions.md").read_text()
 NAME = re.compile(r"(?:# |<!-- )([\w./]+\.(?:py|toml|md))(?: -->)?$")
@@ -203,8 +204,22 @@ def test_a_run_uses_an_installed_family_check_filter_and_protocol(
     assert "install the package that has it" in again
 
 
+@pytest.fixture
+def forks(extras: Path) -> Iterator[ForkServer]:
+    """Of commands that train, with the package."""
+    places = os.pathsep.join([str(PROJECT), str(extras / "site")])
+    server = ForkServer(COMMANDS, OMP_NUM_THREADS="1", PYTHONPATH=places)
+    yield server
+    server.close()
+
+
 @pytest.mark.slow
-def test_an_installed_loss_trains_a_student_and_its_options_matter(extras: Path, tmp_path: Path) -> None:
+def test_an_installed_loss_trains_a_student_and_its_options_matter(forks: ForkServer, tmp_path: Path) -> None:
+    def distill(*words: str, code: int = 0) -> str:
+        done = forks.run("stillhouse", "distill", *words, folder=tmp_path)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stderr
+
     rows = [
         {
             "messages": [
@@ -217,27 +232,25 @@ def test_an_installed_loss_trains_a_student_and_its_options_matter(extras: Path,
     write_rows(tmp_path, rows)
     smallest = ('start="random"', "vocabulary=400", "hidden_size=64", "layers=2", "epochs=1", "max_tokens=64")
     more = [word for setting in smallest for word in ("--set", setting)]
-    [command] = re.findall(r"^stillhouse (distill .+)$", PAGE, re.MULTILINE)
+    [command] = re.findall(r"^stillhouse distill (.+)$", PAGE, re.MULTILINE)
     logs = {}
     for gamma in ("0.0", "1.5"):
         words = command.replace("gamma=1.5", f"gamma={gamma}").replace("--out small", f"--out focal-{gamma}").split()
-        run_command(tmp_path, *words, *more, path=extras / "site")
+        distill(*words, *more)
         logs[gamma] = read_losses(tmp_path / f"focal-{gamma}")
-    sft = ["distill", "rows.jsonl", "--out", "sft", *more]
-    run_command(tmp_path, *sft)
+    distill("rows.jsonl", "--out", "sft", *more)
     # A focal loss with gamma 0 is cross-entropy; with a larger one it is smaller.
     assert logs["0.0"] == pytest.approx(read_losses(tmp_path / "sft"), rel=1e-3)
     assert all(focal < plain for focal, plain in zip(logs["1.5"], logs["0.0"], strict=True))
-    mixed = ["distill", "rows.jsonl", "--out", "mixed", "--set", "objective={sft=0.5,focal=0.5}", *more]
-    run_command(tmp_path, *mixed, path=extras / "site")
+    distill("rows.jsonl", "--out", "mixed", "--set", "objective={sft=0.5,focal=0.5}", *more)
     for line in map(json.loads, (tmp_path / "mixed" / "training_log.jsonl").read_text().splitlines()):
         if "focal" in line:
             assert line["loss"] == pytest.approx(0.5 * line["sft"] + 0.5 * line["focal"], rel=1e-4)
             break
     else:
         pytest.fail("the log has no loss of its own for focal")
-    wrong = ["distill", "rows.jsonl", "--out", "none", "--set", "objective=focal", "--set", "loss_options.focal.gama=1"]
-    fault = run_command(tmp_path, *wrong, code=2, path=extras / "site").stderr
+    wrong = ["--set", "objective=focal", "--set", "loss_options.focal.gama=1"]
+    fault = distill("rows.jsonl", "--out", "none", *wrong, code=2)
     assert "loss_options: focal.gama: unknown key; its options are gamma" in fault
     unknown = run_command(tmp_path, "distill", "rows.jsonl", "--out", "none", "--set", "objective=focal", code=2).stderr
     assert "objective: unknown loss 'focal'; known are sft, forward_kl" in unknown

@@ -1,24 +1,37 @@
 """The program that builds and supervises one sandbox, run by its path in a fresh interpreter. Knows no task.
 
+    launcher.py LIFELINE
+
+It reads a request and writes an answer with `marshal`: both ends are the same Python, and neither is the code. It imports next
+to nothing, since a sandbox is built for every call of a check or tool: `json`, `pathlib`, `signal` and `typing` would take
+longer than all the rest.
+
 It has three processes. The watcher (outside) limits wall time and output. The first process (init of the PID namespace)
 reports how the code ended; when it exits, the kernel kills all other processes inside. The third drops all rights and
 becomes the code.
 """
 
+# pathlib is slow to import.
+# ruff: noqa: PTH102, PTH103, PTH106, PTH112, PTH120, PTH123, PTH211
+
+from __future__ import annotations
+
 import ctypes
 import errno
-import json
+import marshal
 import os
 import resource
 import select
-import signal
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
 from math import ceil
-from pathlib import Path
 from time import monotonic
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, NoReturn
+
+    LaunchRequest = dict[str, Any]
 
 NOBODY = 65534
 SCRATCH = "/scratch"
@@ -34,10 +47,10 @@ NEW_USER, NEW_MOUNT, NEW_CGROUP, NEW_UTS = 0x10000000, 0x00020000, 0x02000000, 0
 NEW_IPC, NEW_PID, NEW_NET = 0x08000000, 0x20000000, 0x40000000
 PDEATHSIG, DUMPABLE, SECCOMP, CAPBSET_DROP, NO_NEW_PRIVS, CAP_AMBIENT = 1, 4, 22, 24, 38, 47
 SECCOMP_FILTER, AMBIENT_CLEAR_ALL, CAPABILITY_VERSION_3 = 2, 4, 0x20080522
+# asm-generic/signal.h
+SIGINT, SIGKILL, SIGXCPU = 2, 9, 24
 
 libc = ctypes.CDLL(None, use_errno=True)
-
-LaunchRequest = dict[str, Any]
 
 
 class MountAttributes(ctypes.Structure):
@@ -66,7 +79,7 @@ def run_in_sandbox(request: LaunchRequest, lifeline: int) -> dict[str, Any]:
     Raises:
         OSError: if a part of the sandbox cannot be built; then nothing ran.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that not even the code's own user can interrupt the first process
+    libc.signal(SIGINT, None)  # the default, so that not even the code's own user can interrupt the first process
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
     write_file_at(proc, "self/oom_score_adj", "1000")  # where the kernel looks first if the host runs out of memory
     as_root = os.geteuid() == 0 and is_nobody_mapped()
@@ -108,7 +121,7 @@ class OutputWatcher:
         try:
             stopped = self._poll_until_end(deadline)
         finally:
-            os.kill(self._first, signal.SIGKILL)
+            os.kill(self._first, SIGKILL)
             self.first_status = os.waitpid(self._first, 0)[1]  # returns once the whole PID namespace is empty
         while not stopped and self._read():
             stopped = self._exceeds_output()
@@ -141,8 +154,10 @@ class OutputWatcher:
 def build_answer(report: bytes, watcher: OutputWatcher, stopped: str | None) -> dict[str, Any]:
     """The report of the first process combined with the watcher's observations."""
     answer: dict[str, Any] = {"exit_code": None, "stopped": stopped}
-    for line in report.split(b"\n"):
-        answer |= json.loads(line) if line else {}
+    for line in report.decode("utf-8", "replace").splitlines():
+        key, _, value = line.partition(" ")
+        if key:
+            answer[key] = int(value) if key == "exit_code" else value
     if answer["stopped"]:
         answer["exit_code"] = None
     elif answer["exit_code"] is None:
@@ -164,13 +179,13 @@ def run_init(request: LaunchRequest, proc: int, as_root: bool, output: int, repo
         os.close(proc)
         drop_capabilities()
         call_libc("prctl", "prctl", DUMPABLE, 0)
-        call_libc("prctl", "prctl", PDEATHSIG, signal.SIGKILL)
+        call_libc("prctl", "prctl", PDEATHSIG, SIGKILL)
         os.write(report, b"\n")  # fails if the watcher died before it could take this process with it
         # This process counts in the namespace; where the watcher entered it too, so does the watcher.
         run_and_report(request, output, report, own_processes=1 if as_root else 2)
         os._exit(0)
     except BaseException as error:
-        write_report(report, problem=describe_error(error))
+        write_report(report, "problem", describe_error(error))
     finally:
         os._exit(1)
 
@@ -187,10 +202,10 @@ def run_and_report(request: LaunchRequest, output: int, report: int, own_process
             break
     exit_code, cpu_seconds = os.waitstatus_to_exitcode(status), request["limits"]["cpu_seconds"]
     spent = usage.ru_utime + usage.ru_stime >= cpu_seconds
-    if exit_code == -signal.SIGXCPU or (exit_code == -signal.SIGKILL and spent):
-        write_report(report, stopped="cpu time")
+    if exit_code == -SIGXCPU or (exit_code == -SIGKILL and spent):
+        write_report(report, "stopped", "cpu time")
     else:
-        write_report(report, exit_code=exit_code)
+        write_report(report, "exit_code", exit_code)
 
 
 def check_process_limit() -> None:
@@ -212,7 +227,7 @@ def exec_code(request: LaunchRequest, output: int, report: int, own_processes: i
         os.umask(0o022)
         os.chdir(SCRATCH)
         if not write_code_files(request["files"]):
-            write_report(report, stopped="file size")
+            write_report(report, "stopped", "file size")
             os._exit(1)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(output, 1)
@@ -221,13 +236,14 @@ def exec_code(request: LaunchRequest, output: int, report: int, own_processes: i
         load_seccomp_filter(bytes.fromhex(request["filter"]))
         os.execve(request["python"], [request["python"], request["main"]], request["environment"])
     except BaseException as error:
-        write_report(report, problem=describe_error(error))
+        write_report(report, "problem", describe_error(error))
     finally:
         os._exit(1)
 
 
-def write_report(report: int, **what: object) -> None:
-    os.write(report, json.dumps(what).encode() + b"\n")
+def write_report(report: int, key: str, value: object) -> None:
+    """A line for `build_answer`."""
+    os.write(report, f"{key} {' '.join(str(value).splitlines())}\n".encode("utf-8", "replace"))
 
 
 def describe_error(error: BaseException) -> str:
@@ -247,7 +263,8 @@ def write_file_at(folder: int, path: str, text: str) -> None:
 
 def is_nobody_mapped() -> bool:
     """Whether `nobody` is a user here. In a namespace with root alone, who is an ordinary user outside, it is not."""
-    rows = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    with open("/proc/self/uid_map") as file:
+        rows = [line.split() for line in file]
     return any(int(first) <= NOBODY < int(first) + int(count) for first, _, count in rows)
 
 
@@ -309,7 +326,8 @@ def write_code_files(files: dict[str, str]) -> bool:
     """Whether all of them found room."""
     try:
         for name, text in files.items():
-            Path(name).write_bytes(text.encode("utf-8", "surrogatepass"))
+            with open(name, "wb") as file:
+                file.write(text.encode("utf-8", "surrogatepass"))
     except OSError as error:
         if error.errno == errno.ENOSPC:
             return False
@@ -323,11 +341,11 @@ def build_root_mount(request: LaunchRequest) -> None:
     mount_filesystem(
         "tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755"
     )  # any folder would do, to become the root
-    Path("/tmp/host").mkdir()
+    os.mkdir("/tmp/host")
     call_libc("pivot_root", "pivot_root", b"/tmp", b"/tmp/host")
     os.chdir("/")
     for link, target in request["links"]:
-        Path(link).symlink_to(target)
+        os.symlink(target, link)
     for source, target in request["shown"]:
         bind_mount(source, target, RDONLY | NOSUID | NODEV)
     for device in DEVICES:
@@ -335,33 +353,32 @@ def build_root_mount(request: LaunchRequest) -> None:
     hide_folders(request["hidden"])
     mount_scratch(request["limits"]["file_mb"])
     call_libc("umount2", "umount2", b"/host", MNT_DETACH)
-    Path("/host").rmdir()
+    os.rmdir("/host")
     set_mount_attributes("/", RDONLY | NOSUID | NODEV, recursive=False)
 
 
 def mount_scratch(megabytes: int) -> None:
-    Path(SCRATCH).mkdir()
+    os.mkdir(SCRATCH)
     options = f"size={megabytes}m,nr_inodes={SCRATCH_FILES},mode=700,uid={NOBODY},gid={NOBODY}"
     mount_filesystem("tmpfs", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
     for link in ("/tmp", "/dev/shm"):
-        Path(link).symlink_to(SCRATCH)
+        os.symlink(SCRATCH, link)
 
 
 def bind_mount(source: str, target: str, attributes: int) -> None:
     """What the host has at `source` is seen at `target` too."""
-    point = Path(target)
-    point.parent.mkdir(parents=True, exist_ok=True)
-    if Path(f"/host{source}").is_dir():
-        point.mkdir()
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.isdir(f"/host{source}"):
+        os.mkdir(target)
     else:
-        point.touch()
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT, 0o666))
     mount_filesystem(f"/host{source}", target, None, MS_BIND | MS_REC)
     set_mount_attributes(target, attributes, recursive=True)
 
 
 def hide_folders(folders: Iterable[str]) -> None:
     for folder in folders:
-        if Path(folder).is_dir():
+        if os.path.isdir(folder):
             mount_filesystem("tmpfs", folder, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4k,mode=755")
 
 
@@ -381,8 +398,11 @@ if __name__ == "__main__":
     try:
         caller = int(sys.argv[1])
         os.set_inheritable(caller, False)
-        answer = run_in_sandbox(json.load(sys.stdin), caller)
+        answer = run_in_sandbox(marshal.load(sys.stdin.buffer), caller)
     except OSError as failure:
         answer = {"problem": describe_error(failure)}
-    with suppress(BrokenPipeError):
-        os.write(1, json.dumps(answer).encode())
+    try:
+        sys.stdout.buffer.write(marshal.dumps(answer))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os._exit(0)

@@ -5,7 +5,7 @@ system package managers, and a second mechanism would halve the testing of each.
 """
 
 import asyncio
-import json
+import marshal
 import os
 import re
 import site
@@ -165,10 +165,10 @@ def _run_launcher(request: dict[str, Any], lifeline: int) -> SandboxResult:
         start_new_session=True,
     )
     with launcher:
-        answer, errors = launcher.communicate(json.dumps(request).encode())
+        answer, errors = launcher.communicate(marshal.dumps(request))
     try:
-        report = json.loads(answer)
-    except ValueError:
+        report = marshal.loads(answer)
+    except (EOFError, TypeError, ValueError):
         last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise SandboxError(f"the sandbox's launcher ended with {launcher.returncode}: {last or 'no word'}") from None
     if problem := report.get("problem"):

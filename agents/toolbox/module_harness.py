@@ -6,7 +6,6 @@ each call.
 
 import collections.abc
 import enum
-import inspect
 import json
 import os
 import random
@@ -43,13 +42,15 @@ def list_functions(module: types.ModuleType) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+        if isinstance(value, types.FunctionType) and value.__module__ == module.__name__ and not name.startswith("_")
         and name not in OPTIONAL_FUNCTIONS
     }  # fmt: skip
 
 
 def describe_tool(name: str, function: Any) -> dict[str, Any]:
     """A function's name, description and JSON schema. Raises UnusableFunction."""
+    import inspect
+
     summary, notes = read_docstring(inspect.getdoc(function) or "")
     if not summary:
         raise UnusableFunction("has no docstring; its first paragraph is the tool's description")
@@ -73,8 +74,10 @@ def describe_tool(name: str, function: Any) -> dict[str, Any]:
     return {"name": name, "description": summary, "parameters": parameters}
 
 
-def list_parameters(function: Any) -> list[inspect.Parameter]:
+def list_parameters(function: Any) -> list[Any]:
     """The parameters that an assistant fills in."""
+    import inspect
+
     parameters = list(inspect.signature(function).parameters.values())
     return parameters[1:] if parameters and parameters[0].name == WORLD else parameters
 
@@ -129,11 +132,20 @@ def build_schema(hint: Any, where: str) -> dict[str, Any]:
     )
 
 
+def takes_world(function: Any) -> bool:
+    """Whether the first parameter is the world."""
+    if isinstance(function, types.FunctionType) and not vars(function):
+        code = function.__code__
+        return code.co_varnames[: min(code.co_argcount, 1)] == (WORLD,)
+    import inspect  # slow to import, and a plain function says it itself
+
+    return list(inspect.signature(function).parameters)[:1] == [WORLD]
+
+
 def call_tool(function: Any, world: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """What a call returns or raises, as text."""
-    names = list(inspect.signature(function).parameters)
     try:
-        value = function(world, **arguments) if names[:1] == [WORLD] else function(**arguments)
+        value = function(world, **arguments) if takes_world(function) else function(**arguments)
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
         return {"text": text[:MAX_TEXT], "failed": False}
     except BaseException as error:

@@ -23,7 +23,9 @@ from pathlib import Path
 from threading import Lock
 from typing import TextIO
 
+from core.extensions import read_entry_points
 from core.project_files import PROJECT
+from tests.support import forked_command
 from tests.support.forked_command import send_request
 
 PRODUCTION = (
@@ -32,8 +34,13 @@ PRODUCTION = (
     "flows.commands.app",
     "flows.commands.release_commands",
     "flows.release.release_creation",
+    "diskcache",
+    "polars",
+    "pyarrow",
 )
-"""Imports of programs that make and release samples."""
+"""Imports of programs that make and release samples, with those that they do later. None of them has worked in a thread."""
+HOSTED = (*PRODUCTION, "anthropic", "google.genai.types")
+"""Imports of programs that make samples of hosted teachers, with their clients."""
 COMMANDS = (
     *PRODUCTION,
     "flows.commands.student_commands",
@@ -106,6 +113,16 @@ class ForkServer:
         os.close(status)
         return Program(os.fdopen(read_output, encoding="utf-8"), read_status)
 
+    def run(
+        self, module: str, *arguments: str, folder: Path = PROJECT, stderr: int = subprocess.PIPE, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the same to its end, in any folder; output and errors are captured."""
+        requests = self.requests.fileno()
+        return subprocess.run(
+            [sys.executable, "-S", forked_command.__file__, str(requests), module, *arguments], cwd=folder, text=True,
+            env={**os.environ, **environment}, pass_fds=[requests], stdout=subprocess.PIPE, stderr=stderr, check=False,
+        )  # fmt: skip
+
     @property
     def requests(self) -> socket.socket:
         """Where requests are sent, by this process or by those that inherit it."""
@@ -128,18 +145,20 @@ class ForkServer:
 
 
 FORKS = ForkServer(PRODUCTION)
+HOSTED_FORKS = ForkServer(HOSTED)
 COMMAND_FORKS = ForkServer(COMMANDS, OMP_NUM_THREADS="1")
 
 
 def pytest_unconfigure() -> None:
-    FORKS.close()
-    COMMAND_FORKS.close()
+    for server in (FORKS, HOSTED_FORKS, COMMAND_FORKS):
+        server.close()
 
 
 def serve(requests: socket.socket, imported: Sequence[str]) -> None:
     """Fork a program for each request, until the other end closes."""
     for name in imported:
         import_module(name)
+    read_entry_points("check")  # the metadata of all packages, which each program would read
     gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)

@@ -4,6 +4,8 @@ It runs as a separate file and imports only the standard library. It knows no ex
 itself: each call runs in a separate process, which shares nothing with this process but one end of a pipe.
 """
 
+from __future__ import annotations
+
 import builtins
 import json
 import os
@@ -12,12 +14,15 @@ import select
 import signal
 import sys
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Sequence
 from contextlib import suppress
 from math import ceil
 from time import monotonic
 from types import CodeType, ModuleType
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # slow to import
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
 MAX_RESULT_BYTES = 20_000
 """Maximum length of one answer, in bytes."""
@@ -183,7 +188,7 @@ def read_until_closed(pipe: int, deadline: float) -> tuple[bytes, str]:
 
 def compile_solution(source: str) -> CodeType | str:
     try:
-        return compile(source, "solution.py", "exec")
+        return compile(source, "solution.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return describe_exception(error)
 

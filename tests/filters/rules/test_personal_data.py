@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
+from phonenumbers import PhoneNumberMatcher
 
 from core.config.filters import PersonalDataFilter, PersonalDataKind
 from core.sample import RejectionReason
@@ -63,8 +64,10 @@ def test_personal_data_is_found_and_masked(text: str, kind: str, found: str) -> 
 
 
 def test_a_phone_number_is_found_after_many_invalid_numbers() -> None:
+    """The library itself gives up after 65,535 of them."""
     only = PersonalDataFilter(type="pii", kinds=("phone",))
-    text = "20240101 999\n" * 66_000 + "+1 650-253-0000"
+    text = "01/02/2024\n" * 66_000 + "+1 650-253-0000"
+    assert [*PhoneNumberMatcher(text, None)] == []
     assert [one.text for one in find_personal_data(text, only)] == ["+1 650-253-0000"]
 
 

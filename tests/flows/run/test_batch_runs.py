@@ -22,7 +22,7 @@ from flows.run.shard_production import open_run_budget
 from tests.support.anthropic_batch_server import KEY as ANTHROPIC_KEY
 from tests.support.anthropic_batch_server import AnthropicBatchServer
 from tests.support.batch_server import KEY, BatchServer, serve_batches
-from tests.support.forked import FORKS, Program
+from tests.support.forked import HOSTED_FORKS, Program
 from tests.support.http_serving import serve
 from tests.support.scripted_teacher import build_test_plan
 from tests.support.waiting import HANG_SECONDS, wait_until
@@ -48,7 +48,7 @@ def produce(server: AnyServer, runs: Path, *settings: str, batch: bool = True, *
         f"batch_poll_seconds=0.02,input_price=1.0,output_price=2.0,outage_seconds={HANG_SECONDS}}}"
     )
     arguments = [str(runs), "smoke", *SETTINGS, f"teachers.main={teacher}", *settings]
-    return FORKS.start("tests.support.produce_run", *arguments, TEST_API_KEY=key, **environment)
+    return HOSTED_FORKS.start("tests.support.produce_run", *arguments, TEST_API_KEY=key, **environment)
 
 
 def ended(process: Program, *codes: int) -> str:
