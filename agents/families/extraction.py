@@ -477,6 +477,7 @@ def _draw_demands(
     if optional and rng.random() < options.missing:
         left_out = sorted(rng.sample(optional, min(len(optional), rng.choice((1, 1, 2)))))
         left_out = [path for path in left_out if not any(path.startswith(f"{other}.") for other in left_out)]
+        left_out = [path for path in left_out if not _empties_parent(path, left_out, known)]
     # A decoy of a field that is left out would read as the field.
     fit = [text for path, text in decoys.items() if not _is_within(path, left_out)]
     decoy = rng.choice(fit) if fit and rng.random() < options.decoys else ""
@@ -498,6 +499,13 @@ def _describe_list_plan(plan: ListPlan) -> str:
     if plan.some:
         parts.append(f"tell {', '.join(plan.some)} of at least one item, and not of at least one other")
     return f"In {plan.path}: {'; '.join(parts)}."
+
+
+def _empties_parent(path: str, left_out: Sequence[str], known: Sequence[str]) -> bool:
+    """Whether an object that is told would have no field, and `path` is its first."""
+    parent = path.rpartition(".")[0]
+    siblings = [other for other in known if parent and other.rpartition(".")[0] == parent]
+    return siblings[:1] == [path] and set(siblings) <= set(left_out)
 
 
 def _is_within(path: str, left_out: Sequence[str]) -> bool:

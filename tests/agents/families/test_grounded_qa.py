@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import prompts
 from agents.checks import Check, Subject
 from agents.checks.text.quotes import QuotableText, QuotesOptions, find_quotes_fault, quotes_check
 from agents.checks.text.second_reader import ReadAgainOptions, read_again_check
@@ -18,9 +19,11 @@ from agents.families.grounded_qa import (
     QUESTION_KINDS,
     GroundedDraft,
     GroundedQAFamily,
+    own_words_check,
     standalone_check,
     unanswerable_check,
 )
+from agents.families.question_targets import can_carry, find_possible_answer, find_targets
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError, UsageError
@@ -77,7 +80,7 @@ def loose(text: str) -> str:
 def test_kept_answers_are_grounded_by_an_independent_verification(settings: list[str], tmp_path: Path) -> None:
     samples = made(plan_of(*settings), tmp_path)
     kept = [sample for sample in samples if sample.state == SampleStatus.kept]
-    assert len(kept) > 40
+    assert len(kept) > 30
     for sample in kept:
         data, fields = sample.seed.data, sample.candidate.fields
         assert fields["question"].endswith("?")
@@ -101,7 +104,7 @@ def test_every_sample_ends_for_a_reason_and_each_check_finds_something(tmp_path:
         assert (sample.state == SampleStatus.kept) == (sample.reason is None)
         assert sample.reason in (None, RejectionReason.verifier)
     dropped = {sample.detail for sample in samples if sample.state == SampleStatus.dropped}
-    assert dropped == {"quotes", "supported", "standalone", "unanswerable", "read_again"}
+    assert dropped == {"quotes", "supported", "own_words", "standalone", "unanswerable", "read_again"}
 
 
 def test_an_open_book_shows_passage_and_question_and_cites_its_quotes(tmp_path: Path) -> None:
@@ -191,6 +194,29 @@ def test_the_longest_way_counts_every_reading() -> None:
     reads = "verifiers=[{type='read_again', reads=5, agree=3, temperature=0.7}]"
     plan = plan_of(reads, "agents.generator.max_repairs=0", "agents.verifier.max_repairs=0")
     assert (plan.check_calls, plan.max_calls_per_sample()) == (5, 6)
+
+
+def test_the_examples_of_the_prompt_pass_the_checks() -> None:
+    messages = prompts.load_prompt("grounded_qa", "generator").messages
+    pairs = [(messages[i].content, json.loads(messages[i + 1].content)) for i in range(1, len(messages) - 1, 2)]
+    assert len(pairs) >= 12
+    assert len({reply["question"].split()[0] for _, reply in pairs}) >= 8, "openings differ"
+    for asked, fields in pairs:
+        text, _, request = asked.partition(":\n")[2].partition("\n\n")
+        kind = next(kind for kind, words in QUESTION_KINDS.items() if f"Ask a question {words}." in request)
+        focus = request.partition("of the passage: ")[2].split("\n")[0]
+        assert focus in text
+        data = {
+            "text": text,
+            "answerable": "Give no quotes" not in request,
+            "context": True,
+            "silence": SILENCE,
+            "kind": kind,
+        }
+        assert not data["answerable"] or can_carry(kind, focus)
+        for check in (quotes_check, supported_check, own_words_check, standalone_check, unanswerable_check):
+            options = {quotes_check: {"share": 1.0}, supported_check: {"share": 0.6}}.get(check, {})
+            assert verdict(check, data, fields, {"options": options}) is None, fields["question"]
 
 
 # Documents as seeds
@@ -404,4 +430,4 @@ def test_a_fault_comes_back_as_advice_and_the_next_draft_is_judged_anew(tmp_path
     assert {sample.state for sample in revised} == {SampleStatus.kept, SampleStatus.dropped}
     for sample in revised:
         evidence = next(verdict.evidence for verdict in sample.verdicts if not verdict.passed)
-        assert any(f"Not right: {evidence.rstrip('. ')}. Give" in turn.asked for turn in sample.turns)
+        assert any(f"- {evidence}\nWhat to change: {evidence.rstrip('. ')}." in turn.asked for turn in sample.turns)
