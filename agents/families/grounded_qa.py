@@ -48,10 +48,14 @@ QUESTION_KINDS = {
     "yes_no": "that is answered by yes or no, and by a few words of why",
 }
 STYLES = (
-    "in plain words, and short", "as a curious child asks", "as a message to a helpdesk", "as an examiner asks",
-    "in one polite, full sentence", "as somebody in a hurry asks", "as somebody asks who has just begun with it",
-    "after half a sentence on why it is asked", "as one friend asks another", "as somebody asks who doubts it",
+    "in plain words, and short", "as a message to a helpdesk", "as an exam question", "in one polite, full sentence",
+    "in a hurry", "after half a sentence on why it is asked", "in spoken, everyday words",
     "as it is typed into a search box, but as a question",
+)  # fmt: skip
+ASKERS = (
+    "somebody who is about to do it", "somebody who has done it wrong once", "somebody who has to explain it to others",
+    "somebody who has to decide soon", "somebody who doubts what others say", "a curious child", "a beginner", "an expert",
+    "somebody who asks for a relative", "a journalist who checks a detail",
 )  # fmt: skip
 INSTRUCTIONS = (
     "Answer the question from the text alone. If the text does not say, reply: {silence}",
@@ -105,6 +109,8 @@ class GroundedOptions(Options):
     """Which kinds of questions are asked, each with its weight; a kind only of passages with a sentence that can carry it."""
     styles: tuple[str, ...] = Field(STYLES, min_length=1)
     """The form of a question: one of these at random."""
+    askers: tuple[str, ...] = Field(ASKERS, min_length=1)
+    """Who asks: one of these at random."""
     unanswerable: float = Field(0.2, ge=0, le=1)
     """Share of the questions that the passage seems to answer and does not."""
     silence: str = Field("The text does not say.", min_length=1)
@@ -196,7 +202,7 @@ def unanswerable_check(subject: Subject, _options: Options) -> str | None:
 
 
 class OwnWordsOptions(Options):
-    longest: int = Field(8, ge=1)
+    longest: int = Field(10, ge=1)
     """The most words in a row that an answer may share with a quote; twice that where several things are asked for."""
     max_words: int = Field(30, ge=1)
     """The most words of an answer."""
@@ -259,13 +265,14 @@ class GroundedQAFamily(RecipeFamily):
         text = unicodedata.normalize("NFC", require_text(row, "text"))
         answerable = rng.random() >= options.unanswerable
         kind, target = _draw_target(text, options.kinds, answerable, rng)
-        style = rng.choice(options.styles)
+        style, asker = rng.choice(options.styles), rng.choice(options.askers)
 
         # A passage always has the same form, so that the filter `novelty` compares only the questions.
         form = Random(text)
         asked = {
             "kind": kind,
             "style": style,
+            "asker": asker,
             "focus": target.focus,
             "answerable": answerable,
             "context": options.context,
@@ -331,7 +338,7 @@ def _draw_target(text: str, kinds: Mapping[str, int], answerable: bool, rng: Ran
 
 def _request_text(asked: Mapping[str, Any], silence: str) -> str:
     """The request to the generator, in words."""
-    about = f"Ask a question {QUESTION_KINDS[asked['kind']]}. Put it {asked['style']}."
+    about = f"Ask a question {QUESTION_KINDS[asked['kind']]}. Put it {asked['style']}; {asked['asker']} asks."
     focus = f"It is to be about this part of the passage: {asked['focus']}" if asked["focus"] else ""
     if not asked["answerable"]:
         focus = f"It is to be near to this part of the passage: {asked['focus']}" if asked["focus"] else ""

@@ -33,24 +33,30 @@ REASON = re.compile(
     r"\b(?:because|as a result|therefore|for this reason|due to|thanks to|owing to|so that|in order (?:to|that)|lest"
     r"|otherwise|or else|which is why|the reason|so as to"
     r"|to (?:keep|avoid|prevent|save|protect|stop|make sure|let|allow|give)"
-    r"|since(?! (?:\d|last|then|the\b|[A-Z])))\b|[,;] so (?:it|the|that|they|he|she|we|you|no|each|every|a|an|all)\b",
+    r"|since(?! (?:\d|last|then|(?:the|that|this) (?:day|year|week|month|morning|night|start|beginning|war)"
+    r"|(?:january|february|march|april|may|june|july|august|september|october|november|december|mon|tues|wednes|thurs|fri"
+    r"|satur|sun))))\b|[,;] so (?:it|the|that|they|he|she|we|you|no|each|every|a|an|all)\b",
     re.IGNORECASE,
 )
 COMPARISON = re.compile(
-    r"\b(?:\w{2,}er|more|less|rather|other|\w+er \w+) than\b|\bas (?!soon|long|well|far)\w+ as\b"
+    r"\b(?:\w{2,}er|more|less|rather|other|\w+er \w+) than (?!\d|an? |half|what\b)"
+    r"|\bas (?!soon|long|well|far)\w+ as\b(?! (?:you|possible))"
     r"|\b(?:whereas|unlike|instead of|compared (?:with|to)|twice (?:as|the)|half as|in contrast)\b",
     re.IGNORECASE,
 )
 LIST_ITEM = r"(?:[\w'’°%£€$./*-]+ ){0,4}[\w'’°%£€$./*-]+"
-LISTING = re.compile(rf", {LIST_ITEM},? (?:and|or) \w", re.IGNORECASE)
+LISTING = re.compile(
+    rf", {LIST_ITEM},? (?:and|or) (?!(?:it|he|she|they|we|you|i|nothing|then|the rest)\b)\w", re.IGNORECASE
+)
 DEFINITION = re.compile(
-    r"(?<!there )\b(?:(?:is|was) an? |(?:is|are|was) (?:(?:also )?(?:called|known as|named)\b|used (?:for|to|as)\b|meant (?:for|to)\b"
+    r"(?<!there )\b(?:(?:is|was) an? |(?:is|are|was) (?:(?:also )?(?:called|known as|named)\b|used (?:for|to|as)\b"
+    r"|meant (?:for|to)\b"
     r"|the \w+ (?:\w+ )?(?:that|which|of|who|where|in which)\b|short for\b))"
     r"|\b(?:means|serves? (?:as|to)|stands? for|refers? to|consists? of|is for)\b|\bcalled (?:an?|the) ",
     re.IGNORECASE,
 )
 RULE = re.compile(
-    r"\b(?:may|must|can|cannot|could|should|shall|not|never|no|none|nobody|only|always|allowed|forbidden|required|without"
+    r"\b(?:may|must|can|cannot|could|should|shall|not|never|no|none|nobody|neither|nor|only|always|allowed|forbidden|required|without"
     r"|unless|at most|at least|free|needs? (?:no|not|to))\b|n't\b",
     re.IGNORECASE,
 )
@@ -125,7 +131,7 @@ AMOUNT = re.compile(
     re.IGNORECASE,
 )
 AGE = re.compile(r"\b(?:aged?|old|older|years?|months?|born|birth|century)\b", re.IGNORECASE)
-CAUSE = re.compile(REASON.pattern + r"|\b(?:so|to|for|as|since|by|if)\b|[:;]", re.IGNORECASE)
+CAUSE = re.compile(REASON.pattern + r"|\b(?:so|since|as)\b|[:;]", re.IGNORECASE)
 
 
 def gives_amount(sentence: str) -> object:

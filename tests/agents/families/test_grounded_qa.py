@@ -6,6 +6,7 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,12 +19,13 @@ from agents.checks.text.supported_by_passage import find_quantities, supported_c
 from agents.families.grounded_qa import (
     QUESTION_KINDS,
     GroundedDraft,
+    GroundedOptions,
     GroundedQAFamily,
     own_words_check,
     standalone_check,
     unanswerable_check,
 )
-from agents.families.question_targets import can_carry, find_possible_answer, find_targets
+from agents.families.question_targets import can_carry, find_targets
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError, UsageError
@@ -224,7 +226,7 @@ def test_the_examples_of_the_prompt_pass_the_checks() -> None:
 
 def test_the_shipped_documents_are_read_whole() -> None:
     seeds = RunSeeds(plan_of(), "0" * 16)
-    assert seeds.notes == ["documents: 17 chunks of 5 files"]
+    assert seeds.notes == ["documents: 43 chunks of 17 files"]
     assert all((PROJECT / "data" / "documents" / row["source"]).stat().st_size < 20_000 for row in seeds.rows)
 
 
@@ -322,6 +324,74 @@ def test_quotes_golden(case: dict[str, Any]) -> None:
 def test_supported_golden(case: dict[str, Any]) -> None:
     found = verdict(supported_check, answerable(case), case, case)
     assert (found is None) == case["passes"], found
+
+
+@pytest.mark.parametrize("case", golden("own_words"), ids=lambda case: case["about"])
+def test_own_words_golden(case: dict[str, Any]) -> None:
+    """Recorded answers that repeat their quotes fail; short ones in own words pass, and so they do with the recorded reader."""
+    data = {"answerable": True, "kind": case["kind"], "text": "A passage.", "silence": SILENCE}
+    found = verdict(own_words_check, data, case, case)
+    assert (found is None) == case["passes"], found
+    if "reads" in case:
+        assert verdict(supported_check, data, case, {"options": {"share": 0.6}}) is None
+        assert verdict(read_again_check, data, case, case) is None
+
+
+RECORDED_TARGETS = [
+    ("reason", "Each day throw half of it away and add 25 g of flour and 25 g of water.", False),
+    ("reason", "Then take the lid off and bake it for 20 minutes at 220 degrees.", False),
+    ("reason", "The rent of a half plot is £18 a year.", False),
+    ("reason", "A slight smell of machine oil is normal and goes away after the second boil.", False),
+    ("list", "It is marked by a white line on the wall.", False),
+    ("definition", "Then boil clear water once and pour it away.", False),
+    ("number", "It is marked by a white line on the wall.", False),
+    ("comparison", "Rain fell on five days, never more than 8 mm.", False),
+    ("reason", "Paddles must be wound down by hand and never dropped, because a falling paddle cracks.", True),
+    ("reason", "Since May the gate is open, so it can be passed at night.", True),
+    ("list", "If that is not enough, loosen the bolt, pull the cable through and tighten it again.", True),
+    ("definition", "A paddle is a small sliding door in the gate, or in a tunnel beside it.", True),
+    ("number", "Filling takes about 6 minutes in a narrow lock and about 11 minutes in a broad one.", True),
+    ("comparison", "Filling takes about 6 minutes in a narrow lock and about 11 minutes in a broad one.", True),
+    ("yes_no", "Parents are asked not to park on the zigzag lines.", True),
+    ("yes_no", "The rent of a half plot is £18 a year.", False),
+    ("fact", "The rent of a half plot is £18 a year.", True),
+]
+
+
+@pytest.mark.parametrize(("kind", "sentence", "carries"), RECORDED_TARGETS)
+def test_a_sentence_carries_the_kinds_that_it_answers(kind: str, sentence: str, carries: bool) -> None:
+    assert can_carry(kind, sentence) == carries
+
+
+def test_a_kind_is_asked_of_a_sentence_that_carries_it_and_never_of_a_heading() -> None:
+    for seed in build_test_seeds(plan_of("samples=300"))[:]:
+        focus, kind = seed.data["focus"], seed.data["kind"]
+        assert not focus.startswith(("#", "|"))
+        assert focus.rstrip('*_)"”’')[-1] in ".!"
+        if seed.data["answerable"]:
+            target = next(target for target in find_targets(seed.data["text"]) if target.focus == focus)
+            assert can_carry(kind, target.sentence)
+
+
+def test_a_sentence_that_refers_back_is_shown_with_the_one_before() -> None:
+    text = "## The cill of the lower gates of the lock\n\nA stone step lies there. It is marked by a white line. Is it seen?"
+    assert [target.focus for target in find_targets(text)] == ["A stone step lies there. It is marked by a white line."]
+
+
+def test_a_passage_in_another_language_is_asked_about_too() -> None:
+    family, options = GroundedQAFamily(), GroundedOptions(kinds={"reason": 1}, unanswerable=0)
+    row = {"text": "Die Schleuse ist seit gestern geschlossen. Sie wird am Montag wieder für alle Boote geöffnet."}
+    data = family.condition(row, options, Random(1))
+    assert data["kind"] == "reason"
+    assert data["focus"] in row["text"]
+
+
+def test_the_shipped_documents_give_hundreds_of_different_seeds() -> None:
+    seeds = build_test_seeds(plan_of("samples=400"))[:]
+    targets = {target for seed in seeds for target in find_targets(seed.data["text"])}
+    assert len(targets) >= 300
+    assert len({(seed.data["focus"], seed.data["kind"]) for seed in seeds}) > 250
+    assert len({seed.data["request"] for seed in seeds}) > 390
 
 
 @pytest.mark.parametrize("case", golden("standalone"), ids=lambda case: case["about"])
