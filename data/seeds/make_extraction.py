@@ -36,8 +36,8 @@ MIN_ITEMS = (1, 2, 2)
 def compose_rows() -> list[dict[str, Any]]:
     """The composed rows, kind by kind."""
     rows = []
-    for number, kind in enumerate(tomllib.loads(TAXONOMY.read_text(encoding="utf-8"))["kind"]):
-        rng = Random(f"extraction/{number}/{kind['topic']}")
+    for kind in tomllib.loads(TAXONOMY.read_text(encoding="utf-8"))["kind"]:
+        rng = Random(f"extraction/{kind['topic']}")
         scenes = rng.sample([*product(kind["a"], kind["b"])], round(PER_KIND * kind.get("weight", 1)))
         seen: set[str] = set()
         for first, second in scenes:
