@@ -39,7 +39,7 @@ REASON = re.compile(
     re.IGNORECASE,
 )
 COMPARISON = re.compile(
-    r"\b(?:\w{2,}er|more|less|rather|other|\w+er \w+) than (?!\d|an? |half|what\b)"
+    r"\b(?:\w{2,}er|more|less|rather|other|\w+er \w+) than (?!\d|half|what\b)"
     r"|\bas (?!soon|long|well|far)\w+ as\b(?! (?:you|possible))"
     r"|\b(?:whereas|unlike|instead of|compared (?:with|to)|twice (?:as|the)|half as|in contrast)\b",
     re.IGNORECASE,

@@ -16,7 +16,7 @@ def list_prompt_values(plan: RunPlan, role: str, seed: Seed) -> Set[str]:
     family = plan.family
     if role in family.writes:
         return family.prompt_values(seed).keys()
-    if role == "revise":
+    if role in family.revises:
         return family.prompt_values(seed).keys() | {"draft", "advice", "faults"}
     if role == "critic":
         return {*seed.data, "answer", *family.fields, "conversation", *(() if plan.recipe.tools else ("request",))}

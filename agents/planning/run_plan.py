@@ -134,7 +134,7 @@ class RunPlan:
         debated = ["debate"] if self.recipe.topology.kind == "decentralized" else []
         return [
             *self.family.writes,
-            "revise",
+            *self.family.revises,
             "repair",
             *judged,
             *debated,
