@@ -41,7 +41,8 @@ REASON = re.compile(
 COMPARISON = re.compile(
     r"\b(?:\w{2,}er|more|less|rather|other|\w+er \w+) than (?!\d|half|what\b)"
     r"|\bas (?!soon|long|well|far)\w+ as\b(?! (?:you|possible))"
-    r"|\b(?:whereas|unlike|instead of|compared (?:with|to)|twice (?:as|the)|half as|in contrast|while (?:the \w+ ones?|others|a))\b",
+    r"|\b(?:whereas|unlike|instead of|compared (?:with|to)|twice (?:as|the)|half as|in contrast"
+    r"|while (?:the \w+ ones?|others|a))\b",
     re.IGNORECASE,
 )
 LIST_ITEM = r"(?:[\w'’°%£€$./*-]+ ){0,4}[\w'’°%£€$./*-]+"
