@@ -39,6 +39,27 @@ PLACES = (
     "a fishing port", "the old quarter of a city", "a new housing estate", "a valley with vineyards", "a desert town",
     "a ski resort", "a market town", "a river delta", "a mining town", "a seaside resort",
 )  # fmt: skip
+SENDERS = {
+    "somebody who has done this for thirty years": 2, "somebody who is new to it": 2,
+    "somebody who knows the readers well": 3, "somebody who writes to strangers": 3,
+    "a stand-in for the person who usually writes": 1, "somebody who would rather talk than write": 1,
+    "the head of a small team": 2, "a helper who was asked to write it down": 2,
+}  # fmt: skip
+"""Who writes a text, with weights."""
+REGISTERS = {
+    "matter-of-fact": 4, "friendly": 3, "formal": 2, "terse": 2, "chatty, with one digression": 2,
+    "careful and complete": 2, "dry, with understatement": 1, "hurried, in short sentences": 2,
+}  # fmt: skip
+OPENINGS = {
+    "with what matters most": 3, "with a detail of the scene": 2, "with a date or a time": 2, "with a person's name": 2,
+    "in the middle of things": 2, "with the reason for writing": 2, "with a sentence of at most five words": 2,
+    "with a number": 1, "with the thing that it is about": 2, "as such a text usually begins": 3,
+}  # fmt: skip
+TOLD_OF_EACH = 0.4
+"""Probability that an optional field of list items is told of each item, and not only of some."""
+WORDS_PER_FIELD, WORDS_PER_ITEM_FIELD = 7, 6
+"""Words that a natural text needs for a field, and for one of each field of list items (two items of three words): shorter
+texts list values in brackets."""
 LETTERS = "ABCDEFGHIJKLMNOPRSTVWYZ"
 """Drawn first letters vary the names; without them, a teacher repeats a few favorites."""
 
@@ -73,8 +94,8 @@ class ExtractionOptions(Options):
     """Share of the written texts that must omit one or two optional fields, which are then null or absent."""
     decoys: float = Field(0.3, ge=0, le=1)
     """Share of the written texts with a decoy: a value of the right kind that no field asks for, if the row names one."""
-    words: tuple[int, ...] = Field((60, 110, 170), min_length=1)
-    """Approximate length of a written text: one of these at random."""
+    words: tuple[int, ...] = Field((60, 110, 170, 240), min_length=1)
+    """Approximate length of a written text: at random one of those that have room for the fields, else the longest."""
     least: int = Field(1, ge=0)
     """Minimum number of values in a document; with 0, chunks without values of the schema are kept too."""
 
@@ -94,6 +115,16 @@ class ExtractionOptions(Options):
         if schema is not None:
             check_extraction_schema(schema)
         return schema
+
+
+class ListPlan(NamedTuple):
+    """Which optional fields of a list's items a text tells."""
+
+    path: str
+    each: Sequence[str]
+    """Told of each item."""
+    some: Sequence[str]
+    """Told of at least one item, and not of at least one other."""
 
 
 class WantedField(NamedTuple):
@@ -130,6 +161,25 @@ def _iter_wanted_fields(
         yield WantedField(location, nullable or name not in schema.get("required", ()))
         if levels > 1 and inner.get("type") == "object":
             yield from _iter_wanted_fields(inner, root, location, levels - 1)
+
+
+def list_item_fields(schema: Mapping[str, Any], path: str) -> list[WantedField]:
+    """The fields of the items of the list at a dotted path; none if it is no list of objects of one kind."""
+    inner = _part_at(schema, path)
+    item, _ = resolve_nullable(inner.get("items"), schema) if inner.get("type") == "array" else ({}, False)
+    required = item.get("required", ())
+    return [
+        WantedField(name, name not in required or resolve_nullable(below, schema)[1])
+        for name, below in item.get("properties", {}).items()
+    ]
+
+
+def _part_at(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The schema of the field at a dotted path, with references resolved."""
+    part, _ = resolve_nullable(schema, schema)
+    for name in path.split("."):
+        part, _ = resolve_nullable(part.get("properties", {}).get(name), schema)
+    return part
 
 
 def resolve_nullable(schema: Any, root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -171,8 +221,11 @@ def order_values(values: Any, schema: Any, root: Mapping[str, Any]) -> Any:
     return {**ordered, **{name: value for name, value in values.items() if name not in inner.get("properties", {})}}
 
 
-def narrow_schema(schema: Any, root: Mapping[str, Any], left_out: Sequence[str], path: str = "") -> dict[str, Any]:
-    """`schema` with all fields required, except `left_out`, which are null or absent."""
+def narrow_schema(
+    schema: Any, root: Mapping[str, Any], left_out: Sequence[str], lists: Sequence[ListPlan] = (), path: str = ""
+) -> dict[str, Any]:
+    """`schema` with all fields required, except `left_out`, which are null or absent; items of `lists` follow their plan."""
+    plans = {plan.path: plan for plan in lists}
     inner, _ = resolve_nullable(schema, root)
     required: dict[str, Any] = {}
     for name, part in inner.get("properties", {}).items():
@@ -181,12 +234,22 @@ def narrow_schema(schema: Any, root: Mapping[str, Any], left_out: Sequence[str],
         if location in left_out:
             required |= {name: {"type": "null"}} if nullable else {}
         elif below.get("type") == "object" and location.count(".") < MAX_NESTING:
-            required[name] = narrow_schema(part, root, left_out, location)
+            required[name] = narrow_schema(part, root, left_out, lists, location)
+        elif below.get("type") == "array":
+            required[name] = _narrow_list(below, root, plans.get(location, ListPlan(location, (), ())))
         else:
-            required[name] = (
-                {**below, "minItems": max(1, below.get("minItems", 1))} if below.get("type") == "array" else below
-            )
+            required[name] = below
     return {**inner, "properties": required, "required": list(required)} if required else inner
+
+
+def _narrow_list(schema: dict[str, Any], root: Mapping[str, Any], plan: ListPlan) -> dict[str, Any]:
+    narrow = {**schema, "minItems": max(2 if plan.some else 1, schema.get("minItems", 1))}
+    if plan.each:
+        item, _ = resolve_nullable(schema["items"], root)
+        told = {name: resolve_nullable(item["properties"][name], root)[0] for name in plan.each}
+        required = [name for name in item["properties"] if name in told or name in item.get("required", ())]
+        narrow["items"] = {**item, "properties": {**item["properties"], **told}, "required": required}
+    return narrow
 
 
 def gives_same_values(subject: Subject, reply: IndependentSolution, _options: Options) -> bool:
@@ -195,13 +258,16 @@ def gives_same_values(subject: Subject, reply: IndependentSolution, _options: Op
 
 @check("complete", attempt=AttemptJudge(IndependentSolution, gives_same_values))
 def complete_check(subject: Subject, _options: Options) -> list[Finding]:
-    """Every field that the seed demands is told, none that it leaves out is, and the decoy stands in the text alone."""
+    """Every field that the seed demands has a value, none that it leaves out has one, list items follow their plan, and the
+    decoy is in the text only.
+    """
     seed, fields = subject.seed.data, subject.candidate.fields
     values, decoy = fields["values"], fields["decoy"]
     faults: list[str | None] = []
     for path in seed["demanded"]:
         if value_at(path, values) in (None, "", [], {}):
             faults.append(f"{path} is asked for and is empty; tell it in the text and give its value")
+    faults += [_list_fault(value_at(plan[0], values), ListPlan(*plan)) for plan in seed.get("lists", ())]
     for path in seed["left_out"]:
         if (value := value_at(path, values)) not in (None, [], {}):
             faults.append(
@@ -225,6 +291,21 @@ def complete_check(subject: Subject, _options: Options) -> list[Finding]:
             fault = f"{decoy[:80]!r} is a value too; {seed['decoy']} must differ from all values"
         findings.append(build_finding("decoy", fault, "the decoy is in the text and in no value"))
     return findings
+
+
+def _list_fault(items: Any, plan: ListPlan) -> str | None:
+    """Which optional field of the items is not told as planned, in words."""
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return None
+    for name in (*plan.each, *plan.some):
+        told = [item.get(name) not in (None, "", [], {}) for item in items]
+        if name in plan.each and not all(told):
+            return f"{plan.path}.{told.index(False)}.{name} is empty; tell {name} of each item in {plan.path}"
+        if name in plan.some and not any(told):
+            return f"{name} is told of no item in {plan.path}; tell it of at least one"
+        if name in plan.some and all(told):
+            return f"{name} is told of each item in {plan.path}; leave it out of the text for at least one"
+    return None
 
 
 def value_at(path: str, values: Any) -> Any:
@@ -264,7 +345,7 @@ class ExtractionFamily(RecipeFamily):
     # Answers are JSON, whose keys repeat and whose length is the schema's, so no filter for prose. Two texts can have the same
     # values.
     defaults: ClassVar[Mapping[str, Any]] = {
-        "agents": {"generator": {"max_tokens": 1200}},
+        "agents": {"generator": {"max_tokens": 1200, "examples": 3}},
         "verifiers": [{"type": "schema"}, {"type": "complete"}, {"type": "occurs"}],
         "filters": [{"type": "exact"}, {"type": "minhash"}],
     }
@@ -288,7 +369,14 @@ class ExtractionFamily(RecipeFamily):
         }
         if "text" in row:
             source = {"source": row.get("source", ""), "number": row.get("number", 0)}
-            free = {"text": row["text"], "demanded": [], "left_out": [], "decoy": "", "least": options.least}
+            free = {
+                "text": row["text"],
+                "demanded": [],
+                "left_out": [],
+                "lists": [],
+                "decoy": "",
+                "least": options.least,
+            }
             return {**asked, **source, **free}
 
         # What makes this text differ from others by the same schema.
@@ -296,11 +384,18 @@ class ExtractionFamily(RecipeFamily):
         situation = {
             "topic": require_text(row, "topic"),
             "style": style if isinstance(style, str) else rng.choice(style),
-            "words": rng.choice(options.words),
+            **{
+                name: rng.choices(list(choices), list(choices.values()))[0]
+                for name, choices in (("sender", SENDERS), ("register", REGISTERS), ("opening", OPENINGS))
+            },
             "place": rng.choice(PLACES),
             "letters": sorted(rng.sample(LETTERS, 3)),
         }
-        return {**asked, **situation, **_draw_demands(row, schema, options, rng), "least": 1}
+        demands = _draw_demands(row, schema, options, rng)
+        needed = WORDS_PER_FIELD * len(demands["demanded"])
+        needed += sum(WORDS_PER_ITEM_FIELD * len(list_item_fields(schema, path)) for path in demands["demanded"])
+        roomy = [words for words in options.words if words >= needed] or [max(options.words)]
+        return {**asked, **situation, **demands, "words": rng.choice(roomy), "least": 1}
 
     def prompt_role(self, seed: Seed) -> str:
         return "extract" if "text" in seed.data else "generator"
@@ -314,7 +409,9 @@ class ExtractionFamily(RecipeFamily):
             properties = {"values": close_objects(wanted)}
         else:
             text = {"type": "string", "minLength": 40}
-            properties = {"text": text, "values": close_objects(narrow_schema(wanted, wanted, seed.data["left_out"]))}
+            lists = [ListPlan(*plan) for plan in seed.data.get("lists", ())]
+            narrow = narrow_schema(wanted, wanted, seed.data["left_out"], lists)
+            properties = {"text": text, "values": close_objects(narrow)}
             properties |= {"decoy": {"type": "string", "minLength": 1}} if seed.data["decoy"] else {}
         # References begin with #/$defs/, so $defs must be at the root of the sent schema.
         shared = properties["values"].pop("$defs", None)
@@ -331,16 +428,17 @@ class ExtractionFamily(RecipeFamily):
         if "text" in data:
             wish = f"Give the values of this text.\nText: {data['text']}"
         else:
-            left_out = (
-                f"Do not tell: {', '.join(data['left_out'])}. Tell every other field." if data["left_out"] else ""
-            )
-            lines = [
-                f"Write {data['style']} of about {data['words']} words on: {data['topic']}. It comes from {data['place']}; "
-                f"names begin with {', '.join(data['letters'])}.",
-                left_out or "Tell every field.",
+            wish_lines = [
+                f"Write {data['style']} of about {data['words']} words. Subject: {data['topic']}. Setting: {data['place']}; "
+                f"names of people begin with {', '.join(data['letters'])}.",
+                f"The writer is {data['sender']}; the tone is {data['register']}. Begin {data['opening']}.",
+                f"Do not tell: {', '.join(data['left_out'])}. Tell every other field."
+                if data["left_out"]
+                else "Tell every field.",
+                *(_describe_list_plan(ListPlan(*plan)) for plan in data["lists"]),
                 *([f"As decoy, the text also has {data['decoy']}."] if data["decoy"] else []),
             ]
-            wish = "\n".join(lines)
+            wish = "\n".join(wish_lines)
         return {"wish": wish, "schema": json.dumps(data["schema"], ensure_ascii=False)}
 
     def candidate(self, seed: Seed, draft: TextDraft | ValuesDraft) -> Candidate:
@@ -384,11 +482,35 @@ def _draw_demands(
     if optional and rng.random() < options.missing:
         left_out = sorted(rng.sample(optional, min(len(optional), rng.choice((1, 1, 2)))))
         left_out = [path for path in left_out if not any(path.startswith(f"{other}.") for other in left_out)]
+        left_out = [path for path in left_out if not _empties_parent(path, left_out, known)]
     # A decoy of a field that is left out would read as the field.
     fit = [text for path, text in decoys.items() if not _is_within(path, left_out)]
     decoy = rng.choice(fit) if fit and rng.random() < options.decoys else ""
     demanded = [path for path in known if not _is_within(path, left_out)]
-    return {"demanded": demanded, "left_out": left_out, "decoy": decoy}
+    lists = [plan for path in demanded if (plan := _draw_list_plan(schema, path, rng)).each or plan.some]
+    return {"demanded": demanded, "left_out": left_out, "lists": [list(plan) for plan in lists], "decoy": decoy}
+
+
+def _draw_list_plan(schema: dict[str, Any], path: str, rng: Random) -> ListPlan:
+    """For each optional field of a list's items, whether it is told of each item or of some."""
+    single = _part_at(schema, path).get("maxItems", 2) < 2
+    optional = [field.path for field in list_item_fields(schema, path) if field.optional]
+    each = [name for name in optional if single or rng.random() < TOLD_OF_EACH]
+    return ListPlan(path, each, [name for name in optional if name not in each])
+
+
+def _describe_list_plan(plan: ListPlan) -> str:
+    parts = [f"tell {', '.join(plan.each)} of each item"] if plan.each else []
+    if plan.some:
+        parts.append(f"tell {', '.join(plan.some)} of at least one item, and not of at least one other")
+    return f"In {plan.path}: {'; '.join(parts)}."
+
+
+def _empties_parent(path: str, left_out: Sequence[str], known: Sequence[str]) -> bool:
+    """Whether an object that is told would have no field, and `path` is its first."""
+    parent = path.rpartition(".")[0]
+    siblings = [other for other in known if parent and other.rpartition(".")[0] == parent]
+    return siblings[:1] == [path] and set(siblings) <= set(left_out)
 
 
 def _is_within(path: str, left_out: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ so; or a question that the passage leaves open, as in SQuAD 2.0 (Rajpurkar et al
 import re
 import unicodedata
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from random import Random
 from typing import Any, ClassVar, Self
 
@@ -14,7 +15,7 @@ from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
 from agents.checks.text.second_reader import says_no_answer
 from agents.checks.text.supported_by_passage import (
-    collect_forms,
+    WORD,
     content_words,
     distinct_quantities,
     merge_forms,
@@ -24,8 +25,15 @@ from agents.checks.text.supported_by_passage import (
     word_forms,
 )
 from agents.checks.text.text_units import split_sentences, split_words
-from agents.checks.text.written_numbers import read_written
 from agents.families.base import RecipeFamily, require_text
+from agents.families.question_targets import (
+    NO_PROSE,
+    TARGET_WORDS,
+    Target,
+    can_carry,
+    find_possible_answer,
+    find_targets,
+)
 from agents.reply_schema import ReplySchema
 from core.errors import suggest_name
 from core.sample import Candidate, Message, Seed
@@ -34,14 +42,20 @@ QUESTION_KINDS = {
     "fact": "about a fact: who, what, where or when",
     "number": "whose answer is one number, with its unit",
     "reason": "about a reason: why something is so, or is done so",
-    "comparison": "that compares two things",
+    "comparison": "that compares two things, or asks for the difference between them",
     "list": "whose answer names two to five things",
     "definition": "about what something is, or what it is for",
     "yes_no": "that is answered by yes or no, and by a few words of why",
 }
 STYLES = (
-    "plain and short", "as a curious child asks", "as a customer asks in a chat", "as an examiner asks",
-    "in one polite, full sentence", "as somebody in a hurry asks", "as somebody asks who has just begun with it",
+    "in plain words, and short", "as a message to a helpdesk", "as an exam question", "in one polite, full sentence",
+    "in a hurry", "after half a sentence on why it is asked", "in spoken, everyday words",
+    "as it is typed into a search box, but as a question",
+)  # fmt: skip
+ASKERS = (
+    "somebody who is about to do it", "somebody who has done it wrong once", "somebody who has to explain it to others",
+    "somebody who has to decide soon", "somebody who doubts what others say", "a curious child", "a beginner", "an expert",
+    "somebody who asks for a relative", "a journalist who checks a detail",
 )  # fmt: skip
 INSTRUCTIONS = (
     "Answer the question from the text alone. If the text does not say, reply: {silence}",
@@ -53,8 +67,6 @@ QUOTING_INSTRUCTION = (
     "After an answer, quote the words of the text that say so, each quote on a line of its own that begins with >."
 )
 LAYOUTS = ("text_first", "question_first")
-FOCUS_WORDS = range(6, 61)
-"""Number of words of a sentence that a question can be about; longer ones are lists or tables."""
 PASSAGE_MENTION = re.compile(
     r"\b(?:the|this|that|given|provided|above|following) (?:given |provided |above |following )?"
     r"(?:text|passage|document|excerpt|extract|article|paragraph|chunk|snippet)s?\b"
@@ -76,11 +88,12 @@ NAMED_THING = re.compile(
     r"|(?<=\w )(?!(?:does|was|has|always|sometimes|across|less|perhaps)\b)[a-z]{3,}s\b"
 )
 """Possible referents of a later pronoun. (The third is a plural; after `what`, it is a verb.)"""
-QUESTION_WORDS = frozenset(
-    """amount big called deep far fast heavy high hot kind large long many mean means much name number often old reason size
-sort tall time type wide""".split()
-)
-"""Words that questions ask with: a passage can answer them without having them."""
+
+
+MAX_SHOWN_CHARACTERS = 160
+"""Characters of a sentence in a fault, which is inserted into a prompt as advice."""
+MAX_COMPARED_CHARACTERS = 4000
+"""Characters of an answer and of a quote that are compared word by word; both are shorter if other checks pass."""
 
 
 class GroundedDraft(ReplySchema):
@@ -93,9 +106,11 @@ class GroundedOptions(Options):
     kinds: dict[str, int] = Field(
         default_factory=lambda: dict(zip(QUESTION_KINDS, (4, 3, 2, 1, 2, 1, 1), strict=True)), min_length=1
     )
-    """Which kinds of questions are asked, each with its weight; `number` only of passages with a number."""
+    """Which kinds of questions are asked, each with its weight; a kind only of passages with a sentence that can carry it."""
     styles: tuple[str, ...] = Field(STYLES, min_length=1)
     """The form of a question: one of these at random."""
+    askers: tuple[str, ...] = Field(ASKERS, min_length=1)
+    """Who asks: one of these at random."""
     unanswerable: float = Field(0.2, ge=0, le=1)
     """Share of the questions that the passage seems to answer and does not."""
     silence: str = Field("The text does not say.", min_length=1)
@@ -179,31 +194,62 @@ def unanswerable_check(subject: Subject, _options: Options) -> str | None:
     if fields["answer"] != seed["silence"]:
         return f"the passage must not have the answer, so the answer must be {seed['silence']!r}"
 
-    question, passage = normalize_spelling(fields["question"]), normalize_spelling(seed["text"])
-    pool, numbers = collect_forms(passage), distinct_quantities(passage)
-    words = [word for word in content_words(question) if word.lower() not in QUESTION_WORDS]
-    occurs = [bool(word_forms(word) & pool) for word in words]
-    occurs += [number.is_among(numbers) for number in distinct_quantities(question)]
-    if all(occurs):
-        return "the passage has every word of the question and may answer it; ask about something that it leaves out"
-    return None if any(occurs) else "the question is about something else; stay with what the passage is about"
+    possible = find_possible_answer(fields["question"], seed["text"])
+    if possible.sentence is not None:
+        where = f"{possible.sentence[:MAX_SHOWN_CHARACTERS]!r} of the passage" if possible.sentence else "the passage"
+        return f"{where} has what is asked for, every word of it, and may answer it; ask about something that it leaves out"
+    return None if possible.shared else "the question is about something else; stay with what the passage is about"
+
+
+class OwnWordsOptions(Options):
+    longest: int = Field(10, ge=1)
+    """The most words in a row that an answer may share with a quote; twice that where several things are asked for."""
+    max_words: int = Field(30, ge=1)
+    """The most words of an answer."""
+
+
+@check("own_words", OwnWordsOptions)
+def own_words_check(subject: Subject, options: OwnWordsOptions) -> str | None:
+    """The answer must answer in a few words, and not repeat its quotes, which follow it anyway."""
+    seed, fields = subject.seed.data, subject.candidate.fields
+    if not seed["answerable"]:
+        return None
+    if (count := len(fields["answer"].split())) > options.max_words:
+        return f"the answer has {count} words; answer in at most {options.max_words}"
+    longest = options.longest * (2 if seed.get("kind") == "list" else 1)
+    answer = WORD.findall(normalize_spelling(fields["answer"])[:MAX_COMPARED_CHARACTERS])
+    for quote in fields["quotes"]:
+        quoted = WORD.findall(normalize_spelling(quote)[:MAX_COMPARED_CHARACTERS])
+        run = _longest_shared_run(answer, quoted)
+        names = sum(word[0].isupper() or word[0].isdigit() for word in run)
+        if len(run) - names > longest:
+            return f"the answer repeats its quote ({' '.join(run[:12])!r}); answer in a few words of your own"
+    return None
+
+
+def _longest_shared_run(left: list[str], right: list[str]) -> list[str]:
+    """The longest run of words that both have, ignoring case."""
+    first, second = ([word.lower() for word in words] for words in (left, right))
+    match = SequenceMatcher(None, first, second, autojunk=False).find_longest_match()
+    return left[match.a : match.a + match.size]
 
 
 class GroundedQAFamily(RecipeFamily):
     name = "grounded_qa"
     fields = ("question", "quotes", "answer")
     options = GroundedOptions
-    checks = (standalone_check, unanswerable_check)
+    checks = (standalone_check, unanswerable_check, own_words_check)
     seeded_by = ("documents", "path")
     # Answers may repeat here ("The text does not say."), so the question must be new.
     defaults: ClassVar[Mapping[str, Any]] = {
         "agents": {
-            "generator": {"max_tokens": 500},
+            "generator": {"max_tokens": 500, "examples": 4},
             "verifier": {"max_tokens": 200},
         },
         "verifiers": [
             {"type": "quotes"},
-            {"type": "supported"},
+            {"type": "supported", "share": 0.6},
+            {"type": "own_words"},
             {"type": "standalone"},
             {"type": "unanswerable"},
             {"type": "read_again"},
@@ -218,27 +264,19 @@ class GroundedQAFamily(RecipeFamily):
     def condition(self, row: Mapping[str, Any], options: GroundedOptions, rng: Random) -> dict[str, Any]:
         text = unicodedata.normalize("NFC", require_text(row, "text"))
         answerable = rng.random() >= options.unanswerable
-        with_number = not answerable or bool(read_written(text).numbers)
-        kinds = {kind: weight for kind, weight in options.kinds.items() if with_number or kind != "number"}
-        if not sum(kinds.values()):
-            kinds = dict(options.kinds)
-        kind = rng.choices(list(kinds), list(kinds.values()))[0]
-
-        # The question is about one sentence, with a number if a number is asked for.
-        sentences = [
-            sentence
-            for line in text.splitlines()
-            for sentence in split_sentences(line)
-            if len(split_words(sentence)) in FOCUS_WORDS
-        ]
-        if kind == "number":
-            sentences = [sentence for sentence in sentences if read_written(sentence).numbers] or sentences
-        focus = rng.choice(sentences) if sentences else ""
-        style = rng.choice(options.styles)
+        kind, target = _draw_target(text, options.kinds, answerable, rng)
+        style, asker = rng.choice(options.styles), rng.choice(options.askers)
 
         # A passage always has the same form, so that the filter `novelty` compares only the questions.
         form = Random(text)
-        asked = {"kind": kind, "style": style, "focus": focus, "answerable": answerable, "context": options.context}
+        asked = {
+            "kind": kind,
+            "style": style,
+            "asker": asker,
+            "focus": target.focus,
+            "answerable": answerable,
+            "context": options.context,
+        }
         return {
             "source": row.get("source", ""),
             "number": row.get("number", 0),
@@ -283,9 +321,24 @@ class GroundedQAFamily(RecipeFamily):
         return Candidate(messages=messages, fields={"question": question, "quotes": quotes, "answer": answer})
 
 
+def _draw_target(text: str, kinds: Mapping[str, int], answerable: bool, rng: Random) -> tuple[str, Target]:
+    """A kind of question, and a sentence that can carry it; any sentence for a question that the passage leaves open."""
+    targets = find_targets(text)
+    carriers = {kind: [target for target in targets if can_carry(kind, target.sentence)] for kind in kinds}
+    fitting = {kind: weight for kind, weight in kinds.items() if carriers[kind]} if answerable else {}
+    if not sum(fitting.values()):  # nothing is known of the passage, which may be in another language
+        fitting = dict(kinds)
+    kind = rng.choices(list(fitting), list(fitting.values()))[0]
+    lines = [line for line in text.splitlines() if not NO_PROSE.match(line)]
+    others = [sentence for line in lines for sentence in split_sentences(line)]
+    fallback = [Target(one, one) for one in others if len(split_words(one)) in TARGET_WORDS]
+    choices = (carriers[kind] if answerable else targets) or targets or fallback or [Target("", "")]
+    return kind, rng.choice(choices)
+
+
 def _request_text(asked: Mapping[str, Any], silence: str) -> str:
     """The request to the generator, in words."""
-    about = f"Ask a question {QUESTION_KINDS[asked['kind']]}; put it {asked['style']}."
+    about = f"Ask a question {QUESTION_KINDS[asked['kind']]}. Put it {asked['style']}; {asked['asker']} asks."
     focus = f"It is to be about this part of the passage: {asked['focus']}" if asked["focus"] else ""
     if not asked["answerable"]:
         focus = f"It is to be near to this part of the passage: {asked['focus']}" if asked["focus"] else ""
@@ -294,7 +347,7 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
             f"passage leaves out. Give no quotes, and as the answer: {silence}"
         )
     else:
-        task = "Quote the words of the passage that answer it, then answer it by these quotes alone."
+        task = "Quote the words of the passage that answer it, then answer it in a few words of your own."
     alone = "" if asked["context"] else (
         "Who gets the question does not have the passage: name what it is about, say `it` or `this` of nothing that the "
         "question has not named, and never speak of a text."

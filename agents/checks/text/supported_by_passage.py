@@ -153,7 +153,8 @@ def _missing_words_fault(words: Sequence[str], pool: frozenset[str], share: floa
     if len(words) - len(missing) >= share * len(words):
         return None
     shown = ", ".join(repr(word[:40]) for word in dict.fromkeys(missing[:MAX_REPORTED_WORDS]))
-    return f"{shown} of the answer {'is' if len(missing) == 1 else 'are'} not in the quotes; keep to their words"
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{shown} of the answer {verb} not in the quotes; say only what they say, or quote the words for it"
 
 
 def _number_fault(statement: str, source: str, question: str) -> str | None:

@@ -1,6 +1,7 @@
 """The check `occurs`: every value of a structure occurs in a text, or words from its schema do.
 
-Knows no family and no teacher. It cannot see whether a value that occurs in the text belongs to its field.
+Words about a list item count only in the sentences about this item. Knows no family and no teacher. It cannot see whether a
+value that occurs in the text belongs to its field.
 """
 
 import json
@@ -20,6 +21,7 @@ from agents.checks.structure.json_schema import (
     get_required,
     resolve_reference,
 )
+from agents.checks.text.list_items import ItemClauses, find_enclosing_item, locate_items
 from agents.checks.text.written_numbers import WrittenText, fold_text, loosen_text, read_written
 from teachers.json_subschemas import iter_subschemas
 
@@ -77,10 +79,13 @@ def occurs_check(subject: Subject, options: OccursOptions) -> str | None:
 def find_value_faults(values: Any, text: str, schema: Mapping[str, Any], share: float) -> list[str]:
     """The values that the text does not contain, a sentence each."""
     written, longest = read_written(text), share * len(text)
+    leaves = list(iter_leaves(values, schema))
+    items = locate_items(values, {leaf.path: leaf.value for leaf in leaves if not _is_choice(leaf)}, text)
     faults = []
-    for leaf in iter_leaves(values, schema):
+    for leaf in leaves:
         too_long = isinstance(leaf.value, str) and len(leaf.value) > longest
-        fault = "is most of the text; a value is a small part of it" if too_long else find_leaf_fault(leaf, written)
+        fault = "is most of the text; a value is a small part of it" if too_long else None
+        fault = fault or find_leaf_fault(leaf, written, find_enclosing_item(leaf.path, items))
         if fault:
             faults.append(f"{leaf.path or 'the value'} {fault}")
     return faults
@@ -120,12 +125,23 @@ def iter_leaves(value: Any, schema: Mapping[str, Any]) -> Iterator[ValueLeaf]:
     yield from _iter_value_leaves("", value, [SchemaPart(schema, False)], schema)
 
 
-def find_leaf_fault(leaf: ValueLeaf, written: WrittenText) -> str | None:
-    """Why the text does not support the leaf, beginning with a verb; None if it does."""
+def find_leaf_fault(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | None = None) -> str | None:
+    """Why the text does not support the leaf, beginning with a verb; None if it does.
+
+    Args:
+        leaf: the value, or None for an absent one.
+        written: the text.
+        item: the clauses about the list item that contains the leaf; None outside of lists and in a list of one item.
+    """
     evidence = _leaf_evidence(leaf)
     if leaf.value is None:
-        mentioned = written.mentioned_terms({term: [term] for words in evidence.values() for term in words})
-        return f"is left empty, but the text says {min(mentioned)!r}" if mentioned else None
+        terms = {term: [term] for words in evidence.values() for term in words}
+        if item is None:
+            mentioned = written.mentioned_terms(terms)
+        else:
+            mentioned = set[str]().union(*(clause.mentioned_terms(terms) for clause in item.own))
+        about = "" if item is None else " of this item"
+        return f"is left empty, but the text says {min(mentioned)!r}{about}" if mentioned else None
     if any("const" in part.schema or len(part.schema.get("enum", ())) == 1 for part in leaf.parts if not part.chosen):
         return None  # the schema allows no other value
     terms = {key: some for key, some in evidence.items() if key}
@@ -134,9 +150,10 @@ def find_leaf_fault(leaf: ValueLeaf, written: WrittenText) -> str | None:
         allowed = part.schema.get("enum", [part.schema["const"]] if "const" in part.schema else [])
         choices += [value for value in allowed if value is not None]
     if isinstance(leaf.value, bool):
-        return _flag_fault(leaf, terms, written) if terms else None
+        return _flag_fault(leaf, terms, written, item) if terms else None
     if isinstance(leaf.value, str) and choices:
-        return _choice_fault(leaf.value, {v: [v, *terms.get(v, ())] for v in map(_choice_name, choices)}, written)
+        named = {v: [v, *terms.get(v, ())] for v in map(_choice_name, choices)}
+        return _choice_fault(leaf.value, named, written, item)
     if _choice_name(leaf.value) in terms and _choice_name(leaf.value) in written.mentioned_terms(terms):
         return None
     if not isinstance(leaf.value, int | float):
@@ -231,19 +248,30 @@ def _leaf_evidence(leaf: ValueLeaf) -> dict[str, list[str]]:
     return merged
 
 
-def _flag_fault(leaf: ValueLeaf, terms: Mapping[str, Sequence[str]], written: WrittenText) -> str | None:
+def _is_choice(leaf: ValueLeaf) -> bool:
+    return any({"enum", "const"} & part.schema.keys() for part in leaf.parts)
+
+
+def _flag_fault(
+    leaf: ValueLeaf, terms: Mapping[str, Sequence[str]], written: WrittenText, item: ItemClauses | None
+) -> str | None:
     """A text cannot express both values of one flag; for flags of list items it can."""
     name, mentioned = _choice_name(leaf.value), written.mentioned_terms(terms)
     in_list = any(step.isdigit() for step in leaf.path.split("."))
     if not in_list and (others := mentioned - {name}):
         return f"is {name}, but the text has words for {min(others)}"
     # If only the other value has words, a text without them expresses this value.
-    return None if name not in terms else _choice_fault(name, terms, written)
+    return None if name not in terms else _choice_fault(name, terms, written, item)
 
 
-def _choice_fault(name: str, terms: Mapping[str, Sequence[str]], written: WrittenText) -> str | None:
+def _choice_fault(
+    name: str, terms: Mapping[str, Sequence[str]], written: WrittenText, item: ItemClauses | None
+) -> str | None:
     if name in written.mentioned_terms(terms):
-        return None
+        saying = [] if item is None else [clause for clause in item.all if name in clause.mentioned_terms(terms)]
+        if item is None or not item.are_foreign(saying):
+            return None
+        return f"is {name}, but the text says so of another item: {saying[0].text[:80]!r}"
     words = ", ".join(repr(term) for term in terms.get(name, [name])[:4])
     return f"is {name}, but the text has none of {words}"
 

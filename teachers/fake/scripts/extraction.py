@@ -15,6 +15,7 @@ from teachers.fake.script_parts import COMMON, WORDS, TeacherScript
 
 MONTHS = "January February March April May June July August September October November December".split()
 NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+SOME_ITEMS = re.compile(r"^In (\S+): (?:tell .+? of each item; )?tell (.+?) of at least one item", re.MULTILINE)
 MISTAKES = ("value", "type", "extra", "empty", "left out", "decoy")
 CORRECT_SHARE = 0.66
 """Share of the drafts without a mistake on purpose."""
@@ -24,7 +25,8 @@ def write_text_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     schema, request = question.json_schema or {}, find_request(question)
     lines: list[str] = []
     noted = parse_noted_schema(request)
-    values = _make_value(schema["properties"]["values"], noted, noted, rng, [], lines)
+    plans = {found[1]: found[2].split(", ") for found in SOME_ITEMS.finditer(request)}
+    values = _make_value(schema["properties"]["values"], noted, noted, rng, [], lines, plans)
     draft = {"text": " ".join(["Dear all, here is the news.", *lines, "So much for today."]), "values": values}
     if "decoy" in schema["properties"]:
         draft |= {"decoy": f"Zed {rng.choice(WORDS).title()}"}
@@ -63,9 +65,17 @@ def parse_noted_schema(request: str) -> dict[str, Any]:
 
 
 def _make_value(
-    schema: Mapping[str, Any], noted: Any, root: Mapping[str, Any], rng: Random, path: list[str], lines: list[str]
+    schema: Mapping[str, Any],
+    noted: Any,
+    root: Mapping[str, Any],
+    rng: Random,
+    path: list[str],
+    lines: list[str],
+    plans: Mapping[str, list[str]],
 ) -> Any:
-    """A value by `schema`, and sentences that state it; `noted` is the same part of the schema with its notes."""
+    """A value by `schema`, and sentences that state it; `noted` is the same part of the schema with its notes, `plans` are
+    the fields by list that only some items have.
+    """
     schema, noted = _resolve_schema(schema, root), _resolve_schema(noted if isinstance(noted, dict) else {}, root)
     if "oneOf" in schema:
         choice = rng.randrange(len(schema["oneOf"]))
@@ -73,11 +83,22 @@ def _make_value(
     if "properties" in schema:
         parts = noted.get("properties", {})
         return {
-            n: _make_value(p, parts.get(n, p), root, rng, [*path, n], lines) for n, p in schema["properties"].items()
+            n: _make_value(p, parts.get(n, p), root, rng, [*path, n], lines, plans)
+            for n, p in schema["properties"].items()
         }
     if schema.get("type") == "array":
         count = rng.randint(max(1, schema.get("minItems", 1)), min(3, schema.get("maxItems", 3)))
-        items = [_make_value(schema["items"], noted.get("items", {}), root, rng, path, lines) for _ in range(count)]
+        some = plans.get(".".join(path), [])
+        items = []
+        for i in range(max(count, 2 if some else 1)):
+            item, item_noted = schema["items"], noted.get("items", {})
+            if some and i == 0:  # of the first item nothing is told that only some items tell
+                item = _resolve_schema(item, root)
+                item = {
+                    **item,
+                    "properties": {name: part for name, part in item["properties"].items() if name not in some},
+                }
+            items.append(_make_value(item, item_noted, root, rng, path, lines, plans))
         return list({json.dumps(item): item for item in items}.values())
     value, wording = _make_leaf(schema, noted, rng)
     if isinstance(value, bool):

@@ -27,6 +27,7 @@ ANSWERED_FAULTS = (
     "silent",
     "whole",
     "twice",
+    "copy",
 )
 LEFT_OPEN_FAULTS = ("quoted", "inside", "elsewhere")
 FAULTY_SHARE, MISREAD_SHARE = 0.3, 0.12
@@ -112,6 +113,7 @@ def _spoil_draft(made: dict[str, Any], fault: str, passage: str, rng: Random) ->
         "name": f"{answer} with Zebedee",
         "denial": f"{answer} never",
         "silent": "The text does not say.",
+        "copy": quote,
     }
     questions = {
         "leak": f"Is it so: {answer}?",

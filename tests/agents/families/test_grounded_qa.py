@@ -6,10 +6,12 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+import prompts
 from agents.checks import Check, Subject
 from agents.checks.text.quotes import QuotableText, QuotesOptions, find_quotes_fault, quotes_check
 from agents.checks.text.second_reader import ReadAgainOptions, read_again_check
@@ -17,10 +19,13 @@ from agents.checks.text.supported_by_passage import find_quantities, supported_c
 from agents.families.grounded_qa import (
     QUESTION_KINDS,
     GroundedDraft,
+    GroundedOptions,
     GroundedQAFamily,
+    own_words_check,
     standalone_check,
     unanswerable_check,
 )
+from agents.families.question_targets import can_carry, find_targets
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError, UsageError
@@ -77,7 +82,7 @@ def loose(text: str) -> str:
 def test_kept_answers_are_grounded_by_an_independent_verification(settings: list[str], tmp_path: Path) -> None:
     samples = made(plan_of(*settings), tmp_path)
     kept = [sample for sample in samples if sample.state == SampleStatus.kept]
-    assert len(kept) > 40
+    assert len(kept) > 30
     for sample in kept:
         data, fields = sample.seed.data, sample.candidate.fields
         assert fields["question"].endswith("?")
@@ -101,7 +106,7 @@ def test_every_sample_ends_for_a_reason_and_each_check_finds_something(tmp_path:
         assert (sample.state == SampleStatus.kept) == (sample.reason is None)
         assert sample.reason in (None, RejectionReason.verifier)
     dropped = {sample.detail for sample in samples if sample.state == SampleStatus.dropped}
-    assert dropped == {"quotes", "supported", "standalone", "unanswerable", "read_again"}
+    assert dropped == {"quotes", "supported", "own_words", "standalone", "unanswerable", "read_again"}
 
 
 def test_an_open_book_shows_passage_and_question_and_cites_its_quotes(tmp_path: Path) -> None:
@@ -193,12 +198,35 @@ def test_the_longest_way_counts_every_reading() -> None:
     assert (plan.check_calls, plan.max_calls_per_sample()) == (5, 6)
 
 
+def test_the_examples_of_the_prompt_pass_the_checks() -> None:
+    messages = prompts.load_prompt("grounded_qa", "generator").messages
+    pairs = [(messages[i].content, json.loads(messages[i + 1].content)) for i in range(1, len(messages) - 1, 2)]
+    assert len(pairs) >= 12
+    assert len({reply["question"].split()[0] for _, reply in pairs}) >= 8, "openings differ"
+    for asked, fields in pairs:
+        text, _, request = asked.partition(":\n")[2].partition("\n\n")
+        kind = next(kind for kind, words in QUESTION_KINDS.items() if f"Ask a question {words}." in request)
+        focus = request.partition("of the passage: ")[2].split("\n")[0]
+        assert focus in text
+        data = {
+            "text": text,
+            "answerable": "Give no quotes" not in request,
+            "context": True,
+            "silence": SILENCE,
+            "kind": kind,
+        }
+        assert not data["answerable"] or can_carry(kind, focus)
+        for check in (quotes_check, supported_check, own_words_check, standalone_check, unanswerable_check):
+            options = {quotes_check: {"share": 1.0}, supported_check: {"share": 0.6}}.get(check, {})
+            assert verdict(check, data, fields, {"options": options}) is None, fields["question"]
+
+
 # Documents as seeds
 
 
 def test_the_shipped_documents_are_read_whole() -> None:
     seeds = RunSeeds(plan_of(), "0" * 16)
-    assert seeds.notes == ["documents: 17 chunks of 5 files"]
+    assert seeds.notes == ["documents: 43 chunks of 17 files"]
     assert all((PROJECT / "data" / "documents" / row["source"]).stat().st_size < 20_000 for row in seeds.rows)
 
 
@@ -296,6 +324,74 @@ def test_quotes_golden(case: dict[str, Any]) -> None:
 def test_supported_golden(case: dict[str, Any]) -> None:
     found = verdict(supported_check, answerable(case), case, case)
     assert (found is None) == case["passes"], found
+
+
+@pytest.mark.parametrize("case", golden("own_words"), ids=lambda case: case["about"])
+def test_own_words_golden(case: dict[str, Any]) -> None:
+    """Recorded answers that repeat their quotes fail; short ones in own words pass, and so they do with the recorded reader."""
+    data = {"answerable": True, "kind": case["kind"], "text": "A passage.", "silence": SILENCE}
+    found = verdict(own_words_check, data, case, case)
+    assert (found is None) == case["passes"], found
+    if "reads" in case:
+        assert verdict(supported_check, data, case, {"options": {"share": 0.6}}) is None
+        assert verdict(read_again_check, data, case, case) is None
+
+
+RECORDED_TARGETS = [
+    ("reason", "Each day throw half of it away and add 25 g of flour and 25 g of water.", False),
+    ("reason", "Then take the lid off and bake it for 20 minutes at 220 degrees.", False),
+    ("reason", "The rent of a half plot is £18 a year.", False),
+    ("reason", "A slight smell of machine oil is normal and goes away after the second boil.", False),
+    ("list", "It is marked by a white line on the wall.", False),
+    ("definition", "Then boil clear water once and pour it away.", False),
+    ("number", "It is marked by a white line on the wall.", False),
+    ("comparison", "Rain fell on five days, never more than 8 mm.", False),
+    ("reason", "Paddles must be wound down by hand and never dropped, because a falling paddle cracks.", True),
+    ("reason", "Since May the gate is open, so it can be passed at night.", True),
+    ("list", "If that is not enough, loosen the bolt, pull the cable through and tighten it again.", True),
+    ("definition", "A paddle is a small sliding door in the gate, or in a tunnel beside it.", True),
+    ("number", "Filling takes about 6 minutes in a narrow lock and about 11 minutes in a broad one.", True),
+    ("comparison", "Filling takes about 6 minutes in a narrow lock and about 11 minutes in a broad one.", True),
+    ("yes_no", "Parents are asked not to park on the zigzag lines.", True),
+    ("yes_no", "The rent of a half plot is £18 a year.", False),
+    ("fact", "The rent of a half plot is £18 a year.", True),
+]
+
+
+@pytest.mark.parametrize(("kind", "sentence", "carries"), RECORDED_TARGETS)
+def test_a_sentence_carries_the_kinds_that_it_answers(kind: str, sentence: str, carries: bool) -> None:
+    assert can_carry(kind, sentence) == carries
+
+
+def test_a_kind_is_asked_of_a_sentence_that_carries_it_and_never_of_a_heading() -> None:
+    for seed in build_test_seeds(plan_of("samples=300"))[:]:
+        focus, kind = seed.data["focus"], seed.data["kind"]
+        assert not focus.startswith(("#", "|"))
+        assert focus.rstrip('*_)"”’')[-1] in ".!"
+        if seed.data["answerable"]:
+            target = next(target for target in find_targets(seed.data["text"]) if target.focus == focus)
+            assert can_carry(kind, target.sentence)
+
+
+def test_a_sentence_that_refers_back_is_shown_with_the_one_before() -> None:
+    text = "## The cill of the lower gates of the lock\n\nA stone step lies there. It is marked by a white line. Is it seen?"
+    assert [target.focus for target in find_targets(text)] == ["A stone step lies there. It is marked by a white line."]
+
+
+def test_a_passage_in_another_language_is_asked_about_too() -> None:
+    family, options = GroundedQAFamily(), GroundedOptions(kinds={"reason": 1}, unanswerable=0)
+    row = {"text": "Die Schleuse ist seit gestern geschlossen. Sie wird am Montag wieder für alle Boote geöffnet."}
+    data = family.condition(row, options, Random(1))
+    assert data["kind"] == "reason"
+    assert data["focus"] in row["text"]
+
+
+def test_the_shipped_documents_give_hundreds_of_different_seeds() -> None:
+    seeds = build_test_seeds(plan_of("samples=400"))[:]
+    targets = {target for seed in seeds for target in find_targets(seed.data["text"])}
+    assert len(targets) >= 300
+    assert len({(seed.data["focus"], seed.data["kind"]) for seed in seeds}) > 250
+    assert len({seed.data["request"] for seed in seeds}) > 390
 
 
 @pytest.mark.parametrize("case", golden("standalone"), ids=lambda case: case["about"])
@@ -404,4 +500,4 @@ def test_a_fault_comes_back_as_advice_and_the_next_draft_is_judged_anew(tmp_path
     assert {sample.state for sample in revised} == {SampleStatus.kept, SampleStatus.dropped}
     for sample in revised:
         evidence = next(verdict.evidence for verdict in sample.verdicts if not verdict.passed)
-        assert any(f"Not right: {evidence.rstrip('. ')}. Give" in turn.asked for turn in sample.turns)
+        assert any(f"- {evidence}\nWhat to change: {evidence.rstrip('. ')}." in turn.asked for turn in sample.turns)

@@ -1,0 +1,189 @@
+"""What a passage can be asked about: its sentences by the kind of question that each can carry, and the sentences that may
+answer a question. English; knows no teacher and no check.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from agents.checks.text.supported_by_passage import (
+    collect_forms,
+    content_words,
+    distinct_quantities,
+    find_quantities,
+    normalize_spelling,
+    word_forms,
+)
+from agents.checks.text.text_units import LIST_MARK, split_sentences, split_words
+from agents.checks.text.written_numbers import read_written
+
+TARGET_WORDS = range(6, 61)
+"""Number of words of a sentence that a question can be about; longer ones are lists or tables."""
+NO_PROSE = re.compile(r"\s*(?:#|\||```|>?\s*-{3,})")
+"""Lines of Markdown without sentences: headings, tables, rules."""
+ENDED = re.compile(r"[.!。！][\"'”’)\]*_]*$")
+"""A statement ends so; a heading, a row of a list or a question does not."""
+REFERS_BACK = re.compile(
+    r"(?:it|its|this|that|these|those|they|their|he|she|his|her|both|so|then|there|such|otherwise|for this reason)\b",
+    re.IGNORECASE,
+)
+"""A sentence that begins so needs the one before it to be understood."""
+
+REASON = re.compile(
+    r"\b(?:because|as a result|therefore|for this reason|due to|thanks to|owing to|so that|in order (?:to|that)|lest"
+    r"|otherwise|or else|which is why|the reason|so as to"
+    r"|to (?:keep|avoid|prevent|save|protect|stop|make sure|let|allow|give)"
+    r"|since(?! (?:\d|last|then|(?:the|that|this) (?:day|year|week|month|morning|night|start|beginning|war)"
+    r"|(?:january|february|march|april|may|june|july|august|september|october|november|december|mon|tues|wednes|thurs|fri"
+    r"|satur|sun))))\b|[,;] so (?:it|the|that|they|he|she|we|you|no|each|every|a|an|all)\b",
+    re.IGNORECASE,
+)
+COMPARISON = re.compile(
+    r"\b(?:\w{2,}er|more|less|rather|other|\w+er \w+) than (?!\d|half|what\b)"
+    r"|\bas (?!soon|long|well|far)\w+ as\b(?! (?:you|possible))"
+    r"|\b(?:whereas|unlike|instead of|compared (?:with|to)|twice (?:as|the)|half as|in contrast"
+    r"|while (?:the \w+ ones?|others|a))\b",
+    re.IGNORECASE,
+)
+LIST_ITEM = r"(?:[\w'’°%£€$./*-]+ ){0,4}[\w'’°%£€$./*-]+"
+LISTING = re.compile(
+    rf", {LIST_ITEM},? (?:and|or) (?!(?:it|he|she|they|we|you|i|nothing|then|the rest)\b)\w", re.IGNORECASE
+)
+DEFINITION = re.compile(
+    r"(?<!there )\b(?:(?:is|was) an? |(?:is|are|was) (?:(?:also )?(?:called|known as|named)\b|used (?:for|to|as)\b"
+    r"|meant (?:for|to)\b"
+    r"|the \w+ (?:\w+ )?(?:that|which|of|who|where|in which)\b|short for\b))"
+    r"|\b(?:means|serves? (?:as|to)|stands? for|refers? to|consists? of|is for)\b|\bcalled (?:an?|the) ",
+    re.IGNORECASE,
+)
+RULE = re.compile(
+    r"\b(?:may|must|can|cannot|could|should|shall|not|never|no|none|nobody|neither|nor|only|always|allowed|forbidden|required|without"
+    r"|unless|at most|at least|free|needs? (?:no|not|to))\b|n't\b",
+    re.IGNORECASE,
+)
+"""Of what is so or not, or allowed or not."""
+
+
+class Target(NamedTuple):
+    """A sentence of a passage."""
+
+    sentence: str
+    focus: str
+    """A span of the passage: the sentence, and the one before it if it refers back to that."""
+
+
+def find_targets(passage: str) -> list[Target]:
+    """The statements of a passage that a question can be about, without headings, tables and questions."""
+    targets: list[Target] = []
+    for line in passage.splitlines():
+        if NO_PROSE.match(line):
+            continue
+        before = ""
+        for piece in split_sentences(line):
+            sentence = LIST_MARK.sub("", piece)
+            if len(split_words(sentence)) in TARGET_WORDS and ENDED.search(sentence):
+                refers = bool(before) and REFERS_BACK.match(sentence)
+                start = line.find(before) if refers else line.find(sentence)
+                targets.append(Target(sentence, line[start : line.find(sentence, start) + len(sentence)]))
+            before = sentence if len(split_words(sentence)) > 2 else ""
+    return targets
+
+
+def compares_numbers(sentence: str) -> bool:
+    """Whether a sentence gives two different quantities of one unit, joined by `and`, `but` or a semicolon."""
+    numbers = {(number.unit, number.values) for number in find_quantities(normalize_spelling(sentence)) if number.unit}
+    return len({unit for unit, _ in numbers}) < len(numbers) and re.search(r" (?:and|but) |;", sentence) is not None
+
+
+def states_number(sentence: str) -> bool:
+    """Whether a sentence has a number other than the word `one`, which seldom counts."""
+    return any(number.text != "one" or number.unit for number in find_quantities(normalize_spelling(sentence)))
+
+
+CARRIERS: Mapping[str, Callable[[str], object]] = {
+    "fact": bool,
+    "number": states_number,
+    "reason": REASON.search,
+    "comparison": lambda sentence: COMPARISON.search(sentence) or compares_numbers(sentence),
+    "list": LISTING.search,
+    "definition": DEFINITION.search,
+    "yes_no": RULE.search,
+}
+"""Whether a sentence gives what a question of a kind asks for, by the kind."""
+
+
+def can_carry(kind: str, sentence: str) -> bool:
+    """Whether a sentence can answer a question of this kind."""
+    return bool(CARRIERS[kind](sentence))
+
+
+# What a question asks for, and which sentences may give it
+
+TIME = re.compile(
+    r"\d|\b(?:january|february|march|april|may|june|july|august|september|october|november|december"
+    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days?|after|before|when|while|until|till|once|soon|every|during|then|since"
+    r"|mornings?|evenings?|afternoons?|nights?|noon|midnight|days?|weeks?|months?|years?|hours?|minutes?|spring|summer"
+    r"|autumn|winter|today|yesterday|tomorrow|always|never|now)\b",
+    re.IGNORECASE,
+)
+AMOUNT = re.compile(
+    r"\d|\b(?:half|halves|third|quarter|tenth|twice|double|pair|couple|dozen|several|most|few|fewer|some|all|none|no|both|many"
+    r"|much|enough|once|single|free)\b",
+    re.IGNORECASE,
+)
+AGE = re.compile(r"\b(?:aged?|old|older|years?|months?|born|birth|century)\b", re.IGNORECASE)
+CAUSE = re.compile(REASON.pattern + r"|\b(?:so|since|as)\b|[:;]", re.IGNORECASE)
+
+
+def gives_amount(sentence: str) -> object:
+    return AMOUNT.search(sentence) or read_written(sentence).numbers
+
+
+WANTED_ANSWERS: tuple[tuple[re.Pattern[str], Callable[[str], object]], ...] = tuple(
+    (re.compile(asked, re.IGNORECASE), gives)
+    for asked, gives in (
+        (r"\bhow old\b|\bwhat age\b", AGE.search),
+        (r"\bhow (?:many|much)\b", gives_amount),
+        (r"\bhow (?:tall|high|long|wide|deep|heavy|large|big|far|thick|hot|cold|fast)\b", gives_amount),
+        (r"^\W*(?:and |but )?when\b|\b(?:what|which) (?:time|year|day|date|month)\b", TIME.search),
+        (r"\bwhy\b|\bhow come\b|\b(?:what|which) reasons?\b|\bwhat is the reason\b", CAUSE.search),
+    )
+)
+"""What a sentence must have to answer a question, by the words that ask for it. Other questions may be answered by any."""
+ASKING_WORDS = frozenset(
+    """amount big called deep far fast heavy high hot kind large long many mean means much name number often old reason size
+sort tall time type wide please tell explain could would know like wonder hello hi hey sorry thanks thank quick""".split()
+)
+"""Words that questions ask with: a passage can answer them without having them."""
+
+
+class PossibleAnswer(NamedTuple):
+    """How near a passage is to answering a question."""
+
+    shared: bool
+    """Whether the passage has a word of the question."""
+    sentence: str | None
+    """If the passage has every word of the question: a sentence that may answer it, or an empty text if none is known. None if
+    the passage leaves something open: a word of the question, or what it asks for."""
+
+
+def find_possible_answer(question: str, passage: str) -> PossibleAnswer:
+    """Whether a passage may answer a question, by its words and by what the question asks for."""
+    plain = normalize_spelling(question)
+    words = [word for word in content_words(plain) if word.lower() not in ASKING_WORDS]
+    numbers = distinct_quantities(plain)
+    pool, pool_numbers = collect_forms(normalize_spelling(passage)), distinct_quantities(normalize_spelling(passage))
+    occurs = [bool(word_forms(word) & pool) for word in words]
+    occurs += [number.is_among(pool_numbers) for number in numbers]
+    if not all(occurs):
+        return PossibleAnswer(any(occurs), None)
+    gives = next((gives for asked, gives in WANTED_ANSWERS if asked.search(question)), None)
+    if gives is None or not words:
+        return PossibleAnswer(any(occurs), "")
+    sentences = [sentence for line in passage.splitlines() for sentence in split_sentences(line)] or [passage]
+    forms = [collect_forms(normalize_spelling(sentence)) for sentence in sentences]
+    shares = [sum(bool(word_forms(word) & found) for word in words) for found in forms]
+    # A sentence next to one with most words of the question may answer it too: "It is marked by a white line."
+    near = {i + step for i, share in enumerate(shares) if share == max(shares) for step in (-1, 0, 1)}
+    answering = [sentences[i] for i in sorted(near & set(range(len(sentences)))) if gives(sentences[i])]
+    return PossibleAnswer(True, max(answering, key=len) if answering else None)
