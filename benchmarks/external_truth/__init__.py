@@ -1,0 +1,1 @@
+"""Our checks, compared with answers and scorers that others wrote."""
