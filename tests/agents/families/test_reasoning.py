@@ -229,12 +229,12 @@ def test_a_wrong_number_and_a_seed_without_a_number_give_different_faults() -> N
         fault(
             answer_check,
             Seed(id="s-0", data={"question": "?", "expected": text}),
-            {"reasoning": "x", "answer": "twelve"},
+            {"reasoning": "x", "answer": "a dozen"},
         )
-        for text in ("twelve", "12")
+        for text in ("a dozen", "12")
     ]
-    blamed = "as numeric, the expected answer: 'twelve' is not a number; mend the seed, or choose another kind"
-    assert found == [blamed, "the answer 'twelve' is wrong"]
+    blamed = "as numeric, the expected answer: 'a dozen' is not a number; mend the seed, or choose another kind"
+    assert found == [blamed, "the answer 'a dozen' is wrong"]
 
 
 @pytest.mark.parametrize(
