@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
@@ -185,6 +186,11 @@ class Seed(FrozenModel):
     def index(self) -> int:
         return parse_sample_index(self.id)
 
+    @cached_property
+    def digest(self) -> str:
+        """Equal for seeds with equal data."""
+        return json_digest(self.data)
+
     @property
     def conditions(self) -> dict[str, str]:
         """Conditions in addition to the family's data: a persona, a difficulty."""
@@ -247,6 +253,14 @@ class Critique(FrozenModel):
     scores: dict[str, int]
     faults: list[str]
     advice: str
+    quotes: list[str] = []
+    """The words that each fault is about, in the order of `faults`; "" where a fault quotes nothing that the critic was shown.
+    Empty if no fault does, as in older runs."""
+
+    @property
+    def quoted_faults(self) -> list[str]:
+        """The faults that quote what they are about, with the quote."""
+        return [f"“{quote}”: {fault}" for fault, quote in zip(self.faults, self.quotes, strict=False) if quote]
 
 
 class Verdict(FrozenModel):

@@ -19,7 +19,9 @@ async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> S
         assert isinstance(context, LocalAgentContext), "a plan with tools of its own has no workers"
         return {"handovers": [await write_tool_conversation(context, state)]}
     seed, family = state["seed"], context.plan.family
-    key = CallKey(sample=seed.index, agent="generator", revision=progress.revision, attempt=progress.attempt)
+    key = CallKey(
+        sample=seed.index, seed=seed.digest, agent="generator", revision=progress.revision, attempt=progress.attempt
+    )
     contract, schema = family.reply_type(seed), family.reply_json_schema(seed)
     messages = draft_messages(context, state)
     own_messages = count_own_messages(context, messages, len(context.repair_messages(progress.broken)))
@@ -46,7 +48,7 @@ def draft_messages(context: AgentContext, state: SampleState) -> list[Message]:
     if progress.revision:
         # The examples stay first, where the teacher has cached them; only the request is replaced.
         prompt = context.plan.prompt("revise")
-        messages[-1:] = prompt.fill({**values, "draft": progress.draft, "advice": progress.advice})
+        messages[-1:] = prompt.fill({**values, **progress.revision_values})
     if conditions := format_conditions(seed.conditions, leave_out=prompt.placeholders):
         messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{conditions}"})
     return messages + context.repair_messages(progress.broken)

@@ -160,6 +160,7 @@ class _ConversationWriter:
     def _next_key(self) -> CallKey:
         return CallKey(
             sample=self._seed.index,
+            seed=self._seed.digest,
             agent="generator",
             revision=self._progress.revision,
             attempt=len(self._asked) * REPAIR_STRIDE,
@@ -173,7 +174,7 @@ class _ConversationWriter:
         if conditions := format_conditions(self._seed.conditions, leave_out=context.plan.prompt(role).placeholders):
             messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{conditions}"})
         if self._progress.revision:
-            note = context.prompt("revise", {**values, "draft": self._progress.draft, "advice": self._progress.advice})
+            note = context.prompt("revise", {**values, **self._progress.revision_values})
             joined = f"{messages[-1].content}\n\n{note[-1].content}"
             messages[-1] = messages[-1].model_copy(update={"content": joined})
         return await context.ask_until_valid(
