@@ -21,6 +21,7 @@ from benchmarks import (
     retention,
     robustness,
     routing,
+    sameness,
     scale,
     shards,
     soak,
@@ -76,6 +77,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "collapse": ("The collapse gate", collapse.table),
     "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
     "repetition": ("Repetition, without a reference", repetition.table),
+    "sameness": ("How alike the texts of a recipe are", sameness.table),
     "study": ("Topologies under injected faults", study.measure_injected),
     "study_embedded": ("Topologies with the embedded teacher", study.measure_embedded),
 }
