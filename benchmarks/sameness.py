@@ -1,6 +1,6 @@
 """How much the texts that a teacher wrote are alike, by recipe: questions, answers, critiques, expressions and code.
 
-    python -m benchmarks.sameness RUN_FOLDER_OR_RECORDING... [--texts N] [--before FILE] [--json]
+    python -m benchmarks.sameness RUN_FOLDER_OR_RECORDING... [--texts N] [--before SOURCE...]
 
 Reads run folders (kept samples), recordings of `run --record`, and JSON lines with a `request` and a `reply`. With `--texts
 N`, N texts of each kind at most are drawn, since self-BLEU rises with their number. Each row has its control: the same texts
@@ -37,7 +37,7 @@ SHOWN = 36
 """Characters of a phrase in the table."""
 
 
-BEFORE = Path(__file__).with_name("sameness_before.json")
+BEFORE = PROJECT / "data" / "recordings" / "earlier"
 INTRODUCTION = """
 What one capable model wrote for each recipe. *Opening*: share of texts with the most frequent first two words. *Beginning*:
 share with the most frequent beginning of six common words and gaps (numbers, names and rare words). *Equal texts*: share
@@ -214,31 +214,24 @@ def _shorten(text: str) -> str:
     return (text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…").replace("|", "\\|")
 
 
-def read_rows(path: Path) -> list[SamenessRow]:
-    """Rows that `--json` printed."""
-    return [SamenessRow(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
-
-
 def table() -> str:
     """The shipped recordings, or those in STILLHOUSE_RECORDINGS, next to the first ones."""
     folder = Path(os.environ.get("STILLHOUSE_RECORDINGS", PROJECT / "data" / "recordings"))
     rows = measure_sources(sorted(folder.glob("*.jsonl")))
+    before = measure_sources(sorted(BEFORE.glob("*.jsonl")))
     command = "Command: `python -m benchmarks sameness`"
-    return f"{describe_measurement()}. {command}.\n\n{INTRODUCTION.strip()}\n\n{write_tables(rows, read_rows(BEFORE))}"
+    return f"{describe_measurement()}. {command}.\n\n{INTRODUCTION.strip()}\n\n{write_tables(rows or before, before)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sameness")
     parser.add_argument("sources", nargs="+", type=Path)
     parser.add_argument("--texts", type=int)
-    parser.add_argument("--before", type=Path, help="the output of --json of an earlier measurement")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--before", nargs="*", type=Path, default=[], help="earlier folders or recordings of the same names"
+    )
     given = parser.parse_args()
-    rows = measure_sources(given.sources, given.texts)
-    if given.json:
-        sys.stdout.write(json.dumps([row._asdict() for row in rows], indent=1) + "\n")
-        return
-    tables = write_tables(rows, read_rows(given.before) if given.before else ())
+    tables = write_tables(measure_sources(given.sources, given.texts), measure_sources(given.before, given.texts))
     sys.stdout.write(f"{describe_measurement()}.\n\n{tables}\n")
 
 
