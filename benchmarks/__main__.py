@@ -22,6 +22,7 @@ from benchmarks import (
     retention,
     robustness,
     routing,
+    sameness,
     scale,
     shards,
     soak,
@@ -33,6 +34,7 @@ from benchmarks import (
 )
 from benchmarks.collapse import neural, repetition
 from benchmarks.collapse import tables as collapse
+from benchmarks.external_truth import math_verify, reasoning_gym
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# Benchmarks
@@ -59,6 +61,8 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "tool_results": ("Tool results of another sample", tool_results.table),
     "dedup": ("Near-duplicates, compared with peers", dedup.table),
     "answer_equality": ("Equality of mathematical answers, compared with Math-Verify", answer_equality.table),
+    "truth_math_verify": ("Forms of answers, compared with Math-Verify", math_verify.table),
+    "truth_reasoning_gym": ("Known answers, compared with reasoning-gym's scorers", reasoning_gym.table),
     "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
     "training": ("What a training step costs", training.table),
     "on_policy": ("What answers of the student's own add", on_policy.table),
@@ -75,6 +79,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "collapse": ("The collapse gate", collapse.table),
     "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
     "repetition": ("Repetition, without a reference", repetition.table),
+    "sameness": ("How alike the texts of a recipe are", sameness.table),
     "study": ("Topologies under injected faults", study.measure_injected),
     "study_embedded": ("Topologies with the embedded teacher", study.measure_embedded),
 }

@@ -3,8 +3,10 @@ verifiers, or the user's questions with their answers. Knows no teacher.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
 from random import Random
@@ -49,6 +51,17 @@ LIMITS = {
 as divisors, and `number_sequence` squares its last term up to `max_complexity + 1` times at each step."""
 DEFAULTS: dict[str, dict[str, Any]] = {"number_sequence": {"max_terms": 6, "max_complexity": 2}}
 """Replacements of reasoning-gym's defaults beyond these limits."""
+ROUNDED_TASKS = ("coin_flip",)
+"""Tasks whose verifier allows an absolute difference of 1e-4, which makes 0 right where the answer is 3.05e-5."""
+PROBABILITY = re.compile(
+    r"\+?(?:\d+/(?P<below>0*[1-9]\d*)|(?=\.?\d)\d*(?:\.(?P<places>\d*))?(?:e(?P<exponent>[-+]?\d{1,2}))?)",
+    re.ASCII | re.IGNORECASE,
+)
+"""A probability as that verifier reads it, without the exponents that would make it compute for hours."""
+MAX_ROUNDING = Fraction(1, 200)
+"""The largest relative difference of a rounded answer: that of three significant digits."""
+EXACT_ROUNDING = Fraction(1, 10**9)
+"""The relative rounding of reasoning-gym's own answers, which have ten digits."""
 ANSWER_PREFIX = "Answer: "
 """The text before the answer in the conversation that a student is trained on."""
 MAX_QUESTIONS = 1_000_000
@@ -211,11 +224,25 @@ def find_wrong_answer(seed: Seed, given: str) -> str | None:
     made = parse_procedural_question(seed.data)
     if len(given) > MAX_ANSWER:
         return f"the answer is {len(given)} characters long"
+    entry = made.dataset[made.place]
+    if made.task in ROUNDED_TASKS and not _is_rounding(entry["answer"], given):
+        return f"the answer {given!r} is wrong"
     try:
-        score = float(made.dataset.score_answer(given, made.dataset[made.place]))
+        score = float(made.dataset.score_answer(given, entry))
     except Exception:  # some verifiers raise any exception on texts that they cannot parse; these are wrong answers
         score = 0.0
     return None if score == 1 else f"the answer {given!r} is wrong"
+
+
+def _is_rounding(expected: str, given: str) -> bool:
+    """Whether `given` is the number `expected`, or a correct rounding of it that differs by `MAX_ROUNDING` at most."""
+    written = PROBABILITY.fullmatch(given)
+    if not written:
+        return False
+    exact, value = Fraction(expected), Fraction(given)
+    last_digit = Fraction(10) ** (int(written["exponent"] or 0) - len(written["places"] or "")) * (not written["below"])
+    apart = abs(exact - value)
+    return apart <= MAX_ROUNDING * abs(exact) and apart <= max(last_digit / 2, EXACT_ROUNDING * abs(exact))
 
 
 class ReasoningFamily(RecipeFamily):

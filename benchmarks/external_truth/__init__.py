@@ -1,1 +1,1 @@
-"""Our checks on data sets that others wrote."""
+"""Our checks, compared with answers and scorers that others wrote."""

@@ -86,6 +86,22 @@ class PhraseRecord(BaseModel):
     """Share of real text that begins with it; None without a reference."""
 
 
+class SamenessRecord(BaseModel):
+    """How alike the questions or the answers of a dataset are. No part of the verdict."""
+
+    of: str
+    """`questions` or `answers`."""
+    texts: int
+    opening: str
+    """The most frequent first two words."""
+    opening_share: float
+    template: str
+    """The most frequent beginning, with a gap (`…`) for numbers, names and rare words."""
+    template_share: float
+    self_bleu: float | None
+    """From 0 to 1; rises with the number of texts."""
+
+
 class CollapseRecord(BaseModel):
     """Metrics of the kept samples and of a real reference with the same number of tokens; without one, of repetition only."""
 
@@ -104,6 +120,8 @@ class CollapseRecord(BaseModel):
     """The most frequent first three words."""
     templates: list[PhraseRecord] = []
     """The most frequent openings as common words and gaps."""
+    sameness: list[SamenessRecord] = []
+    """Of questions and answers, however many there are; empty in older files."""
     note: str
     """What these numbers can and cannot show at this size."""
     advice: list[str] = []

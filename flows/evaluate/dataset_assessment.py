@@ -9,7 +9,7 @@ from typing import Any
 from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.runs.collapse_assessment import CollapseAssessment
-from core.runs.records import CollapseRecord, CollapseVerdict
+from core.runs.records import CollapseRecord, CollapseVerdict, SamenessRecord
 from flows.data.dataset_origin import is_synthetic_dataset
 from flows.data.dataset_rows import build_row_document, read_dataset_documents, read_reference_texts
 from flows.terminal.run_summary import format_metrics
@@ -34,6 +34,7 @@ def assess_dataset(
     """
     from filters.collapse.assessment import assess_texts
     from filters.collapse.repetition import assess_repetition
+    from filters.collapse.sameness import build_sameness_records
 
     documents = list(read_dataset_documents(source))
     texts = [document.text for document in documents]
@@ -42,6 +43,7 @@ def assess_dataset(
         collapse = assess_repetition(documents, seed=seed)
     else:
         collapse = assess_answers(texts, str(reference), Path.cwd(), seed, cache, generated=generated)
+    collapse.sameness = build_sameness_records(documents, seed=seed)
     if parent is None:
         return CollapseAssessment(collapse=collapse)
     earlier = [document.text for document in read_dataset_documents(parent)]
@@ -61,6 +63,13 @@ def assess_conversations(conversations: Sequence[Sequence[dict[str, Any]]], seed
     from filters.collapse.repetition import assess_repetition
 
     return assess_repetition([build_row_document({"messages": messages}) for messages in conversations], seed=seed)
+
+
+def measure_conversation_sameness(conversations: Sequence[Sequence[dict[str, Any]]], seed: int) -> list[SamenessRecord]:
+    """How alike the questions and the answers of a run are, each conversation as its messages on disk."""
+    from filters.collapse.sameness import build_sameness_records
+
+    return build_sameness_records([build_row_document({"messages": messages}) for messages in conversations], seed=seed)
 
 
 def assess_answers(

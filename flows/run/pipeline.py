@@ -40,7 +40,7 @@ from flows.data.curated_run import (
 )
 from flows.data.dataset_mixture import MixtureSources, mix_dataset, read_mixture_sources, split_own_rows, write_own_rows
 from flows.data.estimate_files import read_estimate
-from flows.evaluate.dataset_assessment import assess_answers, assess_conversations
+from flows.evaluate.dataset_assessment import assess_answers, assess_conversations, measure_conversation_sameness
 from flows.prefect_server.flow_progress import report_flow_progress
 from flows.prefect_server.run_artifacts import publish_artifacts
 from flows.release.lineage_view import read_earlier_comparisons
@@ -289,6 +289,7 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
             answers = [join_assistant_turns(messages) for messages in conversations]
             before = list(read_earlier_comparisons(context.run, context.recipe).values())
             record = assess_answers(answers, reference, context.plan.folder, seed, context.run.cache, before)
+        record.sameness = measure_conversation_sameness(conversations, seed)
     context.manifest.collapse = record
     context.manifest.gates = record.evidence if record.verdict is CollapseVerdict.collapse else []
     SESSION.print_message(f"assess: {record.verdict}")

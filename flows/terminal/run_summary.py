@@ -13,6 +13,7 @@ from core.runs.records import (
     MetricRecord,
     MixRecord,
     RunManifest,
+    SamenessRecord,
 )
 from core.runs.run_dir import RunDir
 from flows.terminal.cost_text import list_estimated
@@ -229,4 +230,15 @@ def format_metrics(collapse: CollapseRecord) -> list[str]:
         lines += textwrap.wrap(
             replace_unsafe_characters(metric.meaning), TERMINAL_WIDTH, initial_indent="    ", subsequent_indent="    "
         )
+    lines += [line for sameness in collapse.sameness for line in _format_sameness(sameness)]
     return [*lines, *textwrap.wrap(replace_unsafe_characters(collapse.note), TERMINAL_WIDTH)]
+
+
+def _format_sameness(sameness: SamenessRecord) -> list[str]:
+    """How alike the texts are, in a sentence."""
+    bleu = "" if sameness.self_bleu is None else f", self-BLEU {sameness.self_bleu:.2f}"
+    words = (
+        f"{sameness.of}: {sameness.opening_share:.0%} begin with “{sameness.opening}”, "
+        f"{sameness.template_share:.0%} with the pattern “{sameness.template}”{bleu}"
+    )
+    return textwrap.wrap(replace_unsafe_characters(words), TERMINAL_WIDTH, subsequent_indent="    ")

@@ -15,7 +15,9 @@ from agents.checks.math.notation import (
     UnreadableNotation,
     normalize_notation,
     parse_notation,
+    unwrap_latex,
 )
+from agents.checks.text.written_numbers import parse_number_words
 
 AnswerKind = Literal["exact", "numeric", "symbolic"]
 T = TypeVar("T")
@@ -40,9 +42,9 @@ def compare_answers(
     """Whether `given` is the `expected` answer, and why.
 
     `exact` compares texts after NFKC (2³ stays a power), case folding and white space. `numeric` compares numbers such as
-    1,234.5, 1/2, 1 1/2, 50%, 3.0e5 and $5; a unit after them must be the same, and `unit` applies where none is written.
-    `symbolic` compares expressions, equations, and lists in brackets, as agents.checks.math.algebra defines it; decimals are
-    exact there.
+    1,234.5, 1/2, 1 1/2, 50%, 3.0e5, $5 and twenty-one, plain or in LaTeX; a unit after them must be the same, and `unit`
+    applies where none is written. `symbolic` compares expressions, equations, and lists in brackets, as
+    agents.checks.math.algebra defines it; decimals are exact there.
     """
     if max(len(expected), len(given)) > MAX_LENGTH:
         return AnswerEquality(False, f"one of them has more than {MAX_LENGTH} characters")
@@ -82,18 +84,32 @@ def _parse_both(reader: Callable[[str], T], expected: str, given: str) -> tuple[
 
 # Numbers
 
-DECIMAL = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]{1,40})(?:\.[0-9]{0,40})?|\.[0-9]{1,40}"
+DECIMAL = r"(?:[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?:\ [0-9]{3})+)|[0-9]{1,40})(?:\.[0-9]{0,40})?|\.[0-9]{1,40}"
 NUMBER = re.compile(
     rf"""
-    (?P<sign>[-+]?) \s? (?:\\?\$)? \s? (?P<second_sign>[-+]?)
+    (?P<sign>[-+]?) \s? (?:\\?\$|(?P<currency>[€£¥]))? \s? (?P<second_sign>[-+]?)
     (?:
         (?: (?P<whole>[0-9]{{1,40}}) \s )? (?P<above>[0-9]{{1,40}}) \s? / \s? (?P<below>[0-9]{{1,40}})
       | (?P<decimal>{DECIMAL}) (?: (?:e|\s?[x*×·]\s?10\^) \(? (?P<exponent>[-+]?[0-9]{{1,3}}) \)? )?
     )
-    \s? (?P<unit> \\?% | (?: [°€£]? [^\W\d_]+ | [°€£] ) (?: [/·*^] \(? -? [^\W_]+ \)? )* | )
+    \s? (?P<unit> \\?[%$] | (?: [°€£¥]? [^\W\d_]+ | [°€£¥] ) (?: [/·*^] \(? -? [^\W_]+ \)? )* | )
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+
+
+LATEX_NUMBERS = {
+    r"\\(?:text|textrm|mathrm|mbox)\s*\{([^{}\\]*)\}": r" \1",
+    r"(?<=\d)\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}": r" \1/\2",
+    r"\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}": r"\1/\2",
+    r"(?<=\d)(?:\{,\}|,\\!|\\,(?=\d))(?=\d{3})": ",",
+    r"\\times(?![a-zA-Z])": "×",
+    r"\^\{([-+]?\d+)\}": r"^(\1)",
+    r"\^(?:\\circ(?![a-zA-Z])|\{\\circ\})": "°",
+    r"\\[,;:! ]": " ",
+}
+"""LaTeX in numbers with units, as plain text. A whole number before a fraction is a mixed number."""
+PERCENT_WORD = re.compile(r"\s*\b(?:percent|per cent)$", re.IGNORECASE)
 
 
 class NumberWithUnit(NamedTuple):
@@ -107,21 +123,30 @@ def parse_quantity(text: str, meant: str = "") -> NumberWithUnit:
     Raises:
         UnreadableNotation: if the text is anything else, or too long to be certain.
     """
-    written = normalize_notation(text)
-    if match := re.fullmatch(r"\$([^$]+)\$", written):
-        written = match[1].strip()
+    written = _replace_latex_numbers(unwrap_latex(normalize_notation(text)))
+    if (counted := parse_number_words(written)) is not None:
+        return NumberWithUnit(counted, meant)
     if not (match := NUMBER.fullmatch(written)) or (match["sign"] and match["second_sign"]):
         raise UnreadableNotation(f"{written[:40]!r} is not a number")
+    if match["currency"] and match["unit"]:
+        raise UnreadableNotation(f"{written[:40]!r} has two units")
     if match["decimal"]:
-        value = Fraction(match["decimal"].replace(",", "")) * Fraction(10) ** int(match["exponent"] or 0)
+        value = Fraction(re.sub("[, ]", "", match["decimal"])) * Fraction(10) ** int(match["exponent"] or 0)
     elif int(match["below"]) == 0:
         raise UnreadableNotation(f"{match[0]!r} divides by zero")
     else:
         value = int(match["whole"] or 0) + Fraction(int(match["above"]), int(match["below"]))
     if match["sign"] == "-" or match["second_sign"] == "-":
         value = -value
-    unit = match["unit"] or meant
+    unit = match["currency"] or match["unit"].removeprefix("\\").removeprefix("$") or meant
     return NumberWithUnit(value / 100, "") if unit.endswith("%") else NumberWithUnit(value, unit)
+
+
+def _replace_latex_numbers(text: str) -> str:
+    if re.search(r"[\\{]", text):
+        for pattern, plain in LATEX_NUMBERS.items():
+            text = re.sub(pattern, plain, text)
+    return " ".join(PERCENT_WORD.sub("%", text).split())
 
 
 # Expressions

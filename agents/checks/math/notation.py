@@ -147,11 +147,28 @@ SIGNS = {
 }
 
 
-def _replace_latex(text: str) -> str:
-    for pattern in (r"\$\$(.+)\$\$", r"\$([^$]+)\$", r"\\\((.+)\\\)", r"\\\[(.+)\\\]"):
-        if match := re.fullmatch(pattern, text):
-            text = match[1]
+LATEX_WRAPPERS = (
+    r"\$\$(.+)\$\$",
+    r"\$([^$]+)\$",
+    r"\\\((.+)\\\)",
+    r"\\\[(.+)\\\]",
+    r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})+)\}",
+)
+MAX_WRAPPERS = 3
+
+
+def unwrap_latex(text: str) -> str:
+    """`text` without the dollars, brackets and boxes around all of it."""
+    for _ in range(MAX_WRAPPERS):
+        inner = next((match[1] for pattern in LATEX_WRAPPERS if (match := re.fullmatch(pattern, text))), text)
+        if inner == text:
             break
+        text = inner.strip()
+    return text
+
+
+def _replace_latex(text: str) -> str:
+    text = unwrap_latex(text)
     for pattern, sign in SIGNS.items():
         text = re.sub(pattern, sign, text)
     text = re.sub(r"\\([a-z]+)", lambda m: GREEK.get(m[1], m[0]), text)

@@ -110,6 +110,24 @@ NON_NUMBER_AFTER = re.compile(
 """After a number word these make it part of a fraction, an ordinal or a time."""
 
 
+DIGIT_WORD, TEEN_WORD, TENS_WORD = ("|".join(words) for words in (list(SMALL)[1:10], list(SMALL)[10:], TENS))
+UNDER_HUNDRED = rf"(?:(?:{TENS_WORD})(?:[- ](?:{DIGIT_WORD}))?|{TEEN_WORD}|{DIGIT_WORD})"
+UNDER_THOUSAND = rf"(?:(?:a|{DIGIT_WORD}|{TEEN_WORD}) hundred(?:(?: and)? {UNDER_HUNDRED})?|{UNDER_HUNDRED})"
+NUMBER_IN_WORDS = re.compile(
+    rf"(?:(?P<sign>minus|negative) )?(?P<words>zero|(?=\w)(?!and\b)(?:(?:a|{UNDER_THOUSAND}) billion\b,? ?)?"
+    rf"(?:(?:a|{UNDER_THOUSAND}) million\b,? ?)?(?:(?:a|{UNDER_THOUSAND}) thousand\b,? ?)?(?:(?:and )?{UNDER_THOUSAND})?)"
+)
+"""One cardinal number, and nothing else."""
+
+
+def parse_number_words(text: str) -> Fraction | None:
+    """The value of a text that is one cardinal number in words; None for any other text."""
+    match = NUMBER_IN_WORDS.fullmatch(fold_text(text))
+    words = re.split("[- ,]+", match["words"]) if match else []
+    values = _spelled_numbers([word for word in words if word not in ("a", "and", "")]) if words else []
+    return -values[0] if match and match["sign"] and values else values[0] if len(values) == 1 else None
+
+
 def fold_text(text: str) -> str:
     """`text` with case, white space, quotes and dashes unified."""
     alike = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).translate(PUNCTUATION_VARIANTS)

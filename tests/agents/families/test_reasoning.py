@@ -97,6 +97,38 @@ def test_each_task_takes_its_own_answer_and_no_other(task: str) -> None:
             assert fault(solved_check, seed, {"reasoning": "x", "answer": wrong}), (task, right, wrong)
 
 
+@pytest.mark.parametrize(
+    ("place", "answer", "right"),
+    [
+        (0, "0.003173828125", True),
+        (0, "13/4096", True),
+        (0, "0.003174", True),
+        (0, "3.174e-3", True),
+        (0, "0.0031739", False),
+        (0, "0.00317", True),
+        (0, "0.0032", False),
+        (0, "13/4095", False),
+        (0, "0", False),
+        (0, "1/0", False),
+        (1, "3.051757812e-05", True),
+        (1, "1/32768", True),
+        (1, "0.000030517578125", True),
+        (1, "0", False),
+        (1, "-3.051757812e-05", False),
+        (1, "3.051757812e-0500000000", False),
+        (1, "1e999999999", False),
+        (1, "1e-999999999", False),
+    ],
+)
+def test_a_small_probability_is_not_zero_and_a_rounded_one_is_rounded_right(
+    place: int, answer: str, right: bool
+) -> None:
+    """reasoning-gym's verifier takes whatever is nearer than 1e-4, and computes 10 ** 999999999."""
+    made = ProceduralQuestion("coin_flip", {}, 5, 12, place)
+    seed = Seed(id="s-0", data={"question": "q", "category": "coin_flip", "made": made._asdict()})
+    assert (fault(solved_check, seed, {"reasoning": "x", "answer": answer}) is None) == right
+
+
 PWNED = "__import__('pathlib').Path('{path}').touch()"
 
 
@@ -197,12 +229,12 @@ def test_a_wrong_number_and_a_seed_without_a_number_give_different_faults() -> N
         fault(
             answer_check,
             Seed(id="s-0", data={"question": "?", "expected": text}),
-            {"reasoning": "x", "answer": "twelve"},
+            {"reasoning": "x", "answer": "a dozen"},
         )
-        for text in ("twelve", "12")
+        for text in ("a dozen", "12")
     ]
-    blamed = "as numeric, the expected answer: 'twelve' is not a number; mend the seed, or choose another kind"
-    assert found == [blamed, "the answer 'twelve' is wrong"]
+    blamed = "as numeric, the expected answer: 'a dozen' is not a number; mend the seed, or choose another kind"
+    assert found == [blamed, "the answer 'a dozen' is wrong"]
 
 
 @pytest.mark.parametrize(

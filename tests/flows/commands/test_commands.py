@@ -166,6 +166,11 @@ def test_assess_without_a_reference_measures_repetition(
     code, out, _ = called(capsys, "assess", written(tmp_path / "good.jsonl", passages[:600]), "--out", str(page))
     assert (code, out.splitlines()[0]) == (0, "verdict   NO REPETITION")
     assert "repetition: no repetition" in out
+    assert re.search(
+        r"answers: \d+% begin with “.+”, \d+% with the pattern “.+”, self-\s*BLEU 0\.\d\d", " ".join(out.split())
+    )
+    assert "questions:" not in out, "the rows have none"
+    assert "How alike the texts are" in page.read_text()
     assert "compare with real text of the same kind" in out
     assert "next: " not in out, "the page is written"
     assert "Repetition within the dataset" in page.read_text()

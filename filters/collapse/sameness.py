@@ -1,0 +1,237 @@
+"""How much the texts of one dataset are alike in form, without a reference: openings, templates, self-BLEU; and the structure of
+expressions and of code. Knows neither recipes nor what a value should be.
+"""
+
+import ast
+import builtins
+import math
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from core.runs.records import SamenessRecord
+from filters.base import Document
+from filters.collapse.collapse_metrics import ENDED, GAP, extract_skeletons
+from filters.collapse.diversity import TokenSample, self_bleu
+from filters.collapse.matched_samples import WORD_PATTERN, TokenCorpus
+from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
+from filters.collapse.repetition import MIN_MEASURED_DOCUMENTS
+
+OPENING_WORDS = 2
+"""Fewer than the openers of the collapse gate: `Given a` is an opening, whatever is given."""
+COMMON_SHARE = 0.1
+"""A word is rare in a dataset if it is in fewer texts than this share, or in one text only."""
+MAX_CODE_NODES = 5_000
+"""Of code whose structure is measured."""
+MAX_SPACES = 4
+"""Characters between a word and the mark before it."""
+SENTENCE_ENDS = frozenset(".!?…:\"“”'‘(\n")
+
+
+class TextSameness(NamedTuple):
+    """How alike texts are. Self-BLEU rises and the share of openings falls with the number of texts: compare equal numbers."""
+
+    texts: int
+    opening: str
+    """The most frequent first two words."""
+    opening_share: float
+    """Share of texts with this opening."""
+    openings: float
+    """Effective number of openings, from 1 to the number of texts: exp of their entropy."""
+    template: str
+    """The most frequent beginning as common words and gaps, `…`: numbers, names and rare words are gaps."""
+    template_share: float
+    """Share of texts with this template."""
+    repeated_share: float
+    """Share of texts with the words of the most frequent text."""
+    self_bleu: float | None
+    """Mean BLEU-4 of each text against all others, from 0 to 1 (Zhu et al. 2018). None if there is one text only."""
+
+
+class StructureSameness(NamedTuple):
+    """How alike the structures of expressions or programs are."""
+
+    structures: int
+    unreadable: int
+    """Texts that are no Python, which are not counted above."""
+    structure: str
+    """The most frequent structure."""
+    structure_share: float
+    kinds: float
+    """Effective number of different structures."""
+    self_bleu: float | None
+    """Of the structures, each as the words of `outline_expression` or `outline_code`."""
+
+
+def measure_text_sameness(texts: Sequence[str]) -> TextSameness | None:
+    """The sameness of the texts that have a word; None if no text has one."""
+    spelled = [words for text in texts if (words := list(_iterate_words(text)))]
+    if not spelled:
+        return None
+    vocabulary: dict[str, int] = {}
+    corpus = TokenCorpus.from_words([[word.text for word in words] for words in spelled], vocabulary)
+    sample = TokenSample(corpus.ids, corpus.lengths)
+    openings = Counter(" ".join(word.text for word in words[:OPENING_WORDS]) for words in spelled)
+    templates = Counter(_list_templates(sample, _find_common_words(spelled, vocabulary), list(vocabulary)))
+    opening, opened = openings.most_common(1)[0]
+    template, shaped = templates.most_common(1)[0]
+    return TextSameness(
+        texts=len(spelled),
+        opening=opening,
+        opening_share=opened / len(spelled),
+        openings=effective_number(openings),
+        template=str(template),
+        template_share=shaped / len(spelled),
+        repeated_share=max(Counter(corpus.iterate_documents()).values()) / len(spelled),
+        self_bleu=self_bleu(sample),
+    )
+
+
+def build_sameness_records(documents: Sequence[Document], *, seed: int) -> list[SamenessRecord]:
+    """The sameness of the questions and of the answers of at most `MAX_SAMPLE_DOCUMENTS` documents."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(documents))[:MAX_SAMPLE_DOCUMENTS])
+    drawn = [documents[place] for place in chosen]
+    texts = {
+        "questions": [document.question or document.asked for document in drawn],
+        "answers": [d.text for d in drawn],
+    }
+    records = []
+    for of, written in texts.items():
+        found = measure_text_sameness(written)
+        if found and found.texts >= MIN_MEASURED_DOCUMENTS:
+            shown = {name: getattr(found, name) for name in SamenessRecord.model_fields if name != "of"}
+            records.append(SamenessRecord(of=of, **shown))
+    return records
+
+
+def measure_structure_sameness(outlines: Sequence[str | None]) -> StructureSameness | None:
+    """The sameness of structures, of which None is an unreadable one; None if all are unreadable."""
+    known = [outline for outline in outlines if outline]
+    if not known:
+        return None
+    counts = Counter(known)
+    structure, largest = counts.most_common(1)[0]
+    corpus = TokenCorpus.from_words([outline.split() for outline in known], {})
+    return StructureSameness(
+        structures=len(known),
+        unreadable=len(outlines) - len(known),
+        structure=structure,
+        structure_share=largest / len(known),
+        kinds=effective_number(counts),
+        self_bleu=self_bleu(TokenSample(corpus.ids, corpus.lengths)),
+    )
+
+
+def effective_number(counts: Counter[Hashable] | Counter[str]) -> float:
+    """The exponential of the Shannon entropy: the number of equally frequent kinds with the same entropy (Hill 1973, order 1)."""
+    total = counts.total()
+    return math.exp(-sum(count / total * math.log(count / total) for count in counts.values()))
+
+
+# Words of texts
+
+
+class SpelledWord(NamedTuple):
+    text: str
+    """In lower case."""
+    named: bool
+    """Whether a capital letter begins the word within a sentence."""
+
+
+def _iterate_words(text: str) -> Iterator[SpelledWord]:
+    for match in WORD_PATTERN.finditer(text):
+        before = text[max(0, match.start() - MAX_SPACES) : match.start()].rstrip(" \t")[-1:]
+        within = bool(before) and before not in SENTENCE_ENDS
+        yield SpelledWord(match.group().lower(), within and match.group()[0].isupper() and match.group() != "I")
+
+
+def _find_common_words(spelled: Sequence[Sequence[SpelledWord]], vocabulary: dict[str, int]) -> list[int]:
+    """The numbers of the words that are neither rare, nor numbers, nor mostly written as names."""
+    holders = Counter(word for words in spelled for word in {word.text for word in words})
+    used = Counter(word.text for words in spelled for word in words)
+    named = Counter(word.text for words in spelled for word in words if word.named)
+    least = max(2, COMMON_SHARE * len(spelled)) if len(spelled) > 1 else 1
+    return [
+        number
+        for word, number in vocabulary.items()
+        if holders[word] >= least and not re.search(r"\d", word) and 2 * named[word] < used[word]
+    ]
+
+
+def _list_templates(sample: TokenSample, common: Sequence[int], vocabulary: Sequence[str]) -> Iterator[Hashable]:
+    """The template of each text. A text without a common word at its beginning is like no other."""
+    rows = extract_skeletons(sample, np.array(common, dtype=np.int64))
+    for number, row in enumerate(rows.tolist()):
+        words = ["…" if word == GAP else vocabulary[word] for word in row if word != ENDED]
+        yield " ".join(words) if any(word != "…" for word in words) else number
+
+
+# Structures
+
+
+def outline_expression(expression: str) -> str | None:
+    """The operation tree of an expression with `n` for numbers and `x` for names, in prefix order; the operands of + and * are
+    sorted, so `2 + 3 * 4` equals `5 * 6 + 7`. None if it is no expression.
+    """
+    try:
+        tree = ast.parse(expression.strip(), mode="eval").body
+        return _outline_operations(tree)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**"}
+
+
+def _outline_operations(node: ast.expr) -> str:
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
+        sign = OPERATIONS[type(node.op)]
+        parts = [_outline_operations(side) for side in (node.left, node.right)]
+        return f"( {sign} {' '.join(sorted(parts) if sign in ('+', '*') else parts)} )"
+    if isinstance(node, ast.UnaryOp):
+        return _outline_operations(node.operand)
+    if isinstance(node, ast.Call):
+        return f"( call {' '.join(map(_outline_operations, node.args))} )"
+    return "n" if isinstance(node, ast.Constant) else "x"
+
+
+def outline_code(code: str) -> str | None:
+    """The syntax tree of Python code in prefix order, without names of variables and functions, constants, annotations and
+    docstrings. Names of built-ins and methods stay. None if it is no Python, or too long.
+    """
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    words = list(_outline_syntax(tree))
+    return " ".join(words) if words and len(words) <= MAX_CODE_NODES else None
+
+
+def _outline_syntax(tree: ast.AST) -> Iterator[str]:
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        match node:
+            case ast.Expr(value=ast.Constant()) | ast.alias() | ast.Import() | ast.ImportFrom() | ast.expr_context():
+                continue
+            case ast.Module():
+                pass
+            case ast.Name(id=name) if hasattr(builtins, name):
+                yield name
+            case ast.AnnAssign():
+                yield "Assign"
+            case ast.Attribute(attr=name):
+                yield f".{name}"
+            case _:
+                yield type(node).__name__
+        children = [
+            child
+            for field, value in ast.iter_fields(node)
+            if field not in ("annotation", "returns", "type_params")
+            for child in (value if isinstance(value, list) else [value])
+            if isinstance(child, ast.AST)
+        ]
+        waiting.extend(reversed(children))
