@@ -1,0 +1,1 @@
+"""Our checks compared with what others wrote: their solutions, answers and scorers."""
