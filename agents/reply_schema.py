@@ -5,7 +5,7 @@ The docstring of a schema is its `description` in the request: another word ther
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from core.thinking import find_thinking_tag
 
@@ -18,10 +18,35 @@ class ReplySchema(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Scores = dict[str, Annotated[int, Field(ge=1, le=5, strict=True)]]
+"""1 (poor) to 5 (good) by rubric."""
+
+
+class QuotedFault(ReplySchema):
+    """A fault, with the words that it is about, copied from what the critic was shown."""
+
+    quote: str
+    fault: str = Field(min_length=1)
+
+
+def _quote_nothing(fault: Any) -> Any:
+    return {"quote": "", "fault": fault} if isinstance(fault, str) else fault
+
+
 class Review(ReplySchema):
+    """A critic's reply: faults first, then scores from 1 (poor) to 5 (good) by rubric. A fault in plain text quotes nothing."""
+
+    faults: list[Annotated[QuotedFault, BeforeValidator(_quote_nothing)]]
+    scores: Scores = Field(min_length=1)
+    advice: str
+
+
+class PlainReview(ReplySchema):
     """A critic's reply; scores are 1 (poor) to 5 (good) by rubric. Which rubrics a prompt asks for, `rubrics` says."""
 
-    scores: dict[str, Annotated[int, Field(ge=1, le=5, strict=True)]] = Field(min_length=1)
+    model_config = ConfigDict(title="Review")  # part of every request digest
+
+    scores: Scores = Field(min_length=1)
     faults: list[str]
     advice: str
 

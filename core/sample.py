@@ -247,6 +247,14 @@ class Critique(FrozenModel):
     scores: dict[str, int]
     faults: list[str]
     advice: str
+    quotes: list[str] = []
+    """The words that each fault is about, in the order of `faults`; "" where a fault quotes nothing that the critic was shown.
+    Empty if no fault does, as in older runs."""
+
+    @property
+    def quoted_faults(self) -> list[str]:
+        """The faults that quote what they are about, with the quote."""
+        return [f"“{quote}”: {fault}" for fault, quote in zip(self.faults, self.quotes, strict=False) if quote]
 
 
 class Verdict(FrozenModel):

@@ -17,9 +17,9 @@ def list_prompt_values(plan: RunPlan, role: str, seed: Seed) -> Set[str]:
     if role in family.writes:
         return family.prompt_values(seed).keys()
     if role == "revise":
-        return family.prompt_values(seed).keys() | {"draft", "advice"}
+        return family.prompt_values(seed).keys() | {"draft", "advice", "faults"}
     if role == "critic":
-        return {*seed.data, "answer", *family.fields}
+        return {*seed.data, "answer", *family.fields, "conversation", *(() if plan.recipe.tools else ("request",))}
     asking_checks = [bound for bound in plan.checks if role in bound.check.roles]
     try:  # our prompts use every value of their agent
         values = prompts.load_prompt(plan.recipe.family, role, None, plan.family.prompts).placeholders

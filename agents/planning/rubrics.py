@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from agents.reply_schema import InvalidReply, Review
+from agents.reply_schema import InvalidReply, PlainReview, QuotedFault, Review
 from core.errors import UsageError
 from prompts import Prompt
 from teachers.base import reply_json_schema
 
 QUOTED_NAME = re.compile(r'"(\w[\w -]{0,39})"\s*:')
 """How a prompt names a rubric: `"clarity": the text has one reading`."""
+REVIEW_KEYS = frozenset({*Review.model_fields, *QuotedFault.model_fields})
 SCORE = {"type": "integer", "minimum": 1, "maximum": 5}
 
 
@@ -33,9 +34,7 @@ def find_rubrics(prompt: Prompt) -> tuple[str, ...]:
     requests = (
         prompt.messages[:1] if scored else [message for message in prompt.messages if message.role != "assistant"]
     )
-    named = [
-        name for message in requests for name in QUOTED_NAME.findall(message.content) if name not in Review.model_fields
-    ]
+    named = [name for message in requests for name in QUOTED_NAME.findall(message.content) if name not in REVIEW_KEYS]
     if not named and not scored:
         raise UsageError(
             f'{prompt.name}: names no rubric; name each in its first message as in "clarity": the text has one reading'
@@ -49,9 +48,14 @@ def find_rubrics(prompt: Prompt) -> tuple[str, ...]:
     return tuple(name for name in order if name in scored or not scored)
 
 
-def build_review_schema(rubrics: Sequence[str]) -> dict[str, Any]:
-    """The JSON schema of a review with a score for each rubric."""
-    schema = reply_json_schema(Review)
+def asks_for_quotes(prompt: Prompt) -> bool:
+    """Whether the critic's prompt asks to quote what each fault is about; prompts of earlier versions do not."""
+    return any('"quote"' in message.content for message in prompt.messages)
+
+
+def build_review_schema(rubrics: Sequence[str], *, quotes: bool = True) -> dict[str, Any]:
+    """The JSON schema of a review with a score for each rubric, and with or without `quotes` of its faults."""
+    schema = reply_json_schema(Review if quotes else PlainReview)
     scores = {
         "type": "object",
         "properties": dict.fromkeys(rubrics, SCORE),

@@ -76,6 +76,16 @@ class RunPlan:
         return sum(bound.check.calls(bound.options) for bound in self.checks)
 
     @property
+    def free_checks(self) -> tuple[BoundCheck, ...]:
+        """The checks that call no teacher."""
+        return tuple(bound for bound in self.checks if not bound.check.calls(bound.options))
+
+    @property
+    def asking_checks(self) -> tuple[BoundCheck, ...]:
+        """The checks that call a teacher."""
+        return tuple(bound for bound in self.checks if bound.check.calls(bound.options))
+
+    @property
     def check_files(self) -> list[str]:
         """The files that its checks read, as the recipe names them."""
         return [name for bound in self.checks for name in bound.files]

@@ -2,15 +2,19 @@
 the generator's confidence.
 """
 
+from collections.abc import Sequence
+
 from langgraph.runtime import Runtime
 
 from agents.calls.agent_context import AgentContext
 from agents.checks.base import subject_values
-from agents.planning.rubrics import build_review_schema
+from agents.planning.rubrics import asks_for_quotes, build_review_schema
 from agents.planning.run_plan import NO_PROBABILITIES
 from agents.reply_schema import Review
-from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
+from agents.roles.generator import draft_messages
+from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, start_sample
 from core.errors import ProviderError
+from core.sample import Candidate, Message, Seed
 from teachers.base import CallFailed, CallKey
 
 CONFIDENCE_BANDS = (0.30, 0.35, 0.40, 0.50)
@@ -37,12 +41,26 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
         return {"handovers": [AgentHandover("critic", review)]}
 
     assert progress.candidate is not None, "the critic only gets a validated candidate"
-    request = context.prompt("critic", subject_values(state["seed"], progress.candidate))
+    prompt = context.plan.prompt("critic")
+    request = prompt.fill(review_values(context, state["seed"], progress.candidate))
     messages = request + context.repair_messages(progress.broken)
     key = CallKey(sample=state["seed"].index, agent="critic", revision=progress.revision, attempt=progress.attempt)
     try:
-        schema = build_review_schema(context.plan.rubrics)
+        schema = build_review_schema(context.plan.rubrics, quotes=asks_for_quotes(prompt))
         reply, turn = await context.ask(key, config, messages, Review, config.temperature, schema)
     except CallFailed as error:
         return {"handovers": [AgentHandover("critic", "", failure=str(error))]}
     return {"handovers": [AgentHandover("critic", reply.text, (turn,), reply.finished)]}
+
+
+def review_values(context: AgentContext, seed: Seed, candidate: Candidate) -> dict[str, str]:
+    """The values of a critic's prompt: what a check sees, the request to the generator, and the labeled conversation."""
+    # The turns of tools of the recipe's own come from several requests.
+    request = {} if context.recipe.tools else {"request": draft_messages(context, start_sample(seed))[-1].content}
+    return {**request, "conversation": label_turns(candidate.messages), **subject_values(seed, candidate)}
+
+
+def label_turns(messages: Sequence[Message]) -> str:
+    """A conversation as text, each turn with its role: `User: …`, `Assistant: …`, `Tool NAME: …`."""
+    labels = (f"Tool {turn.name}" if turn.role == "tool" else turn.role.capitalize() for turn in messages)
+    return "\n".join(f"{label}: {turn.text}" for label, turn in zip(labels, messages, strict=True))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypedDict
 
 from agents.calls.agent_context import BrokenReply
 from agents.reply_schema import T, parse_reply
+from core.config.recipe import Recipe
 from core.sample import AgentTurn, Candidate, Critique, RejectionReason, SampleStatus, Seed, Verdict
 
 
@@ -46,10 +47,24 @@ class SampleProgress:
     """The raw reply from which `candidate` was parsed."""
     confidence: float | None = None
     advice: str = ""
+    """Against the last draft."""
+    faults: tuple[str, ...] = ()
+    """All that critics and checks found in the drafts so far."""
     broken: BrokenReply | None = None
     critiques: tuple[Critique, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     outcome: SampleOutcome | None = None
+
+    @property
+    def revision_values(self) -> dict[str, str]:
+        """The values of a revision's prompt: the refused draft, the advice against it, and all faults so far, a line each."""
+        return {"draft": self.draft, "advice": self.advice, "faults": "\n".join(f"- {fault}" for fault in self.faults)}
+
+    def awaits_review(self, recipe: Recipe) -> bool:
+        """Whether the critic has still to review this revision. Checks that call no teacher come before it, others after it."""
+        if recipe.agents.critic is None or recipe.topology.kind != "centralized":
+            return False
+        return not any(critique.revision == self.revision for critique in self.critiques)
 
 
 class SampleState(TypedDict):

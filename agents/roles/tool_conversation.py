@@ -173,7 +173,7 @@ class _ConversationWriter:
         if conditions := format_conditions(self._seed.conditions, leave_out=context.plan.prompt(role).placeholders):
             messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{conditions}"})
         if self._progress.revision:
-            note = context.prompt("revise", {**values, "draft": self._progress.draft, "advice": self._progress.advice})
+            note = context.prompt("revise", {**values, **self._progress.revision_values})
             joined = f"{messages[-1].content}\n\n{note[-1].content}"
             messages[-1] = messages[-1].model_copy(update={"content": joined})
         return await context.ask_until_valid(

@@ -1,6 +1,8 @@
-"""The verifier: runs the recipe's checks on a candidate in order. It sees neither the author nor the critique."""
+"""The verifier: runs the recipe's checks on a candidate in order, those that call no teacher before the critic is asked. It sees
+neither the author nor the critique.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from langgraph.runtime import Runtime
@@ -8,6 +10,7 @@ from pydantic import BaseModel
 
 from agents.calls.agent_context import AgentContext
 from agents.checks.base import CheckBroken, Subject
+from agents.checks.registry import BoundCheck
 from agents.reply_schema import Finding
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
 from core.sample import AgentTurn, Candidate, Seed, render_values
@@ -21,8 +24,11 @@ async def run_verifier(state: SampleState, runtime: Runtime[AgentContext]) -> St
     turns: list[AgentTurn] = []
     findings: list[Finding] = []
     broken = ""
+    context = runtime.context
     try:
-        await run_checks(runtime.context, state["seed"], candidate, progress.revision, turns, findings)
+        await run_checks(
+            context, state["seed"], candidate, progress.revision, turns, findings, due_checks(state, context)
+        )
     except CallFailed as error:
         return {"handovers": [AgentHandover("verifier", "", tuple(turns), failure=str(error))]}
     except CheckBroken as error:
@@ -32,15 +38,20 @@ async def run_verifier(state: SampleState, runtime: Runtime[AgentContext]) -> St
     return {"handovers": [AgentHandover("verifier", payload, tuple(turns), broken=broken)]}
 
 
+def due_checks(state: SampleState, context: AgentContext) -> Collection[BoundCheck]:
+    """The checks of this visit: all, or those before or after the critic's review."""
+    plan, progress = context.plan, state["progress"]
+    if progress.awaits_review(context.recipe):
+        return plan.free_checks
+    return plan.asking_checks if any(one.revision == progress.revision for one in progress.critiques) else plan.checks
+
+
 async def run_checks(
-    context: AgentContext,
-    seed: Seed,
-    candidate: Candidate,
-    revision: int,
-    turns: list[AgentTurn],
-    findings: list[Finding],
-) -> None:
-    """Run the recipe's checks, up to the first that does not pass. Adds their findings to `findings`, their calls to `turns`.
+    context: AgentContext, seed: Seed, candidate: Candidate, revision: int, turns: list[AgentTurn],
+    findings: list[Finding], due: Collection[BoundCheck] | None = None,
+) -> None:  # fmt: skip
+    """Run the recipe's checks, or those that are `due`, up to the first that does not pass. Adds their findings to `findings`,
+    their calls to `turns`.
 
     Raises:
         CallFailed: if the verifier's teacher does not answer.
@@ -57,6 +68,9 @@ async def run_checks(
         )
 
     for bound in context.plan.checks:
+        if due is not None and bound not in due:
+            first_question += bound.check.calls(bound.options)
+            continue
         results = await bound.check.findings(Subject(seed, candidate, ask), bound.options)
         first_question += bound.check.calls(bound.options)
         findings += results

@@ -48,12 +48,24 @@ def decide_next_step(state: SampleState, context: AgentContext) -> OrchestratorD
 
 
 def parse_review(handover: AgentHandover, context: AgentContext) -> Review:
-    """A critic's review, with a score for each rubric of its prompt and no other. Raises InvalidReply."""
+    """A critic's review, with a score for each rubric of its prompt and no other, and with quotes of what it was shown only.
+    Raises InvalidReply.
+    """
     review = handover.parse(Review)
     config = context.recipe.agents.critic
     if config and config.type == "teacher":
         check_rubrics(review, context.plan.rubrics)
-    return review
+    shown = fold_spaces(handover.turns[0].asked if handover.turns else "")
+    faults = [
+        fault if fold_spaces(fault.quote) in shown else fault.model_copy(update={"quote": ""})
+        for fault in review.faults
+    ]
+    return review.model_copy(update={"faults": faults})
+
+
+def fold_spaces(text: str) -> str:
+    """A text in lower case with single spaces, without the quotation marks and dots around it."""
+    return " ".join(text.lower().split()).strip(" \"'“”‘’….")
 
 
 def decide_after_draft(
@@ -74,18 +86,31 @@ def decide_after_draft(
         attempt=0,
         broken=None,
     )
-    return OrchestratorDecision("critic" if context.recipe.agents.critic else "verifier", drafted)
+    review_now = drafted.awaits_review(context.recipe) and not context.plan.free_checks
+    return OrchestratorDecision("critic" if review_now else "verifier", drafted)
 
 
 def decide_after_review(progress: SampleProgress, review: Review, context: AgentContext) -> OrchestratorDecision:
     config = context.recipe.agents.critic
     assert config is not None
-    critique = Critique(revision=progress.revision, **review.model_dump())
+    quotes = [fault.quote for fault in review.faults]
+    critique = Critique(
+        revision=progress.revision,
+        scores=review.scores,
+        faults=[fault.fault for fault in review.faults],
+        advice=review.advice,
+        quotes=quotes if any(quotes) else [],
+    )
     reviewed = replace(progress, critiques=(*progress.critiques, critique), attempt=0, broken=None)
     low = min(review.scores, key=lambda rubric: review.scores[rubric])
-    if review.scores[low] >= config.min_score:
+    failed = review.scores[low] < config.min_score
+    # A fault that quotes what it is about is mended as long as revisions are left; the scores decide at the end.
+    if failed or (critique.quoted_faults and progress.revision < context.recipe.topology.max_revisions):
+        faults = critique.quoted_faults or critique.faults or [review.advice]
+        return _revise_or_drop(reviewed, RejectionReason.critic, low, review.advice or faults[0], faults, context)
+    if context.plan.asking_checks:
         return OrchestratorDecision("verifier", reviewed)
-    return _revise_or_drop(reviewed, RejectionReason.critic, low, review.advice, context)
+    return OrchestratorDecision("end", replace(reviewed, outcome=SampleOutcome(SampleStatus.kept)))
 
 
 def decide_after_findings(
@@ -98,17 +123,26 @@ def decide_after_findings(
         return _end_sample(verified, SampleStatus.failed, RejectionReason.contract, handover.broken)
     failed = next((verdict for verdict in verdicts if not verdict.passed), None)
     if failed is None:
+        if verified.awaits_review(context.recipe):
+            return OrchestratorDecision("critic", verified)
         return OrchestratorDecision("end", replace(verified, outcome=SampleOutcome(SampleStatus.kept)))
-    return _revise_or_drop(verified, RejectionReason.verifier, failed.check, failed.evidence, context)
+    return _revise_or_drop(
+        verified, RejectionReason.verifier, failed.check, failed.evidence, [failed.evidence], context
+    )
 
 
 def _revise_or_drop(
-    progress: SampleProgress, reason: RejectionReason, detail: str, advice: str, context: AgentContext
+    progress: SampleProgress,
+    reason: RejectionReason,
+    detail: str,
+    advice: str,
+    faults: list[str],
+    context: AgentContext,
 ) -> OrchestratorDecision:
     if progress.revision < context.recipe.topology.max_revisions:
-        return OrchestratorDecision(
-            "generator", replace(progress, revision=progress.revision + 1, advice=advice.rstrip(". "))
-        )
+        named = tuple(dict.fromkeys([*progress.faults, *faults]))
+        revised = replace(progress, revision=progress.revision + 1, advice=advice.rstrip(". "), faults=named)
+        return OrchestratorDecision("generator", revised)
     return _end_sample(progress, SampleStatus.dropped, reason, detail)
 
 

@@ -92,7 +92,8 @@ async def count_votes(state: SampleState, runtime: Runtime[AgentContext]) -> Sta
         try:
             if handover.agent == "critic":
                 step, after = decide_after_review(progress, parse_review(handover, context), context)
-                aye, progress = step == "verifier", replace(progress, critiques=after.critiques)
+                refused = step == "generator" or (after.outcome and after.outcome.state is SampleStatus.dropped)
+                aye, progress = not refused, replace(progress, critiques=after.critiques)
             else:
                 verdicts = decide_after_findings(progress, handover, context).progress.verdicts
                 aye, progress = all(verdict.passed for verdict in verdicts), replace(progress, verdicts=verdicts)
@@ -203,11 +204,11 @@ def draw_topology(kind: str) -> str:
 
 
 def max_graph_steps(recipe: Recipe) -> int:
-    """The most super-steps of a sample: each of 3 agents and its hand-over, with all allowed repairs and revisions; or each
-    round of a debate and the exchange before it.
+    """The most super-steps of a sample: generator, critic, two visits of the verifier, and the hand-over after each, with all
+    allowed repairs and revisions; or each round of a debate and the exchange before it.
     """
     agents = recipe.agents
     if recipe.topology.kind == "decentralized":
         return 2 * (recipe.topology.rounds + 1) + 4
     repairs = agents.generator.max_repairs + (agents.critic.max_repairs if agents.critic else 0)
-    return 2 * (3 + repairs) * (recipe.topology.max_revisions + 1) + 4
+    return 2 * (4 + repairs) * (recipe.topology.max_revisions + 1) + 4

@@ -38,8 +38,12 @@ def write_thinking(rng: Random, question: TeacherQuestion) -> str:
 
 def write_review(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     scores = {rubric: rng.choice((2, 4, 4, 5)) for rubric in requested_rubrics(question)}
-    faults = [f"{rubric} could be better" for rubric, score in scores.items() if score < 3]
-    return {"scores": scores, "faults": faults, "advice": f"Mend the {faults[0].split()[0]}." if faults else "Keep it."}
+    low = [rubric for rubric, score in scores.items() if score < 3]
+    faults: list[Any] = [f"{rubric} could be better" for rubric in low]
+    if "QuotedFault" in (question.json_schema or {}).get("$defs", {}):
+        words = " ".join(question.messages[-1].content.split()[-3:])
+        faults = [{"quote": words, "fault": fault} for fault in faults]
+    return {"scores": scores, "faults": faults, "advice": f"Mend the {low[0]}." if low else "Keep it."}
 
 
 def requested_rubrics(question: TeacherQuestion) -> list[str]:

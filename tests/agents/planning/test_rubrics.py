@@ -8,7 +8,7 @@ import pytest
 
 import prompts
 from agents.families import FAMILIES
-from agents.planning.rubrics import build_review_schema, find_rubrics
+from agents.planning.rubrics import asks_for_quotes, build_review_schema, find_rubrics
 from core.errors import RecipeError, UsageError
 from core.sample import RejectionReason, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -57,7 +57,8 @@ def test_a_critique_of_other_rubrics_is_asked_for_again_and_then_costs_its_sampl
 
     [sample] = produce_scripted(load_recipe_plan("smoke", SETTINGS), ScriptedTeacher(answer), tmp_path)
     assert [(turn.agent, turn.attempt) for turn in sample.turns] == [("generator", 0), ("critic", 0), ("critic", 1)]
-    assert schemas == [build_review_schema(("sense", "style"))] * 2
+    quotes = asks_for_quotes(prompts.load_prompt("constrained_instructions", "critic"))
+    assert schemas == [build_review_schema(("sense", "style"), quotes=quotes)] * 2
     if mended:
         assert (sample.state, sample.critiques[0].scores) == (SampleStatus.kept, {"style": 5, "sense": 4})
     else:

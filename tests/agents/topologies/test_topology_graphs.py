@@ -58,7 +58,7 @@ def test_a_failed_check_becomes_advice_and_the_revision_is_verified(tmp_path: Pa
     for sample in samples:
         assert (sample.state, sample.revisions) == (SampleStatus.kept, 1)
         assert [verdict.passed for verdict in sample.verdicts] == [False, True]
-        assert [turn.agent for turn in sample.turns] == ["generator", "critic", "generator", "critic"]
+        assert [turn.agent for turn in sample.turns] == ["generator", "generator", "critic"]
     revision = next(question for question in teacher.asked if "Note:" in question.messages[-1].content)
     assert "it has 60 words, at most" in revision.messages[-1].content
 
@@ -75,7 +75,7 @@ def test_a_draft_that_never_passes_is_dropped_after_the_last_revision(tmp_path: 
         assert len(sample.verdicts) == 3
 
 
-def test_a_low_score_leads_to_a_revision_before_verification(tmp_path: Path) -> None:
+def test_a_low_score_leads_to_a_revision(tmp_path: Path) -> None:
     def answer(question: TeacherQuestion) -> str:
         if question.contract == "Draft":
             return json.dumps({"answer": "Bees fly."})
@@ -84,8 +84,78 @@ def test_a_low_score_leads_to_a_revision_before_verification(tmp_path: Path) -> 
     samples, _ = made(recipe_of("topology.max_revisions=1"), answer, tmp_path)
     for sample in samples:
         assert (sample.state, sample.reason, sample.detail) == (SampleStatus.dropped, RejectionReason.critic, "sense")
-        assert sample.verdicts == []
+        assert all(verdict.passed for verdict in sample.verdicts)
         assert [critique.advice for critique in sample.critiques] == ["be bright", "be bright"]
+
+
+def review_of(*faults: tuple[str, str], score: int = 5, advice: str = "") -> str:
+    quoted = [{"quote": quote, "fault": fault} for quote, fault in faults]
+    return json.dumps({"faults": quoted, "scores": {"sense": score, "style": 4}, "advice": advice})
+
+
+def review_once(review: str, texts: tuple[str, str] = ("Bees fly.", "Bees hum.")) -> Answer:
+    """A generator with two drafts, and a critic that finds a fault in the first alone."""
+
+    def answer(question: TeacherQuestion) -> str:
+        if question.contract != "Review":
+            return json.dumps({"answer": texts["Note:" in question.messages[-1].content]})
+        return review if f"Answer: {texts[0]}" in question.messages[-1].content else review_of()
+
+    return answer
+
+
+def test_a_quoted_fault_leads_to_a_revision_whatever_the_scores(tmp_path: Path) -> None:
+    samples, teacher = made(recipe_of(), review_once(review_of((" “bees  FLY…” ", "they also walk"))), tmp_path)
+    for sample in samples:
+        assert (sample.state, sample.revisions, sample.answer) == (SampleStatus.kept, 1, "Bees hum.")
+        assert [critique.quoted_faults for critique in sample.critiques] == [[f"“{' “bees  FLY…” '}”: they also walk"], []]
+    notes = [asked.messages[-1].content for asked in teacher.asked if "Note:" in asked.messages[-1].content]
+    assert len(notes) == 6
+    assert all("they also walk" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "review",
+    [
+        review_of(("Wasps fly", "there are no wasps")),
+        review_of(("", "dull")),
+        json.dumps({"scores": {"sense": 5, "style": 4}, "faults": ["dull"], "advice": ""}),
+    ],
+    ids=["a quote of what is not there", "no quote", "a plain text"],
+)
+def test_a_fault_without_a_true_quote_is_recorded_and_the_scores_decide(review: str, tmp_path: Path) -> None:
+    samples, _ = made(recipe_of(), review_once(review), tmp_path)
+    for sample in samples:
+        assert (sample.state, sample.revisions) == (SampleStatus.kept, 0)
+        assert (len(sample.critiques[0].faults), sample.critiques[0].quotes) == (1, [])
+
+
+def test_after_the_last_revision_the_scores_decide_about_a_quoted_fault(tmp_path: Path) -> None:
+    for score, state in ((5, SampleStatus.kept), (2, SampleStatus.dropped)):
+        fault = review_of(("Bees", "there are wasps too"), score=score)
+        answer = review_once(fault, ("Bees fly.", "Bees fly."))
+        samples, _ = made(recipe_of("topology.max_revisions=1"), answer, tmp_path / str(score))
+        assert {(sample.state, sample.revisions) for sample in samples} == {(state, 1)}
+
+
+def test_a_revision_is_told_the_faults_of_all_earlier_drafts(tmp_path: Path) -> None:
+    (tmp_path / "revise.md").write_text("## assistant\n{{draft}}\n\n## user\nNote: {{faults}}\n")
+    texts = iter(["word " * 60, "Bees fly.", "Bees hum."] * 6)
+
+    def answer(question: TeacherQuestion) -> str:
+        if question.contract != "Review":
+            return json.dumps({"answer": next(texts)})
+        flies = "Answer: Bees fly." in question.messages[-1].content
+        return review_of(*[("fly", "they also walk")] * flies)
+
+    recipe = recipe_of(f"prompts={tmp_path}", "topology.max_revisions=2", "teachers.main.max_concurrent=1", "samples=1")
+    [sample], teacher = made(recipe, answer, tmp_path / "run")
+    assert (sample.state, sample.answer) == (SampleStatus.kept, "Bees hum.")
+    last = [asked for asked in teacher.asked if "Note:" in asked.messages[-1].content][-1]
+    assert last.messages[-2].content == json.dumps({"answer": "Bees fly."})
+    first, second = last.messages[-1].content.removeprefix("Note: ").split("\n")
+    assert first.startswith("- it has 60 words")
+    assert second == "- “fly”: they also walk"
 
 
 def test_a_broken_critique_does_not_count_for_the_next_draft(tmp_path: Path) -> None:
@@ -151,7 +221,7 @@ def test_a_teacher_that_is_down_ends_the_run(tmp_path: Path) -> None:
         made(recipe_of(), answer, tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "calls", "kept"), [("single", 6, 6), ("independent", 12, 0), ("centralized", 36, 0)])
+@pytest.mark.parametrize(("kind", "calls", "kept"), [("single", 6, 6), ("independent", 12, 0), ("centralized", 18, 0)])
 def test_topologies_share_an_interface_and_differ_in_the_samples_they_keep(
     kind: str, calls: int, kept: int, tmp_path: Path
 ) -> None:
