@@ -58,7 +58,11 @@ FIRST_KEYS: Mapping[str, str] = {
 installed packages, all keys count."""
 
 
-LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {"answer": {"of": "seed"}, "steps": {"of": "reasoning"}}
+LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "answer": {"of": "seed"},
+    "code": {"probes": 60},
+    "steps": {"of": "reasoning"},
+}
 """By check: options that it got later, with their defaults."""
 
 

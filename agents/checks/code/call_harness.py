@@ -41,10 +41,11 @@ class UnsupportedValue(Exception):
     """A value that is not plain, or contains one; the text is its type."""
 
 
-def encode_value(value: Any, depth: int = 0) -> list[Any]:
+def encode_value(value: Any, depth: int = 0, ordered: bool = False) -> list[Any]:
     """A plain value as JSON with its type. Only equal values of one type are equal: 1, 1.0 and True differ.
 
-    The type is exact, so an object cannot pass through its own methods. Sets and dicts are sorted.
+    The type is exact, so an object cannot pass through its own methods. Sets are sorted, and so are dicts unless they
+    are `ordered`, as arguments are: a solution may go through them in their order, which `==` ignores.
 
     Raises:
         UnsupportedValue: for any other value.
@@ -62,12 +63,14 @@ def encode_value(value: Any, depth: int = 0) -> list[Any]:
     if depth >= MAX_VALUE_DEPTH:
         raise UnsupportedValue(f"value nested deeper than {MAX_VALUE_DEPTH}")
     if kind in LISTS:
-        return [LISTS[kind], [encode_value(item, depth + 1) for item in value]]
+        return [LISTS[kind], [encode_value(item, depth + 1, ordered) for item in value]]
     if kind in SETS:
         return [SETS[kind], sorted((encode_value(item, depth + 1) for item in value), key=dumps)]
     if kind in DICTS:
-        entries = [[encode_value(key, depth + 1), encode_value(item, depth + 1)] for key, item in dict.items(value)]
-        return ["dict", sorted(entries, key=dumps)]
+        entries = [
+            [encode_value(key, depth + 1), encode_value(item, depth + 1, ordered)] for key, item in dict.items(value)
+        ]
+        return ["dict", entries if ordered else sorted(entries, key=dumps)]
     raise UnsupportedValue(str(kind.__name__))
 
 

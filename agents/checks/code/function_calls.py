@@ -79,7 +79,8 @@ async def run_calls(
         "program": program,
         "name": function,
         "calls": [
-            [call_harness.encode_value(call.arguments), call_harness.encode_value(dict(call.named))] for call in calls
+            [call_harness.encode_value(values, ordered=True) for values in (call.arguments, dict(call.named))]
+            for call in calls
         ],
         "seconds": limits.cpu_seconds,
         "hash_seeds": list(hash_seeds),

@@ -60,7 +60,7 @@ def draw_probes(calls: Sequence[FunctionCall], tree: ast.Module, most: int, seed
 
 
 def _call_key(call: FunctionCall) -> str:
-    return str(call_harness.encode_value([list(call.arguments), dict(call.named)]))
+    return str(call_harness.encode_value([list(call.arguments), dict(call.named)], ordered=True))
 
 
 def _read_domain(calls: Sequence[FunctionCall], tree: ast.Module) -> InputDomain:
@@ -124,7 +124,8 @@ def change_value(value: Any, path: ValuePath, domain: InputDomain, rng: Random) 
         case dict() if value:
             return _change_dict(value, path, domain, rng)
         case set() | frozenset():
-            return type(value)(_change_items(sorted(value, key=repr), (*path, "*"), domain, rng))
+            items = _change_items(sorted(value, key=repr), (*path, "*"), domain, rng)
+            return type(value)(item for item in items if not isinstance(item, list | dict | set))
     return value
 
 

@@ -70,6 +70,13 @@ OPERATORS = {
 """What a class may define and its methods may call by name: all that these lead to is the solution's own."""
 MIN_PROBES = 12
 """Generated inputs for which a mutant must return the same as the solution before it counts as equivalent."""
+MAX_EQUIVALENT_SHARE = 1 / 3
+"""Of the mutants. Few mutants of honest code are equivalent: of HumanEval's solutions no more than a third, of most none. Where
+there are more, the code is without effect, or all inputs near the tests take one path; then all of them count."""
+IDLE_HINT = (
+    "{count} mutants change nothing for any input near those of the tests, in line {lines}: remove code without effect, and "
+    "test with arguments that reach the rest"
+)
 MAX_HINTS = 2
 MUTANT_SLOWDOWN, MIN_MUTANT_SECONDS = 20.0, 0.2
 """A mutant that takes this many times the solution's time counts as endless; the minimum absorbs the noise of short times."""
@@ -400,11 +407,15 @@ async def _run_mutants(task: TestedSolution, answers: ProgramAnswers, options: C
     noticed = len(mutants) - len(unnoticed)
     compared = await _compare_mutants(task, plain, unnoticed, limits, options.probes)
     equal = sum(comparison.equivalent for comparison in compared)
-    share = f"the tests notice {noticed} of {len(mutants) - equal} mutants of the solution"
-    if equal:
-        share += f"; {equal} more return the same as the solution for all generated inputs, and do not count"
-    enough = noticed > 0 and noticed >= options.noticed * (len(mutants) - equal)
+    excused = equal if equal <= max(1, MAX_EQUIVALENT_SHARE * len(mutants)) else 0
+    share = f"the tests notice {noticed} of {len(mutants) - excused} mutants of the solution"
+    if excused:
+        share += f"; {excused} more return the same as the solution for all generated inputs, and do not count"
+    enough = noticed > 0 and noticed >= options.noticed * (len(mutants) - excused)
     hints = [_describe_unnoticed(task.function, comparison) for comparison in compared if not comparison.equivalent]
+    if equal > excused:
+        idle = ", ".join(sorted({f"{one.mutant.line}" for one in compared if one.equivalent}, key=int))
+        hints.insert(0, IDLE_HINT.format(count=equal, lines=idle))
     return _short_finding("code_mutants", None if enough else "; ".join([share, *hints[:MAX_HINTS]]), share)
 
 
