@@ -91,6 +91,8 @@ class IdeaOperation(NamedTuple):
     twists: tuple[str, ...] = ()
     """Variants that fit."""
     levels: tuple[str, ...] = ("easy", "medium")
+    domains: tuple[str, ...] = ()
+    """The domains in which it makes sense; none named: all."""
     shapes: tuple[str, ...] = ()
     """In the place of those that follow from the fields."""
 
@@ -100,7 +102,15 @@ START, END, STATE = "the minute of the start", "the minute of the end", "the eve
 MINUTE = "the minute of the day"
 TIES = "ties go to the one that was seen first", "all that are tied are returned, in alphabetical order"
 EMPTY = "records in which a field is empty or None are left out, and their number is returned too"
-NUMBERS = ("a list of whole numbers, the {amount} of each {record} in order", *RECORDS)
+NUMBERS = (
+    "a list of whole numbers, the {amount} of each {record} in order",
+    "a text with the {amount} of one {record} a line, in order",
+    "a dict from the number of each {record}, counted from 1, to its {amount}",
+)
+PEOPLE = (
+    "a chess league", "a choir", "parcel delivery", "a translation agency", "a call centre", "a radio station",
+    "a board game café", "a swimming club", "a public library",
+)  # fmt: skip
 BOTH = (
     "two lists of tuples ({fields}), the earlier one first",
     "two dicts from {key} to {amount}, the earlier one first",
@@ -144,77 +154,77 @@ OPERATIONS = (
         ("several {records} of one {key} at a time count once", "{records} without an end last until a given minute"), ("hard",)),
     IdeaOperation("reading text", "check lines about {records} and return the number of each bad line with a reason out of a fixed list", (KEY, GROUP, AMOUNT),
         ("blank lines and lines that begin with `#` are skipped, but counted", "only the first bad line of each reason is returned"), ("medium",),
-        ("a text with one {record} a line, its fields divided by `;`: {fields}", "a list of lines, each `key=value` pairs divided by blanks, with the keys {names}")),
+        shapes=("a text with one {record} a line, its fields divided by `;`: {fields}", "a list of lines, each `key=value` pairs divided by blanks, with the keys {names}")),
     IdeaOperation("reading text", "read durations such as `1h05`, `45m` or `2d3h` in notes on {records} and add them up in minutes", (),
         ("a duration with a minus is taken off", "a note without a duration counts as a default"), ("medium",),
-        ("a list of notes", "a text with one note a line")),
+        shapes=("a list of notes", "a text with one note a line")),
     IdeaOperation("reading text", "unify the names of {keys} typed with other case, blanks or hyphens, and count each once", (),
         ("the spelling that is most frequent is kept, of equal ones the first", "two names are also the same if one is the other with a word at its end"), ("medium",),
-        ("a list of names", "a text with names divided by commas")),
+        shapes=("a list of names", "a text with names divided by commas")),
     IdeaOperation("reading text", "expand a compact list of {record} numbers such as `3-6,9,12-13`", (),
-        ("a step may follow, as in `3-11/2`", "a number with `!` before it is taken out again"), ("medium",), ("one string",)),
+        ("a step may follow, as in `3-11/2`", "a number with `!` before it is taken out again"), ("medium",), shapes=("one string",)),
     IdeaOperation("reading text", "split commands such as `move 12 from A to B` about {amount} and carry them out on a stock for each place", (),
         ("a command that would make a stock negative is skipped and listed", "`undo` takes back the last command that was carried out"), ("medium", "hard"),
-        ("a stock as a dict and a list of commands", "a stock as a dict and a text with one command a line")),
+        shapes=("a stock as a dict and a list of commands", "a stock as a dict and a text with one command a line")),
     IdeaOperation("codes", "check codes of {records} such as {code} part by part and tell which part is wrong", (),
         ("missing leading zeros are added and the repaired code is returned", "letters that look like digits (O, I) are read as digits"), ("medium",),
-        ("one code as a string", "a list of codes")),
+        shapes=("one code as a string", "a list of codes")),
     IdeaOperation("codes", "add a check character to codes such as {code}, from a weighted sum of its letters and digits", (),
         ("a code that has one already is checked", "the weights are a parameter and start again when they are used up"), ("medium",),
-        ("one code as a string", "a list of codes")),
+        shapes=("one code as a string", "a list of codes")),
     IdeaOperation("codes", "shorten the names of {keys} to the fewest first letters that tell them apart", (),
-        ("every short form has at least two letters", "a name that is the start of another one gets a dot"), ("medium", "hard"), ("a list of different names",)),
+        ("every short form has at least two letters", "a name that is the start of another one gets a dot"), ("medium", "hard"), shapes=("a list of different names",)),
     IdeaOperation("codes", "number {records} as an outline (1, 1.1, 1.2, 2) from the depth of each", (),
-        ("a depth that is skipped is numbered 0", "the deepest level has letters, not numbers"), ("medium",), ("a list of whole numbers, the depth of each {record}", "a text whose lines are indented by two blanks for each level")),
+        ("a depth that is skipped is numbered 0", "the deepest level has letters, not numbers"), ("medium",), shapes=("a list of whole numbers, the depth of each {record}", "a text whose lines are indented by two blanks for each level")),
     IdeaOperation("comparison", "compare two states of the {amount} of each {key} and report what was added, removed and changed", (KEY, AMOUNT),
-        ("changes of at most a given number do not count", "a {key} whose name alone changed, with an equal and unique number, is reported as renamed"), ("medium",), BOTH),
+        ("changes of at most a given number do not count", "a {key} whose name alone changed, with an equal and unique number, is reported as renamed"), ("medium",), shapes=BOTH),
     IdeaOperation("comparison", "find {keys} that occur in one list of {records} exactly as often as in another", (KEY,),
-        ("{keys} that occur in neither order of the other list are returned as well", "names are compared without case"), shapes=("two lists of names",)),
+        ("the result is ordered by how often they occur, then by name", "names are compared without case"), shapes=("two lists of names",)),
     IdeaOperation("comparison", "match each {closes} with the latest open {opens} of its {key} and list what stays unmatched", (KEY, MINUTE, STATE),
         ("the earliest open one is matched", "a match that lasted longer than a limit counts as unmatched"), ("medium", "hard")),
     IdeaOperation("comparison", "merge two sorted lists of {records} into one and mark which list each came from, dropping repeated ones", (MINUTE, KEY),
-        ("a {record} counts as repeated if it is within a given number of minutes", "three lists are merged"), ("medium",), ("two lists of tuples ({fields}), each sorted",)),
+        ("a {record} counts as repeated if it is within a given number of minutes", "at the same minute the second list comes first"), ("medium",), shapes=("two lists of tuples ({fields}), each sorted",)),
     IdeaOperation("windows", "give the median of the {amount} of the last n {records} after each {record}", (AMOUNT,),
-        ("values of None are skipped", "nothing is returned until n {records} were seen"), ("medium",), NUMBERS),
-    IdeaOperation("windows", "find the window of n minutes in which most {records} start", (MINUTE,),
+        ("a value below 0 is a failed one and is skipped", "nothing is returned until n {records} were seen"), ("medium",), shapes=NUMBERS),
+    IdeaOperation("windows", "find the window of n minutes in which most {records} start", (KEY, MINUTE),
         ("windows begin at full hours only", "the day is a circle, and a window may go past midnight"), ("medium", "hard")),
     IdeaOperation("windows", "mark {records} whose {amount} differ from the mean of both neighbours by more than a limit", (AMOUNT,),
         ("a marked value is replaced by this mean before going on", "the first and the last are compared with their one neighbour"), shapes=NUMBERS),
-    IdeaOperation("windows", "count {records} in buckets of equal width, with the empty ones in between", (MINUTE,),
+    IdeaOperation("windows", "count {records} in buckets of equal width, with the empty ones in between", (KEY, MINUTE),
         ("the width is chosen from 5, 15 and 60 so that there are at most n buckets", "a bucket at the edge is as short as the data")),
-    IdeaOperation("simulation", "serve {keys} from a queue at n desks, each for its own number of minutes, and tell when each is done", (KEY, "the number of minutes"),
-        ("a {key} that would wait longer than a limit leaves", "every second free desk takes {keys} marked as urgent first"), ("medium", "hard")),
+    IdeaOperation("simulation", "handle {records} in their order at n places, each for its own number of minutes, and tell when each is done", (KEY, "the number of minutes"),
+        ("one that would wait longer than a limit is given up and listed", "one place is for short ones of at most a given number of minutes"), ("medium", "hard")),
     IdeaOperation("simulation", "pass half of the {amount} of each {key}, rounded down, to the next one for n rounds", (KEY, AMOUNT),
         ("all pass at the same time", "it stops as soon as a round changes nothing, and the number of rounds is returned"), ("medium",)),
     IdeaOperation("simulation", "rotate a duty among {keys} day by day, passing over those who are absent, so that nobody has it twice in a row", (),
-        ("who was passed over comes first on the next day", "on days without anybody present None is entered, and the turn stays"), ("medium", "hard"),
-        ("a list of names and a list with the set of absent names for each day", "a list of names and a dict from day number to absent names")),
+        ("who was passed over comes first on the next day", "on days without anybody present None is entered, and the turn stays"), ("medium", "hard"), PEOPLE,
+        shapes=("a list of names and a list with the set of absent names for each day", "a list of names and a dict from day number to absent names")),
     IdeaOperation("scheduling", "give {records} the fewest {groups} so that no two at the same time share one", (START, END),
         ("there must be a given number of minutes between two", "a {record} that needs two {groups} is marked"), ("hard",)),
     IdeaOperation("scheduling", "find the smallest capacity in {amount} with which all {records}, in order, fit into n loads", (AMOUNT,),
-        ("a load has at most a given number of {records}", "the loads themselves are returned too"), ("medium", "hard"), NUMBERS),
+        ("a load has at most a given number of {records}", "the loads themselves are returned too"), ("medium", "hard"), shapes=NUMBERS),
     IdeaOperation("sharing", "share out {amount} among {keys} in proportion to their requests, in whole numbers, the rest by largest remainder", (KEY, AMOUNT),
         ("nobody gets more than the request", "each {key} with a request gets at least one"), ("medium", "hard")),
     IdeaOperation("sharing", "cut a list of {records} into two parts, without changing the order, whose totals of {amount} are as equal as possible", (AMOUNT,),
-        ("into three parts", "the first part must be the larger one"), ("medium",), NUMBERS),
+        ("into three parts", "the first part must be the larger one"), ("medium",), shapes=NUMBERS),
     IdeaOperation("searching", "find the fewest {records} whose {amount} add up to exactly a target", (AMOUNT,),
-        ("of several such choices the one with the earliest positions", "at most one {record} may be used twice"), ("hard",), NUMBERS),
+        ("of several such choices the one with the earliest positions", "at most one {record} may be used twice"), ("hard",), shapes=NUMBERS),
     IdeaOperation("searching", "find the first {record} whose {amount} are the sum of two different earlier ones", (AMOUNT,),
-        ("the two must be among the last n", "the positions of all three are returned"), ("medium",), NUMBERS),
+        ("the two must be among the last n", "the positions of all three are returned"), ("medium",), shapes=NUMBERS),
     IdeaOperation("graphs", "put {groups} into an order in which each comes after those that it depends on, and report a circle", (),
         ("where several are possible, the alphabetical first", "those that can be done at the same time form one step"), ("hard",),
-        ("a list of pairs (before, after)", "a dict from a name to the names it depends on", "a text with lines such as `b: a, c`")),
+        shapes=("a list of pairs (before, after)", "a dict from a name to the names it depends on", "a text with lines such as `b: a, c`")),
     IdeaOperation("graphs", "find the {groups} that can be reached from one over at most n links", (),
         ("links have one direction", "closed {groups} are given and cannot be passed"), ("medium", "hard"),
-        ("a list of pairs of names", "a dict from a name to the list of its neighbours")),
+        shapes=("a list of pairs of names", "a dict from a name to the list of its neighbours")),
     IdeaOperation("graphs", "find the cheapest way between two {groups} where each link has a price in coins and each change of line costs one coin more", (),
-        ("at most n links", "the way itself is returned, of equal ones the one with fewer links"), ("hard",), ("a list of tuples (name, name, price, line)",)),
+        ("at most n links", "the way itself is returned, of equal ones the one with fewer links"), ("hard",), shapes=("a list of tuples (name, name, price, line)",)),
     IdeaOperation("grids", "count the free places of {plan} that touch at least three taken ones, corners included", (),
-        ("places at the border have one taken neighbour outside", "their positions are returned, not their number"), ("medium",), ("a list of rows of equal length, with `#` for taken and `.` for free", "one string with rows divided by line breaks, with `#` and `.`")),
+        ("places at the border have one taken neighbour outside", "their positions are returned, not their number"), ("medium",), shapes=("a list of rows of equal length, with `#` for taken and `.` for free", "one string with rows divided by line breaks, with `#` and `.`")),
     IdeaOperation("grids", "follow moves such as `N2 E1` through {plan} with obstacles and tell where they end", (),
-        ("a move that meets an obstacle stops in front of it and the next one begins", "the number of different places that were visited is returned too"), ("medium", "hard"), ("a list of rows with `#` for obstacles, a start as (row, column), and a text of moves",)),
+        ("a move that meets an obstacle stops in front of it and the next one begins", "the number of different places that were visited is returned too"), ("medium", "hard"), shapes=("a list of rows with `#` for obstacles, a start as (row, column), and a text of moves",)),
     IdeaOperation("grids", "find the largest rectangle of free places in {plan}", (),
-        ("it must not touch the border", "its upper left corner is returned too, of equal ones the topmost"), ("hard",), ("a list of rows of equal length, with `#` for taken and `.` for free",)),
+        ("it must not touch the border", "its upper left corner is returned too, of equal ones the topmost"), ("hard",), shapes=("a list of rows of equal length, with `#` for taken and `.` for free",)),
     IdeaOperation("tables", "write {keys} and their {amount} as lines of text, names to the left and numbers to the right, in columns of equal width", (KEY, AMOUNT),
         ("thousands are divided by blanks", "names longer than a limit are cut and end in `…`", "a last line has the total")),
     IdeaOperation("tables", "turn {records} into a cross table of {keys} and {groups} with totals of {amount}, sorted, and 0 where there is none", (KEY, GROUP, AMOUNT),
@@ -223,12 +233,12 @@ OPERATIONS = (
 
 
 def build_code_rows() -> Iterator[dict[str, Any]]:
-    """The rows of `data/seeds/code_tasks.jsonl`: each operation with `DOMAINS_OF_OPERATION` domains, all domains equally."""
+    """The rows of `data/seeds/code_tasks.jsonl`: each operation with `DOMAINS_OF_OPERATION` domains, all about equally."""
     turn = 0
     for operation in OPERATIONS:
-        for _ in range(DOMAINS_OF_OPERATION):
-            domain = DOMAINS[turn * 7 % len(DOMAINS)]
-            turn += 1
+        domains = [domain for domain in DOMAINS if not operation.domains or domain.name in operation.domains]
+        for i in range(DOMAINS_OF_OPERATION):
+            domain = domains[(turn + i) * 7 % len(domains)]
             words = domain._asdict()
             fields = [field.format(**words) for field in operation.fields]
             listed = {"fields": ", ".join(fields), "names": ", ".join(_name_field(field) for field in fields)}
@@ -237,10 +247,11 @@ def build_code_rows() -> Iterator[dict[str, Any]]:
                 "idea": f"{domain.name}: {operation.idea.format(**words)}",
                 "category": operation.category,
                 "domain": domain.name,
-                "levels": list(operation.levels),
-                "shapes": [shape.format(**words, **listed) for shape in shapes],
-                "twists": [twist.format(**words) for twist in operation.twists],
+                "level": list(operation.levels),
+                "shape": [shape.format(**words, **listed) for shape in shapes],
+                "twist": [twist.format(**words) for twist in operation.twists],
             }
+        turn += DOMAINS_OF_OPERATION
 
 
 def _name_field(field: str) -> str:
