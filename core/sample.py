@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
@@ -184,6 +185,11 @@ class Seed(FrozenModel):
     @property
     def index(self) -> int:
         return parse_sample_index(self.id)
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal for seeds with equal data."""
+        return json_digest(self.data)
 
     @property
     def conditions(self) -> dict[str, str]:

@@ -12,6 +12,21 @@ from core.config.agents import ReasoningEffort
 from core.sample import FrozenModel, Message, TokenUsage
 
 
+class CallKey(FrozenModel):
+    """Identifies a call in a run; with the question, the key of its stored reply."""
+
+    sample: int
+    """The sample's index in the run."""
+    seed: str = ""
+    """Digest of the data of the sample's seed, by which a recording finds its replies. Not part of the text form."""
+    agent: str
+    revision: int
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.sample}/{self.agent}/{self.revision}/{self.attempt}"
+
+
 class TeacherQuestion(FrozenModel):
     """One call of a teacher."""
 
@@ -29,6 +44,8 @@ class TeacherQuestion(FrozenModel):
     """How much the teacher thinks first: an effort, or tokens; None for its own default."""
     own_messages: int = Field(1, exclude=True)
     """Messages at the end that this call alone has; calls of the same role share those before, which a teacher may cache."""
+    key: CallKey | None = Field(None, exclude=True)
+    """The call that asks; no part of the question."""
 
     @cached_property
     def canonical(self) -> str:
@@ -62,19 +79,6 @@ class TeacherReply(FrozenModel):
     """Geometric mean of the probabilities of the chosen tokens; None if the teacher returns no probabilities."""
     certainty: TokenCertainty | None = None
     """None if the most likely tokens were not requested (`extra = { top_logprobs = 10 }`) or not returned."""
-
-
-class CallKey(FrozenModel):
-    """Identifies a call in a run; with the question, the key of its stored reply."""
-
-    sample: int
-    """The sample's index in the run."""
-    agent: str
-    revision: int
-    attempt: int
-
-    def __str__(self) -> str:
-        return f"{self.sample}/{self.agent}/{self.revision}/{self.attempt}"
 
 
 class CallFailed(Exception):

@@ -15,6 +15,7 @@ from core.extensions import Extension, ExtensionPoint, UnusableExtension
 from core.gguf_files import hash_gguf
 from core.installation import format_install_command
 from core.packaged_weights import EMBEDDED_TEACHER
+from core.recording import read_recording
 from core.secrets import redact_text
 from teachers.base import Teacher
 from teachers.batches.batch_api import BatchApi
@@ -72,6 +73,11 @@ async def _open_batch_api(config: TeacherConfig) -> AsyncIterator[BatchApi]:
 @asynccontextmanager
 async def _open_direct_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
     provider, _, model = config.model.partition("/")
+    if config.replays:
+        from teachers.fake.replay_teacher import ReplayTeacher
+
+        yield ReplayTeacher(config)
+        return
     if provider == "fake":
         from teachers.fake.fake_teacher import FakeTeacher
 
@@ -206,10 +212,23 @@ def _find_model_problem(config: TeacherConfig) -> str | None:
         from teachers.vllm import vllm_problem
 
         return vllm_problem()
+    if config.replays:
+        return _find_recording_problem(config)
     if provider == "fake":
         from teachers.fake.scripts import SCRIPT_NAMES
 
-        return None if model in SCRIPT_NAMES else f"unknown script {model!r}; known are {', '.join(SCRIPT_NAMES)}"
+        known = ", ".join(SCRIPT_NAMES)
+        return None if model in SCRIPT_NAMES else f"unknown script {model!r}; known are {known}, and replay:FILE"
+    return None
+
+
+def _find_recording_problem(config: TeacherConfig) -> str | None:
+    if config.faults:
+        return "a recording has no faults to draw; remove `faults`"
+    try:
+        read_recording(config.recording_file)
+    except UsageError as error:
+        return str(error)
     return None
 
 

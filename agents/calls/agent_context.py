@@ -19,7 +19,7 @@ from agents.toolbox.tool_spec import ToolResult
 from agents.toolbox.toolbox import Toolbox, ToolStep
 from core.config.agents import AgentConfig
 from core.config.recipe import Recipe
-from core.sample import REPAIR_STRIDE, AgentTurn, Message, text_digest
+from core.sample import REPAIR_STRIDE, AgentTurn, Message, Seed, text_digest
 from teachers.base import CallKey, TeacherQuestion, TeacherReply, reply_json_schema
 from teachers.thinking.schema_thinking import think_and_answer
 
@@ -79,6 +79,7 @@ class AgentContext(ABC):
             seed=seed,
             reasoning=config.reasoning,
             own_messages=own_messages,
+            key=key,
         )
         reply = await self.reply(config.teacher, question, key)
         turn = AgentTurn(
@@ -110,11 +111,13 @@ class AgentContext(ABC):
         return [*reply, *self.prompt("repair", {"fault": broken.fault})]
 
     async def ask_verifier(
-        self, sample: int, revision: int, turns: list[AgentTurn], role: str, contract: type[BaseModel],
+        self, seed: Seed, revision: int, turns: list[AgentTurn], role: str, contract: type[BaseModel],
         values: Mapping[str, str], which: int, temperature: float,
     ) -> Any:  # fmt: skip
         """A reply of the verifier's teacher as a `contract`, or None if every reply was invalid. Adds to `turns`."""
-        key = CallKey(sample=sample, agent="verifier", revision=revision, attempt=which * REPAIR_STRIDE)
+        key = CallKey(
+            sample=seed.index, seed=seed.digest, agent="verifier", revision=revision, attempt=which * REPAIR_STRIDE
+        )
         config = self.recipe.agents.verifier
         try:
             return await self.ask_until_valid(key, config, self.prompt(role, values), contract, temperature, turns)
@@ -161,6 +164,8 @@ class LocalAgentContext(AgentContext):
 
     async def _call(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
         """From the ledger if the same call was answered before, else from the dispatcher; stored before it is used."""
+        if question.key is None:  # from a worker
+            question = question.model_copy(update={"key": key})
         request = self.dispatcher.request_digest(name, question)
         entry = f"{key}/{request}"
         reply = self.ledger.get(entry)

@@ -231,10 +231,13 @@ def _read_cached(path: Path, words: int, _hash: str) -> DocumentReading:
 
 def _seed_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     seeds, sources = plan.recipe.seeds, plan.family.seeded_by
-    given = [source for source in ("path", "documents") if getattr(seeds, source) is not None]
+    given = [source for source in ("path", "documents", "recording") if getattr(seeds, source) is not None]
     allowed = " or ".join(f"seeds.{source}" for source in sources if source != "itself")
     if len(given) > 1:
-        yield RecipeProblem("seeds", "has both `path` and `documents`; leave one out")
+        yield RecipeProblem("seeds", f"has both `{given[0]}` and `{given[1]}`; leave one out")
+    elif given == ["recording"]:
+        if seeds.draw or seeds.bootstrap:
+            yield RecipeProblem("seeds", "recorded seeds are used as they were; leave `draw` and `bootstrap` out")
     elif given and given[0] not in sources:
         yield RecipeProblem(
             f"seeds.{given[0]}", f"{plan.family.name} does not take it; it needs {allowed or 'neither'}"

@@ -15,6 +15,7 @@ from agents.planning.run_plan import RunPlan, load_documents
 from agents.sources.conditions import draw_conditions
 from core.errors import UsageError
 from core.project_files import find_referenced_file
+from core.recording import read_recording
 from core.sample import CONDITIONS_KEY, Seed, json_digest
 from core.storage.bounded_reading import check_parquet_file, check_regular_file
 
@@ -47,12 +48,13 @@ class RunSeeds(Sequence[Seed]):
         self.where, rows, self._lines = load_seed_rows(plan)
         self._plan = plan
         self._digest = digest
+        self._recorded = plan.recipe.seeds.recording is not None
         self._names = set[str]().union(*rows)
         inherited = ({key: row["seed"][key] for key in self._names & row.get("seed", {}).keys()} for row in made)
         self._columns: Sequence[SeedRow] = [*rows, *inherited]
         own = [{key: row[key] for key in row.keys() - {"seed"}} for row in made]
         try:
-            self.rows = plan.family.gather_rows(rows, own)
+            self.rows = rows if self._recorded else plan.family.gather_rows(rows, own)
         except KeyError as error:
             raise UsageError(f"{self.where}: each seed of {plan.family.name} needs the key {error}") from None
         self._shadowed: set[str] = set()
@@ -61,7 +63,7 @@ class RunSeeds(Sequence[Seed]):
 
     def _faults(self, rows: int) -> Iterator[str]:
         reserved = (CONDITIONS_KEY, *self._plan.draws)
-        if taken := [name for name in reserved if name in self._names]:
+        if not self._recorded and (taken := [name for name in reserved if name in self._names]):
             yield (
                 f"{self.where}: a seed cannot have the column {', '.join(map(repr, taken))}: reserved names are "
                 f"{CONDITIONS_KEY!r}, which holds what is drawn for a sample, and those in [seeds.draw] "
@@ -151,7 +153,7 @@ class RunSeeds(Sequence[Seed]):
     def _make_seed(self, index: int) -> Seed:
         number = self._plan.first_seed + index // self._plan.recipe.answers_per_seed
         turn, position = divmod(number, len(self.rows))
-        row = _shuffle_rows(self._plan.recipe.seed, turn, len(self.rows))[position]
+        row = position if self._recorded else _shuffle_rows(self._plan.recipe.seed, turn, len(self.rows))[position]
         rng = Random(json_digest([self._plan.recipe.seed, number]))
         data = self._condition(row, rng)
         if self._plan.draws:
@@ -164,6 +166,8 @@ class RunSeeds(Sequence[Seed]):
         return data | {name: value for name, value in self._columns[row].items() if name not in data}
 
     def _condition_row(self, values: SeedRow, row: int, rng: Random) -> dict[str, Any]:
+        if self._recorded:
+            return dict(values)
         try:
             return self._plan.family.condition(values, self._plan.options, rng)
         except (KeyError, TypeError) as error:
@@ -218,6 +222,12 @@ def load_seed_rows(plan: RunPlan) -> SeedRows:
         path = find_referenced_file(seeds.path, plan.folder)
         numbered = _read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
         return SeedRows(str(path), list(numbered.values()), list(numbered))
+    if seeds.recording is not None:
+        path = find_referenced_file(seeds.recording, plan.folder)
+        recorded = read_recording(path)
+        if other := next((sample.family for sample in recorded if sample.family != plan.family.name), None):
+            raise UsageError(f"{path}: is a recording of the family {other}, and the recipe's is {plan.family.name}")
+        return SeedRows(str(path), [sample.seed for sample in recorded], range(1, len(recorded) + 1))
     if seeds.documents is not None:
         chunks = [chunk._asdict() for chunk in load_documents(seeds, plan.folder).chunks]
         return SeedRows(str(find_referenced_file(seeds.documents, plan.folder)), chunks, range(1, len(chunks) + 1))

@@ -44,7 +44,10 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
     prompt = context.plan.prompt("critic")
     request = prompt.fill(review_values(context, state["seed"], progress.candidate))
     messages = request + context.repair_messages(progress.broken)
-    key = CallKey(sample=state["seed"].index, agent="critic", revision=progress.revision, attempt=progress.attempt)
+    seed = state["seed"]
+    key = CallKey(
+        sample=seed.index, seed=seed.digest, agent="critic", revision=progress.revision, attempt=progress.attempt
+    )
     try:
         schema = build_review_schema(context.plan.rubrics, quotes=asks_for_quotes(prompt))
         reply, turn = await context.ask(key, config, messages, Review, config.temperature, schema)

@@ -23,7 +23,7 @@ async def run_debater(state: DebateState, runtime: Runtime[AgentContext]) -> Sta
     context, seed, number = runtime.context, state["seed"], state["number"]
     config, count, family = context.recipe.agents.generator, context.recipe.topology.debaters, context.plan.family
     name = f"debater {number}"
-    key = CallKey(sample=seed.index, agent=name, revision=len(state["handovers"]) // count, attempt=0)
+    key = CallKey(sample=seed.index, seed=seed.digest, agent=name, revision=len(state["handovers"]) // count, attempt=0)
 
     # The first request, the debater's own draft, and the drafts of the others, valid or not.
     messages = draft_messages(context, start_sample(seed))

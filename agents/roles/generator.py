@@ -19,7 +19,9 @@ async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> S
         assert isinstance(context, LocalAgentContext), "a plan with tools of its own has no workers"
         return {"handovers": [await write_tool_conversation(context, state)]}
     seed, family = state["seed"], context.plan.family
-    key = CallKey(sample=seed.index, agent="generator", revision=progress.revision, attempt=progress.attempt)
+    key = CallKey(
+        sample=seed.index, seed=seed.digest, agent="generator", revision=progress.revision, attempt=progress.attempt
+    )
     contract, schema = family.reply_type(seed), family.reply_json_schema(seed)
     messages = draft_messages(context, state)
     own_messages = count_own_messages(context, messages, len(context.repair_messages(progress.broken)))

@@ -160,6 +160,7 @@ class _ConversationWriter:
     def _next_key(self) -> CallKey:
         return CallKey(
             sample=self._seed.index,
+            seed=self._seed.digest,
             agent="generator",
             revision=self._progress.revision,
             attempt=len(self._asked) * REPAIR_STRIDE,

@@ -64,7 +64,7 @@ async def run_checks(
         role: str, contract: type[BaseModel], values: Mapping[str, str], *, which: int, temperature: float
     ) -> Any:
         return await context.ask_verifier(
-            seed.index, revision, turns, role, contract, {**columns, **values}, first_question + which, temperature
+            seed, revision, turns, role, contract, {**columns, **values}, first_question + which, temperature
         )
 
     for bound in context.plan.checks:

@@ -210,7 +210,7 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
         question = _build_question(context, seed, conversation, draw)
         try:
             request = context.dispatcher.request_digest(EVALUATED_TEACHER, question)
-            key = CallKey(sample=seed.index, agent="evaluation", revision=0, attempt=len(answers))
+            key = CallKey(sample=seed.index, seed=seed.digest, agent="evaluation", revision=0, attempt=len(answers))
             traced = trace_call(context.recipe.teachers[EVALUATED_TEACHER], key)
             reply = await context.dispatcher.answer(EVALUATED_TEACHER, question, request, seed.index, traced)
         except CallFailed as error:

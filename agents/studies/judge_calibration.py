@@ -133,11 +133,11 @@ async def calibrate_judge(context: LocalAgentContext, judge: BoundJudge) -> list
 
 async def _ask_judge(context: LocalAgentContext, judge: BoundJudge, index: int, row: LabelledAnswer) -> JudgeRuling:
     turns: list[AgentTurn] = []
+    seed = Seed(id=f"calibration-{index:06d}", data={})
 
     async def ask(role: str, contract: Any, values: Any, *, which: int, temperature: float) -> Any:
-        return await context.ask_verifier(index, 0, turns, role, contract, values, judge.first + which, temperature)
+        return await context.ask_verifier(seed, 0, turns, role, contract, values, judge.first + which, temperature)
 
-    seed = Seed(id=f"calibration-{index:06d}", data={})
     return await ask_for_ruling(Subject(seed, row.candidate, ask), judge.options)
 
 

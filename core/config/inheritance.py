@@ -129,6 +129,7 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
         ("", "prompts"),
         ("seeds", "path"),
         ("seeds", "documents"),
+        ("seeds", "recording"),
         ("collapse", "reference"),
         ("lineage", "real"),
     ):

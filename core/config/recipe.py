@@ -31,6 +31,9 @@ class SeedsConfig(RecipeTable):
     directory and the project."""
     documents: str | None = None
     """A folder of txt, md, html and pdf files, for families that work from text; each chunk of a file is a seed."""
+    recording: str | None = None
+    """A recording (`run --record`), for any family: its samples' seeds as they were, in their order, with what was drawn for
+    them."""
     chunk_words: int = Field(180, ge=20, le=2000)
     """Approximate words in a chunk of a document."""
     bootstrap: bool = False

@@ -17,6 +17,7 @@ from core.project_files import find_referenced_file
 from core.secrets import validate_variable_name
 
 OWN_PROVIDERS = {"local", "vllm", "fake"}
+REPLAY_PREFIX = "fake/replay:"
 """Providers that run on the user's own machine, where a call costs nothing."""
 OPENAI_URL = "https://api.openai.com/v1"
 PRICE_KEYS = ("input_price", "output_price", "cached_price", "cache_write_price", "reasoning_price")
@@ -89,8 +90,8 @@ DIALECT_OF_PROVIDER: dict[str, ChatDialect] = {"vllm": "vllm", "local": "llama.c
 class TeacherConfig(RecipeTable):
     model: str = Field(pattern=r"^[a-z][a-z0-9_-]*/.+")
     """`provider/model`: `openai/NAME` with a base_url, `anthropic/NAME`, `gemini/NAME`, `vllm/NAME`, `local/smollm2-135m`,
-    `local/FILE.gguf`, `local/hf:OWNER/REPO:FILE.gguf`, `fake/writer`, or the protocol of an installed package. A file is searched
-    in the recipe's folder and the working directory."""
+    `local/FILE.gguf`, `local/hf:OWNER/REPO:FILE.gguf`, `fake/writer`, `fake/replay:FILE` (a recording by `run --record`), or the
+    protocol of an installed package. A file is searched in the recipe's folder and the working directory."""
     base_url: str | None = None
     """The endpoint's URL, for `openai/…` including `/v1`; the default of a hosted provider is its own. Part of the run's
     identity: endpoints never share cached replies. A user name or password in it is rejected."""
@@ -204,8 +205,8 @@ class TeacherConfig(RecipeTable):
     _folder: Path = PrivateAttr(Path())
 
     def in_folder(self, folder: Path) -> Self:
-        """The same teacher in a recipe of this folder, from which the path of a GGUF file may start."""
-        if not (self.model.startswith("local/") and self.model.endswith(".gguf")):
+        """The same teacher in a recipe of this folder, from which the path of a GGUF file or a recording may start."""
+        if not (self.model.startswith("local/") and self.model.endswith(".gguf")) and not self.replays:
             return self
         placed = self.model_copy()
         placed._folder = folder
@@ -215,6 +216,16 @@ class TeacherConfig(RecipeTable):
     def weights_file(self) -> Path:
         """The file of `local/FILE.gguf`, which may be missing."""
         return find_referenced_file(self.model.removeprefix("local/"), self._folder)
+
+    @property
+    def replays(self) -> bool:
+        """Whether it answers from a recording."""
+        return self.model.startswith(REPLAY_PREFIX)
+
+    @property
+    def recording_file(self) -> Path:
+        """The file of `fake/replay:FILE`, which may be missing."""
+        return find_referenced_file(self.model.removeprefix(REPLAY_PREFIX), self._folder)
 
     @model_validator(mode="after")
     def _check_dialect(self) -> Self:

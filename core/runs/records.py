@@ -404,6 +404,29 @@ class RunInvocation(BaseModel):
     """The values of `--set`."""
 
 
+MIN_REVIEWS = 20
+"""Reviews without a fault from which a critic counts as silent: one that finds a fault in 14 % of drafts passes so many with a
+probability below 5 % (0.86 ** 20)."""
+
+
+class CriticRecord(BaseModel):
+    """What the critic of a run found, in the reviews of the first samples."""
+
+    reviews: int
+    faulted: int
+    """Reviews that name a fault."""
+
+    @property
+    def is_silent(self) -> bool:
+        return self.reviews >= MIN_REVIEWS and not self.faulted
+
+    @property
+    def summary(self) -> str:
+        if self.is_silent:
+            return f"no fault in {self.reviews:,} reviews: take a more capable model, or critic = false"
+        return f"faults in {self.faulted:,} of {self.reviews:,} reviews"
+
+
 class RunManifest(BaseModel):
     run: str
     digest: str
@@ -453,6 +476,8 @@ class RunManifest(BaseModel):
     """None if no conversation of the dataset has thinking."""
     missing_thinking: list[str] = []
     """Agents with `reasoning` that got no thinking in any reply, a sentence each."""
+    critic: CriticRecord | None = None
+    """None if no teacher reviewed a draft."""
     pairs: PairsRecord | None = None
     """None if the recipe asks for no preference pairs."""
     student: StudentRecord | None = None
@@ -480,7 +505,7 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     """The fields of a run that `--json` prints."""
     keys = (
         "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
-        "seconds", "judges", "collapse", "mix", "formats", "thinking", "missing_thinking", "pairs", "student", "evaluation",
-        "error",
+        "seconds", "judges", "collapse", "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
+        "evaluation", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

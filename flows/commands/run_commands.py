@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from flows.run.run_preparation import PreparedRun
 
 app = typer.Typer()
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write the samples' seeds, requests and replies to FILE when the run ends, for fake/replay:FILE.",
+    ),
+]
 
 
 @app.command("run", rich_help_panel=MAKE_PANEL)
@@ -43,10 +50,13 @@ def run_command(
     release: Annotated[
         bool, typer.Option("--release", help="Release the run when it is done; exit 3 if the release gate is not met.")
     ] = False,
+    record: RecordOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run all stages: produce, curate, assess, package, and distill if the recipe has a student."""
+    if deployment and record:
+        raise UsageError("--record: a deployment's run is on another machine; record a run that is made here")
     if deployment and release:
         raise UsageError(
             "--release: a deployment's run is released by `stillhouse release` or by the deployment weekly"
@@ -62,7 +72,9 @@ def run_command(
         started = start_deployment(deployment, parameters)
         print_json(started) if as_json else print_text(format_started_run(started))
         return
-    prepared, summary = _run_through_command(recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=True)
+    prepared, summary = _run_through_command(
+        recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=True, record=record
+    )
     if not release:
         _print_result(prepared, summary, runs_dir, as_json=as_json)
         return
@@ -90,16 +102,26 @@ def generate_command(
     *,
     runs_dir: RunsOption = RUNS_FOLDER,
     resume: ResumeOption = False,
+    record: RecordOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run all stages except distill: from seeds to a dataset and its report."""
-    prepared, summary = _run_through_command(recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=False)
+    prepared, summary = _run_through_command(
+        recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=False, record=record
+    )
     _print_result(prepared, summary, runs_dir, as_json=as_json)
 
 
 def _run_through_command(
-    recipe: str, overrides: list[str] | None, runs_dir: str, *, resume: bool, quiet: bool, distill: bool
+    recipe: str,
+    overrides: list[str] | None,
+    runs_dir: str,
+    *,
+    resume: bool,
+    quiet: bool,
+    distill: bool,
+    record: Path | None,
 ) -> "tuple[PreparedRun, dict[str, Any]]":
     """Open the run and run it through Prefect; if it stops early, print the command that resumes it. Returns its summary."""
     from flows.run.local_run import run_locally
@@ -124,7 +146,20 @@ def _run_through_command(
         except RunFailed as error:
             error.hint = suggest_next_command(run.read_manifest(), run, run.name, runs_dir)
             raise
+        finally:
+            if record:
+                _record_samples(prepared, record)
     return prepared, summary
+
+
+def _record_samples(prepared: "PreparedRun", path: Path) -> None:
+    """Record what a run has finished, also if it ended early."""
+    from core.recording import write_recording
+    from flows.data.curated_run import read_finished_samples
+
+    family = prepared.run.read_recipe().family
+    count = write_recording(path, family, read_finished_samples(prepared.run))
+    SESSION.print_message(f"{path}: {count:,} samples recorded")
 
 
 def _print_result(

@@ -108,7 +108,7 @@ def hash_recipe_sources(plan: "RunPlan", *, weights: bool = True) -> dict[str, s
     recipe = plan.recipe
     prompt_hashes = hash_prompts(recipe.family, plan.own_prompts, plan.family.prompts)
     hashes = {f"prompts/{name}": digest for name, digest in prompt_hashes.items()}
-    names = [recipe.seeds.path, recipe.collapse.reference if recipe.collapse else None]
+    names = [recipe.seeds.path, recipe.seeds.recording, recipe.collapse.reference if recipe.collapse else None]
     names += [verifier.path for verifier in recipe.verifiers]
     names += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
     names += [*plan.check_files, *plan.tool_files, *list_filter_files(recipe.filters), recipe.lineage.real]
@@ -137,6 +137,8 @@ def _hash_weights(recipe: Recipe) -> dict[str, str]:
     hashes = {}
     for teacher in recipe.teachers.values():
         reference = find_hub_reference(teacher.model)
+        if teacher.replays:
+            hashes[teacher.model] = hash_file(teacher.recording_file)[:16]
         if not teacher.model.startswith("local/") or teacher.model == f"local/{EMBEDDED_TEACHER}":
             continue
         if (reference is None or reference.pinned) and (file := find_local_weights(teacher)) and file.is_file():

@@ -14,7 +14,7 @@ from core.config.recipe import Recipe
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.installation import format_install_command
-from core.runs.records import EvaluationRecord, FormatRecord, ModelPassRecord, RunManifest, StudentRecord
+from core.runs.records import CriticRecord, EvaluationRecord, FormatRecord, ModelPassRecord, RunManifest, StudentRecord
 from core.runs.run_dir import RunDir
 from core.sample import Message
 from core.storage.atomic_files import read_json, write_atomically, write_parquet, write_text
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 THINKING_SAMPLES = 1000
 """Samples searched for thinking that an agent was asked for: the whole history of each is read."""
+REVIEWED_SAMPLES = 1000
+"""Samples whose reviews are counted."""
 
 
 def describe_missing_thinking(run: RunDir, recipe: Recipe) -> list[str]:
@@ -57,6 +59,15 @@ def describe_missing_thinking(run: RunDir, recipe: Recipe) -> list[str]:
     ]
 
 
+def count_reviews(run: RunDir, recipe: Recipe) -> CriticRecord | None:
+    """The reviews of a critic that is a teacher, in the first samples."""
+    if recipe.agents.critic is None or recipe.agents.critic.type != "teacher":
+        return None
+    samples = islice(read_finished_samples(run), REVIEWED_SAMPLES)
+    faulted = [bool(critique.faults) for sample in samples for critique in sample.critiques]
+    return CriticRecord(reviews=len(faulted), faulted=sum(faulted)) if faulted else None
+
+
 def write_dataset(
     run: RunDir, manifest: RunManifest, recipe: Recipe, parts: DatasetSplit, released: "Sequence[pl.DataFrame]" = ()
 ) -> list[str]:
@@ -68,6 +79,7 @@ def write_dataset(
     manifest.formats, manifest.pairs, missing = [], None, []
     manifest.thinking = measure_thinking(parts, recipe.dataset.thinking)
     manifest.missing_thinking = describe_missing_thinking(run, recipe)
+    manifest.critic = count_reviews(run, recipe)
     with write_atomically(run.dataset) as folder:
         folder.mkdir()
         for name in recipe.dataset.formats:

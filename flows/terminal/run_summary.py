@@ -58,6 +58,8 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
     thinking = [manifest.thinking.summary] if manifest.thinking else []
     if thinking or manifest.missing_thinking:
         lines += format_labelled_lines("thinking", [*thinking, *manifest.missing_thinking])
+    if manifest.critic:
+        lines += format_labelled_lines("critic", [manifest.critic.summary])
     if manifest.collapse:
         lines += format_labelled_lines("collapse", [format_collapse_verdict(manifest.collapse)])
     if manifest.gates:

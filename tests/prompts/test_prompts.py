@@ -25,7 +25,14 @@ def test_the_critics_prompt_may_place_every_field_of_its_family(family: str, tmp
     places = " ".join(f"{{{{{name}}}}}" for name in (*FAMILIES[family].fields, "answer"))
     (tmp_path / "critic.md").write_text(f'## system\n"clear": it is clear\n\n## user\n{places}\n')
     teacher = f"teachers.main={{model='fake/{family}'}}"
-    settings = ["keep=0", "verifiers=[]", "agents.critic={type='teacher'}", "topology.max_revisions=0", f"prompts={tmp_path}", teacher]
+    settings = [
+        "keep=0",
+        "verifiers=[]",
+        "agents.critic={type='teacher'}",
+        "topology.max_revisions=0",
+        f"prompts={tmp_path}",
+        teacher,
+    ]
     plan = load_recipe_plan(family.replace("_", "-"), settings)
     samples = asyncio.run(preview_samples(plan, 2, threading.Event())).samples
     assert any(sample.critiques for sample in samples)

@@ -108,7 +108,10 @@ def test_a_quoted_fault_leads_to_a_revision_whatever_the_scores(tmp_path: Path) 
     samples, teacher = made(recipe_of(), review_once(review_of((" “bees  FLY…” ", "they also walk"))), tmp_path)
     for sample in samples:
         assert (sample.state, sample.revisions, sample.answer) == (SampleStatus.kept, 1, "Bees hum.")
-        assert [critique.quoted_faults for critique in sample.critiques] == [[f"“{' “bees  FLY…” '}”: they also walk"], []]
+        assert [critique.quoted_faults for critique in sample.critiques] == [
+            [f"“{' “bees  FLY…” '}”: they also walk"],
+            [],
+        ]
     notes = [asked.messages[-1].content for asked in teacher.asked if "Note:" in asked.messages[-1].content]
     assert len(notes) == 6
     assert all("they also walk" in note for note in notes)

@@ -1,0 +1,112 @@
+"""A recording gives a run's replies again: to the same requests, or to the same calls of the same seeds if prompts changed."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.errors import RecipeError, RunFailed, UsageError
+from core.recording import read_recording, write_recording
+from core.runs.run_dir import RunDir
+from core.sample import Sample, SampleStatus
+from flows.data.curated_run import read_finished_samples
+from flows.recipes.recipe_catalog import load_recipe_plan, validate_recipe
+from tests.support.produce_run import produce_run
+from tests.support.scripted_endpoint import serve_scripted_endpoint
+
+SMALL = ["samples=24", "cache.enabled=false"]
+KEY = "sk-a-secret-of-24-letters"
+
+
+def replay(recording: Path) -> str:
+    return f"teachers.main={{model='fake/replay:{recording}'}}"
+
+
+def describe(run: RunDir) -> list[tuple[object, ...]]:
+    return [
+        (sample.seed.data, sample.state, sample.detail, sample.answer, sample.revisions, sample.usage)
+        for sample in read_finished_samples(run)
+    ]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDir]:
+    """A run of a scripted teacher behind an endpoint with a key, and its recording."""
+    folder = tmp_path_factory.mktemp("recorded")
+    with serve_scripted_endpoint() as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOME_KEY", KEY)
+        teacher = f"model='openai/NAME',base_url='http://{endpoint.address}/v1',api_key_env='SOME_KEY'"
+        run, _ = produce_run(str(folder / "runs"), "smoke", [*SMALL, f"teachers.main={{{teacher}}}"])
+    path = folder / "smoke.jsonl"
+    assert write_recording(path, "constrained_instructions", read_finished_samples(run)) == 24
+    text = path.read_text()
+    assert KEY not in text
+    assert endpoint.address not in text
+    return path, run
+
+
+def test_a_replay_makes_the_same_samples(recorded: tuple[Path, RunDir], tmp_path: Path) -> None:
+    path, run = recorded
+    again, _ = produce_run(str(tmp_path), "smoke", [*SMALL, replay(path)])
+    assert describe(again) == describe(run)
+    states = {sample.state for sample in read_finished_samples(run)}
+    assert states == {SampleStatus.kept, SampleStatus.dropped}, "both must be replayed"
+
+
+def test_replies_are_found_by_seed_and_call_if_the_prompts_changed(
+    recorded: tuple[Path, RunDir], tmp_path: Path
+) -> None:
+    path, run = recorded
+    (tmp_path / "generator.md").write_text("## system\nOther words.\n\n## user\nPlease: {{instruction}}\n")
+    again, _ = produce_run(str(tmp_path / "runs"), "smoke", [*SMALL, replay(path), f"prompts={tmp_path}"])
+    assert describe(again) == describe(run)
+    asked = [turn.asked for sample in read_finished_samples(again) for turn in sample.turns if not turn.revision]
+    assert any(text.startswith("Please: ") for text in asked)
+
+
+def test_recorded_seeds_are_used_as_they_were(recorded: tuple[Path, RunDir], tmp_path: Path) -> None:
+    path, run = recorded
+    other = ["seed=99", f"seeds={{recording='{path}'}}", replay(path)]
+    again, _ = produce_run(str(tmp_path / "runs"), "smoke", [*SMALL, *other])
+    assert describe(again) == describe(run)
+    with pytest.raises(RunFailed, match="most often provider"):  # without the recorded seeds, no reply is found
+        produce_run(str(tmp_path / "runs"), "smoke", [*SMALL, "seed=99", replay(path)])
+    failed = next(sample for sample in read_all(tmp_path / "runs") if sample.state is SampleStatus.failed)
+    assert failed.detail == f"smoke.jsonl has no reply for sample {failed.seed.index}: generator, revision 0, attempt 0"
+
+
+def read_all(runs: Path) -> Iterator[Sample]:
+    for folder in runs.iterdir():
+        if folder.is_dir() and (folder / "recipe.json").exists():
+            yield from read_finished_samples(RunDir(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "the recording cannot be read: No such file"),
+        ("", "has no recorded sample"),
+        ('{"messages": []}\n', "bad.jsonl:1: is not a recorded sample (family: field required)"),
+        ("\n{\n", "bad.jsonl:2: is not a recorded sample (invalid json"),
+    ],
+)
+def test_a_file_that_is_no_recording_is_refused(content: str | None, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(RecipeError) as refused:
+        load_recipe_plan("smoke", [replay(path)])
+    assert problem in str(refused.value)
+    with pytest.raises(UsageError) as unread:
+        read_recording(path)
+    assert problem in str(unread.value)
+
+
+def test_recorded_seeds_fit_their_family_alone(recorded: tuple[Path, RunDir]) -> None:
+    path, _ = recorded
+    with pytest.raises(RecipeError, match="is a recording of the family constrained_instructions"):
+        validate_recipe("arithmetic", [f"seeds={{recording='{path}'}}"])
+    with pytest.raises(RecipeError, match="leave `draw` and `bootstrap` out"):
+        validate_recipe("smoke", [f"seeds={{recording='{path}',draw={{x=['a']}}}}"])
+    assert json.loads(path.read_text().splitlines()[0])["seed"] == read_recording(path)[0].seed
