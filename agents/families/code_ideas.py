@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # a row of a table is one line
 """The shipped ideas of programming tasks: domains crossed with operations. Knows no recipe and no run.
 
     python -m agents.families.code_ideas > data/seeds/code_tasks.jsonl
@@ -8,6 +9,7 @@ all fields. So every pair is sensible, and what a pair is varied by never contra
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -261,5 +263,4 @@ def _name_field(field: str) -> str:
 
 
 if __name__ == "__main__":
-    for row in build_code_rows():
-        print(json.dumps(row, ensure_ascii=False))
+    sys.stdout.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in build_code_rows())

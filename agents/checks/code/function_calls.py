@@ -50,8 +50,8 @@ class CallOutcome(NamedTuple):
 
 class ProgramAnswers(NamedTuple):
     rows: list[list[CallOutcome]]
-    """For each hash seed, the outcomes up to the first fault or, with `every`, of all calls. The next seed has outcomes only if all calls of the previous
-    seed returned a value."""
+    """For each hash seed, the outcomes up to the first fault or, with `every`, of all calls. The next seed has outcomes only if
+    all calls of the previous seed returned a value."""
     stopped: str | None
     """Why there are fewer than were asked for."""
 

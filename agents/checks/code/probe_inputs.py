@@ -185,9 +185,7 @@ def _change_order(items: Sequence[Any], rng: Random) -> list[Any]:
     return changed
 
 
-def _change_list(
-    value: list[Any], path: ValuePath, pool: Sequence[Any], domain: InputDomain, rng: Random
-) -> list[Any]:
+def _change_list(value: list[Any], path: ValuePath, pool: Sequence[Any], domain: InputDomain, rng: Random) -> list[Any]:
     lists = [item for item in pool if isinstance(item, list)]
     if _are_rectangular(lists):
         return _change_rows(value, (*path, "*"), domain, rng)
