@@ -1,0 +1,39 @@
+"""Replies of a capable model go through every recipe as they went through an earlier version, and no good draft is sent back.
+
+`data/recordings/earlier/` has 148 samples with 390 replies; the checks of that time sent eleven drafts back without reason.
+"""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from agents.studies.preview import preview_samples
+from core.project_files import PROJECT
+from core.recording import RecordedSample, read_recording
+from core.sample import Sample, SampleStatus
+from flows.recipes.recipe_catalog import load_recipe_plan
+
+EARLIER = PROJECT / "data" / "recordings" / "earlier"
+REFUSED_THEN = {"conversations": 6, "extraction": 1, "grounded-qa": 1, "instructions": 2, "tool-calls": 1}
+"""Unjust revisions in the recordings."""
+
+
+def replay(recipe: str, path: Path, recorded: list[RecordedSample]) -> list[Sample]:
+    settings = [f"seeds={{recording='{path}'}}", f"teachers.main={{model='fake/replay:{path}'}}", "cache.enabled=false"]
+    plan = load_recipe_plan(recipe, [*settings, f"samples={len(recorded)}", "keep=0"])
+    return list(asyncio.run(preview_samples(plan, len(recorded), threading.Event())).samples)
+
+
+@pytest.mark.parametrize("path", sorted(EARLIER.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_no_good_draft_of_a_capable_model_is_sent_back(path: Path) -> None:
+    recorded = list(read_recording(path))
+    revised = [sample for sample in recorded if any(reply.revision for reply in sample.replies)]
+    assert len(revised) == REFUSED_THEN.get(path.stem, 0)
+    sent_back = {
+        sample.seed.index: (sample.state, sample.detail, [v.evidence for v in sample.verdicts if not v.passed])
+        for sample in replay(path.stem, path, recorded)
+        if sample.revisions or sample.state is not SampleStatus.kept
+    }
+    assert sent_back == {}
