@@ -59,6 +59,7 @@ REGISTERS: Mapping[str, tuple[str, ...]] = {
 """How a task is written, and the ways in which such a text opens."""
 CHOOSE_NAME = "choose a name and parameters that fit"
 NO_TWIST = "none"
+ANY_SHAPE = "as you choose"
 MOST_ASSERTS = 16
 """The most asserts that a request allows, unless it asks for nearly as many at the least."""
 MAX_EXAMPLE_CHARACTERS = 160
@@ -109,7 +110,7 @@ class CodeFamily(RecipeFamily):
             "category": require_text(row, "category"),
             "level": level,
             "measure": LEVELS.get(level, "as you understand it"),
-            "shape": draw_text(row, "shape", rng) or "as you choose",
+            "shape": draw_text(row, "shape", rng) or ANY_SHAPE,
             "twist": twist or NO_TWIST,
             "function": function,
             "wish": f"define `{signature}`" if function else CHOOSE_NAME,
@@ -118,6 +119,18 @@ class CodeFamily(RecipeFamily):
             "asserts": asserts,
             "most_asserts": min(MAX_TESTS, max(MOST_ASSERTS, 2 * asserts)),
         }
+
+    def extra_prompt_values(self, seed: Seed) -> dict[str, str]:
+        """What the seeds of earlier versions, as in recordings, do not have."""
+        values = {
+            "measure": LEVELS.get(str(seed.data.get("level")), "as you understand it"),
+            "shape": ANY_SHAPE,
+            "twist": NO_TWIST,
+            "register": next(iter(REGISTERS)),
+            "opening": next(iter(REGISTERS.values()))[0],
+            "most_asserts": str(MOST_ASSERTS),
+        }
+        return {name: value for name, value in values.items() if name not in seed.data}
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return CodeDraft

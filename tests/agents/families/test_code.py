@@ -26,7 +26,7 @@ from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, pr
 
 pytestmark = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
 
-GOOD = {"faults": [], "scores": {"task": 5, "solution": 5, "tests": 5}, "advice": ""}
+GOOD = {"faults": [], "scores": {"task": 5, "solution": 5}, "advice": ""}
 DRAFT = {
     "task": "Return the sum of two whole numbers.",
     "explanation": "The numbers are added.",
