@@ -3,9 +3,9 @@
 python -m benchmarks.planted_faults [RECIPE ...]
 
 `data/recordings/planted/RECIPE.jsonl` has the drafts and the replies of a capable critic and solver that did not know which
-drafts have a fault, `RECIPE.faults.jsonl` the number, the kind and the words of each planted fault. A draft is caught if it is sent
-back: by a check, by a quoted fault, or by a score under the minimum. Two controls: the critic's replies about other drafts, and no
-critic.
+drafts have a fault, `RECIPE.faults.jsonl` the number, the kind and the words of each planted fault. A draft is caught if it is
+sent back: by a check, by a quoted fault, or by a score under the minimum. Two controls: the critic's replies about other drafts,
+and no critic.
 """
 
 import asyncio
