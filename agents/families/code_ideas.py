@@ -1,4 +1,3 @@
-# ruff: noqa: E501  # a row of a table is one line
 """The shipped ideas of programming tasks: domains crossed with operations. Knows no recipe and no run.
 
     python -m agents.families.code_ideas > data/seeds/code_tasks.jsonl
@@ -6,6 +5,8 @@
 An operation names the fields that it needs, the variants that fit it and the levels at which it makes sense; each domain has
 all fields. So every pair is sensible, and what a pair is varied by never contradicts it.
 """
+
+# ruff: noqa: E501  # a row of a table is one line
 
 import json
 import re
