@@ -65,6 +65,12 @@ class Findings(ReplySchema):
     findings: list[Finding]
 
 
+class AttemptResults(ReplySchema):
+    """A solver's hand-over: whether each of its attempts passed, in order."""
+
+    attempts: list[bool]
+
+
 class InvalidReply(Exception):
     """A reply that does not match its schema; the text gives the reason, so that the agent can repair the reply."""
 

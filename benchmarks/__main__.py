@@ -13,6 +13,7 @@ from benchmarks import (
     busy,
     clients,
     dedup,
+    difficulty,
     distillation,
     families,
     on_policy,
@@ -53,6 +54,7 @@ python3.11 -m venv PEERS/math-verify         && PEERS/math-verify/bin/pip instal
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "teacher": ("What the embedded teacher can do", teacher.table),
     "families": ("What the embedded teacher can do of each family", families.table),
+    "difficulty": ("How hard recorded samples are for the embedded teacher", difficulty.table),
     "busy": ("The embedded teacher on a busy machine", busy.table),
     "tool_results": ("Tool results of another sample", tool_results.table),
     "dedup": ("Near-duplicates, compared with peers", dedup.table),

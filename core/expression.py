@@ -104,3 +104,30 @@ def evaluate_expression(text: str) -> Fraction:
 def find_numbers(text: str) -> set[Fraction]:
     """The numbers written in digits in `text`; `1,200` is one number."""
     return {Fraction(found.replace(",", "")) for found in re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", text)}
+
+
+UNITS = dict(zip(
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen".split(), range(1, 20), strict=True,
+))  # fmt: skip
+TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
+NAMED_NUMBERS = {
+    **UNITS, **TENS, "pair": 2, "couple": 2, "half": 2, "halves": 2, "twice": 2, "double": 2, "doubles": 2, "doubled": 2,
+    "triple": 3, "triples": 3, "tripled": 3, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5,
+    "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8, "tenth": 10, "tenths": 10, "dozen": 12, "hundred": 100,
+    "percent": 100, "%": 100, "thousand": 1000,
+}  # fmt: skip
+"""Words and a sign that stand for a number in a sum: `half` of something is a division by 2, `20 %` one by 100."""
+NUMBER_WORDS = re.compile(
+    rf"(?:(?P<tens>{'|'.join(TENS)})[- ])?(?P<units>{'|'.join(UNITS)})\b(?: (?P<power>hundred|thousand)\b)?",
+    re.IGNORECASE,
+)
+
+
+def find_named_numbers(text: str) -> set[Fraction]:
+    """The numbers that `text` writes in words: `three`, `twenty-five`, `two hundred`, `half`, `a dozen`, `percent`."""
+    found = {Fraction(NAMED_NUMBERS[word]) for word in re.findall(r"[a-z]+|%", text.lower()) if word in NAMED_NUMBERS}
+    for words in NUMBER_WORDS.finditer(text.lower()):
+        number = TENS.get(words["tens"], 0) + UNITS[words["units"]]
+        found |= {Fraction(number), Fraction(number * NAMED_NUMBERS.get(words["power"], 1))}
+    return found

@@ -54,6 +54,8 @@ class RejectionReason(StrEnum):
     contamination = "contamination"
     """It shares text with an evaluation set."""
     personal_data = "personal_data"
+    difficulty = "difficulty"
+    """It passed all checks, but the pass rate of a weaker teacher at its question is not the wanted one."""
     surplus = "surplus"
     """It passed all checks and filters, but the recipe already had enough samples."""
 
@@ -287,6 +289,13 @@ class Sample(FrozenModel):
     critiques: list[Critique]
     verdicts: list[Verdict]
     usage: TokenUsage
+    attempts: tuple[bool, ...] = ()
+    """Whether each attempt of a weaker teacher at the sample's question passed, in order; empty if none was made."""
+
+    @property
+    def pass_rate(self) -> float | None:
+        """The share of attempts that passed: 1 is easy. None if none was made."""
+        return sum(self.attempts) / len(self.attempts) if self.attempts else None
 
     @property
     def answer(self) -> str:

@@ -143,7 +143,7 @@ def row(package: Package) -> str:
 
 
 FILES = {
-    "filters/minilm_vocabulary.txt": "Apache-2.0 (BERT's vocabulary)",
+    "core/minilm_vocabulary.txt": "Apache-2.0 (BERT's vocabulary)",
     "data/reference/english.jsonl": "public domain; the package that it was cut from is under MIT (`data/reference/LICENSE`)",
     "data/calibration/answers.jsonl": "Apache-2.0",
     "data/prices.toml": "MIT (from genai-prices)",

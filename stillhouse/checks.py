@@ -1,5 +1,25 @@
 """What a user's own check needs. `docs/your-own.md` has examples."""
 
-from agents.checks import Check, Finding, Options, ReplySchema, Subject, build_finding, check, first_fault
+from agents.checks import (
+    AttemptJudge,
+    Check,
+    Finding,
+    Options,
+    ReplySchema,
+    Subject,
+    build_finding,
+    check,
+    first_fault,
+)
 
-__all__ = ["Check", "Finding", "Options", "ReplySchema", "Subject", "build_finding", "check", "first_fault"]
+__all__ = [
+    "AttemptJudge",
+    "Check",
+    "Finding",
+    "Options",
+    "ReplySchema",
+    "Subject",
+    "build_finding",
+    "check",
+    "first_fault",
+]

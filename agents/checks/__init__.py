@@ -4,10 +4,20 @@ in the folders next to this file.
 
 from typing import NoReturn
 
-from agents.checks.base import Check, Options, Subject, build_finding, check, first_fault
+from agents.checks.base import AttemptJudge, Check, Options, Subject, build_finding, check, first_fault
 from agents.reply_schema import Finding, ReplySchema
 
-__all__ = ["Check", "Finding", "Options", "ReplySchema", "Subject", "build_finding", "check", "first_fault"]
+__all__ = [
+    "AttemptJudge",
+    "Check",
+    "Finding",
+    "Options",
+    "ReplySchema",
+    "Subject",
+    "build_finding",
+    "check",
+    "first_fault",
+]
 
 FORMER_NAMES = {"Contract": "ReplySchema", "passed": "build_finding"}
 

@@ -104,6 +104,26 @@ def valid_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()[:MAX_EVIDENCE_CHARACTERS]
 
 
+def _ask_question(subject: Subject, _options: Any) -> dict[str, str]:
+    return {"question": subject.question}
+
+
+@dataclass(frozen=True)
+class AttemptJudge:
+    """How a check judges an attempt: the reply of a solver who sees the question and not the candidate's answer."""
+
+    reply: type[BaseModel]
+    """The type of the solver's reply."""
+    accepts: Callable[[Subject, Any, Any], bool | Awaitable[bool]]
+    """Whether a reply passes, given the verified candidate, the reply and the check's options."""
+    values: Callable[[Subject, Any], Mapping[str, str]] = _ask_question
+    """The values of the solver's prompt, in addition to the seed's data."""
+    role: str = "verifier"
+    """The name of the solver's prompt."""
+    usable: Callable[[Any], bool] = lambda _options: True
+    """Whether a check with these options knows the right answer."""
+
+
 @dataclass(frozen=True)
 class Check:
     """A check by name. `[[verifiers]]` of a recipe name it as their `type`; their other keys are its options."""
@@ -117,6 +137,8 @@ class Check:
     """Names of the prompts of those calls."""
     lacks: Callable[[], str | None] = lambda: None
     """What this machine lacks for the check, in a sentence."""
+    attempt: AttemptJudge | None = None
+    """How it judges an attempt at the candidate's question, if it can."""
 
     @property
     def about(self) -> str:
@@ -137,12 +159,7 @@ class Check:
         except (CallFailed, RunStopped, StillhouseError):
             raise
         except (Exception, SystemExit) as error:
-            # The innermost line of the check's own file that led to the error, else the line that raised it.
-            frames = traceback.extract_tb(error.__traceback__)
-            code = getattr(inspect.unwrap(self.run), "__code__", None)
-            own = [frame for frame in frames if code and frame.filename == code.co_filename] or frames
-            location = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-            raise CheckBroken(self.name, f"{location}: {type(error).__name__}: {error}") from error
+            raise self._build_broken(error) from error
         if result is None or isinstance(result, str):
             result = build_finding(self.name, result, self.about)
         findings = [result] if isinstance(result, Finding) else result
@@ -150,13 +167,36 @@ class Check:
             raise CheckBroken(self.name, f": it returned {result!r}; it may return None, a fault in words, or findings")
         return [finding.model_copy(update={"evidence": valid_text(finding.evidence)}) for finding in findings]
 
+    async def accepts_attempt(self, subject: Subject, reply: BaseModel, options: Options) -> bool:
+        """Whether an attempt at the candidate's question passes.
+
+        Raises:
+            CheckBroken, StillhouseError: as `findings`.
+        """
+        assert self.attempt, "the plan only chooses a check with a judge of attempts"
+        try:
+            result = self.attempt.accepts(subject, reply, options)
+            return await result if inspect.isawaitable(result) else bool(result)
+        except (RunStopped, StillhouseError):
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._build_broken(error) from error
+
+    def _build_broken(self, error: BaseException) -> CheckBroken:
+        """The exception with the innermost line of the check's own file that led to it, else the line that raised it."""
+        frames = traceback.extract_tb(error.__traceback__)
+        code = getattr(inspect.unwrap(self.run), "__code__", None)
+        own = [frame for frame in frames if code and frame.filename == code.co_filename] or frames
+        location = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+        return CheckBroken(self.name, f"{location}: {type(error).__name__}: {error}")
+
 
 def check(
     name: str, options: type[Options] = Options, *, calls: Callable[[Any], int] = lambda _options: 0,
-    roles: Sequence[str] = (), lacks: Callable[[], str | None] = lambda: None,
+    roles: Sequence[str] = (), lacks: Callable[[], str | None] = lambda: None, attempt: AttemptJudge | None = None,
 ) -> Callable[[CheckFunction], Check]:  # fmt: skip
     """Turn a function of a subject and options, plain or async, into a check. Its docstring states the requirement."""
-    return lambda run: Check(name, run, options, calls, tuple(roles), lacks)
+    return lambda run: Check(name, run, options, calls, tuple(roles), lacks, attempt)
 
 
 def build_finding(check: str, fault: str | None, met: str) -> Finding:

@@ -1,19 +1,29 @@
-"""Arithmetic word problems, verified by evaluating an expression and by the agreement of independent solutions."""
+"""Arithmetic word problems with an operation tree that is drawn for each, verified by evaluating an expression, by its tree, and
+by the agreement of independent solutions. Knows no teacher.
+"""
 
 import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from agents.checks import Options, Subject, check, first_fault
+from agents.checks import AttemptJudge, Options, Subject, check, first_fault
+from agents.checks.math.solution_agreement import IndependentSolution, is_same_answer
 from agents.checks.text.text_units import contains_question, remove_invisible
 from agents.families.base import RecipeFamily, require_text
+from agents.families.operation_trees import (
+    draw_goal,
+    draw_number_range,
+    draw_tree,
+    find_large_number,
+    find_tree_fault,
+)
 from agents.reply_schema import ReplySchema
-from core.expression import NotArithmetic, evaluate_expression, find_numbers
+from core.expression import NotArithmetic, evaluate_expression, find_named_numbers, find_numbers
 from core.sample import Candidate, Message, Seed
 
 STEPS = {
@@ -22,6 +32,7 @@ STEPS = {
         "2 steps: first subtract, then divide"),
     3: ("3 steps: multiply twice, then add", "3 steps: add, multiply, then subtract"),
 }  # fmt: skip
+"""Sequences of operations, each done with the result of the one before."""
 
 
 class ProblemDraft(ReplySchema):
@@ -34,6 +45,9 @@ class ProblemDraft(ReplySchema):
 class ArithmeticOptions(Options):
     steps: tuple[int, ...] = Field((1, 2, 3), min_length=1)
     """Number of operations of a problem: one of these at random, each 1 to 3."""
+    order: Literal["tree", "sequence"] = "tree"
+    """`tree`: an operation tree such as `a * (b - c)`, a range of numbers and what the question asks for are drawn for each
+    problem. `sequence`: only operations that are done one after the other, as `fake/faulty` writes them."""
 
 
 class ExpressionOptions(Options):
@@ -41,9 +55,13 @@ class ExpressionOptions(Options):
     """Largest difference between the stated answer and the expression's value."""
 
 
-@check("expression", ExpressionOptions)
+def gives_expressions_value(subject: Subject, reply: IndependentSolution, _options: ExpressionOptions) -> bool:
+    return is_same_answer(str(subject.candidate.fields["answer"]), str(reply.answer), "numeric")
+
+
+@check("expression", ExpressionOptions, attempt=AttemptJudge(IndependentSolution, gives_expressions_value))
 def expression_check(subject: Subject, options: ExpressionOptions) -> str | None:
-    """The stated answer must equal the value of its expression, whose numbers stand in the story."""
+    """The stated answer must equal the value of its expression, whose numbers are in the story, in digits or in words."""
     fields = subject.candidate.fields
     expression, answer = fields["expression"], fields["answer"]
     try:
@@ -51,7 +69,7 @@ def expression_check(subject: Subject, options: ExpressionOptions) -> str | None
     except NotArithmetic as error:
         return str(error)
     problem = remove_invisible(fields["problem"])
-    foreign = _find_numbers(expression) - _find_numbers(problem)
+    foreign = _find_numbers(expression) - _find_numbers(problem) - find_named_numbers(problem)
     # Compared exactly: the spacing of large floats exceeds the difference of unequal answers.
     is_close = math.isfinite(answer) and abs(value - Fraction(answer)) <= options.tolerance
     return first_fault(
@@ -65,6 +83,17 @@ def expression_check(subject: Subject, options: ExpressionOptions) -> str | None
             None if contains_question(problem) else "the story asks no question",
         ]
     )
+
+
+@check("operations")
+def operations_check(subject: Subject, _options: Options) -> str | None:
+    """The expression must have the operation tree that was asked for, in any order of terms and factors, and numbers in the
+    range that was asked for. A problem for which no tree was drawn passes.
+    """
+    expression, data = subject.candidate.fields["expression"], subject.seed.data
+    if "form" not in data:
+        return None
+    return first_fault([find_tree_fault(expression, data["form"]), find_large_number(expression, data["numbers"])])
 
 
 def _find_numbers(text: str) -> set[Fraction]:
@@ -81,17 +110,43 @@ class ArithmeticFamily(RecipeFamily):
     name = "arithmetic"
     fields = tuple(ProblemDraft.model_fields)
     options = ArithmeticOptions
-    checks = (expression_check,)
+    checks = (expression_check, operations_check)
     defaults: ClassVar[Mapping[str, Any]] = {
         "agents": {
-            "generator": {"max_tokens": 400},
+            "generator": {"max_tokens": 400, "examples": 3},
             "verifier": {"max_tokens": 300},
         },
-        "verifiers": [{"type": "expression"}, {"type": "agreement", "solutions": 3, "agree": 2}],
+        "verifiers": [
+            {"type": "expression"},
+            {"type": "operations"},
+            {"type": "agreement", "solutions": 3, "agree": 2},
+        ],
     }
 
     def condition(self, row: Mapping[str, Any], options: ArithmeticOptions, rng: Random) -> dict[str, Any]:
-        return {"story": require_text(row, "story"), "steps": rng.choice(STEPS[rng.choice(options.steps)])}
+        story, steps = require_text(row, "story"), rng.choice(options.steps)
+        if options.order == "sequence":
+            return {"story": story, "steps": rng.choice(STEPS[steps])}
+        tree = draw_tree(rng, steps)
+        return {
+            "story": story,
+            "steps": f"{steps} step{'s' * (steps > 1)}: {tree.words}",
+            "form": tree.form,
+            "goal": draw_goal(rng, tree),
+            "numbers": draw_number_range(rng, tree, require_text(row, "quantity", "")),
+        }
+
+    def extra_prompt_values(self, seed: Seed) -> dict[str, str]:
+        """`details`: the drawn form, goal and numbers, a line each; empty where none are drawn."""
+        data = seed.data
+        if "form" not in data:
+            return {"details": ""}
+        lines = (
+            f"Form of the expression: {data['form']}",
+            f"The question asks for: {data['goal']}",
+            f"Numbers of the story: {data['numbers']}",
+        )
+        return {"details": "".join(f"\n{line}" for line in lines)}
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return ProblemDraft

@@ -39,6 +39,8 @@ class RecipeFamily(ABC):
     """Names of the candidate's fields for checks and for the critic's prompt."""
     writes: ClassVar[Sequence[str]] = ("generator",)
     """The prompts of its generator."""
+    revises: ClassVar[Sequence[str]] = ("revise",)
+    """The prompts that ask its generator for a revision."""
     seeded_by: ClassVar[tuple[Literal["path", "documents", "itself"], ...]] = ("path",)
     """The sources that its seeds may come from."""
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -76,6 +78,10 @@ class RecipeFamily(ABC):
     def prompt_role(self, seed: Seed) -> str:
         """The name of the prompt in `writes` that asks for this seed's draft."""
         return self.writes[0]
+
+    def revision_role(self, seed: Seed) -> str:
+        """The name of the prompt in `revises` that asks for a revision of this seed's draft."""
+        return self.revises[0]
 
     @abstractmethod
     def reply_type(self, seed: Seed) -> type[ReplySchema]:

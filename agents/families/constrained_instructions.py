@@ -3,7 +3,7 @@ without a system prompt whose rules apply to every answer. Knows no teacher.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Annotated, Any, ClassVar
 
@@ -12,27 +12,24 @@ from pydantic import ConfigDict, Field, field_validator
 import prompts
 from agents.checks import Finding, Options, Subject, build_finding, check, first_fault
 from agents.checks.text.prose_faults import find_prose_fault, find_topic_fault
+from agents.checks.text.text_units import remove_invisible
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.families.constraint_drawing import TextConstraint, draw_constraints
 from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic
+from agents.families.request_styles import (
+    PLAIN_FOLLOW_UPS,
+    PLAIN_REMINDER,
+    PLAIN_TASKS,
+    REQUEST_STYLES,
+    draw_first_request,
+    draw_later_requests,
+)
 from agents.reply_schema import InvalidReply, ReplySchema
+from core.embeddings import embed_text, find_embeddings_problem
 from core.errors import suggest_name
 from core.sample import Candidate, Message, Seed
 
-TASKS = (
-    "Write about {topic}.",
-    "Write a short note about {topic}.",
-    "Tell me something about {topic}.",
-    "Describe {topic}.",
-)
 REASONS_TEMPLATE = "Explain why people like {topic}."
-FOLLOW_UP_TEMPLATES = (
-    "Write it again.",
-    "Say it in another way.",
-    "Now write about {topic} for a child.",
-    "What else can you say about {topic}?",
-)
-"""Requests of later turns; each is followed by the sentence that all earlier rules still apply."""
 LIKED_CATEGORIES = {"food", "play", "arts", "travel", "animals"}
 """Categories of topics that people can like; an essay on why people like gravity is impossible."""
 
@@ -60,6 +57,11 @@ class ConstrainedOptions(Options):
     earlier turns still apply."""
     system: float = Field(0.0, ge=0, le=1)
     """Share of conversations with a system prompt, whose rule must be obeyed in every answer."""
+    styles: dict[str, int] = Field(default_factory=dict)
+    """How users word their requests: plain, polite, terse, chatty or curious, each with its weight; one is drawn for a
+    conversation. Empty, the default: all are plain, from few wordings."""
+    purposes: float = Field(0.0, ge=0, le=1)
+    """With `styles`, the share of conversations whose user says what the text is for."""
 
     @field_validator("kinds")
     @classmethod
@@ -67,6 +69,15 @@ class ConstrainedOptions(Options):
         if unknown := sorted(set(kinds) - set(CONSTRAINT_KINDS)):
             raise ValueError(f"unknown kinds {', '.join(unknown)}; {suggest_name(unknown[0], CONSTRAINT_KINDS)}")
         return kinds
+
+    @field_validator("styles")
+    @classmethod
+    def _known_styles(cls, styles: dict[str, int]) -> dict[str, int]:
+        if unknown := sorted(set(styles) - set(REQUEST_STYLES)):
+            raise ValueError(f"unknown styles {', '.join(unknown)}; {suggest_name(unknown[0], REQUEST_STYLES)}")
+        if styles and (min(styles.values()) < 0 or not sum(styles.values())):
+            raise ValueError("needs at least one style with a weight above 0, and none below")
+        return styles
 
 
 @check("constraints")
@@ -84,11 +95,45 @@ def constraints_check(subject: Subject, _options: Options) -> list[Finding]:
     return findings
 
 
-@check("on_topic")
-def on_topic_check(subject: Subject, _options: Options) -> str | None:
-    """Every answer must speak of its topic."""
-    topic = subject.seed.data["topic"]
-    return first_fault([find_topic_fault(answer, topic) for answer in assistant_answers(subject)])
+class TopicOptions(Options):
+    similarity: float | None = Field(None, gt=0, lt=1)
+    """Cosine of sentence embeddings (all-MiniLM-L6-v2, the extra `embeddings`) from which an answer without a word of its topic
+    is on it: `topic_similarity` with the topic and the seed's `words`. None, the default: only a word of the topic counts."""
+
+    @field_validator("similarity")
+    @classmethod
+    def _installed(cls, similarity: float | None) -> float | None:
+        if similarity is not None and (problem := find_embeddings_problem()):
+            raise ValueError(problem)
+        return similarity
+
+
+@check("on_topic", TopicOptions)
+def on_topic_check(subject: Subject, options: TopicOptions) -> str | None:
+    """Every answer must speak of its topic: have a word of it, or be near it in meaning.
+
+    On 87 answers that are on their topics, 41 of them without a word of it, and on each of them with every other's topic
+    (`tests/agents/checks/golden/topic_pairs.jsonl`): by words alone, 41 answers are refused and 1.8 % of the pairs with another
+    topic pass; with `similarity` at 0.28, 2 are refused and 7.4 % pass.
+    """
+    seed, faults = subject.seed.data, []
+    for number, answer in enumerate(answers := assistant_answers(subject), 1):
+        fault = find_topic_fault(answer, seed["topic"])
+        if fault and options.similarity is not None:
+            near = topic_similarity(answer, seed["topic"], seed.get("words", ()))
+            fault = None if near >= options.similarity else f"{fault}, and its meaning is not near it ({near:.2f})"
+        faults.append(fault and (f"answer {number}: {fault}" if len(answers) > 1 else fault))
+    return first_fault(faults)
+
+
+def topic_similarity(answer: str, topic: str, words: Sequence[str]) -> float:
+    """The highest cosine of the sentence embedding of `answer` with that of `topic` with its `words`, or of one word alone.
+
+    Raises:
+        UsageError: if the extra `embeddings` is not installed.
+    """
+    said = embed_text(remove_invisible(answer))
+    return max(float(embed_text(text) @ said) for text in (f"{topic}: {', '.join(words)}" if words else topic, *words))
 
 
 @check("sound_prose")
@@ -115,6 +160,7 @@ class ConstrainedInstructionsFamily(RecipeFamily):
     options = ConstrainedOptions
     checks = (constraints_check, on_topic_check, sound_prose_check)
     writes = ("generator", "conversation")
+    revises = ("revise", "revise_conversation")
     # The answers are short prose, and no two of them need to be similar.
     defaults: ClassVar[Mapping[str, Any]] = {
         "agents": {"generator": {"max_tokens": 600}},
@@ -139,14 +185,14 @@ class ConstrainedInstructionsFamily(RecipeFamily):
             rules = draw_constraints(rng, topic, options.kinds, 1)
         system = " ".join(rule.text for rule in rules)
         added = draw_constraints(rng, topic, options.kinds, rng.choice(options.constraints), rules)
-        tasks = (*TASKS, REASONS_TEMPLATE) if require_text(row, "category", "") in LIKED_CATEGORIES else TASKS
-        requests = [_request_text(rng.choice(tasks), topic, added)]
+        wordings = _draw_wordings(rng, topic.name, require_text(row, "category", ""), options)
+        requests = [_request_text(next(wordings), added)]
         lasting_rules = [[*rules, *added]]
         turns = rng.choice(options.turns) if options.turns != (1,) else 1
         for _ in range(turns - 1):
             added = draw_constraints(rng, topic, options.kinds, 1, lasting_rules[-1])
             lasting_rules.append([*lasting_rules[-1], *added])
-            requests.append(_request_text(f"{rng.choice(FOLLOW_UP_TEMPLATES)} Keep to all rules so far.", topic, added))
+            requests.append(_request_text(next(wordings), added))
 
         # The generator gets the request alone, or all turns of the conversation.
         instruction = f"{requests[0]} {system}".strip()
@@ -164,6 +210,10 @@ class ConstrainedInstructionsFamily(RecipeFamily):
 
     def prompt_role(self, seed: Seed) -> str:
         return "generator" if len(seed.data["requests"]) == 1 else "conversation"
+
+    def revision_role(self, seed: Seed) -> str:
+        # A small teacher repeats the draft that it is shown, so the prompt for one turn leaves it out.
+        return "revise" if len(seed.data["requests"]) == 1 else "revise_conversation"
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return AnswerDraft if len(seed.data["requests"]) == 1 else ConversationDraft
@@ -194,5 +244,17 @@ class ConstrainedInstructionsFamily(RecipeFamily):
         return Candidate(messages=messages, fields={})
 
 
-def _request_text(task: str, topic: ConstraintTopic, constraints: Sequence[TextConstraint]) -> str:
-    return " ".join([task.format(topic=topic.name), *(constraint.text for constraint in constraints)])
+def _draw_wordings(rng: Random, topic: str, category: str, options: ConstrainedOptions) -> Iterator[str]:
+    """The requests of a conversation without their rules, each drawn when it is needed."""
+    if options.styles:
+        style = rng.choices(list(options.styles), list(options.styles.values()))[0]
+        yield draw_first_request(rng, style, topic, options.purposes)
+        yield from draw_later_requests(rng, style, topic, max(options.turns))
+    tasks = (*PLAIN_TASKS, REASONS_TEMPLATE) if category in LIKED_CATEGORIES else PLAIN_TASKS
+    yield rng.choice(tasks).format(topic=topic)
+    while True:
+        yield f"{rng.choice(PLAIN_FOLLOW_UPS).format(topic=topic)} {PLAIN_REMINDER}"
+
+
+def _request_text(task: str, constraints: Sequence[TextConstraint]) -> str:
+    return " ".join([task, *(constraint.text for constraint in constraints)])

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from pydantic import ConfigDict, Field, field_validator
 
-from agents.checks import Finding, Options, Subject, build_finding, check, first_fault
+from agents.checks import AttemptJudge, Finding, Options, Subject, build_finding, check, first_fault
+from agents.checks.math.solution_agreement import IndependentSolution, is_same_json
 from agents.checks.structure.json_schema import (
     InvalidSchema,
     build_validator,
@@ -188,7 +189,11 @@ def narrow_schema(schema: Any, root: Mapping[str, Any], left_out: Sequence[str],
     return {**inner, "properties": required, "required": list(required)} if required else inner
 
 
-@check("complete")
+def gives_same_values(subject: Subject, reply: IndependentSolution, _options: Options) -> bool:
+    return is_same_json(subject.candidate.fields["answer"], str(reply.answer))
+
+
+@check("complete", attempt=AttemptJudge(IndependentSolution, gives_same_values))
 def complete_check(subject: Subject, _options: Options) -> list[Finding]:
     """Every field that the seed demands is told, none that it leaves out is, and the decoy stands in the text alone."""
     seed, fields = subject.seed.data, subject.candidate.fields

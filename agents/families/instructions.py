@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, field_validator
 from rapidfuzz.distance import Indel
 
 from agents.checks import Options, Subject, check, first_fault
+from agents.checks.text.prose_faults import VAGUE_WORDS, strip_ending
 from agents.checks.text.text_units import (
     fold_to_plain_letters,
     max_word_count,
@@ -34,14 +35,39 @@ EVOLUTION_WAYS = {
     "broaden": "Write a rarer task of the same field and about the same length as this one:\n{parent}",
 }
 """Self-Instruct's way, and Evol-Instruct's four that deepen and one that broadens (WizardLM, section 3.2 and appendix A)."""
-BEYOND_TEXT = re.compile(
-    r"\b(images?|pictures?|photos?|photographs?|screenshots?|illustrations?|infographics?|animations?|logos?|gifs?|graphs?"
-    r"|plots?|charts?|diagrams?|flowcharts?|videos?|audio|recordings?|podcasts?|music files?|record yourself|listen to"
-    r"|watch (?:the|this)(?: \w+)?|draw|sketch|paint|illustrate|files?|pdfs?|spreadsheets?|attachments?|upload|download|click"
-    r"|browse|maps?)\b",
-    re.I,
+NEW_OF_A_KIND = "Write a new task unlike all of these:\n{shown}"
+"""The request for a new task whose kind is drawn, which may be the kind of one that is shown."""
+MEDIA = (
+    r"(?:images?|pictures?|photos?|photographs?|screenshots?|illustrations?|infographics?|animations?|logos?|gifs?|graphs?|plots?"
+    r"|charts?|diagrams?|flowcharts?|videos?|audio|recordings?|podcasts?|files?|pdfs?|spreadsheets?|attachments?|maps?)"
 )
 """Things that a text model can neither see nor produce (Self-Instruct, appendix A.2, leaves such tasks out)."""
+CLAUSE_START = r"(?:^|[.!?;:,\n(]|\b(?:and|or|then|please|you (?:can|may|must|should))\b)[\s\"'“‘(*_#-]*"
+HANDLING = (
+    r"(?:add|analy[sz]e|answer|attach|build|convert|count|create|crop|describe|design|edit|examine|export|fill in|find|generate"
+    r"|give|include|insert|label|look at|make|open|play|plot|print|produce|provide|read|record|render|save|scan|see|send|show"
+    r"|study|summari[sz]e|take|transcribe|turn|use|view|watch)"
+)
+MENTION = r"(?:about|for|how|that|the word|what|when|where|whether|which|who|why|without)\b"
+"""After one of these, a medium is spoken of and not handled: `Make a rule for naming files`."""
+BEYOND_TEXT = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"{CLAUSE_START}(?P<thing>draw|sketch|paint|illustrate|plot|upload|download|click|browse|listen to|record yourself"
+        r"|watch (?:the|this)(?: \w+)?)\b",
+        rf"{CLAUSE_START}{HANDLING}\b(?:\s+(?!{MENTION})[^\s.!?;:,]+){{0,5}}?[\s\"'“‘*-]+(?P<thing>{MEDIA})\b(?![-’']\w\w)",
+        rf"\b(?:this|these|attached|enclosed|following|given|in the|on the|from the)\s+(?P<thing>{MEDIA})\b(?![-’']\w\w)",
+        rf"\bthe\s+(?P<thing>{MEDIA})\s+(?:above|attached|below|contains?|depicts?|says?|shows?)\b",
+        rf"\byou (?:are|were|will be) (?:given|shown)\s+(?:[^\s.!?]+\s+){{0,3}}?(?P<thing>{MEDIA})\b",
+    )
+)
+"""Each asks for one of `MEDIA` or for what is done with it. A task that only mentions one, such as `Explain what a map is`, can
+be answered in text."""
+QUOTATION = re.compile(
+    r"```.*?(?:```|$)|`[^`\n]+`|\"[^\"]+\"|“[^”]+”|(?<!\w)'[^'\n]+'(?!\w)|(?<!\w)‘[^’\n]+’(?!\w)", re.DOTALL
+)
+MIN_QUOTED_WORDS = 2
+"""Words of quoted material; one word in quotation marks may still be what is asked for: `Describe the "picture"`."""
 PROMPT_TALK = re.compile(
     r"\b(given|rewritten|original|new|above|previous|evolved|created|seed)[\s-]+(task|prompt|instruction)s?\b"
     r"|\b(task|prompt|instruction)s? (above|shown|given)\b|#\w+ prompt#",
@@ -60,6 +86,18 @@ STOP_WORDS = frozenset(
     """a an and are as at be but by for from has have i in is it its of on or so than that the their them then there they
 this to was we were what when which who will with yes no you your""".split()
 )
+REWRITING_WAYS = {"constrain", "deepen", "concretize", "reason"}
+"""The ways whose request is to keep the task and change it, so that the wording may stay."""
+LENGTHENING_WAYS = REWRITING_WAYS - {"concretize"}
+"""Those that add something to the task."""
+MIN_CONCRETE_WORDS = 2
+"""New content words of a concrete task: one could be a single synonym."""
+EMPTY_ADDITIONS = VAGUE_WORDS | frozenset(
+    """again also answer answers below briefly carefully clear clearly correct correctly detail detailed details different exactly
+following formulate give given just kindly now please precise precisely properly question really respond response
+simply some task think thoroughly very well write""".split()
+)
+"""Words that add no condition, in addition to stop words: `Please answer carefully`."""
 EMPTY = frozenset("sure certainly absolutely ok okay tbd todo null".split())
 """Words without content, in addition to stop words."""
 FILLERS = frozenset(
@@ -81,6 +119,14 @@ class InstructionsOptions(Options):
         default_factory=lambda: {"new": len(EVOLUTION_WAYS) - 1} | dict.fromkeys(list(EVOLUTION_WAYS)[1:], 1)
     )
     """The ways to derive a task from others, each with its weight."""
+    kinds: dict[str, float] = Field(default_factory=dict)
+    """Kinds of a new task, such as `correct a text`, each with its weight: one is drawn and asked for. Empty: any kind."""
+    fields: dict[str, float] = Field(default_factory=dict)
+    """What a new task or a rarer one is about, in the same way."""
+    lengths: dict[str, float] = Field(default_factory=dict)
+    """How long a new task is, in words of the request."""
+    openings: dict[str, float] = Field(default_factory=dict)
+    """How a task begins, for every way."""
     shown: int = Field(6, ge=1, le=20)
     """Number of the seeds' tasks that are shown as examples of a new one."""
     shown_made: int = Field(2, ge=0, le=20)
@@ -95,6 +141,13 @@ class InstructionsOptions(Options):
             raise ValueError("needs at least one way with a weight above 0, and none below")
         return ways
 
+    @field_validator("kinds", "fields", "lengths", "openings")
+    @classmethod
+    def _weighted(cls, weights: dict[str, float]) -> dict[str, float]:
+        if weights and (min(weights.values()) < 0 or not sum(weights.values())):
+            raise ValueError("needs at least one value with a weight above 0, and none below")
+        return weights
+
 
 class NovelOptions(Options):
     threshold: float = Field(0.7, gt=0, le=1)
@@ -103,9 +156,16 @@ class NovelOptions(Options):
 
 @check("novel", NovelOptions)
 def novel_check(subject: Subject, options: NovelOptions) -> str | None:
-    """The task must differ from the one it came from and from those that were shown, by ROUGE-L."""
-    others = [subject.seed.data["parent"], *subject.seed.data["examples"]]
-    task = subject.candidate.fields["instruction"]
+    """The task must differ from the one it came from and from those that were shown.
+
+    A new task and a rarer one (`new`, `broaden`) are compared by ROUGE-L. A rewritten task keeps wording by request, so it must
+    have content words that its parent lacks, and except for `concretize` be longer than its parent.
+    """
+    seed = subject.seed.data
+    task, parent = subject.candidate.fields["instruction"], seed["parent"]
+    if seed.get("way") in REWRITING_WAYS:
+        return _rewriting_fault(task, parent, seed["way"])
+    others = [parent, *seed["examples"]]
     near, score = _nearest_task(task, others)
     parts = split_sentences(remove_invisible(task))
     if len(parts) > 1:  # two old tasks, or one repeated, are not a new task
@@ -115,6 +175,19 @@ def novel_check(subject: Subject, options: NovelOptions) -> str | None:
             key=_neighbor_score,
         )
     return f"it is too near to this task: {near!r} (ROUGE-L {score:.2f})" if score >= options.threshold else None
+
+
+def _rewriting_fault(task: str, parent: str, way: str) -> str | None:
+    """How a rewritten task fails to add to its parent, or None."""
+    if _joined_parts(task) == _joined_parts(parent):
+        return f"it is the task that it came from: {parent!r}"
+    words, parent_words = _word_parts(task), _word_parts(parent)
+    if way in LENGTHENING_WAYS and len(words) <= len(parent_words):
+        return f"it is no longer than the task that it came from, which it must add to: {parent!r}"
+    known = {strip_ending(word) for word in parent_words}
+    added = {strip_ending(word) for word in words if word not in STOP_WORDS | EMPTY_ADDITIONS} - known
+    least = 1 if way in LENGTHENING_WAYS else MIN_CONCRETE_WORDS
+    return None if len(added) >= least else f"it adds nothing to the task that it came from: {parent!r}"
 
 
 def _neighbor_score(near: tuple[str, float]) -> float:
@@ -139,20 +212,39 @@ class AskableOptions(Options):
 
 @check("askable", AskableOptions)
 def askable_check(subject: Subject, options: AskableOptions) -> str | None:
-    """The task must be one for text alone, of a fit length, and must not speak of the prompt it was made with."""
+    """The task must be one for text alone, of a fit length, and must not speak of the prompt it was made with.
+
+    Quoted material, and a phrase that the seed's own task has too, is no fault.
+    """
     task = remove_invisible(subject.candidate.fields["instruction"]).replace("_", " ")
     least, most = min_word_count(task), max_word_count(task)
-    beyond, talk = (
-        pattern.search(task) or pattern.search(fold_to_plain_letters(task)) for pattern in (BEYOND_TEXT, PROMPT_TALK)
+    asked, parent = (
+        QUOTATION.sub(_keep_short_quotation, text) for text in (task, remove_invisible(subject.seed.data["parent"]))
     )
+    beyond, talk = (_find_foreign(patterns, asked, parent) for patterns in (BEYOND_TEXT, (PROMPT_TALK,)))
     return first_fault(
         [
             None if least >= options.min_words else f"the task has {least} words",
             None if most <= options.max_words else f"the task has {most} words",
-            f"a model of text cannot work with {beyond.group()!r}" if beyond else None,
+            f"a model of text cannot work with {beyond['thing']!r}" if beyond else None,
             f"the task speaks of {talk.group()!r}; it must stand alone" if talk else None,
         ]
     )
+
+
+def _keep_short_quotation(quotation: re.Match[str]) -> str:
+    return " " if len(split_words(quotation.group())) >= MIN_QUOTED_WORDS else quotation.group()
+
+
+def _find_foreign(patterns: Sequence[re.Pattern[str]], task: str, parent: str) -> re.Match[str] | None:
+    """The first match in `task`, as written or in plain letters, that is not a phrase of `parent` too."""
+    known = " ".join(_word_parts(parent))
+    for text in (task, fold_to_plain_letters(task)):
+        for pattern in patterns:
+            for match in pattern.finditer(text):
+                if f" {' '.join(_word_parts(match.group()))} " not in f" {known} ":
+                    return match
+    return None
 
 
 @check("answered")
@@ -195,7 +287,7 @@ class InstructionsFamily(RecipeFamily):
     checks = (novel_check, askable_check, answered_check)
     # Different instructions can share a short answer, so the instruction must be new.
     defaults: ClassVar[Mapping[str, Any]] = {
-        "agents": {"generator": {"max_tokens": 700}},
+        "agents": {"generator": {"max_tokens": 700, "examples": 3}},
         "verifiers": [{"type": "askable"}, {"type": "novel"}, {"type": "answered"}],
         "filters": [{"type": "refusal"}, {"type": "exact"}, {"type": "novelty"}],
     }
@@ -218,12 +310,20 @@ class InstructionsFamily(RecipeFamily):
             examples += rng.sample(row["made"], min(options.shown_made, len(row["made"])))
             rng.shuffle(examples)
         shown = "\n".join(f"{number}. {task}" for number, task in enumerate(examples, 1))
+        wording = NEW_OF_A_KIND if way == "new" and options.kinds else EVOLUTION_WAYS[way]
+        request = wording.replace("{shown}", shown).replace("{parent}", row["task"])
+        drawn = {
+            label: rng.choices(list(weights), list(weights.values()))[0]
+            for label, weights in _drawn_conditions(options, way).items()
+            if weights
+        }
         return {
             "way": way,
             "category": row["category"],
             "parent": row["task"],
             "examples": examples,
-            "request": EVOLUTION_WAYS[way].replace("{shown}", shown).replace("{parent}", row["task"]),
+            **({"drawn": drawn} if drawn else {}),
+            "request": "\n".join([request, *(f"{label}: {value}" for label, value in drawn.items())]),
         }
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
@@ -233,6 +333,16 @@ class InstructionsFamily(RecipeFamily):
         asked = Message(role="user", content=draft.instruction.strip())
         answered = Message(role="assistant", content=draft.answer.strip())
         return Candidate(messages=[asked, answered], fields={"instruction": draft.instruction.strip()})
+
+
+def _drawn_conditions(options: InstructionsOptions, way: str) -> dict[str, dict[str, float]]:
+    """What is drawn for a task of this way, by its label in the request. A rewritten task keeps its kind and its field."""
+    conditions = {"Opening": options.openings}
+    if way in ("new", "broaden"):
+        conditions = {"Field": options.fields, **conditions}
+    if way == "new":
+        conditions = {"Kind": options.kinds, "Length": options.lengths, **conditions}
+    return conditions
 
 
 def row_instruction(row: Mapping[str, Any]) -> str:

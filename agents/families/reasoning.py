@@ -3,16 +3,21 @@ verifiers, or the user's questions with their answers. Knows no teacher.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from agents.checks import Options, Subject, check
+from agents.checks import AttemptJudge, Options, Subject, check
+from agents.checks.math.solution_agreement import IndependentSolution
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
+from agents.families.question_filters import correct_question, find_question_fault
 from agents.reply_schema import InvalidReply, ReplySchema
+from core.errors import UsageError
 from core.installation import format_install_command
 from core.sample import Candidate, Message, Seed, json_digest
 
@@ -20,9 +25,9 @@ if TYPE_CHECKING:
     from reasoning_gym.dataset import ProceduralDataset
 
 GYM_TASKS = """aiw base_conversion basic_arithmetic binary_alternation caesar_cipher calendar_arithmetic chain_sum coin_flip
-count_primes course_schedule decimal_chain_sum family_relationships gcd isomorphic_strings lcm leg_counting
-letter_counting needle_haystack number_filtering number_sequence prime_factorization products simple_equations
-simple_geometry string_manipulation syllogism word_sequence_reversal""".split()
+count_bits count_primes course_schedule decimal_chain_sum family_relationships gcd isomorphic_strings largest_island lcm
+leg_counting letter_counting needle_haystack number_filtering number_sequence prime_factorization products ransom_note
+simple_equations simple_geometry spell_backward string_manipulation syllogism word_sequence_reversal zebra_puzzles""".split()
 """Tasks of reasoning-gym whose answers are short texts and whose verifiers only compare. Other verifiers evaluate an answer as
 code, or accept wrong answers: `word_sorting` with more words after it, `knights_knaves` a denied one,
 `fraction_simplification` one followed by doubts. They are not offered.
@@ -47,6 +52,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {"number_sequence": {"max_terms": 6, "max_
 ANSWER_PREFIX = "Answer: "
 """The text before the answer in the conversation that a student is trained on."""
 MAX_QUESTIONS = 1_000_000
+MAX_DRAWS = 40
+"""Questions that are drawn for each that is wanted: some are refused, and some come again."""
 MAX_ANSWER = 500
 """Characters of an answer that a verifier compares."""
 
@@ -167,10 +174,41 @@ def _cached_dataset(task: str, settings: str, seed: int, size: int) -> "Procedur
     return create_dataset(task, seed=seed, size=size, **json.loads(settings))
 
 
-@check("solved")
+def draw_fair_questions(first: ProceduralQuestion) -> Iterator[dict[str, Any]]:
+    """The rows of a data set's different questions, from the `first` on, that `question_filters` refuses none of.
+
+    Raises:
+        UsageError: if all are refused.
+    """
+    task, dataset = first.task, first.dataset
+    refused, seen = Counter[str](), set[str]()
+    for place in range(first.place, first.size):
+        entry = dataset[place]
+        if fault := find_question_fault(task, dataset, entry):
+            refused[fault] += 1
+        elif (question := correct_question(task, entry)) not in seen:
+            seen.add(question)
+            yield {"question": question, "category": task, "made": first._replace(place=place)._asdict()}
+    if not seen:
+        reasons = ", ".join(f"{name} {count}" for name, count in refused.most_common())
+        raise UsageError(
+            f"task.settings.{task}: none of {first.size:,} questions is fair ({reasons}); change its settings"
+        )
+
+
+def solves_procedural_question(subject: Subject, reply: IndependentSolution, _options: Options) -> bool:
+    return find_wrong_answer(subject.seed, reply.answer_text.strip()) is None
+
+
+@check("solved", attempt=AttemptJudge(IndependentSolution, solves_procedural_question))
 def solved_check(subject: Subject, _options: Options) -> str | None:
     """The verifier of reasoning-gym for this task must find the answer right."""
-    made, given = parse_procedural_question(subject.seed.data), subject.candidate.fields["answer"].strip()
+    return find_wrong_answer(subject.seed, subject.candidate.fields["answer"].strip())
+
+
+def find_wrong_answer(seed: Seed, given: str) -> str | None:
+    """The fault of an answer to a procedural question, by reasoning-gym's own verifier."""
+    made = parse_procedural_question(seed.data)
     if len(given) > MAX_ANSWER:
         return f"the answer is {len(given)} characters long"
     try:
@@ -188,20 +226,20 @@ class ReasoningFamily(RecipeFamily):
     seeded_by = ("path", "itself")
     # The right answer is known, so no critic is asked. Different questions can have the same answer.
     defaults: ClassVar[Mapping[str, Any]] = {
-        "agents": {"generator": {"max_tokens": 900}, "critic": False},
+        "agents": {"generator": {"max_tokens": 900, "examples": 3}, "critic": False},
         "verifiers": [{"type": "solved"}, {"type": "steps"}],
         "filters": [{"type": "exact"}, {"type": "minhash"}],
     }
 
     def rows(self, options: ReasoningOptions, seed: int) -> Sequence[Mapping[str, Any]]:
-        rows, total = [], sum(options.tasks.values())
+        rows: list[dict[str, Any]] = []
+        total = sum(options.tasks.values())
         for task, weight in options.tasks.items():
-            size = max(1, round(options.questions * weight / total))
+            wanted = max(1, round(options.questions * weight / total))
             settings = task_settings(task, options.settings.get(task, {}))
+            size = min(MAX_DRAWS * wanted, MAX_QUESTIONS)
             first = ProceduralQuestion(task, settings, int(json_digest([seed, task], length=7), 16), size, 0)
-            for place, entry in enumerate(first.dataset):
-                made = first._replace(place=place)._asdict()
-                rows.append({"question": entry["question"], "category": task, "made": made})
+            rows += islice(draw_fair_questions(first), wanted)
         return rows
 
     def condition(self, row: Mapping[str, Any], options: ReasoningOptions, rng: Random) -> dict[str, Any]:

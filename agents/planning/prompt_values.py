@@ -16,7 +16,7 @@ def list_prompt_values(plan: RunPlan, role: str, seed: Seed) -> Set[str]:
     family = plan.family
     if role in family.writes:
         return family.prompt_values(seed).keys()
-    if role == "revise":
+    if role in family.revises:
         return family.prompt_values(seed).keys() | {"draft", "advice", "faults"}
     if role == "critic":
         return {*seed.data, "answer", *family.fields, "conversation", *(() if plan.recipe.tools else ("request",))}
@@ -25,6 +25,8 @@ def list_prompt_values(plan: RunPlan, role: str, seed: Seed) -> Set[str]:
         values = prompts.load_prompt(plan.recipe.family, role, None, plan.family.prompts).placeholders
     except UsageError:
         values = frozenset()
+    if plan.attempt_check and plan.attempt_judge and plan.attempt_judge.role == role:
+        asking_checks = [*asking_checks, plan.attempt_check]
     if any(bound.config.path is not None or bound.extension for bound in asking_checks):
         values |= plan.prompt(role).placeholders  # only a check of the user's knows its values
     return values | seed.data.keys() if asking_checks else values

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import prompts
-from agents.checks.base import Options
+from agents.checks.base import AttemptJudge, Options
 from agents.checks.judge import JudgeOptions, read_labelled_answers
-from agents.checks.registry import BoundCheck, bind_checks
+from agents.checks.registry import BUILT_IN_CHECKS, BoundCheck, bind_checks
 from agents.families import USER_TOOLS, find_family, find_family_extension
 from agents.families.base import RecipeFamily
 from agents.planning.rubrics import find_rubrics
@@ -76,6 +76,16 @@ class RunPlan:
         return sum(bound.check.calls(bound.options) for bound in self.checks)
 
     @property
+    def attempt_check(self) -> BoundCheck | None:
+        """The first of its checks that can judge an attempt at a candidate's question."""
+        return next((bound for bound in self.checks if _find_judge(bound)), None)
+
+    @property
+    def attempt_judge(self) -> AttemptJudge | None:
+        """How `attempt_check` judges, if the recipe measures difficulty."""
+        return _find_judge(self.attempt_check) if self.recipe.difficulty and self.attempt_check else None
+
+    @property
     def free_checks(self) -> tuple[BoundCheck, ...]:
         """The checks that call no teacher."""
         return tuple(bound for bound in self.checks if not bound.check.calls(bound.options))
@@ -119,7 +129,14 @@ class RunPlan:
         agents = self.recipe.agents
         critic = {"critic": agents.critic} if agents.critic and agents.critic.type == "teacher" else {}
         verifier = {"verifier": agents.verifier} if self.check_calls else {}
-        return {"generator": agents.generator, **critic, **verifier}
+        solver = {"solver": self.solver} if self.solver else {}
+        return {"generator": agents.generator, **critic, **verifier, **solver}
+
+    @property
+    def solver(self) -> AgentConfig | None:
+        """The agent whose attempts measure difficulty; None if the recipe measures none."""
+        difficulty = self.recipe.difficulty
+        return difficulty.build_agent(self.recipe.agents.generator) if difficulty else None
 
     @property
     def teachers(self) -> set[str]:
@@ -134,11 +151,12 @@ class RunPlan:
         debated = ["debate"] if self.recipe.topology.kind == "decentralized" else []
         return [
             *self.family.writes,
-            "revise",
+            *self.family.revises,
             "repair",
             *judged,
             *debated,
             *(role for b in self.checks for role in b.check.roles),
+            *([self.attempt_judge.role] if self.attempt_judge else []),
         ]
 
     def with_recipe(self, **changes: Any) -> "RunPlan":
@@ -151,10 +169,11 @@ class RunPlan:
         return replace(self.with_recipe(teachers=apply_prices(self.recipe.teachers, prices)), prices=prices)
 
     def with_generator(self, teacher: str) -> "RunPlan":
-        """The plan with another teacher as its generator, and without a critic."""
+        """The plan with another teacher as its generator, without a critic, and without a measurement of difficulty."""
         agents = self.recipe.agents
         generator = agents.generator.model_copy(update={"teacher": teacher})
-        return self.with_recipe(agents=agents.model_copy(update={"generator": generator, "critic": None}))
+        agents = agents.model_copy(update={"generator": generator, "critic": None})
+        return self.with_recipe(agents=agents, difficulty=None)
 
     def max_calls_per_sample(self) -> int:
         """The most calls of one sample: with every repair and every revision."""
@@ -166,7 +185,15 @@ class RunPlan:
         if agents.critic and agents.critic.type == "teacher":
             calls += (1 + agents.critic.max_repairs) * self.calls_per_reply(agents.critic)
         calls += self.check_calls * (1 + agents.verifier.max_repairs) * self.calls_per_reply(agents.verifier)
-        return calls * (1 + topology.max_revisions)
+        return calls * (1 + topology.max_revisions) + self.max_attempt_calls
+
+    @property
+    def max_attempt_calls(self) -> int:
+        """The most calls of a solver for one sample, with every repair."""
+        difficulty, solver = self.recipe.difficulty, self.solver
+        if not difficulty or not solver or self.recipe.topology.kind != "centralized":
+            return 0
+        return difficulty.attempts * (1 + difficulty.max_repairs) * self.calls_per_reply(solver)
 
     def calls_per_reply(self, agent: AgentConfig) -> int:
         """Two if its teacher thinks in a call of its own."""
@@ -208,6 +235,16 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
     if problems := [problem for find in PLAN_CHECKS for problem in find(plan)]:
         raise RecipeError(recipe.name, problems)
     return plan
+
+
+def _find_judge(bound: BoundCheck) -> AttemptJudge | None:
+    judge = bound.check.attempt
+    return judge if judge and judge.usable(bound.options) else None
+
+
+def find_agent_table(name: str) -> str:
+    """The recipe's table with the keys of an agent, as in `RunPlan.agents`."""
+    return "difficulty" if name == "solver" else f"agents.{name}"
 
 
 def _is_file(path: Path) -> bool:
@@ -310,6 +347,16 @@ def _tool_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     yield from list_tool_problems(recipe.tools, plan.folder)
 
 
+def _difficulty_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    if plan.recipe.difficulty and not plan.attempt_check:
+        able = sorted(check.name for check in (*BUILT_IN_CHECKS, *plan.family.checks) if check.attempt)
+        yield RecipeProblem(
+            "difficulty",
+            f"no check of this recipe knows the right answer, so no attempt can be judged; leave the table out, or add one "
+            f"of {', '.join(able)} to the checks if {plan.recipe.family} has what it reads",
+        )
+
+
 def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     agents = plan.recipe.agents
     critic, teacher = agents.critic, plan.recipe.teachers.get(agents.generator.teacher)
@@ -326,7 +373,7 @@ def _thinking_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         limited = isinstance(agent.reasoning, int) and "thinking_token_budget" not in teacher.drop
         if teacher.model.startswith("vllm/") and limited and not teacher.engine.get("reasoning_parser"):
             yield RecipeProblem(
-                f"agents.{name}.reasoning",
+                f"{find_agent_table(name)}.reasoning",
                 f"vLLM rejects a limit of {agent.reasoning:,} tokens without a parser of thinking; set "
                 f'teachers.{agent.teacher}.engine.reasoning_parser to the model\'s (as "qwen3"), or reasoning = "low"',
             )
@@ -334,7 +381,7 @@ def _thinking_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         reply = agent.max_tokens + thinking
         if teacher.model.startswith("local/") and thinking and reply + LEAST_PROMPT_TOKENS > teacher.slot_tokens:
             yield RecipeProblem(
-                f"agents.{name}.reasoning",
+                f"{find_agent_table(name)}.reasoning",
                 f"{reply:,} tokens of thinking and reply leave no room for a prompt in slot_tokens = {teacher.slot_tokens}; set "
                 f"teachers.{agent.teacher}.slot_tokens to {reply + 2 * LEAST_PROMPT_TOKENS} or more",
             )
@@ -346,6 +393,7 @@ PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _price_problems,
     _label_problems,
     _tool_problems,
+    _difficulty_problems,
     _critic_problems,
     _thinking_problems,
 )

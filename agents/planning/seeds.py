@@ -103,7 +103,8 @@ class RunSeeds(Sequence[Seed]):
         seed, plan = self[0], self._plan
         check_prompt_placeholders(plan, seed)
         groups = Counter(plan.recipe.find_group(seed.data) for seed in self[: min(MAX_CHECKED_SEEDS, len(self))])
-        if plan.recipe.quotas and (absent := sorted(plan.recipe.goals.keys() - groups.keys())):
+        if plan.recipe.groups_by_seed and (absent := sorted(plan.recipe.goals.keys() - groups.keys())):
+            assert plan.recipe.quotas, "groups of seeds are quotas"
             by, present = plan.recipe.quotas.by, ", ".join(filter(None, map(str, groups))) or "nothing"
             raise UsageError(f"quotas.keep: no seed has {by!r} = {absent[0]!r}; they have {present}")
 

@@ -47,7 +47,7 @@ def draft_messages(context: AgentContext, state: SampleState) -> list[Message]:
         messages = [*messages[:first], *(message for pair in chosen for message in pair), messages[-1]]
     if progress.revision:
         # The examples stay first, where the teacher has cached them; only the request is replaced.
-        prompt = context.plan.prompt("revise")
+        prompt = context.plan.prompt(context.plan.family.revision_role(seed))
         messages[-1:] = prompt.fill({**values, **progress.revision_values})
     if conditions := format_conditions(seed.conditions, leave_out=prompt.placeholders):
         messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{conditions}"})

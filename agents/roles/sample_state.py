@@ -53,6 +53,8 @@ class SampleProgress:
     broken: BrokenReply | None = None
     critiques: tuple[Critique, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    attempts: tuple[bool, ...] = ()
+    """Whether each of the solver's attempts passed, in order."""
     outcome: SampleOutcome | None = None
 
     @property

@@ -68,7 +68,7 @@ def held_out_seeds(plan: RunPlan, number: int, used_requests: Collection[str] = 
     longer = plan.with_recipe(samples=first + probed, answers_per_seed=1)
     seeds = rows.for_run(longer, "held0out")
     unused = (seeds[i] for i in range(first, len(seeds)))
-    if recipe.quotas:
+    if recipe.groups_by_seed:
         unused = (seed for seed in unused if recipe.find_group(seed.data) in recipe.goals)
     return list(islice(_skip_known_requests(plan, unused, used_requests), number))
 
@@ -124,7 +124,7 @@ def predict_used_requests(plan: RunPlan) -> set[str]:
         seeds = seeds.for_run(plan.with_recipe(answers_per_seed=1), "held0out")
         fewest = -(-fewest // recipe.answers_per_seed)
     wanted = (seeds[i] for i in range(len(seeds)))
-    if recipe.quotas:
+    if recipe.groups_by_seed:
         wanted = (seed for seed in wanted if recipe.find_group(seed.data) in recipe.goals)
     questions = map(plan.family.questions, islice(wanted, min(fewest, 2 * len(seeds.rows))))
     return {join_requests(messages) for messages in questions if messages is not None}

@@ -6,7 +6,7 @@ from typing import NamedTuple, get_args
 
 from agents.calls.budget import BudgetAccount
 from agents.calls.scratch_context import open_scratch_context
-from agents.planning.run_plan import NO_PROBABILITIES, RunPlan
+from agents.planning.run_plan import NO_PROBABILITIES, RunPlan, find_agent_table
 from agents.planning.seeds import RunSeeds
 from agents.studies.probe_question import build_probe_question, matches_probe
 from agents.studies.run_estimation import PreviewedSamples
@@ -76,7 +76,9 @@ async def probe_teachers(plan: RunPlan) -> dict[str, str]:
     descriptions, faults = {}, []
     for name, config in plan.recipe.teachers.items():
         agents = [(where, agent.reasoning) for where, agent in plan.agents.items() if agent.teacher == name]
-        settings = {f"agents.{where}.reasoning": reasoning for where, reasoning in agents if reasoning is not None}
+        settings = {
+            f"{find_agent_table(where)}.reasoning": reasoning for where, reasoning in agents if reasoning is not None
+        }
         try:
             no_retry = config.model_copy(update={"max_retries": 0, "outage_seconds": 0.0})
             async with open_teacher(no_retry) as teacher:

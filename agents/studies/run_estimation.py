@@ -23,7 +23,9 @@ class PreviewedSamples(NamedTuple):
 
 def find_turn_teacher(plan: RunPlan, turn: AgentTurn) -> str:
     """The name of the teacher that was asked in this turn."""
-    agents = plan.recipe.agents
+    agents, solver = plan.recipe.agents, plan.solver
+    if turn.agent == "solver" and solver:
+        return solver.teacher
     if turn.agent == "critic" and agents.critic:
         return agents.critic.teacher
     return agents.verifier.teacher if turn.agent == "verifier" else agents.generator.teacher

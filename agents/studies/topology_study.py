@@ -123,7 +123,7 @@ def build_study(
 
     kept = tuple(bound for bound in plan.checks if bound.check.name not in names)
     verifiers = tuple(bound.config for bound in kept)
-    agents = replace(plan.with_recipe(verifiers=verifiers), checks=kept)
+    agents = replace(plan.with_recipe(verifiers=verifiers, difficulty=None), checks=kept)
     return TopologyStudy(
         agents, tuple(held_out_checks), ground_truth, samples or recipe.samples, tokens or recipe.budget.tokens
     )

@@ -8,12 +8,13 @@ from typing import Literal, NamedTuple
 
 from agents.calls.agent_context import AgentContext, BrokenReply
 from agents.planning.rubrics import check_rubrics
-from agents.reply_schema import Findings, InvalidReply, Review
+from agents.reply_schema import AttemptResults, Findings, InvalidReply, Review
 from agents.roles.sample_state import AgentHandover, SampleOutcome, SampleProgress, SampleState
 from core.config.agents import AgentConfig
+from core.config.difficulty import OUTSIDE_BANDS
 from core.sample import Critique, RejectionReason, SampleStatus, Seed, Verdict
 
-NextStep = Literal["generator", "critic", "verifier", "end"]
+NextStep = Literal["generator", "critic", "verifier", "solver", "end"]
 
 
 class OrchestratorDecision(NamedTuple):
@@ -34,6 +35,8 @@ def decide_next_step(state: SampleState, context: AgentContext) -> OrchestratorD
             return decide_after_draft(progress, state["seed"], handover, context)
         if handover.agent == "critic":
             return decide_after_review(progress, parse_review(handover, context), context)
+        if handover.agent == "solver":
+            return decide_after_attempts(progress, state["seed"], handover, context)
         return decide_after_findings(progress, handover, context)
     except InvalidReply as fault:
         # Ask the same agent again; an agent that is code would return the same.
@@ -110,7 +113,7 @@ def decide_after_review(progress: SampleProgress, review: Review, context: Agent
         return _revise_or_drop(reviewed, RejectionReason.critic, low, review.advice or faults[0], faults, context)
     if context.plan.asking_checks:
         return OrchestratorDecision("verifier", reviewed)
-    return OrchestratorDecision("end", replace(reviewed, outcome=SampleOutcome(SampleStatus.kept)))
+    return _measure_or_keep(reviewed, context)
 
 
 def decide_after_findings(
@@ -125,10 +128,36 @@ def decide_after_findings(
     if failed is None:
         if verified.awaits_review(context.recipe):
             return OrchestratorDecision("critic", verified)
-        return OrchestratorDecision("end", replace(verified, outcome=SampleOutcome(SampleStatus.kept)))
+        return _measure_or_keep(verified, context)
     return _revise_or_drop(
         verified, RejectionReason.verifier, failed.check, failed.evidence, [failed.evidence], context
     )
+
+
+def _measure_or_keep(progress: SampleProgress, context: AgentContext) -> OrchestratorDecision:
+    """The step of a sample that passed all checks and the review."""
+    if context.recipe.difficulty:
+        return OrchestratorDecision("solver", progress)
+    return OrchestratorDecision("end", replace(progress, outcome=SampleOutcome(SampleStatus.kept)))
+
+
+def decide_after_attempts(
+    progress: SampleProgress, seed: Seed, handover: AgentHandover, context: AgentContext
+) -> OrchestratorDecision:
+    """Keep a verified sample whose pass rate the recipe wants."""
+    difficulty = context.recipe.difficulty
+    assert difficulty is not None
+    measured = replace(progress, attempts=tuple(handover.parse(AttemptResults).attempts))
+    if handover.broken:
+        return _end_sample(measured, SampleStatus.failed, RejectionReason.contract, handover.broken)
+    fault = difficulty.describe_fault(measured.attempts)
+    if fault is None and context.recipe.groups_by_pass_rate:
+        group = context.recipe.find_sample_group(seed.data, measured.attempts)
+        passed = f"{sum(measured.attempts)} of {len(measured.attempts)} attempts passed"
+        fault = None if group else f"{OUTSIDE_BANDS}: {passed}"
+    if fault:
+        return _end_sample(measured, SampleStatus.dropped, RejectionReason.difficulty, fault)
+    return OrchestratorDecision("end", replace(measured, outcome=SampleOutcome(SampleStatus.kept)))
 
 
 def _revise_or_drop(

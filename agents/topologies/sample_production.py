@@ -111,4 +111,5 @@ async def make_sample(context: AgentContext, seed: Seed) -> Sample:
         critiques=list(progress.critiques),
         verdicts=list(progress.verdicts),
         usage=sum((turn.usage for turn in turns), TokenUsage()),
+        attempts=progress.attempts,
     )

@@ -20,6 +20,7 @@ from agents.roles.critic import run_critic
 from agents.roles.debater import run_debater
 from agents.roles.generator import run_generator
 from agents.roles.sample_state import SampleOutcome, SampleProgress, SampleState, StateUpdate
+from agents.roles.solver import run_solver
 from agents.roles.verifier import run_verifier
 from agents.topologies.orchestrator import (
     decide_after_draft,
@@ -37,7 +38,7 @@ TopologyGraph = CompiledStateGraph[SampleState, AgentContext, SampleState, Sampl
 
 async def orchestrate(
     state: SampleState, runtime: Runtime[AgentContext]
-) -> Command[Literal["generator", "critic", "verifier", "__end__"]]:
+) -> Command[Literal["generator", "critic", "verifier", "solver", "__end__"]]:
     step, progress = decide_next_step(state, runtime.context)
     return Command(goto="__end__" if step == "end" else step, update={"progress": progress})
 
@@ -46,7 +47,8 @@ def _build_centralized() -> StateGraph[SampleState, AgentContext]:
     """The centralized topology: every hand-over passes through the orchestrator."""
     graph = StateGraph(SampleState, AgentContext)
     graph.add_node("orchestrator", orchestrate)
-    for name, agent in (("generator", run_generator), ("critic", run_critic), ("verifier", run_verifier)):
+    agents = {"generator": run_generator, "critic": run_critic, "verifier": run_verifier, "solver": run_solver}
+    for name, agent in agents.items():
         graph.add_node(name, agent)
         graph.add_edge(name, "orchestrator")
     graph.add_edge(START, "orchestrator")
@@ -205,10 +207,10 @@ def draw_topology(kind: str) -> str:
 
 def max_graph_steps(recipe: Recipe) -> int:
     """The most super-steps of a sample: generator, critic, two visits of the verifier, and the hand-over after each, with all
-    allowed repairs and revisions; or each round of a debate and the exchange before it.
+    allowed repairs and revisions, and the solver with its hand-over; or each round of a debate and the exchange before it.
     """
     agents = recipe.agents
     if recipe.topology.kind == "decentralized":
         return 2 * (recipe.topology.rounds + 1) + 4
     repairs = agents.generator.max_repairs + (agents.critic.max_repairs if agents.critic else 0)
-    return 2 * (4 + repairs) * (recipe.topology.max_revisions + 1) + 4
+    return 2 * (4 + repairs) * (recipe.topology.max_revisions + 1) + 6

@@ -18,6 +18,7 @@ FIRST_KEYS: Mapping[str, str] = {
     "ContaminationFilter": "type sets columns ngram coverage",
     "CriticConfig": "teacher temperature top_p max_tokens max_repairs type min_score",
     "DatasetConfig": "formats jsonl",
+    "DifficultyConfig": "teacher attempts wanted temperature max_tokens reasoning max_repairs",
     "DistillationConfig": (
         "teacher api_key_env signals cache top_k draws temperature beta skew alpha_beta dpo_beta lmbda "
         "max_new_tokens"
@@ -61,9 +62,15 @@ installed packages, all keys count."""
 LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "answer": {"of": "seed"},
     "code": {"probes": 60},
+    "on_topic": {"similarity": None},
     "steps": {"of": "reasoning"},
 }
 """By check: options that it got later, with their defaults."""
+LATER_TASK_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "constrained_instructions": {"styles": {}, "purposes": 0.0},
+    "instructions": {"kinds": {}, "fields": {}, "lengths": {}, "openings": {}},
+}
+"""By family: options of `[task]` that it got later, with their defaults."""
 
 
 def find_later_defaults(table: RecipeTable) -> set[str]:
@@ -81,6 +88,9 @@ def find_later_defaults(table: RecipeTable) -> set[str]:
 
 def remove_later_defaults(value: Any, dumped: Any) -> None:
     """Remove from `dumped`, which is `value` as JSON, the keys of all tables in it that do not count."""
+    if isinstance(dumped, dict) and {"family", "task"} <= dumped.keys():  # a recipe
+        later = LATER_TASK_OPTIONS.get(dumped["family"], {})
+        dumped["task"] = {k: v for k, v in dumped["task"].items() if k not in later or v != later[k]}
     if isinstance(value, RecipeTable):
         for key in find_later_defaults(value):
             dumped.pop(key, None)

@@ -9,11 +9,13 @@ import os
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from core.config.difficulty import find_band, parse_bands
 from core.config.filters import FilterTable, find_filter_table
 from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
 from core.config.recipe import Recipe
@@ -233,9 +235,36 @@ def _check_across_tables(recipe: Recipe) -> Iterator[RecipeProblem]:
         what = f"at most samples = {recipe.samples} candidates cannot give {wanted} kept samples; raise samples, or lower keep"
         yield RecipeProblem("quotas.keep" if recipe.quotas else "keep", what)
 
+    yield from _check_difficulty(recipe, names)
+
     if recipe.student and "dpo" in recipe.student.weights:
         what = "a run's student learns from kept samples, not from pairs; leave dpo out, and distill dataset/preference later"
         yield RecipeProblem("student.objective", what)
+
+
+def _check_difficulty(recipe: Recipe, teachers: str) -> Iterator[RecipeProblem]:
+    difficulty, quotas = recipe.difficulty, recipe.quotas
+    if difficulty is None:
+        return
+    if difficulty.teacher not in recipe.teachers:
+        yield RecipeProblem("difficulty.teacher", f"{difficulty.teacher!r} is not in [teachers], which has {teachers}")
+    if recipe.topology.kind != "centralized":
+        yield RecipeProblem("difficulty", f'topology.kind = {recipe.topology.kind!r} measures none; take "centralized"')
+    if quotas and recipe.groups_by_pass_rate:
+        try:
+            parse_bands(quotas.keep)
+        except ValueError as error:
+            yield RecipeProblem("quotas.keep", str(error))
+            return
+        attempts = difficulty.attempts
+        rates = [Fraction(n, attempts) for n in range(attempts + 1) if difficulty.is_wanted(n, attempts)]
+        reached = {find_band(rate, quotas.keep) for rate in rates}
+        for band in quotas.keep:
+            if band not in reached:
+                listed = ", ".join(f"{float(rate):g}" for rate in rates)
+                yield RecipeProblem(
+                    f"quotas.keep.{band}", f"has no wanted pass rate; those of attempts = {attempts} are {listed}"
+                )
 
 
 def _check_teachers(recipe: Recipe) -> Iterator[RecipeProblem]:

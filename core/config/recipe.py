@@ -3,13 +3,15 @@
 Knows neither prompts nor teachers, nor the meaning of a family's `[task]` options; `loading` reads it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from core.config.agents import AgentsConfig, TopologyConfig, VerifierConfig
 from core.config.base import RecipeTable
+from core.config.difficulty import PASS_RATE, DifficultyConfig, find_band
 from core.config.filters import DEFAULT_FILTERS, FilterConfig
 from core.config.identity_keys import remove_later_defaults
 from core.config.students import StudentConfig
@@ -186,7 +188,8 @@ class QuotasConfig(RecipeTable):
     """Samples to keep per category, instead of `keep`. Categories that are not listed are not produced."""
 
     by: str
-    """A key of the seeds' data (`category`), or a name from `seeds.draw`."""
+    """A key of the seeds' data (`category`), or a name from `seeds.draw`. With the table `difficulty`, `pass_rate` too: the
+    categories are then bands of the measured pass rate (`"0.2-0.4" = 50`), each with its lower end, the highest with both."""
     keep: dict[str, Annotated[int, Field(ge=1)]] = Field(min_length=1)
 
 
@@ -220,6 +223,8 @@ class Recipe(RecipeTable):
     tools: tuple[ToolSourceConfig, ...] = Field((), max_length=16)
     """Your own tools for the family `tool_calls`, instead of its simulated ones."""
     verifiers: tuple[VerifierConfig, ...] = ()
+    difficulty: DifficultyConfig | None = None
+    """Without this table, difficulty is not measured."""
     filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
     budget: BudgetConfig = BudgetConfig()
     cache: CacheConfig = CacheConfig()
@@ -266,9 +271,26 @@ class Recipe(RecipeTable):
             return self.quotas.keep
         return {"": self.keep} if self.keep else {}
 
+    @property
+    def groups_by_pass_rate(self) -> bool:
+        """Whether the quotas are bands of the pass rate, which no seed has before its sample is made."""
+        return self.difficulty is not None and self.quotas is not None and self.quotas.by == PASS_RATE
+
+    @property
+    def groups_by_seed(self) -> bool:
+        """Whether the quotas are categories of the seeds."""
+        return self.quotas is not None and not self.groups_by_pass_rate
+
+    def find_sample_group(self, data: Mapping[str, Any], attempts: Sequence[bool]) -> str:
+        """The group of a sample, from its seed's data and its attempts."""
+        if self.quotas and self.groups_by_pass_rate:
+            rate = Fraction(sum(attempts), len(attempts)) if attempts else None
+            return "" if rate is None else find_band(rate, self.quotas.keep)
+        return self.find_group(data)
+
     def find_group(self, data: Mapping[str, Any]) -> str:
-        """The group of a seed with this data."""
-        if self.quotas is None:
+        """The group of a seed with this data; "" if the quotas are bands of the pass rate."""
+        if self.quotas is None or self.groups_by_pass_rate:
             return ""
         return str(data.get(CONDITIONS_KEY, {}).get(self.quotas.by, data.get(self.quotas.by, "")))
 

@@ -136,6 +136,34 @@ class ComparedSimilarities(BaseModel):
     bins: tuple[SimilarityBin, ...]
 
 
+class DifficultyRecord(BaseModel):
+    """The pass rates of the weaker teacher at the questions of the verified samples."""
+
+    model_config = ConfigDict(frozen=True)
+
+    teacher: str
+    """`provider/model`."""
+    attempts: int
+    """Per sample."""
+    wanted: tuple[float, float]
+    samples: list[int]
+    """Samples by passed attempts, from 0 to all."""
+    kept: list[int]
+    """Those that are kept, after all filters."""
+
+    @property
+    def measured(self) -> int:
+        return sum(self.samples)
+
+    @property
+    def rows(self) -> list[tuple[float, int, int]]:
+        """Each possible pass rate, with its samples and those that are kept."""
+        return [
+            (passed / self.attempts, number, kept)
+            for passed, (number, kept) in enumerate(zip(self.samples, self.kept, strict=True))
+        ]
+
+
 class MixRecord(BaseModel):
     """Rows of the dataset by origin."""
 
@@ -464,6 +492,8 @@ class RunManifest(BaseModel):
     """Wall time by stage, summed over resumptions."""
     similarities: dict[str, ComparedSimilarities] = {}
     """Similarities of compared pairs, by filter."""
+    difficulty: DifficultyRecord | None = None
+    """None if the recipe measures none."""
     collapse: CollapseRecord | None = None
     gated: ReleaseGate = True
     """Which verdicts a release is refused on: `collapse.gate` of the recipe."""
@@ -506,6 +536,6 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     keys = (
         "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
         "seconds", "judges", "collapse", "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
-        "evaluation", "error",
+        "difficulty", "evaluation", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SAMPLE_COLUMNS = ("id", "state", "reason", "detail", "messages", "revisions", "usage", "seed", "fields", "history")
 """Columns of a samples file. `seed`, `fields` and `history` (turns, critiques, verdicts) are JSON, since their shapes vary."""
+ATTEMPTS_COLUMN = "attempts"
+"""Whether each attempt at the sample's question passed; only in files with a sample whose difficulty was measured."""
 TURN_COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected")
 """Columns with lists of messages, in any file."""
 
@@ -23,8 +25,11 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     import polars as pl
 
     usage = pl.Struct({field: pl.Int64 for field in TokenUsage.model_fields})
-    types: dict[str, Any] = {"messages": pl.List(build_message_type()), "usage": usage, "revisions": pl.Int64}
-    schema = {column: types.get(column, pl.String) for column in SAMPLE_COLUMNS}
+    types: dict[str, Any] = {
+        "messages": pl.List(build_message_type()), "usage": usage, "revisions": pl.Int64,
+        ATTEMPTS_COLUMN: pl.List(pl.Boolean),
+    }  # fmt: skip
+    schema = {column: types.get(column, pl.String) for column in (*SAMPLE_COLUMNS, ATTEMPTS_COLUMN)}
 
     rows = []
     for sample in samples:
@@ -34,12 +39,18 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
         texts = {"seed": whole["seed"], "fields": candidate["fields"], "history": history}
         rows.append(
             {
-                **{key: whole[key] for key in ("id", "state", "reason", "detail", "revisions", "usage")},
+                **{
+                    key: whole[key]
+                    for key in ("id", "state", "reason", "detail", "revisions", "usage", ATTEMPTS_COLUMN)
+                },
                 "messages": [flatten_message(message) for message in candidate["messages"]],
                 **{key: json.dumps(value, ensure_ascii=False) for key, value in texts.items()},
             }
         )
-    write_parquet(path, drop_empty_turn_fields(pl.DataFrame(rows, schema=schema, orient="row")))
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    if not any(row[ATTEMPTS_COLUMN] for row in rows):
+        table = table.drop(ATTEMPTS_COLUMN)
+    write_parquet(path, drop_empty_turn_fields(table))
 
 
 def build_message_type() -> "pl.Struct":
@@ -96,7 +107,7 @@ def unflatten_message(flat: dict[str, Any]) -> Message:
 def read_samples(path: Path) -> list[Sample]:
     """Raises StoreError if the file is missing, damaged or not a samples file."""
     samples = []
-    for row in read_sample_columns(path, SAMPLE_COLUMNS).to_dicts():
+    for row in read_sample_columns(path, (*SAMPLE_COLUMNS, ATTEMPTS_COLUMN)).to_dicts():
         candidate = {
             "messages": [unflatten_message(flat) for flat in row.pop("messages")],
             "fields": json.loads(row.pop("fields")),
@@ -107,10 +118,15 @@ def read_samples(path: Path) -> list[Sample]:
 
 
 def read_sample_columns(path: Path, columns: Sequence[str] | None = None) -> "pl.DataFrame":
-    """Some columns of a samples file, or all. Raises StoreError like `read_samples`."""
+    """Some columns of a samples file, or all. `attempts`, if asked for, is empty in files without it. Raises StoreError like
+    `read_samples`.
+    """
     import polars as pl
 
     try:
+        if columns and ATTEMPTS_COLUMN in columns and ATTEMPTS_COLUMN not in pl.read_parquet_schema(path):
+            table = pl.read_parquet(path, columns=[column for column in columns if column != ATTEMPTS_COLUMN])
+            return table.with_columns(pl.lit([], pl.List(pl.Boolean)).alias(ATTEMPTS_COLUMN))
         return pl.read_parquet(path, columns=list(columns) if columns else None)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StoreError(f"{path}: is not a readable samples file: {error}") from None

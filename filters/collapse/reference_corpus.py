@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from core.embeddings import VOCABULARY_FILE
 from filters.collapse.collapse_metrics import COMMON_WORDS, WordBackground
 from filters.collapse.diversity import DiversityMetrics, TokenSample, measure_diversity
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
@@ -17,7 +17,6 @@ Ints = npt.NDArray[np.int64]
 
 MOST_DOCUMENTS = 30_000
 """Three samples of the largest compared size."""
-VOCABULARY_FILE = Path(__file__).parents[1] / "minilm_vocabulary.txt"
 
 
 class ReferenceCorpus(NamedTuple):

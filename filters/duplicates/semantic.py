@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from core.config.filters import SemanticFilter
+from core.embeddings import EMBEDDING_WIDTH, Vectors, embed_texts
 from core.sample import RejectionReason
 from filters.base import Document, SetFilter
-from filters.duplicates.embeddings import EMBEDDING_WIDTH, Vectors, embed_texts
 from filters.duplicates.shingles import hash_word
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from core.config.filters import KeepOneFilter
 from core.config.recipe import Recipe
-from core.runs.records import ComparedSimilarities, SampleCounts
+from core.runs.records import ComparedSimilarities, DifficultyRecord, SampleCounts
 from core.runs.run_dir import RunDir
 from core.sample import RejectionReason, SampleStatus, Seed, TokenUsage, parse_sample_index
 from core.storage.atomic_files import count_values, write_json, write_parquet
-from core.storage.sample_files import read_sample_columns
+from core.storage.sample_files import ATTEMPTS_COLUMN, read_sample_columns
 from filters.base import Document, DroppedDocument
 from filters.chain.filter_chain import RowFilterResult, find_duplicates, join_batches, sketch_released
 from filters.rules.contamination import build_all_set_reports
@@ -62,6 +62,8 @@ class CurationResult(NamedTuple):
     similarities: dict[str, ComparedSimilarities]
     """Similarities of the pairs that filters compared, by filter."""
     groups: dict[str, GroupCounts]
+    difficulty: DifficultyRecord | None
+    """The measured pass rates; None if the recipe measures none."""
 
 
 def curate_run(
@@ -112,6 +114,7 @@ def curate_run(
         groups={
             name: GroupCounts(count, *(counts[name] for counts in per_group)) for name, count in Counter(groups).items()
         },
+        difficulty=_count_pass_rates(recipe, [measured for shard in written for measured in shard.attempts]),
     )
 
 
@@ -158,10 +161,10 @@ def _select_samples(
     groups = [""] * checkpoint.count
     if recipe.quotas:
         groups = [
-            recipe.find_group(json.loads(seed)["data"])
+            recipe.find_sample_group(json.loads(row["seed"])["data"], row[ATTEMPTS_COLUMN])
             for file in files
-            for state, seed in read_sample_columns(file, ("state", "seed")).iter_rows()
-            if state == SampleStatus.kept
+            for row in read_sample_columns(file, ("state", "seed", ATTEMPTS_COLUMN)).iter_rows(named=True)
+            if row["state"] == SampleStatus.kept
         ]
     among, decisions = _select_first_of_groups(judged, groups, recipe, folder)
     passed = [place for place in among if decisions.step[place] < 0]
@@ -172,7 +175,12 @@ def _select_samples(
         gaps: dict[str, int] = {}
         finished = {parse_sample_index(name) for file in files for name in read_sample_columns(file, ("id",))["id"]}
         for index in range(recipe.samples):
-            if index not in finished and (group := recipe.find_group(seeds[index].data)) in recipe.goals:
+            if index in finished:
+                continue
+            if recipe.groups_by_pass_rate:  # a missing sample could be of any group
+                gaps = dict.fromkeys(recipe.goals, index)
+                break
+            if (group := recipe.find_group(seeds[index].data)) in recipe.goals:
                 gaps.setdefault(group, index)
                 if len(gaps) == len(recipe.goals):
                     break
@@ -216,6 +224,24 @@ class _ShardCounts(NamedTuple):
     states: dict[str, int]
     reasons: list[str]
     usage: TokenUsage
+    attempts: list[tuple[list[bool], bool]]
+    """Of each sample with a measured difficulty: whether each attempt passed, and whether the sample is kept."""
+
+
+def _count_pass_rates(recipe: Recipe, measured: Sequence[tuple[list[bool], bool]]) -> DifficultyRecord | None:
+    difficulty = recipe.difficulty
+    if difficulty is None:
+        return None
+    samples, kept = [0] * (difficulty.attempts + 1), [0] * (difficulty.attempts + 1)
+    for attempts, is_kept in measured:
+        # Attempts that ended early count as the nearest of the possible rates: it is on the same side of the wanted ones.
+        place = round(sum(attempts) * difficulty.attempts / len(attempts))
+        samples[place] += 1
+        kept[place] += is_kept
+    return DifficultyRecord(
+        teacher=recipe.teachers[difficulty.teacher].model, attempts=difficulty.attempts, wanted=difficulty.wanted,
+        samples=samples, kept=kept,
+    )  # fmt: skip
 
 
 def _count_samples(shards: Sequence[_ShardCounts]) -> SampleCounts:
@@ -253,4 +279,9 @@ def _write_curated_shard(run: RunDir, index: int, spans: Sequence[BatchSpan], pl
     write_parquet(run.dropped_file(index), dropped)
     usage = judged["usage"].struct.unnest().sum().row(0, named=True)
     reasons = [format_drop_reason(reason, detail) for reason, detail in dropped.select("reason", "detail").iter_rows()]
-    return _ShardCounts(count_values(judged["state"]), reasons, TokenUsage(**usage))
+    attempts = (
+        [(row, state == SampleStatus.kept) for row, state in judged.select(ATTEMPTS_COLUMN, "state").iter_rows() if row]
+        if ATTEMPTS_COLUMN in judged.columns
+        else []
+    )
+    return _ShardCounts(count_values(judged["state"]), reasons, TokenUsage(**usage), attempts)

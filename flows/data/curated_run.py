@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from core.config.difficulty import PASS_RATE
 from core.errors import UsageError
 from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, Sample, parse_sample_index
 from core.storage.sample_files import (
+    ATTEMPTS_COLUMN,
     build_message_type,
     complete_turn_fields,
     read_sample_columns,
@@ -44,10 +46,11 @@ def join_assistant_turns(messages: Sequence[dict[str, Any]]) -> str:
 
 
 def format_drop_reason(reason: str, detail: str) -> str:
-    """The reason why a sample is not kept, as counted in the manifest, with the check or rubric after a colon."""
+    """The reason why a sample is not kept, as counted in the manifest, with the check, rubric or kind after a colon."""
     if reason in (RejectionReason.verifier, RejectionReason.critic):
         return f"{reason}:{detail}"
-    return f"{reason}:{detail.partition(':')[0]}" if reason == RejectionReason.contract else reason
+    headed = (RejectionReason.contract, RejectionReason.difficulty)
+    return f"{reason}:{detail.partition(':')[0]}" if reason in headed else reason
 
 
 class FailureCounter:
@@ -125,14 +128,16 @@ def find_sample(run: RunDir, name: str) -> Sample:
 
 def read_kept_rows(run: RunDir) -> "pl.DataFrame":
     """The kept samples in the order of the run: `id`, `messages`, `asked` (the number of messages that are the prompt), and
-    `reasoning`, `tools` and `question` from the candidates' fields, as text or JSON text.
+    `reasoning`, `tools` and `question` from the candidates' fields, as text or JSON text; and, if any sample's difficulty was
+    measured, its `pass_rate`.
     """
     import polars as pl
 
     kept = [create_empty_rows()]
     fields, roles = pl.col("fields").str, pl.element().struct.field("role")
     for index in run.shards():
-        rows = complete_turn_fields(read_sample_columns(run.kept_file(index), ("id", "messages", "fields")))
+        columns = ("id", "messages", "fields", ATTEMPTS_COLUMN)
+        rows = complete_turn_fields(read_sample_columns(run.kept_file(index), columns))
         roles_of_rows = rows.select(pl.col("messages").list.eval(roles)).to_series().to_list()
         selected = rows.select(
             "id",
@@ -141,9 +146,11 @@ def read_kept_rows(run: RunDir) -> "pl.DataFrame":
             reasoning=fields.json_path_match("$.reasoning"),
             tools=fields.json_path_match("$.tools"),
             question=fields.json_path_match("$.question"),
+            pass_rate=pl.col(ATTEMPTS_COLUMN).list.mean(),
         )
-        kept.append(selected)
-    return pl.concat(kept)
+        measured = selected["pass_rate"].is_not_null().any()
+        kept.append(selected if measured else selected.drop(PASS_RATE))
+    return pl.concat(kept, how="diagonal")
 
 
 def create_empty_rows() -> "pl.DataFrame":

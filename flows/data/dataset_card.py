@@ -50,6 +50,7 @@ def build_dataset_card(manifest: RunManifest, recipe: Recipe, train: int, valida
         "generator": agents.generator,
         "critic": agents.critic if judged else None,
         "verifier": agents.verifier if any(check.asks for check in manifest.checks) else None,
+        "solver": recipe.difficulty.build_agent(agents.generator) if recipe.difficulty else None,
     }
     teachers: dict[str, list[str]] = {}
     for role, agent in active.items():

@@ -1,14 +1,15 @@
 """The forms of a dataset that trainers read: TRL, axolotl, LLaMA-Factory. Knows rows, not files.
 
-A row has `messages` as in a samples file, `asked` (the number of them that are the prompt), and optional `reasoning` and
-`tools` (JSON text). A pair has `prompt`, `chosen` and `rejected` instead of `messages`. The thinking of a message is left out,
-put before its content, or written as its `reasoning_content`.
+A row has `messages` as in a samples file, `asked` (the number of them that are the prompt), and optional `reasoning`, `tools`
+(JSON text) and `pass_rate`. A pair has `prompt`, `chosen` and `rejected` instead of `messages`. The thinking of a message is
+left out, put before its content, or written as its `reasoning_content`.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from core.config.difficulty import PASS_RATE
 from core.config.recipe import DatasetThinking
 from core.runs.records import ThinkingRecord
 from core.storage.sample_files import TURN_COLUMNS, complete_turn_fields, has_turn_field
@@ -39,10 +40,11 @@ COLUMN_MEANINGS = {
     "history": "the earlier turns: a list of question and answer",
     "conversations": "the conversation: a list of `{from, value}`, from `system`, `human`, `gpt`, `function_call`, `tool`",
     "reasoning": "the reasoning behind the answer, if the teacher wrote it",
+    "pass_rate": "the share of a weaker teacher's attempts at the question that passed: 1 is easy, 0 is hard",
     "tools": "the tools that the assistant may call, as JSON: a list of functions with their JSON schemas",
 }
 """The meaning of each column of any form, for the dataset card."""
-OPTIONAL_COLUMNS = ("reasoning", "tools", "system", "history")
+OPTIONAL_COLUMNS = ("reasoning", "tools", "pass_rate", "system", "history")
 """Columns that are omitted if they are empty in all rows."""
 
 
@@ -150,6 +152,8 @@ def _has_values(column: "pl.Series") -> bool:
 
     if isinstance(column.dtype, pl.List):
         return bool((column.list.len() > 0).any())
+    if column.dtype != pl.String:
+        return bool(column.is_not_null().any())
     return bool((column.is_not_null() & (column != "")).any())
 
 
@@ -213,7 +217,7 @@ def _convert_tool_schemas(tools: str | None) -> str | None:
 
 
 def _list_optional_columns(rows: "pl.DataFrame") -> list[str]:
-    return [name for name in ("reasoning", "tools") if name in rows.columns]
+    return [name for name in ("reasoning", "tools", PASS_RATE) if name in rows.columns]
 
 
 def _build_messages_form(rows: "pl.DataFrame", turns: TurnForm) -> "pl.DataFrame":
@@ -399,7 +403,7 @@ def _convert_hub_type(dtype: Any, *, json_text: bool) -> Any:
         return {"list": _convert_hub_type(dtype.inner, json_text=json_text)}
     if isinstance(dtype, pl.Struct):
         return [_build_hub_feature(field.name, field.dtype, json_text=False) for field in dtype.fields]
-    return "json" if json_text else "string"
+    return "float64" if dtype == pl.Float64 else "json" if json_text else "string"
 
 
 def format_json_lines(rows: "pl.DataFrame", texts: frozenset[str]) -> Iterator[str]:

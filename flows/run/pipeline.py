@@ -259,11 +259,13 @@ def run_curate_stage(context: RunContext, seeds: RunSeeds) -> CurationResult:
         curated = curate_run(context.run, context.recipe, seeds, context.plan.folder, context.mixture_sources.documents)
     manifest = context.manifest
     manifest.counts, manifest.reasons, manifest.usage = curated.counts, curated.reasons, curated.usage
-    manifest.similarities = curated.similarities
+    manifest.similarities, manifest.difficulty = curated.similarities, curated.difficulty
+    rejected = sum(count for reason, count in curated.reasons.items() if reason.startswith(RejectionReason.difficulty))
     manifest.funnel = [
         ("seeds", len(seeds.rows)),
         ("candidates", curated.counts.candidates),
-        ("verified", curated.verified),
+        ("verified", curated.verified + rejected),
+        *([("wanted difficulty", curated.verified)] if context.recipe.difficulty else []),
         ("kept", curated.counts.kept),
     ]
     context.run.write_manifest(manifest)  # after the files that it counts

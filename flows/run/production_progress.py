@@ -81,6 +81,8 @@ class ProductionProgress:
         """Whether the goals need another sample of this seed's group."""
         if not self._wanted:
             return True
+        if self._recipe.groups_by_pass_rate:  # any sample may be of a group that needs more
+            return any(self._count_verified(group) < wanted for group, wanted in self._wanted.items())
         group = self._recipe.find_group(seed.data)
         return self._count_verified(group) < self._wanted.get(group, 0)
 
@@ -88,6 +90,9 @@ class ProductionProgress:
         return self._all[group, SampleStatus.kept]
 
     def _count_made(self, group: str) -> int:
+        """Samples made that could have been of this group."""
+        if self._recipe.groups_by_pass_rate:
+            return self._all.total()
         return sum(self._all[group, state] for state in SampleStatus)
 
     def _count_in_state(self, state: SampleStatus) -> int:
@@ -95,15 +100,15 @@ class ProductionProgress:
 
     def _narrow_slots(self) -> None:
         if self._wanted and self._sample_slots:
-            left = 0.0
+            needs = []
             for group, wanted in self._wanted.items():
                 verified = self._count_verified(group)
-                left += max(0, wanted - verified) * (self._count_made(group) + 1) / (verified + 1)
-            self._sample_slots.lower_limit(math.ceil(left))
+                needs.append(max(0, wanted - verified) * (self._count_made(group) + 1) / (verified + 1))
+            self._sample_slots.lower_limit(math.ceil(max(needs) if self._recipe.groups_by_pass_rate else sum(needs)))
 
     def count_sample(self, sample: Sample) -> None:
         self._states[sample.state] += 1
-        self._all[self._recipe.find_group(sample.seed.data), sample.state] += 1
+        self._all[self._recipe.find_sample_group(sample.seed.data, sample.attempts), sample.state] += 1
         if sample.state == SampleStatus.failed:
             self._faults.add(sample)
             self._check_failed()
@@ -153,8 +158,8 @@ class ProductionProgress:
     @cached_property
     def _group_capacity(self) -> dict[str, float]:
         """Maximum number of candidates per group, estimated from the first seeds."""
-        if not self._recipe.quotas:
-            return {"": self._recipe.samples}
+        if not self._recipe.groups_by_seed:
+            return dict.fromkeys(self._recipe.goals, float(self._recipe.samples))
         sampled = min(SAMPLED_SEEDS, self._recipe.samples)
         counts = Counter(self._recipe.find_group(seed.data) for seed in self._seeds[:sampled])
         return {group: counts[group] / sampled * self._recipe.samples for group in self._recipe.goals}

@@ -24,7 +24,7 @@ from core.errors import StillhouseError
 from core.runs.run_dir import RunDir
 from core.sample import CHECK_BROKE, RejectionReason, Sample, SampleStatus, Seed, parse_sample_index
 from core.stop_signal import RunStopped, StopSignal
-from core.storage.sample_files import read_sample_columns, read_samples, write_samples
+from core.storage.sample_files import ATTEMPTS_COLUMN, read_sample_columns, read_samples, write_samples
 from core.tracing import trace_stage
 from flows.clean.run_curation import CurationResult
 from flows.cluster.worker_placement import open_sample_workers
@@ -56,7 +56,7 @@ def list_unfinished_shards(run: RunDir, recipe: Recipe, seeds: Sequence[Seed]) -
     unfinished = []
     for index, first in enumerate(range(0, recipe.samples, recipe.shard_size)):
         planned: Sequence[int] = range(first, min(first + recipe.shard_size, recipe.samples))
-        if recipe.quotas:
+        if recipe.groups_by_seed:
             planned = [number for number in planned if recipe.find_group(seeds[number].data) in recipe.goals]
         settled = _read_settled_indexes(run.shard_file(index))
         if missing := [number for number in planned if number not in settled]:
@@ -97,11 +97,13 @@ def build_bootstrap_seeds(run: RunDir, shard: UnfinishedShard) -> list[dict[str,
 def count_settled_states(run: RunDir, recipe: Recipe) -> GroupStateCounts:
     """States of the samples that need no second attempt, by group."""
     states: GroupStateCounts = Counter()
-    columns = ("state", "reason", *(("seed",) if recipe.quotas else ()))
+    columns = ("state", "reason", *(("seed", ATTEMPTS_COLUMN) if recipe.quotas else ()))
     for index in run.shards():
         for row in read_sample_columns(run.shard_file(index), columns).iter_rows(named=True):
             if row["reason"] != RejectionReason.provider:
-                group = recipe.find_group(json.loads(row["seed"])["data"]) if recipe.quotas else ""
+                group = ""
+                if recipe.quotas:
+                    group = recipe.find_sample_group(json.loads(row["seed"])["data"], row[ATTEMPTS_COLUMN])
                 states[group, row["state"]] += 1
     return states
 

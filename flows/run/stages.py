@@ -42,6 +42,8 @@ REVIEWED_SAMPLES = 1000
 def describe_missing_thinking(run: RunDir, recipe: Recipe) -> list[str]:
     """A sentence for each agent that was asked to think and got neither thinking nor a count of it, in the first samples."""
     agents = {"generator": recipe.agents.generator, "critic": recipe.agents.critic, "verifier": recipe.agents.verifier}
+    if recipe.difficulty:
+        agents["solver"] = recipe.difficulty.build_agent(recipe.agents.generator)
     replies = {name: 0 for name, agent in agents.items() if agent and agent.reasoning not in (None, "off")}
     samples = islice(read_finished_samples(run), THINKING_SAMPLES) if replies else ()
     for turn in (turn for sample in samples for turn in sample.turns):

@@ -31,13 +31,24 @@ def format_recipe_summary(recipe: Recipe) -> list[str]:
         "agents": ", ".join(filter(None, [recipe.topology.kind, f"generator {agents.generator.teacher}", critic])),
         "tools": ", ".join(source.title for source in recipe.tools) or "the family's",
         "checks": ", ".join(check.type for check in recipe.verifiers) or "none",
+        "difficulty": _describe_difficulty(recipe),
         "filters": ", ".join(entry.type for entry in recipe.filters) or "none",
         "dataset": ", ".join(recipe.dataset.formats),
         "student": f"starts from {recipe.student.start}" if recipe.student else "none",
     }
     if not recipe.tools:
         del parts["tools"]
-    return [f"  {name:<9} {replace_unsafe_characters(redact_text(text))}" for name, text in parts.items()]
+    if not recipe.difficulty:
+        del parts["difficulty"]
+    wide = max(9, *map(len, parts))
+    return [f"  {name:<{wide}} {replace_unsafe_characters(redact_text(text))}" for name, text in parts.items()]
+
+
+def _describe_difficulty(recipe: Recipe) -> str:
+    if (difficulty := recipe.difficulty) is None:
+        return ""
+    low, high = difficulty.wanted
+    return f"{format_count(difficulty.attempts, 'attempt')} of {difficulty.teacher}, pass rate {low:g} to {high:g}"
 
 
 def format_findings(findings: RecipeFindings, recipe: Recipe) -> list[str]:

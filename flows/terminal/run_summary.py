@@ -5,7 +5,15 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from core.runs.records import CollapseRecord, CollapseVerdict, JudgeRecord, MetricRecord, MixRecord, RunManifest
+from core.runs.records import (
+    CollapseRecord,
+    CollapseVerdict,
+    DifficultyRecord,
+    JudgeRecord,
+    MetricRecord,
+    MixRecord,
+    RunManifest,
+)
 from core.runs.run_dir import RunDir
 from flows.terminal.cost_text import list_estimated
 from flows.terminal.suggested_commands import suggest_next_command
@@ -53,8 +61,10 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
             items.append(f"{format_count(len(rest), 'more reason')}: {sum(count for _, count in rest):,}")
         not_kept = wrap_items([format_not_kept_counts(manifest), *items], "   ", TERMINAL_WIDTH - LABEL_WIDTH)
         lines += format_labelled_lines("not kept", not_kept)
-    for judge in manifest.judges:
-        lines += format_labelled_lines("judge", textwrap.wrap(format_judge_record(judge), TERMINAL_WIDTH - LABEL_WIDTH))
+    measured = [("judge", format_judge_record(judge)) for judge in manifest.judges]
+    measured += [("pass rate", format_difficulty_record(manifest.difficulty))] if manifest.difficulty else []
+    for label, text in measured:
+        lines += format_labelled_lines(label, textwrap.wrap(text, TERMINAL_WIDTH - LABEL_WIDTH))
     thinking = [manifest.thinking.summary] if manifest.thinking else []
     if thinking or manifest.missing_thinking:
         lines += format_labelled_lines("thinking", [*thinking, *manifest.missing_thinking])
@@ -141,6 +151,16 @@ def format_judge_record(judge: JudgeRecord) -> str:
     if not m.beyond_chance:
         parts.append("NOT SHOWN TO BE BETTER THAN CHANCE")
     return "; ".join(parts)
+
+
+def format_difficulty_record(record: DifficultyRecord) -> str:
+    """The measured pass rates, in a line: samples by pass rate."""
+    low, high = record.wanted
+    rates = ", ".join(f"{rate:.2g}: {number:,}" for rate, number, _ in record.rows)
+    return (
+        f"of {replace_unsafe_characters(record.teacher)} in {format_count(record.attempts, 'attempt')}, with verified samples: "
+        f"{rates}; wanted {low:g} to {high:g}"
+    )
 
 
 def format_run_costs(manifest: RunManifest) -> list[str]:

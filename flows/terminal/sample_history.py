@@ -27,6 +27,8 @@ class RevisionHistory(NamedTuple):
     critiques: list[Critique]
     checks: list[AgentTurn]
     verdicts: list[Verdict]
+    attempts: list[AgentTurn]
+    """Of the solver, which measures the difficulty."""
 
 
 def format_sample_line(sample: Sample) -> str:
@@ -62,6 +64,10 @@ def format_sample_history(sample: Sample) -> str:
             width = max(TERMINAL_WIDTH - len(head), 40)
             text = textwrap.wrap(replace_unsafe_characters(verdict.evidence), width) or [""]
             lines += [head + text[0], *(" " * len(head) + more for more in text[1:])]
+        lines += [""] if revision.attempts else []
+        for turn in revision.attempts:
+            lines += _format_turn(turn, calls.setdefault(turn.agent, turn))
+    lines += ["", f"difficulty  {format_attempts(sample)}"] if sample.attempts else []
     if sample.answer:
         lines += ["", "answer", *_quote_text(sample.answer, 2)]
     lines += [
@@ -70,6 +76,12 @@ def format_sample_history(sample: Sample) -> str:
     ]
     lines.append("usage     " + "   ".join(format_token_usage(sample.usage)))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines))
+
+
+def format_attempts(sample: Sample) -> str:
+    """The attempts at a sample's question, in one line."""
+    results = " ".join("pass" if passed else "FAIL" for passed in sample.attempts)
+    return f"{sum(sample.attempts)} of {format_count(len(sample.attempts), 'attempt')} passed: {results}"
 
 
 def format_sample_outcome(sample: Sample) -> str:
@@ -85,10 +97,11 @@ def collect_revisions(sample: Sample) -> list[RevisionHistory]:
     return [
         RevisionHistory(
             number=number,
-            drafts=[t for t in sample.turns if t.revision == number and t.agent != "verifier"],
+            drafts=[t for t in sample.turns if t.revision == number and t.agent not in ("verifier", "solver")],
             critiques=[c for c in sample.critiques if c.revision == number],
             checks=[t for t in sample.turns if t.revision == number and t.agent == "verifier"],
             verdicts=[v for v in sample.verdicts if v.revision == number],
+            attempts=[t for t in sample.turns if t.revision == number and t.agent == "solver"],
         )
         for number in sorted({part.revision for part in numbered})
     ]

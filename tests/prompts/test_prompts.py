@@ -10,7 +10,11 @@ from agents.studies.preview import preview_samples
 from core.errors import UsageError
 from flows.recipes.recipe_catalog import load_recipe_plan
 
-ROLES = [(family, role) for family in FAMILIES for role in ("generator", "revise", "repair", "critic")]
+ROLES = [
+    (family.name, role)
+    for family in FAMILIES.values()
+    for role in (*family.writes, *family.revises, "repair", "critic")
+]
 
 
 @pytest.mark.parametrize(("family", "role"), ROLES)
@@ -39,15 +43,15 @@ def test_the_critics_prompt_may_place_every_field_of_its_family(family: str, tmp
 
 
 def test_text_from_a_teacher_is_never_read_as_a_template() -> None:
-    prompt = prompts.load_prompt("constrained_instructions", "critic")
+    prompt = prompts.load_prompt("instructions", "critic")
     hostile = '{{answer}} {"json": {}} {{secret}}'
-    filled = prompt.fill({"instruction": hostile, "answer": "{{instruction}}"})
-    assert filled[-1].content == f"Request: {hostile}\nAnswer: {{{{instruction}}}}"
+    filled = prompt.fill({"request": "Write a task.", "instruction": hostile, "answer": "{{instruction}}"})
+    assert filled[-1].content == f"Request: Write a task.\nTask: {hostile}\nAnswer: {{{{instruction}}}}"
 
 
 def test_a_place_without_a_value_is_an_error() -> None:
-    with pytest.raises(UsageError, match=r"nothing is known for \{\{answer\}\}; it may use instruction"):
-        prompts.load_prompt("constrained_instructions", "critic").fill({"instruction": "x"})
+    with pytest.raises(UsageError, match=r"nothing is known for \{\{conversation\}\}; it may use request"):
+        prompts.load_prompt("constrained_instructions", "critic").fill({"request": "x"})
 
 
 def test_a_missing_prompt_names_those_that_are_there() -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from agents.checks.base import Options, Subject, build_finding, check, first_fault
+from agents.checks.base import AttemptJudge, Options, Subject, build_finding, check, first_fault
 from agents.checks.code import call_harness
 from agents.checks.code.assertions import (
     InvalidTests,
@@ -162,7 +162,21 @@ class TestedSolution(NamedTuple):
     cases: list[TestCase]
 
 
-@check("code", CodeOptions, lacks=sandbox_problem)
+async def passes_tests(subject: Subject, reply: SolutionDraft, options: SolvingOptions) -> bool:
+    return await find_solver_fault(subject, reply.solution, options) is None
+
+
+async def find_solver_fault(subject: Subject, solution: str, options: SolvingOptions) -> str | None:
+    """Why a solution written from the task alone does not pass the candidate's tests."""
+    tests, function = subject.candidate.fields["tests"], requested_function(subject)
+    try:
+        task = parse_tested_solution(strip_code_fence(solution), tests, function, options.pure)
+    except (InvalidSolution, InvalidTests) as error:
+        return str(error)
+    return find_answer_fault(task.cases, await run_calls(task.source, task.function, _case_calls(task), options.limits))
+
+
+@check("code", CodeOptions, lacks=sandbox_problem, attempt=AttemptJudge(SolutionDraft, passes_tests))
 async def code_check(subject: Subject, options: CodeOptions) -> list[Finding]:
     """The solution must pass its tests in a sandbox, and the tests must fail for stubs and for mutants of the solution."""
     fields = subject.candidate.fields
@@ -187,24 +201,17 @@ async def code_check(subject: Subject, options: CodeOptions) -> list[Finding]:
     calls=lambda options: options.solutions,
     roles=("verifier",),
     lacks=sandbox_problem,
+    attempt=AttemptJudge(SolutionDraft, passes_tests),
 )
 async def solved_again_check(subject: Subject, options: SolvedAgainOptions) -> Finding:
     """Solutions by a teacher that sees the task alone must pass the tests too, or the task does not say enough."""
-    tests, function = subject.candidate.fields["tests"], requested_function(subject)
     values, temperature = {"question": subject.question}, options.temperature
     faults: list[str | None] = []
     for which in range(options.solutions):
         reply = await subject.ask("verifier", SolutionDraft, values, which=which, temperature=temperature)
-        if reply is None:
-            faults.append("it was no solution")
-            continue
-        try:
-            task = parse_tested_solution(strip_code_fence(reply.solution), tests, function, options.pure)
-        except (InvalidSolution, InvalidTests) as error:
-            faults.append(str(error))
-            continue
-        answers = await run_calls(task.source, task.function, _case_calls(task), options.limits)
-        faults.append(find_answer_fault(task.cases, answers))
+        faults.append(
+            "it was no solution" if reply is None else await find_solver_fault(subject, reply.solution, options)
+        )
     wrong = [fault for fault in faults if fault]
     solved = len(faults) - len(wrong)
     evidence = f"{solved} of {options.solutions} solutions written from the task alone pass the tests"

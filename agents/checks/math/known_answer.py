@@ -5,8 +5,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from agents.checks.base import Options, Subject, check
+from agents.checks.base import AttemptJudge, Options, Subject, check
 from agents.checks.math.answer_equality import AnswerKind, NumberTolerance, compare_answers
+from agents.checks.math.solution_agreement import IndependentSolution
 
 CONCLUSION = re.compile(r"\\boxed\{([^{}]*)\}|\b[Aa]nswer(?: is|:| ?=) ?:?[ *$]*(.+?)[*$]*[.!]?(?=\s+[A-Z]|\s*\n|\s*$)")
 """How thinking states a result: boxed in LaTeX, or in words to the end of the sentence."""
@@ -27,7 +28,18 @@ class AnswerOptions(Options):
     """The unit of an answer that names none."""
 
 
-@check("answer", AnswerOptions)
+def is_expected_answer(subject: Subject, reply: IndependentSolution, options: AnswerOptions) -> bool:
+    """Whether a solver gives the answer that the seed knows."""
+    expected, tolerance = str(subject.seed.data["expected"]), NumberTolerance(options.relative, options.absolute)
+    given = reply.answer_text
+    return compare_answers(options.kind, expected, given, tolerance=tolerance, unit=options.unit).equal
+
+
+@check(
+    "answer",
+    AnswerOptions,
+    attempt=AttemptJudge(IndependentSolution, is_expected_answer, usable=lambda options: options.of == "seed"),
+)
 def answer_check(subject: Subject, options: AnswerOptions) -> str | None:
     """The answer must equal the one that the seed knows."""
     if options.of == "thinking":

@@ -5,11 +5,14 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from agents.checks.base import Options, Subject, check
+from agents.checks.base import AttemptJudge, Options, Subject, check
 from agents.checks.math.answer_equality import MAX_LENGTH, AnswerKind, NumberTolerance, compare_answers, parse_quantity
 from agents.checks.math.notation import UnreadableNotation
 from agents.checks.structure.strict_json import parse_strict_json
 from agents.reply_schema import Finding, ReplySchema
+
+MAX_PLAIN_NUMBER = 1e15
+"""Whole numbers below it have all their digits in a float."""
 
 
 class IndependentSolution(ReplySchema):
@@ -23,6 +26,12 @@ class IndependentSolution(ReplySchema):
     def _as_written(cls, answer: Any) -> Any:
         """Whole numbers and truth values as JSON writes them: a float has 16 digits, and true is not 1."""
         return json.dumps(answer) if isinstance(answer, int) else answer
+
+    @property
+    def answer_text(self) -> str:
+        """The answer as people write it: a whole number without a point."""
+        whole = isinstance(self.answer, float) and self.answer.is_integer() and abs(self.answer) < MAX_PLAIN_NUMBER
+        return str(int(self.answer)) if whole else str(self.answer)
 
 
 class AgreementOptions(Options):
@@ -42,7 +51,17 @@ class AgreementOptions(Options):
         return self
 
 
-@check("agreement", AgreementOptions, calls=lambda options: options.solutions, roles=("verifier",))
+def gives_candidates_answer(subject: Subject, reply: IndependentSolution, options: AgreementOptions) -> bool:
+    return is_same_answer(str(subject.candidate.fields["answer"]), str(reply.answer), options.kind)
+
+
+@check(
+    "agreement",
+    AgreementOptions,
+    calls=lambda options: options.solutions,
+    roles=("verifier",),
+    attempt=AttemptJudge(IndependentSolution, gives_candidates_answer),
+)
 async def agreement_check(subject: Subject, options: AgreementOptions) -> Finding:
     """Solutions made independently of the candidate must give its answer; each counts as much as another."""
     stated = subject.candidate.fields["answer"]

@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from agents.checks.base import Options, Subject, check
+from agents.checks.base import AttemptJudge, Options, Subject, check
 from agents.checks.math.answer_equality import AnswerKind, compare_answers
 from agents.checks.structure.json_schema import get_required
 from agents.checks.text.supported_by_passage import (
@@ -72,36 +72,62 @@ class ReadAgainOptions(Options):
         return self
 
 
-@check("read_again", ReadAgainOptions, calls=lambda options: options.reads, roles=("verifier",))
+class ReadQuestion(NamedTuple):
+    """What is read again."""
+
+    text: str
+    question: str
+    answer: str
+    """The candidate's."""
+
+
+def get_read_question(subject: Subject, options: ReadAgainOptions) -> ReadQuestion:
+    all_of = {**subject.seed.data, **subject.candidate.fields}
+    names = (options.text, options.question, options.answer)
+    return ReadQuestion(*(get_required(all_of, name, "neither the candidate nor the seed") for name in names))
+
+
+def get_reader_values(subject: Subject, options: ReadAgainOptions) -> dict[str, str]:
+    read = get_read_question(subject, options)
+    return {"text": read.text, "question": read.question}
+
+
+def find_reader_answer(reading: ReaderAnswer, silence: str) -> str:
+    """The answer that a reader found; empty for none."""
+    return "" if not reading.found or says_no_answer(reading.answer, silence) else reading.answer
+
+
+def reads_the_same(subject: Subject, reading: ReaderAnswer, options: ReadAgainOptions) -> bool:
+    """Whether a reader finds the candidate's answer, or none where there must be none."""
+    seed, read = subject.seed.data, get_read_question(subject, options)
+    found = find_reader_answer(reading, seed.get(options.silence, ""))
+    if seed.get(options.answerable, True) is False:
+        return not found
+    return bool(found) and is_same_reading(read.answer, found, read.question, options.overlap)
+
+
+@check(
+    "read_again",
+    ReadAgainOptions,
+    calls=lambda options: options.reads,
+    roles=("verifier",),
+    attempt=AttemptJudge(ReaderAnswer, reads_the_same, get_reader_values),
+)
 async def read_again_check(subject: Subject, options: ReadAgainOptions) -> str | None:
     """Who reads the text and the question alone must find the same answer, or none where there must be none."""
-    seed, all_of = subject.seed.data, {**subject.seed.data, **subject.candidate.fields}
-    text, question, answer = (
-        get_required(all_of, name, "neither the candidate nor the seed")
-        for name in (options.text, options.question, options.answer)
-    )
-    values = {"text": text, "question": question}
+    seed, values = subject.seed.data, get_reader_values(subject, options)
     readings = [
         await subject.ask("verifier", ReaderAnswer, values, which=i, temperature=options.temperature)
         for i in range(options.reads)
     ]
-    silence = seed.get(options.silence, "")
-    # The answers that the readers found; empty where a reader found none
-    answers = [
-        "" if not reading.found or says_no_answer(reading.answer, silence) else reading.answer
-        for reading in readings
-        if reading is not None
-    ]
-    if seed.get(options.answerable, True) is False:
-        same, wanted = [not reader_answer for reader_answer in answers], "that the text does not say"
-    else:
-        same = [
-            bool(reader_answer) and is_same_reading(answer, reader_answer, question, options.overlap)
-            for reader_answer in answers
-        ]
-        wanted = repr(answer[:MAX_SHOWN_CHARACTERS])
+    given = [reading for reading in readings if reading is not None]
+    same = [reads_the_same(subject, reading, options) for reading in given]
     if sum(same) >= options.agree:
         return None
+    answers = [find_reader_answer(reading, seed.get(options.silence, "")) for reading in given]
+    answer = get_read_question(subject, options).answer
+    unanswerable = seed.get(options.answerable, True) is False
+    wanted = "that the text does not say" if unanswerable else repr(answer[:MAX_SHOWN_CHARACTERS])
     shown = (
         "; ".join(
             repr(reader_answer[:MAX_SHOWN_CHARACTERS]) if reader_answer else "nothing" for reader_answer in answers

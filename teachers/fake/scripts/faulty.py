@@ -244,7 +244,7 @@ def _matches_request(problem: StoryProblem, request: ProblemRequest | None) -> b
 
 def _last_own_draft(question: TeacherQuestion) -> dict[str, Any] | None:
     """The draft that a revision or a debate comes back to."""
-    if not re.search(r"^Not right: |You are writer \d", _last_message(question, "")):
+    if not re.search(r"^Not right:|You are writer \d", _last_message(question, "")):
         return None
     return next((_parse_draft(m.content) for m in reversed(question.messages) if m.role == "assistant"), None)
 

@@ -39,11 +39,74 @@ TASKS = [seed.data["parent"] for seed in RunSeeds(load_recipe_plan("instructions
 
 def test_every_shipped_task_is_askable_and_differs_from_the_others() -> None:
     tasks = sorted(set(TASKS))
-    assert len(tasks) == 60
-    refused = [task for task in tasks if fault(askable_check, task)]
-    assert refused == ['Make this message polite: "Send me the file now."'], "its file is only quoted, a wrong fail"
+    assert len(tasks) >= 300
     for i, task in enumerate(tasks):
+        assert fault(askable_check, task) == ""
         assert fault(novel_check, task, parent=tasks[i - 1], examples=tasks[:i]) == ""
+
+
+FILE = 'Make this message polite: "Send me the file now."'
+CLOCK = "A clock is five minutes fast at noon and gains a minute an hour. What does it show at six?"
+TABLE = "Turn this list into a table with the columns name and age: Ida 7, Jon 12, Kai 9."
+BRIDGE = 'Give the main point of this text in five words: "Though the old bridge looks sound, engineers found rust."'
+
+
+@pytest.mark.parametrize(
+    ("instruction", "parent", "expected"),
+    [
+        (
+            'Make the message "Send me the file now" polite in three versions. Keep clear that the file is needed today.',
+            FILE,
+            "",
+        ),
+        ("Make the message 'Open the file' polite.", "Open the file.", ""),
+        ("Open the file and count its lines.", "Open the file.", ""),
+        ("Explain to an intern how to name files so that they sort by date.", FILE, ""),
+        ("Write a caption for a photo of two otters.", FILE, ""),
+        ("Write a rule about sending photos to pupils.", FILE, ""),
+        ("Which word is the odd one out: 'map', 'atlas', 'globe', 'fork'?", FILE, ""),
+        ("Open the file and make its message polite.", FILE, "'file'"),
+        ("Send me the file and a polite message.", FILE, "'file'"),
+        ('Describe the "picture" politely.', FILE, "'picture'"),
+        ("How many people are in the photo?", FILE, "'photo'"),
+        ("You are shown a bar chart of sales. Name the best month.", FILE, "'chart'"),
+        ("Summarize the attached PDF.", FILE, "'PDF'"),
+        ("Write a poem, then draw its hero.", FILE, "'draw'"),
+    ],
+)
+def test_a_medium_that_is_quoted_or_mentioned_can_be_asked_about(instruction: str, parent: str, expected: str) -> None:
+    found = fault(askable_check, instruction, parent=parent, way="deepen")
+    assert found == "" if expected == "" else expected in found, found
+
+
+@pytest.mark.parametrize(
+    ("way", "instruction", "parent", "expected"),
+    [
+        ("constrain", TABLE.replace("age:", "age, sorted from the oldest to the youngest:"), TABLE, ""),
+        ("constrain", "Name three uses of salt in cooking.", "Name three uses of salt.", ""),
+        ("deepen", f"{CLOCK} Give the time on the 24-hour clock, with the calculation on one line.", CLOCK, ""),
+        ("concretize", BRIDGE.replace("old bridge", "Hale Street bridge of 1931"), BRIDGE, ""),
+        ("reason", f"{CLOCK} At what time is it exactly ten minutes fast?", CLOCK, ""),
+        ("constrain", TABLE.lower(), TABLE, "is the task that it came from"),
+        ("constrain", "Turn this list into a table: Ida 7, Jon 12, Kai 9, Lea 8.", TABLE, "no longer"),
+        ("constrain", f"{TABLE} Turn this list into a table.", TABLE, "adds nothing"),
+        ("deepen", f"Please answer this question carefully and in detail: {CLOCK}", CLOCK, "adds nothing"),
+        ("reason", f"{CLOCK} Think well, and give the correct answer.", CLOCK, "adds nothing"),
+        (
+            "concretize",
+            "Give the point of this text in five words: the big old bridge looks sound.",
+            BRIDGE,
+            "adds nothing",
+        ),
+        ("broaden", TABLE.replace("age:", "age, sorted from the oldest to the youngest:"), TABLE, "too near"),
+        ("new", TABLE.replace("Kai 9", "Kai 10"), TABLE, "too near"),
+    ],
+)
+def test_a_rewritten_task_keeps_wording_and_must_add_to_it(
+    way: str, instruction: str, parent: str, expected: str
+) -> None:
+    found = fault(novel_check, instruction, parent=parent, way=way, examples=[])
+    assert found == "" if expected == "" else expected in found, found
 
 
 @pytest.mark.parametrize(

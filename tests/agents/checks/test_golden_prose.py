@@ -5,6 +5,8 @@ from agents.families.constrained_instructions import on_topic_check, sound_prose
 from core.sample import Candidate, Message, Seed
 from tests.agents.checks.rows import Case, Subject, findings_of, nobody, rows_of, subject_of
 
+PAIRS = rows_of("topic_pairs")
+"""Answers on their topics: recorded ones, and ones that use no word of the topic."""
 TOPICS, PROSE = rows_of("on_topic"), rows_of("sound_prose")
 
 
@@ -12,6 +14,32 @@ TOPICS, PROSE = rows_of("on_topic"), rows_of("sound_prose")
 def test_answers_speak_of_their_topic_or_not(case: Case) -> None:
     (finding,) = findings_of(on_topic_check, subject_of({"topic": case["topic"]}, case["answers"]))
     assert finding.passed == case["passes"], finding.evidence
+
+
+def passes_on_topic(topic: Case, answers: list[str], **options: float) -> bool:
+    data = {"topic": topic["topic"], "words": topic["words"]}
+    (finding,) = findings_of(on_topic_check, subject_of(data, answers), **options)
+    return finding.passed
+
+
+def test_an_answer_is_on_its_topic_by_meaning_and_rarely_on_another_one() -> None:
+    """The shares that the check's docstring gives; other topics are the control."""
+    by_word = [case for case in PAIRS if not passes_on_topic(case, [case["answer"]])]
+    by_meaning = [case for case in PAIRS if not passes_on_topic(case, [case["answer"]], similarity=0.28)]
+    assert (len(PAIRS), len(by_word), len(by_meaning)) == (87, 41, 2)
+    others = [(topic, case) for topic in PAIRS for case in PAIRS if topic["topic"] != case["topic"]]
+    passed = sum(passes_on_topic(topic, [case["answer"]], similarity=0.28) for topic, case in others[::7])
+    assert 0.03 < passed / len(others[::7]) < 0.09
+
+
+def test_one_answer_that_leaves_the_topic_is_named() -> None:
+    dictionary = next(case for case in PAIRS if case["topic"] == "a good dictionary")
+    data = {"topic": dictionary["topic"], "words": dictionary["words"]}
+    answers = [dictionary["answer"], "The stock market fell, and a storm closed the harbor."]
+    (finding,) = findings_of(on_topic_check, subject_of(data, answers), similarity=0.28)
+    assert finding.evidence.startswith(
+        "answer 2: it has no word of the topic 'a good dictionary', and its meaning is not near it"
+    )
 
 
 @pytest.mark.parametrize("case", PROSE, ids=lambda case: case["about"])

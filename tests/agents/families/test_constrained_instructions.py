@@ -1,24 +1,80 @@
 import itertools
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from agents.families.constraint_drawing import TextConstraint
 from agents.families.constraints import CONSTRAINT_KINDS
+from agents.families.request_styles import PURPOSES
 from agents.planning.run_plan import RunPlan
 from core.sample import RejectionReason, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
-GOOD = {"scores": {"sense": 5, "style": 5}, "faults": [], "advice": "Keep it."}
+GOOD = {"faults": [], "scores": {"sense": 5, "style": 5}, "advice": ""}
 
 
 def plan_of(*settings: str) -> RunPlan:
     teacher = "teachers.main={model='fake/writer'}"
     return load_recipe_plan("conversations", [teacher, "samples=40", "topology.max_revisions=0", *settings])
+
+
+def test_requests_are_worded_in_drawn_styles_and_never_twice_alike_in_a_conversation() -> None:
+    seeds = build_test_seeds(plan_of("samples=200"))[:]
+    wordings = Counter(seed.data["requests"][0].replace(seed.data["topic"], "").split(".")[0][:20] for seed in seeds)
+    assert max(wordings.values()) <= 20, "one opening of a request in ten at most"
+    plain = build_test_seeds(plan_of("samples=200", "task.styles={plain=1}"))[:]
+    openings = Counter(seed.data["requests"][0].replace(seed.data["topic"], "").split(".")[0][:20] for seed in plain)
+    assert max(openings.values()) > 20, "the control: one style has few openings"
+    later = [[request[:15] for request in seed.data["requests"][1:]] for seed in seeds]
+    assert all(len(set(requests)) == len(requests) for requests in later)
+    assert 80 <= sum(any(purpose in seed.data["requests"][0] for purpose in PURPOSES) for seed in seeds) <= 120
+
+
+def test_a_revision_shows_the_answers_and_their_faults_and_a_critic_the_labeled_turns(tmp_path: Path) -> None:
+    settings = ["samples=4", "topology.max_revisions=2", "verifiers=[]", "task.turns=[2]", "task.system=1.0"]
+
+    def answer(question: TeacherQuestion) -> str:
+        revised = "have faults" in question.messages[-1].content
+        if question.contract != "Review":
+            return json.dumps(
+                {"answers": ["Fog hides roads.", "It lifts by noon." if revised else "Fog hides roads again."]}
+            )
+        if "roads again" not in question.messages[-1].content:
+            return json.dumps(GOOD)
+        return json.dumps({**GOOD, "faults": [{"quote": "Fog hides roads again.", "fault": "says nothing new"}]})
+
+    teacher = ScriptedTeacher(answer)
+    samples = produce_scripted(plan_of(*settings, "task.styles={}"), teacher, tmp_path)
+    assert {sample.answer for sample in samples} == {"Fog hides roads.\nIt lifts by noon."}
+    revision = next(q for q in teacher.asked if "have faults" in q.messages[-1].content)
+    assert revision.messages[-2].role == "assistant"
+    assert "Fog hides roads again." in revision.messages[-2].content
+    assert "says nothing new" in revision.messages[-1].content
+    assert samples[0].seed.data["requests"][0] not in revision.messages[-1].content, (
+        "the request comes before the answers"
+    )
+    review = next(q for q in teacher.asked if q.contract == "Review").messages[-1].content
+    assert all(
+        label in review for label in ("Rule for every answer:", "\nSystem: ", "\nUser: ", "\nAssistant: Fog hides")
+    )
+
+
+def test_a_revision_of_one_answer_leaves_the_draft_out(tmp_path: Path) -> None:
+    """The embedded teacher repeats a draft that it sees, and its prompts are the ones that were measured."""
+    settings = ["samples=3", "topology.max_revisions=1", "task.turns=[1]", "seeds.draw={}", "agents.critic=false"]
+    teacher = ScriptedTeacher(lambda _: json.dumps({"answer": "The stock market fell."}))
+    samples = produce_scripted(plan_of(*settings, 'verifiers=[{type="on_topic"}]'), teacher, tmp_path)
+    revisions = [turn for sample in samples for turn in sample.turns if turn.revision]
+    assert len(revisions) == 3
+    for sample, turn in zip(samples, revisions, strict=True):
+        topic = sample.seed.data["topic"]
+        assert turn.asked == f"{sample.seed.data['instruction']} Note: it has no word of the topic {topic!r}."
+        assert all("stock market" not in message.content for message in turn.context)
 
 
 def test_rules_add_up_turn_by_turn_and_never_contradict_each_other() -> None:

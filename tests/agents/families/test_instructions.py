@@ -10,8 +10,9 @@ from core.sample import SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.forked import FORKS
-from tests.support.scripted_teacher import build_test_seeds, produce_scripted
+from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
+DRAWN = ("kinds", "fields", "lengths", "openings")
 FAKE = ["teachers.main={model='fake/instructions'}", "agents.critic=false", "topology.max_revisions=0"]
 
 
@@ -43,6 +44,35 @@ def test_tasks_come_by_every_way_and_are_shown_what_the_way_needs() -> None:
             assert seed.data["parent"] in request
 
 
+def test_a_new_task_is_asked_for_with_drawn_conditions_and_a_rewritten_one_keeps_its_kind() -> None:
+    plan = load_recipe_plan("instructions", [*FAKE, "samples=800"])
+    seeds = build_test_seeds(plan)[:]
+    kinds = Counter(seed.data["drawn"].get("Kind") for seed in seeds if seed.data["way"] == "new")
+    assert len(kinds) == 22
+    assert max(kinds.values()) < 45
+    for seed in seeds:
+        drawn, way = seed.data["drawn"], seed.data["way"]
+        expected = {"new": {"Kind", "Field", "Length", "Opening"}, "broaden": {"Field", "Opening"}}
+        assert drawn.keys() == expected.get(way, {"Opening"})
+        assert all(f"\n{label}: {value}" in seed.data["request"] for label, value in drawn.items())
+    bare = build_test_seeds(
+        load_recipe_plan("instructions", [*FAKE, "samples=40", *(f"task.{k}={{}}" for k in DRAWN)])
+    )[:]
+    assert all("drawn" not in seed.data for seed in bare)
+
+
+def test_a_revision_shows_the_task_that_was_refused(tmp_path: Path) -> None:
+    plan = load_recipe_plan("instructions", [*FAKE, "topology.max_revisions=1", "samples=3", "task.ways={constrain=1}"])
+    teacher = ScriptedTeacher(lambda _: '{"instruction": "Draw a tree in winter.", "answer": "I will."}')
+    samples = produce_scripted(plan, teacher, tmp_path)
+    revisions = [turn for sample in samples for turn in sample.turns if turn.revision]
+    assert len(revisions) == 3
+    for turn in revisions:
+        assert turn.context[-1].role == "assistant"
+        assert "Draw a tree in winter." in turn.context[-1].content
+        assert "a model of text cannot work with 'Draw'" in turn.asked
+
+
 def test_what_is_kept_passes_the_papers_tests(tmp_path: Path) -> None:
     plan = load_recipe_plan("instructions", [*FAKE, "samples=150"])
     samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "instructions"), tmp_path)
@@ -52,7 +82,7 @@ def test_what_is_kept_passes_the_papers_tests(tmp_path: Path) -> None:
         if sample.state == SampleStatus.kept:
             task, shown = sample.candidate.messages[0].content, sample.seed.data["examples"]
             assert max(rouge(task, other) for other in [sample.seed.data["parent"], *shown]) < 0.7
-            assert "picture" not in task
+            assert not task.startswith("Draw")
             assert "sorry" not in sample.answer
 
 

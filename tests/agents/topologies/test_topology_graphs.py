@@ -99,7 +99,7 @@ def review_once(review: str, texts: tuple[str, str] = ("Bees fly.", "Bees hum.")
     def answer(question: TeacherQuestion) -> str:
         if question.contract != "Review":
             return json.dumps({"answer": texts["Note:" in question.messages[-1].content]})
-        return review if f"Answer: {texts[0]}" in question.messages[-1].content else review_of()
+        return review if f"Assistant: {texts[0]}" in question.messages[-1].content else review_of()
 
     return answer
 
@@ -148,7 +148,7 @@ def test_a_revision_is_told_the_faults_of_all_earlier_drafts(tmp_path: Path) -> 
     def answer(question: TeacherQuestion) -> str:
         if question.contract != "Review":
             return json.dumps({"answer": next(texts)})
-        flies = "Answer: Bees fly." in question.messages[-1].content
+        flies = "Assistant: Bees fly." in question.messages[-1].content
         return review_of(*[("fly", "they also walk")] * flies)
 
     recipe = recipe_of(f"prompts={tmp_path}", "topology.max_revisions=2", "teachers.main.max_concurrent=1", "samples=1")

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from core.config.filters import SemanticFilter
+from core.embeddings import EMBEDDING_WIDTH, embed_text, embed_texts
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.duplicates import semantic
-from filters.duplicates.embeddings import EMBEDDING_WIDTH, embed_text, embed_texts
 from filters.duplicates.semantic import find_nearest_kept
 
 SEMANTIC = SemanticFilter(type="semantic")

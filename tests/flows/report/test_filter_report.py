@@ -231,6 +231,7 @@ def test_every_reason_of_a_filter_has_words() -> None:
         RejectionReason.contract,
         RejectionReason.critic,
         RejectionReason.verifier,
+        RejectionReason.difficulty,
         RejectionReason.surplus,
     }
     assert set(DROP_REASON_PHRASES) == set(RejectionReason) - of_a_run

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agents.checks.registry import BUILT_IN_CHECKS
+from agents.families import ALL_FAMILIES
 from core.config.base import RecipeTable
 from core.config.identity_keys import FIRST_KEYS, LATER_OPTIONS
 from core.config.recipe import Recipe, build_recipe_identity, recipe_digest
@@ -32,13 +33,17 @@ NAME = "older-20ef0026"
 FIRST_OPTIONS = {
     "agreement": "agree kind solutions temperature",
     "answer": "absolute kind relative unit",
+    "askable": "max_words min_words",
     "code": "cpu_seconds memory_mb min_tests mutants noticed pure wall_seconds",
+    "expression": "tolerance",
     "judge": "calibration min_accuracy rubric temperature votes",
+    "novel": "threshold",
     "occurs": "field share text wanted",
     "quotes": "answerable field least max_words min_words most share text",
     "read_again": "agree answer answerable overlap question reads silence temperature text",
     "schema": "field strict wanted",
     "solved_again": "cpu_seconds memory_mb pure solutions solved temperature wall_seconds",
+    "standalone": "max_words min_words",
     "steps": "",
     "supported": "answer answerable max_words question quotes share",
     "tool_schema": "field strict",
@@ -99,9 +104,9 @@ def test_a_key_that_is_added_later_does_not_count_unless_it_is_set() -> None:
         check.name: {
             key: field.default
             for key, field in check.options.model_fields.items()
-            if key not in FIRST_OPTIONS[check.name].split()
+            if key not in FIRST_OPTIONS.get(check.name, "").split()
         }
-        for check in BUILT_IN_CHECKS
+        for check in (*BUILT_IN_CHECKS, *(check for family in ALL_FAMILIES for check in family.checks))
     }
     assert {name: options for name, options in later.items() if options} == LATER_OPTIONS
 

