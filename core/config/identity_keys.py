@@ -61,6 +61,7 @@ installed packages, all keys count."""
 
 LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "answer": {"of": "seed"},
+    "code": {"probes": 60},
     "on_topic": {"similarity": None},
     "steps": {"of": "reasoning"},
 }

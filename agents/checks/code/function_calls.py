@@ -25,6 +25,11 @@ class FunctionCall(NamedTuple):
     arguments: tuple[Any, ...]
     named: Mapping[str, Any]
 
+    def text(self, function: str) -> str:
+        """The call as Python writes it."""
+        named = [f"{name}={value!r}" for name, value in self.named.items()]
+        return f"{function}({', '.join([*map(repr, self.arguments), *named])})"
+
 
 class CallLimits(NamedTuple):
     cpu_seconds: float = 1.0
@@ -45,16 +50,23 @@ class CallOutcome(NamedTuple):
 
 class ProgramAnswers(NamedTuple):
     rows: list[list[CallOutcome]]
-    """For each hash seed, the outcomes up to the first fault. The next seed has outcomes only if all calls of the previous
-    seed returned a value."""
+    """For each hash seed, the outcomes up to the first fault or, with `every`, of all calls. The next seed has outcomes only if
+    all calls of the previous seed returned a value."""
     stopped: str | None
     """Why there are fewer than were asked for."""
 
 
 async def run_calls(
-    program: str, function: str, calls: Sequence[FunctionCall], limits: CallLimits, hash_seeds: Sequence[int] = (0,)
+    program: str,
+    function: str,
+    calls: Sequence[FunctionCall],
+    limits: CallLimits,
+    hash_seeds: Sequence[int] = (0,),
+    every: bool = False,
 ) -> ProgramAnswers:
     """The outcomes of `calls` of `function` as the program defines it, each call in a separate process.
+
+    They end at the first fault. With `every`, which is for one hash seed, calls go on after a fault.
 
     A sandbox contains one program: a call can read the memory that it was forked from, and files of other calls.
 
@@ -67,10 +79,12 @@ async def run_calls(
         "program": program,
         "name": function,
         "calls": [
-            [call_harness.encode_value(call.arguments), call_harness.encode_value(dict(call.named))] for call in calls
+            [call_harness.encode_value(values, ordered=True) for values in (call.arguments, dict(call.named))]
+            for call in calls
         ],
         "seconds": limits.cpu_seconds,
         "hash_seeds": list(hash_seeds),
+        "every": every,
     }
     main = f"{_harness_source()}\n\nmain({json.dumps(work)!r}, sys.argv[1:])\n"
     sandbox_limits = SandboxLimits(

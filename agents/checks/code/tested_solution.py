@@ -23,8 +23,18 @@ from agents.checks.code.assertions import (
     parse_python,
     parse_test_cases,
 )
-from agents.checks.code.function_calls import HASH_SEEDS, CallLimits, ProgramAnswers, run_calls, short_repr
-from agents.checks.code.mutants import draw_mutants, unparse_solution
+from agents.checks.code.function_calls import (
+    HASH_SEEDS,
+    MAX_SHOWN_CHARACTERS,
+    CallLimits,
+    CallOutcome,
+    FunctionCall,
+    ProgramAnswers,
+    run_calls,
+    short_repr,
+)
+from agents.checks.code.mutants import SolutionMutant, draw_mutants, unparse_solution
+from agents.checks.code.probe_inputs import draw_probes
 from agents.reply_schema import Finding, ReplySchema
 from agents.sandbox.python_sandbox import sandbox_problem
 
@@ -58,6 +68,16 @@ OPERATORS = {
     setitem str sub truediv xor""".split()
 }
 """What a class may define and its methods may call by name: all that these lead to is the solution's own."""
+MIN_PROBES = 12
+"""Generated inputs for which a mutant must return the same as the solution before it counts as equivalent."""
+EQUIVALENT_SHARE = 1 / 2
+"""Of the mutants. Few mutants of honest code are equivalent: of HumanEval's 164 solutions 3 of 8 at most, of 130 none. From
+half on, the code is without effect, or all inputs near those of the tests take one path; then all of them count."""
+IDLE_HINT = (
+    "{count} mutants change nothing for any input near those of the tests, in line {lines}: remove code without effect, and "
+    "test with arguments that reach the rest"
+)
+MAX_HINTS = 2
 MUTANT_SLOWDOWN, MIN_MUTANT_SECONDS = 20.0, 0.2
 """A mutant that takes this many times the solution's time counts as endless; the minimum absorbs the noise of short times."""
 
@@ -86,7 +106,11 @@ class CodeOptions(SolvingOptions):
     mutants: int = Field(8, ge=0, le=40)
     """How many changed versions of the solution the tests are tried on, 0 to leave it out."""
     noticed: float = Field(0.6, ge=0, le=1)
-    """The smallest share of mutants that must fail. Some mutants are equal to the solution, so 1 asks too much."""
+    """The smallest share of mutants that must fail. Mutants that return the same as the solution for all generated inputs do
+    not count."""
+    probes: int = Field(60, ge=0, le=400)
+    """Number of inputs, generated from the arguments of the tests, for which the solution is compared with the mutants that
+    the tests do not notice. 0: every mutant counts."""
 
 
 class SolvedAgainOptions(SolvingOptions):
@@ -109,6 +133,20 @@ class SolutionDraft(ReplySchema):
     model_config = ConfigDict(title="Solved")  # part of every request digest and of the reply cache
 
     solution: str = Field(min_length=1)
+
+
+class MutantComparison(NamedTuple):
+    """A mutant that the tests do not notice, compared with the solution on generated inputs."""
+
+    mutant: SolutionMutant
+    equivalent: bool = False
+    """Whether it returned the same as the solution for all inputs, which were enough to tell."""
+    call: FunctionCall | None = None
+    """The first input that tells them apart."""
+    value: Any = None
+    """What the solution returns for it, encoded."""
+    outcome: CallOutcome | None = None
+    """What the mutant does."""
 
 
 class InvalidSolution(ValueError):
@@ -356,10 +394,11 @@ async def _run_mutants(task: TestedSolution, answers: ProgramAnswers, options: C
     seconds = max(2 * longest, min(options.cpu_seconds, max(MIN_MUTANT_SECONDS, MUTANT_SLOWDOWN * longest)))
     limits = options.limits._replace(cpu_seconds=seconds)
     mutants = draw_mutants(task.tree, options.mutants, task.source)
+    plain = unparse_solution(task.tree) or task.source
     control, *tried = await asyncio.gather(
         *(
             run_calls(source, task.function, _case_calls(task), limits)
-            for source in (unparse_solution(task.tree) or task.source, *(mutant.source for mutant in mutants))
+            for source in (plain, *(mutant.source for mutant in mutants))
         )
     )
     if fault := find_answer_fault(task.cases, control):
@@ -373,10 +412,65 @@ async def _run_mutants(task: TestedSolution, answers: ProgramAnswers, options: C
         if not any(case.fault(outcome) for row in run.rows for case, outcome in zip(task.cases, row, strict=False))
     ]
     noticed = len(mutants) - len(unnoticed)
-    share = f"the tests notice {noticed} of {len(mutants)} mutants of the solution"
-    enough = bool(mutants) and noticed >= options.noticed * len(mutants)
-    hint = ""
-    if unnoticed:
-        was, becomes = (text.split("\n")[0][:80] for text in (unnoticed[0].was, unnoticed[0].becomes))
-        hint = f"; add one that fails when `{was}` in line {unnoticed[0].line} is `{becomes}`"
-    return _short_finding("code_mutants", None if enough else f"{share}{hint}", share)
+    compared = await _compare_mutants(task, plain, unnoticed, limits, options.probes)
+    equal = sum(comparison.equivalent for comparison in compared)
+    excused = equal if equal == 1 or equal < EQUIVALENT_SHARE * len(mutants) else 0
+    share = f"the tests notice {noticed} of {len(mutants) - excused} mutants of the solution"
+    if excused:
+        share += f"; {excused} more return the same as the solution for all generated inputs, and do not count"
+    enough = noticed > 0 and noticed >= options.noticed * (len(mutants) - excused)
+    hints = [_describe_unnoticed(task.function, comparison) for comparison in compared if not comparison.equivalent]
+    if equal > excused:
+        idle = ", ".join(sorted({f"{one.mutant.line}" for one in compared if one.equivalent}, key=int))
+        hints.insert(0, IDLE_HINT.format(count=equal, lines=idle))
+    return _short_finding("code_mutants", None if enough else "; ".join([share, *hints[:MAX_HINTS]]), share)
+
+
+async def _compare_mutants(
+    task: TestedSolution, plain: str, mutants: Sequence[SolutionMutant], limits: CallLimits, most: int
+) -> list[MutantComparison]:
+    """Mutants that the tests do not notice, each compared with the solution on the same generated inputs.
+
+    That two programs are equivalent cannot be decided; a mutant that returns the same for `MIN_PROBES` or more inputs is
+    taken to be. Inputs for which the solution itself returns nothing are left out.
+    """
+    probes = draw_probes(_case_calls(task), task.tree, most, task.source) if mutants else []
+    if not probes:
+        return [MutantComparison(mutant) for mutant in mutants]
+    control = await run_calls(plain, task.function, probes, limits, every=True)
+    usable = [
+        (probe, outcome.value)
+        for row in control.rows
+        for probe, outcome in zip(probes, row, strict=False)
+        if outcome.fault is None
+    ]
+    calls = [probe for probe, _ in usable]
+    runs = await asyncio.gather(*(run_calls(mutant.source, task.function, calls, limits) for mutant in mutants))
+    compared = []
+    for mutant, run in zip(mutants, runs, strict=True):
+        row = run.rows[0] if run.rows else []
+        differing = next(
+            (
+                (call, value, outcome)
+                for (call, value), outcome in zip(usable, row, strict=False)
+                if outcome.value != value
+            ),
+            None,
+        )
+        equivalent = not differing and len(row) == len(usable) >= MIN_PROBES
+        compared.append(MutantComparison(mutant, equivalent, *(differing or ())))
+    return compared
+
+
+def _describe_unnoticed(function: str, comparison: MutantComparison) -> str:
+    mutant = comparison.mutant
+    was, becomes = (text.split("\n")[0][:80] for text in (mutant.was, mutant.becomes))
+    version = f"`{becomes}` in the place of `{was}` in line {mutant.line}"
+    if comparison.call is None or comparison.outcome is None:
+        return f"add a test that fails with {version}"
+    wanted = short_repr(call_harness.decode_value(comparison.value))
+    outcome = comparison.outcome
+    result = outcome.fault or f"returns {short_repr(call_harness.decode_value(outcome.value))}"
+    call = comparison.call.text(function)
+    call = call if len(call) <= 2 * MAX_SHOWN_CHARACTERS else f"{call[: 2 * MAX_SHOWN_CHARACTERS]}…"
+    return f"they do not tell the solution from one with {version}: that one, for `{call}`, {result} and not {wanted}"

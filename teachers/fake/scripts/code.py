@@ -164,7 +164,7 @@ def repeat_first_test(tests: str) -> str:
 
 def write_code_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     asked = question.messages[-1].content
-    wanted = re.search(r"Define `(\w+)", asked.rpartition("Idea: ")[2])
+    wanted = re.search(r"Function: define `(\w+)", asked.rpartition("Idea: ")[2])
     name = wanted.group(1) if wanted else f"{rng.choice(WORDS)}_{rng.choice(WORDS)}"
     known = rng.choice(KNOWN_TASKS)
     draft = correct_draft(known, name, rng)

@@ -1,4 +1,6 @@
+import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -7,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from agents.families.code import CodeDraft, CodeFamily
+import prompts
+from agents.checks import Subject
+from agents.checks.code.tested_solution import CodeOptions, code_check
+from agents.families.code import CHOOSE_NAME, LEVELS, REGISTERS, CodeDraft, CodeFamily, count_decisions
+from agents.families.code_ideas import build_code_rows
 from agents.planning.run_plan import RunPlan
 from agents.sandbox.python_sandbox import sandbox_problem
 from core.errors import RecipeError, UsageError
@@ -20,7 +26,7 @@ from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, pr
 
 pytestmark = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
 
-GOOD = {"scores": {"task": 5, "solution": 5}, "faults": [], "advice": "Keep it."}
+GOOD = {"faults": [], "scores": {"task": 5, "solution": 5}, "advice": ""}
 DRAFT = {
     "task": "Return the sum of two whole numbers.",
     "explanation": "The numbers are added.",
@@ -36,6 +42,10 @@ for sample in json.load(sys.stdin):
     print(sample["id"])
 """
 """Runs solutions and tests as Python does, the plain way that proves nothing by itself, as a second opinion."""
+
+
+async def never_ask(*_: Any, **__: Any) -> Any:
+    raise AssertionError("this check asks nobody")
 
 
 def plan_of(*settings: str) -> RunPlan:
@@ -95,13 +105,20 @@ def test_a_fault_comes_back_as_advice_and_the_revision_is_run(tmp_path: Path) ->
     teacher = ScriptedTeacher(answer)
     (sample,) = produce_scripted(plan_of("samples=1", "task.twists=1.0"), teacher, tmp_path)
     assert (sample.state, sample.revisions) == (SampleStatus.kept, 1)
-    asked = next(q.messages[-1].content for q in teacher.asked if "Not right" in q.messages[-1].content)
+    revision = next(q for q in teacher.asked if "Not right" in q.messages[-1].content)
+    asked, refused = revision.messages[-1].content, revision.messages[-2]
+    assert refused.role == "assistant"
+    assert "return a - b" in refused.content, "the refused answer is shown"
+    assert asked.endswith("at most 16."), "and what was asked for"
     assert "`add(1, 2)` returns -1, and line 1 of the tests wants 3" in asked
     solver = next(q for q in teacher.asked if q.contract == "Solved")
     said = "\n".join(message.content for message in solver.messages)
     assert "Write `add(a: int, b: int=0) -> int`. For example, `add(1, 2)` returns `3`." in said
     assert "return a + b" not in said, "the solver does not see the solution"
     assert "add(-4" not in said, "nor the other tests"
+    critic = next(q for q in teacher.asked if q.contract == "Review").messages[-1].content
+    for shown in ("Idea: ", "Write `add(a: int, b: int=0) -> int`", "return a + b", "assert add(-4, b=9) == 5"):
+        assert shown in critic, "the critic sees request, task, signature, solution and tests"
 
 
 @pytest.mark.parametrize(
@@ -134,21 +151,103 @@ def test_the_request_contains_the_signature_and_one_example(changes: dict[str, s
 def test_tasks_vary_and_are_the_same_each_time() -> None:
     seeds = build_test_seeds(plan_of("samples=200"))[:]
     assert seeds == build_test_seeds(plan_of("samples=200"))[:]
-    assert 60 <= sum(bool(seed.data["function"]) for seed in seeds) <= 140
-    assert len({json.dumps(seed.data) for seed in seeds}) >= 180
+    assert 60 <= sum(seed.data["twist"] != "none" for seed in seeds) <= 140
+    assert len({seed.data["idea"] for seed in seeds}) == 200
     assert {seed.data["asserts"] for seed in seeds} == {4, 5, 6}
+    ways = Counter((seed.data["register"], seed.data["opening"]) for seed in seeds)
+    assert len(ways) >= 15, "kinds of text and openings differ"
+    assert max(ways.values()) <= 30
+
+
+def test_what_varies_a_shipped_idea_is_its_own() -> None:
+    rows = {row["idea"]: row for row in read_shipped_rows()}
+    for seed in build_test_seeds(plan_of("samples=600", "task.twists=1.0"))[:]:
+        row = rows[seed.data["idea"]]
+        assert seed.data["twist"] in row["twist"]
+        assert seed.data["shape"] in row["shape"]
+        assert seed.data["level"] in row["level"]
+        assert seed.data["measure"] == LEVELS[seed.data["level"]]
+
+
+def test_an_idea_with_a_signature_keeps_it_unless_it_is_varied(tmp_path: Path) -> None:
+    row = {"idea": "add", "category": "lists", "level": "easy", "signature": "add(a: int) -> int"}
+    path = tmp_path / "seeds.jsonl"
+    path.write_text("\n".join(json.dumps(row | more) for more in ({}, {"twist": ["only even numbers count"]})))
+    seeds = build_test_seeds(plan_of(f"seeds.path={path}", "samples=40", "task.twists=1.0"))[:]
     for seed in seeds:
-        named = seed.data["function"]
-        assert seed.data["wish"].startswith(f"Define `{named}(") if named else "Choose a name" in seed.data["wish"]
+        varied = seed.data["twist"] != "none"
+        assert seed.data["function"] == ("" if varied else "add")
+        assert seed.data["wish"] == (CHOOSE_NAME if varied else "define `add(a: int) -> int`")
+    assert sum(seed.data["twist"] == "none" for seed in seeds) == 20, "an idea without variants is never varied"
 
 
-def test_shipped_ideas_are_many_of_every_level_with_signatures_that_python_reads() -> None:
-    rows = [json.loads(line) for line in (PROJECT / "data/seeds/code_tasks.jsonl").read_text().splitlines()]
-    assert len({row["idea"] for row in rows}) == len(rows) >= 40
-    assert len({row["category"] for row in rows}) >= 10
-    assert Counter(row["level"] for row in rows).keys() == {"easy", "medium", "hard"}
+def read_shipped_rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (PROJECT / "data/seeds/code_tasks.jsonl").read_text().splitlines()]
+
+
+def test_shipped_ideas_are_the_domains_crossed_with_the_operations() -> None:
+    rows = read_shipped_rows()
+    assert rows == list(build_code_rows()), "python -m agents.families.code_ideas > data/seeds/code_tasks.jsonl"
+    assert len({row["idea"] for row in rows}) == len(rows) >= 450
+    assert len({row["category"] for row in rows}) >= 12
+    assert min(Counter(row["domain"] for row in rows).values()) >= 12
+    assert {level for row in rows for level in row["level"]} == LEVELS.keys()
     for row in rows:
-        compile(f"def {row['signature']}:\n    pass", "signature", "exec")
+        assert len(row["twist"]) >= 2
+        assert row["shape"]
+        assert not any("{" in text for text in (row["idea"], *row["twist"], *row["shape"])), row
+
+
+@pytest.mark.parametrize(
+    ("solution", "decisions"),
+    [
+        ("def f(a):\n    return a", 0),
+        ("def f(a):\n    return [x for x in a if x and a or x > 2]", 4),
+        ("def f(a):\n    while a:\n        if a > 2:\n            a -= 1\n        elif a:\n            a = 0\n    return 1", 3),
+        ("def f(a):\n    return 1 if a else 2", 1),
+        ("no python(", 0),
+    ],
+)  # fmt: skip
+def test_decisions_of_a_solution_are_counted(solution: str, decisions: int) -> None:
+    assert count_decisions(solution) == decisions
+
+
+def read_examples() -> list[tuple[str, dict[str, Any]]]:
+    _, *messages, _ = prompts.load_prompt("code", "generator").messages
+    asked, answered = messages[::2], messages[1::2]
+    return [(a.content, json.loads(b.content)) for a, b in zip(asked, answered, strict=True)]
+
+
+@pytest.mark.parametrize(("asked", "example"), read_examples())
+def test_each_example_of_the_prompt_is_what_its_request_asks_for(asked: str, example: dict[str, Any]) -> None:
+    draft = CodeDraft.model_validate(example)
+    candidate = CodeFamily().candidate(Seed(id="s", data={}), draft)
+    level = re.search(r"Level: (\w+): (.*)\.\n", asked)
+    register = re.search(r"Text: (.*?); (.*)\.\n", asked)
+    least = re.search(r"Tests: at least (\d+), as many as the cases need, at most 16\.", asked)
+    assert level
+    assert register
+    assert least
+    assert level[2] == LEVELS[level[1]]
+    assert register[2] in REGISTERS[register[1]]
+    few, many = {"easy": (1, 3), "medium": (3, 6), "hard": (5, 99)}[level[1]]
+    assert few <= candidate.fields["decisions"] <= many
+    assert int(least[1]) <= len(draft.tests.splitlines()) <= 16
+    options = CodeOptions.model_validate({"mutants": 12, "noticed": 0.9})
+    findings = asyncio.run(code_check.findings(Subject(Seed(id="s", data={}), candidate, never_ask), options))
+    assert all(finding.passed for finding in findings), findings[-1].evidence
+
+
+def test_the_examples_differ_in_opening_kind_of_text_and_length() -> None:
+    examples = read_examples()
+    assert 10 <= len(examples) <= 14
+    tasks = [example["task"] for _, example in examples]
+    assert len({task.split()[0] for task in tasks}) == len(tasks), "no two begin with the same word"
+    assert not any(task.startswith("Given") for task in tasks)
+    assert len({re.search("Text: (.*?);", asked)[1] for asked, _ in examples}) == len(REGISTERS)  # type: ignore[index]
+    assert max(map(len, tasks)) >= 2 * min(map(len, tasks))
+    plan = plan_of("samples=1")
+    assert plan.recipe.agents.generator.examples == 3
 
 
 @pytest.mark.parametrize("key", ["idea", "category", "level"])
