@@ -116,7 +116,8 @@ STUDENT = (
 ASK = ("docs/routing.md: curl",)
 """A question to each server of a student."""
 OWN_RECIPE = (
-    "README.md: stillhouse run mine ", "docs/scale.md: stillhouse run", "docs/releases.md: ",
+    "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "docs/scale.md: stillhouse run",
+    "docs/releases.md: ",
     "docs/collapse.md: stillhouse assess", "docs/collapse.md: stillhouse gaps",
     "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
 )  # fmt: skip
