@@ -97,8 +97,9 @@ def constraints_check(subject: Subject, _options: Options) -> list[Finding]:
 
 class TopicOptions(Options):
     similarity: float | None = Field(None, gt=0, lt=1)
-    """Cosine of sentence embeddings (all-MiniLM-L6-v2, the extra `embeddings`) from which an answer without a word of its topic
-    is on it: `topic_similarity` with the topic and the seed's `words`. None, the default: only a word of the topic counts."""
+    """Cosine of sentence embeddings (all-MiniLM-L6-v2, the extra `embeddings`) from which text without a word of its topic is on
+    it: `topic_similarity` with the topic and the seed's `words`. It then counts for the first answer and for all together, since a
+    later turn may speak of one side of the topic. None, the default: every answer needs a word of the topic."""
 
     @field_validator("similarity")
     @classmethod
@@ -110,19 +111,23 @@ class TopicOptions(Options):
 
 @check("on_topic", TopicOptions)
 def on_topic_check(subject: Subject, options: TopicOptions) -> str | None:
-    """Every answer must speak of its topic: have a word of it, or be near it in meaning.
+    """The answers must speak of their topic: have a word of it, or be near it in meaning.
 
     On 87 answers that are on their topics, 41 of them without a word of it, and on each of them with every other's topic
     (`tests/agents/checks/golden/topic_pairs.jsonl`): by words alone, 41 answers are refused and 1.8 % of the pairs with another
     topic pass; with `similarity` at 0.28, 2 are refused and 7.4 % pass.
     """
-    seed, faults = subject.seed.data, []
-    for number, answer in enumerate(answers := assistant_answers(subject), 1):
-        fault = find_topic_fault(answer, seed["topic"])
+    seed, answers = subject.seed.data, assistant_answers(subject)
+    texts = {f"answer {number}": answer for number, answer in enumerate(answers, 1)}
+    if options.similarity is not None:
+        texts = {"answer 1": answers[0], "all answers together": "\n".join(answers)}
+    faults = []
+    for where, text in texts.items():
+        fault = find_topic_fault(text, seed["topic"])
         if fault and options.similarity is not None:
-            near = topic_similarity(answer, seed["topic"], seed.get("words", ()))
+            near = topic_similarity(text, seed["topic"], seed.get("words", ()))
             fault = None if near >= options.similarity else f"{fault}, and its meaning is not near it ({near:.2f})"
-        faults.append(fault and (f"answer {number}: {fault}" if len(answers) > 1 else fault))
+        faults.append(fault and (f"{where}: {fault}" if len(answers) > 1 else fault))
     return first_fault(faults)
 
 

@@ -24,7 +24,7 @@ from agents.checks.text.text_units import (
 )
 from agents.families.base import RecipeFamily
 from agents.reply_schema import ReplySchema
-from core.sample import Candidate, Message, Seed
+from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
 
 EVOLUTION_WAYS = {
     "new": "Write a new task of another kind than these:\n{shown}",
@@ -322,8 +322,8 @@ class InstructionsFamily(RecipeFamily):
             "category": row["category"],
             "parent": row["task"],
             "examples": examples,
-            **({"drawn": drawn} if drawn else {}),
-            "request": "\n".join([request, *(f"{label}: {value}" for label, value in drawn.items())]),
+            **({CONDITIONS_KEY: drawn} if drawn else {}),
+            "request": request,
         }
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:

@@ -157,8 +157,8 @@ class RunSeeds(Sequence[Seed]):
         row = position if self._recorded else _shuffle_rows(self._plan.recipe.seed, turn, len(self.rows))[position]
         rng = Random(json_digest([self._plan.recipe.seed, number]))
         data = self._condition(row, rng)
-        if self._plan.draws:
-            data = {**data, CONDITIONS_KEY: draw_conditions(self._plan.draws, rng)}
+        if self._plan.draws and not self._recorded:  # in addition to what the family draws
+            data = {**data, CONDITIONS_KEY: {**data.get(CONDITIONS_KEY, {}), **draw_conditions(self._plan.draws, rng)}}
         return Seed(id=f"{self._digest[:8]}-{index:06d}", data=data)
 
     def _condition(self, row: int, rng: Random) -> dict[str, Any]:

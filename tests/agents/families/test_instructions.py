@@ -54,11 +54,21 @@ def test_a_new_task_is_asked_for_with_drawn_conditions_and_a_rewritten_one_keeps
         drawn, way = seed.data["drawn"], seed.data["way"]
         expected = {"new": {"Kind", "Field", "Length", "Opening"}, "broaden": {"Field", "Opening"}}
         assert drawn.keys() == expected.get(way, {"Opening"})
-        assert all(f"\n{label}: {value}" in seed.data["request"] for label, value in drawn.items())
     bare = build_test_seeds(
         load_recipe_plan("instructions", [*FAKE, "samples=40", *(f"task.{k}={{}}" for k in DRAWN)])
     )[:]
     assert all("drawn" not in seed.data for seed in bare)
+
+
+def test_each_drawn_condition_stands_once_in_the_request_next_to_those_of_the_recipe(tmp_path: Path) -> None:
+    plan = load_recipe_plan("instructions", [*FAKE, "samples=8", "seeds.draw={mood=['calm','grim']}"])
+    teacher = ScriptedTeacher(lambda _: '{"instruction": "Name a tree of the north.", "answer": "The birch."}')
+    samples = produce_scripted(plan, teacher, tmp_path)
+    for sample in samples:
+        drawn = {name.capitalize(): value for name, value in sample.seed.conditions.items()}
+        assert {"Opening", "Mood"} <= drawn.keys()
+        first = sample.turns[0].asked
+        assert [first.count(f"\n{name}: {value}") for name, value in drawn.items()] == [1] * len(drawn)
 
 
 def test_a_revision_shows_the_task_that_was_refused(tmp_path: Path) -> None:
