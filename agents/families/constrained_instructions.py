@@ -98,8 +98,8 @@ def constraints_check(subject: Subject, _options: Options) -> list[Finding]:
 class TopicOptions(Options):
     similarity: float | None = Field(None, gt=0, lt=1)
     """Cosine of sentence embeddings (all-MiniLM-L6-v2, the extra `embeddings`) from which text without a word of its topic is on
-    it: `topic_similarity` with the topic and the seed's `words`. It then counts for the first answer and for all together, since a
-    later turn may speak of one side of the topic. None, the default: every answer needs a word of the topic."""
+    it: `topic_similarity` with the topic and the seed's `words`. It then counts for the first answer and for all together, as
+    a later turn may speak of one side of the topic. None, the default: every answer needs a word of the topic."""
 
     @field_validator("similarity")
     @classmethod
