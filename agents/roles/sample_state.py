@@ -49,8 +49,8 @@ class SampleProgress:
     confidence: float | None = None
     advice: str = ""
     """Against the last draft."""
-    faults: tuple[str, ...] = ()
-    """All that critics and checks found in the drafts so far."""
+    faults: tuple[tuple[str, ...], ...] = ()
+    """What critics and checks found in each refused draft."""
     broken: BrokenReply | None = None
     critiques: tuple[Critique, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
@@ -60,8 +60,13 @@ class SampleProgress:
 
     @property
     def revision_values(self) -> dict[str, str]:
-        """The values of a revision's prompt: the refused draft, the advice against it, and all faults so far, a line each."""
-        return {"draft": self.draft, "advice": self.advice, "faults": "\n".join(f"- {fault}" for fault in self.faults)}
+        """The values of a revision's prompt: the refused draft, the advice against it, and all faults so far, a line each. Those of
+        earlier drafts come first and are marked, since most are mended.
+        """
+        *earlier, last = self.faults or ((),)
+        lines = [f"- {fault} (in an earlier draft; keep it mended)" for faults in earlier for fault in faults]
+        lines = [*dict.fromkeys(lines), *(f"- {fault}" for fault in last)]
+        return {"draft": self.draft, "advice": self.advice, "faults": "\n".join(lines)}
 
     def awaits_review(self, recipe: Recipe) -> bool:
         """Whether the critic has still to review this revision. Checks that call no teacher come before it, others after it."""

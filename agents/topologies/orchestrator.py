@@ -169,7 +169,7 @@ def _revise_or_drop(
     context: AgentContext,
 ) -> OrchestratorDecision:
     if progress.revision < context.recipe.topology.max_revisions:
-        named = tuple(dict.fromkeys([*progress.faults, *faults]))
+        named = (*progress.faults, tuple(faults))
         revised = replace(progress, revision=progress.revision + 1, advice=advice.rstrip(". "), faults=named)
         return OrchestratorDecision("generator", revised)
     return _end_sample(progress, SampleStatus.dropped, reason, detail)

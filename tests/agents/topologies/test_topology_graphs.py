@@ -158,6 +158,7 @@ def test_a_revision_is_told_the_faults_of_all_earlier_drafts(tmp_path: Path) -> 
     assert last.messages[-2].content == json.dumps({"answer": "Bees fly."})
     first, second = last.messages[-1].content.removeprefix("Note: ").split("\n")
     assert first.startswith("- it has 60 words")
+    assert first.endswith("(in an earlier draft; keep it mended)")
     assert second == "- “fly”: they also walk"
 
 
