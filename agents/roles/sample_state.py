@@ -60,8 +60,8 @@ class SampleProgress:
 
     @property
     def revision_values(self) -> dict[str, str]:
-        """The values of a revision's prompt: the refused draft, the advice against it, and all faults so far, a line each. Those of
-        earlier drafts come first and are marked, since most are mended.
+        """The values of a revision's prompt: the refused draft, the advice against it, and all faults so far, a line each. Those
+        of earlier drafts come first and are marked, since most are mended.
         """
         *earlier, last = self.faults or ((),)
         lines = [f"- {fault} (in an earlier draft; keep it mended)" for faults in earlier for fault in faults]
