@@ -160,7 +160,7 @@ def test_siblings_and_friends_are_those_of_a_counted_family() -> None:
 
 
 def test_the_people_of_a_puzzle_are_written_as_in_its_clues() -> None:
-    text = "Puzzle:\n - Each person has a unique name: bob, alice\n - Everyone has a favorite smoothie: lime, dusk\n\n1. It is Bob."
+    text = "Puzzle:\n - Each person has a unique name: bob, alice\n - A favorite smoothie: lime, dusk\n\n1. It is Bob."
     expected = text.replace("bob, alice", "Bob, Alice")
     assert correct_question("zebra_puzzles", entry("zebra_puzzles", text, "bob")) == expected
 
