@@ -58,7 +58,8 @@ class ArithmeticOptions(Options):
     """Number of operations of a problem: one of these at random, each 1 to 3."""
     order: Literal["tree", "sequence"] = "tree"
     """`tree`: an operation tree such as `a * (b - c)`, a range of numbers, what the question asks for, the opening, the length
-    and how numbers are given are drawn for each problem, and fit each other. `sequence`: only operations that are done one after the other, as `fake/faulty` writes them."""
+    and how numbers are given are drawn for each problem, and fit each other. `sequence`: only operations that are done one after
+    the other, as `fake/faulty` writes them."""
 
 
 class ExpressionOptions(Options):
@@ -110,7 +111,9 @@ def operations_check(subject: Subject, _options: Options) -> str | None:
 def _read_limits(row: Mapping[str, Any]) -> tuple[int, ...]:
     limits = row.get("limits", LIMITS)
     if not isinstance(limits, Sequence) or not limits or not all(type(n) is int and n >= MIN_LIMIT for n in limits):
-        raise UnusableSeedRow(f"'limits' with a list of whole numbers of at least {MIN_LIMIT}, not {str(limits)[:40]!r}")
+        raise UnusableSeedRow(
+            f"'limits' with a list of whole numbers of at least {MIN_LIMIT}, not {str(limits)[:40]!r}"
+        )
     if row.get("decimals", 0) not in (0, 1, 2):
         raise UnusableSeedRow(f"'decimals' with 0, 1 or 2, not {str(row['decimals'])[:40]!r}")
     return tuple(limits)

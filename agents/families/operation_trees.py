@@ -55,7 +55,11 @@ class OperationTree(NamedTuple):
     @property
     def decimals_fit(self) -> bool:
         """Whether decimals leave the steps easy: no percentage of the amount that changes, no fraction, one division at most."""
-        return self.form.count("/") <= 1 and (not self.is_percentage or self.form == "a * b / 100") and self.goals != FRACTION
+        return (
+            self.form.count("/") <= 1
+            and (not self.is_percentage or self.form == "a * b / 100")
+            and self.goals != FRACTION
+        )
 
 
 QUANTITIES = ("count", "money", "time", "length", "measure")
@@ -69,7 +73,7 @@ GOALS: Mapping[str, Mapping[str, str]] = {
     },
     "grown": {
         "count": "how many there are after more were added",
-        "money": "how much money there is after more was added",
+        "money": "how much a price or an amount of money is after something was added",
         "time": "how long something lasts after it was extended",
         "length": "how long or how far it is after more was added",
         "measure": "how much it is after more was added",
@@ -114,7 +118,7 @@ GOALS: Mapping[str, Mapping[str, str]] = {
         "money": "how much each one pays, gets or costs",
         "time": "how long each one takes",
         "length": "how long or how far each one is",
-        "measure": "how much each one gets, holds or needs",
+        "measure": "how much each one is, gets or needs",
     },
     "groups": {
         "count": "how many equal groups, rounds or days that makes",
@@ -157,6 +161,7 @@ GOALS: Mapping[str, Mapping[str, str]] = {
 SUM, REST, MORE = ("total",), ("left", "missing"), ("left", "difference", "missing")
 MULTIPLE, SHARED = ("product", "needed"), ("share", "groups")
 PART, FRACTION = ("part",), ("fraction",)
+ALL_MEASURED = ("time", "length", "measure")
 
 TREES = (
     OperationTree("a + b", "add", ("total", "grown")),
@@ -165,7 +170,7 @@ TREES = (
     OperationTree("a / b", "divide", SHARED),
     OperationTree("a + b - c", "add, then subtract from the sum", MORE[:2]),
     OperationTree("a - b - c", "subtract twice from the same number", REST),
-    OperationTree("a * b + c", "multiply, then add to the product", ("total", "grown"), ()),
+    OperationTree("a * b + c", "multiply, then add to the product", ("total", "grown")),
     OperationTree("a * b - c", "multiply, then subtract from the product", MORE),
     OperationTree("a - b * c", "multiply, then subtract the product from a number", MORE),
     OperationTree("(a + b) * c", "add, then multiply the sum", MULTIPLE),
@@ -191,12 +196,13 @@ TREES = (
     OperationTree("(a * b - c) / d", "multiply, subtract from the product, then divide the difference", SHARED),
     OperationTree("(a - b * c) / d", "multiply, subtract the product from a number, then divide the difference", SHARED),
     OperationTree("(a + b + c) / d", "add three numbers, then divide the sum", ("average", "share")),
-    OperationTree("(a - b) / c + d", "subtract, divide the difference, then add to the quotient", SUM, ("time", "length", "measure")),
-    OperationTree("(a + b) / c - d", "add, divide the sum, then subtract from the quotient", MORE[:2], ("time", "length", "measure")),
-    OperationTree("a / b + c / d", "divide twice, then add the quotients", SUM, ("time", "length", "measure")),
+    OperationTree("(a - b) / c + d", "subtract, divide the difference, then add to the quotient", SUM, ALL_MEASURED),
+    OperationTree("(a + b) / c - d", "add, divide the sum, then subtract from the quotient", MORE[:2], ALL_MEASURED),
+    OperationTree("a / b + c / d", "divide twice, then add the quotients", SUM, ALL_MEASURED),
     OperationTree("a / b - c / d", "divide twice, then subtract one quotient from the other", MORE[1:2]),
     OperationTree(
-        "a / b * c + d", "divide, multiply the quotient, then add to the product", ("total", "grown"), ("time",), ("a * b / c + d",)
+        "a / b * c + d", "divide, multiply the quotient, then add to the product", ("total", "grown"), ("time",),
+        ("a * b / c + d",),
     ),
     OperationTree("(a / b - c) * d", "divide, subtract from the quotient, then multiply the difference", MULTIPLE, ("time",)),
     OperationTree(
@@ -204,9 +210,10 @@ TREES = (
         ("a * (100 - b) / 100",),
     ),
     OperationTree(
-        "a + a * b / 100", "take a percentage of a number, then add it to the number", ("risen",), (), ("a * (100 + b) / 100",)
+        "a + a * b / 100", "take a percentage of a number, then add it to the number", ("risen",), (),
+        ("a * (100 + b) / 100",),
     ),
-    OperationTree("a * b / 100 + c", "take a percentage of a number, then add another number", SUM, ("time", "length", "measure")),
+    OperationTree("a * b / 100 + c", "take a percentage of a number, then add another number", SUM, ALL_MEASURED),
     OperationTree("a * b * c / 100", "multiply, then take a percentage of the product", PART, ("time",)),
 )  # fmt: skip
 """The shapes, by number of operations. Remainders are not among them: an expression has only + - * / and parentheses."""

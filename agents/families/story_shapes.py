@@ -77,11 +77,11 @@ def draw_story_shape(rng: Random, tree: OperationTree, limit: int) -> dict[str, 
 
 
 def _fits(way: str, tree: OperationTree, limit: int, sentences: int, opening: Opening) -> bool:
-    """The order of two numbers means nothing; a number that is not needed takes two sentences, and three where four are needed."""
+    """The order of two numbers means nothing; a number that is not needed takes two sentences, or three with more operations."""
     if way in (IN_ORDER, IN_ANOTHER_ORDER):
         return tree.numbers >= 3
     if way == WITH_ANOTHER:
-        return sentences >= max(2, tree.steps)
+        return sentences >= (2 if tree.steps == 1 else 3)
     if way == AS_WORD:
         return not opening.number and (tree.has_equal_parts or (limit <= MAX_WORD_LIMIT and not tree.is_percentage))
     return tree.numbers < 3

@@ -2,13 +2,13 @@
 
     python data/seeds/make_stories.py
 
-Each line of SETTINGS is a category, a place, two kinds of things that are counted there, a money matter, a duration, and a measure
-(weight, length, area, volume, energy). Each quantity is one thing with one unit: its numbers can be added, compared, shared and
-multiplied with each other. The things that are counted come in equal groups (`rolls on trays`). Only combinations that make sense
-are written down, so none is drawn at random.
+Each line of SETTINGS is a category, a place, two kinds of things that are counted there, a money matter, a duration, and a
+measure (weight, length, area, volume, energy). Each quantity is one thing with one unit: its numbers can be added, compared,
+shared and multiplied with each other. The things that are counted come in equal groups (`rolls on trays`). Only combinations that
+make sense are written down, so none is drawn at random.
 
-A mark after a quantity says how large its numbers are in life: `<` small, `>` large (`COUNTED`). Durations and measures begin with
-their unit, which has its own numbers (`UNITS`).
+A mark after a quantity says how large its numbers are in life: `<` small, `>` large (`COUNTED`). Durations and measures begin
+with their unit, which has its own numbers (`UNITS`).
 """
 
 import json
