@@ -168,7 +168,7 @@ TREES = (
     OperationTree("a - b", "subtract", MORE),
     OperationTree("a * b", "multiply", MULTIPLE),
     OperationTree("a / b", "divide", SHARED),
-    OperationTree("a + b - c", "add, then subtract from the sum", MORE[:2]),
+    OperationTree("a + b - c", "add, then subtract from the sum", MORE[:1]),
     OperationTree("a - b - c", "subtract twice from the same number", REST),
     OperationTree("a * b + c", "multiply, then add to the product", ("total", "grown")),
     OperationTree("a * b - c", "multiply, then subtract from the product", MORE),
