@@ -15,9 +15,11 @@ from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
 from agents.checks.text.second_reader import says_no_answer
 from agents.checks.text.supported_by_passage import (
+    CONTRAST_WORDS,
     WORD,
     content_words,
     distinct_quantities,
+    is_denial_word,
     merge_forms,
     normalize_spelling,
     repeatable_words,
@@ -203,7 +205,9 @@ def unanswerable_check(subject: Subject, _options: Options) -> str | None:
 
 class OwnWordsOptions(Options):
     longest: int = Field(10, ge=1)
-    """The most words in a row that an answer may share with a quote; twice that where several things are asked for."""
+    """The most words in a row that an answer may share with a quote; twice that where several things are asked for. Names,
+    digits and words such as `only` and `not` are not counted, since `supported` wants them as the quotes have them. (A share of
+    the answer cannot decide: short replies are whole clauses of their quotes as often as copies are.)"""
     max_words: int = Field(30, ge=1)
     """The most words of an answer."""
 
@@ -221,10 +225,13 @@ def own_words_check(subject: Subject, options: OwnWordsOptions) -> str | None:
     for quote in fields["quotes"]:
         quoted = WORD.findall(normalize_spelling(quote)[:MAX_COMPARED_CHARACTERS])
         run = _longest_shared_run(answer, quoted)
-        names = sum(word[0].isupper() or word[0].isdigit() for word in run)
-        if len(run) - names > longest:
+        if sum(not _must_be_literal(word) for word in run) > longest:
             return f"the answer repeats its quote ({' '.join(run[:12])!r}); answer in a few words of your own"
     return None
+
+
+def _must_be_literal(word: str) -> bool:
+    return word[0].isupper() or word[0].isdigit() or word.lower() in CONTRAST_WORDS or is_denial_word(word)
 
 
 def _longest_shared_run(left: list[str], right: list[str]) -> list[str]:
