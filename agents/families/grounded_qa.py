@@ -42,16 +42,16 @@ from core.sample import Candidate, Message, Seed
 
 QUESTION_KINDS = {
     "fact": "about a fact: who, what, where or when",
-    "number": "whose answer is one number, with its unit",
+    "number": "whose answer is one number, with its unit or with what it counts",
     "reason": "about a reason: why something is so, or is done so",
     "comparison": "that compares two things, or asks for the difference between them",
-    "list": "whose answer names two to five things",
+    "list": "that asks one thing, and whose answer names two to five things",
     "definition": "about what something is, or what it is for",
     "yes_no": "that is answered by yes or no, and by a few words of why",
 }
 STYLES = (
-    "in plain words, and short", "as a message to a helpdesk", "as an exam question", "in one polite, full sentence",
-    "in a hurry", "after half a sentence on why it is asked", "in spoken, everyday words",
+    "in plain words, and short", "as a message to somebody who can look it up", "as an exam question",
+    "politely, in one full sentence", "in a hurry", "after half a sentence on why it is asked", "in spoken, everyday words",
     "as it is typed into a search box, but as a question",
 )  # fmt: skip
 ASKERS = (
@@ -59,6 +59,31 @@ ASKERS = (
     "somebody who has to decide soon", "somebody who doubts what others say", "a curious child", "a beginner", "an expert",
     "somebody who asks for a relative", "a journalist who checks a detail",
 )  # fmt: skip
+UNFIT_ASKERS = {
+    "as an exam question": (
+        "somebody who is about to do it", "somebody who has done it wrong once", "somebody who has to decide soon",
+        "somebody who doubts what others say", "a curious child", "somebody who asks for a relative",
+        "a journalist who checks a detail",
+    ),
+    "politely, in one full sentence": ("a curious child",),
+    "in a hurry": (
+        "somebody who has to explain it to others", "somebody who doubts what others say", "a curious child",
+        "a journalist who checks a detail",
+    ),
+    "as it is typed into a search box, but as a question": (
+        "somebody who doubts what others say", "a curious child", "somebody who asks for a relative",
+        "a journalist who checks a detail",
+    ),
+}  # fmt: skip
+"""Who does not ask in a style: nobody doubts in a hurry, and a search box learns nothing of relatives."""
+OPENINGS = {
+    "": 2,
+    "Begin it with the thing that it is about.": 1,
+    "Begin it with the case that it is about: when, if, with, after or at what.": 1,
+    "Begin it with its question word or verb.": 2,
+}
+"""How a question may begin, by weight; a style that has its own beginning leaves it free."""
+OWN_BEGINNING = frozenset(("after half a sentence on why it is asked",))
 INSTRUCTIONS = (
     "Answer the question from the text alone. If the text does not say, reply: {silence}",
     "Use nothing but the text to answer. Where it has no answer, say: {silence}",
@@ -112,7 +137,7 @@ class GroundedOptions(Options):
     styles: tuple[str, ...] = Field(STYLES, min_length=1)
     """The form of a question: one of these at random."""
     askers: tuple[str, ...] = Field(ASKERS, min_length=1)
-    """Who asks: one of these at random."""
+    """Who asks: one of these at random, of those who suit the style."""
     unanswerable: float = Field(0.2, ge=0, le=1)
     """Share of the questions that the passage seems to answer and does not."""
     silence: str = Field("The text does not say.", min_length=1)
@@ -272,7 +297,10 @@ class GroundedQAFamily(RecipeFamily):
         text = unicodedata.normalize("NFC", require_text(row, "text"))
         answerable = rng.random() >= options.unanswerable
         kind, target = _draw_target(text, options.kinds, answerable, rng)
-        style, asker = rng.choice(options.styles), rng.choice(options.askers)
+        style = rng.choice(options.styles)
+        fitting = [asker for asker in options.askers if asker not in UNFIT_ASKERS.get(style, ())]
+        asker = rng.choice(fitting or options.askers)
+        opening = "" if style in OWN_BEGINNING else rng.choices(list(OPENINGS), list(OPENINGS.values()))[0]
 
         # A passage always has the same form, so that the filter `novelty` compares only the questions.
         form = Random(text)
@@ -280,6 +308,8 @@ class GroundedQAFamily(RecipeFamily):
             "kind": kind,
             "style": style,
             "asker": asker,
+            "opening": opening,
+            "headings": row.get("headings", ""),
             "focus": target.focus,
             "answerable": answerable,
             "context": options.context,
@@ -346,6 +376,8 @@ def _draw_target(text: str, kinds: Mapping[str, int], answerable: bool, rng: Ran
 def _request_text(asked: Mapping[str, Any], silence: str) -> str:
     """The request to the generator, in words."""
     about = f"Ask a question {QUESTION_KINDS[asked['kind']]}. Put it {asked['style']}; {asked['asker']} asks."
+    about = f"{about} {asked['opening']}".rstrip()
+    origin = f"The passage is from: {asked['headings']}. " if asked["headings"] else ""
     focus = f"It is to be about this part of the passage: {asked['focus']}" if asked["focus"] else ""
     if not asked["answerable"]:
         focus = f"It is to be near to this part of the passage: {asked['focus']}" if asked["focus"] else ""
@@ -355,7 +387,7 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
         )
     else:
         task = "Quote the words of the passage that answer it, then answer it in a few words of your own."
-    alone = "" if asked["context"] else (
+    alone = f"{origin}Who answers the question sees the passage alone." if asked["context"] else origin + (
         "Who gets the question does not have the passage: name what it is about, say `it` or `this` of nothing that the "
         "question has not named, and never speak of a text."
     )  # fmt: skip

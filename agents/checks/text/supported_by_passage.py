@@ -289,7 +289,7 @@ def _understood_quantities(source: str, question: str) -> list["TextQuantity"]:
             before = number
             continue
         is_year = re.fullmatch(r"1[0-9]{3}|20[0-9]{2}", number.text) is not None
-        if is_year or _names_thing(source, number.end) or not number.values:
+        if is_year or names_counted_thing(source, number.end) or not number.values:
             continue
         if HOW_OLD.search(question):
             understood.append(number._replace(unit="year"))
@@ -430,7 +430,7 @@ def find_quantities(text: str) -> list[TextQuantity]:
         start, end, run = match.start(), match.end(), match.group()
         pronoun = run == "one" and (
             (1 not in read_written(lowered).numbers and not NON_NUMBER_AFTER.match(lowered, end))
-            or (PRONOUN_ONE.search(lowered[max(0, start - 40) : start]) and not _names_thing(lowered, end))
+            or (PRONOUN_ONE.search(lowered[max(0, start - 40) : start]) and not names_counted_thing(lowered, end))
         )
         if not pronoun and not any(start < taken_end and taken_start < end for taken_start, taken_end in taken):
             quantities.append(TextQuantity(start, end, run, read_written(run).numbers, _unit_after(text, end)))
@@ -468,8 +468,8 @@ def _quantities_in_digits(text: str) -> Iterator[TextQuantity]:
         yield TextQuantity(start, end, number.casefold(), values, unit or _unit_after(text, end))
 
 
-def _names_thing(text: str, end: int) -> bool:
-    """Whether the word after a number is the thing that is counted."""
+def names_counted_thing(text: str, end: int) -> bool:
+    """Whether the word after a number that ends at `end` is the thing that it counts."""
     following = re.compile(r"[\s-]+([\w']+)").match(text, end)
     return following is not None and following[1].lower() not in FUNCTION_WORDS | DENIALS | CONTRAST_WORDS
 
