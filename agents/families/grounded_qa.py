@@ -94,6 +94,8 @@ QUOTING_INSTRUCTION = (
     "After an answer, quote the words of the text that say so, each quote on a line of its own that begins with >."
 )
 LAYOUTS = ("text_first", "question_first")
+OWN_WORDS = "in a few words of your own"
+"""How an answer is asked for; earlier seeds asked for none of the writer's own."""
 PASSAGE_MENTION = re.compile(
     r"\b(?:the|this|that|given|provided|above|following) (?:given |provided |above |following )?"
     r"(?:text|passage|document|excerpt|extract|article|paragraph|chunk|snippet)s?\b"
@@ -241,7 +243,7 @@ class OwnWordsOptions(Options):
 def own_words_check(subject: Subject, options: OwnWordsOptions) -> str | None:
     """The answer must answer in a few words, and not repeat its quotes, which follow it anyway."""
     seed, fields = subject.seed.data, subject.candidate.fields
-    if not seed["answerable"]:
+    if not seed["answerable"] or OWN_WORDS not in seed.get("request", OWN_WORDS):
         return None
     if (count := len(fields["answer"].split())) > options.max_words:
         return f"the answer has {count} words; answer in at most {options.max_words}"
@@ -386,7 +388,7 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
             f"passage leaves out. Give no quotes, and as the answer: {silence}"
         )
     else:
-        task = "Quote the words of the passage that answer it, then answer it in a few words of your own."
+        task = f"Quote the words of the passage that answer it, then answer it {OWN_WORDS}."
     alone = f"{origin}Who answers the question sees the passage alone." if asked["context"] else origin + (
         "Who gets the question does not have the passage: name what it is about, say `it` or `this` of nothing that the "
         "question has not named, and never speak of a text."
