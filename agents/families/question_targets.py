@@ -50,11 +50,15 @@ COMPARISON = re.compile(
 )
 LIST_ITEM = r"(?:[\w'’°%£€$./*-]+ ){0,4}[\w'’°%£€$./*-]+"
 LISTING = re.compile(
-    r", (?!(?:since|because|as|so|which|who|while|whereas|when|where|if|that|but|although|though|until|before|after|unless)\b)"
-    rf"{LIST_ITEM},? (?:and|or) (?!(?:it|he|she|they|we|you|i|nothing|then|the rest|all|said|says|that)\b)\w",
+    r", (?!(?:since|because|as|so|which|who|while|whereas|when|where|if|that|but|although|though|until|before|after|unless"
+    r"|(?:in|on|of|at|with) which)\b)"
+    rf"{LIST_ITEM},? (?:and|or) (?!(?:it|he|she|they|we|you|i|nothing|then|the rest|all|said|says|that|can|must|may|not|were|was"
+    r"|is|are)\b)\w",
     re.IGNORECASE,
 )
 """Three things or more; clauses that give a reason, a case or somebody's words are none."""
+LEADING_CLAUSE = re.compile(r"\W*(?:yet )?(?:if|when|with|after|once|while|at|as|before|until)\b[^,]*", re.IGNORECASE)
+"""Before the first comma, this is no item of a list."""
 DEFINITION = re.compile(
     r"(?<!there )\b(?:(?:is|was) an? |(?:is|are|was) (?:(?:also )?(?:called|known as|named)\b|used (?:for|to|as)\b"
     r"|meant (?:for|to)\b"
@@ -119,12 +123,17 @@ def states_number(sentence: str) -> bool:
     )
 
 
+def lists_things(sentence: str) -> bool:
+    """Whether a sentence names three things or more with `and` or `or`, after a leading clause or not."""
+    return any(not LEADING_CLAUSE.fullmatch(sentence[: match.start()]) for match in LISTING.finditer(sentence))
+
+
 CARRIERS: Mapping[str, Callable[[str], object]] = {
     "fact": bool,
     "number": states_number,
     "reason": REASON.search,
     "comparison": lambda sentence: COMPARISON.search(sentence) or compares_numbers(sentence),
-    "list": LISTING.search,
+    "list": lists_things,
     "definition": DEFINITION.search,
     "yes_no": RULE.search,
 }

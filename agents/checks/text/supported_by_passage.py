@@ -283,6 +283,7 @@ def _join_hyphens(text: str) -> list[str]:
 def _understood_quantities(source: str, question: str) -> list["TextQuantity"]:
     """Quoted numbers without unit, with the unit that is understood: of an age, or of the number before in the same sentence."""
     understood: list[TextQuantity] = []
+    asks_age = HOW_OLD.search(question) is not None
     before: TextQuantity | None = None
     for number in find_quantities(source):
         if number.unit:
@@ -291,7 +292,7 @@ def _understood_quantities(source: str, question: str) -> list["TextQuantity"]:
         is_year = re.fullmatch(r"1[0-9]{3}|20[0-9]{2}", number.text) is not None
         if is_year or names_counted_thing(source, number.end) or not number.values:
             continue
-        if HOW_OLD.search(question):
+        if asks_age:
             understood.append(number._replace(unit="year"))
         if before is not None and not re.search(r"[.!?|]\s", source[before.end : number.start]):
             understood.append(number._replace(unit=before.unit))

@@ -398,6 +398,8 @@ RECORDED_TARGETS = [
     ("number", "Leonardo drew mitre gates for the canals of Milan about 1497.", False),
     ("number", "Two of its oak beams are rotten, and it was closed on 3 June 2024.", False),
     ("number", "The meeting chose oak by 19 votes to 11, with one abstention.", True),
+    ("list", "With the rear brake on, the rear wheel must slide and not turn.", False),
+    ("list", "When a groove is less than 1 mm deep, change the pads, and change both of a wheel together.", False),
     ("list", "The dough needs flour, water, salt and time.", True),
     ("yes_no", "Parents are asked not to park on the zigzag lines.", True),
     ("yes_no", "The rent of a half plot is £18 a year.", False),
@@ -513,7 +515,17 @@ def test_numbers_are_read_with_their_units(text: str, found: list[tuple[str, str
 
 
 @pytest.mark.parametrize(
-    "text", ["1 " * 10_000, "one " * 10_000, "a-" * 10_000, "not " * 10_000, "?" * 50_000, "é" * 50_000]
+    "text",
+    [
+        "1 " * 10_000,
+        "one " * 10_000,
+        "a-" * 10_000,
+        "not " * 10_000,
+        "only more before after most 7 " * 2_000,
+        "first since 6 m 7, " * 3_000,
+        "?" * 50_000,
+        "é" * 50_000,
+    ],
 )
 def test_long_texts_of_any_kind_are_judged_in_time(text: str) -> None:
     fields = {"question": text, "answer": text[:400], "quotes": [text, text[:100]]}

@@ -471,4 +471,6 @@ def test_a_chunk_ends_on_no_heading_and_has_those_before_it(
 def test_other_short_lines_are_no_headings(line: str, tmp_path: Path) -> None:
     first = "The boat leaves at noon and comes back at night. " * 3
     (tmp_path / "a.txt").write_text(f"{first.strip()}\n\n{line}\n\n{first.strip()}\n")
-    assert [chunk.headings for chunk in read_documents(tmp_path, words=34, min_words=5).chunks] == ["", ""]
+    chunks = read_documents(tmp_path, words=34, min_words=5).chunks
+    assert len(chunks) > 1
+    assert {chunk.headings for chunk in chunks} == {""}
