@@ -77,11 +77,21 @@ APOLOGY = re.compile(r"\b(sorry|apologi[sz]e|apologies|as an ai)\b", re.I)
 REFUSAL_PHRASE = re.compile(
     r"\bas an? (?:artificial intelligence|(?:large )?language model)\b|^\W*i (?:do not|don't) know\b|\bunfortunately,? i can"
     r"|\bi (?:must|have to) decline\b|\bi(?:'d| would) rather not\b|\bi(?:'m| am) (?:not able|unable|not allowed) to\b"
-    r"|\bi (?:can ?not|can't|won't|will not) (?:help|assist|answer|comply|do)\b",
+    r"|\bi (?:can ?not|can't|won't|will not) (?:help|assist|answer|comply|do|write|provide|complete|fulfil?l)\b",
 )
 """In an answer's first sentence, folded."""
 MAX_APOLOGY_WORDS = 80
-"""A shorter answer with an apology is taken for a refusal (WizardLM, section 3.2, "Elimination Evolving")."""
+"""A shorter answer with an apology is taken for a refusal (WizardLM, section 3.2, "Elimination Evolving"), except in a text that
+the task asks for: a message may end with `Sorry!`."""
+WRITING_TASK = re.compile(
+    r"\b(?:write|draft|compose|reply|respond|rewrite|rephrase|correct|shorten|translate|continue|message|note|notice|letter"
+    r"|e-?mail|sms|speech|dialogue|story|poem|apolog\w+|say sorry)\b",
+    re.IGNORECASE,
+)
+"""A task for a text that someone else is to read."""
+MODEL_APOLOGY = re.compile(r"\bas an ai\b", re.IGNORECASE)
+MIN_WRITTEN_WORDS = 4
+"""Words with content in the sentences of a written text that do not apologize."""
 STOP_WORDS = frozenset(
     """a an and are as at be but by for from has have i in is it its of on or so than that the their them then there they
 this to was we were what when which who will with yes no you your""".split()
@@ -253,7 +263,7 @@ def answered_check(subject: Subject, _options: Options) -> str | None:
     task, answer = subject.candidate.fields["instruction"], subject.candidate.answer
     words, plain = _normalized_words(answer), fold_to_plain_letters(answer).replace("’", "'")
     first_sentence = next(iter(split_sentences(plain)), "")
-    if len(words) < MAX_APOLOGY_WORDS and (APOLOGY.search(plain) or REFUSAL_PHRASE.search(first_sentence)):
+    if len(words) < MAX_APOLOGY_WORDS and (_apologizes(task, plain) or REFUSAL_PHRASE.search(first_sentence)):
         return "the answer refuses"
     if set(words) <= STOP_WORDS | EMPTY | (FILLERS if len(words) > 1 else frozenset()):
         return "the answer says nothing"
@@ -266,6 +276,14 @@ def answered_check(subject: Subject, _options: Options) -> str | None:
     else:
         repeats = _joined_parts(answer) == _joined_parts(task)
     return "the answer is the task again" if repeats else None
+
+
+def _apologizes(task: str, plain: str) -> bool:
+    """Whether an answer in plain letters apologizes, and not within a text that the task asks for."""
+    if not APOLOGY.search(plain) or MODEL_APOLOGY.search(plain) or not WRITING_TASK.search(task):
+        return bool(APOLOGY.search(plain))
+    rest = " ".join(sentence for sentence in split_sentences(plain) if not APOLOGY.search(sentence))
+    return len({*_word_parts(rest)} - STOP_WORDS - EMPTY - FILLERS) < MIN_WRITTEN_WORDS
 
 
 def _normalized_words(text: str) -> list[str]:
