@@ -412,7 +412,7 @@ CONSTRAINT_KINDS: dict[str, ConstraintKind] = {
         "end",
         ('End with the sentence "{ending}"', 'Finish with the words "{ending}"'),
         lambda rng, _t: {
-            "ending": rng.choice(("Try it today.", "It is worth it.", "Enjoy every moment.", "That is all."))
+            "ending": rng.choice(("Now you know.", "It is worth knowing.", "There is more to tell.", "That is all."))
         },
         _check_end_with,
     ),
