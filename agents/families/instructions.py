@@ -29,10 +29,12 @@ from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
 EVOLUTION_WAYS = {
     "new": "Write a new task of another kind than these:\n{shown}",
     "constrain": "Rewrite this task with one more condition that its answer must meet:\n{parent}",
-    "deepen": "Rewrite this task so that it asks deeper and wider about the same matter:\n{parent}",
-    "concretize": "Rewrite this task with concrete things in the place of general ones:\n{parent}",
+    "deepen": "Rewrite this task so that it goes deeper into one side of the same matter:\n{parent}",
+    "concretize": "Rewrite this task for a concrete case, with names, numbers or material of your own:\n{parent}",
     "reason": "Rewrite this task so that it takes several steps of thought where it took one:\n{parent}",
-    "broaden": "Write a rarer task of the same field and about the same length as this one:\n{parent}",
+    "broaden": (
+        "Write a task of the same field and about the same length as this one, of a kind that is seldom asked for:\n{parent}"
+    ),
 }
 """Self-Instruct's way, and Evol-Instruct's four that deepen and one that broadens (WizardLM, section 3.2 and appendix A)."""
 NEW_OF_A_KIND = "Write a new task unlike all of these:\n{shown}"
@@ -132,11 +134,13 @@ class InstructionsOptions(Options):
     kinds: dict[str, float] = Field(default_factory=dict)
     """Kinds of a new task, such as `correct a text`, each with its weight: one is drawn and asked for. Empty: any kind."""
     fields: dict[str, float] = Field(default_factory=dict)
-    """What a new task or a rarer one is about, in the same way."""
+    """What a new task is about, in the same way."""
     lengths: dict[str, float] = Field(default_factory=dict)
     """How long a new task is, in words of the request."""
     openings: dict[str, float] = Field(default_factory=dict)
     """How a task begins, for every way."""
+    apart: tuple[tuple[str, str], ...] = ()
+    """Pairs that are never drawn together: kinds, fields, lengths, openings or ways, such as `constrain`."""
     shown: int = Field(6, ge=1, le=20)
     """Number of the seeds' tasks that are shown as examples of a new one."""
     shown_made: int = Field(2, ge=0, le=20)
@@ -168,8 +172,8 @@ class NovelOptions(Options):
 def novel_check(subject: Subject, options: NovelOptions) -> str | None:
     """The task must differ from the one it came from and from those that were shown.
 
-    A new task and a rarer one (`new`, `broaden`) are compared by ROUGE-L. A rewritten task keeps wording by request, so it must
-    have content words that its parent lacks, and except for `concretize` be longer than its parent.
+    A new task (`new`, `broaden`) is compared by ROUGE-L. A rewritten task keeps wording by request, so it must have content words
+    that its parent lacks, and except for `concretize` be longer than its parent.
     """
     seed = subject.seed.data
     task, parent = subject.candidate.fields["instruction"], seed["parent"]
@@ -321,7 +325,10 @@ class InstructionsFamily(RecipeFamily):
         ]
 
     def condition(self, row: Mapping[str, Any], options: InstructionsOptions, rng: Random) -> dict[str, Any]:
-        way = rng.choices(list(options.ways), list(options.ways.values()))[0]
+        ways = dict(options.ways)
+        if is_concrete(row["task"]) and sum(ways.values()) > ways.get("concretize", 0):
+            ways.pop("concretize", None)
+        way = rng.choices(list(ways), list(ways.values()))[0]
         examples: list[str] = []
         if way == "new":
             examples = rng.sample(row["tasks"], min(options.shown, len(row["tasks"])))
@@ -330,11 +337,13 @@ class InstructionsFamily(RecipeFamily):
         shown = "\n".join(f"{number}. {task}" for number, task in enumerate(examples, 1))
         wording = NEW_OF_A_KIND if way == "new" and options.kinds else EVOLUTION_WAYS[way]
         request = wording.replace("{shown}", shown).replace("{parent}", row["task"])
-        drawn = {
-            label: rng.choices(list(weights), list(weights.values()))[0]
-            for label, weights in _drawn_conditions(options, way).items()
-            if weights
-        }
+        drawn: dict[str, str] = {}
+        for label, weights in _drawn_conditions(options, way).items():
+            taken = {way, *drawn.values()}
+            barred = {b for a, b in options.apart if a in taken} | {a for a, b in options.apart if b in taken}
+            fitting = {value: weight for value, weight in weights.items() if value not in barred}
+            if sum(fitting.values()):
+                drawn[label] = rng.choices(list(fitting), list(fitting.values()))[0]
         return {
             "way": way,
             "category": row["category"],
@@ -354,13 +363,21 @@ class InstructionsFamily(RecipeFamily):
 
 
 def _drawn_conditions(options: InstructionsOptions, way: str) -> dict[str, dict[str, float]]:
-    """What is drawn for a task of this way, by its label in the request. A rewritten task keeps its kind and its field."""
-    conditions = {"Opening": options.openings}
-    if way in ("new", "broaden"):
-        conditions = {"Field": options.fields, **conditions}
-    if way == "new":
-        conditions = {"Kind": options.kinds, "Length": options.lengths, **conditions}
-    return conditions
+    """What is drawn for a task of this way, by its label in the request. Only a new task gets a kind, a field and a length."""
+    if way != "new":
+        return {"Opening": options.openings}
+    return {
+        "Kind": options.kinds,
+        "Length of the task": options.lengths,
+        "Field": options.fields,
+        "Opening": options.openings,
+    }
+
+
+def is_concrete(task: str) -> bool:
+    """Whether a task already has material, a number or a name, so that it cannot be asked for a concrete case."""
+    numbered = re.search(r"\d", task) or QUOTATION.search(task) or ":" in task
+    return bool(numbered or re.search(r"[a-z,;] [A-Z][a-z]", task))
 
 
 def row_instruction(row: Mapping[str, Any]) -> str:
