@@ -367,7 +367,7 @@ def _missing_result_faults(turn: ConversationTurn, facts: ReplyFacts, today: dat
                 known = _known_facts([turn.request], [call], [result], today)
                 facts = read_reply_facts(part, known, today)
                 yield from facts.faults
-            yield from _missing_fields(call, result, part, facts)
+            yield from _missing_fields(call, result, part, facts, turn.request)
 
 
 def _split_by_labels(reply: str, labels: Sequence[str]) -> list[str] | None:
@@ -379,10 +379,15 @@ def _split_by_labels(reply: str, labels: Sequence[str]) -> list[str] | None:
     return [reply[start:end] for start, end in zip(starts, [*starts[1:], len(reply)], strict=True)]
 
 
-def _missing_fields(call: PlannedCall, result: Any, reply: str, facts: ReplyFacts) -> Iterator[str]:
+def _missing_fields(call: PlannedCall, result: Any, reply: str, facts: ReplyFacts, request: str) -> Iterator[str]:
     tool = SIMULATED_TOOLS.get(call.name)
-    for key in tool.tells if tool and isinstance(result, dict) else ():
-        value = result.get(key)
+    if tool is None or not isinstance(result, dict):
+        return
+    said = read_written(request)
+    asked = {key for key, words in tool.asks.items() if any(map(said.contains_phrase, words))}
+    optional = tool.asks.keys() - asked if asked else set()
+    for key in tool.tells:
+        value = None if key in optional else result.get(key)
         if value is not None and not _states_value(key, value, result, reply, facts):
             yield f"must tell {key} of {call.name} ({dump_json(value)})"
 
