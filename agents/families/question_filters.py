@@ -33,6 +33,11 @@ def constant_ending(_dataset: "ProceduralDataset", entry: Entry) -> bool:
     return _sequence_fault(entry) == "constant"
 
 
+def plain_doubling(_dataset: "ProceduralDataset", entry: Entry) -> bool:
+    """Too easy: each term is twice the one before."""
+    return all(after == 2 * before for before, after in pairwise(entry["metadata"]["sequence"]))
+
+
 def unstated_rounding(_dataset: "ProceduralDataset", entry: Entry) -> bool:
     """Only a rule that rounds gives the answer, and the question does not say how to round."""
     return _sequence_fault(entry) == "rounds"
@@ -119,6 +124,18 @@ def unstated_gender(_dataset: "ProceduralDataset", entry: Entry) -> bool:
     return entry["metadata"]["person1"] in UNISEX_NAMES
 
 
+def stated_relation(_dataset: "ProceduralDataset", entry: Entry) -> bool:
+    """The text states the relation in one sentence: "is married to", or "have a child called"."""
+    return entry["answer"] in ("wife", "husband", "mother", "father", "daughter", "son")
+
+
+def muddled_circles(_dataset: "ProceduralDataset", entry: Entry) -> bool:
+    """Matilda's colleagues in two circles: the stated answer, the women of her own circle, leaves out those of the other, and
+    whether "in total" there includes her is not clear.
+    """
+    return bool(entry["metadata"]["task_type"] == "colleagues")
+
+
 # Dates
 
 DATED = re.compile(r"((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day), (\w+ \d{1,2}, \d{4})")
@@ -191,6 +208,11 @@ def muddled_children(_dataset: "ProceduralDataset", entry: Entry) -> bool:
     return "Each mother is accompanied" in entry["question"]
 
 
+def stated_name(_dataset: "ProceduralDataset", entry: Entry) -> bool:
+    """A clue says who lives in the house that is asked about."""
+    return f". {entry['answer'].title()} is in the first house." in entry["question"]
+
+
 def repeated_fact(_dataset: "ProceduralDataset", entry: Entry) -> bool:
     """More than one person, or none, has this feeling about this thing."""
     text = correct_verbs(entry["question"], entry)
@@ -201,9 +223,19 @@ def repeated_fact(_dataset: "ProceduralDataset", entry: Entry) -> bool:
 # Quantities
 
 
-def arms_as_legs(_dataset: "ProceduralDataset", entry: Entry) -> bool:
-    """A starfish has five arms; whether they are legs is a matter of opinion."""
-    return bool("starfish" in entry["metadata"]["animals"])
+UNCLEAR_LEGS = frozenset("starfish crab lobster shrimp scorpion woodlouse".split())
+"""Animals whose arms, claws or swimming legs some people count and others do not, or whose number of legs few know."""
+
+
+def unclear_legs(_dataset: "ProceduralDataset", entry: Entry) -> bool:
+    """How many legs an animal has is a convention: the arms of a starfish, the claws of a crab, the swimming legs of a shrimp."""
+    return not UNCLEAR_LEGS.isdisjoint(entry["metadata"]["animals"])
+
+
+def few_primes(_dataset: "ProceduralDataset", entry: Entry) -> bool:
+    """Too easy: the range ends below 20, or has fewer than 10 numbers."""
+    data = entry["metadata"]
+    return bool(data["end"] < 20 or data["end"] - data["start"] < 9)
 
 
 def no_convex_polygon(_dataset: "ProceduralDataset", entry: Entry) -> bool:
@@ -219,16 +251,18 @@ def inexact_probability(_dataset: "ProceduralDataset", entry: Entry) -> bool:
 
 
 QUESTION_FILTERS: Mapping[str, tuple[QuestionFilter, ...]] = {
-    "number_sequence": (constant_ending, unstated_rounding, unconfirmed_rule, several_continuations),
+    "number_sequence": (constant_ending, plain_doubling, unstated_rounding, unconfirmed_rule, several_continuations),
     "syllogism": (assumes_existence, wrong_conclusion),
-    "family_relationships": (undirected_relation, unstated_gender),
+    "family_relationships": (undirected_relation, stated_relation, unstated_gender),
     "calendar_arithmetic": (impossible_weekday, ambiguous_date, unstated_leap_year),
     "caesar_cipher": (cut_sentence,),
     "letter_counting": (mixed_case,),
     "string_manipulation": (unclear_middle,),
     "needle_haystack": (repeated_fact,),
-    "zebra_puzzles": (muddled_children,),
-    "leg_counting": (arms_as_legs,),
+    "zebra_puzzles": (muddled_children, stated_name),
+    "leg_counting": (unclear_legs,),
+    "aiw": (muddled_circles,),
+    "count_primes": (few_primes,),
     "simple_geometry": (no_convex_polygon,),
     "coin_flip": (inexact_probability,),
 }
@@ -290,6 +324,21 @@ def correct_spelling(question: str, _entry: Entry) -> str:
     return question.strip()
 
 
+def correct_names(question: str, entry: Entry) -> str:
+    """`bob, alice`, the list of a puzzle's people, becomes `Bob, Alice`, as in the clues; and the spelling is corrected."""
+    named = r"(?<=unique name: )[a-z, ]+$|(?<=nationalities: )[a-z, ]+$|(?<=birthday month: )[a-z, ]+$"
+    question = re.sub(named, lambda match: match[0].title(), question, flags=re.MULTILINE)
+    return correct_spelling(question, entry)
+
+
+def correct_siblings(question: str, entry: Entry) -> str:
+    """`John's brother`, of whom the text says nothing, becomes the brother of the woman that it speaks of; and singulars."""
+    found = re.match(r"(\w+) has \d+ sisters", question)
+    if found:
+        question = re.sub(r"does \w+'s brother have", f"does {found[1]}'s brother have", question)
+    return correct_singulars(question, entry)
+
+
 def correct_verbs(question: str, _entry: Entry) -> str:
     """`yearns cats` becomes `yearns for cats`."""
     for verb, preposition in (("dotes", "on"), ("exults", "in"), ("yearns", "for"), ("pines", "for")):
@@ -310,12 +359,12 @@ def ask_for_next_term(question: str, _entry: Entry) -> str:
 
 CORRECTIONS: Mapping[str, Callable[[str, Entry], str]] = {
     "leg_counting": correct_plurals,
-    "aiw": correct_singulars,
+    "aiw": correct_siblings,
     "calendar_arithmetic": correct_singulars,
     "simple_geometry": correct_spacing,
     "count_primes": correct_spacing,
     "word_sequence_reversal": correct_spelling,
-    "zebra_puzzles": correct_spelling,
+    "zebra_puzzles": correct_names,
     "needle_haystack": correct_verbs,
     "letter_counting": ask_for_words,
     "number_sequence": ask_for_next_term,

@@ -4,6 +4,7 @@ answer a question. English; knows no teacher and no check.
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from agents.checks.text.supported_by_passage import (
@@ -11,6 +12,7 @@ from agents.checks.text.supported_by_passage import (
     content_words,
     distinct_quantities,
     find_quantities,
+    merge_forms,
     normalize_spelling,
     word_forms,
 )
@@ -135,6 +137,34 @@ AGE = re.compile(r"\b(?:aged?|old|older|years?|months?|born|birth|century)\b", r
 CAUSE = re.compile(REASON.pattern + r"|\b(?:so|since|as)\b|[:;]", re.IGNORECASE)
 
 
+EFFECT_AFTER = re.compile(r"as a result|therefore|for this reason|which is why|[,;] so (?!that\b)", re.IGNORECASE)
+"""Signs of a reason whose effect follows; it precedes the others, unless they begin the sentence."""
+PURPOSE = re.compile(r"(?:[,;] )?so that|in order|lest|so as|to ", re.IGNORECASE)
+EITHER_SIDE = re.compile(r"the reason|so$|as$|[:;]$", re.IGNORECASE)
+PURPOSE_WORDS = 2
+"""Content words before a purpose that it is of: in "repaired in March by volunteers, so that", it is not of the repair."""
+
+
+def gives_reason(sentence: str, asked: frozenset[str]) -> bool:
+    """Whether a sentence gives a reason of what is asked, by the forms of the question's words: its effect has one of them, or
+    refers back to the sentence before.
+    """
+    for match in CAUSE.finditer(sentence):
+        before, sign, after = sentence[: match.start()], match.group(), sentence[match.end() :]
+        if EITHER_SIDE.match(sign):
+            effect = sentence
+        elif EFFECT_AFTER.match(sign):
+            effect = f"{before} {after}" if sign.lower() == "therefore" else after
+        else:
+            effect = before if content_words(before) else after.partition(",")[2]
+        words = content_words(normalize_spelling(effect))
+        if PURPOSE.match(sign) and content_words(before):
+            words = words[-PURPOSE_WORDS:]
+        if REFERS_BACK.match(sentence) or not words or any(word_forms(word) & asked for word in words):
+            return True
+    return False
+
+
 def gives_amount(sentence: str) -> object:
     return AMOUNT.search(sentence) or read_written(sentence).numbers
 
@@ -146,10 +176,10 @@ WANTED_ANSWERS: tuple[tuple[re.Pattern[str], Callable[[str], object]], ...] = tu
         (r"\bhow (?:many|much)\b", gives_amount),
         (r"\bhow (?:tall|high|long|wide|deep|heavy|large|big|far|thick|hot|cold|fast)\b", gives_amount),
         (r"^\W*(?:and |but )?when\b|\b(?:what|which) (?:time|year|day|date|month)\b", TIME.search),
-        (r"\bwhy\b|\bhow come\b|\b(?:what|which) reasons?\b|\bwhat is the reason\b", CAUSE.search),
     )
 )
 """What a sentence must have to answer a question, by the words that ask for it. Other questions may be answered by any."""
+ASKS_REASON = re.compile(r"\bwhy\b|\bhow come\b|\b(?:what|which) reasons?\b|\bwhat is the reason\b", re.IGNORECASE)
 ASKING_WORDS = frozenset(
     """amount big called deep far fast heavy high hot kind large long many mean means much name number often old reason size
 sort tall time type wide please tell explain could would know like wonder hello hi hey sorry thanks thank quick""".split()
@@ -178,6 +208,8 @@ def find_possible_answer(question: str, passage: str) -> PossibleAnswer:
     if not all(occurs):
         return PossibleAnswer(any(occurs), None)
     gives = next((gives for asked, gives in WANTED_ANSWERS if asked.search(question)), None)
+    if gives is None and ASKS_REASON.search(question):
+        gives = partial(gives_reason, asked=merge_forms(words))
     if gives is None or not words:
         return PossibleAnswer(any(occurs), "")
     sentences = [sentence for line in passage.splitlines() for sentence in split_sentences(line)] or [passage]

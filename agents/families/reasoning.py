@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from agents.checks import AttemptJudge, Options, Subject, check
+from agents.checks.math.answer_equality import compare_answers
 from agents.checks.math.solution_agreement import IndependentSolution
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.families.question_filters import correct_question, find_question_fault
@@ -62,6 +63,13 @@ MAX_ROUNDING = Fraction(1, 200)
 """The largest relative difference of a rounded answer: that of three significant digits."""
 EXACT_ROUNDING = Fraction(1, 10**9)
 """The relative rounding of reasoning-gym's own answers, which have ten digits."""
+CASELESS_TASKS = (
+    "calendar_arithmetic", "course_schedule", "family_relationships", "isomorphic_strings", "needle_haystack", "syllogism",
+)  # fmt: skip
+"""Tasks whose answer is a name or a truth value, whatever its case."""
+DIGIT_TASKS = ("base_conversion",)
+"""Tasks whose answers of digits are no decimal numbers."""
+PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 ANSWER_PREFIX = "Answer: "
 """The text before the answer in the conversation that a student is trained on."""
 MAX_QUESTIONS = 1_000_000
@@ -231,7 +239,19 @@ def find_wrong_answer(seed: Seed, given: str) -> str | None:
         score = float(made.dataset.score_answer(given, entry))
     except Exception:  # some verifiers raise any exception on texts that they cannot parse; these are wrong answers
         score = 0.0
-    return None if score == 1 else f"the answer {given!r} is wrong"
+    right = score == 1 or is_other_spelling(made.task, str(entry["answer"]), given)
+    return None if right else f"the answer {given!r} is wrong"
+
+
+def is_other_spelling(task: str, expected: str, given: str) -> bool:
+    """Whether `given` is the dataset's own answer in another spelling that no question asks about: a number of the same value
+    (184.0, 1,234, a typographic minus), or a name or truth value in another case. Most verifiers compare texts.
+    """
+    if task in CASELESS_TASKS and expected.casefold() == given.casefold():
+        return True
+    if task in ROUNDED_TASKS or task in DIGIT_TASKS or not PLAIN_NUMBER.fullmatch(expected):
+        return False
+    return compare_answers("numeric", expected, given).equal
 
 
 def _is_rounding(expected: str, given: str) -> bool:

@@ -63,6 +63,7 @@ LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "answer": {"of": "seed"},
     "code": {"probes": 60},
     "on_topic": {"similarity": None},
+    "read_again": {"similarity": None},
     "steps": {"of": "reasoning"},
 }
 """By check: options that it got later, with their defaults."""

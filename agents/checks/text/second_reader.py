@@ -7,14 +7,17 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from pydantic import Field, model_validator
+import numpy as np
+from pydantic import Field, field_validator, model_validator
 
 from agents.checks.base import AttemptJudge, Options, Subject, check
 from agents.checks.math.answer_equality import AnswerKind, compare_answers
 from agents.checks.structure.json_schema import get_required
 from agents.checks.text.supported_by_passage import (
     CONTRAST_WORDS,
+    WORD,
     TextQuantity,
+    canonical_unit,
     content_words,
     distinct_quantities,
     is_denial_word,
@@ -26,6 +29,7 @@ from agents.checks.text.supported_by_passage import (
 )
 from agents.checks.text.written_numbers import fold_text
 from agents.reply_schema import ReplySchema
+from core.embeddings import embed_text, find_embeddings_problem
 
 NO_ANSWER = re.compile(
     r"(?:the |this )?(?:text|passage|document)s? (?:does not|doesn't|do not|don't) (?:say|tell|mention|state|specify|give)\b"
@@ -33,6 +37,19 @@ NO_ANSWER = re.compile(
     re.IGNORECASE,
 )
 """Common statements of readers that there is no answer, whatever the prompt asks them to write."""
+OPPOSITES = [
+    frozenset(pair.split())
+    for line in """before after|upper lower|more less|more fewer|most least|up down|first last|earlier later
+early late|above below|minimum maximum|inside outside|over under|double half|rise fall
+increase decrease|raise lower|left right|open close|open shut|start end|begin end|start stop
+all some|always sometimes|higher lower|longer shorter|larger smaller|bigger smaller|faster slower
+warm cold|warmer colder|hot cold|wet dry|full empty|old new|older newer|buy sell|north south
+east west|day night|morning evening|summer winter|allow forbid|win lose|inner outer|front back
+top bottom|strong weak|heavy light|odd even|cheap expensive|cheaper dearer|long short|high low
+deep shallow|thick thin|wide narrow|male female""".splitlines()
+    for pair in line.split("|")
+]
+"""Words that embeddings put near each other, and that say the opposite."""
 KINDS: tuple[AnswerKind, ...] = ("exact", "numeric")
 MAX_SHOWN_CHARACTERS = 160
 """Characters of an answer in the evidence."""
@@ -61,7 +78,19 @@ class ReadAgainOptions(Options):
     overlap: float = Field(0.5, gt=0, le=1)
     """Smallest F1 of words (SQuAD's measure; Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1) of two equal answers.
     Words of the question do not count, because they answer nothing."""
+    similarity: float | None = Field(None, gt=0, lt=1)
+    """`meaning_similarity` from which two answers without enough `overlap` are equal, if no number, name, denial or opposite
+    speaks against it (`is_paraphrase`). Needs the extra `embeddings`. None, the default: words alone. On 56 held-out questions
+    (`tests/agents/checks/golden/reading_pairs.jsonl`), words alone accept 20 fair paraphrases and 1 wrong answer, and 0.6 accepts
+    43 and 1."""
     temperature: float = Field(0.0, ge=0, le=2)
+
+    @field_validator("similarity")
+    @classmethod
+    def _installed(cls, similarity: float | None) -> float | None:
+        if similarity is not None and (problem := find_embeddings_problem()):
+            raise ValueError(problem)
+        return similarity
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -103,7 +132,14 @@ def reads_the_same(subject: Subject, reading: ReaderAnswer, options: ReadAgainOp
     found = find_reader_answer(reading, seed.get(options.silence, ""))
     if seed.get(options.answerable, True) is False:
         return not found
-    return bool(found) and is_same_reading(read.answer, found, read.question, options.overlap)
+    if not found:
+        return False
+    same = is_same_reading(read.answer, found, read.question, options.overlap)
+    return same or (
+        options.similarity is not None
+        and is_paraphrase(read.answer, found, read.question, read.text)
+        and meaning_similarity(read.answer, found, read.question) >= options.similarity
+    )
 
 
 @check(
@@ -164,6 +200,74 @@ def is_same_reading(left: str, right: str, question: str, overlap: float) -> boo
     if first.contradicts(second, offered) or first.replaces_word(second, known):
         return False
     return first.overlap(second, known) >= overlap
+
+
+def meaning_similarity(left: str, right: str, question: str) -> float:
+    """The cosine of two answers' sentence embeddings without their parts along the question's, which both may repeat.
+
+    Raises:
+        UsageError: if the extra `embeddings` is not installed.
+    """
+    asked = embed_text(question)
+    rests = [vector - (vector @ asked) * asked for vector in map(embed_text, (left, right))]
+    lengths = float(np.prod([np.linalg.norm(rest) for rest in rests]))
+    return float(rests[0] @ rests[1]) / lengths if lengths > 1e-6 else 0.0
+
+
+def is_paraphrase(left: str, right: str, question: str, text: str) -> bool:
+    """Whether nothing that an embedding cannot see tells two answers apart: yes and no, a denial, numbers with their units,
+    names of the `text`, opposites, an offered choice, one word in the same sentence for another, or a part for the whole.
+    """
+    (lead, statement), (other_lead, other_statement) = (
+        split_polarity(normalize_spelling(answer)) for answer in (left, right)
+    )
+    if lead != other_lead:
+        return False
+    first, second = AnswerContent.of(statement), AnswerContent.of(other_statement)
+    plain_question = normalize_spelling(question)
+    known = merge_forms(repeatable_words(plain_question))
+    offered = merge_forms([word for word in content_words(plain_question) if not word_forms(word) & known])
+    if any(map(is_denial_word, first.words)) != any(map(is_denial_word, second.words)):
+        return False
+    if first._numbers_not_in(second) and second._numbers_not_in(first):
+        return False
+    names = collect_names(statement, text), collect_names(other_statement, text)
+    signs = [
+        {word for word in words if word in found or canonical_unit(word) or word_forms(word) & offered}
+        for words, found in zip((first.words, second.words), names, strict=True)
+    ]
+    pools = merge_forms(first.words), merge_forms(second.words)
+    missing = [[word for word in signs[i] if not word_forms(word) & pools[1 - i]] for i in (0, 1)]
+    if all(missing) or _has_opposites(pools[0], pools[1]):
+        return False
+    left_new, right_new = first._new_content(known), second._new_content(known)
+    is_part = not (left_new._words_not_in(right_new) and right_new._words_not_in(left_new))
+    is_part = is_part and bool(left_new.words and right_new.words)
+    return not is_part and not _replaces_in_place(statement, other_statement)
+
+
+def collect_names(answer: str, text: str) -> frozenset[str]:
+    """The words of an answer that are names: capitalized within it, or first and never in small letters in the text."""
+    words = WORD.findall(answer)
+    names = {word for word in words[1:] if word[0].isupper() and word != "I"}
+    if (
+        words
+        and words[0][0].isupper()
+        and (words[0] in (known := WORD.findall(text)) or (words[1:2] and words[1] in names))
+    ):
+        names |= {words[0]} - {word.capitalize() for word in known if word.islower()}
+    return frozenset(names)
+
+
+def _has_opposites(left: frozenset[str], right: frozenset[str]) -> bool:
+    """Whether one text has a word whose opposite, and not the word itself, is in the other."""
+    return any(len(pair & left) == 1 and pair & right and pair & left != pair & right for pair in OPPOSITES)
+
+
+def _replaces_in_place(left: str, right: str) -> bool:
+    """Whether two sentences are the same but for one word in the same place, whatever its synonyms."""
+    first, second = ([word.lower() for word in WORD.findall(text)] for text in (left, right))
+    return len(first) == len(second) and sum(word != other for word, other in zip(first, second, strict=True)) == 1
 
 
 class AnswerContent(NamedTuple):

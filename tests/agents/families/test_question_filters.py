@@ -1,5 +1,6 @@
 """Questions of reasoning-gym with another right answer, a wrong stated one or faulty text are refused, and fair ones are not."""
 
+import re
 from itertools import product
 
 import pytest
@@ -9,6 +10,7 @@ from agents.families.number_sequences import find_continuation_fault
 from agents.families.question_filters import (
     QUESTION_FILTERS,
     correct_plurals,
+    correct_question,
     find_question_fault,
     syllogism_answers,
     whole_sentences,
@@ -87,7 +89,18 @@ def entry(source: str, question: str, answer: str, /, **metadata: object) -> dic
                conclusion="Some ants are not spiders"), "wrong_conclusion"),
         (entry("syllogism", "", "No", premise1="All ants are dolphins", premise2="Some dolphins are not spiders",
                conclusion="Some ants are not spiders"), None),
-        (entry("leg_counting", "", "390", animals={"cricket": 11, "starfish": 12}), "arms_as_legs"),
+        (entry("leg_counting", "", "390", animals={"cricket": 11, "starfish": 12}), "unclear_legs"),
+        (entry("leg_counting", "", "46", animals={"cricket": 6, "shrimp": 1}), "unclear_legs"),
+        (entry("leg_counting", "", "50", animals={"cricket": 6, "woodlouse": 1}), "unclear_legs"),
+        (entry("aiw", "", "4", task_type="colleagues"), "muddled_circles"),
+        (entry("aiw", "", "4", task_type="friends"), None),
+        (entry("zebra_puzzles", "1. Bob is in the first house.\n2. The dog owner is Eric.", "bob"), "stated_name"),
+        (entry("zebra_puzzles", "1. Bob is in the third house.\n2. The cat lover is in the first house.", "eric"), None),
+        (entry("count_primes", "", "7", start=2, end=18), "few_primes"),
+        (entry("count_primes", "", "1", start=147, end=149), "few_primes"),
+        (entry("count_primes", "", "4", start=83, end=102), None),
+        (entry("number_sequence", "", "-256", sequence=[-2, -4, -8, -16, -32, -64, -128, -256]), "plain_doubling"),
+        (entry("number_sequence", "", "-350", sequence=[-5, -10, -25, -60, -145, -350]), None),
         (entry("leg_counting", "", "74", animals={"cricket": 11, "cow": 2}), None),
         (entry("caesar_cipher", "", "", clear_text="TWENTY YEARS AGO ITS SUBSCRIPTION LIST CONTAINED BUT A FEW HUNDRED "
                "THOUSAND AND THEN MR"), "cut_sentence"),
@@ -95,8 +108,10 @@ def entry(source: str, question: str, answer: str, /, **metadata: object) -> dic
         (entry("letter_counting", "", "3", target_letter="b", span=["Redistribution", "is", "subject"]), None),
         (entry("letter_counting", "", "4", target_letter="s", span=["Mr", "Smith", "mused"]), "mixed_case"),
         (entry("family_relationships", "", "father-in-law", person1="Margaret"), "undirected_relation"),
-        (entry("family_relationships", "", "daughter", person1="River"), "unstated_gender"),
-        (entry("family_relationships", "", "daughter", person1="Margaret"), None),
+        (entry("family_relationships", "", "aunt", person1="River"), "unstated_gender"),
+        (entry("family_relationships", "", "daughter", person1="Margaret"), "stated_relation"),
+        (entry("family_relationships", "", "husband", person1="Henry"), "stated_relation"),
+        (entry("family_relationships", "", "grandmother", person1="Margaret"), None),
         (entry("calendar_arithmetic", "from Sunday, December 18, 2022 to Tuesday, March 28, 2022", "72", task="x"),
          "impossible_weekday"),
         (entry("calendar_arithmetic", "from Sunday, December 18, 2022 to Tuesday, March 28, 2023", "72", task="x"), None),
@@ -113,6 +128,41 @@ def test_plurals_are_english() -> None:
     question = "7 butterflys, 12 starfishs, 5 praying mantiss, 4 cockroachs, 3 crabs, 12 sheeps, 1 leech, 2 leechs?\n"
     expected = "7 butterflies, 12 starfish, 5 praying mantises, 4 cockroaches, 3 crabs, 12 sheep, 1 leech, 2 leeches?"
     assert correct_plurals(question, {}) == expected
+
+
+WOMEN = re.compile(r"\w+ has (\d+) male colleagues? and she also has (\d+) .*?(\d+) male colleagues? and (\d+) female")
+
+
+def test_colleagues_are_refused_because_the_stated_answer_is_wrong() -> None:
+    """Matilda is one of the women of both circles, and everybody in a circle is a colleague of the others."""
+    wrong = 0
+    for made in create_dataset("aiw", seed=7, size=300):
+        if made["metadata"]["task_type"] != "colleagues":
+            assert find_question_fault("aiw", None, made) is None
+            continue
+        _, women, _, other_women = map(int, WOMEN.search(correct_question("aiw", made)).groups())
+        first = {"Matilda", "Alice", *(f"first {n}" for n in range(women - 1))}
+        second = {"Matilda", *(f"second {n}" for n in range(other_women - 1))}
+        wrong += len((first | second) - {"Matilda"}) != int(made["answer"])
+        assert find_question_fault("aiw", None, made) == "muddled_circles"
+    assert wrong > 50
+
+
+def test_siblings_and_friends_are_those_of_a_counted_family() -> None:
+    """The other templates: the answer by counting, and no brother of a stranger."""
+    for made in create_dataset("aiw", seed=7, size=300):
+        if made["metadata"]["task_type"] != "colleagues":
+            question = correct_question("aiw", made)
+            woman = question.split()[0]
+            women = int(re.search(r"(\d+) (?:female friend|sister)", question)[1])
+            assert len({woman, *range(women)}) == int(made["answer"])
+            assert "'s brother" not in question or f"{woman}'s brother" in question
+
+
+def test_the_people_of_a_puzzle_are_written_as_in_its_clues() -> None:
+    text = "Puzzle:\n - Each person has a unique name: bob, alice\n - A favorite smoothie: lime, dusk\n\n1. It is Bob."
+    expected = text.replace("bob, alice", "Bob, Alice")
+    assert correct_question("zebra_puzzles", entry("zebra_puzzles", text, "bob")) == expected
 
 
 @pytest.mark.parametrize("task", QUESTION_FILTERS)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from reasoning_gym.factory import DATASETS
 
+import prompts
 from agents.checks import Check, Subject
 from agents.checks.base import CheckBroken
 from agents.checks.math.known_answer import answer_check
@@ -54,6 +55,22 @@ def test_questions_are_of_every_task_by_its_weight_and_the_same_each_time() -> N
         load_recipe_plan("reasoning", [FAKE, "task.tasks={gcd=3,lcm=1}", "task.questions=80", "samples=80", "seed=8"])
     )[:]
     assert {seed.data["question"] for seed in other} != {seed.data["question"] for seed in seeds}
+
+
+def test_no_task_of_the_recipe_has_more_than_a_fifteenth_and_one_form_tasks_less() -> None:
+    weights = load_recipe_plan("reasoning", []).recipe.task["tasks"]
+    assert max(weights.values()) <= sum(weights.values()) / 15
+    assert all(
+        weights[task] <= sum(weights.values()) / 20 for task in ("calendar_arithmetic", "simple_equations", "aiw")
+    )
+
+
+def test_a_revision_asks_for_a_new_solution_and_does_not_say_that_the_answer_must_change() -> None:
+    asked = prompts.load_prompt("reasoning", "revise").messages[-1].content
+    assert "anew" in asked
+    assert "by another way" in asked
+    assert "even if it is the same again" in asked
+    assert "refused answer" not in asked
 
 
 def test_kept_answers_pass_an_independent_verification(tmp_path: Path) -> None:

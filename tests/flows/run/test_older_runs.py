@@ -39,6 +39,7 @@ FIRST_OPTIONS = {
     "judge": "calibration min_accuracy rubric temperature votes",
     "novel": "threshold",
     "occurs": "field share text wanted",
+    "own_words": "longest max_words",
     "quotes": "answerable field least max_words min_words most share text",
     "read_again": "agree answer answerable overlap question reads silence temperature text",
     "schema": "field strict wanted",
