@@ -115,6 +115,10 @@ class RecipeFamily(ABC):
         """
         raise NotImplementedError
 
+    def reviewed_messages(self, candidate: Candidate) -> Sequence[Message]:
+        """The turns of a candidate that a critic is shown as its conversation."""
+        return candidate.messages
+
     @abstractmethod
     def candidate(self, seed: Seed, draft: Any) -> Candidate:
         """The draft as a conversation, with the fields that checks read. `agreement` compares the field `answer`.

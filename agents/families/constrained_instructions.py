@@ -3,7 +3,8 @@ without a system prompt whose rules apply to every answer. Knows no teacher.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from random import Random
 from typing import Annotated, Any, ClassVar
 
@@ -190,14 +191,19 @@ class ConstrainedInstructionsFamily(RecipeFamily):
             rules = draw_constraints(rng, topic, options.kinds, 1)
         system = " ".join(rule.text for rule in rules)
         added = draw_constraints(rng, topic, options.kinds, rng.choice(options.constraints), rules)
-        wordings = _draw_wordings(rng, topic.name, require_text(row, "category", ""), options)
-        requests = [_request_text(next(wordings), added)]
-        lasting_rules = [[*rules, *added]]
+        category = require_text(row, "category", "")
+        lasting_rules, wordings = [[*rules, *added]], []
+        if not options.styles:
+            wordings.append(_draw_plain_wording(rng, topic.name, category, later=False))
         turns = rng.choice(options.turns) if options.turns != (1,) else 1
         for _ in range(turns - 1):
             added = draw_constraints(rng, topic, options.kinds, 1, lasting_rules[-1])
             lasting_rules.append([*lasting_rules[-1], *added])
-            requests.append(_request_text(next(wordings), added))
+            if not options.styles:
+                wordings.append(_draw_plain_wording(rng, topic.name, category, later=True))
+        wordings = wordings or _draw_styled_wordings(rng, topic.name, options, lasting_rules)
+        stated = [lasting_rules[0][len(rules) :], *(now[len(then) :] for then, now in pairwise(lasting_rules))]
+        requests = [_request_text(wording, new) for wording, new in zip(wordings, stated, strict=True)]
 
         # The generator gets the request alone, or all turns of the conversation.
         instruction = f"{requests[0]} {system}".strip()
@@ -249,16 +255,21 @@ class ConstrainedInstructionsFamily(RecipeFamily):
         return Candidate(messages=messages, fields={})
 
 
-def _draw_wordings(rng: Random, topic: str, category: str, options: ConstrainedOptions) -> Iterator[str]:
-    """The requests of a conversation without their rules, each drawn when it is needed."""
-    if options.styles:
-        style = rng.choices(list(options.styles), list(options.styles.values()))[0]
-        yield draw_first_request(rng, style, topic, options.purposes)
-        yield from draw_later_requests(rng, style, topic, max(options.turns))
+def _draw_styled_wordings(
+    rng: Random, topic: str, options: ConstrainedOptions, rules: Sequence[Sequence[TextConstraint]]
+) -> list[str]:
+    """The requests of a conversation without their rules, in one style; each fits the kinds of rules that hold for its answer."""
+    style = rng.choices(list(options.styles), list(options.styles.values()))[0]
+    kinds = [{rule.kind for rule in turn} for turn in rules]
+    first = draw_first_request(rng, style, topic, options.purposes, kinds[0])
+    return [first, *draw_later_requests(rng, style, topic, kinds[1:])]
+
+
+def _draw_plain_wording(rng: Random, topic: str, category: str, *, later: bool) -> str:
+    if later:
+        return f"{rng.choice(PLAIN_FOLLOW_UPS).format(topic=topic)} {PLAIN_REMINDER}"
     tasks = (*PLAIN_TASKS, REASONS_TEMPLATE) if category in LIKED_CATEGORIES else PLAIN_TASKS
-    yield rng.choice(tasks).format(topic=topic)
-    while True:
-        yield f"{rng.choice(PLAIN_FOLLOW_UPS).format(topic=topic)} {PLAIN_REMINDER}"
+    return rng.choice(tasks).format(topic=topic)
 
 
 def _request_text(task: str, constraints: Sequence[TextConstraint]) -> str:

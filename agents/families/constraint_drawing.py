@@ -28,6 +28,10 @@ class TextConstraint(BaseModel):
         return kind.check(answer if kind.raw else shown, self.params) if shown.strip() else "it is empty"
 
 
+MAX_DRAWS = 8
+"""Attempts to draw a forbidden word or letter that the topic's name does not have."""
+CONTRADICTORY_PAIRS = ({"numbered", "no_digits"}, {"json_keys", "no_commas"}, {"exact_sentences", "end_in_language"})
+"""Of the last, nobody knows whether `Merci.` is one of the sentences."""
 SHAPE_KINDS = {"bullets", "numbered", "json_keys", "heading", "in_quotes", "postscript"}
 """Kinds that determine how a text begins or ends, and the form of its lines."""
 
@@ -39,7 +43,7 @@ def are_contradictory(left: TextConstraint, right: TextConstraint) -> bool:
     shaped = kinds & SHAPE_KINDS and groups & {"start", "end", "sentences"}
     cased = kinds & {"lowercase", "uppercase"} and groups & {"start", "end"}
     barred = _is_forbidden_by(left, right) or _is_forbidden_by(right, left)
-    return bool(shaped or cased or barred or kinds in ({"numbered", "no_digits"}, {"json_keys", "no_commas"}))
+    return bool(shaped or cased or barred or kinds in CONTRADICTORY_PAIRS)
 
 
 def _is_forbidden_by(ban: TextConstraint, other: TextConstraint) -> bool:
@@ -51,6 +55,12 @@ def _is_forbidden_by(ban: TextConstraint, other: TextConstraint) -> bool:
     if ban.kind == "avoid_word":
         return ban.params["word"].casefold() in wanted
     return ban.kind == "avoid_letter" and ban.params["letter"].casefold() in wanted
+
+
+def _is_in_topic(kind: str, params: Mapping[str, Any], topic: ConstraintTopic) -> bool:
+    """Whether a constraint forbids a word or letter of the topic's name."""
+    barred = {"avoid_word": "word", "avoid_letter": "letter"}.get(kind)
+    return barred is not None and params[barred].casefold() in topic.name.casefold()
 
 
 def draw_constraints(
@@ -67,6 +77,10 @@ def draw_constraints(
         name = rng.choices(list(left), list(left.values()))[0]
         kind = CONSTRAINT_KINDS[name]
         params = kind.draw(rng, topic)
+        for _ in range(MAX_DRAWS):
+            if not _is_in_topic(name, params, topic):
+                break
+            params = kind.draw(rng, topic)
         n = params.get("n", 0)
         values = {
             **params,
@@ -75,7 +89,8 @@ def draw_constraints(
             "n_sentences": f"{('one', 'two', 'three')[n - 1] if 1 <= n <= 3 else n} sentence{'s' * (n != 1)}",
         }
         constraint = TextConstraint(kind=name, params=params, text=rng.choice(kind.phrases).format(**values))
-        if any(are_contradictory(constraint, other) for other in (*existing, *chosen)):
+        contradicts = any(are_contradictory(constraint, other) for other in (*existing, *chosen))
+        if contradicts or _is_in_topic(name, params, topic):
             del left[name]
             continue
         chosen.append(constraint)

@@ -296,6 +296,13 @@ first last yes no""".split()
 """Capitalized words before `I` that do not form a name such as `World War I`."""
 
 
+NUMBERED_THINGS = frozenset(
+    """war part chapter volume book act scene type class phase stage level grade appendix napoleon charles elizabeth george
+james henry william""".split()
+)
+"""Words after which a lower-case `i` is a Roman numeral."""
+
+
 def _check_first_person(text: str, _p: ConstraintParams) -> str | None:
     bare = re.sub(r'"[^"]*"|“[^”]*”|«[^»]*»|„[^“”]*[“”]', " ", text.strip().strip('"“”'))
     words = list(WORD.finditer(bare))
@@ -307,6 +314,9 @@ def _check_first_person(text: str, _p: ConstraintParams) -> str | None:
 def _is_speaker_word(text: str, word: re.Match[str], last: re.Match[str] | None) -> bool:
     """Whether a word refers to the speaker. The I of `Charles I`, of a list and of an abbreviation does not."""
     base, _, rest = word.group().replace("’", "'").partition("'")
+    if base == "i" and not any(character.isupper() for character in text):  # in a text without capital letters
+        numeral = text[word.end() : word.end() + 1] == ")" or (last is not None and last.group() in NUMBERED_THINGS)
+        base = base if numeral else "I"
     if base.lower() == "mine":
         return last is not None and last.group().lower() in WORDS_BEFORE_POSSESSIVE
     if base != "I":
@@ -402,7 +412,7 @@ CONSTRAINT_KINDS: dict[str, ConstraintKind] = {
         "end",
         ('End with the sentence "{ending}"', 'Finish with the words "{ending}"'),
         lambda rng, _t: {
-            "ending": rng.choice(("Try it today.", "It is worth it.", "Enjoy every moment.", "That is all."))
+            "ending": rng.choice(("Now you know.", "It is worth knowing.", "There is more to tell.", "That is all."))
         },
         _check_end_with,
     ),

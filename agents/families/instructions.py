@@ -29,10 +29,12 @@ from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
 EVOLUTION_WAYS = {
     "new": "Write a new task of another kind than these:\n{shown}",
     "constrain": "Rewrite this task with one more condition that its answer must meet:\n{parent}",
-    "deepen": "Rewrite this task so that it asks deeper and wider about the same matter:\n{parent}",
-    "concretize": "Rewrite this task with concrete things in the place of general ones:\n{parent}",
+    "deepen": "Rewrite this task so that it goes deeper into one side of the same matter:\n{parent}",
+    "concretize": "Rewrite this task for a concrete case, with names, numbers or material of your own:\n{parent}",
     "reason": "Rewrite this task so that it takes several steps of thought where it took one:\n{parent}",
-    "broaden": "Write a rarer task of the same field and about the same length as this one:\n{parent}",
+    "broaden": (
+        "Write a task of the same field and about the same length as this one, of a kind that is seldom asked for:\n{parent}"
+    ),
 }
 """Self-Instruct's way, and Evol-Instruct's four that deepen and one that broadens (WizardLM, section 3.2 and appendix A)."""
 NEW_OF_A_KIND = "Write a new task unlike all of these:\n{shown}"
@@ -77,11 +79,21 @@ APOLOGY = re.compile(r"\b(sorry|apologi[sz]e|apologies|as an ai)\b", re.I)
 REFUSAL_PHRASE = re.compile(
     r"\bas an? (?:artificial intelligence|(?:large )?language model)\b|^\W*i (?:do not|don't) know\b|\bunfortunately,? i can"
     r"|\bi (?:must|have to) decline\b|\bi(?:'d| would) rather not\b|\bi(?:'m| am) (?:not able|unable|not allowed) to\b"
-    r"|\bi (?:can ?not|can't|won't|will not) (?:help|assist|answer|comply|do)\b",
+    r"|\bi (?:can ?not|can't|won't|will not) (?:help|assist|answer|comply|do|write|provide|complete|fulfil?l)\b",
 )
 """In an answer's first sentence, folded."""
 MAX_APOLOGY_WORDS = 80
-"""A shorter answer with an apology is taken for a refusal (WizardLM, section 3.2, "Elimination Evolving")."""
+"""A shorter answer with an apology is taken for a refusal (WizardLM, section 3.2, "Elimination Evolving"), except in a text that
+the task asks for: a message may end with `Sorry!`."""
+WRITING_TASK = re.compile(
+    r"\b(?:write|draft|compose|reply|respond|rewrite|rephrase|correct|shorten|translate|continue|message|note|notice|letter"
+    r"|e-?mail|sms|speech|dialogue|story|poem|apolog\w+|say sorry)\b",
+    re.IGNORECASE,
+)
+"""A task for a text that someone else is to read."""
+MODEL_APOLOGY = re.compile(r"\bas an ai\b", re.IGNORECASE)
+MIN_WRITTEN_WORDS = 4
+"""Words with content in the sentences of a written text that do not apologize."""
 STOP_WORDS = frozenset(
     """a an and are as at be but by for from has have i in is it its of on or so than that the their them then there they
 this to was we were what when which who will with yes no you your""".split()
@@ -122,11 +134,13 @@ class InstructionsOptions(Options):
     kinds: dict[str, float] = Field(default_factory=dict)
     """Kinds of a new task, such as `correct a text`, each with its weight: one is drawn and asked for. Empty: any kind."""
     fields: dict[str, float] = Field(default_factory=dict)
-    """What a new task or a rarer one is about, in the same way."""
+    """What a new task is about, in the same way."""
     lengths: dict[str, float] = Field(default_factory=dict)
     """How long a new task is, in words of the request."""
     openings: dict[str, float] = Field(default_factory=dict)
     """How a task begins, for every way."""
+    apart: tuple[tuple[str, str], ...] = ()
+    """Pairs that are never drawn together: kinds, fields, lengths, openings or ways, such as `constrain`."""
     shown: int = Field(6, ge=1, le=20)
     """Number of the seeds' tasks that are shown as examples of a new one."""
     shown_made: int = Field(2, ge=0, le=20)
@@ -158,8 +172,8 @@ class NovelOptions(Options):
 def novel_check(subject: Subject, options: NovelOptions) -> str | None:
     """The task must differ from the one it came from and from those that were shown.
 
-    A new task and a rarer one (`new`, `broaden`) are compared by ROUGE-L. A rewritten task keeps wording by request, so it must
-    have content words that its parent lacks, and except for `concretize` be longer than its parent.
+    A new task (`new`, `broaden`) is compared by ROUGE-L. A rewritten task keeps wording by request, so it must have content words
+    that its parent lacks, and except for `concretize` be longer than its parent.
     """
     seed = subject.seed.data
     task, parent = subject.candidate.fields["instruction"], seed["parent"]
@@ -253,7 +267,7 @@ def answered_check(subject: Subject, _options: Options) -> str | None:
     task, answer = subject.candidate.fields["instruction"], subject.candidate.answer
     words, plain = _normalized_words(answer), fold_to_plain_letters(answer).replace("’", "'")
     first_sentence = next(iter(split_sentences(plain)), "")
-    if len(words) < MAX_APOLOGY_WORDS and (APOLOGY.search(plain) or REFUSAL_PHRASE.search(first_sentence)):
+    if len(words) < MAX_APOLOGY_WORDS and (_apologizes(task, plain) or REFUSAL_PHRASE.search(first_sentence)):
         return "the answer refuses"
     if set(words) <= STOP_WORDS | EMPTY | (FILLERS if len(words) > 1 else frozenset()):
         return "the answer says nothing"
@@ -266,6 +280,14 @@ def answered_check(subject: Subject, _options: Options) -> str | None:
     else:
         repeats = _joined_parts(answer) == _joined_parts(task)
     return "the answer is the task again" if repeats else None
+
+
+def _apologizes(task: str, plain: str) -> bool:
+    """Whether an answer in plain letters apologizes, and not within a text that the task asks for."""
+    if not APOLOGY.search(plain) or MODEL_APOLOGY.search(plain) or not WRITING_TASK.search(task):
+        return bool(APOLOGY.search(plain))
+    rest = " ".join(sentence for sentence in split_sentences(plain) if not APOLOGY.search(sentence))
+    return len({*_word_parts(rest)} - STOP_WORDS - EMPTY - FILLERS) < MIN_WRITTEN_WORDS
 
 
 def _normalized_words(text: str) -> list[str]:
@@ -303,7 +325,10 @@ class InstructionsFamily(RecipeFamily):
         ]
 
     def condition(self, row: Mapping[str, Any], options: InstructionsOptions, rng: Random) -> dict[str, Any]:
-        way = rng.choices(list(options.ways), list(options.ways.values()))[0]
+        ways = dict(options.ways)
+        if is_concrete(row["task"]) and sum(ways.values()) > ways.get("concretize", 0):
+            ways.pop("concretize", None)
+        way = rng.choices(list(ways), list(ways.values()))[0]
         examples: list[str] = []
         if way == "new":
             examples = rng.sample(row["tasks"], min(options.shown, len(row["tasks"])))
@@ -312,11 +337,13 @@ class InstructionsFamily(RecipeFamily):
         shown = "\n".join(f"{number}. {task}" for number, task in enumerate(examples, 1))
         wording = NEW_OF_A_KIND if way == "new" and options.kinds else EVOLUTION_WAYS[way]
         request = wording.replace("{shown}", shown).replace("{parent}", row["task"])
-        drawn = {
-            label: rng.choices(list(weights), list(weights.values()))[0]
-            for label, weights in _drawn_conditions(options, way).items()
-            if weights
-        }
+        drawn: dict[str, str] = {}
+        for label, weights in _drawn_conditions(options, way).items():
+            taken = {way, *drawn.values()}
+            barred = {b for a, b in options.apart if a in taken} | {a for a, b in options.apart if b in taken}
+            fitting = {value: weight for value, weight in weights.items() if value not in barred}
+            if sum(fitting.values()):
+                drawn[label] = rng.choices(list(fitting), list(fitting.values()))[0]
         return {
             "way": way,
             "category": row["category"],
@@ -336,13 +363,21 @@ class InstructionsFamily(RecipeFamily):
 
 
 def _drawn_conditions(options: InstructionsOptions, way: str) -> dict[str, dict[str, float]]:
-    """What is drawn for a task of this way, by its label in the request. A rewritten task keeps its kind and its field."""
-    conditions = {"Opening": options.openings}
-    if way in ("new", "broaden"):
-        conditions = {"Field": options.fields, **conditions}
-    if way == "new":
-        conditions = {"Kind": options.kinds, "Length": options.lengths, **conditions}
-    return conditions
+    """What is drawn for a task of this way, by its label in the request. Only a new task gets a kind, a field and a length."""
+    if way != "new":
+        return {"Opening": options.openings}
+    return {
+        "Kind": options.kinds,
+        "Length of the task": options.lengths,
+        "Field": options.fields,
+        "Opening": options.openings,
+    }
+
+
+def is_concrete(task: str) -> bool:
+    """Whether a task already has material, a number or a name, so that it cannot be asked for a concrete case."""
+    numbered = re.search(r"\d", task) or QUOTATION.search(task) or ":" in task
+    return bool(numbered or re.search(r"[a-z,;] [A-Z][a-z]", task))
 
 
 def row_instruction(row: Mapping[str, Any]) -> str:

@@ -180,6 +180,10 @@ class ToolCallsFamily(RecipeFamily):
             f"Tools:\n{tools}\n{turns}"
         }
 
+    def reviewed_messages(self, candidate: Candidate) -> Sequence[Message]:
+        """Without the system message: the request has the day and the tools, and a critic of the talk needs no schemas."""
+        return [message for message in candidate.messages if message.role != "system"]
+
     def candidate(self, seed: Seed, draft: ToolDraft) -> Candidate:
         wishes = [parse_planned_turn(data) for data in seed.data["wishes"]]
         if len(draft.turns) != len(wishes):

@@ -58,4 +58,8 @@ def review_values(context: AgentContext, seed: Seed, candidate: Candidate) -> di
     """The values of a critic's prompt: what a check sees, the request to the generator, and the labeled conversation."""
     # The turns of tools of the recipe's own come from several requests.
     own = {} if context.recipe.tools else {"request": draft_messages(context, start_sample(seed))[-1].content}
-    return {**subject_values(seed, candidate), "conversation": label_turns(candidate.messages), **own}
+    return {
+        **subject_values(seed, candidate),
+        "conversation": label_turns(context.plan.family.reviewed_messages(candidate)),
+        **own,
+    }

@@ -91,8 +91,14 @@ EXCLUDED_VALUE_PATTERN = re.compile(
 )
 """A number that is denied, or used as a limit."""
 RANGE = re.compile(
-    r"\d(?:\s?[ap]\.?m\.?)?\s*(?:-|–|—|\bto\b|\buntil\b|\btill\b|\band on\b|\bonwards?\b)", re.IGNORECASE
+    r"\d(?:\s?[ap]\.?m\.?)?\s*(?:-(?!(?:minute|min|hour)\b)|–|—|\bto\b|\buntil\b|\btill\b|\band on\b|\bonwards?\b)",
+    re.IGNORECASE,
 )
+"""A span of numbers; `a 45-minute lesson` is none."""
+ABSENCE_PATTERN = re.compile(
+    r"(?:\b(?:no|not|cannot)|n't)\b(?:(?!\b(?:but|it|is|and)\b)[^.!?;:])*?\bin the library\b", re.IGNORECASE
+)
+"""A book's absence: `there is no book named … in the library`."""
 
 
 OTHER_RATE_PATTERN = re.compile(
@@ -306,7 +312,7 @@ def _reply_fault(before: Sequence[ConversationTurn], turn: ConversationTurn, tod
             faults.append(f"says {name!r}, which neither the user nor a tool gave")
     for key, tool in (("sky", "get_weather"), ("status", "find_book")):
         if any(call.name == tool for call in turn.calls):
-            foreign = spoken.mentioned_terms(VALUE_WORDS[key]) - {result.get(key) for result in results}
+            foreign = _mentioned_values(key, turn.reply) - {result.get(key) for result in results}
             faults += [f"says {min(foreign)!r}"] if foreign else []
 
     if wrong := OTHER_RATE_PATTERN.search(turn.reply):
@@ -361,7 +367,7 @@ def _missing_result_faults(turn: ConversationTurn, facts: ReplyFacts, today: dat
                 known = _known_facts([turn.request], [call], [result], today)
                 facts = read_reply_facts(part, known, today)
                 yield from facts.faults
-            yield from _missing_fields(call, result, part, facts)
+            yield from _missing_fields(call, result, part, facts, turn.request)
 
 
 def _split_by_labels(reply: str, labels: Sequence[str]) -> list[str] | None:
@@ -373,10 +379,15 @@ def _split_by_labels(reply: str, labels: Sequence[str]) -> list[str] | None:
     return [reply[start:end] for start, end in zip(starts, [*starts[1:], len(reply)], strict=True)]
 
 
-def _missing_fields(call: PlannedCall, result: Any, reply: str, facts: ReplyFacts) -> Iterator[str]:
+def _missing_fields(call: PlannedCall, result: Any, reply: str, facts: ReplyFacts, request: str) -> Iterator[str]:
     tool = SIMULATED_TOOLS.get(call.name)
-    for key in tool.tells if tool and isinstance(result, dict) else ():
-        value = result.get(key)
+    if tool is None or not isinstance(result, dict):
+        return
+    said = read_written(request)
+    asked = {key for key, words in tool.asks.items() if any(map(said.contains_phrase, words))}
+    optional = tool.asks.keys() - asked if asked else set()
+    for key in tool.tells:
+        value = None if key in optional else result.get(key)
         if value is not None and not _states_value(key, value, result, reply, facts):
             yield f"must tell {key} of {call.name} ({dump_json(value)})"
 
@@ -390,9 +401,15 @@ def _states_value(key: str, value: Any, result: Mapping[str, Any], reply: str, f
         amounts = collect_known_facts([], [{**units, key: value}], date.min).amounts
         return bool(amounts & facts.amounts) if amounts else number in facts.numbers
     if key in VALUE_WORDS:
-        return read_written(reply).mentioned_terms(VALUE_WORDS[key]) == {value}
+        return _mentioned_values(key, reply) == {value}
     if re.fullmatch(r"\d{4}-\d\d-\d\d", value):
         return date.fromisoformat(value) in facts.days
     if re.fullmatch(r"\d\d:\d\d", value):
         return time.fromisoformat(value) in facts.times
     return read_written(reply).contains_phrase(value)
+
+
+def _mentioned_values(key: str, reply: str) -> set[str]:
+    """The values of a field with words that a reply states; `not in the library` does not say that a book is available."""
+    shown = ABSENCE_PATTERN.sub(" ", reply.replace("’", "'")) if key == "status" else reply
+    return set(read_written(shown).mentioned_terms(VALUE_WORDS[key]))

@@ -4,7 +4,8 @@ Knows no teacher: the generator receives the plan, and checks compare the conver
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal, NamedTuple
@@ -12,15 +13,19 @@ from typing import Any, Literal, NamedTuple
 from agents.families.tools import SIMULATED_TOOLS, TOOL_CHAINS
 from agents.families.tools.scenario_domains import Domain
 from agents.families.tools.simulated_tool import SimulatedTool, ToolArguments, WorldState, run_tool
-from agents.families.tools.simulated_world import EVERYTHING, WORLD_SECTIONS, draw_world
+from agents.families.tools.simulated_world import EVERYTHING, WORLD_SECTIONS, draw_world, parse_minutes
 
 TurnKind = Literal["call", "chain", "parallel", "error", "ask", "outside"]
 KINDS_WITHOUT_CALL: tuple[TurnKind, ...] = ("ask", "outside")
 """Turns in which no tool is called: a required argument is missing, or no tool fits."""
 THING_KEYS = ("city", "product", "title", "text")
 """Arguments that name what a call is about."""
-MAX_DRAWS = 20
+MAX_DRAWS = 40
 """Attempts to draw a turn that repeats nothing of the turns before."""
+MIN_GAP = 60
+"""Minutes between two events or reminders of one plan."""
+ONCE_WITH_A_TOOL: tuple[TurnKind, ...] = ("chain", "parallel", "error")
+"""Kinds of turns that a plan has once with the same tools; another becomes a plain call."""
 
 
 class PlannedCall(NamedTuple):
@@ -76,8 +81,8 @@ def draw_plan(
 ) -> ConversationPlan:
     """Tools to offer, at most `count` unless the kinds need more, a world for them, and a turn for each of `kinds`.
 
-    Only fitting tools are called. No turn repeats a call, or fails with a thing that an earlier turn looked up. Where no tool can
-    serve a kind, the turn is a plain call.
+    Only fitting tools are called. No turn repeats a call, books the time of another, or fails with a thing that an earlier turn
+    looked up. Where no tool can serve a kind, the turn is a plain call.
     """
     offered = _draw_offered_tools(rng, fitting, kinds, count)
     sections = [name for name in WORLD_SECTIONS if any(name in SIMULATED_TOOLS[tool].sections for tool in offered)]
@@ -134,15 +139,21 @@ def _draw_new_turn(
     domain: Domain,
 ) -> PlannedTurn:
     """A turn without results that is not about the things of the turns before."""
-    just_used = {call.name for earlier in before[-1:] for call in earlier.calls}
     calls = [call for earlier in before for call in earlier.calls]
+    moments = [moment for call in calls for moment in _list_moments(call)]
     known = {thing for call in calls for thing in _list_things(call, failing=kind == "error")}
     needs = {earlier.need for earlier in before}
     wish = PlannedTurn(kind)
-    for _ in range(MAX_DRAWS):
-        wish = _draw_turn(rng, kind, tools, world, just_used, domain)
+    for attempt in range(MAX_DRAWS):
+        wish = _draw_turn(rng, kind, tools, world, before, domain, any_tool=attempt >= MAX_DRAWS // 2)
         things = {thing for call in wish.calls for thing in _list_things(call, failing=kind == "error")}
-        if not things & known and not (wish.need and wish.need in needs):
+        close = any(
+            day == other and abs(minute - taken) < MIN_GAP
+            for call in wish.calls
+            for day, minute in _list_moments(call)
+            for other, taken in moments
+        )
+        if not things & known and not close and not (wish.need and wish.need in needs):
             break
     purpose = SIMULATED_TOOLS[wish.calls[0].name].purpose if wish.calls else None
     return replace(wish, about=purpose(world, wish.calls[0].arguments, rng)) if purpose else wish
@@ -157,21 +168,42 @@ def _list_things(call: PlannedCall, *, failing: bool) -> list[str]:
     return [name if failing else f"{call.name} {name}" for name in names or [dump_json(call.arguments)]]
 
 
+def _list_moments(call: PlannedCall) -> list[tuple[str, int]]:
+    """The day and minute that a call books: the start of an event, or the time of a reminder."""
+    when = call.arguments.get("when", call.arguments)
+    clock = when.get("start", when.get("time"))
+    booked = call.name in ("add_event", "set_reminder") and "day" in when and clock
+    return [(when["day"], parse_minutes(clock))] if booked else []
+
+
 def _draw_turn(
     rng: Random,
     kind: TurnKind,
     tools: Mapping[str, SimulatedTool],
     world: WorldState,
-    just_used: set[str],
+    before: Sequence[PlannedTurn],
     domain: Domain,
+    *,
+    any_tool: bool,
 ) -> PlannedTurn:
-    """A planned turn without results."""
+    """A planned turn without results. `any_tool`: also of a tool that the plan has used once, where the rest have nothing new."""
+    just_used = {call.name for earlier in before[-1:] for call in earlier.calls}
+    used = Counter(name for earlier in before for name in {call.name for call in earlier.calls})
+    done = {
+        tuple(dict.fromkeys(call.name for call in earlier.calls))
+        for earlier in before
+        if earlier.kind == kind and kind in ONCE_WITH_A_TOOL
+    }
 
     def able(can: Callable[[SimulatedTool], object]) -> SimulatedTool | None:
-        """A suitable tool, preferably not the last one used."""
-        some = [tool for tool in tools.values() if can(tool)]
-        unused = [tool for tool in some if tool.name not in just_used]
-        return rng.choice(unused or some) if some else None
+        """A suitable tool, of those that the plan has used least, and preferably not the last one."""
+        some = [tool for tool in tools.values() if can(tool) and (tool.name,) not in done]
+        ranks = [
+            (used[tool.name] // 2, False) if any_tool else (used[tool.name], tool.name in just_used) for tool in some
+        ]
+        return (
+            rng.choice([tool for tool, rank in zip(some, ranks, strict=True) if rank == min(ranks)]) if some else None
+        )
 
     if kind == "outside":
         usual = domain.tools or SIMULATED_TOOLS
@@ -184,9 +216,12 @@ def _draw_turn(
     if kind == "error" and (tool := able(lambda tool: tool.fail)) and tool.fail:
         return PlannedTurn("error", (PlannedCall(tool.name, tool.fail(world, rng)),))
     if kind == "parallel" and (tool := able(lambda tool: tool.label)):
-        return _draw_parallel_turn(rng, tool, world)
-    if kind == "chain" and (chain := _draw_chain_turn(rng, tools, world)):
+        turn = _draw_parallel_turn(rng, tool, world)
+        if turn.kind == "parallel" or not any_tool:
+            return turn
+    if kind == "chain" and (chain := _draw_chain_turn(rng, tools, world, done)):
         return chain
+    done.clear()
     chosen = able(lambda _: True)
     assert chosen is not None
     return PlannedTurn("call", (PlannedCall(chosen.name, chosen.draw(world, rng)),))
@@ -205,8 +240,10 @@ def _draw_parallel_turn(rng: Random, tool: SimulatedTool, world: WorldState) -> 
     return PlannedTurn("call", (PlannedCall(tool.name, first),))
 
 
-def _draw_chain_turn(rng: Random, tools: Mapping[str, SimulatedTool], world: WorldState) -> PlannedTurn | None:
-    pairs = [pair for pair in TOOL_CHAINS if pair[0] in tools and pair[1] in tools]
+def _draw_chain_turn(
+    rng: Random, tools: Mapping[str, SimulatedTool], world: WorldState, done: Collection[tuple[str, ...]]
+) -> PlannedTurn | None:
+    pairs = [pair for pair in TOOL_CHAINS if pair[0] in tools and pair[1] in tools and pair not in done]
     if not pairs:
         return None
     first_tool, second_tool = rng.choice(pairs)
@@ -233,7 +270,10 @@ def describe_turn(wish: PlannedTurn) -> str:
                 "the assistant asks for it."
             )
         case "outside":
-            return f"no call. The user wants {wish.need}. None of the tools can do that, and the assistant says that it cannot."
+            return (
+                f"no call. The user wants {wish.need}, and says what for or with which detail of their own. None of the tools "
+                "can do that, and the assistant says that it cannot."
+            )
         case "chain":
             pair = (wish.calls[0].name, wish.calls[1].name)
             asked = f" The user asks for {TOOL_CHAINS[pair].asked}." if pair in TOOL_CHAINS else ""

@@ -101,6 +101,11 @@ TEXT_SEPARATOR = "\n;\n"
 """Between texts from different places: 8 next to 295 may be read as 8,295."""
 HIDDEN_CATEGORIES = ("Cf", "Cc", "Co", "Cn", "Mn", "Me")
 """Categories of characters that change a text invisibly."""
+ABSENT_ONE_PATTERN = re.compile(
+    r"(?:\b(?:not|cannot|never)|n't)\b(?:\s+[a-z]+){0,2}\s+(?:find|get|have|locate|offer|see)\s+one(?=\s*(?:[.,;:!?]|$))",
+    re.IGNORECASE,
+)
+"""`one` as a pronoun that counts nothing: `I couldn't find one`."""
 MONTH_NAMES = frozenset("january february march april may june july august september october november december".split())
 ALWAYS_ALLOWED_WORDS = frozenset(
     "i i'm i've i'll i'd ok okay am pm a.m p.m celsius fahrenheit c f km l us eur usd gbp chf nok sek jpy swiss british "
@@ -112,7 +117,8 @@ VERB = re.compile(
 )
 SUBJECTS = frozenset(
     "it there that this these those which what who you we they he she all both each everyone everybody everything nothing one "
-    "none today tomorrow here your our the a an where when how why whose neither some most many nobody no".split()
+    "none today tomorrow here your our the a an where when how why whose neither some most many nobody no wind winds humidity "
+    "temperature temperatures sky skies rain snow fog clouds showers delivery shipping price stock distance travel".split()
 )
 """Words that a sentence may begin with and a verb follow, without being a name."""
 SENTENCE_START_MARKS = ".!?:;\n•*(\"“'‘-–—"
@@ -202,7 +208,7 @@ def find_days(text: str, today: date) -> frozenset[date]:
             -WEEKDAY_WINDOW <= date_match.start() - match.end() <= WEEKDAY_WINDOW for date_match in dated
         )
         unsure = UNSURE_CONTEXT.search(rest[: match.start()][-12:]) or UNSURE_DAY.match(rest, match.end())
-        if not (dated_nearby or unsure or match.group().endswith("s")):
+        if not (dated_nearby or unsure or match.group().lower().endswith("ys")):  # `Mondays` are no day
             days.add(today + timedelta(days=(WEEKDAYS.index(match[1].lower()) - today.weekday() - 1) % 7 + 1))
     return frozenset({*days, *(day for day, _ in _relative_days(rest, today))})
 
@@ -379,7 +385,7 @@ def _check_amounts(text: str, known: KnownFacts, facts: ReplyFacts) -> str:
 
 
 def _check_numbers_in_words(text: str, known: KnownFacts, facts: ReplyFacts) -> None:
-    numbers = read_written(text).numbers
+    numbers = read_written(ABSENT_ONE_PATTERN.sub(" ", text)).numbers
     facts.numbers |= numbers
     for number in sorted(numbers - known.numbers):
         facts.faults.append(f"says {float(number):g} in words, which neither the user nor a tool gave")

@@ -387,7 +387,7 @@ DOMAINS: tuple[Domain, ...] = (
             (60, 90)),
                 EventTitle("handover with NAME", (30, 45)), EventTitle("team meeting", (30, 45, 60)), CALL),
         trips=("a home visit", "a course", "the clinic"),
-        weather=("a day of home visits by bicycle", "an outing with patients"),
+        weather=("a day of home visits by bicycle", "a free afternoon outdoors"),
         reach_km=70,
         modes={"car": 2, "train": 1, "bicycle": 2},
     ),

@@ -93,7 +93,7 @@ def _draw_towns(rng: Random, today: date, _domain: Domain) -> dict[str, Any]:
     first = rng.choice([*region.towns])
     near = sorted(region.towns, key=lambda town: great_circle_km(region.towns[first], region.towns[town]))[:3]
     names = near + rng.sample([town for town in region.towns if town not in near], 3)
-    warm = round(rng.gauss(region.means_c[today.month - 1], 3))
+    warm = round(rng.gauss(region.means_c[today.month - 1], 2))
     days = [_draw_region_day(rng, region, warm, today + timedelta(days=ahead)) for ahead in range(FORECAST_DAYS)]
     return {
         name: {
@@ -105,9 +105,9 @@ def _draw_towns(rng: Random, today: date, _domain: Domain) -> dict[str, Any]:
 
 
 def _draw_region_day(rng: Random, region: Region, warm: int, day: date) -> tuple[date, int]:
-    """A day, and the temperature of the region, which is at most nine degrees from the mean of its month."""
+    """A day, and the temperature of the region, which is at most five degrees from the mean of its month."""
     mean = region.means_c[day.month - 1]
-    return day, max(mean - 8, min(mean + 8, warm + rng.randint(-2, 2)))
+    return day, max(mean - 5, min(mean + 5, warm + rng.randint(-2, 2)))
 
 
 def _draw_weather(rng: Random, region_temperature: int) -> dict[str, Any]:

@@ -104,6 +104,22 @@ def test_arguments_may_be_said_as_people_say_them(base: str, request_: str, righ
     assert (fault(tool_arguments_check, subject_of({"base": base, "request": request_})) is None) == right
 
 
+@pytest.mark.parametrize(
+    ("request_", "reply", "right"),
+    [
+        ("How much is the desk lamp?", "The desk lamp costs 24.90 EUR.", True),
+        ("Is the desk lamp in stock?", "Yes, 5 of the desk lamp are in stock.", True),
+        ("Is the desk lamp in stock, and what does it cost?", "The desk lamp costs 24.90 EUR.", False),
+        ("How much is the desk lamp?", "5 of the desk lamp are in stock.", False),
+        ("How much is the desk lamp?", "The desk lamp costs 24.90 EUR, and 4 are in stock.", False),
+        ("The desk lamp, please look it up.", "The desk lamp costs 24.90 EUR.", False),
+    ],
+)
+def test_a_reply_may_leave_out_the_stock_or_price_that_nobody_asked_for(request_: str, reply: str, right: bool) -> None:
+    subject = subject_of({"base": "product", "request": request_, "reply": reply})
+    assert (fault(tool_result_check, subject) is None) == right
+
+
 def test_a_price_that_equals_the_stock_leaves_the_stock_known() -> None:
     """The same number twice, once with a unit and once without."""
     world = {**WORLD, "shop": {"dry bag": {"price_eur": 15, "in_stock": 15}}}

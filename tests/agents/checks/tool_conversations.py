@@ -142,6 +142,12 @@ TURNS: dict[str, tuple[str, list[tuple[str, dict[str, Any]]], str, str]] = {
         "Is The Salt Road there?",
         "The Salt Road by Ines Halloway is on loan until 14 November.",
     ),
+    "no book": (
+        "error",
+        [("find_book", {"title": "Slow Trains"})],
+        "Does the library have Slow Trains?",
+        "I could not find it: there is no book named 'Slow Trains'.",
+    ),
     "free book": (
         "call",
         [("find_book", {"title": "Stone Fruit"})],

@@ -8,7 +8,7 @@ import pytest
 
 from agents.families.constraint_drawing import TextConstraint
 from agents.families.constraints import CONSTRAINT_KINDS
-from agents.families.request_styles import PURPOSES
+from agents.families.request_styles import PURPOSES, REQUEST_STYLES, UNFIT_KINDS
 from agents.planning.run_plan import RunPlan
 from core.sample import RejectionReason, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -152,3 +152,26 @@ def test_no_rule_requires_a_text_that_another_forbids() -> None:
         assert not {"numbered", "no_digits"} <= kinds
         assert not (kinds & {"json_keys", "bullets"} and kinds & {"start_with", "end_with", "end_question"})
     assert forbidden > 300
+
+
+def test_no_rule_forbids_what_its_topic_needs_or_clashes_with_its_turn() -> None:
+    seeds = build_test_seeds(plan_of("samples=1500", "task.turns=[3]", "task.constraints=[2]"))[:]
+    known = {one for style in REQUEST_STYLES.values() for one in (*style.first, *style.later)} | {*PURPOSES}
+    assert UNFIT_KINDS.keys() <= known
+    met, endings, rules = Counter[str](), 0, 0
+    for seed in seeds:
+        data = seed.data
+        for request, turn in zip(data["requests"], data["constraints"], strict=True):
+            kinds = {rule["kind"] for rule in turn}
+            for wording, unfit in UNFIT_KINDS.items():
+                filled = wording.format(topic=data["topic"])
+                if request.startswith(filled[0].upper() + filled[1:]) or f" {filled} " in f" {request} ":
+                    met[wording] += 1
+                    assert not kinds & {*unfit}, request
+            assert not {"exact_sentences", "end_in_language"} <= kinds
+            barred = [r["params"].get("word") or r["params"]["letter"] for r in turn if r["kind"].startswith("avoid_")]
+            assert not any(word.lower() in data["topic"].lower() for word in barred), (data["topic"], barred)
+        endings += sum(rule["kind"] == "end_with" for rule in data["constraints"][-1])
+        rules += len(data["constraints"][-1])
+    assert met.keys() == UNFIT_KINDS.keys()
+    assert endings / rules < 0.02, "one rule in thirty before"

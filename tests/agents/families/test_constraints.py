@@ -51,6 +51,9 @@ ROWS = [
     ("postscript", {}, "They fly.\nP.S. They sting.", "P.S. They sting.\nThey fly."),
     ("second_person", {}, "Your bees.", "Youth."),
     ("first_person", {}, "I keep bees.", "It is India."),
+    ("first_person", {}, "i lay everything out, and i have never missed it.", "a smaller bag, i.e. one for world war i trips."),
+    ("first_person", {}, "packing light, i leave my books.", "i) one bag. ii) one pair of shoes, as in part i there."),
+    ("first_person", {}, "I left, and i lost it.", "The variable i counts Bees."),
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.families.instructions import EVOLUTION_WAYS
+from agents.families.instructions import EVOLUTION_WAYS, is_concrete
 from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError, UsageError
 from core.sample import SampleStatus
@@ -52,12 +52,45 @@ def test_a_new_task_is_asked_for_with_drawn_conditions_and_a_rewritten_one_keeps
     assert max(kinds.values()) < 45
     for seed in seeds:
         drawn, way = seed.data["drawn"], seed.data["way"]
-        expected = {"new": {"Kind", "Field", "Length", "Opening"}, "broaden": {"Field", "Opening"}}
-        assert drawn.keys() == expected.get(way, {"Opening"})
+        expected = {"Kind", "Field", "Length of the task", "Opening"} if way == "new" else {"Opening"}
+        assert drawn.keys() == expected
     bare = build_test_seeds(
         load_recipe_plan("instructions", [*FAKE, "samples=40", *(f"task.{k}={{}}" for k in DRAWN)])
     )[:]
     assert all("drawn" not in seed.data for seed in bare)
+
+
+def test_nothing_is_drawn_that_contradicts_the_way_or_another_condition() -> None:
+    """ "A question" that begins a situation, a limit next to one more condition, a concrete task that is made concrete."""
+    plan = load_recipe_plan("instructions", [*FAKE, "samples=3000"])
+    seeds = build_test_seeds(plan)[:]
+    known = {value for key in DRAWN for value in getattr(plan.options, key)} | {*EVOLUTION_WAYS}
+    assert {value for pair in plan.options.apart for value in pair} <= known
+    for seed in seeds:
+        values = {seed.data["way"], *seed.data["drawn"].values()}
+        assert not any({*pair} <= values for pair in plan.options.apart), values
+        assert seed.data["way"] != "concretize" or not is_concrete(seed.data["parent"])
+    openings = Counter(seed.data["drawn"]["Opening"] for seed in seeds)
+    assert max(openings.values()) < 0.3 * len(seeds)
+    together = build_test_seeds(load_recipe_plan("instructions", [*FAKE, "samples=800", "task.apart=[]"]))[:]
+    assert any(
+        {"a question", "a situation in several sentences, then the request"} <= {*s.data["drawn"].values()}
+        for s in together
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "concrete"),
+    [
+        ("Explain in two sentences why ice floats on water.", False),
+        ("Write a note that says no to a request.", False),
+        ("A shirt costs 20 euros and is reduced by a quarter. What does it cost now?", True),
+        ('Make this message polite: "Send me the file now."', True),
+        ("Say what Kim may have bought.", True),
+    ],
+)
+def test_a_task_with_material_a_number_or_a_name_is_concrete(task: str, concrete: bool) -> None:
+    assert is_concrete(task) == concrete
 
 
 def test_each_drawn_condition_stands_once_in_the_request_next_to_those_of_the_recipe(tmp_path: Path) -> None:
