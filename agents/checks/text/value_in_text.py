@@ -36,6 +36,9 @@ MAX_REPORTED_FAULTS = 3
 """Faults in one verdict: more than a revision repairs."""
 PROPERTY_KEYWORDS = {"properties", "patternProperties", "additionalProperties"}
 """Keywords about an object's keys; a schema without them does not distinguish keys from values."""
+RANK_FIELDS = {"place", "rank", "position", "placing", "ranking"}
+"""Fields whose number is a rank, which texts give without the field's name: `Third came Dunja`."""
+RANK_NAMES = {1: re.compile(r"\b(?:winners?|won|wins)\b"), 2: re.compile(r"\brunners?-up\b")}
 ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 ISO_TIME = re.compile(r"(?P<clock>\d\d:\d\d(?::\d\d)?)(?:\.0+)?(?P<zone>Z|[+-]\d\d:\d\d)?")
 
@@ -161,6 +164,8 @@ def find_leaf_fault(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | N
     exact = str(leaf.value) if isinstance(leaf.value, float) else leaf.value
     if math.isfinite(leaf.value) and Fraction(exact) in written.numbers:
         return None
+    if isinstance(leaf.value, int) and _has_ordinal(leaf, written, item):
+        return None
     return f"is {str(leaf.value)[:80]}, a number that is not in the text"
 
 
@@ -274,6 +279,22 @@ def _choice_fault(
         return f"is {name}, but the text says so of another item: {saying[0].text[:80]!r}"
     words = ", ".join(repr(term) for term in terms.get(name, [name])[:4])
     return f"is {name}, but the text has none of {words}"
+
+
+def _has_ordinal(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | None) -> bool:
+    """Whether an ordinal gives an integer: before the field's name (`second floor`), or as a rank, of a list item in a clause
+    that does not speak of other items only.
+    """
+    name = leaf.path.rpartition(".")[2].replace("_", " ").casefold()
+    rank = name in RANK_FIELDS
+    if not rank and (name.endswith("s") or not name):
+        return False  # a count: "the first days" are not one day
+    clauses = [written] if item is None else [clause for i, clause in enumerate(item.all) if i not in item.foreign]
+    by_name = RANK_NAMES.get(leaf.value) if rank else None
+    return any(
+        clause.has_ordinal(leaf.value, "" if rank else name) or (by_name and by_name.search(clause.folded))
+        for clause in clauses
+    )
 
 
 def _text_fault(value: str, written: WrittenText) -> str | None:

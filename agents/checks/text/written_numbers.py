@@ -108,7 +108,18 @@ NON_NUMBER_AFTER = re.compile(
     r"|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)\b"
 )
 """After a number word these make it part of a fraction, an ordinal or a time."""
-
+ORDINALS = {
+    word: value
+    for value, word in enumerate(
+        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
+        "sixteenth seventeenth eighteenth nineteenth".split(),
+        start=1,
+    )
+} | {re.sub("y$", "ieth", word): value for word, value in TENS.items()}
+ORDINAL = re.compile(
+    rf"(?<![\w'])(?<!\bone )(?<!\bper )(?<!\d )(?:(?P<tens>{'|'.join(TENS)})[ -])?(?P<word>{'|'.join(ORDINALS)})(?![\w'])"
+)
+"""`second` after a count is a unit of time."""
 
 DIGIT_WORD, TEEN_WORD, TENS_WORD = ("|".join(words) for words in (list(SMALL)[1:10], list(SMALL)[10:], TENS))
 UNDER_HUNDRED = rf"(?:(?:{TENS_WORD})(?:[- ](?:{DIGIT_WORD}))?|{TEEN_WORD}|{DIGIT_WORD})"
@@ -178,6 +189,14 @@ class WrittenText:
             rest = pattern.sub(_mask_match, rest)
         years = {Fraction(day.year) for day in self.dates}
         return frozenset({*_numbers_in_digits(rest), *_numbers_in_words(fold_text(rest)), *years})
+
+    def has_ordinal(self, value: int, noun: str = "") -> bool:
+        """Whether `value` is written as an ordinal in words (`third`), before `noun` if one is given."""
+        return any(
+            TENS.get(match["tens"], 0) + ORDINALS[match["word"]] == value
+            and re.match(rf"\s*{re.escape(noun)}(?!\w)", self.folded[match.end() :])
+            for match in ORDINAL.finditer(self.folded)
+        )
 
     def contains_phrase(self, words: str) -> bool:
         """Whether `words` occur whole in the text, except for white space and case.
