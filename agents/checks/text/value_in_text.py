@@ -157,7 +157,7 @@ def find_leaf_fault(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | N
     if isinstance(leaf.value, str) and choices:
         named = {v: [v, *terms.get(v, ())] for v in map(_choice_name, choices)}
         return _choice_fault(leaf.value, named, written, item)
-    if _choice_name(leaf.value) in terms and _choice_name(leaf.value) in written.mentioned_terms(terms):
+    if (name := _choice_name(leaf.value)) in terms and name in written.mentioned_terms(terms, by_subject=True):
         return None
     if not isinstance(leaf.value, int | float):
         return _text_fault(leaf.value, written)
@@ -261,7 +261,7 @@ def _flag_fault(
     leaf: ValueLeaf, terms: Mapping[str, Sequence[str]], written: WrittenText, item: ItemClauses | None
 ) -> str | None:
     """A text cannot express both values of one flag; for flags of list items it can."""
-    name, mentioned = _choice_name(leaf.value), written.mentioned_terms(terms)
+    name, mentioned = _choice_name(leaf.value), written.mentioned_terms(terms, by_subject=True)
     in_list = any(step.isdigit() for step in leaf.path.split("."))
     if not in_list and (others := mentioned - {name}):
         return f"is {name}, but the text has words for {min(others)}"
@@ -272,13 +272,17 @@ def _flag_fault(
 def _choice_fault(
     name: str, terms: Mapping[str, Sequence[str]], written: WrittenText, item: ItemClauses | None
 ) -> str | None:
-    if name in written.mentioned_terms(terms):
-        saying = [] if item is None else [clause for clause in item.all if name in clause.mentioned_terms(terms)]
+    if name in written.mentioned_terms(terms, by_subject=True):
+        saying = [] if item is None else _clauses_with(name, terms, item)
         if item is None or not item.are_foreign(saying):
             return None
         return f"is {name}, but the text says so of another item: {saying[0].text[:80]!r}"
     words = ", ".join(repr(term) for term in terms.get(name, [name])[:4])
     return f"is {name}, but the text has none of {words}"
+
+
+def _clauses_with(name: str, terms: Mapping[str, Sequence[str]], item: ItemClauses) -> list[WrittenText]:
+    return [clause for clause in item.all if name in clause.mentioned_terms(terms, by_subject=True)]
 
 
 def _has_ordinal(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | None) -> bool:

@@ -19,6 +19,13 @@ UNSPACED_SCRIPT = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud
 NEGATION_BEFORE = (
     r"\b(?:no|not|non|never|without|neither|nor|hardly|cannot|\w+n't)\s+(?:an?\s+|the\s+|any\s+|yet\s+|very\s+)?$"
 )
+NEGATED_SUBJECT = (
+    r"\b(?:nothing|none|nobody|no(?!\s+(?:doubt|question|wonder|matter|later|sooner)\b)\s+[\w']+|not\s+(?:one|a\s+single))"
+    r"(?:\s+(?!(?:and|but|so|as|because|since|which|who|that|it|this|they|he|she|we|you|i|if|except|other|else)\b)[\w']+){0,3}?"
+    r"\s+(?:(?:has|have|had|will|can|could|may|needs?\s+to)\s+(?:ever\s+)?)?(?:is|are|was|were|be|been)"
+    r"(?:\s+(?:an?|the|any|very|even|ever|really))?\s+$"
+)
+"""Denies a predicate by its subject: `Nothing here is estimated`; not `No doubt it is estimated`."""
 
 DAYS_APART = r"\s*(?:-|–|—|to|until|till)\s*"
 MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
@@ -216,18 +223,20 @@ class WrittenText:
                 return True
         return False
 
-    def mentioned_terms(self, terms: Mapping[str, Iterable[str]]) -> set[str]:
+    def mentioned_terms(self, terms: Mapping[str, Iterable[str]], *, by_subject: bool = False) -> set[str]:
         """The keys with one of their terms in the text, longer terms first: `non-smoking` is not a mention of `smoking`.
 
-        A term after a denial (`no`, `not`, `without`) does not count.
+        A term after a denial (`no`, `not`, `without`) does not count; with `by_subject`, nor does one that its subject denies
+        (`nothing here is urgent`).
         """
+        denial = f"{NEGATION_BEFORE}|{NEGATED_SUBJECT}" if by_subject else NEGATION_BEFORE
         left, mentioned = self.loosened, set()
         pairs = {(loosen_text(term), key) for key, some in terms.items() for term in some}
         for term in sorted({term for term, _ in pairs if term}, key=lambda term: (-len(term), term)):
             for at in _find_positions(left, term):
                 if not _has_word_edges(left, at, at + len(term)):
                     continue
-                if not re.search(NEGATION_BEFORE, left[max(0, at - 40) : at]):
+                if not re.search(denial, left[max(0, at - 60) : at]):
                     mentioned |= {key for known_term, key in pairs if known_term == term}
                 left = left[:at] + "\0" * len(term) + left[at + len(term) :]
         return mentioned
