@@ -63,14 +63,16 @@ UNFIT = tuple(
         (
             "knows the readers",
             "repair service|(?:e-mail|letter) to (?:the|a|an) (?:landlord|supplier|shop|office|museum|insurance|carrier"
-            "|management|removal firm|harbour master|support)|of complaint|complaint|by the office|accounts|residents|shop owners|advert"
+            "|management|removal firm|harbour master|support)|of complaint|complaint|by the office|accounts|residents"
+            "|shop owners|advert"
             "|poster|notice|label|catalogue|leaflet|paper|record|statement|ticket|contract|covering|quotation|hotline",
         ),
         (
             "writes to strangers",
             "head of the team|team mate|relative|niece|granddaughter|friend|one's family|colleagues|group chat"
-            "|class chat|diary|notebook|entry in|neighbourhood|neighbours|to the helpers|the one who waits|kitchen table|clipboard"
-            "|by the caretaker|supervisor|to the club|to the warden|registrars|minutes|to all|to the owner",
+            "|class chat|diary|notebook|entry in|neighbourhood|neighbours|to the helpers|the one who waits|kitchen table"
+            "|clipboard"
+            "|by the caretaker|supervisor|to the club|to the warden|registrars|minutes|to all|to the owner|reply",
         ),
         (
             "would rather talk",
@@ -80,39 +82,48 @@ UNFIT = tuple(
         (
             "asked to write it down|stand-in",
             "by the new member|of complaint|diary|by a runner|by a fan|review|of thanks|covering"
-            "|told by the customer|statement|who asked|contract|by the (?:vet|technician|hirer|inspector)|birth|recipe box|one's family"
+            "|told by the customer|statement|who asked|contract|notes for|by the (?:vet|technician|hirer|inspector)"
+            "|birth|recipe box"
+            "|one's family"
             "|card$",
         ),
         (
             "head of a small team",
             "niece|granddaughter|relative|diary|of complaint|landlord|housing|neighbourhood|lamp post|one's family"
-            "|review|kitchen table|by the new member|told by the customer|recipe box|by a runner|postcard|parents",
+            "|review|kitchen table|instructions for somebody|a delay|by the new member|told by the customer"
+            "|recipe box|by a runner|postcard|parents",
         ),
         # how it sounds
         (
             "formal",
             "[a-z ]*chat\\b|friend|niece|granddaughter|relative|neighbourhood|kitchen table|recipe box|one's family|lines noted"
-            "|diary|team mate|clipboard|spoken|knows the readers",
+            "|diary|team mate|clipboard|spoken|knows the readers|notebook|instructions for somebody",
         ),
         (
             "chatty",
             "record|minutes|contract|protocol|entry in|by the office|by a clerk|statement|inspector|label|quotation|ticket"
-            "|60 words|writes to strangers",
+            "|60 words|writes to strangers|complaint|application",
         ),
         ("careful", "60 words|lines noted|text message|group chat"),
         ("terse|hurried", "1[5-9]\\d words|[2-9]\\d\\d words|\\d{4,} words"),
         (
             "hurried",
-            "letter|contract|article|record|catalogue|label|poster|minutes|leaflet|report|review|quotation|protocol",
+            "application|letter|contract|article|record|catalogue|label|poster|minutes|leaflet|report|review|quotation|protocol",
         ),
-        ("friendly", "of complaint|complaint|by the office|accident|protocol|statement|inspector|record|minutes"),
+        (
+            "friendly",
+            "of complaint|complaint|by the office|accident|report to|protocol|statement|inspector|record|minutes",
+        ),
         # how it begins
         (
             "with a person's name",
             "to all|to parents|residents|to many|[a-z ]*group|[a-z ]*chat\\b|donors|neighbours|those who|colleagues"
             "|shop owners|to the helpers|poster|notice|newsletter|leaflet",
         ),
-        ("in the middle", "by the office|to the office|contract|minutes|record|poster|label|covering|quotation|formal"),
+        (
+            "in the middle",
+            "by the office|to the office|contract|minutes|record|poster|label|covering|quotation|catalogue|formal",
+        ),
         (
             "with the reason",
             "diary|entry|log|label|poster|record|minutes|notebook|article|leaflet|catalogue|report|paragraph|page|review"
@@ -121,7 +132,7 @@ UNFIT = tuple(
         ("with a detail", "contract|quotation|ticket|minutes|label|record|poster|catalogue"),
     )
 )
-"""Pairs of a person, tone or opening, and of what does not go with it: a kind of text, a length, or another of them."""
+"""Pairs of a person, tone or opening, and of what does not go with it: a topic, a kind of text, a length, or another of them."""
 TOLD_OF_EACH = 0.6
 """Probability that all optional fields of list items are told of each item, and not one of them of some items only."""
 WORDS_PER_FIELD, WORDS_PER_ITEM_FIELD = 7, 6
@@ -456,8 +467,9 @@ class ExtractionFamily(RecipeFamily):
         needed += sum(WORDS_PER_ITEM_FIELD * len(list_item_fields(schema, path)) for path in demands["demanded"])
         roomy = [words for words in options.words if words >= needed] or [max(options.words)]
         words = rng.choice(roomy)
-        voice = _draw_voice([style, f"{words} words"], rng)
-        situation = {"topic": require_text(row, "topic"), "style": style, "place": place, "words": words}
+        topic = require_text(row, "topic")
+        voice = _draw_voice([topic, style, f"{words} words"], rng)
+        situation = {"topic": topic, "style": style, "place": place, "words": words}
         return {**asked, **situation, **voice, "letters": sorted(rng.sample(LETTERS, 3)), **demands, "least": 1}
 
     def prompt_role(self, seed: Seed) -> str:

@@ -161,12 +161,7 @@ def find_leaf_fault(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | N
         return None
     if not isinstance(leaf.value, int | float):
         return _text_fault(leaf.value, written)
-    exact = str(leaf.value) if isinstance(leaf.value, float) else leaf.value
-    if math.isfinite(leaf.value) and Fraction(exact) in written.numbers:
-        return None
-    if isinstance(leaf.value, int) and _has_ordinal(leaf, written, item):
-        return None
-    return f"is {str(leaf.value)[:80]}, a number that is not in the text"
+    return _number_fault(leaf, leaf.value, written, item)
 
 
 def _iter_value_leaves(
@@ -281,11 +276,20 @@ def _choice_fault(
     return f"is {name}, but the text has none of {words}"
 
 
+def _number_fault(leaf: ValueLeaf, value: float, written: WrittenText, item: ItemClauses | None) -> str | None:
+    exact = str(value) if isinstance(value, float) else value
+    if math.isfinite(value) and Fraction(exact) in written.numbers:
+        return None
+    if isinstance(value, int) and _has_ordinal(leaf, value, written, item):
+        return None
+    return f"is {str(value)[:80]}, a number that is not in the text"
+
+
 def _clauses_with(name: str, terms: Mapping[str, Sequence[str]], item: ItemClauses) -> list[WrittenText]:
     return [clause for clause in item.all if name in clause.mentioned_terms(terms, by_subject=True)]
 
 
-def _has_ordinal(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | None) -> bool:
+def _has_ordinal(leaf: ValueLeaf, value: int, written: WrittenText, item: ItemClauses | None) -> bool:
     """Whether an ordinal gives an integer: before the field's name (`second floor`), or as a rank, of a list item in a clause
     that does not speak of other items only.
     """
@@ -294,9 +298,9 @@ def _has_ordinal(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | None
     if not rank and (name.endswith("s") or not name):
         return False  # a count: "the first days" are not one day
     clauses = [written] if item is None else [clause for i, clause in enumerate(item.all) if i not in item.foreign]
-    by_name = RANK_NAMES.get(leaf.value) if rank else None
+    by_name = RANK_NAMES.get(value) if rank else None
     return any(
-        clause.has_ordinal(leaf.value, "" if rank else name) or (by_name and by_name.search(clause.folded))
+        clause.has_ordinal(value, "" if rank else name) or (by_name and by_name.search(clause.folded))
         for clause in clauses
     )
 

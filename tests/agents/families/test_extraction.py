@@ -356,7 +356,7 @@ def test_person_tone_and_opening_go_with_the_text() -> None:
     assert not is_unfit("somebody who knows the readers well", "a message in a group chat")
     seeds = build_test_seeds(plan_of("samples=400"))[:]
     for seed in seeds:
-        drawn = [seed.data[name] for name in ("style", "sender", "register", "opening")] + [
+        drawn = [seed.data[name] for name in ("topic", "style", "sender", "register", "opening")] + [
             f"{seed.data['words']} words"
         ]
         assert not any(is_unfit(one, other) for one in drawn for other in drawn), drawn
