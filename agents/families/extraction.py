@@ -4,6 +4,7 @@ Two ways: from a schema and a topic the generator writes the text and its values
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, ClassVar, NamedTuple
@@ -55,8 +56,85 @@ OPENINGS = {
     "in the middle of things": 2, "with the reason for writing": 2, "with a sentence of at most five words": 2,
     "with a number": 1, "with the thing that it is about": 2, "as such a text usually begins": 3,
 }  # fmt: skip
-TOLD_OF_EACH = 0.4
-"""Probability that an optional field of list items is told of each item, and not only of some."""
+UNFIT = tuple(
+    (re.compile(rf"\b(?:{one})"), re.compile(rf"\b(?:{other})"))
+    for one, other in (
+        # who writes, and what to whom
+        (
+            "knows the readers",
+            "repair service|(?:e-mail|letter) to (?:the|a|an) (?:landlord|supplier|shop|office|museum|insurance|carrier"
+            "|management|removal firm|harbour master|support)|of complaint|complaint|by the office|accounts|residents"
+            "|shop owners|advert"
+            "|poster|notice|label|catalogue|leaflet|paper|record|statement|ticket|contract|covering|quotation|hotline",
+        ),
+        (
+            "writes to strangers",
+            "head of the team|team mate|relative|niece|granddaughter|friend|one's family|colleagues|group chat"
+            "|class chat|diary|notebook|entry in|neighbourhood|neighbours|to the helpers|the one who waits|kitchen table"
+            "|clipboard"
+            "|by the caretaker|supervisor|to the club|to the warden|registrars|minutes|to all|to the owner|reply",
+        ),
+        (
+            "would rather talk",
+            "minutes|contract|report|record|article|catalogue|quotation|poster|covering|by the office|formal|careful"
+            "|terse|dry",
+        ),
+        (
+            "asked to write it down|stand-in",
+            "by the new member|of complaint|diary|by a runner|by a fan|review|of thanks|covering"
+            "|told by the customer|statement|who asked|contract|notes for|by the (?:vet|technician|hirer|inspector)"
+            "|birth|recipe box"
+            "|one's family"
+            "|card$",
+        ),
+        (
+            "head of a small team",
+            "niece|granddaughter|relative|diary|of complaint|landlord|housing|neighbourhood|lamp post|one's family"
+            "|review|kitchen table|instructions for somebody|a delay|by the new member|told by the customer"
+            "|recipe box|by a runner|postcard|parents",
+        ),
+        # how it sounds
+        (
+            "formal",
+            "[a-z ]*chat\\b|friend|niece|granddaughter|relative|neighbourhood|kitchen table|recipe box|one's family|lines noted"
+            "|diary|team mate|clipboard|spoken|knows the readers|notebook|instructions for somebody",
+        ),
+        (
+            "chatty",
+            "record|minutes|contract|protocol|entry in|by the office|by a clerk|statement|inspector|label|quotation|ticket"
+            "|60 words|writes to strangers|complaint|application",
+        ),
+        ("careful", "60 words|lines noted|text message|group chat"),
+        ("terse|hurried", "1[5-9]\\d words|[2-9]\\d\\d words|\\d{4,} words"),
+        (
+            "hurried",
+            "application|letter|contract|article|record|catalogue|label|poster|minutes|leaflet|report|review|quotation|protocol",
+        ),
+        (
+            "friendly",
+            "of complaint|complaint|by the office|accident|report to|protocol|statement|inspector|record|minutes",
+        ),
+        # how it begins
+        (
+            "with a person's name",
+            "to all|to parents|residents|to many|[a-z ]*group|[a-z ]*chat\\b|donors|neighbours|those who|colleagues"
+            "|shop owners|to the helpers|poster|notice|newsletter|leaflet",
+        ),
+        (
+            "in the middle",
+            "by the office|to the office|contract|minutes|record|poster|label|covering|quotation|catalogue|formal",
+        ),
+        (
+            "with the reason",
+            "diary|entry|log|label|poster|record|minutes|notebook|article|leaflet|catalogue|report|paragraph|page|review"
+            "|card|item|programme",
+        ),
+        ("with a detail", "contract|quotation|ticket|minutes|label|record|poster|catalogue"),
+    )
+)
+"""Pairs of a person, tone or opening, and of what does not go with it: a topic, a kind of text, a length, or another of them."""
+TOLD_OF_EACH = 0.6
+"""Probability that all optional fields of list items are told of each item, and not one of them of some items only."""
 WORDS_PER_FIELD, WORDS_PER_ITEM_FIELD = 7, 6
 """Words that a natural text needs for a field, and for one of each field of list items (two items of three words): shorter
 texts list values in brackets."""
@@ -380,22 +458,19 @@ class ExtractionFamily(RecipeFamily):
             return {**asked, **source, **free}
 
         # What makes this text differ from others by the same schema.
-        style = row.get("style") or STYLES
-        situation = {
-            "topic": require_text(row, "topic"),
-            "style": style if isinstance(style, str) else rng.choice(style),
-            **{
-                name: rng.choices(list(choices), list(choices.values()))[0]
-                for name, choices in (("sender", SENDERS), ("register", REGISTERS), ("opening", OPENINGS))
-            },
-            "place": rng.choice(PLACES),
-            "letters": sorted(rng.sample(LETTERS, 3)),
-        }
+        style, place = (
+            some if isinstance(some, str) else rng.choice(some)
+            for some in (row.get("style") or STYLES, row.get("place") or PLACES)
+        )
         demands = _draw_demands(row, schema, options, rng)
         needed = WORDS_PER_FIELD * len(demands["demanded"])
         needed += sum(WORDS_PER_ITEM_FIELD * len(list_item_fields(schema, path)) for path in demands["demanded"])
         roomy = [words for words in options.words if words >= needed] or [max(options.words)]
-        return {**asked, **situation, **demands, "words": rng.choice(roomy), "least": 1}
+        words = rng.choice(roomy)
+        topic = require_text(row, "topic")
+        voice = _draw_voice([topic, style, f"{words} words"], rng)
+        situation = {"topic": topic, "style": style, "place": place, "words": words}
+        return {**asked, **situation, **voice, "letters": sorted(rng.sample(LETTERS, 3)), **demands, "least": 1}
 
     def prompt_role(self, seed: Seed) -> str:
         return "extract" if "text" in seed.data else "generator"
@@ -431,11 +506,15 @@ class ExtractionFamily(RecipeFamily):
             wish_lines = [
                 f"Write {data['style']} of about {data['words']} words. Subject: {data['topic']}. Setting: {data['place']}; "
                 f"names of people begin with {', '.join(data['letters'])}.",
-                f"The writer is {data['sender']}; the tone is {data['register']}. Begin {data['opening']}.",
+                *(
+                    [f"The writer is {data['sender']}; the tone is {data['register']}. Begin {data['opening']}."]
+                    if "sender" in data
+                    else []
+                ),
                 f"Do not tell: {', '.join(data['left_out'])}. Tell every other field."
                 if data["left_out"]
                 else "Tell every field.",
-                *(_describe_list_plan(ListPlan(*plan)) for plan in data["lists"]),
+                *(_describe_list_plan(ListPlan(*plan)) for plan in data.get("lists", ())),
                 *([f"As decoy, the text also has {data['decoy']}."] if data["decoy"] else []),
             ]
             wish = "\n".join(wish_lines)
@@ -466,6 +545,21 @@ class ExtractionFamily(RecipeFamily):
         )
 
 
+def _draw_voice(given: Sequence[str], rng: Random) -> dict[str, str]:
+    """A sender, a register and an opening that go with each other and with what is `given`."""
+    drawn: dict[str, str] = {}
+    for name, choices in (("sender", SENDERS), ("register", REGISTERS), ("opening", OPENINGS)):
+        known = [*given, *drawn.values()]
+        fit = [one for one in choices if not any(is_unfit(one, other) for other in known)] or list(choices)
+        drawn[name] = rng.choices(fit, [choices[one] for one in fit])[0]
+    return drawn
+
+
+def is_unfit(one: str, other: str) -> bool:
+    """Whether two conditions of a text do not go together, such as a formal tone and a diary."""
+    return any((a.search(one) and b.search(other)) or (a.search(other) and b.search(one)) for a, b in UNFIT)
+
+
 def _draw_demands(
     row: Mapping[str, Any], schema: dict[str, Any], options: ExtractionOptions, rng: Random
 ) -> dict[str, Any]:
@@ -492,11 +586,13 @@ def _draw_demands(
 
 
 def _draw_list_plan(schema: dict[str, Any], path: str, rng: Random) -> ListPlan:
-    """For each optional field of a list's items, whether it is told of each item or of some."""
+    """Which optional fields of a list's items are told of each item, and which one of some only, if any: a second one would
+    make an item of which nothing is told.
+    """
     single = _part_at(schema, path).get("maxItems", 2) < 2
     optional = [field.path for field in list_item_fields(schema, path) if field.optional]
-    each = [name for name in optional if single or rng.random() < TOLD_OF_EACH]
-    return ListPlan(path, each, [name for name in optional if name not in each])
+    some = [] if single or not optional or rng.random() < TOLD_OF_EACH else [rng.choice(optional)]
+    return ListPlan(path, [name for name in optional if name not in some], some)
 
 
 def _describe_list_plan(plan: ListPlan) -> str:

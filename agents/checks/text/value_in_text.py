@@ -36,6 +36,9 @@ MAX_REPORTED_FAULTS = 3
 """Faults in one verdict: more than a revision repairs."""
 PROPERTY_KEYWORDS = {"properties", "patternProperties", "additionalProperties"}
 """Keywords about an object's keys; a schema without them does not distinguish keys from values."""
+RANK_FIELDS = {"place", "rank", "position", "placing", "ranking"}
+"""Fields whose number is a rank, which texts give without the field's name: `Third came Dunja`."""
+RANK_NAMES = {1: re.compile(r"\b(?:winners?|won|wins)\b"), 2: re.compile(r"\brunners?-up\b")}
 ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 ISO_TIME = re.compile(r"(?P<clock>\d\d:\d\d(?::\d\d)?)(?:\.0+)?(?P<zone>Z|[+-]\d\d:\d\d)?")
 
@@ -154,14 +157,11 @@ def find_leaf_fault(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | N
     if isinstance(leaf.value, str) and choices:
         named = {v: [v, *terms.get(v, ())] for v in map(_choice_name, choices)}
         return _choice_fault(leaf.value, named, written, item)
-    if _choice_name(leaf.value) in terms and _choice_name(leaf.value) in written.mentioned_terms(terms):
+    if (name := _choice_name(leaf.value)) in terms and name in written.mentioned_terms(terms, by_subject=True):
         return None
     if not isinstance(leaf.value, int | float):
         return _text_fault(leaf.value, written)
-    exact = str(leaf.value) if isinstance(leaf.value, float) else leaf.value
-    if math.isfinite(leaf.value) and Fraction(exact) in written.numbers:
-        return None
-    return f"is {str(leaf.value)[:80]}, a number that is not in the text"
+    return _number_fault(leaf, leaf.value, written, item)
 
 
 def _iter_value_leaves(
@@ -256,7 +256,7 @@ def _flag_fault(
     leaf: ValueLeaf, terms: Mapping[str, Sequence[str]], written: WrittenText, item: ItemClauses | None
 ) -> str | None:
     """A text cannot express both values of one flag; for flags of list items it can."""
-    name, mentioned = _choice_name(leaf.value), written.mentioned_terms(terms)
+    name, mentioned = _choice_name(leaf.value), written.mentioned_terms(terms, by_subject=True)
     in_list = any(step.isdigit() for step in leaf.path.split("."))
     if not in_list and (others := mentioned - {name}):
         return f"is {name}, but the text has words for {min(others)}"
@@ -267,13 +267,42 @@ def _flag_fault(
 def _choice_fault(
     name: str, terms: Mapping[str, Sequence[str]], written: WrittenText, item: ItemClauses | None
 ) -> str | None:
-    if name in written.mentioned_terms(terms):
-        saying = [] if item is None else [clause for clause in item.all if name in clause.mentioned_terms(terms)]
+    if name in written.mentioned_terms(terms, by_subject=True):
+        saying = [] if item is None else _clauses_with(name, terms, item)
         if item is None or not item.are_foreign(saying):
             return None
         return f"is {name}, but the text says so of another item: {saying[0].text[:80]!r}"
     words = ", ".join(repr(term) for term in terms.get(name, [name])[:4])
     return f"is {name}, but the text has none of {words}"
+
+
+def _number_fault(leaf: ValueLeaf, value: float, written: WrittenText, item: ItemClauses | None) -> str | None:
+    exact = str(value) if isinstance(value, float) else value
+    if math.isfinite(value) and Fraction(exact) in written.numbers:
+        return None
+    if isinstance(value, int) and _has_ordinal(leaf, value, written, item):
+        return None
+    return f"is {str(value)[:80]}, a number that is not in the text"
+
+
+def _clauses_with(name: str, terms: Mapping[str, Sequence[str]], item: ItemClauses) -> list[WrittenText]:
+    return [clause for clause in item.all if name in clause.mentioned_terms(terms, by_subject=True)]
+
+
+def _has_ordinal(leaf: ValueLeaf, value: int, written: WrittenText, item: ItemClauses | None) -> bool:
+    """Whether an ordinal gives an integer: before the field's name (`second floor`), or as a rank, of a list item in a clause
+    that does not speak of other items only.
+    """
+    name = leaf.path.rpartition(".")[2].replace("_", " ").casefold()
+    rank = name in RANK_FIELDS
+    if not rank and (name.endswith("s") or not name):
+        return False  # a count: "the first days" are not one day
+    clauses = [written] if item is None else [clause for i, clause in enumerate(item.all) if i not in item.foreign]
+    by_name = RANK_NAMES.get(value) if rank else None
+    return any(
+        clause.has_ordinal(value, "" if rank else name) or (by_name and by_name.search(clause.folded))
+        for clause in clauses
+    )
 
 
 def _text_fault(value: str, written: WrittenText) -> str | None:

@@ -19,6 +19,13 @@ UNSPACED_SCRIPT = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud
 NEGATION_BEFORE = (
     r"\b(?:no|not|non|never|without|neither|nor|hardly|cannot|\w+n't)\s+(?:an?\s+|the\s+|any\s+|yet\s+|very\s+)?$"
 )
+NEGATED_SUBJECT = (
+    r"\b(?:nothing|none|nobody|no(?!\s+(?:doubt|question|wonder|matter|later|sooner)\b)\s+[\w']+|not\s+(?:one|a\s+single))"
+    r"(?:\s+(?!(?:and|but|so|as|because|since|which|who|that|it|this|they|he|she|we|you|i|if|except|other|else)\b)[\w']+){0,3}?"
+    r"\s+(?:(?:has|have|had|will|can|could|may|needs?\s+to)\s+(?:ever\s+)?)?(?:is|are|was|were|be|been)"
+    r"(?:\s+(?:an?|the|any|very|even|ever|really))?\s+$"
+)
+"""Denies a predicate by its subject: `Nothing here is estimated`; not `No doubt it is estimated`."""
 
 DAYS_APART = r"\s*(?:-|–|—|to|until|till)\s*"
 MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
@@ -108,7 +115,18 @@ NON_NUMBER_AFTER = re.compile(
     r"|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)\b"
 )
 """After a number word these make it part of a fraction, an ordinal or a time."""
-
+ORDINALS = {
+    word: value
+    for value, word in enumerate(
+        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
+        "sixteenth seventeenth eighteenth nineteenth".split(),
+        start=1,
+    )
+} | {re.sub("y$", "ieth", word): value for word, value in TENS.items()}
+ORDINAL = re.compile(
+    rf"(?<![\w'])(?<!\bone )(?<!\bper )(?<!\d )(?:(?P<tens>{'|'.join(TENS)})[ -])?(?P<word>{'|'.join(ORDINALS)})(?![\w'])"
+)
+"""`second` after a count is a unit of time."""
 
 DIGIT_WORD, TEEN_WORD, TENS_WORD = ("|".join(words) for words in (list(SMALL)[1:10], list(SMALL)[10:], TENS))
 UNDER_HUNDRED = rf"(?:(?:{TENS_WORD})(?:[- ](?:{DIGIT_WORD}))?|{TEEN_WORD}|{DIGIT_WORD})"
@@ -179,6 +197,14 @@ class WrittenText:
         years = {Fraction(day.year) for day in self.dates}
         return frozenset({*_numbers_in_digits(rest), *_numbers_in_words(fold_text(rest)), *years})
 
+    def has_ordinal(self, value: int, noun: str = "") -> bool:
+        """Whether `value` is written as an ordinal in words (`third`), before `noun` if one is given."""
+        return any(
+            TENS.get(match["tens"], 0) + ORDINALS[match["word"]] == value
+            and re.match(rf"\s*{re.escape(noun)}(?!\w)", self.folded[match.end() :])
+            for match in ORDINAL.finditer(self.folded)
+        )
+
     def contains_phrase(self, words: str) -> bool:
         """Whether `words` occur whole in the text, except for white space and case.
 
@@ -197,18 +223,20 @@ class WrittenText:
                 return True
         return False
 
-    def mentioned_terms(self, terms: Mapping[str, Iterable[str]]) -> set[str]:
+    def mentioned_terms(self, terms: Mapping[str, Iterable[str]], *, by_subject: bool = False) -> set[str]:
         """The keys with one of their terms in the text, longer terms first: `non-smoking` is not a mention of `smoking`.
 
-        A term after a denial (`no`, `not`, `without`) does not count.
+        A term after a denial (`no`, `not`, `without`) does not count; with `by_subject`, nor does one that its subject denies
+        (`nothing here is urgent`).
         """
+        denial = f"{NEGATION_BEFORE}|{NEGATED_SUBJECT}" if by_subject else NEGATION_BEFORE
         left, mentioned = self.loosened, set()
         pairs = {(loosen_text(term), key) for key, some in terms.items() for term in some}
         for term in sorted({term for term, _ in pairs if term}, key=lambda term: (-len(term), term)):
             for at in _find_positions(left, term):
                 if not _has_word_edges(left, at, at + len(term)):
                     continue
-                if not re.search(NEGATION_BEFORE, left[max(0, at - 40) : at]):
+                if not re.search(denial, left[max(0, at - 60) : at]):
                     mentioned |= {key for known_term, key in pairs if known_term == term}
                 left = left[:at] + "\0" * len(term) + left[at + len(term) :]
         return mentioned
