@@ -5,23 +5,29 @@ A line of JSON for each sample. A recording has neither keys nor addresses; it c
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from core.errors import UsageError
 from core.sample import FrozenModel, Message, Sample, TokenUsage, conversation_digest
 from core.storage.atomic_files import write_atomically
 from core.storage.bounded_reading import MAX_ROW_BYTES, check_regular_file
 
+MOST_NUMBERED = 1_000_000
+"""Revisions, or attempts, of a sample."""
+MOST_TOKENS = 1 << 40
+"""Of one reply: a recording is a stranger's file, and its counts are charged to a budget."""
+
 
 class RecordedReply(FrozenModel):
     """A reply of a teacher to one agent of a sample."""
 
     agent: str
-    revision: int
-    attempt: int
+    revision: int = Field(ge=0, le=MOST_NUMBERED)
+    attempt: int = Field(ge=0, le=MOST_NUMBERED)
     teacher: str
     """`provider/model`."""
     request: str
@@ -32,11 +38,20 @@ class RecordedReply(FrozenModel):
     reasoning: str = ""
     usage: TokenUsage
 
+    @field_validator("usage")
+    @classmethod
+    def _check_counts(cls, usage: TokenUsage) -> TokenUsage:
+        if not all(0 <= count <= MOST_TOKENS for count in usage.model_dump().values()):
+            raise ValueError(f"counts must be from 0 to {MOST_TOKENS:,}")
+        return usage
+
 
 class RecordedSample(FrozenModel):
     """A sample's seed, and all replies to its agents in their order."""
 
     family: str
+    sample: int | None = Field(None, ge=0, le=MOST_TOKENS)
+    """The sample's index in its run; None in a recording that was written in another way."""
     seed: dict[str, Any]
     """The data of the seed, with what was drawn for it."""
     replies: tuple[RecordedReply, ...]
@@ -51,14 +66,18 @@ def record_sample(family: str, sample: Sample) -> RecordedSample:
         )
         for turn in sample.turns
     )
-    return RecordedSample(family=family, seed=sample.seed.data, replies=replies)
+    return RecordedSample(family=family, sample=sample.seed.index, seed=sample.seed.data, replies=replies)
 
 
 def write_recording(path: Path, family: str, samples: Iterable[Sample]) -> int:
-    """Record finished samples in their order, in place of a file at `path`. Returns their number. Raises StoreError."""
-    count = 0
+    """Record finished samples in their order, in place of a file at `path`; none leave it as it is. Returns their number. Raises
+    StoreError.
+    """
+    samples, count = iter(samples), 0
+    if (first := next(samples, None)) is None:
+        return 0
     with write_atomically(path) as partial, partial.open("w", encoding="utf-8") as lines:
-        for sample in samples:
+        for sample in chain([first], samples):
             lines.write(record_sample(family, sample).model_dump_json(exclude_defaults=True) + "\n")
             count += 1
     return count

@@ -311,8 +311,14 @@ class Sample(FrozenModel):
 
 
 def render_values(data: Mapping[str, Any]) -> dict[str, str]:
-    """Each value as text: strings unchanged, other values as JSON."""
-    return {key: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for key, v in data.items()}
+    """Each value as text: strings unchanged, whole numbers without `.0`, other values as JSON."""
+    return {key: v if isinstance(v, str) else _render_json(v) for key, v in data.items()}
+
+
+def _render_json(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def parse_sample_index(sample: str) -> int:

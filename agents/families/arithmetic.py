@@ -4,7 +4,7 @@ by the agreement of independent solutions. Knows no teacher.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from random import Random
 from typing import Any, ClassVar, Literal
@@ -14,17 +14,20 @@ from pydantic import Field
 from agents.checks import AttemptJudge, Options, Subject, check, first_fault
 from agents.checks.math.solution_agreement import IndependentSolution, is_same_answer
 from agents.checks.text.text_units import contains_question, remove_invisible
-from agents.families.base import RecipeFamily, require_text
+from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.families.operation_trees import (
+    LIMITS,
     draw_goal,
-    draw_number_range,
+    draw_limit,
     draw_tree,
     find_large_number,
     find_tree_fault,
+    state_numbers,
 )
+from agents.families.story_shapes import draw_story_shape
 from agents.reply_schema import ReplySchema
 from core.expression import NotArithmetic, evaluate_expression, find_named_numbers, find_numbers
-from core.sample import Candidate, Message, Seed
+from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
 
 STEPS = {
     1: ("1 step: add", "1 step: subtract", "1 step: multiply", "1 step: divide"),
@@ -33,6 +36,14 @@ STEPS = {
     3: ("3 steps: multiply twice, then add", "3 steps: add, multiply, then subtract"),
 }  # fmt: skip
 """Sequences of operations, each done with the result of the one before."""
+
+
+MIN_LIMIT = 20
+"""The smallest range of numbers that leaves a choice: up to 20."""
+MAX_DECIMAL_LIMIT = 100
+"""The largest number of a story whose amounts have decimals."""
+DECIMAL_SHARE = 0.5
+"""Of the stories whose amounts can have decimals."""
 
 
 class ProblemDraft(ReplySchema):
@@ -46,8 +57,9 @@ class ArithmeticOptions(Options):
     steps: tuple[int, ...] = Field((1, 2, 3), min_length=1)
     """Number of operations of a problem: one of these at random, each 1 to 3."""
     order: Literal["tree", "sequence"] = "tree"
-    """`tree`: an operation tree such as `a * (b - c)`, a range of numbers and what the question asks for are drawn for each
-    problem. `sequence`: only operations that are done one after the other, as `fake/faulty` writes them."""
+    """`tree`: an operation tree such as `a * (b - c)`, a range of numbers, what the question asks for, the opening, the length
+    and how numbers are given are drawn for each problem, and fit each other. `sequence`: only operations that are done one after
+    the other, as `fake/faulty` writes them."""
 
 
 class ExpressionOptions(Options):
@@ -96,6 +108,17 @@ def operations_check(subject: Subject, _options: Options) -> str | None:
     return first_fault([find_tree_fault(expression, data["form"]), find_large_number(expression, data["numbers"])])
 
 
+def _read_limits(row: Mapping[str, Any]) -> tuple[int, ...]:
+    limits = row.get("limits", LIMITS)
+    if not isinstance(limits, Sequence) or not limits or not all(type(n) is int and n >= MIN_LIMIT for n in limits):
+        raise UnusableSeedRow(
+            f"'limits' with a list of whole numbers of at least {MIN_LIMIT}, not {str(limits)[:40]!r}"
+        )
+    if row.get("decimals", 0) not in (0, 1, 2):
+        raise UnusableSeedRow(f"'decimals' with 0, 1 or 2, not {str(row['decimals'])[:40]!r}")
+    return tuple(limits)
+
+
 def _find_numbers(text: str) -> set[Fraction]:
     """As `find_numbers`, and `.5` is a half and no five."""
     return find_numbers(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))
@@ -127,13 +150,17 @@ class ArithmeticFamily(RecipeFamily):
         story, steps = require_text(row, "story"), rng.choice(options.steps)
         if options.order == "sequence":
             return {"story": story, "steps": rng.choice(STEPS[steps])}
-        tree = draw_tree(rng, steps)
+        quantity, limits = require_text(row, "quantity", ""), _read_limits(row)
+        tree = draw_tree(rng, steps, quantity, limits)
+        limit = draw_limit(rng, tree, limits)
+        has_decimals = limit <= MAX_DECIMAL_LIMIT and tree.decimals_fit and rng.random() < DECIMAL_SHARE
         return {
             "story": story,
             "steps": f"{steps} step{'s' * (steps > 1)}: {tree.words}",
             "form": tree.form,
-            "goal": draw_goal(rng, tree),
-            "numbers": draw_number_range(rng, tree, require_text(row, "quantity", "")),
+            "goal": draw_goal(rng, tree, quantity),
+            "numbers": state_numbers(limit, row.get("decimals", 0) if has_decimals else 0),
+            CONDITIONS_KEY: draw_story_shape(rng, tree, limit),
         }
 
     def extra_prompt_values(self, seed: Seed) -> dict[str, str]:

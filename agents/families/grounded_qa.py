@@ -15,9 +15,11 @@ from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
 from agents.checks.text.second_reader import says_no_answer
 from agents.checks.text.supported_by_passage import (
+    CONTRAST_WORDS,
     WORD,
     content_words,
     distinct_quantities,
+    is_denial_word,
     merge_forms,
     normalize_spelling,
     repeatable_words,
@@ -40,16 +42,16 @@ from core.sample import Candidate, Message, Seed
 
 QUESTION_KINDS = {
     "fact": "about a fact: who, what, where or when",
-    "number": "whose answer is one number, with its unit",
+    "number": "whose answer is one number, with its unit or with what it counts",
     "reason": "about a reason: why something is so, or is done so",
     "comparison": "that compares two things, or asks for the difference between them",
-    "list": "whose answer names two to five things",
+    "list": "that asks one thing, and whose answer names two to five things",
     "definition": "about what something is, or what it is for",
     "yes_no": "that is answered by yes or no, and by a few words of why",
 }
 STYLES = (
-    "in plain words, and short", "as a message to a helpdesk", "as an exam question", "in one polite, full sentence",
-    "in a hurry", "after half a sentence on why it is asked", "in spoken, everyday words",
+    "in plain words, and short", "as a message to somebody who can look it up", "as an exam question",
+    "politely, in one full sentence", "in a hurry", "after half a sentence on why it is asked", "in spoken, everyday words",
     "as it is typed into a search box, but as a question",
 )  # fmt: skip
 ASKERS = (
@@ -57,6 +59,31 @@ ASKERS = (
     "somebody who has to decide soon", "somebody who doubts what others say", "a curious child", "a beginner", "an expert",
     "somebody who asks for a relative", "a journalist who checks a detail",
 )  # fmt: skip
+UNFIT_ASKERS = {
+    "as an exam question": (
+        "somebody who is about to do it", "somebody who has done it wrong once", "somebody who has to decide soon",
+        "somebody who doubts what others say", "a curious child", "somebody who asks for a relative",
+        "a journalist who checks a detail",
+    ),
+    "politely, in one full sentence": ("a curious child",),
+    "in a hurry": (
+        "somebody who has to explain it to others", "somebody who doubts what others say", "a curious child",
+        "a journalist who checks a detail",
+    ),
+    "as it is typed into a search box, but as a question": (
+        "somebody who doubts what others say", "a curious child", "somebody who asks for a relative",
+        "a journalist who checks a detail",
+    ),
+}  # fmt: skip
+"""Who does not ask in a style: nobody doubts in a hurry, and a search box learns nothing of relatives."""
+OPENINGS = {
+    "": 2,
+    "Begin it with the thing that it is about.": 1,
+    "Begin it with the case that it is about: when, if, with, after or at what.": 1,
+    "Begin it with its question word or verb.": 2,
+}
+"""How a question may begin, by weight; a style that has its own beginning leaves it free."""
+OWN_BEGINNING = frozenset(("after half a sentence on why it is asked",))
 INSTRUCTIONS = (
     "Answer the question from the text alone. If the text does not say, reply: {silence}",
     "Use nothing but the text to answer. Where it has no answer, say: {silence}",
@@ -67,6 +94,8 @@ QUOTING_INSTRUCTION = (
     "After an answer, quote the words of the text that say so, each quote on a line of its own that begins with >."
 )
 LAYOUTS = ("text_first", "question_first")
+OWN_WORDS = "in a few words of your own"
+"""How an answer is asked for; earlier seeds asked for none of the writer's own."""
 PASSAGE_MENTION = re.compile(
     r"\b(?:the|this|that|given|provided|above|following) (?:given |provided |above |following )?"
     r"(?:text|passage|document|excerpt|extract|article|paragraph|chunk|snippet)s?\b"
@@ -110,7 +139,7 @@ class GroundedOptions(Options):
     styles: tuple[str, ...] = Field(STYLES, min_length=1)
     """The form of a question: one of these at random."""
     askers: tuple[str, ...] = Field(ASKERS, min_length=1)
-    """Who asks: one of these at random."""
+    """Who asks: one of these at random, of those who suit the style."""
     unanswerable: float = Field(0.2, ge=0, le=1)
     """Share of the questions that the passage seems to answer and does not."""
     silence: str = Field("The text does not say.", min_length=1)
@@ -203,7 +232,9 @@ def unanswerable_check(subject: Subject, _options: Options) -> str | None:
 
 class OwnWordsOptions(Options):
     longest: int = Field(10, ge=1)
-    """The most words in a row that an answer may share with a quote; twice that where several things are asked for."""
+    """The most words in a row that an answer may share with a quote; twice that where several things are asked for. Names,
+    digits and words such as `only` and `not` are not counted, since `supported` wants them as the quotes have them. (A share of
+    the answer cannot decide: short replies are whole clauses of their quotes as often as copies are.)"""
     max_words: int = Field(30, ge=1)
     """The most words of an answer."""
 
@@ -212,7 +243,7 @@ class OwnWordsOptions(Options):
 def own_words_check(subject: Subject, options: OwnWordsOptions) -> str | None:
     """The answer must answer in a few words, and not repeat its quotes, which follow it anyway."""
     seed, fields = subject.seed.data, subject.candidate.fields
-    if not seed["answerable"]:
+    if not seed["answerable"] or OWN_WORDS not in seed.get("request", OWN_WORDS):
         return None
     if (count := len(fields["answer"].split())) > options.max_words:
         return f"the answer has {count} words; answer in at most {options.max_words}"
@@ -221,10 +252,13 @@ def own_words_check(subject: Subject, options: OwnWordsOptions) -> str | None:
     for quote in fields["quotes"]:
         quoted = WORD.findall(normalize_spelling(quote)[:MAX_COMPARED_CHARACTERS])
         run = _longest_shared_run(answer, quoted)
-        names = sum(word[0].isupper() or word[0].isdigit() for word in run)
-        if len(run) - names > longest:
+        if sum(not _must_be_literal(word) for word in run) > longest:
             return f"the answer repeats its quote ({' '.join(run[:12])!r}); answer in a few words of your own"
     return None
+
+
+def _must_be_literal(word: str) -> bool:
+    return word[0].isupper() or word[0].isdigit() or word.lower() in CONTRAST_WORDS or is_denial_word(word)
 
 
 def _longest_shared_run(left: list[str], right: list[str]) -> list[str]:
@@ -265,7 +299,10 @@ class GroundedQAFamily(RecipeFamily):
         text = unicodedata.normalize("NFC", require_text(row, "text"))
         answerable = rng.random() >= options.unanswerable
         kind, target = _draw_target(text, options.kinds, answerable, rng)
-        style, asker = rng.choice(options.styles), rng.choice(options.askers)
+        style = rng.choice(options.styles)
+        fitting = [asker for asker in options.askers if asker not in UNFIT_ASKERS.get(style, ())]
+        asker = rng.choice(fitting or options.askers)
+        opening = "" if style in OWN_BEGINNING else rng.choices(list(OPENINGS), list(OPENINGS.values()))[0]
 
         # A passage always has the same form, so that the filter `novelty` compares only the questions.
         form = Random(text)
@@ -273,6 +310,8 @@ class GroundedQAFamily(RecipeFamily):
             "kind": kind,
             "style": style,
             "asker": asker,
+            "opening": opening,
+            "headings": row.get("headings", ""),
             "focus": target.focus,
             "answerable": answerable,
             "context": options.context,
@@ -339,6 +378,8 @@ def _draw_target(text: str, kinds: Mapping[str, int], answerable: bool, rng: Ran
 def _request_text(asked: Mapping[str, Any], silence: str) -> str:
     """The request to the generator, in words."""
     about = f"Ask a question {QUESTION_KINDS[asked['kind']]}. Put it {asked['style']}; {asked['asker']} asks."
+    about = f"{about} {asked['opening']}".rstrip()
+    origin = f"The passage is from: {asked['headings']}. " if asked["headings"] else ""
     focus = f"It is to be about this part of the passage: {asked['focus']}" if asked["focus"] else ""
     if not asked["answerable"]:
         focus = f"It is to be near to this part of the passage: {asked['focus']}" if asked["focus"] else ""
@@ -347,8 +388,8 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
             f"passage leaves out. Give no quotes, and as the answer: {silence}"
         )
     else:
-        task = "Quote the words of the passage that answer it, then answer it in a few words of your own."
-    alone = "" if asked["context"] else (
+        task = f"Quote the words of the passage that answer it, then answer it {OWN_WORDS}."
+    alone = f"{origin}Who answers the question sees the passage alone." if asked["context"] else origin + (
         "Who gets the question does not have the passage: name what it is about, say `it` or `this` of nothing that the "
         "question has not named, and never speak of a text."
     )  # fmt: skip

@@ -4,7 +4,7 @@ compared with the expression that was written. Knows no story and no teacher.
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -21,10 +21,12 @@ class OperationTree(NamedTuple):
     form: str
     words: str
     """What is to be done, step by step."""
+    goals: tuple[str, ...]
+    """What the question can ask for: names of GOALS."""
+    unfit: tuple[str, ...] = ()
+    """The quantities whose stories can carry this shape only with contortions."""
     equal_forms: tuple[str, ...] = ()
     """Other shapes that say the same."""
-    goals: tuple[str, ...] = ()
-    """What the question can ask for, if not everything that the last operation can answer."""
 
     @property
     def steps(self) -> int:
@@ -32,105 +34,223 @@ class OperationTree(NamedTuple):
         return len(re.findall(r"[-+*/]", self.form)) - self.form.count("100")
 
     @property
-    def root(self) -> str:
-        """The operation that is done last: + - * or /."""
-        node = ast.parse(self.form, mode="eval").body
-        assert isinstance(node, ast.BinOp)
-        return {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}[type(node.op)]
+    def is_percentage(self) -> bool:
+        return "100" in self.form
+
+    @property
+    def numbers(self) -> int:
+        """How many different numbers the story gives, `percent` not counted."""
+        return len(set(re.findall(r"[a-z]", self.form)))
+
+    @property
+    def has_equal_parts(self) -> bool:
+        """Whether it multiplies or divides by a number of things, which can be small."""
+        return bool(re.search(r"[*/]", self.form)) and not self.is_percentage and self.goals != FRACTION
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether it multiplies what holds for each of several things."""
+        return self.has_equal_parts and "*" in self.form
+
+    @property
+    def decimals_fit(self) -> bool:
+        """Whether decimals leave the steps easy: no percentage of the amount that changes, no fraction, one division at most."""
+        return (
+            self.form.count("/") <= 1
+            and (not self.is_percentage or self.form == "a * b / 100")
+            and self.goals != FRACTION
+        )
 
 
-GOALS: Mapping[str, tuple[str, ...]] = {
-    "+": ("how much or how many there is altogether", "how large a number or an amount is after it grew"),
-    "-": (
-        "how much or how many is left",
-        "how much more or less one is than the other",
-        "how much or how many is still missing",
-    ),
-    "*": ("how much or how many all equal parts make together", "what several people, days or things need or cost"),
-    "/": ("how much or how many each one gets or has", "how many groups, boxes, rounds or trips that makes"),
+QUANTITIES = ("count", "money", "time", "length", "measure")
+GOALS: Mapping[str, Mapping[str, str]] = {
+    "total": {
+        "count": "how many there are altogether",
+        "money": "how much money that is altogether",
+        "time": "how long everything takes together",
+        "length": "how long or how far it is altogether",
+        "measure": "how much it is altogether",
+    },
+    "grown": {
+        "count": "how many there are after more were added",
+        "money": "how much a price or an amount of money is after something was added",
+        "time": "how long something lasts after it was extended",
+        "length": "how long or how far it is after more was added",
+        "measure": "how much it is after more was added",
+    },
+    "left": {
+        "count": "how many are left",
+        "money": "how much money is left",
+        "time": "how much time is left",
+        "length": "how long a piece or how far a way is left",
+        "measure": "how much is left",
+    },
+    "difference": {
+        "count": "how many more or fewer one has than the other",
+        "money": "how much more or less money one is than the other",
+        "time": "how much longer or shorter one takes than the other",
+        "length": "how much longer or shorter one is than the other",
+        "measure": "how much more or less one is than the other",
+    },
+    "missing": {
+        "count": "how many are still missing from the number that is needed",
+        "money": "how much money is still missing",
+        "time": "how much time is still missing from what is planned",
+        "length": "how long a piece or how far a way is still missing",
+        "measure": "how much is still missing",
+    },
+    "product": {
+        "count": "how many all equal groups have together",
+        "money": "how much several equal prices or amounts make together",
+        "time": "how long several equal turns take together",
+        "length": "how long or how far all equal parts are together",
+        "measure": "how much all equal parts make together",
+    },
+    "needed": {
+        "count": "how many are needed for several people, days or groups",
+        "money": "what several people, days or things cost together",
+        "time": "how long several people, days or things need together",
+        "length": "what length several people, days or things make or need together",
+        "measure": "how much several people, days or things need together",
+    },
+    "share": {
+        "count": "how many each one gets or has",
+        "money": "how much each one pays, gets or costs",
+        "time": "how long each one takes",
+        "length": "how long or how far each one is",
+        "measure": "how much each one is, gets or needs",
+    },
+    "groups": {
+        "count": "how many equal groups, rounds or days that makes",
+        "money": "how many of something the money is enough for",
+        "time": "how many times something fits into the time",
+        "length": "how many equal pieces, rounds or days that makes",
+        "measure": "how many equal portions, loads or days that makes",
+    },
+    "part": {
+        "count": "how many a part is that is given in percent",
+        "money": "how much money a part is that is given in percent",
+        "time": "how much time a part is that is given in percent",
+        "length": "how long or how far a part is that is given in percent",
+        "measure": "how much a part is that is given in percent",
+    },
+    "fraction": {
+        "count": "how many a part is that is given as a fraction",
+        "money": "how much money a part is that is given as a fraction",
+        "time": "how much time a part is that is given as a fraction",
+        "length": "how long or how far a part is that is given as a fraction",
+        "measure": "how much a part is that is given as a fraction",
+    },
+    "average": dict.fromkeys(QUANTITIES, "the average"),
+    "fallen": {
+        "count": "a number after it fell by some percent",
+        "money": "a price or an amount of money after it fell by some percent",
+        "time": "how long something takes after the time fell by some percent",
+        "length": "a length or a distance after it fell by some percent",
+        "measure": "an amount after it fell by some percent",
+    },
+    "risen": {
+        "count": "a number after it rose by some percent",
+        "money": "a price or an amount of money after it rose by some percent",
+        "time": "how long something takes after the time rose by some percent",
+        "length": "a length or a distance after it rose by some percent",
+        "measure": "an amount after it rose by some percent",
+    },
 }
-"""What the question of a story can ask for, by the last operation of a tree without goals of its own."""
-PART = ("how much or how many a part is that is given in percent",)
-FRACTION = ("how large a part of something is",)
-LASTING = ("how many days, hours or rounds something lasts or takes at a steady rate", GOALS["/"][0])
+"""What the question of a story can ask for, in words, for each quantity."""
+SUM, REST, MORE = ("total",), ("left", "missing"), ("left", "difference", "missing")
+MULTIPLE, SHARED = ("product", "needed"), ("share", "groups")
+PART, FRACTION = ("part",), ("fraction",)
+ALL_MEASURED = ("time", "length", "measure")
 
 TREES = (
-    OperationTree("a + b", "add"),
-    OperationTree("a - b", "subtract"),
-    OperationTree("a * b", "multiply"),
-    OperationTree("a / b", "divide"),
-    OperationTree("a + b - c", "add, then subtract from the sum"),
-    OperationTree("a - b - c", "subtract twice from the same number", (), GOALS["-"][::2]),
-    OperationTree("a * b + c", "multiply, then add to the product"),
-    OperationTree("a * b - c", "multiply, then subtract from the product"),
-    OperationTree("a - b * c", "multiply, then subtract the product from a number"),
-    OperationTree("(a + b) * c", "add, then multiply the sum"),
-    OperationTree("(a - b) * c", "subtract, then multiply the difference"),
-    OperationTree("(a + b) / c", "add, then divide the sum"),
-    OperationTree("(a - b) / c", "subtract, then divide the difference"),
-    OperationTree("a / b + c", "divide, then add to the quotient"),
-    OperationTree("a / b - c", "divide, then subtract from the quotient"),
-    OperationTree("a - b / c", "divide, then subtract the quotient from a number"),
-    OperationTree("a / (b + c)", "add, then divide a number by the sum", (), LASTING),
-    OperationTree("a * b / c", "take a fraction of a number, such as 3 of its 4 parts", (), FRACTION),
-    OperationTree("a * b * c", "multiply three numbers"),
-    OperationTree("a * b / 100", "take a percentage of a number", (), PART),
-    OperationTree("a * b + c * d", "multiply twice, then add the products"),
-    OperationTree("a * b - c * d", "multiply twice, then subtract one product from the other", (), GOALS["-"][:2]),
-    OperationTree("(a + b) * c - d", "add, multiply the sum, then subtract from the product"),
-    OperationTree("(a - b) * c + d", "subtract, multiply the difference, then add to the product"),
-    OperationTree("a - (b + c) * d", "add, multiply the sum, then subtract the product from a number"),
-    OperationTree("a - b * c - d", "multiply, then subtract the product and another number from a number", (), GOALS["-"][::2]),
-    OperationTree("a * b * c - d", "multiply three numbers, then subtract from the product"),
-    OperationTree("(a + b) * (c - d)", "add two numbers, subtract two others, then multiply sum and difference"),
-    OperationTree("(a * b + c) / d", "multiply, add to the product, then divide the sum"),
-    OperationTree("(a * b - c) / d", "multiply, subtract from the product, then divide the difference"),
-    OperationTree("(a - b * c) / d", "multiply, subtract the product from a number, then divide the difference"),
-    OperationTree("(a + b + c) / d", "add three numbers, then divide the sum", (), ("the average", GOALS["/"][0])),
-    OperationTree("(a - b) / c + d", "subtract, divide the difference, then add to the quotient"),
-    OperationTree("(a + b) / c - d", "add, divide the sum, then subtract from the quotient"),
-    OperationTree("a / b + c / d", "divide twice, then add the quotients"),
-    OperationTree("a / b - c / d", "divide twice, then subtract one quotient from the other", (), GOALS["-"][1:2]),
-    OperationTree("a / b * c + d", "divide, multiply the quotient, then add to the product", ("a * b / c + d",)),
-    OperationTree("(a / b - c) * d", "divide, subtract from the quotient, then multiply the difference"),
+    OperationTree("a + b", "add", ("total", "grown")),
+    OperationTree("a - b", "subtract", MORE),
+    OperationTree("a * b", "multiply", MULTIPLE),
+    OperationTree("a / b", "divide", SHARED),
+    OperationTree("a + b - c", "add, then subtract from the sum", MORE[:1]),
+    OperationTree("a - b - c", "subtract twice from the same number", REST),
+    OperationTree("a * b + c", "multiply, then add to the product", ("total", "grown")),
+    OperationTree("a * b - c", "multiply, then subtract from the product", MORE),
+    OperationTree("a - b * c", "multiply, then subtract the product from a number", MORE),
+    OperationTree("(a + b) * c", "add, then multiply the sum", MULTIPLE),
+    OperationTree("(a - b) * c", "subtract, then multiply the difference", MULTIPLE),
+    OperationTree("(a + b) / c", "add, then divide the sum", SHARED),
+    OperationTree("(a - b) / c", "subtract, then divide the difference", SHARED),
+    OperationTree("a / b + c", "divide, then add to the quotient", SUM),
+    OperationTree("a / b - c", "divide, then subtract from the quotient", MORE[:2], ("time",)),
+    OperationTree("a - b / c", "divide, then subtract the quotient from a number", MORE[:2], ("time",)),
+    OperationTree("a / (b + c)", "add, then divide a number by the sum", ("groups", "share")),
+    OperationTree("a * b / c", "take a fraction of a number, such as 3 of its 4 parts", FRACTION),
+    OperationTree("a * b * c", "multiply three numbers", MULTIPLE),
+    OperationTree("a * b / 100", "take a percentage of a number", PART),
+    OperationTree("a * b + c * d", "multiply twice, then add the products", SUM),
+    OperationTree("a * b - c * d", "multiply twice, then subtract one product from the other", MORE[:2]),
+    OperationTree("(a + b) * c - d", "add, multiply the sum, then subtract from the product", MORE),
+    OperationTree("(a - b) * c + d", "subtract, multiply the difference, then add to the product", SUM),
+    OperationTree("a - (b + c) * d", "add, multiply the sum, then subtract the product from a number", REST),
+    OperationTree("a - b * c - d", "multiply, then subtract the product and another number from a number", REST),
+    OperationTree("a * b * c - d", "multiply three numbers, then subtract from the product", MORE[:2]),
+    OperationTree("(a + b) * (c - d)", "add two numbers, subtract two others, then multiply sum and difference", MULTIPLE),
+    OperationTree("(a * b + c) / d", "multiply, add to the product, then divide the sum", SHARED),
+    OperationTree("(a * b - c) / d", "multiply, subtract from the product, then divide the difference", SHARED),
+    OperationTree("(a - b * c) / d", "multiply, subtract the product from a number, then divide the difference", SHARED),
+    OperationTree("(a + b + c) / d", "add three numbers, then divide the sum", ("average", "share")),
+    OperationTree("(a - b) / c + d", "subtract, divide the difference, then add to the quotient", SUM, ALL_MEASURED),
+    OperationTree("(a + b) / c - d", "add, divide the sum, then subtract from the quotient", MORE[:2], ALL_MEASURED),
+    OperationTree("a / b + c / d", "divide twice, then add the quotients", SUM, ALL_MEASURED),
+    OperationTree("a / b - c / d", "divide twice, then subtract one quotient from the other", MORE[1:2]),
     OperationTree(
-        "a - a * b / 100", "take a percentage of a number, then subtract it from the number", ("a * (100 - b) / 100",),
-        ("a price, number or amount after it fell by some percent",),
+        "a / b * c + d", "divide, multiply the quotient, then add to the product", ("total", "grown"), ("time",),
+        ("a * b / c + d",),
+    ),
+    OperationTree("(a / b - c) * d", "divide, subtract from the quotient, then multiply the difference", MULTIPLE, ("time",)),
+    OperationTree(
+        "a - a * b / 100", "take a percentage of a number, then subtract it from the number", ("fallen",), (),
+        ("a * (100 - b) / 100",),
     ),
     OperationTree(
-        "a + a * b / 100", "take a percentage of a number, then add it to the number", ("a * (100 + b) / 100",),
-        ("a price, number or amount after it rose by some percent",),
+        "a + a * b / 100", "take a percentage of a number, then add it to the number", ("risen",), (),
+        ("a * (100 + b) / 100",),
     ),
-    OperationTree("a * b / 100 + c", "take a percentage of a number, then add another number", (), GOALS["+"][:1]),
-    OperationTree("a * b * c / 100", "multiply, then take a percentage of the product", (), PART),
+    OperationTree("a * b / 100 + c", "take a percentage of a number, then add another number", SUM, ALL_MEASURED),
+    OperationTree("a * b * c / 100", "multiply, then take a percentage of the product", PART, ("time",)),
 )  # fmt: skip
 """The shapes, by number of operations. Remainders are not among them: an expression has only + - * / and parentheses."""
 
-NUMBERS = {
-    "whole numbers up to 20": 20,
-    "whole numbers up to 100": 100,
-    "whole numbers up to 1,000": 1_000,
-    "whole numbers up to 10,000": 10_000,
-}
-MEASURED_NUMBERS = {"numbers with at most two decimals, up to 100": 100, "numbers with one decimal, up to 1,000": 1_000}
-"""For amounts of money and measures."""
+LIMITS = (100, 1_000)
+"""The largest numbers of a story that names none."""
+LIMIT = re.compile(r"up to (\d[\d,]*)")
 
 
-def draw_tree(rng: Random, steps: int) -> OperationTree:
-    """A tree with that number of operations; each is as likely."""
-    return rng.choice([tree for tree in TREES if tree.steps == steps])
+def draw_tree(rng: Random, steps: int, quantity: str = "", limits: Sequence[int] = LIMITS) -> OperationTree:
+    """A tree with that number of operations that a story of the quantity can carry, with numbers within the limits; each is as
+    likely. A percentage needs numbers of at least 100.
+    """
+    fitting = [tree for tree in TREES if tree.steps == steps and quantity not in tree.unfit]
+    return rng.choice([tree for tree in fitting if max(limits) >= 100 or not tree.is_percentage])
 
 
-def draw_goal(rng: Random, tree: OperationTree) -> str:
-    """What the story asks for: one of those that the tree can answer."""
-    return rng.choice(tree.goals or GOALS[tree.root])
+def draw_goal(rng: Random, tree: OperationTree, quantity: str = "") -> str:
+    """What the story asks for: one of those that the tree can answer, in the words of the quantity."""
+    goal = GOALS[rng.choice(tree.goals)]
+    return goal.get(quantity, goal["measure"])
 
 
-def draw_number_range(rng: Random, tree: OperationTree, quantity: str) -> str:
-    """A range of numbers: with decimals only where `quantity` is `money` or `measure`, and not below most percentages."""
-    whole = [numbers for numbers, limit in NUMBERS.items() if limit >= 100 or "100" not in tree.form]
-    measured = list(MEASURED_NUMBERS) if quantity in ("money", "measure") else []
-    return rng.choice(whole + measured)
+def draw_limit(rng: Random, tree: OperationTree, limits: Sequence[int] = LIMITS) -> int:
+    """The largest number of the story: at least 100 for percentages, and for three operations where there is a choice."""
+    large = [limit for limit in limits if limit >= 100]
+    needs_large = tree.is_percentage or (tree.steps > 2 and large)
+    return rng.choice(large if needs_large else limits)
+
+
+def state_numbers(limit: int, decimals: int = 0) -> str:
+    """The range of numbers in words. Only amounts have decimals: nobody counts 2.5 people."""
+    if not decimals:
+        return f"whole numbers up to {limit:,}"
+    places = {1: "one decimal", 2: "two decimals"}[decimals]
+    kind = "prices and amounts of money" if decimals == 2 else "amounts"
+    return f"{kind} with {places}, counts whole, all up to {limit:,}"
 
 
 def find_tree_fault(expression: str, form: str) -> str | None:
@@ -152,7 +272,8 @@ def find_tree_fault(expression: str, form: str) -> str | None:
 
 def find_large_number(expression: str, numbers: str) -> str | None:
     """The number of an expression beyond the range that was asked for, in words. 100 is part of every percentage."""
-    limit = {**NUMBERS, **MEASURED_NUMBERS}.get(numbers)
+    stated = LIMIT.search(numbers)
+    limit = int(stated[1].replace(",", "")) if stated else None
     found = [n for n in re.findall(r"\d*\.?\d+", expression) if limit and float(n) > limit and float(n) != 100]
     return f"{found[0]} is too large: {numbers} were asked for" if found else None
 

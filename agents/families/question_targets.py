@@ -13,6 +13,7 @@ from agents.checks.text.supported_by_passage import (
     distinct_quantities,
     find_quantities,
     merge_forms,
+    names_counted_thing,
     normalize_spelling,
     word_forms,
 )
@@ -49,8 +50,15 @@ COMPARISON = re.compile(
 )
 LIST_ITEM = r"(?:[\w'’°%£€$./*-]+ ){0,4}[\w'’°%£€$./*-]+"
 LISTING = re.compile(
-    rf", {LIST_ITEM},? (?:and|or) (?!(?:it|he|she|they|we|you|i|nothing|then|the rest)\b)\w", re.IGNORECASE
+    r", (?!(?:since|because|as|so|which|who|while|whereas|when|where|if|that|but|although|though|until|before|after|unless"
+    r"|(?:in|on|of|at|with) which)\b)"
+    rf"{LIST_ITEM},? (?:and|or) (?!(?:it|he|she|they|we|you|i|nothing|then|the rest|all|said|says|that|can|must|may|not|were|was"
+    r"|is|are)\b)\w",
+    re.IGNORECASE,
 )
+"""Three things or more; clauses that give a reason, a case or somebody's words are none."""
+LEADING_CLAUSE = re.compile(r"\W*(?:yet )?(?:if|when|with|after|once|while|at|as|before|until)\b[^,]*", re.IGNORECASE)
+"""Before the first comma, this is no item of a list."""
 DEFINITION = re.compile(
     r"(?<!there )\b(?:(?:is|was) an? |(?:is|are|was) (?:(?:also )?(?:called|known as|named)\b|used (?:for|to|as)\b"
     r"|meant (?:for|to)\b"
@@ -91,6 +99,13 @@ def find_targets(passage: str) -> list[Target]:
     return targets
 
 
+YEAR = re.compile(r"1[0-9]{3}|20[0-9]{2}")
+CALENDAR = re.compile(
+    r"[\s-]*(?:am|pm|o'clock|january|february|march|april|may|june|july|august|september|october|november|december)\b",
+    re.IGNORECASE,
+)
+
+
 def compares_numbers(sentence: str) -> bool:
     """Whether a sentence gives two different quantities of one unit, joined by `and`, `but` or a semicolon."""
     numbers = {(number.unit, number.values) for number in find_quantities(normalize_spelling(sentence)) if number.unit}
@@ -98,8 +113,19 @@ def compares_numbers(sentence: str) -> bool:
 
 
 def states_number(sentence: str) -> bool:
-    """Whether a sentence has a number other than the word `one`, which seldom counts."""
-    return any(number.text != "one" or number.unit for number in find_quantities(normalize_spelling(sentence)))
+    """Whether a sentence has a number with a unit or with what it counts; no year, date or time, and seldom `one`."""
+    plain = normalize_spelling(sentence)
+    return any(
+        number.values
+        and (number.unit or (number.text != "one" and names_counted_thing(plain, number.end)))
+        and not (CALENDAR.match(plain, number.end) or YEAR.fullmatch(number.text))
+        for number in find_quantities(plain)
+    )
+
+
+def lists_things(sentence: str) -> bool:
+    """Whether a sentence names three things or more with `and` or `or`, after a leading clause or not."""
+    return any(not LEADING_CLAUSE.fullmatch(sentence[: match.start()]) for match in LISTING.finditer(sentence))
 
 
 CARRIERS: Mapping[str, Callable[[str], object]] = {
@@ -107,7 +133,7 @@ CARRIERS: Mapping[str, Callable[[str], object]] = {
     "number": states_number,
     "reason": REASON.search,
     "comparison": lambda sentence: COMPARISON.search(sentence) or compares_numbers(sentence),
-    "list": LISTING.search,
+    "list": lists_things,
     "definition": DEFINITION.search,
     "yes_no": RULE.search,
 }

@@ -273,8 +273,7 @@ def _seed_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     if len(given) > 1:
         yield RecipeProblem("seeds", f"has both `{given[0]}` and `{given[1]}`; leave one out")
     elif given == ["recording"]:
-        if seeds.draw or seeds.bootstrap:
-            yield RecipeProblem("seeds", "recorded seeds are used as they were; leave `draw` and `bootstrap` out")
+        yield from _recorded_seed_problems(plan.recipe)
     elif given and given[0] not in sources:
         yield RecipeProblem(
             f"seeds.{given[0]}", f"{plan.family.name} does not take it; it needs {allowed or 'neither'}"
@@ -293,6 +292,13 @@ def _seed_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         yield RecipeProblem(
             "seeds.bootstrap", "cannot go with quotas: which category a sample has would depend on what was kept"
         )
+
+
+def _recorded_seed_problems(recipe: Recipe) -> Iterator[RecipeProblem]:
+    if recipe.seeds.draw or recipe.seeds.bootstrap:
+        yield RecipeProblem("seeds", "recorded seeds are used as they were; leave `draw` and `bootstrap` out")
+    if recipe.answers_per_seed > 1:
+        yield RecipeProblem("answers_per_seed", "each recorded seed is that of one sample; set it to 1")
 
 
 def _prompt_problems(plan: RunPlan) -> Iterator[RecipeProblem]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, overload
 from agents.planning.prompt_values import check_prompt_placeholders, find_missing_columns, find_placed_columns
 from agents.planning.run_plan import RunPlan, load_documents
 from agents.sources.conditions import draw_conditions
+from core.config.difficulty import PASS_RATE
 from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.recording import read_recording
@@ -72,6 +73,15 @@ class RunSeeds(Sequence[Seed]):
             )
             return
         for row in range(rows):
+            if self._recorded:
+                try:
+                    self._check_recorded(Seed(id="row-0", data=dict(self.rows[row])))
+                except (LookupError, TypeError, ValueError, AttributeError) as error:
+                    yield (
+                        f"{self.where}:{self._lines[row]}: the seed is not one of this version of {self._plan.family.name}: "
+                        f"{type(error).__name__}: {error}; record it again"
+                    )
+                continue
             try:
                 tracked = _TrackedRow(self.rows[row])
                 data = self._condition_row(tracked, row, Random(0))
@@ -81,6 +91,12 @@ class RunSeeds(Sequence[Seed]):
                 columns = self._columns[row]
                 unread = columns.keys() & data.keys() - tracked.read_keys
                 self._shadowed |= {name for name in unread if columns[name] != data[name]}
+
+    def _check_recorded(self, seed: Seed) -> None:
+        """Use a seed as a sample's first steps do. Raises whatever they raise."""
+        family = self._plan.family
+        for use in (family.prompt_role, family.prompt_values, family.reply_json_schema, family.questions):
+            use(seed)
 
     def check(self) -> None:
         """Check that the prompts can be filled, that each seed has the columns that they use, and that the quotas can be met.
@@ -105,6 +121,8 @@ class RunSeeds(Sequence[Seed]):
         groups = Counter(plan.recipe.find_group(seed.data) for seed in self[: min(MAX_CHECKED_SEEDS, len(self))])
         if plan.recipe.groups_by_seed and (absent := sorted(plan.recipe.goals.keys() - groups.keys())):
             assert plan.recipe.quotas, "groups of seeds are quotas"
+            if plan.recipe.quotas.by == PASS_RATE and plan.recipe.difficulty is None:
+                raise UsageError(f'quotas.by = "{PASS_RATE}" needs the table [difficulty], which measures it')
             by, present = plan.recipe.quotas.by, ", ".join(filter(None, map(str, groups))) or "nothing"
             raise UsageError(f"quotas.keep: no seed has {by!r} = {absent[0]!r}; they have {present}")
 

@@ -23,6 +23,12 @@ SPLIT_CHARACTERS = 200_000
 """Characters of one slab, the input of one split: the splitter takes quadratic time in the pieces of a text, two minutes for
 5 MB of words without a full stop. Slabs end with a paragraph, and chunks do not overlap between them."""
 
+MARKDOWN_HEADING = re.compile(r" {0,3}#{1,6}\s+(.*?)[\s#]*$")
+MAX_HEADING_WORDS = 12
+STATEMENT_END = re.compile(r"[.!?…。！？:;,][\"'”’»)\]*_]*$")
+NO_HEADING = re.compile(r"\s*(?:[-*+•|>`~=_]|\d+[.)]\s)")
+"""A line of a list, a table, a quotation, code or a rule."""
+
 UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Kana and Chinese characters."""
 
@@ -36,6 +42,8 @@ class DocumentChunk(NamedTuple):
     """The chunk's number in the document, from 1."""
     text: str
     start: int
+    headings: str = ""
+    """The document's title and the heading of the chunk's beginning, joined by a slash, without those that it contains."""
 
 
 class SkippedFile(NamedTuple):
@@ -62,7 +70,7 @@ def read_documents(folder: Path, *, words: int = 180, overlap: int = 0, min_word
         words: the maximum length of a chunk. It ends with a paragraph if possible, else with a sentence if possible.
         overlap: the maximum number of words, in whole sentences, that a chunk repeats from the previous chunk.
         min_words: a shorter piece, usually a heading, joins the next piece, which may then exceed `words`; at the end of a
-            document it is left out.
+            document it is left out. A heading at the end of a chunk joins the next chunk too.
 
     Raises:
         UsageError: if the folder is missing or has no text, a file is damaged, encrypted, too large or in an unknown encoding,
@@ -86,7 +94,11 @@ def read_documents(folder: Path, *, words: int = 180, overlap: int = 0, min_word
             skipped.append(SkippedFile(source, reason))
             continue
         short += left
-        chunks += [DocumentChunk(source, n, text[start:end], start) for n, (start, end) in enumerate(spans, 1)]
+        headings = list(_find_headings(text))
+        chunks += [
+            DocumentChunk(source, n, text[start:end], start, _headings_before(headings, start))
+            for n, (start, end) in enumerate(spans, 1)
+        ]
     if not chunks:
         raise UsageError(f"{folder}: has no text of {min_words} words; {skipped[-1].source} {skipped[-1].reason}")
     return DocumentReading(chunks, sorted(skipped), short)
@@ -179,7 +191,51 @@ def _chunk_spans(text: str, kind: str, words: int, overlap: int, min_words: int)
             carried = start if count_words(text[start:end]) < min_words else None
             if carried is None:
                 spans.append((start, end))
-    return spans, carried is not None
+    return _move_headings(text, spans, min_words), carried is not None
+
+
+def _move_headings(text: str, spans: list[tuple[int, int]], min_words: int) -> list[tuple[int, int]]:
+    """The same chunks, with each heading at the end of one at the start of the next, where its text is."""
+    moved = list(spans)
+    for i in range(len(moved) - 1):
+        start, end = moved[i]
+        last = max((at for at, _ in _find_headings(text[start:end])), default=0)
+        while last and len(text[start:end][last:].strip().splitlines()) == 1:
+            kept = len(text[start : start + last].rstrip())
+            if count_words(text[start : start + kept]) < min_words:
+                break
+            moved[i], moved[i + 1] = (start, start + kept), (min(start + last, moved[i + 1][0]), moved[i + 1][1])
+            end = start + kept
+            last = max((at for at, _ in _find_headings(text[start:end])), default=0)
+    return moved
+
+
+def _find_headings(text: str) -> Iterator[tuple[int, str]]:
+    """The start and words of each heading: of Markdown, or a short line without a full stop, as a text or a PDF has them.
+
+    Such a line opens the text or follows a line that ends a sentence.
+    """
+    at, before = 0, "."
+    for line in text.splitlines(keepends=True):
+        words = line.strip()
+        if mark := MARKDOWN_HEADING.match(line.rstrip("\n")):
+            yield at, mark[1]
+            before = "."
+        elif words:
+            plain = not (NO_HEADING.match(line) or STATEMENT_END.search(words)) and words[0].isupper()
+            if plain and len(words.split()) <= MAX_HEADING_WORDS and STATEMENT_END.search(before):
+                yield at, words
+                words = "."
+            before = words
+        at += len(line)
+
+
+def _headings_before(headings: list[tuple[int, str]], start: int) -> str:
+    """The title of a document and the nearest heading before a place in it; only the title where a heading begins."""
+    earlier = [words for at, words in headings if at < start]
+    title = [earlier[0]] if earlier and headings[0][0] == 0 else []
+    nearest = [] if any(at == start for at, _ in headings) else earlier[-1:]
+    return " / ".join(dict.fromkeys([*title, *nearest]))
 
 
 def _split_slabs(text: str) -> Iterator[tuple[int, str]]:

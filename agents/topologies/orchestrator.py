@@ -17,6 +17,10 @@ from core.sample import Critique, RejectionReason, SampleStatus, Seed, Verdict
 NextStep = Literal["generator", "critic", "verifier", "solver", "end"]
 
 
+MIN_QUOTED_CHARACTERS = 2
+"""Letters and digits of a quote: one letter is in every text."""
+
+
 class OrchestratorDecision(NamedTuple):
     step: NextStep
     progress: SampleProgress
@@ -58,12 +62,25 @@ def parse_review(handover: AgentHandover, context: AgentContext) -> Review:
     config = context.recipe.agents.critic
     if config and config.type == "teacher":
         check_rubrics(review, context.plan.rubrics)
-    shown = fold_spaces(handover.turns[0].asked if handover.turns else "")
+    shown = fold_spaces(_find_critic_request(handover, context))
     faults = [
-        fault if fold_spaces(fault.quote) in shown else fault.model_copy(update={"quote": ""})
-        for fault in review.faults
+        fault if is_quoted(fault.quote, shown) else fault.model_copy(update={"quote": ""}) for fault in review.faults
     ]
     return review.model_copy(update={"faults": faults})
+
+
+def _find_critic_request(handover: AgentHandover, context: AgentContext) -> str:
+    """The message with the candidate, which a broken reply and a request to repair it may follow."""
+    if not handover.turns:
+        return ""
+    turn = handover.turns[0]
+    return [*(message.content for message in turn.context), turn.asked][len(context.plan.prompt("critic").messages) - 1]
+
+
+def is_quoted(quote: str, shown: str) -> bool:
+    """Whether a quote has words, and they are in `shown`, a text of `fold_spaces`."""
+    folded = fold_spaces(quote)
+    return sum(map(str.isalnum, folded)) >= MIN_QUOTED_CHARACTERS and folded in shown
 
 
 def fold_spaces(text: str) -> str:
@@ -93,9 +110,8 @@ def decide_after_draft(
     return OrchestratorDecision("critic" if review_now else "verifier", drafted)
 
 
-def decide_after_review(progress: SampleProgress, review: Review, context: AgentContext) -> OrchestratorDecision:
-    config = context.recipe.agents.critic
-    assert config is not None
+def record_review(progress: SampleProgress, review: Review) -> SampleProgress:
+    """The progress with a review of the current draft."""
     quotes = [fault.quote for fault in review.faults]
     critique = Critique(
         revision=progress.revision,
@@ -104,16 +120,27 @@ def decide_after_review(progress: SampleProgress, review: Review, context: Agent
         advice=review.advice,
         quotes=quotes if any(quotes) else [],
     )
-    reviewed = replace(progress, critiques=(*progress.critiques, critique), attempt=0, broken=None)
-    low = min(review.scores, key=lambda rubric: review.scores[rubric])
-    failed = review.scores[low] < config.min_score
+    return replace(progress, critiques=(*progress.critiques, critique), attempt=0, broken=None)
+
+
+def decide_after_review(progress: SampleProgress, review: Review, context: AgentContext) -> OrchestratorDecision:
+    config = context.recipe.agents.critic
+    assert config is not None
+    reviewed, low = record_review(progress, review), find_low_rubric(review)
+    critique = reviewed.critiques[-1]
     # A fault that quotes what it is about is mended as long as revisions are left; the scores decide at the end.
-    if failed or (critique.quoted_faults and progress.revision < context.recipe.topology.max_revisions):
+    revisable = critique.quoted_faults and progress.revision < context.recipe.topology.max_revisions
+    if revisable or review.scores[low] < config.min_score:
         faults = critique.quoted_faults or critique.faults or [review.advice]
         return _revise_or_drop(reviewed, RejectionReason.critic, low, review.advice or faults[0], faults, context)
     if context.plan.asking_checks:
         return OrchestratorDecision("verifier", reviewed)
     return _measure_or_keep(reviewed, context)
+
+
+def find_low_rubric(review: Review) -> str:
+    """The rubric with the lowest score, the first of several."""
+    return min(review.scores, key=lambda rubric: review.scores[rubric])
 
 
 def decide_after_findings(

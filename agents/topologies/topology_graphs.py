@@ -25,9 +25,10 @@ from agents.roles.verifier import run_verifier
 from agents.topologies.orchestrator import (
     decide_after_draft,
     decide_after_findings,
-    decide_after_review,
     decide_next_step,
+    find_low_rubric,
     parse_review,
+    record_review,
 )
 from core.config.agents import TopologyKind
 from core.config.recipe import Recipe
@@ -93,9 +94,11 @@ async def count_votes(state: SampleState, runtime: Runtime[AgentContext]) -> Sta
             continue
         try:
             if handover.agent == "critic":
-                step, after = decide_after_review(progress, parse_review(handover, context), context)
-                refused = step == "generator" or (after.outcome and after.outcome.state is SampleStatus.dropped)
-                aye, progress = not refused, replace(progress, critiques=after.critiques)
+                review, critic = parse_review(handover, context), context.recipe.agents.critic
+                assert critic is not None, "only a topology with a critic has reviews"
+                # By the scores: no draft is revised here, so a quoted fault leads to nothing else.
+                aye = review.scores[find_low_rubric(review)] >= critic.min_score
+                progress = record_review(progress, review)
             else:
                 verdicts = decide_after_findings(progress, handover, context).progress.verdicts
                 aye, progress = all(verdict.passed for verdict in verdicts), replace(progress, verdicts=verdicts)

@@ -1,5 +1,6 @@
 """The `[difficulty]` table of a recipe, and what a pass rate means by it. Knows no teacher and no sample."""
 
+import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Annotated, Self
@@ -82,6 +83,10 @@ def _exact(rate: float) -> Fraction:
     return Fraction(str(rate))
 
 
+BAND_END = re.compile(r"\d{0,3}\.?\d{1,9}|\d{1,6}/[1-9]\d{0,5}", re.ASCII)
+"""A decimal number, or a fraction."""
+
+
 def parse_bands(names: Iterable[str]) -> dict[str, tuple[Fraction, Fraction]]:
     """Bands of the pass rate by their names, `LOW-HIGH`, the lowest first.
 
@@ -91,8 +96,8 @@ def parse_bands(names: Iterable[str]) -> dict[str, tuple[Fraction, Fraction]]:
     bands = {}
     for name in names:
         try:
-            low, high = map(Fraction, name.split("-"))
-        except (ValueError, ZeroDivisionError):
+            low, high = (Fraction(end) for end in name.split("-") if BAND_END.fullmatch(end))
+        except ValueError:
             low, high = Fraction(1), Fraction(0)
         if not 0 <= low < high <= 1:
             raise ValueError(f'{name!r} is not a band of pass rates; write LOW-HIGH, such as "0.2-0.4"')

@@ -16,8 +16,8 @@ from core.prices import TokenPrices
 from core.project_files import find_referenced_file
 from core.secrets import validate_variable_name
 
-OWN_PROVIDERS = {"local", "vllm", "fake"}
 REPLAY_PREFIX = "fake/replay:"
+OWN_PROVIDERS = {"local", "vllm", "fake"}
 """Providers that run on the user's own machine, where a call costs nothing."""
 OPENAI_URL = "https://api.openai.com/v1"
 PRICE_KEYS = ("input_price", "output_price", "cached_price", "cache_write_price", "reasoning_price")
@@ -250,6 +250,8 @@ class TeacherConfig(RecipeTable):
     @property
     def returns_logprobs(self) -> bool:
         """Whether token probabilities are requested. Anthropic's models have none, and Google's current ones reject it."""
+        if self.replays:  # a recording has none
+            return False
         return self.logprobs and not self.rejects_sampling and self.model.partition("/")[0] not in KEY_OF_PROVIDER
 
     def thinking_tokens(self, reasoning: ReasoningEffort | int | None) -> int:

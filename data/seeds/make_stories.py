@@ -2,109 +2,156 @@
 
     python data/seeds/make_stories.py
 
-Each line of SETTINGS is a category, a place, two kinds of things that are counted there, a money matter, a matter of time, and a
-measure (weight, length, volume, distance or energy). Only combinations that make sense are written down, so none is drawn at
-random.
+Each line of SETTINGS is a category, a place, two kinds of things that are counted there, a money matter, a duration, and a
+measure (weight, length, area, volume, energy). Each quantity is one thing with one unit: its numbers can be added, compared,
+shared and multiplied with each other. The things that are counted come in equal groups (`rolls on trays`). Only combinations that
+make sense are written down, so none is drawn at random.
+
+A mark after a quantity says how large its numbers are in life: `<` small, `>` large (`COUNTED`). Durations and measures begin
+with their unit, which has its own numbers (`UNITS`).
 """
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 KINDS = ("count", "count", "money", "time", "measure")
+COUNTED = {"<": [20, 100], "": [100, 1_000], ">": [1_000, 10_000]}
+"""The largest numbers that stories use, of things and of money: each problem draws one."""
+UNITS = {
+    "seconds": [100, 600],
+    "minutes": [100, 300],
+    "hours": [20, 100],
+    "nights": [20, 60],
+    "kilometers": [20, 100, 1_000],
+    "nautical miles": [20, 100],
+    "meters": [20, 100, 1_000],
+    "square meters": [100, 1_000],
+    "centimeters": [100, 1_000],
+    "millimeters": [100, 1_000],
+    "tons": [20, 100],
+    "kilograms": [20, 100, 1_000],
+    "grams": [1_000, 5_000],
+    "liters": [20, 100, 1_000],
+    "milliliters": [1_000, 5_000],
+    "gigabytes": [100, 1_000],
+    "kilowatt-hours": [100, 1_000],
+}
+DECIMALS = {
+    "kilometers": 1, "nautical miles": 1, "meters": 1, "square meters": 1, "centimeters": 1, "tons": 1, "kilograms": 1,
+    "liters": 1, "gigabytes": 1, "kilowatt-hours": 1,
+}  # fmt: skip
+"""Of a measure. Money up to 100 has 2, everything else none."""
 SETTINGS = """
-food | at a bakery | rolls on trays | cakes and their slices | the price of bread and the day's takings | baking times | kilograms of flour and sugar
-food | at a fruit market | crates of apples | bags of oranges | the price of berries and a buyer's change | the hours of a market day | kilograms of fruit on a scale
-food | in a school kitchen | plates and trays | servings of soup | the cost of a week of lunches | the time it takes to cook and serve | liters of soup
-food | at a pizzeria | pizzas and slices | orders on an evening | bills and tips | delivery times | grams of cheese and dough
-food | on a picnic | sandwiches and plums | cups and blankets | what friends share of the cost | the hours from setting out to coming home | liters of lemonade
-food | at a juice stand | oranges to be pressed | cups that are sold | the cost of fruit and what the stand earns | minutes a customer waits | milliliters of juice in glasses
-food | in a chocolate factory | boxes and bars | machines and wrappers | the cost of cocoa and the price of a box | the hours of a shift | kilograms of cocoa
-food | at a tea house | pots and cups | packets of tea | the price of tea and cake | brewing times | grams of tea leaves
-farm | on a dairy farm | cows and goats | bottles and crates | the price of milk and feed | milking times | liters of milk
-farm | in a chicken coop | hens and eggs | egg cartons | the price of eggs and grain | the days until the grain runs out | kilograms of grain
-farm | in an orchard | trees in rows | baskets of pears | the wages of pickers | the days of a harvest | kilograms of pears
-farm | in a vegetable garden | rows of carrots and beets | seed packets | the cost of seedlings and tools | the weeks until harvest | liters of water for the beds
-farm | on a sheep farm | sheep and lambs | bales of hay | the price of wool | shearing times | kilograms of wool
-farm | at a beehive | frames and hives | jars of honey | the price of honey and jars | the weeks of a season | grams of honey in jars
-farm | in a greenhouse | pots and seedlings | tomatoes on plants | the cost of heating and the price of flowers | the days until a plant flowers | the heights of plants
-farm | in a rice field | sacks of rice | rows of plants | what a harvest brings in | the hours of planting | kilograms of rice
-school | in a classroom | pencils and notebooks | desks and chairs | the cost of materials for a class | lessons and breaks | the lengths of paper strips
-school | in a library | books on shelves | readers and loans | late fees and the cost of new books | loan periods in days | pages of books
-school | on a school trip | pupils and buses | tickets and groups | the cost for each pupil | travel and visiting times | kilometers of a bus ride
-school | in a chess club | boards and pieces | games and points | club fees and prizes | thinking times of players | the sizes of boards and tables
-school | at a science fair | projects and visitors | batteries and bulbs | the cost of an experiment | minutes for each talk | milliliters in test tubes
-school | in a school band | players and chairs | songs and concerts | the cost of instruments and ticket sales | rehearsal times | meters of cable
-school | in an art room | brushes and jars | sheets of paper | the price of paints | the hours a painting needs | milliliters of paint
-school | at a spelling contest | rounds and words | teams and points | entry fees and prizes | seconds for each word | the lengths of words in letters
-sport | in a bicycle race | riders and teams | water bottles and spare tires | entry fees and prize money | lap times | kilometers of a route
-sport | at a swimming pool | swimmers and lanes | lockers and towels | tickets and season passes | training times | lengths of a pool in meters
-sport | at a football club | goals and points | players and jerseys | membership fees | minutes of play | meters of a field
-sport | on a hiking trail | hikers and huts | signs and bridges | the cost of a hut night | walking times | kilometers and meters of altitude
-sport | in a climbing hall | ropes and hooks | routes and climbers | entry and rental prices | the times of climbs | meters of rope
-sport | at a running club | runners and laps | medals and cups | the price of shoes and a club budget | the times of runs | kilometers in a week of training
-sport | at a skating rink | skates and visitors | groups and lockers | rental prices | minutes on the ice | laps in meters
-sport | at a rowing regatta | boats and rowers | races and teams | the cost of a new boat | race times | meters of a course
-travel | at a train station | passengers and carriages | platforms and suitcases | the price of tickets | departures and delays | kilometers between stations
-travel | on a ferry | cars and passengers | life jackets and cabins | fares for cars and people | crossing times | nautical miles
-travel | in a parking lot | cars and free spaces | rows and levels | parking fees | hours of parking | the lengths of spaces
-travel | on a bus line | stops and passengers | buses and drivers | fares and monthly passes | minutes between buses | kilometers in a day
-travel | at a campsite | tents and campers | pegs and lanterns | the price of a night | days of a stay | liters of drinking water
-travel | at an airport | suitcases and belts | seats and rows | ticket prices and fees | flight and waiting times | kilograms of baggage
-travel | in a hotel | rooms and floors | towels and keys | the price of a room and breakfast | nights of a stay | liters of laundry water
-travel | on a road trip | travelers and stops | snacks and songs | the cost of fuel and tolls | driving times | kilometers and liters of fuel
-shop | in a toy shop | cars and dolls | boxes and shelves | prices and a child's savings | opening hours | the lengths of toy tracks
-shop | at a flower stall | bunches and stems | vases and pots | the price of bouquets | days a flower stays fresh | the lengths of ribbon
-shop | in a bookshop | books and boxes | customers and orders | prices, discounts and takings | delivery days | grams of parcels
-shop | in a bicycle workshop | wheels and spokes | repairs and customers | the price of parts and labor | repair times | the lengths of chains and cables
-shop | in a clothing store | shirts and hangers | buttons and coats | prices and discounts | hours of a sale | meters of fabric
-shop | at a flea market | tables and sellers | games and records | bargains and stall fees | hours of a market | the sizes of tables
-shop | in a pet shop | fish and tanks | birds and cages | the price of food and cages | feeding times | liters of aquarium water
-shop | in a hardware store | screws and boxes | planks and tools | prices and discounts | hours of a workday | meters of wire and boards
-home | at a birthday party | guests and balloons | games and candles | the cost of a party | hours of a party | liters of punch
-home | on moving day | boxes and helpers | chairs and lamps | the cost of a van | hours of carrying | kilograms of boxes
-home | in a laundry room | socks and shirts | loads and baskets | coins for machines | washing and drying times | liters of water and grams of powder
-home | on a rainy afternoon at home | puzzle pieces | cards and players | pocket money | minutes of games and films | the lengths of a scarf being knitted
-home | in a family kitchen | cookies and trays | jars of jam | the cost of a meal | cooking times | grams and milliliters of a recipe
-home | with a model railway | tracks and carriages | bridges and signals | the price of parts | minutes of a round | centimeters of track
-home | in a sewing room | buttons and beads | quilts and squares | the price of cloth and thread | hours of sewing | centimeters of ribbon
-home | when a room is painted | cans and brushes | walls and windows | the cost of paint | hours of work and drying | liters of paint and square meters of wall
-culture | at a theater | seats and rows | tickets and programs | ticket sales and costs | the lengths of acts in minutes | meters of curtain
-culture | in a museum | rooms and pictures | visitors and guides | entry fees | opening hours and tours | the sizes of frames
-culture | at a kite festival | kites and flyers | tails and spools | entry fees and prizes | minutes in the air | meters of line
-culture | in a film studio | scenes and actors | costumes and cameras | the cost of a film | minutes of film | meters of cable
-culture | at a street parade | drums and dancers | wagons and flags | donations and costs | hours of a parade | kilometers of a route
-culture | in a pottery studio | bowls and shelves | pots and kilns | prices and course fees | firing times | kilograms of clay
-nature | in a zoo | penguins and fish | enclosures and keepers | tickets and the cost of feed | feeding times | kilograms of feed
-nature | in a forest | trees and seedlings | nests and birds | the cost of planting | years of growth | the heights of trees
-nature | on a beach | shells and buckets | towers of a sandcastle | the price of ice cream and umbrellas | the hours of the tides | meters of coast
-nature | at a weather station | rainy and sunny days | readings and balloons | the cost of instruments | hours between readings | millimeters of rain
-nature | at a pond | frogs and ducks | water lilies and stones | the cost of a small bridge | days of cleaning | liters of water
-nature | in an animal shelter | dogs and cats | bowls and blankets | donations and vet bills | days until an adoption | kilograms of food
-work | at a post office | letters and sacks | stamps and parcels | postage and change | delivery times | grams of letters and parcels
-work | on a building site | bricks and pallets | workers and helmets | wages and the cost of bricks | days of building | meters of a wall and tons of sand
-work | in a warehouse | boxes and shelves | pallets and trucks | the cost of storage | hours of loading | kilograms of cargo
-work | in a printing shop | pages and copies | posters and rolls | the price of copies | minutes of printing | meters of paper
-work | in a recycling center | cans and bottles | bins and trucks | the deposit on bottles | hours of sorting | kilograms of paper and glass
-work | in a call center | calls and desks | teams and messages | wages and phone costs | minutes of calls | meters of cable
-work | in a fire station | hoses and helmets | drills and crews | the cost of equipment | response times | liters of water in a tank
-work | on a fishing boat | nets and crates | buoys and crew | the price of fish | hours at sea | kilograms of fish
-health | in a hospital | beds and wards | bandages and boxes | the cost of supplies | shifts and visiting hours | milliliters of medicine
-health | at a blood donation | donors and beds | juices and snacks | the cost of a donation day | minutes of a donation | milliliters of blood
-health | in a fitness studio | mats and weights | classes and members | membership fees | minutes of training | kilograms on a bar
-science | at an observatory | telescopes and nights | stars and photos | the price of a lens | minutes of exposure | distances to stars in light-years
-science | in a chemistry laboratory | tubes and racks | trials and samples | the cost of chemicals | minutes of reactions | milliliters and grams of substances
-science | on a solar farm | panels and rows | inverters and cables | the income from power | hours of sunshine | kilowatt-hours of energy
+food | at a bakery | rolls on trays | slices of cakes < | the price of bread < | minutes of baking | kilograms of flour
+food | at a fruit market | apples in crates | oranges in bags | the price of berries < | hours of selling at a stall | kilograms of cherries
+food | in a school kitchen | plates in stacks | servings of soup in pots | the cost of lunches | minutes of cooking | liters of soup
+food | at a pizzeria | slices of pizzas < | orders per evening < | the price of pizzas < | minutes of delivery rides | grams of cheese
+food | on a picnic | sandwiches in baskets < | plums in bags < | what friends pay for food < | minutes of games in the meadow | liters of lemonade
+food | at a juice stand | oranges pressed for glasses of juice | cups in packs | the price of juice < | minutes of pressing oranges | milliliters of juice
+food | in a chocolate factory | chocolates in boxes | bars of chocolate from machines > | the price of chocolate boxes < | hours of work at the machines | kilograms of cocoa
+food | at a tea house | cups of tea poured from pots < | tea bags in packets | the price of tea and cake < | minutes of brewing | grams of tea leaves
+farm | on a dairy farm | cows in barns | bottles of milk in crates | the cost of feed > | minutes of milking | liters of milk
+farm | in a chicken coop | eggs laid by hens < | eggs in cartons | the price of eggs < | minutes of feeding and cleaning | kilograms of grain
+farm | in an orchard | trees in rows | pears in baskets | the wages of pickers | hours of picking | kilograms of pears
+farm | in a vegetable garden | carrots in rows | seeds in packets | the price of seedlings < | minutes of weeding | liters of water for the beds
+farm | on a sheep farm | sheep in pastures | bales of hay on wagons | the price of wool | minutes of shearing | kilograms of wool
+farm | at a beehive | frames in hives < | jars of honey on shelves | the price of honey < | minutes of work at the hives | grams of honey
+farm | in a greenhouse | seedlings in boxes | tomatoes on plants < | the price of flowers < | hours of heating | liters of water for the plants
+farm | in a rice field | sacks of rice on carts < | rice plants in rows | what a harvest brings in > | hours of planting | kilograms of rice
+school | in a classroom | pencils in boxes | desks in rows < | the cost of notebooks and pens < | minutes of lessons | centimeters of paper strip
+school | in a library | books on shelves | books lent to readers < | late fees < | minutes of reading | kilograms of books in boxes
+school | on a school trip | pupils on buses | pupils in groups < | the cost of tickets | minutes of guided tours | kilometers of a bus ride
+school | in a chess club | pieces in boxes < | points won in games < | club fees < | minutes of chess games | meters of shelf for the boards
+school | at a science fair | projects in halls < | batteries in lamps < | the cost of experiments < | minutes of talks | milliliters of water in test tubes
+school | in a school band | players in rows < | songs in concerts < | the cost of instruments > | minutes of rehearsal | meters of cable
+school | in an art room | brushes in jars < | sheets of paper in pads | the price of paints < | minutes of painting | milliliters of paint
+school | at a spelling contest | words in rounds < | points of teams | entry fees < | seconds of thinking | meters of banner for the hall
+sport | in a bicycle race | riders in teams < | water bottles for riders | entry fees | minutes of laps | kilometers of a route
+sport | at a swimming pool | swimmers in lanes < | towels on shelves < | the price of tickets < | minutes of training | meters of swimming
+sport | at a football club | goals in games < | players in teams < | membership fees | minutes of play | meters of line to be painted on a field
+sport | on a hiking trail | hikers in huts < | signs on paths < | the cost of hut nights | minutes of walking | kilometers of a trail
+sport | in a climbing hall | hooks on walls | climbs of routes < | rental prices < | minutes of climbing | meters of rope
+sport | at a running club | laps of runners < | cups on tables < | the price of running shoes | minutes of running | kilometers of running
+sport | at a skating rink | pairs of skates on shelves | skaters in groups < | rental prices < | minutes on the ice | meters of skating
+sport | at a rowing regatta | rowers in boats < | boats in races < | entry fees | minutes of rowing | meters of a course
+travel | at a train station | passengers in carriages | suitcases on carts < | the price of train tickets | minutes of train rides | kilometers of a train ride
+travel | on a ferry | cars on decks < | life jackets in chests | fares for passengers | minutes of crossings | nautical miles of a crossing
+travel | in a parking lot | cars in rows < | spaces on levels | parking fees < | hours of parking | meters of parking space
+travel | on a bus line | passengers on buses | stops on routes < | fares < | minutes of bus rides | kilometers of bus rides
+travel | at a campsite | tents in rows < | pegs for tents | the price of nights at a campsite | nights of a stay | liters of drinking water
+travel | at an airport | suitcases on belts | seats in rows | baggage fees | minutes of flights | kilograms of baggage
+travel | in a hotel | rooms on floors | towels in rooms | the price of rooms | minutes of cleaning rooms | liters of laundry water
+travel | on a road trip | photos per stop < | sandwiches for travelers < | the cost of tolls < | minutes of driving | kilometers of driving
+shop | in a toy shop | toy cars in boxes | dolls on shelves < | the price of toys < | minutes of wrapping gifts | centimeters of toy track
+shop | at a flower stall | roses in bunches | flower pots on shelves < | the price of bouquets < | minutes of tying bouquets | centimeters of ribbon
+shop | in a bookshop | books in boxes | orders per day < | the price of books < | minutes of packing orders | grams of parcels
+shop | in a bicycle workshop | spokes in wheels | repairs per day < | the price of spare parts < | minutes of repairs | meters of cable
+shop | in a clothing store | shirts on racks | buttons on coats < | the price of clothes | hours of work in the store | meters of fabric
+shop | at a flea market | games on tables < | records in boxes | the price of old things < | minutes of setting up tables | kilograms of old books
+shop | in a pet shop | fish in tanks | birds in cages < | the price of pet food < | minutes of cleaning tanks | liters of aquarium water
+shop | in a hardware store | screws in boxes | planks in stacks | the price of tools | minutes of sawing | meters of wire
+home | at a birthday party | balloons in packs < | guests at tables < | the cost of a party | minutes of party games | liters of punch
+home | on moving day | boxes in vans < | books in boxes | the cost of vans | hours of carrying | kilograms of boxes
+home | in a laundry room | shirts in loads < | socks in baskets < | coins for machines < | minutes of washing | grams of washing powder
+home | on a rainy afternoon at home | puzzle pieces in boxes | cards dealt to players < | pocket money < | minutes of films | centimeters of a scarf being knitted
+home | in a family kitchen | cookies on trays < | jars of jam on shelves < | the cost of meals < | minutes of cooking | grams of flour
+home | with a model railway | pieces of track in boxes | carriages on trains < | the price of model trains | seconds of rounds | centimeters of track
+home | in a sewing room | beads in bags | buttons on shirts < | the price of cloth < | minutes of sewing | centimeters of lace
+home | when a room is painted | cans of paint on shelves < | tiles in rows < | the cost of paint | hours of painting | square meters of wall
+culture | at a theater | seats in rows | tickets sold for shows | ticket prices | minutes of acts | meters of curtain
+culture | in a museum | pictures in rooms < | visitors in groups | entry fees < | minutes of tours | centimeters of picture frame
+culture | at a kite festival | kites of teams < | bows on kite tails < | the price of kites < | minutes of flying kites | meters of kite line
+culture | in a film studio | costumes for actors < | scenes in films < | the cost of costumes > | minutes of film | gigabytes of film
+culture | at a street parade | drummers in rows < | flags on wagons < | donations | minutes of music | kilometers of a route
+culture | in a pottery studio | bowls on shelves < | tiles in kilns | course fees | hours of firing | kilograms of clay
+nature | in a zoo | fish fed to penguins < | monkeys in enclosures < | the price of zoo tickets | minutes of feeding | kilograms of feed
+nature | in a forest | seedlings in rows | birds in nests < | the cost of young trees | hours of planting | meters of fence
+nature | on a beach | shells in buckets < | children in sandcastle teams < | the price of ice cream < | minutes of swimming lessons | kilometers of coast
+nature | at a weather station | readings per day < | balloons in boxes < | the cost of instruments | minutes of measuring | millimeters of rain
+nature | at a pond | ducks in flocks < | stones along paths | the cost of water lilies | hours of cleaning | liters of water
+nature | in an animal shelter | dogs in pens < | blankets in baskets < | donations | minutes of walking dogs | kilograms of dog food
+work | at a post office | letters in sacks | stamps on sheets | postage < | minutes of sorting letters | grams of parcels
+work | on a building site | bricks on pallets > | workers in crews < | the cost of bricks > | hours of building | tons of sand
+work | in a warehouse | boxes on shelves | pallets on trucks < | the cost of storage > | minutes of loading | kilograms of cargo
+work | in a printing shop | pages of copies | posters in rolls < | the price of copies < | minutes of printing | meters of paper
+work | in a recycling center | bottles in bins | bales of cans on trucks < | the deposit on bottles < | hours of sorting | kilograms of paper
+work | in a call center | calls answered per hour < | desks in rows < | wages | minutes of calls | meters of cable
+work | in a fire station | hoses on trucks < | helmets on shelves < | the cost of helmets > | minutes of drills | liters of water in a tank
+work | on a fishing boat | crates of fish in stacks < | buoys on nets < | the price of fish < | hours at sea | kilograms of fish
+health | in a hospital | beds in wards | bandages in boxes | the cost of supplies | minutes of visits | milliliters of medicine
+health | at a blood donation | donors per hour < | bottles of juice in crates < | the cost of snacks for donors | minutes of donations | milliliters of blood
+health | in a fitness studio | mats in rows < | members in classes < | membership fees | minutes of training | kilograms of weights on a bar
+science | at an observatory | photos of stars per night | visitors in groups < | the price of lenses > | minutes of exposure | gigabytes of photos
+science | in a chemistry laboratory | tubes in racks < | trials per day < | the cost of chemicals | minutes of reactions | grams of salt
+science | on a solar farm | panels in rows | cables in boxes | the cost of panels > | hours of maintenance | kilowatt-hours of energy
 """
 
 
-def list_stories() -> list[dict[str, str]]:
+def list_stories() -> list[dict[str, Any]]:
     """The rows of the seeds file."""
     rows = []
     for line in SETTINGS.strip().splitlines():
         category, place, *quantities = (part.strip() for part in line.split("|"))
-        for kind, quantity in zip(KINDS, quantities, strict=True):
-            rows.append({"story": f"{quantity} {place}", "category": category, "quantity": kind})
+        for kind, marked in zip(KINDS, quantities, strict=True):
+            quantity = marked.rstrip(" <>")
+            row = {"story": f"{quantity} {place}", "category": category, "quantity": _refine_kind(kind, quantity)}
+            rows.append({**row, **_find_numbers(kind, quantity, marked[len(quantity) :].strip())})
     return rows
+
+
+def _refine_kind(kind: str, quantity: str) -> str:
+    """`length` for a measure that is long or far and not much."""
+    return "length" if kind == "measure" and re.match(r"(kilo|centi)?meters |nautical miles ", quantity) else kind
+
+
+def _find_numbers(kind: str, quantity: str, mark: str) -> dict[str, Any]:
+    """`limits`: largest numbers of the story; `decimals` of its amounts, if they have some."""
+    if kind in ("count", "money"):
+        return {"limits": COUNTED[mark], **({"decimals": 2} if kind == "money" and mark != ">" else {})}
+    unit = next(unit for unit in sorted(UNITS, key=len, reverse=True) if quantity.startswith(unit))
+    return {"limits": UNITS[unit], **({"decimals": DECIMALS[unit]} if unit in DECIMALS else {})}
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from flows.commands.command_options import (
 from flows.terminal.console import SESSION, UserInterrupt
 
 if TYPE_CHECKING:
+    from agents.planning.run_plan import RunPlan
     from core.runs.releases import Release
     from flows.run.run_preparation import PreparedRun
 
@@ -129,6 +130,8 @@ def _run_through_command(
     from flows.terminal.suggested_commands import build_invocation, build_resume_command, suggest_next_command
 
     SESSION.quiet = quiet
+    if record:
+        _check_recording_target(record, load_command_plan(recipe, overrides), resume=resume)
     resumption = build_resume_command(build_invocation(recipe, overrides or [], distill=distill), runs_dir)
     try:  # before anything slow starts, so that a mistake is printed at once
         prepared = prepare_run(recipe, overrides or [], runs_dir, resume=resume, distill=distill)
@@ -152,14 +155,38 @@ def _run_through_command(
     return prepared, summary
 
 
+def _check_recording_target(path: Path, plan: "RunPlan", *, resume: bool) -> None:
+    """Refuse a recording that could not be written, or would replace another, before the run costs anything."""
+    from core.project_files import find_referenced_file
+    from core.storage.atomic_files import check_writable
+
+    if "://" in str(path) or str(path).startswith("s3:"):
+        raise UsageError(f"--record {path}: must be a file of this machine, not an address")
+    if not path.name or path.is_dir():
+        raise UsageError(f"--record {path}: is a folder; name a file in it")
+    read = [teacher.recording_file for teacher in plan.recipe.teachers.values() if teacher.replays]
+    read += [find_referenced_file(name, plan.folder) for name in [plan.recipe.seeds.recording] if name]
+    if path.exists() and any(path.samefile(file) for file in read if file.exists()):
+        raise UsageError(f"--record {path}: the run reads this recording; name another file")
+    if path.exists() and not resume:
+        raise UsageError(f"--record {path}: exists; remove it, or name another file (only --resume replaces it)")
+    check_writable(path)
+
+
 def _record_samples(prepared: "PreparedRun", path: Path) -> None:
-    """Record what a run has finished, also if it ended early."""
+    """Record what a run has finished, also if it ended early. A failure here must not hide how the run ended."""
     from core.recording import write_recording
     from flows.data.curated_run import read_finished_samples
 
-    family = prepared.run.read_recipe().family
-    count = write_recording(path, family, read_finished_samples(prepared.run))
-    SESSION.print_message(f"{path}: {count:,} samples recorded")
+    try:
+        family = prepared.run.read_recipe().family
+        count = write_recording(path, family, read_finished_samples(prepared.run))
+    except StillhouseError as error:
+        SESSION.print_message(f"warning: nothing was recorded: {error}")
+        return
+    SESSION.print_message(
+        f"{path}: {count:,} samples recorded" if count else f"{path}: not written, no sample is finished"
+    )
 
 
 def _print_result(

@@ -11,6 +11,8 @@ from teachers.rate_limiter import RateLimiter
 
 Place = tuple[str, str, int, int]
 """Of a call: the digest of its sample's seed, agent, revision and attempt."""
+SampleReplies = dict[int, RecordedReply]
+"""Replies by the index of their sample."""
 
 
 class ReplayTeacher:
@@ -26,14 +28,14 @@ class ReplayTeacher:
         recorded = read_recording(self._path)
         self.manner = f"replay {hash_file(self._path)}"
         self._limiter = RateLimiter(config.max_concurrent)
-        self._by_request: dict[str, dict[Place, RecordedReply]] = {}
-        self._by_place: dict[Place, RecordedReply] = {}
-        for sample in recorded:
-            seed = json_digest(sample.seed)
+        self._by_request: dict[str, dict[Place, SampleReplies]] = {}
+        self._by_place: dict[Place, SampleReplies] = {}
+        for number, sample in enumerate(recorded):
+            seed, index = json_digest(sample.seed), number if sample.sample is None else sample.sample
             for reply in sample.replies:
                 place = (seed, reply.agent, reply.revision, reply.attempt)
-                self._by_request.setdefault(reply.request, {}).setdefault(place, reply)
-                self._by_place.setdefault(place, reply)
+                self._by_request.setdefault(reply.request, {}).setdefault(place, {}).setdefault(index, reply)
+                self._by_place.setdefault(place, {}).setdefault(index, reply)
 
     async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
         async with self._limiter.admit(rank), account.charge(question) as charge:
@@ -48,11 +50,20 @@ class ReplayTeacher:
         key = question.key
         place = (key.seed, key.agent, key.revision, key.attempt) if key else None
         if same := self._by_request.get(conversation_digest(question.messages)):
-            return same.get(place) if place in same else next(iter(same.values()))
-        return self._by_place.get(place) if place else None
+            return _choose(same.get(place) if place in same else next(iter(same.values())), key)
+        return _choose(self._by_place.get(place), key) if place else None
 
     def release(self) -> None:
         self._limiter.admit_all()
+
+
+def _choose(replies: SampleReplies | None, key: CallKey | None) -> RecordedReply | None:
+    """Of several samples with equal seeds, that with the call's index, else one by its position among them."""
+    if not replies:
+        return None
+    if key is None or key.sample in replies:
+        return replies[key.sample] if key else next(iter(replies.values()))
+    return list(replies.values())[key.sample % len(replies)]
 
 
 def _describe_call(key: CallKey | None) -> str:

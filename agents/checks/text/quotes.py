@@ -14,6 +14,7 @@ from rapidfuzz.fuzz import partial_ratio_alignment
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.structure.json_schema import get_required
+from agents.checks.text.text_units import split_sentences
 from agents.checks.text.written_numbers import NEGATION_BEFORE, UNSPACED_SCRIPT
 from agents.sources.documents import count_words
 
@@ -54,7 +55,8 @@ class QuotesOptions(Options):
     """Of each quote: a word or two are found in most texts."""
     max_words: int = Field(60, ge=1)
     share: float = Field(0.6, gt=0, le=1)
-    """Largest share of the text's words in all quotes together: quotes of the whole text would prove nothing."""
+    """Largest share of the text's words in all quotes together: quotes of the whole text would prove nothing. A single quote
+    from one sentence of several is accepted however short the text is."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -98,9 +100,16 @@ def find_quotes_fault(given: Sequence[str], text: str, options: QuotesOptions) -
     if any(left.end > right.start for left, right in pairwise(spans)):
         return "two quotes overlap; give each part of the text once"
     words = sum(map(count_words, given))
-    if words > options.share * count_words(text):
+    if words > options.share * count_words(text) and not (len(given) == 1 and _is_of_one_sentence(given[0], text)):
         return f"the quotes have {words} words, most of the text; quote only what the answer needs"
     return None
+
+
+def _is_of_one_sentence(quote: str, text: str) -> bool:
+    """Whether a text has several sentences, of three words or more, and `quote` is from one of them."""
+    plain = normalize_quote(quote)
+    sentences = [one for line in text.splitlines() for one in split_sentences(line) if count_words(one) > 2]
+    return len(sentences) > 1 and any(plain in normalize_quote(one) for one in sentences)
 
 
 class QuotableText:

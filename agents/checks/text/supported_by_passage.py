@@ -1,4 +1,5 @@
-"""The check `supported`: the quotes contain every number of the answer with its unit, every name, and most other words.
+"""The check `supported`: the quotes contain every number of the answer with its unit, every name, and most other words; words of
+time, degree, quantity and cause may be in other words of the same meaning.
 
 English; knows no family and no teacher. It cannot see polarity (yes or no, is or is not, may or must), to which thing in a
 quote a number or a name belongs, or the order of words. An independent reader must check these.
@@ -25,6 +26,7 @@ from agents.checks.text.written_numbers import (
 )
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+HYPHENATED = re.compile(r"(?<![\w-])[^\W\d_]+(?:-[^\W\d_]+)+(?![\w-])")
 LEADING_POLARITY = re.compile(r"(yes|no)\b(?:\s*[,.;:!-]+\s*|$)", re.IGNORECASE)
 """The answer to a yes-or-no question; this check cannot see whether it is right."""
 FUNCTION_WORDS = frozenset(
@@ -43,7 +45,87 @@ CONTRAST_WORDS = frozenset(
 exactly fewer fifth first fourth half higher inside last late later least less lower maximum minimum more most next once
 only outside over quarter second since third triple twice under unless until up upper upward upwards""".split()
 )
-"""Short words that change a statement's meaning: each must be in a quote or in the question."""
+"""Short words that change a statement's meaning: each must be in a quote or in the question, or a quote must mean the same."""
+DENIED = r"(?:no|not|never|nobody|nothing|none|cannot|\w+n't)\b[^.;|]{0,120}\b"
+"""A denial up to the following word in the same sentence."""
+SMALLER = "fewer|less|lower|shorter|smaller|cheaper|lighter|younger|narrower|thinner|slower|weaker|colder|cooler|closer|nearer"
+LARGER = (
+    "longer|higher|larger|bigger|greater|heavier|taller|deeper|wider|broader|older|later|faster|warmer|hotter|stronger|thicker"
+    "|farther|further|dearer|richer|brighter|louder|busier"
+)
+SAME_MEANING = {
+    word: re.compile(rf"\b(?:{phrases})\b", re.IGNORECASE)
+    for words, phrases in {
+        "all": r"every\w*|each|whole|entire|always|any(?:body|one|thing)?",
+        "every": r"all|each|any(?:body|one|thing)?|always|daily|weekly|monthly|yearly|(?:per|a) (?:day|week|month|year)",
+        "always": r"all|every\w*|each|whenever",
+        "both": "two|each|either|neither|all",
+        "only": r"alone|just(?! (?:after|before|as|like|now|in|then))|solely?|merely|exclusively|nothing but|none but"
+        rf"|(?:limited|restricted) to|reserved for|no (?:\w+ )?(?:other|else)|{DENIED}(?:unless|until|except|other than)",
+        "more": rf"(?:{LARGER}) (?:\w+ )?than|(?:over|above) (?=\W?\d)|exceed\w*"
+        "|another|additional|extra|further",
+        "less fewer": rf"(?:{SMALLER}) (?:\w+ )?than|fewer|less|(?:under|below) (?=\W?\d)",
+        "over above": r"(?:more|older|longer|higher|larger|heavier) than|over|above|exceed\w*|beyond",
+        "under below": r"(?:less|fewer|younger|shorter|lower|smaller|lighter) than|under(?:neath)?|below|beneath",
+        "most maximum": rf"most|maximum|up to|limit|largest|highest|{DENIED}(?:more|longer|higher) than",
+        "least minimum": rf"least|minimum|smallest|lowest|{DENIED}(?:less|fewer|under|below)",
+        "double twice": r"doubles?|doubled|twice|two times|2 times",
+        "before": r"until|till|prior to|precedes?|preceded|ahead of|earlier than|first\b[^.|]{0,120}\b(?:follow\w*|then)",
+        "after": rf"since (?=\d|the\b|then\b|last\b)|once|as soon as|then|afterwards?|following|{DENIED}until",
+        "until": r"till|up to|before|by|to (?=\d)",
+        "later": r"after\w*|then|subsequently",
+        "earlier": r"before|ago|previous(?:ly)?",
+        "next": "then|following|after|afterwards?",
+        "first": "initially|earliest|to begin with",
+        "last": r"final(?:ly)?|latest",
+        "except": rf"but|apart from|other than|only|{DENIED}(?:include|cover)|unless",
+        "unless": rf"except|only (?:if|when)|{DENIED}(?:until|without)",
+        "exactly": "precisely",
+        "almost": "nearly",
+        "outside": r"outdoors?|out of",
+        "inside": "indoors?|within|into",
+        "down downward downwards": r"falls?|fell|falling|drops?|dropped|sinks?|sank|descend\w*|downwards?",
+        "up upward upwards": r"rises?|rose|rising|climb\w*|ascend\w*|raise[sd]?|upwards?",
+    }.items()
+    for word in words.split()
+}
+"""Phrases of a quote that mean the same as a contrast word of the answer. None of them means its opposite."""
+TIME_AFTER_SINCE = re.compile(
+    r"\bsince (?:\d|then\b|last\b|noon\b|midnight\b|yesterday\b|childhood\b|birth\b"
+    r"|(?:the|that|this) (?:\w+ )?(?:day|year|week|month|morning|night|start|beginning|war|century|spring|summer|autumn|winter)\b"
+    r"|(?:january|february|march|april|may|june|july|august|september|october|november|december"
+    r"|spring|summer|autumn|winter|mon|tues|wednes|thurs|fri|satur|sun))",
+    re.IGNORECASE,
+)
+"""`since` of time; elsewhere in an answer it may give a reason."""
+CAUSAL_SINCE = re.compile(
+    r"\bsince (?:(?:it|they|he|she|you|we|there|nobody|nothing|everybody|this|that) |(?:[\w'-]+ ){2})[\w'-]+",
+    re.IGNORECASE,
+)
+"""`since` with a clause."""
+CAUSE_WORDS = re.compile(
+    r"\b(?:because|since|as|so|for|therefore|hence|thus|(?:due|owing|thanks) to|reasons?|cause[sd]?|otherwise|or else|lest)\b"
+    r"|[:;]",
+    re.IGNORECASE,
+)
+ONCE_COUNTED = re.compile(r"\bonce(?= (?:a|an|per|every|each|in|more|again|daily|or)\b|\W*$|[.,;])", re.IGNORECASE)
+"""`once` as a number of times, not as `as soon as`."""
+PAIRED = {
+    "both": re.compile(r"\bboth\b[^.;]{1,80}\band\b", re.I),
+    "either": re.compile(r"\beither\b[^.;]{1,80}\bor\b", re.I),
+}
+"""These add nothing to the `and` or `or` that follows them."""
+LARGER_THAN_NUMBER = re.compile(r"\b(?:at least|minimum|(?:more|longer|older|higher) than|over|from)\b", re.IGNORECASE)
+"""A quoted number that is a lower bound is not `only` that number."""
+PART_OF_NUMBER = (
+    r"\b(?:some|most|half|many|few|not|except|but|of(?: the| its| these| those| his| her| their| our)?(?= {number}\b))"
+)
+"""With these, a quote says something of a part of its number of things, not of all of them."""
+HOW_OLD = re.compile(r"\bhow old\b|\b(?:what|which) age\b", re.IGNORECASE)
+PRONOUN_ONE = re.compile(
+    r"\b(?:(?:the|an?|this|that|each|every|any|another|which) (?!number )\w+|without) $", re.IGNORECASE
+)
+"""Before `one` without a noun: the upper one, an island without one."""
 IRREGULAR_FORMS = {
     form: lemma
     for lemma, *forms in map(
@@ -125,6 +207,10 @@ def find_support_fault(answer: str, quotes: Sequence[str], question: str, share:
     (lead, statement), source = split_polarity(normalize_spelling(answer)), " | ".join(map(normalize_spelling, quotes))
     question = normalize_spelling(question)
     quote_forms, question_forms = collect_forms(source), merge_forms(repeatable_words(question))
+    quote_forms |= merge_forms(_join_hyphens(source))
+    statement = HYPHENATED.sub(
+        lambda match: joined if word_forms(joined := match[0].replace("-", "")) & quote_forms else match[0], statement
+    )
     words, numbers = content_words(statement), find_quantities(statement)
     if not words and not numbers:
         if not lead:
@@ -134,6 +220,8 @@ def find_support_fault(answer: str, quotes: Sequence[str], question: str, share:
         return None if about else "the quotes have no word of the question"
     if fault := _number_fault(statement, source, question):
         return fault
+    meant = _contrasts_meant(statement, source)
+    words = [word for word in words if word.lower() not in meant]
     denials = [word for word in words if is_denial_word(word)]
     if denials and not any(map(is_denial_word, [*words_without_numbers(source), *words_without_numbers(question)])):
         return f"the answer says {denials[0]!r}, and no quote denies anything"
@@ -157,9 +245,63 @@ def _missing_words_fault(words: Sequence[str], pool: frozenset[str], share: floa
     return f"{shown} of the answer {verb} not in the quotes; say only what they say, or quote the words for it"
 
 
+def _contrasts_meant(statement: str, source: str) -> frozenset[str]:
+    """The contrast words of an answer, in lower case, that a quote supports in other words."""
+    meant = {
+        word.lower()
+        for word in WORD.findall(statement)
+        if (same := SAME_MEANING.get(word.lower())) is not None and same.search(source)
+    }
+    meant |= {word for word, paired in PAIRED.items() if paired.search(statement)}
+    if CAUSAL_SINCE.search(statement) and not TIME_AFTER_SINCE.search(statement) and CAUSE_WORDS.search(source):
+        meant.add("since")
+    if not ONCE_COUNTED.search(statement) and re.search(r"\b(?:after|when|as soon as)\b", source, re.IGNORECASE):
+        meant.add("once")
+    numbers = [(number, statement[: number.start]) for number in find_quantities(statement)]
+    if re.search(r"\bonly\b", statement, re.IGNORECASE) and not LARGER_THAN_NUMBER.search(source):
+        bare = sum(
+            re.search(r"\bonly (?:about )?$", before, re.IGNORECASE) is not None
+            and not read_written(statement[number.start :][:30]).dates
+            for number, before in numbers
+        )
+        if bare == len(re.findall(r"\bonly\b", statement, re.IGNORECASE)):
+            meant.add("only")
+    for number, before in numbers:
+        part = PART_OF_NUMBER.format(number=re.escape(number.text))
+        if re.search(r"\ball (?:of )?(?:the |these |those )?$", before, re.IGNORECASE) and not re.search(
+            part, source, re.I
+        ):
+            meant.add("all")
+    return frozenset(meant)
+
+
+def _join_hyphens(text: str) -> list[str]:
+    """The hyphenated words of a text, each as one word."""
+    return [word.replace("-", "") for word in HYPHENATED.findall(text)]
+
+
+def _understood_quantities(source: str, question: str) -> list["TextQuantity"]:
+    """Quoted numbers without unit, with the unit that is understood: of an age, or of the number before in the same sentence."""
+    understood: list[TextQuantity] = []
+    asks_age = HOW_OLD.search(question) is not None
+    before: TextQuantity | None = None
+    for number in find_quantities(source):
+        if number.unit:
+            before = number
+            continue
+        is_year = re.fullmatch(r"1[0-9]{3}|20[0-9]{2}", number.text) is not None
+        if is_year or names_counted_thing(source, number.end) or not number.values:
+            continue
+        if asks_age:
+            understood.append(number._replace(unit="year"))
+        if before is not None and not re.search(r"[.!?|]\s", source[before.end : number.start]):
+            understood.append(number._replace(unit=before.unit))
+    return understood
+
+
 def _number_fault(statement: str, source: str, question: str) -> str | None:
     quoted_numbers, names = (
-        distinct_quantities(source),
+        [*distinct_quantities(source), *_understood_quantities(source, question)],
         {quantity.text for quantity in distinct_quantities(question) if quantity.text[0].isalpha()},
     )
     for number in distinct_quantities(statement):
@@ -287,7 +429,10 @@ def find_quantities(text: str) -> list[TextQuantity]:
     # Lower case has another length only in scripts without number words that are read here.
     for match in NUMBER_WORDS_RUN.finditer(lowered) if len(lowered) == len(text) else ():
         start, end, run = match.start(), match.end(), match.group()
-        pronoun = run == "one" and 1 not in read_written(lowered).numbers and not NON_NUMBER_AFTER.match(lowered, end)
+        pronoun = run == "one" and (
+            (1 not in read_written(lowered).numbers and not NON_NUMBER_AFTER.match(lowered, end))
+            or (PRONOUN_ONE.search(lowered[max(0, start - 40) : start]) and not names_counted_thing(lowered, end))
+        )
         if not pronoun and not any(start < taken_end and taken_start < end for taken_start, taken_end in taken):
             quantities.append(TextQuantity(start, end, run, read_written(run).numbers, _unit_after(text, end)))
     quantities.sort()
@@ -322,6 +467,12 @@ def _quantities_in_digits(text: str) -> Iterator[TextQuantity]:
         readable = PLAIN.fullmatch(number) and not read_written(number).dates
         values = read_written(number).numbers if readable else frozenset()
         yield TextQuantity(start, end, number.casefold(), values, unit or _unit_after(text, end))
+
+
+def names_counted_thing(text: str, end: int) -> bool:
+    """Whether the word after a number that ends at `end` is the thing that it counts."""
+    following = re.compile(r"[\s-]+([\w']+)").match(text, end)
+    return following is not None and following[1].lower() not in FUNCTION_WORDS | DENIALS | CONTRAST_WORDS
 
 
 def _unit_after(text: str, end: int) -> str:

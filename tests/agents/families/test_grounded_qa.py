@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -17,7 +18,11 @@ from agents.checks.text.quotes import QuotableText, QuotesOptions, find_quotes_f
 from agents.checks.text.second_reader import ReadAgainOptions, read_again_check
 from agents.checks.text.supported_by_passage import find_quantities, supported_check
 from agents.families.grounded_qa import (
+    ASKERS,
+    OPENINGS,
     QUESTION_KINDS,
+    STYLES,
+    UNFIT_ASKERS,
     GroundedDraft,
     GroundedOptions,
     GroundedQAFamily,
@@ -65,6 +70,37 @@ def test_conditions_are_varied_and_the_same_each_time() -> None:
             assert re.search(r"\d|\b(one|two|three|four|five|six|seven|eight|ten|twelve)\b", seed.data["text"])
 
 
+def test_an_asker_suits_the_style_and_a_question_begins_in_several_ways() -> None:
+    seeds = build_test_seeds(plan_of("samples=400"))[:]
+    pairs = {(seed.data["style"], seed.data["asker"]) for seed in seeds}
+    assert not {(style, asker) for style, asker in pairs if asker in UNFIT_ASKERS.get(style, ())}
+    assert {style for style, _ in pairs} == set(STYLES)
+    assert {asker for _, asker in pairs} == set(ASKERS)
+    openings = Counter(seed.data["opening"] for seed in seeds if seed.data["style"] == "politely, in one full sentence")
+    assert set(openings) == set(OPENINGS)
+    for seed in seeds:
+        assert seed.data["opening"] in seed.data["request"].split("\n")[0]
+        assert not (seed.data["opening"] and seed.data["style"] == "after half a sentence on why it is asked")
+
+
+def test_an_asker_who_does_not_suit_a_style_asks_only_if_no_other_is_left() -> None:
+    plan = plan_of("task.styles=['as an exam question']", "task.askers=['a curious child', 'a miller']")
+    assert {seed.data["asker"] for seed in build_test_seeds(plan)[:]} == {"a miller"}
+    alone = plan_of("task.styles=['as an exam question']", "task.askers=['a curious child']")
+    assert {seed.data["asker"] for seed in build_test_seeds(alone)[:]} == {"a curious child"}
+
+
+def test_the_request_names_what_the_passage_is_from() -> None:
+    seeds = {(seed.data["source"], seed.data["number"]): seed.data for seed in build_test_seeds(plan_of())[:]}
+    kettle, first = seeds["kettle.md", 4], seeds["kettle.md", 1]
+    assert "K17" not in kettle["text"]
+    assert "The passage is from: Brackwell K17 electric kettle: instructions for use." in kettle["request"]
+    assert "The passage is from" not in first["request"]
+    assert all("sees the passage alone" in data["request"] for data in seeds.values())
+    closed = build_test_seeds(plan_of(*CLOSED))[:]
+    assert not any("sees the passage alone" in seed.data["request"] for seed in closed)
+
+
 def test_one_passage_is_asked_about_in_one_form_and_passages_in_several() -> None:
     forms: dict[str, set[tuple[str, str]]] = {}
     for seed in build_test_seeds(plan_of())[:]:
@@ -100,8 +136,8 @@ def test_kept_answers_are_grounded_by_an_independent_verification(settings: list
 
 
 def test_every_sample_ends_for_a_reason_and_each_check_finds_something(tmp_path: Path) -> None:
-    samples = made(plan_of("samples=160", "agents.generator.max_repairs=0"), tmp_path)
-    assert len(samples) == 160
+    samples = made(plan_of("samples=300", "agents.generator.max_repairs=0"), tmp_path)
+    assert len(samples) == 300
     for sample in samples:
         assert (sample.state == SampleStatus.kept) == (sample.reason is None)
         assert sample.reason in (None, RejectionReason.verifier)
@@ -352,6 +388,19 @@ RECORDED_TARGETS = [
     ("definition", "A paddle is a small sliding door in the gate, or in a tunnel beside it.", True),
     ("number", "Filling takes about 6 minutes in a narrow lock and about 11 minutes in a broad one.", True),
     ("comparison", "Filling takes about 6 minutes in a narrow lock and about 11 minutes in a broad one.", True),
+    ("list", "He had brought thirty, took twenty-six orders, and said that he would have to buy more radios.", False),
+    (
+        "list",
+        "It is called the warden, since it flies up first and shouts loudest, and all other birds follow it.",
+        False,
+    ),
+    ("number", "Children under eight must be kept away from the kettle and its cord.", False),
+    ("number", "Leonardo drew mitre gates for the canals of Milan about 1497.", False),
+    ("number", "Two of its oak beams are rotten, and it was closed on 3 June 2024.", False),
+    ("number", "The meeting chose oak by 19 votes to 11, with one abstention.", True),
+    ("list", "With the rear brake on, the rear wheel must slide and not turn.", False),
+    ("list", "When a groove is less than 1 mm deep, change the pads, and change both of a wheel together.", False),
+    ("list", "The dough needs flour, water, salt and time.", True),
     ("yes_no", "Parents are asked not to park on the zigzag lines.", True),
     ("yes_no", "The rent of a half plot is £18 a year.", False),
     ("fact", "The rent of a half plot is £18 a year.", True),
@@ -466,7 +515,17 @@ def test_numbers_are_read_with_their_units(text: str, found: list[tuple[str, str
 
 
 @pytest.mark.parametrize(
-    "text", ["1 " * 10_000, "one " * 10_000, "a-" * 10_000, "not " * 10_000, "?" * 50_000, "é" * 50_000]
+    "text",
+    [
+        "1 " * 10_000,
+        "one " * 10_000,
+        "a-" * 10_000,
+        "not " * 10_000,
+        "only more before after most 7 " * 2_000,
+        "first since 6 m 7, " * 3_000,
+        "?" * 50_000,
+        "é" * 50_000,
+    ],
 )
 def test_long_texts_of_any_kind_are_judged_in_time(text: str) -> None:
     fields = {"question": text, "answer": text[:400], "quotes": [text, text[:100]]}

@@ -442,3 +442,35 @@ def test_the_hash_covers_names_and_bytes(files: Files) -> None:
     hashes.append(hash_documents(folder))
     assert len(set(hashes)) == 5
     assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in hashes)
+
+
+@pytest.mark.parametrize(
+    ("name", "headings"),
+    [
+        ("a.md", ("# Harbour rules\n\n## Day\n\n", "## Night\n\n")),
+        ("a.txt", ("HARBOUR RULES\n\nDay\n\n", "Night\n\n")),
+    ],
+)
+def test_a_chunk_ends_on_no_heading_and_has_those_before_it(
+    name: str, headings: tuple[str, str], tmp_path: Path
+) -> None:
+    first = "The gate is open and the keeper is there until the tide turns. " * 2
+    night = "The gate is shut and the lamp burns while boats wait outside. " * 3
+    (tmp_path / name).write_text(f"{headings[0]}{first.strip()}\n\n{headings[1]}{night.strip()}\n")
+    chunks = read_documents(tmp_path, words=31, min_words=5).chunks
+    titles = [chunk.headings.lower() for chunk in chunks]
+    assert not any(chunk.text.rstrip().endswith(("Day", "Night")) for chunk in chunks)
+    at = next(i for i, chunk in enumerate(chunks) if "Night" in chunk.text)
+    assert chunks[at].text.startswith(headings[1].strip())
+    assert (titles[0], titles[at]) == ("", "harbour rules")
+    assert all(title == "harbour rules / night" for title in titles[at + 1 :])
+    assert len(chunks) > at + 1
+
+
+@pytest.mark.parametrize("line", ["- Bring a coat", "| a | b |", "Bring a coat.", "and a coat"])
+def test_other_short_lines_are_no_headings(line: str, tmp_path: Path) -> None:
+    first = "The boat leaves at noon and comes back at night. " * 3
+    (tmp_path / "a.txt").write_text(f"{first.strip()}\n\n{line}\n\n{first.strip()}\n")
+    chunks = read_documents(tmp_path, words=34, min_words=5).chunks
+    assert len(chunks) > 1
+    assert {chunk.headings for chunk in chunks} == {""}

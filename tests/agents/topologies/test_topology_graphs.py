@@ -133,6 +133,36 @@ def test_a_fault_without_a_true_quote_is_recorded_and_the_scores_decide(review: 
         assert (len(sample.critiques[0].faults), sample.critiques[0].quotes) == (1, [])
 
 
+def test_a_quote_of_the_draft_counts_after_a_repair_of_the_review(tmp_path: Path) -> None:
+    def answer(question: TeacherQuestion) -> str:
+        asked = question.messages[-1].content
+        if question.contract != "Review":
+            return json.dumps({"answer": "Bees hum." if "Note:" in asked else "Bees fly."})
+        if "Assistant: Bees fly." not in question.canonical:
+            return review_of()
+        repaired = "not the JSON object" in asked
+        return review_of(("Bees fly", "they also walk")) if repaired else "no JSON"
+
+    samples, _ = made(recipe_of(), answer, tmp_path)
+    assert {(sample.state, sample.revisions, sample.answer) for sample in samples} == {
+        (SampleStatus.kept, 1, "Bees hum.")
+    }
+
+
+@pytest.mark.parametrize("quote", ["...", "“”", "h", "–"])
+def test_a_quote_without_a_word_is_none(quote: str, tmp_path: Path) -> None:
+    samples, _ = made(recipe_of(), review_once(review_of((quote, "dull"))), tmp_path)
+    assert {(sample.state, sample.revisions) for sample in samples} == {(SampleStatus.kept, 0)}
+
+
+@pytest.mark.parametrize("revisions", [0, 2])
+def test_a_ballot_counts_the_critics_scores_whatever_it_quotes(revisions: int, tmp_path: Path) -> None:
+    recipe = recipe_of("topology.kind=independent", f"topology.max_revisions={revisions}")
+    draft = " ".join(["word"] * 60)
+    samples, _ = made(recipe, review_once(review_of(("word word", "dull")), (draft, draft)), tmp_path)
+    assert {(sample.state, len(sample.critiques[0].quotes)) for sample in samples} == {(SampleStatus.kept, 1)}
+
+
 def test_after_the_last_revision_the_scores_decide_about_a_quoted_fault(tmp_path: Path) -> None:
     for score, state in ((5, SampleStatus.kept), (2, SampleStatus.dropped)):
         fault = review_of(("Bees", "there are wasps too"), score=score)

@@ -1,6 +1,7 @@
 """A recording gives a run's replies again: to the same requests, or to the same calls of the same seeds if prompts changed."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from core.errors import RecipeError, RunFailed, UsageError
 from core.recording import read_recording, write_recording
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus
+from flows import cli
 from flows.data.curated_run import read_finished_samples
 from flows.recipes.recipe_catalog import load_recipe_plan, validate_recipe
 from tests.support.produce_run import produce_run
@@ -110,3 +112,66 @@ def test_recorded_seeds_fit_their_family_alone(recorded: tuple[Path, RunDir]) ->
     with pytest.raises(RecipeError, match="leave `draw` and `bootstrap` out"):
         validate_recipe("smoke", [f"seeds={{recording='{path}',draw={{x=['a']}}}}"])
     assert json.loads(path.read_text().splitlines()[0])["seed"] == read_recording(path)[0].seed
+
+
+def test_samples_of_one_seed_get_their_own_replies(tmp_path: Path) -> None:
+    settings = [*SMALL, "answers_per_seed=4", "agents.generator.temperature=1"]
+    run, _ = produce_run(str(tmp_path / "runs"), "smoke", settings)
+    path = tmp_path / "four.jsonl"
+    write_recording(path, "constrained_instructions", read_finished_samples(run))
+    again, _ = produce_run(str(tmp_path / "again"), "smoke", [*settings, replay(path)])
+    assert describe(again) == describe(run)
+    first = [sample.turns[0].reply for sample in read_finished_samples(again)]
+    assert len(set(first)) > 12
+    with pytest.raises(RecipeError, match="each recorded seed is that of one sample"):
+        load_recipe_plan("smoke", [*settings, f"seeds={{recording='{path}'}}"])
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"usage": {"prompt_tokens": -(10**12)}}, "counts must be from 0"),
+        ({"usage": {"prompt_tokens": 10**30}}, "counts must be from 0"),
+        ({"revision": -1}, "greater than or equal to 0"),
+        ({"attempt": 10**40}, "less than or equal to"),
+    ],
+)
+def test_impossible_counts_are_refused(
+    change: dict[str, object], problem: str, recorded: tuple[Path, RunDir], tmp_path: Path
+) -> None:
+    sample = json.loads(recorded[0].read_text().splitlines()[0])
+    sample["replies"][0] |= change
+    path = tmp_path / "odd.jsonl"
+    path.write_text(json.dumps(sample) + "\n")
+    with pytest.raises(UsageError, match=problem):
+        read_recording(path)
+
+
+@pytest.mark.parametrize("seed", [{}, {"instruction": None, "requests": None, "constraints": 3}])
+def test_a_seed_of_another_version_is_named(seed: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "old.jsonl"
+    path.write_text(json.dumps({"family": "constrained_instructions", "seed": seed, "replies": []}) + "\n")
+    with pytest.raises(RecipeError, match=r"old\.jsonl:1: the seed is not one of this version"):
+        validate_recipe("smoke", [f"seeds={{recording='{path}'}}"])
+
+
+def test_a_recording_is_never_written_over_another_file(
+    recorded: tuple[Path, RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, _ = recorded
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text("mine")
+    (tmp_path / "folder").mkdir()
+    targets = {"kept.jsonl": "exists", "folder": "is a folder", ".": "is a folder", "s3://b/r.jsonl": "not an address"}
+    for target, problem in {**targets, str(path): "the run reads this recording"}.items():
+        monkeypatch.setattr(sys, "argv", ["stillhouse", "run", "smoke", "--set", replay(path), "--record", target])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 2
+        assert f"--record {Path(target)}: " in (printed := capsys.readouterr().err)
+        assert problem in printed
+    assert kept.read_text() == "mine"
+    assert (tmp_path / "folder").is_dir()
+    assert write_recording(kept, "constrained_instructions", []) == 0
+    assert kept.read_text() == "mine"
