@@ -17,11 +17,11 @@ from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed
 
 LEVELS: Mapping[str, str] = {
-    "easy": "1 to 3 decisions",
-    "medium": "3 to 6 decisions, and a dict, set, list or counter that keeps something between them",
-    "hard": "at least 5 decisions, and a structure such as a stack, a queue, a heap, a table or a graph, or a helper function",
+    "easy": "1 or 2 decisions",
+    "medium": "3 or 4 decisions",
+    "hard": "5 decisions or more",
 }
-"""What a level asks of the solution, in `count_decisions`."""
+"""About how many decisions (`count_decisions`) a plain solution of this level has. No check counts them."""
 REGISTERS: Mapping[str, tuple[str, ...]] = {
     "a ticket of an issue tracker": (
         "it opens with who needs this and what for",
@@ -48,7 +48,7 @@ REGISTERS: Mapping[str, tuple[str, ...]] = {
     ),
     "a note to a colleague who will write the function": (
         "it opens with the part that is easily got wrong",
-        "it is short, three sentences at most, without a greeting",
+        "it is short and has no greeting",
         "it opens with `We` and says what we have",
     ),
     "a paragraph of the manual of a small tool": (

@@ -7,7 +7,7 @@ import ast
 import asyncio
 import symtable
 import warnings
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
@@ -67,7 +67,8 @@ OPERATORS = {
     neg next or pos pow radd rand repr reversed rfloordiv rlshift rmod rmul ror round rpow rrshift rshift rsub rtruediv rxor
     setitem str sub truediv xor""".split()
 }
-"""What a class may define and its methods may call by name: all that these lead to is the solution's own."""
+"""Operators by name, such as `key=rows.__getitem__`: each does what Python's syntax does with the same value. None leads to a
+class, a frame, a namespace or a builtin, as `__class__`, `__self__`, `__globals__` and `__builtins__` do."""
 MIN_PROBES = 12
 """Generated inputs for which a mutant must return the same as the solution before it counts as equivalent."""
 EQUIVALENT_SHARE = 1 / 2
@@ -254,11 +255,9 @@ def parse_tested_solution(solution: str, tests: str, function: str, pure: bool) 
     tree = parse_python(solution, "the solution")
     if find_definition(tree, called) is None:
         raise InvalidSolution(f"the solution does not define `{called}` by a `def` at its top level")
-    # The operators that the solution defines for its classes
-    overloads = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)} & OPERATORS
     if pure and (
         fault := _outside_access_fault(solution, tree)
-        or first_fault([_node_outside_access(node, overloads) for node in ast.walk(tree)])
+        or first_fault([_node_outside_access(node) for node in ast.walk(tree)])
     ):
         raise InvalidSolution(fault)
     return TestedSolution(solution, tree, called, cases)
@@ -300,7 +299,7 @@ def _outside_access_fault(source: str, tree: ast.Module) -> str | None:
     return f"line {where} of the solution uses {name}; a solution works on its arguments alone"
 
 
-def _node_outside_access(node: ast.AST, overloads: Set[str]) -> str | None:
+def _node_outside_access(node: ast.AST) -> str | None:
     """What a part of a solution reaches for beyond its arguments."""
     line = f"line {getattr(node, 'lineno', 0)} of the solution"
     match node:
@@ -312,15 +311,13 @@ def _node_outside_access(node: ast.AST, overloads: Set[str]) -> str | None:
             return f"{line} uses {name}, so its tests pass on some days only; take the day as an argument"
         case ast.Attribute(attr=name) if name in FORBIDDEN_NAMES:
             return f"{line} uses {name}; a solution works on its arguments alone"
-        case ast.Attribute(attr=name) if _is_forbidden_dunder(name) and name not in overloads:
-            return f"{line} uses {name}; do without Python's own machinery"
-        case ast.Name(id=name, ctx=ast.Load()) if _is_forbidden_dunder(name) and name not in OPERATORS:
+        case ast.Attribute(attr=name) | ast.Name(id=name, ctx=ast.Load()) if _is_forbidden_dunder(name):
             return f"{line} uses {name}; do without Python's own machinery"
     return None
 
 
 def _is_forbidden_dunder(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__") and name not in KNOWN_DUNDERS
+    return name.startswith("__") and name.endswith("__") and name not in (*KNOWN_DUNDERS, *OPERATORS)
 
 
 def _import_fault(line: str, module: str, names: Sequence[str]) -> str | None:

@@ -13,7 +13,7 @@ import prompts
 from agents.checks import Subject
 from agents.checks.code.tested_solution import CodeOptions, code_check
 from agents.families.code import CHOOSE_NAME, LEVELS, REGISTERS, CodeDraft, CodeFamily, count_decisions
-from agents.families.code_ideas import build_code_rows
+from agents.families.code_ideas import DOMAINS, OPERATIONS, build_code_rows
 from agents.planning.run_plan import RunPlan
 from agents.sandbox.python_sandbox import sandbox_problem
 from core.errors import RecipeError, UsageError
@@ -55,13 +55,13 @@ def plan_of(*settings: str) -> RunPlan:
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     fast = "verifiers=[{type='code', cpu_seconds=0.2, mutants=1}, {type='solved_again', cpu_seconds=0.2}]"
-    plan = plan_of("samples=24", "topology.max_revisions=0", "agents.critic=false", fast)
+    plan = plan_of("samples=40", "topology.max_revisions=0", "agents.critic=false", fast)
     teacher = FakeTeacher(plan.recipe.teachers["main"], "code")
     return produce_scripted(plan, teacher, tmp_path_factory.mktemp("code"))
 
 
 def test_every_sample_is_kept_or_has_the_check_that_it_failed(samples: list[Sample]) -> None:
-    assert len(samples) == 24
+    assert len(samples) == 40
     assert Counter(sample.reason for sample in samples).keys() == {None, RejectionReason.verifier}
     details = Counter(sample.detail for sample in samples if sample.state == SampleStatus.dropped)
     assert details.keys() <= {"code_form", "code_tests", "code_passes", "code_mutants", "solved_again"}
@@ -198,6 +198,32 @@ def test_shipped_ideas_are_the_domains_crossed_with_the_operations() -> None:
         assert not any("{" in text for text in (row["idea"], *row["twist"], *row["shape"])), row
 
 
+def test_shipped_ideas_are_sentences_of_their_domain() -> None:
+    events = {event for domain in DOMAINS for event in (domain.opens, domain.closes)}
+    for row in read_shipped_rows():
+        for text in (row["idea"], *row["twist"], *row["shape"]):
+            assert not re.search(r"\b[Aa] [aeio]|\b[Aa]n [^aeio\W]|one for each of the|  ", text), text
+            outside = re.sub(r"`[^`]*`", "", text)
+            assert not re.search(rf"\b(each|every|latest|open) ({'|'.join(events)})\b", outside), text
+    graphs = {row["domain"] for row in read_shipped_rows() if row["category"] in ("graphs", "grids")}
+    assert not graphs & {"electricity meters", "a laundry", "a call centre", "a chess league"}
+
+
+def test_no_example_of_the_prompt_has_a_shipped_idea() -> None:
+    """Nor its variant: a request would get its own answer as an example."""
+    little = set(
+        "a an the of by in to for with from at and or so that who which is are were it its one each no all up".split()
+    )
+    ideas = [(set(re.findall(r"[a-z]{2,}", operation.idea)) - little, operation.idea) for operation in OPERATIONS]
+    twists = {twist for row in read_shipped_rows() for twist in row["twist"]}
+    for asked, _ in read_examples():
+        idea, twist = re.findall(r"^(?:Idea: .*?: |Variant: )(.*)\.$", asked, re.MULTILINE)
+        assert twist not in twists
+        words = set(re.findall(r"[a-z]{2,}", idea)) - little
+        for other, shipped in ideas:
+            assert len(words & other) <= len(words | other) / 3, (idea, shipped)
+
+
 @pytest.mark.parametrize(
     ("solution", "decisions"),
     [
@@ -230,7 +256,7 @@ def test_each_example_of_the_prompt_is_what_its_request_asks_for(asked: str, exa
     assert least
     assert level[2] == LEVELS[level[1]]
     assert register[2] in REGISTERS[register[1]]
-    few, many = {"easy": (1, 3), "medium": (3, 6), "hard": (5, 99)}[level[1]]
+    few, many = {"easy": (1, 2), "medium": (3, 4), "hard": (5, 99)}[level[1]]
     assert few <= candidate.fields["decisions"] <= many
     assert int(least[1]) <= len(draft.tests.splitlines()) <= 16
     options = CodeOptions.model_validate({"mutants": 12, "noticed": 0.9})
