@@ -85,14 +85,18 @@ def _trap_node(node: ast.AST) -> ast.AST:
     """The node with the trap where it is run. All its parts stay, so that no name and no generator becomes another."""
     match node:
         case ast.AugAssign(target=target, op=operator, value=value):
-            return ast.AugAssign(target, operator, _trap_node(value))
+            return ast.AugAssign(target, operator, _trap_expression(value))
         case ast.Return(value=ast.expr() as result):
-            return ast.Return(_trap_node(result))
+            return ast.Return(_trap_expression(result))
         case ast.If(test=test, body=body, orelse=orelse):
-            return ast.If(_trap_node(test), body, orelse)
+            return ast.If(_trap_expression(test), body, orelse)
         case ast.expr():
-            return ast.BoolOp(ast.Or(), [TRAP, node])
+            return _trap_expression(node)
     raise TypeError(f"no mutant is made of {type(node).__name__}")
+
+
+def _trap_expression(node: ast.expr) -> ast.expr:
+    return ast.BoolOp(ast.Or(), [TRAP, node])
 
 
 def unparse_solution(tree: ast.Module) -> str | None:

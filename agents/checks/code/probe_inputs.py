@@ -139,8 +139,17 @@ def change_value(value: Any, path: ValuePath, domain: InputDomain, rng: Random) 
             return _change_dict(value, path, domain, rng)
         case set() | frozenset():
             items = _change_items(sorted(value, key=repr), (*path, "*"), domain, rng)
-            return type(value)(item for item in items if not isinstance(item, list | dict | set))
+            return type(value)(item for item in items if _is_hashable(item))
     return value
+
+
+def _is_hashable(value: Any) -> bool:
+    """Whether a set can contain it; a tuple with a list in it is none such."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _change_integer(value: int, pool: Sequence[Any], domain: InputDomain, rng: Random) -> int:

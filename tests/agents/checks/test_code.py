@@ -275,7 +275,7 @@ def test_a_trap_ends_the_process_only_where_the_changed_place_is_run() -> None:
     mutants = draw_mutants(ast.parse(GUARDED), 100, "seed")
 
     async def run_all() -> list[Any]:
-        return await asyncio.gather(*(run_calls(mutant.trapped, "f", calls, CallLimits()) for mutant in mutants))
+        return list(await asyncio.gather(*(run_calls(one.trapped, "f", calls, CallLimits()) for one in mutants)))
 
     last = [run.rows[0][-1] for run in asyncio.run(run_all())]
     assert {outcome.fault for outcome in last} == {None, ENDED}, "each trapped source runs"

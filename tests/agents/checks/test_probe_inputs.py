@@ -2,7 +2,7 @@ import ast
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agents.checks.code import call_harness
@@ -29,6 +29,7 @@ def probes_of(arguments: list[Any], solution: str = "", most: int = 80) -> list[
 
 
 @given(st.lists(st.tuples(values, values), min_size=1, max_size=4))
+@example([(None, [([], [])]), (None, set())])
 @settings(max_examples=60, deadline=None)
 def test_probes_are_new_plain_calls_with_the_types_of_the_tests(given_arguments: list[tuple[Any, Any]]) -> None:
     calls = [FunctionCall(arguments[:1], {"named": arguments[1]}) for arguments in given_arguments]
