@@ -17,6 +17,8 @@ HASH_SEEDS = (0, 1, 2)
 OUTPUT_BYTES = 4 * 2**20
 MAX_SHOWN_CHARACTERS = 120
 """Characters of a value in a fault."""
+ENDED = "ends its process and returns nothing"
+"""The fault of a call whose process ended without an answer."""
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 """The memory address of an object, which differs between runs."""
 
@@ -107,7 +109,7 @@ def _parse_answers(ran: SandboxResult, token: str, wanted: int, limits: CallLimi
     faults = {
         "time": f"takes more than {limits.cpu_seconds:g} s; make it faster, or test it with less",
         "long": f"returns more than {call_harness.MAX_RESULT_BYTES:,} bytes; test it with less",
-        "ended": "ends its process and returns nothing",
+        "ended": ENDED,
     }
     rows: list[list[CallOutcome]] = []
     for line in ran.output.splitlines(keepends=True):

@@ -24,17 +24,25 @@ SKIPPED_NODES = (ast.Raise, ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFro
 SKIPPED_FIELDS = ("annotation", "returns", "decorator_list", "type_comment", "format_spec")
 
 
+TRAP = ast.parse("__import__('os')._exit(1)", mode="eval").body
+"""Ends the process, so that no `except` of a solution can catch it."""
+
+
 class SolutionMutant(NamedTuple):
     source: str
     line: int
     was: str
     becomes: str
+    trapped: str
+    """The solution, which ends its process where it comes to the changed place: for a pattern, where its case is taken."""
 
 
 class _MutationSite(NamedTuple):
     replace: Callable[[ast.AST], None]
     old: ast.AST
     new: ast.AST
+    case: ast.match_case | None
+    """Of a place in a pattern."""
 
 
 def draw_mutants(tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]:
@@ -45,16 +53,50 @@ def draw_mutants(tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]
     mutants = []
     for i in sorted(Random(seed).sample(range(len(sites)), min(most, len(sites)))):
         site = sites[i]
-        site.replace(site.new)
         try:
             was, becomes = ast.unparse(site.old), ast.unparse(ast.fix_missing_locations(site.new))
-            source = ast.unparse(ast.fix_missing_locations(tree))
+            source, trapped = _unparse_changed(tree, site, site.new), _unparse_trapped(tree, site)
         except (ValueError, RecursionError):  # for example a number with too many digits
             continue
-        finally:
-            site.replace(site.old)
-        mutants.append(SolutionMutant(source, getattr(site.old, "lineno", 0), was, becomes))
+        mutants.append(SolutionMutant(source, getattr(site.old, "lineno", 0), was, becomes, trapped))
     return mutants
+
+
+def _unparse_changed(tree: ast.Module, site: _MutationSite, new: ast.AST) -> str:
+    site.replace(new)
+    try:
+        return ast.unparse(ast.fix_missing_locations(tree))
+    finally:
+        site.replace(site.old)
+
+
+def _unparse_trapped(tree: ast.Module, site: _MutationSite) -> str:
+    if site.case is None:
+        return _unparse_changed(tree, site, _trap_node(site.old))
+    # A pattern holds no call
+    guard, site.case.guard = site.case.guard, TRAP
+    try:
+        return ast.unparse(tree)
+    finally:
+        site.case.guard = guard
+
+
+def _trap_node(node: ast.AST) -> ast.AST:
+    """The node with the trap where it is run. All its parts stay, so that no name and no generator becomes another."""
+    match node:
+        case ast.AugAssign(target=target, op=operator, value=value):
+            return ast.AugAssign(target, operator, _trap_expression(value))
+        case ast.Return(value=ast.expr() as result):
+            return ast.Return(_trap_expression(result))
+        case ast.If(test=test, body=body, orelse=orelse):
+            return ast.If(_trap_expression(test), body, orelse)
+        case ast.expr():
+            return _trap_expression(node)
+    raise TypeError(f"no mutant is made of {type(node).__name__}")
+
+
+def _trap_expression(node: ast.expr) -> ast.expr:
+    return ast.BoolOp(ast.Or(), [TRAP, node])
 
 
 def unparse_solution(tree: ast.Module) -> str | None:
@@ -65,7 +107,7 @@ def unparse_solution(tree: ast.Module) -> str | None:
         return None
 
 
-def _iter_sites(node: ast.AST) -> Iterator[_MutationSite]:
+def _iter_sites(node: ast.AST, case: ast.match_case | None = None) -> Iterator[_MutationSite]:
     if isinstance(node, SKIPPED_NODES):
         return
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -83,8 +125,8 @@ def _iter_sites(node: ast.AST) -> Iterator[_MutationSite]:
             new = mutate_node(child)
             if new is not None:
                 replace = partial(value.__setitem__, i) if isinstance(value, list) else partial(setattr, node, field)
-                yield _MutationSite(replace, child, new)
-            yield from _iter_sites(child)
+                yield _MutationSite(replace, child, new, case)
+            yield from _iter_sites(child, node if isinstance(node, ast.match_case) and field == "pattern" else case)
 
 
 def mutate_node(node: ast.AST) -> ast.AST | None:

@@ -1,8 +1,9 @@
 """Probes: further inputs for a function, made from the arguments of its tests. Knows no result and no sandbox.
 
 They stay near what the tests use: same types, numbers between the smallest and the largest or next to a number of the
-solution, strings of the same characters, equal row lengths and order where all tests have them. An input from anywhere would
-often be one that the task does not allow, and what a function does there is no fault of its tests.
+solution, lengths near theirs or next to such a number, strings of the same characters, equal row lengths and order where
+all tests have them. An input from anywhere would often be one that the task does not allow, and what a function does there
+is no fault of its tests.
 """
 
 import ast
@@ -19,8 +20,9 @@ MAX_TRIES_FACTOR = 8
 MAX_CONSTANT = 10**6
 MAX_TEXT_CHARACTERS, MAX_ITEMS = 2_000, 200
 """The longest strings and collections that grow further; beyond, a probe would measure time."""
-REUSE, SECOND_CHANGE = 0.2, 0.4
-"""Probabilities of a value from another test in the place of a changed one, and of one more change."""
+REUSE, SECOND_CHANGE, LENGTH = 0.2, 0.4, 0.1
+"""Probabilities of a value from another test in the place of a changed one, of one more change, and of a length next to a
+number of the solution."""
 
 ValuePath = tuple[Any, ...]
 """Where a value is inside an argument: the parameter, then a tuple's index, a dict's key, or `*` for an item of a list."""
@@ -70,8 +72,20 @@ def _read_domain(calls: Sequence[FunctionCall], tree: ast.Module) -> InputDomain
             for path, value in _iter_values(argument, (name,)):
                 values[path].append(value)
     constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    numbers = [value for value in constants if type(value) is int and abs(value) <= MAX_CONSTANT]
+    numbers = [value for value in _read_integers(tree) if abs(value) <= MAX_CONSTANT]
     return InputDomain(values, numbers, "".join(value for value in constants if isinstance(value, str))[:200])
+
+
+def _read_integers(tree: ast.Module) -> list[int]:
+    """The integers of a program; to Python -40 is the minus of 40."""
+    nodes = list(ast.walk(tree))
+    minuses = [node for node in nodes if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)]
+    signs = {id(node.operand): -1 for node in minuses}
+    return [
+        signs.get(id(node), 1) * node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and type(node.value) is int
+    ]
 
 
 def _list_arguments(call: FunctionCall) -> list[tuple[Any, Any]]:
@@ -125,8 +139,17 @@ def change_value(value: Any, path: ValuePath, domain: InputDomain, rng: Random) 
             return _change_dict(value, path, domain, rng)
         case set() | frozenset():
             items = _change_items(sorted(value, key=repr), (*path, "*"), domain, rng)
-            return type(value)(item for item in items if not isinstance(item, list | dict | set))
+            return type(value)(item for item in items if _is_hashable(item))
     return value
+
+
+def _is_hashable(value: Any) -> bool:
+    """Whether a set can contain it; a tuple with a list in it is none such."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _change_integer(value: int, pool: Sequence[Any], domain: InputDomain, rng: Random) -> int:
@@ -145,6 +168,9 @@ def _change_float(value: float, pool: Sequence[Any], rng: Random) -> float:
 
 
 def _change_text(value: str, pool: Sequence[Any], domain: InputDomain, rng: Random) -> str:
+    length = _draw_length(domain, rng) if value else None
+    if length is not None:
+        return (value * (length // len(value) + 1))[:length]
     characters = "".join(item for item in pool if isinstance(item, str))[:MAX_TEXT_CHARACTERS]
     own = rng.choice(characters) if characters else "a"
     other = rng.choice(domain.characters) if domain.characters and rng.random() < 0.3 else own
@@ -169,6 +195,12 @@ def _change_text(value: str, pool: Sequence[Any], domain: InputDomain, rng: Rand
     return rng.choice(changes)()[:MAX_TEXT_CHARACTERS]
 
 
+def _draw_length(domain: InputDomain, rng: Random) -> int | None:
+    """Sometimes a length next to a number of the solution, as its conditions on a length have."""
+    lengths = [number + step for number in domain.numbers for step in (-1, 0, 1) if 0 <= number + step <= MAX_ITEMS]
+    return rng.choice(lengths) if lengths and rng.random() < LENGTH else None
+
+
 def _change_order(items: Sequence[Any], rng: Random) -> list[Any]:
     """The items with one missing, doubled, or in the place of another."""
     if not items:
@@ -187,9 +219,13 @@ def _change_order(items: Sequence[Any], rng: Random) -> list[Any]:
 
 def _change_list(value: list[Any], path: ValuePath, pool: Sequence[Any], domain: InputDomain, rng: Random) -> list[Any]:
     lists = [item for item in pool if isinstance(item, list)]
-    if _are_rectangular(lists):
+    length = _draw_length(domain, rng) if value else None
+    if length is not None:
+        changed = (value * (length // len(value) + 1))[:length]
+    elif _are_rectangular(lists):
         return _change_rows(value, (*path, "*"), domain, rng)
-    changed = _change_items(value, (*path, "*"), domain, rng)
+    else:
+        changed = _change_items(value, (*path, "*"), domain, rng)
     for backwards in (False, True):
         if _are_sorted(lists, backwards):
             return sorted(changed, reverse=backwards)

@@ -24,6 +24,7 @@ from agents.checks.code.assertions import (
     parse_test_cases,
 )
 from agents.checks.code.function_calls import (
+    ENDED,
     HASH_SEEDS,
     MAX_SHOWN_CHARACTERS,
     CallLimits,
@@ -108,7 +109,7 @@ class CodeOptions(SolvingOptions):
     """How many changed versions of the solution the tests are tried on, 0 to leave it out."""
     noticed: float = Field(0.6, ge=0, le=1)
     """The smallest share of mutants that must fail. Mutants that return the same as the solution for all generated inputs do
-    not count."""
+    not count, if a test or a generated input runs what they change."""
     probes: int = Field(60, ge=0, le=400)
     """Number of inputs, generated from the arguments of the tests, for which the solution is compared with the mutants that
     the tests do not notice. 0: every mutant counts."""
@@ -140,14 +141,20 @@ class MutantComparison(NamedTuple):
     """A mutant that the tests do not notice, compared with the solution on generated inputs."""
 
     mutant: SolutionMutant
-    equivalent: bool = False
+    agrees: bool = False
     """Whether it returned the same as the solution for all inputs, which were enough to tell."""
+    reached: bool = True
+    """Whether a test or a generated input runs the changed place; found out for one that agrees."""
     call: FunctionCall | None = None
     """The first input that tells them apart."""
     value: Any = None
     """What the solution returns for it, encoded."""
     outcome: CallOutcome | None = None
     """What the mutant does."""
+
+    @property
+    def equivalent(self) -> bool:
+        return self.agrees and self.reached
 
 
 class InvalidSolution(ValueError):
@@ -410,16 +417,17 @@ async def _run_mutants(task: TestedSolution, answers: ProgramAnswers, options: C
     ]
     noticed = len(mutants) - len(unnoticed)
     compared = await _compare_mutants(task, plain, unnoticed, limits, options.probes)
-    equal = sum(comparison.equivalent for comparison in compared)
-    excused = equal if equal == 1 or equal < EQUIVALENT_SHARE * len(mutants) else 0
+    agreeing = sum(comparison.agrees for comparison in compared)
+    few = agreeing == 1 or agreeing < EQUIVALENT_SHARE * len(mutants)
+    excused = sum(comparison.equivalent for comparison in compared) if few else 0
     share = f"the tests notice {noticed} of {len(mutants) - excused} mutants of the solution"
     if excused:
         share += f"; {excused} more return the same as the solution for all generated inputs, and do not count"
     enough = noticed > 0 and noticed >= options.noticed * (len(mutants) - excused)
-    hints = [_describe_unnoticed(task.function, comparison) for comparison in compared if not comparison.equivalent]
-    if equal > excused:
-        idle = ", ".join(sorted({f"{one.mutant.line}" for one in compared if one.equivalent}, key=int))
-        hints.insert(0, IDLE_HINT.format(count=equal, lines=idle))
+    hints = [_describe_unnoticed(task.function, one) for one in compared if not (one.equivalent if few else one.agrees)]
+    if not few:
+        idle = ", ".join(sorted({f"{one.mutant.line}" for one in compared if one.agrees}, key=int))
+        hints.insert(0, IDLE_HINT.format(count=agreeing, lines=idle))
     return _short_finding("code_mutants", None if enough else "; ".join([share, *hints[:MAX_HINTS]]), share)
 
 
@@ -429,7 +437,8 @@ async def _compare_mutants(
     """Mutants that the tests do not notice, each compared with the solution on the same generated inputs.
 
     That two programs are equivalent cannot be decided; a mutant that returns the same for `MIN_PROBES` or more inputs is
-    taken to be. Inputs for which the solution itself returns nothing are left out.
+    taken to be, if a test or one of them runs what it changes. Inputs for which the solution itself returns nothing are left
+    out.
     """
     probes = draw_probes(_case_calls(task), task.tree, most, task.source) if mutants else []
     if not probes:
@@ -454,15 +463,24 @@ async def _compare_mutants(
             ),
             None,
         )
-        equivalent = not differing and len(row) == len(usable) >= MIN_PROBES
-        compared.append(MutantComparison(mutant, equivalent, *(differing or ())))
+        agrees = not differing and len(row) == len(usable) >= MIN_PROBES
+        reached = not agrees or await _is_reached(task.function, mutant, [*_case_calls(task), *calls], limits)
+        compared.append(MutantComparison(mutant, agrees, reached, *(differing or ())))
     return compared
+
+
+async def _is_reached(function: str, mutant: SolutionMutant, calls: Sequence[FunctionCall], limits: CallLimits) -> bool:
+    """Whether one of `calls`, for all of which the solution returns a value, runs what the mutant changes."""
+    run = await run_calls(mutant.trapped, function, calls, limits)
+    return any(outcome.fault == ENDED for row in run.rows for outcome in row)
 
 
 def _describe_unnoticed(function: str, comparison: MutantComparison) -> str:
     mutant = comparison.mutant
     was, becomes = (text.split("\n")[0][:80] for text in (mutant.was, mutant.becomes))
     version = f"`{becomes}` in the place of `{was}` in line {mutant.line}"
+    if not comparison.reached:
+        return f"no test, and no input near those of the tests, reaches `{was}` in line {mutant.line}: add a test that does"
     if comparison.call is None or comparison.outcome is None:
         return f"add a test that fails with {version}"
     wanted = short_repr(call_harness.decode_value(comparison.value))

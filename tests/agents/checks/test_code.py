@@ -14,7 +14,7 @@ import pytest
 from agents.checks import Subject
 from agents.checks.code import call_harness
 from agents.checks.code.assertions import InvalidTests, parse_test_cases
-from agents.checks.code.function_calls import CallLimits, CallOutcome, FunctionCall, run_calls
+from agents.checks.code.function_calls import ENDED, CallLimits, CallOutcome, FunctionCall, run_calls
 from agents.checks.code.mutants import draw_mutants
 from agents.checks.code.tested_solution import CodeOptions, SolvedAgainOptions, code_check, solved_again_check
 from agents.reply_schema import Finding
@@ -251,6 +251,39 @@ def test_mutants_are_drawn_and_the_same_for_the_same_seed() -> None:
     tree = ast.parse(SOURCE)
     assert draw_mutants(tree, 4, "a") == draw_mutants(tree, 4, "a") != draw_mutants(tree, 4, "b")
     assert len(draw_mutants(tree, 4, "a")) == 4
+
+
+GUARDED = """
+def f(n, default=11 + 12):
+    match n:
+        case 900 | -7:
+            return "match"
+        case [first, *_] if first > 5:
+            return "list"
+    values = [i * 3 for i in range(4) if n and i > 50]
+    try:
+        values.append(-60 if n > 70 else 8)
+    except:
+        values.append(9 - 2)
+    return len(values)
+"""
+
+
+@needs_sandbox
+def test_a_trap_ends_the_process_only_where_the_changed_place_is_run() -> None:
+    calls = [FunctionCall((n,), {}) for n in (0, 1, 30)]
+    mutants = draw_mutants(ast.parse(GUARDED), 100, "seed")
+
+    async def run_all() -> list[Any]:
+        return list(await asyncio.gather(*(run_calls(one.trapped, "f", calls, CallLimits()) for one in mutants)))
+
+    last = [run.rows[0][-1] for run in asyncio.run(run_all())]
+    assert {outcome.fault for outcome in last} == {None, ENDED}, "each trapped source runs"
+    missed = {mutant.was for mutant, outcome in zip(mutants, last, strict=True) if outcome.fault is None}
+    assert missed == {
+        "900", "7", "return 'match'", "'match'", "first > 5", "5", "return 'list'", "'list'", "i * 3", "3", "60",
+        "9 - 2", "9", "2",
+    }  # fmt: skip
 
 
 WITHOUT = """

@@ -2,7 +2,7 @@ import ast
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agents.checks.code import call_harness
@@ -29,6 +29,7 @@ def probes_of(arguments: list[Any], solution: str = "", most: int = 80) -> list[
 
 
 @given(st.lists(st.tuples(values, values), min_size=1, max_size=4))
+@example([(None, [([], [])]), (None, set())])
 @settings(max_examples=60, deadline=None)
 def test_probes_are_new_plain_calls_with_the_types_of_the_tests(given_arguments: list[tuple[Any, Any]]) -> None:
     calls = [FunctionCall(arguments[:1], {"named": arguments[1]}) for arguments in given_arguments]
@@ -48,6 +49,15 @@ def test_probes_are_new_plain_calls_with_the_types_of_the_tests(given_arguments:
 def test_numbers_stay_where_the_tests_and_the_solution_have_some() -> None:
     assert set(probes_of([3, 40])) <= set(range(3, 42))
     assert set(probes_of([3, 40], "def f(n):\n    return n if n < 1 else 0")) >= {0, 1, 2}
+
+
+def test_numbers_of_the_solution_are_bounds_with_their_sign_and_of_lengths() -> None:
+    guard = "def f(n):\n    return n if n < -1000 else 0"
+    assert set(probes_of([3, 40], guard)) >= {-1001, -1000, -999}
+    assert not set(probes_of([3, 40], guard)) & {999, 1000, 1001}
+    for arguments in ([[1, 2], [3]], ["ab", "c"], [[[1, 2], [3, 4]], [[5]]]):
+        lengths = {len(value) for value in probes_of(arguments, "def f(x):\n    return len(x) > 50", 300)}
+        assert lengths >= {49, 50, 51}, arguments
 
 
 def test_tables_stay_rectangular_and_sorted_lists_sorted() -> None:
