@@ -13,6 +13,7 @@ from pydantic import Field
 
 from agents.checks import AttemptJudge, Options, Subject, check, first_fault
 from agents.checks.math.solution_agreement import IndependentSolution, is_same_answer
+from agents.checks.math.worked_steps import find_wrong_sums
 from agents.checks.text.text_units import contains_question, remove_invisible
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.families.operation_trees import (
@@ -73,7 +74,9 @@ def gives_expressions_value(subject: Subject, reply: IndependentSolution, _optio
 
 @check("expression", ExpressionOptions, attempt=AttemptJudge(IndependentSolution, gives_expressions_value))
 def expression_check(subject: Subject, options: ExpressionOptions) -> str | None:
-    """The stated answer must equal the value of its expression, whose numbers are in the story, in digits or in words."""
+    """The stated answer must equal the value of its expression, whose numbers are in the story, in digits or in words; and every
+    sum that the solution writes out must be right.
+    """
     fields = subject.candidate.fields
     expression, answer = fields["expression"], fields["answer"]
     try:
@@ -93,6 +96,7 @@ def expression_check(subject: Subject, options: ExpressionOptions) -> str | None
             if foreign
             else None,
             None if contains_question(problem) else "the story asks no question",
+            next(find_wrong_sums(str(fields.get("solution", ""))), None),
         ]
     )
 

@@ -11,15 +11,15 @@ from tests.agents.checks.rows import Case, findings_of, nobody, rows_of, subject
 EXPRESSIONS, AGREEMENTS = rows_of("expression"), rows_of("agreement")
 
 
-def drafted(problem: str, formula: str, answer: float) -> Subject:
-    draft = ProblemDraft(problem=problem, solution="So it is.", expression=formula, answer=answer)
+def drafted(problem: str, formula: str, answer: float, solution: str = "So it is.") -> Subject:
+    draft = ProblemDraft(problem=problem, solution=solution, expression=formula, answer=answer)
     seed = Seed(id="s-0", data={})
     return Subject(seed, ArithmeticFamily().candidate(seed, draft), nobody)
 
 
 @pytest.mark.parametrize("case", EXPRESSIONS, ids=lambda case: case["about"])
 def test_an_expression_bears_its_answer_out_or_not(case: Case) -> None:
-    subject = drafted(case["problem"], case["expression"], case["answer"])
+    subject = drafted(case["problem"], case["expression"], case["answer"], case.get("solution", "So it is."))
     (finding,) = findings_of(expression_check, subject, **case.get("options", {}))
     assert finding.passed == case["passes"], finding.evidence
 
