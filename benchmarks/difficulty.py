@@ -16,7 +16,7 @@ from core.recording import read_recording
 from core.sample import RejectionReason, Sample
 from flows.recipes.recipe_catalog import load_recipe_plan
 
-RECORDINGS = PROJECT / "data" / "recordings" / "earlier"
+RECORDINGS = PROJECT / "benchmarks" / "recordings" / "earlier"
 ATTEMPTS = 5
 CHECKS = {"reasoning": "verifiers=[{type='solved'}]", "arithmetic": "verifiers=[{type='expression'}]"}
 """Per recipe: the check that knows the right answer."""

@@ -2,7 +2,7 @@
 
 python -m benchmarks.planted_faults [RECIPE ...]
 
-`data/recordings/planted/RECIPE.jsonl` has the drafts and the replies of a capable critic and solver that did not know which
+`benchmarks/recordings/planted/RECIPE.jsonl` has the drafts and the replies of a capable critic and solver that did not know which
 drafts have a fault, `RECIPE.faults.jsonl` the number, the kind and the words of each planted fault. A draft is caught if it is
 sent back: by a check, by a quoted fault, or by a score under the minimum. Two controls: the critic's replies about other drafts,
 and no critic.
@@ -25,7 +25,7 @@ from core.recording import RecordedSample, read_recording
 from core.sample import Sample
 from flows.recipes.recipe_catalog import load_recipe_plan
 
-PLANTED = PROJECT / "data" / "recordings" / "planted"
+PLANTED = PROJECT / "benchmarks" / "recordings" / "planted"
 GOALS = "goal: at least 90 % of the planted faults caught, at most 5 % of the good drafts refused"
 
 

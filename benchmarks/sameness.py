@@ -37,7 +37,7 @@ SHOWN = 36
 """Characters of a phrase in the table."""
 
 
-BEFORE = PROJECT / "data" / "recordings" / "earlier"
+BEFORE = PROJECT / "benchmarks" / "recordings" / "earlier"
 INTRODUCTION = """
 What one capable model wrote for each recipe. *Opening*: share of texts with the most frequent first two words. *Beginning*:
 share with the most frequent beginning of six common words and gaps (numbers, names and rare words). *Equal texts*: share
@@ -216,7 +216,7 @@ def _shorten(text: str) -> str:
 
 def table() -> str:
     """The shipped recordings, or those in STILLHOUSE_RECORDINGS, next to the first ones."""
-    folder = Path(os.environ.get("STILLHOUSE_RECORDINGS", PROJECT / "data" / "recordings"))
+    folder = Path(os.environ.get("STILLHOUSE_RECORDINGS", PROJECT / "benchmarks" / "recordings"))
     rows = measure_sources(sorted(folder.glob("*.jsonl")))
     before = measure_sources(sorted(BEFORE.glob("*.jsonl")))
     command = "Command: `python -m benchmarks sameness`"

@@ -23,7 +23,7 @@ from tests.agents.checks.tool_conversations import WORLD, subject_of
 RECORDED = {
     f"{number:04}": {"seed": sample.seed, "reply": sample.replies[0].reply}
     for number, sample in enumerate(
-        read_recording(PROJECT / "data" / "recordings" / "earlier" / "tool-calls.jsonl"), start=1
+        read_recording(PROJECT / "benchmarks" / "recordings" / "earlier" / "tool-calls.jsonl"), start=1
     )
 }
 """Seeds and first drafts."""

@@ -1,6 +1,6 @@
 """Replies of a capable model go through every recipe as they went through an earlier version, and no good draft is sent back.
 
-`data/recordings/earlier/` has 148 samples with 390 replies; the checks of that time sent eleven drafts back without reason.
+`benchmarks/recordings/earlier/` has 142 samples; the checks of that time sent eleven drafts back without reason.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from core.recording import RecordedSample, read_recording
 from core.sample import Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 
-RECORDINGS = PROJECT / "data" / "recordings"
+RECORDINGS = PROJECT / "benchmarks" / "recordings"
 EARLIER = RECORDINGS / "earlier"
 REFUSED_NOW = {
     "conversations": {31: "max_sentence_words"},
