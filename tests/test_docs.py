@@ -91,6 +91,7 @@ NOT_RUN = {
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
+    "docs/measured-recipes.md: stillhouse": "tests/flows/run/test_recorded_samples.py replays the recordings",
 }  # fmt: skip
 """By the beginning of page and first line, the reason why a block of commands is not run here."""
 FAMILIES = (
