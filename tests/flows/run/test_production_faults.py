@@ -216,11 +216,10 @@ def kill_often(runs: Path, settings: list[str], rng: random.Random, times: int) 
 def test_killed_again_and_again_a_run_ends_with_the_same_bytes(
     undisturbed_runs: Callable[[str], RunDir], log: Path, tmp_path: Path, protocol: str
 ) -> None:
-    """All protocols share what resumes a run; twice each signal shows that they do."""
     runs, rng = tmp_path / "runs", random.Random()
     with served(Behaviour(latency_seconds=0.05), log) as url:
         settings = settings_of(url, "cache.enabled=false", protocol=protocol)
-        kills = list(kill_often(runs, settings, rng, 20 if protocol == "openai" else 6))
+        kills = list(kill_often(runs, settings, rng, 20))
         ended(produce(runs, settings), 0)
     hard = kills.count(signal.SIGKILL)
     assert hard, "it was killed at all"
