@@ -288,7 +288,8 @@ def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(i
     run = json.loads(installed("stillhouse", "run", "smoke", "--json", "--quiet", only_base=True))
     dataset = f"data/runs/{run['run']}/dataset"
     assess = ["assess", dataset, "--reference", "data/reference/english.jsonl", "--json"]
-    assert json.loads(installed("stillhouse", *assess, only_base=True))["verdict"] == "inconclusive", "23 documents"
+    # The script of `smoke` writes few patterns of sentences.
+    assert json.loads(installed("stillhouse", *assess, code=3, only_base=True))["verdict"] == "collapse"
     kept = json.loads(installed("stillhouse", "filter", dataset, "--out", "clean", "--json", only_base=True))
     assert kept["counts"]["kept"] > 0
     index = ["index", "rows", "--add", dataset, "--to-datasketch", "rows.parquet", "--json"]
