@@ -299,7 +299,7 @@ def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(i
         "language": ["filter", dataset, "--out", "clean", "--filters", "language"],
         "pii": ["filter", dataset, "--out", "clean", "--filters", "pii"],
         "embeddings": ["filter", dataset, "--out", "clean", "--filters", "semantic"],
-        "documents": ["validate", "grounded-qa", "--set", "teachers.main.model=fake/grounded_qa"],
+        "documents": ["validate", "grounded-qa", "--set", "verifiers=[{type='quotes'}]"],
         "reasoning": ["validate", "reasoning"],
         "local": ["validate", "constrained-instructions"],
         "s3": ["run", "smoke", "--runs-dir", "s3://bucket/runs"],

@@ -100,7 +100,7 @@ def test_spending_of_earlier_sessions_does_not_raise_the_estimated_cost_of_a_sam
     assert len(made) > 30
 
 
-@pytest.mark.parametrize("limit", ["budget.cost=0.06", "budget.tokens=20000"])
+@pytest.mark.parametrize("limit", ["budget.cost=0.06", "budget.tokens=40000"])
 def test_a_budget_of_money_or_tokens_is_kept_and_mostly_used(limit: str, tmp_path: Path) -> None:
     teacher = ScriptedTeacher(answer, seconds=0.001)
     recipe = recipe_of(*PRICES, "samples=200", limit)

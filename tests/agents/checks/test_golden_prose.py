@@ -32,14 +32,16 @@ def test_an_answer_is_on_its_topic_by_meaning_and_rarely_on_another_one() -> Non
     assert 0.03 < passed / len(others[::7]) < 0.09
 
 
-def test_one_answer_that_leaves_the_topic_is_named() -> None:
-    dictionary = next(case for case in PAIRS if case["topic"] == "a good dictionary")
-    data = {"topic": dictionary["topic"], "words": dictionary["words"]}
-    answers = [dictionary["answer"], "The stock market fell, and a storm closed the harbor."]
-    (finding,) = findings_of(on_topic_check, subject_of(data, answers), similarity=0.28)
-    assert finding.evidence.startswith(
-        "answer 2: it has no word of the topic 'a good dictionary', and its meaning is not near it"
-    )
+@pytest.mark.parametrize(("similarity", "answer"), [(0.28, 1), (None, 2)])
+def test_an_answer_that_leaves_the_topic_is_named(similarity: float | None, answer: int) -> None:
+    """By meaning, a later answer may speak of one side of the topic, if all together are on it."""
+    data = {"topic": "a good dictionary", "words": ["meaning", "entry", "spelling"]}
+    on, off = "A good dictionary gives each meaning.", "The stock market fell, and a storm closed the harbor."
+    (finding,) = findings_of(on_topic_check, subject_of(data, [on, off]), similarity=similarity)
+    assert finding.passed is (similarity is not None)
+    answers = [off, on] if similarity else [on, off]
+    (finding,) = findings_of(on_topic_check, subject_of(data, answers), similarity=similarity)
+    assert finding.evidence.startswith(f"answer {answer}: it has no word of the topic 'a good dictionary'")
 
 
 @pytest.mark.parametrize("case", PROSE, ids=lambda case: case["about"])

@@ -311,7 +311,7 @@ def test_a_missing_extra_is_a_problem_of_the_recipe(monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         RecipeError, match=r"seeds\.documents: documents need the extra `documents`: run `make install`"
     ):
-        plan_of()
+        plan_of("verifiers=[{type='quotes'}]")
 
 
 def test_documents_that_change_are_read_anew(tmp_path: Path) -> None:
