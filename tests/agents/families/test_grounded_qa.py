@@ -305,6 +305,7 @@ def test_a_missing_folder_is_a_problem_of_the_recipe(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_a_problem_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_of("verifiers=[{type='quotes'}]")  # imports our own modules
     monkeypatch.setattr(sys, "path", [])
     for name in [name for name in sys.modules if name.split(".")[0] == "pypdf"]:
         monkeypatch.delitem(sys.modules, name)
