@@ -125,8 +125,8 @@ def list_written_texts(reply: ReceivedReply) -> Iterator[WrittenText]:
         yield WrittenText("expressions", fields["expression"])
         answers = [fields["solution"]]
     else:
-        told = fields.get("reasoning", fields.get("answer"))
-        answers = [*([told] if told else ()), *fields.get("answers", ()), *(turn["reply"] for turn in turns)]
+        shown = fields.get("reasoning", fields.get("answer"))
+        answers = [*([shown] if shown else ()), *fields.get("answers", ()), *(turn["reply"] for turn in turns)]
     yield from (WrittenText("answers", str(text)) for text in answers)
 
 

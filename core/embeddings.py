@@ -12,16 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
+from pydantic import AfterValidator
 
 from core.errors import UsageError
 from core.installation import format_install_command
 from core.packaged_weights import EMBEDDING_WEIGHTS, read_weights
 
-Vectors = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Vectors = npt.NDArray[np.float32]
 
 EMBEDDING_WIDTH = 384
 MAX_TOKENS = 256
@@ -35,15 +38,29 @@ def find_embeddings_problem() -> str | None:
     return f"needs the extra `embeddings`: run {format_install_command('embeddings')}"
 
 
-def embed_texts(texts: Sequence[str]) -> Vectors:
+def _require_embeddings(similarity: float) -> float:
+    if problem := find_embeddings_problem():
+        raise ValueError(problem)
+    return similarity
+
+
+Similarity = Annotated[float, AfterValidator(_require_embeddings)]
+"""A lowest cosine, as an option of a check; refused without the extra `embeddings`."""
+
+
+def embed_texts(texts: Sequence[str]) -> "Vectors":
     """A row of norm 1 per text; zeros for a text without words."""
+    import numpy as np
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(pool.map(embed_text, texts))
     return np.array(rows, dtype=np.float32).reshape(len(texts), EMBEDDING_WIDTH)
 
 
 @lru_cache(maxsize=2**16)
-def embed_text(text: str) -> Vectors:
+def embed_text(text: str) -> "Vectors":
+    import numpy as np
+
     encoded = _load_tokenizer().encode(text)
     total = np.zeros(EMBEDDING_WIDTH, np.float32)
     for piece in (encoded, *encoded.overflowing):

@@ -26,7 +26,7 @@ from agents.families.request_styles import (
     draw_later_requests,
 )
 from agents.reply_schema import InvalidReply, ReplySchema
-from core.embeddings import embed_text, find_embeddings_problem
+from core.embeddings import Similarity, embed_text
 from core.errors import suggest_name
 from core.sample import Candidate, Message, Seed
 
@@ -97,17 +97,10 @@ def constraints_check(subject: Subject, _options: Options) -> list[Finding]:
 
 
 class TopicOptions(Options):
-    similarity: float | None = Field(None, gt=0, lt=1)
+    similarity: Similarity | None = Field(None, gt=0, lt=1)
     """Cosine of sentence embeddings (all-MiniLM-L6-v2, the extra `embeddings`) from which text without a word of its topic is on
     it: `topic_similarity` with the topic and the seed's `words`. It then counts for the first answer and for all together, as
     a later turn may speak of one side of the topic. None, the default: every answer needs a word of the topic."""
-
-    @field_validator("similarity")
-    @classmethod
-    def _installed(cls, similarity: float | None) -> float | None:
-        if similarity is not None and (problem := find_embeddings_problem()):
-            raise ValueError(problem)
-        return similarity
 
 
 @check("on_topic", TopicOptions)

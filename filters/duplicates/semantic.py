@@ -8,16 +8,19 @@ Documents with different numbers are therefore never duplicates here, unless the
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from core.config.filters import SemanticFilter
-from core.embeddings import EMBEDDING_WIDTH, Vectors, embed_texts
+from core.embeddings import EMBEDDING_WIDTH, embed_texts
 from core.sample import RejectionReason
 from filters.base import Document, SetFilter
 from filters.duplicates.shingles import hash_word
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
+
+if TYPE_CHECKING:
+    from core.embeddings import Vectors
 
 BLOCK_DOCUMENTS = 1024
 """Documents compared at once with all kept ones: 100,000 kept documents take 400 MB of cosines."""
@@ -53,7 +56,7 @@ def _explain_drop(config: SemanticFilter, similarity: float, original: str) -> s
     return f"means nearly what {original} means: cosine {similarity:.3f}, at least {config.threshold:g}"
 
 
-def find_nearest_kept(vectors: Vectors, threshold: float, labels: Sequence[object]) -> list[SemanticMatch]:
+def find_nearest_kept(vectors: "Vectors", threshold: float, labels: Sequence[object]) -> list[SemanticMatch]:
     """Rows that are near an earlier kept row with an equal label, with the nearest such row."""
     kept = np.empty((len(vectors), EMBEDDING_WIDTH), dtype=np.float32)
     positions: list[int] = []
@@ -81,7 +84,7 @@ def find_nearest_kept(vectors: Vectors, threshold: float, labels: Sequence[objec
 
 
 def _find_candidates(
-    block: Vectors, others: Vectors, positions: Sequence[int], threshold: float
+    block: "Vectors", others: "Vectors", positions: Sequence[int], threshold: float
 ) -> dict[int, list[tuple[float, int]]]:
     """By row of the block: the cosine and position of each near row of the others."""
     cosines = block @ others.T

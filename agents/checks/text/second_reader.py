@@ -3,12 +3,12 @@
 Knows no family. It cannot see faults that the reader shares, or answers that differ in two plain words of many.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from agents.checks.base import AttemptJudge, Options, Subject, check
 from agents.checks.math.answer_equality import AnswerKind, compare_answers
@@ -29,7 +29,7 @@ from agents.checks.text.supported_by_passage import (
 )
 from agents.checks.text.written_numbers import fold_text
 from agents.reply_schema import ReplySchema
-from core.embeddings import embed_text, find_embeddings_problem
+from core.embeddings import Similarity, embed_text
 
 NO_ANSWER = re.compile(
     r"(?:the |this )?(?:text|passage|document)s? (?:does not|doesn't|do not|don't) (?:say|tell|mention|state|specify|give)\b"
@@ -78,19 +78,12 @@ class ReadAgainOptions(Options):
     overlap: float = Field(0.5, gt=0, le=1)
     """Smallest F1 of words (SQuAD's measure; Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1) of two equal answers.
     Words of the question do not count, because they answer nothing."""
-    similarity: float | None = Field(None, gt=0, lt=1)
+    similarity: Similarity | None = Field(None, gt=0, lt=1)
     """`meaning_similarity` from which two answers without enough `overlap` are equal, if no number, name, denial or opposite
     speaks against it (`is_paraphrase`). Needs the extra `embeddings`. None, the default: words alone. On 56 held-out questions
     (`tests/agents/checks/golden/reading_pairs.jsonl`), words alone accept 20 fair paraphrases and 1 wrong answer, and 0.6 accepts
     43 and 1."""
     temperature: float = Field(0.0, ge=0, le=2)
-
-    @field_validator("similarity")
-    @classmethod
-    def _installed(cls, similarity: float | None) -> float | None:
-        if similarity is not None and (problem := find_embeddings_problem()):
-            raise ValueError(problem)
-        return similarity
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -210,7 +203,7 @@ def meaning_similarity(left: str, right: str, question: str) -> float:
     """
     asked = embed_text(question)
     rests = [vector - (vector @ asked) * asked for vector in map(embed_text, (left, right))]
-    lengths = float(np.prod([np.linalg.norm(rest) for rest in rests]))
+    lengths = math.prod(math.sqrt(rest @ rest) for rest in rests)
     return float(rests[0] @ rests[1]) / lengths if lengths > 1e-6 else 0.0
 
 

@@ -219,7 +219,7 @@ def test_a_number_beyond_the_range_is_refused() -> None:
 
 def example_pairs() -> list[tuple[str, str]]:
     messages = prompts.load_prompt("arithmetic", "generator").messages[1:]
-    return [(asked.content, told.content) for asked, told in zip(messages[::2], messages[1::2], strict=False)]
+    return [(asked.content, replied.content) for asked, replied in zip(messages[::2], messages[1::2], strict=False)]
 
 
 @pytest.mark.parametrize(("request_text", "reply"), example_pairs(), ids=lambda text: text[:60])
