@@ -1,5 +1,6 @@
 """Commands that execute a recipe: `run`, and `generate` without a student."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,6 +134,7 @@ def _run_through_command(
     if record:
         _check_recording_target(record, load_command_plan(recipe, overrides), resume=resume)
     resumption = build_resume_command(build_invocation(recipe, overrides or [], distill=distill), runs_dir)
+    resumption += f" --record {shlex.quote(str(record))}" if record else ""
     try:  # before anything slow starts, so that a mistake is printed at once
         prepared = prepare_run(recipe, overrides or [], runs_dir, resume=resume, distill=distill)
     except RunExists as error:

@@ -175,3 +175,14 @@ def test_a_recording_is_never_written_over_another_file(
     assert (tmp_path / "folder").is_dir()
     assert write_recording(kept, "constrained_instructions", []) == 0
     assert kept.read_text() == "mine"
+
+
+def test_the_command_that_resumes_records_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    produce_run(str(tmp_path / "runs"), "smoke", SMALL)
+    words = ["run", "smoke", *(word for key in SMALL for word in ("--set", key)), "--runs-dir", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", ["stillhouse", *words, "--record", str(tmp_path / "two words.jsonl")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err.rstrip().endswith(f"--resume --record '{tmp_path}/two words.jsonl'")
