@@ -18,7 +18,7 @@ pytest_plugins = ["tests.support.s3", "tests.support.forked"]
 
 
 GROUP_MARKS = ("slow", "waits")
-LONGEST = {"test_docs.py", "test_release_kills.py"}
+LONGEST = {"test_docs.py"}
 """Files with tests of a minute and more."""
 
 

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -57,10 +58,12 @@ NUMBER = struct.Struct("q")
 
 
 class Program:
-    """A forked program, with the part of `subprocess.Popen` that tests use. Its errors are part of its output."""
+    """A forked program, with the part of `subprocess.Popen` that tests use. Without `stderr`, its errors are part of its
+    output."""
 
-    def __init__(self, stdout: TextIO, status: int) -> None:
+    def __init__(self, stdout: TextIO, stderr: TextIO | None, status: int) -> None:
         self.stdout = stdout
+        self.stderr = stderr
         self.returncode: int | None = None
         self._status = status
         self.pid = self._read()
@@ -79,11 +82,16 @@ class Program:
             self.wait()
         return self.returncode
 
-    def communicate(self) -> tuple[str, None]:
-        with self.stdout:
-            output = self.stdout.read()
+    def communicate(self) -> tuple[str, str]:
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(self.stderr.read) if self.stderr else None
+            with self.stdout:
+                output = self.stdout.read()
+            errors = reading.result() if reading else ""
+        if self.stderr:
+            self.stderr.close()
         self.wait()
-        return output, None
+        return output, errors
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -100,18 +108,21 @@ class ForkServer:
         self._requests: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, module: str, *arguments: str, **environment: str) -> Program:
-        """Run `python -m MODULE ARGUMENTS` in the project's folder, with these additions to the environment."""
+    def start(self, module: str, *arguments: str, session: bool = False, **environment: str) -> Program:
+        """Run `python -m MODULE ARGUMENTS` in the project's folder, with these additions to the environment. With `session`, the
+        program and all that it starts are a session of their own, and its errors are apart from its output."""
         read_output, output = os.pipe()
+        read_errors, errors = os.pipe() if session else (None, os.dup(output))
         read_status, status = os.pipe()
         with Path(os.devnull).open() as nothing:
             send_request(
                 self.requests, module, arguments, {**os.environ, **environment}, str(PROJECT),
-                [nothing.fileno(), output, output, status],
+                [nothing.fileno(), output, errors, status], session,
             )  # fmt: skip
-        os.close(output)
-        os.close(status)
-        return Program(os.fdopen(read_output, encoding="utf-8"), read_status)
+        for descriptor in (output, errors, status):
+            os.close(descriptor)
+        stderr = None if read_errors is None else os.fdopen(read_errors, encoding="utf-8")
+        return Program(os.fdopen(read_output, encoding="utf-8"), stderr, read_status)
 
     def run(
         self, module: str, *arguments: str, folder: Path = PROJECT, stderr: int = subprocess.PIPE, **environment: str
@@ -175,7 +186,9 @@ def serve(requests: socket.socket, imported: Sequence[str]) -> None:
             os.close(descriptor)
 
 
-def watch(module: str, arguments: list[str], environment: Mapping[str, str], folder: str, *descriptors: int) -> None:
+def watch(
+    module: str, arguments: list[str], environment: Mapping[str, str], folder: str, session: bool, *descriptors: int
+) -> None:
     """Fork again: this process reports the program's process id and exit code. Returns in the program, when the program ends."""
     *files, status = descriptors
     if program := os.fork():
@@ -186,6 +199,8 @@ def watch(module: str, arguments: list[str], environment: Mapping[str, str], fol
             os.write(status, NUMBER.pack(program))
             os.write(status, NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])))
         os._exit(0)
+    if session:
+        os.setsid()
     for number, file in enumerate(files):
         os.dup2(file, number)
     for descriptor in {*descriptors} - {0, 1, 2}:

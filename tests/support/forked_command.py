@@ -17,10 +17,11 @@ from pathlib import Path
 
 def send_request(
     requests: socket.socket, module: str, arguments: Sequence[str], environment: Mapping[str, str], folder: str,
-    descriptors: Sequence[int],
+    descriptors: Sequence[int], session: bool = False,
 ) -> None:  # fmt: skip
     """Ask for a program with these descriptors: its stdin, stdout and stderr, and a pipe for its process id and exit code."""
-    socket.send_fds(requests, [json.dumps([module, arguments, dict(environment), folder]).encode()], descriptors)
+    request = [module, arguments, dict(environment), folder, session]
+    socket.send_fds(requests, [json.dumps(request).encode()], descriptors)
 
 
 def run_forked_command() -> int:

@@ -1,25 +1,18 @@
 """Releasing and going back with processes that die at any moment, and with several at once: real processes, real signals."""
 
-import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from core.project_files import PROJECT
 from core.runs.lineage import Lineage
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
-from flows.data.curated_run import read_dropped_samples, read_kept_samples
-from flows.prefect_server.local_server import stop_local_server
 from flows.release.release_creation import create_release
 from tests.support.forked import FORKS, Program
 from tests.support.lineages import OFF, lineage, make_release, make_run
@@ -192,36 +185,3 @@ def test_a_run_on_a_release_that_is_killed_and_resumed_keeps_its_parent(place: P
     assert again == undisturbed
     assert again.read_parent() == parent
     assert {file.name: hash_file(file) for file in (again.path / "samples").glob("*")} == expected
-
-
-def test_two_generations_and_a_student_as_a_user_makes_them(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Through Prefect, from the command line, with a student that learns from both generations."""
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
-    request.addfinalizer(partial(stop_local_server, tmp_path / "prefect"))
-    student = ["layers=2", "epochs=1", "max_tokens=64"]
-    settings = ["samples=24", OFF, *(f"student.{setting}" for setting in student)]
-
-    def command(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "stillhouse", *words, "--runs-dir", str(tmp_path / "runs")],
-            cwd=PROJECT, env=environment, text=True, capture_output=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    for generation in range(2):
-        command("run", "smoke", *(part for setting in settings for part in ("--set", setting)))
-        (run,) = [RunDir(p.parent) for p in (tmp_path / "runs").glob("*/manifest.json") if not is_released(p.parent)]
-        out = command("release", str(run.path))
-        assert out.startswith(f"release smoke/{generation}")
-    manifest = run.read_manifest()
-    assert manifest.mix is not None
-    assert manifest.student is not None
-    assert manifest.mix.earlier["smoke/0"] > 0
-    assert manifest.student.train_samples + manifest.student.held_out_samples == manifest.mix.rows
-    assert len([*read_kept_samples(run), *read_dropped_samples(run)]) == 24
-    assert "└─▶ 1" in command("lineage", "smoke")
-
-
-def is_released(run: Path) -> bool:
-    return lineage(run.parent).find_by_run_digest(RunDir(run).read_manifest().digest) is not None

@@ -1,9 +1,7 @@
 """The stage evaluate of a run: teacher, start and student on the same held-out requests, once, and after an interruption."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +10,6 @@ import pytest
 
 from agents.studies.held_out_evaluation import HeldOutResult
 from core.config.recipe import recipe_digest
-from core.project_files import PROJECT
 from core.runs.records import EvaluationRecord, RunManifest, RunState
 from core.runs.run_dir import RunDir, open_run
 from core.storage.atomic_files import read_json, write_json
@@ -24,6 +21,7 @@ from flows.terminal.run_summary import format_run_costs
 from students.training.checkpoint import training_digest
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
+from tests.support.forked import COMMAND_FORKS
 from tests.support.whole_runs import check_whole
 
 REQUESTS = 12
@@ -123,10 +121,8 @@ class StartedRuns(NamedTuple):
         ]
         words = [verb, "smoke", *(word for one in settings for word in ("--set", one))]
         words += [] if verb == "preview" else ["--runs-dir", str(self.folder)]
-        return subprocess.run(
-            [sys.executable, "-m", "stillhouse", *words, *more], cwd=PROJECT, capture_output=True, text=True, check=False,
-            env={**os.environ, "PREFECT_HOME": str(self.prefect), "XDG_CACHE_HOME": str(self.folder.parent)},
-        )  # fmt: skip
+        homes = {"PREFECT_HOME": str(self.prefect), "XDG_CACHE_HOME": str(self.folder.parent)}
+        return COMMAND_FORKS.run("stillhouse", *words, *more, **homes)
 
     @property
     def directory(self) -> RunDir:

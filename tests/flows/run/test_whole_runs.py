@@ -1,4 +1,4 @@
-"""Whole runs, as a user starts them: in a process of their own, through Prefect."""
+"""Whole runs, as a user starts them: by the command line, in a process of their own, through Prefect."""
 
 import json
 import os
@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
@@ -28,6 +29,8 @@ from flows.data.curated_run import (
 )
 from flows.data.run_storage import open_run_storage
 from flows.prefect_server.local_server import stop_local_server
+from tests.support.forked import COMMAND_FORKS, Program
+from tests.support.lineages import lineage
 from tests.support.waiting import wait_until
 from tests.support.whole_runs import check_whole
 
@@ -48,17 +51,14 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def start(prefect_home: str, tmp_path: Path) -> Any:
     """Start a command in a session of its own, so that a kill reaches all of it."""
 
-    def starting(*words: str, runs: Path = tmp_path / "runs") -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "stillhouse", *words, "--runs-dir", str(runs)],
-            cwd=PROJECT, env={**os.environ, "PREFECT_HOME": prefect_home}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+    def starting(*words: str, runs: Path = tmp_path / "runs") -> Program:
+        words = (*words, "--runs-dir", str(runs))
+        return COMMAND_FORKS.start("stillhouse", *words, session=True, PREFECT_HOME=prefect_home)
 
     return starting
 
 
-def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+def ended(process: Program | subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     out, err = process.communicate()
     assert process.returncode == code, err
     return out, err
@@ -80,14 +80,30 @@ def artifacts_of(prefect_home: str) -> dict[str, str]:
         return dict(database.execute("SELECT key, data FROM artifact WHERE key IS NOT NULL"))
 
 
-def test_a_run_leaves_what_the_readme_promises(start: Any, prefect_home: str, tmp_path: Path) -> None:
+class FinishedRun(NamedTuple):
+    """What a whole run printed and left; more than one test resumes it."""
+
+    runs: Path
+    out: str
+    err: str
+    artifacts: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def finished(prefect_home: str, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    runs = tmp_path_factory.mktemp("finished") / "runs"
+    words = ("run", "smoke", *SMALL, "--json", "--runs-dir", str(runs))
+    out, err = ended(COMMAND_FORKS.start("stillhouse", *words, session=True, PREFECT_HOME=prefect_home))
+    return FinishedRun(runs, out, err, artifacts_of(prefect_home))
+
+
+def test_a_run_leaves_what_the_readme_promises(start: Any, finished: FinishedRun, tmp_path: Path) -> None:
     from datasets import load_dataset
 
-    out, err = ended(start("run", "smoke", *SMALL, "--json"))
-    summary = json.loads(out)
+    summary = json.loads(finished.out)
     assert {"run", "state", "counts", "usage", "gates"} <= set(summary)
-    assert "produce: shard 2: 8 of 8 samples made" in err
-    run = the_run(tmp_path / "runs")
+    assert "produce: shard 2: 8 of 8 samples made" in finished.err
+    run, again = the_run(finished.runs), partial(start, runs=finished.runs)
     check_whole(run)
     assert summary["counts"] == run.read_manifest().counts.model_dump()
 
@@ -99,29 +115,34 @@ def test_a_run_leaves_what_the_readme_promises(start: Any, prefect_home: str, tm
     assert [message["role"] for message in first] == ["user", "assistant"]
     assert run.report_file.read_text().startswith("<!doctype html>")
     assert json.loads((run.path / "report.json").read_text())["counts"] == summary["counts"]
-    shown = artifacts_of(prefect_home)
-    assert f"run {run.name}  done" in shown["smoke-card"]
-    assert "repeated_4grams" in shown["smoke-collapse"]
+    assert f"run {run.name}  done" in finished.artifacts["smoke-card"]
+    assert "repeated_4grams" in finished.artifacts["smoke-collapse"]
 
-    _, err = ended(start("run", "smoke", *SMALL), code=2)
+    _, err = ended(again("run", "smoke", *SMALL), code=2)
     assert "this run exists; continue it with --resume" in err
     before = fingerprint(run)
-    out, _ = ended(start("run", "smoke", *SMALL, "--resume"))
+    out, _ = ended(again("run", "smoke", *SMALL, "--resume"))
     assert out.startswith(f"run {run.name}  done")
     assert fingerprint(run) == before
 
-    shown, _ = ended(start("show", run.name, "0"))
+    shown, _ = ended(again("show", run.name, "0"))
     assert "generator" in shown
     assert "outcome" in shown
-    listed, _ = ended(start("show", run.name, "--json"))
+    listed, _ = ended(again("show", run.name, "--json"))
     assert len(json.loads(listed)) == 24
-    card, _ = ended(start("report", run.name))
+    card, _ = ended(again("report", run.name))
     assert "not kept" in card
 
 
-def test_a_run_killed_at_random_moments_ends_with_the_same_samples(start: Any, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_with_the_same_samples(
+    start: Any, prefect_home: str, tmp_path: Path
+) -> None:
+    """The undisturbed run is made by an interpreter of its own, which has another hash seed."""
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    ended(start("run", "smoke", *SLOW_TEACHER, runs=undisturbed))
+    subprocess.run(
+        [sys.executable, "-m", "stillhouse", "run", "smoke", *SLOW_TEACHER, "--runs-dir", str(undisturbed)],
+        cwd=PROJECT, env={**os.environ, "PREFECT_HOME": prefect_home}, check=True,
+    )  # fmt: skip
     rng = random.Random()
     kills = []
     for _ in range(3):
@@ -218,11 +239,10 @@ def test_an_interrupted_preview_prints_no_traceback() -> None:
     assert "Traceback" not in err
 
 
-def test_a_ledger_left_by_a_kill_next_to_a_finished_shard_is_deleted(start: Any, tmp_path: Path) -> None:
-    ended(start("run", "smoke", *SMALL))
-    run = the_run(tmp_path / "runs")
+def test_a_ledger_left_by_a_kill_next_to_a_finished_shard_is_deleted(start: Any, finished: FinishedRun) -> None:
+    run = the_run(finished.runs)
     run.ledger_file(1).touch()
-    ended(start("run", "smoke", *SMALL, "--resume"))
+    ended(start("run", "smoke", *SMALL, "--resume", runs=finished.runs))
     check_whole(run)
 
 
@@ -266,3 +286,25 @@ def test_an_endpoint_that_is_down_is_one_sentence(start: Any, tmp_path: Path) ->
     assert "openai/Qwen3-8B does not answer" in err, "an outage is reported while the run waits"
     assert "Traceback" not in err
     assert the_run(tmp_path / "runs").read_manifest().state == "failed"
+
+
+def test_two_generations_and_a_student_that_learns_from_both(start: Any, tmp_path: Path) -> None:
+    student = ["layers=2", "epochs=1", "max_tokens=64"]
+    settings = ["samples=24", "collapse.gate=false", *(f"student.{setting}" for setting in student)]
+    runs = tmp_path / "runs"
+    for generation in range(2):
+        ended(start("run", "smoke", *(part for setting in settings for part in ("--set", setting))))
+        (run,) = [RunDir(p.parent) for p in runs.glob("*/manifest.json") if not is_released(p.parent)]
+        out, _ = ended(start("release", str(run.path)))
+        assert out.startswith(f"release smoke/{generation}")
+    manifest = run.read_manifest()
+    assert manifest.mix is not None
+    assert manifest.student is not None
+    assert manifest.mix.earlier["smoke/0"] > 0
+    assert manifest.student.train_samples + manifest.student.held_out_samples == manifest.mix.rows
+    assert len([*read_kept_samples(run), *read_dropped_samples(run)]) == 24
+    assert "└─▶ 1" in ended(start("lineage", "smoke"))[0]
+
+
+def is_released(run: Path) -> bool:
+    return lineage(run.parent).find_by_run_digest(RunDir(run).read_manifest().digest) is not None
