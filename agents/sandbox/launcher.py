@@ -1,10 +1,10 @@
-"""The program that builds and supervises one sandbox, run by its path in a fresh interpreter. Knows no task.
+"""The program that builds and supervises one sandbox, run in a fresh interpreter. Knows no task.
 
-    launcher.py LIFELINE
+    python -c START_LAUNCHER launcher.py LIFELINE
 
-It reads a request and writes an answer with `marshal`: both ends are the same Python, and neither is the code. It imports next
-to nothing, since a sandbox is built for every call of a check or tool: `json`, `pathlib`, `signal` and `typing` would take
-longer than all the rest.
+It is read compiled, reads a request and writes an answer, all with `marshal`: both ends are the same Python, and neither is the
+code. It imports next to nothing, since a sandbox is built for every call of a check or tool: `json`, `pathlib`, `signal` and
+`typing` would take longer than all the rest.
 
 It has three processes. The watcher (outside) limits wall time and output. The first process (init of the PID namespace)
 reports how the code ended; when it exits, the kernel kills all other processes inside. The third drops all rights and
@@ -396,7 +396,7 @@ def set_mount_attributes(target: str, attributes: int, recursive: bool) -> None:
 
 if __name__ == "__main__":
     try:
-        caller = int(sys.argv[1])
+        caller = int(sys.argv[2])
         os.set_inheritable(caller, False)
         answer = run_in_sandbox(marshal.load(sys.stdin.buffer), caller)
     except OSError as failure:

@@ -37,6 +37,8 @@ PREFIX = "/python"
 """Where the interpreter is seen inside, so that no path of the host comes into a traceback."""
 SYSTEM_LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64")
 VISIBLE_FILES = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
+LAUNCHER = Path(__file__).with_name("launcher.py")
+START_LAUNCHER = "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"
 ENVIRONMENT = {
     "HOME": "/scratch",
     "TMPDIR": "/scratch",
@@ -155,7 +157,7 @@ def _run_checked(request: dict[str, Any], lifeline: int) -> SandboxResult:
 
 def _run_launcher(request: dict[str, Any], lifeline: int) -> SandboxResult:
     launcher = subprocess.Popen(
-        [str(INTERPRETER), "-I", "-S", "-B", str(Path(__file__).with_name("launcher.py")), str(lifeline)],
+        [str(INTERPRETER), "-I", "-S", "-B", "-c", START_LAUNCHER, str(LAUNCHER), str(lifeline)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -165,7 +167,7 @@ def _run_launcher(request: dict[str, Any], lifeline: int) -> SandboxResult:
         start_new_session=True,
     )
     with launcher:
-        answer, errors = launcher.communicate(marshal.dumps(request))
+        answer, errors = launcher.communicate(_compiled_launcher() + marshal.dumps(request))
     try:
         report = marshal.loads(answer)
     except (EOFError, TypeError, ValueError):
@@ -174,6 +176,12 @@ def _run_launcher(request: dict[str, Any], lifeline: int) -> SandboxResult:
     if problem := report.get("problem"):
         raise SandboxError(f"no sandbox can be had here: {problem}; {SANDBOX_REMEDY}")
     return SandboxResult(report["exit_code"], report["output"], report["stopped"], report["seconds"])
+
+
+@cache
+def _compiled_launcher() -> bytes:
+    """It would take each sandbox as long to compile it as to start."""
+    return marshal.dumps(compile(LAUNCHER.read_bytes(), str(LAUNCHER), "exec", dont_inherit=True))
 
 
 def _build_request(files: Mapping[str, str], main: str, limits: SandboxLimits) -> dict[str, Any]:
