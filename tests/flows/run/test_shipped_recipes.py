@@ -1,17 +1,15 @@
 """Every shipped recipe, whole runs of a few samples: once with its scripted teacher, once with the embedded one."""
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus
 from flows.data.curated_run import read_finished_samples
 from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
+from tests.support.forked import FORKS
 
 pytestmark = pytest.mark.slow
 
@@ -26,17 +24,20 @@ FOR_SCRIPTS = {
     "conversations": ["task.kinds={no_digits=1,no_commas=1,max_words=1,no_exclamation=1}"],
 }
 """What the nonsense of a script can fulfil now and then."""
+SAMPLES = {"code": 12, "library-tools": 16}
+"""Where 40 take long: each needs sandboxes."""
 NO_DATA = {"topology-study"}
 """Recipes that measure topologies and make nothing to keep."""
 EMBEDDED = ("arithmetic", "grounded-qa", "instructions")
 """Recipes that are run with the embedded teacher here: `benchmarks.families` runs all of them, which takes minutes."""
+FOR_EMBEDDED = {"grounded-qa": ["seeds.chunk_words=60"]}
+"""A shorter passage, which the teacher reads in less time."""
 RECIPES = sorted(set(list_built_in_recipes()) - NO_DATA)
 
 
 def made(recipe: str, folder: Path, *settings: str) -> list[Sample]:
     """All samples of a run; it may end with less than was asked for, and never in a failure."""
-    command = [sys.executable, "-m", "tests.support.produce_run", str(folder), recipe, *settings]
-    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    ended = FORKS.run("tests.support.produce_run", str(folder), recipe, *settings)
     assert ended.returncode in (0, 1), ended.stderr[-2000:]
     assert "error:" not in ended.stderr
     (found,) = folder.glob("*/recipe.json")
@@ -54,7 +55,12 @@ def check_whole(samples: list[Sample]) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_runs_whole_with_its_scripted_teacher(recipe: str, tmp_path: Path) -> None:
     script = SCRIPTS.get(recipe, load_recipe_plan(recipe).recipe.family)
-    settings = ["samples=40", "keep=0", f"teachers.main={{model='fake/{script}'}}", "max_failed=1.0"]
+    settings = [
+        f"samples={SAMPLES.get(recipe, 40)}",
+        "keep=0",
+        f"teachers.main={{model='fake/{script}'}}",
+        "max_failed=1.0",
+    ]
     settings += ["agents.critic=false", "topology.max_revisions=0", *FOR_SCRIPTS.get(recipe, [])]
     samples = made(recipe, tmp_path, *settings)
     check_whole(samples)
@@ -68,6 +74,7 @@ def test_a_recipe_runs_whole_with_the_embedded_teacher(recipe: str, tmp_path: Pa
     """Small, and whatever it keeps: most of these are beyond a model of 135M parameters (docs/)."""
     teacher = "teachers.main={model='local/smollm2-135m',max_concurrent=2,slot_tokens=4096}"
     settings = ["samples=1", "keep=0", teacher, "max_failed=1.0", "topology.max_revisions=0", "agents.critic=false"]
-    samples = made(recipe, tmp_path, *settings, "agents.generator.max_tokens=96", "agents.generator.max_repairs=0")
+    settings += ["agents.generator.max_tokens=96", "agents.generator.max_repairs=0", *FOR_EMBEDDED.get(recipe, [])]
+    samples = made(recipe, tmp_path, *settings)
     check_whole(samples)
     assert any(turn.usage.completion_tokens > 0 for sample in samples for turn in sample.turns)

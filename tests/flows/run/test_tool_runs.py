@@ -105,7 +105,7 @@ def test_a_killed_run_sends_no_call_twice_and_makes_the_same_samples(tmp_path: P
 def test_a_killed_run_with_a_module_makes_the_same_samples(tmp_path: Path) -> None:
     """Killed twice while it writes its ledgers. An undisturbed run is the control."""
     teacher = "teachers.main={model='fake/tool_calls', max_concurrent=4, faults={seconds=0.05}}"
-    settings = [teacher, *FAKE[1:], "samples=24", "shard_size=12"]
+    settings = [teacher, *FAKE[1:], "samples=16", "shard_size=8"]
 
     def start(name: str) -> Program:
         return FORKS.start("tests.support.produce_run", str(tmp_path / name), "library-tools", *settings)
@@ -119,7 +119,7 @@ def test_a_killed_run_with_a_module_makes_the_same_samples(tmp_path: Path) -> No
         return sum(b'"note"' in line for file in ledgers for line in file.read_bytes().splitlines())
 
     wait_for(start("quiet"), 0)
-    for notes in (12, 30):
+    for notes in (8, 20):
         run = start("killed")
         while count_notes() < notes and run.poll() is None:
             time.sleep(0.02)
@@ -127,16 +127,16 @@ def test_a_killed_run_with_a_module_makes_the_same_samples(tmp_path: Path) -> No
         wait_for(run, -signal.SIGKILL)
     wait_for(start("killed"), 0)
     quiet, killed = read_run(tmp_path / "quiet"), read_run(tmp_path / "killed")
-    assert len(quiet) == 24
+    assert len(quiet) == 16
     assert killed == quiet
 
 
 def test_a_run_with_a_module_keeps_true_conversations_and_says_why_others_are_dropped(tmp_path: Path) -> None:
-    plan = load_recipe_plan("library-tools", [*FAKE, "samples=40"])
+    plan = load_recipe_plan("library-tools", [*FAKE, "samples=20"])
     samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
     states = Counter(sample.state for sample in samples)
-    assert states[SampleStatus.kept] >= 10
-    assert states[SampleStatus.dropped] >= 5
+    assert states[SampleStatus.kept] >= 5
+    assert states[SampleStatus.dropped] >= 2
     for sample in samples:
         if sample.state is not SampleStatus.kept:
             assert sample.detail, sample.id
@@ -151,9 +151,9 @@ def test_a_run_with_a_module_keeps_true_conversations_and_says_why_others_are_dr
     again = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
     assert again == samples, "from the ledger"
     (tmp_path / "anew").mkdir()
-    first = load_recipe_plan("library-tools", [*FAKE, "samples=12"])
+    first = load_recipe_plan("library-tools", [*FAKE, "samples=4"])
     anew = produce_scripted(first, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path / "anew")
-    assert anew == samples[:12], "a world is a function of its seed"
+    assert anew == samples[:4], "a world is a function of its seed"
 
 
 def test_a_program_of_tools_is_never_inherited(tmp_path: Path) -> None:
