@@ -159,6 +159,10 @@ def test_only_the_parts_stay_on_the_cluster(client: CountingClient) -> None:
     wait_until(lambda: keys(client) == {str(part.key) for part in parts})
 
 
+def find_worker_pids(client: Any) -> set[int]:
+    return {worker.pid for worker in client.cluster.workers.values()}
+
+
 def kill_at(client: Any, parts: Sequence[Future[RaggedArray]], task: str, killed: list[int]) -> None:
     """`kill -9` one of the workers that hold parts, as soon as some result of `task` is there."""
     tasks = tasks_of(client)
@@ -173,17 +177,18 @@ def kill_at(client: Any, parts: Sequence[Future[RaggedArray]], task: str, killed
 @pytest.mark.slow
 @pytest.mark.waits
 @pytest.mark.parametrize("task", ["_sketch_part", "_group_into_buckets", "_select_signatures"])
-def test_a_worker_killed_in_the_middle_changes_nothing(task: str) -> None:
+def test_a_worker_killed_in_the_middle_changes_nothing(task: str, client: CountingClient) -> None:
     texts = corpus(6000, templated=True)
     killed: list[int] = []
-    with two_workers() as client:
-        parts = parted(client, texts)
-        killer = threading.Thread(target=kill_at, args=(client, parts, task, killed), daemon=True)
-        killer.start()
-        found = find_near_duplicates_on_cluster(client, parts, 0.8)
-        assert killed, "it was over before"
-        killer.join()
+    parts = parted(client, texts)
+    killer = threading.Thread(target=kill_at, args=(client, parts, task, killed), daemon=True)
+    killer.start()
+    found = find_near_duplicates_on_cluster(client, parts, 0.8)
+    assert killed, "it was over before"
+    killer.join()
     assert columns(found) == columns(find_near_duplicates(build_shingle_sets(texts, 5), 0.8))
+    wait_until(lambda: killed[0] not in find_worker_pids(client))
+    client.wait_for_workers(2)  # another one takes its place
 
 
 def test_a_dataset_filtered_on_a_cluster_equals_that_of_one_machine(client: CountingClient, tmp_path: Path) -> None:
