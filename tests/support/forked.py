@@ -108,9 +108,17 @@ class ForkServer:
         self._requests: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, module: str, *arguments: str, session: bool = False, **environment: str) -> Program:
-        """Run `python -m MODULE ARGUMENTS` in the project's folder, with these additions to the environment. With `session`, the
-        program and all that it starts are a session of their own, and its errors are apart from its output."""
+    def start(self, module: str, *arguments: str, **environment: str) -> Program:
+        """Run `python -m MODULE ARGUMENTS` in the project's folder, with these additions to the environment."""
+        return self._start(module, arguments, environment, session=False)
+
+    def start_session(self, module: str, *arguments: str, **environment: str) -> Program:
+        """Start the same in a session of its own, with all that it starts; its errors are apart from its output."""
+        return self._start(module, arguments, environment, session=True)
+
+    def _start(
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], *, session: bool
+    ) -> Program:
         read_output, output = os.pipe()
         read_errors, errors = os.pipe() if session else (None, os.dup(output))
         read_status, status = os.pipe()

@@ -121,8 +121,8 @@ class StartedRuns(NamedTuple):
         ]
         words = [verb, "smoke", *(word for one in settings for word in ("--set", one))]
         words += [] if verb == "preview" else ["--runs-dir", str(self.folder)]
-        homes = {"PREFECT_HOME": str(self.prefect), "XDG_CACHE_HOME": str(self.folder.parent)}
-        return COMMAND_FORKS.run("stillhouse", *words, *more, **homes)
+        cache = str(self.folder.parent)
+        return COMMAND_FORKS.run("stillhouse", *words, *more, PREFECT_HOME=str(self.prefect), XDG_CACHE_HOME=cache)
 
     @property
     def directory(self) -> RunDir:

@@ -53,7 +53,7 @@ def start(prefect_home: str, tmp_path: Path) -> Any:
 
     def starting(*words: str, runs: Path = tmp_path / "runs") -> Program:
         words = (*words, "--runs-dir", str(runs))
-        return COMMAND_FORKS.start("stillhouse", *words, session=True, PREFECT_HOME=prefect_home)
+        return COMMAND_FORKS.start_session("stillhouse", *words, PREFECT_HOME=prefect_home)
 
     return starting
 
@@ -93,7 +93,7 @@ class FinishedRun(NamedTuple):
 def finished(prefect_home: str, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     runs = tmp_path_factory.mktemp("finished") / "runs"
     words = ("run", "smoke", *SMALL, "--json", "--runs-dir", str(runs))
-    out, err = ended(COMMAND_FORKS.start("stillhouse", *words, session=True, PREFECT_HOME=prefect_home))
+    out, err = ended(COMMAND_FORKS.start_session("stillhouse", *words, PREFECT_HOME=prefect_home))
     return FinishedRun(runs, out, err, artifacts_of(prefect_home))
 
 
