@@ -194,6 +194,8 @@ def watch(module: str, arguments: list[str], environment: Mapping[str, str], fol
     os.environ.update(environment)
     os.chdir(folder)
     sys.path[0] = folder
+    added = environment.get("PYTHONPATH", "").split(os.pathsep)  # as Python does at its start
+    sys.path[1:1] = [path for path in added if path and path not in sys.path]
     if "prefect" in sys.modules:
         from prefect.context import refresh_global_settings_context
 
