@@ -17,7 +17,7 @@ import pytest
 
 from core.project_files import PROJECT
 from flows.prefect_server.local_server import stop_local_server
-from tests.support.forked import COMMANDS, ForkServer
+from tests.support.forked import COMMAND_FORKS, FORKS, ForkServer
 
 PAGE = (PROJECT / "docs" / "extensions.md").read_text()
 NAME = re.compile(r"(?:# |<!-- )([\w./]+\.(?:py|toml|md))(?: -->)?$")
@@ -59,13 +59,11 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run_command(
-    folder: Path, *words: str, code: int = 0, path: Path | None = None, program: tuple[str, ...] = ("-m", "stillhouse")
+    folder: Path, *words: str, code: int = 0, path: Path | None = None, forks: ForkServer = FORKS
 ) -> subprocess.CompletedProcess[str]:
     """`stillhouse` in `folder`, with the packages in `path`."""
     places = [str(PROJECT), *([str(path)] if path else [])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
-    command = [sys.executable, *program, *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = forks.run("stillhouse", *words, folder=folder, PYTHONPATH=os.pathsep.join(places))
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -204,21 +202,10 @@ def test_a_run_uses_an_installed_family_check_filter_and_protocol(
     assert "install the package that has it" in again
 
 
-@pytest.fixture
-def forks(extras: Path) -> Iterator[ForkServer]:
-    """Of commands that train, with the package."""
-    places = os.pathsep.join([str(PROJECT), str(extras / "site")])
-    server = ForkServer(COMMANDS, OMP_NUM_THREADS="1", PYTHONPATH=places)
-    yield server
-    server.close()
-
-
 @pytest.mark.slow
-def test_an_installed_loss_trains_a_student_and_its_options_matter(forks: ForkServer, tmp_path: Path) -> None:
+def test_an_installed_loss_trains_a_student_and_its_options_matter(extras: Path, tmp_path: Path) -> None:
     def distill(*words: str, code: int = 0) -> str:
-        done = forks.run("stillhouse", "distill", *words, folder=tmp_path)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stderr
+        return run_command(tmp_path, "distill", *words, code=code, path=extras / "site", forks=COMMAND_FORKS).stderr
 
     rows = [
         {
@@ -413,6 +400,9 @@ print(json.dumps(kept))
 def test_a_run_of_a_program_uses_what_it_registered(tmp_path: Path, prefect_home: Path) -> None:
     """The filter drops all samples of the second run, and none of the first, a control."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    first, second = json.loads(run_command(tmp_path, program=("program.py",)).stdout)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)
     assert first > 0
     assert second == 0

@@ -6,6 +6,7 @@ Two ways: from a schema and a topic the generator writes the text and its values
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar, NamedTuple
 
@@ -557,7 +558,15 @@ def _draw_voice(given: Sequence[str], rng: Random) -> dict[str, str]:
 
 def is_unfit(one: str, other: str) -> bool:
     """Whether two conditions of a text do not go together, such as a formal tone and a diary."""
-    return any((a.search(one) and b.search(other)) or (a.search(other) and b.search(one)) for a, b in UNFIT)
+    (first, second), (other_first, other_second) = _match_unfit(one), _match_unfit(other)
+    return bool(first & other_second or other_first & second)
+
+
+@lru_cache(maxsize=4096)
+def _match_unfit(text: str) -> tuple[int, int]:
+    """Which of the pairs in `UNFIT` have a first pattern that `text` matches, and which a second one, as bits."""
+    first, second = (sum(bool(pair[i].search(text)) << bit for bit, pair in enumerate(UNFIT)) for i in (0, 1))
+    return first, second
 
 
 def _draw_demands(

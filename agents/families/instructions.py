@@ -6,6 +6,7 @@ Wang et al. 2023, "Self-Instruct" (arXiv 2212.10560); Xu et al. 2023, "WizardLM"
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar
 
@@ -290,12 +291,14 @@ def _apologizes(task: str, plain: str) -> bool:
     return len({*_word_parts(rest)} - STOP_WORDS - EMPTY - FILLERS) < MIN_WRITTEN_WORDS
 
 
-def _normalized_words(text: str) -> list[str]:
-    return split_words(fold_to_plain_letters(text))
+@lru_cache(maxsize=1024)  # a new task is compared with tasks that others were compared with
+def _normalized_words(text: str) -> tuple[str, ...]:
+    return tuple(split_words(fold_to_plain_letters(text)))
 
 
-def _word_parts(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", fold_to_plain_letters(text))
+@lru_cache(maxsize=1024)
+def _word_parts(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[^\W_]+", fold_to_plain_letters(text)))
 
 
 def _joined_parts(text: str) -> str:

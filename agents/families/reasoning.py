@@ -163,6 +163,11 @@ class ProceduralQuestion(NamedTuple):
     def dataset(self) -> "ProceduralDataset":
         return _cached_dataset(self.task, json.dumps(self.settings, sort_keys=True), self.seed, self.size)
 
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The question with its answer; not to be changed."""
+        return _cached_entry(self.dataset, self.place)
+
 
 def parse_procedural_question(row: Mapping[str, Any]) -> ProceduralQuestion:
     """The values from which a seed's question is generated again. A seeds file can contain them, so they are untrusted.
@@ -193,6 +198,13 @@ def _cached_dataset(task: str, settings: str, seed: int, size: int) -> "Procedur
     from reasoning_gym import create_dataset
 
     return create_dataset(task, seed=seed, size=size, **json.loads(settings))
+
+
+@lru_cache(maxsize=256)
+def _cached_entry(dataset: "ProceduralDataset", place: int) -> dict[str, Any]:
+    """An entry is generated again for each access, which takes 50 ms for a zebra puzzle, and is needed for each answer to it."""
+    entry: dict[str, Any] = dataset[place]
+    return entry
 
 
 def draw_fair_questions(first: ProceduralQuestion) -> Iterator[dict[str, Any]]:
@@ -232,7 +244,7 @@ def find_wrong_answer(seed: Seed, given: str) -> str | None:
     made = parse_procedural_question(seed.data)
     if len(given) > MAX_ANSWER:
         return f"the answer is {len(given)} characters long"
-    entry = made.dataset[made.place]
+    entry = made.entry
     if made.task in ROUNDED_TASKS and not _is_rounding(entry["answer"], given):
         return f"the answer {given!r} is wrong"
     try:

@@ -136,7 +136,7 @@ def _change_text(answer: str, rng: Random) -> Iterator[tuple[str, str]]:
 def judge_answer(answer: KnownAnswer) -> dict[str, bool]:
     """Whether each of `CHECKERS` finds the answer right."""
     question = answer.question
-    entry = question.dataset[question.place]
+    entry = question.entry
     expected = str(entry["answer"])
     try:
         scored = float(question.dataset.score_answer(answer.text, entry)) == 1

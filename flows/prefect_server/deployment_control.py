@@ -61,10 +61,7 @@ def deploy_all(notify: str | None = None, secrets: Sequence[str] = (), *, allow_
     folder = working_folder()
     block = find_notification_block(notify) if notify else None
     environment = dict(map(find_secret_block, secrets))
-    if subprocess.run(
-        [*PREFECT_COMMAND, "work-pool", "inspect", WORK_POOL], capture_output=True, check=False
-    ).returncode:
-        _run_prefect(folder, "work-pool", "create", WORK_POOL, "--type", "process")
+    create_work_pool()
     if environment:
         add_to_pool_environment(environment)
     _run_prefect(folder, "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file(folder)))
@@ -83,6 +80,27 @@ def prefect_file(folder: Path) -> Path:
     own = folder / DEPLOYMENTS
     is_ours = own.is_file() and OUR_PROJECT.search(own.read_text(encoding="utf-8"))
     return own if is_ours else PROJECT / DEPLOYMENTS
+
+
+def create_work_pool() -> None:
+    """Create the work pool if it does not exist. Raises UsageError if the server refuses it."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, ObjectUnsupported, PrefectHTTPStatusError
+    from prefect.workers.process import ProcessWorker
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(WORK_POOL)
+        except ObjectNotFound:
+            template = ProcessWorker.get_default_base_job_template()
+            pool = WorkPoolCreate(name=WORK_POOL, type=ProcessWorker.type, base_job_template=template)
+            try:
+                client.create_work_pool(pool)
+            except ObjectAlreadyExists:  # by another `stillhouse deploy`
+                pass
+            except (ObjectUnsupported, PrefectHTTPStatusError) as error:
+                raise UsageError(f"the work pool {WORK_POOL}: the server refused it: {error}") from None
 
 
 def add_to_pool_environment(more: Mapping[str, str]) -> None:

@@ -1,7 +1,5 @@
 import json
-import os
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,28 +10,15 @@ from core.config.students import StudentConfig
 from students.chat_encoding import Conversation
 from students.training.student_training import train_student
 from tests.students.conftest import quiet
-
-SCRIPT = """
-import os
-import sys
-from pathlib import Path
-import torch
-from core.config.students import StudentConfig
-from students.training.student_training import train_student
-from tests.students.conftest import conversations
-
-torch.set_num_threads(1)
-config = StudentConfig.model_validate_json(sys.argv[2])
-report = print if os.environ["RANK"] == "0" else lambda line: None
-train_student(conversations(), config, Path(sys.argv[1]), seed=7, progress=report)
-"""
+from tests.support.forked import COMMAND_FORKS
 
 
 @pytest.mark.slow
 def test_two_processes_train_the_same_student_as_one(
     talk: list[Conversation], config: StudentConfig, teacher: Path, tmp_path: Path
 ) -> None:
-    """The last step of an epoch has one batch only, so that one of them has nothing to do."""
+    """The last step of an epoch has one batch only, so that one of them has nothing to do. The command of docs/students.md is
+    run with `torchrun` itself (tests/test_docs.py)."""
     adjusted = {"objective": {"sft": 1, "forward_kl": 1}, "distillation": {"teacher": str(teacher), "signals": "top_k"}}
     settings = {
         **config.model_dump(),
@@ -44,17 +29,15 @@ def test_two_processes_train_the_same_student_as_one(
         "epochs": 3,
     }
     both = StudentConfig.model_validate({**settings, "patience": 3})
-    (tmp_path / "both.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ran = subprocess.run(
-        [*command, str(tmp_path / "both.py"), str(tmp_path / "two"), both.model_dump_json()],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("bytes per token") == 1
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    words = ("tests.students.train_rank", str(tmp_path / "two"), both.model_dump_json())
+    ranks = [COMMAND_FORKS.start(*words, RANK=rank, LOCAL_RANK=rank, **together) for rank in ("0", "1")]
+    printed = [rank.communicate()[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], printed
+    assert "".join(printed).count("bytes per token") == 1
     train_student(talk, both, tmp_path / "one", seed=7, progress=quiet)
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, weight in one.items():

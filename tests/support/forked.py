@@ -217,6 +217,8 @@ def watch(
     os.environ.update(environment)
     os.chdir(folder)
     sys.path[0] = folder
+    added = environment.get("PYTHONPATH", "").split(os.pathsep)  # as Python does at its start
+    sys.path[1:1] = [path for path in added if path and path not in sys.path]
     if "prefect" in sys.modules:
         from prefect.context import refresh_global_settings_context
 

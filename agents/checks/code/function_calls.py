@@ -1,6 +1,7 @@
 """What a function returns for given arguments, found out in the sandbox. Knows no expected value: that stays outside."""
 
 import json
+import marshal
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,7 @@ async def run_calls(
         "hash_seeds": list(hash_seeds),
         "every": every,
     }
-    main = f"{_harness_source()}\n\nmain({json.dumps(work)!r}, sys.argv[1:])\n"
+    main = f"exec(__import__('marshal').loads({_harness_code()!r}))\nmain({json.dumps(work)!r}, sys.argv[1:])\n"
     sandbox_limits = SandboxLimits(
         cpu_seconds=ceil(limits.cpu_seconds) + 10,  # of the harness; each call sets its own
         wall_seconds=limits.wall_seconds,
@@ -100,8 +101,9 @@ async def run_calls(
 
 
 @cache
-def _harness_source() -> str:
-    return Path(call_harness.__file__).read_text(encoding="utf-8")
+def _harness_code() -> bytes:
+    """The harness, compiled once and not at each start: the interpreter inside is this one, as for the launcher."""
+    return marshal.dumps(compile(Path(call_harness.__file__).read_text(encoding="utf-8"), "main.py", "exec"))
 
 
 def _parse_answers(ran: SandboxResult, token: str, wanted: int, limits: CallLimits) -> ProgramAnswers:

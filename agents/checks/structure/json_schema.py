@@ -131,7 +131,7 @@ def _schema_json(schema: Any) -> str:
     return text
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)  # more than the schemas of a seeds file as ours: a check of one takes 10 ms
 def _cached_validator(text: str, strict: bool) -> Any:
     schema = json.loads(text)
     validate_schema(schema)

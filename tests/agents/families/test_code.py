@@ -55,13 +55,13 @@ def plan_of(*settings: str) -> RunPlan:
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     fast = "verifiers=[{type='code', cpu_seconds=0.2, mutants=1}, {type='solved_again', cpu_seconds=0.2}]"
-    plan = plan_of("samples=40", "topology.max_revisions=0", "agents.critic=false", fast)
+    plan = plan_of("samples=28", "topology.max_revisions=0", "agents.critic=false", fast)
     teacher = FakeTeacher(plan.recipe.teachers["main"], "code")
     return produce_scripted(plan, teacher, tmp_path_factory.mktemp("code"))
 
 
 def test_every_sample_is_kept_or_has_the_check_that_it_failed(samples: list[Sample]) -> None:
-    assert len(samples) == 40
+    assert len(samples) == 28
     assert Counter(sample.reason for sample in samples).keys() == {None, RejectionReason.verifier}
     details = Counter(sample.detail for sample in samples if sample.state == SampleStatus.dropped)
     assert details.keys() <= {"code_form", "code_tests", "code_passes", "code_mutants", "solved_again"}

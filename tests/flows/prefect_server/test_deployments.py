@@ -25,6 +25,7 @@ from core.runs.records import CollapseVerdict, RunState
 from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
 from flows.data.curated_run import read_finished_samples
+from tests.support.forked import FORKS
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("deployments")]  # they share a server
@@ -75,10 +76,7 @@ class Server:
         return self.start("prefect", "worker", "start", "--pool", "stillhouse")
 
     def call(self, *words: str, code: int = 0, folder: Path = PROJECT) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "stillhouse", *words], cwd=folder, env={**self.environment, "PYTHONPATH": str(PROJECT)},
-            text=True, capture_output=True, check=False,
-        )  # fmt: skip
+        done = FORKS.run("stillhouse", *words, folder=folder, **self.environment)
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stderr
 
@@ -190,7 +188,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, endpoint: RecordingEndpoint
 NAMED = ("--notify", "custom-webhook/ops", "--secret", "TEACHER_KEY=teacher")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(server: Server) -> Iterator[subprocess.Popen[bytes]]:
     process = server.worker()
     yield process
@@ -240,27 +238,37 @@ def test_neither_another_user_nor_a_web_page_starts_a_run(server: Server) -> Non
     assert server.api.post("/flow_runs/count", json={}).json() == before
 
 
-def test_a_deployments_run_is_named_and_leaves_the_files_of_the_command(
+def test_a_deployments_run_of_a_relative_recipe_is_named_and_leaves_the_files_of_the_command(
     server: Server, worker: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     wrong = server.call("run", "smoke", "--set", "samples=0", "--deployment", "once", code=2)
     assert "samples: input should be greater than or equal to 1, not 0" in wrong
     assert "stillhouse-run/twice: " in server.call("run", "smoke", "--deployment", "twice", code=2)
-    name = server.begin(tmp_path / "runs", *SMALL)
+    (tmp_path / "bike").mkdir()
+    recipe = (PROJECT / "flows/recipes/smoke.toml").read_text().replace('name = "smoke"', 'name = "cycle"')
+    (tmp_path / "bike/recipe.toml").write_text(recipe)
+    named = ("--set", "name='tricycle'")
+    started = json.loads(
+        server.call("run", "bike", *SMALL, *named, *ONCE, "--json", "--runs-dir", "runs", folder=tmp_path)
+    )
+    assert started["recipe"] == str(tmp_path / "bike/recipe.toml")
+    name = started["flow_run"]
     found = server.ended(name)
-    assert (found["state_type"], found["name"]) == ("COMPLETED", "smoke")
+    assert (found["state_type"], found["name"]) == ("COMPLETED", started["name"])
+    assert started["name"] == "tricycle"
     run = the_run(tmp_path / "runs")
+    assert run.name.startswith("tricycle-")
     assert run.read_manifest().state is RunState.done
 
-    def named() -> bool:
+    def tasks_named() -> bool:
         tasks = server.filtered("task_runs", flow_runs={"id": {"any_": [name]}})
         return {"shard 0", "shard 1", "shard 2"} <= {one["name"] for one in tasks}
 
-    server.until(named)  # events report task runs
+    server.until(tasks_named)  # events report task runs
     of_run = {"artifacts": {"flow_run_id": {"any_": [name]}}}
     shown = {one["key"]: one["data"] for one in server.filtered("artifacts", **of_run) if one["key"]}
-    assert f"run {run.name}  done" in shown["smoke-card"]
-    assert "repeated_4grams" in shown["smoke-collapse"]
+    assert f"run {run.name}  done" in shown["tricycle-card"]
+    assert "repeated_4grams" in shown["tricycle-collapse"]
 
     stages = (
         "produce: shard 0:",
@@ -277,23 +285,6 @@ def test_a_deployments_run_is_named_and_leaves_the_files_of_the_command(
         return [stage for stage in stages if not any(line.startswith(stage) for line in lines)]
 
     server.until(lambda: missing() == [])  # logs are sent in batches
-
-
-def test_a_relative_recipe_reaches_the_worker_and_names_the_flow_run(
-    server: Server, worker: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    (tmp_path / "bike").mkdir()
-    recipe = (PROJECT / "flows/recipes/smoke.toml").read_text().replace('name = "smoke"', 'name = "cycle"')
-    (tmp_path / "bike/recipe.toml").write_text(recipe)
-    named = ("--set", "name='tricycle'")
-    started = json.loads(
-        server.call("run", "bike", *SMALL, *named, *ONCE, "--json", "--runs-dir", "runs", folder=tmp_path)
-    )
-    assert started["recipe"] == str(tmp_path / "bike/recipe.toml")
-    found = server.ended(started["flow_run"])
-    assert (found["state_type"], found["name"]) == ("COMPLETED", started["name"])
-    assert started["name"] == "tricycle"
-    assert the_run(tmp_path / "runs").name.startswith("tricycle-")
 
 
 @pytest.fixture
@@ -317,6 +308,7 @@ def test_a_cancelled_run_stops_asking_and_resumes_when_retried(
         "CANCELLED",
         True,
     )
+    assert found["name"] == "smoke"
     server.set_state(name, {"type": "CANCELLING"})
     assert server.ended(name)["state_type"] == "CANCELLED"
     server.until(lambda: the_run(runs).read_manifest().state is RunState.interrupted)
@@ -389,18 +381,26 @@ def test_a_secret_reaches_the_run_and_nothing_that_is_kept(
     assert (server.home / "prefect.db").is_file()
 
 
-def test_a_refused_release_has_its_own_state_and_a_new_release_starts_a_student(
+def test_a_refused_release_has_its_own_state_and_the_shipped_schedules_make_one_that_the_next_night_builds_on(
     server: Server, worker: subprocess.Popen[bytes], endpoint: RecordingEndpoint, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
-    assert server.ended(server.begin(runs, *SMALL, "--set", 'collapse.gate="strict"'))["state_type"] == "COMPLETED"
-    refused = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
+    small = ["samples=24", "shard_size=8"]
+    night = {"recipe": "smoke", "overrides": small, "distill": False, "runs_dir": str(runs)}
+    strict = {**night, "overrides": [*small, 'collapse.gate="strict"']}
+    weekly = {"recipe": "smoke", "runs_dir": str(runs)}
+    assert server.ended(server.create("stillhouse-run/nightly", **strict))["state_type"] == "COMPLETED"
+    refused = server.ended(server.create("stillhouse-release/weekly", **weekly))
     assert (refused["state_type"], refused["state_name"]) == ("FAILED", "GateNotMet")
     assert "is not released:" in refused["state"]["message"]
     server.until(lambda: any("smoke is not released" in body for _, body in endpoint.requests))
-    assert server.ended(server.begin(runs, *SMALL))["state_type"] == "COMPLETED"
-    made = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
-    assert made["state_type"] == "COMPLETED"
+    assert server.ended(server.create("stillhouse-run/nightly", **night))["state_type"] == "COMPLETED"
+    made = server.create("stillhouse-release/weekly", **weekly)
+    server.until(lambda: server.flow_run(made)["state_type"] in {"RUNNING", *ENDED})
+    server.ask("/work_pools/stillhouse", {"is_paused": True}, "PATCH")  # the student is started, and not trained
+    assert server.ended(made)["state_type"] == "COMPLETED"
+    (release,) = Lineage(locate_releases(runs) / "smoke").read_verified()
+    assert release.manifest.verdict is CollapseVerdict.inconclusive
     assert Lineage(locate_releases(runs) / "smoke").list_generations() == [0]
 
     def begun() -> list[dict[str, Any]]:
@@ -410,19 +410,9 @@ def test_a_refused_release_has_its_own_state_and_a_new_release_starts_a_student(
     (student,) = begun()
     assert student["parameters"]["release"] == "smoke/0"
     assert student["parameters"]["runs_dir"] == str(runs)
-
-
-def test_the_shipped_schedules_release_a_first_small_run_that_the_next_night_builds_on(
-    server: Server, worker: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    runs = tmp_path / "runs"
-    night = {"recipe": "smoke", "overrides": ["samples=24", "shard_size=8"], "distill": False, "runs_dir": str(runs)}
-    assert server.ended(server.create("stillhouse-run/nightly", **night))["state_type"] == "COMPLETED"
-    made = server.ended(server.create("stillhouse-release/weekly", recipe="smoke", runs_dir=str(runs)))
-    assert made["state_type"] == "COMPLETED"
-    (release,) = Lineage(locate_releases(runs) / "smoke").read_verified()
-    assert release.manifest.verdict is CollapseVerdict.inconclusive
+    server.set_state(student["id"], {"type": "CANCELLED"})
+    server.ask("/work_pools/stillhouse", {"is_paused": False}, "PATCH")
     assert server.ended(server.create("stillhouse-run/nightly", **night))["state_type"] == "COMPLETED"
     parents = [RunDir(file.parent).read_parent() for file in runs.glob("smoke-*/recipe.json")]
     assert sorted(parent.release for parent in parents if parent) == ["smoke/0"]
-    assert len(parents) == 2
+    assert len(parents) == 2, "the gate is no part of what a run makes"

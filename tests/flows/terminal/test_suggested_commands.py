@@ -1,10 +1,8 @@
 """Every `next:` line of a sequence of commands, pasted where it was printed: it works, and it is about the same run."""
 
-import os
 import shlex
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +11,9 @@ import pytest
 
 from core.project_files import PROJECT
 from flows.prefect_server.local_server import stop_local_server
+from tests.support.forked import FORKS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hints")]
-
-ENTRY = "import sys; sys.argv[0] = 'stillhouse'; from flows.cli import main; sys.exit(main())"
-"""As the console script does."""
 
 
 class Ended(NamedTuple):
@@ -44,10 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def call(folder: Path, home: Path, *words: str) -> Ended:
-    done = subprocess.run(
-        [sys.executable, "-c", ENTRY, *words], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(home)}, check=False,
-    )  # fmt: skip
+    done = FORKS.run("stillhouse", *words, folder=folder, stderr=subprocess.STDOUT, PREFECT_HOME=str(home))
     return Ended(words, done.returncode, done.stdout)
 
 

@@ -168,7 +168,7 @@ def test_the_embedded_teacher_answers_plausibly(whole: StartModel) -> None:
 
 
 def test_a_student_of_four_layers_learns_and_answers(tmp_path: Path) -> None:
-    config = StudentConfig(layers=4, epochs=8, batch_size=4)
+    config = StudentConfig(layers=4, epochs=4, batch_size=4)
     record = train_student(talk(), config, tmp_path / "student", seed=7, progress=print)
     assert record.loss_after < record.loss_before - 5
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
