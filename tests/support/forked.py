@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from threading import Lock
 from typing import TextIO
@@ -37,6 +38,18 @@ PRODUCTION = (
     "diskcache",
     "polars",
     "pyarrow",
+    "pyarrow.parquet",
+    "anyio._backends._asyncio",
+    "fastapi",
+    "filters.collapse.collapse_verdict",
+    "flows.prefect_server.server_access",
+    "flows.run.local_run",
+    "flows.terminal.closing_card",
+    "graphviz",
+    "langchain_core.tracers.stdout",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "teachers.fake.scripts.writer",
 )
 """Imports of programs that make and release samples, with those that they do later. None of them has worked in a thread."""
 HOSTED = (*PRODUCTION, "anthropic", "google.genai.types")
@@ -159,6 +172,10 @@ def serve(requests: socket.socket, imported: Sequence[str]) -> None:
     for name in imported:
         import_module(name)
     read_entry_points("check")  # the metadata of all packages, which each program would read
+    from flows.report.page_templates import create_page_environment
+
+    for template in create_page_environment().list_templates():  # compiled once, not by each program
+        create_page_environment().get_template(template)
     gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)
@@ -194,6 +211,8 @@ def watch(module: str, arguments: list[str], environment: Mapping[str, str], fol
     os.environ.update(environment)
     os.chdir(folder)
     sys.path[0] = folder
+    if os.environ.get("PYTHONUNBUFFERED") and isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(write_through=True)
     if "prefect" in sys.modules:
         from prefect.context import refresh_global_settings_context
 
