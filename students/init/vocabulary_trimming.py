@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -52,13 +53,11 @@ def is_trimmed_from(smaller: PreTrainedTokenizerBase, whole: PreTrainedTokenizer
     always = {token.content for token in whole.added_tokens_decoder.values()}
     if not (smaller.is_fast and whole.is_fast and always <= smaller.get_vocab().keys() < whole.get_vocab().keys()):
         return False
-    if _read_tokenizer(whole)["model"]["type"] != "BPE":
+    if not isinstance(whole.backend_tokenizer.model, BPE):
         return False
-    made = shrink_tokenizer(whole, _find_token_rows(smaller, whole))
-    return all(
-        _read_tokenizer(made)[part] == _read_tokenizer(smaller)[part]
-        for part in ("model", "pre_tokenizer", "normalizer")
-    )
+    made = _read_tokenizer(shrink_tokenizer(whole, _find_token_rows(smaller, whole)))
+    given = _read_tokenizer(smaller)
+    return all(made[part] == given[part] for part in ("model", "pre_tokenizer", "normalizer"))
 
 
 def _find_token_rows(smaller: PreTrainedTokenizerBase, whole: PreTrainedTokenizerBase) -> list[int]:

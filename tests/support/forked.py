@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from threading import Lock
 from typing import TextIO
@@ -38,6 +39,18 @@ PRODUCTION = (
     "diskcache",
     "polars",
     "pyarrow",
+    "pyarrow.parquet",
+    "anyio._backends._asyncio",
+    "fastapi",
+    "filters.collapse.collapse_verdict",
+    "flows.prefect_server.server_access",
+    "flows.run.local_run",
+    "flows.terminal.closing_card",
+    "graphviz",
+    "langchain_core.tracers.stdout",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "teachers.fake.scripts.writer",
 )
 """Imports of programs that make and release samples, with those that they do later. None of them has worked in a thread."""
 HOSTED = (*PRODUCTION, "anthropic", "google.genai.types")
@@ -178,6 +191,10 @@ def serve(requests: socket.socket, imported: Sequence[str]) -> None:
     for name in imported:
         import_module(name)
     read_entry_points("check")  # the metadata of all packages, which each program would read
+    from flows.report.page_templates import create_page_environment
+
+    for template in create_page_environment().list_templates():  # compiled once, not by each program
+        create_page_environment().get_template(template)
     gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)
@@ -219,6 +236,8 @@ def watch(
     sys.path[0] = folder
     added = environment.get("PYTHONPATH", "").split(os.pathsep)  # as Python does at its start
     sys.path[1:1] = [path for path in added if path and path not in sys.path]
+    if os.environ.get("PYTHONUNBUFFERED") and isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(write_through=True)
     if "prefect" in sys.modules:
         from prefect.context import refresh_global_settings_context
 

@@ -2,16 +2,18 @@
 
     python -S forked_command.py SOCKET MODULE ARGUMENTS
 
-It hands on its folder, environment and standard files, and exits as the program does. SOCKET is inherited. Needs only the
-standard library, so that it starts in milliseconds.
+It hands on its folder, environment, standard files and SIGTERM, and exits as the program does. SOCKET is inherited. Needs only
+the standard library, so that it starts in milliseconds.
 """
 
 import json
 import os
+import signal
 import socket
 import struct
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -31,7 +33,14 @@ def run_forked_command() -> int:
         send_request(sender, module, arguments, os.environ, str(Path.cwd()), [0, 1, 2, status])
     os.close(status)
     with os.fdopen(read_status, "rb") as report:
-        _, code = struct.unpack("qq", report.read())
+        (program,) = struct.unpack("q", report.read(8))
+
+        def hand_on(number: int, _frame: object) -> None:
+            with suppress(ProcessLookupError):
+                os.kill(program, number)
+
+        signal.signal(signal.SIGTERM, hand_on)
+        code = int(struct.unpack("q", report.read())[0])
     return code if code >= 0 else 128 - code
 
 
