@@ -32,6 +32,9 @@ COVERED_RARE = 0.7
 """Of the rare words of one sample that another of the same size has, the least share that is rare there too: 0.74 to 0.86 in five
 corpora, at 300 to 5,000 documents. A loss lowers `tail_coverage` by this share of itself."""
 
+FEWEST_NEEDED = 500
+"""Least number of documents that is recommended: the promised power was measured from this number on."""
+
 
 class LossPower(NamedTuple):
     documents: int
@@ -88,7 +91,7 @@ def estimate_documents(
     loss: float = LOSS,
     power: float = POWER,
 ) -> int:
-    """The number of compared documents at which a loss of `loss` is found, in two digits, rounded up.
+    """The number of compared documents at which a loss of `loss` is found, in two digits, rounded up; at least `FEWEST_NEEDED`.
 
     Relative deviations of numbers of rare words change with documents n as n ** (-beta / 2), where beta is the slope of Heaps'
     law (`null_distribution.SIZE_EXPONENTS`).
@@ -105,7 +108,7 @@ def estimate_documents(
     slope = min(max(real["heaps_slope"], 0.1), 1.0)
     needed = documents * max(low, 1e-3) ** (-2 / slope)
     step = 10 ** max(math.floor(math.log10(needed)) - 1, 0)
-    return math.ceil(needed / step) * step
+    return max(math.ceil(needed / step) * step, FEWEST_NEEDED)
 
 
 def _find_relative_deviations(null: NullDistribution, real: Mapping[str, float], tokens: int) -> tuple[float, float]:
