@@ -24,7 +24,8 @@ MIN_CONCLUSIVE_DOCUMENTS = 1_000
 """Below this number, a loss of rare words may not show (and can look like a gain), so the verdict is inconclusive."""
 TAIL_LIMIT = 3.2
 """Of hapax_mass, in standard deviations: Student's one in a thousand, one-sided, with sixty comparisons. A loss of rare words is
-shown by this one number, not by any of fourteen."""
+shown by this one number, not by any of fourteen; `Z_LIMIT` applies to its sum with tail_coverage, which words that give way to
+frequent ones lower more."""
 MIN_LOSS = 0.14
 """The shares that hapax_mass and tail_coverage lost, added. At 1,500 documents, text of a model of 10,000 real ones lacks 0.07 to
 0.15, text of a model of its text 0.18 to 0.22, alike in eight corpora, and at 2,000 accumulated and verified text 0.07 to 0.13.
@@ -135,7 +136,7 @@ def decide_collapse(evidence: MetricEvidence, *, steady: bool = False) -> Collap
     new_words = is_worse("new_words")
     # A collapse does not bring new words: with new words, a poorer tail may be that of another kind of text. Low-temperature
     # decoding reduces hapaxes and new words together, before it shows which rare words are missing.
-    missing = z["hapax_mass"] >= TAIL_LIMIT and evidence.loss >= MIN_LOSS
+    missing = (z["hapax_mass"] >= TAIL_LIMIT or evidence.tail >= Z_LIMIT) and evidence.loss >= MIN_LOSS
     cut = z["hapax_mass"] >= Z_LIMIT and z["new_words"] <= -Z_LIMIT
     cut = cut and change["hapax_mass"] >= MIN_CUT * evidence.real["hapax_mass"]
     poorer = (missing or cut) and not new_words

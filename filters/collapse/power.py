@@ -106,7 +106,7 @@ def estimate_documents(
         found = find_smallest_loss(null, real, tokens, power=power, shrink=middle) <= loss
         low, high = (middle, high) if found else (low, middle)
     slope = min(max(real["heaps_slope"], 0.1), 1.0)
-    needed = documents * max(low, 1e-3) ** (-2 / slope)
+    needed = documents * math.pow(max(low, 1e-3), -2 / slope)
     step = 10 ** max(math.floor(math.log10(needed)) - 1, 0)
     return max(math.ceil(needed / step) * step, FEWEST_NEEDED)
 
@@ -141,9 +141,9 @@ def measure_reference_power(
     lengths = equalize_lengths([corpus.lengths[place] for place in places])
     draws = [corpus.take_sample(*pair) for pair in zip(places, lengths, strict=True)]
     background = reference.build_background()
-    samples = [measure_sample(draw, background, np.zeros_like(background.counts)) for draw in draws]
-    pairs = min(sample.pairs for sample in samples)
-    real = {name: sum(sample.own[name] for sample in samples) / 2 for name in ("hapax_mass", "heaps_slope")}
-    real["tail_coverage"] = (tail_coverage(*samples, pairs) + tail_coverage(*samples[::-1], pairs)) / 2
+    one, other = (measure_sample(draw, background, np.zeros_like(background.counts)) for draw in draws)
+    pairs = min(one.pairs, other.pairs)
+    real = {name: (one.own[name] + other.own[name]) / 2 for name in ("hapax_mass", "heaps_slope")}
+    real["tail_coverage"] = (tail_coverage(one, other, pairs) + tail_coverage(other, one, pairs)) / 2
     null = load_null_distribution(reference, choose_null_size(documents, len(corpus)), cache)
     return compute_loss_power(null, real, draws[0].tokens, documents, loss=loss, power=power)
