@@ -107,8 +107,8 @@ def estimate_documents(
         low, high = (middle, high) if found else (low, middle)
     slope = min(max(real["heaps_slope"], 0.1), 1.0)
     needed = documents * math.pow(max(low, 1e-3), -2 / slope)
-    step = 10 ** max(math.floor(math.log10(needed)) - 1, 0)
-    return max(math.ceil(needed / step) * step, FEWEST_NEEDED)
+    step = math.pow(10, max(math.floor(math.log10(needed)) - 1, 0))
+    return max(int(math.ceil(needed / step) * step), FEWEST_NEEDED)
 
 
 def _find_relative_deviations(null: NullDistribution, real: Mapping[str, float], tokens: int) -> tuple[float, float]:
