@@ -28,8 +28,9 @@ shown by this one number, not by any of fourteen; `Z_LIMIT` applies to its sum w
 frequent ones lower more."""
 MIN_LOSS = 0.14
 """The shares that hapax_mass and tail_coverage lost, added. At 1,500 documents, text of a model of 10,000 real ones lacks 0.07 to
-0.15, text of a model of its text 0.18 to 0.22, alike in eight corpora, and at 2,000 accumulated and verified text 0.07 to 0.13.
-Deviations do not separate these, since the same loss is two to three times as many of them in one corpus as in another."""
+0.15, and text of a model of its text 0.18 to 0.22, in all of eight corpora. At 2,000, text lacks 0.07 to 0.13 if everything is
+kept and the most real-looking half is added. Deviations do not separate these: the same share is two to three times as many of
+them in one corpus as in another."""
 MIN_CUT = 0.05
 """Share of the hapax mass that low-temperature decoding removes at least: a smaller loss needs no action."""
 TAIL_SPREAD = 1.6

@@ -40,7 +40,7 @@ SIZE_EXPONENT = 0.5
 SIZE_EXPONENTS = {"hapax_mass": 0.7, "heaps_slope": 0.3}
 """Of n documents, the number of words in only one is a sum of rare events: it grows as n ** beta (Heaps 1978) and varies by its
 root. Over the (word, document) pairs, the deviation of hapax_mass is then n ** (beta / 2 - 1), and that of the logarithm of the
-vocabulary n ** (-beta / 2). The slope beta was 0.46 to 0.83 on eight corpora; 0.6 is used."""
+vocabulary n ** (-beta / 2). The slope beta was 0.46 to 0.83 on five corpora; 0.6 is used."""
 SIZE_STEP = math.sqrt(2)
 """Sizes are `MAX_SAMPLE_DOCUMENTS` over powers of this, so that one null distribution serves candidates of similar size."""
 
