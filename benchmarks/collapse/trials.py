@@ -43,7 +43,7 @@ EXTRA_PARTS = {
 """Number of disjoint candidates where a rate is to be known better, by regime, size and generation."""
 SMALL_REFERENCE = 3_000
 SMALL_PAIRS = (
-    (1_000, 500, 14), (1_000, 2_000, 2),
+    (1_000, 500, 16), (1_000, 2_000, 2),
     (3_000, 500, 14), (3_000, 1_000, 9), (3_000, 2_000, 6),
     (5_000, 500, 14), (5_000, 1_000, 9), (5_000, 2_000, 6),
 )  # fmt: skip
