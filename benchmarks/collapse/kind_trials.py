@@ -1,4 +1,4 @@
-"""Trials of the collapse gate on data that is not English prose: real against real, and text of a model of such data.
+"""Trials of the collapse gate on data that is not English prose: real against real, and output of a model of such data.
 
 Each trial is one line of JSON in `<folder>/kind_trials/<corpus>-<units>.jsonl`, with every metric, so that the table of
 `filters.collapse.text_kinds` can be studied without measuring again. Decides nothing: `benchmarks.collapse.kinds` does.
@@ -16,11 +16,14 @@ import numpy.typing as npt
 
 from benchmarks.collapse.generators import Texts, generate_texts
 from benchmarks.collapse.other_corpora import OTHER_CORPORA, load_other_corpus
+from filters.base import Document
 from filters.collapse.assessment import compare_with_reference
 from filters.collapse.collapse_metrics import METRIC_NAMES
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.reference_corpus import ReferenceCorpus
+from filters.collapse.repetition import assess_repetition
 from filters.collapse.text_kinds import (
+    REPETITION_SHARES,
     SPACELESS,
     TEXT_KINDS,
     TextKind,
@@ -47,6 +50,9 @@ REGIMES = {"replace": 2, "truncated": 1, "filtered": 1}
 """Generations by regime."""
 GENERATED_SIZES = (1_000, 2_000)
 
+REPETITION_SIZES = (50, 500, 2_000)
+MAX_REPETITION_TRIALS = 8
+
 UNITS: dict[str, dict[str, Callable[[str], list[str]]]] = {
     "code": {"parts of names": split_into_name_parts},
     "json": {"exact numbers": split_into_exact_fields},
@@ -54,7 +60,7 @@ UNITS: dict[str, dict[str, Callable[[str], list[str]]]] = {
     "characters": {"single characters": split_into_characters},
 }
 """By kind: other units than its own, which the corpora in `UNIT_CORPORA` are also counted in."""
-UNIT_CORPORA = ("code_library", "records_codes", "sums_solutions", "chinese_packages")
+UNIT_CORPORA = ("code_library", "records_packages", "sums_drawn", "sums_solutions", "chinese_packages")
 
 
 class TrialCorpus(NamedTuple):
@@ -164,6 +170,17 @@ def generated_trials(corpus: TrialCorpus, folder: Path) -> Iterator[dict[str, An
                 yield run_trial(texts[:size], reference, folder, **about)
 
 
+def repetition_trials(corpus: TrialCorpus, folder: Path) -> Iterator[dict[str, Any]]:
+    """Real data without a reference: the shares of repetition that are over their limits."""
+    kind = corpus.kind._replace(repetition=REPETITION_SHARES)
+    for size in REPETITION_SIZES:
+        for part in range(min(MAX_REPETITION_TRIALS, len(corpus.texts) // size)):
+            texts = corpus.texts[part * size : (part + 1) * size]
+            record = assess_repetition([Document(str(i), text) for i, text in enumerate(texts)], seed=1, kind=kind)
+            over = [metric.name for metric in record.metrics if any(metric.name in text for text in record.evidence)]
+            yield {"trial": "repetition", "size": size, "part": part, "over": over}
+
+
 def run_kind_trials(names: Sequence[str], folder: Path) -> None:
     """Run the missing trials."""
     (folder / "kind_trials").mkdir(parents=True, exist_ok=True)
@@ -176,7 +193,7 @@ def run_kind_trials(names: Sequence[str], folder: Path) -> None:
             counted = corpus._replace(kind=corpus.kind._replace(split=split))
             unfinished = path.with_suffix(".partial")
             with unfinished.open("w", encoding="utf-8") as file:
-                for run in (real_trials, generated_trials):
+                for run in (real_trials, generated_trials, repetition_trials):
                     for trial in run(counted, folder):
                         about = {"corpus": corpus.name, "kind": corpus.kind.name, "units": units}
                         file.write(json.dumps({**about, **trial}) + "\n")

@@ -202,7 +202,7 @@ def _build_metric_records(compared: ReferenceComparison, reference: ReferenceCor
         records.append(
             MetricRecord(
                 name=metric.name, candidate=float(comparison.values[i]), reference=mean, low=low,
-                high=min(metric.most, mean + reach), meaning=name_units(metric.meaning), family=metric.family,
+                high=min(metric.most, mean + reach), meaning=reference.kind.describe_metric(metric), family=metric.family,
                 z=round(compared.evidence.z[metric.name], 2),
             )
         )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from core.errors import UsageError
-from filters.collapse.collapse_metrics import METRIC_NAMES
+from filters.collapse.collapse_metrics import METRIC_NAMES, CollapseMetric
 from filters.collapse.matched_samples import split_into_words
 from filters.collapse.outlines import MAX_CODE_NODES, outline_code, outline_expression, parse_code
 
@@ -269,8 +269,15 @@ class TextKind(NamedTuple):
     """The template of a document, None if it has none. Without this function, templates are beginnings as common units and
     gaps."""
 
+    structure: str = ""
+    """What `outline` is of, in messages."""
     join: Callable[[Sequence[str]], str] = " ".join
     """Consecutive units as a phrase."""
+
+    def describe_metric(self, metric: CollapseMetric) -> str:
+        if metric.name == "templates" and self.outline:
+            return f"probability that two documents have the same {self.structure}; a template raises it"
+        return self.name_units(metric.meaning)
 
     def name_units(self, sentence: str) -> str:
         """A sentence about words as one about the units of this kind."""
@@ -308,6 +315,7 @@ TEXT_KINDS = {
             _without("strange_words"),
             REPETITION_SHARES - {"openers", "repeated_4grams", "copied_documents", "looping_documents"},
             list_record_keys,
+            "set of keys",
         ),
         TextKind(
             "code",
@@ -318,6 +326,7 @@ TEXT_KINDS = {
             _without("strange_words"),
             REPETITION_SHARES - {"openers", "repeated_4grams"},
             outline_document_code,
+            "syntax tree, names and constants aside",
         ),
         TextKind(
             "arithmetic",
@@ -328,6 +337,7 @@ TEXT_KINDS = {
             _without("strange_words"),
             REPETITION_SHARES,
             outline_operations,
+            "operation trees",
         ),
         TextKind(
             "characters",

@@ -167,7 +167,7 @@ def format_assessment(assessment: CollapseAssessment) -> list[str]:
             measured = (
                 f"compared with {replace_unsafe_characters(record.reference)}" if record.reference else "repetition"
             )
-            measured += f" of {record.kind}, counted in {record.unit}s" * (record.kind != "prose")
+            measured += f" as {record.kind}, in {record.unit}s" * bool(record.kind != "prose" and record.metrics)
             lines += ["", f"{measured}: {record.verdict}", *_format_bullets(record.evidence), ""]
             lines += format_metrics(record)
     if advice := assessment.advice:

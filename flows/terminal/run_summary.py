@@ -127,8 +127,8 @@ def format_collapse_verdict(collapse: CollapseRecord) -> str:
         head = f"{collapse.verdict}: {collapse.evidence[0]}"
     else:
         head = _first_sentence(collapse.note).rstrip(".")
-    of = f", of {collapse.kind}" * (collapse.kind != "prose")
-    scope = f" (compared with {collapse.reference}{of})" if collapse.reference else f" (repetition only{of})"
+    how = f" as {collapse.kind}" * (collapse.kind != "prose")
+    scope = f" (compared with {collapse.reference}{how})" if collapse.reference else f" (repetition only{how})"
     room = TERMINAL_WIDTH - LABEL_WIDTH
     return format_one_line(format_one_line(head, max(room - len(scope), room // 2)) + scope, room)
 
