@@ -31,8 +31,8 @@ from filters.collapse.text_kinds import (
     read_turns,
     split_into_characters,
     split_into_exact_fields,
-    split_into_exact_operations,
     split_into_name_parts,
+    split_into_rounded_operations,
     split_into_tokens,
 )
 
@@ -56,7 +56,7 @@ MAX_REPETITION_TRIALS = 8
 UNITS: dict[str, dict[str, Callable[[str], list[str]]]] = {
     "code": {"parts of names": split_into_name_parts},
     "json": {"exact numbers": split_into_exact_fields},
-    "arithmetic": {"exact numbers": split_into_exact_operations},
+    "arithmetic": {"rounded numbers": split_into_rounded_operations},
     "characters": {"single characters": split_into_characters},
 }
 """By kind: other units than its own, which the corpora in `UNIT_CORPORA` are also counted in."""

@@ -1,7 +1,7 @@
 """Kinds of data: how a document becomes the units that the metrics count, what they are called, and which metrics hold.
 
-A metric holds for a kind if real data of the kind, compared with itself, almost never gives four deviations, and if it moves
-when such data collapses (`benchmarks/README.md`, kinds of data). Knows no comparison and no verdict.
+A metric holds for a kind if real data of the kind, compared with itself, almost never gives four deviations. Units are those with
+which collapsed data moves the tail metrics further (`benchmarks/README.md`). Knows no comparison and no verdict.
 """
 
 import ast
@@ -32,7 +32,7 @@ WHOLE_VALUE_WORDS = 3
 """A text value of at most this number of words is one unit; each word of a longer one is a unit, as values of many words are
 nearly all different."""
 EXACT_NUMBERS = 100
-"""Numbers from here on are counted by sign, number of digits and first digit."""
+"""Numbers of records from here on are counted by sign, number of digits and first digit."""
 
 
 def _without(*names: str) -> frozenset[str]:
@@ -213,7 +213,7 @@ MAX_EXPRESSIONS = 20
 """Expressions of a document that its shape is made of."""
 
 
-def split_into_operations(text: str) -> list[str]:
+def split_into_rounded_operations(text: str) -> list[str]:
     """Numbers, operators and words in order, large numbers rounded."""
     return [
         round_number(token.replace(",", "")) if token[0].isdigit() else SIGNS.get(token, token.lower())
@@ -221,8 +221,11 @@ def split_into_operations(text: str) -> list[str]:
     ]
 
 
-def split_into_exact_operations(text: str) -> list[str]:
-    return [SIGNS.get(token, token.lower()) for token in ARITHMETIC_TOKEN.findall(text[:MAX_CHARACTERS])]
+def split_into_operations(text: str) -> list[str]:
+    """Numbers, operators and words in order."""
+    return [
+        SIGNS.get(token, token.lower().replace(",", "")) for token in ARITHMETIC_TOKEN.findall(text[:MAX_CHARACTERS])
+    ]
 
 
 def round_number(number: str) -> str:
@@ -313,7 +316,7 @@ TEXT_KINDS = {
             split_into_fields,
             lambda text: bool(parse_records(text)),
             _without("strange_words"),
-            REPETITION_SHARES - {"openers", "repeated_4grams", "copied_documents", "looping_documents"},
+            REPETITION_SHARES - {"openers", "repeated_4grams", "copied_documents"},
             list_record_keys,
             "set of keys",
         ),
@@ -324,7 +327,7 @@ TEXT_KINDS = {
             split_into_tokens,
             _is_code,
             _without("strange_words"),
-            REPETITION_SHARES - {"openers", "repeated_4grams"},
+            REPETITION_SHARES - {"repeated_4grams"},
             outline_document_code,
             "syntax tree, names and constants aside",
         ),
@@ -335,7 +338,7 @@ TEXT_KINDS = {
             split_into_operations,
             lambda text: bool(EQUATION.search(text)),
             _without("strange_words"),
-            REPETITION_SHARES,
+            REPETITION_SHARES - {"repeated_4grams"},
             outline_operations,
             "operation trees",
         ),
