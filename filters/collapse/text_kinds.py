@@ -229,7 +229,7 @@ def split_into_operations(text: str) -> list[str]:
 
 
 def round_number(number: str) -> str:
-    """`number` below 100 as it is; others by their sign, first digit and digits before the point: `1234` is `1e3`."""
+    """`number` below 100 without its decimals; others by their sign, first digit and digits before the point: `1234` is `1e3`."""
     sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
     whole, point, _ = digits.partition(".")
     if not whole.isdigit() or len(whole.lstrip("0")) < len(str(EXACT_NUMBERS)):

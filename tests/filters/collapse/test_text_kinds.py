@@ -96,13 +96,14 @@ def test_the_kind_is_found_from_the_texts(kind: str) -> None:
         ("code", "Here:\n```python\nx = read_all(1)  # all\n```\nDone.", ["x", "=", "read_all", "(", "1", ")"]),
         ("code", '"""A docstring that is prose, and long."""', ['"…"']),
         ("json", '{"a": {"b": 1}, "c": [true, "Two Words"]}', [".a.b=1", ".c[]=true", ".c[]=two words"]),
+        ("json", '{"n": 1234, "m": -99.5}', [".n=1e3", ".m=-99.…"]),
         ("json", '<tool_call>\n{"name": "find"}\n</tool_call>', [".name=find"]),
         (
             "json",
             '{"a": "a text of many words", "b": []}',
             [*(f".a={w}" for w in "a text of many words".split()), ".b=[]"],
         ),
-        ("arithmetic", "She has 12 × 1,200 pens", ["she", "has", "12", "*", "1e3", "pens"]),
+        ("arithmetic", "She has 12 × 1,200 pens", ["she", "has", "12", "*", "1200", "pens"]),
         ("characters", "本软件 uses 库。", ["本软", "软件", "uses", "库"]),
     ],
 )
