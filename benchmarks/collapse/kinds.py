@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.collapse.kind_trials import UNITS, run_kind_trials
+from benchmarks.collapse.kind_trials import UNITS, load_trial_corpora, run_kind_trials
 from benchmarks.collapse.other_corpora import OTHER_CORPORA
 from benchmarks.collapse.tables import FOLDER, UPPER, format_table
 from benchmarks.machine import describe_measurement
@@ -42,6 +42,8 @@ def table() -> str:
         [
             f"{describe_measurement()} `STILLHOUSE_CORPORA=FOLDER python -m benchmarks collapse_kinds`",
             INTRODUCTION,
+            "### Corpora",
+            format_corpora(own),
             "### False alarms by kind",
             format_false_alarms(own),
             "### Metrics of real data that differ from real data by four deviations",
@@ -53,6 +55,7 @@ def table() -> str:
             "### Verdicts on generated data",
             format_verdicts(own),
             "### Other units",
+            "The z of three metrics in the same order. Units with which the tail metrics move further were chosen.",
             format_units(rows),
             "### Repetition in real data, without a reference",
             format_repetition(own),
@@ -64,7 +67,7 @@ INTRODUCTION = """Real data of five kinds, and prose in German and Spanish; the 
 Real against real: random splits of a corpus into a reference of four times the size and up to 12 disjoint candidates.
 Generated: a Kneser-Ney 4-gram of tokens, fields or characters learns up to 4,000 documents and writes as many; the reference
 is other documents of the corpus. Every metric is measured; verdicts are by the metrics that hold for the kind
-(`filters/collapse/text_kinds.py`)."""
+(`filters/collapse/text_kinds.py`). Corpora whose trials have not been run are left out."""
 
 
 def read_kind_trials(folder: Path) -> list[Row]:
@@ -90,6 +93,16 @@ def _list_kinds(rows: Sequence[Row]) -> list[str]:
 
 def _list_corpora(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(row["corpus"] for row in rows))
+
+
+def format_corpora(rows: Sequence[Row]) -> str:
+    """The corpora with trials, and their documents."""
+    lines = [
+        (corpus.name, corpus.kind.name, f"{len(corpus.texts):,}", sum(row["trial"] != "repetition" for row in found))
+        for corpus in load_trial_corpora(list(OTHER_CORPORA), FOLDER)
+        if (found := _select(rows, corpus=corpus.name))
+    ]
+    return format_table(["corpus", "kind", "documents", "comparisons"], lines)
 
 
 def format_false_alarms(rows: Sequence[Row]) -> str:
@@ -134,8 +147,7 @@ def _format_moves(rows: Sequence[Row], kind: str, name: str) -> str:
         found = _select(rows, trial=trial, generation=generation, size=1_000)
         values = [row["z"][name] for row in found if row["documents"] and name in row["z"]]
         moves.append(f"{median(values):.0f}" if values else "")
-    shown = " / ".join(moves)
-    return shown if name in TEXT_KINDS[kind].metrics else f"({shown}) –"
+    return " / ".join(moves) if any(moves) and name in TEXT_KINDS[kind].metrics else "–"
 
 
 def format_verdicts(rows: Sequence[Row]) -> str:
@@ -147,7 +159,8 @@ def format_verdicts(rows: Sequence[Row]) -> str:
                 _count_collapse(_select(rows, kind=kind, trial=trial, generation=generation, size=size))
                 for trial, generation in CONDITIONS
             ]
-            lines.append((kind, f"{size:,}", *cells))
+            if any(cells):
+                lines.append((kind, f"{size:,}", *cells))
     return format_table(["kind", "documents", *(WORDS[condition] for condition in CONDITIONS)], lines)
 
 
@@ -157,7 +170,7 @@ def _count_collapse(rows: Sequence[Row]) -> str:
 
 
 def format_units(rows: Sequence[Row]) -> str:
-    """The tail metrics of the same trials with other units."""
+    """The tail metrics with other units, after what `CONDITIONS` lists."""
     lines = []
     for corpus in _list_corpora(row for row in rows if row["units"] != "own"):
         kind = next(row["kind"] for row in rows if row["corpus"] == corpus)
@@ -173,7 +186,8 @@ def format_units(rows: Sequence[Row]) -> str:
                 )
                 for name in ("hapax_mass", "tail_coverage", "exact_duplicates")
             ]
-            lines.append((corpus, units, f"{alarms} of {sum(len(row['z']) for row in real)}", *cells))
+            compared = sum(len(row["z"]) for row in real)
+            lines.append((corpus, units, f"{alarms} of {compared}" if compared else "", *cells))
     return format_table(
         ["corpus", "units", "false alarms of metrics", "hapax_mass", "tail_coverage", "exact_duplicates"], lines
     )
