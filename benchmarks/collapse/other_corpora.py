@@ -52,12 +52,12 @@ def load_other_corpus(name: str, folder: Path) -> list[str]:
 
 
 def _select_different(texts: Iterator[str], kind: str) -> Iterator[str]:
-    """Texts of the right length and form, without exact duplicates."""
+    """Texts of the right length, without exact duplicates."""
     fewest, most = FEWEST_UNITS.get(kind, 8), MOST_UNITS.get(kind, 80)
-    split, matches = TEXT_KINDS[kind].split, TEXT_KINDS[kind].matches
+    split = TEXT_KINDS[kind].split
     seen = set()
     for text in texts:
-        if text not in seen and fewest <= len(split(text)) <= most and matches(text):
+        if text not in seen and fewest <= len(split(text)) <= most:
             seen.add(text)
             yield text
 
@@ -301,11 +301,12 @@ def read_handbook(language: str) -> Callable[[Path], Iterator[str]]:
 
 
 def join_wrapped_lines(read: Callable[[Path], Iterator[str]]) -> Callable[[Path], Iterator[str]]:
-    """Without the spaces between Chinese characters, where a line was wrapped."""
+    """Chinese texts without the spaces between characters, where a line was wrapped; texts left in English are left out."""
 
     def read_joined(folder: Path) -> Iterator[str]:
         for text in read(folder):
-            yield re.sub(rf"(?<=[{SPACELESS}]) (?=[{SPACELESS}])", "", text)
+            if TEXT_KINDS["characters"].matches(text):
+                yield re.sub(rf"(?<=[{SPACELESS}]) (?=[{SPACELESS}])", "", text)
 
     return read_joined
 

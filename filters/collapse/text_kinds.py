@@ -208,7 +208,8 @@ def list_record_keys(text: str) -> str | None:
 ARITHMETIC_TOKEN = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+|[-+*/×÷−=()%^<>]")
 SIGNS = {"×": "*", "÷": "/", "−": "-"}
 EXPRESSION = re.compile(r"[(-]{0,9}\s?\d[\d,. ]{0,30}(?:[-+*/×÷−()%^]{1,9}[ (]{0,9}\d?[\d,. ]{0,30}){1,50}")
-EQUATION = re.compile(r"\d\s{0,3}\)?\s{0,3}[-+*/×÷−=]\s{0,3}[-(]?\s{0,3}\$?\d")
+EQUATION = re.compile(r"\d\s{0,3}\)?\s{0,3}(?:[+*×÷=]\s{0,3}|\s[-/−]\s)[-(]?\s{0,3}\$?\d")
+"""An operation between two numbers. Without spaces, `-` and `/` are those of dates and ranges."""
 MAX_EXPRESSIONS = 20
 """Expressions of a document that its shape is made of."""
 
@@ -271,7 +272,6 @@ class TextKind(NamedTuple):
     outline: Callable[[str], str | None] | None = None
     """The template of a document, None if it has none. Without this function, templates are beginnings as common units and
     gaps."""
-
     structure: str = ""
     """What `outline` is of, in messages."""
     join: Callable[[Sequence[str]], str] = " ".join

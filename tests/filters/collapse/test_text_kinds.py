@@ -90,6 +90,10 @@ def test_the_kind_is_found_from_the_texts(kind: str) -> None:
     assert find_kind([*texts[:5], *write_texts("prose", 30)]).name == "prose"
 
 
+def test_dates_and_ranges_are_no_arithmetic() -> None:
+    assert find_kind(["The fair is open 9-17 on 2024-11-27, 1/2 price.", "See pages 3-4."]).name == "prose"
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "units"),
     [
