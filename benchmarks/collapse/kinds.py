@@ -77,10 +77,14 @@ def read_kind_trials(folder: Path) -> list[Row]:
 
 def decide_trial(row: Row) -> CollapseDecision:
     held = TEXT_KINDS[row["kind"]].metrics
-    values = (
-        HeldValues(row[name], held, otherwise) for name, otherwise in (("z", 0.0), ("change", 0.0), ("real", math.inf))
+    evidence = MetricEvidence(
+        z=HeldValues(row["z"], held, 0.0),
+        change=HeldValues(row["change"], held, 0.0),
+        real=HeldValues(row["real"], held, math.inf),
+        topics=row["topics"],
+        documents=row["documents"],
     )
-    return decide_collapse(MetricEvidence(*values, row["topics"], row["documents"]))
+    return decide_collapse(evidence)
 
 
 def _select(rows: Iterable[Row], **fields: Any) -> list[Row]:

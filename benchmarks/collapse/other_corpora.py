@@ -176,7 +176,7 @@ def read_worked_sums(folder: Path) -> Iterator[str]:
         limit = draw_limit(rng, tree)
         letters = sorted(set(re.findall(r"[a-z]", tree.form)))
         numbers = {letter: str(rng.randint(2, limit)) for letter in letters}
-        written = re.sub(r"[a-z]", lambda found, numbers=numbers: numbers[found[0]], tree.form)
+        written = "".join(numbers.get(letter, letter) for letter in tree.form)
         try:
             value = evaluate_expression(written)
         except (NotArithmetic, ZeroDivisionError):
@@ -230,7 +230,7 @@ def read_game_dialogues(folder: Path) -> Iterator[str]:
 
 def read_bot_dialogues(folder: Path) -> Iterator[str]:
     """Conversations of chatterbot-corpus, and patterns with their replies of A.L.I.C.E. (python-aiml)."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     place = extract_distribution("chatterbot-corpus", folder) / "chatterbot_corpus" / "data" / "english"
     for file in sorted(place.glob("*.yml")):
