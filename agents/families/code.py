@@ -89,6 +89,7 @@ class CodeFamily(RecipeFamily):
     options = CodeTaskOptions
     # Lines and names repeat in a program, so no filter for repetition.
     defaults: ClassVar[Mapping[str, Any]] = {
+        "collapse": {"kind": "code"},
         "agents": {
             "generator": {"max_tokens": 2000, "examples": 3},
             "verifier": {"max_tokens": 1200},

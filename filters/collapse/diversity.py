@@ -30,6 +30,10 @@ class TokenSample(NamedTuple):
 
     ids: Ints
     lengths: Ints
+    outlines: Ints | None = None
+    """By document: the number of its template, where the kind of data outlines whole documents."""
+    texts: Ints | None = None
+    """By document: the number of its text, where different texts may have the same ids, as rounded numbers have."""
 
     @property
     def tokens(self) -> int:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from core.data_kinds import DataKind
 from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, RunFailed, UsageError
 from core.project_files import RUNS_FOLDER, find_referenced_file
 from flows.commands.command_options import (
@@ -143,6 +144,10 @@ def assess_command(
     parent: Annotated[
         Path | None, typer.Option("--parent", help="The dataset that it extends: a run, a folder or a file.")
     ] = None,
+    kind: Annotated[
+        DataKind | None,
+        typer.Option(help="What is counted in both; default: found from the rows.", show_default=False),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="An HTML file to write.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed for sampling the reference.")] = DEFAULT_ASSESS_SEED,
     runs_dir: RunsOption = RUNS_FOLDER,
@@ -155,7 +160,7 @@ def assess_command(
     from flows.terminal.suggested_commands import build_runs_dir_arguments
 
     cache = find_cache_folder(runs_dir)
-    assessment = assess_dataset(source, reference, seed, parent=parent, cache=cache)
+    assessment = assess_dataset(source, reference, seed, parent=parent, cache=cache, kind=kind)
     if out:
         from flows.report.collapse_page import write_assessment_page
 
@@ -173,6 +178,7 @@ def assess_command(
         options = {
             "--reference": reference,
             "--parent": parent,
+            "--kind": kind,
             "--seed": None if seed == DEFAULT_ASSESS_SEED else seed,
         }
         given = [word for name, value in options.items() if value is not None for word in (name, str(value))]

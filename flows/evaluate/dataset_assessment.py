@@ -1,7 +1,7 @@
 """The collapse assessment of any dataset: against real text or for repetition only, and against its parent. Knows no Prefect."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,17 @@ from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.runs.collapse_assessment import CollapseAssessment
 from core.runs.records import CollapseRecord, CollapseVerdict, SamenessRecord
+from core.sample import Message
+from core.storage.sample_files import unflatten_message
+from filters.base import Document
 from flows.data.dataset_origin import is_synthetic_dataset
-from flows.data.dataset_rows import build_row_document, read_dataset_documents, read_reference_texts
+from flows.data.dataset_rows import (
+    build_row_document,
+    read_all_rows,
+    read_dataset_documents,
+    read_reference_texts,
+    read_row_conversation,
+)
 from flows.terminal.run_summary import format_metrics
 from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import TERMINAL_WIDTH, replace_unsafe_characters
@@ -19,50 +28,87 @@ from flows.terminal.text_format import TERMINAL_WIDTH, replace_unsafe_characters
 NULL_CACHE_FOLDER = "nulls"
 """The folder in the runs' cache for null distributions: how far real text differs from itself."""
 
+DIALOGUE_KIND = "dialogue"
+"""The kind of data whose turns are assessed by role (`filters.collapse.dialogues`)."""
 COPY_METRICS = frozenset({"exact_duplicates", "repeated_answers", "copied_documents", "duplicate_8grams"})
 """The metrics of repetition that dropping repeated rows lowers."""
 
 
 def assess_dataset(
-    source: Path, reference: Path | None, seed: int, *, parent: Path | None, cache: Path | None
+    source: Path, reference: Path | None, seed: int, *, parent: Path | None, cache: Path | None, kind: str | None = None
 ) -> CollapseAssessment:
     """Compare a dataset with real text, and the rows that it adds to its parent with the parent. Without a reference, measure its
-    repetition.
+    repetition. Without a `kind`, what is counted is found from its rows.
 
     Raises:
-        UsageError: if a dataset cannot be read, or adds no row to its parent.
+        UsageError: if a dataset cannot be read, or adds no row to its parent, or the kind is unknown.
     """
     from filters.collapse.assessment import assess_texts
-    from filters.collapse.repetition import assess_repetition
+    from filters.collapse.dialogues import assess_dialogues
     from filters.collapse.sameness import build_sameness_records
+    from filters.collapse.text_kinds import get_kind
 
+    known_kind = get_kind(kind) if kind else None
     documents = list(read_dataset_documents(source))
     texts = [document.text for document in documents]
+    turns = _read_dataset_turns(source) if kind == DIALOGUE_KIND else []
     generated = is_synthetic_dataset(source)
     if reference is None:
-        collapse = assess_repetition(documents, seed=seed)
+        collapse = _assess_documents(documents, seed, kind)
     else:
-        collapse = assess_answers(texts, str(reference), Path.cwd(), seed, cache, generated=generated)
+        collapse = assess_answers(
+            texts, str(reference), Path.cwd(), seed, cache, generated=generated, kind=kind, turns=turns
+        )
     collapse.sameness = build_sameness_records(documents, seed=seed)
     if parent is None:
         return CollapseAssessment(collapse=collapse)
     earlier = [document.text for document in read_dataset_documents(parent)]
     known = set(earlier)
-    added = [text for text in texts if text not in known]
-    if not added:
+    places = [place for place, text in enumerate(texts) if text not in known]
+    if not places:
         raise UsageError(
             f"{source}: has no row that {parent} lacks, so there is nothing to compare; leave out --parent"
         )
-    nulls = cache / NULL_CACHE_FOLDER if cache else None
-    comparison = assess_texts(added, earlier, name=str(parent), seed=seed, cache=nulls, generated=generated)
+    how: dict[str, Any] = {
+        "name": str(parent), "seed": seed, "cache": cache / NULL_CACHE_FOLDER if cache else None, "generated": generated,
+    }  # fmt: skip
+    if turns:
+        comparison = assess_dialogues([turns[place] for place in places], _read_dataset_turns(parent), **how)
+    else:
+        comparison = assess_texts([texts[place] for place in places], earlier, kind=known_kind, **how)
     return CollapseAssessment(collapse=collapse, parent=comparison)
 
 
-def assess_conversations(conversations: Sequence[Sequence[dict[str, Any]]], seed: int) -> CollapseRecord:
+def assess_conversations(
+    conversations: Sequence[Sequence[dict[str, Any]]], seed: int, kind: str | None = None
+) -> CollapseRecord:
     """Measure repetition within the conversations of a run, each as its messages on disk."""
-    from filters.collapse.repetition import assess_repetition
+    return _assess_documents([build_row_document({"messages": messages}) for messages in conversations], seed, kind)
 
-    return assess_repetition([build_row_document({"messages": messages}) for messages in conversations], seed=seed)
+
+def _assess_documents(documents: Sequence[Document], seed: int, kind: str | None) -> CollapseRecord:
+    from filters.collapse.dialogues import assess_dialogue_repetition
+    from filters.collapse.repetition import assess_repetition
+    from filters.collapse.text_kinds import get_kind
+
+    if kind == DIALOGUE_KIND:
+        return assess_dialogue_repetition(documents, seed=seed)
+    return assess_repetition(documents, seed=seed, kind=get_kind(kind) if kind else None)
+
+
+def list_conversation_turns(conversations: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, list[str]]]:
+    """The turns by role of each conversation of a run, as its messages on disk."""
+    return _list_turns([[unflatten_message(flat) for flat in messages] for messages in conversations])
+
+
+def _list_turns(conversations: Sequence[Sequence[Message]]) -> list[dict[str, list[str]]]:
+    found = []
+    for conversation in conversations:
+        turns: dict[str, list[str]] = {}
+        for message in conversation:
+            turns.setdefault(message.role, []).append(message.content)
+        found.append(turns)
+    return found
 
 
 def measure_conversation_sameness(conversations: Sequence[Sequence[dict[str, Any]]], seed: int) -> list[SamenessRecord]:
@@ -81,20 +127,48 @@ def assess_answers(
     before: Sequence[CollapseRecord] = (),
     *,
     generated: bool = True,
+    kind: str | None = None,
+    turns: Sequence[Mapping[str, Sequence[str]]] = (),
 ) -> CollapseRecord:
     """Compare `answers` with the reference: metrics and verdict. The null distribution of the reference is kept in `cache`.
     `before` are the comparisons of the generations that the answers build on, oldest first. `generated`: whether a teacher is
-    known to have written the answers.
+    known to have written the answers. `kind`: of both sides; without it, it is found from the texts. Of dialogues, `turns` are
+    compared.
 
     Raises:
-        UsageError: if the reference cannot be read.
+        UsageError: if the reference cannot be read, or the kind is unknown.
     """
     from filters.collapse.assessment import assess_texts
+    from filters.collapse.dialogues import assess_dialogues
+    from filters.collapse.text_kinds import find_kind, get_kind, read_turns
 
     path = find_referenced_file(reference, folder)
     nulls = cache / NULL_CACHE_FOLDER if cache else None
+    counted = get_kind(kind) if kind else find_kind(answers)
+    if counted.name == DIALOGUE_KIND:
+        turns = turns or list(map(read_turns, answers))
+        return assess_dialogues(
+            turns, _read_dataset_turns(path), name=reference, seed=seed, cache=nulls, before=before, generated=generated
+        )
     real = read_reference_texts(path)
-    return assess_texts(answers, real, name=reference, seed=seed, cache=nulls, before=before, generated=generated)
+    return assess_texts(
+        answers, real, name=reference, seed=seed, cache=nulls, before=before, generated=generated,
+        kind=counted,
+    )  # fmt: skip
+
+
+def _read_dataset_turns(source: Path) -> list[dict[str, list[str]]]:
+    return list(read_all_rows(source, _read_row_turns))
+
+
+def _read_row_turns(row: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The turns by role of a row; other text than a dialogue's messages is one turn without a role."""
+    from filters.collapse.text_kinds import read_turns
+
+    text = row.get("text")
+    if isinstance(text, str):
+        return read_turns(text) or {"": [text]}
+    return _list_turns([read_row_conversation(row)])[0]
 
 
 def format_assessment(assessment: CollapseAssessment) -> list[str]:
@@ -105,6 +179,7 @@ def format_assessment(assessment: CollapseAssessment) -> list[str]:
             measured = (
                 f"compared with {replace_unsafe_characters(record.reference)}" if record.reference else "repetition"
             )
+            measured += f" as {record.kind}, in {record.unit}s" * bool(record.kind != "prose" and record.metrics)
             lines += ["", f"{measured}: {record.verdict}", *_format_bullets(record.evidence), ""]
             lines += format_metrics(record)
     if advice := assessment.advice:
