@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, RunFailed, UsageError
-from core.project_files import RUNS_FOLDER, find_referenced_file
+from core.project_files import NAMED_REFERENCES, RUNS_FOLDER, find_referenced_file
 from flows.commands.command_options import (
     CLEAN_PANEL,
     InputArgument,
@@ -72,9 +72,9 @@ def filter_command(
             print("interrupted; finished batches are stored; the same command resumes", file=sys.stderr)
             raise SystemExit(INTERRUPTED_EXIT_CODE) from None
     collapse = plan.recipe.collapse if plan else None
-    reference = (
-        str(find_referenced_file(collapse.reference, plan.folder)) if plan and collapse and collapse.reference else None
-    )
+    reference = collapse.reference if collapse else None
+    if plan and reference and reference not in NAMED_REFERENCES:
+        reference = str(find_referenced_file(reference, plan.folder))
     print_json(report.model_dump(mode="json")) if as_json else print_text(format_filter_card(report, reference))
     if report.counts.failed:
         raise SystemExit(RunFailed.exit_code)
@@ -181,6 +181,69 @@ def assess_command(
         print_text("\n".join([*format_assessment(assessment), *([hint] if hint else [])]))
     if assessment.verdict is CollapseVerdict.collapse:
         raise SystemExit(GateNotMet.exit_code)
+
+
+@app.command("reference", rich_help_panel=CLEAN_PANEL)
+def reference_command(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Real text: datasets as for assess, or documents and Python files, or folders of them.",
+            show_default=False,
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="REF", help="The Parquet file to write.")],
+    source: Annotated[str, typer.Option("--source", metavar="TEXT", help="Where it is from, and its licence.")] = "",
+    kind: Annotated[
+        Literal["prose", "code"] | None,
+        typer.Option("--kind", help="What it is; default: code if all files are Python.", show_default=False),
+    ] = None,
+    role: Annotated[
+        Literal["assistant", "user"], typer.Option("--role", help="Whose turns of a conversation are taken.")
+    ] = "assistant",
+    split: Annotated[
+        int | None,
+        typer.Option(
+            "--split", metavar="N", min=0,
+            help="The longest passage in words; 0 splits nothing. Default: files to 80, rows of over 400 to 80.",
+            show_default=False,
+        ),
+    ] = None,
+    documents: Annotated[int, typer.Option("--documents", metavar="N", min=30, help="The most documents.")] = 30_000,
+    seed: Annotated[int, typer.Option(help="Random seed of the draw and the order.")] = DEFAULT_ASSESS_SEED,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Make a reference for assess from real text: split, without repeats, shuffled, with the power that it gives."""
+    from core.storage.atomic_files import check_writable
+    from flows.data.run_storage import find_cache_folder
+    from flows.evaluate.reference_preparation import ReferenceOptions, format_reference_report, prepare_reference
+
+    if out.suffix != ".parquet":
+        raise UsageError(
+            f"{out}: must end in .parquet, which also stores kind, source and counts; every command reads it"
+        )
+    if out.is_dir():
+        raise UsageError(f"{out}: is a folder; name a file")
+    if out.exists() and not force and not dry_run:
+        raise UsageError(f"{out}: exists already; name another file, or replace it with --force")
+    SESSION.quiet = quiet
+    if not dry_run:
+        check_writable(out)
+    options = ReferenceOptions(kind, role, split, documents, source, seed)
+    with SESSION.handle_interrupts():
+        try:
+            report = prepare_reference(sources, out, options, cache=find_cache_folder(runs_dir), write=not dry_run)
+        except (UserInterrupt, KeyboardInterrupt):
+            print("interrupted; nothing was written", file=sys.stderr)
+            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    arguments = [word for word in sys.argv[2:] if word != "--dry-run"] if dry_run else []
+    print_text(report.model_dump_json() if as_json else format_reference_report(report, arguments))
 
 
 @app.command("gaps", rich_help_panel=CLEAN_PANEL)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError
-from core.project_files import find_referenced_file
 from core.runs.collapse_assessment import CollapseAssessment
 from core.runs.records import CollapseRecord, CollapseVerdict, SamenessRecord
 from flows.data.dataset_origin import is_synthetic_dataset
-from flows.data.dataset_rows import build_row_document, read_dataset_documents, read_reference_texts
+from flows.data.dataset_rows import build_row_document, read_dataset_documents
+from flows.data.reference_files import load_reference
 from flows.terminal.run_summary import format_metrics
 from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import TERMINAL_WIDTH, replace_unsafe_characters
@@ -24,7 +24,7 @@ COPY_METRICS = frozenset({"exact_duplicates", "repeated_answers", "copied_docume
 
 
 def assess_dataset(
-    source: Path, reference: Path | None, seed: int, *, parent: Path | None, cache: Path | None
+    source: Path, reference: str | None, seed: int, *, parent: Path | None, cache: Path | None
 ) -> CollapseAssessment:
     """Compare a dataset with real text, and the rows that it adds to its parent with the parent. Without a reference, measure its
     repetition.
@@ -42,7 +42,7 @@ def assess_dataset(
     if reference is None:
         collapse = assess_repetition(documents, seed=seed)
     else:
-        collapse = assess_answers(texts, str(reference), Path.cwd(), seed, cache, generated=generated)
+        collapse = assess_answers(texts, reference, Path.cwd(), seed, cache, generated=generated)
     collapse.sameness = build_sameness_records(documents, seed=seed)
     if parent is None:
         return CollapseAssessment(collapse=collapse)
@@ -82,7 +82,7 @@ def assess_answers(
     *,
     generated: bool = True,
 ) -> CollapseRecord:
-    """Compare `answers` with the reference: metrics and verdict. The null distribution of the reference is kept in `cache`.
+    """Compare `answers` with the reference, a name or a file: metrics and verdict. Its null distribution is kept in `cache`.
     `before` are the comparisons of the generations that the answers build on, oldest first. `generated`: whether a teacher is
     known to have written the answers.
 
@@ -91,10 +91,9 @@ def assess_answers(
     """
     from filters.collapse.assessment import assess_texts
 
-    path = find_referenced_file(reference, folder)
+    real = load_reference(reference, folder, cache)
     nulls = cache / NULL_CACHE_FOLDER if cache else None
-    real = read_reference_texts(path)
-    return assess_texts(answers, real, name=reference, seed=seed, cache=nulls, before=before, generated=generated)
+    return assess_texts(answers, real.texts, name=real.name, seed=seed, cache=nulls, before=before, generated=generated)
 
 
 def format_assessment(assessment: CollapseAssessment) -> list[str]:
