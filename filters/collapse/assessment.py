@@ -139,11 +139,17 @@ def assess_corpus(
 
 
 def compare_with_reference(
-    candidate: TokenCorpus, reference: ReferenceCorpus, *, seed: int, cache: Path | None = None
+    candidate: TokenCorpus,
+    reference: ReferenceCorpus,
+    *,
+    seed: int,
+    cache: Path | None = None,
+    null_of: ReferenceCorpus | None = None,
 ) -> ReferenceComparison | None:
     """Sample documents of both sides and compare them; None if too few are on common topics.
 
-    Documents of the reference that the candidate also contains are left out.
+    Documents of the reference that the candidate also contains are left out. `null_of`: the reference of the null distribution,
+    where `reference` is a part of it.
     """
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(candidate))[:MAX_SAMPLE_DOCUMENTS])
@@ -168,7 +174,8 @@ def compare_with_reference(
     samples = [measure_sample(draw, background, out) for draw, out in zip(draws, excluded, strict=True)]
     comparison = compare_samples(*samples)
     documents, size = len(draws[0].lengths), draws[0].tokens
-    null = load_null_distribution(reference, choose_null_size(documents, len(reference.corpus)), cache)
+    whole = null_of or reference
+    null = load_null_distribution(whole, choose_null_size(documents, len(whole.corpus)), cache)
     evidence = MetricEvidence(
         z=compute_z_scores(comparison, null, size, documents),
         change={m.name: m.worse_sign * float(d) for m, d in zip(COLLAPSE_METRICS, comparison.difference, strict=True)},

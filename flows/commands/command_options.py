@@ -24,6 +24,14 @@ InputArgument = Annotated[
         metavar="INPUT", help="A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file."
     ),
 ]
+OptionalInputArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="INPUT",
+        help="A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file.",
+        show_default=False,
+    ),
+]
 StudentArgument = Annotated[
     Path, typer.Argument(metavar="STUDENT", help="The folder of a student, or a run that has one.")
 ]

@@ -12,6 +12,7 @@ from flows.commands.command_options import (
     CLEAN_PANEL,
     InputArgument,
     JsonOption,
+    OptionalInputArgument,
     OptionalReferenceOption,
     OutOption,
     QuietOption,
@@ -137,18 +138,47 @@ def index_command(
 
 @app.command("assess", rich_help_panel=CLEAN_PANEL)
 def assess_command(
-    source: InputArgument,
+    source: OptionalInputArgument = None,
     reference: OptionalReferenceOption = None,
     *,
     parent: Annotated[
         Path | None, typer.Option("--parent", help="The dataset that it extends: a run, a folder or a file.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="An HTML file to write.")] = None,
+    self_test: Annotated[
+        str | None,
+        typer.Option(
+            "--self-test", metavar="REF", help="Instead of a dataset, assess 200 samples of a reference: its false alarms."
+        ),
+    ] = None,
+    documents: Annotated[
+        int | None,
+        typer.Option(
+            "--documents", metavar="N", min=10, help="Documents of a sample of --self-test; default: a quarter, at most 2,000.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed for sampling the reference.")] = DEFAULT_ASSESS_SEED,
     runs_dir: RunsOption = RUNS_FOLDER,
     as_json: JsonOption = False,
-) -> None:
-    """Measure repetition in a dataset, or compare it with real text and its parent. Exit 3 on collapse, 0 if inconclusive."""
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Measure repetition in a dataset, or compare it with real text and its parent. Exit 3 on collapse, 0 if inconclusive.
+
+    With --self-test, exit 3 if more than 1 % of real samples are called collapse.
+    """
+    SESSION.quiet = quiet
+    if self_test:
+        if source or reference or parent or out:
+            raise UsageError(
+                "--self-test: assesses the reference alone; leave out INPUT, --reference, --parent and --out"
+            )
+        run_self_test_command(self_test, documents, seed, runs_dir, as_json=as_json)
+        return
+    if source is None:
+        raise UsageError("INPUT: name a dataset, or a reference with --self-test")
+    if documents:
+        raise UsageError("--documents: only with --self-test")
     from core.runs.records import CollapseVerdict
     from flows.data.run_storage import find_cache_folder
     from flows.evaluate.dataset_assessment import assess_dataset, format_assessment, suggest_after_assessment
@@ -180,6 +210,21 @@ def assess_command(
         hint = suggest_after_assessment(source, assessment, arguments, has_page=out is not None)
         print_text("\n".join([*format_assessment(assessment), *([hint] if hint else [])]))
     if assessment.verdict is CollapseVerdict.collapse:
+        raise SystemExit(GateNotMet.exit_code)
+
+
+def run_self_test_command(name: str, documents: int | None, seed: int, runs_dir: str, *, as_json: bool) -> None:
+    from flows.data.run_storage import find_cache_folder
+    from flows.evaluate.reference_self_test import format_self_test, run_reference_self_test
+
+    with SESSION.handle_interrupts():
+        try:
+            report = run_reference_self_test(name, documents, seed=seed, cache=find_cache_folder(runs_dir))
+        except (UserInterrupt, KeyboardInterrupt):
+            print("interrupted; the natural variation is stored, the samples are not", file=sys.stderr)
+            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    print_text(report.model_dump_json() if as_json else format_self_test(report))
+    if not report.compatible:
         raise SystemExit(GateNotMet.exit_code)
 
 
