@@ -21,12 +21,11 @@ from core.project_files import PROJECT
 from core.recording import read_recording
 from core.sample import SampleStatus
 from core.storage.sample_files import read_samples
+from filters.collapse.outlines import outline_code, outline_expression
 from filters.collapse.sameness import (
     TextSameness,
     measure_structure_sameness,
     measure_text_sameness,
-    outline_code,
-    outline_expression,
 )
 
 SEED = 7

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from core.config.filters import FilterConfig
+    from core.data_kinds import DataKind
     from flows.evaluate.dataset_evaluation import DatasetEvaluation
     from flows.evaluate.student_evaluation import StudentEvaluation
     from flows.report.filter_report import FilterReport
@@ -146,7 +147,12 @@ def filter(
 
 
 def assess(
-    source: Dataset, reference: Name | None = None, *, parent: Dataset | None = None, seed: int = 7
+    source: Dataset,
+    reference: Name | None = None,
+    *,
+    parent: Dataset | None = None,
+    kind: DataKind | None = None,
+    seed: int = 7,
 ) -> Assessment:
     """Measure repetition in a dataset, or compare it with real text; also compare it with the dataset that it extends.
 
@@ -155,6 +161,7 @@ def assess(
         reference: Real text of the same kind: a file of `stillhouse reference`, a dataset, or the name `python`. Without it, only
             repetition is measured.
         parent: The dataset that it extends.
+        kind: What is counted in both; without it, it is found from the rows.
         seed: Random seed of the samples.
 
     Raises:
@@ -172,6 +179,7 @@ def assess(
                     seed,
                     parent=earlier,
                     cache=None,
+                    kind=kind,
                 )
             )
 

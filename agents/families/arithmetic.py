@@ -139,6 +139,7 @@ class ArithmeticFamily(RecipeFamily):
     options = ArithmeticOptions
     checks = (expression_check, operations_check)
     defaults: ClassVar[Mapping[str, Any]] = {
+        "collapse": {"kind": "arithmetic"},
         "agents": {
             "generator": {"max_tokens": 400, "examples": 3},
             "verifier": {"max_tokens": 300},

@@ -95,7 +95,7 @@ class CodeFamily(RecipeFamily):
         },
         "verifiers": [{"type": "code", "noticed": 0.8}, {"type": "solved_again", "solutions": 1, "solved": 1}],
         "filters": [{"type": "length"}, {"type": "refusal"}, {"type": "exact"}, {"type": "minhash"}],
-        "collapse": {"reference": "python"},
+        "collapse": {"kind": "code", "reference": "python"},
     }
 
     def condition(self, row: Mapping[str, Any], options: CodeTaskOptions, rng: Random) -> dict[str, Any]:

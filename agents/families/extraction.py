@@ -423,6 +423,7 @@ class ExtractionFamily(RecipeFamily):
     # Answers are JSON, whose keys repeat and whose length is the schema's, so no filter for prose. Two texts can have the same
     # values.
     defaults: ClassVar[Mapping[str, Any]] = {
+        "collapse": {"kind": "json"},
         "agents": {"generator": {"max_tokens": 1200, "examples": 3}},
         "verifiers": [{"type": "schema"}, {"type": "complete"}, {"type": "occurs"}],
         "filters": [{"type": "exact"}, {"type": "minhash"}],

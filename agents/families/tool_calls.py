@@ -114,6 +114,7 @@ class ToolCallsFamily(RecipeFamily):
     # Calls are JSON whose names repeat, and a plain no is a right answer, so no filter for prose. One question back can answer
     # many requests.
     defaults: ClassVar[Mapping[str, Any]] = {
+        "collapse": {"kind": "json"},
         "agents": {"generator": {"max_tokens": 1200, "examples": 3}},
         "verifiers": [
             {"type": "tool_schema"},

@@ -17,6 +17,7 @@ from core.config.identity_keys import remove_later_defaults
 from core.config.students import StudentConfig
 from core.config.teachers import CONNECTION_KEYS, TeacherConfig
 from core.config.tools import ToolSourceConfig
+from core.data_kinds import DataKind
 from core.errors import RecipeProblem
 from core.hub_reference import remove_revision
 from core.sample import CONDITIONS_KEY, json_digest
@@ -104,6 +105,12 @@ class CollapseConfig(RecipeTable):
     """`true`: `release` refuses a run that shows collapse or was not assessed; with too few documents to tell, the release is
     made and marked inconclusive. `"strict"`: that is refused too, and needs a `reference`. `false`: no run is refused for its
     verdict. It does not change samples: a finished run accepts another value with --resume."""
+
+    kind: DataKind | None = None
+    """What is counted in samples and reference: `prose` words, `characters` pairs of Chinese, Japanese or Thai characters,
+    `code` tokens of Python, `json` fields, `arithmetic` numbers and operations, `dialogue` words of the user's and of the
+    assistant's turns apart. Without it, the kind is found from the samples. It does not change samples: a finished run accepts
+    another value with --resume."""
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -314,10 +321,10 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: ParentRele
     """The run's identity: a digest of everything that can change its samples, dataset or student. `sources` are hashes, by
     name, of the recipe's files: prompts, seeds, reference.
 
-    The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate and the student's
-    evaluation are not included, so that a run can be resumed with another key, budget or machine. A teacher's endpoint is
-    included. Keys that later versions added count only with another value than their default (`identity_keys`). Weights of the
-    Hub are identified by their hash in `sources`, not by their commit.
+    The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate, the kind of data
+    and the student's evaluation are not included, so that a run can be resumed with another key, budget or machine. A teacher's
+    endpoint is included. Keys that later versions added count only with another value than their default (`identity_keys`).
+    Weights of the Hub are identified by their hash in `sources`, not by their commit.
     """
     return json_digest(build_recipe_identity(recipe, sources, parent))
 
@@ -327,7 +334,7 @@ def build_recipe_identity(
 ) -> dict[str, Any]:
     """The input of `recipe_digest` as plain JSON values; also compares two runs key by key."""
     left_out: Any = {
-        "budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate"}, "student": {"evaluation"},
+        "budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate", "kind"}, "student": {"evaluation"},
     }  # fmt: skip
     resolved = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
     remove_later_defaults(recipe, resolved)

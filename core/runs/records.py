@@ -106,6 +106,12 @@ class CollapseRecord(BaseModel):
     """Metrics of the kept samples and of a real reference with the same number of tokens; without one, of repetition only."""
 
     verdict: CollapseVerdict = CollapseVerdict.inconclusive
+    kind: str = "prose"
+    """What was counted (`filters.collapse.text_kinds`). Files of earlier versions, which counted words of everything, lack it."""
+    unit: str = "word"
+    """What was counted, in the singular."""
+    turns: str | None = None
+    """Of dialogues: the role whose turns the numbers are of, that with the worse verdict."""
     evidence: list[str] = []
     """Evidence for the verdict, one sentence each, the strongest first."""
     reference: str | None

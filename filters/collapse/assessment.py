@@ -33,7 +33,6 @@ from filters.collapse.matched_samples import (
     equalize_lengths,
     match_lengths,
     match_topics,
-    split_into_words,
 )
 from filters.collapse.null_distribution import (
     MAX_SAMPLE_DOCUMENTS,
@@ -43,6 +42,7 @@ from filters.collapse.null_distribution import (
 )
 from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.tail_trend import TailLoss, TailTrend, find_tail_trend
+from filters.collapse.text_kinds import PROSE, HeldValues, TextKind, find_kind, has_kind
 
 Ints = npt.NDArray[np.int64]
 
@@ -65,6 +65,7 @@ DIVERSITY_NOTE = (
     f"The diversity numbers ({', '.join(DIVERSITY_METRICS)}) do not affect the verdict: a model trained on its own "
     "output at temperature 1 keeps or raises them while it loses half of its words."
 )
+NOTHING_COMPARED = "Nothing was compared, so there is no evidence about collapse."
 RECOMMENDED_DOCUMENTS = 4 * MIN_CONCLUSIVE_DOCUMENTS
 """From this number on, the slow loss of words by replacement shows at the first generation (docs/collapse.md)."""
 RANGE_DEVIATIONS = 2.0
@@ -80,17 +81,19 @@ def assess_texts(
     cache: Path | None = None,
     before: Sequence[CollapseRecord] = (),
     generated: bool = True,
+    kind: TextKind | None = None,
 ) -> CollapseRecord:
     """Compare `candidate` with real text. The null distribution of the reference is kept in `cache`.
 
+    `kind`: of both sides; without it, it is found from the texts. Nothing is compared if the reference is of another kind.
     `before`: the records of earlier generations, oldest first; a loss of rare words that has stopped growing is not a collapse.
     `generated`: whether a teacher is known to have written the texts, which the advice depends on.
     """
-    real = ReferenceCorpus.from_texts(reference, name)
-    texts = [words for text in candidate if (words := split_into_words(text))]
-    return assess_corpus(
-        TokenCorpus.from_words(texts, real.vocabulary), real, seed=seed, cache=cache, before=before, generated=generated
-    )
+    kind = kind or find_kind(candidate)
+    if not has_kind(reference, kind) or (kind is PROSE and find_kind(reference) is not PROSE):
+        return build_mismatch_record(kind, find_kind(reference), name)
+    real = ReferenceCorpus.from_texts(reference, name, kind)
+    return assess_corpus(real.number_texts(candidate), real, seed=seed, cache=cache, before=before, generated=generated)
 
 
 class ReferenceComparison(NamedTuple):
@@ -116,13 +119,16 @@ def assess_corpus(
     if compared is None:
         return _build_empty_record(candidate, reference)
     documents, tail = compared.evidence.documents, round(compared.evidence.tail, 2)
+    earlier = [record for record in before if record.kind == reference.kind.name]
     trend = find_tail_trend(
-        [*filter(None, map(TailLoss.from_record, before)), TailLoss(reference.name, documents, tail)]
+        [*filter(None, map(TailLoss.from_record, earlier)), TailLoss(reference.name, documents, tail)]
     )
     decision = decide_collapse(compared.evidence, steady=isinstance(trend, TailTrend) and trend.steady)
     beginnings = find_frequent_beginnings(compared.sides, reference)
     return CollapseRecord(
         verdict=decision.verdict,
+        kind=reference.kind.name,
+        unit=reference.kind.unit,
         evidence=explain_verdict(decision, compared.evidence, compared.sides, reference, beginnings),
         reference=reference.name,
         documents=documents,
@@ -176,10 +182,13 @@ def compare_with_reference(
     documents, size = len(draws[0].lengths), draws[0].tokens
     whole = null_of or reference
     null = load_null_distribution(whole, choose_null_size(documents, len(whole.corpus)), cache)
+    held = reference.find_held_metrics()
+    change = {m.name: m.worse_sign * float(d) for m, d in zip(COLLAPSE_METRICS, comparison.difference, strict=True)}
     evidence = MetricEvidence(
-        z=compute_z_scores(comparison, null, size, documents),
-        change={m.name: m.worse_sign * float(d) for m, d in zip(COLLAPSE_METRICS, comparison.difference, strict=True)},
-        real=dict(zip(METRIC_NAMES, map(float, comparison.real), strict=True)),
+        z=HeldValues(compute_z_scores(comparison, null, size, documents), held, 0.0),
+        change=HeldValues(change, held, 0.0),
+        # No loss is a share of an infinite value.
+        real=HeldValues(dict(zip(METRIC_NAMES, map(float, comparison.real), strict=True)), held, math.inf),
         topics=sides.compute_topic_score(reference.topics.topic_count),
         documents=documents,
     )
@@ -191,13 +200,16 @@ def _build_metric_records(compared: ReferenceComparison, reference: ReferenceCor
     draws, comparison, null = compared.sides.draws, compared.comparison, compared.null
     reaches = RANGE_DEVIATIONS * compute_deviations(null, draws[0].tokens, compared.evidence.documents)
     records = []
+    name_units = reference.kind.name_units
     for i, metric in enumerate(COLLAPSE_METRICS):
+        if metric.name not in compared.evidence.z:
+            continue
         mean, reach = float(comparison.real[i]), float(reaches[i])
         low = mean - reach if metric.name in {"surprise", "reverse_surprise"} else max(0.0, mean - reach)
         records.append(
             MetricRecord(
                 name=metric.name, candidate=float(comparison.values[i]), reference=mean, low=low,
-                high=min(metric.most, mean + reach), meaning=metric.meaning, family=metric.family,
+                high=min(metric.most, mean + reach), meaning=reference.kind.describe_metric(metric), family=metric.family,
                 z=round(compared.evidence.z[metric.name], 2),
             )
         )  # fmt: skip
@@ -212,7 +224,7 @@ def _build_metric_records(compared: ReferenceComparison, reference: ReferenceCor
         records.append(
             MetricRecord(
                 name=name, candidate=getattr(own, name), reference=mean, low=max(0.0, mean - reach),
-                high=min(most, mean + reach), meaning=f"shown, not gating: {meaning}",
+                high=min(most, mean + reach), meaning=name_units(f"shown, not gating: {meaning}"),
             )
         )  # fmt: skip
     return records
@@ -223,7 +235,8 @@ def _describe_shortage(documents: int, candidate: TokenCorpus, reference: Refere
     advice = []
     if len(candidate) < MIN_CONCLUSIVE_DOCUMENTS:
         advice.append(
-            f"the dataset has {len(candidate):,} documents with a word in them: assess at least {MIN_CONCLUSIVE_DOCUMENTS:,}; "
+            f"the dataset has {len(candidate):,} documents with a {reference.kind.unit} in them: assess at least "
+            f"{MIN_CONCLUSIVE_DOCUMENTS:,}; "
             f"better {RECOMMENDED_DOCUMENTS:,}"
         )
     real, fewest = len(reference.corpus), REFERENCE_PARTS * MIN_CONCLUSIVE_DOCUMENTS
@@ -233,7 +246,7 @@ def _describe_shortage(documents: int, candidate: TokenCorpus, reference: Refere
         # The comparable number grows with the reference if the share of each topic in it stays the same.
         wanted = max(fewest, math.ceil(others * MIN_CONCLUSIVE_DOCUMENTS / documents / 100) * 100 if documents else 0)
         advice.append(
-            f"the reference {reference.name} has {real:,} documents with a word in them{shared}: to compare "
+            f"the reference {reference.name} has {real:,} documents with a {reference.kind.unit} in them{shared}: to compare "
             f"{MIN_CONCLUSIVE_DOCUMENTS:,} on the same topics, it needs about {wanted:,} that are not in the dataset"
         )
     return advice
@@ -259,13 +272,35 @@ def _build_empty_record(candidate: TokenCorpus, reference: ReferenceCorpus) -> C
         )
     return CollapseRecord(
         verdict=CollapseVerdict.inconclusive,
-        evidence=why,
+        kind=reference.kind.name,
+        unit=reference.kind.unit,
+        evidence=list(map(reference.kind.name_units, why)),
         reference=reference.name,
         documents=0,
         tokens=0,
         metrics=[],
-        note="Nothing was compared, so there is no evidence about collapse.",
+        note=NOTHING_COMPARED,
         advice=_describe_shortage(0, candidate, reference),
+    )
+
+
+def build_mismatch_record(kind: TextKind, other: TextKind, reference: str) -> CollapseRecord:
+    """Of a reference of another kind than the dataset's."""
+    return CollapseRecord(
+        verdict=CollapseVerdict.inconclusive,
+        kind=kind.name,
+        unit=kind.unit,
+        evidence=[
+            f"the dataset is {kind.noun} and the reference {reference} is {other.noun}, so their numbers cannot be compared"
+        ],
+        reference=reference,
+        documents=0,
+        tokens=0,
+        metrics=[],
+        note=NOTHING_COMPARED,
+        advice=[
+            f"compare with a reference that is {kind.noun} too, or name the kind of both (`--kind`, `collapse.kind`)"
+        ],
     )
 
 
@@ -285,7 +320,7 @@ def _write_note(
         if documents < MIN_CONCLUSIVE_DOCUMENTS
         else ""
     )
-    return (
+    return reference.kind.name_units(
         f"{first}{few} Compared: {documents:,} of {candidates:,} documents with two samples of {documents:,} from "
         f"{len(reference.corpus):,} of the reference, of the same topics and lengths, {words:,} words each. z is the difference "
         f"in standard deviations between samples of real text. {DIVERSITY_NOTE}"

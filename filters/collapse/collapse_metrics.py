@@ -199,8 +199,11 @@ def extract_openers(draw: TokenSample) -> Ints:
 def number_skeletons(draw: TokenSample, common: Ints) -> Ints:
     """A number for each document's beginning as common words and gaps: `the … of the … is`.
 
-    A document that is too short for a complete beginning gets a unique number: a few common words are not a template.
+    A document that is too short for a complete beginning gets a unique number: a few common words are not a template. Where the
+    kind of data outlines whole documents, the outline is the template.
     """
+    if draw.outlines is not None:
+        return np.unique(draw.outlines, return_inverse=True)[1]
     rows = extract_skeletons(draw, common)
     short = np.flatnonzero(rows[:, -1] == ENDED)
     rows[short, 0] = ENDED - 1 - np.arange(len(short))

@@ -30,6 +30,8 @@ class TokenSample(NamedTuple):
 
     ids: Ints
     lengths: Ints
+    outlines: Ints | None = None
+    """By document: the number of its template, where the kind of data outlines whole documents."""
 
     @property
     def tokens(self) -> int:

@@ -1,7 +1,7 @@
 """Explains a collapse verdict: the findings, their distance from real text, and examples from the texts. Decides nothing."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,8 @@ from filters.collapse.topics import TopicModel
 Ints = npt.NDArray[np.int64]
 
 EXAMPLES = 5
+MAX_OUTLINE = 60
+"""Characters of a template that are shown."""
 MAX_LISTED_WORDS = 12
 """Most missing or strange words that are listed."""
 
@@ -70,12 +72,20 @@ class FrequentBeginnings(NamedTuple):
 
 def find_frequent_beginnings(sides: ComparedSides, reference: ReferenceCorpus) -> FrequentBeginnings:
     spelled, common = list(reference.vocabulary), reference.build_background().common
+    join = reference.kind.join
     openers = [extract_openers(draw) for draw in sides.draws]
+    if sides.draws[0].outlines is not None:
+        outlines = [draw.outlines[draw.outlines >= 0, None] for draw in sides.draws if draw.outlines is not None]
+        names = [outline[:MAX_OUTLINE] + "…" * (len(outline) > MAX_OUTLINE) for outline in reference.outlines]
+        return FrequentBeginnings(
+            _find_frequent_phrases(openers, sides, lambda word: spelled[word], join),
+            _find_frequent_phrases(outlines, sides, lambda outline: names[outline]),
+        )
     rows = [extract_skeletons(draw, common) for draw in sides.draws]
     complete = [skeletons[skeletons[:, -1] != ENDED] for skeletons in rows]
     return FrequentBeginnings(
-        _find_frequent_phrases(openers, sides, lambda word: spelled[word]),
-        _find_frequent_phrases(complete, sides, lambda word: "…" if word == GAP else spelled[word]),
+        _find_frequent_phrases(openers, sides, lambda word: spelled[word], join),
+        _find_frequent_phrases(complete, sides, lambda word: "…" if word == GAP else spelled[word], join),
     )
 
 
@@ -106,10 +116,11 @@ def explain_verdict(
         if kind not in judgement.reasons:
             continue
         names, numbers, examples = judgement.reasons[kind], [], []
-        for metric in (COLLAPSE_METRICS[METRIC_NAMES.index(name)] for name in names if name in METRIC_NAMES):
+        for metric in (COLLAPSE_METRICS[METRIC_NAMES.index(name)] for name in names if name in evidence.z):
             real, z = evidence.real[metric.name], evidence.z[metric.name]
             value = real + metric.worse_sign * evidence.change[metric.name]
-            numbers.append(f"{METRIC_LABELS[metric.name]} {value:.4g}, real text {real:.4g}, z {z:+.1f}")
+            label = reference.kind.name_units(METRIC_LABELS[metric.name])
+            numbers.append(f"{label} {value:.4g}, real text {real:.4g}, z {z:+.1f}")
         if kind == "tail":
             lacking = np.where((own == 0) & (first > 0) & (second > 0), first + second, 0)
             examples = _list_words("Missing", lacking, spelled)
@@ -123,7 +134,7 @@ def explain_verdict(
                 examples.append(f"Most frequent openings: {_join_phrases(begin.openers)}")
             if "templates" in names:
                 examples.append(f"Dominant patterns: {_join_phrases(begin.templates)}")
-        text = sentence + f" ({', '.join(numbers)})" * bool(numbers)
+        text = reference.kind.name_units(sentence) + f" ({', '.join(numbers)})" * bool(numbers)
         findings.append(". ".join(part for part in (text, *examples) if part))
     return findings
 
@@ -159,12 +170,14 @@ def _join_phrases(phrases: list[PhraseRecord]) -> str:
     return ", ".join(f"“{phrase.text}” {phrase.candidate:.1%}" for phrase in phrases)
 
 
-def _find_frequent_phrases(rows: list[Ints], sides: ComparedSides, spell: Callable[[int], str]) -> list[PhraseRecord]:
+def _find_frequent_phrases(
+    rows: list[Ints], sides: ComparedSides, spell: Callable[[int], str], join: Callable[[Sequence[str]], str] = " ".join
+) -> list[PhraseRecord]:
     own, *real = (Counter(map(tuple, phrases.tolist())) for phrases in rows)
     documents = len(sides.draws[0].lengths)
     return [
         PhraseRecord(
-            text=" ".join(map(spell, phrase)),
+            text=join(list(map(spell, phrase))),
             candidate=count / documents,
             reference=sum(counts[phrase] for counts in real) / (len(real) * documents),
         )

@@ -25,6 +25,8 @@ class TokenCorpus(NamedTuple):
     ids: Ints
     starts: Ints
     lengths: Ints
+    outlines: Ints | None = None
+    """By document: the number of its template, where the kind of data outlines whole documents."""
 
     @classmethod
     def from_words(cls, documents: Sequence[Sequence[str]], vocabulary: dict[str, int]) -> Self:
@@ -41,7 +43,8 @@ class TokenCorpus(NamedTuple):
         """The documents at `places`, truncated to `lengths`."""
         offsets = np.cumsum(lengths) - lengths
         within = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)
-        return TokenSample(self.ids[np.repeat(self.starts[places], lengths) + within], lengths)
+        outlines = None if self.outlines is None else self.outlines[places]
+        return TokenSample(self.ids[np.repeat(self.starts[places], lengths) + within], lengths, outlines)
 
     def find_shared(self, other: Self) -> npt.NDArray[np.bool_]:
         """For each document, whether the other corpus contains an equal one."""
@@ -56,7 +59,7 @@ class TokenCorpus(NamedTuple):
     def truncate(self, places: Ints, lengths: Ints) -> Self:
         """The corpus of the documents at `places`, truncated to `lengths`."""
         draw = self.take_sample(places, lengths)
-        return type(self)(draw.ids, np.cumsum(lengths) - lengths, lengths)
+        return type(self)(draw.ids, np.cumsum(lengths) - lengths, lengths, draw.outlines)
 
     def count_words(self, places: Ints, words: int) -> Ints:
         """Occurrences by word in the whole documents at `places`."""

@@ -70,6 +70,8 @@ def load_null_distribution(reference: ReferenceCorpus, size: int, cache: Path | 
         digest = hashlib.sha256(f"{CACHE_VERSION} {COMPARISONS}".encode())
         digest.update(reference.corpus.ids.tobytes())
         digest.update(reference.corpus.lengths.tobytes())
+        if reference.corpus.outlines is not None:
+            digest.update(reference.corpus.outlines.tobytes())
         path = cache / f"{size}-{digest.hexdigest()[:16]}.json"
     if path and path.exists():
         fields = read_json(path)

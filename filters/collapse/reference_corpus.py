@@ -10,34 +10,51 @@ import numpy.typing as npt
 from core.embeddings import VOCABULARY_FILE
 from filters.collapse.collapse_metrics import COMMON_WORDS, WordBackground
 from filters.collapse.diversity import DiversityMetrics, TokenSample, measure_diversity
-from filters.collapse.matched_samples import TokenCorpus, split_into_words
+from filters.collapse.matched_samples import TokenCorpus
+from filters.collapse.text_kinds import PROSE, TextKind
 from filters.collapse.topics import TopicModel
 
 Ints = npt.NDArray[np.int64]
 
 MOST_DOCUMENTS = 30_000
 """Three samples of the largest compared size."""
+MIN_LISTED_SHARE = 0.5
+"""Least share of a reference's words that are in the English word list, for a word that is not listed to be strange."""
 
 
 class ReferenceCorpus(NamedTuple):
-    """Real text with its vocabulary and topics."""
+    """Real text with its vocabulary and topics. Words are the units of its kind."""
 
     name: str
     corpus: TokenCorpus
     vocabulary: dict[str, int]
     topics: TopicModel
+    kind: TextKind
+    outlines: dict[str, int]
+    """Numbers of the templates, where the kind outlines whole documents."""
 
     @classmethod
-    def from_texts(cls, texts: Sequence[str], name: str) -> Self:
+    def from_texts(cls, texts: Sequence[str], name: str, kind: TextKind = PROSE) -> Self:
         """From at most `MOST_DOCUMENTS` of the texts; texts without a word are left out."""
-        vocabulary: dict[str, int] = {}
         chosen = np.sort(np.random.default_rng(0).permutation(len(texts))[:MOST_DOCUMENTS])
-        documents = [words for i in chosen if (words := split_into_words(texts[i]))]
-        return cls.from_corpus(TokenCorpus.from_words(documents, vocabulary), vocabulary, name)
+        vocabulary: dict[str, int] = {}
+        outlines: dict[str, int] = {}
+        corpus = number_units([texts[i] for i in chosen], kind, vocabulary, outlines)
+        return cls(name, corpus, vocabulary, TopicModel.of(corpus), kind, outlines)
 
     @classmethod
-    def from_corpus(cls, corpus: TokenCorpus, vocabulary: dict[str, int], name: str) -> Self:
-        return cls(name, corpus, vocabulary, TopicModel.of(corpus))
+    def from_corpus(cls, corpus: TokenCorpus, vocabulary: dict[str, int], name: str, kind: TextKind = PROSE) -> Self:
+        return cls(name, corpus, vocabulary, TopicModel.of(corpus), kind, {})
+
+    def number_texts(self, texts: Sequence[str]) -> TokenCorpus:
+        """The texts that have a word, as numbers of this reference's vocabulary, which grows by their new words."""
+        return number_units(texts, self.kind, self.vocabulary, self.outlines)
+
+    def find_held_metrics(self) -> frozenset[str]:
+        """The metrics that hold for its kind; `strange_words` needs a language of which there is a word list."""
+        background = self.build_background()
+        listed = background.counts[background.listed].sum() >= MIN_LISTED_SHARE * background.counts.sum()
+        return self.kind.metrics if listed else self.kind.metrics - {"strange_words"}
 
     def build_background(self) -> WordBackground:
         """Properties of all words that are now in the vocabulary."""
@@ -52,6 +69,21 @@ class ReferenceCorpus(NamedTuple):
             TokenCorpus(draw.ids, np.cumsum(draw.lengths) - draw.lengths, draw.lengths)
         )
         return measure_diversity(draw, points, list(self.vocabulary), draw.tokens)
+
+
+def number_units(
+    texts: Sequence[str], kind: TextKind, vocabulary: dict[str, int], outlines: dict[str, int]
+) -> TokenCorpus:
+    """The texts that have a unit. A document without a template is like no other: its number is negative and its own."""
+    split = [(text, units) for text in texts if (units := kind.split(text))]
+    corpus = TokenCorpus.from_words([units for _, units in split], vocabulary)
+    if kind.outline is None:
+        return corpus
+    numbers = np.zeros(len(split), dtype=np.int64)
+    for place, (text, _) in enumerate(split):
+        outline = kind.outline(text)
+        numbers[place] = -1 - place if outline is None else outlines.setdefault(outline, len(outlines))
+    return TokenCorpus(corpus.ids, corpus.starts, corpus.lengths, numbers)
 
 
 @cache

@@ -19,8 +19,9 @@ from filters.base import Document
 from filters.collapse.collapse_metrics import COPY_WORDS, OPENER_WORDS, REPEAT
 from filters.collapse.diversity import TokenSample
 from filters.collapse.explanation import EXAMPLES, REPEATS
-from filters.collapse.matched_samples import TokenCorpus, split_into_words
+from filters.collapse.matched_samples import TokenCorpus
 from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
+from filters.collapse.text_kinds import PROSE, TextKind, find_kind
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -44,6 +45,8 @@ DISTINCT_SAMPLE = 5_000
 (Li et al. 2016), and one long document must not decide it."""
 HASH_BYTES = 16
 """Of the hash of a text: two different texts in a billion are taken for equal with a probability under 1e-20."""
+RECORDS_KIND = "json"
+"""The kind of data that includes tool calls."""
 STRUCTURED_STARTS = ("{", "[", "`", "<")
 """A document that begins with one of these is data or code: it repeats names and marks by its format."""
 
@@ -86,14 +89,14 @@ class PromptedSample(NamedTuple):
     vocabulary: dict[str, int]
 
     @classmethod
-    def from_documents(cls, documents: Sequence[Document]) -> Self:
-        """All documents with a word. Tool calls are left out: they are data with repeated names."""
+    def from_documents(cls, documents: Sequence[Document], kind: TextKind = PROSE) -> Self:
+        """All documents with a word. Of prose, tool calls are left out: they are data with repeated names."""
         vocabulary: dict[str, int] = {}
-        texts = map(_get_own_text, documents)
-        found = ((split_into_words(text), text, document) for text, document in zip(texts, documents, strict=True))
+        texts = [_get_own_text(document, kind) for document in documents]
+        found = ((kind.split(text), text, document) for text, document in zip(texts, documents, strict=True))
         pairs = [(words, text, document) for words, text, document in found if words]
         own = TokenCorpus.from_words([words for words, _, _ in pairs], vocabulary)
-        asked = [_split_prompt(document) for _, _, document in pairs]
+        asked = [_split_prompt(document, kind) for _, _, document in pairs]
         prompts = TokenCorpus.from_words(asked, vocabulary)
         prose = [not text.lstrip().startswith(STRUCTURED_STARTS) for _, text, _ in pairs]
         return cls(
@@ -124,12 +127,12 @@ class PromptedSample(NamedTuple):
         return np.fromiter((seen.setdefault(text, len(seen)) for text in words), np.int64)
 
 
-def _get_own_text(document: Document) -> str:
-    return "\n".join(document.answers) if document.answers else document.text
+def _get_own_text(document: Document, kind: TextKind) -> str:
+    return "\n".join(document.answers) if document.answers and kind.name != RECORDS_KIND else document.text
 
 
-def _split_prompt(document: Document) -> list[str]:
-    return split_into_words(f"{document.asked}\n{document.around}")
+def _split_prompt(document: Document, kind: TextKind) -> list[str]:
+    return kind.split(f"{document.asked}\n{document.around}")
 
 
 def _build_corpus(sample: TokenSample) -> TokenCorpus:
@@ -145,7 +148,7 @@ class OwnNgrams(NamedTuple):
 
 
 def list_own_ngrams(sample: PromptedSample, n: int) -> OwnNgrams:
-    both = TokenSample(*(np.concatenate([own, asked]) for own, asked in zip(sample.own, sample.prompts, strict=True)))
+    both = TokenSample(*(np.concatenate(parts) for parts in zip(sample.own[:2], sample.prompts[:2], strict=True)))
     if both.tokens < n:
         return OwnNgrams(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool))
     ids, documents = both.list_ngrams(n)
@@ -168,14 +171,15 @@ class CopyCounts(NamedTuple):
     """Different ones after the words of all documents were put in random order."""
 
     @classmethod
-    def from_documents(cls, documents: Iterable[Document], random: np.random.Generator) -> Self:
+    def from_documents(cls, documents: Iterable[Document], random: np.random.Generator, kind: TextKind = PROSE) -> Self:
         vocabulary: dict[str, int] = {}
         ids, lengths = array("i"), array("q")
         answers: set[bytes] = set()
         rows: set[bytes] = set()
         for document in documents:
-            if words := split_into_words(_get_own_text(document)):
-                answer, asked = (_hash_bytes(" ".join(part).encode()) for part in (words, _split_prompt(document)))
+            if words := kind.split(_get_own_text(document, kind)):
+                parts = (words, _split_prompt(document, kind))
+                answer, asked = (_hash_bytes(" ".join(part).encode("utf-8", "surrogatepass")) for part in parts)
                 answers.add(answer)
                 rows.add(answer + asked)
                 lengths.append(len(words))
@@ -274,32 +278,35 @@ def _measure_repeated_ngrams(prose: PromptedSample, texts: Ints) -> RepetitionSh
     return RepetitionShare(float(shares[texts].mean()), having)
 
 
-def assess_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRecord:
-    """Measure repetition within the documents: equal texts among all, n-grams in at most `MAX_SAMPLE_DOCUMENTS`.
+def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKind | None = None) -> CollapseRecord:
+    """Measure repetition within the documents: equal texts among all, n-grams in at most `MAX_SAMPLE_DOCUMENTS`. Without `kind`,
+    it is found from the texts.
 
     The share of copied documents is that within the sample: a near copy whose original was not drawn is missed.
     """
     random = np.random.default_rng(seed)
+    kind = kind or find_kind([document.text for document in documents])
     chosen = np.sort(random.permutation(len(documents))[:MAX_SAMPLE_DOCUMENTS])
-    sample = PromptedSample.from_documents([documents[i] for i in chosen])
+    sample = PromptedSample.from_documents([documents[i] for i in chosen], kind)
     count = sample.documents
     if count < MIN_MEASURED_DOCUMENTS:
         return CollapseRecord(
-            verdict=CollapseVerdict.inconclusive,
-            evidence=[f"{count} documents have words in them, and {MIN_MEASURED_DOCUMENTS} are needed"],
+            verdict=CollapseVerdict.inconclusive, kind=kind.name, unit=kind.unit,
+            evidence=[f"{count} documents have {kind.unit}s in them, and {MIN_MEASURED_DOCUMENTS} are needed"],
             reference=None, documents=0, tokens=0, metrics=[],
             note="Nothing was measured, so there is no evidence about repetition.",
-            advice=[_advise_on_number(count)],
+            advice=[kind.name_units(_advise_on_number(count))],
         )  # fmt: skip
-    copies = CopyCounts.from_documents(documents, random)
+    copies = CopyCounts.from_documents(documents, random, kind)
     values, shuffled = (measure_repetition_shares(s) for s in (sample, sample.shuffle_words(random)))
     shares = copies.list_shares() | {name: (share, shuffled[name].value) for name, share in values.items()}
     metrics = [
-        _build_repetition_record(metric, shares[metric.name][0].value, shares[metric.name][1])
+        _build_repetition_record(metric, shares[metric.name][0].value, shares[metric.name][1], kind)
         for metric in REPETITION_LIMITS
+        if metric.name in kind.repetition
     ]
     repeated = [metric for metric in metrics if _is_repetition(metric, shares[metric.name][0].documents)]
-    openers = _find_frequent_openers(sample)
+    openers = _find_frequent_openers(sample, kind) if "openers" in kind.repetition else []
     verdict = CollapseVerdict.unrepeated
     if repeated:
         verdict = CollapseVerdict.collapse
@@ -307,21 +314,23 @@ def assess_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRe
         verdict = CollapseVerdict.inconclusive
     return CollapseRecord(
         verdict=verdict,
+        kind=kind.name,
+        unit=kind.unit,
         evidence=[_describe_repetition(repeated, openers)] if repeated else [],
         reference=None,
         documents=count,
         tokens=sample.own.tokens,
         metrics=metrics,
         openers=openers,
-        note=_write_repetition_note(verdict, count, copies.documents, len(documents)),
-        advice=_advise_on_repetition(verdict, count),
+        note=kind.name_units(_write_repetition_note(verdict, count, copies.documents, len(documents))),
+        advice=list(map(kind.name_units, _advise_on_repetition(verdict, count))),
     )
 
 
-def _build_repetition_record(metric: RepetitionMetric, value: float, shuffled: float) -> MetricRecord:
+def _build_repetition_record(metric: RepetitionMetric, value: float, shuffled: float, kind: TextKind) -> MetricRecord:
     return MetricRecord(
         name=metric.name, candidate=value, reference=shuffled, low=0.0, high=min(1.0, shuffled + metric.limit),
-        meaning=metric.meaning, family=REPEAT,
+        meaning=kind.name_units(metric.meaning), family=REPEAT,
     )  # fmt: skip
 
 
@@ -333,7 +342,7 @@ def _is_repetition(metric: MetricRecord, documents: int) -> bool:
     return value > limit and wilson_bound(round(value * documents), documents, -SIGNIFICANCE) > limit
 
 
-def _find_frequent_openers(sample: PromptedSample) -> list[PhraseRecord]:
+def _find_frequent_openers(sample: PromptedSample, kind: TextKind) -> list[PhraseRecord]:
     """The first three words that several prose documents share and their prompts lack, most frequent first."""
     sample = sample.take(np.flatnonzero(sample.prose))
     spelled = list(sample.vocabulary)
@@ -346,7 +355,7 @@ def _find_frequent_openers(sample: PromptedSample) -> list[PhraseRecord]:
             start = starts[grams.documents[grams.leads & (grams.ids == numbers[place])][0]]
             words = sample.own.ids[start : start + OPENER_WORDS]
             share = int(counts[place]) / sample.documents
-            phrases.append(PhraseRecord(text=" ".join(spelled[word] for word in words), candidate=share))
+            phrases.append(PhraseRecord(text=kind.join([spelled[word] for word in words]), candidate=share))
     return phrases
 
 

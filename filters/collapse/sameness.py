@@ -1,9 +1,7 @@
-"""How much the texts of one dataset are alike in form, without a reference: openings, templates, self-BLEU; and the structure of
-expressions and of code. Knows neither recipes nor what a value should be.
+"""How much the texts of one dataset are alike in form, without a reference: openings, templates, self-BLEU; and how much the
+structures of expressions and programs (`filters.collapse.outlines`). Knows neither recipes nor what a value should be.
 """
 
-import ast
-import builtins
 import math
 import re
 from collections import Counter
@@ -24,8 +22,6 @@ OPENING_WORDS = 2
 """Fewer than the openers of the collapse gate: `Given a` is an opening, whatever is given."""
 COMMON_SHARE = 0.1
 """A word is rare in a dataset if it is in fewer texts than this share, or in one text only."""
-MAX_CODE_NODES = 5_000
-"""Of code whose structure is measured."""
 MAX_SPACES = 4
 """Characters between a word and the mark before it."""
 SENTENCE_ENDS = frozenset(".!?…:\"“”'‘(\n")
@@ -167,71 +163,3 @@ def _list_templates(sample: TokenSample, common: Sequence[int], vocabulary: Sequ
     for number, row in enumerate(rows.tolist()):
         words = ["…" if word == GAP else vocabulary[word] for word in row if word != ENDED]
         yield " ".join(words) if any(word != "…" for word in words) else number
-
-
-# Structures
-
-
-def outline_expression(expression: str) -> str | None:
-    """The operation tree of an expression with `n` for numbers and `x` for names, in prefix order; the operands of + and * are
-    sorted, so `2 + 3 * 4` equals `5 * 6 + 7`. None if it is no expression.
-    """
-    try:
-        tree = ast.parse(expression.strip(), mode="eval").body
-        return _outline_operations(tree)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**"}
-
-
-def _outline_operations(node: ast.expr) -> str:
-    if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
-        sign = OPERATIONS[type(node.op)]
-        parts = [_outline_operations(side) for side in (node.left, node.right)]
-        return f"( {sign} {' '.join(sorted(parts) if sign in ('+', '*') else parts)} )"
-    if isinstance(node, ast.UnaryOp):
-        return _outline_operations(node.operand)
-    if isinstance(node, ast.Call):
-        return f"( call {' '.join(map(_outline_operations, node.args))} )"
-    return "n" if isinstance(node, ast.Constant) else "x"
-
-
-def outline_code(code: str) -> str | None:
-    """The syntax tree of Python code in prefix order, without names of variables and functions, constants, annotations and
-    docstrings. Names of built-ins and methods stay. None if it is no Python, or too long.
-    """
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    words = list(_outline_syntax(tree))
-    return " ".join(words) if words and len(words) <= MAX_CODE_NODES else None
-
-
-def _outline_syntax(tree: ast.AST) -> Iterator[str]:
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        match node:
-            case ast.Expr(value=ast.Constant()) | ast.alias() | ast.Import() | ast.ImportFrom() | ast.expr_context():
-                continue
-            case ast.Module():
-                pass
-            case ast.Name(id=name) if hasattr(builtins, name):
-                yield name
-            case ast.AnnAssign():
-                yield "Assign"
-            case ast.Attribute(attr=name):
-                yield f".{name}"
-            case _:
-                yield type(node).__name__
-        children = [
-            child
-            for field, value in ast.iter_fields(node)
-            if field not in ("annotation", "returns", "type_params")
-            for child in (value if isinstance(value, list) else [value])
-            if isinstance(child, ast.AST)
-        ]
-        waiting.extend(reversed(children))

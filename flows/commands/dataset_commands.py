@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from core.data_kinds import DataKind
 from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, RunFailed, UsageError
 from core.project_files import NAMED_REFERENCES, RUNS_FOLDER, find_referenced_file
 from flows.commands.command_options import (
@@ -144,6 +145,10 @@ def assess_command(
     parent: Annotated[
         Path | None, typer.Option("--parent", help="The dataset that it extends: a run, a folder or a file.")
     ] = None,
+    kind: Annotated[
+        DataKind | None,
+        typer.Option(help="What is counted in both; default: found from the rows.", show_default=False),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="An HTML file to write.")] = None,
     self_test: Annotated[
         str | None,
@@ -173,7 +178,7 @@ def assess_command(
             raise UsageError(
                 "--self-test: assesses the reference alone; leave out INPUT, --reference, --parent and --out"
             )
-        run_self_test_command(self_test, documents, seed, runs_dir, as_json=as_json)
+        run_self_test_command(self_test, documents, kind, seed, runs_dir, as_json=as_json)
         return
     if source is None:
         raise UsageError("INPUT: name a dataset, or a reference with --self-test")
@@ -185,7 +190,7 @@ def assess_command(
     from flows.terminal.suggested_commands import build_runs_dir_arguments
 
     cache = find_cache_folder(runs_dir)
-    assessment = assess_dataset(source, reference, seed, parent=parent, cache=cache)
+    assessment = assess_dataset(source, reference, seed, parent=parent, cache=cache, kind=kind)
     if out:
         from flows.report.collapse_page import write_assessment_page
 
@@ -203,6 +208,7 @@ def assess_command(
         options = {
             "--reference": reference,
             "--parent": parent,
+            "--kind": kind,
             "--seed": None if seed == DEFAULT_ASSESS_SEED else seed,
         }
         given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
@@ -213,13 +219,15 @@ def assess_command(
         raise SystemExit(GateNotMet.exit_code)
 
 
-def run_self_test_command(name: str, documents: int | None, seed: int, runs_dir: str, *, as_json: bool) -> None:
+def run_self_test_command(
+    name: str, documents: int | None, kind: DataKind | None, seed: int, runs_dir: str, *, as_json: bool
+) -> None:
     from flows.data.run_storage import find_cache_folder
     from flows.evaluate.reference_self_test import format_self_test, run_reference_self_test
 
     with SESSION.handle_interrupts():
         try:
-            report = run_reference_self_test(name, documents, seed=seed, cache=find_cache_folder(runs_dir))
+            report = run_reference_self_test(name, documents, seed=seed, cache=find_cache_folder(runs_dir), kind=kind)
         except (UserInterrupt, KeyboardInterrupt):
             print("interrupted; the natural variation is stored, the samples are not", file=sys.stderr)
             raise SystemExit(INTERRUPTED_EXIT_CODE) from None
@@ -242,8 +250,7 @@ def reference_command(
     out: Annotated[Path, typer.Option("--out", metavar="REF", help="The Parquet file to write.")],
     source: Annotated[str, typer.Option("--source", metavar="TEXT", help="Where it is from, and its licence.")] = "",
     kind: Annotated[
-        Literal["prose", "code"] | None,
-        typer.Option("--kind", help="What it is; default: code if all files are Python.", show_default=False),
+        DataKind | None, typer.Option("--kind", help="What it is; default: found from the texts.", show_default=False)
     ] = None,
     role: Annotated[
         Literal["assistant", "user"], typer.Option("--role", help="Whose turns of a conversation are taken.")

@@ -1,16 +1,26 @@
 """The collapse assessment of any dataset: against real text or for repetition only, and against its parent. Knows no Prefect."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError
+from core.project_files import find_referenced_file
 from core.runs.collapse_assessment import CollapseAssessment
 from core.runs.records import CollapseRecord, CollapseVerdict, SamenessRecord
+from core.sample import Message
+from core.storage.sample_files import unflatten_message
+from filters.base import Document
 from flows.data.dataset_origin import is_synthetic_dataset
-from flows.data.dataset_rows import build_row_document, read_dataset_documents
+from flows.data.dataset_rows import (
+    build_row_document,
+    read_all_rows,
+    read_dataset_conversations,
+    read_dataset_documents,
+    read_row_conversation,
+)
 from flows.data.reference_files import load_reference
 from flows.terminal.run_summary import format_metrics
 from flows.terminal.suggested_commands import format_next_line
@@ -19,30 +29,36 @@ from flows.terminal.text_format import TERMINAL_WIDTH, replace_unsafe_characters
 NULL_CACHE_FOLDER = "nulls"
 """The folder in the runs' cache for null distributions: how far real text differs from itself."""
 
+DIALOGUE_KIND = "dialogue"
+"""The kind of data whose turns are assessed by role (`filters.collapse.dialogues`)."""
 COPY_METRICS = frozenset({"exact_duplicates", "repeated_answers", "copied_documents", "duplicate_8grams"})
 """The metrics of repetition that dropping repeated rows lowers."""
 
 
 def assess_dataset(
-    source: Path, reference: str | None, seed: int, *, parent: Path | None, cache: Path | None
+    source: Path, reference: str | None, seed: int, *, parent: Path | None, cache: Path | None, kind: str | None = None
 ) -> CollapseAssessment:
     """Compare a dataset with real text, and the rows that it adds to its parent with the parent. Without a reference, measure its
-    repetition.
+    repetition. Without a `kind`, what is counted is found from its rows.
 
     Raises:
-        UsageError: if a dataset cannot be read, or adds no row to its parent.
+        UsageError: if a dataset cannot be read, or adds no row to its parent, or the kind is unknown.
     """
     from filters.collapse.assessment import assess_texts
-    from filters.collapse.repetition import assess_repetition
     from filters.collapse.sameness import build_sameness_records
+    from filters.collapse.text_kinds import get_kind
 
+    known_kind = get_kind(kind) if kind else None
     documents = list(read_dataset_documents(source))
     texts = [document.text for document in documents]
     generated = is_synthetic_dataset(source)
     if reference is None:
-        collapse = assess_repetition(documents, seed=seed)
+        collapse = _assess_documents(documents, seed, kind)
     else:
-        collapse = assess_answers(texts, reference, Path.cwd(), seed, cache, generated=generated)
+        turns = _list_turns(read_dataset_conversations(source)) if kind == DIALOGUE_KIND else ()
+        collapse = assess_answers(
+            texts, reference, Path.cwd(), seed, cache, generated=generated, kind=kind, turns=turns
+        )
     collapse.sameness = build_sameness_records(documents, seed=seed)
     if parent is None:
         return CollapseAssessment(collapse=collapse)
@@ -54,15 +70,42 @@ def assess_dataset(
             f"{source}: has no row that {parent} lacks, so there is nothing to compare; leave out --parent"
         )
     nulls = cache / NULL_CACHE_FOLDER if cache else None
-    comparison = assess_texts(added, earlier, name=str(parent), seed=seed, cache=nulls, generated=generated)
+    comparison = assess_texts(
+        added, earlier, name=str(parent), seed=seed, cache=nulls, generated=generated, kind=known_kind
+    )
     return CollapseAssessment(collapse=collapse, parent=comparison)
 
 
-def assess_conversations(conversations: Sequence[Sequence[dict[str, Any]]], seed: int) -> CollapseRecord:
+def assess_conversations(
+    conversations: Sequence[Sequence[dict[str, Any]]], seed: int, kind: str | None = None
+) -> CollapseRecord:
     """Measure repetition within the conversations of a run, each as its messages on disk."""
-    from filters.collapse.repetition import assess_repetition
+    return _assess_documents([build_row_document({"messages": messages}) for messages in conversations], seed, kind)
 
-    return assess_repetition([build_row_document({"messages": messages}) for messages in conversations], seed=seed)
+
+def _assess_documents(documents: Sequence[Document], seed: int, kind: str | None) -> CollapseRecord:
+    from filters.collapse.dialogues import assess_dialogue_repetition
+    from filters.collapse.repetition import assess_repetition
+    from filters.collapse.text_kinds import get_kind
+
+    if kind == DIALOGUE_KIND:
+        return assess_dialogue_repetition(documents, seed=seed)
+    return assess_repetition(documents, seed=seed, kind=get_kind(kind) if kind else None)
+
+
+def list_conversation_turns(conversations: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, list[str]]]:
+    """The turns by role of each conversation of a run, as its messages on disk."""
+    return _list_turns([[unflatten_message(flat) for flat in messages] for messages in conversations])
+
+
+def _list_turns(conversations: Sequence[Sequence[Message]]) -> list[dict[str, list[str]]]:
+    found = []
+    for conversation in conversations:
+        turns: dict[str, list[str]] = {}
+        for message in conversation:
+            turns.setdefault(message.role, []).append(message.content)
+        found.append(turns)
+    return found
 
 
 def measure_conversation_sameness(conversations: Sequence[Sequence[dict[str, Any]]], seed: int) -> list[SamenessRecord]:
@@ -81,19 +124,38 @@ def assess_answers(
     before: Sequence[CollapseRecord] = (),
     *,
     generated: bool = True,
+    kind: str | None = None,
+    turns: Sequence[Mapping[str, Sequence[str]]] = (),
 ) -> CollapseRecord:
     """Compare `answers` with the reference, a name or a file: metrics and verdict. Its null distribution is kept in `cache`.
     `before` are the comparisons of the generations that the answers build on, oldest first. `generated`: whether a teacher is
-    known to have written the answers.
+    known to have written the answers. `kind`: of both sides; without it, it is found from the texts. Of dialogues, `turns` are
+    compared.
 
     Raises:
-        UsageError: if the reference cannot be read.
+        UsageError: if the reference cannot be read, or the kind is unknown.
     """
     from filters.collapse.assessment import assess_texts
+    from filters.collapse.dialogues import assess_dialogues
+    from filters.collapse.text_kinds import get_kind
 
-    real = load_reference(reference, folder, cache)
     nulls = cache / NULL_CACHE_FOLDER if cache else None
-    return assess_texts(answers, real.texts, name=real.name, seed=seed, cache=nulls, before=before, generated=generated)
+    if kind == DIALOGUE_KIND:
+        real_turns = list(read_all_rows(find_referenced_file(reference, folder), _read_reference_turns))
+        return assess_dialogues(
+            turns, real_turns, name=reference, seed=seed, cache=nulls, before=before, generated=generated
+        )
+    real = load_reference(reference, folder, cache)
+    return assess_texts(
+        answers, real.texts, name=real.name, seed=seed, cache=nulls, before=before, generated=generated,
+        kind=get_kind(kind) if kind else None,
+    )  # fmt: skip
+
+
+def _read_reference_turns(row: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The turns by role of a row; a row of `text` alone has one turn without a role."""
+    text = row.get("text")
+    return {"": [text]} if isinstance(text, str) else _list_turns([read_row_conversation(row)])[0]
 
 
 def format_assessment(assessment: CollapseAssessment) -> list[str]:
@@ -104,6 +166,7 @@ def format_assessment(assessment: CollapseAssessment) -> list[str]:
             measured = (
                 f"compared with {replace_unsafe_characters(record.reference)}" if record.reference else "repetition"
             )
+            measured += f" as {record.kind}, in {record.unit}s" * bool(record.kind != "prose" and record.metrics)
             lines += ["", f"{measured}: {record.verdict}", *_format_bullets(record.evidence), ""]
             lines += format_metrics(record)
     if advice := assessment.advice:

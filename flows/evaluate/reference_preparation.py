@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from agents.sources.document_text import DOCUMENT_KINDS, read_document_text
 from agents.sources.documents import documents_problem
 from core.config.filters import MinHashFilter
+from core.data_kinds import DataKind
 from core.errors import UsageError
 from core.installation import read_version
 from filters.base import Document
@@ -33,7 +34,6 @@ T = TypeVar("T")
 
 TextRole = Literal["assistant", "user"]
 """Whose turns of a conversation are its text."""
-ReferenceKind = Literal["prose", "code"]
 
 MAX_ROW_WORDS = 400
 """A row of a dataset is a document, as in what is assessed, unless it is longer."""
@@ -49,6 +49,7 @@ MIN_DOCUMENTS = 30
 """As `assess` needs at least."""
 FEW_TEXTS = 100
 """Passages of fewer texts than this share words that other text of the same kind lacks."""
+SPLIT_KINDS = frozenset({"prose", "characters", "code"})
 CODE_ENDINGS = frozenset({".py", ".pyi"})
 SHOWN_DOCUMENTS = 2_000
 """Documents of a dataset for which the power is printed."""
@@ -57,8 +58,8 @@ SHOWN_DOCUMENTS = 2_000
 class ReferenceOptions(NamedTuple):
     """How a reference is made."""
 
-    kind: ReferenceKind | None = None
-    """None: code if all files are Python, else prose."""
+    kind: DataKind | None = None
+    """What a document is; None: found from the texts."""
     role: TextRole = "assistant"
     split: int | None = None
     """The longest passage in words; 0 splits nothing; None: as `MAX_ROW_WORDS` and `PASSAGE_WORDS`."""
@@ -103,13 +104,18 @@ def prepare_reference(
     """
     from filters.collapse.reference_corpus import ReferenceCorpus
     from filters.collapse.reference_power import measure_power
+    from filters.collapse.text_kinds import CHECKED_TEXTS, TEXT_KINDS, find_kind
 
     found = [source for path in sources for source in find_source_files(path)]
-    kind = options.kind or ("code" if all(file.suffix in CODE_ENDINGS for file in found) else "prose")
     dropped: Counter[str] = Counter()
-    documents = draw_documents(
-        _split_all(_read_texts(found, options.role, dropped), kind, options.split, dropped), options, dropped
-    )
+    read = _read_texts(found, options.role, dropped)
+    first = list(islice(read, CHECKED_TEXTS))
+    kind = TEXT_KINDS[options.kind] if options.kind else find_kind([source.text for source in first])
+    if kind.name == "dialogue":
+        raise UsageError(
+            "dialogues are compared by role and turn: name a dataset of conversations as the reference itself"
+        )
+    documents = draw_documents(_split_all(chain(first, read), kind.name, options.split, dropped), options, dropped)
     kept = drop_near_repeats(documents, dropped)
     dropped["not drawn"] += max(0, len(kept) - options.documents)
     kept = kept[: options.documents]
@@ -123,7 +129,7 @@ def prepare_reference(
         )
     texts, origins = [text for _, text in kept], [origin for origin, _ in kept]
     record = ReferenceRecord(
-        kind=kind, source=options.source, files=[path.name for path in found][:100], texts=len(set(origins)),
+        kind=kind.name, source=options.source, files=[path.name for path in found][:100], texts=len(set(origins)),
         documents=len(kept), words=sum(len(split_into_words(text)) for text in texts), split=options.split, seed=options.seed,
         read=dropped.pop("read"), dropped={reason: count for reason, count in dropped.items() if count},
         sha256=hash_texts(texts), version=read_version(),
@@ -131,7 +137,7 @@ def prepare_reference(
     SESSION.print_unless_stopped(
         f"reference: {len(kept):,} documents; measuring how far they differ from each other, up to a minute"
     )
-    power = measure_power(ReferenceCorpus.from_texts(texts, str(out)), SHOWN_DOCUMENTS, cache)
+    power = measure_power(ReferenceCorpus.from_texts(texts, str(out), kind), SHOWN_DOCUMENTS, cache)
     _check_stop()
     if write:
         write_reference(out, texts, origins, record)
@@ -224,7 +230,7 @@ MAX_CODE_BYTES = 8 << 20
 
 
 def _split_all(
-    sources: Iterable[SourceText], kind: ReferenceKind, split: int | None, counts: Counter[str]
+    sources: Iterable[SourceText], kind: str, split: int | None, counts: Counter[str]
 ) -> Iterator[tuple[str, str]]:
     """Documents with the origin of their text. Parts under the least length are counted as `too short`."""
     for source in sources:
@@ -237,9 +243,13 @@ def _split_all(
                 counts["too short"] += 1
 
 
-def split_text(source: SourceText, kind: ReferenceKind, split: int | None) -> list[str]:
-    """The documents of a text. Code is split into its functions: a file always, a row if it is too long."""
+def split_text(source: SourceText, kind: str, split: int | None) -> list[str]:
+    """The documents of a text. Code is split into its functions: a file always, a row if it is too long. By default, records,
+    arithmetic and dialogues are never split.
+    """
     most = (MAX_ROW_WORDS if source.is_row else PASSAGE_WORDS) if split is None else split
+    if split is None and kind not in SPLIT_KINDS:
+        return [source.text]
     is_long = most > 0 and count_words(source.text) > most
     if kind == "code" and (is_long or not source.is_row):
         return split_into_functions(source.text)

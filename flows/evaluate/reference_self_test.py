@@ -31,6 +31,7 @@ class SelfTestReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     reference: str
+    kind: str
     real_documents: int
     documents: int
     """Documents of each sample."""
@@ -47,7 +48,13 @@ class SelfTestReport(BaseModel):
 
 
 def run_reference_self_test(
-    name: str, documents: int | None, *, seed: int, cache: Path | None, pairs: int | None = None
+    name: str,
+    documents: int | None,
+    *,
+    seed: int,
+    cache: Path | None,
+    kind: str | None = None,
+    pairs: int | None = None,
 ) -> SelfTestReport:
     """Assess samples of the reference, each against the rest.
 
@@ -57,7 +64,6 @@ def run_reference_self_test(
     """
     import numpy as np
 
-    from filters.collapse.matched_samples import TokenCorpus, split_into_words
     from filters.collapse.reference_corpus import MOST_DOCUMENTS, ReferenceCorpus
     from filters.collapse.self_test import (
         MIN_TEST_REFERENCE,
@@ -66,22 +72,22 @@ def run_reference_self_test(
         choose_sample_size,
         run_self_test,
     )
+    from filters.collapse.text_kinds import find_kind, get_kind
 
     reference = load_reference(name, Path.cwd(), cache)
     chosen = np.sort(np.random.default_rng(0).permutation(len(reference.texts))[:MOST_DOCUMENTS])
-    spelled = [(place, words) for place in chosen.tolist() if (words := split_into_words(reference.texts[place]))]
-    if len(spelled) < MIN_TEST_REFERENCE:
+    known = get_kind(kind) if kind else find_kind(reference.texts)
+    places = [place for place in chosen.tolist() if known.split(reference.texts[place])]
+    if len(places) < MIN_TEST_REFERENCE:
         raise UsageError(
-            f"{name}: has {format_count(len(spelled), 'document')} with a word, and {MIN_TEST_REFERENCE} are needed at least"
+            f"{name}: has {format_count(len(places), 'document')} with a {known.unit}; {MIN_TEST_REFERENCE} are needed at least"
         )
-    vocabulary: dict[str, int] = {}
-    corpus = TokenCorpus.from_words([words for _, words in spelled], vocabulary)
-    real = ReferenceCorpus.from_corpus(corpus, vocabulary, reference.name)
-    size, wanted = choose_sample_size(len(corpus), documents), pairs or PAIRS
-    origins = _list_groups(reference, [place for place, _ in spelled], size)
-    groups = np.unique(origins, return_inverse=True)[1].reshape(-1) if origins else np.arange(len(corpus))
+    real = ReferenceCorpus.from_texts([reference.texts[place] for place in places], reference.name, known)
+    size, wanted = choose_sample_size(len(places), documents), pairs or PAIRS
+    origins = _list_groups(reference, places, size)
+    groups = np.unique(origins, return_inverse=True)[1].reshape(-1) if origins else np.arange(len(places))
     SESSION.print_message(
-        f"self-test: {wanted} samples of {size:,} documents, each compared with the rest of {len(corpus):,}; first their natural "
+        f"self-test: {wanted} samples of {size:,} documents, each compared with the rest of {len(places):,}; first their natural "
         "variation, up to a minute"
     )
     done: list[SelfTestSample] = []
@@ -100,7 +106,7 @@ def run_reference_self_test(
         )
     result = SelfTestResult(size, done)
     return SelfTestReport(
-        reference=reference.name, real_documents=len(corpus), documents=size, samples=len(done),
+        reference=reference.name, kind=known.name, real_documents=len(places), documents=size, samples=len(done),
         whole_texts=origins is not None, verdicts=dict(result.verdicts),
         reasons=dict(Counter(reason for sample in done for reason in sample.reasons)), rate=result.rate,
         compatible=result.is_compatible,

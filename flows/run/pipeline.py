@@ -40,7 +40,12 @@ from flows.data.curated_run import (
 )
 from flows.data.dataset_mixture import MixtureSources, mix_dataset, read_mixture_sources, split_own_rows, write_own_rows
 from flows.data.estimate_files import read_estimate
-from flows.evaluate.dataset_assessment import assess_answers, assess_conversations, measure_conversation_sameness
+from flows.evaluate.dataset_assessment import (
+    assess_answers,
+    assess_conversations,
+    list_conversation_turns,
+    measure_conversation_sameness,
+)
 from flows.prefect_server.flow_progress import report_flow_progress
 from flows.prefect_server.run_artifacts import publish_artifacts
 from flows.release.lineage_view import read_earlier_comparisons
@@ -274,7 +279,8 @@ def run_curate_stage(context: RunContext, seeds: RunSeeds) -> CurationResult:
 
 @task(name="assess", cache_policy=NO_CACHE, persist_result=False)
 def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
-    reference = context.recipe.collapse.reference if context.recipe.collapse else None
+    config = context.recipe.collapse
+    reference, kind = (config.reference, config.kind) if config else (None, None)
     conversations, seed = kept["messages"].to_list(), context.recipe.seed
     if reference is None:
         SESSION.print_message(
@@ -284,11 +290,14 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
         SESSION.print_message(f"assess: comparing {len(kept):,} samples with {reference}")
     with stages.stopwatch(context.manifest, "assess"):
         if reference is None:
-            record = assess_conversations(conversations, seed)
+            record = assess_conversations(conversations, seed, kind)
         else:
             answers = [join_assistant_turns(messages) for messages in conversations]
             before = list(read_earlier_comparisons(context.run, context.recipe).values())
-            record = assess_answers(answers, reference, context.plan.folder, seed, context.run.cache, before)
+            record = assess_answers(
+                answers, reference, context.plan.folder, seed, context.run.cache, before,
+                kind=kind, turns=list_conversation_turns(conversations),
+            )  # fmt: skip
         record.sameness = measure_conversation_sameness(conversations, seed)
     context.manifest.collapse = record
     context.manifest.gates = record.evidence if record.verdict is CollapseVerdict.collapse else []

@@ -127,7 +127,8 @@ def format_collapse_verdict(collapse: CollapseRecord) -> str:
         head = f"{collapse.verdict}: {collapse.evidence[0]}"
     else:
         head = _first_sentence(collapse.note).rstrip(".")
-    scope = f" (compared with {collapse.reference})" if collapse.reference else " (repetition only)"
+    how = f" as {collapse.kind}" * (collapse.kind != "prose")
+    scope = f" (compared with {collapse.reference}{how})" if collapse.reference else f" (repetition only{how})"
     room = TERMINAL_WIDTH - LABEL_WIDTH
     return format_one_line(format_one_line(head, max(room - len(scope), room // 2)) + scope, room)
 

@@ -6,12 +6,11 @@ import pytest
 
 from benchmarks.sameness import shuffle_words
 from filters.base import Document
+from filters.collapse.outlines import outline_code, outline_expression
 from filters.collapse.sameness import (
     build_sameness_records,
     measure_structure_sameness,
     measure_text_sameness,
-    outline_code,
-    outline_expression,
 )
 
 GOODS = ["apples", "pears", "books", "lamps", "boats", "stamps", "ropes", "chairs"]

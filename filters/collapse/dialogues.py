@@ -1,0 +1,64 @@
+"""The collapse assessment of dialogues: the turns of the user and those of the assistant are assessed apart, and the worse
+verdict counts. A turn is a document. Knows no metric.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from core.runs.records import CollapseRecord, CollapseVerdict
+from filters.base import Document
+from filters.collapse.assessment import assess_corpus, build_mismatch_record
+from filters.collapse.reference_corpus import ReferenceCorpus
+from filters.collapse.repetition import assess_repetition
+from filters.collapse.text_kinds import TEXT_KINDS, Turns, find_kind
+
+DIALOGUE = TEXT_KINDS["dialogue"]
+ROLES = ("user", "assistant")
+
+
+def assess_dialogues(
+    candidate: Sequence[Turns],
+    reference: Sequence[Turns],
+    *,
+    name: str,
+    seed: int,
+    cache: Path | None = None,
+    before: Sequence[CollapseRecord] = (),
+    generated: bool = True,
+) -> CollapseRecord:
+    """`filters.collapse.assessment.assess_texts` for dialogues, each as its turns by role."""
+    records = {}
+    for role in ROLES:
+        own, real = ([turn for turns in side for turn in turns.get(role, ())] for side in (candidate, reference))
+        if own and real:
+            corpus = ReferenceCorpus.from_texts(real, name, DIALOGUE)
+            earlier = [record for record in before if record.turns == role]
+            records[role] = assess_corpus(
+                corpus.number_texts(own), corpus, seed=seed, cache=cache, before=earlier, generated=generated
+            )
+    if not records:
+        texts = [turn for turns in reference for spoken in turns.values() for turn in spoken]
+        return build_mismatch_record(DIALOGUE, find_kind(texts), name)
+    return _choose_worse(records)
+
+
+def assess_dialogue_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRecord:
+    """Repetition among the answers, and among the user's turns."""
+    asked = [Document(document.id, document.asked) for document in documents]
+    sides = {"user": asked, "assistant": documents}
+    return _choose_worse({role: assess_repetition(side, seed=seed, kind=DIALOGUE) for role, side in sides.items()})
+
+
+def _choose_worse(records: Mapping[str, CollapseRecord]) -> CollapseRecord:
+    """The record with the worse verdict, with the findings of all."""
+    gravity = list(CollapseVerdict)
+    order = sorted(records, key=lambda role: gravity.index(records[role].verdict))
+    worst = records[order[0]]
+    verdicts = ", ".join(f"{role} {records[role].verdict}" for role in records)
+    return worst.model_copy(
+        update={
+            "turns": order[0],
+            "evidence": [f"{role} turns: {sentence}" for role in order for sentence in records[role].evidence],
+            "note": f"{worst.note} These numbers are of the {order[0]} turns; verdicts by role: {verdicts}.",
+        }
+    )
