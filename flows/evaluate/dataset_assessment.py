@@ -108,6 +108,40 @@ def _list_turns(conversations: Sequence[Sequence[Message]]) -> list[dict[str, li
     return found
 
 
+def compare_with_earlier_releases(
+    record: CollapseRecord,
+    conversations: Sequence[Sequence[dict[str, Any]]],
+    earlier: Sequence[Document],
+    parent: str,
+    seed: int,
+    cache: Path,
+    kind: str | None = None,
+) -> CollapseRecord | None:
+    """Compare the samples of a run without a reference with those of the earlier releases, up to `parent`. A collapse or a shift
+    becomes the verdict of `record`, the run's repetition, if that is better. None if there are too few samples.
+    """
+    from filters.collapse.assessment import assess_texts
+    from filters.collapse.text_kinds import get_kind
+
+    comparison = assess_texts(
+        [build_row_document({"messages": messages}).text for messages in conversations],
+        [document.text for document in earlier],
+        name=parent, seed=seed, cache=cache / NULL_CACHE_FOLDER, kind=get_kind(kind) if kind else None,
+    )  # fmt: skip
+    if not comparison.documents:
+        return None
+    record.parent = parent
+    if comparison.verdict in (CollapseVerdict.collapse, CollapseVerdict.shift):
+        assessment = CollapseAssessment(collapse=record.model_copy(), parent=comparison)
+        if assessment.verdict is not record.verdict:
+            record.note = f"{comparison.note} {record.note}"
+            record.advice = assessment.advice
+        if assessment.verdict is comparison.verdict:
+            record.evidence = [*record.evidence, *(f"compared with {parent}: {found}" for found in comparison.evidence)]
+        record.verdict = assessment.verdict
+    return comparison
+
+
 def measure_conversation_sameness(conversations: Sequence[Sequence[dict[str, Any]]], seed: int) -> list[SamenessRecord]:
     """How alike the questions and the answers of a run are, each conversation as its messages on disk."""
     from filters.collapse.sameness import build_sameness_records
