@@ -82,17 +82,19 @@ def assess_texts(
     before: Sequence[CollapseRecord] = (),
     generated: bool = True,
     kind: TextKind | None = None,
+    origins: Sequence[str] | None = None,
 ) -> CollapseRecord:
     """Compare `candidate` with real text. The null distribution of the reference is kept in `cache`.
 
     `kind`: of both sides; without it, it is found from the texts. Nothing is compared if the reference is of another kind.
+    `origins`: the text that each document of the reference is a passage of.
     `before`: the records of earlier generations, oldest first; a loss of rare words that has stopped growing is not a collapse.
     `generated`: whether a teacher is known to have written the texts, which the advice depends on.
     """
     kind = kind or find_kind(candidate)
     if not has_kind(reference, kind) or (kind is PROSE and find_kind(reference) is not PROSE):
         return build_mismatch_record(kind, find_kind(reference), name)
-    real = ReferenceCorpus.from_texts(reference, name, kind)
+    real = ReferenceCorpus.from_texts(reference, name, kind, origins)
     return assess_corpus(real.number_texts(candidate), real, seed=seed, cache=cache, before=before, generated=generated)
 
 

@@ -5,7 +5,6 @@ Knows no file and no metric.
 
 import ast
 import re
-import textwrap
 import warnings
 from collections.abc import Iterator
 
@@ -23,28 +22,28 @@ MAX_CODE_CHARACTERS = 2_000_000
 
 def count_words(text: str) -> int:
     """Words by white space; two Chinese characters or kana count as one, and 12 characters as at least one."""
-    return max(len(text.split()) + len(UNSPACED.findall(text)) // 2, len(text) // CHARACTERS_PER_WORD)
+    unspaced = len(UNSPACED.findall(text))
+    spaced = UNSPACED.sub(" ", text) if unspaced else text
+    return max(len(spaced.split()) + (unspaced + 1) // 2, len(text) // CHARACTERS_PER_WORD)
 
 
 def split_into_passages(text: str, most: int) -> Iterator[str]:
     """Passages of at most `most` words: whole paragraphs where they fit, else whole sentences. A passage ends with its paragraph
     if it has half of the words. Only a sentence that is too long itself is cut between words.
     """
-    passage: list[str] = []
-    words = 0
+    passage = ""
     for paragraph in PARAGRAPH_END.split(text):
         for sentence in _split_sentences(paragraph, most):
-            count = count_words(sentence)
-            if passage and words + count > most:
-                yield " ".join(passage)
-                passage, words = [], 0
-            passage.append(sentence)
-            words += count
-        if words >= most / 2:
-            yield " ".join(passage)
-            passage, words = [], 0
+            longer = f"{passage} {sentence}".strip()
+            if count_words(longer) > most:
+                yield passage
+                longer = sentence
+            passage = longer
+        if count_words(passage) >= most / 2:
+            yield passage
+            passage = ""
     if passage:
-        yield " ".join(passage)
+        yield passage
 
 
 def _split_sentences(paragraph: str, most: int) -> Iterator[str]:
@@ -53,23 +52,24 @@ def _split_sentences(paragraph: str, most: int) -> Iterator[str]:
     for end in [*(found.end() for found in SENTENCE_END.finditer(paragraph)), len(paragraph)]:
         sentence = " ".join(paragraph[start:end].split())
         start = end
-        if count_words(sentence) <= most:
-            if sentence:
-                yield sentence
-        else:
-            yield from _cut(sentence, most)
+        if count_words(sentence) > most:
+            yield from _cut_sentence(sentence, most)
+        elif sentence:
+            yield sentence
 
 
-def _cut(sentence: str, most: int) -> Iterator[str]:
-    """Parts of at most `most` words; a word longer than a whole part is cut inside."""
-    part, words = "", 0
+def _cut_sentence(sentence: str, most: int) -> Iterator[str]:
+    """Parts of at most `most` words. A word that is longer itself is cut inside."""
+    part = ""
     for word in sentence.split():
-        for piece in textwrap.wrap(word, most * CHARACTERS_PER_WORD // 2) if count_words(word) > most else [word]:
-            count = count_words(piece + " ")
-            if part and words + count > most:
+        width = most if UNSPACED.search(word) else most * CHARACTERS_PER_WORD
+        pieces = [word[at : at + width] for at in range(0, len(word), width)] if count_words(word) > most else [word]
+        for piece in pieces:
+            longer = f"{part} {piece}".strip()
+            if count_words(longer) > most:
                 yield part
-                part, words = "", 0
-            part, words = f"{part} {piece}".strip(), words + count
+                longer = piece
+            part = longer
     if part:
         yield part
 
@@ -93,7 +93,13 @@ def split_into_functions(code: str) -> list[str]:
         node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            functions.append(textwrap.dedent("\n".join(lines[first - 1 : node.end_lineno])))
+            indent = len(lines[first - 1]) - len(lines[first - 1].lstrip())
+            # A line of a string may begin further left than the function.
+            functions.append(
+                "\n".join(
+                    line if line[:indent].strip() else line[indent:] for line in lines[first - 1 : node.end_lineno]
+                )
+            )
         elif isinstance(node, ast.ClassDef | ast.If | ast.Try):
             waiting.extend(reversed(node.body))
     return functions

@@ -71,13 +71,13 @@ def choose_sample_size(reference: int, documents: int | None) -> int:
 
 
 def run_self_test(
-    reference: ReferenceCorpus, groups: Ints, documents: int, *, seed: int, cache: Path, pairs: int = PAIRS
+    reference: ReferenceCorpus, documents: int, *, seed: int, cache: Path, pairs: int = PAIRS
 ) -> Iterator[SelfTestSample]:
     """Assess disjoint samples of `documents` documents, each against the rest; the reference is split again until there are
-    `pairs` of them. `groups` has the number of the text that each document is from: a text is never on both sides. Topics and the
-    null distribution are those of the whole reference.
+    `pairs` of them. Passages of one text are on one side. Topics and the null distribution are those of the whole reference.
     """
     random = np.random.default_rng(seed)
+    groups = np.arange(len(reference.corpus)) if reference.groups is None else reference.groups
     done = 0
     while done < pairs:
         samples = list(split_into_samples(groups, documents, random))
@@ -103,10 +103,11 @@ def split_into_samples(groups: Ints, documents: int, random: np.random.Generator
 
 def assess_sample(reference: ReferenceCorpus, places: Ints, *, seed: int, cache: Path) -> SelfTestSample:
     corpus = reference.corpus
-    rest = np.setdiff1d(np.arange(len(corpus)), places)
+    groups = np.arange(len(corpus)) if reference.groups is None else reference.groups
+    rest = np.flatnonzero(~np.isin(groups, groups[places]))
     candidate, others = (corpus.truncate(part, corpus.lengths[part]) for part in (places, rest))
     compared = compare_with_reference(
-        candidate, reference._replace(corpus=others), seed=seed, cache=cache, null_of=reference
+        candidate, reference._replace(corpus=others, groups=None), seed=seed, cache=cache, null_of=reference
     )
     if compared is None:
         return SelfTestSample(0, CollapseVerdict.inconclusive, ())

@@ -23,7 +23,7 @@ from flows.data.dataset_rows import is_parquet, read_dataset_documents
 METADATA_KEY = b"stillhouse.reference"
 REFERENCE_CACHE_FOLDER = "references"
 """The folder in a cache for named references, next to the null distributions."""
-LIBRARY_BUILD = 1
+LIBRARY_BUILD = 2
 """Part of the name of the cached standard library: a change of what is taken from it makes another file."""
 LEFT_OUT_PACKAGES = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "__pycache__"}
@@ -193,7 +193,7 @@ def load_standard_library(cache: Path | None) -> Reference:
 
 
 def _list_library_functions(library: Path) -> Iterator[tuple[str, str]]:
-    """Each function with its file."""
+    """Each function with its package, or its module outside packages: functions of a package share names."""
     for parent, folders, names in os.walk(library):
         folders[:] = sorted(set(folders) - LEFT_OUT_PACKAGES)
         for path in [Path(parent, name) for name in sorted(names) if name.endswith(".py")]:
@@ -201,7 +201,7 @@ def _list_library_functions(library: Path) -> Iterator[tuple[str, str]]:
                 continue
             for function in split_into_functions(path.read_text(encoding="utf-8", errors="replace")):
                 if count_words(function) >= MIN_FUNCTION_WORDS:
-                    yield function, path.relative_to(library).as_posix()
+                    yield function, path.relative_to(library).parts[0]
 
 
 REFERENCE_MAKERS: dict[str, Callable[[Path | None], Reference]] = {"python": load_standard_library}

@@ -182,7 +182,7 @@ def assess_answers(
     real = load_reference(reference, folder, cache)
     return assess_texts(
         answers, real.texts, name=real.name, seed=seed, cache=nulls, before=before, generated=generated,
-        kind=get_kind(kind) if kind else None,
+        kind=get_kind(kind) if kind else None, origins=real.origins,
     )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def prepare_reference(
     SESSION.print_unless_stopped(
         f"reference: {len(kept):,} documents; measuring how far they differ from each other, up to a minute"
     )
-    power = measure_power(ReferenceCorpus.from_texts(texts, str(out), kind), SHOWN_DOCUMENTS, cache)
+    power = measure_power(ReferenceCorpus.from_texts(texts, str(out), kind, origins), SHOWN_DOCUMENTS, cache)
     _check_stop()
     if write:
         write_reference(out, texts, origins, record)

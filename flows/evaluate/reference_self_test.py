@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from core.errors import UsageError
 from core.intervals import IntervalEstimate
 from core.runs.records import CollapseVerdict
-from flows.data.reference_files import Reference, load_reference
+from flows.data.reference_files import load_reference
 from flows.evaluate.dataset_assessment import NULL_CACHE_FOLDER
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.text_format import format_count, format_duration, format_number
@@ -82,10 +82,9 @@ def run_reference_self_test(
         raise UsageError(
             f"{name}: has {format_count(len(places), 'document')} with a {known.unit}; {MIN_TEST_REFERENCE} are needed at least"
         )
-    real = ReferenceCorpus.from_texts([reference.texts[place] for place in places], reference.name, known)
+    origins = [reference.origins[place] for place in places] if reference.origins else None
+    real = ReferenceCorpus.from_texts([reference.texts[place] for place in places], reference.name, known, origins)
     size, wanted = choose_sample_size(len(places), documents), pairs or PAIRS
-    origins = _list_groups(reference, places, size)
-    groups = np.unique(origins, return_inverse=True)[1].reshape(-1) if origins else np.arange(len(places))
     SESSION.print_message(
         f"self-test: {wanted} samples of {size:,} documents, each compared with the rest of {len(places):,}; first their natural "
         "variation, up to a minute"
@@ -93,7 +92,7 @@ def run_reference_self_test(
     done: list[SelfTestSample] = []
     with TemporaryDirectory() as temporary:
         nulls = cache / NULL_CACHE_FOLDER if cache else Path(temporary)
-        for sample in run_self_test(real, groups, size, seed=seed, cache=nulls, pairs=wanted):
+        for sample in run_self_test(real, size, seed=seed, cache=nulls, pairs=wanted):
             done.append(sample)
             if len(done) == 1:
                 started = time.monotonic()  # the first one also computes the natural variation
@@ -107,19 +106,10 @@ def run_reference_self_test(
     result = SelfTestResult(size, done)
     return SelfTestReport(
         reference=reference.name, kind=known.name, real_documents=len(places), documents=size, samples=len(done),
-        whole_texts=origins is not None, verdicts=dict(result.verdicts),
+        whole_texts=real.groups is not None, verdicts=dict(result.verdicts),
         reasons=dict(Counter(reason for sample in done for reason in sample.reasons)), rate=result.rate,
         compatible=result.is_compatible,
     )  # fmt: skip
-
-
-def _list_groups(reference: Reference, places: list[int], size: int) -> list[str] | None:
-    """The text of each document, if there are passages, of enough texts for disjoint samples; else None: each is its own."""
-    if reference.origins is None:
-        return None
-    origins = [reference.origins[place] for place in places]
-    counts = Counter(origins)
-    return origins if 1 < max(counts.values()) <= size // 2 else None
 
 
 def _describe_progress(done: list["SelfTestSample"], wanted: int, seconds: float) -> str:
