@@ -48,7 +48,7 @@ MAX_TRAIN = 4_000
 MAX_REFERENCE = 8_000
 REGIMES = {"replace": 2, "truncated": 1, "filtered": 1}
 """Generations by regime."""
-GENERATED_SIZES = (1_000, 2_000)
+GENERATED_SIZE = 1_000
 
 REPETITION_SIZES = (50, 500, 2_000)
 MAX_REPETITION_TRIALS = 8
@@ -60,7 +60,7 @@ UNITS: dict[str, dict[str, Callable[[str], list[str]]]] = {
     "characters": {"single characters": split_into_characters},
 }
 """By kind: other units than its own, which the corpora in `UNIT_CORPORA` are also counted in."""
-UNIT_CORPORA = ("code_library", "records_packages", "sums_drawn", "sums_solutions", "chinese_packages")
+UNIT_CORPORA = ("code_library", "records_packages", "sums_drawn", "sums_solutions", "chinese_manual")
 
 
 class TrialCorpus(NamedTuple):
@@ -164,10 +164,8 @@ def generated_trials(corpus: TrialCorpus, folder: Path) -> Iterator[dict[str, An
     train = min(MAX_TRAIN, len(corpus.texts) * 2 // 5)
     reference = ReferenceCorpus.from_texts(corpus.texts[train:][:MAX_REFERENCE], corpus.name, corpus.kind)
     for regime, generation, texts in generate_documents(corpus.texts[:train], corpus.kind.name, seed=1):
-        for size in GENERATED_SIZES:
-            if size <= min(train, len(reference.corpus) // 3):
-                about = {"trial": regime, "generation": generation, "size": size}
-                yield run_trial(texts[:size], reference, folder, **about)
+        size = GENERATED_SIZE if min(train, len(reference.corpus) // 3) >= GENERATED_SIZE else SIZES[0]
+        yield run_trial(texts[:size], reference, folder, trial=regime, generation=generation, size=size)
 
 
 def repetition_trials(corpus: TrialCorpus, folder: Path) -> Iterator[dict[str, Any]]:

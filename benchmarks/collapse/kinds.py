@@ -142,7 +142,7 @@ def format_verdicts(rows: Sequence[Row]) -> str:
     """Trials with a finding of collapse, by kind, size and what was made."""
     lines = []
     for kind in _list_kinds(rows):
-        for size in (1_000, 2_000):
+        for size in (500, 1_000):
             cells = [
                 _count_collapse(_select(rows, kind=kind, trial=trial, generation=generation, size=size))
                 for trial, generation in CONDITIONS

@@ -179,6 +179,8 @@ def _mark_within_documents(draw: TokenSample, n: int) -> npt.NDArray[np.bool_]:
 
 def exact_duplicate_share(draw: TokenSample) -> float:
     """Share of documents that repeat an earlier one."""
+    if draw.texts is not None:
+        return 1 - len(np.unique(draw.texts)) / len(draw.texts)
     ends = np.cumsum(draw.lengths)
     different = {draw.ids[end - length : end].tobytes() for end, length in zip(ends, draw.lengths, strict=True)}
     return 1 - len(different) / len(draw.lengths)

@@ -32,6 +32,8 @@ class TokenSample(NamedTuple):
     lengths: Ints
     outlines: Ints | None = None
     """By document: the number of its template, where the kind of data outlines whole documents."""
+    texts: Ints | None = None
+    """By document: the number of its text, where different texts may have the same ids, as rounded numbers have."""
 
     @property
     def tokens(self) -> int:

@@ -27,6 +27,8 @@ class TokenCorpus(NamedTuple):
     lengths: Ints
     outlines: Ints | None = None
     """By document: the number of its template, where the kind of data outlines whole documents."""
+    texts: Ints | None = None
+    """By document: the number of its text, where different texts may have the same ids, as rounded numbers have."""
 
     @classmethod
     def from_words(cls, documents: Sequence[Sequence[str]], vocabulary: dict[str, int]) -> Self:
@@ -43,8 +45,9 @@ class TokenCorpus(NamedTuple):
         """The documents at `places`, truncated to `lengths`."""
         offsets = np.cumsum(lengths) - lengths
         within = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)
-        outlines = None if self.outlines is None else self.outlines[places]
-        return TokenSample(self.ids[np.repeat(self.starts[places], lengths) + within], lengths, outlines)
+        ids = self.ids[np.repeat(self.starts[places], lengths) + within]
+        outlines, texts = (None if part is None else part[places] for part in (self.outlines, self.texts))
+        return TokenSample(ids, lengths, outlines, texts)
 
     def find_shared(self, other: Self) -> npt.NDArray[np.bool_]:
         """For each document, whether the other corpus contains an equal one."""
@@ -59,7 +62,7 @@ class TokenCorpus(NamedTuple):
     def truncate(self, places: Ints, lengths: Ints) -> Self:
         """The corpus of the documents at `places`, truncated to `lengths`."""
         draw = self.take_sample(places, lengths)
-        return type(self)(draw.ids, np.cumsum(lengths) - lengths, lengths, draw.outlines)
+        return type(self)(draw.ids, np.cumsum(lengths) - lengths, lengths, draw.outlines, draw.texts)
 
     def count_words(self, places: Ints, words: int) -> Ints:
         """Occurrences by word in the whole documents at `places`."""

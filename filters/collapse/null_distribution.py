@@ -70,10 +70,9 @@ def load_null_distribution(reference: ReferenceCorpus, size: int, cache: Path | 
         digest = hashlib.sha256(f"{CACHE_VERSION} {COMPARISONS}".encode())
         digest.update(reference.corpus.ids.tobytes())
         digest.update(reference.corpus.lengths.tobytes())
-        if reference.corpus.outlines is not None:
-            digest.update(reference.corpus.outlines.tobytes())
-        if reference.groups is not None:
-            digest.update(reference.groups.tobytes())
+        for numbers in (reference.corpus.outlines, reference.corpus.texts, reference.groups):
+            if numbers is not None:
+                digest.update(numbers.tobytes())
         path = cache / f"{size}-{digest.hexdigest()[:16]}.json"
     if path and path.exists():
         fields = read_json(path)

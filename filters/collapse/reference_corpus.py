@@ -18,8 +18,9 @@ Ints = npt.NDArray[np.int64]
 
 MOST_DOCUMENTS = 30_000
 """Three samples of the largest compared size."""
-MIN_LISTED_SHARE = 0.5
-"""Least share of a reference's words that are in the English word list, for a word that is not listed to be strange."""
+MIN_LISTED_SHARE = 0.7
+"""Least share of a reference's words that are in the English word list, for a word that is not listed to be strange. In the four
+English corpora it is 0.86 to 0.94, in German ones 0.38 and 0.40, in Spanish ones 0.52 and 0.54."""
 
 
 class ReferenceCorpus(NamedTuple):
@@ -96,11 +97,13 @@ def number_units(
     corpus = TokenCorpus.from_words([units for _, units in split], vocabulary)
     if kind.outline is None:
         return corpus
-    numbers = np.zeros(len(split), dtype=np.int64)
+    numbers, places = np.zeros((2, len(split)), dtype=np.int64)
+    first: dict[str, int] = {}
     for place, (text, _) in enumerate(split):
         outline = kind.outline(text)
         numbers[place] = -1 - place if outline is None else outlines.setdefault(outline, len(outlines))
-    return TokenCorpus(corpus.ids, corpus.starts, corpus.lengths, numbers)
+        places[place] = first.setdefault(text, place)
+    return TokenCorpus(corpus.ids, corpus.starts, corpus.lengths, numbers, places)
 
 
 @cache

@@ -17,8 +17,8 @@ from core.installation import read_version
 from core.project_files import NAMED_REFERENCES, find_referenced_file
 from core.storage.atomic_files import write_atomically
 from core.storage.bounded_reading import check_regular_file
-from filters.collapse.passages import count_words, split_into_functions
 from flows.data.dataset_rows import is_parquet, read_dataset_documents
+from flows.data.passages import count_passage_words, split_into_functions
 
 METADATA_KEY = b"stillhouse.reference"
 REFERENCE_CACHE_FOLDER = "references"
@@ -184,7 +184,7 @@ def load_standard_library(cache: Path | None) -> Reference:
     texts, origins = list(functions), list(functions.values())
     record = ReferenceRecord(
         kind="code", source=f"the standard library of Python {sys.version.split()[0]}, PSF License Version 2",
-        texts=len(set(origins)), documents=len(texts), words=sum(map(count_words, texts)), seed=0, read=len(texts),
+        texts=len(set(origins)), documents=len(texts), words=sum(map(count_passage_words, texts)), seed=0, read=len(texts),
         sha256=hash_texts(texts), version=read_version(),
     )  # fmt: skip
     if file:
@@ -200,7 +200,7 @@ def _list_library_functions(library: Path) -> Iterator[tuple[str, str]]:
             if path.stat().st_size > MAX_LIBRARY_BYTES:
                 continue
             for function in split_into_functions(path.read_text(encoding="utf-8", errors="replace")):
-                if count_words(function) >= MIN_FUNCTION_WORDS:
+                if count_passage_words(function) >= MIN_FUNCTION_WORDS:
                     yield function, path.relative_to(library).parts[0]
 
 

@@ -17,7 +17,6 @@ from flows.data.dataset_origin import is_synthetic_dataset
 from flows.data.dataset_rows import (
     build_row_document,
     read_all_rows,
-    read_dataset_conversations,
     read_dataset_documents,
     read_row_conversation,
 )
@@ -45,17 +44,18 @@ def assess_dataset(
         UsageError: if a dataset cannot be read, or adds no row to its parent, or the kind is unknown.
     """
     from filters.collapse.assessment import assess_texts
+    from filters.collapse.dialogues import assess_dialogues
     from filters.collapse.sameness import build_sameness_records
     from filters.collapse.text_kinds import get_kind
 
     known_kind = get_kind(kind) if kind else None
     documents = list(read_dataset_documents(source))
     texts = [document.text for document in documents]
+    turns = _read_dataset_turns(source) if kind == DIALOGUE_KIND else []
     generated = is_synthetic_dataset(source)
     if reference is None:
         collapse = _assess_documents(documents, seed, kind)
     else:
-        turns = _list_turns(read_dataset_conversations(source)) if kind == DIALOGUE_KIND else ()
         collapse = assess_answers(
             texts, reference, Path.cwd(), seed, cache, generated=generated, kind=kind, turns=turns
         )
@@ -64,15 +64,18 @@ def assess_dataset(
         return CollapseAssessment(collapse=collapse)
     earlier = [document.text for document in read_dataset_documents(parent)]
     known = set(earlier)
-    added = [text for text in texts if text not in known]
-    if not added:
+    places = [place for place, text in enumerate(texts) if text not in known]
+    if not places:
         raise UsageError(
             f"{source}: has no row that {parent} lacks, so there is nothing to compare; leave out --parent"
         )
-    nulls = cache / NULL_CACHE_FOLDER if cache else None
-    comparison = assess_texts(
-        added, earlier, name=str(parent), seed=seed, cache=nulls, generated=generated, kind=known_kind
-    )
+    how: dict[str, Any] = {
+        "name": str(parent), "seed": seed, "cache": cache / NULL_CACHE_FOLDER if cache else None, "generated": generated,
+    }  # fmt: skip
+    if turns:
+        comparison = assess_dialogues([turns[place] for place in places], _read_dataset_turns(parent), **how)
+    else:
+        comparison = assess_texts([texts[place] for place in places], earlier, kind=known_kind, **how)
     return CollapseAssessment(collapse=collapse, parent=comparison)
 
 
@@ -126,7 +129,8 @@ def compare_with_earlier_releases(
     comparison = assess_texts(
         [build_row_document({"messages": messages}).text for messages in conversations],
         [document.text for document in earlier],
-        name=parent, seed=seed, cache=cache / NULL_CACHE_FOLDER, kind=get_kind(kind) if kind else None,
+        name=parent, seed=seed, cache=cache / NULL_CACHE_FOLDER,
+        kind=get_kind(kind) if kind and kind != DIALOGUE_KIND else None,
     )  # fmt: skip
     if not comparison.documents:
         return None
@@ -171,25 +175,35 @@ def assess_answers(
     """
     from filters.collapse.assessment import assess_texts
     from filters.collapse.dialogues import assess_dialogues
-    from filters.collapse.text_kinds import get_kind
+    from filters.collapse.text_kinds import find_kind, get_kind, read_turns
 
     nulls = cache / NULL_CACHE_FOLDER if cache else None
-    if kind == DIALOGUE_KIND:
-        real_turns = list(read_all_rows(find_referenced_file(reference, folder), _read_reference_turns))
+    counted = get_kind(kind) if kind else find_kind(answers)
+    if counted.name == DIALOGUE_KIND:
+        turns = turns or list(map(read_turns, answers))
+        path = find_referenced_file(reference, folder)
         return assess_dialogues(
-            turns, real_turns, name=reference, seed=seed, cache=nulls, before=before, generated=generated
+            turns, _read_dataset_turns(path), name=reference, seed=seed, cache=nulls, before=before, generated=generated
         )
     real = load_reference(reference, folder, cache)
     return assess_texts(
         answers, real.texts, name=real.name, seed=seed, cache=nulls, before=before, generated=generated,
-        kind=get_kind(kind) if kind else None, origins=real.origins,
+        kind=counted, origins=real.origins,
     )  # fmt: skip
 
 
-def _read_reference_turns(row: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The turns by role of a row; a row of `text` alone has one turn without a role."""
+def _read_dataset_turns(source: Path) -> list[dict[str, list[str]]]:
+    return list(read_all_rows(source, _read_row_turns))
+
+
+def _read_row_turns(row: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The turns by role of a row; other text than a dialogue's messages is one turn without a role."""
+    from filters.collapse.text_kinds import read_turns
+
     text = row.get("text")
-    return {"": [text]} if isinstance(text, str) else _list_turns([read_row_conversation(row)])[0]
+    if isinstance(text, str):
+        return read_turns(text) or {"": [text]}
+    return _list_turns([read_row_conversation(row)])[0]
 
 
 def format_assessment(assessment: CollapseAssessment) -> list[str]:

@@ -22,9 +22,9 @@ from core.installation import read_version
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.collapse.matched_samples import split_into_words
-from filters.collapse.passages import count_words, split_into_functions, split_into_passages
 from filters.duplicates.shingles import compute_text_keys
 from flows.data.dataset_rows import build_row_document, find_dataset_files, is_json_lines, is_parquet, read_all_rows
+from flows.data.passages import count_passage_words, split_into_functions, split_into_passages
 from flows.data.reference_files import MIN_FUNCTION_WORDS, ReferenceRecord, hash_texts, write_reference
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.suggested_commands import format_command, format_next_line
@@ -143,7 +143,7 @@ def prepare_reference(
         write_reference(out, texts, origins, record)
     return ReferenceReport(
         out=str(out) if write else None, reference=record, compared=power.compared, loss=power.loss,
-        longest=max(map(count_words, texts)),
+        longest=max(map(count_passage_words, texts)),
     )  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def _split_all(
         least = MIN_FUNCTION_WORDS if kind == "code" else MIN_PASSAGE_WORDS
         parts = split_text(source, kind, split)
         for part in parts:
-            if (len(parts) == 1 and source.is_row) or count_words(part) >= least:
+            if (len(parts) == 1 and source.is_row) or count_passage_words(part) >= least:
                 yield source.origin, part
             else:
                 counts["too short"] += 1
@@ -250,7 +250,7 @@ def split_text(source: SourceText, kind: str, split: int | None) -> list[str]:
     most = (MAX_ROW_WORDS if source.is_row else PASSAGE_WORDS) if split is None else split
     if split is None and kind not in SPLIT_KINDS:
         return [source.text]
-    is_long = most > 0 and count_words(source.text) > most
+    is_long = most > 0 and count_passage_words(source.text) > most
     if kind == "code" and (is_long or not source.is_row):
         return split_into_functions(source.text)
     return list(split_into_passages(source.text, split or PASSAGE_WORDS)) if is_long else [source.text]

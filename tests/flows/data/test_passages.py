@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters.collapse.passages import count_words, split_into_functions, split_into_passages
+from flows.data.passages import count_passage_words, split_into_functions, split_into_passages
 
 PARAGRAPHS = "\n\n".join(" ".join(f"Sentence {i}.{k} has six words." for k in range(9)) for i in range(6))
 
 
 def test_passages_are_whole_sentences_and_do_not_cross_a_full_paragraph() -> None:
     passages = list(split_into_passages(PARAGRAPHS, 20))
-    assert all(10 <= count_words(passage) <= 20 and passage.endswith("words.") for passage in passages)
+    assert all(10 <= count_passage_words(passage) <= 20 and passage.endswith("words.") for passage in passages)
     assert " ".join(passages) == " ".join(PARAGRAPHS.split())
     whole = list(split_into_passages(PARAGRAPHS, 60))
     assert whole == [" ".join(paragraph.split()) for paragraph in PARAGRAPHS.split("\n\n")]
@@ -21,7 +21,7 @@ def test_passages_are_whole_sentences_and_do_not_cross_a_full_paragraph() -> Non
 def test_no_text_is_lost_and_no_passage_is_too_long(text: str, most: int) -> None:
     passages = list(split_into_passages(text, most))
     assert "".join("".join(passages).split()) == "".join(text.split())
-    assert all(count_words(passage) <= most for passage in passages)
+    assert all(count_passage_words(passage) <= most for passage in passages)
 
 
 def test_text_without_spaces_is_split_at_its_sentences() -> None:

@@ -1,4 +1,4 @@
-"""Splits long texts into passages that the collapse metrics compare: whole sentences, or functions of Python code.
+"""Splits long texts into passages of whole sentences, and Python code into functions, as the collapse metrics compare them.
 
 Knows no file and no metric.
 """
@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator
 
-UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+UNSPACED_CHARACTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Kana and Chinese characters, which are written without spaces."""
 PARAGRAPH_END = re.compile(r"\n\s*\n")
 SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]]*\s+(?=["'“‘(\[]?[^\W_a-z])|[。！？]["'”’」』）]*|\n+""")
@@ -20,10 +20,10 @@ MAX_CODE_CHARACTERS = 2_000_000
 """A larger file of code is data."""
 
 
-def count_words(text: str) -> int:
+def count_passage_words(text: str) -> int:
     """Words by white space; two Chinese characters or kana count as one, and 12 characters as at least one."""
-    unspaced = len(UNSPACED.findall(text))
-    spaced = UNSPACED.sub(" ", text) if unspaced else text
+    unspaced = len(UNSPACED_CHARACTER.findall(text))
+    spaced = UNSPACED_CHARACTER.sub(" ", text) if unspaced else text
     return max(len(spaced.split()) + (unspaced + 1) // 2, len(text) // CHARACTERS_PER_WORD)
 
 
@@ -35,11 +35,11 @@ def split_into_passages(text: str, most: int) -> Iterator[str]:
     for paragraph in PARAGRAPH_END.split(text):
         for sentence in _split_sentences(paragraph, most):
             longer = f"{passage} {sentence}".strip()
-            if count_words(longer) > most:
+            if count_passage_words(longer) > most:
                 yield passage
                 longer = sentence
             passage = longer
-        if count_words(passage) >= most / 2:
+        if count_passage_words(passage) >= most / 2:
             yield passage
             passage = ""
     if passage:
@@ -52,7 +52,7 @@ def _split_sentences(paragraph: str, most: int) -> Iterator[str]:
     for end in [*(found.end() for found in SENTENCE_END.finditer(paragraph)), len(paragraph)]:
         sentence = " ".join(paragraph[start:end].split())
         start = end
-        if count_words(sentence) > most:
+        if count_passage_words(sentence) > most:
             yield from _cut_sentence(sentence, most)
         elif sentence:
             yield sentence
@@ -62,11 +62,13 @@ def _cut_sentence(sentence: str, most: int) -> Iterator[str]:
     """Parts of at most `most` words. A word that is longer itself is cut inside."""
     part = ""
     for word in sentence.split():
-        width = most if UNSPACED.search(word) else most * CHARACTERS_PER_WORD
-        pieces = [word[at : at + width] for at in range(0, len(word), width)] if count_words(word) > most else [word]
+        width = most if UNSPACED_CHARACTER.search(word) else most * CHARACTERS_PER_WORD
+        pieces = (
+            [word[at : at + width] for at in range(0, len(word), width)] if count_passage_words(word) > most else [word]
+        )
         for piece in pieces:
             longer = f"{part} {piece}".strip()
-            if count_words(longer) > most:
+            if count_passage_words(longer) > most:
                 yield part
                 longer = piece
             part = longer
