@@ -71,11 +71,8 @@ class Reference(NamedTuple):
     origins: list[str] | None = None
     """The text that each document is a passage of; None where every document is a text of its own."""
     record: ReferenceRecord | None = None
-
-    @property
-    def kind(self) -> str | None:
-        """None if the file does not say."""
-        return self.record.kind if self.record else None
+    general: bool = False
+    """Whether it is of other origin than any dataset: a named reference, which real data differs from as well."""
 
 
 def load_reference(name: str, folder: Path, cache: Path | None = None) -> Reference:
@@ -174,7 +171,7 @@ def load_standard_library(cache: Path | None) -> Reference:
         version = ".".join(map(str, sys.version_info[:3]))
         file = cache / REFERENCE_CACHE_FOLDER / f"python-{version}-standard-library-{LIBRARY_BUILD}.parquet"
         if file.is_file():
-            return read_reference(file, name)
+            return read_reference(file, name)._replace(general=True)
     functions = dict(_list_library_functions(Path(sysconfig.get_path("stdlib"))))
     if not functions:
         raise UsageError(
@@ -189,7 +186,7 @@ def load_standard_library(cache: Path | None) -> Reference:
     )  # fmt: skip
     if file:
         write_reference(file, texts, origins, record)
-    return Reference(name, texts, origins, record)
+    return Reference(name, texts, origins, record, general=True)
 
 
 def _list_library_functions(library: Path) -> Iterator[tuple[str, str]]:

@@ -57,7 +57,7 @@ def assess_dataset(
         collapse = _assess_documents(documents, seed, kind)
     else:
         collapse = assess_answers(
-            texts, reference, Path.cwd(), seed, cache, generated=generated, kind=kind, turns=turns
+            texts, reference, Path.cwd(), seed, cache, generated=generated, kind=kind, turns=turns, documents=documents
         )
     collapse.sameness = build_sameness_records(documents, seed=seed)
     if parent is None:
@@ -164,11 +164,12 @@ def assess_answers(
     generated: bool = True,
     kind: str | None = None,
     turns: Sequence[Mapping[str, Sequence[str]]] = (),
+    documents: Sequence[Document] = (),
 ) -> CollapseRecord:
     """Compare `answers` with the reference, a name or a file: metrics and verdict. Its null distribution is kept in `cache`.
     `before` are the comparisons of the generations that the answers build on, oldest first. `generated`: whether a teacher is
     known to have written the answers. `kind`: of both sides; without it, it is found from the texts. Of dialogues, `turns` are
-    compared.
+    compared. With a named reference, a collapse also is repetition within the `documents` of the answers.
 
     Raises:
         UsageError: if the reference cannot be read, or the kind is unknown.
@@ -186,10 +187,18 @@ def assess_answers(
             turns, _read_dataset_turns(path), name=reference, seed=seed, cache=nulls, before=before, generated=generated
         )
     real = load_reference(reference, folder, cache)
-    return assess_texts(
+    record = assess_texts(
         answers, real.texts, name=real.name, seed=seed, cache=nulls, before=before, generated=generated,
-        kind=counted, origins=real.origins,
+        kind=counted, origins=real.origins, general=real.general,
     )  # fmt: skip
+    if real.general:
+        repetition = _assess_documents(documents, seed, counted.name)
+        if repetition.verdict is CollapseVerdict.collapse:
+            record.verdict = CollapseVerdict.collapse
+            record.evidence = [*repetition.evidence, *record.evidence]
+            record.note = f"{repetition.note} {record.note}"
+            record.advice = repetition.advice
+    return record
 
 
 def _read_dataset_turns(source: Path) -> list[dict[str, list[str]]]:

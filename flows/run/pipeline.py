@@ -39,6 +39,7 @@ from flows.data.curated_run import (
     read_kept_samples,
 )
 from flows.data.dataset_mixture import MixtureSources, mix_dataset, read_mixture_sources, split_own_rows, write_own_rows
+from flows.data.dataset_rows import build_row_document
 from flows.data.estimate_files import read_estimate
 from flows.evaluate.dataset_assessment import (
     assess_answers,
@@ -304,6 +305,7 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
             record = assess_answers(
                 answers, reference, context.plan.folder, seed, context.run.cache, before,
                 kind=kind, turns=list_conversation_turns(conversations),
+                documents=[build_row_document({"messages": messages}) for messages in conversations],
             )  # fmt: skip
         record.sameness = measure_conversation_sameness(conversations, seed)
     context.manifest.collapse = record

@@ -12,7 +12,9 @@ import pytest
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
 from flows.data.dataset_rows import read_dataset_documents
+from flows.data.passages import split_into_functions
 from flows.data.reference_files import METADATA_KEY, load_reference, read_reference
+from flows.evaluate.dataset_assessment import assess_dataset
 from flows.evaluate.reference_preparation import ReferenceOptions, draw_documents, prepare_reference
 from flows.terminal.console import SESSION, UserInterrupt
 from tests.flows.commands.test_commands import called
@@ -177,3 +179,21 @@ def test_the_self_test_is_one_sentence_and_exits_0(
     assert (code, "leave out INPUT" in err) == (2, True)
     code, _, err = called(capsys, "assess")
     assert (code, "name a dataset, or a reference with --self-test" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_real_code_of_another_project_is_no_collapse_and_repeated_code_is(tmp_path: Path) -> None:
+    functions = [
+        function
+        for package in ("core", "filters", "agents")
+        for file in sorted((PROJECT / package).rglob("*.py"))
+        for function in split_into_functions(file.read_text())
+        if function.count(" ") > 20
+    ][:600]
+    for texts, verdict in ((functions, "inconclusive"), (functions[:100] * 6, "collapse")):
+        source = written(tmp_path / "code.jsonl", [{"text": f"```python\n{text}\n```"} for text in texts])
+        found = assess_dataset(source, "python", 7, parent=None, cache=tmp_path, kind="code").collapse
+        assert (found.verdict, found.kind) == (verdict, "code"), found.evidence
+        assert found.reference is not None
+        assert found.reference.endswith("-standard-library")
+        assert any("REPEAT" in sentence for sentence in found.evidence) == (verdict == "collapse")
