@@ -151,15 +151,15 @@ def table() -> str:
             record = assess_texts(texts, real, name=name, seed=7, cache=cache, kind=TEXT_KINDS["prose"])
             rows.append([f"{source} ({len(real):,})", licence, f"{which}, {len(texts)}", *summarize(record)])
     head_code = ["data", "documents", "by functions", "by packages", "compared", "new tokens", head[-1]]
-    return f"""{describe_measurement()}, by `python -m benchmarks references`. Recorded replies of a capable model, which nothing is
-wrong with ([recordings](recordings/README.md)), compared with each reference. New words: per thousand, those that the rest of the
-reference lacks; in parentheses, of the reference itself.
+    return f"""{describe_measurement()}, by `python -m benchmarks references`. Recorded replies of a capable model, which
+nothing is wrong with ([recordings](recordings/README.md)), compared with each reference. New words: per thousand, those that the
+rest of the reference lacks; in parentheses, of the reference itself.
 
 {format_table(head, rows)}
 
 Real code of other projects, and recorded solutions, compared with the functions of the standard library, as Python tokens, by the
-rule for a reference of one's own. By functions: the null distribution is of single functions. By packages: those of a package stay
-together.
+rule for a reference of one's own. By functions: the null distribution is of single functions. By packages: those of a package
+stay together.
 
 {format_table(head_code, compare_code(cache))}"""
 

@@ -143,7 +143,7 @@ def assess_corpus(
     )
     decision = decide_collapse(compared.evidence, steady=isinstance(trend, TailTrend) and trend.steady)
     if general:
-        decision = _restrict_to_general_reference(decision, documents)
+        decision = restrict_to_general_reference(decision, documents)
     beginnings = find_frequent_beginnings(compared.sides, reference)
     return CollapseRecord(
         verdict=decision.verdict,
@@ -164,7 +164,7 @@ def assess_corpus(
     )
 
 
-def _restrict_to_general_reference(decision: CollapseDecision, documents: int) -> CollapseDecision:
+def restrict_to_general_reference(decision: CollapseDecision, documents: int) -> CollapseDecision:
     """The decision where the reference is of another origin: its findings of lost words and of repetition are differences."""
     reasons = {kind: names for kind, names in decision.reasons.items() if kind not in ORIGIN_REASONS}
     differences = [name for kind in ORIGIN_REASONS for name in decision.reasons.get(kind, ())]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from core.intervals import IntervalEstimate, estimate_share
 from core.runs.records import CollapseVerdict
-from filters.collapse.assessment import MIN_COMPARED_DOCUMENTS, compare_with_reference
+from filters.collapse.assessment import MIN_COMPARED_DOCUMENTS, compare_with_reference, restrict_to_general_reference
 from filters.collapse.collapse_verdict import decide_collapse
 from filters.collapse.reference_corpus import ReferenceCorpus
 
@@ -71,10 +71,11 @@ def choose_sample_size(reference: int, documents: int | None) -> int:
 
 
 def run_self_test(
-    reference: ReferenceCorpus, documents: int, *, seed: int, cache: Path, pairs: int = PAIRS
+    reference: ReferenceCorpus, documents: int, *, seed: int, cache: Path, pairs: int = PAIRS, general: bool = False
 ) -> Iterator[SelfTestSample]:
     """Assess disjoint samples of `documents` documents, each against the rest; the reference is split again until there are
     `pairs` of them. Passages of one text are on one side. Topics and the null distribution are those of the whole reference.
+    `general`: as of `assess_texts`.
     """
     random = np.random.default_rng(seed)
     groups = np.arange(len(reference.corpus)) if reference.groups is None else reference.groups
@@ -82,7 +83,7 @@ def run_self_test(
     while done < pairs:
         samples = list(split_into_samples(groups, documents, random))
         for sample in samples[: pairs - done]:
-            yield assess_sample(reference, sample, seed=done, cache=cache)
+            yield assess_sample(reference, sample, seed=done, cache=cache, general=general)
             done += 1
         if not samples:
             return
@@ -101,7 +102,9 @@ def split_into_samples(groups: Ints, documents: int, random: np.random.Generator
             yield np.sort(chosen[:documents])
 
 
-def assess_sample(reference: ReferenceCorpus, places: Ints, *, seed: int, cache: Path) -> SelfTestSample:
+def assess_sample(
+    reference: ReferenceCorpus, places: Ints, *, seed: int, cache: Path, general: bool = False
+) -> SelfTestSample:
     corpus = reference.corpus
     groups = np.arange(len(corpus)) if reference.groups is None else reference.groups
     rest = np.flatnonzero(~np.isin(groups, groups[places]))
@@ -112,4 +115,6 @@ def assess_sample(reference: ReferenceCorpus, places: Ints, *, seed: int, cache:
     if compared is None:
         return SelfTestSample(0, CollapseVerdict.inconclusive, ())
     decision = decide_collapse(compared.evidence)
+    if general:
+        decision = restrict_to_general_reference(decision, compared.evidence.documents)
     return SelfTestSample(compared.evidence.documents, decision.verdict, tuple(decision.reasons))

@@ -186,8 +186,11 @@ def _is_document(file: Path, folder: Path) -> bool:
 
 def _read_texts(files: Sequence[Path], role: TextRole, counts: Counter[str]) -> Iterator[SourceText]:
     """The texts of all files, counted as `read`, and those without a word as `empty`."""
+    names = Counter(file.name for file in files)
     for number, file in enumerate(files, 1):
-        texts = _read_rows(file, role) if is_parquet(file) or is_json_lines(file, ".json") else [_read_document(file)]
+        label = file.name if names[file.name] == 1 else f"{number}/{file.name}"
+        is_dataset = is_parquet(file) or is_json_lines(file, ".json")
+        texts = _read_rows(file, label, role) if is_dataset else [_read_document(file, label)]
         for source in texts:
             _check_stop()
             counts["read"] += 1
@@ -200,27 +203,27 @@ def _read_texts(files: Sequence[Path], role: TextRole, counts: Counter[str]) -> 
                 counts["empty"] += 1
 
 
-def _read_rows(file: Path, role: TextRole) -> Iterator[SourceText]:
+def _read_rows(file: Path, label: str, role: TextRole) -> Iterator[SourceText]:
     def read(row: object) -> Document:
         assert isinstance(row, dict)
         return build_row_document(row)
 
     for number, document in enumerate(read_all_rows(file, read), 1):
         text = document.asked if role == "user" else document.text
-        yield SourceText(f"{file.name}:{number}", text.encode(errors="replace").decode(), is_row=True)
+        yield SourceText(f"{label}:{number}", text.encode(errors="replace").decode(), is_row=True)
 
 
-def _read_document(file: Path) -> SourceText:
+def _read_document(file: Path, label: str) -> SourceText:
     suffix = file.suffix.lower()
     if suffix in CODE_ENDINGS:
         try:
             text = file.read_text(encoding="utf-8", errors="replace") if file.stat().st_size <= MAX_CODE_BYTES else ""
         except OSError as error:
             raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
-        return SourceText(file.name, text, is_row=False)
+        return SourceText(label, text, is_row=False)
     if DOCUMENT_KINDS[suffix] in ("html", "pdf") and (problem := documents_problem()):
         raise UsageError(f"{file}: {problem}")
-    return SourceText(file.name, read_document_text(file), is_row=False)
+    return SourceText(label, read_document_text(file), is_row=False)
 
 
 MAX_CODE_BYTES = 8 << 20

@@ -92,7 +92,7 @@ def run_reference_self_test(
     done: list[SelfTestSample] = []
     with TemporaryDirectory() as temporary:
         nulls = cache / NULL_CACHE_FOLDER if cache else Path(temporary)
-        for sample in run_self_test(real, size, seed=seed, cache=nulls, pairs=wanted):
+        for sample in run_self_test(real, size, seed=seed, cache=nulls, pairs=wanted, general=reference.general):
             done.append(sample)
             if len(done) == 1:
                 started = time.monotonic()  # the first one also computes the natural variation
