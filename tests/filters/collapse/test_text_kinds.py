@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from agents.families import FAMILIES, family_defaults
 from core.config.identity_keys import find_later_defaults
 from core.config.recipe import CollapseConfig
 from core.data_kinds import DataKind
@@ -216,6 +217,16 @@ def test_the_worse_role_of_a_dialogue_counts() -> None:
     missing = assess_dialogues(texts[:50], [{"": ["A text of its own."]}] * 50, name="novel", seed=1)
     assert missing.metrics == []
     assert "the dataset is dialogues" in missing.evidence[0]
+
+
+def test_families_name_the_kind_of_their_answers() -> None:
+    named = {name: family_defaults(name).get("collapse", {}).get("kind") for name in FAMILIES}
+    assert {name: kind for name, kind in named.items() if kind} == {
+        "arithmetic": "arithmetic",
+        "code": "code",
+        "extraction": "json",
+        "tool_calls": "json",
+    }
 
 
 def test_the_kind_is_no_part_of_a_runs_identity_and_older_records_are_of_prose() -> None:

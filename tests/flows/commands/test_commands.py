@@ -283,6 +283,27 @@ def test_assess_is_inconclusive_on_few_documents_and_exits_0(
     assert [path.suffix for path in (tmp_path / ".cache" / "nulls").iterdir()] == [".json"]
 
 
+def test_assess_names_the_units_and_refuses_a_reference_of_another_kind(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs = [
+        f"def find_{i % 7}(rows_{i}):\n    return [row for row in rows_{i} if row > {i % 9}]" for i in range(120)
+    ]
+    source, real = written(tmp_path / "code.jsonl", programs[:40]), written(tmp_path / "real.jsonl", programs[40:])
+    prose, words = written(tmp_path / "prose.jsonl", passages[:100]), ["--runs-dir", str(tmp_path)]
+    page = tmp_path / "page.html"
+    _, out, _ = called(capsys, "assess", source, "--reference", real, "--out", str(page), *words)
+    assert f"compared with {real} as code, in tokens: inconclusive" in out
+    assert "share of tokens that only one document has" in out
+    assert "strange_words" not in out
+    assert "The most frequent first three tokens" in page.read_text()
+    _, out, _ = called(capsys, "assess", source, "--reference", prose, *words)
+    assert "the dataset is Python code and the reference" in out
+    assert "hapax_mass" not in out
+    _, out, _ = called(capsys, "assess", source, "--reference", real, "--kind", "prose", *words, "--json")
+    assert json.loads(out)["collapse"]["kind"] == "prose"
+
+
 def test_assess_exits_3_on_collapse_with_the_evidence(
     passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
