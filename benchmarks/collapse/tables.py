@@ -65,6 +65,8 @@ def format_page(rows: list[Row]) -> str:
         "### False alarms", format_false_alarms(judged),
         "### Power", format_power(judged),
         "### What must not be called collapse, and what must", format_changes(judged),
+        "### Small references", format_small(judged),
+        "### Sizes of reference and candidate", format_sizes(judged),
         "### Over generations", format_generations(judged),
         "### With the generations before it", format_lineage(judged),
         "### Text of another kind as the reference", format_other_kinds(judged),
@@ -74,10 +76,10 @@ def format_page(rows: list[Row]) -> str:
     return "\n\n".join(parts)
 
 
-INTRODUCTION = """Four corpora of real English (verses, package descriptions, political prose, dictionary entries), each
-shuffled once: 10,000 documents train a Kneser-Ney 4-gram, generations of 10,000 are written by it in seven ways, and the
-reference is the rest, 20,000 to 30,000 documents that no generator saw. Verdicts are by the limits in
-`filters/collapse/collapse_verdict.py`, the same for all."""
+INTRODUCTION = """Eight corpora of real English (verses, package descriptions, political prose, dictionary entries, documentation
+of a kernel and of a database, glosses, reviews), each shuffled once: 10,000 documents train a Kneser-Ney 4-gram, generations of
+10,000 are written by it in seven ways, and the reference is the rest, 10,000 to 30,000 documents that no generator saw. Verdicts
+are by the limits in `filters/collapse/collapse_verdict.py`, the same for all."""
 
 
 def build_evidence(row: Row) -> MetricEvidence:
@@ -166,6 +168,49 @@ def format_changes(rows: list[Row]) -> str:
             counts = Counter(str(row["verdict"]) for row in selected)
             lines.append((words, f"{size:,}", *(counts[verdict] for verdict in VERDICTS)))
     return format_table(["real text, changed", "documents", *VERDICTS], lines)
+
+
+def format_small(rows: list[Row]) -> str:
+    """Verdicts with references of at most 5,000 documents, by corpus."""
+    small = [row for row in rows if row["file"] in ("small", "small_real")]
+    kinds: dict[tuple[Any, ...], list[Row]] = {}
+    for row in small:
+        kind = row["kind"].removeprefix("small_")
+        kind = "other kinds of text" if kind.startswith("other_") else kind
+        about = [f"{name} {row[name]:,}" for name in ("generation", "train", "share") if name in row]
+        kinds.setdefault((", ".join([kind, *about]), row["reference_size"], row["size"]), []).append(row)
+    lines = [
+        (words, f"{reference:,}", f"{size:,}", *format_shares_by_corpus(selected), format_share(selected))
+        for (words, reference, size), selected in kinds.items()
+    ]
+    real = [row for row in small if row["kind"] == "small_real"]
+    collapse, anything, upper = _count_alarms(real)
+    text = (
+        f"Verdicts of collapse. Real against real: {collapse} of {len(real)} pairs, 95 % upper end "
+        f"{100 * wilson_bound(collapse, len(real), UPPER):.2f} %; any finding {anything}, {upper}. `lost` is real text without a "
+        "share of its hapax mass; the rest is as in the tables above."
+    )
+    head = ["what was compared", "reference", "documents", *CORPUS_READERS, "collapse"]
+    return f"{text}\n\n{format_table(head, lines)}"
+
+
+def format_sizes(rows: list[Row]) -> str:
+    """Verdicts of collapse by size of the reference and of the candidate, all corpora together."""
+    grid = [row for row in rows if row["file"] == "sizes"]
+    kinds = {
+        "real text": ("sizes_real", None), "a fifth of the hapax mass removed": ("sizes_lost", None),
+        "replace, generation 1": ("sizes_replace", 1), "replace, generation 2": ("sizes_replace", 2),
+    }  # fmt: skip
+    sizes = sorted({row["size"] for row in grid})
+    lines = []
+    for words, (kind, generation) in kinds.items():
+        of_kind = [row for row in grid if row["kind"] == kind and row.get("generation") == generation]
+        for reference in sorted({row["reference_size"] for row in grid}):
+            selected = [row for row in of_kind if row["reference_size"] == reference]
+            cells = [format_share([row for row in selected if row["size"] == size]) for size in sizes]
+            lines.append((words, f"{reference:,}", *cells))
+    head = ["", "reference", *(f"{size:,} documents" for size in sizes)]
+    return f"Verdicts of collapse, all corpora.\n\n{format_table(head, lines)}"
 
 
 def format_generations(rows: list[Row]) -> str:

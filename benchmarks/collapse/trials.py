@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.collapse.corpora import CORPUS_READERS, load_corpus
+from benchmarks.collapse.corpora import CORPUS_READERS, load_corpus, load_testaments
 from benchmarks.collapse.generators import REGIMES, Generator, Texts, generate_texts
-from filters.collapse.assessment import assess_corpus, assess_texts, compare_with_reference
+from filters.collapse.assessment import REFERENCE_SAMPLES, assess_corpus, assess_texts, compare_with_reference
+from filters.collapse.collapse_metrics import TAIL_COUNT
+from filters.collapse.diversity import TokenSample, count_documents_by_word
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.reference_corpus import ReferenceCorpus
 
@@ -39,6 +41,24 @@ EXTRA_PARTS = {
     ("verified", 4_000, 4): 2,
 }
 """Number of disjoint candidates where a rate is to be known better, by regime, size and generation."""
+SMALL_REFERENCE = 3_000
+SMALL_PAIRS = (
+    (1_000, 500, 14), (1_000, 2_000, 2),
+    (3_000, 500, 14), (3_000, 1_000, 9), (3_000, 2_000, 6),
+    (5_000, 500, 14), (5_000, 1_000, 9), (5_000, 2_000, 6),
+)  # fmt: skip
+"""Documents of the reference, of a candidate, and the largest number of disjoint candidates."""
+SMALL_PARTS = {
+    ("replace", 10_000, 1): 2, ("replace", 10_000, 2): 5, ("replace", 5_000, 2): 2, ("replace", 3_000, 2): 1,
+    ("truncated", 10_000, 1): 1, ("filtered", 10_000, 1): 1,
+}  # fmt: skip
+"""Number of disjoint candidates of 2,000 documents, by regime, training documents and generation."""
+LOST_SHARES = (0.1, 0.2, 0.3)
+"""Shares of the hapax mass that are removed from real text."""
+GRID = (500, 1_000, 2_000, 5_000, 20_000)
+"""Documents of the reference and of the candidate."""
+GRID_PARTS = {500: 5, 1_000: 4, 2_000: 3, 5_000: 2, 20_000: 1}
+"""Number of disjoint candidates, by their size."""
 
 
 class RealCorpus(NamedTuple):
@@ -206,7 +226,7 @@ def mixed_trials(real: RealCorpus, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def other_trials(real: RealCorpus, folder: Path) -> Iterator[dict[str, Any]]:
-    """Real text of another kind: each other corpus; of the bible, each Testament against the other."""
+    """Real text of another kind: each other corpus."""
     _, reference = _split_corpus(real)
     for name in sorted(set(CORPUS_READERS) - {real.name}):
         vocabulary = reference.vocabulary
@@ -218,6 +238,99 @@ def other_trials(real: RealCorpus, folder: Path) -> Iterator[dict[str, Any]]:
             for seed in range(2):
                 texts = draw_texts(other, size, np.random.default_rng([seed, size]))
                 yield run_trial(texts, reference, folder, kind=f"other_{name}", size=size, seed=seed)
+
+
+def small_trials(real: RealCorpus, folder: Path) -> Iterator[dict[str, Any]]:
+    """A reference of 3,000 documents and candidates of 2,000: written, changed, with fewer rare words, and of another kind."""
+    random = np.random.default_rng(SMALL_REFERENCE)
+    order = random.permutation(len(real.texts))
+    train, places = real.texts.take(order[:TRAIN]), order[TRAIN:][:SMALL_REFERENCE]
+    reference, size = real.reference(places), 2_000
+    run = partial(run_trial, reference=reference, folder=folder, reference_size=SMALL_REFERENCE, size=size)
+    for (regime, count, generation), parts in SMALL_PARTS.items():
+        written = list(generate_texts(train.take(np.arange(count)), regime, generation, seed=count))[-1]
+        shuffled = random.permutation(len(written))
+        for part in range(parts):
+            about = {"train": count, "generation": generation, "part": part}
+            yield run(written.take(shuffled[part * size : (part + 1) * size]), kind=f"small_{regime}", **about)
+    for seed in range(2):
+        fresh = train.take(np.arange(seed * size, (seed + 1) * size))
+        for kind, change in CHANGES.items():
+            if kind != "spelled" or seed == 0:
+                yield run(change(fresh, train, reference, random), kind=f"small_{kind}", seed=seed)
+        for share in LOST_SHARES:
+            yield run(lose_rare_words(fresh, share, size, random), kind="small_lost", share=share, seed=seed)
+    yield from _small_other_trials(real, reference, folder)
+
+
+def _small_other_trials(real: RealCorpus, reference: ReferenceCorpus, folder: Path) -> Iterator[dict[str, Any]]:
+    """Each other corpus; of the bible, each Testament against the other."""
+    sides = dict.fromkeys(sorted(set(CORPUS_READERS) - {real.name}), reference)
+    others = {name: load_corpus(name, folder)[:2_000] for name in sides}
+    if real.name == "bible":
+        testaments = load_testaments(folder)
+        for name, texts in testaments.items():
+            rest = next(other for key, other in testaments.items() if key != name)
+            sides[name] = ReferenceCorpus.from_texts(rest[:SMALL_REFERENCE], f"without {name}")
+            others[name] = texts[:2_000]
+    for name, compared in sides.items():
+        found = TokenCorpus.from_words([split_into_words(text) for text in others[name]], compared.vocabulary)
+        about = {"kind": f"small_other_{name}", "size": 2_000, "reference_size": SMALL_REFERENCE}
+        yield run_trial(Texts(found.ids, found.lengths), compared, folder, **about)
+
+
+def small_real_trials(real: RealCorpus, folder: Path) -> Iterator[dict[str, Any]]:
+    """Real text against small references of the same corpus."""
+    largest = max(count for count, _, _ in SMALL_PAIRS)
+    order = np.random.default_rng(largest).permutation(len(real.texts))
+    others = order[largest:]
+    references = {count: real.reference(order[:count]) for count in sorted({count for count, _, _ in SMALL_PAIRS})}
+    for count, size, most in SMALL_PAIRS:
+        for part in range(min(most, len(others) // size)):
+            texts = real.texts.take(others[part * size : (part + 1) * size])
+            about = {"kind": "small_real", "size": size, "reference_size": count, "part": part}
+            yield run_trial(texts, references[count], folder, **about)
+
+
+def size_trials(real: RealCorpus, folder: Path) -> Iterator[dict[str, Any]]:
+    """Every size of reference with every size of candidate: real text, real text without a fifth of its hapax mass, and text of
+    a generator in its first and second generation.
+    """
+    random = np.random.default_rng(sum(GRID))
+    order = random.permutation(len(real.texts))
+    train, rest = real.texts.take(order[:TRAIN]), order[TRAIN:]
+    first = Generator.fit(Generator.fit(train).write(TRAIN, random))
+    written = {1: Generator.fit(train).write(max(GRID), random), 2: first.write(max(GRID), random)}
+    for count in GRID:
+        if count > len(rest):
+            continue
+        reference, others = real.reference(rest[:count]), np.concatenate([order[:TRAIN], rest[count:]])
+        for size in GRID:
+            for part in range(min(GRID_PARTS[size], len(others) // size)):
+                about = {"size": size, "reference_size": count, "part": part}
+                fresh = real.texts.take(others[part * size : (part + 1) * size])
+                compared = min(size, count // REFERENCE_SAMPLES)
+                lost = lose_rare_words(fresh, 0.2, compared, random)
+                yield run_trial(fresh, reference, folder, kind="sizes_real", **about)
+                yield run_trial(lost, reference, folder, kind="sizes_lost", share=0.2, **about)
+                for generation, texts in written.items():
+                    candidate = draw_texts(texts, size, random)
+                    yield run_trial(candidate, reference, folder, kind="sizes_replace", generation=generation, **about)
+
+
+def lose_rare_words(texts: Texts, share: float, compared: int, random: np.random.Generator) -> Texts:
+    """Real text without a random share of its rare words, so that its hapax mass falls by `share`.
+
+    A word is rare if at most two of `compared` documents have it. Removing a share q of these words leaves 1 - q of the hapaxes
+    and 1 - q r of the (word, document) pairs, where r is the share of pairs with a rare word: q = share / (1 - r + share r).
+    """
+    holders = count_documents_by_word(TokenSample(texts.ids, texts.lengths))
+    rare = np.flatnonzero((holders > 0) & (holders <= TAIL_COUNT * max(1, len(texts) / compared)))
+    mass = holders[rare].sum() / holders.sum()
+    lost = rare[random.random(len(rare)) < share / (1 - mass + share * mass)]
+    kept = ~np.isin(texts.ids, lost)
+    owner = np.repeat(np.arange(len(texts)), texts.lengths)
+    return Texts(texts.ids[kept], np.bincount(owner[kept], minlength=len(texts)))
 
 
 def shown_trials(real: RealCorpus, folder: Path) -> Iterator[dict[str, Any]]:
@@ -252,6 +365,9 @@ KINDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "changed": changed_trials,
     "mixed": mixed_trials,
     "other": other_trials,
+    "small": small_trials,
+    "small_real": small_real_trials,
+    "sizes": size_trials,
     "shown": shown_trials,
     "cost": cost_trials,
 }

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from filters.collapse.diversity import TokenSample, count_documents_by_word, heaps_slope
+from filters.collapse.diversity import TokenSample, count_documents_by_word, heaps_slope, presence_probability
 from filters.collapse.language_model import LanguageModel
 
 Ints = npt.NDArray[np.int64]
@@ -45,7 +45,10 @@ COLLAPSE_METRICS = (
         "growth of the vocabulary over a fourfold number of documents; loss of rare words lowers it",
     ),
     CollapseMetric(
-        "tail_coverage", TAIL, -1, "share of the rare words of real text that occur; loss of rare words lowers it"
+        "tail_coverage",
+        TAIL,
+        -1,
+        "share of the rare words of real text that occur, at equal (word, document) pairs; loss of rare words lowers it",
     ),
     CollapseMetric("distinct_4", REPEAT, -1, "share of different 4-grams among all; set phrases lower it"),
     CollapseMetric("duplicate_8grams", REPEAT, 1, "share of 8-grams that another document also has; copying raises it"),
@@ -101,7 +104,7 @@ METRIC_NAMES = [metric.name for metric in COLLAPSE_METRICS]
 METRIC_LABELS = {metric.name: metric.label or metric.name for metric in COLLAPSE_METRICS}
 """Printed names by key."""
 TAIL_COUNT = 2
-"""A word is in the tail of a sample of real text if it occurs at most this often in it."""
+"""A word is in the tail of a sample of real text if at most this many of its documents have it."""
 COPY_WORDS = 8
 OPENER_WORDS = 3
 SKELETON_WORDS = 6
@@ -127,8 +130,14 @@ class SampleMetrics(NamedTuple):
 
     draw: TokenSample
     own: dict[str, float]
-    counts: Ints
+    holders: Ints
+    """Number of documents by word."""
     model: LanguageModel
+
+    @property
+    def pairs(self) -> int:
+        """Number of (word, document) pairs."""
+        return int(self.holders.sum())
 
 
 def measure_sample(draw: TokenSample, background: WordBackground, apart: Ints) -> SampleMetrics:
@@ -161,7 +170,7 @@ def measure_sample(draw: TokenSample, background: WordBackground, apart: Ints) -
         "new_words": 1000 * len(new) / draw.tokens,
         "strange_words": 1000 * float((~background.listed[new]).sum()) / draw.tokens,
     }
-    return SampleMetrics(draw, own, np.bincount(draw.ids), LanguageModel.fit(draw.ids, draw.lengths))
+    return SampleMetrics(draw, own, holders, LanguageModel.fit(draw.ids, draw.lengths))
 
 
 def _number_pairs(first: Ints, second: Ints, gap: int) -> Ints:
@@ -235,10 +244,19 @@ def collision_probability(kinds: Ints) -> float:
     return float((counts * (counts - 1)).sum() / (total * (total - 1))) if total > 1 else 0.0
 
 
-def tail_coverage(own: Ints, other: Ints) -> float:
-    """Share of the words that occur once or twice in the other sample that also occur in this one; both as counts by word."""
-    rare = np.flatnonzero((other > 0) & (other <= TAIL_COUNT))
-    return float((own[rare[rare < len(own)]] > 0).sum() / max(len(rare), 1))
+def tail_coverage(own: SampleMetrics, other: SampleMetrics, pairs: int) -> float:
+    """Share of the words in one or two documents of the other sample that this one has, expected among `pairs` of its pairs.
+
+    Real text repeats a word inside one document. A model with a short context spreads the same occurrences over more documents:
+    with equal documents and words, its text has 2 to 10 % more (word, document) pairs, more in long documents, and has more of
+    the rare words of real text while it loses some of its own. So samples are compared at equal pairs, by rarefaction to the
+    number of documents that have them (Gotelli and Colwell 2001).
+    """
+    rare = np.flatnonzero((other.holders > 0) & (other.holders <= TAIL_COUNT))
+    held = own.holders[rare[rare < len(own.holders)]]
+    documents = len(own.draw.lengths)
+    chosen = max(1, round(documents * pairs / max(own.pairs, 1)))
+    return float(presence_probability(held, chosen, documents).sum() / max(len(rare), 1))
 
 
 class WordLikelihoods(NamedTuple):
@@ -270,9 +288,10 @@ def compare_metrics(
 ) -> MetricComparison:
     """Compare a sample with two samples of real text."""
     low, high = np.quantile(nats.real, [TAIL_QUANTILE, 1 - TAIL_QUANTILE])
+    pairs = min(own.pairs, first.pairs, second.pairs)
     values = {
         **own.own,
-        "tail_coverage": (tail_coverage(own.counts, first.counts) + tail_coverage(own.counts, second.counts)) / 2,
+        "tail_coverage": (tail_coverage(own, first, pairs) + tail_coverage(own, second, pairs)) / 2,
         "surprise": float(nats.own.mean()),
         "typical": float((nats.own < low).mean()),
         "unlikely": float((nats.own > high).mean()),
@@ -280,7 +299,7 @@ def compare_metrics(
     }
     real = {name: (first.own[name] + second.own[name]) / 2 for name in own.own}
     real |= {
-        "tail_coverage": (tail_coverage(second.counts, first.counts) + tail_coverage(first.counts, second.counts)) / 2,
+        "tail_coverage": (tail_coverage(second, first, pairs) + tail_coverage(first, second, pairs)) / 2,
         "surprise": float(nats.real.mean()),
         "typical": float((nats.real < low).mean()),
         "unlikely": float((nats.real > high).mean()),

@@ -80,12 +80,20 @@ def rarefied_types(counts: Ints, size: int, total: int | None = None) -> float:
     default), or documents with each type, among `total` documents (Gotelli and Colwell 2001, sample-based rarefaction).
     """
     present = counts[counts > 0]
-    units = total or int(present.sum())
-    rest = (units - present).astype(float)
+    return float(presence_probability(present, size, total or int(present.sum())).sum())
+
+
+def presence_probability(counts: Ints, size: int, total: int) -> npt.NDArray[np.float64]:
+    """For each type with `counts` of `total` units, the probability that `size` units drawn without replacement have it.
+
+    1 - C(N - f, T) / C(N, T), as in `rarefied_types`.
+    """
+    rest = (total - counts).astype(float)
     possible = rest >= size
-    log_absence = np.full(len(present), -np.inf)
-    log_absence[possible] = _log_binomial(rest[possible], size) - _log_binomial(np.array([float(units)]), size)
-    return float((1 - np.exp(log_absence)).sum())
+    log_absence = np.full(len(counts), -np.inf)
+    log_absence[possible] = _log_binomial(rest[possible], size) - _log_binomial(np.array([float(total)]), size)
+    present: npt.NDArray[np.float64] = 1 - np.exp(log_absence)
+    return present
 
 
 def heaps_slope(counts: Ints, total: int) -> float:

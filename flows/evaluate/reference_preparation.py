@@ -26,6 +26,7 @@ from filters.duplicates.shingles import compute_text_keys
 from flows.data.dataset_rows import build_row_document, find_dataset_files, is_json_lines, is_parquet, read_all_rows
 from flows.data.passages import count_passage_words, split_into_functions, split_into_passages
 from flows.data.reference_files import MIN_FUNCTION_WORDS, ReferenceRecord, hash_texts, write_reference
+from flows.evaluate.dataset_assessment import NULL_CACHE_FOLDER
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.suggested_commands import format_command, format_next_line
 from flows.terminal.text_format import format_count, replace_unsafe_characters
@@ -87,8 +88,12 @@ class ReferenceReport(BaseModel):
     reference: ReferenceRecord
     compared: int
     """Of 2,000 documents of a dataset, those that can be compared."""
-    loss: float | None
-    """The smallest loss of rare words that is found in them with 95 % power; None if none is."""
+    loss: float
+    """The smallest loss of rare words that is found in them with 95 % power; over 1 if none is."""
+    documents_needed: int
+    """Compared documents at which a loss of a fifth of the rare words is found with 95 % power."""
+    reference_needed: int
+    """Documents of the reference for that."""
     longest: int
     """Words of the longest document."""
 
@@ -102,8 +107,8 @@ def prepare_reference(
         UsageError: if a source cannot be read, or has too little text.
         UserInterrupt: if the user asked to stop; nothing is written then.
     """
+    from filters.collapse.power import measure_reference_power
     from filters.collapse.reference_corpus import ReferenceCorpus
-    from filters.collapse.reference_power import measure_power
     from filters.collapse.text_kinds import CHECKED_TEXTS, TEXT_KINDS, find_kind
 
     found = [source for path in sources for source in find_source_files(path)]
@@ -137,12 +142,14 @@ def prepare_reference(
     SESSION.print_unless_stopped(
         f"reference: {len(kept):,} documents; measuring how far they differ from each other, up to a minute"
     )
-    power = measure_power(ReferenceCorpus.from_texts(texts, str(out), kind, origins), SHOWN_DOCUMENTS, cache)
+    real = ReferenceCorpus.from_texts(texts, str(out), kind, origins)
+    power = measure_reference_power(real, SHOWN_DOCUMENTS, cache=cache / NULL_CACHE_FOLDER if cache else None)
     _check_stop()
     if write:
         write_reference(out, texts, origins, record)
     return ReferenceReport(
-        out=str(out) if write else None, reference=record, compared=power.compared, loss=power.loss,
+        out=str(out) if write else None, reference=record, compared=power.documents, loss=power.smallest_loss,
+        documents_needed=power.documents_needed, reference_needed=power.reference_needed,
         longest=max(map(count_passage_words, texts)),
     )  # fmt: skip
 
@@ -330,11 +337,12 @@ def format_reference_report(report: ReferenceReport, arguments: Sequence[str] = 
 
 def describe_power(report: ReferenceReport) -> str:
     few = f" ({report.compared:,} of them compared)" if report.compared < SHOWN_DOCUMENTS else ""
-    if report.loss is None:
-        return f"with {SHOWN_DOCUMENTS:,} documents of a dataset{few}, no loss of rare words is found with 95 % power"
+    needed = f"a fifth from {report.documents_needed:,} compared documents and {report.reference_needed:,} of the reference on"
+    if report.loss > 1:
+        return f"with {SHOWN_DOCUMENTS:,} documents of a dataset{few}, no loss of rare words is found with 95 % power; {needed}"
     return (
         f"with {SHOWN_DOCUMENTS:,} documents of a dataset{few}, a loss of {100 * report.loss:.0f} % of the rare words is found "
-        "with 95 % power"
+        f"with 95 % power; {needed}"
     )
 
 

@@ -7,6 +7,8 @@ from core.runs.records import CollapseVerdict
 from filters.collapse.collapse_metrics import COLLAPSE_METRICS, METRIC_NAMES, MetricComparison
 from filters.collapse.collapse_verdict import (
     MIN_CHANGES,
+    MIN_LOSS,
+    TAIL_LIMIT,
     TAIL_METRICS,
     MetricEvidence,
     compute_z_scores,
@@ -49,6 +51,23 @@ def test_a_poorer_tail_with_new_words_is_another_kind_of_text(
     assert decide_collapse(evidence(hapax_mass=(10.0, 0.25), new_words=new_words)) == (verdict, reasons)
 
 
+@pytest.mark.parametrize(
+    ("hapax", "coverage", "verdict"),
+    [
+        ((TAIL_LIMIT, 0.25), (0.0, 0.0), CollapseVerdict.collapse),
+        ((TAIL_LIMIT - 0.1, 0.25), (0.0, 0.0), CollapseVerdict.passed),
+        ((10.0, MIN_LOSS - 0.04), (2.0, 0.05), CollapseVerdict.collapse),
+        ((10.0, MIN_LOSS - 0.04), (2.0, 0.03), CollapseVerdict.passed),
+        ((10.0, MIN_LOSS + 0.02), (-2.0, -0.05), CollapseVerdict.passed),
+        ((0.0, 0.0), (3.9, 0.25), CollapseVerdict.passed),
+    ],
+)
+def test_a_loss_of_rare_words_is_significant_in_one_metric_and_large_in_two(
+    hapax: tuple[float, float], coverage: tuple[float, float], verdict: CollapseVerdict
+) -> None:
+    assert decide_collapse(evidence(hapax_mass=hapax, tail_coverage=coverage)).verdict is verdict
+
+
 def test_z_scores_are_relative_to_the_mean_of_real_text() -> None:
     found = compute_z_scores(
         MetricComparison(null().differences.mean(axis=0) + 3 * BAD, np.zeros(len(METRIC_NAMES))), null(), 30_000, 2_000
@@ -56,6 +75,8 @@ def test_z_scores_are_relative_to_the_mean_of_real_text() -> None:
     assert found == pytest.approx(dict.fromkeys(METRIC_NAMES, 3.0))
 
 
-def test_four_times_the_words_halve_the_deviation() -> None:
+def test_four_times_the_words_halve_the_deviation_of_a_mean() -> None:
+    """Of hapax_mass and heaps_slope, which count rare events, it falls by other powers."""
     assert null().compute_deviations(30_000) == pytest.approx(np.ones(len(METRIC_NAMES)))
-    assert null().compute_deviations(120_000) == pytest.approx(np.full(len(METRIC_NAMES), 0.5))
+    found = dict(zip(METRIC_NAMES, null().compute_deviations(120_000), strict=True))
+    assert found == pytest.approx({**dict.fromkeys(METRIC_NAMES, 0.5), "hapax_mass": 4**-0.7, "heaps_slope": 4**-0.3})

@@ -1,0 +1,149 @@
+"""The power of the collapse verdict: the smallest loss of rare words that a comparison of given sizes finds.
+
+A loss is a share of the hapax mass (`filters.collapse.collapse_metrics`). The formulas are for text that is real except that some
+of its rare words are missing. Knows no candidate.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from filters.collapse.collapse_metrics import METRIC_NAMES, measure_sample, tail_coverage
+from filters.collapse.collapse_verdict import MIN_LOSS, TAIL_LIMIT
+from filters.collapse.matched_samples import equalize_lengths
+from filters.collapse.null_distribution import (
+    MAX_SAMPLE_DOCUMENTS,
+    SAMPLES_PER_COMPARISON,
+    NullDistribution,
+    choose_null_size,
+    load_null_distribution,
+)
+from filters.collapse.reference_corpus import ReferenceCorpus
+
+POWER = 0.95
+LOSS = 0.2
+"""The loss that a number of documents is stated for: a fifth of the rare words. Text of a 4-gram model trained on the text of
+another lacks 0.15 to 0.17 (`docs/collapse.md`)."""
+COVERED_RARE = 0.7
+"""Of the rare words of one sample that another of the same size has, the least share that is rare there too: 0.74 to 0.86 in five
+corpora, at 300 to 5,000 documents. A loss lowers `tail_coverage` by this share of itself."""
+
+FEWEST_NEEDED = 500
+"""Least number of documents that is recommended: the promised power was measured from this number on."""
+
+
+class LossPower(NamedTuple):
+    documents: int
+    """Of the candidate and of each of the two samples of the reference."""
+    smallest_loss: float
+    """Share of the hapax mass that is found with the power; over 1 if none is."""
+    documents_needed: int
+    """Documents of the candidate, compared on the same topics, at which a loss of `loss` is found."""
+    reference_needed: int
+    """Documents of the reference for that."""
+    loss: float = LOSS
+    power: float = POWER
+
+
+def compute_loss_power(
+    null: NullDistribution,
+    real: Mapping[str, float],
+    tokens: int,
+    documents: int,
+    *,
+    loss: float = LOSS,
+    power: float = POWER,
+) -> LossPower:
+    """The power of a comparison of `documents` documents and `tokens` words a side, where real text has the values `real`."""
+    needed = estimate_documents(null, real, tokens, documents, loss=loss, power=power)
+    return LossPower(
+        documents, find_smallest_loss(null, real, tokens, power=power), needed, SAMPLES_PER_COMPARISON * needed,
+        loss, power,
+    )  # fmt: skip
+
+
+def find_smallest_loss(
+    null: NullDistribution, real: Mapping[str, float], tokens: int, *, power: float = POWER, shrink: float = 1.0
+) -> float:
+    """The smallest share of the hapax mass whose loss is called a collapse with probability `power`.
+
+    `decide_collapse` asks for `TAIL_LIMIT` deviations of hapax_mass, and for `MIN_LOSS` as the sum of the shares lost of
+    hapax_mass and tail_coverage. With a normal deviate u, a loss of (limit + u) deviations is over the limit with probability
+    Phi(u). Each condition gets half of the allowed misses (Bonferroni), so u is 1.96 for a power of 0.95.
+
+    `shrink` multiplies the deviations.
+    """
+    deviate = NormalDist().inv_cdf(1 - (1 - power) / 2)
+    mass, both = (shrink * deviation for deviation in _find_relative_deviations(null, real, tokens))
+    return max((TAIL_LIMIT + deviate) * mass, (MIN_LOSS + deviate * both) / (1 + COVERED_RARE))
+
+
+def estimate_documents(
+    null: NullDistribution,
+    real: Mapping[str, float],
+    tokens: int,
+    documents: int,
+    *,
+    loss: float = LOSS,
+    power: float = POWER,
+) -> int:
+    """The number of compared documents at which a loss of `loss` is found, in two digits, rounded up; at least `FEWEST_NEEDED`.
+
+    Relative deviations of numbers of rare words change with documents n as n ** (-beta / 2), where beta is the slope of Heaps'
+    law (`null_distribution.SIZE_EXPONENTS`).
+    """
+    if loss * (1 + COVERED_RARE) <= MIN_LOSS:
+        raise ValueError(f"a loss of {loss} is under the limit of {MIN_LOSS} for any number of documents")
+    low, high = 0.0, 1.0
+    while find_smallest_loss(null, real, tokens, power=power, shrink=high) < loss:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        found = find_smallest_loss(null, real, tokens, power=power, shrink=middle) <= loss
+        low, high = (middle, high) if found else (low, middle)
+    slope = min(max(real["heaps_slope"], 0.1), 1.0)
+    needed = documents * math.pow(max(low, 1e-3), -2 / slope)
+    step = math.pow(10, max(math.floor(math.log10(needed)) - 1, 0))
+    return max(int(math.ceil(needed / step) * step), FEWEST_NEEDED)
+
+
+def _find_relative_deviations(null: NullDistribution, real: Mapping[str, float], tokens: int) -> tuple[float, float]:
+    """Deviation of the share lost of hapax_mass, and of its sum with that of tail_coverage."""
+    deviations = null.compute_deviations(tokens)
+    columns, shares = [], []
+    for name in ("hapax_mass", "tail_coverage"):
+        i = METRIC_NAMES.index(name)
+        column = null.differences[:, i] - null.differences[:, i].mean()
+        share = float(deviations[i]) / max(real[name], 1e-9)
+        columns.append(share * column / max(float(column.std(ddof=1)), 1e-12))
+        shares.append(share)
+    return shares[0], float(np.std(columns[0] + columns[1], ddof=1))
+
+
+def measure_reference_power(
+    reference: ReferenceCorpus,
+    candidates: int,
+    *,
+    cache: Path | None = None,
+    loss: float = LOSS,
+    power: float = POWER,
+    seed: int = 0,
+) -> LossPower:
+    """The power that a reference gives to a candidate of `candidates` documents on the same topics and of the same lengths."""
+    corpus = reference.corpus
+    documents = min(candidates, len(corpus) // 2, MAX_SAMPLE_DOCUMENTS)
+    order = np.random.default_rng(seed).permutation(len(corpus))
+    places = [order[:documents], order[documents : 2 * documents]]
+    lengths = equalize_lengths([corpus.lengths[place] for place in places])
+    draws = [corpus.take_sample(*pair) for pair in zip(places, lengths, strict=True)]
+    background = reference.build_background()
+    one, other = (measure_sample(draw, background, np.zeros_like(background.counts)) for draw in draws)
+    pairs = min(one.pairs, other.pairs)
+    real = {name: (one.own[name] + other.own[name]) / 2 for name in ("hapax_mass", "heaps_slope")}
+    real["tail_coverage"] = (tail_coverage(one, other, pairs) + tail_coverage(other, one, pairs)) / 2
+    null = load_null_distribution(reference, choose_null_size(documents, len(corpus)), cache)
+    return compute_loss_power(null, real, draws[0].tokens, documents, loss=loss, power=power)
