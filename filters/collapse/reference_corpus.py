@@ -44,7 +44,7 @@ class ReferenceCorpus(NamedTuple):
         """From at most `MOST_DOCUMENTS` of the texts; texts without a word are left out. `origins`: what each is a passage of."""
         chosen = np.sort(np.random.default_rng(0).permutation(len(texts))[:MOST_DOCUMENTS])
         groups = None
-        if origins is not None and len(set(origins)) < len(origins):
+        if origins is not None and 1 < len(set(origins)) < len(origins):
             chosen = np.array([i for i in chosen if kind.split(texts[i])], dtype=np.int64)
             groups = np.unique([origins[i] for i in chosen], return_inverse=True)[1].reshape(-1).astype(np.int64)
         vocabulary: dict[str, int] = {}

@@ -115,7 +115,7 @@ def prepare_reference(
     dropped: Counter[str] = Counter()
     read = _read_texts(found, options.role, dropped)
     first = list(islice(read, CHECKED_TEXTS))
-    kind = TEXT_KINDS[options.kind] if options.kind else find_kind([source.text for source in first])
+    kind = TEXT_KINDS[options.kind] if options.kind else find_kind(list(_list_kind_samples(first)))
     if kind.name == "dialogue":
         raise UsageError(
             "dialogues are compared by role and turn: name a dataset of conversations as the reference itself"
@@ -152,6 +152,15 @@ def prepare_reference(
         documents_needed=power.documents_needed, reference_needed=power.reference_needed,
         longest=max(map(count_passage_words, texts)),
     )  # fmt: skip
+
+
+def _list_kind_samples(sources: Sequence[SourceText]) -> Iterator[str]:
+    """Texts whose form shows the kind: of a document its passages, since a long one has a sum or a list of some form."""
+    for source in sources:
+        if source.is_row or Path(source.origin).suffix in CODE_ENDINGS:
+            yield source.text
+        else:
+            yield from split_into_passages(source.text, PASSAGE_WORDS)
 
 
 def _check_stop() -> None:
@@ -337,13 +346,15 @@ def format_reference_report(report: ReferenceReport, arguments: Sequence[str] = 
 
 def describe_power(report: ReferenceReport) -> str:
     few = f" ({report.compared:,} of them compared)" if report.compared < SHOWN_DOCUMENTS else ""
+    loss = "no loss" if report.loss > 1 else f"a loss of {100 * report.loss:.0f} %"
     needed = f"a fifth from {report.documents_needed:,} compared documents and {report.reference_needed:,} of the reference on"
-    if report.loss > 1:
-        return f"with {SHOWN_DOCUMENTS:,} documents of a dataset{few}, no loss of rare words is found with 95 % power; {needed}"
-    return (
-        f"with {SHOWN_DOCUMENTS:,} documents of a dataset{few}, a loss of {100 * report.loss:.0f} % of the rare words is found "
-        f"with 95 % power; {needed}"
-    )
+    if _has_few_texts(report.reference):
+        needed = "the number of texts limits it"
+    return f"with {SHOWN_DOCUMENTS:,} documents of a dataset{few}, {loss} of the rare words is found with 95 % power; {needed}"
+
+
+def _has_few_texts(record: ReferenceRecord) -> bool:
+    return record.texts < min(FEW_TEXTS, record.documents)
 
 
 def list_warnings(record: ReferenceRecord) -> list[str]:
@@ -356,9 +367,8 @@ def list_warnings(record: ReferenceRecord) -> list[str]:
             f"{record.documents:,} documents are few: a comparison of {MIN_CONCLUSIVE_DOCUMENTS:,} needs "
             f"{3 * MIN_CONCLUSIVE_DOCUMENTS:,}, so a dataset without a sign of collapse is inconclusive"
         )
-    if record.texts < min(FEW_TEXTS, record.documents):
+    if _has_few_texts(record):
         warnings.append(
-            f"all passages are of {format_count(record.texts, 'text')}: they share words that other real text lacks, so real "
-            "text of another origin may be called collapsed; add more texts"
+            f"all passages are of {format_count(record.texts, 'text')}, and those of one text are alike: add more texts"
         )
     return warnings

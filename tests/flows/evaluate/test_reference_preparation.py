@@ -77,10 +77,13 @@ def test_a_reference_is_made_from_rows_and_read_by_assess(
 def test_files_are_split_and_their_passages_name_them(passages: list[str], tmp_path: Path) -> None:
     for number in range(3):
         book = "\n\n".join(" ".join(passages[k : k + 6]) for k in range(number * 200, number * 200 + 198, 6))
-        (tmp_path / f"book-{number}.txt").write_text(book)
+        (tmp_path / f"book-{number}.txt").write_text(
+            f"{book}\n\nShe lived 1775 - 1817, for 1817 - 1775 = 42 years, as we know."
+        )
     report = prepare_reference([tmp_path], tmp_path / "out.parquet", ReferenceOptions(), cache=tmp_path)
     reference = read_reference(tmp_path / "out.parquet")
     assert {*(reference.origins or ())} == {f"book-{number}.txt" for number in range(3)}
+    assert report.reference.kind == "prose"
     assert (report.reference.texts, report.longest <= 80, report.reference.documents > 150) == (3, True, True)
 
 
