@@ -150,7 +150,7 @@ def table() -> str:
         for which, texts in replies.items():
             record = assess_texts(texts, real, name=name, seed=7, cache=cache, kind=TEXT_KINDS["prose"])
             rows.append([f"{source} ({len(real):,})", licence, f"{which}, {len(texts)}", *summarize(record)])
-    head_code = ["data", "documents", "by functions", "by packages", "compared", "new tokens", head[-1]]
+    head_code = ["data", "documents", "verdict", "compared", "new tokens", head[-1]]
     return f"""{describe_measurement()}, by `python -m benchmarks references`. Recorded replies of a capable model, which
 nothing is wrong with ([recordings](recordings/README.md)), compared with each reference. New words: per thousand, those that the
 rest of the reference lacks; in parentheses, of the reference itself.
@@ -158,8 +158,7 @@ rest of the reference lacks; in parentheses, of the reference itself.
 {format_table(head, rows)}
 
 Real code of other projects, and recorded solutions, compared with the functions of the standard library, as Python tokens, by the
-rule for a reference of one's own. By functions: the null distribution is of single functions. By packages: those of a package
-stay together.
+rule for a reference of one's own. For a named reference only likely text counts, of which there is none.
 
 {format_table(head_code, compare_code(cache))}"""
 
@@ -170,10 +169,13 @@ def compare_code(cache: Path) -> Iterator[list[str]]:
     sources |= {f"functions of {name}": read_project_functions(name) for name in PROJECTS}
     sources["150 functions of each"] = [text for name in PROJECTS for text in sources[f"functions of {name}"][:150]]
     for title, texts in sources.items():
-        single, grouped = (
-            assess_texts(
-                texts, library.texts, name=library.name, seed=7, cache=cache, kind=TEXT_KINDS["code"], origins=origins
-            )
-            for origins in (None, library.origins)
+        record = assess_texts(
+            texts,
+            library.texts,
+            name=library.name,
+            seed=7,
+            cache=cache,
+            kind=TEXT_KINDS["code"],
+            origins=library.origins,
         )
-        yield [title, f"{len(texts):,}", single.verdict, *summarize(grouped)]
+        yield [title, f"{len(texts):,}", *summarize(record)]

@@ -56,8 +56,8 @@ REFERENCE_PARTS = REFERENCE_SAMPLES + 1
 POOL, LEAST_POOL = 5, 5_000
 """Documents of the reference per document of the candidate, and at least, that are searched for the same topics."""
 ORIGIN_REASONS = ("tail", "repetition", "strange", "steady")
-"""Findings that real data of one origin also shows against another: of eight Python projects compared with the standard library,
-most had fewer rare tokens and more common 8-grams (`benchmarks/README.md`, references of the same kind)."""
+"""Findings that real data of one origin also shows against another: real Python projects have fewer rare tokens and more common
+8-grams than the standard library (`benchmarks/README.md`, references of the same kind)."""
 DIVERSITY_METRICS = {
     "types": ("different words in the text", math.inf),
     "distinct_2": ("different pairs of words among all pairs", 1.0),
