@@ -33,7 +33,7 @@ from benchmarks import (
     tool_results,
     training,
 )
-from benchmarks.collapse import kinds, neural, repetition
+from benchmarks.collapse import kinds, neural, references, repetition
 from benchmarks.collapse import tables as collapse
 from benchmarks.external_truth import math_verify, reasoning_gym
 
@@ -80,6 +80,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "collapse": ("The collapse gate", collapse.table),
     "collapse_kinds": ("The collapse gate and data that is not English prose", kinds.table),
     "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
+    "references": ("References of the same kind", references.table),
     "repetition": ("Repetition, without a reference", repetition.table),
     "planted_faults": ("Planted faults, and what checks and critics catch", planted_faults.table),
     "sameness": ("How alike the texts of a recipe are", sameness.table),

@@ -11,6 +11,8 @@ SHIPPED = _IN_WHEEL if _IN_WHEEL.is_dir() else PROJECT
 
 RUNS_FOLDER = os.environ.get("STILLHOUSE_RUNS") or "data/runs"
 """Default folder of runs; releases and students are stored next to it."""
+NAMED_REFERENCES = ("python",)
+"""Values of `collapse.reference` that are no file: `python` is the standard library of the running Python, as functions."""
 
 
 def find_referenced_file(name: str, folder: Path) -> Path:

@@ -158,7 +158,8 @@ def assess(
 
     Args:
         source: The dataset.
-        reference: A JSONL file of real text of the same kind, one `text` per line. Without it, only repetition is measured.
+        reference: Real text of the same kind: a file of `stillhouse reference`, a dataset, or the name `python`. Without it, only
+            repetition is measured.
         parent: The dataset that it extends.
         kind: What is counted in both; without it, it is found from the rows.
         seed: Random seed of the samples.
@@ -174,7 +175,7 @@ def assess(
             return Assessment(
                 assess_dataset(
                     _place_dataset(source, stack),
-                    Path(reference) if reference else None,
+                    str(reference) if reference else None,
                     seed,
                     parent=earlier,
                     cache=None,
@@ -196,7 +197,7 @@ def gaps(source: Dataset, reference: Name, out: Name | None = None, *, number: i
     def work() -> Gaps:
         with ExitStack() as stack:
             place = _place_dataset(source, stack)
-            return Gaps(find_dataset_gaps(place, Path(reference), Path(out) if out else None, number))
+            return Gaps(find_dataset_gaps(place, str(reference), Path(out) if out else None, number))
 
     return run_call(work, None)
 

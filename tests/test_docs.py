@@ -93,6 +93,9 @@ NOT_RUN = {
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
+    "docs/collapse.md: stillhouse reference": (
+        "the self-test takes minutes; tests/flows/evaluate/test_reference_preparation.py runs smaller ones"
+    ),
     "docs/measured-recipes.md: stillhouse": "tests/flows/run/test_recorded_samples.py replays the recordings",
 }  # fmt: skip
 """By the beginning of page and first line, the reason why a block of commands is not run here."""

@@ -89,13 +89,13 @@ class CodeFamily(RecipeFamily):
     options = CodeTaskOptions
     # Lines and names repeat in a program, so no filter for repetition.
     defaults: ClassVar[Mapping[str, Any]] = {
-        "collapse": {"kind": "code"},
         "agents": {
             "generator": {"max_tokens": 2000, "examples": 3},
             "verifier": {"max_tokens": 1200},
         },
         "verifiers": [{"type": "code", "noticed": 0.8}, {"type": "solved_again", "solutions": 1, "solved": 1}],
         "filters": [{"type": "length"}, {"type": "refusal"}, {"type": "exact"}, {"type": "minhash"}],
+        "collapse": {"kind": "code", "reference": "python"},
     }
 
     def condition(self, row: Mapping[str, Any], options: CodeTaskOptions, rng: Random) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.errors import RecipeError, RecipeProblem, suggest_name
-from core.project_files import SHIPPED
+from core.project_files import NAMED_REFERENCES, SHIPPED
 from core.storage.bounded_reading import check_regular_file
 
 EXTENDS_KEY = "extends"
@@ -130,10 +130,10 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
         ("seeds", "path"),
         ("seeds", "documents"),
         ("seeds", "recording"),
-        ("collapse", "reference"),
         ("lineage", "real"),
     ):
         _change_value(moved if not table else moved.get(table), key, move)
+    _change_value(moved.get("collapse"), "reference", lambda name: name if name in NAMED_REFERENCES else move(name))
     draws = moved["seeds"].get("draw") if isinstance(moved.get("seeds"), dict) else None
     for name in draws if isinstance(draws, dict) else ():
         _change_value(draws, name, move)

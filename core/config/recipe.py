@@ -98,8 +98,9 @@ ReleaseGate = bool | Literal["strict"]
 
 class CollapseConfig(RecipeTable):
     reference: str | None = None
-    """A JSONL file of real text of the same kind as the samples, one `text` per line. Without it, or with `false`, only
-    repetition within the samples is measured."""
+    """Real text of the same kind as the samples: a file of `stillhouse reference`, any dataset, or the name `python` (the
+    standard library, as functions), which is the default of the family `code`. Without it, or with `false`, repetition within
+    the samples is measured, and from the second generation on they are compared with the parent release."""
     gate: ReleaseGate = True
     """`true`: `release` refuses a run that shows collapse or was not assessed; with too few documents to tell, the release is
     made and marked inconclusive. `"strict"`: that is refused too, and needs a `reference`. `false`: no run is refused for its

@@ -116,6 +116,8 @@ class CollapseRecord(BaseModel):
     """Evidence for the verdict, one sentence each, the strongest first."""
     reference: str | None
     """None if only repetition within the dataset was measured."""
+    parent: str | None = None
+    """Without a reference: the release that the samples were also compared with, which the verdict includes."""
     documents: int
     tokens: int
     """Tokens to which both sides were cut for the comparison."""
@@ -519,6 +521,8 @@ class RunManifest(BaseModel):
     difficulty: DifficultyRecord | None = None
     """None if the recipe measures none."""
     collapse: CollapseRecord | None = None
+    collapse_parent: CollapseRecord | None = None
+    """Without a reference, from the second generation on: the kept samples compared with those of the earlier releases."""
     gated: ReleaseGate = True
     """Which verdicts a release is refused on: `collapse.gate` of the recipe."""
     has_reference: bool = True
@@ -559,7 +563,8 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     """The fields of a run that `--json` prints."""
     keys = (
         "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
-        "seconds", "judges", "collapse", "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
+        "seconds", "judges", "collapse", "collapse_parent",
+        "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
         "difficulty", "evaluation", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

@@ -22,6 +22,7 @@ from filters.collapse.collapse_metrics import (
 )
 from filters.collapse.collapse_verdict import (
     MIN_CONCLUSIVE_DOCUMENTS,
+    CollapseDecision,
     MetricEvidence,
     compute_deviations,
     compute_z_scores,
@@ -54,6 +55,9 @@ REFERENCE_PARTS = REFERENCE_SAMPLES + 1
 """Disjoint samples of the reference that a comparison of real text with itself takes (`null_distribution`)."""
 POOL, LEAST_POOL = 5, 5_000
 """Documents of the reference per document of the candidate, and at least, that are searched for the same topics."""
+ORIGIN_REASONS = ("tail", "repetition", "strange", "steady")
+"""Findings that real data of one origin also shows against another: real Python projects have fewer rare tokens and more common
+8-grams than the standard library (`benchmarks/README.md`, references of the same kind)."""
 DIVERSITY_METRICS = {
     "types": ("different words in the text", math.inf),
     "distinct_2": ("different pairs of words among all pairs", 1.0),
@@ -82,18 +86,31 @@ def assess_texts(
     before: Sequence[CollapseRecord] = (),
     generated: bool = True,
     kind: TextKind | None = None,
+    origins: Sequence[str] | None = None,
+    general: bool = False,
 ) -> CollapseRecord:
     """Compare `candidate` with real text. The null distribution of the reference is kept in `cache`.
 
     `kind`: of both sides; without it, it is found from the texts. Nothing is compared if the reference is of another kind.
+    `origins`: the text that each document of the reference is a passage of. `general`: the reference is of other origin than any
+    dataset, as a standard library is: only likely text is a collapse then, since real data of one origin also has fewer rare
+    words and more set phrases than another.
     `before`: the records of earlier generations, oldest first; a loss of rare words that has stopped growing is not a collapse.
     `generated`: whether a teacher is known to have written the texts, which the advice depends on.
     """
     kind = kind or find_kind(candidate)
     if not has_kind(reference, kind) or (kind is PROSE and find_kind(reference) is not PROSE):
         return build_mismatch_record(kind, find_kind(reference), name)
-    real = ReferenceCorpus.from_texts(reference, name, kind)
-    return assess_corpus(real.number_texts(candidate), real, seed=seed, cache=cache, before=before, generated=generated)
+    real = ReferenceCorpus.from_texts(reference, name, kind, origins)
+    return assess_corpus(
+        real.number_texts(candidate),
+        real,
+        seed=seed,
+        cache=cache,
+        before=before,
+        generated=generated,
+        general=general,
+    )
 
 
 class ReferenceComparison(NamedTuple):
@@ -113,6 +130,7 @@ def assess_corpus(
     cache: Path | None = None,
     before: Sequence[CollapseRecord] = (),
     generated: bool = True,
+    general: bool = False,
 ) -> CollapseRecord:
     """`assess_texts` for documents whose words are numbered by the reference's vocabulary."""
     compared = compare_with_reference(candidate, reference, seed=seed, cache=cache)
@@ -124,6 +142,8 @@ def assess_corpus(
         [*filter(None, map(TailLoss.from_record, earlier)), TailLoss(reference.name, documents, tail)]
     )
     decision = decide_collapse(compared.evidence, steady=isinstance(trend, TailTrend) and trend.steady)
+    if general:
+        decision = restrict_to_general_reference(decision, documents)
     beginnings = find_frequent_beginnings(compared.sides, reference)
     return CollapseRecord(
         verdict=decision.verdict,
@@ -144,12 +164,32 @@ def assess_corpus(
     )
 
 
+def restrict_to_general_reference(decision: CollapseDecision, documents: int) -> CollapseDecision:
+    """The decision where the reference is of another origin: its findings of lost words and of repetition are differences."""
+    reasons = {kind: names for kind, names in decision.reasons.items() if kind not in ORIGIN_REASONS}
+    differences = [name for kind in ORIGIN_REASONS for name in decision.reasons.get(kind, ())]
+    if differences:
+        reasons["unlike"] = tuple(dict.fromkeys([*reasons.get("unlike", ()), *differences]))
+    verdict = CollapseVerdict.shift if reasons else CollapseVerdict.passed
+    if "likely" in reasons:
+        verdict = CollapseVerdict.collapse
+    elif documents < MIN_CONCLUSIVE_DOCUMENTS:
+        verdict = CollapseVerdict.inconclusive
+    return CollapseDecision(verdict, reasons)
+
+
 def compare_with_reference(
-    candidate: TokenCorpus, reference: ReferenceCorpus, *, seed: int, cache: Path | None = None
+    candidate: TokenCorpus,
+    reference: ReferenceCorpus,
+    *,
+    seed: int,
+    cache: Path | None = None,
+    null_of: ReferenceCorpus | None = None,
 ) -> ReferenceComparison | None:
     """Sample documents of both sides and compare them; None if too few are on common topics.
 
-    Documents of the reference that the candidate also contains are left out.
+    Documents of the reference that the candidate also contains are left out. `null_of`: the reference of the null distribution,
+    where `reference` is a part of it.
     """
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(candidate))[:MAX_SAMPLE_DOCUMENTS])
@@ -174,7 +214,8 @@ def compare_with_reference(
     samples = [measure_sample(draw, background, out) for draw, out in zip(draws, excluded, strict=True)]
     comparison = compare_samples(*samples)
     documents, size = len(draws[0].lengths), draws[0].tokens
-    null = load_null_distribution(reference, choose_null_size(documents, len(reference.corpus)), cache)
+    whole = null_of or reference
+    null = load_null_distribution(whole, choose_null_size(documents, len(whole.corpus)), cache)
     held = reference.find_held_metrics()
     change = {m.name: m.worse_sign * float(d) for m, d in zip(COLLAPSE_METRICS, comparison.difference, strict=True)}
     evidence = MetricEvidence(

@@ -77,7 +77,7 @@ def load_null_distribution(reference: ReferenceCorpus, size: int, cache: Path | 
         digest = hashlib.sha256(f"{CACHE_VERSION} {COMPARISONS}".encode())
         digest.update(reference.corpus.ids.tobytes())
         digest.update(reference.corpus.lengths.tobytes())
-        for numbers in (reference.corpus.outlines, reference.corpus.texts):
+        for numbers in (reference.corpus.outlines, reference.corpus.texts, reference.groups):
             if numbers is not None:
                 digest.update(numbers.tobytes())
         path = cache / f"{size}-{digest.hexdigest()[:16]}.json"
@@ -93,14 +93,16 @@ def load_null_distribution(reference: ReferenceCorpus, size: int, cache: Path | 
 def compute_null_distribution(
     reference: ReferenceCorpus, size: int, comparisons: int = COMPARISONS, seed: int = 0
 ) -> NullDistribution:
-    """Split the reference into disjoint samples repeatedly; in each split, every sample is the candidate once."""
+    """Split the reference into disjoint samples repeatedly; in each split, every sample is the candidate once. Documents of one
+    text stay together, since a dataset has none of the reference's texts.
+    """
     random = np.random.default_rng(seed)
     corpus, background = reference.corpus, reference.build_background()
     parts = min(len(corpus) // size, MOST_PARTS)
     rows: list[Floats] = []
     tokens, singles = [], list[DiversityMetrics]()
     while len(rows) < comparisons:
-        order = random.permutation(len(corpus))
+        order = reference.shuffle_documents(random)
         places = [order[k * size : (k + 1) * size] for k in range(parts)]
         lengths = equalize_lengths([corpus.lengths[part] for part in places])
         draws = [corpus.take_sample(*pair) for pair in zip(places, lengths, strict=True)]

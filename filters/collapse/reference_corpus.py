@@ -33,19 +33,36 @@ class ReferenceCorpus(NamedTuple):
     kind: TextKind
     outlines: dict[str, int]
     """Numbers of the templates, where the kind outlines whole documents."""
+    groups: Ints | None = None
+    """By document: the number of the text that it is a passage of. Passages of a text share words that other texts lack. None
+    where every document is a text of its own."""
 
     @classmethod
-    def from_texts(cls, texts: Sequence[str], name: str, kind: TextKind = PROSE) -> Self:
-        """From at most `MOST_DOCUMENTS` of the texts; texts without a word are left out."""
+    def from_texts(
+        cls, texts: Sequence[str], name: str, kind: TextKind = PROSE, origins: Sequence[str] | None = None
+    ) -> Self:
+        """From at most `MOST_DOCUMENTS` of the texts; texts without a word are left out. `origins`: what each is a passage of."""
         chosen = np.sort(np.random.default_rng(0).permutation(len(texts))[:MOST_DOCUMENTS])
+        groups = None
+        if origins is not None and 1 < len(set(origins)) < len(origins):
+            chosen = np.array([i for i in chosen if kind.split(texts[i])], dtype=np.int64)
+            groups = np.unique([origins[i] for i in chosen], return_inverse=True)[1].reshape(-1).astype(np.int64)
         vocabulary: dict[str, int] = {}
         outlines: dict[str, int] = {}
         corpus = number_units([texts[i] for i in chosen], kind, vocabulary, outlines)
-        return cls(name, corpus, vocabulary, TopicModel.of(corpus), kind, outlines)
+        return cls(name, corpus, vocabulary, TopicModel.of(corpus), kind, outlines, groups)
 
     @classmethod
     def from_corpus(cls, corpus: TokenCorpus, vocabulary: dict[str, int], name: str, kind: TextKind = PROSE) -> Self:
         return cls(name, corpus, vocabulary, TopicModel.of(corpus), kind, {})
+
+    def shuffle_documents(self, random: np.random.Generator) -> Ints:
+        """All places in random order, those of one text together."""
+        order = random.permutation(len(self.corpus))
+        if self.groups is None:
+            return order
+        drawn = random.permutation(int(self.groups.max(initial=0)) + 1)[self.groups]
+        return order[np.argsort(drawn[order], kind="stable")]
 
     def number_texts(self, texts: Sequence[str]) -> TokenCorpus:
         """The texts that have a word, as numbers of this reference's vocabulary, which grows by their new words."""

@@ -24,6 +24,14 @@ InputArgument = Annotated[
         metavar="INPUT", help="A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file."
     ),
 ]
+OptionalInputArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="INPUT",
+        help="A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file.",
+        show_default=False,
+    ),
+]
 StudentArgument = Annotated[
     Path, typer.Argument(metavar="STUDENT", help="The folder of a student, or a run that has one.")
 ]
@@ -55,12 +63,20 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progr
 TypeOption = Annotated[
     Literal["f32", "f16", "q8_0", "q4_0"], typer.Option("--type", help="The number format of the weights.")
 ]
-ReferenceOption = Annotated[Path, typer.Option("--reference", help="A JSONL file of real text, one `text` per line.")]
+ReferenceOption = Annotated[
+    str,
+    typer.Option(
+        "--reference", metavar="REF", help="Real text: a file of `reference`, a dataset, or the name `python`."
+    ),
+]
 OptionalReferenceOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--reference",
-        help="A JSONL file of real text of the same kind, one `text` per line; without it, only repetition is measured.",
+        metavar="REF",
+        help="Real text of the same kind: a file of `reference`, a dataset, or the name `python`. Without it, only repetition is "
+        "measured.",
+        show_default=False,
     ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]

@@ -433,14 +433,6 @@ def read_dataset_documents(source: Path) -> Iterator[Document]:
     return (document._replace(id=str(place if id is None else id)) for place, (document, id) in enumerate(read))
 
 
-def read_reference_texts(path: Path) -> list[str]:
-    """The text of each row of a reference."""
-    try:
-        return [document.text for document in read_dataset_documents(path)]
-    except UsageError as error:
-        raise UsageError(f"the reference: {error}") from None
-
-
 def read_dataset_conversations(source: Path) -> list[list[Message]]:
     """Raises UsageError naming a row that cannot be read."""
     return list(read_all_rows(source, read_row_conversation))

@@ -18,9 +18,9 @@ from flows.data.dataset_rows import (
     build_row_document,
     read_all_rows,
     read_dataset_documents,
-    read_reference_texts,
     read_row_conversation,
 )
+from flows.data.reference_files import load_reference
 from flows.terminal.run_summary import format_metrics
 from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import TERMINAL_WIDTH, replace_unsafe_characters
@@ -35,7 +35,7 @@ COPY_METRICS = frozenset({"exact_duplicates", "repeated_answers", "copied_docume
 
 
 def assess_dataset(
-    source: Path, reference: Path | None, seed: int, *, parent: Path | None, cache: Path | None, kind: str | None = None
+    source: Path, reference: str | None, seed: int, *, parent: Path | None, cache: Path | None, kind: str | None = None
 ) -> CollapseAssessment:
     """Compare a dataset with real text, and the rows that it adds to its parent with the parent. Without a reference, measure its
     repetition. Without a `kind`, what is counted is found from its rows.
@@ -57,7 +57,7 @@ def assess_dataset(
         collapse = _assess_documents(documents, seed, kind)
     else:
         collapse = assess_answers(
-            texts, str(reference), Path.cwd(), seed, cache, generated=generated, kind=kind, turns=turns
+            texts, reference, Path.cwd(), seed, cache, generated=generated, kind=kind, turns=turns, documents=documents
         )
     collapse.sameness = build_sameness_records(documents, seed=seed)
     if parent is None:
@@ -111,6 +111,41 @@ def _list_turns(conversations: Sequence[Sequence[Message]]) -> list[dict[str, li
     return found
 
 
+def compare_with_earlier_releases(
+    record: CollapseRecord,
+    conversations: Sequence[Sequence[dict[str, Any]]],
+    earlier: Sequence[Document],
+    parent: str,
+    seed: int,
+    cache: Path,
+    kind: str | None = None,
+) -> CollapseRecord | None:
+    """Compare the samples of a run without a reference with those of the earlier releases, up to `parent`. A collapse or a shift
+    becomes the verdict of `record`, the run's repetition, if that is better. None if there are too few samples.
+    """
+    from filters.collapse.assessment import assess_texts
+    from filters.collapse.text_kinds import get_kind
+
+    comparison = assess_texts(
+        [build_row_document({"messages": messages}).text for messages in conversations],
+        [document.text for document in earlier],
+        name=parent, seed=seed, cache=cache / NULL_CACHE_FOLDER,
+        kind=get_kind(kind) if kind and kind != DIALOGUE_KIND else None,
+    )  # fmt: skip
+    if not comparison.documents:
+        return None
+    record.parent = parent
+    if comparison.verdict in (CollapseVerdict.collapse, CollapseVerdict.shift):
+        assessment = CollapseAssessment(collapse=record.model_copy(), parent=comparison)
+        if assessment.verdict is not record.verdict:
+            record.note = f"{comparison.note} {record.note}"
+            record.advice = assessment.advice
+        if assessment.verdict is comparison.verdict:
+            record.evidence = [*record.evidence, *(f"compared with {parent}: {found}" for found in comparison.evidence)]
+        record.verdict = assessment.verdict
+    return comparison
+
+
 def measure_conversation_sameness(conversations: Sequence[Sequence[dict[str, Any]]], seed: int) -> list[SamenessRecord]:
     """How alike the questions and the answers of a run are, each conversation as its messages on disk."""
     from filters.collapse.sameness import build_sameness_records
@@ -129,11 +164,12 @@ def assess_answers(
     generated: bool = True,
     kind: str | None = None,
     turns: Sequence[Mapping[str, Sequence[str]]] = (),
+    documents: Sequence[Document] = (),
 ) -> CollapseRecord:
-    """Compare `answers` with the reference: metrics and verdict. The null distribution of the reference is kept in `cache`.
+    """Compare `answers` with the reference, a name or a file: metrics and verdict. Its null distribution is kept in `cache`.
     `before` are the comparisons of the generations that the answers build on, oldest first. `generated`: whether a teacher is
     known to have written the answers. `kind`: of both sides; without it, it is found from the texts. Of dialogues, `turns` are
-    compared.
+    compared. With a named reference, a collapse also is repetition within the `documents` of the answers.
 
     Raises:
         UsageError: if the reference cannot be read, or the kind is unknown.
@@ -142,19 +178,27 @@ def assess_answers(
     from filters.collapse.dialogues import assess_dialogues
     from filters.collapse.text_kinds import find_kind, get_kind, read_turns
 
-    path = find_referenced_file(reference, folder)
     nulls = cache / NULL_CACHE_FOLDER if cache else None
     counted = get_kind(kind) if kind else find_kind(answers)
     if counted.name == DIALOGUE_KIND:
         turns = turns or list(map(read_turns, answers))
+        path = find_referenced_file(reference, folder)
         return assess_dialogues(
             turns, _read_dataset_turns(path), name=reference, seed=seed, cache=nulls, before=before, generated=generated
         )
-    real = read_reference_texts(path)
-    return assess_texts(
-        answers, real, name=reference, seed=seed, cache=nulls, before=before, generated=generated,
-        kind=counted,
+    real = load_reference(reference, folder, cache)
+    record = assess_texts(
+        answers, real.texts, name=real.name, seed=seed, cache=nulls, before=before, generated=generated,
+        kind=counted, origins=real.origins, general=real.general,
     )  # fmt: skip
+    if real.general:
+        repetition = _assess_documents(documents, seed, counted.name)
+        if repetition.verdict is CollapseVerdict.collapse:
+            record.verdict = CollapseVerdict.collapse
+            record.evidence = [*repetition.evidence, *record.evidence]
+            record.note = f"{repetition.note} {record.note}"
+            record.advice = repetition.advice
+    return record
 
 
 def _read_dataset_turns(source: Path) -> list[dict[str, list[str]]]:

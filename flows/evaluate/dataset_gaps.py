@@ -11,7 +11,8 @@ from core.storage.atomic_files import write_text
 from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS, CoverageGap, find_coverage_gaps
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.reference_corpus import MOST_DOCUMENTS, ReferenceCorpus
-from flows.data.dataset_rows import read_dataset_documents, read_reference_texts
+from flows.data.dataset_rows import read_dataset_documents
+from flows.data.reference_files import load_reference
 from flows.terminal.suggested_commands import format_command, format_next_line
 from flows.terminal.text_format import format_count
 
@@ -54,7 +55,7 @@ class DatasetGapsReport(BaseModel):
         return bool(self.topics or self.words)
 
 
-def find_dataset_gaps(source: Path, reference: Path, out: Path | None, number: int) -> DatasetGapsReport:
+def find_dataset_gaps(source: Path, reference: str, out: Path | None, number: int) -> DatasetGapsReport:
     """Compare, and write at most `number` seeds to `out`; an empty file where nothing is lacking.
 
     Raises:
@@ -62,10 +63,11 @@ def find_dataset_gaps(source: Path, reference: Path, out: Path | None, number: i
     """
     if out and out.exists():
         raise UsageError(f"{out}: exists already; name another file, or remove it")
-    rows = [(line, text) for line, text in enumerate(read_reference_texts(reference), 1) if split_into_words(text)]
+    texts = load_reference(reference, Path.cwd()).texts
+    rows = [(line, text) for line, text in enumerate(texts, 1) if split_into_words(text)]
     step = -(-len(rows) // MOST_DOCUMENTS) or 1
     rows = rows[::step]
-    real = ReferenceCorpus.from_texts([text for _, text in rows], str(reference))
+    real = ReferenceCorpus.from_texts([text for _, text in rows], reference)
     own = [words for document in read_dataset_documents(source) if (words := split_into_words(document.text))]
     gaps = find_coverage_gaps(TokenCorpus.from_words(own, real.vocabulary), real, number)
     if gaps is None:
@@ -85,14 +87,14 @@ def find_dataset_gaps(source: Path, reference: Path, out: Path | None, number: i
                 "category": start.topic,
                 "words": start.words,
                 "text": " ".join(passage[:PASSAGE_WORDS]) if len(passage) > PASSAGE_WORDS else text,
-                "source": reference.name,
+                "source": Path(reference).name,
                 "number": line,
             }
         )
     if out:
         write_text(out, "".join(json.dumps(seed, ensure_ascii=False) + "\n" for seed in seeds))
     return DatasetGapsReport(
-        dataset=str(source), reference=str(reference), documents=gaps.documents, real_documents=gaps.real,
+        dataset=str(source), reference=reference, documents=gaps.documents, real_documents=gaps.real,
         topics=_convert_gaps(gaps.topics), words=_convert_gaps(gaps.words), starts=len(seeds), seeds=len(seeds) if out else 0,
         out=str(out) if out else None,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from core.extensions import find_registered
 from core.gguf_files import hash_gguf
 from core.hub_reference import find_hub_reference, remove_revision
 from core.packaged_weights import EMBEDDED_TEACHER
-from core.project_files import find_referenced_file
+from core.project_files import NAMED_REFERENCES, find_referenced_file
 from core.storage.atomic_files import hash_file
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def hash_recipe_sources(plan: "RunPlan", *, weights: bool = True) -> dict[str, s
     recipe = plan.recipe
     prompt_hashes = hash_prompts(recipe.family, plan.own_prompts, plan.family.prompts)
     hashes = {f"prompts/{name}": digest for name, digest in prompt_hashes.items()}
-    names = [recipe.seeds.path, recipe.seeds.recording, recipe.collapse.reference if recipe.collapse else None]
+    reference = recipe.collapse.reference if recipe.collapse else None
+    names = [recipe.seeds.path, recipe.seeds.recording, None if reference in NAMED_REFERENCES else reference]
     names += [verifier.path for verifier in recipe.verifiers]
     names += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
     names += [*plan.check_files, *plan.tool_files, *list_filter_files(recipe.filters), recipe.lineage.real]

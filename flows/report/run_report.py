@@ -240,6 +240,7 @@ def _render_run_page(
             collapse=build_comparison_view(manifest.collapse, read_earlier_comparisons(run, recipe))
             if manifest.collapse
             else None,
+            parent=build_comparison_view(manifest.collapse_parent) if manifest.collapse_parent else None,
             gate=describe_release_gate(manifest.gated, has_reference=manifest.has_reference),
             plots=build_histogram_plots(manifest.similarities),
             curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],

@@ -39,10 +39,12 @@ from flows.data.curated_run import (
     read_kept_samples,
 )
 from flows.data.dataset_mixture import MixtureSources, mix_dataset, read_mixture_sources, split_own_rows, write_own_rows
+from flows.data.dataset_rows import build_row_document
 from flows.data.estimate_files import read_estimate
 from flows.evaluate.dataset_assessment import (
     assess_answers,
     assess_conversations,
+    compare_with_earlier_releases,
     list_conversation_turns,
     measure_conversation_sameness,
 )
@@ -283,20 +285,27 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
     reference, kind = (config.reference, config.kind) if config else (None, None)
     conversations, seed = kept["messages"].to_list(), context.recipe.seed
     if reference is None:
+        parent = context.mixture_sources.parent
+        also = f", and comparing them with {parent}" if parent else ""
         SESSION.print_message(
-            f"assess: measuring repetition in {len(kept):,} samples; there is no `collapse.reference`"
+            f"assess: measuring repetition in {len(kept):,} samples{also}; there is no `collapse.reference`"
         )
     else:
         SESSION.print_message(f"assess: comparing {len(kept):,} samples with {reference}")
     with stages.stopwatch(context.manifest, "assess"):
         if reference is None:
             record = assess_conversations(conversations, seed, kind)
+            if (earlier := context.mixture_sources).parent:
+                context.manifest.collapse_parent = compare_with_earlier_releases(
+                    record, conversations, earlier.documents, earlier.parent, seed, context.run.cache, kind
+                )
         else:
             answers = [join_assistant_turns(messages) for messages in conversations]
             before = list(read_earlier_comparisons(context.run, context.recipe).values())
             record = assess_answers(
                 answers, reference, context.plan.folder, seed, context.run.cache, before,
                 kind=kind, turns=list_conversation_turns(conversations),
+                documents=[build_row_document({"messages": messages}) for messages in conversations],
             )  # fmt: skip
         record.sameness = measure_conversation_sameness(conversations, seed)
     context.manifest.collapse = record

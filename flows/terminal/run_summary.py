@@ -128,7 +128,10 @@ def format_collapse_verdict(collapse: CollapseRecord) -> str:
     else:
         head = _first_sentence(collapse.note).rstrip(".")
     how = f" as {collapse.kind}" * (collapse.kind != "prose")
-    scope = f" (compared with {collapse.reference}{how})" if collapse.reference else f" (repetition only{how})"
+    measured = f"repetition, and compared with {collapse.parent}" if collapse.parent else "repetition only"
+    if collapse.reference:
+        measured = f"compared with {collapse.reference}"
+    scope = f" ({measured}{how})"
     room = TERMINAL_WIDTH - LABEL_WIDTH
     return format_one_line(format_one_line(head, max(room - len(scope), room // 2)) + scope, room)
 

@@ -22,7 +22,7 @@ from core.sample import SampleStatus
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from flows.data.curated_run import build_conversation_document
-from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from teachers.base import TeacherQuestion
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
@@ -79,7 +79,7 @@ def test_a_recipe_with_seeds_and_a_teacher_behaves_as_the_shipped_one(family: st
     assert mine.filters == shipped.filters
     assert mine.collapse == shipped.collapse
     assert mine.collapse is not None
-    assert mine.collapse.reference is None, "there is no real text of the same kind"
+    assert mine.collapse.reference == {"code": "python"}.get(family), "no real text of the same kind is shipped"
     assert (mine.agents.critic is None) == (shipped.agents.critic is None)
     for role in ("generator", "critic", "verifier"):
         left, right = getattr(mine.agents, role), getattr(shipped.agents, role)
@@ -119,7 +119,8 @@ def test_a_family_given_on_the_command_line_brings_its_defaults(tmp_path: Path) 
 
 
 def test_a_recipe_names_a_reference_or_turns_it_off(tmp_path: Path) -> None:
-    for setting, wanted in (("collapse.reference=false", None), ("collapse.reference=mine.jsonl", "mine.jsonl")):
+    settings = {"false": None, "mine.jsonl": "mine.jsonl", "python": "python"}
+    for setting, wanted in ((f"collapse.reference={name}", wanted) for name, wanted in settings.items()):
         found = least(tmp_path, "constrained_instructions", setting).collapse
         assert found is not None
         assert found.reference == wanted
@@ -175,3 +176,14 @@ def test_an_answer_that_repeats_its_quote_is_kept(tmp_path: Path) -> None:
 def test_a_renamed_reply_type_keeps_the_title_that_request_digests_contain() -> None:
     titles = {kind: kind.model_json_schema()["title"] for kind in RENAMED_REPLY_TYPES}
     assert titles == RENAMED_REPLY_TYPES
+
+
+def test_a_named_reference_is_no_file_of_the_recipes_folder(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    base = (PROJECT / "flows" / "recipes" / "code.toml").read_text()
+    (tmp_path / "base" / "recipe.toml").write_text(f'collapse.reference = "python"\n{base}')
+    (tmp_path / "mine.toml").write_text('extends = "base"\nname = "mine"\n')
+    plan = load_recipe_plan(str(tmp_path / "mine.toml"))
+    assert plan.recipe.collapse is not None
+    assert plan.recipe.collapse.reference == "python"
+    assert "python" not in hash_recipe_sources(plan, weights=False)

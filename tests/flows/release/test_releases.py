@@ -7,11 +7,13 @@ import stat
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from core.config.recipe import ENGLISH_REFERENCE
 from core.errors import GateNotMet, RunExists, StoreError, UsageError
 from core.project_files import PROJECT
 from core.runs.lineage import Lineage, find_release
@@ -19,8 +21,10 @@ from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
 from core.runs.releases import Release, compute_manifest_digest, is_release, locate_releases, read_release
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
+from filters.base import Document
 from flows.data.curated_run import read_dropped_samples, read_finished_samples, read_kept_samples
 from flows.data.dataset_rows import read_dataset_documents
+from flows.evaluate.dataset_assessment import compare_with_earlier_releases
 from flows.release.lineage_view import format_sparkline
 from flows.release.release_creation import create_release
 from flows.release.release_gate import find_release_refusals
@@ -274,6 +278,41 @@ def test_a_run_without_a_reference_is_assessed_for_repetition(tmp_path: Path) ->
     assert "the same words in random order" in page
     assert "range of real text" not in page
     assert "Collapse verdict: **inconclusive** (no comparison with real text" in card
+
+
+def test_a_run_without_a_reference_is_compared_with_the_earlier_releases(tmp_path: Path) -> None:
+    settings = ("samples=40", "collapse.reference=false")
+    for _ in range(2):
+        release = make_release(tmp_path / "runs", *settings)
+    manifest = make_run(tmp_path / "runs", *settings).read_manifest()
+    first = Lineage(release.release.path.parent).read_all()[0].manifest.run
+    assert (first.collapse_parent, first.collapse and first.collapse.parent) == (None, None)
+    assert manifest.collapse is not None
+    assert manifest.collapse_parent is not None
+    assert (manifest.collapse.reference, manifest.collapse.parent) == (None, "smoke/1")
+    assert (manifest.collapse_parent.reference, manifest.collapse_parent.documents > 0) == ("smoke/1", True)
+    assert (
+        "Compared with the earlier releases, up to smoke/1"
+        in (tmp_path / "runs" / manifest.run / "report.html").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("earlier", "verdict"),
+    [(lambda rows: rows, CollapseVerdict.inconclusive), (lambda rows: rows[:8] * 20, CollapseVerdict.collapse)],
+)
+def test_a_collapse_since_the_earlier_releases_is_the_verdict_of_a_run(
+    earlier: Callable[[list[str]], list[str]], verdict: CollapseVerdict, tmp_path: Path
+) -> None:
+    real = [document.text for document in read_dataset_documents(PROJECT / ENGLISH_REFERENCE)][:900]
+    talks = [[{"role": "assistant", "content": text}] for text in earlier(real[:160])]
+    record = CollapseRecord(reference=None, documents=160, tokens=1, metrics=[], note="few.")
+    found = compare_with_earlier_releases(
+        record, talks, [Document(str(i), text) for i, text in enumerate(real[160:])], "mine/3", 7, tmp_path
+    )
+    assert found is not None
+    assert (record.verdict, found.verdict, record.parent) == (verdict, verdict, "mine/3")
+    assert any("compared with mine/3: REPEAT" in sentence for sentence in record.evidence) == (verdict == "collapse")
 
 
 def test_the_first_small_release_is_marked_inconclusive_and_the_next_run_builds_on_it(

@@ -1,0 +1,204 @@
+"""References: real text that the collapse metrics compare with. Files that `stillhouse reference` writes, files of the user, and
+the named references, which are made here on first use. Knows no metric.
+"""
+
+import hashlib
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core.errors import UsageError
+from core.installation import read_version
+from core.project_files import NAMED_REFERENCES, find_referenced_file
+from core.storage.atomic_files import write_atomically
+from core.storage.bounded_reading import check_regular_file
+from flows.data.dataset_rows import is_parquet, read_dataset_documents
+from flows.data.passages import count_passage_words, split_into_functions
+
+METADATA_KEY = b"stillhouse.reference"
+REFERENCE_CACHE_FOLDER = "references"
+"""The folder in a cache for named references, next to the null distributions."""
+LIBRARY_BUILD = 2
+"""Part of the name of the cached standard library: a change of what is taken from it makes another file."""
+LEFT_OUT_PACKAGES = frozenset(
+    {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "__pycache__"}
+)
+"""Folders of the standard library that are tests, demonstrations, or no part of it."""
+MIN_FUNCTION_WORDS = 12
+"""A shorter function only returns something: most are `__eq__`, `__repr__` and properties, alike in all code."""
+MAX_LIBRARY_BYTES = 4 << 20
+"""A larger file is a table."""
+
+
+class ReferenceRecord(BaseModel):
+    """How a reference was made, stored in its file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    """What a document is: `prose`, `code`."""
+    source: str = ""
+    """Where the text is from and its licence, in the user's words."""
+    files: list[str] = []
+    texts: int
+    """Texts of the sources that have a passage in it. Passages of one text share its words."""
+    documents: int
+    words: int
+    split: int | None = None
+    """Words to which texts were split; None if functions were taken, or by the defaults."""
+    seed: int
+    read: int
+    """Texts of the sources."""
+    dropped: dict[str, int] = {}
+    """Documents that were left out, by reason."""
+    sha256: str
+    """Of the texts in order, as UTF-8, each followed by the byte FF."""
+    version: str
+    """Of Stillhouse."""
+
+
+class Reference(NamedTuple):
+    """Real text, ready for a comparison."""
+
+    name: str
+    """As reports show it."""
+    texts: list[str]
+    origins: list[str] | None = None
+    """The text that each document is a passage of; None where every document is a text of its own."""
+    record: ReferenceRecord | None = None
+    general: bool = False
+    """Whether it is of other origin than any dataset: a named reference, which real data differs from as well."""
+
+
+def load_reference(name: str, folder: Path, cache: Path | None = None) -> Reference:
+    """The reference that a recipe in `folder` or a command names: a named one, made on first use and kept in `cache`, or a file.
+
+    Raises:
+        UsageError: if it cannot be read or made.
+    """
+    if name in NAMED_REFERENCES:
+        return REFERENCE_MAKERS[name](cache)
+    return read_reference(find_referenced_file(name, folder), name)
+
+
+def read_reference(path: Path, name: str = "") -> Reference:
+    """A reference from any dataset. `name`: as reports show it, if not as the path.
+
+    Raises:
+        UsageError: if it cannot be read, or its texts are not those that its record names.
+    """
+    try:
+        record = _read_record(path)
+        texts = [document.text for document in read_dataset_documents(path)]
+    except UsageError as error:
+        raise UsageError(f"the reference: {error}") from None
+    if record is None:
+        return Reference(name or str(path), texts)
+    if hash_texts(texts) != record.sha256:
+        raise UsageError(f"the reference: {path}: its texts are not those of its record; make it again")
+    return Reference(name or str(path), texts, _read_origins(path), record)
+
+
+def _read_record(path: Path) -> ReferenceRecord | None:
+    """The record of a file that `stillhouse reference` wrote; None for others."""
+    if not is_parquet(path) or not path.is_file():
+        return None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        check_regular_file(path)
+        stored = (pq.read_schema(path).metadata or {}).get(METADATA_KEY)
+        return None if stored is None else ReferenceRecord.model_validate_json(stored)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise UsageError(f"{path}: its record is damaged: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+
+
+def _read_origins(path: Path) -> list[str] | None:
+    """Read after the texts, which checks the sizes."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        if "origin" not in file.schema_arrow.names:
+            return None
+        return [str(origin) for origin in file.read(["origin"])["origin"].to_pylist()]
+
+
+def hash_texts(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\xff")
+    return digest.hexdigest()
+
+
+def write_reference(path: Path, texts: Sequence[str], origins: Sequence[str], record: ReferenceRecord) -> None:
+    """Write a Parquet file with the columns `text` and `origin`, and the record in its metadata. Any reader of datasets takes it.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [("text", pa.string()), ("origin", pa.string())], {METADATA_KEY: record.model_dump_json().encode()}
+    )
+    table = pa.table({"text": list(texts), "origin": list(origins)}, schema=schema)
+    with write_atomically(path) as partial:
+        pq.write_table(table, partial, compression="zstd", row_group_size=5_000)
+
+
+# Named references
+
+
+def load_standard_library(cache: Path | None) -> Reference:
+    """The functions of the standard library of the running Python, from its installed files.
+
+    Raises:
+        UsageError: if the library is not installed as source.
+    """
+    name = f"python-{sys.version_info.major}.{sys.version_info.minor}-standard-library"
+    file = None
+    if cache:
+        version = ".".join(map(str, sys.version_info[:3]))
+        file = cache / REFERENCE_CACHE_FOLDER / f"python-{version}-standard-library-{LIBRARY_BUILD}.parquet"
+        if file.is_file():
+            return read_reference(file, name)._replace(general=True)
+    functions = dict(_list_library_functions(Path(sysconfig.get_path("stdlib"))))
+    if not functions:
+        raise UsageError(
+            "the reference python: the standard library of this Python is not installed as source; give a file of real code, or "
+            "turn the comparison off (`collapse.reference = false`)"
+        )
+    texts, origins = list(functions), list(functions.values())
+    record = ReferenceRecord(
+        kind="code", source=f"the standard library of Python {sys.version.split()[0]}, PSF License Version 2",
+        texts=len(set(origins)), documents=len(texts), words=sum(map(count_passage_words, texts)), seed=0, read=len(texts),
+        sha256=hash_texts(texts), version=read_version(),
+    )  # fmt: skip
+    if file:
+        write_reference(file, texts, origins, record)
+    return Reference(name, texts, origins, record, general=True)
+
+
+def _list_library_functions(library: Path) -> Iterator[tuple[str, str]]:
+    """Each function with its package, or its module outside packages: functions of a package share names."""
+    for parent, folders, names in os.walk(library):
+        folders[:] = sorted(set(folders) - LEFT_OUT_PACKAGES)
+        for path in [Path(parent, name) for name in sorted(names) if name.endswith(".py")]:
+            if path.stat().st_size > MAX_LIBRARY_BYTES:
+                continue
+            for function in split_into_functions(path.read_text(encoding="utf-8", errors="replace")):
+                if count_passage_words(function) >= MIN_FUNCTION_WORDS:
+                    yield function, path.relative_to(library).parts[0]
+
+
+REFERENCE_MAKERS: dict[str, Callable[[Path | None], Reference]] = {"python": load_standard_library}

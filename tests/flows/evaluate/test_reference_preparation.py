@@ -1,0 +1,202 @@
+"""References made from a user's files, as the command does."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from core.config.recipe import ENGLISH_REFERENCE
+from core.project_files import PROJECT
+from flows.data.dataset_rows import read_dataset_documents
+from flows.data.passages import split_into_functions
+from flows.data.reference_files import METADATA_KEY, load_reference, read_reference
+from flows.evaluate.dataset_assessment import assess_dataset
+from flows.evaluate.reference_preparation import ReferenceOptions, draw_documents, prepare_reference
+from flows.terminal.console import SESSION, UserInterrupt
+from tests.flows.commands.test_commands import called
+
+
+@pytest.fixture(scope="module")
+def passages() -> list[str]:
+    return [document.text for document in read_dataset_documents(PROJECT / ENGLISH_REFERENCE)][:600]
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_reference_is_made_from_rows_and_read_by_assess(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    near = passages[1].rsplit(" ", 1)[0] + " indeed."
+    rows = [*passages[:400], passages[0].upper(), near * 1, "…", ""]
+    source, out = written(tmp_path / "rows.jsonl", [{"text": text} for text in rows]), tmp_path / "real.parquet"
+    words = [
+        "reference",
+        str(source),
+        "--out",
+        str(out),
+        "--source",
+        "novels, public domain",
+        "--runs-dir",
+        str(tmp_path),
+    ]
+    code, text, _ = called(capsys, *words, "--dry-run")
+    assert (code, out.exists(), "nothing was written" in text) == (0, False, True)
+    assert f"next: stillhouse {' '.join(words[:3])}" in text
+    code, text, _ = called(capsys, *words, "--json")
+    report = json.loads(text)
+    record = report["reference"]
+    assert (code, record["kind"], record["source"], record["read"]) == (0, "prose", "novels, public domain", 404)
+    assert record["documents"] + sum(record["dropped"].values()) == 404
+    assert (record["dropped"]["empty"], record["dropped"]["exact repeats"]) == (2, 1)
+    assert 0.05 <= report["loss"] < 1
+    reference = read_reference(out)
+    assert reference.record is not None
+    assert sorted(reference.texts) == sorted({*reference.texts} & {*passages, near}), "rows are unchanged"
+    assert reference.texts != sorted(reference.texts, key=rows.index), "shuffled"
+    candidates = written(tmp_path / "mine.jsonl", [{"text": text} for text in passages[400:600]])
+    code, text, _ = called(
+        capsys, "assess", str(candidates), "--reference", str(out), "--runs-dir", str(tmp_path), "--json"
+    )
+    assert (code, json.loads(text)["collapse"]["reference"]) == (0, str(out))
+
+    code, _, err = called(capsys, *words)
+    assert (code, "exists already; name another file, or replace it with --force" in err) == (2, True)
+    before = out.read_bytes()
+    assert called(capsys, *words, "--force")[0] == 0
+    assert pq.read_table(out).equals(pq.read_table(out.with_name("real.parquet")))
+    assert len(before) == out.stat().st_size, "the same input and seed give the same file"
+
+
+def test_files_are_split_and_their_passages_name_them(passages: list[str], tmp_path: Path) -> None:
+    for number in range(3):
+        book = "\n\n".join(" ".join(passages[k : k + 6]) for k in range(number * 200, number * 200 + 198, 6))
+        (tmp_path / f"book-{number}.txt").write_text(
+            f"{book}\n\nShe lived 1775 - 1817, for 1817 - 1775 = 42 years, as we know."
+        )
+    report = prepare_reference([tmp_path], tmp_path / "out.parquet", ReferenceOptions(), cache=tmp_path)
+    reference = read_reference(tmp_path / "out.parquet")
+    assert {*(reference.origins or ())} == {f"book-{number}.txt" for number in range(3)}
+    assert report.reference.kind == "prose"
+    assert (report.reference.texts, report.longest <= 80, report.reference.documents > 150) == (3, True, True)
+
+
+def test_the_turns_of_a_role_are_taken_and_rows_stay_whole(passages: list[str], tmp_path: Path) -> None:
+    talks = [
+        {"messages": [{"role": "user", "content": f"{text} Why?"}, {"role": "assistant", "content": " ".join(passages[i:][:4])}]}
+        for i, text in enumerate(passages[:80])
+    ]  # fmt: skip
+    source = written(tmp_path / "talks.jsonl", talks)
+    for role, marked in (("user", True), ("assistant", False)):
+        prepare_reference([source], tmp_path / f"{role}.parquet", ReferenceOptions(role=role), cache=None)
+        texts = read_reference(tmp_path / f"{role}.parquet").texts
+        assert all(text.endswith("Why?") == marked for text in texts)
+        assert max(len(text.split()) for text in texts) > (20 if marked else 80)
+
+
+def test_the_draw_depends_on_texts_and_seed_not_on_their_order(passages: list[str]) -> None:
+    documents = [(str(number), text) for number, text in enumerate(passages)]
+    options = ReferenceOptions(documents=50)
+    counts: Counter[str] = Counter()
+    drawn = draw_documents(documents, options, counts)
+    assert (len(drawn), counts["not drawn"]) == (100, 500)
+    random.Random(1).shuffle(documents)
+    assert draw_documents(documents, options, counts) == drawn
+    assert draw_documents(documents, options._replace(seed=8), counts) != drawn
+    share = sum(int(place) < 300 for place, _ in drawn) / 100
+    assert 0.3 < share < 0.7
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "sentence"),
+    [
+        ([{"text": "one two"}], ["--out", "real.jsonl"], "real.jsonl: must end in .parquet"),
+        ([{"text": "one two"}] * 50, [], "1 document for a reference (left out: 49 exact repeats); 30 are needed"),
+        ([{"text": ""}], [], "0 documents for a reference (left out: 1 empty)"),
+        ([{"texts": "one"}], [], "row 1: needs `text`, or `messages`"),
+        ([{"text": "x" * (9 << 20)}], [], "line 1 has more than 8 MB"),
+    ],
+)
+def test_what_cannot_be_a_reference_is_refused_in_a_sentence(
+    rows: list[dict[str, Any]], words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(tmp_path / "rows.jsonl", rows)
+    out = tmp_path / "real.parquet"
+    code, _, err = called(capsys, "reference", str(source), *(words or ["--out", str(out)]))
+    assert (code, sentence in err, out.exists()) == (2, True, False), err
+
+
+def test_an_interrupted_command_writes_nothing(passages: list[str], tmp_path: Path) -> None:
+    source = written(tmp_path / "rows.jsonl", [{"text": text} for text in passages])
+    SESSION.stop.set()
+    try:
+        with pytest.raises(UserInterrupt):
+            prepare_reference([source], tmp_path / "out.parquet", ReferenceOptions(), cache=None)
+    finally:
+        SESSION.stop.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_changed_reference_is_refused(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(tmp_path / "rows.jsonl", [{"text": text} for text in passages[:60]])
+    out = tmp_path / "real.parquet"
+    prepare_reference([source], out, ReferenceOptions(), cache=tmp_path)
+    table = pq.read_table(out)
+    pq.write_table(table.slice(1), out)
+    code, _, err = called(capsys, "assess", str(source), "--reference", str(out))
+    assert (code, "its texts are not those of its record; make it again" in err) == (2, True)
+    pq.write_table(table.replace_schema_metadata({METADATA_KEY: b'{"kind": 3}'}), out)
+    code, _, err = called(capsys, "assess", str(source), "--reference", str(out))
+    assert (code, "its record is damaged: kind" in err) == (2, True)
+
+
+def test_the_standard_library_is_a_reference_by_name(tmp_path: Path) -> None:
+    first = load_reference("python", tmp_path, tmp_path)
+    again = load_reference("python", tmp_path, tmp_path)
+    assert first == again
+    assert first.name.startswith("python-3.")
+    assert first.name.endswith("-standard-library")
+    assert len(first.texts) > 5_000
+    assert all("def " in text for text in first.texts)
+    assert first.record is not None
+    assert "PSF" in first.record.source
+    assert len(list((tmp_path / "references").iterdir())) == 1
+
+
+def test_the_self_test_is_one_sentence_and_exits_0(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filters.collapse.self_test.PAIRS", 5)
+    source = str(written(tmp_path / "rows.jsonl", [{"text": text} for text in passages]))
+    code, out, _ = called(capsys, "assess", "--self-test", source, "--runs-dir", str(tmp_path), "-q")
+    assert (code, out.startswith("self-test: 0 of 5 real samples of 150 documents are called collapse")) == (0, True)
+    code, _, err = called(capsys, "assess", source, "--self-test", source)
+    assert (code, "leave out INPUT" in err) == (2, True)
+    code, _, err = called(capsys, "assess")
+    assert (code, "name a dataset, or a reference with --self-test" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_real_code_of_another_project_is_no_collapse_and_repeated_code_is(tmp_path: Path) -> None:
+    functions = [
+        function
+        for package in ("core", "filters", "agents")
+        for file in sorted((PROJECT / package).rglob("*.py"))
+        for function in split_into_functions(file.read_text())
+        if function.count(" ") > 20
+    ][:600]
+    for texts, verdict in ((functions, "inconclusive"), (functions[:100] * 6, "collapse")):
+        source = written(tmp_path / "code.jsonl", [{"text": f"```python\n{text}\n```"} for text in texts])
+        found = assess_dataset(source, "python", 7, parent=None, cache=tmp_path, kind="code").collapse
+        assert (found.verdict, found.kind) == (verdict, "code"), found.evidence
+        assert found.reference is not None
+        assert found.reference.endswith("-standard-library")
+        assert any("REPEAT" in sentence for sentence in found.evidence) == (verdict == "collapse")
