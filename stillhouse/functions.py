@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+from core.data_kinds import DataKind
 from core.errors import UsageError
 from core.runs.run_dir import RUNS_FOLDER
 from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, Preview, Run, Student
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from core.config.filters import FilterConfig
-    from core.data_kinds import DataKind
     from flows.evaluate.dataset_evaluation import DatasetEvaluation
     from flows.evaluate.student_evaluation import StudentEvaluation
     from flows.report.filter_report import FilterReport
