@@ -137,7 +137,7 @@ def _write_main_finding(record: CollapseFacts) -> str:
         return "no repetition found"
     if record.verdict == "no repetition":
         return "rare words were not measured"
-    return "no difference from real text" if record.verdict == "pass" else "see the evidence"
+    return "no difference beyond chance" if record.verdict == "pass" else "see the evidence"
 
 
 def list_findings(record: CollapseFacts) -> dict[str, list[str]]:

@@ -328,6 +328,7 @@ def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKin
         if metric.name in kind.repetition
     ]
     repeated = [metric for metric in metrics if _is_repetition(metric, shares[metric.name][0].documents)]
+    names = [metric.name for metric in repeated]
     openers = _find_frequent_openers(sample, kind) if "openers" in kind.repetition else []
     templates = measure_templates(
         [_get_own_text(documents[i], kind) for i in chosen], sample.own, mixed.own, sample.vocabulary, kind
@@ -337,12 +338,11 @@ def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKin
         verdict = CollapseVerdict.collapse
     elif count < MIN_REPETITION_DOCUMENTS:
         verdict = CollapseVerdict.inconclusive
-    names = [metric.name for metric in repeated]
     return CollapseRecord(
         verdict=verdict,
         kind=kind.name,
         unit=kind.unit,
-        evidence=[_describe_repetition(repeated, openers)] if repeated else [],
+        evidence=[_describe_repetition(repeated, openers if "openers" in names else [])] if repeated else [],
         findings={"repetition": names} if names else {},
         examples=find_repeated_examples(names, sample.own, list(sample.vocabulary), kind.join),
         reference=None,

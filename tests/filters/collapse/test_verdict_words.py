@@ -107,7 +107,7 @@ CASES: dict[str, tuple[CollapseRecord, str, list[str]]] = {
     ),
     "pass with a lost category": (
         record_of("pass", **REAL, smallest_loss=0.2, spread=UNEVEN),
-        "pass, 1,200 documents vs english.jsonl; no difference from real text",
+        "pass, 1,200 documents vs english.jsonl; no difference beyond chance",
         ["uneven_spread"],
     ),
 }  # fmt: skip
