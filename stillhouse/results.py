@@ -148,8 +148,18 @@ class Assessment:
         return self.record.verdict
 
     @property
+    def headline(self) -> str:
+        """The verdict, what was compared and the main finding, in a line."""
+        return self.record.worse.headline
+
+    @property
+    def paragraph(self) -> str:
+        """What the verdict means."""
+        return self.record.worse.paragraph
+
+    @property
     def advice(self) -> Sequence[str]:
-        return self.record.advice
+        return [advice.text for advice in self.record.advice]
 
     @property
     def metrics(self) -> "pl.DataFrame":

@@ -5,6 +5,7 @@ metric.
 from pydantic import BaseModel, ConfigDict
 
 from core.runs.records import CollapseRecord, CollapseVerdict
+from core.runs.verdict_words import Advice
 
 
 class CollapseAssessment(BaseModel):
@@ -22,10 +23,15 @@ class CollapseAssessment(BaseModel):
         return next(verdict for verdict in CollapseVerdict if verdict in verdicts)
 
     @property
-    def advice(self) -> list[str]:
+    def worse(self) -> CollapseRecord:
+        """The comparison that has the verdict."""
+        return self.parent if self.parent and self.collapse.verdict is not self.verdict else self.collapse
+
+    @property
+    def advice(self) -> list[Advice]:
         """What may help, from the comparisons that have the verdict."""
         records = [record for record in (self.collapse, self.parent) if record and record.verdict is self.verdict]
-        return list(dict.fromkeys(advice for record in records for advice in record.resolved_advice))
+        return list(dict.fromkeys(advice for record in records for advice in record.advice))
 
     @property
     def collapse_reasons(self) -> list[str]:

@@ -1,16 +1,24 @@
 """The records in a run's manifest: what each stage reports, as frozen forms on disk. Knows no path and no file."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 
 from core.config.recipe import DatasetThinking, ReleaseGate
 from core.config.teacher_prices import PriceRecord
 from core.intervals import IntervalEstimate
+from core.runs.collapse_facts import AttributeSpread as AttributeSpread
+from core.runs.collapse_facts import CollapseFacts
+from core.runs.collapse_facts import CollapseVerdict as CollapseVerdict
+from core.runs.collapse_facts import ExampleRecord as ExampleRecord
+from core.runs.collapse_facts import MetricRecord as MetricRecord
+from core.runs.collapse_facts import PhraseRecord as PhraseRecord
+from core.runs.collapse_facts import SamenessRecord as SamenessRecord
+from core.runs.collapse_facts import SpreadRecord as SpreadRecord
 from core.runs.run_estimate import RunEstimate
+from core.runs.verdict_words import Advice, list_advice, write_headline, write_paragraph
 from core.sample import Spending, TokenUsage
 
 
@@ -42,102 +50,26 @@ class SampleCounts(BaseModel):
         return self
 
 
-class MetricRecord(BaseModel):
-    """One collapse metric: of the kept samples, of the reference at equal size, and the range of real text."""
+class CollapseRecord(CollapseFacts):
+    """The facts with their words, which are computed from them in files of all versions."""
 
-    name: str
-    candidate: float
-    reference: float
-    """Of real text; without a reference, of the candidate's own words in random order, and 0 for exact duplicates."""
-    low: float
-    high: float
-    """The range of real text; without a reference, what is not called repetition."""
-    meaning: str
-    family: str | None = None
-    """TAIL, REPEAT, FIDELITY or COVERAGE for metrics that decide the verdict; None for others, which are only shown."""
-    z: float | None = None
-    """Distance in standard deviations of real text against real text, positive if worse; for metrics that decide."""
-
-
-class CollapseVerdict(StrEnum):
-    collapse = "collapse"
-    """Poorer than the reference: in rare words, by repetition, or by likely text only."""
-    inconclusive = "inconclusive"
-    """No collapse was found, but there are too few documents to detect it: not a pass."""
-    shift = "shift"
-    """On other topics than the reference, or otherwise different; whether it is also poorer is unknown."""
-    unrepeated = "no repetition"
-    """No repetition, without a reference: a loss of rare words was not measured."""
-    passed = "pass"
-
-    @classmethod
-    def _missing_(cls, value: object) -> "CollapseVerdict | None":
-        """Files of earlier versions have another word for inconclusive."""
-        return cls.inconclusive if value == "under-powered" else None
-
-
-class PhraseRecord(BaseModel):
-    """A phrase at the start of documents."""
-
-    text: str
-    candidate: float
-    """Share of the compared documents that begin with it."""
-    reference: float | None = None
-    """Share of real text that begins with it; None without a reference."""
-
-
-class SamenessRecord(BaseModel):
-    """How alike the questions or the answers of a dataset are. No part of the verdict."""
-
-    of: str
-    """`questions` or `answers`."""
-    texts: int
-    opening: str
-    """The most frequent first two words."""
-    opening_share: float
-    template: str
-    """The most frequent beginning, with a gap (`…`) for numbers, names and rare words."""
-    template_share: float
-    self_bleu: float | None
-    """From 0 to 1; rises with the number of texts."""
-
-
-class CollapseRecord(BaseModel):
-    """Metrics of the kept samples and of a real reference with the same number of tokens; without one, of repetition only."""
-
-    verdict: CollapseVerdict = CollapseVerdict.inconclusive
-    kind: str = "prose"
-    """What was counted (`filters.collapse.text_kinds`). Files of earlier versions, which counted words of everything, lack it."""
-    unit: str = "word"
-    """What was counted, in the singular."""
-    turns: str | None = None
-    """Of dialogues: the role whose turns the numbers are of, that with the worse verdict."""
-    evidence: list[str] = []
-    """Evidence for the verdict, one sentence each, the strongest first."""
-    reference: str | None
-    """None if only repetition within the dataset was measured."""
-    parent: str | None = None
-    """Without a reference: the release that the samples were also compared with, which the verdict includes."""
-    documents: int
-    tokens: int
-    """Tokens to which both sides were cut for the comparison."""
-    tail: float | None = None
-    """Loss of rare words, in deviations of real text. Its rise over generations distinguishes replacing from accumulating."""
-    metrics: list[MetricRecord]
-    openers: list[PhraseRecord] = []
-    """The most frequent first three words."""
-    templates: list[PhraseRecord] = []
-    """The most frequent openings as common words and gaps."""
-    sameness: list[SamenessRecord] = []
-    """Of questions and answers, however many there are; empty in older files."""
-    note: str
-    """What these numbers can and cannot show at this size."""
-    advice: list[str] = []
-    """Advice that depends on what was compared."""
-
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def resolved_advice(self) -> Sequence[str]:
-        return self.advice or COLLAPSE_ADVICE[self.verdict]
+    def headline(self) -> str:
+        """The verdict, what was compared and the main finding: one line without a full stop."""
+        return write_headline(self)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def paragraph(self) -> str:
+        """What the verdict means, without names of metrics."""
+        return write_paragraph(self)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def advice(self) -> list[Advice]:
+        """What may help, by cause."""
+        return list_advice(self)
 
 
 class SimilarityBin(BaseModel):
@@ -209,24 +141,6 @@ class MixRecord(BaseModel):
     @property
     def real_share(self) -> float:
         return self.real / self.rows if self.rows else 0.0
-
-
-COLLAPSE_ADVICE: dict[CollapseVerdict, tuple[str, ...]] = {
-    CollapseVerdict.collapse: (
-        "train on more real text (`lineage.real`): in the benchmark a tenth did not stop the loss of rare words, three tenths "
-        "slowed it",
-        "keep what earlier generations were trained on instead of replacing it",
-        "sample at a higher temperature without truncation, and do not filter by likelihood",
-        "use more and different seeds, with quotas for what is missing; `stillhouse gaps` creates seeds for it",
-    ),
-    CollapseVerdict.inconclusive: ("assess at least 1,000 documents; better 4,000",),
-    CollapseVerdict.shift: ("compare with real text on the same topics, or with an earlier release",),
-    CollapseVerdict.unrepeated: (
-        "compare with real text of the same kind (`collapse.reference` in a recipe, `--reference` of `assess`) to measure a loss "
-        "of rare words too",
-    ),
-    CollapseVerdict.passed: (),
-}
 
 
 TRAINING_LOG = "training_log.jsonl"

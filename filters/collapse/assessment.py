@@ -7,7 +7,7 @@ or good is not measured.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,15 @@ import numpy.typing as npt
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord
 from filters.collapse.collapse_metrics import (
     COLLAPSE_METRICS,
+    COPY_WORDS,
     METRIC_NAMES,
     MetricComparison,
+    WordBackground,
     compare_samples,
+    exact_duplicate_share,
     measure_sample,
+    number_openers,
+    number_skeletons,
 )
 from filters.collapse.collapse_verdict import (
     MIN_CONCLUSIVE_DOCUMENTS,
@@ -28,7 +33,8 @@ from filters.collapse.collapse_verdict import (
     compute_z_scores,
     decide_collapse,
 )
-from filters.collapse.explanation import ComparedSides, collapse_advice, explain_verdict, find_frequent_beginnings
+from filters.collapse.diversity import TokenSample
+from filters.collapse.explanation import ComparedSides, explain_verdict, find_frequent_beginnings
 from filters.collapse.matched_samples import (
     TokenCorpus,
     equalize_lengths,
@@ -41,9 +47,17 @@ from filters.collapse.null_distribution import (
     choose_null_size,
     load_null_distribution,
 )
+from filters.collapse.power import LossPower, compute_loss_power
 from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.tail_trend import TailLoss, TailTrend, find_tail_trend
 from filters.collapse.text_kinds import PROSE, HeldValues, TextKind, find_kind, has_kind
+from filters.collapse.within.repeated_examples import find_repeated_examples
+from filters.collapse.within.sampling_error import (
+    Interval,
+    estimate_document_share,
+    estimate_pairs,
+    estimate_shared_ngrams,
+)
 
 Ints = npt.NDArray[np.int64]
 
@@ -51,8 +65,6 @@ MIN_COMPARED_DOCUMENTS = 10
 """Below this number, nothing is compared."""
 MIN_REFERENCE_DOCUMENTS = 3 * MIN_COMPARED_DOCUMENTS
 REFERENCE_SAMPLES = 2
-REFERENCE_PARTS = REFERENCE_SAMPLES + 1
-"""Disjoint samples of the reference that a comparison of real text with itself takes (`null_distribution`)."""
 POOL, LEAST_POOL = 5, 5_000
 """Documents of the reference per document of the candidate, and at least, that are searched for the same topics."""
 ORIGIN_REASONS = ("tail", "repetition", "strange", "steady")
@@ -65,13 +77,8 @@ DIVERSITY_METRICS = {
     "compression_ratio": ("bytes over compressed bytes", math.inf),
     "vendi": ("effective number of different documents, by shared words", math.inf),
 }
-DIVERSITY_NOTE = (
-    f"The diversity numbers ({', '.join(DIVERSITY_METRICS)}) do not affect the verdict: a model trained on its own "
-    "output at temperature 1 keeps or raises them while it loses half of its words."
-)
-NOTHING_COMPARED = "Nothing was compared, so there is no evidence about collapse."
-RECOMMENDED_DOCUMENTS = 4 * MIN_CONCLUSIVE_DOCUMENTS
-"""From this number on, the slow loss of words by replacement shows at the first generation (docs/collapse.md)."""
+"""They do not affect the verdict: a model trained on its own output at temperature 1 keeps or raises them while it loses half of
+its words."""
 RANGE_DEVIATIONS = 2.0
 """The range of real text is this many deviations on both sides of the mean of its samples: 19 in 20."""
 
@@ -144,24 +151,48 @@ def assess_corpus(
     decision = decide_collapse(compared.evidence, steady=isinstance(trend, TailTrend) and trend.steady)
     if general:
         decision = restrict_to_general_reference(decision, documents)
+    power = None if general else find_loss_power(compared)
     beginnings = find_frequent_beginnings(compared.sides, reference)
+    findings = {name: list(metrics) for name, metrics in decision.reasons.items()}
+    own, repeated = compared.sides.draws[0], findings.get("repetition", [])
     return CollapseRecord(
         verdict=decision.verdict,
-        kind=reference.kind.name,
-        unit=reference.kind.unit,
         evidence=explain_verdict(decision, compared.evidence, compared.sides, reference, beginnings),
-        reference=reference.name,
+        findings=findings,
+        examples=find_repeated_examples(repeated, own, list(reference.vocabulary), reference.kind.join),
         documents=documents,
-        tokens=compared.sides.draws[0].tokens,
+        tokens=own.tokens,
         tail=tail,
         metrics=_build_metric_records(compared, reference),
         openers=beginnings.openers,
         templates=beginnings.templates,
-        note=_write_note(decision.verdict, compared, len(candidate), reference),
-        advice=_describe_shortage(documents, candidate, reference)
-        if decision.verdict is CollapseVerdict.inconclusive
-        else collapse_advice(decision, generated=generated),
+        needed=max(MIN_CONCLUSIVE_DOCUMENTS, power.documents_needed if power else 0),
+        smallest_loss=power.smallest_loss if power else None,
+        generated=generated,
+        **_describe_sides(candidate, reference),
     )
+
+
+def find_loss_power(compared: ReferenceComparison) -> LossPower | None:
+    """The losses of rare words that the comparison finds; None if what shows them does not hold or does not vary here."""
+    evidence, tokens = compared.evidence, compared.sides.draws[0].tokens
+    places = [METRIC_NAMES.index(name) for name in ("hapax_mass", "tail_coverage")]
+    held = all(METRIC_NAMES[place] in evidence.z and evidence.real[METRIC_NAMES[place]] > 0 for place in places)
+    if not held or not compared.null.compute_deviations(tokens)[places].all():
+        return None
+    return compute_loss_power(compared.null, evidence.real, tokens, evidence.documents)
+
+
+def _describe_sides(candidate: TokenCorpus, reference: ReferenceCorpus) -> dict[str, Any]:
+    """What a record says of both sides, before any sampling."""
+    return {
+        "kind": reference.kind.name,
+        "unit": reference.kind.unit,
+        "reference": reference.name,
+        "dataset_documents": len(candidate),
+        "reference_documents": len(reference.corpus),
+        "shared_documents": int(np.count_nonzero(reference.corpus.find_shared(candidate))),
+    }
 
 
 def restrict_to_general_reference(decision: CollapseDecision, documents: int) -> CollapseDecision:
@@ -235,6 +266,7 @@ def _build_metric_records(compared: ReferenceComparison, reference: ReferenceCor
     reaches = RANGE_DEVIATIONS * compute_deviations(null, draws[0].tokens, compared.evidence.documents)
     records = []
     name_units = reference.kind.name_units
+    intervals = _estimate_intervals(draws[0], reference.build_background())
     for i, metric in enumerate(COLLAPSE_METRICS):
         if metric.name not in compared.evidence.z:
             continue
@@ -244,7 +276,7 @@ def _build_metric_records(compared: ReferenceComparison, reference: ReferenceCor
             MetricRecord(
                 name=metric.name, candidate=float(comparison.values[i]), reference=mean, low=low,
                 high=min(metric.most, mean + reach), meaning=reference.kind.describe_metric(metric), family=metric.family,
-                z=round(compared.evidence.z[metric.name], 2),
+                z=round(compared.evidence.z[metric.name], 2), interval=intervals.get(metric.name),
             )
         )  # fmt: skip
 
@@ -264,38 +296,27 @@ def _build_metric_records(compared: ReferenceComparison, reference: ReferenceCor
     return records
 
 
-def _describe_shortage(documents: int, candidate: TokenCorpus, reference: ReferenceCorpus) -> list[str]:
-    """Which side is too small for a verdict, and how many documents it needs. `documents` is the number that was compared."""
-    advice = []
-    if len(candidate) < MIN_CONCLUSIVE_DOCUMENTS:
-        advice.append(
-            f"the dataset has {len(candidate):,} documents with a {reference.kind.unit} in them: assess at least "
-            f"{MIN_CONCLUSIVE_DOCUMENTS:,}; "
-            f"better {RECOMMENDED_DOCUMENTS:,}"
-        )
-    real, fewest = len(reference.corpus), REFERENCE_PARTS * MIN_CONCLUSIVE_DOCUMENTS
-    others = int(np.count_nonzero(~reference.corpus.find_shared(candidate)))
-    if others < fewest or not advice:
-        shared = f", {real - others:,} of them also in the dataset" if others < real else ""
-        # The comparable number grows with the reference if the share of each topic in it stays the same.
-        wanted = max(fewest, math.ceil(others * MIN_CONCLUSIVE_DOCUMENTS / documents / 100) * 100 if documents else 0)
-        advice.append(
-            f"the reference {reference.name} has {real:,} documents with a {reference.kind.unit} in them{shared}: to compare "
-            f"{MIN_CONCLUSIVE_DOCUMENTS:,} on the same topics, it needs about {wanted:,} that are not in the dataset"
-        )
-    return advice
+def _estimate_intervals(own: TokenSample, background: WordBackground) -> dict[str, Interval]:
+    """95 % intervals of the shares that documents of the dataset have in common, by metric."""
+    grams, documents = own.list_ngrams(COPY_WORDS), len(own.lengths)
+    kinds = {"openers": number_openers(own), "templates": number_skeletons(own, background.common)}
+    return {
+        "exact_duplicates": estimate_document_share(exact_duplicate_share(own), documents),
+        "duplicate_8grams": estimate_shared_ngrams(grams.ids, grams.documents, documents),
+        **{name: estimate_pairs(np.bincount(numbers)[numbers] - 1) for name, numbers in kinds.items()},
+    }
 
 
 def _build_empty_record(candidate: TokenCorpus, reference: ReferenceCorpus) -> CollapseRecord:
-    others = int(np.count_nonzero(~reference.corpus.find_shared(candidate)))
-    real = len(reference.corpus)
+    sides = _describe_sides(candidate, reference)
+    real, shared = len(reference.corpus), sides["shared_documents"]
     why = []
     if len(candidate) < MIN_COMPARED_DOCUMENTS:
         why.append(
             f"{len(candidate)} documents of the dataset have words in them, and {MIN_COMPARED_DOCUMENTS} are needed"
         )
-    if others < MIN_REFERENCE_DOCUMENTS:
-        same = f", of which {real - others:,} are also in the dataset" if others < real else ""
+    if real - shared < MIN_REFERENCE_DOCUMENTS:
+        same = f", of which {shared:,} are also in the dataset" if shared else ""
         why.append(
             f"{real:,} documents of the reference {reference.name} have words in them{same}; "
             f"{MIN_REFERENCE_DOCUMENTS} others are needed"
@@ -306,15 +327,12 @@ def _build_empty_record(candidate: TokenCorpus, reference: ReferenceCorpus) -> C
         )
     return CollapseRecord(
         verdict=CollapseVerdict.inconclusive,
-        kind=reference.kind.name,
-        unit=reference.kind.unit,
         evidence=list(map(reference.kind.name_units, why)),
-        reference=reference.name,
         documents=0,
         tokens=0,
         metrics=[],
-        note=NOTHING_COMPARED,
-        advice=_describe_shortage(0, candidate, reference),
+        needed=MIN_CONCLUSIVE_DOCUMENTS,
+        **sides,
     )
 
 
@@ -331,31 +349,5 @@ def build_mismatch_record(kind: TextKind, other: TextKind, reference: str) -> Co
         documents=0,
         tokens=0,
         metrics=[],
-        note=NOTHING_COMPARED,
-        advice=[
-            f"compare with a reference that is {kind.noun} too, or name the kind of both (`--kind`, `collapse.kind`)"
-        ],
-    )
-
-
-def _write_note(
-    verdict: CollapseVerdict, compared: ReferenceComparison, candidates: int, reference: ReferenceCorpus
-) -> str:
-    documents, words = compared.evidence.documents, compared.sides.draws[0].tokens
-    first = {
-        CollapseVerdict.collapse: f"Collapse: poorer than real text, by more than real text varies, at {documents:,} documents.",
-        CollapseVerdict.inconclusive: f"inconclusive: {documents:,} documents, {MIN_CONCLUSIVE_DOCUMENTS:,} needed.",
-        CollapseVerdict.shift: f"Shift: unlike the reference, with no sign of being poorer, at {documents:,} documents.",
-        CollapseVerdict.passed: f"Pass: no difference larger than the variation of real text, at {documents:,} documents.",
-    }[verdict]
-    few = (
-        f" Below {MIN_CONCLUSIVE_DOCUMENTS:,} documents, only templates, copies and low-temperature decoding are detected; a "
-        "loss of rare words may not show."
-        if documents < MIN_CONCLUSIVE_DOCUMENTS
-        else ""
-    )
-    return reference.kind.name_units(
-        f"{first}{few} Compared: {documents:,} of {candidates:,} documents with two samples of {documents:,} from "
-        f"{len(reference.corpus):,} of the reference, of the same topics and lengths, {words:,} words each. z is the difference "
-        f"in standard deviations between samples of real text. {DIVERSITY_NOTE}"
+        reference_kind=other.name,
     )

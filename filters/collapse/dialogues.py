@@ -54,11 +54,10 @@ def _choose_worse(records: Mapping[str, CollapseRecord]) -> CollapseRecord:
     gravity = list(CollapseVerdict)
     order = sorted(records, key=lambda role: gravity.index(records[role].verdict))
     worst = records[order[0]]
-    verdicts = ", ".join(f"{role} {records[role].verdict}" for role in records)
     return worst.model_copy(
         update={
             "turns": order[0],
             "evidence": [f"{role} turns: {sentence}" for role in order for sentence in records[role].evidence],
-            "note": f"{worst.note} These numbers are of the {order[0]} turns; verdicts by role: {verdicts}.",
+            "roles": {role: record.verdict for role, record in records.items()},
         }
     )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from core.runs.records import COLLAPSE_ADVICE, CollapseVerdict, PhraseRecord
+from core.runs.records import PhraseRecord
+from core.runs.verdict_words import FINDING_SENTENCES
 from filters.collapse.collapse_metrics import (
     COLLAPSE_METRICS,
     ENDED,
@@ -89,18 +90,6 @@ def find_frequent_beginnings(sides: ComparedSides, reference: ReferenceCorpus) -
     )
 
 
-FINDING_SENTENCES = {
-    "tail": "TAIL: rare words are being lost",
-    "repetition": "REPEAT: text is repeated",
-    "likely": "FIDELITY: only likely text, as from low-temperature decoding or filtering by likelihood",
-    "strange": "TAIL: words of no language in place of rare words",
-    "steady": "TAIL: fewer rare words than real text, as in every earlier generation; the loss has stopped growing",
-    "topics": "COVERAGE: the topics differ from those of the reference",
-    "unlike": "FIDELITY: unlike real text on the same topics",
-}
-"""By finding, those of collapse first."""
-
-
 def explain_verdict(
     judgement: CollapseDecision,
     evidence: MetricEvidence,
@@ -143,27 +132,6 @@ def _list_words(title: str, counts: Ints, spelled: list[str]) -> list[str]:
     """The words with a count, highest first."""
     most = [spelled[i] for i in np.argsort(-counts, kind="stable")[:MAX_LISTED_WORDS] if counts[i]]
     return [f"{title}: {', '.join(most)}"] if most else []
-
-
-OTHER_KIND = (
-    "the reference may differ from the rows in genre, topics or length, which can look like collapse: compare with real text of "
-    "the same kind (`--reference`)"
-)
-REPEATS = (
-    "drop repeated documents with the filters `exact` and `minhash` (`stillhouse filter`). Only the assistant's text is compared "
-    "here: different questions may have the same short answer"
-)
-IF_GENERATED = "if a model wrote the rows: sample at a higher temperature; use more and other seeds (`stillhouse gaps`)"
-
-
-def collapse_advice(judgement: CollapseDecision, *, generated: bool) -> list[str]:
-    """Advice that depends on the findings and on whether a model wrote the text; empty if the usual advice applies."""
-    if judgement.verdict is not CollapseVerdict.collapse:
-        return []
-    repeats = [REPEATS] if "repetition" in judgement.reasons else []
-    if not generated:
-        return [OTHER_KIND, *repeats, IF_GENERATED]
-    return [*repeats, *COLLAPSE_ADVICE[CollapseVerdict.collapse]] if repeats else []
 
 
 def _join_phrases(phrases: list[PhraseRecord]) -> str:

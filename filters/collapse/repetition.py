@@ -15,13 +15,23 @@ import numpy.typing as npt
 
 from core.intervals import wilson_bound
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord, PhraseRecord
+from core.runs.verdict_words import FINDING_SENTENCES
 from filters.base import Document
 from filters.collapse.collapse_metrics import COPY_WORDS, OPENER_WORDS, REPEAT
 from filters.collapse.diversity import TokenSample
-from filters.collapse.explanation import EXAMPLES, REPEATS
+from filters.collapse.explanation import EXAMPLES
 from filters.collapse.matched_samples import TokenCorpus
 from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
 from filters.collapse.text_kinds import PROSE, TextKind, find_kind
+from filters.collapse.within.dataset_templates import measure_templates
+from filters.collapse.within.repeated_examples import find_repeated_examples
+from filters.collapse.within.sampling_error import (
+    COPIES_PER_PAIR,
+    Interval,
+    estimate_document_share,
+    estimate_pairs,
+    estimate_shared_mean,
+)
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -43,6 +53,8 @@ DISTINCT_WORDS = 4
 DISTINCT_SAMPLE = 5_000
 """4-grams of which the share of different ones is computed, equally many from each document: that share depends on their number
 (Li et al. 2016), and one long document must not decide it."""
+ALMOST_SURE = 1 - 1e-12
+"""The probability with which a 4-gram is drawn where all are: its logarithm of absence stays finite."""
 HASH_BYTES = 16
 """Of the hash of a text: two different texts in a billion are taken for equal with a probability under 1e-20."""
 RECORDS_KIND = "json"
@@ -199,7 +211,8 @@ class CopyCounts(NamedTuple):
         }
 
     def _share_repeated(self, different: int) -> "RepetitionShare":
-        return RepetitionShare(1 - different / self.documents, self.documents)
+        share = 1 - different / self.documents
+        return RepetitionShare(share, self.documents, estimate_document_share(share, self.documents))
 
 
 def _hash_bytes(text: bytes) -> bytes:
@@ -210,6 +223,8 @@ class RepetitionShare(NamedTuple):
     value: float
     documents: int
     """The documents that could show it: the evidence for the value."""
+    interval: Interval
+    """95 % interval of the value."""
 
 
 def measure_repetition_shares(sample: PromptedSample) -> dict[str, RepetitionShare]:
@@ -222,14 +237,14 @@ def measure_repetition_shares(sample: PromptedSample) -> dict[str, RepetitionSha
     whole, once, elsewhere = (
         np.bincount(owner, minlength=different.documents) for owner in (eights.documents, owners, owners[shared])
     )
-    values = {
-        "copied_documents": (float(((once > 0) & (elsewhere >= COPIED_SHARE * once)).mean()), different.documents),
-        "looping_documents": (float(((once > 0) & (whole - once >= LOOPED_SHARE * whole)).mean()), different.documents),
-    }
+    copied = float(((once > 0) & (elsewhere >= COPIED_SHARE * once)).mean())
+    looped = float(((once > 0) & (whole - once >= LOOPED_SHARE * whole)).mean())
+    count = different.documents
     prose = sample.take(np.flatnonzero(sample.prose))
     texts = prose.number_texts()
     return {
-        **{name: RepetitionShare(*value) for name, value in values.items()},
+        "copied_documents": RepetitionShare(copied, count, estimate_document_share(copied, count, COPIES_PER_PAIR)),
+        "looping_documents": RepetitionShare(looped, count, estimate_document_share(looped, count)),
         "openers": _measure_equal_openers(prose, texts),
         "repeated_4grams": _measure_repeated_ngrams(prose, texts),
     }
@@ -246,16 +261,19 @@ def _measure_equal_openers(prose: PromptedSample, texts: Ints) -> RepetitionShar
     """
     grams = list_own_ngrams(prose, OPENER_WORDS)
     leading, openers = grams.documents[grams.leads], grams.ids[grams.leads]
+    same = openers * prose.documents + texts[leading]
+    partners = np.zeros(prose.documents, dtype=np.int64)
+    partners[leading] = _count_others(openers) - _count_others(same)
     pairs = prose.documents * (prose.documents - 1)
-    alike, copied = (
-        int((counts * (counts - 1)).sum())
-        for counts in (
-            np.bincount(openers),
-            np.unique(openers * prose.documents + texts[leading], return_counts=True)[1],
-        )
-    )
     long = len(np.unique(texts[prose.own.lengths >= OPENER_WORDS]))
-    return RepetitionShare((alike - copied) / pairs if pairs else 0.0, long)
+    return RepetitionShare(int(partners.sum()) / pairs if pairs else 0.0, long, estimate_pairs(partners))
+
+
+def _count_others(numbers: Ints) -> Ints:
+    """For each number, how many others are equal to it."""
+    places, counts = np.unique(numbers, return_inverse=True, return_counts=True)[1:]
+    others: Ints = counts[places] - 1
+    return others
 
 
 def _measure_repeated_ngrams(prose: PromptedSample, texts: Ints) -> RepetitionShare:
@@ -267,15 +285,20 @@ def _measure_repeated_ngrams(prose: PromptedSample, texts: Ints) -> RepetitionSh
     owned = np.bincount(fours.documents, minlength=different.documents)
     having = int((owned > 0).sum())
     if not having:
-        return RepetitionShare(0.0, 0)
+        return RepetitionShare(0.0, 0, (0.0, 1.0))
     kinds = np.unique(fours.ids, return_inverse=True)[1]
-    drawn = np.minimum(1.0, DISTINCT_SAMPLE / having / owned[fours.documents])
-    with np.errstate(divide="ignore"):
-        found = 1 - np.exp(np.bincount(kinds, weights=np.log1p(-drawn)))
-    repeated = 1 - found / np.bincount(kinds, weights=drawn)
-    sums = np.bincount(fours.documents, weights=repeated[kinds], minlength=different.documents)
-    shares = sums / np.maximum(owned, 1)
-    return RepetitionShare(float(shares[texts].mean()), having)
+    drawn = np.minimum(ALMOST_SURE, DISTINCT_SAMPLE / having / owned[fours.documents])
+    absent = np.log1p(-drawn)
+    absence = np.bincount(kinds, weights=absent)
+    repeated = (1 - (1 - np.exp(absence)) / np.bincount(kinds, weights=drawn))[kinds]
+    # Without one of its occurrences, a 4-gram has one repetition less if any other was drawn.
+    influence = 1 - np.exp(absence[kinds] - absent)
+    shares, influences = (
+        (np.bincount(fours.documents, weights=parts, minlength=different.documents) / np.maximum(owned, 1))[texts]
+        for parts in (repeated, influence)
+    )
+    value = float(shares.mean())
+    return RepetitionShare(value, having, estimate_shared_mean(value, influences))
 
 
 def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKind | None = None) -> CollapseRecord:
@@ -293,20 +316,23 @@ def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKin
         return CollapseRecord(
             verdict=CollapseVerdict.inconclusive, kind=kind.name, unit=kind.unit,
             evidence=[f"{count} documents have {kind.unit}s in them, and {MIN_MEASURED_DOCUMENTS} are needed"],
-            reference=None, documents=0, tokens=0, metrics=[],
-            note="Nothing was measured, so there is no evidence about repetition.",
-            advice=[kind.name_units(_advise_on_number(count))],
+            reference=None, documents=0, tokens=0, metrics=[], dataset_documents=count, needed=MIN_REPETITION_DOCUMENTS,
         )  # fmt: skip
     copies = CopyCounts.from_documents(documents, random, kind)
-    values, shuffled = (measure_repetition_shares(s) for s in (sample, sample.shuffle_words(random)))
+    mixed = sample.shuffle_words(random)
+    values, shuffled = (measure_repetition_shares(s) for s in (sample, mixed))
     shares = copies.list_shares() | {name: (share, shuffled[name].value) for name, share in values.items()}
     metrics = [
-        _build_repetition_record(metric, shares[metric.name][0].value, shares[metric.name][1], kind)
+        _build_repetition_record(metric, *shares[metric.name], kind)
         for metric in REPETITION_LIMITS
         if metric.name in kind.repetition
     ]
     repeated = [metric for metric in metrics if _is_repetition(metric, shares[metric.name][0].documents)]
+    names = [metric.name for metric in repeated]
     openers = _find_frequent_openers(sample, kind) if "openers" in kind.repetition else []
+    templates = measure_templates(
+        [_get_own_text(documents[i], kind) for i in chosen], sample.own, mixed.own, sample.vocabulary, kind
+    )
     verdict = CollapseVerdict.unrepeated
     if repeated:
         verdict = CollapseVerdict.collapse
@@ -316,21 +342,26 @@ def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKin
         verdict=verdict,
         kind=kind.name,
         unit=kind.unit,
-        evidence=[_describe_repetition(repeated, openers)] if repeated else [],
+        evidence=[_describe_repetition(repeated, openers if "openers" in names else [])] if repeated else [],
+        findings={"repetition": names} if names else {},
+        examples=find_repeated_examples(names, sample.own, list(sample.vocabulary), kind.join),
         reference=None,
         documents=count,
         tokens=sample.own.tokens,
-        metrics=metrics,
+        metrics=[*metrics, *templates.metrics],
         openers=openers,
-        note=kind.name_units(_write_repetition_note(verdict, count, copies.documents, len(documents))),
-        advice=list(map(kind.name_units, _advise_on_repetition(verdict, count))),
+        templates=templates.phrases,
+        dataset_documents=copies.documents,
+        needed=MIN_REPETITION_DOCUMENTS,
     )
 
 
-def _build_repetition_record(metric: RepetitionMetric, value: float, shuffled: float, kind: TextKind) -> MetricRecord:
+def _build_repetition_record(
+    metric: RepetitionMetric, share: RepetitionShare, shuffled: float, kind: TextKind
+) -> MetricRecord:
     return MetricRecord(
-        name=metric.name, candidate=value, reference=shuffled, low=0.0, high=min(1.0, shuffled + metric.limit),
-        meaning=kind.name_units(metric.meaning), family=REPEAT,
+        name=metric.name, candidate=share.value, reference=shuffled, low=0.0, high=min(1.0, shuffled + metric.limit),
+        meaning=kind.name_units(metric.meaning), family=REPEAT, interval=share.interval,
     )  # fmt: skip
 
 
@@ -362,28 +393,4 @@ def _find_frequent_openers(sample: PromptedSample, kind: TextKind) -> list[Phras
 def _describe_repetition(repeated: Sequence[MetricRecord], openers: Sequence[PhraseRecord]) -> str:
     numbers = ", ".join(f"{metric.name} {metric.candidate:.3g}, limit {metric.high:.3g}" for metric in repeated)
     phrases = ", ".join(f"“{phrase.text}” {phrase.candidate:.1%}" for phrase in openers)
-    return f"REPEAT: text is repeated ({numbers})" + f". Most frequent openings: {phrases}" * bool(phrases)
-
-
-def _write_repetition_note(verdict: CollapseVerdict, sampled: int, worded: int, documents: int) -> str:
-    first = {
-        CollapseVerdict.collapse: f"Collapse: text is repeated, in {worded:,} documents.",
-        CollapseVerdict.inconclusive: f"inconclusive: {sampled:,} documents, {MIN_REPETITION_DOCUMENTS:,} needed.",
-        CollapseVerdict.unrepeated: f"No repetition in {worded:,} documents.",
-    }[verdict]
-    rest = f" (equal texts; all else in {sampled:,})" if sampled < worded else ""
-    return (
-        f"{first} Only repetition within the dataset was measured, in {worded:,} of {documents:,} documents{rest}: there is no "
-        "reference, so a loss of rare words would not show. Text from a document’s own prompt does not count. A limit is the "
-        "value of the same words in random order (of exact duplicates: 0) plus a fixed number."
-    )
-
-
-def _advise_on_number(documents: int) -> str:
-    return f"the dataset has {documents:,} documents with a word in them: assess at least {MIN_REPETITION_DOCUMENTS:,}"
-
-
-def _advise_on_repetition(verdict: CollapseVerdict, documents: int) -> list[str]:
-    if verdict is CollapseVerdict.collapse:
-        return [REPEATS, "sample at a higher temperature; use more and other seeds"]
-    return [_advise_on_number(documents)] if verdict is CollapseVerdict.inconclusive else []
+    return f"{FINDING_SENTENCES['repetition']} ({numbers})" + f". Most frequent openings: {phrases}" * bool(phrases)

@@ -200,6 +200,9 @@ def assess_command(
             {
                 "state": "done",
                 "verdict": assessment.verdict,
+                "headline": assessment.worse.headline,
+                "paragraph": assessment.worse.paragraph,
+                "advice": [advice.model_dump() for advice in assessment.advice],
                 "gates": assessment.collapse_reasons,
                 **assessment.model_dump(mode="json"),
             }

@@ -1,7 +1,7 @@
 """The collapse assessment of any dataset: against real text or for repetition only, and against its parent. Knows no Prefect."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.runs.collapse_assessment import CollapseAssessment
-from core.runs.records import CollapseRecord, CollapseVerdict, SamenessRecord
+from core.runs.records import CollapseRecord, CollapseVerdict, ExampleRecord, SamenessRecord
+from core.runs.verdict_words import COPY_METRICS
 from core.sample import Message
 from core.storage.sample_files import unflatten_message
 from filters.base import Document
@@ -21,17 +22,15 @@ from flows.data.dataset_rows import (
     read_row_conversation,
 )
 from flows.data.reference_files import load_reference
-from flows.terminal.run_summary import format_metrics
+from flows.terminal.run_summary import format_headline, format_metrics
 from flows.terminal.suggested_commands import format_next_line
-from flows.terminal.text_format import TERMINAL_WIDTH, replace_unsafe_characters
+from flows.terminal.text_format import TERMINAL_WIDTH, format_count, replace_unsafe_characters
 
 NULL_CACHE_FOLDER = "nulls"
 """The folder in the runs' cache for null distributions: how far real text differs from itself."""
 
 DIALOGUE_KIND = "dialogue"
 """The kind of data whose turns are assessed by role (`filters.collapse.dialogues`)."""
-COPY_METRICS = frozenset({"exact_duplicates", "repeated_answers", "copied_documents", "duplicate_8grams"})
-"""The metrics of repetition that dropping repeated rows lowers."""
 
 
 def assess_dataset(
@@ -60,6 +59,7 @@ def assess_dataset(
             texts, reference, Path.cwd(), seed, cache, generated=generated, kind=kind, turns=turns, documents=documents
         )
     collapse.sameness = build_sameness_records(documents, seed=seed)
+    collapse.generated = generated
     if parent is None:
         return CollapseAssessment(collapse=collapse)
     earlier = [document.text for document in read_dataset_documents(parent)]
@@ -136,13 +136,11 @@ def compare_with_earlier_releases(
         return None
     record.parent = parent
     if comparison.verdict in (CollapseVerdict.collapse, CollapseVerdict.shift):
-        assessment = CollapseAssessment(collapse=record.model_copy(), parent=comparison)
-        if assessment.verdict is not record.verdict:
-            record.note = f"{comparison.note} {record.note}"
-            record.advice = assessment.advice
-        if assessment.verdict is comparison.verdict:
+        record.verdict = CollapseAssessment(collapse=record.model_copy(), parent=comparison).verdict
+        if record.verdict is comparison.verdict:
             record.evidence = [*record.evidence, *(f"compared with {parent}: {found}" for found in comparison.evidence)]
-        record.verdict = assessment.verdict
+            record.findings = record.findings | comparison.findings
+            record.examples = [*record.examples, *comparison.examples]
     return comparison
 
 
@@ -196,8 +194,10 @@ def assess_answers(
         if repetition.verdict is CollapseVerdict.collapse:
             record.verdict = CollapseVerdict.collapse
             record.evidence = [*repetition.evidence, *record.evidence]
-            record.note = f"{repetition.note} {record.note}"
-            record.advice = repetition.advice
+            record.findings = repetition.findings | record.findings
+            record.examples = repetition.examples
+            names = set().union(*repetition.findings.values()) - {metric.name for metric in record.metrics}
+            record.metrics += [metric for metric in repetition.metrics if metric.name in names]
     return record
 
 
@@ -216,19 +216,23 @@ def _read_row_turns(row: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def format_assessment(assessment: CollapseAssessment) -> list[str]:
-    """The output of `assess`: the verdict, the evidence, the metrics and advice."""
-    lines = [f"verdict   {assessment.verdict.upper()}"]
-    for record in (assessment.collapse, assessment.parent):
-        if record:
-            measured = (
-                f"compared with {replace_unsafe_characters(record.reference)}" if record.reference else "repetition"
-            )
-            measured += f" as {record.kind}, in {record.unit}s" * bool(record.kind != "prose" and record.metrics)
-            lines += ["", f"{measured}: {record.verdict}", *_format_bullets(record.evidence), ""]
-            lines += format_metrics(record)
+    """The output of `assess`: the headline; what each comparison means, with its evidence; what may help; every number."""
+    records = [record for record in (assessment.collapse, assessment.parent) if record]
+    lines = [format_headline(assessment.worse)]
+    for record in records:
+        lines += ["", *([format_headline(record)] if assessment.parent else [])]
+        lines += textwrap.wrap(replace_unsafe_characters(record.paragraph), TERMINAL_WIDTH)
+        lines += _format_bullets([*record.evidence, *map(_format_example, record.examples)])
     if advice := assessment.advice:
-        lines += ["", "what may help", *_format_bullets(advice)]
+        lines += ["", "what may help", *_format_bullets(one.text for one in advice)]
+    for record in records:
+        compared = f"compared with {replace_unsafe_characters(record.reference)}" if record.reference else "repetition"
+        lines += ["", f"every number, {compared}", *format_metrics(record)] if record.metrics or record.sameness else []
     return lines
+
+
+def _format_example(example: ExampleRecord) -> str:
+    return f"“{example.text}” in {format_count(example.count, 'document')}"
 
 
 def suggest_after_assessment(
@@ -246,13 +250,9 @@ def suggest_after_assessment(
 
 
 def _has_copies(record: CollapseRecord) -> bool:
-    """Whether repetition is evidence of collapse and a metric of copies is over its limit."""
-    repeated = any("REPEAT" in reason for reason in record.evidence)
-    return (
-        record.verdict is CollapseVerdict.collapse
-        and repeated
-        and any(metric.name in COPY_METRICS and metric.candidate > metric.high for metric in record.metrics)
-    )
+    """Whether dropping repeated rows is advised, and a metric of copies is over its limit."""
+    copied = any(metric.name in COPY_METRICS and metric.candidate > metric.high for metric in record.metrics)
+    return copied and any(advice.cause == "copies" for advice in record.advice)
 
 
 def _find_free_name(stem: str, suffix: str = "") -> str:
@@ -261,7 +261,7 @@ def _find_free_name(stem: str, suffix: str = "") -> str:
     return next(name for name in names if not Path(name).exists())
 
 
-def _format_bullets(sentences: Sequence[str]) -> list[str]:
+def _format_bullets(sentences: Iterable[str]) -> list[str]:
     return [
         line
         for sentence in sentences

@@ -14,9 +14,17 @@ from filters.collapse.tail_trend import TailTrend, find_lineage_trend
 from flows.release.release_gate import is_marked_inconclusive
 from flows.terminal.run_summary import format_mixture
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command
-from flows.terminal.text_format import format_count, format_number, format_time, locate_metric
+from flows.terminal.text_format import (
+    TERMINAL_WIDTH,
+    format_count,
+    format_number,
+    format_one_line,
+    format_time,
+    locate_metric,
+)
 
 SPARKLINE_BARS = "▁▂▃▄▅▆▇█"
+HEADLINE_WIDTH = TERMINAL_WIDTH - len("         collapse: ")
 
 
 def read_earlier_comparisons(run: RunDir, recipe: Recipe) -> dict[str, CollapseRecord]:
@@ -85,6 +93,7 @@ def build_lineage_record(lineage: Lineage, generations: Sequence[LineageGenerati
                 "counts": run.counts.model_dump(),
                 "rows": release.lineage.mix.model_dump(),
                 "verdict": run.collapse.verdict if run.collapse else None,
+                "headline": run.collapse.headline if run.collapse else None,
                 "inconclusive": is_marked_inconclusive(run),
                 "gated": run.gated,
                 "metrics": {metric.name: metric.model_dump(exclude={"name", "meaning"}) for metric in metrics},
@@ -127,13 +136,12 @@ def _format_generation(generation: LineageGeneration, arrow: str) -> list[str]:
     if generation.release is None:
         return [f"  {arrow} {generation.number}  DAMAGED  {generation.fault}"]
     release, run = generation.release, generation.release.manifest.run
-    verdict: str = (run.collapse and run.collapse.verdict) or "no verdict"
-    kept = f"kept {run.counts.kept:,} of {run.counts.candidates:,}"
-    notes = ["repetition only"] * bool(run.collapse and run.collapse.reference is None)
-    notes += ["gate off"] * (run.gated is False)
-    parts = [run.run, format_time(release.manifest.released), kept, verdict + f" ({', '.join(notes)})" * bool(notes)]
+    parts = [run.run, format_time(release.manifest.released), f"kept {run.counts.kept:,} of {run.counts.candidates:,}"]
+    parts += ["gate off"] * (run.gated is False)
+    headline = f"collapse: {format_one_line(run.collapse.headline, HEADLINE_WIDTH)}" if run.collapse else "no verdict"
     lines = [
         f"  {arrow} {generation.number}  {'  '.join(parts)}",
+        f"         {headline}",
         f"         rows {format_mixture(release.lineage.mix)}",
     ]
     return [*lines, *([f"         DAMAGED  {generation.fault}"] if generation.fault else [])]

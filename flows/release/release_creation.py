@@ -5,6 +5,7 @@ release one after the other, and a killed process leaves no release.
 """
 
 import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from core.tracing import open_trace
 from flows.data.run_storage import RunStorage
 from flows.release.release_gate import find_release_refusals, is_marked_inconclusive
 from flows.terminal.console import SESSION
-from flows.terminal.run_summary import format_mixture
+from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines, format_mixture
 from flows.terminal.suggested_commands import (
     build_runs_dir_arguments,
     find_runs_dir,
@@ -37,6 +38,7 @@ from flows.terminal.suggested_commands import (
     format_next_line,
     format_resume_hint,
 )
+from flows.terminal.text_format import TERMINAL_WIDTH, format_one_line, replace_unsafe_characters
 
 READ_ONLY_MODE = 0o444
 
@@ -152,11 +154,12 @@ def format_created_release(created: CreatedRelease, runs_dir: str = RUNS_FOLDER)
     release, run = created.release, created.release.manifest.run
     lines = [f"release {release.name}{'  was already released' if created.already_released else ''}  {release.path}"]
     lines.append(f"  rows      {format_mixture(release.lineage.mix)}")
-    if run.collapse and run.collapse.verdict:
-        evidence = list(run.collapse.evidence)
+    if run.collapse:
+        lines.append(f"  collapse  {format_one_line(run.collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)}")
         if is_marked_inconclusive(run):
-            evidence = ["the release is marked so", *evidence, *run.collapse.resolved_advice]
-        lines.append(f"  verdict   {': '.join([run.collapse.verdict, '; '.join(evidence)]).rstrip(': ')}")
+            advice = ["the release is marked so", *(one.text for one in run.collapse.advice)]
+            wrapped = textwrap.wrap(replace_unsafe_characters("; ".join(advice)), TERMINAL_WIDTH - LABEL_WIDTH)
+            lines += format_labelled_lines("", wrapped)
     if run.gated is False:
         lines.append("  gate      off, by collapse.gate = false of the recipe")
     return "\n".join([*lines, format_next_line("lineage", release.lineage.recipe, *build_runs_dir_arguments(runs_dir))])

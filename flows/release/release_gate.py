@@ -47,9 +47,9 @@ def find_release_refusals(manifest: RunManifest) -> list[str]:
 def _find_collapse_refusals(collapse: CollapseRecord | None, gate: ReleaseGate) -> list[str]:
     if collapse is None:
         return [f"the run was not assessed for collapse: continue with --resume, {GATE_OFF_HINT}"]
-    evidence = f" ({'; '.join(collapse.evidence)})" if collapse.evidence else ""
+    advice = "; ".join(advice.text for advice in collapse.advice)
     if collapse.verdict is CollapseVerdict.collapse:
-        return [f"the kept samples show collapse{evidence}: {'; '.join(collapse.resolved_advice)}; {GATE_OFF_HINT}"]
+        return [f"collapse: {collapse.headline}: {advice}; {GATE_OFF_HINT}"]
     if gate != "strict":
         return []
     if collapse.reference is None:
@@ -60,7 +60,6 @@ def _find_collapse_refusals(collapse: CollapseRecord | None, gate: ReleaseGate) 
         ]
     if collapse.verdict is CollapseVerdict.inconclusive:
         return [
-            f"inconclusive: there are too few documents to distinguish collapse from chance{evidence}, and `collapse.gate = "
-            f'"strict"` needs a verdict: {"; ".join(collapse.resolved_advice)}; {GATE_ON_HINT}'
+            f'collapse: {collapse.headline}, and `collapse.gate = "strict"` needs a verdict: {advice}; {GATE_ON_HINT}'
         ]
     return []

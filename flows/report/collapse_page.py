@@ -1,6 +1,6 @@
 """A comparison with real text as plots, and the page of `stillhouse assess`. Measures nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from core.storage.atomic_files import write_text
 from filters.collapse.tail_trend import find_lineage_trend
 from flows.report.page_templates import create_page_environment
 from flows.report.plots import LinearScale, create_plot_area
-from flows.terminal.text_format import format_count, format_number, locate_metric
+from flows.terminal.text_format import format_number, locate_metric
 
 STRIP_START, STRIP_END = 20.0, 80.0
 """Of a strip in percent: the rest on each side is left for the labels, which grow away from the band."""
@@ -59,7 +59,6 @@ class ComparisonView(NamedTuple):
     trend_plots: list[MetricTrendPlot]
     """Empty for a first generation."""
     trend: str
-    advice: Sequence[str]
 
 
 def build_comparison_view(record: CollapseRecord, before: Mapping[str, CollapseRecord] | None = None) -> ComparisonView:
@@ -69,7 +68,7 @@ def build_comparison_view(record: CollapseRecord, before: Mapping[str, CollapseR
     generations = {**comparable, "this": record}
     trend_plots = build_trend_plots(generations) if comparable else []
     trend = find_lineage_trend(list(generations.values()))
-    return ComparisonView(record, build_metric_strips(record), trend_plots, str(trend or ""), record.resolved_advice)
+    return ComparisonView(record, build_metric_strips(record), trend_plots, str(trend or ""))
 
 
 def build_metric_strips(record: CollapseRecord) -> list[MetricStrip]:
@@ -119,6 +118,5 @@ def write_assessment_page(path: Path, source: Path, assessment: CollapseAssessme
     """Write a page that loads nothing from the network."""
     records = [record for record in (assessment.collapse, assessment.parent) if record]
     page = create_page_environment().get_template("assessment.html")
-    compared = format_count(records[0].documents, "document")
     shown = list(map(build_comparison_view, records))
-    write_text(path, page.render(source=str(source), assessment=assessment, compared=compared, shown=shown))
+    write_text(path, page.render(source=str(source), assessment=assessment, shown=shown))

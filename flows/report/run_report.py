@@ -32,7 +32,7 @@ from flows.report.similarity_plot import HISTOGRAM_HEIGHT, build_histogram_plots
 from flows.report.training_plots import build_loss_curves
 from flows.terminal.cost_text import list_bill_rows
 from flows.terminal.run_summary import format_run_costs
-from flows.terminal.text_format import advise_on_truncation, format_count, locate_metric
+from flows.terminal.text_format import advise_on_truncation, format_count
 
 if TYPE_CHECKING:
     from flows.cascade.routing_result import RoutingResult
@@ -162,7 +162,7 @@ def build_report_record(manifest: RunManifest, overview: SamplesOverview) -> dic
 
 
 def summarize_run(manifest: RunManifest) -> str:
-    """The run in a sentence: kept samples, the student's evaluation, the collapse verdict, and without an evaluation the
+    """The run in a sentence: kept samples, the student's evaluation, the collapse headline, and without an evaluation the
     student's loss.
     """
     counts = manifest.counts
@@ -176,16 +176,8 @@ def summarize_run(manifest: RunManifest) -> str:
         parts.append(
             f"the student passes {passed['student']} of {evaluation.requests} held-out requests, its teacher {passed['teacher']}"
         )
-    if manifest.collapse and manifest.collapse.metrics:
-        metrics = manifest.collapse.metrics
-        outside = [metric.name for metric in metrics if locate_metric(metric) != "inside"]
-        scope = "in the range of real text" if manifest.collapse.reference else "within the limits of repetition"
-        comparison = f"all {len(metrics)} metrics are {scope}"
-        if outside:
-            names = ", ".join(outside[:3]) + (f" and {len(outside) - 3} more" if len(outside) > 3 else "")
-            inside = len(metrics) - len(outside)
-            comparison = f"{inside} of {len(metrics)} metrics are {scope}; outside: {names}"
-        parts.append(f"collapse: {manifest.collapse.verdict or 'not assessed'} ({comparison})")
+    if manifest.collapse:
+        parts.append(f"collapse: {manifest.collapse.headline}")
     if (student := manifest.student) and not manifest.evaluation:
         change = "fell" if student.loss_after < student.loss_before else "did not fall"
         parts.append(f"the student’s held-out loss {change}, {student.loss_before:.2f} to {student.loss_after:.2f}")

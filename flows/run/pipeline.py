@@ -48,6 +48,7 @@ from flows.evaluate.dataset_assessment import (
     list_conversation_turns,
     measure_conversation_sameness,
 )
+from flows.evaluate.run_spread import measure_run_spread
 from flows.prefect_server.flow_progress import report_flow_progress
 from flows.prefect_server.run_artifacts import publish_artifacts
 from flows.release.lineage_view import read_earlier_comparisons
@@ -56,7 +57,7 @@ from flows.run import stages
 from flows.run.run_preparation import PreparedRun
 from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
-from flows.terminal.run_summary import format_judge_record
+from flows.terminal.run_summary import format_headline, format_judge_record
 
 if TYPE_CHECKING:
     import polars as pl
@@ -308,9 +309,10 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
                 documents=[build_row_document({"messages": messages}) for messages in conversations],
             )  # fmt: skip
         record.sameness = measure_conversation_sameness(conversations, seed)
+        record.spread = measure_run_spread(context.run, context.recipe, kept["id"].to_list())
     context.manifest.collapse = record
     context.manifest.gates = record.evidence if record.verdict is CollapseVerdict.collapse else []
-    SESSION.print_message(f"assess: {record.verdict}")
+    SESSION.print_message(format_headline(record))
 
 
 def run_package_stage(context: RunContext, kept: "pl.DataFrame") -> DatasetSplit:

@@ -11,7 +11,7 @@ from core.runs.releases import Release
 from core.runs.run_dir import RunDir
 from core.sample import Sample
 from flows.terminal.cost_text import list_estimated
-from flows.terminal.run_summary import LABEL_WIDTH, format_collapse_verdict, format_labelled_lines
+from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command, suggest_next_command
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
@@ -49,7 +49,7 @@ def format_closing_card(
         ("cost", [_format_cost(manifest)] if manifest.paid.cost else []),
         ("thinking", [*([manifest.thinking.summary] if manifest.thinking else []), *manifest.missing_thinking]),
         ("critic", [manifest.critic.summary] if manifest.critic and manifest.critic.is_silent else []),
-        ("collapse", [format_collapse_verdict(manifest.collapse)] if manifest.collapse else []),
+        ("collapse", [format_one_line(manifest.collapse.headline, VALUE_WIDTH)] if manifest.collapse else []),
         ("dataset", [str(run.dataset)] if run.dataset.exists() else []),
         ("page", [str(run.report_file)] if run.report_file.exists() else []),
         ("released", [_describe_release(released)] if released else []),

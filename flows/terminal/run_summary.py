@@ -1,13 +1,10 @@
 """The run card that `report` prints, and its parts. Text from teachers is untrusted: it loses its control characters."""
 
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 from core.runs.records import (
     CollapseRecord,
-    CollapseVerdict,
     DifficultyRecord,
     JudgeRecord,
     MetricRecord,
@@ -71,12 +68,11 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
         lines += format_labelled_lines("thinking", [*thinking, *manifest.missing_thinking])
     if manifest.critic:
         lines += format_labelled_lines("critic", [manifest.critic.summary])
-    if manifest.collapse:
-        lines += format_labelled_lines("collapse", [format_collapse_verdict(manifest.collapse)])
-    if manifest.gates:
-        # The first sentence of each, with its numbers. The evidence of collapse shows the examples.
-        sentences = [textwrap.wrap(_first_sentence(gate), TERMINAL_WIDTH - LABEL_WIDTH) for gate in manifest.gates]
-        lines += format_labelled_lines("gates", ["not met:", *chain.from_iterable(sentences)])
+    if collapse := manifest.collapse:
+        lines += format_labelled_lines("collapse", [format_one_line(collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)])
+        if collapse.spread:
+            summary = replace_unsafe_characters(collapse.spread.summary)
+            lines += format_labelled_lines("spread", textwrap.wrap(summary, TERMINAL_WIDTH - LABEL_WIDTH))
     lines += _format_usage(manifest)
     return "\n".join([*lines, *_format_artifacts(manifest, run)])
 
@@ -93,10 +89,6 @@ def _format_usage(manifest: RunManifest) -> list[str]:
         if items
         for line in format_labelled_lines(label, wrap_items(items, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
     ]
-
-
-def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=\.) (?=[A-Z])", replace_unsafe_characters(text), maxsplit=1)[0]
 
 
 def format_labelled_lines(label: str, values: Sequence[str]) -> list[str]:
@@ -121,19 +113,13 @@ def format_not_kept_counts(manifest: RunManifest) -> str:
     return ", ".join(parts)
 
 
-def format_collapse_verdict(collapse: CollapseRecord) -> str:
-    """One line: the verdict, and what it is based on. The report page has the evidence and the metrics."""
-    if collapse.verdict is CollapseVerdict.collapse and collapse.evidence:
-        head = f"{collapse.verdict}: {collapse.evidence[0]}"
-    else:
-        head = _first_sentence(collapse.note).rstrip(".")
-    how = f" as {collapse.kind}" * (collapse.kind != "prose")
-    measured = f"repetition, and compared with {collapse.parent}" if collapse.parent else "repetition only"
-    if collapse.reference:
-        measured = f"compared with {collapse.reference}"
-    scope = f" ({measured}{how})"
-    room = TERMINAL_WIDTH - LABEL_WIDTH
-    return format_one_line(format_one_line(head, max(room - len(scope), room // 2)) + scope, room)
+def format_headline(collapse: CollapseRecord) -> str:
+    """The line that says the verdict wherever it is printed."""
+    return f"collapse: {format_one_line(collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)}"
+
+
+def _format_interval(metric: MetricRecord) -> str:
+    return f" ({' to '.join(map(format_number, metric.interval))})" if metric.interval else ""
 
 
 def _format_outside_metric(metric: MetricRecord) -> str:
@@ -224,18 +210,17 @@ def format_mixture(mix: MixRecord) -> str:
 
 
 def format_metrics(collapse: CollapseRecord) -> list[str]:
-    """Collapse metrics, one per line, each with its meaning; then the note about the sample size."""
+    """Collapse metrics, one per line with its 95 % interval, each with its meaning; then how alike the texts are."""
     lines = []
     for metric in collapse.metrics:
         real = f"{format_number(metric.low)} to {format_number(metric.high)}{_format_outside_metric(metric)}"
         real = f"real {real}" if collapse.reference else f"limits {real}"
         z = "" if metric.z is None else f"   z {metric.z:+.1f}"
-        lines.append(f"{metric.name:<22}{format_number(metric.candidate):>9}   {real}{z}")
+        lines.append(f"{metric.name:<22}{format_number(metric.candidate):>9}{_format_interval(metric)}   {real}{z}")
         lines += textwrap.wrap(
             replace_unsafe_characters(metric.meaning), TERMINAL_WIDTH, initial_indent="    ", subsequent_indent="    "
         )
-    lines += [line for sameness in collapse.sameness for line in _format_sameness(sameness)]
-    return [*lines, *textwrap.wrap(replace_unsafe_characters(collapse.note), TERMINAL_WIDTH)]
+    return [*lines, *(line for sameness in collapse.sameness for line in _format_sameness(sameness))]
 
 
 def _format_sameness(sameness: SamenessRecord) -> list[str]:

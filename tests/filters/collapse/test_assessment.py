@@ -200,7 +200,7 @@ def test_documents_shared_with_the_reference_are_excluded_from_it(sides: Sides, 
     record = sides.judge(real[1000:1200])
     assert record.verdict is CollapseVerdict.inconclusive
     assert not any("FIDELITY" in sentence for sentence in record.evidence)
-    assert "Nothing was compared" in sides.judge(real[1000:-20]).note
+    assert "Nothing was compared" in sides.judge(real[1000:-20]).paragraph
 
 
 @pytest.mark.parametrize("texts", [[], ["One document of a few words."], ["", " ", "…"] * 20])
@@ -208,7 +208,7 @@ def test_too_few_documents_give_a_note_without_metrics(real: list[str], texts: l
     record = assess_texts(texts, real[:500], name="real", seed=1)
     assert (record.documents, record.tokens, record.metrics) == (0, 0, [])
     assert record.verdict is CollapseVerdict.inconclusive
-    assert "Nothing was compared" in record.note
+    assert "Nothing was compared" in record.paragraph
     assert "10 are needed" in record.evidence[0]
     assert assess_texts(real[:50], texts, name="none", seed=1).metrics == []
 
@@ -224,8 +224,8 @@ def test_degenerate_text_gives_finite_metrics(sides: Sides, texts: list[str]) ->
 def test_too_few_documents_are_inconclusive_and_never_a_pass(sides: Sides) -> None:
     small, large = sides.judge(sides.held_out[:300]), sides.judge(sides.held_out)
     assert small.verdict is CollapseVerdict.inconclusive
-    assert small.note.startswith("inconclusive: ")
-    assert "keeps or raises them" in large.note
+    assert small.headline.startswith(f"inconclusive, {small.documents} of about {small.needed:,} documents vs real; ")
+    assert large.verdict is CollapseVerdict.passed
 
 
 def test_the_same_seed_gives_the_same_record_and_the_null_distribution_is_stored(sides: Sides, real: list[str]) -> None:
@@ -245,7 +245,7 @@ def test_a_small_reference_is_reported_with_the_number_it_needs(real: list[str])
     """1,200 documents are enough; of 900 real ones no 1,000 can be compared."""
     record = assess_texts(real[:1200], real[1200:2100], name="mine/small.jsonl", seed=1)
     assert record.verdict is CollapseVerdict.inconclusive
-    (advice,) = record.resolved_advice
+    (advice,) = [one.text for one in record.advice]
     assert advice.startswith(
         "the reference mine/small.jsonl has 900 documents with a word in them: to compare 1,000 on the"
     )
@@ -255,16 +255,17 @@ def test_a_small_reference_is_reported_with_the_number_it_needs(real: list[str])
 
 
 def test_advice_distinguishes_a_small_dataset_from_a_small_reference(sides: Sides, real: list[str]) -> None:
-    (advice,) = sides.judge(sides.held_out[:300]).resolved_advice
-    assert advice == "the dataset has 300 documents with a word in them: assess at least 1,000; better 4,000"
-    both = assess_texts(real[:50], real[100:300], name="small", seed=1).resolved_advice
-    assert [one.split(" has ")[0] for one in both] == ["the dataset", "the reference small"]
+    (advice,) = sides.judge(sides.held_out[:300]).advice
+    assert advice.cause == "few_samples"
+    assert advice.text.startswith("the dataset has 300 documents with a word in them: assess at least 1,")
+    both = assess_texts(real[:50], real[100:300], name="small", seed=1).advice
+    assert [one.cause for one in both] == ["few_samples", "small_reference"]
     itself = assess_texts(real[:1200], real[:1200], name="itself", seed=1)
     assert (
         "1,200 documents of the reference itself have words in them, of which 1,200 are also in the dataset"
         in itself.evidence[0]
     )
-    assert len(itself.resolved_advice) == 1
+    assert len(itself.advice) == 1
 
 
 def test_words_that_all_documents_have_make_no_topic() -> None:

@@ -35,12 +35,14 @@ def metric(record: CollapseRecord, name: str) -> float:
 def test_human_text_shows_no_repetition_and_a_small_part_of_it_is_inconclusive() -> None:
     record = assess_texts_alone(TEXTS)
     assert (record.verdict, record.evidence, record.reference) == (CollapseVerdict.unrepeated, [], None)
-    assert [one.name for one in record.metrics] == [limit.name for limit in REPETITION_LIMITS]
-    assert "a loss of rare words would not show" in record.note
+    assert [one.name for one in record.metrics] == [*(limit.name for limit in REPETITION_LIMITS), "templates"]
+    assert record.headline == "no repetition, 4,400 documents, no reference; rare words were not measured"
     few = assess_texts_alone(TEXTS[: MIN_REPETITION_DOCUMENTS - 1])
     assert few.verdict is CollapseVerdict.inconclusive
-    assert few.note.startswith("inconclusive: 499 documents, 500 needed.")
-    assert few.advice == ["the dataset has 499 documents with a word in them: assess at least 500"]
+    assert few.headline == "inconclusive, 499 of about 500 documents, no reference; no repetition found"
+    assert [one.text for one in few.advice] == [
+        "the dataset has 499 documents with a word in them: assess at least 500"
+    ]
 
 
 def copy_eighth(texts: list[str]) -> list[str]:
@@ -148,7 +150,9 @@ def test_copies_are_counted_among_all_documents_not_in_a_sample() -> None:
     assert record.verdict is CollapseVerdict.collapse
     assert metric(record, "exact_duplicates") == pytest.approx(0.5)
     assert metric(record, "repeated_answers") == pytest.approx(0.5)
-    assert "in 40,000 of 40,000 documents (equal texts; all else in 10,000)" in record.note
+    assert (
+        "10,000 documents of the dataset’s 40,000 were compared with each other; equal texts were" in record.paragraph
+    )
     assert assess_texts_alone(texts).verdict is CollapseVerdict.unrepeated
     labels = [(f"Question {i}?", f"label{label}") for i, label in enumerate(random.integers(0, 8_000, 40_000))]
     assert assess_pairs(labels).verdict is CollapseVerdict.unrepeated, "in random order, as many repeat"

@@ -79,7 +79,7 @@ def test_a_bounded_loss_that_has_stopped_growing_is_no_collapse(
 
 
 def compared(tail: float | None, documents: int = 2000, reference: str = "real.jsonl") -> CollapseRecord:
-    return CollapseRecord(reference=reference, documents=documents, tokens=20_000, tail=tail, metrics=[], note="")
+    return CollapseRecord(reference=reference, documents=documents, tokens=20_000, tail=tail, metrics=[])
 
 
 @pytest.mark.parametrize(

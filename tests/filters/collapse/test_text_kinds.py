@@ -191,8 +191,8 @@ def test_real_data_passes_and_copies_do_not(kind: str) -> None:
     assert shown <= TEXT_KINDS[kind].metrics
     assert shown >= TEXT_KINDS[kind].metrics - {"strange_words"}
     if (unit := TEXT_KINDS[kind].unit) != "word":
-        assert not any(" word" in text for text in [real.note, *(metric.meaning for metric in real.metrics)])
-        assert f" {unit}s each" in real.note
+        assert not any(" word" in text for text in [real.paragraph, *(metric.meaning for metric in real.metrics)])
+        assert f"{unit}s" in real.paragraph
     copied = compare(kind, random.Random(1).choices(texts[:40], k=200), texts[200:])
     assert copied.verdict is CollapseVerdict.collapse
     assert any("REPEAT" in sentence for sentence in copied.evidence)
@@ -216,7 +216,8 @@ def test_the_worse_role_of_a_dialogue_counts() -> None:
     record = assess_dialogues(poor, texts[100:], name="real", seed=1)
     assert (record.verdict, record.turns) == (CollapseVerdict.collapse, "user")
     assert record.evidence[0].startswith("user turns: ")
-    assert "user collapse, assistant inconclusive" in record.note
+    assert record.headline.startswith("collapse, 100 user turns as dialogue vs real; ")
+    assert "The verdicts by role: user collapse, assistant inconclusive." in record.paragraph
     documents = [Document(str(i), turns["assistant"][0], asked=turns["user"][0]) for i, turns in enumerate(poor)]
     assert assess_dialogue_repetition(documents, seed=1).turns == "user"
     missing = assess_dialogues(texts[:50], [{"": ["A text of its own."]}] * 50, name="novel", seed=1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -218,7 +219,7 @@ def test_preference_pairs_of_all_generations_are_in_the_split_of_their_chosen_sa
         ("pass", True, None),
         ("shift", True, None),
         ("inconclusive", True, None),
-        ("collapse", True, "the kept samples show collapse (types fall): train on more real text"),
+        ("collapse", True, "collapse: collapse, nothing compared with x: types fall: train on more real text"),
         (None, True, "not assessed for collapse"),
         ("collapse", False, None),
         (None, False, None),
@@ -227,9 +228,9 @@ def test_preference_pairs_of_all_generations_are_in_the_split_of_their_chosen_sa
         (
             "inconclusive",
             "strict",
-            '(types fall), and `collapse.gate = "strict"` needs a verdict: assess at least 1,000',
+            'x: types fall, and `collapse.gate = "strict"` needs a verdict: the dataset has 1 documents with a word in',
         ),
-        ("collapse", "strict", "the kept samples show collapse (types fall): train on more real text"),
+        ("collapse", "strict", "collapse: collapse, nothing compared with x: types fall: train on more real text"),
         (None, "strict", "not assessed for collapse"),
     ],
 )
@@ -251,7 +252,6 @@ def assessed(verdict: str | None, gate: bool | str, reference: str | None) -> Ru
         "documents": 1,
         "tokens": 1,
         "metrics": [],
-        "note": "",
         "evidence": ["types fall"],
     }
     return RunManifest.model_validate(
@@ -269,11 +269,15 @@ def test_without_a_reference_only_the_strict_gate_refuses_what_shows_no_repetiti
 
 
 def test_a_run_without_a_reference_is_assessed_for_repetition(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "runs", "collapse.reference=false")
+    run = make_run(tmp_path / "runs", "collapse.reference=false", "samples=60")
     manifest = run.read_manifest()
     assert manifest.collapse is not None
     assert (manifest.collapse.verdict, manifest.collapse.reference) == (CollapseVerdict.inconclusive, None)
     assert (manifest.has_reference, manifest.gates) == (False, [])
+    spread = manifest.collapse.spread
+    assert spread is not None
+    assert (spread.tried, spread.kept) == (manifest.counts.candidates, manifest.counts.kept)
+    assert [attribute.name for attribute in spread.attributes] == ["category"]
     page, card = run.report_file.read_text(), (run.dataset / "README.md").read_text()
     assert "the same words in random order" in page
     assert "range of real text" not in page
@@ -306,7 +310,7 @@ def test_a_collapse_since_the_earlier_releases_is_the_verdict_of_a_run(
 ) -> None:
     real = [document.text for document in read_dataset_documents(PROJECT / ENGLISH_REFERENCE)][:900]
     talks = [[{"role": "assistant", "content": text}] for text in earlier(real[:160])]
-    record = CollapseRecord(reference=None, documents=160, tokens=1, metrics=[], note="few.")
+    record = CollapseRecord(reference=None, documents=160, tokens=1, metrics=[])
     found = compare_with_earlier_releases(
         record, talks, [Document(str(i), text) for i, text in enumerate(real[160:])], "mine/3", 7, tmp_path
     )
@@ -323,12 +327,13 @@ def test_the_first_small_release_is_marked_inconclusive_and_the_next_run_builds_
     first = make_run(runs)
     code, out, _ = called(capsys, "release", first.name, *where)
     assert code == 0
-    assert "verdict   inconclusive: the release is marked so; the dataset has" in out
+    assert re.search(r"  collapse  inconclusive, \d+ of about 500 documents, no reference; no repetition found\n", out)
+    assert "the release is marked so; the dataset has" in out
     (release,) = lineage(runs).read_verified()
     assert (release.manifest.verdict, release.lineage.verdict) == (CollapseVerdict.inconclusive,) * 2
     assert "Collapse verdict: **inconclusive**" in (release.dataset / "README.md").read_text()
     _, out, _ = called(capsys, "lineage", "smoke", *where)
-    assert "inconclusive (repetition only)" in out
+    assert "collapse: inconclusive, " in out
     _, out, _ = called(capsys, "lineage", "smoke", *where, "--json")
     assert [one["inconclusive"] for one in json.loads(out)["generations"]] == [True]
     second = make_run(runs)
@@ -389,7 +394,8 @@ def test_a_refusal_is_exit_3_with_reason_and_advice_and_a_finished_run_can_be_un
     assert code == 3
     assert json.loads(out)["release"] is None
     assert len(json.loads(out)["gates"]) == 1
-    assert err.startswith(f"error: {run.name} is not released:\n  the kept samples show collapse (REPEAT: ")
+    assert err.startswith(f"error: {run.name} is not released:\n  collapse: collapse, ")
+    assert "; text is repeated: " in err
     assert "collapse.gate = false" in err
     assert make_run(runs, OFF, resume=True) == run, "the gate is no part of a run's identity"
     manifest = run.read_manifest()
@@ -410,7 +416,7 @@ def test_a_shift_is_released_and_reported(tmp_path: Path, capsys: pytest.Capture
     run.write_manifest(manifest)
     code, out, _ = called(capsys, "release", run.name, "--runs-dir", str(runs))
     assert code == 0
-    assert "verdict   shift: other topics than the reference" in out
+    assert "  collapse  shift, " in out
 
 
 def test_a_release_of_an_earlier_version_is_read_without_a_mark(copy_of_two: Path) -> None:

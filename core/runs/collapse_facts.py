@@ -1,0 +1,198 @@
+"""What a collapse assessment found, as stored: verdict, findings, metrics, examples, spread. Knows no text and no advice."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+
+class MetricRecord(BaseModel):
+    """One collapse metric: of the kept samples, of the reference at equal size, and the range of real text."""
+
+    name: str
+    candidate: float
+    reference: float
+    """Of real text; without a reference, of the candidate's own words in random order, and 0 for exact duplicates."""
+    low: float
+    high: float
+    """The range of real text; without a reference, what is not called repetition."""
+    meaning: str
+    family: str | None = None
+    """TAIL, REPEAT, FIDELITY or COVERAGE for metrics that decide the verdict; None for others, which are only shown."""
+    z: float | None = None
+    """Distance in standard deviations of real text against real text, positive if worse; for metrics that decide."""
+    interval: tuple[float, float] | None = None
+    """95 % interval of `candidate`, with a document as the unit (`filters.collapse.within.sampling_error`); None for metrics but
+    repeats and beginnings, and in files of earlier versions."""
+
+
+class CollapseVerdict(StrEnum):
+    collapse = "collapse"
+    """Poorer than the reference: in rare words, by repetition, or by likely text only."""
+    inconclusive = "inconclusive"
+    """No collapse was found, but there are too few documents to detect it: not a pass."""
+    shift = "shift"
+    """On other topics than the reference, or otherwise different; whether it is also poorer is unknown."""
+    unrepeated = "no repetition"
+    """No repetition, without a reference: a loss of rare words was not measured."""
+    passed = "pass"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "CollapseVerdict | None":
+        """Files of earlier versions have another word for inconclusive."""
+        return cls.inconclusive if value == "under-powered" else None
+
+
+class PhraseRecord(BaseModel):
+    """A phrase at the start of documents."""
+
+    text: str
+    candidate: float
+    """Share of the compared documents that begin with it."""
+    reference: float | None = None
+    """Share of real text that begins with it; None without a reference."""
+
+
+class ExampleRecord(BaseModel):
+    """Text of the dataset that shows a finding."""
+
+    metric: str
+    """The metric that it raises."""
+    text: str
+    """The compared units, shortened."""
+    count: int
+    """Documents that have it."""
+
+
+class AttributeSpread(BaseModel):
+    """How evenly the kept samples cover the values that were drawn for one attribute of the seeds."""
+
+    name: str
+    values: int
+    """Different values among the tried seeds."""
+    kept_values: int
+    """Those with a kept sample."""
+    drawn_effective: float
+    """Effective number of values among the tried seeds: exp of their entropy."""
+    kept_effective: float
+    """The same among the seeds with a kept sample."""
+    interval: tuple[float, float]
+    """95 % interval of `kept_effective`."""
+    value: str
+    """The value that is kept least, compared with how often it was drawn."""
+    drawn_share: float
+    """Share of this value among the tried seeds."""
+    kept_share: float
+    """The same among the seeds with a kept sample."""
+    p: float | None
+    """Probability that random drops leave any value of any attribute so rare; None where quotas decide what is kept."""
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether random drops explain the least kept value with a probability of at most 5 %."""
+        return self.p is not None and self.p <= MAX_SPREAD_PROBABILITY
+
+    @property
+    def summary(self) -> str:
+        """Its values, and the least kept one if that is more than chance."""
+        covered = f"{self.kept_values} of {self.values} values of {self.name}"
+        if not self.is_uneven:
+            return covered
+        return (
+            f"{covered}; `{self.value}` {100 * self.kept_share:.0f} % of kept, {100 * self.drawn_share:.0f} % of seeds"
+        )
+
+
+MAX_SPREAD_PROBABILITY = 0.05
+MAX_SUMMARIZED_ATTRIBUTES = 4
+
+
+class SpreadRecord(BaseModel):
+    """How evenly the kept samples of a run cover what was drawn for its seeds. No part of the verdict."""
+
+    tried: int
+    """Seeds with a finished sample. Samples that only the recipe's goal left over do not count."""
+    kept: int
+    """Seeds with a kept sample."""
+    attributes: list[AttributeSpread]
+    """The most uneven first."""
+
+    @property
+    def uneven(self) -> list[AttributeSpread]:
+        return [attribute for attribute in self.attributes if attribute.is_uneven]
+
+    @property
+    def summary(self) -> str:
+        """One sentence without a full stop: the uneven attributes, or the first ones."""
+        if self.uneven:
+            return "; ".join(attribute.summary for attribute in self.uneven[:MAX_SUMMARIZED_ATTRIBUTES])
+        shown = ", ".join(attribute.summary for attribute in self.attributes[:MAX_SUMMARIZED_ATTRIBUTES])
+        return f"{shown}; no value is rarer than by chance"
+
+
+class SamenessRecord(BaseModel):
+    """How alike the questions or the answers of a dataset are. No part of the verdict."""
+
+    of: str
+    """`questions` or `answers`."""
+    texts: int
+    opening: str
+    """The most frequent first two words."""
+    opening_share: float
+    template: str
+    """The most frequent beginning, with a gap (`…`) for numbers, names and rare words."""
+    template_share: float
+    self_bleu: float | None
+    """From 0 to 1; rises with the number of texts."""
+
+
+class CollapseFacts(BaseModel):
+    """Metrics of the kept samples and of a real reference with the same number of tokens; without one, of repetition only."""
+
+    verdict: CollapseVerdict = CollapseVerdict.inconclusive
+    kind: str = "prose"
+    """What was counted (`filters.collapse.text_kinds`). Files of earlier versions, which counted words of everything, lack it."""
+    unit: str = "word"
+    """What was counted, in the singular."""
+    turns: str | None = None
+    """Of dialogues: the role whose turns the numbers are of, that with the worse verdict."""
+    evidence: list[str] = []
+    """Evidence for the verdict, one sentence each, the strongest first."""
+    reference: str | None
+    """None if only repetition within the dataset was measured."""
+    parent: str | None = None
+    """Without a reference: the release that the samples were also compared with, which the verdict includes."""
+    documents: int
+    tokens: int
+    """Tokens to which both sides were cut for the comparison."""
+    tail: float | None = None
+    """Loss of rare words, in deviations of real text. Its rise over generations distinguishes replacing from accumulating."""
+    metrics: list[MetricRecord]
+    openers: list[PhraseRecord] = []
+    """The most frequent first three words."""
+    templates: list[PhraseRecord] = []
+    """The most frequent openings as common words and gaps."""
+    sameness: list[SamenessRecord] = []
+    """Of questions and answers, however many there are; empty in older files."""
+    findings: dict[str, list[str]] = {}
+    """What was found, by name (`core.runs.verdict_words.FINDING_SENTENCES`), each with its metrics; empty in older files."""
+    examples: list[ExampleRecord] = []
+    """Of repeated text; empty in older files."""
+    needed: int | None = None
+    """Compared documents at which the main losses are found; None in older files."""
+    smallest_loss: float | None = None
+    """Smallest share of the rare words whose loss is found with a probability of 95 % (`filters.collapse.power`); None without a
+    reference of the same origin, and in older files."""
+    dataset_documents: int | None = None
+    """Documents of the dataset with a unit in them; None in older files."""
+    reference_documents: int | None = None
+    """Documents of the reference with a unit in them; None without a reference, and in older files."""
+    shared_documents: int = 0
+    """Documents of the reference that the dataset also has, which were not compared."""
+    reference_kind: str | None = None
+    """The kind of the reference, if it is another than that of the dataset: then nothing was compared."""
+    generated: bool = True
+    """Whether a teacher is known to have written the documents."""
+    roles: dict[str, CollapseVerdict] = {}
+    """Of dialogues: the verdict on each role's turns."""
+    spread: SpreadRecord | None = None
+    """Of a run whose seeds have attributes with several values."""

@@ -1,0 +1,381 @@
+"""A collapse verdict in words: one line, one paragraph, and advice by cause. Knows the record only; measures and decides nothing.
+
+Records of all versions get words: what an older file lacks is read from its evidence, or left out.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from pydantic import BaseModel, ConfigDict
+
+from core.runs.collapse_facts import CollapseFacts, MetricRecord
+
+FINDING_SENTENCES = {
+    "tail": "TAIL: rare words are being lost",
+    "repetition": "REPEAT: text is repeated",
+    "likely": "FIDELITY: only likely text, as from low-temperature decoding or filtering by likelihood",
+    "strange": "TAIL: words of no language in place of rare words",
+    "steady": "TAIL: fewer rare words than real text, as in every earlier generation; the loss has stopped growing",
+    "topics": "COVERAGE: the topics differ from those of the reference",
+    "unlike": "FIDELITY: unlike real text on the same topics",
+}
+"""The beginning of a finding's evidence, by name, those of collapse first."""
+FINDING_WORDS = {
+    "tail": "rare words are missing",
+    "likely": "only likely text",
+    "strange": "words of no language instead of rare words",
+    "steady": "fewer rare words, no longer falling",
+    "topics": "other topics",
+    "unlike": "unlike the reference",
+}
+COLLAPSE_FINDINGS = ("tail", "repetition", "likely", "strange")
+"""The findings that are a collapse; next to them, the others go without saying."""
+COPY_METRICS = ("exact_duplicates", "repeated_answers", "copied_documents", "duplicate_8grams")
+"""The metrics of repetition that dropping repeated rows lowers."""
+REPETITION_WORDS = {
+    "exact_duplicates": "{share} of the documents repeat another",
+    "repeated_answers": "{share} of the answers repeat another",
+    "copied_documents": "{share} of the documents are near copies",
+    "duplicate_8grams": "{share} of the text is copied from other documents",
+    "looping_documents": "{share} of the documents repeat themselves",
+    "openers": "documents begin alike",
+    "templates": "documents begin alike",
+    "repeated_4grams": "{share} of the text is set phrases",
+    "distinct_4": "the same phrases return",
+}
+"""Of repetition by metric, the plainest first."""
+BEGINNING_METRICS = ("openers", "templates")
+MAX_REFERENCE_NAME = 20
+"""Characters of a reference's name in the headline."""
+MIN_REPETITION_DOCUMENTS, MIN_CONCLUSIVE_DOCUMENTS = 500, 1_000
+"""Of records without `needed`: documents for a verdict without and with a reference."""
+REFERENCE_PARTS = 3
+"""Documents of the reference per compared document: two samples, and one for the variation of real text."""
+RECOMMENDED_FACTOR = 4
+"""With this times the needed documents, a slow loss of words shows at the first generation (docs/collapse.md)."""
+MIN_SHIFT = 4.0
+"""Deviations from which new words are many (`filters.collapse.collapse_verdict.Z_LIMIT`)."""
+
+
+class Advice(BaseModel):
+    """What may help against one cause."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cause: str
+    """A key of `ADVICE`."""
+    text: str
+
+
+ADVICE = {
+    "few_samples": "the dataset has {dataset} documents with a {unit} in them: assess at least {needed}{better}",
+    "small_reference": "the reference {reference} has {real} documents with a {unit} in them{shared}: to compare {needed} on the "
+    "same topics, it needs about {wanted} that are not in the dataset",
+    "reference_of_other_kind": "compare with a reference of the kind {kind} too, or name the kind of both (`--kind`, "
+    "`collapse.kind`)",
+    "other_genre": "the reference may differ from the rows in genre, topics or length, which can look like collapse: compare "
+    "with real text of the same kind (`--reference`)",
+    "no_reference": "compare with real text of the same kind (`collapse.reference` in a recipe, `--reference` of `assess`) to "
+    "measure a loss of rare words too",
+    "copies": "drop repeated documents with the filters `exact` and `minhash` (`stillhouse filter`). Only the assistant's text "
+    "is compared here: different questions may have the same short answer",
+    "lost_words": "train on more real text (`lineage.real`): in the benchmark a tenth did not stop the loss of rare words, three "
+    "tenths slowed it; keep what earlier generations were trained on instead of replacing it",
+    "cautious_decoding": "sample at a higher temperature without truncation, and do not filter by likelihood",
+    "few_seeds": "use more and different seeds, with quotas for what is missing; `stillhouse gaps` creates seeds for it",
+    "invented_words": "sample at a lower temperature, and read the samples with words of no language",
+    "unknown_writer": "if a model wrote the rows: sample at a higher temperature; use more and other seeds (`stillhouse gaps`)",
+    "other_topics": "compare with real text on the same topics, or with an earlier release",
+    "uneven_spread": "find out why samples with {uneven} are dropped (`stillhouse show`), or fill quotas by it (`[quotas]`)",
+}
+"""What may help, by cause."""
+
+
+# One line
+
+
+def write_headline(record: CollapseFacts) -> str:
+    """The verdict, what was compared, and the main finding: one line without a full stop."""
+    if not _is_measured(record):
+        compared = f"compared with {_shorten_reference(record.reference)}" if record.reference else "measured"
+        return f"{record.verdict}, nothing {compared}: {record.evidence[0] if record.evidence else 'too few documents'}"
+    parts = [_count_documents(record)]
+    parts += [f"as {record.kind}"] if record.kind != "prose" else []
+    parts += [f"vs {_shorten_reference(name)}" for name in (record.reference, record.parent) if name]
+    scope = " ".join(parts) + ("" if record.reference else ", no reference")
+    return f"{record.verdict}, {scope}; {_write_main_finding(record)}"
+
+
+def _is_measured(record: CollapseFacts) -> bool:
+    return bool(record.metrics) and record.documents > 0
+
+
+def _count_documents(record: CollapseFacts) -> str:
+    noun = f"{record.turns} turns" if record.turns else "documents"
+    if record.verdict == "inconclusive":
+        return f"{record.documents:,} of about {_find_needed(record):,} {noun}"
+    return f"{record.documents:,} {noun}"
+
+
+def _find_needed(record: CollapseFacts) -> int:
+    return record.needed or (MIN_CONCLUSIVE_DOCUMENTS if record.reference else MIN_REPETITION_DOCUMENTS)
+
+
+def _shorten_reference(name: str | None) -> str:
+    """The file's name of a path, the end of any other long name."""
+    path = PurePath(name or "")
+    shown = path.name if path.suffix else str(name)
+    return shown if len(shown) <= MAX_REFERENCE_NAME else f"…{shown[1 - MAX_REFERENCE_NAME :]}"
+
+
+def _write_main_finding(record: CollapseFacts) -> str:
+    found = list(_list_finding_words(record))
+    if found:
+        return found[0]
+    if record.verdict == "inconclusive":
+        return "no repetition found"
+    if record.verdict == "no repetition":
+        return "rare words were not measured"
+    return "no difference beyond chance" if record.verdict == "pass" else "see the evidence"
+
+
+def list_findings(record: CollapseFacts) -> dict[str, list[str]]:
+    """The findings of a record with their metrics; of an older file, by the beginnings of its evidence."""
+    if record.findings:
+        return record.findings
+    evidence = " ".join(record.evidence)
+    outside = [metric.name for metric in record.metrics if metric.name in REPETITION_WORDS and _is_outside(metric)]
+    return {
+        name: outside if name == "repetition" else []
+        for name, sentence in FINDING_SENTENCES.items()
+        if sentence in evidence
+    }
+
+
+def _is_outside(metric: MetricRecord) -> bool:
+    return not metric.low <= metric.candidate <= metric.high
+
+
+def _list_finding_words(record: CollapseFacts) -> list[str]:
+    """The findings in plain words, the gravest first."""
+    words: list[str] = []
+    findings = list_findings(record)
+    grave = {name: metrics for name, metrics in findings.items() if name in COLLAPSE_FINDINGS}
+    for name, metrics in (grave or findings).items():
+        words += _list_repetition_words(record, metrics) if name == "repetition" else [FINDING_WORDS.get(name, name)]
+    compared = "the reference" if record.reference else "the earlier releases"
+    return [sentence.replace("words", f"{record.unit}s").replace("the reference", compared) for sentence in words]
+
+
+def _list_repetition_words(record: CollapseFacts, names: Sequence[str]) -> list[str]:
+    """Repetition in plain words, copies first. Beginnings are quoted."""
+    values = {metric.name: metric.candidate for metric in record.metrics}
+    words = [
+        sentence.format(share=_format_share(values.get(name, 0.0)))
+        for name, sentence in REPETITION_WORDS.items()
+        if name in names and name not in BEGINNING_METRICS
+    ]
+    phrases = [
+        phrase
+        for name, shown in (("openers", record.openers), ("templates", record.templates))
+        if name in names
+        for phrase in shown[:1]
+    ]
+    words += [f"{_format_share(phrase.candidate)} of the documents begin “{phrase.text}”" for phrase in phrases[:1]]
+    if not phrases and any(name in names for name in BEGINNING_METRICS):
+        words.append(REPETITION_WORDS["openers"])
+    return words or ["text is repeated"]
+
+
+def _format_share(share: float) -> str:
+    """A whole percentage, which is 0 or 100 only if the share is exactly 0 or 1."""
+    whole = round(100 * share)
+    return f"{min(max(whole, 1), 99) if 0 < share < 1 else whole} %"
+
+
+# One paragraph
+
+
+def write_paragraph(record: CollapseFacts) -> str:
+    """What was compared, what the verdict means for the user, and what it leaves open, without names of metrics."""
+    if not _is_measured(record):
+        why = f" ({record.evidence[0]})" if record.evidence else ""
+        return f"Nothing was {'compared' if record.reference else 'measured'}, so nothing is known about collapse{why}."
+    sentences = [_describe_comparison(record), *_explain_verdict(record), *_bound_losses(record)]
+    if record.roles:
+        verdicts = ", ".join(f"{role} {verdict}" for role, verdict in record.roles.items())
+        sentences.append(f"The numbers are of the {record.turns} turns. The verdicts by role: {verdicts}.")
+    if record.spread and record.spread.uneven:
+        sentences.append(f"The kept samples do not cover their seeds evenly: {record.spread.summary}.")
+    return " ".join(sentences)
+
+
+def _describe_comparison(record: CollapseFacts) -> str:
+    noun = f"{record.turns} turns" if record.turns else "documents"
+    whole = _find_dataset_size(record)
+    sampled = whole > record.documents
+    compared = f"{record.documents:,} {noun}" + f" of the dataset’s {whole:,}" * sampled
+    if record.reference:
+        return f"{compared} were compared with two samples of real text of the same topics and lengths ({record.reference})."
+    also = f" and with the earlier releases up to {record.parent}" if record.parent else ""
+    return (
+        f"There is no reference, so {compared} were compared with each other{also}"
+        + "; equal texts were counted among all" * sampled
+        + ". Text from a document’s own prompt does not count."
+    )
+
+
+def _explain_verdict(record: CollapseFacts) -> list[str]:
+    found, needed = "; ".join(_list_finding_words(record)), _find_needed(record)
+    if record.verdict == "collapse":
+        poorer = (
+            "poorer than real text, by more than real text varies"
+            if record.reference
+            else "more repetitive than human text"
+        )
+        return [
+            f"They are {poorer}: {found or 'see the evidence'}.",
+            "A model that is trained on them learns a narrower language, and its own text will be narrower still.",
+        ]
+    if record.verdict == "shift":
+        return [
+            f"They differ: {found or 'see the evidence'}.",
+            "That is no sign of poverty, but whether they are also poorer cannot be said from this comparison.",
+        ]
+    if record.verdict == "pass":
+        return ["No difference is larger than that between two samples of real text."]
+    if record.verdict == "no repetition":
+        return [
+            "They repeat themselves no more than human text does.",
+            f"Whether they lack rare {record.unit}s is unknown: only a comparison with real text of the same kind shows that.",
+        ]
+    differ = [f"They differ: {found}."] if found else []
+    if record.reference:
+        return [
+            *differ,
+            "No repetition and no sign of cautious decoding was found.",
+            f"Whether they lack a fifth of the rare {record.unit}s can be said from about {needed:,} compared documents on.",
+        ]
+    return [
+        "No repetition was found, and so few show gross repetition only.",
+        f"From about {needed:,} on, copies in a tenth of the documents are found; a loss of rare {record.unit}s only with a "
+        "reference.",
+    ]
+
+
+def _bound_losses(record: CollapseFacts) -> list[str]:
+    """The smallest loss that would have been found, and the largest shares that the intervals allow."""
+    if record.verdict == "collapse":
+        return []
+    sentences = []
+    if record.smallest_loss is not None and record.smallest_loss < 1 and "steady" not in list_findings(record):
+        sentences.append(
+            f"A loss of {_format_share(record.smallest_loss)} of the rare {record.unit}s would have been found with a "
+            "probability of 95 %, and was not."
+        )
+    highest = {metric.name: metric.interval[1] for metric in record.metrics if metric.interval}
+    parts = [
+        f"{_format_share(math.sqrt(highest[name]) if name == 'openers' else highest[name])} {words}"
+        for name, words in (
+            ("exact_duplicates", "of the documents repeat another"),
+            ("copied_documents", "are near copies"),
+            ("openers", "begin alike"),
+        )
+        if name in highest
+    ]
+    return [*sentences, f"With 95 % confidence, at most {', '.join(parts)}."] if parts else sentences
+
+
+# Advice by cause
+
+
+def list_advice(record: CollapseFacts) -> list[Advice]:
+    """What may help, by cause."""
+    uneven = record.spread.uneven if record.spread else []
+    facts = {
+        "dataset": f"{_find_dataset_size(record):,}",
+        "unit": record.unit,
+        "kind": record.kind,
+        "needed": f"{_find_needed(record):,}",
+        "better": f"; better {RECOMMENDED_FACTOR * _find_needed(record):,}" if record.reference else "",
+        "reference": record.reference,
+        "real": f"{record.reference_documents or 0:,}",
+        "shared": f", {record.shared_documents:,} of them also in the dataset" if record.shared_documents else "",
+        "wanted": f"{_find_wanted_reference(record):,}",
+        "uneven": ", ".join(f"{attribute.name} `{attribute.value}`" for attribute in uneven),
+    }
+    causes = [*_find_causes(record), *(["uneven_spread"] if uneven else [])]
+    return [Advice(cause=cause, text=ADVICE[cause].format_map(facts)) for cause in dict.fromkeys(causes)]
+
+
+def _find_dataset_size(record: CollapseFacts) -> int:
+    return record.documents if record.dataset_documents is None else record.dataset_documents
+
+
+def _find_wanted_reference(record: CollapseFacts) -> int:
+    """Documents of the reference to compare enough: their number grows with the reference if its topics have the same shares."""
+    others, needed = (record.reference_documents or 0) - record.shared_documents, _find_needed(record)
+    grown = math.ceil(others * needed / record.documents / 100) * 100 if record.documents else 0
+    return max(REFERENCE_PARTS * needed, grown)
+
+
+def _find_causes(record: CollapseFacts) -> list[str]:
+    """The causes of a verdict, keys of `ADVICE`, in the order of the advice."""
+    if record.verdict == "pass":
+        return []
+    if record.verdict == "no repetition":
+        return ["no_reference"]
+    if record.verdict == "shift":
+        return ["other_genre" if _is_other_genre(record) else "other_topics"]
+    if record.verdict == "inconclusive":
+        return _find_shortages(record)
+    return _find_collapse_causes(record)
+
+
+def _find_shortages(record: CollapseFacts) -> list[str]:
+    """Which side is too small for a verdict, or of another kind."""
+    if record.reference_kind:
+        return ["reference_of_other_kind"]
+    needed, small = _find_needed(record), record.dataset_documents is None
+    causes = ["few_samples"] if small or _find_dataset_size(record) < needed else []
+    if record.reference_documents is not None:
+        others = record.reference_documents - record.shared_documents
+        causes += ["small_reference"] if others < REFERENCE_PARTS * needed or not causes else []
+    return [*causes, *(["other_genre"] if _is_other_genre(record) else [])]
+
+
+def _find_collapse_causes(record: CollapseFacts) -> list[str]:
+    findings = list_findings(record)
+    repeated = set(findings.get("repetition", ()))
+    other = record.reference is not None and (not record.generated or _is_other_genre(record))
+    causes = ["other_genre"] if other else []
+    causes += ["copies"] if repeated.intersection(COPY_METRICS) else []
+    if not record.generated:
+        return [*causes, "unknown_writer"]
+    causes += ["lost_words"] if "tail" in findings or not findings else []
+    causes += ["invented_words"] if "strange" in findings else []
+    cautious = "likely" in findings or repeated - {*COPY_METRICS, *BEGINNING_METRICS} or _is_too_typical(record)
+    causes += ["cautious_decoding"] if cautious or not findings else []
+    few = (
+        repeated.intersection((*BEGINNING_METRICS, "repeated_4grams", "distinct_4"))
+        or "tail" in findings
+        or not findings
+    )
+    return [*causes, *(["few_seeds"] if few or "copies" in causes else [])]
+
+
+def _is_other_genre(record: CollapseFacts) -> bool:
+    """Whether the dataset has many words that the reference lacks, and more rare words than it: text of another kind, which no
+    collapse makes.
+    """
+    metrics = {metric.name: metric for metric in record.metrics}
+    new, rare = metrics.get("new_words"), metrics.get("hapax_mass")
+    if new is None or rare is None or new.z is None:
+        return False
+    return new.z >= MIN_SHIFT and rare.candidate > rare.high
+
+
+def _is_too_typical(record: CollapseFacts) -> bool:
+    """Whether more documents than in real text are likely ones."""
+    return any(metric.name == "typical" and metric.candidate > metric.high for metric in record.metrics)

@@ -1,0 +1,164 @@
+"""How evenly the kept samples of a run cover what was drawn for its seeds: categories, kinds, conditions. Decides no verdict.
+
+Each value of an attribute is tested for being kept less often than chance: the one-sided hypergeometric probability (Fisher's
+exact test 1935), with Bonferroni's correction over the values of an attribute and Holm's (1979) over the attributes. Knows
+neither families nor why a sample is dropped.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from core.intervals import Z_95
+from core.runs.records import AttributeSpread, SpreadRecord
+from core.sample import CONDITIONS_KEY
+
+MAX_VALUES = 50
+"""An attribute with more values is no category."""
+MIN_SEEDS_PER_VALUE = 3
+"""Fewer seeds per value, on average, say nothing about the values."""
+MIN_KEPT = 10
+"""Fewer kept seeds say nothing."""
+NAME_KEYS = ("kind", "name", "type")
+"""Of a table in a seed: the first of these keys that it has is its value."""
+MAX_SHOWN_CHARACTERS = 60
+
+Labels = frozenset[str]
+
+
+class TriedSeed(NamedTuple):
+    """A seed with a finished sample."""
+
+    data: Mapping[str, Any]
+    kept: bool
+
+
+def measure_spread(seeds: Sequence[TriedSeed], quota: str | None = None) -> SpreadRecord | None:
+    """The spread over all categorical attributes of the seeds. `quota`: the attribute whose values the recipe's quotas decide on,
+    which is shown without a test. None if too few are kept, or no attribute is categorical.
+    """
+    kept = [seed.kept for seed in seeds]
+    if sum(kept) < MIN_KEPT:
+        return None
+    found = [
+        _compare_values(name, labels, kept, tested=name != quota) for name, labels in _list_attributes(seeds).items()
+    ]
+    attributes = _correct_over_attributes(found)
+    attributes.sort(key=lambda attribute: (1.0 if attribute.p is None else attribute.p, attribute.name))
+    return SpreadRecord(tried=len(seeds), kept=sum(kept), attributes=attributes) if attributes else None
+
+
+def _list_attributes(seeds: Sequence[TriedSeed]) -> dict[str, list[Labels]]:
+    """The values of each seed by attribute, for attributes with few values. Of attributes that say the same, the first."""
+    labelled = [dict(_iterate_labels(seed.data)) for seed in seeds]
+    names = dict.fromkeys(name for labels in labelled for name in labels)
+    attributes: dict[str, list[Labels]] = {}
+    seen: set[tuple[int, ...]] = set()
+    for name in names:
+        column = [labels.get(name, frozenset()) for labels in labelled]
+        values = set[str]().union(*column)
+        if not 2 <= len(values) <= min(MAX_VALUES, len(seeds) / MIN_SEEDS_PER_VALUE):
+            continue
+        numbers: dict[Labels, int] = {}
+        partition = tuple(numbers.setdefault(labels, len(numbers)) for labels in column)
+        if len(numbers) > 1 and partition not in seen:
+            seen.add(partition)
+            attributes[name] = column
+    return attributes
+
+
+def _iterate_labels(data: Mapping[str, Any]) -> Iterator[tuple[str, Labels]]:
+    """Each attribute with its values: texts, whole numbers, yes and no; of lists, those of their members."""
+    for name, value in data.items():
+        if name == CONDITIONS_KEY and isinstance(value, Mapping):
+            yield from _iterate_labels(value)
+            continue
+        members = value if isinstance(value, list) else [value]
+        labels = [_find_label(member) for member in members]
+        if labels and None not in labels:
+            yield name, frozenset(label for label in labels if label)
+
+
+def _find_label(value: object) -> str | None:
+    """None for a value that names nothing, such as a measured number."""
+    if isinstance(value, Mapping):
+        return next((_find_label(value[key]) for key in NAME_KEYS if isinstance(value.get(key), str)), None)
+    if isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, int) else None
+
+
+def _compare_values(name: str, column: Sequence[Labels], kept: Sequence[bool], *, tested: bool) -> AttributeSpread:
+    drawn = Counter(label for labels in column for label in labels)
+    left = Counter(label for labels, is_kept in zip(column, kept, strict=True) if is_kept for label in labels)
+    seeds, survivors = len(column), sum(kept)
+    # With equal probabilities, the value that lost most comes first.
+    rarity = {
+        value: (_lower_tail(left[value], count, survivors, seeds), left[value] / count)
+        for value, count in drawn.items()
+    }
+    value = min(sorted(rarity), key=rarity.__getitem__)
+    low, high = _estimate_effective_number(left, len(drawn))
+    return AttributeSpread(
+        name=name,
+        values=len(drawn),
+        kept_values=len(left),
+        drawn_effective=_effective_number(drawn),
+        kept_effective=_effective_number(left),
+        interval=(low, high),
+        value=value if len(value) <= MAX_SHOWN_CHARACTERS else f"{value[: MAX_SHOWN_CHARACTERS - 1]}…",
+        drawn_share=drawn[value] / seeds,
+        kept_share=left[value] / survivors,
+        p=min(1.0, len(drawn) * rarity[value][0]) if tested else None,
+    )
+
+
+def _correct_over_attributes(found: Sequence[AttributeSpread]) -> list[AttributeSpread]:
+    """Holm's step-down correction: the smallest of m probabilities times m, the next times m - 1, never falling."""
+    tested = sorted((a for a in found if a.p is not None), key=lambda attribute: attribute.p or 0.0)
+    corrected, largest = [], 0.0
+    for rank, attribute in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - rank) * (attribute.p or 0.0)))
+        corrected.append(attribute.model_copy(update={"p": largest}))
+    return [*corrected, *(attribute for attribute in found if attribute.p is None)]
+
+
+def _lower_tail(left: int, drawn: int, kept: int, seeds: int) -> float:
+    """The probability that at most `left` of the `drawn` seeds with a value are among `kept` of all `seeds`."""
+    least = max(0, drawn + kept - seeds)
+    logs = [
+        _log_binomial(drawn, k) + _log_binomial(seeds - drawn, kept - k) - _log_binomial(seeds, kept)
+        for k in range(least, left + 1)
+    ]
+    return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+def _log_binomial(of: int, chosen: int) -> float:
+    return math.lgamma(of + 1) - math.lgamma(chosen + 1) - math.lgamma(of - chosen + 1)
+
+
+def _estimate_entropy(counts: Counter[str]) -> float:
+    """Shannon entropy in nats with the correction of its bias, (values - 1) / 2n (Miller 1955), at most that of equal shares: the
+    kept seeds are fewer than the tried ones, and their plain entropy is lower for that alone.
+    """
+    total = counts.total()
+    plain = -sum(count / total * math.log(count / total) for count in counts.values() if count)
+    return min(plain + (len(counts) - 1) / (2 * total), math.log(max(len(counts), 1)))
+
+
+def _effective_number(counts: Counter[str]) -> float:
+    """The number of equally frequent values with the same entropy (Hill 1973, order 1)."""
+    return math.exp(_estimate_entropy(counts)) if counts else 0.0
+
+
+def _estimate_effective_number(counts: Counter[str], values: int) -> tuple[float, float]:
+    """95 % interval of the effective number, from the variance of the entropy to the second order (Harris 1975)."""
+    if not counts:
+        return 0.0, 0.0
+    total, entropy = counts.total(), _estimate_entropy(counts)
+    shares = [count / total for count in counts.values() if count]
+    plain = -sum(share * math.log(share) for share in shares)
+    variance = (sum(share * math.log(share) ** 2 for share in shares) - plain**2) / total
+    reach = Z_95 * math.sqrt(max(variance, 0.0) + (values - 1) / (2 * total * total))
+    return max(1.0, math.exp(entropy - reach)), min(float(values), math.exp(entropy + reach))
