@@ -17,12 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
-from http.server import ThreadingHTTPServer
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.http_serving import QuietHandler, serve
+from tests.support.http_serving import QueueingServer, QuietHandler, serve
 from tests.support.scripted_endpoint import build_completion
 
 KEY = "sk-test-batch-4711"
@@ -57,10 +56,8 @@ def _ignore(_method: str, _path: str) -> None:
     pass
 
 
-class BatchServer(ThreadingHTTPServer):
+class BatchServer(QueueingServer):
     """Serves until the `with` ends."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -9,7 +9,16 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Server = TypeVar("Server", bound=ThreadingHTTPServer)
+
+
+class QueueingServer(ThreadingHTTPServer):
+    """A thread for each connection. As many clients as tests have may connect at once: of more than the 5 of the standard library
+    that are not yet accepted, on a busy machine, the kernel resets some."""
+
+    request_queue_size = 1024
+
+
+Server = TypeVar("Server", bound=QueueingServer)
 
 
 @contextmanager

@@ -10,10 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-from tests.support.http_serving import QuietHandler, serve
+from tests.support.http_serving import QueueingServer, QuietHandler, serve
 
 SIGNATURE = "X-Signature=abcdef0123456789"
 
@@ -28,9 +27,7 @@ class HubModel:
     gated: bool = False
 
 
-class LocalHub(ThreadingHTTPServer):
-    daemon_threads = True
-
+class LocalHub(QueueingServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), HubRequest)
         self.models: dict[str, HubModel] = {}

@@ -4,13 +4,12 @@ import gzip
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from tests.support.http_serving import QuietHandler, serve
+from tests.support.http_serving import QueueingServer, QuietHandler, serve
 
 
 class CollectedSpan(NamedTuple):
@@ -25,9 +24,7 @@ class CollectedSpan(NamedTuple):
     attributes: dict[str, Any]
 
 
-class OtlpCollector(ThreadingHTTPServer):
-    daemon_threads = True
-
+class OtlpCollector(QueueingServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), CollectorRequest)
         self.spans: list[CollectedSpan] = []

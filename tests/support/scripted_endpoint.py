@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
 from random import Random
 from typing import Any
 
@@ -11,13 +10,13 @@ from core.config.teachers import TeacherFaults
 from core.sample import Message, text_digest
 from teachers.base import TeacherQuestion
 from teachers.fake.scripts import load_script
-from tests.support.http_serving import QuietHandler, serve
+from tests.support.http_serving import QueueingServer, QuietHandler, serve
 
 PLAIN = "The river carries a small boat past the quiet mill."
 """The reply if no schema is requested."""
 
 
-class Endpoint(ThreadingHTTPServer):
+class Endpoint(QueueingServer):
     """Serves until the `with` ends; `script` names the script of its replies."""
 
     script = "writer"

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import ThreadingHTTPServer
 from random import Random
 from typing import Any, ClassVar, TypeVar
 
@@ -18,7 +17,7 @@ from core.config.teachers import TeacherFaults
 from core.sample import Message, text_digest
 from teachers.base import TeacherQuestion
 from teachers.fake.scripts import load_script
-from tests.support.http_serving import QuietHandler
+from tests.support.http_serving import QueueingServer, QuietHandler
 
 PLAIN = "The river carries a small boat past the quiet mill."
 """The reply if no schema is requested."""
@@ -73,10 +72,9 @@ class ServedReply:
     """In the API's own form; None to count words."""
 
 
-class StrictServer(ThreadingHTTPServer):
+class StrictServer(QueueingServer):
     """Serves in the block of `serve`."""
 
-    daemon_threads = True
     default_path: ClassVar[str] = ""
 
     def __init__(self, key: str) -> None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import ThreadingHTTPServer
 from random import Random
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from core.sample import Message, text_digest
 from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import draw_value
 from teachers.fake.scripts import load_script
-from tests.support.http_serving import QuietHandler, serve
+from tests.support.http_serving import QueueingServer, QuietHandler, serve
 
 THOUGHT = "The user wants an answer in JSON. I check the facts, then I write it."
 COMMON_KEYS = {
@@ -137,6 +136,6 @@ def serve_thinking(server: ThinkingServer) -> Iterator[ThinkingServer]:
             with suppress(ConnectionError):  # the client may have been killed
                 self.send_body(400 if fault else 200, json.dumps(value).encode())
 
-    with serve(ThreadingHTTPServer(("127.0.0.1", 0), Chat)) as http:
+    with serve(QueueingServer(("127.0.0.1", 0), Chat)) as http:
         server.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
         yield server

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from core.storage.sample_files import read_samples
 from core.tracing import find_trace, open_trace, trace_sample, trace_stage
 from teachers.base import CallFailed, CallKey, TeacherQuestion, UnlimitedAccount
 from teachers.providers import open_teacher
-from tests.support.http_serving import QuietHandler, serve
+from tests.support.http_serving import QueueingServer, QuietHandler, serve
 from tests.support.otlp_collector import OtlpCollector, serve_otlp_collector
 
 
@@ -52,7 +51,7 @@ class LangSmithRequest(QuietHandler):
 
 @pytest.fixture
 def langsmith() -> Iterator[Any]:
-    with serve(ThreadingHTTPServer(("127.0.0.1", 0), LangSmithRequest)) as server:
+    with serve(QueueingServer(("127.0.0.1", 0), LangSmithRequest)) as server:
         server.bodies = []  # type: ignore[attr-defined]
         yield server
 
