@@ -162,8 +162,26 @@ BENCHMARK_DATA = {
     "anarchism 15.3-4": ("GPL-2.0", 6_912_396),
     "dict-gcide 0.48.5+nmu4": ("GPL-2.0-or-later", 14_801_684),
     "Translation-en, the descriptions of all packages": ("each that of its package", 6_485_804),
+    "linux-doc-6.12 6.12.118-1": ("GPL-2.0-only", 39_729_856),
+    "postgresql-doc-17 17.12-0+deb13u1": ("PostgreSQL", 2_200_212),
+    "wordnet-base 3.0-39": ("WordNet 3.0; packaging: GPL-2.0-or-later", 6_455_596),
+    "iso-codes 4.18.0-1": ("LGPL-2.1-or-later", 3_124_584),
+    "ieee-data 20240722": ("lists of the IEEE; packaging: GPL-2.0-or-later", 2_221_244),
+    "manpages-de 4.27.0-1, manpages-es 4.27.0-1": ("GPL-3.0-or-later and that of each page", 4_149_384 + 1_061_488),
+    "manpages-zh 1.6.4.3-1": ("GFDL-1.2-or-later, GPL-2.0-or-later", 4_940_092),
+    "debian-handbook 11.20220922": ("GPL-2.0-or-later or CC-BY-SA-3.0", 34_758_056),
+    "wesnoth-1.18-data and its campaigns 1.18.5-1": ("GPL-2.0-or-later", 256_926_036),
+    "python3-django, python-django-doc 4.2.30": ("BSD-3-Clause", 2_743_788 + 3_621_044),
+    "python3-sympy 1.13.3-5": ("BSD-3-Clause", 4_147_732),
+    "libpython3.13-stdlib, python3.13-doc 3.13.5-2+deb13u5": ("PSF-2.0", 1_958_624 + 15_389_188),
+    "gnome-user-docs 48.2-1": ("CC-BY-SA-3.0", 11_875_688),
+    "fortunes 1.99.1-9": ("BSD-4-Clause", 848_792),
+    "vaderSentiment 3.3.2, chatterbot-corpus 1.3.3, python-aiml 0.9.3": (
+        "MIT, BSD-3-Clause, BSD-2-Clause",
+        2_466_783 + 345_706 + 2_142_355,
+    ),
 }
-"""Debian packages (Debian 13) that benchmarks of collapse and near-duplicates fetch, with licence and bytes."""
+"""Packages of Debian 13 and of PyPI that benchmarks of collapse and near-duplicates fetch, with licence and bytes."""
 
 
 def weights_section() -> str:
