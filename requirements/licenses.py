@@ -151,7 +151,7 @@ FILES = {
         f"data/{file.parent.name}/{file.name}": "Apache-2.0"
         for folder in ("documents", "seeds")
         for file in sorted((PROJECT / "data" / folder).iterdir())
-        if file.name != "README.md"
+        if file.is_file() and file.name != "README.md"
     },
 }
 """Data that is shipped, and its licence."""

@@ -586,6 +586,8 @@ def test_the_pages_on_a_recipe_of_ones_own_run_as_written(tmp_path: Path, prefec
                 "run mine ": "run mine.toml ",
                 "/backup/": f"{backup}/",
                 "EARLIER": "REAL.jsonl",
+                "--reference REF": "--reference REAL.jsonl",
+                "--kind KIND": "--kind prose",
                 own: newest,
                 " [": " ",
                 "] ": " ",
