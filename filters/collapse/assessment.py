@@ -47,7 +47,7 @@ from filters.collapse.null_distribution import (
     choose_null_size,
     load_null_distribution,
 )
-from filters.collapse.power import LossPower, compute_loss_power
+from filters.collapse.power import MIN_POWER_DOCUMENTS, LossPower, compute_loss_power
 from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.tail_trend import TailLoss, TailTrend, find_tail_trend
 from filters.collapse.text_kinds import PROSE, HeldValues, TextKind, find_kind, has_kind
@@ -167,7 +167,7 @@ def assess_corpus(
         openers=beginnings.openers,
         templates=beginnings.templates,
         needed=max(MIN_CONCLUSIVE_DOCUMENTS, power.documents_needed if power else 0),
-        smallest_loss=power.smallest_loss if power else None,
+        smallest_loss=power.smallest_loss if power and documents >= MIN_POWER_DOCUMENTS else None,
         generated=generated,
         **_describe_sides(candidate, reference),
     )

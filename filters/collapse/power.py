@@ -32,8 +32,8 @@ COVERED_RARE = 0.7
 """Of the rare words of one sample that another of the same size has, the least share that is rare there too: 0.74 to 0.86 in five
 corpora, at 300 to 5,000 documents. A loss lowers `tail_coverage` by this share of itself."""
 
-FEWEST_NEEDED = 500
-"""Least number of documents that is recommended: the promised power was measured from this number on."""
+MIN_POWER_DOCUMENTS = 500
+"""The promised power was measured from this number of documents on: no smaller number is recommended or gets a promise."""
 
 
 class LossPower(NamedTuple):
@@ -91,7 +91,8 @@ def estimate_documents(
     loss: float = LOSS,
     power: float = POWER,
 ) -> int:
-    """The number of compared documents at which a loss of `loss` is found, in two digits, rounded up; at least `FEWEST_NEEDED`.
+    """The number of compared documents at which a loss of `loss` is found, in two digits, rounded up, and at least
+    `MIN_POWER_DOCUMENTS`.
 
     Relative deviations of numbers of rare words change with documents n as n ** (-beta / 2), where beta is the slope of Heaps'
     law (`null_distribution.SIZE_EXPONENTS`).
@@ -108,7 +109,7 @@ def estimate_documents(
     slope = min(max(real["heaps_slope"], 0.1), 1.0)
     needed = documents * math.pow(max(low, 1e-3), -2 / slope)
     step = math.pow(10, max(math.floor(math.log10(needed)) - 1, 0))
-    return max(int(math.ceil(needed / step) * step), FEWEST_NEEDED)
+    return max(int(math.ceil(needed / step) * step), MIN_POWER_DOCUMENTS)
 
 
 def _find_relative_deviations(null: NullDistribution, real: Mapping[str, float], tokens: int) -> tuple[float, float]:

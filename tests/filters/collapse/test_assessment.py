@@ -225,6 +225,7 @@ def test_too_few_documents_are_inconclusive_and_never_a_pass(sides: Sides) -> No
     small, large = sides.judge(sides.held_out[:300]), sides.judge(sides.held_out)
     assert small.verdict is CollapseVerdict.inconclusive
     assert small.headline.startswith(f"inconclusive, {small.documents} of about {small.needed:,} documents vs real; ")
+    assert small.smallest_loss is None, "no power was measured at so few"
     assert large.verdict is CollapseVerdict.passed
 
 

@@ -17,7 +17,7 @@ from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.null_distribution import NullDistribution
 from filters.collapse.power import (
     COVERED_RARE,
-    FEWEST_NEEDED,
+    MIN_POWER_DOCUMENTS,
     compute_loss_power,
     estimate_documents,
     find_smallest_loss,
@@ -98,7 +98,7 @@ def test_more_documents_find_a_smaller_loss_and_a_larger_loss_needs_fewer() -> N
     needed = [estimate_documents(null_, REAL, 20_000, 1_000, loss=loss) for loss in (0.15, 0.2, 0.3, 0.9)]
     assert needed == sorted(needed, reverse=True)
     assert needed[0] > 1_000 > needed[2]
-    assert needed[-1] == FEWEST_NEEDED
+    assert needed[-1] == MIN_POWER_DOCUMENTS
 
 
 def test_the_number_of_documents_is_that_of_the_smallest_loss() -> None:
