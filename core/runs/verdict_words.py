@@ -255,7 +255,9 @@ def _explain_verdict(record: CollapseFacts) -> list[str]:
         return [
             *differ,
             "No repetition and no sign of cautious decoding was found.",
-            f"Whether they lack a fifth of the rare {record.unit}s can be said from about {needed:,} compared documents on.",
+            f"The reference lacks so many of their {record.unit}s that it shows no loss of rare ones, however many are compared."
+            if _has_new_words(record)
+            else f"Whether they lack a fifth of the rare {record.unit}s can be said from about {needed:,} compared documents on.",
         ]
     return [
         "No repetition was found, and so few show gross repetition only.",
@@ -264,12 +266,18 @@ def _explain_verdict(record: CollapseFacts) -> list[str]:
     ]
 
 
+def _has_new_words(record: CollapseFacts) -> bool:
+    """Whether the text has many words that the reference lacks: then no loss of rare words is called a collapse."""
+    return "new_words" in list_findings(record).get("topics", [])
+
+
 def _bound_losses(record: CollapseFacts) -> list[str]:
     """The smallest loss that would have been found, and the largest shares that the intervals allow."""
     if record.verdict == "collapse":
         return []
     sentences = []
-    if record.smallest_loss is not None and record.smallest_loss < 1 and "steady" not in list_findings(record):
+    hidden = _has_new_words(record) or "steady" in list_findings(record)
+    if record.smallest_loss is not None and record.smallest_loss < 1 and not hidden:
         sentences.append(
             f"A loss of {_format_share(record.smallest_loss)} of the rare {record.unit}s would have been found with a "
             "probability of 95 %, and was not."

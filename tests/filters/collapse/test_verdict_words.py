@@ -176,3 +176,12 @@ def test_every_finding_and_every_metric_of_repetition_has_words() -> None:
 
     assert FINDING_SENTENCES.keys() - {"repetition"} == FINDING_WORDS.keys()
     assert {*REPETITION_METRICS, *(limit.name for limit in REPETITION_LIMITS)} == REPETITION_WORDS.keys()
+
+
+@pytest.mark.parametrize(("topics", "promised"), [(["topics"], True), (["topics", "new_words"], False)])
+def test_no_loss_is_promised_where_new_words_hide_it(topics: list[str], promised: bool) -> None:
+    shift = record_of("shift", **REAL, smallest_loss=0.2, findings={"topics": topics})
+    small = record_of("inconclusive", **REAL, smallest_loss=0.2, findings={"topics": topics})
+    assert ("would have been found" in shift.paragraph) == promised
+    assert ("can be said from about" in small.paragraph) == promised
+    assert ("shows no loss of rare ones" in small.paragraph) == (not promised)
