@@ -158,7 +158,7 @@ rest of the reference lacks; in parentheses, of the reference itself.
 {format_table(head, rows)}
 
 Real code of other projects, and recorded solutions, compared with the functions of the standard library, as Python tokens, by the
-rule for a reference of one's own. For a named reference only likely text counts, of which there is none.
+rule for a reference of one's own. For a named reference only likely text counts.
 
 {format_table(head_code, compare_code(cache))}"""
 

@@ -31,7 +31,6 @@ another lacks 0.15 to 0.17 (`docs/collapse.md`)."""
 COVERED_RARE = 0.7
 """Of the rare words of one sample that another of the same size has, the least share that is rare there too: 0.74 to 0.86 in five
 corpora, at 300 to 5,000 documents. A loss lowers `tail_coverage` by this share of itself."""
-
 MIN_POWER_DOCUMENTS = 500
 """The promised power was measured from this number of documents on: no smaller number is recommended or gets a promise."""
 
@@ -42,54 +41,48 @@ class LossPower(NamedTuple):
     smallest_loss: float
     """Share of the hapax mass that is found with the power; over 1 if none is."""
     documents_needed: int
-    """Documents of the candidate, compared on the same topics, at which a loss of `loss` is found."""
+    """Documents of the candidate, compared on the same topics, at which a loss of `LOSS` is found."""
     reference_needed: int
     """Documents of the reference for that."""
-    loss: float = LOSS
-    power: float = POWER
 
 
-def compute_loss_power(
-    null: NullDistribution,
-    real: Mapping[str, float],
-    tokens: int,
-    documents: int,
-    *,
-    loss: float = LOSS,
-    power: float = POWER,
-) -> LossPower:
+def compute_loss_power(null: NullDistribution, real: Mapping[str, float], tokens: int, documents: int) -> LossPower:
     """The power of a comparison of `documents` documents and `tokens` words a side, where real text has the values `real`."""
-    needed = estimate_documents(null, real, tokens, documents, loss=loss, power=power)
-    return LossPower(
-        documents, find_smallest_loss(null, real, tokens, power=power), needed, SAMPLES_PER_COMPARISON * needed,
-        loss, power,
-    )  # fmt: skip
+    needed = estimate_documents(null, real, tokens, documents)
+    return LossPower(documents, find_smallest_loss(null, real, tokens), needed, SAMPLES_PER_COMPARISON * needed)
 
 
-def find_smallest_loss(
-    null: NullDistribution, real: Mapping[str, float], tokens: int, *, power: float = POWER, shrink: float = 1.0
-) -> float:
-    """The smallest share of the hapax mass whose loss is called a collapse with probability `power`.
+class FoundLosses(NamedTuple):
+    """Losses that each condition of the tail rule finds with a probability of `POWER`, for deviations of a given size."""
 
-    `decide_collapse` asks for `TAIL_LIMIT` deviations of hapax_mass, and for `MIN_LOSS` as the sum of the shares lost of
+    significant: float
+    """That with enough deviations of hapax_mass; proportional to the deviations."""
+    large: float
+    """That of which the shares lost are large enough, without any deviation."""
+    spread: float
+    """What is added to that; proportional to the deviations."""
+
+
+def find_smallest_loss(null: NullDistribution, real: Mapping[str, float], tokens: int) -> float:
+    """The smallest share of the hapax mass whose loss is called a collapse with a probability of `POWER`."""
+    found = _compute_found_losses(null, real, tokens)
+    return max(found.significant, found.large + found.spread)
+
+
+def _compute_found_losses(null: NullDistribution, real: Mapping[str, float], tokens: int) -> FoundLosses:
+    """`decide_collapse` asks for `TAIL_LIMIT` deviations of hapax_mass, and for `MIN_LOSS` as the sum of the shares lost of
     hapax_mass and tail_coverage. With a normal deviate u, a loss of (limit + u) deviations is over the limit with probability
     Phi(u). Each condition gets half of the allowed misses (Bonferroni), so u is 1.96 for a power of 0.95.
-
-    `shrink` multiplies the deviations.
     """
-    deviate = NormalDist().inv_cdf(1 - (1 - power) / 2)
-    mass, both = (shrink * deviation for deviation in _find_relative_deviations(null, real, tokens))
-    return max((TAIL_LIMIT + deviate) * mass, (MIN_LOSS + deviate * both) / (1 + COVERED_RARE))
+    deviate = NormalDist().inv_cdf(1 - (1 - POWER) / 2)
+    mass, both = _find_relative_deviations(null, real, tokens)
+    return FoundLosses(
+        (TAIL_LIMIT + deviate) * mass, MIN_LOSS / (1 + COVERED_RARE), deviate * both / (1 + COVERED_RARE)
+    )
 
 
 def estimate_documents(
-    null: NullDistribution,
-    real: Mapping[str, float],
-    tokens: int,
-    documents: int,
-    *,
-    loss: float = LOSS,
-    power: float = POWER,
+    null: NullDistribution, real: Mapping[str, float], tokens: int, documents: int, loss: float = LOSS
 ) -> int:
     """The number of compared documents at which a loss of `loss` is found, in two digits, rounded up, and at least
     `MIN_POWER_DOCUMENTS`.
@@ -97,18 +90,14 @@ def estimate_documents(
     Relative deviations of numbers of rare words change with documents n as n ** (-beta / 2), where beta is the slope of Heaps'
     law (`null_distribution.SIZE_EXPONENTS`).
     """
-    if loss * (1 + COVERED_RARE) <= MIN_LOSS:
+    found = _compute_found_losses(null, real, tokens)
+    if loss <= found.large:
         raise ValueError(f"a loss of {loss} is under the limit of {MIN_LOSS} for any number of documents")
-    low, high = 0.0, 1.0
-    while find_smallest_loss(null, real, tokens, power=power, shrink=high) < loss:
-        low, high = high, 2 * high
-    for _ in range(40):
-        middle = (low + high) / 2
-        found = find_smallest_loss(null, real, tokens, power=power, shrink=middle) <= loss
-        low, high = (middle, high) if found else (low, middle)
+    # The factor by which deviations may change until both conditions are met.
+    factor = min(loss / max(found.significant, 1e-12), (loss - found.large) / max(found.spread, 1e-12))
     slope = min(max(real["heaps_slope"], 0.1), 1.0)
-    needed = documents * math.pow(max(low, 1e-3), -2 / slope)
-    step = math.pow(10, max(math.floor(math.log10(needed)) - 1, 0))
+    needed = documents * math.pow(max(factor, 1e-3), -2 / slope)
+    step = math.pow(10, max(math.floor(math.log10(needed)) - 1, 0)) if needed else 1.0
     return max(int(math.ceil(needed / step) * step), MIN_POWER_DOCUMENTS)
 
 
@@ -126,13 +115,7 @@ def _find_relative_deviations(null: NullDistribution, real: Mapping[str, float],
 
 
 def measure_reference_power(
-    reference: ReferenceCorpus,
-    candidates: int,
-    *,
-    cache: Path | None = None,
-    loss: float = LOSS,
-    power: float = POWER,
-    seed: int = 0,
+    reference: ReferenceCorpus, candidates: int, *, cache: Path | None = None, seed: int = 0
 ) -> LossPower:
     """The power that a reference gives to a candidate of `candidates` documents on the same topics and of the same lengths."""
     corpus = reference.corpus
@@ -147,4 +130,4 @@ def measure_reference_power(
     real = {name: (one.own[name] + other.own[name]) / 2 for name in ("hapax_mass", "heaps_slope")}
     real["tail_coverage"] = (tail_coverage(one, other, pairs) + tail_coverage(other, one, pairs)) / 2
     null = load_null_distribution(reference, choose_null_size(documents, len(corpus)), cache)
-    return compute_loss_power(null, real, draws[0].tokens, documents, loss=loss, power=power)
+    return compute_loss_power(null, real, draws[0].tokens, documents)
