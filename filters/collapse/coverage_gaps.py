@@ -16,6 +16,7 @@ import numpy.typing as npt
 from filters.collapse.matched_samples import TokenCorpus, match_lengths
 from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.topics import COMMON_SHARE
+from filters.ragged_arrays import sort_unique
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -89,7 +90,7 @@ class _WordsByDocument(NamedTuple):
     def from_corpus(cls, corpus: TokenCorpus) -> "_WordsByDocument":
         owner = np.repeat(np.arange(len(corpus)), corpus.lengths)
         most = int(corpus.ids.max(initial=0)) + 1
-        pairs = np.unique(owner * most + corpus.ids, sorted=True)
+        pairs = sort_unique(owner * most + corpus.ids)
         return cls(pairs % most, np.searchsorted(pairs // most, np.arange(len(corpus) + 1)))
 
     def count_documents(self, vocabulary: int) -> Ints:

@@ -32,6 +32,7 @@ from filters.collapse.within.sampling_error import (
     estimate_pairs,
     estimate_shared_mean,
 )
+from filters.ragged_arrays import sort_unique
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -231,7 +232,7 @@ def measure_repetition_shares(sample: PromptedSample) -> dict[str, RepetitionSha
     """The value of each metric in `REPETITION_LIMITS` but those of `CopyCounts`."""
     different = sample.take(_find_firsts(sample.number_texts()))
     eights = list_own_ngrams(different, COPY_WORDS)
-    pairs = np.unique(eights.ids * different.documents + eights.documents)
+    pairs = sort_unique(eights.ids * different.documents + eights.documents)
     grams, owners = pairs // different.documents, pairs % different.documents
     shared = np.bincount(grams)[grams] > 1
     whole, once, elsewhere = (
