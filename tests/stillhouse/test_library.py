@@ -99,11 +99,11 @@ def test_filter_takes_a_frame_or_a_file_and_leaves_nothing_behind(
 
 def test_assess_and_gaps_return_frames(tmp_path: Path) -> None:
     english = [json.loads(line)["text"] for line in ENGLISH.read_text().splitlines()]
-    frame = pl.DataFrame({"text": ["The cat is on the mat and the dog is in the fog."] * 400})
+    frame = pl.DataFrame({"text": ["The cat is on the mat and the dog is in the fog."] * 200})
     assessment = stillhouse.assess(frame, ENGLISH)
     assert assessment.verdict == "collapse"
     assert assessment.metrics.filter(pl.col("name") == "exact_duplicates")["candidate"].item() > 0.9
-    same = stillhouse.assess(pl.DataFrame({"text": english[::2]}), ENGLISH)
+    same = stillhouse.assess(pl.DataFrame({"text": english[::9]}), ENGLISH)
     assert same.verdict != "collapse", "real text is not collapsed: the control"
     alone = stillhouse.assess(frame)
     assert alone.verdict == "collapse", "it repeats itself"
