@@ -234,7 +234,7 @@ def exec_code(request: LaunchRequest, output: int, report: int, own_processes: i
         os.dup2(output, 2)
         limit_resources(request["limits"], own_processes)
         load_seccomp_filter(bytes.fromhex(request["filter"]))
-        os.execve(request["python"], [request["python"], request["main"]], request["environment"])
+        os.execve(request["python"], [request["python"], *request["options"], request["main"]], request["environment"])
     except BaseException as error:
         write_report(report, "problem", describe_error(error))
     finally:
