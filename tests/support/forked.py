@@ -266,10 +266,11 @@ def run_program(
         code = end.code or 0
     threading._shutdown()  # type: ignore[attr-defined]  # as Python does at its end, in this order
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    os._exit(code)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)  # Python reports an output that nobody reads
 
 
 if __name__ == "__main__":
