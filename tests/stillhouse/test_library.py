@@ -172,7 +172,7 @@ def test_a_run_in_a_running_event_loop_and_without_signal_handlers(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.waits
-def test_an_interrupt_stores_finished_samples(tmp_path: Path) -> None:
+def test_an_interrupt_stores_finished_samples(tmp_path: Path, prefect_home: Path) -> None:
     code = """
 import sys, stillhouse
 print("ready", flush=True)
@@ -184,14 +184,13 @@ except KeyboardInterrupt:
 print(sum(1 for t in __import__("threading").enumerate() if t.name.startswith("stillhouse")))
 """
     command = [sys.executable, "-c", code, str(tmp_path / "runs")]
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = {**os.environ, "PREFECT_HOME": str(prefect_home)}
     with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         lines = iter(child.stdout.readline, "")
         next(line for line in lines if " samples" in line or "%" in line)
         child.send_signal(signal.SIGINT)
         rest = list(lines)
-    stop_local_server(tmp_path / "prefect")
     assert rest[-2:] == ["interrupted\n", "0\n"]
     run = stillhouse.Run(next((tmp_path / "runs").glob("smoke-*")), str(tmp_path / "runs"))
     assert run.state == "interrupted"
@@ -218,14 +217,11 @@ def test_one_call_at_a_time() -> None:
 
 @pytest.mark.slow
 @pytest.mark.waits
-def test_the_notebook_runs_in_a_kernel(tmp_path: Path) -> None:
+def test_the_notebook_runs_in_a_kernel(tmp_path: Path, prefect_home: Path) -> None:
     notebook = nbformat.read(PROJECT / "docs" / "notebook.ipynb", as_version=4)
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(prefect_home)}
     client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": tmp_path}})
-    try:
-        client.execute(env=environment)
-    finally:
-        stop_local_server(tmp_path / "prefect")
+    client.execute(env=environment)
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert [output for output in shown if output.output_type == "error"] == []
     assert sum("text/html" in output.get("data", {}) for output in shown) >= 5, "the run's card and four frames"

@@ -383,11 +383,11 @@ def command(file: Path, out: Path, *more: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.waits
 def test_a_command_killed_at_any_moment_ends_with_the_same_files(tmp_path: Path) -> None:
-    texts = corpus(20_000)
+    texts = corpus(10_000)
     file = written(tmp_path / "rows.jsonl", texts)
     filter_dataset(file, tmp_path / "whole", DUPLICATES)
     chance = random.Random(3)
-    for _ in range(6):
+    for _ in range(3):
         child = subprocess.Popen(command(file, tmp_path / "out", "--quiet"), cwd=PROJECT, start_new_session=True)
         time.sleep(chance.uniform(0.5, 2.5))
         os.killpg(child.pid, signal.SIGKILL)
