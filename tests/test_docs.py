@@ -137,7 +137,7 @@ SERVER = (
 )  # fmt: skip
 EMBEDDED = {
     "docs/preference-pairs.md: ": "--set samples=2 --set topology.max_revisions=0",
-    "docs/topologies.md: stillhouse study constrained": "--samples 1",
+    "docs/topologies.md: stillhouse study constrained": "--samples 1 --topologies single,centralized",
 }
 """Pages on the embedded model, with what makes less of it."""
 DEFAULT_RECIPE = ("README.md: stillhouse recipes", "docs/constrained-instructions.md: stillhouse run constrained")
@@ -183,8 +183,15 @@ def test_every_attack_of_the_table_names_a_test_that_exists() -> None:
             assert re.search(rf"^(?:async )?def {test}\(", code, re.MULTILINE), f"{file}::{test}"
 
 
-FORKED = ("stillhouse", "prefect", "dask", "torchrun")
+FORKED = ("stillhouse", "prefect", "dask")
 """Commands that run as forks, of this checkout or of a package."""
+FORKED_PYTHON = f"""\
+#!/bin/sh
+shift 2
+exec {shlex.quote(sys.executable)} -S {shlex.quote(str(PROJECT / "tests/support/forked_command.py"))} 0 "$@"
+"""
+"""What `torchrun` runs as `python -u -m MODULE` is a fork too: of its files, only the input is inherited, so that is where
+requests are sent."""
 
 
 def forked(command: str) -> str:
@@ -197,6 +204,7 @@ def forked(command: str) -> str:
 def run_shell(text: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Lines as a user types them, with the command of this checkout; it stops at the first that fails."""
     functions = "".join(f'{command}() {{ {forked(command)} "$@"; }}\n' for command in FORKED)
+    functions += f'torchrun() {{ {forked("torchrun")} "$@" <&{COMMAND_FORKS.requests.fileno()}; }}\n'
     return subprocess.run(
         ["bash", "-c", f"{functions}set -e\n{text}"], cwd=folder, env=environment,
         pass_fds=[COMMAND_FORKS.requests.fileno()], capture_output=True, text=True, check=False,
@@ -274,7 +282,7 @@ class Workspace(NamedTuple):
         output = exported = ""
         for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
             text = line
-            for word, replacement in {"localhost:8000": self.endpoint.address, **words}.items():
+            for word, replacement in {**words, "localhost:8000": self.endpoint.address}.items():
                 text = text.replace(word, replacement)
             for name in re.findall(r"\bmine-[0-9a-f]{8}\b", text):
                 text = text.replace(name, self.newest_name(output))
@@ -408,7 +416,7 @@ def test_the_tutorial_keeps_samples_of_the_embedded_teacher(tutorial: Tutorial) 
 @pytest.mark.slow
 def test_the_pages_of_the_families_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
     """Of a run, a few samples; of a script's nonsense, nothing need be kept."""
-    few = {"stillhouse run": "--set samples=6 --set max_failed=1.0"}
+    few = {"stillhouse run": "--set samples=6 --set max_failed=1.0", "stillhouse run code": "--set samples=1"}
 
     def page(block: Block) -> None:
         with open_workspace(tmp_path / Path(block.page).stem, prefect_home) as workspace:
@@ -447,7 +455,7 @@ def test_the_pages_on_datasets_run_as_written(tmp_path: Path, prefect_home: Path
             "import pydantic\n\nclass Order(pydantic.BaseModel):\n    item: str\n"
         )
         for block in select_blocks(DATASETS):
-            workspace.run_block(block, more={"stillhouse study": "--samples 200"})
+            workspace.run_block(block, more={"stillhouse study": "--samples 20"})
         assert (workspace.folder / "clean-47/kept.jsonl").read_text().count("\n") == 5
 
 
@@ -473,6 +481,9 @@ def test_the_pages_on_training_run_as_written_with_the_smallest_student(tmp_path
             text = block.text
             if block.text.count("--out small") > 1:
                 text = re.sub("--out small", lambda m: f"{m[0]}{next(numbers)}", text)
+            workspace.variables["PYTHON_EXEC"] = str(workspace.folder / "python")
+            (workspace.folder / "python").write_text(FORKED_PYTHON)
+            (workspace.folder / "python").chmod(0o755)
             workspace.run_block(block._replace(text=text), {"data/runs/…/dataset/preference": "pairs"},
                       {"stillhouse distill": f"{more} --set distillation.max_new_tokens=8", "torchrun": more,
                        "stillhouse chat": "<<< Hello", "stillhouse serve": "--port 0"})  # fmt: skip
@@ -572,7 +583,7 @@ def test_the_pages_on_a_recipe_of_ones_own_run_as_written(tmp_path: Path, prefec
         real = [json.loads(line) for line in (PROJECT / "data/reference/english.jsonl").read_text().splitlines()]
         workspace.write("REAL.jsonl", *real[:600])
         workspace.write("real.jsonl", *real[:100], *map(at_sea, range(256)))
-        fewer = {"stillhouse run mine.toml --set scale.runner=dask": "--set scale.workers=2"}
+        fewer = {"stillhouse run mine.toml --set scale.runner=dask": "--set scale.workers=1"}
         backup = workspace.folder / "backup"
         backup.mkdir()
         (workspace.folder / ".prefect").mkdir()
@@ -616,7 +627,8 @@ def test_the_pages_on_a_cluster_run_as_written(tmp_path: Path, prefect_home: Pat
                 "dask scheduler &": "dask scheduler --port 8786 &",
                 "--port 8786": f"--port {address.rpartition(':')[2]}",
                 "HOST:8786": address,
-                "--nworkers 16": "--nworkers 2",
+                "--nworkers 16": "--nworkers 1",
+                "--nworkers 2": "--nworkers 1",
                 "/etc/dask": str(workspace.folder),
                 "/shared": str(workspace.folder),
             }
