@@ -220,7 +220,7 @@ def test_preference_pairs_of_all_generations_are_in_the_split_of_their_chosen_sa
         ("pass", True, None),
         ("shift", True, None),
         ("inconclusive", True, None),
-        ("collapse", True, "collapse: collapse, nothing compared with x: types fall: train on more real text"),
+        ("collapse", True, "the verdict is collapse, nothing compared with x: types fall: train on more real text"),
         (None, True, "not assessed for collapse"),
         ("collapse", False, None),
         (None, False, None),
@@ -229,9 +229,9 @@ def test_preference_pairs_of_all_generations_are_in_the_split_of_their_chosen_sa
         (
             "inconclusive",
             "strict",
-            'x: types fall, and `collapse.gate = "strict"` needs a verdict: the dataset has 1 documents with a word in',
+            'x: types fall, and `collapse.gate = "strict"` needs a conclusive one: the dataset has 1 document with a word in',
         ),
-        ("collapse", "strict", "collapse: collapse, nothing compared with x: types fall: train on more real text"),
+        ("collapse", "strict", "the verdict is collapse, nothing compared with x: types fall: train on more real text"),
         (None, "strict", "not assessed for collapse"),
     ],
 )
@@ -329,13 +329,13 @@ def test_the_first_small_release_is_marked_inconclusive_and_the_next_run_builds_
     first = make_run(runs)
     code, out, _ = called(capsys, "release", first.name, *where)
     assert code == 0
-    assert re.search(r"  collapse  inconclusive, \d+ of about 500 documents, no reference; no repetition found\n", out)
+    assert re.search(r"  verdict   inconclusive, \d+ of about 500 documents, no reference; no repetition found\n", out)
     assert "the release is marked so; the dataset has" in out
     (release,) = lineage(runs).read_verified()
     assert (release.manifest.verdict, release.lineage.verdict) == (CollapseVerdict.inconclusive,) * 2
     assert "Collapse verdict: **inconclusive**" in (release.dataset / "README.md").read_text()
     _, out, _ = called(capsys, "lineage", "smoke", *where)
-    assert "collapse: inconclusive, " in out
+    assert "verdict: inconclusive, " in out
     _, out, _ = called(capsys, "lineage", "smoke", *where, "--json")
     assert [one["inconclusive"] for one in json.loads(out)["generations"]] == [True]
     second = make_run(runs)
@@ -396,7 +396,7 @@ def test_a_refusal_is_exit_3_with_reason_and_advice_and_a_finished_run_can_be_un
     assert code == 3
     assert json.loads(out)["release"] is None
     assert len(json.loads(out)["gates"]) == 1
-    assert err.startswith(f"error: {run.name} is not released:\n  collapse: collapse, ")
+    assert err.startswith(f"error: {run.name} is not released:\n  the verdict is collapse, ")
     assert "; text is repeated: " in err
     assert "collapse.gate = false" in err
     assert make_run(runs, OFF, resume=True) == run, "the gate is no part of a run's identity"
@@ -418,7 +418,7 @@ def test_a_shift_is_released_and_reported(tmp_path: Path, capsys: pytest.Capture
     run.write_manifest(manifest)
     code, out, _ = called(capsys, "release", run.name, "--runs-dir", str(runs))
     assert code == 0
-    assert "  collapse  shift, " in out
+    assert "  verdict   shift, " in out
 
 
 def test_a_release_of_an_earlier_version_is_read_without_a_mark(copy_of_two: Path) -> None:
