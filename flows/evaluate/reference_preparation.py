@@ -19,6 +19,7 @@ from core.config.filters import MinHashFilter
 from core.data_kinds import DataKind
 from core.errors import UsageError
 from core.installation import read_version
+from core.runs.collapse_facts import MIN_CONCLUSIVE_DOCUMENTS
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.collapse.matched_samples import split_into_words
@@ -359,8 +360,6 @@ def _has_few_texts(record: ReferenceRecord) -> bool:
 
 def list_warnings(record: ReferenceRecord) -> list[str]:
     """What makes a comparison with this reference weak or wrong."""
-    from filters.collapse.collapse_verdict import MIN_CONCLUSIVE_DOCUMENTS
-
     warnings = []
     if record.documents < 3 * MIN_CONCLUSIVE_DOCUMENTS:
         warnings.append(
