@@ -221,8 +221,11 @@ def reference(
     return run_call(work, progress)
 
 
-def gaps(source: Dataset, reference: Name, out: Name | None = None, *, number: int = 100) -> Gaps:
-    """Find topics and words that real text has and a dataset lacks, and write at most `number` seeds from them to `out`.
+def gaps(
+    source: Dataset, reference: Name, out: Name | None = None, *, number: int = 100, kind: DataKind | None = None
+) -> Gaps:
+    """Find topics and words that real text has and a dataset lacks, and write at most `number` seeds from them to `out`. Of code,
+    tokens take the place of words, and of records, fields; `kind` says what the texts are.
 
     Raises:
         UsageError: if a text cannot be read or is too small, or `out` exists.
@@ -232,7 +235,7 @@ def gaps(source: Dataset, reference: Name, out: Name | None = None, *, number: i
     def work() -> Gaps:
         with ExitStack() as stack:
             place = _place_dataset(source, stack)
-            return Gaps(find_dataset_gaps(place, str(reference), Path(out) if out else None, number))
+            return Gaps(find_dataset_gaps(place, str(reference), Path(out) if out else None, number, kind))
 
     return run_call(work, None)
 

@@ -111,7 +111,7 @@ def write_headline(record: CollapseFacts) -> str:
         )
         return f"{record.verdict}, nothing {compared}: {record.evidence[0] if record.evidence else 'too few documents'}"
     parts = [_count_compared(record)]
-    parts += [f"as {record.kind}"] if record.kind != "prose" else []
+    parts += [f"as {record.kind}"] if record.kind != "prose" and not record.turns else []
     names = [name for name in (record.reference, record.parent) if name]
     end = ("" if record.reference else ", no reference") + f"; {_write_main_finding(record)}"
     taken = len(f"{record.verdict}, {' '.join(parts)}{end}") + len(" vs ") * len(names)
@@ -187,7 +187,8 @@ def _list_finding_words(record: CollapseFacts) -> list[str]:
     for name, metrics in (grave or findings).items():
         words += _list_repetition_words(record, metrics) if name == "repetition" else [FINDING_WORDS.get(name, name)]
     compared = "the reference" if record.reference else "the earlier releases"
-    return [sentence.replace("words", f"{record.unit}s").replace("the reference", compared) for sentence in words]
+    named = [sentence.replace("words", f"{record.unit}s").replace("the reference", compared) for sentence in words]
+    return [sentence.replace("documents", f"{_name_document(record)}s") for sentence in named]
 
 
 def _list_repetition_words(record: CollapseFacts, names: Sequence[str]) -> list[str]:
@@ -307,7 +308,7 @@ def _bound_losses(record: CollapseFacts) -> list[str]:
     parts = [
         f"{_format_share(math.sqrt(highest[name]) if name == 'openers' else highest[name])} {words}"
         for name, words in (
-            ("exact_duplicates", "of the documents repeat another"),
+            ("exact_duplicates", f"of the {_name_document(record)}s repeat another"),
             ("copied_documents", "are near copies"),
             ("openers", "begin alike"),
         )
@@ -323,13 +324,13 @@ def list_advice(record: CollapseFacts) -> list[Advice]:
     """What may help, by cause."""
     uneven = record.spread.uneven if record.spread else []
     facts = {
-        "dataset": format_count(_find_dataset_size(record), "document"),
+        "dataset": format_count(_find_dataset_size(record), _name_document(record)),
         "unit": record.unit,
         "kind": record.kind,
         "needed": f"{_find_needed(record):,}",
         "better": f"; better {RECOMMENDED_FACTOR * _find_needed(record):,}" if record.reference else "",
         "reference": record.reference,
-        "real": format_count(record.reference_documents or 0, "document"),
+        "real": format_count(record.reference_documents or 0, _name_document(record)),
         "shared": f", {record.shared_documents:,} of them also in the dataset" if record.shared_documents else "",
         "wanted": f"{_find_wanted_reference(record):,}",
         "uneven": ", ".join(f"{attribute.name} `{attribute.value}`" for attribute in uneven),

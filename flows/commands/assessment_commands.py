@@ -210,10 +210,11 @@ def gaps_command(
         typer.Option("--out", metavar="SEEDS", help="A JSONL file of seeds for the missing topics and words."),
     ] = None,
     number: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="Maximum number of seeds.")] = 100,
+    kind: KindOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find topics and words that real text has and a dataset lacks, and write seeds from them for the next run."""
+    """Find topics and words (of code, tokens) that real text has and a dataset lacks, and write seeds for the next run."""
     from flows.evaluate.dataset_gaps import find_dataset_gaps, format_dataset_gaps
 
-    gaps = find_dataset_gaps(source, reference, out, number)
+    gaps = find_dataset_gaps(source, reference, out, number, kind)
     print_text(gaps.model_dump_json() if as_json else format_dataset_gaps(gaps, number))

@@ -175,7 +175,7 @@ def check_reference_file(out: Path, *, replace: bool = False) -> None:
 def _check_enough(kept: Sequence[tuple[str, str]], sources: Sequence[Path], dropped: Mapping[str, int]) -> None:
     if len(kept) >= MIN_DOCUMENTS:
         return
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "read")
+    reasons = _describe_dropped({reason: count for reason, count in dropped.items() if reason != "read"})
     found = f"{format_count(len(kept), 'document')} for a reference{f' (left out: {reasons})' if reasons else ''}"
     raise UsageError(
         f"{', '.join(map(str, sources))}: {found}; {MIN_DOCUMENTS} are needed at least, and 5,000 or more to be of use"
@@ -426,7 +426,7 @@ def format_reference_report(report: ReferenceReport, arguments: Sequence[str] = 
     turns = " and ".join(format_count(count, f"{role} turn") for role, count in record.turns.items())
     kept = f"{format_count(record.documents, 'document')} of {texts}{f' with {turns}' if turns else ''}"
     lines = [f"kept      {kept}, {record.words:,} words, kind {record.kind}"]
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in record.dropped.items()) or "nothing"
+    left_out = _describe_dropped(record.dropped) or "nothing"
     lines.append(f"read      {format_count(record.read, 'text')}; left out: {left_out}")
     lines += [f"source    {replace_unsafe_characters(record.source)}"] * bool(record.source)
     lines.append(f"sha256    {record.sha256}")
@@ -438,6 +438,12 @@ def format_reference_report(report: ReferenceReport, arguments: Sequence[str] = 
         )
     command = format_command("assess", "INPUT", "--reference", report.out)
     return "\n".join([*lines, f"reference {report.out}", f"hint: compare a dataset with it: {command}"])
+
+
+def _describe_dropped(dropped: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{count:,} {reason.removesuffix('s') if count == 1 else reason}" for reason, count in dropped.items() if count
+    )
 
 
 def describe_power(report: ReferenceReport) -> str:

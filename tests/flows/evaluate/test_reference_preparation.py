@@ -117,7 +117,7 @@ def test_dialogues_are_a_reference_whose_turns_are_compared_by_role(
     out, words = tmp_path / "real.parquet", ["--runs-dir", str(tmp_path), "-q"]
     code, text, _ = called(capsys, "reference", str(source), "--out", str(out), "--kind", "dialogue", *words)
     assert (code, "100 documents of 100 texts with 200 user turns and 200 assistant turns, " in text) == (0, True), text
-    assert "1 exact repeats" in text
+    assert "left out: 1 exact repeat" in text
     assert re.search(r"power     with 2,000 (user|assistant) turns of a dataset \(100 of them compared\), ", text)
     assert "kind dialogue" in text
     first = json.loads(read_reference(out).texts[0])
