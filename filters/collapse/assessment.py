@@ -77,6 +77,8 @@ DIVERSITY_METRICS = {
     "self_bleu": ("similarity of each document to all others, BLEU-4", 1.0),
     "compression_ratio": ("bytes over compressed bytes", math.inf),
     "vendi": ("effective number of different documents, by shared words", math.inf),
+    "identifiers": ("effective number of different names", math.inf),
+    "called_names": ("effective number of different names that are called", math.inf),
 }
 """They do not affect the verdict: a model trained on its own output at temperature 1 keeps or raises them while it loses half of
 its words."""

@@ -119,9 +119,9 @@ def explain_verdict(
         elif kind == "topics":
             examples = [_describe_topics(sides, reference.topics, reference.spell_units())]
         elif kind == "repetition":
-            if set(names) - {"templates"}:
+            if set(names) - {"templates"} and begin.openers:
                 examples.append(f"Most frequent openings: {_join_phrases(begin.openers)}")
-            if "templates" in names:
+            if "templates" in names and begin.templates:
                 examples.append(f"Dominant patterns: {_join_phrases(begin.templates)}")
         text = reference.kind.name_units(sentence) + f" ({', '.join(numbers)})" * bool(numbers)
         findings.append(". ".join(part for part in (text, *examples) if part))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.embeddings import VOCABULARY_FILE
+from filters.collapse.code_names import measure_code_names
 from filters.collapse.collapse_metrics import COMMON_WORDS, WordBackground
 from filters.collapse.diversity import DiversityMetrics, TokenSample, measure_diversity
 from filters.collapse.matched_samples import WORD_PATTERN, TokenCorpus
@@ -109,7 +110,9 @@ class ReferenceCorpus(NamedTuple):
         points = self.topics.compute_directions(
             TokenCorpus(draw.ids, np.cumsum(draw.lengths) - draw.lengths, draw.lengths)
         )
-        return measure_diversity(draw, points, list(self.vocabulary), draw.tokens)
+        spelled = list(self.vocabulary)
+        metrics = measure_diversity(draw, points, spelled, draw.tokens)
+        return metrics._replace(**measure_code_names(draw, spelled)._asdict()) if self.kind.name == "code" else metrics
 
 
 def number_units(

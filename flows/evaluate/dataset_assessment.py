@@ -115,24 +115,28 @@ def _list_turns(conversations: Sequence[Sequence[Message]]) -> list[dict[str, li
 def compare_with_earlier_releases(
     record: CollapseRecord,
     conversations: Sequence[Sequence[dict[str, Any]]],
-    earlier: Sequence[Document],
+    earlier: Sequence[Sequence[dict[str, Any]]],
     parent: str,
     seed: int,
     cache: Path,
     kind: str | None = None,
 ) -> CollapseRecord | None:
-    """Compare the samples of a run without a reference with those of the earlier releases, up to `parent`. A collapse or a shift
-    becomes the verdict of `record`, the run's repetition, if that is better. None if there are too few samples.
+    """Compare the samples of a run without a reference with those of the earlier releases, up to `parent`, each as its messages
+    on disk; of dialogues, their turns by role. A collapse or a shift becomes the verdict of `record`, the run's repetition, if
+    that is better. None if there are too few samples.
     """
     from filters.collapse.assessment import assess_texts
+    from filters.collapse.dialogues import assess_dialogues
     from filters.collapse.text_kinds import get_kind
 
-    comparison = assess_texts(
-        [build_row_document({"messages": messages}).text for messages in conversations],
-        [document.text for document in earlier],
-        name=parent, seed=seed, cache=cache / NULL_CACHE_FOLDER,
-        kind=get_kind(kind) if kind and kind != DIALOGUE_KIND else None,
-    )  # fmt: skip
+    how: dict[str, Any] = {"name": parent, "seed": seed, "cache": cache / NULL_CACHE_FOLDER}
+    if kind == DIALOGUE_KIND:
+        comparison = assess_dialogues(list_conversation_turns(conversations), list_conversation_turns(earlier), **how)
+    else:
+        own, released = (
+            [build_row_document({"messages": messages}).text for messages in side] for side in (conversations, earlier)
+        )
+        comparison = assess_texts(own, released, kind=get_kind(kind) if kind else None, **how)
     if not comparison.documents:
         return None
     record.parent = parent

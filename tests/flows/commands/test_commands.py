@@ -401,7 +401,7 @@ def test_gaps_of_code_are_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[s
             f"    value = {name}(value, {place})\n" for name in called_names
         )
 
-    real = [code(i, "heapq.heappush" if i % 2 else "list.sort", names[i % 6]) for i in range(300)]
+    real = [code(i, "heapq.heappush" if i % 10 == 1 else "list.sort", names[i % 6]) for i in range(300)]
     own = [code(i + 1_000, "list.sort", names[i % 6]) for i in range(300)]
     words = ["gaps", written(tmp_path / "own.jsonl", own), "--reference", written(tmp_path / "real.jsonl", real)]
     exit_code, out, _ = called(capsys, *words, "--json")

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -23,7 +24,6 @@ from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
 from core.runs.releases import Release, compute_manifest_digest, is_release, locate_releases, read_release
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
-from filters.base import Document
 from flows.data.curated_run import read_dropped_samples, read_finished_samples, read_kept_samples
 from flows.data.dataset_rows import read_dataset_documents
 from flows.evaluate.dataset_assessment import compare_with_earlier_releases
@@ -313,12 +313,28 @@ def test_a_collapse_since_the_earlier_releases_is_the_verdict_of_a_run(
     real = random.Random(0).sample(texts, 900)  # in the file they are in the order of the novels
     talks = [[{"role": "assistant", "content": text}] for text in earlier(real[:160])]
     record = CollapseRecord(reference=None, documents=160, tokens=1, metrics=[])
-    found = compare_with_earlier_releases(
-        record, talks, [Document(str(i), text) for i, text in enumerate(real[160:])], "mine/3", 7, tmp_path
-    )
+    released = [[{"role": "assistant", "content": text}] for text in real[160:]]
+    found = compare_with_earlier_releases(record, talks, released, "mine/3", 7, tmp_path)
     assert found is not None
     assert (record.verdict, found.verdict, record.parent) == (verdict, verdict, "mine/3")
     assert any("compared with mine/3: REPEAT" in sentence for sentence in record.evidence) == (verdict == "collapse")
+
+
+def test_dialogues_are_compared_with_earlier_releases_by_role(tmp_path: Path) -> None:
+    texts = [document.text for document in read_dataset_documents(PROJECT / ENGLISH_REFERENCE)]
+    real = random.Random(0).sample(texts, 1_200)
+
+    def list_talks(questions: list[str], answers: list[str]) -> list[list[dict[str, Any]]]:
+        pairs = zip(questions, answers, strict=True)
+        return [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in pairs]
+
+    record = CollapseRecord(reference=None, documents=160, tokens=1, metrics=[], kind="dialogue")
+    mine, released = list_talks(real[:8] * 20, real[160:320]), list_talks(real[320:760], real[760:])
+    found = compare_with_earlier_releases(record, mine, released, "mine/3", 7, tmp_path, "dialogue")
+    assert found is not None
+    assert found.roles == {"user": CollapseVerdict.collapse, "assistant": CollapseVerdict.inconclusive}
+    assert (record.verdict, found.turns) == (CollapseVerdict.collapse, "user")
+    assert any(sentence.startswith("compared with mine/3: user turns: REPEAT") for sentence in record.evidence)
 
 
 def test_the_first_small_release_is_marked_inconclusive_and_the_next_run_builds_on_it(
