@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, cast
 from core.data_kinds import DataKind
 from core.errors import UsageError
 from core.runs.run_dir import RUNS_FOLDER
-from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, Preview, Reference, Run, Student
+from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, PreparedReference, Preview, Run, Student
 from stillhouse.session import ProgressCallback, format_settings, run_call
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def reference(
     sources: Dataset | Sequence[Dataset], out: Name, *, source: str = "", kind: DataKind | None = None,
     role: Literal["assistant", "user"] = "assistant", split: int | None = None, documents: int = 30_000, seed: int = 7,
     replace: bool = False, progress: ProgressCallback | None = None,
-) -> Reference:  # fmt: skip
+) -> PreparedReference:  # fmt: skip
     """Make a reference for `assess` from real text: split, without repeats, shuffled, with the power that it gives.
 
     Args:
@@ -210,13 +210,13 @@ def reference(
     """
     from flows.evaluate.reference_preparation import ReferenceOptions, check_reference_file, prepare_reference
 
-    def work() -> Reference:
+    def work() -> PreparedReference:
         check_reference_file(Path(out), replace=replace)
         listed = sources if isinstance(sources, list | tuple) else [cast("Dataset", sources)]
         with ExitStack() as stack:
             files = [_place_dataset(one, stack) for one in listed]
             options = ReferenceOptions(kind, role, split, documents, source, seed)
-            return Reference(Path(out), prepare_reference(files, Path(out), options, cache=None))
+            return PreparedReference(Path(out), prepare_reference(files, Path(out), options, cache=None))
 
     return run_call(work, progress)
 

@@ -173,7 +173,7 @@ class Assessment:
 
 
 @dataclass(frozen=True)
-class Reference:
+class PreparedReference:
     """Real text in a file that `assess` compares with."""
 
     path: Path

@@ -77,11 +77,14 @@ DIVERSITY_METRICS = {
     "self_bleu": ("similarity of each document to all others, BLEU-4", 1.0),
     "compression_ratio": ("bytes over compressed bytes", math.inf),
     "vendi": ("effective number of different documents, by shared words", math.inf),
-    "identifiers": ("effective number of different names", math.inf),
-    "called_names": ("effective number of different names that are called", math.inf),
 }
 """They do not affect the verdict: a model trained on its own output at temperature 1 keeps or raises them while it loses half of
 its words."""
+CODE_NAME_METRICS = {
+    "identifiers": ("effective number of different names", math.inf),
+    "called_names": ("effective number of different names that are called", math.inf),
+}
+"""Of code only; not calibrated, so they do not affect the verdict either."""
 RANGE_DEVIATIONS = 2.0
 """The range of real text is this many deviations on both sides of the mean of its samples: 19 in 20."""
 
@@ -284,7 +287,7 @@ def _build_metric_records(compared: ReferenceComparison, reference: ReferenceCor
         )  # fmt: skip
 
     own, *real = (reference.measure_diversity(draw) for draw in draws)
-    for name, (meaning, most) in DIVERSITY_METRICS.items():
+    for name, (meaning, most) in (DIVERSITY_METRICS | CODE_NAME_METRICS).items():
         values = [getattr(metrics, name) for metrics in real]
         if None in values or getattr(own, name) is None:
             continue
