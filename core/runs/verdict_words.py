@@ -10,7 +10,6 @@ from pathlib import PurePath
 
 from pydantic import BaseModel, ConfigDict
 
-from core.noun_counts import format_count
 from core.runs.collapse_facts import (
     MIN_CONCLUSIVE_DOCUMENTS,
     MIN_REPETITION_DOCUMENTS,
@@ -18,6 +17,7 @@ from core.runs.collapse_facts import (
     CollapseFacts,
     MetricRecord,
 )
+from core.runs.noun_counts import format_count
 
 FINDING_SENTENCES = {
     "tail": "TAIL: rare words are being lost",

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from core.noun_counts import format_count
 from core.runs.collapse_facts import MIN_CONCLUSIVE_DOCUMENTS
+from core.runs.noun_counts import format_count
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord
 from filters.collapse.collapse_metrics import (
     COLLAPSE_METRICS,

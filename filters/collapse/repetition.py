@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.intervals import wilson_bound
-from core.noun_counts import format_count
 from core.runs.collapse_facts import MIN_REPETITION_DOCUMENTS
+from core.runs.noun_counts import format_count
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord, PhraseRecord
 from core.runs.verdict_words import FINDING_SENTENCES
 from filters.base import Document

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from core.noun_counts import format_count as format_count
+from core.runs.noun_counts import format_count as format_count
 from core.runs.records import MetricRecord, TruncationRecord
 from core.sample import Spending, TokenUsage
 
