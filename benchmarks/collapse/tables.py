@@ -16,9 +16,10 @@ from benchmarks.collapse.trials import KINDS, run_trials
 from benchmarks.machine import describe_measurement
 from core.intervals import wilson_bound
 from core.project_files import PROJECT
+from core.runs.collapse_facts import Z_LIMIT
 from core.runs.records import CollapseVerdict
 from core.storage.atomic_files import write_text
-from filters.collapse.collapse_verdict import Z_LIMIT, MetricEvidence, decide_collapse
+from filters.collapse.collapse_verdict import MetricEvidence, decide_collapse
 from filters.collapse.tail_trend import fit_tail_trend
 
 Row = dict[str, Any]

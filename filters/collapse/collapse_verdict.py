@@ -11,17 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from core.runs.records import CollapseVerdict
+from core.runs.collapse_facts import MIN_CONCLUSIVE_DOCUMENTS, Z_LIMIT, CollapseVerdict
 from filters.collapse.collapse_metrics import COLLAPSE_METRICS, METRIC_NAMES, MetricComparison
 from filters.collapse.null_distribution import NullDistribution
 
 Floats = npt.NDArray[np.float64]
 
-Z_LIMIT = 4.0
-"""In standard deviations of real text compared with real text. Sixty comparisons estimate the deviation within a fifth, so 4 is
-at least Student's 3.2, one in a thousand, for each of fourteen correlated numbers."""
-MIN_CONCLUSIVE_DOCUMENTS = 1_000
-"""Below this number, a loss of rare words may not show (and can look like a gain), so the verdict is inconclusive."""
 TAIL_LIMIT = 3.2
 """Of hapax_mass, in standard deviations: Student's one in a thousand, one-sided, with sixty comparisons. A loss of rare words is
 shown by this one number, not by any of fourteen; `Z_LIMIT` applies to its sum with tail_coverage, which words that give way to

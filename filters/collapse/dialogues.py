@@ -28,8 +28,9 @@ def assess_dialogues(
 ) -> CollapseRecord:
     """`filters.collapse.assessment.assess_texts` for dialogues, each as its turns by role."""
     records = {}
+    sides = list_role_turns(candidate), list_role_turns(reference)
     for role in ROLES:
-        own, real = ([turn for turns in side for turn in turns.get(role, ())] for side in (candidate, reference))
+        own, real = (side[role] for side in sides)
         if own and real:
             corpus = ReferenceCorpus.from_texts(real, name, DIALOGUE)
             earlier = [record for record in before if record.turns == role]
@@ -40,6 +41,11 @@ def assess_dialogues(
         texts = [turn for turns in reference for spoken in turns.values() for turn in spoken]
         return build_mismatch_record(DIALOGUE, find_kind(texts), name)
     return _choose_worse(records)
+
+
+def list_role_turns(dialogues: Sequence[Turns]) -> dict[str, list[str]]:
+    """The turns of each role, over all dialogues."""
+    return {role: [turn for turns in dialogues for turn in turns.get(role, ())] for role in ROLES}
 
 
 def assess_dialogue_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRecord:

@@ -60,6 +60,9 @@ class DiversityMetrics(NamedTuple):
     self_bleu: float | None
     compression_ratio: float
     vendi: float
+    identifiers: float | None = None
+    """Of code only, as `called_names` (`filters.collapse.code_names`)."""
+    called_names: float | None = None
 
 
 def measure_diversity(

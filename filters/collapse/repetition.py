@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.intervals import wilson_bound
+from core.runs.collapse_facts import MIN_REPETITION_DOCUMENTS
+from core.runs.noun_counts import format_count
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord, PhraseRecord
 from core.runs.verdict_words import FINDING_SENTENCES
 from filters.base import Document
@@ -39,9 +41,6 @@ Bools = npt.NDArray[np.bool_]
 
 MIN_MEASURED_DOCUMENTS = 10
 """Below this number, nothing is measured."""
-MIN_REPETITION_DOCUMENTS = 500
-"""From this number on, twice the smallest limit (a tenth of copies) is found in 19 of 20 datasets; below it, a dataset without a
-finding is inconclusive."""
 SIGNIFICANCE = 2.326
 """A share is over its limit if the lower end of its 99 % interval is (one-sided; Wilson 1927), with a document as the unit: a few
 documents decide nothing."""
@@ -316,7 +315,7 @@ def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKin
     if count < MIN_MEASURED_DOCUMENTS:
         return CollapseRecord(
             verdict=CollapseVerdict.inconclusive, kind=kind.name, unit=kind.unit,
-            evidence=[f"{count} documents have {kind.unit}s in them, and {MIN_MEASURED_DOCUMENTS} are needed"],
+            evidence=[f"{format_count(count, 'document')} with a {kind.unit}; {MIN_MEASURED_DOCUMENTS} are needed"],
             reference=None, documents=0, tokens=0, metrics=[], dataset_documents=count, needed=MIN_REPETITION_DOCUMENTS,
         )  # fmt: skip
     copies = CopyCounts.from_documents(documents, random, kind)

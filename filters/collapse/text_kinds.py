@@ -276,11 +276,21 @@ class TextKind(NamedTuple):
     """What `outline` is of, in messages."""
     join: Callable[[Sequence[str]], str] = " ".join
     """Consecutive units as a phrase."""
+    folds_case: bool = True
+    """Whether words of the text are units in lower case."""
+    min_letters: int = 3
+    """Letters of a unit that names a subject, at least."""
 
     def describe_metric(self, metric: CollapseMetric) -> str:
         if metric.name == "templates" and self.outline:
             return f"probability that two documents have the same {self.structure}; a template raises it"
         return self.name_units(metric.meaning)
+
+    def names_subject(self, unit: str) -> bool:
+        """Whether a unit can tell what a document is about: a word of a few letters, or a name or field with as many."""
+        if self.folds_case and "=" not in unit:
+            return unit.isalpha() and len(unit) >= self.min_letters
+        return sum(map(str.isalpha, unit.partition("=")[2] or unit)) >= self.min_letters
 
     def name_units(self, sentence: str) -> str:
         """A sentence about words as one about the units of this kind."""
@@ -330,6 +340,7 @@ TEXT_KINDS = {
             REPETITION_SHARES - {"repeated_4grams"},
             outline_document_code,
             "syntax tree, names and constants aside",
+            folds_case=False,
         ),
         TextKind(
             "arithmetic",
@@ -351,6 +362,7 @@ TEXT_KINDS = {
             _without("strange_words"),
             REPETITION_SHARES,
             join=join_pairs,
+            min_letters=2,
         ),
         TextKind("prose", "prose", "word", split_into_words, lambda _: True, _without(), REPETITION_SHARES),
     )

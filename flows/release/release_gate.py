@@ -49,7 +49,7 @@ def _find_collapse_refusals(collapse: CollapseRecord | None, gate: ReleaseGate) 
         return [f"the run was not assessed for collapse: continue with --resume, {GATE_OFF_HINT}"]
     advice = "; ".join(advice.text for advice in collapse.advice)
     if collapse.verdict is CollapseVerdict.collapse:
-        return [f"collapse: {collapse.headline}: {advice}; {GATE_OFF_HINT}"]
+        return [f"the verdict is {collapse.headline}: {advice}; {GATE_OFF_HINT}"]
     if gate != "strict":
         return []
     if collapse.reference is None:
@@ -60,6 +60,6 @@ def _find_collapse_refusals(collapse: CollapseRecord | None, gate: ReleaseGate) 
         ]
     if collapse.verdict is CollapseVerdict.inconclusive:
         return [
-            f'collapse: {collapse.headline}, and `collapse.gate = "strict"` needs a verdict: {advice}; {GATE_ON_HINT}'
+            f'the verdict is {collapse.headline}, and `collapse.gate = "strict"` needs a conclusive one: {advice}; {GATE_ON_HINT}'
         ]
     return []

@@ -298,7 +298,7 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
             record = assess_conversations(conversations, seed, kind)
             if (earlier := context.mixture_sources).parent:
                 context.manifest.collapse_parent = compare_with_earlier_releases(
-                    record, conversations, earlier.documents, earlier.parent, seed, context.run.cache, kind
+                    record, conversations, earlier.conversations, earlier.parent, seed, context.run.cache, kind
                 )
         else:
             answers = [join_assistant_turns(messages) for messages in conversations]

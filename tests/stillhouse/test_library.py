@@ -114,6 +114,20 @@ def test_assess_and_gaps_return_frames(tmp_path: Path) -> None:
     assert (tmp_path / "seeds.jsonl").read_text().count("\n") == lacking.report.seeds
 
 
+def test_a_reference_is_made_of_frames_and_files(tmp_path: Path) -> None:
+    english = [json.loads(line)["text"] for line in ENGLISH.read_text().splitlines()]
+    (tmp_path / "more.txt").write_text("\n\n".join(english[60:120]))
+    out = tmp_path / "real.parquet"
+    real = stillhouse.reference([pl.DataFrame({"text": english[:60]}), tmp_path / "more.txt"], out, source="novels")
+    assert (real.path, real.report.reference.source, real.report.out) == (out, "novels", str(out))
+    assert real.texts.columns == ["text", "origin"]
+    assert len(real.texts) == real.report.reference.documents > 60
+    assert stillhouse.assess(pl.DataFrame({"text": english[200:260]}), out).verdict == "inconclusive"
+    with pytest.raises(stillhouse.UsageError, match="exists already"):
+        stillhouse.reference(ENGLISH, out)
+    assert stillhouse.reference(ENGLISH, out, replace=True).report.reference.documents > 1_000
+
+
 IN_A_LOOP = """
 import asyncio, gc, json, os, signal, sys, time
 from pathlib import Path

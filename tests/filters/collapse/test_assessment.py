@@ -263,7 +263,7 @@ def test_advice_distinguishes_a_small_dataset_from_a_small_reference(sides: Side
     assert [one.cause for one in both] == ["few_samples", "small_reference"]
     itself = assess_texts(real[:1200], real[:1200], name="itself", seed=1)
     assert (
-        "1,200 documents of the reference itself have words in them, of which 1,200 are also in the dataset"
+        "the reference itself has 1,200 documents with a word in them, 1,200 of them also in the dataset"
         in itself.evidence[0]
     )
     assert len(itself.advice) == 1

@@ -8,9 +8,10 @@ import pytest
 
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
+from core.runs.collapse_facts import MIN_REPETITION_DOCUMENTS
 from core.runs.records import CollapseRecord, CollapseVerdict
 from filters.base import Document
-from filters.collapse.repetition import MIN_REPETITION_DOCUMENTS, REPETITION_LIMITS, assess_repetition
+from filters.collapse.repetition import REPETITION_LIMITS, assess_repetition
 
 LINES = (PROJECT / ENGLISH_REFERENCE).read_text(encoding="utf-8").splitlines()
 TEXTS = [str(json.loads(line)["text"]) for line in LINES]

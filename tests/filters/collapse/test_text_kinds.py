@@ -216,7 +216,7 @@ def test_the_worse_role_of_a_dialogue_counts() -> None:
     record = assess_dialogues(poor, texts[100:], name="real", seed=1)
     assert (record.verdict, record.turns) == (CollapseVerdict.collapse, "user")
     assert record.evidence[0].startswith("user turns: ")
-    assert record.headline.startswith("collapse, 100 user turns as dialogue vs real; ")
+    assert record.headline.startswith("collapse, 100 user turns vs real; ")
     assert "The verdicts by role: user collapse, assistant inconclusive." in record.paragraph
     documents = [Document(str(i), turns["assistant"][0], asked=turns["user"][0]) for i, turns in enumerate(poor)]
     assert assess_dialogue_repetition(documents, seed=1).turns == "user"

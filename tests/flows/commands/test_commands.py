@@ -149,7 +149,7 @@ def test_the_next_command_of_filter_works_when_pasted(
     _, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "out"))
     assert text.splitlines()[-1] == f"next: stillhouse assess {tmp_path}/out/kept.jsonl"
     code, text, _ = called(capsys, *shlex.split(text.splitlines()[-1])[2:])
-    assert (code, text.splitlines()[0].partition(",")[0]) == (0, "collapse: inconclusive")
+    assert (code, text.splitlines()[0].partition(",")[0]) == (0, "verdict: inconclusive")
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
         f'name = "mine"\ncollapse.reference = "{REFERENCE}"\nseeds.path = "{PROJECT}/data/seeds/topics.jsonl"\n'
@@ -164,7 +164,7 @@ def test_assess_without_a_reference_measures_repetition(
 ) -> None:
     page = tmp_path / "page.html"
     code, out, _ = called(capsys, "assess", written(tmp_path / "good.jsonl", passages[:600]), "--out", str(page))
-    assert (code, out.splitlines()[0].partition(",")[0]) == (0, "collapse: no repetition")
+    assert (code, out.splitlines()[0].partition(",")[0]) == (0, "verdict: no repetition")
     assert ", 600 documents, no reference; rare words were not measured" in out.splitlines()[0]
     assert re.search(
         r"answers: \d+% begin with “.+”, \d+% with the pattern “.+”, self-\s*BLEU 0\.\d\d", " ".join(out.split())
@@ -182,7 +182,7 @@ def test_assess_without_a_reference_measures_repetition(
     code, out, _ = called(capsys, *shlex.split(out.splitlines()[-1])[2:])
     assert code == 0
     code, out, _ = called(capsys, *shlex.split(out.splitlines()[-1])[2:])
-    assert (code, out.splitlines()[0].partition(",")[0]) == (0, "collapse: inconclusive"), (
+    assert (code, out.splitlines()[0].partition(",")[0]) == (0, "verdict: inconclusive"), (
         "300 different documents are left"
     )
     code, out, _ = called(capsys, *shlex.split(out.splitlines()[-1])[2:])
@@ -207,7 +207,7 @@ def test_assess_suggests_to_drop_rows_only_where_rows_are_copies(
     for name, texts in changes.items():
         source = written(tmp_path / f"{name}.jsonl", texts)
         code, out, _ = called(capsys, "assess", source)
-        assert (code, out.splitlines()[0].partition(",")[0]) == (3, "collapse: collapse")
+        assert (code, out.splitlines()[0].partition(",")[0]) == (3, "verdict: collapse")
         assert f"{name} " in out
         assert out.splitlines()[-1] == f"next: stillhouse assess {source} --out {name}-assessment.html"
 
@@ -282,7 +282,7 @@ def test_assess_is_inconclusive_on_few_documents_and_exits_0(
     source, real = written(tmp_path / "few.jsonl", passages[:60]), written(tmp_path / "real.jsonl", passages[60:])
     code, out, _ = called(capsys, "assess", source, "--reference", real, "--runs-dir", str(tmp_path))
     assert code == 0
-    assert re.match(r"collapse: inconclusive, \d+ of about [\d,]+ documents vs real.jsonl; ", out)
+    assert re.match(r"verdict: inconclusive, \d+ of about [\d,]+ documents vs real.jsonl; ", out)
     assert "the dataset has 60 documents with a word in them: assess at least" in " ".join(out.split())
     assert [path.suffix for path in (tmp_path / ".cache" / "nulls").iterdir()] == [".json"]
 
@@ -297,7 +297,7 @@ def test_assess_names_the_units_and_refuses_a_reference_of_another_kind(
     prose, words = written(tmp_path / "prose.jsonl", passages[:100]), ["--runs-dir", str(tmp_path)]
     page = tmp_path / "page.html"
     _, out, _ = called(capsys, "assess", source, "--reference", real, "--out", str(page), *words)
-    assert re.match(r"collapse: inconclusive, \d+ of about [\d,]+ documents as code vs real.jsonl; ", out)
+    assert re.match(r"verdict: inconclusive, \d+ of about [\d,]+ documents as code vs real.jsonl; ", out)
     assert "share of tokens that only one document has" in out
     assert "strange_words" not in out
     assert "The most frequent first three tokens" in page.read_text()
@@ -321,7 +321,7 @@ def test_assess_exits_3_on_collapse_with_the_evidence(
     assert found["collapse"]["documents"] <= 80
     page = tmp_path / "page.html"
     code, out, _ = called(capsys, *words, "--out", str(page))
-    assert (code, out.splitlines()[0].partition(",")[0]) == (3, "collapse: collapse")
+    assert (code, out.splitlines()[0].partition(",")[0]) == (3, "verdict: collapse")
     text = " ".join(out.split())
     assert "“the best way” 100.0%" in text
     assert "with real text of the same kind (`--reference`)" in text, "it is unknown that a teacher wrote the text"
@@ -383,7 +383,7 @@ def test_every_seed_of_gaps_names_its_subject_and_is_accepted_by_a_run(
     assert "lacking topic" in out
     rows = [json.loads(line) for line in seeds.read_text().splitlines()]
     assert [row["text"] for row in rows if not row["words"]] == []
-    assert [(row["topic"], row["words"]) for row in rows if row["text"] == alone] == [("quillonby", ["quillonby"])]
+    assert [(row["topic"], row["words"]) for row in rows if row["text"] == alone] == [("Quillonby", ["Quillonby"])]
     take = out.splitlines()[-1].removeprefix("hint: generate samples for the gaps: stillhouse run RECIPE ")
     code, _, err = called(capsys, "validate", "smoke", *shlex.split(take))
     assert (code, "'words'" in err) == (0, False), err
@@ -391,6 +391,28 @@ def test_every_seed_of_gaps_names_its_subject_and_is_accepted_by_a_run(
     code, out, _ = called(capsys, "gaps", own, "--reference", real)
     assert code == 0
     assert out.splitlines()[-1] == "no seeds: no text of a lacking topic has a word that names its subject"
+
+
+def test_gaps_of_code_are_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"read_{word}" for word in ("page", "lines", "table", "Header", "index", "notes")]
+
+    def code(place: int, *called_names: str) -> str:
+        return f"def task_{place}(path):\n    value = open(path).read()\n" + "".join(
+            f"    value = {name}(value, {place})\n" for name in called_names
+        )
+
+    real = [code(i, "heapq.heappush" if i % 10 == 1 else "list.sort", names[i % 6]) for i in range(300)]
+    own = [code(i + 1_000, "list.sort", names[i % 6]) for i in range(300)]
+    words = ["gaps", written(tmp_path / "own.jsonl", own), "--reference", written(tmp_path / "real.jsonl", real)]
+    exit_code, out, _ = called(capsys, *words, "--json")
+    found = json.loads(out)
+    assert (exit_code, found["kind"], found["unit"]) == (0, "code", "token")
+    assert {gap["name"] for gap in found["words"]} >= {"heapq", "heappush"}
+    assert found["starts"] > 0
+    exit_code, out, _ = called(capsys, *words)
+    assert (exit_code, "lacking token" in out, " of " + words[3] + " as code" in out) == (0, True, True)
+    exit_code, out, _ = called(capsys, *words, "--kind", "prose", "--json")
+    assert json.loads(out)["unit"] == "word"
 
 
 def test_gaps_writes_a_file_without_seeds_if_no_topic_is_missing(
