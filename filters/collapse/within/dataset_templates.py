@@ -20,8 +20,9 @@ from filters.collapse.within.sampling_error import Interval, estimate_pairs
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-COMMON_SHARE = 0.1
-"""A word is common if at least this share of the documents has it."""
+COMMON_SHARES = (0.1, 0.2, 0.3)
+"""A word is common if at least this share of the documents has it. The share with the most equal beginnings counts: the words
+that fill a template are common too where they are few, and those of one template rare where there are many."""
 MIN_ENDED_WORDS = 3
 """Common words of a beginning that ends before it is whole."""
 MAX_OUTLINED = 2_000
@@ -79,18 +80,21 @@ def measure_beginnings(
     """Beginnings as common words and gaps. `texts`: the number of each document's text; `counted`: whether the document is prose
     that its prompt does not begin.
     """
-    common = np.flatnonzero(count_documents_by_word(own) >= max(2, COMMON_SHARE * len(own.lengths)))
-    names = list(vocabulary)
+    holders, names = count_documents_by_word(own), list(vocabulary)
     varied = counted & (own.lengths >= SKELETON_WORDS)
-    rows, mixed = (_list_beginnings(sample, common, varied) for sample in (own, shuffled))
-    spelled: dict[Hashable, str] = {
-        row: kind.join(["…" if word == GAP else names[word] for word in row if word != ENDED])
-        for row in set(rows)
-        if row is not None
-    }
-    return _build_templates(rows, texts, spelled, drawn)._replace(
-        reference=_find_mean(_count_partners(mixed, texts)), varied=int(varied.sum())
-    )
+    found = []
+    for share in COMMON_SHARES:
+        common = np.flatnonzero(holders >= max(2, share * len(own.lengths)))
+        rows, mixed = (_list_beginnings(sample, common, varied) for sample in (own, shuffled))
+        spelled: dict[Hashable, str] = {
+            row: kind.join(["…" if word == GAP else names[word] for word in row if word != ENDED])
+            for row in set(rows)
+            if row is not None
+        }
+        reference = _find_mean(_count_partners(mixed, texts))
+        templates = _build_templates(rows, texts, spelled, drawn)
+        found.append(templates._replace(reference=reference, varied=int(varied.sum())))
+    return max(found, key=lambda templates: templates.value - templates.reference)
 
 
 def measure_outlines(documents: Sequence[PromptedText], kind: TextKind, drawn: Attributes) -> DatasetTemplates:
