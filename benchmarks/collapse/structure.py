@@ -213,8 +213,8 @@ INTRODUCTION = f"""The probability that two different documents have the same st
 `filters/collapse/text_kinds.py`, without a reference. Draws of one corpus overlap: the upper ends are those of independent draws.
 What was made: functions with other names and constants; records with the values of other records, all but the first field; sums
 with other numbers; the {FRAME_WORDS} most frequent words of texts, with other words between them. *Few* are {STRUCTURES["few"]}
-structures, *several* {STRUCTURES["several"]}, *many* {STRUCTURES["many"]}; of sums {SUM_STRUCTURES["few"]},
-{SUM_STRUCTURES["several"]} and {SUM_STRUCTURES["many"]}."""
+structures, *several* {STRUCTURES["several"]}, *many* {STRUCTURES["many"]}; of sums {SUM_STRUCTURES["few"]}, \
+{SUM_STRUCTURES["several"]} and {SUM_STRUCTURES["many"]}. In the last two columns, {FEW_WORDS} different words fill few."""
 
 
 def _select(rows: Sequence[Row], **fields: Any) -> list[Row]:
@@ -263,6 +263,8 @@ def format_made(rows: Sequence[Row]) -> str:
             "several: by structure",
             "by repetition",
             "many: by structure",
+            "by repetition",
+            f"few, {FEW_WORDS} words: by structure",
             "by repetition",
         ],
         lines,

@@ -217,7 +217,7 @@ EQUATION = re.compile(r"\d\s{0,3}\)?\s{0,3}(?:[+*×÷=]\s{0,3}|\s[-/−]\s)[-(]?
 MIN_OPERATION_WORDS = 9
 """Of the outline of two operations: single ones are of four kinds by nature."""
 MAX_EQUAL_OPERATIONS = 0.1
-"""As among ten equally frequent shapes: sums have fewer than other data has."""
+"""As among ten equally frequent shapes. Real sums have at most 0.03 (`benchmarks/README.md`, structure without a reference)."""
 MAX_EXPRESSIONS = 20
 """Expressions of a document that its shape is made of."""
 
@@ -286,8 +286,8 @@ class TextKind(NamedTuple):
     """Words of an outline that can vary: real data of the kind has few shorter ones by nature."""
     template_limit: float = 0.05
     """The largest probability of the same structure in two documents that is not called a collapse, above that of the same words
-    in random order: that of 20 equally frequent structures. Package descriptions, whose beginnings are most alike among real
-    text, have 0.01 (`benchmarks/README.md`, structure without a reference)."""
+    in random order: that of 20 equally frequent structures. Beginnings of real text have at most 0.03 at 100 documents and
+    0.011 from 500 on, programs and records less (`benchmarks/README.md`, structure without a reference)."""
     join: Callable[[Sequence[str]], str] = " ".join
     """Consecutive units as a phrase."""
 
