@@ -24,7 +24,7 @@ FINDING_SENTENCES = {
 """The beginning of a finding's evidence, by name, those of collapse first."""
 FINDING_WORDS = {
     "tail": "rare words are missing",
-    "structure": "few structures, filled with different words",
+    "structure": "few different structures",
     "likely": "only likely text",
     "strange": "words of no language instead of rare words",
     "steady": "fewer rare words, no longer falling",

@@ -433,7 +433,7 @@ def _build_structure_record(templates: DatasetTemplates, kind: TextKind) -> Metr
 def _describe_structure(structure: MetricRecord, phrases: Sequence[PhraseRecord]) -> str:
     low, high = structure.interval or (structure.candidate, structure.candidate)
     numbers = (
-        f"as if there were {1 / structure.candidate:.1f}, 95 % interval {1 / high:.1f} to {1 / max(low, 1e-9):.1f}, "
+        f"as with {1 / structure.candidate:.1f} equally frequent ones, 95 % interval {1 / high:.1f} to {1 / max(low, 1e-9):.1f}, "
         f"limit {1 / structure.high:.1f}"
     )
     shown = ", ".join(f"“{phrase.text}” {phrase.candidate:.1%}" for phrase in phrases)
