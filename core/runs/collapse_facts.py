@@ -23,13 +23,15 @@ class MetricRecord(BaseModel):
     name: str
     candidate: float
     reference: float
-    """Of real text; without a reference, of the candidate's own words in random order, and 0 for exact duplicates."""
+    """Of real text; without a reference, of the candidate's own words in random order, and 0 for exact duplicates, outlines and
+    records."""
     low: float
     high: float
     """The range of real text; without a reference, what is not called repetition."""
     meaning: str
     family: str | None = None
-    """TAIL, REPEAT, FIDELITY or COVERAGE for metrics that decide the verdict; None for others, which are only shown."""
+    """TAIL, REPEAT, FIDELITY or COVERAGE for metrics that decide the verdict; None for others, which are only shown. Without a
+    reference, `templates` has none where structure cannot be judged, and in files of earlier versions."""
     z: float | None = None
     """Distance in standard deviations of real text against real text, positive if worse; for metrics that decide."""
     interval: tuple[float, float] | None = None
@@ -158,7 +160,7 @@ class SamenessRecord(BaseModel):
 
 
 class CollapseFacts(BaseModel):
-    """Metrics of the kept samples and of a real reference with the same number of tokens; without one, of repetition only."""
+    """Metrics of the kept samples and of a real reference with the same number of tokens; without one, of their repetition."""
 
     verdict: CollapseVerdict = CollapseVerdict.inconclusive
     kind: str = "prose"
@@ -182,7 +184,7 @@ class CollapseFacts(BaseModel):
     openers: list[PhraseRecord] = []
     """The most frequent first three words."""
     templates: list[PhraseRecord] = []
-    """The most frequent openings as common words and gaps."""
+    """The most frequent openings as common words and gaps, structures, or values of fields."""
     sameness: list[SamenessRecord] = []
     """Of questions and answers, however many there are; empty in older files."""
     findings: dict[str, list[str]] = {}

@@ -22,6 +22,7 @@ from core.runs.noun_counts import format_count
 FINDING_SENTENCES = {
     "tail": "TAIL: rare words are being lost",
     "repetition": "REPEAT: text is repeated",
+    "structure": "STRUCTURE: few structures, filled with different words",
     "likely": "FIDELITY: only likely text, as from low-temperature decoding or filtering by likelihood",
     "strange": "TAIL: words of no language in place of rare words",
     "steady": "TAIL: fewer rare words than real text, as in every earlier generation; the loss has stopped growing",
@@ -31,13 +32,14 @@ FINDING_SENTENCES = {
 """The beginning of a finding's evidence, by name, those of collapse first."""
 FINDING_WORDS = {
     "tail": "rare words are missing",
+    "structure": "few different structures",
     "likely": "only likely text",
     "strange": "words of no language instead of rare words",
     "steady": "fewer rare words, no longer falling",
     "topics": "other topics",
     "unlike": "unlike the reference",
 }
-COLLAPSE_FINDINGS = ("tail", "repetition", "likely", "strange")
+COLLAPSE_FINDINGS = ("tail", "repetition", "structure", "likely", "strange")
 """The findings that are a collapse; next to them, the others go without saying."""
 COPY_METRICS = ("exact_duplicates", "repeated_answers", "copied_documents", "duplicate_8grams")
 """The metrics of repetition that dropping repeated rows lowers."""
@@ -305,14 +307,19 @@ def _bound_losses(record: CollapseFacts) -> list[str]:
             "probability of 95 %, and was not."
         )
     highest = {metric.name: metric.interval[1] for metric in record.metrics if metric.interval}
+    structure = next((metric for metric in record.metrics if metric.name == "templates"), None)
+    if not record.reference and structure and structure.family is None:
+        sentences.append("Their structure was not judged.")
+        del highest["templates"]
     parts = [
-        f"{_format_share(math.sqrt(highest[name]) if name == 'openers' else highest[name])} {words}"
+        f"{_format_share(math.sqrt(highest[name]) if name in BEGINNING_METRICS else highest[name])} {words}"
         for name, words in (
             ("exact_duplicates", f"of the {_name_document(record)}s repeat another"),
             ("copied_documents", "are near copies"),
             ("openers", "begin alike"),
+            ("templates", "have one structure"),
         )
-        if name in highest
+        if name in highest and not (name == "templates" and record.reference)
     ]
     return [*sentences, f"With 95 % confidence, at most {', '.join(parts)}."] if parts else sentences
 
@@ -389,7 +396,7 @@ def _find_collapse_causes(record: CollapseFacts) -> list[str]:
     causes += ["cautious_decoding"] if cautious or not findings else []
     few = (
         repeated.intersection((*BEGINNING_METRICS, "repeated_4grams", "distinct_4"))
-        or "tail" in findings
+        or not findings.keys().isdisjoint(("tail", "structure"))
         or not findings
     )
     return [*causes, *(["few_seeds"] if few or "copies" in causes else [])]

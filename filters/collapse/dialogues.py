@@ -4,6 +4,7 @@ verdict counts. A turn is a document. Knows no metric.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from core.runs.records import CollapseRecord, CollapseVerdict
 from filters.base import Document
@@ -48,11 +49,15 @@ def list_role_turns(dialogues: Sequence[Turns]) -> dict[str, list[str]]:
     return {role: [turn for turns in dialogues for turn in turns.get(role, ())] for role in ROLES}
 
 
-def assess_dialogue_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRecord:
+def assess_dialogue_repetition(
+    documents: Sequence[Document], *, seed: int, seeds: Sequence[Mapping[str, Any]] = ()
+) -> CollapseRecord:
     """Repetition among the answers, and among the user's turns."""
     asked = [Document(document.id, document.asked) for document in documents]
     sides = {"user": asked, "assistant": documents}
-    return _choose_worse({role: assess_repetition(side, seed=seed, kind=DIALOGUE) for role, side in sides.items()})
+    return _choose_worse(
+        {role: assess_repetition(side, seed=seed, kind=DIALOGUE, seeds=seeds) for role, side in sides.items()}
+    )
 
 
 def _choose_worse(records: Mapping[str, CollapseRecord]) -> CollapseRecord:

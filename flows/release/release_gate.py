@@ -12,7 +12,11 @@ MIN_REFERENCE_SIZE = 3_000
 
 def describe_release_gate(gate: ReleaseGate, *, has_reference: bool) -> str:
     """What a release of a run needs with this gate, in a sentence without full stop."""
-    measured = "collapse" if has_reference else "repetition (all that is measured without a `collapse.reference`)"
+    measured = (
+        "collapse"
+        if has_reference
+        else "repetition or few structures (all that is measured without a `collapse.reference`)"
+    )
     if gate is False:
         return "off: a run is released whatever its collapse verdict is (`collapse.gate = false`)"
     if gate is True:

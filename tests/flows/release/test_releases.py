@@ -369,7 +369,7 @@ def test_a_strict_gate_refuses_the_small_run_and_validate_says_which_gate_holds(
     assert "assess at least 1,000" in err
     assert lineage(runs).list_generations() == []
     for settings, words in (
-        ((), "release gate: on: a run that shows repetition"),
+        ((), "release gate: on: a run that shows repetition or few structures"),
         ((REAL,), "release gate: on: a run that shows collapse is not released; one with too few"),
         ((REAL, strict), "release gate: strict: a run that shows collapse, or has too few documents to tell, is not"),
         ((strict,), "release gate: strict: no run is released"),
