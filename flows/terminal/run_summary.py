@@ -115,7 +115,7 @@ def format_not_kept_counts(manifest: RunManifest) -> str:
 
 def format_headline(collapse: CollapseRecord) -> str:
     """The line that says the verdict wherever it is printed."""
-    return f"verdict: {format_one_line(collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)}"
+    return format_one_line(collapse.line, TERMINAL_WIDTH)
 
 
 def _format_interval(metric: MetricRecord) -> str:

@@ -149,7 +149,7 @@ def test_the_next_command_of_filter_works_when_pasted(
     _, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "out"))
     assert text.splitlines()[-1] == f"next: stillhouse assess {tmp_path}/out/kept.jsonl"
     code, text, _ = called(capsys, *shlex.split(text.splitlines()[-1])[2:])
-    assert (code, text.splitlines()[0].partition(",")[0]) == (0, "verdict: inconclusive")
+    assert (code, text.splitlines()[0].partition(",")[0]) == (0, "collapse: inconclusive")
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
         f'name = "mine"\ncollapse.reference = "{REFERENCE}"\nseeds.path = "{PROJECT}/data/seeds/topics.jsonl"\n'
@@ -164,7 +164,7 @@ def test_assess_without_a_reference_measures_repetition(
 ) -> None:
     page = tmp_path / "page.html"
     code, out, _ = called(capsys, "assess", written(tmp_path / "good.jsonl", passages[:600]), "--out", str(page))
-    assert (code, out.splitlines()[0].partition(",")[0]) == (0, "verdict: no repetition")
+    assert (code, out.splitlines()[0].partition(",")[0]) == (0, "collapse: no repetition")
     assert ", 600 documents, no reference; rare words were not measured" in out.splitlines()[0]
     assert re.search(
         r"answers: \d+% begin with “.+”, \d+% with the pattern “.+”, self-\s*BLEU 0\.\d\d", " ".join(out.split())
@@ -182,7 +182,7 @@ def test_assess_without_a_reference_measures_repetition(
     code, out, _ = called(capsys, *shlex.split(out.splitlines()[-1])[2:])
     assert code == 0
     code, out, _ = called(capsys, *shlex.split(out.splitlines()[-1])[2:])
-    assert (code, out.splitlines()[0].partition(",")[0]) == (0, "verdict: inconclusive"), (
+    assert (code, out.splitlines()[0].partition(",")[0]) == (0, "collapse: inconclusive"), (
         "300 different documents are left"
     )
     code, out, _ = called(capsys, *shlex.split(out.splitlines()[-1])[2:])
@@ -207,7 +207,7 @@ def test_assess_suggests_to_drop_rows_only_where_rows_are_copies(
     for name, texts in changes.items():
         source = written(tmp_path / f"{name}.jsonl", texts)
         code, out, _ = called(capsys, "assess", source)
-        assert (code, out.splitlines()[0].partition(",")[0]) == (3, "verdict: collapse")
+        assert (code, out.splitlines()[0].partition(",")[0]) == (3, "collapse: found")
         assert f"{name} " in out
         assert out.splitlines()[-1] == f"next: stillhouse assess {source} --out {name}-assessment.html"
 
@@ -282,7 +282,7 @@ def test_assess_is_inconclusive_on_few_documents_and_exits_0(
     source, real = written(tmp_path / "few.jsonl", passages[:60]), written(tmp_path / "real.jsonl", passages[60:])
     code, out, _ = called(capsys, "assess", source, "--reference", real, "--runs-dir", str(tmp_path))
     assert code == 0
-    assert re.match(r"verdict: inconclusive, \d+ of about [\d,]+ documents vs real.jsonl; ", out)
+    assert re.match(r"collapse: inconclusive, \d+ of about [\d,]+ documents vs real.jsonl; ", out)
     assert "the dataset has 60 documents with a word in them: assess at least" in " ".join(out.split())
     assert [path.suffix for path in (tmp_path / ".cache" / "nulls").iterdir()] == [".json"]
 
@@ -297,7 +297,7 @@ def test_assess_names_the_units_and_refuses_a_reference_of_another_kind(
     prose, words = written(tmp_path / "prose.jsonl", passages[:100]), ["--runs-dir", str(tmp_path)]
     page = tmp_path / "page.html"
     _, out, _ = called(capsys, "assess", source, "--reference", real, "--out", str(page), *words)
-    assert re.match(r"verdict: inconclusive, \d+ of about [\d,]+ documents as code vs real.jsonl; ", out)
+    assert re.match(r"collapse: inconclusive, \d+ of about [\d,]+ documents as code vs real.jsonl; ", out)
     assert "share of tokens that only one document has" in out
     assert "strange_words" not in out
     assert "The most frequent first three tokens" in page.read_text()
@@ -321,7 +321,7 @@ def test_assess_exits_3_on_collapse_with_the_evidence(
     assert found["collapse"]["documents"] <= 80
     page = tmp_path / "page.html"
     code, out, _ = called(capsys, *words, "--out", str(page))
-    assert (code, out.splitlines()[0].partition(",")[0]) == (3, "verdict: collapse")
+    assert (code, out.splitlines()[0].partition(",")[0]) == (3, "collapse: found")
     text = " ".join(out.split())
     assert "“the best way” 100.0%" in text
     assert "with real text of the same kind (`--reference`)" in text, "it is unknown that a teacher wrote the text"

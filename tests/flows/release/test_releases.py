@@ -351,7 +351,7 @@ def test_the_first_small_release_is_marked_inconclusive_and_the_next_run_builds_
     assert (release.manifest.verdict, release.lineage.verdict) == (CollapseVerdict.inconclusive,) * 2
     assert "Collapse verdict: **inconclusive**" in (release.dataset / "README.md").read_text()
     _, out, _ = called(capsys, "lineage", "smoke", *where)
-    assert "verdict: inconclusive, " in out
+    assert "collapse: inconclusive, " in out
     _, out, _ = called(capsys, "lineage", "smoke", *where, "--json")
     assert [one["inconclusive"] for one in json.loads(out)["generations"]] == [True]
     second = make_run(runs)

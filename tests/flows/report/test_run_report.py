@@ -279,7 +279,7 @@ def test_a_done_run_that_kept_nothing_points_to_its_samples(tmp_path: Path) -> N
 
 
 def test_the_conclusion_of_a_run_has_the_headline_of_the_verdict() -> None:
-    assert f"; verdict: {COLLAPSE.headline}; the student" in run_report.summarize_run(manifest())
+    assert f"; {COLLAPSE.line}; the student" in run_report.summarize_run(manifest())
 
 
 def test_a_sample_is_printed_in_the_order_it_happened() -> None:
