@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from core.runs.collapse_facts import (
     MIN_CONCLUSIVE_DOCUMENTS,
     MIN_REPETITION_DOCUMENTS,
+    OTHER_KIND_SURPRISE,
     Z_LIMIT,
     CollapseFacts,
     MetricRecord,
@@ -403,14 +404,14 @@ def _find_collapse_causes(record: CollapseFacts) -> list[str]:
 
 
 def _is_other_genre(record: CollapseFacts) -> bool:
-    """Whether the dataset has many words that the reference lacks, and more rare words than it: text of another kind, which no
-    collapse makes.
+    """Whether the dataset has many words that the reference lacks, and more rare words than it, or real text is much less likely
+    after it: text of another kind, which no collapse makes.
     """
     metrics = {metric.name: metric for metric in record.metrics}
-    new, rare = metrics.get("new_words"), metrics.get("hapax_mass")
-    if new is None or rare is None or new.z is None:
-        return False
-    return new.z >= Z_LIMIT and rare.candidate > rare.high
+    new, rare, real = (metrics.get(name) for name in ("new_words", "hapax_mass", "reverse_surprise"))
+    if record.verdict == "shift" and real and real.candidate - real.reference >= OTHER_KIND_SURPRISE:
+        return True
+    return bool(new and rare and new.z is not None and new.z >= Z_LIMIT and rare.candidate > rare.high)
 
 
 def _is_too_typical(record: CollapseFacts) -> bool:

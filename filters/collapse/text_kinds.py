@@ -339,7 +339,16 @@ REPETITION_SHARES = frozenset(
 TEXT_KINDS = {
     kind.name: kind
     for kind in (
-        TextKind("dialogue", "dialogues", "word", split_into_words, _is_dialogue, _without(), REPETITION_SHARES),
+        # Most turns are too short to have 8-grams, so two equal long ones are many deviations.
+        TextKind(
+            "dialogue",
+            "dialogues",
+            "word",
+            split_into_words,
+            _is_dialogue,
+            _without("duplicate_8grams"),
+            REPETITION_SHARES,
+        ),
         TextKind(
             "json",
             "JSON records",
