@@ -95,7 +95,7 @@ NOT_RUN = {
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
-    "docs/collapse.md: stillhouse reference": (
+    "docs/references.md: stillhouse reference": (
         "the self-test takes minutes; tests/flows/evaluate/test_reference_preparation.py runs smaller ones"
     ),
     "docs/measured-recipes.md: stillhouse": "tests/flows/run/test_recorded_samples.py replays the recordings",
@@ -126,7 +126,7 @@ ASK = ("docs/routing.md: curl",)
 OWN_RECIPE = (
     "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "docs/scale.md: stillhouse run",
     "docs/releases.md: ",
-    "docs/collapse.md: stillhouse assess", "docs/collapse.md: stillhouse gaps",
+    "docs/collapse.md: stillhouse assess", "docs/references.md: stillhouse gaps",
     "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
 )  # fmt: skip
 WITHOUT_EARLIER_RUNS = ("docs/scale.md", "docs/releases.md")

@@ -51,7 +51,7 @@ GROSS_CHANGES = {"exact_duplicates": 0.05, "duplicate_8grams": 0.05, "openers": 
 """Repetition that is a collapse even in another kind of text, which has its own set phrases: between the four corpora, openers
 differ by up to 0.008, templates by 0.004, duplicate_8grams by 0.006. The same opening in a seventh of all documents is 0.02."""
 OTHER_KIND_TOPICS = 12.0
-"""Deviations of the topics: between these corpora at least 13.7, of ten generations of replacement at most 7 (2,000 documents)."""
+"""Deviations of the topics: between these corpora at least 13.7, of ten generations of replacement at most 7 (2,000 rows)."""
 MIN_STRANGE_SHARE = 0.85
 """Least share of new words that no word list has, for words of no language. Between the four corpora it was 0.07 to 0.76."""
 TAIL_METRICS = ("hapax_mass", "heaps_slope", "tail_coverage")
