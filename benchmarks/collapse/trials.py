@@ -44,8 +44,8 @@ EXTRA_PARTS = {
 SMALL_REFERENCE = 3_000
 SMALL_PAIRS = (
     (1_000, 500, 16), (1_000, 2_000, 2),
-    (3_000, 500, 14), (3_000, 1_000, 9), (3_000, 2_000, 6),
-    (5_000, 500, 14), (5_000, 1_000, 9), (5_000, 2_000, 6),
+    (3_000, 500, 14), (3_000, 1_000, 10), (3_000, 2_000, 6),
+    (5_000, 500, 14), (5_000, 1_000, 10), (5_000, 2_000, 6),
 )  # fmt: skip
 """Documents of the reference, of a candidate, and the largest number of disjoint candidates."""
 SMALL_PARTS = {
