@@ -33,7 +33,7 @@ from benchmarks import (
     tool_results,
     training,
 )
-from benchmarks.collapse import kinds, neural, references, repetition
+from benchmarks.collapse import kinds, neural, references, repetition, structure
 from benchmarks.collapse import tables as collapse
 from benchmarks.external_truth import math_verify, reasoning_gym
 
@@ -82,6 +82,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
     "references": ("References of the same kind", references.table),
     "repetition": ("Repetition, without a reference", repetition.table),
+    "structure": ("Structure, without a reference", structure.table),
     "planted_faults": ("Planted faults, and what checks and critics catch", planted_faults.table),
     "sameness": ("How alike the texts of a recipe are", sameness.table),
     "study": ("Topologies under injected faults", study.measure_injected),

@@ -1,12 +1,13 @@
 """Arrays of filters that compare documents: values of many documents end to end, and matches. Knows no document."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
+NumberType = TypeVar("NumberType", bound=np.generic)
 
 
 class RaggedArray(NamedTuple):
@@ -52,6 +53,14 @@ class DuplicateMatches(NamedTuple):
     @classmethod
     def empty(cls) -> "DuplicateMatches":
         return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))
+
+
+def sort_unique(numbers: npt.NDArray[NumberType]) -> npt.NDArray[NumberType]:
+    """Like `numpy.unique`, whose hash table is 20 times slower than sorting here."""
+    numbers = np.sort(numbers)
+    fresh = np.ones(numbers.size, dtype=np.bool_)
+    fresh[1:] = numbers[1:] != numbers[:-1]
+    return numbers[fresh]
 
 
 def compute_offsets(sizes: Indices) -> Indices:

@@ -4,7 +4,8 @@ environment that `make install-all` made. Knows which licences an Apache-2.0 app
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
@@ -67,44 +68,43 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def runtime_packages() -> list[Package]:
+@cache
+def runtime_packages() -> tuple[Package, ...]:
     """All that is installed of what Stillhouse and its extras need, but for `dev`, by name."""
     root = distribution("stillhouse")
     by_package: dict[str, set[str]] = {}
     for extra in ("", *(one for one in root.metadata.get_all("Provides-Extra") or () if one != "dev")):
-        for name in _closure(root, extra):
+        for name in _closure("stillhouse", extra):
             by_package.setdefault(name, set()).add(extra)
     found = []
     for name, extras in sorted(by_package.items()):
         licence, reason = licence_of(distribution(name))
         found.append(Package(name, licence, reason, () if "" in extras else tuple(sorted(extras))))
-    return found
+    return tuple(found)
 
 
-def _closure(root: Distribution, extra: str) -> set[str]:
+def _closure(root: str, extra: str) -> set[str]:
     """Names of installed packages that `root` needs with one extra, and theirs."""
     seen: set[tuple[str, str]] = set()
     waiting = [(root, extra)]
-    names = set()
     while waiting:
-        package, wanted = waiting.pop()
-        for need in _needs(package, wanted):
-            try:
-                other = distribution(need.name)
-            except PackageNotFoundError:
-                continue
-            names.add(normalized(need.name))
-            new = [(normalized(need.name), one) for one in ("", *sorted(need.extras))]
-            waiting += [(other, one) for name, one in new if (name, one) not in seen]
-            seen.update(new)
-    return names - {"stillhouse"}
+        name, wanted = waiting.pop()
+        for need in _requirements(name) or ():
+            other = normalized(need.name)
+            if (need.marker is None or need.marker.evaluate({"extra": wanted})) and _requirements(other) is not None:
+                new = [(other, one) for one in ("", *sorted(need.extras)) if (other, one) not in seen]
+                waiting += new
+                seen.update(new)
+    return {name for name, _ in seen} - {root}
 
 
-def _needs(package: Distribution, extra: str) -> Iterator[Requirement]:
-    for line in package.requires or ():
-        need = Requirement(line)
-        if need.marker is None or need.marker.evaluate({"extra": extra}):
-            yield need
+@cache  # each is needed with many extras
+def _requirements(name: str) -> tuple[Requirement, ...] | None:
+    """None if the package is not installed."""
+    try:
+        return tuple(map(Requirement, distribution(name).requires or ()))
+    except PackageNotFoundError:
+        return None
 
 
 def licence_of(package: Distribution) -> tuple[str, str]:

@@ -68,9 +68,20 @@ if TYPE_CHECKING:
         generate,
         load_release,
         preview,
+        reference,
         run,
     )
-    from stillhouse.results import Assessment, DatasetFolder, Filtered, Gaps, LoadedRelease, Preview, Run, Student
+    from stillhouse.results import (
+        Assessment,
+        DatasetFolder,
+        Filtered,
+        Gaps,
+        LoadedRelease,
+        PreparedReference,
+        Preview,
+        Run,
+        Student,
+    )
     from stillhouse.session import Progress
 
 __all__ = [
@@ -95,6 +106,7 @@ __all__ = [
     "MaskedDocument",
     "Message",
     "Options",
+    "PreparedReference",
     "Preview",
     "Progress",
     "ProviderError",
@@ -131,6 +143,7 @@ __all__ = [
     "loss",
     "preview",
     "read_key",
+    "reference",
     "register",
     "require_text",
     "run",

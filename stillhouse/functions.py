@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Literal, Union, cast
 
 from core.data_kinds import DataKind
 from core.errors import UsageError
 from core.runs.run_dir import RUNS_FOLDER
-from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, Preview, Run, Student
+from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, PreparedReference, Preview, Run, Student
 from stillhouse.session import ProgressCallback, format_settings, run_call
 
 if TYPE_CHECKING:
@@ -186,8 +186,46 @@ def assess(
     return run_call(work, None)
 
 
-def gaps(source: Dataset, reference: Name, out: Name | None = None, *, number: int = 100) -> Gaps:
-    """Find topics and words that real text has and a dataset lacks, and write at most `number` seeds from them to `out`.
+def reference(
+    sources: Dataset | Sequence[Dataset], out: Name, *, source: str = "", kind: DataKind | None = None,
+    role: Literal["assistant", "user"] = "assistant", split: int | None = None, documents: int = 30_000, seed: int = 7,
+    replace: bool = False, progress: ProgressCallback | None = None,
+) -> PreparedReference:  # fmt: skip
+    """Make a reference for `assess` from real text: split, without repeats, shuffled, with the power that it gives.
+
+    Args:
+        sources: Datasets, documents, Python files, or folders of them.
+        out: The Parquet file to write.
+        source: Where the text is from, and its licence.
+        kind: What it is; without it, it is found from the texts. `dialogue` keeps whole conversations, whose turns are compared.
+        role: Whose turns of a conversation are taken, except for dialogues.
+        split: The longest passage in words; 0 splits nothing; without it, files are split to 80 words, and rows of over 400.
+        documents: The most documents.
+        seed: Random seed of the draw and the order.
+        replace: Replace the file if it exists.
+        progress: Called with every message, from another thread.
+
+    Raises:
+        UsageError: if a source cannot be read or has too little text, or `out` exists and `replace` is not set.
+    """
+    from flows.evaluate.reference_preparation import ReferenceOptions, check_reference_file, prepare_reference
+
+    def work() -> PreparedReference:
+        check_reference_file(Path(out), replace=replace)
+        listed = sources if isinstance(sources, list | tuple) else [cast("Dataset", sources)]
+        with ExitStack() as stack:
+            files = [_place_dataset(one, stack) for one in listed]
+            options = ReferenceOptions(kind, role, split, documents, source, seed)
+            return PreparedReference(Path(out), prepare_reference(files, Path(out), options, cache=None))
+
+    return run_call(work, progress)
+
+
+def gaps(
+    source: Dataset, reference: Name, out: Name | None = None, *, number: int = 100, kind: DataKind | None = None
+) -> Gaps:
+    """Find topics and words that real text has and a dataset lacks, and write at most `number` seeds from them to `out`. Of code,
+    tokens take the place of words, and of records, fields; `kind` says what the texts are.
 
     Raises:
         UsageError: if a text cannot be read or is too small, or `out` exists.
@@ -197,7 +235,7 @@ def gaps(source: Dataset, reference: Name, out: Name | None = None, *, number: i
     def work() -> Gaps:
         with ExitStack() as stack:
             place = _place_dataset(source, stack)
-            return Gaps(find_dataset_gaps(place, str(reference), Path(out) if out else None, number))
+            return Gaps(find_dataset_gaps(place, str(reference), Path(out) if out else None, number, kind))
 
     return run_call(work, None)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from flows.evaluate.dataset_gaps import DatasetGapsReport
+    from flows.evaluate.reference_preparation import ReferenceReport
     from flows.report.filter_report import FilterReport
 
 
@@ -169,6 +170,20 @@ class Assessment:
         import polars as pl
 
         return pl.DataFrame([metric.model_dump(mode="json") for metric in self.record.collapse.metrics])
+
+
+@dataclass(frozen=True)
+class PreparedReference:
+    """Real text in a file that `assess` compares with."""
+
+    path: Path
+    report: "ReferenceReport"
+    """How it was made, what was left out and why, and its power: `loss` is the smallest loss of rare words that is found."""
+
+    @property
+    def texts(self) -> "pl.DataFrame":
+        """The documents, each with the text that it is a passage of (`origin`)."""
+        return _read_parquet(self.path)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 import gc
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,7 +15,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # A shell has the commands that it starts with `&` ignore Ctrl-C, and so would what the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.support.s3", "tests.support.forked"]
+pytest_plugins = ["tests.support.s3", "tests.support.forked", "tests.support.prefect_home"]
 
 
 GROUP_MARKS = ("slow", "waits")
@@ -32,9 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-def pytest_collection_finish() -> None:
-    """Thousands of tests and all that they import stay to the end: no garbage collection has to visit them again."""
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Thousands of tests and all that they import stay to the end: no garbage collection has to visit them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:

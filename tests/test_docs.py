@@ -34,7 +34,9 @@ from tests.support.scripted_endpoint import Endpoint, serve_scripted_endpoint
 from tests.support.waiting import wait_until
 from tests.support.whole_runs import check_whole
 
-pytestmark = pytest.mark.xdist_group("docs")  # they share Prefect's server and the process that commands are forks of
+with_runs = pytest.mark.xdist_group("docs of runs")
+with_students = pytest.mark.xdist_group("docs of students")
+"""Tests of a group share Prefect's server; two groups, so that two workers share the work."""
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMANDS = ("stillhouse", "pipx", "make", "docker", "kubectl", "prefect", "export", "curl", "python", "torchrun", "vllm", "dask",
@@ -93,7 +95,7 @@ NOT_RUN = {
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
-    "docs/collapse.md: stillhouse reference": (
+    "docs/references.md: stillhouse reference": (
         "the self-test takes minutes; tests/flows/evaluate/test_reference_preparation.py runs smaller ones"
     ),
     "docs/measured-recipes.md: stillhouse": "tests/flows/run/test_recorded_samples.py replays the recordings",
@@ -124,7 +126,7 @@ ASK = ("docs/routing.md: curl",)
 OWN_RECIPE = (
     "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "docs/scale.md: stillhouse run",
     "docs/releases.md: ",
-    "docs/collapse.md: stillhouse assess", "docs/collapse.md: stillhouse gaps",
+    "docs/collapse.md: stillhouse assess", "docs/references.md: stillhouse gaps",
     "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
 )  # fmt: skip
 WITHOUT_EARLIER_RUNS = ("docs/scale.md", "docs/releases.md")
@@ -137,7 +139,7 @@ SERVER = (
 )  # fmt: skip
 EMBEDDED = {
     "docs/preference-pairs.md: ": "--set samples=2 --set topology.max_revisions=0",
-    "docs/topologies.md: stillhouse study constrained": "--samples 1",
+    "docs/topologies.md: stillhouse study constrained": "--samples 1 --topologies single,centralized",
 }
 """Pages on the embedded model, with what makes less of it."""
 DEFAULT_RECIPE = ("README.md: stillhouse recipes", "docs/constrained-instructions.md: stillhouse run constrained")
@@ -183,8 +185,15 @@ def test_every_attack_of_the_table_names_a_test_that_exists() -> None:
             assert re.search(rf"^(?:async )?def {test}\(", code, re.MULTILINE), f"{file}::{test}"
 
 
-FORKED = ("stillhouse", "prefect", "dask", "torchrun")
+FORKED = ("stillhouse", "prefect", "dask")
 """Commands that run as forks, of this checkout or of a package."""
+FORKED_PYTHON = f"""\
+#!/bin/sh
+shift 2
+exec {shlex.quote(sys.executable)} -S {shlex.quote(str(PROJECT / "tests/support/forked_command.py"))} 0 "$@"
+"""
+"""What `torchrun` runs as `python -u -m MODULE` is a fork too: of its files, only the input is inherited, so that is where
+requests are sent."""
 
 
 def forked(command: str) -> str:
@@ -197,6 +206,7 @@ def forked(command: str) -> str:
 def run_shell(text: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Lines as a user types them, with the command of this checkout; it stops at the first that fails."""
     functions = "".join(f'{command}() {{ {forked(command)} "$@"; }}\n' for command in FORKED)
+    functions += f'torchrun() {{ {forked("torchrun")} "$@" <&{COMMAND_FORKS.requests.fileno()}; }}\n'
     return subprocess.run(
         ["bash", "-c", f"{functions}set -e\n{text}"], cwd=folder, env=environment,
         pass_fds=[COMMAND_FORKS.requests.fileno()], capture_output=True, text=True, check=False,
@@ -274,7 +284,7 @@ class Workspace(NamedTuple):
         output = exported = ""
         for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
             text = line
-            for word, replacement in {"localhost:8000": self.endpoint.address, **words}.items():
+            for word, replacement in {**words, "localhost:8000": self.endpoint.address}.items():
                 text = text.replace(word, replacement)
             for name in re.findall(r"\bmine-[0-9a-f]{8}\b", text):
                 text = text.replace(name, self.newest_name(output))
@@ -375,6 +385,7 @@ def kept(output: str) -> int:
 
 
 @pytest.mark.slow
+@with_runs
 def test_the_tutorial_runs_as_written_with_the_scripted_teacher(tutorial: Tutorial) -> None:
     output = ""
     for block in (block for block in blocks() if block.page == "docs/your-own.md"):
@@ -392,6 +403,7 @@ def test_the_tutorial_runs_as_written_with_the_scripted_teacher(tutorial: Tutori
 
 
 @pytest.mark.slow
+@with_runs
 def test_the_tutorial_keeps_samples_of_the_embedded_teacher(tutorial: Tutorial) -> None:
     """Until one is kept: of what a small model writes on this machine, many are dropped and some may fail."""
     page = [block for block in blocks() if block.page == "docs/your-own.md"]
@@ -406,9 +418,10 @@ def test_the_tutorial_keeps_samples_of_the_embedded_teacher(tutorial: Tutorial) 
 
 
 @pytest.mark.slow
+@with_runs
 def test_the_pages_of_the_families_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
     """Of a run, a few samples; of a script's nonsense, nothing need be kept."""
-    few = {"stillhouse run": "--set samples=6 --set max_failed=1.0"}
+    few = {"stillhouse run": "--set samples=6 --set max_failed=1.0", "stillhouse run code": "--set samples=1"}
 
     def page(block: Block) -> None:
         with open_workspace(tmp_path / Path(block.page).stem, prefect_home) as workspace:
@@ -433,6 +446,7 @@ def test_the_pages_of_the_families_run_as_written(tmp_path: Path, prefect_home: 
 
 
 @pytest.mark.slow
+@with_runs
 def test_the_pages_on_datasets_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
     with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
         workspace.write("week-47.jsonl", *map(make_conversation, range(5, 25)))
@@ -447,11 +461,12 @@ def test_the_pages_on_datasets_run_as_written(tmp_path: Path, prefect_home: Path
             "import pydantic\n\nclass Order(pydantic.BaseModel):\n    item: str\n"
         )
         for block in select_blocks(DATASETS):
-            workspace.run_block(block, more={"stillhouse study": "--samples 200"})
+            workspace.run_block(block, more={"stillhouse study": "--samples 20"})
         assert (workspace.folder / "clean-47/kept.jsonl").read_text().count("\n") == 5
 
 
 @pytest.mark.slow
+@with_students
 def test_the_pages_on_training_run_as_written_with_the_smallest_student(tmp_path: Path, prefect_home: Path) -> None:
     more = " ".join(f"--set {shlex.quote(key.replace(' ', ''))}" for key in SMALLEST)
 
@@ -473,9 +488,14 @@ def test_the_pages_on_training_run_as_written_with_the_smallest_student(tmp_path
             text = block.text
             if block.text.count("--out small") > 1:
                 text = re.sub("--out small", lambda m: f"{m[0]}{next(numbers)}", text)
-            workspace.run_block(block._replace(text=text), {"data/runs/…/dataset/preference": "pairs"},
-                      {"stillhouse distill": f"{more} --set distillation.max_new_tokens=8", "torchrun": more,
-                       "stillhouse chat": "<<< Hello", "stillhouse serve": "--port 0"})  # fmt: skip
+            workspace.variables["PYTHON_EXEC"] = str(workspace.folder / "python")
+            (workspace.folder / "python").write_text(FORKED_PYTHON)
+            (workspace.folder / "python").chmod(0o755)
+            workspace.run_block(block._replace(text=text), {"data/runs/…/dataset/preference": "pairs"}, {
+                "stillhouse distill": f"{more} --set distillation.max_new_tokens=8", "torchrun": more,
+                "stillhouse distill data.jsonl --out small1": "--set distillation.teacher=small0",  # is read in no time
+                "stillhouse chat": "<<< Hello", "stillhouse serve": "--port 0",
+            })  # fmt: skip
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(train, [together, *(block for block in pages if block not in on_rows)]))
@@ -530,6 +550,7 @@ def at_sea(number: int) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@with_students
 def test_the_pages_on_the_student_of_a_run_run_as_written_and_its_servers_answer(
     tmp_path: Path, prefect_home: Path
 ) -> None:
@@ -566,13 +587,14 @@ def test_the_pages_on_the_student_of_a_run_run_as_written_and_its_servers_answer
 
 
 @pytest.mark.slow
+@with_runs
 def test_the_pages_on_a_recipe_of_ones_own_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
     with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
         write_own_recipe(workspace)
         real = [json.loads(line) for line in (PROJECT / "data/reference/english.jsonl").read_text().splitlines()]
         workspace.write("REAL.jsonl", *real[:600])
         workspace.write("real.jsonl", *real[:100], *map(at_sea, range(256)))
-        fewer = {"stillhouse run mine.toml --set scale.runner=dask": "--set scale.workers=2"}
+        fewer = {"stillhouse run mine.toml --set scale.runner=dask": "--set scale.workers=1"}
         backup = workspace.folder / "backup"
         backup.mkdir()
         (workspace.folder / ".prefect").mkdir()
@@ -599,6 +621,7 @@ def test_the_pages_on_a_recipe_of_ones_own_run_as_written(tmp_path: Path, prefec
 
 
 @pytest.mark.slow
+@with_runs
 def test_the_pages_on_a_cluster_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
     security = Security.temporary()  # type: ignore[no-untyped-call]
     texts = (security.tls_ca_file, security.tls_client_cert, security.tls_client_key)
@@ -616,7 +639,8 @@ def test_the_pages_on_a_cluster_run_as_written(tmp_path: Path, prefect_home: Pat
                 "dask scheduler &": "dask scheduler --port 8786 &",
                 "--port 8786": f"--port {address.rpartition(':')[2]}",
                 "HOST:8786": address,
-                "--nworkers 16": "--nworkers 2",
+                "--nworkers 16": "--nworkers 1",
+                "--nworkers 2": "--nworkers 1",
                 "/etc/dask": str(workspace.folder),
                 "/shared": str(workspace.folder),
             }
@@ -632,6 +656,7 @@ def test_the_pages_on_a_cluster_run_as_written(tmp_path: Path, prefect_home: Pat
 
 
 @pytest.mark.slow
+@with_runs
 def test_the_page_on_an_object_store_runs_as_written(tmp_path: Path, prefect_home: Path, server: str, url: str) -> None:
     [block] = select_blocks(OBJECT_STORE)
     with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
@@ -667,16 +692,21 @@ def test_the_page_on_a_server_and_a_worker_runs_as_written(tmp_path: Path) -> No
         api = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}/api", auth=(user, word), timeout=300))
         wait_until(lambda: answers(api))
         blocks_there = False
+        typed: set[str] = set()
         for block in rest:
             if block.text.startswith("stillhouse deploy") and not blocks_there:
                 (folder / "own_blocks.py").write_text(BLOCKS)
                 result = workspace.shell(forked("own_blocks"))
                 assert result.returncode == 0, result.stderr
                 blocks_there = True
+            lines = {line.partition("  # ")[0].strip().removeprefix(".venv/bin/") for line in block.text.splitlines()}
+            if lines <= typed:  # README's one line is on the page too
+                continue
+            typed |= lines
             for line in [block.text] if block.text.startswith("export") else block.text.splitlines():
                 workspace.run_block(block._replace(text=line), words)
                 if "once" in line:
-                    wait_until(lambda: {state(run) for run in runs_of(api)} <= ENDED)
+                    wait_until(lambda: {state(run) for run in runs_of(api)} <= ENDED, every=1)  # the server pays for it
                     assert {state(run) for run in runs_of(api)} == {"COMPLETED"}
             workspace.variables.update(PREFECT_API_URL=str(api.base_url).rstrip("/"), PREFECT_API_AUTH_STRING=password)
         assert len(runs_of(api)) == 2
@@ -715,6 +745,7 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
+@with_students
 @pytest.mark.parametrize("start", EMBEDDED)
 def test_a_page_on_the_embedded_model_runs_as_written(start: str, tmp_path: Path, prefect_home: Path) -> None:
     """Of a few samples it may keep none: the command prints that, and its exit code is 0 or 1."""
@@ -724,12 +755,13 @@ def test_a_page_on_the_embedded_model_runs_as_written(start: str, tmp_path: Path
 
 
 @pytest.mark.slow
+@with_students
 def test_the_default_recipe_runs_as_written_with_the_embedded_teacher_and_a_student(
     tmp_path: Path, prefect_home: Path
 ) -> None:
     """Small, but nothing about it is fake: llama.cpp writes, the checks decide, and a student learns and answers."""
-    student = "--set student.layers=4 --set student.epochs=8 --set student.evaluation.requests=3"
-    sizes = f"--set keep=3 --set samples=60 {student} --json"
+    student = "--set student.layers=2 --set student.epochs=4 --set student.evaluation.requests=1"
+    sizes = f"--set keep=3 --set samples=60 --set teachers.main.max_concurrent=2 {student} --json"
     less = " || { [ $? = 1 ] && echo less; }"
     output = ""
     with open_workspace(tmp_path / "workspace", prefect_home) as workspace:

@@ -16,7 +16,6 @@ import polars as pl
 import pytest
 
 from core.project_files import PROJECT
-from flows.prefect_server.local_server import stop_local_server
 from tests.support.forked import COMMAND_FORKS, FORKS, ForkServer
 
 PAGE = (PROJECT / "docs" / "extensions.md").read_text()
@@ -46,16 +45,11 @@ def extras(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of all commands here, so that they share a server."""
-    home = tmp_path_factory.mktemp("prefect")
-    before = os.environ.get("PREFECT_HOME")
-    os.environ["PREFECT_HOME"] = str(home)
-    yield home
-    stop_local_server(home)
-    os.environ.pop("PREFECT_HOME")
-    if before is not None:
-        os.environ["PREFECT_HOME"] = before
+def prefect_home(prefect_home: Path) -> Iterator[Path]:
+    """Of all commands here."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PREFECT_HOME", str(prefect_home))
+        yield prefect_home
 
 
 def run_command(

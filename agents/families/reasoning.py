@@ -207,6 +207,20 @@ def _cached_entry(dataset: "ProceduralDataset", place: int) -> dict[str, Any]:
     return entry
 
 
+@lru_cache(maxsize=4)
+def _draw_rows(tasks: tuple[tuple[str, int], ...], settings: str, questions: int, seed: int) -> list[dict[str, Any]]:
+    """The same rows for each caller, since a process asks for them several times and zebra puzzles take seconds."""
+    rows: list[dict[str, Any]] = []
+    own, total = json.loads(settings), sum(weight for _, weight in tasks)
+    for task, weight in tasks:
+        wanted = max(1, round(questions * weight / total))
+        size = min(MAX_DRAWS * wanted, MAX_QUESTIONS)
+        numbered = int(json_digest([seed, task], length=7), 16)
+        first = ProceduralQuestion(task, task_settings(task, own.get(task, {})), numbered, size, 0)
+        rows += islice(draw_fair_questions(first), wanted)
+    return rows
+
+
 def draw_fair_questions(first: ProceduralQuestion) -> Iterator[dict[str, Any]]:
     """The rows of a data set's different questions, from the `first` on, that `question_filters` refuses none of.
 
@@ -291,15 +305,7 @@ class ReasoningFamily(RecipeFamily):
     }
 
     def rows(self, options: ReasoningOptions, seed: int) -> Sequence[Mapping[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        total = sum(options.tasks.values())
-        for task, weight in options.tasks.items():
-            wanted = max(1, round(options.questions * weight / total))
-            settings = task_settings(task, options.settings.get(task, {}))
-            size = min(MAX_DRAWS * wanted, MAX_QUESTIONS)
-            first = ProceduralQuestion(task, settings, int(json_digest([seed, task], length=7), 16), size, 0)
-            rows += islice(draw_fair_questions(first), wanted)
-        return rows
+        return _draw_rows(tuple(options.tasks.items()), json.dumps(options.settings), options.questions, seed)
 
     def condition(self, row: Mapping[str, Any], options: ReasoningOptions, rng: Random) -> dict[str, Any]:
         data = {"question": require_text(row, "question"), "category": require_text(row, "category", "")}

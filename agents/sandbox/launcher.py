@@ -1,12 +1,12 @@
-"""The program that builds and supervises one sandbox, run in a fresh interpreter. Knows no task.
+"""The program that builds and supervises sandboxes, one after the other, run in a fresh interpreter. Knows no task.
 
-    python -c START_LAUNCHER launcher.py LIFELINE
+    python -c START_LAUNCHER launcher.py
 
-It is read compiled, reads a request and writes an answer, all with `marshal`: both ends are the same Python, and neither is the
-code. It imports next to nothing, since a sandbox is built for every call of a check or tool: `json`, `pathlib`, `signal` and
-`typing` would take longer than all the rest.
+It is read compiled, reads requests and writes answers, all with `marshal`: both ends are the same Python, and neither is the
+code. It forks for each request, since a start would take longer than the sandbox. It imports next to nothing: `json`, `pathlib`,
+`signal` and `typing` would take longer than all the rest.
 
-It has three processes. The watcher (outside) limits wall time and output. The first process (init of the PID namespace)
+A sandbox has three processes. The watcher (outside) limits wall time and output. The first process (init of the PID namespace)
 reports how the code ended; when it exits, the kernel kills all other processes inside. The third drops all rights and
 becomes the code.
 """
@@ -22,7 +22,6 @@ import marshal
 import os
 import resource
 import select
-import sys
 from math import ceil
 from time import monotonic
 
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
 
     LaunchRequest = dict[str, Any]
 
+REQUESTS, ANSWERS = 0, 1
+"""The file descriptors of the caller. While a sandbox runs, anything that comes, and the end too, stops it."""
+LENGTH_BYTES = 8
 NOBODY = 65534
 SCRATCH = "/scratch"
 OPEN_FILES = 64
@@ -73,7 +75,7 @@ def call_libc(what: str, function: str, *arguments: Any) -> None:
         raise OSError(number, os.strerror(number), what)
 
 
-def run_in_sandbox(request: LaunchRequest, lifeline: int) -> dict[str, Any]:
+def run_in_sandbox(request: LaunchRequest, launcher: int) -> dict[str, Any]:
     """Build the sandbox and run the code in it; all its processes have ended on return.
 
     Raises:
@@ -89,6 +91,9 @@ def run_in_sandbox(request: LaunchRequest, lifeline: int) -> dict[str, Any]:
     call_libc("unshare of the mount, PID and network namespaces", "unshare", namespaces)
     call_libc("sethostname", "sethostname", b"sandbox", 7)
     build_root_mount(request)
+    call_libc("prctl", "prctl", PDEATHSIG, SIGKILL)
+    if os.getppid() != launcher:  # it ended before this process could end with it
+        os._exit(1)
     output, output_end = os.pipe()
     report, report_end = os.pipe()
     began = monotonic()
@@ -98,7 +103,7 @@ def run_in_sandbox(request: LaunchRequest, lifeline: int) -> dict[str, Any]:
         run_init(request, proc, as_root, output_end, report_end)
     os.close(output_end)
     os.close(report_end)
-    watcher = OutputWatcher(first, output, lifeline, request["limits"])
+    watcher = OutputWatcher(first, output, request["limits"])
     stopped = watcher.watch(began + request["limits"]["wall_seconds"])
     return build_answer(read_descriptor(report), watcher, stopped) | {"seconds": monotonic() - began}
 
@@ -106,13 +111,13 @@ def run_in_sandbox(request: LaunchRequest, lifeline: int) -> dict[str, Any]:
 class OutputWatcher:
     """Reads what the code prints, and ends everything when the time, the output or the caller's patience is spent."""
 
-    def __init__(self, first: int, output: int, lifeline: int, limits: dict[str, Any]) -> None:
+    def __init__(self, first: int, output: int, limits: dict[str, Any]) -> None:
         self.kept = bytearray()
         self.first_status = 0
         self._first, self._output, self._limit = first, output, limits["output_bytes"]
-        self._lifeline, self._ended = lifeline, os.pidfd_open(first)
+        self._ended = os.pidfd_open(first)
         self._poll = select.poll()
-        for descriptor in (output, lifeline, self._ended):
+        for descriptor in (output, REQUESTS, self._ended):
             self._poll.register(descriptor, select.POLLIN)
 
     def watch(self, deadline: float) -> str | None:
@@ -131,7 +136,7 @@ class OutputWatcher:
     def _poll_until_end(self, deadline: float) -> str | None:
         while True:
             ready = {descriptor for descriptor, _ in self._poll.poll(max(0, ceil(1000 * (deadline - monotonic()))))}
-            if self._lifeline in ready:
+            if REQUESTS in ready:  # it stops this sandbox, or has ended
                 return "caller"
             if self._output in ready and not self._read():
                 self._poll.unregister(self._output)  # closed by the code, which may keep running
@@ -234,7 +239,7 @@ def exec_code(request: LaunchRequest, output: int, report: int, own_processes: i
         os.dup2(output, 2)
         limit_resources(request["limits"], own_processes)
         load_seccomp_filter(bytes.fromhex(request["filter"]))
-        os.execve(request["python"], [request["python"], request["main"]], request["environment"])
+        os.execve(request["python"], [request["python"], *request["options"], request["main"]], request["environment"])
     except BaseException as error:
         write_report(report, "problem", describe_error(error))
     finally:
@@ -394,15 +399,50 @@ def set_mount_attributes(target: str, attributes: int, recursive: bool) -> None:
     call_libc(f"protecting {target}", "syscall", SYS_MOUNT_SETATTR, *arguments)
 
 
-if __name__ == "__main__":
+def serve_requests() -> None:
+    """Answer each request from a process of its own, until the caller closes its end. Writes an empty answer first."""
+    launcher = os.getpid()
+    write_answer(b"")
+    while request := read_request():
+        watcher = os.fork()
+        if watcher == 0:
+            answer_request(request, launcher)
+        status = os.waitpid(watcher, 0)[1]
+        if os.WIFSIGNALED(status):
+            os.kill(launcher, os.WTERMSIG(status))
+        elif status:
+            os._exit(1)
+
+
+def answer_request(request: bytes, launcher: int) -> NoReturn:
     try:
-        caller = int(sys.argv[2])
-        os.set_inheritable(caller, False)
-        answer = run_in_sandbox(marshal.load(sys.stdin.buffer), caller)
+        answer = run_in_sandbox(marshal.loads(request), launcher)
     except OSError as failure:
         answer = {"problem": describe_error(failure)}
     try:
-        sys.stdout.buffer.write(marshal.dumps(answer))
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
+        write_answer(marshal.dumps(answer))
+    finally:
         os._exit(0)
+
+
+def read_request() -> bytes:
+    length = int.from_bytes(read_bytes(LENGTH_BYTES), "little")
+    return read_bytes(length)
+
+
+def read_bytes(length: int) -> bytes:
+    """That number of bytes, or fewer where the caller has closed its end."""
+    received = b""
+    while len(received) < length and (chunk := os.read(REQUESTS, length - len(received))):
+        received += chunk
+    return received
+
+
+def write_answer(answer: bytes) -> None:
+    message = len(answer).to_bytes(LENGTH_BYTES, "little") + answer
+    while message:
+        message = message[os.write(ANSWERS, message) :]
+
+
+if __name__ == "__main__":
+    serve_requests()

@@ -5,17 +5,19 @@ system package managers, and a second mechanism would halve the testing of each.
 """
 
 import asyncio
+import atexit
 import marshal
 import os
 import re
 import site
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 from agents.sandbox.system_calls import MACHINES, build_seccomp_filter
@@ -38,6 +40,8 @@ PREFIX = "/python"
 SYSTEM_LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64")
 VISIBLE_FILES = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
 LAUNCHER = Path(__file__).with_name("launcher.py")
+LENGTH_BYTES = 8
+"""Of the length before each message, as in `launcher.py`."""
 START_LAUNCHER = "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"
 ENVIRONMENT = {
     "HOME": "/scratch",
@@ -96,48 +100,43 @@ class SandboxResult(NamedTuple):
 DEFAULT_LIMITS = SandboxLimits()
 
 
-async def run_python(files: Mapping[str, str], main: str, limits: SandboxLimits = DEFAULT_LIMITS) -> SandboxResult:
+async def run_python(
+    files: Mapping[str, str], main: str, limits: SandboxLimits = DEFAULT_LIMITS, *, options: Sequence[str] = ()
+) -> SandboxResult:
     """Run `files[main]` in a new sandbox, in a folder with `files` from which it may import.
 
     At most as many run at once as there are cores; other calls wait. All its processes have ended on return and on
-    cancellation. It has the base interpreter's standard library and no package.
+    cancellation. It has the base interpreter's standard library and no package. `options` are the
+    interpreter's: without `site` (`-S`) it starts faster.
 
     Raises:
         SandboxError: if no sandbox is available; then nothing ran.
         ValueError: if `main` is not in `files`, or a name is not a plain one.
     """
-    request = _build_request(files, main, limits)
-    lifeline, stop_pipe = os.pipe()
-    job = _thread_pool(os.getpid()).submit(_run_checked, request, lifeline)
-    job.add_done_callback(lambda _: os.close(lifeline))
+    request = _build_request(files, main, limits) | {"options": list(options)}
+    sandbox = _Sandbox(request)
+    job = _thread_pool(os.getpid()).submit(sandbox.run_checked)
     ran = asyncio.wrap_future(job)
     try:
         return await asyncio.shield(ran)
     except asyncio.CancelledError:
         job.cancel()
-        with suppress(BrokenPipeError):  # it is over already
-            os.write(stop_pipe, b"\n")  # the launcher ends everything when it sees this
+        sandbox.stop()
         while not ran.done():  # another cancellation does not hurry it, since processes would be left
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({ran})
         if not ran.cancelled():
             ran.exception()
         raise
-    finally:
-        os.close(stop_pipe)
 
 
 @cache
 def sandbox_problem() -> str | None:
     """Why no sandbox is available, in one sentence, after running a trivial program in it; None if it works."""
-    lifeline, stop_pipe = os.pipe()
     try:
-        ran = _run_launcher(_build_request({"main.py": "print('here')"}, "main.py", DEFAULT_LIMITS), lifeline)
+        ran = _Sandbox(_build_request({"main.py": "print('here')"}, "main.py", DEFAULT_LIMITS)).run()
     except SandboxError as error:
         return str(error)
-    finally:
-        os.close(lifeline)
-        os.close(stop_pipe)
     if ran.output == "here\n":
         return None
     return f"no sandbox can be had here: a trivial program in it ends with {ran.exit_code}, {ran.stopped}: {ran.output}"
@@ -149,38 +148,136 @@ def _thread_pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sandbox")
 
 
-def _run_checked(request: dict[str, Any], lifeline: int) -> SandboxResult:
-    if problem := sandbox_problem():
-        raise SandboxError(problem)
-    return _run_launcher(request, lifeline)
+class _Launcher:
+    """A process of `launcher.py`, which builds one sandbox after the other."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [str(INTERPRETER), "-I", "-S", "-B", "-c", START_LAUNCHER, str(LAUNCHER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"},
+            cwd="/",
+            start_new_session=True,
+        )
+        self._write(_compiled_launcher())
+        self.receive()  # before, it would read more than its own program
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, request: bytes) -> None:
+        self._write(len(request).to_bytes(LENGTH_BYTES, "little") + request)
+
+    def receive(self) -> bytes:
+        """Its next answer.
+
+        Raises:
+            SandboxError: if it ended.
+        """
+        assert self._process.stdout
+        length = self._process.stdout.read(LENGTH_BYTES)
+        answer = self._process.stdout.read(int.from_bytes(length, "little"))
+        if len(length) == LENGTH_BYTES and len(answer) == int.from_bytes(length, "little"):
+            return answer
+        last = self._wait().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise SandboxError(f"the sandbox's launcher ended with {self._process.returncode}: {last or 'no word'}")
+
+    def stop(self) -> None:
+        """End the sandbox that runs. The launcher can build no other: this would be the beginning of a request."""
+        self._write(b"\n")
+
+    def close(self) -> None:
+        """End it while it builds no sandbox. A closed pipe might not, since forks of this process have it too."""
+        self._process.kill()
+        self._wait()
+
+    def _wait(self) -> bytes:
+        """What it wrote to its standard error, when it has ended."""
+        assert self._process.stdin
+        assert self._process.stderr
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        with self._process:
+            return self._process.stderr.read()
+
+    def _write(self, message: bytes) -> None:
+        assert self._process.stdin
+        with suppress(BrokenPipeError):  # `receive` reports the end of the launcher
+            self._process.stdin.write(message)
+            self._process.stdin.flush()
 
 
-def _run_launcher(request: dict[str, Any], lifeline: int) -> SandboxResult:
-    launcher = subprocess.Popen(
-        [str(INTERPRETER), "-I", "-S", "-B", "-c", START_LAUNCHER, str(LAUNCHER), str(lifeline)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"},
-        cwd="/",
-        pass_fds=[lifeline],
-        start_new_session=True,
-    )
-    with launcher:
-        answer, errors = launcher.communicate(_compiled_launcher() + marshal.dumps(request))
-    try:
-        report = marshal.loads(answer)
-    except (EOFError, TypeError, ValueError):
-        last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        raise SandboxError(f"the sandbox's launcher ended with {launcher.returncode}: {last or 'no word'}") from None
-    if problem := report.get("problem"):
-        raise SandboxError(f"no sandbox can be had here: {problem}; {SANDBOX_REMEDY}")
-    return SandboxResult(report["exit_code"], report["output"], report["stopped"], report["seconds"])
+class _Sandbox:
+    """One run, which another thread may stop."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = marshal.dumps(request)
+        self._lock = Lock()
+        self._launcher: _Launcher | None = None
+        self._stopped = False
+
+    def run_checked(self) -> SandboxResult:
+        if problem := sandbox_problem():
+            raise SandboxError(problem)
+        return self.run()
+
+    def run(self) -> SandboxResult:
+        """Raises SandboxError if no sandbox is available."""
+        launcher = _take_launcher()
+        with self._lock:
+            if self._stopped:
+                launcher.close()
+                raise SandboxError("the sandbox was stopped before it ran")
+            self._launcher = launcher
+            launcher.send(self._request)
+        report = marshal.loads(launcher.receive())
+        with self._lock:
+            self._launcher = None
+            if self._stopped:
+                launcher.close()
+            else:
+                _idle_launchers(os.getpid()).append(launcher)
+        if problem := report.get("problem"):
+            raise SandboxError(f"no sandbox can be had here: {problem}; {SANDBOX_REMEDY}")
+        return SandboxResult(report["exit_code"], report["output"], report["stopped"], report["seconds"])
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            if self._launcher:
+                self._launcher.stop()
+
+
+def _take_launcher() -> _Launcher:
+    idle = _idle_launchers(os.getpid())
+    while True:
+        try:
+            launcher = idle.pop()
+        except IndexError:
+            return _Launcher()
+        if launcher.alive:
+            return launcher
+        launcher.close()
+
+
+@cache
+def _idle_launchers(process: int) -> list[_Launcher]:
+    """Those of this process, which end with it."""
+    return []
+
+
+@atexit.register
+def _close_launchers() -> None:
+    for launcher in _idle_launchers(os.getpid()):
+        launcher.close()
 
 
 @cache
 def _compiled_launcher() -> bytes:
-    """It would take each sandbox as long to compile it as to start."""
+    """It would take each launcher as long to compile it as to start."""
     return marshal.dumps(compile(LAUNCHER.read_bytes(), str(LAUNCHER), "exec", dont_inherit=True))
 
 
@@ -192,7 +289,7 @@ def _build_request(files: Mapping[str, str], main: str, limits: SandboxLimits) -
             raise ValueError(
                 f"{name!r}: a file's name here is letters, digits, `_`, `-` and `.`, and begins with no dot"
             )
-    return {"files": dict(files), "main": main, "limits": limits._asdict()} | _describe_host()
+    return {"files": dict(files), "main": main, "limits": limits._asdict(), "options": []} | _describe_host()
 
 
 @cache

@@ -12,11 +12,10 @@ from benchmarks.collapse.other_corpora import OTHER_CORPORA
 from benchmarks.collapse.tables import FOLDER, UPPER, format_table
 from benchmarks.machine import describe_measurement
 from core.intervals import wilson_bound
-from core.runs.records import CollapseVerdict
+from core.runs.collapse_facts import Z_LIMIT, CollapseVerdict
 from filters.collapse.collapse_metrics import METRIC_NAMES
 from filters.collapse.collapse_verdict import (
     COLLAPSE_REASONS,
-    Z_LIMIT,
     CollapseDecision,
     MetricEvidence,
     decide_collapse,

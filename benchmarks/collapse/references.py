@@ -19,9 +19,9 @@ from benchmarks.collapse.tables import FOLDER, format_table
 from benchmarks.machine import describe_measurement
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
+from core.runs.collapse_facts import Z_LIMIT
 from core.runs.records import CollapseRecord
 from filters.collapse.assessment import assess_texts
-from filters.collapse.collapse_verdict import Z_LIMIT
 from filters.collapse.text_kinds import TEXT_KINDS
 from flows.data.passages import count_passage_words, split_into_functions
 from flows.data.reference_files import MIN_FUNCTION_WORDS, load_standard_library

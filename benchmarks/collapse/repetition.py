@@ -17,10 +17,11 @@ from benchmarks.machine import describe_measurement
 from core.config.recipe import ENGLISH_REFERENCE
 from core.intervals import wilson_bound
 from core.project_files import PROJECT
+from core.runs.collapse_facts import MIN_REPETITION_DOCUMENTS
 from core.runs.records import CollapseVerdict
 from filters.base import Document
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
-from filters.collapse.repetition import MIN_REPETITION_DOCUMENTS, assess_repetition
+from filters.collapse.repetition import assess_repetition
 
 SIZES = (50, MIN_REPETITION_DOCUMENTS, 2_000)
 MOST_TRIALS = 25

@@ -16,6 +16,7 @@ from benchmarks.collapse.trials import KINDS, run_trials
 from benchmarks.machine import describe_measurement
 from core.intervals import wilson_bound
 from core.project_files import PROJECT
+from core.runs.collapse_facts import Z_LIMIT
 from core.runs.records import CollapseVerdict
 from core.storage.atomic_files import write_text
 from filters.collapse.collapse_verdict import (
@@ -23,7 +24,6 @@ from filters.collapse.collapse_verdict import (
     MIN_LOSS,
     MIN_STRANGE_SHARE,
     TAIL_LIMIT,
-    Z_LIMIT,
     MetricEvidence,
     decide_collapse,
 )

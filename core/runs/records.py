@@ -59,6 +59,11 @@ class CollapseRecord(CollapseFacts):
         """The verdict, what was compared and the main finding: one line without a full stop."""
         return write_headline(self)
 
+    @property
+    def line(self) -> str:
+        """The headline after its subject, for a line that has no label: "collapse: inconclusive, …"; "collapse: found, …"."""
+        return f"collapse: {'found' if self.verdict == 'collapse' else self.verdict}{self.headline.removeprefix(self.verdict)}"
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def paragraph(self) -> str:

@@ -4,16 +4,26 @@ Records of all versions get words: what an older file lacks is read from its evi
 """
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
 from pydantic import BaseModel, ConfigDict
 
-from core.runs.collapse_facts import CollapseFacts, MetricRecord
+from core.runs.collapse_facts import (
+    MIN_CONCLUSIVE_DOCUMENTS,
+    MIN_REPETITION_DOCUMENTS,
+    OTHER_KIND_SURPRISE,
+    Z_LIMIT,
+    CollapseFacts,
+    MetricRecord,
+)
+from core.runs.noun_counts import format_count
 
 FINDING_SENTENCES = {
     "tail": "TAIL: rare words are being lost",
     "repetition": "REPEAT: text is repeated",
+    "structure": "STRUCTURE: few structures, filled with different words",
     "likely": "FIDELITY: only likely text, as from low-temperature decoding or filtering by likelihood",
     "strange": "TAIL: words of no language in place of rare words",
     "steady": "TAIL: fewer rare words than real text, as in every earlier generation; the loss has stopped growing",
@@ -23,13 +33,14 @@ FINDING_SENTENCES = {
 """The beginning of a finding's evidence, by name, those of collapse first."""
 FINDING_WORDS = {
     "tail": "rare words are missing",
+    "structure": "few different structures",
     "likely": "only likely text",
     "strange": "words of no language instead of rare words",
     "steady": "fewer rare words, no longer falling",
     "topics": "other topics",
     "unlike": "unlike the reference",
 }
-COLLAPSE_FINDINGS = ("tail", "repetition", "likely", "strange")
+COLLAPSE_FINDINGS = ("tail", "repetition", "structure", "likely", "strange")
 """The findings that are a collapse; next to them, the others go without saying."""
 COPY_METRICS = ("exact_duplicates", "repeated_answers", "copied_documents", "duplicate_8grams")
 """The metrics of repetition that dropping repeated rows lowers."""
@@ -46,16 +57,16 @@ REPETITION_WORDS = {
 }
 """Of repetition by metric, the plainest first."""
 BEGINNING_METRICS = ("openers", "templates")
-MAX_REFERENCE_NAME = 20
-"""Characters of a reference's name in the headline."""
-MIN_REPETITION_DOCUMENTS, MIN_CONCLUSIVE_DOCUMENTS = 500, 1_000
-"""Of records without `needed`: documents for a verdict without and with a reference."""
+HEADLINE_WIDTH = 88
+"""Columns of a headline on a card of 100 columns: longer names of references are shortened."""
+MIN_NAME_WIDTH = 18
+"""Characters of a reference's name that a headline has at least."""
+MAX_SUFFIX = 9
+"""The longest suffix of a file's name that is kept when the name is shortened: `.jsonl.gz`."""
 REFERENCE_PARTS = 3
 """Documents of the reference per compared document: two samples, and one for the variation of real text."""
 RECOMMENDED_FACTOR = 4
 """With this times the needed documents, a slow loss of words shows at the first generation (docs/collapse.md)."""
-MIN_SHIFT = 4.0
-"""Deviations from which new words are many (`filters.collapse.collapse_verdict.Z_LIMIT`)."""
 
 
 class Advice(BaseModel):
@@ -69,8 +80,8 @@ class Advice(BaseModel):
 
 
 ADVICE = {
-    "few_samples": "the dataset has {dataset} documents with a {unit} in them: assess at least {needed}{better}",
-    "small_reference": "the reference {reference} has {real} documents with a {unit} in them{shared}: to compare {needed} on the "
+    "few_samples": "the dataset has {dataset} with a {unit} in them: assess at least {needed}{better}",
+    "small_reference": "the reference {reference} has {real} with a {unit} in them{shared}: to compare {needed} on the "
     "same topics, it needs about {wanted} that are not in the dataset",
     "reference_of_other_kind": "compare with a reference of the kind {kind} too, or name the kind of both (`--kind`, "
     "`collapse.kind`)",
@@ -98,35 +109,49 @@ ADVICE = {
 def write_headline(record: CollapseFacts) -> str:
     """The verdict, what was compared, and the main finding: one line without a full stop."""
     if not _is_measured(record):
-        compared = f"compared with {_shorten_reference(record.reference)}" if record.reference else "measured"
+        compared = (
+            f"compared with {_shorten_name(record.reference, MIN_NAME_WIDTH)}" if record.reference else "measured"
+        )
         return f"{record.verdict}, nothing {compared}: {record.evidence[0] if record.evidence else 'too few documents'}"
-    parts = [_count_documents(record)]
-    parts += [f"as {record.kind}"] if record.kind != "prose" else []
-    parts += [f"vs {_shorten_reference(name)}" for name in (record.reference, record.parent) if name]
-    scope = " ".join(parts) + ("" if record.reference else ", no reference")
-    return f"{record.verdict}, {scope}; {_write_main_finding(record)}"
+    parts = [_count_compared(record)]
+    parts += [f"as {record.kind}"] if record.kind != "prose" and not record.turns else []
+    names = [name for name in (record.reference, record.parent) if name]
+    end = ("" if record.reference else ", no reference") + f"; {_write_main_finding(record)}"
+    taken = len(f"{record.verdict}, {' '.join(parts)}{end}") + len(" vs ") * len(names)
+    width = max(MIN_NAME_WIDTH, (HEADLINE_WIDTH - taken) // max(len(names), 1))
+    return f"{record.verdict}, {' '.join([*parts, *(f'vs {_shorten_name(name, width)}' for name in names)])}{end}"
 
 
 def _is_measured(record: CollapseFacts) -> bool:
     return bool(record.metrics) and record.documents > 0
 
 
-def _count_documents(record: CollapseFacts) -> str:
-    noun = f"{record.turns} turns" if record.turns else "documents"
+def _count_compared(record: CollapseFacts) -> str:
     if record.verdict == "inconclusive":
-        return f"{record.documents:,} of about {_find_needed(record):,} {noun}"
-    return f"{record.documents:,} {noun}"
+        return f"{record.documents:,} of about {format_count(_find_needed(record), _name_document(record))}"
+    return format_count(record.documents, _name_document(record))
+
+
+def _name_document(record: CollapseFacts) -> str:
+    return f"{record.turns} turn" if record.turns else "document"
 
 
 def _find_needed(record: CollapseFacts) -> int:
     return record.needed or (MIN_CONCLUSIVE_DOCUMENTS if record.reference else MIN_REPETITION_DOCUMENTS)
 
 
-def _shorten_reference(name: str | None) -> str:
-    """The file's name of a path, the end of any other long name."""
-    path = PurePath(name or "")
-    shown = path.name if path.suffix else str(name)
-    return shown if len(shown) <= MAX_REFERENCE_NAME else f"…{shown[1 - MAX_REFERENCE_NAME :]}"
+def _shorten_name(name: str, width: int) -> str:
+    """The file's name of a path. A name that is longer than `width` is cut after a word and keeps its suffix."""
+    path = PurePath(name)
+    shown = path.name if path.suffix or len(path.parts) > 2 else name
+    if len(shown) > width:
+        shown = shown.replace("standard-library", "stdlib")  # of a named reference
+    if len(shown) <= width:
+        return shown
+    suffix = "".join(path.suffixes[-2:] if len("".join(path.suffixes[-2:])) <= MAX_SUFFIX else [])
+    head = shown[: width - len(suffix) - 1]
+    words = re.sub(r"[\W_]+[^\W_]*$", "", head)
+    return f"{words if len(words) >= width / 3 else head}…{suffix}"
 
 
 def _write_main_finding(record: CollapseFacts) -> str:
@@ -165,7 +190,8 @@ def _list_finding_words(record: CollapseFacts) -> list[str]:
     for name, metrics in (grave or findings).items():
         words += _list_repetition_words(record, metrics) if name == "repetition" else [FINDING_WORDS.get(name, name)]
     compared = "the reference" if record.reference else "the earlier releases"
-    return [sentence.replace("words", f"{record.unit}s").replace("the reference", compared) for sentence in words]
+    named = [sentence.replace("words", f"{record.unit}s").replace("the reference", compared) for sentence in words]
+    return [sentence.replace("documents", f"{_name_document(record)}s") for sentence in named]
 
 
 def _list_repetition_words(record: CollapseFacts, names: Sequence[str]) -> list[str]:
@@ -212,10 +238,9 @@ def write_paragraph(record: CollapseFacts) -> str:
 
 
 def _describe_comparison(record: CollapseFacts) -> str:
-    noun = f"{record.turns} turns" if record.turns else "documents"
     whole = _find_dataset_size(record)
     sampled = whole > record.documents
-    compared = f"{record.documents:,} {noun}" + f" of the dataset’s {whole:,}" * sampled
+    compared = format_count(record.documents, _name_document(record)) + f" of the dataset’s {whole:,}" * sampled
     if record.reference:
         return f"{compared} were compared with two samples of real text of the same topics and lengths ({record.reference})."
     also = f" and with the earlier releases up to {record.parent}" if record.parent else ""
@@ -283,14 +308,19 @@ def _bound_losses(record: CollapseFacts) -> list[str]:
             "probability of 95 %, and was not."
         )
     highest = {metric.name: metric.interval[1] for metric in record.metrics if metric.interval}
+    structure = next((metric for metric in record.metrics if metric.name == "templates"), None)
+    if not record.reference and structure and structure.family is None:
+        sentences.append("Their structure was not judged.")
+        del highest["templates"]
     parts = [
-        f"{_format_share(math.sqrt(highest[name]) if name == 'openers' else highest[name])} {words}"
+        f"{_format_share(math.sqrt(highest[name]) if name in BEGINNING_METRICS else highest[name])} {words}"
         for name, words in (
-            ("exact_duplicates", "of the documents repeat another"),
+            ("exact_duplicates", f"of the {_name_document(record)}s repeat another"),
             ("copied_documents", "are near copies"),
             ("openers", "begin alike"),
+            ("templates", "have one structure"),
         )
-        if name in highest
+        if name in highest and not (name == "templates" and record.reference)
     ]
     return [*sentences, f"With 95 % confidence, at most {', '.join(parts)}."] if parts else sentences
 
@@ -302,13 +332,13 @@ def list_advice(record: CollapseFacts) -> list[Advice]:
     """What may help, by cause."""
     uneven = record.spread.uneven if record.spread else []
     facts = {
-        "dataset": f"{_find_dataset_size(record):,}",
+        "dataset": format_count(_find_dataset_size(record), _name_document(record)),
         "unit": record.unit,
         "kind": record.kind,
         "needed": f"{_find_needed(record):,}",
         "better": f"; better {RECOMMENDED_FACTOR * _find_needed(record):,}" if record.reference else "",
         "reference": record.reference,
-        "real": f"{record.reference_documents or 0:,}",
+        "real": format_count(record.reference_documents or 0, _name_document(record)),
         "shared": f", {record.shared_documents:,} of them also in the dataset" if record.shared_documents else "",
         "wanted": f"{_find_wanted_reference(record):,}",
         "uneven": ", ".join(f"{attribute.name} `{attribute.value}`" for attribute in uneven),
@@ -367,21 +397,21 @@ def _find_collapse_causes(record: CollapseFacts) -> list[str]:
     causes += ["cautious_decoding"] if cautious or not findings else []
     few = (
         repeated.intersection((*BEGINNING_METRICS, "repeated_4grams", "distinct_4"))
-        or "tail" in findings
+        or not findings.keys().isdisjoint(("tail", "structure"))
         or not findings
     )
     return [*causes, *(["few_seeds"] if few or "copies" in causes else [])]
 
 
 def _is_other_genre(record: CollapseFacts) -> bool:
-    """Whether the dataset has many words that the reference lacks, and more rare words than it: text of another kind, which no
-    collapse makes.
+    """Whether the dataset has many words that the reference lacks, and more rare words than it, or real text is much less likely
+    after it: text of another kind, which no collapse makes.
     """
     metrics = {metric.name: metric for metric in record.metrics}
-    new, rare = metrics.get("new_words"), metrics.get("hapax_mass")
-    if new is None or rare is None or new.z is None:
-        return False
-    return new.z >= MIN_SHIFT and rare.candidate > rare.high
+    new, rare, real = (metrics.get(name) for name in ("new_words", "hapax_mass", "reverse_surprise"))
+    if record.verdict == "shift" and real and real.candidate - real.reference >= OTHER_KIND_SURPRISE:
+        return True
+    return bool(new and rare and new.z is not None and new.z >= Z_LIMIT and rare.candidate > rare.high)
 
 
 def _is_too_typical(record: CollapseFacts) -> bool:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from core.runs.collapse_facts import MIN_CONCLUSIVE_DOCUMENTS
+from core.runs.noun_counts import format_count
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord
 from filters.collapse.collapse_metrics import (
     COLLAPSE_METRICS,
@@ -26,7 +28,6 @@ from filters.collapse.collapse_metrics import (
     number_skeletons,
 )
 from filters.collapse.collapse_verdict import (
-    MIN_CONCLUSIVE_DOCUMENTS,
     CollapseDecision,
     MetricEvidence,
     compute_deviations,
@@ -79,6 +80,11 @@ DIVERSITY_METRICS = {
 }
 """They do not affect the verdict: a model trained on its own output at temperature 1 keeps or raises them while it loses half of
 its words."""
+CODE_NAME_METRICS = {
+    "identifiers": ("effective number of different names", math.inf),
+    "called_names": ("effective number of different names that are called", math.inf),
+}
+"""Of code only; not calibrated, so they do not affect the verdict either."""
 RANGE_DEVIATIONS = 2.0
 """The range of real text is this many deviations on both sides of the mean of its samples: 19 in 20."""
 
@@ -281,7 +287,7 @@ def _build_metric_records(compared: ReferenceComparison, reference: ReferenceCor
         )  # fmt: skip
 
     own, *real = (reference.measure_diversity(draw) for draw in draws)
-    for name, (meaning, most) in DIVERSITY_METRICS.items():
+    for name, (meaning, most) in (DIVERSITY_METRICS | CODE_NAME_METRICS).items():
         values = [getattr(metrics, name) for metrics in real]
         if None in values or getattr(own, name) is None:
             continue
@@ -312,13 +318,12 @@ def _build_empty_record(candidate: TokenCorpus, reference: ReferenceCorpus) -> C
     real, shared = len(reference.corpus), sides["shared_documents"]
     why = []
     if len(candidate) < MIN_COMPARED_DOCUMENTS:
-        why.append(
-            f"{len(candidate)} documents of the dataset have words in them, and {MIN_COMPARED_DOCUMENTS} are needed"
-        )
+        few = format_count(len(candidate), "document")
+        why.append(f"the dataset has {few} with a word in them; {MIN_COMPARED_DOCUMENTS} are needed")
     if real - shared < MIN_REFERENCE_DOCUMENTS:
-        same = f", of which {shared:,} are also in the dataset" if shared else ""
+        same = f", {shared:,} of them also in the dataset" if shared else ""
         why.append(
-            f"{real:,} documents of the reference {reference.name} have words in them{same}; "
+            f"the reference {reference.name} has {format_count(real, 'document')} with a word in them{same}; "
             f"{MIN_REFERENCE_DOCUMENTS} others are needed"
         )
     if not why:

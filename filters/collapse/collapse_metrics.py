@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from filters.collapse.diversity import TokenSample, count_documents_by_word, heaps_slope, presence_probability
 from filters.collapse.language_model import LanguageModel
+from filters.ragged_arrays import sort_unique
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -155,14 +156,14 @@ def measure_sample(draw: TokenSample, background: WordBackground, apart: Ints) -
     copied = 0.0
     if len(eights) and (inside := _mark_within_documents(draw, COPY_WORDS)).any():
         owner = np.repeat(np.arange(documents), draw.lengths)[: len(eights)][inside]
-        grams = np.unique(eights[inside] * documents + owner) // documents
+        grams = sort_unique(eights[inside] * documents + owner) // documents
         copied = float((np.bincount(grams)[grams] > 1).mean())
-    words = np.unique(draw.ids)
+    words = sort_unique(draw.ids)
     new = words[(background.counts - apart)[words] <= 0]
     own = {
         "hapax_mass": float((holders == 1).sum() / holders.sum()),
         "heaps_slope": heaps_slope(holders, documents),
-        "distinct_4": len(np.unique(fours)) / len(fours) if len(fours) else 1.0,
+        "distinct_4": len(sort_unique(fours)) / len(fours) if len(fours) else 1.0,
         "duplicate_8grams": copied,
         "exact_duplicates": exact_duplicate_share(draw),
         "openers": collision_probability(number_openers(draw)),

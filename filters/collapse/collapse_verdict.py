@@ -11,17 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from core.runs.records import CollapseVerdict
+from core.runs.collapse_facts import MIN_CONCLUSIVE_DOCUMENTS, OTHER_KIND_SURPRISE, Z_LIMIT, CollapseVerdict
 from filters.collapse.collapse_metrics import COLLAPSE_METRICS, METRIC_NAMES, MetricComparison
 from filters.collapse.null_distribution import NullDistribution
 
 Floats = npt.NDArray[np.float64]
 
-Z_LIMIT = 4.0
-"""In standard deviations of real text compared with real text. Sixty comparisons estimate the deviation within a fifth, so 4 is
-at least Student's 3.2, one in a thousand, for each of fourteen correlated numbers."""
-MIN_CONCLUSIVE_DOCUMENTS = 1_000
-"""Below this number, a loss of rare words may not show (and can look like a gain), so the verdict is inconclusive."""
 TAIL_LIMIT = 3.2
 """Of hapax_mass, in standard deviations: Student's one in a thousand, one-sided, with sixty comparisons. A loss of rare words is
 shown by this one number, not by any of fourteen; `Z_LIMIT` applies to its sum with tail_coverage, which words that give way to
@@ -55,6 +50,8 @@ MIN_CHANGES = {
 GROSS_CHANGES = {"exact_duplicates": 0.05, "duplicate_8grams": 0.05, "openers": 0.02, "templates": 0.02}
 """Repetition that is a collapse even in another kind of text, which has its own set phrases: between the four corpora, openers
 differ by up to 0.008, templates by 0.004, duplicate_8grams by 0.006. The same opening in a seventh of all documents is 0.02."""
+OTHER_KIND_TOPICS = 12.0
+"""Deviations of the topics: between these corpora at least 13.7, of ten generations of replacement at most 7 (2,000 rows)."""
 MIN_STRANGE_SHARE = 0.85
 """Least share of new words that no word list has, for words of no language. Between the four corpora it was 0.07 to 0.76."""
 TAIL_METRICS = ("hapax_mass", "heaps_slope", "tail_coverage")
@@ -92,6 +89,16 @@ class MetricEvidence(NamedTuple):
         Shares, since they differ little between corpora: the deviations that a loss has depend on the corpus, its size does not.
         """
         return sum(self.change[name] / max(self.real[name], 1e-9) for name in ("hapax_mass", "tail_coverage"))
+
+    @property
+    def of_other_kind(self) -> bool:
+        """Whether the candidate is another kind of text than the reference, with its own words and phrases: it has many words
+        that real text lacks, or other topics in other words. Text that a model chose for its likelihood is likelier than real
+        text.
+        """
+        other_words = self.change["reverse_surprise"] >= OTHER_KIND_SURPRISE and self.topics >= OTHER_KIND_TOPICS
+        likelier = self.change["surprise"] <= -MIN_CHANGES["surprise"]
+        return self.is_worse("new_words") or (other_words and not likelier)
 
     def is_worse(self, name: str) -> bool:
         return self.z[name] >= Z_LIMIT and self.change[name] >= MIN_CHANGES[name]
@@ -134,18 +141,18 @@ def decide_collapse(evidence: MetricEvidence, *, steady: bool = False) -> Collap
     `steady`: the loss of rare words has stopped growing over the earlier generations (`filters.collapse.tail_trend`).
     """
     z, change, is_worse = evidence.z, evidence.change, evidence.is_worse
-    new_words = is_worse("new_words")
+    new_words, other = is_worse("new_words"), evidence.of_other_kind
     # A collapse does not bring new words: with new words, a poorer tail may be that of another kind of text. Low-temperature
     # decoding reduces hapaxes and new words together, before it shows which rare words are missing.
     missing = (z["hapax_mass"] >= TAIL_LIMIT or evidence.tail >= Z_LIMIT) and evidence.loss >= MIN_LOSS
     cut = z["hapax_mass"] >= Z_LIMIT and z["new_words"] <= -Z_LIMIT
     cut = cut and change["hapax_mass"] >= MIN_CUT * evidence.real["hapax_mass"]
-    poorer = (missing or cut) and not new_words
+    poorer = (missing or cut) and not other
     bounded = steady and change["hapax_mass"] <= BOUNDED_LOSS * evidence.real["hapax_mass"]
     repeated = [
         name
         for name in REPETITION_METRICS
-        if is_worse(name) and not (new_words and change[name] < GROSS_CHANGES.get(name, math.inf))
+        if is_worse(name) and not (other and change[name] < GROSS_CHANGES.get(name, math.inf))
     ]
     likely = z["surprise"] <= -Z_LIMIT and change["surprise"] <= -MIN_CHANGES["surprise"]
     mostly_strange = change["strange_words"] >= MIN_STRANGE_SHARE * change["new_words"]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from filters.collapse.matched_samples import TokenCorpus, match_lengths
 from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.topics import COMMON_SHARE
+from filters.ragged_arrays import sort_unique
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -31,8 +32,6 @@ SEED_WORDS = 5
 TOPIC_NAME_WORDS = 3
 """Words that name a topic."""
 MIN_DEFICIT = 1e-12
-MIN_LETTERS = 3
-"""Shorter words carry little meaning."""
 
 
 class CoverageGap(NamedTuple):
@@ -89,7 +88,7 @@ class _WordsByDocument(NamedTuple):
     def from_corpus(cls, corpus: TokenCorpus) -> "_WordsByDocument":
         owner = np.repeat(np.arange(len(corpus)), corpus.lengths)
         most = int(corpus.ids.max(initial=0)) + 1
-        pairs = np.unique(owner * most + corpus.ids, sorted=True)
+        pairs = sort_unique(owner * most + corpus.ids)
         return cls(pairs % most, np.searchsorted(pairs // most, np.arange(len(corpus) + 1)))
 
     def count_documents(self, vocabulary: int) -> Ints:
@@ -112,7 +111,7 @@ def find_coverage_gaps(candidate: TokenCorpus, reference: ReferenceCorpus, start
         corpus.truncate(np.arange(len(corpus)), cut)
         for corpus, cut in zip((candidate, reference.corpus), cuts, strict=True)
     )
-    spelled, model = list(reference.vocabulary), reference.topics
+    spelled, model = reference.spell_units(), reference.topics
     topic_of = model.assign(real)
     by_topic = (np.bincount(topics, minlength=model.topic_count) for topics in (model.assign(own), topic_of))
     topics = _find_lacking(*by_topic, sizes=(len(own), len(real)))
@@ -121,7 +120,7 @@ def find_coverage_gaps(candidate: TokenCorpus, reference: ReferenceCorpus, start
     names = [model.describe_topic(topic, spelled, TOPIC_NAME_WORDS) for topic in range(model.topic_count)]
     whole = _WordsByDocument.from_corpus(reference.corpus)
     # Words that indicate the topic of a document.
-    formed = np.fromiter((word.isalpha() and len(word) >= MIN_LETTERS for word in spelled), bool, len(spelled))
+    formed = np.fromiter(map(reference.kind.names_subject, spelled), bool, len(spelled))
     topical = formed & (whole.count_documents(len(spelled)) <= COMMON_SHARE * len(reference.corpus))
     chosen = _SeedChooser(whole, topic_of, topics, words, topical).choose(starts)
     seeds = [GapSeed(place, [spelled[word] for word in named], names[topic_of[place]]) for place, named in chosen]

@@ -4,6 +4,7 @@ verdict counts. A turn is a document. Knows no metric.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from core.runs.records import CollapseRecord, CollapseVerdict
 from filters.base import Document
@@ -28,8 +29,9 @@ def assess_dialogues(
 ) -> CollapseRecord:
     """`filters.collapse.assessment.assess_texts` for dialogues, each as its turns by role."""
     records = {}
+    sides = list_role_turns(candidate), list_role_turns(reference)
     for role in ROLES:
-        own, real = ([turn for turns in side for turn in turns.get(role, ())] for side in (candidate, reference))
+        own, real = (side[role] for side in sides)
         if own and real:
             corpus = ReferenceCorpus.from_texts(real, name, DIALOGUE)
             earlier = [record for record in before if record.turns == role]
@@ -42,11 +44,20 @@ def assess_dialogues(
     return _choose_worse(records)
 
 
-def assess_dialogue_repetition(documents: Sequence[Document], *, seed: int) -> CollapseRecord:
+def list_role_turns(dialogues: Sequence[Turns]) -> dict[str, list[str]]:
+    """The turns of each role, over all dialogues."""
+    return {role: [turn for turns in dialogues for turn in turns.get(role, ())] for role in ROLES}
+
+
+def assess_dialogue_repetition(
+    documents: Sequence[Document], *, seed: int, seeds: Sequence[Mapping[str, Any]] = ()
+) -> CollapseRecord:
     """Repetition among the answers, and among the user's turns."""
     asked = [Document(document.id, document.asked) for document in documents]
     sides = {"user": asked, "assistant": documents}
-    return _choose_worse({role: assess_repetition(side, seed=seed, kind=DIALOGUE) for role, side in sides.items()})
+    return _choose_worse(
+        {role: assess_repetition(side, seed=seed, kind=DIALOGUE, seeds=seeds) for role, side in sides.items()}
+    )
 
 
 def _choose_worse(records: Mapping[str, CollapseRecord]) -> CollapseRecord:

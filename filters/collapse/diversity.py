@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from filters.ragged_arrays import sort_unique
+
 Ints = npt.NDArray[np.int64]
 
 BLEU_ORDERS = (1, 2, 3, 4)
@@ -58,6 +60,9 @@ class DiversityMetrics(NamedTuple):
     self_bleu: float | None
     compression_ratio: float
     vendi: float
+    identifiers: float | None = None
+    """Of code only, as `called_names` (`filters.collapse.code_names`)."""
+    called_names: float | None = None
 
 
 def measure_diversity(
@@ -65,7 +70,7 @@ def measure_diversity(
 ) -> DiversityMetrics:
     """Measure `draw`. `points` are its documents' directions (`TopicModel`); compression reads `budget` words."""
     return DiversityMetrics(
-        types=float(len(np.unique(draw.ids))),
+        types=float(len(sort_unique(draw.ids))),
         distinct_2=distinct_ngram_share(draw, 2),
         self_bleu=self_bleu(draw),
         compression_ratio=compression_ratio(" ".join(spelled[i] for i in draw.ids[:budget]).encode()),
@@ -107,7 +112,7 @@ def heaps_slope(counts: Ints, total: int) -> float:
 def count_documents_by_word(draw: TokenSample) -> Ints:
     """Number of documents by word."""
     owner = np.repeat(np.arange(len(draw.lengths)), draw.lengths)
-    return np.bincount(np.unique(draw.ids * len(draw.lengths) + owner) // len(draw.lengths))
+    return np.bincount(sort_unique(draw.ids * len(draw.lengths) + owner) // len(draw.lengths))
 
 
 def vendi_score(points: npt.NDArray[np.float32]) -> float:

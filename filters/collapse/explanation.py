@@ -112,16 +112,16 @@ def explain_verdict(
             numbers.append(f"{label} {value:.4g}, real text {real:.4g}, z {z:+.1f}")
         if kind == "tail":
             lacking = np.where((own == 0) & (first > 0) & (second > 0), first + second, 0)
-            examples = _list_words("Missing", lacking, spelled)
+            examples = _list_words("Missing", lacking, reference.spell_units())
         elif kind == "strange":
             strange = np.where((background.counts == 0) & ~background.listed, own, 0)
             examples = _list_words("For example", strange, spelled)
         elif kind == "topics":
-            examples = [_describe_topics(sides, reference.topics, spelled)]
+            examples = [_describe_topics(sides, reference.topics, reference.spell_units())]
         elif kind == "repetition":
-            if set(names) - {"templates"}:
+            if set(names) - {"templates"} and begin.openers:
                 examples.append(f"Most frequent openings: {_join_phrases(begin.openers)}")
-            if "templates" in names:
+            if "templates" in names and begin.templates:
                 examples.append(f"Dominant patterns: {_join_phrases(begin.templates)}")
         text = reference.kind.name_units(sentence) + f" ({', '.join(numbers)})" * bool(numbers)
         findings.append(". ".join(part for part in (text, *examples) if part))

@@ -37,7 +37,9 @@ class NgramLevel(NamedTuple):
     def find(self, histories: Ints, words: Ints) -> Ints:
         """The position of each n-gram, -1 if it does not exist; a history of -1 does not exist."""
         wanted = histories * KEY_BASE + words
-        place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        order = np.argsort(wanted)  # each search begins near the one before: half of the time
+        place = np.empty_like(order)
+        place[order] = np.minimum(np.searchsorted(self.keys, wanted[order]), len(self.keys) - 1)
         return np.where((histories >= 0) & (self.keys[place] == wanted), place, -1)
 
     def interpolate(self, places: Ints, histories: Ints, lower: Floats) -> Floats:
@@ -111,7 +113,10 @@ def _count_ngrams(n: int, numbers: list[Ints], size: int, stream: Ints, real: np
     if n == len(numbers) - 1:
         return occurrences
     longer = where[stream[where - n] != START_WORD]
-    first = longer[np.unique(numbers[n + 1][longer], return_index=True)[1]]
+    following = numbers[n + 1][longer]
+    places = np.full(int(following.max(initial=-1)) + 1, -1)
+    places[following[::-1]] = longer[::-1]  # of equal numbers, the last assignment stays: that of the first place
+    first = places[places >= 0]
     before = np.bincount(numbers[n][first], minlength=size)
     opens = np.zeros(size, dtype=bool)
     opens[numbers[n][where[stream[where - n] == START_WORD]]] = True

@@ -1,5 +1,6 @@
 """Real text and what is computed from it once: its vocabulary, its topics, and which words are English. Knows no candidate."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple, Self
@@ -8,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from core.embeddings import VOCABULARY_FILE
+from filters.collapse.code_names import measure_code_names
 from filters.collapse.collapse_metrics import COMMON_WORDS, WordBackground
 from filters.collapse.diversity import DiversityMetrics, TokenSample, measure_diversity
-from filters.collapse.matched_samples import TokenCorpus
+from filters.collapse.matched_samples import WORD_PATTERN, TokenCorpus
 from filters.collapse.text_kinds import PROSE, TextKind
 from filters.collapse.topics import TopicModel
 
@@ -21,6 +23,9 @@ MOST_DOCUMENTS = 30_000
 MIN_LISTED_SHARE = 0.7
 """Least share of a reference's words that are in the English word list, for a word that is not listed to be strange. In the four
 English corpora it is 0.86 to 0.94, in German ones 0.38 and 0.40, in Spanish ones 0.52 and 0.54."""
+
+MIN_LOWER_SHARE = 0.2
+"""Share of a word's occurrences in lower case from which it is no name: its capitals are those of beginnings of sentences."""
 
 
 class ReferenceCorpus(NamedTuple):
@@ -36,6 +41,8 @@ class ReferenceCorpus(NamedTuple):
     groups: Ints | None = None
     """By document: the number of the text that it is a passage of. Passages of a text share words that other texts lack. None
     where every document is a text of its own."""
+    texts: Sequence[str] = ()
+    """The documents as they are written; empty where they are not at hand."""
 
     @classmethod
     def from_texts(
@@ -49,8 +56,9 @@ class ReferenceCorpus(NamedTuple):
             groups = np.unique([origins[i] for i in chosen], return_inverse=True)[1].reshape(-1).astype(np.int64)
         vocabulary: dict[str, int] = {}
         outlines: dict[str, int] = {}
-        corpus = number_units([texts[i] for i in chosen], kind, vocabulary, outlines)
-        return cls(name, corpus, vocabulary, TopicModel.of(corpus), kind, outlines, groups)
+        texts = [texts[i] for i in chosen]
+        corpus = number_units(texts, kind, vocabulary, outlines)
+        return cls(name, corpus, vocabulary, TopicModel.of(corpus), kind, outlines, groups, texts)
 
     @classmethod
     def from_corpus(cls, corpus: TokenCorpus, vocabulary: dict[str, int], name: str, kind: TextKind = PROSE) -> Self:
@@ -67,6 +75,22 @@ class ReferenceCorpus(NamedTuple):
     def number_texts(self, texts: Sequence[str]) -> TokenCorpus:
         """The texts that have a word, as numbers of this reference's vocabulary, which grows by their new words."""
         return number_units(texts, self.kind, self.vocabulary, self.outlines)
+
+    def spell_units(self) -> list[str]:
+        """The vocabulary as the documents write it: in lower case where a fifth of the occurrences are, else as most of them."""
+        if not (self.texts and self.kind.folds_case):
+            return list(self.vocabulary)
+        counts = Counter(word for text in self.texts for word in WORD_PATTERN.findall(text))
+        spelled: dict[str, tuple[int, str]] = {}
+        totals: Counter[str] = Counter()
+        for word, count in counts.items():
+            unit = word.lower()
+            totals[unit] += count
+            spelled[unit] = max(spelled.get(unit, (0, unit)), (count, word))
+        return [
+            unit if unit not in spelled or counts[unit] >= MIN_LOWER_SHARE * totals[unit] else spelled[unit][1]
+            for unit in self.vocabulary
+        ]
 
     def find_held_metrics(self) -> frozenset[str]:
         """The metrics that hold for its kind; `strange_words` needs a language of which there is a word list."""
@@ -86,7 +110,9 @@ class ReferenceCorpus(NamedTuple):
         points = self.topics.compute_directions(
             TokenCorpus(draw.ids, np.cumsum(draw.lengths) - draw.lengths, draw.lengths)
         )
-        return measure_diversity(draw, points, list(self.vocabulary), draw.tokens)
+        spelled = list(self.vocabulary)
+        metrics = measure_diversity(draw, points, spelled, draw.tokens)
+        return metrics._replace(**measure_code_names(draw, spelled)._asdict()) if self.kind.name == "code" else metrics
 
 
 def number_units(

@@ -1,4 +1,5 @@
-"""Repetition within one dataset, without a reference: copies, loops and set phrases, compared with its own words in random order.
+"""Repetition within one dataset, without a reference: copies, loops and set phrases, compared with its own words in random order;
+and few structures that are filled with different words.
 
 Text that a document takes from its own prompt does not count: a quote of a passage or a required phrase is no repetition. Knows
 nothing of lost words and topics, which only a reference shows.
@@ -7,13 +8,15 @@ nothing of lost words and topics, which only a reference shows.
 import hashlib
 import math
 from array import array
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from core.intervals import wilson_bound
+from core.runs.collapse_facts import MIN_REPETITION_DOCUMENTS
+from core.runs.noun_counts import format_count
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord, PhraseRecord
 from core.runs.verdict_words import FINDING_SENTENCES
 from filters.base import Document
@@ -23,7 +26,14 @@ from filters.collapse.explanation import EXAMPLES
 from filters.collapse.matched_samples import TokenCorpus
 from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
 from filters.collapse.text_kinds import PROSE, TextKind, find_kind
-from filters.collapse.within.dataset_templates import measure_templates
+from filters.collapse.within.dataset_templates import (
+    Attributes,
+    DatasetTemplates,
+    PromptedText,
+    measure_beginnings,
+    measure_outlines,
+    measure_records,
+)
 from filters.collapse.within.repeated_examples import find_repeated_examples
 from filters.collapse.within.sampling_error import (
     COPIES_PER_PAIR,
@@ -32,15 +42,14 @@ from filters.collapse.within.sampling_error import (
     estimate_pairs,
     estimate_shared_mean,
 )
+from filters.collapse.within.spread import list_attributes
+from filters.ragged_arrays import sort_unique
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 MIN_MEASURED_DOCUMENTS = 10
 """Below this number, nothing is measured."""
-MIN_REPETITION_DOCUMENTS = 500
-"""From this number on, twice the smallest limit (a tenth of copies) is found in 19 of 20 datasets; below it, a dataset without a
-finding is inconclusive."""
 SIGNIFICANCE = 2.326
 """A share is over its limit if the lower end of its 99 % interval is (one-sided; Wilson 1927), with a document as the unit: a few
 documents decide nothing."""
@@ -59,6 +68,10 @@ HASH_BYTES = 16
 """Of the hash of a text: two different texts in a billion are taken for equal with a probability under 1e-20."""
 RECORDS_KIND = "json"
 """The kind of data that includes tool calls."""
+MIN_STRUCTURE_DOCUMENTS = 100
+"""The smallest number for which the limits of structure were measured: with fewer documents, it is shown and not judged."""
+MIN_VARIED_SHARE = 0.5
+"""Least share of documents whose structure can vary; with fewer, it is shown and not judged."""
 STRUCTURED_STARTS = ("{", "[", "`", "<")
 """A document that begins with one of these is data or code: it repeats names and marks by its format."""
 
@@ -99,14 +112,17 @@ class PromptedSample(NamedTuple):
     prose: Bools
     """Whether the document is prose rather than data or code."""
     vocabulary: dict[str, int]
+    places: Ints
+    """Their positions among all documents."""
 
     @classmethod
     def from_documents(cls, documents: Sequence[Document], kind: TextKind = PROSE) -> Self:
         """All documents with a word. Of prose, tool calls are left out: they are data with repeated names."""
         vocabulary: dict[str, int] = {}
         texts = [_get_own_text(document, kind) for document in documents]
-        found = ((kind.split(text), text, document) for text, document in zip(texts, documents, strict=True))
-        pairs = [(words, text, document) for words, text, document in found if words]
+        found = [kind.split(text) for text in texts]
+        places = [place for place, words in enumerate(found) if words]
+        pairs = [(found[place], texts[place], documents[place]) for place in places]
         own = TokenCorpus.from_words([words for words, _, _ in pairs], vocabulary)
         asked = [_split_prompt(document, kind) for _, _, document in pairs]
         prompts = TokenCorpus.from_words(asked, vocabulary)
@@ -116,6 +132,7 @@ class PromptedSample(NamedTuple):
             TokenSample(prompts.ids, prompts.lengths),
             np.array(prose, dtype=bool),
             vocabulary,
+            np.array(places, dtype=np.int64),
         )
 
     @property
@@ -130,7 +147,8 @@ class PromptedSample(NamedTuple):
         def select(sample: TokenSample) -> TokenSample:
             return _build_corpus(sample).take_sample(places, sample.lengths[places])
 
-        return self._replace(own=select(self.own), prompts=select(self.prompts), prose=self.prose[places])
+        own, prompts = select(self.own), select(self.prompts)
+        return self._replace(own=own, prompts=prompts, prose=self.prose[places], places=self.places[places])
 
     def number_texts(self) -> Ints:
         """For each document, the number of its text: equal for equal words."""
@@ -231,7 +249,7 @@ def measure_repetition_shares(sample: PromptedSample) -> dict[str, RepetitionSha
     """The value of each metric in `REPETITION_LIMITS` but those of `CopyCounts`."""
     different = sample.take(_find_firsts(sample.number_texts()))
     eights = list_own_ngrams(different, COPY_WORDS)
-    pairs = np.unique(eights.ids * different.documents + eights.documents)
+    pairs = sort_unique(eights.ids * different.documents + eights.documents)
     grams, owners = pairs // different.documents, pairs % different.documents
     shared = np.bincount(grams)[grams] > 1
     whole, once, elsewhere = (
@@ -301,9 +319,16 @@ def _measure_repeated_ngrams(prose: PromptedSample, texts: Ints) -> RepetitionSh
     return RepetitionShare(value, having, estimate_shared_mean(value, influences))
 
 
-def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKind | None = None) -> CollapseRecord:
-    """Measure repetition within the documents: equal texts among all, n-grams in at most `MAX_SAMPLE_DOCUMENTS`. Without `kind`,
-    it is found from the texts.
+def assess_repetition(
+    documents: Sequence[Document],
+    *,
+    seed: int,
+    kind: TextKind | None = None,
+    seeds: Sequence[Mapping[str, Any]] = (),
+) -> CollapseRecord:
+    """Measure repetition within the documents: equal texts among all, n-grams in at most `MAX_SAMPLE_DOCUMENTS`, structures in
+    fewer. Without `kind`, it is found from the texts. `seeds`: what was drawn for each document, where known: structures that
+    an attribute of them explains are the recipe's.
 
     The share of copied documents is that within the sample: a near copy whose original was not drawn is missed.
     """
@@ -315,7 +340,7 @@ def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKin
     if count < MIN_MEASURED_DOCUMENTS:
         return CollapseRecord(
             verdict=CollapseVerdict.inconclusive, kind=kind.name, unit=kind.unit,
-            evidence=[f"{count} documents have {kind.unit}s in them, and {MIN_MEASURED_DOCUMENTS} are needed"],
+            evidence=[f"{format_count(count, 'document')} with a {kind.unit}; {MIN_MEASURED_DOCUMENTS} are needed"],
             reference=None, documents=0, tokens=0, metrics=[], dataset_documents=count, needed=MIN_REPETITION_DOCUMENTS,
         )  # fmt: skip
     copies = CopyCounts.from_documents(documents, random, kind)
@@ -330,11 +355,16 @@ def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKin
     repeated = [metric for metric in metrics if _is_repetition(metric, shares[metric.name][0].documents)]
     names = [metric.name for metric in repeated]
     openers = _find_frequent_openers(sample, kind) if "openers" in kind.repetition else []
-    templates = measure_templates(
-        [_get_own_text(documents[i], kind) for i in chosen], sample.own, mixed.own, sample.vocabulary, kind
-    )
+    places = chosen[sample.places]
+    drawn = list_attributes([seeds[i] for i in places]) if seeds else {}
+    templates = _measure_structure([documents[i] for i in places], sample, mixed, kind, drawn)
+    structure = _build_structure_record(templates, kind)
+    is_uniform = structure.family is not None and templates.interval[0] > structure.high
+    evidence = [_describe_repetition(repeated, openers if "openers" in names else [])] if repeated else []
+    evidence += [_describe_structure(structure, templates.phrases)] if is_uniform else []
+    findings = {"repetition": names, "structure": [structure.name] * is_uniform}
     verdict = CollapseVerdict.unrepeated
-    if repeated:
+    if evidence:
         verdict = CollapseVerdict.collapse
     elif count < MIN_REPETITION_DOCUMENTS:
         verdict = CollapseVerdict.inconclusive
@@ -342,13 +372,13 @@ def assess_repetition(documents: Sequence[Document], *, seed: int, kind: TextKin
         verdict=verdict,
         kind=kind.name,
         unit=kind.unit,
-        evidence=[_describe_repetition(repeated, openers if "openers" in names else [])] if repeated else [],
-        findings={"repetition": names} if names else {},
+        evidence=evidence,
+        findings={finding: metrics for finding, metrics in findings.items() if metrics},
         examples=find_repeated_examples(names, sample.own, list(sample.vocabulary), kind.join),
         reference=None,
         documents=count,
         tokens=sample.own.tokens,
-        metrics=[*metrics, *templates.metrics],
+        metrics=[*metrics, structure],
         openers=openers,
         templates=templates.phrases,
         dataset_documents=copies.documents,
@@ -363,6 +393,51 @@ def _build_repetition_record(
         name=metric.name, candidate=share.value, reference=shuffled, low=0.0, high=min(1.0, shuffled + metric.limit),
         meaning=kind.name_units(metric.meaning), family=REPEAT, interval=share.interval,
     )  # fmt: skip
+
+
+def _measure_structure(
+    documents: Sequence[Document], sample: PromptedSample, mixed: PromptedSample, kind: TextKind, drawn: Attributes
+) -> DatasetTemplates:
+    """`documents` and `drawn` are those of the sample."""
+    if kind.outline:
+        read = [
+            PromptedText(_get_own_text(document, kind), f"{document.asked}\n{document.around}")
+            for document in documents
+        ]
+        return measure_records(read, drawn) if kind.name == RECORDS_KIND else measure_outlines(read, kind, drawn)
+    # A beginning that the document's prompt asks for does not count.
+    grams = list_own_ngrams(sample, OPENER_WORDS)
+    counted = np.zeros(sample.documents, dtype=bool)
+    counted[grams.documents[grams.leads]] = True
+    counted &= sample.prose
+    return measure_beginnings(sample.own, mixed.own, sample.number_texts(), counted, sample.vocabulary, kind, drawn)
+
+
+def _build_structure_record(templates: DatasetTemplates, kind: TextKind) -> MetricRecord:
+    """Over its limit if the lower end of the 95 % interval is. Without a family where it is not judged."""
+    why = ""
+    if templates.documents < MIN_STRUCTURE_DOCUMENTS:
+        why = f"{templates.documents:,} of {MIN_STRUCTURE_DOCUMENTS:,} documents"
+    elif templates.varied < MIN_VARIED_SHARE * templates.documents:
+        why = f"{templates.varied:,} of {templates.documents:,} documents are long enough to vary"
+    meaning = kind.describe_structure()
+    meaning += f", where different values of {templates.drawn} were drawn" if templates.drawn else ""
+    return MetricRecord(
+        name="templates", candidate=templates.value, reference=templates.reference, low=0.0,
+        high=1.0 if why else min(1.0, templates.reference + kind.template_limit),
+        meaning=f"shown, not gating ({why}): {meaning}" if why else meaning,
+        family=None if why else REPEAT, interval=templates.interval,
+    )  # fmt: skip
+
+
+def _describe_structure(structure: MetricRecord, phrases: Sequence[PhraseRecord]) -> str:
+    low, high = structure.interval or (structure.candidate, structure.candidate)
+    numbers = (
+        f"as with {1 / structure.candidate:.1f} equally frequent ones, 95 % interval {1 / high:.1f} to {1 / max(low, 1e-9):.1f}, "
+        f"limit {1 / structure.high:.1f}"
+    )
+    shown = ", ".join(f"“{phrase.text}” {phrase.candidate:.1%}" for phrase in phrases)
+    return f"{FINDING_SENTENCES['structure']} ({numbers})" + f". Most frequent: {shown}" * bool(shown)
 
 
 def _is_repetition(metric: MetricRecord, documents: int) -> bool:

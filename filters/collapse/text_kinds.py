@@ -123,6 +123,10 @@ def _spell_token(found: re.Match[str]) -> str:
     return '"…"' if found.lastgroup == "text" and len(token) > MAX_TEXT_TOKEN else token
 
 
+MIN_CODE_NODES = 10
+"""Nodes of a function that returns a constant or raises an error: real code has many of these."""
+
+
 def outline_document_code(text: str) -> str | None:
     return outline_code(extract_code(text))
 
@@ -210,6 +214,10 @@ SIGNS = {"×": "*", "÷": "/", "−": "-"}
 EXPRESSION = re.compile(r"[(-]{0,9}\s?\d[\d,. ]{0,30}(?:[-+*/×÷−()%^]{1,9}[ (]{0,9}\d?[\d,. ]{0,30}){1,50}")
 EQUATION = re.compile(r"\d\s{0,3}\)?\s{0,3}(?:[+*×÷=]\s{0,3}|\s[-/−]\s)[-(]?\s{0,3}\$?\d")
 """An operation between two numbers. Without spaces, `-` and `/` are those of dates and ranges."""
+MIN_OPERATION_WORDS = 9
+"""Of the outline of two operations: single ones are of four kinds by nature."""
+MAX_EQUAL_OPERATIONS = 0.1
+"""As among ten equally frequent shapes. Real sums have at most 0.03 (`benchmarks/README.md`, structure without a reference)."""
 MAX_EXPRESSIONS = 20
 """Expressions of a document that its shape is made of."""
 
@@ -272,15 +280,38 @@ class TextKind(NamedTuple):
     outline: Callable[[str], str | None] | None = None
     """The template of a document, None if it has none. Without this function, templates are beginnings as common units and
     gaps."""
-    structure: str = ""
-    """What `outline` is of, in messages."""
+    structure: str = "beginning"
+    """What a template is, in messages."""
+    least_outline: int = 0
+    """Words of an outline that can vary: real data of the kind has few shorter ones by nature."""
+    template_limit: float = 0.05
+    """The largest probability of the same structure in two documents that is not called a collapse, above that of the same words
+    in random order: that of 20 equally frequent structures. Beginnings of real text have at most 0.03 at 100 documents and
+    0.011 from 500 on, programs and records less (`benchmarks/README.md`, structure without a reference)."""
     join: Callable[[Sequence[str]], str] = " ".join
     """Consecutive units as a phrase."""
+    folds_case: bool = True
+    """Whether words of the text are units in lower case."""
+    min_letters: int = 3
+    """Letters of a unit that names a subject, at least."""
 
     def describe_metric(self, metric: CollapseMetric) -> str:
         if metric.name == "templates" and self.outline:
             return f"probability that two documents have the same {self.structure}; a template raises it"
         return self.name_units(metric.meaning)
+
+    def names_subject(self, unit: str) -> bool:
+        """Whether a unit can tell what a document is about: a word of a few letters, or a name or field with as many."""
+        if self.folds_case and "=" not in unit:
+            return unit.isalpha() and len(unit) >= self.min_letters
+        return sum(map(str.isalpha, unit.partition("=")[2] or unit)) >= self.min_letters
+
+    def describe_structure(self) -> str:
+        """What `filters.collapse.within.dataset_templates` measures."""
+        if self.name == "json":
+            return "probability that two different records have the same values in seven tenths of their fields"
+        what = self.structure if self.outline else "beginning of common words and gaps"
+        return self.name_units(f"probability that two documents have the same {what}, but not the same text")
 
     def name_units(self, sentence: str) -> str:
         """A sentence about words as one about the units of this kind."""
@@ -308,7 +339,16 @@ REPETITION_SHARES = frozenset(
 TEXT_KINDS = {
     kind.name: kind
     for kind in (
-        TextKind("dialogue", "dialogues", "word", split_into_words, _is_dialogue, _without(), REPETITION_SHARES),
+        # Most turns are too short to have 8-grams, so two equal long ones are many deviations.
+        TextKind(
+            "dialogue",
+            "dialogues",
+            "word",
+            split_into_words,
+            _is_dialogue,
+            _without("duplicate_8grams"),
+            REPETITION_SHARES,
+        ),
         TextKind(
             "json",
             "JSON records",
@@ -330,6 +370,8 @@ TEXT_KINDS = {
             REPETITION_SHARES - {"repeated_4grams"},
             outline_document_code,
             "syntax tree, names and constants aside",
+            MIN_CODE_NODES,
+            folds_case=False,
         ),
         TextKind(
             "arithmetic",
@@ -341,6 +383,8 @@ TEXT_KINDS = {
             REPETITION_SHARES - {"repeated_4grams"},
             outline_operations,
             "operation trees",
+            MIN_OPERATION_WORDS,
+            MAX_EQUAL_OPERATIONS,
         ),
         TextKind(
             "characters",
@@ -351,6 +395,7 @@ TEXT_KINDS = {
             _without("strange_words"),
             REPETITION_SHARES,
             join=join_pairs,
+            min_letters=2,
         ),
         TextKind("prose", "prose", "word", split_into_words, lambda _: True, _without(), REPETITION_SHARES),
     )

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.collapse.matched_samples import TokenCorpus
+from filters.ragged_arrays import sort_unique
 
 Ints = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -57,7 +58,7 @@ class TopicModel(NamedTuple):
         places = random.permutation(len(reference))[:SAMPLED_DOCUMENTS]
         part = reference.truncate(places, reference.lengths[places])
         owner = np.repeat(np.arange(len(places)), part.lengths)
-        pairs = np.unique(part.ids * len(places) + owner)
+        pairs = sort_unique(part.ids * len(places) + owner)
         counts = np.bincount(pairs // len(places))
         counts[counts > max(COMMON_SHARE * len(places), 2)] = 0
         words = np.argsort(-counts, kind="stable")[:TOPIC_WORDS]
@@ -120,7 +121,7 @@ def _pair_documents_with_words(words: Ints, corpus: TokenCorpus) -> Ints:
     column[words] = np.arange(len(words))
     where = column[corpus.ids]
     owner = np.repeat(np.arange(len(corpus)), corpus.lengths)
-    return np.unique(owner[where >= 0] * len(words) + where[where >= 0], sorted=True)
+    return sort_unique(owner[where >= 0] * len(words) + where[where >= 0])
 
 
 def _normalize_rows(rows: Vectors) -> Vectors:

@@ -40,7 +40,7 @@ from filters.duplicates.datasketch_files import (
 )
 from filters.duplicates.shingles import Bytes, Hashes
 from filters.duplicates.similarity_join import ROUNDING, SetPairs
-from filters.ragged_arrays import Indices, RaggedArray, Scores, compute_offsets, expand_spans
+from filters.ragged_arrays import Indices, RaggedArray, Scores, compute_offsets, expand_spans, sort_unique
 
 INDEX_FORMAT = "stillhouse near-duplicates 1"
 HEADER_FILE = "index.json"
@@ -401,7 +401,7 @@ def _find_similar_documents(
     begins = np.searchsorted(segment.hashes, hashes[order], side="left")
     counts = np.minimum(np.searchsorted(segment.hashes, hashes[order], side="right") - begins, MAX_POSTING_DOCUMENTS)
     keys = np.repeat(owners[order], counts) << 32 | segment.owners[expand_spans(begins, counts)].astype(np.int64)
-    keys = np.unique(keys)
+    keys = sort_unique(keys)
     earlier, later = keys & 0xFFFFFFFF, keys >> 32
 
     sizes = segment.sizes[earlier].astype(np.int64)

@@ -41,9 +41,16 @@ from filters.duplicates.similarity_join import (
     find_copies,
     select_likely_pairs,
     select_near_pairs,
+)
+from filters.ragged_arrays import (
+    DuplicateMatches,
+    Indices,
+    RaggedArray,
+    Scores,
+    compute_offsets,
+    expand_spans,
     sort_unique,
 )
-from filters.ragged_arrays import DuplicateMatches, Indices, RaggedArray, Scores, compute_offsets, expand_spans
 
 T = TypeVar("T")
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from flows.commands import (
+    assessment_commands,
     dataset_commands,
     deployment_commands,
     recipe_commands,
@@ -33,6 +34,7 @@ for part in (
     result_commands,
     topology_commands,
     dataset_commands,
+    assessment_commands,
     student_commands,
     release_commands,
     deployment_commands,

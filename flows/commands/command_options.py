@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from core.data_kinds import DataKind
+
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
 
@@ -78,6 +80,10 @@ OptionalReferenceOption = Annotated[
         "measured.",
         show_default=False,
     ),
+]
+KindOption = Annotated[
+    DataKind | None,
+    typer.Option("--kind", help="What the texts are; default: found from them.", show_default=False),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 

@@ -78,6 +78,11 @@ class MixtureSources:
         """The preference pairs of all releases."""
         return [release.pairs for release in self.releases if release.pairs is not None]
 
+    @property
+    def conversations(self) -> list[list[dict[str, Any]]]:
+        """All released conversations, each as its messages on disk."""
+        return [messages for release in self.releases for messages in release.rows["messages"].to_list()]
+
     @cached_property
     def documents(self) -> list[Document]:
         """All released documents, for filters of new samples; the id is the release's name and the sample's id."""

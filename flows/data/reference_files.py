@@ -48,6 +48,8 @@ class ReferenceRecord(BaseModel):
     texts: int
     """Texts of the sources that have a passage in it. Passages of one text share its words."""
     documents: int
+    turns: dict[str, int] = {}
+    """Of dialogues: turns by role."""
     words: int
     split: int | None = None
     """Words to which texts were split; None if functions were taken, or by the defaults."""
@@ -93,7 +95,7 @@ def read_reference(path: Path, name: str = "") -> Reference:
         UsageError: if it cannot be read, or its texts are not those that its record names.
     """
     try:
-        record = _read_record(path)
+        record = read_reference_record(path)
         texts = [document.text for document in read_dataset_documents(path)]
     except UsageError as error:
         raise UsageError(f"the reference: {error}") from None
@@ -104,7 +106,7 @@ def read_reference(path: Path, name: str = "") -> Reference:
     return Reference(name or str(path), texts, _read_origins(path), record)
 
 
-def _read_record(path: Path) -> ReferenceRecord | None:
+def read_reference_record(path: Path) -> ReferenceRecord | None:
     """The record of a file that `stillhouse reference` wrote; None for others."""
     if not is_parquet(path) or not path.is_file():
         return None

@@ -21,7 +21,7 @@ from flows.data.dataset_rows import (
     read_dataset_documents,
     read_row_conversation,
 )
-from flows.data.reference_files import load_reference
+from flows.data.reference_files import load_reference, read_reference, read_reference_record
 from flows.terminal.run_summary import format_headline, format_metrics
 from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import TERMINAL_WIDTH, format_count, replace_unsafe_characters
@@ -37,7 +37,7 @@ def assess_dataset(
     source: Path, reference: str | None, seed: int, *, parent: Path | None, cache: Path | None, kind: str | None = None
 ) -> CollapseAssessment:
     """Compare a dataset with real text, and the rows that it adds to its parent with the parent. Without a reference, measure its
-    repetition. Without a `kind`, what is counted is found from its rows.
+    repetition. Without a `kind`, what is counted is found from its rows; with a reference of dialogues, its turns are compared.
 
     Raises:
         UsageError: if a dataset cannot be read, or adds no row to its parent, or the kind is unknown.
@@ -47,6 +47,7 @@ def assess_dataset(
     from filters.collapse.sameness import build_sameness_records
     from filters.collapse.text_kinds import get_kind
 
+    kind = kind or _find_dialogue_kind(source, reference)
     known_kind = get_kind(kind) if kind else None
     documents = list(read_dataset_documents(source))
     texts = [document.text for document in documents]
@@ -80,20 +81,26 @@ def assess_dataset(
 
 
 def assess_conversations(
-    conversations: Sequence[Sequence[dict[str, Any]]], seed: int, kind: str | None = None
+    conversations: Sequence[Sequence[dict[str, Any]]],
+    seed: int,
+    kind: str | None = None,
+    seeds: Sequence[Mapping[str, Any]] = (),
 ) -> CollapseRecord:
-    """Measure repetition within the conversations of a run, each as its messages on disk."""
-    return _assess_documents([build_row_document({"messages": messages}) for messages in conversations], seed, kind)
+    """Measure repetition within the conversations of a run, each as its messages on disk. `seeds`: of the conversations."""
+    documents = [build_row_document({"messages": messages}) for messages in conversations]
+    return _assess_documents(documents, seed, kind, seeds)
 
 
-def _assess_documents(documents: Sequence[Document], seed: int, kind: str | None) -> CollapseRecord:
+def _assess_documents(
+    documents: Sequence[Document], seed: int, kind: str | None, seeds: Sequence[Mapping[str, Any]] = ()
+) -> CollapseRecord:
     from filters.collapse.dialogues import assess_dialogue_repetition
     from filters.collapse.repetition import assess_repetition
     from filters.collapse.text_kinds import get_kind
 
     if kind == DIALOGUE_KIND:
-        return assess_dialogue_repetition(documents, seed=seed)
-    return assess_repetition(documents, seed=seed, kind=get_kind(kind) if kind else None)
+        return assess_dialogue_repetition(documents, seed=seed, seeds=seeds)
+    return assess_repetition(documents, seed=seed, kind=get_kind(kind) if kind else None, seeds=seeds)
 
 
 def list_conversation_turns(conversations: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, list[str]]]:
@@ -114,24 +121,28 @@ def _list_turns(conversations: Sequence[Sequence[Message]]) -> list[dict[str, li
 def compare_with_earlier_releases(
     record: CollapseRecord,
     conversations: Sequence[Sequence[dict[str, Any]]],
-    earlier: Sequence[Document],
+    earlier: Sequence[Sequence[dict[str, Any]]],
     parent: str,
     seed: int,
     cache: Path,
     kind: str | None = None,
 ) -> CollapseRecord | None:
-    """Compare the samples of a run without a reference with those of the earlier releases, up to `parent`. A collapse or a shift
-    becomes the verdict of `record`, the run's repetition, if that is better. None if there are too few samples.
+    """Compare the samples of a run without a reference with those of the earlier releases, up to `parent`, each as its messages
+    on disk; of dialogues, their turns by role. A collapse or a shift becomes the verdict of `record`, the run's repetition, if
+    that is better. None if there are too few samples.
     """
     from filters.collapse.assessment import assess_texts
+    from filters.collapse.dialogues import assess_dialogues
     from filters.collapse.text_kinds import get_kind
 
-    comparison = assess_texts(
-        [build_row_document({"messages": messages}).text for messages in conversations],
-        [document.text for document in earlier],
-        name=parent, seed=seed, cache=cache / NULL_CACHE_FOLDER,
-        kind=get_kind(kind) if kind and kind != DIALOGUE_KIND else None,
-    )  # fmt: skip
+    how: dict[str, Any] = {"name": parent, "seed": seed, "cache": cache / NULL_CACHE_FOLDER}
+    if kind == DIALOGUE_KIND:
+        comparison = assess_dialogues(list_conversation_turns(conversations), list_conversation_turns(earlier), **how)
+    else:
+        own, released = (
+            [build_row_document({"messages": messages}).text for messages in side] for side in (conversations, earlier)
+        )
+        comparison = assess_texts(own, released, kind=get_kind(kind) if kind else None, **how)
     if not comparison.documents:
         return None
     record.parent = parent
@@ -163,11 +174,12 @@ def assess_answers(
     kind: str | None = None,
     turns: Sequence[Mapping[str, Sequence[str]]] = (),
     documents: Sequence[Document] = (),
+    seeds: Sequence[Mapping[str, Any]] = (),
 ) -> CollapseRecord:
     """Compare `answers` with the reference, a name or a file: metrics and verdict. Its null distribution is kept in `cache`.
     `before` are the comparisons of the generations that the answers build on, oldest first. `generated`: whether a teacher is
     known to have written the answers. `kind`: of both sides; without it, it is found from the texts. Of dialogues, `turns` are
-    compared. With a named reference, a collapse also is repetition within the `documents` of the answers.
+    compared. With a named reference, a collapse also is repetition within the `documents` of the answers; `seeds` are theirs.
 
     Raises:
         UsageError: if the reference cannot be read, or the kind is unknown.
@@ -182,7 +194,13 @@ def assess_answers(
         turns = turns or list(map(read_turns, answers))
         path = find_referenced_file(reference, folder)
         return assess_dialogues(
-            turns, _read_dataset_turns(path), name=reference, seed=seed, cache=nulls, before=before, generated=generated
+            turns,
+            _read_reference_turns(path),
+            name=reference,
+            seed=seed,
+            cache=nulls,
+            before=before,
+            generated=generated,
         )
     real = load_reference(reference, folder, cache)
     record = assess_texts(
@@ -190,7 +208,7 @@ def assess_answers(
         kind=counted, origins=real.origins, general=real.general,
     )  # fmt: skip
     if real.general:
-        repetition = _assess_documents(documents, seed, counted.name)
+        repetition = _assess_documents(documents, seed, counted.name, seeds)
         if repetition.verdict is CollapseVerdict.collapse:
             record.verdict = CollapseVerdict.collapse
             record.evidence = [*repetition.evidence, *record.evidence]
@@ -199,6 +217,23 @@ def assess_answers(
             names = set().union(*repetition.findings.values()) - {metric.name for metric in record.metrics}
             record.metrics += [metric for metric in repetition.metrics if metric.name in names]
     return record
+
+
+def _find_dialogue_kind(source: Path, reference: str | None) -> str | None:
+    """`DIALOGUE_KIND` for conversations that are compared with a file that `stillhouse reference` made of dialogues."""
+    path = Path(reference) if reference else None
+    record = read_reference_record(path) if path and path.is_file() else None
+    if record is None or record.kind != DIALOGUE_KIND:
+        return None
+    return DIALOGUE_KIND if any("assistant" in turns for turns in _read_dataset_turns(source)) else None
+
+
+def _read_reference_turns(path: Path) -> list[dict[str, list[str]]]:
+    from filters.collapse.text_kinds import read_turns
+
+    if path.is_file() and read_reference_record(path):
+        return [read_turns(text) or {"": [text]} for text in read_reference(path).texts]
+    return _read_dataset_turns(path)
 
 
 def _read_dataset_turns(source: Path) -> list[dict[str, list[str]]]:

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from core.errors import UsageError
 from core.storage.atomic_files import write_text
 from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS, CoverageGap, find_coverage_gaps
-from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.reference_corpus import MOST_DOCUMENTS, ReferenceCorpus
+from filters.collapse.text_kinds import PROSE, find_kind, get_kind, has_kind, read_turns
 from flows.data.dataset_rows import read_dataset_documents
 from flows.data.reference_files import load_reference
 from flows.terminal.suggested_commands import format_command, format_next_line
@@ -40,10 +40,15 @@ class DatasetGapsReport(BaseModel):
 
     dataset: str
     reference: str
+    kind: str = "prose"
+    """What was counted, as `assess` names it."""
+    unit: str = "word"
+    """What was counted, in the singular."""
     documents: int
     real_documents: int
     topics: list[GapShares]
     words: list[GapShares]
+    """Units of the kind: words, tokens of code, fields of records."""
     starts: int
     """Texts of the reference that can start a seed; 0 if no text with a gap has a word that names its subject."""
     seeds: int
@@ -55,25 +60,31 @@ class DatasetGapsReport(BaseModel):
         return bool(self.topics or self.words)
 
 
-def find_dataset_gaps(source: Path, reference: str, out: Path | None, number: int) -> DatasetGapsReport:
-    """Compare, and write at most `number` seeds to `out`; an empty file where nothing is lacking.
+def find_dataset_gaps(
+    source: Path, reference: str, out: Path | None, number: int, kind: str | None = None
+) -> DatasetGapsReport:
+    """Compare, and write at most `number` seeds to `out`; an empty file where nothing is lacking. Without a `kind`, the units are
+    those of the reference's kind if the dataset has it too, else words.
 
     Raises:
         UsageError: if a text cannot be read or is too small, or `out` exists.
     """
     if out and out.exists():
         raise UsageError(f"{out}: exists already; name another file, or remove it")
-    texts = load_reference(reference, Path.cwd()).texts
-    rows = [(line, text) for line, text in enumerate(texts, 1) if split_into_words(text)]
+    texts = list(map(_read_answers, load_reference(reference, Path.cwd()).texts))
+    mine = [_read_answers(document.text) for document in read_dataset_documents(source)]
+    counted = get_kind(kind) if kind else find_kind(texts)
+    counted = counted if kind or has_kind(mine, counted) else PROSE
+    rows = [(line, text) for line, text in enumerate(texts, 1) if counted.split(text)]
     step = -(-len(rows) // MOST_DOCUMENTS) or 1
     rows = rows[::step]
-    real = ReferenceCorpus.from_texts([text for _, text in rows], reference)
-    own = [words for document in read_dataset_documents(source) if (words := split_into_words(document.text))]
-    gaps = find_coverage_gaps(TokenCorpus.from_words(own, real.vocabulary), real, number)
+    real = ReferenceCorpus.from_texts([text for _, text in rows], reference, counted)
+    own = real.number_texts(mine)
+    gaps = find_coverage_gaps(own, real, number)
     if gaps is None:
         raise UsageError(
             f"{source}: {format_count(len(own), 'document')} and {len(rows)} of {reference} are too few to compare; both need "
-            f"{MIN_GAP_DOCUMENTS} with a word in them"
+            f"{MIN_GAP_DOCUMENTS} with a {counted.unit} in them"
         )
 
     # Seeds have every field that a family needs: topic, words and passage.
@@ -94,10 +105,17 @@ def find_dataset_gaps(source: Path, reference: str, out: Path | None, number: in
     if out:
         write_text(out, "".join(json.dumps(seed, ensure_ascii=False) + "\n" for seed in seeds))
     return DatasetGapsReport(
-        dataset=str(source), reference=reference, documents=gaps.documents, real_documents=gaps.real,
-        topics=_convert_gaps(gaps.topics), words=_convert_gaps(gaps.words), starts=len(seeds), seeds=len(seeds) if out else 0,
+        dataset=str(source), reference=reference, kind=counted.name, unit=counted.unit,
+        documents=gaps.documents, real_documents=gaps.real, topics=_convert_gaps(gaps.topics), words=_convert_gaps(gaps.words),
+        starts=len(seeds), seeds=len(seeds) if out else 0,
         out=str(out) if out else None,
     )  # fmt: skip
+
+
+def _read_answers(text: str) -> str:
+    """The assistant's turns of a dialogue that is written as JSON; any other text unchanged."""
+    turns = read_turns(text)
+    return "\n".join(turns.get("assistant", ())) if turns else text
 
 
 def _convert_gaps(gaps: Sequence[CoverageGap]) -> list[GapShares]:
@@ -107,20 +125,21 @@ def _convert_gaps(gaps: Sequence[CoverageGap]) -> list[GapShares]:
 def format_dataset_gaps(report: DatasetGapsReport, number: int) -> str:
     """The output of `stillhouse gaps`, with at most `number` seeds."""
     lines = [
-        f"{report.dataset}  {report.documents:,} documents compared with {report.real_documents:,} of {report.reference}"
+        f"{report.dataset}  {format_count(report.documents, 'document')} compared with {report.real_documents:,} of "
+        f"{report.reference}{f' as {report.kind}' if report.unit != 'word' else ''}"
     ]
     without_seeds = f"; {report.out} is written without seeds" if report.out else ""
     if not report:
         return "\n".join([*lines, f"no gaps measurable at this size{without_seeds}"])
-    for title, shares in (("topic", report.topics), ("word", report.words)):
+    for title, shares in (("topic", report.topics), (report.unit, report.words)):
         if shares:
             lines.append(f"  {f'lacking {title}':<34}{'here':>8}{'real':>8}   share of documents")
             lines += [f"  {share.name:<34}{share.here:>8.1%}{share.real:>8.1%}" for share in shares[:MOST_SHOWN_GAPS]]
             lines += [f"  and {len(shares) - MOST_SHOWN_GAPS:,} more"] * (len(shares) > MOST_SHOWN_GAPS)
     if not report.starts:
-        none = "only words are lacking that any text may have, and no topic to start from"
+        none = f"only {report.unit}s are lacking that any text may have, and no topic to start from"
         if report.topics:
-            none = "no text of a lacking topic has a word that names its subject"
+            none = f"no text of a lacking topic has a {report.unit} that names its subject"
         return "\n".join([*lines, f"no seeds: {none}{without_seeds}"])
     if report.out is None:
         out = f"{Path(report.dataset).stem}-gaps.jsonl"

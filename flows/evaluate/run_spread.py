@@ -1,7 +1,8 @@
 """The spread of a run's kept samples over what its seeds drew: reads the seeds of all finished samples. Knows no Prefect."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from core.config.recipe import Recipe
 from core.runs.records import SpreadRecord
@@ -33,6 +34,15 @@ def measure_run_spread(run: RunDir, recipe: Recipe, kept: Collection[str]) -> Sp
             if name in ids:
                 tried[number] = tried[number]._replace(kept=True)
     return measure_spread(list(tried.values()), recipe.quotas.by if recipe.quotas else None)
+
+
+def read_kept_seeds(run: RunDir, kept: Sequence[str]) -> list[dict[str, Any]]:
+    """What was drawn for each of the samples with the ids `kept`, in their order."""
+    wanted, drawn = set(kept), dict[str, dict[str, Any]]()
+    for index in run.shards():
+        rows = read_sample_columns(run.shard_file(index), ("id", "seed"))
+        drawn |= {name: json.loads(seed)["data"] for name, seed in rows.iter_rows() if name in wanted}
+    return [drawn.get(name, {}) for name in kept]
 
 
 def _read_surplus(run: RunDir) -> set[str]:

@@ -36,7 +36,7 @@ async def publish_artifacts(run: RunDir, manifest: RunManifest, recipe: str) -> 
                     }
                     for metric in collapse.metrics
                 ],
-                key=f"{key}-collapse", description=collapse.headline,
+                key=f"{key}-collapse", description=f"Verdict: {collapse.headline}",
             )  # fmt: skip
     except Exception as error:  # any error of Prefect's client
         logger.warning("Prefect did not store the artifacts of %s: %s", manifest.run, error)

@@ -24,7 +24,7 @@ from flows.terminal.text_format import (
 )
 
 SPARKLINE_BARS = "▁▂▃▄▅▆▇█"
-HEADLINE_WIDTH = TERMINAL_WIDTH - len("         collapse: ")
+LINE_WIDTH = TERMINAL_WIDTH - len("         ")
 
 
 def read_earlier_comparisons(run: RunDir, recipe: Recipe) -> dict[str, CollapseRecord]:
@@ -138,7 +138,7 @@ def _format_generation(generation: LineageGeneration, arrow: str) -> list[str]:
     release, run = generation.release, generation.release.manifest.run
     parts = [run.run, format_time(release.manifest.released), f"kept {run.counts.kept:,} of {run.counts.candidates:,}"]
     parts += ["gate off"] * (run.gated is False)
-    headline = f"collapse: {format_one_line(run.collapse.headline, HEADLINE_WIDTH)}" if run.collapse else "no verdict"
+    headline = format_one_line(run.collapse.line, LINE_WIDTH) if run.collapse else "no verdict"
     lines = [
         f"  {arrow} {generation.number}  {'  '.join(parts)}",
         f"         {headline}",

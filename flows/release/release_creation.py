@@ -155,7 +155,7 @@ def format_created_release(created: CreatedRelease, runs_dir: str = RUNS_FOLDER)
     lines = [f"release {release.name}{'  was already released' if created.already_released else ''}  {release.path}"]
     lines.append(f"  rows      {format_mixture(release.lineage.mix)}")
     if run.collapse:
-        lines.append(f"  collapse  {format_one_line(run.collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)}")
+        lines.append(f"  verdict   {format_one_line(run.collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)}")
         if is_marked_inconclusive(run):
             advice = ["the release is marked so", *(one.text for one in run.collapse.advice)]
             wrapped = textwrap.wrap(replace_unsafe_characters("; ".join(advice)), TERMINAL_WIDTH - LABEL_WIDTH)

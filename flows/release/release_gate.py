@@ -12,7 +12,11 @@ MIN_REFERENCE_SIZE = 3_000
 
 def describe_release_gate(gate: ReleaseGate, *, has_reference: bool) -> str:
     """What a release of a run needs with this gate, in a sentence without full stop."""
-    measured = "collapse" if has_reference else "repetition (all that is measured without a `collapse.reference`)"
+    measured = (
+        "collapse"
+        if has_reference
+        else "repetition or few structures (all that is measured without a `collapse.reference`)"
+    )
     if gate is False:
         return "off: a run is released whatever its collapse verdict is (`collapse.gate = false`)"
     if gate is True:
@@ -49,7 +53,7 @@ def _find_collapse_refusals(collapse: CollapseRecord | None, gate: ReleaseGate) 
         return [f"the run was not assessed for collapse: continue with --resume, {GATE_OFF_HINT}"]
     advice = "; ".join(advice.text for advice in collapse.advice)
     if collapse.verdict is CollapseVerdict.collapse:
-        return [f"collapse: {collapse.headline}: {advice}; {GATE_OFF_HINT}"]
+        return [f"the verdict is {collapse.headline}: {advice}; {GATE_OFF_HINT}"]
     if gate != "strict":
         return []
     if collapse.reference is None:
@@ -60,6 +64,6 @@ def _find_collapse_refusals(collapse: CollapseRecord | None, gate: ReleaseGate) 
         ]
     if collapse.verdict is CollapseVerdict.inconclusive:
         return [
-            f'collapse: {collapse.headline}, and `collapse.gate = "strict"` needs a verdict: {advice}; {GATE_ON_HINT}'
+            f'the verdict is {collapse.headline}, and `collapse.gate = "strict"` needs a conclusive one: {advice}; {GATE_ON_HINT}'
         ]
     return []

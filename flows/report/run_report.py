@@ -177,7 +177,7 @@ def summarize_run(manifest: RunManifest) -> str:
             f"the student passes {passed['student']} of {evaluation.requests} held-out requests, its teacher {passed['teacher']}"
         )
     if manifest.collapse:
-        parts.append(f"collapse: {manifest.collapse.headline}")
+        parts.append(manifest.collapse.line)
     if (student := manifest.student) and not manifest.evaluation:
         change = "fell" if student.loss_after < student.loss_before else "did not fall"
         parts.append(f"the student’s held-out loss {change}, {student.loss_before:.2f} to {student.loss_after:.2f}")

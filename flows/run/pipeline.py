@@ -48,7 +48,7 @@ from flows.evaluate.dataset_assessment import (
     list_conversation_turns,
     measure_conversation_sameness,
 )
-from flows.evaluate.run_spread import measure_run_spread
+from flows.evaluate.run_spread import measure_run_spread, read_kept_seeds
 from flows.prefect_server.flow_progress import report_flow_progress
 from flows.prefect_server.run_artifacts import publish_artifacts
 from flows.release.lineage_view import read_earlier_comparisons
@@ -285,6 +285,7 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
     config = context.recipe.collapse
     reference, kind = (config.reference, config.kind) if config else (None, None)
     conversations, seed = kept["messages"].to_list(), context.recipe.seed
+    seeds = read_kept_seeds(context.run, kept["id"].to_list())
     if reference is None:
         parent = context.mixture_sources.parent
         also = f", and comparing them with {parent}" if parent else ""
@@ -295,10 +296,10 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
         SESSION.print_message(f"assess: comparing {len(kept):,} samples with {reference}")
     with stages.stopwatch(context.manifest, "assess"):
         if reference is None:
-            record = assess_conversations(conversations, seed, kind)
+            record = assess_conversations(conversations, seed, kind, seeds)
             if (earlier := context.mixture_sources).parent:
                 context.manifest.collapse_parent = compare_with_earlier_releases(
-                    record, conversations, earlier.documents, earlier.parent, seed, context.run.cache, kind
+                    record, conversations, earlier.conversations, earlier.parent, seed, context.run.cache, kind
                 )
         else:
             answers = [join_assistant_turns(messages) for messages in conversations]
@@ -306,7 +307,7 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
             record = assess_answers(
                 answers, reference, context.plan.folder, seed, context.run.cache, before,
                 kind=kind, turns=list_conversation_turns(conversations),
-                documents=[build_row_document({"messages": messages}) for messages in conversations],
+                documents=[build_row_document({"messages": messages}) for messages in conversations], seeds=seeds,
             )  # fmt: skip
         record.sameness = measure_conversation_sameness(conversations, seed)
         record.spread = measure_run_spread(context.run, context.recipe, kept["id"].to_list())

@@ -49,7 +49,7 @@ def format_closing_card(
         ("cost", [_format_cost(manifest)] if manifest.paid.cost else []),
         ("thinking", [*([manifest.thinking.summary] if manifest.thinking else []), *manifest.missing_thinking]),
         ("critic", [manifest.critic.summary] if manifest.critic and manifest.critic.is_silent else []),
-        ("collapse", [format_one_line(manifest.collapse.headline, VALUE_WIDTH)] if manifest.collapse else []),
+        ("verdict", [format_one_line(manifest.collapse.headline, VALUE_WIDTH)] if manifest.collapse else []),
         ("dataset", [str(run.dataset)] if run.dataset.exists() else []),
         ("page", [str(run.report_file)] if run.report_file.exists() else []),
         ("released", [_describe_release(released)] if released else []),

@@ -69,7 +69,7 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
     if manifest.critic:
         lines += format_labelled_lines("critic", [manifest.critic.summary])
     if collapse := manifest.collapse:
-        lines += format_labelled_lines("collapse", [format_one_line(collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)])
+        lines += format_labelled_lines("verdict", [format_one_line(collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)])
         if collapse.spread:
             summary = replace_unsafe_characters(collapse.spread.summary)
             lines += format_labelled_lines("spread", textwrap.wrap(summary, TERMINAL_WIDTH - LABEL_WIDTH))
@@ -115,7 +115,7 @@ def format_not_kept_counts(manifest: RunManifest) -> str:
 
 def format_headline(collapse: CollapseRecord) -> str:
     """The line that says the verdict wherever it is printed."""
-    return f"collapse: {format_one_line(collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)}"
+    return format_one_line(collapse.line, TERMINAL_WIDTH)
 
 
 def _format_interval(metric: MetricRecord) -> str:

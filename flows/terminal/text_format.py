@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
+from core.runs.noun_counts import format_count as format_count
 from core.runs.records import MetricRecord, TruncationRecord
 from core.sample import Spending, TokenUsage
 
@@ -60,10 +61,6 @@ def format_percent(share: float) -> str:
     if 0 < share < 1:
         whole = min(max(whole, 1), 99)
     return f"{whole} %"
-
-
-def format_count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -99,11 +99,11 @@ def test_filter_takes_a_frame_or_a_file_and_leaves_nothing_behind(
 
 def test_assess_and_gaps_return_frames(tmp_path: Path) -> None:
     english = [json.loads(line)["text"] for line in ENGLISH.read_text().splitlines()]
-    frame = pl.DataFrame({"text": ["The cat is on the mat and the dog is in the fog."] * 400})
+    frame = pl.DataFrame({"text": ["The cat is on the mat and the dog is in the fog."] * 200})
     assessment = stillhouse.assess(frame, ENGLISH)
     assert assessment.verdict == "collapse"
     assert assessment.metrics.filter(pl.col("name") == "exact_duplicates")["candidate"].item() > 0.9
-    same = stillhouse.assess(pl.DataFrame({"text": english[::2]}), ENGLISH)
+    same = stillhouse.assess(pl.DataFrame({"text": english[::9]}), ENGLISH)
     assert same.verdict != "collapse", "real text is not collapsed: the control"
     alone = stillhouse.assess(frame)
     assert alone.verdict == "collapse", "it repeats itself"
@@ -112,6 +112,20 @@ def test_assess_and_gaps_return_frames(tmp_path: Path) -> None:
     assert lacking.words.columns == ["name", "here", "real"]
     assert (lacking.words["real"] > lacking.words["here"]).all()
     assert (tmp_path / "seeds.jsonl").read_text().count("\n") == lacking.report.seeds
+
+
+def test_a_reference_is_made_of_frames_and_files(tmp_path: Path) -> None:
+    english = [json.loads(line)["text"] for line in ENGLISH.read_text().splitlines()]
+    (tmp_path / "more.txt").write_text("\n\n".join(english[60:120]))
+    out = tmp_path / "real.parquet"
+    real = stillhouse.reference([pl.DataFrame({"text": english[:60]}), tmp_path / "more.txt"], out, source="novels")
+    assert (real.path, real.report.reference.source, real.report.out) == (out, "novels", str(out))
+    assert real.texts.columns == ["text", "origin"]
+    assert len(real.texts) == real.report.reference.documents > 60
+    assert stillhouse.assess(pl.DataFrame({"text": english[200:260]}), out).verdict == "inconclusive"
+    with pytest.raises(stillhouse.UsageError, match="exists already"):
+        stillhouse.reference(ENGLISH, out)
+    assert stillhouse.reference(ENGLISH, out, replace=True).report.reference.documents > 1_000
 
 
 IN_A_LOOP = """
@@ -172,7 +186,7 @@ def test_a_run_in_a_running_event_loop_and_without_signal_handlers(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.waits
-def test_an_interrupt_stores_finished_samples(tmp_path: Path) -> None:
+def test_an_interrupt_stores_finished_samples(tmp_path: Path, prefect_home: Path) -> None:
     code = """
 import sys, stillhouse
 print("ready", flush=True)
@@ -184,14 +198,13 @@ except KeyboardInterrupt:
 print(sum(1 for t in __import__("threading").enumerate() if t.name.startswith("stillhouse")))
 """
     command = [sys.executable, "-c", code, str(tmp_path / "runs")]
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = {**os.environ, "PREFECT_HOME": str(prefect_home)}
     with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         lines = iter(child.stdout.readline, "")
         next(line for line in lines if " samples" in line or "%" in line)
         child.send_signal(signal.SIGINT)
         rest = list(lines)
-    stop_local_server(tmp_path / "prefect")
     assert rest[-2:] == ["interrupted\n", "0\n"]
     run = stillhouse.Run(next((tmp_path / "runs").glob("smoke-*")), str(tmp_path / "runs"))
     assert run.state == "interrupted"
@@ -218,14 +231,11 @@ def test_one_call_at_a_time() -> None:
 
 @pytest.mark.slow
 @pytest.mark.waits
-def test_the_notebook_runs_in_a_kernel(tmp_path: Path) -> None:
+def test_the_notebook_runs_in_a_kernel(tmp_path: Path, prefect_home: Path) -> None:
     notebook = nbformat.read(PROJECT / "docs" / "notebook.ipynb", as_version=4)
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(prefect_home)}
     client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": tmp_path}})
-    try:
-        client.execute(env=environment)
-    finally:
-        stop_local_server(tmp_path / "prefect")
+    client.execute(env=environment)
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert [output for output in shown if output.output_type == "error"] == []
     assert sum("text/html" in output.get("data", {}) for output in shown) >= 5, "the run's card and four frames"

@@ -3,19 +3,21 @@
     python -m tests.support.forked SOCKET MODULE...
 
 Each is a process with its own arguments, environment, folder and files, and gets real signals. One difference from a fresh
-interpreter: all programs of a test process have the same hash seed.
+interpreter: all programs of a test process have the same hash seed. Another: they end once their threads and exit functions
+have, without a last garbage collection.
 """
 
+import atexit
 import gc
 import json
 import os
 import runpy
 import select
-import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -187,7 +189,7 @@ def pytest_unconfigure() -> None:
 
 
 def serve(requests: socket.socket, imported: Sequence[str]) -> None:
-    """Fork a program for each request, until the other end closes."""
+    """Fork a program for each request and report how it ends, until the other end closes."""
     for name in imported:
         import_module(name)
     read_entry_points("check")  # the metadata of all packages, which each program would read
@@ -196,39 +198,50 @@ def serve(requests: socket.socket, imported: Sequence[str]) -> None:
     for template in create_page_environment().list_templates():  # compiled once, not by each program
         create_page_environment().get_template(template)
     gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
+    running: dict[int, tuple[int, int]] = {}
+    """By a descriptor that is readable when a program ends: its process id, and where its end is reported."""
+    poll = select.poll()
+    poll.register(requests, select.POLLIN)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)
-        with suppress(ChildProcessError):  # none is left
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        if not message:
-            return
-        if os.fork() == 0:
-            requests.close()
-            watch(*json.loads(message), *descriptors)
-            return
-        for descriptor in descriptors:
-            os.close(descriptor)
+        for descriptor, _ in poll.poll():
+            if descriptor in running:
+                program, status = running.pop(descriptor)
+                poll.unregister(descriptor)
+                with suppress(BrokenPipeError):
+                    os.write(status, NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])))
+                os.close(status)
+                os.close(descriptor)
+                continue
+            message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)
+            if not message:
+                return
+            *files, status = descriptors
+            if (program := os.fork()) == 0:
+                requests.close()
+                for other, (_, its_status) in running.items():
+                    os.close(other)
+                    os.close(its_status)
+                os.close(status)
+                run_program(files, *json.loads(message))
+            for file in files:
+                os.close(file)
+            with suppress(BrokenPipeError):
+                os.write(status, NUMBER.pack(program))
+            ended = os.pidfd_open(program)
+            running[ended] = program, status
+            poll.register(ended, select.POLLIN)
 
 
-def watch(
-    module: str, arguments: list[str], environment: Mapping[str, str], folder: str, session: bool, *descriptors: int
+def run_program(
+    files: Sequence[int], module: str, arguments: list[str], environment: Mapping[str, str], folder: str, session: bool
 ) -> None:
-    """Fork again: this process reports the program's process id and exit code. Returns in the program, when the program ends."""
-    *files, status = descriptors
-    if program := os.fork():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for file in files:
-            os.close(file)
-        with suppress(BrokenPipeError):
-            os.write(status, NUMBER.pack(program))
-            os.write(status, NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])))
-        os._exit(0)
+    """Become `python -m MODULE ARGUMENTS`, which ends without taking apart the modules that are shared: that would copy them
+    all, and cost more than many a program."""
     if session:
         os.setsid()
     for number, file in enumerate(files):
         os.dup2(file, number)
-    for descriptor in {*descriptors} - {0, 1, 2}:
+    for descriptor in {*files} - {0, 1, 2}:
         os.close(descriptor)
     os.environ.clear()
     os.environ.update(environment)
@@ -244,7 +257,20 @@ def watch(
         refresh_global_settings_context()
     sys.argv[1:] = arguments
     sys.modules.pop(module, None)  # it runs again, as the main module
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    code = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise
+        code = end.code or 0
+    threading._shutdown()  # type: ignore[attr-defined]  # as Python does at its end, in this order
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)  # Python reports an output that nobody reads
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer  # half a second, which few processes of the tests need
+
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()

@@ -21,24 +21,17 @@ from core.errors import ProviderError, RecipeError
 from core.project_files import PROJECT
 from core.sample import Message
 from flows.recipes.recipe_catalog import load_recipe_plan
-from students.output.gguf_export import export_gguf
 from teachers import local_llama
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.endpoint import open_endpoint_teacher
 from teachers.local_llama import LlamaServer, find_logged_error, llama_settings, run_llama_server
 from teachers.providers import open_teacher
-from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
-
-
-def student_with(template: str | None, folder: Path) -> Path:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = template or tokenizer.chat_template
-    return export_gguf(saved(tiny_llama(len(tokenizer)), tokenizer, folder), "q8_0").path
+from tests.support.exported_students import export_student, find_guards
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return student_with(None, tmp_path_factory.mktemp("student"))
+    return export_student(tmp_path_factory.mktemp("student"))
 
 
 async def answered(model: str, question: TeacherQuestion) -> TeacherReply:
@@ -190,36 +183,29 @@ ENDLESS = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_template_that_crashes_llama_cpp_is_an_error_of_its_file(name: str, tmp_path: Path) -> None:
-    file = student_with(HOSTILE[name], tmp_path)
+    file = export_student(tmp_path, HOSTILE[name])
     with pytest.raises(ProviderError, match=r"q8_0\.gguf: llama\.cpp cannot load it: killed by signal 11 \(SIGSEGV\)"):
         asyncio.run(opened(f"local/{file}"))
 
 
 def test_weights_that_hang_while_they_load_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_llama, "LOAD_SECONDS", 3)
-    file = student_with(ENDLESS, tmp_path)
+    file = export_student(tmp_path, ENDLESS)
     with pytest.raises(ProviderError, match=r"q8_0\.gguf: not loaded after 3 s"):
         asyncio.run(opened(f"local/{file}"))
 
 
 def test_a_load_that_hangs_ends_when_its_run_is_to_stop(tmp_path: Path) -> None:
-    file = student_with(ENDLESS, tmp_path)
+    file = export_student(tmp_path, ENDLESS)
 
     async def run() -> None:
         loading = asyncio.ensure_future(opened(f"local/{file}"))
-        await until(lambda: bool(children(str(local_llama.SERVER_PROGRAM))))
+        await until(lambda: bool(find_guards(str(local_llama.SERVER_PROGRAM))))
         loading.cancel()
         await asyncio.wait([loading])
 
     asyncio.run(run())
-    assert not children(str(local_llama.SERVER_PROGRAM))
-
-
-def children(program: str) -> list[int]:
-    """Guards that this process started, and that run."""
-    lines = subprocess.run(["ps", "-ewwo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(maxsplit=3) for line in lines.splitlines()]
-    return [int(row[0]) for row in rows if row[1] == str(os.getpid()) and row[2][0] != "Z" and program in row[3]]
+    assert not find_guards(str(local_llama.SERVER_PROGRAM))
 
 
 def test_a_model_that_does_not_fit_is_an_error_of_its_file(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +272,7 @@ BOMB: dict[str, Any] = {
 
 @pytest.mark.slow
 @pytest.mark.waits
+@pytest.mark.xdist_group("students")
 def test_a_server_that_hangs_in_a_grammar_is_killed_and_started_again(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from teachers.relay import open_relay
 from tests.support.http_serving import Handler, serve_handler
 from tests.support.protocols import PROTOCOLS, TestedProtocol
 
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
+
 QUESTION = TeacherQuestion(
     messages=[Message(role="user", content="hi")], contract="Draft", json_schema={"type": "object", "properties": {"answer": {}}},
     temperature=0, top_p=1, max_tokens=9, seed=1,

@@ -11,6 +11,8 @@ from core.sample import Message, TokenUsage
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.protocols import LimitedTeacher
 
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
+
 QUESTION = TeacherQuestion(
     messages=[Message(role="user", content="hi")], contract="", json_schema=None, temperature=0, top_p=1, max_tokens=9, seed=1
 )  # fmt: skip

@@ -1,29 +1,37 @@
 """The program that calls a function inside the sandbox, and the encoding of values to and from it.
 
-It runs as a separate file and imports only the standard library. It knows no expected value and runs no line of a solution
+It runs as a separate file and imports next to nothing, since it starts anew for every program and hash seed: `json`, `signal`,
+`collections` and `contextlib` would take longer than its calls. It knows no expected value and runs no line of a solution
 itself: each call runs in a separate process, which shares nothing with this process but one end of a pipe.
 """
 
 from __future__ import annotations
 
 import builtins
-import json
 import os
 import resource
 import select
-import signal
 import sys
-from collections import Counter, OrderedDict, defaultdict
-from contextlib import suppress
+from _json import encode_basestring_ascii
 from math import ceil
 from time import monotonic
-from types import CodeType, ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # slow to import
+    import signal
     from collections.abc import Sequence
+    from types import CodeType
     from typing import Any, NoReturn
+else:
+    import _signal as signal
 
+MODULES = tuple(
+    """array base64 binascii bisect calendar cmath collections copy csv dataclasses datetime decimal difflib enum
+    fractions functools graphlib hashlib heapq html io itertools json math numbers operator re statistics string struct
+    textwrap typing unicodedata zlib""".split()
+)
+"""Modules whose functions give the same for the same arguments, and reach nothing outside. Those that a program imports
+at its top level are loaded once, and not by each of its calls."""
 MAX_RESULT_BYTES = 20_000
 """Maximum length of one answer, in bytes."""
 MAX_VALUE_DEPTH = 40
@@ -35,9 +43,9 @@ OPEN_FILES = 64
 MAX_LOST_CALLS = 3
 """Calls that may end without an answer, for lack of time for example, before the others are given up."""
 
-write, leave, dumps = os.write, os._exit, json.JSONEncoder(allow_nan=False).encode
-DICTS = (dict, Counter, OrderedDict, defaultdict)
-"""Types that are equal to a dict with the same entries, as in Python."""
+write, leave = os.write, os._exit
+DICTS = ("Counter", "OrderedDict", "defaultdict")
+"""Types of `collections` that are equal to a dict with the same entries, as in Python."""
 LISTS: dict[Any, str] = {list: "list", tuple: "tuple"}
 SETS: dict[Any, str] = {set: "set", frozenset: "frozenset"}
 
@@ -71,12 +79,32 @@ def encode_value(value: Any, depth: int = 0, ordered: bool = False) -> list[Any]
         return [LISTS[kind], [encode_value(item, depth + 1, ordered) for item in value]]
     if kind in SETS:
         return [SETS[kind], sorted((encode_value(item, depth + 1) for item in value), key=dumps)]
-    if kind in DICTS:
+    if kind is dict or is_dict_of_collections(kind):
         entries = [
             [encode_value(key, depth + 1), encode_value(item, depth + 1, ordered)] for key, item in dict.items(value)
         ]
         return ["dict", entries if ordered else sorted(entries, key=dumps)]
     raise UnsupportedValue(str(kind.__name__))
+
+
+def is_dict_of_collections(kind: type) -> bool:
+    """Whether `kind` is one of `DICTS`. There is a value of these types only where `collections` is loaded."""
+    module = sys.modules.get("collections")
+    return any(kind is getattr(module, name, None) for name in DICTS)
+
+
+def dumps(value: Any) -> str:
+    """What `json.dumps` writes for `encode_value`'s lists, and for numbers and dicts with text keys."""
+    kind = type(value)
+    if kind is str:
+        return encode_basestring_ascii(value)
+    if value is None or kind is bool:
+        return {None: "null", True: "true", False: "false"}[value]
+    if kind is int or kind is float:
+        return repr(value)
+    if kind is list:
+        return f"[{', '.join([dumps(item) for item in value])}]"
+    return f"{{{', '.join([f'{encode_basestring_ascii(key)}: {dumps(item)}' for key, item in value.items()])}}}"
 
 
 def decode_value(encoded: Any, depth: int = 0) -> Any:
@@ -109,7 +137,7 @@ def call_function(code: CodeType | str, name: str, call: Any) -> dict[str, Any]:
     try:
         if isinstance(code, str):
             return {"raised": code, "line": None}
-        module = ModuleType("solution")
+        module = type(sys)("solution")
         sys.modules["solution"] = module
         exec(code, module.__dict__)
         arguments, named = call
@@ -165,10 +193,11 @@ def collect_answer(code: CodeType | str, name: str, call: Any, seconds: float) -
     os.close(writing)
     report, how = read_until_closed(reading, monotonic() + CALL_WALL_FACTOR * seconds)
     os.close(reading)
-    with suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)
+    for kill in (os.kill, os.killpg):
+        try:
+            kill(child, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
     _, status, usage = os.wait4(child, 0)
     ended = os.waitstatus_to_exitcode(status)
     if how == "answered" and ended in (-signal.SIGPROF, -signal.SIGXCPU):
@@ -198,6 +227,13 @@ def compile_solution(source: str) -> CodeType | str:
         return describe_exception(error)
 
 
+def load_modules(code: CodeType | str) -> None:
+    """Load what the program imports, as far as it is of `MODULES`; `co_names` has these names and others."""
+    for name in MODULES:
+        if not isinstance(code, str) and name in code.co_names:
+            __import__(name)
+
+
 def collect_answers(code: CodeType | str, work: dict[str, Any]) -> list[list[Any]]:
     """Up to the first call that gives no value; with `every`, up to `MAX_LOST_CALLS` calls without an answer."""
     answers, lost = [], 0
@@ -217,17 +253,18 @@ def open_unlinked(name: str) -> int:
     return file
 
 
-def main(text: str, arguments: Sequence[str]) -> None:
+def main(work: dict[str, Any], arguments: Sequence[str]) -> None:
     """Make all calls of this sandbox's program, then restart from the same file with the next hash seed.
 
     Prints one line for each hash seed, after the run's token.
     """
     # Names of this module take precedence over builtins, so a solution that patches builtins changes nothing here.
     globals().update({name: value for name, value in vars(builtins).items() if not name.startswith("_")})
-    work = json.loads(text)
     file, turn = map(int, arguments) if arguments else (open_unlinked("main.py"), 0)
     sys.path[:] = [folder for folder in sys.path if folder not in ("", os.getcwd())]  # noqa: PTH109
-    answers = collect_answers(compile_solution(work["program"]), work)
+    code = compile_solution(work["program"])
+    load_modules(code)
+    answers = collect_answers(code, work)
     write(1, f"{work['token']}{dumps(answers)}\n".encode())
     if len(answers) == len(work["calls"]) and turn + 1 < len(work["hash_seeds"]):
         environment = {**os.environ, "PYTHONHASHSEED": str(work["hash_seeds"][turn + 1])}

@@ -89,14 +89,17 @@ async def run_calls(
         "hash_seeds": list(hash_seeds),
         "every": every,
     }
-    main = f"exec(__import__('marshal').loads({_harness_code()!r}))\nmain({json.dumps(work)!r}, sys.argv[1:])\n"
+    main = (
+        f"import marshal\nexec(marshal.loads({_harness_code()!r}))\n"
+        f"main(marshal.loads({marshal.dumps(work)!r}), sys.argv[1:])\n"
+    )
     sandbox_limits = SandboxLimits(
         cpu_seconds=ceil(limits.cpu_seconds) + 10,  # of the harness; each call sets its own
         wall_seconds=limits.wall_seconds,
         memory_mb=limits.memory_mb,
         output_bytes=OUTPUT_BYTES,
     )
-    ran = await run_python({"main.py": main}, "main.py", sandbox_limits)
+    ran = await run_python({"main.py": main}, "main.py", sandbox_limits, options=["-S"])
     return _parse_answers(ran, token, len(hash_seeds), limits)
 
 

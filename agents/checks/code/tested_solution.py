@@ -23,6 +23,7 @@ from agents.checks.code.assertions import (
     parse_python,
     parse_test_cases,
 )
+from agents.checks.code.call_harness import MODULES
 from agents.checks.code.function_calls import (
     ENDED,
     HASH_SEEDS,
@@ -42,12 +43,6 @@ from agents.sandbox.python_sandbox import sandbox_problem
 MAX_CHARACTERS = 10_000
 MAX_FAULT_CHARACTERS = 600
 """Characters; a fault quotes texts of any length, and goes into a prompt as advice."""
-MODULES = tuple(
-    """array base64 binascii bisect calendar cmath collections copy csv dataclasses datetime decimal difflib enum
-    fractions functools graphlib hashlib heapq html io itertools json math numbers operator re statistics string struct
-    textwrap typing unicodedata zlib""".split()
-)
-"""Modules whose functions give the same for the same arguments, and reach nothing outside."""
 FORBIDDEN_BUILTINS = {
     "__import__", "breakpoint", "compile", "delattr", "eval", "exec", "exit", "getattr", "globals", "input", "locals",
     "open", "quit", "setattr", "vars",

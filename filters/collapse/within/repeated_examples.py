@@ -10,6 +10,7 @@ import numpy.typing as npt
 from core.runs.records import ExampleRecord
 from filters.collapse.collapse_metrics import COPY_WORDS
 from filters.collapse.diversity import TokenSample
+from filters.ragged_arrays import sort_unique
 
 Ints = npt.NDArray[np.int64]
 
@@ -70,7 +71,7 @@ def _find_near_copies(sample: TokenSample, speller: _Speller) -> list[tuple[str,
     grams = sample.list_ngrams(COPY_WORDS)
     if not len(grams.ids):
         return []
-    pairs = np.unique(grams.ids * len(sample.lengths) + grams.documents)
+    pairs = sort_unique(grams.ids * len(sample.lengths) + grams.documents)
     holders = np.bincount(pairs // len(sample.lengths))
     shown: dict[int, tuple[str, int]] = {}
     for gram in np.argsort(-holders, kind="stable")[: 10 * MAX_EXAMPLES]:
@@ -85,7 +86,7 @@ def _find_loops(sample: TokenSample, speller: _Speller) -> list[tuple[str, int]]
     grams = sample.list_ngrams(COPY_WORDS)
     count = len(sample.lengths)
     whole = np.bincount(grams.documents, minlength=count)
-    once = np.bincount(np.unique(grams.ids * count + grams.documents) % count, minlength=count)
+    once = np.bincount(sort_unique(grams.ids * count + grams.documents) % count, minlength=count)
     looped = (whole - once) / np.maximum(whole, 1)
     order = np.argsort(-looped, kind="stable")[:MAX_EXAMPLES]
     return [(speller.spell_document(sample, int(place)), 1) for place in order if looped[place] > 0]
@@ -97,7 +98,7 @@ def _find_phrases(sample: TokenSample, speller: _Speller) -> list[tuple[str, int
     if not len(grams.ids):
         return []
     count = len(sample.lengths)
-    holders = np.bincount(np.unique(grams.ids * count + grams.documents) // count)
+    holders = np.bincount(sort_unique(grams.ids * count + grams.documents) // count)
     starts = np.cumsum(sample.lengths) - sample.lengths
     examples = []
     for gram in np.argsort(-holders, kind="stable")[:MAX_EXAMPLES]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.intervals import Z_95, wilson_bound
+from filters.ragged_arrays import sort_unique
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -40,7 +41,7 @@ def estimate_pairs(partners: Ints) -> Interval:
 
 def estimate_shared_ngrams(ids: Ints, documents: Ints, count: int) -> Interval:
     """Of the share of n-grams that another of the `count` documents has; an n-gram counts once per document."""
-    pairs = np.unique(ids * count + documents)
+    pairs = sort_unique(ids * count + documents)
     grams, owners = pairs // count, pairs % count
     holders = np.bincount(grams)[grams]
     total, shared = len(pairs), int((holders > 1).sum())

@@ -41,17 +41,16 @@ def measure_spread(seeds: Sequence[TriedSeed], quota: str | None = None) -> Spre
     kept = [seed.kept for seed in seeds]
     if sum(kept) < MIN_KEPT:
         return None
-    found = [
-        _compare_values(name, labels, kept, tested=name != quota) for name, labels in _list_attributes(seeds).items()
-    ]
+    drawn = list_attributes([seed.data for seed in seeds])
+    found = [_compare_values(name, labels, kept, tested=name != quota) for name, labels in drawn.items()]
     attributes = _correct_over_attributes(found)
     attributes.sort(key=lambda attribute: (1.0 if attribute.p is None else attribute.p, attribute.name))
     return SpreadRecord(tried=len(seeds), kept=sum(kept), attributes=attributes) if attributes else None
 
 
-def _list_attributes(seeds: Sequence[TriedSeed]) -> dict[str, list[Labels]]:
+def list_attributes(seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[Labels]]:
     """The values of each seed by attribute, for attributes with few values. Of attributes that say the same, the first."""
-    labelled = [dict(_iterate_labels(seed.data)) for seed in seeds]
+    labelled = [dict(_iterate_labels(seed)) for seed in seeds]
     names = dict.fromkeys(name for labels in labelled for name in labels)
     attributes: dict[str, list[Labels]] = {}
     seen: set[tuple[int, ...]] = set()

@@ -4,7 +4,7 @@ if code cannot give it, `limit` has the reason, and the case has the verdict of 
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,25 @@ from core.sample import Candidate, Message, Seed
 
 Case = dict[str, Any]
 Ask = Callable[..., Any]
+
+
+def check_each(cases: Iterable[Case]) -> Callable[[Callable[[Case], None]], Callable[[], None]]:
+    """One test of all cases, which fails with every case that does not hold: a test of each would cost more than its case."""
+
+    def decorate(check: Callable[[Case], None]) -> Callable[[], None]:
+        def check_all() -> None:
+            wrong = []
+            for case in cases:
+                try:
+                    check(case)
+                except Exception as error:
+                    wrong.append(f"{case}: {type(error).__name__}: {error}")
+            assert not wrong, "\n".join(wrong)
+
+        check_all.__name__, check_all.__doc__ = check.__name__, check.__doc__
+        return check_all
+
+    return decorate
 
 
 def rows_of(name: str) -> list[Case]:

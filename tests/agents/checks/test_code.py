@@ -36,13 +36,13 @@ def subject_of(solution: str, tests: str, function: str = "", ask: Any = never) 
     return Subject(Seed(id="s", data={"function": function}), candidate, ask)
 
 
-ONE_MUTANT = {"mutants": 1}
-"""Of a case that passes: each mutant takes a sandbox, and what mutants find is judged by cases that fail."""
+NO_MUTANTS = {"mutants": 0}
+"""Of a case that passes and names no number: each mutant takes a sandbox, and what mutants find is judged by cases that fail."""
 
 
 async def found(row: dict[str, Any]) -> list[Finding]:
     subject = subject_of(row["solution"], row["tests"], row.get("function", ""))
-    options = (ONE_MUTANT if row["passes"] else {}) | row.get("options", {})
+    options = (NO_MUTANTS if row["passes"] else {}) | row.get("options", {})
     return await code_check.findings(subject, CodeOptions.model_validate(options))
 
 

@@ -6,7 +6,7 @@ from agents.checks import Subject
 from agents.checks.math.solution_agreement import IndependentSolution, agreement_check
 from agents.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
 from core.sample import Seed
-from tests.agents.checks.rows import Case, findings_of, nobody, rows_of, subject_of
+from tests.agents.checks.rows import Case, check_each, findings_of, nobody, rows_of, subject_of
 
 EXPRESSIONS, AGREEMENTS = rows_of("expression"), rows_of("agreement")
 
@@ -17,14 +17,14 @@ def drafted(problem: str, formula: str, answer: float, solution: str = "So it is
     return Subject(seed, ArithmeticFamily().candidate(seed, draft), nobody)
 
 
-@pytest.mark.parametrize("case", EXPRESSIONS, ids=lambda case: case["about"])
+@check_each(EXPRESSIONS)
 def test_an_expression_bears_its_answer_out_or_not(case: Case) -> None:
     subject = drafted(case["problem"], case["expression"], case["answer"], case.get("solution", "So it is."))
     (finding,) = findings_of(expression_check, subject, **case.get("options", {}))
     assert finding.passed == case["passes"], finding.evidence
 
 
-@pytest.mark.parametrize("case", AGREEMENTS, ids=lambda case: case["about"])
+@check_each(AGREEMENTS)
 def test_solvers_agree_or_not(case: Case) -> None:
     replies = iter(case["replies"])
 

@@ -1,11 +1,9 @@
 from collections import Counter
 from typing import Any
 
-import pytest
-
 from agents.families.constrained_instructions import constraints_check
 from agents.families.constraints import CONSTRAINT_KINDS
-from tests.agents.checks.rows import Case, findings_of, rows_of, subject_of
+from tests.agents.checks.rows import Case, check_each, findings_of, rows_of, subject_of
 
 GOLDEN = rows_of("constraints")
 
@@ -14,7 +12,7 @@ def turns_of(case: Case) -> list[list[dict[str, Any]]]:
     return case.get("turns") or [[{"kind": case["kind"], "params": case["params"], "text": case["rule"]}]]
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["about"])
+@check_each(GOLDEN)
 def test_a_rule_is_kept_or_broken(case: Case) -> None:
     answers = case.get("answers") or [case["answer"]]
     found = findings_of(constraints_check, subject_of({"constraints": turns_of(case)}, answers))

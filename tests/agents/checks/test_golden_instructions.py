@@ -13,7 +13,7 @@ from agents.families.instructions import (
 from agents.planning.seeds import RunSeeds
 from core.sample import Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
-from tests.agents.checks.rows import findings_of, nobody, rows_of
+from tests.agents.checks.rows import check_each, findings_of, nobody, rows_of
 
 CHECKS = {"novel": novel_check, "askable": askable_check, "answered": answered_check}
 GOLDEN = rows_of("instructions")
@@ -28,7 +28,7 @@ def fault(check: Check, instruction: str, answer: str = "Salt keeps fish and mel
     return "" if finding.passed else finding.evidence
 
 
-@pytest.mark.parametrize("row", GOLDEN, ids=lambda row: row["check"])
+@check_each(GOLDEN)
 def test_a_task_and_its_answer_are_fit_or_not(row: dict[str, str]) -> None:
     found = fault(CHECKS[row["check"]], row["instruction"], row["answer"])
     assert found == "" if row["fault"] == "" else row["fault"] in found, found

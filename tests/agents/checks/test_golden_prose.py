@@ -3,14 +3,14 @@ import pytest
 from agents.checks.text.prose_faults import word_bases
 from agents.families.constrained_instructions import on_topic_check, sound_prose_check
 from core.sample import Candidate, Message, Seed
-from tests.agents.checks.rows import Case, Subject, findings_of, nobody, rows_of, subject_of
+from tests.agents.checks.rows import Case, Subject, check_each, findings_of, nobody, rows_of, subject_of
 
 PAIRS = rows_of("topic_pairs")
 """Answers on their topics: recorded ones, and ones that use no word of the topic."""
 TOPICS, PROSE = rows_of("on_topic"), rows_of("sound_prose")
 
 
-@pytest.mark.parametrize("case", TOPICS, ids=lambda case: case["about"])
+@check_each(TOPICS)
 def test_answers_speak_of_their_topic_or_not(case: Case) -> None:
     (finding,) = findings_of(on_topic_check, subject_of({"topic": case["topic"]}, case["answers"]))
     assert finding.passed == case["passes"], finding.evidence
@@ -44,7 +44,7 @@ def test_an_answer_that_leaves_the_topic_is_named(similarity: float | None, answ
     assert finding.evidence.startswith(f"answer {answer}: it has no word of the topic 'a good dictionary'")
 
 
-@pytest.mark.parametrize("case", PROSE, ids=lambda case: case["about"])
+@check_each(PROSE)
 def test_answers_read_as_prose_or_not(case: Case) -> None:
     said = [Message(role="user", content=case["request"])]
     said += [Message(role="assistant", content=answer) for answer in case["answers"]]

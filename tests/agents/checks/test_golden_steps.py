@@ -4,7 +4,7 @@ from random import Random
 import pytest
 
 from agents.checks.math.worked_steps import find_wrong_sums, steps_check
-from tests.agents.checks.rows import Case, findings_of, rows_of, subject_of
+from tests.agents.checks.rows import Case, check_each, findings_of, rows_of, subject_of
 
 GOLDEN = rows_of("steps")
 WAYS = [
@@ -20,7 +20,7 @@ WAYS = [
 SIGNS = {"+": "+", "-": "−", "*": "×", "/": "÷"}
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["text"][:40])
+@check_each(GOLDEN)
 def test_sums_in_the_reasoning_are_right_or_not(case: Case) -> None:
     (finding,) = findings_of(steps_check, subject_of({}, ["a"], {"reasoning": case["text"]}))
     assert finding.passed == case["passes"], finding.evidence

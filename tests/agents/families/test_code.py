@@ -259,7 +259,7 @@ def test_each_example_of_the_prompt_is_what_its_request_asks_for(asked: str, exa
     few, many = {"easy": (1, 2), "medium": (3, 4), "hard": (5, 99)}[level[1]]
     assert few <= candidate.fields["decisions"] <= many
     assert int(least[1]) <= len(draft.tests.splitlines()) <= 16
-    options = CodeOptions.model_validate({"mutants": 12, "noticed": 0.9})
+    options = CodeOptions.model_validate({"mutants": 6, "noticed": 0.9})
     findings = asyncio.run(code_check.findings(Subject(Seed(id="s", data={}), candidate, never_ask), options))
     assert all(finding.passed for finding in findings), findings[-1].evidence
 

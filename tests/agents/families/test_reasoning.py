@@ -14,28 +14,22 @@ import prompts
 from agents.checks import Check, Subject
 from agents.checks.base import CheckBroken
 from agents.checks.math.known_answer import answer_check
-from agents.checks.math.worked_steps import find_wrong_sums
 from agents.families.base import UnusableSeedRow
 from agents.families.reasoning import GYM_TASKS, ProceduralQuestion, ReasoningDraft, ReasoningFamily, solved_check
 from agents.planning.run_plan import RunPlan
 from core.errors import RecipeError, UsageError
-from core.project_files import PROJECT
 from core.sample import RejectionReason, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.fake.fake_teacher import FakeTeacher
+from tests.agents.checks.rows import Case, check_each, rows_of
 from tests.support.scripted_teacher import build_test_seeds, produce_scripted
 
-GOLDEN = PROJECT / "tests" / "agents" / "checks" / "golden"
 FAKE = "teachers.main={model='fake/reasoning'}"
 SUMS = "task.tasks={basic_arithmetic=1,chain_sum=1}"
 
 
 def plan_of(*settings: str) -> RunPlan:
     return load_recipe_plan("reasoning", [FAKE, SUMS, "task.questions=300", "samples=120", *settings])
-
-
-def golden(name: str) -> list[Any]:
-    return [json.loads(line) for line in (GOLDEN / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def fault(check: Check, seed: Seed, draft: dict[str, str], **options: object) -> str | None:
@@ -211,20 +205,14 @@ def test_a_users_questions_are_compared_with_their_answers(tmp_path: Path) -> No
     assert {sample.detail for sample in samples if sample.reason == RejectionReason.verifier} == {"answer", "agreement"}
 
 
-@pytest.mark.parametrize("case", golden("steps"), ids=lambda case: case["text"][:50])
-def test_golden_steps(case: dict[str, Any]) -> None:
-    found = next(find_wrong_sums(case["text"]), None)
-    assert (found is None) == case["passes"], found
+ANSWERS = [case for case in rows_of("answers") if case["kind"] in ("exact", "numeric", "symbolic")]
 
 
-@pytest.mark.parametrize("case", [c for c in golden("answers") if c["kind"] in ("exact", "numeric", "symbolic")][:200])
-def test_golden_answers_hold_for_the_check_too(case: dict[str, Any]) -> None:
+@check_each([case for case in ANSWERS[:200] if case["given"]])  # a contract takes no empty answer
+def test_golden_answers_hold_for_the_check_too(case: Case) -> None:
     seed = Seed(id="s-0", data={"question": "?", "expected": case["expected"]})
-    given = case["given"]
-    if not given:
-        pytest.skip("a contract takes no empty answer")
     options = {key: case[key] for key in ("unit",) if case.get(key)} | case.get("tolerance", {})
-    found = fault(answer_check, seed, {"reasoning": "x", "answer": given}, kind=case["kind"], **options)
+    found = fault(answer_check, seed, {"reasoning": "x", "answer": case["given"]}, kind=case["kind"], **options)
     assert (found is None) <= case["equal"], found
 
 

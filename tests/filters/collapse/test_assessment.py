@@ -71,8 +71,8 @@ def test_real_text_passes(sides: Sides) -> None:
 
 
 def test_real_text_is_never_called_collapse(sides: Sides) -> None:
-    """Twenty draws of 100 documents, each with fourteen metrics: none at four deviations, a tenth at most at two."""
-    found = [sides.judge(random.Random(trial).sample(sides.held_out, 100), seed=trial) for trial in range(20)]
+    """Ten draws of 100 documents, each with fourteen metrics: none at four deviations, a tenth at most at two."""
+    found = [sides.judge(random.Random(trial).sample(sides.held_out, 100), seed=trial) for trial in range(10)]
     assert {record.verdict for record in found} == {CollapseVerdict.inconclusive}
     assert not any(record.evidence for record in found)
     z = np.array([list(deviations(record).values()) for record in found])
@@ -171,7 +171,7 @@ def test_other_topics_are_a_shift_and_are_listed(sides: Sides) -> None:
     )
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("share", [0.3, 0.9])
 def test_document_length_alone_changes_no_metric(sides: Sides, share: float) -> None:
     cut = [" ".join(text.split()[: max(3, int(len(text.split()) * share))]) for text in sides.held_out]
     record = sides.judge(cut)
@@ -179,7 +179,7 @@ def test_document_length_alone_changes_no_metric(sides: Sides, share: float) -> 
     assert max(map(abs, deviations(record).values())) < 4
 
 
-@pytest.mark.parametrize("count", [75, 300, 600])
+@pytest.mark.parametrize("count", [75, 600])
 def test_sample_size_alone_changes_no_metric(sides: Sides, count: int) -> None:
     """Values differ with size; their ratio to the real ones does not (by under a tenth)."""
     found = by_name(sides.judge(sides.held_out[:count]))
@@ -263,7 +263,7 @@ def test_advice_distinguishes_a_small_dataset_from_a_small_reference(sides: Side
     assert [one.cause for one in both] == ["few_samples", "small_reference"]
     itself = assess_texts(real[:1200], real[:1200], name="itself", seed=1)
     assert (
-        "1,200 documents of the reference itself have words in them, of which 1,200 are also in the dataset"
+        "the reference itself has 1,200 documents with a word in them, 1,200 of them also in the dataset"
         in itself.evidence[0]
     )
     assert len(itself.advice) == 1

@@ -52,6 +52,22 @@ def test_a_poorer_tail_with_new_words_is_another_kind_of_text(
 
 
 @pytest.mark.parametrize(
+    ("reverse_surprise", "topics", "surprise", "verdict"),
+    [
+        (0.75, 12.0, 0.0, CollapseVerdict.shift),
+        (0.74, 12.0, 0.0, CollapseVerdict.collapse),
+        (0.75, 11.9, 0.0, CollapseVerdict.collapse),
+        (0.75, 12.0, -MIN_CHANGES["surprise"], CollapseVerdict.collapse),
+    ],
+)
+def test_a_poorer_tail_on_other_topics_in_other_words_is_another_kind_of_text_unless_it_is_likely(
+    reverse_surprise: float, topics: float, surprise: float, verdict: CollapseVerdict
+) -> None:
+    metrics = {"hapax_mass": (10.0, 0.25), "reverse_surprise": (20.0, reverse_surprise), "surprise": (0.0, surprise)}
+    assert decide_collapse(evidence(**metrics)._replace(topics=topics)).verdict is verdict
+
+
+@pytest.mark.parametrize(
     ("hapax", "coverage", "verdict"),
     [
         ((TAIL_LIMIT, 0.25), (0.0, 0.0), CollapseVerdict.collapse),

@@ -80,7 +80,7 @@ def test_a_removed_topic_is_a_gap(sides: Sides) -> None:
     documents = [split_into_words(text) for text in sides.own]
     of = topics.assign(TokenCorpus.from_words(documents, sides.reference.vocabulary))
     gone = 3
-    name = topics.describe_topic(gone, list(sides.reference.vocabulary), 3)
+    name = topics.describe_topic(gone, sides.reference.spell_units(), 3)
     found = sides.gaps([text for text, topic in zip(sides.own, of, strict=True) if topic != gone])
     assert name in {gap.name for gap in found.topics}
     assert {start.topic for start in found.starts[:5]} == {name}
@@ -91,10 +91,23 @@ def test_seeds_are_different_documents_that_alternate_between_gaps(sides: Sides)
     assert len({start.place for start in found.starts}) == len(found.starts) == 30
     for start in found.starts:
         assert set(start.words) & set(TAKEN)
-        assert set(start.words) <= set(split_into_words(sides.real[start.place]))
+        assert {word.lower() for word in start.words} <= set(split_into_words(sides.real[start.place]))
         assert len(start.words) <= SEED_WORDS
     times = [sum(word in start.words for start in found.starts) for word in TAKEN]
     assert max(times) - min(times) <= 1, "each of the words is begun from as often"
+
+
+def test_words_are_spelled_as_most_documents_write_them(sides: Sides) -> None:
+    spelled = dict(zip(sides.reference.vocabulary, sides.reference.spell_units(), strict=True))
+    assert [spelled[word] for word in ("elizabeth", "i", "house", "but", "the")] == [
+        "Elizabeth",
+        "I",
+        "house",
+        "but",
+        "the",
+    ]
+    corpus = ReferenceCorpus.from_corpus(TokenCorpus.from_words([["a"]] * 9, {}), {"a": 0}, "no text")
+    assert corpus.spell_units() == ["a"]
 
 
 def test_texts_like_the_seeds_close_the_gap(sides: Sides) -> None:

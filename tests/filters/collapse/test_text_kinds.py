@@ -184,8 +184,8 @@ def compare(kind: str, candidate: Sequence[str], reference: Sequence[str]) -> Co
 @pytest.mark.parametrize("kind", WRITERS)
 def test_real_data_passes_and_copies_do_not(kind: str) -> None:
     """Metrics that do not hold are not shown, and the sentences name the units."""
-    texts = write_texts(kind, 1_600)
-    real = compare(kind, texts[:200], texts[200:])
+    texts = write_texts(kind, 840)
+    real = compare(kind, texts[:120], texts[120:])
     assert (real.verdict, real.evidence, real.kind) == (CollapseVerdict.inconclusive, [], kind)
     shown = {metric.name for metric in real.metrics if metric.z is not None}
     assert shown <= TEXT_KINDS[kind].metrics
@@ -193,7 +193,7 @@ def test_real_data_passes_and_copies_do_not(kind: str) -> None:
     if (unit := TEXT_KINDS[kind].unit) != "word":
         assert not any(" word" in text for text in [real.paragraph, *(metric.meaning for metric in real.metrics)])
         assert f"{unit}s" in real.paragraph
-    copied = compare(kind, random.Random(1).choices(texts[:40], k=200), texts[200:])
+    copied = compare(kind, random.Random(1).choices(texts[:24], k=120), texts[120:])
     assert copied.verdict is CollapseVerdict.collapse
     assert any("REPEAT" in sentence for sentence in copied.evidence)
 
@@ -216,7 +216,7 @@ def test_the_worse_role_of_a_dialogue_counts() -> None:
     record = assess_dialogues(poor, texts[100:], name="real", seed=1)
     assert (record.verdict, record.turns) == (CollapseVerdict.collapse, "user")
     assert record.evidence[0].startswith("user turns: ")
-    assert record.headline.startswith("collapse, 100 user turns as dialogue vs real; ")
+    assert record.headline.startswith("collapse, 100 user turns vs real; ")
     assert "The verdicts by role: user collapse, assistant inconclusive." in record.paragraph
     documents = [Document(str(i), turns["assistant"][0], asked=turns["user"][0]) for i, turns in enumerate(poor)]
     assert assess_dialogue_repetition(documents, seed=1).turns == "user"

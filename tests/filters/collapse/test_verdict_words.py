@@ -146,6 +146,32 @@ def test_another_unit_takes_the_place_of_words() -> None:
     assert record.headline == "collapse, 1,200 documents as code vs english.jsonl; rare tokens are missing"
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("python-3.11-standard-library", "python-3.11-stdlib"),
+        ("/data/real/customer-mails.jsonl", "customer-mails.jsonl"),
+        ("/data/real/support-mails-of-the-year-2025.jsonl.gz", "support….jsonl.gz"),
+        ("/data/real/runs/mine-91b04902", "mine-91b04902"),
+        ("a" * 60, "a" * 20 + "…"),
+    ],
+)
+def test_a_long_name_of_a_reference_is_cut_after_a_word_and_fits_on_the_line(name: str, shown: str) -> None:
+    fields = {**REAL, "reference": name, "documents": 900}
+    headline = record_of("inconclusive", **fields, needed=1_000).headline
+    assert f" vs {shown}; " in headline
+    assert len(headline) <= ONE_LINE
+    whole = record_of("pass", **{**fields, "reference": "python-3.11-standard-library"})
+    assert " vs python-3.11-standard-library; " in whole.headline, "there is room"
+
+
+def test_one_document_is_singular() -> None:
+    record = record_of("inconclusive", dataset_documents=1, documents=1)
+    assert record.advice[0].text.startswith("the dataset has 1 document with a word in them")
+    assert record.headline.startswith("inconclusive, 1 of about 500 documents, ")
+    assert record_of("collapse", documents=1, turns="user").headline.startswith("collapse, 1 user turn, ")
+
+
 def test_records_of_older_files_get_the_same_words_and_keep_no_stored_ones() -> None:
     old = {
         "verdict": "collapse", "reference": None, "documents": 600, "tokens": 9_000, "note": "Collapse: text is repeated.",

@@ -24,13 +24,11 @@ from flows.cascade.chat_router import ChatRouter, RoutingRule
 from flows.cascade.chat_server import API_KEY_VARIABLE, open_chat_router, serve_router
 from flows.cascade.serving_setup import ServingSetup
 from flows.terminal.console import CommandSession
-from students.output.gguf_export import export_gguf
 from teachers import local_llama
 from teachers.relay import open_relay
-from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
+from tests.support.exported_students import export_student, find_guards
 from tests.support.http_serving import serve_handler
 from tests.support.waiting import HANG_SECONDS, wait_until_so
-from tests.teachers.test_local_llama import children
 
 RULE = RoutingRule("log_probability", -1.0, None, 0)
 SURE, UNSURE = "Say it surely.", "Say it."
@@ -390,8 +388,7 @@ def test_requests_in_flight_finish_before_the_server_stops() -> None:
 
 @pytest.mark.slow
 def test_the_command_serves_a_real_student_and_a_real_teacher_until_sigterm(tmp_path: Path) -> None:
-    tokenizer = tiny_tokenizer()
-    weights = export_gguf(saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "student"), "q8_0").path
+    weights = export_student(tmp_path / "student")
     words = ["--teacher", f"local/{weights}", "--threshold", "0", "--port", "0", "--json"]
     command = [sys.executable, "-m", "stillhouse", "serve", str(weights), *words]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
@@ -426,14 +423,14 @@ def test_the_command_serves_a_real_student_and_a_real_teacher_until_sigterm(tmp_
 
 @pytest.mark.slow
 @pytest.mark.waits
+@pytest.mark.xdist_group("students")
 @pytest.mark.parametrize("taught", [False, True])
 def test_a_student_whose_process_was_given_up_is_503_in_a_sentence(
     taught: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_llama, "MAX_START_ATTEMPTS", 2)
     monkeypatch.setattr(local_llama, "FIRST_PAUSE", 0.1)
-    tokenizer = tiny_tokenizer()
-    weights = export_gguf(saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "student"), "q8_0").path
+    weights = export_student(tmp_path / "student")
     session = CommandSession()
     session.quiet = True
 
@@ -458,7 +455,7 @@ def test_a_student_whose_process_was_given_up_is_503_in_a_sentence(
             try:
                 assert (await health())[0] == 200
                 weights.rename(tmp_path / "gone")
-                [guard] = children(str(local_llama.SERVER_PROGRAM))
+                [guard] = find_guards(str(local_llama.SERVER_PROGRAM))
                 os.kill(guard, signal.SIGKILL)
                 async with asyncio.timeout(HANG_SECONDS):
                     while "given up" not in (found := (await health())[1]).get("fault", ""):
@@ -486,11 +483,11 @@ def test_a_student_whose_process_was_given_up_is_503_in_a_sentence(
 
 @pytest.mark.slow
 @pytest.mark.waits
+@pytest.mark.xdist_group("students")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_student_that_hangs_while_it_loads_can_be_stopped(number: signal.Signals, tmp_path: Path) -> None:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}"
-    weights = export_gguf(saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "student"), "q8_0").path
+    template = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}"
+    weights = export_student(tmp_path / "student", template)
     command = [sys.executable, "-m", "stillhouse", "serve", str(weights), "--teacher", "none", "--port", "0"]
     with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr

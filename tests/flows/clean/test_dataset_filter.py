@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ def written(file: Path, texts: Sequence[str]) -> Path:
 
 def expected(texts: Sequence[str]) -> tuple[list[int], dict[str, str | None]]:
     """Kept places, and the originals of the dropped rows, after filtering all rows at once in memory."""
+    return expected_of(tuple(texts))
+
+
+@lru_cache(maxsize=4)
+def expected_of(texts: tuple[str, ...]) -> tuple[list[int], dict[str, str | None]]:
     result = apply_filters([Document(f"r{i}", text) for i, text in enumerate(texts)], DUPLICATES)
     return [int(document.id[1:]) for document in result.kept], {drop.id: drop.duplicate_of for drop in result.dropped}
 
@@ -82,12 +88,12 @@ def adds_up(report: FilterReport) -> bool:
 
 @pytest.mark.parametrize("ending", COMPRESSED)
 def test_lines_are_kept_byte_by_byte_in_their_order_compressed_or_not(ending: str, tmp_path: Path) -> None:
-    texts = corpus(700)
+    texts = corpus(500)
     file = tmp_path / f"rows.jsonl{ending}"
     file.write_bytes(COMPRESSED[ending]("".join(line + "\n" for line in lines(texts)).encode()))
     report = filter_dataset(file, tmp_path / "out", DUPLICATES)
     kept, repeats = expected(texts)
-    assert len(repeats) > 20
+    assert len(repeats) > 14
     got = DECOMPRESSED[ending]((tmp_path / "out" / f"kept.jsonl{ending}").read_bytes()).decode().splitlines()
     assert got == [lines(texts)[place] for place in kept]
     assert dropped(tmp_path / "out") == repeats
@@ -377,11 +383,11 @@ def command(file: Path, out: Path, *more: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.waits
 def test_a_command_killed_at_any_moment_ends_with_the_same_files(tmp_path: Path) -> None:
-    texts = corpus(20_000)
+    texts = corpus(10_000)
     file = written(tmp_path / "rows.jsonl", texts)
     filter_dataset(file, tmp_path / "whole", DUPLICATES)
     chance = random.Random(3)
-    for _ in range(6):
+    for _ in range(3):
         child = subprocess.Popen(command(file, tmp_path / "out", "--quiet"), cwd=PROJECT, start_new_session=True)
         time.sleep(chance.uniform(0.5, 2.5))
         os.killpg(child.pid, signal.SIGKILL)

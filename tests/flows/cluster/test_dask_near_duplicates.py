@@ -174,11 +174,21 @@ def kill_at(client: Any, parts: Sequence[Future[RaggedArray]], task: str, killed
     os.kill(worker.pid, signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def templated() -> tuple[list[str], list[list[float]]]:
+    """A corpus, and its near-duplicates as one machine finds them."""
+    texts = corpus(6000, templated=True)
+    return texts, columns(find_near_duplicates(build_shingle_sets(texts, 5), 0.8))
+
+
 @pytest.mark.slow
 @pytest.mark.waits
+@pytest.mark.xdist_group("dask")
 @pytest.mark.parametrize("task", ["_sketch_part", "_group_into_buckets", "_select_signatures"])
-def test_a_worker_killed_in_the_middle_changes_nothing(task: str, client: CountingClient) -> None:
-    texts = corpus(6000, templated=True)
+def test_a_worker_killed_in_the_middle_changes_nothing(
+    task: str, client: CountingClient, templated: tuple[list[str], list[list[float]]]
+) -> None:
+    texts, expected = templated
     killed: list[int] = []
     parts = parted(client, texts)
     killer = threading.Thread(target=kill_at, args=(client, parts, task, killed), daemon=True)
@@ -186,7 +196,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(task: str, client: Counti
     found = find_near_duplicates_on_cluster(client, parts, 0.8)
     assert killed, "it was over before"
     killer.join()
-    assert columns(found) == columns(find_near_duplicates(build_shingle_sets(texts, 5), 0.8))
+    assert columns(found) == expected
     wait_until(lambda: killed[0] not in find_worker_pids(client))
     client.wait_for_workers(2)  # another one takes its place
 

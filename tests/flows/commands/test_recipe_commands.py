@@ -72,8 +72,8 @@ def test_validate_as_json_has_the_whole_recipe(capsys: pytest.CaptureFixture[str
 
 
 SETTINGS = {"smoke": ["agents.critic=false", "collapse.reference=false"], "extraction": ["""task.schema='''
-{"type": "object", "properties": {"size": {"enum": ["s", null]}}}'''"""]}  # fmt: skip
-"""Values that TOML has no word for: an absent critic and reference, null in a schema."""
+{"type": "object", "properties": {"size": {"enum": ["s", null]}}}'''"""], "reasoning": ["task.questions=40"]}  # fmt: skip
+"""Values that TOML has no word for: an absent critic and reference, null in a schema. Fewer questions, which take seconds."""
 
 
 @pytest.mark.parametrize("name", list_built_in_recipes())

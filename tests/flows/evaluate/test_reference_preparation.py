@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,43 @@ def test_the_turns_of_a_role_are_taken_and_rows_stay_whole(passages: list[str], 
         texts = read_reference(tmp_path / f"{role}.parquet").texts
         assert all(text.endswith("Why?") == marked for text in texts)
         assert max(len(text.split()) for text in texts) > (20 if marked else 80)
+
+
+def test_dialogues_are_a_reference_whose_turns_are_compared_by_role(
+    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def talk(place: int) -> dict[str, Any]:
+        spoken = zip(
+            ("system", "user", "assistant", "user", "assistant"),
+            ["Be kind.", *passages[place : place + 4]],
+            strict=True,
+        )
+        return {"messages": [{"role": role, "content": text} for role, text in spoken]}
+
+    talks = [talk(place) for place in range(0, 596, 4)]
+    source = written(tmp_path / "talks.jsonl", [*talks[:100], talks[0]])
+    out, words = tmp_path / "real.parquet", ["--runs-dir", str(tmp_path), "-q"]
+    code, text, _ = called(capsys, "reference", str(source), "--out", str(out), "--kind", "dialogue", *words)
+    assert (code, "100 documents of 100 texts with 200 user turns and 200 assistant turns, " in text) == (0, True), text
+    assert "left out: 1 exact repeat" in text
+    assert re.search(r"power     with 2,000 (user|assistant) turns of a dataset \(100 of them compared\), ", text)
+    assert "kind dialogue" in text
+    first = json.loads(read_reference(out).texts[0])
+    assert {message["role"] for message in first} == {"system", "user", "assistant"}
+
+    mine = written(tmp_path / "mine.jsonl", talks[100:])
+    code, text, _ = called(capsys, "assess", str(mine), "--reference", str(out), "--json", *words)
+    found = json.loads(text)["collapse"]
+    assert (code, found["kind"], {*found["roles"]}, found["reference_documents"]) == (
+        0, "dialogue", {"user", "assistant"}, 200,
+    )  # fmt: skip
+    monkeypatch.setattr("filters.collapse.self_test.PAIRS", 4)
+    code, text, _ = called(capsys, "assess", "--self-test", str(out), "--documents", "40", "--json", *words)
+    found = json.loads(text)
+    assert (code, found["samples"], found["real_documents"], found["kind"]) == (0, 4, 400, "dialogue")
+    plain = written(tmp_path / "plain.jsonl", [{"text": text} for text in passages[:60]])
+    code, text, _ = called(capsys, "assess", str(plain), "--reference", str(out), *words)
+    assert (code, "the dataset is prose and the reference" in text) == (0, True)
 
 
 def test_the_draw_depends_on_texts_and_seed_not_on_their_order(passages: list[str]) -> None:

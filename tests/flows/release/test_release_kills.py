@@ -17,7 +17,7 @@ from flows.release.release_creation import create_release
 from tests.support.forked import FORKS, Program
 from tests.support.lineages import OFF, lineage, make_release, make_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.waits]
+pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("releases")]  # they share two releases
 
 
 def start(words: list[str], runs: Path, **environment: str) -> Program:

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -23,7 +24,6 @@ from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
 from core.runs.releases import Release, compute_manifest_digest, is_release, locate_releases, read_release
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
-from filters.base import Document
 from flows.data.curated_run import read_dropped_samples, read_finished_samples, read_kept_samples
 from flows.data.dataset_rows import read_dataset_documents
 from flows.evaluate.dataset_assessment import compare_with_earlier_releases
@@ -220,7 +220,7 @@ def test_preference_pairs_of_all_generations_are_in_the_split_of_their_chosen_sa
         ("pass", True, None),
         ("shift", True, None),
         ("inconclusive", True, None),
-        ("collapse", True, "collapse: collapse, nothing compared with x: types fall: train on more real text"),
+        ("collapse", True, "the verdict is collapse, nothing compared with x: types fall: train on more real text"),
         (None, True, "not assessed for collapse"),
         ("collapse", False, None),
         (None, False, None),
@@ -229,9 +229,9 @@ def test_preference_pairs_of_all_generations_are_in_the_split_of_their_chosen_sa
         (
             "inconclusive",
             "strict",
-            'x: types fall, and `collapse.gate = "strict"` needs a verdict: the dataset has 1 documents with a word in',
+            'x: types fall, and `collapse.gate = "strict"` needs a conclusive one: the dataset has 1 document with a word in',
         ),
-        ("collapse", "strict", "collapse: collapse, nothing compared with x: types fall: train on more real text"),
+        ("collapse", "strict", "the verdict is collapse, nothing compared with x: types fall: train on more real text"),
         (None, "strict", "not assessed for collapse"),
     ],
 )
@@ -313,12 +313,28 @@ def test_a_collapse_since_the_earlier_releases_is_the_verdict_of_a_run(
     real = random.Random(0).sample(texts, 900)  # in the file they are in the order of the novels
     talks = [[{"role": "assistant", "content": text}] for text in earlier(real[:160])]
     record = CollapseRecord(reference=None, documents=160, tokens=1, metrics=[])
-    found = compare_with_earlier_releases(
-        record, talks, [Document(str(i), text) for i, text in enumerate(real[160:])], "mine/3", 7, tmp_path
-    )
+    released = [[{"role": "assistant", "content": text}] for text in real[160:]]
+    found = compare_with_earlier_releases(record, talks, released, "mine/3", 7, tmp_path)
     assert found is not None
     assert (record.verdict, found.verdict, record.parent) == (verdict, verdict, "mine/3")
     assert any("compared with mine/3: REPEAT" in sentence for sentence in record.evidence) == (verdict == "collapse")
+
+
+def test_dialogues_are_compared_with_earlier_releases_by_role(tmp_path: Path) -> None:
+    texts = [document.text for document in read_dataset_documents(PROJECT / ENGLISH_REFERENCE)]
+    real = random.Random(0).sample(texts, 1_200)
+
+    def list_talks(questions: list[str], answers: list[str]) -> list[list[dict[str, Any]]]:
+        pairs = zip(questions, answers, strict=True)
+        return [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in pairs]
+
+    record = CollapseRecord(reference=None, documents=160, tokens=1, metrics=[], kind="dialogue")
+    mine, released = list_talks(real[:8] * 20, real[160:320]), list_talks(real[320:760], real[760:])
+    found = compare_with_earlier_releases(record, mine, released, "mine/3", 7, tmp_path, "dialogue")
+    assert found is not None
+    assert found.roles == {"user": CollapseVerdict.collapse, "assistant": CollapseVerdict.inconclusive}
+    assert (record.verdict, found.turns) == (CollapseVerdict.collapse, "user")
+    assert any(sentence.startswith("compared with mine/3: user turns: REPEAT") for sentence in record.evidence)
 
 
 def test_the_first_small_release_is_marked_inconclusive_and_the_next_run_builds_on_it(
@@ -329,7 +345,7 @@ def test_the_first_small_release_is_marked_inconclusive_and_the_next_run_builds_
     first = make_run(runs)
     code, out, _ = called(capsys, "release", first.name, *where)
     assert code == 0
-    assert re.search(r"  collapse  inconclusive, \d+ of about 500 documents, no reference; no repetition found\n", out)
+    assert re.search(r"  verdict   inconclusive, \d+ of about 500 documents, no reference; no repetition found\n", out)
     assert "the release is marked so; the dataset has" in out
     (release,) = lineage(runs).read_verified()
     assert (release.manifest.verdict, release.lineage.verdict) == (CollapseVerdict.inconclusive,) * 2
@@ -353,7 +369,7 @@ def test_a_strict_gate_refuses_the_small_run_and_validate_says_which_gate_holds(
     assert "assess at least 1,000" in err
     assert lineage(runs).list_generations() == []
     for settings, words in (
-        ((), "release gate: on: a run that shows repetition"),
+        ((), "release gate: on: a run that shows repetition or few structures"),
         ((REAL,), "release gate: on: a run that shows collapse is not released; one with too few"),
         ((REAL, strict), "release gate: strict: a run that shows collapse, or has too few documents to tell, is not"),
         ((strict,), "release gate: strict: no run is released"),
@@ -396,7 +412,7 @@ def test_a_refusal_is_exit_3_with_reason_and_advice_and_a_finished_run_can_be_un
     assert code == 3
     assert json.loads(out)["release"] is None
     assert len(json.loads(out)["gates"]) == 1
-    assert err.startswith(f"error: {run.name} is not released:\n  collapse: collapse, ")
+    assert err.startswith(f"error: {run.name} is not released:\n  the verdict is collapse, ")
     assert "; text is repeated: " in err
     assert "collapse.gate = false" in err
     assert make_run(runs, OFF, resume=True) == run, "the gate is no part of a run's identity"
@@ -418,7 +434,7 @@ def test_a_shift_is_released_and_reported(tmp_path: Path, capsys: pytest.Capture
     run.write_manifest(manifest)
     code, out, _ = called(capsys, "release", run.name, "--runs-dir", str(runs))
     assert code == 0
-    assert "  collapse  shift, " in out
+    assert "  verdict   shift, " in out
 
 
 def test_a_release_of_an_earlier_version_is_read_without_a_mark(copy_of_two: Path) -> None:

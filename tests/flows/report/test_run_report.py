@@ -200,7 +200,7 @@ def test_the_card_carries_the_manifests_numbers_within_100_columns(tmp_path: Pat
     assert card.startswith("run constrained-instructions-3f9c2a1b  done  data/runs/")
     assert "seeds 157 -> candidates 120 -> verified 63 -> kept 58" in card
     assert "55 dropped, 7 failed   verifier:max_words 41   critic:relevance 10" in card
-    collapse = [line for line in card.splitlines() if line.startswith("  collapse  ")]
+    collapse = [line for line in card.splitlines() if line.startswith("  verdict   ")]
     assert len(collapse) == 1
     assert collapse[0].endswith("  inconclusive, 400 of about 1,000 documents vs english.jsonl; no repetition found")
     assert "distinct-2 0.61" not in card, "the page has the metrics"
@@ -279,7 +279,7 @@ def test_a_done_run_that_kept_nothing_points_to_its_samples(tmp_path: Path) -> N
 
 
 def test_the_conclusion_of_a_run_has_the_headline_of_the_verdict() -> None:
-    assert f"; collapse: {COLLAPSE.headline}; the student" in run_report.summarize_run(manifest())
+    assert f"; {COLLAPSE.line}; the student" in run_report.summarize_run(manifest())
 
 
 def test_a_sample_is_printed_in_the_order_it_happened() -> None:
@@ -508,7 +508,7 @@ def test_a_comparison_that_could_not_be_made_says_why_everywhere(tmp_path: Path)
     m = manifest(
         collapse=COLLAPSE.model_copy(update={"metrics": [], "evidence": ["too few samples have words in them"]})
     )
-    line = "collapse  inconclusive, nothing compared with english.jsonl: too few samples have words in them"
+    line = "verdict   inconclusive, nothing compared with english.jsonl: too few samples have words in them"
     assert line in format_run_card(m, RunDir(tmp_path / m.run))
     nothing = "Nothing was compared, so nothing is known about collapse (too few samples have words in them)."
     assert nothing in written(tmp_path, m, [], []).text

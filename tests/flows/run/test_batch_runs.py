@@ -4,8 +4,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
-from flows.prefect_server.local_server import stop_local_server
 from flows.run.shard_production import open_run_budget
 from tests.support.anthropic_batch_server import KEY as ANTHROPIC_KEY
 from tests.support.anthropic_batch_server import AnthropicBatchServer
@@ -28,7 +24,7 @@ from tests.support.scripted_teacher import build_test_plan
 from tests.support.waiting import HANG_SECONDS, wait_until
 from tests.support.whole_runs import check_whole
 
-pytestmark = [pytest.mark.slow, pytest.mark.waits]
+pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("batches")]  # they share a process
 
 SAMPLES = 10
 AnyServer = BatchServer | AnthropicBatchServer
@@ -257,22 +253,12 @@ def test_small_batches_and_a_goal_keep_the_same_samples(server: BatchServer, tmp
     assert kept_hashes(tmp_path / "3") == kept_hashes(tmp_path / "1000")
 
 
-@pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("prefect")
-    yield str(home)
-    stop_local_server(home)
-
-
 def test_the_command_line_runs_stops_shows_and_resumes_batches(
-    server: BatchServer, prefect_home: str, tmp_path: Path
+    server: BatchServer, prefect_home: Path, tmp_path: Path
 ) -> None:
-    def start(verb: str, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "stillhouse", verb, *words, "--runs-dir", str(tmp_path / "runs")],
-            cwd=PROJECT, env={**os.environ, "PREFECT_HOME": prefect_home, "TEST_API_KEY": KEY}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+    def start(verb: str, *words: str) -> Program:
+        environment = {"PREFECT_HOME": str(prefect_home), "TEST_API_KEY": KEY}
+        return HOSTED_FORKS.start("stillhouse", verb, *words, "--runs-dir", str(tmp_path / "runs"), **environment)
 
     teacher = (
         f"{{model='openai/m',base_url='{server.url}',api_key_env='TEST_API_KEY',batch=true,batch_poll_seconds=0.02}}"

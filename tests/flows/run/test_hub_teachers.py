@@ -16,11 +16,21 @@ from tests.support.local_hub import LocalHub, serve_local_hub
 from tests.support.waiting import wait_until
 
 PREPARE = """
-import sys
+import os, sys
+from huggingface_hub import HfApi, hf_hub_download
+from agents.planning.seeds import RunSeeds
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run.run_preparation import prepare_run
-run = prepare_run("smoke", sys.argv[3:], sys.argv[1], resume=sys.argv[2] == "resume", distill=False).run
-print(run.name, run.read_recipe().teachers["main"].model)
+RunSeeds(load_recipe_plan("smoke"), "0" * 16)
+for how in sys.stdin:
+    if os.fork() == 0:
+        run = prepare_run("smoke", sys.argv[2:], sys.argv[1], resume=how == "resume\\n", distill=False).run
+        print(run.name, run.read_recipe().teachers["main"].model, flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit(1)
 """
+"""Prepares a run for each line, each time in a process of its own, which forks after the imports that all need."""
 
 OPEN = """
 import sys
@@ -59,6 +69,7 @@ def start_python(hub: LocalHub, home: Path, *words: str) -> subprocess.Popen[str
         [sys.executable, *words],
         cwd=PROJECT,
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -72,11 +83,14 @@ def run_python(hub: LocalHub, home: Path, *words: str) -> subprocess.CompletedPr
 
 
 def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub: LocalHub, tmp_path: Path) -> None:
+    teacher = "teachers.main={model='local/hf:o/r:Q8_0'}"
+    process = start_python(hub, tmp_path / "hf", "-c", PREPARE, str(tmp_path / "runs"), teacher)
+    assert process.stdin
+    assert process.stdout
+
     def prepare(how: str) -> tuple[str, str]:
-        teacher = "teachers.main={model='local/hf:o/r:Q8_0'}"
-        done = run_python(hub, tmp_path / "hf", "-c", PREPARE, str(tmp_path / "runs"), how, teacher)
-        assert done.returncode == 0, done.stderr
-        name, model = done.stdout.split()
+        print(how, file=process.stdin, flush=True)
+        name, model = process.stdout.readline().split() or [process.communicate()[1], ""]
         return name, model
 
     commit = hub.publish("o/r", {"x-Q8_0.gguf": b"GGUF one"})
@@ -90,6 +104,8 @@ def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub: LocalHub, tmp_pa
     assert other != first[0]
     assert model == f"local/hf:o/r@{third}:x-Q8_0.gguf"
     assert prepare("resume") == (other, model), "the newest of two"
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
 
 
 def test_a_run_finds_the_estimate_of_its_preview_which_pinned_no_weights(hub: LocalHub, tmp_path: Path) -> None:

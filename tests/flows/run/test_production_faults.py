@@ -30,7 +30,7 @@ from tests.support.forked import HOSTED_FORKS, Program
 from tests.support.scripted_teacher import build_test_plan
 from tests.support.waiting import HANG_SECONDS, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.waits]
+pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("faults")]  # they share a process and a run
 
 SAMPLES = 60
 IN_FLIGHT = 8
@@ -97,8 +97,8 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    return run_undisturbed(tmp_path_factory, "openai")
+def undisturbed(undisturbed_runs: Callable[[str], RunDir]) -> RunDir:
+    return undisturbed_runs("openai")
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +107,14 @@ def undisturbed_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
 
 
 def run_undisturbed(tmp_path_factory: pytest.TempPathFactory, protocol: str) -> RunDir:
-    """The same run with nothing going wrong, one call at a time, by an interpreter of its own, which has another hash seed."""
+    """The same run with nothing going wrong, one call at a time; that of OpenAI's protocol by an interpreter of its own, which
+    has another hash seed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with served(Behaviour(), folder / "calls.jsonl") as url:
         settings = settings_of(url, "teachers.main.max_concurrent=1", protocol=protocol)
+        if protocol != "openai":
+            ended(produce(folder / "runs", settings), 0)
+            return the_run(folder / "runs")
         environment = {**os.environ, "TEST_API_KEY": "sk-any-key"}
         command = [sys.executable, "-m", "tests.support.produce_run", str(folder / "runs"), "smoke", *settings]
         subprocess.run(command, cwd=PROJECT, check=True, env=environment)
@@ -219,7 +223,7 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bytes(
     runs, rng = tmp_path / "runs", random.Random()
     with served(Behaviour(latency_seconds=0.05), log) as url:
         settings = settings_of(url, "cache.enabled=false", protocol=protocol)
-        kills = list(kill_often(runs, settings, rng, 20))
+        kills = list(kill_often(runs, settings, rng, 9))
         ended(produce(runs, settings), 0)
     hard = kills.count(signal.SIGKILL)
     assert hard, "it was killed at all"
@@ -233,7 +237,7 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bytes(
 def test_a_kill_in_every_step_of_persistence_changes_nothing(log: Path, tmp_path: Path) -> None:
     steps = tmp_path / "steps"
     with served(Behaviour(), log) as url:
-        settings = settings_of(url, "samples=24", "shard_size=8")
+        settings = settings_of(url, "samples=8", "shard_size=4")
         ended(produce(tmp_path / "watched", settings, STEPS=str(steps)), 0)
         persisted = steps.read_text().splitlines()
         kinds = {re.sub(r"\d+", "N", step): number for number, step in reversed(list(enumerate(persisted, 1)))}
@@ -256,8 +260,8 @@ def test_a_key_in_the_environment_is_in_no_file_of_a_run(log: Path, tmp_path: Pa
     for behaviour in (Behaviour(), Behaviour(prompts={"malformed": 0.9}), Behaviour(prompts={"unavailable": 1.0})):
         with served(behaviour, log) as url:
             process = produce(
-                tmp_path / f"runs{len(outputs)}", settings_of(url, "teachers.main.max_retries=0", protocol=protocol),
-                TEST_API_KEY=secret,
+                tmp_path / f"runs{len(outputs)}",
+                settings_of(url, "samples=24", "teachers.main.max_retries=0", protocol=protocol), TEST_API_KEY=secret,
             )  # fmt: skip
             outputs.append(ended(process, 0, 1))
     files = [file for file in tmp_path.rglob("*") if file.is_file() and file != log]

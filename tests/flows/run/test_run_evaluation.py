@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ from core.runs.records import EvaluationRecord, RunManifest, RunState
 from core.runs.run_dir import RunDir, open_run
 from core.storage.atomic_files import read_json, write_json
 from flows.evaluate.student_evaluation import compare_paired_results
-from flows.prefect_server.local_server import stop_local_server
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.run.stages import forget_stale_evaluation
 from flows.terminal.run_summary import format_run_costs
@@ -135,11 +133,10 @@ class StartedRuns(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedRuns]:
+def started(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> StartedRuns:
     folder, tokenizer = tmp_path_factory.mktemp("evaluated"), tiny_tokenizer()
     start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
-    yield StartedRuns(folder / "runs", folder / "prefect", start)
-    stop_local_server(folder / "prefect")
+    return StartedRuns(folder / "runs", prefect_home, start)
 
 
 def without_cost(manifest: RunManifest) -> dict[str, Any]:

@@ -24,8 +24,8 @@ FOR_SCRIPTS = {
     "conversations": ["task.kinds={no_digits=1,no_commas=1,max_words=1,no_exclamation=1}"],
 }
 """What the nonsense of a script can fulfil now and then."""
-SAMPLES = {"code": 12, "library-tools": 16}
-"""Where 40 take long: each needs sandboxes."""
+SAMPLES = {"code": 6, "library-tools": 8}
+"""Where 20 take long: each needs sandboxes."""
 NO_DATA = {"topology-study"}
 """Recipes that measure topologies and make nothing to keep."""
 EMBEDDED = ("arithmetic", "grounded-qa", "instructions")
@@ -56,7 +56,7 @@ def check_whole(samples: list[Sample]) -> None:
 def test_a_recipe_runs_whole_with_its_scripted_teacher(recipe: str, tmp_path: Path) -> None:
     script = SCRIPTS.get(recipe, load_recipe_plan(recipe).recipe.family)
     settings = [
-        f"samples={SAMPLES.get(recipe, 40)}",
+        f"samples={SAMPLES.get(recipe, 20)}",
         "keep=0",
         f"teachers.main={{model='fake/{script}'}}",
         "max_failed=1.0",

@@ -132,7 +132,7 @@ def test_a_killed_run_with_a_module_makes_the_same_samples(tmp_path: Path) -> No
 
 
 def test_a_run_with_a_module_keeps_true_conversations_and_says_why_others_are_dropped(tmp_path: Path) -> None:
-    plan = load_recipe_plan("library-tools", [*FAKE, "samples=20"])
+    plan = load_recipe_plan("library-tools", [*FAKE, "samples=14"])
     samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
     states = Counter(sample.state for sample in samples)
     assert states[SampleStatus.kept] >= 5
@@ -222,7 +222,7 @@ class ThinkingTeacher(FakeTeacher):
 
 
 def test_each_step_has_its_own_thinking_and_no_request_has_any(tmp_path: Path) -> None:
-    plan = load_recipe_plan("library-tools", [*FAKE, "samples=6"])
+    plan = load_recipe_plan("library-tools", [*FAKE, "samples=3"])
     samples = produce_scripted(plan, ThinkingTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
     for sample in samples:
         thoughts = [message.reasoning for message in sample.candidate.messages if message.role == "assistant"]

@@ -65,7 +65,7 @@ def test_a_finished_run_fits_in_15_lines_of_100_columns(tmp_path: Path) -> None:
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100
     labels = [line[2:12].strip() for line in lines[1:-1]]
     assert labels == [
-        "asked", "", "asked", "", "funnel", "held out", "teacher", "start", "student", "collapse", "dataset",
+        "asked", "", "asked", "", "funnel", "held out", "teacher", "start", "student", "verdict", "dataset",
         "page", "more",
     ]  # fmt: skip
     assert lines[-1] == f"next: stillhouse chat {manifest().run} --runs-dir {tmp_path}"
@@ -131,8 +131,8 @@ def test_collapse_is_one_line(verdict: CollapseVerdict, tmp_path: Path) -> None:
     record: CollapseRecord = COLLAPSE.model_copy(
         update={"verdict": verdict, "evidence": evidence, "reference": hostile, "findings": {}}
     )
-    [line] = [line for line in card_of(tmp_path, manifest(collapse=record)) if line.startswith("  collapse  ")]
-    assert line.startswith(f"  collapse  {verdict}, ")
+    [line] = [line for line in card_of(tmp_path, manifest(collapse=record)) if line.startswith("  verdict   ")]
+    assert line.startswith(f"  verdict   {verdict}, ")
     assert "\x1b" not in line
     assert len(line) <= 100
     assert "rare words" in line
