@@ -224,7 +224,7 @@ def format_changes(rows: list[Row]) -> str:
 
 def format_small(rows: list[Row]) -> str:
     """Verdicts with references of at most 5,000 documents, by corpus."""
-    small = [row for row in rows if row["file"] in ("small", "small_real")]
+    small = [row for row in rows if row["file"] in ("small", "small_real", "late")]
     kinds: dict[tuple[Any, ...], list[Row]] = {}
     for row in small:
         kind = row["kind"].removeprefix("small_")
