@@ -22,8 +22,6 @@ from teachers.server_guard import StartedServer
 from teachers.vllm import EngineOptions, start_vllm_server, vllm_problem
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.waits]
-
 STAND_IN = '''
 """Ready a moment after its start, like vLLM; writes its own arguments and processes down and does as `--act` says."""
 
@@ -277,6 +275,7 @@ def test_a_missing_vllm_is_a_sentence(monkeypatch: pytest.MonkeyPatch, served: S
         served()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed; docs/teachers.md says how")
 @pytest.mark.skipif(find_embedded_teacher() is None, reason="the weights of the embedded teacher are not installed")
 def test_the_real_vllm_answers_seeded_questions_in_the_form_it_is_asked_for(tmp_path: Path) -> None:
