@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.collapse.kind_trials import UNITS, load_trial_corpora, run_kind_trials
+from benchmarks.collapse.kind_trials import SIZES, UNITS, load_trial_corpora, run_kind_trials
 from benchmarks.collapse.other_corpora import OTHER_CORPORA
 from benchmarks.collapse.tables import FOLDER, UPPER, format_table
 from benchmarks.machine import describe_measurement
@@ -111,7 +111,7 @@ def format_corpora(rows: Sequence[Row]) -> str:
 def format_false_alarms(rows: Sequence[Row]) -> str:
     lines = []
     for kind in _list_kinds(rows):
-        for size in (500, 1_000):
+        for size in SIZES:
             chosen = [row for row in _select(rows, kind=kind, trial="real", size=size) if row["documents"]]
             decisions = [decide_trial(row) for row in chosen]
             called = sum(any(reason in COLLAPSE_REASONS for reason in decision.reasons) for decision in decisions)

@@ -392,7 +392,7 @@ TEXT_KINDS = {
             "character pair",
             split_into_pairs,
             _has_spaceless_letters,
-            _without("strange_words"),
+            _without("strange_words", "duplicate_8grams"),  # eight pairs are nine characters: a phrase, and no copy
             REPETITION_SHARES,
             join=join_pairs,
             min_letters=2,
