@@ -114,6 +114,8 @@ def assess_texts(
     kind = kind or find_kind(candidate)
     if not has_kind(reference, kind) or (kind is PROSE and find_kind(reference) is not PROSE):
         return build_mismatch_record(kind, find_kind(reference), name)
+    if len(candidate) < MIN_COMPARED_DOCUMENTS:  # to count the words of the reference would take seconds
+        return _build_empty_record(kind, _describe_sides(kind, name, len(candidate), len(reference), shared=0))
     real = ReferenceCorpus.from_texts(reference, name, kind, origins)
     return assess_corpus(
         real.number_texts(candidate),
@@ -148,7 +150,7 @@ def assess_corpus(
     """`assess_texts` for documents whose words are numbered by the reference's vocabulary."""
     compared = compare_with_reference(candidate, reference, seed=seed, cache=cache)
     if compared is None:
-        return _build_empty_record(candidate, reference)
+        return _build_empty_record(reference.kind, _compare_sides(candidate, reference))
     documents, tail = compared.evidence.documents, round(compared.evidence.tail, 2)
     earlier = [record for record in before if record.kind == reference.kind.name]
     trend = find_tail_trend(
@@ -175,7 +177,7 @@ def assess_corpus(
         needed=max(MIN_CONCLUSIVE_DOCUMENTS, power.documents_needed if power else 0),
         smallest_loss=power.smallest_loss if power and documents >= MIN_POWER_DOCUMENTS else None,
         generated=generated,
-        **_describe_sides(candidate, reference),
+        **_compare_sides(candidate, reference),
     )
 
 
@@ -189,15 +191,20 @@ def find_loss_power(compared: ReferenceComparison) -> LossPower | None:
     return compute_loss_power(compared.null, evidence.real, tokens, evidence.documents)
 
 
-def _describe_sides(candidate: TokenCorpus, reference: ReferenceCorpus) -> dict[str, Any]:
+def _compare_sides(candidate: TokenCorpus, reference: ReferenceCorpus) -> dict[str, Any]:
+    shared = int(np.count_nonzero(reference.corpus.find_shared(candidate)))
+    return _describe_sides(reference.kind, reference.name, len(candidate), len(reference.corpus), shared)
+
+
+def _describe_sides(kind: TextKind, reference: str, documents: int, real: int, shared: int) -> dict[str, Any]:
     """What a record says of both sides, before any sampling."""
     return {
-        "kind": reference.kind.name,
-        "unit": reference.kind.unit,
-        "reference": reference.name,
-        "dataset_documents": len(candidate),
-        "reference_documents": len(reference.corpus),
-        "shared_documents": int(np.count_nonzero(reference.corpus.find_shared(candidate))),
+        "kind": kind.name,
+        "unit": kind.unit,
+        "reference": reference,
+        "dataset_documents": documents,
+        "reference_documents": real,
+        "shared_documents": shared,
     }
 
 
@@ -313,26 +320,26 @@ def _estimate_intervals(own: TokenSample, background: WordBackground) -> dict[st
     }
 
 
-def _build_empty_record(candidate: TokenCorpus, reference: ReferenceCorpus) -> CollapseRecord:
-    sides = _describe_sides(candidate, reference)
-    real, shared = len(reference.corpus), sides["shared_documents"]
+def _build_empty_record(kind: TextKind, sides: dict[str, Any]) -> CollapseRecord:
+    """Of sides that are too small to compare."""
+    documents, real, shared = sides["dataset_documents"], sides["reference_documents"], sides["shared_documents"]
     why = []
-    if len(candidate) < MIN_COMPARED_DOCUMENTS:
-        few = format_count(len(candidate), "document")
+    if documents < MIN_COMPARED_DOCUMENTS:
+        few = format_count(documents, "document")
         why.append(f"the dataset has {few} with a word in them; {MIN_COMPARED_DOCUMENTS} are needed")
     if real - shared < MIN_REFERENCE_DOCUMENTS:
         same = f", {shared:,} of them also in the dataset" if shared else ""
         why.append(
-            f"the reference {reference.name} has {format_count(real, 'document')} with a word in them{same}; "
+            f"the reference {sides['reference']} has {format_count(real, 'document')} with a word in them{same}; "
             f"{MIN_REFERENCE_DOCUMENTS} others are needed"
         )
     if not why:
         why.append(
-            f"fewer than {MIN_COMPARED_DOCUMENTS} documents of the dataset are on topics of the reference {reference.name}"
+            f"fewer than {MIN_COMPARED_DOCUMENTS} documents of the dataset are on topics of the reference {sides['reference']}"
         )
     return CollapseRecord(
         verdict=CollapseVerdict.inconclusive,
-        evidence=list(map(reference.kind.name_units, why)),
+        evidence=list(map(kind.name_units, why)),
         documents=0,
         tokens=0,
         metrics=[],
