@@ -38,8 +38,8 @@ from filters.collapse.text_kinds import (
 
 Ints = npt.NDArray[np.int64]
 
-SIZES = (500, 1_000)
-SPLITS = 2
+SIZES = (500, 1_000, 2_000)
+SPLITS = 4
 CANDIDATES = 12
 """Real candidates of one size from one split of a corpus."""
 REFERENCE_RATIO = 4

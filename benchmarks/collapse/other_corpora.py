@@ -348,6 +348,7 @@ OTHER_CORPORA = {
     "spanish_manual": OtherCorpus("prose", read_manual_pages("manpages-es", "es")),
     "spanish_packages": OtherCorpus("prose", chain_readers(read_descriptions("es"), read_handbook("es-ES"))),
     "chinese_manual": OtherCorpus("characters", join_wrapped_lines(read_manual_pages("manpages-zh", "zh_CN"))),
+    "japanese_manual": OtherCorpus("characters", join_wrapped_lines(read_manual_pages("manpages-ja", "ja"))),
     "chinese_packages": OtherCorpus(
         "characters", join_wrapped_lines(chain_readers(read_descriptions("zh*CN"), read_handbook("zh-CN")))
     ),

@@ -19,7 +19,14 @@ from core.project_files import PROJECT
 from core.runs.collapse_facts import Z_LIMIT
 from core.runs.records import CollapseVerdict
 from core.storage.atomic_files import write_text
-from filters.collapse.collapse_verdict import MetricEvidence, decide_collapse
+from filters.collapse.collapse_verdict import (
+    MIN_CHANGES,
+    MIN_LOSS,
+    MIN_STRANGE_SHARE,
+    TAIL_LIMIT,
+    MetricEvidence,
+    decide_collapse,
+)
 from filters.collapse.tail_trend import fit_tail_trend
 
 Row = dict[str, Any]
@@ -64,6 +71,7 @@ def format_page(rows: list[Row]) -> str:
         "Command: `STILLHOUSE_CORPORA=FOLDER python -m benchmarks collapse`.",
         INTRODUCTION,
         "### False alarms", format_false_alarms(judged),
+        "### Limits", format_limits(judged),
         "### Power", format_power(judged),
         "### What must not be called collapse, and what must", format_changes(judged),
         "### Small references", format_small(judged),
@@ -132,6 +140,49 @@ def _count_alarms(rows: list[Row]) -> tuple[int, int, str]:
     return collapse, anything, f"{100 * wilson_bound(anything, len(rows), UPPER):.2f} %"
 
 
+LIMITS = {
+    "tail": (
+        f"`hapax_mass` at {TAIL_LIMIT} deviations, or with `tail_coverage` at {Z_LIMIT:.0f}, and {MIN_LOSS} of both lost; or "
+        f"fewer own and fewer new words, each at {Z_LIMIT:.0f}",
+        "Student's t with 60 comparisons, one in a thousand; the share: text of models of these corpora",
+    ),
+    "repetition": (
+        f"a REPEAT metric at {Z_LIMIT:.0f} deviations and its least change",
+        "Student's t; the change: differences between corpora",
+    ),
+    "likely": (
+        f"`surprise` {Z_LIMIT:.0f} deviations and {MIN_CHANGES['surprise']} nats low",
+        "Student's t; the change: nucleus .9 lowers it by more",
+    ),
+    "strange": (
+        f"`strange_words` up at {Z_LIMIT:.0f} deviations and {MIN_STRANGE_SHARE} of the new words, `tail_coverage` down",
+        "Student's t; the share: other corpora bring 0.07 to 0.76",
+    ),
+    "topics": (f"topics or `new_words` at {Z_LIMIT:.0f} deviations (a shift)", "Wilks 1938; Student's t"),
+    "unlike": (
+        f"`surprise`, `unlikely`, `reverse_surprise` or `tail_coverage` for the worse at {Z_LIMIT:.0f} deviations (a shift)",
+        "Student's t",
+    ),
+}
+"""By finding: its limits, and where they are from."""
+
+
+def format_limits(rows: list[Row]) -> str:
+    """Each limit with its source and its false alarms among all real pairs of all sizes."""
+    real = [row for row in rows if row["kind"] in ("real", "small_real", "sizes_real") and row["documents"]]
+    reasons = [decide_collapse(build_evidence(row)).reasons for row in real]
+    lines = []
+    for finding, (limit, source) in LIMITS.items():
+        alarms = sum(finding in found for found in reasons)
+        upper = 100 * wilson_bound(alarms, len(real), UPPER)
+        lines.append((limit, source, f"{alarms} of {len(real):,}", f"{upper:.2f} %"))
+    text = (
+        "False alarms of each limit among all pairs of real text, references of 500 to 30,000 documents. The upper end, 95 %, "
+        "is Wilson's; pairs share references."
+    )
+    return f"{text}\n\n{format_table(['limit', 'source', 'real pairs', 'upper end'], lines)}"
+
+
 def format_power(rows: list[Row]) -> str:
     lines = []
     for size, generation in ((500, 1), (500, 4), (2_000, 1), (2_000, 2), (2_000, 4), (4_000, 1), (4_000, 4)):
@@ -173,7 +224,7 @@ def format_changes(rows: list[Row]) -> str:
 
 def format_small(rows: list[Row]) -> str:
     """Verdicts with references of at most 5,000 documents, by corpus."""
-    small = [row for row in rows if row["file"] in ("small", "small_real")]
+    small = [row for row in rows if row["file"] in ("small", "small_real", "late")]
     kinds: dict[tuple[Any, ...], list[Row]] = {}
     for row in small:
         kind = row["kind"].removeprefix("small_")

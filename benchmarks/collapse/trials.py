@@ -44,8 +44,8 @@ EXTRA_PARTS = {
 SMALL_REFERENCE = 3_000
 SMALL_PAIRS = (
     (1_000, 500, 16), (1_000, 2_000, 2),
-    (3_000, 500, 14), (3_000, 1_000, 9), (3_000, 2_000, 6),
-    (5_000, 500, 14), (5_000, 1_000, 9), (5_000, 2_000, 6),
+    (3_000, 500, 14), (3_000, 1_000, 10), (3_000, 2_000, 6),
+    (5_000, 500, 14), (5_000, 1_000, 10), (5_000, 2_000, 6),
 )  # fmt: skip
 """Documents of the reference, of a candidate, and the largest number of disjoint candidates."""
 SMALL_PARTS = {
@@ -53,6 +53,8 @@ SMALL_PARTS = {
     ("truncated", 10_000, 1): 1, ("filtered", 10_000, 1): 1,
 }  # fmt: skip
 """Number of disjoint candidates of 2,000 documents, by regime, training documents and generation."""
+LATE_GENERATIONS = (6, 8, 10)
+"""Of replacement: text that lost most of its words must not pass as another kind of text."""
 LOST_SHARES = (0.1, 0.2, 0.3)
 """Shares of the hapax mass that are removed from real text."""
 GRID = (500, 1_000, 2_000, 5_000, 20_000)
@@ -279,6 +281,19 @@ def _small_other_trials(real: RealCorpus, reference: ReferenceCorpus, folder: Pa
         yield run_trial(Texts(found.ids, found.lengths), compared, folder, **about)
 
 
+def late_trials(real: RealCorpus, folder: Path) -> Iterator[dict[str, Any]]:
+    """Late generations of replacement, with a reference of 3,000 documents and candidates of 2,000."""
+    random = np.random.default_rng(SMALL_REFERENCE)
+    order = random.permutation(len(real.texts))
+    train, reference = real.texts.take(order[: TRAIN // 2]), real.reference(order[TRAIN:][:SMALL_REFERENCE])
+    for generation, texts in enumerate(generate_texts(train, "replace", max(LATE_GENERATIONS), seed=1), 1):
+        if generation in LATE_GENERATIONS:
+            about = {"kind": "small_replace", "train": TRAIN // 2, "generation": generation, "size": 2_000}
+            yield run_trial(
+                draw_texts(texts, 2_000, random), reference, folder, reference_size=SMALL_REFERENCE, **about
+            )
+
+
 def small_real_trials(real: RealCorpus, folder: Path) -> Iterator[dict[str, Any]]:
     """Real text against small references of the same corpus."""
     largest = max(count for count, _, _ in SMALL_PAIRS)
@@ -367,6 +382,7 @@ KINDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "other": other_trials,
     "small": small_trials,
     "small_real": small_real_trials,
+    "late": late_trials,
     "sizes": size_trials,
     "shown": shown_trials,
     "cost": cost_trials,
