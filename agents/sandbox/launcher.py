@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 REQUESTS, ANSWERS = 0, 1
 """The file descriptors of the caller. While a sandbox runs, anything that comes, and the end too, stops it."""
 LENGTH_BYTES = 8
+"""Of the length before each message."""
 NOBODY = 65534
 SCRATCH = "/scratch"
 OPEN_FILES = 64

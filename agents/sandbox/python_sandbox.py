@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, NamedTuple
 
+from agents.sandbox.launcher import LENGTH_BYTES
 from agents.sandbox.system_calls import MACHINES, build_seccomp_filter
 from core.errors import RunFailed
 
@@ -40,8 +41,6 @@ PREFIX = "/python"
 SYSTEM_LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64")
 VISIBLE_FILES = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
 LAUNCHER = Path(__file__).with_name("launcher.py")
-LENGTH_BYTES = 8
-"""Of the length before each message, as in `launcher.py`."""
 START_LAUNCHER = "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"
 ENVIRONMENT = {
     "HOME": "/scratch",
@@ -233,13 +232,15 @@ class _Sandbox:
                 raise SandboxError("the sandbox was stopped before it ran")
             self._launcher = launcher
             launcher.send(self._request)
-        report = marshal.loads(launcher.receive())
-        with self._lock:
-            self._launcher = None
-            if self._stopped:
-                launcher.close()
-            else:
-                _idle_launchers(os.getpid()).append(launcher)
+        try:
+            report = marshal.loads(launcher.receive())
+        finally:
+            with self._lock:
+                self._launcher, stopped = None, self._stopped
+        if stopped:
+            launcher.close()
+        else:
+            _idle_launchers(os.getpid()).append(launcher)
         if problem := report.get("problem"):
             raise SandboxError(f"no sandbox can be had here: {problem}; {SANDBOX_REMEDY}")
         return SandboxResult(report["exit_code"], report["output"], report["stopped"], report["seconds"])

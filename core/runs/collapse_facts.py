@@ -9,10 +9,6 @@ from pydantic import BaseModel
 Z_LIMIT = 4.0
 """In standard deviations of real text compared with real text. Sixty comparisons estimate the deviation within a fifth, so 4 is
 at least Student's 3.2, one in a thousand, for each of fourteen correlated numbers."""
-OTHER_KIND_SURPRISE = 0.75
-"""Nats per word by which real text is less likely under a model of another kind of text: between eight corpora, 3,000
-documents of one and 2,000 of another, 0.77 to 3.4 (of glosses and a dictionary 0.57). Of text that lost words in ten generations
-of replacement at most 0.75, of four generations by any method that does not choose likely text 0.53."""
 MIN_CONCLUSIVE_DOCUMENTS = 1_000
 """Below this number, a loss of rare words may not show (and can look like a gain), so the verdict with a reference is
 inconclusive."""

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 from core.runs.collapse_facts import (
     MIN_CONCLUSIVE_DOCUMENTS,
     MIN_REPETITION_DOCUMENTS,
-    OTHER_KIND_SURPRISE,
     Z_LIMIT,
     CollapseFacts,
     MetricRecord,
@@ -27,6 +26,7 @@ FINDING_SENTENCES = {
     "likely": "FIDELITY: only likely text, as from low-temperature decoding or filtering by likelihood",
     "strange": "TAIL: words of no language in place of rare words",
     "steady": "TAIL: fewer rare words than real text, as in every earlier generation; the loss has stopped growing",
+    "other_kind": "COVERAGE: another kind of text than the reference, on other topics and in other words",
     "topics": "COVERAGE: the topics differ from those of the reference",
     "unlike": "FIDELITY: unlike real text on the same topics",
 }
@@ -37,6 +37,7 @@ FINDING_WORDS = {
     "likely": "only likely text",
     "strange": "words of no language instead of rare words",
     "steady": "fewer rare words, no longer falling",
+    "other_kind": "another kind of text",
     "topics": "other topics",
     "unlike": "unlike the reference",
 }
@@ -280,8 +281,8 @@ def _explain_verdict(record: CollapseFacts) -> list[str]:
         return [
             *differ,
             "No repetition and no sign of cautious decoding was found.",
-            f"The reference lacks so many of their {record.unit}s that it shows no loss of rare ones, however many are compared."
-            if _has_new_words(record)
+            f"They are so unlike the reference that it shows no loss of rare {record.unit}s, however many are compared."
+            if _is_foreign(record)
             else f"Whether they lack a fifth of the rare {record.unit}s can be said from about {needed:,} compared documents on.",
         ]
     return [
@@ -291,9 +292,12 @@ def _explain_verdict(record: CollapseFacts) -> list[str]:
     ]
 
 
-def _has_new_words(record: CollapseFacts) -> bool:
-    """Whether the text has many words that the reference lacks: then no loss of rare words is called a collapse."""
-    return "new_words" in list_findings(record).get("topics", [])
+def _is_foreign(record: CollapseFacts) -> bool:
+    """Whether the text is another kind or has many words that the reference lacks: then no loss of rare words is called a
+    collapse.
+    """
+    findings = list_findings(record)
+    return "other_kind" in findings or "new_words" in findings.get("topics", [])
 
 
 def _bound_losses(record: CollapseFacts) -> list[str]:
@@ -301,7 +305,7 @@ def _bound_losses(record: CollapseFacts) -> list[str]:
     if record.verdict == "collapse":
         return []
     sentences = []
-    hidden = _has_new_words(record) or "steady" in list_findings(record)
+    hidden = _is_foreign(record) or "steady" in list_findings(record)
     if record.smallest_loss is not None and record.smallest_loss < 1 and not hidden:
         sentences.append(
             f"A loss of {_format_share(record.smallest_loss)} of the rare {record.unit}s would have been found with a "
@@ -404,13 +408,13 @@ def _find_collapse_causes(record: CollapseFacts) -> list[str]:
 
 
 def _is_other_genre(record: CollapseFacts) -> bool:
-    """Whether the dataset has many words that the reference lacks, and more rare words than it, or real text is much less likely
-    after it: text of another kind, which no collapse makes.
+    """Whether the dataset is text of another kind, or has many words that the reference lacks and more rare words than it: no
+    collapse makes either.
     """
-    metrics = {metric.name: metric for metric in record.metrics}
-    new, rare, real = (metrics.get(name) for name in ("new_words", "hapax_mass", "reverse_surprise"))
-    if record.verdict == "shift" and real and real.candidate - real.reference >= OTHER_KIND_SURPRISE:
+    if "other_kind" in list_findings(record):
         return True
+    metrics = {metric.name: metric for metric in record.metrics}
+    new, rare = metrics.get("new_words"), metrics.get("hapax_mass")
     return bool(new and rare and new.z is not None and new.z >= Z_LIMIT and rare.candidate > rare.high)
 
 

@@ -115,7 +115,8 @@ def assess_texts(
     if not has_kind(reference, kind) or (kind is PROSE and find_kind(reference) is not PROSE):
         return build_mismatch_record(kind, find_kind(reference), name)
     if len(candidate) < MIN_COMPARED_DOCUMENTS:  # to count the words of the reference would take seconds
-        return _build_empty_record(kind, _describe_sides(kind, name, len(candidate), len(reference), shared=0))
+        documents = sum(bool(kind.split(text)) for text in candidate)
+        return _build_empty_record(kind, _describe_sides(kind, name, documents, len(reference), shared=0))
     real = ReferenceCorpus.from_texts(reference, name, kind, origins)
     return assess_corpus(
         real.number_texts(candidate),

@@ -363,13 +363,8 @@ def assess_repetition(
     evidence = [_describe_repetition(repeated, openers if "openers" in names else [])] if repeated else []
     evidence += [_describe_structure(structure, templates.phrases)] if is_uniform else []
     findings = {"repetition": names, "structure": [structure.name] * is_uniform}
-    verdict = CollapseVerdict.unrepeated
-    if evidence:
-        verdict = CollapseVerdict.collapse
-    elif count < MIN_REPETITION_DOCUMENTS:
-        verdict = CollapseVerdict.inconclusive
     return CollapseRecord(
-        verdict=verdict,
+        verdict=_decide_repetition(evidence, count),
         kind=kind.name,
         unit=kind.unit,
         evidence=evidence,
@@ -384,6 +379,12 @@ def assess_repetition(
         dataset_documents=copies.documents,
         needed=MIN_REPETITION_DOCUMENTS,
     )
+
+
+def _decide_repetition(evidence: Sequence[str], documents: int) -> CollapseVerdict:
+    if evidence:
+        return CollapseVerdict.collapse
+    return CollapseVerdict.inconclusive if documents < MIN_REPETITION_DOCUMENTS else CollapseVerdict.unrepeated
 
 
 def _build_repetition_record(
