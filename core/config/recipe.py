@@ -134,6 +134,12 @@ class LineageConfig(RecipeTable):
     the training split of every generation."""
     min_real_share: float = Field(0.0, ge=0, lt=1)
     """Minimum share of real rows for a release; with `policy = "budget"`, other rows are left out to reach it."""
+    promote: bool = False
+    """Whether a released student that surely passes more than its teacher becomes the generator of the next generation. Critic
+    and verifier do not change."""
+    max_general_loss: float = Field(0.05, ge=0, lt=1)
+    """For `promote`: the largest loss of the student's pass rate on the general panel, compared with its start; the measured
+    loss may not exceed it."""
 
     @model_validator(mode="after")
     def _check_policy(self) -> Self:

@@ -129,6 +129,9 @@ class StudentEvaluationConfig(RecipeTable):
 
     requests: int = Field(40, ge=1, le=100_000)
     """Requests to ask each model. They follow the last seed that a run of the recipe can use."""
+    panel: int = Field(64, ge=0, le=10_000)
+    """Tasks of the general panel to ask each model: tasks that the recipe does not train, so that a loss shows what the student
+    forgot. 0 is no panel."""
 
 
 class StudentConfig(RecipeTable):

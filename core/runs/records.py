@@ -238,6 +238,43 @@ class PairedComparison(BaseModel):
         return "worse" if self.difference.high < 0 else "no certain difference"
 
 
+class PanelModelRecord(BaseModel):
+    """One model on the general panel."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    """`teacher`, `student`, or `start`."""
+    passed: int
+    pass_rate: IntervalEstimate
+    """With Wilson's score interval (1927), 95 %."""
+    passed_by_group: dict[str, int]
+    words: float
+    """Median words of its answers to the open questions."""
+
+
+class GeneralPanelRecord(BaseModel):
+    """Teacher, start and student on tasks that the recipe does not train: what the student forgot."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tasks: int
+    """Tasks that a program judges."""
+    groups: dict[str, int]
+    """Those tasks by group."""
+    questions: int
+    """Open questions, in addition."""
+    models: list[PanelModelRecord]
+    comparison: PairedComparison | None
+    """The student minus its start, on the judged tasks; None without a start."""
+    divergence: IntervalEstimate | None
+    """KL divergence of the student from its start on the start's own answers to the open questions, in nats per token, with a
+    95 % interval over questions; None without a start."""
+
+    def find_model(self, role: str) -> PanelModelRecord | None:
+        return next((model for model in self.models if model.role == role), None)
+
+
 class EvaluationRecord(BaseModel):
     """Teacher, start and student on the same held-out requests, as asked at the end of the run."""
 
@@ -254,6 +291,8 @@ class EvaluationRecord(BaseModel):
     comparisons: list[PairedComparison]
     example: str | None = None
     """The first of the requests."""
+    panel: GeneralPanelRecord | None = None
+    """None if the recipe asks for no panel, and in records of earlier versions."""
     spent: Spending = Spending()
     """Cost of the replies, those from the cache excluded."""
 
