@@ -122,6 +122,30 @@ class SparsityConfig(RecipeTable):
         return self
 
 
+class ReplayConfig(RecipeTable):
+    """Let the student also learn from conversations that its start writes by itself before the training, so that it keeps what
+    the start can do: first a user's request, sampled after the chat template's beginning of a user's turn (Magpie, arXiv
+    2406.08464), then an answer to it. A tenth of them, at least 8, is held out to measure what the student forgot.
+    """
+
+    share: float = Field(0.5, gt=0, le=8)
+    """Replay conversations in a step for each conversation of the data. There are as many different ones as this share of the
+    data, at least 64 and at most `most`; they are used in turn."""
+    weight: float = Field(1.0, gt=0)
+    """Of the replay term in the loss. The term is a mean over its own tokens, since the start's answers may be much longer."""
+    loss: Literal["kl", "sft"] = "kl"
+    """`kl`: forward KL divergence of the student from its start, over all words. `sft`: cross-entropy of the start's answers."""
+    most: int = Field(512, ge=8)
+    """The largest number of replay conversations to learn from."""
+    max_tokens: int = Field(192, ge=16)
+    """Longest answer of the start."""
+    temperature: float = Field(1.0, gt=0)
+    """Of its requests and answers."""
+    cache: str | None = None
+    """The file of replay conversations. An existing file must be of the same start, settings and seed; missing conversations are
+    added. Default: `NAME.replay.jsonl` next to the student's folder."""
+
+
 class StudentEvaluationConfig(RecipeTable):
     """Ask teacher, start and student the same held-out requests after the training, and compare how many answers pass the
     recipe's checks. For families whose seeds alone determine the request.
@@ -177,6 +201,10 @@ class StudentConfig(RecipeTable):
     patience: int | None = Field(None, ge=1)
     """Stop after this number of consecutive evaluations without a lower held-out loss, and keep the weights with the lowest.
     Default: train all epochs and keep the last weights."""
+    replay: ReplayConfig | None = None
+    """Learn from conversations of the start too, so that the student forgets less. Default: only from the data."""
+    start_kl: float = Field(0.0, ge=0, lt=math.inf)
+    """The weight of the forward KL divergence of the student from its start, on the data's answers. Default: none."""
     lora: LoraConfig | None = None
     """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
     sparsity: SparsityConfig | None = None
@@ -243,7 +271,7 @@ class StudentConfig(RecipeTable):
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
-        for name in ("lora", "sparsity"):
+        for name in ("lora", "sparsity", "replay", "start_kl"):
             if getattr(self, name) and self.start == "random":
                 raise ValueError(
                     f"{name}: the weights of start = 'random' are untrained, so it has nothing to start from; leave it out"

@@ -181,6 +181,15 @@ class TruncationRecord(BaseModel):
         )
 
 
+class ReplayRecord(BaseModel):
+    """The conversations that a student's start wrote by itself, and what the student forgot of them."""
+
+    learned: int
+    held_out: int
+    divergence: float
+    """KL divergence of the finished student from its start on the held-out ones, in nats per token; 0 before the training."""
+
+
 class StudentRecord(BaseModel):
     """The result of a training. Losses are mean cross-entropy in nats per assistant token on held-out samples."""
 
@@ -199,6 +208,7 @@ class StudentRecord(BaseModel):
     """KL divergence from the teacher, in nats per assistant token on held-out samples; None without a teacher."""
     kl_after: float | None = None
     sparsity: SparsityRecord | None = None
+    replay: ReplayRecord | None = None
     seconds: float
 
 

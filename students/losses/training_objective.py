@@ -14,10 +14,14 @@ from core.config.students import StudentConfig
 from core.errors import RunFailed
 from students.chat_encoding import EncodedConversation
 from students.losses import loss_functions
+from students.losses.start_reference import StartReference
 from students.predictions import EVALUATION_BATCH, TokenPredictions, compute_held_out_loss, predict_tokens
 from students.signals.captured_signals import SampledSignal, TopKSignal
 from students.signals.torch_teacher import DenseSignal
 from students.token_batches import TokenBatch, build_batch
+
+START_KL, REPLAY = "start_kl", "replay"
+"""The names of the terms that keep a student near its start, next to the objectives."""
 
 TeacherSignal = DenseSignal | TopKSignal | SampledSignal
 
@@ -68,19 +72,23 @@ class TrainingObjective:
         self, config: StudentConfig, signals: SignalSource | None, words: int, projections: torch.nn.ModuleList
     ) -> None:
         """`words` is the tokenizer's size. `projections` come from `build_projections`, empty without the objective `hidden`."""
-        self.weights = config.weights
+        self.weights = {**config.weights, **({START_KL: config.start_kl} if config.start_kl else {})}
+        """Of the objectives and of the divergence from the start on the data."""
         self._divergences = config.divergences
         self._installed = {
             extension.name: (extension, extension.value.options(**config.loss_options[extension.name]))
             for extension in config.loss_extensions
         }
-        self.text_losses = config.text_losses
+        self.text_losses = config.text_losses | ({START_KL} & self.weights.keys())
+        """The terms that need no teacher and no answer of the student."""
         self._precision = config.precision
         self._packed_to = config.max_tokens if config.packing else 0
         self.projections = projections
         self._config = config.distillation
         self._signals, self._words = signals, words
         self._before: dict[EncodedConversation, float] = {}
+        self.reference: StartReference | None = None
+        self._replay = config.replay
 
     @property
     def learns_from_teacher(self) -> bool:
@@ -110,6 +118,12 @@ class TrainingObjective:
 
         `own` marks the student's own answers: they have no `sft` loss.
         """
+        # Before the student's pass, since adapters are switched off for it.
+        start = (
+            self._find_start_log_probs(build_batch(encoded, pad, packed_to=self._packed_to))
+            if START_KL in self.weights and not own
+            else None
+        )
         batch = build_batch([*encoded, *rejected], pad, packed_to=self._packed_to)
         predictions = predict_tokens(model, batch, hidden="hidden" in self.weights)
         values: dict[str, torch.Tensor] = {}
@@ -127,6 +141,9 @@ class TrainingObjective:
                 predictions.rows[first],
                 tuple(layer[first] for layer in predictions.hidden),
             )
+        if start is not None:
+            student = predictions.logits.log_softmax(-1)
+            values[START_KL] = loss_functions.forward_kl(student, start).mean()
         if "sft" in self.weights and not own:
             values["sft"] = functional.cross_entropy(predictions.logits, predictions.targets)
         for name in () if own else sorted(self.text_losses & self._installed.keys()):
@@ -134,6 +151,22 @@ class TrainingObjective:
         if self._signals:
             values |= self._compute_teacher_losses(predictions, self._signals.get_signal(batch, encoded))
         return LossTerms(values, len(predictions.targets), len(encoded))
+
+    def compute_replay_loss(
+        self, model: PreTrainedModel, replayed: Sequence[EncodedConversation], pad: int
+    ) -> torch.Tensor:
+        """The replay term on these conversations of the start, in nats per token, before weighting."""
+        assert self._replay
+        batch = build_batch(replayed, pad, packed_to=self._packed_to)
+        if self._replay.loss == "sft":
+            predictions = predict_tokens(model, batch)
+            return functional.cross_entropy(predictions.logits, predictions.targets)
+        start = self._find_start_log_probs(batch)  # before the student's pass, as above
+        return loss_functions.forward_kl(predict_tokens(model, batch).logits.log_softmax(-1), start).mean()
+
+    def _find_start_log_probs(self, batch: TokenBatch) -> torch.Tensor:
+        assert self.reference, "start_kl and replay have a reference"
+        return self.reference.compute_log_probs(batch)
 
     def record_reference(self, model: PreTrainedModel, conversations: Sequence[EncodedConversation], pad: int) -> None:
         """Record the log-likelihoods of these answers under `model`, the reference of `dpo`."""

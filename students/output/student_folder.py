@@ -138,6 +138,11 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
     if record.kl_after is not None:
         change = f"{record.kl_before:.3f} before, {record.kl_after:.3f} after"
         rows.append(("held-out KL divergence from the teacher", change))
+    if replay := record.replay:
+        rows.append(
+            ("conversations of its start, learned as replay and held out", f"{replay.learned}, {replay.held_out}")
+        )
+        rows.append(("KL divergence from its start on the held-out ones", f"0 before, {replay.divergence:.3f} after"))
     if sparsity := record.sparsity:
         loss = f"held-out loss unpruned {sparsity.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
         result = f"{sparsity.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"

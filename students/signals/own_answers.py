@@ -1,4 +1,4 @@
-"""On-policy answers: the student's own, sampled for the prompts of conversations, for its teacher to score.
+"""Texts sampled from a model in torch, and on-policy answers: the student's own, for its teacher to score.
 
 Knows models and encoded conversations; knows nothing of losses or training.
 """
@@ -27,6 +27,31 @@ def generate_own_answers(
     generator is restored.
     """
     prompts = [conversation.ids[: find_last_answer(conversation)] for conversation in encoded]
+    answers = sample_texts(
+        model, prompts, stop=stop, pad=pad, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+    )
+    return [
+        EncodedConversation(prompt + answer, (False,) * len(prompt) + (True,) * len(answer))
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+
+
+def sample_texts(
+    model: PreTrainedModel,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    stop: Sequence[int],
+    pad: int,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    top_p: float = 1.0,
+) -> list[tuple[int, ...]]:
+    """For each prompt the tokens that `model` samples after it, in one batch: up to one of `stop`, which is included, or up to
+    `max_new_tokens`. With `top_p` below 1, from the likeliest tokens of this probability (nucleus sampling, arXiv 1904.09751).
+
+    `seed` determines the samples; the state of torch's global generator is restored.
+    """
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), pad)
     attention = torch.zeros_like(ids)
@@ -34,7 +59,8 @@ def generate_own_answers(
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         attention[row, longest - len(prompt) :] = 1
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=True, temperature=temperature, top_k=0, max_new_tokens=max_new_tokens, eos_token_id=list(stop), pad_token_id=pad
+        do_sample=True, temperature=temperature, top_k=0, top_p=top_p, max_new_tokens=max_new_tokens,
+        eos_token_id=list(stop), pad_token_id=pad,
     )  # fmt: skip
     training = model.training
     model.train(False)
@@ -48,11 +74,11 @@ def generate_own_answers(
     model.train(training)
     model.generation_config = defaults
 
-    conversations = []
-    for prompt, row in zip(prompts, output[:, longest:].tolist(), strict=True):
+    texts = []
+    for row in output[:, longest:].tolist():
         end = next((place + 1 for place, token in enumerate(row) if token in stop), len(row))
-        conversations.append(EncodedConversation(prompt + tuple(row[:end]), (False,) * len(prompt) + (True,) * end))
-    return conversations
+        texts.append(tuple(row[:end]))
+    return texts
 
 
 def find_last_answer(conversation: EncodedConversation) -> int:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic.main import IncEx
 
+from core.config.identity_keys import find_later_defaults
 from core.config.students import StudentConfig
 from core.sample import json_digest
 from core.storage.atomic_files import write_atomically
@@ -23,6 +24,7 @@ IRRELEVANT_SETTINGS: Mapping[str, IncEx | bool] = {
     "evaluation": True,
     "track": True,
     "distillation": {"cache", "api_key_env"},
+    "replay": {"cache"},
 }
 """Settings without effect on the student."""
 
@@ -54,9 +56,9 @@ def training_digest(
 ) -> str:
     """The identity of a training: equal digests make equal students. `start` and `teacher` are their digests, or empty.
 
-    The digest excludes `IRRELEVANT_SETTINGS`, and `loss_options` without options.
+    The digest excludes `IRRELEVANT_SETTINGS`, and keys of later versions with their default.
     """
-    left_out = {**IRRELEVANT_SETTINGS, **({} if config.loss_options else {"loss_options": True})}
+    left_out = {**IRRELEVANT_SETTINGS, **dict.fromkeys(find_later_defaults(config), True)}
     return json_digest(
         {
             **{

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.runs.records import SparsityRecord, StudentRecord
+from core.runs.records import ReplayRecord, SparsityRecord, StudentRecord
 from students.chat_encoding import Conversation, find_pad_id
 from students.distributed import is_main_process, process_group, rank_and_world_size
 from students.init.adapters import add_adapters, merge_adapters
@@ -22,7 +22,14 @@ from students.signals.torch_teacher import start_digest, starts_as_teacher, teac
 from students.training.checkpoint import TrainingProgress, remove_checkpoint, training_digest
 from students.training.experiment_tracking import check_trackers
 from students.training.training_loop import run_training_loop
-from students.training.training_setup import ProgressCallback, prepare_objective, prepare_start, prune_start
+from students.training.training_setup import (
+    ProgressCallback,
+    build_reference,
+    prepare_objective,
+    prepare_replay,
+    prepare_start,
+    prune_start,
+)
 from students.training_data import TrainingData
 
 
@@ -43,7 +50,8 @@ def train_student(
     Without `held_out`, `config.held_out` of the conversations are drawn with `seed` and not trained on. A second call with
     the same arguments resumes from the last checkpoint (`.NAME.checkpoint` next to `out`), to the same weights as an
     uninterrupted training; after the end, it returns the existing record. Captured signals are stored in
-    `config.distillation.cache`, or in `NAME.signals` next to `out`, and remain there. `rejected` has a worse answer to the
+    `config.distillation.cache`, or in `NAME.signals` next to `out`, and remain there; replay conversations likewise in
+    `config.replay.cache` or `NAME.replay.jsonl`. `rejected` has a worse answer to the
     prompt of each of `conversations`, which the objective `dpo` needs. `synthetic` is a label of the model card.
 
     Raises:
@@ -63,16 +71,22 @@ def train_student(
         return record
     start, data = prepare_start(conversations, held_out, rejected, config, seed, progress)
     unpruned = prune_start(start, data, config.sparsity, seed, progress) if config.sparsity else None
+    replay = prepare_replay(start, data, config, out, seed, progress)
     objective = prepare_objective(start, data, config, out, seed=seed, teacher=teacher, progress=progress)
     open_teacher_file.cache_clear()  # 150 MB that the training does not need
     adapters = add_adapters(start.model, config.lora) if config.lora else None
+    objective.reference = build_reference(start, adapters, config)
 
-    done = run_training_loop(start, data, objective, config, out, seed=seed, digest=digest, progress=progress)
+    done = run_training_loop(start, data, replay, objective, config, out, seed=seed, digest=digest, progress=progress)
 
+    pad = find_pad_id(start.tokenizer)
+    forgotten = objective.reference.measure_divergence(start.model, replay.held_out, pad) if replay.held_out else None
     adapter = merge_adapters(adapters) if adapters else None
     start.model.bfloat16().float()  # type: ignore[no-untyped-call]  # the weights as they will be stored
-    after = objective.measure(start.model, data.held_out, find_pad_id(start.tokenizer))
+    after = objective.measure(start.model, data.held_out, pad)
     record = _build_student_record(start, data, config, done, after, unpruned)
+    if forgotten is not None:
+        record.replay = ReplayRecord(learned=len(replay.learned), held_out=len(replay.held_out), divergence=forgotten)
     if is_main_process():
         trained = [conversations[place] for place in data.places]
         write_student(
@@ -141,6 +155,7 @@ def _build_student_record(
 
 def _format_result(record: StudentRecord) -> str:
     kl = "" if record.kl_after is None else f", KL from the teacher {record.kl_before:.2f} -> {record.kl_after:.2f}"
+    kl += "" if record.replay is None else f", KL from the start on replay {record.replay.divergence:.3f}"
     best = "" if record.best_step is None else f", weights of step {record.best_step} kept"
     return (
         f"student: held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl} "

@@ -18,10 +18,11 @@ from core.errors import RunFailed
 from students.chat_encoding import EncodedConversation, find_pad_id, find_stop_ids
 from students.distributed import all_reduce_sum, is_main_process, rank_and_world_size
 from students.init.start_model import StartModel
-from students.losses.training_objective import TrainingObjective, gradient_norm
+from students.losses.training_objective import REPLAY, TrainingObjective, gradient_norm
 from students.predictions import compute_held_out_loss
 from students.signals.captured_signals import count_predicted_tokens
 from students.signals.own_answers import generate_own_answers
+from students.signals.replay import ReplayTexts
 from students.training.checkpoint import (
     TrainingProgress,
     list_trainable_parameters,
@@ -46,11 +47,14 @@ PROOF_STEPS = 10
 """Steps within which the teacher's gradient must be above rounding, besides that of `sft`: in the first steps it is zero
 for a student that still equals its teacher."""
 PROGRESS_SECONDS = 5.0
+REPLAY_TOKENS = 1024
+"""Learned tokens of replay conversations in one pass: a divergence over 49,152 words needs about a megabyte for each."""
 
 
 def run_training_loop(
     start: StartModel,
     data: TrainingData,
+    replay: ReplayTexts,
     objective: TrainingObjective,
     config: StudentConfig,
     out: Path,
@@ -64,7 +68,7 @@ def run_training_loop(
     Raises:
         RunFailed: if the loss is not finite, or the teacher's gradient is zero.
     """
-    loop = TrainingLoop(start, data, objective, config, seed, progress)
+    loop = TrainingLoop(start, data, replay, objective, config, seed, progress)
     done = loop.restore_or_measure(out, digest)
     began = time.monotonic() - done.seconds
     loop.model.train()
@@ -98,6 +102,7 @@ class TrainingLoop:
         self,
         start: StartModel,
         data: TrainingData,
+        replay: ReplayTexts,
         objective: TrainingObjective,
         config: StudentConfig,
         seed: int,
@@ -105,6 +110,7 @@ class TrainingLoop:
     ) -> None:
         self.model, self._tokenizer, self._pad = start.model, start.tokenizer, find_pad_id(start.tokenizer)
         self._data, self._objective, self._config, self._seed = data, objective, config, seed
+        self._replay = replay
         self.learner = torch.nn.ModuleDict({"student": self.model, "projections": objective.projections})
         parameters = list_trainable_parameters(self.learner).values()
         self.optimizer = torch.optim.AdamW(parameters, betas=ADAM_BETAS, weight_decay=0.0, fused=True)
@@ -138,7 +144,7 @@ class TrainingLoop:
         encoded = own or examples
         tokens = sum(map(count_predicted_tokens, encoded))
         sums: Counter[str] = Counter()
-        weights, texts = self._config.weights, self._objective.text_losses
+        weights, texts = self._objective.weights, self._objective.text_losses
         rank, processes = rank_and_world_size()
         size = self._config.batch_size
         for begin in range(rank * size, len(encoded), processes * size):
@@ -154,7 +160,8 @@ class TrainingLoop:
             sums.update({"loss": loss.item(), **{name: value.item() for name, value in part.values.items()}})
         if self._unproven and texts.isdisjoint(sums):
             sums[TEACHER_GRADIENTS] += get_total_norm(_collect_gradients(self.learner)).item() >= MIN_TEACHER_GRADIENT
-        names = ["loss", *(name for name in weights if not (own and name in texts))]
+        replayed = self._learn_from_replay(step, sums)
+        names = ["loss", *(name for name in weights if not (own and name in texts)), *([REPLAY] if replayed else [])]
         totals = self._sum_over_processes(sums, names, step)
 
         rate = learning_rate(step, self.steps, self._config)
@@ -165,9 +172,26 @@ class TrainingLoop:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-        self._read += sum(len(conversation.ids) for conversation in (*encoded, *rejected))
-        parts = {name: totals[name] for name in names[1:] if len(weights) > 1}
+        self._read += sum(len(conversation.ids) for conversation in (*encoded, *rejected, *replayed))
+        parts = {name: totals[name] for name in names[1:] if len(weights) > 1 or replayed}
         return {"step": step + 1, "loss": totals["loss"], "lr": rate, "tokens": tokens, **parts}
+
+    def _learn_from_replay(self, step: int, sums: Counter[str]) -> list[EncodedConversation]:
+        """Add the gradient of the step's replay conversations, and their loss to `sums`. Returns them."""
+        config = self._config.replay
+        if config is None:
+            return []
+        replayed = choose_replayed(self._replay.learned, max(1, round(config.share * self._per_step)), self._seed, step)
+        total = sum(map(count_predicted_tokens, replayed))
+        rank, processes = rank_and_world_size()
+        for batch in split_by_tokens(replayed, REPLAY_TOKENS)[rank::processes]:
+            with self._objective.open_autocast(self.model):
+                loss = self._objective.compute_replay_loss(self.model, batch, self._pad)
+                part = loss * (sum(map(count_predicted_tokens, batch)) / total)
+                weighted = config.weight * part
+            torch.autograd.backward(weighted)
+            sums.update({"loss": weighted.item(), REPLAY: part.item()})
+        return replayed
 
     def evaluate(self, done: TrainingProgress) -> TrainingProgress:
         """`done` with the held-out loss in the log's last line, and with the current parameters if they are the best."""
@@ -221,6 +245,31 @@ class TrainingLoop:
                 "already: choose fewer layers, another start or another teacher"
             )
         return totals
+
+
+def choose_replayed(
+    conversations: list[EncodedConversation], count: int, seed: int, step: int
+) -> list[EncodedConversation]:
+    """The `count` replay conversations of a step: all are used in turn, in a new order each time."""
+    chosen = []
+    for place in range(step * count, (step + 1) * count):
+        turn, index = divmod(place, len(conversations))
+        chosen.append(conversations[shuffle_epoch(len(conversations), seed, turn)[index]])
+    return chosen
+
+
+def split_by_tokens(conversations: list[EncodedConversation], most: int) -> list[list[EncodedConversation]]:
+    """Consecutive groups with at most this number of learned tokens each, or with one conversation."""
+    groups: list[list[EncodedConversation]] = []
+    room = 0
+    for conversation in conversations:
+        tokens = count_predicted_tokens(conversation)
+        if not groups or tokens > room:
+            groups.append([])
+            room = most
+        groups[-1].append(conversation)
+        room -= tokens
+    return groups
 
 
 def _collect_gradients(learner: torch.nn.Module) -> Iterator[torch.Tensor]:

@@ -3,10 +3,12 @@
 Knows how these depend on each other; knows nothing of steps.
 """
 
+import copy
 import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel
@@ -19,6 +21,7 @@ from students.init.sparsity import compute_zero_share, freeze_zeros, prune_weigh
 from students.init.start_model import StartModel, load_start_model, narrow_start
 from students.init.vocabulary_trimming import trim_vocabulary
 from students.init.width_pruning import choose_most_active
+from students.losses.start_reference import StartReference
 from students.losses.training_objective import TrainingObjective, build_projections
 from students.predictions import compute_held_out_loss, separates_packed_rows
 from students.signals.captured_signals import (
@@ -30,9 +33,13 @@ from students.signals.captured_signals import (
     capture_signals,
 )
 from students.signals.prompt_logprobs import PromptLogprobTeacher
+from students.signals.replay import ReplayTexts, load_replay
 from students.signals.torch_teacher import TorchTeacher, load_teacher, tokenizer_digest
 from students.token_batches import build_batch
 from students.training_data import TrainingData, encode_and_split
+
+if TYPE_CHECKING:
+    import peft
 
 ProgressCallback = Callable[[str], None]
 
@@ -143,6 +150,27 @@ def prepare_objective(
     captured = CapturedSignals(path, identity)
     captured.check(texts)
     return TrainingObjective(config, captured, words, torch.nn.ModuleList())
+
+
+def prepare_replay(
+    start: StartModel, data: TrainingData, config: StudentConfig, out: Path, seed: int, progress: ProgressCallback
+) -> ReplayTexts:
+    """The conversations that the start writes by itself, for the number of training conversations; none without `replay`."""
+    if config.replay is None:
+        return ReplayTexts([], [])
+    path = Path(config.replay.cache) if config.replay.cache else out.with_name(f"{out.name}.replay.jsonl")
+    writer = copy.deepcopy(start.model).bfloat16() if config.precision == "bf16" else start.model  # type: ignore[no-untyped-call]
+    with main_process_first():
+        return load_replay(writer, start.tokenizer, config.replay, len(data.train), path, seed=seed, progress=progress)
+
+
+def build_reference(
+    start: StartModel, adapters: "peft.LoraModel | None", config: StudentConfig
+) -> StartReference | None:
+    """The start, if the training compares the student with it. `start.model` is not trained yet."""
+    if not (config.replay or config.start_kl):
+        return None
+    return StartReference(start.model, adapters, torch.bfloat16 if config.precision == "bf16" else torch.float32)
 
 
 def _choose_capture(distillation: DistillationConfig, start: StartModel, identity: SignalIdentity) -> CaptureFunction:

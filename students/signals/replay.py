@@ -1,0 +1,231 @@
+"""Replay conversations: requests that a start writes by itself and its answers to them, stored on disk.
+
+Knows the start, settings and seed of each file, and refuses any other; knows nothing of losses or training.
+
+A chat template's text is cut where the user's words would begin. A chat model continues it with a request of the kind that it
+was trained on (Magpie, arXiv 2406.08464), so no authored data is needed.
+"""
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from core.config.students import ReplayConfig
+from core.errors import RunFailed, UsageError
+from core.sample import Message, json_digest
+from core.storage.atomic_files import write_text
+from students.chat_encoding import (
+    EncodedConversation,
+    find_pad_id,
+    find_stop_ids,
+    list_special_tokens,
+    render_chat,
+)
+from students.signals.own_answers import sample_texts
+
+REPLAY_BATCH = 64
+"""Conversations written at once."""
+REQUEST_TOKENS = 96
+"""The longest request; a longer one is dropped."""
+REQUEST_TOP_P = 0.95
+"""Of requests: less likely tokens lead to requests without sense."""
+MIN_LEARNED, MIN_HELD_OUT = 64, 8
+"""The fewest different conversations to learn from, unless the recipe allows fewer, and to hold out."""
+HELD_OUT_SHARE = 0.1
+MAX_ATTEMPTS = 4
+"""Requests sampled at most, per conversation that is wanted: some are unfinished, empty or repeated."""
+MARKER = "REQUEST"
+
+
+class ReplayTexts(NamedTuple):
+    """A start's own conversations, divided."""
+
+    learned: list[EncodedConversation]
+    held_out: list[EncodedConversation]
+
+
+class UserTurn(NamedTuple):
+    """How a chat template surrounds a user's first request."""
+
+    before: str
+    after: str
+    """Up to where the answer begins."""
+    stop: int
+    """The special token that ends the user's turn."""
+
+
+class ReplayWriter:
+    """Writes replay conversations in batches; each batch depends on the start, the settings, the seed and its number only."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ReplayConfig, seed: int
+    ) -> None:
+        self._model, self._tokenizer, self._config, self._seed = model, tokenizer, config, seed
+        self._turn = find_user_turn(tokenizer)
+        self._pad, self._stop = find_pad_id(tokenizer), find_stop_ids(tokenizer)
+
+    def write_batch(self, batch: int, known: set[str]) -> Iterator[dict[str, object]]:
+        """The conversations of a batch whose request is not in `known`, which is extended."""
+        rng = random.Random(f"replay batch {batch} of {self._seed}")
+        requests = [request for request in self._sample_requests(rng.getrandbits(63)) if add_request(request, known)]
+        if not requests:
+            return
+        prompts = [self._encode(f"{self._turn.before}{request}{self._turn.after}") for request in requests]
+        answers = sample_texts(
+            self._model,
+            prompts,
+            stop=self._stop,
+            pad=self._pad,
+            max_new_tokens=self._config.max_tokens,
+            temperature=self._config.temperature,
+            seed=rng.getrandbits(63),
+        )
+        for request, prompt, answer in zip(requests, prompts, answers, strict=True):
+            text = str(self._tokenizer.decode(answer, skip_special_tokens=True))
+            yield {"request": request, "answer": text, "prompt": prompt, "learned": answer}
+
+    def _sample_requests(self, seed: int) -> Iterator[str]:
+        """The finished requests of a batch, without special tokens in them."""
+        sampled = sample_texts(
+            self._model,
+            [self._encode(self._turn.before)] * REPLAY_BATCH,
+            stop=sorted({self._turn.stop, *self._stop}),
+            pad=self._pad,
+            max_new_tokens=REQUEST_TOKENS,
+            temperature=self._config.temperature,
+            top_p=REQUEST_TOP_P,
+            seed=seed,
+        )
+        special = list_special_tokens(self._tokenizer)
+        for tokens in sampled:
+            request = str(self._tokenizer.decode(tokens[:-1], clean_up_tokenization_spaces=False)).strip()
+            if tokens[-1] == self._turn.stop and not any(token in request for token in special):
+                yield request
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def add_request(request: str, known: set[str]) -> bool:
+    """Whether `request` has words and is new, in any spacing and case; if so, it is added to `known`."""
+    normal = " ".join(request.lower().split())
+    if not any(character.isalnum() for character in normal) or normal in known:
+        return False
+    known.add(normal)
+    return True
+
+
+def find_user_turn(tokenizer: PreTrainedTokenizerBase) -> UserTurn:
+    """The text around a user's request, with the template's own default system prompt.
+
+    Raises:
+        UsageError: if the template does not end a user's turn with a special token.
+    """
+    text = render_chat([Message(role="user", content=MARKER)], tokenizer, answer_next=True)
+    before, found, after = text.partition(MARKER)
+    end = next((token for token in list_special_tokens(tokenizer) if after.lstrip().startswith(token)), None)
+    if not found or end is None:
+        raise UsageError(
+            "student.replay: the start's chat template does not end a user's turn with a special token, so the start cannot "
+            "write requests; leave replay out, or use start_kl"
+        )
+    return UserTurn(before, after, int(tokenizer.convert_tokens_to_ids(end)))  # type: ignore[arg-type]
+
+
+def replay_digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ReplayConfig, seed: int) -> str:
+    """The identity of replay conversations: the start's weights, tokens and template, the settings, and the seed."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return json_digest(
+        {
+            "weights": weights.hexdigest(),
+            "tokens": sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]),
+            "template": tokenizer.chat_template,
+            "config": config.model_dump(include={"max_tokens", "temperature"}),
+            "constants": [REPLAY_BATCH, REQUEST_TOKENS, REQUEST_TOP_P],
+            "seed": seed,
+        }
+    )
+
+
+def count_replay(config: ReplayConfig, rows: int) -> tuple[int, int]:
+    """The different replay conversations to learn from, and those to hold out, for this number of training rows."""
+    learned = min(config.most, max(MIN_LEARNED, round(config.share * rows)))
+    return learned, max(MIN_HELD_OUT, round(HELD_OUT_SHARE * learned))
+
+
+def load_replay(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: ReplayConfig,
+    rows: int,
+    path: Path,
+    *,
+    seed: int,
+    progress: Callable[[str], None],
+) -> ReplayTexts:
+    """The conversations in `path`, after those that are missing were written by `model`, with each finished batch stored.
+
+    The first ones in the file are held out, so a file with more than are needed gives the same.
+
+    Raises:
+        UsageError: if the file is of another start, other settings or another seed.
+        RunFailed: if the start writes too few usable requests.
+    """
+    learned, held_out = count_replay(config, rows)
+    wanted = learned + held_out
+    digest = replay_digest(model, tokenizer, config, seed)
+    batches, found = read_replay_file(path, digest)
+    if len(found) < wanted:
+        writer = ReplayWriter(model, tokenizer, config, seed)
+        known: set[str] = set()
+        for row in found:
+            add_request(str(row["request"]), known)
+        began, before = time.monotonic(), len(found)
+        while len(found) < wanted and batches * REPLAY_BATCH < MAX_ATTEMPTS * max(wanted, REPLAY_BATCH):
+            progress(f"student: the start writes replay conversations, {len(found)} of {wanted}")
+            found += writer.write_batch(batches, known)
+            batches += 1
+            head = {"digest": digest, "batches": batches}
+            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (head, *found)))
+        progress(f"student: {len(found) - before} replay conversations written in {time.monotonic() - began:.0f} s")
+    if len(found) < 2 * MIN_HELD_OUT:
+        raise RunFailed(
+            f"student.replay: the start wrote {len(found)} usable requests in {batches * REPLAY_BATCH} attempts; leave replay "
+            "out, or choose a start that is an instruct model with more of its layers"
+        )
+    texts = [_encode_row(row) for row in found[:wanted]]
+    held_out = min(held_out, max(MIN_HELD_OUT, len(texts) // 4))
+    return ReplayTexts(texts[held_out:], texts[:held_out])
+
+
+def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, object]]]:
+    """The number of batches written to the file, and its conversations; none if there is no file. Raises UsageError."""
+    if not path.exists():
+        return 0, []
+    try:
+        head, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        same = head["digest"] == digest
+        batches = int(head["batches"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"{path}: is not a file of replay conversations; remove it or name another one") from None
+    if not same:
+        raise UsageError(
+            f"{path}: its replay conversations are of another start, other settings or another seed; remove it, or name another "
+            "file as student.replay.cache"
+        )
+    return batches, rows
+
+
+def _encode_row(row: dict[str, object]) -> EncodedConversation:
+    prompt, answer = (tuple(row[name]) for name in ("prompt", "learned"))  # type: ignore[arg-type]
+    return EncodedConversation(prompt + answer, (False,) * len(prompt) + (True,) * len(answer))
