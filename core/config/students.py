@@ -205,6 +205,10 @@ class StudentConfig(RecipeTable):
     """Learn from conversations of the start too, so that the student forgets less. Default: only from the data."""
     start_kl: float = Field(0.0, ge=0, lt=math.inf)
     """The weight of the forward KL divergence of the student from its start, on the data's answers. Default: none."""
+    average: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
+    """The share of the training in the finished weights: start + share * (trained - start) (WiSE-FT, arXiv 2109.01903); 0 is the
+    start. `validation`, in a run: the share of 0.25, 0.5, 0.75 and 1 that gains most on requests of the recipe without a loss on
+    the general panel. Default: the trained weights."""
     lora: LoraConfig | None = None
     """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
     sparsity: SparsityConfig | None = None
@@ -271,8 +275,8 @@ class StudentConfig(RecipeTable):
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
-        for name in ("lora", "sparsity", "replay", "start_kl"):
-            if getattr(self, name) and self.start == "random":
+        for name in ("lora", "sparsity", "replay", "start_kl", "average"):
+            if getattr(self, name) not in (None, 0) and self.start == "random":
                 raise ValueError(
                     f"{name}: the weights of start = 'random' are untrained, so it has nothing to start from; leave it out"
                 )

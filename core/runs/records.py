@@ -207,6 +207,8 @@ class StudentRecord(BaseModel):
     kl_before: float | None = None
     """KL divergence from the teacher, in nats per assistant token on held-out samples; None without a teacher."""
     kl_after: float | None = None
+    average: float | None = None
+    """The share of the training in the weights: start + share * (trained - start); None for the trained weights."""
     sparsity: SparsityRecord | None = None
     replay: ReplayRecord | None = None
     seconds: float

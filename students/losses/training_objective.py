@@ -164,6 +164,12 @@ class TrainingObjective:
         start = self._find_start_log_probs(batch)  # before the student's pass, as above
         return loss_functions.forward_kl(predict_tokens(model, batch).logits.log_softmax(-1), start).mean()
 
+    def measure_forgetting(
+        self, model: PreTrainedModel, replayed: Sequence[EncodedConversation], pad: int
+    ) -> float | None:
+        """The divergence of `model` from its start on replay conversations, in nats per token; None without any."""
+        return self.reference.measure_divergence(model, replayed, pad) if self.reference and replayed else None
+
     def _find_start_log_probs(self, batch: TokenBatch) -> torch.Tensor:
         assert self.reference, "start_kl and replay have a reference"
         return self.reference.compute_log_probs(batch)

@@ -138,6 +138,8 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
     if record.kl_after is not None:
         change = f"{record.kl_before:.3f} before, {record.kl_after:.3f} after"
         rows.append(("held-out KL divergence from the teacher", change))
+    if record.average is not None:
+        rows.append(("weights", f"start + {record.average:g} * (trained - start)"))
     if replay := record.replay:
         rows.append(
             ("conversations of its start, learned as replay and held out", f"{replay.learned}, {replay.held_out}")

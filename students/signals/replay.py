@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,6 +51,9 @@ class ReplayTexts(NamedTuple):
     held_out: list[EncodedConversation]
 
 
+NO_REPLAY = ReplayTexts([], [])
+
+
 class UserTurn(NamedTuple):
     """How a chat template surrounds a user's first request."""
 
@@ -71,7 +74,7 @@ class ReplayWriter:
         self._turn = find_user_turn(tokenizer)
         self._pad, self._stop = find_pad_id(tokenizer), find_stop_ids(tokenizer)
 
-    def write_batch(self, batch: int, known: set[str]) -> Iterator[dict[str, object]]:
+    def write_batch(self, batch: int, known: set[str]) -> Iterator[dict[str, Any]]:
         """The conversations of a batch whose request is not in `known`, which is extended."""
         rng = random.Random(f"replay batch {batch} of {self._seed}")
         requests = [request for request in self._sample_requests(rng.getrandbits(63)) if add_request(request, known)]
@@ -88,7 +91,7 @@ class ReplayWriter:
             seed=rng.getrandbits(63),
         )
         for request, prompt, answer in zip(requests, prompts, answers, strict=True):
-            text = str(self._tokenizer.decode(answer, skip_special_tokens=True))
+            text = str(self._tokenizer.decode(list(answer), skip_special_tokens=True))
             yield {"request": request, "answer": text, "prompt": prompt, "learned": answer}
 
     def _sample_requests(self, seed: int) -> Iterator[str]:
@@ -105,7 +108,7 @@ class ReplayWriter:
         )
         special = list_special_tokens(self._tokenizer)
         for tokens in sampled:
-            request = str(self._tokenizer.decode(tokens[:-1], clean_up_tokenization_spaces=False)).strip()
+            request = str(self._tokenizer.decode(list(tokens[:-1]), clean_up_tokenization_spaces=False)).strip()
             if tokens[-1] == self._turn.stop and not any(token in request for token in special):
                 yield request
 
@@ -208,7 +211,7 @@ def load_replay(
     return ReplayTexts(texts[held_out:], texts[:held_out])
 
 
-def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, object]]]:
+def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, Any]]]:
     """The number of batches written to the file, and its conversations; none if there is no file. Raises UsageError."""
     if not path.exists():
         return 0, []
@@ -226,6 +229,6 @@ def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, objec
     return batches, rows
 
 
-def _encode_row(row: dict[str, object]) -> EncodedConversation:
-    prompt, answer = (tuple(row[name]) for name in ("prompt", "learned"))  # type: ignore[arg-type]
+def _encode_row(row: dict[str, Any]) -> EncodedConversation:
+    prompt, answer = tuple(row["prompt"]), tuple(row["learned"])
     return EncodedConversation(prompt + answer, (False,) * len(prompt) + (True,) * len(answer))

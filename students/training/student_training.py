@@ -30,6 +30,7 @@ from students.training.training_setup import (
     prepare_start,
     prune_start,
 )
+from students.training.weight_averaging import average_with_start, copy_parameters, scale_adapters
 from students.training_data import TrainingData
 
 
@@ -76,11 +77,19 @@ def train_student(
     open_teacher_file.cache_clear()  # 150 MB that the training does not need
     adapters = add_adapters(start.model, config.lora) if config.lora else None
     objective.reference = build_reference(start, adapters, config)
+    share = config.average if isinstance(config.average, float) else 1.0
+    before = copy_parameters(start.model) if share < 1 and not adapters else {}
 
-    done = run_training_loop(start, data, replay, objective, config, out, seed=seed, digest=digest, progress=progress)
+    done = run_training_loop(
+        start, data, objective, config, out, seed=seed, digest=digest, progress=progress, replay=replay
+    )
 
+    if share < 1 and adapters:
+        scale_adapters(adapters, share)
+    elif share < 1:
+        average_with_start(start.model, before, share)
     pad = find_pad_id(start.tokenizer)
-    forgotten = objective.reference.measure_divergence(start.model, replay.held_out, pad) if replay.held_out else None
+    forgotten = objective.measure_forgetting(start.model, replay.held_out, pad)
     adapter = merge_adapters(adapters) if adapters else None
     start.model.bfloat16().float()  # type: ignore[no-untyped-call]  # the weights as they will be stored
     after = objective.measure(start.model, data.held_out, pad)
@@ -148,6 +157,7 @@ def _build_student_record(
         loss_after=after.loss,
         kl_before=done.kl_before,
         kl_after=after.kl,
+        average=config.average if isinstance(config.average, float) else None,
         sparsity=None if unpruned is None else SparsityRecord(zeros=zeros, loss_unpruned=unpruned),
         seconds=round(done.seconds, 1),
     )
@@ -156,6 +166,7 @@ def _build_student_record(
 def _format_result(record: StudentRecord) -> str:
     kl = "" if record.kl_after is None else f", KL from the teacher {record.kl_before:.2f} -> {record.kl_after:.2f}"
     kl += "" if record.replay is None else f", KL from the start on replay {record.replay.divergence:.3f}"
+    kl += "" if record.average is None else f", {record.average:g} of the way from the start to the trained weights"
     best = "" if record.best_step is None else f", weights of step {record.best_step} kept"
     return (
         f"student: held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl} "

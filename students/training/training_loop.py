@@ -22,7 +22,7 @@ from students.losses.training_objective import REPLAY, TrainingObjective, gradie
 from students.predictions import compute_held_out_loss
 from students.signals.captured_signals import count_predicted_tokens
 from students.signals.own_answers import generate_own_answers
-from students.signals.replay import ReplayTexts
+from students.signals.replay import NO_REPLAY, ReplayTexts
 from students.training.checkpoint import (
     TrainingProgress,
     list_trainable_parameters,
@@ -54,7 +54,6 @@ REPLAY_TOKENS = 1024
 def run_training_loop(
     start: StartModel,
     data: TrainingData,
-    replay: ReplayTexts,
     objective: TrainingObjective,
     config: StudentConfig,
     out: Path,
@@ -62,6 +61,7 @@ def run_training_loop(
     seed: int,
     digest: str,
     progress: ProgressCallback,
+    replay: ReplayTexts = NO_REPLAY,
 ) -> TrainingProgress:
     """Train `start.model` in place, from its last checkpoint if there is one; with `patience`, to its best weights.
 

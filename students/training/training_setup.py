@@ -33,7 +33,7 @@ from students.signals.captured_signals import (
     capture_signals,
 )
 from students.signals.prompt_logprobs import PromptLogprobTeacher
-from students.signals.replay import ReplayTexts, load_replay
+from students.signals.replay import NO_REPLAY, ReplayTexts, load_replay
 from students.signals.torch_teacher import TorchTeacher, load_teacher, tokenizer_digest
 from students.token_batches import build_batch
 from students.training_data import TrainingData, encode_and_split
@@ -157,9 +157,9 @@ def prepare_replay(
 ) -> ReplayTexts:
     """The conversations that the start writes by itself, for the number of training conversations; none without `replay`."""
     if config.replay is None:
-        return ReplayTexts([], [])
+        return NO_REPLAY
     path = Path(config.replay.cache) if config.replay.cache else out.with_name(f"{out.name}.replay.jsonl")
-    writer = copy.deepcopy(start.model).bfloat16() if config.precision == "bf16" else start.model  # type: ignore[no-untyped-call]
+    writer = copy.deepcopy(start.model).bfloat16() if config.precision == "bf16" else start.model
     with main_process_first():
         return load_replay(writer, start.tokenizer, config.replay, len(data.train), path, seed=seed, progress=progress)
 

@@ -1,0 +1,244 @@
+"""Methods of `[student]` against forgetting: replay, a divergence from the start, averaged weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
+
+from core.config.students import StudentConfig
+from core.errors import RunFailed, UsageError
+from students.chat_encoding import Conversation, EncodedConversation
+from students.losses.start_reference import StartReference
+from students.output.gguf_export import read_student
+from students.signals.own_answers import sample_texts
+from students.signals.replay import add_request, find_user_turn, load_replay
+from students.training.checkpoint import locate_checkpoint
+from students.training.student_training import train_student
+from tests.students.conftest import opinionated, quiet, saved, tiny_llama
+
+REPLAY = {"share": 1.0, "most": 16, "max_tokens": 24}
+
+
+@pytest.fixture(scope="module")
+def chatty(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A start with firm habits, whose requests often end."""
+    return saved(opinionated(tiny_llama(len(tokenizer)), 3), tokenizer, tmp_path_factory.mktemp("chatty"))
+
+
+@pytest.fixture(scope="module")
+def replay_file(chatty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its replay conversations, written once."""
+    path = tmp_path_factory.mktemp("replay") / "replay.jsonl"
+    config = configure(chatty, path)
+    model, tokenizer = read_student(chatty)
+    assert config.replay
+    load_replay(model.bfloat16(), tokenizer, config.replay, 11, path, seed=7, progress=quiet)
+    return path
+
+
+def configure(start: Path, cache: Path | None = None, **settings: Any) -> StudentConfig:
+    replay = {**REPLAY, "cache": str(cache) if cache else None, **settings.pop("replay", {})}
+    fixed = {"epochs": 4, "learning_rate": 3e-3, "batch_size": 4, "max_tokens": 64, "checkpoint_steps": 5}
+    return StudentConfig.model_validate({"start": str(start), **fixed, "replay": replay, **settings})
+
+
+def read_weights(student: Path) -> dict[str, torch.Tensor]:
+    return {name: weight.float() for name, weight in load_file(student / "model.safetensors").items()}
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def measure_fresh_divergence(student: Path, start: Path) -> float:
+    """The divergence of a student from its start on answers of the start to requests that no training used."""
+    model, tokenizer = read_student(start)
+    prompts = [
+        tuple(tokenizer.apply_chat_template([{"role": "user", "content": f"Tell me about {topic}."}],
+              add_generation_prompt=True, return_dict=True)["input_ids"])
+        for topic in ("a cat", "the sea", "my bread", "one star", "tea in rain", "old maps", "chess", "what to do")
+    ]  # fmt: skip
+    answers = sample_texts(model, prompts, stop=[2], pad=0, max_new_tokens=24, temperature=1.0, seed=99)
+    fresh = [
+        EncodedConversation(prompt + answer, (False,) * len(prompt) + (True,) * len(answer))
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    return StartReference(model, None, torch.float32).measure_divergence(read_student(student)[0], fresh, 0)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_replay_survives_interruptions_while_it_is_written_and_learned(
+    talk: list[Conversation], chatty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("students.training.training_loop.PROGRESS_SECONDS", 0.0)
+    config, out = configure(chatty), tmp_path / "student"
+    record = train_student(talk, config, tmp_path / "undisturbed", seed=7, progress=quiet)
+    written = (tmp_path / "undisturbed.replay.jsonl").read_text()
+
+    def stop_in_generation(line: str) -> None:
+        if "writes replay" in line and out.with_name("student.replay.jsonl").exists():
+            raise Interrupted
+
+    def stop_in_training(_line: str) -> None:
+        if (locate_checkpoint(out) / "state.pt").exists():
+            raise Interrupted
+
+    for stop in (stop_in_generation, stop_in_training):
+        with pytest.raises(Interrupted):
+            train_student(talk, config, out, seed=7, progress=stop)
+    lines: list[str] = []
+    assert train_student(talk, config, out, seed=7, progress=lines.append).replay == record.replay
+    assert any("resumes after step" in line for line in lines)
+    assert not any("writes replay" in line for line in lines)
+    assert (tmp_path / "student.replay.jsonl").read_text() == written
+    assert distance(read_weights(out), read_weights(tmp_path / "undisturbed")) == 0
+    log = [json.loads(line) for line in (out / "training_log.jsonl").read_text().splitlines()]
+    assert all(line["loss"] == pytest.approx(line["sft"] + line["replay"], rel=1e-5) for line in log)
+    assert "learned as replay" in (out / "README.md").read_text()
+
+
+def test_replay_conversations_are_the_starts_own_and_new(
+    chatty: Path, replay_file: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    head, *rows = map(json.loads, replay_file.read_text().splitlines())
+    assert head["batches"] >= 1
+    assert len(rows) >= 24
+    assert len({" ".join(row["request"].lower().split()) for row in rows}) == len(rows)
+    for row in rows:
+        assert tokenizer.decode(row["prompt"]).endswith(f"user\n{row['request']}<|im_end|>\n<|im_start|>assistant\n")
+        assert tokenizer.decode(row["prompt"]).startswith("<|im_start|>system\nYou are small.<|im_end|>")
+        assert row["learned"].count(2) <= 1  # the end of the turn
+    turn = find_user_turn(tokenizer)
+    assert turn.stop == 2
+    assert turn.before.endswith("<|im_start|>user\n")
+
+
+def test_requests_without_words_or_repeated_are_dropped() -> None:
+    known: set[str] = set()
+    asked = ["Why?", " why? ", "", "?!", "How so?", "WHY?"]
+    assert [add_request(request, known) for request in asked] == [True, False, False, False, True, False]
+
+
+def test_a_cache_serves_a_second_student_and_no_other_start(
+    talk: list[Conversation], chatty: Path, replay_file: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    train_student(talk[:6], configure(chatty, replay_file), tmp_path / "second", seed=7, progress=lines.append)
+    assert not any("writes replay" in line for line in lines)
+    assert not (tmp_path / "second.replay.jsonl").exists()
+    for other, seed in ((tiny_folder, 7), (chatty, 8)):
+        with pytest.raises(UsageError, match="another start, other settings or another seed"):
+            train_student(talk, configure(other, replay_file), tmp_path / "other", seed=seed, progress=quiet)
+    replay_file.with_name("damaged").write_text("{}")
+    with pytest.raises(UsageError, match="not a file of replay"):
+        train_student(talk, configure(chatty, replay_file.with_name("damaged")), tmp_path / "x", seed=7, progress=quiet)
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings"),
+    [
+        ("kl", {}),
+        ("sft", {}),
+        ("kl", {"packing": True, "accumulate": 2, "batch_size": 2}),
+        ("kl", {"lora": {"rank": 8}, "learning_rate": 2e-2}),
+        ("kl", {"sparsity": {"method": "magnitude", "share": 0.2}}),
+        ("kl", {"objective": {"sft": 1, "forward_kl": 0.5}}),
+    ],
+)
+def test_a_student_with_replay_stays_nearer_to_its_start(
+    loss: str, settings: dict[str, Any], talk: list[Conversation], chatty: Path, replay_file: Path, teacher: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    cache = None if "sparsity" in settings else replay_file  # the pruned start writes its own
+    settings = {**settings, "distillation": {"teacher": str(teacher)}}
+    with_replay = configure(chatty, cache, replay={"loss": loss, "weight": 2.0}, **settings)
+    record = train_student(talk, with_replay, tmp_path / "replay", seed=7, progress=quiet)
+    train_student(talk, with_replay.model_copy(update={"replay": None}), tmp_path / "plain", seed=7, progress=quiet)
+    start = chatty
+    if with_replay.sparsity:
+        start = tmp_path / "start"  # the pruned one
+        pruned = with_replay.model_copy(update={"replay": None, "average": 0.0})
+        train_student(talk, pruned, start, seed=7, progress=quiet)
+    divergences = [measure_fresh_divergence(tmp_path / name, start) for name in ("replay", "plain")]
+    assert divergences[0] < 0.8 * divergences[1]
+    assert record.replay
+    assert 0 < record.replay.divergence < divergences[1]
+    assert record.loss_after < record.loss_before - 0.5
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 8}])
+def test_replay_without_weight_changes_nothing(
+    lora: dict[str, int] | None, talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path
+) -> None:
+    weightless = configure(chatty, replay_file, replay={"weight": 1e-30}, lora=lora)
+    train_student(talk, weightless, tmp_path / "replay", seed=7, progress=quiet)
+    train_student(talk, weightless.model_copy(update={"replay": None}), tmp_path / "plain", seed=7, progress=quiet)
+    assert distance(read_weights(tmp_path / "replay"), read_weights(tmp_path / "plain")) == 0
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 8}])
+def test_start_kl_holds_the_student_on_the_data(
+    lora: dict[str, int] | None, talk: list[Conversation], chatty: Path, tmp_path: Path
+) -> None:
+    plain = configure(chatty, lora=lora).model_copy(update={"replay": None})
+    weights = {}
+    for name, weight in {"plain": 0.0, "weak": 1e-30, "strong": 5.0}.items():
+        config = StudentConfig.model_validate({**plain.model_dump(), "start_kl": weight})
+        train_student(talk, config, tmp_path / name, seed=7, progress=quiet)
+        weights[name] = read_weights(tmp_path / name)
+    assert distance(weights["plain"], weights["weak"]) == 0
+    assert measure_fresh_divergence(tmp_path / "strong", chatty) < 0.8 * measure_fresh_divergence(
+        tmp_path / "plain", chatty
+    )
+    log = [json.loads(line) for line in (tmp_path / "strong" / "training_log.jsonl").read_text().splitlines()]
+    assert log[0]["start_kl"] == pytest.approx(0, abs=0.02)
+    assert log[-1]["start_kl"] > 0.02
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 8}}, {"sparsity": {"method": "magnitude", "share": 0.5}}])
+def test_averaged_weights_lie_between_the_start_and_the_trained(
+    settings: dict[str, Any], talk: list[Conversation], chatty: Path, tmp_path: Path
+) -> None:
+    plain = StudentConfig.model_validate({**configure(chatty, **settings).model_dump(), "replay": None})
+    found = {}
+    for share in (None, 0.0, 0.25, 1.0):
+        config = StudentConfig.model_validate({**plain.model_dump(), "average": share})
+        record = train_student(talk, config, tmp_path / str(share), seed=7, progress=quiet)
+        assert record.average == share
+        found[share] = read_weights(tmp_path / str(share))
+    assert distance(found[None], found[1.0]) == 0
+    if not plain.sparsity:
+        assert distance(found[0.0], {n: w.bfloat16().float() for n, w in read_weights(chatty).items()}) == 0
+    expected = {name: torch.lerp(found[0.0][name], found[None][name], 0.25) for name in found[0.0]}
+    torch.testing.assert_close(found[0.25], expected, rtol=2**-7, atol=1e-3)  # stored in bfloat16
+    if plain.sparsity:
+        for name, weight in found[None].items():
+            if "layers" in name and weight.ndim == 2:
+                assert torch.equal(found[0.25][name] == 0, weight == 0)
+                assert torch.equal(found[0.0][name] == 0, weight == 0)
+
+
+def test_a_random_start_has_nothing_to_forget() -> None:
+    for key, value in (("replay", {}), ("start_kl", 0.1), ("average", 0.5)):
+        with pytest.raises(ValidationError, match=f"{key}: the weights of start = 'random' are untrained"):
+            StudentConfig.model_validate({"start": "random", key: value})
+
+
+def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(
+    talk: list[Conversation], tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    mute = opinionated(tiny_llama(len(tokenizer), tied=False), 3)
+    with torch.no_grad():
+        mute.lm_head.weight *= 5
+        mute.lm_head.weight[:3] = 0  # it never ends a turn
+    folder = saved(mute, tokenizer, tmp_path / "mute")
+    with pytest.raises(RunFailed, match=r"the start wrote \d+ usable requests in \d+ attempts"):
+        train_student(talk, configure(folder, replay={"max_tokens": 16}), tmp_path / "s", seed=7, progress=quiet)
