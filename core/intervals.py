@@ -1,7 +1,8 @@
-"""Confidence intervals of shares, of ratios of shares, and of differences between paired shares. Knows no data."""
+"""Confidence intervals of shares, of ratios of shares, of differences between paired shares, and of means. Knows no data."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from statistics import fmean, stdev
 
 from pydantic import BaseModel, ConfigDict
 
@@ -92,3 +93,19 @@ def estimate_paired_difference(both: int, first_only: int, second_only: int, nei
     low = value - combine(first.value - first.low, second.high - second.value)
     high = value + combine(first.high - first.value, second.value - second.low)
     return IntervalEstimate(value=value, low=max(-1.0, low), high=min(1.0, high))
+
+
+def estimate_mean(values: Sequence[float]) -> IntervalEstimate | None:
+    """A mean with Student's t interval. None with fewer than three values.
+
+    The quantile of t is the normal one with three terms of its expansion (Abramowitz and Stegun 1964, 26.7.5): 3 % too small with
+    three values, 0.3 % with five.
+    """
+    freedom = len(values) - 1
+    if freedom < 2:
+        return None
+    z = Z_95
+    quantile = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    quantile += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    mean, reach = fmean(values), quantile * stdev(values) / math.sqrt(len(values))
+    return IntervalEstimate(value=mean, low=mean - reach, high=mean + reach)

@@ -270,7 +270,8 @@ def distill(
 
 def evaluate(
     student: Student | Run | Name, *, data: Name | None = None, check: str | None = None, recipe: Name | None = None,
-    number: int = 100, kind: str = "q8_0", runs_dir: Name = RUNS_FOLDER, progress: ProgressCallback | None = None,
+    number: int = 100, panel: int = 64, kind: str = "q8_0", runs_dir: Name = RUNS_FOLDER,
+    progress: ProgressCallback | None = None,
 ) -> "StudentEvaluation | DatasetEvaluation":  # fmt: skip
     """Run a recipe's checks on a student, its teacher and its start; or, with `data`, compare student and start on rows.
 
@@ -280,6 +281,7 @@ def evaluate(
         check: With `data`: `exact`, a built-in check, or `FILE.py:NAME`, which is executed.
         recipe: The recipe whose seeds and checks are used; default: that of the student's run.
         number: Number of held-out seeds, or of rows.
+        panel: Tasks of the general panel, which the recipe does not train; 0 for none. Not with `data`.
         kind: The number format of the weights: f32, f16, q8_0 or q4_0.
         runs_dir: Where the student's run is.
         progress: Called with every message, from another thread.
@@ -293,7 +295,7 @@ def evaluate(
 
     def work() -> "StudentEvaluation | DatasetEvaluation":
         name, rows = str(recipe) if recipe else None, Path(data) if data else None
-        options = EvaluationOptions(number, kind, name, "", None, rows, check, [], str(runs_dir))
+        options = EvaluationOptions(number, kind, name, "", None, rows, check, [], str(runs_dir), panel)
         options.validate()
         folder = student.path if isinstance(student, Student | Run) else Path(student)
         task = prepare_evaluation(folder, load_recipe_plan(name, []) if name else None, options)

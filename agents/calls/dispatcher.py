@@ -98,9 +98,13 @@ class RequestDispatcher:
             limit.reschedule(0)
 
     def request_digest(self, name: str, question: TeacherQuestion) -> str:
-        """The identity of a request: equal requests may share a reply across samples, shards and runs."""
+        """The identity of a request: equal requests may share a reply across samples, shards and runs. A file of weights counts by
+        its name, without its folder: its hash is in the teacher's manner.
+        """
         teacher = self.teachers[name]
         model = remove_revision(teacher.model)
+        if model.startswith("local/") and model.endswith(".gguf") and model == teacher.model:
+            model = f"local/{Path(model).name}"
         return text_digest(f"{model}\n{teacher.manner}\n{question.canonical}", length=32)
 
     async def answer(

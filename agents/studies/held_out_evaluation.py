@@ -134,6 +134,7 @@ async def evaluate_held_out(
     plan: RunPlan, model: TeacherConfig, seeds: Sequence[Seed], stop: UserStop, on_progress: Callable[[int], None], *,
     draw: int = 0, cache: Path | None = None, budget: BudgetConfig | None = None, journal: Path | None = None,
     elsewhere: Spending = NOTHING_SPENT, on_spent: Callable[[Spending], None] = lambda _spent: None,
+    cut_at: Callable[[Seed], int] | None = None,
 ) -> list[HeldOutResult]:  # fmt: skip
     """Ask `model` the questions of each seed with the recipe's sampling, and run the checks on its answers.
 
@@ -151,6 +152,8 @@ async def evaluate_held_out(
         journal: where the spending is recorded, so that it counts after a kill too; None to record it nowhere.
         elsewhere: what was spent outside the journal and counts against the limits.
         on_spent: gets the cost of all replies that were not in the cache, also if the evaluation stops.
+        cut_at: the tokens of an answer to a seed; an answer that is cut off there is judged as it is. None: the recipe's
+            `max_tokens`, and an answer that is cut off does not pass.
 
     Raises:
         RunStopped: if `stop` was set before all seeds were done.
@@ -172,7 +175,7 @@ async def evaluate_held_out(
             try:
                 for seed in waiting:
                     async with context.dispatcher.admit_sample(seed.index):
-                        results[seed.index] = await _evaluate_seed(context, seed, draw)
+                        results[seed.index] = await _evaluate_seed(context, seed, draw, cut_at)
                     on_progress(len(results))
             except RunStopped as reason:
                 stopped.append(reason)
@@ -188,7 +191,9 @@ async def evaluate_held_out(
     return [results[seed.index] for seed in seeds]
 
 
-async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> HeldOutResult:
+async def _evaluate_seed(
+    context: LocalAgentContext, seed: Seed, draw: int, cut_at: Callable[[Seed], int] | None
+) -> HeldOutResult:
     from agents.roles.verifier import run_checks
 
     questions = context.plan.family.questions(seed)
@@ -207,7 +212,7 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
         conversation.append(message)
         if message.role != "user":
             continue
-        question = _build_question(context, seed, conversation, draw)
+        question = _build_question(context, seed, conversation, draw, cut_at and cut_at(seed))
         try:
             request = context.dispatcher.request_digest(EVALUATED_TEACHER, question)
             key = CallKey(sample=seed.index, seed=seed.digest, agent="evaluation", revision=0, attempt=len(answers))
@@ -217,7 +222,7 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
             return build_result("no answer", str(error))
         replies.append(reply)
         answers.append(reply.text.strip())
-        if fault := _find_reply_fault(reply, question.max_tokens):
+        if fault := _find_reply_fault(reply, question.max_tokens, cut_off=cut_at is None):
             return build_result(*fault)
         conversation.append(Message(role="assistant", content=answers[-1]))
     findings: list[Finding] = []
@@ -233,9 +238,9 @@ async def _evaluate_seed(context: LocalAgentContext, seed: Seed, draw: int) -> H
     return build_result(failed.check, failed.evidence) if failed else build_result(None, "")
 
 
-def _find_reply_fault(reply: TeacherReply, max_tokens: int) -> tuple[str, str] | None:
-    """Why a reply is no answer to judge, and the evidence."""
-    if not reply.finished:
+def _find_reply_fault(reply: TeacherReply, max_tokens: int, *, cut_off: bool) -> tuple[str, str] | None:
+    """Why a reply is no answer to judge, and the evidence. `cut_off`: whether an unfinished one is none."""
+    if cut_off and not reply.finished:
         return "cut off", f"after {max_tokens} tokens"
     if not reply.text.strip():
         return "no answer", "the answer is empty"
@@ -244,7 +249,7 @@ def _find_reply_fault(reply: TeacherReply, max_tokens: int) -> tuple[str, str] |
 
 
 def _build_question(
-    context: LocalAgentContext, seed: Seed, conversation: Sequence[Message], draw: int
+    context: LocalAgentContext, seed: Seed, conversation: Sequence[Message], draw: int, max_tokens: int | None
 ) -> TeacherQuestion:
     config, teacher = context.recipe.agents.generator, context.recipe.teachers[EVALUATED_TEACHER]
     key = f"{context.recipe.seed}/exam/{seed.index}/{len(conversation)}" + (f"/{draw}" if draw else "")
@@ -254,7 +259,7 @@ def _build_question(
         json_schema=None,
         temperature=config.temperature,
         top_p=config.top_p,
-        max_tokens=config.max_tokens + teacher.thinking_tokens(config.reasoning),
+        max_tokens=(max_tokens or config.max_tokens) + teacher.thinking_tokens(config.reasoning),
         seed=int(text_digest(key, length=7), 16),
         reasoning=config.reasoning,
     )

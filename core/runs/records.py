@@ -308,6 +308,10 @@ class EvaluationRecord(BaseModel):
     spent: Spending = Spending()
     """Cost of the replies, those from the cache excluded."""
 
+    @property
+    def panel_tasks(self) -> int:
+        return self.panel.tasks if self.panel else 0
+
     def find_model(self, role: str) -> ModelPassRecord | None:
         return next((model for model in self.models if model.role == role), None)
 

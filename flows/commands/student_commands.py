@@ -109,6 +109,12 @@ def evaluate(
     rows: Annotated[
         int | None, typer.Option("--task-rows", min=1, help="The first N rows of each task; default: all.")
     ] = None,
+    panel: Annotated[
+        int,
+        typer.Option(
+            min=0, max=10_000, help="Tasks that the recipe does not train, which show what was forgotten; 0: none."
+        ),
+    ] = 64,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -145,7 +151,7 @@ def evaluate(
     )
 
     SESSION.quiet = quiet
-    options = EvaluationOptions(number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir)
+    options = EvaluationOptions(number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel)
     options.validate()
     plan = load_command_plan(recipe, None) if recipe else None
     with SESSION.handle_interrupts():

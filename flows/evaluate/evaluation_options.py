@@ -40,6 +40,8 @@ class EvaluationOptions(NamedTuple):
     check: str | None
     settings: Sequence[str]
     runs_dir: str
+    panel: int = 0
+    """Tasks of the general panel, for an evaluation by a recipe."""
 
     def validate(self) -> None:
         """Raises UsageError where options exclude each other."""
@@ -62,7 +64,7 @@ def prepare_evaluation(
         return prepare_dataset_evaluation(student, options.data, number, kind, options.check, options.settings)
     tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
     runs = open_run_storage(options.runs_dir).runs
-    return prepare_student_evaluation(student, plan, number, kind, tasks, options.task_rows, runs)
+    return prepare_student_evaluation(student, plan, number, kind, tasks, options.task_rows, runs, options.panel)
 
 
 async def run_evaluation(

@@ -6,7 +6,7 @@ Knows neither agents' graphs nor loss functions: it collects their results.
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from core.config.recipe import BudgetConfig
+from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
-from core.intervals import Z_95, IntervalEstimate, estimate_paired_difference, estimate_ratio, estimate_share
+from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_share
 from core.packaged_weights import EMBEDDED_TEACHER
-from core.runs.records import PairedComparison
+from core.runs.records import GeneralPanelRecord, PairedComparison
 from core.runs.run_dir import RunDir
 from core.sample import NOTHING_SPENT, Message, Spending
 from core.storage.atomic_files import read_json, write_text
@@ -32,8 +33,11 @@ from flows.data.student_files import (
     load_student_plan,
     start_after_release,
 )
+from flows.evaluate.paired_results import compare_paired_results
+from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
 from flows.evaluate.used_requests import collect_used_requests
 from flows.terminal.console import CommandSession
+from flows.terminal.panel_text import list_panel_lines
 from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
 
 if TYPE_CHECKING:
@@ -131,9 +135,13 @@ class StudentEvaluation(BaseModel):
     """The student's pass rate minus the teacher's and the start's, on the same seeds."""
     tasks: list[HarnessTaskResult] = []
     """Results of `--tasks`."""
+    panel: GeneralPanelRecord | None = None
+    """Tasks that the recipe does not train; None with `--panel 0`, and in evaluations of earlier versions."""
     notes: list[str]
     """Missing measurements, a sentence each."""
     examples: list[EvaluationExample]
+    panel_examples: list[EvaluationExample] = []
+    """Open questions of the panel, with each model's answer as far as it was asked."""
     spent: Spending = Spending()
     """Cost of the teachers' replies, those from the cache excluded."""
 
@@ -152,6 +160,8 @@ class StudentEvaluationTask:
     harness: "EvaluationHarness | None" = None
     rows: int | None = None
     """Of each task of the harness; None is all."""
+    panel: int = 0
+    """Tasks of the general panel; 0 is no panel."""
     pass_rates_only: bool = False
     """Whether losses, speed and memory are not measured."""
     cache: Path | None = None
@@ -175,6 +185,15 @@ class HeldOutAnswers:
     spent: Spending
 
 
+@dataclass(frozen=True)
+class PanelAnswers:
+    """The result of the general panel, None if it was not asked, and what the teacher's replies cost."""
+
+    record: GeneralPanelRecord | None
+    examples: list[EvaluationExample]
+    spent: Spending
+
+
 def prepare_student_evaluation(
     name: Path,
     plan: "RunPlan | None",
@@ -183,6 +202,7 @@ def prepare_student_evaluation(
     tasks: Sequence[str] = (),
     rows: int | None = None,
     runs: Path | None = None,
+    panel: int = 0,
 ) -> StudentEvaluationTask:
     """The student in the folder or run `name`, on the seeds of `plan` or, if it is None, of the student's run.
 
@@ -193,7 +213,8 @@ def prepare_student_evaluation(
     run = find_student_run(student)
     plan = start_after_release(plan, run) if plan else load_student_plan(student, run, runs)
     harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None
-    return StudentEvaluationTask(student, plan, run, number, kind, harness, rows)
+    cache = run.cache if run else RunDir(runs / student.name).cache if runs else None
+    return StudentEvaluationTask(student, plan, run, number, kind, harness, rows, panel, cache=cache)
 
 
 @dataclass(frozen=True)
@@ -225,11 +246,13 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
         teacher = task.plan.recipe.generator_teacher
         if teacher.model.startswith("local/"):
             files["teacher"] = await fetch_local_weights(teacher, session.print_unless_stopped)
-        answers = await _examine_models(task, files, session)
+        models = _list_asked_models(task, files)
+        answers = await _examine_models(task, models, session)
+        panel = await _ask_panel(task, models, folders, session)
         measured = ModelMeasurements()
         if not task.pass_rates_only:
             measured = await _measure_models(task, folders, files, Path(scratch) / "teacher", session)
-        evaluation = _build_student_evaluation(task, files, answers, measured)
+        evaluation = _build_student_evaluation(task, files, answers, panel, measured)
     write_text(task.student / STUDENT_EVALUATION_FILE, evaluation.model_dump_json(indent=2) + "\n")
     return evaluation
 
@@ -248,8 +271,29 @@ def _open_start_folder(task: StudentEvaluationTask) -> Iterator[Path]:
         shutil.rmtree(task.start_folder, ignore_errors=True)
 
 
+def _list_asked_models(task: StudentEvaluationTask, files: dict[str, Path]) -> dict[str, TeacherConfig]:
+    """The models to ask, by role."""
+    teacher = task.plan.recipe.generator_teacher
+    own = {role: configure_student_as_teacher(files[role], teacher) for role in MODEL_ROLES[1:] if role in files}
+    return {"teacher": teacher, **own}
+
+
+async def _ask_panel(
+    task: StudentEvaluationTask, models: dict[str, TeacherConfig], folders: dict[str, Path], session: CommandSession
+) -> PanelAnswers:
+    if not task.panel:
+        return PanelAnswers(None, [], Spending())
+    from agents.studies.general_panel import build_general_panel
+
+    panel = build_general_panel(task.plan, task.panel)
+    asked = PanelModels(models, folders, task.cache, task.budget, task.journal, task.elsewhere)
+    record, answers, spent = await evaluate_general_panel(panel, asked, session)
+    by_role = {role: found.open for role, found in answers.items()}
+    return PanelAnswers(record, _list_examples(by_role["student"], by_role), spent)
+
+
 async def _examine_models(
-    task: StudentEvaluationTask, files: dict[str, Path], session: CommandSession
+    task: StudentEvaluationTask, models: dict[str, TeacherConfig], session: CommandSession
 ) -> HeldOutAnswers:
     from agents.studies.held_out_evaluation import (
         evaluate_held_out,
@@ -263,14 +307,7 @@ async def _examine_models(
     seeds = require_held_out_seeds(task.plan, task.number, used)
     checks_ask = any(bound.check.calls(bound.options) for bound in task.plan.checks)
     results, spent = {}, Spending()
-    for role in MODEL_ROLES:
-        if role != "teacher" and role not in files:
-            continue
-        model = (
-            task.plan.recipe.generator_teacher
-            if role == "teacher"
-            else configure_student_as_teacher(files[role], task.plan.recipe.generator_teacher)
-        )
+    for role, model in models.items():
         costs: list[Spending] = []
 
         def show_progress(done: int, role: str = role) -> None:
@@ -386,7 +423,11 @@ def _build_model_result(
 
 
 def _build_student_evaluation(
-    task: StudentEvaluationTask, files: dict[str, Path], answers: HeldOutAnswers, measured: ModelMeasurements
+    task: StudentEvaluationTask,
+    files: dict[str, Path],
+    answers: HeldOutAnswers,
+    panel: PanelAnswers,
+    measured: ModelMeasurements,
 ) -> StudentEvaluation:
     recipe, results, losses = task.plan.recipe, answers.results, measured.losses
     models = {
@@ -404,12 +445,6 @@ def _build_student_evaluation(
     asked = results.get("student", [])
     passed = {row.role: row.passed for row in rows if row.passed is not None}
     retention = estimate_ratio(passed["student"], len(asked), passed["teacher"], len(asked)) if asked else None
-    examples = []
-    for i, first in enumerate(asked[:MOST_EXAMPLES]):
-        replies = {
-            role: EvaluatedAnswer(text=by_seed[i].answer, fault=by_seed[i].fault) for role, by_seed in results.items()
-        }
-        examples.append(EvaluationExample(question=first.question, answers=replies))
     return StudentEvaluation(
         student=str(task.student),
         recipe=recipe.name,
@@ -422,29 +457,25 @@ def _build_student_evaluation(
         retention=retention,
         comparisons=[compare_paired_results(role, asked, results[role]) for role in results if role != "student"],
         tasks=measured.tasks,
+        panel=panel.record,
         notes=[*_collect_student_notes(task, results, losses, rows), *measured.notes],
-        examples=examples,
-        spent=answers.spent,
+        examples=_list_examples(asked, results),
+        panel_examples=panel.examples,
+        spent=answers.spent + panel.spent,
     )
 
 
-def compare_paired_results(
-    role: str, student: "Sequence[HeldOutResult]", other: "Sequence[HeldOutResult]"
-) -> PairedComparison:
-    """The student and another model on the same seeds, in the same order."""
-    pairs = Counter((a.fault is None, b.fault is None) for a, b in zip(student, other, strict=True))
-    cells = (pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
-    difference = estimate_paired_difference(*cells)
-    assert difference is not None, "there is a seed"
-    both, student_only, other_only, neither = cells
-    return PairedComparison(
-        role=role,
-        both=both,
-        student_only=student_only,
-        other_only=other_only,
-        neither=neither,
-        difference=difference,
-    )
+def _list_examples(
+    asked: "Sequence[HeldOutResult]", results: "Mapping[str, Sequence[HeldOutResult]]"
+) -> list[EvaluationExample]:
+    """The first questions with each model's answer."""
+    return [
+        EvaluationExample(
+            question=first.question,
+            answers={role: EvaluatedAnswer(text=one[i].answer, fault=one[i].fault) for role, one in results.items()},
+        )
+        for i, first in enumerate(asked[:MOST_EXAMPLES])
+    ]
 
 
 def _collect_student_notes(
@@ -515,6 +546,9 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
         )
     for comparison in evaluation.comparisons:
         lines.append(f"  {format_paired_comparison(comparison)}")
+    if evaluation.panel:
+        first, *rest = list_panel_lines(evaluation.panel)
+        lines += [f"  general panel: {first}", *(f"    {line}" for line in rest)]
     for task in evaluation.tasks:
         scores = "   ".join(
             f"{role} {score.value:.3f} ({score.low:.3f} to {score.high:.3f})" for role, score in task.scores.items()

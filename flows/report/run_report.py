@@ -27,15 +27,18 @@ from flows.release.lineage_view import read_earlier_comparisons
 from flows.release.release_gate import describe_release_gate
 from flows.report.collapse_page import build_comparison_view
 from flows.report.page_templates import TEMPLATE_FOLDER, create_page_environment
+from flows.report.panel_plot import build_panel_view
 from flows.report.plots import PLOT_HEIGHT, PLOT_WIDTH
 from flows.report.similarity_plot import HISTOGRAM_HEIGHT, build_histogram_plots
 from flows.report.training_plots import build_loss_curves
 from flows.terminal.cost_text import list_bill_rows
+from flows.terminal.panel_text import describe_general_loss
 from flows.terminal.run_summary import format_run_costs
 from flows.terminal.text_format import advise_on_truncation, format_count
 
 if TYPE_CHECKING:
     from flows.cascade.routing_result import RoutingResult
+    from flows.evaluate.student_evaluation import StudentEvaluation
 
 logger = logging.getLogger("stillhouse")
 
@@ -105,33 +108,27 @@ def write_run_report(
     `dropped` includes the failed samples, as `dropped/` does.
     """
     overview = summarize_samples(kept, dropped)
-    routing = read_reported_routing(run.student)
+    routing, evaluation = read_reported_routing(run.student), read_student_evaluation(run.student)
     numbers = {
         **build_report_record(manifest, overview),
-        "evaluation": read_student_evaluation(run.student),
+        "evaluation": evaluation and evaluation.model_dump(mode="json", exclude=EXAMPLE_FIELDS),
         "routing": routing and routing.model_dump(mode="json", exclude=SERVING_ONLY_FIELDS),
     }
     write_json(run.report_file.with_suffix(".json"), {**numbers, "recipe": recipe.model_dump(mode="json")})
-    write_text(run.report_file, _render_run_page(run, manifest, recipe, numbers, overview, routing))
+    write_text(run.report_file, _render_run_page(run, manifest, recipe, numbers, overview, evaluation, routing))
 
 
-def read_evaluation_examples(student: Path) -> list[dict[str, Any]]:
-    """The first requests of an evaluation with each model's answer."""
-    file = student / STUDENT_EVALUATION_FILE
-    return list(read_json(file)["examples"]) if file.is_file() else []
-
-
-def read_student_evaluation(student: Path) -> dict[str, Any] | None:
-    """The results of the run's evaluation or of `stillhouse evaluate`, without the answers. None if there are none."""
+def read_student_evaluation(student: Path) -> "StudentEvaluation | None":
+    """The results of the run's evaluation or of `stillhouse evaluate`. None if there are none."""
     file = student / STUDENT_EVALUATION_FILE
     if not file.is_file():
         return None
     from flows.evaluate.student_evaluation import StudentEvaluation
 
-    # An earlier version wrote fewer fields; they get their defaults.
-    return StudentEvaluation.model_validate(read_json(file)).model_dump(mode="json", exclude={"examples"})
+    return StudentEvaluation.model_validate(read_json(file))  # fields that an earlier version lacks get their defaults
 
 
+EXAMPLE_FIELDS = {"examples", "panel_examples"}
 SERVING_ONLY_FIELDS: dict[str, Any] = {"classifier": True, "curves": {"__all__": {"scores"}}}
 """Fields of a routing result that only `serve` needs."""
 
@@ -176,6 +173,8 @@ def summarize_run(manifest: RunManifest) -> str:
         parts.append(
             f"the student passes {passed['student']} of {evaluation.requests} held-out requests, its teacher {passed['teacher']}"
         )
+        if evaluation.panel and evaluation.panel.comparison:
+            parts.append(f"on tasks that it did not train: {describe_general_loss(evaluation.panel.comparison)}")
     if manifest.collapse:
         parts.append(manifest.collapse.line)
     if (student := manifest.student) and not manifest.evaluation:
@@ -214,6 +213,7 @@ def _render_run_page(
     recipe: Recipe,
     numbers: Mapping[str, Any],
     overview: SamplesOverview,
+    evaluation: "StudentEvaluation | None",
     routing: "RoutingResult | None",
 ) -> str:
     script = (TEMPLATE_FOLDER / "report.js").read_text(encoding="utf-8")
@@ -237,7 +237,9 @@ def _render_run_page(
             plots=build_histogram_plots(manifest.similarities),
             curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],
             truncation=manifest.student and advise_on_truncation(manifest.student.truncation, "student.max_tokens"),
-            examples=read_evaluation_examples(run.student),
+            examples=evaluation.examples if evaluation else [],
+            panel=build_panel_view(evaluation) if evaluation else None,
+            panel_examples=evaluation.panel_examples if evaluation else [],
             cascade=cascade,
             plot_width=PLOT_WIDTH,
             plot_height=PLOT_HEIGHT,

@@ -163,7 +163,8 @@ def distill_conversations(
 
 
 async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManifest) -> EvaluationRecord:
-    """Ask teacher, start and student the recipe's number of held-out requests. An evaluation of this student is not repeated.
+    """Ask teacher, start and student the recipe's number of held-out requests, and the general panel. An evaluation of this student
+    is not repeated.
 
     Replies of an interrupted evaluation come from the reply cache. The teacher's replies are charged to the rest of the budget.
 
@@ -177,12 +178,16 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
     assert config
     digest = read_json(run.student / "student.json")["digest"]
     before = manifest.evaluation
-    if before and (before.student_digest, before.requests) == (digest, config.requests):
+    if before and (before.student_digest, before.requests, before.panel_tasks) == (
+        digest,
+        config.requests,
+        config.panel,
+    ):
         return before
     limits = plan.recipe.budget.model_copy(update={"minutes": None})  # these are of production
     task = StudentEvaluationTask(
-        run.student, plan, run, config.requests, DEFAULT_GGUF_TYPE, pass_rates_only=True, cache=run.cache, budget=limits,
-        journal=run.evaluation_spend_file, elsewhere=manifest.spent, start_folder=run.path / "wip" / "start",
+        run.student, plan, run, config.requests, DEFAULT_GGUF_TYPE, panel=config.panel, pass_rates_only=True, cache=run.cache,
+        budget=limits, journal=run.evaluation_spend_file, elsewhere=manifest.spent, start_folder=run.path / "wip" / "start",
     )  # fmt: skip
     record = build_evaluation_record(await evaluate_student(task, SESSION), digest)
     import_student_module("output.student_folder").write_card_evaluation(run.student, record)
@@ -219,6 +224,7 @@ def build_evaluation_record(evaluation: "StudentEvaluation", student_digest: str
         models=models,
         comparisons=evaluation.comparisons,
         example=evaluation.examples[0].question,
+        panel=evaluation.panel,
         spent=evaluation.spent,
     )
 

@@ -1,4 +1,4 @@
-"""The card at the end of `run`: at most 15 lines for a finished run. `stillhouse show` prints everything else.
+"""The card at the end of `run`: at most 17 lines for a finished run. `stillhouse show` prints everything else.
 
 Text from teachers is untrusted: it loses its control characters.
 """
@@ -11,6 +11,7 @@ from core.runs.releases import Release
 from core.runs.run_dir import RunDir
 from core.sample import Sample
 from flows.terminal.cost_text import list_estimated
+from flows.terminal.panel_text import list_panel_card_lines
 from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command, suggest_next_command
 from flows.terminal.text_format import (
@@ -99,7 +100,7 @@ def _list_student_rows(manifest: RunManifest) -> list[tuple[str, list[str]]]:
 
 
 def format_evaluation_rows(evaluation: EvaluationRecord) -> list[tuple[str, list[str]]]:
-    """A label and a line for what was asked, and for each model."""
+    """A label and a line for what was asked, and for each model; then the general panel."""
     differences = {comparison.role: comparison for comparison in evaluation.comparisons}
     head = f"{format_count(evaluation.requests, 'request')} that no sample used; answers that pass every check (95 % interval):"
     rows = [("held out", [head])]
@@ -112,6 +113,8 @@ def format_evaluation_rows(evaluation: EvaluationRecord) -> list[tuple[str, list
         if role in differences:
             line = f"{line:<34}{_format_gain(differences[role])}"
         rows.append((role, [line]))
+    if evaluation.panel:
+        rows.append(("general", list_panel_card_lines(evaluation.panel)))
     return rows
 
 

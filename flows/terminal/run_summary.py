@@ -14,6 +14,7 @@ from core.runs.records import (
 )
 from core.runs.run_dir import RunDir
 from flows.terminal.cost_text import list_estimated
+from flows.terminal.panel_text import list_panel_card_lines
 from flows.terminal.suggested_commands import suggest_next_command
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
@@ -198,6 +199,8 @@ def _format_artifacts(manifest: RunManifest, run: RunDir) -> list[str]:
     if evaluation := manifest.evaluation:
         passed = ", ".join(f"{model.role} {model.passed}" for model in evaluation.models)
         lines += format_labelled_lines("passed", [f"{passed} of {evaluation.requests} held-out requests"])
+        if evaluation.panel:
+            lines += format_labelled_lines("general", list_panel_card_lines(evaluation.panel))
     return lines
 
 

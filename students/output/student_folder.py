@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.runs.records import TRAINING_LOG, EvaluationRecord, StudentRecord
+from core.runs.records import TRAINING_LOG, EvaluationRecord, GeneralPanelRecord, StudentRecord
 from core.sample import conversation_digest
 from core.storage.atomic_files import read_json, write_atomically, write_text
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id, find_stop_ids
@@ -207,7 +207,37 @@ def _format_evaluation(evaluation: EvaluationRecord) -> str:
     intervals = (
         "Wilson's score interval for shares, Newcombe's (1998, method 10) for differences between paired shares."
     )
-    return "\n".join([*lines, "", intervals, ""])
+    panel = _format_panel(evaluation.panel) if evaluation.panel else []
+    return "\n".join([*lines, "", intervals, *panel, ""])
+
+
+def _format_panel(panel: GeneralPanelRecord) -> list[str]:
+    """What the student forgot, as a table of Markdown."""
+    lines = [
+        "",
+        f"{panel.tasks} tasks that the recipe does not train, judged by programs, and the length of answers to {panel.questions} open",
+        "questions (as far as they were asked):",
+        "",
+        "| | passed | 95 % | words |",
+        "|---|---|---|---|",
+    ]
+    for model in panel.models:
+        rate = model.pass_rate
+        lines.append(
+            f"| {model.role} | {model.passed} of {panel.tasks} | {rate.low:.0%} to {rate.high:.0%} | {model.words:.0f} |"
+        )
+    said = []
+    if panel.comparison:
+        found = panel.comparison.difference
+        said.append(
+            f"Student minus start: {100 * found.value:+.0f} points ({100 * found.low:+.0f} to {100 * found.high:+.0f})."
+        )
+    if panel.divergence:
+        found = panel.divergence
+        said.append(
+            f"KL divergence from the start: {found.value:.2f} ({found.low:.2f} to {found.high:.2f}) nats per token."
+        )
+    return [*lines, "", *said]
 
 
 def describe_objective(config: StudentConfig) -> str:

@@ -1,0 +1,30 @@
+"""Two models on the same tasks, compared by which answers pass."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from core.intervals import estimate_paired_difference
+from core.runs.records import PairedComparison
+
+if TYPE_CHECKING:
+    from agents.studies.held_out_evaluation import HeldOutResult
+
+
+def compare_paired_results(
+    role: str, student: "Sequence[HeldOutResult]", other: "Sequence[HeldOutResult]"
+) -> PairedComparison:
+    """The student and another model on the same seeds, in the same order."""
+    pairs = Counter((a.fault is None, b.fault is None) for a, b in zip(student, other, strict=True))
+    cells = (pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
+    difference = estimate_paired_difference(*cells)
+    assert difference is not None, "there is a seed"
+    both, student_only, other_only, neither = cells
+    return PairedComparison(
+        role=role,
+        both=both,
+        student_only=student_only,
+        other_only=other_only,
+        neither=neither,
+        difference=difference,
+    )
