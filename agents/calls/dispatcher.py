@@ -98,8 +98,8 @@ class RequestDispatcher:
             limit.reschedule(0)
 
     def request_digest(self, name: str, question: TeacherQuestion) -> str:
-        """The identity of a request: equal requests may share a reply across samples, shards and runs. A file of weights counts by
-        its name, without its folder: its hash is in the teacher's manner.
+        """The identity of a request: equal requests may share a reply across samples, shards and runs. A file of weights counts
+        by its name, without its folder: its hash is in the teacher's manner.
         """
         teacher = self.teachers[name]
         model = remove_revision(teacher.model)

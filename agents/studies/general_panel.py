@@ -90,8 +90,8 @@ class PanelResults(NamedTuple):
 
 
 def build_general_panel(plan: RunPlan, tasks: int, part: PanelPart = "test") -> GeneralPanel:
-    """The first `tasks` judged tasks of a part, half of each group and in turn of all kinds, and up to `OPEN_QUESTIONS` open ones.
-    A larger panel begins with the tasks of a smaller one.
+    """The first `tasks` judged tasks of a part, half of each group and in turn of all kinds, and up to `OPEN_QUESTIONS` open
+    ones. A larger panel begins with the tasks of a smaller one.
 
     Raises:
         UsageError: if there are fewer tasks, or the recipe's seeds cannot be read.

@@ -54,6 +54,11 @@ def _draw_two(rng: Random, topic: ConstraintTopic) -> dict[str, Any]:
     return {"words": [first, second], "first": first, "second": second}
 
 
+def _draw_speakers(rng: Random, _topic: ConstraintTopic) -> dict[str, Any]:
+    first, second = rng.choice((("Anna", "Ben"), ("Maria", "Tom"), ("Sam", "Lucy")))
+    return {"names": [first, second], "a": first, "b": second}
+
+
 def _check_sentences(text: str, p: Mapping[str, Any]) -> str | None:
     count = len(read_sentences(text).pieces)
     return None if count >= p["n"] else f"it has {count} sentences, at least {p['n']} are needed"
@@ -138,13 +143,17 @@ FORM_KINDS: dict[str, FormKind] = {
         "numbered", "Three short tips about {topic}, numbered 1. 2. 3., with nothing before or after them.",
         "Count up three things about {topic} as 1. 2. 3., and add nothing else.", n=3,
     ),
-    "advice": _constraint("second_person", "Advise me on {topic}: what should I do, and what not?", 'What would you tell me about {topic} as my teacher? Call me "you".'),
+    "advice": _constraint(
+        "second_person", "Advise me on {topic}: what should I do, and what not?",
+        'What would you tell me about {topic} as my teacher? Call me "you".',
+    ),
     "memory": _constraint(
         "first_person", "Speak as somebody who remembers {topic} from childhood, and say I.",
         "Pretend to be a person who knows {topic} well, and tell me your memories of them.",
     ),
     "list": FormKind(
-        ("Make a list of {n} or more facts about {topic}, one on each line.", "List {n} words or more that have to do with {topic}, one a line."),
+        ("Make a list of {n} or more facts about {topic}, one on each line.",
+         "List {n} words or more that have to do with {topic}, one a line."),
         _check_items, lambda rng, _topic: {"n": rng.choice((3, 4))}, frozenset({"bullets", "numbered"}),
     ),
     "paragraphs": FormKind(
@@ -153,27 +162,33 @@ FORM_KINDS: dict[str, FormKind] = {
         _check_paragraphs, lambda _rng, _topic: {"n": 2}, frozenset({"exact_paragraphs"}),
     ),
     "letter": FormKind(
-        ("Write a letter to a friend about {topic}, with a greeting.", "Compose a letter to the mayor on the subject of {topic}."), _check_letter,
+        ("Write a letter to a friend about {topic}, with a greeting.",
+         "Compose a letter to the mayor on the subject of {topic}."), _check_letter,
     ),
     "email": FormKind(
-        ("Write an e-mail to a colleague about {topic}, with a subject line.", "Draft an e-mail on {topic}. Begin with the line of the subject."),
+        ("Write an e-mail to a colleague about {topic}, with a subject line.",
+         "Draft an e-mail on {topic}. Begin with the line of the subject."),
         _check_email,
     ),
-    "poem": FormKind(("Write a poem of four lines or more on {topic}.", "Compose a song with short lines on {topic}."), _check_poem),
+    "poem": FormKind(
+        ("Write a poem of four lines or more on {topic}.", "Compose a song with short lines on {topic}."), _check_poem,
+    ),
     "dialogue": FormKind(
         ('Write a dialogue on {topic} between {a} and {b}. Each line begins with a name, as in "{a}:".',),
-        _check_dialogue, lambda rng, _topic: (lambda names: {"names": names, "a": names[0], "b": names[1]})(
-            list(rng.choice((("Anna", "Ben"), ("Maria", "Tom"), ("Sam", "Lucy")))))
+        _check_dialogue, _draw_speakers,
     ),
     "compare": FormKind(
-        ("What do {topic} and {other} have in common, and how do they differ?", "Compare {topic} with {other}."), _check_compare,
+        ("What do {topic} and {other} have in common, and how do they differ?", "Compare {topic} with {other}."),
+        _check_compare,
     ),
     "fairy_tale": FormKind(
-        ('Tell a fairy tale about {topic} that starts with "{opening}".', 'Write a bedtime tale about {topic}. Start with "{opening}".'),
+        ('Tell a fairy tale about {topic} that starts with "{opening}".',
+         'Write a bedtime tale about {topic}. Start with "{opening}".'),
         _check_opening, lambda _rng, _topic: {"opening": "Once upon a time"}, frozenset({"start_with"}),
     ),
     "steps": FormKind(
-        ('Teach me about {topic} in three steps, called "Step 1", "Step 2" and "Step 3".', 'Plan a lesson on {topic} with "Step 1", "Step 2", "Step 3".'),
+        ('Teach me about {topic} in three steps, called "Step 1", "Step 2" and "Step 3".',
+         'Plan a lesson on {topic} with "Step 1", "Step 2", "Step 3".'),
         _check_steps,
     ),
     "speech": FormKind(
@@ -225,7 +240,7 @@ def _find_words(words: str, text: str) -> list[re.Match[str]]:
 
 
 def _list_numbers(reply: str, question: str, answer: str) -> list[str]:
-    """The numbers of a reply in order, those of the question left out. After a term that it repeats (`3 + 5 =`), those behind it."""
+    """The numbers of a reply in order, those of the question left out; where its first line has `=`, those behind that."""
     text = re.sub(
         r"[^\W\d_]+", lambda word: NUMBER_WORDS.get(word.group().lower(), word.group()), remove_invisible(reply)
     )

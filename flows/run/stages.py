@@ -163,8 +163,8 @@ def distill_conversations(
 
 
 async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManifest) -> EvaluationRecord:
-    """Ask teacher, start and student the recipe's number of held-out requests, and the general panel. An evaluation of this student
-    is not repeated.
+    """Ask teacher, start and student the recipe's number of held-out requests, and the general panel. An evaluation of this
+    student is not repeated.
 
     Replies of an interrupted evaluation come from the reply cache. The teacher's replies are charged to the rest of the budget.
 

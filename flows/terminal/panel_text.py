@@ -10,7 +10,7 @@ def describe_general_loss(comparison: PairedComparison) -> str:
     """The student's loss against its start in points, by the interval: `loses 3 to 9 points`, `no certain loss`, or a gain."""
     low, high = 100 * comparison.difference.low, 100 * comparison.difference.high
     if high < 0:
-        return f"loses {-high:.0f} to {-low:.0f} points" if -high >= 0.5 else f"loses up to {-low:.0f} points"
+        return f"loses {-high:.0f} to {-low:.0f} points" if high <= -0.5 else f"loses up to {-low:.0f} points"
     if low > 0:
         return f"gains {low:.0f} to {high:.0f} points" if low >= 0.5 else f"gains up to {high:.0f} points"
     return f"no certain loss ({low:+.0f} to {high:+.0f} points)"
@@ -26,9 +26,10 @@ def describe_answer_lengths(panel: GeneralPanelRecord) -> str:
 
 
 def describe_divergence(panel: GeneralPanelRecord) -> str:
+    """In nats per token."""
     if panel.divergence is None:
         return ""
-    return f"divergence from the start {panel.divergence.format(lambda value: f'{value:.2f}')} nats a token"
+    return f"divergence {panel.divergence.format(lambda value: f'{value:.2f}')}"
 
 
 def list_panel_lines(panel: GeneralPanelRecord) -> list[str]:
@@ -39,7 +40,7 @@ def list_panel_lines(panel: GeneralPanelRecord) -> list[str]:
     if panel.comparison:
         lines.append(f"student {describe_general_loss(panel.comparison)} against its start")
     said = "; ".join(filter(None, (describe_answer_lengths(panel), describe_divergence(panel))))
-    return [*lines, *([said] if said else [])]
+    return [*lines, *([f"{said} nats per token from the start" if panel.divergence else said] if said else [])]
 
 
 def list_panel_card_lines(panel: GeneralPanelRecord) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from core.runs.records import (
     CollapseRecord,
     DifficultyRecord,
+    EvaluationRecord,
     JudgeRecord,
     MetricRecord,
     MixRecord,
@@ -196,12 +197,16 @@ def _format_artifacts(manifest: RunManifest, run: RunDir) -> list[str]:
         )
         if advice := advise_on_truncation(student.truncation, "student.max_tokens"):
             lines += format_labelled_lines("", textwrap.wrap(advice, TERMINAL_WIDTH - LABEL_WIDTH))
-    if evaluation := manifest.evaluation:
-        passed = ", ".join(f"{model.role} {model.passed}" for model in evaluation.models)
-        lines += format_labelled_lines("passed", [f"{passed} of {evaluation.requests} held-out requests"])
-        if evaluation.panel:
-            lines += format_labelled_lines("general", list_panel_card_lines(evaluation.panel))
-    return lines
+    return [*lines, *(_format_evaluation(manifest.evaluation) if manifest.evaluation else [])]
+
+
+def _format_evaluation(evaluation: EvaluationRecord) -> list[str]:
+    passed = ", ".join(f"{model.role} {model.passed}" for model in evaluation.models)
+    lines = format_labelled_lines("passed", [f"{passed} of {evaluation.requests} held-out requests"])
+    return [
+        *lines,
+        *(format_labelled_lines("general", list_panel_card_lines(evaluation.panel)) if evaluation.panel else []),
+    ]
 
 
 def format_mixture(mix: MixRecord) -> str:

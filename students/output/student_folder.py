@@ -215,8 +215,9 @@ def _format_panel(panel: GeneralPanelRecord) -> list[str]:
     """What the student forgot, as a table of Markdown."""
     lines = [
         "",
-        f"{panel.tasks} tasks that the recipe does not train, judged by programs, and the length of answers to {panel.questions} open",
-        "questions (as far as they were asked):",
+        f"{panel.tasks} tasks that the recipe does not train, judged by programs, and the median length of answers to "
+        f"{panel.questions} open questions",
+        "(cut off at a limit):",
         "",
         "| | passed | 95 % | words |",
         "|---|---|---|---|",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -32,6 +33,7 @@ from flows.terminal.console import CommandSession
 from students.comparison.text_losses import measure_folder_loss
 from students.training.student_training import train_student
 from tests.flows.commands.test_commands import called
+from tests.flows.terminal.test_closing_card import PANEL
 from tests.students.conftest import conversations, one_thread, quiet, saved, tiny_llama, tiny_tokenizer
 
 TEACHER = ModelResult(
@@ -97,7 +99,19 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
     assert "&lt;b&gt;?" in page
     assert "<td>0.500 <small>0.400 to 0.600</small></td>" in page
     saved = json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]
-    assert saved == json.loads(FOUND.model_dump_json(exclude={"examples"}))
+    assert saved == json.loads(FOUND.model_dump_json(exclude={"examples", "panel_examples"}))
+    assert "What it forgot" not in page
+
+    with_panel = FOUND.model_copy(update={"panel": PANEL, "panel_examples": FOUND.examples})
+    (run.student / STUDENT_EVALUATION_FILE).write_text(with_panel.model_dump_json())
+    write_run_report(run, manifest, plan.recipe, [], [])
+    page = run.report_file.read_text()
+    assert "student: 30 % (22 % to 40 %) of the recipe&#39;s requests, 30 % (20 % to 42 %) of the panel" in page
+    assert page.count('<g class="model ') == 2, "the start has no pass rate on the requests"
+    assert "Student loses 6 to 30 points against its start" in page
+    assert "Answers to open questions: 24 words, start 96" in page
+    assert "1 open question with each model’s answer" in page
+    assert json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]["panel"]["tasks"] == 64
     older = FOUND.model_dump_json(exclude={"comparisons", "spent"})
     (run.student / STUDENT_EVALUATION_FILE).write_text(older)
     write_run_report(run, manifest, plan.recipe, [], [])
@@ -257,7 +271,7 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
         "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{text}}'\ndoc_to_choice: '{{ends}}'\n"
         "doc_to_target: 0\nmetric_list: [{metric: acc, higher_is_better: true}]\n"
     )
-    task = prepare_student_evaluation(run.path, None, 12, "q8_0", [str(tmp_path / "ends.yaml")], 2)
+    task = prepare_student_evaluation(run.path, None, 12, "q8_0", [str(tmp_path / "ends.yaml")], 2, panel=6)
     found = asyncio.run(evaluate_student(task, session))
     assert StudentEvaluation.model_validate_json((run.student / STUDENT_EVALUATION_FILE).read_text()) == found
     assert (found.seeds, found.first_seed, found.held_out, found.notes) == (12, 40, 3, [])
@@ -283,3 +297,29 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
     assert "ends, acc, 2 rows: student" in format_student_evaluation(found)
     assert len(found.examples) == 10
     assert found.examples[0].answers.keys() == {"teacher", "student", "start"}
+    panel = found.panel
+    assert panel
+    assert (panel.tasks, panel.groups, panel.questions) == (6, {"constraints": 3, "reasoning": 3}, 2)
+    assert [model.role for model in panel.models] == ["teacher", "student", "start"]
+    assert panel.comparison
+    assert panel.divergence is None, "two questions have no interval"
+    assert [example.answers.keys() for example in found.panel_examples] == [{"teacher", "student", "start"}] * 2
+    assert "general panel: 6 tasks that the recipe does not train: teacher" in format_student_evaluation(found)
+
+
+@pytest.mark.slow
+def test_a_family_whose_seeds_ask_no_question_has_only_a_panel(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "sums.toml"
+    recipe.write_text('extends = "arithmetic"\nname = "sums"\n[teachers.main]\nmodel = "fake/writer"\n')
+    words = ["evaluate", str(run.student), "--recipe", str(recipe), "--runs-dir", str(tmp_path), "-q"]
+    code, out, _ = called(capsys, *words, "--panel", "4")
+    assert code == 0
+    assert "general panel: 4 tasks that the recipe does not train: teacher" in out
+    assert "No pass rates: in arithmetic the generator writes the questions" in out
+    code, out, _ = called(capsys, *words, "--panel", "0")
+    assert (code, "general panel" in out) == (0, False)
+    code, _, err = called(capsys, *words, "--panel", "9999")
+    assert code == 2
+    assert re.search(r"error: sums: the general panel has \d+ tasks that the recipe does not train, not 9999", err)

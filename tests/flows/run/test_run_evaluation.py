@@ -23,6 +23,9 @@ from tests.support.forked import COMMAND_FORKS
 from tests.support.whole_runs import check_whole
 
 REQUESTS = 12
+TASKS = 8
+"""Of the general panel, with two open questions."""
+ASKED = REQUESTS + TASKS + 2
 
 
 def answered(passes: list[bool]) -> list[HeldOutResult]:
@@ -111,7 +114,8 @@ class StartedRuns(NamedTuple):
 
     def run(self, *more: str, verb: str = "run") -> subprocess.CompletedProcess[str]:
         settings = [
-            f"student={{start='{self.start}',epochs=1,batch_size=8,max_tokens=512,evaluation={{requests={REQUESTS}}}}}",
+            f"student={{start='{self.start}',epochs=1,batch_size=8,max_tokens=512}}",
+            f"student.evaluation={{requests={REQUESTS},panel={TASKS}}}",
             "samples=24",
             "collapse={gate=false}",
             "teachers.main.input_price=1",
@@ -168,12 +172,24 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     start = next(one for one in manifest.evaluation.comparisons if one.role == "start")
     assert start.conclusion == "no certain difference", "one epoch teaches nothing"
     assert f"| teacher | {passed['teacher']} of {REQUESTS} |" in (run.student / "README.md").read_text()
+    panel = manifest.evaluation.panel
+    assert panel
+    assert (panel.tasks, panel.questions, [model.role for model in panel.models]) == (
+        8,
+        2,
+        ["teacher", "student", "start"],
+    )
+    assert (
+        "| teacher | " in (run.student / "README.md").read_text().partition("tasks that the recipe does not train")[2]
+    )
+    assert "What it forgot" in run.report_file.read_text()
+    assert read_json(run.report_file.with_suffix(".json"))["evaluation"]["panel"]["tasks"] == 8
     assert "passed, of" not in run.report_file.read_text()
     assert "12 requests that no sample used" in run.report_file.read_text()
     assert "Estimated by a preview of 8 samples" in run.report_file.read_text()
     spent, evaluated = manifest.spent, manifest.evaluation_spent
-    assert evaluated.calls == REQUESTS, "the teacher is paid, student and start are not"
-    assert manifest.paid.calls == spent.calls + REQUESTS
+    assert evaluated.calls == ASKED, "the teacher is paid, student and start are not"
+    assert manifest.paid.calls == spent.calls + ASKED
     assert spent.cost == pytest.approx((spent.prompt_tokens + 5 * spent.completion_tokens) / 1e6)
     assert manifest.prices["main"].source == "the recipe"
     assert not (run.path / "wip" / "start").exists()
@@ -182,6 +198,7 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     assert again.returncode == 0, again.stderr
     assert "evaluate:" not in again.stderr
     assert f"{REQUESTS} requests that no sample used" in again.stdout
+    assert "8 tasks that it did not train, start" in again.stdout
     assert started.manifest.evaluation == manifest.evaluation
 
     record = read_json(run.manifest_file)
@@ -196,7 +213,7 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     assert card.count("## Evaluation") == card.count("## Limits") == 1
 
     write_json(run.manifest_file, {**record, "evaluation": None, "state": "interrupted"})
-    most = spent.calls + REQUESTS + 5
+    most = spent.calls + ASKED + 5
     limits = ("--set", f"budget.calls={most}", "--set", "cache.enabled=false")
     for _ in range(2):
         poor = started.run("--resume", *limits)

@@ -1,23 +1,26 @@
-"""The card at the end of `run`: what a stranger reads, in at most 15 lines."""
+"""The card at the end of `run`: what a stranger reads, in at most 17 lines."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.intervals import estimate_paired_difference, estimate_share
+from core.intervals import IntervalEstimate, estimate_paired_difference, estimate_share
 from core.runs.records import (
     CollapseRecord,
     CollapseVerdict,
     EvaluationRecord,
+    GeneralPanelRecord,
     ModelPassRecord,
     PairedComparison,
+    PanelModelRecord,
     RunInvocation,
     RunManifest,
     RunState,
 )
 from core.runs.run_dir import RunDir
 from flows.terminal.closing_card import format_closing_card
+from flows.terminal.panel_text import describe_general_loss
 from tests.flows.report.test_run_report import COLLAPSE, HOSTILE, manifest, sample
 
 REQUESTS = 40
@@ -51,6 +54,27 @@ EVALUATION = EvaluationRecord(
 )
 
 
+PANEL = GeneralPanelRecord(
+    tasks=64,
+    groups={"constraints": 32, "reasoning": 32},
+    questions=12,
+    models=[
+        PanelModelRecord(
+            role=role, passed=passed, pass_rate=IntervalEstimate(value=passed / 64, low=low, high=high), words=words,
+            passed_by_group={"constraints": passed - 9, "reasoning": 9},
+        )
+        for role, passed, low, high, words in (
+            ("teacher", 30, 0.352, 0.589, 90), ("student", 19, 0.2, 0.417, 24), ("start", 31, 0.367, 0.604, 96)
+        )
+    ],
+    comparison=PairedComparison(
+        role="start", both=17, student_only=2, other_only=14, neither=31,
+        difference=IntervalEstimate(value=-0.1875, low=-0.303, high=-0.063),
+    ),
+    divergence=IntervalEstimate(value=0.412, low=0.31, high=0.52),
+)  # fmt: skip
+
+
 def card_of(tmp_path: Path, m: RunManifest, **more: Any) -> list[str]:
     run = RunDir(tmp_path / m.run)
     run.dataset.mkdir(parents=True, exist_ok=True)
@@ -70,6 +94,31 @@ def test_a_finished_run_fits_in_15_lines_of_100_columns(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert lines[-1] == f"next: stillhouse chat {manifest().run} --runs-dir {tmp_path}"
     assert lines[-2].endswith(f"stillhouse show {manifest().run} --runs-dir {tmp_path}")
+
+
+def test_the_general_panel_adds_two_lines(tmp_path: Path) -> None:
+    lines = card_of(tmp_path, manifest(evaluation=EVALUATION.model_copy(update={"panel": PANEL})))
+    assert len(lines) == 17
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100
+    first, second = lines[10:12]
+    assert first == "  general   64 tasks that it did not train, start 48 %, student 30 %: loses 6 to 30 points"
+    assert second.strip() == "answers to open questions: 24 words, start 96; divergence 0.41 (0.31 to 0.52)"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-0.09, -0.03, "loses 3 to 9 points"),
+        (-0.09, -0.001, "loses up to 9 points"),
+        (-0.05, 0.05, "no certain loss (-5 to +5 points)"),
+        (0.0, 0.0, "no certain loss (+0 to +0 points)"),
+        (0.02, 0.11, "gains 2 to 11 points"),
+    ],
+)
+def test_a_loss_is_stated_by_its_interval(low: float, high: float, words: str) -> None:
+    assert PANEL.comparison
+    found = IntervalEstimate(value=(low + high) / 2, low=low, high=high)
+    assert describe_general_loss(PANEL.comparison.model_copy(update={"difference": found})) == words
 
 
 def test_the_models_are_compared_with_their_intervals(tmp_path: Path) -> None:
