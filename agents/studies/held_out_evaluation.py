@@ -110,7 +110,8 @@ def check_evaluation_requests(plan: RunPlan) -> None:
             "ask no question; leave the table out"
         )
     if student and student.evaluation:
-        require_held_out_seeds(plan, student.evaluation.requests, predict_used_requests(plan))
+        times = 2 if student.average == "validation" else 1  # other requests to choose the share on
+        require_held_out_seeds(plan, times * student.evaluation.requests, predict_used_requests(plan))
 
 
 def predict_used_requests(plan: RunPlan) -> set[str]:

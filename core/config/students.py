@@ -280,6 +280,11 @@ class StudentConfig(RecipeTable):
                 raise ValueError(
                     f"{name}: the weights of start = 'random' are untrained, so it has nothing to start from; leave it out"
                 )
+        if self.average == "validation" and not (self.evaluation and self.evaluation.panel):
+            raise ValueError(
+                'average = "validation": the share is chosen on requests of the recipe and on the general panel; add an '
+                "evaluation with a panel, as in evaluation = { requests = 40, panel = 64 }, or give a share such as 0.5"
+            )
         if self.lora and self.sparsity:
             raise ValueError("lora fills the zeros of sparsity when it is merged; leave one of them out")
         return self

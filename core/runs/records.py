@@ -190,6 +190,42 @@ class ReplayRecord(BaseModel):
     """KL divergence of the finished student from its start on the held-out ones, in nats per token; 0 before the training."""
 
 
+class ShareScore(BaseModel):
+    """A student of averaged weights on validation requests of its recipe, and on the validation part of the general panel."""
+
+    model_config = ConfigDict(frozen=True)
+
+    share: float
+    pass_rate: float
+    panel_rate: float
+    """Share of the panel's judged tasks that it passed."""
+
+
+class AverageRecord(BaseModel):
+    """How the share of the training in a student's weights was chosen."""
+
+    model_config = ConfigDict(frozen=True)
+
+    requests: int
+    tasks: int
+    """Judged tasks of the panel."""
+    start_panel_rate: float
+    max_loss: float
+    """The largest panel loss that a share may have."""
+    scores: list[ShareScore]
+    share: float
+
+    @property
+    def sentence(self) -> str:
+        scores = ", ".join(
+            f"{score.share:g}: {score.pass_rate:.0%} and {score.panel_rate:.0%}" for score in self.scores
+        )
+        return (
+            f"share {self.share:g} of the training, chosen by {self.requests} requests of the recipe and {self.tasks} tasks of "
+            f"the general panel ({scores}; the start's panel rate {self.start_panel_rate:.0%})"
+        )
+
+
 class StudentRecord(BaseModel):
     """The result of a training. Losses are mean cross-entropy in nats per assistant token on held-out samples."""
 
@@ -209,6 +245,8 @@ class StudentRecord(BaseModel):
     kl_after: float | None = None
     average: float | None = None
     """The share of the training in the weights: start + share * (trained - start); None for the trained weights."""
+    average_choice: AverageRecord | None = None
+    """How that share was chosen, if the recipe does not give it."""
     sparsity: SparsityRecord | None = None
     replay: ReplayRecord | None = None
     seconds: float

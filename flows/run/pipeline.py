@@ -54,6 +54,7 @@ from flows.prefect_server.run_artifacts import publish_artifacts
 from flows.release.lineage_view import read_earlier_comparisons
 from flows.report.run_report import write_run_report
 from flows.run import stages
+from flows.run.average_choice import average_run_student, keep_trained_student, locate_training
 from flows.run.run_preparation import PreparedRun
 from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
@@ -149,6 +150,9 @@ async def run_stages(context: RunContext, *, distill: bool) -> None:
     if distill and context.recipe.student and not shortfalls.resumable:
         await asyncio.to_thread(run_distill_stage, context, parts)
         check_stop_request()
+        if context.recipe.student.average == "validation" and context.manifest.student:
+            await run_average_stage(context, parts)
+            check_stop_request()
         if context.recipe.student.evaluation and context.manifest.student:
             await run_evaluate_stage(context)
             check_stop_request()
@@ -346,12 +350,39 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
             train,
             held_out,
             config,
-            context.run.student,
+            locate_training(context.run, config.average),
             seed=context.recipe.seed,
             progress=SESSION.print_unless_stopped,
             synthetic=True,
         )
         stages.forget_stale_evaluation(context.run, context.manifest)
+
+
+@task(name="average", cache_policy=NO_CACHE, persist_result=False)
+async def run_average_stage(context: RunContext, parts: DatasetSplit) -> None:
+    """Without a student in the manifest, the choice of the share was not finished."""
+    manifest, run = context.manifest, context.run
+    if (run.student / "student.json").is_file():  # it is averaged already
+        return
+    trained, manifest.student = manifest.student, None
+    with stages.stopwatch(manifest, "average"), suppress(UserInterrupt):
+        held_out = extract_conversations(parts.validation)
+        if not context.recipe.dataset.thinking:
+            held_out = [remove_thinking(turns) for turns in held_out]
+        try:
+            manifest.student = await average_run_student(run, context.plan, manifest, held_out)
+        except BudgetExhausted as error:
+            manifest.shortfalls.append(f"{UNEVALUATED_STUDENT}: {error}; continue with --resume and a larger budget")
+        except UsageError as error:
+            manifest.shortfalls.append(f"the student has its trained weights, since no share can be chosen: {error}")
+            keep_trained_student(run)
+            manifest.student = trained
+        except RunStopped:
+            return
+        finally:
+            with suppress(StoreError):  # a full disk was already reported
+                manifest.evaluation_spent = read_journal(run.evaluation_spend_file).spent
+        run.write_manifest(manifest)
 
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)

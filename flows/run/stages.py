@@ -197,7 +197,9 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
 def forget_stale_evaluation(run: RunDir, manifest: RunManifest) -> None:
     """Remove the evaluation of another student than the run's current one from the manifest."""
     settings = run.student / "student.json"
-    if manifest.evaluation and manifest.evaluation.student_digest != read_json(settings)["digest"]:
+    if not settings.is_file():
+        manifest.evaluation = None  # a new student is being made
+    elif manifest.evaluation and manifest.evaluation.student_digest != read_json(settings)["digest"]:
         manifest.evaluation = None
 
 

@@ -119,6 +119,27 @@ def read_trained_rows(student: Path) -> dict[str, None]:
     return dict.fromkeys(file.read_text(encoding="utf-8").split()) if file.is_file() else {}
 
 
+LOSS_ROW = "| held-out loss after | {0:.3f} |"
+
+
+def write_card_average(student: Path, trained: StudentRecord, averaged: StudentRecord) -> None:
+    """Write the averaged weights' measurements into the card of the trained ones."""
+    card = student / "README.md"
+    text = card.read_text(encoding="utf-8")
+    choice = averaged.average_choice
+    assert choice
+    rows = [
+        LOSS_ROW.format(averaged.loss_after),
+        f"| weights | start + {choice.share:g} * (trained - start): {choice.sentence} |",
+    ]
+    text = text.replace(LOSS_ROW.format(trained.loss_after), "\n".join(rows))
+    if trained.replay and averaged.replay:
+        text = text.replace(
+            f"0 before, {trained.replay.divergence:.3f} after", f"0 before, {averaged.replay.divergence:.3f} after"
+        )
+    write_text(card, text)
+
+
 def build_model_card(start: StartModel, training: FinishedTraining) -> str:
     """The model card, in Markdown with the front matter that the hub reads."""
     data, record, config = training.data, training.record, training.config

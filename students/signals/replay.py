@@ -229,6 +229,12 @@ def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, Any]]
     return batches, rows
 
 
+def read_held_out_replay(path: Path, count: int) -> list[EncodedConversation]:
+    """The held-out conversations of a training, `count` of them, in its file."""
+    _, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [_encode_row(row) for row in rows[:count]]
+
+
 def _encode_row(row: dict[str, Any]) -> EncodedConversation:
     prompt, answer = tuple(row["prompt"]), tuple(row["learned"])
     return EncodedConversation(prompt + answer, (False,) * len(prompt) + (True,) * len(answer))

@@ -3,15 +3,34 @@
 An average keeps more of what the start could do than the trained weights (for alignment: Lin et al. 2024, arXiv 2309.06256).
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers.utils import logging
 
+from core.config.students import StudentConfig
+from core.runs.records import AverageRecord, StudentRecord
+from core.storage.atomic_files import read_json, write_atomically
+from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id
+from students.init.adapters import ADAPTER_FOLDER, ADAPTER_WEIGHTS
+from students.losses.start_reference import StartReference
+from students.output.gguf_export import read_student
+from students.output.student_folder import SETTINGS_FILE, write_card_average
+from students.predictions import compute_held_out_loss
+from students.signals.replay import read_held_out_replay
 from students.training.checkpoint import list_trainable_parameters
 
 if TYPE_CHECKING:
     import peft
+
+VALIDATION_REQUESTS_FILE = "validation_requests.json"
+"""In a student's folder: the requests on which its share was chosen."""
 
 
 def copy_parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -31,3 +50,71 @@ def scale_adapters(adapters: "peft.LoraModel", share: float) -> None:
     for name, parameter in list_trainable_parameters(adapters).items():
         if ".lora_B." in name:
             parameter.mul_(share)
+
+
+def write_averaged_weights(trained: Path, start: Path, share: float, out: Path) -> None:
+    """Write `trained` with its weights averaged with those of its untrained form `start` to `out`, whole or not at all."""
+    with write_atomically(out) as partial:
+        _write_average(trained, start, share, partial)
+
+
+def write_averaged_student(
+    trained: Path,
+    start: Path,
+    choice: AverageRecord,
+    out: Path,
+    held_out: Sequence[Conversation],
+    requests: Sequence[str],
+) -> StudentRecord:
+    """The same with the chosen share, with `choice` and the losses of the averaged weights in its record and card. `requests`
+    are those of the choice, which no later evaluation may ask.
+    """
+    settings = read_json(trained / SETTINGS_FILE)
+    config, record = StudentConfig.model_validate(settings["config"]), StudentRecord.model_validate(settings["record"])
+    with write_atomically(out) as partial:
+        model, tokenizer = _write_average(trained, start, choice.share, partial)
+        model.bfloat16().float()  # type: ignore[no-untyped-call]  # the weights as stored
+        pad = find_pad_id(tokenizer)
+        encoded = [encode_conversation(conversation, tokenizer, config.max_tokens) for conversation in held_out]
+        used = [one for one in encoded if isinstance(one, EncodedConversation)]
+        changes: dict[str, Any] = {"average": choice.share, "average_choice": choice}
+        if used:
+            changes["loss_after"] = compute_held_out_loss(model, used, pad)
+        if record.replay and config.replay:
+            path = Path(config.replay.cache or trained.with_name(f"{trained.name}.replay.jsonl"))
+            texts = read_held_out_replay(path, record.replay.held_out)
+            reference = StartReference(read_student(start)[0], None, torch.float32)
+            divergence = reference.measure_divergence(model, texts, pad)
+            changes["replay"] = record.replay.model_copy(update={"divergence": divergence})
+        averaged = record.model_copy(update=changes)
+        settings["record"] = averaged.model_dump(mode="json")
+        (partial / SETTINGS_FILE).write_text(
+            json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        (partial / VALIDATION_REQUESTS_FILE).write_text(
+            json.dumps(list(requests), ensure_ascii=False), encoding="utf-8"
+        )
+        write_card_average(partial, record, averaged)
+    return averaged
+
+
+def _write_average(
+    trained: Path, start: Path, share: float, out: Path
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    """Returns the averaged model in float32, and its tokenizer."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model, tokenizer = read_student(trained)
+    other, _ = read_student(start)
+    zeros = {name: parameter == 0 for name, parameter in model.named_parameters()}
+    average_with_start(model, dict(other.named_parameters()), share)
+    if read_json(trained / SETTINGS_FILE)["config"]["sparsity"]:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter[zeros[name]] = 0
+    shutil.copytree(trained, out, ignore=shutil.ignore_patterns("*.gguf", "*.safetensors*"))
+    model.bfloat16().save_pretrained(out)  # type: ignore[no-untyped-call]
+    adapter = trained / ADAPTER_FOLDER / ADAPTER_WEIGHTS
+    if adapter.is_file():
+        scaled = {name: tensor * share if ".lora_B." in name else tensor for name, tensor in load_file(adapter).items()}
+        save_file(scaled, out / ADAPTER_FOLDER / ADAPTER_WEIGHTS, {"format": "pt"})
+    return model.float(), tokenizer
