@@ -41,7 +41,7 @@ ends is not asked. A panel of 64 tasks takes about 20 s of two cores for a model
 OPEN_QUESTIONS = 12
 """Open questions of a panel, fewer for fewer tasks than `TASKS_PER_OPEN_QUESTION` times as many."""
 TASKS_PER_OPEN_QUESTION = 4
-ARITHMETIC_KINDS = {"products", "lcm"}
+ARITHMETIC_KINDS = {"products"}
 """Questions that the family `arithmetic` trains, and so do the tasks of reasoning-gym in `ARITHMETIC_TASKS`."""
 ARITHMETIC_TASKS = {"basic_arithmetic", "chain_sum", "decimal_chain_sum", "gcd", "lcm", "products", "simple_equations"}
 
@@ -109,6 +109,13 @@ def build_general_panel(plan: RunPlan, tasks: int, part: PanelPart = "test") -> 
     rows = [*judged, *({"group": OPEN, **row} for row in islice(asked, most))]
     seeds = [Seed(id=f"{part[:5]:0<5}000-{index:06d}", data=row) for index, row in enumerate(rows)]
     return GeneralPanel(_build_panel_plan(plan), seeds)
+
+
+def check_panel_tasks(plan: RunPlan) -> None:
+    """Raises UsageError if the recipe asks for a panel with more tasks than there are."""
+    student = plan.recipe.student
+    if student and student.evaluation and student.evaluation.panel:
+        build_general_panel(plan, student.evaluation.panel)
 
 
 async def ask_general_panel(

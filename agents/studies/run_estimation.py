@@ -132,7 +132,9 @@ def _list_gaps(plan: RunPlan, estimate: RunEstimate, unpriced: Sequence[str]) ->
     if any(recipe.teachers[name].batch for name in plan.teachers):
         notes.append("the time is that without batches, which take up to 24 hours each")
     if recipe.student and recipe.student.evaluation:
-        notes.append(f"not included: {recipe.student.evaluation.requests} held-out requests to the teacher at the end")
+        asked = recipe.student.evaluation
+        panel = f" and {asked.panel} tasks of the general panel" if asked.panel else ""
+        notes.append(f"not included: {asked.requests} held-out requests{panel} to the teacher at the end")
     return notes
 
 

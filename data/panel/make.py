@@ -7,6 +7,7 @@ extra `reasoning`) at their easiest settings. Facts are split between the parts 
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,6 @@ GYM_QUESTIONS = 40
 GYM_TASKS: dict[str, dict[str, Any]] = {
     "products": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
     "needle_haystack": {"min_num_statements": 2, "max_num_statements": 3},
-    "lcm": {"min_numbers": 2, "max_numbers": 2, "min_value": 2, "max_value": 6},
     "family_relationships": {"min_family_size": 3, "max_family_size": 3},
 }
 CAPITALS = """France Paris, Italy Rome, Spain Madrid, Germany Berlin, Japan Tokyo, China Beijing, Russia Moscow, Egypt Cairo,
@@ -149,7 +149,8 @@ def gym_questions() -> Iterator[Row]:
         seen = set()
         for entry in create_dataset(task, seed=SEED, size=GYM_QUESTIONS * 10, **settings):
             question = " ".join(entry["question"].split())
-            if question in seen or len(question) > 600:
+            repeated = task == "products" and str(entry["answer"]) in re.findall(r"\d+", question)
+            if question in seen or repeated:  # a factor of 0 or 1 gives the answer away
                 continue
             seen.add(question)
             yield {"kind": task, "question": question, "answers": [str(entry["answer"])]}

@@ -192,12 +192,14 @@ def validate_recipe(name: str, overrides: Sequence[str] = ()) -> ValidatedRecipe
     """
     plan = load_recipe_plan(name, overrides)
     from agents.planning.seeds import RunSeeds
+    from agents.studies.general_panel import check_panel_tasks
     from agents.studies.held_out_evaluation import check_evaluation_requests
 
     try:
         seeds = RunSeeds(plan, "validate")
         seeds.check()
         check_evaluation_requests(plan)
+        check_panel_tasks(plan)
     except UsageError as error:
         raise RecipeError(name, [RecipeProblem("", line) for line in str(error).split("\n  ")]) from None
     return ValidatedRecipe(plan, seeds)

@@ -48,6 +48,7 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
         RunExists, StoreError: as `open_next_run`.
     """
     from agents.planning.seeds import RunSeeds
+    from agents.studies.general_panel import check_panel_tasks
     from agents.studies.held_out_evaluation import check_evaluation_requests
 
     invocation, storage = build_invocation(recipe, overrides, distill=distill), open_run_storage(runs_dir)
@@ -63,6 +64,7 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     seeds.check()
     if distill:
         check_evaluation_requests(plan)
+        check_panel_tasks(plan)
     unpinned_digest = recipe_digest(plan.recipe, hash_recipe_sources(plan))
     plan = pin_hub_weights(plan, storage, resume=resume)
     sources = hash_recipe_sources(plan)
