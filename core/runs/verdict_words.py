@@ -120,19 +120,20 @@ def _find_needed(record: CollapseFacts) -> int:
 
 
 def _shorten_name(name: str, width: int) -> str:
-    """The file's name of a path; a release's recipe and generation. A longer name than `width` is cut after a word and keeps its
-    suffix; of a release, its generation is left.
+    """The file's name of a path; recipe and generation of a release. A name that is longer than `width` is cut after a word and
+    keeps its suffix or generation.
     """
     path = PurePath(name)
-    if path.name.isdecimal() and path.parent.name:
-        release = f"{path.parent.name}/{path.name}"
-        return release if len(release) <= width else f"generation {path.name}"
+    is_numbered = path.name.isdecimal() and bool(path.parent.name)
     shown = path.name if path.suffix or len(path.parts) > 2 else name
+    if is_numbered:
+        shown = f"{path.parent.name}/{path.name}"
     if len(shown) > width:
         shown = shown.replace("standard-library", "stdlib")  # of a named reference
     if len(shown) <= width:
         return shown
-    suffix = "".join(path.suffixes[-2:] if len("".join(path.suffixes[-2:])) <= MAX_SUFFIX else [])
+    suffix = f"/{path.name}" if is_numbered else "".join(path.suffixes[-2:])
+    suffix = suffix if len(suffix) <= MAX_SUFFIX else ""
     head = shown[: width - len(suffix) - 1]
     words = re.sub(r"[\W_]+[^\W_]*$", "", head)
     return f"{words if len(words) >= width / 3 else head}…{suffix}"
