@@ -13,9 +13,9 @@ from benchmarks.collapse.tables import FOLDER, UPPER, format_table
 from benchmarks.machine import describe_measurement
 from core.intervals import wilson_bound
 from core.runs.collapse_facts import Z_LIMIT, CollapseVerdict
+from core.runs.collapse_findings import has_collapse
 from filters.collapse.collapse_metrics import METRIC_NAMES
 from filters.collapse.collapse_verdict import (
-    COLLAPSE_REASONS,
     CollapseDecision,
     MetricEvidence,
     decide_collapse,
@@ -114,7 +114,7 @@ def format_false_alarms(rows: Sequence[Row]) -> str:
         for size in SIZES:
             chosen = [row for row in _select(rows, kind=kind, trial="real", size=size) if row["documents"]]
             decisions = [decide_trial(row) for row in chosen]
-            called = sum(any(reason in COLLAPSE_REASONS for reason in decision.reasons) for decision in decisions)
+            called = sum(has_collapse(decision.reasons) for decision in decisions)
             shifted = sum(bool(decision.reasons) for decision in decisions) - called
             upper = f"{100 * wilson_bound(called, len(chosen), UPPER):.1f} %" if chosen else ""
             lines.append((kind, len(_list_corpora(chosen)), f"{size:,}", len(chosen), called, upper, shifted))

@@ -21,7 +21,8 @@ from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
 from core.runs.collapse_facts import Z_LIMIT
 from core.runs.records import CollapseRecord
-from filters.collapse.assessment import assess_texts
+from filters.collapse.assessment import assess_corpus
+from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.text_kinds import TEXT_KINDS
 from flows.data.passages import count_passage_words, split_into_functions
 from flows.data.reference_files import MIN_FUNCTION_WORDS, load_standard_library
@@ -31,7 +32,7 @@ CHAT_RECIPES = ("conversations", "instructions")
 PROSE_RECIPES = (*CHAT_RECIPES, "grounded-qa", "reasoning", "tool-calls")
 MAX_REFERENCE = 12_000
 FEWEST_WORDS, MOST_WORDS = 8, 120
-PROJECTS = ("aiohttp", "jinja2")
+PROJECTS = ("aiohttp", "jinja2", "networkx", "pandas", "prefect", "rich", "sklearn", "sympy")
 """Installed packages whose functions are real code of other origin than the standard library."""
 PROJECT_FUNCTIONS = 1_200
 TAG = re.compile(r"<[^>]+>")
@@ -146,9 +147,9 @@ def table() -> str:
     replies = {"chat": read_replies(CHAT_RECIPES), "all prose": read_replies(PROSE_RECIPES)}
     for name in (*CANDIDATES, *(name for name in OTHER_SOURCES if name in CORPUS_READERS)):
         source, licence = CANDIDATES[name][:2] if name in CANDIDATES else OTHER_SOURCES[name]
-        real = load_candidate(name)
+        real = ReferenceCorpus.from_texts(load_candidate(name), name)
         for which, texts in replies.items():
-            record = assess_texts(texts, real, name=name, seed=7, cache=cache, kind=TEXT_KINDS["prose"])
+            record = compare(texts, real, cache)
             rows.append([source, licence, f"{which}, {len(texts)}", *summarize(record)])
     head_code = ["data", "verdict", "compared", "new tokens", head[-1]]
     return f"""{describe_measurement()}, by `python -m benchmarks references`. Recorded replies of a capable model, which
@@ -165,16 +166,14 @@ rule for a reference of one's own. For a named reference only likely text counts
 
 def compare_code(cache: Path) -> Iterator[list[str]]:
     library = load_standard_library(FOLDER)
+    real = ReferenceCorpus.from_texts(library.texts, library.name, TEXT_KINDS["code"], library.origins)
     sources = {"solutions of the recipe `code`": read_replies(["code"])}
     sources |= {f"functions of {name}": read_project_functions(name) for name in PROJECTS}
     for title, texts in sources.items():
-        record = assess_texts(
-            texts,
-            library.texts,
-            name=library.name,
-            seed=7,
-            cache=cache,
-            kind=TEXT_KINDS["code"],
-            origins=library.origins,
-        )
-        yield [title, *summarize(record)]
+        yield [title, *summarize(compare(texts, real, cache))]
+
+
+def compare(texts: Sequence[str], real: ReferenceCorpus, cache: Path) -> CollapseRecord:
+    """As `assess_texts`; words of the texts are not added to the reference, which more texts are compared with."""
+    real = real._replace(vocabulary=dict(real.vocabulary), outlines=dict(real.outlines))
+    return assess_corpus(real.number_texts(texts), real, seed=7, cache=cache)

@@ -106,6 +106,11 @@ class CollapseConfig(RecipeTable):
     made and marked inconclusive. `"strict"`: that is refused too, and needs a `reference`. `false`: no run is refused for its
     verdict. It does not change samples: a finished run accepts another value with --resume."""
 
+    structures: bool = True
+    """`true`: without a reference (or with `python`), few different structures among the samples are a collapse. `false`: few
+    are wanted, as by a recipe that fills one template, so they are shown and not judged. It does not change samples: a finished
+    run accepts another value with --resume."""
+
     kind: DataKind | None = None
     """What is counted in samples and reference: `prose` words, `characters` pairs of Chinese, Japanese or Thai characters,
     `code` tokens of Python, `json` fields, `arithmetic` numbers and operations, `dialogue` words of the user's and of the
@@ -327,9 +332,10 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: ParentRele
     """The run's identity: a digest of everything that can change its samples, dataset or student. `sources` are hashes, by
     name, of the recipe's files: prompts, seeds, reference.
 
-    The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate, the kind of data
-    and the student's evaluation are not included, so that a run can be resumed with another key, budget or machine. A teacher's
-    endpoint is included. Keys that later versions added count only with another value than their default (`identity_keys`).
+    The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate, what it judges and
+    counts, and the student's evaluation are not included, so that a run can be resumed with another key, budget or machine. A
+    teacher's endpoint is included. Keys that later versions added count only with another value than their default
+    (`identity_keys`).
     Weights of the Hub are identified by their hash in `sources`, not by their commit.
     """
     return json_digest(build_recipe_identity(recipe, sources, parent))
@@ -340,7 +346,8 @@ def build_recipe_identity(
 ) -> dict[str, Any]:
     """The input of `recipe_digest` as plain JSON values; also compares two runs key by key."""
     left_out: Any = {
-        "budget": True, "cache": True, "scale": True, "max_failed": True, "collapse": {"gate", "kind"}, "student": {"evaluation"},
+        "budget": True, "cache": True, "scale": True, "max_failed": True, "student": {"evaluation"},
+        "collapse": {"gate", "structures", "kind"},
     }  # fmt: skip
     resolved = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
     remove_later_defaults(recipe, resolved)

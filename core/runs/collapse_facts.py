@@ -188,7 +188,7 @@ class CollapseFacts(BaseModel):
     sameness: list[SamenessRecord] = []
     """Of questions and answers, however many there are; empty in older files."""
     findings: dict[str, list[str]] = {}
-    """What was found, by name (`core.runs.verdict_words.FINDING_SENTENCES`), each with its metrics; empty in older files."""
+    """What was found, by name (`core.runs.collapse_findings`), each with its metrics; empty in older files."""
     examples: list[ExampleRecord] = []
     """Of repeated text; empty in older files."""
     needed: int | None = None

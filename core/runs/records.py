@@ -539,6 +539,8 @@ class RunManifest(BaseModel):
     """Which verdicts a release is refused on: `collapse.gate` of the recipe."""
     has_reference: bool = True
     """Whether the recipe names a reference to compare the samples with: `collapse.reference`."""
+    judges_structures: bool = True
+    """Whether few structures are a collapse: `collapse.structures` of the recipe."""
     mix: MixRecord | None = None
     formats: list[FormatRecord] = []
     """Of the dataset; the first is the default."""

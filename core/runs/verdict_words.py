@@ -17,32 +17,9 @@ from core.runs.collapse_facts import (
     CollapseFacts,
     MetricRecord,
 )
+from core.runs.collapse_findings import COLLAPSE_FINDINGS, has_collapse
 from core.runs.noun_counts import format_count
 
-FINDING_SENTENCES = {
-    "tail": "TAIL: rare words are being lost",
-    "repetition": "REPEAT: text is repeated",
-    "structure": "STRUCTURE: few structures, filled with different words",
-    "likely": "FIDELITY: only likely text, as from low-temperature decoding or filtering by likelihood",
-    "strange": "TAIL: words of no language in place of rare words",
-    "steady": "TAIL: fewer rare words than real text, as in every earlier generation; the loss has stopped growing",
-    "other_kind": "COVERAGE: another kind of text than the reference, on other topics and in other words",
-    "topics": "COVERAGE: the topics differ from those of the reference",
-    "unlike": "FIDELITY: unlike real text on the same topics",
-}
-"""The beginning of a finding's evidence, by name, those of collapse first."""
-FINDING_WORDS = {
-    "tail": "rare words are missing",
-    "structure": "few different structures",
-    "likely": "only likely text",
-    "strange": "words of no language instead of rare words",
-    "steady": "fewer rare words, no longer falling",
-    "other_kind": "another kind of text",
-    "topics": "other topics",
-    "unlike": "unlike the reference",
-}
-COLLAPSE_FINDINGS = ("tail", "repetition", "structure", "likely", "strange")
-"""The findings that are a collapse; next to them, the others go without saying."""
 COPY_METRICS = ("exact_duplicates", "repeated_answers", "copied_documents", "duplicate_8grams")
 """The metrics of repetition that dropping repeated rows lowers."""
 REPETITION_WORDS = {
@@ -96,6 +73,7 @@ ADVICE = {
     "tenths slowed it; keep what earlier generations were trained on instead of replacing it",
     "cautious_decoding": "sample at a higher temperature without truncation, and do not filter by likelihood",
     "few_seeds": "use more and different seeds, with quotas for what is missing; `stillhouse gaps` creates seeds for it",
+    "wanted_structures": "if few structures are wanted, as to fill one template, set `collapse.structures = false` in the recipe",
     "invented_words": "sample at a lower temperature, and read the samples with words of no language",
     "unknown_writer": "if a model wrote the rows: sample at a higher temperature; use more and other seeds (`stillhouse gaps`)",
     "other_topics": "compare with real text on the same topics, or with an earlier release",
@@ -142,14 +120,20 @@ def _find_needed(record: CollapseFacts) -> int:
 
 
 def _shorten_name(name: str, width: int) -> str:
-    """The file's name of a path. A name that is longer than `width` is cut after a word and keeps its suffix."""
+    """The file's name of a path; recipe and generation of a release. A name that is longer than `width` is cut after a word and
+    keeps its suffix or generation.
+    """
     path = PurePath(name)
+    is_numbered = path.name.isdecimal() and bool(path.parent.name)
     shown = path.name if path.suffix or len(path.parts) > 2 else name
+    if is_numbered:
+        shown = f"{path.parent.name}/{path.name}"
     if len(shown) > width:
         shown = shown.replace("standard-library", "stdlib")  # of a named reference
     if len(shown) <= width:
         return shown
-    suffix = "".join(path.suffixes[-2:] if len("".join(path.suffixes[-2:])) <= MAX_SUFFIX else [])
+    suffix = f"/{path.name}" if is_numbered else "".join(path.suffixes[-2:])
+    suffix = suffix if len(suffix) <= MAX_SUFFIX else ""
     head = shown[: width - len(suffix) - 1]
     words = re.sub(r"[\W_]+[^\W_]*$", "", head)
     return f"{words if len(words) >= width / 3 else head}…{suffix}"
@@ -162,7 +146,7 @@ def _write_main_finding(record: CollapseFacts) -> str:
     if record.verdict == "inconclusive":
         return "no repetition found"
     if record.verdict == "no repetition":
-        return "rare words were not measured"
+        return f"rare words {'were not measured' if _judges_structure(record) else 'and structure were not judged'}"
     return "no difference beyond chance" if record.verdict == "pass" else "see the evidence"
 
 
@@ -174,8 +158,8 @@ def list_findings(record: CollapseFacts) -> dict[str, list[str]]:
     outside = [metric.name for metric in record.metrics if metric.name in REPETITION_WORDS and _is_outside(metric)]
     return {
         name: outside if name == "repetition" else []
-        for name, sentence in FINDING_SENTENCES.items()
-        if sentence in evidence
+        for name, finding in COLLAPSE_FINDINGS.items()
+        if finding.sentence in evidence
     }
 
 
@@ -187,9 +171,12 @@ def _list_finding_words(record: CollapseFacts) -> list[str]:
     """The findings in plain words, the gravest first."""
     words: list[str] = []
     findings = list_findings(record)
-    grave = {name: metrics for name, metrics in findings.items() if name in COLLAPSE_FINDINGS}
+    grave = {name: metrics for name, metrics in findings.items() if has_collapse([name])}
     for name, metrics in (grave or findings).items():
-        words += _list_repetition_words(record, metrics) if name == "repetition" else [FINDING_WORDS.get(name, name)]
+        if name == "repetition":
+            words += _list_repetition_words(record, metrics)
+        else:
+            words.append(COLLAPSE_FINDINGS[name].words if name in COLLAPSE_FINDINGS else name)
     compared = "the reference" if record.reference else "the earlier releases"
     named = [sentence.replace("words", f"{record.unit}s").replace("the reference", compared) for sentence in words]
     return [sentence.replace("documents", f"{_name_document(record)}s") for sentence in named]
@@ -212,7 +199,7 @@ def _list_repetition_words(record: CollapseFacts, names: Sequence[str]) -> list[
     words += [f"{_format_share(phrase.candidate)} of the documents begin “{phrase.text}”" for phrase in phrases[:1]]
     if not phrases and any(name in names for name in BEGINNING_METRICS):
         words.append(REPETITION_WORDS["openers"])
-    return words or ["text is repeated"]
+    return words or [COLLAPSE_FINDINGS["repetition"].words]
 
 
 def _format_share(share: float) -> str:
@@ -312,10 +299,9 @@ def _bound_losses(record: CollapseFacts) -> list[str]:
             "probability of 95 %, and was not."
         )
     highest = {metric.name: metric.interval[1] for metric in record.metrics if metric.interval}
-    structure = next((metric for metric in record.metrics if metric.name == "templates"), None)
-    if not record.reference and structure and structure.family is None:
+    if not _judges_structure(record):
         sentences.append("Their structure was not judged.")
-        del highest["templates"]
+        highest.pop("templates", None)
     parts = [
         f"{_format_share(math.sqrt(highest[name]) if name in BEGINNING_METRICS else highest[name])} {words}"
         for name, words in (
@@ -327,6 +313,11 @@ def _bound_losses(record: CollapseFacts) -> list[str]:
         if name in highest and not (name == "templates" and record.reference)
     ]
     return [*sentences, f"With 95 % confidence, at most {', '.join(parts)}."] if parts else sentences
+
+
+def _judges_structure(record: CollapseFacts) -> bool:
+    """False if structures are shown only. Files of versions that measured none have no such metric."""
+    return bool(record.reference) or all(metric.family for metric in record.metrics if metric.name == "templates")
 
 
 # Advice by cause
@@ -404,7 +395,8 @@ def _find_collapse_causes(record: CollapseFacts) -> list[str]:
         or not findings.keys().isdisjoint(("tail", "structure"))
         or not findings
     )
-    return [*causes, *(["few_seeds"] if few or "copies" in causes else [])]
+    causes += ["few_seeds"] if few or "copies" in causes else []
+    return [*causes, *(["wanted_structures"] if "structure" in findings else [])]
 
 
 def _is_other_genre(record: CollapseFacts) -> bool:

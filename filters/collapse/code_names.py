@@ -5,18 +5,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from filters.collapse.diversity import TokenSample
-
-Ints = npt.NDArray[np.int64]
+from filters.collapse.diversity import TokenSample, compute_effective_number
 
 DEFINING_WORDS = ("def", "class")
 """A name after one of these is defined, not called."""
 
 
 class CodeNames(NamedTuple):
-    """Effective numbers: exp of the entropy of the names (Hill 1973). Equal to the number of names if all are as frequent."""
+    """Effective numbers of names."""
 
     identifiers: float | None
     """None without any."""
@@ -34,13 +31,8 @@ def measure_code_names(draw: TokenSample, spelled: Sequence[str]) -> CodeNames:
     called = named[draw.ids[:-1]] & opening[draw.ids[1:]] & (owner[:-1] == owner[1:])
     called[1:] &= ~(defining[draw.ids[:-2]] & (owner[:-2] == owner[1:-1]))
     return CodeNames(
-        _compute_effective_number(draw.ids[named[draw.ids]]), _compute_effective_number(draw.ids[:-1][called])
+        *(
+            compute_effective_number(np.bincount(ids).tolist()) or None
+            for ids in (draw.ids[named[draw.ids]], draw.ids[:-1][called])
+        )
     )
-
-
-def _compute_effective_number(ids: Ints) -> float | None:
-    if not len(ids):
-        return None
-    counts = np.bincount(ids)
-    shares = counts[counts > 0] / len(ids)
-    return float(np.exp(-(shares * np.log(shares)).sum()))

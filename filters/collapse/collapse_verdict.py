@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.runs.collapse_facts import MIN_CONCLUSIVE_DOCUMENTS, Z_LIMIT, CollapseVerdict
+from core.runs.collapse_findings import has_collapse
 from filters.collapse.collapse_metrics import COLLAPSE_METRICS, METRIC_NAMES, MetricComparison
 from filters.collapse.null_distribution import NullDistribution
 
@@ -110,8 +111,7 @@ class MetricEvidence(NamedTuple):
 class CollapseDecision(NamedTuple):
     verdict: CollapseVerdict
     reasons: dict[str, tuple[str, ...]]
-    """The metrics of each finding: `tail`, `repetition`, `likely`, `strange`, `steady`, `other_kind`, `topics`,
-    `unlike`."""
+    """The metrics of each finding, by its name in `core.runs.collapse_findings`."""
 
 
 def compute_deviations(null: NullDistribution, tokens: int, documents: int) -> Floats:
@@ -134,7 +134,6 @@ def compute_z_scores(
     return dict(zip(METRIC_NAMES, map(float, z), strict=True))
 
 
-COLLAPSE_REASONS = ("tail", "repetition", "likely", "strange")
 REPETITION_METRICS = ("exact_duplicates", "duplicate_8grams", "openers", "templates", "distinct_4")
 UNLIKE_METRICS = ("surprise", "unlikely", "reverse_surprise", "tail_coverage")
 
@@ -173,7 +172,7 @@ def decide_collapse(evidence: MetricEvidence, *, steady: bool = False) -> Collap
         "unlike": tuple(filter(is_worse, UNLIKE_METRICS)),
     }
     reasons = {kind: names for kind, names in findings.items() if names}
-    if any(kind in reasons for kind in COLLAPSE_REASONS):
+    if has_collapse(reasons):
         verdict = CollapseVerdict.collapse
     elif evidence.documents < MIN_CONCLUSIVE_DOCUMENTS:
         verdict = CollapseVerdict.inconclusive

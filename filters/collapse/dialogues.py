@@ -50,13 +50,16 @@ def list_role_turns(dialogues: Sequence[Turns]) -> dict[str, list[str]]:
 
 
 def assess_dialogue_repetition(
-    documents: Sequence[Document], *, seed: int, seeds: Sequence[Mapping[str, Any]] = ()
+    documents: Sequence[Document], *, seed: int, seeds: Sequence[Mapping[str, Any]] = (), few_structures: bool = False
 ) -> CollapseRecord:
     """Repetition among the answers, and among the user's turns."""
     asked = [Document(document.id, document.asked) for document in documents]
     sides = {"user": asked, "assistant": documents}
     return _choose_worse(
-        {role: assess_repetition(side, seed=seed, kind=DIALOGUE, seeds=seeds) for role, side in sides.items()}
+        {
+            role: assess_repetition(side, seed=seed, kind=DIALOGUE, seeds=seeds, few_structures=few_structures)
+            for role, side in sides.items()
+        }
     )
 
 

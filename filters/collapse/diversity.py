@@ -5,7 +5,7 @@ A sample is documents as token ids. Knows neither the comparison nor what a valu
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +76,26 @@ def measure_diversity(
         compression_ratio=compression_ratio(" ".join(spelled[i] for i in draw.ids[:budget]).encode()),
         vendi=vendi_score(points),
     )
+
+
+def estimate_entropy(counts: Iterable[int], *, corrected: bool = False) -> float:
+    """Shannon entropy in nats of kinds with these `counts`; 0 without any.
+
+    `corrected`: plus (kinds - 1) / 2n for its bias (Miller 1955), at most that of equal shares. The plain entropy of a smaller
+    sample is lower for its size alone.
+    """
+    present = np.array([count for count in counts if count], dtype=float)
+    if not len(present):
+        return 0.0
+    total = float(present.sum())
+    plain = float(-(present / total * np.log(present / total)).sum())
+    return min(plain + (len(present) - 1) / (2 * total), math.log(len(present))) if corrected else plain
+
+
+def compute_effective_number(counts: Iterable[int], *, corrected: bool = False) -> float:
+    """The number of equally frequent kinds with the same entropy (Hill 1973, order 1); 0 without any."""
+    counts = list(counts)
+    return math.exp(estimate_entropy(counts, corrected=corrected)) if any(counts) else 0.0
 
 
 def rarefied_types(counts: Ints, size: int, total: int | None = None) -> float:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from core.runs.collapse_findings import COLLAPSE_FINDINGS
 from core.runs.records import PhraseRecord
-from core.runs.verdict_words import FINDING_SENTENCES
 from filters.collapse.collapse_metrics import (
     COLLAPSE_METRICS,
     ENDED,
@@ -101,7 +101,7 @@ def explain_verdict(
     spelled, background = list(reference.vocabulary), reference.build_background()
     own, first, second = (np.bincount(draw.ids, minlength=len(spelled)) for draw in sides.draws)
     findings = []
-    for kind, sentence in FINDING_SENTENCES.items():
+    for kind, finding in COLLAPSE_FINDINGS.items():
         if kind not in judgement.reasons:
             continue
         names, numbers, examples = judgement.reasons[kind], [], []
@@ -123,7 +123,7 @@ def explain_verdict(
                 examples.append(f"Most frequent openings: {_join_phrases(begin.openers)}")
             if "templates" in names and begin.templates:
                 examples.append(f"Dominant patterns: {_join_phrases(begin.templates)}")
-        text = reference.kind.name_units(sentence) + f" ({', '.join(numbers)})" * bool(numbers)
+        text = reference.kind.name_units(finding.sentence) + f" ({', '.join(numbers)})" * bool(numbers)
         findings.append(". ".join(part for part in (text, *examples) if part))
     return findings
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from core.intervals import wilson_bound
 from core.runs.collapse_facts import MIN_REPETITION_DOCUMENTS
+from core.runs.collapse_findings import COLLAPSE_FINDINGS
 from core.runs.noun_counts import format_count
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord, PhraseRecord
-from core.runs.verdict_words import FINDING_SENTENCES
 from filters.base import Document
 from filters.collapse.collapse_metrics import COPY_WORDS, OPENER_WORDS, REPEAT
 from filters.collapse.diversity import TokenSample
@@ -66,8 +66,6 @@ ALMOST_SURE = 1 - 1e-12
 """The probability with which a 4-gram is drawn where all are: its logarithm of absence stays finite."""
 HASH_BYTES = 16
 """Of the hash of a text: two different texts in a billion are taken for equal with a probability under 1e-20."""
-RECORDS_KIND = "json"
-"""The kind of data that includes tool calls."""
 MIN_STRUCTURE_DOCUMENTS = 100
 """The smallest number for which the limits of structure were measured: with fewer documents, it is shown and not judged."""
 MIN_VARIED_SHARE = 0.5
@@ -158,7 +156,7 @@ class PromptedSample(NamedTuple):
 
 
 def _get_own_text(document: Document, kind: TextKind) -> str:
-    return "\n".join(document.answers) if document.answers and kind.name != RECORDS_KIND else document.text
+    return "\n".join(document.answers) if document.answers and not kind.compares_values else document.text
 
 
 def _split_prompt(document: Document, kind: TextKind) -> list[str]:
@@ -325,10 +323,11 @@ def assess_repetition(
     seed: int,
     kind: TextKind | None = None,
     seeds: Sequence[Mapping[str, Any]] = (),
+    few_structures: bool = False,
 ) -> CollapseRecord:
     """Measure repetition within the documents: equal texts among all, n-grams in at most `MAX_SAMPLE_DOCUMENTS`, structures in
     fewer. Without `kind`, it is found from the texts. `seeds`: what was drawn for each document, where known: structures that
-    an attribute of them explains are the recipe's.
+    an attribute of them explains are the recipe's. `few_structures`: few are wanted, so they are shown and not judged.
 
     The share of copied documents is that within the sample: a near copy whose original was not drawn is missed.
     """
@@ -358,7 +357,7 @@ def assess_repetition(
     places = chosen[sample.places]
     drawn = list_attributes([seeds[i] for i in places]) if seeds else {}
     templates = _measure_structure([documents[i] for i in places], sample, mixed, kind, drawn)
-    structure = _build_structure_record(templates, kind)
+    structure = _build_structure_record(templates, kind, few_wanted=few_structures)
     is_uniform = structure.family is not None and templates.interval[0] > structure.high
     evidence = [_describe_repetition(repeated, openers if "openers" in names else [])] if repeated else []
     evidence += [_describe_structure(structure, templates.phrases)] if is_uniform else []
@@ -405,7 +404,7 @@ def _measure_structure(
             PromptedText(_get_own_text(document, kind), f"{document.asked}\n{document.around}")
             for document in documents
         ]
-        return measure_records(read, drawn) if kind.name == RECORDS_KIND else measure_outlines(read, kind, drawn)
+        return measure_records(read, drawn) if kind.compares_values else measure_outlines(read, kind, drawn)
     # A beginning that the document's prompt asks for does not count.
     grams = list_own_ngrams(sample, OPENER_WORDS)
     counted = np.zeros(sample.documents, dtype=bool)
@@ -414,10 +413,12 @@ def _measure_structure(
     return measure_beginnings(sample.own, mixed.own, sample.number_texts(), counted, sample.vocabulary, kind, drawn)
 
 
-def _build_structure_record(templates: DatasetTemplates, kind: TextKind) -> MetricRecord:
+def _build_structure_record(templates: DatasetTemplates, kind: TextKind, *, few_wanted: bool) -> MetricRecord:
     """Over its limit if the lower end of the 95 % interval is. Without a family where it is not judged."""
     why = ""
-    if templates.documents < MIN_STRUCTURE_DOCUMENTS:
+    if few_wanted:
+        why = "the recipe wants few, `collapse.structures = false`"
+    elif templates.documents < MIN_STRUCTURE_DOCUMENTS:
         why = f"{templates.documents:,} of {MIN_STRUCTURE_DOCUMENTS:,} documents"
     elif templates.varied < MIN_VARIED_SHARE * templates.documents:
         why = f"{templates.varied:,} of {templates.documents:,} documents are long enough to vary"
@@ -438,7 +439,7 @@ def _describe_structure(structure: MetricRecord, phrases: Sequence[PhraseRecord]
         f"limit {1 / structure.high:.1f}"
     )
     shown = ", ".join(f"“{phrase.text}” {phrase.candidate:.1%}" for phrase in phrases)
-    return f"{FINDING_SENTENCES['structure']} ({numbers})" + f". Most frequent: {shown}" * bool(shown)
+    return f"{COLLAPSE_FINDINGS['structure'].sentence} ({numbers})" + f". Most frequent: {shown}" * bool(shown)
 
 
 def _is_repetition(metric: MetricRecord, documents: int) -> bool:
@@ -469,4 +470,6 @@ def _find_frequent_openers(sample: PromptedSample, kind: TextKind) -> list[Phras
 def _describe_repetition(repeated: Sequence[MetricRecord], openers: Sequence[PhraseRecord]) -> str:
     numbers = ", ".join(f"{metric.name} {metric.candidate:.3g}, limit {metric.high:.3g}" for metric in repeated)
     phrases = ", ".join(f"“{phrase.text}” {phrase.candidate:.1%}" for phrase in openers)
-    return f"{FINDING_SENTENCES['repetition']} ({numbers})" + f". Most frequent openings: {phrases}" * bool(phrases)
+    return f"{COLLAPSE_FINDINGS['repetition'].sentence} ({numbers})" + f". Most frequent openings: {phrases}" * bool(
+        phrases
+    )

@@ -2,7 +2,6 @@
 structures of expressions and programs (`filters.collapse.outlines`). Knows neither recipes nor what a value should be.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from core.runs.records import SamenessRecord
 from filters.base import Document
 from filters.collapse.collapse_metrics import ENDED, GAP, extract_skeletons
-from filters.collapse.diversity import TokenSample, self_bleu
+from filters.collapse.diversity import TokenSample, compute_effective_number, self_bleu
 from filters.collapse.matched_samples import WORD_PATTERN, TokenCorpus
 from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
 from filters.collapse.repetition import MIN_MEASURED_DOCUMENTS
@@ -78,7 +77,7 @@ def measure_text_sameness(texts: Sequence[str]) -> TextSameness | None:
         texts=len(spelled),
         opening=opening,
         opening_share=opened / len(spelled),
-        openings=effective_number(openings),
+        openings=compute_effective_number(openings.values()),
         template=str(template),
         template_share=shaped / len(spelled),
         repeated_share=max(Counter(corpus.iterate_documents()).values()) / len(spelled),
@@ -116,15 +115,9 @@ def measure_structure_sameness(outlines: Sequence[str | None]) -> StructureSamen
         unreadable=len(outlines) - len(known),
         structure=structure,
         structure_share=largest / len(known),
-        kinds=effective_number(counts),
+        kinds=compute_effective_number(counts.values()),
         self_bleu=self_bleu(TokenSample(corpus.ids, corpus.lengths)),
     )
-
-
-def effective_number(counts: Counter[Hashable] | Counter[str]) -> float:
-    """The exponential of the Shannon entropy: the number of equally frequent kinds with the same entropy (Hill 1973, order 1)."""
-    total = counts.total()
-    return math.exp(-sum(count / total * math.log(count / total) for count in counts.values()))
 
 
 # Words of texts

@@ -288,6 +288,9 @@ class TextKind(NamedTuple):
     """The largest probability of the same structure in two documents that is not called a collapse, above that of the same words
     in random order: that of 20 equally frequent structures. Beginnings of real text have at most 0.03 at 100 documents and
     0.011 from 500 on, programs and records less (`benchmarks/README.md`, structure without a reference)."""
+    compares_values: bool = False
+    """Whether two documents have the same structure if most fields of their records have equal values: the same keys are no
+    template. Tool calls belong to the text then, as records."""
     join: Callable[[Sequence[str]], str] = " ".join
     """Consecutive units as a phrase."""
     folds_case: bool = True
@@ -308,7 +311,7 @@ class TextKind(NamedTuple):
 
     def describe_structure(self) -> str:
         """What `filters.collapse.within.dataset_templates` measures."""
-        if self.name == "json":
+        if self.compares_values:
             return "probability that two different records have the same values in seven tenths of their fields"
         what = self.structure if self.outline else "beginning of common words and gaps"
         return self.name_units(f"probability that two documents have the same {what}, but not the same text")
@@ -359,6 +362,7 @@ TEXT_KINDS = {
             REPETITION_SHARES - {"openers", "repeated_4grams", "copied_documents"},
             list_record_keys,
             "set of keys",
+            compares_values=True,
         ),
         TextKind(
             "code",

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -76,36 +76,55 @@ def assess_command(
     elif documents:
         raise UsageError("--documents: only with --self-test")
     else:
-        run_assess_command(source, reference, parent, kind, out, seed, runs_dir, as_json=as_json)
+        options = AssessOptions(reference, parent, kind, seed, out, runs_dir)
+        run_assess_command(source, options, as_json=as_json)
 
 
-def run_assess_command(
-    source: Path, reference: str | None, parent: Path | None, kind: DataKind | None, out: Path | None, seed: int, runs_dir: str,
-    *, as_json: bool,
-) -> None:  # fmt: skip
+class AssessOptions(NamedTuple):
+    """How a dataset is assessed, and where its page and the null distributions are written."""
+
+    reference: str | None
+    parent: Path | None
+    kind: DataKind | None
+    seed: int
+    out: Path | None
+    runs_dir: str
+
+    def list_arguments(self) -> list[str]:
+        """Those that change the assessment, as arguments of the command."""
+        options = {
+            "--reference": self.reference,
+            "--parent": self.parent,
+            "--kind": self.kind,
+            "--seed": None if self.seed == DEFAULT_ASSESS_SEED else self.seed,
+        }
+        return [word for name, value in options.items() if value is not None for word in (name, str(value))]
+
+
+def run_assess_command(source: Path, options: AssessOptions, *, as_json: bool) -> None:
     """Assess a dataset, print the result, and exit with 3 on collapse."""
     from core.runs.records import CollapseVerdict
     from flows.data.run_storage import find_cache_folder
     from flows.evaluate.dataset_assessment import assess_dataset, format_assessment, suggest_after_assessment
     from flows.terminal.suggested_commands import build_runs_dir_arguments
 
-    assessment = assess_dataset(source, reference, seed, parent=parent, cache=find_cache_folder(runs_dir), kind=kind)
-    if out:
+    assessment = assess_dataset(
+        source,
+        options.reference,
+        options.seed,
+        parent=options.parent,
+        cache=find_cache_folder(options.runs_dir),
+        kind=options.kind,
+    )
+    if options.out:
         from flows.report.collapse_page import write_assessment_page
 
-        write_assessment_page(out, source, assessment)
+        write_assessment_page(options.out, source, assessment)
     if as_json:
         print_assessment_json(assessment)
     else:
-        options = {
-            "--reference": reference,
-            "--parent": parent,
-            "--kind": kind,
-            "--seed": None if seed == DEFAULT_ASSESS_SEED else seed,
-        }
-        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-        arguments = [str(source), *given, *build_runs_dir_arguments(runs_dir)]
-        hint = suggest_after_assessment(source, assessment, arguments, has_page=out is not None)
+        arguments = [str(source), *options.list_arguments(), *build_runs_dir_arguments(options.runs_dir)]
+        hint = suggest_after_assessment(source, assessment, arguments, has_page=options.out is not None)
         print_text("\n".join([*format_assessment(assessment), *([hint] if hint else [])]))
     if assessment.verdict is CollapseVerdict.collapse:
         raise SystemExit(GateNotMet.exit_code)

@@ -85,22 +85,32 @@ def assess_conversations(
     seed: int,
     kind: str | None = None,
     seeds: Sequence[Mapping[str, Any]] = (),
+    *,
+    few_structures: bool = False,
 ) -> CollapseRecord:
-    """Measure repetition within the conversations of a run, each as its messages on disk. `seeds`: of the conversations."""
+    """Measure repetition within the conversations of a run, each as its messages on disk. `seeds`: of the conversations.
+    `few_structures`: as of `assess_repetition`.
+    """
     documents = [build_row_document({"messages": messages}) for messages in conversations]
-    return _assess_documents(documents, seed, kind, seeds)
+    return _assess_documents(documents, seed, kind, seeds, few_structures=few_structures)
 
 
 def _assess_documents(
-    documents: Sequence[Document], seed: int, kind: str | None, seeds: Sequence[Mapping[str, Any]] = ()
+    documents: Sequence[Document],
+    seed: int,
+    kind: str | None,
+    seeds: Sequence[Mapping[str, Any]] = (),
+    *,
+    few_structures: bool = False,
 ) -> CollapseRecord:
     from filters.collapse.dialogues import assess_dialogue_repetition
     from filters.collapse.repetition import assess_repetition
     from filters.collapse.text_kinds import get_kind
 
     if kind == DIALOGUE_KIND:
-        return assess_dialogue_repetition(documents, seed=seed, seeds=seeds)
-    return assess_repetition(documents, seed=seed, kind=get_kind(kind) if kind else None, seeds=seeds)
+        return assess_dialogue_repetition(documents, seed=seed, seeds=seeds, few_structures=few_structures)
+    known_kind = get_kind(kind) if kind else None
+    return assess_repetition(documents, seed=seed, kind=known_kind, seeds=seeds, few_structures=few_structures)
 
 
 def list_conversation_turns(conversations: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, list[str]]]:
@@ -175,11 +185,13 @@ def assess_answers(
     turns: Sequence[Mapping[str, Sequence[str]]] = (),
     documents: Sequence[Document] = (),
     seeds: Sequence[Mapping[str, Any]] = (),
+    few_structures: bool = False,
 ) -> CollapseRecord:
     """Compare `answers` with the reference, a name or a file: metrics and verdict. Its null distribution is kept in `cache`.
     `before` are the comparisons of the generations that the answers build on, oldest first. `generated`: whether a teacher is
     known to have written the answers. `kind`: of both sides; without it, it is found from the texts. Of dialogues, `turns` are
-    compared. With a named reference, a collapse also is repetition within the `documents` of the answers; `seeds` are theirs.
+    compared. With a named reference, a collapse also is repetition within the `documents` of the answers; `seeds` are theirs,
+    and `few_structures` is as of `assess_repetition`.
 
     Raises:
         UsageError: if the reference cannot be read, or the kind is unknown.
@@ -208,7 +220,7 @@ def assess_answers(
         kind=counted, origins=real.origins, general=real.general,
     )  # fmt: skip
     if real.general:
-        repetition = _assess_documents(documents, seed, counted.name, seeds)
+        repetition = _assess_documents(documents, seed, counted.name, seeds, few_structures=few_structures)
         if repetition.verdict is CollapseVerdict.collapse:
             record.verdict = CollapseVerdict.collapse
             record.evidence = [*repetition.evidence, *record.evidence]

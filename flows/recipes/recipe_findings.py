@@ -53,6 +53,8 @@ async def inspect_recipe(plan: "RunPlan", *, live: bool) -> RecipeFindings:
 
         tools = await list_source_tools(recipe.tools, plan.folder, live=live)
     gate = describe_release_gate(
-        collapse.gate if collapse else True, has_reference=bool(collapse and collapse.reference)
+        collapse.gate if collapse else True,
+        has_reference=bool(collapse and collapse.reference),
+        judges_structures=not collapse or collapse.structures,
     )
     return RecipeFindings(gate, plan.prices, list_local_weights(recipe), abilities, tools)

@@ -10,13 +10,10 @@ MIN_REFERENCE_SIZE = 3_000
 """Documents of a reference that allow a verdict on 1,000 samples (`filters.collapse.assessment`)."""
 
 
-def describe_release_gate(gate: ReleaseGate, *, has_reference: bool) -> str:
+def describe_release_gate(gate: ReleaseGate, *, has_reference: bool, judges_structures: bool = True) -> str:
     """What a release of a run needs with this gate, in a sentence without full stop."""
-    measured = (
-        "collapse"
-        if has_reference
-        else "repetition or few structures (all that is measured without a `collapse.reference`)"
-    )
+    within = "repetition or few structures" if judges_structures else "repetition"
+    measured = "collapse" if has_reference else f"{within} (all that is judged without a `collapse.reference`)"
     if gate is False:
         return "off: a run is released whatever its collapse verdict is (`collapse.gate = false`)"
     if gate is True:

@@ -233,7 +233,9 @@ def _render_run_page(
             if manifest.collapse
             else None,
             parent=build_comparison_view(manifest.collapse_parent) if manifest.collapse_parent else None,
-            gate=describe_release_gate(manifest.gated, has_reference=manifest.has_reference),
+            gate=describe_release_gate(
+                manifest.gated, has_reference=manifest.has_reference, judges_structures=manifest.judges_structures
+            ),
             plots=build_histogram_plots(manifest.similarities),
             curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],
             truncation=manifest.student and advise_on_truncation(manifest.student.truncation, "student.max_tokens"),

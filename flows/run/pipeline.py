@@ -176,6 +176,7 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
         collapse = plan.recipe.collapse
         manifest.gated = collapse.gate if collapse else True
         manifest.has_reference = collapse is not None and collapse.reference is not None
+        manifest.judges_structures = collapse is None or collapse.structures
         manifest.resumable, manifest.checks_broke, manifest.invocation = True, False, invocation
         plan = plan.with_recorded_prices(manifest.prices)
         manifest.prices = dict(plan.prices)
@@ -288,6 +289,7 @@ def run_curate_stage(context: RunContext, seeds: RunSeeds) -> CurationResult:
 def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
     config = context.recipe.collapse
     reference, kind = (config.reference, config.kind) if config else (None, None)
+    few_structures = config is not None and not config.structures
     conversations, seed = kept["messages"].to_list(), context.recipe.seed
     seeds = read_kept_seeds(context.run, kept["id"].to_list())
     if reference is None:
@@ -300,7 +302,7 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
         SESSION.print_message(f"assess: comparing {len(kept):,} samples with {reference}")
     with stages.stopwatch(context.manifest, "assess"):
         if reference is None:
-            record = assess_conversations(conversations, seed, kind, seeds)
+            record = assess_conversations(conversations, seed, kind, seeds, few_structures=few_structures)
             if (earlier := context.mixture_sources).parent:
                 context.manifest.collapse_parent = compare_with_earlier_releases(
                     record, conversations, earlier.conversations, earlier.parent, seed, context.run.cache, kind
@@ -312,6 +314,7 @@ def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
                 answers, reference, context.plan.folder, seed, context.run.cache, before,
                 kind=kind, turns=list_conversation_turns(conversations),
                 documents=[build_row_document({"messages": messages}) for messages in conversations], seeds=seeds,
+                few_structures=few_structures,
             )  # fmt: skip
         record.sameness = measure_conversation_sameness(conversations, seed)
         record.spread = measure_run_spread(context.run, context.recipe, kept["id"].to_list())

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from core.intervals import Z_95
 from core.runs.records import AttributeSpread, SpreadRecord
 from core.sample import CONDITIONS_KEY
+from filters.collapse.diversity import compute_effective_number, estimate_entropy
 
 MAX_VALUES = 50
 """An attribute with more values is no category."""
@@ -103,8 +104,8 @@ def _compare_values(name: str, column: Sequence[Labels], kept: Sequence[bool], *
         name=name,
         values=len(drawn),
         kept_values=len(left),
-        drawn_effective=_effective_number(drawn),
-        kept_effective=_effective_number(left),
+        drawn_effective=compute_effective_number(drawn.values(), corrected=True),
+        kept_effective=compute_effective_number(left.values(), corrected=True),
         interval=(low, high),
         value=value if len(value) <= MAX_SHOWN_CHARACTERS else f"{value[: MAX_SHOWN_CHARACTERS - 1]}…",
         drawn_share=drawn[value] / seeds,
@@ -137,27 +138,13 @@ def _log_binomial(of: int, chosen: int) -> float:
     return math.lgamma(of + 1) - math.lgamma(chosen + 1) - math.lgamma(of - chosen + 1)
 
 
-def _estimate_entropy(counts: Counter[str]) -> float:
-    """Shannon entropy in nats with the correction of its bias, (values - 1) / 2n (Miller 1955), at most that of equal shares: the
-    kept seeds are fewer than the tried ones, and their plain entropy is lower for that alone.
-    """
-    total = counts.total()
-    plain = -sum(count / total * math.log(count / total) for count in counts.values() if count)
-    return min(plain + (len(counts) - 1) / (2 * total), math.log(max(len(counts), 1)))
-
-
-def _effective_number(counts: Counter[str]) -> float:
-    """The number of equally frequent values with the same entropy (Hill 1973, order 1)."""
-    return math.exp(_estimate_entropy(counts)) if counts else 0.0
-
-
 def _estimate_effective_number(counts: Counter[str], values: int) -> tuple[float, float]:
     """95 % interval of the effective number, from the variance of the entropy to the second order (Harris 1975)."""
     if not counts:
         return 0.0, 0.0
-    total, entropy = counts.total(), _estimate_entropy(counts)
+    total, entropy = counts.total(), estimate_entropy(counts.values(), corrected=True)
     shares = [count / total for count in counts.values() if count]
-    plain = -sum(share * math.log(share) for share in shares)
+    plain = estimate_entropy(counts.values())
     variance = (sum(share * math.log(share) ** 2 for share in shares) - plain**2) / total
     reach = Z_95 * math.sqrt(max(variance, 0.0) + (values - 1) / (2 * total * total))
     return max(1.0, math.exp(entropy - reach)), min(float(values), math.exp(entropy + reach))

@@ -12,8 +12,10 @@ import pytest
 from filters.collapse.diversity import (
     TokenSample,
     compression_ratio,
+    compute_effective_number,
     count_documents_by_word,
     distinct_ngram_share,
+    estimate_entropy,
     heaps_slope,
     rarefied_types,
     self_bleu,
@@ -25,6 +27,21 @@ from filters.collapse.matched_samples import TokenCorpus
 def draw_of(*texts: str) -> TokenSample:
     corpus = TokenCorpus.from_words([text.split() for text in texts], {})
     return corpus.take_sample(np.arange(len(texts)), corpus.lengths)
+
+
+def test_the_effective_number_is_that_of_equal_kinds_and_its_correction_removes_the_bias_of_few_draws() -> None:
+    assert compute_effective_number([7] * 12) == pytest.approx(12)
+    assert compute_effective_number([5, 5, 0]) == pytest.approx(2)
+    assert compute_effective_number([3, 1]) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
+    assert [compute_effective_number(none, corrected=True) for none in ([], [0])] == [0, 0]
+    assert compute_effective_number([1] * 6, corrected=True) == pytest.approx(6), "at most the number of kinds"
+    random = np.random.default_rng(0)
+    shares = np.array([0.4, 0.3, 0.2, 0.1])
+    true = -float((shares * np.log(shares)).sum())
+    draws = [random.multinomial(30, shares).tolist() for _ in range(2_000)]
+    plain, corrected = (float(np.mean([estimate_entropy(d, corrected=c) for d in draws])) for c in (False, True))
+    assert plain < true - 0.03
+    assert abs(corrected - true) < 0.01
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 7])

@@ -70,8 +70,24 @@ def test_few_structures_are_a_collapse_that_words_do_not_show_and_many_are_none(
         )
         assert few.evidence[0].startswith("STRUCTURE: few structures, filled with different words (as with ")
         assert few.headline.endswith("; few different structures")
-        assert [advice.cause for advice in few.advice] == ["few_seeds"]
+        assert [advice.cause for advice in few.advice] == ["few_seeds", "wanted_structures"]
         assert assess_shapes(kind, 80, size, seed).verdict is not CollapseVerdict.collapse
+
+
+def test_few_structures_that_are_wanted_are_not_judged_but_repetition_still_is() -> None:
+    rng = random.Random(0)
+    texts = [write_code(0, rng) for _ in range(500)]
+    documents = [Document(str(number), text) for number, text in enumerate(texts)]
+    assert assess(texts, "code").verdict is CollapseVerdict.collapse
+    wanted = assess_repetition(documents, seed=1, kind=TEXT_KINDS["code"], few_structures=True)
+    assert (wanted.verdict, wanted.findings) == (CollapseVerdict.unrepeated, {})
+    assert wanted.metrics[-1].meaning.startswith(
+        "shown, not gating (the recipe wants few, `collapse.structures = false`)"
+    )
+    assert wanted.headline.endswith("; rare words and structure were not judged")
+    assert "Their structure was not judged." in wanted.paragraph
+    twice = assess_repetition([*documents, *documents], seed=1, kind=TEXT_KINDS["code"], few_structures=True)
+    assert (twice.verdict, list(twice.findings)) == (CollapseVerdict.collapse, ["repetition"])
 
 
 def test_short_data_has_few_structures_by_nature() -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from core.runs.collapse_findings import COLLAPSE_FINDINGS
 from core.runs.records import AttributeSpread, CollapseRecord, MetricRecord, PhraseRecord, SpreadRecord
-from core.runs.verdict_words import ADVICE, FINDING_SENTENCES, FINDING_WORDS, REPETITION_WORDS
+from core.runs.verdict_words import ADVICE, REPETITION_WORDS
 
 ONE_LINE = 88
 """Columns of a card's values."""
@@ -100,6 +101,11 @@ CASES: dict[str, tuple[CollapseRecord, str, list[str]]] = {
         "collapse, 45 documents, no reference; 50 % of the documents repeat another",
         ["copies", "unknown_writer"],
     ),
+    "few structures": (
+        record_of("collapse", documents=800, findings={"structure": ["templates"]}),
+        "collapse, 800 documents, no reference; few different structures",
+        ["few_seeds", "wanted_structures"],
+    ),
     "no reference": (
         record_of("no repetition", documents=800),
         "no repetition, 800 documents, no reference; rare words were not measured",
@@ -165,6 +171,27 @@ def test_a_long_name_of_a_reference_is_cut_after_a_word_and_fits_on_the_line(nam
     assert " vs python-3.11-standard-library; " in whole.headline, "there is room"
 
 
+def test_the_cut_name_of_a_release_keeps_its_generation() -> None:
+    found = {"findings": {"repetition": ["exact_duplicates"]}, "metrics": [metric("exact_duplicates", 0.5)]}
+    for name, shown in (
+        ("smoke/3", "smoke/3"),
+        ("constrained-instructions/3", "constrained…/3"),
+        ("data/releases/smoke/12", "smoke/12"),
+    ):
+        earlier = record_of("collapse", documents=1_200, parent=name, **found)
+        assert earlier.headline.startswith(f"collapse, 1,200 documents vs {shown}, no reference; 50 % of ")
+        compared = record_of("pass", **{**REAL, "reference": name})
+        assert (
+            compared.headline
+            == f"pass, 1,200 documents vs {name.removeprefix('data/releases/')}; no difference beyond chance"
+        )
+
+
+def test_a_finding_of_a_later_version_is_shown_by_its_name() -> None:
+    record = record_of("shift", **REAL, findings={"later": ["x"]})
+    assert record.headline == "shift, 1,200 documents vs english.jsonl; later"
+
+
 def test_one_document_is_singular() -> None:
     record = record_of("inconclusive", dataset_documents=1, documents=1)
     assert record.advice[0].text.startswith("the dataset has 1 document with a word in them")
@@ -175,7 +202,7 @@ def test_one_document_is_singular() -> None:
 def test_records_of_older_files_get_the_same_words_and_keep_no_stored_ones() -> None:
     old = {
         "verdict": "collapse", "reference": None, "documents": 600, "tokens": 9_000, "note": "Collapse: text is repeated.",
-        "evidence": [f"{FINDING_SENTENCES['repetition']} (exact_duplicates 0.5, limit 0.05)"], "advice": ["drop rows"],
+        "evidence": [f"{COLLAPSE_FINDINGS['repetition'].sentence} (exact_duplicates 0.5, limit 0.05)"], "advice": ["drop rows"],
         "metrics": [{"name": "exact_duplicates", "candidate": 0.5, "reference": 0.0, "low": 0.0, "high": 0.05, "meaning": ""}],
     }  # fmt: skip
     record = CollapseRecord.model_validate(old)
@@ -196,11 +223,10 @@ def test_json_has_the_words_and_they_are_read_back_from_the_facts() -> None:
     assert CollapseRecord.model_validate({**stored, "headline": "changed"}) == record
 
 
-def test_every_finding_and_every_metric_of_repetition_has_words() -> None:
+def test_every_metric_of_repetition_has_words() -> None:
     from filters.collapse.collapse_verdict import REPETITION_METRICS
     from filters.collapse.repetition import REPETITION_LIMITS
 
-    assert FINDING_SENTENCES.keys() - {"repetition"} == FINDING_WORDS.keys()
     assert {*REPETITION_METRICS, *(limit.name for limit in REPETITION_LIMITS)} == REPETITION_WORDS.keys()
 
 

@@ -374,6 +374,7 @@ def test_a_strict_gate_refuses_the_small_run_and_validate_says_which_gate_holds(
         ((REAL, strict), "release gate: strict: a run that shows collapse, or has too few documents to tell, is not"),
         ((strict,), "release gate: strict: no run is released"),
         ((OFF,), "release gate: off: "),
+        (("collapse.structures=false",), "release gate: on: a run that shows repetition (all that is judged"),
     ):
         _, out, _ = called(capsys, "validate", "smoke", *(word for setting in settings for word in ("--set", setting)))
         assert words in out
@@ -423,6 +424,26 @@ def test_a_refusal_is_exit_3_with_reason_and_advice_and_a_finished_run_can_be_un
     code, out, _ = called(capsys, "release", run.name, *where)
     assert code == 0
     assert "gate      off, by collapse.gate = false" in out
+
+
+def test_a_run_that_wants_few_structures_is_released_and_says_that_they_were_not_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, many, wanted = tmp_path / "runs", ("samples=260", "shard_size=260"), "collapse.structures=false"
+    run = make_run(runs, *many)
+    where = ("--runs-dir", str(runs))
+    code, _, err = called(capsys, "release", run.name, *where)
+    assert code == 3
+    assert "few different structures" in err
+    assert f"set `{wanted.replace('=', ' = ')}`" in err
+    assert make_run(runs, *many, wanted, resume=True) == run, "the key is no part of a run's identity"
+    manifest = run.read_manifest()
+    assert manifest.collapse is not None
+    assert "Their structure was not judged." in manifest.collapse.paragraph
+    assert "Their structure was not judged." in run.report_file.read_text()
+    assert "a run that shows repetition (all that is judged" in " ".join(run.report_file.read_text().split())
+    code, _, _ = called(capsys, "release", run.name, *where)
+    assert code == 0
 
 
 def test_a_shift_is_released_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
