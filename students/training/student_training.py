@@ -43,7 +43,7 @@ def train_student(
     seed: int,
     progress: ProgressCallback,
     held_out: Sequence[Conversation] | None = None,
-    rejected: Sequence[Conversation] = (),
+    rejected: Sequence[Conversation | None] = (),
     synthetic: bool = False,
 ) -> StudentRecord:
     """Train a student on `conversations` and write it to `out`, whole or not at all.
@@ -106,12 +106,18 @@ def train_student(
     return record
 
 
-def _check_training(config: StudentConfig, rejected: Sequence[Conversation]) -> str:
+def _check_training(config: StudentConfig, rejected: Sequence[Conversation | None]) -> str:
     """The teacher's digest, empty without a teacher. Raises UsageError for mistakes visible before anything is loaded."""
-    if ("dpo" in config.weights) != bool(rejected):
+    pairs = sum(other is not None for other in rejected)
+    if ("dpo" in config.weights) != bool(pairs):
         raise UsageError(
             "student.objective: dpo learns from pairs of a better and a worse answer; give a dataset with the columns "
             "prompt, chosen and rejected, or leave dpo out"
+        )
+    if pairs < len(rejected) and config.weights.keys() == {"dpo"}:
+        raise UsageError(
+            f"student.objective: {len(rejected) - pairs} conversations have no rejected counterpart, so dpo alone teaches "
+            "nothing on them; add sft, as in { sft = 1.0, dpo = 0.5 }"
         )
     check_trackers(config)
     _, processes = rank_and_world_size()

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.config.students import StudentConfig
 from core.errors import RunFailed, UsageError
+from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation
 from students.losses.start_reference import StartReference
 from students.output.gguf_export import read_student
@@ -242,3 +243,50 @@ def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(
     folder = saved(mute, tokenizer, tmp_path / "mute")
     with pytest.raises(RunFailed, match=r"the start wrote \d+ usable requests in \d+ attempts"):
         train_student(talk, configure(folder, replay={"max_tokens": 16}), tmp_path / "s", seed=7, progress=quiet)
+
+
+def test_early_stopping_on_both_stops_before_more_is_forgotten(
+    talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path
+) -> None:
+    """The training conversations are held out too, so their loss only falls while the start is forgotten."""
+    settings = {"patience": 3, "evaluate_steps": 1, "epochs": 8, "learning_rate": 5e-3, "replay": {"weight": 1e-30}}
+    records, logs = {}, {}
+    for on in ("data", "both"):
+        config = configure(chatty, replay_file, patience_on=on, **settings)
+        out = tmp_path / on
+        records[on] = train_student(talk, config, out, seed=7, progress=quiet, held_out=talk)
+        logs[on] = [json.loads(line) for line in (out / "training_log.jsonl").read_text().splitlines()]
+    assert not any("held_out_replay" in line for line in logs["data"])
+    totals = [line["held_out"] + line["held_out_replay"] for line in logs["both"]]
+    assert records["both"].best_step == totals.index(min(totals)) + 1
+    assert records["both"].best_step < records["data"].best_step
+    before, after = records["both"].replay, records["data"].replay
+    assert before
+    assert after
+    assert before.divergence < after.divergence
+    with pytest.raises(ValidationError, match="both losses are measured for patience"):
+        configure(chatty, patience_on="both")
+
+
+def test_conversations_without_a_rejected_answer_learn_from_the_other_objectives(
+    talk: list[Conversation], chatty: Path, tmp_path: Path
+) -> None:
+    """The control is a training without pairs: the same but for the pairs, which must be told apart better."""
+    worse = [[one[0], Message(role="assistant", content="No, no, never!")] for one in talk]
+    some = [other if place % 3 == 0 else None for place, other in enumerate(worse)]
+    plain = StudentConfig.model_validate({**configure(chatty).model_dump(), "replay": None, "batch_size": 2})
+    pairs = StudentConfig.model_validate(
+        {**plain.model_dump(), "objective": {"sft": 1, "dpo": 1}, "distillation": {"dpo_beta": 1.0}}
+    )
+    train_student(talk, pairs, tmp_path / "pairs", seed=7, progress=quiet, rejected=some)
+    train_student(talk, plain, tmp_path / "plain", seed=7, progress=quiet)
+    log = [json.loads(line) for line in (tmp_path / "pairs" / "training_log.jsonl").read_text().splitlines()]
+    dpo = [line["dpo"] for line in log if "dpo" in line]
+    assert 0 < len(dpo) < len(log)
+    assert dpo[-1] < dpo[0] == pytest.approx(0.693, abs=0.02)
+    assert all("sft" in line for line in log)
+    with pytest.raises(UsageError, match="8 conversations have no rejected counterpart, so dpo alone"):
+        alone = pairs.model_copy(update={"objective": "dpo"})
+        train_student(talk, alone, tmp_path / "alone", seed=7, progress=quiet, rejected=some)
+    with pytest.raises(UsageError, match="dpo learns from pairs"):
+        train_student(talk, pairs, tmp_path / "none", seed=7, progress=quiet, rejected=[None] * len(talk))
