@@ -46,8 +46,8 @@ def find_run_of_dataset(source: Path) -> RunDir | None:
 def distill_dataset(
     source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
 ) -> StudentRecord:
-    """Train a student on a dataset's conversations; for `dpo`, on its preference pairs. For `dpo` among other objectives on a run,
-    train on its conversations, with rejected answers from its samples.
+    """Train a student on a dataset's conversations; for `dpo`, on its preference pairs. For `dpo` among other objectives on a
+    run, train on its conversations, with rejected answers from its samples.
 
     Raises:
         UsageError: if there are fewer than two conversations.

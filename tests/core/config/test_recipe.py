@@ -259,4 +259,3 @@ def test_the_recipe_of_a_page_is_valid(page: str, before: str, tmp_path: Path) -
 def test_a_runs_own_student_cannot_learn_from_pairs_alone(tmp_path: Path) -> None:
     (found,) = problems_of(tmp_path, GOOD + '[student]\nobjective = "dpo"\n')
     assert found.startswith("student.objective: not every kept sample of a run has a rejected answer")
-    assert not problems_of(tmp_path, GOOD + "[student]\nobjective = { sft = 1.0, dpo = 0.5 }\n")

@@ -434,7 +434,7 @@ def test_batches_accumulate_to_one_large_batch(
     whole = with_settings(config, **adjusted, batch_size=6)
     one, done = trained(talk, whole, tmp_path / "one", rejected)
     other, parts = trained(talk, with_settings(whole, batch_size=2, accumulate=3), tmp_path / "other", rejected)
-    assert_close(one, other, atol=1e-5)
+    assert_close(one, other, atol=5e-5)
     assert [line.keys() for line in done.log] == [line.keys() for line in parts.log]
     for line, same in zip(done.log, parts.log, strict=True):
         assert same == pytest.approx(line, rel=1e-4)
