@@ -58,8 +58,8 @@ def distill_dataset(
     run = find_run_of_dataset(source)
     if run and "dpo" in config.weights and len(config.weights) > 1:
         rows = [list(row) for row in read_dataset_conversations(source)]
-        config, rejected, pairs = leave_out_scarce_pairs(config, find_rejected_answers(run, run.read_recipe(), rows))
-        progress(f"distill: {pairs}")
+        config, rejected, sentence = leave_out_scarce_pairs(config, find_rejected_answers(run, run.read_recipe(), rows))
+        progress(f"distill: {sentence}")
     elif "dpo" in config.weights:
         pairs = read_dataset_pairs(source)
         rows, rejected = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]

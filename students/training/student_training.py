@@ -171,8 +171,7 @@ def _build_student_record(
 
 def _format_result(record: StudentRecord) -> str:
     kl = "" if record.kl_after is None else f", KL from the teacher {record.kl_before:.2f} -> {record.kl_after:.2f}"
-    kl += "" if record.replay is None else f", KL from the start on replay {record.replay.divergence:.3f}"
-    kl += "" if record.average is None else f", {record.average:g} of the way from the start to the trained weights"
+    kl += "".join(f", {note}" for note in record.start_notes)
     best = "" if record.best_step is None else f", weights of step {record.best_step} kept"
     return (
         f"student: held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl} "
