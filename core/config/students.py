@@ -139,8 +139,8 @@ class ReplayConfig(RecipeTable):
     """The largest number of replay conversations to learn from."""
     max_tokens: int = Field(192, ge=16)
     """Longest answer of the start."""
-    temperature: float = Field(1.0, gt=0)
-    """Of its requests and answers."""
+    temperature: float = Field(0.7, gt=0)
+    """Of its answers. At 1, those of a model as small as the embedded one make little sense. Requests are sampled at 1."""
     cache: str | None = None
     """The file of replay conversations. An existing file must be of the same start, settings and seed; missing conversations are
     added. Default: `NAME.replay.jsonl` next to the student's folder."""
