@@ -29,8 +29,8 @@ class TrainingData(NamedTuple):
     train: list[EncodedConversation]
     held_out: list[EncodedConversation]
     unusable: dict[str, int]
-    rejected: Sequence[EncodedConversation] = ()
-    """For each conversation of `train` its rejected counterpart; empty without pairs."""
+    rejected: Sequence[EncodedConversation | None] = ()
+    """For each conversation of `train` its rejected counterpart, if it has one; empty without pairs."""
     places: Sequence[int] = ()
     """The index of each conversation of `train` in the input."""
     truncation: TruncationRecord | None = None
@@ -42,11 +42,11 @@ def encode_and_split(
     tokenizer: PreTrainedTokenizerBase,
     config: StudentConfig,
     seed: int,
-    rejected: Sequence[Conversation] = (),
+    rejected: Sequence[Conversation | None] = (),
 ) -> TrainingData:
     """Encode all; where `held_out` is None, draw `config.held_out` of the usable ones with `seed`, at least one.
 
-    `rejected` has the counterpart of each of `conversations`, or is empty; a pair is used only if both are usable.
+    `rejected` has the counterpart of each of `conversations`, or None, or is empty; a pair is used only if both are usable.
 
     Raises:
         RunFailed: if one of the two parts would be empty.
@@ -72,7 +72,7 @@ def encode_and_split(
         why = "".join(f"; {count} left out, {reason}" for reason, count in unusable.items())
         raise RunFailed(f"student: {len(results)} conversations are too few to train on and to hold out from{why}")
     counterparts = [worse[place] for place in places if worse]
-    paired = [result for result in counterparts if isinstance(result, EncodedConversation)]
+    paired = [result if isinstance(result, EncodedConversation) else None for result in counterparts]
     truncation = TruncationRecord(
         truncated=sum(size > config.max_tokens for size in sizes),
         conversations=len(sizes),
@@ -83,12 +83,16 @@ def encode_and_split(
 
 
 def _encode_all(
-    conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> tuple[list[EncodedConversation | UnusableReason], list[int]]:
-    """Each conversation truncated to `max_tokens`, and its full length in tokens; 0 if it is unusable at any length."""
-    results: list[EncodedConversation | UnusableReason] = []
+    conversations: Sequence[Conversation | None], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[list[EncodedConversation | UnusableReason | None], list[int]]:
+    """Each conversation truncated to `max_tokens`, and its full length in tokens; 0 if it is unusable at any length, or None."""
+    results: list[EncodedConversation | UnusableReason | None] = []
     sizes: list[int] = []
     for conversation in conversations:
+        if conversation is None:
+            results.append(None)
+            sizes.append(0)
+            continue
         whole = encode_untruncated(conversation, tokenizer)
         results.append(whole if isinstance(whole, UnusableReason) else truncate_conversation(whole, max_tokens))
         sizes.append(0 if isinstance(whole, UnusableReason) else len(whole.ids))

@@ -237,8 +237,11 @@ def _check_across_tables(recipe: Recipe) -> Iterator[RecipeProblem]:
 
     yield from _check_difficulty(recipe, names)
 
-    if recipe.student and "dpo" in recipe.student.weights:
-        what = "a run's student learns from kept samples, not from pairs; leave dpo out, and distill dataset/preference later"
+    if recipe.student and recipe.student.weights.keys() == {"dpo"}:
+        what = (
+            "not every kept sample of a run has a rejected answer, and dpo alone teaches nothing on the others; add sft, as in "
+            "{ sft = 1.0, dpo = 0.5 }"
+        )
         yield RecipeProblem("student.objective", what)
 
 

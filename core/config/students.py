@@ -139,8 +139,8 @@ class ReplayConfig(RecipeTable):
     """The largest number of replay conversations to learn from."""
     max_tokens: int = Field(192, ge=16)
     """Longest answer of the start."""
-    temperature: float = Field(1.0, gt=0)
-    """Of its requests and answers."""
+    temperature: float = Field(0.7, gt=0)
+    """Of its answers. At 1, those of a model as small as the embedded one make little sense. Requests are sampled at 1."""
     cache: str | None = None
     """The file of replay conversations. An existing file must be of the same start, settings and seed; missing conversations are
     added. Default: `NAME.replay.jsonl` next to the student's folder."""
@@ -201,6 +201,9 @@ class StudentConfig(RecipeTable):
     patience: int | None = Field(None, ge=1)
     """Stop after this number of consecutive evaluations without a lower held-out loss, and keep the weights with the lowest.
     Default: train all epochs and keep the last weights."""
+    patience_on: Literal["data", "both"] = "data"
+    """What is lowest at the kept weights, for `patience`. `data`: the held-out loss. `both`: the held-out loss plus the
+    divergence from the start on held-out conversations of `replay`."""
     replay: ReplayConfig | None = None
     """Learn from conversations of the start too, so that the student forgets less. Default: only from the data."""
     start_kl: float = Field(0.0, ge=0, lt=math.inf)
@@ -295,6 +298,15 @@ class StudentConfig(RecipeTable):
             raise ValueError(
                 f"patience = {self.patience}: the held-out loss does not measure how well preferences are learned; leave out "
                 "patience or dpo"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_patience_on(self) -> Self:
+        if self.patience_on == "both" and not (self.patience and self.replay):
+            raise ValueError(
+                'patience_on = "both": both losses are measured for patience, and one of them on conversations of replay; add '
+                "patience = 3 and replay = {}, or leave it out"
             )
         return self
 

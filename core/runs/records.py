@@ -251,6 +251,12 @@ class StudentRecord(BaseModel):
     replay: ReplayRecord | None = None
     seconds: float
 
+    @property
+    def start_notes(self) -> list[str]:
+        """How far it is from its start, as far as that was set or measured."""
+        notes = [] if self.average is None else [f"{self.average:g} of the way from the start to the trained weights"]
+        return notes + ([f"KL from the start on replay {self.replay.divergence:.3f}"] if self.replay else [])
+
 
 class ModelPassRecord(BaseModel):
     """How many held-out requests one model answered so that all checks of the recipe passed."""

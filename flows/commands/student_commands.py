@@ -63,6 +63,7 @@ def distill_command(
         print_json({"out": str(out), "state": "done", "student": record.model_dump(mode="json")})
         return
     kl = "" if record.kl_after is None else f", KL from the teacher {record.kl_before:.2f} -> {record.kl_after:.2f}"
+    kl += "".join(f", {note}" for note in record.start_notes)
     print_text(
         f"student {out}  held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl}"
     )

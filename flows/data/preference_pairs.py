@@ -14,7 +14,17 @@ from agents.families.base import RecipeFamily
 from agents.reply_schema import InvalidReply, parse_reply
 from core.config.recipe import PreferenceConfig, Recipe
 from core.runs.records import PairsRecord
-from core.sample import Candidate, Critique, Message, Sample, SampleStatus, Verdict, parse_sample_index, remove_thinking
+from core.sample import (
+    Candidate,
+    Critique,
+    Message,
+    Sample,
+    SampleStatus,
+    Verdict,
+    conversation_digest,
+    parse_sample_index,
+    remove_thinking,
+)
 from core.storage.atomic_files import count_values
 from core.storage.sample_files import build_message_type, flatten_message
 from flows.data.dataset_formats import count_prompt_turns
@@ -229,6 +239,24 @@ def split_preference_pairs(
         ]
         tables.append(pl.DataFrame(rows, schema={**turn_columns, **text_columns}))
     return tables, record
+
+
+def match_rejected_answers(
+    conversations: Sequence[Sequence[Message]],
+    found: FoundPairs,
+    others: Iterable[tuple[list[Message], list[Message]]] = (),
+) -> list[list[Message] | None]:
+    """For each conversation, a rejected answer to its prompt, the one with the clearest difference; None where it is in no pair.
+    `others` are pairs from elsewhere, as conversations with the chosen and with the rejected answer.
+    """
+    own = (
+        ([*pair.chosen.prompt, *pair.chosen.response], [*pair.rejected.prompt, *pair.rejected.response])
+        for pair in sorted(found.pairs, key=lambda pair: pair.clearness)
+    )
+    by_chosen: dict[str, list[Message]] = {}
+    for chosen, rejected in (*own, *others):
+        by_chosen.setdefault(conversation_digest(chosen), rejected)
+    return [by_chosen.get(conversation_digest(conversation)) for conversation in conversations]
 
 
 def explain_missing_pairs(record: PairsRecord, config: PreferenceConfig) -> str:

@@ -7,10 +7,12 @@ from core.config.loading import parse_settings
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.runs.records import StudentRecord
+from core.runs.run_dir import RunDir
 from core.sample import Message, remove_thinking
 from core.storage.atomic_files import check_writable
 from flows.data.dataset_origin import is_synthetic_dataset, trains_on_thinking
 from flows.data.dataset_rows import read_dataset_conversations, read_dataset_pairs
+from flows.run.rejected_answers import find_rejected_answers, leave_out_scarce_pairs
 from flows.run.stages import distill_conversations
 
 
@@ -33,18 +35,32 @@ def parse_student_settings(settings: Sequence[str]) -> StudentConfig:
     return config
 
 
+def find_run_of_dataset(source: Path) -> RunDir | None:
+    """The run, if `source` is one and its dataset has conversations rather than pairs."""
+    run = RunDir(source)
+    if not (run.recipe_file.is_file() and run.manifest_file.is_file()):
+        return None
+    return run if run.read_recipe().dataset.formats[0] != "preference" else None
+
+
 def distill_dataset(
     source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
 ) -> StudentRecord:
-    """Train a student on a dataset's conversations; for `dpo`, on its preference pairs.
+    """Train a student on a dataset's conversations; for `dpo`, on its preference pairs. For `dpo` among other objectives on a
+    run, train on its conversations, with rejected answers from its samples.
 
     Raises:
         UsageError: if there are fewer than two conversations.
         StoreError: if `out` cannot be written.
     """
     check_writable(out)
-    rejected: list[list[Message]] = []
-    if "dpo" in config.weights:
+    rejected: list[list[Message] | None] = []
+    run = find_run_of_dataset(source)
+    if run and "dpo" in config.weights and len(config.weights) > 1:
+        rows = [list(row) for row in read_dataset_conversations(source)]
+        config, rejected, sentence = leave_out_scarce_pairs(config, find_rejected_answers(run, run.read_recipe(), rows))
+        progress(f"distill: {sentence}")
+    elif "dpo" in config.weights:
         pairs = read_dataset_pairs(source)
         rows, rejected = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
     else:
@@ -54,7 +70,7 @@ def distill_dataset(
             f"{source}: has {len(rows)} conversations; training needs at least 2, of which one is held out"
         )
     if not trains_on_thinking(source):
-        rows, rejected = [remove_thinking(row) for row in rows], [remove_thinking(row) for row in rejected]
+        rows, rejected = [remove_thinking(row) for row in rows], [row and remove_thinking(row) for row in rejected]
     synthetic = is_synthetic_dataset(source)
     return distill_conversations(
         rows, None, config, out, seed=seed, progress=progress, rejected=rejected, synthetic=synthetic

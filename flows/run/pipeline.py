@@ -24,7 +24,7 @@ from core.errors import ChecksBroke, LimitReached, StoreError, UsageError
 from core.runs.lineage import builds_on_older_release
 from core.runs.records import CheckRecord, CollapseVerdict, RunManifest, RunState, summarize_manifest
 from core.runs.run_dir import RunDir
-from core.sample import RejectionReason, remove_thinking
+from core.sample import Message, RejectionReason, remove_thinking
 from core.secrets import redact_text
 from core.stop_signal import RunStopped, StopSignal
 from core.tracing import open_trace
@@ -55,6 +55,7 @@ from flows.release.lineage_view import read_earlier_comparisons
 from flows.report.run_report import write_run_report
 from flows.run import stages
 from flows.run.average_choice import average_run_student, keep_trained_student, locate_training
+from flows.run.rejected_answers import find_rejected_answers, leave_out_scarce_pairs
 from flows.run.run_preparation import PreparedRun
 from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
@@ -349,6 +350,11 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
         train, held_out = map(extract_conversations, parts)
         if not context.recipe.dataset.thinking:
             train, held_out = ([remove_thinking(turns) for turns in rows] for rows in (train, held_out))
+        rejected: list[list[Message] | None] = []
+        if "dpo" in config.weights:
+            found = find_rejected_answers(context.run, context.recipe, train, context.mixture_sources.pairs)
+            config, rejected, pairs = leave_out_scarce_pairs(config, found)
+            SESSION.print_unless_stopped(f"distill: {pairs}")
         context.manifest.student = stages.distill_conversations(
             train,
             held_out,
@@ -356,6 +362,7 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
             locate_training(context.run, config.average),
             seed=context.recipe.seed,
             progress=SESSION.print_unless_stopped,
+            rejected=rejected,
             synthetic=True,
         )
         stages.forget_stale_evaluation(context.run, context.manifest)

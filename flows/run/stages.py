@@ -143,10 +143,11 @@ def _split_run_pairs(
 
 def distill_conversations(
     train: Sequence[Sequence[Message]], held_out: Sequence[Sequence[Message]] | None, config: StudentConfig, out: Path,
-    *, seed: int, progress: Callable[[str], None], rejected: Sequence[Sequence[Message]] = (),
+    *, seed: int, progress: Callable[[str], None], rejected: Sequence[Sequence[Message] | None] = (),
     synthetic: bool,
 ) -> StudentRecord:  # fmt: skip
-    """Train the student. For `dpo`, `rejected` are worse answers to the same prompts. `synthetic`: a teacher wrote the data.
+    """Train the student. For `dpo`, `rejected` are worse answers to the same prompts, where there are any. `synthetic`: a
+    teacher wrote the data.
 
     Raises:
         UsageError: if the extra `train` is not installed.

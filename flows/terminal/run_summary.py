@@ -193,7 +193,7 @@ def _format_artifacts(manifest: RunManifest, run: RunDir) -> list[str]:
     if student := manifest.student:
         losses = f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}"
         lines += format_labelled_lines(
-            "student", wrap_items([str(run.student), losses], "   ", TERMINAL_WIDTH - LABEL_WIDTH)
+            "student", wrap_items([str(run.student), losses, *student.start_notes], "   ", TERMINAL_WIDTH - LABEL_WIDTH)
         )
         if advice := advise_on_truncation(student.truncation, "student.max_tokens"):
             lines += format_labelled_lines("", textwrap.wrap(advice, TERMINAL_WIDTH - LABEL_WIDTH))

@@ -40,15 +40,15 @@ class LossTerms(NamedTuple):
     values: dict[str, torch.Tensor]
     tokens: int
     """Learned tokens in the batch."""
-    conversations: int
-    """Pairs, for `dpo`."""
+    pairs: int
+    """For `dpo`."""
 
     def weighted_sum(self, weights: dict[str, float]) -> torch.Tensor:
         return torch.stack([weights[name] * value for name, value in self.values.items()]).sum()
 
-    def scale_to_step(self, tokens: int, conversations: int) -> "LossTerms":
-        """The batch's part of the means over a step's `tokens`, or over its pairs."""
-        shares = {"dpo": self.conversations / conversations}
+    def scale_to_step(self, tokens: int, pairs: int) -> "LossTerms":
+        """The batch's part of the means over a step's `tokens`, or over its `pairs`."""
+        shares = {"dpo": self.pairs / max(1, pairs)}
         share = self.tokens / tokens
         return self._replace(values={name: value * shares.get(name, share) for name, value in self.values.items()})
 
@@ -90,11 +90,6 @@ class TrainingObjective:
         self.reference: StartReference | None = None
         self._replay = config.replay
 
-    @property
-    def learns_from_teacher(self) -> bool:
-        """Whether there is an objective that needs more than the given answers."""
-        return not self.text_losses >= self.weights.keys()
-
     def open_autocast(self, model: PreTrainedModel) -> torch.autocast:
         """The precision of a step. Weights, gradients and the optimizer's state are always in float32."""
         return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16")
@@ -111,10 +106,10 @@ class TrainingObjective:
         encoded: Sequence[EncodedConversation],
         pad: int,
         *,
-        rejected: Sequence[EncodedConversation] = (),
+        rejected: Sequence[EncodedConversation | None] = (),
         own: bool = False,
     ) -> LossTerms:
-        """The objectives of a step on `encoded`, paired with `rejected` for `dpo`.
+        """The objectives of a step on `encoded`; those with a counterpart in `rejected` are pairs for `dpo`.
 
         `own` marks the student's own answers: they have no `sft` loss.
         """
@@ -124,15 +119,19 @@ class TrainingObjective:
             if START_KL in self.weights and not own
             else None
         )
-        batch = build_batch([*encoded, *rejected], pad, packed_to=self._packed_to)
+        paired = [place for place, other in enumerate(rejected) if other]
+        worse = [other for other in rejected if other]
+        batch = build_batch([*encoded, *worse], pad, packed_to=self._packed_to)
         predictions = predict_tokens(model, batch, hidden="hidden" in self.weights)
         values: dict[str, torch.Tensor] = {}
-        if rejected:
-            now = conversation_log_likelihoods(predictions, len(encoded) + len(rejected))
-            before = now.new_tensor([self._before[conversation] for conversation in (*encoded, *rejected)])
-            pairs = (*torch.split(now, len(encoded)), *torch.split(before, len(encoded)))
-            values["dpo"] = loss_functions.dpo_loss(*pairs, beta=self._config.dpo_beta).mean()
-            # The other objectives see the first half only.
+        if worse:
+            now = conversation_log_likelihoods(predictions, len(encoded) + len(worse))
+            before = [
+                now.new_tensor([self._before[text] for text in side]) for side in ([encoded[i] for i in paired], worse)
+            ]
+            losses = loss_functions.dpo_loss(now[paired], now[len(encoded) :], *before, beta=self._config.dpo_beta)
+            values["dpo"] = losses.mean()
+            # The other objectives see `encoded` only.
             batch = build_batch(encoded, pad, packed_to=self._packed_to)
             first = predictions.rows < len(encoded)
             predictions = TokenPredictions(
@@ -150,7 +149,7 @@ class TrainingObjective:
             values[name] = self._compute_installed(name, predictions.logits, predictions.targets)
         if self._signals:
             values |= self._compute_teacher_losses(predictions, self._signals.get_signal(batch, encoded))
-        return LossTerms(values, len(predictions.targets), len(encoded))
+        return LossTerms(values, len(predictions.targets), len(worse))
 
     def compute_replay_loss(
         self, model: PreTrainedModel, replayed: Sequence[EncodedConversation], pad: int

@@ -30,16 +30,16 @@ from students.chat_encoding import (
 )
 from students.signals.own_answers import sample_texts
 
-REPLAY_BATCH = 64
-"""Conversations written at once."""
+REPLAY_BATCH = 32
+"""Conversations written at once: larger batches are hardly faster on a CPU, and the last one is written whole."""
 REQUEST_TOKENS = 96
 """The longest request; a longer one is dropped."""
 REQUEST_TOP_P = 0.95
-"""Of requests: less likely tokens lead to requests without sense."""
+"""Of requests, at temperature 1 for variety: less likely tokens lead to requests without sense."""
 MIN_LEARNED, MIN_HELD_OUT = 64, 8
 """The fewest different conversations to learn from, unless the recipe allows fewer, and to hold out."""
 HELD_OUT_SHARE = 0.1
-MAX_ATTEMPTS = 4
+MAX_ATTEMPTS = 8
 """Requests sampled at most, per conversation that is wanted: some are unfinished, empty or repeated."""
 MARKER = "REQUEST"
 
@@ -102,7 +102,7 @@ class ReplayWriter:
             stop=sorted({self._turn.stop, *self._stop}),
             pad=self._pad,
             max_new_tokens=REQUEST_TOKENS,
-            temperature=self._config.temperature,
+            temperature=1.0,
             top_p=REQUEST_TOP_P,
             seed=seed,
         )

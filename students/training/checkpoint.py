@@ -29,6 +29,10 @@ IRRELEVANT_SETTINGS: Mapping[str, IncEx | bool] = {
 """Settings without effect on the student."""
 
 
+HELD_OUT_REPLAY = "held_out_replay"
+"""The log's key of the divergence from the start on held-out replay conversations."""
+
+
 class TrainingProgress(NamedTuple):
     """The state of a training: steps done, losses before the first step, seconds spent, and the log so far."""
 
@@ -47,12 +51,13 @@ class TrainingProgress(NamedTuple):
 
     @property
     def best_step(self) -> int:
-        """The first step with the lowest held-out loss."""
-        return int(min(self.evaluations, key=lambda line: line["held_out"])["step"])
+        """The first step with the lowest held-out loss, with that on replay conversations if it was measured."""
+        lowest = min(self.evaluations, key=lambda line: line["held_out"] + line.get(HELD_OUT_REPLAY, 0.0))
+        return int(lowest["step"])
 
 
 def training_digest(
-    sets: Mapping[str, Sequence[Conversation]], config: StudentConfig, seed: int, *, start: str, teacher: str
+    sets: Mapping[str, Sequence[Conversation | None]], config: StudentConfig, seed: int, *, start: str, teacher: str
 ) -> str:
     """The identity of a training: equal digests make equal students. `start` and `teacher` are their digests, or empty.
 
@@ -62,7 +67,7 @@ def training_digest(
     return json_digest(
         {
             **{
-                name: [[message.model_dump() for message in conversation] for conversation in conversations]
+                name: [[message.model_dump() for message in conversation or ()] for conversation in conversations]
                 for name, conversations in sets.items()
             },
             "config": config.model_dump(mode="json", exclude=left_out),

@@ -43,7 +43,7 @@ def train_student(
     seed: int,
     progress: ProgressCallback,
     held_out: Sequence[Conversation] | None = None,
-    rejected: Sequence[Conversation] = (),
+    rejected: Sequence[Conversation | None] = (),
     synthetic: bool = False,
 ) -> StudentRecord:
     """Train a student on `conversations` and write it to `out`, whole or not at all.
@@ -106,12 +106,18 @@ def train_student(
     return record
 
 
-def _check_training(config: StudentConfig, rejected: Sequence[Conversation]) -> str:
+def _check_training(config: StudentConfig, rejected: Sequence[Conversation | None]) -> str:
     """The teacher's digest, empty without a teacher. Raises UsageError for mistakes visible before anything is loaded."""
-    if ("dpo" in config.weights) != bool(rejected):
+    pairs = sum(other is not None for other in rejected)
+    if ("dpo" in config.weights) != bool(pairs):
         raise UsageError(
             "student.objective: dpo learns from pairs of a better and a worse answer; give a dataset with the columns "
             "prompt, chosen and rejected, or leave dpo out"
+        )
+    if pairs < len(rejected) and config.weights.keys() == {"dpo"}:
+        raise UsageError(
+            f"student.objective: {len(rejected) - pairs} conversations have no rejected counterpart, so dpo alone teaches "
+            "nothing on them; add sft, as in { sft = 1.0, dpo = 0.5 }"
         )
     check_trackers(config)
     _, processes = rank_and_world_size()
@@ -165,8 +171,7 @@ def _build_student_record(
 
 def _format_result(record: StudentRecord) -> str:
     kl = "" if record.kl_after is None else f", KL from the teacher {record.kl_before:.2f} -> {record.kl_after:.2f}"
-    kl += "" if record.replay is None else f", KL from the start on replay {record.replay.divergence:.3f}"
-    kl += "" if record.average is None else f", {record.average:g} of the way from the start to the trained weights"
+    kl += "".join(f", {note}" for note in record.start_notes)
     best = "" if record.best_step is None else f", weights of step {record.best_step} kept"
     return (
         f"student: held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl} "

@@ -24,6 +24,7 @@ from students.signals.captured_signals import count_predicted_tokens
 from students.signals.own_answers import generate_own_answers
 from students.signals.replay import NO_REPLAY, ReplayTexts
 from students.training.checkpoint import (
+    HELD_OUT_REPLAY,
     TrainingProgress,
     list_trainable_parameters,
     load_checkpoint,
@@ -122,13 +123,20 @@ class TrainingLoop:
 
     def restore_or_measure(self, out: Path, digest: str) -> TrainingProgress:
         """The progress of the last checkpoint, or the measurements before the first step."""
-        if self._data.rejected:
-            self._objective.record_reference(self.model, [*self._data.train, *self._data.rejected], self._pad)
+        if pairs := [
+            pair
+            for pair in zip(self._data.train, self._data.rejected or [None] * len(self._data.train), strict=True)
+            if pair[1]
+        ]:
+            texts = [text for side in zip(*pairs, strict=True) for text in side if text]
+            self._objective.record_reference(self.model, texts, self._pad)
         done = load_checkpoint(out, digest, self.learner, self.optimizer, self._progress)
         if done is None:
             before = self._objective.measure(self.model, self._data.held_out, self._pad)
             done = TrainingProgress(step=0, loss_before=before.loss, kl_before=before.kl, seconds=0.0, log=[], best={})
-        self._unproven = self._objective.learns_from_teacher
+        # Where only some conversations have a rejected counterpart, the first steps may have none.
+        provable = self._objective.weights.keys() - ({"dpo"} if None in self._data.rejected else set())
+        self._unproven = not self._objective.text_losses >= provable
         self._deadline = min(done.step + (PROOF_STEPS if self._objective.text_losses else 1), self.steps)
         return done
 
@@ -151,9 +159,9 @@ class TrainingLoop:
             batch, worse = encoded[begin : begin + size], rejected[begin : begin + size]
             with self._objective.open_autocast(self.model):
                 terms = self._objective.compute_terms(self.model, batch, self._pad, rejected=worse, own=bool(own))
-                part = terms.scale_to_step(tokens, len(encoded))
+                part = terms.scale_to_step(tokens, sum(other is not None for other in rejected))
                 loss = part.weighted_sum(weights)
-            if self._unproven and not texts.isdisjoint(terms.values):
+            if self._unproven and not texts.isdisjoint(terms.values) and not texts >= terms.values.keys():
                 teacher_loss = terms.without_text_losses(texts).weighted_sum(weights)
                 sums[TEACHER_GRADIENTS] += gradient_norm(teacher_loss, self.learner) >= MIN_TEACHER_GRADIENT
             torch.autograd.backward(loss)
@@ -162,6 +170,8 @@ class TrainingLoop:
             sums[TEACHER_GRADIENTS] += get_total_norm(_collect_gradients(self.learner)).item() >= MIN_TEACHER_GRADIENT
         replayed = self._learn_from_replay(step, sums)
         names = ["loss", *(name for name in weights if not (own and name in texts)), *([REPLAY] if replayed else [])]
+        if not any(rejected) and "dpo" in names:
+            names.remove("dpo")
         totals = self._sum_over_processes(sums, names, step)
 
         rate = learning_rate(step, self.steps, self._config)
@@ -172,7 +182,7 @@ class TrainingLoop:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-        self._read += sum(len(conversation.ids) for conversation in (*encoded, *rejected, *replayed))
+        self._read += sum(len(text.ids) for text in (*encoded, *rejected, *replayed) if text)
         parts = {name: totals[name] for name in names[1:] if len(weights) > 1 or replayed}
         return {"step": step + 1, "loss": totals["loss"], "lr": rate, "tokens": tokens, **parts}
 
@@ -196,6 +206,10 @@ class TrainingLoop:
     def evaluate(self, done: TrainingProgress) -> TrainingProgress:
         """`done` with the held-out loss in the log's last line, and with the current parameters if they are the best."""
         done.log[-1]["held_out"] = compute_held_out_loss(self.model, self._data.held_out, self._pad)
+        if self._config.patience_on == "both":
+            done.log[-1][HELD_OUT_REPLAY] = (
+                self._objective.measure_forgetting(self.model, self._replay.held_out, self._pad) or 0.0
+            )
         if self._config.patience and done.best_step == done.step:
             now = {
                 name: parameter.detach().clone() for name, parameter in list_trainable_parameters(self.learner).items()

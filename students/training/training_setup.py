@@ -50,7 +50,7 @@ CALIBRATION_CONVERSATIONS = 64
 def prepare_start(
     conversations: Sequence[Conversation],
     held_out: Sequence[Conversation] | None,
-    rejected: Sequence[Conversation],
+    rejected: Sequence[Conversation | None],
     config: StudentConfig,
     seed: int,
     progress: ProgressCallback,

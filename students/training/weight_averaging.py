@@ -112,9 +112,9 @@ def _write_average(
             for name, parameter in model.named_parameters():
                 parameter[zeros[name]] = 0
     shutil.copytree(trained, out, ignore=shutil.ignore_patterns("*.gguf", "*.safetensors*"))
-    model.bfloat16().save_pretrained(out)  # type: ignore[no-untyped-call]
+    model.bfloat16().save_pretrained(out)
     adapter = trained / ADAPTER_FOLDER / ADAPTER_WEIGHTS
     if adapter.is_file():
         scaled = {name: tensor * share if ".lora_B." in name else tensor for name, tensor in load_file(adapter).items()}
         save_file(scaled, out / ADAPTER_FOLDER / ADAPTER_WEIGHTS, {"format": "pt"})
-    return model.float(), tokenizer
+    return model.float(), tokenizer  # type: ignore[no-untyped-call]

@@ -27,6 +27,8 @@ def test_two_processes_train_the_same_student_as_one(
         "accumulate": 2,
         "precision": "float32",
         "epochs": 3,
+        "replay": {"share": 1.0, "most": 16, "max_tokens": 16},
+        "start_kl": 0.1,
     }
     both = StudentConfig.model_validate({**settings, "patience": 3})
     with socket.socket() as free:

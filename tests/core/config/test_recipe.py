@@ -256,6 +256,6 @@ def test_the_recipe_of_a_page_is_valid(page: str, before: str, tmp_path: Path) -
     assert (recipe.agents.critic is None) == bool(before)
 
 
-def test_a_runs_own_student_cannot_learn_from_pairs(tmp_path: Path) -> None:
+def test_a_runs_own_student_cannot_learn_from_pairs_alone(tmp_path: Path) -> None:
     (found,) = problems_of(tmp_path, GOOD + '[student]\nobjective = "dpo"\n')
-    assert found.startswith("student.objective: a run's student learns from kept samples")
+    assert found.startswith("student.objective: not every kept sample of a run has a rejected answer")

@@ -10,9 +10,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
-from core.config.students import StudentConfig
+from core.config.students import ReplayConfig, StudentConfig
 from core.errors import RunFailed, UsageError
+from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation
+from students.init.start_model import start_from_layers
 from students.losses.start_reference import StartReference
 from students.output.gguf_export import read_student
 from students.signals.own_answers import sample_texts
@@ -26,8 +28,13 @@ REPLAY = {"share": 1.0, "most": 16, "max_tokens": 24}
 
 @pytest.fixture(scope="module")
 def chatty(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A start with firm habits, whose requests often end."""
-    return saved(opinionated(tiny_llama(len(tokenizer)), 3), tokenizer, tmp_path_factory.mktemp("chatty"))
+    """A start with firm habits, whose requests often end: after no special token but the end of the turn."""
+    model = opinionated(tiny_llama(len(tokenizer)), 4)
+    with torch.no_grad():
+        embeddings = model.get_input_embeddings().weight
+        embeddings[:2] = 0
+        embeddings[2] *= 2
+    return saved(model, tokenizer, tmp_path_factory.mktemp("chatty"))
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +86,7 @@ def test_replay_survives_interruptions_while_it_is_written_and_learned(
     talk: list[Conversation], chatty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("students.training.training_loop.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 8)  # several batches
     config, out = configure(chatty), tmp_path / "student"
     record = train_student(talk, config, tmp_path / "undisturbed", seed=7, progress=quiet)
     written = (tmp_path / "undisturbed.replay.jsonl").read_text()
@@ -242,3 +250,69 @@ def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(
     folder = saved(mute, tokenizer, tmp_path / "mute")
     with pytest.raises(RunFailed, match=r"the start wrote \d+ usable requests in \d+ attempts"):
         train_student(talk, configure(folder, replay={"max_tokens": 16}), tmp_path / "s", seed=7, progress=quiet)
+
+
+def test_early_stopping_on_both_stops_before_more_is_forgotten(
+    talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path
+) -> None:
+    """The training conversations are held out too, so their loss only falls while the start is forgotten."""
+    settings = {"patience": 3, "evaluate_steps": 1, "epochs": 8, "learning_rate": 5e-3, "replay": {"weight": 1e-30}}
+    records, logs = {}, {}
+    for on in ("data", "both"):
+        config = configure(chatty, replay_file, patience_on=on, **settings)
+        out = tmp_path / on
+        records[on] = train_student(talk, config, out, seed=7, progress=quiet, held_out=talk)
+        logs[on] = [json.loads(line) for line in (out / "training_log.jsonl").read_text().splitlines()]
+    assert not any("held_out_replay" in line for line in logs["data"])
+    totals = [line["held_out"] + line["held_out_replay"] for line in logs["both"]]
+    assert records["both"].best_step == totals.index(min(totals)) + 1
+    assert records["both"].best_step < records["data"].best_step
+    before, after = records["both"].replay, records["data"].replay
+    assert before
+    assert after
+    assert before.divergence < after.divergence
+    with pytest.raises(ValidationError, match="both losses are measured for patience"):
+        configure(chatty, patience_on="both")
+
+
+def test_conversations_without_a_rejected_answer_learn_from_the_other_objectives(
+    talk: list[Conversation], chatty: Path, tmp_path: Path
+) -> None:
+    worse = [[one[0], Message(role="assistant", content="No, no, never!")] for one in talk]
+    some = [other if place % 3 == 0 else None for place, other in enumerate(worse)]
+    plain = StudentConfig.model_validate({**configure(chatty).model_dump(), "replay": None, "batch_size": 2})
+    pairs = StudentConfig.model_validate({**plain.model_dump(), "objective": {"sft": 1, "dpo": 1}})
+    train_student(talk, pairs, tmp_path / "pairs", seed=7, progress=quiet, rejected=some)
+    log = [json.loads(line) for line in (tmp_path / "pairs" / "training_log.jsonl").read_text().splitlines()]
+    dpo = [line["dpo"] for line in log if "dpo" in line]
+    assert 0 < len(dpo) < len(log)
+    assert dpo[-1] < dpo[0] < 0.7
+    assert all("sft" in line for line in log)
+    alone = pairs.model_copy(update={"objective": "dpo"})
+    with pytest.raises(UsageError, match="8 conversations have no rejected counterpart, so dpo alone"):
+        train_student(talk, alone, tmp_path / "alone", seed=7, progress=quiet, rejected=some)
+    with pytest.raises(UsageError, match="dpo learns from pairs"):
+        train_student(talk, pairs, tmp_path / "none", seed=7, progress=quiet, rejected=[None] * len(talk))
+
+
+@pytest.mark.slow
+def test_the_embedded_start_writes_sensible_requests_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 12)
+    start = start_from_layers(30)
+    config = ReplayConfig(most=8, max_tokens=24)
+    texts = load_replay(
+        start.model.bfloat16(), start.tokenizer, config, 8, tmp_path / "replay.jsonl", seed=7, progress=quiet
+    )
+    assert (len(texts.learned), len(texts.held_out)) == (8, 8)
+    _, *rows = map(json.loads, (tmp_path / "replay.jsonl").read_text().splitlines())
+    requests = [row["request"].lower() for row in rows]
+    assert sum(len(request.split()) >= 4 for request in requests) >= 0.8 * len(requests)
+    plain = {"the", "a", "of", "to", "is", "in", "and", "i", "what", "how", "for", "write", "with", "you"}
+    assert sum(not plain.isdisjoint(request.split()) for request in requests) >= 0.8 * len(requests), requests
+    assert all(row["answer"].strip() for row in rows)
+    assert all(
+        start.tokenizer.decode(row["prompt"]).startswith("<|im_start|>system\nYou are a helpful AI assistant")
+        for row in rows
+    )
