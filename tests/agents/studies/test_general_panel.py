@@ -11,8 +11,8 @@ from agents.checks.text.prose_faults import content_word_stems
 from agents.families.constrained_instructions import ConstrainedOptions
 from agents.families.request_styles import PLAIN_TASKS, REQUEST_STYLES
 from agents.planning.seeds import load_seed_rows
-from agents.studies.general_panel import MAX_TOKENS, ask_general_panel, build_general_panel
-from agents.studies.panel_tasks import CONSTRAINTS, FORM_KINDS, OPEN, REASONING, find_answer_fault
+from agents.studies.general_panel import ask_general_panel, build_general_panel, find_token_limit
+from agents.studies.panel_tasks import CONSTRAINTS, FORM_KINDS, OPEN, find_short_answer_fault
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
@@ -32,7 +32,7 @@ def test_no_built_in_recipe_trains_a_task_of_its_panel(name: str) -> None:
     wordings |= {text.partition("{topic}")[0] for style in REQUEST_STYLES.values() for text in style.first} - {""}
     for panel in parts.values():
         assert len(panel.judged) == len({seed.data["question"] for seed in panel.judged}) == 400
-        assert sum(seed.data["group"] == CONSTRAINTS for seed in panel.judged) == 200
+        assert sum(seed.data["group"] == CONSTRAINTS for seed in panel.judged) >= 150
         for seed in panel.judged:
             if seed.data["group"] == CONSTRAINTS:
                 if isinstance(plan.options, ConstrainedOptions):
@@ -108,7 +108,7 @@ def test_what_a_recipe_trains_is_left_out(tmp_path: Path) -> None:
 def test_the_first_possible_answer_of_a_reply_counts(
     reply: str, question: str, answers: list[str], options: list[str], *, right: bool
 ) -> None:
-    assert (find_answer_fault(reply, question, answers, options) is None) == right
+    assert (find_short_answer_fault(reply, question, answers, options) is None) == right
 
 
 def test_each_form_is_told_from_the_other_forms() -> None:
@@ -136,7 +136,7 @@ def test_the_embedded_model_passes_some_tasks_and_one_fixed_answer_none(tmp_path
 
     teacher = plan.recipe.generator_teacher
     found, calls = ask(teacher)
-    assert calls == len(panel.seeds) == 15
+    assert calls == len(panel.seeds) == 14
     results = list(zip(panel.seeds, found.results, strict=True))  # type: ignore[attr-defined]
     assert 2 <= found.passed <= 11  # type: ignore[attr-defined]
     assert found.passed == sum(found.passed_by_group.values())  # type: ignore[attr-defined]
@@ -144,7 +144,7 @@ def test_the_embedded_model_passes_some_tasks_and_one_fixed_answer_none(tmp_path
     cut = [seed.data["group"] for seed, result in results if not result.replies[0].finished]
     assert CONSTRAINTS in cut or OPEN in cut
     for seed, result in results:
-        assert result.replies[0].usage.completion_tokens <= MAX_TOKENS[seed.data["group"]]
+        assert result.replies[0].usage.completion_tokens <= find_token_limit(seed)
     assert found.words > 20  # type: ignore[attr-defined]
     assert ask(teacher) == (found, 0)
     fixed = "A garden is a garden where you grow things."
@@ -161,7 +161,3 @@ def plan_check(data: dict[str, object], answer: str) -> bool:
     seed, family = Seed(id="test0000-000000", data=data), PanelFamily()
     subject = Subject(seed, family.build_answered(seed, [answer]), None)  # type: ignore[arg-type]
     return panel_check.run(subject, None) is None
-
-
-def test_the_groups_have_limits() -> None:
-    assert MAX_TOKENS.keys() == {CONSTRAINTS, REASONING, OPEN}
