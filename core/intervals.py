@@ -95,7 +95,7 @@ def estimate_paired_difference(both: int, first_only: int, second_only: int, nei
     return IntervalEstimate(value=value, low=max(-1.0, low), high=min(1.0, high))
 
 
-def estimate_mean(values: Sequence[float]) -> IntervalEstimate | None:
+def estimate_small_mean(values: Sequence[float]) -> IntervalEstimate | None:
     """A mean with Student's t interval. None with fewer than three values.
 
     The quantile of t is the normal one with three terms of its expansion (Abramowitz and Stegun 1964, 26.7.5): 3 % too small with

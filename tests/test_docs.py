@@ -556,7 +556,7 @@ def test_the_pages_on_the_student_of_a_run_run_as_written_and_its_servers_answer
 ) -> None:
     """Calibrated with a teacher at an address, so the student needs the option that names it."""
     few = {
-        "stillhouse evaluate": "-n 4",
+        "stillhouse evaluate": "-n 4 --panel 4",
         "stillhouse route": "-n 20 --draws 1",
         "stillhouse serve": "--port 0 --slots 1",
     }
@@ -760,7 +760,7 @@ def test_the_default_recipe_runs_as_written_with_the_embedded_teacher_and_a_stud
     tmp_path: Path, prefect_home: Path
 ) -> None:
     """Small, but nothing about it is fake: llama.cpp writes, the checks decide, and a student learns and answers."""
-    student = "--set student.layers=2 --set student.epochs=4 --set student.evaluation.requests=1"
+    student = "--set student.layers=2 --set student.epochs=4 --set student.evaluation.requests=1 --set student.evaluation.panel=2"
     sizes = f"--set keep=3 --set samples=60 --set teachers.main.max_concurrent=2 {student} --json"
     less = " || { [ $? = 1 ] && echo less; }"
     output = ""

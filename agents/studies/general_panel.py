@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import chain, islice, zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -35,12 +35,14 @@ PanelPart = Literal["test", "validation"]
 """Of `validation`, settings of a student may be chosen; no task, topic or question of it is in `test`."""
 PANEL_FOLDER = SHIPPED / "data" / "panel"
 PANEL_SEED = 20
-MAX_TOKENS = {CONSTRAINTS: 96, REASONING: 32, OPEN: 128}
-"""Tokens of an answer by group. An answer that is cut off there is judged as it is: forms show before that, and how a long answer
-ends is not asked. A panel of 64 tasks takes about 20 s of two cores for a model of the embedded size."""
-OPEN_QUESTIONS = 12
+GROUP_ORDER = (CONSTRAINTS, REASONING, CONSTRAINTS, REASONING, REASONING, CONSTRAINTS, REASONING, REASONING)
+"""The groups of judged tasks in turn. Answers to questions cost a fifth of the tokens of a text."""
+MAX_TOKENS = {REASONING: 20, OPEN: 112}
+"""Tokens of an answer; `FormKind.tokens` for texts. An answer that is cut off there is judged as it is. Of 320 answers of the
+embedded model, none to a question of another kind than `products` had its first possible answer behind 16 tokens."""
+OPEN_QUESTIONS = 24
 """Open questions of a panel, fewer for fewer tasks than `TASKS_PER_OPEN_QUESTION` times as many."""
-TASKS_PER_OPEN_QUESTION = 4
+TASKS_PER_OPEN_QUESTION = 8
 ARITHMETIC_KINDS = {"products"}
 """Questions that the family `arithmetic` trains, and so do the tasks of reasoning-gym in `ARITHMETIC_TASKS`."""
 ARITHMETIC_TASKS = {"basic_arithmetic", "chain_sum", "decimal_chain_sum", "gcd", "lcm", "products", "simple_equations"}
@@ -90,16 +92,19 @@ class PanelResults(NamedTuple):
 
 
 def build_general_panel(plan: RunPlan, tasks: int, part: PanelPart = "test") -> GeneralPanel:
-    """The first `tasks` judged tasks of a part, half of each group and in turn of all kinds, and up to `OPEN_QUESTIONS` open
+    """The first `tasks` judged tasks of a part, by `GROUP_ORDER` and in turn of all kinds, and up to `OPEN_QUESTIONS` open
     ones. A larger panel begins with the tasks of a smaller one.
 
     Raises:
         UsageError: if there are fewer tasks, or the recipe's seeds cannot be read.
     """
     used = _list_used_texts(plan)
-    forms, questions = _list_forms(plan, part, used), _list_questions(plan, part, used)
-    alternating = chain.from_iterable(zip_longest(forms, questions))
-    judged = list(islice((task for task in alternating if task is not None), tasks))
+    left = {CONSTRAINTS: _list_forms(plan, part, used), REASONING: _list_questions(plan, part, used)}
+    judged: list[Mapping[str, Any]] = []
+    for place in range(tasks):  # once a group has no more tasks, all are of the other
+        first = GROUP_ORDER[place % len(GROUP_ORDER)]
+        task = next(left[first], None) or next(left[REASONING if first == CONSTRAINTS else CONSTRAINTS], None)
+        judged += [task] if task else []
     if len(judged) < tasks:
         raise UsageError(
             f"{plan.recipe.name}: the general panel has {len(judged)} tasks that the recipe does not train, not {tasks}"
@@ -109,6 +114,12 @@ def build_general_panel(plan: RunPlan, tasks: int, part: PanelPart = "test") -> 
     rows = [*judged, *({"group": OPEN, **row} for row in islice(asked, most))]
     seeds = [Seed(id=f"{part[:5]:0<5}000-{index:06d}", data=row) for index, row in enumerate(rows)]
     return GeneralPanel(_build_panel_plan(plan), seeds)
+
+
+def find_token_limit(seed: Seed) -> int:
+    """The tokens at which an answer to a task is cut off."""
+    group = seed.data["group"]
+    return FORM_KINDS[seed.data["kind"]].tokens if group == CONSTRAINTS else MAX_TOKENS[group]
 
 
 def check_panel_tasks(plan: RunPlan) -> None:
@@ -126,7 +137,7 @@ async def ask_general_panel(
     """Ask `model` each task once. Arguments and errors as of `evaluate_held_out`."""
     results = await evaluate_held_out(
         panel.plan, model, panel.seeds, stop, on_progress, cache=cache, budget=budget, journal=journal,
-        elsewhere=elsewhere, on_spent=on_spent, cut_at=lambda seed: MAX_TOKENS[seed.data["group"]],
+        elsewhere=elsewhere, on_spent=on_spent, cut_at=find_token_limit,
     )  # fmt: skip
     return PanelResults(panel, results)
 

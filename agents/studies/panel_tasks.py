@@ -39,13 +39,19 @@ class FormKind:
     draw: Callable[[Random, ConstraintTopic], dict[str, Any]] = lambda _rng, _topic: {}
     trained_by: frozenset[str] = frozenset()
     """Kinds of constraint in recipes that train this form. Empty: no recipe can."""
+    tokens: int = 56
+    """Where an answer is cut off: as many as most answers that pass need, measured on the embedded model."""
 
 
-def _constraint(name: str, *wordings: str, also: str = "", **params: Any) -> FormKind:
+def _constraint(name: str, *wordings: str, also: str = "", tokens: int = 56, **params: Any) -> FormKind:
     """A kind of constraint in wordings that no recipe uses."""
     kind = CONSTRAINT_KINDS[name]
     return FormKind(
-        wordings, kind.check, lambda rng, topic: {**kind.draw(rng, topic), **params}, frozenset({name, *also.split()})
+        wordings,
+        kind.check,
+        lambda rng, topic: {**kind.draw(rng, topic), **params},
+        frozenset({name, *also.split()}),
+        tokens,
     )
 
 
@@ -119,11 +125,11 @@ def _check_speech(text: str, _p: Mapping[str, Any]) -> str | None:
 FORM_KINDS: dict[str, FormKind] = {
     "long_text": _constraint(
         "min_words", "Write a long text about {topic}, of more than {n} words.",
-        "Write an essay about {topic}. It has to be longer than {n} words.", also="words_between", n=50,
+        "Write an essay about {topic}. It has to be longer than {n} words.", also="words_between", n=50, tokens=96,
     ),
     "two_paragraphs": _constraint(
         "exact_paragraphs", "I need two paragraphs on {topic}, separated by a blank line.",
-        "Say something about {topic} in two paragraphs with a blank line between them.", n=2,
+        "Say something about {topic} in two paragraphs with a blank line between them.", n=2, tokens=96,
     ),
     "two_words": FormKind(
         ('What can you tell me about {topic}? Bring in "{first}" and "{second}".',
@@ -137,7 +143,7 @@ FORM_KINDS: dict[str, FormKind] = {
     ),
     "figure": _constraint(
         "include_number", "Give me facts about {topic}, with a figure such as a year or an amount.",
-        "What are some facts and figures about {topic}? Write numbers in digits.",
+        "What are some facts and figures about {topic}? Write numbers in digits.", tokens=72,
     ),
     "three_tips": _constraint(
         "numbered", "Three short tips about {topic}, numbered 1. 2. 3., with nothing before or after them.",
@@ -154,12 +160,12 @@ FORM_KINDS: dict[str, FormKind] = {
     "list": FormKind(
         ("Make a list of {n} or more facts about {topic}, one on each line.",
          "List {n} words or more that have to do with {topic}, one a line."),
-        _check_items, lambda rng, _topic: {"n": rng.choice((3, 4))}, frozenset({"bullets", "numbered"}),
+        _check_items, lambda rng, _topic: {"n": rng.choice((3, 4))}, frozenset({"bullets", "numbered"}), 96,
     ),
     "paragraphs": FormKind(
         ("Write a report on {topic} that has several paragraphs, with blank lines between them.",
          "Discuss {topic} from two sides, in a paragraph of its own for each side."),
-        _check_paragraphs, lambda _rng, _topic: {"n": 2}, frozenset({"exact_paragraphs"}),
+        _check_paragraphs, lambda _rng, _topic: {"n": 2}, frozenset({"exact_paragraphs"}), 96,
     ),
     "letter": FormKind(
         ("Write a letter to a friend about {topic}, with a greeting.",
@@ -189,7 +195,7 @@ FORM_KINDS: dict[str, FormKind] = {
     "steps": FormKind(
         ('Teach me about {topic} in three steps, called "Step 1", "Step 2" and "Step 3".',
          'Plan a lesson on {topic} with "Step 1", "Step 2", "Step 3".'),
-        _check_steps,
+        _check_steps, tokens=64,
     ),
     "speech": FormKind(
         ("Tell a short story about {topic} in which somebody says something in quotation marks.",
@@ -211,7 +217,7 @@ nineteen twenty""".split(), 2
 """Without `one`, which most often is no number."""
 
 
-def find_answer_fault(reply: str, question: str, answers: Sequence[str], options: Iterable[str]) -> str | None:
+def find_short_answer_fault(reply: str, question: str, answers: Sequence[str], options: Iterable[str]) -> str | None:
     """The fault of a reply to a question with one known answer; None if the first of the possible answers in it is right.
 
     Possible answers are `options`, or all numbers if the answer is one; if the right one is not in the question, only those that
@@ -264,7 +270,7 @@ def panel_check(subject: Subject, _options: Options) -> str | None:
     """The answer must have the form that is asked for and a word of its topic, or be the known answer."""
     data, answer = subject.seed.data, subject.candidate.answer
     if data["group"] == REASONING:
-        return find_answer_fault(answer, data["question"], data["answers"], data["options"])
+        return find_short_answer_fault(answer, data["question"], data["answers"], data["options"])
     if data["group"] == CONSTRAINTS:
         shown = remove_invisible(answer)
         return FORM_KINDS[data["kind"]].check(shown, data["params"]) or find_topic_fault(shown, data["topic"])

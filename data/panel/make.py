@@ -20,7 +20,6 @@ GYM_QUESTIONS = 40
 GYM_TASKS: dict[str, dict[str, Any]] = {
     "products": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
     "needle_haystack": {"min_num_statements": 2, "max_num_statements": 3},
-    "family_relationships": {"min_family_size": 3, "max_family_size": 3},
 }
 CAPITALS = """France Paris, Italy Rome, Spain Madrid, Germany Berlin, Japan Tokyo, China Beijing, Russia Moscow, Egypt Cairo,
 Greece Athens, Portugal Lisbon, Austria Vienna, Poland Warsaw, Sweden Stockholm, Norway Oslo, Finland Helsinki, Ireland Dublin,

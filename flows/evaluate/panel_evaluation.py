@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
-from core.intervals import IntervalEstimate, estimate_mean, estimate_share
+from core.intervals import IntervalEstimate, estimate_share, estimate_small_mean
 from core.runs.records import GeneralPanelRecord, PanelModelRecord
 from core.sample import Message, Spending
 from flows.data.student_files import import_student_module
@@ -76,7 +76,7 @@ def _measure_divergence(folders: Mapping[str, Path], start: "PanelResults") -> I
         if result.answer
     ]
     measure = import_student_module("comparison.answer_divergence").measure_answer_divergence
-    found = estimate_mean(measure(folders["start"], folders["student"], conversations))
+    found = estimate_small_mean(measure(folders["start"], folders["student"], conversations))
     return found and found.model_copy(update={"low": max(0.0, found.low)})
 
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from core.intervals import Z_95, estimate_mean, estimate_paired_difference, estimate_share, wilson_bound
+from core.intervals import Z_95, estimate_paired_difference, estimate_share, estimate_small_mean, wilson_bound
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_wilsons_ends_are_the_roots_of_the_score_equation() -> None:
 def test_a_mean_has_students_interval() -> None:
     stats = pytest.importorskip("scipy.stats")
     values = [0.2, 0.5, 0.4, 0.9, 0.3, 0.6]
-    found = estimate_mean(values)
+    found = estimate_small_mean(values)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
     assert found
     assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high), rel=3e-3)
-    assert estimate_mean([1.0, 2.0]) is None
+    assert estimate_small_mean([1.0, 2.0]) is None

@@ -4,17 +4,25 @@ import asyncio
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agents.checks.base import Subject
 from agents.checks.text.prose_faults import content_word_stems
 from agents.families.constrained_instructions import ConstrainedOptions
 from agents.families.request_styles import PLAIN_TASKS, REQUEST_STYLES
 from agents.planning.seeds import load_seed_rows
-from agents.studies.general_panel import MAX_TOKENS, ask_general_panel, build_general_panel
-from agents.studies.panel_tasks import CONSTRAINTS, FORM_KINDS, OPEN, REASONING, find_answer_fault
+from agents.studies.general_panel import (
+    PanelResults,
+    ask_general_panel,
+    build_general_panel,
+    find_token_limit,
+)
+from agents.studies.panel_tasks import CONSTRAINTS, FORM_KINDS, OPEN, PanelFamily, find_short_answer_fault, panel_check
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
+from core.sample import Seed
 from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
 from tests.agents.studies.form_texts import FORM_TEXTS
 
@@ -24,15 +32,15 @@ RECIPES = sorted(list_built_in_recipes())
 @pytest.mark.parametrize("name", RECIPES)
 def test_no_built_in_recipe_trains_a_task_of_its_panel(name: str) -> None:
     plan = load_recipe_plan(name)
-    parts = {part: build_general_panel(plan, 400, part) for part in ("test", "validation")}  # type: ignore[arg-type]
+    test, validation = build_general_panel(plan, 400), build_general_panel(plan, 400, "validation")
     rows = [] if plan.recipe.seeds.documents else load_seed_rows(plan).rows
     topics = {stem for row in rows for stem in content_word_stems(str(row.get("topic", "")))}
     texts = {str(value).casefold() for row in rows for value in row.values()}
     wordings = {text.partition("{topic}")[0] for text in PLAIN_TASKS}
     wordings |= {text.partition("{topic}")[0] for style in REQUEST_STYLES.values() for text in style.first} - {""}
-    for panel in parts.values():
+    for panel in (test, validation):
         assert len(panel.judged) == len({seed.data["question"] for seed in panel.judged}) == 400
-        assert sum(seed.data["group"] == CONSTRAINTS for seed in panel.judged) == 200
+        assert sum(seed.data["group"] == CONSTRAINTS for seed in panel.judged) >= 150
         for seed in panel.judged:
             if seed.data["group"] == CONSTRAINTS:
                 if isinstance(plan.options, ConstrainedOptions):
@@ -42,14 +50,13 @@ def test_no_built_in_recipe_trains_a_task_of_its_panel(name: str) -> None:
                 assert seed.data["topic"] not in texts
                 assert seed.data["question"].partition(seed.data["topic"])[0] not in wordings
             assert seed.data["question"].casefold() not in texts
-    test, validation = parts.values()
     assert not {seed.data["question"] for seed in test.seeds} & {seed.data["question"] for seed in validation.seeds}
     assert not _panel_topics(test) & _panel_topics(validation)
     assert build_general_panel(plan, 64).judged == test.judged[:64], "a larger panel begins with a smaller one"
 
 
 def _panel_topics(panel: object) -> set[str]:
-    seeds = panel.judged  # type: ignore[attr-defined]
+    seeds = panel.judged
     return {
         text for seed in seeds for text in (seed.data.get("topic"), seed.data.get("params", {}).get("other")) if text
     }
@@ -57,10 +64,10 @@ def _panel_topics(panel: object) -> set[str]:
 
 def test_what_a_recipe_trains_is_left_out(tmp_path: Path) -> None:
     all_kinds = {seed.data["kind"] for seed in build_general_panel(load_recipe_plan("extraction"), 200).judged}
-    assert {"products", "family_relationships", "long_text", "fairy_tale"} <= all_kinds
-    gym = ["task.tasks={products=1,family_relationships=1}"]
+    assert {"products", "needle_haystack", "long_text", "fairy_tale"} <= all_kinds
+    gym = ["task.tasks={chain_sum=1,needle_haystack=1}"]
     kinds = {seed.data["kind"] for seed in build_general_panel(load_recipe_plan("reasoning", gym), 200).judged}
-    assert not {"products", "family_relationships"} & kinds
+    assert not {"products", "needle_haystack"} & kinds
     (tmp_path / "topics.jsonl").write_text(json.dumps({"topic": "Zoos", "words": ["cages", "monkeys"]}) + "\n")
     own = load_recipe_plan("smoke", [f"seeds.path={tmp_path}/topics.jsonl"])
     asked = {seed.data.get("topic") for seed in build_general_panel(own, 400).judged}
@@ -108,7 +115,7 @@ def test_what_a_recipe_trains_is_left_out(tmp_path: Path) -> None:
 def test_the_first_possible_answer_of_a_reply_counts(
     reply: str, question: str, answers: list[str], options: list[str], *, right: bool
 ) -> None:
-    assert (find_answer_fault(reply, question, answers, options) is None) == right
+    assert (find_short_answer_fault(reply, question, answers, options) is None) == right
 
 
 def test_each_form_is_told_from_the_other_forms() -> None:
@@ -125,7 +132,7 @@ def test_the_embedded_model_passes_some_tasks_and_one_fixed_answer_none(tmp_path
     plan = load_recipe_plan("constrained-instructions")
     panel = build_general_panel(plan, 12)
 
-    def ask(model: TeacherConfig) -> tuple[object, int]:
+    def ask(model: TeacherConfig) -> tuple[PanelResults, int]:
         spent: list[int] = []
         found = asyncio.run(
             ask_general_panel(
@@ -136,32 +143,24 @@ def test_the_embedded_model_passes_some_tasks_and_one_fixed_answer_none(tmp_path
 
     teacher = plan.recipe.generator_teacher
     found, calls = ask(teacher)
-    assert calls == len(panel.seeds) == 15
-    results = list(zip(panel.seeds, found.results, strict=True))  # type: ignore[attr-defined]
-    assert 2 <= found.passed <= 11  # type: ignore[attr-defined]
-    assert found.passed == sum(found.passed_by_group.values())  # type: ignore[attr-defined]
+    assert calls == len(panel.seeds) == 14
+    results = list(zip(panel.seeds, found.results, strict=True))
+    assert 2 <= found.passed <= 11
+    assert found.passed == sum(found.passed_by_group.values())
     assert not {result.fault for _, result in results} & {"cut off", "no answer"}
     cut = [seed.data["group"] for seed, result in results if not result.replies[0].finished]
     assert CONSTRAINTS in cut or OPEN in cut
     for seed, result in results:
-        assert result.replies[0].usage.completion_tokens <= MAX_TOKENS[seed.data["group"]]
-    assert found.words > 20  # type: ignore[attr-defined]
+        assert result.replies[0].usage.completion_tokens <= find_token_limit(seed)
+    assert found.words > 20
     assert ask(teacher) == (found, 0)
     fixed = "A garden is a garden where you grow things."
-    checks = [plan_check(seed.data, fixed) for seed in panel.judged]
+    checks = [passes_check(seed.data, fixed) for seed in panel.judged]
     assert not any(checks)
 
 
-def plan_check(data: dict[str, object], answer: str) -> bool:
+def passes_check(data: dict[str, Any], answer: str) -> bool:
     """Whether an answer passes, by the panel's own check."""
-    from agents.checks.base import Subject
-    from agents.studies.panel_tasks import PanelFamily, panel_check
-    from core.sample import Seed
-
     seed, family = Seed(id="test0000-000000", data=data), PanelFamily()
     subject = Subject(seed, family.build_answered(seed, [answer]), None)  # type: ignore[arg-type]
     return panel_check.run(subject, None) is None
-
-
-def test_the_groups_have_limits() -> None:
-    assert MAX_TOKENS.keys() == {CONSTRAINTS, REASONING, OPEN}

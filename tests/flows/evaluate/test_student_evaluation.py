@@ -299,11 +299,11 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
     assert found.examples[0].answers.keys() == {"teacher", "student", "start"}
     panel = found.panel
     assert panel
-    assert (panel.tasks, panel.groups, panel.questions) == (6, {"constraints": 3, "reasoning": 3}, 2)
+    assert (panel.tasks, panel.groups, panel.questions) == (6, {"constraints": 3, "reasoning": 3}, 1)
     assert [model.role for model in panel.models] == ["teacher", "student", "start"]
     assert panel.comparison
-    assert panel.divergence is None, "two questions have no interval"
-    assert [example.answers.keys() for example in found.panel_examples] == [{"teacher", "student", "start"}] * 2
+    assert panel.divergence is None, "one question has no interval"
+    assert [example.answers.keys() for example in found.panel_examples] == [{"teacher", "student", "start"}]
     assert "general panel: 6 tasks that the recipe does not train: teacher" in format_student_evaluation(found)
 
 

@@ -24,8 +24,8 @@ from tests.support.whole_runs import check_whole
 
 REQUESTS = 12
 TASKS = 8
-"""Of the general panel, with two open questions."""
-ASKED = REQUESTS + TASKS + 2
+"""Of the general panel, with one open question."""
+ASKED = REQUESTS + TASKS + 1
 
 
 def answered(passes: list[bool]) -> list[HeldOutResult]:
@@ -174,11 +174,8 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     assert f"| teacher | {passed['teacher']} of {REQUESTS} |" in (run.student / "README.md").read_text()
     panel = manifest.evaluation.panel
     assert panel
-    assert (panel.tasks, panel.questions, [model.role for model in panel.models]) == (
-        8,
-        2,
-        ["teacher", "student", "start"],
-    )
+    assert (panel.tasks, panel.questions) == (8, 1)
+    assert [model.role for model in panel.models] == ["teacher", "student", "start"]
     assert (
         "| teacher | " in (run.student / "README.md").read_text().partition("tasks that the recipe does not train")[2]
     )
