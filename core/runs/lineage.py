@@ -97,6 +97,22 @@ class Lineage:
                 releases.append(read_release(self.aside_folder / str(number)))
         return next((release for release in releases if release.manifest.run.digest == digest), None)
 
+    def find_promotion(self, parent: ParentRelease) -> Release | None:
+        """The newest release up to `parent` whose student was promoted, its files compared with their hashes.
+
+        Raises:
+            UsageError: if a release up to `parent` is missing.
+            StoreError: if one of them is damaged.
+        """
+        for ancestor in reversed(self.find_generation(parent.generation).ancestry):
+            release = self.find_generation(ancestor.generation)
+            if release.manifest.digest != ancestor.digest:
+                raise StoreError(f"{release.path}: is another release than the one that {parent.release} builds on")
+            release.verify_files()
+            if release.promoted:
+                return release
+        return None
+
     def is_aside(self, release: Release) -> bool:
         return release.path.parent == self.aside_folder
 

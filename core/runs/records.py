@@ -138,6 +138,8 @@ class MixRecord(BaseModel):
     """By release."""
     real: int = 0
     min_real_share: float = 0.0
+    withheld: int = 0
+    """Own samples left out: a promoted teacher answered requests whose earlier rows are held out."""
 
     @property
     def rows(self) -> int:
@@ -287,6 +289,8 @@ class EvaluationRecord(BaseModel):
     """The number of the first request in the recipe's order. The run and the releases before it use only numbers below it."""
     type: str
     """How the weights of student and start were stored."""
+    weights: str | None = None
+    """SHA-256 of the student's file that was asked; None in records of earlier versions."""
     models: list[ModelPassRecord]
     comparisons: list[PairedComparison]
     example: str | None = None
@@ -499,6 +503,8 @@ class RunManifest(BaseModel):
     student: StudentRecord | None = None
     evaluation: EvaluationRecord | None = None
     """None if the recipe asks for none (`student.evaluation`)."""
+    generator: str | None = None
+    """The model that wrote the samples: the recipe's own, or a promoted student. None in runs of earlier versions."""
     gates: list[str] = []
     """Release gates that were not met: the evidence of collapse, one sentence each."""
     files: dict[str, str] = {}
@@ -522,7 +528,7 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     keys = (
         "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
         "seconds", "judges", "collapse", "collapse_parent",
-        "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
+        "generator", "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
         "difficulty", "evaluation", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

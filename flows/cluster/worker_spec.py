@@ -33,15 +33,21 @@ class WorkerSpec:
     folder: str
     first: int
     """`first_seed` of the plan."""
+    releases: str
+    """The folder of releases, which has the weights of a promoted generator."""
 
     @classmethod
     def from_plan(cls, name: str, address: WorkerAddress, plan: "RunPlan") -> "WorkerSpec":
-        return cls(name, address, plan.recipe.model_dump_json(), str(plan.folder.resolve()), plan.first_seed)
+        releases = str(plan.recipe.generator_teacher.releases)
+        return cls(name, address, plan.recipe.model_dump_json(), str(plan.folder.resolve()), plan.first_seed, releases)
 
     def load_plan(self) -> "RunPlan":
         from agents.planning.run_plan import build_plan
 
-        return replace(build_plan(Recipe.model_validate_json(self.recipe), Path(self.folder)), first_seed=self.first)
+        recipe = Recipe.model_validate_json(self.recipe)
+        teachers = {name: teacher.in_releases(Path(self.releases)) for name, teacher in recipe.teachers.items()}
+        plan = build_plan(recipe.model_copy(update={"teachers": teachers}), Path(self.folder))
+        return replace(plan, first_seed=self.first)
 
 
 class ClusterEngine(Protocol):

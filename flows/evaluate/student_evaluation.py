@@ -26,11 +26,11 @@ from core.storage.sample_files import read_sample_columns
 from flows.data.student_files import (
     STUDENT_EVALUATION_FILE,
     configure_student_as_teacher,
+    continue_lineage,
     find_student_folder,
     find_student_run,
     import_student_module,
     load_student_plan,
-    start_after_release,
 )
 from flows.evaluate.used_requests import collect_used_requests
 from flows.terminal.console import CommandSession
@@ -191,7 +191,7 @@ def prepare_student_evaluation(
     """
     student = find_student_folder(name)
     run = find_student_run(student)
-    plan = start_after_release(plan, run) if plan else load_student_plan(student, run, runs)
+    plan = continue_lineage(plan, run) if plan else load_student_plan(student, run, runs)
     harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None
     return StudentEvaluationTask(student, plan, run, number, kind, harness, rows)
 

@@ -9,6 +9,7 @@ from core.installation import format_install_command
 from core.runs.lineage import open_next_run
 from core.runs.records import RunInvocation
 from core.runs.run_dir import RunDir
+from flows.data.promoted_generator import use_promoted_generator
 from flows.data.run_storage import RunStorage, open_run_storage
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.run.pinned_weights import pin_hub_weights
@@ -68,6 +69,7 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     sources = hash_recipe_sources(plan)
     storage.fetch_for_recipe(plan.recipe, sources)
     run = open_next_run(storage.runs, plan.recipe, sources, folder=plan.folder, resume=resume, invocation=invocation)
+    plan = use_promoted_generator(plan, run)
     return PreparedRun(run, plan, seeds, storage, invocation, unpinned_digest)
 
 
