@@ -216,12 +216,12 @@ class TeacherConfig(RecipeTable):
         placed._folder = folder
         return placed
 
-    def in_releases(self, releases: Path) -> Self:
-        """The same teacher, a promoted student if it has that name, with its weights in the folder `releases`."""
+    def in_release(self, release: Path) -> Self:
+        """The same teacher; if it is a promoted student, with its weights in the folder `release`."""
         if self.student_of is None:
             return self
         placed = self.model_copy()
-        placed._folder = releases.absolute()
+        placed._folder = release.absolute()
         return placed
 
     @property
@@ -230,19 +230,19 @@ class TeacherConfig(RecipeTable):
         return find_student_release(self.model)
 
     def as_file(self) -> Self:
-        """The same teacher; a promoted student by the path of its file, which needs no folder of releases."""
+        """The same teacher; a promoted student by the path of its file, which needs no release."""
         return self.model_copy(update={"model": f"local/{self.weights_file}"}) if self.student_of else self
 
     @property
-    def releases(self) -> Path:
-        """The folder of releases that has the weights of a promoted student."""
-        return self._folder
+    def release_folder(self) -> Path | None:
+        """The folder of the release that has the weights of a promoted student; None for any other teacher."""
+        return self._folder if self.student_of else None
 
     @property
     def weights_file(self) -> Path:
         """The file of `local/FILE.gguf` or of a promoted student, which may be missing."""
         if self.student_of:
-            return self._folder / self.student_of / PROMOTED_WEIGHTS
+            return self._folder / PROMOTED_WEIGHTS
         return find_referenced_file(self.model.removeprefix("local/"), self._folder)
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
+from core.hub_reference import remove_revision
 from core.runs.records import PairedComparison
 from core.sample import FrozenModel
 
@@ -31,8 +32,8 @@ class VerificationRecord(FrozenModel):
         for check in self.checks:
             same = [other for other in now.checks if other["type"] == check["type"]]
             if not any(_list_changes(check, other) == [] for other in same):
-                changes = [_list_changes(check, other) for other in same]
-                options = f" with {', '.join(min(changes, key=len))}" if changes else ""
+                changes = min((_list_changes(check, other) for other in same), key=len, default=[])
+                options = f" with {', '.join(changes)}" if changes else ""
                 missing.append(f"the check {check['type']}{options}")
         for name, before, after in (
             ("agents.critic", self.critic, now.critic),
@@ -94,8 +95,9 @@ def _is_source(value: object, sources: Mapping[str, str]) -> bool:
 
 
 def identify_model(teacher: TeacherConfig) -> str:
-    """A teacher's model, with its endpoint if it has one."""
-    return f"{teacher.model} at {teacher.endpoint}" if teacher.endpoint else teacher.model
+    """A teacher's model without its commit on the Hub, and with its endpoint if it has one."""
+    model = remove_revision(teacher.model)
+    return f"{model} at {teacher.endpoint}" if teacher.endpoint else model
 
 
 class PromotionRecord(FrozenModel):

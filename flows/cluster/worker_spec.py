@@ -33,20 +33,23 @@ class WorkerSpec:
     folder: str
     first: int
     """`first_seed` of the plan."""
-    releases: str
-    """The folder of releases, which has the weights of a promoted generator."""
+    release: str | None
+    """The folder of the release that has the weights of a promoted generator."""
 
     @classmethod
     def from_plan(cls, name: str, address: WorkerAddress, plan: "RunPlan") -> "WorkerSpec":
-        releases = str(plan.recipe.generator_teacher.releases)
-        return cls(name, address, plan.recipe.model_dump_json(), str(plan.folder.resolve()), plan.first_seed, releases)
+        folder = plan.recipe.generator_teacher.release_folder
+        release = str(folder) if folder else None
+        return cls(name, address, plan.recipe.model_dump_json(), str(plan.folder.resolve()), plan.first_seed, release)
 
     def load_plan(self) -> "RunPlan":
         from agents.planning.run_plan import build_plan
 
         recipe = Recipe.model_validate_json(self.recipe)
-        teachers = {name: teacher.in_releases(Path(self.releases)) for name, teacher in recipe.teachers.items()}
-        plan = build_plan(recipe.model_copy(update={"teachers": teachers}), Path(self.folder))
+        if self.release:
+            teachers = {name: teacher.in_release(Path(self.release)) for name, teacher in recipe.teachers.items()}
+            recipe = recipe.model_copy(update={"teachers": teachers})
+        plan = build_plan(recipe, Path(self.folder))
         return replace(plan, first_seed=self.first)
 
 

@@ -33,8 +33,7 @@ def use_promoted_generator(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
         return plan
     from agents.planning.run_plan import PROMOTED_TEACHER
 
-    releases = locate_releases(run.path.parent)
-    release = Lineage(releases / plan.recipe.name).find_promotion(parent)
+    release = Lineage(locate_releases(run.path.parent) / plan.recipe.name).find_promotion(parent)
     if release is None or not is_still_replaced(release, plan.recipe):
         return plan
     check_verification(release, describe_plan_verification(plan))
@@ -49,7 +48,7 @@ def use_promoted_generator(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
     agents = plan.recipe.agents
     generator = agents.generator.model_copy(update={"teacher": PROMOTED_TEACHER})
     return plan.with_recipe(
-        teachers={**plan.recipe.teachers, PROMOTED_TEACHER: student.in_releases(releases)},
+        teachers={**plan.recipe.teachers, PROMOTED_TEACHER: student.in_release(release.path)},
         agents=agents.model_copy(update={"generator": generator}),
     )
 

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from core.config.recipe import Recipe
-from core.gguf_files import find_gguf_problem
 from core.runs.promotion import PromotionRecord, describe_verification, identify_model
 from core.runs.records import CollapseVerdict, EvaluationRecord, PairedComparison, RunManifest
 from core.runs.run_dir import RunDir
@@ -102,7 +101,7 @@ def _find_weights_fault(run: RunDir, manifest: RunManifest) -> str | None:
         return "the student is not the one that was evaluated: continue the run with --resume"
     if evaluation.weights != recorded:
         return f"{STUDENT_WEIGHTS} is not the file that was evaluated: remove the student's folder, and continue with --resume"
-    return find_gguf_problem(run.path / STUDENT_WEIGHTS)
+    return None
 
 
 def find_teacher_comparison(evaluation: EvaluationRecord | None) -> PairedComparison | None:

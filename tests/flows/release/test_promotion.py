@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agents.workers.worker_protocol import WorkerAddress
 from core.config.recipe import LineageConfig, recipe_digest
 from core.errors import StoreError, UsageError
 from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
@@ -221,7 +222,7 @@ def test_a_student_that_is_not_promoted_leaves_the_generator_of_before(
     third = add_release(runs, gguf)
     assert third.promoted
     assert generator_of(prepare(runs)) == "local/student:smoke/2"
-    for generation, generator in ((1, "smoke/0"), (2, "smoke/2"), (0, "smoke/0")):
+    for generation, generator in ((1, "smoke/0"), (2, "smoke/2"), (0, "smoke/0")):  # back, on, and back
         lineage(runs).roll_back(generation)
         assert generator_of(prepare(runs, resume=True)) == f"local/student:{generator}"
     lineage(runs).roll_back()
@@ -285,7 +286,7 @@ def test_only_the_very_file_that_was_evaluated_is_promoted(finished: RunDir) -> 
 def test_a_worker_finds_the_student_or_says_that_it_is_missing(finished: RunDir, tmp_path: Path) -> None:
     create_release(finished)
     following = prepare(finished.path.parent)
-    spec = WorkerSpec.from_plan("x", None, following.plan)  # type: ignore[arg-type]  it dials nobody
+    spec = WorkerSpec.from_plan("x", WorkerAddress("ws://127.0.0.1:9", "a word"), following.plan)
     assert spec.load_plan().recipe == following.plan.recipe
     (tmp_path / "place" / "releases").rename(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match=r"teachers.promoted.model: there is no file .*student-q8_0.gguf"):
@@ -300,6 +301,11 @@ def test_a_run_of_another_place_does_not_start_the_student_of_a_release_unasked(
     shutil.copytree(finished.student, following.student)
     task = prepare_student_evaluation(following.path, None, 3, "q8_0", runs=finished.path.parent)
     assert task.plan.recipe.generator_teacher.student_of == "smoke/0"
+    lineage(finished.path.parent).roll_back()
+    task = prepare_student_evaluation(following.path, None, 3, "q8_0", runs=finished.path.parent)
+    assert task.plan.recipe.generator_teacher.weights_file.is_file(), (
+        "its release was set aside, and is still its teacher's"
+    )
     with pytest.raises(UsageError, match=r"start the student of a release next to it \(lineage.promote\)"):
         prepare_student_evaluation(following.path, None, 3, "q8_0", runs=tmp_path / "mine")
 
