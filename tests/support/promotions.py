@@ -31,9 +31,9 @@ from flows.run.run_preparation import prepare_run
 from flows.run.shard_production import produce_and_curate
 
 
-def make_student_run(runs: Path, recipe: str, *settings: str, resume: bool = False) -> RunDir:
-    """A run of the recipe from seeds to evaluation and report."""
-    with open_run_context(prepare_run(recipe, list(settings), str(runs), resume=resume)) as context:
+def make_student_run(runs: Path, recipe: str, *settings: str, resume: bool = False, distill: bool = True) -> RunDir:
+    """A run of the recipe from seeds to report, with its student and the evaluation if it `distill`s."""
+    with open_run_context(prepare_run(recipe, list(settings), str(runs), resume=resume, distill=distill)) as context:
         seeds = context.seeds
         short = asyncio.run(
             produce_and_curate(context.run, context.plan, seeds, lambda: run_curate_stage.fn(context, seeds))
@@ -42,9 +42,10 @@ def make_student_run(runs: Path, recipe: str, *settings: str, resume: bool = Fal
         kept = read_kept_rows(context.run)
         run_assess_stage.fn(context, kept)
         parts = run_package_stage(context, kept)
-        run_distill_stage.fn(context, parts)
-        asyncio.run(run_evaluate_stage.fn(context))
-        add_panel(context.manifest)
+        if distill:
+            run_distill_stage.fn(context, parts)
+            asyncio.run(run_evaluate_stage.fn(context))
+            add_panel(context.manifest)
         finish_run(context)
     return context.run
 

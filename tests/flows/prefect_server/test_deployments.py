@@ -214,7 +214,7 @@ def test_deployments_have_a_form_and_the_commit(server: Server) -> None:
     assert there["nightly"]["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
     assert there["nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     before = {one["name"]: one["enabled"] for one in server.filtered("automations")}
-    assert sum(name.startswith("stillhouse: ") for name in before) == 4
+    assert sum(name.startswith("stillhouse: ") for name in before) == 5
     server.call("deploy", *NAMED)
     assert len(server.filtered("deployments")) == 4, "deploying again changes them in place"
     assert {one["name"]: one["enabled"] for one in server.filtered("automations")} == before
