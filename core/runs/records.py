@@ -431,6 +431,8 @@ class CriticRecord(BaseModel):
     reviews: int
     faulted: int
     """Reviews that name a fault."""
+    by_confidence: bool = False
+    """Whether it is the confidence of a promoted student in its own drafts."""
 
     @property
     def is_silent(self) -> bool:
@@ -438,6 +440,8 @@ class CriticRecord(BaseModel):
 
     @property
     def summary(self) -> str:
+        if self.is_silent and self.by_confidence:
+            return f"no doubt in {self.reviews:,} drafts: the promoted student is sure of itself; take a critic that is a teacher"
         if self.is_silent:
             return f"no fault in {self.reviews:,} reviews: take a more capable model, or critic = false"
         return f"faults in {self.faulted:,} of {self.reviews:,} reviews"
@@ -497,7 +501,7 @@ class RunManifest(BaseModel):
     missing_thinking: list[str] = []
     """Agents with `reasoning` that got no thinking in any reply, a sentence each."""
     critic: CriticRecord | None = None
-    """None if no teacher reviewed a draft."""
+    """None if no teacher, and no promoted student, reviewed a draft."""
     pairs: PairsRecord | None = None
     """None if the recipe asks for no preference pairs."""
     student: StudentRecord | None = None

@@ -118,7 +118,8 @@ def _write_release(run: RunDir, recipe: Recipe, lineage: Lineage, line: Sequence
             recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.mix, verdict=verdict,
             promotion=promotion,
         )  # fmt: skip
-        write_json(folder / "lineage.json", record.model_dump(mode="json"))
+        without = set() if promotion else {"promotion"}  # as earlier versions wrote it
+        write_json(folder / "lineage.json", record.model_dump(mode="json", exclude=without))
         files["lineage.json"] = hash_file(folder / "lineage.json")
         last_sample = max(
             parse_sample_index(name)

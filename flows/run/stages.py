@@ -62,12 +62,16 @@ def describe_missing_thinking(run: RunDir, recipe: Recipe) -> list[str]:
 
 
 def count_reviews(run: RunDir, recipe: Recipe) -> CriticRecord | None:
-    """The reviews of a critic that is a teacher, in the first samples."""
-    if recipe.agents.critic is None or recipe.agents.critic.type != "teacher":
+    """The reviews of a critic that is a teacher, or the confidence of a promoted student in its drafts, in the first samples."""
+    promoted = recipe.generator_teacher.student_of is not None
+    if recipe.agents.critic is None or (recipe.agents.critic.type != "teacher" and not promoted):
         return None
+    by_confidence = recipe.agents.critic.type == "confidence"
     samples = islice(read_finished_samples(run), REVIEWED_SAMPLES)
     faulted = [bool(critique.faults) for sample in samples for critique in sample.critiques]
-    return CriticRecord(reviews=len(faulted), faulted=sum(faulted)) if faulted else None
+    if not faulted:
+        return None
+    return CriticRecord(reviews=len(faulted), faulted=sum(faulted), by_confidence=by_confidence)
 
 
 def write_dataset(

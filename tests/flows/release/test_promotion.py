@@ -30,11 +30,12 @@ from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.release.promotion_decision import STUDENT_WEIGHTS, find_promotion_refusals
 from flows.release.release_creation import create_release, format_created_release
 from flows.run.run_preparation import PreparedRun, prepare_run
+from flows.run.stages import count_reviews
 from tests.flows.commands.test_commands import called
 from tests.flows.data.test_dataset_mixture import prompts_of, rows_of
 from tests.flows.release.test_release_kills import check_clean, content, ended, start, steps_of
 from tests.support.exported_students import export_student
-from tests.support.lineages import OFF, SMALL, lineage, make_run
+from tests.support.lineages import OFF, SMALL, lineage, make_release, make_run
 from tests.support.promotions import add_panel, add_student, compare, make_student_run
 
 PROMOTE = ("lineage.promote=true", "student={evaluation={requests=12}}")
@@ -247,7 +248,9 @@ def add_release(runs: Path, gguf: Path, **records: Any) -> Release:
     return create_release(own).release
 
 
-def test_without_promote_nothing_changes(finished: RunDir, gguf: Path) -> None:
+def test_without_promote_nothing_changes(finished: RunDir, tmp_path: Path) -> None:
+    keys = {"recipe", "generation", "ancestors", "mix", "verdict"}
+    assert set(read_json(make_release(tmp_path / "plain" / "runs").release.path / "lineage.json")) == keys
     create_release(finished)
     plain = prepare(finished.path.parent, PROMOTE[1])
     assert generator_of(plain) == "fake/writer", "its own, though its parent has a promoted student"
@@ -363,6 +366,20 @@ def test_a_run_that_verifies_less_is_refused_in_one_sentence(finished: RunDir) -
         "has that: restore it, or set lineage.promote = false"
     )
     assert generator_of(prepare(finished.path.parent, PROMOTE[1], "agents.critic=false")) == "fake/writer"
+
+
+def test_a_promoted_students_confidence_in_itself_is_reported(ready: RunDir) -> None:
+    own = ready.read_recipe()
+    assert own.agents.critic
+    critic = own.agents.critic.model_copy(update={"type": "confidence"})
+    own = own.model_copy(update={"agents": own.agents.model_copy(update={"critic": critic})})
+    assert count_reviews(ready, own) is None, "the control: bands that were chosen for this model"
+    main = own.teachers["main"].model_copy(update={"model": "local/student:smoke/0"})
+    record = count_reviews(ready, own.model_copy(update={"teachers": {"main": main}}))
+    assert record
+    assert record.by_confidence
+    silent = record.model_copy(update={"reviews": 25, "faulted": 0})
+    assert silent.summary.startswith("no doubt in 25 drafts: the promoted student is sure of itself")
 
 
 # Sides
