@@ -1,13 +1,14 @@
 """The generator of a run: the recipe's own, or the promoted student of a release that the run builds on. Reads no row."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.config.recipe import ParentRelease
 from core.config.teachers import STUDENT_PREFIX, TeacherConfig
 from core.errors import UsageError
 from core.runs.lineage import Lineage
 from core.runs.promotion import VerificationRecord, describe_verification, identify_model
 from core.runs.releases import Release, locate_releases
-from core.runs.run_dir import RunDir
 
 if TYPE_CHECKING:
     from agents.families.base import RecipeFamily
@@ -18,22 +19,19 @@ STUDENT_SLOTS = 8
 """Most concurrent conversations of a student."""
 
 
-def use_promoted_generator(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
-    """The plan with the newest promoted student of the releases that the run builds on as its generator, if the recipe promotes
-    students and there is one. Other agents keep their teachers.
+def use_promoted_generator(plan: "RunPlan", parent: ParentRelease | None, runs: Path) -> "RunPlan":
+    """The plan of a run in the folder `runs` that builds on `parent`. Its generator is the newest promoted student up to that
+    release, if the recipe promotes students and there is one. Other agents keep their teachers.
 
     Raises:
         UsageError: if the recipe verifies less than when that student's data were made.
         StoreError: if a release is damaged.
     """
-    parent = run.read_parent() if run else None
-    if run is None or parent is None or not plan.recipe.lineage.promote:
-        return plan
-    if parent.release.rpartition("/")[0] != plan.recipe.name:
+    if parent is None or not plan.recipe.lineage.promote:
         return plan
     from agents.planning.run_plan import PROMOTED_TEACHER
 
-    release = Lineage(locate_releases(run.path.parent) / plan.recipe.name).find_promotion(parent)
+    release = Lineage(locate_releases(runs) / plan.recipe.name).find_promotion(parent)
     if release is None or not is_still_replaced(release, plan.recipe):
         return plan
     check_verification(release, describe_plan_verification(plan))

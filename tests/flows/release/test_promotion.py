@@ -365,6 +365,7 @@ def test_a_run_that_verifies_less_is_refused_in_one_sentence(finished: RunDir) -
         "smoke: its generator is the student of smoke/0, whose data were verified with agents.critic, and the recipe no longer "
         "has that: restore it, or set lineage.promote = false"
     )
+    assert [path.name for path in finished.path.parent.glob("smoke-*")] == [finished.name], "nothing is made"
     assert generator_of(prepare(finished.path.parent, PROMOTE[1], "agents.critic=false")) == "fake/writer"
 
 
