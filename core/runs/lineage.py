@@ -192,8 +192,8 @@ def find_release(name: Path, releases: Path = RELEASES_FOLDER) -> Release | None
 def choose_parent_release(
     runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume: bool
 ) -> ParentRelease | None:
-    """The release on which the recipe's run builds: the newest. With `resume`, if no run on the newest release exists, the release
-    of an unreleased run on an earlier one.
+    """The release on which the recipe's run builds: the newest. With `resume`, if no run on the newest release exists, an earlier
+    one with an unreleased run.
 
     Raises:
         StoreError: if a release is damaged.

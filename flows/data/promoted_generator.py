@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config.recipe import ParentRelease
+from core.config.recipe import ParentRelease, Recipe
 from core.config.teachers import STUDENT_PREFIX, TeacherConfig
 from core.errors import UsageError
 from core.runs.lineage import Lineage
@@ -13,7 +13,6 @@ from core.runs.releases import Release, locate_releases
 if TYPE_CHECKING:
     from agents.families.base import RecipeFamily
     from agents.planning.run_plan import RunPlan
-    from core.config.recipe import Recipe
 
 STUDENT_SLOTS = 8
 """Most concurrent conversations of a student."""
@@ -51,7 +50,7 @@ def use_promoted_generator(plan: "RunPlan", parent: ParentRelease | None, runs: 
     )
 
 
-def is_still_replaced(release: Release, recipe: "Recipe") -> bool:
+def is_still_replaced(release: Release, recipe: Recipe) -> bool:
     """Whether the recipe's generator is the one whose place the release's student took: it was compared with no other."""
     promotion = release.lineage.promotion
     return promotion is not None and promotion.replaces == identify_model(recipe.generator_teacher)
