@@ -158,20 +158,22 @@ def _format_generation(generation: LineageGeneration, arrow: str) -> list[str]:
     if run.generator:
         lines.append(f"         generator {format_one_line(describe_generator(run.generator), LINE_WIDTH)}")
     if evaluation := run.evaluation:
-        lines.append(f"         student {_format_student(evaluation)}")
+        lines += [f"         {line}" for line in _format_student(evaluation)]
     lines += [f"         {line}" for text in format_promotion(release) for line in textwrap.wrap(text, LINE_WIDTH)]
     return [*lines, *([f"         DAMAGED  {generation.fault}"] if generation.fault else [])]
 
 
-def _format_student(evaluation: EvaluationRecord) -> str:
-    """The student's pass rate next to its teacher's, and its loss on the general panel."""
+def _format_student(evaluation: EvaluationRecord) -> list[str]:
+    """The student's pass rate next to its teacher's, and its change on the general panel."""
     rates = {model.role: model.pass_rate.value for model in evaluation.models}
-    parts = [f"passes {format_percent(rates['student'])} of {evaluation.requests}"] if "student" in rates else []
+    passes = (
+        [f"student passes {format_percent(rates['student'])} of {evaluation.requests}"] if "student" in rates else []
+    )
     if comparison := find_teacher_comparison(evaluation):
-        parts.append(f"its teacher {format_percent(rates['teacher'])}: {format_gain(comparison)}")
-    if evaluation.panel and evaluation.panel.comparison:
-        parts.append(f"general panel {100 * evaluation.panel.comparison.difference.value:+.0f}")
-    return ", ".join(parts)
+        passes.append(f"its teacher {format_percent(rates['teacher'])}: {format_gain(comparison)}")
+    panel = evaluation.panel and evaluation.panel.comparison
+    general = [f"general panel: student minus start {100 * panel.difference.value:+.0f} points"] if panel else []
+    return [", ".join(passes), *general]
 
 
 def _format_metric_table(releases: Sequence[Release]) -> list[str]:

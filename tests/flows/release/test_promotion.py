@@ -201,7 +201,7 @@ def test_a_promotion_is_part_of_its_release_and_the_next_run_asks_the_student(
     assert code == 0
     assert "generator fake/writer" in out
     assert "passes 38 % of 40, its teacher 5 %: +32 points" in out
-    assert "general panel -2" in out
+    assert "general panel: student minus start -2 points" in out
     assert "its student is the generator of the next generation" in out
     (record,) = json.loads(called(capsys, "lineage", "smoke", *where, "--json")[1])["generations"]
     assert record["promotion"]["promoted"]
