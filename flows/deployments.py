@@ -19,11 +19,18 @@ from core.runs.lineage import find_release
 from core.runs.records import RunState
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.secrets import redact_text
-from flows.data.run_storage import open_run_storage
-from flows.prefect_server.automations import GATE_NOT_MET_STATE, RELEASE_MADE_EVENT, RELEASE_REFUSED_EVENT
+from flows.data.run_storage import RunStorage, open_run_storage
+from flows.prefect_server.automations import (
+    GATE_NOT_MET_STATE,
+    PROMOTION_MADE_EVENT,
+    PROMOTION_REFUSED_EVENT,
+    RELEASE_MADE_EVENT,
+    RELEASE_REFUSED_EVENT,
+)
 from flows.prefect_server.flow_cancellation import handle_cancellation
 from flows.recipes.recipe_catalog import choose_recipe_title, load_recipe_plan
-from flows.release.release_creation import create_release, format_created_release
+from flows.release.promotion_decision import format_promotion
+from flows.release.release_creation import format_created_release, release_run
 from flows.run.dataset_distillation import distill_dataset, parse_student_settings
 from flows.run.pipeline import execute_run
 from flows.run.run_preparation import prepare_run
@@ -43,11 +50,14 @@ async def run(
     runs_dir: str = RUNS_FOLDER,
     resume: bool = True,
     distill: bool = True,
+    release: bool = False,
 ) -> State[Any] | dict[str, Any]:
     """Run all stages of a recipe, from seeds to student and report. Returns the run's summary.
 
-    If the run fails, the state is Failed with the error's sentence as its message. If another process works on the run, the
-    state is Cancelled, as when Prefect limits a deployment to one run at a time.
+    With `release`, the finished run is released too, so that a schedule of this flow makes a generation each time. If the run has
+    less than requested, or the release gate is not met, the state is Failed, named GateNotMet. If the run fails, the state is
+    Failed with the error's sentence as its message. If another process works on the run, the state is Cancelled, as when Prefect
+    limits a deployment to one run at a time.
 
     Args:
         recipe: A built-in recipe, or the path of a TOML file where the flow runs.
@@ -55,6 +65,7 @@ async def run(
         runs_dir: Where runs are stored, a folder or s3://BUCKET/FOLDER; releases are stored next to it.
         resume: Resume the run if it exists.
         distill: Train the recipe's student too.
+        release: Release the run when it is done.
 
     Raises:
         Abort: if another process works on this same flow run.
@@ -63,7 +74,14 @@ async def run(
     try:
         with handle_cancellation(SESSION.stop):
             prepared = prepare_run(recipe, overrides, runs_dir, resume=resume or again, distill=distill)
-            return await execute_run(prepared)
+            summary = await execute_run(prepared)
+        if not release:
+            return summary
+        if summary["shortfalls"]:
+            why = "; ".join([f"{prepared.run.name} is not released, since it is partial", *summary["shortfalls"]])
+            return refuse_release(prepared.plan.recipe.name, prepared.run, why)
+        released = make_release(prepared.plan.recipe.name, prepared.run, prepared.storage, runs_dir)
+        return {**summary, "release": released["release"]} if isinstance(released, dict) else released
     except RunInUse as error:
         if again:  # reported as crashed, the first process still lives, and will end this flow run itself
             raise Abort(str(error)) from None
@@ -93,19 +111,41 @@ def release(recipe: str, runs_dir: str = RUNS_FOLDER) -> State[Any] | dict[str, 
     name = load_recipe_plan(recipe, []).recipe.name
     storage = open_run_storage(runs_dir)
     storage.fetch_runs(name)
-    newest = find_newest_run(storage.runs, name)
-    resource = {"prefect.resource.id": f"stillhouse.recipe.{name}", "prefect.resource.name": name}
+    return make_release(name, find_newest_run(storage.runs, name), storage, runs_dir)
+
+
+def make_release(name: str, run: RunDir, storage: RunStorage, runs_dir: str) -> State[Any] | dict[str, Any]:
+    """Release the run, and emit an event for the release and one for the promotion of its student. Returns the release's name, or
+    the state of a refused release.
+
+    Raises:
+        UsageError, StoreError: as `create_release`.
+    """
     try:
-        with storage.lock_lineage(name):
-            created = create_release(newest)
+        created = release_run(run, storage)
     except GateNotMet as error:
-        emit_event(RELEASE_REFUSED_EVENT, resource, payload={"recipe": name, "run": newest.name, "why": str(error)})
-        return Failed(name=GATE_NOT_MET_STATE, message=str(error))
-    result = {"recipe": name, "release": created.release.name, "run": newest.name, "runs_dir": runs_dir}
+        return refuse_release(name, run, str(error))
+    result = {"recipe": name, "release": created.release.name, "run": run.name, "runs_dir": runs_dir}
     if not created.already_released:
-        emit_event(RELEASE_MADE_EVENT, resource, payload=result)
+        emit_event(RELEASE_MADE_EVENT, build_event_resource(name), payload=result)
+        if promotion := created.release.lineage.promotion:
+            decision = {
+                "decision": "promoted" if promotion.promoted else "not promoted",
+                "why": " ".join(f"{sentence}." for sentence in format_promotion(created.release)),
+            }
+            event = PROMOTION_MADE_EVENT if promotion.promoted else PROMOTION_REFUSED_EVENT
+            emit_event(event, build_event_resource(name), payload={**result, **decision})
     get_run_logger().info(format_created_release(created))
     return result
+
+
+def refuse_release(name: str, run: RunDir, why: str) -> State[Any]:
+    emit_event(RELEASE_REFUSED_EVENT, build_event_resource(name), payload={"recipe": name, "run": run.name, "why": why})
+    return Failed(name=GATE_NOT_MET_STATE, message=why)
+
+
+def build_event_resource(name: str) -> dict[str, str]:
+    return {"prefect.resource.id": f"stillhouse.recipe.{name}", "prefect.resource.name": name}
 
 
 def find_newest_run(runs: Path, recipe: str) -> RunDir:

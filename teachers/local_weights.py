@@ -35,6 +35,8 @@ def local_model_problem(config: TeacherConfig) -> str | None:
         if find_spec("huggingface_hub") is None:
             return f"a download needs the extra `local`: run {format_install_command('local')}"
         return None
+    if config.student_of and config.weights_file.is_absolute():
+        return find_gguf_problem(config.weights_file)
     if not model.endswith(".gguf"):
         return f"{model!r} is neither `{EMBEDDED_TEACHER}` nor a .gguf file nor `hf:OWNER/REPO:FILE`"
     if not config.weights_file.exists():

@@ -95,6 +95,7 @@ NOT_RUN = {
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
+    "docs/promotion.md: stillhouse run": "two trainings; tests/flows/release/test_promotion.py has them",
     "docs/references.md: stillhouse reference": (
         "the self-test takes minutes; tests/flows/evaluate/test_reference_preparation.py runs smaller ones"
     ),

@@ -34,6 +34,9 @@ NO_PROBABILITIES = (
     "can judge"
 )
 
+PROMOTED_TEACHER = "promoted"
+"""The name of a promoted student among the teachers of a run."""
+
 LEAST_PROMPT_TOKENS = 512
 """Shorter than the prompts of most families."""
 
@@ -363,6 +366,21 @@ def _difficulty_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         )
 
 
+def _promotion_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    if not plan.recipe.lineage.promote:
+        return
+    evaluation = plan.recipe.student.evaluation if plan.recipe.student else None
+    if evaluation is None:
+        what = "a student is promoted by its evaluation; add the tables [student] and [student.evaluation], or leave promote out"
+        yield RecipeProblem("lineage.promote", what)
+    elif not evaluation.panel:
+        what = "0 asks no general panel, and lineage.promote needs it: what a student forgot would be unknown; set 64"
+        yield RecipeProblem("student.evaluation.panel", what)
+    if PROMOTED_TEACHER in plan.recipe.teachers and not plan.recipe.teachers[PROMOTED_TEACHER].student_of:
+        what = "with lineage.promote this is the name of the promoted student; name the teacher differently"
+        yield RecipeProblem(f"teachers.{PROMOTED_TEACHER}", what)
+
+
 def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     agents = plan.recipe.agents
     critic, teacher = agents.critic, plan.recipe.teachers.get(agents.generator.teacher)
@@ -400,6 +418,7 @@ PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _label_problems,
     _tool_problems,
     _difficulty_problems,
+    _promotion_problems,
     _critic_problems,
     _thinking_problems,
 )

@@ -105,6 +105,11 @@ def check_evaluation_requests(plan: RunPlan) -> None:
     """Raises UsageError if the recipe asks for an evaluation of the student and its seeds alone ask no question."""
     student = plan.recipe.student
     if student and student.evaluation and not has_fixed_questions(plan):
+        if plan.recipe.lineage.promote:
+            raise UsageError(
+                f"lineage.promote: in {plan.family.name} the generator writes the questions, so seeds alone ask no question, and "
+                "a student cannot be compared with its teacher; leave promote and student.evaluation out"
+            )
         raise UsageError(
             f"student.evaluation: in {plan.family.name} the generator writes the questions, so seeds alone "
             "ask no question; leave the table out"

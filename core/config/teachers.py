@@ -17,6 +17,10 @@ from core.project_files import find_referenced_file
 from core.secrets import validate_variable_name
 
 REPLAY_PREFIX = "fake/replay:"
+STUDENT_PREFIX = "local/student:"
+"""`local/student:RECIPE/GENERATION` is the promoted student of a release. A run sets it; a recipe cannot."""
+PROMOTED_WEIGHTS = "teacher/student-q8_0.gguf"
+"""In a release: the weights of its promoted student."""
 OWN_PROVIDERS = {"local", "vllm", "fake"}
 """Providers that run on the user's own machine, where a call costs nothing."""
 OPENAI_URL = "https://api.openai.com/v1"
@@ -212,9 +216,33 @@ class TeacherConfig(RecipeTable):
         placed._folder = folder
         return placed
 
+    def in_release(self, release: Path) -> Self:
+        """The same teacher; if it is a promoted student, with its weights in the folder `release`."""
+        if self.student_of is None:
+            return self
+        placed = self.model_copy()
+        placed._folder = release.absolute()
+        return placed
+
+    @property
+    def student_of(self) -> str | None:
+        """The release whose promoted student it is, as RECIPE/GENERATION; None for any other teacher."""
+        return find_student_release(self.model)
+
+    def as_file(self) -> Self:
+        """The same teacher; a promoted student by the path of its file, which needs no release."""
+        return self.model_copy(update={"model": f"local/{self.weights_file}"}) if self.student_of else self
+
+    @property
+    def release_folder(self) -> Path | None:
+        """The folder of the release that has the weights of a promoted student; None for any other teacher."""
+        return self._folder if self.student_of else None
+
     @property
     def weights_file(self) -> Path:
-        """The file of `local/FILE.gguf`, which may be missing."""
+        """The file of `local/FILE.gguf` or of a promoted student, which may be missing."""
+        if self.student_of:
+            return self._folder / PROMOTED_WEIGHTS
         return find_referenced_file(self.model.removeprefix("local/"), self._folder)
 
     @property
@@ -300,6 +328,11 @@ class TeacherConfig(RecipeTable):
         return self.model.partition("/")[0] in OWN_PROVIDERS or any(
             getattr(self, key) is not None for key in PRICE_KEYS
         )
+
+
+def find_student_release(model: str) -> str | None:
+    """The release, as RECIPE/GENERATION, if a model is a promoted student."""
+    return model.removeprefix(STUDENT_PREFIX) if model.startswith(STUDENT_PREFIX) else None
 
 
 @lru_cache

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from core.config.recipe import ParentRelease, Recipe, recipe_digest
 from core.errors import StoreError, UsageError
-from core.runs.records import RunInvocation
 from core.runs.releases import RELEASES_FOLDER, Release, is_release, locate_releases, read_release
-from core.runs.run_dir import RunDir, build_run_name, open_run
+from core.runs.run_dir import RunDir, build_run_name
 from core.storage.atomic_files import move_durably
 from core.storage.file_locks import lock_folder
 
@@ -97,6 +96,22 @@ class Lineage:
                 releases.append(read_release(self.aside_folder / str(number)))
         return next((release for release in releases if release.manifest.run.digest == digest), None)
 
+    def find_promotion(self, parent: ParentRelease) -> Release | None:
+        """The newest release up to `parent` whose student was promoted, its files compared with their hashes.
+
+        Raises:
+            UsageError: if a release up to `parent` is missing.
+            StoreError: if one of them is damaged.
+        """
+        for ancestor in reversed(self.find_generation(parent.generation).ancestry):
+            release = self.find_generation(ancestor.generation)
+            if release.manifest.digest != ancestor.digest:
+                raise StoreError(f"{release.path}: is another release than the one that {parent.release} builds on")
+            release.verify_files()
+            if release.promoted:
+                return release
+        return None
+
     def is_aside(self, release: Release) -> bool:
         return release.path.parent == self.aside_folder
 
@@ -174,16 +189,14 @@ def find_release(name: Path, releases: Path = RELEASES_FOLDER) -> Release | None
     return read_release(releases / name / str(numbers[-1])) if numbers else None
 
 
-def open_next_run(
-    runs: Path, recipe: Recipe, sources: Mapping[str, str], *, folder: Path, resume: bool,
-    invocation: RunInvocation | None = None,
-) -> RunDir:  # fmt: skip
-    """Open the run that builds on the newest release of the recipe. With `resume`, if no run on the newest release exists,
-    resume an unreleased run on an earlier release.
+def choose_parent_release(
+    runs: Path, recipe: Recipe, sources: Mapping[str, str], *, resume: bool
+) -> ParentRelease | None:
+    """The release on which the recipe's run builds: the newest. With `resume`, if no run on the newest release exists, an earlier
+    one with an unreleased run.
 
     Raises:
         StoreError: if a release is damaged.
-        UsageError: as `open_run`.
     """
     lineage = Lineage(locate_releases(runs) / recipe.name)
     digests = _list_possible_digests(lineage.read_verified(), recipe, sources)
@@ -191,7 +204,7 @@ def open_next_run(
     if resume:
         begun = (p for p, d in digests.items() if RunDir(runs / build_run_name(recipe, d)).manifest_file.exists())
         chosen = next((p for p in begun if lineage.find_by_run_digest(digests[p]) is None), chosen)
-    return open_run(runs, recipe, sources, folder=folder, resume=resume, parent=chosen, invocation=invocation)
+    return chosen
 
 
 def list_possible_run_names(lineage: Lineage, recipe: Recipe, sources: Mapping[str, str]) -> list[str]:

@@ -138,6 +138,8 @@ class MixRecord(BaseModel):
     """By release."""
     real: int = 0
     min_real_share: float = 0.0
+    withheld: int = 0
+    """Own samples left out: a promoted teacher answered requests whose earlier rows are held out."""
 
     @property
     def rows(self) -> int:
@@ -343,6 +345,8 @@ class EvaluationRecord(BaseModel):
     """The number of the first request in the recipe's order. The run and the releases before it use only numbers below it."""
     type: str
     """How the weights of student and start were stored."""
+    weights: str | None = None
+    """SHA-256 of the student's file that was asked; None in records of earlier versions."""
     models: list[ModelPassRecord]
     comparisons: list[PairedComparison]
     example: str | None = None
@@ -487,6 +491,8 @@ class CriticRecord(BaseModel):
     reviews: int
     faulted: int
     """Reviews that name a fault."""
+    by_confidence: bool = False
+    """Whether it is the confidence of a promoted student in its own drafts."""
 
     @property
     def is_silent(self) -> bool:
@@ -494,6 +500,8 @@ class CriticRecord(BaseModel):
 
     @property
     def summary(self) -> str:
+        if self.is_silent and self.by_confidence:
+            return f"no doubt in {self.reviews:,} drafts: the promoted student is sure of itself; take a critic that is a teacher"
         if self.is_silent:
             return f"no fault in {self.reviews:,} reviews: take a more capable model, or critic = false"
         return f"faults in {self.faulted:,} of {self.reviews:,} reviews"
@@ -555,12 +563,14 @@ class RunManifest(BaseModel):
     missing_thinking: list[str] = []
     """Agents with `reasoning` that got no thinking in any reply, a sentence each."""
     critic: CriticRecord | None = None
-    """None if no teacher reviewed a draft."""
+    """None if no teacher, and no promoted student, reviewed a draft."""
     pairs: PairsRecord | None = None
     """None if the recipe asks for no preference pairs."""
     student: StudentRecord | None = None
     evaluation: EvaluationRecord | None = None
     """None if the recipe asks for none (`student.evaluation`)."""
+    generator: str | None = None
+    """The model that wrote the samples: the recipe's own, or a promoted student. None in runs of earlier versions."""
     gates: list[str] = []
     """Release gates that were not met: the evidence of collapse, one sentence each."""
     files: dict[str, str] = {}
@@ -584,7 +594,7 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     keys = (
         "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
         "seconds", "judges", "collapse", "collapse_parent",
-        "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
+        "generator", "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
         "difficulty", "evaluation", "error",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

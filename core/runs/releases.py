@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from core.config.recipe import ParentRelease
 from core.errors import StoreError
+from core.runs.promotion import PromotionRecord
 from core.runs.records import CollapseVerdict, MixRecord, RunManifest
 from core.runs.run_dir import RUNS_FOLDER
 from core.sample import FrozenModel
@@ -31,6 +32,8 @@ class LineageRecord(FrozenModel):
     mix: MixRecord
     verdict: CollapseVerdict | None = None
     """The collapse verdict with which it was released; None if it was not assessed, and in releases of earlier versions."""
+    promotion: PromotionRecord | None = None
+    """None if the recipe promotes no student, and in releases of earlier versions."""
 
 
 class ReleaseManifest(BaseModel):
@@ -77,6 +80,11 @@ class Release:
     @property
     def dataset(self) -> Path:
         return self.path / "dataset"
+
+    @property
+    def promoted(self) -> bool:
+        """Whether its student writes the samples of the next generation."""
+        return self.lineage.promotion is not None and self.lineage.promotion.promoted
 
     @cached_property
     def as_parent(self) -> ParentRelease:

@@ -23,12 +23,12 @@ from flows.data.student_files import (
     ROUTING_FILE,
     check_train_extra,
     configure_student_as_teacher,
+    continue_lineage,
     export_student,
     find_student_folder,
     find_student_run,
     is_weights_file,
     load_student_plan,
-    start_after_release,
 )
 from flows.evaluate.used_requests import collect_used_requests
 from flows.terminal.console import CommandSession
@@ -72,7 +72,7 @@ def prepare_cascade_calibration(
     file = is_weights_file(name)
     folder = name.parent if file else find_student_folder(name)
     run = find_student_run(folder)
-    plan = start_after_release(plan, run) if plan else load_student_plan(name, run, runs)
+    plan = continue_lineage(plan, run) if plan else load_student_plan(name, run, runs)
     if not has_fixed_questions(plan):
         raise UsageError(
             f"{plan.recipe.name}: in {plan.family.name} the generator writes the questions, so seeds alone ask no question "
@@ -106,7 +106,7 @@ async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSessio
         session.print_message(f"route: {who}, {len(seeds):,} seeds")
         return await evaluate_held_out(plan, model, seeds, session.stop, show_progress, draw=draw, cache=task.cache)
 
-    teacher = recipe.generator_teacher
+    teacher = recipe.generator_teacher.as_file()
     student = configure_student_as_teacher(task.weights, teacher)
     scored = student.model_copy(update={"extra": {"top_logprobs": TOP_LOGPROBS}})
     student_answers = await ask("student", task.plan, scored)

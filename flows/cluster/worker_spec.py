@@ -33,15 +33,24 @@ class WorkerSpec:
     folder: str
     first: int
     """`first_seed` of the plan."""
+    release: str | None
+    """The folder of the release that has the weights of a promoted generator."""
 
     @classmethod
     def from_plan(cls, name: str, address: WorkerAddress, plan: "RunPlan") -> "WorkerSpec":
-        return cls(name, address, plan.recipe.model_dump_json(), str(plan.folder.resolve()), plan.first_seed)
+        folder = plan.recipe.generator_teacher.release_folder
+        release = str(folder) if folder else None
+        return cls(name, address, plan.recipe.model_dump_json(), str(plan.folder.resolve()), plan.first_seed, release)
 
     def load_plan(self) -> "RunPlan":
         from agents.planning.run_plan import build_plan
 
-        return replace(build_plan(Recipe.model_validate_json(self.recipe), Path(self.folder)), first_seed=self.first)
+        recipe = Recipe.model_validate_json(self.recipe)
+        if self.release:
+            teachers = {name: teacher.in_release(Path(self.release)) for name, teacher in recipe.teachers.items()}
+            recipe = recipe.model_copy(update={"teachers": teachers})
+        plan = build_plan(recipe, Path(self.folder))
+        return replace(plan, first_seed=self.first)
 
 
 class ClusterEngine(Protocol):

@@ -15,7 +15,9 @@ def deploy_command(
     notify: Annotated[
         str | None,
         typer.Option(
-            metavar="TYPE/NAME", envvar="STILLHOUSE_NOTIFY", help="A notification block that receives refused releases."
+            metavar="TYPE/NAME",
+            envvar="STILLHOUSE_NOTIFY",
+            help="A notification block for refused releases and promotions.",
         ),
     ] = None,
     secrets: Annotated[

@@ -39,7 +39,8 @@ def release_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER
     if as_json:
         release = created.release
         identity = {"release": release.name, "path": str(release.path), "digest": release.manifest.digest}
-        print_json({**summarize_manifest(release.manifest.run), **identity})
+        promotion = release.lineage.promotion.model_dump(mode="json") if release.lineage.promotion else None
+        print_json({**summarize_manifest(release.manifest.run), **identity, "promotion": promotion})
         return
     print_text(format_created_release(created, runs_dir))
 

@@ -1,8 +1,8 @@
 """The rows of a dataset: the run's own kept samples, those of earlier releases, and real rows, by the policy of the recipe. Knows
 rows; knows neither forms nor the files of a release.
 
-Sides are permanent: a row held out of one generation is held out of all, and no prompt is on both sides. Real rows are used
-for training only.
+Sides are permanent: a row held out of one generation is held out of all, and no prompt is on both sides. Real rows, and rows
+that a promoted student wrote, are used for training only.
 """
 
 import math
@@ -163,7 +163,9 @@ def _build_real_conversation(row: Mapping[str, Any]) -> list[Message]:
 
 
 def split_own_rows(kept: "pl.DataFrame", past: MixtureSources, share: float, recipe: Recipe) -> DatasetSplit:
-    """The run's own rows: a row with an earlier row's prompt is on its side; `split_rows` splits the others."""
+    """The run's own rows: a row with an earlier row's prompt is on its side; `split_rows` splits the others. Of a promoted
+    generator, all are for training, and rows with a held-out prompt are left out.
+    """
     import polars as pl
 
     frames = [release.rows for release in past.releases]
@@ -171,6 +173,9 @@ def split_own_rows(kept: "pl.DataFrame", past: MixtureSources, share: float, rec
         frames.append(past.real_rows.with_columns(side=pl.lit(TRAIN)))
     known = _find_prompt_sides(frames)
     sides = [known.get(prompt) for prompt in _hash_prompts(kept)]
+    if recipe.generator_teacher.student_of:
+        usable = pl.Series([side != VALIDATION for side in sides], dtype=pl.Boolean)
+        return DatasetSplit(kept.filter(usable), kept.clear())
     free = kept.filter(pl.Series([side is None for side in sides], dtype=pl.Boolean))
     drawn = set(split_rows(free, share, recipe.seed, recipe.answers_per_seed).validation["id"])
     held_out = pl.Series(
@@ -199,11 +204,18 @@ def _hash_prompts(rows: "pl.DataFrame") -> list[int | None]:
     return hashes
 
 
-def mix_dataset(own: DatasetSplit, past: MixtureSources, config: LineageConfig, seed: int) -> DatasetMixture:
-    """All rows of the dataset by its policy: real rows, rows of each earlier release in order, the run's own rows."""
+def mix_dataset(
+    own: DatasetSplit, past: MixtureSources, config: LineageConfig, seed: int, *, promoted: bool = False
+) -> DatasetMixture:
+    """All rows of the dataset by its policy: real rows, rows of each earlier release in order, the run's own rows. With a
+    `promoted` generator, which has no held-out rows, `replace` takes those of the earlier releases.
+    """
     import polars as pl
 
-    earlier = [] if config.policy == "replace" else past.releases
+    earlier = past.releases
+    if config.policy == "replace":
+        held_out = pl.col("side") == VALIDATION
+        earlier = [one._replace(rows=one.rows.filter(held_out)) for one in past.releases] if promoted else []
     tagged = [release.rows.with_columns(origin=pl.lit(release.release)) for release in earlier]
     tagged.append(join_sides(own).with_columns(origin=pl.lit("own")))
     synthetic = pl.concat(tagged, how="diagonal")

@@ -49,6 +49,8 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
     acts += [
         f"use the tools of {source.title} (tools.{i})" for i, source in enumerate(recipe.tools) if source.module is None
     ]
+    if recipe.lineage.promote and run.read_parent():
+        acts.append("start the student of a release next to it (lineage.promote)")
     for name, teacher in recipe.teachers.items():
         if teacher.engine:
             acts.append(f"start {teacher.model} with its own options (teachers.{name}.engine)")

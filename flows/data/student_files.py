@@ -11,6 +11,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import RecipeError, UsageError
 from core.installation import format_install_command
 from core.runs.run_dir import RUNS_FOLDER, RunDir
+from flows.data.promoted_generator import STUDENT_SLOTS, use_promoted_generator
 from flows.data.stranger_files import find_trust_fault
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ DEFAULT_GGUF_TYPE = "q8_0"
 """How a student is stored to be asked: within 0.1 % of the loss of bfloat16, half the size."""
 STUDENT_EVALUATION_FILE, ROUTING_FILE = "evaluation.json", "routing.json"
 """In a student's folder: the results of `stillhouse evaluate` and `stillhouse route`."""
-STUDENT_SLOTS = 8
-"""Default number of concurrent conversations of a student."""
 
 
 def find_student_folder(name: Path) -> Path:
@@ -72,19 +71,21 @@ def load_student_plan(student: Path, run: RunDir | None, runs: Path | None = Non
     from agents.planning.run_plan import build_plan
 
     try:
-        return start_after_release(build_plan(recipe, folder), run)
+        return continue_lineage(build_plan(recipe, folder), run)
     except RecipeError as error:
         raise UsageError(
             f"{run.path}: cannot load the recipe of this run here; name it: --recipe RECIPE\n{error}"
         ) from None
 
 
-def start_after_release(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
-    """The plan with its seeds after those of the release that the run builds on, if that is a release of the plan's recipe."""
+def continue_lineage(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
+    """The plan with its seeds after those of the release that the run builds on, if that is a release of the plan's recipe, and
+    with the run's generator. Raises UsageError, StoreError: as `use_promoted_generator`.
+    """
     parent = run.read_parent() if run else None
-    if parent is None or parent.release.rpartition("/")[0] != plan.recipe.name:
+    if run is None or parent is None or parent.release.rpartition("/")[0] != plan.recipe.name:
         return plan
-    return replace(plan, first_seed=parent.seeds)
+    return replace(use_promoted_generator(plan, parent, run.path.parent), first_seed=parent.seeds)
 
 
 def configure_student_as_teacher(weights: Path, teacher: TeacherConfig) -> TeacherConfig:

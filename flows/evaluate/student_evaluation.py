@@ -27,11 +27,11 @@ from core.storage.sample_files import read_sample_columns
 from flows.data.student_files import (
     STUDENT_EVALUATION_FILE,
     configure_student_as_teacher,
+    continue_lineage,
     find_student_folder,
     find_student_run,
     import_student_module,
     load_student_plan,
-    start_after_release,
 )
 from flows.evaluate.paired_results import compare_paired_results
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
@@ -211,7 +211,7 @@ def prepare_student_evaluation(
     """
     student = find_student_folder(name)
     run = find_student_run(student)
-    plan = start_after_release(plan, run) if plan else load_student_plan(student, run, runs)
+    plan = continue_lineage(plan, run) if plan else load_student_plan(student, run, runs)
     harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None
     cache = run.cache if run else RunDir(runs / student.name).cache if runs else None
     return StudentEvaluationTask(student, plan, run, number, kind, harness, rows, panel, cache=cache)

@@ -14,6 +14,7 @@ from prefect.events.actions import ChangeFlowRunState, SendNotification
 
 RELEASE_MADE_EVENT = "stillhouse.release.made"
 RELEASE_REFUSED_EVENT = "stillhouse.release.refused"
+PROMOTION_MADE_EVENT, PROMOTION_REFUSED_EVENT = "stillhouse.promotion.made", "stillhouse.promotion.refused"
 GATE_NOT_MET_STATE = "GateNotMet"
 """The state of a refused release."""
 
@@ -123,6 +124,27 @@ def build_refusal_notification(block: UUID) -> AutomationCore:
     )
 
 
+def build_promotion_notification(block: UUID) -> AutomationCore:
+    """Reports through a notification block whether a released student becomes the next generator."""
+    return AutomationCore(
+        name="stillhouse: a promotion, or its refusal, is told",
+        description="Through the block named by `stillhouse deploy --notify`.",
+        trigger=EventTrigger(
+            expect={PROMOTION_MADE_EVENT, PROMOTION_REFUSED_EVENT},
+            match=ResourceSpecification({"prefect.resource.id": "stillhouse.recipe.*"}),
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block,
+                subject="stillhouse: {{ event.payload.release }}: {{ event.payload.decision }}",
+                body="{{ event.payload.why }}",
+            )
+        ],
+    )
+
+
 def create_automations(block: UUID | None) -> list[str]:
     """Create or update the automations. Returns their names. A disabled automation stays disabled. Without a notification block,
     an existing notification is unchanged.
@@ -131,7 +153,7 @@ def create_automations(block: UUID | None) -> list[str]:
         build_lost_run_automation(),
         build_takeover_automation(),
         build_give_up_automation(),
-        *([build_refusal_notification(block)] if block else []),
+        *([build_refusal_notification(block), build_promotion_notification(block)] if block else []),
     ]
     with get_client(sync_client=True) as client:
         for automation in automations:

@@ -1,5 +1,6 @@
 """A lineage as text and as JSON: its generations, their metrics and the trend. Reads no rows."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,18 +8,22 @@ from typing import Any, NamedTuple
 from core.config.recipe import Recipe
 from core.errors import StoreError
 from core.runs.lineage import Lineage
-from core.runs.records import CollapseRecord
+from core.runs.records import CollapseRecord, EvaluationRecord
 from core.runs.releases import Release, locate_releases, read_release
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from filters.collapse.tail_trend import TailTrend, find_lineage_trend
+from flows.release.promotion_decision import find_teacher_comparison, format_promotion
 from flows.release.release_gate import is_marked_inconclusive
+from flows.terminal.closing_card import format_gain
 from flows.terminal.run_summary import format_mixture
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
+    describe_generator,
     format_count,
     format_number,
     format_one_line,
+    format_percent,
     format_time,
     locate_metric,
 )
@@ -98,6 +103,10 @@ def build_lineage_record(lineage: Lineage, generations: Sequence[LineageGenerati
                 "gated": run.gated,
                 "metrics": {metric.name: metric.model_dump(exclude={"name", "meaning"}) for metric in metrics},
                 "student": run.student.model_dump() if run.student else None,
+                "generator": run.generator,
+                "yield": round(run.counts.kept / run.counts.candidates, 4) if run.counts.candidates else None,
+                "evaluation": run.evaluation.model_dump(exclude={"example"}) if run.evaluation else None,
+                "promotion": release.lineage.promotion.model_dump() if release.lineage.promotion else None,
             }
         records.append(record)
     trend = find_lineage_trend(_collect_comparisons(generations))
@@ -136,7 +145,9 @@ def _format_generation(generation: LineageGeneration, arrow: str) -> list[str]:
     if generation.release is None:
         return [f"  {arrow} {generation.number}  DAMAGED  {generation.fault}"]
     release, run = generation.release, generation.release.manifest.run
-    parts = [run.run, format_time(release.manifest.released), f"kept {run.counts.kept:,} of {run.counts.candidates:,}"]
+    kept = f"kept {run.counts.kept:,} of {run.counts.candidates:,}"
+    kept += f" ({format_percent(run.counts.kept / run.counts.candidates)})" if run.counts.candidates else ""
+    parts = [run.run, format_time(release.manifest.released), kept]
     parts += ["gate off"] * (run.gated is False)
     headline = format_one_line(run.collapse.line, LINE_WIDTH) if run.collapse else "no verdict"
     lines = [
@@ -144,7 +155,25 @@ def _format_generation(generation: LineageGeneration, arrow: str) -> list[str]:
         f"         {headline}",
         f"         rows {format_mixture(release.lineage.mix)}",
     ]
+    if run.generator:
+        lines.append(f"         generator {format_one_line(describe_generator(run.generator), LINE_WIDTH)}")
+    if evaluation := run.evaluation:
+        lines += [f"         {line}" for line in _format_student(evaluation)]
+    lines += [f"         {line}" for text in format_promotion(release) for line in textwrap.wrap(text, LINE_WIDTH)]
     return [*lines, *([f"         DAMAGED  {generation.fault}"] if generation.fault else [])]
+
+
+def _format_student(evaluation: EvaluationRecord) -> list[str]:
+    """The student's pass rate next to its teacher's, and its change on the general panel."""
+    rates = {model.role: model.pass_rate.value for model in evaluation.models}
+    passes = (
+        [f"student passes {format_percent(rates['student'])} of {evaluation.requests}"] if "student" in rates else []
+    )
+    if comparison := find_teacher_comparison(evaluation):
+        passes.append(f"its teacher {format_percent(rates['teacher'])}: {format_gain(comparison)}")
+    panel = evaluation.panel and evaluation.panel.comparison
+    general = [f"general panel: student minus start {100 * panel.difference.value:+.0f} points"] if panel else []
+    return [", ".join(passes), *general]
 
 
 def _format_metric_table(releases: Sequence[Release]) -> list[str]:

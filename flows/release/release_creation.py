@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from core.config.recipe import Recipe
+from core.config.teachers import PROMOTED_WEIGHTS
 from core.errors import GateNotMet, StoreError, UsageError
 from core.runs.lineage import Lineage
 from core.runs.records import RunManifest, RunState
@@ -28,6 +30,7 @@ from core.storage.atomic_files import hash_file, write_atomically, write_json
 from core.storage.sample_files import read_sample_columns
 from core.tracing import open_trace
 from flows.data.run_storage import RunStorage
+from flows.release.promotion_decision import STUDENT_WEIGHTS, decide_promotion, format_promotion
 from flows.release.release_gate import find_release_refusals, is_marked_inconclusive
 from flows.terminal.console import SESSION
 from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines, format_mixture
@@ -87,7 +90,7 @@ def create_release(run: RunDir) -> CreatedRelease:
             raise UsageError(
                 f"{run.name}: {parent_clause}, but {newest_clause}, so it may repeat released samples; run {recipe.name} again"
             )
-        return CreatedRelease(_write_release(run, recipe.answers_per_seed, lineage, line), already_released=False)
+        return CreatedRelease(_write_release(run, recipe, lineage, line), already_released=False)
 
 
 def release_run(run: RunDir, storage: RunStorage) -> CreatedRelease:
@@ -98,7 +101,8 @@ def release_run(run: RunDir, storage: RunStorage) -> CreatedRelease:
         return create_release(run)
 
 
-def _write_release(run: RunDir, answers_per_seed: int, lineage: Lineage, line: Sequence[Release]) -> Release:
+def _write_release(run: RunDir, recipe: Recipe, lineage: Lineage, line: Sequence[Release]) -> Release:
+    """The release and the promotion of its student are one folder, so that a kill leaves both or neither."""
     manifest, generation = run.read_manifest(), lineage.next_generation()
     ancestors = line[-1].ancestry if line else ()
     assert manifest.mix is not None
@@ -107,17 +111,22 @@ def _write_release(run: RunDir, answers_per_seed: int, lineage: Lineage, line: S
         folder.mkdir()
         files = dict(_copy_released_files(run, manifest, folder))
         verdict = manifest.collapse.verdict if manifest.collapse else None
+        promotion = decide_promotion(run, manifest, recipe) if recipe.lineage.promote else None
+        if promotion and promotion.promoted:
+            files[PROMOTED_WEIGHTS] = _copy_released_file(run, manifest, STUDENT_WEIGHTS, folder / PROMOTED_WEIGHTS)
         record = LineageRecord(
-            recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.mix, verdict=verdict
-        )
-        write_json(folder / "lineage.json", record.model_dump(mode="json"))
+            recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.mix, verdict=verdict,
+            promotion=promotion,
+        )  # fmt: skip
+        without = set() if promotion else {"promotion"}  # as earlier versions wrote it
+        write_json(folder / "lineage.json", record.model_dump(mode="json", exclude=without))
         files["lineage.json"] = hash_file(folder / "lineage.json")
         last_sample = max(
             parse_sample_index(name)
             for index in run.shards()
             for name in read_sample_columns(run.shard_file(index), ("id",))["id"]
         )
-        used_seeds = last_sample // answers_per_seed + 1  # gaps included
+        used_seeds = last_sample // recipe.answers_per_seed + 1  # gaps included
         whole = ReleaseManifest(
             release=f"{lineage.recipe}/{generation}",
             released=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -132,21 +141,23 @@ def _write_release(run: RunDir, answers_per_seed: int, lineage: Lineage, line: S
 
 
 def _copy_released_files(run: RunDir, manifest: RunManifest, folder: Path) -> Iterator[tuple[str, str]]:
-    """Copy the released files of the run. Yields each path with its hash, as recorded when the run ended."""
+    """Copy the dataset and the rows of the run. Yields each path with its hash, as recorded when the run ended."""
     names = [run.own_rows_file.name, run.pairs_file.name]
-    for name, expected in manifest.files.items():
+    for name in manifest.files:
         if name in names or name.startswith(f"{run.dataset.name}/"):
-            copy = folder / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                shutil.copyfile(run.path / name, copy)
-            except FileNotFoundError:
-                raise StoreError(f"{run.path / name}: is missing; {format_resume_hint(run, manifest)}") from None
-            if hash_file(copy) != expected:
-                raise StoreError(
-                    f"{run.path / name}: was changed since the run ended; {format_resume_hint(run, manifest)}"
-                )
-            yield name, expected
+            yield name, _copy_released_file(run, manifest, name, folder / name)
+
+
+def _copy_released_file(run: RunDir, manifest: RunManifest, name: str, copy: Path) -> str:
+    """Copy a file of the run. Returns its hash. Raises StoreError if it is missing, or was changed since the run ended."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(run.path / name, copy)
+    except FileNotFoundError:
+        raise StoreError(f"{run.path / name}: is missing; {format_resume_hint(run, manifest)}") from None
+    if hash_file(copy) != manifest.files[name]:
+        raise StoreError(f"{run.path / name}: was changed since the run ended; {format_resume_hint(run, manifest)}")
+    return manifest.files[name]
 
 
 def format_created_release(created: CreatedRelease, runs_dir: str = RUNS_FOLDER) -> str:
@@ -160,6 +171,9 @@ def format_created_release(created: CreatedRelease, runs_dir: str = RUNS_FOLDER)
             advice = ["the release is marked so", *(one.text for one in run.collapse.advice)]
             wrapped = textwrap.wrap(replace_unsafe_characters("; ".join(advice)), TERMINAL_WIDTH - LABEL_WIDTH)
             lines += format_labelled_lines("", wrapped)
+    for sentence in format_promotion(release):
+        wrapped = textwrap.wrap(replace_unsafe_characters(sentence), TERMINAL_WIDTH - LABEL_WIDTH)
+        lines += format_labelled_lines("student", wrapped)
     if run.gated is False:
         lines.append("  gate      off, by collapse.gate = false of the recipe")
     return "\n".join([*lines, format_next_line("lineage", release.lineage.recipe, *build_runs_dir_arguments(runs_dir))])

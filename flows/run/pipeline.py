@@ -60,6 +60,7 @@ from flows.run.run_preparation import PreparedRun
 from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.run_summary import format_headline, format_judge_record
+from flows.terminal.text_format import describe_generator
 
 if TYPE_CHECKING:
     import polars as pl
@@ -179,6 +180,7 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
         manifest.has_reference = collapse is not None and collapse.reference is not None
         manifest.judges_structures = collapse is None or collapse.structures
         manifest.resumable, manifest.checks_broke, manifest.invocation = True, False, invocation
+        manifest.generator = plan.recipe.generator_teacher.model
         plan = plan.with_recorded_prices(manifest.prices)
         manifest.prices = dict(plan.prices)
         if manifest.estimate is None and not manifest.spent.calls:
@@ -191,6 +193,8 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
             run.write_manifest(manifest)
             parent = run.read_parent()
             SESSION.print_unless_stopped(f"run {run.name} in {run.path}" + (f", on {parent.release}" if parent else ""))
+            if plan.recipe.generator_teacher.student_of:
+                SESSION.print_unless_stopped(f"generator: {describe_generator(manifest.generator)}")
             if builds_on_older_release(run, plan.recipe):
                 SESSION.print_unless_stopped(
                     "its recipe has newer releases: this run can be finished, but not released"
@@ -328,7 +332,9 @@ def run_package_stage(context: RunContext, kept: "pl.DataFrame") -> DatasetSplit
     share = context.recipe.student.held_out if context.recipe.student else 0.1
     own = split_own_rows(kept, context.mixture_sources, share, context.recipe)
     write_own_rows(context.run, own)
-    parts, context.manifest.mix = mix_dataset(own, context.mixture_sources, context.recipe.lineage, context.recipe.seed)
+    recipe, promoted = context.recipe, context.recipe.generator_teacher.student_of is not None
+    parts, mix = mix_dataset(own, context.mixture_sources, recipe.lineage, recipe.seed, promoted=promoted)
+    context.manifest.mix = mix.model_copy(update={"withheld": len(kept) - sum(map(len, own))})
     context.manifest.shortfalls += stages.write_dataset(
         context.run, context.manifest, context.recipe, parts, context.mixture_sources.pairs
     )

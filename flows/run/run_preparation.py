@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from core.config.recipe import recipe_digest
 from core.errors import UsageError
 from core.installation import format_install_command
-from core.runs.lineage import open_next_run
+from core.runs.lineage import choose_parent_release
 from core.runs.records import RunInvocation
-from core.runs.run_dir import RunDir
+from core.runs.run_dir import RunDir, open_run
+from flows.data.promoted_generator import use_promoted_generator
 from flows.data.run_storage import RunStorage, open_run_storage
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.run.pinned_weights import pin_hub_weights
@@ -45,7 +46,7 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     Raises:
         UsageError: if the recipe, a prompt or a seed cannot be used, or the student cannot be trained here. No directory is made.
         ProviderError: if weights of a teacher cannot be downloaded.
-        RunExists, StoreError: as `open_next_run`.
+        RunExists, StoreError: as `choose_parent_release` and `open_run`.
     """
     from agents.planning.seeds import RunSeeds
     from agents.studies.general_panel import check_panel_tasks
@@ -69,8 +70,12 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     plan = pin_hub_weights(plan, storage, resume=resume)
     sources = hash_recipe_sources(plan)
     storage.fetch_for_recipe(plan.recipe, sources)
-    run = open_next_run(storage.runs, plan.recipe, sources, folder=plan.folder, resume=resume, invocation=invocation)
-    return PreparedRun(run, plan, seeds, storage, invocation, unpinned_digest)
+    parent = choose_parent_release(storage.runs, plan.recipe, sources, resume=resume)
+    used = use_promoted_generator(plan, parent, storage.runs)
+    run = open_run(
+        storage.runs, plan.recipe, sources, folder=plan.folder, resume=resume, parent=parent, invocation=invocation
+    )
+    return PreparedRun(run, used, seeds, storage, invocation, unpinned_digest)
 
 
 def check_training_modules(recipe: str, overrides: list[str]) -> None:

@@ -17,7 +17,7 @@ from core.installation import format_install_command
 from core.runs.records import CriticRecord, EvaluationRecord, FormatRecord, ModelPassRecord, RunManifest, StudentRecord
 from core.runs.run_dir import RunDir
 from core.sample import Message
-from core.storage.atomic_files import read_json, write_atomically, write_parquet, write_text
+from core.storage.atomic_files import hash_file, read_json, write_atomically, write_parquet, write_text
 from core.storage.sample_files import drop_empty_turn_fields
 from core.tracing import trace_stage
 from flows.data.curated_run import DatasetSplit, read_finished_samples
@@ -62,12 +62,16 @@ def describe_missing_thinking(run: RunDir, recipe: Recipe) -> list[str]:
 
 
 def count_reviews(run: RunDir, recipe: Recipe) -> CriticRecord | None:
-    """The reviews of a critic that is a teacher, in the first samples."""
-    if recipe.agents.critic is None or recipe.agents.critic.type != "teacher":
+    """The reviews of a critic that is a teacher, or the confidence of a promoted student in its drafts, in the first samples."""
+    promoted = recipe.generator_teacher.student_of is not None
+    if recipe.agents.critic is None or (recipe.agents.critic.type != "teacher" and not promoted):
         return None
+    by_confidence = recipe.agents.critic.type == "confidence"
     samples = islice(read_finished_samples(run), REVIEWED_SAMPLES)
     faulted = [bool(critique.faults) for sample in samples for critique in sample.critiques]
-    return CriticRecord(reviews=len(faulted), faulted=sum(faulted)) if faulted else None
+    if not faulted:
+        return None
+    return CriticRecord(reviews=len(faulted), faulted=sum(faulted), by_confidence=by_confidence)
 
 
 def write_dataset(
@@ -190,7 +194,8 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
         run.student, plan, run, config.requests, DEFAULT_GGUF_TYPE, panel=config.panel, pass_rates_only=True, cache=run.cache,
         budget=limits, journal=run.evaluation_spend_file, elsewhere=manifest.spent, start_folder=run.path / "wip" / "start",
     )  # fmt: skip
-    record = build_evaluation_record(await evaluate_student(task, SESSION), digest)
+    evaluation = await evaluate_student(task, SESSION)
+    record = build_evaluation_record(evaluation, digest, hash_file(run.student / f"student-{DEFAULT_GGUF_TYPE}.gguf"))
     import_student_module("output.student_folder").write_card_evaluation(run.student, record)
     return record
 
@@ -204,8 +209,10 @@ def forget_stale_evaluation(run: RunDir, manifest: RunManifest) -> None:
         manifest.evaluation = None
 
 
-def build_evaluation_record(evaluation: "StudentEvaluation", student_digest: str) -> EvaluationRecord:
-    """The part of an evaluation that the run's manifest keeps."""
+def build_evaluation_record(
+    evaluation: "StudentEvaluation", student_digest: str, weights: str | None = None
+) -> EvaluationRecord:
+    """The part of an evaluation that the run's manifest keeps. `weights` is the hash of the file that was asked."""
     assert evaluation.first_seed is not None, "the recipe was checked: its seeds ask questions"
     models = [
         ModelPassRecord(
@@ -224,6 +231,7 @@ def build_evaluation_record(evaluation: "StudentEvaluation", student_digest: str
         requests=evaluation.seeds,
         first_seed=evaluation.first_seed,
         type=evaluation.type,
+        weights=weights,
         models=models,
         comparisons=evaluation.comparisons,
         example=evaluation.examples[0].question,

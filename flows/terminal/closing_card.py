@@ -10,9 +10,10 @@ from core.runs.records import CollapseVerdict, EvaluationRecord, PairedCompariso
 from core.runs.releases import Release
 from core.runs.run_dir import RunDir
 from core.sample import Sample
+from flows.release.promotion_decision import format_promotion
 from flows.terminal.cost_text import list_estimated
 from flows.terminal.panel_text import list_panel_card_lines
-from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines
+from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines, list_student_generator
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command, suggest_next_command
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
@@ -46,6 +47,7 @@ def format_closing_card(
         ("missing", [line for text in manifest.shortfalls for line in _wrap_text(text)]),
         *(("asked", _format_row(sample)) for sample in shortest[:CARD_ROWS]),
         ("funnel", [format_one_line(" -> ".join(f"{name} {left:,}" for name, left in manifest.funnel), VALUE_WIDTH)]),
+        ("generator", list_student_generator(manifest)),
         *_list_student_rows(manifest),
         ("cost", [_format_cost(manifest)] if manifest.paid.cost else []),
         ("thinking", [*([manifest.thinking.summary] if manifest.thinking else []), *manifest.missing_thinking]),
@@ -54,6 +56,7 @@ def format_closing_card(
         ("dataset", [str(run.dataset)] if run.dataset.exists() else []),
         ("page", [str(run.report_file)] if run.report_file.exists() else []),
         ("released", [_describe_release(released)] if released else []),
+        ("", [line for text in format_promotion(released) for line in _wrap_text(text)] if released else []),
         ("more", [more] if manifest.counts.candidates and not released else []),
     ]
     lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
@@ -111,17 +114,18 @@ def format_evaluation_rows(evaluation: EvaluationRecord) -> list[tuple[str, list
         line = f"{model.passed:>4} of {evaluation.requests}  {format_percent(rate.value):>5} "
         line += f"({format_percent(rate.low)} to {format_percent(rate.high)})"
         if role in differences:
-            line = f"{line:<34}{_format_gain(differences[role])}"
+            line = f"{line:<34}student {format_gain(differences[role])}"
         rows.append((role, [line]))
     if evaluation.panel:
         rows.append(("general", list_panel_card_lines(evaluation.panel)))
     return rows
 
 
-def _format_gain(comparison: PairedComparison) -> str:
+def format_gain(comparison: PairedComparison) -> str:
+    """The student minus the other model, in percentage points."""
     found = comparison.difference
     low, high = f"{100 * found.low:+.0f}", f"{100 * found.high:+.0f}"
-    return f"student {100 * found.value:+.0f} points ({low} to {high}): {comparison.conclusion}"
+    return f"{100 * found.value:+.0f} points ({low} to {high}): {comparison.conclusion}"
 
 
 def _suggest_next(manifest: RunManifest, run: RunDir, named: str, runs_dir: str) -> str:

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from core.config.teachers import find_student_release
 from core.runs.records import (
     CollapseRecord,
     DifficultyRecord,
@@ -20,6 +21,7 @@ from flows.terminal.suggested_commands import suggest_next_command
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
     advise_on_truncation,
+    describe_generator,
     format_count,
     format_duration,
     format_money,
@@ -76,7 +78,14 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
             summary = replace_unsafe_characters(collapse.spread.summary)
             lines += format_labelled_lines("spread", textwrap.wrap(summary, TERMINAL_WIDTH - LABEL_WIDTH))
     lines += _format_usage(manifest)
+    lines += format_labelled_lines("generator", list_student_generator(manifest))
     return "\n".join([*lines, *_format_artifacts(manifest, run)])
+
+
+def list_student_generator(manifest: RunManifest) -> list[str]:
+    """The generator, if it is a promoted student."""
+    model = manifest.generator
+    return [describe_generator(model)] if model and find_student_release(model) else []
 
 
 def _format_usage(manifest: RunManifest) -> list[str]:
@@ -214,6 +223,7 @@ def format_mixture(mix: MixRecord) -> str:
     parts = [f"{mix.own:,} own", *(f"{rows:,} of {name}" for name, rows in mix.earlier.items())]
     short = f", less than min_real_share = {mix.min_real_share:g}" if mix.real_share < mix.min_real_share else ""
     parts += [f"{mix.real:,} real ({format_percent(mix.real_share)}{short})"] if mix.real else []
+    parts += [f"{mix.withheld:,} own left out (held-out requests)"] if mix.withheld else []
     return f"{mix.rows:,}: {', '.join(parts)}"
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
+from core.config.teachers import find_student_release
 from core.runs.noun_counts import format_count as format_count
 from core.runs.records import MetricRecord, TruncationRecord
 from core.sample import Spending, TokenUsage
@@ -53,6 +54,12 @@ def advise_on_truncation(found: TruncationRecord | None, key: str) -> str | None
 def format_number(value: float) -> str:
     """Three significant digits, thousands with commas."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def describe_generator(model: str) -> str:
+    """The model that wrote the samples of a run: its name, or the release whose student it is."""
+    release = find_student_release(model)
+    return f"student of {release}" if release else replace_unsafe_characters(model)
 
 
 def format_percent(share: float) -> str:

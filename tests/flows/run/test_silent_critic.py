@@ -44,7 +44,7 @@ def test_a_critic_that_never_finds_a_fault_is_reported(tmp_path: Path) -> None:
     silent, _ = produce_run(str(tmp_path / "b"), "smoke", [*SETTINGS, f"teachers.main={{model='fake/replay:{path}'}}"])
     manifest = package(silent)
     sentence = "no fault in 24 reviews: take a more capable model, or critic = false"
-    assert summarize_manifest(manifest)["critic"] == {"reviews": 24, "faulted": 0}
+    assert summarize_manifest(manifest)["critic"] == {"reviews": 24, "faulted": 0, "by_confidence": False}
     card = format_closing_card(manifest, silent, [], silent.name, str(tmp_path))
     for text in (format_run_details(manifest, silent), card):
         assert f"critic    {sentence}" in text

@@ -1,0 +1,491 @@
+"""Promotion: which student becomes the next generator, what a release then holds, and what the next run does with it."""
+
+import json
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import polars as pl
+import pytest
+
+from agents.workers.worker_protocol import WorkerAddress
+from core.config.recipe import LineageConfig
+from core.errors import StoreError, UsageError
+from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
+from core.runs.releases import Release
+from core.runs.run_dir import RunDir
+from core.storage.atomic_files import hash_file, read_json, write_json
+from flows.cluster.worker_spec import WorkerSpec
+from flows.data.curated_run import read_finished_samples
+from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, mix_dataset, split_own_rows
+from flows.data.promoted_generator import describe_plan_verification
+from flows.data.run_storage import open_run_storage
+from flows.evaluate.student_evaluation import prepare_student_evaluation
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.release.promotion_decision import STUDENT_WEIGHTS, find_promotion_refusals
+from flows.release.release_creation import create_release, format_created_release
+from flows.run.run_preparation import PreparedRun, prepare_run
+from flows.run.stages import count_reviews
+from tests.flows.commands.test_commands import called
+from tests.flows.data.test_dataset_mixture import prompts_of, rows_of
+from tests.flows.release.test_release_kills import check_clean, content, ended, start, steps_of
+from tests.support.exported_students import export_student
+from tests.support.lineages import OFF, SMALL, lineage, make_release, make_run
+from tests.support.promotions import add_panel, add_student, compare, make_student_run
+
+PROMOTE = ("lineage.promote=true", "student={evaluation={requests=12}}")
+WEIGHTS = "teacher/student-q8_0.gguf"
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_student(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory, gguf: Path) -> RunDir:
+    """A finished run with a student that surely passes more than its teacher; never changed by a test."""
+    run = make_run(tmp_path_factory.mktemp("ready") / "runs", OFF, *PROMOTE)
+    add_student(run, gguf)
+    return run
+
+
+@pytest.fixture
+def finished(ready: RunDir, tmp_path: Path) -> RunDir:
+    return RunDir(shutil.copytree(ready.path.parent.parent, tmp_path / "place") / "runs" / ready.name)
+
+
+def prepare(runs: Path, *settings: str, resume: bool = False) -> PreparedRun:
+    return prepare_run("smoke", [*SMALL, OFF, *(settings or PROMOTE)], str(runs), resume=resume)
+
+
+def generator_of(prepared: PreparedRun) -> str:
+    return prepared.plan.recipe.generator_teacher.model
+
+
+# The rules
+
+
+def collapse(verdict: CollapseVerdict) -> CollapseRecord:
+    return CollapseRecord(
+        verdict=verdict,
+        evidence=["WORDS: a fifth of the rare words is gone"],
+        metrics=[],
+        documents=9,
+        reference=None,
+        tokens=99,
+    )
+
+
+def without_student(manifest: RunManifest) -> None:
+    manifest.student = manifest.evaluation = None
+
+
+def without_evaluation(manifest: RunManifest) -> None:
+    manifest.evaluation = None
+
+
+def without_panel(manifest: RunManifest) -> None:
+    assert manifest.evaluation
+    manifest.evaluation = manifest.evaluation.model_copy(update={"panel": None})
+
+
+def with_panel_lost(lost: int) -> Callable[[RunManifest], None]:
+    def change(manifest: RunManifest) -> None:
+        without_panel(manifest)
+        add_panel(manifest, lost, tasks=100)
+
+    return change
+
+
+def with_cells(*cells: int) -> Callable[[RunManifest], None]:
+    def change(manifest: RunManifest) -> None:
+        assert manifest.evaluation
+        comparison = compare("teacher", *cells)
+        manifest.evaluation = manifest.evaluation.model_copy(update={"comparisons": [comparison]})
+
+    return change
+
+
+def with_verdict(verdict: CollapseVerdict, key: str = "collapse") -> Callable[[RunManifest], None]:
+    return lambda manifest: setattr(manifest, key, collapse(verdict))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda _: None, None),
+        (with_verdict(CollapseVerdict.shift), None),
+        (with_verdict(CollapseVerdict.inconclusive), None),
+        (with_panel_lost(0), None),
+        (with_panel_lost(-10), None),
+        (with_panel_lost(5), None),
+        (with_panel_lost(6), r"lost 6 % of the 100 tasks .*, more than lineage.max_general_loss = 0.05"),
+        (without_panel, r"panel was not asked, .*set `student.evaluation.panel`"),
+        (without_student, r"no student: `stillhouse run` trains it"),
+        (without_evaluation, r"not compared with its teacher: continue the run with --resume"),
+        (with_cells(1, 5, 1, 33), r"does not surely pass more than its teacher: 6 and 2 of 40 .*, a difference of -\d to \+\d+"),
+        (with_cells(1, 0, 14, 25), r"does not surely pass more than its teacher: 1 and 15 of 40 .* of -\d+ to -\d+ points$"),
+        (with_verdict(CollapseVerdict.collapse), "the verdict on collapse is collapse"),
+        (with_verdict(CollapseVerdict.collapse, "collapse_parent"), "the verdict on collapse is collapse"),
+        (lambda manifest: setattr(manifest, "collapse", None), "was not assessed for collapse"),
+    ],
+)  # fmt: skip
+def test_each_rule_has_its_reason(ready: RunDir, change: Callable[[RunManifest], None], reason: str | None) -> None:
+    manifest = ready.read_manifest()
+    manifest.gated = False
+    manifest.collapse, manifest.collapse_parent = collapse(CollapseVerdict.passed), None
+    change(manifest)
+    reasons = find_promotion_refusals(manifest, ready.read_recipe())
+    assert len(reasons) == (reason is not None), reasons
+    assert reason is None or re.search(reason, reasons[0]), reasons
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "problem"),
+    [
+        ("smoke", ["student={}"], r"lineage.promote: .*\[student.evaluation\]"),
+        ("smoke", ["student=false"], r"lineage.promote: .*\[student\]"),
+        ("smoke", ["student={evaluation={panel=0}}"], "student.evaluation.panel: 0 asks no general panel"),
+        ("arithmetic", ["student={evaluation={requests=5}}"], "lineage.promote: in arithmetic the generator writes"),
+        ("smoke", [PROMOTE[1], 'teachers.promoted={model="fake/writer"}'], "teachers.promoted: .* name of the promoted"),
+        ("smoke", [PROMOTE[1], "teachers.main.model=local/student:smoke/0"], "student:smoke/0' is neither"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_could_never_promote_is_refused(
+    recipe: str, settings: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for one in (PROMOTE[0], *settings) for word in ("--set", one)]
+    code, out, _ = called(capsys, "validate", recipe, *words)
+    assert code == 2
+    assert re.search(problem, out), out
+
+
+# The release, and the next run
+
+
+def test_a_promotion_is_part_of_its_release_and_the_next_run_asks_the_student(
+    finished: RunDir, gguf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, where = finished.path.parent, ("--runs-dir", str(finished.path.parent))
+    first = prepare(runs, resume=True)
+    assert (first.run.name, generator_of(first)) == (finished.name, "fake/writer"), "the first generation has its own"
+    created = create_release(finished)
+    release = created.release
+    assert release.promoted
+    assert hash_file(release.path / WEIGHTS) == hash_file(gguf) == release.manifest.files[WEIGHTS]
+    assert "its student is the generator of the next generation" in format_created_release(created)
+
+    following = prepare(runs)
+    assert generator_of(following) == "local/student:smoke/0"
+    recipe, own = following.plan.recipe, load_recipe_plan("smoke", [*SMALL, OFF, *PROMOTE]).recipe
+    assert recipe.generator_teacher.weights_file == release.path / WEIGHTS
+    for role in ("critic", "verifier"):
+        assert getattr(recipe.agents, role) == getattr(own.agents, role), "only the generator is another"
+    assert recipe.agents.generator.model_copy(update={"teacher": "main"}) == own.agents.generator
+    assert recipe.verifiers == own.verifiers
+    assert generator_of(prepare(runs, resume=True)) == "local/student:smoke/0"
+    assert following.run.read_recipe() == own, "a run's own recipe has no path of this machine"
+    digests = {read_json(run.run.recipe_file)["digest"] for run in (first, following)}
+    assert len(digests) == 2
+    assert hash_recipe_sources(following.plan)["local/student:smoke/0"] == hash_file(gguf)[:16], "as replies are cached"
+    task = prepare_student_evaluation(finished.path, None, 3, "q8_0", runs=runs)
+    assert task.plan.recipe.generator_teacher.model == "fake/writer"
+
+    code, out, _ = called(capsys, "lineage", "smoke", *where)
+    assert code == 0
+    assert "generator fake/writer" in out
+    assert "passes 38 % of 40, its teacher 5 %: +32 points" in out
+    assert "general panel: student minus start -2 points" in out
+    assert "its student is the generator of the next generation" in out
+    (record,) = json.loads(called(capsys, "lineage", "smoke", *where, "--json")[1])["generations"]
+    assert record["promotion"]["promoted"]
+    assert record["generator"] == "fake/writer"
+    assert 0 < record["yield"] <= 1
+    assert record["evaluation"]["comparisons"][0]["role"] == "teacher"
+
+
+def test_a_student_that_is_not_promoted_leaves_the_generator_of_before(
+    finished: RunDir, gguf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = finished.path.parent
+    create_release(finished)
+    second = add_release(runs, gguf, cells=(2, 3, 1, 34))
+    assert not second.promoted
+    assert not (second.path / "teacher").exists()
+    assert generator_of(prepare(runs)) == "local/student:smoke/0", "the newest promotion among its ancestors"
+    out = called(capsys, "lineage", "smoke", "--runs-dir", str(runs))[1]
+    assert "generator student of smoke/0" in out
+    assert "not promoted: the student does not surely pass more than its teacher: 5 and 3 of 40" in out
+    third = add_release(runs, gguf)
+    assert third.promoted
+    assert generator_of(prepare(runs)) == "local/student:smoke/2"
+    for generation, generator in ((1, "smoke/0"), (2, "smoke/2"), (0, "smoke/0")):  # back, on, and back
+        lineage(runs).roll_back(generation)
+        assert generator_of(prepare(runs, resume=True)) == f"local/student:{generator}"
+    lineage(runs).roll_back()
+    assert generator_of(prepare(runs, *PROMOTE, "seed=12")) == "fake/writer", "the teacher returns too"
+
+
+def add_release(runs: Path, gguf: Path, **records: Any) -> Release:
+    """The next release of the recipe. Its samples are the scripted teacher's, since the tiny student writes nothing usable."""
+    prepared = prepare(runs, *PROMOTE, f"seed={20 + len(lineage(runs).list_generations())}")
+    shutil.rmtree(prepared.run.path)
+    own = make_run(runs, OFF, "lineage.promote=false", PROMOTE[1], f"seed={30 + len(lineage(runs).list_generations())}")
+    add_student(own, gguf, **records)
+    manifest = own.read_manifest()
+    manifest.generator = generator_of(prepared)
+    whole = read_json(own.recipe_file)
+    whole["recipe"]["lineage"]["promote"] = True
+    write_json(own.recipe_file, whole)
+    manifest.files = own.hash_files()
+    own.write_manifest(manifest)
+    return create_release(own).release
+
+
+def test_without_promote_nothing_changes(finished: RunDir, tmp_path: Path) -> None:
+    keys = {"recipe", "generation", "ancestors", "mix", "verdict"}
+    assert set(read_json(make_release(tmp_path / "plain" / "runs").release.path / "lineage.json")) == keys
+    create_release(finished)
+    plain = prepare(finished.path.parent, PROMOTE[1])
+    assert generator_of(plain) == "fake/writer", "its own, though its parent has a promoted student"
+    assert "promoted" not in plain.plan.recipe.teachers
+
+
+def test_another_generator_in_the_recipe_is_not_replaced_by_the_student_of_the_first(finished: RunDir) -> None:
+    create_release(finished)
+    other = prepare(finished.path.parent, *PROMOTE, "teachers.main.model=fake/faulty")
+    assert generator_of(other) == "fake/faulty"
+
+
+@pytest.mark.parametrize("fault", ["flip", "remove", "forge"])
+def test_a_damaged_student_is_refused(fault: str, finished: RunDir) -> None:
+    file = create_release(finished).release.path / WEIGHTS
+    file.chmod(0o644)
+    whole = file.read_bytes()
+    file.unlink() if fault == "remove" else file.write_bytes(whole[:-1] + b"x" if fault == "flip" else b"GGUF" + whole)
+    with pytest.raises(StoreError, match=rf"{WEIGHTS}: is (missing|not what was released)") as refused:
+        prepare(finished.path.parent)
+    assert "\n" not in str(refused.value)
+
+
+def test_only_the_very_file_that_was_evaluated_is_promoted(finished: RunDir) -> None:
+    file = finished.path / STUDENT_WEIGHTS
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(StoreError, match=r"student-q8_0\.gguf: was changed since the run ended"):
+        create_release(finished)
+    assert lineage(finished.path.parent).list_generations() == []
+    manifest = finished.read_manifest()
+    manifest.files = finished.hash_files()
+    finished.write_manifest(manifest)
+    promotion = create_release(finished).release.lineage.promotion
+    assert promotion
+    assert promotion.reasons[0].startswith(f"{STUDENT_WEIGHTS} is not the file that was evaluated")
+
+
+def test_a_worker_finds_the_student_or_says_that_it_is_missing(finished: RunDir, tmp_path: Path) -> None:
+    create_release(finished)
+    following = prepare(finished.path.parent)
+    spec = WorkerSpec.from_plan("x", WorkerAddress("ws://127.0.0.1:9", "a word"), following.plan)
+    assert spec.load_plan().recipe == following.plan.recipe
+    (tmp_path / "place" / "releases").rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"teachers.promoted.model: there is no file .*student-q8_0.gguf"):
+        spec.load_plan()
+
+
+def test_a_run_of_another_place_does_not_start_the_student_of_a_release_unasked(
+    finished: RunDir, tmp_path: Path
+) -> None:
+    create_release(finished)
+    following = prepare(finished.path.parent).run
+    shutil.copytree(finished.student, following.student)
+    task = prepare_student_evaluation(following.path, None, 3, "q8_0", runs=finished.path.parent)
+    assert task.plan.recipe.generator_teacher.student_of == "smoke/0"
+    lineage(finished.path.parent).roll_back()
+    task = prepare_student_evaluation(following.path, None, 3, "q8_0", runs=finished.path.parent)
+    assert task.plan.recipe.generator_teacher.weights_file.is_file(), (
+        "its release was set aside, and is still its teacher's"
+    )
+    with pytest.raises(UsageError, match=r"start the student of a release next to it \(lineage.promote\)"):
+        prepare_student_evaluation(following.path, None, 3, "q8_0", runs=tmp_path / "mine")
+
+
+# Verification
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ([], None),
+        (["seed=9", "samples=400", "keep=50"], None),
+        (["agents.generator.temperature=0.9", "topology.max_revisions=0"], None),
+        (["filters=[]"], None),
+        (['verifiers=[{type="constraints"},{type="on_topic"}]'], "the check sound_prose"),
+        (['verifiers=[{type="on_topic",similarity=0.1},{type="constraints"},{type="sound_prose"}]'],
+         "the check on_topic with similarity = "),
+        (["agents.critic=false"], "agents.critic"),
+        (["agents.critic.min_score=3"], "agents.critic with min_score = 4"),
+        (['topology.kind="single"'], 'topology.kind = "centralized"'),
+    ],
+)  # fmt: skip
+def test_verification_that_became_weaker_is_named(settings: list[str], missing: str | None) -> None:
+    before, now = (describe_plan_verification(load_recipe_plan("constrained-instructions", s)) for s in ([], settings))
+    found = before.find_missing(now)
+    assert len(found) == (missing is not None), found
+    assert missing is None or found[0].startswith(missing)
+
+
+def test_a_changed_check_file_and_an_own_critic_prompt_are_named(tmp_path: Path) -> None:
+    def describe(prompt: str | None, words: int) -> Any:
+        check = 'from agents.checks import *\n\n@check(\'mine\')\ndef mine(subject):\n    """It is mine."""\n'
+        (tmp_path / "mine.py").write_text(check + f"    return build_finding('mine', True, '{words}')\n")
+        (tmp_path / "prompts").mkdir(exist_ok=True)
+        (tmp_path / "prompts" / "generator.md").write_text("## user\nWrite about {{topic}}.\n")
+        if prompt:
+            (tmp_path / "prompts" / "critic.md").write_text(prompt)
+        settings = [f'verifiers=[{{type="mine",path="{tmp_path}/mine.py"}}]', f"prompts={tmp_path}/prompts"]
+        return describe_plan_verification(load_recipe_plan("smoke", settings))
+
+    before = describe(None, 1)
+    assert before.find_missing(describe(None, 1)) == []
+    assert before.find_missing(describe(None, 2))[0].startswith("the check mine with ")
+    assert before.find_missing(describe("## user\nSay 5.\n\n- **a**: b\n", 1)) == ["the same prompt critic.md"]
+
+
+def test_a_run_that_verifies_less_is_refused_in_one_sentence(finished: RunDir) -> None:
+    create_release(finished)
+    with pytest.raises(UsageError) as refused:
+        prepare(finished.path.parent, *PROMOTE, "agents.critic=false")
+    assert str(refused.value) == (
+        "smoke: its generator is the student of smoke/0, whose data were verified with agents.critic, and the recipe no longer "
+        "has that: restore it, or set lineage.promote = false"
+    )
+    assert [path.name for path in finished.path.parent.glob("smoke-*")] == [finished.name], "nothing is made"
+    assert generator_of(prepare(finished.path.parent, PROMOTE[1], "agents.critic=false")) == "fake/writer"
+
+
+def test_a_promoted_students_confidence_in_itself_is_reported(ready: RunDir) -> None:
+    own = ready.read_recipe()
+    assert own.agents.critic
+    critic = own.agents.critic.model_copy(update={"type": "confidence"})
+    own = own.model_copy(update={"agents": own.agents.model_copy(update={"critic": critic})})
+    assert count_reviews(ready, own) is None, "the control: bands that were chosen for this model"
+    main = own.teachers["main"].model_copy(update={"model": "local/student:smoke/0"})
+    record = count_reviews(ready, own.model_copy(update={"teachers": {"main": main}}))
+    assert record
+    assert record.by_confidence
+    silent = record.model_copy(update={"reviews": 25, "faulted": 0})
+    assert silent.summary.startswith("no doubt in 25 drafts: the promoted student is sure of itself")
+
+
+# Sides
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_rows_of_a_promoted_generator_are_never_held_out(number: int, ready: RunDir) -> None:
+    rng = Random(number)
+    own_recipe = ready.read_recipe()
+    main = own_recipe.teachers["main"].model_copy(update={"model": "local/student:smoke/0"})
+    promoted_recipe = own_recipe.model_copy(update={"teachers": {"main": main}})
+    policy = rng.choice([{"policy": "accumulate"}, {"policy": "replace"}, {"policy": "budget", "budget": 12}])
+    config = LineageConfig.model_validate(policy)
+    past, promoted_ids = MixtureSources([], rows_of("none", [])), set()
+    for generation in range(4):
+        promoted = generation > 0 and rng.random() < 0.7
+        kept = rows_of(f"g{generation}", [f"question {rng.randint(0, 30)}" for _ in range(12)])
+        own = split_own_rows(kept, past, 0.3, promoted_recipe if promoted else own_recipe)
+        promoted_ids |= set(kept["id"]) if promoted else set()
+        (train, validation), record = mix_dataset(own, past, config, number, promoted=promoted)
+        assert not set(validation["id"]) & promoted_ids
+        assert not prompts_of(train) & prompts_of(validation)
+        assert len(validation), "the student has held-out rows under every policy"
+        assert record.rows == len(train) + len(validation)
+        assert promoted or len(own.train) + len(own.validation) == len(kept)
+        past = MixtureSources(
+            [*past.releases, EarlierRelease(f"x/{generation}", join_sides(own), None)], past.real_rows
+        )
+
+
+# Kills
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+@pytest.mark.xdist_group("releases")
+def test_a_kill_at_every_step_leaves_a_promoted_release_or_nothing(ready: RunDir, tmp_path: Path) -> None:
+    def fresh(name: str) -> Path:
+        return shutil.copytree(ready.path.parent.parent, tmp_path / name) / "runs"
+
+    words = ["release", ready.name]
+    kinds = steps_of(words, fresh("watched"), tmp_path / "steps")
+    after = content(lineage(tmp_path / "watched" / "runs"))
+    assert WEIGHTS in after[0]
+    assert any("student-q" in kind for kind in kinds), "its weights are a step"
+
+    def killed_at(number: int) -> None:
+        runs = fresh(f"killed{number}")
+        ended(start(words, runs, KILL_AT=str(number)), -signal.SIGKILL)
+        left = content(lineage(runs))
+        assert left in ({}, after)
+        assert generator_of(prepare(runs, resume=True)) == ("local/student:smoke/0" if left else "fake/writer")
+        ended(start(words, runs), 0)
+        assert content(lineage(runs)) == after
+        check_clean(lineage(runs))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(killed_at, kinds.values()))
+
+
+# On an object store
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_another_machine_fetches_the_student(
+    url: str, tmp_path: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "first"))
+    run = make_run(f"{url}/runs", OFF, *PROMOTE)
+    add_student(run, gguf)
+    storage = open_run_storage(f"{url}/runs")
+    with storage.lock_lineage("smoke"):
+        assert create_release(run).release.promoted
+    monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "second"))
+    following = prepare_run("smoke", [*SMALL, OFF, *PROMOTE], f"{url}/runs", resume=False)
+    file = following.plan.recipe.generator_teacher.weights_file
+    assert file.is_relative_to(tmp_path / "second")
+    assert hash_file(file) == hash_file(gguf)
+
+
+# With the embedded teacher
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_a_student_takes_its_teachers_place_and_more_of_its_samples_are_kept(tmp_path: Path) -> None:
+    """The generator of the second generation learned from 36 rows; its own rows are for training only."""
+    runs, recipe = tmp_path / "runs", "constrained-instructions"
+    first = make_student_run(runs, recipe, "keep=40", "samples=400", PROMOTE[0])
+    release = create_release(first).release
+    assert release.promoted, release.lineage.promotion
+    second = make_student_run(runs, recipe, "keep=24", "samples=240", PROMOTE[0], distill=False)
+    before, after = first.read_manifest(), second.read_manifest()
+    assert (before.generator, after.generator) == ("local/smollm2-135m", f"local/student:{release.name}")
+    yields = [manifest.counts.kept / manifest.counts.candidates for manifest in (before, after)]
+    assert yields[1] > yields[0], yields
+    turns = {
+        turn.teacher for sample in read_finished_samples(second) for turn in sample.turns if turn.agent == "generator"
+    }
+    assert turns == {after.generator}
+    assert after.mix
+    assert after.mix.earlier == {release.name: before.counts.kept}
+    validation = pl.read_parquet(second.dataset / "validation.parquet")["id"].to_list()
+    assert validation == pl.read_parquet(release.dataset / "validation.parquet")["id"].to_list()
+    released = create_release(second).release
+    assert released.lineage.promotion
+    assert released.lineage.promotion.reasons[-1].startswith("the run has no student: `stillhouse run` trains it")

@@ -1,0 +1,117 @@
+"""Whole runs with a student and its evaluation, in this process without Prefect, and the records that a promotion reads."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from core.intervals import estimate_paired_difference, estimate_share
+from core.runs.records import (
+    EvaluationRecord,
+    GeneralPanelRecord,
+    ModelPassRecord,
+    PairedComparison,
+    PanelModelRecord,
+    RunManifest,
+    StudentRecord,
+)
+from core.runs.run_dir import RunDir
+from core.storage.atomic_files import hash_file, write_json
+from flows.data.curated_run import read_kept_rows
+from flows.release.promotion_decision import STUDENT_WEIGHTS
+from flows.run.pipeline import (
+    finish_run,
+    open_run_context,
+    run_assess_stage,
+    run_curate_stage,
+    run_distill_stage,
+    run_evaluate_stage,
+    run_package_stage,
+)
+from flows.run.run_preparation import prepare_run
+from flows.run.shard_production import produce_and_curate
+
+
+def make_student_run(runs: Path, recipe: str, *settings: str, resume: bool = False, distill: bool = True) -> RunDir:
+    """A run of the recipe from seeds to report, with its student and the evaluation if it `distill`s."""
+    with open_run_context(prepare_run(recipe, list(settings), str(runs), resume=resume, distill=distill)) as context:
+        seeds = context.seeds
+        short = asyncio.run(
+            produce_and_curate(context.run, context.plan, seeds, lambda: run_curate_stage.fn(context, seeds))
+        )
+        context.manifest.shortfalls = short.sentences
+        kept = read_kept_rows(context.run)
+        run_assess_stage.fn(context, kept)
+        parts = run_package_stage(context, kept)
+        if distill:
+            run_distill_stage.fn(context, parts)
+            asyncio.run(run_evaluate_stage.fn(context))
+            add_panel(context.manifest)
+        finish_run(context)
+    return context.run
+
+
+def compare(role: str, both: int, student_only: int, other_only: int, neither: int) -> PairedComparison:
+    difference = estimate_paired_difference(both, student_only, other_only, neither)
+    assert difference is not None
+    return PairedComparison(
+        role=role,
+        both=both,
+        student_only=student_only,
+        other_only=other_only,
+        neither=neither,
+        difference=difference,
+    )
+
+
+def add_panel(manifest: RunManifest, lost: int = 1, tasks: int = 64) -> None:
+    """A general panel of which the student lost this number of tasks, if the run asked none."""
+    if manifest.evaluation is None or manifest.evaluation.panel is not None:
+        return
+    passed = {"start": 20, "student": 20 - lost}
+    models = [
+        PanelModelRecord(
+            role=role, passed=count, pass_rate=estimate_share(count, tasks), passed_by_group={"all": count}, words=40
+        )
+        for role, count in passed.items()
+    ]
+    panel = GeneralPanelRecord(
+        tasks=tasks, groups={"all": tasks}, questions=0, models=models, divergence=None,
+        comparison=compare("start", 20 - lost, 0, lost, tasks - 20),
+    )  # fmt: skip
+    manifest.evaluation = manifest.evaluation.model_copy(update={"panel": panel})
+
+
+def add_student(
+    run: RunDir, weights: Path, *, lost: int = 1, cells: tuple[int, int, int, int] = (1, 14, 1, 24), digest: str = "1"
+) -> None:
+    """A finished run with `weights` as its evaluated student, as its training and evaluation would have left it. `cells` are the
+    requests that both passed, the student only, the teacher only, and neither.
+    """
+    run.student.mkdir(exist_ok=True)
+    shutil.copyfile(weights, run.path / STUDENT_WEIGHTS)
+    write_json(run.student / "student.json", {"digest": digest})
+    write_json(run.student / "config.json", {})
+    manifest = run.read_manifest()
+    both, student_only, teacher_only, _ = cells
+    passed = {"teacher": both + teacher_only, "student": both + student_only, "start": 0}
+    models = [
+        ModelPassRecord(role=role, model="m", passed=count, pass_rate=estimate_share(count, sum(cells)))
+        for role, count in passed.items()
+    ]
+    manifest.student = StudentRecord(
+        start="layers",
+        parameters=1,
+        train_samples=9,
+        held_out_samples=1,
+        steps=1,
+        loss_before=2,
+        loss_after=1,
+        seconds=1,
+    )
+    manifest.evaluation = EvaluationRecord(
+        student_digest=digest, requests=sum(cells), first_seed=24, type="q8_0", weights=hash_file(weights), models=models,
+        comparisons=[compare("teacher", *cells)],
+    )  # fmt: skip
+    add_panel(manifest, lost)
+    manifest.files = run.hash_files()
+    run.write_manifest(manifest)
