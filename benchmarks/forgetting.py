@@ -1,7 +1,7 @@
 """What a student gains on its recipe, and what it forgets of everything else, by method against forgetting.
 
 One run of constrained-instructions makes the data, as in `retention`. Students learn from all of its training rows or from the
-first of them; teacher, start and students answer the same held-out requests of the recipe and the same tasks of the general panel.
+first of them; teacher, start and students answer the same held-out requests of the recipe and tasks of the general panel.
 `STILLHOUSE_STUDENTS` names a folder for the run, the students and their answers, so that a stopped benchmark resumes.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from agents.planning.run_plan import RunPlan, build_plan
 from agents.studies.general_panel import GeneralPanel, ask_general_panel, build_general_panel
 from agents.studies.held_out_evaluation import evaluate_held_out, held_out_seeds
+from benchmarks.gain_plot import GainPoint, draw_gain_plot
 from benchmarks.machine import describe_measurement
 from benchmarks.retention import generate_run, mark_passed, open_students_folder
 from core.config.students import StudentConfig
@@ -29,7 +30,6 @@ from core.sample import Message, Seed
 from core.storage.atomic_files import read_json, write_json, write_text
 from flows.data.dataset_rows import read_all_rows, read_row_conversation
 from flows.data.student_files import configure_student_as_teacher, export_student
-from flows.report.gain_plot import GainPoint, draw_gain_plot
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
 from students.comparison.text_losses import write_untrained_student
@@ -85,7 +85,9 @@ def table(questions: int = QUESTIONS, tasks: int = TASKS, names: Sequence[str] =
         run = generate_run(folder, KEEP)
         plan = build_plan(run.read_recipe(), PROJECT)
         exam = Exam(plan, held_out_seeds(plan, questions), build_general_panel(plan, tasks), run.cache)
-        arms = {name: measure_arm(name, arm, run, exam, folder) for name, arm in ARMS.items() if name in (names or ARMS)}
+        arms = {
+            name: measure_arm(name, arm, run, exam, folder) for name, arm in ARMS.items() if name in (names or ARMS)
+        }
         teacher = ask_model(exam, plan.recipe.generator_teacher, folder / "teacher.json")
         starts = {
             layers: measure_start(layers, exam, folder)
@@ -142,9 +144,7 @@ def ask_model(exam: Exam, model: TeacherConfig, file: Path) -> Scores:
 
 
 async def _ask_both(exam: Exam, model: TeacherConfig) -> tuple[Any, Any]:
-    recipe = await evaluate_held_out(
-        exam.plan, model, exam.seeds, SESSION.stop, lambda _done: None, cache=exam.cache
-    )
+    recipe = await evaluate_held_out(exam.plan, model, exam.seeds, SESSION.stop, lambda _done: None, cache=exam.cache)
     return recipe, await ask_general_panel(exam.panel, model, SESSION.stop, lambda _done: None, cache=exam.cache)
 
 
@@ -178,9 +178,7 @@ def draw_arms(arms: Mapping[str, ArmScores], teacher: Scores, starts: Mapping[in
     return draw_gain_plot(points)
 
 
-def format_page(
-    run: RunDir, teacher: Scores, starts: Mapping[int, Scores], arms: Mapping[str, ArmScores]
-) -> str:
+def format_page(run: RunDir, teacher: Scores, starts: Mapping[int, Scores], arms: Mapping[str, ArmScores]) -> str:
     counts = run.read_manifest().counts
     lines = [
         f"{describe_measurement()}. `python -m benchmarks forgetting`",

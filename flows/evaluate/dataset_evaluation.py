@@ -21,7 +21,8 @@ from core.sample import Candidate, Message, Seed, conversation_digest, text_dige
 from core.storage.atomic_files import write_text
 from core.storage.sample_files import read_sample_columns
 from flows.data.dataset_rows import TEXT_COLUMNS, read_all_rows, read_row_conversation, read_row_pair
-from flows.data.student_files import STUDENT_SLOTS, find_student_folder, find_student_run, import_student_module
+from flows.data.promoted_generator import STUDENT_SLOTS
+from flows.data.student_files import find_student_folder, find_student_run, import_student_module
 from flows.evaluate.student_evaluation import EvaluatedAnswer, EvaluationExample, loss_notes, student_max_tokens
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
