@@ -184,19 +184,17 @@ def format_page(run: RunDir, teacher: Scores, starts: Mapping[int, Scores], arms
         f"{describe_measurement()}. `python -m benchmarks forgetting`",
         "",
         f"Recipe `constrained-instructions`, {counts.kept} samples kept of {counts.candidates} candidates. {len(teacher.recipe)} "
-        f"held-out requests of the recipe, one try without examples, and {len(teacher.panel)} tasks of the general panel, which the "
-        "recipe does not train. Points: the mean over training seeds minus the teacher on the recipe, minus the start on the "
+        f"held-out requests of the recipe, one try without examples, and {len(teacher.panel)} tasks of the general panel, which "
+        "the recipe does not train. Points: the mean over training seeds minus the teacher on the recipe, minus the start on the "
         "panel, with 95 % intervals of a bootstrap over questions and seeds. Words: median of the answers to open questions.",
         "",
         "| | recipe, by seed | points above the teacher | panel, by seed | points above the start | words | training s |",
         "|---|---:|---:|---:|---:|---:|---:|",
-        f"| teacher | {format_percent(teacher.recipe.mean())} | | {format_percent(teacher.panel.mean())} | | {teacher.words:.0f} | |",
     ]
-    for layers, start in starts.items():
-        lines.append(
-            f"| start, {layers} layers | {format_percent(start.recipe.mean())} | | {format_percent(start.panel.mean())} | "
-            f"| {start.words:.0f} | |"
-        )
+    models = {"teacher": teacher, **{f"start, {layers} layers": start for layers, start in starts.items()}}
+    for name, model in models.items():
+        recipe, panel = format_percent(model.recipe.mean()), format_percent(model.panel.mean())
+        lines.append(f"| {name} | {recipe} | | {panel} | | {model.words:.0f} | |")
     for name, arm in arms.items():
         gain, change = compare_arm(arm, teacher, starts[ARMS[name].config["layers"]])
         cells = (

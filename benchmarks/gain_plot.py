@@ -43,10 +43,12 @@ def draw_gain_plot(points: Sequence[GainPoint]) -> str:
     )
     for place, (point, colour) in enumerate(zip(points, COLOURS, strict=False)):
         x, y = plot.x(point.gain.value), plot.y(point.change.value)
-        bars = f"M{plot.x(point.gain.low)} {y}H{plot.x(point.gain.high)}M{x} {plot.y(point.change.low)}V{plot.y(point.change.high)}"
+        across_bar = f"M{plot.x(point.gain.low)} {y}H{plot.x(point.gain.high)}"
+        bars = f"{across_bar}M{x} {plot.y(point.change.low)}V{plot.y(point.change.high)}"
         label = MARGINS[0] + 14 + 20 * place
         parts.append(
-            f'<path d="{bars}" stroke="{colour}" stroke-width="1.5" fill="none"/><circle cx="{x}" cy="{y}" r="5" fill="{colour}"/>'
+            f'<path d="{bars}" stroke="{colour}" stroke-width="1.5" fill="none"/>'
+            f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}"/>'
             f'<circle cx="{WIDTH - LABELS + 14}" cy="{label}" r="5" fill="{colour}"/>'
             f'<text x="{WIDTH - LABELS + 26}" y="{label + 4}">{point.name}</text>'
         )
