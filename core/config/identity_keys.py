@@ -40,6 +40,7 @@ FIRST_KEYS: Mapping[str, str] = {
         "agents verifiers filters collapse lineage dataset preference student"
     ),
     "RefusalFilter": "type",
+    "ReplayConfig": "share weight loss most max_tokens temperature cache",
     "RepetitionFilter": "type scale",
     "SeedsConfig": "path documents chunk_words bootstrap draw",
     "SemanticFilter": "type keep of threshold numbers",

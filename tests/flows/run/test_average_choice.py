@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
         f"evaluation={{requests={REQUESTS},panel=4}}}}"
     )
     words = ["run", "smoke", "--set", student, "--set", "samples=24", "--set", "collapse={gate=false}"]
-    place = {"PREFECT_HOME": str(prefect_home), "XDG_CACHE_HOME": str(tmp_path)}
+    place: Any = {"PREFECT_HOME": str(prefect_home), "XDG_CACHE_HOME": str(tmp_path)}
     killed = COMMAND_FORKS.start("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), **place)
     while killed.poll() is None and not list((tmp_path / "killed").glob("*/wip/average.json")):
         time.sleep(0.02)

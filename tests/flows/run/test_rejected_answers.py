@@ -1,6 +1,7 @@
 """DPO in a run: rejected answers from its own dropped candidates and revisions."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_a_run_and_distill_learn_from_the_runs_own_rejected_answers(tmp_path: Pa
     start = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
     student = f"start='{start}',epochs=1,batch_size=8,max_tokens=512,objective={{sft=1.0,dpo=0.5}}"
     words = ["run", "smoke", "--set", f"student={{{student}}}", "--set", "samples=60", "--set", "collapse={gate=false}"]
-    place = {"PREFECT_HOME": str(prefect_home), "XDG_CACHE_HOME": str(tmp_path)}
+    place: Any = {"PREFECT_HOME": str(prefect_home), "XDG_CACHE_HOME": str(tmp_path)}
     done = COMMAND_FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "runs"), **place)
     assert done.returncode == 0, done.stderr
     (manifest_file,) = (tmp_path / "runs").glob("*/manifest.json")

@@ -121,8 +121,10 @@ def test_replay_conversations_are_the_starts_own_and_new(
     assert len(rows) >= 24
     assert len({" ".join(row["request"].lower().split()) for row in rows}) == len(rows)
     for row in rows:
-        assert tokenizer.decode(row["prompt"]).endswith(f"user\n{row['request']}<|im_end|>\n<|im_start|>assistant\n")
-        assert tokenizer.decode(row["prompt"]).startswith("<|im_start|>system\nYou are small.<|im_end|>")
+        assert str(tokenizer.decode(row["prompt"])).endswith(
+            f"user\n{row['request']}<|im_end|>\n<|im_start|>assistant\n"
+        )
+        assert str(tokenizer.decode(row["prompt"])).startswith("<|im_start|>system\nYou are small.<|im_end|>")
         assert row["learned"].count(2) <= 1  # the end of the turn
     turn = find_user_turn(tokenizer)
     assert turn.stop == 2
@@ -266,7 +268,8 @@ def test_early_stopping_on_both_stops_before_more_is_forgotten(
     assert not any("held_out_replay" in line for line in logs["data"])
     totals = [line["held_out"] + line["held_out_replay"] for line in logs["both"]]
     assert records["both"].best_step == totals.index(min(totals)) + 1
-    assert records["both"].best_step < records["data"].best_step
+    best = [records[on].best_step or 0 for on in ("both", "data")]
+    assert best[0] < best[1]
     before, after = records["both"].replay, records["data"].replay
     assert before
     assert after
@@ -313,6 +316,6 @@ def test_the_embedded_start_writes_sensible_requests_and_answers(
     assert sum(not plain.isdisjoint(request.split()) for request in requests) >= 0.8 * len(requests), requests
     assert all(row["answer"].strip() for row in rows)
     assert all(
-        start.tokenizer.decode(row["prompt"]).startswith("<|im_start|>system\nYou are a helpful AI assistant")
+        str(start.tokenizer.decode(row["prompt"])).startswith("<|im_start|>system\nYou are a helpful AI assistant")
         for row in rows
     )
