@@ -125,7 +125,8 @@ class SparsityConfig(RecipeTable):
 class ReplayConfig(RecipeTable):
     """Let the student also learn from conversations that its start writes by itself before the training, so that it keeps what
     the start can do: first a user's request, sampled after the chat template's beginning of a user's turn (Magpie, arXiv
-    2406.08464), then an answer to it. A tenth of them, at least 8, is held out to measure what the student forgot.
+    2406.08464), then an answer to it. A tenth of them, at least 8, is held out to measure what the student forgot. For a start
+    that is a part of the embedded teacher (fewer layers, channels or weights), the whole teacher writes and is learned from.
     """
 
     share: float = Field(0.5, gt=0, le=8)
@@ -207,7 +208,8 @@ class StudentConfig(RecipeTable):
     replay: ReplayConfig | None = None
     """Learn from conversations of the start too, so that the student forgets less. Default: only from the data."""
     start_kl: float = Field(0.0, ge=0, lt=math.inf)
-    """The weight of the forward KL divergence of the student from its start, on the data's answers. Default: none."""
+    """The weight of the forward KL divergence of the student from its start, on the data's answers; from the whole embedded
+    teacher if the start is a part of it. Default: none."""
     average: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
     """The share of the training in the finished weights: start + share * (trained - start) (WiSE-FT, arXiv 2109.01903); 0 is the
     start. `validation`, in a run: the share of 0.25, 0.5, 0.75 and 1 that gains most on requests of the recipe without a loss on

@@ -91,6 +91,14 @@ def load_teacher(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMod
     return start.model
 
 
+def load_original(start: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: StudentConfig) -> PreTrainedModel:
+    """The model whose abilities a student is to keep: its `start`; if that is a part of the embedded teacher, the whole teacher,
+    in the student's vocabulary.
+    """
+    is_part = config.start == "width" or config.layers < TEACHER_LAYERS or config.sparsity is not None
+    return load_teacher(EMBEDDED_KEYWORD, tokenizer) if config.start in ("layers", "width") and is_part else start
+
+
 def starts_as_teacher(config: StudentConfig, digest: str) -> bool:
     """Whether the student starts with exactly its teacher's weights, judged by names and by the teacher's `digest`."""
     start, teacher = config.start, config.distillation.teacher

@@ -34,7 +34,7 @@ from students.signals.captured_signals import (
 )
 from students.signals.prompt_logprobs import PromptLogprobTeacher
 from students.signals.replay import NO_REPLAY, ReplayTexts, load_replay
-from students.signals.torch_teacher import TorchTeacher, load_teacher, tokenizer_digest
+from students.signals.torch_teacher import TorchTeacher, load_original, load_teacher, tokenizer_digest
 from students.token_batches import build_batch
 from students.training_data import TrainingData, encode_and_split
 
@@ -155,11 +155,12 @@ def prepare_objective(
 def prepare_replay(
     start: StartModel, data: TrainingData, config: StudentConfig, out: Path, seed: int, progress: ProgressCallback
 ) -> ReplayTexts:
-    """The conversations that the start writes by itself, for the number of training conversations; none without `replay`."""
+    """Conversations that the original model writes by itself, for the number of training conversations; none without `replay`."""
     if config.replay is None:
         return NO_REPLAY
     path = Path(config.replay.cache) if config.replay.cache else out.with_name(f"{out.name}.replay.jsonl")
-    writer = copy.deepcopy(start.model).bfloat16() if config.precision == "bf16" else start.model
+    original = load_original(start.model, start.tokenizer, config).to(start.model.device)  # type: ignore[arg-type]
+    writer = copy.deepcopy(original).bfloat16() if config.precision == "bf16" else original
     with main_process_first():
         return load_replay(writer, start.tokenizer, config.replay, len(data.train), path, seed=seed, progress=progress)
 
@@ -167,10 +168,12 @@ def prepare_replay(
 def build_reference(
     start: StartModel, adapters: "peft.LoraModel | None", config: StudentConfig
 ) -> StartReference | None:
-    """The start, if the training compares the student with it. `start.model` is not trained yet."""
+    """The original model, if the training compares the student with it. `start.model` is not trained yet."""
     if not (config.replay or config.start_kl):
         return None
-    return StartReference(start.model, adapters, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+    original = load_original(start.model, start.tokenizer, config).to(start.model.device)  # type: ignore[arg-type]
+    without_adapters = adapters if original is start.model else None
+    return StartReference(original, without_adapters, torch.bfloat16 if config.precision == "bf16" else torch.float32)
 
 
 def _choose_capture(distillation: DistillationConfig, start: StartModel, identity: SignalIdentity) -> CaptureFunction:

@@ -24,6 +24,7 @@ from students.output.gguf_export import read_student
 from students.output.student_folder import SETTINGS_FILE, write_card_average
 from students.predictions import compute_held_out_loss
 from students.signals.replay import read_held_out_replay
+from students.signals.torch_teacher import load_original
 from students.training.checkpoint import list_trainable_parameters
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def write_averaged_student(
         if record.replay and config.replay:
             path = Path(config.replay.cache or trained.with_name(f"{trained.name}.replay.jsonl"))
             texts = read_held_out_replay(path, record.replay.held_out)
-            reference = StartReference(read_student(start)[0], None, torch.float32)
+            original = load_original(read_student(start)[0], tokenizer, config)
+            reference = StartReference(original, None, torch.float32)
             divergence = reference.measure_divergence(model, texts, pad)
             changes["replay"] = record.replay.model_copy(update={"divergence": divergence})
         averaged = record.model_copy(update=changes)

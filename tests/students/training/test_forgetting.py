@@ -13,14 +13,16 @@ from transformers import PreTrainedTokenizerBase
 from core.config.students import ReplayConfig, StudentConfig
 from core.errors import RunFailed, UsageError
 from core.sample import Message
-from students.chat_encoding import Conversation, EncodedConversation
+from students.chat_encoding import Conversation, EncodedConversation, find_pad_id
 from students.init.start_model import start_from_layers
 from students.losses.start_reference import StartReference
 from students.output.gguf_export import read_student
 from students.signals.own_answers import sample_texts
 from students.signals.replay import add_request, find_user_turn, load_replay
+from students.signals.torch_teacher import load_original
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
+from students.training.training_setup import build_reference, prepare_replay, prepare_start
 from tests.students.conftest import opinionated, quiet, saved, tiny_llama
 
 REPLAY = {"share": 1.0, "most": 16, "max_tokens": 24}
@@ -319,3 +321,37 @@ def test_the_embedded_start_writes_sensible_requests_and_answers(
         str(start.tokenizer.decode(row["prompt"])).startswith("<|im_start|>system\nYou are a helpful AI assistant")
         for row in rows
     )
+
+
+@pytest.mark.slow
+def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 12)
+    rows: list[Conversation] = [
+        [Message(role="user", content=f"Say {word}."), Message(role="assistant", content=f"{word}!")]
+        for word in ("tea", "sea", "bee", "tree")
+    ]
+    settings = {"start": "layers", "layers": 3, "vocabulary": 2000, "replay": {"most": 8, "max_tokens": 16}}
+    config = StudentConfig.model_validate(settings)
+    start, data = prepare_start(rows, None, (), config, 7, quiet)
+    texts = prepare_replay(start, data, config, tmp_path / "student", 7, quiet)
+    original = load_original(start.model, start.tokenizer, config)
+    assert original.config.num_hidden_layers == 30
+    reference = build_reference(start, None, config)
+    assert reference
+    pad = find_pad_id(start.tokenizer)
+    assert reference.measure_divergence(original, texts.held_out, pad) < 0.05
+    assert reference.measure_divergence(start.model, texts.held_out, pad) > 1
+    again = load_replay(
+        original.bfloat16(),
+        start.tokenizer,
+        config.replay,
+        3,
+        tmp_path / "student.replay.jsonl",
+        seed=7,
+        progress=quiet,
+    )  # of another writer, the file would be refused
+    assert again == texts
+    whole = StudentConfig.model_validate({**settings, "layers": 30})
+    assert load_original(start.model, start.tokenizer, whole) is start.model
