@@ -38,18 +38,35 @@ from students.training.student_training import train_student
 KEEP, QUESTIONS, TASKS, SEEDS = 500, 400, 400, (7, 8, 9)
 RESAMPLES = 2000
 FULL, HALF = {"start": "layers", "layers": 30, "epochs": 3}, {"start": "layers", "layers": 15, "epochs": 3}
-REPLAY = {"replay": {"share": 1.0}}
+REPLAY: dict[str, Any] = {"replay": {"share": 1.0}}
+LORA: dict[str, Any] = {"learning_rate": 2e-3, "lora": {"rank": 16, "alpha": 32}}
+
+
+FEW = 45
+"""Training rows of the demo."""
 
 
 class Arm(NamedTuple):
     rows: int | None
     """Training rows of the run; None for all."""
     config: Mapping[str, Any]
-    seeds: Sequence[int] = SEEDS
 
 
 ARMS = {
-    "plain": Arm(None, FULL),
+    "all rows, plain": Arm(None, FULL),
+    "all rows, replay": Arm(None, {**FULL, **REPLAY}),
+    "all rows, half of the layers, plain": Arm(None, HALF),
+    "all rows, half of the layers, replay": Arm(None, {**HALF, **REPLAY}),
+    "few rows, plain": Arm(FEW, FULL),
+    "few rows, replay": Arm(FEW, {**FULL, **REPLAY}),
+    "few rows, replay of texts": Arm(FEW, {**FULL, "replay": {"share": 1.0, "loss": "sft"}}),
+    "few rows, KL from the start": Arm(FEW, {**FULL, "start_kl": 0.3}),
+    "few rows, LoRA": Arm(FEW, {**FULL, **LORA}),
+    "few rows, LoRA and replay": Arm(FEW, {**FULL, **LORA, **REPLAY}),
+    "few rows, half of the way": Arm(FEW, {**FULL, "average": 0.5}),
+    "few rows, replay and early stopping on both": Arm(
+        FEW, {**FULL, **REPLAY, "epochs": 6, "evaluate_steps": 3, "patience": 2, "patience_on": "both"}
+    ),
 }
 PLOT = Path(__file__).with_name("forgetting.svg")
 
@@ -80,26 +97,23 @@ class Exam(NamedTuple):
     cache: Path
 
 
-def table(questions: int = QUESTIONS, tasks: int = TASKS, names: Sequence[str] = ()) -> str:
+def table(keep: int = KEEP, questions: int = QUESTIONS, tasks: int = TASKS, names: Sequence[str] = ()) -> str:
     with open_students_folder() as folder:
-        run = generate_run(folder, KEEP)
+        run = generate_run(folder, keep)
         plan = build_plan(run.read_recipe(), PROJECT)
         exam = Exam(plan, held_out_seeds(plan, questions), build_general_panel(plan, tasks), run.cache)
         arms = {
             name: measure_arm(name, arm, run, exam, folder) for name, arm in ARMS.items() if name in (names or ARMS)
         }
         teacher = ask_model(exam, plan.recipe.generator_teacher, folder / "teacher.json")
-        starts = {
-            layers: measure_start(layers, exam, folder)
-            for layers in sorted({ARMS[name].config["layers"] for name in arms}, reverse=True)
-        }
+        starts = {ARMS[name].config["layers"]: measure_start(name, exam, folder) for name in arms}
     write_text(PLOT, draw_arms(arms, teacher, starts))
     return format_page(run, teacher, starts, arms)
 
 
 def measure_arm(name: str, arm: Arm, run: RunDir, exam: Exam, folder: Path) -> ArmScores:
     scores, seconds = [], []
-    for seed in arm.seeds:
+    for seed in SEEDS:
         student = folder / f"{name}, {seed}"
         train, held_out = (read_rows(run.dataset / f"{side}.parquet") for side in ("train", "validation"))
         record = train_student(
@@ -120,12 +134,11 @@ def read_rows(file: Path) -> list[list[Message]]:
     return list(read_all_rows(file, read_row_conversation))
 
 
-def measure_start(layers: int, exam: Exam, folder: Path) -> Scores:
-    """The untrained form of a student with this number of layers."""
-    student = next(folder / f"{name}, {arm.seeds[0]}" for name, arm in ARMS.items() if arm.config["layers"] == layers)
-    start = folder / f"start of {layers} layers"
+def measure_start(name: str, exam: Exam, folder: Path) -> Scores:
+    """The untrained form of an arm's student."""
+    start = folder / f"start of {ARMS[name].config['layers']} layers"
     if not start.exists():
-        write_untrained_student(student, start)
+        write_untrained_student(folder / f"{name}, {SEEDS[0]}", start)
     model = configure_student_as_teacher(export_student(start, "q8_0").path, exam.plan.recipe.generator_teacher)
     return ask_model(exam, model, folder / f"{start.name}.json")
 
@@ -213,10 +226,11 @@ def format_page(run: RunDir, teacher: Scores, starts: Mapping[int, Scores], arms
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arms", nargs="*", help="names of arms; default: all")
+    parser.add_argument("--keep", type=int, default=KEEP)
     parser.add_argument("--questions", type=int, default=QUESTIONS)
     parser.add_argument("--tasks", type=int, default=TASKS)
     options = parser.parse_args()
-    sys.stdout.write(f"{table(options.questions, options.tasks, options.arms)}\n")
+    sys.stdout.write(f"{table(options.keep, options.questions, options.tasks, options.arms)}\n")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ class ReplayConfig(RecipeTable):
 
     share: float = Field(0.5, gt=0, le=8)
     """Replay conversations in a step for each conversation of the data. There are as many different ones as this share of the
-    data, at least 64 and at most `most`; they are used in turn."""
+    data, at least 128 and at most `most`; they are used in turn."""
     weight: float = Field(1.0, gt=0)
     """Of the replay term in the loss. The term is a mean over its own tokens, since the start's answers may be much longer."""
     loss: Literal["kl", "sft"] = "kl"
@@ -143,8 +143,8 @@ class ReplayConfig(RecipeTable):
     temperature: float = Field(0.7, gt=0)
     """Of its answers. At 1, those of a model as small as the embedded one make little sense. Requests are sampled at 1."""
     cache: str | None = None
-    """The file of replay conversations. An existing file must be of the same start, settings and seed; missing conversations are
-    added. Default: `NAME.replay.jsonl` next to the student's folder."""
+    """The file of replay conversations. An existing file must be of the same start and settings; missing conversations are added.
+    Default: `NAME.replay.jsonl` next to the student's folder."""
 
 
 class StudentEvaluationConfig(RecipeTable):

@@ -1,6 +1,6 @@
 """Replay conversations: requests that a start writes by itself and its answers to them, stored on disk.
 
-Knows the start, settings and seed of each file, and refuses any other; knows nothing of losses or training.
+Knows the start and settings of each file, and refuses any other; knows nothing of losses or training.
 
 A chat template's text is cut where the user's words would begin. A chat model continues it with a request of the kind that it
 was trained on (Magpie, arXiv 2406.08464), so no authored data is needed.
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.config.students import ReplayConfig
 from core.errors import RunFailed, UsageError
+from core.project_files import SHIPPED
 from core.sample import Message, json_digest
 from core.storage.atomic_files import write_text
 from students.chat_encoding import (
@@ -36,7 +37,11 @@ REQUEST_TOKENS = 96
 """The longest request; a longer one is dropped."""
 REQUEST_TOP_P = 0.95
 """Of requests, at temperature 1 for variety: less likely tokens lead to requests without sense."""
-MIN_LEARNED, MIN_HELD_OUT = 64, 8
+REPLAY_SEED = 7
+"""The same for all trainings: the conversations belong to the start."""
+SHIPPED_REPLAY = SHIPPED / "data" / "replay"
+"""Files of replay conversations by the beginning of their identity: those of the embedded teacher."""
+MIN_LEARNED, MIN_HELD_OUT = 128, 8
 """The fewest different conversations to learn from, unless the recipe allows fewer, and to hold out."""
 HELD_OUT_SHARE = 0.1
 MAX_ATTEMPTS = 8
@@ -65,18 +70,16 @@ class UserTurn(NamedTuple):
 
 
 class ReplayWriter:
-    """Writes replay conversations in batches; each batch depends on the start, the settings, the seed and its number only."""
+    """Writes replay conversations in batches; each batch depends on the start, the settings and its number only."""
 
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ReplayConfig, seed: int
-    ) -> None:
-        self._model, self._tokenizer, self._config, self._seed = model, tokenizer, config, seed
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ReplayConfig) -> None:
+        self._model, self._tokenizer, self._config = model, tokenizer, config
         self._turn = find_user_turn(tokenizer)
         self._pad, self._stop = find_pad_id(tokenizer), find_stop_ids(tokenizer)
 
     def write_batch(self, batch: int, known: set[str]) -> Iterator[dict[str, Any]]:
         """The conversations of a batch whose request is not in `known`, which is extended."""
-        rng = random.Random(f"replay batch {batch} of {self._seed}")
+        rng = random.Random(f"replay batch {batch} of {REPLAY_SEED}")
         requests = [request for request in self._sample_requests(rng.getrandbits(63)) if add_request(request, known)]
         if not requests:
             return
@@ -142,8 +145,8 @@ def find_user_turn(tokenizer: PreTrainedTokenizerBase) -> UserTurn:
     return UserTurn(before, after, int(tokenizer.convert_tokens_to_ids(end)))  # type: ignore[arg-type]
 
 
-def replay_digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ReplayConfig, seed: int) -> str:
-    """The identity of replay conversations: the start's weights, tokens and template, the settings, and the seed."""
+def replay_digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ReplayConfig) -> str:
+    """The identity of replay conversations: the start's weights, tokens and template, and the settings."""
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         weights.update(name.encode())
@@ -154,8 +157,7 @@ def replay_digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, co
             "tokens": sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]),
             "template": tokenizer.chat_template,
             "config": config.model_dump(include={"max_tokens", "temperature"}),
-            "constants": [REPLAY_BATCH, REQUEST_TOKENS, REQUEST_TOP_P],
-            "seed": seed,
+            "constants": [REPLAY_BATCH, REQUEST_TOKENS, REQUEST_TOP_P, REPLAY_SEED],
         }
     )
 
@@ -173,23 +175,26 @@ def load_replay(
     rows: int,
     path: Path,
     *,
-    seed: int,
     progress: Callable[[str], None],
 ) -> ReplayTexts:
-    """The conversations in `path`, after those that are missing were written by `model`, with each finished batch stored.
+    """The conversations in `path`, after those that are missing were written by `model`, with each finished batch stored. A new
+    file begins with the conversations that the package has of this start and these settings, if any.
 
     The first ones in the file are held out, so a file with more than are needed gives the same.
 
     Raises:
-        UsageError: if the file is of another start, other settings or another seed.
+        UsageError: if the file is of another start or other settings.
         RunFailed: if the start writes too few usable requests.
     """
     learned, held_out = count_replay(config, rows)
     wanted = learned + held_out
-    digest = replay_digest(model, tokenizer, config, seed)
+    digest = replay_digest(model, tokenizer, config)
+    shipped = locate_shipped_replay(digest)
+    if shipped.is_file() and not path.exists():
+        write_text(path, shipped.read_text(encoding="utf-8"))
     batches, found = read_replay_file(path, digest)
     if len(found) < wanted:
-        writer = ReplayWriter(model, tokenizer, config, seed)
+        writer = ReplayWriter(model, tokenizer, config)
         known: set[str] = set()
         for row in found:
             add_request(str(row["request"]), known)
@@ -211,6 +216,10 @@ def load_replay(
     return ReplayTexts(texts[held_out:], texts[:held_out])
 
 
+def locate_shipped_replay(digest: str) -> Path:
+    return SHIPPED_REPLAY / f"{digest[:16]}.jsonl"
+
+
 def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, Any]]]:
     """The number of batches written to the file, and its conversations; none if there is no file. Raises UsageError."""
     if not path.exists():
@@ -223,8 +232,8 @@ def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, Any]]
         raise UsageError(f"{path}: is not a file of replay conversations; remove it or name another one") from None
     if not same:
         raise UsageError(
-            f"{path}: its replay conversations are of another start, other settings or another seed; remove it, or name another "
-            "file as student.replay.cache"
+            f"{path}: its replay conversations are of another start or other settings; remove it, or name another file as "
+            "student.replay.cache"
         )
     return batches, rows
 

@@ -72,7 +72,7 @@ def train_student(
         return record
     start, data = prepare_start(conversations, held_out, rejected, config, seed, progress)
     unpruned = prune_start(start, data, config.sparsity, seed, progress) if config.sparsity else None
-    replay = prepare_replay(start, data, config, out, seed, progress)
+    replay = prepare_replay(start, data, config, out, progress)
     objective = prepare_objective(start, data, config, out, seed=seed, teacher=teacher, progress=progress)
     open_teacher_file.cache_clear()  # 150 MB that the training does not need
     adapters = add_adapters(start.model, config.lora) if config.lora else None

@@ -153,7 +153,7 @@ def prepare_objective(
 
 
 def prepare_replay(
-    start: StartModel, data: TrainingData, config: StudentConfig, out: Path, seed: int, progress: ProgressCallback
+    start: StartModel, data: TrainingData, config: StudentConfig, out: Path, progress: ProgressCallback
 ) -> ReplayTexts:
     """Conversations that the original model writes by itself, for the number of training conversations; none without `replay`."""
     if config.replay is None:
@@ -162,7 +162,7 @@ def prepare_replay(
     original = load_original(start.model, start.tokenizer, config).to(start.model.device)  # type: ignore[arg-type]
     writer = copy.deepcopy(original).bfloat16() if config.precision == "bf16" else original
     with main_process_first():
-        return load_replay(writer, start.tokenizer, config.replay, len(data.train), path, seed=seed, progress=progress)
+        return load_replay(writer, start.tokenizer, config.replay, len(data.train), path, progress=progress)
 
 
 def build_reference(

@@ -46,7 +46,7 @@ def replay_file(chatty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = configure(chatty, path)
     model, tokenizer = read_student(chatty)
     assert config.replay
-    load_replay(model.bfloat16(), tokenizer, config.replay, 11, path, seed=7, progress=quiet)
+    load_replay(model.bfloat16(), tokenizer, config.replay, 11, path, progress=quiet)
     return path
 
 
@@ -90,7 +90,7 @@ def test_replay_survives_interruptions_while_it_is_written_and_learned(
     monkeypatch.setattr("students.training.training_loop.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 8)  # several batches
     config, out = configure(chatty), tmp_path / "student"
-    record = train_student(talk, config, tmp_path / "undisturbed", seed=7, progress=quiet)
+    record = train_student(talk, config, tmp_path / "undisturbed", progress=quiet)
     written = (tmp_path / "undisturbed.replay.jsonl").read_text()
 
     def stop_in_generation(line: str) -> None:
@@ -151,7 +151,7 @@ def test_a_cache_serves_a_second_student_and_no_other_start(
             train_student(talk, configure(other, replay_file), tmp_path / "other", seed=seed, progress=quiet)
     replay_file.with_name("damaged").write_text("{}")
     with pytest.raises(UsageError, match="not a file of replay"):
-        train_student(talk, configure(chatty, replay_file.with_name("damaged")), tmp_path / "x", seed=7, progress=quiet)
+        train_student(talk, configure(chatty, replay_file.with_name("damaged")), tmp_path / "x", progress=quiet)
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_a_student_with_replay_stays_nearer_to_its_start(
     cache = None if "sparsity" in settings else replay_file  # the pruned start writes its own
     settings = {**settings, "distillation": {"teacher": str(teacher)}}
     with_replay = configure(chatty, cache, replay={"loss": loss, "weight": 2.0}, **settings)
-    record = train_student(talk, with_replay, tmp_path / "replay", seed=7, progress=quiet)
-    train_student(talk, with_replay.model_copy(update={"replay": None}), tmp_path / "plain", seed=7, progress=quiet)
+    record = train_student(talk, with_replay, tmp_path / "replay", progress=quiet)
+    train_student(talk, with_replay.model_copy(update={"replay": None}), tmp_path / "plain", progress=quiet)
     start = chatty
     if with_replay.sparsity:
         start = tmp_path / "start"  # the pruned one
         pruned = with_replay.model_copy(update={"replay": None, "average": 0.0})
-        train_student(talk, pruned, start, seed=7, progress=quiet)
+        train_student(talk, pruned, start, progress=quiet)
     divergences = [measure_fresh_divergence(tmp_path / name, start) for name in ("replay", "plain")]
     assert divergences[0] < 0.8 * divergences[1]
     assert record.replay
@@ -191,8 +191,8 @@ def test_replay_without_weight_changes_nothing(
     lora: dict[str, int] | None, talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path
 ) -> None:
     weightless = configure(chatty, replay_file, replay={"weight": 1e-30}, lora=lora)
-    train_student(talk, weightless, tmp_path / "replay", seed=7, progress=quiet)
-    train_student(talk, weightless.model_copy(update={"replay": None}), tmp_path / "plain", seed=7, progress=quiet)
+    train_student(talk, weightless, tmp_path / "replay", progress=quiet)
+    train_student(talk, weightless.model_copy(update={"replay": None}), tmp_path / "plain", progress=quiet)
     assert distance(read_weights(tmp_path / "replay"), read_weights(tmp_path / "plain")) == 0
 
 
@@ -204,7 +204,7 @@ def test_start_kl_holds_the_student_on_the_data(
     weights = {}
     for name, weight in {"plain": 0.0, "weak": 1e-30, "strong": 5.0}.items():
         config = StudentConfig.model_validate({**plain.model_dump(), "start_kl": weight})
-        train_student(talk, config, tmp_path / name, seed=7, progress=quiet)
+        train_student(talk, config, tmp_path / name, progress=quiet)
         weights[name] = read_weights(tmp_path / name)
     assert distance(weights["plain"], weights["weak"]) == 0
     assert measure_fresh_divergence(tmp_path / "strong", chatty) < 0.8 * measure_fresh_divergence(
@@ -223,7 +223,7 @@ def test_averaged_weights_lie_between_the_start_and_the_trained(
     found = {}
     for share in (None, 0.0, 0.25, 1.0):
         config = StudentConfig.model_validate({**plain.model_dump(), "average": share})
-        record = train_student(talk, config, tmp_path / str(share), seed=7, progress=quiet)
+        record = train_student(talk, config, tmp_path / str(share), progress=quiet)
         assert record.average == share
         found[share] = read_weights(tmp_path / str(share))
     assert distance(found[None], found[1.0]) == 0
@@ -253,7 +253,7 @@ def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(
         mute.lm_head.weight[:3] = 0  # it never ends a turn
     folder = saved(mute, tokenizer, tmp_path / "mute")
     with pytest.raises(RunFailed, match=r"the start wrote \d+ usable requests in \d+ attempts"):
-        train_student(talk, configure(folder, replay={"max_tokens": 16}), tmp_path / "s", seed=7, progress=quiet)
+        train_student(talk, configure(folder, replay={"max_tokens": 16}), tmp_path / "s", progress=quiet)
 
 
 def test_early_stopping_on_both_stops_before_more_is_forgotten(
@@ -307,9 +307,7 @@ def test_the_embedded_start_writes_sensible_requests_and_answers(
     monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 12)
     start = start_from_layers(30)
     config = ReplayConfig(most=8, max_tokens=24)
-    texts = load_replay(
-        start.model.bfloat16(), start.tokenizer, config, 8, tmp_path / "replay.jsonl", seed=7, progress=quiet
-    )
+    texts = load_replay(start.model.bfloat16(), start.tokenizer, config, 8, tmp_path / "replay.jsonl", progress=quiet)
     assert (len(texts.learned), len(texts.held_out)) == (8, 8)
     _, *rows = map(json.loads, (tmp_path / "replay.jsonl").read_text().splitlines())
     requests = [row["request"].lower() for row in rows]
@@ -335,7 +333,7 @@ def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
     settings = {"start": "layers", "layers": 3, "vocabulary": 2000, "replay": {"most": 8, "max_tokens": 16}}
     config = StudentConfig.model_validate(settings)
     start, data = prepare_start(rows, None, (), config, 7, quiet)
-    texts = prepare_replay(start, data, config, tmp_path / "student", 7, quiet)
+    texts = prepare_replay(start, data, config, tmp_path / "student", quiet)
     original = load_original(start.model, start.tokenizer, config)
     assert original.config.num_hidden_layers == 30
     reference = build_reference(start, None, config)
