@@ -18,7 +18,7 @@ from students.init.start_model import start_from_layers
 from students.losses.start_reference import StartReference
 from students.output.gguf_export import read_student
 from students.signals.own_answers import sample_texts
-from students.signals.replay import add_request, find_user_turn, load_replay
+from students.signals.replay import add_request, find_user_turn, load_replay, locate_shipped_replay
 from students.signals.torch_teacher import load_original
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
@@ -90,7 +90,7 @@ def test_replay_survives_interruptions_while_it_is_written_and_learned(
     monkeypatch.setattr("students.training.training_loop.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 8)  # several batches
     config, out = configure(chatty), tmp_path / "student"
-    record = train_student(talk, config, tmp_path / "undisturbed", progress=quiet)
+    record = train_student(talk, config, tmp_path / "undisturbed", seed=7, progress=quiet)
     written = (tmp_path / "undisturbed.replay.jsonl").read_text()
 
     def stop_in_generation(line: str) -> None:
@@ -139,19 +139,31 @@ def test_requests_without_words_or_repeated_are_dropped() -> None:
     assert [add_request(request, known) for request in asked] == [True, False, False, False, True, False]
 
 
-def test_a_cache_serves_a_second_student_and_no_other_start(
+def test_a_cache_serves_any_seed_and_no_other_start_or_settings(
     talk: list[Conversation], chatty: Path, replay_file: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    train_student(talk[:6], configure(chatty, replay_file), tmp_path / "second", seed=7, progress=lines.append)
+    train_student(talk[:6], configure(chatty, replay_file), tmp_path / "second", seed=8, progress=lines.append)
     assert not any("writes replay" in line for line in lines)
     assert not (tmp_path / "second.replay.jsonl").exists()
-    for other, seed in ((tiny_folder, 7), (chatty, 8)):
-        with pytest.raises(UsageError, match="another start, other settings or another seed"):
-            train_student(talk, configure(other, replay_file), tmp_path / "other", seed=seed, progress=quiet)
+    for other in (configure(tiny_folder, replay_file), configure(chatty, replay_file, replay={"max_tokens": 25})):
+        with pytest.raises(UsageError, match="another start or other settings"):
+            train_student(talk, other, tmp_path / "other", seed=7, progress=quiet)
     replay_file.with_name("damaged").write_text("{}")
     with pytest.raises(UsageError, match="not a file of replay"):
-        train_student(talk, configure(chatty, replay_file.with_name("damaged")), tmp_path / "x", progress=quiet)
+        train_student(talk, configure(chatty, replay_file.with_name("damaged")), tmp_path / "x", seed=7, progress=quiet)
+
+
+def test_conversations_that_the_package_has_of_a_start_are_not_written_again(
+    talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("students.signals.replay.SHIPPED_REPLAY", tmp_path)
+    shipped = locate_shipped_replay(json.loads(replay_file.read_text().splitlines()[0])["digest"])
+    shipped.write_text(replay_file.read_text())
+    lines: list[str] = []
+    train_student(talk[:6], configure(chatty), tmp_path / "student", seed=7, progress=lines.append)
+    assert not any("writes replay" in line for line in lines)
+    assert (tmp_path / "student.replay.jsonl").read_text() == replay_file.read_text()
 
 
 @pytest.mark.parametrize(
@@ -172,13 +184,13 @@ def test_a_student_with_replay_stays_nearer_to_its_start(
     cache = None if "sparsity" in settings else replay_file  # the pruned start writes its own
     settings = {**settings, "distillation": {"teacher": str(teacher)}}
     with_replay = configure(chatty, cache, replay={"loss": loss, "weight": 2.0}, **settings)
-    record = train_student(talk, with_replay, tmp_path / "replay", progress=quiet)
-    train_student(talk, with_replay.model_copy(update={"replay": None}), tmp_path / "plain", progress=quiet)
+    record = train_student(talk, with_replay, tmp_path / "replay", seed=7, progress=quiet)
+    train_student(talk, with_replay.model_copy(update={"replay": None}), tmp_path / "plain", seed=7, progress=quiet)
     start = chatty
     if with_replay.sparsity:
         start = tmp_path / "start"  # the pruned one
         pruned = with_replay.model_copy(update={"replay": None, "average": 0.0})
-        train_student(talk, pruned, start, progress=quiet)
+        train_student(talk, pruned, start, seed=7, progress=quiet)
     divergences = [measure_fresh_divergence(tmp_path / name, start) for name in ("replay", "plain")]
     assert divergences[0] < 0.8 * divergences[1]
     assert record.replay
@@ -191,8 +203,8 @@ def test_replay_without_weight_changes_nothing(
     lora: dict[str, int] | None, talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path
 ) -> None:
     weightless = configure(chatty, replay_file, replay={"weight": 1e-30}, lora=lora)
-    train_student(talk, weightless, tmp_path / "replay", progress=quiet)
-    train_student(talk, weightless.model_copy(update={"replay": None}), tmp_path / "plain", progress=quiet)
+    train_student(talk, weightless, tmp_path / "replay", seed=7, progress=quiet)
+    train_student(talk, weightless.model_copy(update={"replay": None}), tmp_path / "plain", seed=7, progress=quiet)
     assert distance(read_weights(tmp_path / "replay"), read_weights(tmp_path / "plain")) == 0
 
 
@@ -204,7 +216,7 @@ def test_start_kl_holds_the_student_on_the_data(
     weights = {}
     for name, weight in {"plain": 0.0, "weak": 1e-30, "strong": 5.0}.items():
         config = StudentConfig.model_validate({**plain.model_dump(), "start_kl": weight})
-        train_student(talk, config, tmp_path / name, progress=quiet)
+        train_student(talk, config, tmp_path / name, seed=7, progress=quiet)
         weights[name] = read_weights(tmp_path / name)
     assert distance(weights["plain"], weights["weak"]) == 0
     assert measure_fresh_divergence(tmp_path / "strong", chatty) < 0.8 * measure_fresh_divergence(
@@ -223,7 +235,7 @@ def test_averaged_weights_lie_between_the_start_and_the_trained(
     found = {}
     for share in (None, 0.0, 0.25, 1.0):
         config = StudentConfig.model_validate({**plain.model_dump(), "average": share})
-        record = train_student(talk, config, tmp_path / str(share), progress=quiet)
+        record = train_student(talk, config, tmp_path / str(share), seed=7, progress=quiet)
         assert record.average == share
         found[share] = read_weights(tmp_path / str(share))
     assert distance(found[None], found[1.0]) == 0
@@ -253,7 +265,7 @@ def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(
         mute.lm_head.weight[:3] = 0  # it never ends a turn
     folder = saved(mute, tokenizer, tmp_path / "mute")
     with pytest.raises(RunFailed, match=r"the start wrote \d+ usable requests in \d+ attempts"):
-        train_student(talk, configure(folder, replay={"max_tokens": 16}), tmp_path / "s", progress=quiet)
+        train_student(talk, configure(folder, replay={"max_tokens": 16}), tmp_path / "s", seed=7, progress=quiet)
 
 
 def test_early_stopping_on_both_stops_before_more_is_forgotten(
