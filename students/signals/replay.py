@@ -19,7 +19,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.config.students import ReplayConfig
 from core.errors import RunFailed, UsageError
-from core.project_files import SHIPPED
 from core.sample import Message, json_digest
 from core.storage.atomic_files import write_text
 from students.chat_encoding import (
@@ -39,8 +38,6 @@ REQUEST_TOP_P = 0.95
 """Of requests, at temperature 1 for variety: less likely tokens lead to requests without sense."""
 REPLAY_SEED = 7
 """The same for all trainings: the conversations belong to the start."""
-SHIPPED_REPLAY = SHIPPED / "data" / "replay"
-"""Files of replay conversations by the beginning of their identity: those of the embedded teacher."""
 MIN_LEARNED, MIN_HELD_OUT = 128, 8
 """The fewest different conversations to learn from, unless the recipe allows fewer, and to hold out."""
 HELD_OUT_SHARE = 0.1
@@ -177,8 +174,7 @@ def load_replay(
     *,
     progress: Callable[[str], None],
 ) -> ReplayTexts:
-    """The conversations in `path`, after those that are missing were written by `model`, with each finished batch stored. A new
-    file begins with the conversations that the package has of this start and these settings, if any.
+    """The conversations in `path`, after those that are missing were written by `model`, with each finished batch stored.
 
     The first ones in the file are held out, so a file with more than are needed gives the same.
 
@@ -189,9 +185,6 @@ def load_replay(
     learned, held_out = count_replay(config, rows)
     wanted = learned + held_out
     digest = replay_digest(model, tokenizer, config)
-    shipped = locate_shipped_replay(digest)
-    if shipped.is_file() and not path.exists():
-        write_text(path, shipped.read_text(encoding="utf-8"))
     batches, found = read_replay_file(path, digest)
     if len(found) < wanted:
         writer = ReplayWriter(model, tokenizer, config)
@@ -214,10 +207,6 @@ def load_replay(
     texts = [_encode_row(row) for row in found[:wanted]]
     held_out = min(held_out, max(MIN_HELD_OUT, len(texts) // 4))
     return ReplayTexts(texts[held_out:], texts[:held_out])
-
-
-def locate_shipped_replay(digest: str) -> Path:
-    return SHIPPED_REPLAY / f"{digest[:16]}.jsonl"
 
 
 def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, Any]]]:

@@ -18,7 +18,7 @@ from students.init.start_model import start_from_layers
 from students.losses.start_reference import StartReference
 from students.output.gguf_export import read_student
 from students.signals.own_answers import sample_texts
-from students.signals.replay import add_request, find_user_turn, load_replay, locate_shipped_replay
+from students.signals.replay import add_request, find_user_turn, load_replay
 from students.signals.torch_teacher import load_original
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
@@ -152,18 +152,6 @@ def test_a_cache_serves_any_seed_and_no_other_start_or_settings(
     replay_file.with_name("damaged").write_text("{}")
     with pytest.raises(UsageError, match="not a file of replay"):
         train_student(talk, configure(chatty, replay_file.with_name("damaged")), tmp_path / "x", seed=7, progress=quiet)
-
-
-def test_conversations_that_the_package_has_of_a_start_are_not_written_again(
-    talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("students.signals.replay.SHIPPED_REPLAY", tmp_path)
-    shipped = locate_shipped_replay(json.loads(replay_file.read_text().splitlines()[0])["digest"])
-    shipped.write_text(replay_file.read_text())
-    lines: list[str] = []
-    train_student(talk[:6], configure(chatty), tmp_path / "student", seed=7, progress=lines.append)
-    assert not any("writes replay" in line for line in lines)
-    assert (tmp_path / "student.replay.jsonl").read_text() == replay_file.read_text()
 
 
 @pytest.mark.parametrize(
