@@ -216,7 +216,7 @@ def test_deployments_have_a_form_and_the_commit(server: Server) -> None:
     before = {one["name"]: one["enabled"] for one in server.filtered("automations")}
     assert sum(name.startswith("stillhouse: ") for name in before) == 5
     server.call("deploy", *NAMED)
-    assert len(server.filtered("deployments")) == 4, "deploying again changes them in place"
+    assert len(server.filtered("deployments")) == 5, "deploying again changes them in place"
     assert {one["name"]: one["enabled"] for one in server.filtered("automations")} == before
     assert "no such block" in server.call("deploy", "--notify", "slack-webhook/ops", code=2)
     assert "no Secret block 'other'" in server.call("deploy", "--secret", "TEACHER_KEY=other", code=2)
