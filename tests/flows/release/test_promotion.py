@@ -466,7 +466,6 @@ def test_another_machine_fetches_the_student(
 
 
 @pytest.mark.slow
-@pytest.mark.waits
 def test_a_student_takes_its_teachers_place_and_more_of_its_samples_are_kept(tmp_path: Path) -> None:
     """The generator of the second generation learned from 27 rows; its own rows are for training only. Such a training costs much
     of what the start could do: by the default limit, the student is not promoted.
