@@ -471,7 +471,7 @@ def test_a_student_takes_its_teachers_place_and_more_of_its_samples_are_kept(tmp
     of what the start could do: by the default limit, the student is not promoted.
     """
     runs, recipe = tmp_path / "runs", "constrained-instructions"
-    settings = (PROMOTE[0], "student.evaluation.panel=32", "lineage.max_general_loss=0.9")
+    settings = (OFF, PROMOTE[0], "student.evaluation.panel=32", "lineage.max_general_loss=0.9")
     first = make_student_run(runs, recipe, *settings)
     loss = find_promotion_refusals(
         first.read_manifest(), first.read_recipe().model_copy(update={"lineage": LineageConfig()})

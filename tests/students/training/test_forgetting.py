@@ -347,7 +347,6 @@ def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
         config.replay,
         3,
         tmp_path / "student.replay.jsonl",
-        seed=7,
         progress=quiet,
     )  # of another writer, the file would be refused
     assert again == texts
