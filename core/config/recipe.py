@@ -143,8 +143,8 @@ class LineageConfig(RecipeTable):
     """Whether a released student that surely passes more than its teacher becomes the generator of the next generation. Critic
     and verifier do not change."""
     max_general_loss: float = Field(0.05, ge=0, lt=1)
-    """For `promote`: the largest loss of the student's pass rate on the general panel, compared with its start; the measured
-    loss may not exceed it."""
+    """The largest measured loss of a student's pass rate on the general panel, compared with its start, with which it is
+    promoted. Also the limit of `student.average = "validation"`."""
 
     @model_validator(mode="after")
     def _check_policy(self) -> Self:

@@ -212,8 +212,8 @@ class StudentConfig(RecipeTable):
     teacher if the start is a part of it. Default: none."""
     average: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
     """The share of the training in the finished weights: start + share * (trained - start) (WiSE-FT, arXiv 2109.01903); 0 is the
-    start. `validation`, in a run: the share of 0.25, 0.5, 0.75 and 1 that gains most on requests of the recipe without a loss on
-    the general panel. Default: the trained weights."""
+    start. `validation`, in a run: the share of 0.25, 0.5, 0.75 and 1 that passes most requests of the recipe, of those that
+    lose at most `lineage.max_general_loss` on the general panel. Default: the trained weights."""
     lora: LoraConfig | None = None
     """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
     sparsity: SparsityConfig | None = None

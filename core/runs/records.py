@@ -184,12 +184,21 @@ class TruncationRecord(BaseModel):
 
 
 class ReplayRecord(BaseModel):
-    """The conversations that a student's start wrote by itself, and what the student forgot of them."""
+    """The conversations that a student's start, or the whole teacher of which it is a part, wrote by itself, and what the student
+    forgot of them.
+    """
 
     learned: int
     held_out: int
+    divergence_before: float
+    """KL divergence of the untrained student from their writer on the held-out ones, in nats per token: about 0, unless the start
+    is a part of the writer."""
     divergence: float
-    """KL divergence of the finished student from its start on the held-out ones, in nats per token; 0 before the training."""
+    """The same of the finished student."""
+
+    @property
+    def change(self) -> str:
+        return f"{self.divergence_before:.3f} before, {self.divergence:.3f} after"
 
 
 class ShareScore(BaseModel):
@@ -228,6 +237,10 @@ class AverageRecord(BaseModel):
         )
 
 
+VALIDATION_REQUESTS = "validation_requests.json"
+"""In a student's folder: the requests on which the share of its weights was chosen, which no later evaluation may ask."""
+
+
 class StudentRecord(BaseModel):
     """The result of a training. Losses are mean cross-entropy in nats per assistant token on held-out samples."""
 
@@ -257,7 +270,7 @@ class StudentRecord(BaseModel):
     def start_notes(self) -> list[str]:
         """How far it is from its start, as far as that was set or measured."""
         notes = [] if self.average is None else [f"{self.average:g} of the way from the start to the trained weights"]
-        return notes + ([f"KL from the start on replay {self.replay.divergence:.3f}"] if self.replay else [])
+        return notes + ([f"KL on replay {self.replay.change}"] if self.replay else [])
 
 
 class ModelPassRecord(BaseModel):

@@ -16,10 +16,13 @@ def compare_paired_results(
 ) -> PairedComparison:
     """The student and another model on the same seeds, in the same order."""
     pairs = Counter((a.fault is None, b.fault is None) for a, b in zip(student, other, strict=True))
-    cells = (pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
-    difference = estimate_paired_difference(*cells)
-    assert difference is not None, "there is a seed"
-    both, student_only, other_only, neither = cells
+    return build_paired_comparison(role, pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
+
+
+def build_paired_comparison(role: str, both: int, student_only: int, other_only: int, neither: int) -> PairedComparison:
+    """The comparison from its four counts, which add up to at least one."""
+    difference = estimate_paired_difference(both, student_only, other_only, neither)
+    assert difference is not None, "there is a task"
     return PairedComparison(
         role=role,
         both=both,

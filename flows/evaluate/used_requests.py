@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from core.errors import StoreError, UsageError
+from core.runs.records import VALIDATION_REQUESTS
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import read_json
 from flows.data.curated_run import extract_conversations, read_finished_samples
@@ -22,7 +23,7 @@ def collect_used_requests(run: RunDir | None, plan: "RunPlan", on_note: Callable
     if run is None:
         return set()
     used = {join_requests(sample.candidate.messages) for sample in read_finished_samples(run)}
-    validation = run.student / "validation_requests.json"
+    validation = run.student / VALIDATION_REQUESTS
     if validation.is_file():  # a share of the training was chosen on them
         used.update(read_json(validation))
     parent = run.read_parent()

@@ -105,32 +105,24 @@ def _name_events(*names: str) -> set[str]:
 
 def build_refusal_notification(block: UUID) -> AutomationCore:
     """Reports a refused release through a notification block."""
-    return AutomationCore(
-        name="stillhouse: a refused release is told",
-        description="Through the block named by `stillhouse deploy --notify`.",
-        trigger=EventTrigger(
-            expect={RELEASE_REFUSED_EVENT},
-            match=ResourceSpecification({"prefect.resource.id": "stillhouse.recipe.*"}),
-            posture=Posture.Reactive,
-            threshold=1,
-        ),
-        actions=[
-            SendNotification(
-                block_document_id=block,
-                subject="stillhouse: {{ event.payload.recipe }} is not released",
-                body="{{ event.payload.why }}",
-            )
-        ],
-    )
+    subject = "stillhouse: {{ event.payload.recipe }} is not released"
+    return _build_notification(block, "a refused release is told", {RELEASE_REFUSED_EVENT}, subject)
 
 
 def build_promotion_notification(block: UUID) -> AutomationCore:
     """Reports through a notification block whether a released student becomes the next generator."""
+    subject = "stillhouse: {{ event.payload.release }}: {{ event.payload.decision }}"
+    events = {PROMOTION_MADE_EVENT, PROMOTION_REFUSED_EVENT}
+    return _build_notification(block, "a promotion, or its refusal, is reported", events, subject)
+
+
+def _build_notification(block: UUID, name: str, events: set[str], subject: str) -> AutomationCore:
+    """Sends the payload's `why` for each of these events of a recipe."""
     return AutomationCore(
-        name="stillhouse: a promotion, or its refusal, is told",
+        name=f"stillhouse: {name}",
         description="Through the block named by `stillhouse deploy --notify`.",
         trigger=EventTrigger(
-            expect={PROMOTION_MADE_EVENT, PROMOTION_REFUSED_EVENT},
+            expect=events,
             match=ResourceSpecification({"prefect.resource.id": "stillhouse.recipe.*"}),
             posture=Posture.Reactive,
             threshold=1,
@@ -138,7 +130,7 @@ def build_promotion_notification(block: UUID) -> AutomationCore:
         actions=[
             SendNotification(
                 block_document_id=block,
-                subject="stillhouse: {{ event.payload.release }}: {{ event.payload.decision }}",
+                subject=subject,
                 body="{{ event.payload.why }}",
             )
         ],

@@ -134,9 +134,7 @@ def write_card_average(student: Path, trained: StudentRecord, averaged: StudentR
     ]
     text = text.replace(LOSS_ROW.format(trained.loss_after), "\n".join(rows))
     if trained.replay and averaged.replay:
-        text = text.replace(
-            f"0 before, {trained.replay.divergence:.3f} after", f"0 before, {averaged.replay.divergence:.3f} after"
-        )
+        text = text.replace(trained.replay.change, averaged.replay.change)
     write_text(card, text)
 
 
@@ -163,9 +161,12 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
         rows.append(("weights", f"start + {record.average:g} * (trained - start)"))
     if replay := record.replay:
         rows.append(
-            ("conversations of its start, learned as replay and held out", f"{replay.learned}, {replay.held_out}")
+            (
+                "conversations that its start wrote, learned as replay and held out",
+                f"{replay.learned}, {replay.held_out}",
+            )
         )
-        rows.append(("KL divergence from its start on the held-out ones", f"0 before, {replay.divergence:.3f} after"))
+        rows.append(("KL divergence on the held-out ones", replay.change))
     if sparsity := record.sparsity:
         loss = f"held-out loss unpruned {sparsity.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
         result = f"{sparsity.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"

@@ -77,6 +77,8 @@ def train_student(
     open_teacher_file.cache_clear()  # 150 MB that the training does not need
     adapters = add_adapters(start.model, config.lora) if config.lora else None
     objective.reference = build_reference(start, adapters, config)
+    pad = find_pad_id(start.tokenizer)
+    near = objective.measure_forgetting(start.model, replay.held_out, pad)
     share = config.average if isinstance(config.average, float) else 1.0
     before = copy_parameters(start.model) if share < 1 and not adapters else {}
 
@@ -88,14 +90,14 @@ def train_student(
         scale_adapters(adapters, share)
     elif share < 1:
         average_with_start(start.model, before, share)
-    pad = find_pad_id(start.tokenizer)
-    forgotten = objective.measure_forgetting(start.model, replay.held_out, pad)
+    far = objective.measure_forgetting(start.model, replay.held_out, pad)
     adapter = merge_adapters(adapters) if adapters else None
     start.model.bfloat16().float()  # type: ignore[no-untyped-call]  # the weights as they will be stored
     after = objective.measure(start.model, data.held_out, pad)
     record = _build_student_record(start, data, config, done, after, unpruned)
-    if forgotten is not None:
-        record.replay = ReplayRecord(learned=len(replay.learned), held_out=len(replay.held_out), divergence=forgotten)
+    if near is not None and far is not None:
+        sizes = {name: len(texts) for name, texts in replay._asdict().items()}
+        record.replay = ReplayRecord(**sizes, divergence_before=near, divergence=far)
     if is_main_process():
         trained = [conversations[place] for place in data.places]
         write_student(

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from core.config.students import StudentConfig
-from core.runs.records import AverageRecord, StudentRecord
+from core.runs.records import VALIDATION_REQUESTS, AverageRecord, StudentRecord
 from core.storage.atomic_files import read_json, write_atomically
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id
 from students.init.adapters import ADAPTER_FOLDER, ADAPTER_WEIGHTS
@@ -29,9 +29,6 @@ from students.training.checkpoint import list_trainable_parameters
 
 if TYPE_CHECKING:
     import peft
-
-VALIDATION_REQUESTS_FILE = "validation_requests.json"
-"""In a student's folder: the requests on which its share was chosen."""
 
 
 def copy_parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -93,9 +90,7 @@ def write_averaged_student(
         (partial / SETTINGS_FILE).write_text(
             json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-        (partial / VALIDATION_REQUESTS_FILE).write_text(
-            json.dumps(list(requests), ensure_ascii=False), encoding="utf-8"
-        )
+        (partial / VALIDATION_REQUESTS).write_text(json.dumps(list(requests), ensure_ascii=False), encoding="utf-8")
         write_card_average(partial, record, averaged)
     return averaged
 

@@ -4,12 +4,11 @@ import asyncio
 import shutil
 from pathlib import Path
 
-from core.intervals import estimate_paired_difference, estimate_share
+from core.intervals import estimate_share
 from core.runs.records import (
     EvaluationRecord,
     GeneralPanelRecord,
     ModelPassRecord,
-    PairedComparison,
     PanelModelRecord,
     RunManifest,
     StudentRecord,
@@ -17,6 +16,7 @@ from core.runs.records import (
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file, write_json
 from flows.data.curated_run import read_kept_rows
+from flows.evaluate.paired_results import build_paired_comparison
 from flows.release.promotion_decision import STUDENT_WEIGHTS
 from flows.run.pipeline import (
     finish_run,
@@ -50,19 +50,6 @@ def make_student_run(runs: Path, recipe: str, *settings: str, resume: bool = Fal
     return context.run
 
 
-def compare(role: str, both: int, student_only: int, other_only: int, neither: int) -> PairedComparison:
-    difference = estimate_paired_difference(both, student_only, other_only, neither)
-    assert difference is not None
-    return PairedComparison(
-        role=role,
-        both=both,
-        student_only=student_only,
-        other_only=other_only,
-        neither=neither,
-        difference=difference,
-    )
-
-
 def add_panel(manifest: RunManifest, lost: int = 1, tasks: int = 64) -> None:
     """A general panel of which the student lost this number of tasks, if the run asked none."""
     if manifest.evaluation is None or manifest.evaluation.panel is not None:
@@ -76,7 +63,7 @@ def add_panel(manifest: RunManifest, lost: int = 1, tasks: int = 64) -> None:
     ]
     panel = GeneralPanelRecord(
         tasks=tasks, groups={"all": tasks}, questions=0, models=models, divergence=None,
-        comparison=compare("start", 20 - lost, 0, lost, tasks - 20),
+        comparison=build_paired_comparison("start", 20 - lost, 0, lost, tasks - 20),
     )  # fmt: skip
     manifest.evaluation = manifest.evaluation.model_copy(update={"panel": panel})
 
@@ -110,7 +97,7 @@ def add_student(
     )
     manifest.evaluation = EvaluationRecord(
         student_digest=digest, requests=sum(cells), first_seed=24, type="q8_0", weights=hash_file(weights), models=models,
-        comparisons=[compare("teacher", *cells)],
+        comparisons=[build_paired_comparison("teacher", *cells)],
     )  # fmt: skip
     add_panel(manifest, lost)
     manifest.files = run.hash_files()

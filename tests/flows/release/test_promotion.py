@@ -25,6 +25,7 @@ from flows.data.curated_run import read_finished_samples
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, mix_dataset, split_own_rows
 from flows.data.promoted_generator import describe_plan_verification
 from flows.data.run_storage import open_run_storage
+from flows.evaluate.paired_results import build_paired_comparison
 from flows.evaluate.student_evaluation import prepare_student_evaluation
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.release.promotion_decision import STUDENT_WEIGHTS, find_promotion_refusals
@@ -36,7 +37,7 @@ from tests.flows.data.test_dataset_mixture import prompts_of, rows_of
 from tests.flows.release.test_release_kills import check_clean, content, ended, start, steps_of
 from tests.support.exported_students import export_student
 from tests.support.lineages import OFF, SMALL, lineage, make_release, make_run
-from tests.support.promotions import add_panel, add_student, compare, make_student_run
+from tests.support.promotions import add_panel, add_student, make_student_run
 
 PROMOTE = ("lineage.promote=true", "student={evaluation={requests=12}}")
 WEIGHTS = "teacher/student-q8_0.gguf"
@@ -106,7 +107,7 @@ def with_panel_lost(lost: int) -> Callable[[RunManifest], None]:
 def with_cells(*cells: int) -> Callable[[RunManifest], None]:
     def change(manifest: RunManifest) -> None:
         assert manifest.evaluation
-        comparison = compare("teacher", *cells)
+        comparison = build_paired_comparison("teacher", *cells)
         manifest.evaluation = manifest.evaluation.model_copy(update={"comparisons": [comparison]})
 
     return change

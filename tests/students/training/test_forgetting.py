@@ -183,6 +183,7 @@ def test_a_student_with_replay_stays_nearer_to_its_start(
     assert divergences[0] < 0.8 * divergences[1]
     assert record.replay
     assert 0 < record.replay.divergence < divergences[1]
+    assert record.replay.divergence_before < 0.01 < record.replay.divergence
     assert record.loss_after < record.loss_before - 0.5
 
 
@@ -350,5 +351,8 @@ def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
         progress=quiet,
     )  # of another writer, the file would be refused
     assert again == texts
+    trained = train_student(rows, config, tmp_path / "student", seed=7, progress=quiet)
+    assert trained.replay
+    assert trained.replay.divergence_before > 1, "a part of the teacher is far from it before it learns"
     whole = StudentConfig.model_validate({**settings, "layers": 30})
     assert load_original(start.model, start.tokenizer, whole) is start.model
