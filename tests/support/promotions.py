@@ -1,6 +1,5 @@
-"""Whole runs with a student and its evaluation, in this process without Prefect, and the records that a promotion reads."""
+"""The records of a student and its evaluation that a promotion reads."""
 
-import asyncio
 import shutil
 from pathlib import Path
 
@@ -15,39 +14,8 @@ from core.runs.records import (
 )
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file, write_json
-from flows.data.curated_run import read_kept_rows
 from flows.evaluate.paired_results import build_paired_comparison
 from flows.release.promotion_decision import STUDENT_WEIGHTS
-from flows.run.pipeline import (
-    finish_run,
-    open_run_context,
-    run_assess_stage,
-    run_curate_stage,
-    run_distill_stage,
-    run_evaluate_stage,
-    run_package_stage,
-)
-from flows.run.run_preparation import prepare_run
-from flows.run.shard_production import produce_and_curate
-
-
-def make_student_run(runs: Path, recipe: str, *settings: str, resume: bool = False, distill: bool = True) -> RunDir:
-    """A run of the recipe from seeds to report, with its student and the evaluation if it `distill`s."""
-    with open_run_context(prepare_run(recipe, list(settings), str(runs), resume=resume, distill=distill)) as context:
-        seeds = context.seeds
-        short = asyncio.run(
-            produce_and_curate(context.run, context.plan, seeds, lambda: run_curate_stage.fn(context, seeds))
-        )
-        context.manifest.shortfalls = short.sentences
-        kept = read_kept_rows(context.run)
-        run_assess_stage.fn(context, kept)
-        parts = run_package_stage(context, kept)
-        if distill:
-            run_distill_stage.fn(context, parts)
-            asyncio.run(run_evaluate_stage.fn(context))
-            add_panel(context.manifest)
-        finish_run(context)
-    return context.run
 
 
 def add_panel(manifest: RunManifest, lost: int = 1, tasks: int = 64) -> None:
