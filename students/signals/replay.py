@@ -3,7 +3,8 @@
 Knows the start and settings of each file, and refuses any other; knows nothing of losses or training.
 
 A chat template's text is cut where the user's words would begin. A chat model continues it with a request of the kind that it
-was trained on (Magpie, arXiv 2406.08464), so no authored data is needed.
+was trained on (Magpie, arXiv 2406.08464), so no authored data is needed. Half of the requests begin with a given verb: most
+recipes train some kind of task that is asked for in this way, and a student should not answer all others like it.
 """
 
 import hashlib
@@ -36,6 +37,11 @@ REQUEST_TOKENS = 96
 """The longest request; a longer one is dropped."""
 REQUEST_TOP_P = 0.95
 """Of requests, at temperature 1 for variety: less likely tokens lead to requests without sense."""
+OPENINGS = (
+    "Write", "Give", "Find", "Create", "Make", "Describe", "Design", "Generate", "Explain", "Tell", "Identify", "List", "Suggest",
+    "Compare", "Summarize", "Discuss",
+)  # fmt: skip
+"""First words of half of the requests: frequent verbs of instructions (Self-Instruct, arXiv 2212.10560, figure 2)."""
 REPLAY_SEED = 7
 """The same for all trainings: the conversations belong to the start."""
 MIN_LEARNED, MIN_HELD_OUT = 128, 8
@@ -77,7 +83,7 @@ class ReplayWriter:
     def write_batch(self, batch: int, known: set[str]) -> Iterator[dict[str, Any]]:
         """The conversations of a batch whose request is not in `known`, which is extended."""
         rng = random.Random(f"replay batch {batch} of {REPLAY_SEED}")
-        requests = [request for request in self._sample_requests(rng.getrandbits(63)) if add_request(request, known)]
+        requests = [request for request in self._sample_requests(rng) if add_request(request, known)]
         if not requests:
             return
         prompts = [self._encode(f"{self._turn.before}{request}{self._turn.after}") for request in requests]
@@ -94,21 +100,23 @@ class ReplayWriter:
             text = str(self._tokenizer.decode(list(answer), skip_special_tokens=True))
             yield {"request": request, "answer": text, "prompt": prompt, "learned": answer}
 
-    def _sample_requests(self, seed: int) -> Iterator[str]:
+    def _sample_requests(self, rng: random.Random) -> Iterator[str]:
         """The finished requests of a batch, without special tokens in them."""
+        openings = [rng.choice(OPENINGS) if number % 2 else "" for number in range(REPLAY_BATCH)]
         sampled = sample_texts(
             self._model,
-            [self._encode(self._turn.before)] * REPLAY_BATCH,
+            [self._encode(self._turn.before + opening) for opening in openings],
             stop=sorted({self._turn.stop, *self._stop}),
             pad=self._pad,
             max_new_tokens=REQUEST_TOKENS,
             temperature=1.0,
             top_p=REQUEST_TOP_P,
-            seed=seed,
+            seed=rng.getrandbits(63),
         )
         special = list_special_tokens(self._tokenizer)
-        for tokens in sampled:
-            request = str(self._tokenizer.decode(list(tokens[:-1]), clean_up_tokenization_spaces=False)).strip()
+        for opening, tokens in zip(openings, sampled, strict=True):
+            rest = str(self._tokenizer.decode(list(tokens[:-1]), clean_up_tokenization_spaces=False))
+            request = (opening + rest).strip()
             if tokens[-1] == self._turn.stop and not any(token in request for token in special):
                 yield request
 
@@ -154,7 +162,7 @@ def replay_digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, co
             "tokens": sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]),
             "template": tokenizer.chat_template,
             "config": config.model_dump(include={"max_tokens", "temperature"}),
-            "constants": [REPLAY_BATCH, REQUEST_TOKENS, REQUEST_TOP_P, REPLAY_SEED],
+            "constants": [REPLAY_BATCH, REQUEST_TOKENS, REQUEST_TOP_P, REPLAY_SEED, *OPENINGS],
         }
     )
 

@@ -1,0 +1,247 @@
+"""Four generations in which each student writes the samples of the next one, and three controls that leave out a guard.
+
+Each arm is a lineage of constrained-instructions, made by the command that a user gives. All generators and students answer the
+same held-out requests, judged by the whole recipe's checks, and the same tasks of the general panel. `STILLHOUSE_GENERATIONS`
+names a folder for runs and answers, so that a stopped benchmark resumes.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from agents.studies.general_panel import build_general_panel
+from agents.studies.held_out_evaluation import held_out_seeds
+from benchmarks.forgetting import Exam, Scores, ask_model
+from benchmarks.machine import describe_measurement
+from benchmarks.retention import RECIPE
+from core.intervals import estimate_share
+from core.project_files import PROJECT
+from core.runs.lineage import Lineage
+from core.runs.records import CollapseRecord, RunManifest
+from core.runs.releases import Release, locate_releases
+from core.storage.atomic_files import write_text
+from flows.data.student_files import configure_student_as_teacher, export_student
+from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.report.plots import create_plot_area
+from flows.terminal.text_format import format_percent
+
+GENERATIONS, KEEP, QUESTIONS, TASKS = 4, 120, 200, 200
+PLOT = Path(__file__).with_name("generations.svg")
+UNVERIFIED = ("verifiers=[]", "agents.critic=false", "filters=[]", "student.evaluation={requests=1,panel=0}")
+
+
+class Arm(NamedTuple):
+    """What is left out of promotion with all its guards."""
+
+    settings: tuple[str, ...] = ()
+    always: bool = False
+    """Every student becomes the next generator, and is compared with none."""
+    forgets_first: bool = False
+    """The lineage begins anew with the student of the first generation as generator, so no row of another one is kept."""
+
+
+ARMS = {
+    "promotion": Arm(),
+    "no verification": Arm(UNVERIFIED, always=True),
+    "replace": Arm(("lineage.policy='replace'",), always=True),
+    "without the first rows": Arm(always=True, forgets_first=True),
+}
+
+
+class Generation(NamedTuple):
+    number: int
+    run: RunManifest
+    generator: Scores
+    student: Scores
+    decision: str
+
+
+def table(
+    keep: int = KEEP,
+    questions: int = QUESTIONS,
+    tasks: int = TASKS,
+    count: int = GENERATIONS,
+    names: Sequence[str] = (),
+) -> str:
+    plan = load_recipe_plan(RECIPE)
+    with open_generations_folder() as folder:
+        exam = Exam(plan, held_out_seeds(plan, questions), build_general_panel(plan, tasks), folder / "replies")
+        teacher = ask_model(exam, plan.recipe.generator_teacher, folder / "teacher.json")
+        arms = {
+            name: measure_arm(arm, folder / name, keep, count, exam, teacher)
+            for name, arm in ARMS.items()
+            if name in (names or ARMS)
+        }
+    write_text(PLOT, draw_arms(arms))
+    return format_page(arms, teacher, keep)
+
+
+@contextmanager
+def open_generations_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(os.environ.get("STILLHOUSE_GENERATIONS", name)).resolve()
+
+
+def measure_arm(arm: Arm, folder: Path, keep: int, count: int, exam: Exam, teacher: Scores) -> list[Generation]:
+    scores, found = [teacher], list[Generation]()
+    before: Path | None = None
+    for number in range(count):
+        # A lineage that forgets the first generation begins with the second one.
+        runs, place = (folder / "later", number - 1) if arm.forgets_first and number else (folder / "runs", number)
+        lineage = Lineage(locate_releases(runs) / RECIPE)
+        if len(lineage.list_generations()) == place:
+            make_generation(runs, list_settings(arm, keep, before))
+        release = lineage.find_generation(place)
+        run = release.manifest.run
+        before = export_student(runs / run.run / "student", "q8_0").path
+        model = configure_student_as_teacher(before, exam.plan.recipe.generator_teacher)
+        scores.append(ask_model(exam, model, folder / f"{number}.json"))
+        generator = scores[find_generator(found, number, arm)]
+        found.append(Generation(number, run, generator, scores[-1], describe_decision(release, arm)))
+    return found
+
+
+def list_settings(arm: Arm, keep: int, student: Path | None) -> list[str]:
+    """Of a generation; `student` is the one before."""
+    settings = [f"keep={keep}", f"samples={10 * keep}", "collapse.gate=false", *arm.settings]
+    if not arm.always:
+        return [*settings, "lineage.promote=true"]
+    return [*settings, *([f"teachers.main.model=local/{student}"] if student else [])]
+
+
+def find_generator(before: Sequence[Generation], number: int, arm: Arm) -> int:
+    """The place of a generation's generator: 0 is the recipe's own, 1 the student of generation 0, and so on."""
+    if arm.always:
+        return number
+    return max((one.number + 1 for one in before if one.decision == "promoted"), default=0)
+
+
+def make_generation(runs: Path, settings: Sequence[str]) -> None:
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = [
+        sys.executable,
+        "-m",
+        "stillhouse",
+        "run",
+        RECIPE,
+        *words,
+        "--runs-dir",
+        str(runs),
+        "--resume",
+        "--release",
+    ]
+    subprocess.run(command, cwd=PROJECT, check=True, stdout=sys.stderr)
+
+
+def describe_decision(release: Release, arm: Arm) -> str:
+    if arm.always:
+        return "always"
+    promotion = release.lineage.promotion
+    assert promotion is not None
+    return "promoted" if promotion.promoted else f"not promoted: {'; '.join(promotion.reasons)}"
+
+
+def draw_arms(arms: Mapping[str, Sequence[Generation]]) -> str:
+    """Pass rate of each generation's student on the recipe's requests (solid) and on the panel (dashed)."""
+    width, height, margins = 620.0, 320.0, (16.0, 190.0, 44.0, 56.0)
+    colours = ("#00798c", "#d1495b", "#edae49", "#30638e")
+    longest = max(len(found) for found in arms.values())
+    plot = create_plot_area((0, longest), [0.0, 1.0], (width, height), margins)
+    bottom = height - margins[2]
+    parts = [f'<line x1="{margins[3]}" x2="{width - margins[1]}" y1="{bottom}" y2="{bottom}"/>']
+    for number in range(longest + 1):
+        label = f"student {number - 1}" if number else "teacher"
+        parts.append(f'<text x="{plot.x(number)}" y="{bottom + 18}" text-anchor="middle">{label}</text>')
+    parts += [
+        f'<text x="{margins[3] - 6}" y="{plot.y(share) + 4}" text-anchor="end">{format_percent(share)}</text>'
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    for place, ((name, found), colour) in enumerate(zip(arms.items(), colours, strict=False)):
+        models = [found[0].generator, *(one.student for one in found)]
+        for values, dashes in (([m.recipe.mean() for m in models], ""), ([m.panel.mean() for m in models], "5 4")):
+            points = " ".join(f"{plot.x(number)},{plot.y(value)}" for number, value in enumerate(values))
+            parts.append(
+                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
+            )
+        y = margins[0] + 14 + 20 * place
+        parts.append(
+            f'<circle cx="{width - margins[1] + 24}" cy="{y}" r="5" fill="{colour}"/>'
+            f'<text x="{width - margins[1] + 36}" y="{y + 4}">{name}</text>'
+        )
+    y = margins[0] + 14 + 20 * len(arms)
+    for row, (words, dashes) in enumerate((("the recipe's requests", ""), ("general panel", "5 4"))):
+        left, top = width - margins[1] + 14, y + 20 * (row + 1)
+        parts.append(
+            f'<line x1="{left}" x2="{left + 20}" y1="{top}" y2="{top}" stroke-dasharray="{dashes}"/>'
+            f'<text x="{left + 26}" y="{top + 4}">{words}</text>'
+        )
+    style = (
+        "text{font:12px sans-serif;fill:#222}line{stroke:#222}"
+        "@media(prefers-color-scheme:dark){text{fill:#ddd}line{stroke:#ddd}}"
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="pass rate by '
+        f'generation"><style>{style}</style>\n{chr(10).join(parts)}</svg>\n'
+    )
+
+
+def format_page(arms: Mapping[str, Sequence[Generation]], teacher: Scores, keep: int) -> str:
+    recipe, panel = (format_percent(rates.mean()) for rates in (teacher.recipe, teacher.panel))
+    lines = [
+        f"{describe_measurement()}. `python -m benchmarks generations`",
+        "",
+        f"Recipe `{RECIPE}`, {keep} samples kept in each generation, one seed. {len(teacher.recipe)} held-out requests of the "
+        f"recipe, judged by all of its checks in every arm, and {len(teacher.panel)} tasks of the general panel; the embedded "
+        f"teacher passes {recipe} and {panel}. *always*: every student becomes the next generator. Words: median of the answers "
+        "to open questions.",
+        "",
+        "| | generation | kept of candidates | student passes | 95 % | panel | words | collapse | against earlier releases "
+        "| next generator | minutes |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---|---|---:|",
+    ]
+    for name, found in arms.items():
+        for one in found:
+            counts = one.run.counts
+            rate = estimate_share(int(one.student.recipe.sum()), len(one.student.recipe))
+            assert rate
+            cells = (
+                name,
+                str(one.number),
+                f"{counts.kept} of {counts.candidates} ({format_percent(counts.kept / counts.candidates)})",
+                format_percent(rate.value),
+                f"{format_percent(rate.low)} to {format_percent(rate.high)}",
+                format_percent(one.student.panel.mean()),
+                f"{one.student.words:.0f}",
+                describe_verdict(one.run.collapse),
+                describe_verdict(one.run.collapse_parent),
+                one.decision,
+                f"{sum(one.run.seconds.values()) / 60:.0f}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "![pass rates by generation](generations.svg)"])
+
+
+def describe_verdict(record: CollapseRecord | None) -> str:
+    return str(record.verdict) if record else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arms", nargs="*", help=f"default: all of {', '.join(ARMS)}")
+    parser.add_argument("--keep", type=int, default=KEEP)
+    parser.add_argument("--questions", type=int, default=QUESTIONS)
+    parser.add_argument("--tasks", type=int, default=TASKS)
+    parser.add_argument("--generations", type=int, default=GENERATIONS)
+    options = parser.parse_args()
+    page = table(options.keep, options.questions, options.tasks, options.generations, options.arms)
+    sys.stdout.write(f"{page}\n")
+
+
+if __name__ == "__main__":
+    main()
