@@ -3,6 +3,7 @@
 Measures nothing.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.intervals import IntervalEstimate
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PANEL_PLOT_WIDTH, PANEL_PLOT_HEIGHT = 420.0, 260.0
 MARGINS = (10.0, 14.0, 26.0, 46.0)
+LINE, LABEL_WIDTH = 14.0, 60.0
+"""The height and most of the width of a label."""
 RATE_MARGIN = 0.02
 """Of a pass rate, shown around the intervals."""
 
@@ -29,6 +32,8 @@ class PanelPoint(NamedTuple):
     right: float
     low: float
     high: float
+    label: float
+    """Where the label's line is, so that no two labels meet."""
     words: str
     """The same as text, for screen readers."""
 
@@ -63,10 +68,13 @@ def build_panel_view(evaluation: "StudentEvaluation") -> PanelView | None:
         ranges.append((max(0.0, min(ends) - RATE_MARGIN), min(1.0, max(ends) + RATE_MARGIN)))
     across, up = ranges
     plot = create_plot_area(across, up, (PANEL_PLOT_WIDTH, PANEL_PLOT_HEIGHT), MARGINS)
+    labels = place_labels(
+        {role: (plot.x(recipe.value), plot.y(general.value)) for role, (recipe, general) in rates.items()}
+    )
     points = [
         PanelPoint(
             role, plot.x(recipe.value), plot.y(general.value), plot.x(recipe.low), plot.x(recipe.high),
-            plot.y(general.low), plot.y(general.high),
+            plot.y(general.low), plot.y(general.high), labels[role],
             f"{role}: {recipe.format(format_percent)} of the recipe's requests, {general.format(format_percent)} of the panel",
         )
         for role, (recipe, general) in rates.items()
@@ -77,3 +85,15 @@ def build_panel_view(evaluation: "StudentEvaluation") -> PanelView | None:
         [Tick(plot.x(value), format_percent(value)) for value in list_round_values(*across)],
         [Tick(plot.y(value), format_percent(value)) for value in list_round_values(*up)],
     )
+
+
+def place_labels(points: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """The line of each point's label: above the point, from the lowest one on, and above any label that is too near."""
+    placed: dict[str, tuple[float, float]] = {}
+    for role, (x, y) in sorted(points.items(), key=lambda item: -item[1][1]):
+        line = y - LINE / 2
+        for other_x, other_line in sorted(placed.values(), key=lambda label: -label[1]):
+            if abs(x - other_x) < LABEL_WIDTH and line > other_line - LINE:
+                line = other_line - LINE
+        placed[role] = x, line
+    return {role: line for role, (_, line) in placed.items()}

@@ -1,7 +1,12 @@
 """Scales and paths of the pages' plots, computed by hand."""
 
-import pytest
+from itertools import combinations
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.report.panel_plot import LABEL_WIDTH, LINE, place_labels
 from flows.report.plots import (
     PLOT_HEIGHT,
     PLOT_MARGIN,
@@ -55,3 +60,12 @@ def test_count_ticks_are_powers_of_ten_and_a_clearly_higher_maximum() -> None:
     assert list_powers_of_ten(7) == [1, 7]
     assert list_powers_of_ten(150) == [1, 10, 100]
     assert list_powers_of_ten(200) == [1, 10, 100, 200]
+
+
+@given(st.lists(st.tuples(st.floats(0, 420), st.floats(0, 260)), min_size=1, max_size=4))
+def test_labels_are_above_their_points_and_never_meet(places: list[tuple[float, float]]) -> None:
+    points = {str(number): place for number, place in enumerate(places)}
+    lines = place_labels(points)
+    assert all(lines[role] < points[role][1] for role in points)
+    for one, other in combinations(points, 2):
+        assert abs(points[one][0] - points[other][0]) >= LABEL_WIDTH or abs(lines[one] - lines[other]) >= LINE - 1e-6
