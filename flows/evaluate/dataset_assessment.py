@@ -14,7 +14,7 @@ from core.runs.verdict_words import COPY_METRICS
 from core.sample import Message
 from core.storage.sample_files import unflatten_message
 from filters.base import Document
-from flows.data.dataset_origin import is_synthetic_dataset
+from flows.data.dataset_origin import is_synthetic_dataset, read_collapse_choices
 from flows.data.dataset_rows import (
     build_row_document,
     read_all_rows,
@@ -37,7 +37,8 @@ def assess_dataset(
     source: Path, reference: str | None, seed: int, *, parent: Path | None, cache: Path | None, kind: str | None = None
 ) -> CollapseAssessment:
     """Compare a dataset with real text, and the rows that it adds to its parent with the parent. Without a reference, measure its
-    repetition. Without a `kind`, what is counted is found from its rows; with a reference of dialogues, its turns are compared.
+    repetition. Without a `kind`, that of its run's recipe, or what is found from its rows; with a reference of dialogues, its
+    turns are compared. `collapse.structures` of the recipe counts too.
 
     Raises:
         UsageError: if a dataset cannot be read, or adds no row to its parent, or the kind is unknown.
@@ -47,18 +48,20 @@ def assess_dataset(
     from filters.collapse.sameness import build_sameness_records
     from filters.collapse.text_kinds import get_kind
 
-    kind = kind or _find_dialogue_kind(source, reference)
+    chosen = read_collapse_choices(source)
+    kind = kind or chosen.kind or _find_dialogue_kind(source, reference)
     known_kind = get_kind(kind) if kind else None
     documents = list(read_dataset_documents(source))
     texts = [document.text for document in documents]
     turns = _read_dataset_turns(source) if kind == DIALOGUE_KIND else []
     generated = is_synthetic_dataset(source)
     if reference is None:
-        collapse = _assess_documents(documents, seed, kind)
+        collapse = _assess_documents(documents, seed, kind, few_structures=chosen.few_structures)
     else:
         collapse = assess_answers(
-            texts, reference, Path.cwd(), seed, cache, generated=generated, kind=kind, turns=turns, documents=documents
-        )
+            texts, reference, Path.cwd(), seed, cache, generated=generated, kind=kind, turns=turns, documents=documents,
+            few_structures=chosen.few_structures,
+        )  # fmt: skip
     collapse.sameness = build_sameness_records(documents, seed=seed)
     collapse.generated = generated
     if parent is None:

@@ -444,6 +444,14 @@ def test_a_run_that_wants_few_structures_is_released_and_says_that_they_were_not
     assert "a run that shows repetition (all that is judged" in " ".join(run.report_file.read_text().split())
     code, _, _ = called(capsys, "release", run.name, *where)
     assert code == 0
+    for source in (run.path, lineage(runs).find_generation(0).path):
+        code, out, _ = called(capsys, "assess", str(source))
+        assert code == 0, "assess follows the recipe of the run"
+        assert "Their structure was not judged." in " ".join(out.split())
+    rows = shutil.copyfile(run.dataset / "train.parquet", tmp_path / "rows.parquet")
+    code, out, _ = called(capsys, "assess", str(rows))
+    assert code == 3, "the control: the rows alone"
+    assert "few different structures" in out
 
 
 def test_a_shift_is_released_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
