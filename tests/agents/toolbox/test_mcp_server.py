@@ -173,7 +173,7 @@ def test_what_this_machine_lacks_for_a_server_is_found_without_starting_it(monke
 
     assert "no-such-program: there is no such program" in problem(command=("no-such-program",))
     assert "./server: there is no such program" in problem(command=("./server",))
-    assert "ABSENT is not set" in problem(command=("python",), env=("ABSENT",))
+    assert "ABSENT is not set" in problem(command=(sys.executable,), env=("ABSENT",))
     assert "ABSENT is not set" in problem(url="http://localhost/mcp", api_key_env="ABSENT")
 
 
