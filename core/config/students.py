@@ -125,8 +125,9 @@ class SparsityConfig(RecipeTable):
 class ReplayConfig(RecipeTable):
     """Let the student also learn from conversations that its start writes by itself before the training, so that it keeps what
     the start can do: first a user's request, sampled after the chat template's beginning of a user's turn (Magpie, arXiv
-    2406.08464), then an answer to it. A tenth of them, at least 8, is held out to measure what the student forgot. For a start
-    that is a part of the embedded teacher (fewer layers, channels or weights), the whole teacher writes and is learned from.
+    2406.08464; half of them begin with a given verb, such as "Write"), then an answer to it. A tenth of them, at least 8, is held
+    out to measure what the student forgot. For a start that is a part of the embedded teacher (fewer layers, channels or
+    weights), the whole teacher writes and is learned from.
     """
 
     share: float = Field(0.5, gt=0, le=8)
