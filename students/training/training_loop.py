@@ -48,8 +48,8 @@ PROOF_STEPS = 10
 """Steps within which the teacher's gradient must be above rounding, besides that of `sft`: in the first steps it is zero
 for a student that still equals its teacher."""
 PROGRESS_SECONDS = 5.0
-REPLAY_TOKENS = 1024
-"""Learned tokens of replay conversations in one pass: a divergence over 49,152 words needs about a megabyte for each."""
+REPLAY_TOKENS = 256
+"""Learned tokens of replay conversations in one pass: a divergence over 49,152 words needs a megabyte or more for each."""
 
 
 def run_training_loop(
