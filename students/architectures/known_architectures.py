@@ -1,6 +1,7 @@
 """The table of architectures: every form that a student can have, by the `model_type` of its configuration.
 
-A new architecture is one entry here. Each is held to llama.cpp by a test on inputs longer than its window.
+A new architecture is one entry here and its name in `core.student_architectures`. Tests hold each to llama.cpp on inputs longer
+than its window.
 """
 
 from typing import Any
@@ -30,12 +31,6 @@ LAYERS_BETWEEN_NO_POSITIONS = 4
 
 def find_architecture(model_type: str | None) -> Architecture | None:
     return ARCHITECTURES.get(model_type or "")
-
-
-def describe_unknown(model_type: str | None) -> str:
-    """Why a model of another family can be no student, in words."""
-    *first, last = sorted(ARCHITECTURES)
-    return f"is a {model_type!r}; a student is a {', '.join(first)} or {last}"
 
 
 def find_configuration_fault(config: Any) -> str | None:

@@ -25,7 +25,8 @@ from transformers.utils import logging
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from students.architectures.known_architectures import describe_unknown, find_architecture, find_configuration_fault
+from core.student_architectures import describe_unknown_architecture
+from students.architectures.known_architectures import find_architecture, find_configuration_fault
 from students.architectures.vocabularies import find_tokenizer_fault
 from students.init.embedded_teacher import (
     TEACHER_LICENCE,
@@ -147,7 +148,7 @@ def start_from_pretrained(name: str, *, becomes_student: bool = False) -> StartM
 def check_student_form(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Raises UsageError, before any weight is loaded, if llama.cpp would not compute what the student of this start does."""
     if find_architecture(config.model_type) is None:
-        raise UsageError(f"student.start: {name!r} {describe_unknown(config.model_type)}")
+        raise UsageError(f"student.start: {name!r} {describe_unknown_architecture(config.model_type)}")
     if fault := find_configuration_fault(config):
         raise UsageError(f"student.start: {name!r} has {fault}, which cannot be exported")
     if fault := find_tokenizer_fault(tokenizer):

@@ -16,13 +16,9 @@ from transformers.utils import logging
 
 from core.errors import UsageError
 from core.storage.atomic_files import write_atomically
+from core.student_architectures import describe_unknown_architecture
 from students.architectures.architecture import add_shared_settings
-from students.architectures.known_architectures import (
-    ARCHITECTURES,
-    describe_unknown,
-    find_architecture,
-    find_configuration_fault,
-)
+from students.architectures.known_architectures import ARCHITECTURES, find_architecture, find_configuration_fault
 from students.architectures.stored_tensors import iterate_tensors
 from students.architectures.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
 from students.chat_encoding import check_tokenizer
@@ -91,7 +87,7 @@ def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
         raise UsageError(f"{student}: is not a student's folder: it has no config.json")
     kind = json.loads(settings.read_text(encoding="utf-8")).get("model_type")
     if (architecture := find_architecture(kind)) is None:
-        raise UsageError(f"{student}: {describe_unknown(kind)}")
+        raise UsageError(f"{student}: {describe_unknown_architecture(kind)}")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = architecture.model.from_pretrained(student, dtype=torch.float32)

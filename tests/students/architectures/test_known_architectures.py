@@ -31,6 +31,7 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
+from core.student_architectures import STUDENT_ARCHITECTURES
 from students.architectures.known_architectures import ARCHITECTURES
 from students.architectures.vocabularies import BYTE_TOKENS, TEXT_SPLITS, find_tokenizer_fault
 from students.chat_encoding import render_chat
@@ -159,7 +160,7 @@ def gemma_tokenizer(texts: list[str]) -> PreTrainedTokenizerBase:
     bpe = GemmaTokenizer().backend_tokenizer
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>"]
     bpe.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=300, special_tokens=special, limit_alphabet=60, show_progress=False)
+        texts, trainers.BpeTrainer(vocab_size=120, special_tokens=special, limit_alphabet=60, show_progress=False)
     )
     whole = json.loads(bpe.to_str())
     vocabulary = whole["model"]["vocab"]
@@ -234,7 +235,7 @@ def test_llama_cpp_computes_what_torch_does(name: str, tmp_path: Path) -> None:
         assert rendered == render_chat(asked, tokenizer, answer_next=True)
 
 
-@pytest.mark.parametrize(("name", "vocabulary"), [("qwen3", None), ("gemma3_text", 340)])
+@pytest.mark.parametrize(("name", "vocabulary"), [("qwen3", None), ("gemma3_text", 300)])
 def test_a_start_of_another_family_becomes_a_student(name: str, vocabulary: int | None, tmp_path: Path) -> None:
     form, tokenizer = FORMS[name], family_tokenizer(FORMS[name].tokenizer)
     rows = len(tokenizer) - (form.tokenizer == "gemma")
@@ -253,6 +254,10 @@ def test_a_start_of_another_family_becomes_a_student(name: str, vocabulary: int 
 
 
 # What can be no student
+
+
+def test_a_run_knows_every_architecture() -> None:
+    assert tuple(sorted(ARCHITECTURES)) == STUDENT_ARCHITECTURES
 
 
 def refusal(folder: Path) -> str:
