@@ -4,6 +4,7 @@ Knows number formats and llama.cpp's names of tensors; knows no runtime.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,9 @@ GGUF_FORMS = {
     "q4_0": GgufForm(LlamaFileType.MOSTLY_Q4_0, GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0),
 }
 
+MISREAD_NAME = re.compile("(phi)-?(?=3)", re.IGNORECASE)
+"""In a model of this name, llama.cpp drops spaces after special tokens, and loads none whose tokens are not Phi-3-mini's."""
+
 
 class ExportedStudent(NamedTuple):
     path: Path
@@ -62,7 +66,7 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
     out = student / f"student-{form}.gguf"
     with write_atomically(out) as partial:
         writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[architecture.gguf])
-        writer.add_name(student.resolve().name)
+        writer.add_name(MISREAD_NAME.sub(r"\1 ", student.resolve().name))
         add_shared_settings(writer, architecture, config)
         architecture.add_settings(writer, config)
         add_tokenizer(writer, tokenizer, vocabulary)

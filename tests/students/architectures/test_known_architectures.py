@@ -38,7 +38,7 @@ from students.chat_encoding import render_chat
 from students.init.start_model import load_start_model
 from students.output.gguf_export import export_gguf, read_student
 from students.training.student_training import train_student
-from tests.students.conftest import TEMPLATE, conversations, quiet
+from tests.students.conftest import TEMPLATE, conversations, quiet, saved
 from tests.students.output.test_gguf_export import lowest_correlation
 from tests.support.llama_cpp import llama_cpp
 
@@ -199,12 +199,6 @@ def random_model(form: Form, rows: int, **changes: Any) -> PreTrainedModel:
     return model.train(False)
 
 
-def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def many_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ids: list[int] = tokenizer("".join(message.content for talk in conversations() for message in talk))["input_ids"]
     assert len(ids) > 4 * WINDOW
@@ -217,8 +211,9 @@ def test_llama_cpp_computes_what_torch_does(name: str, tmp_path: Path) -> None:
     rows = len(tokenizer) - (form.tokenizer == "gemma")  # without the row of the token of images
     model, other = random_model(form, rows), random_model(form, rows, **form.change)
     other.load_state_dict(model.state_dict())
-    path = export_gguf(saved(model.bfloat16(), tokenizer, tmp_path), "f32").path
-    model, loaded_tokenizer = read_student(tmp_path)
+    folder = tmp_path / form.config.model_type  # llama.cpp has rules for models named phi3
+    path = export_gguf(saved(model.bfloat16(), tokenizer, folder), "f32").path
+    model, loaded_tokenizer = read_student(folder)
     model.train(False)
     fields = gguf.GGUFReader(path).fields
     assert fields[f"{fields['general.architecture'].contents()}.context_length"].contents() == form.context
