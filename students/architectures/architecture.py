@@ -46,8 +46,8 @@ def find_shared_fault(config: Any, rope_types: Collection[str] = ("default",)) -
 
 def get_rope(config: Any) -> dict[str, Any]:
     """The parameters of the rotary positions; those of the layers without a window, if the two kinds differ."""
-    rope: dict[str, Any] = config.rope_parameters
-    return rope.get("full_attention", rope)
+    rope: dict[str, Any] = config.rope_parameters.get("full_attention", config.rope_parameters)
+    return rope
 
 
 def get_head_size(config: Any) -> int:

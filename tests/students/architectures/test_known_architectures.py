@@ -218,6 +218,9 @@ def test_llama_cpp_computes_what_torch_does(name: str, tmp_path: Path) -> None:
     fields = gguf.GGUFReader(path).fields
     assert fields[f"{fields['general.architecture'].contents()}.context_length"].contents() == form.context
     assert fields["tokenizer.ggml.pre"].contents() == ("default" if form.tokenizer == "gemma" else form.tokenizer)
+    end = "<end_of_turn>" if form.tokenizer == "gemma" else "<|im_end|>"
+    assert fields["tokenizer.ggml.eot_token_id"].contents() == tokenizer.convert_tokens_to_ids(end)
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eos_token_id
     asked = conversations()[0][:1]
     with llama_cpp(path) as loaded:
         ids = many_ids(tokenizer)
