@@ -9,6 +9,7 @@ from core.installation import format_install_command
 from core.runs.lineage import choose_parent_release
 from core.runs.records import RunInvocation
 from core.runs.run_dir import RunDir, open_run
+from core.student_architectures import find_start_fault
 from flows.data.promoted_generator import use_promoted_generator
 from flows.data.run_storage import RunStorage, open_run_storage
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
@@ -56,6 +57,8 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     plan = load_recipe_plan(recipe, overrides)
     if distill and plan.recipe.student:
         check_training_modules(recipe, overrides)
+        if fault := find_start_fault(start := plan.recipe.student.start):
+            raise UsageError(f"student.start: {start!r} {fault}")
         if plan.recipe.student.evaluation and find_spec("xllamacpp") is None:
             raise UsageError(
                 f"student.evaluation: asking a student needs the extra `local`: run {format_install_command('local')}; or leave "

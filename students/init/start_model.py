@@ -12,9 +12,11 @@ import httpx
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -23,6 +25,9 @@ from transformers.utils import logging
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
+from core.student_architectures import describe_unknown_architecture
+from students.architectures.known_architectures import find_architecture, find_configuration_fault
+from students.architectures.vocabularies import find_tokenizer_fault
 from students.init.embedded_teacher import (
     TEACHER_LICENCE,
     TEACHER_MODEL,
@@ -67,7 +72,8 @@ def load_start_model(config: StudentConfig) -> StartModel:
     """The student of `config.start` in float32; for `width`, not narrowed yet. Random weights use torch's global generator.
 
     Raises:
-        UsageError: if the teacher's package is not installed, or the named model cannot be loaded.
+        UsageError: if the teacher's package is not installed, or the named model cannot be loaded or is of a form that no
+            student can have.
     """
     match config.start:
         case "layers" | "width":
@@ -75,7 +81,7 @@ def load_start_model(config: StudentConfig) -> StartModel:
         case "random":
             return start_from_random(config.hidden_size, config.layers)
         case name:
-            return start_from_pretrained(name)
+            return start_from_pretrained(name, becomes_student=True)
 
 
 def start_from_layers(count: int) -> StartModel:
@@ -117,12 +123,17 @@ def start_from_random(hidden_size: int, layers: int) -> StartModel:
     return StartModel(LlamaForCausalLM(config), build_teacher_tokenizer(teacher), made_from, None, TEACHER_LICENCE)
 
 
-def start_from_pretrained(name: str) -> StartModel:
-    """A folder, or a name on the hub; from the hub's cache if the hub does not answer or HF_HUB_OFFLINE=1."""
+def start_from_pretrained(name: str, *, becomes_student: bool = False) -> StartModel:
+    """A folder, or a name on the hub; from the hub's cache if the hub does not answer or HF_HUB_OFFLINE=1.
+
+    With `becomes_student`, its architecture and its tokenizer must be known to llama.cpp; a teacher may have any.
+    """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     fault = None if Path(name).is_dir() else hub_fault()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=fault is not None)
+        if becomes_student:
+            check_student_form(AutoConfig.from_pretrained(name, local_files_only=fault is not None), tokenizer, name)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, local_files_only=fault is not None)
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0].rstrip(".")
@@ -132,6 +143,16 @@ def start_from_pretrained(name: str) -> StartModel:
             else f"student.start: transformers cannot load {name!r}: {reason}; use layers, random, a folder or a hub name"
         ) from None
     return StartModel(model, tokenizer, f"{name}, all of its layers", name, "other")
+
+
+def check_student_form(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raises UsageError, before any weight is loaded, if llama.cpp would not compute what the student of this start does."""
+    if find_architecture(config.model_type) is None:
+        raise UsageError(f"student.start: {name!r} {describe_unknown_architecture(config.model_type)}")
+    if fault := find_configuration_fault(config):
+        raise UsageError(f"student.start: {name!r} has {fault}, which cannot be exported")
+    if fault := find_tokenizer_fault(tokenizer):
+        raise UsageError(f"student.start: {name!r}: {fault}")
 
 
 def hub_fault() -> str | None:

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.errors import UsageError
+from students.architectures.vocabularies import BYTE_TOKENS
 from students.chat_encoding import EncodedConversation
 from students.init.start_model import StartModel
 
@@ -29,7 +30,8 @@ def trim_vocabulary(start: StartModel, data: Iterable[EncodedConversation], size
     Raises:
         UsageError: if the vocabulary is not larger than `size`, or `size` is less than every text needs.
     """
-    kept = choose_tokens(start.tokenizer, data, size)
+    rows = start.model.config.vocab_size  # Gemma's tokenizer has a token more, of images
+    kept = [row for row in choose_tokens(start.tokenizer, data, size) if row < rows]
     made_from = f"{start.made_from}, with {len(kept):,} of its {len(start.tokenizer):,} tokens"
     return keep_tokens(start, kept)._replace(made_from=made_from)
 
@@ -78,14 +80,16 @@ def choose_tokens(tokenizer: PreTrainedTokenizerBase, data: Iterable[EncodedConv
     vocabulary: dict[str, int] = bpe["vocab"]
     ranks = {pair: rank for rank, pair in enumerate(map(tuple, bpe["merges"]))}
     special = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    kept = {row for token, row in vocabulary.items() if len(token) == 1 or token in special}
+    always = BYTE_TOKENS if bpe["byte_fallback"] else {token for token in vocabulary if len(token) == 1}
+    kept = {row for token, row in vocabulary.items() if token in always or token in special}
     kept |= tokenizer.added_tokens_decoder.keys()
     if size < len(kept):
         raise UsageError(f"student.vocabulary = {size}: {len(kept)} single bytes and special tokens are always kept")
     tokens = {row: token for token, row in vocabulary.items()}
     used = Counter(token for conversation in data for token in conversation.ids)
     for row in sorted(tokens.keys() - kept, key=lambda row: (-used[row], row)):
-        needed = {vocabulary[part] for part in find_merge_parts(tokens[row], ranks)} - kept
+        parts = find_merge_parts(tokens[row], ranks).union(tokens[row])  # with the characters that they merge
+        needed = {vocabulary[part] for part in parts & vocabulary.keys()} - kept
         if row in needed and len(kept) + len(needed) <= size:
             kept |= needed
         if len(kept) == size:
@@ -114,7 +118,7 @@ def shrink_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) ->
     model["vocab"] = {token: new[row] for token, row in model["vocab"].items() if row in new}
     tokens = model["vocab"].keys()
     model["merges"] = [[a, b] for a, b in model["merges"] if a in tokens and b in tokens and a + b in tokens]
-    whole["added_tokens"] = [{**token, "id": new[token["id"]]} for token in whole["added_tokens"]]
+    whole["added_tokens"] = [{**token, "id": new[token["id"]]} for token in whole["added_tokens"] if token["id"] in new]
     whole["post_processor"] = None  # `students.chat_encoding` adds no special tokens, and it may hold old ids
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer.from_str(json.dumps(whole)),
@@ -138,4 +142,6 @@ def keep_embedding_rows(model: Any, kept: Sequence[int]) -> None:
     embedding.weight = nn.Parameter(embedding.weight.detach()[rows].clone())
     output.weight = embedding.weight if tied else nn.Parameter(output.weight.detach()[rows].clone())
     embedding.num_embeddings = output.out_features = len(kept)
+    if embedding.padding_idx is not None:
+        embedding.padding_idx = list(kept).index(embedding.padding_idx)
     model.config.vocab_size = len(kept)

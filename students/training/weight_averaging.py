@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from core.config.students import StudentConfig
@@ -97,7 +97,7 @@ def write_averaged_student(
 
 def _write_average(
     trained: Path, start: Path, share: float, out: Path
-) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Returns the averaged model in float32, and its tokenizer."""
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model, tokenizer = read_student(trained)

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from core.config.students import StudentConfig
 from core.sample import Message
@@ -97,6 +105,23 @@ def tiny_llama(vocabulary: int, *, width: int = 64, tied: bool = True) -> LlamaF
     )
 
 
+def tiny_qwen3(vocabulary: int) -> Qwen3ForCausalLM:
+    """A start of another family."""
+    torch.manual_seed(0)
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=vocabulary,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=32,
+            tie_word_embeddings=True,
+        )
+    )
+
+
 def opinionated(model: LlamaForCausalLM, seed: int) -> LlamaForCausalLM:
     """With weights so large that its predictions are far from even, and from those of another seed."""
     torch.manual_seed(seed)
@@ -107,7 +132,7 @@ def opinionated(model: LlamaForCausalLM, seed: int) -> LlamaForCausalLM:
     return model
 
 
-def saved(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
+def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -34,7 +36,7 @@ from students.comparison.text_losses import measure_folder_loss
 from students.training.student_training import train_student
 from tests.flows.commands.test_commands import called
 from tests.flows.terminal.test_closing_card import PANEL
-from tests.students.conftest import conversations, one_thread, quiet, saved, tiny_llama, tiny_tokenizer
+from tests.students.conftest import conversations, one_thread, quiet, saved, tiny_llama, tiny_qwen3, tiny_tokenizer
 
 TEACHER = ModelResult(
     role="teacher", model="local/smollm2-135m", passed=40, pass_rate=IntervalEstimate(value=0.4, low=0.309, high=0.498),
@@ -126,7 +128,7 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
         (["evaluate", "missing"], "error: missing: there is no student"),
         (["evaluate", "{folder}"], "is not the student of a run, so name the recipe to hold it to: --recipe RECIPE"),
         (["evaluate", "{folder}", "--recipe", "poems"], "error: poems: no recipe of this name"),
-        (["evaluate", "{folder}", "--recipe", "smoke"], "is a 'gpt2'; only a 'llama' can be exported"),
+        (["evaluate", "{folder}", "--recipe", "smoke"], "is a 'gpt2'; a student is a gemma3_text, granite, "),
         (["evaluate", "{folder}", "--check", "exact"], "--check: is for rows of --data; a recipe has its own checks"),
         (["evaluate", "{folder}", "--data", "missing.jsonl"], "missing.jsonl: is not there"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--recipe", "smoke"], "--recipe: cannot be combined with --data"),
@@ -195,12 +197,16 @@ def likes(subject: Subject, options: Options) -> str | None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures(one_thread.__name__)
+@pytest.mark.parametrize("tiny_model", [tiny_llama, tiny_qwen3])
 def test_a_student_of_a_users_rows_is_evaluated_on_rows_outside_its_training(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_model: Callable[[int], Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tokenizer = tiny_tokenizer()
-    start = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
+    start = saved(tiny_model(len(tokenizer)), tokenizer, tmp_path / "start")
     talk = conversations()
     rows = [
         {

@@ -24,3 +24,24 @@ def test_a_student_that_cannot_be_trained_here_is_refused_before_anything_is_mad
     assert not runs.exists()
     assert prepare_run("smoke", settings, str(runs), resume=False, distill=False).run.path.is_dir()
     assert prepare_run("smoke", [], str(tmp_path / "without"), resume=False).run.path.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ('{"model_type": "gpt2"}', "is a 'gpt2'; a student is a gemma3_text, granite, llama, "),
+        ("[]", "has a config.json that is no JSON object"),
+    ],
+)
+def test_a_start_that_no_student_can_have_is_refused_before_the_teacher_is_asked(
+    settings: str, fault: str, tmp_path: Path
+) -> None:
+    start, runs = tmp_path / "start", tmp_path / "runs"
+    start.mkdir()
+    (start / "config.json").write_text(settings)
+    overrides = [f"student={{start='{start}'}}"]
+    with pytest.raises(UsageError, match=f"^student.start: '{start}' {fault}"):
+        prepare_run("smoke", overrides, str(runs), resume=False)
+    assert not runs.exists()
+    (start / "config.json").write_text('{"model_type": "qwen3"}')
+    assert prepare_run("smoke", overrides, str(runs), resume=False).run.path.is_dir()

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,14 +8,15 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from tokenizers import normalizers, pre_tokenizers
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.errors import UsageError
+from students.architectures.stored_tensors import permute_rows
 from students.chat_encoding import find_stop_ids, render_chat
 from students.init.embedded_teacher import unpermute_rows
-from students.output.gguf_export import GGUF_FORMS, ExportedStudent, export_gguf, permute_rows
-from tests.students.conftest import conversations, saved, tiny_llama
+from students.output.gguf_export import GGUF_FORMS, ExportedStudent, export_gguf
+from tests.students.conftest import TEMPLATE, conversations, saved, tiny_llama
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
 
 GREEDY = 200
@@ -153,7 +155,7 @@ def test_a_folder_without_a_student_is_refused(tmp_path: Path) -> None:
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(UsageError, match="is a 'gpt2'; only a 'llama' can be exported"):
+    with pytest.raises(UsageError, match="is a 'gpt2'; a student is a gemma3_text, granite, llama, "):
         export_gguf(tmp_path, "f16")
 
 
@@ -184,13 +186,42 @@ def test_a_student_without_weights_is_refused(student: Path, tmp_path: Path) -> 
         export_gguf(tmp_path, "f16")
 
 
+@pytest.mark.parametrize(
+    ("form", "digest"),
+    [
+        ("f32", "f3b1239597d32b779fe3508c36f0f633b17c4ee44fa95af541fce4fb5db70fd2"),
+        ("q4_0", "2f6c9ca90f8de5b16c158c86af4c6d50041c5328f9dfcbd7b3529e3f4050cedc"),
+    ],
+)
+def test_a_llamas_file_is_that_of_earlier_versions(form: str, digest: str, tmp_path: Path) -> None:
+    """Byte for byte; the digests are of the version before students had other architectures."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<|pad|>", "<|im_start|>", "<|im_end|>", *letters, "th", "the"]
+    bpe = Tokenizer(models.BPE({token: row for row, token in enumerate(tokens)}, [("t", "h"), ("th", "e")]))
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    bpe.add_special_tokens(tokens[:3])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        chat_template=TEMPLATE,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+    )
+    model = tiny_llama(len(tokenizer) + 3, tied=False)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.arange(weight.numel()).remainder(251).sub(125).div(64).view_as(weight))
+    path = export_gguf(saved(model, tokenizer, tmp_path / "student"), form).path
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+
+
 def test_a_tokenizer_unknown_to_llama_cpp_is_refused_without_a_partial_file(student: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(student)
     LlamaForCausalLM.from_pretrained(student).save_pretrained(tmp_path)
     before = tokenizer.backend_tokenizer.pre_tokenizer
     split = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), before])
     for changed, message in (
-        ({"pre_tokenizer": split}, "splits texts by Punctuation, ByteLevel; only the splits of gpt-2, smollm"),
+        ({"pre_tokenizer": split}, "splits texts by Punctuation, ByteLevel; only the splits of gpt-2, smollm, "),
         ({"pre_tokenizer": before, "normalizer": normalizers.NFC()}, "not a byte-level BPE without a normalizer"),
     ):
         for name, value in changed.items():

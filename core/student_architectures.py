@@ -1,0 +1,31 @@
+"""The names of the architectures that a student can have, known without torch.
+
+`students.architectures` has what they are. A run rejects another start before it asks its teacher.
+"""
+
+import json
+from pathlib import Path
+
+STUDENT_ARCHITECTURES = ("gemma3_text", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+"""The `model_type` in a model's config.json."""
+
+EMBEDDED_STARTS = ("layers", "width", "random")
+"""Names of starts that are no folder."""
+
+
+def describe_unknown_architecture(model_type: str | None) -> str:
+    """Why a model of another architecture can be no student, in words."""
+    *first, last = STUDENT_ARCHITECTURES
+    return f"is a {model_type!r}; a student is a {', '.join(first)} or {last}"
+
+
+def find_start_fault(start: str) -> str | None:
+    """Why the model in the folder `start` can be no student, in words; None if it can, or is no folder of a model."""
+    settings = Path(start) / "config.json"
+    if start in EMBEDDED_STARTS or not settings.is_file():
+        return None
+    try:
+        model_type = json.loads(settings.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError):
+        return "has a config.json that is no JSON object"
+    return None if model_type in STUDENT_ARCHITECTURES else describe_unknown_architecture(model_type)

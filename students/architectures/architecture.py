@@ -1,0 +1,88 @@
+"""An architecture: what a family of models is in transformers and in llama.cpp, and the hyper-parameters that families share.
+
+Knows configurations; knows no weights.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import gguf
+from transformers import PreTrainedModel
+
+
+def add_nothing(_writer: gguf.GGUFWriter, _config: Any) -> None:
+    """For an architecture without hyper-parameters of its own."""
+
+
+class Architecture(NamedTuple):
+    """A family of models that transformers trains and llama.cpp runs."""
+
+    model: type[PreTrainedModel]
+    gguf: gguf.MODEL_ARCH
+    find_fault: Callable[[Any], str | None]
+    """What a configuration has that llama.cpp does not compute, in words; None if it computes all."""
+    add_settings: Callable[[gguf.GGUFWriter, Any], None] = add_nothing
+    """Writes the hyper-parameters that a Llama does not have."""
+    rotates_neighbours: bool = False
+    """Whether llama.cpp rotates neighbouring rows of queries and keys; transformers rotates the first half with the second."""
+    norms_from_one: bool = False
+    """Whether transformers stores the weights of norms minus 1."""
+    requires_output: bool = False
+    """Whether llama.cpp needs the output matrix in the file, even if it is the embedding."""
+    has_window: bool = False
+    """Whether llama.cpp computes the sliding windows of its attention layers."""
+
+
+def find_shared_fault(config: Any, rope_types: Collection[str] = ("default",)) -> str | None:
+    """Of the hyper-parameters that all architectures have; llama.cpp computes positions of `rope_types`."""
+    if (rope := get_rope(config)["rope_type"]) not in rope_types:
+        return f"positions of the type {rope!r}"
+    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
+        return "biases"
+    if config.hidden_act != "silu":
+        return f"the activation {config.hidden_act!r}"
+    return None
+
+
+def get_rope(config: Any) -> dict[str, Any]:
+    """The parameters of the rotary positions; those of the layers without a window, if the two kinds differ."""
+    rope: dict[str, Any] = config.rope_parameters.get("full_attention", config.rope_parameters)
+    return rope
+
+
+def get_head_size(config: Any) -> int:
+    """Channels of an attention head; not every configuration names them."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def find_context_length(architecture: Architecture, config: Any) -> int:
+    """The longest input in tokens for which llama.cpp computes what transformers does.
+
+    Where llama.cpp ignores sliding windows, no longer than a window: up to there, attention is the same with and without it.
+    For `longrope` positions, no longer than the input up to which transformers uses the short factors.
+    """
+    limits = [config.max_position_embeddings]
+    layers = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None)
+    if window and not architecture.has_window and (layers is None or "sliding_attention" in layers):
+        limits.append(window)
+    if get_rope(config)["rope_type"] == "longrope":
+        limits.append(get_rope(config)["original_max_position_embeddings"])
+    return int(min(limits))
+
+
+def add_shared_settings(writer: gguf.GGUFWriter, architecture: Architecture, config: Any) -> None:
+    """Write the hyper-parameters that all architectures have, in the order of earlier versions."""
+    head, rope = get_head_size(config), get_rope(config)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(find_context_length(architecture, config))
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_rope_dimension_count(int(head * rope.get("partial_rotary_factor", 1.0)))
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)

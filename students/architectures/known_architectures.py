@@ -1,0 +1,125 @@
+"""The table of architectures: every form that a student can have, by the `model_type` of its configuration.
+
+A new architecture is one entry here and its name in `core.student_architectures`. Tests hold each to llama.cpp on inputs longer
+than its window.
+"""
+
+from typing import Any
+
+import gguf
+import torch
+from gguf import MODEL_ARCH
+from transformers import (
+    Gemma3ForCausalLM,
+    GraniteForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    Olmo2ForCausalLM,
+    Phi3ForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+    SmolLM3ForCausalLM,
+)
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from students.architectures.architecture import Architecture, find_shared_fault, get_head_size, get_rope
+
+GEMMA_ACTIVATION = "gelu_pytorch_tanh"
+LAYERS_BETWEEN_NO_POSITIONS = 4
+"""llama.cpp rotates no queries and keys in every fourth layer of a SmolLM3."""
+
+
+def find_architecture(model_type: str | None) -> Architecture | None:
+    return ARCHITECTURES.get(model_type or "")
+
+
+def find_configuration_fault(config: Any) -> str | None:
+    """What llama.cpp does not compute of a known architecture's configuration, in words."""
+    return ARCHITECTURES[config.model_type].find_fault(config)
+
+
+def _find_llama_fault(config: Any) -> str | None:
+    return find_shared_fault(config, ("default", "llama3"))
+
+
+def _find_smollm3_fault(config: Any) -> str | None:
+    every = [(layer + 1) % LAYERS_BETWEEN_NO_POSITIONS != 0 for layer in range(config.num_hidden_layers)]
+    if list(map(bool, config.no_rope_layers)) != every:
+        return f"layers without positions other than every {LAYERS_BETWEEN_NO_POSITIONS}th"
+    return find_shared_fault(config)
+
+
+def _add_granite_settings(writer: gguf.GGUFWriter, config: Any) -> None:
+    writer.add_attention_scale(config.attention_multiplier)
+    writer.add_embedding_scale(config.embedding_multiplier)
+    writer.add_residual_scale(config.residual_multiplier)
+    writer.add_logit_scale(config.logits_scaling)
+
+
+def _find_gemma3_fault(config: Any) -> str | None:
+    if (rope := {get_rope(config)["rope_type"], config.rope_parameters["sliding_attention"]["rope_type"]}) != {
+        "default"
+    }:
+        return f"positions of the type {max(rope - {'default'})!r}"
+    if config.hidden_activation != GEMMA_ACTIVATION:
+        return f"the activation {config.hidden_activation!r}"
+    if config.query_pre_attn_scalar != get_head_size(config):
+        return (
+            f"attention scaled by {config.query_pre_attn_scalar} instead of its heads' {get_head_size(config)} channels"
+        )
+    for name in ("attention_bias", "attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
+        if getattr(config, name):
+            return f"`{name}`"
+    if _find_window_period(config.layer_types) is None:
+        return "windows in other layers than all but every n-th"
+    return None
+
+
+def _find_window_period(layers: list[str]) -> int | None:
+    """The n for which every n-th layer has no window and all others have one; None if there is no such n."""
+    for period in range(1, len(layers) + 2):
+        if all((kind == "full_attention") == ((place + 1) % period == 0) for place, kind in enumerate(layers)):
+            return period
+    return None
+
+
+def _add_gemma3_settings(writer: gguf.GGUFWriter, config: Any) -> None:
+    writer.add_sliding_window(config.sliding_window)
+    period = _find_window_period(config.layer_types)
+    assert period
+    writer.add_sliding_window_pattern(period)
+    writer.add_rope_freq_base_swa(config.rope_parameters["sliding_attention"]["rope_theta"])
+
+
+def _find_phi3_fault(config: Any) -> str | None:
+    return find_shared_fault(config, ("default", "longrope"))
+
+
+def _add_phi3_settings(writer: gguf.GGUFWriter, config: Any) -> None:
+    writer.add_sliding_window(0)  # llama.cpp does not compute it; `find_context_length` ends where it would begin
+    if get_rope(config)["rope_type"] == "longrope":
+        _, scale = ROPE_INIT_FUNCTIONS["longrope"](config, torch.device("cpu"))
+        writer.add_rope_scaling_orig_ctx_len(get_rope(config)["original_max_position_embeddings"])
+        writer.add_rope_scaling_attn_factors(scale)
+
+
+ARCHITECTURES = {
+    "gemma3_text": Architecture(
+        Gemma3ForCausalLM,
+        MODEL_ARCH.GEMMA3,
+        _find_gemma3_fault,
+        _add_gemma3_settings,
+        norms_from_one=True,
+        has_window=True,
+    ),
+    "granite": Architecture(
+        GraniteForCausalLM, MODEL_ARCH.GRANITE, find_shared_fault, _add_granite_settings, rotates_neighbours=True
+    ),
+    "llama": Architecture(LlamaForCausalLM, MODEL_ARCH.LLAMA, _find_llama_fault, rotates_neighbours=True),
+    "mistral": Architecture(MistralForCausalLM, MODEL_ARCH.LLAMA, find_shared_fault, rotates_neighbours=True),
+    "olmo2": Architecture(Olmo2ForCausalLM, MODEL_ARCH.OLMO2, find_shared_fault, requires_output=True),
+    "phi3": Architecture(Phi3ForCausalLM, MODEL_ARCH.PHI3, _find_phi3_fault, _add_phi3_settings),
+    "qwen2": Architecture(Qwen2ForCausalLM, MODEL_ARCH.QWEN2, find_shared_fault),
+    "qwen3": Architecture(Qwen3ForCausalLM, MODEL_ARCH.QWEN3, find_shared_fault),
+    "smollm3": Architecture(SmolLM3ForCausalLM, MODEL_ARCH.SMOLLM3, _find_smollm3_fault, rotates_neighbours=True),
+}
