@@ -70,11 +70,13 @@ class DeviceResult(BaseModel):
     token_reads: int | None
     """Bytes that decoding a token reads: the weights that a token needs, and the cache up to its position."""
     roof_share: float | None
-    """These bytes times tokens per second, over the machine's read bandwidth. Above 1 if a cache of the processor holds the
-    weights; None if the model was on a GPU."""
-    fits_cache: bool
-    """Whether the last-level caches are large enough for these bytes."""
-    joules_per_token: float | None
+    """These bytes times tokens per second, over the machine's read bandwidth: the share of the memory roof. Above 1 if a cache of
+    the processor holds the weights; None if the model was on a GPU."""
+    cache_bandwidth: float | None = None
+    """Bytes per second read from a buffer as large as these bytes, if the last-level caches can hold it."""
+    cache_share: float | None = None
+    """The share of that roof, which is the one that counts for these weights."""
+    joules_per_token: float | None = None
     """Of all processors and their memory, idling and other processes included; None if no counter can be read."""
     inputs: list[InputResult] = []
 
@@ -144,18 +146,24 @@ async def measure_device_speeds(
 def _build_device_result(
     file: Path, speed: "DecodingSpeed", cache_type: CacheType | None, device: DeviceRecord
 ) -> DeviceResult:
+    from teachers.device.read_bandwidth import measure_read_rate
+
     cache: CacheMemory | None = speed.cache
     reads = None
     if cache and cache.device == "CPU":
         weights: int = import_student_module("comparison.token_reads").count_weight_reads(file)
         reads = weights + round(cache.count_reads(speed.position))
+    demand = reads * speed.decoded if reads else None
+    fits_cache = reads and device.cache and reads <= device.cache
+    cache_bandwidth = measure_read_rate(reads, device.threads) if reads and fits_cache else None
     return DeviceResult(
         cache_type=cache_type or DEFAULT_CACHE_TYPE,
         cache_bytes=cache.total if cache else None,
         cache_tokens=speed.slot_tokens,
         token_reads=reads,
-        roof_share=reads * speed.decoded / device.read_bandwidth if reads and device.read_bandwidth else None,
-        fits_cache=bool(reads and device.cache and reads <= device.cache),
+        roof_share=demand / device.read_bandwidth if demand and device.read_bandwidth else None,
+        cache_bandwidth=cache_bandwidth,
+        cache_share=demand / cache_bandwidth if demand and cache_bandwidth else None,
         joules_per_token=speed.joules,
     )
 
@@ -186,7 +194,7 @@ def list_device_lines(device: DeviceRecord, results: Mapping[str, tuple[DeviceRe
         table.append(
             [
                 role,
-                format_percent(result.roof_share) + " *" * result.fits_cache if result.roof_share else "-",
+                format_percent(result.roof_share) + " *" * bool(result.cache_share) if result.roof_share else "-",
                 _format_optional(result.token_reads and result.token_reads / 1e6, ",.1f"),
                 _format_optional(prefill, ",.0f"),
                 f"{cache} ({result.cache_type}, {result.cache_tokens:,} tokens)",
@@ -194,8 +202,12 @@ def list_device_lines(device: DeviceRecord, results: Mapping[str, tuple[DeviceRe
             ]
         )
     lines = [f"  {describe_device(device)}", *format_table(table)]
-    if any(result.fits_cache and result.roof_share for result, _ in results.values()):
-        lines.append("  * the last-level cache can hold these bytes, so the memory is no limit")
+    for role, (result, _) in results.items():
+        if result.cache_bandwidth and result.cache_share:
+            rate = f"reads these bytes at {result.cache_bandwidth / 1e9:.0f} GB/s"
+            lines.append(
+                f"  * the cache holds what the {role} reads, and {rate}: {format_percent(result.cache_share)} of it"
+            )
     asked = any(one.pass_rate for result, _ in results.values() for one in result.inputs)
     rows = [
         [

@@ -41,11 +41,13 @@ def measure_read_bandwidth(threads: int, free: int, processors: Path = PROCESSOR
 def measure_read_rate(size: int, threads: int) -> float:
     """Bytes per second that `threads` threads read from a buffer of `size` bytes, each its own part; the fastest pass.
 
-    A pass takes the largest byte, for which NumPy compares whole vector registers: on one core it reads 108 GB/s from the cache,
+    A buffer that a cache holds is read from there, and several times in a pass, so that starting the threads takes no part of it.
+    Reading takes the largest byte, for which NumPy compares whole vector registers: on one core it reads 108 GB/s from the cache,
     where a sum of floats reads 29.
     """
     buffer = np.ones(size, np.uint8)  # written once, so that it has pages of its own
     borders = np.linspace(0, size, threads + 1).astype(int)
+    repeats = -(-LEAST_BYTES // size)
     together = threading.Barrier(threads)
 
     def read_part(part: np.ndarray) -> list[tuple[float, float]]:
@@ -54,14 +56,15 @@ def measure_read_rate(size: int, threads: int) -> float:
         for _ in range(PASSES):
             together.wait()
             began = perf_counter()
-            part.max()
+            for _ in range(repeats):
+                part.max()
             times.append((began, perf_counter()))
         return times
 
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(read_part, (buffer[begin:end] for begin, end in pairwise(borders))))
     seconds = [max(end for _, end in times) - min(begin for begin, _ in times) for times in zip(*parts, strict=True)]
-    return size / min(seconds)
+    return repeats * size / min(seconds)
 
 
 def find_last_level_cache(processors: Path = PROCESSORS) -> int | None:

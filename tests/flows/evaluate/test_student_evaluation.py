@@ -51,12 +51,12 @@ STUDENT = ModelResult(
 DEVICE = DeviceRecord(threads=2, read_bandwidth=24.04e9, cache=33_554_432)
 TEACHER_ON_DEVICE = DeviceResult(
     cache_type="f16", cache_bytes=35_389_440, cache_tokens=1536, token_reads=101_300_000, roof_share=0.427,
-    fits_cache=False, joules_per_token=0.321,
+    joules_per_token=0.321,
 )  # fmt: skip
 STUDENT_ON_DEVICE = TEACHER_ON_DEVICE.model_copy(
     update={
         "cache_type": "q8_0", "cache_bytes": 5_013_504, "token_reads": 7_900_000, "roof_share": 0.4936,
-        "fits_cache": True, "joules_per_token": None, "inputs": [
+        "cache_bandwidth": 120e9, "cache_share": 0.0989, "joules_per_token": None, "inputs": [
             InputResult(tokens=512, prefill_seconds=0.05, tokens_per_second=1400.0, cache_bytes=1_880_064),
             InputResult(tokens=4096, prefill_seconds=2.0, tokens_per_second=800.0, cache_bytes=None),
         ],
@@ -107,7 +107,7 @@ def test_the_card_has_the_share_of_the_memory_roof_and_the_speed_by_length_of_th
     assert "memory with 2 threads reads 24.0 GB/s; last-level cache 34 MB" in lines
     assert "teacher 43 % 101.3 402 35.4 (f16, 1,536 tokens) 0.321" in lines
     assert "student 49 % * 7.9 9,000 5.0 (q8_0, 1,536 tokens) -" in lines
-    assert "* the last-level cache can hold these bytes, so the memory is no limit" in lines
+    assert "* the cache holds what the student reads, and reads these bytes at 120 GB/s: 10 % of it" in lines
     assert "student 512 0.05 10,240 1,400 1.9" in lines
     assert "student 4,096 2.00 2,048 800 -" in lines
     assert max(map(len, format_student_evaluation(measured_on_device()).splitlines())) <= 100
@@ -155,7 +155,7 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
     write_run_report(run, manifest, plan.recipe, [], [])
     page = run.report_file.read_text()
     assert "memory with 2 threads reads 24.0 GB/s; last-level cache 34 MB" in page
-    assert "<td>49 % <small>fits in the cache</small></td>" in page
+    assert "<td>49 % <small>fits in the cache: 10 % of that</small></td>" in page
     assert "<td>5.0 <small>q8_0, 1,536 tokens</small></td>" in page
     assert "<td>10,240</td>" in page
     saved = json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]
@@ -356,7 +356,7 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
     assert device.token_reads
     assert student.bytes
     assert 0.5 * student.bytes < device.token_reads < 2 * student.bytes
-    assert device.fits_cache
+    assert device.cache_share
     if found.device.read_bandwidth:
         share = device.token_reads * student.tokens_per_second / found.device.read_bandwidth
         assert device.roof_share == pytest.approx(share)
