@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from teachers.decoding_speed import CacheMemory, DecodingSpeed, InputSpeed
 
 DEFAULT_CACHE_TYPE: CacheType = "f16"
+CACHE_BLOCK = 32
+"""Values of a head that share a scale in a KV cache of 8 bits or fewer."""
 
 
 class DeviceRecord(BaseModel):
@@ -90,18 +92,22 @@ class DeviceMeasurements(NamedTuple):
     notes: list[str]
 
 
-def check_input_lengths(student: Path, lengths: Sequence[int]) -> None:
-    """Raises UsageError if the student in the folder is made for shorter inputs."""
-    if not lengths:
-        return
+def check_device_options(student: Path, inputs: Sequence[int], cache_type: CacheType | None) -> None:
+    """Raises UsageError if the student in the folder is made for shorter inputs, or its heads cannot have such a cache."""
     from teachers.decoding_speed import INPUT_TOKENS
 
     settings: dict[str, Any] = read_json(student / "config.json")
     context = settings.get("max_position_embeddings")
-    if isinstance(context, int) and max(lengths) + INPUT_TOKENS > context:
+    if inputs and context and max(inputs) + INPUT_TOKENS > context:
         raise UsageError(
-            f"--inputs {max(lengths)}: the student's context is {context:,} tokens, of which {INPUT_TOKENS} are decoded; its "
+            f"--inputs {max(inputs)}: the student's context is {context:,} tokens, of which {INPUT_TOKENS} are decoded; its "
             f"longest input has {context - INPUT_TOKENS:,}"
+        )
+    head = settings.get("head_dim") or settings.get("hidden_size", 0) // settings.get("num_attention_heads", 1)
+    if cache_type and cache_type.startswith("q") and head % CACHE_BLOCK:
+        raise UsageError(
+            f"--cache-type {cache_type}: the student's heads have {head} dimensions, and this type needs a multiple of "
+            f"{CACHE_BLOCK}; use f16"
         )
 
 

@@ -36,7 +36,7 @@ from flows.evaluate.device_speed import (
     DeviceMeasurements,
     DeviceRecord,
     DeviceResult,
-    check_input_lengths,
+    check_device_options,
     list_device_lines,
     measure_device_speeds,
 )
@@ -223,10 +223,10 @@ def prepare_student_evaluation(
     """The student in the folder or run `name`, on the seeds of `plan` or, if it is None, of the student's run.
 
     Raises:
-        UsageError: if the student, a recipe or a task of the harness does not exist, or the student is made for shorter inputs.
+        UsageError: if the student, a recipe or a task of the harness does not exist, or the student's model forbids an option.
     """
     student = find_student_folder(name)
-    check_input_lengths(student, inputs)
+    check_device_options(student, inputs, cache_type)
     run = find_student_run(student)
     plan = continue_lineage(plan, run) if plan else load_student_plan(student, run, runs)
     harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None

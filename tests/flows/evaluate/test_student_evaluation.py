@@ -183,6 +183,8 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
         (["evaluate", "{folder}", "--data", "x.jsonl", "--inputs", "512"], "--inputs: cannot be combined with --data"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--cache-type", "q8_0"], "--cache-type: cannot be combined with"),
         (["evaluate", "{folder}", "--recipe", "smoke", "--inputs", "512,0"], "--inputs 0: is no number of tokens from 1 to"),
+        (["evaluate", "{folder}", "--recipe", "smoke", "--cache-type", "q8_0"],
+         "--cache-type q8_0: the student's heads have 24 dimensions, and this type needs a multiple of 32; use f16"),
         (["evaluate", "{folder}", "--recipe", "smoke", "--inputs", "512,4096"],
          "--inputs 4096: the student's context is 4,096 tokens, of which 64 are decoded; its longest input has 4,032"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "exacto"], "there is no check 'exacto'"),
@@ -197,7 +199,8 @@ def test_each_mistake_is_one_sentence(
 ) -> None:
     folder = tmp_path / "student"
     folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "gpt2", "max_position_embeddings": 4096}')
+    settings = {"model_type": "gpt2", "max_position_embeddings": 4096, "hidden_size": 96, "num_attention_heads": 4}
+    (folder / "config.json").write_text(json.dumps(settings))
     code, out, err = called(capsys, *(word.format(folder=folder) for word in words), *(["-q"] * (words[0] != "export")))
     assert (code, out) == (2, "")
     assert sentence in err
