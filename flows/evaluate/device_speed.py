@@ -210,10 +210,8 @@ def list_device_lines(device: DeviceRecord, results: Mapping[str, tuple[DeviceRe
     lines = [f"  {describe_device(device)}", *format_table(table)]
     for role, (result, _) in results.items():
         if result.cache_bandwidth and result.cache_share:
-            rate = f"reads these bytes at {result.cache_bandwidth / 1e9:.0f} GB/s"
-            lines.append(
-                f"  * the cache holds what the {role} reads, and {rate}: {format_percent(result.cache_share)} of it"
-            )
+            rate = f"{format_percent(result.cache_share)} of the {result.cache_bandwidth / 1e9:.0f} GB/s"
+            lines.append(f"  * the {role}'s bytes fit in the cache: {rate} at which it is read")
     asked = any(one.pass_rate for result, _ in results.values() for one in result.inputs)
     rows = [
         [

@@ -107,7 +107,7 @@ def test_the_card_has_the_share_of_the_memory_roof_and_the_speed_by_length_of_th
     assert "memory with 2 threads reads 24.0 GB/s; last-level cache 34 MB" in lines
     assert "teacher 43 % 101.3 402 35.4 (f16, 1,536 tokens) 0.321" in lines
     assert "student 49 % * 7.9 9,000 5.0 (q8_0, 1,536 tokens) -" in lines
-    assert "* the cache holds what the student reads, and reads these bytes at 120 GB/s: 10 % of it" in lines
+    assert "* the student's bytes fit in the cache: 10 % of the 120 GB/s at which it is read" in lines
     assert "student 512 0.05 10,240 1,400 1.9" in lines
     assert "student 4,096 2.00 2,048 800 -" in lines
     assert max(map(len, format_student_evaluation(measured_on_device()).splitlines())) <= 100
@@ -161,8 +161,9 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
     saved = json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]
     assert (saved["device"]["threads"], saved["rows"][1]["device"]["inputs"][0]["tokens"]) == (2, 512)
 
-    earlier = {"comparisons": True, "spent": True, "device": True, "rows": {"__all__": {"device"}}}
-    older = FOUND.model_dump_json(exclude=earlier)
+    older = FOUND.model_dump_json(
+        exclude={"comparisons": True, "spent": True, "device": True, "rows": {"__all__": {"device"}}}
+    )
     (run.student / STUDENT_EVALUATION_FILE).write_text(older)
     write_run_report(run, manifest, plan.recipe, [], [])
     assert json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]["comparisons"] == []
