@@ -64,7 +64,7 @@ def measure_read_rate(size: int, threads: int) -> float:
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(read_part, (buffer[begin:end] for begin, end in pairwise(borders))))
     seconds = [max(end for _, end in times) - min(begin for begin, _ in times) for times in zip(*parts, strict=True)]
-    return repeats * size / min(seconds)
+    return float(repeats * size / min(seconds))
 
 
 def find_last_level_cache(processors: Path = PROCESSORS) -> int | None:
