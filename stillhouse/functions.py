@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from core.config.filters import FilterConfig
+    from core.config.teachers import CacheType
     from flows.evaluate.dataset_evaluation import DatasetEvaluation
     from flows.evaluate.student_evaluation import StudentEvaluation
     from flows.report.filter_report import FilterReport
@@ -270,8 +271,8 @@ def distill(
 
 def evaluate(
     student: Student | Run | Name, *, data: Name | None = None, check: str | None = None, recipe: Name | None = None,
-    number: int = 100, panel: int = 64, kind: str = "q8_0", runs_dir: Name = RUNS_FOLDER,
-    progress: ProgressCallback | None = None,
+    number: int = 100, panel: int = 64, kind: str = "q8_0", cache_type: "CacheType | None" = None,
+    inputs: Sequence[int] = (), runs_dir: Name = RUNS_FOLDER, progress: ProgressCallback | None = None,
 ) -> "StudentEvaluation | DatasetEvaluation":  # fmt: skip
     """Run a recipe's checks on a student, its teacher and its start; or, with `data`, compare student and start on rows.
 
@@ -283,19 +284,29 @@ def evaluate(
         number: Number of held-out seeds, or of rows.
         panel: Tasks of the general panel, which the recipe does not train; 0 for none. Not with `data`.
         kind: The number format of the weights: f32, f16, q8_0 or q4_0.
+        cache_type: The type of the student's KV cache, by default f16. Not with `data`.
+        inputs: Lengths of inputs, in tokens, by which to measure the speed too. Not with `data`.
         runs_dir: Where the student's run is.
         progress: Called with every message, from another thread.
 
     Raises:
         UsageError: where the student, the recipe or the check does not exist.
     """
-    from flows.evaluate.evaluation_options import EvaluationOptions, prepare_evaluation, run_evaluation
+    from flows.evaluate.evaluation_options import (
+        EvaluationOptions,
+        parse_input_lengths,
+        prepare_evaluation,
+        run_evaluation,
+    )
     from flows.recipes.recipe_catalog import load_recipe_plan
     from flows.terminal.console import SESSION
 
     def work() -> "StudentEvaluation | DatasetEvaluation":
         name, rows = str(recipe) if recipe else None, Path(data) if data else None
-        options = EvaluationOptions(number, kind, name, "", None, rows, check, [], str(runs_dir), panel)
+        lengths = parse_input_lengths(",".join(map(str, inputs)))
+        options = EvaluationOptions(
+            number, kind, name, "", None, rows, check, [], str(runs_dir), panel, cache_type, lengths
+        )
         options.validate()
         folder = student.path if isinstance(student, Student | Run) else Path(student)
         task = prepare_evaluation(folder, load_recipe_plan(name, []) if name else None, options)

@@ -48,8 +48,10 @@ llama.cpp's own `cpuparams.poll` does nothing in a build with OpenMP."""
 
 GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
 """ggml's numbers of the types that a KV cache may have."""
-ERRORS_ONLY = 1
-"""llama.cpp's log threshold."""
+ERRORS_ONLY, LOADING_DETAILS = 1, 4
+"""llama.cpp's log thresholds. The second adds sizes of buffers and caches, and no text of a prompt."""
+VERBOSE_LINE = re.compile(r"[\d.]+ [TDIW] ")
+"""A line of the log that is no error."""
 LOG_LINE = re.compile(r"^(?:[\d.]+ E )?\s*(?:guard: )?(?:error: )?")
 LOAD_ERROR = re.compile(r"error loading model: (?!llama_model_loader: failed to load model from)(.+)")
 GENERIC_ERROR = re.compile(r"Failed to init server|srv +init: exiting due to")
@@ -182,7 +184,7 @@ class LlamaServer:
             "cors_credentials": False,
             "ui": False,
             "endpoint_slots": True,
-            "verbosity": ERRORS_ONLY,
+            "verbosity": settings.get("verbosity", ERRORS_ONLY),
         }
 
     async def start(self) -> None:
@@ -230,6 +232,10 @@ class LlamaServer:
         if self._process:
             await stop_guarded(self._process)
             self._process = None
+
+    def read_log(self) -> str:
+        """What llama.cpp has logged since its last start."""
+        return os.pread(self._log, os.fstat(self._log).st_size, 0).decode("utf-8", "replace")
 
     async def keep_running(self, patience: float) -> None:
         """Restart the process whenever it ends or hangs, until `MAX_START_ATTEMPTS` starts in a row fail."""
@@ -294,7 +300,7 @@ def find_logged_error(log: str) -> str:
     """The reason of a failure in llama.cpp's log, in one line; empty if there is none."""
     if errors := LOAD_ERROR.findall(log):
         return _shorten_line(errors[-1])
-    lines = [LOG_LINE.sub("", line) for line in log.splitlines() if line.strip()]
+    lines = [LOG_LINE.sub("", line) for line in log.splitlines() if line.strip() and not VERBOSE_LINE.match(line)]
     specific = [line for line in lines if not GENERIC_ERROR.match(line)]
     if len(specific) < len(
         lines

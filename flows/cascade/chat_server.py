@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-from core.config.teachers import TeacherConfig
+from core.config.teachers import CacheType, TeacherConfig
 from core.errors import UsageError
 from core.secrets import redact_text
 from flows.cascade.chat_protocol import ChatError, read_chat_request
@@ -56,14 +56,16 @@ def check_serving_host(host: str) -> None:
 
 @asynccontextmanager
 async def open_chat_router(
-    setup: ServingSetup, slots: int, slot_tokens: int, without_teacher: str
+    setup: ServingSetup, slots: int, slot_tokens: int, without_teacher: str, cache_type: CacheType | None = None
 ) -> AsyncIterator[ChatRouter]:
     """Start the student, and the teacher if it runs locally.
 
     Raises:
         StillhouseError: if a model cannot be started.
     """
-    model = TeacherConfig(model=f"local/{setup.weights}", max_concurrent=slots, slot_tokens=slot_tokens)
+    model = TeacherConfig(
+        model=f"local/{setup.weights}", max_concurrent=slots, slot_tokens=slot_tokens, cache_type=cache_type
+    )
     async with AsyncExitStack() as stack:
         student = await stack.enter_async_context(open_relay(model))
         teacher = await stack.enter_async_context(open_relay(setup.teacher)) if setup.teacher else None
@@ -113,11 +115,11 @@ async def serve_router(
 
 async def run_chat_server(
     setup: ServingSetup, slots: int, slot_tokens: int, without_teacher: str, host: str, port: int, names: Sequence[str],
-    session: CommandSession, started: Callable[[str], None],
+    session: CommandSession, started: Callable[[str], None], cache_type: CacheType | None = None,
 ) -> None:  # fmt: skip
     """Start the models, serve them until the session's stop signal, and report who answered."""
     async with AsyncExitStack() as stack:
-        opening = stack.enter_async_context(open_chat_router(setup, slots, slot_tokens, without_teacher))
+        opening = stack.enter_async_context(open_chat_router(setup, slots, slot_tokens, without_teacher, cache_type))
         router = await session.run_unless_stopped(opening)
         await serve_router(router, host, port, session, started, names)
         session.print_message(format_answer_counts(router))

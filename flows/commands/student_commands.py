@@ -28,6 +28,11 @@ from flows.terminal.console import SESSION, UserInterrupt, is_reporting_process
 
 app = typer.Typer()
 
+CacheTypeOption = Annotated[
+    Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None,
+    typer.Option("--cache-type", help="The student's KV cache; default: f16. q8_0 takes half the memory."),
+]
+
 
 @app.command("distill", rich_help_panel=STUDENT_PANEL)
 def distill_command(
@@ -116,6 +121,11 @@ def evaluate(
             min=0, max=10_000, help="Tasks that the recipe does not train, which show what was forgotten; 0: none."
         ),
     ] = 64,
+    inputs: Annotated[
+        str,
+        typer.Option(metavar="TOKENS", help="Lengths of inputs by which to measure speed too, as in 512,2048,4096."),
+    ] = "",
+    cache_type: CacheTypeOption = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -137,7 +147,7 @@ def evaluate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Run the recipe's checks on a student, its teacher and its start; measure loss, speed, size and memory.
+    """Run the recipe's checks on a student, its teacher and its start; measure loss, speed, size, memory and energy.
 
     With --data: student and start on held-out rows of a dataset, by loss and, with --check, by pass rate.
     """
@@ -147,12 +157,16 @@ def evaluate(
     from flows.evaluate.evaluation_options import (
         EvaluationOptions,
         format_evaluation,
+        parse_input_lengths,
         prepare_evaluation,
         run_evaluation,
     )
 
     SESSION.quiet = quiet
-    options = EvaluationOptions(number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel)
+    lengths = parse_input_lengths(inputs)
+    options = EvaluationOptions(
+        number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel, cache_type, lengths
+    )
     options.validate()
     plan = load_command_plan(recipe, None) if recipe else None
     with SESSION.handle_interrupts():
@@ -261,6 +275,7 @@ def serve(
     ] = None,
     slots: Annotated[int, typer.Option(min=1, max=256, help="Concurrent conversations of the student.")] = 8,
     slot_tokens: Annotated[int, typer.Option(min=256, help="Tokens of prompt and answer per conversation.")] = 1536,
+    cache_type: CacheTypeOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -289,7 +304,7 @@ def serve(
         try:
             asyncio.run(
                 run_chat_server(
-                    setup, slots, slot_tokens, without_teacher, host, port, names, SESSION, print_address
+                    setup, slots, slot_tokens, without_teacher, host, port, names, SESSION, print_address, cache_type
                 )
             )  # fmt: skip
         except KeyboardInterrupt:

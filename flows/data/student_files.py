@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import students
-from core.config.teachers import TeacherConfig
+from core.config.teachers import CacheType, TeacherConfig
 from core.errors import RecipeError, UsageError
 from core.installation import format_install_command
 from core.runs.run_dir import RUNS_FOLDER, RunDir
@@ -88,8 +88,10 @@ def continue_lineage(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
     return replace(use_promoted_generator(plan, parent, run.path.parent), first_seed=parent.seeds)
 
 
-def configure_student_as_teacher(weights: Path, teacher: TeacherConfig) -> TeacherConfig:
-    """The GGUF file as a teacher, with slots as long as its teacher's."""
+def configure_student_as_teacher(
+    weights: Path, teacher: TeacherConfig, cache_type: CacheType | None = None
+) -> TeacherConfig:
+    """The GGUF file as a teacher, with slots as long as its teacher's and a KV cache of this type."""
     slots = min(teacher.max_concurrent, STUDENT_SLOTS)
     return TeacherConfig(
         model=f"local/{weights}",
@@ -97,6 +99,7 @@ def configure_student_as_teacher(weights: Path, teacher: TeacherConfig) -> Teach
         slot_tokens=teacher.slot_tokens,
         gpu_layers=teacher.gpu_layers,
         threads=teacher.threads,
+        cache_type=cache_type,
     )
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
+from core.config.teachers import CacheType
 from core.errors import UsageError
 from flows.data.run_storage import open_run_storage
 from flows.evaluate.dataset_evaluation import (
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
 
 
+LONGEST_INPUT = 1_000_000
+
+
 class EvaluationOptions(NamedTuple):
     """The options of `stillhouse evaluate`."""
 
@@ -42,15 +46,28 @@ class EvaluationOptions(NamedTuple):
     runs_dir: str
     panel: int = 0
     """Tasks of the general panel, for an evaluation by a recipe."""
+    cache_type: CacheType | None = None
+    """The type of the student's KV cache."""
+    inputs: Sequence[int] = ()
+    """Lengths of inputs in tokens, by which the speed is measured too."""
 
     def validate(self) -> None:
-        """Raises UsageError where options exclude each other."""
+        """Raises UsageError where options exclude each other, or the type of a cache is unknown."""
+        if self.cache_type is not None and self.cache_type not in get_args(CacheType):
+            raise UsageError(f"--cache-type {self.cache_type}: is not one of {', '.join(get_args(CacheType))}")
         if self.data is None:
             if self.check or self.settings:
                 option = "--check" if self.check else "--set"
                 raise UsageError(f"{option}: is for rows of --data; a recipe has its own checks")
             return
-        for option, value in {"--recipe": self.recipe, "--tasks": self.tasks, "--task-rows": self.task_rows}.items():
+        excluded = {
+            "--recipe": self.recipe,
+            "--tasks": self.tasks,
+            "--task-rows": self.task_rows,
+            "--cache-type": self.cache_type,
+            "--inputs": self.inputs,
+        }
+        for option, value in excluded.items():
             if value:
                 raise UsageError(f"{option}: cannot be combined with --data; leave one of them out")
 
@@ -64,7 +81,20 @@ def prepare_evaluation(
         return prepare_dataset_evaluation(student, options.data, number, kind, options.check, options.settings)
     tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
     runs = open_run_storage(options.runs_dir).runs
-    return prepare_student_evaluation(student, plan, number, kind, tasks, options.task_rows, runs, options.panel)
+    return prepare_student_evaluation(
+        student, plan, number, kind, tasks, options.task_rows, runs, options.panel, options.cache_type, options.inputs
+    )
+
+
+def parse_input_lengths(text: str) -> tuple[int, ...]:
+    """The lengths in `--inputs 512,2048`, in order. Raises UsageError for anything but positive whole numbers."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if not name.isdecimal() or not 0 < int(name) <= LONGEST_INPUT:
+            raise UsageError(
+                f"--inputs {name}: is no number of tokens from 1 to {LONGEST_INPUT:,}, as in --inputs 512,2048"
+            )
+    return tuple(sorted({int(name) for name in names}))
 
 
 async def run_evaluation(

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from core.config.recipe import BudgetConfig
-from core.config.teachers import TeacherConfig
-from core.errors import ProviderError
+from core.config.teachers import CacheType, TeacherConfig
 from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_share
 from core.packaged_weights import EMBEDDED_TEACHER
 from core.runs.records import GeneralPanelRecord, PairedComparison
@@ -33,6 +32,14 @@ from flows.data.student_files import (
     import_student_module,
     load_student_plan,
 )
+from flows.evaluate.device_speed import (
+    DeviceMeasurements,
+    DeviceRecord,
+    DeviceResult,
+    check_device_options,
+    list_device_lines,
+    measure_device_speeds,
+)
 from flows.evaluate.paired_results import compare_paired_results
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
 from flows.evaluate.used_requests import collect_used_requests
@@ -45,7 +52,6 @@ if TYPE_CHECKING:
     from agents.studies.held_out_evaluation import HeldOutResult
     from students.comparison.lm_eval_tasks import EvaluationHarness
     from students.comparison.text_losses import TextLoss
-    from teachers.decoding_speed import DecodingSpeed
 
 MODEL_ROLES = ("teacher", "student", "start")
 MOST_EXAMPLES = 10
@@ -98,6 +104,8 @@ class ModelResult(BaseModel):
     """Prompt tokens per second."""
     memory: int | None
     """Peak bytes of loading and answering, without the process itself."""
+    device: DeviceResult | None = None
+    """None in evaluations of earlier versions, too."""
 
 
 class HarnessTaskResult(BaseModel):
@@ -137,6 +145,8 @@ class StudentEvaluation(BaseModel):
     """Results of `--tasks`."""
     panel: GeneralPanelRecord | None = None
     """Tasks that the recipe does not train; None with `--panel 0`, and in evaluations of earlier versions."""
+    device: DeviceRecord | None = None
+    """The machine; None if no speed was measured, and in evaluations of earlier versions."""
     notes: list[str]
     """Missing measurements, a sentence each."""
     examples: list[EvaluationExample]
@@ -175,6 +185,10 @@ class StudentEvaluationTask:
     start_folder: Path | None = None
     """Where the untrained student is written, to be deleted afterwards; None for a temporary folder. Replies in the cache
     belong to a path, so only a fixed folder finds those of its start again."""
+    cache_type: CacheType | None = None
+    """The type of the KV cache of the student and its start; None for llama.cpp's own, 16 bits."""
+    inputs: tuple[int, ...] = ()
+    """Lengths of inputs, in tokens, by which the speed is measured too."""
 
 
 @dataclass(frozen=True)
@@ -203,18 +217,23 @@ def prepare_student_evaluation(
     rows: int | None = None,
     runs: Path | None = None,
     panel: int = 0,
+    cache_type: CacheType | None = None,
+    inputs: Sequence[int] = (),
 ) -> StudentEvaluationTask:
     """The student in the folder or run `name`, on the seeds of `plan` or, if it is None, of the student's run.
 
     Raises:
-        UsageError: if the student, a recipe or a task of the harness does not exist.
+        UsageError: if the student, a recipe or a task of the harness does not exist, or the student's model forbids an option.
     """
     student = find_student_folder(name)
+    check_device_options(student, inputs, cache_type)
     run = find_student_run(student)
     plan = continue_lineage(plan, run) if plan else load_student_plan(student, run, runs)
     harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None
     cache = run.cache if run else RunDir(runs / student.name).cache if runs else None
-    return StudentEvaluationTask(student, plan, run, number, kind, harness, rows, panel, cache=cache)
+    return StudentEvaluationTask(
+        student, plan, run, number, kind, harness, rows, panel, cache=cache, cache_type=cache_type, inputs=tuple(inputs)
+    )
 
 
 @dataclass(frozen=True)
@@ -223,8 +242,7 @@ class ModelMeasurements:
 
     losses: "dict[str, TextLoss]" = field(default_factory=dict)
     tasks: list[HarnessTaskResult] = field(default_factory=list)
-    speeds: "dict[str, DecodingSpeed]" = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    device: DeviceMeasurements | None = None
 
 
 async def evaluate_student(task: StudentEvaluationTask, session: CommandSession) -> StudentEvaluation:
@@ -274,7 +292,11 @@ def _open_start_folder(task: StudentEvaluationTask) -> Iterator[Path]:
 def _list_asked_models(task: StudentEvaluationTask, files: dict[str, Path]) -> dict[str, TeacherConfig]:
     """The models to ask, by role."""
     teacher = task.plan.recipe.generator_teacher
-    own = {role: configure_student_as_teacher(files[role], teacher) for role in MODEL_ROLES[1:] if role in files}
+    own = {
+        role: configure_student_as_teacher(files[role], teacher, task.cache_type)
+        for role in MODEL_ROLES[1:]
+        if role in files
+    }
     return {"teacher": teacher, **own}
 
 
@@ -333,20 +355,11 @@ async def _measure_models(
     session: CommandSession,
 ) -> ModelMeasurements:
     """Losses, tasks of the harness, speed and memory. The embedded teacher is written to `teacher` if the harness needs it."""
-    from teachers.decoding_speed import measure_decoding_speed
-
-    measured = ModelMeasurements(
-        _measure_losses(task, folders, session), _run_harness_tasks(task, folders, teacher, session)
-    )
-    for role, file in files.items():
-        if role == "start":  # as large and as fast as the student
-            continue
-        session.print_unless_stopped(f"evaluate: speed of the {role}")
-        try:
-            measured.speeds[role] = await session.run_unless_stopped(measure_decoding_speed(file))
-        except ProviderError as error:
-            measured.notes.append(f"{error}.")
-    return measured
+    losses = _measure_losses(task, folders, session)
+    tasks = _run_harness_tasks(task, folders, teacher, session)
+    measured = {role: file for role, file in files.items() if role != "start"}  # as large and as fast as the student
+    cache_types = {"student": task.cache_type, "teacher": task.plan.recipe.generator_teacher.cache_type}
+    return ModelMeasurements(losses, tasks, await measure_device_speeds(measured, cache_types, task.inputs, session))
 
 
 def _measure_losses(
@@ -403,8 +416,9 @@ def _build_model_result(
     results: "list[HeldOutResult] | None",
     loss: "TextLoss | None",
     file: Path | None,
-    speed: "DecodingSpeed | None",
+    measured: DeviceMeasurements | None,
 ) -> ModelResult:
+    speed = measured.speeds.get(role) if measured else None
     passed = sum(result.fault is None for result in results) if results else None
     faults = Counter(result.fault for result in results or () if result.fault)
     return ModelResult(
@@ -419,6 +433,7 @@ def _build_model_result(
         tokens_per_second=speed.decoded if speed else None,
         read_per_second=speed.read if speed else None,
         memory=speed.memory if speed else None,
+        device=measured.results.get(role) if measured else None,
     )
 
 
@@ -436,9 +451,7 @@ def _build_student_evaluation(
         "start": "the student before training",
     }
     rows = [
-        _build_model_result(
-            role, models[role], results.get(role), losses.get(role), files.get(role), measured.speeds.get(role)
-        )
+        _build_model_result(role, models[role], results.get(role), losses.get(role), files.get(role), measured.device)
         for role in MODEL_ROLES
         if role == "teacher" or role in files
     ]
@@ -458,7 +471,11 @@ def _build_student_evaluation(
         comparisons=[compare_paired_results(role, asked, results[role]) for role in results if role != "student"],
         tasks=measured.tasks,
         panel=panel.record,
-        notes=[*_collect_student_notes(task, results, losses, rows), *measured.notes],
+        device=measured.device.device if measured.device else None,
+        notes=[
+            *_collect_student_notes(task, results, losses, rows),
+            *(measured.device.notes if measured.device else ()),
+        ],
         examples=_list_examples(asked, results),
         panel_examples=panel.examples,
         spent=answers.spent + panel.spent,
@@ -540,6 +557,9 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
             )
         )
     lines += format_table(table)
+    results = {row.role: (row.device, row.read_per_second) for row in evaluation.rows if row.device}
+    if evaluation.device and results:
+        lines += list_device_lines(evaluation.device, results)
     if evaluation.retention:
         lines.append(
             f"  retention {evaluation.retention.format(lambda value: f'{value:.2f}')} of the teacher's pass rate"

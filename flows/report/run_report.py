@@ -222,6 +222,11 @@ def _render_run_page(
         from flows.report.cascade_plot import build_cascade_view
 
         cascade = build_cascade_view(routing)
+    device = None
+    if evaluation and evaluation.device:
+        from flows.evaluate.device_speed import describe_device
+
+        device = describe_device(evaluation.device)
     return (
         create_page_environment()
         .get_template("report.html")
@@ -243,6 +248,7 @@ def _render_run_page(
             panel=build_panel_view(evaluation) if evaluation else None,
             panel_examples=evaluation.panel_examples if evaluation else [],
             cascade=cascade,
+            device=device,
             plot_width=PLOT_WIDTH,
             plot_height=PLOT_HEIGHT,
             bars_height=HISTOGRAM_HEIGHT,
