@@ -4,12 +4,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.config.recipe import recipe_digest
+from core.config.student_architectures import find_start_fault
 from core.errors import UsageError
 from core.installation import format_install_command
 from core.runs.lineage import choose_parent_release
 from core.runs.records import RunInvocation
 from core.runs.run_dir import RunDir, open_run
-from core.student_architectures import find_start_fault
 from flows.data.promoted_generator import use_promoted_generator
 from flows.data.run_storage import RunStorage, open_run_storage
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan

@@ -1,6 +1,6 @@
 """The table of architectures: every form that a student can have, by the `model_type` of its configuration.
 
-A new architecture is one entry here and its name in `core.student_architectures`. Tests hold each to llama.cpp on inputs longer
+A new architecture is one entry here and its name in `core.config.student_architectures`. Tests hold each to llama.cpp on inputs longer
 than its window.
 """
 

@@ -23,9 +23,9 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
+from core.config.student_architectures import describe_unknown_architecture
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.student_architectures import describe_unknown_architecture
 from students.architectures.known_architectures import find_architecture, find_configuration_fault
 from students.architectures.vocabularies import find_tokenizer_fault
 from students.init.embedded_teacher import (

@@ -15,9 +15,9 @@ from gguf import GGMLQuantizationType, LlamaFileType
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from core.config.student_architectures import describe_unknown_architecture
 from core.errors import UsageError
 from core.storage.atomic_files import write_atomically
-from core.student_architectures import describe_unknown_architecture
 from students.architectures.architecture import add_shared_settings
 from students.architectures.known_architectures import ARCHITECTURES, find_architecture, find_configuration_fault
 from students.architectures.stored_tensors import iterate_tensors

@@ -29,9 +29,9 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
+from core.config.student_architectures import STUDENT_ARCHITECTURES
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.student_architectures import STUDENT_ARCHITECTURES
 from students.architectures.known_architectures import ARCHITECTURES
 from students.architectures.vocabularies import BYTE_TOKENS, TEXT_SPLITS, find_tokenizer_fault
 from students.chat_encoding import render_chat
