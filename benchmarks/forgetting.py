@@ -37,8 +37,11 @@ from students.training.student_training import train_student
 
 KEEP, QUESTIONS, TASKS, SEEDS = 500, 400, 400, (7, 8, 9)
 RESAMPLES = 2000
-FULL, HALF = {"start": "layers", "layers": 30, "epochs": 3}, {"start": "layers", "layers": 15, "epochs": 3}
-REPLAY: dict[str, Any] = {"replay": {"share": 1.0}}
+HIGH, LOW = 2e-4, 5e-5
+FULL: dict[str, Any] = {"start": "layers", "layers": 30, "epochs": 3, "learning_rate": LOW}
+FAST = {**FULL, "learning_rate": HIGH}
+HALF: dict[str, Any] = {"start": "layers", "layers": 15, "epochs": 3, "learning_rate": HIGH}
+REPLAY: dict[str, Any] = {"replay": {}}
 LORA: dict[str, Any] = {"learning_rate": 2e-3, "lora": {"rank": 16, "alpha": 32}}
 
 
@@ -53,20 +56,19 @@ class Arm(NamedTuple):
 
 
 ARMS = {
-    "all rows, plain": Arm(None, FULL),
-    "all rows, replay": Arm(None, {**FULL, **REPLAY}),
-    "all rows, half of the layers, plain": Arm(None, HALF),
+    "all rows, rate 2e-4": Arm(None, FAST),
+    "all rows, rate 5e-5": Arm(None, FULL),
+    "all rows, rate 5e-5, replay": Arm(None, {**FULL, **REPLAY}),
+    "all rows, half of the layers": Arm(None, HALF),
     "all rows, half of the layers, replay": Arm(None, {**HALF, **REPLAY}),
-    "few rows, plain": Arm(FEW, FULL),
-    "few rows, replay": Arm(FEW, {**FULL, **REPLAY}),
-    "few rows, replay of texts": Arm(FEW, {**FULL, "replay": {"share": 1.0, "loss": "sft"}}),
-    "few rows, KL from the start": Arm(FEW, {**FULL, "start_kl": 0.3}),
+    "few rows, rate 2e-4": Arm(FEW, FAST),
+    "few rows, rate 5e-5": Arm(FEW, FULL),
+    "few rows, rate 2e-4, replay": Arm(FEW, {**FAST, **REPLAY}),
+    "few rows, rate 5e-5, replay": Arm(FEW, {**FULL, **REPLAY}),
+    "few rows, rate 5e-5, replay of texts": Arm(FEW, {**FULL, "replay": {"loss": "sft"}}),
+    "few rows, rate 5e-5, KL from the start": Arm(FEW, {**FULL, "start_kl": 0.3}),
     "few rows, LoRA": Arm(FEW, {**FULL, **LORA}),
-    "few rows, LoRA and replay": Arm(FEW, {**FULL, **LORA, **REPLAY}),
-    "few rows, half of the way": Arm(FEW, {**FULL, "average": 0.5}),
-    "few rows, replay and early stopping on both": Arm(
-        FEW, {**FULL, **REPLAY, "epochs": 6, "evaluate_steps": 3, "patience": 2, "patience_on": "both"}
-    ),
+    "few rows, rate 2e-4, half of the way": Arm(FEW, {**FAST, "average": 0.5}),
 }
 PLOT = Path(__file__).with_name("forgetting.svg")
 

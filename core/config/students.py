@@ -130,7 +130,7 @@ class ReplayConfig(RecipeTable):
     weights), the whole teacher writes and is learned from.
     """
 
-    share: float = Field(0.5, gt=0, le=8)
+    share: float = Field(2.0, gt=0, le=8)
     """Replay conversations in a step for each conversation of the data. There are as many different ones as this share of the
     data, at least 128 and at most `most`; they are used in turn."""
     weight: float = Field(1.0, gt=0)
@@ -139,8 +139,8 @@ class ReplayConfig(RecipeTable):
     """`kl`: forward KL divergence of the student from its start, over all words. `sft`: cross-entropy of the start's answers."""
     most: int = Field(512, ge=8)
     """The largest number of replay conversations to learn from."""
-    max_tokens: int = Field(192, ge=16)
-    """Longest answer of the start."""
+    max_tokens: int = Field(64, ge=16)
+    """Longest answer of the start. The first tokens decide its form, so many short answers do more than few long ones."""
     temperature: float = Field(0.7, gt=0)
     """Of its answers. At 1, those of a model as small as the embedded one make little sense. Requests are sampled at 1."""
     cache: str | None = None

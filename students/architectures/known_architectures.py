@@ -1,7 +1,7 @@
 """The table of architectures: every form that a student can have, by the `model_type` of its configuration.
 
-A new architecture is one entry here and its name in `core.config.student_architectures`. Tests hold each to llama.cpp on inputs longer
-than its window.
+A new architecture is one entry here and its name in `core.config.student_architectures`. Tests hold each to llama.cpp on inputs
+longer than its window.
 """
 
 from typing import Any

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.config.students import ReplayConfig
 from core.errors import RunFailed, UsageError
+from core.project_files import SHIPPED
 from core.sample import Message, json_digest
 from core.storage.atomic_files import write_text
 from students.chat_encoding import (
@@ -50,6 +51,8 @@ HELD_OUT_SHARE = 0.1
 MAX_ATTEMPTS = 8
 """Requests sampled at most, per conversation that is wanted: some are unfinished, empty or repeated."""
 MARKER = "REQUEST"
+PACKAGED_REPLAY = SHIPPED / "data" / "replay" / "smollm2-135m.jsonl"
+"""The embedded teacher's conversations by the default settings, so that no user waits for them."""
 
 
 class ReplayTexts(NamedTuple):
@@ -182,7 +185,8 @@ def load_replay(
     *,
     progress: Callable[[str], None],
 ) -> ReplayTexts:
-    """The conversations in `path`, after those that are missing were written by `model`, with each finished batch stored.
+    """The conversations in `path`, after those that are missing were written by `model`, with each finished batch stored. A new
+    file begins with the packaged conversations, if they are this model's.
 
     The first ones in the file are held out, so a file with more than are needed gives the same.
 
@@ -193,6 +197,8 @@ def load_replay(
     learned, held_out = count_replay(config, rows)
     wanted = learned + held_out
     digest = replay_digest(model, tokenizer, config)
+    if not path.exists() and is_packaged(digest):
+        write_text(path, PACKAGED_REPLAY.read_text(encoding="utf-8"))
     batches, found = read_replay_file(path, digest)
     if len(found) < wanted:
         writer = ReplayWriter(model, tokenizer, config)
@@ -233,6 +239,14 @@ def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, Any]]
             "student.replay.cache"
         )
     return batches, rows
+
+
+def is_packaged(digest: str) -> bool:
+    """Whether the packaged conversations are of this start and these settings."""
+    if not PACKAGED_REPLAY.is_file():  # while it is made
+        return False
+    with PACKAGED_REPLAY.open(encoding="utf-8") as file:
+        return bool(json.loads(next(file))["digest"] == digest)
 
 
 def read_held_out_replay(path: Path, count: int) -> list[EncodedConversation]:

@@ -18,7 +18,15 @@ from students.init.start_model import start_from_layers
 from students.losses.start_reference import StartReference
 from students.output.gguf_export import read_student
 from students.signals.own_answers import sample_texts
-from students.signals.replay import add_request, find_user_turn, load_replay
+from students.signals.replay import (
+    OPENINGS,
+    PACKAGED_REPLAY,
+    add_request,
+    find_user_turn,
+    is_packaged,
+    load_replay,
+    replay_digest,
+)
 from students.signals.torch_teacher import load_original
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
@@ -320,6 +328,15 @@ def test_the_embedded_start_writes_sensible_requests_and_answers(
         str(start.tokenizer.decode(row["prompt"])).startswith("<|im_start|>system\nYou are a helpful AI assistant")
         for row in rows
     )
+    assert any(request.startswith(tuple(verb.lower() for verb in OPENINGS)) for request in requests)
+
+    lines: list[str] = []
+    packaged = tmp_path / "packaged.jsonl"
+    texts = load_replay(start.model, start.tokenizer, ReplayConfig(), 27, packaged, progress=lines.append)
+    assert (len(texts.learned), len(texts.held_out)) == (128, 13)
+    assert lines == [], "by the default settings, they are packaged"
+    assert packaged.read_text() == PACKAGED_REPLAY.read_text()
+    assert not is_packaged(replay_digest(start.model, start.tokenizer, config)), "the control: other settings"
 
 
 @pytest.mark.slow
