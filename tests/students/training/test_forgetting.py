@@ -331,6 +331,7 @@ def test_the_embedded_start_writes_sensible_requests_and_answers(
     assert any(request.startswith(tuple(verb.lower() for verb in OPENINGS)) for request in requests)
 
     lines: list[str] = []
+    monkeypatch.undo()
     packaged = tmp_path / "packaged.jsonl"
     texts = load_replay(start.model, start.tokenizer, ReplayConfig(), 27, packaged, progress=lines.append)
     assert (len(texts.learned), len(texts.held_out)) == (128, 13)
