@@ -20,7 +20,7 @@ from agents.studies.general_panel import GeneralPanel, ask_general_panel, build_
 from agents.studies.held_out_evaluation import evaluate_held_out, held_out_seeds
 from benchmarks.gain_plot import GainPoint, draw_gain_plot
 from benchmarks.machine import describe_measurement
-from benchmarks.retention import generate_run, mark_passed, open_students_folder
+from benchmarks.retention import generate_run, mark_passed, open_folder
 from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
 from core.intervals import IntervalEstimate
@@ -100,7 +100,7 @@ class Exam(NamedTuple):
 
 
 def table(keep: int = KEEP, questions: int = QUESTIONS, tasks: int = TASKS, names: Sequence[str] = ()) -> str:
-    with open_students_folder() as folder:
+    with open_folder() as folder:
         run = generate_run(folder, keep)
         plan = build_plan(run.read_recipe(), PROJECT)
         exam = Exam(plan, held_out_seeds(plan, questions), build_general_panel(plan, tasks), run.cache)

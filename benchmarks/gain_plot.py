@@ -52,7 +52,13 @@ def draw_gain_plot(points: Sequence[GainPoint]) -> str:
             f'<circle cx="{WIDTH - LABELS + 14}" cy="{label}" r="5" fill="{colour}"/>'
             f'<text x="{WIDTH - LABELS + 26}" y="{label + 4}">{point.name}</text>'
         )
+    return build_svg(parts, (WIDTH, HEIGHT), "gain against loss")
+
+
+def build_svg(parts: Sequence[str], size: tuple[float, float], label: str) -> str:
+    """An image of these elements, in the colours of a light or a dark page."""
+    width, height = size
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="gain against loss">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">'
         f"<style>{STYLE}</style>\n{chr(10).join(parts)}</svg>\n"
     )

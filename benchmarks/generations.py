@@ -6,20 +6,18 @@ names a folder for runs and answers, so that a stopped benchmark resumes.
 """
 
 import argparse
-import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from agents.studies.general_panel import build_general_panel
 from agents.studies.held_out_evaluation import held_out_seeds
 from benchmarks.forgetting import Exam, Scores, ask_model
+from benchmarks.gain_plot import build_svg
 from benchmarks.machine import describe_measurement
-from benchmarks.retention import RECIPE
+from benchmarks.retention import RECIPE, open_folder
 from core.intervals import estimate_share
 from core.project_files import PROJECT
 from core.runs.lineage import Lineage
@@ -41,7 +39,7 @@ class Arm(NamedTuple):
 
     settings: tuple[str, ...] = ()
     always: bool = False
-    """Every student becomes the next generator, and is compared with none."""
+    """Every student becomes the next generator, whatever it passes."""
     forgets_first: bool = False
     """The lineage begins anew with the student of the first generation as generator, so no row of another one is kept."""
 
@@ -57,7 +55,6 @@ ARMS = {
 class Generation(NamedTuple):
     number: int
     run: RunManifest
-    generator: Scores
     student: Scores
     decision: str
 
@@ -70,26 +67,20 @@ def table(
     names: Sequence[str] = (),
 ) -> str:
     plan = load_recipe_plan(RECIPE)
-    with open_generations_folder() as folder:
+    with open_folder("STILLHOUSE_GENERATIONS") as folder:
         exam = Exam(plan, held_out_seeds(plan, questions), build_general_panel(plan, tasks), folder / "replies")
         teacher = ask_model(exam, plan.recipe.generator_teacher, folder / "teacher.json")
         arms = {
-            name: measure_arm(arm, folder / name, keep, count, exam, teacher)
+            name: measure_arm(arm, folder / name, keep, count, exam)
             for name, arm in ARMS.items()
             if name in (names or ARMS)
         }
-    write_text(PLOT, draw_arms(arms))
+    write_text(PLOT, draw_arms(arms, teacher))
     return format_page(arms, teacher, keep)
 
 
-@contextmanager
-def open_generations_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(os.environ.get("STILLHOUSE_GENERATIONS", name)).resolve()
-
-
-def measure_arm(arm: Arm, folder: Path, keep: int, count: int, exam: Exam, teacher: Scores) -> list[Generation]:
-    scores, found = [teacher], list[Generation]()
+def measure_arm(arm: Arm, folder: Path, keep: int, count: int, exam: Exam) -> list[Generation]:
+    found: list[Generation] = []
     before: Path | None = None
     for number in range(count):
         # A lineage that forgets the first generation begins with the second one.
@@ -101,9 +92,8 @@ def measure_arm(arm: Arm, folder: Path, keep: int, count: int, exam: Exam, teach
         run = release.manifest.run
         before = export_student(runs / run.run / "student", "q8_0").path
         model = configure_student_as_teacher(before, exam.plan.recipe.generator_teacher)
-        scores.append(ask_model(exam, model, folder / f"{number}.json"))
-        generator = scores[find_generator(found, number, arm)]
-        found.append(Generation(number, run, generator, scores[-1], describe_decision(release, arm)))
+        scores = ask_model(exam, model, folder / f"{number}.json")
+        found.append(Generation(number, run, scores, describe_decision(release, arm)))
     return found
 
 
@@ -115,27 +105,10 @@ def list_settings(arm: Arm, keep: int, student: Path | None) -> list[str]:
     return [*settings, *([f"teachers.main.model=local/{student}"] if student else [])]
 
 
-def find_generator(before: Sequence[Generation], number: int, arm: Arm) -> int:
-    """The place of a generation's generator: 0 is the recipe's own, 1 the student of generation 0, and so on."""
-    if arm.always:
-        return number
-    return max((one.number + 1 for one in before if one.decision == "promoted"), default=0)
-
-
 def make_generation(runs: Path, settings: Sequence[str]) -> None:
     words = [word for setting in settings for word in ("--set", setting)]
-    command = [
-        sys.executable,
-        "-m",
-        "stillhouse",
-        "run",
-        RECIPE,
-        *words,
-        "--runs-dir",
-        str(runs),
-        "--resume",
-        "--release",
-    ]
+    where = ["--runs-dir", str(runs), "--resume", "--release"]
+    command = [sys.executable, "-m", "stillhouse", "run", RECIPE, *words, *where]
     subprocess.run(command, cwd=PROJECT, check=True, stdout=sys.stderr)
 
 
@@ -147,7 +120,7 @@ def describe_decision(release: Release, arm: Arm) -> str:
     return "promoted" if promotion.promoted else f"not promoted: {'; '.join(promotion.reasons)}"
 
 
-def draw_arms(arms: Mapping[str, Sequence[Generation]]) -> str:
+def draw_arms(arms: Mapping[str, Sequence[Generation]], teacher: Scores) -> str:
     """Pass rate of each generation's student on the recipe's requests (solid) and on the panel (dashed)."""
     width, height, margins = 620.0, 320.0, (16.0, 190.0, 44.0, 56.0)
     colours = ("#00798c", "#d1495b", "#edae49", "#30638e")
@@ -163,7 +136,7 @@ def draw_arms(arms: Mapping[str, Sequence[Generation]]) -> str:
         for share in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
     for place, ((name, found), colour) in enumerate(zip(arms.items(), colours, strict=False)):
-        models = [found[0].generator, *(one.student for one in found)]
+        models = [teacher, *(one.student for one in found)]
         for values, dashes in (([m.recipe.mean() for m in models], ""), ([m.panel.mean() for m in models], "5 4")):
             points = " ".join(f"{plot.x(number)},{plot.y(value)}" for number, value in enumerate(values))
             parts.append(
@@ -181,14 +154,7 @@ def draw_arms(arms: Mapping[str, Sequence[Generation]]) -> str:
             f'<line x1="{left}" x2="{left + 20}" y1="{top}" y2="{top}" stroke-dasharray="{dashes}"/>'
             f'<text x="{left + 26}" y="{top + 4}">{words}</text>'
         )
-    style = (
-        "text{font:12px sans-serif;fill:#222}line{stroke:#222}"
-        "@media(prefers-color-scheme:dark){text{fill:#ddd}line{stroke:#ddd}}"
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="pass rate by '
-        f'generation"><style>{style}</style>\n{chr(10).join(parts)}</svg>\n'
-    )
+    return build_svg(parts, (width, height), "pass rates by generation")
 
 
 def format_page(arms: Mapping[str, Sequence[Generation]], teacher: Scores, keep: int) -> str:

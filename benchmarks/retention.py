@@ -63,7 +63,7 @@ class StudentArm(NamedTuple):
 
 
 def table(keep: int = KEEP, questions: int = QUESTIONS) -> str:
-    with open_students_folder() as folder:
+    with open_folder() as folder:
         run = generate_run(folder, keep)
         plan = build_plan(run.read_recipe(), PROJECT)
         seeds = held_out_seeds(plan, questions)
@@ -83,9 +83,10 @@ def table(keep: int = KEEP, questions: int = QUESTIONS) -> str:
 
 
 @contextmanager
-def open_students_folder() -> Iterator[Path]:
+def open_folder(variable: str = "STILLHOUSE_STUDENTS") -> Iterator[Path]:
+    """The folder that an environment variable names, or a temporary one."""
     with tempfile.TemporaryDirectory() as name:
-        yield Path(os.environ.get("STILLHOUSE_STUDENTS", name)).resolve()
+        yield Path(os.environ.get(variable, name)).resolve()
 
 
 def generate_run(folder: Path, keep: int) -> RunDir:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from agents.planning.run_plan import build_plan
 from benchmarks.machine import describe_measurement
-from benchmarks.retention import HALF, KEEP, RECIPE, SEEDS, SMALL, generate_run, open_students_folder, train_arm
+from benchmarks.retention import HALF, KEEP, RECIPE, SEEDS, SMALL, generate_run, open_folder, train_arm
 from core.intervals import IntervalEstimate
 from core.project_files import PROJECT
 from flows.cascade.cascade_calibration import calibrate_cascade, prepare_cascade_calibration
@@ -24,7 +24,7 @@ ASKED, DRAWS = 400, 3
 
 
 def table(keep: int = KEEP, seeds: int = ASKED, draws: int = DRAWS) -> str:
-    with open_students_folder() as folder:
+    with open_folder() as folder:
         run = generate_run(folder, keep)
         plan = build_plan(run.read_recipe(), PROJECT)
         found = {}

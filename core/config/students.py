@@ -140,7 +140,7 @@ class ReplayConfig(RecipeTable):
     most: int = Field(512, ge=8)
     """The largest number of replay conversations to learn from."""
     max_tokens: int = Field(64, ge=16)
-    """Longest answer of the start. The first tokens decide its form, so many short answers do more than few long ones."""
+    """Longest answer of the start, in tokens; longer ones are cut off. A step takes longer with longer answers."""
     temperature: float = Field(0.7, gt=0)
     """Of its answers. At 1, those of a model as small as the embedded one make little sense. Requests are sampled at 1."""
     cache: str | None = None

@@ -198,7 +198,7 @@ class ReplayRecord(BaseModel):
 
     @property
     def change(self) -> str:
-        return f"{self.divergence_before:.3f} before, {self.divergence:.3f} after"
+        return f"{self.divergence_before:.3f} -> {self.divergence:.3f}"
 
 
 class ShareScore(BaseModel):

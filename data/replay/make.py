@@ -1,16 +1,17 @@
-"""Writes the embedded teacher's replay conversations into smollm2-135m.jsonl: python data/replay/make.py"""
+"""Writes the embedded teacher's replay conversations into smollm2-135m.jsonl: python data/replay/make.py
+
+Writes them anew if the default settings of `student.replay`, or constants of `students.signals.replay`, were changed.
+"""
 
 import sys
-from pathlib import Path
 
 from core.config.students import ReplayConfig
 from students.init.start_model import start_from_layers
-from students.signals.replay import load_replay
-
-FILE = Path(__file__).with_name("smollm2-135m.jsonl")
-EMBEDDED_LAYERS = 30
+from students.signals.replay import PACKAGED_REPLAY, load_replay
 
 config = ReplayConfig()
-start = start_from_layers(EMBEDDED_LAYERS)
+start = start_from_layers(30)
 rows = round(config.most / config.share)
-load_replay(start.model.bfloat16(), start.tokenizer, config, rows, FILE, progress=lambda line: print(line, file=sys.stderr))
+made = PACKAGED_REPLAY.with_suffix(".new")
+load_replay(start.model.bfloat16(), start.tokenizer, config, rows, made, progress=lambda line: print(line, file=sys.stderr))
+made.replace(PACKAGED_REPLAY)

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from core.config.teachers import CacheType
 from core.errors import ProviderError, UsageError
-from core.intervals import IntervalEstimate
 from core.storage.atomic_files import read_json
 from flows.data.student_files import import_student_module
 from flows.terminal.console import CommandSession
@@ -51,8 +50,6 @@ class InputResult(BaseModel):
     """Decoded after it."""
     cache_bytes: int | None
     """KV caches and recurrent states with room for the input and the decoded tokens."""
-    pass_rate: IntervalEstimate | None = None
-    """Of tasks with inputs of this length; None if no such task was asked."""
 
     @property
     def prefill_per_second(self) -> float:
@@ -212,7 +209,6 @@ def list_device_lines(device: DeviceRecord, results: Mapping[str, tuple[DeviceRe
         if result.cache_bandwidth and result.cache_share:
             rate = f"{format_percent(result.cache_share)} of the {result.cache_bandwidth / 1e9:.0f} GB/s"
             lines.append(f"  * the {role}'s bytes fit in the cache: {rate} at which it is read")
-    asked = any(one.pass_rate for result, _ in results.values() for one in result.inputs)
     rows = [
         [
             role,
@@ -221,15 +217,12 @@ def list_device_lines(device: DeviceRecord, results: Mapping[str, tuple[DeviceRe
             f"{one.prefill_per_second:,.0f}",
             f"{one.tokens_per_second:,.0f}",
             _format_optional(one.cache_bytes and one.cache_bytes / 1e6, ",.1f"),
-            *([one.pass_rate.format(format_percent) if one.pass_rate else "-"] * asked),
         ]
         for role, (result, _) in results.items()
         for one in result.inputs
     ]
     if rows:
-        lines += format_table(
-            [["", "input", "prefill s", "prefill tokens/s", "tokens/s", "KV cache MB", *(["passed"] * asked)], *rows]
-        )
+        lines += format_table([["", "input", "prefill s", "prefill tokens/s", "tokens/s", "KV cache MB"], *rows])
     return lines
 
 

@@ -106,7 +106,7 @@ def _name_events(*names: str) -> set[str]:
 def build_refusal_notification(block: UUID) -> AutomationCore:
     """Reports a refused release through a notification block."""
     subject = "stillhouse: {{ event.payload.recipe }} is not released"
-    return _build_notification(block, "a refused release is told", {RELEASE_REFUSED_EVENT}, subject)
+    return _build_notification(block, "a refused release is reported", {RELEASE_REFUSED_EVENT}, subject)
 
 
 def build_promotion_notification(block: UUID) -> AutomationCore:

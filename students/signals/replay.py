@@ -3,8 +3,8 @@
 Knows the start and settings of each file, and refuses any other; knows nothing of losses or training.
 
 A chat template's text is cut where the user's words would begin. A chat model continues it with a request of the kind that it
-was trained on (Magpie, arXiv 2406.08464), so no authored data is needed. Half of the requests begin with a given verb: most
-recipes train some kind of task that is asked for in this way, and a student should not answer all others like it.
+was trained on (Magpie, arXiv 2406.08464), so no authored data is needed. Half of the requests begin with a given verb, as most
+recipes' do: a student should not answer every request of this form as it answers the recipe's.
 """
 
 import hashlib
@@ -42,7 +42,8 @@ OPENINGS = (
     "Write", "Give", "Find", "Create", "Make", "Describe", "Design", "Generate", "Explain", "Tell", "Identify", "List", "Suggest",
     "Compare", "Summarize", "Discuss",
 )  # fmt: skip
-"""First words of half of the requests: frequent verbs of instructions (Self-Instruct, arXiv 2212.10560, figure 2)."""
+"""First words of half of the requests: verbs that often begin instructions, such as those that Self-Instruct counts (arXiv
+2212.10560, figure 3). Chosen by hand."""
 REPLAY_SEED = 7
 """The same for all trainings: the conversations belong to the start."""
 MIN_LEARNED, MIN_HELD_OUT = 128, 8
@@ -243,8 +244,6 @@ def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, Any]]
 
 def is_packaged(digest: str) -> bool:
     """Whether the packaged conversations are of this start and these settings."""
-    if not PACKAGED_REPLAY.is_file():  # while it is made
-        return False
     with PACKAGED_REPLAY.open(encoding="utf-8") as file:
         return bool(json.loads(next(file))["digest"] == digest)
 
