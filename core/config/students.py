@@ -208,7 +208,8 @@ class StudentConfig(RecipeTable):
     """What is lowest at the kept weights, for `patience`. `data`: the held-out loss. `both`: the held-out loss plus the
     divergence from the start on held-out conversations of `replay`."""
     replay: ReplayConfig | None = None
-    """Learn from conversations of the start too, so that the student forgets less. Default: only from the data."""
+    """Learn from conversations of the start too, so that the student forgets less. Default, or `false`: only from the
+    data."""
     start_kl: float = Field(0.0, ge=0, lt=math.inf)
     """The weight of the forward KL divergence of the student from its start, on the data's answers; from the whole embedded
     teacher if the start is a part of it. Default: none."""
@@ -227,7 +228,7 @@ class StudentConfig(RecipeTable):
     checkpoint_steps: int = Field(50, ge=1)
     """Steps between checkpoints; a killed training resumes from the last one."""
     evaluation: StudentEvaluationConfig | None = None
-    """Compare the student with its teacher and its start on held-out requests. Default: no comparison."""
+    """Compare the student with its teacher and its start on held-out requests. Default, or `false`: no comparison."""
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
 
@@ -285,7 +286,8 @@ class StudentConfig(RecipeTable):
         for name in ("lora", "sparsity", "replay", "start_kl", "average"):
             if getattr(self, name) not in (None, 0) and self.start == "random":
                 raise ValueError(
-                    f"{name}: the weights of start = 'random' are untrained, so it has nothing to start from; leave it out"
+                    f"{name}: the weights of start = 'random' are untrained, so it has nothing to start from; leave it "
+                    f"out, or set {name} = false where a base has it"
                 )
         if self.average == "validation" and not (self.evaluation and self.evaluation.panel):
             raise ValueError(

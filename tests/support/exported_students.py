@@ -11,8 +11,21 @@ def export_student(folder: Path, template: str | None = None) -> Path:
     from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 
     tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = template or tokenizer.chat_template
-    return export_gguf(saved(tiny_llama(len(tokenizer)), tokenizer, folder), "q8_0").path
+    exported = export_gguf(saved(tiny_llama(len(tokenizer)), tokenizer, folder), "q8_0").path
+    return exported if template is None else _write_with_template(exported, template)
+
+
+def _write_with_template(exported: Path, template: str) -> Path:
+    """A copy, since the export rejects a template that it cannot run."""
+    import gguf
+    from gguf.scripts.gguf_new_metadata import MetadataDetails, copy_with_new_metadata
+
+    reader = gguf.GGUFReader(exported)
+    architecture = reader.fields[gguf.Keys.General.ARCHITECTURE].contents()
+    path = exported.with_name(f"template-{exported.name}")
+    changed = {gguf.Keys.Tokenizer.CHAT_TEMPLATE: MetadataDetails(gguf.GGUFValueType.STRING, template)}
+    copy_with_new_metadata(reader, gguf.GGUFWriter(path, architecture), changed, [])
+    return path
 
 
 def find_guards(program: str) -> list[int]:

@@ -259,3 +259,25 @@ def test_the_recipe_of_a_page_is_valid(page: str, before: str, tmp_path: Path) -
 def test_a_runs_own_student_cannot_learn_from_pairs_alone(tmp_path: Path) -> None:
     (found,) = problems_of(tmp_path, GOOD + '[student]\nobjective = "dpo"\n')
     assert found.startswith("student.objective: not every kept sample of a run has a rejected answer")
+
+
+def test_false_switches_off_what_a_recipe_or_its_base_trains_with(tmp_path: Path) -> None:
+    def student(recipe: str, *settings: str) -> StudentConfig:
+        found = load_recipe_plan(recipe, list(settings)).recipe.student
+        assert found
+        return found
+
+    built_in = student("constrained-instructions")
+    assert built_in.replay
+    assert built_in.evaluation
+    set_off = student("constrained-instructions", "student.replay=false", "student.evaluation=false")
+    assert (set_off.replay, set_off.evaluation) == (None, None)
+    extending = tmp_path / "mine.toml"
+    extending.write_text(
+        'name = "mine"\nextends = "constrained-instructions"\n[student]\nstart = "random"\nreplay = false\n'
+    )
+    assert student(str(extending)) == built_in.model_copy(update={"start": "random", "replay": None})
+    with pytest.raises(
+        RecipeError, match="nothing to start from; leave it out, or set replay = false where a base has it"
+    ):
+        load_recipe_plan("constrained-instructions", ["student.start=random"])
