@@ -14,6 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Of the tests, in the order in which they begin. `fast` is the last: its thousands of small tests keep both cores busy to the
 # end, and until then use what the waits of the others leave.
 GROUPS := check waits slow fast
+LONGEST := --durations=12 --durations-min=5
 
 .PHONY: install install-all lock demo test fast waits slow check bench clean $(GROUPS:%=test-%)
 
@@ -69,18 +70,18 @@ $(GROUPS:%=test-%): test-%: install-all
 # What needs neither a real teacher, nor a training, nor a whole run. Tests of one file stay with one worker, as long as others
 # have work: what a file's tests share is made once.
 fast: install-all
-	$(BIN)/pytest -m "not slow" --numprocesses auto --dist worksteal
+	$(BIN)/pytest -m "not slow" $(LONGEST) --numprocesses auto --dist worksteal
 
 # The files with tests of a mark: to import all others takes longer than some groups' tests.
 files = $(sort $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)' tests))
 
 # Real processes, servers and workers, which wait more than they compute: more workers than cores.
 waits: install-all
-	$(BIN)/pytest -m waits --numprocesses 4 --dist loadgroup $(call files,waits)
+	$(BIN)/pytest -m waits $(LONGEST) --numprocesses 4 --dist loadgroup $(call files,waits)
 
 # A real teacher, a training or a whole run: one on each core, since most of their time is one process that starts.
 slow: install-all
-	ONE_CORE_EACH=1 $(BIN)/pytest -m "slow and not waits" --numprocesses auto --maxprocesses 4 --dist loadgroup \
+	ONE_CORE_EACH=1 $(BIN)/pytest -m "slow and not waits" $(LONGEST) --numprocesses auto --maxprocesses 4 --dist loadgroup \
 	  $(call files,slow)
 
 check: install-all

@@ -18,7 +18,7 @@ from students.comparison.text_losses import write_embedded_teacher
 from students.output.gguf_export import export_gguf, read_student
 from tests.students.conftest import conversations, one_thread, saved, tiny_llama, tiny_tokenizer
 
-TASKS = 24
+TASKS = 18
 
 
 @pytest.mark.slow

@@ -472,13 +472,13 @@ def test_a_real_student_writes_the_samples_of_the_next_generation(tmp_path: Path
     """The promoted file is the embedded model's own, so that no test trains one: `benchmarks/generations.py` does."""
     runs, recipe = tmp_path / "runs", "constrained-instructions"
     settings = (OFF, *PROMOTE, "samples=400")
-    first = make_run(runs, *settings, "keep=6", recipe=recipe)
+    first = make_run(runs, *settings, "keep=3", recipe=recipe)
     weights = find_embedded_teacher()
     assert weights
     add_student(first, weights)
     release = create_release(first).release
     assert release.promoted, release.lineage.promotion
-    second = make_run(runs, *settings, "keep=4", recipe=recipe)
+    second = make_run(runs, *settings, "keep=2", recipe=recipe)
     before, after = first.read_manifest(), second.read_manifest()
     assert (before.generator, after.generator) == ("local/smollm2-135m", f"local/student:{release.name}")
     turns = {

@@ -314,6 +314,7 @@ def test_the_embedded_start_writes_sensible_requests_and_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 12)
+    monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 48)
     start = start_from_layers(30)
     config = ReplayConfig(most=8, max_tokens=24)
     texts = load_replay(start.model.bfloat16(), start.tokenizer, config, 8, tmp_path / "replay.jsonl", progress=quiet)
@@ -345,6 +346,7 @@ def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 12)
+    monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 48)
     rows: list[Conversation] = [
         [Message(role="user", content=f"Say {word}."), Message(role="assistant", content=f"{word}!")]
         for word in ("tea", "sea", "bee", "tree")
