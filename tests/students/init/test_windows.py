@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from core.config.student_architectures import find_start_fault
 from core.config.students import AttentionConfig, SparsityConfig, StudentConfig
 from core.errors import RunFailed, UsageError
 from core.sample import Message
@@ -295,6 +296,7 @@ def test_only_a_llama_gets_windows(tokenizer: PreTrainedTokenizerBase, tmp_path:
     folder = saved(tiny_qwen3(len(tokenizer)), tokenizer, tmp_path / "qwen")
     with pytest.raises(UsageError) as caught:
         load_start_model(StudentConfig(start=str(folder), attention=AttentionConfig(window=16)))
-    assert str(caught.value) == (
-        f"student.start: '{folder}' is a 'qwen3'; attention needs a llama as start, such as layers, or leave it out"
-    )
+    words = "is a 'qwen3'; attention needs a llama as start, such as layers, or leave it out"
+    assert str(caught.value) == f"student.start: '{folder}' {words}"
+    assert find_start_fault(str(folder), with_windows=True) == words, "a run says so before it asks its teacher"
+    assert find_start_fault(str(folder), with_windows=False) is None
