@@ -63,7 +63,7 @@ def add_windows(model: LlamaForCausalLM, config: AttentionConfig) -> GraniteSWAF
     for layer, kind in zip(windowed.model.layers, kinds, strict=True):
         layer.self_attn.sinks.requires_grad_(config.sinks and kind == WINDOWED)
     choose_attention(windowed)
-    windowed.to(model.device)  # type: ignore[arg-type]
+    windowed.to(model.device)
     return windowed
 
 
