@@ -30,7 +30,7 @@ from students.token_batches import build_batch
 from students.training.student_training import train_student
 
 ROWS, HELD_OUT, EPOCHS, FACTS, SENTENCES = 3000, 200, 6, 4, 24
-LAYERS, WIDTH, VOCABULARY, WINDOW = 2, 64, 512, 24
+LAYERS, WIDTH, VOCABULARY, WINDOW = 2, 96, 512, 24
 REACH = LAYERS * (WINDOW - 1)
 """Tokens that windows alone carry something on."""
 FULL_LEAST, SHARE_LEAST, CONTROL_MOST = 0.95, 0.95, 0.15
@@ -100,7 +100,7 @@ def measure_answers(student: Path, conversations: Sequence[Conversation]) -> Ans
                 first[token] = place
         for row, place in enumerate(learned):
             if (token := encoded.ids[place]) in colours:
-                distances.append(place - first[token])
+                distances.append(place - 1 - first[token])  # the token before predicts it
                 right.append(bool(predictions.logits[row].argmax() == token))
     return Answers(np.array(distances), np.array(right))
 
