@@ -180,7 +180,8 @@ class StudentConfig(RecipeTable):
     """The weights to start from. `layers`: some layers of the embedded teacher. `width`: the same, with `hidden_size` of its
     channels and neurons and heads in proportion, the most active ones on training conversations (Minitron, arXiv 2407.14679).
     `random`: a small new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads, of a model whose
-    architecture and tokenizer llama.cpp knows: Llama, Mistral, Qwen2, Qwen3, SmolLM3, Granite, Gemma 3, OLMo 2, Phi-3."""
+    architecture and tokenizer llama.cpp knows: Llama, Mistral, Qwen2, Qwen3, SmolLM3, Granite, Granite SWA, Gemma 3, OLMo 2,
+    Phi-3."""
     objective: ObjectiveName | str | dict[str, float] = "sft"
     """The loss, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: cross-entropy of the assistant's
     tokens. Six divergences from a teacher's probabilities. `hidden`: its hidden states. `dpo`: preference pairs. Or a loss of

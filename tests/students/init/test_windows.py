@@ -197,6 +197,25 @@ def test_it_is_distilled_from_its_start_with_full_attention(windows_config: Stud
         train_student(talk, StudentConfig.model_validate(control), tmp_path / "control", seed=3, progress=quiet)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": "hidden", "distillation": {}},
+        {"objective": "forward_kl", "distillation": {"lmbda": 1.0, "max_new_tokens": 40}},
+    ],
+    ids=["hidden states", "its own answers"],
+)
+def test_other_objectives_learn_from_full_attention_too(
+    changes: dict[str, Any], windows_config: StudentConfig, tmp_path: Path
+) -> None:
+    changes["distillation"]["teacher"] = windows_config.start
+    config = StudentConfig.model_validate({**windows_config.model_dump(), **changes, "epochs": 3})
+    record = train_student(long_conversations(), config, tmp_path / "student", seed=3, progress=quiet)
+    assert record.kl_before is not None
+    assert record.kl_after is not None
+    assert record.kl_after < record.kl_before
+
+
 def test_packed_conversations_are_separate(windows_config: StudentConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Also where a window ends within the earlier one, and in full layers."""
     encoded = [encode_conversation(one, tokenizer, 128) for one in long_conversations()]
