@@ -1,8 +1,8 @@
 """What a student with sliding windows still finds in a long input, by distance: new small models that are asked for facts.
 
-A conversation begins with a text of plain sentences and a few facts ("The box is red."); each turn asks for one of them. Only
-the answers are learned. An answer further back than the windows of all layers reach can come from a layer with full attention
-only, so the arm without such a layer is the control: the benchmark fails if it answers more than `CONTROL_MOST` of these.
+The user gives a text of plain sentences with a few facts in it ("box red."); the assistant lists the facts in another order. Only
+the list is learned. A fact further back than the windows of all layers reach can come from a layer with full attention only, so
+the arm without such a layer is the control: the benchmark fails if it knows more than `CONTROL_MOST` of these.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from students.predictions import predict_tokens
 from students.token_batches import build_batch
 from students.training.student_training import train_student
 
-ROWS, HELD_OUT, EPOCHS, FACTS, SENTENCES = 3000, 200, 6, 4, 24
+ROWS, HELD_OUT, EPOCHS, FACTS, SENTENCES = 6000, 200, 6, 8, 24
 LAYERS, WIDTH, VOCABULARY, WINDOW = 2, 96, 512, 24
 REACH = LAYERS * (WINDOW - 1)
 """Tokens that windows alone carry something on."""
@@ -54,7 +54,7 @@ BINS = (0, REACH // 2, REACH, 2 * REACH, 4 * REACH, 1 << 20)
 
 
 class Answers(NamedTuple):
-    """The first tokens of a model's answers."""
+    """The colours that a model names."""
 
     distances: np.ndarray
     """Tokens from the fact to the answer, of shape (answers,)."""
@@ -66,23 +66,19 @@ class Answers(NamedTuple):
 
 
 def build_conversation(seed: str) -> Conversation:
-    """Facts at random places of a text, asked for in another order."""
+    """Facts at random places of a text, and their list in another order."""
     rng = random.Random(seed)
     facts = dict(zip(rng.sample(THINGS, FACTS), rng.sample(COLOURS, FACTS), strict=True))
     text = [rng.choice(FILLERS) for _ in range(SENTENCES)]
     for thing, colour in facts.items():
-        text.insert(rng.randrange(len(text) + 1), f"The {thing} is {colour}.")
-    messages = []
-    for place, (thing, colour) in enumerate(rng.sample(sorted(facts.items()), FACTS)):
-        question = f"{thing}?"
-        messages.append(Message(role="user", content=question if place else f"{' '.join(text)}\n{question}"))
-        messages.append(Message(role="assistant", content=f"The {thing} is {colour}."))
-    return messages
+        text.insert(rng.randrange(1, len(text) + 1), f"{thing} {colour}.")
+    listed = " ".join(f"{thing} {colour}." for thing, colour in rng.sample(sorted(facts.items()), FACTS))
+    return [Message(role="user", content=" ".join(text)), Message(role="assistant", content=f"Facts: {listed}")]
 
 
 @torch.no_grad()
 def measure_answers(student: Path, conversations: Sequence[Conversation]) -> Answers:
-    """Each answer up to its colour is given; the colour is the model's likeliest token."""
+    """The list up to each colour is given; the answer is the model's likeliest token."""
     model, tokenizer = read_student(student)
     colours = {tokenizer(f" {colour}", add_special_tokens=False)["input_ids"][0] for colour in COLOURS}
     assert len(colours) == len(COLOURS), "each colour begins with another token"
