@@ -17,7 +17,7 @@ from students.architectures.known_architectures import choose_attention
 
 FULL, WINDOWED = "full_attention", "sliding_attention"
 FIRST_SCORE = 0.0
-"""The score of a sink before training, as in a new Granite SWA; lower and higher ones were worse (docs/long-inputs.md)."""
+"""The score of a sink before training, as in a new Granite SWA; docs/long-inputs.md compares it with others."""
 NO_SINK = -1e4
 """The score of a sink that takes no attention: e to this power is 0 in every precision."""
 KEPT_SETTINGS = (

@@ -18,11 +18,12 @@ from core.errors import RunFailed, UsageError
 from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 from students.comparison.text_losses import measure_folder_loss, write_untrained_student
-from students.init.start_model import load_start_model
+from students.init.start_model import StartModel, add_start_windows, load_start_model
 from students.init.windows import FIRST_SCORE, NO_SINK, add_windows, list_layer_types
 from students.output.gguf_export import export_gguf, read_student
 from students.predictions import separates_packed_rows
 from students.training.student_training import train_student
+from tests.students.architectures.test_known_architectures import LLAMA3_POSITIONS
 from tests.students.conftest import opinionated, quiet, saved, tiny_llama, tiny_qwen3
 from tests.students.output.test_gguf_export import PREFIXES, lowest_correlation, many_ids
 from tests.support.llama_cpp import llama_cpp
@@ -309,6 +310,16 @@ def test_windows_that_change_nothing_or_hide_all_are_named(
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         StudentConfig.model_validate({"attention": {}, **changes})
+
+
+def test_positions_that_were_not_tried_with_windows_are_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    start = StartModel(llama(2, rope_parameters=LLAMA3_POSITIONS), tokenizer, "a test", None, "other")
+    with pytest.raises(UsageError) as caught:
+        add_start_windows(start, AttentionConfig(window=16))
+    assert str(caught.value) == (
+        "student.attention: the start has positions of the type 'llama3', which cannot be exported with windows; leave attention "
+        "out"
+    )
 
 
 def test_only_a_llama_gets_windows(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
