@@ -13,6 +13,7 @@ from core.config.base import RecipeTable
 FIRST_KEYS: Mapping[str, str] = {
     "AgentConfig": "teacher temperature top_p max_tokens max_repairs",
     "AgentsConfig": "generator critic verifier",
+    "AttentionConfig": "window full_every sinks",
     "BoilerplateFilter": "type",
     "CollapseConfig": "reference",
     "ContaminationFilter": "type sets columns ngram coverage",

@@ -122,6 +122,21 @@ class SparsityConfig(RecipeTable):
         return self
 
 
+class AttentionConfig(RecipeTable):
+    """Let most layers attend to a sliding window of the last tokens only, so that a long input needs a smaller KV cache. The
+    start, a Llama, continues as a Granite SWA with the same weights.
+    """
+
+    window: int = Field(256, ge=2)
+    """Tokens that a layer with a window attends to, the current one included."""
+    full_every: int = Field(4, ge=2)
+    """Every layer of this number attends to all tokens: with 4, layers 4, 8, 12 and so on. If it exceeds the number of layers,
+    none does, and nothing can be found in a distant part of the input."""
+    sinks: bool = True
+    """Give each head of a layer with a window a learned sink: a part of its attention that goes to no token, as in gpt-oss and
+    Granite SWA. Pretrained heads rest on the first token, which a window cuts off (StreamingLLM, arXiv 2309.17453)."""
+
+
 class ReplayConfig(RecipeTable):
     """Let the student also learn from conversations that its start writes by itself before the training, so that it keeps what
     the start can do: first a user's request, sampled after the chat template's beginning of a user's turn (Magpie, arXiv
@@ -165,7 +180,8 @@ class StudentConfig(RecipeTable):
     """The weights to start from. `layers`: some layers of the embedded teacher. `width`: the same, with `hidden_size` of its
     channels and neurons and heads in proportion, the most active ones on training conversations (Minitron, arXiv 2407.14679).
     `random`: a small new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads, of a model whose
-    architecture and tokenizer llama.cpp knows: Llama, Mistral, Qwen2, Qwen3, SmolLM3, Granite, Gemma 3, OLMo 2, Phi-3."""
+    architecture and tokenizer llama.cpp knows: Llama, Mistral, Qwen2, Qwen3, SmolLM3, Granite, Granite SWA, Gemma 3, OLMo 2,
+    Phi-3."""
     objective: ObjectiveName | str | dict[str, float] = "sft"
     """The loss, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: cross-entropy of the assistant's
     tokens. Six divergences from a teacher's probabilities. `hidden`: its hidden states. `dpo`: preference pairs. Or a loss of
@@ -221,6 +237,9 @@ class StudentConfig(RecipeTable):
     """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
     sparsity: SparsityConfig | None = None
     """Set weights of the start to zero and keep them zero."""
+    attention: AttentionConfig | None = None
+    """Sliding windows with sinks in most layers, for students that read long inputs. Needs a Llama as start: `layers`, `width`,
+    `random` or a Llama's folder. Default: every layer attends to all tokens."""
     max_tokens: int = Field(256, ge=16)
     """A conversation longer than this is truncated; the training prints how many are, and the longest one's tokens."""
     held_out: float = Field(0.1, gt=0, lt=1)
@@ -296,6 +315,22 @@ class StudentConfig(RecipeTable):
             )
         if self.lora and self.sparsity:
             raise ValueError("lora fills the zeros of sparsity when it is merged; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> Self:
+        if self.attention is None:
+            return self
+        if self.attention.window >= self.max_tokens:
+            raise ValueError(
+                f"attention.window = {self.attention.window}: no conversation is longer than max_tokens = {self.max_tokens}, so "
+                "the window changes nothing; raise max_tokens, lower the window or leave attention out"
+            )
+        if self.lora:
+            raise ValueError(
+                "lora with attention: low-rank adapters would not train the sinks, and would not fit the start, which has no "
+                "windows; leave one of them out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -163,6 +163,23 @@ class SparsityRecord(BaseModel):
     """Held-out loss of the start before pruning; `loss_before` of the training is after pruning."""
 
 
+class WindowRecord(BaseModel):
+    """Sliding windows of a student's attention."""
+
+    window: int
+    """Tokens that a layer with a window attends to."""
+    windowed_layers: int
+    layers: int
+    longer: int
+    """Training conversations longer than the window; on others it changes nothing."""
+    loss_full: float
+    """Held-out loss of the start with full attention; `loss_before` of the training is with windows."""
+
+    @property
+    def form(self) -> str:
+        return f"windows of {self.window:,} tokens in {self.windowed_layers} of {self.layers} layers"
+
+
 class TruncationRecord(BaseModel):
     """Training conversations longer than `max_tokens`."""
 
@@ -263,6 +280,7 @@ class StudentRecord(BaseModel):
     average_choice: AverageRecord | None = None
     """How that share was chosen, if the recipe does not give it."""
     sparsity: SparsityRecord | None = None
+    windows: WindowRecord | None = None
     replay: ReplayRecord | None = None
     seconds: float
 

@@ -19,6 +19,7 @@ class Architecture(NamedTuple):
 
     model: type[PreTrainedModel]
     gguf: gguf.MODEL_ARCH
+    """The family, or the one whose names of tensors it shares."""
     find_fault: Callable[[Any], str | None]
     """What a configuration has that llama.cpp does not compute, in words; None if it computes all."""
     add_settings: Callable[[gguf.GGUFWriter, Any], None] = add_nothing
@@ -31,6 +32,15 @@ class Architecture(NamedTuple):
     """Whether llama.cpp needs the output matrix in the file, even if it is the embedding."""
     has_window: bool = False
     """Whether llama.cpp computes the sliding windows of its attention layers."""
+    own_name: str | None = None
+    """llama.cpp's name, if gguf does not know the family."""
+    attention: str | None = None
+    """The attention function in transformers; None for transformers' choice."""
+
+    @property
+    def gguf_name(self) -> str:
+        """llama.cpp's name."""
+        return self.own_name or gguf.MODEL_ARCH_NAMES[self.gguf]
 
 
 def find_shared_fault(config: Any, rope_types: Collection[str] = ("default",)) -> str | None:

@@ -16,13 +16,16 @@ from transformers import (
     MistralForCausalLM,
     Olmo2ForCausalLM,
     Phi3ForCausalLM,
+    PreTrainedModel,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
     SmolLM3ForCausalLM,
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.granite_swa.modeling_granite_swa import GraniteSWAForCausalLM
 
 from students.architectures.architecture import Architecture, find_shared_fault, get_head_size, get_rope
+from students.architectures.sink_attention import SINK_ATTENTION
 
 GEMMA_ACTIVATION = "gelu_pytorch_tanh"
 LAYERS_BETWEEN_NO_POSITIONS = 4
@@ -31,6 +34,13 @@ LAYERS_BETWEEN_NO_POSITIONS = 4
 
 def find_architecture(model_type: str | None) -> Architecture | None:
     return ARCHITECTURES.get(model_type or "")
+
+
+def choose_attention(model: PreTrainedModel) -> None:
+    """Set the attention function of a known architecture, in place: transformers' own may be slow."""
+    architecture = find_architecture(model.config.model_type)
+    if architecture and architecture.attention:
+        model.set_attn_implementation(architecture.attention)
 
 
 def find_configuration_fault(config: Any) -> str | None:
@@ -54,6 +64,18 @@ def _add_granite_settings(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_embedding_scale(config.embedding_multiplier)
     writer.add_residual_scale(config.residual_multiplier)
     writer.add_logit_scale(config.logits_scaling)
+
+
+def _find_granite_swa_fault(config: Any) -> str | None:
+    if set(config.layer_rope_theta) != {get_rope(config)["rope_theta"]}:
+        return "positions that differ between layers"
+    return find_shared_fault(config)
+
+
+def _add_granite_swa_settings(writer: gguf.GGUFWriter, config: Any) -> None:
+    _add_granite_settings(writer, config)
+    writer.add_sliding_window(config.sliding_window)
+    writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
 
 
 def _find_gemma3_fault(config: Any) -> str | None:
@@ -114,6 +136,16 @@ ARCHITECTURES = {
     ),
     "granite": Architecture(
         GraniteForCausalLM, MODEL_ARCH.GRANITE, find_shared_fault, _add_granite_settings, rotates_neighbours=True
+    ),
+    "granite_swa": Architecture(
+        GraniteSWAForCausalLM,
+        MODEL_ARCH.GRANITE,
+        _find_granite_swa_fault,
+        _add_granite_swa_settings,
+        rotates_neighbours=True,
+        has_window=True,
+        own_name="granite_swa",
+        attention=SINK_ATTENTION,
     ),
     "llama": Architecture(LlamaForCausalLM, MODEL_ARCH.LLAMA, _find_llama_fault, rotates_neighbours=True),
     "mistral": Architecture(MistralForCausalLM, MODEL_ARCH.LLAMA, find_shared_fault, rotates_neighbours=True),

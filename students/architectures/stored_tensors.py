@@ -19,7 +19,8 @@ OUTPUT = "lm_head.weight"
 HEAD_COUNTS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 PART_ORDER = (
     "token_embd", "output_norm", "output", "attn_norm", "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_q_norm",
-    "attn_k_norm", "attn_output", "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "post_ffw_norm",
+    "attn_k_norm", "attn_sinks", "attn_output", "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down",
+    "post_ffw_norm",
 )  # fmt: skip
 """The order of the tensors in a file: embeddings, then each layer as it computes."""
 
@@ -31,7 +32,7 @@ def iterate_tensors(model: PreTrainedModel, architecture: Architecture) -> Itera
     if config.tie_word_embeddings and not architecture.requires_output:
         weights.pop(OUTPUT, None)
     names = gguf.get_tensor_name_map(architecture.gguf, config.num_hidden_layers)
-    stored = {str(names.get_name(name, (".weight", ".bias"))): name for name in weights}
+    stored = {_find_sinks_name(name) or str(names.get_name(name, (".weight", ".bias"))): name for name in weights}
     assert len(stored) == len(weights), "two tensors have one name"
     yield from _iterate_position_tensors(config)
     for theirs in sorted(stored, key=_find_place):
@@ -43,6 +44,12 @@ def iterate_tensors(model: PreTrainedModel, architecture: Architecture) -> Itera
         if architecture.norms_from_one and projection.endswith("norm"):
             weight = weight + 1
         yield theirs, weight
+
+
+def _find_sinks_name(name: str) -> str | None:
+    """llama.cpp's name of the sinks of an attention layer, which gguf knows for few families; None for another tensor."""
+    layer, is_sinks, _ = name.removeprefix("model.layers.").partition(".self_attn.sinks")
+    return f"{gguf.TENSOR_NAMES[MODEL_TENSOR.ATTN_SINKS].format(bid=layer)}.weight" if is_sinks else None
 
 
 def _find_place(name: str) -> tuple[int, int, bool]:

@@ -23,7 +23,14 @@ from students.chat_encoding import (
     find_pad_id,
     truncate_conversation,
 )
-from students.init.start_model import TEACHER_LAYERS, StartModel, load_start_model, narrow_start, start_from_layers
+from students.init.start_model import (
+    TEACHER_LAYERS,
+    StartModel,
+    add_start_windows,
+    load_start_model,
+    narrow_start,
+    start_from_layers,
+)
 from students.init.vocabulary_trimming import keep_tokens_of_tokenizer
 from students.init.width_pruning import KeptParts
 from students.output.gguf_export import read_student
@@ -109,6 +116,8 @@ def write_untrained_student(student: Path, folder: Path) -> bool:
         start = keep_tokens_of_tokenizer(start, AutoTokenizer.from_pretrained(student))
     if (student / KEPT_PARTS_FILE).is_file():
         start = narrow_start(start, KeptParts(**read_json(student / KEPT_PARTS_FILE)))
+    if config.attention:
+        start = add_start_windows(start, config.attention)
     start.model.bfloat16()
     _write_start(start, folder)
     return True

@@ -23,10 +23,14 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
-from core.config.student_architectures import describe_unknown_architecture
-from core.config.students import StudentConfig
+from core.config.student_architectures import (
+    WINDOWED_START,
+    describe_unknown_architecture,
+    describe_unwindowed_architecture,
+)
+from core.config.students import AttentionConfig, StudentConfig
 from core.errors import UsageError
-from students.architectures.known_architectures import find_architecture, find_configuration_fault
+from students.architectures.known_architectures import choose_attention, find_architecture, find_configuration_fault
 from students.architectures.vocabularies import find_tokenizer_fault
 from students.init.embedded_teacher import (
     TEACHER_LICENCE,
@@ -38,6 +42,7 @@ from students.init.embedded_teacher import (
     read_teacher_weights,
 )
 from students.init.width_pruning import WIDTH_MULTIPLE, KeptParts, narrow_model
+from students.init.windows import add_windows, count_windowed_layers
 
 HUB_SECONDS = 5.0
 """How long to wait for the hub, unless HF_HUB_ETAG_TIMEOUT is set."""
@@ -69,7 +74,8 @@ class StartModel(NamedTuple):
 
 
 def load_start_model(config: StudentConfig) -> StartModel:
-    """The student of `config.start` in float32; for `width`, not narrowed yet. Random weights use torch's global generator.
+    """The student of `config.start` in float32; for `width`, not narrowed yet; for `attention`, without windows yet. Random
+    weights use torch's global generator.
 
     Raises:
         UsageError: if the teacher's package is not installed, or the named model cannot be loaded or is of a form that no
@@ -81,7 +87,10 @@ def load_start_model(config: StudentConfig) -> StartModel:
         case "random":
             return start_from_random(config.hidden_size, config.layers)
         case name:
-            return start_from_pretrained(name, becomes_student=True)
+            start = start_from_pretrained(name, becomes_student=True)
+            if config.attention and (kind := start.model.config.model_type) != WINDOWED_START:
+                raise UsageError(f"student.start: {name!r} {describe_unwindowed_architecture(kind)}")
+            return start
 
 
 def start_from_layers(count: int) -> StartModel:
@@ -102,6 +111,22 @@ def narrow_start(start: StartModel, kept: KeptParts) -> StartModel:
     """`start` with only the `kept` channels, neurons and heads."""
     made_from = f"{start.made_from}, {len(kept.channels)} of {start.model.config.hidden_size} channels wide"
     return start._replace(model=narrow_model(start.model, kept), made_from=made_from, kept=kept)  # type: ignore[arg-type]
+
+
+def add_start_windows(start: StartModel, config: AttentionConfig) -> StartModel:
+    """`start`, a Llama, with sliding windows.
+
+    Raises:
+        UsageError: if llama.cpp does not compute the start's positions together with windows.
+    """
+    model = add_windows(start.model, config)  # type: ignore[arg-type]
+    if fault := find_configuration_fault(model.config):
+        raise UsageError(
+            f"student.attention: the start has {fault}, which cannot be exported with windows; leave attention out"
+        )
+    layers = f"{count_windowed_layers(model)} of its {model.config.num_hidden_layers} layers"
+    made_from = f"{start.made_from}, with windows of {config.window:,} tokens in {layers}"
+    return start._replace(model=model, made_from=made_from)
 
 
 def start_from_random(hidden_size: int, layers: int) -> StartModel:
@@ -142,6 +167,7 @@ def start_from_pretrained(name: str, *, becomes_student: bool = False) -> StartM
             if fault and _must_be_downloaded(name)
             else f"student.start: transformers cannot load {name!r}: {reason}; use layers, random, a folder or a hub name"
         ) from None
+    choose_attention(model)
     return StartModel(model, tokenizer, f"{name}, all of its layers", name, "other")
 
 

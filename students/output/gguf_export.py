@@ -19,7 +19,12 @@ from core.config.student_architectures import describe_unknown_architecture
 from core.errors import UsageError
 from core.storage.atomic_files import write_atomically
 from students.architectures.architecture import add_shared_settings
-from students.architectures.known_architectures import ARCHITECTURES, find_architecture, find_configuration_fault
+from students.architectures.known_architectures import (
+    ARCHITECTURES,
+    choose_attention,
+    find_architecture,
+    find_configuration_fault,
+)
 from students.architectures.stored_tensors import iterate_tensors
 from students.architectures.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
 from students.chat_encoding import check_tokenizer
@@ -65,7 +70,7 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
     vocabulary = read_vocabulary(tokenizer, config.vocab_size)
     out = student / f"student-{form}.gguf"
     with write_atomically(out) as partial:
-        writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[architecture.gguf])
+        writer = gguf.GGUFWriter(partial, architecture.gguf_name)
         writer.add_name(MISREAD_NAME.sub(r"\1 ", student.resolve().name))
         add_shared_settings(writer, architecture, config)
         architecture.add_settings(writer, config)
@@ -101,6 +106,7 @@ def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     if fault := find_configuration_fault(model.config):
         raise UsageError(f"{student}: has {fault}, which cannot be exported")
     check_tokenizer(tokenizer)
+    choose_attention(model)
     return model, tokenizer
 
 

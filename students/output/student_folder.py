@@ -167,6 +167,9 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
             )
         )
         rows.append(("KL divergence on the held-out ones", replay.change))
+    if windows := record.windows:
+        loss = f"held-out loss with full attention {windows.loss_full:.3f}, with windows {record.loss_before:.3f}"
+        rows.append(("attention", f"{windows.form}; {loss}, recovered {record.loss_after:.3f}"))
     if sparsity := record.sparsity:
         loss = f"held-out loss unpruned {sparsity.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
         result = f"{sparsity.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"

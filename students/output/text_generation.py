@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from core.errors import UsageError
 from core.thinking import THINK_OPENING
+from students.architectures.known_architectures import choose_attention
 from students.chat_encoding import find_pad_id, find_stop_ids
 
 
@@ -27,6 +28,7 @@ class StudentTextGenerator:
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise UsageError(f"{folder}: transformers cannot load it: {str(error).split(chr(10), 1)[0]}") from None
+        choose_attention(model)
         model.train(False)
         self._model: Any = model
 

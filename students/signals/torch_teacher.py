@@ -93,15 +93,19 @@ def load_teacher(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMod
 
 def load_original(start: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: StudentConfig) -> PreTrainedModel:
     """The model whose abilities a student is to keep: its `start`; if that is a part of the embedded teacher, the whole teacher,
-    in the student's vocabulary.
+    in the student's vocabulary. If the student has windows, the model with full attention.
     """
-    is_part = config.start == "width" or config.layers < TEACHER_LAYERS or config.sparsity is not None
-    return load_teacher(EMBEDDED_KEYWORD, tokenizer) if config.start in ("layers", "width") and is_part else start
+    if config.start in ("layers", "width"):
+        is_part = config.start == "width" or config.layers < TEACHER_LAYERS or config.sparsity or config.attention
+        return load_teacher(EMBEDDED_KEYWORD, tokenizer) if is_part else start
+    return load_teacher(config.start, tokenizer) if config.attention else start
 
 
 def starts_as_teacher(config: StudentConfig, digest: str) -> bool:
     """Whether the student starts with exactly its teacher's weights, judged by names and by the teacher's `digest`."""
     start, teacher = config.start, config.distillation.teacher
+    if config.attention:
+        return False
     if start == "layers":
         return teacher == EMBEDDED_KEYWORD and config.layers == TEACHER_LAYERS
     return start == teacher or (Path(start).is_dir() and teacher_digest(start) == digest)

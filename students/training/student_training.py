@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.runs.records import ReplayRecord, SparsityRecord, StudentRecord
+from core.runs.records import ReplayRecord, SparsityRecord, StudentRecord, WindowRecord
 from students.chat_encoding import Conversation, find_pad_id
 from students.distributed import is_main_process, process_group, rank_and_world_size
 from students.init.adapters import add_adapters, merge_adapters
@@ -28,6 +28,7 @@ from students.training.training_setup import (
     prepare_objective,
     prepare_replay,
     prepare_start,
+    prepare_windows,
     prune_start,
 )
 from students.training.weight_averaging import average_with_start, copy_parameters, scale_adapters
@@ -71,6 +72,9 @@ def train_student(
         progress(f"student: {out} is trained already")
         return record
     start, data = prepare_start(conversations, held_out, rejected, config, seed, progress)
+    windows = None
+    if config.attention:
+        start, windows = prepare_windows(start, data, config, progress)
     unpruned = prune_start(start, data, config.sparsity, seed, progress) if config.sparsity else None
     replay = prepare_replay(start, data, config, out, progress)
     objective = prepare_objective(start, data, config, out, seed=seed, teacher=teacher, progress=progress)
@@ -94,7 +98,7 @@ def train_student(
     adapter = merge_adapters(adapters) if adapters else None
     start.model.bfloat16().float()  # type: ignore[no-untyped-call]  # the weights as they will be stored
     after = objective.measure(start.model, data.held_out, pad)
-    record = _build_student_record(start, data, config, done, after, unpruned)
+    record = _build_student_record(start, data, config, done, after, unpruned, windows)
     if near is not None and far is not None:
         sizes = {name: len(texts) for name, texts in replay._asdict().items()}
         record.replay = ReplayRecord(**sizes, divergence_before=near, divergence=far)
@@ -151,6 +155,7 @@ def _build_student_record(
     done: TrainingProgress,
     after: HeldOutLosses,
     unpruned: float | None,
+    windows: WindowRecord | None,
 ) -> StudentRecord:
     zeros = compute_zero_share(start.model) if config.sparsity else 0.0
     return StudentRecord(
@@ -166,6 +171,7 @@ def _build_student_record(
         kl_before=done.kl_before,
         kl_after=after.kl,
         average=config.average if isinstance(config.average, float) else None,
+        windows=windows,
         sparsity=None if unpruned is None else SparsityRecord(zeros=zeros, loss_unpruned=unpruned),
         seconds=round(done.seconds, 1),
     )

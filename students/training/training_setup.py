@@ -15,12 +15,14 @@ from transformers import PreTrainedModel
 
 from core.config.students import DistillationConfig, SparsityConfig, StudentConfig
 from core.errors import UsageError
+from core.runs.records import WindowRecord
 from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
 from students.distributed import main_process_first, select_device
 from students.init.sparsity import compute_zero_share, freeze_zeros, prune_weights
-from students.init.start_model import StartModel, load_start_model, narrow_start
+from students.init.start_model import StartModel, add_start_windows, load_start_model, narrow_start
 from students.init.vocabulary_trimming import trim_vocabulary
 from students.init.width_pruning import choose_most_active
+from students.init.windows import count_windowed_layers
 from students.losses.start_reference import StartReference
 from students.losses.training_objective import TrainingObjective, build_projections
 from students.predictions import compute_held_out_loss, separates_packed_rows
@@ -84,6 +86,42 @@ def prepare_start(
 def sample_calibration(data: TrainingData, count: int, seed: int) -> list[EncodedConversation]:
     """Training conversations on which a start is measured."""
     return random.Random(f"calibration {seed}").sample(data.train, min(count, len(data.train)))
+
+
+def prepare_windows(
+    start: StartModel, data: TrainingData, config: StudentConfig, progress: ProgressCallback
+) -> tuple[StartModel, WindowRecord]:
+    """The start with sliding windows, and what they cost before training."""
+    attention, pad = config.attention, find_pad_id(start.tokenizer)
+    assert attention
+    longer = sum(len(conversation.ids) > attention.window for conversation in data.train)
+    full = compute_held_out_loss(start.model, data.held_out, pad)
+    start = add_start_windows(start, attention)
+    record = WindowRecord(
+        window=attention.window,
+        windowed_layers=count_windowed_layers(start.model),
+        layers=start.model.config.num_hidden_layers,
+        longer=longer,
+        loss_full=full,
+    )
+    if config.packing:
+        check_packing(start.model, data.train, pad, "student.attention")
+    before = compute_held_out_loss(start.model, data.held_out, pad)
+    progress(
+        f"student: {record.form}; {longer} of {len(data.train)} conversations are longer; held-out loss {full:.2f} -> "
+        f"{before:.2f}"
+    )
+    if not longer:
+        progress(
+            f"student: attention.window = {attention.window}: no training conversation is longer, so the windows change nothing "
+            "in the training; lower the window, or train on longer conversations"
+        )
+    if record.windowed_layers == record.layers:
+        progress(
+            f"student: attention.full_every = {attention.full_every}: the student has {record.layers} layers, so none attends to "
+            "all tokens, and what an earlier part of the input says cannot be looked up"
+        )
+    return start, record
 
 
 def prune_start(

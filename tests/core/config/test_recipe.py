@@ -272,6 +272,10 @@ def test_false_switches_off_what_a_recipe_or_its_base_trains_with(tmp_path: Path
     assert built_in.evaluation
     set_off = student("constrained-instructions", "student.replay=false", "student.evaluation=false")
     assert (set_off.replay, set_off.evaluation) == (None, None)
+    windowed = tmp_path / "windowed.toml"
+    windowed.write_text('name = "w"\nextends = "constrained-instructions"\n[student]\nattention = { window = 64 }\n')
+    assert student(str(windowed)).attention
+    assert student(str(windowed), "student.attention=false") == built_in
     extending = tmp_path / "mine.toml"
     extending.write_text(
         'name = "mine"\nextends = "constrained-instructions"\n[student]\nstart = "random"\nreplay = false\n'

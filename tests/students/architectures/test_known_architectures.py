@@ -14,6 +14,7 @@ from transformers import (
     Gemma3TextConfig,
     GemmaTokenizer,
     GraniteConfig,
+    GraniteSWAConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
@@ -94,6 +95,14 @@ FORMS = {
         GraniteConfig, "smollm",
         {"attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0},
         {"residual_multiplier": 1.0},
+    ),
+    "granite_swa": Form(
+        GraniteSWAConfig, "smollm",
+        {
+            "attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0,
+            "sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention", *["sliding_attention"] * 2],
+        },
+        {"sliding_window": 4096},
     ),
     "gemma3_text": Form(
         Gemma3TextConfig, "gemma",
@@ -270,8 +279,8 @@ def test_an_unknown_architecture_is_refused_before_its_weights_are_loaded(
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     assert refusal(tmp_path) == (
-        f"student.start: '{tmp_path}' is a 'gpt2'; a student is a gemma3_text, granite, llama, mistral, olmo2, phi3, qwen2, "
-        "qwen3 or smollm3"
+        f"student.start: '{tmp_path}' is a 'gpt2'; a student is a gemma3_text, granite, granite_swa, llama, mistral, olmo2, "
+        "phi3, qwen2, qwen3 or smollm3"
     )
 
 
@@ -280,6 +289,8 @@ def test_an_unknown_architecture_is_refused_before_its_weights_are_loaded(
     [
         ("qwen3", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, "positions of the type 'yarn'"),
         ("qwen3", {"attention_bias": True}, "biases"),
+        ("granite_swa", {"layer_rope_theta": [1e4, 1e4, 0, 1e4]}, "positions that differ between layers"),
+        ("granite_swa", {"rope_parameters": LLAMA3_POSITIONS}, "positions of the type 'llama3'"),
         ("smollm3", {"no_rope_layers": [1, 0, 1, 0]}, "layers without positions other than every 4th"),
         ("gemma3_text", {"query_pre_attn_scalar": 16}, "attention scaled by 16 instead of its heads' 32 channels"),
         ("gemma3_text", {"final_logit_softcapping": 30.0}, "`final_logit_softcapping`"),

@@ -1,0 +1,79 @@
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig, GraniteSWAForCausalLM
+
+from students.architectures.sink_attention import SINK_ATTENTION, attend_with_sinks, build_mask_with_sink
+from tests.students.init.test_windows import windowed_model
+
+LENGTH, PADS = 70, 9
+LEFT, RIGHT = torch.ones(2, LENGTH, dtype=torch.long), torch.ones(2, LENGTH, dtype=torch.long)
+LEFT[0, :PADS], RIGHT[1, -PADS:] = 0, 0
+PACKED = torch.cat([torch.arange(size) for size in (11, LENGTH - 31, 20)])[None].expand(2, -1)
+
+
+@pytest.fixture(params=[8, 50], ids=["blocks", "one mask"])
+def model(request: pytest.FixtureRequest) -> GraniteSWAForCausalLM:
+    """With a window whose mask comes in blocks, and one that is more than half of the input."""
+    return windowed_model(window=request.param, layers=3, full_every=2)
+
+
+def outputs(
+    model: GraniteSWAForCausalLM, ids: torch.Tensor, implementation: str, **given: Any
+) -> tuple[torch.Tensor, ...]:
+    """The logits without those of padding, and the gradients of sinks, queries, keys and values."""
+    model.set_attn_implementation(implementation)
+    model.zero_grad()
+    logits = model(input_ids=ids, use_cache=False, **given).logits
+    logits = logits[given["attention_mask"].bool()] if "attention_mask" in given else logits
+    logits.square().mean().backward()
+    attention = model.model.layers[0].self_attn
+    gradients = [
+        part.grad.clone()
+        for part in (attention.sinks, *(p.weight for p in (attention.q_proj, attention.k_proj, attention.v_proj)))
+    ]
+    return logits.detach(), *gradients
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"attention_mask": LEFT}, {"attention_mask": RIGHT}, {"position_ids": PACKED}],
+    ids=["whole", "padded on the left", "padded on the right", "packed"],
+)
+def test_it_is_what_transformers_computes(model: GraniteSWAForCausalLM, given: dict[str, Any]) -> None:
+    ids = torch.randint(0, 100, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+    ours, theirs = (outputs(model, ids, name, **given) for name in (SINK_ATTENTION, "eager"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+def test_a_longer_input_has_blocks_in_place_of_a_square(model: GraniteSWAForCausalLM) -> None:
+    window = model.config.sliding_window
+    shape = build_mask_with_sink(
+        2, LENGTH, LENGTH, mask_function=lambda _b, _h, q, k: (k <= q) & (k > q - window), local_size=window
+    ).shape
+    assert shape == ((2, 9, 1, 8, 17) if window == 8 else (2, 1, LENGTH, LENGTH + 1))
+
+
+def test_a_text_is_continued_from_the_cache_as_without_it(model: GraniteSWAForCausalLM) -> None:
+    """The first batch of keys is longer than two windows, later ones come from a cache that keeps a window."""
+    ids = torch.randint(0, 100, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+    settings = GenerationConfig(max_new_tokens=20, do_sample=False, pad_token_id=0, eos_token_id=None)
+    answer = model.generate(input_ids=ids, attention_mask=LEFT, generation_config=settings)
+    attention = torch.cat([LEFT, torch.ones(2, 20, dtype=torch.long)], 1)
+    logits = model(input_ids=answer, attention_mask=attention, use_cache=False).logits
+    assert answer[:, LENGTH:].equal(logits[:, LENGTH - 1 : -1].argmax(-1))
+    assert len(set(answer[0, LENGTH:].tolist())) > 5, "a model that repeats itself shows nothing"
+
+
+def test_a_sink_takes_its_part_of_the_attention() -> None:
+    """By hand: one query with two keys of score 0 and a sink of log 2 sees half of the mean of their values."""
+    query, key = torch.ones(1, 1, 1, 4), torch.zeros(1, 1, 2, 4)
+    value = torch.tensor([[1.0, 0, 0, 0], [3.0, 0, 0, 0]]).view(1, 1, 2, 4)
+    mask = torch.ones(1, 1, 1, 3, dtype=torch.bool)
+    output, _ = attend_with_sinks(
+        torch.nn.Module(), query, key, value, mask, scaling=0.5, s_aux=torch.tensor([2.0]).log()
+    )
+    torch.testing.assert_close(output, torch.tensor([1.0, 0, 0, 0]).view(1, 1, 1, 4))
