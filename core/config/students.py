@@ -16,6 +16,8 @@ from core.secrets import validate_variable_name
 ObjectiveName = Literal[
     "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
 ]  # fmt: skip
+HYBRID_PERIOD = 4
+"""Every layer of a hybrid whose number, counted from 1, is a multiple of this has attention, as in Qwen3.5."""
 DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta"})
 """The objectives that compare the student's next-token probabilities with its teacher's."""
 
@@ -166,6 +168,10 @@ class StudentConfig(RecipeTable):
     channels and neurons and heads in proportion, the most active ones on training conversations (Minitron, arXiv 2407.14679).
     `random`: a small new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads, of a model whose
     architecture and tokenizer llama.cpp knows: Llama, Mistral, Qwen2, Qwen3, SmolLM3, Granite, Gemma 3, OLMo 2, Phi-3."""
+    architecture: Literal["llama", "hybrid"] = "llama"
+    """For `start = "random"`. `llama`: attention in every layer. `hybrid`: attention in every fourth layer and a gated-delta
+    memory (arXiv 2412.06464) in the others, whose size does not grow with the input: Qwen3.5's text model, of at least 4
+    layers."""
     objective: ObjectiveName | str | dict[str, float] = "sft"
     """The loss, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: cross-entropy of the assistant's
     tokens. Six divergences from a teacher's probabilities. `hidden`: its hidden states. `dpo`: preference pairs. Or a loss of
@@ -296,6 +302,27 @@ class StudentConfig(RecipeTable):
             )
         if self.lora and self.sparsity:
             raise ValueError("lora fills the zeros of sparsity when it is merged; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_hybrid(self) -> Self:
+        if self.architecture != "hybrid":
+            return self
+        if self.start != "random":
+            raise ValueError(
+                f'architecture = "hybrid": start = {self.start!r} has an architecture already, and a hybrid has new weights; use '
+                'start = "random", or leave architecture out'
+            )
+        if self.layers < HYBRID_PERIOD:
+            raise ValueError(
+                f'layers = {self.layers}: only every {HYBRID_PERIOD}th layer of architecture = "hybrid" has attention; use '
+                f"{HYBRID_PERIOD} or more"
+            )
+        if self.packing:
+            raise ValueError(
+                'packing: the memories of architecture = "hybrid" would carry over from one conversation of a row to the next; '
+                "use packing = false"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,11 +7,17 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import gguf
+import torch
 from transformers import PreTrainedModel
 
 
 def add_nothing(_writer: gguf.GGUFWriter, _config: Any) -> None:
     """For an architecture without hyper-parameters of its own."""
+
+
+def keep_tensor(name: str, weight: torch.Tensor) -> tuple[str, torch.Tensor]:
+    """For an architecture whose weights gguf knows by transformers' names."""
+    return name, weight
 
 
 class Architecture(NamedTuple):
@@ -31,6 +37,8 @@ class Architecture(NamedTuple):
     """Whether llama.cpp needs the output matrix in the file, even if it is the embedding."""
     has_window: bool = False
     """Whether llama.cpp computes the sliding windows of its attention layers."""
+    convert_tensor: Callable[[str, torch.Tensor], tuple[str, torch.Tensor]] = keep_tensor
+    """A weight under the name by which gguf knows it, with llama.cpp's values."""
 
 
 def find_shared_fault(config: Any, rope_types: Collection[str] = ("default",)) -> str | None:
@@ -53,6 +61,14 @@ def get_rope(config: Any) -> dict[str, Any]:
 def get_head_size(config: Any) -> int:
     """Channels of an attention head; not every configuration names them."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def find_full_attention_interval(layers: list[str]) -> int | None:
+    """The n for which every n-th layer has full attention and no other layer; None if there is no such n."""
+    for interval in range(1, len(layers) + 2):
+        if all((kind == "full_attention") == ((place + 1) % interval == 0) for place, kind in enumerate(layers)):
+            return interval
+    return None
 
 
 def find_context_length(architecture: Architecture, config: Any) -> int:

@@ -1,4 +1,4 @@
-"""The start of a student: layers of the embedded teacher, a small random Llama, or an existing model.
+"""The start of a student: layers of the embedded teacher, a small random Llama or hybrid, or an existing model.
 
 Knows weights and tokenizers; knows nothing of training data.
 """
@@ -15,16 +15,18 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from core.config.student_architectures import describe_unknown_architecture
-from core.config.students import StudentConfig
+from core.config.students import HYBRID_PERIOD, StudentConfig
 from core.errors import UsageError
 from students.architectures.known_architectures import find_architecture, find_configuration_fault
 from students.architectures.vocabularies import find_tokenizer_fault
@@ -37,6 +39,7 @@ from students.init.embedded_teacher import (
     read_teacher_config,
     read_teacher_weights,
 )
+from students.init.hybrid_start import build_random_hybrid
 from students.init.width_pruning import WIDTH_MULTIPLE, KeptParts, narrow_model
 
 HUB_SECONDS = 5.0
@@ -78,6 +81,8 @@ def load_start_model(config: StudentConfig) -> StartModel:
     match config.start:
         case "layers" | "width":
             return start_from_layers(config.layers)
+        case "random" if config.architecture == "hybrid":
+            return start_from_random_hybrid(config.hidden_size, config.layers)
         case "random":
             return start_from_random(config.hidden_size, config.layers)
         case name:
@@ -106,8 +111,27 @@ def narrow_start(start: StartModel, kept: KeptParts) -> StartModel:
 
 def start_from_random(hidden_size: int, layers: int) -> StartModel:
     """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit)."""
-    teacher = open_teacher_file(find_teacher_file())
-    config = read_teacher_config(teacher)
+    made_from = f"a random Llama of {layers} layers, {hidden_size} wide, with the tokenizer of {TEACHER_MODEL}"
+    model = LlamaForCausalLM(_choose_proportions(hidden_size, layers))
+    return StartModel(model, _build_own_tokenizer(), made_from, None, TEACHER_LICENCE)
+
+
+def start_from_random_hybrid(hidden_size: int, layers: int) -> StartModel:
+    """A new hybrid in the same proportions."""
+    model = build_random_hybrid(_choose_proportions(hidden_size, layers))
+    made_from = (
+        f"a random hybrid of {layers} layers, {layers // HYBRID_PERIOD} of them with attention and the others with a "
+        f"memory, {hidden_size} wide, with the tokenizer of {TEACHER_MODEL}"
+    )
+    return StartModel(model, _build_own_tokenizer(), made_from, None, TEACHER_LICENCE)
+
+
+def _build_own_tokenizer() -> PreTrainedTokenizerFast:
+    return build_teacher_tokenizer(open_teacher_file(find_teacher_file()))
+
+
+def _choose_proportions(hidden_size: int, layers: int) -> LlamaConfig:
+    config = read_teacher_config(open_teacher_file(find_teacher_file()))
     head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
     config.update(
         {
@@ -119,8 +143,7 @@ def start_from_random(hidden_size: int, layers: int) -> StartModel:
             "head_dim": head,
         }
     )
-    made_from = f"a random Llama of {layers} layers, {hidden_size} wide, with the tokenizer of {TEACHER_MODEL}"
-    return StartModel(LlamaForCausalLM(config), build_teacher_tokenizer(teacher), made_from, None, TEACHER_LICENCE)
+    return config
 
 
 def start_from_pretrained(name: str, *, becomes_student: bool = False) -> StartModel:

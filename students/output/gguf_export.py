@@ -105,8 +105,10 @@ def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
 
 
 def choose_tensor_type(name: str, weight: np.ndarray, form: GgufForm) -> GGMLQuantizationType:
-    """Norms are stored in 32 bits; rows that do not divide into the blocks of a quantized type in 16."""
-    if weight.ndim == 1:
+    """Norms and short convolutions, which llama.cpp computes in 32 bits, are stored in 32; rows that do not divide into the
+    blocks of a quantized type in 16.
+    """
+    if weight.ndim == 1 or name.endswith("ssm_conv1d.weight"):
         return GGMLQuantizationType.F32
     wanted = form.embedding if name in ("token_embd.weight", "output.weight") else form.matrices
     block = gguf.GGML_QUANT_SIZES[wanted][0]
