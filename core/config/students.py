@@ -150,6 +150,24 @@ class ReplayConfig(RecipeTable):
     Default: `NAME.replay.jsonl` next to the student's folder."""
 
 
+class MtpConfig(RecipeTable):
+    """Train one more layer, which predicts the token after the next one from the student's last hidden state (multi-token
+    prediction). llama.cpp drafts tokens with it, which the student then verifies: answers do not change, and may come faster.
+    """
+
+    depth: int = Field(1, ge=1)
+    """Tokens that are predicted beyond the next one. llama.cpp and the training know 1 only."""
+    weight: float = Field(0.3, gt=0, lt=math.inf)
+    """Of the layer's cross-entropy in the loss: DeepSeek-V3's (arXiv 2412.19437, section 4.2)."""
+
+    @field_validator("depth")
+    @classmethod
+    def _check_depth(cls, depth: int) -> int:
+        if depth > 1:
+            raise ValueError(f"depth = {depth}: llama.cpp drafts with one layer; use depth = 1")
+        return depth
+
+
 class StudentEvaluationConfig(RecipeTable):
     """Ask teacher, start and student the same held-out requests after the training, and compare how many answers pass the
     recipe's checks. For families whose seeds alone determine the request.
@@ -223,6 +241,8 @@ class StudentConfig(RecipeTable):
     """The share of the training in the finished weights: start + share * (trained - start) (WiSE-FT, arXiv 2109.01903); 0 is the
     start. `validation`, in a run: the share of 0.25, 0.5, 0.75 and 1 that passes most requests of the recipe, of those that
     lose at most `lineage.max_general_loss` on the general panel. Default: the trained weights."""
+    mtp: MtpConfig | None = None
+    """For `architecture = "hybrid"`: train a layer that drafts tokens. Default: no such layer."""
     lora: LoraConfig | None = None
     """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
     sparsity: SparsityConfig | None = None
@@ -307,6 +327,11 @@ class StudentConfig(RecipeTable):
     @model_validator(mode="after")
     def _check_hybrid(self) -> Self:
         if self.architecture != "hybrid":
+            if self.mtp:
+                raise ValueError(
+                    f'mtp: llama.cpp drafts with such a layer of architecture = "hybrid" only, not of {self.architecture!r}; add '
+                    'start = "random" and architecture = "hybrid", or leave mtp out'
+                )
             return self
         if self.start != "random":
             raise ValueError(

@@ -15,7 +15,7 @@ def add_nothing(_writer: gguf.GGUFWriter, _config: Any) -> None:
     """For an architecture without hyper-parameters of its own."""
 
 
-def keep_tensor(name: str, weight: torch.Tensor) -> tuple[str, torch.Tensor]:
+def keep_tensor(name: str, weight: torch.Tensor, _config: Any) -> tuple[str, torch.Tensor]:
     """For an architecture whose weights gguf knows by transformers' names."""
     return name, weight
 
@@ -37,8 +37,8 @@ class Architecture(NamedTuple):
     """Whether llama.cpp needs the output matrix in the file, even if it is the embedding."""
     has_window: bool = False
     """Whether llama.cpp computes the sliding windows of its attention layers."""
-    convert_tensor: Callable[[str, torch.Tensor], tuple[str, torch.Tensor]] = keep_tensor
-    """A weight under the name by which gguf knows it, with llama.cpp's values."""
+    convert_tensor: Callable[[str, torch.Tensor, Any], tuple[str, torch.Tensor]] = keep_tensor
+    """A weight under the name by which gguf knows it, or under llama.cpp's own, with llama.cpp's values."""
 
 
 def find_shared_fault(config: Any, rope_types: Collection[str] = ("default",)) -> str | None:
@@ -87,10 +87,15 @@ def find_context_length(architecture: Architecture, config: Any) -> int:
     return int(min(limits))
 
 
+def count_mtp_layers(config: Any) -> int:
+    """Layers for multi-token prediction, after those of the model."""
+    return int(getattr(config, "num_mtp_layers", 0))
+
+
 def add_shared_settings(writer: gguf.GGUFWriter, architecture: Architecture, config: Any) -> None:
     """Write the hyper-parameters that all architectures have, in the order of earlier versions."""
     head, rope = get_head_size(config), get_rope(config)
-    writer.add_block_count(config.num_hidden_layers)
+    writer.add_block_count(config.num_hidden_layers + count_mtp_layers(config))
     writer.add_context_length(find_context_length(architecture, config))
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)

@@ -10,12 +10,20 @@ import gguf
 import torch
 
 from students.architectures.architecture import (
+    count_mtp_layers,
     find_full_attention_interval,
     find_shared_fault,
     get_head_size,
     get_rope,
 )
 
+MTP_NAMES = {
+    "fc": "nextn.eh_proj",
+    "pre_fc_norm_embedding": "nextn.enorm",
+    "pre_fc_norm_hidden": "nextn.hnorm",
+    "norm": "nextn.shared_head_norm",
+}
+"""The parts of a multi-token prediction block besides its layer: Qwen3.5's names and llama.cpp's."""
 ROTARY_SHARE = 0.25
 """The share of a head's channels that positions rotate, as in Qwen3.5."""
 
@@ -37,6 +45,8 @@ def add_gated_delta_settings(writer: gguf.GGUFWriter, config: Any) -> None:
     interval = find_full_attention_interval(config.layer_types)
     assert interval
     writer.add_full_attention_interval(interval)
+    if blocks := count_mtp_layers(config):
+        writer.add_nextn_predict_layers(blocks)
     writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
     writer.add_ssm_state_size(config.linear_key_head_dim)
     writer.add_ssm_group_count(config.linear_num_key_heads)
@@ -50,15 +60,24 @@ def split_rotary_channels(config: Any) -> list[int]:
     return [pairs // 3 + (part < pairs % 3) for part in range(3)]
 
 
-def convert_gated_delta_tensor(name: str, weight: torch.Tensor) -> tuple[str, torch.Tensor]:
-    """Norms around 1, the decay itself in place of its logarithm, and a convolution without its axis of one channel."""
+def convert_gated_delta_tensor(name: str, weight: torch.Tensor, config: Any) -> tuple[str, torch.Tensor]:
+    """Norms around 1, the decay itself in place of its logarithm, and a convolution without its axis of one channel; a block for
+    multi-token prediction as one more layer.
+    """
     *_, module, kind = name.split(".")
+    if name.startswith("mtp."):
+        layer = config.num_hidden_layers
+        name = (
+            f"blk.{layer}.{MTP_NAMES[module]}.{kind}"
+            if name.count(".") == 2
+            else name.replace("mtp.layers.0.", f"model.layers.{layer}.")
+        )
     if kind == "A_log":
         return name, -weight.exp()
     if kind == "dt_bias":
         return name.replace("dt_bias", "dt_proj.bias"), weight
     if module == "conv1d":
         return name, weight.squeeze(1)
-    if module.endswith("norm") and not name.endswith("linear_attn.norm.weight"):
+    if "norm" in module and not name.endswith("linear_attn.norm.weight"):
         return name, weight + 1
     return name, weight

@@ -13,14 +13,15 @@ from gguf import MODEL_TENSOR
 from transformers import PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from students.architectures.architecture import Architecture, get_head_size, get_rope
+from students.architectures.architecture import Architecture, count_mtp_layers, get_head_size, get_rope
 
 OUTPUT = "lm_head.weight"
 HEAD_COUNTS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 PART_ORDER = (
     "token_embd", "output_norm", "output", "attn_norm", "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_gate", "attn_q_norm",
     "attn_k_norm", "ssm_conv1d", "ssm_beta", "ssm_alpha", "ssm_dt", "ssm_a", "ssm_norm", "ssm_out", "attn_output",
-    "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "post_ffw_norm",
+    "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "post_ffw_norm", "nextn.enorm", "nextn.hnorm",
+    "nextn.eh_proj", "nextn.shared_head_norm",
 )  # fmt: skip
 """The order of the tensors in a file: embeddings, then each layer as it computes."""
 
@@ -31,9 +32,9 @@ def iterate_tensors(model: PreTrainedModel, architecture: Architecture) -> Itera
     weights = model.state_dict()
     if config.tie_word_embeddings and not architecture.requires_output:
         weights.pop(OUTPUT, None)
-    names = gguf.get_tensor_name_map(architecture.gguf, config.num_hidden_layers)
-    converted = dict(architecture.convert_tensor(name, weight) for name, weight in weights.items())
-    stored = {str(names.get_name(name, (".weight", ".bias"))): name for name in converted}
+    names = gguf.get_tensor_name_map(architecture.gguf, config.num_hidden_layers + count_mtp_layers(config))
+    converted = dict(architecture.convert_tensor(name, weight, config) for name, weight in weights.items())
+    stored = {names.get_name(name, (".weight", ".bias")) or name: name for name in converted}
     assert len(stored) == len(weights), "two tensors have one name"
     yield from _iterate_position_tensors(config)
     for theirs in sorted(stored, key=_find_place):

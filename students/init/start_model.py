@@ -41,6 +41,7 @@ from students.init.embedded_teacher import (
 )
 from students.init.hybrid_start import build_random_hybrid
 from students.init.width_pruning import WIDTH_MULTIPLE, KeptParts, narrow_model
+from students.mtp_block import forget_mtp_block
 
 HUB_SECONDS = 5.0
 """How long to wait for the hub, unless HF_HUB_ETAG_TIMEOUT is set."""
@@ -165,6 +166,7 @@ def start_from_pretrained(name: str, *, becomes_student: bool = False) -> StartM
             if fault and _must_be_downloaded(name)
             else f"student.start: transformers cannot load {name!r}: {reason}; use layers, random, a folder or a hub name"
         ) from None
+    forget_mtp_block(model.config)
     return StartModel(model, tokenizer, f"{name}, all of its layers", name, "other")
 
 

@@ -23,6 +23,7 @@ from students.architectures.known_architectures import ARCHITECTURES, find_archi
 from students.architectures.stored_tensors import iterate_tensors
 from students.architectures.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
 from students.chat_encoding import check_tokenizer
+from students.mtp_block import load_mtp_block
 
 
 class GgufForm(NamedTuple):
@@ -58,6 +59,7 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
         UsageError: if there is no student, or llama.cpp does not compute what it does.
     """
     model, tokenizer = read_student(student)
+    load_mtp_block(model, student)
     config: Any = model.config
     architecture = ARCHITECTURES[config.model_type]
     if fault := find_tokenizer_fault(tokenizer):

@@ -22,6 +22,9 @@ HYBRID = {"start": "random", "architecture": "hybrid"}
         ({**HYBRID, "replay": {}}, "replay: the weights of start = 'random' are untrained"),
         ({**HYBRID, "start_kl": 0.1}, "start_kl: the weights of start = 'random' are untrained"),
         ({**HYBRID, "average": 0.5}, "average: the weights of start = 'random' are untrained"),
+        ({**HYBRID, "mtp": {"depth": 2}}, "depth = 2: llama.cpp drafts with one layer; use depth = 1"),
+        ({**HYBRID, "mtp": {"weight": 0}}, "Input should be greater than 0"),
+        ({"start": "random", "mtp": {}}, "mtp: llama.cpp drafts with such a layer of architecture = "),
         ({**HYBRID, "architecture": "mamba"}, "Input should be 'llama' or 'hybrid'"),
     ],
 )
@@ -32,6 +35,6 @@ def test_what_a_hybrid_cannot_have_is_one_sentence(settings: dict[str, Any], wor
     assert words in error["msg"]
 
 
-def test_the_key_counts_only_if_it_is_set() -> None:
-    assert "architecture" in find_later_defaults(StudentConfig(start="random"))
-    assert "architecture" not in find_later_defaults(StudentConfig(**HYBRID))
+def test_the_keys_count_only_if_they_are_set() -> None:
+    assert find_later_defaults(StudentConfig(start="random")) >= {"architecture", "mtp"}
+    assert not {"architecture", "mtp"} & find_later_defaults(StudentConfig(**HYBRID, mtp={}))

@@ -30,8 +30,8 @@ CHUNK = 64
 LENGTHS = (5, 60, 200)
 
 
-def tiny_hybrid(vocabulary: int, *, width: int = 64) -> Qwen3_5ForCausalLM:
-    """Four layers, the last with attention, with weights far from those of a new model."""
+def tiny_hybrid(vocabulary: int, *, width: int = 64, new: bool = False) -> Qwen3_5ForCausalLM:
+    """Four layers, the last with attention; unless `new`, with weights far from those of a new model."""
     torch.manual_seed(0)
     model = build_random_hybrid(
         LlamaConfig(
@@ -40,6 +40,8 @@ def tiny_hybrid(vocabulary: int, *, width: int = 64) -> Qwen3_5ForCausalLM:
             rope_parameters={"rope_type": "default", "rope_theta": 1e4}, bos_token_id=1, eos_token_id=2, pad_token_id=0,
         )
     )  # fmt: skip
+    if new:
+        return model
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 1:
