@@ -159,6 +159,32 @@ def test_an_interrupted_training_resumes_to_the_same_weights(
     assert (out / "model.safetensors").read_bytes() == (student / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": {"sft": 1.0, "hidden": 0.5, "forward_kl": 0.5}, "accumulate": 2, "batch_size": 1},
+        {"objective": {"sft": 1.0, "jsd": 0.5}, "distillation": {"lmbda": 0.5, "max_new_tokens": 8}},
+        {"objective": {"sft": 1.0, "dpo": 1.0}},
+    ],
+)
+def test_every_objective_trains_next_to_the_block(settings: dict[str, Any], teacher: Path, tmp_path: Path) -> None:
+    distillation = {"teacher": str(teacher), **settings.get("distillation", {})}
+    config = StudentConfig.model_validate(
+        {**CONFIG.model_dump(), **settings, "epochs": 4, "evaluate_steps": None, "distillation": distillation}
+    )
+    worse = [[talk[0], Message(role="assistant", content="No.")] for talk in remembered()]
+    rejected = worse if "dpo" in settings["objective"] else []
+    out = tmp_path / "student"
+    record = train_student(remembered(), config, out, seed=3, progress=quiet, held_out=remembered(), rejected=rejected)
+    assert record.loss_after < record.loss_before
+    log = read_log(out)
+    assert settings["objective"].keys() <= {name for line in log for name in line}
+    learned = [line for line in log if "sft" in line]
+    assert learned
+    assert all("mtp" in line for line in learned)
+    assert ["mtp" in line for line in log] == ["sft" in line for line in log], "not of the student's own answers"
+
+
 # llama.cpp
 
 
