@@ -4,7 +4,7 @@ Knows models and batches; knows nothing of training or of the conversations' ori
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -37,11 +37,26 @@ class TokenPredictions(NamedTuple):
     """The id of each token, of shape (tokens,)."""
     rows: torch.Tensor
     """The index of each token's conversation in the batch, of shape (tokens,)."""
-    hidden: tuple[torch.Tensor, ...]
+    hidden: tuple[torch.Tensor, ...] = ()
     """The output of each layer, of shape (tokens, width); empty unless requested."""
+    ahead: "TokenPredictions | None" = None
+    """The predictions one token earlier, by the model's block for multi-token prediction; None unless requested."""
+
+    def select_first(self, conversations: int) -> "TokenPredictions":
+        """Those of the batch's first conversations."""
+        first = self.rows < conversations
+        return TokenPredictions(
+            self.logits[first],
+            self.targets[first],
+            self.rows[first],
+            tuple(layer[first] for layer in self.hidden),
+            self.ahead and self.ahead.select_first(conversations),
+        )
 
 
-def predict_tokens(model: PreTrainedModel, batch: TokenBatch, *, hidden: bool = False) -> TokenPredictions:
+def predict_tokens(
+    model: PreTrainedModel, batch: TokenBatch, *, hidden: bool = False, ahead: bool = False
+) -> TokenPredictions:
     """The model's prediction of each learned token given all tokens before it.
 
     Position `t` predicts token `t + 1`; the shift is made only here. Logits are computed only at positions where some row
@@ -58,7 +73,7 @@ def predict_tokens(model: PreTrainedModel, batch: TokenBatch, *, hidden: bool = 
         **batch.layout,
         logits_to_keep=positions,
         use_cache=False,
-        output_hidden_states=hidden,
+        output_hidden_states=hidden or ahead,
     )
     layers = output.hidden_states[1:] if hidden else ()
     return TokenPredictions(
@@ -66,7 +81,20 @@ def predict_tokens(model: PreTrainedModel, batch: TokenBatch, *, hidden: bool = 
         targets[learned],
         owner[learned],
         tuple(layer[:, positions][learned].float() for layer in layers),
+        _predict_ahead(model, batch, output.hidden_states[-1]) if ahead else None,
     )
+
+
+def _predict_ahead(model: Any, batch: TokenBatch, last: torch.Tensor) -> TokenPredictions:
+    """Each learned token, given all tokens but the one before it. A row is one conversation.
+
+    `last` are the model's last hidden states, of shape (rows, tokens, width).
+    """
+    states = model.mtp(last[:, :-2], batch.ids[:, 1:-1])
+    targets = batch.labels[:, 2:]
+    learned = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
+    logits = model.get_output_embeddings()(states[learned]).float()
+    return TokenPredictions(logits, targets[learned], batch.owner[:, 2:][learned])
 
 
 def compute_token_loss(model: PreTrainedModel, batch: TokenBatch) -> SummedLoss:

@@ -115,6 +115,7 @@ DATASETS = (
 TRAINING = (
     "README.md: stillhouse distill",
     "docs/students.md: torchrun", "docs/students.md: stillhouse distill", "docs/distillation.md: stillhouse distill",
+    "docs/hybrid.md: stillhouse distill",
 )  # fmt: skip
 STUDENT = (
     "README.md: stillhouse new mine", "docs/students.md: stillhouse export", "docs/students.md: stillhouse evaluate",
@@ -495,6 +496,7 @@ def test_the_pages_on_training_run_as_written_with_the_smallest_student(tmp_path
             workspace.run_block(block._replace(text=text), {"data/runs/…/dataset/preference": "pairs"}, {
                 "stillhouse distill": f"{more} --set distillation.max_new_tokens=8", "torchrun": more,
                 "stillhouse distill data.jsonl --out small1": "--set distillation.teacher=small0",  # is read in no time
+                "stillhouse distill rows.jsonl --out hybrid": "--set layers=4",  # the fewest
                 "stillhouse chat": "<<< Hello", "stillhouse serve": "--port 0",
             })  # fmt: skip
 

@@ -31,6 +31,7 @@ FIRST_KEYS: Mapping[str, str] = {
     "LineageConfig": "policy budget real min_real_share",
     "LoraConfig": "rank alpha targets",
     "MinHashFilter": "type keep of threshold ngram permutations index",
+    "MtpConfig": "depth weight",
     "NoveltyFilter": "type keep threshold",
     "PersonalDataFilter": "type action kinds region",
     "PreferenceConfig": "margin pairs_per_prompt",

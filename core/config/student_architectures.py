@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 STUDENT_ARCHITECTURES = (
-    "gemma3_text", "granite", "granite_swa", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"
+    "gemma3_text", "granite", "granite_swa", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_5_text", "smollm3",
 )  # fmt: skip
 """The `model_type` in a model's config.json."""
 

@@ -16,6 +16,8 @@ from core.secrets import validate_variable_name
 ObjectiveName = Literal[
     "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
 ]  # fmt: skip
+HYBRID_PERIOD = 4
+"""Every layer of a hybrid whose number, counted from 1, is a multiple of this has attention, as in Qwen3.5."""
 DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta"})
 """The objectives that compare the student's next-token probabilities with its teacher's."""
 
@@ -163,6 +165,24 @@ class ReplayConfig(RecipeTable):
     Default: `NAME.replay.jsonl` next to the student's folder."""
 
 
+class MtpConfig(RecipeTable):
+    """Train one more layer, which predicts the token after the next one from the student's last hidden state (multi-token
+    prediction). llama.cpp drafts tokens with it, which the student then verifies: answers do not change, and may come faster.
+    """
+
+    depth: int = Field(1, ge=1)
+    """Tokens that are predicted beyond the next one. llama.cpp and the training know 1 only."""
+    weight: float = Field(0.3, gt=0, lt=math.inf)
+    """Of the layer's cross-entropy in the loss: DeepSeek-V3's (arXiv 2412.19437, section 4.2)."""
+
+    @field_validator("depth")
+    @classmethod
+    def _check_depth(cls, depth: int) -> int:
+        if depth > 1:
+            raise ValueError(f"depth = {depth}: llama.cpp drafts with one layer; use depth = 1")
+        return depth
+
+
 class StudentEvaluationConfig(RecipeTable):
     """Ask teacher, start and student the same held-out requests after the training, and compare how many answers pass the
     recipe's checks. For families whose seeds alone determine the request.
@@ -182,6 +202,10 @@ class StudentConfig(RecipeTable):
     `random`: a small new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads, of a model whose
     architecture and tokenizer llama.cpp knows: Llama, Mistral, Qwen2, Qwen3, SmolLM3, Granite, Granite SWA, Gemma 3, OLMo 2,
     Phi-3."""
+    architecture: Literal["llama", "hybrid"] = "llama"
+    """For `start = "random"`. `llama`: attention in every layer. `hybrid`: attention in every fourth layer and a gated-delta
+    memory (arXiv 2412.06464) in the others, whose size does not grow with the input: Qwen3.5's text model, of at least 4
+    layers."""
     objective: ObjectiveName | str | dict[str, float] = "sft"
     """The loss, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: cross-entropy of the assistant's
     tokens. Six divergences from a teacher's probabilities. `hidden`: its hidden states. `dpo`: preference pairs. Or a loss of
@@ -233,6 +257,8 @@ class StudentConfig(RecipeTable):
     """The share of the training in the finished weights: start + share * (trained - start) (WiSE-FT, arXiv 2109.01903); 0 is the
     start. `validation`, in a run: the share of 0.25, 0.5, 0.75 and 1 that passes most requests of the recipe, of those that
     lose at most `lineage.max_general_loss` on the general panel. Default: the trained weights."""
+    mtp: MtpConfig | None = None
+    """For `architecture = "hybrid"`: train a layer that drafts tokens. Default: no such layer."""
     lora: LoraConfig | None = None
     """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
     sparsity: SparsityConfig | None = None
@@ -330,6 +356,36 @@ class StudentConfig(RecipeTable):
             raise ValueError(
                 "lora with attention: low-rank adapters would not train the sinks, and would not fit the start, which has no "
                 "windows; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_hybrid(self) -> Self:
+        if self.architecture != "hybrid":
+            if self.mtp:
+                raise ValueError(
+                    f'mtp: llama.cpp drafts with such a layer of architecture = "hybrid" only, not of {self.architecture!r}; add '
+                    'start = "random" and architecture = "hybrid", or leave mtp out'
+                )
+            return self
+        if self.start != "random":
+            raise ValueError(
+                f'architecture = "hybrid": start = {self.start!r} has an architecture already, and a hybrid has new weights; use '
+                'start = "random", or leave architecture out'
+            )
+        if self.attention:
+            raise ValueError(
+                'attention: sliding windows need a Llama, and architecture = "hybrid" is none; leave one of them out'
+            )
+        if self.layers < HYBRID_PERIOD:
+            raise ValueError(
+                f'layers = {self.layers}: only every {HYBRID_PERIOD}th layer of architecture = "hybrid" has attention; use '
+                f"{HYBRID_PERIOD} or more"
+            )
+        if self.packing:
+            raise ValueError(
+                'packing: the memories of architecture = "hybrid" would carry over from one conversation of a row to the next; '
+                "use packing = false"
             )
         return self
 

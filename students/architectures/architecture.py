@@ -7,11 +7,17 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import gguf
+import torch
 from transformers import PreTrainedModel
 
 
 def add_nothing(_writer: gguf.GGUFWriter, _config: Any) -> None:
     """For an architecture without hyper-parameters of its own."""
+
+
+def keep_tensor(name: str, weight: torch.Tensor, _config: Any) -> tuple[str, torch.Tensor]:
+    """For an architecture whose weights gguf knows by transformers' names."""
+    return name, weight
 
 
 class Architecture(NamedTuple):
@@ -32,6 +38,8 @@ class Architecture(NamedTuple):
     """Whether llama.cpp needs the output matrix in the file, even if it is the embedding."""
     has_window: bool = False
     """Whether llama.cpp computes the sliding windows of its attention layers."""
+    convert_tensor: Callable[[str, torch.Tensor, Any], tuple[str, torch.Tensor]] = keep_tensor
+    """A weight under the name by which gguf knows it, or under llama.cpp's own, with llama.cpp's values."""
     own_name: str | None = None
     """llama.cpp's name, if gguf does not know the family."""
     attention: str | None = None
@@ -65,6 +73,14 @@ def get_head_size(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
+def find_full_attention_interval(layers: list[str]) -> int | None:
+    """The n for which every n-th layer has full attention and no other layer; None if there is no such n."""
+    for interval in range(1, len(layers) + 2):
+        if all((kind == "full_attention") == ((place + 1) % interval == 0) for place, kind in enumerate(layers)):
+            return interval
+    return None
+
+
 def find_context_length(architecture: Architecture, config: Any) -> int:
     """The longest input in tokens for which llama.cpp computes what transformers does.
 
@@ -81,10 +97,15 @@ def find_context_length(architecture: Architecture, config: Any) -> int:
     return int(min(limits))
 
 
+def count_mtp_layers(config: Any) -> int:
+    """Layers for multi-token prediction, after those of the model."""
+    return int(getattr(config, "num_mtp_layers", 0))
+
+
 def add_shared_settings(writer: gguf.GGUFWriter, architecture: Architecture, config: Any) -> None:
     """Write the hyper-parameters that all architectures have, in the order of earlier versions."""
     head, rope = get_head_size(config), get_rope(config)
-    writer.add_block_count(config.num_hidden_layers)
+    writer.add_block_count(config.num_hidden_layers + count_mtp_layers(config))
     writer.add_context_length(find_context_length(architecture, config))
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)

@@ -23,8 +23,20 @@ from transformers import (
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.granite_swa.modeling_granite_swa import GraniteSWAForCausalLM
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
-from students.architectures.architecture import Architecture, find_shared_fault, get_head_size, get_rope
+from students.architectures.architecture import (
+    Architecture,
+    find_full_attention_interval,
+    find_shared_fault,
+    get_head_size,
+    get_rope,
+)
+from students.architectures.gated_delta import (
+    add_gated_delta_settings,
+    convert_gated_delta_tensor,
+    find_gated_delta_fault,
+)
 from students.architectures.sink_attention import SINK_ATTENTION
 
 GEMMA_ACTIVATION = "gelu_pytorch_tanh"
@@ -78,6 +90,13 @@ def _add_granite_swa_settings(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
 
 
+def _convert_granite_swa_tensor(name: str, weight: torch.Tensor, _config: Any) -> tuple[str, torch.Tensor]:
+    """gguf knows sinks for other families only."""
+    layer, is_sinks, _ = name.removeprefix("model.layers.").partition(".self_attn.sinks")
+    sinks = gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.ATTN_SINKS]
+    return (f"{sinks.format(bid=layer)}.weight" if is_sinks else name), weight
+
+
 def _find_gemma3_fault(config: Any) -> str | None:
     if (rope := {get_rope(config)["rope_type"], config.rope_parameters["sliding_attention"]["rope_type"]}) != {
         "default"
@@ -92,24 +111,16 @@ def _find_gemma3_fault(config: Any) -> str | None:
     for name in ("attention_bias", "attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
         if getattr(config, name):
             return f"`{name}`"
-    if _find_window_period(config.layer_types) is None:
+    if find_full_attention_interval(config.layer_types) is None:
         return "windows in other layers than all but every n-th"
-    return None
-
-
-def _find_window_period(layers: list[str]) -> int | None:
-    """The n for which every n-th layer has no window and all others have one; None if there is no such n."""
-    for period in range(1, len(layers) + 2):
-        if all((kind == "full_attention") == ((place + 1) % period == 0) for place, kind in enumerate(layers)):
-            return period
     return None
 
 
 def _add_gemma3_settings(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_sliding_window(config.sliding_window)
-    period = _find_window_period(config.layer_types)
-    assert period
-    writer.add_sliding_window_pattern(period)
+    interval = find_full_attention_interval(config.layer_types)
+    assert interval
+    writer.add_sliding_window_pattern(interval)
     writer.add_rope_freq_base_swa(config.rope_parameters["sliding_attention"]["rope_theta"])
 
 
@@ -144,6 +155,7 @@ ARCHITECTURES = {
         _add_granite_swa_settings,
         rotates_neighbours=True,
         has_window=True,
+        convert_tensor=_convert_granite_swa_tensor,
         own_name="granite_swa",
         attention=SINK_ATTENTION,
     ),
@@ -153,5 +165,12 @@ ARCHITECTURES = {
     "phi3": Architecture(Phi3ForCausalLM, MODEL_ARCH.PHI3, _find_phi3_fault, _add_phi3_settings),
     "qwen2": Architecture(Qwen2ForCausalLM, MODEL_ARCH.QWEN2, find_shared_fault),
     "qwen3": Architecture(Qwen3ForCausalLM, MODEL_ARCH.QWEN3, find_shared_fault),
+    "qwen3_5_text": Architecture(
+        Qwen3_5ForCausalLM,
+        MODEL_ARCH.QWEN35,
+        find_gated_delta_fault,
+        add_gated_delta_settings,
+        convert_tensor=convert_gated_delta_tensor,
+    ),
     "smollm3": Architecture(SmolLM3ForCausalLM, MODEL_ARCH.SMOLLM3, _find_smollm3_fault, rotates_neighbours=True),
 }

@@ -13,14 +13,15 @@ from gguf import MODEL_TENSOR
 from transformers import PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from students.architectures.architecture import Architecture, get_head_size, get_rope
+from students.architectures.architecture import Architecture, count_mtp_layers, get_head_size, get_rope
 
 OUTPUT = "lm_head.weight"
 HEAD_COUNTS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 PART_ORDER = (
-    "token_embd", "output_norm", "output", "attn_norm", "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_q_norm",
-    "attn_k_norm", "attn_sinks", "attn_output", "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down",
-    "post_ffw_norm",
+    "token_embd", "output_norm", "output", "attn_norm", "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_gate", "attn_q_norm",
+    "attn_k_norm", "attn_sinks", "ssm_conv1d", "ssm_beta", "ssm_alpha", "ssm_dt", "ssm_a", "ssm_norm", "ssm_out",
+    "attn_output", "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "post_ffw_norm", "nextn.enorm",
+    "nextn.hnorm", "nextn.eh_proj", "nextn.shared_head_norm",
 )  # fmt: skip
 """The order of the tensors in a file: embeddings, then each layer as it computes."""
 
@@ -31,13 +32,14 @@ def iterate_tensors(model: PreTrainedModel, architecture: Architecture) -> Itera
     weights = model.state_dict()
     if config.tie_word_embeddings and not architecture.requires_output:
         weights.pop(OUTPUT, None)
-    names = gguf.get_tensor_name_map(architecture.gguf, config.num_hidden_layers)
-    stored = {_find_sinks_name(name) or str(names.get_name(name, (".weight", ".bias"))): name for name in weights}
+    names = gguf.get_tensor_name_map(architecture.gguf, config.num_hidden_layers + count_mtp_layers(config))
+    converted = dict(architecture.convert_tensor(name, weight, config) for name, weight in weights.items())
+    stored = {names.get_name(name, (".weight", ".bias")) or name: name for name in converted}
     assert len(stored) == len(weights), "two tensors have one name"
     yield from _iterate_position_tensors(config)
     for theirs in sorted(stored, key=_find_place):
         ours = stored[theirs]
-        weight = weights[ours].numpy()
+        weight = converted[ours].numpy()
         projection = ours.split(".")[-2]
         if architecture.rotates_neighbours and projection in HEAD_COUNTS:
             weight = permute_rows(weight, getattr(config, HEAD_COUNTS[projection]))
@@ -46,16 +48,11 @@ def iterate_tensors(model: PreTrainedModel, architecture: Architecture) -> Itera
         yield theirs, weight
 
 
-def _find_sinks_name(name: str) -> str | None:
-    """llama.cpp's name of the sinks of an attention layer, which gguf knows for few families; None for another tensor."""
-    layer, is_sinks, _ = name.removeprefix("model.layers.").partition(".self_attn.sinks")
-    return f"{gguf.TENSOR_NAMES[MODEL_TENSOR.ATTN_SINKS].format(bid=layer)}.weight" if is_sinks else None
-
-
 def _find_place(name: str) -> tuple[int, int, bool]:
     """Where a tensor is in a file: those of no layer first, a matrix before its bias."""
-    *layer, part, kind = name.removeprefix("blk.").split(".")
-    return int(layer[0]) if layer else -1, PART_ORDER.index(part), kind == "bias"
+    _, layer, part = name.split(".", 2) if name.startswith("blk.") else ("", "-1", name)
+    is_bias = part.endswith(".bias")
+    return int(layer), PART_ORDER.index(part.removesuffix(".weight").removesuffix(".bias")), is_bias
 
 
 def permute_rows(weight: np.ndarray, heads: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The start of a student: layers of the embedded teacher, a small random Llama, or an existing model.
+"""The start of a student: layers of the embedded teacher, a small random Llama or hybrid, or an existing model.
 
 Knows weights and tokenizers; knows nothing of training data.
 """
@@ -15,10 +15,12 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
@@ -28,7 +30,7 @@ from core.config.student_architectures import (
     describe_unknown_architecture,
     describe_unwindowed_architecture,
 )
-from core.config.students import AttentionConfig, StudentConfig
+from core.config.students import HYBRID_PERIOD, AttentionConfig, StudentConfig
 from core.errors import UsageError
 from students.architectures.known_architectures import choose_attention, find_architecture, find_configuration_fault
 from students.architectures.vocabularies import find_tokenizer_fault
@@ -41,8 +43,10 @@ from students.init.embedded_teacher import (
     read_teacher_config,
     read_teacher_weights,
 )
+from students.init.hybrid_start import build_random_hybrid
 from students.init.width_pruning import WIDTH_MULTIPLE, KeptParts, narrow_model
 from students.init.windows import add_windows, count_windowed_layers
+from students.mtp_block import forget_mtp_block
 
 HUB_SECONDS = 5.0
 """How long to wait for the hub, unless HF_HUB_ETAG_TIMEOUT is set."""
@@ -84,6 +88,8 @@ def load_start_model(config: StudentConfig) -> StartModel:
     match config.start:
         case "layers" | "width":
             return start_from_layers(config.layers)
+        case "random" if config.architecture == "hybrid":
+            return start_from_random_hybrid(config.hidden_size, config.layers)
         case "random":
             return start_from_random(config.hidden_size, config.layers)
         case name:
@@ -131,8 +137,27 @@ def add_start_windows(start: StartModel, config: AttentionConfig) -> StartModel:
 
 def start_from_random(hidden_size: int, layers: int) -> StartModel:
     """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit)."""
-    teacher = open_teacher_file(find_teacher_file())
-    config = read_teacher_config(teacher)
+    made_from = f"a random Llama of {layers} layers, {hidden_size} wide, with the tokenizer of {TEACHER_MODEL}"
+    model = LlamaForCausalLM(_choose_proportions(hidden_size, layers))
+    return StartModel(model, _build_own_tokenizer(), made_from, None, TEACHER_LICENCE)
+
+
+def start_from_random_hybrid(hidden_size: int, layers: int) -> StartModel:
+    """A new hybrid in the same proportions."""
+    model = build_random_hybrid(_choose_proportions(hidden_size, layers))
+    made_from = (
+        f"a random hybrid of {layers} layers, {layers // HYBRID_PERIOD} of them with attention and the others with a "
+        f"memory, {hidden_size} wide, with the tokenizer of {TEACHER_MODEL}"
+    )
+    return StartModel(model, _build_own_tokenizer(), made_from, None, TEACHER_LICENCE)
+
+
+def _build_own_tokenizer() -> PreTrainedTokenizerFast:
+    return build_teacher_tokenizer(open_teacher_file(find_teacher_file()))
+
+
+def _choose_proportions(hidden_size: int, layers: int) -> LlamaConfig:
+    config = read_teacher_config(open_teacher_file(find_teacher_file()))
     head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
     config.update(
         {
@@ -144,8 +169,7 @@ def start_from_random(hidden_size: int, layers: int) -> StartModel:
             "head_dim": head,
         }
     )
-    made_from = f"a random Llama of {layers} layers, {hidden_size} wide, with the tokenizer of {TEACHER_MODEL}"
-    return StartModel(LlamaForCausalLM(config), build_teacher_tokenizer(teacher), made_from, None, TEACHER_LICENCE)
+    return config
 
 
 def start_from_pretrained(name: str, *, becomes_student: bool = False) -> StartModel:
@@ -168,6 +192,7 @@ def start_from_pretrained(name: str, *, becomes_student: bool = False) -> StartM
             else f"student.start: transformers cannot load {name!r}: {reason}; use layers, random, a folder or a hub name"
         ) from None
     choose_attention(model)
+    forget_mtp_block(model.config)
     return StartModel(model, tokenizer, f"{name}, all of its layers", name, "other")
 
 

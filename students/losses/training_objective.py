@@ -22,6 +22,8 @@ from students.token_batches import TokenBatch, build_batch
 
 START_KL, REPLAY = "start_kl", "replay"
 """The names of the terms that keep a student near its start, next to the objectives."""
+MTP = "mtp"
+"""The name of the cross-entropy of a block for multi-token prediction."""
 
 TeacherSignal = DenseSignal | TopKSignal | SampledSignal
 
@@ -72,14 +74,18 @@ class TrainingObjective:
         self, config: StudentConfig, signals: SignalSource | None, words: int, projections: torch.nn.ModuleList
     ) -> None:
         """`words` is the tokenizer's size. `projections` come from `build_projections`, empty without the objective `hidden`."""
-        self.weights = {**config.weights, **({START_KL: config.start_kl} if config.start_kl else {})}
-        """Of the objectives and of the divergence from the start on the data."""
+        self.weights = {
+            **config.weights,
+            **({START_KL: config.start_kl} if config.start_kl else {}),
+            **({MTP: config.mtp.weight} if config.mtp else {}),
+        }
+        """Of the objectives, of the divergence from the start on the data, and of a block's predictions."""
         self._divergences = config.divergences
         self._installed = {
             extension.name: (extension, extension.value.options(**config.loss_options[extension.name]))
             for extension in config.loss_extensions
         }
-        self.text_losses = config.text_losses | ({START_KL} & self.weights.keys())
+        self.text_losses = config.text_losses | ({START_KL, MTP} & self.weights.keys())
         """The terms that need no teacher and no answer of the student."""
         self._precision = config.precision
         self._packed_to = config.max_tokens if config.packing else 0
@@ -122,7 +128,8 @@ class TrainingObjective:
         paired = [place for place, other in enumerate(rejected) if other]
         worse = [other for other in rejected if other]
         batch = build_batch([*encoded, *worse], pad, packed_to=self._packed_to)
-        predictions = predict_tokens(model, batch, hidden="hidden" in self.weights)
+        ahead = MTP in self.weights and not own
+        predictions = predict_tokens(model, batch, hidden="hidden" in self.weights, ahead=ahead)
         values: dict[str, torch.Tensor] = {}
         if worse:
             now = conversation_log_likelihoods(predictions, len(encoded) + len(worse))
@@ -133,18 +140,14 @@ class TrainingObjective:
             values["dpo"] = losses.mean()
             # The other objectives see `encoded` only.
             batch = build_batch(encoded, pad, packed_to=self._packed_to)
-            first = predictions.rows < len(encoded)
-            predictions = TokenPredictions(
-                predictions.logits[first],
-                predictions.targets[first],
-                predictions.rows[first],
-                tuple(layer[first] for layer in predictions.hidden),
-            )
+            predictions = predictions.select_first(len(encoded))
         if start is not None:
             student = predictions.logits.log_softmax(-1)
             values[START_KL] = loss_functions.forward_kl(student, start).mean()
         if "sft" in self.weights and not own:
             values["sft"] = functional.cross_entropy(predictions.logits, predictions.targets)
+        if predictions.ahead:
+            values[MTP] = functional.cross_entropy(predictions.ahead.logits, predictions.ahead.targets)
         for name in () if own else sorted(self.text_losses & self._installed.keys()):
             values[name] = self._compute_installed(name, predictions.logits, predictions.targets)
         if self._signals:

@@ -28,6 +28,7 @@ from students.architectures.known_architectures import (
 from students.architectures.stored_tensors import iterate_tensors
 from students.architectures.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
 from students.chat_encoding import check_tokenizer
+from students.mtp_block import load_mtp_block
 
 
 class GgufForm(NamedTuple):
@@ -63,6 +64,7 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
         UsageError: if there is no student, or llama.cpp does not compute what it does.
     """
     model, tokenizer = read_student(student)
+    load_mtp_block(model, student)
     config: Any = model.config
     architecture = ARCHITECTURES[config.model_type]
     if fault := find_tokenizer_fault(tokenizer):
@@ -111,8 +113,10 @@ def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
 
 
 def choose_tensor_type(name: str, weight: np.ndarray, form: GgufForm) -> GGMLQuantizationType:
-    """Norms are stored in 32 bits; rows that do not divide into the blocks of a quantized type in 16."""
-    if weight.ndim == 1:
+    """Norms and short convolutions, which llama.cpp computes in 32 bits, are stored in 32; rows that do not divide into the
+    blocks of a quantized type in 16.
+    """
+    if weight.ndim == 1 or name.endswith("ssm_conv1d.weight"):
         return GGMLQuantizationType.F32
     wanted = form.embedding if name in ("token_embd.weight", "output.weight") else form.matrices
     block = gguf.GGML_QUANT_SIZES[wanted][0]

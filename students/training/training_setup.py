@@ -25,6 +25,7 @@ from students.init.width_pruning import choose_most_active
 from students.init.windows import count_windowed_layers
 from students.losses.start_reference import StartReference
 from students.losses.training_objective import TrainingObjective, build_projections
+from students.mtp_block import add_mtp_block
 from students.predictions import compute_held_out_loss, separates_packed_rows
 from students.signals.captured_signals import (
     CapturedSignals,
@@ -70,6 +71,8 @@ def prepare_start(
     if config.start == "width":
         batch = build_batch(sample_calibration(data, CALIBRATION_CONVERSATIONS, seed), find_pad_id(start.tokenizer))
         start = narrow_start(start, choose_most_active(start.model, batch, config.hidden_size))  # type: ignore[arg-type]
+    if config.mtp:
+        add_mtp_block(start.model)
     if config.packing:
         check_packing(start.model, data.train, find_pad_id(start.tokenizer), "student.start")
     progress(

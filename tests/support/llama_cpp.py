@@ -2,9 +2,10 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -60,13 +61,15 @@ class LlamaCpp:
 
 
 @contextmanager
-def llama_cpp(path: Path) -> Iterator[LlamaCpp]:
+def llama_cpp(path: Path, more: Mapping[str, Any] = MappingProxyType({})) -> Iterator[LlamaCpp]:
+    """With `more` of llama.cpp's parameters."""
     settings = {
         "model.path": str(path), "n_parallel": 1, "n_ctx": 1024, "warmup": False, "cache_ram_mib": 0,
         "cpuparams.n_threads": 1, "cpuparams_batch.n_threads": 1,
         "cache_type_k": xllamacpp.ggml_type.GGML_TYPE_F32.value,  # 16 bits would be 1e-3 nats
         "cache_type_v": xllamacpp.ggml_type.GGML_TYPE_F32.value,
         "flash_attn_type": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED.value,
+        **more,
     }  # fmt: skip
     serving = run_llama_server(str(path), settings, print, patience=120)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(serving) as server:

@@ -280,7 +280,7 @@ def test_an_unknown_architecture_is_refused_before_its_weights_are_loaded(
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     assert refusal(tmp_path) == (
         f"student.start: '{tmp_path}' is a 'gpt2'; a student is a gemma3_text, granite, granite_swa, llama, mistral, olmo2, "
-        "phi3, qwen2, qwen3 or smollm3"
+        "phi3, qwen2, qwen3, qwen3_5_text or smollm3"
     )
 
 

@@ -1,0 +1,79 @@
+"""New weights of a hybrid: gated-delta memories in three layers of four, attention in the fourth.
+
+Knows configurations and the embedded teacher's tokenizer; knows nothing of training.
+"""
+
+import math
+from typing import Any
+
+import torch
+from transformers import LlamaConfig
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
+
+from core.config.students import HYBRID_PERIOD
+from students.architectures.gated_delta import ROTARY_SHARE, split_rotary_channels
+
+SHORT_CONVOLUTION = 4
+"""Tokens that the convolution before a memory sees."""
+NORM_EPSILON = 1e-6
+"""Qwen3.5's. transformers adds this to the squared lengths of keys and queries at every setting, llama.cpp adds the model's."""
+SMALLEST_STEP, LARGEST_STEP = 0.001, 0.1
+"""Of a new memory: what a token's decay is multiplied by; see `initialize_memory`."""
+
+
+def build_random_hybrid(proportions: LlamaConfig) -> Qwen3_5ForCausalLM:
+    """A new model with the width, layers, heads, positions and tokens of a Llama. Uses torch's global generator."""
+    head, heads = proportions.head_dim, proportions.num_attention_heads
+    given: Any = proportions.rope_parameters
+    rope = {
+        "rope_type": "default",
+        "rope_theta": given["rope_theta"],
+        "partial_rotary_factor": ROTARY_SHARE,
+        "mrope_interleaved": True,
+    }
+    config: Any = Qwen3_5TextConfig(
+        vocab_size=proportions.vocab_size,
+        hidden_size=proportions.hidden_size,
+        intermediate_size=proportions.intermediate_size,
+        num_hidden_layers=proportions.num_hidden_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=proportions.num_key_value_heads,
+        head_dim=head,
+        linear_num_key_heads=heads,
+        linear_num_value_heads=heads,
+        linear_key_head_dim=head,
+        linear_value_head_dim=head,
+        linear_conv_kernel_dim=SHORT_CONVOLUTION,
+        layer_types=[
+            "linear_attention" if (layer + 1) % HYBRID_PERIOD else "full_attention"
+            for layer in range(proportions.num_hidden_layers)
+        ],
+        max_position_embeddings=proportions.max_position_embeddings,
+        rms_norm_eps=NORM_EPSILON,
+        rope_parameters=rope,
+        tie_word_embeddings=True,
+        bos_token_id=proportions.bos_token_id,
+        eos_token_id=proportions.eos_token_id,
+        pad_token_id=proportions.pad_token_id,
+    )
+    config.rope_parameters["mrope_section"] = split_rotary_channels(config)
+    model = Qwen3_5ForCausalLM(config)
+    for layer in model.model.layers:
+        if layer.block_type == "linear_attention":
+            initialize_memory(layer.linear_attn)
+    return model
+
+
+@torch.no_grad()
+def initialize_memory(memory: Any) -> None:
+    """Initialize the step sizes and the convolution of a new memory, in place.
+
+    Step sizes are drawn log-uniformly between 0.001 and 0.1 and stored as the bias before their softplus, as in Mamba (arXiv
+    2312.00752) and the code of Gated DeltaNet; the convolution has torch's own initialization. transformers, which loads trained
+    memories, has a bias of 1 and a convolution near 0: such a memory forgets within a few tokens and returns almost nothing.
+    """
+    low, high = math.log(SMALLEST_STEP), math.log(LARGEST_STEP)
+    steps = torch.empty_like(memory.dt_bias).uniform_(low, high).exp()
+    memory.dt_bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
+    memory.conv1d.reset_parameters()

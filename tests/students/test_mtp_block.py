@@ -1,0 +1,301 @@
+"""A block for multi-token prediction: trained, stored, exported, and how many of its drafts llama.cpp accepts."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gguf
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers.modeling_layers import MtpModel
+
+from core.config.students import StudentConfig
+from core.errors import ProviderError
+from core.sample import Message
+from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
+from students.init.start_model import StartModel, load_start_model
+from students.mtp_block import add_mtp_block, load_mtp_block
+from students.output.gguf_export import export_gguf, read_student
+from students.predictions import predict_tokens
+from students.token_batches import build_batch
+from students.training.student_training import train_student
+from teachers.mtp_draft import mtp_draft_settings
+from tests.students.architectures.test_gated_delta import tiny_hybrid
+from tests.students.conftest import quiet, saved
+from tests.support.llama_cpp import llama_cpp
+
+TEXT = (
+    "The bees left their hive early in the morning and flew over the wide green fields. The farmer had waited for them all "
+    "spring, and he laughed aloud when they came home."
+)
+ANSWERED = 40
+"""Tokens that are decoded."""
+CONFIG = StudentConfig.model_validate(
+    {
+        "start": "random", "architecture": "hybrid", "layers": 4, "hidden_size": 64, "mtp": {}, "epochs": 120, "batch_size": 2,
+        "max_tokens": 256, "learning_rate": 3e-3, "precision": "float32", "checkpoint_steps": 50, "evaluate_steps": 120,
+    }
+)  # fmt: skip
+
+
+def remembered() -> list[Conversation]:
+    return [
+        [Message(role="user", content=question), Message(role="assistant", content=TEXT)]
+        for question in ("What happened?", "And then?")
+    ]
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tokenizer(tokenizer: PreTrainedTokenizerBase, monkeypatch_module: pytest.MonkeyPatch) -> None:
+    """New hybrids have the tests' tokenizer in place of the embedded teacher's."""
+
+    def build(_config: StudentConfig) -> StartModel:
+        return StartModel(tiny_hybrid(len(tokenizer), new=True), tokenizer, "a tiny hybrid", None, "apache-2.0")
+
+    monkeypatch_module.setattr("students.training.training_setup.load_start_model", build)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("mtp") / "student"
+    train_student(remembered(), CONFIG, out, seed=1, progress=quiet, held_out=remembered())
+    return out
+
+
+def read_log(student: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (student / "training_log.jsonl").read_text().splitlines()]
+
+
+def test_the_block_learns_next_to_the_student(student: Path) -> None:
+    log = read_log(student)
+    assert set(log[0]) == {"step", "loss", "lr", "tokens", "sft", "mtp"}
+    assert log[0]["loss"] == pytest.approx(log[0]["sft"] + 0.3 * log[0]["mtp"], abs=1e-4)
+    assert log[-1]["sft"] < 0.1 < 4 < log[0]["sft"]
+    assert log[-1]["mtp"] < 0.2 < 4 < log[0]["mtp"]
+
+
+def test_the_folder_is_loaded_by_transformers_which_drafts_with_it(
+    student: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    weights = load_file(student / "model.safetensors")
+    assert {name for name in weights if name.startswith("mtp.") and name.count(".") == 2} == {
+        "mtp.fc.weight",
+        "mtp.norm.weight",
+        "mtp.pre_fc_norm_embedding.weight",
+        "mtp.pre_fc_norm_hidden.weight",
+    }
+    model = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32)
+    loaded = MtpModel.from_pretrained(model)
+    assert loaded.layers[0].eh_proj.weight.equal(weights["mtp.fc.weight"].float())
+    assert loaded.layers[0].mtp_block.mlp.up_proj.weight.equal(weights["mtp.layers.0.mlp.up_proj.weight"].float())
+    other, _ = read_student(student)
+    load_mtp_block(other, student)
+    ids = torch.tensor([tokenizer(TEXT)["input_ids"]])
+    hidden = model.model(ids).last_hidden_state
+    positions = torch.arange(ids.shape[1] - 1)[None]
+    theirs = loaded.forward_layer(0, hidden[:, :-1], positions, None, input_ids=ids[:, 1:])
+    torch.testing.assert_close(other.mtp(hidden[:, :-1], ids[:, 1:]), theirs)
+
+
+@torch.no_grad()
+def test_the_block_sees_no_later_token_and_predicts_the_one_after_the_next(
+    student: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model, _ = read_student(student)
+    load_mtp_block(model, student)
+
+    encoded = [encode_conversation(one, tokenizer, 256) for one in remembered()]
+    batch = build_batch([one for one in encoded if isinstance(one, EncodedConversation)], 0)
+    predictions = predict_tokens(model, batch, ahead=True)
+    assert predictions.ahead
+    assert predictions.ahead.targets.equal(predictions.targets)
+    assert (predictions.ahead.logits.argmax(1) == predictions.targets).float().mean() > 0.95
+    assert predictions.select_first(1).ahead.targets.equal(predictions.targets[predictions.rows == 0])  # type: ignore[union-attr]
+
+    changed = batch.ids.clone()
+    changed[:, -1] = 5
+    again = predict_tokens(model, batch._replace(ids=changed), ahead=True)
+    assert again.ahead
+    assert predictions.ahead.logits.equal(again.ahead.logits), "the last token of the longest row is its end"
+
+
+def test_a_new_block_leaves_the_student_as_it_is(tokenizer: PreTrainedTokenizerBase) -> None:
+    model = tiny_hybrid(len(tokenizer), new=True)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    add_mtp_block(model)
+    after = model.state_dict()
+    assert all(weight.equal(after[name]) for name, weight in before.items())
+    added = {name for name in after if name not in before}
+    assert all(name.startswith("mtp.") for name in added)
+    norms = [after[name] for name in added if "norm" in name]
+    assert len(norms) == 7
+    assert not any(weight.any() for weight in norms), "they are stored minus 1"
+
+
+def test_an_interrupted_training_resumes_to_the_same_weights(
+    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def stop(line: str) -> None:
+        if "step 60/" in line:
+            raise Interrupted
+
+    monkeypatch.setattr("students.training.training_loop.PROGRESS_SECONDS", 0.0)
+    out = tmp_path / "student"
+    with pytest.raises(Interrupted):
+        train_student(remembered(), CONFIG, out, seed=1, progress=stop, held_out=remembered())
+    train_student(remembered(), CONFIG, out, seed=1, progress=quiet, held_out=remembered())
+    assert (out / "model.safetensors").read_bytes() == (student / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": {"sft": 1.0, "hidden": 0.5, "forward_kl": 0.5}, "accumulate": 2, "batch_size": 1},
+        {"objective": {"sft": 1.0, "jsd": 0.5}, "distillation": {"lmbda": 0.5, "max_new_tokens": 8}},
+        {"objective": {"sft": 1.0, "dpo": 1.0}},
+    ],
+)
+def test_every_objective_trains_next_to_the_block(settings: dict[str, Any], teacher: Path, tmp_path: Path) -> None:
+    distillation = {"teacher": str(teacher), **settings.get("distillation", {})}
+    config = StudentConfig.model_validate(
+        {**CONFIG.model_dump(), **settings, "epochs": 4, "evaluate_steps": None, "distillation": distillation}
+    )
+    worse = [[talk[0], Message(role="assistant", content="No.")] for talk in remembered()]
+    rejected = worse if "dpo" in settings["objective"] else []
+    out = tmp_path / "student"
+    record = train_student(remembered(), config, out, seed=3, progress=quiet, held_out=remembered(), rejected=rejected)
+    assert record.loss_after < record.loss_before
+    log = read_log(out)
+    assert settings["objective"].keys() <= {name for line in log for name in line}
+    learned = [line for line in log if "sft" in line]
+    assert learned
+    assert all("mtp" in line for line in learned)
+    assert ["mtp" in line for line in log] == ["sft" in line for line in log], "not of the student's own answers"
+
+
+# llama.cpp
+
+
+class DraftResult(NamedTuple):
+    tokens: list[int]
+    drafted: int
+    accepted: int
+
+
+def decode(file: Path, prompt: list[int], drafted: int = 0) -> DraftResult:
+    body = {
+        "prompt": prompt, "n_predict": ANSWERED, "temperature": 0, "ignore_eos": True, "return_tokens": True,
+    }  # fmt: skip
+    with llama_cpp(file, mtp_draft_settings(drafted) if drafted else {}) as server:
+        found = server.post("/completion", body)
+    timings = found["timings"]
+    return DraftResult(found["tokens"], timings.get("draft_n", 0), timings.get("draft_n_accepted", 0))
+
+
+def change_block(student: Path, out: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Path:
+    """The student with another block, exported."""
+    model, tokenizer = read_student(student)
+    add_mtp_block(model)
+    saved(model.bfloat16(), tokenizer, out)
+    weights = load_file(student / "model.safetensors")
+    changed = {
+        name: change(name, weight).contiguous() if name.startswith("mtp.") else weight
+        for name, weight in weights.items()
+    }
+    save_file(changed, out / "model.safetensors", {"format": "pt"})
+    return export_gguf(out, "f32").path
+
+
+def swap_halves(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """The projection takes the embedding for the hidden state and the other way round."""
+    return torch.cat(weight.chunk(2, 1)[::-1], 1) if name == "mtp.fc.weight" else weight
+
+
+def randomize(_name: str, weight: torch.Tensor) -> torch.Tensor:
+    torch.manual_seed(3)
+    return torch.randn_like(weight) * 0.05
+
+
+@pytest.fixture(scope="module")
+def prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What happened?"}], tokenize=False, add_generation_prompt=True
+    )
+    ids: list[int] = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def test_llama_cpp_accepts_the_drafts_of_a_trained_block_only(student: Path, prompt: list[int], tmp_path: Path) -> None:
+    path = export_gguf(student, "f32").path
+    reader = gguf.GGUFReader(path)
+    fields = {name: reader.fields[f"qwen35.{name}"].contents() for name in ("block_count", "nextn_predict_layers")}
+    assert fields == {"block_count": 5, "nextn_predict_layers": 1}
+    plain = decode(path, prompt)
+    assert plain.drafted == 0
+    for count, least in (
+        (1, 0.9),
+        (2, 0.5),
+    ):  # the block's second draft follows from its own first, which was not trained
+        found = decode(path, prompt, count)
+        assert found.tokens == plain.tokens
+        assert found.drafted > 10
+        assert found.accepted > least * found.drafted
+    for change, most in ((randomize, 0.2), (swap_halves, 0.5)):  # the latter can still guess what often follows a token
+        found = decode(change_block(student, tmp_path / change.__name__, change), prompt, 1)
+        assert found.tokens == plain.tokens
+        assert found.drafted > 10
+        assert found.accepted < most * found.drafted, change.__name__
+
+
+@torch.no_grad()
+def test_llama_cpp_accepts_as_many_drafts_as_torch(student: Path, prompt: list[int], tmp_path: Path) -> None:
+    """Of a block that is right now and then."""
+
+    def blur(name: str, weight: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(len(name))
+        return weight + 0.7 * weight.float().std() * torch.randn_like(weight) if weight.ndim == 2 else weight
+
+    path = change_block(student, tmp_path / "blurred", blur)
+    found = decode(path, prompt, 1)
+    model, _ = read_student(tmp_path / "blurred")
+    load_mtp_block(model, tmp_path / "blurred")
+    ids = torch.tensor([prompt + found.tokens])
+    states = model.model(ids).last_hidden_state
+    drafts = model.lm_head(model.mtp(states[:, :-1], ids[:, 1:]))[0].argmax(-1)  # of token `place + 2`
+    place, drafted, accepted = len(prompt), 0, 0  # the last token that is certain
+    while place + 1 < ids.shape[1] - 1:
+        drafted += 1
+        right = int(drafts[place - 1]) == int(ids[0, place + 1])
+        accepted += right
+        place += 2 if right else 1
+    assert 0 < accepted < drafted
+    assert abs(found.accepted - accepted) <= 1, "the last draft may be of a token that is not decoded"
+    assert abs(found.drafted - drafted) <= 2
+
+
+def test_a_file_without_a_block_is_refused_in_a_sentence(
+    tokenizer: PreTrainedTokenizerBase, prompt: list[int], tmp_path: Path
+) -> None:
+    path = export_gguf(saved(tiny_hybrid(len(tokenizer)), tokenizer, tmp_path), "f32").path
+    with pytest.raises(ProviderError, match="cannot load it"):
+        decode(path, prompt, 1)
+
+
+def test_a_start_with_a_block_becomes_a_student_without_one(student: Path, tmp_path: Path) -> None:
+    start = load_start_model(StudentConfig(start=str(student)))
+    folder = saved(start.model, start.tokenizer, tmp_path)
+    assert not any(name.startswith("mtp.") for name in load_file(folder / "model.safetensors"))
+    path = export_gguf(folder, "f32").path
+    assert gguf.GGUFReader(path).fields["qwen35.block_count"].contents() == 4
