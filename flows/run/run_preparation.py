@@ -57,7 +57,8 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     plan = load_recipe_plan(recipe, overrides)
     if distill and plan.recipe.student:
         check_training_modules(recipe, overrides)
-        if fault := find_start_fault(start := plan.recipe.student.start):
+        start, ternary = plan.recipe.student.start, plan.recipe.student.weights == "ternary"
+        if fault := find_start_fault(start, ternary=ternary):
             raise UsageError(f"student.start: {start!r} {fault}")
         if plan.recipe.student.evaluation and find_spec("xllamacpp") is None:
             raise UsageError(

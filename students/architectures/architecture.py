@@ -7,11 +7,17 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import gguf
+import torch
 from transformers import PreTrainedModel
 
 
 def add_nothing(_writer: gguf.GGUFWriter, _config: Any) -> None:
     """For an architecture without hyper-parameters of its own."""
+
+
+def keep_tensor(name: str, weight: torch.Tensor) -> tuple[str, torch.Tensor]:
+    """For an architecture whose weights gguf knows by transformers' names."""
+    return name, weight
 
 
 class Architecture(NamedTuple):
@@ -31,6 +37,8 @@ class Architecture(NamedTuple):
     """Whether llama.cpp needs the output matrix in the file, even if it is the embedding."""
     has_window: bool = False
     """Whether llama.cpp computes the sliding windows of its attention layers."""
+    convert_tensor: Callable[[str, torch.Tensor], tuple[str, torch.Tensor]] = keep_tensor
+    """A weight under the name by which gguf knows it, with llama.cpp's values."""
 
 
 def find_shared_fault(config: Any, rope_types: Collection[str] = ("default",)) -> str | None:

@@ -21,6 +21,7 @@ from transformers import (
     SmolLM3ForCausalLM,
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.bitnet import BitNetForCausalLM
 
 from students.architectures.architecture import Architecture, find_shared_fault, get_head_size, get_rope
 
@@ -36,6 +37,24 @@ def find_architecture(model_type: str | None) -> Architecture | None:
 def find_configuration_fault(config: Any) -> str | None:
     """What llama.cpp does not compute of a known architecture's configuration, in words."""
     return ARCHITECTURES[config.model_type].find_fault(config)
+
+
+def _find_bitnet_fault(config: Any) -> str | None:
+    """llama.cpp's `bitnet` has square query matrices, no output matrix and SiLU."""
+    if not config.tie_word_embeddings:
+        return "an output matrix besides the embedding"
+    if get_head_size(config) * config.num_attention_heads != config.hidden_size:
+        return "heads whose channels are not its hidden_size"
+    return find_shared_fault(config)
+
+
+SUB_NORMS = {"attn_sub_norm": "inner_attn_ln", "ffn_sub_norm": "ffn_layernorm"}
+"""The norms before the last matrix of attention and feed-forward: transformers' names and those that gguf knows."""
+
+
+def _convert_bitnet_tensor(name: str, weight: torch.Tensor) -> tuple[str, torch.Tensor]:
+    *path, part, kind = name.split(".")
+    return ".".join([*path, SUB_NORMS.get(part, part), kind]), weight
 
 
 def _find_llama_fault(config: Any) -> str | None:
@@ -104,6 +123,9 @@ def _add_phi3_settings(writer: gguf.GGUFWriter, config: Any) -> None:
 
 
 ARCHITECTURES = {
+    "bitnet": Architecture(
+        BitNetForCausalLM, MODEL_ARCH.BITNET, _find_bitnet_fault, convert_tensor=_convert_bitnet_tensor
+    ),
     "gemma3_text": Architecture(
         Gemma3ForCausalLM,
         MODEL_ARCH.GEMMA3,

@@ -19,7 +19,8 @@ OUTPUT = "lm_head.weight"
 HEAD_COUNTS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 PART_ORDER = (
     "token_embd", "output_norm", "output", "attn_norm", "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_q_norm",
-    "attn_k_norm", "attn_output", "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "post_ffw_norm",
+    "attn_k_norm", "attn_sub_norm", "attn_output", "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_sub_norm",
+    "ffn_down", "post_ffw_norm",
 )  # fmt: skip
 """The order of the tensors in a file: embeddings, then each layer as it computes."""
 
@@ -31,12 +32,13 @@ def iterate_tensors(model: PreTrainedModel, architecture: Architecture) -> Itera
     if config.tie_word_embeddings and not architecture.requires_output:
         weights.pop(OUTPUT, None)
     names = gguf.get_tensor_name_map(architecture.gguf, config.num_hidden_layers)
-    stored = {str(names.get_name(name, (".weight", ".bias"))): name for name in weights}
+    converted = dict(architecture.convert_tensor(name, weight) for name, weight in weights.items())
+    stored = {str(names.get_name(name, (".weight", ".bias"))): name for name in converted}
     assert len(stored) == len(weights), "two tensors have one name"
     yield from _iterate_position_tensors(config)
     for theirs in sorted(stored, key=_find_place):
         ours = stored[theirs]
-        weight = weights[ours].numpy()
+        weight = converted[ours].numpy()
         projection = ours.split(".")[-2]
         if architecture.rotates_neighbours and projection in HEAD_COUNTS:
             weight = permute_rows(weight, getattr(config, HEAD_COUNTS[projection]))

@@ -24,6 +24,7 @@ from students.chat_encoding import (
     truncate_conversation,
 )
 from students.init.start_model import TEACHER_LAYERS, StartModel, load_start_model, narrow_start, start_from_layers
+from students.init.ternary import round_to_ternary
 from students.init.vocabulary_trimming import keep_tokens_of_tokenizer
 from students.init.width_pruning import KeptParts
 from students.output.gguf_export import read_student
@@ -109,6 +110,8 @@ def write_untrained_student(student: Path, folder: Path) -> bool:
         start = keep_tokens_of_tokenizer(start, AutoTokenizer.from_pretrained(student))
     if (student / KEPT_PARTS_FILE).is_file():
         start = narrow_start(start, KeptParts(**read_json(student / KEPT_PARTS_FILE)))
+    if config.weights == "ternary":
+        round_to_ternary(start.model)
     start.model.bfloat16()
     _write_start(start, folder)
     return True

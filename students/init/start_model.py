@@ -23,7 +23,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
-from core.config.student_architectures import describe_unknown_architecture
+from core.config.student_architectures import TERNARY_BLOCK, describe_unknown_architecture
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from students.architectures.known_architectures import find_architecture, find_configuration_fault
@@ -37,6 +37,7 @@ from students.init.embedded_teacher import (
     read_teacher_config,
     read_teacher_weights,
 )
+from students.init.ternary import build_bitnet, build_bitnet_config
 from students.init.width_pruning import WIDTH_MULTIPLE, KeptParts, narrow_model
 
 HUB_SECONDS = 5.0
@@ -70,18 +71,25 @@ class StartModel(NamedTuple):
 
 def load_start_model(config: StudentConfig) -> StartModel:
     """The student of `config.start` in float32; for `width`, not narrowed yet. Random weights use torch's global generator.
+    For ternary weights, a BitNet whose weights are full yet.
 
     Raises:
         UsageError: if the teacher's package is not installed, or the named model cannot be loaded or is of a form that no
             student can have.
     """
+    ternary = config.weights == "ternary"
     match config.start:
         case "layers" | "width":
             return start_from_layers(config.layers)
         case "random":
-            return start_from_random(config.hidden_size, config.layers)
+            start = start_from_random(config.hidden_size, config.layers, TERNARY_BLOCK if ternary else WIDTH_MULTIPLE)
         case name:
-            return start_from_pretrained(name, becomes_student=True)
+            start = start_from_pretrained(name, becomes_student=True, ternary=ternary)
+    if ternary:
+        start = start._replace(
+            model=build_bitnet(start.model), made_from=f"{start.made_from}, as a BitNet of ternary weights"
+        )
+    return start
 
 
 def start_from_layers(count: int) -> StartModel:
@@ -104,15 +112,17 @@ def narrow_start(start: StartModel, kept: KeptParts) -> StartModel:
     return start._replace(model=narrow_model(start.model, kept), made_from=made_from, kept=kept)  # type: ignore[arg-type]
 
 
-def start_from_random(hidden_size: int, layers: int) -> StartModel:
-    """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit)."""
+def start_from_random(hidden_size: int, layers: int, multiple: int = WIDTH_MULTIPLE) -> StartModel:
+    """A new Llama in the teacher's proportions: heads of 64 where they fit, feed-forward 8/3 of the width, rounded down to a
+    `multiple`.
+    """
     teacher = open_teacher_file(find_teacher_file())
     config = read_teacher_config(teacher)
     head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
     config.update(
         {
             "hidden_size": hidden_size,
-            "intermediate_size": max(WIDTH_MULTIPLE, hidden_size * 8 // 3 // WIDTH_MULTIPLE * WIDTH_MULTIPLE),
+            "intermediate_size": max(multiple, hidden_size * 8 // 3 // multiple * multiple),
             "num_hidden_layers": layers,
             "num_attention_heads": hidden_size // head,
             "num_key_value_heads": hidden_size // head,
@@ -123,17 +133,21 @@ def start_from_random(hidden_size: int, layers: int) -> StartModel:
     return StartModel(LlamaForCausalLM(config), build_teacher_tokenizer(teacher), made_from, None, TEACHER_LICENCE)
 
 
-def start_from_pretrained(name: str, *, becomes_student: bool = False) -> StartModel:
+def start_from_pretrained(name: str, *, becomes_student: bool = False, ternary: bool = False) -> StartModel:
     """A folder, or a name on the hub; from the hub's cache if the hub does not answer or HF_HUB_OFFLINE=1.
 
-    With `becomes_student`, its architecture and its tokenizer must be known to llama.cpp; a teacher may have any.
+    With `becomes_student`, its architecture and its tokenizer must be known to llama.cpp; a teacher may have any. With
+    `ternary`, it must fit a BitNet.
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     fault = None if Path(name).is_dir() else hub_fault()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=fault is not None)
         if becomes_student:
-            check_student_form(AutoConfig.from_pretrained(name, local_files_only=fault is not None), tokenizer, name)
+            config = AutoConfig.from_pretrained(name, local_files_only=fault is not None)
+            check_student_form(config, tokenizer, name)
+            if ternary:
+                build_bitnet_config(config)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, local_files_only=fault is not None)
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0].rstrip(".")

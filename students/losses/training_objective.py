@@ -72,7 +72,7 @@ class TrainingObjective:
         self, config: StudentConfig, signals: SignalSource | None, words: int, projections: torch.nn.ModuleList
     ) -> None:
         """`words` is the tokenizer's size. `projections` come from `build_projections`, empty without the objective `hidden`."""
-        self.weights = {**config.weights, **({START_KL: config.start_kl} if config.start_kl else {})}
+        self.weights = {**config.objective_weights, **({START_KL: config.start_kl} if config.start_kl else {})}
         """Of the objectives and of the divergence from the start on the data."""
         self._divergences = config.divergences
         self._installed = {

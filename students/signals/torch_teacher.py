@@ -93,8 +93,10 @@ def load_teacher(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMod
 
 def load_original(start: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: StudentConfig) -> PreTrainedModel:
     """The model whose abilities a student is to keep: its `start`; if that is a part of the embedded teacher, the whole teacher,
-    in the student's vocabulary.
+    and if the student becomes ternary, the start as it was before, in the student's vocabulary.
     """
+    if config.weights == "ternary":
+        return load_teacher(config.start, tokenizer)
     is_part = config.start == "width" or config.layers < TEACHER_LAYERS or config.sparsity is not None
     return load_teacher(EMBEDDED_KEYWORD, tokenizer) if config.start in ("layers", "width") and is_part else start
 
