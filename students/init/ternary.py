@@ -36,17 +36,23 @@ def compute_scale(weight: torch.Tensor) -> torch.Tensor:
     return weight.abs().mean().clamp(min=MIN_SCALE).bfloat16().to(weight.dtype)
 
 
-def compute_codes(weight: torch.Tensor) -> torch.Tensor:
+def compute_codes(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """-1, 0 or 1 for each weight: the nearest of them to the weight in units of the scale."""
-    return (weight / compute_scale(weight)).round().clamp(-1, 1)
+    return (weight / scale).round().clamp(-1, 1)
+
+
+def compute_ternary(weight: torch.Tensor) -> torch.Tensor:
+    """The ternary form of a matrix, as it is stored."""
+    scale = compute_scale(weight)
+    return compute_codes(weight, scale) * scale
 
 
 class TernaryRounding(torch.autograd.Function):
-    """Weights as stored: codes times the scale. The gradient goes straight to the latent weights, also where the code is 0."""
+    """The ternary form of latent weights. The gradient goes straight to the latent weights, also where the code is 0."""
 
     @staticmethod
     def forward(_ctx: Any, weight: torch.Tensor) -> torch.Tensor:
-        return compute_codes(weight) * compute_scale(weight)
+        return compute_ternary(weight)
 
     @staticmethod
     def backward(_ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
@@ -128,7 +134,7 @@ def insert_ternary(model: PreTrainedModel) -> None:
 def settle_ternary(model: PreTrainedModel) -> None:
     """Make the ternary form of each matrix its weight, in place: what is stored, exported and measured."""
     for matrix in _replace_matrices(model, nn.Linear):
-        matrix.weight.copy_(compute_codes(matrix.weight) * compute_scale(matrix.weight))
+        matrix.weight.copy_(compute_ternary(matrix.weight))
 
 
 def round_to_ternary(model: PreTrainedModel) -> None:
@@ -191,4 +197,4 @@ class FlipCounter:
     @staticmethod
     @torch.no_grad()
     def _read_codes(matrix: TernaryLinear) -> torch.Tensor:
-        return compute_codes(matrix.weight).to(torch.int8)
+        return compute_codes(matrix.weight, compute_scale(matrix.weight)).to(torch.int8)

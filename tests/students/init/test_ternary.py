@@ -31,6 +31,7 @@ from students.init.ternary import (
     build_bitnet,
     compute_codes,
     compute_scale,
+    compute_ternary,
     find_ternary_weights_fault,
     insert_ternary,
     is_ternary,
@@ -109,7 +110,9 @@ def list_matrices(model: nn.Module) -> dict[str, nn.Linear]:
 def test_codes_and_scale_are_those_computed_by_hand() -> None:
     weight = torch.tensor([[1.0, -3.0, 0.5, 0.0], [-0.5, 2.0, -0.25, 0.75]])
     assert compute_scale(weight) == 1.0, "8 / 8"
-    assert compute_codes(weight).tolist() == [[1, -1, 0, 0], [0, 1, 0, 1]], "0.5 is rounded to even"
+    assert compute_codes(weight, compute_scale(weight)).tolist() == [[1, -1, 0, 0], [0, 1, 0, 1]], (
+        "0.5 is rounded to even"
+    )
     assert compute_scale(torch.zeros(2, 2)).item() == torch.tensor(1e-5).bfloat16().item()
     uneven = torch.tensor([0.1, -0.3, 0.7003])
     assert compute_scale(uneven).bfloat16().float() == compute_scale(uneven), "as it is stored"
@@ -133,7 +136,7 @@ def test_the_gradient_reaches_latent_weights_whose_stored_value_is_zero() -> Non
     matrix = TernaryLinear(WIDTH, 8, bias=False)
     inputs = torch.randn(16, WIDTH, requires_grad=True)
     matrix(inputs).square().sum().backward()
-    zeros = compute_codes(matrix.weight) == 0
+    zeros = compute_ternary(matrix.weight) == 0
     assert 0.2 < zeros.float().mean() < 0.5
     assert matrix.weight.grad is not None
     assert (matrix.weight.grad[zeros] != 0).all()
