@@ -33,6 +33,7 @@ from benchmarks import (
     start,
     study,
     teacher,
+    ternary,
     tool_results,
     training,
 )
@@ -73,6 +74,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "retention": ("What students keep of their teacher", retention.table),
     "forgetting": ("What students forget, by method against it", forgetting.table),
     "recall": ("Recall beyond a window: attention, gated delta, Titans' memory", recall.table),
+    "ternary": ("Ternary students at equal steps and equal bytes", ternary.table),
     "generations": ("Generations whose generator is the student of the one before", generations.table),
     "routing": ("How many queries a student can take", routing.table),
     "orchestration": ("What orchestration costs, compared with peers", orchestration.table),

@@ -219,7 +219,7 @@ class Student:
     """Losses before and after, and how it was trained."""
 
     def export(self, kind: str = "q8_0") -> Path:
-        """Its GGUF file, for llama.cpp and similar runtimes. `kind`: f32, f16, q8_0 or q4_0."""
+        """Its GGUF file, for llama.cpp and similar runtimes. `kind`: f32, f16, q8_0, q4_0 or, of ternary students, tq2_0."""
         from flows.data.student_files import export_student
 
         return export_student(self.path, kind).path

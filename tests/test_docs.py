@@ -93,6 +93,7 @@ NOT_RUN = {
     "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
     "docs/extensions.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
+    "docs/ternary.md: stillhouse export": "needs a ternary student; tests/students/init/test_ternary.py exports one by command",
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
     "docs/promotion.md: stillhouse run": "two trainings; tests/flows/release/test_promotion.py has them",

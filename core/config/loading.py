@@ -237,7 +237,7 @@ def _check_across_tables(recipe: Recipe) -> Iterator[RecipeProblem]:
 
     yield from _check_difficulty(recipe, names)
 
-    if recipe.student and recipe.student.weights.keys() == {"dpo"}:
+    if recipe.student and recipe.student.objective_weights.keys() == {"dpo"}:
         what = (
             "not every kept sample of a run has a rejected answer, and dpo alone teaches nothing on the others; add sft, as in "
             "{ sft = 1.0, dpo = 0.5 }"

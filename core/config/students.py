@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from core.addresses import normalize_base_url
 from core.config.base import RecipeTable
 from core.config.losses import BUILT_IN_LOSSES, LOSS_EXTENSIONS, Loss
+from core.config.student_architectures import TERNARY_BLOCK, find_nearest_multiples
 from core.extensions import EXTENSION_ERROR, Extension, UnusableExtension
 from core.secrets import validate_variable_name
 
@@ -20,6 +21,15 @@ HYBRID_PERIOD = 4
 """Every layer of a hybrid whose number, counted from 1, is a multiple of this has attention, as in Qwen3.5."""
 DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta"})
 """The objectives that compare the student's next-token probabilities with its teacher's."""
+
+
+TERNARY_EXCLUDES = {
+    "lora": "merged low-rank updates are not ternary",
+    "sparsity": "ternary weights choose their own zeros in training",
+    "average": "the average of ternary weights and their start is not ternary",
+    "attention": "a BitNet has no sliding windows",
+}
+"""Keys of `[student]` that `weights = "ternary"` rules out, and why."""
 
 
 class DistillationConfig(RecipeTable):
@@ -201,7 +211,7 @@ class StudentConfig(RecipeTable):
     channels and neurons and heads in proportion, the most active ones on training conversations (Minitron, arXiv 2407.14679).
     `random`: a small new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads, of a model whose
     architecture and tokenizer llama.cpp knows: Llama, Mistral, Qwen2, Qwen3, SmolLM3, Granite, Granite SWA, Gemma 3, OLMo 2,
-    Phi-3."""
+    Phi-3, BitNet with SiLU."""
     architecture: Literal["llama", "hybrid"] = "llama"
     """For `start = "random"`. `llama`: attention in every layer. `hybrid`: attention in every fourth layer and a gated-delta
     memory (arXiv 2412.06464) in the others, whose size does not grow with the input: Qwen3.5's text model, of at least 4
@@ -217,6 +227,10 @@ class StudentConfig(RecipeTable):
     """Layers of the student; with `start = "layers"` or `"width"`, those of the teacher's 30 that perform best on their own."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
     """For `start = "random"` and `"width"`."""
+    weights: Literal["full", "ternary"] = "full"
+    """The values of the layers' matrices. `ternary`: only -s, 0 and s with one s per matrix, learned by quantization-aware
+    training (BitNet b1.58, arXiv 2402.17764), for `export --type tq2_0`, 2 bits each. For `start = "random"` and Llamas whose
+    sizes are multiples of 256; the student is a BitNet. Embeddings and norms stay full."""
     vocabulary: int | None = Field(None, ge=1)
     """Tokens of the start's vocabulary to keep: single bytes, special tokens, then the most frequent ones in the training
     conversations. Default: all. A small student is mostly vocabulary: with 8192 of 49,152 tokens it has 6.8M parameters
@@ -305,7 +319,7 @@ class StudentConfig(RecipeTable):
 
     @model_validator(mode="after")
     def _check_signals(self) -> Self:
-        names, distillation = set(self.weights), self.distillation
+        names, distillation = set(self.objective_weights), self.distillation
         if distillation.signals != "dense" and "hidden" in names:
             raise ValueError(
                 f"hidden states are not captured, and signals = {distillation.signals!r}; use signals = 'dense'"
@@ -390,8 +404,31 @@ class StudentConfig(RecipeTable):
         return self
 
     @model_validator(mode="after")
+    def _check_ternary(self) -> Self:
+        if self.weights == "full":
+            return self
+        ternary = 'weights = "ternary"'
+        if self.architecture == "hybrid":
+            raise ValueError(f"{ternary}: a BitNet is no hybrid; leave one of weights and architecture out")
+        if self.start in ("layers", "width"):
+            raise ValueError(
+                f"{ternary}: the embedded teacher's layers are 576 wide, and ternary rows are stored in blocks of "
+                f'{TERNARY_BLOCK}; use start = "random", or a Llama whose sizes are multiples of {TERNARY_BLOCK}'
+            )
+        if self.start == "random" and self.hidden_size % TERNARY_BLOCK:
+            sizes = " or ".join(map(str, find_nearest_multiples(self.hidden_size)))
+            raise ValueError(
+                f"{ternary}: hidden_size = {self.hidden_size} is no multiple of {TERNARY_BLOCK}, the block in which ternary rows "
+                f"are stored; use {sizes}"
+            )
+        for name, why in TERNARY_EXCLUDES.items():
+            if getattr(self, name) is not None:
+                raise ValueError(f"{ternary}: {name}: {why}; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _check_patience(self) -> Self:
-        if self.patience and "dpo" in self.weights:
+        if self.patience and "dpo" in self.objective_weights:
             raise ValueError(
                 f"patience = {self.patience}: the held-out loss does not measure how well preferences are learned; leave out "
                 "patience or dpo"
@@ -408,7 +445,7 @@ class StudentConfig(RecipeTable):
         return self
 
     @property
-    def weights(self) -> dict[str, float]:
+    def objective_weights(self) -> dict[str, float]:
         """The weight of each objective, by name."""
         if isinstance(self.objective, str):
             return {self.objective: 1.0}
@@ -417,24 +454,24 @@ class StudentConfig(RecipeTable):
     @property
     def asks_teacher(self) -> bool:
         """Whether an objective needs a teacher's probabilities or hidden states."""
-        return "hidden" in self.weights or bool(self.divergences)
+        return "hidden" in self.objective_weights or bool(self.divergences)
 
     @property
     def loss_extensions(self) -> list[Extension[Loss]]:
         """The losses of the objective that are not built-in."""
-        return [extension for name in self.weights if (extension := _find_loss(name))]
+        return [extension for name in self.objective_weights if (extension := _find_loss(name))]
 
     @property
     def divergences(self) -> frozenset[str]:
         """The losses of the objective that compare the student's next-token probabilities with its teacher's."""
         installed = [extension.name for extension in self.loss_extensions if extension.value.needs_teacher]
-        return frozenset({*(DIVERGENCES & self.weights.keys()), *installed})
+        return frozenset({*(DIVERGENCES & self.objective_weights.keys()), *installed})
 
     @property
     def text_losses(self) -> frozenset[str]:
         """The losses of the objective that need only the given answer."""
         installed = [extension.name for extension in self.loss_extensions if not extension.value.needs_teacher]
-        return frozenset({*({"sft"} & self.weights.keys()), *installed})
+        return frozenset({*({"sft"} & self.objective_weights.keys()), *installed})
 
 
 def _resolve_loss_options(loss: Loss, options: dict[str, Any]) -> dict[str, Any]:

@@ -180,6 +180,29 @@ class WindowRecord(BaseModel):
         return f"windows of {self.window:,} tokens in {self.windowed_layers} of {self.layers} layers"
 
 
+class TernaryRecord(BaseModel):
+    """Ternary weights of a student's layers, and how often training changed their values (-s, 0 or s)."""
+
+    zeros: float
+    """Share of zeros in the matrices of its layers, as stored."""
+    flips: float
+    """Changes of value per weight in the whole training."""
+    last_flips: float
+    """Share of the weights that a step gave another value, mean of the last tenth of the steps."""
+
+    @property
+    def sentence(self) -> str:
+        if not self.flips:
+            return (
+                f"ternary weights {self.zeros:.0%} zeros, and none changed its value in training: only scales, norms and "
+                "embeddings learned; raise learning_rate"
+            )
+        return (
+            f"ternary weights {self.zeros:.0%} zeros, {self.flips:.2g} changes of value per weight, in the last tenth of the "
+            f"steps {self.last_flips:.3%} of the weights per step"
+        )
+
+
 class TruncationRecord(BaseModel):
     """Training conversations longer than `max_tokens`."""
 
@@ -281,6 +304,7 @@ class StudentRecord(BaseModel):
     """How that share was chosen, if the recipe does not give it."""
     sparsity: SparsityRecord | None = None
     windows: WindowRecord | None = None
+    ternary: TernaryRecord | None = None
     replay: ReplayRecord | None = None
     seconds: float
 

@@ -63,7 +63,7 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume the run if 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 TypeOption = Annotated[
-    Literal["f32", "f16", "q8_0", "q4_0"], typer.Option("--type", help="The number format of the weights.")
+    Literal["f32", "f16", "q8_0", "q4_0", "tq2_0"], typer.Option("--type", help="The number format of the weights.")
 ]
 ReferenceOption = Annotated[
     str,

@@ -270,7 +270,7 @@ def serve(
         typer.Option(help="The reply when the teacher fails: the student's answer, or status 502."),
     ] = "student",
     kind: Annotated[
-        Literal["f32", "f16", "q8_0", "q4_0"] | None,
+        Literal["f32", "f16", "q8_0", "q4_0", "tq2_0"] | None,
         typer.Option("--type", help="The number format of the weights; default: as calibrated."),
     ] = None,
     slots: Annotated[int, typer.Option(min=1, max=256, help="Concurrent conversations of the student.")] = 8,

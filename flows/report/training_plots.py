@@ -11,7 +11,7 @@ from flows.report.plots import create_plot_area
 MAX_POINTS = 100
 """Of a line; each point of a longer training is the mean of several steps."""
 LOSS_NAMES = {"loss": "loss in training", "held_out": "held-out loss"}
-NON_LOSS_KEYS = {"step", "lr", "tokens"}
+NON_LOSS_KEYS = {"step", "lr", "tokens", "flips"}
 
 
 class LossCurve(NamedTuple):

@@ -56,11 +56,11 @@ def distill_dataset(
     check_writable(out)
     rejected: list[list[Message] | None] = []
     run = find_run_of_dataset(source)
-    if run and "dpo" in config.weights and len(config.weights) > 1:
+    if run and "dpo" in config.objective_weights and len(config.objective_weights) > 1:
         rows = [list(row) for row in read_dataset_conversations(source)]
         config, rejected, sentence = leave_out_scarce_pairs(config, find_rejected_answers(run, run.read_recipe(), rows))
         progress(f"distill: {sentence}")
-    elif "dpo" in config.weights:
+    elif "dpo" in config.objective_weights:
         pairs = read_dataset_pairs(source)
         rows, rejected = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
     else:

@@ -357,7 +357,7 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
         if not context.recipe.dataset.thinking:
             train, held_out = ([remove_thinking(turns) for turns in rows] for rows in (train, held_out))
         rejected: list[list[Message] | None] = []
-        if "dpo" in config.weights:
+        if "dpo" in config.objective_weights:
             found = find_rejected_answers(context.run, context.recipe, train, context.mixture_sources.pairs)
             config, rejected, pairs = leave_out_scarce_pairs(config, found)
             SESSION.print_unless_stopped(f"distill: {pairs}")

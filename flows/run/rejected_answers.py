@@ -49,7 +49,7 @@ def leave_out_scarce_pairs(
     pairs = sum(other is not None for other in rejected)
     if pairs >= MIN_PAIRS:
         return config, rejected, f"{format_count(pairs, 'conversation')} with a rejected answer for dpo"
-    objective = {name: weight for name, weight in config.weights.items() if name != "dpo"}
+    objective = {name: weight for name, weight in config.objective_weights.items() if name != "dpo"}
     sentence = (
         f"{format_count(pairs, 'conversation')} with a rejected answer, too few for dpo, which needs {MIN_PAIRS}: the student "
         f"learns from {', '.join(objective)} only; raise answers_per_seed or agents.max_revisions"

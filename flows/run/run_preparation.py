@@ -58,7 +58,8 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     if distill and plan.recipe.student:
         check_training_modules(recipe, overrides)
         student = plan.recipe.student
-        if fault := find_start_fault(start := student.start, with_windows=student.attention is not None):
+        ternary, with_windows = student.weights == "ternary", student.attention is not None
+        if fault := find_start_fault(start := student.start, with_windows=with_windows, ternary=ternary):
             raise UsageError(f"student.start: {start!r} {fault}")
         if plan.recipe.student.evaluation and find_spec("xllamacpp") is None:
             raise UsageError(

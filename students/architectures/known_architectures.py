@@ -22,6 +22,7 @@ from transformers import (
     SmolLM3ForCausalLM,
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.bitnet import BitNetForCausalLM
 from transformers.models.granite_swa.modeling_granite_swa import GraniteSWAForCausalLM
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
@@ -60,6 +61,24 @@ def find_configuration_fault(config: Any) -> str | None:
     return ARCHITECTURES[config.model_type].find_fault(config)
 
 
+def _find_bitnet_fault(config: Any) -> str | None:
+    """llama.cpp's `bitnet` has square query matrices, no output matrix and SiLU."""
+    if not config.tie_word_embeddings:
+        return "an output matrix besides the embedding"
+    if get_head_size(config) * config.num_attention_heads != config.hidden_size:
+        return "heads whose channels are not its hidden_size"
+    return find_shared_fault(config)
+
+
+SUB_NORMS = {"attn_sub_norm": "inner_attn_ln", "ffn_sub_norm": "ffn_layernorm"}
+"""The norms before the last matrix of attention and feed-forward: transformers' names and those that gguf knows."""
+
+
+def _convert_bitnet_tensor(name: str, weight: torch.Tensor, _config: Any) -> tuple[str, torch.Tensor]:
+    *path, part, kind = name.split(".")
+    return ".".join([*path, SUB_NORMS.get(part, part), kind]), weight
+
+
 def _find_llama_fault(config: Any) -> str | None:
     return find_shared_fault(config, ("default", "llama3"))
 
@@ -91,7 +110,7 @@ def _add_granite_swa_settings(writer: gguf.GGUFWriter, config: Any) -> None:
 
 
 def _convert_granite_swa_tensor(name: str, weight: torch.Tensor, _config: Any) -> tuple[str, torch.Tensor]:
-    """gguf knows sinks for other families only."""
+    """Gguf knows sinks for other families only."""
     layer, is_sinks, _ = name.removeprefix("model.layers.").partition(".self_attn.sinks")
     sinks = gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.ATTN_SINKS]
     return (f"{sinks.format(bid=layer)}.weight" if is_sinks else name), weight
@@ -137,6 +156,9 @@ def _add_phi3_settings(writer: gguf.GGUFWriter, config: Any) -> None:
 
 
 ARCHITECTURES = {
+    "bitnet": Architecture(
+        BitNetForCausalLM, MODEL_ARCH.BITNET, _find_bitnet_fault, convert_tensor=_convert_bitnet_tensor
+    ),
     "gemma3_text": Architecture(
         Gemma3ForCausalLM,
         MODEL_ARCH.GEMMA3,

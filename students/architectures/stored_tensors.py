@@ -20,8 +20,8 @@ HEAD_COUNTS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 PART_ORDER = (
     "token_embd", "output_norm", "output", "attn_norm", "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_gate", "attn_q_norm",
     "attn_k_norm", "attn_sinks", "ssm_conv1d", "ssm_beta", "ssm_alpha", "ssm_dt", "ssm_a", "ssm_norm", "ssm_out",
-    "attn_output", "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "post_ffw_norm", "nextn.enorm",
-    "nextn.hnorm", "nextn.eh_proj", "nextn.shared_head_norm",
+    "attn_sub_norm", "attn_output", "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_sub_norm", "ffn_down",
+    "post_ffw_norm", "nextn.enorm", "nextn.hnorm", "nextn.eh_proj", "nextn.shared_head_norm",
 )  # fmt: skip
 """The order of the tensors in a file: embeddings, then each layer as it computes."""
 

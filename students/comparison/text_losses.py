@@ -31,6 +31,7 @@ from students.init.start_model import (
     narrow_start,
     start_from_layers,
 )
+from students.init.ternary import round_to_ternary
 from students.init.vocabulary_trimming import keep_tokens_of_tokenizer
 from students.init.width_pruning import KeptParts
 from students.output.gguf_export import read_student
@@ -118,6 +119,8 @@ def write_untrained_student(student: Path, folder: Path) -> bool:
         start = narrow_start(start, KeptParts(**read_json(student / KEPT_PARTS_FILE)))
     if config.attention:
         start = add_start_windows(start, config.attention)
+    if config.weights == "ternary":
+        round_to_ternary(start.model)
     start.model.bfloat16()
     _write_start(start, folder)
     return True

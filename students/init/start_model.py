@@ -26,6 +26,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from core.config.student_architectures import (
+    TERNARY_BLOCK,
     WINDOWED_START,
     describe_unknown_architecture,
     describe_unwindowed_architecture,
@@ -44,6 +45,7 @@ from students.init.embedded_teacher import (
     read_teacher_weights,
 )
 from students.init.hybrid_start import build_random_hybrid
+from students.init.ternary import build_bitnet, build_bitnet_config
 from students.init.width_pruning import WIDTH_MULTIPLE, KeptParts, narrow_model
 from students.init.windows import add_windows, count_windowed_layers
 from students.mtp_block import forget_mtp_block
@@ -78,25 +80,30 @@ class StartModel(NamedTuple):
 
 
 def load_start_model(config: StudentConfig) -> StartModel:
-    """The student of `config.start` in float32; for `width`, not narrowed yet; for `attention`, without windows yet. Random
-    weights use torch's global generator.
+    """The student of `config.start` in float32; for `width`, not narrowed yet; for `attention`, without windows yet; for ternary
+    weights, a BitNet whose weights are full yet. Random weights use torch's global generator.
 
     Raises:
         UsageError: if the teacher's package is not installed, or the named model cannot be loaded or is of a form that no
             student can have.
     """
+    ternary = config.weights == "ternary"
     match config.start:
         case "layers" | "width":
             return start_from_layers(config.layers)
         case "random" if config.architecture == "hybrid":
             return start_from_random_hybrid(config.hidden_size, config.layers)
         case "random":
-            return start_from_random(config.hidden_size, config.layers)
+            start = start_from_random(config.hidden_size, config.layers, TERNARY_BLOCK if ternary else WIDTH_MULTIPLE)
         case name:
-            start = start_from_pretrained(name, becomes_student=True)
+            start = start_from_pretrained(name, becomes_student=True, ternary=ternary)
             if config.attention and (kind := start.model.config.model_type) != WINDOWED_START:
                 raise UsageError(f"student.start: {name!r} {describe_unwindowed_architecture(kind)}")
-            return start
+    if ternary:
+        start = start._replace(
+            model=build_bitnet(start.model), made_from=f"{start.made_from}, as a BitNet of ternary weights"
+        )
+    return start
 
 
 def start_from_layers(count: int) -> StartModel:
@@ -135,10 +142,12 @@ def add_start_windows(start: StartModel, config: AttentionConfig) -> StartModel:
     return start._replace(model=model, made_from=made_from)
 
 
-def start_from_random(hidden_size: int, layers: int) -> StartModel:
-    """A new Llama in the teacher's proportions (feed-forward 8/3 of the width, heads of 64 where they fit)."""
+def start_from_random(hidden_size: int, layers: int, multiple: int = WIDTH_MULTIPLE) -> StartModel:
+    """A new Llama in the teacher's proportions: heads of 64 where they fit, feed-forward 8/3 of the width, rounded down to a
+    `multiple`.
+    """
     made_from = f"a random Llama of {layers} layers, {hidden_size} wide, with the tokenizer of {TEACHER_MODEL}"
-    model = LlamaForCausalLM(_choose_proportions(hidden_size, layers))
+    model = LlamaForCausalLM(_choose_proportions(hidden_size, layers, multiple))
     return StartModel(model, _build_own_tokenizer(), made_from, None, TEACHER_LICENCE)
 
 
@@ -156,13 +165,13 @@ def _build_own_tokenizer() -> PreTrainedTokenizerFast:
     return build_teacher_tokenizer(open_teacher_file(find_teacher_file()))
 
 
-def _choose_proportions(hidden_size: int, layers: int) -> LlamaConfig:
+def _choose_proportions(hidden_size: int, layers: int, multiple: int = WIDTH_MULTIPLE) -> LlamaConfig:
     config = read_teacher_config(open_teacher_file(find_teacher_file()))
     head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
     config.update(
         {
             "hidden_size": hidden_size,
-            "intermediate_size": max(WIDTH_MULTIPLE, hidden_size * 8 // 3 // WIDTH_MULTIPLE * WIDTH_MULTIPLE),
+            "intermediate_size": max(multiple, hidden_size * 8 // 3 // multiple * multiple),
             "num_hidden_layers": layers,
             "num_attention_heads": hidden_size // head,
             "num_key_value_heads": hidden_size // head,
@@ -172,17 +181,21 @@ def _choose_proportions(hidden_size: int, layers: int) -> LlamaConfig:
     return config
 
 
-def start_from_pretrained(name: str, *, becomes_student: bool = False) -> StartModel:
+def start_from_pretrained(name: str, *, becomes_student: bool = False, ternary: bool = False) -> StartModel:
     """A folder, or a name on the hub; from the hub's cache if the hub does not answer or HF_HUB_OFFLINE=1.
 
-    With `becomes_student`, its architecture and its tokenizer must be known to llama.cpp; a teacher may have any.
+    With `becomes_student`, its architecture and its tokenizer must be known to llama.cpp; a teacher may have any. With
+    `ternary`, it must fit a BitNet.
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     fault = None if Path(name).is_dir() else hub_fault()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=fault is not None)
         if becomes_student:
-            check_student_form(AutoConfig.from_pretrained(name, local_files_only=fault is not None), tokenizer, name)
+            config = AutoConfig.from_pretrained(name, local_files_only=fault is not None)
+            check_student_form(config, tokenizer, name)
+            if ternary:
+                build_bitnet_config(config)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, local_files_only=fault is not None)
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0].rstrip(".")

@@ -75,7 +75,7 @@ class TrainingObjective:
     ) -> None:
         """`words` is the tokenizer's size. `projections` come from `build_projections`, empty without the objective `hidden`."""
         self.weights = {
-            **config.weights,
+            **config.objective_weights,
             **({START_KL: config.start_kl} if config.start_kl else {}),
             **({MTP: config.mtp.weight} if config.mtp else {}),
         }

@@ -28,6 +28,7 @@ from students.architectures.known_architectures import (
 from students.architectures.stored_tensors import iterate_tensors
 from students.architectures.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
 from students.chat_encoding import check_tokenizer
+from students.init.ternary import find_ternary_weights_fault
 from students.mtp_block import load_mtp_block
 
 
@@ -45,6 +46,7 @@ GGUF_FORMS = {
     "f16": GgufForm(LlamaFileType.MOSTLY_F16, GGMLQuantizationType.F16, GGMLQuantizationType.F16),
     "q8_0": GgufForm(LlamaFileType.MOSTLY_Q8_0, GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q8_0),
     "q4_0": GgufForm(LlamaFileType.MOSTLY_Q4_0, GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0),
+    "tq2_0": GgufForm(LlamaFileType.MOSTLY_TQ2_0, GGMLQuantizationType.TQ2_0, GGMLQuantizationType.Q8_0),
 }
 
 MISREAD_NAME = re.compile("(phi)-?(?=3)", re.IGNORECASE)
@@ -61,10 +63,15 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
     """Write `student/student-FORM.gguf`, whole or not at all. `form` is one of `GGUF_FORMS`.
 
     Raises:
-        UsageError: if there is no student, or llama.cpp does not compute what it does.
+        UsageError: if there is no student, llama.cpp does not compute what it does, or the form would destroy its weights.
     """
     model, tokenizer = read_student(student)
     load_mtp_block(model, student)
+    if GGUF_FORMS[form].matrices == GGMLQuantizationType.TQ2_0 and (fault := find_ternary_weights_fault(model)):
+        raise UsageError(
+            f"export: {student}: --type {form} stores weights -s, 0 and s only, and {fault}; train with "
+            'weights = "ternary", or use --type q8_0 or q4_0'
+        )
     config: Any = model.config
     architecture = ARCHITECTURES[config.model_type]
     if fault := find_tokenizer_fault(tokenizer):

@@ -170,6 +170,8 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
     if windows := record.windows:
         loss = f"held-out loss with full attention {windows.loss_full:.3f}, with windows {record.loss_before:.3f}"
         rows.append(("attention", f"{windows.form}; {loss}, recovered {record.loss_after:.3f}"))
+    if ternary := record.ternary:
+        rows.append(("matrices of the layers", f"-s, 0 or s, one s each; {ternary.sentence}"))
     if sparsity := record.sparsity:
         loss = f"held-out loss unpruned {sparsity.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
         result = f"{sparsity.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"
@@ -268,7 +270,7 @@ def _format_panel(panel: GeneralPanelRecord) -> list[str]:
 
 def describe_objective(config: StudentConfig) -> str:
     """The objectives with their weights, and the teacher, in words."""
-    weights = config.weights
+    weights = config.objective_weights
     names = ", ".join(name if len(weights) == 1 else f"{weight:g} {name}" for name, weight in weights.items())
     distillation = config.distillation
     return f"{names}, of {distillation.teacher} ({distillation.signals})" if config.asks_teacher else names

@@ -31,6 +31,8 @@ IRRELEVANT_SETTINGS: Mapping[str, IncEx | bool] = {
 
 HELD_OUT_REPLAY = "held_out_replay"
 """The log's key of the divergence from the start on held-out replay conversations."""
+FLIPS = "flips"
+"""The log's key of the share of ternary weights that the step gave another value."""
 
 
 class TrainingProgress(NamedTuple):

@@ -8,18 +8,19 @@ from pathlib import Path
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.runs.records import ReplayRecord, SparsityRecord, StudentRecord, WindowRecord
+from core.runs.records import ReplayRecord, SparsityRecord, StudentRecord, TernaryRecord, WindowRecord
 from students.chat_encoding import Conversation, find_pad_id
 from students.distributed import is_main_process, process_group, rank_and_world_size
 from students.init.adapters import add_adapters, merge_adapters
 from students.init.embedded_teacher import open_teacher_file
 from students.init.sparsity import compute_zero_share
 from students.init.start_model import StartModel
+from students.init.ternary import settle_ternary
 from students.losses.training_objective import HeldOutLosses
 from students.output.student_folder import FinishedTraining, find_finished_student, write_student
 from students.signals.prompt_logprobs import PromptLogprobTeacher
 from students.signals.torch_teacher import start_digest, starts_as_teacher, teacher_digest
-from students.training.checkpoint import TrainingProgress, remove_checkpoint, training_digest
+from students.training.checkpoint import FLIPS, TrainingProgress, remove_checkpoint, training_digest
 from students.training.experiment_tracking import check_trackers
 from students.training.training_loop import run_training_loop
 from students.training.training_setup import (
@@ -33,6 +34,9 @@ from students.training.training_setup import (
 )
 from students.training.weight_averaging import average_with_start, copy_parameters, scale_adapters
 from students.training_data import TrainingData
+
+LAST_SHARE = 0.1
+"""Share of the steps, the last ones, over which the flips of a finished training's ternary weights are averaged."""
 
 
 @process_group()
@@ -94,6 +98,8 @@ def train_student(
         scale_adapters(adapters, share)
     elif share < 1:
         average_with_start(start.model, before, share)
+    if config.weights == "ternary":
+        settle_ternary(start.model)
     far = objective.measure_forgetting(start.model, replay.held_out, pad)
     adapter = merge_adapters(adapters) if adapters else None
     start.model.bfloat16().float()  # type: ignore[no-untyped-call]  # the weights as they will be stored
@@ -115,12 +121,12 @@ def train_student(
 def _check_training(config: StudentConfig, rejected: Sequence[Conversation | None]) -> str:
     """The teacher's digest, empty without a teacher. Raises UsageError for mistakes visible before anything is loaded."""
     pairs = sum(other is not None for other in rejected)
-    if ("dpo" in config.weights) != bool(pairs):
+    if ("dpo" in config.objective_weights) != bool(pairs):
         raise UsageError(
             "student.objective: dpo learns from pairs of a better and a worse answer; give a dataset with the columns "
             "prompt, chosen and rejected, or leave dpo out"
         )
-    if pairs < len(rejected) and config.weights.keys() == {"dpo"}:
+    if pairs < len(rejected) and config.objective_weights.keys() == {"dpo"}:
         raise UsageError(
             f"student.objective: {len(rejected) - pairs} conversations have no rejected counterpart, so dpo alone teaches "
             "nothing on them; add sft, as in { sft = 1.0, dpo = 0.5 }"
@@ -138,7 +144,10 @@ def _check_training(config: StudentConfig, rejected: Sequence[Conversation | Non
     endpoint = PromptLogprobTeacher(distillation) if distillation.uses_endpoint else None
     digest = endpoint.digest if endpoint else teacher_digest(distillation.teacher)
     only_captured = (
-        distillation.signals != "dense" and config.weights.keys() <= config.divergences and not config.sparsity
+        distillation.signals != "dense"
+        and config.objective_weights.keys() <= config.divergences
+        and not config.sparsity
+        and config.weights == "full"
     )
     if only_captured and starts_as_teacher(config, digest):
         raise UsageError(
@@ -172,16 +181,24 @@ def _build_student_record(
         kl_after=after.kl,
         average=config.average if isinstance(config.average, float) else None,
         windows=windows,
+        ternary=_describe_ternary(start, done) if config.weights == "ternary" else None,
         sparsity=None if unpruned is None else SparsityRecord(zeros=zeros, loss_unpruned=unpruned),
         seconds=round(done.seconds, 1),
     )
+
+
+def _describe_ternary(start: StartModel, done: TrainingProgress) -> TernaryRecord:
+    flips = [line[FLIPS] for line in done.log]
+    last = flips[-max(1, round(LAST_SHARE * len(flips))) :]
+    return TernaryRecord(zeros=compute_zero_share(start.model), flips=sum(flips), last_flips=sum(last) / len(last))
 
 
 def _format_result(record: StudentRecord) -> str:
     kl = "" if record.kl_after is None else f", KL from the teacher {record.kl_before:.2f} -> {record.kl_after:.2f}"
     kl += "".join(f", {note}" for note in record.start_notes)
     best = "" if record.best_step is None else f", weights of step {record.best_step} kept"
+    ternary = "" if record.ternary is None else f"; {record.ternary.sentence}"
     return (
         f"student: held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl} "
-        f"after {record.steps} steps{best} in {record.seconds:.0f} s"
+        f"after {record.steps} steps{best} in {record.seconds:.0f} s{ternary}"
     )

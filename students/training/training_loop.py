@@ -18,12 +18,14 @@ from core.errors import RunFailed
 from students.chat_encoding import EncodedConversation, find_pad_id, find_stop_ids
 from students.distributed import all_reduce_sum, is_main_process, rank_and_world_size
 from students.init.start_model import StartModel
+from students.init.ternary import FlipCounter
 from students.losses.training_objective import REPLAY, TrainingObjective, gradient_norm
 from students.predictions import compute_held_out_loss
 from students.signals.captured_signals import count_predicted_tokens
 from students.signals.own_answers import generate_own_answers
 from students.signals.replay import NO_REPLAY, ReplayTexts
 from students.training.checkpoint import (
+    FLIPS,
     HELD_OUT_REPLAY,
     TrainingProgress,
     list_trainable_parameters,
@@ -137,6 +139,7 @@ class TrainingLoop:
         # Where only some conversations have a rejected counterpart, the first steps may have none.
         provable = self._objective.weights.keys() - ({"dpo"} if None in self._data.rejected else set())
         self._unproven = not self._objective.text_losses >= provable
+        self._flips = FlipCounter(self.model)
         self._deadline = min(done.step + (PROOF_STEPS if self._objective.text_losses else 1), self.steps)
         return done
 
@@ -184,6 +187,8 @@ class TrainingLoop:
 
         self._read += sum(len(text.ids) for text in (*encoded, *rejected, *replayed) if text)
         parts = {name: totals[name] for name in names[1:] if len(weights) > 1 or replayed}
+        if self._flips.counts:
+            parts[FLIPS] = self._flips.measure()
         return {"step": step + 1, "loss": totals["loss"], "lr": rate, "tokens": tokens, **parts}
 
     def _learn_from_replay(self, step: int, sums: Counter[str]) -> list[EncodedConversation]:
@@ -253,7 +258,9 @@ class TrainingLoop:
             raise RunFailed(f"student: the loss is {totals['loss']} at step {step + 1}; lower learning_rate = {rate}")
         self._unproven = self._unproven and not totals[TEACHER_GRADIENTS]
         if self._unproven and step + 1 >= self._deadline:
-            objectives = ", ".join(name for name in self._config.weights if name not in self._objective.text_losses)
+            objectives = ", ".join(
+                name for name in self._config.objective_weights if name not in self._objective.text_losses
+            )
             raise RunFailed(
                 f"student: {objectives} had no gradient, so the teacher taught nothing; the student may equal its teacher "
                 "already: choose fewer layers, another start or another teacher"

@@ -20,6 +20,7 @@ from students.chat_encoding import Conversation, EncodedConversation, check_toke
 from students.distributed import main_process_first, select_device
 from students.init.sparsity import compute_zero_share, freeze_zeros, prune_weights
 from students.init.start_model import StartModel, add_start_windows, load_start_model, narrow_start
+from students.init.ternary import find_ternary_weights_fault, insert_ternary
 from students.init.vocabulary_trimming import trim_vocabulary
 from students.init.width_pruning import choose_most_active
 from students.init.windows import count_windowed_layers
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
 
 ProgressCallback = Callable[[str], None]
 
+TERNARY_WARNING = (
+    "the ternary form of a full start has forgotten what the start knew, and must learn it again: BitDistill (arXiv 2510.13998) "
+    "needs 10 billion tokens for that"
+)
 CALIBRATION_CONVERSATIONS = 64
 """Conversations on which the activity of a wider start is measured, in one batch; Minitron uses 1,024 texts."""
 
@@ -83,6 +88,10 @@ def prepare_start(
     )
     if data.truncation and data.truncation.truncated:
         progress(f"student: {data.truncation.summary}")
+    if config.weights == "ternary":
+        if start.base and find_ternary_weights_fault(start.model):
+            progress(f"student: {TERNARY_WARNING}")
+        insert_ternary(start.model)
     return start, data
 
 
@@ -174,7 +183,7 @@ def prepare_objective(
         model = load_teacher(distillation.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]
         if config.packing:
             check_packing(model, data.train, find_pad_id(start.tokenizer), "student.distillation.teacher")
-        layers = "hidden" in config.weights
+        layers = "hidden" in config.objective_weights
         projections = build_projections(start.model, model) if layers else torch.nn.ModuleList()
         projections.to(start.model.device)
         return TrainingObjective(

@@ -179,7 +179,7 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
         (["evaluate", "missing"], "error: missing: there is no student"),
         (["evaluate", "{folder}"], "is not the student of a run, so name the recipe to hold it to: --recipe RECIPE"),
         (["evaluate", "{folder}", "--recipe", "poems"], "error: poems: no recipe of this name"),
-        (["evaluate", "{folder}", "--recipe", "smoke"], "is a 'gpt2'; a student is a gemma3_text, granite, "),
+        (["evaluate", "{folder}", "--recipe", "smoke"], "is a 'gpt2'; a student is a bitnet, gemma3_text, granite, "),
         (["evaluate", "{folder}", "--check", "exact"], "--check: is for rows of --data; a recipe has its own checks"),
         (["evaluate", "{folder}", "--data", "missing.jsonl"], "missing.jsonl: is not there"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--recipe", "smoke"], "--recipe: cannot be combined with --data"),

@@ -20,7 +20,7 @@ def test_a_handful_of_pairs_is_needed(pairs: int, objective: dict[str, float]) -
     config = StudentConfig(objective={"sft": 1.0, "dpo": 0.5})
     rejected = [[Message(role="user", content="?")] if place < pairs else None for place in range(9)]
     chosen, used, sentence = leave_out_scarce_pairs(config, rejected)
-    assert chosen.weights == objective
+    assert chosen.objective_weights == objective
     assert bool(used) == (pairs == 5)
     assert sentence.startswith(f"{pairs} conversations with a rejected answer")
 

@@ -29,6 +29,7 @@ from transformers import (
     SmolLM3Config,
 )
 from transformers.convert_slow_tokenizer import TikTokenConverter
+from transformers.models.bitnet import BitNetConfig
 
 from core.config.student_architectures import STUDENT_ARCHITECTURES
 from core.config.students import StudentConfig
@@ -79,6 +80,7 @@ class Form(NamedTuple):
 
 
 FORMS = {
+    "bitnet": Form(BitNetConfig, "dbrx", {"hidden_act": "silu", "tie_word_embeddings": True}, {"rms_norm_eps": 0.1}),
     "llama": Form(LlamaConfig, "llama-bpe", {}, {"rope_parameters": {"rope_type": "default", "rope_theta": 1e3}}),
     "llama with long positions": Form(
         LlamaConfig, "llama-bpe", {"rope_parameters": LLAMA3_POSITIONS},
@@ -279,8 +281,8 @@ def test_an_unknown_architecture_is_refused_before_its_weights_are_loaded(
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     assert refusal(tmp_path) == (
-        f"student.start: '{tmp_path}' is a 'gpt2'; a student is a gemma3_text, granite, granite_swa, llama, mistral, olmo2, "
-        "phi3, qwen2, qwen3, qwen3_5_text or smollm3"
+        f"student.start: '{tmp_path}' is a 'gpt2'; a student is a bitnet, gemma3_text, granite, granite_swa, llama, mistral, "
+        "olmo2, phi3, qwen2, qwen3, qwen3_5_text or smollm3"
     )
 
 
@@ -291,6 +293,9 @@ def test_an_unknown_architecture_is_refused_before_its_weights_are_loaded(
         ("qwen3", {"attention_bias": True}, "biases"),
         ("granite_swa", {"layer_rope_theta": [1e4, 1e4, 0, 1e4]}, "positions that differ between layers"),
         ("granite_swa", {"rope_parameters": LLAMA3_POSITIONS}, "positions of the type 'llama3'"),
+        ("bitnet", {"tie_word_embeddings": False}, "an output matrix besides the embedding"),
+        ("bitnet", {"hidden_act": "relu2"}, "the activation 'relu2'"),
+        ("bitnet", {"head_dim": 32}, "heads whose channels are not its hidden_size"),
         ("smollm3", {"no_rope_layers": [1, 0, 1, 0]}, "layers without positions other than every 4th"),
         ("gemma3_text", {"query_pre_attn_scalar": 16}, "attention scaled by 16 instead of its heads' 32 channels"),
         ("gemma3_text", {"final_logit_softcapping": 30.0}, "`final_logit_softcapping`"),

@@ -442,10 +442,10 @@ def test_contradictory_settings_are_refused_in_a_sentence(settings: list[str], c
 
 
 def test_an_objective_is_a_name_or_a_table_of_weights() -> None:
-    assert StudentConfig().weights == {"sft": 1.0}
-    assert parse_settings(StudentConfig, ["objective=jsd"]).weights == {"jsd": 1.0}
+    assert StudentConfig().objective_weights == {"sft": 1.0}
+    assert parse_settings(StudentConfig, ["objective=jsd"]).objective_weights == {"jsd": 1.0}
     mixed = parse_settings(StudentConfig, ["objective.sft=0.5", "objective.forward_kl=2"])
-    assert mixed.weights == {"sft": 0.5, "forward_kl": 2.0}
+    assert mixed.objective_weights == {"sft": 0.5, "forward_kl": 2.0}
     assert [StudentConfig().asks_teacher, mixed.asks_teacher] == [False, True]
 
 
