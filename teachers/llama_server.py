@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import sys
+from enum import Enum
 from pathlib import Path
 
 
@@ -32,9 +33,14 @@ def serve_llama() -> None:
         holder = params
         for part in path:
             holder = getattr(holder, part)
-        kind = type(getattr(holder, last))
-        # Members of an enumeration are given by number.
-        setattr(holder, last, kind(value) if kind.__module__ != "builtins" else value)
+        present = getattr(holder, last)
+        kind = type(present)
+        if isinstance(present, list):
+            if present and isinstance(present[0], Enum):  # its members are given by name, since their numbers change
+                value = [type(present[0])[name] for name in value]
+        elif kind.__module__ != "builtins":  # a member of an enumeration, by number
+            value = kind(value)
+        setattr(holder, last, value)
     try:
         server = xllamacpp.Server(params)
     except (RuntimeError, MemoryError) as error:
