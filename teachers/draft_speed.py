@@ -121,7 +121,7 @@ async def _time_steps(server: StartedServer, conversations: int) -> float:
     async def decode(number: int) -> float:
         body = {"prompt": f"{number}. {PROMPT}", "n_predict": STEP_TOKENS, "temperature": 0, "ignore_eos": True}
         timings = (await post_json(server, "completion", body))["timings"]
-        return float(timings["predicted_ms"]) / 1000 / (timings["predicted_n"] - 1)
+        return float(timings["predicted_ms"] / 1000 / (timings["predicted_n"] - 1))
 
     return fmean(await asyncio.gather(*(decode(number) for number in range(conversations))))
 

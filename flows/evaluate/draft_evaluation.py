@@ -4,6 +4,7 @@ Knows neither checks nor pass rates.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,7 +143,7 @@ async def evaluate_as_draft(
     return build_draft_result(comparison, texts, draft_tokens, steps)
 
 
-def _take_first_turn(messages: list[Message]) -> list[Message]:
+def _take_first_turn(messages: Sequence[Message]) -> Sequence[Message]:
     """The messages up to the first of the user."""
     first = next(i for i, message in enumerate(messages) if message.role == "user")
     return messages[: first + 1]
@@ -199,15 +200,14 @@ def list_draft_lines(result: DraftResult | None) -> list[str]:
     """The lines of the card; none if it was not measured."""
     if result is None:
         return []
+    shares = ", ".join(map(format_percent, result.by_position))
+    by_position = f"; accepted by position: {shares}" if shares else ""
     lines = [
-        f"  as a draft of its teacher: {format_percent(result.acceptance)} of proposed tokens accepted, "
-        f"{result.tokens_per_verification:.2f} tokens per verification; {format_count(result.requests, 'request')}, "
-        f"{result.draft_tokens} tokens proposed at once"
+        f"  as its teacher's draft: {format_percent(result.acceptance)} of proposed tokens accepted, "
+        f"{result.tokens_per_verification:.2f} tokens per verification",
+        f"    {format_count(result.requests, 'request')}, {format_count(result.draft_tokens, 'token')} at once{by_position}",
+        *(f"    {line}" for line in describe_draft_costs(result)),
     ]
-    if result.by_position:
-        shares = ", ".join(map(format_percent, result.by_position))
-        lines.append(f"    accepted by position in the proposal: {shares}")
-    lines += [f"    {describe_draft_speed(result)}", f"    {describe_break_even(result)}"]
     if result.different:
         lines.append(
             f"    error: {result.different} of {result.requests} greedy replies differ from those without the draft:"
@@ -221,26 +221,20 @@ def list_draft_lines(result: DraftResult | None) -> list[str]:
     return lines
 
 
-def describe_draft_speed(result: DraftResult) -> str:
-    """Seconds with and without the draft, in a line."""
+def describe_draft_costs(result: DraftResult) -> list[str]:
+    """Seconds with and without the draft, what batches and verifications cost, and the acceptance that pays for them."""
     seconds = f"{result.plain_seconds:.1f} s without the draft, {result.drafted_seconds:.1f} s with it"
-    if result.speedup is None:
-        return f"{seconds}; too few requests for an interval"
-    return f"{seconds}: {result.speedup.format(lambda value: f'{value:.2f}')} times as fast, {result.conclusion}"
-
-
-def describe_break_even(result: DraftResult) -> str:
-    """What batches and verifications cost, and the acceptance that pays for them, in a line."""
-    single = result.step_seconds.get(1)
-    costs = ", ".join(
-        f"of {size} tokens {seconds / single:.1f}"
-        for size, seconds in result.step_seconds.items()
-        if single and size > 1
-    )
-    batches = f"a batch {costs} times the seconds of one token"
-    if result.break_even is None or result.verification_cost is None:
-        return f"{batches}; nothing was proposed"
-    cost = f"a verification {result.verification_cost:.1f}, drafting included"
+    if result.speedup:
+        factor = result.speedup.format(lambda value: f"{value:.2f}")
+        lines = [f"{seconds}: {factor} times as fast, {result.conclusion}"]
+    else:
+        lines = [f"{seconds}; too few requests for an interval"]
+    if single := result.step_seconds.get(1):
+        costs = [f"of {size} {taken / single:.1f}" for size, taken in result.step_seconds.items() if size > 1]
+        lines.append(f"in seconds of one token: a batch {', '.join(costs)}")
+    if result.verification_cost is None or result.break_even is None:
+        return [*lines, "nothing was proposed"]
+    reached = f"break-even at {format_percent(result.break_even)} accepted"
     if result.break_even > 1:
-        return f"{batches}; {cost}: no acceptance pays for it here"
-    return f"{batches}; {cost}: break-even at {format_percent(result.break_even)} accepted"
+        reached = "no acceptance pays for it here"
+    return [*lines, f"a verification, drafting included: {result.verification_cost:.1f}; {reached}"]

@@ -229,9 +229,9 @@ def _render_run_page(
         device = describe_device(evaluation.device)
     draft_lines = []
     if evaluation and evaluation.draft:
-        from flows.evaluate.draft_evaluation import describe_break_even, describe_draft_speed
+        from flows.evaluate.draft_evaluation import describe_draft_costs
 
-        draft_lines = [describe_draft_speed(evaluation.draft), describe_break_even(evaluation.draft)]
+        draft_lines = describe_draft_costs(evaluation.draft)
     return (
         create_page_environment()
         .get_template("report.html")

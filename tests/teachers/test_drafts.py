@@ -15,11 +15,14 @@ from agents.studies.probe_question import COLOURS, PROBE_SCHEMA
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeError
 from core.gguf_tokens import read_gguf_tokens
+from core.packaged_weights import find_embedded_teacher
 from core.sample import Message
 from flows.recipes.recipe_catalog import load_recipe_plan
+from students.init.start_model import start_from_layers, start_from_random
 from students.output.gguf_export import export_gguf
 from teachers import draft_counts
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.decoding_speed import post_json
 from teachers.draft_counts import DraftCounts, find_draft_failure, parse_draft_counts, read_draft_counts
 from teachers.drafts import EXPORTED_DRAFT, find_draft_problem
 from teachers.local_llama import draft_settings, llama_settings, run_llama_server
@@ -110,8 +113,6 @@ def count(weights: Path, draft: Path | None, tokens: int = 3, length: int = 64) 
     """What became of a draft's proposals in three greedy replies."""
 
     async def run() -> DraftCounts:
-        from teachers.decoding_speed import post_json
-
         settings = {**llama_settings(str(weights), 1, 512, threads=1), **draft_settings(draft, tokens, threads=1)}
         async with run_llama_server("x", settings, print, 120) as server:
             for start in ("I like bees", "Write about owls", "owls and bees"):
@@ -138,6 +139,80 @@ def test_the_proposals_of_the_teacher_itself_are_accepted_and_hardly_any_of_a_st
     assert 1.95 < count(teacher, teacher, 1).tokens_per_verification <= 2
     assert count(repeater / EXPORTED_DRAFT, None).acceptance > 0.9
     assert count(teacher, None).acceptance < 0.1, "its text does not repeat"
+
+
+async def complete(settings: dict[str, Any], *bodies: dict[str, Any]) -> list[dict[str, Any]]:
+    """The replies of one llama.cpp server to completions, all sent at once."""
+    async with run_llama_server("x", settings, print, 300) as server:
+        return await asyncio.gather(*(post_json(server.server, "completion", body) for body in bodies))
+
+
+def test_llama_cpp_returns_no_probability_of_an_accepted_token(students: tuple[Path, Path]) -> None:
+    """The reason why a draft needs `logprobs = false`. If this fails, llama.cpp returns them now, and the rule can go."""
+    weights = students[0] / EXPORTED_DRAFT
+    body = {"prompt": "I like bees", "n_predict": 20, "temperature": 0, "ignore_eos": True, "n_probs": 2}
+    plain = llama_settings(str(weights), 1, 256, threads=1)
+    drafting = plain | draft_settings(weights, 3, threads=1)
+    [[before], [drafted]] = (asyncio.run(complete(settings, body)) for settings in (plain, drafting))
+    assert before["content"] == drafted["content"]
+    assert all(token["logprob"] < 0 for token in before["completion_probabilities"])
+    unknown = [token for token in drafted["completion_probabilities"] if not token["top_logprobs"]]
+    assert len(unknown) >= drafted["timings"]["draft_n_accepted"] > 10
+    assert all(token["logprob"] == 0 for token in unknown), "a probability of 1, which would be trusted"
+
+
+def test_all_slots_of_a_teacher_draft(students: tuple[Path, Path]) -> None:
+    weights = students[0] / EXPORTED_DRAFT
+    settings = llama_settings(str(weights), 3, 256, threads=1) | draft_settings(weights, 3, threads=1)
+    bodies = [{"prompt": f"I like bees {n}", "n_predict": 32, "temperature": 0, "ignore_eos": True} for n in range(6)]
+    replies = asyncio.run(complete(settings, *bodies))
+    assert [reply["tokens_predicted"] for reply in replies] == [32] * 6
+    assert all(reply["timings"]["draft_n_accepted"] > 15 for reply in replies)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("embedded")
+@pytest.mark.skipif(find_embedded_teacher() is None, reason="the weights of the embedded teacher are not installed")
+def test_the_embedded_teacher_says_the_same_with_part_of_itself_random_weights_and_n_grams(tmp_path: Path) -> None:
+    """`benchmarks/drafts.py` has more requests."""
+    weights = find_embedded_teacher()
+    assert weights
+    drafts: dict[str, Path | None] = {"itself": weights, "n-grams": None}
+    for name, start in {"layers": start_from_layers(24), "random": start_from_random(96, 2)}.items():
+        start.model.save_pretrained(tmp_path / name)
+        start.tokenizer.save_pretrained(tmp_path / name)
+        drafts[name] = export_gguf(tmp_path / name, "q8_0").path
+        assert find_problem(weights, tmp_path / name) == ""
+    message = {"role": "user", "content": "Name two animals that can fly, and two that can swim."}
+    schema = {
+        "type": "object",
+        "properties": {"fly": {"type": "string"}, "swim": {"type": "string"}},
+        "required": ["fly", "swim"],
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "Animals", "schema": schema}}
+    bodies = [
+        {"messages": [message], "max_tokens": 24, "temperature": temperature, "seed": 3, **more}
+        for temperature, more in ((0, {}), (0.8, {}), (0, {"response_format": form}))
+    ]
+
+    async def reply(settings: dict[str, Any]) -> tuple[list[str], DraftCounts | None]:
+        async with run_llama_server("x", settings, print, 600) as server:
+            replies = [await post_json(server.server, "v1/chat/completions", body) for body in bodies]
+            counts = await read_draft_counts(server.server) if "speculative.types" in settings else None
+            return [one["choices"][0]["message"]["content"] for one in replies], counts
+
+    plain = llama_settings(str(weights), 1, 512)
+    before, _ = asyncio.run(reply(plain))
+    assert len(set(before)) == 3
+    accepted = {}
+    for name, draft in drafts.items():
+        texts, counts = asyncio.run(reply(plain | draft_settings(draft, 3)))
+        assert texts == before, name
+        assert counts
+        accepted[name] = counts.acceptance
+    assert accepted["itself"] > 0.6, "a sampled token need not be the most likely one"
+    assert 0 < accepted["layers"] < accepted["itself"]
+    assert accepted["random"] < 0.02
 
 
 def write_tokens(path: Path, tokens: Sequence[str]) -> Path:
