@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import aiohttp
 
@@ -42,17 +42,6 @@ class DraftCounts(NamedTuple):
     def tokens_per_verification(self) -> float:
         """The accepted tokens and the one that the teacher adds itself."""
         return 1 + self.accepted / self.verifications if self.verifications else 1.0
-
-    def subtract(self, before: Self) -> "DraftCounts":
-        """What was counted after `before`."""
-        earlier = (*before.by_position, *[0] * len(self.by_position))
-        return DraftCounts(
-            self.decoded - before.decoded,
-            self.verifications - before.verifications,
-            self.proposed - before.proposed,
-            self.accepted - before.accepted,
-            tuple(now - then for now, then in zip(self.by_position, earlier, strict=False)),
-        )
 
 
 def parse_draft_counts(text: str) -> DraftCounts:

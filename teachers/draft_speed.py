@@ -67,7 +67,7 @@ async def compare_with_draft(
     Each server has one slot. Which of the two is first changes from request to request.
 
     Raises:
-        ProviderError: if a server cannot load its files, or does not reply.
+        ProviderError: if a server cannot load its files or does not reply, or the draft was never used.
     """
     settings = llama_settings(
         str(weights.resolve()), 1, teacher.slot_tokens,
@@ -89,11 +89,14 @@ async def compare_with_draft(
                 pair = {i: await _request_reply(servers[i], messages, max_tokens) for i in order}
                 replies.append(PairedReply(pair[0], pair[1]))
                 on_progress(len(replies))
-            return DraftComparison(replies, await read_draft_counts(drafted.server))
+            counts = await read_draft_counts(drafted.server)
     except (aiohttp.ClientError, TimeoutError) as error:
         raise ProviderError(
             f"{who}: no reply for the comparison with its draft: {type(error).__name__}: {error}"
         ) from None
+    if draft and not counts.verifications and counts.decoded > 2 * len(replies):  # a second token may end a reply
+        raise ProviderError(f"{who}: llama.cpp used the draft {draft} for none of {counts.decoded:,} tokens")
+    return DraftComparison(replies, counts)
 
 
 async def measure_step_seconds(teacher: TeacherConfig, weights: Path) -> dict[int, float]:

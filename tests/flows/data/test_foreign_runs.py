@@ -101,7 +101,7 @@ def test_a_link_in_a_users_own_folder_makes_no_run_of_theirs(tmp_path: Path) -> 
         ({"model": "vllm/m"}, "start vllm/m"),
         ({"model": "local/theirs.gguf"}, "start local/theirs.gguf"),
         (
-            {"model": "local/smollm2-135m", "draft": "theirs.gguf"},
+            {"model": "local/smollm2-135m", "draft": "theirs.gguf", "logprobs": False},
             r"load the draft .*theirs\.gguf \(teachers\.main\.draft\)",
         ),
     ],

@@ -1,12 +1,14 @@
 """A student as the draft of its teacher: acceptance, cost and break-even by hand, and the command on tiny models."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from core.config.teachers import TeacherConfig
-from core.errors import UsageError
+from core.errors import ProviderError, UsageError
+from core.sample import Message
 from flows.evaluate.draft_evaluation import (
     FASTER,
     SLOWER,
@@ -19,7 +21,7 @@ from flows.evaluate.draft_evaluation import (
 from flows.evaluate.student_evaluation import STUDENT_EVALUATION_FILE, StudentEvaluation
 from students.output.gguf_export import export_gguf
 from teachers.draft_counts import DraftCounts
-from teachers.draft_speed import DraftComparison, PairedReply, TimedReply
+from teachers.draft_speed import DraftComparison, PairedReply, TimedReply, compare_with_draft
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer
 
@@ -147,6 +149,19 @@ def test_a_student_is_measured_as_the_draft_of_its_teacher(
     assert code == 1
     assert "error: 4 of 4 greedy replies differ from those without the draft" in out
     assert "--as-draft: 4 of 4 greedy replies differ with the draft, and none may" in err
+
+
+def test_a_draft_that_llama_cpp_never_used_is_an_error(
+    models: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its replies are identical, and as fast: nothing else would tell."""
+    teacher, student, _ = models
+    monkeypatch.setattr("teachers.draft_speed.draft_settings", lambda *_, **__: {"endpoint_metrics": True})
+    config = TeacherConfig(model=f"local/{teacher}", threads=1)
+    asked = [[Message(role="user", content="Write about bees.")]]
+    draft = export_gguf(student, "q8_0").path
+    with pytest.raises(ProviderError, match=rf"llama\.cpp used the draft {draft} for none of \d+ tokens"):
+        asyncio.run(compare_with_draft(config, teacher, draft, asked, 8, lambda _done: None))
 
 
 def test_what_cannot_be_measured_as_a_draft_is_refused_before_anything_is_asked(
