@@ -1,6 +1,6 @@
 """The embedded teacher with drafts: what it accepts, what that costs or gains, and that no greedy reply changes.
 
-python -m benchmarks.drafts [--requests 8]
+python -m benchmarks.drafts [--requests 5]
 
 Controls: the teacher itself as its draft must be accepted (nearly) always, random weights (nearly) never, and every reply must be
 identical to the one without a draft. The benchmark fails if one of them is not so.
@@ -29,7 +29,7 @@ from students.init.start_model import StartModel, start_from_layers, start_from_
 from students.output.gguf_export import export_gguf
 from teachers.draft_speed import compare_with_draft, measure_step_seconds
 
-REQUESTS, REPLY_TOKENS, PASSAGE_WORDS = 8, 48, 60
+REQUESTS, REPLY_TOKENS, PASSAGE_WORDS = 5, 40, 60
 DRAFT_TOKENS = 3
 ITSELF, RANDOM = "the teacher itself", "random weights, 11M parameters"
 MOST_RANDOM, LEAST_ITSELF = 0.02, 0.98
@@ -70,7 +70,9 @@ def measure_arms(
     drafts: Mapping[str, Path | None], requests: Mapping[str, Sequence[Sequence[Message]]]
 ) -> dict[tuple[str, str], DraftResult]:
     """The results by arm and kind of requests, in turns within an arm."""
-    teacher = TeacherConfig(model=f"local/{EMBEDDED_TEACHER}", draft_tokens=DRAFT_TOKENS, timeout_seconds=600)
+    teacher = TeacherConfig(
+        model=f"local/{EMBEDDED_TEACHER}", draft_tokens=DRAFT_TOKENS, threads=1, timeout_seconds=600
+    )
     weights = find_embedded_teacher()
     assert weights, "the embedded teacher is installed"
     steps = asyncio.run(measure_step_seconds(teacher, weights))
@@ -110,10 +112,10 @@ def table(number: int = REQUESTS) -> str:
     for (arm, kind), result in found.items():
         lines.append(f"| {arm} | {kind} | {_format_result(result)} |")
     return "\n".join([
-        f"SmolLM2-135M, 4 bit, one conversation, greedy replies of at most {REPLY_TOKENS} tokens; {number} requests of each "
-        f"kind, each without and with the draft in turns; {DRAFT_TOKENS} tokens proposed at once. {describe_measurement()}. "
-        f"Costs are in seconds of one token; a batch of k tokens costs {costs}. All replies are identical with and without a "
-        "draft. Command: `python -m benchmarks drafts`.",
+        f"SmolLM2-135M, 4 bit, one thread, one conversation, greedy replies of at most {REPLY_TOKENS} tokens; {number} "
+        f"requests of each kind, without and with the draft in turns; {DRAFT_TOKENS} tokens proposed at once. "
+        f"{describe_measurement()}. Costs are in seconds of one token; a batch of k tokens costs {costs}. All replies are "
+        "identical with and without a draft. Command: `python -m benchmarks drafts`.",
         "", *lines,
     ])  # fmt: skip
 
