@@ -272,7 +272,8 @@ def distill(
 def evaluate(
     student: Student | Run | Name, *, data: Name | None = None, check: str | None = None, recipe: Name | None = None,
     number: int = 100, panel: int = 64, kind: str = "q8_0", cache_type: "CacheType | None" = None,
-    inputs: Sequence[int] = (), runs_dir: Name = RUNS_FOLDER, progress: ProgressCallback | None = None,
+    inputs: Sequence[int] = (), as_draft: bool = False, draft_tokens: int = 3, runs_dir: Name = RUNS_FOLDER,
+    progress: ProgressCallback | None = None,
 ) -> "StudentEvaluation | DatasetEvaluation":  # fmt: skip
     """Run a recipe's checks on a student, its teacher and its start; or, with `data`, compare student and start on rows.
 
@@ -286,6 +287,9 @@ def evaluate(
         kind: The number format of the weights: f32, f16, q8_0, q4_0 or, for ternary students, tq2_0.
         cache_type: The type of the student's KV cache, by default f16. Not with `data`.
         inputs: Lengths of inputs, in tokens, by which to measure the speed too. Not with `data`.
+        as_draft: Whether to measure the student as the draft of its local teacher too (`draft` of the result). Its `different`
+            must be 0. Not with `data`.
+        draft_tokens: With `as_draft`: tokens that it proposes at once.
         runs_dir: Where the student's run is.
         progress: Called with every message, from another thread.
 
@@ -305,8 +309,9 @@ def evaluate(
         name, rows = str(recipe) if recipe else None, Path(data) if data else None
         lengths = parse_input_lengths(",".join(map(str, inputs)))
         options = EvaluationOptions(
-            number, kind, name, "", None, rows, check, [], str(runs_dir), panel, cache_type, lengths
-        )
+            number, kind, name, "", None, rows, check, [], str(runs_dir), panel, cache_type, lengths,
+            draft_tokens if as_draft else None,
+        )  # fmt: skip
         options.validate()
         folder = student.path if isinstance(student, Student | Run) else Path(student)
         task = prepare_evaluation(folder, load_recipe_plan(name, []) if name else None, options)

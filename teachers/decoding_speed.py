@@ -130,7 +130,7 @@ async def measure_input_speed(weights: Path, length: int, cache_type: CacheType 
                 f"{weights}: an input of {length:,} tokens and {INPUT_TOKENS} decoded tokens are longer than its context of "
                 f"{context:,}"
             )
-        words = (await _post(server.server, "tokenize", {"content": PROMPT}))["tokens"]
+        words = (await post_json(server.server, "tokenize", {"content": PROMPT}))["tokens"]
         prompt = list(islice(cycle(words), length))
         timings: list[dict[str, float]] = []
         began = monotonic()
@@ -163,7 +163,7 @@ async def request_timings(
     again.
     """
     body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "cache_prompt": cached}
-    timings: dict[str, float] = (await _post(server, "completion", body))["timings"]
+    timings: dict[str, float] = (await post_json(server, "completion", body))["timings"]
     return timings
 
 
@@ -199,7 +199,8 @@ async def _run_measured_server(
         raise ProviderError(f"{fault}: {type(error).__name__}: {error}") from None
 
 
-async def _post(server: StartedServer, path: str, body: Mapping[str, Any]) -> Any:
+async def post_json(server: StartedServer, path: str, body: Mapping[str, Any]) -> Any:
+    """The JSON reply to a request below the server's root. Raises aiohttp.ClientError for every other status than 200."""
     async with _open_session(server) as session, session.post(f"{_find_origin(server)}/{path}", json=body) as response:
         return await response.json()
 

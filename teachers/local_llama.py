@@ -24,6 +24,8 @@ import aiohttp
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.secrets import SECRET_NAME, redact_text
+from teachers.draft_counts import watch_draft
+from teachers.drafts import describe_large_draft, find_draft_problem, find_draft_weights
 from teachers.local_weights import NOTE_SECONDS
 from teachers.server_guard import StartedServer, start_guarded, stop_guarded
 
@@ -48,6 +50,8 @@ llama.cpp's own `cpuparams.poll` does nothing in a build with OpenMP."""
 
 GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
 """ggml's numbers of the types that a KV cache may have."""
+NGRAM_TOKENS = 3
+"""Tokens that an n-gram draft looks up in the earlier text."""
 ERRORS_ONLY, LOADING_DETAILS = 1, 4
 """llama.cpp's log thresholds. The second adds sizes of buffers and caches, and no text of a prompt."""
 VERBOSE_LINE = re.compile(r"[\d.]+ [TDIW] ")
@@ -70,7 +74,7 @@ async def start_local_server(
     """Start llama.cpp with `weights` on a free local port and yield its address; it stops at the end of the block.
 
     Raises:
-        ProviderError: if the weights cannot be loaded.
+        ProviderError: if the weights cannot be loaded, or the draft cannot be used.
     """
     settings = llama_settings(
         str(weights),
@@ -80,7 +84,20 @@ async def start_local_server(
         threads=config.threads,
         cache_type=config.cache_type,
     )
-    async with run_llama_server(config.model, settings, note, config.timeout_seconds) as server:
+    if config.draft is None:
+        async with run_llama_server(config.model, settings, note, config.timeout_seconds) as server:
+            yield server.server
+        return
+    if problem := find_draft_problem(config, weights):
+        raise ProviderError(f"{config.model}: draft: {problem}")
+    draft = find_draft_weights(config.draft_path) if config.draft_path else None
+    if draft and (warning := describe_large_draft(draft, weights)):
+        note(f"{config.model}: {warning}")
+    settings |= draft_settings(draft, config.draft_tokens, gpu_layers=config.gpu_layers, threads=config.threads)
+    async with (
+        run_llama_server(config.model, settings, note, config.timeout_seconds) as server,
+        watch_draft(config.model, server.server, note, is_model=draft is not None),
+    ):
         yield server.server
 
 
@@ -104,6 +121,31 @@ def llama_settings(
     if cache_type is not None:
         settings |= {"cache_type_k": GGML_TYPES[cache_type], "cache_type_v": GGML_TYPES[cache_type]}
     return settings
+
+
+def draft_settings(
+    draft: Path | None, tokens: int, *, gpu_layers: int | None = None, threads: int | None = None
+) -> dict[str, Any]:
+    """llama.cpp's parameters of a draft that proposes `tokens` tokens: the model in the file `draft`, or n-grams without one."""
+    if draft is None:
+        kind = {
+            "speculative.types": ["COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE"],
+            "speculative.ngram_simple.size_n": NGRAM_TOKENS,
+            "speculative.ngram_simple.size_m": tokens,
+        }
+    else:
+        threads = threads or len(os.sched_getaffinity(0))
+        kind = {
+            "speculative.types": ["COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE"],
+            "speculative.draft.mparams.path": str(draft),
+            "speculative.draft.n_max": tokens,
+            "speculative.draft.p_min": 0.0,  # each proposal has all tokens
+            "speculative.draft.cpuparams.n_threads": threads,
+            "speculative.draft.cpuparams_batch.n_threads": threads,
+        }
+        if gpu_layers is not None:
+            kind["speculative.draft.n_gpu_layers"] = gpu_layers
+    return {**kind, "endpoint_metrics": True}  # where `teachers.draft_counts` reads what became of the proposals
 
 
 class LoadedServer(NamedTuple):

@@ -10,7 +10,7 @@ from time import time
 
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
-from core.errors import RecipeProblem, UsageError
+from core.errors import ProviderError, RecipeProblem, UsageError
 from core.extensions import Extension, ExtensionPoint, UnusableExtension
 from core.gguf_files import hash_gguf
 from core.installation import format_install_command
@@ -149,9 +149,12 @@ async def locate_endpoint(
     elif provider in HOSTED_LIBRARIES or provider not in PROVIDERS:
         raise UsageError(f"{config.model}: has a protocol of its own and no OpenAI endpoint; name another model")
     elif provider == "vllm":
-        from teachers.vllm import start_vllm_server
+        from teachers.drafts import find_draft_problem
+        from teachers.vllm import draft_options, start_vllm_server
 
-        async with start_vllm_server(model, config.engine, logger.info) as server:
+        if problem := find_draft_problem(config):
+            raise ProviderError(f"{config.model}: draft: {problem}")
+        async with start_vllm_server(model, {**config.engine, **draft_options(config)}, logger.info) as server:
             yield _with_url(config, server.url), server.key, server.fault
     else:
         yield config, None, lambda: None
@@ -168,6 +171,8 @@ def find_teacher_problems(recipe: Recipe) -> list[RecipeProblem]:
         provider = config.model.partition("/")[0]
         if problem := _find_protocol_problem(provider, config) or _find_model_problem(config):
             problems.append(RecipeProblem(f"teachers.{name}.model", problem))
+        elif problem := _find_draft_problem(config):
+            problems.append(RecipeProblem(f"teachers.{name}.draft", problem))
         if config.batch and provider not in BATCH_PROVIDERS:
             known = " and ".join(f"{known}/…" for known in BATCH_PROVIDERS)
             problems.append(
@@ -220,6 +225,14 @@ def _find_model_problem(config: TeacherConfig) -> str | None:
         known = ", ".join(SCRIPT_NAMES)
         return None if model in SCRIPT_NAMES else f"unknown script {model!r}; known are {known}, and replay:FILE"
     return None
+
+
+def _find_draft_problem(config: TeacherConfig) -> str | None:
+    if config.draft is None:
+        return None
+    from teachers.drafts import find_draft_problem
+
+    return find_draft_problem(config)
 
 
 def _find_recording_problem(config: TeacherConfig) -> str | None:

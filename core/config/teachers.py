@@ -21,6 +21,9 @@ STUDENT_PREFIX = "local/student:"
 """`local/student:RECIPE/GENERATION` is the promoted student of a release. A run sets it; a recipe cannot."""
 PROMOTED_WEIGHTS = "teacher/student-q8_0.gguf"
 """In a release: the weights of its promoted student."""
+NGRAM_DRAFT = "ngram"
+"""The value of `draft` that needs no model."""
+DRAFTING_PROVIDERS = ("local", "vllm")
 OWN_PROVIDERS = {"local", "vllm", "fake"}
 """Providers that run on the user's own machine, where a call costs nothing."""
 OPENAI_URL = "https://api.openai.com/v1"
@@ -39,10 +42,10 @@ CONNECTION_KEYS = {
     *PRICE_KEYS,
     "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "timeout_seconds",
     "max_retries", "outage_seconds", "gpu_layers", "threads",
-    "batch", "batch_size", "batch_poll_seconds", "batch_discount",
+    "batch", "batch_size", "batch_poll_seconds", "batch_discount", "draft", "draft_tokens",
 }  # fmt: skip
-"""Keys that affect connection and cost of a teacher, not its replies. `base_url` is not included: another endpoint may serve
-another model under the same name."""
+"""Keys that affect connection, speed and cost of a teacher, not its replies. `base_url` is not included: another endpoint may
+serve another model under the same name."""
 
 
 class TeacherFaults(RecipeTable):
@@ -113,6 +116,12 @@ class TeacherConfig(RecipeTable):
     cache_type: CacheType | None = None
     """For `local/…` only: the type of the KV cache, by default `f16`. `q8_0` takes half the memory, `q4_0` a quarter; replies
     differ slightly."""
+    draft: str | None = Field(None, min_length=1)
+    """For `local/…` and `vllm/…` only: what proposes the next tokens, which the teacher then verifies at once: the folder of a
+    student, for `local/…` also a `.gguf` file, or `ngram`, what followed the same tokens earlier in the text. Needs
+    `logprobs = false`. Replies are the teacher's own. It can make a teacher slower: see docs/drafts.md. Default: no draft."""
+    draft_tokens: int = Field(3, ge=1, le=16)
+    """With `draft`: tokens of a proposal."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompt and reply; a reply counts as `max_tokens` until it arrives."""
@@ -209,8 +218,9 @@ class TeacherConfig(RecipeTable):
     _folder: Path = PrivateAttr(Path())
 
     def in_folder(self, folder: Path) -> Self:
-        """The same teacher in a recipe of this folder, from which the path of a GGUF file or a recording may start."""
-        if not (self.model.startswith("local/") and self.model.endswith(".gguf")) and not self.replays:
+        """The same teacher in a recipe of this folder, from which the path of a GGUF file, a recording or a draft may start."""
+        names_weights = self.model.startswith("local/") and self.model.endswith(".gguf")
+        if not (names_weights or self.replays or self.has_draft_model):
             return self
         placed = self.model_copy()
         placed._folder = folder
@@ -246,6 +256,15 @@ class TeacherConfig(RecipeTable):
         return find_referenced_file(self.model.removeprefix("local/"), self._folder)
 
     @property
+    def has_draft_model(self) -> bool:
+        return self.draft is not None and self.draft != NGRAM_DRAFT
+
+    @property
+    def draft_path(self) -> Path | None:
+        """The file or folder of the draft, which may be missing; None if the draft is no model."""
+        return find_referenced_file(self.draft, self._folder) if self.draft and self.has_draft_model else None
+
+    @property
     def replays(self) -> bool:
         """Whether it answers from a recording."""
         return self.model.startswith(REPLAY_PREFIX)
@@ -259,6 +278,32 @@ class TeacherConfig(RecipeTable):
     def _check_dialect(self) -> Self:
         if self.dialect and not self.model.startswith("openai/"):
             raise ValueError(f"dialect is for openai/… only, not for {self.model}; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_draft(self) -> Self:
+        provider = self.model.partition("/")[0]
+        if self.draft is None:
+            if self.draft_tokens != type(self).model_fields["draft_tokens"].default:
+                raise ValueError(f"draft_tokens = {self.draft_tokens} needs a draft; add one, or remove draft_tokens")
+            return self
+        if provider not in DRAFTING_PROVIDERS:
+            raise ValueError(f"draft is for local/… and vllm/… only, not for {self.model}; remove it")
+        if self.draft.startswith("hf:"):
+            raise ValueError(
+                f"draft = {self.draft!r}: a draft is not downloaded; name a student's folder, a file or ngram"
+            )
+        if provider == "vllm" and self.draft.endswith(".gguf"):
+            raise ValueError(
+                f"draft = {self.draft!r}: vLLM drafts with a folder, not with a GGUF file; name the folder"
+            )
+        if "speculative_config" in {name.replace("-", "_") for name in self.engine}:
+            raise ValueError("draft and engine.speculative_config are two drafts for one teacher; remove one of them")
+        if self.logprobs:
+            raise ValueError(
+                "draft needs logprobs = false: llama.cpp returns no probability of a token that was proposed, and vLLM's are not "
+                "tested; set it, or remove draft"
+            )
         return self
 
     @property

@@ -79,6 +79,8 @@ class ChatRouter:
     without_teacher: str = "student"
     """The reply when the teacher fails: `student` for the student's answer, `error` for status 502."""
     counts: Counter[str] = field(default_factory=Counter)
+    returns_logprobs: bool = True
+    """Whether each model returns the probabilities of its tokens: not with a draft."""
 
     @property
     def models(self) -> list[str]:
@@ -103,6 +105,8 @@ class ChatRouter:
                 param="model",
                 code="model_not_found",
             )
+        if request.logprobs and not self.returns_logprobs:
+            raise ChatError("logprobs: are not returned here, since a draft proposes the tokens", param="logprobs")
         teacher_only = request.teacher_only_part
         local_teacher = self.teacher is not None and self.teacher.model.startswith(LOCAL_PREFIXES)
         if fault := request.schema_fault:

@@ -64,12 +64,14 @@ async def open_chat_router(
         StillhouseError: if a model cannot be started.
     """
     model = TeacherConfig(
-        model=f"local/{setup.weights}", max_concurrent=slots, slot_tokens=slot_tokens, cache_type=cache_type
-    )
+        model=f"local/{setup.weights}", max_concurrent=slots, slot_tokens=slot_tokens, cache_type=cache_type,
+        draft=setup.draft, draft_tokens=setup.draft_tokens, logprobs=setup.draft is None,
+    )  # fmt: skip
     async with AsyncExitStack() as stack:
         student = await stack.enter_async_context(open_relay(model))
         teacher = await stack.enter_async_context(open_relay(setup.teacher)) if setup.teacher else None
-        yield ChatRouter(student, teacher, setup.rule, setup.defaults, without_teacher)
+        drafts = any(config and config.draft is not None for config in (model, setup.teacher))
+        yield ChatRouter(student, teacher, setup.rule, setup.defaults, without_teacher, returns_logprobs=not drafts)
 
 
 async def serve_router(

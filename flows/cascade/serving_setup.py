@@ -8,20 +8,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.addresses import parse_base_url_option
-from core.config.teachers import OPENAI_URL, TeacherConfig
+from core.config.teachers import NGRAM_DRAFT, OPENAI_URL, TeacherConfig
 from core.errors import UsageError
 from core.secrets import redact_text
 from core.storage.atomic_files import hash_file
 from flows.cascade.chat_router import LOCAL_PREFIXES, RoutingRule
 from flows.cascade.routing_result import RoutingResult, read_routing_result
 from flows.data.stranger_files import check_recorded_teacher, list_teacher_options
-from flows.data.student_files import ROUTING_FILE, export_student, find_student_folder, is_weights_file
+from flows.data.student_files import (
+    DEFAULT_GGUF_TYPE,
+    ROUTING_FILE,
+    export_student,
+    find_student_folder,
+    is_weights_file,
+)
 from flows.terminal.suggested_commands import format_command, format_next_line
 from flows.terminal.text_format import format_number, format_percent
 from students.routing.confidence_signals import CONFIDENCE_SIGNALS
 from students.routing.routing_curves import choose_threshold
+from teachers.drafts import find_draft_problem
 
 NO_TEACHER = "none"
+DEFAULT_DRAFT_TOKENS: int = TeacherConfig.model_fields["draft_tokens"].default
 
 
 class ServingOptions(NamedTuple):
@@ -47,6 +55,9 @@ class ServingSetup(NamedTuple):
     """Sampling parameters for requests that have none."""
     description: str
     """The setup in a sentence."""
+    draft: str | None = None
+    """What proposes tokens to the student: a GGUF file, or `ngram`."""
+    draft_tokens: int = DEFAULT_DRAFT_TOKENS
 
 
 def prepare_serving(name: Path, kind: str | None, options: ServingOptions) -> ServingSetup:
@@ -91,6 +102,28 @@ def prepare_serving(name: Path, kind: str | None, options: ServingOptions) -> Se
         )
     rule = RoutingRule(chosen, threshold, routing, routing.draws if routing and routing.needs_draws(chosen) else 0)
     return ServingSetup(weights, teacher, rule, defaults, _describe_setup(options, routing, rule, teacher))
+
+
+def add_draft(setup: ServingSetup, draft: str, draft_tokens: int) -> ServingSetup:
+    """The setup with a draft for the student: `ngram`, a GGUF file, or a student, which is exported.
+
+    Raises:
+        UsageError: if there is no such student or file, its tokens are not those of the student that is served, or a rule reads
+            the probabilities of the student's tokens.
+    """
+    if setup.rule:
+        raise UsageError(
+            "--draft: the cascade reads the probabilities of the student's tokens, which llama.cpp does not return with a draft; "
+            "leave it out, or serve the student alone (--teacher none)"
+        )
+    if draft != NGRAM_DRAFT:
+        name = Path(draft)
+        draft = str((name if is_weights_file(name) else export_student(name, DEFAULT_GGUF_TYPE).path).resolve())
+    drafting = TeacherConfig(model=f"local/{setup.weights}", draft=draft, draft_tokens=draft_tokens, logprobs=False)
+    if problem := find_draft_problem(drafting, setup.weights):
+        raise UsageError(f"--draft: {problem}")
+    proposes = f"{draft} proposes {draft_tokens} tokens at once to the student"
+    return setup._replace(draft=draft, draft_tokens=draft_tokens, description=f"{setup.description}; {proposes}")
 
 
 def _describe_lone_student(routing: RoutingResult) -> str:

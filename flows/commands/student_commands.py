@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from core.errors import INTERRUPTED_EXIT_CODE
+from core.errors import INTERRUPTED_EXIT_CODE, RunFailed
 from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
     STUDENT_PANEL,
@@ -31,6 +31,10 @@ app = typer.Typer()
 CacheTypeOption = Annotated[
     Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None,
     typer.Option("--cache-type", help="The student's KV cache; default: f16. q8_0 takes half the memory."),
+]
+
+DraftTokensOption = Annotated[
+    int, typer.Option("--draft-tokens", min=1, max=16, help="With a draft: tokens that it proposes at once.")
 ]
 
 
@@ -126,6 +130,14 @@ def evaluate(
         typer.Option(metavar="TOKENS", help="Lengths of inputs by which to measure speed too, as in 512,2048,4096."),
     ] = "",
     cache_type: CacheTypeOption = None,
+    as_draft: Annotated[
+        bool,
+        typer.Option(
+            "--as-draft",
+            help="Also measure the student as the draft of its local teacher: acceptance, gain, identical replies.",
+        ),
+    ] = False,
+    draft_tokens: DraftTokensOption = 3,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -156,6 +168,7 @@ def evaluate(
     from core.stop_signal import RunStopped
     from flows.evaluate.evaluation_options import (
         EvaluationOptions,
+        find_changed_replies,
         format_evaluation,
         parse_input_lengths,
         prepare_evaluation,
@@ -165,8 +178,9 @@ def evaluate(
     SESSION.quiet = quiet
     lengths = parse_input_lengths(inputs)
     options = EvaluationOptions(
-        number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel, cache_type, lengths
-    )
+        number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel, cache_type, lengths,
+        draft_tokens if as_draft else None,
+    )  # fmt: skip
     options.validate()
     plan = load_command_plan(recipe, None) if recipe else None
     with SESSION.handle_interrupts():
@@ -176,6 +190,8 @@ def evaluate(
         except RunStopped:
             raise UserInterrupt from None
     print_text(evaluation.model_dump_json() if as_json else format_evaluation(evaluation))
+    if fault := find_changed_replies(evaluation):
+        raise RunFailed(fault)
 
 
 @app.command("route", rich_help_panel=STUDENT_PANEL)
@@ -276,6 +292,14 @@ def serve(
     slots: Annotated[int, typer.Option(min=1, max=256, help="Concurrent conversations of the student.")] = 8,
     slot_tokens: Annotated[int, typer.Option(min=256, help="Tokens of prompt and answer per conversation.")] = 1536,
     cache_type: CacheTypeOption = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DRAFT",
+            help="What proposes tokens to STUDENT: the folder of a smaller student, a .gguf file, or `ngram`.",
+        ),
+    ] = None,
+    draft_tokens: DraftTokensOption = 3,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -284,7 +308,7 @@ def serve(
 
     from flows.cascade.chat_server import check_serving_host, run_chat_server
     from flows.cascade.host_names import parse_host_names
-    from flows.cascade.serving_setup import ServingOptions, prepare_serving
+    from flows.cascade.serving_setup import ServingOptions, add_draft, prepare_serving
 
     SESSION.quiet = quiet
     check_serving_host(host)
@@ -292,6 +316,8 @@ def serve(
     named = load_command_plan(recipe, None).recipe.generator_teacher if recipe else None
     options = ServingOptions(teacher, teacher_url, teacher_key_env, named, threshold, share, signal)
     setup = prepare_serving(student, kind, options)
+    if draft:
+        setup = add_draft(setup, draft, draft_tokens)
     SESSION.print_message(f"serve: {setup.description}")
 
     def print_address(url: str) -> None:

@@ -52,16 +52,25 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
     if recipe.lineage.promote and run.read_parent():
         acts.append("start the student of a release next to it (lineage.promote)")
     for name, teacher in recipe.teachers.items():
-        if teacher.engine:
-            acts.append(f"start {teacher.model} with its own options (teachers.{name}.engine)")
-        elif starts_local_program(teacher.model):
-            acts.append(f"start {teacher.model} (teachers.{name})")
-        elif uses_installed_protocol(teacher.model):
-            acts.append(f"send prompts to {teacher.model} by an installed protocol (teachers.{name})")
-        if teacher.base_url is not None:
-            key = f" with the key in {teacher.api_key_env}" if os.environ.get(teacher.api_key_env) else ""
-            acts.append(f"send prompts{key} to {teacher.base_url} (teachers.{name})")
+        acts += _list_teacher_acts(name, teacher)
     return f"its recipe would {' and '.join(acts)}, and it is not in your folder of runs, {runs}" if acts else None
+
+
+def _list_teacher_acts(name: str, teacher: TeacherConfig) -> list[str]:
+    """What a teacher of a recipe would start, load or send."""
+    acts = []
+    if teacher.engine:
+        acts.append(f"start {teacher.model} with its own options (teachers.{name}.engine)")
+    elif starts_local_program(teacher.model):
+        acts.append(f"start {teacher.model} (teachers.{name})")
+    elif uses_installed_protocol(teacher.model):
+        acts.append(f"send prompts to {teacher.model} by an installed protocol (teachers.{name})")
+    if teacher.draft_path:
+        acts.append(f"load the draft {teacher.draft_path} (teachers.{name}.draft)")
+    if teacher.base_url is not None:
+        key = f" with the key in {teacher.api_key_env}" if os.environ.get(teacher.api_key_env) else ""
+        acts.append(f"send prompts{key} to {teacher.base_url} (teachers.{name})")
+    return acts
 
 
 def list_teacher_options(recorded: TeacherConfig) -> dict[str, tuple[str, str]]:

@@ -50,6 +50,8 @@ class EvaluationOptions(NamedTuple):
     """The type of the student's KV cache."""
     inputs: Sequence[int] = ()
     """Lengths of inputs in tokens, by which the speed is measured too."""
+    draft_tokens: int | None = None
+    """Tokens that the student proposes as the draft of its teacher; None if that is not measured."""
 
     def validate(self) -> None:
         """Raises UsageError where options exclude each other, or the type of a cache is unknown."""
@@ -66,6 +68,7 @@ class EvaluationOptions(NamedTuple):
             "--task-rows": self.task_rows,
             "--cache-type": self.cache_type,
             "--inputs": self.inputs,
+            "--as-draft": self.draft_tokens,
         }
         for option, value in excluded.items():
             if value:
@@ -82,8 +85,9 @@ def prepare_evaluation(
     tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
     runs = open_run_storage(options.runs_dir).runs
     return prepare_student_evaluation(
-        student, plan, number, kind, tasks, options.task_rows, runs, options.panel, options.cache_type, options.inputs
-    )
+        student, plan, number, kind, tasks, options.task_rows, runs, options.panel, options.cache_type, options.inputs,
+        options.draft_tokens,
+    )  # fmt: skip
 
 
 def parse_input_lengths(text: str) -> tuple[int, ...]:
@@ -103,6 +107,17 @@ async def run_evaluation(
     if isinstance(task, DatasetEvaluationTask):
         return await evaluate_on_dataset(task, session)
     return await evaluate_student(task, session)
+
+
+def find_changed_replies(evaluation: StudentEvaluation | DatasetEvaluation) -> str | None:
+    """A sentence if the student as a draft changed its teacher's replies, which it must not."""
+    if isinstance(evaluation, DatasetEvaluation) or evaluation.draft is None or not evaluation.draft.different:
+        return None
+    found = evaluation.draft
+    return (
+        f"--as-draft: {found.different} of {found.requests} greedy replies differ with the draft, and none may; do not use this "
+        "draft on this machine"
+    )
 
 
 def format_evaluation(evaluation: StudentEvaluation | DatasetEvaluation) -> str:

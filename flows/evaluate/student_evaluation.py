@@ -40,6 +40,13 @@ from flows.evaluate.device_speed import (
     list_device_lines,
     measure_device_speeds,
 )
+from flows.evaluate.draft_evaluation import (
+    DraftResult,
+    check_draft_options,
+    check_draft_tokens,
+    evaluate_as_draft,
+    list_draft_lines,
+)
 from flows.evaluate.paired_results import compare_paired_results
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
 from flows.evaluate.used_requests import collect_used_requests
@@ -147,6 +154,8 @@ class StudentEvaluation(BaseModel):
     """Tasks that the recipe does not train; None with `--panel 0`, and in evaluations of earlier versions."""
     device: DeviceRecord | None = None
     """The machine; None if no speed was measured, and in evaluations of earlier versions."""
+    draft: DraftResult | None = None
+    """The student as the draft of its teacher; None without `--as-draft`."""
     notes: list[str]
     """Missing measurements, a sentence each."""
     examples: list[EvaluationExample]
@@ -189,6 +198,8 @@ class StudentEvaluationTask:
     """The type of the KV cache of the student and its start; None for llama.cpp's own, 16 bits."""
     inputs: tuple[int, ...] = ()
     """Lengths of inputs, in tokens, by which the speed is measured too."""
+    draft_tokens: int | None = None
+    """Tokens that the student proposes as the draft of its teacher; None if that is not measured."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +230,7 @@ def prepare_student_evaluation(
     panel: int = 0,
     cache_type: CacheType | None = None,
     inputs: Sequence[int] = (),
+    draft_tokens: int | None = None,
 ) -> StudentEvaluationTask:
     """The student in the folder or run `name`, on the seeds of `plan` or, if it is None, of the student's run.
 
@@ -229,11 +241,14 @@ def prepare_student_evaluation(
     check_device_options(student, inputs, cache_type)
     run = find_student_run(student)
     plan = continue_lineage(plan, run) if plan else load_student_plan(student, run, runs)
+    if draft_tokens:
+        check_draft_options(plan)
     harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None
     cache = run.cache if run else RunDir(runs / student.name).cache if runs else None
     return StudentEvaluationTask(
-        student, plan, run, number, kind, harness, rows, panel, cache=cache, cache_type=cache_type, inputs=tuple(inputs)
-    )
+        student, plan, run, number, kind, harness, rows, panel, cache=cache, cache_type=cache_type, inputs=tuple(inputs),
+        draft_tokens=draft_tokens,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -243,6 +258,7 @@ class ModelMeasurements:
     losses: "dict[str, TextLoss]" = field(default_factory=dict)
     tasks: list[HarnessTaskResult] = field(default_factory=list)
     device: DeviceMeasurements | None = None
+    draft: DraftResult | None = None
 
 
 async def evaluate_student(task: StudentEvaluationTask, session: CommandSession) -> StudentEvaluation:
@@ -264,6 +280,8 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
         teacher = task.plan.recipe.generator_teacher
         if teacher.model.startswith("local/"):
             files["teacher"] = await fetch_local_weights(teacher, session.print_unless_stopped)
+        if task.draft_tokens:
+            check_draft_tokens(teacher, files["teacher"], files["student"])
         models = _list_asked_models(task, files)
         answers = await _examine_models(task, models, session)
         panel = await _ask_panel(task, models, folders, session)
@@ -359,7 +377,11 @@ async def _measure_models(
     tasks = _run_harness_tasks(task, folders, teacher, session)
     measured = {role: file for role, file in files.items() if role != "start"}  # as large and as fast as the student
     cache_types = {"student": task.cache_type, "teacher": task.plan.recipe.generator_teacher.cache_type}
-    return ModelMeasurements(losses, tasks, await measure_device_speeds(measured, cache_types, task.inputs, session))
+    device = await measure_device_speeds(measured, cache_types, task.inputs, session)
+    draft = None
+    if task.draft_tokens:
+        draft = await evaluate_as_draft(task.plan, task.run, task.number, files, task.draft_tokens, session)
+    return ModelMeasurements(losses, tasks, device, draft)
 
 
 def _measure_losses(
@@ -472,6 +494,7 @@ def _build_student_evaluation(
         tasks=measured.tasks,
         panel=panel.record,
         device=measured.device.device if measured.device else None,
+        draft=measured.draft,
         notes=[
             *_collect_student_notes(task, results, losses, rows),
             *(measured.device.notes if measured.device else ()),
@@ -560,6 +583,7 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
     results = {row.role: (row.device, row.read_per_second) for row in evaluation.rows if row.device}
     if evaluation.device and results:
         lines += list_device_lines(evaluation.device, results)
+    lines += list_draft_lines(evaluation.draft)
     if evaluation.retention:
         lines.append(
             f"  retention {evaluation.retention.format(lambda value: f'{value:.2f}')} of the teacher's pass rate"

@@ -227,6 +227,11 @@ def _render_run_page(
         from flows.evaluate.device_speed import describe_device
 
         device = describe_device(evaluation.device)
+    draft_lines = []
+    if evaluation and evaluation.draft:
+        from flows.evaluate.draft_evaluation import describe_draft_costs
+
+        draft_lines = describe_draft_costs(evaluation.draft)
     return (
         create_page_environment()
         .get_template("report.html")
@@ -249,6 +254,7 @@ def _render_run_page(
             panel_examples=evaluation.panel_examples if evaluation else [],
             cascade=cascade,
             device=device,
+            draft_lines=draft_lines,
             plot_width=PLOT_WIDTH,
             plot_height=PLOT_HEIGHT,
             bars_height=HISTOGRAM_HEIGHT,

@@ -10,14 +10,17 @@ import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
+from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.packaged_weights import find_embedded_teacher
 from core.project_files import PROJECT
 from teachers import server_guard, vllm
+from teachers.providers import locate_endpoint
 from teachers.server_guard import StartedServer
 from teachers.vllm import EngineOptions, start_vllm_server, vllm_problem
 from tests.support.waiting import wait_until
@@ -160,6 +163,59 @@ def test_engine_options_become_flags(served: Served, tmp_path: Path) -> None:
         *arguments
     }
     assert arguments[-6:] == ["--model", "some/model", "--host", "127.0.0.1", "--port", server.url.split(":")[2][:-3]]
+
+
+def test_a_draft_is_one_option_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is passed to the server; vLLM itself is not here."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("teacher", "student"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+
+    def start(**keys: object) -> dict[str, Any]:
+        engine = {"record": str(tmp_path / "record"), "dtype": "float32"}
+        config = TeacherConfig.model_validate(
+            {"model": f"vllm/{tmp_path / 'teacher'}", "engine": engine, "logprobs": False, **keys}
+        )
+
+        async def run() -> None:
+            async with locate_endpoint(config):
+                pass
+
+        asyncio.run(run())
+        arguments = record_of(tmp_path)["arguments"]
+        assert "--dtype=float32" in arguments
+        [option] = [word for word in arguments if word.startswith("--speculative-config=")] or ["=null"]
+        found: dict[str, Any] = json.loads(option.partition("=")[2])
+        return found
+
+    assert start() is None
+    assert start(draft="ngram", draft_tokens=5) == {
+        "method": "ngram", "prompt_lookup_max": 4, "num_speculative_tokens": 5,
+    }  # fmt: skip
+    model = {"method": "draft_model", "model": str(tmp_path / "student"), "num_speculative_tokens": 3}
+    assert start(draft="student") == model
+
+    def write_tokenizer(folder: str, tokens: dict[str, int], *added: tuple[str, int]) -> None:
+        listed = [{"content": token, "id": number} for token, number in added]
+        whole = {"model": {"vocab": tokens}, "added_tokens": listed}
+        (tmp_path / folder / "tokenizer.json").write_text(json.dumps(whole))
+
+    write_tokenizer("teacher", {"a": 0, "b": 1}, ("<end>", 2))
+    write_tokenizer("student", {"a": 0, "b": 1, "<end>": 2})
+    assert start(draft="student") == model
+    for tokens, problem in (
+        ({"a": 0, "b": 1}, "has a trimmed vocabulary, 2 of the teacher's 3 tokens"),
+        ({"a": 1, "b": 0, "<end>": 2}, r"has another tokenizer than the teacher \(3 others\)"),
+    ):
+        write_tokenizer("student", tokens)
+        with pytest.raises(ProviderError, match=rf"^vllm/.*: draft: .*{problem}"):
+            start(draft="student")
+    (tmp_path / "student" / "tokenizer.json").write_text("[]")
+    with pytest.raises(ProviderError, match="cannot be compared"):
+        start(draft="student")
+    with pytest.raises(ProviderError, match="there is no file or folder 'gone'"):
+        start(draft="gone")
 
 
 @pytest.mark.parametrize("name", ["max_num_batched_tokens", "max-num-batched-tokens"])

@@ -88,6 +88,39 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
             "only local/… is llama.cpp, not 'openai/m'",
         ),
         ("teachers.main={model='vllm/m',threads=2}", "only local/… is llama.cpp, not 'vllm/m'"),
+        (
+            "teachers.main={model='openai/m',base_url='http://h',draft='ngram'}",
+            "teachers.main: draft is for local/… and vllm/… only, not for openai/m; remove it",
+        ),
+        (
+            "teachers.main.draft_tokens=5",
+            "teachers.main: draft_tokens = 5 needs a draft; add one, or remove draft_tokens",
+        ),
+        (
+            "teachers.main.draft=ngram",
+            "teachers.main: draft needs logprobs = false: llama.cpp returns no probability of a token",
+        ),
+        ("teachers.main.draft=''", "teachers.main.draft: string should have at least 1 character"),
+        (
+            "teachers.main={model='local/smollm2-135m',draft='ngram',draft_tokens=17}",
+            "less than or equal to 16, not 17",
+        ),
+        (
+            "teachers.main={model='local/smollm2-135m',draft='hf:o/r:x.gguf'}",
+            "draft = 'hf:o/r:x.gguf': a draft is not downloaded; name a student's folder, a file or ngram",
+        ),
+        (
+            "teachers.main={model='vllm/m',draft='x.gguf'}",
+            "draft = 'x.gguf': vLLM drafts with a folder, not with a GGUF file; name the folder",
+        ),
+        (
+            "teachers.main={model='vllm/m',draft='ngram',engine={speculative-config='{}'}}",
+            "draft and engine.speculative_config are two drafts for one teacher; remove one of them",
+        ),
+        (
+            "teachers.main={model='local/smollm2-135m',draft='gone',logprobs=false}",
+            "teachers.main.draft: there is no file or folder 'gone' in the recipe's folder or the working directory",
+        ),
         ("teachers.main.cache_type='q2_k'", "input should be 'f32', 'f16', 'bf16', 'q8_0'"),
         ("teachers.main.model=local/hf:owner:x.gguf", "'hf:owner:x.gguf' is not `hf:OWNER/REPO:FILE.gguf`"),
         ("keep=6", "keep: at most samples = 5 candidates cannot give 6 kept samples; raise samples, or lower keep"),
@@ -137,6 +170,10 @@ def test_settings_without_a_recipe_are_validated_too() -> None:
 def test_the_digest_changes_with_the_recipe_and_its_sources_but_not_with_the_connection_or_the_budget() -> None:
     recipe = load_recipe_plan("smoke").recipe
     prompts = {"generator.md": "1"}
+    own = "model='local/smollm2-135m',logprobs=false"
+    undrafted = load_recipe_plan("smoke", [f"teachers.main={{{own}}}"]).recipe
+    drafting = load_recipe_plan("smoke", [f"teachers.main={{{own},draft='ngram',draft_tokens=5}}"]).recipe
+    assert recipe_digest(undrafted, {}) == recipe_digest(drafting, {}), "replies with a draft are the same"
     settings = ["teachers.main.max_concurrent=3", "budget.calls=9", "cache.enabled=false", "max_failed=0.9"]
     same = load_recipe_plan("smoke", [*settings, 'scale={runner="dask",workers=2}']).recipe
     other = load_recipe_plan("smoke", ["seed=8"]).recipe

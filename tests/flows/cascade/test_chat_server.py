@@ -22,7 +22,7 @@ from core.config.teachers import TeacherConfig
 from core.project_files import PROJECT
 from flows.cascade.chat_router import ChatRouter, RoutingRule
 from flows.cascade.chat_server import API_KEY_VARIABLE, open_chat_router, serve_router
-from flows.cascade.serving_setup import ServingSetup
+from flows.cascade.serving_setup import ServingSetup, add_draft
 from flows.terminal.console import CommandSession
 from teachers import local_llama
 from teachers.relay import open_relay
@@ -419,6 +419,37 @@ def test_the_command_serves_a_real_student_and_a_real_teacher_until_sigterm(tmp_
         _, err = server.communicate()
         assert server.returncode == 0
         assert "served 2 by the student, 1 by the teacher" in err
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("students")
+def test_a_draft_changes_no_answer_and_its_server_has_no_probabilities(tmp_path: Path) -> None:
+    weights = export_student(tmp_path / "student")
+    alone = ServingSetup(weights, None, None, {"temperature": 0, "max_tokens": 40}, "")
+    notes: list[str] = []
+
+    async def answer(setup: ServingSetup) -> tuple[list[str], list[int]]:
+        texts, statuses = [], []
+        async with open_chat_router(setup, 1, 512, "student") as router, aiohttp.ClientSession() as http:
+            session, place = CommandSession(), asyncio.get_running_loop().create_future()
+            task = asyncio.create_task(serve_router(router, "127.0.0.1", 0, session, place.set_result))
+            house = House(Model("x"), Model("y"), router, await place, http, session)
+            for question in ("Write about bees.", "Write about owls."):
+                _, reply, _ = await house.ask(question)
+                texts.append(reply["choices"][0]["message"]["content"])
+                statuses.append((await house.ask(question, logprobs=True))[0])
+            session.stop.set()
+            await task
+        return texts, statuses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("teachers.providers.logger.info", notes.append)
+        before, statuses = asyncio.run(answer(alone))
+        assert statuses == [200, 200]
+        drafting = add_draft(alone, str(weights), 2)
+        assert drafting.description.endswith(f"{weights} proposes 2 tokens at once to the student")
+        assert asyncio.run(answer(drafting)) == (before, [400, 400])
+    assert sum("proposed tokens accepted" in note for note in notes) == 1, "the draft was used"
 
 
 @pytest.mark.slow

@@ -23,6 +23,11 @@ from tests.flows.commands.test_commands import called
         (["serve", "{gguf}", "--teacher", "openai/big"], "no routing.json next to the student, so there is no threshold"),
         (["serve", "{gguf}", "--teacher", "vllm/big", "--threshold", "1", "--signal", "mood"], "--signal mood: is not known"),
         (["serve", "{gguf}", "--teacher", "openai/big", "--threshold", "1"], "OPENAI_API_KEY holds no key for api.openai.com"),
+        (["serve", "{gguf}", "--draft", "missing.gguf"], "error: missing.gguf: there is no such file"),
+        (["serve", "{gguf}", "--draft", "missing"], "error: missing: there is no student"),
+        (["serve", "{gguf}", "--draft", "{broken}"], "--draft: '{broken}': its 4 bytes are no GGUF file"),
+        (["serve", "{gguf}", "--teacher", "vllm/big", "--threshold", "1", "--draft", "ngram"],
+         "--draft: the cascade reads the probabilities of the student's tokens, which llama.cpp does not return with a draft"),
         (["serve", "{routed}"], "routing.json: is of another student than"),
         (["serve", "{broken}"], "routing.json: is not what this version writes (seeds)"),
     ],
@@ -38,7 +43,7 @@ def test_each_mistake_is_one_sentence(
     (tmp_path / "broken" / "routing.json").write_text("{}")
     code, out, err = called(capsys, *(word.format(**places) for word in words), "-q")
     assert (code, out) == (2, "")
-    assert sentence in err
+    assert sentence.format(**places) in err
     assert "Traceback" not in err
 
 

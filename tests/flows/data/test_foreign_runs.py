@@ -100,6 +100,10 @@ def test_a_link_in_a_users_own_folder_makes_no_run_of_theirs(tmp_path: Path) -> 
         ({"model": "vllm/m", "engine": {"trust_remote_code": True}}, "start vllm/m with its own options"),
         ({"model": "vllm/m"}, "start vllm/m"),
         ({"model": "local/theirs.gguf"}, "start local/theirs.gguf"),
+        (
+            {"model": "local/smollm2-135m", "draft": "theirs.gguf", "logprobs": False},
+            r"load the draft .*theirs\.gguf \(teachers\.main\.draft\)",
+        ),
     ],
 )
 def test_a_teacher_of_a_stranger_gets_no_prompt_and_no_key_and_starts_nothing(

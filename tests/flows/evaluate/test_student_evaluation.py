@@ -20,6 +20,7 @@ from core.storage.atomic_files import write_parquet
 from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.evaluate.dataset_evaluation import DatasetEvaluation
 from flows.evaluate.device_speed import DeviceRecord, DeviceResult, InputResult
+from flows.evaluate.draft_evaluation import DraftResult
 from flows.evaluate.student_evaluation import (
     EvaluatedAnswer,
     EvaluationExample,
@@ -94,6 +95,13 @@ def test_the_printed_evaluation_has_pass_rates_losses_and_sizes() -> None:
     assert max(map(len, lines)) <= 100
 
 
+AS_DRAFT = DraftResult(
+    requests=50, draft_tokens=3, verifications=400, acceptance=0.45, by_position=[0.6, 0.45], tokens_per_verification=2.35,
+    plain_seconds=60, drafted_seconds=61, speedup=IntervalEstimate(value=0.98, low=0.95, high=1.02),
+    step_seconds={1: 0.01, 4: 0.022}, verification_cost=2.4, break_even=0.47, different=0,
+)  # fmt: skip
+
+
 def measured_on_device() -> StudentEvaluation:
     """`FOUND`, with what decoding takes from the machine."""
     rows = [
@@ -162,6 +170,22 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
     assert "<td>10,240</td>" in page
     saved = json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]
     assert (saved["device"]["threads"], saved["rows"][1]["device"]["inputs"][0]["tokens"]) == (2, 512)
+
+    assert "As the draft of its teacher" not in page
+
+    with_draft = FOUND.model_copy(update={"draft": AS_DRAFT})
+    (run.student / STUDENT_EVALUATION_FILE).write_text(with_draft.model_dump_json())
+    write_run_report(run, manifest, plan.recipe, [], [])
+    page = run.report_file.read_text()
+    assert "The student proposes 3 tokens at once, and the teacher verifies them. 45 % of them accepted; 2.35" in page
+    assert "of one token: a batch of 4 2.2; a verification, drafting included: 2.4; break-even at 47 % accepted" in page
+    assert page.count('<span class="bar-label">token ') == 2
+    assert "All replies are identical with and without the draft." in page
+    assert json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]["draft"]["break_even"] == 0.47
+    changed = FOUND.model_copy(update={"draft": AS_DRAFT.model_copy(update={"different": 2})})
+    (run.student / STUDENT_EVALUATION_FILE).write_text(changed.model_dump_json())
+    write_run_report(run, manifest, plan.recipe, [], [])
+    assert "2 of the replies differ from those without the draft." in run.report_file.read_text()
 
     older = FOUND.model_dump_json(
         exclude={"comparisons": True, "spent": True, "device": True, "rows": {"__all__": {"device"}}}

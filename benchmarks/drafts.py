@@ -1,0 +1,134 @@
+"""The embedded teacher with drafts: what it accepts, what that costs or gains, and that no greedy reply changes.
+
+python -m benchmarks.drafts [--requests 5]
+
+Controls: the teacher itself as its draft must be accepted (nearly) always, random weights (nearly) never, and every reply must be
+identical to the one without a draft. The benchmark fails if one of them is not so.
+"""
+
+import argparse
+import asyncio
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transformers import LlamaForCausalLM
+
+from agents.studies.held_out_evaluation import held_out_seeds
+from benchmarks.machine import describe_measurement
+from core.config.teachers import TeacherConfig
+from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
+from core.project_files import PROJECT
+from core.sample import Message
+from flows.evaluate.draft_evaluation import DraftResult, build_draft_result
+from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.terminal.text_format import format_percent
+from students.init.start_model import StartModel, start_from_layers, start_from_random
+from students.output.gguf_export import export_gguf
+from teachers.draft_speed import compare_with_draft, measure_step_seconds
+
+REQUESTS, REPLY_TOKENS, PASSAGE_WORDS = 5, 40, 60
+DRAFT_TOKENS = 3
+ITSELF, RANDOM = "the teacher itself", "random weights, 11M parameters"
+MOST_RANDOM, LEAST_ITSELF = 0.02, 0.98
+"""Limits of the controls' acceptance."""
+
+
+def list_requests(number: int) -> dict[str, list[list[Message]]]:
+    """By kind: requests of the default recipe that no run uses, and passages to repeat word for word."""
+    plan = load_recipe_plan("constrained-instructions")
+    seeds = held_out_seeds(plan, number)
+    asked = [[message for message in plan.family.questions(seed) or [] if message.role == "user"][:1] for seed in seeds]
+    words = re.findall(r"\S+", (PROJECT / "data" / "documents" / "bee-diary.txt").read_text(encoding="utf-8"))
+    passages = [" ".join(words[PASSAGE_WORDS * i : PASSAGE_WORDS * (i + 1)]) for i in range(number)]
+    repeated = [[Message(role="user", content=f"Repeat this text word for word:\n\n{one}")] for one in passages]
+    return {"questions": asked, "passages to repeat": repeated}
+
+
+def export_drafts(folder: Path) -> dict[str, Path | None]:
+    """The GGUF files by arm; None for n-grams."""
+    embedded = find_embedded_teacher()
+    assert embedded, "the embedded teacher is installed"
+    return {
+        ITSELF: embedded,
+        "24 of its 30 layers": export_start(start_from_layers(24), folder / "layers"),
+        RANDOM: export_start(start_from_random(192, 4), folder / "random"),
+        "n-grams": None,
+    }
+
+
+def export_start(start: StartModel, folder: Path) -> Path:
+    assert isinstance(start.model, LlamaForCausalLM)
+    start.model.save_pretrained(folder)
+    start.tokenizer.save_pretrained(folder)
+    return export_gguf(folder, "q8_0").path
+
+
+def measure_arms(
+    drafts: Mapping[str, Path | None], requests: Mapping[str, Sequence[Sequence[Message]]]
+) -> dict[tuple[str, str], DraftResult]:
+    """The results by arm and kind of requests, in turns within an arm."""
+    teacher = TeacherConfig(
+        model=f"local/{EMBEDDED_TEACHER}", draft_tokens=DRAFT_TOKENS, threads=1, timeout_seconds=600
+    )
+    weights = find_embedded_teacher()
+    assert weights, "the embedded teacher is installed"
+    steps = asyncio.run(measure_step_seconds(teacher, weights))
+    found = {}
+    for arm, draft in drafts.items():
+        for kind, asked in requests.items():
+            compared = asyncio.run(compare_with_draft(teacher, weights, draft, asked, REPLY_TOKENS, lambda _done: None))
+            texts = [messages[-1].content for messages in asked]
+            found[arm, kind] = build_draft_result(compared, texts, DRAFT_TOKENS, steps)
+    return found
+
+
+def check_controls(found: Mapping[tuple[str, str], DraftResult]) -> None:
+    """Raises RuntimeError if a control reaches a number that it must not reach."""
+    for (arm, kind), result in found.items():
+        if result.different:
+            raise RuntimeError(f"{arm}, {kind}: {result.different} greedy replies differ with the draft")
+        if arm == ITSELF and result.acceptance < LEAST_ITSELF:
+            raise RuntimeError(
+                f"the teacher accepts {result.acceptance:.0%} of its own proposals: is the draft loaded?"
+            )
+        if arm == RANDOM and result.acceptance > MOST_RANDOM:
+            raise RuntimeError(f"the teacher accepts {result.acceptance:.0%} of random proposals")
+
+
+def table(number: int = REQUESTS) -> str:
+    """As Markdown."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure_arms(export_drafts(Path(folder)), list_requests(number))
+    check_controls(found)
+    steps = next(iter(found.values())).step_seconds
+    costs = ", ".join(f"{size}: {seconds / steps[1]:.1f}" for size, seconds in steps.items())
+    lines = [
+        "| draft | requests | accepted | tokens per verification | cost of a verification | break-even | times as fast, 95 % |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for (arm, kind), result in found.items():
+        lines.append(f"| {arm} | {kind} | {_format_result(result)} |")
+    return "\n".join([
+        f"SmolLM2-135M, 4 bit, one thread, one conversation, greedy replies of at most {REPLY_TOKENS} tokens; {number} "
+        f"requests of each kind, without and with the draft in turns; {DRAFT_TOKENS} tokens proposed at once. "
+        f"{describe_measurement()}. Costs are in seconds of one token; a batch of k tokens costs {costs}. All replies are "
+        "identical with and without a draft. Command: `python -m benchmarks drafts`.",
+        "", *lines,
+    ])  # fmt: skip
+
+
+def _format_result(result: DraftResult) -> str:
+    cost = "-" if result.verification_cost is None else f"{result.verification_cost:.1f}"
+    even = "-" if result.break_even is None else "none" if result.break_even > 1 else format_percent(result.break_even)
+    speed = "-" if result.speedup is None else result.speedup.format(lambda value: f"{value:.2f}")
+    accepted = format_percent(result.acceptance) if result.verifications else "nothing proposed"
+    return f"{accepted} | {result.tokens_per_verification:.2f} | {cost} | {even} | {speed}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    sys.stdout.write(table(parser.parse_args().requests) + "\n")

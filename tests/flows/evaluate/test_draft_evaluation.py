@@ -1,0 +1,190 @@
+"""A student as the draft of its teacher: acceptance, cost and break-even by hand, and the command on tiny models."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError, UsageError
+from core.sample import Message
+from flows.evaluate.draft_evaluation import (
+    FASTER,
+    SLOWER,
+    UNCLEAR,
+    DraftResult,
+    build_draft_result,
+    check_draft_tokens,
+    list_draft_lines,
+)
+from flows.evaluate.student_evaluation import STUDENT_EVALUATION_FILE, StudentEvaluation
+from students.output.gguf_export import export_gguf
+from teachers.draft_counts import DraftCounts
+from teachers.draft_speed import DraftComparison, PairedReply, TimedReply, compare_with_draft
+from tests.flows.commands.test_commands import called
+from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer
+
+STEPS = {1: 0.1, 2: 0.13, 4: 0.22, 8: 0.4}
+
+
+def reply(seconds: float, text: str = "a", tokens: int = 10) -> TimedReply:
+    """One whose prompt took a tenth of a second."""
+    return TimedReply({"role": "assistant", "content": text}, tokens, seconds + 0.1, seconds)
+
+
+def build(plain: float, drafted: float, counts: DraftCounts, text: str = "a") -> DraftResult:
+    """The result of three equal pairs of replies of 10 tokens."""
+    pairs = [PairedReply(reply(plain), reply(drafted * factor, text)) for factor in (0.99, 1, 1.01)]
+    return build_draft_result(DraftComparison(pairs, counts), ["q"] * 3, 3, STEPS)
+
+
+def test_break_even_is_where_a_verification_gives_as_many_tokens_as_it_costs() -> None:
+    """9 steps of 0.1 s; with the draft, 3 verifications accept 6 of 9 tokens in 0.66 s: 0.22 s each, 2.2 steps."""
+    found = build(0.9, 0.66, DraftCounts(30, 9, 27, 18, (8, 6, 4)))
+    assert found.acceptance == pytest.approx(2 / 3)
+    assert found.tokens_per_verification == pytest.approx(3)
+    assert found.verification_cost == pytest.approx(2.2)
+    assert found.break_even == pytest.approx(0.4), "1.2 accepted of 3 proposed"
+    assert found.by_position == pytest.approx([8 / 9, 6 / 9, 4 / 9])
+    assert found.speedup
+    assert found.speedup.value == pytest.approx(1 / 0.76, rel=1e-3)
+    assert found.conclusion == FASTER
+    lines = list_draft_lines(found)
+    assert lines[0] == "  as its teacher's draft: 67 % of proposed tokens accepted, 3.00 tokens per verification"
+    assert lines[1] == "    3 requests, 3 tokens at once; accepted by position: 89 %, 67 %, 44 %"
+    assert lines[2].startswith("    3.0 s without the draft, 2.3 s with it: 1.32 (")
+    assert lines[2].endswith(") times as fast, faster")
+    assert lines[3:] == [
+        "    in seconds of one token: a batch of 2 1.3, of 4 2.2, of 8 4.0",
+        "    a verification, drafting included: 2.2; break-even at 40 % accepted",
+        "    greedy replies are identical with and without it",
+    ]
+    assert max(map(len, lines)) <= 100
+
+    at_break_even = build(0.9, 0.9, DraftCounts(30, 9, 27, 18, (8, 6, 4)))
+    assert at_break_even.break_even == pytest.approx(at_break_even.acceptance)
+    assert at_break_even.conclusion == UNCLEAR
+
+
+def test_steps_without_a_proposal_cost_what_they_cost_without_a_draft() -> None:
+    """Of 9 steps, 3 verifications accept 3 tokens, and 3 steps propose nothing: 0.3 s of 0.9 s are no verification."""
+    found = build(0.9, 0.9, DraftCounts(30, 9, 27, 9, (9,)))
+    assert found.verification_cost == pytest.approx(2)
+    assert found.break_even == pytest.approx(1 / 3)
+
+
+def test_a_draft_that_cannot_pay_says_so() -> None:
+    found = build(0.9, 4.5, DraftCounts(30, 27, 81, 0))
+    assert (found.acceptance, found.conclusion) == (0, SLOWER)
+    assert found.break_even
+    assert found.break_even > 1
+    assert "a verification, drafting included: 5.0; no acceptance pays for it here" in "\n".join(
+        list_draft_lines(found)
+    )
+    nothing = build(0.9, 0.9, DraftCounts(30, 0, 0, 0))
+    assert (nothing.verification_cost, nothing.break_even) == (None, None)
+    assert "nothing was proposed" in "\n".join(list_draft_lines(nothing))
+
+
+def test_replies_that_differ_are_shown() -> None:
+    found = build(0.9, 0.9, DraftCounts(30, 9, 27, 9, (9,)), text="b")
+    assert (found.different, len(found.differences)) == (3, 3)
+    lines = list_draft_lines(found)
+    assert "    error: 3 of 3 greedy replies differ from those without the draft:" in lines
+    assert lines[-2:] == ["        without: a", "        with:    b"]
+    assert DraftResult.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """The GGUF file of a teacher, the folder of a student with equal weights, and that of a stranger with its tokens."""
+    tokenizer, folders = tiny_tokenizer(), []
+    for seed in (5, 5, 6):
+        folder = tmp_path_factory.mktemp(f"seed-{seed}")
+        folders.append(saved(opinionated(tiny_llama(len(tokenizer)), seed), tokenizer, folder))
+    return export_gguf(folders[0], "q8_0").path, folders[1], folders[2]
+
+
+def write_recipe(folder: Path, teacher: str, base: str = "smoke") -> str:
+    recipe = folder / f"drafting-{base}.toml"
+    faults = "faults = false\n" if base == "smoke" else ""
+    recipe.write_text(
+        f'extends = "{base}"\nname = "drafting"\n[teachers.main]\nmodel = "{teacher}"\nmax_concurrent = 2\n{faults}'
+        "[agents.generator]\nmax_tokens = 24\n"
+    )
+    return str(recipe)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("students")
+def test_a_student_is_measured_as_the_draft_of_its_teacher(
+    models: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, itself, stranger = models
+    words = ["--recipe", write_recipe(tmp_path, f"local/{teacher}"), "-n", "4", "--panel", "0", "--as-draft", "-q"]
+    words += ["--runs-dir", str(tmp_path / "runs")]
+    code, out, err = called(capsys, "evaluate", str(itself), *words, "--json")
+    assert code == 0, err
+    found = StudentEvaluation.model_validate_json(out).draft
+    assert found
+    assert (found.requests, found.draft_tokens, found.different) == (4, 3, 0)
+    assert found.acceptance == 1, "the draft is the teacher itself"
+    assert found.verifications > 10
+    assert found.verification_cost
+    assert found.verification_cost > 1
+    assert found.step_seconds.keys() == {1, 2, 4, 8}
+    assert json.loads((itself / STUDENT_EVALUATION_FILE).read_text())["draft"]["acceptance"] == 1
+
+    code, out, _ = called(capsys, "evaluate", str(stranger), *words, "--draft-tokens", "2")
+    assert code == 0
+    assert "4 requests, 2 tokens at once" in out
+    assert "greedy replies are identical with and without it" in out
+    saved_result = StudentEvaluation.model_validate_json((stranger / STUDENT_EVALUATION_FILE).read_text()).draft
+    assert saved_result
+    assert saved_result.acceptance < 0.2, "it shares nothing with the teacher but the tokens"
+
+    monkeypatch.setattr(PairedReply, "is_identical", False)
+    code, out, err = called(capsys, "evaluate", str(itself), *words)
+    assert code == 1
+    assert "error: 4 of 4 greedy replies differ from those without the draft" in out
+    assert "--as-draft: 4 of 4 greedy replies differ with the draft, and none may" in err
+
+
+def test_a_draft_that_llama_cpp_never_used_is_an_error(
+    models: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its replies are identical, and as fast: nothing else would tell."""
+    teacher, student, _ = models
+    monkeypatch.setattr("teachers.draft_speed.draft_settings", lambda *_, **__: {"endpoint_metrics": True})
+    config = TeacherConfig(model=f"local/{teacher}", threads=1)
+    asked = [[Message(role="user", content="Write about bees.")]]
+    draft = export_gguf(student, "q8_0").path
+    with pytest.raises(ProviderError, match=rf"llama\.cpp used the draft {draft} for none of \d+ tokens"):
+        asyncio.run(compare_with_draft(config, teacher, draft, asked, 8, lambda _done: None))
+
+
+def test_what_cannot_be_measured_as_a_draft_is_refused_before_anything_is_asked(
+    models: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, student, _ = models
+    words = ["evaluate", str(student), "--as-draft", "--runs-dir", str(tmp_path / "runs"), "-q"]
+    for recipe, problem in (
+        (
+            write_recipe(tmp_path, "fake/writer"),
+            "--as-draft: measures teachers that llama.cpp runs here (local/…), not fake/wr",
+        ),
+        (
+            write_recipe(tmp_path, f"local/{teacher}", "arithmetic"),
+            "--as-draft: in arithmetic the generator writes the questions, so seeds alone ask no question",
+        ),
+    ):
+        code, out, err = called(capsys, *words, "--recipe", recipe)
+        assert (code, out) == (2, "")
+        assert problem in err
+    code, out, err = called(capsys, *words, "--data", "x.jsonl")
+    assert (code, out) == (2, "")
+    assert "--as-draft: cannot be combined with --data" in err
+    other = saved(tiny_llama(300), tiny_tokenizer(), tmp_path / "trimmed")
+    with pytest.raises(UsageError, match=r"^--as-draft: .*has a trimmed vocabulary, 300 of the teacher's"):
+        check_draft_tokens(TeacherConfig(model=f"local/{teacher}"), teacher, export_gguf(other, "q8_0").path)
