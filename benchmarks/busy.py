@@ -26,8 +26,8 @@ import aiohttp
 from scipy.stats import binom
 
 from benchmarks.machine import describe_measurement
-from core.packaged_weights import find_embedded_teacher
 from core.runs.run_dir import collect_versions
+from core.weights.packaged_weights import find_embedded_teacher
 from teachers.decoding_speed import request_timings
 from teachers.local_llama import SPIN_COUNT, LlamaServer, llama_settings, run_llama_server
 

@@ -18,22 +18,23 @@ from transformers import LlamaForCausalLM
 
 from agents.studies.held_out_evaluation import held_out_seeds
 from benchmarks.machine import describe_measurement
-from core.config.teachers import TeacherConfig
-from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
+from core.config.teachers import NGRAM_DRAFT, TeacherConfig
 from core.project_files import PROJECT
 from core.sample import Message
+from core.weights.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 from flows.evaluate.draft_evaluation import DraftResult, build_draft_result
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.text_format import format_percent
 from students.init.start_model import StartModel, start_from_layers, start_from_random
 from students.output.gguf_export import export_gguf
-from teachers.draft_speed import compare_with_draft, measure_step_seconds
+from teachers.drafts.draft_speed import compare_with_draft, measure_step_seconds
 
 REQUESTS, REPLY_TOKENS, PASSAGE_WORDS = 5, 40, 60
 DRAFT_TOKENS = 3
 ITSELF, RANDOM = "the teacher itself", "random weights, 11M parameters"
-MOST_RANDOM, LEAST_ITSELF = 0.02, 0.98
-"""Limits of the controls' acceptance."""
+MOST_RANDOM, LEAST_ITSELF = 0.02, 0.9
+"""Limits of the controls' acceptance. The teacher accepts all of its own proposals but what goes beyond the end of a reply: up to
+three tokens of each."""
 
 
 def list_requests(number: int) -> dict[str, list[list[Message]]]:
@@ -47,15 +48,15 @@ def list_requests(number: int) -> dict[str, list[list[Message]]]:
     return {"questions": asked, "passages to repeat": repeated}
 
 
-def export_drafts(folder: Path) -> dict[str, Path | None]:
-    """The GGUF files by arm; None for n-grams."""
+def export_drafts(folder: Path) -> dict[str, Path | str]:
+    """The drafts by arm: GGUF files, and n-grams."""
     embedded = find_embedded_teacher()
     assert embedded, "the embedded teacher is installed"
     return {
         ITSELF: embedded,
         "24 of its 30 layers": export_start(start_from_layers(24), folder / "layers"),
         RANDOM: export_start(start_from_random(192, 4), folder / "random"),
-        "n-grams": None,
+        "n-grams": NGRAM_DRAFT,
     }
 
 
@@ -67,7 +68,7 @@ def export_start(start: StartModel, folder: Path) -> Path:
 
 
 def measure_arms(
-    drafts: Mapping[str, Path | None], requests: Mapping[str, Sequence[Sequence[Message]]]
+    drafts: Mapping[str, Path | str], requests: Mapping[str, Sequence[Sequence[Message]]]
 ) -> dict[tuple[str, str], DraftResult]:
     """The results by arm and kind of requests, in turns within an arm."""
     teacher = TeacherConfig(

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import web
 
 from core.config.teachers import TeacherConfig
-from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
+from core.weights.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 from teachers.local_llama import start_local_server
 from teachers.server_guard import StartedServer
 

@@ -25,11 +25,11 @@ from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out,
 from benchmarks.machine import describe_measurement
 from core.config.students import StudentConfig
 from core.intervals import IntervalEstimate, estimate_share
-from core.packaged_weights import find_embedded_teacher
 from core.project_files import PROJECT
 from core.runs.records import StudentRecord
 from core.runs.run_dir import RunDir
 from core.sample import Seed
+from core.weights.packaged_weights import find_embedded_teacher
 from flows.data.student_files import configure_student_as_teacher, export_student
 from flows.run.dataset_distillation import distill_dataset
 from flows.terminal.console import SESSION

@@ -18,7 +18,7 @@ from pydantic import AfterValidator
 
 from core.errors import UsageError
 from core.installation import format_install_command
-from core.packaged_weights import EMBEDDING_WEIGHTS, read_weights
+from core.weights.packaged_weights import EMBEDDING_WEIGHTS, read_weights
 
 if TYPE_CHECKING:
     import numpy as np

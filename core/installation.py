@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 from typing import Literal
 
-from core.packaged_weights import TEACHER_WEIGHTS
 from core.project_files import PROJECT
+from core.weights.packaged_weights import TEACHER_WEIGHTS
 
 EXTRAS_OF_INSTALL_ALL = ("anthropic", "cluster", "gemini", "harness", "mcp", "reasoning", "s3", "tracing", "tracking")
 """Extras that `make install` leaves out and `make install-all` installs."""

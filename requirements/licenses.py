@@ -13,8 +13,8 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from core.packaged_weights import EMBEDDING_WEIGHTS, TEACHER_WEIGHTS
 from core.storage.atomic_files import hash_file
+from core.weights.packaged_weights import EMBEDDING_WEIGHTS, TEACHER_WEIGHTS
 
 PROJECT = Path(__file__).parents[1]
 

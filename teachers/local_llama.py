@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from core.config.teachers import TeacherConfig
+from core.config.teachers import MTP_DRAFT, NGRAM_DRAFT, TeacherConfig
 from core.errors import ProviderError
 from core.secrets import SECRET_NAME, redact_text
-from teachers.draft_counts import watch_draft
-from teachers.drafts import describe_large_draft, find_draft_problem, find_draft_weights
+from teachers.drafts.draft_counts import watch_draft
+from teachers.drafts.draft_model import describe_large_draft, find_draft_problem, find_draft_weights
 from teachers.local_weights import NOTE_SECONDS
 from teachers.server_guard import StartedServer, start_guarded, stop_guarded
 
@@ -90,13 +90,13 @@ async def start_local_server(
         return
     if problem := find_draft_problem(config, weights):
         raise ProviderError(f"{config.model}: draft: {problem}")
-    draft = find_draft_weights(config.draft_path) if config.draft_path else None
-    if draft and (warning := describe_large_draft(draft, weights)):
+    draft = find_draft_weights(config.draft_path) if config.draft_path else config.draft
+    if isinstance(draft, Path) and (warning := describe_large_draft(draft, weights)):
         note(f"{config.model}: {warning}")
     settings |= draft_settings(draft, config.draft_tokens, gpu_layers=config.gpu_layers, threads=config.threads)
     async with (
         run_llama_server(config.model, settings, note, config.timeout_seconds) as server,
-        watch_draft(config.model, server.server, note, is_model=draft is not None),
+        watch_draft(config.model, server.server, note, is_model=draft != NGRAM_DRAFT),
     ):
         yield server.server
 
@@ -124,14 +124,24 @@ def llama_settings(
 
 
 def draft_settings(
-    draft: Path | None, tokens: int, *, gpu_layers: int | None = None, threads: int | None = None
+    draft: Path | str, tokens: int, *, gpu_layers: int | None = None, threads: int | None = None
 ) -> dict[str, Any]:
-    """llama.cpp's parameters of a draft that proposes `tokens` tokens: the model in the file `draft`, or n-grams without one."""
-    if draft is None:
+    """llama.cpp's parameters of a draft that proposes `tokens` tokens: the model in a file, `ngram` or `mtp`.
+
+    With `mtp`, a file without such a layer cannot be loaded.
+    """
+    if draft == NGRAM_DRAFT:
         kind = {
             "speculative.types": ["COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE"],
             "speculative.ngram_simple.size_n": NGRAM_TOKENS,
             "speculative.ngram_simple.size_m": tokens,
+        }
+    elif draft == MTP_DRAFT:
+        kind = {
+            "load_mtp": True,
+            "speculative.types": ["COMMON_SPECULATIVE_TYPE_DRAFT_MTP"],
+            "speculative.draft.n_max": tokens,
+            "speculative.draft.p_min": 0.0,  # each proposal has all tokens
         }
     else:
         threads = threads or len(os.sched_getaffinity(0))
@@ -145,7 +155,7 @@ def draft_settings(
         }
         if gpu_layers is not None:
             kind["speculative.draft.n_gpu_layers"] = gpu_layers
-    return {**kind, "endpoint_metrics": True}  # where `teachers.draft_counts` reads what became of the proposals
+    return {**kind, "endpoint_metrics": True}  # where `teachers.drafts.draft_counts` reads what became of the proposals
 
 
 class LoadedServer(NamedTuple):

@@ -8,11 +8,11 @@ from time import monotonic
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
-from core.gguf_files import find_gguf_problem
 from core.hub_reference import HUB_PREFIX, find_hub_reference, parse_hub_reference
 from core.installation import format_install_command, format_weights_install_command
-from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 from core.storage.hub_files import fetch_hub_weights_in_background, find_cached_weights
+from core.weights.gguf_files import find_gguf_problem
+from core.weights.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 
 NOTE_SECONDS = 5.0
 """Between two messages about a download or a load."""

@@ -12,11 +12,11 @@ from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeProblem, UsageError
 from core.extensions import Extension, ExtensionPoint, UnusableExtension
-from core.gguf_files import hash_gguf
 from core.installation import format_install_command
-from core.packaged_weights import EMBEDDED_TEACHER
 from core.recording import read_recording
 from core.secrets import redact_text
+from core.weights.gguf_files import hash_gguf
+from core.weights.packaged_weights import EMBEDDED_TEACHER
 from teachers.base import Teacher
 from teachers.batches.batch_api import BatchApi
 from teachers.protocols import TeacherProtocol, open_installed_teacher
@@ -149,7 +149,7 @@ async def locate_endpoint(
     elif provider in HOSTED_LIBRARIES or provider not in PROVIDERS:
         raise UsageError(f"{config.model}: has a protocol of its own and no OpenAI endpoint; name another model")
     elif provider == "vllm":
-        from teachers.drafts import find_draft_problem
+        from teachers.drafts.draft_model import find_draft_problem
         from teachers.vllm import draft_options, start_vllm_server
 
         if problem := find_draft_problem(config):
@@ -230,7 +230,7 @@ def _find_model_problem(config: TeacherConfig) -> str | None:
 def _find_draft_problem(config: TeacherConfig) -> str | None:
     if config.draft is None:
         return None
-    from teachers.drafts import find_draft_problem
+    from teachers.drafts.draft_model import find_draft_problem
 
     return find_draft_problem(config)
 

@@ -19,9 +19,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.settings.models.root import Settings
 
-from core.packaged_weights import TEACHER_WEIGHTS
 from core.project_files import PROJECT
 from core.runs.run_dir import RUNS_FOLDER
+from core.weights.packaged_weights import TEACHER_WEIGHTS
 from flows.cli import PACKAGES
 from flows.prefect_server.deployment_control import WORK_POOL
 

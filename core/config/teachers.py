@@ -22,7 +22,9 @@ STUDENT_PREFIX = "local/student:"
 PROMOTED_WEIGHTS = "teacher/student-q8_0.gguf"
 """In a release: the weights of its promoted student."""
 NGRAM_DRAFT = "ngram"
-"""The value of `draft` that needs no model."""
+"""The value of `draft` for what followed the same tokens earlier in the text."""
+MTP_DRAFT = "mtp"
+"""The value of `draft` for a block for multi-token prediction in the teacher's own file."""
 DRAFTING_PROVIDERS = ("local", "vllm")
 OWN_PROVIDERS = {"local", "vllm", "fake"}
 """Providers that run on the user's own machine, where a call costs nothing."""
@@ -118,8 +120,9 @@ class TeacherConfig(RecipeTable):
     differ slightly."""
     draft: str | None = Field(None, min_length=1)
     """For `local/…` and `vllm/…` only: what proposes the next tokens, which the teacher then verifies at once: the folder of a
-    student, for `local/…` also a `.gguf` file, or `ngram`, what followed the same tokens earlier in the text. Needs
-    `logprobs = false`. Replies are the teacher's own. It can make a teacher slower: see docs/drafts.md. Default: no draft."""
+    student; for `local/…` also a `.gguf` file, or `mtp`, the teacher's own layer for multi-token prediction; `ngram`, what
+    followed the same tokens earlier in the text. Needs `logprobs = false`. Replies are the teacher's own. It can make a teacher
+    slower: see docs/drafts.md. Default: no draft."""
     draft_tokens: int = Field(3, ge=1, le=16)
     """With `draft`: tokens of a proposal."""
     requests_per_minute: float | None = Field(None, gt=0)
@@ -257,7 +260,7 @@ class TeacherConfig(RecipeTable):
 
     @property
     def has_draft_model(self) -> bool:
-        return self.draft is not None and self.draft != NGRAM_DRAFT
+        return self.draft not in (None, NGRAM_DRAFT, MTP_DRAFT)
 
     @property
     def draft_path(self) -> Path | None:
@@ -292,6 +295,10 @@ class TeacherConfig(RecipeTable):
         if self.draft.startswith("hf:"):
             raise ValueError(
                 f"draft = {self.draft!r}: a draft is not downloaded; name a student's folder, a file or ngram"
+            )
+        if provider == "vllm" and self.draft == MTP_DRAFT:
+            raise ValueError(
+                f"draft = {self.draft!r} is for local/… only, not for {self.model}; use engine.speculative_config"
             )
         if provider == "vllm" and self.draft.endswith(".gguf"):
             raise ValueError(

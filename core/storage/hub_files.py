@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import ProviderError, suggest_name
-from core.gguf_files import find_gguf_problem, hash_gguf, hash_once, list_part_names, match_split_name
 from core.hub_reference import COMMIT, HubReference, is_safe_name
 from core.secrets import redact_text
+from core.weights.gguf_files import find_gguf_problem, hash_gguf, hash_once, list_part_names, match_split_name
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.addresses import parse_base_url_option
-from core.config.teachers import NGRAM_DRAFT, OPENAI_URL, TeacherConfig
+from core.config.teachers import MTP_DRAFT, NGRAM_DRAFT, OPENAI_URL, TeacherConfig
 from core.errors import UsageError
 from core.secrets import redact_text
 from core.storage.atomic_files import hash_file
@@ -26,7 +26,7 @@ from flows.terminal.suggested_commands import format_command, format_next_line
 from flows.terminal.text_format import format_number, format_percent
 from students.routing.confidence_signals import CONFIDENCE_SIGNALS
 from students.routing.routing_curves import choose_threshold
-from teachers.drafts import find_draft_problem
+from teachers.drafts.draft_model import find_draft_problem
 
 NO_TEACHER = "none"
 DEFAULT_DRAFT_TOKENS: int = TeacherConfig.model_fields["draft_tokens"].default
@@ -56,7 +56,7 @@ class ServingSetup(NamedTuple):
     description: str
     """The setup in a sentence."""
     draft: str | None = None
-    """What proposes tokens to the student: a GGUF file, or `ngram`."""
+    """What proposes tokens to the student: a GGUF file, `ngram` or `mtp`."""
     draft_tokens: int = DEFAULT_DRAFT_TOKENS
 
 
@@ -105,7 +105,7 @@ def prepare_serving(name: Path, kind: str | None, options: ServingOptions) -> Se
 
 
 def add_draft(setup: ServingSetup, draft: str, draft_tokens: int) -> ServingSetup:
-    """The setup with a draft for the student: `ngram`, a GGUF file, or a student, which is exported.
+    """The setup with a draft for the student: `ngram`, `mtp`, a GGUF file, or a student, which is exported.
 
     Raises:
         UsageError: if there is no such student or file, its tokens are not those of the student that is served, or a rule reads
@@ -116,7 +116,7 @@ def add_draft(setup: ServingSetup, draft: str, draft_tokens: int) -> ServingSetu
             "--draft: the cascade reads the probabilities of the student's tokens, which llama.cpp does not return with a draft; "
             "leave it out, or serve the student alone (--teacher none)"
         )
-    if draft != NGRAM_DRAFT:
+    if draft not in (NGRAM_DRAFT, MTP_DRAFT):
         name = Path(draft)
         draft = str((name if is_weights_file(name) else export_student(name, DEFAULT_GGUF_TYPE).path).resolve())
     drafting = TeacherConfig(model=f"local/{setup.weights}", draft=draft, draft_tokens=draft_tokens, logprobs=False)

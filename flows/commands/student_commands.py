@@ -296,7 +296,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="DRAFT",
-            help="What proposes tokens to STUDENT: the folder of a smaller student, a .gguf file, or `ngram`.",
+            help="What proposes tokens to STUDENT: a smaller student's folder, a .gguf file, `ngram`, or `mtp`, its own layer.",
         ),
     ] = None,
     draft_tokens: DraftTokensOption = 3,

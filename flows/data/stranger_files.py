@@ -10,10 +10,10 @@ from pathlib import Path
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
-from core.packaged_weights import EMBEDDED_TEACHER
 from core.project_files import find_referenced_file
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
+from core.weights.packaged_weights import EMBEDDED_TEACHER
 from teachers.providers import PROVIDERS
 
 

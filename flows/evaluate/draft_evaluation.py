@@ -21,7 +21,7 @@ from flows.terminal.text_format import format_count, format_one_line, format_per
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
-    from teachers.draft_speed import DraftComparison, PairedReply
+    from teachers.drafts.draft_speed import DraftComparison, PairedReply
 
 MOST_REQUESTS = 50
 MOST_DIFFERENCES = 3
@@ -96,7 +96,7 @@ def check_draft_options(plan: "RunPlan") -> None:
 
 def check_draft_tokens(teacher: TeacherConfig, weights: Path, student: Path) -> None:
     """Raises UsageError if the student's GGUF file does not have the tokens of the teacher's."""
-    from teachers.drafts import find_draft_problem
+    from teachers.drafts.draft_model import find_draft_problem
 
     drafting = TeacherConfig(model=teacher.model, draft=str(student.resolve()), logprobs=False)
     if problem := find_draft_problem(drafting, weights):
@@ -120,7 +120,7 @@ async def evaluate_as_draft(
         UserInterrupt: on the stop signal; ProviderError if llama.cpp cannot be started or does not reply.
     """
     from agents.studies.held_out_evaluation import require_held_out_seeds
-    from teachers.draft_speed import compare_with_draft, measure_step_seconds
+    from teachers.drafts.draft_speed import compare_with_draft, measure_step_seconds
 
     used = collect_used_requests(run, plan, session.print_unless_stopped)
     seeds = require_held_out_seeds(plan, min(number, MOST_REQUESTS), used)

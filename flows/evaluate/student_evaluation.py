@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict
 from core.config.recipe import BudgetConfig
 from core.config.teachers import CacheType, TeacherConfig
 from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_share
-from core.packaged_weights import EMBEDDED_TEACHER
 from core.runs.records import GeneralPanelRecord, PairedComparison
 from core.runs.run_dir import RunDir
 from core.sample import NOTHING_SPENT, Message, Spending
 from core.storage.atomic_files import read_json, write_text
 from core.storage.sample_files import read_sample_columns
+from core.weights.packaged_weights import EMBEDDED_TEACHER
 from flows.data.student_files import (
     STUDENT_EVALUATION_FILE,
     configure_student_as_teacher,

@@ -12,11 +12,11 @@ from core.config.loading import load_recipe
 from core.config.recipe import Recipe
 from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
 from core.extensions import find_registered
-from core.gguf_files import hash_gguf
 from core.hub_reference import find_hub_reference, remove_revision
-from core.packaged_weights import EMBEDDED_TEACHER
 from core.project_files import NAMED_REFERENCES, find_referenced_file
 from core.storage.atomic_files import hash_file
+from core.weights.gguf_files import hash_gguf
+from core.weights.packaged_weights import EMBEDDED_TEACHER
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import gguf
 
-from core.gguf_files import list_part_names
+from core.weights.gguf_files import list_part_names
 
 LOOKUP_TABLES = {"token_embd.weight", "per_layer_token_embd.weight"}
 """One row per token is read. Without `output.weight`, the first is also the output layer, which is read whole."""

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from core.errors import UsageError
 from core.installation import format_weights_install_command
-from core.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
+from core.weights.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 
 TEACHER_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 TEACHER_LICENCE = "apache-2.0"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from core.packaged_weights import (
+from core.project_files import PROJECT
+from core.weights.packaged_weights import (
     EMBEDDING_WEIGHTS,
     TEACHER_WEIGHTS,
     PackagedWeights,
     find_embedded_teacher,
     read_weights,
 )
-from core.project_files import PROJECT
 
 
 def test_the_weights_that_are_installed_are_those_that_were_tested() -> None:

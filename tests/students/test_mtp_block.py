@@ -1,5 +1,6 @@
 """A block for multi-token prediction: trained, stored, exported, and how many of its drafts llama.cpp accepts."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.modeling_layers import MtpModel
 
 from core.config.students import StudentConfig
+from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
@@ -22,9 +24,13 @@ from students.output.gguf_export import export_gguf, read_student
 from students.predictions import predict_tokens
 from students.token_batches import build_batch
 from students.training.student_training import train_student
-from teachers.mtp_draft import mtp_draft_settings
+from teachers.decoding_speed import post_json
+from teachers.drafts.draft_counts import DraftCounts, read_draft_counts
+from teachers.drafts.draft_model import find_draft_problem
+from teachers.local_llama import draft_settings, start_local_server
 from tests.students.architectures.test_gated_delta import tiny_hybrid
 from tests.students.conftest import quiet, saved
+from tests.support.exported_students import export_student
 from tests.support.llama_cpp import llama_cpp
 
 TEXT = (
@@ -198,7 +204,7 @@ def decode(file: Path, prompt: list[int], drafted: int = 0) -> DraftResult:
     body = {
         "prompt": prompt, "n_predict": ANSWERED, "temperature": 0, "ignore_eos": True, "return_tokens": True,
     }  # fmt: skip
-    with llama_cpp(file, mtp_draft_settings(drafted) if drafted else {}) as server:
+    with llama_cpp(file, draft_settings("mtp", drafted) if drafted else {}) as server:
         found = server.post("/completion", body)
     timings = found["timings"]
     return DraftResult(found["tokens"], timings.get("draft_n", 0), timings.get("draft_n_accepted", 0))
@@ -235,6 +241,22 @@ def prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     )
     ids: list[int] = tokenizer(rendered, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def test_a_teacher_drafts_with_its_own_layer_if_it_has_one(student: Path, tmp_path: Path) -> None:
+    file, without = export_gguf(student, "f32").path, export_student(tmp_path)
+    drafting = TeacherConfig(model=f"local/{file}", draft="mtp", draft_tokens=1, logprobs=False)
+    assert find_draft_problem(drafting, file) is None
+    assert find_draft_problem(drafting, without) == (
+        f"{str(without)!r} has no layer for multi-token prediction; train one with mtp = {{ depth = 1 }}, or use another draft"
+    )
+
+    async def ask() -> DraftCounts:
+        async with start_local_server(drafting, file, print) as server:
+            await post_json(server, "completion", {"prompt": "What happened?", "n_predict": 16, "ignore_eos": True})
+            return await read_draft_counts(server)
+
+    assert asyncio.run(ask()).verifications > 5
 
 
 def test_llama_cpp_accepts_the_drafts_of_a_trained_block_only(student: Path, prompt: list[int], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from core.packaged_weights import find_embedded_teacher
+from core.weights.packaged_weights import find_embedded_teacher
 
 THINKING_TEMPLATE = """\
 {%- for message in messages %}

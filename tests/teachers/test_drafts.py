@@ -14,17 +14,17 @@ from transformers import LlamaForCausalLM
 from agents.studies.probe_question import COLOURS, PROBE_SCHEMA
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeError
-from core.gguf_tokens import read_gguf_tokens
-from core.packaged_weights import find_embedded_teacher
 from core.sample import Message
+from core.weights.gguf_header import read_gguf_tokens
+from core.weights.packaged_weights import find_embedded_teacher
 from flows.recipes.recipe_catalog import load_recipe_plan
 from students.init.start_model import start_from_layers, start_from_random
 from students.output.gguf_export import export_gguf
-from teachers import draft_counts
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.decoding_speed import post_json
-from teachers.draft_counts import DraftCounts, find_draft_failure, parse_draft_counts, read_draft_counts
-from teachers.drafts import EXPORTED_DRAFT, find_draft_problem
+from teachers.drafts import draft_counts
+from teachers.drafts.draft_counts import DraftCounts, find_draft_failure, parse_draft_counts, read_draft_counts
+from teachers.drafts.draft_model import EXPORTED_DRAFT, find_draft_problem
 from teachers.local_llama import draft_settings, llama_settings, run_llama_server
 from teachers.providers import open_teacher
 from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer
@@ -109,7 +109,7 @@ def test_replies_are_the_same_with_any_draft(which: str, students: tuple[Path, P
     assert any("makes the teacher slower" in note for note in notes) == (which != "ngram")
 
 
-def count(weights: Path, draft: Path | None, tokens: int = 3, length: int = 64) -> DraftCounts:
+def count(weights: Path, draft: Path | str, tokens: int = 3, length: int = 64) -> DraftCounts:
     """What became of a draft's proposals in three greedy replies."""
 
     async def run() -> DraftCounts:
@@ -126,7 +126,7 @@ def count(weights: Path, draft: Path | None, tokens: int = 3, length: int = 64) 
 def test_the_proposals_of_the_teacher_itself_are_accepted_and_hardly_any_of_a_stranger(
     students: tuple[Path, Path], repeater: Path
 ) -> None:
-    """But where two tokens are as good as equally probable: the best ones of random weights are 0.001 to 0.05 nats apart."""
+    """But for an end of the reply, which the draft may propose and the request ignores."""
     teacher, stranger = (folder / EXPORTED_DRAFT for folder in students)
     own = count(teacher, teacher)
     assert own.accepted > 0, "the draft was loaded"
@@ -137,8 +137,8 @@ def test_the_proposals_of_the_teacher_itself_are_accepted_and_hardly_any_of_a_st
     assert other.verifications > 100
     assert other.acceptance < 0.1
     assert 1.95 < count(teacher, teacher, 1).tokens_per_verification <= 2
-    assert count(repeater / EXPORTED_DRAFT, None).acceptance > 0.9
-    assert count(teacher, None).acceptance < 0.1, "its text does not repeat"
+    assert count(repeater / EXPORTED_DRAFT, "ngram").acceptance > 0.9
+    assert count(teacher, "ngram").acceptance < 0.1, "its text does not repeat"
 
 
 async def complete(settings: dict[str, Any], *bodies: dict[str, Any]) -> list[dict[str, Any]]:
@@ -177,7 +177,7 @@ def test_the_embedded_teacher_says_the_same_with_part_of_itself_random_weights_a
     """`benchmarks/drafts.py` has more requests."""
     weights = find_embedded_teacher()
     assert weights
-    drafts: dict[str, Path | None] = {"itself": weights, "n-grams": None}
+    drafts: dict[str, Path | str] = {"itself": weights, "n-grams": "ngram"}
     for name, start in {"layers": start_from_layers(24), "random": start_from_random(96, 2)}.items():
         start.model.save_pretrained(tmp_path / name)
         start.tokenizer.save_pretrained(tmp_path / name)
@@ -210,9 +210,9 @@ def test_the_embedded_teacher_says_the_same_with_part_of_itself_random_weights_a
         assert texts == before, name
         assert counts
         accepted[name] = counts.acceptance
-    assert accepted["itself"] > 0.6, "a sampled token need not be the most likely one"
+    assert accepted["itself"] > 0.5, "a sampled token need not be the most likely one"
     assert 0 < accepted["layers"] < accepted["itself"]
-    assert accepted["random"] < 0.02
+    assert accepted["random"] < 0.1
 
 
 def write_tokens(path: Path, tokens: Sequence[str]) -> Path:

@@ -17,8 +17,8 @@ import pytest
 
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
-from core.packaged_weights import find_embedded_teacher
 from core.project_files import PROJECT
+from core.weights.packaged_weights import find_embedded_teacher
 from teachers import server_guard, vllm
 from teachers.providers import locate_endpoint
 from teachers.server_guard import StartedServer

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from core.gguf_files import find_gguf_problem, list_part_names
 from core.hub_reference import HubReference, parse_hub_reference
 from core.project_files import PROJECT
+from core.weights.gguf_files import find_gguf_problem, list_part_names
 from tests.support.local_hub import LocalHub, serve_local_hub
 from tests.support.waiting import wait_until
 

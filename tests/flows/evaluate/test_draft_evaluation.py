@@ -20,8 +20,8 @@ from flows.evaluate.draft_evaluation import (
 )
 from flows.evaluate.student_evaluation import STUDENT_EVALUATION_FILE, StudentEvaluation
 from students.output.gguf_export import export_gguf
-from teachers.draft_counts import DraftCounts
-from teachers.draft_speed import DraftComparison, PairedReply, TimedReply, compare_with_draft
+from teachers.drafts.draft_counts import DraftCounts
+from teachers.drafts.draft_speed import DraftComparison, PairedReply, TimedReply, compare_with_draft
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer
 
@@ -156,7 +156,7 @@ def test_a_draft_that_llama_cpp_never_used_is_an_error(
 ) -> None:
     """Its replies are identical, and as fast: nothing else would tell."""
     teacher, student, _ = models
-    monkeypatch.setattr("teachers.draft_speed.draft_settings", lambda *_, **__: {"endpoint_metrics": True})
+    monkeypatch.setattr("teachers.drafts.draft_speed.draft_settings", lambda *_, **__: {"endpoint_metrics": True})
     config = TeacherConfig(model=f"local/{teacher}", threads=1)
     asked = [[Message(role="user", content="Write about bees.")]]
     draft = export_gguf(student, "q8_0").path

@@ -16,11 +16,11 @@ import pytest
 from agents.workers.worker_protocol import WorkerAddress
 from core.config.recipe import LineageConfig
 from core.errors import StoreError, UsageError
-from core.packaged_weights import find_embedded_teacher
 from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
 from core.runs.releases import Release
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file, read_json, write_json
+from core.weights.packaged_weights import find_embedded_teacher
 from flows.cluster.worker_spec import WorkerSpec
 from flows.data.curated_run import read_finished_samples
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, mix_dataset, split_own_rows

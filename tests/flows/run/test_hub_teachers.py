@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from core.packaged_weights import find_embedded_teacher
 from core.project_files import PROJECT
+from core.weights.packaged_weights import find_embedded_teacher
 from tests.support.local_hub import LocalHub, serve_local_hub
 from tests.support.waiting import wait_until
 

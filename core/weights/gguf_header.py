@@ -1,13 +1,17 @@
-"""The tokens in the header of a GGUF file, read without a library. Knows the form of the header and no other key."""
+"""The header of a GGUF file, read without a library: its tokens, and whether it has a block for multi-token prediction."""
 
 import mmap
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from core.gguf_files import GGUF
+from core.weights.gguf_files import GGUF
 
 TOKENS_KEY = b"tokenizer.ggml.tokens"
+MTP_KEY = b".nextn_predict_layers"
+"""Follows the name of the architecture."""
 HEADER_BYTES = 24
 """Magic, version, and the numbers of tensors and of keys."""
 FIRST_VERSION = 2
@@ -29,18 +33,40 @@ def read_gguf_tokens(file: Path) -> tuple[bytes, ...]:
     return _read_unchanged(file, status.st_mtime_ns, status.st_size)
 
 
+def has_mtp_block(file: Path) -> bool:
+    """Whether a layer for multi-token prediction follows the others, from the first part of a split file.
+
+    Raises:
+        ValueError: if the header is damaged; without the file's name.
+        OSError: if the file cannot be read.
+    """
+    with _open_header(file) as data:
+        return any(key.endswith(MTP_KEY) for key, _, _ in _iterate_values(data))
+
+
 @lru_cache(maxsize=4)
-def _read_unchanged(file: Path, _modified: int, size: int) -> tuple[bytes, ...]:
-    if size < HEADER_BYTES:
+def _read_unchanged(file: Path, _modified: int, _size: int) -> tuple[bytes, ...]:
+    with _open_header(file) as data:
+        for key, kind, at in _iterate_values(data):
+            if key == TOKENS_KEY:
+                return _read_texts(data, kind, at)
+    raise ValueError("it has no tokens")
+
+
+@contextmanager
+def _open_header(file: Path) -> Iterator[mmap.mmap]:
+    """The bytes of the file, with one error for all lengths that lead beyond their end."""
+    if (size := file.stat().st_size) < HEADER_BYTES:
         raise ValueError(f"its {size} bytes are no GGUF file")
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            return _read_tokens(data)
+            yield data
         except (struct.error, OverflowError):  # a length beyond the end, or beyond all memory
             raise ValueError("its header is cut off") from None
 
 
-def _read_tokens(data: mmap.mmap) -> tuple[bytes, ...]:
+def _iterate_values(data: mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
+    """Each key, GGUF's number of its value's type, and the value's position."""
     magic, version, _tensors, keys = struct.unpack_from("<4sIQQ", data)
     if magic != GGUF or not FIRST_VERSION <= version < 2**16:  # swapped bytes make a large number
         raise ValueError(f"it is no little-endian GGUF file of version {FIRST_VERSION} or later")
@@ -48,20 +74,20 @@ def _read_tokens(data: mmap.mmap) -> tuple[bytes, ...]:
     for _ in range(keys):
         key, at = _read_string(data, at)
         (kind,) = struct.unpack_from("<I", data, at)
-        at += 4
-        if key != TOKENS_KEY:
-            at = _skip_value(data, at, kind)
-            continue
-        item, count = struct.unpack_from("<IQ", data, at)
-        if (kind, item) != (ARRAY, STRING):
-            raise ValueError("its tokens are no list of texts")
-        at += 12
-        tokens = []
-        for _ in range(count):
-            token, at = _read_string(data, at)
-            tokens.append(token)
-        return tuple(tokens)
-    raise ValueError("it has no tokens")
+        yield key, kind, at + 4
+        at = _skip_value(data, at + 4, kind)
+
+
+def _read_texts(data: mmap.mmap, kind: int, at: int) -> tuple[bytes, ...]:
+    item, count = struct.unpack_from("<IQ", data, at)
+    if (kind, item) != (ARRAY, STRING):
+        raise ValueError("its tokens are no list of texts")
+    at += 12
+    texts = []
+    for _ in range(count):
+        text, at = _read_string(data, at)
+        texts.append(text)
+    return tuple(texts)
 
 
 def _read_string(data: mmap.mmap, at: int) -> tuple[bytes, int]:

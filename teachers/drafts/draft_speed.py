@@ -16,7 +16,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.sample import Message
 from teachers.decoding_speed import PROMPT, post_json
-from teachers.draft_counts import DraftCounts, read_draft_counts
+from teachers.drafts.draft_counts import DraftCounts, read_draft_counts
 from teachers.local_llama import draft_settings, llama_settings, run_llama_server
 from teachers.server_guard import StartedServer
 
@@ -57,12 +57,12 @@ class DraftComparison(NamedTuple):
 async def compare_with_draft(
     teacher: TeacherConfig,
     weights: Path,
-    draft: Path | None,
+    draft: Path | str,
     requests: Sequence[Sequence[Message]],
     max_tokens: int,
     on_progress: Callable[[int], None],
 ) -> DraftComparison:
-    """Greedy replies of `teacher` to each of the requests, without and with its draft: n-grams without a file `draft`.
+    """Greedy replies of `teacher` to each of the requests, without and with `draft`: a file, `ngram` or `mtp`.
 
     Each server has one slot. Which of the two is first changes from request to request.
 
@@ -74,7 +74,10 @@ async def compare_with_draft(
         gpu_layers=teacher.gpu_layers, threads=teacher.threads, cache_type=teacher.cache_type,
     )  # fmt: skip
     drafting = draft_settings(
-        draft and draft.resolve(), teacher.draft_tokens, gpu_layers=teacher.gpu_layers, threads=teacher.threads
+        draft.resolve() if isinstance(draft, Path) else draft,
+        teacher.draft_tokens,
+        gpu_layers=teacher.gpu_layers,
+        threads=teacher.threads,
     )
     who, patience = teacher.model, teacher.timeout_seconds
     try:

@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Collection
 from pathlib import Path
 
-from core.config.teachers import TeacherConfig
-from core.gguf_files import find_gguf_problem, list_part_names
-from core.gguf_tokens import read_gguf_tokens
+from core.config.teachers import MTP_DRAFT, TeacherConfig
+from core.weights.gguf_files import find_gguf_problem, list_part_names
+from core.weights.gguf_header import has_mtp_block, read_gguf_tokens
 from teachers.local_weights import find_local_weights
 
 EXPORTED_DRAFT = "student-q8_0.gguf"
@@ -25,6 +25,8 @@ def find_draft_problem(config: TeacherConfig, weights: Path | None = None) -> st
     `weights` is the GGUF file of a `local/…` teacher; by default, the one that is found without a download, if any.
     """
     path = config.draft_path
+    if config.draft == MTP_DRAFT:
+        return _find_block_problem(weights or find_local_weights(config))
     if path is None:
         return None
     if not path.exists():
@@ -49,6 +51,15 @@ def describe_large_draft(draft: Path, weights: Path) -> str | None:
     if own < teachers:
         return None
     return f"the draft {draft} has {own / 1e6:,.0f} MB and its teacher {teachers / 1e6:,.0f} MB, so it makes the teacher slower"
+
+
+def _find_block_problem(weights: Path | None) -> str | None:
+    try:
+        if weights is None or has_mtp_block(weights):
+            return None
+    except (ValueError, OSError) as error:
+        return f"{str(weights)!r}: {error}"
+    return f"{str(weights)!r} has no layer for multi-token prediction; train one with mtp = {{ depth = 1 }}, or use another draft"
 
 
 def _find_token_problem(draft: Path, weights: Path) -> str | None:
