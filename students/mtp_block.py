@@ -65,5 +65,4 @@ def load_mtp_block(model: Any, folder: Path) -> None:
 def forget_mtp_block(config: Any) -> None:
     """Remove the block from the configuration of a model that was loaded without it."""
     for name in ("num_mtp_layers", "mtp_layer_types"):
-        if hasattr(config, name):
-            delattr(config, name)
+        vars(config).pop(name, None)  # other families have a property of the name, or keep the number under another one

@@ -13,6 +13,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.config.teachers import MODELLESS_DRAFTS
 from core.errors import RecipeError, RecipeProblem, suggest_name
 from core.project_files import NAMED_REFERENCES, SHIPPED
 from core.storage.bounded_reading import check_regular_file
@@ -148,6 +149,7 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
     for verifier in _list_tables(moved.get("verifiers")):
         _change_value(verifier, "path", move)
         _change_other_values(verifier, {"type", "path"}, move_if_there)
+    _change_drafts(moved.get("teachers"), move)
     for source in _list_tables(moved.get("tools")):
         _change_value(source, "module", move)
         _change_value(source, "schemas", move)
@@ -155,6 +157,11 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
             source, "command", lambda words: [*map(move_if_there, words)] if isinstance(words, list) else words
         )
     return moved
+
+
+def _change_drafts(teachers: Any, change: Callable[[Any], Any]) -> None:
+    for teacher in teachers.values() if isinstance(teachers, dict) else ():
+        _change_value(teacher, "draft", lambda draft: draft if draft in MODELLESS_DRAFTS else change(draft))
 
 
 def _is_there(folder: Path, name: str) -> bool:

@@ -211,7 +211,7 @@ class StudentConfig(RecipeTable):
     channels and neurons and heads in proportion, the most active ones on training conversations (Minitron, arXiv 2407.14679).
     `random`: a small new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads, of a model whose
     architecture and tokenizer llama.cpp knows: Llama, Mistral, Qwen2, Qwen3, SmolLM3, Granite, Granite SWA, Gemma 3, OLMo 2,
-    Phi-3, BitNet with SiLU."""
+    Phi-3, Qwen3.5 (text), BitNet with SiLU."""
     architecture: Literal["llama", "hybrid"] = "llama"
     """For `start = "random"`. `llama`: attention in every layer. `hybrid`: attention in every fourth layer and a gated-delta
     memory (arXiv 2412.06464) in the others, whose size does not grow with the input: Qwen3.5's text model, of at least 4
@@ -395,6 +395,10 @@ class StudentConfig(RecipeTable):
             raise ValueError(
                 f'layers = {self.layers}: only every {HYBRID_PERIOD}th layer of architecture = "hybrid" has attention; use '
                 f"{HYBRID_PERIOD} or more"
+            )
+        if self.mtp and self.distillation.lmbda == 1:
+            raise ValueError(
+                "mtp: its layer learns from the data's answers, and distillation.lmbda = 1 uses none; lower it or leave mtp out"
             )
         if self.packing:
             raise ValueError(

@@ -25,6 +25,7 @@ NGRAM_DRAFT = "ngram"
 """The value of `draft` for what followed the same tokens earlier in the text."""
 MTP_DRAFT = "mtp"
 """The value of `draft` for a block for multi-token prediction in the teacher's own file."""
+MODELLESS_DRAFTS = (NGRAM_DRAFT, MTP_DRAFT)
 DRAFTING_PROVIDERS = ("local", "vllm")
 OWN_PROVIDERS = {"local", "vllm", "fake"}
 """Providers that run on the user's own machine, where a call costs nothing."""
@@ -260,7 +261,7 @@ class TeacherConfig(RecipeTable):
 
     @property
     def has_draft_model(self) -> bool:
-        return self.draft not in (None, NGRAM_DRAFT, MTP_DRAFT)
+        return self.draft is not None and self.draft not in MODELLESS_DRAFTS
 
     @property
     def draft_path(self) -> Path | None:

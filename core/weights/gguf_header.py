@@ -41,7 +41,10 @@ def has_mtp_block(file: Path) -> bool:
         OSError: if the file cannot be read.
     """
     with _open_header(file) as data:
-        return any(key.endswith(MTP_KEY) for key, _, _ in _iterate_values(data))
+        for key, kind, at in _iterate_values(data):
+            if key.endswith(MTP_KEY):
+                return any(data[at : at + SIZES.get(kind, 0)])
+    return False
 
 
 @lru_cache(maxsize=4)

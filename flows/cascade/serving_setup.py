@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.addresses import parse_base_url_option
-from core.config.teachers import MTP_DRAFT, NGRAM_DRAFT, OPENAI_URL, TeacherConfig
+from core.config.teachers import MODELLESS_DRAFTS, OPENAI_URL, TeacherConfig
 from core.errors import UsageError
 from core.secrets import redact_text
 from core.storage.atomic_files import hash_file
@@ -116,7 +116,7 @@ def add_draft(setup: ServingSetup, draft: str, draft_tokens: int) -> ServingSetu
             "--draft: the cascade reads the probabilities of the student's tokens, which llama.cpp does not return with a draft; "
             "leave it out, or serve the student alone (--teacher none)"
         )
-    if draft not in (NGRAM_DRAFT, MTP_DRAFT):
+    if draft not in MODELLESS_DRAFTS:
         name = Path(draft)
         draft = str((name if is_weights_file(name) else export_student(name, DEFAULT_GGUF_TYPE).path).resolve())
     drafting = TeacherConfig(model=f"local/{setup.weights}", draft=draft, draft_tokens=draft_tokens, logprobs=False)

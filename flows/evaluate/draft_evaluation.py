@@ -162,7 +162,7 @@ def build_draft_result(
         draft_tokens=draft_tokens,
         verifications=counts.verifications,
         acceptance=counts.acceptance,
-        by_position=[accepted / counts.verifications for accepted in counts.by_position],
+        by_position=[accepted / max(1, counts.verifications) for accepted in counts.by_position],
         tokens_per_verification=counts.tokens_per_verification,
         plain_seconds=sum(pair.plain.seconds for pair in replies),
         drafted_seconds=sum(pair.drafted.seconds for pair in replies),

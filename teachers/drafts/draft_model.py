@@ -97,7 +97,7 @@ def _find_folder_problem(draft: Path, teacher: Path) -> str | None:
         return None
     try:
         own, teachers = map(_read_tokenizer, files)
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"the tokenizers of {str(draft)!r} and its teacher cannot be compared: {type(error).__name__}: {error}"
     return None if own == teachers else _describe_other_tokens(str(draft), own.keys(), teachers.keys())
 

@@ -247,6 +247,7 @@ def test_a_teacher_drafts_with_its_own_layer_if_it_has_one(student: Path, tmp_pa
     file, without = export_gguf(student, "f32").path, export_student(tmp_path)
     drafting = TeacherConfig(model=f"local/{file}", draft="mtp", draft_tokens=1, logprobs=False)
     assert find_draft_problem(drafting, file) is None
+    assert b".nextn_predict_layers" not in without.read_bytes()
     assert find_draft_problem(drafting, without) == (
         f"{str(without)!r} has no layer for multi-token prediction; train one with mtp = {{ depth = 1 }}, or use another draft"
     )

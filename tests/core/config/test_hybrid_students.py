@@ -24,6 +24,12 @@ HYBRID = {"start": "random", "architecture": "hybrid"}
         ({**HYBRID, "average": 0.5}, "average: the weights of start = 'random' are untrained"),
         ({**HYBRID, "mtp": {"depth": 2}}, "depth = 2: llama.cpp drafts with one layer; use depth = 1"),
         ({**HYBRID, "mtp": {"weight": 0}}, "Input should be greater than 0"),
+        (
+            {**HYBRID, "mtp": {}, "objective": "forward_kl", "distillation": {"lmbda": 1}},
+            "mtp: its layer learns from the data's answers, and distillation.lmbda = 1 uses none",
+        ),
+        ({**HYBRID, "weights": "ternary", "hidden_size": 256}, "a BitNet is no hybrid"),
+        ({**HYBRID, "attention": {}, "max_tokens": 512}, "sliding windows need a Llama"),
         ({"start": "random", "mtp": {}}, "mtp: llama.cpp drafts with such a layer of architecture = "),
         ({**HYBRID, "architecture": "mamba"}, "Input should be 'llama' or 'hybrid'"),
     ],

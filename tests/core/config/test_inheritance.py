@@ -91,6 +91,12 @@ def test_files_of_a_base_start_from_its_folder_through_a_chain(tmp_path: Path, m
     assert "shared/base/seeds.jsonl" in str(hash_fault(mine)), "the base's folder is named where its file is missing"
 
 
+@pytest.mark.parametrize(("draft", "moved"), [("student", "base/student"), ("ngram", "ngram"), ("mtp", "mtp")])
+def test_the_draft_of_a_base_is_found_from_its_folder(draft: str, moved: str, tmp_path: Path) -> None:
+    tables = relocate_files({"teachers": {"main": {"draft": draft}}}, tmp_path / "base", tmp_path)
+    assert tables["teachers"]["main"]["draft"] == moved
+
+
 def test_files_of_an_installed_filter_start_from_the_bases_folder_and_other_texts_stay(tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
