@@ -29,7 +29,7 @@ def test_a_student_that_cannot_be_trained_here_is_refused_before_anything_is_mad
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
-        ('{"model_type": "gpt2"}', "is a 'gpt2'; a student is a bitnet, gemma3_text, granite, llama, "),
+        ('{"model_type": "gpt2"}', "is a 'gpt2'; a student is a bitnet, gemma3_text, granite, granite_swa, "),
         ("[]", "has a config.json that is no JSON object"),
     ],
 )
