@@ -24,9 +24,7 @@ MAX_CHAIN = 8
 MAX_RECIPE_BYTES = 1 << 20
 RECIPE_FILE_NAME = "recipe.toml"
 """The recipe in a folder."""
-ABSENT_IF_FALSE = (
-    ("agents", "critic"), ("collapse", "reference"), ("student", "attention"), ("student", "evaluation"), ("student", "replay"),
-)  # fmt: skip
+ABSENT_IF_FALSE = (("agents", "critic"), ("collapse", "reference"))
 """Keys that `false` turns off, since TOML has no null."""
 FALSE_IS_A_VALUE = (*ABSENT_IF_FALSE, ("collapse", "gate"))
 """Keys for which `false` says something, also where a base has a text."""

@@ -279,7 +279,7 @@ class StudentConfig(RecipeTable):
     """Set weights of the start to zero and keep them zero."""
     attention: AttentionConfig | None = None
     """Sliding windows with sinks in most layers, for students that read long inputs. Needs a Llama as start: `layers`, `width`,
-    `random` or a Llama's folder. Default: every layer attends to all tokens."""
+    `random` or a Llama's folder. Default, or `false`: every layer attends to all tokens."""
     max_tokens: int = Field(256, ge=16)
     """A conversation longer than this is truncated; the training prints how many are, and the longest one's tokens."""
     held_out: float = Field(0.1, gt=0, lt=1)
@@ -290,6 +290,12 @@ class StudentConfig(RecipeTable):
     """Compare the student with its teacher and its start on held-out requests. Default, or `false`: no comparison."""
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
+
+    @field_validator("replay", "attention", "evaluation", mode="before")
+    @classmethod
+    def _turn_off(cls, table: object) -> object:
+        """`false` is no table."""
+        return None if table is False else table
 
     @field_validator("objective", mode="before")
     @classmethod
