@@ -62,8 +62,7 @@ def resolve_targets(model: PreTrainedModel, config: LoraConfig) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module is not output
     }
-    large = [name for name, module in matrices.items() if config.rank < min(module.in_features, module.out_features)]
-    targets = config.targets or sorted(large or matrices)
+    targets = config.targets or sorted(matrices)
     if unknown := [name for name in targets if name not in matrices]:
         raise UsageError(
             f"student.lora.targets: {', '.join(unknown)}: no such matrix in a {type(model).__name__}; "
