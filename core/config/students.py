@@ -291,7 +291,7 @@ class StudentConfig(RecipeTable):
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
 
-    @field_validator("replay", "attention", "evaluation", mode="before")
+    @field_validator("evaluation", "replay", "lora", "sparsity", "attention", "mtp", mode="before")
     @classmethod
     def _turn_off(cls, table: object) -> object:
         """`false` is no table."""

@@ -73,6 +73,11 @@ def get_head_size(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
+def list_layer_types(layers: int, full_every: int, other: str) -> list[str]:
+    """The kinds of layers, as transformers names them: each `full_every`-th has full attention, all between are `other`."""
+    return ["full_attention" if place % full_every == 0 else other for place in range(1, layers + 1)]
+
+
 def find_full_attention_interval(layers: list[str]) -> int | None:
     """The n for which every n-th layer has full attention and no other layer; None if there is no such n."""
     for interval in range(1, len(layers) + 2):

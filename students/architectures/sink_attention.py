@@ -75,7 +75,7 @@ def _attend(
 def _cut_windows(states: torch.Tensor, window: int, blocks: int, before: int) -> torch.Tensor:
     """Blocks of `window` positions, each with `before` blocks before it, of shape (batch * blocks, heads, positions, channels).
 
-    `states` has the shape (batch, heads, positions, channels); what lies before or behind it is 0.
+    `states` has the shape (batch, heads, positions, channels); positions outside of it are 0.
     """
     padded = functional.pad(states, (0, 0, before * window, blocks * window - states.shape[2]))
     return padded.unfold(2, (before + 1) * window, window).permute(0, 2, 1, 4, 3).flatten(0, 1)

@@ -12,6 +12,7 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
 from core.config.students import HYBRID_PERIOD
+from students.architectures.architecture import list_layer_types
 from students.architectures.gated_delta import ROTARY_SHARE, split_rotary_channels
 
 SHORT_CONVOLUTION = 4
@@ -45,10 +46,7 @@ def build_random_hybrid(proportions: LlamaConfig) -> Qwen3_5ForCausalLM:
         linear_key_head_dim=head,
         linear_value_head_dim=head,
         linear_conv_kernel_dim=SHORT_CONVOLUTION,
-        layer_types=[
-            "linear_attention" if (layer + 1) % HYBRID_PERIOD else "full_attention"
-            for layer in range(proportions.num_hidden_layers)
-        ],
+        layer_types=list_layer_types(proportions.num_hidden_layers, HYBRID_PERIOD, "linear_attention"),
         max_position_embeddings=proportions.max_position_embeddings,
         rms_norm_eps=NORM_EPSILON,
         rope_parameters=rope,

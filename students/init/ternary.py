@@ -1,7 +1,7 @@
 """Ternary weights, learned by quantization-aware training (BitNet b1.58, arXiv 2402.17764).
 
-Each matrix of the layers has the values -s, 0 and s only, with one scale s. In training, a full-precision latent weight stands
-behind each of them and gets its gradient. Knows models; knows nothing of training steps or files.
+Each matrix of the layers has the values -s, 0 and s only, with one scale s. In training, each of them has a latent weight in full
+precision, which gets its gradient. Knows models; knows nothing of training steps or files.
 """
 
 from collections.abc import Iterator

@@ -12,10 +12,10 @@ from transformers.models.granite_swa.configuration_granite_swa import GraniteSWA
 from transformers.models.granite_swa.modeling_granite_swa import GraniteSWAForCausalLM
 
 from core.config.students import AttentionConfig
-from students.architectures.architecture import get_head_size
+from students.architectures.architecture import get_head_size, list_layer_types
 from students.architectures.known_architectures import choose_attention
 
-FULL, WINDOWED = "full_attention", "sliding_attention"
+WINDOWED = "sliding_attention"
 FIRST_SCORE = 0.0
 """The score of a sink before training, as in a new Granite SWA; docs/long-inputs.md compares it with others."""
 NO_SINK = -1e4
@@ -27,11 +27,6 @@ KEPT_SETTINGS = (
 )  # fmt: skip
 
 
-def list_layer_types(layers: int, full_every: int) -> list[str]:
-    """The kinds of layers, as transformers names them: each `full_every`-th attends to all tokens."""
-    return [FULL if place % full_every == 0 else WINDOWED for place in range(1, layers + 1)]
-
-
 def add_windows(model: LlamaForCausalLM, config: AttentionConfig) -> GraniteSWAForCausalLM:
     """A new model with the weights of `model`, on its device.
 
@@ -39,7 +34,7 @@ def add_windows(model: LlamaForCausalLM, config: AttentionConfig) -> GraniteSWAF
     layers without a window, and all without `config.sinks`, take no attention and are not trained.
     """
     llama: Any = model.config
-    kinds = list_layer_types(llama.num_hidden_layers, config.full_every)
+    kinds = list_layer_types(llama.num_hidden_layers, config.full_every, WINDOWED)
     settings = {name: value for name, value in llama.to_dict().items() if name in KEPT_SETTINGS}
     windowed_config = GraniteSWAConfig(
         **settings,

@@ -13,8 +13,8 @@ from teachers.server_guard import StartedServer
 READ_SECONDS = 5.0
 """Between two readings of the counters, and the longest for one."""
 FIRST_VERIFICATIONS, LEAST_GAIN = 50, 0.05
-"""A draft is reported as useless if after that number of verifications fewer tokens per verification were accepted: on every
-machine measured, a verification costs more than 1.05 single tokens (1.3 and more)."""
+"""A draft is reported as useless if after that number of verifications fewer tokens per verification were accepted: on
+the machine measured, a batch of two tokens takes at least 1.3 times as long as one token."""
 FIRST_DECODED = 200
 """After that number of tokens without a verification, a draft model is reported as unused."""
 COUNTER = re.compile(r'^llamacpp:(\w+)(?:\{position="(\d+)"\})? (\S+)$', re.MULTILINE)

@@ -309,7 +309,7 @@ def test_false_switches_off_what_a_recipe_or_its_base_trains_with(tmp_path: Path
     assert built_in.evaluation
     set_off = student("constrained-instructions", "student.replay=false", "student.evaluation=false")
     assert (set_off.replay, set_off.evaluation) == (None, None)
-    off = {"replay": False, "attention": False, "evaluation": False}
+    off = dict.fromkeys(("evaluation", "replay", "lora", "sparsity", "attention", "mtp"), False)
     assert StudentConfig.model_validate(off) == StudentConfig(), "as distill reads its settings"
     windowed = tmp_path / "windowed.toml"
     windowed.write_text('name = "w"\nextends = "constrained-instructions"\n[student]\nattention = { window = 64 }\n')

@@ -16,10 +16,11 @@ from core.config.student_architectures import find_start_fault
 from core.config.students import AttentionConfig, SparsityConfig, StudentConfig
 from core.errors import RunFailed, UsageError
 from core.sample import Message
+from students.architectures.architecture import list_layer_types
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 from students.comparison.text_losses import measure_folder_loss, write_untrained_student
 from students.init.start_model import StartModel, add_start_windows, load_start_model
-from students.init.windows import FIRST_SCORE, NO_SINK, add_windows, list_layer_types
+from students.init.windows import FIRST_SCORE, NO_SINK, add_windows
 from students.output.gguf_export import export_gguf, read_student
 from students.predictions import separates_packed_rows
 from students.training.student_training import train_student
@@ -96,8 +97,10 @@ def test_a_token_reaches_as_far_as_the_windows_and_not_further(layers: int, wind
 
 
 def test_layers_and_sinks_are_those_of_the_recipe() -> None:
-    assert list_layer_types(5, 2) == ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"]
-    assert "full_attention" not in list_layer_types(5, 6)
+    assert list_layer_types(5, 2, "sliding_attention") == ["sliding_attention", "full_attention"] * 2 + [
+        "sliding_attention"
+    ]
+    assert "full_attention" not in list_layer_types(5, 6, "sliding_attention")
     for sinks in (True, False):
         layers = add_windows(llama(4), AttentionConfig(window=8, full_every=2, sinks=sinks)).model.layers
         for layer, windowed in zip(layers, [True, False] * 2, strict=True):
