@@ -11,7 +11,11 @@ from pathlib import Path
 from benchmarks import (
     answer_equality,
     busy,
+    busy_training,
     clients,
+    decision_load,
+    decision_peer,
+    decisions,
     dedup,
     difficulty,
     distillation,
@@ -28,6 +32,7 @@ from benchmarks import (
     routing,
     sameness,
     scale,
+    seeing,
     shards,
     soak,
     start,
@@ -40,6 +45,7 @@ from benchmarks import (
 from benchmarks.collapse import kinds, neural, references, repetition, structure
 from benchmarks.collapse import tables as collapse
 from benchmarks.external_truth import math_verify, reasoning_gym
+from benchmarks.features import tables as features
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# Benchmarks
@@ -64,6 +70,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "difficulty": ("How hard recorded samples are for the embedded teacher", difficulty.table),
     "drafts": ("Drafts of the embedded teacher", drafts.table),
     "busy": ("The embedded teacher on a busy machine", busy.table),
+    "busy_training": ("Training steps on a busy machine", busy_training.table),
     "tool_results": ("Tool results of another sample", tool_results.table),
     "dedup": ("Near-duplicates, compared with peers", dedup.table),
     "answer_equality": ("Equality of mathematical answers, compared with Math-Verify", answer_equality.table),
@@ -74,9 +81,14 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "on_policy": ("What answers of the student's own add", on_policy.table),
     "retention": ("What students keep of their teacher", retention.table),
     "forgetting": ("What students forget, by method against it", forgetting.table),
+    "features": ("Features of a sparse autoencoder, next to a random dictionary", features.table),
+    "seeing": ("A student that sees charts, next to a blind one", seeing.table),
     "ternary": ("Ternary students at equal steps and equal bytes", ternary.table),
     "generations": ("Generations whose generator is the student of the one before", generations.table),
     "routing": ("How many queries a student can take", routing.table),
+    "decisions": ("Decision students, with a guarantee of agreement", decisions.table),
+    "decision_peer": ("Labels by a student of Heartcut", decision_peer.table),
+    "decision_load": ("A decision server under load", decision_load.table),
     "orchestration": ("What orchestration costs, compared with peers", orchestration.table),
     "clients": ("What a call costs by each protocol's client", clients.table),
     "start": ("From a command to its teacher's first call", start.table),
@@ -115,4 +127,5 @@ def main() -> None:
         README.write_text("\n\n".join([HEAD.strip(), *sections]) + "\n", encoding="utf-8")
 
 
-main()
+if __name__ == "__main__":
+    main()

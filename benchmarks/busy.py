@@ -26,10 +26,11 @@ import aiohttp
 from scipy.stats import binom
 
 from benchmarks.machine import describe_measurement
+from core.openmp import LLAMA_SPINS, SPIN_VARIABLE
 from core.runs.run_dir import collect_versions
 from core.weights.packaged_weights import find_embedded_teacher
 from teachers.decoding_speed import request_timings
-from teachers.local_llama import SPIN_COUNT, LlamaServer, llama_settings, run_llama_server
+from teachers.local_llama import LlamaServer, llama_settings, run_llama_server
 
 logger = logging.getLogger("stillhouse")
 
@@ -49,18 +50,18 @@ CASES = {0: LoadCase(24, 1.5, 4), BUSY_PROCESSES: LoadCase(3, 4.0)}
 """By how many processes are busy."""
 PROMPT = "The bees left their hive early in the morning and flew over the wide green fields. "
 CONTROL = "default (300,000)"
-CHOSEN = f"chosen ({int(SPIN_COUNT):,})"
+CHOSEN = f"chosen ({int(LLAMA_SPINS):,})"
 Arm = tuple[Mapping[str, str], Mapping[str, object]]
 """Environment and parameters, where they differ from the product's."""
 ARMS: dict[str, Arm] = {
-    CONTROL: ({"GOMP_SPINCOUNT": "300000"}, {}),
+    CONTROL: ({SPIN_VARIABLE: "300000"}, {}),
     CHOSEN: ({}, {}),
     "no polling (llama.cpp's own), default spin": (
-        {"GOMP_SPINCOUNT": "300000"},
+        {SPIN_VARIABLE: "300000"},
         {"cpuparams.poll": 0, "cpuparams_batch.poll": 0},
     ),
-    "spin 300": ({"GOMP_SPINCOUNT": "300"}, {}),
-    "no spin": ({"GOMP_SPINCOUNT": "0"}, {}),
+    "spin 300": ({SPIN_VARIABLE: "300"}, {}),
+    "no spin": ({SPIN_VARIABLE: "0"}, {}),
     "one thread": ({}, {"cpuparams.n_threads": 1, "cpuparams_batch.n_threads": 1}),
 }
 Rates = dict[str, list[float]]

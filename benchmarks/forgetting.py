@@ -34,6 +34,7 @@ from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
 from students.comparison.text_losses import write_untrained_student
 from students.training.student_training import train_student
+from students.training.weight_averaging import write_averaged_weights
 
 KEEP, QUESTIONS, TASKS, SEEDS = 500, 400, 400, (7, 8, 9)
 RESAMPLES = 2000
@@ -65,6 +66,9 @@ ARMS = {
     "few rows, rate 5e-5": Arm(FEW, FULL),
     "few rows, rate 2e-4, replay": Arm(FEW, {**FAST, **REPLAY}),
     "few rows, rate 5e-5, replay": Arm(FEW, {**FULL, **REPLAY}),
+    "few rows, rate 5e-5, replay, three quarters of the way": Arm(FEW, {**FULL, **REPLAY, "average": 0.75}),
+    "few rows, rate 5e-5, replay, five eighths of the way": Arm(FEW, {**FULL, **REPLAY, "average": 0.625}),
+    "few rows, rate 5e-5, replay, half of the way": Arm(FEW, {**FULL, **REPLAY, "average": 0.5}),
     "few rows, rate 5e-5, replay of texts": Arm(FEW, {**FULL, "replay": {"loss": "sft"}}),
     "few rows, rate 5e-5, KL from the start": Arm(FEW, {**FULL, "start_kl": 0.3}),
     "few rows, LoRA": Arm(FEW, {**FULL, **LORA}),
@@ -117,11 +121,14 @@ def measure_arm(name: str, arm: Arm, run: RunDir, exam: Exam, folder: Path) -> A
     scores, seconds = [], []
     for seed in SEEDS:
         student = folder / f"{name}, {seed}"
+        trained = folder / f"{find_trained_arm(arm)}, {seed}"
         train, held_out = (read_rows(run.dataset / f"{side}.parquet") for side in ("train", "validation"))
         record = train_student(
-            train[: arm.rows], StudentConfig.model_validate(arm.config), student, seed=seed,
+            train[: arm.rows], StudentConfig.model_validate(leave_out_average(arm)), trained, seed=seed,
             progress=SESSION.print_unless_stopped, held_out=held_out, synthetic=True,
         )  # fmt: skip
+        if student != trained and not student.exists():
+            write_averaged_weights(trained, write_start(trained, arm, folder), arm.config["average"], student)
         model = configure_student_as_teacher(export_student(student, "q8_0").path, exam.plan.recipe.generator_teacher)
         scores.append(ask_model(exam, model, folder / f"{name}, {seed}.json"))
         seconds.append(record.seconds)
@@ -132,15 +139,30 @@ def measure_arm(name: str, arm: Arm, run: RunDir, exam: Exam, folder: Path) -> A
     return ArmScores(scores, mean(seconds))
 
 
+def find_trained_arm(arm: Arm) -> str:
+    """The arm that has the weights before those of `arm` are averaged with the start's."""
+    return next(name for name, other in ARMS.items() if other == (arm.rows, leave_out_average(arm)))
+
+
+def leave_out_average(arm: Arm) -> dict[str, Any]:
+    return {key: value for key, value in arm.config.items() if key != "average"}
+
+
+def write_start(trained: Path, arm: Arm, folder: Path) -> Path:
+    """The untrained form of the arm's students."""
+    start = folder / f"start of {arm.config['layers']} layers"
+    if not start.exists():
+        write_untrained_student(trained, start)
+    return start
+
+
 def read_rows(file: Path) -> list[list[Message]]:
     return list(read_all_rows(file, read_row_conversation))
 
 
 def measure_start(name: str, exam: Exam, folder: Path) -> Scores:
-    """The untrained form of an arm's student."""
-    start = folder / f"start of {ARMS[name].config['layers']} layers"
-    if not start.exists():
-        write_untrained_student(folder / f"{name}, {SEEDS[0]}", start)
+    arm = ARMS[name]
+    start = write_start(folder / f"{find_trained_arm(arm)}, {SEEDS[0]}", arm, folder)
     model = configure_student_as_teacher(export_student(start, "q8_0").path, exam.plan.recipe.generator_teacher)
     return ask_model(exam, model, folder / f"{start.name}.json")
 

@@ -262,7 +262,7 @@ def table(steps: int = STEPS, names: Sequence[str] = ()) -> str:
             if gain < LEAST_GAIN:
                 raise RuntimeError(f"{name} recalls {gain:+.1%} more than {control}: the measurement shows nothing")
     lines = [
-        f"{describe_measurement()}. `python -m benchmarks recall`",
+        f"{describe_measurement()}. `python -m benchmarks.recall`",
         "",
         f"Two layers of width {WIDTH}; the first has attention to {WINDOW} tokens, and at least {FILLER_LENGTH} are between a "
         f"pair and its query. Trained on {PAIRS} pairs for at most {steps:,} steps, one seed; chance is {1 / KEYS:.1%}. "

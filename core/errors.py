@@ -24,8 +24,11 @@ class StillhouseError(Exception):
     """An error with a message for the user at the command line."""
 
     exit_code = 1
-    hint = ""
-    """A command that helps, printed below the message as `next: …`."""
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+        """A line that the command line prints below the message: a command that helps (`next: …`), or other advice for it."""
 
 
 class UsageError(StillhouseError):

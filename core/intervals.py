@@ -1,6 +1,7 @@
 """Confidence intervals of shares, of ratios of shares, of differences between paired shares, and of means. Knows no data."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 
@@ -8,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 Z_95 = 1.959964
 """Standard errors of a 95 % interval."""
+TAIL = 0.025
+"""The probability on each side of an exact 95 % interval."""
 
 
 class IntervalEstimate(BaseModel):
@@ -42,6 +45,43 @@ def estimate_share(hits: int, tries: int) -> IntervalEstimate | None:
     return IntervalEstimate(
         value=hits / tries, low=wilson_bound(hits, tries, -Z_95), high=wilson_bound(hits, tries, Z_95)
     )
+
+
+def estimate_finite_share(hits: int, tries: int, population: int) -> IntervalEstimate | None:
+    """A share of a finite population, from a simple random sample of `tries` without replacement, with its exact interval: all
+    numbers of hits in the population that neither one-sided hypergeometric test rejects at 2.5 % (Buonaccorsi 1987, A note on
+    confidence intervals for proportions in finite populations, The American Statistician 41, 215-218).
+
+    It covers at least 95 %, and is the share itself if the sample is the whole population. None without tries.
+    """
+    if not tries:
+        return None
+    counts = range(hits, population - (tries - hits) + 1)
+    # Misses are to the rest of the population what hits are to `count`, so that one tail serves both tests.
+    below = bisect_left(
+        counts,
+        True,
+        key=lambda count: hypergeometric_lower_tail(tries - hits, population - count, tries, population) > TAIL,
+    )
+    until = bisect_left(
+        counts, True, key=lambda count: hypergeometric_lower_tail(hits, count, tries, population) <= TAIL
+    )
+    return IntervalEstimate(value=hits / tries, low=counts[below] / population, high=counts[until - 1] / population)
+
+
+def hypergeometric_lower_tail(hits: int, all_hits: int, tries: int, population: int) -> float:
+    """The probability that a sample of `tries` from a population with `all_hits` has at most `hits`."""
+    least, whole = max(0, tries - (population - all_hits)), log_binomial(population, tries)
+    logs = (
+        log_binomial(all_hits, k) + log_binomial(population - all_hits, tries - k) - whole
+        for k in range(least, min(hits, all_hits) + 1)
+    )
+    return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+def log_binomial(of: int, chosen: int) -> float:
+    """The logarithm of the binomial coefficient."""
+    return math.lgamma(of + 1) - math.lgamma(chosen + 1) - math.lgamma(of - chosen + 1)
 
 
 def estimate_ratio(hits: int, tries: int, base_hits: int, base_tries: int) -> IntervalEstimate | None:

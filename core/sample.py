@@ -54,10 +54,14 @@ class RejectionReason(StrEnum):
     contamination = "contamination"
     """It shares text with an evaluation set."""
     personal_data = "personal_data"
+    uncovered = "uncovered"
+    """It does not show the feature that its seed asks for."""
     difficulty = "difficulty"
     """It passed all checks, but the pass rate of a weaker teacher at its question is not the wanted one."""
     surplus = "surplus"
     """It passed all checks and filters, but the recipe already had enough samples."""
+    review = "review"
+    """A person dropped it."""
 
 
 class ToolCall(FrozenModel):
@@ -79,7 +83,8 @@ class Message(FrozenModel):
     reasoning: str | None = None
     """In an assistant's turn: the thinking before it, never part of `content`."""
     images: tuple[str, ...] = ()
-    """In a user's turn: images that follow the text, as `https:` or `data:image/…;base64,` URLs."""
+    """In a user's turn: images that follow the text, as `https:` or `data:image/…;base64,` URLs, or as paths of files in the run
+    (`core.storage.image_files`)."""
 
     @model_serializer(mode="wrap")
     def _serialize_plain(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -93,6 +98,12 @@ class Message(FrozenModel):
         return "\n".join(
             [*([self.content] if self.content else []), *(f"<tool_call>\n{c}\n</tool_call>" for c in calls)]
         )
+
+
+def label_turns(messages: Sequence[Message]) -> str:
+    """A conversation as text, each turn with its role: `User: …`, `Assistant: …`, `Tool NAME: …`."""
+    labels = (f"Tool {turn.name}" if turn.role == "tool" else turn.role.capitalize() for turn in messages)
+    return "\n".join(f"{label}: {turn.text}" for label, turn in zip(labels, messages, strict=True))
 
 
 class TokenUsage(FrozenModel):

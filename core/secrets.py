@@ -56,6 +56,40 @@ def mark_secret(variable: str) -> None:
     _key_variables.add(variable)
 
 
+KEY_SHAPES = {
+    "a token of the Hugging Face Hub": re.compile(r"\bhf_[A-Za-z0-9]{30,}\b"),
+    "a key of Anthropic": re.compile(r"\bsk-ant-[A-Za-z0-9_-]{20,}"),
+    "a key of OpenAI": re.compile(r"\bsk-(?!ant-)(?:proj-|svcacct-)?[A-Za-z0-9_-]*\d[A-Za-z0-9_-]{19,}"),
+    "a key of Google": re.compile(r"\bAIza[0-9A-Za-z_-]{35}\b"),
+    "a key of AWS": re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "a token of GitHub": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})\b"),
+    "a token of Slack": re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{20,}"),
+    "a private key": re.compile(
+        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----(?:[^-]*-----END (?:[A-Z]+ )*PRIVATE KEY-----)?"
+    ),
+    "a bearer token": re.compile(r"(?i:\bbearer\s+)(?=[\w.~+/-]*\d)[\w.~+/-]{20,}"),
+    "a password in an address": re.compile(r"://[^\s/:@]+:[^\s/:@]{3,}@[\w.-]+"),
+}
+"""Keys by their shapes, as their issuers document them."""
+
+
+def find_keys(text: str) -> list[str]:
+    """The parts of `text` that have the shape of a key."""
+    return [found[0] for shape in KEY_SHAPES.values() for found in shape.finditer(text)]
+
+
+def find_secrets(text: str) -> list[str]:
+    """What secrets `text` contains, without their values: keys of known shapes, and values of environment variables with the
+    name of a secret. Stricter than `redact_text`, which may remove harmless words.
+    """
+    found = [name for name, shape in KEY_SHAPES.items() if shape.search(text)]
+    for name, value in os.environ.items():
+        secret = value.strip()
+        if (name in _key_variables or SECRET_NAME.search(name)) and len(secret) >= MIN_KEY_PART and secret in text:
+            found.append(f"the value of {name}")
+    return found
+
+
 def redact_text(text: str) -> str:
     """`text` without keys that were read, environment variables with the name of a secret, bearer tokens, and user names and
     passwords in URLs. Call it before `text` is cut: a part of a key is recognized by its prefix only.

@@ -10,6 +10,19 @@ from core.sample import FrozenModel, RejectionReason
 from filters.masks import TextMask, mask_text
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
 
+RowImage = bytes | Path | str
+"""An image of a row: its bytes, its file in a run or release, or the address of one that the row does not contain."""
+
+
+class RequestedFeature(NamedTuple):
+    """The feature that a document's seed asks for."""
+
+    feature: int
+    activation: float
+    """The largest in the document."""
+    threshold: float
+    """From this activation on it is present."""
+
 
 class Document(NamedTuple):
     """The text that filters read, with the id of its sample or row."""
@@ -30,6 +43,10 @@ class Document(NamedTuple):
     """The assistant's turns, without tool calls; empty where `text` is the whole document."""
     thinking: str = ""
     """The thinking before the answers; only filters for personal data and contamination read it."""
+    requested: RequestedFeature | None = None
+    """Measured only for the filter `features`; None if the document's seed asks for no feature."""
+    images: tuple[RowImage, ...] = ()
+    """Empty in datasets unless a filter of images is among the filters."""
 
     @property
     def with_question(self) -> "Document":

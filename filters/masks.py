@@ -48,15 +48,16 @@ def mask_value(value: Any, masks: Sequence[TextMask]) -> Any:
     if not isinstance(value, str):
         return value
     masked = mask_text(value, masks)
-    if masked == value or (parsed := _parse_json(value)) is None or _parse_json(masked) is not None:
+    if (parsed := _parse_json(value)) is None:
         return masked
-    return json.dumps(mask_value(parsed, masks), ensure_ascii=False)
+    inner = mask_value(parsed, masks)  # escapes in JSON text may hide what is masked, and masks may break them
+    return masked if _parse_json(masked) == inner else json.dumps(inner, ensure_ascii=False)
 
 
 def _parse_json(text: str) -> Any:
     """The JSON object or list in `text`; None for other text."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict | list) else None

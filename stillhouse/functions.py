@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, cast
 from core.data_kinds import DataKind
 from core.errors import UsageError
 from core.runs.run_dir import RUNS_FOLDER
+from core.shared_options import DEFAULT_GGUF_TYPE, DEFAULT_PANEL
 from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, PreparedReference, Preview, Run, Student
 from stillhouse.session import ProgressCallback, format_settings, run_call
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from core.config.filters import FilterConfig
-    from core.config.teachers import CacheType
+    from core.shared_options import CacheType
     from flows.evaluate.dataset_evaluation import DatasetEvaluation
-    from flows.evaluate.student_evaluation import StudentEvaluation
+    from flows.evaluate.picture_evaluation import PictureEvaluation
+    from flows.evaluate.student_results import StudentEvaluation
     from flows.report.filter_report import FilterReport
 
 Name = str | PathLike[str]
@@ -271,11 +273,12 @@ def distill(
 
 def evaluate(
     student: Student | Run | Name, *, data: Name | None = None, check: str | None = None, recipe: Name | None = None,
-    number: int = 100, panel: int = 64, kind: str = "q8_0", cache_type: "CacheType | None" = None,
-    inputs: Sequence[int] = (), as_draft: bool = False, draft_tokens: int = 3, runs_dir: Name = RUNS_FOLDER,
+    number: int = 100, panel: int = DEFAULT_PANEL, kind: str = DEFAULT_GGUF_TYPE, cache_type: "CacheType | None" = None,
+    inputs: Sequence[int] = (), as_draft: bool = False, draft_tokens: int | None = None, runs_dir: Name = RUNS_FOLDER,
     progress: ProgressCallback | None = None,
-) -> "StudentEvaluation | DatasetEvaluation":  # fmt: skip
+) -> "StudentEvaluation | DatasetEvaluation | PictureEvaluation":  # fmt: skip
     """Run a recipe's checks on a student, its teacher and its start; or, with `data`, compare student and start on rows.
+    A student that sees is asked with the picture, blind and with another picture.
 
     Args:
         student: A student, a run that has one, or its folder.
@@ -289,7 +292,7 @@ def evaluate(
         inputs: Lengths of inputs, in tokens, by which to measure the speed too. Not with `data`.
         as_draft: Whether to measure the student as the draft of its local teacher too (`draft` of the result). Its `different`
             must be 0. Not with `data`.
-        draft_tokens: With `as_draft`: tokens that it proposes at once.
+        draft_tokens: With `as_draft`: tokens that it proposes at once, by default 3.
         runs_dir: Where the student's run is.
         progress: Called with every message, from another thread.
 
@@ -305,12 +308,12 @@ def evaluate(
     from flows.recipes.recipe_catalog import load_recipe_plan
     from flows.terminal.console import SESSION
 
-    def work() -> "StudentEvaluation | DatasetEvaluation":
+    def work() -> "StudentEvaluation | DatasetEvaluation | PictureEvaluation":
         name, rows = str(recipe) if recipe else None, Path(data) if data else None
         lengths = parse_input_lengths(",".join(map(str, inputs)))
         options = EvaluationOptions(
             number, kind, name, "", None, rows, check, [], str(runs_dir), panel, cache_type, lengths,
-            draft_tokens if as_draft else None,
+            as_draft, draft_tokens,
         )  # fmt: skip
         options.validate()
         folder = student.path if isinstance(student, Student | Run) else Path(student)

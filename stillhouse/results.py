@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.runs.collapse_assessment import CollapseAssessment
-from core.runs.records import CollapseVerdict, RunManifest, RunState, StudentRecord
+from core.runs.records import CollapseVerdict, RunManifest, RunState
 from core.runs.releases import ReleaseManifest
 from core.runs.run_dir import RunDir
 from core.runs.run_estimate import RunEstimate
+from core.runs.student_records import StudentRecord
 from core.sample import Sample
+from core.shared_options import DEFAULT_GGUF_TYPE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -218,7 +220,7 @@ class Student:
     record: StudentRecord
     """Losses before and after, and how it was trained."""
 
-    def export(self, kind: str = "q8_0") -> Path:
+    def export(self, kind: str = DEFAULT_GGUF_TYPE) -> Path:
         """Its GGUF file, for llama.cpp and similar runtimes. `kind`: f32, f16, q8_0, q4_0 or, of ternary students, tq2_0."""
         from flows.data.student_files import export_student
 

@@ -1,5 +1,7 @@
 """Conversations as token ids through a chat template, each token marked as learned or read.
 
+An image is in front of the text of its turn, as one token for each of its patches between two marks.
+
 Knows the tokenizer and its chat template; knows nothing of models, batches or losses.
 """
 
@@ -12,11 +14,32 @@ from typing import NamedTuple
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from core.config.students import ImagesConfig
 from core.errors import UsageError
 from core.sample import Message, remove_thinking
+from core.storage.fitted_images import FittedImage, UnreadableImage, decode_image_url, fit_image
 from core.thinking import join_thinking
 
 Conversation = Sequence[Message]
+
+
+IMAGE_BEGIN, IMAGE_END = "<|image>", "<image|>"
+"""The texts that llama.cpp puts around an image. They are tokenized like any text."""
+IMAGE_MARKER = "<__media__>"
+"""Stands for an image in the text of a chat template, as in llama.cpp; no text of a conversation may have it."""
+PATCH_ID = 0
+"""The id in place of a patch; its embedding is not read."""
+
+
+class EncodedImage(NamedTuple):
+    """An image in a conversation, whose patches are the tokens from `begin` on."""
+
+    begin: int
+    image: FittedImage
+
+    @property
+    def end(self) -> int:
+        return self.begin + self.image.tokens
 
 
 class EncodedConversation(NamedTuple):
@@ -24,6 +47,7 @@ class EncodedConversation(NamedTuple):
 
     ids: tuple[int, ...]
     learned: tuple[bool, ...]
+    images: tuple[EncodedImage, ...] = ()
 
 
 class UnusableReason(StrEnum):
@@ -33,10 +57,14 @@ class UnusableReason(StrEnum):
     no_question = "the assistant speaks first"
     beyond_max_tokens = "the assistant's part lies behind max_tokens"
     has_special_token = "its text holds a special token of the tokenizer"
+    unreadable_image = "one of its images cannot be read"
 
 
 def encode_conversation(
-    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    conversation: Conversation,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    images: ImagesConfig | None = None,
 ) -> EncodedConversation | UnusableReason:
     """Apply the chat template once and tokenize, truncated after the assistant's last turn and at `max_tokens`.
 
@@ -46,20 +74,22 @@ def encode_conversation(
     Raises:
         UsageError: if the chat template does not allow this split.
     """
-    whole = encode_untruncated(conversation, tokenizer)
+    whole = encode_untruncated(conversation, tokenizer, images)
     return whole if isinstance(whole, UnusableReason) else truncate_conversation(whole, max_tokens)
 
 
 def truncate_conversation(whole: EncodedConversation, max_tokens: int) -> EncodedConversation | UnusableReason:
     """The first `max_tokens` of a conversation, if any of them is learned."""
-    cut = EncodedConversation(whole.ids[:max_tokens], whole.learned[:max_tokens])
+    size = min([max_tokens, *(image.begin for image in whole.images if image.end > max_tokens)])  # whole images only
+    images = tuple(image for image in whole.images if image.end <= size)
+    cut = EncodedConversation(whole.ids[:size], whole.learned[:size], images)
     return cut if any(cut.learned) else UnusableReason.beyond_max_tokens
 
 
 def encode_untruncated(
-    conversation: Conversation, tokenizer: PreTrainedTokenizerBase
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, images: ImagesConfig | None = None
 ) -> EncodedConversation | UnusableReason:
-    """As `encode_conversation`, at any length."""
+    """As `encode_conversation`, at any length. Without `images`, the conversation's images are left out."""
     conversation = _drop_earlier_thinking(conversation)
     if any(
         special in _join_written_text(message) for message in conversation for special in list_special_tokens(tokenizer)
@@ -69,14 +99,35 @@ def encode_untruncated(
         return UnusableReason.no_answer
     if conversation[0].role == "assistant":
         return UnusableReason.no_question
+    fitted: list[FittedImage] = []
+    if images:
+        if any(IMAGE_MARKER in _join_written_text(message) for message in conversation):
+            return UnusableReason.has_special_token
+        try:
+            urls = [url for message in conversation if message.role != "assistant" for url in message.images]
+            fitted = [fit_image(decode_image_url(url), images.patch, images.size) for url in urls]
+        except UnreadableImage:
+            return UnusableReason.unreadable_image
+    waiting = iter(fitted)
     ids: list[int] = []
     learned: list[bool] = []
-    for read, turn in _split_turns(conversation, tokenizer):
+    placed: list[EncodedImage] = []
+    for read, turn in _split_turns(conversation, tokenizer, marks_images=images is not None):
         for text, mark in ((read, False), (turn, True)):
-            tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+            first, *others = text.split(IMAGE_MARKER)
+            tokens = _tokenize(first, tokenizer)
+            for other in others:
+                image = next(waiting)
+                tokens += _tokenize(IMAGE_BEGIN, tokenizer)
+                placed.append(EncodedImage(len(ids) + len(tokens), image))
+                tokens += [PATCH_ID] * image.tokens + _tokenize(IMAGE_END, tokenizer) + _tokenize(other, tokenizer)
             ids += tokens
             learned += [mark] * len(tokens)
-    return EncodedConversation(tuple(ids), tuple(learned))
+    return EncodedConversation(tuple(ids), tuple(learned), tuple(placed))
+
+
+def _tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
 def _drop_earlier_thinking(conversation: Conversation) -> Conversation:
@@ -96,14 +147,16 @@ def _join_written_text(message: Message) -> str:
     )
 
 
-def _split_turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, str]]:
+def _split_turns(
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, *, marks_images: bool = False
+) -> Iterator[tuple[str, str]]:
     """For each turn of the assistant: the text since its previous turn, and the turn up to its end-of-turn token."""
     done = ""
     for place, message in enumerate(conversation):
         if message.role != "assistant":
             continue
-        prompt = render_chat(conversation[:place], tokenizer, answer_next=True)
-        answered = render_chat(conversation[: place + 1], tokenizer)
+        prompt = render_chat(conversation[:place], tokenizer, answer_next=True, marks_images=marks_images)
+        answered = render_chat(conversation[: place + 1], tokenizer, marks_images=marks_images)
         if not (answered.startswith(prompt) and prompt.startswith(done)):
             raise UsageError(
                 "student.start: the chat template rewrites earlier turns, so its turns cannot be separated"
@@ -114,14 +167,22 @@ def _split_turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase)
         done = prompt + turn
 
 
-def render_chat(messages: Conversation, tokenizer: PreTrainedTokenizerBase, *, answer_next: bool = False) -> str:
-    """The chat template's text of `messages`; with `answer_next`, up to the start of the assistant's turn."""
+def render_chat(
+    messages: Conversation,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    answer_next: bool = False,
+    marks_images: bool = False,
+) -> str:
+    """The chat template's text of `messages`; with `answer_next`, up to the start of the assistant's turn. `marks_images` puts a
+    marker in place of each image.
+    """
     turns = [
         {
             "role": message.role,
             "content": join_thinking(message.reasoning or "", message.text)
             if message.role == "assistant"
-            else message.text,
+            else IMAGE_MARKER * (len(message.images) * marks_images) + message.text,
         }
         for message in messages
     ]

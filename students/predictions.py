@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from students.chat_encoding import EncodedConversation
+from students.image_embedder import embed_images
 from students.token_batches import IGNORED_LABEL, TokenBatch, build_batch
 
 EVALUATION_BATCH = 8
@@ -68,8 +69,11 @@ def predict_tokens(
     targets, owner = targets[:, positions], batch.owner[:, 1:][:, positions]
     indices = (targets != IGNORED_LABEL).nonzero()
     learned = tuple(indices[owner[tuple(indices.T)].argsort(stable=True)].T)
+    read = (
+        {"inputs_embeds": embed_images(model, batch.ids, batch.patches)} if batch.patches else {"input_ids": batch.ids}
+    )
     output = model(
-        input_ids=batch.ids,
+        **read,
         **batch.layout,
         logits_to_keep=positions,
         use_cache=False,

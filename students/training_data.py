@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.config.students import StudentConfig
 from core.errors import RunFailed
-from core.runs.records import TruncationRecord
+from core.runs.student_records import TruncationRecord
 from core.storage.atomic_files import count_values
 from students.chat_encoding import (
     Conversation,
@@ -44,15 +44,16 @@ def encode_and_split(
     seed: int,
     rejected: Sequence[Conversation | None] = (),
 ) -> TrainingData:
-    """Encode all; where `held_out` is None, draw `config.held_out` of the usable ones with `seed`, at least one.
+    """Encode all; where `held_out` is None, draw `config.held_out` of the usable ones with `seed`, at least one, and
+    with them all others about the same pictures.
 
     `rejected` has the counterpart of each of `conversations`, or None, or is empty; a pair is used only if both are usable.
 
     Raises:
         RunFailed: if one of the two parts would be empty.
     """
-    results, sizes = _encode_all((*conversations, *(held_out or ())), tokenizer, config.max_tokens)
-    worse, worse_sizes = _encode_all(rejected, tokenizer, config.max_tokens)
+    results, sizes = _encode_all((*conversations, *(held_out or ())), tokenizer, config)
+    worse, worse_sizes = _encode_all(rejected, tokenizer, config)
     sizes = [max(pair) for pair in zip_longest(sizes, worse_sizes, fillvalue=0)]
     for place, other in enumerate(worse):
         if isinstance(other, UnusableReason):
@@ -65,6 +66,8 @@ def encode_and_split(
     if held_out is None and len(train) > 1:
         count = min(max(1, round(config.held_out * len(train))), len(train) - 1)
         drawn = set(random.Random(f"held out {seed}").sample(range(len(train)), count))
+        pictures = {placed.image for place in drawn for placed in train[place].images}
+        drawn |= {place for place, one in enumerate(train) if not pictures.isdisjoint(p.image for p in one.images)}
         kept_back = [train[place] for place in sorted(drawn)]
         remaining = [index for index in range(len(train)) if index not in drawn]
         train, places = [train[index] for index in remaining], [places[index] for index in remaining]
@@ -83,9 +86,11 @@ def encode_and_split(
 
 
 def _encode_all(
-    conversations: Sequence[Conversation | None], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    conversations: Sequence[Conversation | None], tokenizer: PreTrainedTokenizerBase, config: StudentConfig
 ) -> tuple[list[EncodedConversation | UnusableReason | None], list[int]]:
-    """Each conversation truncated to `max_tokens`, and its full length in tokens; 0 if it is unusable at any length, or None."""
+    """Each conversation truncated to `config.max_tokens`, and its full length in tokens; 0 if it is unusable at any length or
+    None.
+    """
     results: list[EncodedConversation | UnusableReason | None] = []
     sizes: list[int] = []
     for conversation in conversations:
@@ -93,8 +98,8 @@ def _encode_all(
             results.append(None)
             sizes.append(0)
             continue
-        whole = encode_untruncated(conversation, tokenizer)
-        results.append(whole if isinstance(whole, UnusableReason) else truncate_conversation(whole, max_tokens))
+        whole = encode_untruncated(conversation, tokenizer, config.images)
+        results.append(whole if isinstance(whole, UnusableReason) else truncate_conversation(whole, config.max_tokens))
         sizes.append(0 if isinstance(whole, UnusableReason) else len(whole.ids))
     return results, sizes
 

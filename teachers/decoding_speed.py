@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from core.config.teachers import CacheType, TeacherConfig
+from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
+from core.shared_options import CacheType
 from teachers.device.energy_counters import (
     POWERCAP,
     EnergyCounter,

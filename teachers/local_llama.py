@@ -23,13 +23,19 @@ import aiohttp
 
 from core.config.teachers import MTP_DRAFT, NGRAM_DRAFT, TeacherConfig
 from core.errors import ProviderError
+from core.openmp import SPIN_VARIABLE, choose_llama_spins
 from core.secrets import SECRET_NAME, redact_text
+from core.shared_options import EMBEDDER_FILE, PROJECTOR_FILE, name_student_file
+from core.storage.fitted_images import find_images_problem
+from core.weights.gguf_header import ImageLimits, read_image_limits
 from teachers.drafts.draft_counts import watch_draft
 from teachers.drafts.draft_model import describe_large_draft, find_draft_problem, find_draft_weights
 from teachers.local_weights import NOTE_SECONDS
 from teachers.server_guard import StartedServer, start_guarded, stop_guarded
 
 SERVER_PROGRAM = Path(__file__).with_name("llama_server.py")
+STUDENT_FILE = re.compile(name_student_file(r"[a-z0-9_]+").replace(".", r"\."))
+"""The name of a student's export."""
 LOAD_SECONDS = 600.0
 """Maximum time to load: 60 GB from a disk with 100 MB/s. A process that takes longer hangs, and is killed."""
 WATCH_SECONDS = 5.0
@@ -41,12 +47,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STABLE_SECONDS = 60.0
 MIN_MEMORY_BYTES = 2**30
 """Memory that the process may always use, even if less is free."""
-
-SPIN_COUNT = "1000"
-"""Spins of a llama.cpp thread at a barrier before it sleeps (GNU OpenMP). With the default of 300,000, a thread spins for some
-milliseconds at each of a token's several hundred barriers if another process occupies the processor of the thread it waits
-for. A spin takes about 50 cycles, so 1,000 spins cost as much as sleeping and waking. `benchmarks/busy.py` measures it.
-llama.cpp's own `cpuparams.poll` does nothing in a build with OpenMP."""
 
 GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
 """ggml's numbers of the types that a KV cache may have."""
@@ -84,6 +84,10 @@ async def start_local_server(
         threads=config.threads,
         cache_type=config.cache_type,
     )
+    if projector := find_projector(weights):
+        settings |= projector_settings(projector, read_projector_limits(config.model, projector))
+    elif STUDENT_FILE.fullmatch(weights.name) and weights.with_name(EMBEDDER_FILE).is_file():
+        raise ProviderError(f"{config.model}: {PROJECTOR_FILE} is missing next to it; export the student again")
     if config.draft is None:
         async with run_llama_server(config.model, settings, note, config.timeout_seconds) as server:
             yield server.server
@@ -121,6 +125,32 @@ def llama_settings(
     if cache_type is not None:
         settings |= {"cache_type_k": GGML_TYPES[cache_type], "cache_type_v": GGML_TYPES[cache_type]}
     return settings
+
+
+def find_projector(weights: Path) -> Path | None:
+    """The embedder of images of a student that sees, next to its export; None for other weights."""
+    file = weights.with_name(PROJECTOR_FILE)
+    return file if file.is_file() and STUDENT_FILE.fullmatch(weights.name) else None
+
+
+def read_projector_limits(who: str, projector: Path) -> ImageLimits:
+    """Raises ProviderError if the file is no embedder of images of a student, or the extra `pictures` is missing."""
+    if problem := find_images_problem():
+        raise ProviderError(f"{who}: a student that sees {problem}")
+    try:
+        return read_image_limits(projector)
+    except (ValueError, OSError) as error:
+        raise ProviderError(f"{who}: {projector}: {error}; export the student again") from None
+
+
+def projector_settings(projector: Path, limits: ImageLimits) -> dict[str, Any]:
+    """llama.cpp's parameters of an embedder of images; its own limits would enlarge small images."""
+    return {
+        "mmproj.path": str(projector),
+        "mmproj_use_gpu": False,
+        "image_min_tokens": 1,
+        "image_max_tokens": limits.max_tokens,
+    }
 
 
 def draft_settings(
@@ -249,7 +279,7 @@ class LlamaServer:
             for name, value in os.environ.items()
             if PASSED_VARIABLES.fullmatch(name) and not SECRET_NAME.search(name)
         }
-        environment = {"GOMP_SPINCOUNT": SPIN_COUNT, **inherited, **self._environment}
+        environment = {**inherited, SPIN_VARIABLE: choose_llama_spins(), **self._environment}
         process = await start_guarded(command, log=self._log, environment=environment, piped=True)
         self._process = process
         assert process.stdin, "it is piped"

@@ -43,7 +43,7 @@ def build_request_body(question: TeacherQuestion, model: str, config: TeacherCon
     newer = config.chat_dialect == "openai"
     body: dict[str, Any] = {
         "model": model,
-        "messages": _build_messages(turns),
+        "messages": build_messages(turns, images_first=config.model.startswith("local/")),
         # api.openai.com rejects `max_tokens` for its reasoning models and accepts the newer name for all.
         "max_completion_tokens" if newer else "max_tokens": question.max_tokens,
     }
@@ -84,13 +84,15 @@ def insert_instructions(messages: Sequence[Message], words: str) -> list[Message
     return [Message(role="system", content=words), *messages]
 
 
-def _build_messages(turns: Sequence[Message]) -> list[dict[str, Any]]:
+def build_messages(turns: Sequence[Message], *, images_first: bool = False) -> list[dict[str, Any]]:
+    """Images follow the text; or are in front of it, as students that see are trained."""
     messages: list[dict[str, Any]] = []
     for turn, names in zip(turns, list_call_names(turns), strict=True):
         message: dict[str, Any] = {"role": turn.role, "content": turn.content}
         if turn.images:
             images = [{"type": "image_url", "image_url": {"url": url}} for url in turn.images]
-            message["content"] = [{"type": "text", "text": turn.content}, *images]
+            text = {"type": "text", "text": turn.content}
+            message["content"] = [*images, text] if images_first else [text, *images]
         if turn.tool_calls:
             message["tool_calls"] = [_build_call(*named) for named in zip(names, turn.tool_calls, strict=True)]
         if turn.role == "tool":

@@ -96,17 +96,24 @@ async def _open_direct_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
     # The origin of the replies beyond the model's name: its endpoint, or the hash of its weights, since a file can be replaced.
     # The port of a server that this process starts is random and not included.
     if provider == "local":
-        from teachers.local_llama import start_local_server
+        from teachers.local_llama import find_projector, read_projector_limits, start_local_server
         from teachers.local_weights import fetch_local_weights
 
         weights = await fetch_local_weights(config, logger.info)
+        projector = find_projector(weights)
         digest = "" if model == EMBEDDED_TEACHER else await asyncio.to_thread(hash_gguf, weights)
-        source = " ".join(filter(None, [digest, config.cache_type]))
+        seen_by = await asyncio.to_thread(hash_gguf, projector) if projector else ""
+        source = " ".join(filter(None, [digest, config.cache_type, seen_by]))
         async with (
             start_local_server(config, weights, logger.info) as server,
             open_endpoint_teacher(_with_url(config, server.url), model, source, server.key) as teacher,
         ):
-            yield teacher
+            if projector is None:
+                yield teacher
+                return
+            from teachers.local_images import SeeingTeacher
+
+            yield SeeingTeacher(teacher, read_projector_limits(config.model, projector))
         return
     async with (
         locate_endpoint(config) as (there, key, _),

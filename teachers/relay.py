@@ -49,6 +49,8 @@ class CompletionRelay(NamedTuple):
     timeout: aiohttp.ClientTimeout
     fault: Callable[[], str | None] = lambda: None
     """Why its server does not reply now, if this process started it."""
+    returns_logprobs: bool = True
+    """Whether it returns the probabilities of its tokens: not with a draft."""
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         """The completion. Raises RelayError if there is none."""
@@ -132,4 +134,5 @@ async def open_relay(config: TeacherConfig) -> AsyncIterator[CompletionRelay]:
     async with locate_endpoint(config) as (there, key, fault), open_session(there, key) as session:
         # A stream may be long: only the time without data is limited.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=config.timeout_seconds)
-        yield CompletionRelay(config.model, name, (there.base_url or OPENAI_URL).rstrip("/"), session, timeout, fault)
+        url = (there.base_url or OPENAI_URL).rstrip("/")
+        yield CompletionRelay(config.model, name, url, session, timeout, fault, returns_logprobs=config.draft is None)

@@ -5,6 +5,21 @@ from collections.abc import Iterator
 
 import pytest
 
+
+def share_cores() -> None:
+    """A worker of pytest-xdist computes in one thread, since threads of several processes wait for each other. With
+    ONE_CORE_EACH, it and all that it starts have a core of their own. Before torch is loaded, which counts the cores then: two
+    threads on one core take five times as long as one."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker:
+        os.environ["OMP_NUM_THREADS"] = "1"
+    if worker and os.environ.get("ONE_CORE_EACH"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+share_cores()
+
 # No test may reach a hub or a tracing service, and a run in a test is not the user's.
 os.environ.update(HF_HUB_OFFLINE="1", LANGSMITH_TRACING="false", DO_NOT_TRACK="1")
 for name in ("PREFECT_API_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "STILLHOUSE_RUNS"):
@@ -23,7 +38,7 @@ LONGEST = {"test_docs.py"}
 """Files with tests of a minute and more."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest begin first, so that at the end no core waits for one of them. (pytest-xdist has groups begin before them.)"""
     for path, mark in {(item.path, mark) for item in items for mark in GROUP_MARKS if item.get_closest_marker(mark)}:
         if f"pytest.mark.{mark}" not in path.read_text():
@@ -31,6 +46,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 f"{path}: has tests marked {mark}, which `make {mark}` finds by `pytest.mark.{mark}`"
             )
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    if getattr(config.option, "loadgroup", False):
+        for item in items:
+            if group := item.get_closest_marker("xdist_group"):
+                add_group(item, group.args[0])
+
+
+def add_group(item: pytest.Item, group: str) -> None:
+    """Append a group to a test's id, where the scheduler of pytest-xdist looks for it. pytest-xdist 3.8 writes the id to an
+    attribute that pytest 9.2 does not read, so all that a group's tests share would be made by every worker."""
+    if not item.nodeid.endswith(f"@{group}"):
+        item._id = type(item._id).parse(f"{item.nodeid}@{group}")  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,12 +68,3 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """With ONE_CORE_EACH, a worker of pytest-xdist and all that it starts has a core of its own: llama.cpp and torch then take
-    one thread, and wait for no other worker's."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker and os.environ.get("ONE_CORE_EACH"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})

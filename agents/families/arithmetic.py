@@ -14,6 +14,7 @@ from pydantic import Field
 from agents.checks import AttemptJudge, Options, Subject, check, first_fault
 from agents.checks.math.solution_agreement import IndependentSolution, is_same_answer
 from agents.checks.math.worked_steps import find_wrong_sums
+from agents.checks.plain_answers import FINAL_ANSWER
 from agents.checks.text.text_units import contains_question, remove_invisible
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.families.operation_trees import (
@@ -72,7 +73,11 @@ def gives_expressions_value(subject: Subject, reply: IndependentSolution, _optio
     return is_same_answer(str(subject.candidate.fields["answer"]), str(reply.answer), "numeric")
 
 
-@check("expression", ExpressionOptions, attempt=AttemptJudge(IndependentSolution, gives_expressions_value))
+@check(
+    "expression",
+    ExpressionOptions,
+    attempt=AttemptJudge(IndependentSolution, gives_expressions_value, plain=FINAL_ANSWER),
+)
 def expression_check(subject: Subject, options: ExpressionOptions) -> str | None:
     """The stated answer must equal the value of its expression, whose numbers are in the story, in digits or in words; and every
     sum that the solution writes out must be right.

@@ -43,12 +43,26 @@ class RecipeFamily(ABC):
     """The prompts that ask its generator for a revision."""
     seeded_by: ClassVar[tuple[Literal["path", "documents", "itself"], ...]] = ("path",)
     """The sources that its seeds may come from."""
+    extra: ClassVar[str] = ""
+    """The extra of Stillhouse that its checks need."""
+    answer_hint: ClassVar[str] = ""
+    """How a plain answer to its `questions` must be written, as a system message; empty if they say so."""
+    draws_drafts: ClassVar[bool] = False
+    """Whether `draw_draft` makes the draft of each seed that the family generates, so that no teacher writes it."""
+    has_images: ClassVar[bool] = False
+    """Whether its conversations have images, which no student here is trained on."""
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Tables of a recipe, in the form of TOML, for the keys that a recipe of the family leaves out."""
 
     def rows(self, options: Any, seed: int) -> Sequence[Mapping[str, Any]]:
         """Seeds that the family generates, the same for the same options and `seed`."""
         raise NotImplementedError
+
+    def draw_draft(self, seed: Seed, revision: int) -> dict[str, Any] | None:
+        """The draft of a seed that determines it, as plain values of `reply_type`, another one for each revision; None if a
+        teacher writes it.
+        """
+        return None
 
     def draft_calls(self, options: Any) -> int:
         """The most teacher calls of one draft, without repairs."""
@@ -106,6 +120,11 @@ class RecipeFamily(ABC):
         student; None if the generator writes the questions too.
         """
         return None
+
+    @property
+    def asks_by_seed(self) -> bool:
+        """Whether `questions` can determine a conversation."""
+        return type(self).questions is not RecipeFamily.questions
 
     def build_answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
         """`questions` with a plain answer to each turn of the user, in the form of `candidate`.

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from agents.checks import Options
 from agents.checks.code.assertions import MAX_TESTS, InvalidTests, parse_python, parse_test_cases
-from agents.checks.code.tested_solution import find_definition, strip_code_fence
+from agents.checks.code.tested_solution import find_definition
+from agents.checks.plain_answers import strip_code_fence
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from agents.checks import AttemptJudge, Finding, Options, Subject, build_finding, check, first_fault
 from agents.checks.math.solution_agreement import IndependentSolution, is_same_json
+from agents.checks.plain_answers import WHOLE_ANSWER
 from agents.checks.structure.json_schema import (
     InvalidSchema,
     build_validator,
@@ -335,7 +336,7 @@ def gives_same_values(subject: Subject, reply: IndependentSolution, _options: Op
     return is_same_json(subject.candidate.fields["answer"], str(reply.answer))
 
 
-@check("complete", attempt=AttemptJudge(IndependentSolution, gives_same_values))
+@check("complete", attempt=AttemptJudge(IndependentSolution, gives_same_values, plain=WHOLE_ANSWER))
 def complete_check(subject: Subject, _options: Options) -> list[Finding]:
     """Every field that the seed demands has a value, none that it leaves out has one, list items follow their plan, and the
     decoy is in the text only.

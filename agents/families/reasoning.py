@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, model_validator
 from agents.checks import AttemptJudge, Options, Subject, check
 from agents.checks.math.answer_equality import compare_answers
 from agents.checks.math.solution_agreement import IndependentSolution
+from agents.checks.plain_answers import FINAL_ANSWER
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.families.question_filters import correct_question, find_question_fault
 from agents.reply_schema import InvalidReply, ReplySchema
@@ -293,6 +294,8 @@ def _is_rounding(expected: str, given: str) -> bool:
 
 class ReasoningFamily(RecipeFamily):
     name = "reasoning"
+    extra = "reasoning"
+    answer_hint = FINAL_ANSWER.hint
     fields = ("reasoning", "answer")
     options = ReasoningOptions
     checks = (solved_check,)

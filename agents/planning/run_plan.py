@@ -133,7 +133,13 @@ class RunPlan:
         critic = {"critic": agents.critic} if agents.critic and agents.critic.type == "teacher" else {}
         verifier = {"verifier": agents.verifier} if self.check_calls else {}
         solver = {"solver": self.solver} if self.solver else {}
-        return {"generator": agents.generator, **critic, **verifier, **solver}
+        generator = {"generator": agents.generator} if self.asks_generator else {}
+        return {**generator, **critic, **verifier, **solver}
+
+    @property
+    def asks_generator(self) -> bool:
+        """Whether a teacher writes the drafts; otherwise the family draws them from the seeds that it generates."""
+        return asks_generator(self.family, self.recipe.seeds)
 
     @property
     def solver(self) -> AgentConfig | None:
@@ -184,7 +190,7 @@ class RunPlan:
         if topology.kind == "decentralized":
             return topology.debaters * (1 + topology.rounds) * self.calls_per_reply(agents.generator)
         replies = self.family.draft_calls(self.options) * (1 + agents.generator.max_repairs)
-        calls = replies * self.calls_per_reply(agents.generator)
+        calls = replies * self.calls_per_reply(agents.generator) if self.asks_generator else 0
         if agents.critic and agents.critic.type == "teacher":
             calls += (1 + agents.critic.max_repairs) * self.calls_per_reply(agents.critic)
         calls += self.check_calls * (1 + agents.verifier.max_repairs) * self.calls_per_reply(agents.verifier)
@@ -219,7 +225,14 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
     options, problems = validate_table(family.options, recipe.task, "task")
     checks, check_problems = bind_checks(recipe.verifiers, family.checks, folder)
     draws, draw_problems = load_conditions(recipe.seeds.draw, folder)
-    problems = [*problems, *check_problems, *draw_problems, *find_teacher_problems(recipe)]
+    problems = [*problems, *check_problems, *draw_problems]
+    # A recipe whose drafts and checks need no teacher runs where none is installed.
+    if (
+        asks_generator(family, recipe.seeds)
+        or recipe.agents.critic
+        or any(one.check.calls(one.options) for one in checks)
+    ):
+        problems += find_teacher_problems(recipe)
     prices: dict[str, PriceRecord] = {}
     try:
         prices = find_teacher_prices(recipe.teachers, folder)
@@ -238,6 +251,11 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
     if problems := [problem for find in PLAN_CHECKS for problem in find(plan)]:
         raise RecipeError(recipe.name, problems)
     return plan
+
+
+def asks_generator(family: RecipeFamily, seeds: SeedsConfig) -> bool:
+    """Whether a teacher writes the drafts of a family with these seeds."""
+    return not family.draws_drafts or any((seeds.path, seeds.documents, seeds.recording))
 
 
 def _find_judge(bound: BoundCheck) -> AttemptJudge | None:
@@ -411,6 +429,22 @@ def _thinking_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
             )
 
 
+def _image_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    student = plan.recipe.student
+    if not plan.family.has_images:
+        if student and student.images:
+            yield RecipeProblem("student.images", f"conversations of {plan.family.name} have no images; leave it out")
+        return
+    if student and not student.images:
+        yield RecipeProblem(
+            "student",
+            f"conversations of {plan.family.name} have images, and a student that reads text alone would learn to guess; add "
+            "images = {}, or leave the student out",
+        )
+    if plan.recipe.topology.kind != "centralized" and not plan.asks_generator:
+        yield RecipeProblem("topology.kind", 'no teacher writes these drafts, so nothing is debated; set "centralized"')
+
+
 PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _seed_problems,
     _prompt_problems,
@@ -421,4 +455,5 @@ PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _promotion_problems,
     _critic_problems,
     _thinking_problems,
+    _image_problems,
 )

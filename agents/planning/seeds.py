@@ -126,6 +126,12 @@ class RunSeeds(Sequence[Seed]):
             by, present = plan.recipe.quotas.by, ", ".join(filter(None, map(str, groups))) or "nothing"
             raise UsageError(f"quotas.keep: no seed has {by!r} = {absent[0]!r}; they have {present}")
 
+    def list_column(self, name: str) -> Iterator[tuple[str, Any]]:
+        """The values of a column of the rows that were read, each with its file and line. Rows without it are left out."""
+        for line, columns in zip(self._lines, self._columns, strict=False):  # rows that the run made have no line
+            if name in columns:
+                yield f"{self.where}:{line}", columns[name]
+
     def for_run(self, plan: RunPlan, digest: str) -> "RunSeeds":
         """The same rows with a run's digest and plan, whose seeds may start after those of an earlier release."""
         seeds = copy(self)

@@ -10,9 +10,9 @@ from agents.planning.rubrics import asks_for_quotes, build_review_schema
 from agents.planning.run_plan import NO_PROBABILITIES
 from agents.reply_schema import Review
 from agents.roles.generator import draft_messages
-from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, label_turns, start_sample
+from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, start_sample
 from core.errors import ProviderError
-from core.sample import Candidate, Seed
+from core.sample import Candidate, Seed, label_turns
 from teachers.base import CallFailed, CallKey
 
 CONFIDENCE_BANDS = (0.30, 0.35, 0.40, 0.50)

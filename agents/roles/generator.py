@@ -19,6 +19,9 @@ async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> S
         assert isinstance(context, LocalAgentContext), "a plan with tools of its own has no workers"
         return {"handovers": [await write_tool_conversation(context, state)]}
     seed, family = state["seed"], context.plan.family
+    drawn = family.draw_draft(seed, progress.revision)
+    if drawn is not None:
+        return {"handovers": [AgentHandover("generator", drawn)]}
     key = CallKey(
         sample=seed.index, seed=seed.digest, agent="generator", revision=progress.revision, attempt=progress.attempt
     )

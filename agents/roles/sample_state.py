@@ -1,14 +1,13 @@
 """The state that travels between the nodes of a topology: one unfinished sample. Knows no teacher."""
 
 import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 from agents.calls.agent_context import BrokenReply
 from agents.reply_schema import T, parse_reply
 from core.config.recipe import Recipe
-from core.sample import AgentTurn, Candidate, Critique, Message, RejectionReason, SampleStatus, Seed, Verdict
+from core.sample import AgentTurn, Candidate, Critique, RejectionReason, SampleStatus, Seed, Verdict
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,3 @@ StateUpdate = dict[str, Any]
 
 def start_sample(seed: Seed) -> SampleState:
     return SampleState(seed=seed, handovers=[], progress=SampleProgress())
-
-
-def label_turns(messages: Sequence[Message]) -> str:
-    """A conversation as text, each turn with its role: `User: …`, `Assistant: …`, `Tool NAME: …`."""
-    labels = (f"Tool {turn.name}" if turn.role == "tool" else turn.role.capitalize() for turn in messages)
-    return "\n".join(f"{label}: {turn.text}" for label, turn in zip(labels, messages, strict=True))

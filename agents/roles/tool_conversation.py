@@ -14,13 +14,13 @@ from pydantic import Field
 from agents.calls.agent_context import LocalAgentContext
 from agents.checks.structure.tool_schema import find_call_fault
 from agents.reply_schema import InvalidReply, ReplySchema, T
-from agents.roles.sample_state import AgentHandover, SampleState, label_turns
+from agents.roles.sample_state import AgentHandover, SampleState
 from agents.sources.conditions import format_conditions
 from agents.toolbox.tool_module import MadeCall
 from agents.toolbox.tool_spec import ToolResult, ToolSpec, build_failure
 from agents.toolbox.toolbox import Toolbox, ToolStep
 from core.errors import UsageError
-from core.sample import REPAIR_STRIDE, AgentTurn, ToolCall, text_digest
+from core.sample import REPAIR_STRIDE, AgentTurn, ToolCall, label_turns, text_digest
 from teachers.base import CallFailed, CallKey
 
 MAX_CALLS = 4

@@ -13,16 +13,15 @@ from agents.calls.agent_context import LocalAgentContext
 from agents.calls.budget import BudgetExhausted
 from agents.calls.call_spans import trace_call
 from agents.calls.scratch_context import open_scratch_context
-from agents.checks.base import CheckBroken, valid_text
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
-from agents.reply_schema import Finding, InvalidReply
+from agents.reply_schema import Finding
+from agents.studies.answer_judging import AnswerFault, find_unusable_reply, judge_answer
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.sample import NOTHING_SPENT, Message, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
-from core.thinking import find_thinking_tag
 from teachers.base import CallFailed, CallKey, TeacherQuestion, TeacherReply
 
 EVALUATED_TEACHER = "examined"
@@ -211,8 +210,9 @@ async def _evaluate_seed(
     answers: list[str] = []
     replies: list[TeacherReply] = []
 
-    def build_result(fault: str | None, evidence: str) -> HeldOutResult:
-        return HeldOutResult(seed.index, join_requests(questions), "\n".join(answers), fault, evidence, tuple(replies))
+    def build_result(fault: AnswerFault | None) -> HeldOutResult:
+        check, evidence = fault or (None, "")
+        return HeldOutResult(seed.index, join_requests(questions), "\n".join(answers), check, evidence, tuple(replies))
 
     for message in questions:
         conversation.append(message)
@@ -225,33 +225,25 @@ async def _evaluate_seed(
             traced = trace_call(context.recipe.teachers[EVALUATED_TEACHER], key)
             reply = await context.dispatcher.answer(EVALUATED_TEACHER, question, request, seed.index, traced)
         except CallFailed as error:
-            return build_result("no answer", str(error))
+            return build_result(AnswerFault("no answer", str(error)))
         replies.append(reply)
         answers.append(reply.text.strip())
-        if fault := _find_reply_fault(reply, question.max_tokens, cut_off=cut_at is None):
-            return build_result(*fault)
+        cut = f"after {question.max_tokens} tokens" if cut_at is None and not reply.finished else None
+        if fault := find_unusable_reply(reply.text, cut):
+            return build_result(fault)
         conversation.append(Message(role="assistant", content=answers[-1]))
-    findings: list[Finding] = []
-    try:
+
+    async def find_findings() -> list[Finding]:
         candidate = context.plan.family.build_answered(seed, answers)
         candidate = candidate.add_thinking("\n".join(reply.reasoning for reply in replies))
+        findings: list[Finding] = []
         await run_checks(context, seed, candidate, 0, [], findings)
-    except (InvalidReply, CheckBroken) as fault:
-        return build_result(fault.check if isinstance(fault, CheckBroken) else "contract", valid_text(str(fault)))
+        return findings
+
+    try:
+        return build_result(await judge_answer(find_findings))
     except CallFailed as error:
         raise UsageError(f"a check's teacher did not answer, so seed {seed.index} cannot be judged: {error}") from None
-    failed = next((finding for finding in findings if not finding.passed), None)
-    return build_result(failed.check, failed.evidence) if failed else build_result(None, "")
-
-
-def _find_reply_fault(reply: TeacherReply, max_tokens: int, *, cut_off: bool) -> tuple[str, str] | None:
-    """Why a reply is no answer to judge, and the evidence. `cut_off`: whether an unfinished one is none."""
-    if cut_off and not reply.finished:
-        return "cut off", f"after {max_tokens} tokens"
-    if not reply.text.strip():
-        return "no answer", "the answer is empty"
-    tag = find_thinking_tag(reply.text)
-    return ("contract", f"the answer contains {tag}") if tag else None
 
 
 def _build_question(

@@ -1,6 +1,7 @@
 """Preview: a few samples before a run, and a probe of each teacher's abilities. Stores nothing."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from time import monotonic
 from typing import NamedTuple, get_args
 
@@ -13,6 +14,7 @@ from agents.studies.run_estimation import PreviewedSamples
 from agents.studies.thinking_probe import ThinkingAbility, probe_thinking
 from agents.topologies.sample_production import produce_samples
 from core.config.agents import reasoning_tokens
+from core.config.recipe import BudgetConfig
 from core.config.teachers import StructuredOutput
 from core.errors import ProviderError
 from core.sample import Sample
@@ -22,15 +24,19 @@ from teachers.providers import check_batch_api, open_teacher
 from teachers.thinking.request_keys import Reasoning
 
 
-async def preview_samples(plan: RunPlan, number: int, stop: UserStop) -> PreviewedSamples:
+async def preview_samples(
+    plan: RunPlan, number: int, stop: UserStop, *, budget: BudgetConfig | None = None, journal: Path | None = None
+) -> PreviewedSamples:
     """The run's first `number` samples, made in the same way.
 
+    The recipe's own budget is for runs. `budget` limits the preview, and `journal` is a file that records what it spends.
+
     Raises:
-        RunStopped: if `stop` was set before all samples were made.
+        RunStopped: if `stop` was set, or the budget spent, before all samples were made.
         StillhouseError: as `AgentContext.ask`.
     """
     samples: dict[str, Sample] = {}
-    async with open_scratch_context(plan, stop) as context:
+    async with open_scratch_context(plan, stop, budget=budget, journal=journal) as context:
         seeds = RunSeeds(plan, "preview0")
         seeds.check()
         first, started_at = seeds[:number], monotonic()

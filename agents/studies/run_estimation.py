@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from agents.planning.run_plan import RunPlan
+from agents.studies.predicted_totals import predict_candidates, predict_kept, predict_sum, predict_sum_until
 from core.config.teachers import OWN_PROVIDERS
 from core.intervals import IntervalEstimate
-from core.predicted_totals import predict_candidates, predict_kept, predict_sum, predict_sum_until
 from core.runs.run_estimate import RunEstimate
 from core.sample import AgentTurn, Sample, SampleStatus, TokenUsage
 

@@ -161,6 +161,47 @@ class PersonalDataFilter(FilterTable):
     """Country (ISO 3166) of phone numbers without a country code; if empty, only numbers with a country code are found."""
 
 
+DICTIONARY_FILES = ("sae.safetensors", "reader.json")
+"""The files of a feature dictionary that decide which features a text has."""
+
+
+class FeaturesFilter(FilterTable):
+    about = "removes samples that lack the feature that their seed asks for"
+    type: Literal["features"]
+    dictionary: str
+    """The folder of the feature dictionary by which `stillhouse gaps --by features` wrote the seeds. A sample whose seed asks for
+    no feature passes."""
+
+    def list_files(self) -> Sequence[str]:
+        return [f"{self.dictionary}/{name}" for name in DICTIONARY_FILES]
+
+
+class ImageTable(FilterTable):
+    """A filter that decodes images."""
+
+    max_pixels: int = Field(50_000_000, ge=1, le=80_000_000)
+    """Width times height of the largest image that is decoded; one with more takes over 200 MB of memory."""
+
+
+class ImagesFilter(ImageTable):
+    about = "removes rows with images that cannot be decoded, are too small or too large, or blank"
+    type: Literal["images"]
+    min_side: int = Field(32, ge=1)
+    """Pixels of an image's shorter side."""
+    min_deviation: float = Field(2.0, ge=0, le=127.5)
+    """Standard deviation of the grey levels, from 0 to 255, under which an image is blank. One black line of a pixel across a
+    white page 2,000 pixels high deviates by 5.7."""
+
+
+class ImageDuplicatesFilter(KeepOneFilter, ImageTable):
+    about = "removes rows whose images nearly repeat another row's, by perceptual hashes"
+    type: Literal["image_duplicates"]
+    threshold: float = Field(0.95, ge=0.94, le=1)
+    """Share of equal bits of two hashes of 256 bits from which two images are near-duplicates."""
+    same_question: bool = False
+    """Whether a row repeats another only if it also asks the same, for data with several questions about one image."""
+
+
 BuiltInFilter = Annotated[
     LengthFilter
     | RefusalFilter
@@ -173,7 +214,10 @@ BuiltInFilter = Annotated[
     | QualityFilter
     | LanguageFilter
     | ContaminationFilter
-    | PersonalDataFilter,
+    | PersonalDataFilter
+    | FeaturesFilter
+    | ImagesFilter
+    | ImageDuplicatesFilter,
     Field(discriminator="type"),
 ]
 FILTER_TABLES: dict[str, type[FilterTable]] = {

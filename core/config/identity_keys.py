@@ -19,13 +19,18 @@ FIRST_KEYS: Mapping[str, str] = {
     "ContaminationFilter": "type sets columns ngram coverage",
     "CriticConfig": "teacher temperature top_p max_tokens max_repairs type min_score",
     "DatasetConfig": "formats jsonl",
+    "DecisionQuestion": "name ask type labels meanings low high",
     "DifficultyConfig": "teacher attempts wanted temperature max_tokens reasoning max_repairs",
     "DistillationConfig": (
         "teacher api_key_env signals cache top_k draws temperature beta skew alpha_beta dpo_beta lmbda "
         "max_new_tokens"
     ),
     "ExactFilter": "type keep of",
+    "FeaturesFilter": "type dictionary",
     "GeneratorConfig": "teacher temperature top_p max_tokens max_repairs examples",
+    "ImageDuplicatesFilter": "type keep max_pixels threshold same_question",
+    "ImagesConfig": "patch size",
+    "ImagesFilter": "type max_pixels min_side min_deviation",
     "LanguageFilter": "type languages min_confidence min_letters",
     "LengthFilter": "type min_words max_words",
     "LineageConfig": "policy budget real min_real_share",

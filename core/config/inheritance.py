@@ -13,8 +13,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.config.teachers import MODELLESS_DRAFTS
+from core.config.teachers import MODELLESS_DRAFTS, REPLAY_PREFIX
 from core.errors import RecipeError, RecipeProblem, suggest_name
+from core.hub_reference import HUB_PREFIX
 from core.project_files import NAMED_REFERENCES, SHIPPED
 from core.storage.bounded_reading import check_regular_file
 
@@ -30,6 +31,8 @@ FALSE_IS_A_VALUE = (*ABSENT_IF_FALSE, ("collapse", "gate"))
 """Keys for which `false` says something, also where a base has a text."""
 FREE_TABLES = ("extra", "sampling", "engine")
 """Tables of a teacher with keys of any type."""
+WEIGHTS_PREFIX = "local/"
+"""Of the model of a teacher that llama.cpp runs; a file, unless it is a name or from the Hub."""
 PROGRAM_TABLES = {"verifiers": ("checks in", "`path`"), "tools": ("the tools", "`module` or `command`")}
 """Lists of tables that may name programs: how a sentence names the programs, and their key."""
 
@@ -147,7 +150,7 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
     for verifier in _list_tables(moved.get("verifiers")):
         _change_value(verifier, "path", move)
         _change_other_values(verifier, {"type", "path"}, move_if_there)
-    _change_drafts(moved.get("teachers"), move)
+    _change_teachers(moved.get("teachers"), move)
     for source in _list_tables(moved.get("tools")):
         _change_value(source, "module", move)
         _change_value(source, "schemas", move)
@@ -157,8 +160,18 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
     return moved
 
 
-def _change_drafts(teachers: Any, change: Callable[[Any], Any]) -> None:
+def _change_teachers(teachers: Any, change: Callable[[Any], Any]) -> None:
+    """Change the files of teachers: weights, recordings and drafts."""
+
+    def change_model(model: Any) -> Any:
+        prefix = next((prefix for prefix in (WEIGHTS_PREFIX, REPLAY_PREFIX) if str(model).startswith(prefix)), None)
+        file = str(model).removeprefix(prefix or "")
+        if prefix is None or (prefix == WEIGHTS_PREFIX and (file.startswith(HUB_PREFIX) or not file.endswith(".gguf"))):
+            return model
+        return f"{prefix}{change(file)}"
+
     for teacher in teachers.values() if isinstance(teachers, dict) else ():
+        _change_value(teacher, "model", change_model)
         _change_value(teacher, "draft", lambda draft: draft if draft in MODELLESS_DRAFTS else change(draft))
 
 

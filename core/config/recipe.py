@@ -3,6 +3,7 @@
 Knows neither prompts nor teachers, nor the meaning of a family's `[task]` options; `loading` reads it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
@@ -62,6 +63,26 @@ class DatasetConfig(RecipeTable):
     lack. A student is trained on tags in both cases, unless its chat template has its own form."""
     jsonl: bool = True
     """Whether each format is also written as JSONL."""
+    license: str | None = None
+    """The licence under which you publish the dataset: an SPDX expression such as `"Apache-2.0"` or `"CC-BY-4.0"`, or the
+    address of its text. The documents of a release state it; without it, they say that no licence is stated."""
+    publisher: str | None = Field(None, min_length=1, max_length=200)
+    """Who publishes the dataset, with a contact: `"Example Lab, data@example.org"`. The documents of a release name it."""
+
+    @field_validator("license")
+    @classmethod
+    def _check_license(cls, license: str | None) -> str | None:
+        from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+        if license is None or re.fullmatch(r"https://[^\s<>\"]+", license):
+            return license
+        try:
+            return canonicalize_license_expression(license)
+        except InvalidLicenseExpression:
+            raise ValueError(
+                f"{license!r} is no licence of https://spdx.org/licenses/; write its identifier (`Apache-2.0`, `CC-BY-4.0`), "
+                "`LicenseRef-NAME`, or the address of its text (https://…)"
+            ) from None
 
     @field_validator("formats")
     @classmethod
@@ -110,6 +131,11 @@ class CollapseConfig(RecipeTable):
     """`true`: without a reference (or with `python`), few different structures among the samples are a collapse. `false`: few
     are wanted, as by a recipe that fills one template, so they are shown and not judged. It does not change samples: a finished
     run accepts another value with --resume."""
+
+    features: str | None = None
+    """The folder of a feature dictionary (`stillhouse features`): the report shows which features of the `reference` the kept
+    samples lack, their coverage over the generations, and the same by a random dictionary; seeds for the lacking ones are
+    written to `feature_seeds.jsonl`. No run is refused for it."""
 
     kind: DataKind | None = None
     """What is counted in samples and reference: `prose` words, `characters` pairs of Chinese, Japanese or Thai characters,
@@ -333,10 +359,9 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: ParentRele
     name, of the recipe's files: prompts, seeds, reference.
 
     The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate, what it judges and
-    counts, and the student's evaluation are not included, so that a run can be resumed with another key, budget or machine. A
-    teacher's endpoint is included. Keys that later versions added count only with another value than their default
-    (`identity_keys`).
-    Weights of the Hub are identified by their hash in `sources`, not by their commit.
+    counts, the dataset's licence and publisher, and the student's evaluation are not included, so that a run can be resumed with
+    another key, budget or machine. A teacher's endpoint is included. Keys that later versions added count only with another value
+    than their default (`identity_keys`). Weights of the Hub are identified by their hash in `sources`, not by their commit.
     """
     return json_digest(build_recipe_identity(recipe, sources, parent))
 
@@ -347,7 +372,7 @@ def build_recipe_identity(
     """The input of `recipe_digest` as plain JSON values; also compares two runs key by key."""
     left_out: Any = {
         "budget": True, "cache": True, "scale": True, "max_failed": True, "student": {"evaluation"},
-        "collapse": {"gate", "structures", "kind"},
+        "collapse": {"gate", "structures", "kind"}, "dataset": {"license", "publisher"},
     }  # fmt: skip
     resolved = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
     remove_later_defaults(recipe, resolved)

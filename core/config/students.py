@@ -13,6 +13,7 @@ from core.config.losses import BUILT_IN_LOSSES, LOSS_EXTENSIONS, Loss
 from core.config.student_architectures import TERNARY_BLOCK, find_nearest_multiples
 from core.extensions import EXTENSION_ERROR, Extension, UnusableExtension
 from core.secrets import validate_variable_name
+from core.shared_options import DEFAULT_PANEL, MAX_PATCH, MAX_PATCHES_A_SIDE, MIN_PATCH
 
 ObjectiveName = Literal[
     "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
@@ -30,6 +31,19 @@ TERNARY_EXCLUDES = {
     "attention": "a BitNet has no sliding windows",
 }
 """Keys of `[student]` that `weights = "ternary"` rules out, and why."""
+
+
+IMAGES_EXCLUDE = {
+    "replay": "its start sees nothing, and writes no images",
+    "start_kl": "its start sees nothing",
+    "average": "the embedder of images has no start to average with",
+    "mtp": "a hybrid has no embedder of images",
+    "lora": "low-rank adapters would not train the embedder of images",
+    "sparsity": "weights are chosen by text alone",
+    "attention": "a window would cut images off",
+    "evaluation": "its questions have no pictures; use `stillhouse evaluate` afterwards",
+}
+"""Keys of `[student]` that `images` rules out, and why."""
 
 
 class DistillationConfig(RecipeTable):
@@ -149,6 +163,43 @@ class AttentionConfig(RecipeTable):
     Granite SWA. Pretrained heads rest on the first token, which a window cuts off (StreamingLLM, arXiv 2309.17453)."""
 
 
+class ImagesConfig(RecipeTable):
+    """Let the student see: patches of an image are embedded by one matrix with their place, and read among the words, all
+    patches of an image at once. There is no vision encoder (as in Gemma 4; early fusion). The start must be a Llama; what it
+    sees is learned from the data alone.
+    """
+
+    patch: int = Field(16, ge=MIN_PATCH, le=MAX_PATCH)
+    """Pixels of a patch's side. Each patch is a token."""
+    size: int = Field(192, ge=16)
+    """Pixels of an image's longest side. A larger image is made smaller, so that letters may become illegible."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        side = self.size // self.patch
+        if self.size % self.patch:
+            raise ValueError(
+                f"size = {self.size}: is no multiple of patch = {self.patch}; use {side * self.patch or self.patch} or "
+                f"{(side + 1) * self.patch}"
+            )
+        if side > MAX_PATCHES_A_SIDE:
+            raise ValueError(
+                f"size = {self.size}: {side} x {side} patches of {self.patch} are more than the 512 tokens that llama.cpp reads "
+                f"at once; use at most {MAX_PATCHES_A_SIDE * self.patch}, or larger patches"
+            )
+        return self
+
+    @property
+    def max_tokens(self) -> int:
+        """Of an image."""
+        return (self.size // self.patch) ** 2
+
+    @property
+    def description(self) -> str:
+        """In words."""
+        return f"images of up to {self.size} pixels a side in patches of {self.patch}"
+
+
 class ReplayConfig(RecipeTable):
     """Let the student also learn from conversations that its start writes by itself before the training, so that it keeps what
     the start can do: first a user's request, sampled after the chat template's beginning of a user's turn (Magpie, arXiv
@@ -200,7 +251,7 @@ class StudentEvaluationConfig(RecipeTable):
 
     requests: int = Field(40, ge=1, le=100_000)
     """Requests to ask each model. They follow the last seed that a run of the recipe can use."""
-    panel: int = Field(64, ge=0, le=10_000)
+    panel: int = Field(DEFAULT_PANEL, ge=0, le=10_000)
     """Tasks of the general panel to ask each model: tasks that the recipe does not train, so that a loss shows what the student
     forgot. 0 is no panel."""
 
@@ -280,6 +331,10 @@ class StudentConfig(RecipeTable):
     attention: AttentionConfig | None = None
     """Sliding windows with sinks in most layers, for students that read long inputs. Needs a Llama as start: `layers`, `width`,
     `random` or a Llama's folder. Default, or `false`: every layer attends to all tokens."""
+    images: ImagesConfig | None = None
+    """Let the student see the images of its conversations, for data with images. Needs a Llama as start: `layers`, `random` or a
+    Llama's folder. Default, or `false`: a student reads text alone.
+    """
     max_tokens: int = Field(256, ge=16)
     """A conversation longer than this is truncated; the training prints how many are, and the longest one's tokens."""
     held_out: float = Field(0.1, gt=0, lt=1)
@@ -291,7 +346,7 @@ class StudentConfig(RecipeTable):
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
 
-    @field_validator("evaluation", "replay", "lora", "sparsity", "attention", "mtp", mode="before")
+    @field_validator("evaluation", "replay", "lora", "sparsity", "attention", "mtp", "images", mode="before")
     @classmethod
     def _turn_off(cls, table: object) -> object:
         """`false` is no table."""
@@ -434,6 +489,36 @@ class StudentConfig(RecipeTable):
         for name, why in TERNARY_EXCLUDES.items():
             if getattr(self, name) is not None:
                 raise ValueError(f"{ternary}: {name}: {why}; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_images(self) -> Self:
+        if self.images is None:
+            return self
+        if self.weights == "ternary":
+            raise ValueError(
+                'images: weights = "ternary" makes a BitNet, which has no embedder of images; leave one of them out'
+            )
+        if self.architecture == "hybrid":
+            raise ValueError('images: need a Llama, and architecture = "hybrid" is none; leave one of them out')
+        if self.start == "width":
+            raise ValueError('images: start = "width" chooses channels by text alone; use start = "layers" or "random"')
+        if self.packing:
+            raise ValueError("images: patches attend to each other only in a row of their own; use packing = false")
+        for name, why in IMAGES_EXCLUDE.items():
+            if getattr(self, name) not in (None, 0):
+                raise ValueError(
+                    f"images: {name}: {why}; leave one of them out, or set {name} = false where a base has it"
+                )
+        if strange := sorted(self.objective_weights.keys() - self.text_losses):
+            raise ValueError(
+                f"images: objective {strange[0]}: its teacher or reference sees nothing; use sft, or leave images out"
+            )
+        if self.images.max_tokens >= self.max_tokens:
+            raise ValueError(
+                f"images: {self.images.max_tokens} patches of an image leave no room in max_tokens = {self.max_tokens}; raise it "
+                f"to {self.images.max_tokens + 128} or more"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,11 +15,12 @@ from core.config.hosted_models import OPENAI_REASONING_MODELS, find_thinking_hab
 from core.prices import TokenPrices
 from core.project_files import find_referenced_file
 from core.secrets import validate_variable_name
+from core.shared_options import DEFAULT_DRAFT_TOKENS, MOST_DRAFT_TOKENS, CacheType, name_student_file
 
 REPLAY_PREFIX = "fake/replay:"
 STUDENT_PREFIX = "local/student:"
 """`local/student:RECIPE/GENERATION` is the promoted student of a release. A run sets it; a recipe cannot."""
-PROMOTED_WEIGHTS = "teacher/student-q8_0.gguf"
+PROMOTED_WEIGHTS = f"teacher/{name_student_file()}"
 """In a release: the weights of its promoted student."""
 NGRAM_DRAFT = "ngram"
 """The value of `draft` for what followed the same tokens earlier in the text."""
@@ -87,7 +88,6 @@ class TeacherFaults(RecipeTable):
 
 
 StructuredOutput = Literal["json_schema", "tool", "plain"]
-CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 SchemaThinking = Literal["native", "tagged", "two_step"]
 ChatDialect = Literal["openai", "openrouter", "deepseek", "vllm", "sglang", "llama.cpp", "generic"]
 """What an OpenAI-compatible endpoint accepts beyond the keys that all of them have."""
@@ -124,7 +124,7 @@ class TeacherConfig(RecipeTable):
     student; for `local/…` also a `.gguf` file, or `mtp`, the teacher's own layer for multi-token prediction; `ngram`, what
     followed the same tokens earlier in the text. Needs `logprobs = false`. Replies are the teacher's own. It can make a teacher
     slower: see docs/drafts.md. Default: no draft."""
-    draft_tokens: int = Field(3, ge=1, le=16)
+    draft_tokens: int = Field(DEFAULT_DRAFT_TOKENS, ge=1, le=MOST_DRAFT_TOKENS)
     """With `draft`: tokens of a proposal."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
@@ -288,7 +288,7 @@ class TeacherConfig(RecipeTable):
     def _check_draft(self) -> Self:
         provider = self.model.partition("/")[0]
         if self.draft is None:
-            if self.draft_tokens != type(self).model_fields["draft_tokens"].default:
+            if self.draft_tokens != DEFAULT_DRAFT_TOKENS:
                 raise ValueError(f"draft_tokens = {self.draft_tokens} needs a draft; add one, or remove draft_tokens")
             return self
         if provider not in DRAFTING_PROVIDERS:

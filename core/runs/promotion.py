@@ -9,7 +9,7 @@ from typing import Any
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.hub_reference import remove_revision
-from core.runs.records import PairedComparison
+from core.runs.student_records import PairedComparison
 from core.sample import FrozenModel
 
 

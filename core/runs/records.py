@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 
 from core.config.recipe import DatasetThinking, ReleaseGate
 from core.config.teacher_prices import PriceRecord
-from core.intervals import IntervalEstimate
 from core.runs.collapse_facts import AttributeSpread as AttributeSpread
 from core.runs.collapse_facts import CollapseFacts
 from core.runs.collapse_facts import CollapseVerdict as CollapseVerdict
@@ -17,7 +16,9 @@ from core.runs.collapse_facts import MetricRecord as MetricRecord
 from core.runs.collapse_facts import PhraseRecord as PhraseRecord
 from core.runs.collapse_facts import SamenessRecord as SamenessRecord
 from core.runs.collapse_facts import SpreadRecord as SpreadRecord
+from core.runs.review_summary import ReviewSummary
 from core.runs.run_estimate import RunEstimate
+from core.runs.student_records import EvaluationRecord, StudentRecord
 from core.runs.verdict_words import Advice, list_advice, write_headline, write_paragraph
 from core.sample import Spending, TokenUsage
 
@@ -148,275 +149,6 @@ class MixRecord(BaseModel):
     @property
     def real_share(self) -> float:
         return self.real / self.rows if self.rows else 0.0
-
-
-TRAINING_LOG = "training_log.jsonl"
-"""In a student's folder: the measurements of each training step."""
-
-
-class SparsityRecord(BaseModel):
-    """Sparsity of a student's weights."""
-
-    zeros: float
-    """Share of zeros in the matrices of its layers, as stored."""
-    loss_unpruned: float
-    """Held-out loss of the start before pruning; `loss_before` of the training is after pruning."""
-
-
-class WindowRecord(BaseModel):
-    """Sliding windows of a student's attention."""
-
-    window: int
-    """Tokens that a layer with a window attends to."""
-    windowed_layers: int
-    layers: int
-    longer: int
-    """Training conversations longer than the window; on others it changes nothing."""
-    loss_full: float
-    """Held-out loss of the start with full attention; `loss_before` of the training is with windows."""
-
-    @property
-    def form(self) -> str:
-        return f"windows of {self.window:,} tokens in {self.windowed_layers} of {self.layers} layers"
-
-
-class TernaryRecord(BaseModel):
-    """Ternary weights of a student's layers, and how often training changed their values (-s, 0 or s)."""
-
-    zeros: float
-    """Share of zeros in the matrices of its layers, as stored."""
-    flips: float
-    """Changes of value per weight in the whole training."""
-    last_flips: float
-    """Share of the weights that a step gave another value, mean of the last tenth of the steps."""
-
-    @property
-    def sentence(self) -> str:
-        if not self.flips:
-            return (
-                f"ternary weights {self.zeros:.0%} zeros, and none changed its value in training: only scales, norms and "
-                "embeddings learned; raise learning_rate"
-            )
-        return (
-            f"ternary weights {self.zeros:.0%} zeros, {self.flips:.2g} changes of value per weight, in the last tenth of the "
-            f"steps {self.last_flips:.3%} of the weights per step"
-        )
-
-
-class TruncationRecord(BaseModel):
-    """Training conversations longer than `max_tokens`."""
-
-    truncated: int
-    """Conversations that lost their end, or were left out because no assistant turn came before it."""
-    conversations: int
-    """All given conversations."""
-    longest: int
-    """Tokens of the longest conversation: with this as `max_tokens`, none is truncated."""
-    max_tokens: int
-
-    @property
-    def summary(self) -> str:
-        """One sentence without a full stop."""
-        return (
-            f"{self.truncated:,} of {self.conversations:,} conversations are longer than max_tokens = {self.max_tokens} and were "
-            f"truncated; the longest has {self.longest:,} tokens"
-        )
-
-
-class ReplayRecord(BaseModel):
-    """The conversations that a student's start, or the whole teacher of which it is a part, wrote by itself, and what the student
-    forgot of them.
-    """
-
-    learned: int
-    held_out: int
-    divergence_before: float
-    """KL divergence of the untrained student from their writer on the held-out ones, in nats per token: about 0, unless the start
-    is a part of the writer."""
-    divergence: float
-    """The same of the finished student."""
-
-    @property
-    def change(self) -> str:
-        return f"{self.divergence_before:.3f} -> {self.divergence:.3f}"
-
-
-class ShareScore(BaseModel):
-    """A student of averaged weights on validation requests of its recipe, and on the validation part of the general panel."""
-
-    model_config = ConfigDict(frozen=True)
-
-    share: float
-    pass_rate: float
-    panel_rate: float
-    """Share of the panel's judged tasks that it passed."""
-
-
-class AverageRecord(BaseModel):
-    """How the share of the training in a student's weights was chosen."""
-
-    model_config = ConfigDict(frozen=True)
-
-    requests: int
-    tasks: int
-    """Judged tasks of the panel."""
-    start_panel_rate: float
-    max_loss: float
-    """The largest panel loss that a share may have."""
-    scores: list[ShareScore]
-    share: float
-
-    @property
-    def sentence(self) -> str:
-        scores = ", ".join(
-            f"{score.share:g}: {score.pass_rate:.0%} and {score.panel_rate:.0%}" for score in self.scores
-        )
-        return (
-            f"share {self.share:g} of the training, chosen by {self.requests} requests of the recipe and {self.tasks} tasks of "
-            f"the general panel ({scores}; the start's panel rate {self.start_panel_rate:.0%})"
-        )
-
-
-VALIDATION_REQUESTS = "validation_requests.json"
-"""In a student's folder: the requests on which the share of its weights was chosen, which no later evaluation may ask."""
-
-
-class StudentRecord(BaseModel):
-    """The result of a training. Losses are mean cross-entropy in nats per assistant token on held-out samples."""
-
-    start: str
-    parameters: int
-    train_samples: int
-    held_out_samples: int
-    truncation: TruncationRecord | None = None
-    """None in records of earlier versions."""
-    steps: int
-    best_step: int | None = None
-    """The step whose weights were kept, if training may stop early; None for the last step."""
-    loss_before: float
-    loss_after: float
-    kl_before: float | None = None
-    """KL divergence from the teacher, in nats per assistant token on held-out samples; None without a teacher."""
-    kl_after: float | None = None
-    average: float | None = None
-    """The share of the training in the weights: start + share * (trained - start); None for the trained weights."""
-    average_choice: AverageRecord | None = None
-    """How that share was chosen, if the recipe does not give it."""
-    sparsity: SparsityRecord | None = None
-    windows: WindowRecord | None = None
-    ternary: TernaryRecord | None = None
-    replay: ReplayRecord | None = None
-    seconds: float
-
-    @property
-    def start_notes(self) -> list[str]:
-        """How far it is from its start, as far as that was set or measured."""
-        notes = [] if self.average is None else [f"{self.average:g} of the way from the start to the trained weights"]
-        return notes + ([f"KL on replay {self.replay.change}"] if self.replay else [])
-
-
-class ModelPassRecord(BaseModel):
-    """How many held-out requests one model answered so that all checks of the recipe passed."""
-
-    model_config = ConfigDict(frozen=True)
-
-    role: str
-    """`teacher`, `student`, or `start`: the student before training."""
-    model: str
-    passed: int
-    pass_rate: IntervalEstimate
-    """With Wilson's score interval (1927), 95 %."""
-
-
-class PairedComparison(BaseModel):
-    """The student compared with another model on the same requests. The four counts add up to the requests."""
-
-    model_config = ConfigDict(frozen=True)
-
-    role: str
-    """The other model: `teacher` or `start`."""
-    both: int
-    """Requests that both passed."""
-    student_only: int
-    other_only: int
-    neither: int
-    difference: IntervalEstimate
-    """The student's pass rate minus the other's, with Newcombe's interval for paired proportions (1998, method 10), 95 %."""
-
-    @property
-    def conclusion(self) -> str:
-        """`better` or `worse` if the interval excludes 0, otherwise `no certain difference`."""
-        if self.difference.low > 0:
-            return "better"
-        return "worse" if self.difference.high < 0 else "no certain difference"
-
-
-class PanelModelRecord(BaseModel):
-    """One model on the general panel."""
-
-    model_config = ConfigDict(frozen=True)
-
-    role: str
-    """`teacher`, `student`, or `start`."""
-    passed: int
-    pass_rate: IntervalEstimate
-    """With Wilson's score interval (1927), 95 %."""
-    passed_by_group: dict[str, int]
-    words: float
-    """Median words of its answers to the open questions."""
-
-
-class GeneralPanelRecord(BaseModel):
-    """Teacher, start and student on tasks that the recipe does not train: what the student forgot."""
-
-    model_config = ConfigDict(frozen=True)
-
-    tasks: int
-    """Tasks that a program judges."""
-    groups: dict[str, int]
-    """Those tasks by group."""
-    questions: int
-    """Open questions, in addition."""
-    models: list[PanelModelRecord]
-    comparison: PairedComparison | None
-    """The student minus its start, on the judged tasks; None without a start."""
-    divergence: IntervalEstimate | None
-    """KL divergence of the student from its start on the start's own answers to the open questions, in nats per token, with a
-    95 % interval over questions; None without a start."""
-
-    def find_model(self, role: str) -> PanelModelRecord | None:
-        return next((model for model in self.models if model.role == role), None)
-
-
-class EvaluationRecord(BaseModel):
-    """Teacher, start and student on the same held-out requests, as asked at the end of the run."""
-
-    model_config = ConfigDict(frozen=True)
-
-    student_digest: str
-    """The digest of the student's training."""
-    requests: int
-    first_seed: int
-    """The number of the first request in the recipe's order. The run and the releases before it use only numbers below it."""
-    type: str
-    """How the weights of student and start were stored."""
-    weights: str | None = None
-    """SHA-256 of the student's file that was asked; None in records of earlier versions."""
-    models: list[ModelPassRecord]
-    comparisons: list[PairedComparison]
-    example: str | None = None
-    """The first of the requests."""
-    panel: GeneralPanelRecord | None = None
-    """None if the recipe asks for no panel, and in records of earlier versions."""
-    spent: Spending = Spending()
-    """Cost of the replies, those from the cache excluded."""
-
-    @property
-    def panel_tasks(self) -> int:
-        return self.panel.tasks if self.panel else 0
-
-    def find_model(self, role: str) -> ModelPassRecord | None:
-        return next((model for model in self.models if model.role == role), None)
 
 
 class CheckRecord(BaseModel):
@@ -562,6 +294,54 @@ class CriticRecord(BaseModel):
         return f"faults in {self.faulted:,} of {self.reviews:,} reviews"
 
 
+class FeatureCoverageRecord(BaseModel):
+    """How many features of real text the kept samples show, at equal numbers and lengths of documents. It gates nothing."""
+
+    dictionary: str
+    """The digest of the dictionary: only coverages by one dictionary can be compared."""
+    documents: int
+    """Of each side."""
+    features: int
+    """That half of the reference shows in at least three documents."""
+    coverage: float
+    """Share of these features that the samples show."""
+    reference: float
+    """The share that as many documents of the other half of the reference show."""
+    random: float
+    """`coverage` by the random dictionary: what length and number alone cover."""
+    random_reference: float
+    gaps: int
+    """Features that the samples lack."""
+    random_gaps: int
+
+
+DRAWN_BY_SEED = "drawn by seed"
+"""The generator of samples that no model wrote."""
+
+
+class PicturesRecord(BaseModel):
+    """The pictures of the kept samples, and what a blind model answers about them."""
+
+    pictures: int
+    questions: int
+    left_out: int
+    """Questions of kept samples that have no answer, or whose answer cannot be read from the picture."""
+    operations: dict[str, int]
+    """Questions by the operation of their program."""
+    forms: dict[str, int]
+    """Pictures by mark or template."""
+    themes: dict[str, int]
+    blind_right: int
+    """Questions that a model which sees only their words answers right, trained on the other half of the pictures."""
+    chance: float
+    """The share that a guess among the possible answers of each question gets right."""
+    blind_low: float
+    blind_high: float
+    """The 95 % interval of the share of `blind_right`."""
+    leaks: bool | None
+    """Whether words alone surely answer more than chance; None with too few questions to tell."""
+
+
 class RunManifest(BaseModel):
     run: str
     digest: str
@@ -602,6 +382,8 @@ class RunManifest(BaseModel):
     difficulty: DifficultyRecord | None = None
     """None if the recipe measures none."""
     collapse: CollapseRecord | None = None
+    features: FeatureCoverageRecord | None = None
+    """None if the recipe names no `collapse.features`."""
     collapse_parent: CollapseRecord | None = None
     """Without a reference, from the second generation on: the kept samples compared with those of the earlier releases."""
     gated: ReleaseGate = True
@@ -610,7 +392,13 @@ class RunManifest(BaseModel):
     """Whether the recipe names a reference to compare the samples with: `collapse.reference`."""
     judges_structures: bool = True
     """Whether few structures are a collapse: `collapse.structures` of the recipe."""
+    license: str | None = None
+    """`dataset.license` of the recipe."""
+    publisher: str | None = None
+    """`dataset.publisher` of the recipe."""
     mix: MixRecord | None = None
+    reviews: ReviewSummary | None = None
+    """The reviews by people that the kept samples reflect; None if there were none."""
     formats: list[FormatRecord] = []
     """Of the dataset; the first is the default."""
     thinking: ThinkingRecord | None = None
@@ -624,8 +412,11 @@ class RunManifest(BaseModel):
     student: StudentRecord | None = None
     evaluation: EvaluationRecord | None = None
     """None if the recipe asks for none (`student.evaluation`)."""
+    pictures: PicturesRecord | None = None
+    """None if the conversations have no computed questions about pictures."""
     generator: str | None = None
-    """The model that wrote the samples: the recipe's own, or a promoted student. None in runs of earlier versions."""
+    """The model that wrote the samples: the recipe's own, or a promoted student; `DRAWN_BY_SEED` if none did. None in runs of
+    earlier versions."""
     gates: list[str] = []
     """Release gates that were not met: the evidence of collapse, one sentence each."""
     files: dict[str, str] = {}
@@ -648,8 +439,8 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     """The fields of a run that `--json` prints."""
     keys = (
         "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
-        "seconds", "judges", "collapse", "collapse_parent",
+        "seconds", "judges", "collapse", "collapse_parent", "features",
         "generator", "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
-        "difficulty", "evaluation", "error",
+        "difficulty", "evaluation", "error", "reviews",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

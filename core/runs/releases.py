@@ -21,6 +21,10 @@ from core.runs.run_dir import RUNS_FOLDER
 from core.sample import FrozenModel
 from core.storage.atomic_files import hash_file, read_json
 
+RELEASE_MANIFEST = "manifest.json"
+READ_ONLY_MODE = 0o444
+"""Of every file of a release."""
+
 
 class LineageRecord(FrozenModel):
     """`lineage.json`: the position of a release in its lineage."""

@@ -17,8 +17,10 @@ from core.errors import RunExists, StoreError, UsageError
 from core.extensions import EXTENSION_ERROR
 from core.project_files import RUNS_FOLDER as RUNS_FOLDER
 from core.runs.records import RunInvocation, RunManifest
+from core.runs.reviews import REVIEWS_FILE
 from core.storage.atomic_files import hash_file, read_json, write_json
 from core.storage.file_locks import hold_lock, is_held
+from core.storage.image_files import IMAGES_FOLDER
 
 MIN_FREE_BYTES = 500 * 2**20
 """Free disk space that a run needs to start: the default recipe's student takes about 200 MB while it is written, and
@@ -71,6 +73,16 @@ class RunDir:
     def own_rows_file(self) -> Path:
         """The run's own rows of the dataset before formatting, each with its split."""
         return self.path / "own.parquet"
+
+    @property
+    def images(self) -> Path:
+        """The images of its conversations, by their content."""
+        return self.path / IMAGES_FOLDER
+
+    @property
+    def reviews_file(self) -> Path:
+        """People's decisions about the run's samples; they are made at any time, so no hash of it is recorded."""
+        return self.path / REVIEWS_FILE
 
     @property
     def pairs_file(self) -> Path:
@@ -181,7 +193,9 @@ class RunDir:
 
     @staticmethod
     def _is_scratch(path: Path) -> bool:
-        return path.parts[0] in {"wip", "manifest.json", "lock"} or any(part.startswith(".") for part in path.parts)
+        return path.parts[0] in {"wip", "manifest.json", "lock", REVIEWS_FILE} or any(
+            part.startswith(".") for part in path.parts
+        )
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the run for this process. Raises RunInUse if another process holds it."""

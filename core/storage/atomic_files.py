@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +48,11 @@ def write_atomically(path: Path, mode: int = 0o666) -> Iterator[Path]:
             for file in [partial, *(partial.rglob("*") if partial.is_dir() else ())]:
                 if file.is_file() and not file.is_symlink():
                     file.chmod(allowed)
-                _sync_to_disk(file)
+                sync_to_disk(file)
             if path.is_dir():
                 _remove_path(path)
             partial.replace(path)
-            _sync_to_disk(path.parent)
+            sync_to_disk(path.parent)
         finally:
             _remove_path(partial)
 
@@ -81,10 +82,10 @@ def move_durably(path: Path, to: Path) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
         path.rename(to)
         for folder in (to.parent, path.parent):
-            _sync_to_disk(folder)
+            sync_to_disk(folder)
 
 
-def _sync_to_disk(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -127,6 +128,19 @@ def hash_file(path: Path) -> str:
     check_regular_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_once(path: Path) -> str:
+    """The SHA-256 of a large file, computed again in this process only if its size or time changed: an edit that keeps both is
+    not seen.
+    """
+    status = path.stat()
+    return _hash_unchanged(path.absolute(), status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _hash_unchanged(path: Path, _modified: int, _size: int) -> str:
+    return hash_file(path)
 
 
 def write_parquet(path: Path, frame: "pl.DataFrame") -> None:

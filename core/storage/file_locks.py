@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from core.errors import RunInUse, StoreError
 from core.storage.atomic_files import translate_write_errors
@@ -20,12 +21,23 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         StoreError: if the file system fails.
     """
-    with translate_write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a")
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_file(folder / "lock"):
         yield
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[IO[bytes]]:
+    """Lock the file at `path`, which is created if missing, and yield it for reading and appending; other processes wait.
+
+    Raises:
+        StoreError: if the file system fails.
+    """
+    with translate_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b", buffering=0)
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
 
 
 @contextmanager

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.errors import ProviderError, suggest_name
 from core.hub_reference import COMMIT, HubReference, is_safe_name
 from core.secrets import redact_text
-from core.weights.gguf_files import find_gguf_problem, hash_gguf, hash_once, list_part_names, match_split_name
+from core.storage.atomic_files import hash_once
+from core.storage.hub_errors import HubFault, HubFaultKind, HubPlace, find_hub_fault
+from core.weights.gguf_files import find_gguf_problem, hash_gguf, list_part_names, match_split_name
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -155,7 +157,7 @@ class _HubDownload:
             raise
         except Exception as error:
             cached = try_to_load_from_cache(repo, file, revision=revision)
-            if _is_unreachable(error) and isinstance(cached, str):
+            if self._is_unreachable(error) and isinstance(cached, str):
                 return Path(cached)
             raise self._describe_error(error, file) from None
 
@@ -191,7 +193,7 @@ class _HubDownload:
             there = partial.stat().st_size if partial.exists() else 0
             if (free := shutil.disk_usage(blob.parent).free) < metadata.size - there + SPARE_BYTES:
                 raise self._fail(
-                    f"{file} has {_format_size(metadata.size)}, and {_format_size(free)} are free in {cache}"
+                    f"{file} has {format_size(metadata.size)}, and {format_size(free)} are free in {cache}"
                 )
             # The address is that of the commit: the file may change between two tries.
             url = hf_hub_url(self.reference.repo, file, revision=metadata.commit_hash)
@@ -236,53 +238,45 @@ class _HubDownload:
         try:
             info = HfApi().model_info(reference.repo, revision=reference.revision, timeout=timeout)
         except Exception as error:
-            if _is_unreachable(error) and (cached := _list_cached_files(reference)):
+            if self._is_unreachable(error) and (cached := _list_cached_files(reference)):
                 return cached
             raise self._describe_error(error, "") from None
         return _keep_gguf([sibling.rfilename for sibling in info.siblings or []])
 
     def _describe_error(self, error: Exception, file: str) -> ProviderError:
-        """An error of huggingface_hub as a sentence; any other error is raised."""
+        """An error of huggingface_hub or of the disk as a sentence; any other error is raised."""
         from huggingface_hub import constants, get_token
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            HfHubHTTPError,
-            HFValidationError,
-            OfflineModeIsEnabled,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
 
-        hub, repo, cache = constants.ENDPOINT, self.reference.repo, constants.HF_HUB_CACHE
+        repo, cache = self.reference.repo, constants.HF_HUB_CACHE
+        fault = self._find_fault(error, file)
+        if fault is None:
+            if isinstance(error, OSError):
+                return self._fail(f"cannot be stored in {cache}: {error.strerror or error}")
+            if isinstance(error, ValueError):  # a name or a value that huggingface_hub refuses
+                cause = " ".join(redact_text(str(error)).split())
+                return self._fail(f"{file or repo} cannot be downloaded from {constants.ENDPOINT}: {cause}")
+            raise error
         token = "the account of your token may not read it" if get_token() else "set HF_TOKEN"
-        sentences: dict[type[Exception], Callable[[], str]] = {  # a subclass before its base
-            GatedRepoError: lambda: f"{repo} is gated: accept its terms at {hub}/{repo}; {token}",
-            RepositoryNotFoundError: lambda: f"{hub} has no model {repo}, or it is private: check the name; {token}",
-            RevisionNotFoundError: lambda: f"{repo} has no revision {self.reference.revision!r}",
-            EntryNotFoundError: lambda: f"{repo} has no file {file!r}; {self._suggest_file(file)}",
-            OfflineModeIsEnabled: lambda: (
-                f"{file or repo} is not in {cache}, and HF_HUB_OFFLINE is set; unset it to download"
-            ),
-            HFValidationError: lambda: f"{repo!r} is no name of a repository; write OWNER/REPO",
-        }
-        for kind, describe in sentences.items():
-            if isinstance(error, kind):
-                return self._fail(describe())
-        if isinstance(error, HfHubHTTPError):
-            status = error.response.status_code
-            if status in (401, 403):
-                return self._fail(f"{hub} rejects your token (status {status}); set HF_TOKEN to a valid one")
-            return self._fail(f"{hub} answers with status {status}; what has arrived is kept, try again")
-        if _is_unreachable(error):
-            cause = redact_text(re.sub(r"https?://\S+", "…", str(error)) or type(error).__name__)
-            return self._fail(f"{hub} cannot be reached ({cause}); what has arrived is kept, try again")
-        if isinstance(error, OSError):
-            return self._fail(f"cannot be stored in {cache}: {error.strerror or error}")
-        if isinstance(error, ValueError):  # a name or a value that huggingface_hub refuses
-            cause = " ".join(redact_text(str(error)).split())
-            return self._fail(f"{file or repo} cannot be downloaded from {hub}: {cause}")
-        raise error
+        again = "what has arrived is kept, try again"
+        advice: dict[HubFaultKind, str] = {
+            "gated": token, "no_repository": token, "offline": "unset it to download", "no_name": "write OWNER/REPO",
+            "token": "set HF_TOKEN to a valid one", "changed": again, "status": again, "unreachable": again,
+        }  # fmt: skip
+        if fault.kind == "no_file":
+            advice["no_file"] = self._suggest_file(file)
+        missing = f"{file or repo} is not in {cache}, and " if fault.kind == "offline" else ""
+        return self._fail("; ".join(filter(None, (f"{missing}{fault.sentence}", advice.get(fault.kind)))))
+
+    def _find_fault(self, error: Exception, file: str) -> HubFault | None:
+        from huggingface_hub import constants
+
+        place = HubPlace(constants.ENDPOINT, self.reference.repo, "model", self.reference.revision, file)
+        return find_hub_fault(error, place)
+
+    def _is_unreachable(self, error: Exception) -> bool:
+        """Whether a copy in the cache may be used."""
+        fault = self._find_fault(error, "")
+        return fault is not None and fault.is_temporary
 
     def _suggest_file(self, file: str) -> str:
         try:
@@ -323,15 +317,6 @@ class _NoProgressBar:
     def __exit__(self, *_error: object) -> None: ...
 
     def update(self, _count: float | None = 1) -> None: ...
-
-
-def _is_unreachable(error: Exception) -> bool:
-    """Whether the Hub gave no usable answer, so that a copy in the cache may be used."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled  # type: ignore[attr-defined]
-
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code >= 500 or error.response.status_code == 429
-    return isinstance(error, HTTPError | OfflineModeIsEnabled)
 
 
 def _list_cached_files(reference: HubReference) -> list[str]:
@@ -377,9 +362,12 @@ def _list_names(names: list[str]) -> str:
     return ", ".join(names[:MAX_LISTED]) + more
 
 
-def _format_size(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+def format_size(size: int) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:,.1f} {unit}"
+    return f"{size} B"
 
 
 def _format_share(done: int, size: int) -> str:
-    return f"{_format_size(done)} of {_format_size(size)} ({100 * done // max(size, 1)} %)"
+    return f"{format_size(done)} of {format_size(size)} ({100 * done // max(size, 1)} %)"

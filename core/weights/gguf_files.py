@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from functools import cache
 from pathlib import Path
+
+from core.storage.atomic_files import hash_once
 
 SPLIT_NAME = re.compile(
     r"(?P<stem>.+)-(?P<part>(?!00000)\d{5})-of-(?P<parts>(?!00000)\d{5})\.gguf", re.IGNORECASE | re.DOTALL | re.ASCII
@@ -32,18 +33,6 @@ def hash_gguf(file: Path) -> str:
     """SHA-256 of a GGUF file; of a split one, of the hashes of its parts. Raises OSError if it cannot be read."""
     hashes = [hash_once(file.with_name(name)) for name in list_part_names(file.name)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def hash_once(file: Path) -> str:
-    """SHA-256 of a large file, computed again only if its size or time changed. Raises OSError if it cannot be read."""
-    status = file.stat()
-    return _hash_unchanged(file, status.st_mtime_ns, status.st_size)
-
-
-@cache
-def _hash_unchanged(file: Path, _modified: int, _size: int) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def find_gguf_problem(file: Path) -> str | None:

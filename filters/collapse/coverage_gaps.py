@@ -2,7 +2,8 @@
 
 Both sides are truncated to the same lengths, document by document, since a longer document has more words. A topic or word is
 lacking if its share of documents in the dataset is at most half of that in real text, and significant: one-sided Fisher's exact
-test (1935), valid at every size, with Bonferroni's correction to `FALSE_ALARM_PROBABILITY` over all topics or words.
+test (1935), valid at every size, with a family-wise error of `FALSE_ALARM_PROBABILITY` over all topics or words by the method of
+Holm (1979), which holds however they depend on each other.
 """
 
 import heapq
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from core.intervals import log_binomial
 from filters.collapse.matched_samples import TokenCorpus, match_lengths
 from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.topics import COMMON_SHARE
@@ -67,7 +69,7 @@ class GapReport(NamedTuple):
     starts: list[GapSeed]
 
 
-class _LackingItems(NamedTuple):
+class LackingItems(NamedTuple):
     """Numbers of lacking topics or words, with both shares."""
 
     places: Ints
@@ -78,14 +80,14 @@ class _LackingItems(NamedTuple):
         return [CoverageGap(names[place], float(here), float(real)) for place, here, real in zip(*self, strict=True)]
 
 
-class _WordsByDocument(NamedTuple):
+class ItemsByDocument(NamedTuple):
     """The different words of each document, document by document."""
 
     words: Ints
     starts: Ints
 
     @classmethod
-    def from_corpus(cls, corpus: TokenCorpus) -> "_WordsByDocument":
+    def from_corpus(cls, corpus: TokenCorpus) -> "ItemsByDocument":
         owner = np.repeat(np.arange(len(corpus)), corpus.lengths)
         most = int(corpus.ids.max(initial=0)) + 1
         pairs = sort_unique(owner * most + corpus.ids)
@@ -114,30 +116,38 @@ def find_coverage_gaps(candidate: TokenCorpus, reference: ReferenceCorpus, start
     spelled, model = reference.spell_units(), reference.topics
     topic_of = model.assign(real)
     by_topic = (np.bincount(topics, minlength=model.topic_count) for topics in (model.assign(own), topic_of))
-    topics = _find_lacking(*by_topic, sizes=(len(own), len(real)))
-    by_word = (_WordsByDocument.from_corpus(corpus).count_documents(len(spelled)) for corpus in (own, real))
-    words = _find_lacking(*by_word, sizes=(len(own), len(real)))
+    topics = find_lacking_items(*by_topic, sizes=(len(own), len(real)))
+    by_word = (ItemsByDocument.from_corpus(corpus).count_documents(len(spelled)) for corpus in (own, real))
+    words = find_lacking_items(*by_word, sizes=(len(own), len(real)))
     names = [model.describe_topic(topic, spelled, TOPIC_NAME_WORDS) for topic in range(model.topic_count)]
-    whole = _WordsByDocument.from_corpus(reference.corpus)
+    whole = ItemsByDocument.from_corpus(reference.corpus)
     # Words that indicate the topic of a document.
     formed = np.fromiter(map(reference.kind.names_subject, spelled), bool, len(spelled))
     topical = formed & (whole.count_documents(len(spelled)) <= COMMON_SHARE * len(reference.corpus))
-    chosen = _SeedChooser(whole, topic_of, topics, words, topical).choose(starts)
+    chosen = SeedChooser(whole, topic_of, topics, words, topical).choose(starts)
     seeds = [GapSeed(place, [spelled[word] for word in named], names[topic_of[place]]) for place, named in chosen]
     return GapReport(len(own), len(real), topics.to_gaps(names), words.to_gaps(spelled), seeds)
 
 
-def _find_lacking(own: Ints, real: Ints, *, sizes: tuple[int, int]) -> _LackingItems:
-    """Items that the first side lacks, from the number of documents with each item; `sizes` are the totals."""
+def find_lacking_items(own: Ints, real: Ints, *, sizes: tuple[int, int]) -> LackingItems:
+    """Items that the first side lacks, largest gaps first, by their numbers of documents. `sizes` are the totals."""
     documents, others = sizes
     here, in_real = own / documents, real / others
-    limit = math.log(FALSE_ALARM_PROBABILITY / max(1, int(np.count_nonzero(own + real))))
     few = np.flatnonzero((here <= MAX_LACKING_SHARE * in_real) & (in_real > 0))
-    lacking = np.array(
-        [i for i in few if _log_tail_probability(int(own[i]), int(real[i]), *sizes) <= limit], dtype=np.int64
-    )
+    logs = np.array([_log_tail_probability(int(own[i]), int(real[i]), *sizes) for i in few])
+    lacking = few[select_by_holm(logs, int(np.count_nonzero(own + real)))]
     lacking = lacking[np.argsort(here[lacking] - in_real[lacking], kind="stable")]
-    return _LackingItems(lacking, here[lacking], in_real[lacking])
+    return LackingItems(lacking, here[lacking], in_real[lacking])
+
+
+def select_by_holm(log_probabilities: Floats, tests: int) -> Ints:
+    """Places of the hypotheses that Holm's step-down method rejects at `FALSE_ALARM_PROBABILITY`, out of `tests` of which the
+    others are not rejected.
+    """
+    order = np.argsort(log_probabilities, kind="stable")
+    limits = np.log(FALSE_ALARM_PROBABILITY / np.maximum(1, tests - np.arange(order.size)))
+    above = np.flatnonzero(log_probabilities[order] > limits)
+    return order[: above[0]] if above.size else order
 
 
 def _log_tail_probability(own: int, real: int, documents: int, others: int) -> float:
@@ -146,22 +156,18 @@ def _log_tail_probability(own: int, real: int, documents: int, others: int) -> f
 
     `own` is at most half of its expected share, so every term is smaller than the previous one.
     """
-    ways = _log_binomial(documents, own) + _log_binomial(others, real) - _log_binomial(documents + others, own + real)
+    ways = log_binomial(documents, own) + log_binomial(others, real) - log_binomial(documents + others, own + real)
     ratio = own * (others - real) / ((real + 1) * (documents - own + 1))
     return ways - math.log1p(-ratio)
 
 
-def _log_binomial(of: int, chosen: int) -> float:
-    return math.lgamma(of + 1) - math.lgamma(chosen + 1) - math.lgamma(of - chosen + 1)
-
-
-class _SeedChooser:
+class SeedChooser:
     """Greedily chooses the document that covers most of what is lacking and not yet covered. The gain of a document only falls as
     others are chosen, so it is computed again only when the document comes first (lazy greedy, Minoux 1978).
     """
 
     def __init__(
-        self, reference: _WordsByDocument, topic_of: Ints, topics: _LackingItems, words: _LackingItems, named: BoolArray
+        self, reference: ItemsByDocument, topic_of: Ints, topics: LackingItems, words: LackingItems, named: BoolArray
     ) -> None:
         self._reference = reference
         self._topic_of = topic_of

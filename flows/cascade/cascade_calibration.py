@@ -56,12 +56,18 @@ class CascadeCalibrationTask(NamedTuple):
     number: int
     draws: int
     cache: Path
+    teacher: TeacherConfig
+    """Of the recipe, or another student."""
+    teacher_weights: str | None
+    """SHA-256 of the other student's GGUF file."""
 
 
 def prepare_cascade_calibration(
-    name: Path, plan: "RunPlan | None", number: int, kind: str, draws: int, cache: Path, runs: Path | None = None
-) -> CascadeCalibrationTask:
-    """The student in the folder, run or GGUF file `name`, on the seeds of `plan` or of its run.
+    name: Path, plan: "RunPlan | None", number: int, kind: str, draws: int, cache: Path, runs: Path | None = None,
+    teacher: Path | None = None,
+) -> CascadeCalibrationTask:  # fmt: skip
+    """The student in the folder, run or GGUF file `name`, on the seeds of `plan` or of its run. `teacher` is a larger student in
+    the place of the recipe's teacher, likewise a folder, run or GGUF file.
 
     Raises:
         UsageError: if there is no student, no recipe, or a recipe whose seeds alone ask no question.
@@ -79,9 +85,28 @@ def prepare_cascade_calibration(
             "and no student can be routed on them; name another recipe"
         )
     weights = name if file else export_student(folder, kind).path
+    better, better_weights = plan.recipe.generator_teacher.as_file(), None
+    if teacher is not None:
+        found = _find_weights(teacher, kind).resolve()
+        better, better_weights = configure_student_as_teacher(found, better), hash_file(found)
+        if hash_file(weights) == better_weights:
+            raise UsageError(f"--teacher {teacher}: is the student itself; name a better one")
     return CascadeCalibrationTask(
-        folder, weights, None if file else kind, plan, number, draws, run.cache if run else cache
+        folder,
+        weights,
+        None if file else kind,
+        plan,
+        number,
+        draws,
+        run.cache if run else cache,
+        better,
+        better_weights,
     )
+
+
+def _find_weights(name: Path, kind: str) -> Path:
+    """The GGUF file `name`, or that of the student in a folder or run, exported."""
+    return name if is_weights_file(name) else Path(export_student(name, kind).path)
 
 
 async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSession) -> RoutingResult:
@@ -106,7 +131,7 @@ async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSessio
         session.print_message(f"route: {who}, {len(seeds):,} seeds")
         return await evaluate_held_out(plan, model, seeds, session.stop, show_progress, draw=draw, cache=task.cache)
 
-    teacher = recipe.generator_teacher.as_file()
+    teacher = task.teacher
     student = configure_student_as_teacher(task.weights, teacher)
     scored = student.model_copy(update={"extra": {"top_logprobs": TOP_LOGPROBS}})
     student_answers = await ask("student", task.plan, scored)
@@ -124,6 +149,7 @@ async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSessio
         weights=hash_file(task.weights),
         type=task.kind,
         teacher=teacher,
+        teacher_weights=task.teacher_weights,
         recipe=recipe.name,
         seed=recipe.seed,
         first_seed=task.plan.first_seed + answers.student[0].seed,

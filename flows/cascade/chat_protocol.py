@@ -4,15 +4,18 @@ Knows no model and no socket. A student's request is built from checked values o
 break the connection on values outside the protocol.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.sample import TokenUsage
+from core.sample import Message, TokenUsage
+from core.storage.fitted_images import UnreadableImage
+from core.weights.gguf_header import ImageLimits
 from flows.terminal.text_format import format_one_line
 from teachers.grammar_bounds import GrammarTooLarge, check_grammar_bounds
-from teachers.openai_chat import list_answer_tokens
+from teachers.local_images import fit_message_images
+from teachers.openai_chat import build_messages, list_answer_tokens
 
 TEACHER_ONLY_KEYS = (
     "tools",
@@ -32,6 +35,9 @@ PROTOCOL_KEYS = frozenset({
 })  # fmt: skip
 """The request keys forwarded to a model that this process started. Its server has more: grammars, other samplers, paths."""
 MOST_STOPS = 16
+TEXT_PARTS, IMAGE_PART = ("text", "refusal"), "image_url"
+"""The types of parts of a content."""
+MORE_THAN_TEXT = "messages with more than text"
 
 
 class ChatError(Exception):
@@ -62,19 +68,36 @@ class ChatMessage(BaseModel):
     @property
     def text(self) -> str:
         if isinstance(self.content, list):
-            return "\n".join(part.text or "" for part in self.content)
+            return "\n".join(part.text or "" for part in self.content if part.type != IMAGE_PART)
         return self.content or ""
 
     @property
     def is_plain_text(self) -> bool:
         """Whether the message is text only."""
+        return self._has_only(TEXT_PARTS)
+
+    @property
+    def is_text_and_images(self) -> bool:
+        """Whether the message is text, and in a user's turn images."""
+        return self._has_only({*TEXT_PARTS, IMAGE_PART} if self.role == "user" else TEXT_PARTS)
+
+    @property
+    def image_urls(self) -> list[str]:
+        parts = self.content if isinstance(self.content, list) else []
+        named = [(part.model_extra or {}).get(IMAGE_PART) for part in parts if part.type == IMAGE_PART]
+        return [str(one.get("url", "")) if isinstance(one, dict) else str(one) for one in named]
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of images, and of audio and video, which some servers read too."""
+        parts = self.content if isinstance(self.content, list) else []
+        named = [value for part in parts for key, value in (part.model_extra or {}).items() if key.endswith("_url")]
+        return [str(one.get("url", "")) if isinstance(one, dict) else str(one) for one in named]
+
+    def _has_only(self, types: Collection[str]) -> bool:
         parts = self.content if isinstance(self.content, list) else []
         more = (self.model_extra or {}).get("tool_calls")
-        return (
-            self.role not in ("tool", "function")
-            and not more
-            and all(part.type in ("text", "refusal") for part in parts)
-        )
+        return self.role not in ("tool", "function") and not more and all(part.type in types for part in parts)
 
 
 class _StreamOptions(BaseModel):
@@ -115,6 +138,12 @@ class ChatRequest(BaseModel):
     def question(self) -> str:
         """The text of all user messages."""
         return "\n".join(message.text for message in self.messages if message.role == "user")
+
+    @property
+    def plain_turns(self) -> list[Message]:
+        """The messages as text, with a developer's as system prompts and those of tools without their names."""
+        roles = {"developer": "system", "function": "tool"}
+        return [Message(role=roles.get(one.role, one.role), content=one.text) for one in self.messages]
 
     @property
     def schemas(self) -> list[Any]:
@@ -159,8 +188,27 @@ class ChatRequest(BaseModel):
         extra = self.model_extra or {}
         key = next((key for key in TEACHER_ONLY_KEYS if extra.get(key)), None)
         if key is None and not all(message.is_plain_text for message in self.messages):
-            return "messages with more than text"
+            return MORE_THAN_TEXT
         return key
+
+    @property
+    def asks_about_images(self) -> bool:
+        """Whether a student that sees can read the messages: they are text and images of the user."""
+        return self.has_images and all(message.is_text_and_images for message in self.messages)
+
+    @property
+    def has_images(self) -> bool:
+        return any(message.image_urls for message in self.messages)
+
+    def check_addresses(self) -> None:
+        """Raises ChatError if an image, audio or video is not in the request: a server of this process would download it."""
+        urls = [url for message in self.messages for url in message.addresses]
+        if remote := next((url for url in urls if not url.startswith("data:")), None):
+            raise ChatError(
+                f"messages: a part is at {format_one_line(remote, 60)!r}; nothing is downloaded here, so send its bytes as a "
+                "data: URL",
+                param="messages",
+            )
 
 
 def read_chat_request(body: Any) -> ChatRequest:
@@ -170,14 +218,27 @@ def read_chat_request(body: Any) -> ChatRequest:
     try:
         return ChatRequest.model_validate(body)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        got = "" if first["type"] == "missing" else f", not {format_one_line(repr(first['input']), 60)}"
-        raise ChatError(f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}{got}", param=where) from None
+        raise build_request_error(error) from None
 
 
-def build_student_request(request: ChatRequest, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The request for the student: text and safe keys only. `defaults` fill in missing keys."""
+def build_request_error(error: ValidationError) -> ChatError:
+    """The first fault of a request's body."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    got = "" if first["type"] == "missing" else f", not {format_one_line(repr(first['input']), 60)}"
+    fault = f"{first['msg'][:1].lower()}{first['msg'][1:]}{got}"
+    return ChatError(f"{where}: {fault}" if where else fault, param=where or None)
+
+
+def build_student_request(
+    request: ChatRequest, defaults: Mapping[str, Any], images: ImageLimits | None = None
+) -> dict[str, Any]:
+    """The request for the student: text and safe keys only, and fitted images for one that sees `images`. `defaults` fill in
+    missing keys.
+
+    Raises:
+        ChatError: if an image is not in the request, or cannot be decoded.
+    """
     given = {
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -188,11 +249,21 @@ def build_student_request(request: ChatRequest, defaults: Mapping[str, Any]) -> 
         "frequency_penalty": request.frequency_penalty,
         "response_format": _build_response_format(request),
     }
-    roles = {"developer": "system"}
-    messages = [
-        {"role": roles.get(message.role, message.role), "content": message.text} for message in request.messages
-    ]
+    messages = [turn.model_dump(include={"role", "content"}) for turn in request.plain_turns]
+    if images and request.has_images:
+        messages = build_pictured_messages(request, images)
     return {**defaults, **{key: value for key, value in given.items() if value is not None}, "messages": messages}
+
+
+def build_pictured_messages(request: ChatRequest, limits: ImageLimits) -> list[dict[str, Any]]:
+    """The messages as text and fitted images. Raises ChatError if an image is not in the request, or cannot be decoded."""
+    turns = []
+    for plain, given in zip(request.plain_turns, request.messages, strict=True):
+        try:
+            turns.append(fit_message_images(plain.model_copy(update={"images": tuple(given.image_urls)}), limits))
+        except UnreadableImage as fault:
+            raise ChatError(f"messages: an image {fault}", param="messages") from None
+    return build_messages(turns, images_first=True)
 
 
 def _build_response_format(request: ChatRequest) -> dict[str, Any] | None:

@@ -6,15 +6,18 @@ Knows the protocol's bodies and no socket.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from core.sample import TokenUsage
+from core.weights.gguf_header import ImageLimits
 from flows.cascade.cascade_calibration import DRAW_TEMPERATURE, TOP_LOGPROBS
 from flows.cascade.chat_protocol import (
+    MORE_THAN_TEXT,
     ChatError,
     ChatRequest,
+    build_pictured_messages,
     build_protocol_request,
     build_student_request,
     build_usage_body,
@@ -23,8 +26,10 @@ from flows.cascade.chat_protocol import (
     split_into_chunks,
     trim_logprobs,
 )
+from flows.cascade.question_router import QUESTION_SIGNAL
 from flows.cascade.routing_result import RoutingResult, compute_signal_score
 from students.routing.confidence_signals import AnswerWithLogprobs
+from teachers.local_images import MAX_DECODERS
 from teachers.openai_chat import build_certainty, list_answer_tokens
 from teachers.relay import CompletionRelay, RelayDown, RelayError
 from teachers.thinking.thought_text import read_message_reasoning
@@ -36,7 +41,7 @@ LOCAL_PREFIXES = ("local/", "vllm/")
 
 
 class RoutingRule(NamedTuple):
-    """The condition for trusting a student's answer."""
+    """The condition for trusting a student's answer, or for asking it at all."""
 
     signal: str
     threshold: float
@@ -45,6 +50,16 @@ class RoutingRule(NamedTuple):
     """None without a calibration; the threshold is then the user's."""
     draws: int
     """The number of further answers that the signal needs."""
+
+    @property
+    def by_question(self) -> bool:
+        """Whether the question alone decides, before the student is asked."""
+        return self.signal == QUESTION_SIGNAL
+
+    def score_question(self, question: str) -> float:
+        assert self.routing is not None, "the signal exists only with a calibration"
+        assert self.routing.question is not None, "it was checked with the setup"
+        return float(self.routing.question.score([question])[0])
 
     def score(self, answer: AnswerWithLogprobs) -> float:
         return compute_signal_score(self.signal, answer, self.routing.classifier if self.routing else None)
@@ -59,6 +74,8 @@ class StudentAttempt(NamedTuple):
     usage: TokenUsage
     """Including its further answers."""
     fault: RelayError | None = None
+    teacher_failed: str = ""
+    """Why the teacher did not answer instead."""
 
 
 class ChatReply(NamedTuple):
@@ -79,8 +96,11 @@ class ChatRouter:
     without_teacher: str = "student"
     """The reply when the teacher fails: `student` for the student's answer, `error` for status 502."""
     counts: Counter[str] = field(default_factory=Counter)
-    returns_logprobs: bool = True
-    """Whether each model returns the probabilities of its tokens: not with a draft."""
+    images: ImageLimits | None = None
+    """Of the images that the student sees; None if it reads text alone."""
+    teacher_images: ImageLimits | None = None
+    """The same, of a teacher that is a student of this process."""
+    decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_DECODERS))
 
     @property
     def models(self) -> list[str]:
@@ -93,7 +113,7 @@ class ChatRouter:
         return next((fault for relay in relays if (fault := relay.fault())), None)
 
     async def route_request(self, request: ChatRequest, body: dict[str, Any]) -> ChatReply:
-        """The reply to a request; `body` goes to the teacher unchanged.
+        """The reply to a request; `body` goes to a hosted teacher unchanged.
 
         Raises:
             ChatError: if no model can answer the request.
@@ -105,9 +125,8 @@ class ChatRouter:
                 param="model",
                 code="model_not_found",
             )
-        if request.logprobs and not self.returns_logprobs:
-            raise ChatError("logprobs: are not returned here, since a draft proposes the tokens", param="logprobs")
-        teacher_only = request.teacher_only_part
+        self._check_logprobs(request)
+        teacher_only = self._find_teacher_only_part(request)
         local_teacher = self.teacher is not None and self.teacher.model.startswith(LOCAL_PREFIXES)
         if fault := request.schema_fault:
             if self.teacher is None or local_teacher or request.model == STUDENT_MODEL:
@@ -118,19 +137,71 @@ class ChatRouter:
         if self.teacher is None or request.model == STUDENT_MODEL:
             if teacher_only:
                 param = teacher_only.partition(" ")[0]
-                raise ChatError(f"{teacher_only}: the student only reads and writes text", param=param)
+                able = (
+                    "reads text and a user's images, and writes text" if self.images else "only reads and writes text"
+                )
+                raise ChatError(f"{teacher_only}: the student {able}", param=param)
             return await self._answer_with_student_only(request)
         if teacher_only or request.model == TEACHER_MODEL:
             return await self._ask_teacher(request, body, StudentAttempt(None, None, TokenUsage()))
+        if self.rule and self.rule.by_question:
+            return await self._route_by_question(request, body, self.rule)
         attempt = await self._ask_student(request)
         if self.rule and attempt.completion and attempt.score is not None and attempt.score >= self.rule.threshold:
             return self._reply_as_student(request, attempt)
         return await self._ask_teacher(request, body, attempt)
 
+    def _find_teacher_only_part(self, request: ChatRequest) -> str | None:
+        """The part of the request that the student cannot answer, or None. Raises ChatError for an image that is not in it."""
+        if self.teacher and self.teacher.model.startswith(LOCAL_PREFIXES):
+            request.check_addresses()
+            if self.teacher_images and request.has_images and not request.asks_about_images:
+                raise ChatError(
+                    "messages: images and calls of tools together are read by no model here; send images in a user's turns, with "
+                    "text alone in the others",
+                    param="messages",
+                )
+        part = request.teacher_only_part
+        return None if self.images and part == MORE_THAN_TEXT and request.asks_about_images else part
+
+    def _check_logprobs(self, request: ChatRequest) -> None:
+        """Raises ChatError if probabilities are requested, and a model that may answer does not return them."""
+        relays = {STUDENT_MODEL: self.student, **({TEACHER_MODEL: self.teacher} if self.teacher else {})}
+        answering = {request.model: relays[request.model]} if request.model in relays else relays
+        silent = [name for name, relay in answering.items() if not relay.returns_logprobs]
+        if request.logprobs and silent:
+            raise ChatError(
+                f"logprobs: are not returned by {silent[0]}, since a draft proposes its tokens", param="logprobs"
+            )
+
+    async def _route_by_question(self, request: ChatRequest, body: dict[str, Any], rule: RoutingRule) -> ChatReply:
+        """One model is asked, the student where the question's score trusts it; the teacher also where the student fails."""
+        score = await asyncio.to_thread(rule.score_question, request.question)
+        attempt = StudentAttempt(None, score, TokenUsage())
+        if score >= rule.threshold:
+            try:
+                return await self._open_student_reply(request, attempt)
+            except RelayError:
+                return await self._ask_teacher(request, body, attempt)
+        return await self._ask_teacher(request, body, attempt, untried=True)
+
+    async def _build_student_request(self, request: ChatRequest) -> dict[str, Any]:
+        if not request.has_images:
+            return build_student_request(request, self.defaults)
+        async with self.decoders:
+            return await asyncio.to_thread(build_student_request, request, self.defaults, self.images)
+
+    async def _build_teacher_request(self, request: ChatRequest, body: dict[str, Any]) -> dict[str, Any]:
+        """The body; its images fitted if the teacher is a student of this process."""
+        if not (self.teacher_images and request.has_images):
+            return body
+        async with self.decoders:
+            return {**body, "messages": await asyncio.to_thread(build_pictured_messages, request, self.teacher_images)}
+
     async def _ask_student(self, request: ChatRequest) -> StudentAttempt:
         """The student's answer and its confidence score."""
         assert self.rule is not None, "a router with a teacher has a rule"
-        student_request = build_student_request(request, self.defaults)
+        student_request = await self._build_student_request(request)
         warm = {**student_request, "temperature": max(DRAW_TEMPERATURE, student_request.get("temperature") or 0)}
         seed = request.seed or 0
         draws = [
@@ -158,33 +229,32 @@ class ChatRouter:
         return StudentAttempt(completions[0], self.rule.score(answered), usage)
 
     async def _answer_with_student_only(self, request: ChatRequest) -> ChatReply:
-        student_request = build_student_request(request, self.defaults)
-        if request.logprobs:
-            student_request |= {"logprobs": True, "top_logprobs": request.top_logprobs or 0}
-        self.counts["student"] += 1
         try:
-            if request.stream:
-                if request.wants_usage:
-                    student_request |= {"stream_options": {"include_usage": True}}
-                attempt = StudentAttempt(None, None, TokenUsage())
-                chunks = await self._open_stream(self.student, STUDENT_MODEL, student_request, attempt)
-                return ChatReply("student", chunks if request.include_reasoning else _hide_in_chunks(chunks), {})
-            completion = await self.student.complete(student_request)
+            return await self._open_student_reply(request, StudentAttempt(None, None, TokenUsage()))
         except RelayError as failed:
             raise _convert_relay_failure(failed) from None
-        return self._reply_as_student(
-            request, StudentAttempt(completion, None, read_completion_usage(completion)), counted=True
-        )
 
-    def _reply_as_student(
-        self, request: ChatRequest, attempt: StudentAttempt, failed: str = "", *, counted: bool = False
-    ) -> ChatReply:
+    async def _open_student_reply(self, request: ChatRequest, attempt: StudentAttempt) -> ChatReply:
+        """The student's answer without a look at it: as it comes, if the client wants a stream. Raises RelayError if it fails."""
+        student_request = await self._build_student_request(request)
+        if request.logprobs:
+            student_request |= {"logprobs": True, "top_logprobs": request.top_logprobs or 0}
+        if not request.stream:
+            completion = await self.student.complete(student_request)
+            answered = attempt._replace(completion=completion, usage=read_completion_usage(completion))
+            return self._reply_as_student(request, answered)
+        if request.wants_usage:
+            student_request |= {"stream_options": {"include_usage": True}}
+        chunks = await self._open_stream(self.student, STUDENT_MODEL, student_request, attempt)
+        self.counts["student"] += 1
+        headers = self._build_headers("student", attempt)
+        return ChatReply("student", chunks if request.include_reasoning else _hide_in_chunks(chunks), headers)
+
+    def _reply_as_student(self, request: ChatRequest, attempt: StudentAttempt) -> ChatReply:
         """The student's answer, complete before it is sent."""
         assert attempt.completion is not None
-        self.counts["student"] += not counted
+        self.counts["student"] += 1
         metadata = self._build_metadata("student", self.student, attempt, TokenUsage())
-        if failed:
-            metadata["teacher_failed"] = failed
         completion = {
             **attempt.completion,
             "model": STUDENT_MODEL,
@@ -195,15 +265,19 @@ class ChatRouter:
         completion.pop("timings", None)
         if not request.include_reasoning:
             completion = hide_thinking(completion)
-        headers = self._build_headers("student", attempt, failed=bool(failed))
+        headers = self._build_headers("student", attempt)
         if request.stream:
             return ChatReply(
                 "student", _iterate_chunks(list(split_into_chunks(completion, usage=request.wants_usage))), headers
             )
         return ChatReply("student", completion, headers)
 
-    async def _ask_teacher(self, request: ChatRequest, body: dict[str, Any], attempt: StudentAttempt) -> ChatReply:
+    async def _ask_teacher(
+        self, request: ChatRequest, body: dict[str, Any], attempt: StudentAttempt, *, untried: bool = False
+    ) -> ChatReply:
+        """`untried`: the student was not asked, and answers if the teacher fails."""
         assert self.teacher is not None
+        body = await self._build_teacher_request(request, body)
         headers = self._build_headers("teacher", attempt)
         try:
             if request.stream:
@@ -213,9 +287,14 @@ class ChatRouter:
             completion = await self.teacher.complete(body)
         except RelayError as failed:
             self.counts["teacher_failed"] += 1
-            if attempt.completion is None or self.without_teacher == "error":
+            if self.without_teacher == "error" or (attempt.completion is None and not untried):
                 raise _convert_relay_failure(failed) from None
-            return self._reply_as_student(request, attempt, str(failed))
+            instead = attempt._replace(teacher_failed=str(failed))
+            if untried:
+                with suppress(RelayError):
+                    return await self._open_student_reply(request, instead)
+                raise _convert_relay_failure(failed) from None
+            return self._reply_as_student(request, instead)
         self.counts["teacher"] += 1
         usage = read_completion_usage(completion)
         changes = {
@@ -268,13 +347,14 @@ class ChatRouter:
             "score": attempt.score,
             "threshold": self.rule.threshold if self.rule and abs(self.rule.threshold) < float("inf") else None,
             "usage": {"student": build_usage_body(student), "teacher": build_usage_body(teacher)},
+            **({"teacher_failed": attempt.teacher_failed} if attempt.teacher_failed else {}),
         }
 
-    def _build_headers(self, by: str, attempt: StudentAttempt, *, failed: bool = False) -> dict[str, str]:
+    def _build_headers(self, by: str, attempt: StudentAttempt) -> dict[str, str]:
         headers = {"X-Stillhouse-Answered-By": by}
         if attempt.score is not None:
             headers["X-Stillhouse-Score"] = f"{attempt.score:.6g}"
-        if failed:
+        if attempt.teacher_failed:
             headers["X-Stillhouse-Teacher"] = "unavailable"
         return headers
 

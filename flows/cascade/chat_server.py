@@ -11,32 +11,33 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from core.config.teachers import CacheType, TeacherConfig
+from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.secrets import redact_text
+from core.shared_options import CacheType
+from core.weights.gguf_header import ImageLimits
 from flows.cascade.chat_protocol import ChatError, read_chat_request
 from flows.cascade.chat_router import ChatRouter
-from flows.cascade.client_connections import STALLED_SECONDS, ClientConnections, find_connection_limit
-from flows.cascade.host_names import HostNames, parse_host_header
 from flows.cascade.serving_setup import ServingSetup
+from flows.http_server.application_server import CONNECTIONS_KEY, list_refusing_names, serve_application
+from flows.http_server.client_connections import STALLED_SECONDS
+from flows.http_server.host_names import HostNames
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count, format_one_line
+from teachers.local_llama import find_projector, read_projector_limits
+from teachers.local_weights import fetch_local_weights
 from teachers.relay import RelayError, open_relay
 
 API_KEY_VARIABLE = "STILLHOUSE_API_KEY"
 """The environment variable with the key that requests must have; unset, no key is needed."""
 LARGEST_REQUEST = 8 * 2**20
 """Bytes of a request."""
-LARGEST_HEADER, MOST_HEADERS = 8190, 64
-"""Bytes of one header or of the request line, and headers of one request."""
-DRAIN_SECONDS = 120.0
-"""How long requests in flight may take after the stop signal."""
-POLL_SECONDS = 0.2
 
 
 def check_serving_host(host: str) -> None:
@@ -70,8 +71,20 @@ async def open_chat_router(
     async with AsyncExitStack() as stack:
         student = await stack.enter_async_context(open_relay(model))
         teacher = await stack.enter_async_context(open_relay(setup.teacher)) if setup.teacher else None
-        drafts = any(config and config.draft is not None for config in (model, setup.teacher))
-        yield ChatRouter(student, teacher, setup.rule, setup.defaults, without_teacher, returns_logprobs=not drafts)
+        images = _read_image_limits(model, setup.weights)
+        teacher_images = None
+        if setup.teacher and setup.teacher.model.startswith("local/"):
+            weights = await fetch_local_weights(setup.teacher, lambda _: None)  # it is here since its server started
+            teacher_images = _read_image_limits(setup.teacher, weights)
+        yield ChatRouter(
+            student, teacher, setup.rule, setup.defaults, without_teacher, images=images, teacher_images=teacher_images
+        )
+
+
+def _read_image_limits(model: TeacherConfig, weights: Path) -> ImageLimits | None:
+    """Of the images that a student sees; None for other weights."""
+    projector = find_projector(weights)
+    return read_projector_limits(model.model, projector) if projector else None
 
 
 async def serve_router(
@@ -86,33 +99,7 @@ async def serve_router(
         UsageError: if the address cannot be bound.
     """
     app = build_application(router, host, names)
-    connections = app[CONNECTIONS_KEY] = ClientConnections(find_connection_limit())
-    runner = web.AppRunner(
-        app, shutdown_timeout=DRAIN_SECONDS, handler_cancellation=True, access_log=None, keepalive_timeout=STALLED_SECONDS,
-        max_line_size=LARGEST_HEADER, max_field_size=LARGEST_HEADER, max_headers=MOST_HEADERS,
-    )  # fmt: skip
-    await runner.setup()
-    assert runner.server is not None, "it was set up"
-    try:
-        try:
-            listener = await asyncio.get_running_loop().create_server(
-                connections.watch_protocols(runner.server), host, port
-            )
-        except OSError as error:
-            raise UsageError(f"{host}:{port}: cannot be bound: {error.strerror}; choose another --port") from None
-        watchdog = asyncio.create_task(connections.close_stalled())
-        try:
-            bound_port = listener.sockets[0].getsockname()[1]
-            started(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}/v1")
-            while not session.stop.is_set():
-                await asyncio.sleep(POLL_SECONDS)
-        finally:
-            listener.close()
-            watchdog.cancel()
-            with suppress(asyncio.CancelledError):
-                await watchdog
-    finally:
-        await runner.cleanup()
+    await serve_application(app, host, port, session, lambda origin: started(f"{origin}/v1"))
 
 
 async def run_chat_server(
@@ -133,27 +120,17 @@ def format_answer_counts(router: ChatRouter) -> str:
     return f"served {counts['student']:,} by the student, {counts['teacher']:,} by the teacher{failed}"
 
 
-CONNECTIONS_KEY = web.AppKey("connections", ClientConnections)
-"""The connections of the server that runs the application."""
 HOST_NAMES_KEY = web.AppKey("host_names", HostNames)
 
 
 def build_application(router: ChatRouter, host: str, names: Sequence[str] = ()) -> web.Application:
     """The application for a server at `host`, also known under `names`."""
-    app = web.Application(client_max_size=LARGEST_REQUEST, middlewares=[_convert_errors])
-    app[HOST_NAMES_KEY] = HostNames(host, names)
+    app = create_application(host, names)
     start_time = int(time.time())
 
     async def completions(request: web.Request) -> web.StreamResponse:
-        # A page of another site cannot send this type without a preflight request.
-        if request.content_type != "application/json":
-            raise ChatError("the body must be JSON, with Content-Type: application/json", 415)
-        try:
-            body = json.loads(await request.read())
-        except (ValueError, RecursionError) as error:
-            raise ChatError(f"the body is not JSON: {error}") from None
-        connections = request.app.get(CONNECTIONS_KEY)
-        with connections.mark_busy(request.transport) if connections else nullcontext():
+        body = await read_json_body(request)
+        with mark_busy(request):
             reply = await router.route_request(read_chat_request(body), body)
             if isinstance(reply.body, dict):
                 return web.json_response(reply.body, headers=reply.headers)
@@ -176,6 +153,30 @@ def build_application(router: ChatRouter, host: str, names: Sequence[str] = ()) 
     app.router.add_get("/v1/models", models)
     app.router.add_get("/health", health)
     return app
+
+
+def create_application(host: str, names: Sequence[str] = ()) -> web.Application:
+    """An application without routes, which refuses other hosts and wrong keys, and sends every failure as an error object."""
+    app = web.Application(client_max_size=LARGEST_REQUEST, middlewares=[_convert_errors])
+    app[HOST_NAMES_KEY] = HostNames(host, names)
+    return app
+
+
+async def read_json_body(request: web.Request) -> Any:
+    """Raises ChatError for a body of another type, or one that is not JSON."""
+    # A page of another site cannot send this type without a preflight request.
+    if request.content_type != "application/json":
+        raise ChatError("the body must be JSON, with Content-Type: application/json", 415)
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise ChatError(f"the body is not JSON: {error}") from None
+
+
+def mark_busy(request: web.Request) -> AbstractContextManager[None]:
+    """While it lasts, the request's connection is not closed as stalled."""
+    connections = request.app.get(CONNECTIONS_KEY)
+    return connections.mark_busy(request.transport) if connections else nullcontext()
 
 
 async def _stream_response(
@@ -239,14 +240,10 @@ def _build_error_response(error: ChatError) -> web.Response:
 
 
 def _check_host(request: web.Request) -> None:
-    """Refuse DNS rebinding: a page of another name that resolves to this server has the browser's trust."""
-    if request.transport is None:
-        raise ConnectionResetError("the client has disconnected")
-    names = request.app[HOST_NAMES_KEY].list_accepted(request.transport.get_extra_info("sockname")[0])
-    hosts = request.headers.getall("Host", [])
-    if len(hosts) != 1 or parse_host_header(hosts[0]) not in names:
+    if names := list_refusing_names(request, request.app[HOST_NAMES_KEY]):
+        named = format_one_line(", ".join(request.headers.getall("Host", []))) or "nothing"
         raise ChatError(
-            f"the header Host names {format_one_line(', '.join(hosts)) or 'nothing'}, and this server is {', '.join(names)}; "
+            f"the header Host names {named}, and this server is {', '.join(names)}; "
             "start it with --host-name NAME if that is its name too",
             421,
             code="unknown_host",

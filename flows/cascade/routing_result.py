@@ -15,6 +15,14 @@ from core.errors import RunFailed, UsageError
 from core.intervals import IntervalEstimate, estimate_share
 from core.sample import TokenUsage
 from core.storage.atomic_files import read_json
+from flows.cascade.question_router import (
+    QUESTION_MEANING,
+    QUESTION_SIGNAL,
+    FittedRouter,
+    QuestionRouter,
+    find_question_problem,
+    fit_question_router,
+)
 from flows.terminal.suggested_commands import format_command
 from flows.terminal.text_format import format_percent
 from students.routing.confidence_signals import CONFIDENCE_SIGNALS, AnswerWithLogprobs, build_feature_row
@@ -108,6 +116,8 @@ class CascadeValue(BaseModel):
     """The signal with the largest area on the seeds where thresholds are chosen."""
     classifier: RoutingClassifier | None
     """None where there is nothing to learn: the teacher gains the same on every seed."""
+    question: QuestionRouter | None = None
+    """Of the signal `question`; None where there is nothing to learn, or without the extra `embeddings`."""
     verdict: CascadeVerdict
     answer: str
     """The verdict in a sentence."""
@@ -126,6 +136,8 @@ class RoutingResult(CascadeValue):
     type: str | None
     """How its weights are stored; None for a named GGUF file."""
     teacher: TeacherConfig
+    teacher_weights: str | None = None
+    """The same of a larger student in the teacher's place; None for the recipe's teacher."""
     recipe: str
     seed: int
     first_seed: int
@@ -135,6 +147,8 @@ class RoutingResult(CascadeValue):
     """Further answers of the student to each query."""
 
     def needs_draws(self, signal: str) -> bool:
+        if signal == QUESTION_SIGNAL:
+            return False
         used = self.classifier.signals if signal == CLASSIFIER_SIGNAL and self.classifier else [signal]
         return any(CONFIDENCE_SIGNALS[name].draws for name in used)
 
@@ -199,6 +213,9 @@ def estimate_cascade_value(answers: PairedAnswers, teacher: TeacherConfig, seed:
     resamples = draw_resamples(len(evaluation), seed)
     names = [name for name, signal in CONFIDENCE_SIGNALS.items() if answers.draws or not signal.draws]
     classifier, predicted_gain = _fit_classifier(rows, outcomes, calibration, names, seed)
+    asked = None
+    if find_question_problem() is None:
+        asked = fit_question_router([result.question for result in answers.student], outcomes, calibration, seed)
     curves = [
         build_routing_curve(
             name,
@@ -206,7 +223,7 @@ def estimate_cascade_value(answers: PairedAnswers, teacher: TeacherConfig, seed:
             (outcomes.select(calibration), scores[calibration]),
             EvaluationHalf(evaluated, scores[evaluation], resamples),
         )
-        for name, meaning, scores in _score_by_signals(rows, names, classifier, predicted_gain)
+        for name, meaning, scores in _score_by_signals(rows, names, classifier, predicted_gain, asked)
     ]
     best = max(curves, key=lambda curve: curve.chosen_area)
     random, oracle = build_baselines(evaluated, resamples)
@@ -218,7 +235,8 @@ def estimate_cascade_value(answers: PairedAnswers, teacher: TeacherConfig, seed:
         seeds=len(rows), chosen_on=len(calibration), told_on=len(evaluation), student_rate=rates[0], teacher_rate=rates[1],
         gap=gap, cost_unit=unit, teacher_cost=float(cost.mean()), student_tokens=_mean_tokens(answers.student),
         draw_tokens=sum(map(_mean_tokens, answers.draws)), curves=curves, aims=list(TARGET_SHARES), random=random,
-        oracle=oracle, random_share_at_quality=random_share, best=best.signal, classifier=classifier, verdict=verdict,
+        oracle=oracle, random_share_at_quality=random_share, best=best.signal, classifier=classifier,
+        question=asked.router if asked else None, verdict=verdict,
         answer=VERDICT_EXPLANATIONS[verdict](rates, gap, best, random_share),
         notes=list(_collect_cascade_notes(answers, rows, classifier, best)),
     )  # fmt: skip
@@ -276,8 +294,11 @@ def _score_by_signals(
     names: Sequence[str],
     classifier: RoutingClassifier | None,
     predictions: Mapping[int, float],
+    asked: FittedRouter | None,
 ) -> Iterator[tuple[str, str, Floats]]:
-    """Each signal, its meaning, and its score of every answer; an answer that cannot be trusted scores below all others."""
+    """Each signal, its meaning, and its score of every answer; an answer that cannot be trusted scores below all others, but
+    not by the question alone.
+    """
 
     def fill_missing(scores: Sequence[float | None]) -> Floats:
         least = min(score for score in scores if score is not None) - 1
@@ -289,6 +310,8 @@ def _score_by_signals(
             CONFIDENCE_SIGNALS[name].meaning,
             fill_missing([row and CONFIDENCE_SIGNALS[name].compute(row) for row in rows]),
         )
+    if asked:
+        yield QUESTION_SIGNAL, QUESTION_MEANING, asked.scores
     if classifier:
         scores = [
             row and predictions.get(i, compute_signal_score(CLASSIFIER_SIGNAL, row, classifier))
@@ -369,10 +392,15 @@ def _collect_cascade_notes(
     best: RoutingCurve,
 ) -> Iterator[str]:
     if missing := sum(row is None for row in rows):
-        yield f"{missing} of {len(rows)} answers of the student had no end or no tokens; they always go to the teacher."
+        yield (
+            f"{missing} of {len(rows)} answers of the student had no end or no tokens; they always go to the teacher, except by "
+            "the question alone."
+        )
     if classifier is None:
         yield "No classifier: on the calibration seeds, the teacher gained the same everywhere."
     if best.at_share.recovered is None:
         yield "No share of the gap: on the evaluation seeds there may be no gap."
+    if problem := find_question_problem():
+        yield f"No router by the question alone: it {problem}."
     if not answers.draws:
         yield "No agreement: no further answers were drawn."

@@ -11,12 +11,13 @@ from core.addresses import parse_base_url_option
 from core.config.teachers import MODELLESS_DRAFTS, OPENAI_URL, TeacherConfig
 from core.errors import UsageError
 from core.secrets import redact_text
+from core.shared_options import DEFAULT_DRAFT_TOKENS, DEFAULT_GGUF_TYPE, name_student_file
 from core.storage.atomic_files import hash_file
 from flows.cascade.chat_router import LOCAL_PREFIXES, RoutingRule
+from flows.cascade.question_router import check_question_router
 from flows.cascade.routing_result import RoutingResult, read_routing_result
 from flows.data.stranger_files import check_recorded_teacher, list_teacher_options
 from flows.data.student_files import (
-    DEFAULT_GGUF_TYPE,
     ROUTING_FILE,
     export_student,
     find_student_folder,
@@ -29,11 +30,10 @@ from students.routing.routing_curves import choose_threshold
 from teachers.drafts.draft_model import find_draft_problem
 
 NO_TEACHER = "none"
-DEFAULT_DRAFT_TOKENS: int = TeacherConfig.model_fields["draft_tokens"].default
 
 
 class ServingOptions(NamedTuple):
-    """The options of `serve` that choose the teacher and the routing rule."""
+    """The options of `serve` that choose the teacher, the routing rule and the student's draft."""
 
     teacher: str | None = None
     """`provider/model`, `none`, or None for the calibrated teacher."""
@@ -45,6 +45,10 @@ class ServingOptions(NamedTuple):
     threshold: float | None = None
     share: float | None = None
     signal: str | None = None
+    draft: str | None = None
+    """What proposes tokens to the student: `ngram`, `mtp`, a GGUF file or a student's folder."""
+    draft_tokens: int | None = None
+    """Tokens that it proposes at once; None for the default."""
 
 
 class ServingSetup(NamedTuple):
@@ -64,10 +68,23 @@ def prepare_serving(name: Path, kind: str | None, options: ServingOptions) -> Se
     """Combine the student in `name`, the calibration next to it, and the options.
 
     Raises:
-        UsageError: if there is no student, or the calibration is of another student or teacher.
+        UsageError: if there is no student, the calibration is of another student or teacher, or options exclude each other.
     """
     if options.threshold is not None and options.share is not None:
         raise UsageError("--threshold and --share: both say when the teacher is asked; leave one out")
+    if options.draft is None and options.draft_tokens is not None:
+        raise UsageError(
+            f"--draft-tokens {options.draft_tokens}: is for a draft, and there is none; name one (--draft), or leave it out"
+        )
+    setup = _choose_cascade(name, kind, options)
+    if options.draft is None:
+        return setup
+    tokens = DEFAULT_DRAFT_TOKENS if options.draft_tokens is None else options.draft_tokens
+    return add_draft(setup, options.draft, tokens)
+
+
+def _choose_cascade(name: Path, kind: str | None, options: ServingOptions) -> ServingSetup:
+    """The student alone, or with the teacher and the rule that options and calibration give."""
     weights, routing = _find_served_student(name, kind, alone=options.teacher == NO_TEACHER)
     defaults = routing.sampling.model_dump() if routing else {}
     if options.teacher == NO_TEACHER:
@@ -101,6 +118,8 @@ def prepare_serving(name: Path, kind: str | None, options: ServingOptions) -> Se
             f"--share: no calibration gives its threshold; calibrate first: {format_command('route', str(name))}"
         )
     rule = RoutingRule(chosen, threshold, routing, routing.draws if routing and routing.needs_draws(chosen) else 0)
+    if routing and rule.by_question:
+        check_question_router(routing.question)
     return ServingSetup(weights, teacher, rule, defaults, _describe_setup(options, routing, rule, teacher))
 
 
@@ -111,7 +130,7 @@ def add_draft(setup: ServingSetup, draft: str, draft_tokens: int) -> ServingSetu
         UsageError: if there is no such student or file, its tokens are not those of the student that is served, or a rule reads
             the probabilities of the student's tokens.
     """
-    if setup.rule:
+    if setup.rule and not setup.rule.by_question:
         raise UsageError(
             "--draft: the cascade reads the probabilities of the student's tokens, which llama.cpp does not return with a draft; "
             "leave it out, or serve the student alone (--teacher none)"
@@ -139,8 +158,8 @@ def _find_served_student(name: Path, kind: str | None, *, alone: bool) -> tuple[
     if file:
         weights = name
     else:
-        form = kind or (routing and routing.type) or "q8_0"
-        weights = folder / f"student-{form}.gguf"
+        form = kind or (routing and routing.type) or DEFAULT_GGUF_TYPE
+        weights = folder / name_student_file(form)
         if not (routing and weights.is_file() and hash_file(weights) == routing.weights):
             weights = export_student(folder, form).path
     if routing and hash_file(weights) != routing.weights:
@@ -153,9 +172,13 @@ def _find_served_student(name: Path, kind: str | None, *, alone: bool) -> tuple[
 
 def _choose_teacher(name: Path, options: ServingOptions, routing: RoutingResult | None) -> TeacherConfig | None:
     """The teacher, whose key is set; None if neither an option nor the calibration names any."""
-    model = options.teacher or (options.recipe and options.recipe.model) or (routing and routing.teacher.model)
+    model = options.teacher or (options.recipe.model if options.recipe else None)
+    if model is None and routing:
+        model = routing.teacher.model
     if model is None:
         return None
+    if routing and _are_same_file(model, routing.teacher.model):
+        model = routing.teacher.model
     calibrated = routing is not None and model == routing.teacher.model
     if routing and calibrated and options.recipe is None:
         given = {
@@ -164,12 +187,34 @@ def _choose_teacher(name: Path, options: ServingOptions, routing: RoutingResult 
             "--teacher": options.teacher,
         }
         check_recorded_teacher((name if name.is_dir() else name.parent) / ROUTING_FILE, routing.teacher, given)
+    if routing and calibrated and options.threshold is None and routing.teacher_weights:
+        file = Path(model.removeprefix("local/"))
+        if not file.is_file() or hash_file(file) != routing.teacher_weights:
+            raise UsageError(
+                f"--teacher {model}: is not the file that was calibrated; calibrate again "
+                f"({format_command('route', str(name))}), or give your own --threshold"
+            )
     if options.threshold is None and not calibrated:
         why = f"the calibration is of {routing.teacher.model}" if routing else f"no {ROUTING_FILE} next to the student"
         raise UsageError(
             f"--teacher {model}: {why}, so there is no threshold for it: calibrate first "
             f"({format_command('route', str(name))}), or give your own --threshold"
         )
+    return build_option_teacher(model, options)
+
+
+def _are_same_file(one: str, other: str) -> bool:
+    """Whether two names of teachers are paths of one file of weights."""
+    paths = [Path(name.removeprefix("local/")).resolve() for name in (one, other) if name.startswith("local/")]
+    return len(paths) == 2 and paths[0] == paths[1]
+
+
+def build_option_teacher(model: str, options: ServingOptions) -> TeacherConfig:
+    """The teacher `model` with the address and the key of the options.
+
+    Raises:
+        UsageError: if a key is not set.
+    """
     base = options.recipe if options.recipe and options.recipe.model == model else TeacherConfig(model=model)
     url = parse_base_url_option("--teacher-url", options.teacher_url) if options.teacher_url else None
     changes = {"base_url": url, "api_key_env": options.teacher_key_env}
@@ -205,7 +250,11 @@ def _describe_setup(
     options: ServingOptions, routing: RoutingResult | None, rule: RoutingRule, teacher: TeacherConfig
 ) -> str:
     address = describe_teacher_address(teacher)
-    cascade = f"the student first, then {teacher.model} {address} where {rule.signal} is under {format_number(rule.threshold)}"
+    if rule.by_question:
+        first = f"the student, or before it is asked {teacher.model} {address}"
+    else:
+        first = f"the student first, then {teacher.model} {address}"
+    cascade = f"{first} where {rule.signal} is under {format_number(rule.threshold)}"
     if routing is None or options.threshold is not None:
         return f"{cascade}, an uncalibrated threshold"
     if options.share is not None:

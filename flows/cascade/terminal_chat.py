@@ -17,10 +17,10 @@ from core.errors import ProviderError, UsageError
 from core.installation import format_install_command
 from core.runs.records import RunState
 from core.runs.run_dir import RunDir
+from core.shared_options import DEFAULT_GGUF_TYPE, name_student_file
 from core.thinking import THINK_CLOSING, THINK_OPENING, split_thinking
 from flows.data.run_storage import open_run_storage
 from flows.data.student_files import (
-    DEFAULT_GGUF_TYPE,
     export_student,
     find_student_run,
     import_student_module,
@@ -83,7 +83,7 @@ def find_chat_student(name: Path, runs_dir: str) -> ChatStudent:
             raise UsageError(
                 f"{name}: this run has no student; train one with `{train}`, then: stillhouse chat student"
             )
-    weights = folder / f"student-{DEFAULT_GGUF_TYPE}.gguf"
+    weights = folder / name_student_file()
     return ChatStudent(folder, weights if weights.is_file() else None)
 
 

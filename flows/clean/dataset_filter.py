@@ -19,6 +19,7 @@ import numpy as np
 from core.config.filters import DuplicateFilter, FilterConfig, MinHashFilter, list_filter_extensions
 from core.errors import RecipeError, UsageError
 from core.extensions import find_registered
+from core.runs.reviews import ReviewEntry
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import RowFilterResult, find_duplicates
@@ -32,7 +33,10 @@ from flows.clean.filter_checkpoint import (
 from flows.clean.filter_engine import DropLookup, RowDecisions, RowNames, filter_missing_batches
 from flows.clean.filter_output import FilterOutputPlan, name_kept_file, write_filter_output
 from flows.clean.filter_workers import FilterWorkers, connect_dask_workers, start_filter_processes
-from flows.data.dataset_rows import RowBatch, check_dataset_rows, find_dataset_files
+from flows.clean.row_decisions import apply_row_decisions, count_row_decisions, find_decided_rows
+from flows.data.dataset_rows import RowBatch, build_row_document, check_dataset_rows, find_dataset_files
+from flows.data.reviewed_rows import RowReviews, read_row_reviews
+from flows.data.row_images import choose_document_reader
 from flows.data.similarity_histogram import count_similarities
 from flows.report.filter_report import (
     DroppedExample,
@@ -52,6 +56,8 @@ COMPARED_PARTS = {
     "answer": "answers only, or the whole of a plain text",
 }
 """By `DuplicateFilter.of`."""
+COMPARED_THINGS = {"novelty": "what is asked", "image_duplicates": "images"}
+"""By the type of other filters that compare documents."""
 EXAMPLES_PER_FILTER = 8
 """Dropped rows of each filter in the report."""
 HIDDEN_TEXT = "(not shown: it has personal data)"
@@ -69,6 +75,9 @@ def filter_dataset(
 ) -> FilterReport:
     """Write to `out` the kept rows (unchanged except for masks, in input order), `dropped.parquet`, `aside.jsonl` with
     unreadable rows, and the report.
+
+    What people decided in the reviews of its files comes first: a row that they kept stays, whatever filters say, one that they
+    dropped goes, and a corrected one has the corrected text.
 
     A stopped command resumes from its checkpoint; one with other thresholds does not filter single rows again. Relative paths
     of filters start from `folder`. `workers` is the number of processes (default: one per processor) or the address of a Dask
@@ -90,9 +99,13 @@ def filter_dataset(
     local = find_registered(list_filter_extensions(configs), purpose)
     if local and workers not in (None, 1):
         raise UsageError(local)
+    reviews = read_row_reviews(files)
     identity = build_checkpoint_identity(files, configs, folder)
+    identity |= {"reviews": reviews.digest} if reviews.decisions else {}
     if (out / "report.json").exists() and read_checkpoint_identity(out / "work") != identity:
-        raise UsageError(f"{out}: contains the result of another input or other filters; give another folder")
+        raise UsageError(
+            f"{out}: contains the result of another input, other filters or other reviews; give another folder"
+        )
     checkpoint = FilterCheckpoint(out / "work", identity, configs)
     if isinstance(workers, str):
         started_workers = connect_dask_workers(workers)
@@ -104,13 +117,16 @@ def filter_dataset(
         started_workers = start_filter_processes(1 if small else workers or os.cpu_count() or 1)
     with _remove_new_folders_on_refusal(out):
         with started_workers as pool:
-            _filter_all_batches(files, checkpoint, configs, folder, pool)
+            _filter_all_batches(files, checkpoint, configs, folder, pool, reviews)
             SESSION.print_unless_stopped(f"comparing {checkpoint.count:,} rows")
-            judged = checkpoint.load_results()
-            duplicates = find_duplicates(judged, configs, folder, compare=pool.compare)
+            decided = find_decided_rows(files, checkpoint.spans, reviews)
+            judged, among = apply_row_decisions(checkpoint.load_results(), decided, len(configs))
+            duplicates = find_duplicates(judged, configs, folder, among, compare=pool.compare)
         SESSION.print_unless_stopped("writing")
         decisions = RowDecisions.combine(judged, duplicates)
-        report = _write_results(source, out, files, checkpoint, decisions, configs, folder)
+        decisions.step[[place for place, decision in decided.items() if decision.decision != "drop"]] = -1
+        report = _write_results(source, out, files, checkpoint, decisions, configs, folder, decided)
+        report = report.model_copy(update={"reviews": count_row_decisions(decided, reviews)})
     seconds = time.monotonic() - start
     timing = {"seconds": seconds, "rows_per_second": report.counts.candidates / seconds, "workers": pool.threads}
     report = report.model_copy(update=timing)
@@ -141,11 +157,14 @@ def _filter_all_batches(
     configs: Sequence[FilterConfig],
     folder: Path,
     workers: FilterWorkers,
+    reviews: RowReviews,
 ) -> None:
     """Raises UsageError if no row can be read, UserInterrupt if the user stops; finished batches are on disk then."""
     sizes = [file.stat().st_size for file in files]
     progress = _FilterProgress(checkpoint.count, sizes)
-    for batch, result in filter_missing_batches(files, checkpoint, configs, folder, workers):
+    build = reviews.build_document if reviews.decisions else build_row_document
+    read = choose_document_reader(configs, files, build)
+    for batch, result in filter_missing_batches(files, checkpoint, configs, folder, workers, read):
         if not checkpoint.spans and not result.numbers and result.unreadable:
             first = result.unreadable[0]
             raise UsageError(f"{files[batch.file]}: no row can be read; line {first.line} {first.error}")
@@ -176,7 +195,7 @@ class _FilterProgress:
 
 def _write_results(
     source: Path, out: Path, files: Sequence[Path], checkpoint: FilterCheckpoint, decisions: RowDecisions,
-    configs: Sequence[FilterConfig], folder: Path,
+    configs: Sequence[FilterConfig], folder: Path, decided: Mapping[int, ReviewEntry],
 ) -> FilterReport:  # fmt: skip
     dropped = np.flatnonzero(decisions.step >= 0).tolist()
     originals = {place: decisions.find_original(place) for place in dropped}
@@ -186,14 +205,15 @@ def _write_results(
     pairs = [(place, originals[place]) for place in shown]
     wanted = frozenset(place for pair in pairs for place in pair if place is not None and place >= 0)
     masks = {place: found for place, found in decisions.judged.masks.items() if decisions.step[place] < 0}
-    plan = FilterOutputPlan(decisions.step < 0, lookup.find_drop, masks, wanted)
+    corrections = {place: decision.edited for place, decision in decided.items() if decision.edited is not None}
+    plan = FilterOutputPlan(decisions.step < 0, lookup.find_drop, masks, wanted, corrections)
     texts = write_filter_output(files, out, checkpoint, plan)
     unreadable = list(islice(checkpoint.read_unreadable_lines(), MOST_UNREADABLE_ROWS))
     rows, failed = decisions.step.size, sum(1 for _ in checkpoint.read_unreadable_lines())
     steps, left = [], rows
     for step, config in enumerate(configs):
         count = int(np.count_nonzero(decisions.step == step))
-        compared = "what is asked" if config.type == "novelty" else None
+        compared = COMPARED_THINGS.get(config.type)
         steps.append(
             FilterStep(
                 filter=config.type,
@@ -203,6 +223,10 @@ def _write_results(
                 compared=COMPARED_PARTS[config.of] if isinstance(config, DuplicateFilter) else compared,
             )
         )
+        left -= count
+    if decided:
+        count = int(np.count_nonzero(decisions.step == len(configs)))
+        steps.append(FilterStep(filter="review", options={}, rows_in=left, dropped=count))
         left -= count
     return FilterReport(
         source=str(source),

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import orjson
 
 from core.errors import UsageError
+from core.sample import Message
 from core.storage.atomic_files import write_atomically, write_bytes
 from filters.base import Document
 from filters.masks import TextMask, mask_value
@@ -33,10 +33,20 @@ from flows.data.dataset_rows import (
     read_dataset_batches,
     read_file_state,
 )
+from flows.data.reviewed_rows import correct_row, has_conversation
 from flows.data.table_masking import is_text_type, mask_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+class RowNotCorrectable(ValueError):
+    """A row whose form cannot hold what a person wrote."""
+
+    def __init__(self, place: int, fault: str) -> None:
+        super().__init__(fault)
+        self.place = place
+        """In its batch."""
 
 
 class FilterOutputPlan(NamedTuple):
@@ -47,6 +57,8 @@ class FilterOutputPlan(NamedTuple):
     masks: Mapping[int, tuple[TextMask, ...]]
     wanted_places: frozenset[int]
     """Places of rows whose documents are returned."""
+    corrections: Mapping[int, Sequence[Message]] = {}
+    """The conversations that people corrected, as they are now."""
 
 
 def write_filter_output(
@@ -67,7 +79,10 @@ def write_filter_output(
         with _open_row_writer(files, partial, find_compression(kept)) as rows:
             for span, batch in zip(checkpoint.spans, read_dataset_batches(files, checked=FILTER_COLUMNS), strict=False):
                 _check_input_unchanged([batch.file], files, checkpoint)
-                texts |= _write_batch(batch, span, plan, rows, spool)
+                try:
+                    texts |= _write_batch(batch, span, plan, rows, spool)
+                except RowNotCorrectable as error:
+                    raise UsageError(f"{files[batch.file]}: row {span.numbers[error.place]}: {error}") from None
             _check_input_unchanged(range(len(files)), files, checkpoint)
         _join_parts(sorted(spool.iterdir()), dropped, rows.get_minimal_schema())
         (out / "report.json").unlink(missing_ok=True)  # until the new report is written, the output is incomplete
@@ -99,13 +114,16 @@ def _write_batch(
     import pyarrow.parquet as pq
 
     first, count = span.first_place, len(span.numbers)
-    selected = rows.select_rows(batch, span.numbers)
+    corrections = {
+        place - first: plan.corrections[place] for place in range(first, first + count) if place in plan.corrections
+    }
+    selected = rows.correct_rows(rows.select_rows(batch, span.numbers), corrections)
     kept = plan.kept[first : first + count]
     masks = {place - first: plan.masks[place] for place in range(first, first + count) if place in plan.masks}
     rows.write_kept(selected, np.flatnonzero(kept), masks)
     if (dropped := np.flatnonzero(~kept)).size:
         drops = [plan.find_drop(first + place).build_columns() for place in dropped.tolist()]
-        table = _build_table_without_surrogates(partial(_add_drop_columns, rows.build_table(selected, dropped)), drops)
+        table = _add_drop_columns(rows.build_table(selected, dropped), drops)
         pq.write_table(table, spool / f"{first:012d}.parquet")
     wanted = (place for place in plan.wanted_places if first <= place < first + count)
     return {place: build_row_document(rows.build_row(selected, place - first)) for place in wanted}
@@ -135,6 +153,9 @@ class _RowWriter(Protocol):
     def select_rows(self, batch: RowBatch, numbers: Sequence[int]) -> Any:
         """The rows with these numbers."""
 
+    def correct_rows(self, rows: Any, corrections: Mapping[int, Sequence[Message]]) -> Any:
+        """The rows with corrected conversations, by place. Raises RowNotCorrectable."""
+
     def write_kept(self, rows: Any, places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None: ...
 
     def build_table(self, rows: Any, places: Indices) -> "pa.Table": ...
@@ -157,6 +178,12 @@ class _JsonLinesWriter:
         lines = batch.content.split(b"\n") if isinstance(batch.content, bytes) else []
         return [lines[number - batch.first] for number in numbers]
 
+    def correct_rows(self, rows: list[bytes], corrections: Mapping[int, Sequence[Message]]) -> list[bytes]:
+        return [
+            _encode_row(_correct_row(i, parse_json_line(row), corrections[i])) if i in corrections else row
+            for i, row in enumerate(rows)
+        ]
+
     def write_kept(self, rows: list[bytes], places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None:
         lines = []
         for i in places.tolist():
@@ -164,15 +191,12 @@ class _JsonLinesWriter:
             if i in masks:
                 fields = parse_json_line(line).items()
                 row = {key: value if key == "id" else mask_value(value, masks[i]) for key, value in fields}
-                try:
-                    line = json.dumps(row, ensure_ascii=False).encode()
-                except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 cannot encode
-                    line = json.dumps(row).encode()
+                line = _encode_row(row)
             lines.append(line + b"\n")
         self._file.write(b"".join(lines))
 
     def build_table(self, rows: list[bytes], places: Indices) -> "pa.Table":
-        return _build_table_without_surrogates(_build_table, [parse_json_line(rows[i]) for i in places.tolist()])
+        return _build_table([parse_json_line(rows[i]) for i in places.tolist()])
 
     def build_row(self, rows: list[bytes], place: int) -> dict[str, Any]:
         return dict(parse_json_line(rows[place]))
@@ -198,6 +222,20 @@ class _ParquetWriter:
             table = table.take([number - batch.first for number in numbers])
         return fit_table_to_schema(table, self._schema)
 
+    def correct_rows(self, rows: "pa.Table", corrections: Mapping[int, Sequence[Message]]) -> "pa.Table":
+        import pyarrow as pa
+
+        parts, end = [], 0
+        for place, edited in sorted(corrections.items()):
+            changed = pa.Table.from_pylist([_correct_row(place, self.build_row(rows, place), edited)], self._schema)
+            if not has_conversation(changed.to_pylist()[0], edited):
+                raise RowNotCorrectable(
+                    place, "its columns cannot hold the correction; convert the file to `messages` first"
+                )
+            parts += [rows.slice(end, place - end), changed]
+            end = place + 1
+        return pa.concat_tables([*parts, rows.slice(end)]) if parts else rows
+
     def write_kept(self, rows: "pa.Table", places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None:
         kept = rows.take(places) if places.size < rows.num_rows else rows
         masks_of_kept = {i: masks[place] for i, place in enumerate(places.tolist()) if place in masks}
@@ -213,14 +251,15 @@ class _ParquetWriter:
         return _add_drop_columns(self._schema.empty_table(), []).schema
 
 
-def _build_table_without_surrogates(
-    build: Callable[[Sequence[dict[str, Any]]], "pa.Table"], rows: Sequence[dict[str, Any]]
-) -> "pa.Table":
-    """Build a table, with `?` for each half of a surrogate pair, which no table can hold."""
+def _correct_row(place: int, row: Mapping[str, Any], edited: Sequence[Message]) -> dict[str, Any]:
     try:
-        return build(rows)
-    except UnicodeEncodeError:
-        return build(json.loads(json.dumps(rows, ensure_ascii=False).encode("utf-8", "replace")))
+        return correct_row(row, edited)
+    except (ValueError, KeyError, StopIteration) as error:
+        raise RowNotCorrectable(place, str(error)) from None
+
+
+def _encode_row(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode()
 
 
 def _build_table(rows: Sequence[Mapping[str, Any]]) -> "pa.Table":

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from core.config.filters import KeepOneFilter
 from core.config.recipe import Recipe
 from core.runs.records import ComparedSimilarities, DifficultyRecord, SampleCounts
+from core.runs.review_summary import ReviewSummary
 from core.runs.run_dir import RunDir
 from core.sample import RejectionReason, SampleStatus, Seed, TokenUsage, parse_sample_index
 from core.storage.atomic_files import count_values, write_json, write_parquet
@@ -21,6 +23,7 @@ from core.storage.sample_files import ATTEMPTS_COLUMN, read_sample_columns
 from filters.base import Document, DroppedDocument
 from filters.chain.filter_chain import RowFilterResult, find_duplicates, join_batches, sketch_released
 from filters.rules.contamination import build_all_set_reports
+from flows.clean.applied_reviews import AppliedReviews, read_applied_reviews
 from flows.clean.filter_checkpoint import BatchSpan, FilterCheckpoint, build_checkpoint_identity
 from flows.clean.filter_engine import (
     DROP_COLUMNS,
@@ -35,6 +38,7 @@ from flows.clean.filter_workers import THIS_PROCESS
 from flows.data.curated_run import build_conversation_document, format_drop_reason
 from flows.data.similarity_histogram import count_similarities
 from flows.data.table_masking import mask_table
+from flows.features.requested_features import RequestedFeatureMeter, locate_requested_dictionary
 
 CHECKPOINT_FOLDER = ".filters"
 """In the run's directory; hidden, so neither hashed nor published."""
@@ -55,7 +59,7 @@ class GroupCounts(NamedTuple):
 class CurationResult(NamedTuple):
     counts: SampleCounts
     verified: int
-    """Samples that the agents kept, before the filters."""
+    """Samples that the agents or a person kept, before the filters, and those that a person then dropped."""
     reasons: dict[str, int]
     """Dropped and failed samples by `reason:detail`."""
     usage: TokenUsage
@@ -64,6 +68,8 @@ class CurationResult(NamedTuple):
     groups: dict[str, GroupCounts]
     difficulty: DifficultyRecord | None
     """The measured pass rates; None if the recipe measures none."""
+    reviews: ReviewSummary | None
+    """The reviews that were applied."""
 
 
 def curate_run(
@@ -72,20 +78,46 @@ def curate_run(
     """Filter the samples that the agents kept, and write the run's kept and dropped samples. Of a group with a goal, keep the
     first samples in the order of the run, as many as the goal. Relative paths of filters start from `folder`. A sample that
     repeats a document released `before` is dropped.
+
+    What people decided in the run's reviews comes first: a sample that they kept stays, whatever agents, filters and goals say,
+    one that they dropped goes, and a corrected one has the corrected text.
+
+    Raises:
+        UsageError: naming a line of the reviews that cannot be used.
     """
     shards = run.shards()
     files = [run.shard_file(index) for index in shards]
+    reviews = read_applied_reviews(run.reviews_file)
     identity = build_checkpoint_identity(files, recipe.filters, folder)
+    identity |= {"reviews": reviews.summary.digest} if reviews.summary and reviews.decisions else {}
     checkpoint = FilterCheckpoint(run.path / CHECKPOINT_FOLDER, identity, recipe.filters)
     scored = any(isinstance(config, KeepOneFilter) and config.keep == "best" for config in recipe.filters)
-    columns = ("id", "state", "messages", "fields", *(("history",) if scored else ()))
+    dictionary = locate_requested_dictionary(recipe.filters, folder)
+    measured = RequestedFeatureMeter(dictionary) if dictionary else None
+    columns = ("id", "state", "messages", "fields", *(("history",) if scored else ()), *(("seed",) if measured else ()))
+
+    def read(row: Mapping[str, Any], name: str) -> Document | None:
+        document = _build_sample_document(reviews, run.path, row, name)
+        return measured.measure(row, document) if measured and document else document
+
     for batch, result in filter_missing_batches(
-        files, checkpoint, recipe.filters, folder, THIS_PROCESS, _build_sample_document, columns, checked=columns
+        files,
+        checkpoint,
+        recipe.filters,
+        folder,
+        THIS_PROCESS,
+        read,
+        columns,
+        checked=columns,
     ):
         checkpoint.add(batch.file, result)
-    groups, among, decisions, passed, surplus = _select_samples(files, recipe, seeds, checkpoint, folder, before)
+    decided = checkpoint.read_ids(range(checkpoint.count)) if reviews.decisions else {}
+    certain = {place for place, name in decided.items() if reviews.keeps(name)}
+    groups, among, decisions, passed, surplus = _select_samples(
+        files, recipe, seeds, checkpoint, folder, before, reviews, certain
+    )
     kept = np.zeros(checkpoint.count, dtype=np.bool_)
-    kept[sorted(set(passed) - surplus)] = True
+    kept[sorted((set(passed) - surplus) | certain)] = True
     names = RowNames(files, checkpoint, range(checkpoint.count), before)
     lookup = DropLookup(decisions, recipe.filters, folder, names)
 
@@ -98,7 +130,7 @@ def curate_run(
 
     plan = FilterOutputPlan(kept, find_drop, decisions.judged.masks, frozenset())
     written = [
-        _write_curated_shard(run, index, [span for span in checkpoint.spans if span.file == file], plan)
+        _write_curated_shard(run, index, [span for span in checkpoint.spans if span.file == file], plan, reviews)
         for file, index in enumerate(shards)
     ]
     row_drops = [drop for place in among if (drop := decisions.find_row_drop(place))]
@@ -107,13 +139,14 @@ def curate_run(
     per_group = [Counter(groups[p] for p in chosen) for chosen in (among, passed, np.flatnonzero(kept).tolist())]
     return CurationResult(
         counts=_count_samples(written),
-        verified=checkpoint.count,
+        verified=checkpoint.count + sum(shard.dropped_by_people for shard in written),
         reasons=count_values(reason for shard in written for reason in shard.reasons),
         usage=sum((shard.usage for shard in written), TokenUsage()),
         similarities=count_similarities(decisions.duplicates, recipe.filters),
         groups={
             name: GroupCounts(count, *(counts[name] for counts in per_group)) for name, count in Counter(groups).items()
         },
+        reviews=reviews.summary,
         difficulty=_count_pass_rates(recipe, [measured for shard in written for measured in shard.attempts]),
     )
 
@@ -123,18 +156,20 @@ def remove_filter_checkpoint(run: RunDir) -> None:
     shutil.rmtree(run.path / CHECKPOINT_FOLDER, ignore_errors=True)
 
 
-def _build_sample_document(row: Mapping[str, Any], name: str) -> Document | None:
-    """The document of a sample that the agents kept."""
-    if row["state"] != SampleStatus.kept:
+def _build_sample_document(reviews: AppliedReviews, run: Path, row: Mapping[str, Any], name: str) -> Document | None:
+    """The document of a sample that the agents or a person kept."""
+    if reviews.decide_state(row["id"], row["state"]) is not SampleStatus.kept:
         return None
+    row = reviews.apply_to_row(row)
     critiques = json.loads(row["history"])["critiques"] if "history" in row else []
     scores = list(critiques[-1]["scores"].values()) if critiques else []
     score = sum(scores) / len(scores) if scores else None
-    return build_conversation_document(name, row["messages"], json.loads(row["fields"]).get("question", ""), score)
+    question = json.loads(row["fields"]).get("question", "")
+    return build_conversation_document(name, row["messages"], question, score, image_folder=run)
 
 
 class _SampleSelection(NamedTuple):
-    """Which samples a run keeps, by place among those that the agents kept."""
+    """Which samples a run keeps, by place among those that the agents or a person kept."""
 
     groups: list[str]
     """The group of each sample."""
@@ -154,7 +189,10 @@ def _select_samples(
     checkpoint: FilterCheckpoint,
     folder: Path,
     before: Sequence[Document],
+    reviews: AppliedReviews,
+    certain: AbstractSet[int],
 ) -> _SampleSelection:
+    """`certain` are the places of samples that a person kept."""
     judged = checkpoint.load_results()
     if before:  # last in the list, yet kept before any sample like them
         judged = join_batches([judged, sketch_released(before, recipe.filters)])
@@ -163,10 +201,10 @@ def _select_samples(
         groups = [
             recipe.find_sample_group(json.loads(row["seed"])["data"], row[ATTEMPTS_COLUMN])
             for file in files
-            for row in read_sample_columns(file, ("state", "seed", ATTEMPTS_COLUMN)).iter_rows(named=True)
-            if row["state"] == SampleStatus.kept
+            for row in read_sample_columns(file, ("id", "state", "seed", ATTEMPTS_COLUMN)).iter_rows(named=True)
+            if reviews.decide_state(row["id"], row["state"]) is SampleStatus.kept
         ]
-    among, decisions = _select_first_of_groups(judged, groups, recipe, folder)
+    among, decisions = _select_first_of_groups(judged, groups, recipe, folder, certain)
     passed = [place for place in among if decisions.step[place] < 0]
     surplus = set(range(checkpoint.count)) - set(among)
     if recipe.goals:
@@ -190,7 +228,7 @@ def _select_samples(
 
 
 def _select_first_of_groups(
-    judged: RowFilterResult, groups: Sequence[str], recipe: Recipe, folder: Path
+    judged: RowFilterResult, groups: Sequence[str], recipe: Recipe, folder: Path, certain: AbstractSet[int]
 ) -> tuple[list[int], RowDecisions]:
     """The places up to each group's goal, and the filters' decisions about them.
 
@@ -201,7 +239,9 @@ def _select_first_of_groups(
 
     def decide() -> RowDecisions:
         places = np.array([*among, *released], dtype=np.int64)
-        return RowDecisions.combine(judged, find_duplicates(judged, recipe.filters, folder, places))
+        combined = RowDecisions.combine(judged, find_duplicates(judged, recipe.filters, folder, places))
+        combined.step[sorted(certain)] = -1
+        return combined
 
     among, open_groups = list(range(len(groups))), dict(recipe.goals)
     decisions = decide()
@@ -226,6 +266,8 @@ class _ShardCounts(NamedTuple):
     usage: TokenUsage
     attempts: list[tuple[list[bool], bool]]
     """Of each sample with a measured difficulty: whether each attempt passed, and whether the sample is kept."""
+    dropped_by_people: int
+    """Samples that the agents kept and a person dropped."""
 
 
 def _count_pass_rates(recipe: Recipe, measured: Sequence[tuple[list[bool], bool]]) -> DifficultyRecord | None:
@@ -254,11 +296,15 @@ def _count_samples(shards: Sequence[_ShardCounts]) -> SampleCounts:
     )
 
 
-def _write_curated_shard(run: RunDir, index: int, spans: Sequence[BatchSpan], plan: FilterOutputPlan) -> _ShardCounts:
+def _write_curated_shard(
+    run: RunDir, index: int, spans: Sequence[BatchSpan], plan: FilterOutputPlan, reviews: AppliedReviews
+) -> _ShardCounts:
     """Write the kept samples of a shard, and the rest with `DROP_COLUMNS`, which are null where no filter dropped a sample."""
     import polars as pl
 
-    shard = read_sample_columns(run.shard_file(index))
+    produced = read_sample_columns(run.shard_file(index))
+    shard = reviews.apply_to_shard(produced)
+    by_people = int(((shard["reason"] == RejectionReason.review) & (produced["state"] == SampleStatus.kept)).sum())
     places = {number - 1: place for span in spans for place, number in enumerate(span.numbers, span.first_place)}
     if masks := {row: plan.masks[place] for row, place in places.items() if place in plan.masks}:
         shard = pl.DataFrame(mask_table(shard.to_arrow(), masks))
@@ -284,4 +330,4 @@ def _write_curated_shard(run: RunDir, index: int, spans: Sequence[BatchSpan], pl
         if ATTEMPTS_COLUMN in judged.columns
         else []
     )
-    return _ShardCounts(count_values(judged["state"]), reasons, TokenUsage(**usage), attempts)
+    return _ShardCounts(count_values(judged["state"]), reasons, TokenUsage(**usage), attempts, by_people)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = "10s"
 STOP_SECONDS = 5.0
+PATIENT_RESTARTS = {"distributed.deploy.lost-worker-timeout": "10m"}
+"""A `LocalCluster` does without a dead worker that has no successor in time: 15 s by default, too few on a busy machine."""
 
 
 class DaskEngine:
@@ -78,7 +80,7 @@ async def _connect_client(scale: ScaleConfig) -> AsyncIterator[Any]:
         security, options = create_cluster_security()
     except ImportError:
         raise build_missing_engine_error("cryptography", "cluster") from None
-    with dask.config.set(HEALTH_PAGES_ONLY):
+    with dask.config.set({**HEALTH_PAGES_ONLY, **PATIENT_RESTARTS}):
         cluster = LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=scale.workers,
             threads_per_worker=1,

@@ -5,12 +5,18 @@ from typing import Annotated
 import typer
 
 from flows.commands import (
+    agent_commands,
     assessment_commands,
+    comparison_commands,
     dataset_commands,
+    decision_commands,
     deployment_commands,
+    feature_commands,
+    publication_commands,
     recipe_commands,
     release_commands,
     result_commands,
+    review_commands,
     run_commands,
     student_commands,
     topology_commands,
@@ -35,9 +41,15 @@ for part in (
     topology_commands,
     dataset_commands,
     assessment_commands,
+    feature_commands,
+    comparison_commands,
+    review_commands,
     student_commands,
+    decision_commands,
     release_commands,
+    publication_commands,
     deployment_commands,
+    agent_commands,
 ):
     app.add_typer(part.app)
 

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from core.data_kinds import DataKind
+from core.shared_options import GgufType
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
@@ -62,9 +63,7 @@ RunsOption = Annotated[
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume the run if it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
-TypeOption = Annotated[
-    Literal["f32", "f16", "q8_0", "q4_0", "tq2_0"], typer.Option("--type", help="The number format of the weights.")
-]
+TypeOption = Annotated[GgufType, typer.Option("--type", help="The number format of the weights.")]
 ReferenceOption = Annotated[
     str,
     typer.Option(

@@ -6,11 +6,14 @@ from typing import Annotated
 import typer
 
 from core.errors import RecipeError
+from core.project_files import RUNS_FOLDER
+from core.shared_options import DEFAULT_PREVIEW_SAMPLES, MOST_PREVIEW_SAMPLES
 from flows.commands.command_options import (
     MAKE_PANEL,
     TRY_PANEL,
     JsonOption,
     RecipeArgument,
+    RunsOption,
     SetOption,
     load_command_plan,
     print_json,
@@ -19,9 +22,6 @@ from flows.commands.command_options import (
 from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
-
-MOST_PREVIEW_SAMPLES = 50
-"""Maximum number of samples in one preview."""
 
 
 @app.command("recipes", rich_help_panel=TRY_PANEL)
@@ -126,10 +126,16 @@ def preview_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     *,
-    number: Annotated[int, typer.Option("-n", min=1, max=MOST_PREVIEW_SAMPLES, help="Number of samples.")] = 3,
+    number: Annotated[
+        int, typer.Option("-n", min=1, max=MOST_PREVIEW_SAMPLES, help="Number of samples.")
+    ] = DEFAULT_PREVIEW_SAMPLES,
+    runs_dir: RunsOption = RUNS_FOLDER,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a few samples, print every turn, and estimate what a run takes. Keeps no sample; exit 1 if none could be judged."""
+    """Make a few samples, print every turn, and estimate what a run takes. Keeps no sample; exit 1 if none could be judged.
+
+    The generator is that of the next run: the recipe's own, or a promoted student.
+    """
     import asyncio
 
     from agents.studies.preview import preview_samples
@@ -139,12 +145,15 @@ def preview_command(
     from core.stop_signal import RunStopped
     from flows.data.estimate_files import store_estimate
     from flows.recipes.recipe_catalog import hash_recipe_sources
+    from flows.run.run_preparation import plan_next_run
     from flows.terminal.cost_text import format_estimate
     from flows.terminal.preview_advice import build_unjudged_error, suggest_after_preview
     from flows.terminal.sample_history import format_sample_history
-    from flows.terminal.suggested_commands import build_recipe_arguments
+    from flows.terminal.suggested_commands import build_recipe_arguments, build_runs_dir_arguments
 
-    plan = load_command_plan(recipe, overrides)
+    written = load_command_plan(recipe, overrides)
+    plan = plan_next_run(written, runs_dir)
+    generator = plan.recipe.generator_teacher
     with SESSION.handle_interrupts():
         try:
             preview = asyncio.run(preview_samples(plan, number, SESSION.stop))
@@ -153,17 +162,20 @@ def preview_command(
     samples, estimate = preview.samples, estimate_run(plan, preview)
     judged = any(sample.state is not SampleStatus.failed for sample in samples)
     if judged:
-        store_estimate(recipe_digest(plan.recipe, hash_recipe_sources(plan)), estimate)
+        store_estimate(recipe_digest(written.recipe, hash_recipe_sources(written)), estimate)
     if as_json:
         print_json({
+            "generator": generator.model,
             "samples": [sample.model_dump(mode="json") for sample in samples],
             "estimate": estimate.model_dump(mode="json") if judged else None,
         })  # fmt: skip
     else:
+        if generator.student_of:
+            print_text(f"generator: the promoted student of {generator.student_of}\n")
         print_text("\n\n".join(map(format_sample_history, samples)))
         if judged:
             print_text("\n" + "\n".join(format_estimate(estimate, plan.recipe.name)))
-    words = build_recipe_arguments(recipe, overrides)
+    words = [*build_recipe_arguments(recipe, overrides), *build_runs_dir_arguments(runs_dir)]
     if not judged:
         raise build_unjudged_error(samples, words, number)
     if not as_json:

@@ -34,7 +34,8 @@ def release_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER
     except GateNotMet:
         if as_json:
             manifest = run.read_manifest()
-            print_json({**summarize_manifest(manifest), "release": None, "gates": find_release_refusals(manifest)})
+            gates = [str(refusal) for refusal in find_release_refusals(manifest)]
+            print_json({**summarize_manifest(manifest), "release": None, "gates": gates})
         raise
     if as_json:
         release = created.release

@@ -51,7 +51,7 @@ def show_command(
 ) -> None:
     """Print a sample with every turn, critique and verdict. Without SAMPLE, print the run's whole card and list its samples."""
     from core.sample import parse_sample_index
-    from flows.data.curated_run import find_sample, read_finished_samples
+    from flows.data.curated_run import find_sample, read_finished_lines, read_finished_samples
     from flows.data.run_storage import open_run_storage
     from flows.terminal.run_summary import format_run_details
     from flows.terminal.sample_history import format_sample_history, format_sample_line
@@ -61,8 +61,7 @@ def show_command(
     run = storage.find_run(run_name)
     if sample is None:
         if as_json:
-            keys = {"id", "state", "reason", "detail"}
-            print_json([s.model_dump(mode="json", include=keys) for s in read_finished_samples(run)])
+            print_json([line._asdict() for line in read_finished_lines(run)])
             return
         print_text(format_run_details(storage.read_manifest(run), run))
         first = None

@@ -6,8 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from core.errors import INTERRUPTED_EXIT_CODE, RunFailed
+from core.errors import INTERRUPTED_EXIT_CODE, RunFailed, UsageError
 from core.project_files import RUNS_FOLDER
+from core.shared_options import (
+    DEFAULT_DRAFT_TOKENS,
+    DEFAULT_GGUF_TYPE,
+    DEFAULT_PANEL,
+    MOST_DRAFT_TOKENS,
+    CacheType,
+    GgufType,
+)
 from flows.commands.command_options import (
     STUDENT_PANEL,
     InputArgument,
@@ -29,12 +37,18 @@ from flows.terminal.console import SESSION, UserInterrupt, is_reporting_process
 app = typer.Typer()
 
 CacheTypeOption = Annotated[
-    Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None,
+    CacheType | None,
     typer.Option("--cache-type", help="The student's KV cache; default: f16. q8_0 takes half the memory."),
 ]
 
 DraftTokensOption = Annotated[
-    int, typer.Option("--draft-tokens", min=1, max=16, help="With a draft: tokens that it proposes at once.")
+    int | None,
+    typer.Option(
+        "--draft-tokens",
+        min=1,
+        max=MOST_DRAFT_TOKENS,
+        help=f"With a draft: tokens that it proposes at once; default: {DEFAULT_DRAFT_TOKENS}.",
+    ),
 ]
 
 
@@ -88,7 +102,7 @@ def export_command(
     form: Annotated[
         Literal["gguf"], typer.Option("--format", help="The file format; llama.cpp and similar runtimes load gguf.")
     ] = "gguf",
-    kind: TypeOption = "q8_0",
+    kind: TypeOption = DEFAULT_GGUF_TYPE,
     as_json: JsonOption = False,
 ) -> None:
     """Export a student as one file for other runtimes, next to the student: weights, tokenizer and chat template."""
@@ -97,9 +111,14 @@ def export_command(
 
     found = export_student(student, kind)
     if as_json:
-        print_json({"state": "done", "format": form, "type": kind, "path": str(found.path), "bytes": found.bytes})
+        projector = {"projector": str(found.projector)} if found.projector else {}
+        print_json(
+            {"state": "done", "format": form, "type": kind, "path": str(found.path), "bytes": found.bytes, **projector}
+        )
         return
     print_text(f"{found.path}  {found.bytes / 1e6:.1f} MB, {found.parameters / 1e6:.1f}M parameters")
+    if found.projector:
+        print_text(f"{found.projector}  its embedder of images, which belongs next to it")
     print_text(f'hint: as a teacher in a recipe: model = "local/{found.path}"')
     print_text(format_next_line("serve", str(found.path)))
 
@@ -112,7 +131,7 @@ def evaluate(
     number: Annotated[
         int, typer.Option("-n", min=1, max=100_000, help="Number of held-out seeds, or of rows of --data.")
     ] = 100,
-    kind: TypeOption = "q8_0",
+    kind: TypeOption = DEFAULT_GGUF_TYPE,
     tasks: Annotated[
         str, typer.Option(help="Tasks of lm-evaluation-harness too, by name or .yaml file, separated by commas.")
     ] = "",
@@ -124,7 +143,7 @@ def evaluate(
         typer.Option(
             min=0, max=10_000, help="Tasks that the recipe does not train, which show what was forgotten; 0: none."
         ),
-    ] = 64,
+    ] = DEFAULT_PANEL,
     inputs: Annotated[
         str,
         typer.Option(metavar="TOKENS", help="Lengths of inputs by which to measure speed too, as in 512,2048,4096."),
@@ -137,7 +156,7 @@ def evaluate(
             help="Also measure the student as the draft of its local teacher: acceptance, gain, identical replies.",
         ),
     ] = False,
-    draft_tokens: DraftTokensOption = 3,
+    draft_tokens: DraftTokensOption = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -161,7 +180,8 @@ def evaluate(
 ) -> None:
     """Run the recipe's checks on a student, its teacher and its start; measure loss, speed, size, memory and energy.
 
-    With --data: student and start on held-out rows of a dataset, by loss and, with --check, by pass rate.
+    With --data: student and start on held-out rows of a dataset, by loss and, with --check, by pass rate. A student that sees is
+    asked with the picture, blind and with another picture.
     """
     import asyncio
 
@@ -179,7 +199,7 @@ def evaluate(
     lengths = parse_input_lengths(inputs)
     options = EvaluationOptions(
         number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel, cache_type, lengths,
-        draft_tokens if as_draft else None,
+        as_draft, draft_tokens,
     )  # fmt: skip
     options.validate()
     plan = load_command_plan(recipe, None) if recipe else None
@@ -203,7 +223,14 @@ def route_command(
     draws: Annotated[
         int, typer.Option(min=0, max=16, help="Further student answers per seed, for agreement; 0 turns agreement off.")
     ] = 3,
-    kind: TypeOption = "q8_0",
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STUDENT",
+            help="A larger student (folder, run or GGUF file) to ask in the place of the recipe's teacher.",
+        ),
+    ] = None,
+    kind: TypeOption = DEFAULT_GGUF_TYPE,
     runs_dir: RunsOption = RUNS_FOLDER,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -225,7 +252,8 @@ def route_command(
     plan = load_command_plan(recipe, None) if recipe else None
     with SESSION.handle_interrupts():
         runs = open_run_storage(runs_dir).runs
-        task = prepare_cascade_calibration(student, plan, number, kind, draws, RunDir(runs / "route").cache, runs)
+        cache = RunDir(runs / "route").cache
+        task = prepare_cascade_calibration(student, plan, number, kind, draws, cache, runs, teacher)
         try:
             found = asyncio.run(calibrate_cascade(task, SESSION))
         except (RunStopped, UserInterrupt):
@@ -235,7 +263,7 @@ def route_command(
         print_json({"state": "done", "path": str(task.folder / ROUTING_FILE), **found.model_dump(mode="json")})
         return
     print_text(format_routing_result(found))
-    print_text(suggest_serve_command(str(student), recipe, found))
+    print_text(suggest_serve_command(str(student), None if teacher else recipe, found))
 
 
 @app.command(rich_help_panel=STUDENT_PANEL)
@@ -286,7 +314,7 @@ def serve(
         typer.Option(help="The reply when the teacher fails: the student's answer, or status 502."),
     ] = "student",
     kind: Annotated[
-        Literal["f32", "f16", "q8_0", "q4_0", "tq2_0"] | None,
+        GgufType | None,
         typer.Option("--type", help="The number format of the weights; default: as calibrated."),
     ] = None,
     slots: Annotated[int, typer.Option(min=1, max=256, help="Concurrent conversations of the student.")] = 8,
@@ -299,25 +327,46 @@ def serve(
             help="What proposes tokens to STUDENT: a smaller student's folder, a .gguf file, `ngram`, or `mtp`, its own layer.",
         ),
     ] = None,
-    draft_tokens: DraftTokensOption = 3,
+    draft_tokens: DraftTokensOption = None,
+    audit: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Of a decision student: the share of its answers that the teacher gives too, to watch agreement; default: 0.02.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Answer OpenAI's chat protocol: the student first, the teacher where the calibrated signal does not trust its answer."""
+    """Answer OpenAI's chat protocol: the student first, the teacher where the calibrated signal does not trust its answer. A
+    decision student also answers /v1/decide.
+    """
     import asyncio
 
     from flows.cascade.chat_server import check_serving_host, run_chat_server
-    from flows.cascade.host_names import parse_host_names
-    from flows.cascade.serving_setup import ServingOptions, add_draft, prepare_serving
+    from flows.cascade.serving_setup import ServingOptions, prepare_serving
+    from flows.http_server.host_names import parse_host_names
+    from students.decisions.decision_student import find_decision_student
 
     SESSION.quiet = quiet
     check_serving_host(host)
     names = parse_host_names(host_names or [])
     named = load_command_plan(recipe, None).recipe.generator_teacher if recipe else None
-    options = ServingOptions(teacher, teacher_url, teacher_key_env, named, threshold, share, signal)
+    options = ServingOptions(
+        teacher, teacher_url, teacher_key_env, named, threshold, share, signal, draft, draft_tokens
+    )
+    if find_decision_student(student):
+        from flows.decisions.decision_serving import serve_decision_student
+
+        if kind or cache_type:
+            raise UsageError("--type and --cache-type: a decision student has one form and no cache; leave them out")
+        share_audited = 0.02 if audit is None else audit
+        serve_decision_student(student, options, share_audited, host, port, names, as_json=as_json)
+        return
+    if audit is not None:
+        raise UsageError(f"--audit {audit:g}: is for a decision student, and {student} is none; leave it out")
     setup = prepare_serving(student, kind, options)
-    if draft:
-        setup = add_draft(setup, draft, draft_tokens)
     SESSION.print_message(f"serve: {setup.description}")
 
     def print_address(url: str) -> None:

@@ -4,7 +4,7 @@ rows; knows no filter, no Prefect and no teacher.
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,10 +12,12 @@ from core.config.difficulty import PASS_RATE
 from core.errors import UsageError
 from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, Sample, parse_sample_index
+from core.storage.image_files import find_image_file, is_stored_image
 from core.storage.sample_files import (
     ATTEMPTS_COLUMN,
     build_message_type,
     complete_turn_fields,
+    read_one_sample,
     read_sample_columns,
     read_samples,
     unflatten_message,
@@ -34,10 +36,23 @@ def count_finished_samples(run: RunDir) -> int:
 
 
 def build_conversation_document(
-    name: str, messages: Sequence[dict[str, Any]], question: str, score: float | None = None
+    name: str,
+    messages: Sequence[dict[str, Any]],
+    question: str,
+    score: float | None = None,
+    image_folder: Path | None = None,
 ) -> Document:
-    """The document of a conversation in a samples file."""
-    return build_row_document({"messages": messages}, name)._replace(question=question, score=score)
+    """The document of a conversation in a samples file, with its images if the folder of its run or release is given.
+
+    Raises:
+        StoreError: if an image is missing.
+    """
+    document = build_row_document({"messages": messages}, name)._replace(question=question, score=score)
+    names = [name for turn in messages for name in turn.get("images") or ()]
+    if not names or image_folder is None:
+        return document
+    images = [find_image_file(name, [image_folder]) if is_stored_image(name) else name for name in names]
+    return document._replace(images=tuple(images))
 
 
 def join_assistant_turns(messages: Sequence[dict[str, Any]]) -> str:
@@ -108,6 +123,35 @@ def _read_finished_shard(run: RunDir, index: int) -> list[Sample]:
     return sorted([*judged, *newer], key=lambda sample: sample.id)
 
 
+class FinishedLine(NamedTuple):
+    """A finished sample without its text."""
+
+    id: str
+    state: str
+    reason: str | None
+    detail: str
+
+
+def read_finished_lines(run: RunDir) -> Iterator[FinishedLine]:
+    """The lines of `read_finished_samples`, read from their columns alone: no text is read or checked."""
+    for index in run.shards():
+        lines: dict[str, FinishedLine] = {}
+        for file in (run.shard_file(index), run.kept_file(index), run.dropped_file(index)):
+            if file.exists() or not lines:
+                table = read_sample_columns(file, FinishedLine._fields)
+                lines |= {row[0]: FinishedLine(*row) for row in table.select(FinishedLine._fields).iter_rows()}
+        yield from (lines[name] for name in sorted(lines))
+
+
+def find_finished_sample(
+    run: RunDir, index: int, name: str, read: Callable[[Path, str], Sample | None] = read_one_sample
+) -> Sample | None:
+    """A sample of a shard as filters left it, with what they masked; before any filter, as agents left it."""
+    judged = (run.kept_file(index), run.dropped_file(index))
+    files = (*filter(Path.exists, judged), run.shard_file(index))
+    return next((sample for file in files if (sample := read(file, name))), None)
+
+
 def find_sample(run: RunDir, name: str) -> Sample:
     """The sample called `name`, or whose id ends in that number.
 
@@ -118,8 +162,9 @@ def find_sample(run: RunDir, name: str) -> Sample:
     first = last = None
     for index in run.shards():
         ids = sorted(read_sample_columns(run.shard_file(index), ("id",))["id"])
-        if wanted & set(ids):
-            return next(sample for sample in _read_finished_shard(run, index) if sample.id in wanted)
+        for found in wanted.intersection(ids):
+            if sample := find_finished_sample(run, index, found):
+                return sample
         if ids:
             first, last = first or ids[0], ids[-1]
     known = f"ids range from {first} to {last}" if first else "no sample is finished yet"

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.config.difficulty import PASS_RATE
 from core.config.recipe import DatasetThinking
 from core.runs.records import ThinkingRecord
+from core.storage.image_files import is_stored_image
 from core.storage.sample_files import TURN_COLUMNS, complete_turn_fields, has_turn_field
 from core.thinking import THINK_CLOSING, THINK_OPENING, THINKING_TAG
+from flows.data.image_columns import IMAGES_COLUMN
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,12 +41,13 @@ COLUMN_MEANINGS = {
     "system": "the system prompt, or empty",
     "history": "the earlier turns: a list of question and answer",
     "conversations": "the conversation: a list of `{from, value}`, from `system`, `human`, `gpt`, `function_call`, `tool`",
+    "images": "the images of the conversation, in the order of its parts of the type `image`",
     "reasoning": "the reasoning behind the answer, if the teacher wrote it",
     "pass_rate": "the share of a weaker teacher's attempts at the question that passed: 1 is easy, 0 is hard",
     "tools": "the tools that the assistant may call, as JSON: a list of functions with their JSON schemas",
 }
 """The meaning of each column of any form, for the dataset card."""
-OPTIONAL_COLUMNS = ("reasoning", "tools", "pass_rate", "system", "history")
+OPTIONAL_COLUMNS = ("images", "reasoning", "tools", "pass_rate", "system", "history")
 """Columns that are omitted if they are empty in all rows."""
 
 
@@ -75,8 +78,11 @@ def format_dataset(name: str, parts: Sequence["pl.DataFrame"], thinking: Dataset
         for field in ("tool_calls", "name", "images", "reasoning")
         if has_turn_field(rows, column, field)
     }
-    structured = bool(present - {"reasoning"})
-    turns = TurnForm(structured, "reasoning" in present)
+    pictured = present - {"reasoning"} == {"images"} and all(map(_has_stored_images_alone, parts))
+    structured = bool(present - {"reasoning"}) and not pictured
+    turns = TurnForm(structured, "reasoning" in present, pictured)
+    if pictured:
+        parts = [rows.with_columns(_list_image_names(rows)) for rows in parts]
     formatted = []
     for rows in parts:
         form = FORM_BUILDERS[name](rows, turns)
@@ -102,6 +108,8 @@ class TurnForm(NamedTuple):
     """As JSON text, since they differ in shape."""
     reasoned: bool
     """With `reasoning_content`."""
+    pictured: bool = False
+    """With content in parts, of which those of the type `image` are in the order of the column `images`."""
 
 
 def place_thinking(rows: "pl.DataFrame", thinking: DatasetThinking) -> "pl.DataFrame":
@@ -190,9 +198,39 @@ def _convert_turns(messages: "pl.Series", form: TurnForm) -> "pl.Series":
         return _map_in_slices(
             messages, lambda turns: [_dump_json(build_openai_turn(turn)) for turn in turns], pl.List(pl.String)
         )
+    if form.pictured:
+        part = pl.Struct({"type": pl.String, "text": pl.String})
+        reasoning = {"reasoning_content": pl.String} if form.reasoned else {}
+        dtype = pl.List(pl.Struct({"role": pl.String, "content": pl.List(part), **reasoning}))
+        return _map_in_slices(
+            messages, lambda turns: [_split_turn(turn, reasoned=form.reasoned) for turn in turns], dtype
+        )
     reasoned = [pl.element().struct.field("reasoning").alias("reasoning_content")] if form.reasoned else []
     plain = pl.struct(pl.element().struct.field("role", "content"), *reasoned)
     return messages.to_frame().select(pl.all().list.eval(plain)).to_series()
+
+
+def _has_stored_images_alone(rows: "pl.DataFrame") -> bool:
+    """Whether every image of the rows is a file of its run."""
+    return all(is_stored_image(name) for names in _list_image_names(rows).to_list() for name in names)
+
+
+def _list_image_names(rows: "pl.DataFrame") -> "pl.Series":
+    """The images of each row's conversation, in order; of a pair those of its prompt."""
+    import polars as pl
+
+    column = "messages" if "messages" in rows.columns else "prompt"
+    names = _map_in_slices(
+        rows[column], lambda turns: [name for turn in turns for name in turn["images"] or ()], pl.List(pl.String)
+    )
+    return names.alias(IMAGES_COLUMN)
+
+
+def _split_turn(turn: FlatTurn, *, reasoned: bool) -> dict[str, Any]:
+    """A turn whose content is a list of parts: an image first, then the text about it."""
+    images = [{"type": "image", "text": None} for _ in turn["images"] or ()]
+    parts = {"role": turn["role"], "content": [*images, {"type": "text", "text": turn["content"]}]}
+    return {**parts, "reasoning_content": turn["reasoning"]} if reasoned else parts
 
 
 def _dump_json(value: Any) -> str:
@@ -217,7 +255,7 @@ def _convert_tool_schemas(tools: str | None) -> str | None:
 
 
 def _list_optional_columns(rows: "pl.DataFrame") -> list[str]:
-    return [name for name in ("reasoning", "tools", PASS_RATE) if name in rows.columns]
+    return [name for name in (IMAGES_COLUMN, "reasoning", "tools", PASS_RATE) if name in rows.columns]
 
 
 def _build_messages_form(rows: "pl.DataFrame", turns: TurnForm) -> "pl.DataFrame":
@@ -382,17 +420,19 @@ FORM_BUILDERS: Mapping[str, Callable[["pl.DataFrame", TurnForm], "pl.DataFrame"]
 
 
 def build_hub_features(form: FormattedDataset) -> list[dict[str, Any]]:
-    """The columns as declared on the hub: `datasets` (4.7 or newer) then decodes JSON text. Empty without JSON text."""
+    """The columns as declared on the hub: `datasets` (4.7 or newer) then decodes JSON text. Empty without JSON text
+    or images.
+    """
     schema = form.parts[0].schema
     return (
         [_build_hub_feature(name, dtype, json_text=name in form.texts) for name, dtype in schema.items()]
-        if form.texts
+        if form.texts or IMAGES_COLUMN in schema
         else []
     )
 
 
 def _build_hub_feature(name: str, dtype: Any, *, json_text: bool) -> dict[str, Any]:
-    kind = _convert_hub_type(dtype, json_text=json_text)
+    kind = {"list": "image"} if name == IMAGES_COLUMN else _convert_hub_type(dtype, json_text=json_text)
     return {"name": name, "dtype": kind} if isinstance(kind, str) else {"name": name, **kind}
 
 
@@ -406,10 +446,16 @@ def _convert_hub_type(dtype: Any, *, json_text: bool) -> Any:
     return "float64" if dtype == pl.Float64 else "json" if json_text else "string"
 
 
-def format_json_lines(rows: "pl.DataFrame", texts: frozenset[str]) -> Iterator[str]:
-    """Each row as a line of JSON; the JSON text of the columns `texts` is decoded."""
+def format_json_lines(
+    rows: "pl.DataFrame", texts: frozenset[str], format_image: Callable[[str], str] = str
+) -> Iterator[str]:
+    """Each row as a line of JSON; the JSON text of the columns `texts` is decoded, and `format_image` gives the URL of an image
+    of this name.
+    """
     for part in rows.iter_slices(ROWS_PER_SLICE):
         for row in part.iter_rows(named=True):
+            if IMAGES_COLUMN in row:
+                row[IMAGES_COLUMN] = [format_image(name) for name in row[IMAGES_COLUMN]]
             for key in texts & row.keys():
                 if isinstance(row[key], list):
                     row[key] = [json.loads(text) for text in row[key]]

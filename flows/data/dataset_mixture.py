@@ -59,6 +59,8 @@ class EarlierRelease(NamedTuple):
     """Rows as in `read_kept_rows`, with the `side` of each."""
     pairs: "pl.DataFrame | None"
     """Preference pairs, if the recipe asked for any."""
+    folder: Path | None = None
+    """Where its images are."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ class MixtureSources:
     def documents(self) -> list[Document]:
         """All released documents, for filters of new samples; the id is the release's name and the sample's id."""
         return [
-            build_conversation_document(f"{release.release}/{row['id']}", row["messages"], row["question"] or "")
+            build_conversation_document(
+                f"{release.release}/{row['id']}", row["messages"], row["question"] or "", image_folder=release.folder
+            )
             for release in self.releases
             for row in release.rows.select("id", "messages", "question").iter_rows(named=True)
         ]
@@ -115,7 +119,7 @@ def read_mixture_sources(run: RunDir, recipe: Recipe, folder: Path) -> MixtureSo
         pairs = release.path / run.pairs_file.name
         rows = complete_turn_fields(read_sample_columns(release.path / run.own_rows_file.name))
         released = complete_turn_fields(read_sample_columns(pairs)) if pairs.exists() else None
-        releases.append(EarlierRelease(release.name, rows, released))
+        releases.append(EarlierRelease(release.name, rows, released, release.path))
     real = recipe.lineage.real
     return MixtureSources(releases, read_real_rows(find_referenced_file(real, folder)) if real else create_empty_rows())
 

@@ -10,7 +10,7 @@ import json
 import lzma
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import orjson
 import zstandard
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from core.errors import UsageError
 from core.runs.lineage import find_release
+from core.runs.reviews import REVIEWS_FILE
 from core.sample import Message
 from core.storage.bounded_reading import check_regular_file, read_line_blocks, read_parquet_batches
 from core.storage.sample_files import unflatten_message
@@ -40,11 +41,15 @@ NO_ROWS_MESSAGE = "has no rows; give a file or a folder with one at least"
 JSON_LINES_ENDINGS = (".jsonl", ".ndjson")
 TEXT_COLUMNS = ("text", "messages", "prompt", "completion", "conversations", "instruction", "output")
 """Columns that may hold the text of a row."""
-MEASURED_COLUMNS = (*TEXT_COLUMNS, "input", "system", "history")
+IMAGE_COLUMNS = ("images", "image")
+"""Columns that may hold the images of a row."""
+MEASURED_COLUMNS = (*TEXT_COLUMNS, "input", "system", "history", *IMAGE_COLUMNS)
 """Columns whose bytes limit the rows of Parquet in a batch."""
 FILTER_COLUMNS = ("id", "score", *MEASURED_COLUMNS)
 """Columns of Parquet that filters read."""
 KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
+IMAGE_OF_COLUMN = "column:images"
+"""Stands in a message for an image that is in the row's column `images` or `image`."""
 THINKING_KEYS = ("reasoning_content", "reasoning")
 """Keys of a turn with the thinking before it: of chat templates and this program's datasets; of its samples and OpenRouter."""
 
@@ -117,10 +122,14 @@ def find_dataset_files(source: Path) -> list[Path]:
 
 
 def _select_folder_files(paths: Iterator[Path]) -> list[Path]:
-    """Data files, without JSON lines that also exist as Parquet, as in a run's dataset, and without the rows that `filter`
-    dropped.
+    """Data files, without JSON lines that also exist as Parquet, as in a run's dataset, without the rows that `filter` dropped
+    and without reviews.
     """
-    files = sorted(path for path in paths if path.is_file() and (is_parquet(path) or is_json_lines(path)))
+    files = sorted(
+        path
+        for path in paths
+        if path.is_file() and (is_parquet(path) or is_json_lines(path)) and not path.name.endswith(REVIEWS_FILE)
+    )
     filtered = {path.parent for path in files if path.name.startswith("kept.")}
     files = [path for path in files if path.parent not in filtered or path.name not in DROPPED_ROW_FILES]
     return [path for path in files if is_parquet(path) or path.with_suffix(".parquet") not in files]
@@ -243,12 +252,15 @@ def read_batch_lines(batch: RowBatch) -> Iterator[DatasetLine]:
 
 
 def parse_json_line(line: bytes) -> Any:
-    """Parse JSON, with Python's extensions. Raises ValueError for anything else."""
+    """Parse JSON, with Python's extensions. Half a surrogate pair, as it remains of an emoji that was cut, becomes `?`: no text
+    that is written later can hold it. Raises ValueError for anything else.
+    """
     plain = line.removeprefix(codecs.BOM_UTF8)
     try:
         return orjson.loads(plain)
     except orjson.JSONDecodeError:
-        return json.loads(plain)  # also reads NaN and large integers
+        parsed = json.loads(plain)  # also reads NaN, large integers and halves of pairs
+        return json.loads(json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def build_row_document(row: Mapping[str, Any], name: str = "") -> Document:
@@ -266,19 +278,7 @@ def build_row_document(row: Mapping[str, Any], name: str = "") -> Document:
         if not isinstance(text, str):
             raise ValueError(f"`text` must be text, not {type(text).__name__}")
         return Document(name, text, score=score)
-    turns = []
-    for turn in _read_row_turns(row):
-        role, content = turn.get("role"), turn.get("content")
-        if (
-            role in KNOWN_ROLES
-            and isinstance(content, str)
-            and not any(turn.get(key) for key in ("tool_calls", *THINKING_KEYS))
-            and not find_thinking_tag(content)
-        ):
-            turns.append(_ReadTurn(str(role), content, content))
-        else:
-            message = _build_message(turn)
-            turns.append(_ReadTurn(message.role, message.text, message.content, message.reasoning or ""))
+    turns = read_row_turns(row)
 
     def join_turns(*roles: str) -> str:
         return "\n".join(turn.text for turn in turns if turn.role in roles)
@@ -303,12 +303,39 @@ def _drop_empty_columns(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**filled, "text": ""} if "text" in row and not filled.keys() & TEXT_COLUMNS else filled
 
 
-class _ReadTurn(NamedTuple):
+class RowTurn(NamedTuple):
+    """A turn of a row's conversation."""
+
     role: str
     text: str
     """The content with the tool calls."""
     content: str
     thinking: str = ""
+
+
+def read_row_turns(row: Mapping[str, Any]) -> list[RowTurn]:
+    """The turns of a row as `read_row_conversation` reads them, without the cost of full validation for turns of plain text.
+
+    Raises:
+        ValueError: with the fault of the row.
+    """
+    turns = []
+    for turn in _read_row_turns(row):
+        role, content = turn.get("role"), turn.get("content")
+        if (
+            role in KNOWN_ROLES
+            and isinstance(content, str)
+            and not any(turn.get(key) for key in ("tool_calls", *THINKING_KEYS))
+            and not find_thinking_tag(content)
+        ):
+            turns.append(RowTurn(str(role), content, content))
+        else:
+            turns.append(build_row_turn(_build_message(turn)))
+    return turns
+
+
+def build_row_turn(message: Message) -> RowTurn:
+    return RowTurn(message.role, message.text, message.content, message.reasoning or "")
 
 
 def read_row_conversation(row: Mapping[str, Any]) -> list[Message]:
@@ -317,11 +344,6 @@ def read_row_conversation(row: Mapping[str, Any]) -> list[Message]:
     Raises:
         ValueError: with the fault of the row.
     """
-    row = _drop_empty_columns(row)
-    if row.keys() & TEXT_COLUMNS == {"text"}:
-        raise ValueError(
-            "has `text` alone, of which nothing is a question or an answer; give `messages`, or `prompt` and `completion`"
-        )
     return [_build_message(turn) for turn in _read_row_turns(row)]
 
 
@@ -346,6 +368,11 @@ def read_row_pair(row: Mapping[str, Any]) -> ConversationPair:
 
 
 def _read_row_turns(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    row = _drop_empty_columns(row)
+    if row.keys() & TEXT_COLUMNS == {"text"}:
+        raise ValueError(
+            "has `text` alone, of which nothing is a question or an answer; give `messages`, or `prompt` and `completion`"
+        )
     if "messages" in row:
         return _read_column_turns(row["messages"], "messages", role=None)
     if "prompt" in row and "completion" in row:
@@ -408,11 +435,15 @@ def _read_turn_content(turn: dict[str, Any]) -> dict[str, Any]:
     """The turn with its thinking as `reasoning`, and with `images` and text from a content in parts."""
     content = turn.get("content")
     if isinstance(content, list):
-        unknown = [part.get("type") for part in content if part.get("type") not in ("text", "image_url")]
+        unknown = [part.get("type") for part in content if part.get("type") not in ("text", "image", "image_url")]
         if unknown:
-            raise ValueError(f"a part of type {unknown[0]!r}; known are text and image_url")
+            raise ValueError(f"a part of type {unknown[0]!r}; known are text, image and image_url")
         texts = [part["text"] for part in content if part["type"] == "text"]
-        images = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+        images = [
+            part["image_url"]["url"] if part["type"] == "image_url" else IMAGE_OF_COLUMN
+            for part in content
+            if part["type"] != "text"
+        ]
         turn = {**turn, "content": "\n".join(texts), "images": images}
     if turn.get("role") != "assistant":
         return {**turn, "reasoning": None}
@@ -445,17 +476,45 @@ def read_dataset_pairs(source: Path) -> list[ConversationPair]:
 
 def read_all_rows(source: Path, read: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
     """The result of `read` for each row. Raises UsageError without rows, or naming a row for which `read` raises ValueError."""
-    files, empty = find_dataset_files(source), True
-    for batch in read_dataset_batches(files):
+    empty = True
+    for row in read_file_rows(find_dataset_files(source), read):
+        empty = False
+        yield row.value
+    if empty:
+        raise UsageError(f"{source}: {NO_ROWS_MESSAGE}")
+
+
+class FileRow(NamedTuple, Generic[T]):
+    """What was read of a row, and its position."""
+
+    file: int
+    """The index of the file."""
+    number: int
+    """The line or row number in the file, from 1 on."""
+    value: T
+
+
+def read_file_rows(
+    files: Sequence[Path],
+    read: Callable[[Mapping[str, Any]], T],
+    columns: Sequence[str] | None = None,
+    stopped: Callable[[], None] = lambda: None,
+) -> Iterator[FileRow[T]]:
+    """The result of `read` for each row; of Parquet only the present `columns` are read. `stopped` is called after each batch and
+    may raise.
+
+    Raises:
+        UsageError: naming a row for which `read` raises ValueError.
+    """
+    for batch in read_dataset_batches(files, columns):
         for line in read_batch_lines(batch):
-            empty = False
             try:
-                yield read(line.require_row())
+                value = read(line.require_row())
             except ValueError as error:
                 hint = f" ({UNREADABLE_ROWS_HINT})" if line.row is None else ""
                 raise UsageError(f"{files[batch.file]}: row {line.number}: {error}{hint}") from None
-    if empty:
-        raise UsageError(f"{source}: {NO_ROWS_MESSAGE}")
+            yield FileRow(batch.file, line.number, value)
+        stopped()
 
 
 def check_dataset_rows(source: Path, files: Sequence[Path]) -> None:

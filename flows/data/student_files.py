@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import students
-from core.config.teachers import CacheType, TeacherConfig
+from core.config.teachers import TeacherConfig
 from core.errors import RecipeError, UsageError
 from core.installation import format_install_command
 from core.runs.run_dir import RUNS_FOLDER, RunDir
+from core.shared_options import EMBEDDER_FILE, CacheType
 from flows.data.promoted_generator import STUDENT_SLOTS, use_promoted_generator
 from flows.data.stranger_files import find_trust_fault
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
     from students.output.gguf_export import ExportedStudent
 
-DEFAULT_GGUF_TYPE = "q8_0"
-"""How a student is stored to be asked: within 0.1 % of the loss of bfloat16, half the size."""
 STUDENT_EVALUATION_FILE, ROUTING_FILE = "evaluation.json", "routing.json"
 """In a student's folder: the results of `stillhouse evaluate` and `stillhouse route`."""
 
@@ -32,6 +31,11 @@ def find_student_folder(name: Path) -> Path:
     raise UsageError(
         f"{name}: there is no student: neither it nor {name / 'student'} has a config.json; name its folder, or a run"
     )
+
+
+def sees_images(student: Path) -> bool:
+    """Whether the student in this folder was trained on images."""
+    return (student / EMBEDDER_FILE).is_file()
 
 
 def is_weights_file(name: Path) -> bool:
@@ -67,15 +71,14 @@ def load_student_plan(student: Path, run: RunDir | None, runs: Path | None = Non
         )
     recipe, folder = run.read_recipe(), run.read_recipe_folder()
     if fault := find_trust_fault(run, recipe, folder, runs or Path(os.environ.get("STILLHOUSE_RUNS", RUNS_FOLDER))):
-        raise UsageError(f"{run.path}: {fault}; if you trust the recipe, name its file: --recipe RECIPE")
+        raise UsageError(f"{run.path}: {fault}", hint="hint: if you trust the recipe, name its file: --recipe RECIPE")
     from agents.planning.run_plan import build_plan
 
     try:
         return continue_lineage(build_plan(recipe, folder), run)
     except RecipeError as error:
-        raise UsageError(
-            f"{run.path}: cannot load the recipe of this run here; name it: --recipe RECIPE\n{error}"
-        ) from None
+        sentence = f"{run.path}: cannot load the recipe of this run here: {error}"
+        raise UsageError(sentence, hint="hint: name a recipe that can be loaded: --recipe RECIPE") from None
 
 
 def continue_lineage(plan: "RunPlan", run: RunDir | None) -> "RunPlan":

@@ -6,8 +6,9 @@ Knows neither recipes nor seeds; `flows.evaluate.student_evaluation` does.
 import json
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,13 +18,14 @@ from core.config.agents import VerifierConfig
 from core.config.teachers import TeacherConfig
 from core.errors import RecipeError, RecipeProblem, UsageError
 from core.intervals import IntervalEstimate, estimate_share
-from core.sample import Candidate, Message, Seed, conversation_digest, text_digest
+from core.sample import Candidate, Message, Seed, text_digest
 from core.storage.atomic_files import write_text
 from core.storage.sample_files import read_sample_columns
 from flows.data.dataset_rows import TEXT_COLUMNS, read_all_rows, read_row_conversation, read_row_pair
 from flows.data.promoted_generator import STUDENT_SLOTS
 from flows.data.student_files import find_student_folder, find_student_run, import_student_module
-from flows.evaluate.student_evaluation import EvaluatedAnswer, EvaluationExample, loss_notes, student_max_tokens
+from flows.evaluate.student_evaluation import loss_notes, student_max_tokens
+from flows.evaluate.student_results import EvaluatedAnswer, EvaluationExample
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
 
@@ -39,6 +41,9 @@ MOST_EXAMPLES = 10
 SLOT_TOKENS = 1536
 """Of prompt and answer, at least; twice the student's `max_tokens` where that is more."""
 CONVERSATION_COLUMNS = frozenset({*TEXT_COLUMNS, "chosen", "rejected", "input", "history", "system"})
+
+
+ReadConversation = Callable[[Mapping[str, Any]], list[Message]]
 
 
 class HeldOutDatasetRow(NamedTuple):
@@ -88,7 +93,7 @@ class DatasetEvaluation(BaseModel):
     total: int
     """Rows in the data."""
     trained_on: int
-    """Rows that the student or its start was trained on. They are left out."""
+    """Rows that the student or its start was trained on, or on their image. They are left out."""
     evaluated: int
     """Rows drawn from the others."""
     conversations: int
@@ -159,7 +164,7 @@ async def evaluate_on_dataset(task: DatasetEvaluationTask, session: CommandSessi
         UsageError: if the data cannot be read, or the student was trained on all of its rows.
         StillhouseError: if the student cannot be exported or started.
     """
-    held_out = _select_held_out_rows(task)
+    held_out = select_held_out_rows(task.student, task.data, task.number, read_row_conversation)
     session.print_unless_stopped(
         f"evaluate: {_format_row_counts(len(held_out.rows), held_out.total, held_out.trained_on)}"
     )
@@ -191,7 +196,7 @@ async def evaluate_on_dataset(task: DatasetEvaluationTask, session: CommandSessi
     return evaluation
 
 
-class _HeldOutRows(NamedTuple):
+class HeldOutRows(NamedTuple):
     """Rows that the student was not trained on, drawn with a fixed seed, in the order of the data."""
 
     rows: list[HeldOutDatasetRow]
@@ -201,40 +206,50 @@ class _HeldOutRows(NamedTuple):
     """Missing information and measurements."""
 
 
-def _select_held_out_rows(task: DatasetEvaluationTask) -> _HeldOutRows:
+def select_held_out_rows(student: Path, data: Path, number: int, read: ReadConversation) -> HeldOutRows:
+    """`number` rows of `data` that the student was not trained on, nor on an image in them.
+
+    Raises:
+        UsageError: if the data cannot be read, or the student was trained on all of its rows.
+    """
+    folder = import_student_module("output.student_folder")
     every = [
         HeldOutDatasetRow(place, conversation, columns)
-        for place, (conversation, columns) in enumerate(read_all_rows(task.data, _read_row), 1)
+        for place, (conversation, columns) in enumerate(read_all_rows(data, partial(_read_row, read)), 1)
     ]
     if not every:
-        raise UsageError(f"{task.data}: has no rows")
+        raise UsageError(f"{data}: has no rows")
 
     # The digests of the student's training conversations: those recorded, or those of its run's dataset.
-    trained = set(import_student_module("output.student_folder").read_trained_rows(task.student))
-    run = None if trained else find_student_run(task.student)
-    for folder in (run.dataset, run.dataset / "messages") if run else ():
-        file = folder / "train.parquet"
+    trained, images = set(folder.read_trained_rows(student)), set(folder.read_trained_images(student))
+    run = None if trained else find_student_run(student)
+    for dataset in (run.dataset, run.dataset / "messages") if run else ():
+        file = dataset / "train.parquet"
         if file.is_file() and "messages" in read_sample_columns(file).columns:
-            trained = {conversation_digest(conversation) for conversation in read_all_rows(file, read_row_conversation)}
+            rows = [*read_all_rows(file, read)]
+            trained, images = set(map(folder.digest_trained_row, rows)), set(folder.digest_images(rows))
             break
 
-    fresh = [row for row in every if conversation_digest(row.conversation) not in trained]
+    others = [row for row in every if folder.digest_trained_row(row.conversation) not in trained]
+    fresh = [row for row in others if images.isdisjoint(folder.digest_images([row.conversation]))]
     if not fresh:
         raise UsageError(
-            f"{task.data}: the student was trained on each of its {format_count(len(every), 'row')}, so none is held out; "
-            "give rows that it has not seen"
+            f"{data}: the student was trained on each of its {format_count(len(every), 'row')}"
+            f"{', or on its image' if others else ''}, so none is held out; give rows that it has not seen"
         )
-    drawn = random.Random("evaluate").sample(range(len(fresh)), min(task.number, len(fresh)))
-    unknown = "The student's training rows are not recorded, so some of them may be among these."
-    return _HeldOutRows(
-        [fresh[i] for i in sorted(drawn)], len(every), len(every) - len(fresh), [] if trained else [unknown]
-    )
+    drawn = random.Random("evaluate").sample(range(len(fresh)), min(number, len(fresh)))
+    notes = [] if trained else ["The student's training rows are not recorded, so some of them may be among these."]
+    if seen := len(others) - len(fresh):
+        notes.append(
+            f"{format_count(seen, 'row')} left out: the student was trained on the image with another question."
+        )
+    return HeldOutRows([fresh[i] for i in sorted(drawn)], len(every), len(every) - len(fresh), notes)
 
 
-def _read_row(row: Mapping[str, Any]) -> tuple[list[Message], dict[str, Any]]:
+def _read_row(read: ReadConversation, row: Mapping[str, Any]) -> tuple[list[Message], dict[str, Any]]:
     """A row in any form that `distill` reads; of a pair, the chosen answer."""
     paired = row.keys() >= {"prompt", "chosen", "rejected"}
-    conversation = read_row_pair(row).chosen if paired else read_row_conversation(row)
+    conversation = read_row_pair(row).chosen if paired else read(row)
     return conversation, {key: value for key, value in row.items() if key not in CONVERSATION_COLUMNS}
 
 
@@ -317,7 +332,7 @@ async def _refuse_teacher_calls(*_args: object, **_options: object) -> Any:
 
 
 def _build_dataset_evaluation(
-    task: DatasetEvaluationTask, held_out: _HeldOutRows, asked: Sequence[HeldOutDatasetRow], losses: "Mapping[str, TextLoss]",
+    task: DatasetEvaluationTask, held_out: HeldOutRows, asked: Sequence[HeldOutDatasetRow], losses: "Mapping[str, TextLoss]",
     answers: Mapping[str, Sequence[EvaluatedAnswer]],
 ) -> DatasetEvaluation:  # fmt: skip
     measured = losses["student"]

@@ -71,8 +71,8 @@ def find_dataset_gaps(
     """
     if out and out.exists():
         raise UsageError(f"{out}: exists already; name another file, or remove it")
-    texts = list(map(_read_answers, load_reference(reference, Path.cwd()).texts))
-    mine = [_read_answers(document.text) for document in read_dataset_documents(source)]
+    texts = list(map(read_answer_turns, load_reference(reference, Path.cwd()).texts))
+    mine = [read_answer_turns(document.text) for document in read_dataset_documents(source)]
     counted = get_kind(kind) if kind else find_kind(texts)
     counted = counted if kind or has_kind(mine, counted) else PROSE
     rows = [(line, text) for line, text in enumerate(texts, 1) if counted.split(text)]
@@ -112,7 +112,7 @@ def find_dataset_gaps(
     )  # fmt: skip
 
 
-def _read_answers(text: str) -> str:
+def read_answer_turns(text: str) -> str:
     """The assistant's turns of a dialogue that is written as JSON; any other text unchanged."""
     turns = read_turns(text)
     return "\n".join(turns.get("assistant", ())) if turns else text

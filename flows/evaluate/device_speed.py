@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from core.config.teachers import CacheType
 from core.errors import ProviderError, UsageError
+from core.shared_options import CacheType
 from core.storage.atomic_files import read_json
 from flows.data.student_files import import_student_module
 from flows.terminal.console import CommandSession

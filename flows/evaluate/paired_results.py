@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.intervals import estimate_paired_difference
-from core.runs.records import PairedComparison
+from core.runs.student_records import PairedComparison
 
 if TYPE_CHECKING:
     from agents.studies.held_out_evaluation import HeldOutResult
@@ -15,7 +15,12 @@ def compare_paired_results(
     role: str, student: "Sequence[HeldOutResult]", other: "Sequence[HeldOutResult]"
 ) -> PairedComparison:
     """The student and another model on the same seeds, in the same order."""
-    pairs = Counter((a.fault is None, b.fault is None) for a, b in zip(student, other, strict=True))
+    return compare_outcomes(role, [one.fault is None for one in student], [one.fault is None for one in other])
+
+
+def compare_outcomes(role: str, student: Sequence[bool], other: Sequence[bool]) -> PairedComparison:
+    """Which tasks the student passes and another model or arm, in the same order."""
+    pairs = Counter(zip(student, other, strict=True))
     return build_paired_comparison(role, pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.intervals import IntervalEstimate, estimate_share, estimate_small_mean
-from core.runs.records import GeneralPanelRecord, PanelModelRecord
+from core.runs.student_records import GeneralPanelRecord, PanelModelRecord
 from core.sample import Message, Spending
 from flows.data.student_files import import_student_module
 from flows.evaluate.paired_results import compare_paired_results

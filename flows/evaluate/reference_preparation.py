@@ -22,6 +22,7 @@ from core.errors import UsageError
 from core.installation import read_version
 from core.runs.collapse_facts import MIN_CONCLUSIVE_DOCUMENTS
 from core.sample import Message
+from core.shared_options import DEFAULT_ASSESS_SEED
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.collapse.matched_samples import split_into_words
@@ -80,7 +81,7 @@ class ReferenceOptions(NamedTuple):
     """The longest passage in words; 0 splits nothing; None: as `MAX_ROW_WORDS` and `PASSAGE_WORDS`."""
     documents: int = MAX_DOCUMENTS
     source: str = ""
-    seed: int = 7
+    seed: int = DEFAULT_ASSESS_SEED
 
 
 class SourceText(NamedTuple):
@@ -281,7 +282,7 @@ def _read_rows(file: Path, label: str, options: ReferenceOptions) -> Iterator[So
         return document.asked if options.role == "user" else document.text
 
     for number, text in enumerate(read_all_rows(file, read), 1):
-        yield SourceText(f"{label}:{number}", text.encode(errors="replace").decode(), is_row=True)
+        yield SourceText(f"{label}:{number}", text, is_row=True)
 
 
 def write_dialogue(conversation: Sequence[Message]) -> str:

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
 from core.config.recipe import BudgetConfig
-from core.config.teachers import CacheType, TeacherConfig
+from core.config.teachers import TeacherConfig
 from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_share
-from core.runs.records import GeneralPanelRecord, PairedComparison
 from core.runs.run_dir import RunDir
+from core.runs.student_records import GeneralPanelRecord
 from core.sample import NOTHING_SPENT, Message, Spending
+from core.shared_options import CacheType
 from core.storage.atomic_files import read_json, write_text
 from core.storage.sample_files import read_sample_columns
 from core.weights.packaged_weights import EMBEDDED_TEACHER
@@ -34,10 +33,7 @@ from flows.data.student_files import (
 )
 from flows.evaluate.device_speed import (
     DeviceMeasurements,
-    DeviceRecord,
-    DeviceResult,
     check_device_options,
-    list_device_lines,
     measure_device_speeds,
 )
 from flows.evaluate.draft_evaluation import (
@@ -45,14 +41,19 @@ from flows.evaluate.draft_evaluation import (
     check_draft_options,
     check_draft_tokens,
     evaluate_as_draft,
-    list_draft_lines,
 )
 from flows.evaluate.paired_results import compare_paired_results
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
+from flows.evaluate.student_results import (
+    EvaluatedAnswer,
+    EvaluationExample,
+    HarnessTaskResult,
+    ModelResult,
+    StudentEvaluation,
+)
 from flows.evaluate.used_requests import collect_used_requests
 from flows.terminal.console import CommandSession
-from flows.terminal.panel_text import list_panel_lines
-from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
+from flows.terminal.text_format import format_count
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
@@ -65,107 +66,6 @@ MOST_EXAMPLES = 10
 NO_LIMIT = BudgetConfig()
 LONGEST_CONVERSATION = 256
 """Tokens of a held-out conversation that the loss covers, for a student without recorded settings."""
-
-
-class EvaluatedAnswer(BaseModel):
-    """An answer, and the check that failed."""
-
-    model_config = ConfigDict(frozen=True)
-
-    text: str
-    fault: str | None
-
-
-class EvaluationExample(BaseModel):
-    """A seed, and each model's answer by role."""
-
-    model_config = ConfigDict(frozen=True)
-
-    question: str
-    answers: dict[str, EvaluatedAnswer]
-
-
-class ModelResult(BaseModel):
-    """The result of one model. A missing measurement is None."""
-
-    model_config = ConfigDict(frozen=True)
-
-    role: str
-    """`teacher`, `student`, or `start`: the student before training."""
-    model: str
-    passed: int | None
-    """Seeds whose answer passed all checks at the first attempt."""
-    pass_rate: IntervalEstimate | None
-    """With Wilson's score interval (1927), 95 %."""
-    faults: dict[str, int]
-    """The other seeds by their first failed check; `cut off`, `no answer` and `contract` where no check could run."""
-    nats_per_token: float | None
-    """Held-out loss on the assistant's tokens, of the weights in torch. Comparable between equal tokenizers."""
-    bits_per_byte: float | None
-    """The same, always comparable."""
-    bytes: int | None
-    """Size of the GGUF file."""
-    tokens_per_second: float | None
-    """Decoded by llama.cpp on this machine in a single conversation."""
-    read_per_second: float | None
-    """Prompt tokens per second."""
-    memory: int | None
-    """Peak bytes of loading and answering, without the process itself."""
-    device: DeviceResult | None = None
-    """None in evaluations of earlier versions, too."""
-
-
-class HarnessTaskResult(BaseModel):
-    """One metric of one task of lm-evaluation-harness with each model's score: float32 weights, no chat template."""
-
-    model_config = ConfigDict(frozen=True)
-
-    task: str
-    metric: str
-    rows: int
-    """Evaluated rows of the task."""
-    scores: dict[str, IntervalEstimate]
-    """By role; ± 1.96 standard errors, where the harness reports one."""
-
-
-class StudentEvaluation(BaseModel):
-    """The result of `stillhouse evaluate`, as saved next to the student."""
-
-    model_config = ConfigDict(frozen=True)
-
-    student: str
-    recipe: str
-    seed: int
-    type: str
-    """How the student's weights are stored."""
-    seeds: int
-    first_seed: int | None
-    """The number of the first seed in the recipe's order. The run and the releases that it builds on use only seeds before it."""
-    held_out: int
-    """Conversations of the run that the student did not train on."""
-    rows: list[ModelResult]
-    retention: IntervalEstimate | None
-    """The student's pass rate over the teacher's, with the interval of Katz et al. (1978), 95 %."""
-    comparisons: list[PairedComparison] = []
-    """The student's pass rate minus the teacher's and the start's, on the same seeds."""
-    tasks: list[HarnessTaskResult] = []
-    """Results of `--tasks`."""
-    panel: GeneralPanelRecord | None = None
-    """Tasks that the recipe does not train; None with `--panel 0`, and in evaluations of earlier versions."""
-    device: DeviceRecord | None = None
-    """The machine; None if no speed was measured, and in evaluations of earlier versions."""
-    draft: DraftResult | None = None
-    """The student as the draft of its teacher; None without `--as-draft`."""
-    notes: list[str]
-    """Missing measurements, a sentence each."""
-    examples: list[EvaluationExample]
-    panel_examples: list[EvaluationExample] = []
-    """Open questions of the panel, with each model's answer as far as it was asked."""
-    spent: Spending = Spending()
-    """Cost of the teachers' replies, those from the cache excluded."""
-
-    def find_row(self, role: str) -> ModelResult | None:
-        return next((row for row in self.rows if row.role == role), None)
 
 
 @dataclass(frozen=True)
@@ -555,64 +455,3 @@ def loss_notes(loss: "TextLoss", noun: str, max_tokens: int) -> Iterator[str]:
     if count := sum(loss.left_out.values()):
         why = "; ".join(f"{reason}: {number:,}" for reason, number in loss.left_out.items())
         yield f"No loss of {count:,} of {format_count(count + loss.conversations, noun)} ({why})."
-
-
-def format_student_evaluation(evaluation: StudentEvaluation) -> str:
-    """The output of `stillhouse evaluate`."""
-    lines = [f"student {evaluation.student}  {evaluation.type}"]
-    if evaluation.seeds:
-        seeds = f"{evaluation.seeds} held-out seeds, from number {evaluation.first_seed}"
-        lines.append(f"  {evaluation.recipe}: {seeds}; one attempt each, no examples")
-    heads = ("", "passed", "95 %", "nats/token", "bits/byte", "tokens/s", "MB", "memory MB")
-    table = [heads]
-    for row in evaluation.rows:
-        rate = row.pass_rate
-        table.append(
-            (
-                row.role,
-                f"{row.passed} of {evaluation.seeds}, {format_percent(rate.value)}" if rate else "-",
-                f"{format_percent(rate.low)} to {format_percent(rate.high)}" if rate else "-",
-                _format_optional(row.nats_per_token, ".3f"),
-                _format_optional(row.bits_per_byte, ".3f"),
-                _format_optional(row.tokens_per_second, ",.0f"),
-                _format_optional(row.bytes and row.bytes / 1e6, ",.1f"),
-                _format_optional(row.memory and row.memory / 1e6, ",.0f"),
-            )
-        )
-    lines += format_table(table)
-    results = {row.role: (row.device, row.read_per_second) for row in evaluation.rows if row.device}
-    if evaluation.device and results:
-        lines += list_device_lines(evaluation.device, results)
-    lines += list_draft_lines(evaluation.draft)
-    if evaluation.retention:
-        lines.append(
-            f"  retention {evaluation.retention.format(lambda value: f'{value:.2f}')} of the teacher's pass rate"
-        )
-    for comparison in evaluation.comparisons:
-        lines.append(f"  {format_paired_comparison(comparison)}")
-    if evaluation.panel:
-        first, *rest = list_panel_lines(evaluation.panel)
-        lines += [f"  general panel: {first}", *(f"    {line}" for line in rest)]
-    for task in evaluation.tasks:
-        scores = "   ".join(
-            f"{role} {score.value:.3f} ({score.low:.3f} to {score.high:.3f})" for role, score in task.scores.items()
-        )
-        lines.append(f"  {task.task}, {task.metric}, {task.rows} rows: {scores}")
-    for row in evaluation.rows:
-        if row.faults:
-            faults = "   ".join(f"{format_one_line(name, 40)} {count}" for name, count in list(row.faults.items())[:6])
-            lines.append(f"  {row.role} not passed: {faults}")
-    lines += [f"  {note}" for note in evaluation.notes]
-    return "\n".join([*lines, f"  {Path(evaluation.student) / STUDENT_EVALUATION_FILE}"])
-
-
-def format_paired_comparison(comparison: PairedComparison) -> str:
-    """The difference of two pass rates on the same requests, in percentage points, in a line."""
-    value, low, high = (
-        f"{100 * x:+.0f}" for x in (comparison.difference.value, comparison.difference.low, comparison.difference.high)
-    )
-    return f"student minus {comparison.role}: {value} points ({low} to {high}), {comparison.conclusion}"
-
-
-def _format_optional(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"

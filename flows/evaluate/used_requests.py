@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from core.errors import StoreError, UsageError
-from core.runs.records import VALIDATION_REQUESTS
 from core.runs.run_dir import RunDir
+from core.runs.student_records import VALIDATION_REQUESTS
 from core.storage.atomic_files import read_json
 from flows.data.curated_run import extract_conversations, read_finished_samples
 from flows.data.dataset_mixture import read_mixture_sources

@@ -6,9 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from core.config.filters import list_filter_files
+from core.config.filters import DICTIONARY_FILES, list_filter_files
 from core.config.inheritance import RECIPE_FILE_NAME
-from core.config.loading import load_recipe
+from core.config.loading import RecipeCheck, load_recipe
 from core.config.recipe import Recipe
 from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
 from core.extensions import find_registered
@@ -112,6 +112,8 @@ def hash_recipe_sources(plan: "RunPlan", *, weights: bool = True) -> dict[str, s
     names = [recipe.seeds.path, recipe.seeds.recording, None if reference in NAMED_REFERENCES else reference]
     names += [verifier.path for verifier in recipe.verifiers]
     names += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
+    if recipe.collapse and recipe.collapse.features:
+        names += [f"{recipe.collapse.features}/{name}" for name in DICTIONARY_FILES]
     names += [*plan.check_files, *plan.tool_files, *list_filter_files(recipe.filters), recipe.lineage.real]
     for name in filter(None, names):
         path = find_referenced_file(name, plan.folder)
@@ -147,6 +149,16 @@ def _hash_weights(recipe: Recipe) -> dict[str, str]:
     return hashes
 
 
+_guards: list[RecipeCheck] = []
+
+
+def guard_recipes(guard: RecipeCheck) -> None:
+    """From now on, this process builds no plan of a recipe in which `guard` finds a problem. It sees the very recipe that is
+    built, before any program or file of it is loaded, so a file that is replaced after an earlier check changes nothing.
+    """
+    _guards[:] = [guard]
+
+
 def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
     """Read, check and resolve a recipe. Raises RecipeError with every problem that can be found without asking a teacher."""
     from agents.families import family_defaults
@@ -154,6 +166,11 @@ def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
     from filters.chain.requirements import find_recipe_filter_problems
 
     plans: list[RunPlan] = []
+
+    def find_problems(recipe: Recipe, folder: Path) -> list[RecipeProblem]:
+        if problems := [problem for guard in _guards for problem in guard(recipe, folder)]:
+            return problems
+        return [*find_plan_problems(recipe, folder), *find_recipe_filter_problems(recipe, folder)]
 
     def find_plan_problems(recipe: Recipe, folder: Path) -> list[RecipeProblem]:
         try:
@@ -165,8 +182,7 @@ def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
         local = None if runner == "local" else find_registered(plan.extensions, f'scale.runner = "{runner}"')
         return [RecipeProblem("scale.runner", local)] if local else []
 
-    checks = [find_plan_problems, find_recipe_filter_problems]
-    load_recipe(locate_recipe(name), overrides, checks, family_defaults, list_built_in_recipes())
+    load_recipe(locate_recipe(name), overrides, [find_problems], family_defaults, list_built_in_recipes())
     return plans[0]
 
 
@@ -194,10 +210,12 @@ def validate_recipe(name: str, overrides: Sequence[str] = ()) -> ValidatedRecipe
     from agents.planning.seeds import RunSeeds
     from agents.studies.general_panel import check_panel_tasks
     from agents.studies.held_out_evaluation import check_evaluation_requests
+    from flows.features.requested_features import check_seed_features
 
     try:
         seeds = RunSeeds(plan, "validate")
         seeds.check()
+        check_seed_features(plan, seeds)
         check_evaluation_requests(plan)
         check_panel_tasks(plan)
     except UsageError as error:

@@ -4,17 +4,18 @@ from typing import TYPE_CHECKING
 
 from core.config.recipe import Recipe
 from core.runs.promotion import PromotionRecord, describe_verification, identify_model
-from core.runs.records import CollapseVerdict, EvaluationRecord, PairedComparison, RunManifest
+from core.runs.records import CollapseVerdict, RunManifest
 from core.runs.run_dir import RunDir
+from core.runs.student_records import EvaluationRecord, PairedComparison
+from core.shared_options import name_student_file
 from core.storage.atomic_files import read_json
 from flows.data.promoted_generator import list_writing_prompts
-from flows.data.student_files import DEFAULT_GGUF_TYPE
 from flows.terminal.text_format import format_percent
 
 if TYPE_CHECKING:
     from core.runs.releases import Release
 
-STUDENT_WEIGHTS = f"student/student-{DEFAULT_GGUF_TYPE}.gguf"
+STUDENT_WEIGHTS = f"student/{name_student_file()}"
 """In a run: the student's weights as they were evaluated."""
 
 

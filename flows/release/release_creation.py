@@ -1,4 +1,4 @@
-"""Makes a release of a finished run. Knows runs, releases and the gate; reads no rows.
+"""Makes a release of a finished run. Knows runs, releases and the gate; of rows only how many each split has.
 
 A release is written under the lineage's lock in a temporary folder, and renamed when every byte is on disk. So two processes
 release one after the other, and a killed process leaves no release.
@@ -7,7 +7,6 @@ release one after the other, and a killed process leaves no release.
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from core.errors import GateNotMet, StoreError, UsageError
 from core.runs.lineage import Lineage
 from core.runs.records import RunManifest, RunState
 from core.runs.releases import (
+    READ_ONLY_MODE,
     LineageRecord,
     Release,
     ReleaseManifest,
@@ -24,13 +24,14 @@ from core.runs.releases import (
     locate_releases,
     read_release,
 )
-from core.runs.run_dir import RUNS_FOLDER, RunDir
+from core.runs.run_dir import RUNS_FOLDER, RunDir, format_current_time
 from core.sample import parse_sample_index
 from core.storage.atomic_files import hash_file, write_atomically, write_json
 from core.storage.sample_files import read_sample_columns
 from core.tracing import open_trace
 from flows.data.run_storage import RunStorage
 from flows.release.promotion_decision import STUDENT_WEIGHTS, decide_promotion, format_promotion
+from flows.release.release_documents import write_release_documents
 from flows.release.release_gate import find_release_refusals, is_marked_inconclusive
 from flows.terminal.console import SESSION
 from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines, format_mixture
@@ -42,8 +43,6 @@ from flows.terminal.suggested_commands import (
     format_resume_hint,
 )
 from flows.terminal.text_format import TERMINAL_WIDTH, format_one_line, replace_unsafe_characters
-
-READ_ONLY_MODE = 0o444
 
 
 class CreatedRelease(NamedTuple):
@@ -80,8 +79,8 @@ def create_release(run: RunDir) -> CreatedRelease:
         if manifest.mix is None or run.own_rows_file.name not in manifest.files:
             hint = format_resume_hint(run, manifest)
             raise UsageError(f"{run.name}: an older version, without releases, made this run; {hint}, then release it")
-        if reasons := find_release_refusals(manifest):
-            raise GateNotMet("\n  ".join([f"{run.name} is not released:", *reasons]))
+        if refusals := find_release_refusals(manifest):
+            raise GateNotMet("\n  ".join([f"{run.name} is not released:", *map(str, refusals)]))
         line = lineage.read_verified()
         parent, newest = run.read_parent(), line[-1].as_parent if line else None
         if parent != newest:
@@ -121,6 +120,10 @@ def _write_release(run: RunDir, recipe: Recipe, lineage: Lineage, line: Sequence
         without = set() if promotion else {"promotion"}  # as earlier versions wrote it
         write_json(folder / "lineage.json", record.model_dump(mode="json", exclude=without))
         files["lineage.json"] = hash_file(folder / "lineage.json")
+        released = format_current_time()
+        run_digests = {release.name: release.manifest.run.digest for release in line}
+        sources = run.read_sources()
+        files |= write_release_documents(folder, recipe, manifest, record, released, run_digests, sources, files)
         last_sample = max(
             parse_sample_index(name)
             for index in run.shards()
@@ -129,7 +132,7 @@ def _write_release(run: RunDir, recipe: Recipe, lineage: Lineage, line: Sequence
         used_seeds = last_sample // recipe.answers_per_seed + 1  # gaps included
         whole = ReleaseManifest(
             release=f"{lineage.recipe}/{generation}",
-            released=datetime.now(UTC).isoformat(timespec="seconds"),
+            released=released,
             run=manifest.model_copy(update={"invocation": None}),
             verdict=verdict,
             seeds=(ancestors[-1].seeds if ancestors else 0) + used_seeds,
@@ -141,10 +144,10 @@ def _write_release(run: RunDir, recipe: Recipe, lineage: Lineage, line: Sequence
 
 
 def _copy_released_files(run: RunDir, manifest: RunManifest, folder: Path) -> Iterator[tuple[str, str]]:
-    """Copy the dataset and the rows of the run. Yields each path with its hash, as recorded when the run ended."""
+    """Copy the dataset, the rows and the images of the run. Yields each path with its hash, as recorded when the run ended."""
     names = [run.own_rows_file.name, run.pairs_file.name]
     for name in manifest.files:
-        if name in names or name.startswith(f"{run.dataset.name}/"):
+        if name in names or name.startswith((f"{run.dataset.name}/", f"{run.images.name}/")):
             yield name, _copy_released_file(run, manifest, name, folder / name)
 
 
@@ -162,6 +165,11 @@ def _copy_released_file(run: RunDir, manifest: RunManifest, name: str, copy: Pat
 
 def format_created_release(created: CreatedRelease, runs_dir: str = RUNS_FOLDER) -> str:
     """The output of `release`, called with this `--runs-dir`."""
+    hint = format_next_line("lineage", created.release.lineage.recipe, *build_runs_dir_arguments(runs_dir))
+    return f"{describe_created_release(created)}\n{hint}"
+
+
+def describe_created_release(created: CreatedRelease) -> str:
     release, run = created.release, created.release.manifest.run
     lines = [f"release {release.name}{'  was already released' if created.already_released else ''}  {release.path}"]
     lines.append(f"  rows      {format_mixture(release.lineage.mix)}")
@@ -176,7 +184,7 @@ def format_created_release(created: CreatedRelease, runs_dir: str = RUNS_FOLDER)
         lines += format_labelled_lines("student", wrapped)
     if run.gated is False:
         lines.append("  gate      off, by collapse.gate = false of the recipe")
-    return "\n".join([*lines, format_next_line("lineage", release.lineage.recipe, *build_runs_dir_arguments(runs_dir))])
+    return "\n".join(lines)
 
 
 def format_rollback(lineage: Lineage, runs_dir: str = RUNS_FOLDER) -> str:

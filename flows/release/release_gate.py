@@ -1,5 +1,7 @@
 """The release gate: what a run must meet to be released. Reads the manifest; measures nothing."""
 
+from typing import NamedTuple
+
 from core.config.recipe import ReleaseGate
 from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
 from flows.terminal.text_format import format_percent
@@ -31,36 +33,49 @@ def is_marked_inconclusive(manifest: RunManifest) -> bool:
     return manifest.collapse is not None and manifest.collapse.verdict is CollapseVerdict.inconclusive
 
 
-def find_release_refusals(manifest: RunManifest) -> list[str]:
-    """The reasons why the dataset may not be released, each with advice. Empty if it may be."""
+class ReleaseRefusal(NamedTuple):
+    """A reason why a dataset may not be released. `str` gives both fields."""
+
+    reason: str
+    """With advice."""
+    gate_hint: str = ""
+    """How another setting of the gate would allow the release. It does not allow to publish."""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, self))
+
+
+def find_release_refusals(manifest: RunManifest) -> list[ReleaseRefusal]:
+    """The reasons why the dataset may not be released. Empty if it may be."""
     if not manifest.counts.kept:
-        return ["no sample was kept, so there is nothing to release"]
+        return [ReleaseRefusal("no sample was kept, so there is nothing to release")]
     refusals = _find_collapse_refusals(manifest.collapse, manifest.gated) if manifest.gated else []
     mix = manifest.mix
     if mix is not None and mix.real_share < mix.min_real_share:
-        refusals.append(
+        reason = (
             f"{mix.real:,} of {mix.rows:,} rows are real ({format_percent(mix.real_share)}), less than lineage.min_real_share = "
             f'{mix.min_real_share:g}: add real rows to `lineage.real`, or set `lineage.policy = "budget"`'
         )
+        refusals.append(ReleaseRefusal(reason))
     return refusals
 
 
-def _find_collapse_refusals(collapse: CollapseRecord | None, gate: ReleaseGate) -> list[str]:
+def _find_collapse_refusals(collapse: CollapseRecord | None, gate: ReleaseGate) -> list[ReleaseRefusal]:
     if collapse is None:
-        return [f"the run was not assessed for collapse: continue with --resume, {GATE_OFF_HINT}"]
+        return [ReleaseRefusal("the run was not assessed for collapse: continue with --resume", GATE_OFF_HINT)]
     advice = "; ".join(advice.text for advice in collapse.advice)
     if collapse.verdict is CollapseVerdict.collapse:
-        return [f"the verdict is {collapse.headline}: {advice}; {GATE_OFF_HINT}"]
+        return [ReleaseRefusal(f"the verdict is {collapse.headline}: {advice}", GATE_OFF_HINT)]
     if gate != "strict":
         return []
     if collapse.reference is None:
-        return [
+        reason = (
             'only repetition was measured, and `collapse.gate = "strict"` needs a comparison with real text: set '
             f"`collapse.reference` to a file of at least {MIN_REFERENCE_SIZE:,} documents of the same kind and run the recipe "
-            f"again, {GATE_ON_HINT}"
-        ]
+            "again"
+        )
+        return [ReleaseRefusal(reason, GATE_ON_HINT)]
     if collapse.verdict is CollapseVerdict.inconclusive:
-        return [
-            f'the verdict is {collapse.headline}, and `collapse.gate = "strict"` needs a conclusive one: {advice}; {GATE_ON_HINT}'
-        ]
+        reason = f'the verdict is {collapse.headline}, and `collapse.gate = "strict"` needs a conclusive one: {advice}'
+        return [ReleaseRefusal(reason, GATE_ON_HINT)]
     return []

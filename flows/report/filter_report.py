@@ -52,10 +52,13 @@ DROP_REASON_PHRASES = {
     RejectionReason.language: "for their language",
     RejectionReason.contamination: "for text of evaluation sets",
     RejectionReason.personal_data: "for personal data",
+    RejectionReason.uncovered: "for lacking the feature of their seed",
+    RejectionReason.review: "by people",
 }
 
 
 def _replace_unwritable(text: str) -> str:
+    """`text` without lone surrogates, which no file can store."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -91,6 +94,22 @@ class FilterStep(FrozenModel):
     dropped: int
     compared: str | None = None
     """The part of a row that is compared with other rows, for filters that compare rows."""
+
+
+class ReviewedRows(FrozenModel):
+    """What people decided about the rows."""
+
+    kept: int
+    dropped: int
+    corrected: int
+    absent: int
+    """Decisions about conversations that the input does not have."""
+
+    @property
+    def sentence(self) -> str:
+        """Without a full stop."""
+        absent = f"; {self.absent:,} reviewed ones are not in the input" if self.absent else ""
+        return f"{self.kept:,} kept, {self.dropped:,} dropped, {self.corrected:,} corrected by people{absent}"
 
 
 class DroppedExample(FrozenModel):
@@ -133,6 +152,8 @@ class FilterReport(FrozenModel):
     reasons: dict[RejectionReason, int]
     masked: int = 0
     """Kept rows in which something was masked."""
+    reviews: ReviewedRows | None = None
+    """None if no file has reviews."""
     contamination: dict[str, dict[str, int]] = Field(default_factory=dict)
     """By evaluation set: the fields of `filters.rules.contamination.EvaluationSetReport`."""
     histograms: dict[str, ComparedSimilarities] = Field(default_factory=dict)
@@ -340,6 +361,8 @@ def format_filter_card(report: FilterReport, reference: str | None = None) -> st
     lines += format_labelled_lines("compared", compared)
     if report.masked:
         lines += format_labelled_lines("masked", [f"something in {format_count(report.masked, 'kept row')}"])
+    if report.reviews:
+        lines += format_labelled_lines("reviewed", [report.reviews.sentence])
     time = [
         format_duration(report.seconds),
         f"{report.rows_per_second:,.0f} rows/s",

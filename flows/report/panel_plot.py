@@ -12,7 +12,7 @@ from flows.terminal.panel_text import PANEL_ROLES, list_panel_lines
 from flows.terminal.text_format import format_percent
 
 if TYPE_CHECKING:
-    from flows.evaluate.student_evaluation import StudentEvaluation
+    from flows.evaluate.student_results import StudentEvaluation
 
 PANEL_PLOT_WIDTH, PANEL_PLOT_HEIGHT = 420.0, 260.0
 MARGINS = (10.0, 14.0, 26.0, 46.0)

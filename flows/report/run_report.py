@@ -19,15 +19,20 @@ from markupsafe import Markup
 from core.config.recipe import Recipe
 from core.errors import UsageError
 from core.runs.records import RunManifest, RunState
+from core.runs.review_summary import summarize_reviews
+from core.runs.reviews import hash_decisions, read_reviews
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus, TokenUsage
 from core.storage.atomic_files import count_values, read_json, write_json, write_text
+from flows.data.dataset_card import list_active_teachers
 from flows.data.student_files import ROUTING_FILE, STUDENT_EVALUATION_FILE
-from flows.release.lineage_view import read_earlier_comparisons
+from flows.features.feature_gaps_report import GAPS_FILE, MOST_SHOWN_FEATURES, SHOWN_PASSAGES, FeatureGapsReport
+from flows.release.lineage_view import read_earlier_comparisons, read_earlier_features
 from flows.release.release_gate import describe_release_gate
 from flows.report.collapse_page import build_comparison_view
 from flows.report.page_templates import TEMPLATE_FOLDER, create_page_environment
 from flows.report.panel_plot import build_panel_view
+from flows.report.picture_gallery import build_gallery
 from flows.report.plots import PLOT_HEIGHT, PLOT_WIDTH
 from flows.report.similarity_plot import HISTOGRAM_HEIGHT, build_histogram_plots
 from flows.report.training_plots import build_loss_curves
@@ -38,7 +43,7 @@ from flows.terminal.text_format import advise_on_truncation, format_count
 
 if TYPE_CHECKING:
     from flows.cascade.routing_result import RoutingResult
-    from flows.evaluate.student_evaluation import StudentEvaluation
+    from flows.evaluate.student_results import StudentEvaluation
 
 logger = logging.getLogger("stillhouse")
 
@@ -123,13 +128,19 @@ def read_student_evaluation(student: Path) -> "StudentEvaluation | None":
     file = student / STUDENT_EVALUATION_FILE
     if not file.is_file():
         return None
-    from flows.evaluate.student_evaluation import StudentEvaluation
+    from flows.evaluate.student_results import StudentEvaluation
 
     return StudentEvaluation.model_validate(read_json(file))  # fields that an earlier version lacks get their defaults
 
 
+def read_run_feature_gaps(run: RunDir) -> FeatureGapsReport | None:
+    """The features that the kept samples lack. None if there is no such file."""
+    file = run.path / GAPS_FILE
+    return FeatureGapsReport.model_validate(read_json(file)) if file.is_file() else None
+
+
 EXAMPLE_FIELDS = {"examples", "panel_examples"}
-SERVING_ONLY_FIELDS: dict[str, Any] = {"classifier": True, "curves": {"__all__": {"scores"}}}
+SERVING_ONLY_FIELDS: dict[str, Any] = {"classifier": True, "question": True, "curves": {"__all__": {"scores"}}}
 """Fields of a routing result that only `serve` needs."""
 
 
@@ -232,6 +243,8 @@ def _render_run_page(
         from flows.evaluate.draft_evaluation import describe_draft_costs
 
         draft_lines = describe_draft_costs(evaluation.draft)
+    reviews = summarize_reviews(read_reviews(run.reviews_file))
+    applied = manifest.reviews.digest if manifest.reviews else hash_decisions({})
     return (
         create_page_environment()
         .get_template("report.html")
@@ -246,12 +259,20 @@ def _render_run_page(
             gate=describe_release_gate(
                 manifest.gated, has_reference=manifest.has_reference, judges_structures=manifest.judges_structures
             ),
+            earlier_features=read_earlier_features(run, recipe, manifest.features.dictionary)
+            if manifest.features
+            else {},
+            feature_gaps=read_run_feature_gaps(run) if manifest.features else None,
+            most_features=MOST_SHOWN_FEATURES,
+            shown_passages=SHOWN_PASSAGES,
             plots=build_histogram_plots(manifest.similarities),
             curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],
             truncation=manifest.student and advise_on_truncation(manifest.student.truncation, "student.max_tokens"),
             examples=evaluation.examples if evaluation else [],
             panel=build_panel_view(evaluation) if evaluation else None,
             panel_examples=evaluation.panel_examples if evaluation else [],
+            reviews=reviews,
+            stale_reviews=reviews is not None and reviews.digest != applied,
             cascade=cascade,
             device=device,
             draft_lines=draft_lines,
@@ -266,7 +287,9 @@ def _render_run_page(
             total=overview.total,
             states=count_values([s.state for s in overview.shown]),
             reasons=count_values([s.reason for s in overview.shown if s.reason]),
+            gallery=build_gallery(run, overview.shown) if manifest.pictures else [],
             recipe=recipe,
+            asks_teachers=bool(list_active_teachers(manifest, recipe)),
             recipe_text=json.dumps(recipe.model_dump(mode="json"), indent=2, ensure_ascii=False),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from core.runs.records import TRAINING_LOG
+from core.runs.student_records import TRAINING_LOG
 from flows.report.plots import create_plot_area
 
 MAX_POINTS = 100

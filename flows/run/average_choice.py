@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.config.teachers import TeacherConfig
-from core.runs.records import AverageRecord, RunManifest, ShareScore, StudentRecord
+from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
+from core.runs.student_records import AverageRecord, ShareScore, StudentRecord
 from core.sample import Message, Seed
+from core.shared_options import DEFAULT_GGUF_TYPE
 from core.storage.atomic_files import read_json, write_json
-from flows.data.student_files import DEFAULT_GGUF_TYPE, configure_student_as_teacher, import_student_module
+from flows.data.student_files import configure_student_as_teacher, import_student_module
 from flows.evaluate.used_requests import collect_used_requests
 from flows.terminal.console import SESSION
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from core.config.loading import parse_settings
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.runs.records import StudentRecord
 from core.runs.run_dir import RunDir
+from core.runs.student_records import StudentRecord
 from core.sample import Message, remove_thinking
 from core.storage.atomic_files import check_writable
+from core.storage.fitted_images import find_images_problem
 from flows.data.dataset_origin import is_synthetic_dataset, trains_on_thinking
-from flows.data.dataset_rows import read_dataset_conversations, read_dataset_pairs
+from flows.data.dataset_rows import read_all_rows, read_dataset_conversations, read_dataset_pairs
+from flows.data.row_images import read_seen_conversation
 from flows.run.rejected_answers import find_rejected_answers, leave_out_scarce_pairs
 from flows.run.stages import distill_conversations
 
@@ -64,14 +66,33 @@ def distill_dataset(
         pairs = read_dataset_pairs(source)
         rows, rejected = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
     else:
-        rows = read_dataset_conversations(source)
+        rows = (
+            list(read_all_rows(source, read_seen_conversation)) if config.images else read_dataset_conversations(source)
+        )
     if len(rows) < 2:
         raise UsageError(
             f"{source}: has {len(rows)} conversations; training needs at least 2, of which one is held out"
         )
+    _check_images(source, rows, config)
     if not trains_on_thinking(source):
         rows, rejected = [remove_thinking(row) for row in rows], [row and remove_thinking(row) for row in rejected]
     synthetic = is_synthetic_dataset(source)
     return distill_conversations(
         rows, None, config, out, seed=seed, progress=progress, rejected=rejected, synthetic=synthetic
     )
+
+
+def _check_images(source: Path, rows: Sequence[Sequence[Message]], config: StudentConfig) -> None:
+    """Raises UsageError if the student would be trained on images that it does not see, or sees and there are none, or the extra
+    `pictures` is missing.
+    """
+    if config.images and (problem := find_images_problem()):
+        raise UsageError(f"a student that sees {problem}")
+    pictured = next((place for place, row in enumerate(rows, 1) if any(turn.images for turn in row)), None)
+    if pictured and not config.images:
+        raise UsageError(
+            f"{source}: conversation {pictured} has an image, and this student reads text alone, so it would learn to guess; let "
+            "it see with --set images={}, leave such rows out, or train a model with images on them (docs/pictures.md)"
+        )
+    if config.images and not pictured:
+        raise UsageError(f"{source}: no conversation has an image; leave out --set images, or give rows with images")

@@ -19,47 +19,41 @@ from agents.calls.budget import BudgetExhausted, read_journal
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.judge_calibration import find_judges, judge_refusal, measure_judges
-from core.config.recipe import Recipe
 from core.errors import ChecksBroke, LimitReached, StoreError, UsageError
 from core.runs.lineage import builds_on_older_release
-from core.runs.records import CheckRecord, CollapseVerdict, RunManifest, RunState, summarize_manifest
+from core.runs.records import DRAWN_BY_SEED, CheckRecord, RunManifest, RunState, summarize_manifest
 from core.runs.run_dir import RunDir
-from core.sample import Message, RejectionReason, remove_thinking
+from core.sample import Message, remove_thinking
 from core.secrets import redact_text
 from core.stop_signal import RunStopped, StopSignal
 from core.tracing import open_trace
-from flows.clean.run_curation import CurationResult, curate_run, remove_filter_checkpoint
+from flows.clean.run_curation import CurationResult
 from flows.data.curated_run import (
     DatasetSplit,
     count_finished_samples,
     extract_conversations,
-    join_assistant_turns,
-    read_dropped_samples,
     read_kept_rows,
-    read_kept_samples,
 )
-from flows.data.dataset_mixture import MixtureSources, mix_dataset, read_mixture_sources, split_own_rows, write_own_rows
-from flows.data.dataset_rows import build_row_document
+from flows.data.dataset_mixture import read_mixture_sources
 from flows.data.estimate_files import read_estimate
-from flows.evaluate.dataset_assessment import (
-    assess_answers,
-    assess_conversations,
-    compare_with_earlier_releases,
-    list_conversation_turns,
-    measure_conversation_sameness,
-)
-from flows.evaluate.run_spread import measure_run_spread, read_kept_seeds
+from flows.data.row_images import embed_stored_images
 from flows.prefect_server.flow_progress import report_flow_progress
 from flows.prefect_server.run_artifacts import publish_artifacts
-from flows.release.lineage_view import read_earlier_comparisons
-from flows.report.run_report import write_run_report
 from flows.run import stages
 from flows.run.average_choice import average_run_student, keep_trained_student, locate_training
+from flows.run.dataset_stages import (
+    StageContext,
+    assess_samples,
+    curate_samples,
+    finish_run,
+    package_samples,
+)
 from flows.run.rejected_answers import find_rejected_answers, leave_out_scarce_pairs
 from flows.run.run_preparation import PreparedRun
+from flows.run.run_shortfalls import UNEVALUATED_STUDENT
 from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
-from flows.terminal.run_summary import format_headline, format_judge_record
+from flows.terminal.run_summary import format_judge_record
 from flows.terminal.text_format import describe_generator
 
 if TYPE_CHECKING:
@@ -67,23 +61,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stillhouse")
 
-UNEVALUATED_STUDENT = "the student is not evaluated"
-"""The beginning of a shortfall that a resumed run can make up for."""
-
 
 @dataclass(frozen=True)
-class RunContext:
+class RunContext(StageContext):
     """A locked run with everything that its stages need."""
 
-    run: RunDir
     plan: RunPlan
     seeds: RunSeeds
-    manifest: RunManifest
-    mixture_sources: MixtureSources
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.plan.recipe
 
 
 async def run_as_flow(prepared: PreparedRun) -> dict[str, Any]:
@@ -148,7 +132,7 @@ async def run_stages(context: RunContext, *, distill: bool) -> None:
     kept = read_kept_rows(context.run)
     run_assess_stage(context, kept)
     check_stop_request()
-    parts = run_package_stage(context, kept)
+    parts = package_samples(context, kept)
     if distill and context.recipe.student and not shortfalls.resumable:
         await asyncio.to_thread(run_distill_stage, context, parts)
         check_stop_request()
@@ -179,8 +163,9 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
         manifest.gated = collapse.gate if collapse else True
         manifest.has_reference = collapse is not None and collapse.reference is not None
         manifest.judges_structures = collapse is None or collapse.structures
+        manifest.license, manifest.publisher = plan.recipe.dataset.license, plan.recipe.dataset.publisher
         manifest.resumable, manifest.checks_broke, manifest.invocation = True, False, invocation
-        manifest.generator = plan.recipe.generator_teacher.model
+        manifest.generator = plan.recipe.generator_teacher.model if plan.asks_generator else DRAWN_BY_SEED
         plan = plan.with_recorded_prices(manifest.prices)
         manifest.prices = dict(plan.prices)
         if manifest.estimate is None and not manifest.spent.calls:
@@ -200,12 +185,9 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
                     "its recipe has newer releases: this run can be finished, but not released"
                 )
             plan = replace(plan, first_seed=parent.seeds if parent else 0)
+            sources = read_mixture_sources(run, plan.recipe, plan.folder)
             yield RunContext(
-                run,
-                plan,
-                seeds.for_run(plan, manifest.digest),
-                manifest,
-                read_mixture_sources(run, plan.recipe, plan.folder),
+                run, plan.recipe, plan.folder, manifest, sources, plan, seeds.for_run(plan, manifest.digest)
             )
         except Exception as error:
             manifest.resumable = not isinstance(error, LimitReached)
@@ -273,75 +255,12 @@ async def produce_shard(work: ShardWork) -> int:
 
 @task(name="curate", cache_policy=NO_CACHE, persist_result=False)
 def run_curate_stage(context: RunContext, seeds: RunSeeds) -> CurationResult:
-    with stages.stopwatch(context.manifest, "curate"):
-        curated = curate_run(context.run, context.recipe, seeds, context.plan.folder, context.mixture_sources.documents)
-    manifest = context.manifest
-    manifest.counts, manifest.reasons, manifest.usage = curated.counts, curated.reasons, curated.usage
-    manifest.similarities, manifest.difficulty = curated.similarities, curated.difficulty
-    rejected = sum(count for reason, count in curated.reasons.items() if reason.startswith(RejectionReason.difficulty))
-    manifest.funnel = [
-        ("seeds", len(seeds.rows)),
-        ("candidates", curated.counts.candidates),
-        ("verified", curated.verified + rejected),
-        *([("wanted difficulty", curated.verified)] if context.recipe.difficulty else []),
-        ("kept", curated.counts.kept),
-    ]
-    context.run.write_manifest(manifest)  # after the files that it counts
-    return curated
+    return curate_samples(context, seeds, len(seeds.rows))
 
 
 @task(name="assess", cache_policy=NO_CACHE, persist_result=False)
 def run_assess_stage(context: RunContext, kept: "pl.DataFrame") -> None:
-    config = context.recipe.collapse
-    reference, kind = (config.reference, config.kind) if config else (None, None)
-    few_structures = config is not None and not config.structures
-    conversations, seed = kept["messages"].to_list(), context.recipe.seed
-    seeds = read_kept_seeds(context.run, kept["id"].to_list())
-    if reference is None:
-        parent = context.mixture_sources.parent
-        also = f", and comparing them with {parent}" if parent else ""
-        SESSION.print_message(
-            f"assess: measuring repetition in {len(kept):,} samples{also}; there is no `collapse.reference`"
-        )
-    else:
-        SESSION.print_message(f"assess: comparing {len(kept):,} samples with {reference}")
-    with stages.stopwatch(context.manifest, "assess"):
-        if reference is None:
-            record = assess_conversations(conversations, seed, kind, seeds, few_structures=few_structures)
-            if (earlier := context.mixture_sources).parent:
-                context.manifest.collapse_parent = compare_with_earlier_releases(
-                    record, conversations, earlier.conversations, earlier.parent, seed, context.run.cache, kind
-                )
-        else:
-            answers = [join_assistant_turns(messages) for messages in conversations]
-            before = list(read_earlier_comparisons(context.run, context.recipe).values())
-            record = assess_answers(
-                answers, reference, context.plan.folder, seed, context.run.cache, before,
-                kind=kind, turns=list_conversation_turns(conversations),
-                documents=[build_row_document({"messages": messages}) for messages in conversations], seeds=seeds,
-                few_structures=few_structures,
-            )  # fmt: skip
-        record.sameness = measure_conversation_sameness(conversations, seed)
-        record.spread = measure_run_spread(context.run, context.recipe, kept["id"].to_list())
-    context.manifest.collapse = record
-    context.manifest.gates = record.evidence if record.verdict is CollapseVerdict.collapse else []
-    SESSION.print_message(format_headline(record))
-
-
-def run_package_stage(context: RunContext, kept: "pl.DataFrame") -> DatasetSplit:
-    share = context.recipe.student.held_out if context.recipe.student else 0.1
-    own = split_own_rows(kept, context.mixture_sources, share, context.recipe)
-    write_own_rows(context.run, own)
-    recipe, promoted = context.recipe, context.recipe.generator_teacher.student_of is not None
-    parts, mix = mix_dataset(own, context.mixture_sources, recipe.lineage, recipe.seed, promoted=promoted)
-    context.manifest.mix = mix.model_copy(update={"withheld": len(kept) - sum(map(len, own))})
-    context.manifest.shortfalls += stages.write_dataset(
-        context.run, context.manifest, context.recipe, parts, context.mixture_sources.pairs
-    )
-    SESSION.print_message(
-        f"package: {len(parts.train):,} conversations to train on, {len(parts.validation):,} held out"
-    )
-    return parts
+    assess_samples(context, kept)
 
 
 @task(name="distill", cache_policy=NO_CACHE, persist_result=False)
@@ -356,6 +275,9 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
         train, held_out = map(extract_conversations, parts)
         if not context.recipe.dataset.thinking:
             train, held_out = ([remove_thinking(turns) for turns in rows] for rows in (train, held_out))
+        if config.images:
+            read = stages.find_dataset_images(context.run, context.recipe)
+            train, held_out = (embed_stored_images(rows, read) for rows in (train, held_out))
         rejected: list[list[Message] | None] = []
         if "dpo" in config.objective_weights:
             found = find_rejected_answers(context.run, context.recipe, train, context.mixture_sources.pairs)
@@ -418,19 +340,3 @@ async def run_evaluate_stage(context: RunContext) -> None:
             with suppress(StoreError):  # a full disk was already reported
                 manifest.evaluation_spent = read_journal(context.run.evaluation_spend_file).spent
         context.run.write_manifest(manifest)
-
-
-def finish_run(context: RunContext) -> None:
-    """Write the report, then the manifest with the final state. A complete run needs its ledgers of paid replies no more."""
-    context.manifest.state = RunState.partial if context.manifest.shortfalls else RunState.done
-    unevaluated = any(sentence.startswith(UNEVALUATED_STUDENT) for sentence in context.manifest.shortfalls)
-    context.manifest.resumable = unevaluated or bool(context.manifest.reasons.get(RejectionReason.provider))
-    if context.manifest.state is RunState.done:
-        context.run.remove_ledgers()
-    remove_filter_checkpoint(context.run)
-    write_run_report(
-        context.run, context.manifest, context.recipe, read_kept_samples(context.run), read_dropped_samples(context.run)
-    )
-    context.manifest.files = context.run.hash_files()
-    context.run.write_manifest(context.manifest)
-    SESSION.print_message(f"report: {context.run.report_file}")

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.config.recipe import recipe_digest
-from core.config.student_architectures import find_start_fault
+from core.config.student_starts import find_start_fault
 from core.errors import UsageError
 from core.installation import format_install_command
 from core.runs.lineage import choose_parent_release
@@ -52,22 +52,24 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     from agents.planning.seeds import RunSeeds
     from agents.studies.general_panel import check_panel_tasks
     from agents.studies.held_out_evaluation import check_evaluation_requests
+    from flows.features.requested_features import check_seed_features
 
     invocation, storage = build_invocation(recipe, overrides, distill=distill), open_run_storage(runs_dir)
     plan = load_recipe_plan(recipe, overrides)
     if distill and plan.recipe.student:
         check_training_modules(recipe, overrides)
-        student = plan.recipe.student
-        ternary, with_windows = student.weights == "ternary", student.attention is not None
-        if fault := find_start_fault(start := student.start, with_windows=with_windows, ternary=ternary):
-            raise UsageError(f"student.start: {start!r} {fault}")
+        if fault := find_start_fault(plan.recipe.student):
+            raise UsageError(f"student.start: {plan.recipe.student.start!r} {fault}")
         if plan.recipe.student.evaluation and find_spec("xllamacpp") is None:
             raise UsageError(
                 f"student.evaluation: asking a student needs the extra `local`: run {format_install_command('local')}; or leave "
                 "the table out"
             )
+    if plan.recipe.collapse and plan.recipe.collapse.features:
+        check_feature_modules()
     seeds = RunSeeds(plan, "opening")
     seeds.check()
+    check_seed_features(plan, seeds)
     if distill:
         check_evaluation_requests(plan)
         check_panel_tasks(plan)
@@ -81,6 +83,29 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
         storage.runs, plan.recipe, sources, folder=plan.folder, resume=resume, parent=parent, invocation=invocation
     )
     return PreparedRun(run, used, seeds, storage, invocation, unpinned_digest)
+
+
+def plan_next_run(plan: "RunPlan", runs_dir: str) -> "RunPlan":
+    """The plan of the run that the next `run` of the recipe would begin: its generator may be a promoted student.
+
+    Raises:
+        UsageError, StoreError: as `use_promoted_generator`.
+    """
+    if not plan.recipe.lineage.promote:
+        return plan
+    storage = open_run_storage(runs_dir)
+    storage.fetch_lineage(plan.recipe.name)
+    parent = choose_parent_release(storage.runs, plan.recipe, hash_recipe_sources(plan), resume=False)
+    return use_promoted_generator(plan, parent, storage.runs)
+
+
+def check_feature_modules() -> None:
+    """Raises UsageError if the extra `train` is not installed, before the first sample is paid."""
+    if missing := [name for name in ("safetensors", "torch", "transformers") if find_spec(name) is None]:
+        raise UsageError(
+            f"collapse.features: reading features needs the extra `train` ({', '.join(missing)} is missing): run "
+            f"{format_install_command('train')}; or leave it out"
+        )
 
 
 def check_training_modules(recipe: str, overrides: list[str]) -> None:

@@ -22,13 +22,16 @@ from agents.topologies.sample_production import MakeSample, produce_samples, run
 from core.config.recipe import Recipe
 from core.errors import StillhouseError
 from core.runs.run_dir import RunDir
-from core.sample import CHECK_BROKE, RejectionReason, Sample, SampleStatus, Seed, parse_sample_index
+from core.sample import RejectionReason, Sample, SampleStatus, Seed, parse_sample_index
 from core.stop_signal import RunStopped, StopSignal
+from core.storage.image_files import store_sample_images
 from core.storage.sample_files import ATTEMPTS_COLUMN, read_sample_columns, read_samples, write_samples
 from core.tracing import trace_stage
+from flows.clean.applied_reviews import read_applied_reviews
 from flows.clean.run_curation import CurationResult
 from flows.cluster.worker_placement import open_sample_workers
 from flows.run.production_progress import EnoughSamples, GroupStateCounts, ProductionProgress
+from flows.run.run_shortfalls import RunShortfalls, count_unmet_goals, describe_lost_samples, describe_shortfalls
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.text_format import format_count
 
@@ -95,16 +98,17 @@ def build_bootstrap_seeds(run: RunDir, shard: UnfinishedShard) -> list[dict[str,
 
 
 def count_settled_states(run: RunDir, recipe: Recipe) -> GroupStateCounts:
-    """States of the samples that need no second attempt, by group."""
+    """States of the samples that need no second attempt, by group; where a person decided, by that decision."""
     states: GroupStateCounts = Counter()
-    columns = ("state", "reason", *(("seed", ATTEMPTS_COLUMN) if recipe.quotas else ()))
+    reviews = read_applied_reviews(run.reviews_file)
+    columns = ("id", "state", "reason", *(("seed", ATTEMPTS_COLUMN) if recipe.quotas else ()))
     for index in run.shards():
         for row in read_sample_columns(run.shard_file(index), columns).iter_rows(named=True):
             if row["reason"] != RejectionReason.provider:
                 group = ""
                 if recipe.quotas:
                     group = recipe.find_sample_group(json.loads(row["seed"])["data"], row[ATTEMPTS_COLUMN])
-                states[group, row["state"]] += 1
+                states[group, reviews.decide_state(row["id"], row["state"])] += 1
     return states
 
 
@@ -129,7 +133,7 @@ async def complete_shard(work: ShardWork) -> int:
     made: dict[str, Sample] = {}
 
     def record_sample(sample: Sample) -> None:
-        made[sample.id] = sample
+        made[sample.id] = store_sample_images(run.path, sample)
         work.progress.count_sample(sample)
 
     file = run.shard_file(shard.number)
@@ -157,18 +161,6 @@ async def complete_shard(work: ShardWork) -> int:
 
 ShardCompleter = Callable[[ShardWork], Awaitable[int]]
 """`complete_shard`, or a Prefect task around it."""
-
-
-class RunShortfalls(NamedTuple):
-    """The missing samples at the end of production, a sentence for each cause."""
-
-    resumable: list[str]
-    """Causes that a resumed run can remove."""
-    lost: list[str]
-
-    @property
-    def sentences(self) -> list[str]:
-        return [*self.resumable, *self.lost]
 
 
 async def produce_and_curate(
@@ -274,48 +266,6 @@ def estimate_wanted_samples(recipe: Recipe, curated: CurationResult | None) -> d
         else:
             wanted[name] = max(group.verified + 1, math.ceil(goal * group.judged / group.passed))
     return wanted
-
-
-def count_unmet_goals(recipe: Recipe, curated: CurationResult) -> dict[str, int]:
-    """The number of kept samples of each group below its goal."""
-    kept = {name: curated.groups[name].kept if name in curated.groups else 0 for name in recipe.goals}
-    return {name: count for name, count in kept.items() if count < recipe.goals[name]}
-
-
-def describe_shortfalls(recipe: Recipe, curated: CurationResult, *, complete: bool) -> list[str]:
-    """The shortfalls after filtering, a sentence each."""
-    shortfalls, unmet = [], count_unmet_goals(recipe, curated)
-    if recipe.goals and not unmet:
-        return []
-    if lost := curated.reasons.get(RejectionReason.provider, 0):
-        shortfalls.append(f"{format_count(lost, 'sample')} got no answer from a teacher; --resume asks again")
-    if complete:
-        for name, kept in unmet.items():
-            of = f" of {name!r}" if name else ""
-            shortfalls.append(
-                f"{kept} of {recipe.goals[name]} samples{of} are kept of {curated.counts.candidates} candidates, and "
-                f"samples = {recipe.samples} is the most"
-            )
-    return shortfalls
-
-
-def describe_lost_samples(recipe: Recipe, curated: CurationResult) -> list[str]:
-    """Samples that can never be made, a sentence each. With `keep` or quotas, other samples replace them."""
-    faults = Counter(
-        "a check broke"
-        if reason.startswith(f"{RejectionReason.contract}:{CHECK_BROKE}")
-        else "a reply did not match its schema, even after repairs"
-        for reason, count in curated.reasons.items()
-        if reason.startswith(RejectionReason.contract)
-        for _ in range(count)
-    )
-    lost = [f"{format_count(count, 'sample')} could not be judged: {fault}" for fault, count in faults.items()]
-    lost = [] if recipe.goals else lost
-    if curated.counts.candidates and not curated.counts.kept and not recipe.goals:
-        lost.append(
-            f"none of {format_count(curated.counts.candidates, 'candidate')} is kept; `stillhouse show` prints the reasons"
-        )
-    return lost
 
 
 def explain_early_stop(stop: StopSignal) -> list[str]:

@@ -6,6 +6,7 @@ Each stage reads files of the previous stage and writes its own atomically, so i
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +15,24 @@ from core.config.recipe import Recipe
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.installation import format_install_command
-from core.runs.records import CriticRecord, EvaluationRecord, FormatRecord, ModelPassRecord, RunManifest, StudentRecord
+from core.runs.lineage import Lineage
+from core.runs.records import CriticRecord, FormatRecord, RunManifest
+from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
+from core.runs.student_records import EvaluationRecord, ModelPassRecord, StudentRecord
 from core.sample import Message
+from core.shared_options import DEFAULT_GGUF_TYPE, name_student_file
 from core.storage.atomic_files import hash_file, read_json, write_atomically, write_parquet, write_text
+from core.storage.image_files import format_png_url, read_image
 from core.storage.sample_files import drop_empty_turn_fields
 from core.tracing import trace_stage
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines, measure_thinking
-from flows.data.student_files import DEFAULT_GGUF_TYPE, import_student_module
+from flows.data.image_columns import IMAGES_COLUMN, write_parquet_with_images
+from flows.data.student_files import import_student_module
+from flows.report.picture_statistics import measure_pictures
+from flows.run.run_shortfalls import EMPTY_FORM, NO_THINKING
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_duration
 
@@ -31,7 +40,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from agents.planning.run_plan import RunPlan
-    from flows.evaluate.student_evaluation import StudentEvaluation
+    from flows.evaluate.student_results import StudentEvaluation
 
 THINKING_SAMPLES = 1000
 """Samples searched for thinking that an agent was asked for: the whole history of each is read."""
@@ -86,6 +95,8 @@ def write_dataset(
     manifest.thinking = measure_thinking(parts, recipe.dataset.thinking)
     manifest.missing_thinking = describe_missing_thinking(run, recipe)
     manifest.critic = count_reviews(run, recipe)
+    manifest.pictures = measure_pictures(read_finished_samples(run)) if run.images.is_dir() else None
+    read = find_dataset_images(run, recipe)
     with write_atomically(run.dataset) as folder:
         folder.mkdir()
         for name in recipe.dataset.formats:
@@ -103,21 +114,23 @@ def write_dataset(
             # a reader of the top as a dataset would otherwise find every row twice.
             own = folder / name
             for side, rows in zip(("train", "validation"), form.parts, strict=True):
-                write_parquet((folder if len(manifest.formats) == 1 else own) / f"{side}.parquet", rows)
+                parquet = (folder if len(manifest.formats) == 1 else own) / f"{side}.parquet"
+                if IMAGES_COLUMN in rows.columns:
+                    write_parquet_with_images(parquet, rows, read)
+                else:
+                    write_parquet(parquet, rows)
                 if recipe.dataset.jsonl:
                     with (
-                        write_atomically(own / f"{side}.jsonl") as partial,
-                        partial.open("w", encoding="utf-8") as file,
+                        write_atomically(own / f"{side}.jsonl") as unfinished,
+                        unfinished.open("w", encoding="utf-8") as file,
                     ):
-                        file.writelines(format_json_lines(rows, form.texts))
+                        file.writelines(format_json_lines(rows, form.texts, lambda name: format_png_url(read(name))))
             if form.left_out and not any(map(len, form.parts)):
-                missing.append(
-                    f"{name} can hold none of the kept samples: they call tools or have images, or their turns do not alternate"
-                )
+                missing.append(f"{name} {EMPTY_FORM}: they call tools or have images, or their turns do not alternate")
         write_text(folder / "README.md", build_dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))
     if recipe.dataset.thinking and not manifest.thinking and any(map(len, parts)):
         missing.append(
-            f'dataset.thinking = "{recipe.dataset.thinking}", and no reply had thinking: set agents.generator.reasoning, and '
+            f'dataset.thinking = "{recipe.dataset.thinking}", {NO_THINKING}: set agents.generator.reasoning, and '
             "try the teacher with `stillhouse validate RECIPE --live`"
         )
     if manifest.pairs and not manifest.pairs.total:
@@ -125,6 +138,13 @@ def write_dataset(
 
         missing.append(explain_missing_pairs(manifest.pairs, recipe.preference))
     return missing
+
+
+def find_dataset_images(run: RunDir, recipe: Recipe) -> Callable[[str], bytes]:
+    """A function that reads an image of the run's dataset, which may be one of an earlier release. It raises StoreError."""
+    lineage = Lineage(locate_releases(run.path.parent) / recipe.name)
+    folders = [run.path, *(lineage.path / str(number) for number in lineage.list_generations())]
+    return partial(read_image, folders=folders)
 
 
 def _split_run_pairs(
@@ -195,7 +215,7 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
         budget=limits, journal=run.evaluation_spend_file, elsewhere=manifest.spent, start_folder=run.path / "wip" / "start",
     )  # fmt: skip
     evaluation = await evaluate_student(task, SESSION)
-    record = build_evaluation_record(evaluation, digest, hash_file(run.student / f"student-{DEFAULT_GGUF_TYPE}.gguf"))
+    record = build_evaluation_record(evaluation, digest, hash_file(run.student / name_student_file()))
     import_student_module("output.student_folder").write_card_evaluation(run.student, record)
     return record
 

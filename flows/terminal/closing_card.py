@@ -6,9 +6,10 @@ Text from teachers is untrusted: it loses its control characters.
 import textwrap
 from collections.abc import Sequence
 
-from core.runs.records import CollapseVerdict, EvaluationRecord, PairedComparison, RunManifest, RunState
+from core.runs.records import CollapseVerdict, RunManifest, RunState
 from core.runs.releases import Release
 from core.runs.run_dir import RunDir
+from core.runs.student_records import EvaluationRecord, PairedComparison
 from core.sample import Sample
 from flows.release.promotion_decision import format_promotion
 from flows.terminal.cost_text import list_estimated

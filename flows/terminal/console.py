@@ -61,6 +61,15 @@ class CommandSession:
     def print_unless_stopped(self, text: str) -> None:
         """Print a message. Raises UserInterrupt if the user asked to stop, so that long work with messages can be stopped."""
         self.print_message(text)
+        self.check_stopped()
+
+    def show_unless_stopped(self, text: str) -> None:
+        """Show progress. Raises UserInterrupt if the user asked to stop."""
+        self.show_progress(lambda: text)
+        self.check_stopped()
+
+    def check_stopped(self) -> None:
+        """Raises UserInterrupt if the user asked to stop."""
         if self.stop.is_set():
             raise UserInterrupt
 

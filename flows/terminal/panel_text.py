@@ -1,6 +1,6 @@
 """The general panel in words: what a student lost, with intervals. Measures nothing."""
 
-from core.runs.records import GeneralPanelRecord, PairedComparison
+from core.runs.student_records import GeneralPanelRecord, PairedComparison
 from flows.terminal.text_format import format_percent
 
 PANEL_ROLES = ("teacher", "start", "student")

@@ -16,12 +16,11 @@ def build_unjudged_error(samples: Sequence[Sample], words: Sequence[str], number
     for sample in samples:
         faults.add(sample)
     fault = faults.most_common()
-    error = RunFailed(
-        f"{words[0]}: none of {format_count(len(samples), 'sample')} could be judged; most often {fault.text}"
+    again = format_next_line("preview", *words, "-n", str(number))
+    return RunFailed(
+        f"{words[0]}: none of {format_count(len(samples), 'sample')} could be judged; most often {fault.text}",
+        hint=again if fault.check_broke else format_next_line("validate", *words, "--live"),
     )
-    checked = format_next_line("preview", *words, "-n", str(number))
-    error.hint = checked if fault.check_broke else format_next_line("validate", *words, "--live")
-    return error
 
 
 def suggest_after_preview(samples: Sequence[Sample], words: Sequence[str], number: int, most: int) -> list[str]:

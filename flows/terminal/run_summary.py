@@ -7,7 +7,6 @@ from core.config.teachers import find_student_release
 from core.runs.records import (
     CollapseRecord,
     DifficultyRecord,
-    EvaluationRecord,
     JudgeRecord,
     MetricRecord,
     MixRecord,
@@ -15,6 +14,7 @@ from core.runs.records import (
     SamenessRecord,
 )
 from core.runs.run_dir import RunDir
+from core.runs.student_records import EvaluationRecord
 from flows.terminal.cost_text import list_estimated
 from flows.terminal.panel_text import list_panel_card_lines
 from flows.terminal.suggested_commands import suggest_next_command
@@ -65,6 +65,9 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
         lines += format_labelled_lines("not kept", not_kept)
     measured = [("judge", format_judge_record(judge)) for judge in manifest.judges]
     measured += [("pass rate", format_difficulty_record(manifest.difficulty))] if manifest.difficulty else []
+    measured += (
+        [("reviews", replace_unsafe_characters("; ".join(manifest.reviews.sentences)))] if manifest.reviews else []
+    )
     for label, text in measured:
         lines += format_labelled_lines(label, textwrap.wrap(text, TERMINAL_WIDTH - LABEL_WIDTH))
     thinking = [manifest.thinking.summary] if manifest.thinking else []

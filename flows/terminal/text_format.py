@@ -7,7 +7,8 @@ from datetime import datetime
 
 from core.config.teachers import find_student_release
 from core.runs.noun_counts import format_count as format_count
-from core.runs.records import MetricRecord, TruncationRecord
+from core.runs.records import MetricRecord
+from core.runs.student_records import TruncationRecord
 from core.sample import Spending, TokenUsage
 
 TERMINAL_WIDTH = 100

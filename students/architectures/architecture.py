@@ -10,6 +10,8 @@ import gguf
 import torch
 from transformers import PreTrainedModel
 
+from core.config.student_starts import find_shared_settings_fault
+
 
 def add_nothing(_writer: gguf.GGUFWriter, _config: Any) -> None:
     """For an architecture without hyper-parameters of its own."""
@@ -53,13 +55,7 @@ class Architecture(NamedTuple):
 
 def find_shared_fault(config: Any, rope_types: Collection[str] = ("default",)) -> str | None:
     """Of the hyper-parameters that all architectures have; llama.cpp computes positions of `rope_types`."""
-    if (rope := get_rope(config)["rope_type"]) not in rope_types:
-        return f"positions of the type {rope!r}"
-    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
-        return "biases"
-    if config.hidden_act != "silu":
-        return f"the activation {config.hidden_act!r}"
-    return None
+    return find_shared_settings_fault(config.to_dict(), rope_types)
 
 
 def get_rope(config: Any) -> dict[str, Any]:
@@ -71,6 +67,20 @@ def get_rope(config: Any) -> dict[str, Any]:
 def get_head_size(config: Any) -> int:
     """Channels of an attention head; not every configuration names them."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+LLAMA_SETTINGS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps", "rope_parameters",
+    "tie_word_embeddings", "attention_bias", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id",
+)  # fmt: skip
+"""Settings of a Llama that mean the same in other classes. Not `mlp_bias`: a BitNet has none, and no student has biases."""
+
+
+def list_llama_settings(config: Any) -> dict[str, Any]:
+    """The settings of a Llama, for a configuration of another class."""
+    settings = config.to_dict()
+    return {name: settings[name] for name in LLAMA_SETTINGS}
 
 
 def list_layer_types(layers: int, full_every: int, other: str) -> list[str]:

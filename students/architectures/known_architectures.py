@@ -26,6 +26,7 @@ from transformers.models.bitnet import BitNetForCausalLM
 from transformers.models.granite_swa.modeling_granite_swa import GraniteSWAForCausalLM
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
+from core.config.student_starts import find_bitnet_fault
 from students.architectures.architecture import (
     Architecture,
     find_full_attention_interval,
@@ -62,12 +63,7 @@ def find_configuration_fault(config: Any) -> str | None:
 
 
 def _find_bitnet_fault(config: Any) -> str | None:
-    """llama.cpp's `bitnet` has square query matrices, no output matrix and SiLU."""
-    if not config.tie_word_embeddings:
-        return "an output matrix besides the embedding"
-    if get_head_size(config) * config.num_attention_heads != config.hidden_size:
-        return "heads whose channels are not its hidden_size"
-    return find_shared_fault(config)
+    return find_bitnet_fault(config.to_dict())
 
 
 SUB_NORMS = {"attn_sub_norm": "inner_attn_ln", "ffn_sub_norm": "ffn_layernorm"}

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from students.architectures.architecture import Architecture, count_mtp_layers, get_head_size, get_rope
+from students.image_embedder import EMBEDDER
 
 OUTPUT = "lm_head.weight"
 HEAD_COUNTS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
@@ -27,9 +28,11 @@ PART_ORDER = (
 
 
 def iterate_tensors(model: PreTrainedModel, architecture: Architecture) -> Iterator[tuple[str, np.ndarray]]:
-    """Every weight in float32 under llama.cpp's name, the rows of queries and keys in its order."""
+    """Every weight in float32 under llama.cpp's name, the rows of queries and keys in its order. An embedder of images has a file
+    of its own.
+    """
     config: Any = model.config
-    weights = model.state_dict()
+    weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{EMBEDDER}.")}
     if config.tie_word_embeddings and not architecture.requires_output:
         weights.pop(OUTPUT, None)
     names = gguf.get_tensor_name_map(architecture.gguf, config.num_hidden_layers + count_mtp_layers(config))

@@ -23,14 +23,9 @@ from students.chat_encoding import (
     find_pad_id,
     truncate_conversation,
 )
-from students.init.start_model import (
-    TEACHER_LAYERS,
-    StartModel,
-    add_start_windows,
-    load_start_model,
-    narrow_start,
-    start_from_layers,
-)
+from students.image_embedder import find_image_embedder, save_model
+from students.init.start_model import TEACHER_LAYERS, StartModel, load_start_model, start_from_layers
+from students.init.start_shape import shape_start
 from students.init.ternary import round_to_ternary
 from students.init.vocabulary_trimming import keep_tokens_of_tokenizer
 from students.init.width_pruning import KeptParts
@@ -62,11 +57,13 @@ def measure_text_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Sequence[Conversation], max_tokens: int
 ) -> TextLoss:
     """The loss on the tokens that training with `max_tokens` sees."""
+    embedder = find_image_embedder(model)
+    images = embedder.config if embedder else None
     used: list[EncodedConversation] = []
     faults: list[str] = []
     size = truncated = 0
     for conversation in held_out:
-        whole = encode_untruncated(conversation, tokenizer)
+        whole = encode_untruncated(conversation, tokenizer, images)
         cut = whole if isinstance(whole, UnusableReason) else truncate_conversation(whole, max_tokens)
         truncated += isinstance(whole, EncodedConversation) and len(whole.ids) > max_tokens
         if isinstance(cut, UnusableReason):
@@ -101,6 +98,21 @@ def write_embedded_teacher(folder: Path) -> None:
     _write_start(start_from_layers(TEACHER_LAYERS), folder)
 
 
+class RecordedChoices(NamedTuple):
+    """What a finished training chose of its start, as the student's folder records it."""
+
+    student: Path
+
+    def trim(self, start: StartModel) -> StartModel:
+        return keep_tokens_of_tokenizer(start, AutoTokenizer.from_pretrained(self.student))
+
+    def choose_parts(self, _start: StartModel) -> KeptParts:
+        return KeptParts(**read_json(self.student / KEPT_PARTS_FILE))
+
+    def see_full_attention(self, _start: StartModel) -> None:
+        pass
+
+
 def write_untrained_student(student: Path, folder: Path) -> bool:
     """Write the untrained form of `student` to `folder`; False if it is unknown or its start no longer exists."""
     settings = student / SETTINGS_FILE
@@ -113,12 +125,7 @@ def write_untrained_student(student: Path, folder: Path) -> bool:
         start = load_start_model(config)
     except UsageError:
         return False
-    if config.vocabulary:
-        start = keep_tokens_of_tokenizer(start, AutoTokenizer.from_pretrained(student))
-    if (student / KEPT_PARTS_FILE).is_file():
-        start = narrow_start(start, KeptParts(**read_json(student / KEPT_PARTS_FILE)))
-    if config.attention:
-        start = add_start_windows(start, config.attention)
+    start = shape_start(start, config, RecordedChoices(student))
     if config.weights == "ternary":
         round_to_ternary(start.model)
     start.model.bfloat16()
@@ -128,5 +135,5 @@ def write_untrained_student(student: Path, folder: Path) -> bool:
 
 def _write_start(start: StartModel, folder: Path) -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    start.model.save_pretrained(folder)
+    save_model(start.model, folder)
     start.tokenizer.save_pretrained(folder)

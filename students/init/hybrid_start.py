@@ -11,6 +11,7 @@ from transformers import LlamaConfig
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
+from core.config.student_architectures import MEMORY_LAYER
 from core.config.students import HYBRID_PERIOD
 from students.architectures.architecture import list_layer_types
 from students.architectures.gated_delta import ROTARY_SHARE, split_rotary_channels
@@ -46,7 +47,7 @@ def build_random_hybrid(proportions: LlamaConfig) -> Qwen3_5ForCausalLM:
         linear_key_head_dim=head,
         linear_value_head_dim=head,
         linear_conv_kernel_dim=SHORT_CONVOLUTION,
-        layer_types=list_layer_types(proportions.num_hidden_layers, HYBRID_PERIOD, "linear_attention"),
+        layer_types=list_layer_types(proportions.num_hidden_layers, HYBRID_PERIOD, MEMORY_LAYER),
         max_position_embeddings=proportions.max_position_embeddings,
         rms_norm_eps=NORM_EPSILON,
         rope_parameters=rope,
@@ -58,7 +59,7 @@ def build_random_hybrid(proportions: LlamaConfig) -> Qwen3_5ForCausalLM:
     config.rope_parameters["mrope_section"] = split_rotary_channels(config)
     model = Qwen3_5ForCausalLM(config)
     for layer in model.model.layers:
-        if layer.block_type == "linear_attention":
+        if layer.block_type == MEMORY_LAYER:
             initialize_memory(layer.linear_attn)
     return model
 

@@ -25,15 +25,11 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
-from core.config.student_architectures import (
-    TERNARY_BLOCK,
-    WINDOWED_START,
-    describe_unknown_architecture,
-    describe_unwindowed_architecture,
-)
+from core.config.student_architectures import TERNARY_BLOCK
+from core.config.student_starts import find_start_settings_fault
 from core.config.students import HYBRID_PERIOD, AttentionConfig, StudentConfig
 from core.errors import UsageError
-from students.architectures.known_architectures import choose_attention, find_architecture, find_configuration_fault
+from students.architectures.known_architectures import choose_attention, find_configuration_fault
 from students.architectures.vocabularies import find_tokenizer_fault
 from students.init.embedded_teacher import (
     TEACHER_LICENCE,
@@ -45,7 +41,7 @@ from students.init.embedded_teacher import (
     read_teacher_weights,
 )
 from students.init.hybrid_start import build_random_hybrid
-from students.init.ternary import build_bitnet, build_bitnet_config
+from students.init.ternary import build_bitnet
 from students.init.width_pruning import WIDTH_MULTIPLE, KeptParts, narrow_model
 from students.init.windows import add_windows, count_windowed_layers
 from students.mtp_block import forget_mtp_block
@@ -96,9 +92,7 @@ def load_start_model(config: StudentConfig) -> StartModel:
         case "random":
             start = start_from_random(config.hidden_size, config.layers, TERNARY_BLOCK if ternary else WIDTH_MULTIPLE)
         case name:
-            start = start_from_pretrained(name, becomes_student=True, ternary=ternary)
-            if config.attention and (kind := start.model.config.model_type) != WINDOWED_START:
-                raise UsageError(f"student.start: {name!r} {describe_unwindowed_architecture(kind)}")
+            start = start_from_pretrained(name, student=config)
     if ternary:
         start = start._replace(
             model=build_bitnet(start.model), made_from=f"{start.made_from}, as a BitNet of ternary weights"
@@ -127,16 +121,9 @@ def narrow_start(start: StartModel, kept: KeptParts) -> StartModel:
 
 
 def add_start_windows(start: StartModel, config: AttentionConfig) -> StartModel:
-    """`start`, a Llama, with sliding windows.
-
-    Raises:
-        UsageError: if llama.cpp does not compute the start's positions together with windows.
-    """
+    """`start`, a Llama without scaled positions, with sliding windows."""
     model = add_windows(start.model, config)  # type: ignore[arg-type]
-    if fault := find_configuration_fault(model.config):
-        raise UsageError(
-            f"student.attention: the start has {fault}, which cannot be exported with windows; leave attention out"
-        )
+    assert find_configuration_fault(model.config) is None, "the start was checked"
     layers = f"{count_windowed_layers(model)} of its {model.config.num_hidden_layers} layers"
     made_from = f"{start.made_from}, with windows of {config.window:,} tokens in {layers}"
     return start._replace(model=model, made_from=made_from)
@@ -181,21 +168,19 @@ def _choose_proportions(hidden_size: int, layers: int, multiple: int = WIDTH_MUL
     return config
 
 
-def start_from_pretrained(name: str, *, becomes_student: bool = False, ternary: bool = False) -> StartModel:
+def start_from_pretrained(name: str, *, student: StudentConfig | None = None) -> StartModel:
     """A folder, or a name on the hub; from the hub's cache if the hub does not answer or HF_HUB_OFFLINE=1.
 
-    With `becomes_student`, its architecture and its tokenizer must be known to llama.cpp; a teacher may have any. With
-    `ternary`, it must fit a BitNet.
+    What becomes a `student` must have the form that its settings need, and an architecture and a tokenizer that llama.cpp knows;
+    a teacher may have any.
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     fault = None if Path(name).is_dir() else hub_fault()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=fault is not None)
-        if becomes_student:
+        if student:
             config = AutoConfig.from_pretrained(name, local_files_only=fault is not None)
-            check_student_form(config, tokenizer, name)
-            if ternary:
-                build_bitnet_config(config)
+            check_student_form(config, tokenizer, student)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, local_files_only=fault is not None)
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0].rstrip(".")
@@ -209,10 +194,11 @@ def start_from_pretrained(name: str, *, becomes_student: bool = False, ternary: 
     return StartModel(model, tokenizer, f"{name}, all of its layers", name, "other")
 
 
-def check_student_form(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def check_student_form(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> None:
     """Raises UsageError, before any weight is loaded, if llama.cpp would not compute what the student of this start does."""
-    if find_architecture(config.model_type) is None:
-        raise UsageError(f"student.start: {name!r} {describe_unknown_architecture(config.model_type)}")
+    name = student.start
+    if fault := find_start_settings_fault(config.to_dict(), student):
+        raise UsageError(f"student.start: {name!r} {fault}")
     if fault := find_configuration_fault(config):
         raise UsageError(f"student.start: {name!r} has {fault}, which cannot be exported")
     if fault := find_tokenizer_fault(tokenizer):

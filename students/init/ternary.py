@@ -14,21 +14,17 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.bitnet import BitNetConfig, BitNetForCausalLM
 
-from core.config.student_architectures import TERNARY_BLOCK, find_ternary_fault
+from core.config.student_architectures import TERNARY_BLOCK
+from core.config.student_starts import find_ternary_fault
 from core.errors import UsageError
-from students.architectures.known_architectures import SUB_NORMS, find_configuration_fault
+from students.architectures.architecture import list_llama_settings
+from students.architectures.known_architectures import SUB_NORMS
 from students.init.sparsity import find_layers, iterate_matrices
 
 MIN_SCALE = 1e-5
 """The least scale of weights, as in the paper's code; a matrix of zeros has it. float16 has each such bfloat16 exactly."""
 MAX_CODE = 127
 """Of activations: 8 bits with a sign."""
-SHARED_SETTINGS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps", "rope_parameters", "attention_bias",
-    "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id",
-)  # fmt: skip
-"""Settings that mean the same in a Llama and a BitNet."""
 
 
 def compute_scale(weight: torch.Tensor) -> torch.Tensor:
@@ -105,18 +101,11 @@ def build_bitnet_config(config: Any) -> BitNetConfig:
     """The settings of a BitNet of the same sizes.
 
     Raises:
-        UsageError: if the model cannot become ternary, or llama.cpp would not compute it.
+        UsageError: if the model cannot become ternary.
     """
     if fault := find_ternary_fault(config.to_dict()):
         raise UsageError(f'student.weights = "ternary": the start {fault}')
-    bitnet = BitNetConfig(**{name: getattr(config, name) for name in SHARED_SETTINGS})
-    if getattr(config, "head_dim", None):
-        bitnet.head_dim = config.head_dim
-    if fault := find_configuration_fault(bitnet):
-        raise UsageError(
-            f'student.weights = "ternary": the start has {fault}, which llama.cpp\'s bitnet does not compute'
-        )
-    return bitnet
+    return BitNetConfig(**list_llama_settings(config))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from transformers.models.granite_swa.configuration_granite_swa import GraniteSWA
 from transformers.models.granite_swa.modeling_granite_swa import GraniteSWAForCausalLM
 
 from core.config.students import AttentionConfig
-from students.architectures.architecture import get_head_size, list_layer_types
+from students.architectures.architecture import get_head_size, list_layer_types, list_llama_settings
 from students.architectures.known_architectures import choose_attention
 
 WINDOWED = "sliding_attention"
@@ -20,11 +20,6 @@ FIRST_SCORE = 0.0
 """The score of a sink before training, as in a new Granite SWA; docs/long-inputs.md compares it with others."""
 NO_SINK = -1e4
 """The score of a sink that takes no attention: e to this power is 0 in every precision."""
-KEPT_SETTINGS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "head_dim", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps", "rope_parameters",
-    "tie_word_embeddings", "attention_bias", "attention_dropout", "mlp_bias", "bos_token_id", "eos_token_id", "pad_token_id",
-)  # fmt: skip
 
 
 def add_windows(model: LlamaForCausalLM, config: AttentionConfig) -> GraniteSWAForCausalLM:
@@ -35,9 +30,8 @@ def add_windows(model: LlamaForCausalLM, config: AttentionConfig) -> GraniteSWAF
     """
     llama: Any = model.config
     kinds = list_layer_types(llama.num_hidden_layers, config.full_every, WINDOWED)
-    settings = {name: value for name, value in llama.to_dict().items() if name in KEPT_SETTINGS}
     windowed_config = GraniteSWAConfig(
-        **settings,
+        **list_llama_settings(llama),
         sliding_window=config.window,
         layer_types=kinds,
         attention_multiplier=get_head_size(llama) ** -0.5,

@@ -4,7 +4,7 @@ Knows models and batches; knows nothing of training or of the conversations' ori
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,38 @@ from transformers import PreTrainedModel
 from students.chat_encoding import EncodedConversation
 from students.losses.loss_functions import forward_kl
 from students.predictions import EVALUATION_BATCH, predict_tokens
+from students.stored_precision import cast_weights
 from students.token_batches import TokenBatch, build_batch
 
 if TYPE_CHECKING:
     import peft
+
+
+@torch.no_grad()
+def measure_divergences(
+    model: PreTrainedModel,
+    compute_start: Callable[[TokenBatch], torch.Tensor],
+    conversations: Sequence[EncodedConversation],
+    pad: int,
+    batch_size: int,
+) -> list[torch.Tensor]:
+    """The forward KL divergence of `model` from its start at each learned token of each conversation, in nats, shape (tokens,).
+
+    Forward: the expectation is over the start's predictions, so that words which it found likely and the model forgot count most.
+    `compute_start` returns the start's log-probabilities of all words, of shape (tokens, words).
+    """
+    training = model.training
+    model.train(False)
+    divergences: list[torch.Tensor] = []
+    for first in range(0, len(conversations), batch_size):
+        batch = build_batch(conversations[first : first + batch_size], pad)
+        start = compute_start(batch)
+        found = predict_tokens(model, batch)
+        values = forward_kl(found.logits.log_softmax(-1), start).cpu()
+        sizes = found.rows.bincount(minlength=len(batch.ids)).tolist()
+        divergences += values.split(sizes)  # type: ignore[no-untyped-call]
+    model.train(training)
+    return divergences
 
 
 class StartReference:
@@ -27,7 +55,7 @@ class StartReference:
         self, model: PreTrainedModel, adapters: "peft.LoraModel | None", dtype: torch.dtype = torch.bfloat16
     ) -> None:
         self._adapters = adapters
-        self._model = model if adapters else copy.deepcopy(model).to(dtype).requires_grad_(False)  # type: ignore[arg-type]
+        self._model = model if adapters else cast_weights(copy.deepcopy(model), dtype).requires_grad_(False)
 
     @torch.no_grad()
     def compute_log_probs(self, batch: TokenBatch) -> torch.Tensor:
@@ -40,16 +68,8 @@ class StartReference:
         self, model: PreTrainedModel, conversations: Sequence[EncodedConversation], pad: int
     ) -> float:
         """Mean forward KL divergence of `model` from its start, in nats per learned token."""
-        training = model.training
-        model.train(False)
-        total, tokens = 0.0, 0
-        for first in range(0, len(conversations), EVALUATION_BATCH):
-            batch = build_batch(conversations[first : first + EVALUATION_BATCH], pad)
-            start = self.compute_log_probs(batch)
-            total += forward_kl(predict_tokens(model, batch).logits.log_softmax(-1), start).sum().item()
-            tokens += len(start)
-        model.train(training)
-        return total / tokens
+        values = measure_divergences(model, self.compute_log_probs, conversations, pad, EVALUATION_BATCH)
+        return float(torch.cat(values).double().mean())
 
     @contextmanager
     def _without_adapters(self) -> Iterator[None]:

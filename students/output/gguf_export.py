@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from core.config.student_architectures import describe_unknown_architecture
 from core.errors import UsageError
+from core.shared_options import name_student_file
 from core.storage.atomic_files import write_atomically
 from students.architectures.architecture import add_shared_settings
 from students.architectures.known_architectures import (
@@ -28,8 +29,10 @@ from students.architectures.known_architectures import (
 from students.architectures.stored_tensors import iterate_tensors
 from students.architectures.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
 from students.chat_encoding import check_tokenizer
+from students.image_embedder import find_image_embedder, load_image_embedder
 from students.init.ternary import find_ternary_weights_fault
 from students.mtp_block import load_mtp_block
+from students.output.projector_export import write_projector
 
 
 class GgufForm(NamedTuple):
@@ -56,11 +59,15 @@ MISREAD_NAME = re.compile("(phi)-?(?=3)", re.IGNORECASE)
 class ExportedStudent(NamedTuple):
     path: Path
     bytes: int
+    """Of both files."""
     parameters: int
+    projector: Path | None = None
+    """The file of its embedder of images."""
 
 
 def export_gguf(student: Path, form: str) -> ExportedStudent:
-    """Write `student/student-FORM.gguf`, whole or not at all. `form` is one of `GGUF_FORMS`.
+    """Write `student/student-FORM.gguf`, whole or not at all; of a student that sees, its embedder of images too, to
+    `PROJECTOR_FILE` next to it. `form` is one of `GGUF_FORMS`.
 
     Raises:
         UsageError: if there is no student, llama.cpp does not compute what it does, or the form would destroy its weights.
@@ -77,7 +84,8 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
     if fault := find_tokenizer_fault(tokenizer):
         raise UsageError(f"export: {fault}")
     vocabulary = read_vocabulary(tokenizer, config.vocab_size)
-    out = student / f"student-{form}.gguf"
+    projector = write_projector(embedder, student) if (embedder := find_image_embedder(model)) else None
+    out = student / name_student_file(form)  # after the embedder: without it, a complete file would answer blind
     with write_atomically(out) as partial:
         writer = gguf.GGUFWriter(partial, architecture.gguf_name)
         writer.add_name(MISREAD_NAME.sub(r"\1 ", student.resolve().name))
@@ -95,11 +103,16 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-    return ExportedStudent(out, out.stat().st_size, model.num_parameters())
+    size = sum(file.stat().st_size for file in (out, projector) if file)
+    return ExportedStudent(out, size, model.num_parameters(), projector)
 
 
 def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in float32, and its tokenizer. Raises UsageError where it cannot be exported."""
+    """The model in float32, with its embedder of images if it has one, and its tokenizer.
+
+    Raises:
+        UsageError: if it cannot be exported.
+    """
     settings = student / "config.json"
     if not settings.is_file():
         raise UsageError(f"{student}: is not a student's folder: it has no config.json")
@@ -116,6 +129,7 @@ def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
         raise UsageError(f"{student}: has {fault}, which cannot be exported")
     check_tokenizer(tokenizer)
     choose_attention(model)
+    load_image_embedder(model, student)
     return model, tokenizer
 
 

@@ -1,10 +1,11 @@
-"""A finished student on disk: weights, tokenizer, card, settings and log, loadable by `transformers` alone.
+"""A finished student on disk: weights, tokenizer, card, settings and log. `transformers` alone loads its text model.
 
 Knows the results of a training, not its steps.
 """
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from string import Template
@@ -15,10 +16,12 @@ from transformers.utils import logging
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.runs.records import TRAINING_LOG, EvaluationRecord, GeneralPanelRecord, StudentRecord
+from core.runs.student_records import TRAINING_LOG, EvaluationRecord, GeneralPanelRecord, StudentRecord
 from core.sample import conversation_digest
 from core.storage.atomic_files import read_json, write_atomically, write_text
+from core.storage.fitted_images import UnreadableImage, decode_image_url
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id, find_stop_ids
+from students.image_embedder import save_model
 from students.init.adapters import ADAPTER_FOLDER, LoraAdapter
 from students.init.start_model import StartModel
 from students.training_data import TrainingData
@@ -26,9 +29,13 @@ from students.training_data import TrainingData
 SETTINGS_FILE = "student.json"
 TRAINED_ROWS_FILE = "trained_rows.txt"
 """The digest of each training conversation of the student and its start, one per line."""
+TRAINED_IMAGES_FILE = "trained_images.txt"
+"""The digest of each image in these conversations, one per line."""
 KEPT_PARTS_FILE = "kept.json"
 """The kept parts of the wider start, if it was narrowed."""
 CARD_TEMPLATE = Path(__file__).with_name("card.md")
+ASK_TEXT_TEMPLATE, ASK_IMAGES_TEMPLATE = map(CARD_TEMPLATE.with_name, ("card_ask_text.md", "card_ask_images.md"))
+"""How the card says to ask a student that reads text alone, and one that sees."""
 
 APACHE_NOTICE = (
     "The weights are a derivative of [{base}](https://huggingface.co/{base}), Apache-2.0, "
@@ -39,6 +46,7 @@ SYNTHETIC_TEXT_NOTICE = "A language model wrote the training text. It is correct
 UNKNOWN_TEXT_NOTICE = (
     "The training text was given to Stillhouse as a file. Its author and its correctness are not recorded here."
 )
+TEXT_PIPELINE = "library_name: transformers\npipeline_tag: text-generation"
 NEW_WEIGHTS_NOTICE = (
     "The weights are new; the tokenizer is that of SmolLM2 by Hugging Face, Apache-2.0. Use them under Apache-2.0."
 )
@@ -95,18 +103,18 @@ def write_student(out: Path, start: StartModel, training: FinishedTraining) -> N
     }
     with write_atomically(out) as partial:
         partial.mkdir()
-        model.save_pretrained(partial)
+        save_model(model, partial)
         tokenizer.save_pretrained(partial)
         if training.adapter:
             training.adapter.write_folder(partial / ADAPTER_FOLDER)
         (partial / "README.md").write_text(build_model_card(start, training), encoding="utf-8")
         if start.kept:
             (partial / KEPT_PARTS_FILE).write_text(json.dumps(start.kept._asdict()), encoding="utf-8")
-        rows = {
-            **read_trained_rows(Path(training.config.start)),
-            **dict.fromkeys(map(conversation_digest, training.trained)),
-        }
-        (partial / TRAINED_ROWS_FILE).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        begun = Path(training.config.start)
+        rows = {**read_trained_rows(begun), **dict.fromkeys(map(digest_trained_row, training.trained))}
+        _write_digests(partial / TRAINED_ROWS_FILE, rows)
+        if images := {**read_trained_images(begun), **dict.fromkeys(digest_images(training.trained))}:
+            _write_digests(partial / TRAINED_IMAGES_FILE, images)
         (partial / SETTINGS_FILE).write_text(
             json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
@@ -115,11 +123,42 @@ def write_student(out: Path, start: StartModel, training: FinishedTraining) -> N
 
 def read_trained_rows(student: Path) -> dict[str, None]:
     """The digests of a student's training conversations; empty if not recorded."""
-    file = student / TRAINED_ROWS_FILE
+    return _read_digests(student / TRAINED_ROWS_FILE)
+
+
+def read_trained_images(student: Path) -> dict[str, None]:
+    """The digests of the images in a student's training conversations; empty if not recorded, or if it reads text alone."""
+    return _read_digests(student / TRAINED_IMAGES_FILE)
+
+
+def digest_trained_row(conversation: Conversation) -> str:
+    """The digest of a conversation, the same for each `data:` URL of the same image."""
+    turns = (
+        turn.model_copy(update={"images": tuple(map(_digest_image, turn.images))}) if turn.images else turn
+        for turn in conversation
+    )
+    return conversation_digest([*turns])
+
+
+def digest_images(conversations: Iterable[Conversation]) -> list[str]:
+    """The digests of all images in the conversations."""
+    return [_digest_image(url) for turns in conversations for turn in turns for url in turn.images]
+
+
+def _digest_image(url: str) -> str:
+    """The SHA-256 of the image's bytes; the address itself if the image is not in it."""
+    try:
+        return hashlib.sha256(decode_image_url(url)).hexdigest()
+    except UnreadableImage:
+        return url
+
+
+def _write_digests(file: Path, digests: Iterable[str]) -> None:
+    file.write_text("".join(f"{digest}\n" for digest in digests), encoding="utf-8")
+
+
+def _read_digests(file: Path) -> dict[str, None]:
     return dict.fromkeys(file.read_text(encoding="utf-8").split()) if file.is_file() else {}
-
-
-LOSS_ROW = "| held-out loss after | {0:.3f} |"
 
 
 def write_card_average(student: Path, trained: StudentRecord, averaged: StudentRecord) -> None:
@@ -128,14 +167,30 @@ def write_card_average(student: Path, trained: StudentRecord, averaged: StudentR
     text = card.read_text(encoding="utf-8")
     choice = averaged.average_choice
     assert choice
-    rows = [
-        LOSS_ROW.format(averaged.loss_after),
-        f"| weights | start + {choice.share:g} * (trained - start): {choice.sentence} |",
-    ]
-    text = text.replace(LOSS_ROW.format(trained.loss_after), "\n".join(rows))
-    if trained.replay and averaged.replay:
-        text = text.replace(trained.replay.change, averaged.replay.change)
+    before, after = list_result_rows(trained), list_result_rows(averaged)
+    after[0] += f"\n| weights | start + {choice.share:g} * (trained - start): {choice.sentence} |"
+    for old, new in zip(before, after, strict=True):
+        text = text.replace(old, new)
     write_text(card, text)
+
+
+def list_result_rows(record: StudentRecord) -> list[str]:
+    """The rows of the card's table that depend on the finished weights; that of the held-out loss first."""
+    rows = [("held-out loss after", f"{record.loss_after:.3f}")]
+    if record.kl_after is not None:
+        change = f"{record.kl_before:.3f} before, {record.kl_after:.3f} after"
+        measured = " the training, before its weights were averaged" if record.average_choice else ""
+        rows.append(("held-out KL divergence from the teacher", change + measured))
+    if replay := record.replay:
+        rows.append(("KL divergence on held-out conversations that its start wrote", replay.change))
+    if windows := record.windows:
+        loss = f"held-out loss with full attention {windows.loss_full:.3f}, with windows {record.loss_before:.3f}"
+        rows.append(("attention", f"{windows.form}; {loss}, recovered {record.loss_after:.3f}"))
+    if sparsity := record.sparsity:
+        loss = f"held-out loss unpruned {sparsity.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
+        result = f"{sparsity.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"
+        rows.append(("weights of the layers that are zero", result))
+    return [f"| {name} | {value} |" for name, value in rows]
 
 
 def build_model_card(start: StartModel, training: FinishedTraining) -> str:
@@ -150,32 +205,17 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
         rank = f"rank {lora.rank}, alpha {lora.alpha}"
         trained = f"low-rank adapters ({rank}) on {matrices}, merged here; also unmerged in `{ADAPTER_FOLDER}`"
 
-    rows = []  # rows of the table that only some trainings have
+    rows = []  # of the table, in addition to the results
     if truncation := record.truncation:
         share = f"{truncation.truncated:,} of {truncation.conversations:,}" if truncation.truncated else "0"
-        rows.append(("conversations truncated", f"{share}; the longest has {truncation.longest:,} tokens"))
-    if record.kl_after is not None:
-        change = f"{record.kl_before:.3f} before, {record.kl_after:.3f} after"
-        rows.append(("held-out KL divergence from the teacher", change))
+        rows.append(f"| conversations truncated | {share}; the longest has {truncation.longest:,} tokens |")
     if record.average is not None:
-        rows.append(("weights", f"start + {record.average:g} * (trained - start)"))
+        rows.append(f"| weights | start + {record.average:g} * (trained - start) |")
     if replay := record.replay:
-        rows.append(
-            (
-                "conversations that its start wrote, learned as replay and held out",
-                f"{replay.learned}, {replay.held_out}",
-            )
-        )
-        rows.append(("KL divergence on the held-out ones", replay.change))
-    if windows := record.windows:
-        loss = f"held-out loss with full attention {windows.loss_full:.3f}, with windows {record.loss_before:.3f}"
-        rows.append(("attention", f"{windows.form}; {loss}, recovered {record.loss_after:.3f}"))
+        sizes = f"{replay.learned}, {replay.held_out}"
+        rows.append(f"| conversations that its start wrote, learned as replay and held out | {sizes} |")
     if ternary := record.ternary:
-        rows.append(("matrices of the layers", f"-s, 0 or s, one s each; {ternary.sentence}"))
-    if sparsity := record.sparsity:
-        loss = f"held-out loss unpruned {sparsity.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
-        result = f"{sparsity.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"
-        rows.append(("weights of the layers that are zero", result))
+        rows.append(f"| matrices of the layers | -s, 0 or s, one s each; {ternary.sentence} |")
 
     return Template(CARD_TEMPLATE.read_text(encoding="utf-8")).substitute(
         {
@@ -184,8 +224,9 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
             "per_step": config.batch_size * config.accumulate,
             "kept": "" if record.best_step is None else f" (the weights after step {record.best_step} are kept)",
             "front": "\n".join(front),
+            "pipeline": "pipeline_tag: image-text-to-text" if config.images else TEXT_PIPELINE,
+            "ask": _format_ask(training),
             "tags": ", ".join(["stillhouse", *(["synthetic"] if training.synthetic else [])]),
-            "messages": _choose_example(training.trained),
             "wrote": SYNTHETIC_TEXT_NOTICE if training.synthetic else UNKNOWN_TEXT_NOTICE,
             "licence": describe_licence(start),
             "parameters": f"{record.parameters / 1e6:.1f}",
@@ -195,12 +236,24 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
             "held_out_tokens": count_learned_tokens(data.held_out),
             "seed": training.seed,
             "loss_before": f"{record.loss_before:.3f}",
-            "loss_after": f"{record.loss_after:.3f}",
             "objective": describe_objective(config),
-            "rows": "".join(f"\n| {name} | {value} |" for name, value in rows),
+            "rows": "\n".join([*list_result_rows(record), *rows]),
             "trained": trained,
         }
     )
+
+
+def _format_ask(training: FinishedTraining) -> str:
+    """How to ask the student, in Markdown."""
+    if images := training.config.images:
+        values = {
+            "image_tokens": images.max_tokens,
+            "image_size": images.size,
+            "image_patch": images.patch,
+        }
+        return Template(ASK_IMAGES_TEMPLATE.read_text(encoding="utf-8")).substitute(values).rstrip()
+    messages = _choose_example(training.trained)
+    return Template(ASK_TEXT_TEMPLATE.read_text(encoding="utf-8")).substitute(messages=messages).rstrip()
 
 
 EVALUATION_HEADING, LIMITS_HEADING = "## Evaluation\n", "## Limits\n"

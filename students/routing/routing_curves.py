@@ -80,6 +80,8 @@ class RoutingPoint(BaseModel):
     """The closed share of the gap between student and teacher; None where the gap may be zero."""
     retention: IntervalEstimate | None
     """The pass rate over the teacher's; None where the teacher passes nothing."""
+    over_random: IntervalEstimate | None = None
+    """The pass rate minus that of a random router with the same share of teacher calls; None in older files."""
 
 
 class RoutingCurve(BaseModel):
@@ -185,7 +187,9 @@ def evaluate_threshold(half: EvaluationHalf, aim: float, threshold: float) -> Ro
     outcomes, places = half.outcomes, half.places
     called = half.scores < threshold
     quality = np.where(called, outcomes.teacher, outcomes.student)
-    student, teacher, routed = (passed[places].mean(axis=1) for passed in (outcomes.student, outcomes.teacher, quality))
+    student, teacher, routed, share = (
+        values[places].mean(axis=1) for values in (outcomes.student, outcomes.teacher, quality, called)
+    )
     gap = teacher - student
     with np.errstate(divide="ignore", invalid="ignore"):
         recovered = np.where(gap > 0, (routed - student) / gap, np.nan)
@@ -204,6 +208,10 @@ def evaluate_threshold(half: EvaluationHalf, aim: float, threshold: float) -> Ro
         retention=estimate_by_resamples(passed / outcomes.teacher.mean(), retention)
         if outcomes.teacher.any()
         else None,
+        over_random=estimate_by_resamples(
+            passed - outcomes.student.mean() - called.mean() * outcomes.gap,
+            routed - student - share * (teacher - student),
+        ),
     )
 
 

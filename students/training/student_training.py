@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.runs.records import ReplayRecord, SparsityRecord, StudentRecord, TernaryRecord, WindowRecord
+from core.runs.student_records import ReplayRecord, SparsityRecord, StudentRecord, TernaryRecord, WindowRecord
 from students.chat_encoding import Conversation, find_pad_id
 from students.distributed import is_main_process, process_group, rank_and_world_size
 from students.init.adapters import add_adapters, merge_adapters
@@ -20,6 +20,7 @@ from students.losses.training_objective import HeldOutLosses
 from students.output.student_folder import FinishedTraining, find_finished_student, write_student
 from students.signals.prompt_logprobs import PromptLogprobTeacher
 from students.signals.torch_teacher import start_digest, starts_as_teacher, teacher_digest
+from students.stored_precision import round_weights
 from students.training.checkpoint import FLIPS, TrainingProgress, remove_checkpoint, training_digest
 from students.training.experiment_tracking import check_trackers
 from students.training.training_loop import run_training_loop
@@ -29,10 +30,9 @@ from students.training.training_setup import (
     prepare_objective,
     prepare_replay,
     prepare_start,
-    prepare_windows,
     prune_start,
 )
-from students.training.weight_averaging import average_with_start, copy_parameters, scale_adapters
+from students.training.weight_averaging import StartAverage
 from students.training_data import TrainingData
 
 LAST_SHARE = 0.1
@@ -75,10 +75,7 @@ def train_student(
     if record := find_finished_student(out, digest):
         progress(f"student: {out} is trained already")
         return record
-    start, data = prepare_start(conversations, held_out, rejected, config, seed, progress)
-    windows = None
-    if config.attention:
-        start, windows = prepare_windows(start, data, config, progress)
+    start, data, windows = prepare_start(conversations, held_out, rejected, config, seed, progress)
     unpruned = prune_start(start, data, config.sparsity, seed, progress) if config.sparsity else None
     replay = prepare_replay(start, data, config, out, progress)
     objective = prepare_objective(start, data, config, out, seed=seed, teacher=teacher, progress=progress)
@@ -87,22 +84,18 @@ def train_student(
     objective.reference = build_reference(start, adapters, config)
     pad = find_pad_id(start.tokenizer)
     near = objective.measure_forgetting(start.model, replay.held_out, pad)
-    share = config.average if isinstance(config.average, float) else 1.0
-    before = copy_parameters(start.model) if share < 1 and not adapters else {}
+    average = StartAverage(start.model, adapters, config.average if isinstance(config.average, float) else 1.0)
 
     done = run_training_loop(
         start, data, objective, config, out, seed=seed, digest=digest, progress=progress, replay=replay
     )
 
-    if share < 1 and adapters:
-        scale_adapters(adapters, share)
-    elif share < 1:
-        average_with_start(start.model, before, share)
+    average.apply()
     if config.weights == "ternary":
         settle_ternary(start.model)
     far = objective.measure_forgetting(start.model, replay.held_out, pad)
     adapter = merge_adapters(adapters) if adapters else None
-    start.model.bfloat16().float()  # type: ignore[no-untyped-call]  # the weights as they will be stored
+    round_weights(start.model)
     after = objective.measure(start.model, data.held_out, pad)
     record = _build_student_record(start, data, config, done, after, unpruned, windows)
     if near is not None and far is not None:

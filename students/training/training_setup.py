@@ -8,21 +8,22 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from core.config.students import DistillationConfig, SparsityConfig, StudentConfig
+from core.config.students import AttentionConfig, DistillationConfig, SparsityConfig, StudentConfig
 from core.errors import UsageError
-from core.runs.records import WindowRecord
+from core.runs.student_records import WindowRecord
 from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
 from students.distributed import main_process_first, select_device
 from students.init.sparsity import compute_zero_share, freeze_zeros, prune_weights
-from students.init.start_model import StartModel, add_start_windows, load_start_model, narrow_start
+from students.init.start_model import StartModel, load_start_model
+from students.init.start_shape import shape_start
 from students.init.ternary import find_ternary_weights_fault, insert_ternary
 from students.init.vocabulary_trimming import trim_vocabulary
-from students.init.width_pruning import choose_most_active
+from students.init.width_pruning import KeptParts, choose_most_active
 from students.init.windows import count_windowed_layers
 from students.losses.start_reference import StartReference
 from students.losses.training_objective import TrainingObjective, build_projections
@@ -39,6 +40,7 @@ from students.signals.captured_signals import (
 from students.signals.prompt_logprobs import PromptLogprobTeacher
 from students.signals.replay import NO_REPLAY, ReplayTexts, load_replay
 from students.signals.torch_teacher import TorchTeacher, load_original, load_teacher, tokenizer_digest
+from students.stored_precision import cast_weights
 from students.token_batches import build_batch
 from students.training_data import TrainingData, encode_and_split
 
@@ -55,6 +57,43 @@ CALIBRATION_CONVERSATIONS = 64
 """Conversations on which the activity of a wider start is measured, in one batch; Minitron uses 1,024 texts."""
 
 
+class PreparedStart(NamedTuple):
+    """The student before training, the encoded conversations, and what sliding windows cost it."""
+
+    start: StartModel
+    data: TrainingData
+    windows: WindowRecord | None
+
+
+class ChoicesByData:
+    """What the training conversations choose of a start. `data` are the conversations in its tokens."""
+
+    def __init__(
+        self, encode: Callable[[PreTrainedTokenizerBase], TrainingData], config: StudentConfig, seed: int
+    ) -> None:
+        self._encode, self._config, self._seed = encode, config, seed
+        self.data: TrainingData
+        self.full_loss = 0.0
+        """The held-out loss with full attention, if the start gets windows."""
+
+    def read(self, start: StartModel) -> None:
+        self.data = self._encode(start.tokenizer)
+
+    def trim(self, start: StartModel) -> StartModel:
+        assert self._config.vocabulary
+        start = trim_vocabulary(start, self.data.train, self._config.vocabulary)
+        self.read(start)
+        return start
+
+    def choose_parts(self, start: StartModel) -> KeptParts:
+        conversations = sample_calibration(self.data, CALIBRATION_CONVERSATIONS, self._seed)
+        batch = build_batch(conversations, find_pad_id(start.tokenizer))
+        return choose_most_active(start.model, batch, self._config.hidden_size)  # type: ignore[arg-type]
+
+    def see_full_attention(self, start: StartModel) -> None:
+        self.full_loss = compute_held_out_loss(start.model, self.data.held_out, find_pad_id(start.tokenizer))
+
+
 def prepare_start(
     conversations: Sequence[Conversation],
     held_out: Sequence[Conversation] | None,
@@ -62,24 +101,24 @@ def prepare_start(
     config: StudentConfig,
     seed: int,
     progress: ProgressCallback,
-) -> tuple[StartModel, TrainingData]:
-    """The student before training, and the encoded conversations."""
+) -> PreparedStart:
+    """Load the start, and change it as the settings say."""
     began = time.monotonic()
     torch.manual_seed(seed)
-    start = load_start_model(config)
-    check_tokenizer(start.tokenizer)
-    data = encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected)
-    if config.vocabulary:
-        start = trim_vocabulary(start, data.train, config.vocabulary)
-        data = encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected)
-    start.model.to(select_device())  # type: ignore[arg-type]
-    if config.start == "width":
-        batch = build_batch(sample_calibration(data, CALIBRATION_CONVERSATIONS, seed), find_pad_id(start.tokenizer))
-        start = narrow_start(start, choose_most_active(start.model, batch, config.hidden_size))  # type: ignore[arg-type]
+    loaded = load_start_model(config)
+    check_tokenizer(loaded.tokenizer)
+    loaded.model.to(select_device())  # type: ignore[arg-type]
+    choices = ChoicesByData(
+        lambda tokenizer: encode_and_split(conversations, held_out, tokenizer, config, seed, rejected), config, seed
+    )
+    choices.read(loaded)
+    start = shape_start(loaded, config, choices)
+    data = choices.data
     if config.mtp:
         add_mtp_block(start.model)
     if config.packing:
-        check_packing(start.model, data.train, find_pad_id(start.tokenizer), "student.start")
+        key = "student.attention" if config.attention else "student.start"
+        check_packing(start.model, data.train, find_pad_id(start.tokenizer), key)
     progress(
         f"student: {start.made_from}, {start.model.num_parameters() / 1e6:.1f}M parameters; "
         f"{len(data.train)} conversations to train on, {len(data.held_out)} held out, "
@@ -92,7 +131,8 @@ def prepare_start(
         if start.base and find_ternary_weights_fault(start.model):
             progress(f"student: {TERNARY_WARNING}")
         insert_ternary(start.model)
-    return start, data
+    windows = record_windows(start, data, config.attention, choices.full_loss, progress) if config.attention else None
+    return PreparedStart(start, data, windows)
 
 
 def sample_calibration(data: TrainingData, count: int, seed: int) -> list[EncodedConversation]:
@@ -100,15 +140,11 @@ def sample_calibration(data: TrainingData, count: int, seed: int) -> list[Encode
     return random.Random(f"calibration {seed}").sample(data.train, min(count, len(data.train)))
 
 
-def prepare_windows(
-    start: StartModel, data: TrainingData, config: StudentConfig, progress: ProgressCallback
-) -> tuple[StartModel, WindowRecord]:
-    """The start with sliding windows, and what they cost before training."""
-    attention, pad = config.attention, find_pad_id(start.tokenizer)
-    assert attention
+def record_windows(
+    start: StartModel, data: TrainingData, attention: AttentionConfig, full: float, progress: ProgressCallback
+) -> WindowRecord:
+    """The sliding windows of the start, and what they cost before training; `full` is the held-out loss without them."""
     longer = sum(len(conversation.ids) > attention.window for conversation in data.train)
-    full = compute_held_out_loss(start.model, data.held_out, pad)
-    start = add_start_windows(start, attention)
     record = WindowRecord(
         window=attention.window,
         windowed_layers=count_windowed_layers(start.model),
@@ -116,9 +152,7 @@ def prepare_windows(
         longer=longer,
         loss_full=full,
     )
-    if config.packing:
-        check_packing(start.model, data.train, pad, "student.attention")
-    before = compute_held_out_loss(start.model, data.held_out, pad)
+    before = compute_held_out_loss(start.model, data.held_out, find_pad_id(start.tokenizer))
     progress(
         f"student: {record.form}; {longer} of {len(data.train)} conversations are longer; held-out loss {full:.2f} -> "
         f"{before:.2f}"
@@ -133,7 +167,7 @@ def prepare_windows(
             f"student: attention.full_every = {attention.full_every}: the student has {record.layers} layers, so none attends to "
             "all tokens, and what an earlier part of the input says cannot be looked up"
         )
-    return start, record
+    return record
 
 
 def prune_start(
@@ -210,9 +244,20 @@ def prepare_replay(
         return NO_REPLAY
     path = Path(config.replay.cache) if config.replay.cache else out.with_name(f"{out.name}.replay.jsonl")
     original = load_original(start.model, start.tokenizer, config).to(start.model.device)  # type: ignore[arg-type]
-    writer = copy.deepcopy(original).bfloat16() if config.precision == "bf16" else original
     with main_process_first():
-        return load_replay(writer, start.tokenizer, config.replay, len(data.train), path, progress=progress)
+        return load_replay(
+            build_replay_writer(original, config),
+            start.tokenizer,
+            config.replay,
+            len(data.train),
+            path,
+            progress=progress,
+        )
+
+
+def build_replay_writer(original: "PreTrainedModel", config: StudentConfig) -> "PreTrainedModel":
+    """The original model in the precision of the training; the one that is passed keeps its own."""
+    return cast_weights(copy.deepcopy(original), torch.bfloat16) if config.precision == "bf16" else original
 
 
 def build_reference(

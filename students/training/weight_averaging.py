@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from core.config.students import StudentConfig
-from core.runs.records import VALIDATION_REQUESTS, AverageRecord, StudentRecord
+from core.runs.student_records import VALIDATION_REQUESTS, AverageRecord, StudentRecord
 from core.storage.atomic_files import read_json, write_atomically
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id
 from students.init.adapters import ADAPTER_FOLDER, ADAPTER_WEIGHTS
@@ -50,6 +50,22 @@ def scale_adapters(adapters: "peft.LoraModel", share: float) -> None:
             parameter.mul_(share)
 
 
+class StartAverage:
+    """The average of the weights after a training with those before it."""
+
+    def __init__(self, model: PreTrainedModel, adapters: "peft.LoraModel | None", share: float) -> None:
+        """Before the training. A copy of the weights is kept if `share` is below 1 and no adapters are trained in their place."""
+        self._model, self._adapters, self._share = model, adapters, share
+        self._before = copy_parameters(model) if share < 1 and not adapters else {}
+
+    def apply(self) -> None:
+        """After the training, in place."""
+        if self._adapters:
+            scale_adapters(self._adapters, self._share)
+        elif self._before:
+            average_with_start(self._model, self._before, self._share)
+
+
 def write_averaged_weights(trained: Path, start: Path, share: float, out: Path) -> None:
     """Write `trained` with its weights averaged with those of its untrained form `start` to `out`, whole or not at all."""
     with write_atomically(out) as partial:
@@ -70,8 +86,8 @@ def write_averaged_student(
     settings = read_json(trained / SETTINGS_FILE)
     config, record = StudentConfig.model_validate(settings["config"]), StudentRecord.model_validate(settings["record"])
     with write_atomically(out) as partial:
-        model, tokenizer = _write_average(trained, start, choice.share, partial)
-        model.bfloat16().float()  # type: ignore[no-untyped-call]  # the weights as stored
+        _write_average(trained, start, choice.share, partial)
+        model, tokenizer = read_student(partial)
         pad = find_pad_id(tokenizer)
         encoded = [encode_conversation(conversation, tokenizer, config.max_tokens) for conversation in held_out]
         used = [one for one in encoded if isinstance(one, EncodedConversation)]
@@ -95,12 +111,9 @@ def write_averaged_student(
     return averaged
 
 
-def _write_average(
-    trained: Path, start: Path, share: float, out: Path
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Returns the averaged model in float32, and its tokenizer."""
+def _write_average(trained: Path, start: Path, share: float, out: Path) -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model, tokenizer = read_student(trained)
+    model, _ = read_student(trained)
     other, _ = read_student(start)
     zeros = {name: parameter == 0 for name, parameter in model.named_parameters()}
     average_with_start(model, dict(other.named_parameters()), share)
@@ -114,4 +127,3 @@ def _write_average(
     if adapter.is_file():
         scaled = {name: tensor * share if ".lora_B." in name else tensor for name, tensor in load_file(adapter).items()}
         save_file(scaled, out / ADAPTER_FOLDER / ADAPTER_WEIGHTS, {"format": "pt"})
-    return model.float(), tokenizer  # type: ignore[no-untyped-call]

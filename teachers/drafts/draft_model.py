@@ -6,11 +6,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from core.config.teachers import MTP_DRAFT, TeacherConfig
+from core.shared_options import name_student_file
 from core.weights.gguf_files import find_gguf_problem, list_part_names
 from core.weights.gguf_header import has_mtp_block, read_gguf_tokens
 from teachers.local_weights import find_local_weights
 
-EXPORTED_DRAFT = "student-q8_0.gguf"
+EXPORTED_DRAFT = name_student_file()
 """In a student's folder: the export that llama.cpp drafts with."""
 
 

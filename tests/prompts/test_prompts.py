@@ -38,7 +38,8 @@ def test_the_critics_prompt_may_place_every_field_of_its_family(family: str, tmp
         teacher,
         *(["task.questions=40"] if family == "reasoning" else []),  # 500 take seconds
     ]
-    plan = load_recipe_plan(family.replace("_", "-"), settings)
+    recipe = "charts" if family == "pictures" else family.replace("_", "-")
+    plan = load_recipe_plan(recipe, settings)
     samples = asyncio.run(preview_samples(plan, 2, threading.Event())).samples
     assert any(sample.critiques for sample in samples)
 

@@ -147,22 +147,24 @@ def test_a_new_block_leaves_the_student_as_it_is(tokenizer: PreTrainedTokenizerB
     assert not any(weight.any() for weight in norms), "they are stored minus 1"
 
 
-def test_an_interrupted_training_resumes_to_the_same_weights(
-    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(Exception):
         pass
 
     def stop(line: str) -> None:
-        if "step 60/" in line:
+        if "step 12/" in line:
             raise Interrupted
 
     monkeypatch.setattr("students.training.training_loop.PROGRESS_SECONDS", 0.0)
-    out = tmp_path / "student"
+    short = CONFIG.model_copy(update={"epochs": 20, "checkpoint_steps": 8, "evaluate_steps": None})
+    out, undisturbed = tmp_path / "student", tmp_path / "undisturbed"
+    train_student(remembered(), short, undisturbed, seed=1, progress=quiet, held_out=remembered())
     with pytest.raises(Interrupted):
-        train_student(remembered(), CONFIG, out, seed=1, progress=stop, held_out=remembered())
-    train_student(remembered(), CONFIG, out, seed=1, progress=quiet, held_out=remembered())
-    assert (out / "model.safetensors").read_bytes() == (student / "model.safetensors").read_bytes()
+        train_student(remembered(), short, out, seed=1, progress=stop, held_out=remembered())
+    lines: list[str] = []
+    train_student(remembered(), short, out, seed=1, progress=lines.append, held_out=remembered())
+    assert any("resumes after step 8" in line for line in lines)
+    assert (out / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,11 @@ def test_a_long_conversation_is_measured_on_the_tokens_of_training(
     assert found.nats_per_token
     assert found.nats_per_token == pytest.approx(compute_held_out_loss(model, cut, pad=0), rel=1e-6)
     size = sum(
-        len(tokenizer.decode([id for id, mark in zip(*one, strict=True) if mark], skip_special_tokens=True).encode())
+        len(
+            tokenizer.decode(
+                [id for id, mark in zip(one.ids, one.learned, strict=True) if mark], skip_special_tokens=True
+            ).encode()
+        )
         for one in cut
     )
     assert found.bits_per_byte == pytest.approx(found.nats_per_token * found.tokens / size / math.log(2), rel=1e-6)

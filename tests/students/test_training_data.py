@@ -8,6 +8,7 @@ from core.errors import RunFailed
 from students.chat_encoding import Conversation, UnusableReason
 from students.training_data import encode_and_split, shuffle_epoch
 from tests.students.test_chat_encoding import dialog, encoded
+from tests.support.colored_pictures import color_conversations
 
 
 def test_held_out_conversations_are_drawn_by_seed_and_not_trained_on(
@@ -28,6 +29,20 @@ def test_at_least_one_conversation_is_held_out_and_one_trained_on(
     for share in (0.01, 0.99):
         data = encode_and_split(talk[:2], None, tokenizer, StudentConfig(held_out=share), 0)
         assert (len(data.train), len(data.held_out)) == (1, 1)
+
+
+def test_questions_about_one_picture_are_held_out_together(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [
+        [turns[0].model_copy(update={"content": ask}), turns[1]]
+        for turns in color_conversations(6)
+        for ask in ("A?", "B?")
+    ]
+    config = StudentConfig.model_validate({"images": {"patch": 16, "size": 64}, "max_tokens": 96, "held_out": 0.2})
+    for seed in range(5):
+        data = encode_and_split(rows, None, tokenizer, config, seed)
+        trained, held_out = ({one.images[0].image for one in part} for part in (data.train, data.held_out))
+        assert len(data.train) + len(data.held_out) == len(rows)
+        assert not trained & held_out
 
 
 def test_explicit_held_out_conversations_leave_all_others_for_training(

@@ -148,13 +148,20 @@ class ForkServer:
         return Program(os.fdopen(read_output, encoding="utf-8"), stderr, read_status)
 
     def run(
-        self, module: str, *arguments: str, folder: Path = PROJECT, stderr: int = subprocess.PIPE, **environment: str
+        self,
+        module: str,
+        *arguments: str,
+        folder: Path = PROJECT,
+        stderr: int = subprocess.PIPE,
+        typed: str | None = None,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run the same to its end, in any folder; output and errors are captured."""
+        """Run the same to its end, in any folder, with `typed` as its input; output and errors are captured."""
         requests = self.requests.fileno()
         return subprocess.run(
             [sys.executable, "-S", forked_command.__file__, str(requests), module, *arguments], cwd=folder, text=True,
-            env={**os.environ, **environment}, pass_fds=[requests], stdout=subprocess.PIPE, stderr=stderr, check=False,
+            input=typed, env={**os.environ, **environment}, pass_fds=[requests], stdout=subprocess.PIPE, stderr=stderr,
+            check=False,
         )  # fmt: skip
 
     @property

@@ -13,7 +13,8 @@ from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
 from flows.data.curated_run import read_kept_rows
 from flows.release.release_creation import CreatedRelease, create_release
-from flows.run.pipeline import finish_run, open_run_context, run_assess_stage, run_curate_stage, run_package_stage
+from flows.run.dataset_stages import finish_run, package_samples
+from flows.run.pipeline import open_run_context, run_assess_stage, run_curate_stage
 from flows.run.run_preparation import prepare_run
 from flows.run.shard_production import produce_and_curate
 
@@ -33,7 +34,7 @@ def make_run(runs: Path | str, *settings: str, resume: bool = False, recipe: str
         context.manifest.shortfalls = short.sentences
         kept = read_kept_rows(context.run)
         run_assess_stage.fn(context, kept)
-        run_package_stage(context, kept)
+        package_samples(context, kept)
         finish_run(context)
     return context.run
 

@@ -20,7 +20,8 @@ from core.storage import lease
 from flows.clean.run_curation import curate_run
 from flows.data import run_storage
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
-from flows.run.shard_production import RunShortfalls, produce_and_curate
+from flows.run.run_shortfalls import RunShortfalls
+from flows.run.shard_production import produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
 from tests.support.persistence import watch_persistence
 

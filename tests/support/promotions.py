@@ -4,15 +4,15 @@ import shutil
 from pathlib import Path
 
 from core.intervals import estimate_share
-from core.runs.records import (
+from core.runs.records import RunManifest
+from core.runs.run_dir import RunDir
+from core.runs.student_records import (
     EvaluationRecord,
     GeneralPanelRecord,
     ModelPassRecord,
     PanelModelRecord,
-    RunManifest,
     StudentRecord,
 )
-from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file, write_json
 from flows.evaluate.paired_results import build_paired_comparison
 from flows.release.promotion_decision import STUDENT_WEIGHTS

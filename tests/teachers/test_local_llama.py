@@ -18,6 +18,7 @@ from agents.studies.held_out_evaluation import evaluate_held_out, held_out_seeds
 from agents.studies.probe_question import COLOURS, PROBE_SCHEMA
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeError
+from core.openmp import LLAMA_SPINS
 from core.project_files import PROJECT
 from core.sample import Message
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -166,7 +167,7 @@ def test_the_inner_port_needs_a_key_that_nobody_else_can_read(
             assert key not in seen
             assert key not in str(dict(os.environ))
             assert "sk-of-a-hosted-teacher" not in seen, "llama.cpp needs nobody's key"
-            assert f"GOMP_SPINCOUNT={local_llama.SPIN_COUNT}" in seen
+            assert f"GOMP_SPINCOUNT={LLAMA_SPINS}" in seen
             assert os.getsid(loaded_pid(server)) != os.getsid(0), "Ctrl-C is for this process alone"
             assert key not in "".join(capfd.readouterr())
 

@@ -37,6 +37,7 @@ from agents.checks.code.function_calls import (
 )
 from agents.checks.code.mutants import SolutionMutant, draw_mutants, unparse_solution
 from agents.checks.code.probe_inputs import draw_probes
+from agents.checks.plain_answers import CODE_ANSWER, strip_code_fence
 from agents.reply_schema import Finding, ReplySchema
 from agents.sandbox.python_sandbox import sandbox_problem
 
@@ -179,7 +180,7 @@ async def find_solver_fault(subject: Subject, solution: str, options: SolvingOpt
     return find_answer_fault(task.cases, await run_calls(task.source, task.function, _case_calls(task), options.limits))
 
 
-@check("code", CodeOptions, lacks=sandbox_problem, attempt=AttemptJudge(SolutionDraft, passes_tests))
+@check("code", CodeOptions, lacks=sandbox_problem, attempt=AttemptJudge(SolutionDraft, passes_tests, plain=CODE_ANSWER))
 async def code_check(subject: Subject, options: CodeOptions) -> list[Finding]:
     """The solution must pass its tests in a sandbox, and the tests must fail for stubs and for mutants of the solution."""
     fields = subject.candidate.fields
@@ -204,7 +205,7 @@ async def code_check(subject: Subject, options: CodeOptions) -> list[Finding]:
     calls=lambda options: options.solutions,
     roles=("verifier",),
     lacks=sandbox_problem,
-    attempt=AttemptJudge(SolutionDraft, passes_tests),
+    attempt=AttemptJudge(SolutionDraft, passes_tests, plain=CODE_ANSWER),
 )
 async def solved_again_check(subject: Subject, options: SolvedAgainOptions) -> Finding:
     """Solutions by a teacher that sees the task alone must pass the tests too, or the task does not say enough."""
@@ -231,13 +232,6 @@ def _short_finding(name: str, fault: str | None, met: str) -> Finding:
 def requested_function(subject: Subject) -> str:
     """The function that the seed wants, or ""."""
     return str(subject.seed.data.get("function") or "")
-
-
-def strip_code_fence(text: str) -> str:
-    """Code without the Markdown fence that a teacher may have put around it."""
-    lines = text.strip().split("\n")
-    fenced = len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```"
-    return "\n".join(lines[1:-1] if fenced else lines)
 
 
 def parse_tested_solution(solution: str, tests: str, function: str, pure: bool) -> TestedSolution:

@@ -8,6 +8,7 @@ from pydantic import Field
 from agents.checks.base import AttemptJudge, Options, Subject, check
 from agents.checks.math.answer_equality import AnswerKind, NumberTolerance, compare_answers
 from agents.checks.math.solution_agreement import IndependentSolution
+from agents.checks.plain_answers import FINAL_ANSWER
 
 CONCLUSION = re.compile(r"\\boxed\{([^{}]*)\}|\b[Aa]nswer(?: is|:| ?=) ?:?[ *$]*(.+?)[*$]*[.!]?(?=\s+[A-Z]|\s*\n|\s*$)")
 """How thinking states a result: boxed in LaTeX, or in words to the end of the sentence."""
@@ -38,7 +39,9 @@ def is_expected_answer(subject: Subject, reply: IndependentSolution, options: An
 @check(
     "answer",
     AnswerOptions,
-    attempt=AttemptJudge(IndependentSolution, is_expected_answer, usable=lambda options: options.of == "seed"),
+    attempt=AttemptJudge(
+        IndependentSolution, is_expected_answer, usable=lambda options: options.of == "seed", plain=FINAL_ANSWER
+    ),
 )
 def answer_check(subject: Subject, options: AnswerOptions) -> str | None:
     """The answer must equal the one that the seed knows."""

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from agents.checks.base import AttemptJudge, Options, Subject, check
 from agents.checks.math.answer_equality import MAX_LENGTH, AnswerKind, NumberTolerance, compare_answers, parse_quantity
 from agents.checks.math.notation import UnreadableNotation
+from agents.checks.plain_answers import FINAL_ANSWER
 from agents.checks.structure.strict_json import parse_strict_json
 from agents.reply_schema import Finding, ReplySchema
 
@@ -60,7 +61,7 @@ def gives_candidates_answer(subject: Subject, reply: IndependentSolution, option
     AgreementOptions,
     calls=lambda options: options.solutions,
     roles=("verifier",),
-    attempt=AttemptJudge(IndependentSolution, gives_candidates_answer),
+    attempt=AttemptJudge(IndependentSolution, gives_candidates_answer, plain=FINAL_ANSWER),
 )
 async def agreement_check(subject: Subject, options: AgreementOptions) -> Finding:
     """Solutions made independently of the candidate must give its answer; each counts as much as another."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from core.intervals import Z_95
+from core.intervals import Z_95, hypergeometric_lower_tail
 from core.runs.records import AttributeSpread, SpreadRecord
 from core.sample import CONDITIONS_KEY
 from filters.collapse.diversity import compute_effective_number, estimate_entropy
@@ -95,7 +95,7 @@ def _compare_values(name: str, column: Sequence[Labels], kept: Sequence[bool], *
     seeds, survivors = len(column), sum(kept)
     # With equal probabilities, the value that lost most comes first.
     rarity = {
-        value: (_lower_tail(left[value], count, survivors, seeds), left[value] / count)
+        value: (hypergeometric_lower_tail(left[value], count, survivors, seeds), left[value] / count)
         for value, count in drawn.items()
     }
     value = min(sorted(rarity), key=rarity.__getitem__)
@@ -122,20 +122,6 @@ def _correct_over_attributes(found: Sequence[AttributeSpread]) -> list[Attribute
         largest = max(largest, min(1.0, (len(tested) - rank) * (attribute.p or 0.0)))
         corrected.append(attribute.model_copy(update={"p": largest}))
     return [*corrected, *(attribute for attribute in found if attribute.p is None)]
-
-
-def _lower_tail(left: int, drawn: int, kept: int, seeds: int) -> float:
-    """The probability that at most `left` of the `drawn` seeds with a value are among `kept` of all `seeds`."""
-    least = max(0, drawn + kept - seeds)
-    logs = [
-        _log_binomial(drawn, k) + _log_binomial(seeds - drawn, kept - k) - _log_binomial(seeds, kept)
-        for k in range(least, left + 1)
-    ]
-    return min(1.0, math.fsum(map(math.exp, logs)))
-
-
-def _log_binomial(of: int, chosen: int) -> float:
-    return math.lgamma(of + 1) - math.lgamma(chosen + 1) - math.lgamma(of - chosen + 1)
 
 
 def _estimate_effective_number(counts: Counter[str], values: int) -> tuple[float, float]:

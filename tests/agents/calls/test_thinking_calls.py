@@ -3,10 +3,7 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -17,12 +14,13 @@ import pytest
 from agents.calls.budget import BudgetExhausted
 from agents.studies.preview import preview_samples
 from core.config.recipe import Recipe
-from core.project_files import PROJECT
 from core.sample import Sample
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
+from tests.support.forked import FORKS, Program
 from tests.support.scripted_teacher import ScriptedTeacher, estimate_usage, produce_scripted
 from tests.support.thinking_endpoint import ThinkingServer, serve_thinking
+from tests.support.waiting import wait_until
 
 REVIEW = json.dumps({"scores": {"sense": 5, "style": 5}, "faults": [], "advice": "keep it"})
 SMALL = ["samples=10", "task.kinds={max_words=1}", "task.constraints=[1]", 'verifiers=[{type="constraints"}]']
@@ -88,11 +86,11 @@ def test_no_budget_is_exceeded_and_a_larger_one_pays_no_thought_again(limit: str
 @pytest.mark.slow
 def test_a_kill_between_thought_and_answer_does_not_pay_for_the_thought_again(tmp_path: Path) -> None:
     class KillingServer(ThinkingServer):
-        victim: "subprocess.Popen[bytes] | None" = None
+        victim: Program | None = None
 
         def complete(self, body: dict[str, Any]) -> dict[str, Any]:
             if self.victim and "response_format" in body:
-                self.victim.kill()
+                self.victim.send_signal(signal.SIGKILL)
                 self.victim.wait()
                 self.victim = None
             return super().complete(body)
@@ -101,14 +99,14 @@ def test_a_kill_between_thought_and_answer_does_not_pay_for_the_thought_again(tm
         endpoint = f"model='openai/m', base_url='{server.url}', dialect='vllm', logprobs=false, max_concurrent=1"
         teacher = f"teachers.main={{{endpoint}, thinking='two_step'}}"
         words = [str(tmp_path), "smoke", *SMALL, *THINKING[1:], "samples=3", teacher]
-        command = [sys.executable, "-m", "tests.support.produce_run", *words]
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
         assert isinstance(server, KillingServer)
-        server.victim = victim = subprocess.Popen(command, env=environment)
-        assert victim.wait(300) == -signal.SIGKILL
+        server.victim = victim = FORKS.start("tests.support.produce_run", *words)
+        wait_until(lambda: any("response_format" in body for body in server.bodies))
+        assert victim.returncode == -signal.SIGKILL
+        victim.stdout.close()
         thoughts = sum("response_format" not in body for body in server.bodies)
         assert thoughts == len(server.bodies) - 1, "killed at the first answer"
-        subprocess.run(command, env=environment, timeout=300, check=False)
+        FORKS.run("tests.support.produce_run", *words)
     asked = Counter(json.dumps(body) for body in server.bodies if "response_format" not in body)
     assert len(asked) > thoughts
     assert set(asked.values()) == {1}

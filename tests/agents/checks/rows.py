@@ -6,25 +6,29 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import pytest
 
 from agents.checks import Check, Finding, Subject
 from core.sample import Candidate, Message, Seed
 
 Case = dict[str, Any]
 Ask = Callable[..., Any]
+Each = TypeVar("Each")
 
 
-def check_each(cases: Iterable[Case]) -> Callable[[Callable[[Case], None]], Callable[[], None]]:
+def check_each(cases: Iterable[Each]) -> Callable[[Callable[[Each], None]], Callable[[], None]]:
     """One test of all cases, which fails with every case that does not hold: a test of each would cost more than its case."""
 
-    def decorate(check: Callable[[Case], None]) -> Callable[[], None]:
+    def decorate(check: Callable[[Each], None]) -> Callable[[], None]:
         def check_all() -> None:
-            wrong = []
-            for case in cases:
+            wrong, every = [], list(cases)
+            assert every, "no case"
+            for case in every:
                 try:
                     check(case)
-                except Exception as error:
+                except (Exception, pytest.fail.Exception) as error:
                     wrong.append(f"{case}: {type(error).__name__}: {error}")
             assert not wrong, "\n".join(wrong)
 

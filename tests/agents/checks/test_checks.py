@@ -10,6 +10,7 @@ from agents.checks.text.prose_faults import find_prose_fault, find_topic_fault
 from agents.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
 from core.expression import NotArithmetic, evaluate_expression, find_numbers
 from core.sample import Seed
+from tests.agents.checks.rows import check_each
 
 TROUBLE = [
     "__import__('os').system('true')", "9**9**9**9", "2**3", "1/0", "()", "1 if 1 else 2", "1e9", "0x10", "1_000",
@@ -25,7 +26,7 @@ def test_expressions_are_evaluated_exactly(text: str, value: Fraction) -> None:
     assert evaluate_expression(text) == value
 
 
-@pytest.mark.parametrize("text", TROUBLE)
+@check_each(TROUBLE)
 def test_anything_but_arithmetic_is_refused(text: str) -> None:
     with pytest.raises(NotArithmetic):
         evaluate_expression(text)

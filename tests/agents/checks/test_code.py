@@ -20,6 +20,7 @@ from agents.checks.code.tested_solution import CodeOptions, SolvedAgainOptions, 
 from agents.reply_schema import Finding
 from agents.sandbox.python_sandbox import sandbox_problem
 from core.sample import Candidate, Message, Seed
+from tests.agents.checks.rows import check_each
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden/code.jsonl").read_text().splitlines()]
@@ -46,25 +47,22 @@ async def found(row: dict[str, Any]) -> list[Finding]:
     return await code_check.findings(subject, CodeOptions.model_validate(options))
 
 
-@pytest.fixture(scope="module")
-def findings() -> dict[str, list[Finding]]:
-    """All golden cases at once, as many as there are cores."""
+@needs_sandbox
+def test_golden_solutions_pass_or_fail_and_the_fault_says_why() -> None:
+    """All of them at once, as many as there are cores."""
 
     async def all_of_them() -> list[list[Finding]]:
         return await asyncio.gather(*map(found, GOLDEN))
 
-    return dict(zip([row["note"] for row in GOLDEN], asyncio.run(all_of_them()), strict=True))
+    @check_each(zip(GOLDEN, asyncio.run(all_of_them()), strict=True))
+    def check_findings(judged: tuple[dict[str, Any], list[Finding]]) -> None:
+        row, findings = judged
+        last = findings[-1]
+        assert all(finding.passed for finding in findings) == row["passes"], last.evidence
+        assert row["passes"] or any(part in last.evidence for part in row.get("fault", "").split("|")), last.evidence
+        assert len(last.evidence) < 800
 
-
-@needs_sandbox
-@pytest.mark.parametrize("row", GOLDEN, ids=lambda row: row["note"])
-def test_golden_solutions_pass_or_fail_and_the_fault_says_why(
-    row: dict[str, Any], findings: dict[str, list[Finding]]
-) -> None:
-    last = findings[row["note"]][-1]
-    assert all(finding.passed for finding in findings[row["note"]]) == row["passes"], last.evidence
-    assert row["passes"] or any(part in last.evidence for part in row.get("fault", "").split("|")), last.evidence
-    assert len(last.evidence) < 800
+    check_findings()
 
 
 TESTS = "assert add(1, 2) == 3\nassert add(-4, 9) == 5\nassert add(10, 20) == 30"

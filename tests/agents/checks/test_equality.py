@@ -10,6 +10,7 @@ import pytest
 
 from agents.checks.math.answer_equality import NumberTolerance, compare_answers
 from core.expression import evaluate_expression
+from tests.agents.checks.rows import check_each
 
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden/answers.jsonl").read_text().splitlines()]
 
@@ -21,7 +22,7 @@ def verdict(row: dict[str, Any], expected: str, given: str) -> bool:
     return found.equal
 
 
-@pytest.mark.parametrize("row", GOLDEN, ids=lambda row: f"{row['kind']}:{row['expected'][:20]}|{row['given'][:20]}")
+@check_each(GOLDEN)
 def test_golden_answers_get_the_right_verdict_except_known_wrong_fails(row: dict[str, Any]) -> None:
     passes = row["equal"] and "wrong_fail" not in row
     assert verdict(row, row["expected"], row["given"]) == passes

@@ -26,7 +26,7 @@ def test_sums_in_the_reasoning_are_right_or_not(case: Case) -> None:
     assert finding.passed == case["passes"], finding.evidence
 
 
-@pytest.mark.parametrize("seed", range(40))
+@check_each(range(40))
 def test_right_and_wrong_sums_are_distinguished_in_every_notation(seed: int) -> None:
     rng = Random(seed)
     numbers = [rng.randint(1, 99) for _ in range(rng.randint(2, 5))]

@@ -51,6 +51,7 @@ from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.report.run_report import write_run_report
 from flows.terminal.run_summary import format_judge_record, format_run_card
 from teachers.base import CallFailed, TeacherQuestion
+from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import Answer, ScriptedTeacher, open_scripted_dispatcher, produce_scripted
 
 GOLDEN = [
@@ -149,7 +150,7 @@ def test_the_golden_file_has_every_verdict() -> None:
     assert {case["says"] for case in GOLDEN} == {"good", "poor", "inconsistent", "undecided"}
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: str(case["note"]))
+@check_each(GOLDEN)
 def test_replies_come_to_the_verdict_they_must(case: dict[str, Any]) -> None:
     votes, answer = case.get("votes", 1), case.get("answer", "Ice is light.")
     options = JudgeOptions(votes=votes, temperature=0.7)

@@ -12,6 +12,7 @@ from agents.checks.structure.json_schema import InvalidSchema
 from agents.checks.text.value_in_text import occurs_check, validate_evidence
 from agents.checks.text.written_numbers import WrittenText
 from core.sample import Candidate, Message, Seed
+from tests.agents.checks.rows import check_each
 
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden/occurs.jsonl").read_text().splitlines()]
 
@@ -27,7 +28,7 @@ def verdict(values: Any, text: str, schema: Any, options: dict[str, Any] | None 
     return finding.passed, finding.evidence
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["about"])
+@check_each(GOLDEN)
 def test_a_value_occurs_or_not(case: dict[str, Any]) -> None:
     share = 0.9 if len(case["text"]) < 40 else 0.5
     passed, evidence = verdict(case["values"], case["text"], case["schema"], {"share": share})

@@ -20,6 +20,7 @@ from agents.checks.structure.json_schema import (
     validate_schema,
 )
 from core.sample import Candidate, Message, Seed
+from tests.agents.checks.rows import check_each
 
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden/schema.jsonl").read_text().splitlines()]
 
@@ -32,7 +33,7 @@ def subject_of(data: dict[str, Any], fields: dict[str, Any]) -> Subject:
     return Subject(Seed(id="s-0", data=data), Candidate(messages=said, fields=fields), ask)
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["about"])
+@check_each(GOLDEN)
 def test_a_value_fits_its_schema_or_not(case: dict[str, Any]) -> None:
     subject = subject_of({"schema": case["schema"]}, {"values": case["values"]})
     (finding,) = asyncio.run(schema_check.findings(subject, schema_check.options()))

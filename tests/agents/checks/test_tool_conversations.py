@@ -19,6 +19,7 @@ from agents.families.tools.conversation_checks import (
 from agents.families.tools.conversation_plan import PlannedCall
 from agents.families.tools.reply_facts import TEXT_SEPARATOR, append_dates, value_lines
 from core.sample import Candidate, Message, Seed, ToolCall
+from tests.agents.checks.rows import check_each
 from tests.agents.checks.tool_conversations import TODAY, TURNS, subject_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -73,26 +74,26 @@ def fault(check: Check, subject: Subject) -> str | None:
     return next((one.evidence for one in findings if not one.passed), None)
 
 
-@pytest.mark.parametrize("base", TURNS)
+@check_each(TURNS)
 def test_a_conversation_that_is_right_passes_every_check(base: str) -> None:
     for check in CHECKS.values():
         assert fault(check, subject_of({"base": base})) is None
 
 
-@pytest.mark.parametrize("case", golden("tool_result"), ids=lambda case: case["about"])
+@check_each(golden("tool_result"))
 def test_a_reply_states_the_result_or_fails(case: Mapping[str, Any]) -> None:
     found = fault(tool_result_check, subject_of(dict(case)))
     assert (found is None) == case["passes"], found
     assert found is None or (len(found) < 500 and "the reply " in found)
 
 
-@pytest.mark.parametrize("case", golden("tool_use"), ids=lambda case: case["about"])
+@check_each(golden("tool_use"))
 def test_the_calls_are_those_that_are_wanted_or_not(case: Mapping[str, Any]) -> None:
     found = fault(tool_use_check, subject_of(dict(case)))
     assert (found is None) == case["passes"], found
 
 
-@pytest.mark.parametrize("case", golden("tool_arguments"), ids=lambda case: case["about"])
+@check_each(golden("tool_arguments"))
 def test_an_argument_occurs_in_the_conversation_or_fails(case: Mapping[str, Any]) -> None:
     said = [append_dates(text, date.fromisoformat(TODAY)) for text in (*case["before"], case["request"])]
     found = find_grounding_fault(
@@ -101,7 +102,7 @@ def test_an_argument_occurs_in_the_conversation_or_fails(case: Mapping[str, Any]
     assert (found is None) == case["passes"], found
 
 
-@pytest.mark.parametrize("case", golden("tool_schema"), ids=lambda case: case["about"])
+@check_each(golden("tool_schema"))
 def test_a_call_fits_its_tool_or_not(case: Mapping[str, Any]) -> None:
     calls = tuple(ToolCall(**call) for call in case["calls"])
     names = case.get("answers", [call.name for call in calls])

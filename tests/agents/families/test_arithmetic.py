@@ -24,7 +24,7 @@ from core.sample import SampleStatus, Seed, render_values
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
-from tests.agents.checks.rows import findings_of, subject_of
+from tests.agents.checks.rows import check_each, findings_of, subject_of
 from tests.support.scripted_teacher import build_test_seeds, produce_scripted
 
 FAKE = "teachers.main={model='fake/arithmetic'}"
@@ -67,7 +67,7 @@ def swap_operands(node: ast.expr, rng: Random) -> ast.expr:
     return node
 
 
-@pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree.form)
+@check_each(TREES)
 def test_terms_and_factors_may_change_places(tree: object) -> None:
     rng = Random(tree.form)  # type: ignore[attr-defined]
     for _ in range(20):

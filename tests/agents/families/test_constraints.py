@@ -5,6 +5,7 @@ import pytest
 from agents.checks.text.text_units import split_sentences, split_words
 from agents.families.constraint_drawing import TextConstraint, are_contradictory, draw_constraints
 from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic
+from tests.agents.checks.rows import check_each
 
 ROWS = [
     ("max_words", {"n": 3}, "One two three.", "One two three four."),
@@ -69,13 +70,13 @@ def test_every_kind_has_a_row_and_there_are_enough() -> None:
     assert len(CONSTRAINT_KINDS) >= 20
 
 
-@pytest.mark.parametrize("kind", CONSTRAINT_KINDS)
+@check_each(CONSTRAINT_KINDS)
 def test_no_kind_is_met_by_an_empty_answer(kind: str) -> None:
     constraint = draw_constraints(Random(1), ConstraintTopic("bees", ("bee", "hive", "wax")), {kind: 1}, 1)[0]
     assert constraint.fault(" \n")
 
 
-@pytest.mark.parametrize("seed", range(200))
+@check_each(range(200))
 def test_drawn_constraints_never_share_a_group_and_are_stated_in_full(seed: int) -> None:
     drawn = draw_constraints(
         Random(seed), ConstraintTopic("bees", ("bee", "hive", "wax")), dict.fromkeys(CONSTRAINT_KINDS, 1), 4

@@ -36,6 +36,7 @@ from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatu
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
+from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
 FAKE = ["teachers.main.model=fake/extraction", "agents.critic=false"]
@@ -507,7 +508,7 @@ def test_a_bad_task_is_a_problem_of_the_recipe(setting: str, problem: str) -> No
     assert problem in str(raised.value)
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["about"])
+@check_each(GOLDEN)
 def test_a_candidate_is_complete_or_not(case: dict[str, Any]) -> None:
     async def ask(*_: Any, **__: Any) -> Any:
         raise AssertionError("no teacher is asked")

@@ -38,6 +38,7 @@ from core.project_files import PROJECT
 from core.sample import Candidate, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.fake.fake_teacher import FakeTeacher
+from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import build_test_seeds, produce_scripted
 
 GOLDEN = PROJECT / "tests" / "agents" / "checks" / "golden"
@@ -350,20 +351,20 @@ def answerable(case: Mapping[str, Any]) -> dict[str, Any]:
     return {"answerable": case["answerable"]} if "answerable" in case else {}
 
 
-@pytest.mark.parametrize("case", golden("quotes"), ids=lambda case: case["about"])
+@check_each(golden("quotes"))
 def test_quotes_golden(case: dict[str, Any]) -> None:
     found = verdict(quotes_check, {"text": case["text"], **answerable(case)}, {"quotes": case["quotes"]}, case)
     assert (found is None) == case["passes"], found
     assert case.get("tells", "") in (found or "")
 
 
-@pytest.mark.parametrize("case", golden("supported"), ids=lambda case: case["about"])
+@check_each(golden("supported"))
 def test_supported_golden(case: dict[str, Any]) -> None:
     found = verdict(supported_check, answerable(case), case, case)
     assert (found is None) == case["passes"], found
 
 
-@pytest.mark.parametrize("case", golden("own_words"), ids=lambda case: case["about"])
+@check_each(golden("own_words"))
 def test_own_words_golden(case: dict[str, Any]) -> None:
     """Recorded answers that repeat their quotes fail; short ones in own words pass, and so they do with the recorded reader."""
     data = {"answerable": True, "kind": case["kind"], "text": "A passage.", "silence": SILENCE}
@@ -444,21 +445,21 @@ def test_the_shipped_documents_give_hundreds_of_different_seeds() -> None:
     assert len({seed.data["request"] for seed in seeds}) > 390
 
 
-@pytest.mark.parametrize("case", golden("standalone"), ids=lambda case: case["about"])
+@check_each(golden("standalone"))
 def test_standalone_golden(case: dict[str, Any]) -> None:
     data = {"context": case["context"], "answerable": case.get("answerable", True)}
     found = verdict(standalone_check, data, case, case)
     assert (found or "") == "" if case["fault"] == "" else case["fault"] in (found or ""), found
 
 
-@pytest.mark.parametrize("case", golden("unanswerable"), ids=lambda case: case["about"])
+@check_each(golden("unanswerable"))
 def test_unanswerable_golden(case: dict[str, Any]) -> None:
     data = {"answerable": case["answerable"], "text": case["text"], "silence": case.get("silence", SILENCE)}
     found = verdict(unanswerable_check, data, case, case)
     assert (found or "") == "" if case["fault"] == "" else case["fault"] in (found or ""), found
 
 
-@pytest.mark.parametrize("case", golden("read_again"), ids=lambda case: case["about"])
+@check_each(golden("read_again"))
 def test_read_again_golden(case: dict[str, Any]) -> None:
     data = {"text": "A passage.", "answerable": case["answerable"], "silence": SILENCE}
     found = verdict(read_again_check, data, {"question": case["question"], "answer": case["answer"]}, case)

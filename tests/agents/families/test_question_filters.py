@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from reasoning_gym import create_dataset
 
-from agents.families.number_sequences import find_continuation_fault
+from agents.checks.math.number_sequences import find_continuation_fault
 from agents.families.question_filters import (
     QUESTION_FILTERS,
     correct_plurals,

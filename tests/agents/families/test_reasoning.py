@@ -81,7 +81,7 @@ def test_kept_answers_pass_an_independent_verification(tmp_path: Path) -> None:
         assert sample.candidate.messages[-1].content.endswith(f"Answer: {sample.candidate.fields['answer']}")
 
 
-@pytest.mark.parametrize("task", GYM_TASKS)
+@check_each(GYM_TASKS)
 def test_each_task_takes_its_own_answer_and_no_other(task: str) -> None:
     """The verifiers are another's: the answer itself must pass, and near ones must not."""
     seeds = build_test_seeds(

@@ -25,6 +25,7 @@ from core.sample import Message, Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.fake.fake_teacher import FakeTeacher
 from teachers.fake.scripts.tool_calls import write_conversation
+from tests.agents.checks.rows import check_each
 from tests.agents.checks.test_tool_conversations import fault
 from tests.agents.checks.tool_conversations import TURNS, WORLD, subject_of
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
@@ -315,7 +316,7 @@ def test_advice_has_the_real_result() -> None:
     assert '{"product": "desk lamp", "price_eur": 24.9, "in_stock": 5}' in found
 
 
-@pytest.mark.parametrize("base", TURNS)
+@check_each(TURNS)
 def test_faults_name_their_turn(base: str) -> None:
     subject = subject_of({"base": ["bill", base]})
     assert all(fault(check, subject) is None for check in (tool_use_check, tool_arguments_check, tool_result_check))
@@ -346,7 +347,7 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("base", [name for name in TURNS if name != "slots"])
+@check_each([name for name in TURNS if name != "slots"])
 def test_no_change_of_a_fact_passes(base: str) -> None:
     """Replies may state free times in any order, so they are left out."""
     for reply in changed(TURNS[base][3]):

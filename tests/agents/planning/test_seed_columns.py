@@ -32,8 +32,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "grounded_qa": {
         "text": "The lighthouse was built in 1871. Its lamp burns oil, and a keeper lives in it all year. " * 3
     },
+    "decisions": {"text": "Where is my parcel?"},
+    "pictures": {"topic": "ferries of the bay"},
     "tool_calls": json.loads((SEEDS / "tool_scenarios.jsonl").read_text().partition("\n")[0]),
 }
+TASKS = {"decisions": '[[task.questions]]\nname = "late"\nask = "Is it late?"\ntype = "yes_no"\n'}
+"""What a recipe of the family must say."""
 FACT = {"name": "Apis mellifera", "eyes": 5}
 PLACED = "Fact: {{fact}}, found by {{who_found}}."
 SAID = f"Fact: {json.dumps(FACT)}, found by Réaumur."
@@ -83,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
 def written(folder: Path, family: str, *rows: dict[str, Any]) -> Path:
     """A recipe of the family with the family's prompts and the fact added."""
     own = folder / "prompts"
-    shutil.copytree(PROJECT / "prompts" / family, own, ignore=shutil.ignore_patterns("verifier.md"))
+    shutil.copytree(PROJECT / "prompts" / family, own, ignore=shutil.ignore_patterns("verifier.md", "vote.md"))
     for file in own.glob("*.md"):
         text = file.read_text().rstrip()
         head, _, last = text.rpartition("## user\n")
@@ -95,6 +99,7 @@ def written(folder: Path, family: str, *rows: dict[str, Any]) -> Path:
         f'name = "x"\nfamily = "{family}"\nsamples = 2\nprompts = "prompts"\nseeds.path = "seeds.jsonl"\n'
         '[topology]\nmax_revisions = 1\n[agents.critic]\ntype = "teacher"\n[[verifiers]]\ntype = "facts"\npath = "checks.py"\n'
         f'[teachers.main]\nmodel = "fake/{"writer" if family == "constrained_instructions" else family}"\n'
+        f"{TASKS.get(family, '')}"
     )
     return recipe
 

@@ -14,6 +14,7 @@ from agents.families.constrained_instructions import ConstrainedOptions
 from agents.families.request_styles import PLAIN_TASKS, REQUEST_STYLES
 from agents.planning.seeds import load_seed_rows
 from agents.studies.general_panel import (
+    MAX_TOKENS,
     PanelResults,
     ask_general_panel,
     build_general_panel,
@@ -127,8 +128,11 @@ def test_each_form_is_told_from_the_other_forms() -> None:
 
 
 @pytest.mark.slow
-def test_the_embedded_model_passes_some_tasks_and_one_fixed_answer_none(tmp_path: Path) -> None:
+def test_the_embedded_model_passes_some_tasks_and_one_fixed_answer_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Replies are cut off at the group's limit and judged as they are; asked again, they come from the cache."""
+    monkeypatch.setitem(MAX_TOKENS, OPEN, 40)
     plan = load_recipe_plan("constrained-instructions")
     panel = build_general_panel(plan, 12)
 

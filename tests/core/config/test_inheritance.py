@@ -97,6 +97,24 @@ def test_the_draft_of_a_base_is_found_from_its_folder(draft: str, moved: str, tm
     assert tables["teachers"]["main"]["draft"] == moved
 
 
+@pytest.mark.parametrize(
+    ("model", "moved"),
+    [
+        ("local/weights/small.gguf", "local/base/weights/small.gguf"),
+        ("local//weights/small.gguf", "local//weights/small.gguf"),
+        ("local/smollm2-135m", "local/smollm2-135m"),
+        ("local/hf:owner/repo:small.gguf", "local/hf:owner/repo:small.gguf"),
+        ("vllm/owner/small.gguf", "vllm/owner/small.gguf"),
+        ("fake/replay:calls.jsonl", "fake/replay:base/calls.jsonl"),
+        ("fake/writer", "fake/writer"),
+        (3, 3),
+    ],
+)
+def test_the_files_of_a_bases_teacher_are_found_from_its_folder(model: object, moved: object, tmp_path: Path) -> None:
+    tables = relocate_files({"teachers": {"main": {"model": model}}}, tmp_path / "base", tmp_path)
+    assert tables["teachers"]["main"]["model"] == moved
+
+
 def test_files_of_an_installed_filter_start_from_the_bases_folder_and_other_texts_stay(tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()

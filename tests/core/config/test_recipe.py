@@ -49,7 +49,8 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         "agents.generator.temprature: unknown key, did you mean `temperature`?",
         "filters.0.treshold: unknown key, did you mean `threshold`?",
         "filters.1.type: unknown filter 'minhsh'; did you mean 'minhash'? known are length, refusal, boilerplate, repetition, "
-        "exact, minhash, novelty, semantic, quality, language, contamination, pii",
+        "exact, minhash, novelty, semantic, quality, language, contamination, pii, features, images, "
+        "image_duplicates",
         "sedds: unknown key, did you mean `seeds`?",
     ]
 

@@ -98,10 +98,10 @@ def test_a_killed_download_continues_where_it_was(hub: LocalHub, tmp_path: Path)
 
 def test_other_bytes_than_the_hub_has_are_refused(hub: LocalHub, tmp_path: Path) -> None:
     hub.publish("o/r", {"x.gguf": b"GGUF of a model"})
-    hub.corrupt = True
+    hub.corrupt = "x.gguf"
     [message] = fetch(hub, tmp_path, "hf:o/r:x.gguf")
     assert message.startswith("local/hf:o/r:x.gguf: x.gguf arrived with other bytes than the Hub has (SHA-256 ")
-    hub.corrupt = False
+    hub.corrupt = None
     [found] = fetch(hub, tmp_path, "hf:o/r:x.gguf")
     blob = Path(found[1]).resolve()
     blob.write_bytes(b"GGUF of a thief")
@@ -183,8 +183,8 @@ def test_a_hub_may_send_any_name_and_only_names_of_files_in_a_repository_are_use
 
 def test_a_commit_or_a_list_that_is_none_is_one_sentence(hub: LocalHub, tmp_path: Path) -> None:
     hub.publish("o/r", {"x.gguf": b"GGUF"})
-    hub.models["o/r"].commits["../../x"] = hub.models["o/r"].commits.pop(hub.models["o/r"].refs["main"])
-    hub.models["o/r"].refs["main"] = "../../x"
+    repo = hub.repos["model", "o/r"]
+    repo.commits["../../x"] = repo.commits.pop(repo.head)
     [message] = fetch(hub, tmp_path, "hf:o/r:x.gguf")
     assert message == f"local/hf:o/r:x.gguf: {hub.url} sends an invalid commit or hash of x.gguf"
     hub.publish("o/page", {"x.gguf": b"GGUF"})

@@ -17,7 +17,9 @@ from core.config.teachers import TeacherConfig
 from core.errors import RunFailed
 from core.runs.run_dir import open_run
 from core.sample import TokenUsage
+from core.storage.atomic_files import hash_file
 from flows.cascade.cascade_calibration import calibrate_cascade, format_routing_result, prepare_cascade_calibration
+from flows.cascade.question_router import QUESTION_SIGNAL
 from flows.cascade.routing_result import (
     CLASSIFIER_SIGNAL,
     CalibrationSampling,
@@ -26,6 +28,7 @@ from flows.cascade.routing_result import (
     estimate_cascade_value,
     read_routing_result,
 )
+from flows.cascade.serving_setup import ServingOptions, prepare_serving
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.report.cascade_plot import CASCADE_PLOT_HEIGHT, CASCADE_PLOT_WIDTH, build_cascade_plots
 from flows.report.run_report import write_run_report
@@ -71,6 +74,7 @@ def test_a_better_teacher_and_an_informative_signal_make_a_route() -> None:
     found = estimate_cascade_value(answers_of(passing(0.5, 1), passing(0.9, 2)), FREE, 7)
     assert (found.verdict, found.seeds, found.chosen_on, found.told_on) == ("route", 120, 60, 60)
     assert found.best in ("log_probability", "sequence_log_probability", "negative_entropy", CLASSIFIER_SIGNAL)
+    assert found.find_curve(QUESTION_SIGNAL).area.low <= 0, "the questions say nothing"
     best = found.find_curve(found.best)
     assert best.area.low > 0
     assert best.at_share.quality.value > found.random[6].value
@@ -94,8 +98,9 @@ def test_thresholds_and_the_best_signal_are_chosen_on_their_own_half() -> None:
     curve = found.find_curve("log_probability")
     assert curve.scores == pytest.approx(np.sort(scores))
     assert curve.chosen_area == pytest.approx(area_over_random(gain, scores))
-    assert found.best == curve.signal
-    assert found.find_curve("agreement").area.value > curve.area.value, "the other half would choose another"
+    best = max(found.curves, key=lambda one: one.chosen_area)
+    assert found.best == best.signal
+    assert max(found.curves, key=lambda one: one.area.value) != best, "the other half would choose another"
 
 
 def test_a_student_better_than_its_teacher_needs_no_routing() -> None:
@@ -126,6 +131,44 @@ def test_the_classifier_predicts_both_models_passes() -> None:
     assert found.find_curve(CLASSIFIER_SIGNAL).area.low > 0
 
 
+def questions_of_two_kinds(number: int) -> tuple[list[str], list[bool]]:
+    """Questions, and whether each is a sum: only a few distinct texts."""
+    rng = Random(5)
+    sums = [f"What is {a} plus {b}?" for a in (3, 17, 40) for b in (5, 28)]
+    stories = [
+        f"Tell a short story about {thing}." for thing in ("a fox", "the sea", "a lost key", "snow", "my aunt", "Rome")
+    ]
+    kinds = [rng.random() < 0.5 for _ in range(number)]
+    return [rng.choice(sums if kind else stories) for kind in kinds], kinds
+
+
+def test_the_question_alone_tells_where_the_student_fails() -> None:
+    """The student's answers say nothing, and those to half of the sums have no end: the question knows neither."""
+    rng = Random(3)
+    questions, sums = questions_of_two_kinds(SEEDS * 2)
+    student = [rng.random() < (0.1 if one else 0.8) for one in sums]
+    answers = answers_of(student, [rng.random() < 0.9 for _ in sums], draws=0, spread=50.0)
+    asked = [one._replace(question=text) for one, text in zip(answers.student, questions, strict=True)]
+    found = estimate_cascade_value(answers._replace(student=asked), FREE, 7)
+    curve = found.find_curve(QUESTION_SIGNAL)
+    assert curve.area.low > 0
+    assert found.question
+    story, calculation = found.question.score(["Tell a short story about a dog.", "What is 31 plus 12?"])
+    assert story - calculation > 0.3
+    chosen, _ = split_halves(len(sums), 7)
+    fitted = found.question.score([questions[i] for i in chosen])
+    assert curve.scores != pytest.approx(np.sort(fitted), abs=1e-6), "thresholds are of scores out of fold"
+
+    cut = [one._replace(fault="cut off") if i % 4 == 0 else one for i, one in enumerate(asked)]
+    cut_curve = estimate_cascade_value(answers._replace(student=cut), FREE, 7).find_curve(QUESTION_SIGNAL)
+    assert cut_curve.scores[0] > -1, "no score of an answer that cannot be trusted"
+
+    rng.shuffle(asked)
+    unrelated = [one._replace(question=other.question) for one, other in zip(answers.student, asked, strict=True)]
+    control = estimate_cascade_value(answers._replace(student=unrelated), FREE, 7)
+    assert control.find_curve(QUESTION_SIGNAL).area.low <= 0
+
+
 def test_random_signals_and_models_that_pass_nothing_have_their_own_verdicts() -> None:
     found = estimate_cascade_value(answers_of(passing(0.4, 3), passing(0.6, 4), spread=50.0), FREE, 7)
     assert found.verdict == "chance"
@@ -154,6 +197,8 @@ def test_untrusted_answers_go_to_the_teacher_first() -> None:
     assert [curve.signal for curve in found.curves][-1] == CLASSIFIER_SIGNAL
     assert "agreement" not in {curve.signal for curve in found.curves}
     for curve in found.curves:
+        if curve.signal == QUESTION_SIGNAL:
+            continue
         least = curve.scores.count(curve.scores[0])
         assert 3 <= least <= 9
         assert curve.scores[least] > curve.scores[0] + 0.999
@@ -180,8 +225,8 @@ def test_plots_are_the_curves(config: TeacherConfig) -> None:
     found = routing_of(0.5, 0.9, config=config)
     by_share, by_cost = build_cascade_plots(found)
     best = found.find_curve(found.best)
-    assert [line.kind for line in by_share.lines] == ["random", "oracle", "other", "other", "other", "other", "best"]
-    assert [line.kind for line in by_cost.lines] == ["random", "other", "other", "other", "other", "best"]
+    assert [line.kind for line in by_share.lines] == ["random", "oracle", *["other"] * 5, "best"]
+    assert [line.kind for line in by_cost.lines] == ["random", *["other"] * 5, "best"]
     for plot in (by_share, by_cost):
         corners = [[float(value) for value in corner.split(",")] for corner in plot.lines[-1].points.split()]
         assert len(corners) == len(best.points)
@@ -232,6 +277,14 @@ def test_the_runs_report_shows_the_cascade(
     [
         (["route", "missing"], "error: missing: there is no student"),
         (["route", "missing.gguf", "--recipe", "smoke"], "error: missing.gguf: there is no such file"),
+        (
+            ["route", "{folder}/m.gguf", "--recipe", "smoke", "--teacher", "missing"],
+            "error: missing: there is no student",
+        ),
+        (
+            ["route", "{folder}/m.gguf", "--recipe", "smoke", "--teacher", "{folder}/m.gguf"],
+            "is the student itself; name a better",
+        ),
         (["route", "{folder}"], "is not the student of a run, so name the recipe to hold it to: --recipe RECIPE"),
         (["route", "{folder}", "--recipe", "arithmetic"], "seeds alone ask no question and no student can be routed"),
     ],
@@ -240,6 +293,7 @@ def test_each_mistake_is_one_sentence(
     words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
     code, out, err = called(capsys, *(word.format(folder=tmp_path) for word in words), "-q")
     assert (code, out) == (2, "")
     assert sentence in err
@@ -276,3 +330,23 @@ def test_a_student_that_really_answers_is_calibrated_and_its_answers_are_kept(we
         in card
     )
     assert kept_answers(tmp_path) >= 40, "a second calibration would not ask again"
+
+
+@pytest.mark.slow
+def test_another_student_takes_the_place_of_the_teacher(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = tiny_tokenizer()
+    larger = saved(tiny_llama(len(tokenizer), width=32), tokenizer, tmp_path / "larger")
+    code, _, err = called(
+        capsys, "route", str(weights.parent), "--recipe", "smoke", "--teacher", str(larger), "-n", "20", "--draws", "0",
+        "--runs-dir", str(tmp_path / "runs"), "-q",
+    )  # fmt: skip
+    assert code == 0, err
+    found = read_routing_result(weights.parent / "routing.json")
+    file = larger / "student-q8_0.gguf"
+    assert found.teacher.model == f"local/{file}"
+    assert found.weights != hash_file(file)
+    assert found.teacher_rate.value == 0, "its weights are random too; the recipe's teacher passes"
+    setup = prepare_serving(weights.parent, None, ServingOptions(teacher=f"local/{file}", share=0.5))
+    assert (setup.teacher and setup.teacher.model) == f"local/{file}"

@@ -12,20 +12,29 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import aiohttp
+import numpy as np
 import pytest
 from aiohttp import web
 
 from core.config.teachers import TeacherConfig
 from core.project_files import PROJECT
+from core.storage.fitted_images import decode_image_url, fit_image
+from core.storage.image_files import format_png_url
+from core.weights.gguf_header import ImageLimits
 from flows.cascade.chat_router import ChatRouter, RoutingRule
 from flows.cascade.chat_server import API_KEY_VARIABLE, open_chat_router, serve_router
+from flows.cascade.question_router import fit_question_router
 from flows.cascade.serving_setup import ServingSetup, add_draft
 from flows.terminal.console import CommandSession
+from students.routing.routing_curves import RoutingOutcomes
 from teachers import local_llama
 from teachers.relay import open_relay
+from tests.flows.cascade.test_cascade_calibration import routing_of
+from tests.support.colored_pictures import QUESTION, draw_square
 from tests.support.exported_students import export_student, find_guards
 from tests.support.http_serving import serve_handler
 from tests.support.waiting import HANG_SECONDS, wait_until_so
@@ -158,6 +167,61 @@ def test_the_student_answers_confident_requests_and_the_teacher_the_rest() -> No
                 "messages": [{"role": "user", "content": UNSURE}],
             }, "as the client wrote it"  # fmt: skip
             assert house.router.counts == {"student": 1, "teacher": 1}
+
+    asyncio.run(go())
+
+
+@pytest.fixture(scope="module")
+def question_rule() -> RoutingRule:
+    """Fitted to questions whose words say whether the student passes."""
+    routing = routing_of(0.5, 0.9)
+    questions = [f"{words} {n}" for n in range(20) for words in (SURE, UNSURE.replace("Say", "Prove"))]
+    sure = np.array([SURE in question for question in questions])
+    outcomes = RoutingOutcomes(sure, np.ones(len(sure), bool), np.ones(len(sure)))
+    fitted = fit_question_router(questions, outcomes, np.arange(len(sure)), 7)
+    assert fitted
+    return RoutingRule("question", -0.5, routing.model_copy(update={"question": fitted.router}), 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_by_the_question_alone_each_request_calls_one_model(stream: bool, question_rule: RoutingRule) -> None:
+    hard = "Prove it."
+
+    async def go() -> None:
+        async with housed(question_rule) as house:
+            _, reply, headers = await house.ask(SURE, stream=stream)
+            assert headers["X-Stillhouse-Answered-By"] == "student"
+            assert float(headers["X-Stillhouse-Score"]) > -0.5
+            if stream:
+                assert len([one for one in events(reply)[:-1] if one["choices"]]) == 2, "as the student writes"
+            else:
+                assert (reply["stillhouse"]["signal"], reply["usage"]["total_tokens"]) == ("question", 10)
+            [asked] = house.student.asked
+            assert not asked.get("logprobs"), "the signal reads no probabilities"
+            _, reply, headers = await house.ask(hard, stream=stream)
+            assert headers["X-Stillhouse-Answered-By"] == "teacher"
+            assert float(headers["X-Stillhouse-Score"]) < -0.5
+            if not stream:
+                assert reply["usage"]["total_tokens"] == 10, "no call of the student"
+            assert (len(house.student.asked), len(house.teacher.asked)) == (1, 1)
+            assert (await house.ask(f"{SURE} \ud800", stream=stream))[0] == 200, "with half a surrogate pair"
+            house.student.status = 500
+            assert (await house.ask(SURE, stream=stream))[2]["X-Stillhouse-Answered-By"] == "teacher"
+            house.student.status, house.teacher.status = 200, 503
+            status, reply, headers = await house.ask(hard, stream=stream)
+            assert (status, headers["X-Stillhouse-Answered-By"]) == (200, "student")
+            assert headers["X-Stillhouse-Teacher"] == "unavailable"
+            usage = {"stream_options": {"include_usage": True}} if stream else {}
+            _, reply, _ = await house.ask(hard, stream=stream, **usage)
+            answered = next(one for one in reversed(events(reply)[:-1]) if one.get("usage")) if stream else reply
+            assert answered["stillhouse"]["teacher_failed"]
+            house.student.status = 500
+            assert (await house.ask(hard, stream=stream))[0] == 502
+            assert house.router.counts == {"student": 4, "teacher": 2, "teacher_failed": 3}
+        async with housed(question_rule, without_teacher="error") as house:
+            house.teacher.status = 503
+            assert (await house.ask(hard, stream=stream))[0] == 502
+            assert house.student.asked == []
 
     asyncio.run(go())
 
@@ -419,6 +483,79 @@ def test_the_command_serves_a_real_student_and_a_real_teacher_until_sigterm(tmp_
         _, err = server.communicate()
         assert server.returncode == 0
         assert "served 2 by the student, 1 by the teacher" in err
+
+
+def show(url: str, **more: Any) -> dict[str, Any]:
+    """A user's turn with an image."""
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": QUESTION}]
+    return {"role": "user", "content": parts, **more}
+
+
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f"}}]}
+
+
+@pytest.mark.parametrize("kind", ["local", "vllm"])
+def test_a_teacher_of_this_process_gets_no_image_that_it_would_download(kind: str) -> None:
+    async def go() -> None:
+        async with housed() as house:
+            assert house.router.teacher
+            house.router.teacher = house.router.teacher._replace(model=f"{kind}/big")
+            status, reply, _ = await house.ask(messages=[show("http://10.0.0.1/a.png")])
+            assert (status, house.teacher.asked) == (400, [])
+            assert "nothing is downloaded here" in reply["error"]["message"]
+            video = {"type": "video_url", "video_url": {"url": "http://10.0.0.1/a.mp4"}}
+            assert (await house.ask(messages=[{"role": "user", "content": [video]}]))[0] == 400
+            assert house.teacher.asked == []
+            url = draw_square("red", Random(1))
+            assert (await house.ask(messages=[show(url)]))[0] == 200
+            assert house.teacher.asked[0]["messages"] == [show(url)], "its own server reads images of any size"
+
+    asyncio.run(go())
+
+
+def test_a_student_as_teacher_gets_fitted_images_and_no_others() -> None:
+    """Its llama.cpp must not be the one that decodes what a client sends."""
+
+    async def go() -> None:
+        async with housed() as house:
+            assert house.router.teacher
+            house.router.teacher = house.router.teacher._replace(model="local/big.gguf")
+            house.router.teacher_images = ImageLimits(16, 64)
+            large = draw_square("red", Random(1), (200, 90))
+            status, _, _ = await house.ask(messages=[show(large)], tool_choice="none", max_tokens=5)
+            assert status == 200
+            [asked] = house.teacher.asked
+            [turn] = asked["messages"]
+            [image, text] = turn["content"]
+            assert asked["max_tokens"] == 5
+            assert text["text"] == QUESTION
+            assert image["image_url"]["url"] == format_png_url(fit_image(decode_image_url(large), 16, 64).png)
+
+            damaged = "data:image/png;base64,AAAA"
+            for messages in ([show(damaged)], [show(large), CALL], [show(large, role="assistant")]):
+                status, reply, _ = await house.ask(messages=messages)
+                assert (status, reply["error"]["param"]) == (400, "messages")
+            assert len(house.teacher.asked) == 1
+
+    asyncio.run(go())
+
+
+def test_probabilities_are_refused_only_of_the_model_with_a_draft() -> None:
+    async def go() -> None:
+        async with housed() as house:
+            assert house.router.teacher
+            house.router.teacher = house.router.teacher._replace(returns_logprobs=False)
+            for model, expected in (("student", 200), ("teacher", 400)):
+                status, reply, _ = await house.ask(model=f"stillhouse/{model}", logprobs=True)
+                assert status == expected, reply
+            status, reply, _ = await house.ask(logprobs=True)
+            assert status == 400
+            assert reply["error"]["message"] == (
+                "logprobs: are not returned by stillhouse/teacher, since a draft proposes its tokens"
+            ), "who answers is not known before"
+            assert (await house.ask())[0] == 200
+
+    asyncio.run(go())
 
 
 @pytest.mark.slow

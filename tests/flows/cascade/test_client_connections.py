@@ -14,10 +14,11 @@ from aiohttp import ClientSession
 
 from core.errors import UsageError
 from core.project_files import PROJECT
-from flows.cascade import chat_server, client_connections
+from flows.cascade import chat_server
 from flows.cascade.chat_router import ChatRouter
 from flows.cascade.chat_server import API_KEY_VARIABLE, check_serving_host, serve_router
-from flows.cascade.host_names import parse_host_names
+from flows.http_server import client_connections
+from flows.http_server.host_names import parse_host_names
 from flows.terminal.console import CommandSession
 from teachers.relay import CompletionRelay
 from tests.support.waiting import HANG_SECONDS
@@ -27,6 +28,7 @@ class Parrot:
     """A student that says one word."""
 
     model = "local/parrot"
+    returns_logprobs = True
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.storage.atomic_files import hash_file
 from flows.cascade.routing_result import RoutingResult
-from flows.cascade.serving_setup import ServingOptions, prepare_serving
+from flows.cascade.serving_setup import ServingOptions, add_draft, prepare_serving
 from tests.flows.cascade.test_cascade_calibration import FREE, routing_of
 from tests.flows.commands.test_commands import called
 
@@ -26,6 +26,7 @@ from tests.flows.commands.test_commands import called
         (["serve", "{gguf}", "--draft", "missing.gguf"], "error: missing.gguf: there is no such file"),
         (["serve", "{gguf}", "--draft", "missing"], "error: missing: there is no student"),
         (["serve", "{gguf}", "--draft", "{broken}"], "--draft: '{broken}': its 4 bytes are no GGUF file"),
+        (["serve", "{gguf}", "--draft-tokens", "3"], "--draft-tokens 3: is for a draft, and there is none; name one (--draft)"),
         (["serve", "{gguf}", "--teacher", "vllm/big", "--threshold", "1", "--draft", "ngram"],
          "--draft: the cascade reads the probabilities of the student's tokens, which llama.cpp does not return with a draft"),
         (["serve", "{routed}"], "routing.json: is of another student than"),
@@ -47,7 +48,7 @@ def test_each_mistake_is_one_sentence(
     assert "Traceback" not in err
 
 
-def test_the_calibration_chooses_teacher_signal_and_threshold(tmp_path: Path) -> None:
+def test_the_calibration_chooses_teacher_signal_and_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "m.gguf"
     weights.write_bytes(b"GGUF")
 
@@ -66,6 +67,35 @@ def test_the_calibration_chooses_teacher_signal_and_threshold(tmp_path: Path) ->
         prepare_serving(weights, None, ServingOptions(share=share, signal="agreement")).rule for share in (0.0, 1.0)
     ]
     assert [rule and (rule.threshold, rule.draws) for rule in ends] == [(-math.inf, 1), (math.inf, 1)]
+    asking = prepare_serving(weights, None, ServingOptions(share=0.5, signal="question"))
+    assert asking.rule
+    assert (asking.rule.by_question, asking.rule.draws) == (True, 0)
+    assert "or before it is asked local/smollm2-135m (started here) where question is under" in asking.description
+    assert add_draft(asking, "ngram", 3).draft == "ngram", "no rule reads the probabilities of its tokens"
+    assert found.question
+    short = found.question.student.model_copy(update={"weights": [row[:-1] for row in found.question.student.weights]})
+    for router, fault in (
+        (None, "--signal question: .*has no router of questions"),
+        (
+            found.question.model_copy(update={"student": short}),
+            r"is not what this version writes \(question\); calibrate again",
+        ),
+    ):
+        (tmp_path / "routing.json").write_text(found.model_copy(update={"question": router}).model_dump_json())
+        with pytest.raises(UsageError, match=fault):
+            prepare_serving(weights, None, ServingOptions(share=0.5, signal="question"))
+    large = tmp_path / "large.gguf"
+    large.write_bytes(b"GGUF")
+    of_students = found.model_copy(
+        update={"teacher": TeacherConfig(model=f"local/{large}"), "teacher_weights": hash_file(large)}
+    )
+    (tmp_path / "routing.json").write_text(of_students.model_dump_json())
+    monkeypatch.chdir(tmp_path)
+    assert prepare_serving(weights, None, ServingOptions(teacher="local/large.gguf")).teacher == of_students.teacher
+    large.write_bytes(b"GGUF of a later training")
+    with pytest.raises(UsageError, match="is not the file that was calibrated; calibrate again"):
+        prepare_serving(weights, None, ServingOptions(teacher="local/large.gguf"))
+    found = calibrated(0.5, 0.9)
     assert prepare_serving(weights, None, ServingOptions(teacher="none")).teacher is None
     elsewhere = prepare_serving(
         weights, None, ServingOptions(teacher="openai/big", teacher_url="http://x/v1", threshold=-0.7)

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from distributed import Client, Future, LocalCluster
 
@@ -25,7 +26,8 @@ from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
 from flows.cluster import dask_near_duplicates as cluster_module
 from flows.cluster.dask_near_duplicates import find_near_duplicates_on_cluster
-from tests.support.waiting import wait_until
+from flows.cluster.dask_workers import PATIENT_RESTARTS
+from tests.support.waiting import HANG_SECONDS, wait_until
 
 
 class CountingClient(Client):
@@ -42,6 +44,7 @@ class CountingClient(Client):
 @contextmanager
 def two_workers() -> Iterator[CountingClient]:
     with (
+        dask.config.set(PATIENT_RESTARTS),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,  # type: ignore[no-untyped-call]
         CountingClient(cluster) as client,  # type: ignore[no-untyped-call]
     ):
@@ -198,7 +201,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     killer.join()
     assert columns(found) == expected
     wait_until(lambda: killed[0] not in find_worker_pids(client))
-    client.wait_for_workers(2)  # another one takes its place
+    client.wait_for_workers(2, timeout=HANG_SECONDS)  # another one takes its place
 
 
 def test_a_dataset_filtered_on_a_cluster_equals_that_of_one_machine(client: CountingClient, tmp_path: Path) -> None:

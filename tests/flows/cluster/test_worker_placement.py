@@ -24,7 +24,7 @@ from core.config.recipe import ScaleConfig
 from core.errors import UsageError
 from core.runs.run_dir import RunDir
 from core.sample import Spending
-from flows.cluster.dask_workers import DaskEngine
+from flows.cluster.dask_workers import PATIENT_RESTARTS, DaskEngine
 from flows.cluster.worker_spec import WorkerSpec
 from flows.data.curated_run import read_finished_samples
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -53,7 +53,10 @@ asyncio.run(attack(sys.argv[1]))
 
 @contextmanager
 def two_workers(**options: Any) -> Iterator[Any]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", **options) as cluster:  # type: ignore[no-untyped-call]
+    with (
+        dask.config.set(PATIENT_RESTARTS),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", **options) as cluster,  # type: ignore[no-untyped-call]
+    ):
         yield cluster
 
 

@@ -19,6 +19,7 @@ from flows.data.dataset_mixture import (
     read_real_rows,
     split_own_rows,
 )
+from tests.agents.checks.rows import check_each
 from tests.support.lineages import write_rows
 
 RECIPE = Recipe.model_validate({"name": "x", "seeds": {"path": "x"}})
@@ -48,7 +49,7 @@ def random_past(rng: Random) -> tuple[MixtureSources, list[DatasetSplit]]:
     return MixtureSources(earlier[:-1], real), splits
 
 
-@pytest.mark.parametrize("number", range(60))
+@check_each(range(60))
 def test_no_prompt_is_on_both_sides_of_any_mix(number: int) -> None:
     rng = Random(number)
     past, splits = random_past(rng)

@@ -200,5 +200,5 @@ def test_images_in_parts_are_read_and_unknown_parts_are_a_fault() -> None:
     assert read_row_conversation(row)[0].images == (url,)
     assert build_row_document(row).asked == "What is it?"
     sound = {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}
-    with pytest.raises(ValueError, match="a part of type 'input_audio'; known are text and image_url"):
+    with pytest.raises(ValueError, match="a part of type 'input_audio'; known are text, image and image_url"):
         build_row_document(sound)

@@ -9,6 +9,7 @@ import pytest
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.sample import Message
+from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.evaluate.draft_evaluation import (
     FASTER,
     SLOWER,
@@ -18,7 +19,7 @@ from flows.evaluate.draft_evaluation import (
     check_draft_tokens,
     list_draft_lines,
 )
-from flows.evaluate.student_evaluation import STUDENT_EVALUATION_FILE, StudentEvaluation
+from flows.evaluate.student_results import StudentEvaluation
 from students.output.gguf_export import export_gguf
 from teachers.drafts.draft_counts import DraftCounts
 from teachers.drafts.draft_speed import DraftComparison, PairedReply, TimedReply, compare_with_draft
@@ -162,6 +163,12 @@ def test_a_draft_that_llama_cpp_never_used_is_an_error(
     draft = export_gguf(student, "q8_0").path
     with pytest.raises(ProviderError, match=rf"llama\.cpp used the draft {draft} for none of \d+ tokens"):
         asyncio.run(compare_with_draft(config, teacher, draft, asked, 8, lambda _done: None))
+
+
+def test_tokens_of_a_proposal_are_refused_without_a_draft(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = called(capsys, "evaluate", "student", "--draft-tokens", "3")
+    assert (code, out) == (2, "")
+    assert "error: --draft-tokens 3: is for the student as a draft; add --as-draft, or leave it out" in err
 
 
 def test_what_cannot_be_measured_as_a_draft_is_refused_before_anything_is_asked(

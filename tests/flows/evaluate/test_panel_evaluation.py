@@ -1,13 +1,15 @@
 """The general panel on the embedded model: it loses nothing against itself, and surely with its layers in another order."""
 
 import asyncio
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from agents.studies.general_panel import build_general_panel
+from agents.studies.general_panel import MAX_TOKENS, build_general_panel
+from agents.studies.panel_tasks import OPEN
 from core.config.recipe import BudgetConfig
-from core.runs.records import GeneralPanelRecord
+from core.runs.student_records import GeneralPanelRecord
 from core.sample import Spending
 from flows.data.student_files import configure_student_as_teacher
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
@@ -23,7 +25,10 @@ TASKS = 18
 
 @pytest.mark.slow
 @pytest.mark.usefixtures(one_thread.__name__)
-def test_a_model_loses_nothing_against_itself_and_surely_with_its_layers_reversed(tmp_path: Path) -> None:
+def test_a_model_loses_nothing_against_itself_and_surely_with_its_layers_reversed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAX_TOKENS, OPEN, 40)
     plan = load_recipe_plan("constrained-instructions")
     panel = build_general_panel(plan, TASKS)
     start, same, broken = (tmp_path / name / "start" for name in ("start", "same", "broken"))
@@ -35,10 +40,14 @@ def test_a_model_loses_nothing_against_itself_and_surely_with_its_layers_reverse
     session = CommandSession()
     session.quiet = True
 
+    @cache
+    def export(folder: Path) -> Path:
+        return export_gguf(folder, "q8_0").path
+
     def compare(student: Path) -> tuple[GeneralPanelRecord, dict[str, list[str]]]:
         folders = {"student": student, "start": start}
         models = {
-            role: configure_student_as_teacher(export_gguf(folder, "q8_0").path, plan.recipe.generator_teacher)
+            role: configure_student_as_teacher(export(folder), plan.recipe.generator_teacher)
             for role, folder in folders.items()
         }
         asked = PanelModels(models, folders, tmp_path / "cache", BudgetConfig(), None, Spending())

@@ -13,24 +13,22 @@ import pytest
 
 from core.config.students import StudentConfig
 from core.intervals import IntervalEstimate
-from core.runs.records import PairedComparison
 from core.runs.run_dir import RunDir, open_run
+from core.runs.student_records import PairedComparison
 from core.sample import Message, conversation_digest
 from core.storage.atomic_files import write_parquet
 from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.evaluate.dataset_evaluation import DatasetEvaluation
 from flows.evaluate.device_speed import DeviceRecord, DeviceResult, InputResult
 from flows.evaluate.draft_evaluation import DraftResult
-from flows.evaluate.student_evaluation import (
+from flows.evaluate.evaluation_card import format_student_evaluation
+from flows.evaluate.student_evaluation import evaluate_student, loss_notes, prepare_student_evaluation
+from flows.evaluate.student_results import (
     EvaluatedAnswer,
     EvaluationExample,
     HarnessTaskResult,
     ModelResult,
     StudentEvaluation,
-    evaluate_student,
-    format_student_evaluation,
-    loss_notes,
-    prepare_student_evaluation,
 )
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.report.run_report import write_run_report

@@ -62,10 +62,10 @@ def test_commands_share_a_server_that_is_replaced_when_it_dies_and_stops_when_id
     wait_until(lambda: find_live_server(home) is None)
 
 
-def test_neither_another_user_nor_a_web_page_gets_in(home: Path) -> None:
-    with use_local_prefect_server(home) as server:
+def test_neither_another_user_nor_a_web_page_gets_in(prefect_home: Path) -> None:
+    with use_local_prefect_server(prefect_home) as server:
         assert knows(server)
-        (secret,) = home.glob("*/secret")
+        (secret,) = prefect_home.glob("*/secret")
         assert secret.stat().st_mode & 0o777 == 0o600
         assert ask(server).status_code == 401
         wrong = ask(server, Authorization="Basic c3RpbGxob3VzZTp3cm9uZw==")

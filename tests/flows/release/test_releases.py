@@ -240,10 +240,11 @@ def test_the_gate_refuses_collapse_and_if_strict_what_is_inconclusive(
 ) -> None:
     found = find_release_refusals(assessed(verdict, gate, "x"))
     assert len(found) == (words is not None)
-    assert words is None or words in found[0]
+    assert words is None or words in str(found[0])
     assert (
         words is None
-        or f"collapse.gate = {'true' if (verdict, gate) == ('inconclusive', 'strict') else 'false'}" in found[0]
+        or f"collapse.gate = {'true' if (verdict, gate) == ('inconclusive', 'strict') else 'false'}"
+        in found[0].gate_hint
     )
 
 
@@ -265,7 +266,7 @@ def assessed(verdict: str | None, gate: bool | str, reference: str | None) -> Ru
 def test_without_a_reference_only_the_strict_gate_refuses_what_shows_no_repetition(verdict: str) -> None:
     assert find_release_refusals(assessed(verdict, True, None)) == []
     (refusal,) = find_release_refusals(assessed(verdict, "strict", None))
-    assert "set `collapse.reference` to a file of at least 3,000 documents" in refusal
+    assert "set `collapse.reference` to a file of at least 3,000 documents" in refusal.reason
     assert find_release_refusals(assessed("collapse", True, None)) != [], "repetition is collapse"
 
 
@@ -394,9 +395,8 @@ def test_the_number_of_kept_samples_is_printed_once(
 
 
 def test_nothing_kept_is_nothing_to_release() -> None:
-    assert find_release_refusals(RunManifest(run="x-1", digest="1", started="", gated=False)) == [
-        "no sample was kept, so there is nothing to release"
-    ]
+    (refusal,) = find_release_refusals(RunManifest(run="x-1", digest="1", started="", gated=False))
+    assert str(refusal) == "no sample was kept, so there is nothing to release"
 
 
 def test_a_refusal_is_exit_3_with_reason_and_advice_and_a_finished_run_can_be_ungated(

@@ -23,10 +23,9 @@ from core.runs.records import (
     RunState,
     SampleCounts,
     SimilarityBin,
-    StudentRecord,
-    TruncationRecord,
 )
 from core.runs.run_dir import RunDir
+from core.runs.student_records import StudentRecord, TruncationRecord
 from core.sample import (
     AgentTurn,
     Candidate,

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from core.errors import RecipeError
-from core.runs.records import ShareScore
 from core.runs.run_dir import RunDir
+from core.runs.student_records import ShareScore
 from core.storage.atomic_files import read_json
 from flows.evaluate.used_requests import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan

@@ -40,6 +40,7 @@ FIRST_OPTIONS = {
     "novel": "threshold",
     "occurs": "field share text wanted",
     "own_words": "longest max_words",
+    "program_fits": "temperature",
     "quotes": "answerable field least max_words min_words most share text",
     "read_again": "agree answer answerable overlap question reads silence temperature text",
     "schema": "field strict wanted",
@@ -48,10 +49,11 @@ FIRST_OPTIONS = {
     "steps": "",
     "supported": "answer answerable max_words question quotes share",
     "tool_schema": "field strict",
+    "votes": "min_agreement temperature votes",
 }  # fmt: skip
 """Options of checks that were there from the first."""
 OUTSIDE_IDENTITY = {"BudgetConfig", "CacheConfig", "ScaleConfig", "StudentEvaluationConfig", "ParentRelease"}
-BASE_TABLES = {"DuplicateFilter", "FilterTable", "KeepOneFilter"}
+BASE_TABLES = {"DuplicateFilter", "FilterTable", "ImageTable", "KeepOneFilter"}
 
 
 def count_calls(run: Path) -> int:

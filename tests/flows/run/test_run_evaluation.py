@@ -9,10 +9,11 @@ import pytest
 
 from agents.studies.held_out_evaluation import HeldOutResult
 from core.config.recipe import recipe_digest
-from core.runs.records import EvaluationRecord, RunManifest, RunState
+from core.runs.records import RunManifest, RunState
 from core.runs.run_dir import RunDir, open_run
+from core.runs.student_records import EvaluationRecord
 from core.storage.atomic_files import read_json, write_json
-from flows.evaluate.student_evaluation import compare_paired_results
+from flows.evaluate.paired_results import compare_paired_results
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.run.stages import forget_stale_evaluation
 from flows.terminal.run_summary import format_run_costs

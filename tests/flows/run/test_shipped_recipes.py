@@ -1,14 +1,20 @@
 """Every shipped recipe, whole runs of a few samples: once with its scripted teacher, once with the embedded one."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from core.runs.records import DRAWN_BY_SEED
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus
-from flows.data.curated_run import read_finished_samples
+from flows.data.curated_run import read_finished_samples, read_kept_rows
+from flows.data.dataset_mixture import mix_dataset, read_mixture_sources, split_own_rows
 from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
+from flows.report.run_report import write_run_report
+from flows.run import stages
 from tests.support.forked import FORKS
 
 pytestmark = pytest.mark.slow
@@ -32,7 +38,9 @@ EMBEDDED = ("arithmetic", "grounded-qa", "instructions")
 """Recipes that are run with the embedded teacher here: `benchmarks.families` runs all of them, which takes minutes."""
 FOR_EMBEDDED = {"grounded-qa": ["seeds.chunk_words=60"]}
 """A shorter passage, which the teacher reads in less time."""
-RECIPES = sorted(set(list_built_in_recipes()) - NO_DATA)
+DRAWN = ("charts", "documents", "tables")
+"""Recipes that ask no teacher."""
+RECIPES = sorted(set(list_built_in_recipes()) - NO_DATA - set(DRAWN))
 
 
 def made(recipe: str, folder: Path, *settings: str) -> list[Sample]:
@@ -67,6 +75,41 @@ def test_a_recipe_runs_whole_with_its_scripted_teacher(recipe: str, tmp_path: Pa
     states = Counter(sample.state for sample in samples)
     assert states[SampleStatus.kept] >= 2
     assert states[SampleStatus.dropped] >= 1, "a script does something wrong now and then"
+
+
+def package(run: RunDir) -> None:
+    """Write the dataset and the report, as the end of a run does."""
+    manifest, recipe = run.read_manifest(), run.read_recipe()
+    manifest.generator = DRAWN_BY_SEED
+    sources = read_mixture_sources(run, recipe, Path())
+    own = split_own_rows(read_kept_rows(run), sources, 0.3, recipe)
+    parts, manifest.mix = mix_dataset(own, sources, recipe.lineage, recipe.seed, promoted=False)
+    assert stages.write_dataset(run, manifest, recipe, parts, sources.pairs) == []
+    samples = list(read_finished_samples(run))
+    kept = [sample for sample in samples if sample.state == SampleStatus.kept]
+    write_run_report(run, manifest, recipe, kept, [sample for sample in samples if sample not in kept])
+
+
+@pytest.mark.parametrize("recipe", DRAWN)
+def test_a_recipe_runs_whole_without_a_teacher(recipe: str, tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert", reason="needs the extra `pictures`")
+    samples = made(recipe, tmp_path, "samples=6")
+    check_whole(samples)
+    kept = sum(sample.state == SampleStatus.kept for sample in samples)
+    assert kept >= 4
+    assert not any(sample.turns for sample in samples)
+    (run,) = (RunDir(file.parent) for file in tmp_path.glob("*/recipe.json"))
+    package(run)
+    rows = pq.read_table(run.dataset / "train.parquet").to_pylist()
+    assert rows
+    for row in rows:
+        (image,) = row["images"]
+        assert (run.images / image["path"][:2] / image["path"]).read_bytes() == image["bytes"]
+        assert [part["type"] for part in row["messages"][0]["content"]] == ["image", "text"]
+    line = (run.dataset / "messages" / "train.jsonl").read_text().splitlines()[0]
+    assert json.loads(line)["images"][0].startswith("data:image/png;base64,")
+    assert run.report_file.read_text().count('<img src="data:image/png;base64,') == min(6, kept)
+    assert "No model wrote" in (run.dataset / "README.md").read_text()
 
 
 @pytest.mark.parametrize("recipe", EMBEDDED)

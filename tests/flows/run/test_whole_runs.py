@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from flows.data.curated_run import (
     read_kept_samples,
 )
 from flows.data.run_storage import open_run_storage
-from flows.prefect_server.local_server import stop_local_server
+from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import COMMAND_FORKS, Program
 from tests.support.lineages import lineage
 from tests.support.waiting import wait_until
@@ -40,20 +39,13 @@ SMALL = ["--set", "samples=24", "--set", "shard_size=8"]
 SLOW_TEACHER = [*SMALL, "--set", "teachers.main.faults={malformed=0.1,seconds=0.15}"]
 
 
-@pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("prefect")
-    yield str(home)
-    stop_local_server(home)
-
-
 @pytest.fixture
-def start(prefect_home: str, tmp_path: Path) -> Any:
+def start(prefect_home: Path, tmp_path: Path) -> Any:
     """Start a command in a session of its own, so that a kill reaches all of it."""
 
     def starting(*words: str, runs: Path = tmp_path / "runs") -> Program:
         words = (*words, "--runs-dir", str(runs))
-        return COMMAND_FORKS.start_session("stillhouse", *words, PREFECT_HOME=prefect_home)
+        return COMMAND_FORKS.start_session("stillhouse", *words, PREFECT_HOME=str(prefect_home))
 
     return starting
 
@@ -74,10 +66,14 @@ def fingerprint(run: RunDir) -> dict[str, Any]:
     return {"kept": list(read_kept_samples(run)), "dropped": list(read_dropped_samples(run))}
 
 
-def artifacts_of(prefect_home: str) -> dict[str, str]:
-    """What Prefect's database holds, by key."""
+def artifacts_of(prefect_home: Path, run: RunDir) -> dict[str, str]:
+    """What Prefect's database holds of a run, by key; other runs share the database."""
+    query = (
+        "SELECT key, data FROM artifact WHERE key IS NOT NULL AND flow_run_id IN "
+        "(SELECT flow_run_id FROM artifact WHERE key = 'smoke-card' AND instr(data, ?))"
+    )
     with closing(sqlite3.connect(f"file:{prefect_home}/prefect.db?mode=ro", uri=True)) as database:
-        return dict(database.execute("SELECT key, data FROM artifact WHERE key IS NOT NULL"))
+        return dict(database.execute(query, (str(run.path),)))
 
 
 class FinishedRun(NamedTuple):
@@ -87,14 +83,15 @@ class FinishedRun(NamedTuple):
     out: str
     err: str
     artifacts: dict[str, str]
+    """Of this run, in Prefect's database at its end."""
 
 
 @pytest.fixture(scope="module")
-def finished(prefect_home: str, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+def finished(prefect_home: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     runs = tmp_path_factory.mktemp("finished") / "runs"
     words = ("run", "smoke", *SMALL, "--json", "--runs-dir", str(runs))
-    out, err = ended(COMMAND_FORKS.start_session("stillhouse", *words, PREFECT_HOME=prefect_home))
-    return FinishedRun(runs, out, err, artifacts_of(prefect_home))
+    out, err = ended(COMMAND_FORKS.start_session("stillhouse", *words, PREFECT_HOME=str(prefect_home)))
+    return FinishedRun(runs, out, err, artifacts_of(prefect_home, the_run(runs)))
 
 
 def test_a_run_leaves_what_the_readme_promises(start: Any, finished: FinishedRun, tmp_path: Path) -> None:
@@ -135,13 +132,13 @@ def test_a_run_leaves_what_the_readme_promises(start: Any, finished: FinishedRun
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_samples(
-    start: Any, prefect_home: str, tmp_path: Path
+    start: Any, prefect_home: Path, tmp_path: Path
 ) -> None:
     """The undisturbed run is made by an interpreter of its own, which has another hash seed."""
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     subprocess.run(
         [sys.executable, "-m", "stillhouse", "run", "smoke", *SLOW_TEACHER, "--runs-dir", str(undisturbed)],
-        cwd=PROJECT, env={**os.environ, "PREFECT_HOME": prefect_home}, check=True,
+        cwd=PROJECT, env={**os.environ, "PREFECT_HOME": str(prefect_home)}, check=True,
     )  # fmt: skip
     rng = random.Random()
     kills = []
@@ -289,7 +286,9 @@ def test_an_endpoint_that_is_down_is_one_sentence(start: Any, tmp_path: Path) ->
 
 
 def test_two_generations_and_a_student_that_learns_from_both(start: Any, tmp_path: Path) -> None:
-    student = ["layers=2", "epochs=1", "max_tokens=64"]
+    tokenizer = tiny_tokenizer()
+    start_model = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
+    student = [f"start='{start_model}'", "epochs=1", "batch_size=8", "max_tokens=512"]
     settings = ["samples=24", "collapse.gate=false", *(f"student.{setting}" for setting in student)]
     runs = tmp_path / "runs"
     for generation in range(2):

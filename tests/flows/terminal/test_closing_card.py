@@ -6,19 +6,15 @@ from typing import Any
 import pytest
 
 from core.intervals import IntervalEstimate, estimate_paired_difference, estimate_share
-from core.runs.records import (
-    CollapseRecord,
-    CollapseVerdict,
+from core.runs.records import CollapseRecord, CollapseVerdict, RunInvocation, RunManifest, RunState
+from core.runs.run_dir import RunDir
+from core.runs.student_records import (
     EvaluationRecord,
     GeneralPanelRecord,
     ModelPassRecord,
     PairedComparison,
     PanelModelRecord,
-    RunInvocation,
-    RunManifest,
-    RunState,
 )
-from core.runs.run_dir import RunDir
 from flows.terminal.closing_card import format_closing_card
 from flows.terminal.panel_text import describe_general_loss
 from tests.flows.report.test_run_report import COLLAPSE, HOSTILE, manifest, sample

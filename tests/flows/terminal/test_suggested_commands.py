@@ -3,14 +3,12 @@
 import shlex
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from core.project_files import PROJECT
-from flows.prefect_server.local_server import stop_local_server
 from tests.support.forked import FORKS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hints")]
@@ -22,11 +20,9 @@ class Ended(NamedTuple):
     text: str
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    home = tmp_path_factory.mktemp("prefect")
-    yield home
-    stop_local_server(home)
+@pytest.fixture
+def home(prefect_home: Path) -> Path:
+    return prefect_home
 
 
 @pytest.fixture

@@ -238,7 +238,9 @@ def test_answers_sampled_in_a_batch_are_those_sampled_alone(
 
 def test_a_packed_row_is_refused(folder: Path, talk: list[Conversation], tmp_path: Path) -> None:
     config = StudentConfig(start=str(folder), packing=True)
-    with pytest.raises(UsageError, match="does not separate the conversations of one row; use packing = false"):
+    with pytest.raises(
+        UsageError, match="has memories, which would carry over from one conversation of a row to the next"
+    ):
         train_student(talk, config, tmp_path / "student", seed=1, progress=quiet)
 
 

@@ -12,14 +12,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from core.config.student_architectures import find_start_fault
 from core.config.students import AttentionConfig, SparsityConfig, StudentConfig
 from core.errors import RunFailed, UsageError
 from core.sample import Message
 from students.architectures.architecture import list_layer_types
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 from students.comparison.text_losses import measure_folder_loss, write_untrained_student
-from students.init.start_model import StartModel, add_start_windows, load_start_model
+from students.init.start_model import load_start_model
 from students.init.windows import FIRST_SCORE, NO_SINK, add_windows
 from students.output.gguf_export import export_gguf, read_student
 from students.predictions import separates_packed_rows
@@ -315,14 +314,14 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], words:
         StudentConfig.model_validate({"attention": {}, **changes})
 
 
-def test_positions_that_were_not_tried_with_windows_are_refused(tokenizer: PreTrainedTokenizerBase) -> None:
-    start = StartModel(llama(2, rope_parameters=LLAMA3_POSITIONS), tokenizer, "a test", None, "other")
+def test_positions_that_were_not_tried_with_windows_are_refused(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    folder = saved(llama(2, rope_parameters=LLAMA3_POSITIONS), tokenizer, tmp_path / "scaled")
     with pytest.raises(UsageError) as caught:
-        add_start_windows(start, AttentionConfig(window=16))
-    assert str(caught.value) == (
-        "student.attention: the start has positions of the type 'llama3', which cannot be exported with windows; leave attention "
-        "out"
-    )
+        load_start_model(StudentConfig(start=str(folder), attention=AttentionConfig(window=16)))
+    words = "has positions of the type 'llama3', which cannot be exported with windows; leave attention out"
+    assert str(caught.value) == f"student.start: '{folder}' {words}"
 
 
 def test_only_a_llama_gets_windows(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
@@ -331,5 +330,3 @@ def test_only_a_llama_gets_windows(tokenizer: PreTrainedTokenizerBase, tmp_path:
         load_start_model(StudentConfig(start=str(folder), attention=AttentionConfig(window=16)))
     words = "is a 'qwen3'; attention needs a llama as start, such as layers, or leave it out"
     assert str(caught.value) == f"student.start: '{folder}' {words}"
-    assert find_start_fault(str(folder), with_windows=True) == words, "a run says so before it asks its teacher"
-    assert find_start_fault(str(folder), with_windows=False) is None

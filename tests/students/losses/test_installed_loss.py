@@ -75,7 +75,18 @@ def test_without_later_settings_the_identity_of_a_training_is_that_before_there_
 
     plain = StudentConfig()
     later = dict.fromkeys(
-        ("loss_options", "architecture", "mtp", "attention", "replay", "start_kl", "average", "patience_on", "weights"),
+        (
+            "loss_options",
+            "architecture",
+            "mtp",
+            "attention",
+            "replay",
+            "start_kl",
+            "average",
+            "patience_on",
+            "weights",
+            "images",
+        ),
         True,
     )
     settings = plain.model_dump(mode="json", exclude={**IRRELEVANT_SETTINGS, **later})

@@ -105,6 +105,8 @@ def test_a_random_signal_has_the_random_line() -> None:
         assert point.quality.value == pytest.approx(
             random_quality(compute_pass_rates(evaluation.outcomes), point.share.value), abs=0.02
         )
+        assert point.over_random
+        assert point.over_random.value == pytest.approx(0, abs=0.02)
 
 
 def test_the_ends_are_the_student_alone_and_the_teacher_alone() -> None:
@@ -116,6 +118,9 @@ def test_the_ends_are_the_student_alone_and_the_teacher_alone() -> None:
     assert last.cost.value == pytest.approx(evaluation.outcomes.cost.mean())
     assert first.recovered
     assert last.recovered
+    assert first.over_random
+    assert last.over_random
+    assert (first.over_random.high, last.over_random.low) == pytest.approx((0, 0))
     ends = (first.recovered.value, last.recovered.value, last.recovered.low, last.recovered.high)
     assert ends == pytest.approx((0, 1, 1, 1))
     random, oracle = build_baselines(evaluation.outcomes, evaluation.places)

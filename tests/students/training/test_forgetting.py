@@ -30,7 +30,7 @@ from students.signals.replay import (
 from students.signals.torch_teacher import load_original
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
-from students.training.training_setup import build_reference, prepare_replay, prepare_start
+from students.training.training_setup import build_reference, build_replay_writer, prepare_replay, prepare_start
 from tests.students.conftest import opinionated, quiet, saved, tiny_llama
 
 REPLAY = {"share": 1.0, "most": 16, "max_tokens": 24}
@@ -341,19 +341,32 @@ def test_the_embedded_start_writes_sensible_requests_and_answers(
     assert not is_packaged(replay_digest(start.model, start.tokenizer, config)), "the control: other settings"
 
 
+def test_the_writer_of_a_replay_has_rounded_weights_and_exact_rotary_frequencies(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    model = tiny_llama(len(tokenizer))
+    writer = build_replay_writer(model, StudentConfig.model_validate({"precision": "bf16"}))
+    assert {parameter.dtype for parameter in writer.parameters()} == {torch.bfloat16}
+    assert writer.model.rotary_emb.inv_freq.equal(model.model.rotary_emb.inv_freq)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}, "the original keeps its own"
+    assert build_replay_writer(model, StudentConfig.model_validate({"precision": "float32"})) is model
+
+
 @pytest.mark.slow
 def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 12)
+    monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 16)  # one is enough
     monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 48)
+    monkeypatch.setattr("students.signals.replay.MIN_HELD_OUT", 2)
     rows: list[Conversation] = [
         [Message(role="user", content=f"Say {word}."), Message(role="assistant", content=f"{word}!")]
         for word in ("tea", "sea", "bee", "tree")
     ]
-    settings = {"start": "layers", "layers": 3, "vocabulary": 2000, "replay": {"most": 8, "max_tokens": 16}}
+    replay = {"most": 8, "max_tokens": 16}
+    settings = {"start": "layers", "layers": 3, "vocabulary": 2000, "epochs": 1, "replay": replay}
     config = StudentConfig.model_validate(settings)
-    start, data = prepare_start(rows, None, (), config, 7, quiet)
+    start, data, _ = prepare_start(rows, None, (), config, 7, quiet)
     texts = prepare_replay(start, data, config, tmp_path / "student", quiet)
     original = load_original(start.model, start.tokenizer, config)
     assert original.config.num_hidden_layers == 30
@@ -363,7 +376,7 @@ def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
     assert reference.measure_divergence(original, texts.held_out, pad) < 0.05
     assert reference.measure_divergence(start.model, texts.held_out, pad) > 1
     again = load_replay(
-        original.bfloat16(),
+        build_replay_writer(original, config),
         start.tokenizer,
         config.replay,
         3,

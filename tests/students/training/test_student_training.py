@@ -20,9 +20,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.config.students import LoraConfig, StudentConfig
 from core.errors import RunFailed, UsageError
-from core.runs.records import StudentRecord
+from core.runs.student_records import StudentRecord
 from core.sample import Message, conversation_digest
 from students.chat_encoding import Conversation
+from students.comparison.text_losses import measure_text_loss
 from students.training.checkpoint import TrainingProgress, locate_checkpoint
 from students.training.learning_rate import learning_rate
 from students.training.student_training import train_student
@@ -65,7 +66,7 @@ def trained(
     talk: list[Conversation], config: StudentConfig, out: Path, rejected: Sequence[Conversation | None] = ()
 ) -> tuple[dict[str, torch.Tensor], TrainingProgress]:
     """The parameters after a training, not rounded for storage, and how it went."""
-    start, data = prepare_start(talk, None, rejected, config, 7, quiet)
+    start, data, _ = prepare_start(talk, None, rejected, config, 7, quiet)
     lesson = prepare_objective(start, data, config, out, seed=7, teacher="", progress=quiet)
     done = run_training_loop(start, data, lesson, config, out, seed=7, digest="", progress=quiet)
     return {name: parameter.detach() for name, parameter in start.model.named_parameters()}, done
@@ -122,6 +123,8 @@ def test_a_student_repeats_what_it_was_made_to_memorise(config: StudentConfig, t
     assert record.loss_after < 0.1
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "student", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
+    stored = measure_text_loss(model, tokenizer, talk, config.max_tokens)
+    assert stored.nats_per_token == pytest.approx(record.loss_after, rel=1e-5)
     for question, answer in talk:
         prompt = tokenizer.apply_chat_template(
             [question.model_dump()], add_generation_prompt=True, return_tensors="pt", return_dict=True

@@ -7,24 +7,6 @@ from statistics import correlation, fmean, stdev
 from core.intervals import Z_95, IntervalEstimate, wilson_bound
 
 
-def student_quantile(freedom: int) -> float:
-    """The two-sided 95 % quantile of Student's distribution: exact for 1 and 2 degrees of freedom, else the expansion of
-    Abramowitz and Stegun (26.7.5), which is within 1 % of it.
-    """
-    if freedom == 1:
-        return math.tan(math.pi * 0.475)
-    if freedom == 2:
-        return 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
-    z = Z_95
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
-
-
 def predict_sum(values: Sequence[float], number: float) -> IntervalEstimate:
     """The sum over `number` new samples like those with `values`.
 
@@ -92,8 +74,10 @@ def predict_sum_until(values: Sequence[float], kept: Sequence[bool], goal: int, 
 
 def _relative_reach(values: Sequence[float], number: float) -> float:
     """Half of the prediction interval of a mean of `number` new values, relative to it."""
+    from scipy.special import stdtrit  # the quantile of Student's distribution
+
     mean = fmean(values)
     if len(values) < 2 or not mean:
         return 0.0
     error = stdev(values) / mean * math.sqrt(1 / len(values) + 1 / number)
-    return student_quantile(len(values) - 1) * error
+    return float(stdtrit(len(values) - 1, 0.975)) * error

@@ -5,7 +5,12 @@ from typing import NamedTuple
 
 import pytest
 
-from core.predicted_totals import predict_candidates, predict_kept, predict_sum, predict_sum_until, student_quantile
+from agents.studies.predicted_totals import (
+    predict_candidates,
+    predict_kept,
+    predict_sum,
+    predict_sum_until,
+)
 
 RUNS = 400
 CERTAIN = 0.05
@@ -114,10 +119,3 @@ def test_what_a_few_samples_cannot_say_is_not_said() -> None:
     zero = predict_sum_until([0.0, 0.0], [True, False], 5, 100)
     assert zero is not None
     assert (zero.low, zero.high) == (0, 0)
-
-
-@pytest.mark.parametrize(
-    ("freedom", "quantile"), [(1, 12.7062), (2, 4.30265), (3, 3.18245), (4, 2.77645), (9, 2.26216), (49, 2.00958)]
-)
-def test_the_quantiles_are_those_of_the_tables(freedom: int, quantile: float) -> None:
-    assert student_quantile(freedom) == pytest.approx(quantile, rel=0.002)

@@ -1,0 +1,48 @@
+"""Plain answers of any model, read as the fields that a check judges. Knows no check and no teacher."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+ANSWER_LINE = re.compile(r"(?:\*\*)?\banswer(?:\*\*)?(?::| is)(?:\*\*)?[ \t]*(?P<answer>[^\n]+)", re.IGNORECASE)
+CODE_BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
+
+
+class AnswerForm(NamedTuple):
+    """How a plain answer to a request is read."""
+
+    hint: str
+    """How it must be written, as a system message; empty if any form will do."""
+    read: Callable[[str], Mapping[str, Any]]
+    """The fields of the solver's reply that the check judges."""
+
+
+def read_final_answer(text: str) -> dict[str, Any]:
+    """The answer at the end of a solution, or the whole text if it names none."""
+    found = list(ANSWER_LINE.finditer(text))
+    answer = found[-1]["answer"].strip().strip("*").strip() if found else text.strip()
+    return {"solution": text, "answer": answer.removesuffix(".")}
+
+
+def read_whole_answer(text: str) -> dict[str, Any]:
+    return {"solution": "", "answer": strip_code_fence(text)}
+
+
+def read_code_answer(text: str) -> dict[str, Any]:
+    """The last code block, or the whole text if it has none."""
+    blocks = CODE_BLOCK.findall(text)
+    return {"solution": blocks[-1] if blocks else text}
+
+
+def strip_code_fence(text: str) -> str:
+    """Code without the Markdown fence that a teacher may have put around it."""
+    lines = text.strip().split("\n")
+    fenced = len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```"
+    return "\n".join(lines[1:-1] if fenced else lines)
+
+
+FINAL_ANSWER = AnswerForm(
+    'Reason step by step. End with the line "Answer: X", where X is the answer alone.', read_final_answer
+)
+WHOLE_ANSWER = AnswerForm("", read_whole_answer)
+CODE_ANSWER = AnswerForm("Give the whole solution in one Python code block.", read_code_answer)

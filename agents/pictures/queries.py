@@ -1,0 +1,185 @@
+"""The query language of questions about a table: a closed set of operations, computed exactly. Knows no picture and no teacher.
+
+A table has a column of labels, the first, and columns of numbers. A query names its column, and rows by their label. Numbers
+are decimals, so that 0.1 + 0.2 is 0.3. A query without one certain answer (a tie, a label that occurs twice) has none.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from agents.reply_schema import ReplySchema
+
+Operation = Literal[
+    "value", "max", "argmax", "min", "argmin", "sum", "mean", "difference", "count_where", "rank", "trend", "field"
+]
+Cell = str | int | float
+
+
+class NoAnswer(ValueError):
+    """The query has no certain answer; the text gives the reason."""
+
+
+class Query(ReplySchema):
+    """One operation on one column of the table, or the value of a field of a document."""
+
+    op: Operation
+    column: str = ""
+    """A column of numbers; of every operation but `field`."""
+    row: str = ""
+    """The label of a row, for `value`, `difference` and `rank`; the name of a field, for `field`."""
+    other: str = ""
+    """The label of the second row of `difference`."""
+    above: float | None = Field(None, allow_inf_nan=False)
+    """For `count_where`, this or `below`: the rows with a larger value."""
+    below: float | None = Field(None, allow_inf_nan=False)
+
+
+class DataTable(NamedTuple):
+    """The data behind a picture, in the order in which it is drawn."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    fields: Mapping[str, str] = {}
+    """Texts of a document by name, as a date or a customer."""
+
+    @property
+    def labels(self) -> list[str]:
+        return [str(row[0]) for row in self.rows]
+
+    def numbers(self, column: str) -> list[Decimal]:
+        """The values of a column. Raises NoAnswer if the table has no such column, or two, or if it is the column of labels."""
+        places = [place for place, name in enumerate(self.columns) if name == column]
+        if len(places) != 1 or places == [0]:
+            known = ", ".join(map(repr, self.columns[1:]))
+            raise NoAnswer(f"there is no one column of numbers {column!r}; there are {known or 'none'}")
+        return [to_decimal(row[places[0]]) for row in self.rows]
+
+    def find_row(self, label: str) -> int:
+        """The place of a row. Raises NoAnswer if no row has the label, or several have it."""
+        places = [place for place, name in enumerate(self.labels) if name == label]
+        if len(places) != 1:
+            raise NoAnswer(f"{len(places)} rows are labelled {label!r}, so it names no one row")
+        return places[0]
+
+
+def to_decimal(cell: Cell) -> Decimal:
+    """A number exactly as it is written. Raises NoAnswer for a text or a number that is not finite."""
+    if isinstance(cell, bool) or not isinstance(cell, int | float) or not -1e15 < cell < 1e15:
+        raise NoAnswer(f"{str(cell)[:40]!r} is not a number")
+    return Decimal(repr(cell))
+
+
+def count_decimals(numbers: Sequence[Decimal]) -> int:
+    """The most digits after the point of any of the numbers, without closing zeros."""
+    exponents = (number.normalize().as_tuple().exponent for number in numbers)
+    return max((-exponent for exponent in exponents if isinstance(exponent, int)), default=0) if numbers else 0
+
+
+def format_decimal(number: Decimal) -> str:
+    """Plain digits without closing zeros: 1200, 3.5, -0.25."""
+    text = f"{number.normalize():f}"
+    return "0" if text == "-0" else text
+
+
+def compute_answer(query: Query, table: DataTable) -> str:
+    """The answer of a query, as a student is to write it.
+
+    Raises:
+        NoAnswer: if it has none, or more than one.
+    """
+    if query.op == "field":
+        if query.row not in table.fields:
+            raise NoAnswer(f"there is no field {query.row!r}; there are {', '.join(table.fields) or 'none'}")
+        return table.fields[query.row]
+    numbers = table.numbers(query.column)
+    if not numbers:
+        raise NoAnswer("the table has no rows")
+    return OPERATIONS[query.op](query, table, numbers)
+
+
+def _find_value(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
+    return format_decimal(numbers[table.find_row(query.row)])
+
+
+def _find_extreme(_query: Query, _table: DataTable, numbers: Sequence[Decimal], *, largest: bool) -> str:
+    return format_decimal(max(numbers) if largest else min(numbers))
+
+
+def _find_extreme_label(_query: Query, table: DataTable, numbers: Sequence[Decimal], *, largest: bool) -> str:
+    extreme = max(numbers) if largest else min(numbers)
+    if numbers.count(extreme) > 1:
+        raise NoAnswer(f"{numbers.count(extreme)} rows have the value {format_decimal(extreme)}: a tie")
+    label = table.labels[numbers.index(extreme)]
+    table.find_row(label)
+    return label
+
+
+def _add_up(_query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
+    return format_decimal(sum(numbers, Decimal(0)))
+
+
+def _average(_query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
+    """The mean, rounded to one digit more than the values have. A mean in the middle of two roundings has no one answer."""
+    scaled = sum(numbers, Decimal(0)) * 10 ** (count_decimals(numbers) + 1)
+    whole, rest = divmod(scaled, len(numbers))
+    if rest and 2 * abs(rest) == len(numbers):
+        raise NoAnswer("the mean is in the middle of two roundings")
+    rounded = whole + (0 if not rest else (rest > 0) - (rest < 0) if 2 * abs(rest) > len(numbers) else 0)
+    return format_decimal(rounded / 10 ** (count_decimals(numbers) + 1))
+
+
+def _subtract(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
+    if query.row == query.other:
+        raise NoAnswer(f"a difference needs two rows, not {query.row!r} twice")
+    return format_decimal(abs(numbers[table.find_row(query.row)] - numbers[table.find_row(query.other)]))
+
+
+def _count(query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
+    if (query.above is None) == (query.below is None):
+        raise NoAnswer("count_where needs either `above` or `below`")
+    limit = to_decimal(query.above if query.above is not None else query.below or 0)
+    if limit in numbers:
+        raise NoAnswer(f"a row has the value {format_decimal(limit)} itself, so the count depends on how it is read")
+    return str(sum(number > limit if query.above is not None else number < limit for number in numbers))
+
+
+def _rank(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
+    """The place from the largest value on, 1 for the largest."""
+    value = numbers[table.find_row(query.row)]
+    if numbers.count(value) > 1:
+        raise NoAnswer(f"{numbers.count(value)} rows have the value {format_decimal(value)}: a tie")
+    return str(1 + sum(number > value for number in numbers))
+
+
+RISING, FALLING, MIXED = "rising", "falling", "neither"
+
+
+def _find_trend(_query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
+    """`rising` if each value is larger than the one before it, `falling` if each is smaller, else `neither`."""
+    if len(numbers) < MIN_TREND_ROWS:
+        raise NoAnswer(f"a trend needs {MIN_TREND_ROWS} rows, not {len(numbers)}")
+    steps = [later - earlier for earlier, later in pairwise(numbers)]
+    return RISING if min(steps) > 0 else FALLING if max(steps) < 0 else MIXED
+
+
+MIN_TREND_ROWS = 3
+"""Two values always rise or fall."""
+OPERATIONS: Mapping[str, Callable[[Query, DataTable, Sequence[Decimal]], str]] = {
+    "value": _find_value,
+    "max": lambda *asked: _find_extreme(*asked, largest=True),
+    "argmax": lambda *asked: _find_extreme_label(*asked, largest=True),
+    "min": lambda *asked: _find_extreme(*asked, largest=False),
+    "argmin": lambda *asked: _find_extreme_label(*asked, largest=False),
+    "sum": _add_up,
+    "mean": _average,
+    "difference": _subtract,
+    "count_where": _count,
+    "rank": _rank,
+    "trend": _find_trend,
+}
+READ_OPERATIONS = frozenset({"value", "max", "min", "sum", "mean", "difference"})
+"""Operations whose answer is a number that is read from the picture, or computed from such numbers."""

@@ -1,0 +1,92 @@
+"""Labeled texts that no model wrote, from the packages of a Debian machine: for `benchmarks.decisions`.
+
+- `sections`: the synopsis of a Debian package, and its archive section (`apt-cache dumpavail`), one package per source package.
+- `snippets`: three lines of a source file, and its language by the file's ending (installed libraries, `/usr/share`,
+  `/usr/include`).
+
+Each has 5,000 rows: 500 of each of 10 classes, drawn at random among texts that occur once.
+"""
+
+import re
+import subprocess
+import sysconfig
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+CLASSES, ROWS_PER_CLASS = 10, 500
+MIN_WORDS, MAX_WORDS = 4, 40
+
+LANGUAGES = {
+    ".cmake": "CMake", ".h": "C", ".js": "JavaScript", ".json": "JSON", ".pl": "Perl", ".pm": "Perl", ".py": "Python",
+    ".pyx": "Cython", ".pxd": "Cython", ".rst": "reStructuredText", ".sql": "SQL", ".vim": "Vim script", ".xml": "XML",
+    ".yaml": "YAML",
+}  # fmt: skip
+FILES_PER_LANGUAGE, SNIPPETS_PER_FILE = 600, 12
+LONGEST_LINE, LARGEST_SOURCE = 200, 500_000
+"""Characters of a line (others are generated), bytes of a file."""
+
+
+class LabeledText(NamedTuple):
+    text: str
+    label: str
+
+
+def read_sections() -> Iterator[LabeledText]:
+    """Synopses of the packages that apt knows."""
+    dump = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout
+    seen = set()
+    for record in dump.split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Source|Section|Description(?:-en)?): (.*)$", record, re.MULTILINE))
+        source = (fields.get("Source") or fields.get("Package") or "").split(" ")[0]
+        text = fields.get("Description") or fields.get("Description-en")
+        if text and "Section" in fields and source not in seen:
+            seen.add(source)
+            yield LabeledText(text, fields["Section"].rpartition("/")[2])
+
+
+def read_snippets() -> Iterator[LabeledText]:
+    """Three consecutive lines of source files, at most `SNIPPETS_PER_FILE` of a file."""
+    roots = [Path(sysconfig.get_paths()["purelib"]), Path("/usr/share"), Path("/usr/include")]
+    files = defaultdict(list)
+    for root in roots:
+        for file in sorted(root.rglob("*")):
+            if (language := LANGUAGES.get(file.suffix)) and file.is_file() and file.stat().st_size <= LARGEST_SOURCE:
+                files[language].append(file)
+    for language, found in files.items():
+        rng = Random(language)
+        for file in rng.sample(found, min(len(found), FILES_PER_LANGUAGE)):
+            text = file.read_text(encoding="utf-8", errors="replace")
+            lines = [line.strip() for line in text.splitlines() if line.strip() and len(line) <= LONGEST_LINE]
+            starts = range(max(0, len(lines) - 2))
+            for start in rng.sample(starts, min(len(starts), SNIPPETS_PER_FILE)):
+                yield LabeledText(" ".join(lines[start : start + 3]), language)
+
+
+SOURCES: dict[str, Callable[[], Iterable[LabeledText]]] = {"sections": read_sections, "snippets": read_snippets}
+
+
+def draw_labeled_texts(source: str, seed: int = 7) -> list[LabeledText]:
+    """The rows of a dataset, in random order.
+
+    Raises:
+        RuntimeError: if this machine has too few texts.
+    """
+    rows = list(SOURCES[source]())
+    repeats = Counter(row.text.casefold() for row in rows)
+    texts = defaultdict(list)
+    for row in rows:
+        words = row.text.split()
+        if repeats[row.text.casefold()] == 1 and len(words) >= MIN_WORDS:
+            texts[row.label].append(" ".join(words[:MAX_WORDS]))
+    largest = sorted(texts, key=lambda label: (-len(texts[label]), label))[:CLASSES]
+    if len(largest) < CLASSES or len(texts[largest[-1]]) < ROWS_PER_CLASS:
+        raise RuntimeError(
+            f"{source}: this machine has too few texts: { ({label: len(texts[label]) for label in largest}) }"
+        )
+    rng = Random(seed)
+    drawn = [LabeledText(text, label) for label in sorted(largest) for text in rng.sample(texts[label], ROWS_PER_CLASS)]
+    rng.shuffle(drawn)
+    return drawn

@@ -1,0 +1,1 @@
+"""Features of documents, as students compute and filters compare them."""

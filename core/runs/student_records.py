@@ -1,0 +1,274 @@
+"""What a run records of its student: the training, and the evaluation against teacher and start. Knows no path and no file."""
+
+from pydantic import BaseModel, ConfigDict
+
+from core.intervals import IntervalEstimate
+from core.sample import Spending
+
+TRAINING_LOG = "training_log.jsonl"
+"""In a student's folder: the measurements of each training step."""
+
+
+class SparsityRecord(BaseModel):
+    """Sparsity of a student's weights."""
+
+    zeros: float
+    """Share of zeros in the matrices of its layers, as stored."""
+    loss_unpruned: float
+    """Held-out loss of the start before pruning; `loss_before` of the training is after pruning."""
+
+
+class WindowRecord(BaseModel):
+    """Sliding windows of a student's attention."""
+
+    window: int
+    """Tokens that a layer with a window attends to."""
+    windowed_layers: int
+    layers: int
+    longer: int
+    """Training conversations longer than the window; on others it changes nothing."""
+    loss_full: float
+    """Held-out loss of the start with full attention; `loss_before` of the training is with windows."""
+
+    @property
+    def form(self) -> str:
+        return f"windows of {self.window:,} tokens in {self.windowed_layers} of {self.layers} layers"
+
+
+class TernaryRecord(BaseModel):
+    """Ternary weights of a student's layers, and how often training changed their values (-s, 0 or s)."""
+
+    zeros: float
+    """Share of zeros in the matrices of its layers, as stored."""
+    flips: float
+    """Changes of value per weight in the whole training."""
+    last_flips: float
+    """Share of the weights that a step gave another value, mean of the last tenth of the steps."""
+
+    @property
+    def sentence(self) -> str:
+        if not self.flips:
+            return (
+                f"ternary weights {self.zeros:.0%} zeros, and none changed its value in training: only scales, norms and "
+                "embeddings learned; raise learning_rate"
+            )
+        return (
+            f"ternary weights {self.zeros:.0%} zeros, {self.flips:.2g} changes of value per weight, in the last tenth of the "
+            f"steps {self.last_flips:.3%} of the weights per step"
+        )
+
+
+class TruncationRecord(BaseModel):
+    """Training conversations longer than `max_tokens`."""
+
+    truncated: int
+    """Conversations that lost their end, or were left out because no assistant turn came before it."""
+    conversations: int
+    """All given conversations."""
+    longest: int
+    """Tokens of the longest conversation: with this as `max_tokens`, none is truncated."""
+    max_tokens: int
+
+    @property
+    def summary(self) -> str:
+        """One sentence without a full stop."""
+        return (
+            f"{self.truncated:,} of {self.conversations:,} conversations are longer than max_tokens = {self.max_tokens} and were "
+            f"truncated; the longest has {self.longest:,} tokens"
+        )
+
+
+class ReplayRecord(BaseModel):
+    """The conversations that a student's start, or the whole teacher of which it is a part, wrote by itself, and what the student
+    forgot of them.
+    """
+
+    learned: int
+    held_out: int
+    divergence_before: float
+    """KL divergence of the untrained student from their writer on the held-out ones, in nats per token: about 0, unless the start
+    is a part of the writer."""
+    divergence: float
+    """The same of the finished student."""
+
+    @property
+    def change(self) -> str:
+        return f"{self.divergence_before:.3f} -> {self.divergence:.3f}"
+
+
+class ShareScore(BaseModel):
+    """A student of averaged weights on validation requests of its recipe, and on the validation part of the general panel."""
+
+    model_config = ConfigDict(frozen=True)
+
+    share: float
+    pass_rate: float
+    panel_rate: float
+    """Share of the panel's judged tasks that it passed."""
+
+
+class AverageRecord(BaseModel):
+    """How the share of the training in a student's weights was chosen."""
+
+    model_config = ConfigDict(frozen=True)
+
+    requests: int
+    tasks: int
+    """Judged tasks of the panel."""
+    start_panel_rate: float
+    max_loss: float
+    """The largest panel loss that a share may have."""
+    scores: list[ShareScore]
+    share: float
+
+    @property
+    def sentence(self) -> str:
+        scores = ", ".join(
+            f"{score.share:g}: {score.pass_rate:.0%} and {score.panel_rate:.0%}" for score in self.scores
+        )
+        return (
+            f"share {self.share:g} of the training, chosen by {self.requests} requests of the recipe and {self.tasks} tasks of "
+            f"the general panel ({scores}; the start's panel rate {self.start_panel_rate:.0%})"
+        )
+
+
+VALIDATION_REQUESTS = "validation_requests.json"
+"""In a student's folder: the requests on which the share of its weights was chosen, which no later evaluation may ask."""
+
+
+class StudentRecord(BaseModel):
+    """The result of a training. Losses are mean cross-entropy in nats per assistant token on held-out samples."""
+
+    start: str
+    parameters: int
+    train_samples: int
+    held_out_samples: int
+    truncation: TruncationRecord | None = None
+    """None in records of earlier versions."""
+    steps: int
+    best_step: int | None = None
+    """The step whose weights were kept, if training may stop early; None for the last step."""
+    loss_before: float
+    loss_after: float
+    kl_before: float | None = None
+    """KL divergence from the teacher, in nats per assistant token on held-out samples; None without a teacher."""
+    kl_after: float | None = None
+    average: float | None = None
+    """The share of the training in the weights: start + share * (trained - start); None for the trained weights."""
+    average_choice: AverageRecord | None = None
+    """How that share was chosen, if the recipe does not give it."""
+    sparsity: SparsityRecord | None = None
+    windows: WindowRecord | None = None
+    ternary: TernaryRecord | None = None
+    replay: ReplayRecord | None = None
+    seconds: float
+
+    @property
+    def start_notes(self) -> list[str]:
+        """How far it is from its start, as far as that was set or measured."""
+        notes = [] if self.average is None else [f"{self.average:g} of the way from the start to the trained weights"]
+        return notes + ([f"KL on replay {self.replay.change}"] if self.replay else [])
+
+
+class ModelPassRecord(BaseModel):
+    """How many held-out requests one model answered so that all checks of the recipe passed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    """`teacher`, `student`, or `start`: the student before training."""
+    model: str
+    passed: int
+    pass_rate: IntervalEstimate
+    """With Wilson's score interval (1927), 95 %."""
+
+
+class PairedComparison(BaseModel):
+    """The student compared with another model on the same requests. The four counts add up to the requests."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    """The other model: `teacher` or `start`."""
+    both: int
+    """Requests that both passed."""
+    student_only: int
+    other_only: int
+    neither: int
+    difference: IntervalEstimate
+    """The student's pass rate minus the other's, with Newcombe's interval for paired proportions (1998, method 10), 95 %."""
+
+    @property
+    def conclusion(self) -> str:
+        """`better` or `worse` if the interval excludes 0, otherwise `no certain difference`."""
+        if self.difference.low > 0:
+            return "better"
+        return "worse" if self.difference.high < 0 else "no certain difference"
+
+
+class PanelModelRecord(BaseModel):
+    """One model on the general panel."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    """`teacher`, `student`, or `start`."""
+    passed: int
+    pass_rate: IntervalEstimate
+    """With Wilson's score interval (1927), 95 %."""
+    passed_by_group: dict[str, int]
+    words: float
+    """Median words of its answers to the open questions."""
+
+
+class GeneralPanelRecord(BaseModel):
+    """Teacher, start and student on tasks that the recipe does not train: what the student forgot."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tasks: int
+    """Tasks that a program judges."""
+    groups: dict[str, int]
+    """Those tasks by group."""
+    questions: int
+    """Open questions, in addition."""
+    models: list[PanelModelRecord]
+    comparison: PairedComparison | None
+    """The student minus its start, on the judged tasks; None without a start."""
+    divergence: IntervalEstimate | None
+    """KL divergence of the student from its start on the start's own answers to the open questions, in nats per token, with a
+    95 % interval over questions; None without a start."""
+
+    def find_model(self, role: str) -> PanelModelRecord | None:
+        return next((model for model in self.models if model.role == role), None)
+
+
+class EvaluationRecord(BaseModel):
+    """Teacher, start and student on the same held-out requests, as asked at the end of the run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    student_digest: str
+    """The digest of the student's training."""
+    requests: int
+    first_seed: int
+    """The number of the first request in the recipe's order. The run and the releases before it use only numbers below it."""
+    type: str
+    """How the weights of student and start were stored."""
+    weights: str | None = None
+    """SHA-256 of the student's file that was asked; None in records of earlier versions."""
+    models: list[ModelPassRecord]
+    comparisons: list[PairedComparison]
+    example: str | None = None
+    """The first of the requests."""
+    panel: GeneralPanelRecord | None = None
+    """None if the recipe asks for no panel, and in records of earlier versions."""
+    spent: Spending = Spending()
+    """Cost of the replies, those from the cache excluded."""
+
+    @property
+    def panel_tasks(self) -> int:
+        return self.panel.tasks if self.panel else 0
+
+    def find_model(self, role: str) -> ModelPassRecord | None:
+        return next((model for model in self.models if model.role == role), None)

@@ -1,0 +1,137 @@
+"""Images as a student that sees reads them: decoded with bounded memory, opaque, and cut into whole patches. Knows no model.
+
+Training, evaluation and serving fit an image here, so that llama.cpp has nothing left to resize.
+"""
+
+import base64
+import binascii
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
+
+from core.installation import format_install_command
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats that Pillow decodes by itself. It would start Ghostscript for EPS."""
+MAX_PIXELS = 50_000_000
+"""Width times height of the largest image that is decoded for a student; one with more takes over 200 MB of memory."""
+MAX_URL_CHARACTERS = 32 * 2**20
+"""Of a `data:` URL."""
+
+
+class UnreadableImage(ValueError):
+    """An image that cannot be decoded, or not within the limit; the text gives the reason."""
+
+
+class FittedImage(NamedTuple):
+    """An image of whole patches."""
+
+    png: bytes
+    columns: int
+    rows: int
+
+    @property
+    def tokens(self) -> int:
+        """One for each patch."""
+        return self.columns * self.rows
+
+
+def find_images_problem() -> str | None:
+    """What this machine lacks to decode images, in a sentence, or None. Loads nothing."""
+    return None if find_spec("PIL") else f"needs the extra `pictures`: run {format_install_command('pictures')}"
+
+
+@contextmanager
+def open_image_bytes(content: bytes, max_pixels: int) -> Iterator["Image"]:
+    """The image, with its size known and its pixels not yet decoded.
+
+    Raises:
+        UnreadableImage: here, or when its pixels are decoded within the context.
+    """
+    from PIL import Image
+
+    if not content:
+        raise UnreadableImage("is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise UnreadableImage(
+                        f"has {image.width:,} x {image.height:,} pixels; {max_pixels:,} are allowed in all"
+                    )
+                yield image
+    except UnreadableImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnreadableImage(f"has far more pixels than {max_pixels:,}, which are allowed") from None
+    except Image.UnidentifiedImageError:
+        raise UnreadableImage(f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
+    except Exception as error:  # damaged files raise what their decoder happens to raise
+        raise UnreadableImage(f"cannot be decoded: {type(error).__name__}: {str(error)[:100]}") from None
+
+
+def decode_image_url(url: str) -> bytes:
+    """The bytes in a `data:` URL. Nothing is downloaded or opened. Raises UnreadableImage for any other address."""
+    head, comma, encoded = url.partition(",")
+    if not (comma and head.startswith("data:") and head.endswith(";base64")):
+        raise UnreadableImage(f"is not in the message, which names {url[:60]!r}; nothing is downloaded or opened")
+    if len(url) > MAX_URL_CHARACTERS:
+        raise UnreadableImage(f"has {len(url):,} characters; {MAX_URL_CHARACTERS:,} are allowed")
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        raise UnreadableImage("is no base64 text") from None
+
+
+def fit_image(content: bytes, patch: int, size: int) -> FittedImage:
+    """The image without transparency, with sides that are multiples of `patch` and at most `size` pixels. A smaller image is
+    not enlarged beyond the next multiple. Always written anew: equal pixels give equal bytes, and no decoder but Pillow's reads
+    the bytes of a stranger.
+
+    Raises:
+        UnreadableImage: if it cannot be decoded.
+    """
+    from PIL import Image
+
+    with open_image_bytes(content, MAX_PIXELS) as image:
+        scale = min(1.0, size / max(image.size))
+        columns, rows = (min(max(1, round(side * scale / patch)), size // patch) for side in image.size)
+        image.load()
+        bright = _reduce_to_8_bits(image)
+        mode = "RGBA" if bright.has_transparency_data else "RGB"
+        colored = bright if bright.mode == mode else bright.convert(mode)
+
+        # Transparency is laid over white after the image was made small: no further copy of all its pixels.
+        small = colored.resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
+        opaque = Image.new("RGB", small.size, "white")
+        opaque.paste(small, mask=small if mode == "RGBA" else None)
+        written = io.BytesIO()
+        opaque.save(written, "PNG")
+        return FittedImage(written.getvalue(), columns, rows)
+
+
+def _reduce_to_8_bits(image: "Image") -> "Image":
+    """The image with 8 bits a color; Pillow would cut higher levels off to white. Raises UnreadableImage if white is unknown."""
+    if image.mode.startswith("I;16"):
+        grey = image.convert("I").point(lambda level: level / 256).convert("L")
+        grey.info.pop("transparency", None)  # of 16 bits
+        return grey
+    if image.mode in ("I", "F"):
+        raise UnreadableImage(f"has {image.mode} pixels, whose white is not known; save it with 8 bits a color")
+    return image
+
+
+def draw_blank(image: FittedImage, patch: int) -> FittedImage:
+    """A white image of the same size."""
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.new("RGB", (image.columns * patch, image.rows * patch), "white").save(written, "PNG")
+    return image._replace(png=written.getvalue())

@@ -1,0 +1,84 @@
+"""Decodes images of untrusted rows with bounded memory, and hashes what they show. Knows no row and no filter.
+
+The hash is a perceptual one: the signs of the low frequencies of the image (pHash: Zauner 2010, section 3.2.1), here of 16 x 16
+frequencies instead of 8 x 8, since charts of one style differ in little else than the heights of their bars.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.storage.fitted_images import UnreadableImage, open_image_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+HASH_SIDE = 16
+HASH_BITS = HASH_SIDE**2
+HASH_WORDS = HASH_BITS // 64
+REDUCED_SIDE = 64
+"""Pixels of the reduced image whose frequencies are hashed: four for each frequency, as in pHash."""
+GREY_LEVELS = 255.0
+
+Grey = npt.NDArray[np.float32]
+ImageHash = npt.NDArray[np.uint64]
+
+
+def _read_image_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(f"cannot be read from {path}: {error.strerror}") from None
+
+
+@contextmanager
+def open_image(content: bytes | Path | str, max_pixels: int) -> Iterator["Image"]:
+    """The image, with its size known and its pixels not yet decoded, as in `filters.base.RowImage`.
+
+    Raises:
+        UnreadableImage: here, or when its pixels are decoded within the context.
+    """
+    if isinstance(content, str):
+        raise UnreadableImage(f"is not in the row, which names {content[:60]!r}; nothing is downloaded or opened")
+    if isinstance(content, Path):
+        content = _read_image_file(content)
+    with open_image_bytes(content, max_pixels) as image:
+        yield image
+
+
+def decode_grey(image: "Image") -> Grey:
+    """Its grey levels from 0 to 255, transparent parts over white."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        levels = np.asarray(image, dtype=np.float32)
+        span = float(np.ptp(levels))
+        return (levels - levels.min()) * np.float32(GREY_LEVELS / span) if span else np.zeros_like(levels)
+    if image.has_transparency_data:
+        whole = image.convert("RGBA")
+        white = Image.new("RGBA", whole.size, "white")
+        white.alpha_composite(whole)
+        image = white
+    return np.asarray(image.convert("L"), dtype=np.float32)
+
+
+def compute_image_hash(grey: Grey) -> ImageHash:
+    """`HASH_BITS` bits in words of 64: whether each low frequency of the image is over their median."""
+    from PIL import Image
+
+    reduced = Image.fromarray(grey).resize((REDUCED_SIDE, REDUCED_SIDE), Image.Resampling.BOX)
+    cosines = _build_cosines()
+    frequencies = cosines @ np.asarray(reduced, dtype=np.float64) @ cosines.T
+    return np.packbits(frequencies > np.median(frequencies)).view(np.uint64)
+
+
+@cache
+def _build_cosines() -> npt.NDArray[Any]:
+    """The rows of the discrete cosine transform (DCT-II) for frequencies from 1 on: brightness is left out."""
+    frequency, place = np.arange(1, HASH_SIDE + 1)[:, None], np.arange(REDUCED_SIDE)
+    return np.cos(np.pi * frequency * (2 * place + 1) / (2 * REDUCED_SIDE))

@@ -1,0 +1,124 @@
+"""Commands for decisions: make a decision student, import chat logs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from flows.commands.command_options import (
+    CLEAN_PANEL,
+    STUDENT_PANEL,
+    InputArgument,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    print_json,
+    print_text,
+)
+from flows.terminal.console import SESSION
+
+app = typer.Typer()
+
+
+@app.command("decisions", rich_help_panel=STUDENT_PANEL)
+def decisions_command(
+    source: InputArgument,
+    out: OutOption,
+    *,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A TOML file with `[[questions]]`, or a recipe of the family `decisions`; default: of the run, or one question "
+            "about the column `label`.",
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows that people labeled, to evaluate on too.")
+    ] = None,
+    agreement: Annotated[
+        float,
+        typer.Option(
+            "--target", min=0.5, max=0.999, help="The least share of its answers that agree with the teacher."
+        ),
+    ] = 0.95,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="The probability with which the target is met.")
+    ] = 0.95,
+    calibration: Annotated[
+        Literal["held-out", "cross"],
+        typer.Option(
+            help="Test thresholds on texts of their own, with an exact bound, or on out-of-fold predictions of all texts: no "
+            "proof, for few labels."
+        ),
+    ] = "held-out",
+    encoder: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="`minilm` (packaged: meaning), `ngrams` (spelling, fastest), `minilm+ngrams` (both), or a folder or OWNER/NAME "
+            "of an encoder of Transformers.",
+        ),
+    ] = "minilm+ngrams",
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 7,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a student that answers typed questions about a text: fit it to a teacher's labels, and certify when to trust it."""
+    from flows.decisions.student_creation import DecisionSettings, create_decision_student
+    from flows.decisions.student_report import format_decision_report, write_decision_page
+    from flows.terminal.suggested_commands import format_next_line
+    from students.decisions.agreement_bound import AgreementTarget
+
+    SESSION.quiet = quiet
+    target = AgreementTarget(agreement=agreement, confidence=confidence)
+    settings = DecisionSettings(source, out, questions, test, encoder, target, calibration, seed)
+    with SESSION.handle_interrupts():
+        report = create_decision_student(settings, SESSION.print_unless_stopped)
+    page = write_decision_page(out, report)
+    if as_json:
+        print_json({"state": "done", "out": str(out), **report.model_dump(mode="json")})
+        return
+    print_text(format_decision_report(report))
+    print_text(f"  {page}")
+    print_text(format_next_line("serve", str(out)))
+
+
+@app.command("import", rich_help_panel=CLEAN_PANEL)
+def import_command(
+    source: InputArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .jsonl file to write.")],
+    *,
+    rows: Annotated[
+        Literal["conversations", "texts", "labels"],
+        typer.Option(
+            "--as",
+            help="conversations: `messages`; texts: `text` up to the user's last words; labels: `text` up to the last reply, "
+            "and this as `label`.",
+        ),
+    ] = "conversations",
+    mask: Annotated[
+        bool,
+        typer.Option(
+            "--mask/--no-mask", help="Replace e-mail addresses, phone and card numbers and API keys by placeholders."
+        ),
+    ] = True,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Read chat logs as rows: OpenAI requests with responses, batch files, traces of Langfuse and OpenTelemetry, ATIF."""
+    from flows.clean.chat_log_import import import_chat_logs
+    from flows.terminal.suggested_commands import format_next_line
+
+    SESSION.quiet = quiet
+    report = import_chat_logs(source, out, rows, mask=mask)
+    if as_json:
+        print_json({"state": "done", "out": str(out), **report._asdict()})
+        return
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.formats.items())
+    print_text(
+        f"{out}  {report.rows:,} rows ({kinds}); {report.repeats:,} repeats left out, {report.masked:,} rows masked"
+    )
+    for reason, count in report.skipped.items():
+        print_text(f"  skipped {count:,}: {reason}")
+    print_text(format_next_line("filter", str(out), "--out", f"{out.with_suffix('')}-clean"))

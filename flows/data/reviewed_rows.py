@@ -1,0 +1,134 @@
+"""What people decided about the rows of files, found by each row's conversation; and a row with its corrected texts.
+
+Knows neither filters nor the page on which people decide.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.runs.reviews import ReviewEntry, hash_decisions, locate_reviews, read_reviews
+from core.sample import Message, conversation_digest
+from core.storage.sample_files import flatten_message
+from core.thinking import join_thinking
+from filters.base import Document
+from flows.data.dataset_formats import build_openai_turn
+from flows.data.dataset_rows import THINKING_KEYS, build_row_document, read_row_conversation
+
+
+class ReviewedConversation(NamedTuple):
+    name: str
+    """Of the sample in the log: the digest of its conversation."""
+    messages: list[Message]
+
+
+def read_reviewed_conversation(row: Mapping[str, Any]) -> ReviewedConversation:
+    """Raises ValueError with the fault of the row."""
+    messages = read_row_conversation(row)
+    return ReviewedConversation(conversation_digest(messages), messages)
+
+
+@dataclass(frozen=True)
+class RowReviews:
+    """The decision that counts for each reviewed row, by the digest of its conversation."""
+
+    decisions: Mapping[str, ReviewEntry] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Changes with any decision or corrected text."""
+        return hash_decisions(self.decisions)
+
+    def find(self, row: Mapping[str, Any] | None) -> ReviewEntry | None:
+        """The decision about a row; None for one that is no conversation."""
+        try:
+            return self.decisions.get(read_reviewed_conversation(row).name) if self.decisions and row else None
+        except ValueError:
+            return None
+
+    def build_document(self, row: Mapping[str, Any], name: str) -> Document:
+        """The document of a row for filters, with the corrected text. Raises ValueError as `build_row_document`."""
+        document = build_row_document(row, name)
+        decision = self.find(row)
+        if decision is None or decision.edited is None:
+            return document
+        turns = [flatten_message(message.model_dump(mode="json")) for message in decision.edited]
+        return build_row_document({"messages": turns}, name)._replace(score=document.score)
+
+
+def read_row_reviews(files: Sequence[Path]) -> RowReviews:
+    """The decisions in the logs next to the files; none where there is no log. Raises UsageError naming a line that cannot be
+    used.
+    """
+    logs = [read_reviews(log) for file in files if (log := locate_reviews(file)).exists()]
+    return RowReviews({name: decision for log in logs for name, decision in log.list_decided()})
+
+
+def correct_row(row: Mapping[str, Any], edited: Sequence[Message]) -> dict[str, Any]:
+    """The row with the texts of `edited`, in its own form and with all other columns.
+
+    Raises:
+        ValueError: if the form cannot hold them.
+    """
+    before, texts = read_row_conversation(row), iter(edited)
+
+    def correct_turns(turns: Any) -> Any:
+        return [_correct_turn(turn, next(texts)) for turn in turns] if isinstance(turns, list) else next(texts).content
+
+    changed = dict(row)
+    if len(before) != len(edited):
+        raise ValueError("the correction has another number of turns")
+    if row.get("messages") is not None:
+        changed["messages"] = correct_turns(row["messages"])
+    elif row.get("prompt") is not None and row.get("completion") is not None:
+        changed |= {column: correct_turns(row[column]) for column in ("prompt", "completion")}
+    elif row.get("conversations") is not None:
+        changed["conversations"] = [
+            {**turn, "value": new.content if new != old else turn["value"]}
+            for turn, old, new in zip(row["conversations"], before, edited, strict=True)
+        ]
+    else:
+        changed |= _correct_alpaca_columns(row, before, texts)
+    if not has_conversation(changed, edited):
+        raise ValueError("its form cannot hold the correction; convert the file to `messages` first")
+    return changed
+
+
+def has_conversation(row: Mapping[str, Any], messages: Sequence[Message]) -> bool:
+    try:
+        return read_row_conversation(row) == list(messages)
+    except ValueError:
+        return False
+
+
+def _correct_turn(turn: Any, new: Message) -> Any:
+    """A turn of a list, which may be JSON text, with the new content, thinking and calls; unchanged if they are the same."""
+    old = dict(json.loads(turn) if isinstance(turn, str) else turn)
+    if read_row_conversation({"messages": [old]}) == [new]:
+        return turn
+    flat = flatten_message(new.model_dump(mode="json"))
+    thinking_key = next((key for key in THINKING_KEYS if key in old), None)
+    if new.reasoning and thinking_key is None:
+        flat["content"] = join_thinking(new.reasoning, new.content)
+    written = build_openai_turn({**flat, "reasoning": None})
+    if isinstance(old.get("tool_calls"), str):
+        written["tool_calls"] = flat["tool_calls"]
+    changed = {**old, **written}
+    if thinking_key is not None:
+        changed |= {key: None for key in THINKING_KEYS if key in old} | {thinking_key: new.reasoning}
+    return json.dumps(changed, ensure_ascii=False) if isinstance(turn, str) else changed
+
+
+def _correct_alpaca_columns(
+    row: Mapping[str, Any], before: Sequence[Message], texts: Iterator[Message]
+) -> dict[str, Any]:
+    """The columns of `instruction` and `output`. A changed question is written whole to `instruction`."""
+    changed: dict[str, Any] = {"system": next(texts).content} if row.get("system") else {}
+    if row.get("history"):
+        changed["history"] = [[next(texts).content, next(texts).content] for _ in row["history"]]
+    question, answer = next(texts), next(texts)
+    if question != before[-2]:
+        changed |= {"instruction": question.content} | ({"input": ""} if row.get("input") else {})
+    return {**changed, "output": join_thinking(answer.reasoning or "", answer.content)}

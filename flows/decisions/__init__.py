@@ -1,0 +1,1 @@
+"""Decision students from labeled texts to their folder and server. Knows no Prefect."""

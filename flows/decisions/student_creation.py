@@ -1,0 +1,206 @@
+"""Makes a decision student from labeled texts: encode, fit, certify, evaluate, write. Prints and serves nothing."""
+
+import time
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from core.config.decisions import DecisionQuestion
+from core.errors import UsageError
+from core.storage.atomic_files import write_bytes, write_text
+from flows.data.student_files import check_train_extra
+from flows.decisions.labeled_texts import (
+    LabeledTexts,
+    LabelNoise,
+    estimate_label_noise,
+    normalize_text,
+    read_labeled_texts,
+    read_questions_file,
+)
+from students.decisions.agreement_bound import AgreementTarget
+from students.decisions.decision_student import CalibrationMethod, DecisionStudent, QuestionHead, write_decision_student
+from students.decisions.student_fitting import (
+    FEWEST_TEXTS,
+    QuestionEvaluation,
+    TextParts,
+    evaluate_question,
+    fit_question,
+    split_texts,
+)
+from students.decisions.text_encoders import ENCODERS, MINILM_NGRAMS, check_encoder, create_tfidf, encode_texts
+
+REPORT_FILE, ONNX_FILE, TOKENIZER_FILE = "evaluation.json", "student.onnx", "tokenizer.json"
+TIMED_TEXTS = 50
+"""Texts decided one by one to measure latency."""
+
+
+class DecisionSettings(NamedTuple):
+    source: Path
+    out: Path
+    questions: Path | None = None
+    test: Path | None = None
+    """Rows labeled by people."""
+    encoder: str = MINILM_NGRAMS
+    target: AgreementTarget = AgreementTarget()
+    calibration: CalibrationMethod = "held-out"
+    seed: int = 7
+
+
+class QuestionReport(BaseModel):
+    """One question: its labels, and the student next to TF-IDF."""
+
+    model_config = ConfigDict(frozen=True)
+
+    question: DecisionQuestion
+    noise: LabelNoise | None
+    """None where texts have one vote each."""
+    threshold: float | None
+    method: CalibrationMethod
+    """How the threshold was tested."""
+    calibration: tuple[int, int, int]
+    """Calibration cases, those answered, and disagreements among these."""
+    student: QuestionEvaluation
+    """On texts that were not used before, compared with the teacher's labels."""
+    tfidf: QuestionEvaluation
+    test: QuestionEvaluation | None
+    """On the rows labeled by people: agreement means agreement with them."""
+
+
+class DecisionReport(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    teacher: str | None
+    encoder: str
+    target: AgreementTarget
+    texts: tuple[int, int, int]
+    """For heads, thresholds and evaluation."""
+    seconds: float
+    """From labels to the written student."""
+    latency_ms: tuple[float, float]
+    """Median and 99th percentile of one text at a time."""
+    questions: list[QuestionReport]
+    left_to_teacher: list[str]
+    """Questions without a head: spans."""
+    onnx: str | None
+    """The exported file in the student's folder; None for an encoder of Transformers, or without the extra `embeddings`."""
+
+
+def create_decision_student(settings: DecisionSettings, show: Callable[[str], None]) -> DecisionReport:
+    """Fit a student to the labeled texts of `settings.source`, and write it with its report.
+
+    Raises:
+        UsageError: if the texts cannot be used, are too few, or an extra is missing.
+        StoreError: if the folder cannot be written.
+    """
+    check_train_extra()
+    check_encoder(settings.encoder)
+    _check_out(settings.out)
+    started = time.perf_counter()
+    questions = read_questions_file(settings.questions) if settings.questions else None
+    labeled = read_labeled_texts(settings.source, questions)
+    fitted = [question for question in labeled.questions if question.type != "span"]
+    if not fitted:
+        raise UsageError(f"{settings.source}: has only questions for spans, which no linear head answers")
+    if len(labeled.texts) < FEWEST_TEXTS:
+        raise UsageError(f"{settings.source}: has {len(labeled.texts)} labeled texts; a student needs {FEWEST_TEXTS}")
+    parts = split_texts(len(labeled.texts), settings.seed, settings.calibration)
+    used = {normalize_text(labeled.texts[place]) for place in (*parts.heads, *parts.thresholds)}
+    test = _read_test_rows(settings, fitted, used)
+    show(f"decisions: encoding {len(labeled.texts):,} texts with {settings.encoder}")
+    rows = encode_texts(settings.encoder, labeled.texts)
+    words = create_tfidf([labeled.texts[i] for i in parts.heads]).transform(labeled.texts)
+    heads, reports = [], []
+    for question in fitted:
+        show(f"decisions: fitting {question.name}")
+        head, report = _fit_and_evaluate(question, labeled, rows, words, parts, settings, test)
+        heads.append(head)
+        reports.append(report)
+    student = DecisionStudent(
+        encoder=settings.encoder, questions=list(labeled.questions), heads=heads, teacher=labeled.teacher
+    )
+    exports = settings.encoder in ENCODERS and find_spec("onnx") is not None
+    if exports:
+        from students.decisions.onnx_export import export_decisions
+
+        exported = export_decisions(student)
+        write_bytes(settings.out / ONNX_FILE, exported.model)
+        if exported.tokenizer:
+            write_text(settings.out / TOKENIZER_FILE, exported.tokenizer)
+    seconds = time.perf_counter() - started
+    result = DecisionReport(
+        source=str(settings.source), teacher=labeled.teacher, encoder=settings.encoder, target=settings.target,
+        texts=(len(parts.heads), len(parts.thresholds), len(parts.evaluation)), seconds=seconds,
+        latency_ms=_measure_latency(student, labeled.texts), questions=reports,
+        left_to_teacher=[question.name for question in labeled.questions if question.type == "span"],
+        onnx=ONNX_FILE if exports else None,
+    )  # fmt: skip
+    write_text(settings.out / REPORT_FILE, result.model_dump_json(indent=2) + "\n")
+    write_decision_student(settings.out, student)  # last: with it, the folder is a student
+    return result
+
+
+def _check_out(out: Path) -> None:
+    """Before anything is computed: files of two students in one folder would look like one."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: exists already and is not an empty folder; choose another --out")
+
+
+class _TestRows(NamedTuple):
+    labeled: LabeledTexts
+    rows: Any
+
+
+def _read_test_rows(
+    settings: DecisionSettings, questions: list[DecisionQuestion], used: AbstractSet[str]
+) -> _TestRows | None:
+    """The rows of `settings.test` whose texts are not among those that the student is made of, `used`."""
+    if settings.test is None:
+        return None
+    labeled = read_labeled_texts(settings.test, questions)
+    labeled = labeled.take([place for place, text in enumerate(labeled.texts) if normalize_text(text) not in used])
+    if not labeled.texts:
+        raise UsageError(f"{settings.test}: the student is made of all of its texts; give others to --test")
+    return _TestRows(labeled, encode_texts(settings.encoder, labeled.texts))
+
+
+def _fit_and_evaluate(
+    question: DecisionQuestion, labeled: LabeledTexts, rows: Any, words: Any,
+    parts: TextParts, settings: DecisionSettings, test: _TestRows | None,
+) -> tuple[QuestionHead, QuestionReport]:  # fmt: skip
+    labels = labeled.label(question)
+    heads = [
+        fit_question(question, vectors, labels, parts, settings.target, settings.seed) for vectors in (rows, words)
+    ]
+    held_out = labels.select(parts.evaluation)
+    student, tfidf = (
+        evaluate_question(head, vectors[parts.evaluation], held_out)
+        for head, vectors in zip(heads, (rows, words), strict=True)
+    )
+    guarantee = heads[0].guarantee
+    return heads[0], QuestionReport(
+        question=question,
+        noise=estimate_label_noise(question, labeled.votes[question.name]),
+        threshold=guarantee.threshold,
+        method=guarantee.calibration,
+        calibration=(guarantee.cases, guarantee.answered, guarantee.disagreements),
+        student=student,
+        tfidf=tfidf,
+        test=evaluate_question(heads[0], test.rows, test.labeled.label(question)) if test else None,
+    )
+
+
+def _measure_latency(student: DecisionStudent, texts: list[str]) -> tuple[float, float]:
+    """Of texts that no cache has."""
+    seconds = []
+    for i, text in enumerate(texts[:TIMED_TEXTS]):
+        begin = time.perf_counter()
+        student.decide([f"{text} {i}"])
+        seconds.append(time.perf_counter() - begin)
+    median, slowest = np.percentile(seconds, [50, 99])
+    return float(1000 * median), float(1000 * slowest)

@@ -1,0 +1,112 @@
+"""Vectors of texts for a decision student: the packaged MiniLM, hashed n-grams, both, any encoder of Transformers, or TF-IDF.
+Knows no label.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import UsageError
+from core.installation import format_install_command
+from students.decisions.int8_encoder import check_int8_encoder, encode_by_minilm
+from students.decisions.ngram_vectors import encode_by_ngrams
+
+Floats = npt.NDArray[np.float64]
+
+MINILM = "minilm"
+"""The packaged all-MiniLM-L6-v2, int8 on ONNX Runtime (`students.decisions.int8_encoder`)."""
+NGRAMS = "ngrams"
+"""Hashed character n-grams (`students.decisions.ngram_vectors`)."""
+MINILM_NGRAMS = f"{MINILM}+{NGRAMS}"
+"""Both: MiniLM's columns, then those of the n-grams."""
+ENCODERS = (MINILM, NGRAMS, MINILM_NGRAMS)
+"""Of this package; they need no torch, and their students are exported to ONNX."""
+PART_NORM = 0.5**0.5
+"""Of each of the two parts of a row, which has norm 1."""
+MAX_TOKENS, BATCH_TEXTS = 256, 16
+FEWEST_TFIDF_TEXTS = 50
+"""Of fewer texts, TF-IDF also keeps words that only one of them has."""
+
+
+def check_encoder(encoder: str) -> None:
+    """Raises UsageError if the encoder cannot be used here. Loads nothing."""
+    if encoder in (MINILM, MINILM_NGRAMS):
+        check_int8_encoder()
+    elif encoder not in ENCODERS and not Path(encoder).is_dir() and encoder.count("/") != 1:
+        raise UsageError(
+            f"--encoder {encoder}: is neither {', '.join(ENCODERS)}, a folder with a model, nor OWNER/NAME on the Hub"
+        )
+
+
+def encode_texts(encoder: str, texts: Sequence[str]) -> Any:
+    """A row of norm 1 for each text, sparse with n-grams; zeros for a text without words.
+
+    Raises:
+        UsageError: if the encoder is missing.
+    """
+    if encoder == NGRAMS:
+        return encode_by_ngrams(texts)
+    if encoder == MINILM_NGRAMS:
+        return join_vectors(encode_by_minilm(texts), encode_by_ngrams(texts))
+    vectors = encode_by_minilm(texts) if encoder == MINILM else _encode_by_transformers(encoder, texts)
+    return np.asarray(vectors, dtype=np.float64)
+
+
+def join_vectors(minilm: Any, ngrams: Any) -> Any:
+    """Rows of `minilm+ngrams`, sparse, from the rows of both parts."""
+    from scipy.sparse import csr_array, hstack
+
+    return hstack([csr_array(np.asarray(minilm, dtype=np.float64)) * PART_NORM, ngrams * PART_NORM], format="csr")
+
+
+def _encode_by_transformers(encoder: str, texts: Sequence[str]) -> Floats:
+    """Mean of the last hidden states, in batches of texts of similar length."""
+    import torch
+
+    tokenizer, model = _load_transformers_encoder(encoder)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    vectors = np.zeros((len(texts), model.config.hidden_size))
+    for start in range(0, len(order), BATCH_TEXTS):
+        places = order[start : start + BATCH_TEXTS]
+        batch = tokenizer(
+            [texts[i] for i in places], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            hidden = model(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1)
+        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        vectors[places] = torch.nn.functional.normalize(mean, dim=1).double().numpy()
+    return vectors
+
+
+@cache
+def _load_transformers_encoder(encoder: str) -> tuple[Any, Any]:
+    try:
+        from transformers import AutoModel, AutoTokenizer
+    except ImportError:
+        raise UsageError(
+            f"--encoder {encoder}: needs the extra `train`: run {format_install_command('train')}"
+        ) from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
+        # A student's file names its encoder, and may be a stranger's: no pickle and no code of the model's.
+        return tokenizer, AutoModel.from_pretrained(encoder, use_safetensors=True, trust_remote_code=False).eval()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--encoder {encoder}: cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+def create_tfidf(texts: Sequence[str]) -> Any:
+    """A fitted TF-IDF of words and pairs of words (`transform` gives sparse rows of norm 1).
+
+    Words of one text alone are left out: in cross-validation they would take a share of that text's norm, as unknown words of new
+    texts do not, so that the temperature came out too low.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    fewest = 2 if len(texts) >= FEWEST_TFIDF_TEXTS else 1
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", min_df=fewest)
+    return words.fit(texts)

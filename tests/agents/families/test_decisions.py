@@ -1,0 +1,91 @@
+"""The family `decisions`: labels with votes for given texts, and texts written for drawn answers."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from agents.families.decisions import collect_votes
+from agents.planning.run_plan import RunPlan
+from core.config.decisions import parse_questions
+from core.errors import RecipeError
+from core.sample import Sample, SampleStatus
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.scripted_teacher import build_test_seeds, produce_scripted
+
+PLAIN = ["teachers.main={model='fake/decisions'}", "topology.max_revisions=0"]
+
+
+def made(plan: RunPlan, folder: Path) -> list[Sample]:
+    return produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "decisions"), folder)
+
+
+def test_written_texts_are_balanced_and_kept_only_where_votes_support_their_answer(tmp_path: Path) -> None:
+    plan = load_recipe_plan("decisions", [*PLAIN, "samples=60"])
+    seeds = build_test_seeds(plan)[:]
+    assert set(Counter(seed.data["label"] for seed in seeds).values()) == {10}
+    assert {seed.data["case"] for seed in seeds} == {"plain", "hard_negative", "ambiguous"}
+    samples = made(plan, tmp_path)
+    kept = [sample for sample in samples if sample.state is SampleStatus.kept]
+    assert 10 < len(kept) < 60
+    for sample in kept:
+        votes = collect_votes(sample)["subject"]
+        target = sample.seed.data["targets"]["subject"]
+        assert len(votes) == 4
+        assert votes.count(target) > (0 if sample.seed.data["case"] == "ambiguous" else 2)
+        assert json.loads(sample.answer) == sample.seed.data["targets"]
+    assert any(sample.detail == "votes" for sample in samples if sample.state is SampleStatus.dropped)
+
+
+def test_given_texts_keep_every_vote_and_none_is_dropped_for_disagreement(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    rows = [{"text": f"Parcel {i}. It is subject delivery. It is urgent true."} for i in range(12)]
+    turns = [
+        {"role": "user", "content": "It is subject return. It is urgent false."},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    texts.write_text("\n".join(json.dumps(row) for row in [*rows, {"messages": turns}]), encoding="utf-8")
+    plan = load_recipe_plan("decisions", [*PLAIN, "samples=13", f"seeds.path={texts}"])
+    samples = made(plan, tmp_path)
+    assert {sample.state for sample in samples} == {SampleStatus.kept}
+    votes = [vote for sample in samples for vote in collect_votes(sample)["subject"]]
+    assert len(votes) == 13 * 5
+    assert 0.75 < (votes.count("delivery") + votes.count("return")) / len(votes) < 1
+    conversation = next(s for s in samples if "messages" in s.seed.data)
+    assert conversation.candidate.fields["text"] == f"User: {turns[0]['content']}\nAssistant: Yes."
+
+
+@pytest.mark.parametrize(
+    ("question", "fault"),
+    [
+        ({"name": "a", "ask": "?", "labels": ["x"]}, "two or more different labels"),
+        ({"name": "a", "ask": "?", "type": "score", "low": 5, "high": 5}, "low = 5 must be under high = 5"),
+        ({"name": "a", "ask": "?", "labels": ["x", "y"], "meanings": {"z": "?"}}, "meanings of 'z'"),
+        ({"name": "A", "ask": "?", "labels": ["x", "y"]}, "name"),
+    ],
+)
+def test_a_question_that_cannot_be_is_refused(question: dict[str, object], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        parse_questions([question])
+
+
+def test_a_recipe_with_a_question_that_cannot_be_is_refused() -> None:
+    with pytest.raises(RecipeError, match="two or more different labels"):
+        load_recipe_plan("decisions", ["task.questions=[{name='a', ask='?', labels=['x']}]"])
+
+
+def test_answers_keep_their_meaning_as_classes() -> None:
+    shapes = [
+        {"name": "yes", "ask": "?", "type": "yes_no"},
+        {"name": "some", "ask": "?", "type": "several_of", "labels": ["x", "y", "z"]},
+        {"name": "score", "ask": "?", "type": "score"},
+    ]
+    yes, some, score = parse_questions(shapes)
+    for question, answer in ((yes, True), (yes, False), (some, ["x", "z"]), (some, []), (score, 3)):
+        assert question.from_class(question.to_class(answer)) == answer
+    assert some.parse_answer(["z", "x"]) == ["x", "z"]
+    for question, wrong in ((yes, "yes"), (yes, 1), (some, ["q"]), (score, True), (score, 6)):
+        with pytest.raises(ValueError, match="is no answer"):
+            question.parse_answer(wrong)

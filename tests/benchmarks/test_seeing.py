@@ -1,0 +1,65 @@
+"""The benchmark of a student that sees: its answers are in the pixels of its charts, and it fails if the student does not see."""
+
+import io
+from random import Random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.seeing import (
+    COLORS,
+    HELD_OUT_STYLE,
+    KINDS,
+    STYLES,
+    Outcome,
+    ask,
+    check_controls,
+    draw_chart,
+    draw_questions,
+)
+from core.runs.student_records import StudentRecord
+from core.storage.fitted_images import decode_image_url
+from core.weights.gguf_header import ImageLimits
+from flows.evaluate.picture_evaluation import PictureEvaluation
+from tests.flows.evaluate.test_picture_evaluation import count
+
+
+def measure_bars(url: str) -> dict[str, int]:
+    """The height of each color, from the pixels alone."""
+    with Image.open(io.BytesIO(decode_image_url(url))) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    heights = {name: int((pixels == color).all(-1).sum(0).max()) for name, color in COLORS.items()}
+    return {name: height for name, height in heights.items() if height}
+
+
+def test_answers_are_in_the_pixels() -> None:
+    rng = Random(3)
+    for place, style in enumerate([*STYLES, HELD_OUT_STYLE] * 3):
+        chart = draw_chart(rng, style)
+        assert measure_bars(chart.url) == chart.bars
+        question, answer = ask(rng, chart.bars, place % KINDS)
+        ordered = sorted(chart.bars, key=chart.bars.__getitem__)
+        named = [color for color in ordered if color in question]
+        assert answer == [str(len(ordered)), ordered[-1], ordered[0], (named or ordered)[-1]][place % KINDS]
+
+
+def test_questions_of_an_evaluation_are_of_all_kinds_and_new_each_time() -> None:
+    found = draw_questions(Random(1), STYLES, 40, ImageLimits(8, 64)).questions
+    assert len({question.text.split()[2] for question in found}) >= 2
+    assert {question.picture.tokens for question in found} == {64}
+    assert len({question.picture.png for question in found}) == 40
+
+
+@pytest.mark.parametrize(("right", "passes"), [(73, True), (45, False)])
+def test_a_student_that_is_as_good_blind_fails_the_benchmark(right: int, passes: bool) -> None:
+    arms = {"picture": count(right), "blind": count(17), "shuffled": count(21)}
+    found = PictureEvaluation(
+        student="s", source="x", type="q8_0", pictures=100, questions=100, arms=arms, comparisons=[], notes=[], examples=[]
+    )  # fmt: skip
+    outcome = Outcome(StudentRecord.model_construct(), 1.0, 1, found, found)
+    if passes:
+        check_controls(outcome)
+    else:
+        with pytest.raises(RuntimeError, match="the student is not shown to see"):
+            check_controls(outcome)

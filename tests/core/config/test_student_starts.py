@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.config.student_starts import find_start_fault
+from core.config.students import StudentConfig
+
+LLAMA = {"model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4}
+TIED = {**LLAMA, "tie_word_embeddings": True}
+HYBRID = {"model_type": "qwen3_5_text"}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 64}
+TERNARY = {"weights": "ternary"}
+WINDOWS = {"attention": {"window": 16}}
+BITNET = 'llama.cpp\'s bitnet does not compute; leave weights = "ternary" out'
+WINDOWED = "cannot be exported with windows; leave attention out"
+
+
+def find_fault(folder: Path, settings: dict[str, Any], student: dict[str, Any]) -> str | None:
+    (folder / "config.json").write_text(json.dumps(settings))
+    return find_start_fault(StudentConfig(start=str(folder), **student))
+
+
+@pytest.mark.parametrize(
+    ("settings", "student", "fault"),
+    [
+        (HYBRID, {"packing": True}, "has memories, which would carry over from one conversation of a row to the next; use"),
+        ({**HYBRID, "layer_types": ["linear_attention", "full_attention"]}, {"packing": True}, "has memories, which"),
+        (LLAMA, TERNARY, f"has an output matrix besides the embedding, which {BITNET}"),
+        ({**TIED, "attention_bias": True}, TERNARY, f"has biases, which {BITNET}"),
+        ({**TIED, "mlp_bias": True}, TERNARY, f"has biases, which {BITNET}"),
+        ({**TIED, "hidden_act": "gelu"}, TERNARY, f"has the activation 'gelu', which {BITNET}"),
+        ({**TIED, "head_dim": 32}, TERNARY, f"has heads whose channels are not its hidden_size, which {BITNET}"),
+        ({**TIED, "rope_parameters": LLAMA3}, TERNARY, f"has positions of the type 'llama3', which {BITNET}"),
+        ({**TIED, "rope_scaling": {"type": "linear"}}, TERNARY, f"has positions of the type 'linear', which {BITNET}"),
+        ({**TIED, "hidden_size": 320}, TERNARY, "has hidden_size = 320; ternary rows are stored in blocks of 256, so it"),
+        ({"model_type": "qwen3", "hidden_size": 1024}, TERNARY, "is a 'qwen3'; a ternary student is a bitnet or llama"),
+        ({**LLAMA, "rope_parameters": LLAMA3}, WINDOWS, f"has positions of the type 'llama3', which {WINDOWED}"),
+        ({**LLAMA, "rope_scaling": LLAMA3}, WINDOWS, f"has positions of the type 'llama3', which {WINDOWED}"),
+        ({"model_type": "qwen3"}, WINDOWS, "is a 'qwen3'; attention needs a llama as start, such as layers, or leave"),
+        ({"model_type": "granite_swa"}, WINDOWS, "has sliding windows already; leave attention out to keep them"),
+    ],
+)  # fmt: skip
+def test_a_start_that_the_settings_of_the_student_rule_out_is_known_from_its_folder(
+    settings: dict[str, Any], student: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
+    assert str(find_fault(tmp_path, settings, student)).startswith(fault)
+    assert find_fault(tmp_path, settings, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "student"),
+    [
+        (TIED, TERNARY),
+        (LLAMA, WINDOWS),
+        (LLAMA, {"packing": True}),
+        ({**HYBRID, "layer_types": ["full_attention"] * 2}, {"packing": True}),
+        ({**TIED, "rope_scaling": None, "head_dim": None}, TERNARY),
+    ],
+)
+def test_other_starts_can_become_the_student(settings: dict[str, Any], student: dict[str, Any], tmp_path: Path) -> None:
+    assert find_fault(tmp_path, settings, student) is None
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '"llama"'])
+def test_a_folder_without_a_configuration_is_no_start(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert find_start_fault(StudentConfig(start=str(tmp_path))) == "has a config.json that is no JSON object"
+    assert find_start_fault(StudentConfig(start=str(tmp_path / "elsewhere"))) is None

@@ -1,0 +1,109 @@
+"""Near-duplicate images: what was saved again, resized or darkened is found, what shows other data is not."""
+
+import io
+from itertools import combinations
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PIL", reason="needs the extra `pictures`")
+
+from PIL import Image, ImageDraw, ImageEnhance
+
+from core.config.filters import ImageDuplicatesFilter, parse_filter_table
+from filters.base import Document, FilterResult
+from filters.chain.filter_chain import apply_filters
+from filters.decoded_images import HASH_BITS, HASH_WORDS, compute_image_hash, decode_grey
+from filters.duplicates.image_duplicates import compare_images, sketch_images
+from filters.ragged_arrays import RaggedArray
+from tests.filters.rules.test_image_quality import encode
+
+IMAGES = ImageDuplicatesFilter(type="image_duplicates")
+
+
+def draw_chart(seed: int) -> Image.Image:
+    """Bars in one style, so that only their number and heights differ."""
+    rng = Random(seed)
+    image = Image.new("RGB", (400, 300), "white")
+    pen = ImageDraw.Draw(image)
+    pen.line((40, 20, 40, 260, 380, 260), fill="black")
+    count = rng.randint(3, 9)
+    for bar in range(count):
+        left = 50 + bar * 320 // count
+        pen.rectangle((left, 260 - rng.randint(5, 230), left + 250 // count, 260), fill="steelblue")
+    return image
+
+
+def run(*rows: tuple[Image.Image, ...] | tuple[bytes, ...], table: ImageDuplicatesFilter = IMAGES) -> FilterResult:
+    contents = [tuple(one if isinstance(one, bytes) else encode(one) for one in row) for row in rows]
+    documents = [
+        Document(str(place), "Yes.", asked=f"Question {place % 2}?", images=row) for place, row in enumerate(contents)
+    ]
+    return apply_filters(documents, [table])
+
+
+def jpeg(image: Image.Image, quality: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def test_a_chart_saved_again_resized_darkened_or_grey_repeats_the_first() -> None:
+    chart = draw_chart(1)
+    result = run(
+        (chart,), (jpeg(chart, 60),), (chart.resize((600, 450)),), (ImageEnhance.Brightness(chart).enhance(0.8),),
+        (chart.convert("L"),), (draw_chart(2),),
+    )  # fmt: skip
+    assert [document.id for document in result.kept] == ["0", "5"]
+    assert {drop.duplicate_of for drop in result.dropped} == {"0"}
+    assert result.dropped[0].detail.startswith("shows nearly what 0 shows: 2")
+    assert result.dropped[0].detail.endswith("of 256 bits of the hash are equal, at least 0.95")
+
+
+def test_charts_of_one_style_with_other_data_are_no_duplicates() -> None:
+    hashes = [compute_image_hash(decode_grey(draw_chart(seed))) for seed in range(60)]
+    distances = [int(np.bitwise_count(one ^ other).sum()) for one, other in combinations(hashes, 2)]
+    assert min(distances) > HASH_BITS * (1 - 0.94)
+
+
+def test_every_pair_within_the_threshold_is_found() -> None:
+    rng = np.random.default_rng(5)
+    hashes = rng.integers(0, 2**64, (400, HASH_WORDS), dtype=np.uint64)
+    for place in range(0, 400, 2):  # each second one is its neighbour with up to 20 bits changed
+        bits = np.unpackbits(hashes[place].view(np.uint8))
+        bits[rng.choice(HASH_BITS, place // 20 + 1, replace=False)] ^= 1
+        hashes[place + 1] = np.packbits(bits).view(np.uint64)
+    sketches = RaggedArray(hashes.reshape(-1), np.arange(401) * HASH_WORDS)
+    table = ImageDuplicatesFilter(type="image_duplicates", threshold=0.94)
+    found = compare_images(sketches, table, Path())
+    near = [place + 1 for place in range(0, 400, 2) if place // 20 + 1 <= HASH_BITS * 0.06]
+    assert (found.repeated.tolist(), found.original.tolist()) == (near, [place - 1 for place in near])
+
+
+def test_rows_with_several_images_repeat_one_another_only_if_all_do_in_order() -> None:
+    one, two, three = (draw_chart(seed) for seed in range(3))
+    result = run((one, two), (one, three), (two, one), (one,), (one, jpeg(two, 80)), (), ())
+    assert [document.id for document in result.kept] == ["0", "1", "2", "3", "5", "6"]
+    assert [drop.duplicate_of for drop in result.dropped] == ["0"]
+
+
+def test_several_questions_about_one_image_stay_if_only_the_same_question_counts() -> None:
+    chart = draw_chart(1)
+    table = ImageDuplicatesFilter(type="image_duplicates", same_question=True)
+    result = run((chart,), (chart,), (jpeg(chart, 70),), (jpeg(chart, 70),), table=table)
+    assert [document.id for document in result.kept] == ["0", "1"]
+    assert [drop.duplicate_of for drop in result.dropped] == ["0", "1"]
+    assert "shows nearly what 0 shows and asks the same" in result.dropped[0].detail
+
+
+def test_a_row_with_an_image_that_cannot_be_decoded_repeats_none() -> None:
+    assert not sketch_images([Document("x", "", images=(b"no image",))], IMAGES).values.size
+    assert len(run((b"no image",), (b"no image",)).kept) == 2
+
+
+@pytest.mark.parametrize("threshold", [0.9, 1.1])
+def test_a_threshold_that_the_hash_cannot_hold_is_refused(threshold: float) -> None:
+    with pytest.raises(ValueError, match="threshold"):
+        parse_filter_table({"type": "image_duplicates", "threshold": threshold})

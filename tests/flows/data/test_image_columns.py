@@ -1,0 +1,93 @@
+"""Datasets with images: what trainers read, in Parquet and JSON lines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from core.errors import UsageError
+from core.storage.image_files import store_sample_images
+from core.storage.sample_files import build_message_type, flatten_message, write_samples
+from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
+from flows.data.dataset_rows import build_row_document, read_dataset_conversations
+from flows.data.image_columns import write_parquet_with_images
+from tests.core.storage.test_image_files import PIXEL, build_sample
+
+DIGEST = "0f" + "1" * 62
+NAME = f"images/0f/{DIGEST}.png"
+
+
+def build_rows(*images: list[str]) -> pl.DataFrame:
+    conversations = [
+        [
+            flatten_message({"role": "user", "content": "What is it?", "images": names}),
+            flatten_message({"role": "assistant", "content": "A pixel."}),
+        ]
+        for names in images
+    ]
+    rows = [{"id": str(place), "messages": turns, "asked": 1} for place, turns in enumerate(conversations)]
+    return pl.DataFrame(rows, schema={"id": pl.String, "messages": pl.List(build_message_type()), "asked": pl.Int64})
+
+
+def test_stored_images_become_parts_and_a_column_that_datasets_decodes(tmp_path: Path) -> None:
+    form = format_dataset("messages", [build_rows([NAME], [NAME, NAME]), build_rows([NAME])])
+    file = tmp_path / "train.parquet"
+    write_parquet_with_images(file, form.parts[0], {NAME: PIXEL}.__getitem__)
+    table = pq.read_table(file)
+    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["images"] == {"feature": {"_type": "Image"}, "_type": "List"}
+    text = {"dtype": "string", "_type": "Value"}
+    content = {"feature": {"type": text, "text": text}, "_type": "List"}
+    assert features["messages"] == {"feature": {"role": text, "content": content}, "_type": "List"}
+    first, second = table.to_pylist()
+    assert first["images"] == [{"bytes": PIXEL, "path": f"{DIGEST}.png"}]
+    assert [part["type"] for part in second["messages"][0]["content"]] == ["image", "image", "text"]
+    assert first["messages"][1]["content"] == [{"type": "text", "text": "A pixel."}]
+    assert {"name": "images", "list": "image"} in build_hub_features(form)
+    assert build_row_document(first).asked == "What is it?", "filters read its text"
+    with pytest.raises(UsageError, match="conversation 1 has an image"):
+        refuse_images(file, tmp_path)
+
+
+def refuse_images(file: Path, folder: Path) -> Any:
+    from core.config.students import StudentConfig
+    from flows.run.dataset_distillation import distill_dataset
+
+    assert read_dataset_conversations(file)[0][0].images
+    return distill_dataset(file, folder / "student", StudentConfig(), 1, print)
+
+
+def test_json_lines_have_the_url_of_each_image() -> None:
+    form = format_dataset("prompt_completion", [build_rows([NAME]), build_rows([NAME])])
+    (line,) = format_json_lines(form.parts[0], form.texts, "data:{}".format)
+    assert json.loads(line) == {
+        "id": "0",
+        "prompt": [
+            {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What is it?"}]}
+        ],
+        "completion": [{"role": "assistant", "content": [{"type": "text", "text": "A pixel."}]}],
+        "images": [f"data:{NAME}"],
+    }
+
+
+@pytest.mark.parametrize("name", ["alpaca", "sharegpt"])
+def test_a_form_of_text_alone_holds_no_row_with_images(name: str) -> None:
+    form = format_dataset(name, [build_rows([NAME]), build_rows([NAME])])
+    assert (sum(map(len, form.parts)), form.left_out) == (0, 2)
+
+
+def test_images_on_the_web_stay_urls_in_json_text() -> None:
+    form = format_dataset("messages", [build_rows(["https://example.com/a.png"], [NAME]), build_rows([NAME])])
+    assert "images" not in form.parts[0].columns
+    assert "https://example.com/a.png" in form.parts[0]["messages"][0][0]
+
+
+def test_a_samples_file_holds_names_alone(tmp_path: Path) -> None:
+    from core.storage.image_files import format_png_url
+
+    write_samples(tmp_path / "s.parquet", [store_sample_images(tmp_path, build_sample(format_png_url(PIXEL)))])
+    ((message, _),) = pl.read_parquet(tmp_path / "s.parquet")["messages"].to_list()
+    assert [len(name) for name in message["images"]] == [len(NAME)]

@@ -1,0 +1,214 @@
+"""Environments of `verifiers`: right answers get 1, wrong ones and those to other requests 0, as the recipe's checks decide."""
+
+import asyncio
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from agents.checks.plain_answers import read_code_answer, read_final_answer
+from agents.sandbox.python_sandbox import sandbox_problem
+from agents.studies.answer_scoring import AnswerScore, AnswerScorer, AnswerTask, ScoringChecks
+from core.config.agents import VerifierConfig
+from core.errors import UsageError
+from core.runs.run_dir import RunDir, open_run
+from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage
+from core.storage.sample_files import write_samples
+from flows.data.run_storage import RunStorage
+from flows.environments.environment_export import export_environment
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from stillhouse.environments import load_answer_scorer, read_answer_tasks
+
+SHORT = ["task.kinds={max_words=1}", "task.constraints=[1]", 'verifiers=[{type="constraints"}]']
+"""A recipe whose requests limit the number of words, and nothing else."""
+
+
+def export(source: str, folder: Path, *settings: str, number: int = 6, evaluated: int = 2) -> Path:
+    """The module of the exported package."""
+    storage = RunStorage(folder / "runs")
+    exported = export_environment(source, settings, folder / "env", storage, number=number, evaluated=evaluated)
+    return exported.folder / exported.name.replace("-", "_")
+
+
+def score(module: Path, *answers: str) -> list[AnswerScore]:
+    """The scores of answers, one to each task."""
+    scorer, tasks = load_answer_scorer(module), read_answer_tasks(module, "train")
+
+    async def judge() -> list[AnswerScore]:
+        return [await scorer.score(task, answer) for task, answer in zip(tasks, answers, strict=True)]
+
+    return asyncio.run(judge())
+
+
+def test_the_requests_of_seeds_are_scored_by_the_checks_of_the_recipe(tmp_path: Path) -> None:
+    module = export("smoke", tmp_path, *SHORT)
+    train, held_out = read_answer_tasks(module, "train"), read_answer_tasks(module, "eval")
+    requests = [task.messages[-1].content for task in (*train, *held_out)]
+    assert (len(train), len(held_out), len(set(requests))) == (6, 2, 8)
+    good, bad = ["Short and clear."] * 6, [" ".join(["many words"] * 200)] * 6
+    assert [one.passed for one in score(module, *good)] == [True] * 6
+    failed = score(module, *bad)
+    assert [(one.passed, one.check) for one in failed] == [(False, "max_words")] * 6, failed[0]
+    assert [one.check for one in score(module, "", " ", "<think>no end", *good[:3])][:3] == ["no answer"] * 3
+    assert score(module, "<think>many words</think>\n\nShort.", *good[:5])[0].passed
+    scorer = load_answer_scorer(module)
+    assert asyncio.run(scorer.score(train[0], "Short.", finished=False)).check == "cut off"
+
+
+def write_arithmetic_run(folder: Path) -> RunDir:
+    """A finished run of three word problems, as a generator writes them."""
+    plan = load_recipe_plan("arithmetic", ["teachers.main.model=fake/arithmetic"])
+    run = open_run(folder / "runs", plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    samples = []
+    for number in range(3):
+        total = 5 + number
+        problem = f"Ann has 5 pens and gets {number} more. How many pens has she?"
+        worked = f"5 + {number}"
+        fields = {"problem": problem, "solution": f"{worked} = {total}", "expression": worked, "answer": total}
+        messages = [
+            Message(role="user", content=problem),
+            Message(role="assistant", content=f"The answer is {total}."),
+        ]
+        samples.append(
+            Sample(
+                id=f"{run.name[-8:]}-{number:06d}", seed=Seed(id=f"a-{number:06d}", data={"numbers": [5, number]}),
+                state=SampleStatus.kept, candidate=Candidate(messages=messages, fields=fields), revisions=0, turns=[],
+                critiques=[], verdicts=[], usage=TokenUsage(),
+            )
+        )  # fmt: skip
+    write_samples(run.shard_file(0), samples)
+    write_samples(run.kept_file(0), samples)
+    return run
+
+
+def test_written_requests_of_a_run_are_scored_by_what_their_check_knows(tmp_path: Path) -> None:
+    run = write_arithmetic_run(tmp_path)
+    module = export(run.name, tmp_path, evaluated=0)
+    config = json.loads((module / "checks.json").read_text())
+    assert config["attempt"] == config["verifiers"][0]["type"]
+    assert "Answer: X" in config["hint"]
+    answers = ["So she has five.\nAnswer: 5", "5 + 1 = 6. The answer is 6.", "**Answer:** 7"]
+    assert [one.passed for one in score(module, *answers)] == [True] * 3
+    shuffled = score(module, *answers[1:], answers[0])
+    assert [(one.passed, one.check) for one in shuffled] == [(False, config["attempt"])] * 3
+
+
+TESTS = "assert double(2) == 4\nassert double(0) == 0\nassert double(-3) == -6\n"
+
+
+@pytest.mark.parametrize(
+    ("family", "check", "fields", "answers"),
+    [
+        pytest.param(
+            "code", "code", {"solution": "def double(n):\n    return 2 * n\n", "tests": TESTS},
+            {"Add:\n```python\ndef double(n):\n    return n + n\n```": True, "```\ndef double(n):\n    return n * n\n```": False},
+            marks=pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem())),
+        ),
+        (
+            "extraction", "complete", {"answer": '{"name":"Ann","age":5}'},
+            {'```json\n{"age": 5, "name": "Ann"}\n```': True, '{"name": "Ann", "age": 6}': False, "Ann is five": False},
+        ),
+    ],
+)  # fmt: skip
+def test_an_answer_is_compared_with_what_a_sample_has(
+    family: str, check: str, fields: dict[str, str], answers: dict[str, bool], tmp_path: Path
+) -> None:
+    verifiers = [VerifierConfig(type=check)]
+    scoring = ScoringChecks(recipe="mine", family=family, verifiers=verifiers, attempt=check)
+    asked = Message(role="user", content="Do it.")
+    candidate = Candidate(messages=[asked], fields=fields)
+    seed = Seed(id="a-000000", data={})
+    task = AnswerTask(id=seed.id, seed=seed, messages=[asked], candidate=candidate)
+    scorer = AnswerScorer(scoring, tmp_path)
+    assert {answer: asyncio.run(scorer.score(task, answer)).passed for answer in answers} == answers
+
+
+def test_answers_are_read_from_the_end_of_a_reply() -> None:
+    assert read_final_answer("The answer: is hard.\nAnswer: 12 apples.")["answer"] == "12 apples"
+    assert read_final_answer("forty-two")["answer"] == "forty-two"
+    assert read_code_answer("First\n```python\na = 1\n```\nthen\n```\nb = 2\n```\n")["solution"] == "b = 2\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "sentence"),
+    [
+        ("code", (), "the generator writes the requests; make a run of it, and name the run"),
+        ("conversations", (), "has the turns user, user, user, and an environment has one turn"),
+        ("smoke", ("verifiers=[]",), "has no check, so every answer would get the same reward"),
+        ("smoke", ('verifiers=[{type="judge", rubric="Is it good?"}]',), "the check judge asks a teacher"),
+    ],
+)
+def test_what_code_cannot_decide_is_refused_in_a_sentence(
+    source: str, settings: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        export(source, tmp_path, *settings)
+    assert not (tmp_path / "env").exists()
+
+
+def test_own_checks_and_their_files_travel_with_the_package(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from stillhouse.checks import check\n\n\n@check('lower')\ndef lower(subject, _options):\n"
+        '    """The answer must be in lower case."""\n'
+        "    return None if subject.candidate.answer.islower() else 'it is not in lower case'\n"
+    )
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\nextends = "smoke"\n[[verifiers]]\ntype = "lower"\npath = "own.py"\n'
+    )
+    module = export(str(tmp_path / "mine.toml"), tmp_path, number=2, evaluated=0)
+    (tmp_path / "own.py").unlink()
+    assert [one.passed for one in score(module, "short", "Short")] == [True, False]
+    with pytest.raises(UsageError, match="exists already and is not an empty folder"):
+        export("smoke", tmp_path)
+
+
+@contextmanager
+def import_package(module: Path) -> Iterator[ModuleType]:
+    sys.path.insert(0, str(module.parent))
+    try:
+        yield importlib.import_module(module.name)
+    finally:
+        sys.path.remove(str(module.parent))
+
+
+def test_the_package_rewards_answers_in_verifiers(tmp_path: Path) -> None:
+    vf: Any = pytest.importorskip(
+        "verifiers.v1", reason="needs verifiers 0.4 next to Stillhouse: pip install verifiers"
+    )
+    module = export("smoke", tmp_path, *SHORT)
+    with import_package(module) as package:
+        environment = package.load_environment(split="train")
+        assert isinstance(environment, vf.Env)
+        tasks = list(environment.taskset)
+
+        async def reward(task: Any, answer: str) -> tuple[float, str]:
+            agent = vf.AgentInfo(config=vf.AgentConfig())
+            trace = vf.Trace(task=vf.TraceTask(type=type(task).__name__, data=task.data), agent=agent)
+            trace.root_reply = answer
+            await task.score(trace)
+            return trace.reward, trace.info["stillhouse"]["check"]
+
+        assert len(tasks) == 6
+        assert asyncio.run(reward(tasks[0], "Short and clear.")) == (1.0, "")
+        assert asyncio.run(reward(tasks[0], "many words " * 200)) == (0.0, "max_words")
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_the_package_builds_with_its_tasks(tmp_path: Path) -> None:
+    module = export("smoke", tmp_path, *SHORT)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=module.parent, check=True, capture_output=True
+    )
+    (wheel,) = (module.parent / "dist").glob("*.whl")
+    listed = subprocess.run(
+        [sys.executable, "-m", "zipfile", "-l", str(wheel)], check=True, capture_output=True, text=True
+    ).stdout
+    assert {"smoke_env/taskset.py", "smoke_env/tasks.jsonl", "smoke_env/checks.json"} <= set(listed.split())

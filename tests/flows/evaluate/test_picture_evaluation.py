@@ -1,0 +1,328 @@
+"""A student that sees, from a dataset with images to answers: asked by three arms, served, and refused where it cannot see."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from agents.planning.seeds import RunSeeds
+from agents.studies.held_out_evaluation import held_out_seeds
+from core.config.students import StudentConfig
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError, UsageError
+from core.intervals import estimate_share
+from core.sample import Message, TokenUsage, conversation_digest
+from core.storage.fitted_images import decode_image_url, fit_image
+from core.weights.gguf_header import ImageLimits
+from flows.cascade.chat_server import open_chat_router, serve_router
+from flows.cascade.serving_setup import ServingSetup
+from flows.data.row_images import embed_stored_images, read_seen_conversation
+from flows.evaluate.dataset_evaluation import select_held_out_rows
+from flows.evaluate.picture_evaluation import (
+    ArmResult,
+    PictureEvaluation,
+    PictureEvaluationTask,
+    ask_arms,
+    build_picture_evaluation,
+    format_picture_evaluation,
+    prepare_picture_evaluation,
+)
+from flows.evaluate.picture_questions import (
+    PictureQuestion,
+    QuestionSet,
+    draw_blanks,
+    draw_picture_questions,
+    read_picture_questions,
+    shuffle_pictures,
+)
+from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.run.dataset_distillation import distill_dataset
+from flows.run.pipeline import open_run_context
+from flows.run.run_preparation import prepare_run
+from flows.terminal.console import CommandSession
+from students.output.gguf_export import export_gguf
+from students.output.student_folder import (
+    TRAINED_IMAGES_FILE,
+    TRAINED_ROWS_FILE,
+    digest_images,
+    digest_trained_row,
+)
+from teachers.base import TeacherReply
+from tests.flows.commands.test_commands import called
+from tests.students.conftest import quiet, saved, tiny_llama, tiny_tokenizer
+from tests.support.colored_pictures import COLORS, QUESTION, ask_color, color_conversations, draw_square
+
+LIMITS = ImageLimits(16, 64)
+
+
+def list_questions(number: int) -> list[PictureQuestion]:
+    return read_picture_questions(color_conversations(number), LIMITS).questions
+
+
+def count(passed: int) -> ArmResult:
+    rate = estimate_share(passed, 100)
+    assert rate
+    return ArmResult(passed=passed, pass_rate=rate)
+
+
+def test_no_result_is_read_or_printed_without_its_blind_arm() -> None:
+    facts: dict[str, Any] = {
+        "student": "s", "source": "charts", "type": "q8_0", "pictures": 50, "questions": 100, "comparisons": [], "notes": [],
+        "examples": [],
+    }  # fmt: skip
+    arms = {"picture": count(70), "blind": count(26), "shuffled": count(27)}
+    whole = PictureEvaluation(**facts, arms=arms)
+    assert "26 of 100" in format_picture_evaluation(whole)
+    for missing in ("blind", "shuffled"):
+        rest = {name: arm for name, arm in arms.items() if name != missing}
+        with pytest.raises(
+            ValidationError, match=f"the arm '{missing}' is missing, and without it a pass rate may be guessed"
+        ):
+            PictureEvaluation(**facts, arms=rest)
+
+
+def test_blanks_and_shuffled_pictures_are_others_of_the_right_form() -> None:
+    questions = list_questions(20)
+    blanks, others = draw_blanks(questions, LIMITS.patch), shuffle_pictures(questions, "seed")
+    for question, white, other in zip(questions, blanks, others, strict=True):
+        assert (white.columns, white.rows) == (question.picture.columns, question.picture.rows)
+        assert len({question.picture.png, white.png, other.png}) == 3
+        shown = question.show(white)[0].images[0]
+        assert fit_image(decode_image_url(shown), *LIMITS) == white
+    assert {picture.png for picture in others} == {question.picture.png for question in questions}
+    with pytest.raises(UsageError, match="1 different pictures are too few"):
+        shuffle_pictures([questions[0], questions[0]], "seed")
+
+
+def test_rows_that_ask_nothing_about_one_picture_are_named() -> None:
+    picture = draw_square("red", Random(0))
+    found = read_picture_questions(
+        [
+            ask_color("red", Random(1)),
+            [Message(role="user", content="Hi"), Message(role="assistant", content="Yes?")],
+            [
+                Message(role="user", content="Both?", images=(picture, picture)),
+                Message(role="assistant", content="red"),
+            ],
+            [
+                Message(role="user", content="It?", images=("https://example.com/a.png",)),
+                Message(role="assistant", content="red"),
+            ],
+            [Message(role="user", content="It?", images=(picture,)), Message(role="assistant", content=" ")],
+        ],
+        LIMITS,
+    )
+    assert [question.answer for question in found.questions] == ["red"]
+    assert [note.split(" ")[0] for note in found.notes] == ["3", "1"]
+
+
+def open_session() -> CommandSession:
+    session = CommandSession()
+    session.quiet = True
+    return session
+
+
+def test_a_question_without_a_reply_is_left_out_of_all_arms() -> None:
+    questions = list_questions(20)
+    found = QuestionSet(questions, ["2 rows are not asked."])
+    pictures = {
+        "picture": [question.picture for question in questions],
+        "blind": draw_blanks(questions, LIMITS.patch),
+        "shuffled": shuffle_pictures(questions, "seed"),
+    }
+    task = PictureEvaluationTask(Path("student"), None, Path("rows.jsonl"), 20, "q8_0")
+
+    def ask(unavailable: float) -> dict[str, list[TeacherReply | None]]:
+        model = TeacherConfig.model_validate({"model": "fake/writer", "faults": {"unavailable": unavailable}})
+        return asyncio.run(ask_arms(model, questions, pictures, open_session()))
+
+    replies = ask(0.2)
+    complete = [place for place, given in enumerate(zip(*replies.values(), strict=True)) if None not in given]
+    assert 0 < len(complete) < 20
+    right = TeacherReply(text=questions[complete[0]].answer.upper(), finished=False, usage=TokenUsage())
+    replies["picture"][complete[0]] = right
+    measured = build_picture_evaluation(task, "rows.jsonl", found, replies)
+    assert measured.questions == len(complete)
+    assert [example.expected for example in measured.examples] == [questions[place].answer for place in complete[:10]]
+    assert [arm.passed for arm in measured.arms.values()] == [1, 0, 0]
+    assert measured.notes == [
+        "2 rows are not asked.",
+        f"{20 - len(complete)} questions left out of all arms: no reply was received in one of them.",
+        "1 answer cut off after 64 tokens.",
+    ]
+    with pytest.raises(ProviderError, match="student: 20 questions asked, and none received a reply in all arms"):
+        build_picture_evaluation(task, "rows.jsonl", found, ask(1.0))
+
+
+def test_a_named_recipe_asks_seeds_after_those_of_the_students_run(tmp_path: Path) -> None:
+    with open_run_context(prepare_run("charts", ["samples=230"], str(tmp_path), resume=False)) as context:
+        student, used = context.run.student, len(RunSeeds(context.plan, context.manifest.digest))
+    assert used == 230
+    for named in (None, load_recipe_plan("charts"), load_recipe_plan("charts", ["samples=400"])):
+        task = prepare_picture_evaluation(student, named, None, 3, "q8_0", tmp_path)
+        assert task.plan
+        first = 400 if named and named.recipe.samples == 400 else 230
+        assert [seed.index for seed in held_out_seeds(task.plan, 3)] == [first, first + 1, first + 2]
+
+
+@pytest.mark.slow
+def test_drawn_pictures_of_the_training_are_not_asked(tmp_path: Path) -> None:
+    plan = load_recipe_plan("charts")
+
+    def draw() -> QuestionSet:
+        return asyncio.run(draw_picture_questions(tmp_path, plan, 4, LIMITS, open_session()))
+
+    every = draw()
+    pictures = list(dict.fromkeys(question.picture for question in every.questions))
+    first = [question for question in every.questions if question.picture == pictures[0]]
+    (tmp_path / TRAINED_IMAGES_FILE).write_text(digest_images([first[0].prompt])[0] + "\n")
+    rest = draw()
+    assert [question.text for question in rest.questions] == [
+        question.text for question in every.questions[len(first) :]
+    ]
+    assert rest.notes == [*every.notes, "1 of 4 pictures are of the student's training and are not asked."]
+
+
+def test_rows_of_the_training_are_known_by_the_bytes_of_their_images(tmp_path: Path) -> None:
+    talk = color_conversations(4)
+    content = [decode_image_url(turns[0].images[0]) for turns in talk]
+    names = [f"images/00/{place:064}.png" for place in range(4)]
+    stored = [
+        [turns[0].model_copy(update={"images": (name,)}), turns[1]] for turns, name in zip(talk, names, strict=True)
+    ]
+    trained = embed_stored_images(stored[:2], dict(zip(names, content, strict=True)).__getitem__)
+    parts = [{"type": "image", "text": None}, {"type": "text", "text": QUESTION}]
+    other = [{"type": "image", "text": None}, {"type": "text", "text": "Is it red?"}]
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": [{"type": "text", "text": turns[1].content}]},
+            ],
+            "images": [{"bytes": image, "path": "a.png"}],
+        }
+        for asked, turns, image in [
+            *((parts, turns, image) for turns, image in zip(talk, content, strict=True)),
+            (other, talk[0], content[0]),
+        ]
+    ]
+    file = tmp_path / "rows.parquet"
+    pl.DataFrame(rows).write_parquet(file)
+    student = tmp_path / "student"
+    student.mkdir()
+    (student / TRAINED_ROWS_FILE).write_text("\n".join(map(digest_trained_row, trained)))
+    (student / TRAINED_IMAGES_FILE).write_text("\n".join(digest_images(trained)))
+    held_out = select_held_out_rows(student, file, 9, read_seen_conversation)
+    assert [row.place for row in held_out.rows] == [3, 4]
+    assert (held_out.total, held_out.trained_on) == (5, 3)
+    assert held_out.notes == ["1 row left out: the student was trained on the image with another question."]
+    (student / TRAINED_IMAGES_FILE).unlink()
+    assert [row.place for row in select_held_out_rows(student, file, 9, read_seen_conversation).rows] == [3, 4, 5]
+    plain = [Message(role="user", content="Hi"), Message(role="assistant", content="Yes?")]
+    assert digest_trained_row(plain) == conversation_digest(plain), "students that read text alone keep their records"
+
+
+def write_rows(file: Path, number: int, seed: int) -> Path:
+    """In OpenAI's form, with `data:` URLs."""
+    lines = []
+    for asked, answer in color_conversations(number, seed):
+        parts = [{"type": "image_url", "image_url": {"url": asked.images[0]}}, {"type": "text", "text": asked.content}]
+        turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": answer.content}]
+        lines.append(json.dumps({"messages": turns}))
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, tokenizer = tmp_path_factory.mktemp("seeing"), tiny_tokenizer()
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
+    config = StudentConfig.model_validate({
+        "start": str(start), "epochs": 8, "learning_rate": 3e-3, "batch_size": 16, "max_tokens": 128, "precision": "float32",
+        "images": {"patch": 16, "size": 64},
+    })  # fmt: skip
+    distill_dataset(write_rows(folder / "train.jsonl", 320, 0), folder / "student", config, 3, quiet)
+    return folder / "student"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("students")
+def test_evaluate_asks_with_its_picture_blind_and_with_another(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learned = [
+        digest.split() for digest in ((student / name).read_text() for name in (TRAINED_ROWS_FILE, TRAINED_IMAGES_FILE))
+    ]
+    assert 250 < len(learned[0]) == len(learned[1]), "each image once"
+    rows = write_rows(tmp_path / "new.jsonl", 60, 9)
+    found = json.loads(called(capsys, "evaluate", str(student), "--data", str(rows), "--json")[1])
+    passed = {name: arm["passed"] for name, arm in found["arms"].items()}
+    asked = found["questions"]
+    assert 50 <= asked <= 60, "a few were drawn for the training too, and are left out"
+    assert passed["picture"] >= 0.8 * asked, "it sees"
+    assert max(passed["blind"], passed["shuffled"]) <= 0.45 * asked, "one color in six is guessed"
+    assert all(comparison["difference"]["low"] > 0.3 for comparison in found["comparisons"])
+    printed = called(capsys, "evaluate", str(student), "--data", str(rows))[1]
+    assert re.search(rf"blind \(a white image\) +{passed['blind']} of {asked}", printed)
+    seen = called(
+        capsys, "evaluate", str(student), "--data", str(student.parent / "train.jsonl"), "-n", "400", "--json"
+    )[1]
+    unseen = sum(set(learned[1]).isdisjoint(digest_images([turns])) for turns in color_conversations(320, 0))
+    assert json.loads(seen)["questions"] == unseen > 20, "the rows of its training are left out"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("students")
+def test_it_is_served_with_images_of_the_request_only(student: Path) -> None:
+    setup = ServingSetup(export_gguf(student, "q8_0").path, None, None, {"temperature": 0, "max_tokens": 12}, "")
+
+    async def ask(http: aiohttp.ClientSession, url: str, image: str, *, order: int = 1) -> tuple[int, Any]:
+        parts = [{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": image}}][::order]
+        body = {"model": "stillhouse", "messages": [{"role": "user", "content": parts}]}
+        async with http.post(f"{url}/chat/completions", json=body) as response:
+            return response.status, await response.json()
+
+    async def converse() -> None:
+        async with open_chat_router(setup, 1, 512, "student") as router, aiohttp.ClientSession() as http:
+            session, place = CommandSession(), asyncio.get_running_loop().create_future()
+            session.quiet = True
+            task = asyncio.create_task(serve_router(router, "127.0.0.1", 0, session, place.set_result))
+            url = await place
+            right = 0
+            for color in COLORS:
+                answers = [await ask(http, url, draw_square(color, Random(color)), order=order) for order in (1, -1)]
+                assert [status for status, _ in answers] == [200, 200], answers
+                texts = [reply["choices"][0]["message"]["content"] for _, reply in answers]
+                assert texts[0] == texts[1], "the order of text and image in the request does not matter"
+                right += texts[0] == color
+            assert right >= 4
+            for image, fault in (
+                ("http://127.0.0.1:9/a.png", "nothing is downloaded or opened"),
+                ("file:///etc/passwd", "nothing is downloaded or opened"),
+                ("data:image/png;base64,AAAA", "an image is no PNG, JPEG, WEBP, GIF, BMP or TIFF image"),
+            ):
+                status, reply = await ask(http, url, image)
+                assert status == 400
+                assert fault in reply["error"]["message"]
+            session.stop.set()
+            await task
+
+    asyncio.run(converse())
+
+
+def test_images_that_nothing_sees_are_refused_before_training(tmp_path: Path) -> None:
+    pictured = write_rows(tmp_path / "pictured.jsonl", 3, 0)
+    with pytest.raises(UsageError, match="conversation 1 has an image, and this student reads text alone"):
+        distill_dataset(pictured, tmp_path / "student", StudentConfig(), 1, quiet)
+    plain = tmp_path / "plain.jsonl"
+    line = json.dumps({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]})
+    plain.write_text(f"{line}\n{line}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="no conversation has an image; leave out --set images"):
+        distill_dataset(plain, tmp_path / "student", StudentConfig.model_validate({"images": {}}), 1, quiet)

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from core.config.students import ImagesConfig, StudentConfig
+from core.runs.student_records import (
+    AverageRecord,
+    ReplayRecord,
+    ShareScore,
+    SparsityRecord,
+    StudentRecord,
+    WindowRecord,
+)
+from students.init.start_model import StartModel
+from students.output.student_folder import FinishedTraining, build_model_card, list_result_rows, write_card_average
+from students.training_data import TrainingData
+from tests.students.conftest import tiny_llama, tiny_tokenizer
+from tests.support.colored_pictures import color_conversations
+
+TRAINED = StudentRecord(
+    start="layers", parameters=1, train_samples=9, held_out_samples=1, steps=3, seconds=1.0,
+    loss_before=3.5, loss_after=1.111, kl_before=0.9, kl_after=0.3,
+    windows=WindowRecord(window=16, windowed_layers=3, layers=4, longer=2, loss_full=2.5),
+    sparsity=SparsityRecord(zeros=0.5, loss_unpruned=2.4),
+    replay=ReplayRecord(learned=16, held_out=8, divergence_before=0.0, divergence=0.777),
+)  # fmt: skip
+CHOICE = AverageRecord(
+    requests=4, tasks=4, start_panel_rate=0.5, max_loss=0.1, share=0.5,
+    scores=[ShareScore(share=0.5, pass_rate=0.5, panel_rate=0.5)],
+)  # fmt: skip
+
+
+def test_the_card_of_averaged_weights_has_no_result_of_the_trained_ones(tmp_path: Path) -> None:
+    assert TRAINED.replay
+    changes = {"loss_after": 2.222, "average": 0.5, "average_choice": CHOICE}
+    replay = TRAINED.replay.model_copy(update={"divergence": 0.444})
+    averaged = TRAINED.model_copy(update={**changes, "replay": replay})
+    card = tmp_path / "README.md"
+    card.write_text("\n".join(["| held-out loss before | 3.500 |", *list_result_rows(TRAINED), "| seed | 7 |"]))
+    write_card_average(tmp_path, TRAINED, averaged)
+    text = card.read_text()
+    assert "1.111" not in text
+    assert "0.777" not in text
+    assert text.count("2.222") == 3, "after the training, recovered with windows, recovered from pruning"
+    assert "| weights | start + 0.5 * (trained - start): share 0.5 of the training, chosen by 4 requests" in text
+    assert "0.900 before, 0.300 after the training, before its weights were averaged" in text
+    assert text.startswith("| held-out loss before | 3.500 |")
+    assert text.endswith("| seed | 7 |")
+
+
+@pytest.mark.parametrize("images", [None, ImagesConfig(patch=16, size=64)])
+def test_the_card_asks_a_student_that_sees_where_its_images_arrive(images: ImagesConfig | None) -> None:
+    """AutoModelForCausalLM would load it without a word, and drop every image."""
+    start = StartModel(tiny_llama(64), tiny_tokenizer(), "made here", None, "other")
+    config = StudentConfig(images=images)
+    training = FinishedTraining(
+        config, 7, "", TrainingData([], [], {}), TRAINED, [], color_conversations(1), synthetic=False
+    )
+    card = build_model_card(start, training)
+    assert ("AutoModelForCausalLM" in card) is (images is None)
+    assert ("\npipeline_tag: text-generation\n" in card) is (images is None)
+    assert ("--mmproj mmproj-f32.gguf --image-min-tokens 1 --image-max-tokens 16\n" in card) is bool(images)
+    assert "$" not in card

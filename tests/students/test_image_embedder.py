@@ -1,0 +1,345 @@
+"""A student that sees: what it reads of an image, that it learns from images, and that llama.cpp computes the same."""
+
+import asyncio
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import gguf
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from core.config.students import ImagesConfig, StudentConfig
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError, UsageError
+from core.sample import Message
+from core.shared_options import EMBEDDER_FILE, PROJECTOR_FILE
+from core.storage.fitted_images import decode_image_url, fit_image
+from core.weights.gguf_header import ImageLimits, read_image_limits
+from students.chat_encoding import (
+    IMAGE_BEGIN,
+    IMAGE_END,
+    IMAGE_MARKER,
+    EncodedConversation,
+    UnusableReason,
+    encode_conversation,
+    truncate_conversation,
+)
+from students.comparison.text_losses import measure_folder_loss, write_untrained_student
+from students.image_embedder import add_image_embedder, embed_images, save_model
+from students.init.start_model import load_start_model
+from students.output.gguf_export import export_gguf, read_student
+from students.predictions import predict_tokens
+from students.token_batches import build_batch
+from students.training.student_training import train_student
+from teachers.local_images import fit_message_images
+from teachers.local_llama import projector_settings, start_local_server
+from teachers.openai_chat import build_messages
+from tests.students.conftest import quiet, saved, tiny_llama, tiny_qwen3, tiny_tokenizer
+from tests.support.colored_pictures import COLORS, SIZES, ask_color, color_conversations, png_url
+from tests.support.llama_cpp import LlamaCpp, llama_cpp
+
+IMAGES = ImagesConfig(patch=16, size=64)
+
+
+def encode(conversation: list[Message], tokenizer: PreTrainedTokenizerBase) -> EncodedConversation:
+    encoded = encode_conversation(conversation, tokenizer, 256, IMAGES)
+    assert isinstance(encoded, EncodedConversation)
+    return encoded
+
+
+def seeing_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    model = tiny_llama(len(tokenizer))
+    add_image_embedder(model, IMAGES)
+    model.train(False)
+    return model
+
+
+# What it reads
+
+
+def test_an_image_is_in_front_of_the_text_between_two_marks(tokenizer: PreTrainedTokenizerBase) -> None:
+    seen = encode(ask_color("red", Random(1)), tokenizer)
+    plain = encode_conversation(ask_color("red", Random(1)), tokenizer, 256)
+    assert isinstance(plain, EncodedConversation)
+    [placed] = seen.images
+    begin, end = (tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in (IMAGE_BEGIN, IMAGE_END))
+    before, after = placed.begin - len(begin), placed.end + len(end)
+    assert (placed.image.columns, placed.image.rows) == (4, 3)
+    assert seen.ids[before : placed.begin] == tuple(begin)
+    assert seen.ids[placed.end : after] == tuple(end)
+    assert seen.ids[:before] + seen.ids[after:] == plain.ids
+    assert sum(seen.learned) == sum(plain.learned)
+
+
+@pytest.mark.parametrize(
+    ("images", "text", "reason"),
+    [
+        (("https://example.com/a.png",), "Which color?", UnusableReason.unreadable_image),
+        (("data:image/png;base64,AAAA",), "Which color?", UnusableReason.unreadable_image),
+        ((), f"Which {IMAGE_MARKER} color?", UnusableReason.has_special_token),
+    ],
+)
+def test_what_cannot_be_read_is_left_out(
+    images: tuple[str, ...], text: str, reason: UnusableReason, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    talk = [Message(role="user", content=text, images=images), Message(role="assistant", content="red")]
+    assert encode_conversation(talk, tokenizer, 256, IMAGES) is reason
+
+
+def test_no_image_is_cut(tokenizer: PreTrainedTokenizerBase) -> None:
+    first = encode(ask_color("red", Random(1)), tokenizer)
+    both = encode([*ask_color("red", Random(1)), *ask_color("blue", Random(1))], tokenizer)
+    assert len(both.images) == 2
+    for most in range(len(first.ids), len(both.ids)):
+        cut = truncate_conversation(both, most)
+        assert isinstance(cut, EncodedConversation)
+        assert all(image.end <= len(cut.ids) for image in cut.images)
+        assert len(cut.ids) == (both.images[1].begin if len(cut.images) == 1 and most > both.images[1].begin else most)
+
+
+def test_transparent_and_large_images_are_fitted() -> None:
+    clear = Image.new("RGBA", (640, 200), (255, 0, 0, 0))
+    fitted = fit_image(decode_image_url(png_url(clear)), 16, 64)
+    assert (fitted.columns, fitted.rows) == (4, 1)
+    with Image.open(io.BytesIO(fitted.png)) as image:
+        assert image.mode == "RGB"
+        assert image.getcolors() == [(64 * 16, (255, 255, 255))]
+    assert fit_image(fitted.png, 16, 64) == fitted, "nothing changes the second time"
+
+
+def test_patches_see_their_whole_image_and_nothing_after_it(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A change of the last patch changes the first one's output, and nothing before the image."""
+    model = seeing_model(tokenizer)
+    one = encode(ask_color("red", Random(1)), tokenizer)
+    batch = build_batch([one], 0)
+    assert batch.patches
+    changed = batch.patches.values.clone()
+    changed[-1] = torch.arange(changed.shape[1]) % 251
+    other = batch._replace(patches=batch.patches._replace(values=changed))
+    [placed] = one.images
+
+    def read(batch: Any) -> torch.Tensor:
+        inputs = embed_images(model, batch.ids, batch.patches)
+        return model.model(inputs_embeds=inputs, attention_mask=batch.attention, use_cache=False).last_hidden_state[0]
+
+    with torch.no_grad():
+        difference = (read(batch) - read(other)).abs().amax(-1)
+    assert difference[: placed.begin].max() < 1e-6
+    assert difference[placed.begin : placed.end].min() > 1e-5, "every patch of the image"
+    assert difference[placed.end :].min() > 1e-6, "and every token after it"
+
+
+def test_a_batch_computes_what_each_conversation_does_alone(tokenizer: PreTrainedTokenizerBase) -> None:
+    model = seeing_model(tokenizer)
+    rng = Random(2)
+    talks = [ask_color(color, rng, size) for color, size in zip(COLORS, (*SIZES, *SIZES), strict=False)]
+    talks.append([Message(role="user", content="Hello"), Message(role="assistant", content="I like bees.")])
+    encoded = [encode(talk, tokenizer) for talk in talks]
+    with torch.no_grad():
+        together = predict_tokens(model, build_batch(encoded, 0))
+        for place, one in enumerate(encoded):
+            alone = predict_tokens(model, build_batch([one], 0)).logits
+            assert torch.allclose(together.logits[together.rows == place], alone, atol=1e-4), place
+
+
+# What it learns
+
+
+@pytest.fixture(scope="module")
+def seeing_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = tiny_tokenizer()
+    folder = tmp_path_factory.mktemp("seeing")
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
+    config = StudentConfig(
+        start=str(start),
+        epochs=8,
+        learning_rate=3e-3,
+        batch_size=16,
+        max_tokens=128,
+        images=IMAGES,
+        precision="float32",
+    )
+    train_student(color_conversations(320), config, folder / "student", seed=3, progress=quiet)
+    return folder / "student"
+
+
+def blank(conversation: list[Message]) -> list[Message]:
+    white = (png_url(Image.new("RGB", SIZES[0], "white")),)
+    return [turn.model_copy(update={"images": white}) if turn.images else turn for turn in conversation]
+
+
+@pytest.mark.slow
+def test_it_learns_from_images_alone(seeing_student: Path, tmp_path: Path) -> None:
+    """Blind, it can only guess among six colors; before the training it knows nothing either."""
+    held_out = color_conversations(60, seed=9)
+    seeing, guessing = (
+        measure_folder_loss(seeing_student, rows, 128).nats_per_token for rows in (held_out, list(map(blank, held_out)))
+    )
+    assert seeing is not None
+    assert guessing is not None
+    assert seeing < 0.25
+    assert guessing > seeing + 0.25
+    assert write_untrained_student(seeing_student, tmp_path / "start")
+    assert (tmp_path / "start" / EMBEDDER_FILE).is_file()
+    untrained = measure_folder_loss(tmp_path / "start", held_out, 128).nats_per_token
+    assert untrained
+    assert untrained > 4
+
+
+@pytest.mark.slow
+def test_it_is_a_start_that_sees(seeing_student: Path, tmp_path: Path) -> None:
+    config = StudentConfig(
+        start=str(seeing_student), epochs=1, learning_rate=1e-5, batch_size=16, max_tokens=128, images=IMAGES
+    )
+    record = train_student(color_conversations(40, seed=5), config, tmp_path / "more", seed=3, progress=quiet)
+    assert record.loss_before < 0.4, "the embedder was continued, not made anew"
+    other = config.model_copy(update={"images": ImagesConfig(patch=8, size=64)})
+    with pytest.raises(UsageError, match="sees patches of 16 in images of 64 pixels; use images = "):
+        train_student(color_conversations(40, seed=5), other, tmp_path / "other", seed=3, progress=quiet)
+
+
+# What llama.cpp computes
+
+
+@pytest.fixture
+def served(seeing_student: Path) -> Iterator[LlamaCpp]:
+    exported = export_gguf(seeing_student, "f32")
+    assert exported.projector
+    limits = read_image_limits(exported.projector)
+    assert limits == ImageLimits(16, 64)
+    with llama_cpp(exported.path, projector_settings(exported.projector, limits)) as loaded:
+        yield loaded
+
+
+@pytest.mark.slow
+def test_llama_cpp_sees_what_torch_sees(
+    seeing_student: Path, served: LlamaCpp, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """On 50 new images of four sizes: the same first token, and its alternatives to 1e-3 nats. Causal patches would differ."""
+    model, _ = read_student(seeing_student)
+    model.train(False)
+    rng = Random(11)
+    worst = causal = 0.0
+    for place in range(50):
+        talk = ask_color(COLORS[place % len(COLORS)], rng, SIZES[place % len(SIZES)])
+        prompt = [fit_message_images(talk[0], ImageLimits(16, 64))]
+        body = {
+            "messages": build_messages(prompt, images_first=True), "max_tokens": 1, "temperature": 0, "logprobs": True,
+            "top_logprobs": 3,
+        }  # fmt: skip
+        completion = served.post("/v1/chat/completions", body)
+        encoded = encode(talk, tokenizer)
+        assert completion["usage"]["prompt_tokens"] == encoded.learned.index(True)
+        theirs = {
+            one["id"]: one["logprob"] for one in completion["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        }
+        batch = build_batch([encoded], 0)
+        assert batch.attention is not None
+        with torch.no_grad():
+            ours = predict_tokens(model, batch).logits[0].log_softmax(-1)
+            plain = batch._replace(attention=torch.ones_like(batch.attention).tril())
+            without = predict_tokens(model, plain).logits[0].log_softmax(-1)
+        assert max(theirs, key=theirs.__getitem__) == int(ours.argmax())
+        worst = max(worst, *(abs(ours[token].item() - logprob) for token, logprob in theirs.items()))
+        causal = max(causal, *(abs(without[token].item() - logprob) for token, logprob in theirs.items()))
+    assert worst < 1e-3
+    assert causal > 10 * worst
+
+
+# What cannot see
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"weights": "ternary", "start": "random", "hidden_size": 256},
+            "makes a BitNet, which has no embedder of images",
+        ),
+        ({"start": "random", "architecture": "hybrid"}, 'need a Llama, and architecture = "hybrid" is none'),
+        ({"start": "width"}, "chooses channels by text alone"),
+        ({"packing": True}, "use packing = false"),
+        ({"attention": {"window": 64}}, "attention: a window would cut images off"),
+        ({"lora": {}}, "lora: low-rank adapters would not train the embedder of images"),
+        ({"replay": {}}, "replay: its start sees nothing"),
+        ({"start_kl": 0.5}, "start_kl: its start sees nothing"),
+        ({"sparsity": {"share": 0.5}}, "sparsity: weights are chosen by text alone"),
+        ({"evaluation": {"requests": 20}}, "evaluation: its questions have no pictures"),
+        ({"objective": "forward_kl"}, "objective forward_kl: its teacher or reference sees nothing; use sft"),
+        ({"objective": {"sft": 1.0, "dpo": 1.0}}, "objective dpo: its teacher or reference sees nothing"),
+        ({"max_tokens": 128}, "144 patches of an image leave no room in max_tokens = 128; raise it to 272 or more"),
+        ({"images": {"size": 100}}, "size = 100: is no multiple of patch = 16; use 96 or 112"),
+        ({"images": {"size": 368}}, "23 x 23 patches of 16 are more than the 512 tokens"),
+    ],
+)
+def test_settings_that_cannot_see_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        StudentConfig.model_validate({"images": {}, **changes})
+
+
+def test_only_a_llama_sees(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    folder = saved(tiny_qwen3(len(tokenizer)), tokenizer, tmp_path / "qwen")
+    with pytest.raises(
+        UsageError, match="is a 'qwen3'; images need a llama as start, such as layers, or leave them out"
+    ):
+        load_start_model(StudentConfig(start=str(folder), images=IMAGES))
+
+
+def test_a_damaged_embedder_is_named(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    folder = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "student")
+    (folder / EMBEDDER_FILE).write_bytes(base64.b64decode("AAAA"))
+    with pytest.raises(UsageError, match=r"is no embedder of images: \w+; train the student again"):
+        read_student(folder)
+    for weights in ({}, {"embedder.pos_embedding": torch.zeros(3)}):
+        save_file(weights, folder / EMBEDDER_FILE, metadata={"patch": "16", "size": "64"})
+        with pytest.raises(UsageError, match=r"is no embedder of images: \w+; train the student again"):
+            read_student(folder)
+
+
+@pytest.fixture
+def untrained(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> Path:
+    """The folder of a student that sees, and was not trained."""
+    model, folder = seeing_model(tokenizer), tmp_path / "student"
+    save_model(model, folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_an_export_is_not_complete_before_its_embedder(untrained: Path) -> None:
+    """Ended between the two files, it would leave a student that answers blind."""
+    exported = export_gguf(untrained, "f32")
+    assert exported.projector
+    assert exported.projector.stat().st_mtime_ns < exported.path.stat().st_mtime_ns
+
+
+def test_a_student_that_lost_its_embedder_is_not_served(untrained: Path) -> None:
+    exported = export_gguf(untrained, "f32")
+    assert exported.projector
+    exported.projector.unlink()
+
+    async def start() -> None:
+        async with start_local_server(TeacherConfig(model=f"local/{exported.path}"), exported.path, quiet):
+            pass
+
+    with pytest.raises(ProviderError, match=f"{PROJECTOR_FILE} is missing next to it; export the student again"):
+        asyncio.run(start())
+
+
+@pytest.mark.parametrize(("patch", "size"), [(16_384, 16_384), (16, 16 * 23), (2, 32), (16, 8)])
+def test_limits_that_no_student_has_are_refused(patch: int, size: int, tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / PROJECTOR_FILE, "clip")
+    writer.add_vision_image_size(size)
+    writer.add_vision_patch_size(patch)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match="no sizes of patches and images that a student can have"):
+        read_image_limits(tmp_path / PROJECTOR_FILE)
