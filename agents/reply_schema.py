@@ -5,8 +5,9 @@ The docstring of a schema is its `description` in the request: another word ther
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
+from core.sample import ReplyToken
 from core.thinking import find_thinking_tag
 
 T = TypeVar("T", bound=BaseModel)
@@ -16,6 +17,13 @@ class ReplySchema(BaseModel):
     """What an agent hands over. Immutable; a key that was not asked for is a fault."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    _tokens: tuple[ReplyToken, ...] = PrivateAttr(())
+
+
+def get_reply_tokens(reply: ReplySchema) -> tuple[ReplyToken, ...]:
+    """Those of the text that `reply` was read from; none unless they were asked for, and returned."""
+    return reply._tokens
 
 
 Scores = dict[str, Annotated[int, Field(ge=1, le=5, strict=True)]]
@@ -75,7 +83,9 @@ class InvalidReply(Exception):
     """A reply that does not match its schema; the text gives the reason, so that the agent can repair the reply."""
 
 
-def parse_reply(schema: type[T], reply: str | dict[str, Any], *, finished: bool = True) -> T:
+def parse_reply(
+    schema: type[T], reply: str | dict[str, Any], *, finished: bool = True, tokens: tuple[ReplyToken, ...] = ()
+) -> T:
     """`reply` as an object of `schema`.
 
     Pydantic's JSON parser rejects two things that Python reads and cannot write: half a surrogate pair as an escape,
@@ -85,6 +95,7 @@ def parse_reply(schema: type[T], reply: str | dict[str, Any], *, finished: bool 
         schema: the type of the reply.
         reply: JSON text from a teacher, or the plain values of an agent that is code.
         finished: False if the teacher cut the reply off; such a reply is always invalid.
+        tokens: those of the reply, for `get_reply_tokens`.
 
     Raises:
         InvalidReply: with the first fault, in one line.
@@ -101,4 +112,6 @@ def parse_reply(schema: type[T], reply: str | dict[str, Any], *, finished: bool 
     # Thinking that a server did not separate would be trained on as an answer.
     if isinstance(reply, str) and (tag := find_thinking_tag(parsed.model_dump_json())):
         raise InvalidReply(f"it contains {tag}; thinking does not belong in the reply")
+    if isinstance(parsed, ReplySchema):
+        parsed._tokens = tokens
     return parsed

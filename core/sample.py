@@ -242,6 +242,16 @@ REPAIR_STRIDE = 100
 """Attempts at a check's n-th question (from 0) are numbered from n times this, so that each call has a unique number."""
 
 
+class ReplyToken(FrozenModel):
+    """A token of a reply, and the most likely ones at its place."""
+
+    text: str
+    logprob: float
+    """Natural logarithm of its probability."""
+    likeliest: dict[str, float]
+    """Logarithms of the probabilities of the most likely tokens at this place, by their text."""
+
+
 class AgentTurn(FrozenModel):
     """One reply of a teacher to one agent. `revision` 0 is the first candidate; `attempt` counts repairs of a broken reply."""
 
@@ -257,6 +267,8 @@ class AgentTurn(FrozenModel):
     usage: TokenUsage
     reasoning: str = ""
     """The teacher's thinking before the reply, where it returns it."""
+    tokens: tuple[ReplyToken, ...] = ()
+    """Those of the reply, if a check asked for their probabilities."""
 
 
 class Critique(FrozenModel):

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 from pydantic import BaseModel, Field
 
 from core.config.agents import ReasoningEffort
-from core.sample import FrozenModel, Message, TokenUsage
+from core.sample import FrozenModel, Message, ReplyToken, TokenUsage
 
 
 class CallKey(FrozenModel):
@@ -42,6 +42,8 @@ class TeacherQuestion(FrozenModel):
     seed: int
     reasoning: ReasoningEffort | int | None = None
     """How much the teacher thinks first: an effort, or tokens; None for its own default."""
+    top_logprobs: int = 0
+    """Most likely tokens to return at each position of the reply, with their probabilities (`TeacherReply.tokens`)."""
     own_messages: int = Field(1, exclude=True)
     """Messages at the end that this call alone has; calls of the same role share those before, which a teacher may cache."""
     key: CallKey | None = Field(None, exclude=True)
@@ -79,6 +81,8 @@ class TeacherReply(FrozenModel):
     """Geometric mean of the probabilities of the chosen tokens; None if the teacher returns no probabilities."""
     certainty: TokenCertainty | None = None
     """None if the most likely tokens were not requested (`extra = { top_logprobs = 10 }`) or not returned."""
+    tokens: tuple[ReplyToken, ...] = ()
+    """Those of `text`, if the question asked for `top_logprobs` and the teacher returned them."""
 
 
 class CallFailed(Exception):

@@ -44,7 +44,9 @@ class EndpointTeacher(SingleEndpointTeacher):
             "/chat/completions",
             body,
             charge,
-            lambda text: parse_completion(text, self.config, question.max_tokens),
+            lambda text: parse_completion(
+                text, self.config, question.max_tokens, keep_tokens=question.top_logprobs > 0
+            ),
         )
 
     async def request_json(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.config.teachers import TeacherConfig
-from core.sample import Message, TokenUsage, ToolCall
+from core.sample import Message, ReplyToken, TokenUsage, ToolCall
 from core.secrets import redact_excerpt
 from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, TokenCertainty
@@ -52,7 +52,7 @@ def build_request_body(question: TeacherQuestion, model: str, config: TeacherCon
         if config.seeded:
             body["seed"] = question.seed
     if config.returns_logprobs:
-        body["logprobs"] = True
+        body |= {"logprobs": True, **({"top_logprobs": question.top_logprobs} if question.top_logprobs else {})}
 
     name, schema = question.contract, question.json_schema
     if schema is not None and config.structured != "plain" and config.model.startswith("local/"):
@@ -145,8 +145,10 @@ def parse_json_object(text: str, what: str = "a JSON object") -> dict[str, Any]:
     return answer
 
 
-def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOKEN_COUNT) -> TeacherReply:
-    """A response body as a reply. Invalid Unicode is replaced.
+def parse_completion(
+    text: str, config: TeacherConfig, max_tokens: int = MAX_TOKEN_COUNT, *, keep_tokens: bool = False
+) -> TeacherReply:
+    """A response body as a reply, with its tokens if they are to be kept. Invalid Unicode is replaced.
 
     Thinking is no part of its text. A reply that is too long for `max_tokens` tokens is cut, and counts as cut off.
 
@@ -178,6 +180,7 @@ def parse_completion(text: str, config: TeacherConfig, max_tokens: int = MAX_TOK
             reasoning=reasoning.encode("utf-8", "replace").decode(),
             confidence=math.exp(sum(values) / len(values)) if values else None,
             certainty=build_certainty(tokens),
+            tokens=tuple(map(_read_token, tokens)) if keep_tokens else (),
         )
     except MALFORMED:
         raise InvalidCompletion(f"not a chat completion: {redact_excerpt(text, 200)!r}") from None
@@ -259,6 +262,11 @@ def build_certainty(tokens: Sequence[dict[str, Any]]) -> TokenCertainty | None:
     chosen = tuple(_clamp_logprob(token["logprob"]) for token in tokens)
     likeliest = ([_clamp_logprob(top["logprob"]) for top in token["top_logprobs"]] for token in tokens)
     return TokenCertainty(logprobs=chosen, entropies=tuple(map(_entropy, likeliest)))
+
+
+def _read_token(token: Mapping[str, Any]) -> ReplyToken:
+    likeliest = {str(top["token"]): _clamp_logprob(top["logprob"]) for top in reversed(token.get("top_logprobs") or ())}
+    return ReplyToken(text=str(token["token"]), logprob=_clamp_logprob(token["logprob"]), likeliest=likeliest)
 
 
 def _clamp_logprob(logprob: float | None) -> float:

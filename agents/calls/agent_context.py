@@ -54,10 +54,10 @@ class AgentContext(ABC):
 
     async def ask(
         self, key: CallKey, config: AgentConfig, messages: list[Message], contract: type[BaseModel], temperature: float,
-        schema: dict[str, Any] | None = None, own_messages: int = 1,
+        schema: dict[str, Any] | None = None, own_messages: int = 1, top_logprobs: int = 0,
     ) -> AgentAnswer:  # fmt: skip
         """Ask the agent's teacher for a reply of the type `contract`; `schema` replaces the JSON schema of that type.
-        `own_messages` is that of `TeacherQuestion`.
+        `own_messages` and `top_logprobs` are those of `TeacherQuestion`.
 
         Raises:
             RunStopped: if the reply is not stored and no call may be sent.
@@ -78,6 +78,7 @@ class AgentContext(ABC):
             max_tokens=config.max_tokens + self.recipe.teachers[config.teacher].thinking_tokens(config.reasoning),
             seed=seed,
             reasoning=config.reasoning,
+            top_logprobs=top_logprobs,
             own_messages=own_messages,
             key=key,
         )
@@ -92,6 +93,7 @@ class AgentContext(ABC):
             reply=reply.text,
             usage=reply.usage,
             reasoning=reply.reasoning,
+            tokens=reply.tokens,
         )
         return AgentAnswer(reply, turn)
 
@@ -112,7 +114,7 @@ class AgentContext(ABC):
 
     async def ask_verifier(
         self, seed: Seed, revision: int, turns: list[AgentTurn], role: str, contract: type[BaseModel],
-        values: Mapping[str, str], which: int, temperature: float,
+        values: Mapping[str, str], which: int, temperature: float, top_logprobs: int = 0,
     ) -> Any:  # fmt: skip
         """A reply of the verifier's teacher as a `contract`, or None if every reply was invalid. Adds to `turns`."""
         key = CallKey(
@@ -120,13 +122,15 @@ class AgentContext(ABC):
         )
         config = self.recipe.agents.verifier
         try:
-            return await self.ask_until_valid(key, config, self.prompt(role, values), contract, temperature, turns)
+            return await self.ask_until_valid(
+                key, config, self.prompt(role, values), contract, temperature, turns, top_logprobs=top_logprobs
+            )
         except InvalidReply:
             return None
 
     async def ask_until_valid(
         self, key: CallKey, config: AgentConfig, messages: list[Message], contract: type[T], temperature: float,
-        turns: list[AgentTurn], schema: dict[str, Any] | None = None,
+        turns: list[AgentTurn], schema: dict[str, Any] | None = None, top_logprobs: int = 0,
     ) -> T:  # fmt: skip
         """A valid reply of an agent, after at most its `max_repairs` repairs. Adds to `turns`.
 
@@ -139,11 +143,18 @@ class AgentContext(ABC):
             attempt = key.model_copy(update={"attempt": key.attempt + repair})
             repair_request = self.repair_messages(broken)
             reply, turn = await self.ask(
-                attempt, config, messages + repair_request, contract, temperature, schema, 1 + len(repair_request)
+                attempt,
+                config,
+                messages + repair_request,
+                contract,
+                temperature,
+                schema,
+                1 + len(repair_request),
+                top_logprobs,
             )
             turns.append(turn)
             try:
-                return parse_reply(contract, reply.text, finished=reply.finished)
+                return parse_reply(contract, reply.text, finished=reply.finished, tokens=reply.tokens)
             except InvalidReply as fault:
                 broken = BrokenReply(reply.text, str(fault))
         assert broken is not None, "the first reply was invalid"

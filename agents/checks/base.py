@@ -53,10 +53,11 @@ def _is_file_name(annotation: Any) -> bool:
 
 class AskTeacher(Protocol):
     async def __call__(
-        self, role: str, contract: type[BaseModel], values: Mapping[str, str], *, which: int, temperature: float
-    ) -> Any:
+        self, role: str, contract: type[BaseModel], values: Mapping[str, str], *, which: int, temperature: float,
+        top_logprobs: int = 0,
+    ) -> Any:  # fmt: skip
         """Ask the verifier's teacher with the prompt of `role`; `which` numbers the questions about one candidate. None
-        if no reply could be parsed.
+        if no reply could be parsed. With `top_logprobs`, `get_reply_tokens` has the reply's tokens, if the teacher returns them.
         """
         ...
 

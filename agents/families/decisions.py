@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from random import Random
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +25,8 @@ from pydantic import (
 
 from agents.checks import Options, Subject, check
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
-from agents.reply_schema import Finding, InvalidReply, ReplySchema, parse_reply
+from agents.families.label_probabilities import TOP_LOGPROBS, read_label_probabilities
+from agents.reply_schema import Finding, InvalidReply, ReplySchema, get_reply_tokens, parse_reply
 from core.config.decisions import (
     Answer,
     DecisionQuestion,
@@ -33,6 +34,7 @@ from core.config.decisions import (
     join_conversation,
     parse_questions,
 )
+from core.errors import ProviderError
 from core.sample import REPAIR_STRIDE, Candidate, Message, Sample, Seed
 
 CASES = {"plain": 5, "hard_negative": 3, "ambiguous": 2}
@@ -43,6 +45,7 @@ STYLES = (
     "a message that comes to its point at the end",
 )  # fmt: skip
 _MESSAGES = TypeAdapter(list[Message])
+NO_VOTE = "no vote could be read"
 INSTRUCTION = "Answer these questions about the text with one JSON object and nothing else."
 
 
@@ -77,9 +80,13 @@ class DecisionOptions(Options):
 
 
 class VoteOptions(Options):
+    by: Literal["votes", "probabilities"] = "votes"
+    """`votes`: independent replies. `probabilities`: one reply at temperature 0 and the probabilities of its tokens, from a
+    teacher that returns them; to `several_of` and `span` it is one vote."""
     votes: int = Field(4, ge=1, le=15)
-    """Votes of the verifier's teacher on each text, in addition to the generator's own label."""
+    """Votes of the verifier's teacher on each text, in addition to the generator's own label. Not with `probabilities`."""
     temperature: float = Field(0.7, ge=0, le=2)
+    """Of the votes."""
     min_agreement: float = Field(0.0, ge=0, le=1)
     """Labeled texts: the least share of all votes for the generator's label of every question. The default 0 keeps texts on
     which the teacher is undecided: a student whose thresholds never saw them would be surer than it may be."""
@@ -91,34 +98,76 @@ class VoteOptions(Options):
         return self
 
 
-@check("votes", VoteOptions, calls=lambda options: options.votes, roles=("vote",))
+@check("votes", VoteOptions, calls=lambda options: options.votes if options.by == "votes" else 1, roles=("vote",))
 async def votes_check(subject: Subject, options: VoteOptions) -> Finding:
-    """Independent votes must support the answers: of a generated text, more than half; of an ambiguous one, one at least."""
-    data = subject.seed.data
-    questions = parse_questions(data["questions"])
-    contract = build_answers_type(json.dumps(data["questions"]))
-    values = {"text": subject.candidate.fields["text"], "wording": data["wording"]}
-    replies = [
-        await subject.ask("vote", contract, values, which=i, temperature=options.temperature)
-        for i in range(options.votes)
-    ]
+    """Independent votes must support the answers: of a generated text, more than half; of an ambiguous one, one at least.
+    Probabilities must be as large as those shares.
+    """
+    shares = await (_count_votes if options.by == "votes" else _read_probabilities)(subject, options)
+    if isinstance(shares, str):
+        return Finding(check="votes", passed=False, evidence=shares)
+    least = min(share.value for share in shares)
+    wanted = {"given": options.min_agreement, "ambiguous": 1 / options.votes}.get(subject.seed.data["case"])
+    passed = least > 0.5 if wanted is None else least >= wanted
+    return Finding(check="votes", passed=passed, evidence=", ".join(f"{share.name}: {share.words}" for share in shares))
+
+
+class AnswerShare(NamedTuple):
+    """How far a teacher supports a sample's answer to a question."""
+
+    name: str
+    value: float
+    words: str
+
+
+async def _count_votes(subject: Subject, options: VoteOptions) -> list[AnswerShare] | str:
+    """The shares of votes, or why there are none."""
+    replies = [await _ask_vote(subject, which=i, temperature=options.temperature) for i in range(options.votes)]
     votes = [reply.model_dump() for reply in replies if reply is not None]
     if not votes:
-        return Finding(check="votes", passed=False, evidence="no vote could be read")
+        return NO_VOTE
     answers = subject.candidate.fields["answers"]
-    written = data["case"] != "given"
-    all_votes = votes if written else [answers, *votes]
-    shares = {
-        question.name: sum(question.is_same_answer(vote[question.name], answers[question.name]) for vote in all_votes)
-        / len(all_votes)
-        for question in questions
-    }
-    evidence = ", ".join(
-        f"{name}: {share:.0%} of {len(all_votes)} votes for its answer" for name, share in shares.items()
+    if subject.seed.data["case"] == "given":
+        votes.insert(0, answers)
+    found = []
+    for one in parse_questions(subject.seed.data["questions"]):
+        share = sum(one.is_same_answer(vote[one.name], answers[one.name]) for vote in votes) / len(votes)
+        found.append(AnswerShare(one.name, share, f"{share:.0%} of {len(votes)} votes for its answer"))
+    return found
+
+
+async def _read_probabilities(subject: Subject, _options: VoteOptions) -> list[AnswerShare] | str:
+    """The probabilities of the answers, or why there are none. Raises ProviderError if the teacher returns none for any reply."""
+    reply = await _ask_vote(subject, which=0, temperature=0, top_logprobs=TOP_LOGPROBS)
+    if reply is None:
+        return NO_VOTE
+    tokens, vote, answers = get_reply_tokens(reply), reply.model_dump(), subject.candidate.fields["answers"]
+    if not any(token.likeliest for token in tokens):
+        raise ProviderError(
+            'votes: the teacher returns no token probabilities, which by = "probabilities" needs; set by = "votes"'
+        )
+    found = []
+    for one in parse_questions(subject.seed.data["questions"]):
+        answer = answers[one.name]
+        if not one.has_single_class:
+            same = one.is_same_answer(vote[one.name], answer)
+            found.append(AnswerShare(one.name, float(same), "the same answer" if same else "another answer"))
+        elif probabilities := read_label_probabilities(one, tokens):
+            share = probabilities[one.to_class(answer)]
+            found.append(AnswerShare(one.name, share, f"its answer has the probability {share:.2f}"))
+        else:
+            return f"{one.name}: no probability of an answer can be read from the tokens of the vote"
+    return found
+
+
+async def _ask_vote(subject: Subject, *, which: int, temperature: float, top_logprobs: int = 0) -> ReplySchema | None:
+    data = subject.seed.data
+    contract = build_answers_type(json.dumps(data["questions"]))
+    values = {"text": subject.candidate.fields["text"], "wording": data["wording"]}
+    reply: ReplySchema | None = await subject.ask(
+        "vote", contract, values, which=which, temperature=temperature, top_logprobs=top_logprobs
     )
-    least = min(shares.values())
-    passed = least >= options.min_agreement if not written else least > (0 if data["case"] == "ambiguous" else 0.5)
-    return Finding(check="votes", passed=passed, evidence=evidence)
+    return reply
 
 
 @check("decision_rules")
@@ -235,6 +284,18 @@ class DecisionsFamily(RecipeFamily):
 def format_decision_prompt(text: str, wording: str) -> str:
     """The user's turn that a generative student is trained on."""
     return f"Text:\n{text}\n\n{INSTRUCTION}\n{wording}"
+
+
+def collect_probabilities(sample: Sample) -> dict[str, dict[str, float]]:
+    """The probability of each class, for the questions about a sample's text whose votes are probabilities."""
+    found = {}
+    for turn in sample.turns:
+        if turn.agent == "verifier" and turn.revision == sample.revisions and turn.tokens:
+            for one in parse_questions(sample.seed.data["questions"]):
+                probabilities = one.has_single_class and read_label_probabilities(one, turn.tokens)
+                if probabilities:
+                    found[one.name] = probabilities
+    return found
 
 
 def collect_votes(sample: Sample) -> dict[str, list[Answer]]:

@@ -61,10 +61,12 @@ async def run_checks(
     first_question = 0  # of the current check, so that no two questions share a number
 
     async def ask(
-        role: str, contract: type[BaseModel], values: Mapping[str, str], *, which: int, temperature: float
-    ) -> Any:
+        role: str, contract: type[BaseModel], values: Mapping[str, str], *, which: int, temperature: float,
+        top_logprobs: int = 0,
+    ) -> Any:  # fmt: skip
+        place = first_question + which
         return await context.ask_verifier(
-            seed, revision, turns, role, contract, {**columns, **values}, first_question + which, temperature
+            seed, revision, turns, role, contract, {**columns, **values}, place, temperature, top_logprobs
         )
 
     for bound in context.plan.checks:

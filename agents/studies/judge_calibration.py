@@ -135,7 +135,9 @@ async def _ask_judge(context: LocalAgentContext, judge: BoundJudge, index: int, 
     turns: list[AgentTurn] = []
     seed = Seed(id=f"calibration-{index:06d}", data={})
 
-    async def ask(role: str, contract: Any, values: Any, *, which: int, temperature: float) -> Any:
+    async def ask(
+        role: str, contract: Any, values: Any, *, which: int, temperature: float, top_logprobs: int = 0
+    ) -> Any:
         return await context.ask_verifier(seed, 0, turns, role, contract, values, judge.first + which, temperature)
 
     return await ask_for_ruling(Subject(seed, row.candidate, ask), judge.options)

@@ -56,6 +56,11 @@ class DecisionQuestion(RecipeTable):
         return (NO, YES) if self.type == "yes_no" else self.labels or tuple(scores)
 
     @property
+    def has_single_class(self) -> bool:
+        """Whether each answer is one of `classes`."""
+        return self.type in ("yes_no", "one_of", "score")
+
+    @property
     def json_schema(self) -> dict[str, Any]:
         """Of its answer."""
         if self.type == "yes_no":

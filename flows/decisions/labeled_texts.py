@@ -14,12 +14,17 @@ from core.storage.sample_files import read_samples
 from flows.data.dataset_rows import find_dataset_files, read_batch_lines, read_dataset_batches, read_row_conversation
 from students.decisions.label_noise import (
     estimate_accuracy_from_agreement,
+    expected_agreement,
     pairwise_agreement,
     summarize_votes,
 )
 from students.decisions.student_fitting import LabeledAnswers
 
 FAMILY = "decisions"
+SUM_TOLERANCE = 0.01
+"""Of probabilities in a file, which may be rounded."""
+Probabilities = dict[str, float]
+"""By class (`DecisionQuestion.to_class`), all classes."""
 MOST_LABELS = 200
 """Of a question that is inferred from a file's `label` column."""
 
@@ -30,18 +35,25 @@ class LabeledTexts(NamedTuple):
     votes: dict[str, list[list[Answer]]]
     """By question: the votes on each text, at least one."""
     teacher: str | None
+    probabilities: dict[str, list[Probabilities | None]]
+    """By question: the teacher's probability of each class for each text; None where it gave votes alone."""
 
     def take(self, places: Sequence[int]) -> "LabeledTexts":
-        """The texts at `places`, with their votes."""
+        """The texts at `places`, with what the teacher said of them."""
         votes = {name: [rows[place] for place in places] for name, rows in self.votes.items()}
-        return self._replace(texts=[self.texts[place] for place in places], votes=votes)
+        probabilities = {name: [rows[place] for place in places] for name, rows in self.probabilities.items()}
+        return self._replace(texts=[self.texts[place] for place in places], votes=votes, probabilities=probabilities)
 
     def label(self, question: DecisionQuestion) -> LabeledAnswers:
-        """The majority and the shares of the votes on each text."""
-        summaries = [summarize_votes([question.to_class(vote) for vote in row]) for row in self.votes[question.name]]
-        answers = [question.from_class(str(summary.majority)) for summary in summaries]
-        shares = [{str(vote): share for vote, share in summary.shares.items()} for summary in summaries]
-        return LabeledAnswers(answers, shares)
+        """The probabilities of the classes for each text and the likeliest one; or the shares of the votes, and the majority."""
+        found = zip(self.votes[question.name], self.probabilities[question.name], strict=True)
+        shares = [
+            given
+            or {str(vote): share for vote, share in summarize_votes(list(map(question.to_class, row))).shares.items()}
+            for row, given in found
+        ]
+        answers = [question.from_class(max(one, key=one.__getitem__)) for one in shares]
+        return LabeledAnswers(answers, [{name: share for name, share in one.items() if share > 0} for one in shares])
 
 
 class LabelNoise(BaseModel):
@@ -50,30 +62,38 @@ class LabelNoise(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     agreement: float
-    """The share of equal pairs of votes on a text."""
+    """The share of equal pairs of votes on a text; of two votes drawn by the probabilities."""
     accuracy: float
     """Of one vote, if votes err independently and all wrong labels are equally likely: an upper bound of the truth."""
     disputed: float
-    """The share of texts whose votes differ."""
+    """The share of texts whose votes differ; two drawn ones."""
+    drawn: bool = False
+    """Whether from probabilities."""
 
 
-def estimate_label_noise(question: DecisionQuestion, votes: Sequence[Sequence[Answer]]) -> LabelNoise | None:
-    """None where no text has two votes, or answers are no single classes."""
-    named = [[question.to_class(vote) for vote in row] for row in votes]
-    agreement = pairwise_agreement(named)
-    if agreement is None or question.type in ("several_of", "span"):
+def estimate_label_noise(question: DecisionQuestion, labeled: LabeledTexts) -> LabelNoise | None:
+    """From the texts with probabilities if there are any, else from votes. None where no text has two votes, or answers are no
+    single classes.
+    """
+    if not question.has_single_class:
+        return None
+    known = [given for given in labeled.probabilities[question.name] if given]
+    named = [[question.to_class(vote) for vote in row] for row in labeled.votes[question.name]]
+    agreement = expected_agreement(known) if known else pairwise_agreement(named)
+    if agreement is None:
         return None
     many = [row for row in named if len(row) > 1]
-    disputed = sum(len(set(row)) > 1 for row in many) / len(many)
+    disputed = 1 - agreement if known else sum(len(set(row)) > 1 for row in many) / len(many)
     accuracy = estimate_accuracy_from_agreement(agreement, len(question.classes))
-    return LabelNoise(agreement=agreement, accuracy=accuracy, disputed=disputed)
+    return LabelNoise(agreement=agreement, accuracy=accuracy, disputed=disputed, drawn=bool(known))
 
 
 def read_labeled_texts(source: Path, questions: Sequence[DecisionQuestion] | None = None) -> LabeledTexts:
     """The labeled texts of a run (its kept samples, with all votes) or of a file.
 
     Rows of a file have `text` or `messages`, and either `answers` (an object), a column for each question, or `label`; `votes`
-    (an object of lists) is optional. Without `questions`, the labels of `label` make one question of that name.
+    (an object of lists) and `probabilities` (an object of objects) are optional. Without `questions`, the labels of `label` make
+    one question of that name.
 
     Equal texts are one text with the votes of all.
 
@@ -99,13 +119,16 @@ def read_labeled_texts(source: Path, questions: Sequence[DecisionQuestion] | Non
         raise UsageError(f"{source}: has no rows; give labeled texts")
     questions = tuple(questions) if questions else _infer_question(source, found)
     votes: dict[str, list[list[Answer]]] = {question.name: [] for question in questions}
+    probabilities: dict[str, list[Probabilities | None]] = {question.name: [] for question in questions}
     for place, row in zip(places, found, strict=True):
         for question in questions:
             try:
-                votes[question.name].append(_read_votes(question, row))
+                given = _read_probabilities(question, row)
+                probabilities[question.name].append(given)
+                votes[question.name].append(_read_votes(question, row, given))
             except ValueError as fault:
                 raise UsageError(f"{place}: {fault}") from None
-    return pool_equal_texts(LabeledTexts(questions, texts, votes, None))
+    return pool_equal_texts(LabeledTexts(questions, texts, votes, None, probabilities))
 
 
 def normalize_text(text: str) -> str:
@@ -124,7 +147,18 @@ def pool_equal_texts(labeled: LabeledTexts) -> LabeledTexts:
         name: [[vote for number in copies for vote in rows[number]] for copies in places.values()]
         for name, rows in labeled.votes.items()
     }
-    return labeled._replace(texts=[labeled.texts[copies[0]] for copies in places.values()], votes=votes)
+    probabilities = {
+        name: [_average([rows[number] for number in copies]) for copies in places.values()]
+        for name, rows in labeled.probabilities.items()
+    }
+    texts = [labeled.texts[copies[0]] for copies in places.values()]
+    return labeled._replace(texts=texts, votes=votes, probabilities=probabilities)
+
+
+def _average(copies: Sequence[Probabilities | None]) -> Probabilities | None:
+    """Of those that have probabilities."""
+    known = [one for one in copies if one]
+    return {name: sum(one[name] for one in known) / len(known) for name in known[0]} if known else None
 
 
 def find_decision_run(source: Path) -> RunDir | None:
@@ -160,25 +194,27 @@ def read_questions_file(path: Path) -> tuple[DecisionQuestion, ...]:
 
 
 def _read_run(run: RunDir) -> LabeledTexts:
-    from agents.families.decisions import collect_votes  # takes all families with it
+    from agents.families.decisions import collect_probabilities, collect_votes  # takes all families with it
 
     recipe = run.read_recipe()
     questions = parse_questions(recipe.task["questions"])
     texts: list[str] = []
     votes: dict[str, list[list[Answer]]] = {question.name: [] for question in questions}
+    probabilities: dict[str, list[Probabilities | None]] = {question.name: [] for question in questions}
     for shard in run.shards():
         if not run.kept_file(shard).is_file():
             continue
         for sample in read_samples(run.kept_file(shard)):
-            given = collect_votes(sample)
+            given, known = collect_votes(sample), collect_probabilities(sample)
             texts.append(sample.candidate.fields["text"])
             for question in questions:
                 answers = given[question.name]
                 # A written text's answer was drawn, and its votes confirm it; a given text's first vote is its answer.
                 votes[question.name].append(answers or [sample.candidate.fields["answers"][question.name]])
+                probabilities[question.name].append(known.get(question.name))
     if not texts:
         raise UsageError(f"{run.path}: has no kept samples; finish the run first")
-    return pool_equal_texts(LabeledTexts(questions, texts, votes, recipe.generator_teacher.model))
+    return pool_equal_texts(LabeledTexts(questions, texts, votes, recipe.generator_teacher.model, probabilities))
 
 
 def _read_rows(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -208,7 +244,28 @@ def _infer_question(source: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[De
     return parse_questions([{"name": "label", "ask": "Which label fits the text?", "labels": labels}])
 
 
-def _read_votes(question: DecisionQuestion, row: Mapping[str, Any]) -> list[Answer]:
+def _read_probabilities(question: DecisionQuestion, row: Mapping[str, Any]) -> Probabilities | None:
+    given = row.get("probabilities") or {}
+    if not isinstance(given, Mapping):
+        raise ValueError("`probabilities` must be an object, with the questions' names as keys")  # noqa: TRY004
+    of = given.get(question.name)
+    if of is None:
+        return None
+    if not question.has_single_class or not isinstance(of, Mapping) or set(of) - set(question.classes):
+        raise ValueError(
+            f"the probabilities of {question.name!r} must be an object with a number for its answers; allowed is "
+            f"{question.allowed}"
+        )
+    values = {name: of.get(name) or 0 for name in question.classes}
+    numbers = [value for value in values.values() if isinstance(value, int | float) and 0 <= value <= 1]
+    if len(numbers) < len(values) or abs(sum(numbers) - 1) > SUM_TOLERANCE:
+        raise ValueError(f"the probabilities of {question.name!r} must be from 0 to 1, with the sum 1")
+    return {name: value / sum(numbers) for name, value in values.items()}
+
+
+def _read_votes(
+    question: DecisionQuestion, row: Mapping[str, Any], probabilities: Probabilities | None
+) -> list[Answer]:
     def parse(answer: Any) -> Answer:
         """Labels may be numbers or booleans in the file, and are texts in a question."""
         as_text = question.type == "one_of" and isinstance(answer, bool | int | float)
@@ -222,6 +279,8 @@ def _read_votes(question: DecisionQuestion, row: Mapping[str, Any]) -> list[Answ
         raise ValueError(f"the votes of {question.name!r} must be a list")  # noqa: TRY004
     if votes:
         return [parse(vote) for vote in votes]
+    if probabilities:
+        return [question.from_class(max(probabilities, key=probabilities.__getitem__))]
     if answers.get(question.name) is None:
         raise ValueError(f"has no answer to {question.name!r}; give it in `answers`, or as a column")
     return [parse(answers[question.name])]

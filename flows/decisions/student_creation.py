@@ -185,7 +185,7 @@ def _fit_and_evaluate(
     guarantee = heads[0].guarantee
     return heads[0], QuestionReport(
         question=question,
-        noise=estimate_label_noise(question, labeled.votes[question.name]),
+        noise=estimate_label_noise(question, labeled),
         threshold=guarantee.threshold,
         method=guarantee.calibration,
         calibration=(guarantee.cases, guarantee.answered, guarantee.disagreements),

@@ -1,4 +1,4 @@
-"""How often a teacher's labels are wrong, estimated from its votes alone. Knows votes, no text.
+"""How often a teacher's labels are wrong, estimated from its votes or probabilities alone. Knows no text.
 
 Votes of one teacher share its systematic errors, which no estimate from them can see: the estimates are of random errors, a lower
 bound of all. A second teacher, or labels by people, show the rest.
@@ -52,3 +52,8 @@ def pairwise_agreement(votes: Sequence[Sequence[Hashable]]) -> float | None:
         if len(row) > 1
     ]
     return float(np.mean(rates)) if rates else None
+
+
+def expected_agreement(probabilities: Sequence[Mapping[str, float]]) -> float:
+    """The probability that two votes on a text are equal, if they are drawn by its probabilities; the mean over texts."""
+    return float(np.mean([sum(share**2 for share in one.values()) for one in probabilities]))

@@ -165,7 +165,8 @@ class OpenAIBatchApi:
 
     def parse_reply(self, body: dict[str, Any], question: TeacherQuestion) -> TeacherReply:
         try:
-            return parse_completion(json.dumps(body), self._config, question.max_tokens)
+            keep = question.top_logprobs > 0
+            return parse_completion(json.dumps(body), self._config, question.max_tokens, keep_tokens=keep)
         except InvalidCompletion as error:
             raise FailedTry(str(error)) from None
 

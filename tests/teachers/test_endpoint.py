@@ -47,7 +47,9 @@ async def served(handler: Handler) -> AsyncIterator[str]:
         yield f"{address}/v1"
 
 
-def asked(handler: Handler, times: int = 1, **config: object) -> list[TeacherReply | BaseException]:
+def asked(
+    handler: Handler, times: int = 1, question: TeacherQuestion = QUESTION, **config: object
+) -> list[TeacherReply | BaseException]:
     async def run() -> list[TeacherReply | BaseException]:
         async with served(handler) as url:
             whole = {
@@ -59,7 +61,7 @@ def asked(handler: Handler, times: int = 1, **config: object) -> list[TeacherRep
                 **config,
             }
             async with open_teacher(TeacherConfig.model_validate(whole)) as teacher:
-                calls = [teacher.reply(QUESTION, 0, UnlimitedAccount()) for _ in range(times)]
+                calls = [teacher.reply(question, 0, UnlimitedAccount()) for _ in range(times)]
                 return await asyncio.gather(*calls, return_exceptions=True)
 
     return asyncio.run(run())
@@ -101,6 +103,29 @@ def test_the_likeliest_tokens_are_asked_for_and_make_the_certainty_of_a_reply() 
     (reply,) = asked(answer)
     assert isinstance(reply, TeacherReply)
     assert reply.certainty is None
+
+
+def test_the_tokens_of_a_reply_are_kept_where_its_question_asks_for_them() -> None:
+    likeliest = [{"token": "yes", "logprob": -0.1}, {"token": "no", "logprob": None}]
+    tokens = [{"token": "yes", "logprob": -0.1, "top_logprobs": likeliest}, {"token": "!", "logprob": -2.0}]
+    bodies = []
+
+    async def answer(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        [choice] = COMPLETION["choices"]  # type: ignore[misc]
+        return web.json_response({**COMPLETION, "choices": [{**choice, "logprobs": {"content": tokens}}]})
+
+    question = QUESTION.model_copy(update={"top_logprobs": 20})
+    (reply,) = asked(answer, question=question)
+    assert bodies[0]["top_logprobs"] == 20
+    assert isinstance(reply, TeacherReply)
+    assert [(token.text, token.logprob, dict(token.likeliest)) for token in reply.tokens] == [
+        ("yes", -0.1, {"yes": -0.1, "no": -50.0}), ("!", -2.0, {}),
+    ]  # fmt: skip
+    assert TeacherReply.model_validate_json(reply.model_dump_json()) == reply
+    (reply,) = asked(answer)
+    assert isinstance(reply, TeacherReply)
+    assert (reply.tokens, "top_logprobs" in bodies[1]) == ((), False)
 
 
 @pytest.mark.parametrize(("text", "outcome"), [('{"data": []}', {"data": []}), ("[]", "not a JSON object: '\\[\\]'")])

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from agents.families.decisions import collect_votes
+from agents.families.decisions import collect_probabilities, collect_votes
 from agents.planning.run_plan import RunPlan
 from core.config.decisions import parse_questions
-from core.errors import RecipeError
+from core.errors import ProviderError, RecipeError
 from core.sample import Sample, SampleStatus
+from core.storage.sample_files import read_samples
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.lineages import make_run
 from tests.support.scripted_teacher import build_test_seeds, produce_scripted
 
 PLAIN = ["teachers.main={model='fake/decisions'}", "topology.max_revisions=0"]
@@ -55,6 +57,45 @@ def test_given_texts_keep_every_vote_and_none_is_dropped_for_disagreement(tmp_pa
     assert 0.75 < (votes.count("delivery") + votes.count("return")) / len(votes) < 1
     conversation = next(s for s in samples if "messages" in s.seed.data)
     assert conversation.candidate.fields["text"] == f"User: {turns[0]['content']}\nAssistant: Yes."
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("embedded")
+def test_probabilities_of_the_embedded_teacher_foretell_its_votes(tmp_path: Path) -> None:
+    """Of 60 votes at temperature 1, as many are `true` as the probabilities of one reply each say, within 3.5 deviations."""
+    texts, number, votes = tmp_path / "texts.jsonl", 6, 10
+    rows = [
+        {"text": f"{words} {i}."} for i, words in enumerate(("Where is my parcel", "Thanks, all is well", "HURRY") * 2)
+    ]
+    texts.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = [
+        "teachers.main={model='local/smollm2-135m'}", f"seeds.path={texts}", f"samples={number}", "topology.max_revisions=0",
+        "task.questions=[{name='urgent', ask='Is it urgent?', type='yes_no'}]", "agents.verifier.top_p=1",
+    ]  # fmt: skip
+
+    def label(folder: str, check: str) -> list[Sample]:
+        run = make_run(tmp_path / folder, *settings, f"verifiers=[{check}]", recipe="decisions")
+        return [sample for shard in run.shards() for sample in read_samples(run.kept_file(shard))]
+
+    read = [collect_probabilities(sample)["urgent"] for sample in label("read", "{type='votes', by='probabilities'}")]
+    assert len(read) == number
+    assert all(sum(one.values()) == pytest.approx(1) and 0 < one["yes"] < 1 for one in read)
+    voted = label("voted", f"{{type='votes', votes={votes}, temperature=1.0}}")
+    assert len(voted) == number
+    drawn = [vote for sample in voted for vote in collect_votes(sample)["urgent"][1:]]
+    expected = sum(votes * one["yes"] for one in read)
+    deviation = sum(votes * one["yes"] * one["no"] for one in read) ** 0.5
+    assert deviation > 1
+    assert abs(drawn.count(True) - expected) < 3.5 * deviation
+
+
+def test_a_teacher_without_probabilities_ends_the_run_with_the_reason(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "It is subject delivery. It is urgent true."}', encoding="utf-8")
+    verifiers = "verifiers=[{type='votes', by='probabilities'}]"
+    plan = load_recipe_plan("decisions", [*PLAIN, "samples=1", f"seeds.path={texts}", verifiers])
+    with pytest.raises(ProviderError, match='returns no token probabilities, which by = "probabilities" needs'):
+        made(plan, tmp_path)
 
 
 @pytest.mark.parametrize(

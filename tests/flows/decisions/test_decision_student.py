@@ -14,7 +14,6 @@ import pytest
 from aiohttp import web
 from onnx import checker
 
-from core.config.decisions import parse_questions
 from core.config.teachers import TeacherConfig
 from core.embeddings import load_tokenizer
 from core.errors import UsageError
@@ -373,6 +372,17 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
             [{"text": "a", "label": "x", "votes": [1]}, {"text": "b", "label": "y"}],
             "rows.jsonl:1: `votes` and `answers`",
         ),
+        (
+            [{"text": "a", "label": "x", "probabilities": {"label": {"z": 1}}}, {"text": "b", "label": "y"}],
+            "rows.jsonl:1: the probabilities of 'label' must be an object with a number for its answers; allowed is one of x, y",
+        ),
+        (
+            [
+                {"text": "a", "label": "x", "probabilities": {"label": {"x": 0.7, "y": 0.7}}},
+                {"text": "b", "label": "y"},
+            ],
+            "rows.jsonl:1: the probabilities of 'label' must be from 0 to 1, with the sum 1",
+        ),
     ):
         file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
         with pytest.raises(UsageError, match=fault):
@@ -380,5 +390,28 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     file.write_text("\n".join(json.dumps({"text": str(i), "label": "xy"[i % 2]}) for i in range(6)), encoding="utf-8")
     with pytest.raises(UsageError, match="has 6 labeled texts; a student needs 20"):
         create_decision_student(DecisionSettings(file, tmp_path / "out"), lambda _text: None)
-    (question,) = parse_questions([{"name": "label", "ask": "?", "labels": ["x", "y"]}])
-    assert estimate_label_noise(question, [["x"], ["y"]]) is None
+    labeled = read_labeled_texts(file)
+    assert estimate_label_noise(labeled.questions[0], labeled) is None, "one vote each"
+
+
+def test_probabilities_of_a_file_are_the_targets_and_tell_how_often_two_votes_agree(tmp_path: Path) -> None:
+    rows = [
+        {"text": "a", "label": "x", "probabilities": {"label": {"x": 0.8, "y": 0.2}}},
+        {"text": "A", "label": "x", "probabilities": {"label": {"x": 0.2, "y": 0.8}}},
+        {"text": "b", "probabilities": {"label": {"y": 1}}},
+        {"text": "c", "label": "y"},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    labeled = read_labeled_texts(file)
+    (question,) = labeled.questions
+    assert labeled.label(question).shares == [
+        {"x": pytest.approx(0.5), "y": pytest.approx(0.5)},
+        {"y": 1.0},
+        {"y": 1.0},
+    ]
+    assert labeled.label(question).answers[1:] == ["y", "y"]
+    noise = estimate_label_noise(question, labeled)
+    assert noise
+    assert (noise.agreement, noise.disputed, noise.drawn) == (pytest.approx(0.75), pytest.approx(0.25), True)
+    assert labeled.take([1, 2]).label(question).shares == [{"y": 1.0}, {"y": 1.0}]
