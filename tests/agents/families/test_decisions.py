@@ -62,27 +62,25 @@ def test_given_texts_keep_every_vote_and_none_is_dropped_for_disagreement(tmp_pa
 @pytest.mark.slow
 @pytest.mark.xdist_group("embedded")
 def test_probabilities_of_the_embedded_teacher_foretell_its_votes(tmp_path: Path) -> None:
-    """Of 60 votes at temperature 1, as many are `true` as the probabilities of one reply each say, within 3.5 deviations."""
-    texts, number, votes = tmp_path / "texts.jsonl", 6, 10
+    """Of 40 votes at temperature 1, as many are `true` as the probabilities of one reply each say, within 3.5 deviations."""
+    texts, number, votes = tmp_path / "texts.jsonl", 4, 10
     rows = [
-        {"text": f"{words} {i}."} for i, words in enumerate(("Where is my parcel", "Thanks, all is well", "HURRY") * 2)
+        {"text": f"{words} {i}."}
+        for i, words in enumerate(("Where is my parcel", "Thanks, all is well", "HURRY", "It is late"))
     ]
     texts.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     settings = [
         "teachers.main={model='local/smollm2-135m'}", f"seeds.path={texts}", f"samples={number}", "topology.max_revisions=0",
         "task.questions=[{name='urgent', ask='Is it urgent?', type='yes_no'}]", "agents.verifier.top_p=1",
+        f"verifiers=[{{type='votes', by='probabilities'}}, {{type='votes', votes={votes}, temperature=1.0}}]",
     ]  # fmt: skip
-
-    def label(folder: str, check: str) -> list[Sample]:
-        run = make_run(tmp_path / folder, *settings, f"verifiers=[{check}]", recipe="decisions")
-        return [sample for shard in run.shards() for sample in read_samples(run.kept_file(shard))]
-
-    read = [collect_probabilities(sample)["urgent"] for sample in label("read", "{type='votes', by='probabilities'}")]
-    assert len(read) == number
+    run = make_run(tmp_path / "runs", *settings, recipe="decisions")
+    samples = [sample for shard in run.shards() for sample in read_samples(run.kept_file(shard))]
+    assert len(samples) == number
+    read = [collect_probabilities(sample)["urgent"] for sample in samples]
     assert all(sum(one.values()) == pytest.approx(1) and 0 < one["yes"] < 1 for one in read)
-    voted = label("voted", f"{{type='votes', votes={votes}, temperature=1.0}}")
-    assert len(voted) == number
-    drawn = [vote for sample in voted for vote in collect_votes(sample)["urgent"][1:]]
+    drawn = [vote for sample in samples for vote in collect_votes(sample)["urgent"][2:]]
+    assert len(drawn) == number * votes
     expected = sum(votes * one["yes"] for one in read)
     deviation = sum(votes * one["yes"] * one["no"] for one in read) ** 0.5
     assert deviation > 1
