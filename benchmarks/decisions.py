@@ -206,8 +206,9 @@ def table(repetitions: int = REPETITIONS, names: Sequence[str] = tuple(SOURCES))
     lines = [
         f"{describe_measurement()}. `python -m benchmarks decisions`",
         "",
-        f"5,000 texts of 10 classes each: synopses of Debian packages and their sections, and three lines of source files and "
-        f"their languages. {LABELS} labels of a simulated teacher of {TEACHER_ACCURACY:.0%} accuracy; {repetitions} repetitions "
+        "5,000 texts of 10 classes each: synopses of Debian packages (`sections`) or their long descriptions (`descriptions`) "
+        "and their archive sections, and three lines of source files and their languages (`snippets`). "
+        f"{LABELS} labels of a simulated teacher of {TEACHER_ACCURACY:.0%} accuracy; {repetitions} repetitions "
         f"({-(-repetitions // CONTROL_PART)} with teachers that a student must not trust), each evaluated on the other "
         f"{5000 - LABELS:,} texts. Held-out calibration: {CALIBRATION} of the labels only set the threshold. Target: "
         f"{TARGET.agreement:.0%} agreement with {TARGET.confidence:.0%} confidence. Means over repetitions; in parentheses, the "
