@@ -55,7 +55,8 @@ def read_exported_encoder(folder: Path) -> ExportedEncoder:
     try:
         return ExportedEncoder((folder / ONNX_FILE).read_bytes(), (folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
     except Exception as error:  # the classes of ONNX Runtime and of tokenizers have no common base
+        first = str(error).partition("\n")[0]
         raise UsageError(
             f"{folder}: {ONNX_FILE} and {TOKENIZER_FILE}, which encode its texts, cannot be used "
-            f"({str(error).splitlines()[0]}); make it again with `stillhouse decisions`"
+            f"({first}); make it again with `stillhouse decisions`"
         ) from None
