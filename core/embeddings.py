@@ -56,13 +56,15 @@ def embed_texts(texts: Sequence[str]) -> "Vectors":
     return embed_in_threads(embed_text, texts)
 
 
-def embed_in_threads(embed: Callable[[str], "Vectors"], texts: Sequence[str]) -> "Vectors":
-    """A row per text, `EMBEDDING_WIDTH` wide, by as many threads as there are cores."""
+def embed_in_threads(
+    embed: Callable[[str], "Vectors"], texts: Sequence[str], width: int = EMBEDDING_WIDTH
+) -> "Vectors":
+    """A row per text by as many threads as there are cores."""
     import numpy as np
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(pool.map(embed, texts))
-    return np.array(rows, dtype=np.float32).reshape(len(texts), EMBEDDING_WIDTH)
+    return np.array(rows, dtype=np.float32).reshape(len(texts), width)
 
 
 @lru_cache(maxsize=2**16)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from flows.decisions.labeled_texts import (
 )
 from students.decisions.agreement_bound import AgreementTarget
 from students.decisions.decision_student import CalibrationMethod, DecisionStudent, QuestionHead, write_decision_student
+from students.decisions.exported_encoder import ONNX_FILE, TOKENIZER_FILE, ExportedEncoder
 from students.decisions.student_fitting import (
     FEWEST_TEXTS,
     QuestionEvaluation,
@@ -34,7 +36,7 @@ from students.decisions.student_fitting import (
 )
 from students.decisions.text_encoders import ENCODERS, MINILM_NGRAMS, check_encoder, create_tfidf, encode_texts
 
-REPORT_FILE, ONNX_FILE, TOKENIZER_FILE = "evaluation.json", "student.onnx", "tokenizer.json"
+REPORT_FILE = "evaluation.json"
 TIMED_TEXTS = 50
 """Texts decided one by one to measure latency."""
 
@@ -88,7 +90,7 @@ class DecisionReport(BaseModel):
     left_to_teacher: list[str]
     """Questions without a head: spans."""
     onnx: str | None
-    """The exported file in the student's folder; None for an encoder of Transformers, or without the extra `embeddings`."""
+    """The file in the student's folder; None without the extra `embeddings`, or for an encoder that cannot be exported."""
 
 
 def create_decision_student(settings: DecisionSettings, show: Callable[[str], None]) -> DecisionReport:
@@ -111,9 +113,11 @@ def create_decision_student(settings: DecisionSettings, show: Callable[[str], No
         raise UsageError(f"{settings.source}: has {len(labeled.texts)} labeled texts; a student needs {FEWEST_TEXTS}")
     parts = split_texts(len(labeled.texts), settings.seed, settings.calibration)
     used = {normalize_text(labeled.texts[place]) for place in (*parts.heads, *parts.thresholds)}
-    test = _read_test_rows(settings, fitted, used)
+    exported_encoder = _export_encoder(settings.encoder, labeled.texts, show)
+    encode = exported_encoder.encode_texts if exported_encoder else partial(encode_texts, settings.encoder)
+    test = _read_test_rows(settings, fitted, used, encode)
     show(f"decisions: encoding {len(labeled.texts):,} texts with {settings.encoder}")
-    rows = encode_texts(settings.encoder, labeled.texts)
+    rows = encode(labeled.texts)
     words = create_tfidf([labeled.texts[i] for i in parts.heads]).transform(labeled.texts)
     heads, reports = [], []
     for question in fitted:
@@ -122,9 +126,10 @@ def create_decision_student(settings: DecisionSettings, show: Callable[[str], No
         heads.append(head)
         reports.append(report)
     student = DecisionStudent(
-        encoder=settings.encoder, questions=list(labeled.questions), heads=heads, teacher=labeled.teacher
-    )
-    exports = settings.encoder in ENCODERS and find_spec("onnx") is not None
+        encoder=settings.encoder, exported=exported_encoder is not None, exported_encoder=exported_encoder,
+        questions=list(labeled.questions), heads=heads, teacher=labeled.teacher,
+    )  # fmt: skip
+    exports = exported_encoder or (settings.encoder in ENCODERS and find_spec("onnx") is not None)
     if exports:
         from students.decisions.onnx_export import export_decisions
 
@@ -151,13 +156,30 @@ def _check_out(out: Path) -> None:
         raise UsageError(f"{out}: exists already and is not an empty folder; choose another --out")
 
 
+def _export_encoder(encoder: str, texts: list[str], show: Callable[[str], None]) -> ExportedEncoder | None:
+    """Of Transformers, so that heads and thresholds are fitted to the vectors of the exported form; None where there is none."""
+    if encoder in ENCODERS:
+        return None
+    from students.decisions.transformers_encoder import ExportError, export_encoder
+
+    show(f"decisions: exporting {encoder} with int8 weights")
+    try:
+        return export_encoder(encoder, texts)
+    except ExportError as error:
+        show(f"decisions: {error}; the student needs torch, and has no {ONNX_FILE}")
+        return None
+
+
 class _TestRows(NamedTuple):
     labeled: LabeledTexts
     rows: Any
 
 
 def _read_test_rows(
-    settings: DecisionSettings, questions: list[DecisionQuestion], used: AbstractSet[str]
+    settings: DecisionSettings,
+    questions: list[DecisionQuestion],
+    used: AbstractSet[str],
+    encode: Callable[[list[str]], Any],
 ) -> _TestRows | None:
     """The rows of `settings.test` whose texts are not among those that the student is made of, `used`."""
     if settings.test is None:
@@ -166,7 +188,7 @@ def _read_test_rows(
     labeled = labeled.take([place for place, text in enumerate(labeled.texts) if normalize_text(text) not in used])
     if not labeled.texts:
         raise UsageError(f"{settings.test}: the student is made of all of its texts; give others to --test")
-    return _TestRows(labeled, encode_texts(settings.encoder, labeled.texts))
+    return _TestRows(labeled, encode(labeled.texts))
 
 
 def _fit_and_evaluate(

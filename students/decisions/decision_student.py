@@ -1,6 +1,7 @@
 """A decision student: an encoder, a linear head for each question, and the thresholds above which it answers alone.
 
-Its folder has one file, `decisions.json`; it is used without torch and scikit-learn. Knows no teacher.
+Its folder has `decisions.json`, and of an exported encoder of Transformers its files; it is used without torch and scikit-learn,
+except with an encoder of Transformers that could not be exported. Knows no teacher.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from core.config.decisions import Answer, DecisionQuestion
 from core.errors import UsageError
 from core.storage.atomic_files import write_text
 from students.decisions.agreement_bound import AgreementTarget, Floats
+from students.decisions.exported_encoder import ExportedEncoder, read_exported_encoder
 from students.decisions.linear_head import LinearHead
 from students.decisions.text_encoders import encode_texts
 
@@ -86,10 +88,15 @@ class Decision(NamedTuple):
 
 
 class DecisionStudent(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     version: Literal[1] = 1
     encoder: str
+    exported: bool = False
+    """Whether the texts are encoded by the exported form of `encoder` in the student's folder, with which its thresholds were
+    found."""
+    exported_encoder: ExportedEncoder | None = Field(None, exclude=True)
+    """That form; of a student that is read, set by `read_decision_student`."""
     questions: list[DecisionQuestion]
     """All questions; those without a head (spans) always go to the teacher."""
     heads: list[QuestionHead]
@@ -106,7 +113,10 @@ class DecisionStudent(BaseModel):
         """The decisions about each text, by question."""
         if not texts:
             return []
-        rows = encode_texts(self.encoder, texts)
+        if self.exported_encoder:
+            rows: Any = self.exported_encoder.encode_texts(texts)
+        else:
+            rows = encode_texts(self.encoder, texts)
         decided: list[dict[str, Decision]] = [{} for _ in texts]
         for head in self.heads:
             probabilities = head.predict_probabilities(rows)
@@ -151,10 +161,10 @@ def find_decision_student(folder: Path) -> Path | None:
 
 
 def read_decision_student(folder: Path) -> DecisionStudent:
-    """Raises UsageError if there is no decision student, or one that cannot be read."""
+    """Loads an exported encoder too. Raises UsageError if there is no decision student, or one that cannot be read."""
     file = folder / DECISIONS_FILE
     try:
-        return DecisionStudent.model_validate_json(file.read_bytes())
+        student = DecisionStudent.model_validate_json(file.read_bytes())
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror}; make it with `stillhouse decisions`") from None
     except ValidationError as error:
@@ -163,6 +173,9 @@ def read_decision_student(folder: Path) -> DecisionStudent:
         raise UsageError(
             f"{file}: is not a decision student of this version: {where}: {first['msg'].lower()}"
         ) from None
+    if student.exported:
+        return student.model_copy(update={"exported_encoder": read_exported_encoder(folder)})
+    return student
 
 
 def write_decision_student(folder: Path, student: DecisionStudent) -> None:

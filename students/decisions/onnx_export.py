@@ -1,5 +1,5 @@
-"""Exports a decision student as one ONNX file: the packaged int8 encoder with pooling, the weights of n-grams, or both, and the
-heads, for ONNX Runtime alone. Knows no file on disk. Imported only with the extra `embeddings`.
+"""Exports a decision student as one ONNX file: an int8 encoder with pooling, the weights of n-grams, or both, and the heads, for
+ONNX Runtime alone. Knows no file on disk. Imported only with the extra `embeddings`.
 """
 
 import json
@@ -7,18 +7,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper, load_model_from_string, numpy_helper
 
 from core.embeddings import EMBEDDING_WIDTH, MAX_TOKENS, load_tokenizer
 from core.errors import UsageError
 from students.decisions.decision_student import DecisionStudent, QuestionHead
+from students.decisions.exported_encoder import MASK, VECTOR
 from students.decisions.int8_encoder import build_int8_encoder
 from students.decisions.linear_head import Floats
 from students.decisions.ngram_vectors import LONGEST, SHORTEST, WIDTH
 from students.decisions.text_encoders import ENCODERS, MINILM, MINILM_NGRAMS, NGRAMS, PART_NORM
 
-HIDDEN, MASK = "last_hidden_state", "attention_mask"
-"""The encoder's output and one of its inputs."""
+HIDDEN = "last_hidden_state"
+"""The packaged encoder's output."""
 BUCKETS = "ngrams"
 """The input of a student of n-grams: the bucket of each n-gram of the text (`hash_character_ngrams`), repeated ones too."""
 OUTPUT_PREFIX = "probabilities_"
@@ -31,29 +32,34 @@ class ExportedDecisions(NamedTuple):
     """The contents of the exported files."""
 
     model: bytes
-    """ONNX: the inputs of BERT for one text, whose rows are its pieces of at most 256 tokens, `ngrams`, or both; an output for
-    each question, `probabilities_NAME`, with a number for each class (of `several_of`, for each label)."""
+    """ONNX: the inputs of BERT for one text, whose rows are its pieces of at most 256 tokens, `ngrams`, or both; of an encoder of
+    Transformers, those of `ExportedEncoder`, with its output. An output for each question, `probabilities_NAME`, has a number for
+    each class (of `several_of`, for each label)."""
     tokenizer: str | None
-    """The tokenizer.json of the package tokenizers; None without MiniLM."""
+    """The tokenizer.json of the package tokenizers; None for n-grams alone."""
 
 
 def export_decisions(student: DecisionStudent) -> ExportedDecisions:
-    """Raises UsageError for a student of another encoder than those of this package."""
-    if student.encoder not in ENCODERS:
-        raise UsageError(
-            f"encoder {student.encoder}: only students of {', '.join(ENCODERS)} are exported to ONNX; leave --encoder out for one"
-        )
-    words, letters = student.encoder != NGRAMS, student.encoder != MINILM
-    model = build_int8_encoder() if words else _create_empty_model()
-    _add_tensor(model.graph, "flat_shape", np.array([-1]))
-    if words:
+    """Raises UsageError for a student of an encoder of Transformers that was not exported."""
+    exported = student.exported_encoder
+    if exported:
+        model, tokenizer = load_model_from_string(exported.model), exported.tokenizer
+    elif student.encoder == NGRAMS:
+        model, tokenizer = _create_empty_model(), None
+    elif student.encoder in ENCODERS:
+        model, tokenizer = build_int8_encoder(), str(load_tokenizer().to_str())
         _add_pooling(model.graph)
-    if letters:
+    else:
+        raise UsageError(
+            f"encoder {student.encoder}: was not exported to ONNX, so its student cannot be; make it again"
+        )
+    _add_tensor(model.graph, "flat_shape", np.array([-1]))
+    if student.encoder in (NGRAMS, MINILM_NGRAMS):
         _add_ngram_weights(model.graph)
     for head in student.heads:
         _add_head(model.graph, head, student.encoder)
     model.metadata_props.add(key=METADATA_KEY, value=_describe_questions(student))
-    return ExportedDecisions(model.SerializeToString(), str(load_tokenizer().to_str()) if words else None)
+    return ExportedDecisions(model.SerializeToString(), tokenizer)
 
 
 def _create_empty_model() -> ModelProto:
@@ -73,7 +79,7 @@ def _describe_questions(student: DecisionStudent) -> str:
     value: dict[str, Any] = {"questions": questions, "teacher": student.teacher}
     if student.encoder != NGRAMS:
         value["max_tokens"] = MAX_TOKENS
-    if student.encoder != MINILM:
+    if student.encoder in (NGRAMS, MINILM_NGRAMS):
         value["ngrams"] = {"shortest": SHORTEST, "longest": LONGEST, "buckets": WIDTH}
     return json.dumps(value, ensure_ascii=False)
 
@@ -92,7 +98,7 @@ def _add_pooling(graph: GraphProto) -> None:
     _add_node(graph, "LpNormalization", ["piece_sums"], "piece_vectors", axis=-1, p=2)
     _add_node(graph, "Transpose", ["piece_vectors"], "stacked_vectors", perm=(1, 0, 2))
     _add_node(graph, "MatMul", ["piece_weights", "stacked_vectors"], "text_sum")
-    _add_node(graph, "LpNormalization", ["text_sum"], "text_vector", axis=-1, p=2)
+    _add_node(graph, "LpNormalization", ["text_sum"], VECTOR, axis=-1, p=2)
 
 
 def _add_ngram_weights(graph: GraphProto) -> None:
@@ -133,7 +139,7 @@ def _add_head(graph: GraphProto, head: QuestionHead, encoder: str) -> None:
             _add_node(graph, "Gather", [table, "ngram_buckets"], rows, axis=0)
             _add_node(graph, "MatMul", ["ngram_weights", rows], product)
         else:
-            _add_node(graph, "MatMul", ["text_vector", table], product)
+            _add_node(graph, "MatMul", [VECTOR, table], product)
         _add_node(graph, "Add", [product, logits], total)
         logits = total
     shares = f"{prefix}_shares"
@@ -151,7 +157,7 @@ def _split_weights(weights: Floats, encoder: str) -> Iterator[tuple[str, Floats]
         yield MINILM, weights[:EMBEDDING_WIDTH] * PART_NORM
         yield NGRAMS, weights[EMBEDDING_WIDTH:] * PART_NORM
     else:
-        yield encoder, weights
+        yield NGRAMS if encoder == NGRAMS else "words", weights
 
 
 def _add_node(graph: GraphProto, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:

@@ -3,7 +3,6 @@ Knows no label.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ NGRAMS = "ngrams"
 MINILM_NGRAMS = f"{MINILM}+{NGRAMS}"
 """Both: MiniLM's columns, then those of the n-grams."""
 ENCODERS = (MINILM, NGRAMS, MINILM_NGRAMS)
-"""Of this package; they need no torch, and their students are exported to ONNX."""
+"""Of this package; they need no torch."""
 PART_NORM = 0.5**0.5
 """Of each of the two parts of a row, which has norm 1."""
-MAX_TOKENS, BATCH_TEXTS = 256, 16
 FEWEST_TFIDF_TEXTS = 50
 """Of fewer texts, TF-IDF also keeps words that only one of them has."""
 
@@ -64,39 +62,13 @@ def join_vectors(minilm: Any, ngrams: Any) -> Any:
 
 
 def _encode_by_transformers(encoder: str, texts: Sequence[str]) -> Floats:
-    """Mean of the last hidden states, in batches of texts of similar length."""
-    import torch
-
-    tokenizer, model = _load_transformers_encoder(encoder)
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    vectors = np.zeros((len(texts), model.config.hidden_size))
-    for start in range(0, len(order), BATCH_TEXTS):
-        places = order[start : start + BATCH_TEXTS]
-        batch = tokenizer(
-            [texts[i] for i in places], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        )
-        with torch.inference_mode():
-            hidden = model(**batch).last_hidden_state
-        mask = batch["attention_mask"].unsqueeze(-1)
-        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-        vectors[places] = torch.nn.functional.normalize(mean, dim=1).double().numpy()
-    return vectors
-
-
-@cache
-def _load_transformers_encoder(encoder: str) -> tuple[Any, Any]:
     try:
-        from transformers import AutoModel, AutoTokenizer
+        from students.decisions.transformers_encoder import encode_by_transformers
     except ImportError:
         raise UsageError(
             f"--encoder {encoder}: needs the extra `train`: run {format_install_command('train')}"
         ) from None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
-        # A student's file names its encoder, and may be a stranger's: no pickle and no code of the model's.
-        return tokenizer, AutoModel.from_pretrained(encoder, use_safetensors=True, trust_remote_code=False).eval()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--encoder {encoder}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    return encode_by_transformers(encoder, texts)
 
 
 def create_tfidf(texts: Sequence[str]) -> Any:
