@@ -24,8 +24,8 @@ from pydantic import (
 )
 
 from agents.checks import Options, Subject, check
+from agents.checks.label_probabilities import TOP_LOGPROBS, read_label_probabilities
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
-from agents.families.label_probabilities import TOP_LOGPROBS, read_label_probabilities
 from agents.reply_schema import Finding, InvalidReply, ReplySchema, get_reply_tokens, parse_reply
 from core.config.decisions import (
     Answer,

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from agents.families.label_probabilities import read_label_probabilities
+from agents.checks.label_probabilities import read_label_probabilities
 from core.config.decisions import DecisionQuestion
 from core.sample import ReplyToken
 
