@@ -1,10 +1,10 @@
-"""A student that sees, trained from nothing on bar charts, and asked about new ones: with the chart, blind (a white image), with
-another chart, and in a style that it was not trained on.
+"""A student that sees, trained from nothing on bar charts, with color jitter and without, and asked about new ones: with the
+chart, blind (a white image), with another chart, and in a style that it was not trained on.
 
-Charts are drawn here, of coloured bars without any letter, and every answer is computed from the bars. The benchmark fails if the
+Charts are drawn here, of coloured bars without any letter, and every answer is computed from the bars. The benchmark fails if a
 student answers hardly better with the chart than without it: then it would not see.
 
-    python -m benchmarks.seeing [--charts N] [--epochs N] [--asked N]
+    python -m benchmarks.seeing [--charts N] [--epochs N] [--asked N] [--jitter SHARE]
 """
 
 import argparse
@@ -101,6 +101,8 @@ class Setting(NamedTuple):
     rate: float = 2e-3
     batch: int = 32
     vocabulary: int = 512
+    jitter: float = 0.2
+    """The color jitter of one student; the other has none."""
 
 
 DEFAULT = Setting()
@@ -173,13 +175,14 @@ def draw_questions(rng: Random, styles: Sequence[Style], number: int, limits: Im
     return QuestionSet(questions, [])
 
 
-def measure(setting: Setting, folder: Path, seed: int = 0) -> Outcome:
+def measure(setting: Setting, jitter: float, folder: Path, seed: int = 0) -> Outcome:
+    """A student with this color jitter; others are trained on the same charts and asked the same questions."""
     rng = Random(f"seeing {seed}")
     rows = [draw_conversation(rng, STYLES, rng.sample(range(KINDS), QUESTIONS)) for _ in range(setting.charts)]
     held_out = [draw_conversation(rng, STYLES, rng.sample(range(KINDS), QUESTIONS)) for _ in range(200)]
     config = StudentConfig.model_validate({
         "start": "random", "hidden_size": setting.width, "layers": setting.layers, "vocabulary": setting.vocabulary,
-        "images": {"patch": PATCH, "size": SIDE}, "epochs": setting.epochs, "learning_rate": setting.rate,
+        "images": {"patch": PATCH, "size": SIDE, "color_jitter": jitter}, "epochs": setting.epochs, "learning_rate": setting.rate,
         "batch_size": setting.batch, "precision": "float32", "checkpoint_steps": 100, "max_tokens": 256,
     })  # fmt: skip
     student = folder / "student"
@@ -209,45 +212,56 @@ def check_controls(outcome: Outcome) -> None:
             )
 
 
-def format_page(setting: Setting, outcome: Outcome) -> str:
+def format_page(setting: Setting, outcomes: Mapping[float, Outcome]) -> str:
+    """The page of students by color jitter."""
+    outcome = next(iter(outcomes.values()))
     record = outcome.record
     size = (
         f"{record.parameters:,} parameters ({setting.layers} layers, {setting.width} wide, {outcome.bytes / 1e6:.1f} MB"
     )
-    spent = f"{record.seconds:.0f} s, {outcome.processor_seconds:.0f} s of processor time"
     lines = [
         f"{describe_measurement()}. `python -m benchmarks.seeing`",
         "",
         f"A student of {size} as {DEFAULT_GGUF_TYPE} with its embedder of images), from random weights, on {setting.charts:,} "
         f"charts of {SIDE} pixels in patches of {PATCH} with {QUESTIONS} questions each, {setting.epochs} epochs, "
-        f"{record.steps:,} steps: {spent}. Held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f}. Asked in llama.cpp "
+        f"{record.steps:,} steps, once without color jitter and once with {setting.jitter:g}. Each asked in llama.cpp "
         f"about {setting.asked:,} new charts of each row, one question each: how many bars, which is the tallest, the shortest, "
         "the taller of two. Bars have colors and no letters. One seed.",
         "",
-        f"| charts | {' | '.join(ARMS)} |",
-        f"|---|{'---:|' * len(ARMS)}",
+        f"| color jitter | charts | {' | '.join(ARMS)} |",
+        f"|---:|---|{'---:|' * len(ARMS)}",
     ]
-    for name, found in (("in the styles of the training", outcome.known), ("in a held-out style", outcome.held_out)):
-        shares = []
-        for arm in ARMS:
-            rate = found.arms[arm].pass_rate
-            shares.append(f"{100 * rate.value:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f})")
-        lines.append(f"| {name} | {' | '.join(shares)} |")
+    for jitter, one in outcomes.items():
+        for name, found in (("in the styles of the training", one.known), ("in a held-out style", one.held_out)):
+            shares = []
+            for arm in ARMS:
+                rate = found.arms[arm].pass_rate
+                shares.append(f"{100 * rate.value:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f})")
+            lines.append(f"| {jitter:g} | {name} | {' | '.join(shares)} |")
+    lines.append("")
+    for jitter, one in outcomes.items():
+        loss = f"held-out loss {one.record.loss_before:.2f} -> {one.record.loss_after:.2f}"
+        spent = f"{one.record.seconds:.0f} s, {one.processor_seconds:.0f} s of processor time"
+        lines.append(f"Color jitter {jitter:g}: {loss}, {spent}.")
     return "\n".join(lines)
 
 
 def table(setting: Setting = DEFAULT) -> str:
-    with tempfile.TemporaryDirectory() as name:
-        outcome = measure(setting, Path(name))
-    check_controls(outcome)
-    return format_page(setting, outcome)
+    outcomes = {}
+    for jitter in (0.0, setting.jitter):
+        with tempfile.TemporaryDirectory() as name:
+            outcomes[jitter] = measure(setting, jitter, Path(name))
+    for outcome in outcomes.values():
+        check_controls(outcome)
+    return format_page(setting, outcomes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("charts", "epochs", "asked", "width", "layers"):
         parser.add_argument(f"--{name}", type=int, default=getattr(DEFAULT, name))
-    parser.add_argument("--rate", type=float, default=DEFAULT.rate)
+    for name in ("rate", "jitter"):
+        parser.add_argument(f"--{name}", type=float, default=getattr(DEFAULT, name))
     sys.stdout.write(f"{table(DEFAULT._replace(**vars(parser.parse_args())))}\n")
 
 

@@ -36,6 +36,8 @@ class EncodedImage(NamedTuple):
 
     begin: int
     image: FittedImage
+    color_factors: tuple[float, float, float] | None = None
+    """What red, green and blue of all its pixels are multiplied by; None for unchanged colors."""
 
     @property
     def end(self) -> int:

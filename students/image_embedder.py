@@ -88,6 +88,12 @@ def cut_patches(png: bytes, columns: int) -> np.ndarray:
     return blocks.reshape(rows * columns, -1)
 
 
+def scale_colors(patches: torch.Tensor, factors: tuple[float, float, float]) -> torch.Tensor:
+    """Patches of bytes with red, green and blue multiplied by factors from 0 to 1, rounded to bytes as in an image."""
+    colors = patches.reshape(len(patches), CHANNELS, -1) * torch.tensor(factors)[:, None]
+    return colors.round().to(patches.dtype).reshape(patches.shape)
+
+
 def list_patch_places(columns: int, rows: int) -> torch.Tensor:
     """Column and row of each patch, row by row, of shape (patches, 2)."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
@@ -103,7 +109,7 @@ def add_image_embedder(model: Any, config: ImagesConfig, start: Path | None = No
     """
     embedder = ImageEmbedder(config, model.config.hidden_size)
     if start and (stored := read_image_settings(start)):
-        if stored != config:
+        if (stored.patch, stored.size) != (config.patch, config.size):
             raise UsageError(
                 f"student.images: {str(start)!r} sees patches of {stored.patch} in images of {stored.size} pixels; use "
                 f"images = {{ patch = {stored.patch}, size = {stored.size} }}"
@@ -165,7 +171,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     finally:
         setattr(model, EMBEDDER, embedder)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in embedder.state_dict().items()}
-    settings = {name: str(value) for name, value in embedder.config.model_dump().items()}
+    settings = {name: str(value) for name, value in embedder.config.model_dump(include={"patch", "size"}).items()}
     save_file(weights, folder / EMBEDDER_FILE, metadata=settings)
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from students.chat_encoding import EncodedConversation
-from students.image_embedder import ImagePatches, cut_patches, list_patch_places
+from students.chat_encoding import EncodedConversation, EncodedImage
+from students.image_embedder import ImagePatches, cut_patches, list_patch_places, scale_colors
 
 IGNORED_LABEL = -100
 """The label of a token that is not learned; torch's cross-entropy ignores it by default."""
@@ -80,11 +80,16 @@ def _build_image_mask(encoded: Sequence[EncodedConversation], owner: torch.Tenso
 def _collect_patches(encoded: Sequence[EncodedConversation]) -> ImagePatches:
     parts = [(row, placed) for row, conversation in enumerate(encoded) for placed in conversation.images]
     return ImagePatches(
-        torch.cat([torch.from_numpy(cut_patches(placed.image.png, placed.image.columns)) for _, placed in parts]),
+        torch.cat([_read_patches(placed) for _, placed in parts]),
         torch.cat([list_patch_places(placed.image.columns, placed.image.rows) for _, placed in parts]),
         torch.cat([torch.full((placed.image.tokens,), row) for row, placed in parts]),
         torch.cat([torch.arange(placed.begin, placed.end) for _, placed in parts]),
     )
+
+
+def _read_patches(placed: EncodedImage) -> torch.Tensor:
+    patches = torch.from_numpy(cut_patches(placed.image.png, placed.image.columns))
+    return scale_colors(patches, placed.color_factors) if placed.color_factors else patches
 
 
 def pack_rows(sizes: Sequence[int], capacity: int) -> list[list[int]]:

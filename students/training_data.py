@@ -109,3 +109,26 @@ def shuffle_epoch(count: int, seed: int, epoch: int) -> list[int]:
     order = list(range(count))
     random.Random(f"epoch {epoch} of {seed}").shuffle(order)
     return order
+
+
+def jitter_colors(
+    conversations: Sequence[EncodedConversation], strength: float, seed: int, step: int
+) -> list[EncodedConversation]:
+    """The conversations of a step, with random color factors from 1 - `strength` to 1 for each image.
+
+    The factors depend on the arguments only, so a resumed training has the same, however a step is divided into batches.
+    """
+    rng = random.Random(f"color jitter {step} of {seed}")
+
+    def draw_factor() -> float:
+        return rng.uniform(1 - strength, 1)
+
+    return [
+        conversation._replace(
+            images=tuple(
+                placed._replace(color_factors=(draw_factor(), draw_factor(), draw_factor()))
+                for placed in conversation.images
+            )
+        )
+        for conversation in conversations
+    ]

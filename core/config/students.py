@@ -173,6 +173,10 @@ class ImagesConfig(RecipeTable):
     """Pixels of a patch's side. Each patch is a token."""
     size: int = Field(192, ge=16)
     """Pixels of an image's longest side. A larger image is made smaller, so that letters may become illegible."""
+    color_jitter: float = Field(0.0, ge=0, le=0.5)
+    """Color augmentation in training: in each step, red, green and blue of each image are multiplied by random factors from
+    1 - `color_jitter` to 1, so that the student sees in tints that the data lacks. Held-out losses and answers are of unchanged
+    images. 0 is no augmentation; high values confuse similar colors."""
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic.main import IncEx
 
-from core.config.identity_keys import find_later_defaults
+from core.config.identity_keys import remove_later_defaults
 from core.config.students import StudentConfig
 from core.sample import json_digest
 from core.storage.atomic_files import write_atomically
@@ -65,14 +65,15 @@ def training_digest(
 
     The digest excludes `IRRELEVANT_SETTINGS`, and keys of later versions with their default.
     """
-    left_out = {**IRRELEVANT_SETTINGS, **dict.fromkeys(find_later_defaults(config), True)}
+    settings = config.model_dump(mode="json", exclude=dict(IRRELEVANT_SETTINGS))
+    remove_later_defaults(config, settings)
     return json_digest(
         {
             **{
                 name: [[message.model_dump() for message in conversation or ()] for conversation in conversations]
                 for name, conversations in sets.items()
             },
-            "config": config.model_dump(mode="json", exclude=left_out),
+            "config": settings,
             "seed": seed,
             "teacher": teacher,
             **({"start": start} if start else {}),

@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.config.students import ImagesConfig, StudentConfig
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
+from core.runs.student_records import StudentRecord
 from core.sample import Message
 from core.shared_options import EMBEDDER_FILE, PROJECTOR_FILE
 from core.storage.fitted_images import decode_image_url, fit_image
@@ -38,7 +39,9 @@ from students.init.start_model import load_start_model
 from students.output.gguf_export import export_gguf, read_student
 from students.predictions import predict_tokens
 from students.token_batches import build_batch
+from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
+from students.training_data import jitter_colors
 from teachers.local_images import fit_message_images
 from teachers.local_llama import projector_settings, start_local_server
 from teachers.openai_chat import build_messages
@@ -204,6 +207,81 @@ def test_it_is_a_start_that_sees(seeing_student: Path, tmp_path: Path) -> None:
     other = config.model_copy(update={"images": ImagesConfig(patch=8, size=64)})
     with pytest.raises(UsageError, match="sees patches of 16 in images of 64 pixels; use images = "):
         train_student(color_conversations(40, seed=5), other, tmp_path / "other", seed=3, progress=quiet)
+
+
+# Color jitter
+
+
+def test_color_jitter_changes_the_tint_of_each_image_as_a_whole(tokenizer: PreTrainedTokenizerBase) -> None:
+    """One factor for each color of an image, other factors for the next image and in the next step, the same when resumed."""
+    rows = [encode([*ask_color("red", Random(1)), *ask_color("blue", Random(1))], tokenizer)] * 2
+
+    def read(rows: list[EncodedConversation]) -> torch.Tensor:
+        patches = build_batch(rows, 0).patches
+        assert patches
+        return patches.values
+
+    plain, first, resumed, later = (
+        read(batch) for batch in (rows, *(jitter_colors(rows, 0.4, seed=3, step=step) for step in (5, 5, 6)))
+    )
+    assert first.dtype == plain.dtype
+    assert torch.equal(first, resumed)
+    assert not torch.equal(first, later)
+    assert torch.equal(read(rows), plain), "the data itself is unchanged"
+    before, after = (values.reshape(4, 12, 3, -1) for values in (plain, first))
+    white = (before == 255).all(2, keepdim=True).expand_as(before)
+    factors = torch.stack(
+        [after[image][:, color][white[image][:, color]] / 255 for image in range(4) for color in range(3)]
+    )
+    assert torch.equal(factors, factors[:, :1].expand_as(factors)), "constant in an image"
+    assert len(factors.unique()) == 12
+    assert (factors >= 0.6 - 0.5 / 255).all()
+    expected = before * factors[:, 0].reshape(4, 1, 3, 1)
+    assert (after - expected).abs().max() < 1
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_color_jitter_is_of_the_training_alone(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted training resumes to the same weights, held-out losses are of unchanged images, and a student that was
+    trained with jitter is a start without it.
+    """
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
+    rows, held_out = color_conversations(24), color_conversations(8, seed=9)
+    config = StudentConfig(
+        start=str(start), epochs=3, learning_rate=3e-3, batch_size=8, max_tokens=128, checkpoint_steps=4, images=IMAGES,
+        precision="float32",
+    )  # fmt: skip
+
+    def train(strength: float, name: str, start: Path, progress: Any = quiet) -> StudentRecord:
+        images = IMAGES.model_copy(update={"color_jitter": strength})
+        settings = config.model_copy(update={"images": images, "start": str(start)})
+        return train_student(rows, settings, tmp_path / name, seed=3, progress=progress, held_out=held_out)
+
+    def stop(_: str) -> None:
+        if locate_checkpoint(tmp_path / "resumed").exists():
+            raise Interrupted
+
+    plain, jittered = train(0, "plain", start), train(0.4, "jittered", start)
+    assert plain.loss_before == jittered.loss_before
+    assert plain.loss_after != jittered.loss_after
+    stored = measure_folder_loss(tmp_path / "jittered", held_out, 128).nats_per_token
+    assert stored == pytest.approx(jittered.loss_after, rel=1e-5)
+    assert train(0, "more", tmp_path / "jittered").loss_before == pytest.approx(jittered.loss_after, rel=1e-5)
+
+    monkeypatch.setattr("students.training.training_loop.PROGRESS_SECONDS", 0.0)
+    with pytest.raises(Interrupted):
+        train(0.4, "resumed", start, stop)
+    lines: list[str] = []
+    train(0.4, "resumed", start, lines.append)
+    assert any("resumes after step 4" in line for line in lines)
+    for file in (EMBEDDER_FILE, "model.safetensors"):
+        whole, resumed = (load_file(tmp_path / name / file) for name in ("jittered", "resumed"))
+        assert all(weight.equal(resumed[key]) for key, weight in whole.items()), file
 
 
 # What llama.cpp computes
