@@ -43,7 +43,7 @@ LABELS = {
     "river": "Elbe Loire Tagus Vistula Rhône Drava Ebro Thames Po Oder".split(),
     "person": "Ada Bruno Clara Deniz Emil Farah Goran Hanna Ivo Jana Karim Lena Marek Nora Omar Pia".split(),
     "dish": "Soup Salad Pasta Pizza Curry Stew Risotto Pancakes Omelette Dumplings".split(),
-    "exam": "Algebra Biology Chemistry Drawing English French Geography History Physics Sports".split(),
+    "course": "Algebra Biology Chemistry Drawing English French Geography History Physics Sports".split(),
     "station": "North Gate|Old Mill|Harbour|Museum|Castle Hill|Market|Airport|Stadium|Lakeside|University".split("|"),
 }
 """Labels by their kind."""
@@ -94,7 +94,7 @@ SUBJECTS = tuple(
     Kilometres run in the team | Runner | person | This week (km): 4: 78: 0; Last week (km): 3: 81: 0
     Votes for the committee | Candidate | person | Votes: 12: 190: 0
     Orders in the canteen | Dish | dish | Lunch: 12: 210: 0; Dinner: 5: 140: 0
-    Average marks | Course | exam | Class A: 41: 97: 1; Class B: 38: 98: 1
+    Average marks | Course | course | Class A: 41: 97: 1; Class B: 38: 98: 1
     Passengers by station | Station | station | Morning: 120: 4800: 0; Evening: 140: 5100: 0
     """.strip().splitlines()
     )
