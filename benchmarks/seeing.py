@@ -93,7 +93,7 @@ class Chart(NamedTuple):
 
 class Setting(NamedTuple):
     charts: int = 16_000
-    epochs: int = 2
+    epochs: int = 4
     asked: int = 500
     """Charts of each style that the student is asked about, with one question each."""
     width: int = 96

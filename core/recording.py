@@ -62,7 +62,7 @@ def record_sample(family: str, sample: Sample) -> RecordedSample:
     replies = tuple(
         RecordedReply(
             request=conversation_digest([*turn.context, Message(role="user", content=turn.asked)]),
-            **turn.model_dump(exclude={"context"}),
+            **turn.model_dump(exclude={"context", "tokens"}),
         )
         for turn in sample.turns
     )

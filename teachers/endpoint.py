@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from core.config.teachers import OPENAI_URL, TeacherConfig
+from core.errors import ProviderError
 from core.secrets import read_key, redact_text
 from teachers.base import CallCharge, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.connection_errors import describe_connection_error
@@ -40,14 +41,15 @@ class EndpointTeacher(SingleEndpointTeacher):
 
     async def _send_once(self, question: TeacherQuestion, charge: CallCharge) -> TeacherReply:
         body = build_request_body(question, self._name, self.config)
-        return await self._send(
+        reply = await self._send(
             "/chat/completions",
             body,
             charge,
-            lambda text: parse_completion(
-                text, self.config, question.max_tokens, keep_tokens=question.top_logprobs > 0
-            ),
+            lambda text: parse_completion(text, self.config, question.max_tokens, top_logprobs=question.top_logprobs),
         )
+        if question.top_logprobs and reply.text and not reply.tokens:
+            raise ProviderError(f"{self.config.model} returned no token probabilities, which a check asks for")
+        return reply
 
     async def request_json(
         self, path: str, body: dict[str, Any] | None = None, max_bytes: int = LONGEST_BODY

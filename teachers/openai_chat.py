@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.config.teachers import TeacherConfig
-from core.sample import Message, ReplyToken, TokenUsage, ToolCall
+from core.sample import Message, TokenUsage, ToolCall
 from core.secrets import redact_excerpt
 from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, TokenCertainty
 from teachers.grammar_bounds import simplify_schema
+from teachers.reply_tokens import clamp_logprob, clean_text, read_reply_tokens
 from teachers.thinking.request_keys import build_thinking_keys
 from teachers.thinking.thought_text import is_json_object, read_message_reasoning, read_message_text
 
@@ -25,8 +26,6 @@ CHARACTERS_PER_TOKEN = 32
 ignores `max_tokens` must not determine it."""
 KEPT_CHARACTERS = 4_096
 """A JSONDecodeError counts the lines of all text before it, so parsed text beyond this length is dropped."""
-MIN_LOGPROB = -50.0
-"""Less likely than any sampled token; servers write impossible tokens in several ways."""
 
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a response raises that is not as its protocol says."""
@@ -146,9 +145,9 @@ def parse_json_object(text: str, what: str = "a JSON object") -> dict[str, Any]:
 
 
 def parse_completion(
-    text: str, config: TeacherConfig, max_tokens: int = MAX_TOKEN_COUNT, *, keep_tokens: bool = False
+    text: str, config: TeacherConfig, max_tokens: int = MAX_TOKEN_COUNT, *, top_logprobs: int = 0
 ) -> TeacherReply:
-    """A response body as a reply, with its tokens if they are to be kept. Invalid Unicode is replaced.
+    """A response body as a reply, with its tokens if `top_logprobs` of each place are to be kept. Invalid Unicode is replaced.
 
     Thinking is no part of its text. A reply that is too long for `max_tokens` tokens is cut, and counts as cut off.
 
@@ -171,16 +170,17 @@ def parse_completion(
         thought, content, closed = (reasoning, whole, True) if calls else split_thinking(whole)
         reasoning = reasoning or thought
         content = find_json_object(content) if config.structured == "plain" else content
+        readable = clean_text(content)
         tokens = list_answer_tokens(choice, content, reasoning)
         values = [token["logprob"] for token in tokens if token.get("logprob") is not None]
         return TeacherReply(
-            text=content.encode("utf-8", "replace").decode(),
+            text=readable,
             finished=choice.get("finish_reason") != "length" and closed and not cut_off,
             usage=read_usage(answer.get("usage") or {}),
-            reasoning=reasoning.encode("utf-8", "replace").decode(),
+            reasoning=clean_text(reasoning),
             confidence=math.exp(sum(values) / len(values)) if values else None,
             certainty=build_certainty(tokens),
-            tokens=tuple(map(_read_token, tokens)) if keep_tokens else (),
+            tokens=read_reply_tokens(list_tokens(choice), readable, top_logprobs) if top_logprobs else (),
         )
     except MALFORMED:
         raise InvalidCompletion(f"not a chat completion: {redact_excerpt(text, 200)!r}") from None
@@ -222,9 +222,13 @@ def check_token_count(tokens: Any) -> int:
     return tokens or 0
 
 
+def list_tokens(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return list((choice.get("logprobs") or {}).get("content") or ())
+
+
 def list_answer_tokens(choice: Mapping[str, Any], content: str, reasoning: str) -> list[dict[str, Any]]:
     """The tokens of a choice with their probabilities, without those of the thinking, which come first."""
-    tokens: list[dict[str, Any]] = list((choice.get("logprobs") or {}).get("content") or ())
+    tokens = list_tokens(choice)
     if not reasoning:
         return tokens
     left, first = len(content), len(tokens)
@@ -259,18 +263,9 @@ def build_certainty(tokens: Sequence[dict[str, Any]]) -> TokenCertainty | None:
     """Certainty from the tokens of an answer; None unless every position has its most likely tokens."""
     if not tokens or not all(token.get("top_logprobs") for token in tokens):
         return None
-    chosen = tuple(_clamp_logprob(token["logprob"]) for token in tokens)
-    likeliest = ([_clamp_logprob(top["logprob"]) for top in token["top_logprobs"]] for token in tokens)
+    chosen = tuple(clamp_logprob(token["logprob"]) for token in tokens)
+    likeliest = ([clamp_logprob(top["logprob"]) for top in token["top_logprobs"]] for token in tokens)
     return TokenCertainty(logprobs=chosen, entropies=tuple(map(_entropy, likeliest)))
-
-
-def _read_token(token: Mapping[str, Any]) -> ReplyToken:
-    likeliest = {str(top["token"]): _clamp_logprob(top["logprob"]) for top in reversed(token.get("top_logprobs") or ())}
-    return ReplyToken(text=str(token["token"]), logprob=_clamp_logprob(token["logprob"]), likeliest=likeliest)
-
-
-def _clamp_logprob(logprob: float | None) -> float:
-    return MIN_LOGPROB if logprob is None else min(0.0, max(MIN_LOGPROB, float(logprob)))
 
 
 def _entropy(logprobs: list[float]) -> float:

@@ -141,6 +141,8 @@ class Check:
     """Names of the prompts of those calls."""
     lacks: Callable[[], str | None] = lambda: None
     """What this machine lacks for the check, in a sentence."""
+    reads_logprobs: Callable[[Any], bool] = lambda _options: False
+    """Whether it needs token probabilities of the verifier's teacher, given its options."""
     attempt: AttemptJudge | None = None
     """How it judges an attempt at the candidate's question, if it can."""
 
@@ -197,10 +199,11 @@ class Check:
 
 def check(
     name: str, options: type[Options] = Options, *, calls: Callable[[Any], int] = lambda _options: 0,
-    roles: Sequence[str] = (), lacks: Callable[[], str | None] = lambda: None, attempt: AttemptJudge | None = None,
+    roles: Sequence[str] = (), lacks: Callable[[], str | None] = lambda: None,
+    reads_logprobs: Callable[[Any], bool] = lambda _options: False, attempt: AttemptJudge | None = None,
 ) -> Callable[[CheckFunction], Check]:  # fmt: skip
     """Turn a function of a subject and options, plain or async, into a check. Its docstring states the requirement."""
-    return lambda run: Check(name, run, options, calls, tuple(roles), lacks, attempt)
+    return lambda run: Check(name, run, options, calls, tuple(roles), lacks, reads_logprobs, attempt)
 
 
 def build_finding(check: str, fault: str | None, met: str) -> Finding:

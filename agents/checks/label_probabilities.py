@@ -6,6 +6,7 @@ other answers: the probability of an answer is the sum over the places at which 
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,21 +19,25 @@ MOST_UNSEEN = 0.05
 """A token that is not among the likeliest has at most the probability of the last of them. A small model, which only its schema
 keeps to the answers, may give all of them less."""
 _DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
 _AFTER_VALUE = ",} \t\r\n"
 
 
 class ValuePlace(NamedTuple):
-    """Where a value is in the text of an object: its first character, and the one after its last."""
+    """Where a value is in the text of an object."""
 
+    colon: int
+    """After the colon before it."""
     start: int
     end: int
+    """After its last character."""
 
 
 def read_label_probabilities(question: DecisionQuestion, tokens: Sequence[ReplyToken]) -> dict[str, float] | None:
     """The probability of each class (`DecisionQuestion.classes`), given that the reply is one of them.
 
     A token that begins several answers which the reply left is divided equally among them. Tokens that begin no answer are left
-    out: a server may return them, even if its schema forbids them.
+    out: a server may return them, even if its schema forbids them. So is white space, after which any answer may follow.
 
     Args:
         question: of the type `yes_no`, `one_of` or `score`: the answer is one class.
@@ -53,17 +58,21 @@ def read_label_probabilities(question: DecisionQuestion, tokens: Sequence[ReplyT
     left = set(forms)  # the classes that the path has not left yet
     path, unseen, at = 1.0, 0.0, 0
     for token in tokens:
-        if place.start < at + len(token.text) and at < last:
-            begun = {
-                other: [name for name in sorted(left) if _begins(text[:at] + other, text, place, forms[name])]
-                for other in {*token.likeliest, token.text}
-            }
-            onward = left.intersection(begun.pop(token.text))
-            for other, names in begun.items():
+        if place.colon < at + len(token.text) and at < last:
+            others = {other: math.exp(token.likeliest[other]) for other in token.likeliest.keys() - {token.text}}
+            seen: set[str] = set()
+            for other, probability in others.items():
+                value = _cut_value(text[:at] + other, text, place)
+                names = [name for name in sorted(left) if value and _begins(value, forms[name])]
+                seen.update(names)
                 for name in names:
-                    found[name] += path * math.exp(token.likeliest[other]) / len(names)
-            missing = left - onward - {name for names in begun.values() for name in names}
-            unseen += path * len(missing) * min(map(math.exp, token.likeliest.values()), default=1.0)
+                    found[name] += path * probability / len(names)
+                if not names and _may_begin(value):
+                    unseen += path * probability
+            value = _cut_value(text[: at + len(token.text)], text, place) or ""
+            onward = {name for name in left if _begins(value, forms[name])}
+            least = min(map(math.exp, token.likeliest.values()), default=1.0)
+            unseen += path * least * len(left - onward - seen)
             path *= math.exp(token.logprob)
             left = onward
         at += len(token.text)
@@ -78,30 +87,41 @@ def read_label_probabilities(question: DecisionQuestion, tokens: Sequence[ReplyT
 
 def find_values(text: str) -> dict[str, ValuePlace]:
     """The places of the values in the text of a JSON object, by key; empty if it is none."""
-    found, at = {}, text.find("{") + 1
+    found: dict[str, ValuePlace] = {}
+    at = text.find("{") + 1
     try:
-        while at and text[at:].lstrip()[:1] == '"':
-            key, at = _decode(text, at)
-            at = text.index(":", at) + 1
-            start = len(text) - len(text[at:].lstrip())
-            at = _decode(text, start)[1]
-            found[str(key)] = ValuePlace(start, at)
-            comma = text.find(",", at)
-            at = comma + 1 if not text[at:comma].strip() else 0
-    except ValueError:
-        return {}
-    return found
+        while at and text[_skip_space(text, at)] == '"':
+            key, at = _DECODER.raw_decode(text, _skip_space(text, at))
+            colon = text.index(":", at) + 1
+            start = _skip_space(text, colon)
+            end = _DECODER.raw_decode(text, start)[1]
+            found[str(key)] = ValuePlace(colon, start, end)
+            at = _skip_space(text, end) + 1
+            if text[at - 1] == "}":
+                return found
+            if text[at - 1] != ",":
+                break
+    except (ValueError, IndexError, RecursionError):
+        pass
+    return {}
 
 
-def _decode(text: str, at: int) -> tuple[object, int]:
-    """The JSON value after white space from `at` on, and where it ends."""
-    return _DECODER.raw_decode(text, len(text) - len(text[at:].lstrip()))
+def _skip_space(text: str, at: int) -> int:
+    space = _SPACE.match(text, at)
+    return space.end() if space else at
 
 
-def _begins(written: str, text: str, place: ValuePlace, form: str) -> bool:
-    """Whether `written`, in place of the reply `text`, may go on as one with `form` for its value."""
-    value = written[place.start :]
-    if not value or written[: place.start] != text[: place.start]:
-        return False
+def _cut_value(written: str, text: str, place: ValuePlace) -> str | None:
+    """What `written`, in place of the reply `text`, has of the value; None if it differs before."""
+    return written[place.colon :].lstrip() if written[: place.colon] == text[: place.colon] else None
+
+
+def _begins(value: str, form: str) -> bool:
+    """Whether a reply with `value` may go on as one with `form`."""
     rest = value[len(form) :]
     return form.startswith(value) or (value.startswith(form) and (form[-1] == '"' or rest[:1] in _AFTER_VALUE))
+
+
+def _may_begin(value: str | None) -> bool:
+    """Whether a value that begins no answer as it stands may still be one, by an escape or the rest of a character."""
+    return value is not None and ("\\" in value or "\ufffd" in value)

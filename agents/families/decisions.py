@@ -45,6 +45,8 @@ STYLES = (
     "a message that comes to its point at the end",
 )  # fmt: skip
 _MESSAGES = TypeAdapter(list[Message])
+LEAST_OF_AMBIGUOUS = 0.25
+"""The least probability of an ambiguous text's answer: as one of four votes."""
 NO_VOTE = "no vote could be read"
 INSTRUCTION = "Answer these questions about the text with one JSON object and nothing else."
 
@@ -93,21 +95,30 @@ class VoteOptions(Options):
 
     @model_validator(mode="after")
     def _votes_differ(self) -> Self:
-        if self.votes > 1 and self.temperature == 0:
+        if self.by == "votes" and self.votes > 1 and self.temperature == 0:
             raise ValueError(f"votes = {self.votes} at temperature = 0 would be one vote {self.votes} times")
         return self
 
 
-@check("votes", VoteOptions, calls=lambda options: options.votes if options.by == "votes" else 1, roles=("vote",))
+@check(
+    "votes",
+    VoteOptions,
+    calls=lambda options: options.votes if options.by == "votes" else 1,
+    roles=("vote",),
+    reads_logprobs=lambda options: options.by == "probabilities",
+)
 async def votes_check(subject: Subject, options: VoteOptions) -> Finding:
     """Independent votes must support the answers: of a generated text, more than half; of an ambiguous one, one at least.
-    Probabilities must be as large as those shares.
+    Its probability must be over a half too; of an ambiguous one, a quarter.
     """
     shares = await (_count_votes if options.by == "votes" else _read_probabilities)(subject, options)
     if isinstance(shares, str):
         return Finding(check="votes", passed=False, evidence=shares)
     least = min(share.value for share in shares)
-    wanted = {"given": options.min_agreement, "ambiguous": 1 / options.votes}.get(subject.seed.data["case"])
+    wanted = {
+        "given": options.min_agreement,
+        "ambiguous": LEAST_OF_AMBIGUOUS if options.by == "probabilities" else 1 / options.votes,
+    }.get(subject.seed.data["case"])
     passed = least > 0.5 if wanted is None else least >= wanted
     return Finding(check="votes", passed=passed, evidence=", ".join(f"{share.name}: {share.words}" for share in shares))
 

@@ -406,6 +406,14 @@ def _critic_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         yield RecipeProblem("agents.critic.type", f"{teacher.model} {NO_PROBABILITIES}")
 
 
+def _probability_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    teacher = plan.recipe.teachers.get(plan.recipe.agents.verifier.teacher)
+    for i, bound in enumerate(plan.checks):
+        if teacher and not teacher.returns_logprobs and bound.check.reads_logprobs(bound.options):
+            what = f"{teacher.model} returns no token probabilities, which this check needs with these options"
+            yield RecipeProblem(f"verifiers.{i}", what)
+
+
 def _thinking_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     """A limit that vLLM would reject, and thinking that leaves no room for a prompt in a slot of an embedded teacher."""
     for name, agent in plan.agents.items():
@@ -454,6 +462,7 @@ PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _difficulty_problems,
     _promotion_problems,
     _critic_problems,
+    _probability_problems,
     _thinking_problems,
     _image_problems,
 )

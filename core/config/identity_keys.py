@@ -73,6 +73,7 @@ LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "on_topic": {"similarity": None},
     "read_again": {"similarity": None},
     "steps": {"of": "reasoning"},
+    "votes": {"by": "votes"},
 }
 """By check: options that it got later, with their defaults."""
 LATER_TASK_OPTIONS: Mapping[str, Mapping[str, Any]] = {

@@ -12,6 +12,7 @@ from core.errors import UsageError
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.storage.sample_files import read_samples
 from flows.data.dataset_rows import find_dataset_files, read_batch_lines, read_dataset_batches, read_row_conversation
+from flows.terminal.text_format import format_percent
 from students.decisions.label_noise import (
     estimate_accuracy_from_agreement,
     expected_agreement,
@@ -21,8 +22,8 @@ from students.decisions.label_noise import (
 from students.decisions.student_fitting import LabeledAnswers
 
 FAMILY = "decisions"
-SUM_TOLERANCE = 0.01
-"""Of probabilities in a file, which may be rounded."""
+ROUNDING = 0.00501
+"""Of each probability in a file."""
 Probabilities = dict[str, float]
 """By class (`DecisionQuestion.to_class`), all classes."""
 MOST_LABELS = 200
@@ -47,11 +48,7 @@ class LabeledTexts(NamedTuple):
     def label(self, question: DecisionQuestion) -> LabeledAnswers:
         """The probabilities of the classes for each text and the likeliest one; or the shares of the votes, and the majority."""
         found = zip(self.votes[question.name], self.probabilities[question.name], strict=True)
-        shares = [
-            given
-            or {str(vote): share for vote, share in summarize_votes(list(map(question.to_class, row))).shares.items()}
-            for row, given in found
-        ]
+        shares = [given or share_votes(question, row) for row, given in found]
         answers = [question.from_class(max(one, key=one.__getitem__)) for one in shares]
         return LabeledAnswers(answers, [{name: share for name, share in one.items() if share > 0} for one in shares])
 
@@ -70,14 +67,26 @@ class LabelNoise(BaseModel):
     drawn: bool = False
     """Whether from probabilities."""
 
+    @property
+    def words(self) -> str:
+        """In a sentence."""
+        agreement = format_percent(self.agreement)
+        found = (
+            f"two votes drawn by the teacher's probabilities agree in {agreement} of texts"
+            if self.drawn
+            else f"votes agree in {agreement} of pairs, and differ in {format_percent(self.disputed)} of texts"
+        )
+        return f"{found}; if they err independently, one vote is right in {format_percent(self.accuracy)} at most"
+
 
 def estimate_label_noise(question: DecisionQuestion, labeled: LabeledTexts) -> LabelNoise | None:
-    """From the texts with probabilities if there are any, else from votes. None where no text has two votes, or answers are no
-    single classes.
+    """From probabilities if all texts have them, else from votes. None where no text has two votes, or answers are no single
+    classes.
     """
     if not question.has_single_class:
         return None
-    known = [given for given in labeled.probabilities[question.name] if given]
+    given = labeled.probabilities[question.name]
+    known = [one for one in given if one] if all(given) else []
     named = [[question.to_class(vote) for vote in row] for row in labeled.votes[question.name]]
     agreement = expected_agreement(known) if known else pairwise_agreement(named)
     if agreement is None:
@@ -95,7 +104,8 @@ def read_labeled_texts(source: Path, questions: Sequence[DecisionQuestion] | Non
     (an object of lists) and `probabilities` (an object of objects) are optional. Without `questions`, the labels of `label` make
     one question of that name.
 
-    Equal texts are one text with the votes of all.
+    Equal texts are one text with the votes of all; if a copy has probabilities, with the mean of these and of the other copies'
+    shares of votes.
 
     Raises:
         UsageError: naming the row that cannot be used.
@@ -148,17 +158,28 @@ def pool_equal_texts(labeled: LabeledTexts) -> LabeledTexts:
         for name, rows in labeled.votes.items()
     }
     probabilities = {
-        name: [_average([rows[number] for number in copies]) for copies in places.values()]
-        for name, rows in labeled.probabilities.items()
+        question.name: [_pool_probabilities(labeled, question, copies) for copies in places.values()]
+        for question in labeled.questions
     }
     texts = [labeled.texts[copies[0]] for copies in places.values()]
     return labeled._replace(texts=texts, votes=votes, probabilities=probabilities)
 
 
-def _average(copies: Sequence[Probabilities | None]) -> Probabilities | None:
-    """Of those that have probabilities."""
-    known = [one for one in copies if one]
-    return {name: sum(one[name] for one in known) / len(known) for name in known[0]} if known else None
+def _pool_probabilities(
+    labeled: LabeledTexts, question: DecisionQuestion, copies: Sequence[int]
+) -> Probabilities | None:
+    """The mean over copies of a text, of which at least one has probabilities; None if none has."""
+    given = [labeled.probabilities[question.name][number] for number in copies]
+    if not any(given):
+        return None
+    votes = labeled.votes[question.name]
+    known = [one or share_votes(question, votes[number]) for one, number in zip(given, copies, strict=True)]
+    return {name: sum(one.get(name, 0.0) for one in known) / len(known) for name in question.classes}
+
+
+def share_votes(question: DecisionQuestion, votes: Sequence[Answer]) -> dict[str, float]:
+    """The share of each class that has votes, the majority first."""
+    return {str(vote): share for vote, share in summarize_votes(list(map(question.to_class, votes))).shares.items()}
 
 
 def find_decision_run(source: Path) -> RunDir | None:
@@ -249,18 +270,18 @@ def _read_probabilities(question: DecisionQuestion, row: Mapping[str, Any]) -> P
     if not isinstance(given, Mapping):
         raise ValueError("`probabilities` must be an object, with the questions' names as keys")  # noqa: TRY004
     of = given.get(question.name)
-    if of is None:
+    if of is None or (isinstance(of, Mapping) and all(value is None for value in of.values())):
         return None
     if not question.has_single_class or not isinstance(of, Mapping) or set(of) - set(question.classes):
         raise ValueError(
-            f"the probabilities of {question.name!r} must be an object with a number for its answers; allowed is "
-            f"{question.allowed}"
+            f"the probabilities of {question.name!r} must be an object with numbers, whose keys are of "
+            f"{', '.join(question.classes) or 'a question with a single answer'}"
         )
-    values = {name: of.get(name) or 0 for name in question.classes}
-    numbers = [value for value in values.values() if isinstance(value, int | float) and 0 <= value <= 1]
-    if len(numbers) < len(values) or abs(sum(numbers) - 1) > SUM_TOLERANCE:
+    values = [0.0 if of.get(name) is None else of[name] for name in question.classes]
+    fit = all(isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1 for value in values)
+    if not fit or abs(sum(values) - 1) > ROUNDING * max(2, len(values)):
         raise ValueError(f"the probabilities of {question.name!r} must be from 0 to 1, with the sum 1")
-    return {name: value / sum(numbers) for name, value in values.items()}
+    return {name: value / sum(values) for name, value in zip(question.classes, values, strict=True)}
 
 
 def _read_votes(

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.storage.atomic_files import write_text
-from flows.decisions.labeled_texts import LabelNoise
 from flows.decisions.student_creation import DecisionReport, QuestionReport
 from flows.report.page_templates import create_page_environment
 from flows.report.plots import Tick, create_plot_area, list_round_values
@@ -136,20 +135,10 @@ def format_threshold_texts(thresholds: int) -> str:
     return f"{thresholds:,}" if thresholds else "their out-of-fold predictions"
 
 
-def _format_noise(noise: LabelNoise) -> str:
-    agreement = format_percent(noise.agreement)
-    found = (
-        f"two votes drawn by the teacher's probabilities agree in {agreement} of texts"
-        if noise.drawn
-        else f"votes agree in {agreement} of pairs, and differ in {format_percent(noise.disputed)} of texts"
-    )
-    return f"  {found}; if they err independently, one vote is right in {format_percent(noise.accuracy)} at most"
-
-
 def _format_question(report: QuestionReport, target: AgreementTarget) -> Iterator[str]:
     yield f"{report.question.name}: {describe_guarantee(report, target)}"
     if report.noise:
-        yield _format_noise(report.noise)
+        yield f"  {report.noise.words}"
     rows: list[tuple[str, ...]] = [
         (
             "",

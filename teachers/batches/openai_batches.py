@@ -165,8 +165,9 @@ class OpenAIBatchApi:
 
     def parse_reply(self, body: dict[str, Any], question: TeacherQuestion) -> TeacherReply:
         try:
-            keep = question.top_logprobs > 0
-            return parse_completion(json.dumps(body), self._config, question.max_tokens, keep_tokens=keep)
+            return parse_completion(
+                json.dumps(body), self._config, question.max_tokens, top_logprobs=question.top_logprobs
+            )
         except InvalidCompletion as error:
             raise FailedTry(str(error)) from None
 

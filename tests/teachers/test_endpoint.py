@@ -106,8 +106,13 @@ def test_the_likeliest_tokens_are_asked_for_and_make_the_certainty_of_a_reply() 
 
 
 def test_the_tokens_of_a_reply_are_kept_where_its_question_asks_for_them() -> None:
-    likeliest = [{"token": "yes", "logprob": -0.1}, {"token": "no", "logprob": None}]
-    tokens = [{"token": "yes", "logprob": -0.1, "top_logprobs": likeliest}, {"token": "!", "logprob": -2.0}]
+    likeliest = [{"token": '{"answer": "', "logprob": -0.1}, {"token": "no", "logprob": None}]
+    tokens = [
+        {"token": '{"answer": "', "logprob": -0.1, "top_logprobs": likeliest},
+        {"token": "x", "logprob": -2.0},
+        {"token": '"}', "logprob": -0.1},
+        {"token": "<|end|>", "logprob": -0.1},
+    ]
     bodies = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -119,13 +124,16 @@ def test_the_tokens_of_a_reply_are_kept_where_its_question_asks_for_them() -> No
     (reply,) = asked(answer, question=question)
     assert bodies[0]["top_logprobs"] == 20
     assert isinstance(reply, TeacherReply)
-    assert [(token.text, token.logprob, dict(token.likeliest)) for token in reply.tokens] == [
-        ("yes", -0.1, {"yes": -0.1, "no": -50.0}), ("!", -2.0, {}),
-    ]  # fmt: skip
+    (yes, *_) = reply.tokens
+    assert (yes.text, yes.logprob, dict(yes.likeliest)) == ('{"answer": "', -0.1, {'{"answer": "': -0.1, "no": -50.0})
+    assert "".join(token.text for token in reply.tokens) == reply.text
     assert TeacherReply.model_validate_json(reply.model_dump_json()) == reply
     (reply,) = asked(answer)
     assert isinstance(reply, TeacherReply)
     assert (reply.tokens, "top_logprobs" in bodies[1]) == ((), False)
+    del tokens[:]
+    (fault,) = asked(answer, question=question)
+    assert "returned no token probabilities" in str(fault)
 
 
 @pytest.mark.parametrize(("text", "outcome"), [('{"data": []}', {"data": []}), ("[]", "not a JSON object: '\\[\\]'")])

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from agents.checks.label_probabilities import read_label_probabilities
+from agents.checks.label_probabilities import find_values, read_label_probabilities
 from core.config.decisions import DecisionQuestion
 from core.sample import ReplyToken
 
@@ -91,6 +91,43 @@ def test_an_answer_that_is_not_among_the_likeliest_tokens_must_be_improbable(res
         ReplyToken(text="}", logprob=-0.1, likeliest={"}": -0.1}),
     ]
     assert read_label_probabilities(question, tokens) == ({"yes": 1.0, "no": 0.0} if readable else None)
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "wanted"),
+    [
+        ({" true": 0.45, "false": 0.35, " false": 0.1, "true": 0.1}, {"no": 0.45, "yes": 0.55}),
+        ({" true": 0.6, " false": 0.3, " ": 0.1}, {"no": 1 / 3, "yes": 2 / 3}),
+    ],
+)
+def test_white_space_before_an_answer_makes_no_other_answer(
+    alternatives: dict[str, float], wanted: dict[str, float]
+) -> None:
+    question = DecisionQuestion(name="a", ask="?", type="yes_no")
+    likeliest = {text: math.log(probability) for text, probability in alternatives.items()}
+    tokens = [
+        ReplyToken(text='{"a":', logprob=0.0, likeliest={'{"a":': 0.0}),
+        ReplyToken(text=" true", logprob=likeliest[" true"], likeliest=likeliest),
+        ReplyToken(text="}", logprob=0.0, likeliest={"}": 0.0}),
+    ]
+    assert read_label_probabilities(question, tokens) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("unfinished", ['"\ufffd', '"\\'])
+def test_a_token_that_may_become_an_answer_leaves_the_probabilities_unknown(unfinished: str) -> None:
+    question = DecisionQuestion(name="a", ask="?", labels=("支付", "退款"))
+    likeliest = {'"支': math.log(0.5), unfinished: math.log(0.45)}
+    tokens = [
+        ReplyToken(text='{"a":', logprob=0.0, likeliest={'{"a":': 0.0}),
+        ReplyToken(text='"支', logprob=likeliest['"支'], likeliest=likeliest),
+        ReplyToken(text='付"}', logprob=0.0, likeliest={'付"}': 0.0}),
+    ]
+    assert read_label_probabilities(question, tokens) is None
+
+
+def test_a_hostile_reply_has_no_values() -> None:
+    for text in ('{"a":1' + ',"a":1' * 400_000, '{"a":' + "[" * 100_000, '{"a"' + " " * 200_000):
+        assert find_values(text) == {}
 
 
 def test_tokens_without_alternatives_have_no_probabilities() -> None:

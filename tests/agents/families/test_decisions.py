@@ -94,6 +94,9 @@ def test_a_teacher_without_probabilities_ends_the_run_with_the_reason(tmp_path: 
     plan = load_recipe_plan("decisions", [*PLAIN, "samples=1", f"seeds.path={texts}", verifiers])
     with pytest.raises(ProviderError, match='returns no token probabilities, which by = "probabilities" needs'):
         made(plan, tmp_path)
+    silent = "teachers.main={model='local/smollm2-135m', logprobs=false}"
+    with pytest.raises(RecipeError, match=r"verifiers\.0.*local/smollm2-135m returns no token probabilities"):
+        load_recipe_plan("decisions", [silent, f"seeds.path={texts}", verifiers])
 
 
 @pytest.mark.parametrize(

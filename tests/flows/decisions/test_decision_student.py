@@ -374,7 +374,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         ),
         (
             [{"text": "a", "label": "x", "probabilities": {"label": {"z": 1}}}, {"text": "b", "label": "y"}],
-            "rows.jsonl:1: the probabilities of 'label' must be an object with a number for its answers; allowed is one of x, y",
+            "rows.jsonl:1: the probabilities of 'label' must be an object with numbers, whose keys are of x, y",
         ),
         (
             [
@@ -397,8 +397,9 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 def test_probabilities_of_a_file_are_the_targets_and_tell_how_often_two_votes_agree(tmp_path: Path) -> None:
     rows = [
         {"text": "a", "label": "x", "probabilities": {"label": {"x": 0.8, "y": 0.2}}},
-        {"text": "A", "label": "x", "probabilities": {"label": {"x": 0.2, "y": 0.8}}},
-        {"text": "b", "probabilities": {"label": {"y": 1}}},
+        {"text": "A", "label": "x", "probabilities": {"label": {"x": 0.4, "y": 0.6}}},
+        {"text": "a ", "label": "y"},
+        {"text": "b", "probabilities": {"label": {"y": 0.99}}},
         {"text": "c", "label": "y"},
     ]
     file = tmp_path / "rows.jsonl"
@@ -406,12 +407,16 @@ def test_probabilities_of_a_file_are_the_targets_and_tell_how_often_two_votes_ag
     labeled = read_labeled_texts(file)
     (question,) = labeled.questions
     assert labeled.label(question).shares == [
-        {"x": pytest.approx(0.5), "y": pytest.approx(0.5)},
+        {"x": pytest.approx(0.4), "y": pytest.approx(0.6)},
         {"y": 1.0},
         {"y": 1.0},
     ]
-    assert labeled.label(question).answers[1:] == ["y", "y"]
-    noise = estimate_label_noise(question, labeled)
+    assert labeled.label(question).answers == ["y", "y", "y"]
+    by_votes = estimate_label_noise(question, labeled)
+    assert by_votes, "one text has a vote alone"
+    assert not by_votes.drawn
+    noise = estimate_label_noise(question, labeled.take([0, 1]))
     assert noise
-    assert (noise.agreement, noise.disputed, noise.drawn) == (pytest.approx(0.75), pytest.approx(0.25), True)
+    assert (noise.agreement, noise.disputed, noise.drawn) == (pytest.approx(0.76), pytest.approx(0.24), True)
+    assert "drawn by the teacher's probabilities agree in 76 % of texts" in noise.words
     assert labeled.take([1, 2]).label(question).shares == [{"y": 1.0}, {"y": 1.0}]
