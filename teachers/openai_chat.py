@@ -15,7 +15,7 @@ from core.secrets import redact_excerpt
 from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, TokenCertainty
 from teachers.grammar_bounds import simplify_schema
-from teachers.reply_tokens import clamp_logprob, clean_text, read_reply_tokens
+from teachers.reply_tokens import clamp_logprob, read_reply_tokens, replace_surrogates
 from teachers.thinking.request_keys import build_thinking_keys
 from teachers.thinking.thought_text import is_json_object, read_message_reasoning, read_message_text
 
@@ -170,14 +170,14 @@ def parse_completion(
         thought, content, closed = (reasoning, whole, True) if calls else split_thinking(whole)
         reasoning = reasoning or thought
         content = find_json_object(content) if config.structured == "plain" else content
-        readable = clean_text(content)
+        readable = replace_surrogates(content)
         tokens = list_answer_tokens(choice, content, reasoning)
         values = [token["logprob"] for token in tokens if token.get("logprob") is not None]
         return TeacherReply(
             text=readable,
             finished=choice.get("finish_reason") != "length" and closed and not cut_off,
             usage=read_usage(answer.get("usage") or {}),
-            reasoning=clean_text(reasoning),
+            reasoning=replace_surrogates(reasoning),
             confidence=math.exp(sum(values) / len(values)) if values else None,
             certainty=build_certainty(tokens),
             tokens=read_reply_tokens(list_tokens(choice), readable, top_logprobs) if top_logprobs else (),

@@ -21,7 +21,7 @@ def read_reply_tokens(tokens: Sequence[Mapping[str, Any]], content: str, most: i
     Returns:
         Tokens whose texts joined are `content`; one without likeliest tokens if those of the server do not write it.
     """
-    texts = [clean_text(str(token.get("token") or "")) for token in tokens]
+    texts = [replace_surrogates(str(token.get("token") or "")) for token in tokens]
     begin = "".join(texts).rfind(content)
     if not tokens or begin < 0:
         return (ReplyToken(text=content, logprob=MIN_LOGPROB, likeliest={}),) if tokens else ()
@@ -44,7 +44,9 @@ def _cut_tokens(
 
 def _read_token(token: Mapping[str, Any], text: str, most: int) -> ReplyToken:
     listed = [top for top in token.get("top_logprobs") or () if isinstance(top, Mapping)][:most]
-    likeliest = {clean_text(str(top.get("token") or "")): clamp_logprob(top.get("logprob")) for top in reversed(listed)}
+    likeliest = {
+        replace_surrogates(str(top.get("token") or "")): clamp_logprob(top.get("logprob")) for top in reversed(listed)
+    }
     written = token.get("logprob")
     if not _is_number(written):
         written = likeliest.get(text)
@@ -61,6 +63,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
-def clean_text(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """With `?` for half a surrogate pair."""
     return text.encode("utf-8", "replace").decode()

@@ -89,6 +89,7 @@ NOT_RUN = {
     "docs/containers.md: kubectl": "needs a Kubernetes cluster",
     "docs/containers.md: prefect deployment run": "needs a Kubernetes cluster",
     "docs/decisions.md: stillhouse run decisions": "tests/agents/families/test_decisions.py labels texts with a scripted teacher",
+    "docs/decisions.md: stillhouse distill": "tests/flows/decisions/test_generative_student.py trains one",
     "docs/decisions.md: stillhouse decisions": "tests/flows/decisions/test_decision_student.py makes a student of rows",
     "docs/decisions.md: stillhouse serve": "tests/flows/decisions/test_decision_student.py serves one with a teacher",
     "docs/decisions.md: curl": "tests/flows/decisions/test_decision_student.py asks the same",

@@ -56,8 +56,8 @@ def decisions_command(
         str,
         typer.Option(
             metavar="NAME",
-            help="`minilm` (packaged: meaning), `ngrams` (spelling, fastest), `minilm+ngrams` (both), or a folder or OWNER/NAME "
-            "of an encoder of Transformers.",
+            help="`minilm` (packaged: meaning), `ngrams` (spelling, fastest), `minilm+ngrams` (both), a folder or OWNER/NAME "
+            "of an encoder of Transformers, or a generative student's .gguf file.",
         ),
     ] = "minilm+ngrams",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 7,

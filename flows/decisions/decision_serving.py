@@ -10,8 +10,9 @@ from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from flows.cascade.serving_setup import NO_TEACHER, ServingOptions, build_option_teacher
 from flows.decisions.decision_server import run_decision_server
+from flows.decisions.generative_encoder import open_decision_student
 from flows.terminal.console import SESSION, UserInterrupt
-from students.decisions.decision_student import read_decision_student
+from students.decisions.decision_student import DecisionStudent
 
 
 def choose_decision_teacher(options: ServingOptions) -> TeacherConfig | None:
@@ -39,7 +40,15 @@ def serve_decision_student(
     Raises:
         UsageError: if the student or an option cannot be used.
     """
-    student, teacher = read_decision_student(folder), choose_decision_teacher(options)
+    teacher = choose_decision_teacher(options)
+    with open_decision_student(folder) as student:
+        _serve_student(student, folder, teacher, audit, host, port, names, as_json=as_json)
+
+
+def _serve_student(
+    student: DecisionStudent, folder: Path, teacher: TeacherConfig | None, audit: float, host: str, port: int,
+    names: Sequence[str], *, as_json: bool,
+) -> None:  # fmt: skip
     try:
         student.decide(["."])  # loads the encoder
     except ValueError as fault:

@@ -1,8 +1,9 @@
 """Makes a decision student from labeled texts: encode, fit, certify, evaluate, write. Prints and serves nothing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from core.config.decisions import DecisionQuestion
 from core.errors import UsageError
 from core.storage.atomic_files import write_bytes, write_text
 from flows.data.student_files import check_train_extra
+from flows.decisions.generative_encoder import GenerativeEncoder
 from flows.decisions.labeled_texts import (
     LabeledTexts,
     LabelNoise,
@@ -24,7 +26,13 @@ from flows.decisions.labeled_texts import (
     read_questions_file,
 )
 from students.decisions.agreement_bound import AgreementTarget
-from students.decisions.decision_student import CalibrationMethod, DecisionStudent, QuestionHead, write_decision_student
+from students.decisions.decision_student import (
+    CalibrationMethod,
+    DecisionStudent,
+    QuestionHead,
+    TextEncoder,
+    write_decision_student,
+)
 from students.decisions.exported_encoder import ONNX_FILE, TOKENIZER_FILE, ExportedEncoder
 from students.decisions.student_fitting import (
     FEWEST_TEXTS,
@@ -34,7 +42,14 @@ from students.decisions.student_fitting import (
     fit_question,
     split_texts,
 )
-from students.decisions.text_encoders import ENCODERS, MINILM_NGRAMS, check_encoder, create_tfidf, encode_texts
+from students.decisions.text_encoders import (
+    ENCODERS,
+    GENERATIVE_FILE,
+    MINILM_NGRAMS,
+    check_encoder,
+    create_tfidf,
+    encode_texts,
+)
 
 REPORT_FILE = "evaluation.json"
 TIMED_TEXTS = 50
@@ -112,12 +127,21 @@ def create_decision_student(settings: DecisionSettings, show: Callable[[str], No
     if len(labeled.texts) < FEWEST_TEXTS:
         raise UsageError(f"{settings.source}: has {len(labeled.texts)} labeled texts; a student needs {FEWEST_TEXTS}")
     parts = split_texts(len(labeled.texts), settings.seed, settings.calibration)
+    with _open_encoder(settings.encoder, labeled, show) as own:
+        return _fit_student(settings, labeled, fitted, parts, own, started, show)
+
+
+def _fit_student(
+    settings: DecisionSettings, labeled: LabeledTexts, fitted: list[DecisionQuestion], parts: TextParts,
+    own: TextEncoder | None, started: float, show: Callable[[str], None],
+) -> DecisionReport:  # fmt: skip
     used = {normalize_text(labeled.texts[place]) for place in (*parts.heads, *parts.thresholds)}
-    exported_encoder = _export_encoder(settings.encoder, labeled.texts, show)
-    encode = exported_encoder.encode_texts if exported_encoder else partial(encode_texts, settings.encoder)
+    encode = own.encode_texts if own else partial(encode_texts, settings.encoder)
     test = _read_test_rows(settings, fitted, used, encode)
     show(f"decisions: encoding {len(labeled.texts):,} texts with {settings.encoder}")
     rows = encode(labeled.texts)
+    if isinstance(own, GenerativeEncoder) and own.unreadable:
+        show(f"decisions: {own.unreadable:,} answers gave no probabilities, and count as undecided")
     words = create_tfidf([labeled.texts[i] for i in parts.heads]).transform(labeled.texts)
     heads, reports = [], []
     for question in fitted:
@@ -126,10 +150,13 @@ def create_decision_student(settings: DecisionSettings, show: Callable[[str], No
         heads.append(head)
         reports.append(report)
     student = DecisionStudent(
-        encoder=settings.encoder, exported=exported_encoder is not None, exported_encoder=exported_encoder,
+        encoder=GENERATIVE_FILE if isinstance(own, GenerativeEncoder) else settings.encoder,
+        exported=isinstance(own, ExportedEncoder), own_encoder=own,
         questions=list(labeled.questions), heads=heads, teacher=labeled.teacher,
     )  # fmt: skip
-    exports = exported_encoder or (settings.encoder in ENCODERS and find_spec("onnx") is not None)
+    exports = student.exported or (settings.encoder in ENCODERS and find_spec("onnx") is not None)
+    if isinstance(own, GenerativeEncoder):
+        write_bytes(settings.out / GENERATIVE_FILE, Path(settings.encoder).read_bytes())
     if exports:
         from students.decisions.onnx_export import export_decisions
 
@@ -148,6 +175,16 @@ def create_decision_student(settings: DecisionSettings, show: Callable[[str], No
     write_text(settings.out / REPORT_FILE, result.model_dump_json(indent=2) + "\n")
     write_decision_student(settings.out, student)  # last: with it, the folder is a student
     return result
+
+
+@contextmanager
+def _open_encoder(encoder: str, labeled: LabeledTexts, show: Callable[[str], None]) -> Iterator[TextEncoder | None]:
+    """What the student's folder gets to encode texts with; None for an encoder of this package, or one that torch runs."""
+    if not encoder.endswith(".gguf"):
+        yield _export_encoder(encoder, labeled.texts, show)
+        return
+    with GenerativeEncoder(Path(encoder), labeled.questions) as generative:
+        yield generative
 
 
 def _check_out(out: Path) -> None:

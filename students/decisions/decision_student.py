@@ -6,7 +6,7 @@ except with an encoder of Transformers that could not be exported. Knows no teac
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,7 +15,7 @@ from core.config.decisions import Answer, DecisionQuestion
 from core.errors import UsageError
 from core.storage.atomic_files import write_text
 from students.decisions.agreement_bound import AgreementTarget, Floats
-from students.decisions.exported_encoder import ExportedEncoder, read_exported_encoder
+from students.decisions.exported_encoder import read_exported_encoder
 from students.decisions.linear_head import LinearHead
 from students.decisions.text_encoders import encode_texts
 
@@ -29,6 +29,15 @@ SCORE_DIGITS = 6
 CalibrationMethod = Literal["held-out", "cross"]
 """`held-out`: thresholds are tested on texts that the heads have not seen, so that the bound is exact. `cross`: on out-of-fold
 predictions of the heads' own texts, which is no proof but needs far fewer texts."""
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """What a student has in its folder to encode texts with."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """A row for each text."""
+        ...
 
 
 class Guarantee(BaseModel):
@@ -95,8 +104,8 @@ class DecisionStudent(BaseModel):
     exported: bool = False
     """Whether the texts are encoded by the exported form of `encoder` in the student's folder, with which its thresholds were
     found."""
-    exported_encoder: ExportedEncoder | None = Field(None, exclude=True)
-    """That form; of a student that is read, set by `read_decision_student`."""
+    own_encoder: TextEncoder | None = Field(None, exclude=True)
+    """That form, set by `read_decision_student`; or a generative student while it is served."""
     questions: list[DecisionQuestion]
     """All questions; those without a head (spans) always go to the teacher."""
     heads: list[QuestionHead]
@@ -113,8 +122,8 @@ class DecisionStudent(BaseModel):
         """The decisions about each text, by question."""
         if not texts:
             return []
-        if self.exported_encoder:
-            rows: Any = self.exported_encoder.encode_texts(texts)
+        if self.own_encoder:
+            rows: Any = self.own_encoder.encode_texts(texts)
         else:
             rows = encode_texts(self.encoder, texts)
         decided: list[dict[str, Decision]] = [{} for _ in texts]
@@ -161,7 +170,11 @@ def find_decision_student(folder: Path) -> Path | None:
 
 
 def read_decision_student(folder: Path) -> DecisionStudent:
-    """Loads an exported encoder too. Raises UsageError if there is no decision student, or one that cannot be read."""
+    """With an exported encoder, but no generative one.
+
+    Raises:
+        UsageError: if there is no decision student, or one that cannot be read.
+    """
     file = folder / DECISIONS_FILE
     try:
         student = DecisionStudent.model_validate_json(file.read_bytes())
@@ -174,7 +187,7 @@ def read_decision_student(folder: Path) -> DecisionStudent:
             f"{file}: is not a decision student of this version: {where}: {first['msg'].lower()}"
         ) from None
     if student.exported:
-        return student.model_copy(update={"exported_encoder": read_exported_encoder(folder)})
+        return student.model_copy(update={"own_encoder": read_exported_encoder(folder)})
     return student
 
 

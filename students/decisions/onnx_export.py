@@ -12,7 +12,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, load_model_from_st
 from core.embeddings import EMBEDDING_WIDTH, MAX_TOKENS, load_tokenizer
 from core.errors import UsageError
 from students.decisions.decision_student import DecisionStudent, QuestionHead
-from students.decisions.exported_encoder import MASK, VECTOR
+from students.decisions.exported_encoder import MASK, VECTOR, ExportedEncoder
 from students.decisions.int8_encoder import build_int8_encoder
 from students.decisions.linear_head import Floats
 from students.decisions.ngram_vectors import LONGEST, SHORTEST, WIDTH
@@ -41,7 +41,7 @@ class ExportedDecisions(NamedTuple):
 
 def export_decisions(student: DecisionStudent) -> ExportedDecisions:
     """Raises UsageError for a student of an encoder of Transformers that was not exported."""
-    exported = student.exported_encoder
+    exported = student.own_encoder if isinstance(student.own_encoder, ExportedEncoder) else None
     if exported:
         model, tokenizer = load_model_from_string(exported.model), exported.tokenizer
     elif student.encoder == NGRAMS:

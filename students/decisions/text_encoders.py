@@ -24,6 +24,9 @@ MINILM_NGRAMS = f"{MINILM}+{NGRAMS}"
 """Both: MiniLM's columns, then those of the n-grams."""
 ENCODERS = (MINILM, NGRAMS, MINILM_NGRAMS)
 """Of this package; they need no torch."""
+GENERATIVE_FILE = "student.gguf"
+"""In a student's folder: a small generative model, whose probabilities of the answers are the vector
+(`flows.decisions.generative_encoder`)."""
 PART_NORM = 0.5**0.5
 """Of each of the two parts of a row, which has norm 1."""
 FEWEST_TFIDF_TEXTS = 50
@@ -34,9 +37,13 @@ def check_encoder(encoder: str) -> None:
     """Raises UsageError if the encoder cannot be used here. Loads nothing."""
     if encoder in (MINILM, MINILM_NGRAMS):
         check_int8_encoder()
+    elif encoder.endswith(".gguf"):
+        if not Path(encoder).is_file():
+            raise UsageError(f"--encoder {encoder}: there is no such file; make it with `stillhouse export STUDENT`")
     elif encoder not in ENCODERS and not Path(encoder).is_dir() and encoder.count("/") != 1:
         raise UsageError(
-            f"--encoder {encoder}: is neither {', '.join(ENCODERS)}, a folder with a model, nor OWNER/NAME on the Hub"
+            f"--encoder {encoder}: is neither {', '.join(ENCODERS)}, a .gguf file, a folder with a model, nor OWNER/NAME on "
+            "the Hub"
         )
 
 

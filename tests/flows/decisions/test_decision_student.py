@@ -2,13 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import aiohttp
 import numpy as np
 import pytest
 from aiohttp import web
@@ -19,20 +16,17 @@ from core.embeddings import load_tokenizer
 from core.errors import UsageError
 from core.project_files import PROJECT
 from flows.cascade.serving_setup import ServingOptions
-from flows.decisions.decision_server import build_decision_application
-from flows.decisions.decision_service import DecisionService
 from flows.decisions.decision_serving import serve_decision_student
 from flows.decisions.labeled_texts import estimate_label_noise, read_labeled_texts
 from flows.decisions.student_creation import DecisionReport, DecisionSettings, create_decision_student
 from flows.decisions.student_report import format_decision_report, write_decision_page
-from flows.http_server.application_server import serve_application
-from flows.terminal.console import CommandSession
 from students.decisions.agreement_bound import AgreementTarget
 from students.decisions.decision_student import DecisionStudent, read_decision_student
 from students.decisions.ngram_vectors import hash_character_ngrams
 from students.decisions.onnx_export import export_decisions
 from students.decisions.text_encoders import ENCODERS
-from teachers.relay import CompletionRelay, open_relay
+from teachers.relay import open_relay
+from tests.support.decision_serving import post, served
 from tests.support.http_serving import serve_handler
 from tests.support.lineages import make_run
 
@@ -258,29 +252,6 @@ def test_a_run_with_revisions_gives_labels_with_votes(given: bool, tmp_path: Pat
 def test_students_of_other_encoders_are_not_exported() -> None:
     with pytest.raises(UsageError, match="some/encoder: was not exported to ONNX, so its student cannot be"):
         export_decisions(DecisionStudent(encoder="some/encoder", questions=[], heads=[]))
-
-
-@asynccontextmanager
-async def served(
-    student: DecisionStudent, teacher: CompletionRelay | None = None, audit: float = 0.0
-) -> AsyncIterator[tuple[str, DecisionService]]:
-    session = CommandSession()
-    session.quiet = True
-    service = DecisionService(student, teacher, audit)
-    place: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    app = build_decision_application(service, "127.0.0.1")
-    serving = serve_application(app, "127.0.0.1", 0, session, lambda origin: place.set_result(f"{origin}/v1"))
-    task = asyncio.create_task(serving)
-    try:
-        yield await place, service
-    finally:
-        session.stop.set()
-        await task
-
-
-async def post(url: str, body: Any) -> tuple[int, Any]:
-    async with aiohttp.ClientSession() as http, http.post(url, json=body) as response:
-        return response.status, await response.json()
 
 
 def test_decisions_are_served_in_both_protocols_and_bad_requests_are_refused(made: tuple[Path, DecisionReport]) -> None:
