@@ -9,7 +9,7 @@ import asyncio
 import json
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +32,8 @@ from teachers.reply_tokens import read_reply_tokens
 REPLY_TOKENS = 400
 SLOTS = 4
 """Texts that are answered at once."""
+SHOWN_TEXTS = 100
+"""Between two lines of progress."""
 TOO_LONG = 400
 """The status for a text that does not fit a slot."""
 LEAST_PROBABILITY = 1e-6
@@ -41,7 +43,11 @@ LEAST_PROBABILITY = 1e-6
 class GenerativeEncoder:
     """Serves the weights with llama.cpp during a `with` block, in a thread with an event loop of its own."""
 
-    def __init__(self, weights: Path, questions: Sequence[DecisionQuestion]) -> None:
+    def __init__(
+        self, weights: Path, questions: Sequence[DecisionQuestion], show: Callable[[str], None] = lambda _text: None
+    ) -> None:
+        """`show` gets the progress of more than `SHOWN_TEXTS` texts; what it raises ends their encoding."""
+        self._show = show
         self.unreadable = 0
         """Replies that gave no probabilities: all answers counted as equally likely."""
         self._config = TeacherConfig(model=f"local/{weights.resolve()}", max_concurrent=SLOTS)
@@ -79,7 +85,13 @@ class GenerativeEncoder:
         Raises:
             ProviderError: if llama.cpp does not answer.
         """
-        return asyncio.run_coroutine_threadsafe(self._encode_all(texts), self._loop).result()
+        rows = []
+        for start in range(0, len(texts), SHOWN_TEXTS):
+            part = texts[start : start + SHOWN_TEXTS]
+            rows.append(asyncio.run_coroutine_threadsafe(self._encode_all(part), self._loop).result())
+            if len(texts) > SHOWN_TEXTS:
+                self._show(f"decisions: {start + len(part):,} of {len(texts):,} texts answered")
+        return np.concatenate(rows)
 
     async def _serve(self) -> None:
         try:

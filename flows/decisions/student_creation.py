@@ -183,7 +183,7 @@ def _open_encoder(encoder: str, labeled: LabeledTexts, show: Callable[[str], Non
     if not encoder.endswith(".gguf"):
         yield _export_encoder(encoder, labeled.texts, show)
         return
-    with GenerativeEncoder(Path(encoder), labeled.questions) as generative:
+    with GenerativeEncoder(Path(encoder), labeled.questions, show) as generative:
         yield generative
 
 

@@ -79,6 +79,7 @@ def test_its_probabilities_are_calibrated_certified_and_served(weights: Path, tm
     assert subject.threshold is not None
     assert (tmp_path / "out" / "student.gguf").read_bytes() == weights.read_bytes()
     assert not any("no probabilities" in line for line in shown)
+    assert "decisions: 200 of 240 texts answered" in shown
 
     texts = [row["text"] for row in rows]
     with open_decision_student(tmp_path / "out") as student:
