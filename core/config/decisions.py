@@ -17,6 +17,8 @@ Answer = bool | int | str | list[str]
 """In JSON: true or false; the score; the label or the words; the list of labels."""
 YES, NO = "yes", "no"
 MAX_SPAN_CHARACTERS = 200
+REPLY_TOKENS = 400
+"""Of a reply with the answers to all questions."""
 
 
 class DecisionQuestion(RecipeTable):
@@ -166,11 +168,12 @@ def join_conversation(turns: Sequence[Message]) -> str:
     return said[0].text if len(said) == 1 else label_turns(said)
 
 
-def build_answers_schema(questions: Sequence[DecisionQuestion]) -> dict[str, Any]:
-    """The JSON schema of an object with an answer to each question."""
-    return {
+def build_response_format(questions: Sequence[DecisionQuestion]) -> dict[str, Any]:
+    """The `response_format` of a chat request for a JSON object with an answer to each question."""
+    schema = {
         "type": "object",
         "properties": {question.name: question.json_schema for question in questions},
         "required": [question.name for question in questions],
         "additionalProperties": False,
     }
+    return {"type": "json_schema", "json_schema": {"name": "DecisionAnswers", "schema": schema, "strict": True}}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, Literal, NamedTuple
 
-from core.config.decisions import Answer, DecisionQuestion, build_answers_schema
+from core.config.decisions import REPLY_TOKENS, Answer, DecisionQuestion, build_response_format
 from prompts import load_prompt
 from students.decisions.decision_student import Decision, DecisionStudent
 from students.decisions.drift_watch import DriftStatus, DriftWatch
@@ -19,8 +19,6 @@ from teachers.relay import CompletionRelay, RelayError
 
 MOST_TEXTS = 256
 """Texts of one batch of the student."""
-TEACHER_TOKENS = 400
-"""Of a teacher's reply."""
 
 
 class ServedDecision(NamedTuple):
@@ -113,11 +111,9 @@ class DecisionService:
         asked = [self.questions[name] for name in names]
         wording = "\n".join(f"- {question.wording}" for question in asked)
         messages = load_prompt("decisions", "generator").fill({"text": text, "wording": wording})
-        schema = {"name": "DecisionAnswers", "schema": build_answers_schema(asked), "strict": True}
         body = {
             "messages": [message.model_dump(mode="json") for message in messages],
-            "temperature": 0, "max_tokens": TEACHER_TOKENS,
-            "response_format": {"type": "json_schema", "json_schema": schema},
+            "temperature": 0, "max_tokens": REPLY_TOKENS, "response_format": build_response_format(asked),
         }  # fmt: skip
         try:
             completion = await self.teacher.complete(body)

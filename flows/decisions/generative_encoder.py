@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.checks.label_probabilities import TOP_LOGPROBS, read_label_probabilities
-from core.config.decisions import DecisionQuestion, build_answers_schema
+from core.config.decisions import REPLY_TOKENS, DecisionQuestion, build_response_format
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.sample import ReplyToken
@@ -29,7 +29,6 @@ from teachers.openai_chat import list_tokens
 from teachers.relay import CompletionRelay, RelayError, open_relay
 from teachers.reply_tokens import read_reply_tokens
 
-REPLY_TOKENS = 400
 SLOTS = 4
 """Texts that are answered at once."""
 SHOWN_TEXTS = 100
@@ -53,8 +52,7 @@ class GenerativeEncoder:
         self._config = TeacherConfig(model=f"local/{weights.resolve()}", max_concurrent=SLOTS)
         self._questions = [question for question in questions if question.type != "span"]
         self._wording = "\n".join(f"- {question.wording}" for question in questions)
-        schema = {"name": "DecisionAnswers", "schema": build_answers_schema(questions), "strict": True}
-        self._response_format = {"type": "json_schema", "json_schema": schema}
+        self._response_format = build_response_format(questions)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._slots = asyncio.Semaphore(SLOTS)

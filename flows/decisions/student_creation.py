@@ -166,7 +166,8 @@ def _fit_student(
             write_text(settings.out / TOKENIZER_FILE, exported.tokenizer)
     seconds = time.perf_counter() - started
     result = DecisionReport(
-        source=str(settings.source), teacher=labeled.teacher, encoder=settings.encoder, target=settings.target,
+        source=str(settings.source), teacher=labeled.teacher, target=settings.target,
+        encoder=Path(settings.encoder).name if isinstance(own, GenerativeEncoder) else settings.encoder,
         texts=(len(parts.heads), len(parts.thresholds), len(parts.evaluation)), seconds=seconds,
         latency_ms=_measure_latency(student, labeled.texts), questions=reports,
         left_to_teacher=[question.name for question in labeled.questions if question.type == "span"],
