@@ -100,6 +100,14 @@ class Message(FrozenModel):
         )
 
 
+def show_images(messages: Sequence[Message], images: Sequence[str], place: int = -1) -> list[Message]:
+    """The messages of a request, with images in the one at `place`."""
+    shown = list(messages)
+    if images:
+        shown[place] = shown[place].model_copy(update={"images": tuple(images)})
+    return shown
+
+
 def label_turns(messages: Sequence[Message]) -> str:
     """A conversation as text, each turn with its role: `User: …`, `Assistant: …`, `Tool NAME: …`."""
     labels = (f"Tool {turn.name}" if turn.role == "tool" else turn.role.capitalize() for turn in messages)
@@ -226,6 +234,19 @@ class Candidate(FrozenModel):
     def thinking(self) -> str:
         """The thinking before the assistant's turns, joined by newlines."""
         return "\n".join(message.reasoning for message in self.messages if message.reasoning)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Those of all turns, in order."""
+        return tuple(url for message in self.messages for url in message.images)
+
+    def add_images(self, images: tuple[str, ...]) -> "Candidate":
+        """The candidate with images in the first turn of the user; itself without images, or such a turn."""
+        place = next((i for i, message in enumerate(self.messages) if message.role == "user"), None)
+        if place is None or not images:
+            return self
+        shown = self.messages[place].model_copy(update={"images": images})
+        return self.model_copy(update={"messages": [*self.messages[:place], shown, *self.messages[place + 1 :]]})
 
     def add_thinking(self, thinking: str) -> "Candidate":
         """The candidate with the thinking of the reply that it was parsed from. One reply writes all of a candidate's turns, so

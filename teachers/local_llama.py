@@ -25,17 +25,15 @@ from core.config.teachers import MTP_DRAFT, NGRAM_DRAFT, TeacherConfig
 from core.errors import ProviderError
 from core.openmp import SPIN_VARIABLE, choose_llama_spins
 from core.secrets import SECRET_NAME, redact_text
-from core.shared_options import EMBEDDER_FILE, PROJECTOR_FILE, name_student_file
+from core.shared_options import EMBEDDER_FILE, PROJECTOR_FILE
 from core.storage.fitted_images import find_images_problem
 from core.weights.gguf_header import ImageLimits, read_image_limits
 from teachers.drafts.draft_counts import watch_draft
 from teachers.drafts.draft_model import describe_large_draft, find_draft_problem, find_draft_weights
-from teachers.local_weights import NOTE_SECONDS
+from teachers.local_weights import NOTE_SECONDS, STUDENT_FILE, find_projector
 from teachers.server_guard import StartedServer, start_guarded, stop_guarded
 
 SERVER_PROGRAM = Path(__file__).with_name("llama_server.py")
-STUDENT_FILE = re.compile(name_student_file(r"[a-z0-9_]+").replace(".", r"\."))
-"""The name of a student's export."""
 LOAD_SECONDS = 600.0
 """Maximum time to load: 60 GB from a disk with 100 MB/s. A process that takes longer hangs, and is killed."""
 WATCH_SECONDS = 5.0
@@ -125,12 +123,6 @@ def llama_settings(
     if cache_type is not None:
         settings |= {"cache_type_k": GGML_TYPES[cache_type], "cache_type_v": GGML_TYPES[cache_type]}
     return settings
-
-
-def find_projector(weights: Path) -> Path | None:
-    """The embedder of images of a student that sees, next to its export; None for other weights."""
-    file = weights.with_name(PROJECTOR_FILE)
-    return file if file.is_file() and STUDENT_FILE.fullmatch(weights.name) else None
 
 
 def read_projector_limits(who: str, projector: Path) -> ImageLimits:

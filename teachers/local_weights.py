@@ -1,5 +1,6 @@
 """The weights of embedded teachers: whether they can be used, where they are, and their download. Starts no server."""
 
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,10 +11,13 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.hub_reference import HUB_PREFIX, find_hub_reference, parse_hub_reference
 from core.installation import format_install_command, format_weights_install_command
+from core.shared_options import PROJECTOR_FILE, name_student_file
 from core.storage.hub_files import fetch_hub_weights_in_background, find_cached_weights
 from core.weights.gguf_files import find_gguf_problem
 from core.weights.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 
+STUDENT_FILE = re.compile(name_student_file(r"[a-z0-9_]+").replace(".", r"\."))
+"""The name of a student's export."""
 NOTE_SECONDS = 5.0
 """Between two messages about a download or a load."""
 
@@ -53,6 +57,22 @@ def find_local_weights(config: TeacherConfig) -> Path | None:
     if reference := find_hub_reference(config.model):
         return find_cached_weights(reference)
     return config.weights_file
+
+
+def find_projector(weights: Path) -> Path | None:
+    """The embedder of images of a student that sees, next to its export; None for other weights."""
+    file = weights.with_name(PROJECTOR_FILE)
+    return file if file.is_file() and STUDENT_FILE.fullmatch(weights.name) else None
+
+
+def takes_images(config: TeacherConfig) -> bool:
+    """Whether a teacher can be shown images, as far as is known without asking it: a `local/…` one only if it is a student that
+    sees.
+    """
+    if not config.model.startswith("local/"):
+        return True
+    weights = find_local_weights(config)
+    return weights is not None and find_projector(weights) is not None
 
 
 def list_local_weights(recipe: Recipe) -> dict[str, Path | None]:

@@ -96,8 +96,8 @@ async def _open_direct_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
     # The origin of the replies beyond the model's name: its endpoint, or the hash of its weights, since a file can be replaced.
     # The port of a server that this process starts is random and not included.
     if provider == "local":
-        from teachers.local_llama import find_projector, read_projector_limits, start_local_server
-        from teachers.local_weights import fetch_local_weights
+        from teachers.local_llama import read_projector_limits, start_local_server
+        from teachers.local_weights import fetch_local_weights, find_projector
 
         weights = await fetch_local_weights(config, logger.info)
         projector = find_projector(weights)

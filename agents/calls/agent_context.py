@@ -4,7 +4,7 @@ Knows no topology: the order of the agents is decided elsewhere.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from agents.toolbox.tool_spec import ToolResult
 from agents.toolbox.toolbox import Toolbox, ToolStep
 from core.config.agents import AgentConfig
 from core.config.recipe import Recipe
-from core.sample import REPAIR_STRIDE, AgentTurn, Message, Seed, text_digest
+from core.sample import REPAIR_STRIDE, AgentTurn, Message, Seed, show_images, text_digest
 from teachers.base import CallKey, TeacherQuestion, TeacherReply, reply_json_schema
 from teachers.thinking.schema_thinking import think_and_answer
 
@@ -88,7 +88,7 @@ class AgentContext(ABC):
             revision=key.revision,
             attempt=key.attempt,
             teacher=self.recipe.teachers[config.teacher].model,
-            context=tuple(messages[:-1]),
+            context=tuple(message.model_copy(update={"images": ()}) for message in messages[:-1]),
             asked=messages[-1].content,
             reply=reply.text,
             usage=reply.usage,
@@ -114,7 +114,7 @@ class AgentContext(ABC):
 
     async def ask_verifier(
         self, seed: Seed, revision: int, turns: list[AgentTurn], role: str, contract: type[BaseModel],
-        values: Mapping[str, str], which: int, temperature: float, top_logprobs: int = 0,
+        values: Mapping[str, str], which: int, temperature: float, top_logprobs: int = 0, images: Sequence[str] = (),
     ) -> Any:  # fmt: skip
         """A reply of the verifier's teacher as a `contract`, or None if every reply was invalid. Adds to `turns`."""
         key = CallKey(
@@ -123,7 +123,13 @@ class AgentContext(ABC):
         config = self.recipe.agents.verifier
         try:
             return await self.ask_until_valid(
-                key, config, self.prompt(role, values), contract, temperature, turns, top_logprobs=top_logprobs
+                key,
+                config,
+                show_images(self.prompt(role, values), images),
+                contract,
+                temperature,
+                turns,
+                top_logprobs=top_logprobs,
             )
         except InvalidReply:
             return None

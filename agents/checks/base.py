@@ -54,10 +54,11 @@ def _is_file_name(annotation: Any) -> bool:
 class AskTeacher(Protocol):
     async def __call__(
         self, role: str, contract: type[BaseModel], values: Mapping[str, str], *, which: int, temperature: float,
-        top_logprobs: int = 0,
+        top_logprobs: int = 0, images: Sequence[str] = (),
     ) -> Any:  # fmt: skip
-        """Ask the verifier's teacher with the prompt of `role`; `which` numbers the questions about one candidate. None
-        if no reply could be parsed. With `top_logprobs`, `get_reply_tokens` has the reply's tokens, if the teacher returns them.
+        """Ask the verifier's teacher with the prompt of `role`, whose last message shows the `images`; `which` numbers the
+        questions about one candidate. None if no reply could be parsed. With `top_logprobs`, `get_reply_tokens` has the reply's
+        tokens, if the teacher returns them.
         """
         ...
 

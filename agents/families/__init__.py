@@ -11,8 +11,9 @@ from agents.families.constrained_instructions import ConstrainedInstructionsFami
 from agents.families.decisions import DecisionsFamily
 from agents.families.extraction import ExtractionFamily
 from agents.families.grounded_qa import GroundedQAFamily
+from agents.families.images.image_questions import ImageQuestionsFamily
+from agents.families.images.pictures import PicturesFamily
 from agents.families.instructions import InstructionsFamily
-from agents.families.pictures import PicturesFamily
 from agents.families.reasoning import ReasoningFamily
 from agents.families.tool_calls import ToolCallsFamily
 from agents.families.user_tools import UserToolsFamily
@@ -29,6 +30,7 @@ ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ToolCallsFamily(),
     DecisionsFamily(),
     PicturesFamily(),
+    ImageQuestionsFamily(),
 )
 FAMILIES = {family.name: family for family in ALL_FAMILIES}
 USER_TOOLS = UserToolsFamily()

@@ -41,8 +41,9 @@ class RecipeFamily(ABC):
     """The prompts of its generator."""
     revises: ClassVar[Sequence[str]] = ("revise",)
     """The prompts that ask its generator for a revision."""
-    seeded_by: ClassVar[tuple[Literal["path", "documents", "itself"], ...]] = ("path",)
-    """The sources that its seeds may come from."""
+    seeded_by: ClassVar[tuple[Literal["path", "documents", "images", "itself"], ...]] = ("path",)
+    """The sources that its seeds may come from. With `images`, its generator and critic see those of the seed, the first turn of
+    the user has them, and checks may show them to the verifier."""
     extra: ClassVar[str] = ""
     """The extra of Stillhouse that its checks need."""
     answer_hint: ClassVar[str] = ""

@@ -18,6 +18,7 @@ from agents.families.base import RecipeFamily
 from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
+from agents.sources.seed_images import ImageReading, fit_seed_image, read_seed_images
 from agents.toolbox.toolbox import list_tool_problems
 from core.config.agents import AgentConfig
 from core.config.filters import list_filter_extensions
@@ -27,6 +28,8 @@ from core.config.teacher_prices import PriceRecord, apply_prices, find_teacher_p
 from core.errors import RecipeError, RecipeProblem, UsageError
 from core.extensions import Extension, UnusableExtension
 from core.project_files import find_referenced_file
+from core.sample import Candidate, Seed
+from teachers.local_weights import takes_images
 from teachers.providers import find_teacher_problems, list_protocol_extensions
 
 NO_PROBABILITIES = (
@@ -59,6 +62,28 @@ class RunPlan:
     """The prices of its teachers, by name, and where they are from. Free teachers and unknown prices are left out."""
     first_seed: int = 0
     """Number of seeds that earlier releases of the recipe used. The run's seeds and random numbers start after them."""
+
+    @cached_property
+    def seed_images(self) -> ImageReading | None:
+        """The images that its seeds are, if they are images. Raises UsageError if they cannot be read."""
+        name = self.recipe.seeds.images
+        return read_seed_images(find_referenced_file(name, self.folder)) if name else None
+
+    def fit_seed_images(self, seed: Seed) -> tuple[str, ...]:
+        """The images of a seed, as `fit_seed_image`; none if seeds are no images. Raises UnreadableImage."""
+        if self.seed_images is None:
+            return ()
+        contents, size = self.seed_images.contents, self.recipe.seeds.image_size
+        return tuple(fit_seed_image(contents[digest], digest, size) for digest in seed.data["images"])
+
+    def build_candidate(self, seed: Seed, draft: Any) -> Candidate:
+        """The draft as the family's candidate, with the images of its seed in the first turn of the user.
+
+        Raises:
+            InvalidReply: if the draft does not fit its seed.
+            UnreadableImage: if an image can no longer be read.
+        """
+        return self.family.candidate(seed, draft).add_images(self.fit_seed_images(seed))
 
     @cached_property
     def own_prompts(self) -> Path | None:
@@ -255,7 +280,7 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
 
 def asks_generator(family: RecipeFamily, seeds: SeedsConfig) -> bool:
     """Whether a teacher writes the drafts of a family with these seeds."""
-    return not family.draws_drafts or any((seeds.path, seeds.documents, seeds.recording))
+    return not family.draws_drafts or any((seeds.path, seeds.documents, seeds.images, seeds.recording))
 
 
 def _find_judge(bound: BoundCheck) -> AttemptJudge | None:
@@ -289,33 +314,46 @@ def _read_cached(path: Path, words: int, _hash: str) -> DocumentReading:
 
 def _seed_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     seeds, sources = plan.recipe.seeds, plan.family.seeded_by
-    given = [source for source in ("path", "documents", "recording") if getattr(seeds, source) is not None]
+    given = [source for source in ("path", "documents", "images", "recording") if getattr(seeds, source) is not None]
     allowed = " or ".join(f"seeds.{source}" for source in sources if source != "itself")
     if len(given) > 1:
         yield RecipeProblem("seeds", f"has both `{given[0]}` and `{given[1]}`; leave one out")
     elif given == ["recording"]:
-        yield from _recorded_seed_problems(plan.recipe)
+        yield from _recorded_seed_problems(plan)
     elif given and given[0] not in sources:
         yield RecipeProblem(
             f"seeds.{given[0]}", f"{plan.family.name} does not take it; it needs {allowed or 'neither'}"
         )
     elif not given and "itself" not in sources:
         yield RecipeProblem("seeds", f"{plan.family.name} needs {allowed}")
-    elif given == ["documents"]:
-        if problem := documents_problem():
-            yield RecipeProblem("seeds.documents", problem)
-        else:
-            try:
-                load_documents(seeds, plan.folder)
-            except UsageError as error:
-                yield RecipeProblem("seeds.documents", str(error))
+    elif given in (["documents"], ["images"]):
+        yield from _source_problems(plan)
+    if seeds.bootstrap and seeds.images:
+        yield RecipeProblem("seeds.bootstrap", "no sample is an image that others could be made from; leave it out")
     if seeds.bootstrap and plan.recipe.quotas:
         yield RecipeProblem(
             "seeds.bootstrap", "cannot go with quotas: which category a sample has would depend on what was kept"
         )
 
 
-def _recorded_seed_problems(recipe: Recipe) -> Iterator[RecipeProblem]:
+def _source_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    """Of the user's documents or images."""
+    seeds = plan.recipe.seeds
+    if seeds.documents and (problem := documents_problem()):
+        yield RecipeProblem("seeds.documents", problem)
+        return
+    try:
+        if seeds.documents:
+            load_documents(seeds, plan.folder)
+        _ = plan.seed_images
+    except UsageError as error:
+        yield RecipeProblem("seeds.documents" if seeds.documents else "seeds.images", str(error))
+
+
+def _recorded_seed_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    recipe = plan.recipe
+    if "images" in plan.family.seeded_by:
+        yield RecipeProblem("seeds.recording", "a recording has no images; name the images themselves: seeds.images")
     if recipe.seeds.draw or recipe.seeds.bootstrap:
         yield RecipeProblem("seeds", "recorded seeds are used as they were; leave `draw` and `bootstrap` out")
     if recipe.answers_per_seed > 1:
@@ -438,7 +476,7 @@ def _thinking_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
 
 
 def _image_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
-    student = plan.recipe.student
+    recipe, student = plan.recipe, plan.recipe.student
     if not plan.family.has_images:
         if student and student.images:
             yield RecipeProblem("student.images", f"conversations of {plan.family.name} have no images; leave it out")
@@ -449,8 +487,17 @@ def _image_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
             f"conversations of {plan.family.name} have images, and a student that reads text alone would learn to guess; add "
             "images = {}, or leave the student out",
         )
-    if plan.recipe.topology.kind != "centralized" and not plan.asks_generator:
+    if recipe.topology.kind != "centralized" and not plan.asks_generator:
         yield RecipeProblem("topology.kind", 'no teacher writes these drafts, so nothing is debated; set "centralized"')
+    if recipe.topology.kind == "decentralized" and recipe.seeds.images:
+        yield RecipeProblem("topology.kind", "debaters are shown no images; take another topology")
+    if not recipe.seeds.images:
+        return
+    for teacher in sorted(plan.teachers & recipe.teachers.keys()):
+        if not takes_images(recipe.teachers[teacher]):
+            agents = ", ".join(name for name, agent in plan.agents.items() if agent.teacher == teacher)
+            what = f"{recipe.teachers[teacher].model} takes no images, which {agents} would be shown; name a model that does"
+            yield RecipeProblem(f"teachers.{teacher}.model", what)
 
 
 PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (

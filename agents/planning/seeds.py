@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, overload
 from agents.planning.prompt_values import check_prompt_placeholders, find_missing_columns, find_placed_columns
 from agents.planning.run_plan import RunPlan, load_documents
 from agents.sources.conditions import draw_conditions
+from agents.sources.documents import SkippedFile
 from core.config.difficulty import PASS_RATE
 from core.errors import UsageError
 from core.project_files import find_referenced_file
@@ -147,17 +148,24 @@ class RunSeeds(Sequence[Seed]):
         """Sentences about the documents that were read or skipped, and about columns that are not used."""
         seeds, notes = self._plan.recipe.seeds, []
         if seeds.documents is not None:
-            reading = load_documents(seeds, self._plan.folder)
-            files, skipped = len({chunk.source for chunk in reading.chunks}), len(reading.skipped)
-            notes.append(f"documents: {len(reading.chunks):,} chunks of {files:,} file{'s' * (files != 1)}")
-            if reading.skipped:
-                listed = "; ".join(f"{source} {reason}" for source, reason in reading.skipped[:MAX_LISTED_FILES])
-                more = f"; and {skipped - MAX_LISTED_FILES:,} more" if skipped > MAX_LISTED_FILES else ""
-                notes.append(f"documents: no chunk of {skipped:,}: {listed}{more}")
-            if reading.short_endings:
+            documents = load_documents(seeds, self._plan.folder)
+            files = len({chunk.source for chunk in documents.chunks})
+            notes.append(f"documents: {len(documents.chunks):,} chunks of {files:,} file{'s' * (files != 1)}")
+            if documents.skipped:
+                notes.append(f"documents: no chunk of {list_skipped_files(documents.skipped)}")
+            if documents.short_endings:
                 notes.append(
-                    f"documents: the ends of {reading.short_endings:,} are too short to be a chunk, and left out"
+                    f"documents: the ends of {documents.short_endings:,} are too short to be a chunk, and left out"
                 )
+        if (reading := self._plan.seed_images) is not None:
+            seeds_of, different = len(reading.rows), len(reading.contents)
+            notes.append(
+                f"images: {seeds_of:,} seed{'s' * (seeds_of != 1)} of {different:,} image{'s' * (different != 1)}"
+            )
+            if reading.copies:
+                notes.append(f"images: {reading.copies:,} copies of earlier ones are left out")
+            if reading.skipped:
+                notes.append(f"images: none of {list_skipped_files(reading.skipped)}")
         if self._shadowed:
             names = ", ".join(sorted(self._shadowed))
             notes.append(f"seeds: {self._plan.family.name} makes {names} itself, so a column of that name is not used")
@@ -198,6 +206,13 @@ class RunSeeds(Sequence[Seed]):
         except (KeyError, TypeError) as error:
             name = self._plan.family.name
             raise UsageError(f"{self.where}:{self._lines[row]}: a seed of {name} needs the key {error}") from None
+
+
+def list_skipped_files(skipped: Sequence[SkippedFile]) -> str:
+    """The number of files that are no seeds, and the first of them with the reasons."""
+    listed = "; ".join(f"{source} {reason}" for source, reason in skipped[:MAX_LISTED_FILES])
+    more = f"; and {len(skipped) - MAX_LISTED_FILES:,} more" if len(skipped) > MAX_LISTED_FILES else ""
+    return f"{len(skipped):,}: {listed}{more}"
 
 
 class _TrackedRow(dict[str, Any]):
@@ -256,6 +271,9 @@ def load_seed_rows(plan: RunPlan) -> SeedRows:
     if seeds.documents is not None:
         chunks = [chunk._asdict() for chunk in load_documents(seeds, plan.folder).chunks]
         return SeedRows(str(find_referenced_file(seeds.documents, plan.folder)), chunks, range(1, len(chunks) + 1))
+    if plan.seed_images is not None:
+        path = find_referenced_file(seeds.images or "", plan.folder)
+        return SeedRows(str(path), plan.seed_images.rows, plan.seed_images.lines)
     rows = plan.family.rows(plan.options, plan.recipe.seed)
     if not rows:
         raise UsageError(f"{plan.family.name}: has no seeds; name `seeds.path`, or what it is to make in [task]")

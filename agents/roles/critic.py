@@ -12,7 +12,7 @@ from agents.reply_schema import Review
 from agents.roles.generator import draft_messages
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, start_sample
 from core.errors import ProviderError
-from core.sample import Candidate, Seed, label_turns
+from core.sample import Candidate, Seed, label_turns, show_images
 from teachers.base import CallFailed, CallKey
 
 CONFIDENCE_BANDS = (0.30, 0.35, 0.40, 0.50)
@@ -41,6 +41,8 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
     assert progress.candidate is not None, "the critic only gets a validated candidate"
     prompt = context.plan.prompt("critic")
     request = prompt.fill(review_values(context, state["seed"], progress.candidate))
+    if context.recipe.seeds.images:
+        request = show_images(request, progress.candidate.images)
     messages = request + context.repair_messages(progress.broken)
     seed = state["seed"]
     key = CallKey(

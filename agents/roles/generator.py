@@ -1,5 +1,6 @@
 """The generator: writes a candidate, and a revision that answers the advice of a critic or a check."""
 
+import asyncio
 from random import Random
 
 from langgraph.runtime import Runtime
@@ -8,7 +9,8 @@ from agents.calls.agent_context import AgentContext, LocalAgentContext
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
 from agents.roles.tool_conversation import write_tool_conversation
 from agents.sources.conditions import format_conditions
-from core.sample import Message
+from core.sample import Message, show_images
+from core.storage.fitted_images import UnreadableImage
 from teachers.base import CallFailed, CallKey
 
 
@@ -26,8 +28,13 @@ async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> S
         sample=seed.index, seed=seed.digest, agent="generator", revision=progress.revision, attempt=progress.attempt
     )
     contract, schema = family.reply_type(seed), family.reply_json_schema(seed)
-    messages = draft_messages(context, state)
-    own_messages = count_own_messages(context, messages, len(context.repair_messages(progress.broken)))
+    messages, repair = draft_messages(context, state), len(context.repair_messages(progress.broken))
+    try:
+        images = await asyncio.to_thread(context.plan.fit_seed_images, seed)
+    except UnreadableImage as fault:
+        return {"handovers": [AgentHandover("generator", "", failure=f"an image of the seed {fault}")]}
+    messages = show_images(messages, images, place=-1 - repair)
+    own_messages = count_own_messages(context, messages, repair)
     try:
         reply, turn = await context.ask(key, config, messages, contract, config.temperature, schema, own_messages)
     except CallFailed as error:

@@ -9,7 +9,7 @@ from agents.calls.agent_context import AgentContext
 from agents.checks.base import CheckBroken, Subject
 from agents.reply_schema import InvalidReply
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
-from core.sample import REPAIR_STRIDE, AgentTurn, Candidate, Seed, render_values
+from core.sample import REPAIR_STRIDE, AgentTurn, Candidate, Seed, render_values, show_images
 from teachers.base import CallFailed, CallKey
 
 
@@ -49,7 +49,8 @@ async def attempt_question(
     if not (difficulty and bound and judge and solver):
         raise AssertionError("the plan of a recipe that measures difficulty has all of them")
     subject = Subject(seed, candidate, _refuse_to_ask)
-    messages = context.prompt(judge.role, {**render_values(seed.data), **judge.values(subject, bound.options)})
+    values = {**render_values(seed.data), **judge.values(subject, bound.options)}
+    messages = show_images(context.prompt(judge.role, values), candidate.images)
     for which in range(difficulty.attempts):
         number = which * REPAIR_STRIDE
         key = CallKey(sample=seed.index, seed=seed.digest, agent="solver", revision=revision, attempt=number)

@@ -2,7 +2,7 @@
 neither the author nor the critique.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from langgraph.runtime import Runtime
@@ -62,11 +62,11 @@ async def run_checks(
 
     async def ask(
         role: str, contract: type[BaseModel], values: Mapping[str, str], *, which: int, temperature: float,
-        top_logprobs: int = 0,
+        top_logprobs: int = 0, images: Sequence[str] = (),
     ) -> Any:  # fmt: skip
         place = first_question + which
         return await context.ask_verifier(
-            seed, revision, turns, role, contract, {**columns, **values}, place, temperature, top_logprobs
+            seed, revision, turns, role, contract, {**columns, **values}, place, temperature, top_logprobs, images
         )
 
     for bound in context.plan.checks:

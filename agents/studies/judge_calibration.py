@@ -136,8 +136,9 @@ async def _ask_judge(context: LocalAgentContext, judge: BoundJudge, index: int, 
     seed = Seed(id=f"calibration-{index:06d}", data={})
 
     async def ask(
-        role: str, contract: Any, values: Any, *, which: int, temperature: float, top_logprobs: int = 0
-    ) -> Any:
+        role: str, contract: Any, values: Any, *, which: int, temperature: float, top_logprobs: int = 0,
+        images: Sequence[str] = (),
+    ) -> Any:  # fmt: skip
         return await context.ask_verifier(seed, 0, turns, role, contract, values, judge.first + which, temperature)
 
     return await ask_for_ruling(Subject(seed, row.candidate, ask), judge.options)

@@ -93,7 +93,7 @@ def decide_after_draft(
 ) -> OrchestratorDecision:
     draft = handover.parse(context.plan.family.reply_type(seed))
     try:
-        candidate = context.plan.family.candidate(seed, draft)
+        candidate = context.plan.build_candidate(seed, draft)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InvalidReply(f"cannot be read as a draft: {type(error).__name__}: {error}"[:300]) from error
     if isinstance(handover.payload, str):  # a transcript of several replies has the thinking of each

@@ -133,6 +133,7 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
         ("", "prompts"),
         ("seeds", "path"),
         ("seeds", "documents"),
+        ("seeds", "images"),
         ("seeds", "recording"),
         ("lineage", "real"),
     ):

@@ -91,16 +91,18 @@ def decode_image_url(url: str) -> bytes:
 
 
 def fit_image(content: bytes, patch: int, size: int) -> FittedImage:
-    """The image without transparency, with sides that are multiples of `patch` and at most `size` pixels. A smaller image is
-    not enlarged beyond the next multiple. Always written anew: equal pixels give equal bytes, and no decoder but Pillow's reads
-    the bytes of a stranger.
+    """The image upright (as its EXIF data says) without transparency, with sides that are multiples of `patch` and at most
+    `size` pixels. A smaller image is not enlarged beyond the next multiple. Always written anew: equal pixels give equal bytes,
+    and no decoder but Pillow's reads the bytes of a stranger.
 
     Raises:
         UnreadableImage: if it cannot be decoded.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
+    from PIL.ExifTags import Base
 
-    with open_image_bytes(content, MAX_PIXELS) as image:
+    with open_image_bytes(content, MAX_PIXELS) as stored:
+        image = ImageOps.exif_transpose(stored) if stored.getexif().get(Base.Orientation, 1) != 1 else stored
         scale = min(1.0, size / max(image.size))
         columns, rows = (min(max(1, round(side * scale / patch)), size // patch) for side in image.size)
         image.load()

@@ -30,8 +30,8 @@ from flows.http_server.client_connections import STALLED_SECONDS
 from flows.http_server.host_names import HostNames
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count, format_one_line
-from teachers.local_llama import find_projector, read_projector_limits
-from teachers.local_weights import fetch_local_weights
+from teachers.local_llama import read_projector_limits
+from teachers.local_weights import fetch_local_weights, find_projector
 from teachers.relay import RelayError, open_relay
 
 API_KEY_VARIABLE = "STILLHOUSE_API_KEY"

@@ -200,7 +200,8 @@ def rebuild_candidate(sample: Sample, family: RecipeFamily, revision: int) -> Ca
         return None
     try:
         draft = parse_reply(family.reply_type(sample.seed), turns[-1].reply)
-        return family.candidate(sample.seed, draft).add_thinking(turns[-1].reasoning)
+        candidate = family.candidate(sample.seed, draft).add_thinking(turns[-1].reasoning)
+        return candidate.add_images(sample.candidate.images) if "images" in family.seeded_by else candidate
     except InvalidReply:
         return None
 

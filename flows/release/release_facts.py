@@ -42,7 +42,7 @@ class UsedSource(NamedTuple):
 
     name: str
     """Its file name, without folders of the machine where the run was made."""
-    kind: Literal["seeds", "documents", "real rows", "reference", "prompt", "other"]
+    kind: Literal["seeds", "documents", "images", "real rows", "reference", "prompt", "other"]
     digest: str | None
     """The first 16 digits of its SHA-256, or a digest of its parts, as recorded when the run was opened."""
 
@@ -138,10 +138,11 @@ def gather_release_facts(
 
 
 def _list_sources(recipe: Recipe, sources: Mapping[str, str]) -> list[UsedSource]:
-    kinds: dict[str | None, Literal["seeds", "documents", "real rows", "reference"]] = {
+    kinds: dict[str | None, Literal["seeds", "documents", "images", "real rows", "reference"]] = {
         recipe.collapse.reference if recipe.collapse else None: "reference",
         recipe.lineage.real: "real rows",
         recipe.seeds.documents: "documents",
+        recipe.seeds.images: "images",
         recipe.seeds.path: "seeds",
     }
     used: list[UsedSource] = []

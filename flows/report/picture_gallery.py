@@ -1,24 +1,27 @@
-"""The first pictures of a run with their questions, programs and answers, for its report. Text is escaped by the page."""
+"""The first pictures of a run with their questions and answers, for its report. Text is escaped by the page."""
 
 import base64
 import json
-from collections.abc import Sequence
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from itertools import islice, zip_longest
+from typing import Any, NamedTuple
 
 from core.errors import StoreError
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus
+from core.storage.fitted_images import FittedImage, UnreadableImage, fit_image
 from core.storage.image_files import is_stored_image, read_image
 
 SHOWN_PICTURES = 6
-"""At about 20 kB each, they add less to the page than its samples."""
+SHOWN_SIDE = 512
+"""Pixels of the longer side of a user's own image: at most some 400 kB."""
 
 
 class ShownQuestion(NamedTuple):
     question: str
     answer: str
     program: str
+    """Computes the answer; empty where a teacher gave it."""
 
 
 class ShownPicture(NamedTuple):
@@ -45,16 +48,22 @@ def _list_images(sample: Sample) -> list[str]:
 
 
 def _build_picture(run: RunDir, sample: Sample) -> ShownPicture | None:
-    fields = sample.candidate.fields
+    fields, messages = sample.candidate.fields, sample.candidate.messages
     try:
         content = read_image(_list_images(sample)[0], [run.path])
-    except StoreError:
+        shown = (
+            FittedImage(content, *_read_layout_size(fields))
+            if "layout" in fields
+            else fit_image(content, 1, SHOWN_SIDE)
+        )
+    except (StoreError, UnreadableImage):
         return None
-    questions = [
-        ShownQuestion(one["question"], one["answer"], json.dumps(one["program"], ensure_ascii=False))
-        for one in fields.get("questions", ())
-    ]
-    layout = fields["layout"]
-    return ShownPicture(
-        fields["title"], base64.b64encode(content).decode(), layout["width"], layout["height"], questions
-    )
+    programs = [json.dumps(one["program"], ensure_ascii=False) for one in fields.get("questions", ())]
+    asked, answered = ([turn.content for turn in messages if turn.role == role] for role in ("user", "assistant"))
+    questions = [ShownQuestion(*turns) for turns in zip_longest(asked, answered, programs, fillvalue="")]
+    title = fields.get("title") or str(sample.seed.data.get("source", ""))
+    return ShownPicture(title, base64.b64encode(shown.png).decode(), shown.columns, shown.rows, questions)
+
+
+def _read_layout_size(fields: Mapping[str, Any]) -> tuple[int, int]:
+    return fields["layout"]["width"], fields["layout"]["height"]

@@ -287,7 +287,7 @@ def _render_run_page(
             total=overview.total,
             states=count_values([s.state for s in overview.shown]),
             reasons=count_values([s.reason for s in overview.shown if s.reason]),
-            gallery=build_gallery(run, overview.shown) if manifest.pictures else [],
+            gallery=build_gallery(run, overview.shown) if run.images.is_dir() else [],
             recipe=recipe,
             asks_teachers=bool(list_active_teachers(manifest, recipe)),
             recipe_text=json.dumps(recipe.model_dump(mode="json"), indent=2, ensure_ascii=False),

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from agents.checks import Subject
-from agents.families.pictures import PicturesFamily
+from agents.families.images.pictures import PicturesFamily
 from agents.pictures.drafts import PictureDraft
 from agents.pictures.renderer import RENDER_SECONDS, Drawing, Renderer, RenderFailed
 from agents.pictures.styles import PictureStyle

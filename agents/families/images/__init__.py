@@ -1,0 +1,1 @@
+"""Families whose conversations have images."""

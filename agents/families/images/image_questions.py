@@ -1,0 +1,219 @@
+"""Questions about the user's own images, with short answers. A teacher that takes images writes both; another look at the image
+must give the same answer, and the question alone must not. Knows no teacher.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, ClassVar, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from agents.checks import Options, Subject, check
+from agents.checks.base import AttemptJudge
+from agents.checks.text.second_reader import MAX_SHOWN_CHARACTERS, ReaderAnswer, find_reader_answer, is_same_reading
+from agents.checks.text.text_units import split_words
+from agents.families.base import RecipeFamily, UnusableSeedRow
+from agents.reply_schema import ReplySchema
+from core.sample import Candidate, Message, Seed
+
+QUESTION_KINDS_OF_IMAGES = {
+    "reading": "a text or a number that is written in the image",
+    "counting": "how many of something there are, if they can be counted for certain",
+    "kind": "what a thing in the image is",
+    "feature": "the color, shape, material or state of a thing in the image",
+    "place": "where a thing is, in relation to another one",
+    "comparison": "which of two or more things in the image is larger, higher, nearer or more of something",
+}
+UNSEEN_SOURCE = re.compile(
+    r"\b(?:file ?name|caption|metadata|prompt|json|pixels?|resolution|seed)\b|\bas an? (?:ai|language model)\b",
+    re.IGNORECASE,
+)
+"""What someone who sees the image does not see."""
+FURTHER_QUESTION = re.compile(
+    r"\b(?:previous|earlier|last|same) (?:question|answer)\b|\bquestion \d|\bas before\b", re.IGNORECASE
+)
+
+
+class ImageQuestionsOptions(Options):
+    kinds: dict[str, float] = Field(
+        default_factory=lambda: dict.fromkeys(QUESTION_KINDS_OF_IMAGES, 1.0), min_length=1, validate_default=True
+    )
+    """What is asked about, with its weight: `reading`, `counting`, `kind`, `feature`, `place`, `comparison`, or words of your own
+    that say what a question is about. One is drawn for each sample."""
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        if min(self.kinds.values()) < 0 or not sum(self.kinds.values()):
+            raise ValueError("needs at least one kind with a weight above 0, and none below")
+        return self
+
+
+class ImageQuestionDraft(ReplySchema):
+    question: str = Field(min_length=5)
+    answer: str = Field(min_length=1)
+
+
+class WellPosedOptions(Options):
+    max_question_words: int = Field(40, ge=3)
+    max_answer_words: int = Field(12, ge=1)
+    """Longer answers are rarely the same twice."""
+
+
+@check("well_posed", WellPosedOptions)
+def well_posed_check(subject: Subject, options: WellPosedOptions) -> str | None:
+    """It must be one question about the image that stands alone and does not contain its short answer."""
+    question, answer = (subject.candidate.fields[name].strip() for name in ("question", "answer"))
+    if not question.endswith("?") or question.count("?") > 1:
+        return "ask one question, which ends with its only question mark"
+    if (count := len(split_words(question))) > options.max_question_words:
+        return f"the question has {count} words; ask in at most {options.max_question_words}"
+    if "\n" in answer or (count := len(split_words(answer))) > options.max_answer_words:
+        return f"answer in one line of at most {options.max_answer_words} words"
+    if not any(map(str.isalnum, answer)):
+        return f"the answer {answer!r} says nothing"
+    for pattern in (UNSEEN_SOURCE, FURTHER_QUESTION):
+        if found := pattern.search(f"{question}\n{answer}"):
+            return f"speaks of {found[0]!r}, which nobody sees in the image"
+    return None
+
+
+class SeenAgainOptions(Options):
+    looks: int = Field(3, ge=1, le=9)
+    """Number of answers asked for, each from the image and the question."""
+    agree: int = Field(2, ge=1, le=9)
+    """How many of them must be the candidate's answer."""
+    overlap: float = Field(0.5, gt=0, le=1)
+    """As that of `read_again`."""
+    temperature: float = Field(0.7, ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.agree > self.looks:
+            raise ValueError(f"agree = {self.agree} of looks = {self.looks} cannot be; lower agree")
+        if self.looks > 1 and not self.temperature:
+            raise ValueError(f"looks = {self.looks} at temperature = 0 are one look; raise the temperature")
+        return self
+
+
+class AskedAboutImage(NamedTuple):
+    question: str
+    answer: str
+
+    @classmethod
+    def of(cls, subject: Subject) -> Self:
+        fields = subject.candidate.fields
+        return cls(fields["question"], fields["answer"])
+
+    def is_answered_by(self, reading: ReaderAnswer | None, overlap: float) -> bool:
+        found = find_reader_answer(reading, "") if reading else ""
+        return bool(found) and is_same_reading(self.answer, found, self.question, overlap)
+
+
+def sees_the_same(subject: Subject, reading: ReaderAnswer, options: SeenAgainOptions) -> bool:
+    return AskedAboutImage.of(subject).is_answered_by(reading, options.overlap)
+
+
+def _ask_about_image(subject: Subject, _options: Options) -> dict[str, str]:
+    return {"question": AskedAboutImage.of(subject).question}
+
+
+@check(
+    "seen_again",
+    SeenAgainOptions,
+    calls=lambda options: options.looks,
+    roles=("verifier",),
+    attempt=AttemptJudge(ReaderAnswer, sees_the_same, _ask_about_image),
+)
+async def seen_again_check(subject: Subject, options: SeenAgainOptions) -> str | None:
+    """Who sees the image and the question, and not the answer, must give the same answer."""
+    asked = AskedAboutImage.of(subject)
+    readings = await _read_image(subject, "verifier", options.looks, options.temperature, subject.candidate.images)
+    same = sum(asked.is_answered_by(reading, options.overlap) for reading in readings)
+    if same >= options.agree:
+        return None
+    return (
+        f"{same} of {options.looks} looks at the image found {asked.answer[:MAX_SHOWN_CHARACTERS]!r}; they found: "
+        f"{_list_answers(readings)}"
+    )
+
+
+class NeedsImageOptions(Options):
+    guesses: int = Field(3, ge=1, le=9)
+    """Number of answers asked for without the image."""
+    most_right: int = Field(1, ge=0, le=8)
+    """How many of them may be right. With 0, a question of yes or no is kept in one of 2 ** `guesses` cases."""
+    overlap: float = Field(0.5, gt=0, le=1)
+    """As that of `read_again`."""
+    temperature: float = Field(0.7, ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.most_right >= self.guesses:
+            raise ValueError(
+                f"most_right = {self.most_right} of guesses = {self.guesses} drops nothing; lower most_right"
+            )
+        if self.guesses > 1 and not self.temperature:
+            raise ValueError(f"guesses = {self.guesses} at temperature = 0 are one guess; raise the temperature")
+        return self
+
+
+@check("needs_image", NeedsImageOptions, calls=lambda options: options.guesses, roles=("blind",))
+async def needs_image_check(subject: Subject, options: NeedsImageOptions) -> str | None:
+    """Who guesses from the question alone, without the image, must not find the answer."""
+    asked = AskedAboutImage.of(subject)
+    guesses = await _read_image(subject, "blind", options.guesses, options.temperature, ())
+    right = sum(asked.is_answered_by(guess, options.overlap) for guess in guesses)
+    if right <= options.most_right:
+        return None
+    return (
+        f"{right} of {options.guesses} guesses without the image are right ({_list_answers(guesses)}); ask about something that "
+        "only the image shows"
+    )
+
+
+async def _read_image(
+    subject: Subject, role: str, number: int, temperature: float, images: Sequence[str]
+) -> list[ReaderAnswer | None]:
+    values = {"question": AskedAboutImage.of(subject).question}
+    return [
+        await subject.ask(role, ReaderAnswer, values, which=which, temperature=temperature, images=images)
+        for which in range(number)
+    ]
+
+
+def _list_answers(readings: Sequence[ReaderAnswer | None]) -> str:
+    answers = (find_reader_answer(reading, "") if reading else "" for reading in readings)
+    return "; ".join(repr(answer[:MAX_SHOWN_CHARACTERS]) if answer else "nothing" for answer in answers)
+
+
+class ImageQuestionsFamily(RecipeFamily):
+    name = "image_questions"
+    options = ImageQuestionsOptions
+    seeded_by = ("images",)
+    has_images = True
+    extra = "pictures"
+    checks = (well_posed_check, seen_again_check, needs_image_check)
+    fields = ("question", "answer")
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "collapse": {"structures": False, "kind": "prose"},
+        "agents": {"generator": {"max_tokens": 200}, "critic": False, "verifier": {"max_tokens": 100}},
+        "verifiers": [{"type": "well_posed"}, {"type": "seen_again"}, {"type": "needs_image"}],
+        "filters": [{"type": "images"}, {"type": "image_duplicates", "same_question": True}],
+    }
+
+    def condition(self, row: Mapping[str, Any], options: ImageQuestionsOptions, rng: Random) -> dict[str, Any]:
+        images = row["images"]
+        if not isinstance(images, list) or not images:
+            raise UnusableSeedRow("'images' with at least one image")
+        kind = rng.choices(list(options.kinds), list(options.kinds.values()))[0]
+        about = QUESTION_KINDS_OF_IMAGES.get(kind, kind)
+        return {"images": images, "source": row["source"], "kind": kind, "about": about}
+
+    def reply_type(self, seed: Seed) -> type[ReplySchema]:
+        return ImageQuestionDraft
+
+    def candidate(self, seed: Seed, draft: ImageQuestionDraft) -> Candidate:
+        question, answer = draft.question.strip(), draft.answer.strip()
+        messages = [Message(role="user", content=question), Message(role="assistant", content=answer)]
+        return Candidate(messages=messages, fields={"question": question, "answer": answer})

@@ -1,0 +1,53 @@
+"""Questions about the size of an image, whose answer is read from its PNG, four in ten with a fault of some kind; and a reader
+that is wrong now and then, and can only guess without the image.
+"""
+
+import base64
+import struct
+from random import Random
+from typing import Any
+
+from teachers.base import TeacherQuestion
+from teachers.fake.script_parts import COMMON, TeacherScript
+
+FAULTY_SHARE, MISREAD_SHARE = 0.4, 0.1
+"""Shares of drafts with a fault on purpose, and of readings that are wrong on purpose."""
+WIDTH, HEIGHT = "How wide is what you see?", "How high is what you see?"
+KNOWN = "How many sides does a square in it have?"
+
+
+def write_image_question(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+    width, height = read_png_size(question)
+    asked, answer = rng.choice(((WIDTH, width), (HEIGHT, height)))
+    made = {"question": asked, "answer": str(answer)}
+    if rng.random() >= FAULTY_SHARE:
+        return made
+    fault = rng.choice(("wrong", "known", "form", "source"))
+    changed = {
+        "wrong": {"answer": str(answer + 7)},
+        "known": {"question": KNOWN, "answer": "4"},
+        "form": {"question": asked.rstrip("?")},
+        "source": {"question": "What does the file name say?"},
+    }
+    return made | changed[fault]
+
+
+def read_image(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+    asked = question.messages[-1].content
+    if KNOWN in asked:
+        return {"found": True, "answer": "4"}
+    if not question.messages[-1].images:
+        return {"found": True, "answer": str(rng.randint(1, 10_000))}
+    width, height = read_png_size(question)
+    right = width if WIDTH in asked else height
+    return {"found": True, "answer": str(right + (rng.random() < MISREAD_SHARE))}
+
+
+def read_png_size(question: TeacherQuestion) -> tuple[int, int]:
+    """Of the first image of the request, by the header of the PNG."""
+    url = next(url for message in question.messages for url in message.images)
+    width, height = struct.unpack(">II", base64.b64decode(url.partition(",")[2])[16:24])
+    return width, height
+
+
+SCRIPT: TeacherScript = {"ImageQuestionDraft": write_image_question, "ReaderAnswer": read_image, **COMMON}
