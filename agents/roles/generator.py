@@ -30,7 +30,7 @@ async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> S
     contract, schema = family.reply_type(seed), family.reply_json_schema(seed)
     messages, repair = draft_messages(context, state), len(context.repair_messages(progress.broken))
     try:
-        images = await asyncio.to_thread(context.plan.fit_seed_images, seed)
+        images = await asyncio.to_thread(context.plan.fit_seed_images, seed) if context.plan.seed_images else ()
     except UnreadableImage as fault:
         return {"handovers": [AgentHandover("generator", "", failure=f"an image of the seed {fault}")]}
     messages = show_images(messages, images, place=-1 - repair)

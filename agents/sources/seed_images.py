@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
+
 from agents.sources.documents import SkippedFile
 from core.errors import UsageError
 from core.sample import json_digest
@@ -39,7 +41,7 @@ class ImageReading(NamedTuple):
     """The seeds of a folder or a dataset. Every file and row is a seed or in `skipped`, but for copies of earlier images."""
 
     rows: list[dict[str, Any]]
-    """`images`: the SHA-256 of each image; `source`: its file or row; of a dataset also the row's other texts and numbers."""
+    """`images`: the SHA-256 of each image; `source`: its file or row; of a dataset also the row's other columns."""
     lines: list[int]
     """The number of each file or row, from 1."""
     contents: Mapping[str, Path | bytes]
@@ -221,7 +223,7 @@ def _iterate_rows(path: Path) -> Iterator[Any]:
         for block in read_line_blocks(file, BLOCK_BYTES):
             for line in block.split(b"\n"):
                 if line.strip():
-                    yield json.loads(line)
+                    yield orjson.loads(line)
 
 
 def _read_row(path: Path, number: int, row: Any) -> _SeedSource:
@@ -229,7 +231,7 @@ def _read_row(path: Path, number: int, row: Any) -> _SeedSource:
     if not isinstance(row, dict):
         return _SeedSource(number, source, [], {}, "is no JSON object")
     values = [value for column in IMAGE_SEED_COLUMNS for value in _list_values(row.get(column))]
-    columns = {name: value for name, value in row.items() if name not in IMAGE_SEED_COLUMNS and _is_plain(value)}
+    columns = _keep_columns(row)
     images = [content for value in values if (content := _read_value(value))]
     if not values:
         fault = "has no image in a column `images` or `image`"
@@ -248,8 +250,19 @@ def _list_values(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)
+def _keep_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns other than images whose values have a form in JSON; dates become text."""
+    kept = {}
+    for name, value in row.items():
+        if name not in IMAGE_SEED_COLUMNS and not _has_bytes(value):
+            kept[name] = json.loads(json.dumps(value, default=str))
+    return kept
+
+
+def _has_bytes(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, bytes) or (isinstance(value, list) and any(map(_has_bytes, value)))
 
 
 def _read_value(value: Any) -> bytes | None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from core.sample import show_images
 from tests.support.strict_server import (
     RecordedRequest,
     Rejection,
@@ -164,8 +165,10 @@ class OpenAIServer(StrictServer):
         schema = form.schema_ if form else tool.parameters if tool else None
         turns = [(turn.role, _join_parts(turn.content)) for turn in request.messages if not isinstance(turn, ToolTurn)]
         most = request.max_completion_tokens or request.max_tokens or 10_000
-        reply = self.answer(self.build_question(turns, schema, most, (form or tool).name if form or tool else ""))
-        return _write_completion(request, reply, tool)
+        question = self.build_question(turns, schema, most, (form or tool).name if form or tool else "")
+        shown = [_list_images(turn.content) for turn in request.messages if not isinstance(turn, ToolTurn)]
+        messages = [show_images([turn], urls)[0] for turn, urls in zip(question.messages, shown, strict=True)]
+        return _write_completion(request, self.answer(question.model_copy(update={"messages": messages})), tool)
 
 
 def check_completion_request(request: ChatCompletionRequest) -> None:
@@ -236,6 +239,10 @@ def _write_completion(request: ChatCompletionRequest, reply: ServedReply, tool: 
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": request.model, "choices": [choice],
         "usage": dict(reply.usage) if reply.usage else usage,
     }  # fmt: skip
+
+
+def _list_images(content: Any) -> list[str]:
+    return [part.image_url.url for part in content if isinstance(part, ImagePart)] if isinstance(content, list) else []
 
 
 def _join_parts(content: Any) -> str:

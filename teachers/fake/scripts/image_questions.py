@@ -32,7 +32,7 @@ def write_image_question(rng: Random, question: TeacherQuestion) -> dict[str, An
     return made | changed[fault]
 
 
-def read_image(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def look_at_image(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     asked = question.messages[-1].content
     if KNOWN in asked:
         return {"found": True, "answer": "4"}
@@ -50,4 +50,4 @@ def read_png_size(question: TeacherQuestion) -> tuple[int, int]:
     return width, height
 
 
-SCRIPT: TeacherScript = {"ImageQuestionDraft": write_image_question, "ReaderAnswer": read_image, **COMMON}
+SCRIPT: TeacherScript = {"ImageQuestionDraft": write_image_question, "ReaderAnswer": look_at_image, **COMMON}

@@ -5,6 +5,7 @@ import shutil
 from collections import defaultdict
 from datetime import date
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import polars as pl
@@ -19,6 +20,7 @@ from core.sample import Seed, TokenUsage
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.colored_pictures import draw_square
 from tests.support.scripted_teacher import produce_scripted
 
 SEEDS = PROJECT / "data" / "seeds"
@@ -34,6 +36,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "decisions": {"text": "Where is my parcel?"},
     "pictures": {"topic": "ferries of the bay"},
+    "image_questions": {"image": draw_square("red", Random(1))},
     "tool_calls": json.loads((SEEDS / "tool_scenarios.jsonl").read_text().partition("\n")[0]),
 }
 TASKS = {"decisions": '[[task.questions]]\nname = "late"\nask = "Is it late?"\ntype = "yes_no"\n'}
@@ -87,16 +90,18 @@ def folder(tmp_path: Path) -> Path:
 def written(folder: Path, family: str, *rows: dict[str, Any]) -> Path:
     """A recipe of the family with the family's prompts and the fact added."""
     own = folder / "prompts"
-    shutil.copytree(PROJECT / "prompts" / family, own, ignore=shutil.ignore_patterns("verifier.md", "vote.md"))
+    shutil.copytree(
+        PROJECT / "prompts" / family, own, ignore=shutil.ignore_patterns("verifier.md", "vote.md", "blind.md")
+    )
     for file in own.glob("*.md"):
         text = file.read_text().rstrip()
         head, _, last = text.rpartition("## user\n")
         file.write_text(f"{head}## user\n{'REVISE ' if file.stem == 'revise' else ''}{PLACED}\n{last}\n")
     (own / "facts.md").write_text(f"## user\nAnswer: {{{{answer}}}}\n{PLACED}\n")
     (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = folder / "recipe.toml"
+    recipe, source = folder / "recipe.toml", "images" if family == "image_questions" else "path"
     recipe.write_text(
-        f'name = "x"\nfamily = "{family}"\nsamples = 2\nprompts = "prompts"\nseeds.path = "seeds.jsonl"\n'
+        f'name = "x"\nfamily = "{family}"\nsamples = 2\nprompts = "prompts"\nseeds.{source} = "seeds.jsonl"\n'
         '[topology]\nmax_revisions = 1\n[agents.critic]\ntype = "teacher"\n[[verifiers]]\ntype = "facts"\npath = "checks.py"\n'
         f'[teachers.main]\nmodel = "fake/{"writer" if family == "constrained_instructions" else family}"\n'
         f"{TASKS.get(family, '')}"

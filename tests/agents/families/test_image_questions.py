@@ -1,0 +1,269 @@
+"""The family `image_questions`: who is shown an image and who is not, what the checks drop, and a verifier that really sees."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+pytest.importorskip("PIL", reason="needs the extra `pictures`")
+
+from PIL import Image
+
+from agents.checks import Subject
+from agents.families.images.image_questions import ImageQuestionsFamily, WellPosedOptions, well_posed_check
+from core.config.students import StudentConfig
+from core.errors import RecipeError
+from core.sample import Message, RejectionReason, Sample, SampleStatus, Seed
+from core.storage.fitted_images import decode_image_url
+from core.storage.image_files import format_png_url, is_stored_image, read_image
+from flows.data.curated_run import read_finished_samples
+from flows.recipes.recipe_catalog import load_recipe_plan
+from students.output.gguf_export import export_gguf
+from students.training.student_training import train_student
+from teachers.base import TeacherQuestion
+from tests.students.conftest import quiet, saved, tiny_llama, tiny_tokenizer
+from tests.support.colored_pictures import COLORS, QUESTION, draw_square
+from tests.support.http_serving import serve
+from tests.support.openai_server import OpenAIServer
+from tests.support.produce_run import produce_run
+from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
+from tests.support.strict_server import ServedReply
+
+SHOWN = "ReaderAnswer"
+
+
+def write_squares(folder: Path, number: int, seed: int = 0) -> Path:
+    """PNGs of one colored square each."""
+    folder.mkdir()
+    rng = Random(seed)
+    for place in range(number):
+        url = draw_square(COLORS[place % len(COLORS)], rng)
+        (folder / f"{place:03d}.png").write_bytes(decode_image_url(url))
+    return folder
+
+
+def see_color(message: Message) -> str:
+    """The color of the square in a message, by its pixels."""
+    with Image.open(io.BytesIO(decode_image_url(message.images[0]))) as image:
+        [(_, pixel)] = [found for found in image.convert("RGB").getcolors() or () if found[1] != (255, 255, 255)]
+        return next(color for color in COLORS if Image.new("RGB", (1, 1), color).getpixel((0, 0)) == pixel)
+
+
+def pose(subject: dict[str, str]) -> str | None:
+    draft = ImageQuestionsFamily().reply_type(Seed(id="x-000000", data={})).model_validate(subject)
+    candidate = ImageQuestionsFamily().candidate(Seed(id="x-000000", data={}), draft)
+    found = well_posed_check.run(Subject(Seed(id="x-000000", data={}), candidate, None), WellPosedOptions())  # type: ignore[arg-type]
+    assert found is None or isinstance(found, str)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "words"),
+    [
+        ("Which color is the door?", "Green", None),
+        ("What is on the sign above the door?", "No entry, deliveries at the back", None),
+        ("Name the color of the door.", "Green", "ask one question"),
+        ("Is it green? Is it red?", "Green", "ask one question"),
+        ("Which color is the door?", " ".join(["green"] * 13), "answer in one line of at most 12 words"),
+        ("Which color is the door?", "green\nor red", "answer in one line"),
+        ("Which color is the door?", "!?", "says nothing"),
+        ("What does the file name say?", "door", "speaks of 'file name'"),
+        ("Which color has it, as in the previous question?", "Green", "speaks of 'previous question'"),
+    ],
+)
+def test_what_is_well_posed(question: str, answer: str, words: str | None) -> None:
+    found = pose({"question": question, "answer": answer})
+    assert (found is None) if words is None else (words in str(found))
+
+
+def make(folder: Path, answer: Callable[[TeacherQuestion], dict[str, Any]]) -> tuple[list[Sample], ScriptedTeacher]:
+    plan = load_recipe_plan(
+        "image-questions",
+        [f"seeds.images={write_squares(folder / 'images', 12)}", "samples=24", "topology.max_revisions=0",
+         "teachers.main={model='fake/image_questions'}"],
+    )  # fmt: skip
+    teacher = ScriptedTeacher(lambda question: json.dumps(answer(question)))
+    return produce_scripted(plan, teacher, folder), teacher
+
+
+def test_an_answer_is_kept_if_the_image_shows_it_again_and_its_question_does_not(tmp_path: Path) -> None:
+    """Of four questions one is right, one has a wrong answer, one is known without the image, and one is no question."""
+    kinds: Counter[str] = Counter()
+
+    def reply(question: TeacherQuestion) -> dict[str, Any]:
+        last = question.messages[-1]
+        if question.contract != SHOWN:
+            kind = ("right", "wrong", "known", "form")[kinds.total() % 4]
+            kinds[kind] += 1
+            color = see_color(last)
+            made = {
+                "right": (QUESTION, color),
+                "wrong": (QUESTION, "orange"),
+                "known": ("How many sides has the square?", "4"),
+            }
+            asked, answer = made.get(kind, ("Tell me the color.", color))
+            return {"question": asked, "answer": answer}
+        if "sides" in last.content:
+            return {"found": True, "answer": "Four" if last.images else "4"}
+        return (
+            {"found": True, "answer": see_color(last).title()} if last.images else {"found": True, "answer": "orange"}
+        )
+
+    samples, teacher = make(tmp_path, reply)
+    reasons = Counter(sample.detail.split(":")[0] if sample.reason else "kept" for sample in samples)
+    assert kinds == {"right": 6, "wrong": 6, "known": 6, "form": 6}
+    assert reasons == {"kept": 6, "seen_again": 6, "needs_image": 6, "well_posed": 6}
+    for sample in samples:
+        assert sample.candidate.images[0].startswith("data:image/png;base64,"), "until the run stores it"
+        assert all(not message.images for turn in sample.turns for message in turn.context), (
+            "calls are recorded without images"
+        )
+        if sample.state is SampleStatus.kept:
+            assert sample.answer == see_color(sample.candidate.messages[0])
+    shown = Counter(
+        (question.messages[0].content[:11], bool(question.messages[-1].images)) for question in teacher.asked
+    )
+    assert shown == {("You look at", True): 24, ("You answer ", True): 3 * 18, ("You guess t", False): 3 * 12}
+
+
+def test_a_reader_of_other_images_agrees_with_few(tmp_path: Path) -> None:
+    """The control: the same drafts, with each look at the image of another seed."""
+    seen: list[str] = []
+
+    def reply(question: TeacherQuestion) -> dict[str, Any]:
+        last = question.messages[-1]
+        if question.contract != SHOWN:
+            return {"question": QUESTION, "answer": see_color(last)}
+        if not last.images:
+            return {"found": False, "answer": ""}
+        seen.append(see_color(last))
+        return {"found": True, "answer": COLORS[(COLORS.index(seen[-1]) + 1) % len(COLORS)]}
+
+    samples, _ = make(tmp_path, reply)
+    assert {sample.reason for sample in samples} == {RejectionReason.verifier}
+    assert len(seen) == 3 * 24
+
+
+def test_a_damaged_image_costs_its_samples_and_not_the_run(tmp_path: Path) -> None:
+    def reply(question: TeacherQuestion) -> dict[str, Any]:
+        last = question.messages[-1]
+        if question.contract != SHOWN:
+            return {"question": QUESTION, "answer": see_color(last)}
+        return {"found": True, "answer": see_color(last) if last.images else "orange"}
+
+    folder = tmp_path / "images"
+    whole = folder / "000.png"
+    make(tmp_path, reply)
+    png = whole.read_bytes()
+    whole.write_bytes(png[: len(png) // 2])  # its header is whole, so only its pixels tell
+    plan = load_recipe_plan(
+        "image-questions",
+        [f"seeds.images={folder}", "samples=24", "teachers.main={model='fake/image_questions'}"],
+    )
+    samples = produce_scripted(plan, ScriptedTeacher(lambda question: json.dumps(reply(question))), tmp_path / "images")
+    failed = [sample for sample in samples if sample.state is SampleStatus.failed]
+    assert [sample.seed.data["source"] for sample in failed] == ["000.png", "000.png"]
+    assert "an image of the seed cannot be decoded" in failed[0].detail
+    assert sum(sample.state is SampleStatus.kept for sample in samples) == 22
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["teachers.main={model='local/smollm2-135m'}"], "takes no images, which generator, verifier would be shown"),
+        (["seeds={images='data/images',bootstrap=true}"], "seeds.bootstrap: no sample is an image"),
+        (["seeds={path='data/seeds/topics.jsonl'}"], "image_questions does not take it; it needs seeds.images"),
+        (["seeds={}"], "image_questions needs seeds.images"),
+        (["seeds={recording='x.jsonl'}"], "a recording has no images"),
+        (["topology.kind='decentralized'"], "debaters are shown no images"),
+        (["task.kinds={}"], "kinds"),
+        (["task.kinds={reading=0}"], "needs at least one kind with a weight above 0"),
+        (["verifiers=[{type='seen_again',looks=2,agree=3}]"], "agree = 3 of looks = 2 cannot be"),
+        (["verifiers=[{type='needs_image',guesses=1,most_right=1}]"], "drops nothing; lower most_right"),
+        (["student={start='layers'}"], "a student that reads text alone would learn to guess"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused_at_once(settings: list[str], words: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe_plan("image-questions", ["teachers.main={model='fake/image_questions'}", *settings])
+    assert words in str(refused.value)
+
+
+def test_no_other_family_takes_images(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"seeds.images: instructions does not take it; it needs seeds.path"):
+        load_recipe_plan("instructions", [f"seeds={{images='{write_squares(tmp_path / 'images', 1)}'}}"])
+
+
+# A verifier that sees
+
+
+@pytest.fixture(scope="module")
+def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny student that answers the verifier's question about a square in the verifier's form."""
+    folder, tokenizer = tmp_path_factory.mktemp("eyes"), tiny_tokenizer()
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
+    config = StudentConfig.model_validate({
+        "start": str(start), "epochs": 8, "learning_rate": 3e-3, "batch_size": 16, "max_tokens": 128, "precision": "float32",
+        "images": {"patch": 16, "size": 64},
+    })  # fmt: skip
+    rng = Random(3)
+    rows = []
+    for _ in range(360):
+        color = rng.choice(COLORS)
+        shown = Message(role="user", content=QUESTION, images=(draw_square(color, rng),))
+        rows.append([shown, Message(role="assistant", content=json.dumps({"found": True, "answer": color}))])
+    train_student(rows, config, folder / "student", seed=3, progress=quiet)
+    return export_gguf(folder / "student", "f32").path
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("students")
+def test_a_student_that_sees_tells_right_answers_from_wrong_ones(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer behind a strict local API is wrong about each second image. A trained student, which looks again, finds the right
+    answers in these new images.
+    """
+    monkeypatch.setenv("HOSTED_KEY", "sk-test-key-1")
+    asked: Counter[bool] = Counter()
+
+    def write(question: TeacherQuestion) -> ServedReply:
+        color, wrong = see_color(question.messages[-1]), asked.total() % 2 == 1
+        asked[wrong] += 1
+        answer = COLORS[(COLORS.index(color) + 1) % len(COLORS)] if wrong else color
+        return ServedReply(json.dumps({"question": QUESTION, "answer": answer}))
+
+    (tmp_path / "prompts").mkdir()
+    for role in ("verifier", "blind"):
+        (tmp_path / "prompts" / f"{role}.md").write_text(
+            "Only the question.\n\n## user\n{{question}}\n", encoding="utf-8"
+        )
+    with serve(OpenAIServer("sk-test-key-1")) as served:
+        served.answer = write
+        writer = f"{{model='openai/gpt-4o',base_url='{served.url}',api_key_env='HOSTED_KEY'}}"
+        settings = [
+            f"seeds.images={write_squares(tmp_path / 'images', 48, seed=77)}", f"prompts={tmp_path / 'prompts'}", "samples=48",
+            f"teachers={{main={writer},eyes={{model='local/{eyes}'}}}}", "agents.verifier.teacher='eyes'",
+            "topology.max_revisions=0", "max_failed=1.0", "cache.enabled=false", "filters=[]",
+        ]  # fmt: skip
+        run, _ = produce_run(str(tmp_path / "runs"), "image-questions", settings)
+    samples = list(read_finished_samples(run))
+    right = {sample.id for sample in samples if read_stored_color(run.path, sample) == sample.answer}
+    kept = {sample.id for sample in samples if sample.state is SampleStatus.kept}
+    assert len(right) == 24
+    assert len(kept & right) >= 18, "it sees"
+    assert len(kept - right) <= 3, "and does not agree with everything"
+    guesses = [one for sample in samples for one in sample.verdicts if one.check == "needs_image"]
+    assert len(guesses) >= 18, "it was asked without the image too"
+    assert len(list(run.images.rglob("*.png"))) == 48, "each image once"
+
+
+def read_stored_color(run: Path, sample: Sample) -> str:
+    [name] = sample.candidate.images
+    assert is_stored_image(name)
+    return see_color(Message(role="user", content="", images=(format_png_url(read_image(name, [run])),)))
