@@ -1,10 +1,11 @@
 """A student that sees, trained from nothing on bar charts, with color jitter and without, and asked about new ones: with the
 chart, blind (a white image), with another chart, and in a style that it was not trained on.
 
-Charts are drawn here, of coloured bars without any letter, and every answer is computed from the bars. The benchmark fails if a
-student answers hardly better with the chart than without it: then it would not see.
+Charts are drawn here, of bars that differ in color and have no letters, or of bars of one color with a letter under each, and
+every answer is computed from the bars. The benchmark fails if a student answers hardly better with the chart than without it:
+then it would not see.
 
-    python -m benchmarks.seeing [--charts N] [--epochs N] [--asked N] [--jitter SHARE]
+    python -m benchmarks.seeing [--letters] [--charts N] [--epochs N] [--asked N] [--jitter SHARE]
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.machine import describe_measurement
 from core.config.students import StudentConfig
@@ -51,6 +52,9 @@ SIDE, PATCH = 64, 8
 MOST_BARS = 6
 HEIGHTS = range(6, 56, 3)
 """Two bars differ by 3 pixels or more."""
+LETTERS = "ABCDEFGH"
+LETTER_ROOM, LETTER_SIZE = 10, 9
+"""Pixels under the bars, and of the font."""
 QUESTIONS = 3
 """About each chart in training. Each is asked alone afterwards."""
 SYSTEM = Message(role="system", content="Look.")
@@ -85,7 +89,7 @@ GRID_STEP = 12
 
 
 class Chart(NamedTuple):
-    """Bars from left to right: the height in pixels by color."""
+    """Bars from left to right: the height in pixels by color or letter."""
 
     bars: dict[str, int]
     url: str
@@ -103,9 +107,12 @@ class Setting(NamedTuple):
     vocabulary: int = 512
     jitter: float = 0.2
     """The color jitter of one student; the other has none."""
+    letters: bool = False
+    """Whether the bars of a chart have one color, and a letter each."""
 
 
 DEFAULT = Setting()
+BARS = {False: "Bars have colors and no letters.", True: "The bars of a chart have one color, and a letter each."}
 
 
 class Outcome(NamedTuple):
@@ -120,19 +127,27 @@ class Outcome(NamedTuple):
     """In another style."""
 
 
-def draw_chart(rng: Random, style: Style) -> Chart:
-    names = rng.sample(list(COLORS), rng.randint(2, MOST_BARS))
-    bars = dict(zip(names, rng.sample(HEIGHTS, len(names)), strict=True))
+def draw_chart(rng: Random, style: Style, *, letters: bool = False) -> Chart:
+    names = rng.sample(list(LETTERS if letters else COLORS), rng.randint(2, MOST_BARS))
+    room = LETTER_ROOM if letters else 0
+    floor = SIDE - room
+    bars = dict(
+        zip(names, rng.sample([height for height in HEIGHTS if height + room < SIDE - 2], len(names)), strict=True)
+    )
+    shared = rng.choice(list(COLORS.values())) if letters else None
     image = Image.new("RGB", (SIDE, SIDE), style.background)
     pen = ImageDraw.Draw(image)
-    for level in range(SIDE - 2 - GRID_STEP, 0, -GRID_STEP) if style.grid else ():
+    for level in range(floor - 2 - GRID_STEP, 0, -GRID_STEP) if style.grid else ():
         pen.line([0, level, SIDE, level], fill=style.grid)
-    width, left = rng.randint(5, 8), rng.randint(2, 5)
+    width, left = rng.randint(7 if letters else 5, 8), rng.randint(2, 5)
     for name, height in bars.items():
-        pen.rectangle([left, SIDE - 2 - height, left + width - 2, SIDE - 3], fill=COLORS[name])
+        pen.rectangle([left, floor - 2 - height, left + width - 2, floor - 3], fill=shared or COLORS[name])
+        if letters:
+            font = ImageFont.load_default(LETTER_SIZE)
+            pen.text((left, SIDE - 1), name, fill=(20, 20, 20), font=font, anchor="ls")
         left += width + rng.randint(1, 2)
     if style.base_line:
-        pen.line([0, SIDE - 2, SIDE, SIDE - 2], fill=(90, 90, 90))
+        pen.line([0, floor - 2, SIDE, floor - 2], fill=(90, 90, 90))
     written = io.BytesIO()
     image.save(written, "PNG")
     return Chart(bars, format_png_url(written.getvalue()))
@@ -153,9 +168,11 @@ def ask(rng: Random, bars: Mapping[str, int], kind: int) -> tuple[str, str]:
 KINDS = 4
 
 
-def draw_conversation(rng: Random, styles: Sequence[Style], kinds: Sequence[int]) -> Conversation:
+def draw_conversation(
+    rng: Random, styles: Sequence[Style], kinds: Sequence[int], *, letters: bool = False
+) -> Conversation:
     """One chart, and a question of each of these kinds."""
-    chart = draw_chart(rng, rng.choice(styles))
+    chart = draw_chart(rng, rng.choice(styles), letters=letters)
     turns = [SYSTEM]
     for place, kind in enumerate(kinds):
         question, answer = ask(rng, chart.bars, kind)
@@ -164,11 +181,13 @@ def draw_conversation(rng: Random, styles: Sequence[Style], kinds: Sequence[int]
     return turns
 
 
-def draw_questions(rng: Random, styles: Sequence[Style], number: int, limits: ImageLimits) -> QuestionSet:
+def draw_questions(
+    rng: Random, styles: Sequence[Style], number: int, limits: ImageLimits, *, letters: bool = False
+) -> QuestionSet:
     """A question about each of `number` charts, of all kinds in turn."""
     questions = []
     for place in range(number):
-        *prompt, answer = draw_conversation(rng, styles, [place % KINDS])
+        *prompt, answer = draw_conversation(rng, styles, [place % KINDS], letters=letters)
         [url] = prompt[-1].images
         picture = fit_image(decode_image_url(url), limits.patch, limits.size)
         questions.append(PictureQuestion(prompt, answer.content, picture))
@@ -178,8 +197,13 @@ def draw_questions(rng: Random, styles: Sequence[Style], number: int, limits: Im
 def measure(setting: Setting, jitter: float, folder: Path, seed: int = 0) -> Outcome:
     """A student with this color jitter; others are trained on the same charts and asked the same questions."""
     rng = Random(f"seeing {seed}")
-    rows = [draw_conversation(rng, STYLES, rng.sample(range(KINDS), QUESTIONS)) for _ in range(setting.charts)]
-    held_out = [draw_conversation(rng, STYLES, rng.sample(range(KINDS), QUESTIONS)) for _ in range(200)]
+    rows, held_out = (
+        [
+            draw_conversation(rng, STYLES, rng.sample(range(KINDS), QUESTIONS), letters=setting.letters)
+            for _ in range(number)
+        ]
+        for number in (setting.charts, 200)
+    )
     config = StudentConfig.model_validate({
         "start": "random", "hidden_size": setting.width, "layers": setting.layers, "vocabulary": setting.vocabulary,
         "images": {"patch": PATCH, "size": SIDE, "color_jitter": jitter}, "epochs": setting.epochs, "learning_rate": setting.rate,
@@ -195,7 +219,14 @@ def measure(setting: Setting, jitter: float, folder: Path, seed: int = 0) -> Out
     task = PictureEvaluationTask(student, None, None, setting.asked, DEFAULT_GGUF_TYPE)
     found = [
         asyncio.run(
-            measure_arms(task, name, exported.path, limits, draw_questions(rng, styles, setting.asked, limits), SESSION)
+            measure_arms(
+                task,
+                name,
+                exported.path,
+                limits,
+                draw_questions(rng, styles, setting.asked, limits, letters=setting.letters),
+                SESSION,
+            )
         )
         for name, styles in (("styles of the training", STYLES), ("a held-out style", [HELD_OUT_STYLE]))
     ]
@@ -220,13 +251,13 @@ def format_page(setting: Setting, outcomes: Mapping[float, Outcome]) -> str:
         f"{record.parameters:,} parameters ({setting.layers} layers, {setting.width} wide, {outcome.bytes / 1e6:.1f} MB"
     )
     lines = [
-        f"{describe_measurement()}. `python -m benchmarks.seeing`",
+        f"{describe_measurement()}. `python -m benchmarks.seeing{' --letters' if setting.letters else ''}`",
         "",
         f"A student of {size} as {DEFAULT_GGUF_TYPE} with its embedder of images), from random weights, on {setting.charts:,} "
         f"charts of {SIDE} pixels in patches of {PATCH} with {QUESTIONS} questions each, {setting.epochs} epochs, "
-        f"{record.steps:,} steps, once without color jitter and once with {setting.jitter:g}. Each asked in llama.cpp "
+        f"{record.steps:,} steps, color jitter {' and '.join(f'{jitter:g}' for jitter in outcomes)}. Asked in llama.cpp "
         f"about {setting.asked:,} new charts of each row, one question each: how many bars, which is the tallest, the shortest, "
-        "the taller of two. Bars have colors and no letters. One seed.",
+        f"the taller of two. {BARS[setting.letters]} One seed.",
         "",
         f"| color jitter | charts | {' | '.join(ARMS)} |",
         f"|---:|---|{'---:|' * len(ARMS)}",
@@ -248,7 +279,7 @@ def format_page(setting: Setting, outcomes: Mapping[float, Outcome]) -> str:
 
 def table(setting: Setting = DEFAULT) -> str:
     outcomes = {}
-    for jitter in (0.0, setting.jitter):
+    for jitter in sorted({0.0, setting.jitter}):
         with tempfile.TemporaryDirectory() as name:
             outcomes[jitter] = measure(setting, jitter, Path(name))
     for outcome in outcomes.values():
@@ -260,6 +291,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("charts", "epochs", "asked", "width", "layers"):
         parser.add_argument(f"--{name}", type=int, default=getattr(DEFAULT, name))
+    parser.add_argument("--letters", action="store_true")
     for name in ("rate", "jitter"):
         parser.add_argument(f"--{name}", type=float, default=getattr(DEFAULT, name))
     sys.stdout.write(f"{table(DEFAULT._replace(**vars(parser.parse_args())))}\n")

@@ -1,6 +1,7 @@
 """The benchmark of a student that sees: its answers are in the pixels of its charts, and it fails if the student does not see."""
 
 import io
+from collections import defaultdict
 from random import Random
 
 import numpy as np
@@ -11,6 +12,9 @@ from benchmarks.seeing import (
     COLORS,
     HELD_OUT_STYLE,
     KINDS,
+    LETTER_ROOM,
+    LETTERS,
+    SIDE,
     STYLES,
     Outcome,
     ask,
@@ -42,6 +46,24 @@ def test_answers_are_in_the_pixels() -> None:
         ordered = sorted(chart.bars, key=chart.bars.__getitem__)
         named = [color for color in ordered if color in question]
         assert answer == [str(len(ordered)), ordered[-1], ordered[0], (named or ordered)[-1]][place % KINDS]
+
+
+def test_letters_are_read_from_the_pixels_alone() -> None:
+    """Under each bar of one color is its letter, always drawn alike, and unlike the others."""
+    rng, shapes = Random(5), defaultdict(set)
+    plain = next(style for style in STYLES if not style.grid and not style.base_line)
+    for _ in range(80):
+        chart = draw_chart(rng, plain, letters=True)
+        with Image.open(io.BytesIO(decode_image_url(chart.url))) as image:
+            pixels = np.asarray(image.convert("RGB")).astype(int)
+        inked = (np.abs(pixels - plain.background).sum(-1) > 0)[: SIDE - LETTER_ROOM - 2]
+        edges = np.flatnonzero(np.diff(inked.any(0).astype(int), prepend=0, append=0)).reshape(-1, 2)
+        assert [int(inked[:, begin:end].sum(0).max()) for begin, end in edges] == list(chart.bars.values())
+        for name, (begin, _) in zip(chart.bars, edges, strict=True):
+            shapes[name].add(pixels[-LETTER_ROOM + 1 :, begin : begin + 5].tobytes())
+    assert set(shapes) == set(LETTERS)
+    assert all(len(found) == 1 for found in shapes.values())
+    assert len(set.union(*shapes.values())) == len(LETTERS)
 
 
 def test_questions_of_an_evaluation_are_of_all_kinds_and_new_each_time() -> None:
