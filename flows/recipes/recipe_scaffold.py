@@ -57,7 +57,8 @@ def create_recipe_folder(name: str, source: str, folder: Path) -> list[str]:
     contents = _copy_prompts(tables.data, origin)
     if rows := _copy_seeds(tables.data, origin):
         contents["seeds.jsonl"] = rows
-    contents |= _copy_documents(tables.data, origin) if built_in else {}
+    for kind in ("documents", "images") if built_in else ():
+        contents |= _copy_folder(kind, tables.data, origin)
     contents[RECIPE_FILE_NAME] = _write_recipe(name, folder, RecipeSource(title, moved, built_in), contents).encode()
     _write_files(folder, contents)
     return sorted(contents, key=lambda path: (path != RECIPE_FILE_NAME, path))
@@ -120,11 +121,11 @@ def _is_small(path: Path) -> bool:
     return path.stat().st_size <= MAX_SEEDS_BYTES
 
 
-def _copy_documents(data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
-    name = _get_table(data, "seeds").get("documents")
+def _copy_folder(kind: str, data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
+    name = _get_table(data, "seeds").get(kind)
     place = find_referenced_file(str(name), folder) if name else None
     files = sorted(place.iterdir()) if place and place.is_dir() else []
-    return {f"documents/{file.name}": file.read_bytes() for file in files if file.is_file()}
+    return {f"{kind}/{file.name}": file.read_bytes() for file in files if file.is_file()}
 
 
 def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mapping[str, bytes]) -> str:
@@ -156,7 +157,9 @@ def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mappi
         verifiers = format_toml({"verifiers": source.data["verifiers"]})
         lines += ["# A check with a `path` is a program, and is never inherited.", verifiers]
     if not has_student:
-        lines += ["# A small model that learns from the kept samples.", "# [student]", '# start = "layers"', ""]
+        sees = find_family(str(source.data.get("family", Recipe.model_fields["family"].default))).has_images
+        start = '# start = "layers"' + ("\n# images = {}" if sees else "")
+        lines += ["# A small model that learns from the kept samples.", "# [student]", start, ""]
     return "\n".join(lines)
 
 
@@ -188,6 +191,9 @@ def _format_seeds(contents: Mapping[str, bytes]) -> list[str]:
     if any(file.startswith("documents/") for file in contents):
         about = "# A folder of txt, md, html and pdf files: replace them with yours."
         return [about, "[seeds]", 'documents = "documents"', ""]
+    if any(file.startswith("images/") for file in contents):
+        about = "# A folder of image files, or a dataset with a column `images`: replace them with yours."
+        return [about, "[seeds]", 'images = "images"', ""]
     return []
 
 
