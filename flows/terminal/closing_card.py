@@ -130,7 +130,10 @@ def format_gain(comparison: PairedComparison) -> str:
 
 
 def _suggest_next(manifest: RunManifest, run: RunDir, named: str, runs_dir: str) -> str:
-    """Chat with the student of a finished run; otherwise as `suggest_next_command`."""
+    """Chat with the student of a finished run, or evaluate one that sees; otherwise as `suggest_next_command`."""
     if manifest.state is RunState.done and manifest.student:
+        student = run.read_recipe().student
+        if student and student.images:
+            return f"next: {format_command('evaluate', str(run.path))}"
         return f"next: {format_command('chat', named, *build_runs_dir_arguments(runs_dir))}"
     return suggest_next_command(manifest, run, named, runs_dir)
