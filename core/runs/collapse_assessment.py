@@ -4,6 +4,7 @@ metric.
 
 from pydantic import BaseModel, ConfigDict
 
+from core.runs.image_assessment import ImageAssessment
 from core.runs.records import CollapseRecord, CollapseVerdict
 from core.runs.verdict_words import Advice
 
@@ -15,6 +16,8 @@ class CollapseAssessment(BaseModel):
 
     collapse: CollapseRecord
     parent: CollapseRecord | None = None
+    images: ImageAssessment | None = None
+    """None for a dataset without images. Decides nothing."""
 
     @property
     def verdict(self) -> CollapseVerdict:

@@ -1,12 +1,35 @@
 """Drops rows with an image that cannot be decoded, is too small or too large, or shows nothing. Knows no other row."""
 
 from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.config.filters import ImagesFilter
 from core.sample import RejectionReason
 from core.storage.fitted_images import UnreadableImage
 from filters.base import Document, DroppedDocument, RowImage
-from filters.decoded_images import decode_grey, open_image
+from filters.decoded_images import Grey, decode_grey, open_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class ImageFaultKind(StrEnum):
+    absent = "absent"
+    """The row has an address or a path instead of the image. It is never followed."""
+    unreadable = "unreadable"
+    tiny = "tiny"
+    blank = "blank"
+
+
+class ImageFault(NamedTuple):
+    """Why an image is of no use."""
+
+    detail: str
+    """In words."""
+    score: float | None
+    """What was measured."""
+    kind: ImageFaultKind
 
 
 def drop_unusable_images(documents: Sequence[Document], config: ImagesFilter) -> list[DroppedDocument]:
@@ -15,32 +38,45 @@ def drop_unusable_images(documents: Sequence[Document], config: ImagesFilter) ->
     for document in documents:
         for place, content in enumerate(document.images, 1):
             if fault := find_image_fault(content, config):
-                detail, score = fault
                 drops.append(
                     DroppedDocument(
                         id=document.id,
                         filter=config.type,
                         reason=RejectionReason.quality,
-                        score=score,
-                        detail=f"image {place} {detail}",
+                        score=fault.score,
+                        detail=f"image {place} {fault.detail}",
                     )
                 )
                 break
     return drops
 
 
-def find_image_fault(content: RowImage, config: ImagesFilter) -> tuple[str, float | None] | None:
-    """Why an image is of no use, in words, with what was measured; None if it is of use."""
+def find_image_fault(content: RowImage, config: ImagesFilter) -> ImageFault | None:
+    """Why an image is of no use; None if it is of use."""
     try:
         with open_image(content, config.max_pixels) as image:
-            if min(image.size) < config.min_side:
-                return f"has {image.width} x {image.height} pixels; {config.min_side} a side are needed", min(
-                    image.size
-                )
-            deviation = float(decode_grey(image).std())
+            return find_size_fault(image, config) or find_blank_fault(decode_grey(image), config)
     except UnreadableImage as fault:
-        return str(fault), None
-    if deviation < config.min_deviation:
-        words = f"is blank: its grey levels deviate by {deviation:.2f} of 255; {config.min_deviation:g} are needed"
-        return words, deviation
-    return None
+        return build_decoding_fault(content, fault)
+
+
+def build_decoding_fault(content: RowImage, fault: UnreadableImage) -> ImageFault:
+    kind = ImageFaultKind.absent if isinstance(content, str) else ImageFaultKind.unreadable
+    return ImageFault(str(fault), None, kind)
+
+
+def find_size_fault(image: "Image", config: ImagesFilter) -> ImageFault | None:
+    """Decodes no pixel."""
+    side = min(image.size)
+    if side >= config.min_side:
+        return None
+    detail = f"has {image.width} x {image.height} pixels; {config.min_side} a side are needed"
+    return ImageFault(detail, side, ImageFaultKind.tiny)
+
+
+def find_blank_fault(grey: Grey, config: ImagesFilter) -> ImageFault | None:
+    deviation = float(grey.std())
+    if deviation >= config.min_deviation:
+        return None
+    detail = f"is blank: its grey levels deviate by {deviation:.2f} of 255; {config.min_deviation:g} are needed"
+    return ImageFault(detail, deviation, ImageFaultKind.blank)

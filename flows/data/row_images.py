@@ -17,6 +17,8 @@ from flows.data.dataset_rows import IMAGE_COLUMNS, IMAGE_OF_COLUMN, read_row_con
 
 ANY_IMAGE_URL = "data:image/*;base64,"
 """The format is in the bytes."""
+TURN_LISTS = ("messages", "prompt", "completion", "conversations")
+"""Columns that may hold turns."""
 BuildDocument = Callable[[Mapping[str, Any], str], Document | None]
 """Builds the document of a row under a name."""
 
@@ -43,6 +45,22 @@ def _build_pictured_document(
     """
     document = build(row, name)
     return document and document._replace(images=tuple(read_row_images(row, folders)))
+
+
+def has_row_images(row: Mapping[str, Any]) -> bool:
+    """Whether a row may have images: all those in which `read_row_images` finds some, without the cost of parsing its turns."""
+    return any(row.get(column) for column in IMAGE_COLUMNS) or any(
+        _may_have_images(turn)
+        for turns in (row.get(column) for column in TURN_LISTS)
+        if isinstance(turns, list | tuple)
+        for turn in turns
+    )
+
+
+def _may_have_images(turn: Any) -> bool:
+    if isinstance(turn, Mapping):
+        return bool(turn.get("images")) or isinstance(turn.get("content"), list)
+    return not isinstance(turn, str) or "image" in turn  # a turn as JSON text, or as pairs
 
 
 def read_row_images(row: Mapping[str, Any], folders: Sequence[Path] = ()) -> Iterator[RowImage]:
