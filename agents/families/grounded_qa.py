@@ -13,18 +13,12 @@ from pydantic import Field, field_validator, model_validator
 
 from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
-from agents.checks.text.second_reader import says_no_answer
+from agents.checks.text.second_reader import adds_nothing, says_no_answer
 from agents.checks.text.supported_by_passage import (
     CONTRAST_WORDS,
     WORD,
-    content_words,
-    distinct_quantities,
     is_denial_word,
-    merge_forms,
     normalize_spelling,
-    repeatable_words,
-    split_polarity,
-    word_forms,
 )
 from agents.checks.text.text_units import split_sentences, split_words
 from agents.families.base import RecipeFamily, require_text
@@ -185,7 +179,7 @@ def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None
     count = len(split_words(question))
     if not options.min_words <= count <= options.max_words:
         return f"the question has {count} words"
-    if subject.seed.data["answerable"] and _adds_nothing(answer, question):
+    if subject.seed.data["answerable"] and adds_nothing(answer, question):
         return "the answer is in the question already"
     if subject.seed.data["context"]:
         return None
@@ -200,15 +194,6 @@ def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None
     if pronoun and not NAMED_THING.search(re.sub(r"^\W*(?:what|who)\s+\w+", "", bare[: pronoun.start()], flags=re.I)):
         return f"nobody knows for what {pronoun.group()!r} stands; name it"
     return None
-
-
-def _adds_nothing(answer: str, question: str) -> bool:
-    """Whether an answer other than yes or no adds nothing to its question; an offered choice counts as new."""
-    plain_answer, plain_question = normalize_spelling(answer), normalize_spelling(question)
-    known, numbers = merge_forms(repeatable_words(plain_question)), distinct_quantities(plain_question)
-    new = [word for word in content_words(plain_answer) if not word_forms(word) & known]
-    new_numbers = [number for number in distinct_quantities(plain_answer) if not number.is_among(numbers)]
-    return not (split_polarity(plain_answer)[0] or new or new_numbers)
 
 
 @check("unanswerable")

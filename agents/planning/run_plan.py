@@ -28,7 +28,8 @@ from core.config.teacher_prices import PriceRecord, apply_prices, find_teacher_p
 from core.errors import RecipeError, RecipeProblem, UsageError
 from core.extensions import Extension, UnusableExtension
 from core.project_files import find_referenced_file
-from core.sample import Candidate, Seed
+from core.sample import Seed
+from core.storage.fitted_images import UnreadableImage
 from teachers.local_weights import takes_images
 from teachers.providers import find_teacher_problems, list_protocol_extensions
 
@@ -74,16 +75,10 @@ class RunPlan:
         if self.seed_images is None:
             return ()
         contents, size = self.seed_images.contents, self.recipe.seeds.image_size
-        return tuple(fit_seed_image(contents[digest], digest, size) for digest in seed.data["images"])
-
-    def build_candidate(self, seed: Seed, draft: Any) -> Candidate:
-        """The draft as the family's candidate, with the images of its seed in the first turn of the user.
-
-        Raises:
-            InvalidReply: if the draft does not fit its seed.
-            UnreadableImage: if an image can no longer be read.
-        """
-        return self.family.candidate(seed, draft).add_images(self.fit_seed_images(seed))
+        try:
+            return tuple(fit_seed_image(contents[digest], digest, size) for digest in seed.data["images"])
+        except KeyError:
+            raise UnreadableImage("is no longer there") from None
 
     @cached_property
     def own_prompts(self) -> Path | None:

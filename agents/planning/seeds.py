@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 from agents.planning.prompt_values import check_prompt_placeholders, find_missing_columns, find_placed_columns
 from agents.planning.run_plan import RunPlan, load_documents
 from agents.sources.conditions import draw_conditions
-from agents.sources.documents import SkippedFile
+from agents.sources.source_files import SkippedFile
 from core.config.difficulty import PASS_RATE
 from core.errors import UsageError
 from core.project_files import find_referenced_file
@@ -66,6 +66,9 @@ class RunSeeds(Sequence[Seed]):
     def _faults(self, rows: int) -> Iterator[str]:
         reserved = (CONDITIONS_KEY, *self._plan.draws)
         if not self._recorded and (taken := [name for name in reserved if name in self._names]):
+            if self._plan.seed_images is not None and not set(taken) - {"images", "source"}:
+                yield f"seeds.draw: {', '.join(taken)} is what each image's seed has anyway; choose another name"
+                return
             yield (
                 f"{self.where}: a seed cannot have the column {', '.join(map(repr, taken))}: reserved names are "
                 f"{CONDITIONS_KEY!r}, which holds what is drawn for a sample, and those in [seeds.draw] "

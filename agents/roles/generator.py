@@ -1,6 +1,8 @@
 """The generator: writes a candidate, and a revision that answers the advice of a critic or a check."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from random import Random
 
 from langgraph.runtime import Runtime
@@ -9,7 +11,7 @@ from agents.calls.agent_context import AgentContext, LocalAgentContext
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
 from agents.roles.tool_conversation import write_tool_conversation
 from agents.sources.conditions import format_conditions
-from core.sample import Message, show_images
+from core.sample import Message, Seed, show_images
 from core.storage.fitted_images import UnreadableImage
 from teachers.base import CallFailed, CallKey
 
@@ -30,16 +32,29 @@ async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> S
     contract, schema = family.reply_type(seed), family.reply_json_schema(seed)
     messages, repair = draft_messages(context, state), len(context.repair_messages(progress.broken))
     try:
-        images = await asyncio.to_thread(context.plan.fit_seed_images, seed) if context.plan.seed_images else ()
+        images = await show_seed_images(context, seed)
     except UnreadableImage as fault:
-        return {"handovers": [AgentHandover("generator", "", failure=f"an image of the seed {fault}")]}
+        return {"handovers": [AgentHandover("generator", "", unusable=f"an image of the seed {fault}")]}
     messages = show_images(messages, images, place=-1 - repair)
     own_messages = count_own_messages(context, messages, repair)
     try:
         reply, turn = await context.ask(key, config, messages, contract, config.temperature, schema, own_messages)
     except CallFailed as error:
         return {"handovers": [AgentHandover("generator", "", failure=str(error))]}
-    return {"handovers": [AgentHandover("generator", reply.text, (turn,), reply.finished, reply.confidence)]}
+    made = AgentHandover("generator", reply.text, (turn,), reply.finished, reply.confidence, images=images)
+    return {"handovers": [made]}
+
+
+async def show_seed_images(context: AgentContext, seed: Seed) -> tuple[str, ...]:
+    """The images of a seed. Two are decoded at once, outside the event loop: each may take 200 MB. Raises UnreadableImage."""
+    if context.plan.seed_images is None:
+        return ()
+    return await asyncio.get_running_loop().run_in_executor(_open_decoders(), context.plan.fit_seed_images, seed)
+
+
+@cache
+def _open_decoders() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=2, thread_name_prefix="images")
 
 
 def draft_messages(context: AgentContext, state: SampleState) -> list[Message]:

@@ -21,8 +21,19 @@ class AgentHandover:
     confidence: float | None = None
     failure: str | None = None
     """Why the payload is empty: the teacher did not answer."""
+    unusable: str = ""
+    """Why the payload is empty: the seed cannot be shown, so no teacher was asked."""
+    images: tuple[str, ...] = ()
+    """Those of the seed, as the generator was shown them."""
     broken: str = ""
     """Which check raised an error, and which error; the last finding of the payload is then that check's."""
+
+    @property
+    def ending(self) -> "SampleOutcome | None":
+        """The outcome of a sample whose payload is empty, which no revision can mend."""
+        if self.unusable:
+            return SampleOutcome(SampleStatus.dropped, RejectionReason.quality, self.unusable)
+        return SampleOutcome(SampleStatus.failed, RejectionReason.provider, self.failure) if self.failure else None
 
     def parse(self, schema: type[T]) -> T:
         """The payload as an object of `schema`. Raises InvalidReply."""

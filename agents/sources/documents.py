@@ -3,15 +3,14 @@
 Knows no family and no recipe. Documents are untrusted: nothing is fetched, no link is followed, sizes are limited.
 """
 
-import os
 import re
-import stat
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from agents.sources.document_text import DOCUMENT_KINDS, read_document_text
+from agents.sources.source_files import SkippedFile, find_entry_fault, format_source, iterate_source_files
 from core.errors import UsageError
 from core.installation import format_install_command
 from core.sample import json_digest
@@ -44,13 +43,6 @@ class DocumentChunk(NamedTuple):
     start: int
     headings: str = ""
     """The document's title and the heading of the chunk's beginning, joined by a slash, without those that it contains."""
-
-
-class SkippedFile(NamedTuple):
-    """A file without a chunk, and the reason."""
-
-    source: str
-    reason: str
 
 
 class DocumentReading(NamedTuple):
@@ -134,20 +126,14 @@ def _list_documents(folder: Path) -> tuple[list[tuple[str, Path]], list[SkippedF
     """The documents in order, with their paths from the folder, and the skipped files. A named file may be a link."""
     documents: list[tuple[str, Path]] = []
     skipped: list[SkippedFile] = []
-    for source, path in _iter_files(folder):
-        mode = (path.stat() if path == folder else path.lstat()).st_mode
-        if stat.S_ISLNK(mode):
-            reason = "is a link, which is not followed"
-        elif not stat.S_ISREG(mode):
-            reason = "is not a regular file"
-        elif any("\ud800" <= letter <= "\udfff" for letter in source):
-            reason = "has a name that is not Unicode"
-        elif path.suffix.lower() not in DOCUMENT_KINDS:
+    for source, path in iterate_source_files(folder, "documents"):
+        reason = find_entry_fault(folder, source, path)
+        if not reason and path.suffix.lower() not in DOCUMENT_KINDS:
             reason = f"is none of {', '.join(DOCUMENT_KINDS)}"
+        if reason:
+            skipped.append(SkippedFile(format_source(source), reason))
         else:
             documents.append((source, path))
-            continue
-        skipped.append(SkippedFile(source.encode(errors="replace").decode(), reason))
     if not documents and folder.is_file():
         raise UsageError(f"{folder}: {skipped[0].reason}")
     if not documents:
@@ -155,24 +141,6 @@ def _list_documents(folder: Path) -> tuple[list[tuple[str, Path]], list[SkippedF
         others = f"; {len(skipped)} other files are there" if skipped else ""
         raise UsageError(f"{folder}: has no document ({kinds}){others}")
     return sorted(documents), skipped
-
-
-def _iter_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """All files and links to folders that are not hidden, in no order. The folder itself may be a link."""
-    if folder.is_file():
-        yield folder.name, folder
-        return
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: there is no such folder or file of documents")
-
-    def fail(error: OSError) -> None:
-        raise UsageError(f"{error.filename}: cannot be read: {error.strerror}")
-
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in [Path(parent, name) for name in [*names, *folders] if not name.startswith(".")]:
-            if path.is_symlink() or path.name in names:
-                yield path.relative_to(folder).as_posix(), path
 
 
 def _chunk_spans(text: str, kind: str, words: int, overlap: int, min_words: int) -> tuple[list[tuple[int, int]], bool]:

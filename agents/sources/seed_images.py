@@ -9,16 +9,14 @@ import base64
 import binascii
 import hashlib
 import json
-import os
-import stat
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
-
-from agents.sources.documents import SkippedFile
+from agents.sources.source_files import SkippedFile, find_entry_fault, format_source, iterate_source_files
 from core.errors import UsageError
 from core.sample import json_digest
 from core.storage.bounded_reading import check_regular_file, read_line_blocks, read_parquet_batches
@@ -41,7 +39,8 @@ class ImageReading(NamedTuple):
     """The seeds of a folder or a dataset. Every file and row is a seed or in `skipped`, but for copies of earlier images."""
 
     rows: list[dict[str, Any]]
-    """`images`: the SHA-256 of each image; `source`: its file or row; of a dataset also the row's other columns."""
+    """`images`: the SHA-256 of each image; of a dataset the row's other columns; `source`: its file or row, unless the row has a
+    column of this name."""
     lines: list[int]
     """The number of each file or row, from 1."""
     contents: Mapping[str, Path | bytes]
@@ -81,10 +80,7 @@ def fit_seed_image(content: Path | bytes, digest: str, size: int) -> str:
     Raises:
         UnreadableImage: if it cannot be decoded, or its file has changed since it was listed.
     """
-    try:
-        whole = content if isinstance(content, bytes) else content.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(f"cannot be read: {error.strerror}") from None
+    whole = content if isinstance(content, bytes) else _read_image_file(content)
     if hashlib.sha256(whole).hexdigest() != digest:
         raise UnreadableImage("has changed since the run began")
     return format_png_url(fit_image(whole, 1, size).png)
@@ -93,13 +89,13 @@ def fit_seed_image(content: Path | bytes, digest: str, size: int) -> str:
 def _describe_files(path: Path) -> list[Any]:
     """What changes when a file does."""
     found = []
-    for source, file in _list_files(path):
+    for source, file in iterate_source_files(path, "images"):
         state = file.lstat()
-        found.append([source, state.st_size, state.st_mtime_ns])
-    return found
+        found.append([source.encode(errors="backslashreplace").decode(), state.st_size, state.st_mtime_ns])
+    return sorted(found)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _read_cached(path: Path, _state: str) -> ImageReading:
     if path.is_file() and path.suffix.lower() in ROW_ENDINGS:
         return _collect(path, _read_rows(path))
@@ -147,7 +143,7 @@ def _collect(path: Path, sources: Iterator[_SeedSource]) -> ImageReading:
                 f"{path}: has more than {MAX_HELD_BYTES >> 30} GB of images, which would be kept in memory, up to "
                 f"{source.source}; give a folder of image files, or fewer rows"
             )
-        rows.append({**source.columns, "images": digests, "source": source.source})
+        rows.append({"source": source.source, **source.columns, "images": digests})
         lines.append(source.number)
     if not rows:
         why = f"; {skipped[0].source} {skipped[0].reason}" if skipped else ""
@@ -160,59 +156,51 @@ def _collect(path: Path, sources: Iterator[_SeedSource]) -> ImageReading:
 
 def _check_image(image: bytes | Path) -> str:
     """The SHA-256 of an image whose beginning can be read. Its pixels are not decoded yet. Raises UnreadableImage."""
-    try:
-        content = image if isinstance(image, bytes) else image.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(f"cannot be read: {error.strerror}") from None
+    content = image if isinstance(image, bytes) else _read_image_file(image)
     with open_image_bytes(content, MAX_PIXELS):
         return hashlib.sha256(content).hexdigest()
 
 
-def _list_files(path: Path) -> list[tuple[str, Path]]:
-    """The files of a folder that are not hidden, in the order of their names, or the file itself."""
-    if not path.is_dir():
-        path.stat()
-        return [(path.name, path)]
-    found = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(folder) / name for name in names if not name.startswith(".")]
-    return sorted((file.relative_to(path).as_posix(), file) for file in found)
-
-
 def _read_files(path: Path) -> Iterator[_SeedSource]:
-    for number, (source, file) in enumerate(_list_files(path), 1):
-        fault = _find_file_fault(path, source, file)
-        name = source.encode(errors="replace").decode()
-        yield _SeedSource(number, name, [] if fault else [file], {}, fault)
+    for number, (source, file) in enumerate(sorted(iterate_source_files(path, "images")), 1):
+        fault = find_entry_fault(path, source, file)
+        if not fault and file.suffix.lower() not in IMAGE_ENDINGS:
+            fault = "has no ending of an image"
+        yield _SeedSource(number, format_source(source), [] if fault else [file], {}, fault)
 
 
-def _find_file_fault(path: Path, source: str, file: Path) -> str:
-    state = file.stat() if file == path else file.lstat()  # a named file may be a link
-    if stat.S_ISLNK(state.st_mode):
-        return "is a link, which is not followed"
-    if not stat.S_ISREG(state.st_mode):
-        return "is not a regular file"
-    if source.encode(errors="replace").decode() != source:
-        return "has a name that is not Unicode"
-    if file.suffix.lower() not in IMAGE_ENDINGS:
-        return "has no ending of an image"
-    if state.st_size > MAX_FILE_BYTES:
-        return f"has {state.st_size >> 20} MB; {MAX_FILE_BYTES >> 20} are allowed"
-    return ""
+def _read_image_file(file: Path) -> bytes:
+    """Raises UnreadableImage, also for a file that is larger than `MAX_FILE_BYTES`, or is no longer a file."""
+    try:
+        check_regular_file(file)
+        with file.open("rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise UnreadableImage(f"cannot be read: {error.strerror}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise UnreadableImage(f"has more than {MAX_FILE_BYTES >> 20} MB")
+    return content
 
 
 def _read_rows(path: Path) -> Iterator[_SeedSource]:
     try:
         for number, row in enumerate(_iterate_rows(path), 1):
             yield _read_row(path, number, row)
-    except ValueError as error:
-        raise UsageError(f"{path}: the images cannot be read: {error}") from None
+    except (
+        ValueError,
+        LookupError,
+        OverflowError,
+        OSError,
+    ) as error:  # damaged Parquet, or a column that has no form in Python
+        fault = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else error
+        raise UsageError(
+            f"{path}: the images cannot be read: {fault}; give a folder of image files, or write the dataset again"
+        ) from None
 
 
 def _iterate_rows(path: Path) -> Iterator[Any]:
     """Raises ValueError for a damaged file, and a row of more than 8 MB."""
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:
@@ -221,9 +209,9 @@ def _iterate_rows(path: Path) -> Iterator[Any]:
         return
     with path.open("rb") as file:
         for block in read_line_blocks(file, BLOCK_BYTES):
-            for line in block.split(b"\n"):
+            for line in block.removeprefix(BOM_UTF8).split(b"\n"):
                 if line.strip():
-                    yield orjson.loads(line)
+                    yield _parse_line(line)
 
 
 def _read_row(path: Path, number: int, row: Any) -> _SeedSource:
@@ -236,14 +224,20 @@ def _read_row(path: Path, number: int, row: Any) -> _SeedSource:
     if not values:
         fault = "has no image in a column `images` or `image`"
     elif len(images) < len(values):
-        fault = (
-            "has an image that is not in the row: only bytes and `data:` URLs are read, nothing is downloaded or opened"
-        )
+        fault = "has an image that is neither bytes nor a `data:` URL in base64; nothing is downloaded or opened"
     elif len(images) > MAX_ROW_IMAGES:
         fault = f"has {len(images)} images; {MAX_ROW_IMAGES} are allowed"
     else:
         return _SeedSource(number, source, list(images), columns)
     return _SeedSource(number, source, [], {}, fault)
+
+
+def _parse_line(line: bytes) -> Any:
+    """None if it is no JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _list_values(value: Any) -> list[Any]:
@@ -254,15 +248,16 @@ def _keep_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns other than images whose values have a form in JSON; dates become text."""
     kept = {}
     for name, value in row.items():
-        if name not in IMAGE_SEED_COLUMNS and not _has_bytes(value):
-            kept[name] = json.loads(json.dumps(value, default=str))
+        with suppress(RecursionError, ValueError):
+            if name not in IMAGE_SEED_COLUMNS and not _has_bytes(value):
+                kept[name] = json.loads(json.dumps(value, default=str))
     return kept
 
 
 def _has_bytes(value: Any) -> bool:
     if isinstance(value, dict):
         value = list(value.values())
-    return isinstance(value, bytes) or (isinstance(value, list) and any(map(_has_bytes, value)))
+    return isinstance(value, bytes) or (isinstance(value, list | tuple) and any(map(_has_bytes, value)))
 
 
 def _read_value(value: Any) -> bytes | None:
@@ -274,7 +269,7 @@ def _read_value(value: Any) -> bytes | None:
         if not (comma and head.startswith("data:") and head.endswith(";base64")):
             return None
         try:
-            return base64.b64decode(encoded, validate=True)
+            return base64.b64decode("".join(encoded.split()), validate=True)
         except binascii.Error:
             return None
     return value if isinstance(value, bytes) else None

@@ -32,8 +32,8 @@ def decide_next_step(state: SampleState, context: AgentContext) -> OrchestratorD
     if not state["handovers"]:
         return OrchestratorDecision("generator", progress)
     handover = state["handovers"][-1]
-    if handover.failure:
-        return _end_sample(progress, SampleStatus.failed, RejectionReason.provider, handover.failure)
+    if ending := handover.ending:
+        return OrchestratorDecision("end", replace(progress, outcome=ending))
     try:
         if handover.agent == "generator":
             return decide_after_draft(progress, state["seed"], handover, context)
@@ -93,7 +93,7 @@ def decide_after_draft(
 ) -> OrchestratorDecision:
     draft = handover.parse(context.plan.family.reply_type(seed))
     try:
-        candidate = context.plan.build_candidate(seed, draft)
+        candidate = context.plan.family.candidate(seed, draft).add_images(handover.images)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InvalidReply(f"cannot be read as a draft: {type(error).__name__}: {error}"[:300]) from error
     if isinstance(handover.payload, str):  # a transcript of several replies has the thinking of each

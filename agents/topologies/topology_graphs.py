@@ -59,8 +59,8 @@ def _build_centralized() -> StateGraph[SampleState, AgentContext]:
 async def read_draft(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
     """Read the draft in a topology without an orchestrator; end the sample if the draft is invalid."""
     handover, progress = state["handovers"][-1], state["progress"]
-    if handover.failure:
-        return _end_with(progress, SampleOutcome(SampleStatus.failed, RejectionReason.provider, handover.failure))
+    if ending := handover.ending:
+        return _end_with(progress, ending)
     try:
         drafted = decide_after_draft(progress, state["seed"], handover, runtime.context).progress
     except InvalidReply as fault:

@@ -8,9 +8,9 @@ import binascii
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.installation import format_install_command
 
@@ -98,13 +98,13 @@ def fit_image(content: bytes, patch: int, size: int) -> FittedImage:
     Raises:
         UnreadableImage: if it cannot be decoded.
     """
-    from PIL import Image, ImageOps
-    from PIL.ExifTags import Base
+    from PIL import Image
 
-    with open_image_bytes(content, MAX_PIXELS) as stored:
-        image = ImageOps.exif_transpose(stored) if stored.getexif().get(Base.Orientation, 1) != 1 else stored
+    with open_image_bytes(content, MAX_PIXELS) as image:
+        turn = _find_turn(image)
         scale = min(1.0, size / max(image.size))
         columns, rows = (min(max(1, round(side * scale / patch)), size // patch) for side in image.size)
+        image.draft(None, (2 * size, 2 * size))  # of a JPEG, no more than twice as many pixels a side are decoded
         image.load()
         bright = _reduce_to_8_bits(image)
         mode = "RGBA" if bright.has_transparency_data else "RGB"
@@ -114,9 +114,25 @@ def fit_image(content: bytes, patch: int, size: int) -> FittedImage:
         small = colored.resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
         opaque = Image.new("RGB", small.size, "white")
         opaque.paste(small, mask=small if mode == "RGBA" else None)
+        upright = opaque if turn is None else opaque.transpose(turn)
         written = io.BytesIO()
-        opaque.save(written, "PNG")
-        return FittedImage(written.getvalue(), columns, rows)
+        upright.save(written, "PNG")
+        return FittedImage(written.getvalue(), upright.width // patch, upright.height // patch)
+
+
+def _find_turn(image: "Image") -> Any:
+    """The operation of Pillow that turns the image upright, by its EXIF data; None if there is none, or it cannot be read."""
+    from PIL.ExifTags import Base
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    with warnings.catch_warnings(), suppress(Exception):  # damaged data raises what its parser happens to raise
+        warnings.simplefilter("ignore")
+        return turns.get(image.getexif().get(Base.Orientation))
+    return None
 
 
 def _reduce_to_8_bits(image: "Image") -> "Image":

@@ -172,6 +172,15 @@ def says_no_answer(answer: str, silence: str) -> bool:
     return bare in ("", fold_text(silence).rstrip(".! ")) or bool(NO_ANSWER.match(bare))
 
 
+def adds_nothing(answer: str, question: str) -> bool:
+    """Whether an answer other than yes or no adds nothing to its question; an offered choice counts as new."""
+    plain_answer, plain_question = normalize_spelling(answer), normalize_spelling(question)
+    known, numbers = merge_forms(repeatable_words(plain_question)), distinct_quantities(plain_question)
+    new = [word for word in content_words(plain_answer) if not word_forms(word) & known]
+    new_numbers = [number for number in distinct_quantities(plain_answer) if not number.is_among(numbers)]
+    return not (split_polarity(plain_answer)[0] or new or new_numbers)
+
+
 def is_same_reading(left: str, right: str, question: str, overlap: float) -> bool:
     """Whether two answers to a question agree: equal as texts or numbers, or with enough `overlap` and no contradiction: yes
     and no, a denial, numbers, names, words such as `before`.

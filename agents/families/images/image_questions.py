@@ -11,7 +11,14 @@ from pydantic import Field, model_validator
 
 from agents.checks import Options, Subject, check
 from agents.checks.base import AttemptJudge
-from agents.checks.text.second_reader import MAX_SHOWN_CHARACTERS, ReaderAnswer, find_reader_answer, is_same_reading
+from agents.checks.text.second_reader import (
+    MAX_SHOWN_CHARACTERS,
+    ReaderAnswer,
+    adds_nothing,
+    find_reader_answer,
+    is_same_reading,
+)
+from agents.checks.text.short_answers import is_same_short_answer
 from agents.checks.text.text_units import split_words
 from agents.families.base import RecipeFamily, UnusableSeedRow
 from agents.reply_schema import ReplySchema
@@ -25,14 +32,18 @@ QUESTION_KINDS_OF_IMAGES = {
     "place": "where a thing is, in relation to another one",
     "comparison": "which of two or more things in the image is larger, higher, nearer or more of something",
 }
-UNSEEN_SOURCE = re.compile(
-    r"\b(?:file ?name|caption|metadata|prompt|json|pixels?|resolution|seed)\b|\bas an? (?:ai|language model)\b",
+QUESTION_MARK = re.compile(r"[?\uff1f\u061f]")
+"""Also those of Chinese and Japanese, and of Arabic."""
+QUESTION_END = re.compile(r"[?\uff1f\u061f][\"'\u201d\u2019)]*\Z")
+QUOTED = re.compile('["\u201c\u00ab][^"\u201d\u00bb]*["\u201d\u00bb]')
+UNSEEN = re.compile(
+    r"\bfile ?names?\b|\bmetadata\b|\b(?:these|the above|my) instructions\b|\bas an? (?:ai|language model)\b"
+    r"|\bresolution of (?:the|this) (?:image|picture|photo)|\b(?:previous|earlier) (?:question|answer)\b|\bas before\b",
     re.IGNORECASE,
 )
 """What someone who sees the image does not see."""
-FURTHER_QUESTION = re.compile(
-    r"\b(?:previous|earlier|last|same) (?:question|answer)\b|\bquestion \d|\bas before\b", re.IGNORECASE
-)
+NEAR_GUESS = 0.5
+"""`overlap` of `read_again`: a guess that has half of the words counts as right, which is the strict side here."""
 
 
 class ImageQuestionsOptions(Options):
@@ -62,9 +73,9 @@ class WellPosedOptions(Options):
 
 @check("well_posed", WellPosedOptions)
 def well_posed_check(subject: Subject, options: WellPosedOptions) -> str | None:
-    """It must be one question about the image that stands alone and does not contain its short answer."""
+    """It must be one question about the image, with a short answer that is not in the question, unless it offers a choice."""
     question, answer = (subject.candidate.fields[name].strip() for name in ("question", "answer"))
-    if not question.endswith("?") or question.count("?") > 1:
+    if not QUESTION_END.search(question) or len(QUESTION_MARK.findall(QUOTED.sub("", question))) > 1:
         return "ask one question, which ends with its only question mark"
     if (count := len(split_words(question))) > options.max_question_words:
         return f"the question has {count} words; ask in at most {options.max_question_words}"
@@ -72,9 +83,10 @@ def well_posed_check(subject: Subject, options: WellPosedOptions) -> str | None:
         return f"answer in one line of at most {options.max_answer_words} words"
     if not any(map(str.isalnum, answer)):
         return f"the answer {answer!r} says nothing"
-    for pattern in (UNSEEN_SOURCE, FURTHER_QUESTION):
-        if found := pattern.search(f"{question}\n{answer}"):
-            return f"speaks of {found[0]!r}, which nobody sees in the image"
+    if found := UNSEEN.search(question) or UNSEEN.search(answer):
+        return f"speaks of {found[0]!r}, which the image does not show"
+    if adds_nothing(answer, question):
+        return f"the question gives its answer {answer!r} away"
     return None
 
 
@@ -83,8 +95,6 @@ class SeenAgainOptions(Options):
     """Number of answers asked for, each from the image and the question."""
     agree: int = Field(2, ge=1, le=9)
     """How many of them must be the candidate's answer."""
-    overlap: float = Field(0.5, gt=0, le=1)
-    """As that of `read_again`."""
     temperature: float = Field(0.7, ge=0, le=2)
 
     @model_validator(mode="after")
@@ -105,13 +115,22 @@ class AskedAboutImage(NamedTuple):
         fields = subject.candidate.fields
         return cls(fields["question"], fields["answer"])
 
-    def is_answered_by(self, reading: ReaderAnswer | None, overlap: float) -> bool:
+    def is_seen_by(self, reading: ReaderAnswer | None) -> bool:
+        """Whether another look found the same answer."""
         found = find_reader_answer(reading, "") if reading else ""
-        return bool(found) and is_same_reading(self.answer, found, self.question, overlap)
+        return bool(found) and is_same_short_answer(self.answer, found, self.question)
+
+    def is_guessed_by(self, guess: ReaderAnswer) -> bool:
+        """Whether a guess is near to the answer, also if its writer says that nothing can be known."""
+        guessed = guess.answer.strip()
+        return bool(guessed) and (
+            is_same_short_answer(self.answer, guessed, self.question)
+            or is_same_reading(self.answer, guessed, self.question, NEAR_GUESS)
+        )
 
 
-def sees_the_same(subject: Subject, reading: ReaderAnswer, options: SeenAgainOptions) -> bool:
-    return AskedAboutImage.of(subject).is_answered_by(reading, options.overlap)
+def sees_the_same(subject: Subject, reading: ReaderAnswer, _options: SeenAgainOptions) -> bool:
+    return AskedAboutImage.of(subject).is_seen_by(reading)
 
 
 def _ask_about_image(subject: Subject, _options: Options) -> dict[str, str]:
@@ -129,7 +148,7 @@ async def seen_again_check(subject: Subject, options: SeenAgainOptions) -> str |
     """Who sees the image and the question, and not the answer, must give the same answer."""
     asked = AskedAboutImage.of(subject)
     readings = await _read_image(subject, "verifier", options.looks, options.temperature, subject.candidate.images)
-    same = sum(asked.is_answered_by(reading, options.overlap) for reading in readings)
+    same = sum(map(asked.is_seen_by, readings))
     if same >= options.agree:
         return None
     return (
@@ -142,9 +161,7 @@ class NeedsImageOptions(Options):
     guesses: int = Field(3, ge=1, le=9)
     """Number of answers asked for without the image."""
     most_right: int = Field(1, ge=0, le=8)
-    """How many of them may be right. With 0, a question of yes or no is kept in one of 2 ** `guesses` cases."""
-    overlap: float = Field(0.5, gt=0, le=1)
-    """As that of `read_again`."""
+    """How many of them may be right, or near it. With 0, a question of yes or no is kept in one of 2 ** `guesses` cases."""
     temperature: float = Field(0.7, ge=0, le=2)
 
     @model_validator(mode="after")
@@ -162,14 +179,15 @@ class NeedsImageOptions(Options):
 async def needs_image_check(subject: Subject, options: NeedsImageOptions) -> str | None:
     """Who guesses from the question alone, without the image, must not find the answer."""
     asked = AskedAboutImage.of(subject)
-    guesses = await _read_image(subject, "blind", options.guesses, options.temperature, ())
-    right = sum(asked.is_answered_by(guess, options.overlap) for guess in guesses)
+    replies = await _read_image(subject, "blind", options.guesses, options.temperature, ())
+    guesses = [guess for guess in replies if guess is not None]
+    if len(guesses) <= options.most_right:
+        return f"only {len(guesses)} of {options.guesses} guesses without the image could be read, too few to tell"
+    right = sum(map(asked.is_guessed_by, guesses))
     if right <= options.most_right:
         return None
-    return (
-        f"{right} of {options.guesses} guesses without the image are right ({_list_answers(guesses)}); ask about something that "
-        "only the image shows"
-    )
+    shown = "; ".join(repr(guess.answer[:MAX_SHOWN_CHARACTERS]) for guess in guesses)
+    return f"{right} of {options.guesses} guesses without the image are right ({shown}); ask about something that only it shows"
 
 
 async def _read_image(

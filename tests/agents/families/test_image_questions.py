@@ -74,6 +74,13 @@ def pose(subject: dict[str, str]) -> str | None:
         ("Which color is the door?", "!?", "says nothing"),
         ("What does the file name say?", "door", "speaks of 'file name'"),
         ("Which color has it, as in the previous question?", "Green", "speaks of 'previous question'"),
+        ("What color is the red car?", "red", "gives its answer 'red' away"),
+        ("Is the car red or blue?", "red", None),
+        ("Is the door open?", "Yes", None),
+        ("What does the caption under the figure say?", "Sales of 2024", None),
+        ("Which key is first in the JSON on the screen?", "name", None),
+        ("ドアは何色ですか？", "緑", None),
+        ("What follows “Who are you?” on the sign?", "A friend", None),
     ],
 )
 def test_what_is_well_posed(question: str, answer: str, words: str | None) -> None:
@@ -166,10 +173,33 @@ def test_a_damaged_image_costs_its_samples_and_not_the_run(tmp_path: Path) -> No
         [f"seeds.images={folder}", "samples=24", "teachers.main={model='fake/image_questions'}"],
     )
     samples = produce_scripted(plan, ScriptedTeacher(lambda question: json.dumps(reply(question))), tmp_path / "images")
-    failed = [sample for sample in samples if sample.state is SampleStatus.failed]
-    assert [sample.seed.data["source"] for sample in failed] == ["000.png", "000.png"]
-    assert "an image of the seed cannot be decoded" in failed[0].detail
+    dropped = [sample for sample in samples if sample.state is SampleStatus.dropped]
+    assert [sample.seed.data["source"] for sample in dropped] == ["000.png", "000.png"]
+    assert {sample.reason for sample in dropped} == {RejectionReason.quality}
+    assert "an image of the seed cannot be decoded" in dropped[0].detail
     assert sum(sample.state is SampleStatus.kept for sample in samples) == 22
+
+
+@pytest.mark.parametrize(
+    ("blind", "kept"),
+    [
+        ({"found": False, "answer": ""}, True),
+        ({"found": False, "answer": "red"}, False),
+        ({"found": True, "answer": "red"}, False),
+        ({"found": True}, False),
+        ({"found": True, "answer": "a blue one"}, True),
+    ],
+)
+def test_a_guess_counts_whatever_its_writer_is_sure_of(blind: dict[str, Any], kept: bool, tmp_path: Path) -> None:
+    """Replies that cannot be read are no guesses, so they do not show that the image is needed."""
+
+    def reply(question: TeacherQuestion) -> dict[str, Any]:
+        if question.contract != SHOWN:
+            return {"question": QUESTION, "answer": "red"}
+        return {"found": True, "answer": "Red."} if question.messages[1].images else blind
+
+    samples, _ = make(tmp_path, reply)
+    assert {sample.state is SampleStatus.kept for sample in samples} == {kept}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from PIL.ExifTags import GPS, Base
 from agents.sources import seed_images
 from agents.sources.seed_images import fit_seed_image, read_seed_images
 from core.errors import UsageError
-from core.storage.fitted_images import UnreadableImage, decode_image_url
+from core.storage.fitted_images import UnreadableImage, decode_image_url, fit_image
 
 
 def encode(color: str, size: tuple[int, int] = (40, 30), form: str = "PNG", exif: Image.Exif | None = None) -> bytes:
@@ -35,6 +35,9 @@ def test_a_folder_gives_each_image_once_and_says_what_is_left_out(tmp_path: Path
     }.items():  # fmt: skip
         (tmp_path / name).write_bytes(content)
     (tmp_path / "link.png").symlink_to(tmp_path / "b.png")
+    (tmp_path / "folder").symlink_to(tmp_path / "sub")
+    (tmp_path / "new\nline.txt").write_bytes(b"")
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(encode("red"))
     os.mkfifo(tmp_path / "pipe.png")
     found = read_seed_images(tmp_path)
     assert [row["source"] for row in found.rows] == ["again.png", "sub/a.jpg"]
@@ -42,7 +45,8 @@ def test_a_folder_gives_each_image_once_and_says_what_is_left_out(tmp_path: Path
     assert {skipped.source: skipped.reason.split(":")[0] for skipped in found.skipped} == {
         "broken.png": "is no PNG, JPEG, WEBP, GIF, BMP or TIFF image", "empty.gif": "is empty",
         "link.png": "is a link, which is not followed", "notes.txt": "has no ending of an image",
-        "pipe.png": "is not a regular file",
+        "pipe.png": "is not a regular file", "folder": "is a link, which is not followed",
+        "new\ufffdline.txt": "has no ending of an image", "\ufffd.png": "has a name that is not Unicode",
     }  # fmt: skip
     before = found.digest
     (tmp_path / "sub" / "a.jpg").write_bytes(encode("green", form="JPEG"))
@@ -63,7 +67,7 @@ def test_rows_of_a_dataset_keep_their_texts_and_no_path_or_address_is_followed(t
     found = read_seed_images(parquet)
     assert [(row["caption"], row["source"]) for row in found.rows] == [("a red wall", "rows.parquet:1")]
     assert [(skipped.source, skipped.reason[:26]) for skipped in found.skipped] == [
-        ("rows.parquet:2", "has an image that is not i"), ("rows.parquet:3", "has no image in a column `"),
+        ("rows.parquet:2", "has an image that is neith"), ("rows.parquet:3", "has no image in a column `"),
         ("rows.parquet:4", "has 5 images; 4 are allowe"),
     ]  # fmt: skip
     lines = tmp_path / "rows.jsonl"
@@ -74,7 +78,7 @@ def test_rows_of_a_dataset_keep_their_texts_and_no_path_or_address_is_followed(t
         {"image": "https://example.com/a.png"},
         [1],
     ]
-    lines.write_text("\n".join(map(json.dumps, named)), encoding="utf-8")
+    lines.write_text("\n".join(map(json.dumps, named)), encoding="utf-8-sig")
     found = read_seed_images(lines)
     assert found.rows == [{"n": 3, "extra": {"x": 1}, "images": list(found.contents), "source": "rows.jsonl:1"}]
     assert len(found.skipped) == 3
@@ -97,10 +101,11 @@ def test_a_dataset_of_more_images_than_memory_is_for_is_refused(
     ("name", "content", "words"),
     [
         ("none", None, "the images cannot be read: No such file"),
-        ("rows.jsonl", b"{broken", "the images cannot be read: unexpected character"),
+        ("rows.jsonl", b"{broken", "rows.jsonl:1 is no JSON object"),
         ("rows.parquet", b"PAR1", "the images cannot be read: "),
         ("rows.jsonl", b"{}", "has no image that can be used; rows.jsonl:1 has no image in a column"),
-        ("deep.jsonl", b"[" * 100_000, "the images cannot be read: "),
+        ("deep.jsonl", b"[" * 100_000, "deep.jsonl:1 is no JSON object"),
+        ("long.jsonl", b"x" * (9 << 20), "line 1 has more than 8 MB; split it; give a folder of image files"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_sentence(name: str, content: bytes | None, words: str, tmp_path: Path) -> None:
@@ -109,6 +114,21 @@ def test_what_cannot_be_read_is_one_sentence(name: str, content: bytes | None, w
     with pytest.raises(UsageError) as refused:
         read_seed_images(tmp_path / name)
     assert words in str(refused.value)
+
+
+def test_a_column_without_a_form_in_python_is_one_sentence(tmp_path: Path) -> None:
+    far = pa.array([2**53], pa.timestamp("ms"))  # some 285,000 years from now
+    pq.write_table(pa.table({"image": pa.array([encode("red")], pa.binary()), "when": far}), tmp_path / "far.parquet")
+    with pytest.raises(UsageError, match=r"far.parquet: the images cannot be read: .*; give a folder of image files"):
+        read_seed_images(tmp_path / "far.parquet")
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
+def test_damaged_exif_data_cost_nothing_but_the_turn(form: str) -> None:
+    written = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(written, form, exif=b"Exif\0\0garbage" * 3)
+    fitted = fit_image(written.getvalue(), 1, 40)
+    assert (fitted.columns, fitted.rows) == (40, 30)
 
 
 def test_a_photo_is_shown_upright_small_and_without_its_place(tmp_path: Path) -> None:
