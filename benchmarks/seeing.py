@@ -282,9 +282,11 @@ def table(setting: Setting = DEFAULT) -> str:
     for jitter in sorted({0.0, setting.jitter}):
         with tempfile.TemporaryDirectory() as name:
             outcomes[jitter] = measure(setting, jitter, Path(name))
+    page = format_page(setting, outcomes)
+    SESSION.print_message(page)
     for outcome in outcomes.values():
         check_controls(outcome)
-    return format_page(setting, outcomes)
+    return page
 
 
 def main() -> None:
