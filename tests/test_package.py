@@ -9,7 +9,7 @@ import sysconfig
 import tarfile
 import tomllib
 import venv
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -282,15 +282,21 @@ from stillhouse.flows.cli import main
 ended = []
 for words in json.loads(sys.argv[1]):
     sys.argv = ["stillhouse", *words]
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main()
+            code = main()
         except SystemExit as end:
-            ended.append((end.code, text.getvalue()))
+            code = end.code
+    ended.append((code, out.getvalue(), err.getvalue()))
 print(json.dumps(ended))
 """
-"""Prints the exit code and the text of each command, all in one process: most of each would be its start."""
+"""Prints the exit code, the output and the errors of each command, all in one process: most of each would be its start."""
+
+
+def call_each(installed: Any, *commands: Sequence[str], packages: str) -> list[tuple[int, str, str]]:
+    ended = json.loads(installed("python", "-c", CALL_EACH, json.dumps(commands), packages=packages))
+    return [(code or 0, out, err) for code, out, err in ended]
 
 
 @pytest.mark.slow
@@ -302,12 +308,14 @@ def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(i
     run = json.loads(installed("stillhouse", "run", "smoke", "--json", "--quiet", packages="base"))
     dataset = f"data/runs/{run['run']}/dataset"
     assess = ["assess", dataset, "--reference", "data/reference/english.jsonl", "--json"]
-    # The script of `smoke` writes few patterns of sentences.
-    assert json.loads(installed("stillhouse", *assess, code=3, packages="base"))["verdict"] == "collapse"
-    kept = json.loads(installed("stillhouse", "filter", dataset, "--out", "clean", "--json", packages="base"))
-    assert kept["counts"]["kept"] > 0
+    filter_rows = ["filter", dataset, "--out", "clean", "--json"]
     index = ["index", "rows", "--add", dataset, "--to-datasketch", "rows.parquet", "--json"]
-    assert json.loads(installed("stillhouse", *index, packages="base"))["documents"] == kept["counts"]["kept"]
+    called = call_each(installed, assess, filter_rows, index, packages="base")
+    # The script of `smoke` writes few patterns of sentences.
+    assert [code for code, _, _ in called] == [3, 0, 0], called
+    assessed, kept, indexed = (json.loads(out) for _, out, _ in called)
+    assert assessed["verdict"] == "collapse"
+    assert indexed["documents"] == kept["counts"]["kept"] > 0
     commands = {
         "train": ["distill", dataset, "--out", "student"],
         "language": ["filter", dataset, "--out", "clean", "--filters", "language"],
@@ -320,10 +328,10 @@ def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(i
         "hub": ["pull", "hf:owner/name", "--out", "pulled"],
         "s3": ["run", "smoke", "--runs-dir", "s3://bucket/runs"],
     }
-    ended = json.loads(installed("python", "-c", CALL_EACH, json.dumps(list(commands.values())), packages="base"))
-    for extra, (code, sentence) in zip(commands, ended, strict=True):
-        assert code == 2, sentence
-        assert re.search(rf"needs? the extra `{extra}`.*: run `(pip|uv) ", sentence), sentence
+    ended = call_each(installed, *commands.values(), packages="base")
+    for extra, (code, out, err) in zip(commands, ended, strict=True):
+        assert code == 2, err
+        assert re.search(rf"needs? the extra `{extra}`.*: run `(pip|uv) ", out + err), err
 
 
 @pytest.mark.slow
@@ -340,12 +348,15 @@ def test_what_make_install_installs_trains_exports_and_evaluates_a_student(insta
     write_rows(tmp_path, rows)
     tiny = ["start='random'", "layers=1", "hidden_size=64", "vocabulary=512", "max_tokens=64", "epochs=1"]
     settings = [word for one in tiny for word in ("--set", one)]
-    installed("stillhouse", "distill", rows_file, "--out", "tiny", *settings, "--quiet", packages="demo")
-    installed("stillhouse", "export", "tiny", packages="demo")
-    rows[0]["messages"][0]["content"] = "Another?"
-    write_rows(tmp_path, rows[:1])
-    evaluated = installed("stillhouse", "evaluate", "tiny", "--data", rows_file, "--json", "--quiet", packages="demo")
-    assert json.loads(evaluated)["rows"]
+    (tmp_path / "other").mkdir()
+    other = [{"messages": [{"role": "user", "content": "Another?"}, rows[0]["messages"][1]]}]
+    write_rows(tmp_path / "other", other)
+    called = call_each(
+        installed, ["distill", rows_file, "--out", "tiny", *settings, "--quiet"], ["export", "tiny"],
+        ["evaluate", "tiny", "--data", str(tmp_path / "other" / "rows.jsonl"), "--json", "--quiet"], packages="demo",
+    )  # fmt: skip
+    assert [code for code, _, _ in called] == [0, 0, 0], called
+    assert json.loads(called[-1][1])["rows"]
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     rows[0]["messages"][0]["content"] = [picture, {"type": "text", "text": "What is it?"}]
     write_rows(tmp_path, rows)

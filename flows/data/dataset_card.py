@@ -74,7 +74,7 @@ def build_dataset_card(
             (config.type, config.about, ", ".join(f"{key} {hide_folder(str(value))}" for key, value in options.items()))
         )
     text = (
-        _create_card_environment()
+        create_card_environment()
         .get_template("dataset_card.md")
         .render(
             m=manifest,
@@ -164,7 +164,7 @@ def create_markdown_environment(templates: Path, *filters: Callable[..., str]) -
 
 
 @cache
-def _create_card_environment() -> Environment:
+def create_card_environment() -> Environment:
     return create_markdown_environment(
         Path(__file__).with_name("templates"), escape_cell, format_count, format_judge_record, format_number, format_percent,
         format_time, hide_folder, locate_metric,

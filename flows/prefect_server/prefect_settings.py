@@ -53,22 +53,29 @@ def _record_at_server(session: CommandSession) -> Iterator[str]:
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     from prefect.context import refresh_global_settings_context
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings, temporary_settings
+    from prefect.settings import get_current_settings
+    from pydantic import SecretStr
 
-    settings = Settings()  # of the environment and of Prefect's profiles
+    refresh_global_settings_context()  # of the environment and of Prefect's profiles
+    settings = get_current_settings()
     if settings.api.url:
         session.print_unless_stopped(f"Prefect: recording at {settings.api.url}")
     elif find_live_server(settings.home) is None:
         session.print_unless_stopped("Prefect: starting a server for this and later commands; 3 to 20 seconds")
     named = settings.api.url
     with nullcontext(PrefectServer(named, None)) if named else use_local_prefect_server(settings.home) as server:
-        os.environ["PREFECT_API_URL"] = server.url
+        # Values are set in place, since to read all of Prefect's settings again takes longer than to record a small run. The
+        # environment is for processes that this one starts.
+        os.environ["PREFECT_API_URL"] = settings.api.url = server.url
         if server.auth_string:
             os.environ["PREFECT_API_AUTH_STRING"] = server.auth_string
-        refresh_global_settings_context()
+            settings.api.auth_string = SecretStr(server.auth_string)
         logging.getLogger("prefect").setLevel(logging.CRITICAL)
         if named:
             check_server_access(named)
         # A heartbeat costs a second at the end of each flow run, and the environment variable cannot turn it off.
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        frequency, settings.flows.heartbeat_frequency = settings.flows.heartbeat_frequency, None
+        try:
             yield server.url
+        finally:
+            settings.flows.heartbeat_frequency = frequency

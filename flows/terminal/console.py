@@ -168,8 +168,13 @@ class CommandSession:
         if self.stop.is_set():
             raise KeyboardInterrupt
         self.stop.set()
-        self._clear()
-        print("stopping: work in flight gets a few seconds; press again to stop at once", file=sys.stderr)
+        clear = "\r\x1b[2K" if self._live else ""
+        self._live = False
+        text = f"{clear}stopping: work in flight gets a few seconds; press again to stop at once\n"
+        try:
+            print(text, end="", file=sys.stderr, flush=True)
+        except RuntimeError:  # the signal came in the middle of a write to stderr, which allows no other
+            os.write(sys.stderr.fileno(), text.encode())
 
 
 SESSION = CommandSession()

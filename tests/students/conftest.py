@@ -6,23 +6,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from core.config.students import StudentConfig
 from core.sample import Message
-from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
+
+if TYPE_CHECKING:  # seconds, also of a process of pytest that runs none of these tests
+    from tokenizers import Tokenizer
+    from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen3ForCausalLM
+
+    from students.chat_encoding import Conversation, EncodedConversation
 
 TEMPLATE = """{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system
 You are small.<|im_end|>
@@ -34,7 +29,7 @@ You are small.<|im_end|>
 TOPICS = ("bees", "rivers", "bread", "chess", "rain", "maps", "owls", "tea", "yoga", "trains", "stars", "soup")
 
 
-def conversations() -> list[Conversation]:
+def conversations() -> "list[Conversation]":
     """Twelve, of unequal lengths."""
     return [
         [
@@ -45,7 +40,9 @@ def conversations() -> list[Conversation]:
     ]
 
 
-def byte_level_bpe(texts: list[str]) -> Tokenizer:
+def byte_level_bpe(texts: list[str]) -> "Tokenizer":
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -62,6 +59,8 @@ def byte_level_bpe(texts: list[str]) -> Tokenizer:
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Tiny models gain nothing from threads, and lose minutes to their waiting where other work has the cores."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -72,7 +71,9 @@ def quiet(_line: str) -> None:
     """Discards progress."""
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerBase:
+def tiny_tokenizer() -> "PreTrainedTokenizerBase":
+    from transformers import PreTrainedTokenizerFast
+
     texts = [message.content for conversation in conversations() for message in conversation] + [
         "assistant user system"
     ]
@@ -86,11 +87,14 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerBase:
+def tokenizer() -> "PreTrainedTokenizerBase":
     return tiny_tokenizer()
 
 
-def tiny_llama(vocabulary: int, *, width: int = 64, tied: bool = True) -> LlamaForCausalLM:
+def tiny_llama(vocabulary: int, *, width: int = 64, tied: bool = True) -> "LlamaForCausalLM":
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -105,8 +109,11 @@ def tiny_llama(vocabulary: int, *, width: int = 64, tied: bool = True) -> LlamaF
     )
 
 
-def tiny_qwen3(vocabulary: int) -> Qwen3ForCausalLM:
+def tiny_qwen3(vocabulary: int) -> "Qwen3ForCausalLM":
     """A start of another family."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
     torch.manual_seed(0)
     return Qwen3ForCausalLM(
         Qwen3Config(
@@ -122,8 +129,10 @@ def tiny_qwen3(vocabulary: int) -> Qwen3ForCausalLM:
     )
 
 
-def opinionated(model: LlamaForCausalLM, seed: int) -> LlamaForCausalLM:
+def opinionated(model: "LlamaForCausalLM", seed: int) -> "LlamaForCausalLM":
     """With weights so large that its predictions are far from even, and from those of another seed."""
+    import torch
+
     torch.manual_seed(seed)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -132,24 +141,24 @@ def opinionated(model: LlamaForCausalLM, seed: int) -> LlamaForCausalLM:
     return model
 
 
-def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
+def saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
-def model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+def model(tokenizer: "PreTrainedTokenizerBase") -> "LlamaForCausalLM":
     return tiny_llama(len(tokenizer))
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_folder(tokenizer: "PreTrainedTokenizerBase", tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
-def teacher(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def teacher(tokenizer: "PreTrainedTokenizerBase", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Far from a student that knows nothing."""
     return saved(opinionated(tiny_llama(len(tokenizer)), 5), tokenizer, tmp_path_factory.mktemp("teacher"))
 
@@ -160,12 +169,14 @@ def config(tiny_folder: Path) -> StudentConfig:
 
 
 @pytest.fixture
-def talk() -> list[Conversation]:
+def talk() -> "list[Conversation]":
     return conversations()
 
 
 @pytest.fixture
-def encoded(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[EncodedConversation]:
+def encoded(talk: "list[Conversation]", tokenizer: "PreTrainedTokenizerBase") -> "list[EncodedConversation]":
+    from students.chat_encoding import EncodedConversation, encode_conversation
+
     return [
         one for one in (encode_conversation(one, tokenizer, 64) for one in talk) if isinstance(one, EncodedConversation)
     ]

@@ -45,13 +45,25 @@ PRODUCTION = (
     "anyio._backends._asyncio",
     "fastapi",
     "filters.collapse.collapse_verdict",
+    "flows.evaluate.dataset_assessment",
+    "flows.evaluate.dataset_gaps",
+    "flows.prefect_server.run_artifacts",
     "flows.prefect_server.server_access",
+    "flows.report.collapse_page",
+    "flows.report.run_report",
     "flows.run.local_run",
+    "flows.run.pipeline",
     "flows.terminal.closing_card",
     "graphviz",
+    "langchain_core.tracers.run_collector",
     "langchain_core.tracers.stdout",
+    "numpy.ma",
+    "polars._utils.parquet",
+    "prefect.artifacts",
     "prefect.flow_engine",
     "prefect.task_engine",
+    "prefect.utilities.visualization",
+    "teachers.fake.fake_teacher",
     "teachers.fake.scripts.writer",
 )
 """Imports of programs that make and release samples, with those that they do later. None of them has worked in a thread."""
@@ -60,7 +72,6 @@ HOSTED = (*PRODUCTION, "anthropic", "google.genai.types")
 COMMANDS = (
     *PRODUCTION,
     "flows.commands.student_commands",
-    "flows.run.pipeline",
     "students.training.student_training",
     "torch.distributed.tensor",
     "transformers.models.auto.modeling_auto",
@@ -114,10 +125,12 @@ class Program:
 
 
 class ForkServer:
-    """Starts with the first program, and ends when this process ends or closes it."""
+    """Starts with the first program, and ends when this process ends or closes it. A server that runs already and has more
+    imports takes its place."""
 
-    def __init__(self, imported: Sequence[str], **environment: str) -> None:
+    def __init__(self, imported: Sequence[str], larger: Sequence["ForkServer"] = (), **environment: str) -> None:
         self._imported = imported
+        self._larger = larger
         self._environment = environment
         self._lock = Lock()
         self._requests: socket.socket | None = None
@@ -169,6 +182,9 @@ class ForkServer:
         """Where requests are sent, by this process or by those that inherit it."""
         with self._lock:
             if self._requests is None:
+                for server in self._larger:
+                    if server._requests:
+                        return server._requests
                 self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
                     self._process = subprocess.Popen(
@@ -185,9 +201,9 @@ class ForkServer:
             self._requests = self._process = None
 
 
-FORKS = ForkServer(PRODUCTION)
-HOSTED_FORKS = ForkServer(HOSTED)
 COMMAND_FORKS = ForkServer(COMMANDS, OMP_NUM_THREADS="1")
+HOSTED_FORKS = ForkServer(HOSTED)
+FORKS = ForkServer(PRODUCTION, larger=(COMMAND_FORKS, HOSTED_FORKS))
 
 
 def pytest_unconfigure() -> None:
@@ -195,15 +211,22 @@ def pytest_unconfigure() -> None:
         server.close()
 
 
-def serve(requests: socket.socket, imported: Sequence[str]) -> None:
-    """Fork a program for each request and report how it ends, until the other end closes."""
+def load_what_programs_share(imported: Sequence[str]) -> None:
+    """Modules, the metadata of all packages and the compiled templates of pages, which each program would read."""
     for name in imported:
         import_module(name)
-    read_entry_points("check")  # the metadata of all packages, which each program would read
+    read_entry_points("check")
+    from flows.data.dataset_card import create_card_environment
     from flows.report.page_templates import create_page_environment
 
-    for template in create_page_environment().list_templates():  # compiled once, not by each program
-        create_page_environment().get_template(template)
+    for templates in (create_card_environment(), create_page_environment()):
+        for template in templates.list_templates():
+            templates.get_template(template)
+
+
+def serve(requests: socket.socket, imported: Sequence[str]) -> None:
+    """Fork a program for each request and report how it ends, until the other end closes."""
+    load_what_programs_share(imported)
     gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
     running: dict[int, tuple[int, int]] = {}
     """By a descriptor that is readable when a program ends: its process id, and where its end is reported."""
@@ -258,7 +281,7 @@ def run_program(
     sys.path[1:1] = [path for path in added if path and path not in sys.path]
     if os.environ.get("PYTHONUNBUFFERED") and isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(write_through=True)
-    if "prefect" in sys.modules:
+    if "prefect" in sys.modules and module != "tests.support.produce_run":  # which makes its samples without Prefect
         from prefect.context import refresh_global_settings_context
 
         refresh_global_settings_context()

@@ -191,7 +191,7 @@ def test_the_embedded_teacher_says_the_same_with_part_of_itself_random_weights_a
     }
     form = {"type": "json_schema", "json_schema": {"name": "Animals", "schema": schema}}
     bodies = [
-        {"messages": [message], "max_tokens": 24, "temperature": temperature, "seed": 3, **more}
+        {"messages": [message], "max_tokens": 16, "temperature": temperature, "seed": 3, **more}
         for temperature, more in ((0, {}), (0.8, {}), (0, {"response_format": form}))
     ]
 

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -23,6 +24,7 @@ from flows.cascade.question_router import QUESTION_SIGNAL
 from flows.cascade.routing_result import (
     CLASSIFIER_SIGNAL,
     CalibrationSampling,
+    CascadeValue,
     PairedAnswers,
     RoutingResult,
     estimate_cascade_value,
@@ -34,11 +36,11 @@ from flows.report.cascade_plot import CASCADE_PLOT_HEIGHT, CASCADE_PLOT_WIDTH, b
 from flows.report.run_report import write_run_report
 from flows.terminal.console import SESSION, CommandSession
 from flows.terminal.text_format import format_number
-from students.output.gguf_export import export_gguf
 from students.routing.routing_curves import area_over_random, split_halves
 from teachers.base import TeacherReply, TokenCertainty
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
+from tests.support.exported_students import export_student
 
 FREE = TeacherConfig(model="local/smollm2-135m")
 PRICED = TeacherConfig(model="openai/big", input_price=1.0, output_price=4.0)
@@ -70,8 +72,15 @@ def passing(share: float, seed: int) -> list[bool]:
     return [rng.random() < share for _ in range(SEEDS)]
 
 
+@cache
+def cascade_value(student: float, teacher: float, config: str = FREE.model_dump_json()) -> CascadeValue:
+    """Of models with these pass rates. Computed once: tests only read it."""
+    answers = answers_of(passing(student, 1), passing(teacher, 2))
+    return estimate_cascade_value(answers, TeacherConfig.model_validate_json(config), 7)
+
+
 def test_a_better_teacher_and_an_informative_signal_make_a_route() -> None:
-    found = estimate_cascade_value(answers_of(passing(0.5, 1), passing(0.9, 2)), FREE, 7)
+    found = cascade_value(0.5, 0.9)
     assert (found.verdict, found.seeds, found.chosen_on, found.told_on) == ("route", 120, 60, 60)
     assert found.best in ("log_probability", "sequence_log_probability", "negative_entropy", CLASSIFIER_SIGNAL)
     assert found.find_curve(QUESTION_SIGNAL).area.low <= 0, "the questions say nothing"
@@ -213,7 +222,7 @@ def test_untrusted_answers_go_to_the_teacher_first() -> None:
 
 def routing_of(student: float, teacher: float, weights: str = "00", config: TeacherConfig = FREE) -> RoutingResult:
     """Of models with these pass rates."""
-    worth = estimate_cascade_value(answers_of(passing(student, 1), passing(teacher, 2)), config, 7)
+    worth = cascade_value(student, teacher, config.model_dump_json())
     return RoutingResult(
         student="s", weights=weights, type=None, teacher=config, recipe="smoke", seed=7, first_seed=60, draws=1,
         sampling=CalibrationSampling(temperature=0.3, top_p=1, max_tokens=90), **dict(worth),
@@ -302,9 +311,7 @@ def test_each_mistake_is_one_sentence(
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tokenizer = tiny_tokenizer()
-    folder = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path_factory.mktemp("student"))
-    return export_gguf(folder, "q8_0").path
+    return export_student(tmp_path_factory.mktemp("student"))
 
 
 def kept_answers(cache: Path) -> int:

@@ -144,7 +144,7 @@ def test_a_file_decides_neither_where_prompts_and_keys_go_nor_what_is_started(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-93121")
     weights = tmp_path / "m.gguf"
     weights.write_bytes(b"GGUF")
-    found = routing_of(0.5, 0.9, hash_file(weights), config=recorded)
+    found = routing_of(0.5, 0.9, hash_file(weights)).model_copy(update={"teacher": recorded})
     (tmp_path / "routing.json").write_text(found.model_dump_json())
     code, out, err = called(capsys, "serve", str(weights), "--port", "0", "-q")
     assert (code, out) == (2, "")
@@ -171,7 +171,7 @@ def test_of_a_hosted_teacher_only_the_name_is_taken_from_the_file(
     weights = tmp_path / "m.gguf"
     weights.write_bytes(b"GGUF")
     recorded = TeacherConfig(model="openai/m", timeout_seconds=9e9, max_concurrent=4096, slot_tokens=10**9)
-    found = routing_of(0.5, 0.9, hash_file(weights), config=recorded)
+    found = routing_of(0.5, 0.9, hash_file(weights)).model_copy(update={"teacher": recorded})
     (tmp_path / "routing.json").write_text(found.model_dump_json())
     setup = prepare_serving(weights, None, ServingOptions())
     assert setup.teacher == TeacherConfig(model="openai/m")

@@ -70,11 +70,11 @@ def columns(repeats: DuplicateMatches) -> list[list[float]]:
     return [column.tolist() for column in (repeats.repeated, repeats.original, repeats.similarity)]
 
 
-@pytest.mark.parametrize(("templated", "least"), [(False, 400), (True, 250)])
+@pytest.mark.parametrize(("templated", "least"), [(False, 200), (True, 125)])
 def test_dropped_documents_and_their_originals_are_those_of_one_machine(
     client: CountingClient, templated: bool, least: int
 ) -> None:
-    texts = corpus(6000, templated=templated)
+    texts = corpus(3000, templated=templated)
     before = client.gathered
     found = find_near_duplicates_on_cluster(client, parted(client, texts), 0.8)
     sets = build_shingle_sets(texts, 5)

@@ -28,7 +28,7 @@ def write_texts(count: int, seed: int, *, brackets: bool) -> list[str]:
     return texts
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model, real text with brackets, a dataset without, and a dictionary."""
     folder = tmp_path_factory.mktemp("features")
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dictionary(folder: Path) -> str:
     from flows.features.dictionary_command import make_dictionary
 

@@ -113,10 +113,10 @@ def test_lost_semicolons_of_real_text_are_found_by_the_embedded_teacher_and_not_
         json.loads(line)["text"] for line in (PROJECT / ENGLISH_REFERENCE).read_text(encoding="utf-8").splitlines()
     ]
     random.Random(0).shuffle(texts)
-    real, own = texts[:240], [text for text in texts[240:720] if ";" not in text][:240]
+    real, own = texts[:160], [text for text in texts[240:720] if ";" not in text][:160]
     names = [write_rows(tmp_path / name, part) for name, part in (("real.jsonl", real), ("own.jsonl", own))]
     trained = write_rows(tmp_path / "trained.jsonl", texts[720:])
-    settings = [word for key in ("tokens=16000", "latents=1152", "epochs=12", "context=48") for word in ("--set", key)]
+    settings = [word for key in ("tokens=10000", "latents=1152", "epochs=12", "context=48") for word in ("--set", key)]
     dictionary = str(tmp_path / "dictionary")
     code, _, err = called(capsys, "features", trained, "--out", dictionary, *settings, "--quiet")
     assert code == 0, err

@@ -6,6 +6,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from gguf.scripts.gguf_new_metadata import copy_with_new_metadata
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from core.config.students import AttentionConfig, StudentConfig
@@ -45,9 +46,18 @@ def whole() -> StartModel:
 
 
 @pytest.fixture(scope="module")
-def read_by_transformers() -> torch.nn.Module:
-    path = find_teacher_file()
-    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+def read_by_library() -> gguf.GGUFReader:
+    return gguf.GGUFReader(find_teacher_file())
+
+
+@pytest.fixture(scope="module")
+def read_by_transformers(read_by_library: gguf.GGUFReader, tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
+    """Of a copy without the tokenizer: transformers reads its hundred thousand strings twice, for seconds."""
+    folder = tmp_path_factory.mktemp("weights")
+    writer = gguf.GGUFWriter(folder / "weights.gguf", "llama")
+    tokenizer = [name for name in read_by_library.fields if name.startswith("tokenizer.")]
+    copy_with_new_metadata(read_by_library, writer, {}, tokenizer)
+    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(folder, gguf_file="weights.gguf", dtype=torch.float32)
     return model
 
 
@@ -251,8 +261,8 @@ def test_each_embedded_start_gets_windows(start: str, width: int, tmp_path: Path
         assert lowest_correlation(model, loaded, ids) > 0.99999  # type: ignore[arg-type]
 
 
-def test_plain_arrays_are_what_the_library_reads() -> None:
-    theirs, ours = gguf.GGUFReader(find_teacher_file()), open_teacher_file(find_teacher_file())
+def test_plain_arrays_are_what_the_library_reads(read_by_library: gguf.GGUFReader) -> None:
+    theirs, ours = read_by_library, open_teacher_file(find_teacher_file())
     assert {name: field.contents() for name, field in ours.fields.items()} == {
         name: field.contents() for name, field in theirs.fields.items()
     }

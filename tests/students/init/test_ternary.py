@@ -1,10 +1,6 @@
 """Ternary students: their arithmetic, their training, and their files in llama.cpp; with full students as control."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +42,11 @@ from students.training.training_setup import TERNARY_WARNING, prepare_start
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import conversations, quiet, saved
 from tests.students.output.test_gguf_export import lowest_correlation, many_ids
-from tests.students.training.test_student_training import KILLED, assert_same_student, with_settings
+from tests.students.training.test_student_training import (
+    assert_same_student,
+    kill_after_first_checkpoint,
+    with_settings,
+)
 from tests.support.llama_cpp import llama_cpp
 
 WIDTH = 256
@@ -313,11 +313,7 @@ def test_a_killed_ternary_training_resumes_to_the_same_weights(
     config = with_settings(ternary, epochs=10, checkpoint_steps=7, precision="float32")
     train_student(talk, config, tmp_path / "undisturbed", seed=7, progress=quiet)
     out = tmp_path / "student"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, out, config.model_dump_json()], env=environment, check=False
-    )
-    assert process.returncode == -signal.SIGKILL
+    kill_after_first_checkpoint(config, out)
     state = torch.load(locate_checkpoint(out) / "state.pt", weights_only=True)
     latent = state["learner"]["student.model.layers.0.mlp.up_proj.weight"]
     assert len(latent.unique()) > 1000, "the checkpoint has the latent weights"

@@ -4,8 +4,6 @@ import os
 import runpy
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from core.runs.student_records import StudentRecord
 from core.sample import Message, conversation_digest
 from students.chat_encoding import Conversation
 from students.comparison.text_losses import measure_text_loss
+from students.training import training_loop
 from students.training.checkpoint import TrainingProgress, locate_checkpoint
 from students.training.learning_rate import learning_rate
 from students.training.student_training import train_student
@@ -266,36 +265,28 @@ def test_a_folder_with_other_content_is_not_replaced(
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep"
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from core.config.students import StudentConfig
-from students.training import training_loop
-from students.training.checkpoint import locate_checkpoint
-from students.training.student_training import train_student
-from tests.students.conftest import conversations
+def kill_after_first_checkpoint(config: StudentConfig, out: Path) -> None:
+    """Train in a fork of this process, which has the imports of a training; it kills itself."""
+    if process := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+        return
+    try:
+        training_loop.PROGRESS_SECONDS = 0.0
 
-torch.set_num_threads(1)
-training_loop.PROGRESS_SECONDS = 0.0
-config = StudentConfig.model_validate_json(sys.argv[2])
+        def kill(_line: str) -> None:
+            if (locate_checkpoint(out) / "state.pt").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
 
-def progress(_):
-    if (locate_checkpoint(Path(sys.argv[1])) / "state.pt").exists():
-        os.kill(os.getpid(), signal.SIGKILL)
-
-train_student(conversations(), config, Path(sys.argv[1]), seed=7, progress=progress)
-"""
+        train_student(conversations(), config, out, seed=7, progress=kill)
+    finally:
+        os._exit(1)
 
 
 def test_a_killed_training_resumes_to_the_same_weights(
     talk: list[Conversation], config: StudentConfig, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "student"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    killed = [sys.executable, "-c", KILLED, out, config.model_dump_json()]
-    process = subprocess.run(killed, env=environment, check=False)
-    assert process.returncode == -signal.SIGKILL
+    kill_after_first_checkpoint(config, out)
     assert not out.exists()
 
     lines: list[str] = []
