@@ -60,11 +60,9 @@ ARMS = {
     "all rows, rate 2e-4": Arm(None, FAST),
     "all rows, rate 5e-5": Arm(None, FULL),
     "all rows, rate 5e-5, replay": Arm(None, {**FULL, **REPLAY}),
-    "all rows once, rate 5e-5, replay": Arm(None, {**FULL, **REPLAY, "epochs": 1}),
-    "all rows once, rate 5e-5, replay, three quarters of the way": Arm(
-        None, {**FULL, **REPLAY, "epochs": 1, "average": 0.75}
-    ),
-    "all rows once, rate 5e-5, replay, half of the way": Arm(None, {**FULL, **REPLAY, "epochs": 1, "average": 0.5}),
+    "all rows once, replay": Arm(None, {**FULL, **REPLAY, "epochs": 1}),
+    "all rows once, replay, average 0.75": Arm(None, {**FULL, **REPLAY, "epochs": 1, "average": 0.75}),
+    "all rows once, replay, average 0.5": Arm(None, {**FULL, **REPLAY, "epochs": 1, "average": 0.5}),
     "all rows, half of the layers": Arm(None, HALF),
     "all rows, half of the layers, replay": Arm(None, {**HALF, **REPLAY}),
     "few rows, rate 2e-4": Arm(FEW, FAST),
