@@ -11,6 +11,7 @@ from core.runs.releases import Release
 from core.runs.run_dir import RunDir
 from core.runs.student_records import EvaluationRecord, PairedComparison
 from core.sample import Sample
+from core.shared_options import EMBEDDER_FILE
 from flows.release.promotion_decision import format_promotion
 from flows.terminal.cost_text import list_estimated
 from flows.terminal.panel_text import list_panel_card_lines
@@ -132,8 +133,7 @@ def format_gain(comparison: PairedComparison) -> str:
 def _suggest_next(manifest: RunManifest, run: RunDir, named: str, runs_dir: str) -> str:
     """Chat with the student of a finished run, or evaluate one that sees; otherwise as `suggest_next_command`."""
     if manifest.state is RunState.done and manifest.student:
-        student = run.read_recipe().student
-        if student and student.images:
+        if (run.student / EMBEDDER_FILE).is_file():
             return f"next: {format_command('evaluate', str(run.path))}"
         return f"next: {format_command('chat', named, *build_runs_dir_arguments(runs_dir))}"
     return suggest_next_command(manifest, run, named, runs_dir)

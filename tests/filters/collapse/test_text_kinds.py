@@ -231,6 +231,7 @@ def test_families_name_the_kind_of_their_answers() -> None:
         "arithmetic": "arithmetic",
         "code": "code",
         "extraction": "json",
+        "image_questions": "prose",
         "pictures": "prose",
         "tool_calls": "json",
     }

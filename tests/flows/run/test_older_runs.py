@@ -37,6 +37,7 @@ FIRST_OPTIONS = {
     "code": "cpu_seconds memory_mb min_tests mutants noticed pure wall_seconds",
     "expression": "tolerance",
     "judge": "calibration min_accuracy rubric temperature votes",
+    "needs_image": "guesses most_right temperature",
     "novel": "threshold",
     "occurs": "field share text wanted",
     "own_words": "longest max_words",
@@ -44,12 +45,14 @@ FIRST_OPTIONS = {
     "quotes": "answerable field least max_words min_words most share text",
     "read_again": "agree answer answerable overlap question reads silence temperature text",
     "schema": "field strict wanted",
+    "seen_again": "agree looks temperature",
     "solved_again": "cpu_seconds memory_mb pure solutions solved temperature wall_seconds",
     "standalone": "max_words min_words",
     "steps": "",
     "supported": "answer answerable max_words question quotes share",
     "tool_schema": "field strict",
     "votes": "min_agreement temperature votes",
+    "well_posed": "max_answer_words max_question_words",
 }  # fmt: skip
 """Options of checks that were there from the first."""
 OUTSIDE_IDENTITY = {"BudgetConfig", "CacheConfig", "ScaleConfig", "StudentEvaluationConfig", "ParentRelease"}

@@ -15,6 +15,8 @@ from core.runs.student_records import (
     PairedComparison,
     PanelModelRecord,
 )
+from core.shared_options import EMBEDDER_FILE
+from core.storage.atomic_files import write_bytes
 from flows.terminal.closing_card import format_closing_card
 from flows.terminal.panel_text import describe_general_loss
 from tests.flows.report.test_run_report import COLLAPSE, HOSTILE, manifest, sample
@@ -150,6 +152,13 @@ def test_a_run_without_an_evaluation_has_the_loss_and_one_without_a_student_lead
     lines = card_of(tmp_path, manifest(student=None))
     assert not any(line.startswith("  student") for line in lines)
     assert lines[-1] == f"next: stillhouse show {manifest().run} --runs-dir {tmp_path}"
+
+
+def test_a_student_that_sees_is_evaluated_and_another_one_chatted_with(tmp_path: Path) -> None:
+    assert card_of(tmp_path, manifest())[-1].startswith("next: stillhouse chat ")
+    run = RunDir(tmp_path / manifest().run)
+    write_bytes(run.student / EMBEDDER_FILE, b"")
+    assert card_of(tmp_path, manifest())[-1] == f"next: stillhouse evaluate {run.path}"
 
 
 def test_a_run_with_less_than_was_asked_for_says_so_and_how_to_go_on(tmp_path: Path) -> None:
