@@ -4,6 +4,7 @@ The hash is a perceptual one: the signs of the low frequencies of the image (pHa
 frequencies instead of 8 x 8, since charts of one style differ in little else than the heights of their bars.
 """
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from core.storage.bounded_reading import check_regular_file
 from core.storage.fitted_images import UnreadableImage, open_image_bytes
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ HASH_WORDS = HASH_BITS // 64
 REDUCED_SIDE = 64
 """Pixels of the reduced image whose frequencies are hashed: four for each frequency, as in pHash."""
 GREY_LEVELS = 255.0
+MAX_STORED_BYTES = 64 << 20
 
 Grey = npt.NDArray[np.float32]
 Colors = npt.NDArray[np.uint8]
@@ -32,10 +35,16 @@ ImageHash = npt.NDArray[np.uint64]
 
 
 def _read_image_file(path: Path) -> bytes:
+    """The bytes of a stored image, whose name is their hash: no other file is read through a link of this name."""
     try:
-        return path.read_bytes()
+        check_regular_file(path)
+        with path.open("rb") as file:
+            content = file.read(MAX_STORED_BYTES + 1)
     except OSError as error:
         raise UnreadableImage(f"cannot be read from {path}: {error.strerror}") from None
+    if len(content) > MAX_STORED_BYTES or hashlib.sha256(content).hexdigest() != path.stem:
+        raise UnreadableImage(f"is damaged: {path} has another hash than its name")
+    return content
 
 
 @contextmanager
@@ -83,7 +92,9 @@ def reduce_image(image: "Image", side: int) -> "Image":
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     mode = "RGBA" if image.has_transparency_data else "RGB"
     reduced = image.convert(mode).resize(size, Image.Resampling.BOX)
-    return _lay_over_white(reduced).convert("RGB")
+    small = _lay_over_white(reduced).convert("RGB")
+    small.info.clear()  # no profile or text of a stranger is written again
+    return small
 
 
 def _is_deep(image: "Image") -> bool:

@@ -6,7 +6,6 @@ decoded only when it is shown to a teacher, with bounded memory.
 """
 
 import base64
-import binascii
 import hashlib
 import json
 from codecs import BOM_UTF8
@@ -250,7 +249,8 @@ def _keep_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         with suppress(RecursionError, ValueError):
             if name not in IMAGE_SEED_COLUMNS and not _has_bytes(value):
-                kept[name] = json.loads(json.dumps(value, default=str))
+                text = json.dumps(value, default=str, ensure_ascii=False)
+                kept[name] = json.loads(text.encode("utf-8", "replace"))  # half a surrogate pair becomes `?`
     return kept
 
 
@@ -270,6 +270,6 @@ def _read_value(value: Any) -> bytes | None:
             return None
         try:
             return base64.b64decode("".join(encoded.split()), validate=True)
-        except binascii.Error:
+        except ValueError:  # also of text that is no ASCII
             return None
     return value if isinstance(value, bytes) else None

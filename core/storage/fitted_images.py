@@ -4,7 +4,6 @@ Training, evaluation and serving fit an image here, so that llama.cpp has nothin
 """
 
 import base64
-import binascii
 import io
 import warnings
 from collections.abc import Iterator
@@ -86,7 +85,7 @@ def decode_image_url(url: str) -> bytes:
         raise UnreadableImage(f"has {len(url):,} characters; {MAX_URL_CHARACTERS:,} are allowed")
     try:
         return base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:  # also of text that is no ASCII
         raise UnreadableImage("is no base64 text") from None
 
 

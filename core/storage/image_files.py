@@ -3,7 +3,6 @@ it again under the same name. Knows no sample's family.
 """
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Sequence
@@ -42,7 +41,7 @@ def _store_image(folder: Path, url: str) -> str:
         return url
     try:
         content = base64.b64decode(url.removeprefix(PNG_URL), validate=True)
-    except binascii.Error:
+    except ValueError:  # also of text that is no ASCII
         return url
     digest = hashlib.sha256(content).hexdigest()
     name = f"{IMAGES_FOLDER}/{digest[:2]}/{digest}.png"

@@ -71,8 +71,7 @@ def _find_among_different(sets: RaggedArray, head: int, threshold: float) -> Dup
     if not sets.sizes.size:
         return DuplicateMatches.empty()
     first_hashes = sets.values[(sets.starts[:-1] + head)[:, None] + np.arange(HASH_WORDS)]
-    keys = [pairs.later << 32 | pairs.earlier for pairs in _propose_pairs(first_hashes, threshold)]
-    proposed = sort_unique(np.concatenate([np.empty(0, dtype=np.int64), *keys]))
+    proposed = _join_pairs(_propose_pairs(first_hashes, threshold))
     pairs = SetPairs(proposed & 0xFFFFFFFF, proposed >> 32)
     similarities = np.array(
         [
@@ -98,6 +97,17 @@ def mark_similar_hashes(
         across = (pairs.earlier < len(known)) & (pairs.later >= len(known))
         similar[pairs.later[across] - len(known)] = True
     return similar[which.reshape(-1)]
+
+
+def _join_pairs(blocks: Iterator[SetPairs]) -> npt.NDArray[np.int64]:
+    """Each pair once, as a number. A pair may be in 16 blocks, so what is held is joined when it is large."""
+    joined, held, size = np.empty(0, dtype=np.int64), list[npt.NDArray[np.int64]](), 0
+    for pairs in blocks:
+        held.append(pairs.later << 32 | pairs.earlier)
+        size += pairs.later.size
+        if size > COMPARED_AT_ONCE:
+            joined, held, size = sort_unique(np.concatenate([joined, *held])), [], 0
+    return sort_unique(np.concatenate([joined, *held]))
 
 
 def _propose_pairs(hashes: npt.NDArray[np.uint64], threshold: float) -> Iterator[SetPairs]:

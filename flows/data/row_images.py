@@ -3,7 +3,6 @@ no other file and no connection: a path or an address of a row is never followed
 """
 
 import base64
-import binascii
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -90,7 +89,7 @@ def _read_image(value: Any, folders: Sequence[Path]) -> RowImage:
     if comma and head.startswith("data:") and head.endswith(";base64"):
         try:
             return base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:  # also of text that is no ASCII
             return text[:100]
     return text
 

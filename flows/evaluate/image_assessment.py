@@ -69,6 +69,8 @@ class PictureSet:
         self.pictures: list[PictureFeatures] = []
         self.places: list[PicturePlace] = []
         self.pictured_rows: list[PicturedRow] = []
+        self.row_pictures: list[tuple[int, ...]] = []
+        """The pictures of each row with images, those of no use left out."""
         self._by_content: dict[bytes, int | str] = {}
         """The number of the picture, or what is wrong with the image, by the hash of its bytes."""
         self._by_pixels: dict[bytes, int] = {}
@@ -123,11 +125,12 @@ def read_pictures(source: Path) -> PictureSet:
             continue
         found.image_rows += 1
         numbers = [found.add_image(content, place) for content, place in images]
+        found.row_pictures.append(tuple(number for number in numbers if number is not None))
         if None not in numbers:
             document = build_row_document(row)
             found.questions += bool(document.asked)
             asked = hash_word(" ".join(normalize_words(document.asked or document.text)))
-            found.pictured_rows.append(PicturedRow(tuple(number for number in numbers if number is not None), asked))
+            found.pictured_rows.append(PicturedRow(found.row_pictures[-1], asked))
         SESSION.show_unless_stopped(f"{source}: images of {format_count(found.image_rows, 'row')} read")
     return found
 
@@ -179,6 +182,8 @@ def assess_images(source: Path, reference: str | None = None, parent: Path | Non
         return ImageAssessment(rows=found.rows, image_rows=found.image_rows, images=found.images, problem=found.problem)
     assessment = _assess_pictures(found)
     update: dict[str, Any] = {}
+    if not found.pictures:
+        return assessment
     if reference and reference not in NAMED_REFERENCES:
         others = read_pictures(find_referenced_file(reference, Path.cwd()))
         update["reference"] = compare_pictures(found.pictures, others.pictures, reference)
@@ -216,7 +221,7 @@ def _assess_pictures(found: PictureSet) -> ImageAssessment:
         pictures=total,
         near_duplicates=len(originals),
         near_duplicate_share=estimate_share(len(originals), total),
-        near_duplicate_rows=sum(not originals.keys().isdisjoint(row.pictures) for row in found.pictured_rows),
+        near_duplicate_rows=sum(not originals.keys().isdisjoint(numbers) for numbers in found.row_pictures),
         questions=found.questions,
         shared_rows=shared,
         repeated_rows=repeated,

@@ -18,9 +18,12 @@ from agents.checks.text.written_numbers import fold_text, parse_number_words
 OUTER_MARKS = ".,;:!?\"'`“”‘’()[]"
 HYPHENATED_WORDS = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
 PLAIN_WORD = re.compile(r"[^\W\d_]{3,}")
-DECIMAL = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?")
-SPACE_IN_CODE = re.compile(r"(?<!\d)[\s-]+|[\s-]+(?!\d)")
-"""All spaces and hyphens but those between two digits: 1-3 is not 13."""
+DECIMAL = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
+LETTER = r"[^\W\d_]"
+SPACE_IN_CODE = re.compile(rf"(?<={LETTER})(?:\s+|-)(?={LETTER})|(?<={LETTER})\s+(?=\d)|(?<=\d)(?:\s+|-)(?={LETTER})")
+"""Spaces and hyphens between two letters, or a letter and a digit. A hyphen before a digit may be a sign, and 1-3 is not 13."""
+FIRST_MARKS = re.compile(rf"(?:[{re.escape(OUTER_MARKS.replace('.', ''))}\s]|\.(?!\d))+")
+"""A point before a digit belongs to the number."""
 
 
 def is_same_short_answer(left: str, right: str, question: str) -> bool:
@@ -43,14 +46,20 @@ def is_same_short_answer(left: str, right: str, question: str) -> bool:
 
 def _join_code(text: str) -> str:
     """The answer without the spaces within a code or before a unit: AB 123 CD, 5 cm."""
-    return SPACE_IN_CODE.sub("", fold_text(text).strip(OUTER_MARKS + " "))
+    return SPACE_IN_CODE.sub("", _strip_marks(fold_text(text)))
+
+
+def _strip_marks(text: str) -> str:
+    """The text without punctuation before and after it."""
+    begin = FIRST_MARKS.match(text)
+    return text[begin.end() if begin else 0 :].rstrip(OUTER_MARKS + " ")
 
 
 def _list_tokens(text: str, known: frozenset[str]) -> list[str]:
     """The numbers, words and signs of an answer, without articles and the like, and without words of the question; with them if
     nothing else is there.
     """
-    pieces = [piece.strip(OUTER_MARKS) for piece in re.split(r"\s+|,(?!\d)", fold_text(text))]
+    pieces = [_strip_marks(piece) for piece in re.split(r"\s+|,(?!\d)", fold_text(text))]
     tokens = [
         _read_number(part)
         for piece in pieces
@@ -66,8 +75,8 @@ def _list_tokens(text: str, known: frozenset[str]) -> list[str]:
 
 def _read_number(token: str) -> str:
     """A number as digits: four, 4.0 and 4 are the same, and so are 1,200 and 1200."""
-    if found := DECIMAL.fullmatch(token):
-        return str(Fraction(found[1].replace(",", "") + (found[2] or "")))
+    if DECIMAL.fullmatch(token) and any(map(str.isdecimal, token)):
+        return str(Fraction(token.replace(",", "")))
     value = parse_number_words(token)
     return token if value is None else str(value)
 

@@ -9,8 +9,11 @@ SAME = [
     ("1,200", "1200"), ("AB 123 CD", "ab123cd"), ("5 cm", "5cm"), ("No entry", "NO ENTRY"), ("apple", "Apples"), ("A", "A."),
     ("Yes", "Yes, there is one"), ("twenty-one", "21"), ("a red car", "red", "What color is the car?"), ("東京駅", "東京駅"),
     ("on the left", "to the left"), ("3.50", "3.5"),
+    ("-5.0", "-5"), (".5", "0.5"), ("(5)", "5"),
 ]  # fmt: skip
 DIFFERENT = [
+    ("-5", "5"), ("−5", "5"), ("-5 %", "5 %"), ("$-5", "$5"), (".5", "5"), (".75", "75"), ("1 - 3", "13"), ("10 - 15", "1015"),
+    ("A-", "A"), ("10-", "10"), ("May -3", "May 3"),
     ("C", "C#"), ("C#", "C++"), ("www.a.com", "www.b.com"), ("John A. Smith", "John B. Smith"), ("3-1", "1-3"),
     ("10:30", "10:30 pm"), ("red and blue", "red"), ("1, 2 and 3", "1 and 2"), ("1 and 2", "2"),
     ("apple, pear", "apple, pear, plum"), ("red, green, blue", "blue, green, red"), ("black", "black and white"), ("5%", "5"),

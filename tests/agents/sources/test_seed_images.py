@@ -73,14 +73,14 @@ def test_rows_of_a_dataset_keep_their_texts_and_no_path_or_address_is_followed(t
     lines = tmp_path / "rows.jsonl"
     url = f"data:image/png;base64,{base64.b64encode(encode('red')).decode()}"
     named = [
-        {"image": url, "n": 3, "extra": {"x": 1}},
+        {"image": url, "n": 3, "extra": {"x": "\ud83d"}},
         {"image": str(secret)},
         {"image": "https://example.com/a.png"},
         [1],
     ]
     lines.write_text("\n".join(map(json.dumps, named)), encoding="utf-8-sig")
     found = read_seed_images(lines)
-    assert found.rows == [{"n": 3, "extra": {"x": 1}, "images": list(found.contents), "source": "rows.jsonl:1"}]
+    assert found.rows == [{"n": 3, "extra": {"x": "?"}, "images": list(found.contents), "source": "rows.jsonl:1"}]
     assert len(found.skipped) == 3
 
 
