@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from core.storage.bounded_reading import check_regular_file
+from core.storage.bounded_reading import read_bounded_file
 from core.storage.fitted_images import UnreadableImage, open_image_bytes
 
 if TYPE_CHECKING:
@@ -37,12 +37,10 @@ ImageHash = npt.NDArray[np.uint64]
 def _read_image_file(path: Path) -> bytes:
     """The bytes of a stored image, whose name is their hash: no other file is read through a link of this name."""
     try:
-        check_regular_file(path)
-        with path.open("rb") as file:
-            content = file.read(MAX_STORED_BYTES + 1)
+        content = read_bounded_file(path, MAX_STORED_BYTES)
     except OSError as error:
         raise UnreadableImage(f"cannot be read from {path}: {error.strerror}") from None
-    if len(content) > MAX_STORED_BYTES or hashlib.sha256(content).hexdigest() != path.stem:
+    if hashlib.sha256(content).hexdigest() != path.stem:
         raise UnreadableImage(f"is damaged: {path} has another hash than its name")
     return content
 

@@ -5,7 +5,6 @@ Images are untrusted: a row contains its images, and no path or address in it is
 decoded only when it is shown to a teacher, with bounded memory.
 """
 
-import base64
 import hashlib
 import json
 from codecs import BOM_UTF8
@@ -18,20 +17,27 @@ from typing import Any, NamedTuple
 from agents.sources.source_files import SkippedFile, find_entry_fault, format_source, iterate_source_files
 from core.errors import UsageError
 from core.sample import json_digest
-from core.storage.bounded_reading import check_regular_file, read_line_blocks, read_parquet_batches
-from core.storage.fitted_images import MAX_PIXELS, UnreadableImage, find_images_problem, fit_image, open_image_bytes
-from core.storage.image_files import format_png_url
+from core.storage.bounded_reading import check_regular_file, read_bounded_file, read_line_blocks, read_parquet_batches
+from core.storage.fitted_images import (
+    MAX_PIXELS,
+    UnreadableImage,
+    decode_image_url,
+    find_images_problem,
+    fit_image,
+    open_image_bytes,
+)
+from core.storage.image_files import IMAGE_COLUMNS, format_png_url
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 ROW_ENDINGS = (".parquet", ".jsonl", ".ndjson")
-IMAGE_SEED_COLUMNS = ("images", "image")
-"""Columns of a dataset that may hold the images of a row."""
 MAX_FILE_BYTES = 64 << 20
 MAX_HELD_BYTES = 1 << 30
 """Of the images of a dataset, which are kept in memory; files of a folder are read one by one."""
 MAX_ROW_IMAGES = 4
 """Images of one seed."""
 BLOCK_BYTES = 16 << 20
+BROKEN_DATASET = (ValueError, LookupError, OverflowError, OSError)
+"""What a damaged file raises, or a column whose values have no form in Python, such as times after the year 9999."""
 
 
 class ImageReading(NamedTuple):
@@ -63,9 +69,7 @@ def read_seed_images(path: Path) -> ImageReading:
             is missing.
     """
     if problem := find_images_problem():
-        raise UsageError(
-            f"{path}: own images need the extra `pictures`: {problem.removeprefix('needs the extra `pictures`: ')}"
-        )
+        raise UsageError(f"{path}: reading images {problem}")
     try:
         check_regular_file(path)
         return _read_cached(path, json_digest(_describe_files(path), 64))
@@ -171,26 +175,16 @@ def _read_files(path: Path) -> Iterator[_SeedSource]:
 def _read_image_file(file: Path) -> bytes:
     """Raises UnreadableImage, also for a file that is larger than `MAX_FILE_BYTES`, or is no longer a file."""
     try:
-        check_regular_file(file)
-        with file.open("rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
+        return read_bounded_file(file, MAX_FILE_BYTES)
     except OSError as error:
         raise UnreadableImage(f"cannot be read: {error.strerror}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise UnreadableImage(f"has more than {MAX_FILE_BYTES >> 20} MB")
-    return content
 
 
 def _read_rows(path: Path) -> Iterator[_SeedSource]:
     try:
         for number, row in enumerate(_iterate_rows(path), 1):
             yield _read_row(path, number, row)
-    except (
-        ValueError,
-        LookupError,
-        OverflowError,
-        OSError,
-    ) as error:  # damaged Parquet, or a column that has no form in Python
+    except BROKEN_DATASET as error:
         fault = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else error
         raise UsageError(
             f"{path}: the images cannot be read: {fault}; give a folder of image files, or write the dataset again"
@@ -217,7 +211,7 @@ def _read_row(path: Path, number: int, row: Any) -> _SeedSource:
     source = f"{path.name}:{number}"
     if not isinstance(row, dict):
         return _SeedSource(number, source, [], {}, "is no JSON object")
-    values = [value for column in IMAGE_SEED_COLUMNS for value in _list_values(row.get(column))]
+    values = [value for column in IMAGE_COLUMNS for value in _list_values(row.get(column))]
     columns = _keep_columns(row)
     images = [content for value in values if (content := _read_value(value))]
     if not values:
@@ -248,7 +242,7 @@ def _keep_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     kept = {}
     for name, value in row.items():
         with suppress(RecursionError, ValueError):
-            if name not in IMAGE_SEED_COLUMNS and not _has_bytes(value):
+            if name not in IMAGE_COLUMNS and not _has_bytes(value):
                 text = json.dumps(value, default=str, ensure_ascii=False)
                 kept[name] = json.loads(text.encode("utf-8", "replace"))  # half a surrogate pair becomes `?`
     return kept
@@ -265,11 +259,6 @@ def _read_value(value: Any) -> bytes | None:
     if isinstance(value, dict):
         value = value.get("bytes")
     if isinstance(value, str):
-        head, comma, encoded = value.partition(",")
-        if not (comma and head.startswith("data:") and head.endswith(";base64")):
-            return None
-        try:
-            return base64.b64decode("".join(encoded.split()), validate=True)
-        except ValueError:  # also of text that is no ASCII
-            return None
+        with suppress(UnreadableImage):
+            return decode_image_url("".join(value.split()))
     return value if isinstance(value, bytes) else None

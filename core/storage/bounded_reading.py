@@ -44,6 +44,16 @@ def check_regular_file(path: Path) -> None:
         raise NotRegularFile
 
 
+def read_bounded_file(path: Path, most: int) -> bytes:
+    """The bytes of a file. Raises OSError if it cannot be read, is no regular file or has more than `most` bytes."""
+    check_regular_file(path)
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {_format_mb(most)}")
+    return content
+
+
 def read_line_blocks(lines: IO[bytes], size: int) -> Iterator[bytes]:
     """Blocks of whole lines with about `size` bytes. Raises ValueError for a line of more than `MAX_ROW_BYTES`."""
     number = 1

@@ -21,6 +21,7 @@ from core.runs.lineage import find_release
 from core.runs.reviews import REVIEWS_FILE
 from core.sample import Message
 from core.storage.bounded_reading import check_regular_file, read_line_blocks, read_parquet_batches
+from core.storage.image_files import IMAGE_COLUMNS
 from core.storage.sample_files import unflatten_message
 from core.thinking import find_thinking_tag, split_thinking
 from filters.base import Document
@@ -41,8 +42,6 @@ NO_ROWS_MESSAGE = "has no rows; give a file or a folder with one at least"
 JSON_LINES_ENDINGS = (".jsonl", ".ndjson")
 TEXT_COLUMNS = ("text", "messages", "prompt", "completion", "conversations", "instruction", "output")
 """Columns that may hold the text of a row."""
-IMAGE_COLUMNS = ("images", "image")
-"""Columns that may hold the images of a row."""
 MEASURED_COLUMNS = (*TEXT_COLUMNS, "input", "system", "history", *IMAGE_COLUMNS)
 """Columns whose bytes limit the rows of Parquet in a batch."""
 FILTER_COLUMNS = ("id", "score", *MEASURED_COLUMNS)

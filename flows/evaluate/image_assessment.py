@@ -46,12 +46,12 @@ THUMBNAIL_SIDE = 160
 
 
 class PicturedRow(NamedTuple):
-    """A row with usable images only."""
+    """A row with images."""
 
     pictures: tuple[int, ...]
-    """Their numbers, in order."""
-    asked: int
-    """The hash of its question; of its text if it has none."""
+    """The numbers of those that are of use, in order."""
+    asked: int | None
+    """The hash of its question; of its text if it has none. None if an image is of no use, so that the row is like no other."""
 
 
 class PictureSet:
@@ -64,13 +64,11 @@ class PictureSet:
         self.image_rows = 0
         self.images = 0
         self.questions = 0
-        """Rows of `pictured_rows` with a question."""
+        """Rows with usable images only, and with a question."""
         self.unusable: Counter[str] = Counter()
         self.pictures: list[PictureFeatures] = []
         self.places: list[PicturePlace] = []
         self.pictured_rows: list[PicturedRow] = []
-        self.row_pictures: list[tuple[int, ...]] = []
-        """The pictures of each row with images, those of no use left out."""
         self._by_content: dict[bytes, int | str] = {}
         """The number of the picture, or what is wrong with the image, by the hash of its bytes."""
         self._by_pixels: dict[bytes, int] = {}
@@ -125,12 +123,13 @@ def read_pictures(source: Path) -> PictureSet:
             continue
         found.image_rows += 1
         numbers = [found.add_image(content, place) for content, place in images]
-        found.row_pictures.append(tuple(number for number in numbers if number is not None))
+        asked = None
         if None not in numbers:
             document = build_row_document(row)
             found.questions += bool(document.asked)
             asked = hash_word(" ".join(normalize_words(document.asked or document.text)))
-            found.pictured_rows.append(PicturedRow(found.row_pictures[-1], asked))
+        usable = tuple(number for number in numbers if number is not None)
+        found.pictured_rows.append(PicturedRow(usable, asked))
         SESSION.show_unless_stopped(f"{source}: images of {format_count(found.image_rows, 'row')} read")
     return found
 
@@ -181,9 +180,9 @@ def assess_images(source: Path, reference: str | None = None, parent: Path | Non
     if found.problem:
         return ImageAssessment(rows=found.rows, image_rows=found.image_rows, images=found.images, problem=found.problem)
     assessment = _assess_pictures(found)
-    update: dict[str, Any] = {}
     if not found.pictures:
         return assessment
+    update: dict[str, Any] = {}
     if reference and reference not in NAMED_REFERENCES:
         others = read_pictures(find_referenced_file(reference, Path.cwd()))
         update["reference"] = compare_pictures(found.pictures, others.pictures, reference)
@@ -207,6 +206,8 @@ def _assess_pictures(found: PictureSet) -> ImageAssessment:
     shown, rows = Counter[tuple[int, ...]](), Counter[tuple[tuple[int, ...], int]]()
     shared = repeated = 0
     for row in found.pictured_rows:
+        if row.asked is None:
+            continue
         alike = tuple(originals.get(number, number) for number in row.pictures)
         repeats = bool(rows[alike, row.asked])
         repeated += repeats
@@ -221,7 +222,7 @@ def _assess_pictures(found: PictureSet) -> ImageAssessment:
         pictures=total,
         near_duplicates=len(originals),
         near_duplicate_share=estimate_share(len(originals), total),
-        near_duplicate_rows=sum(not originals.keys().isdisjoint(numbers) for numbers in found.row_pictures),
+        near_duplicate_rows=sum(not originals.keys().isdisjoint(row.pictures) for row in found.pictured_rows),
         questions=found.questions,
         shared_rows=shared,
         repeated_rows=repeated,
@@ -317,7 +318,7 @@ class ThumbnailGroup(NamedTuple):
 
 
 def read_thumbnails(source: Path, assessment: ImageAssessment) -> list[ThumbnailGroup]:
-    """The pictures of `assessment.groups`, read again from the dataset. One that has changed since is left out."""
+    """The pictures of `assessment.groups`, read again from the dataset. One that can no longer be decoded is left out."""
     wanted = {place for group in assessment.groups for place in group.places}
     drawn: dict[PicturePlace, Thumbnail] = {}
     for _, images in _read_image_rows(source):

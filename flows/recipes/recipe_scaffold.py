@@ -97,9 +97,13 @@ def _write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
 def _copy_prompts(data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     """The prompts of the recipe, or else of its family."""
     own = find_referenced_file(str(data["prompts"]), folder) if data.get("prompts") else None
-    family = str(data.get("family", Recipe.model_fields["family"].default))
+    family = _read_family_name(data)
     installed = find_family(family, own_tools=bool(data.get("tools"))).prompts
     return {f"prompts/{file}": content for file, content in read_prompt_files(family, own, installed).items()}
+
+
+def _read_family_name(data: Mapping[str, Any]) -> str:
+    return str(data.get("family", Recipe.model_fields["family"].default))
 
 
 def _copy_seeds(data: Mapping[str, Any], folder: Path) -> bytes:
@@ -157,7 +161,7 @@ def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mappi
         verifiers = format_toml({"verifiers": source.data["verifiers"]})
         lines += ["# A check with a `path` is a program, and is never inherited.", verifiers]
     if not has_student:
-        sees = find_family(str(source.data.get("family", Recipe.model_fields["family"].default))).has_images
+        sees = find_family(_read_family_name(source.data)).has_images
         start = '# start = "layers"' + ("\n# images = {}" if sees else "")
         lines += ["# A small model that learns from the kept samples.", "# [student]", start, ""]
     return "\n".join(lines)

@@ -38,19 +38,15 @@ def build_gallery(run: RunDir, samples: Sequence[Sample]) -> list[ShownPicture]:
     pictured = (
         sample
         for sample in samples
-        if sample.state is SampleStatus.kept and any(map(is_stored_image, _list_images(sample)))
+        if sample.state is SampleStatus.kept and any(map(is_stored_image, sample.candidate.images))
     )
     return [shown for sample in islice(pictured, SHOWN_PICTURES) if (shown := _build_picture(run, sample))]
-
-
-def _list_images(sample: Sample) -> list[str]:
-    return [name for message in sample.candidate.messages for name in message.images]
 
 
 def _build_picture(run: RunDir, sample: Sample) -> ShownPicture | None:
     fields, messages = sample.candidate.fields, sample.candidate.messages
     try:
-        content = read_image(_list_images(sample)[0], [run.path])
+        content = read_image(sample.candidate.images[0], [run.path])
         shown = (
             FittedImage(content, *_read_layout_size(fields))
             if "layout" in fields

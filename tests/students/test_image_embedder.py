@@ -45,7 +45,7 @@ from students.training_data import jitter_colors
 from teachers.local_images import fit_message_images
 from teachers.local_llama import projector_settings, start_local_server
 from teachers.openai_chat import build_messages
-from tests.students.conftest import quiet, saved, tiny_llama, tiny_qwen3, tiny_tokenizer
+from tests.students.conftest import quiet, save_seeing_start, saved, tiny_llama, tiny_qwen3
 from tests.support.colored_pictures import COLORS, SIZES, ask_color, color_conversations, png_url
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
 
@@ -158,18 +158,8 @@ def test_a_batch_computes_what_each_conversation_does_alone(tokenizer: PreTraine
 
 @pytest.fixture(scope="module")
 def seeing_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tokenizer = tiny_tokenizer()
     folder = tmp_path_factory.mktemp("seeing")
-    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
-    config = StudentConfig(
-        start=str(start),
-        epochs=8,
-        learning_rate=3e-3,
-        batch_size=16,
-        max_tokens=128,
-        images=IMAGES,
-        precision="float32",
-    )
+    config = save_seeing_start(folder)
     train_student(color_conversations(320), config, folder / "student", seed=3, progress=quiet)
     return folder / "student"
 

@@ -24,7 +24,7 @@ from agents.families.base import RecipeFamily, UnusableSeedRow
 from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed
 
-QUESTION_KINDS_OF_IMAGES = {
+IMAGE_QUESTION_KINDS = {
     "reading": "a text or a number that is written in the image",
     "counting": "how many of something there are, if they can be counted for certain",
     "kind": "what a thing in the image is",
@@ -48,7 +48,7 @@ NEAR_GUESS = 0.5
 
 class ImageQuestionsOptions(Options):
     kinds: dict[str, float] = Field(
-        default_factory=lambda: dict.fromkeys(QUESTION_KINDS_OF_IMAGES, 1.0), min_length=1, validate_default=True
+        default_factory=lambda: dict.fromkeys(IMAGE_QUESTION_KINDS, 1.0), min_length=1, validate_default=True
     )
     """What is asked about, with its weight: `reading`, `counting`, `kind`, `feature`, `place`, `comparison`, or words of your own
     that say what a question is about. One is drawn for each sample."""
@@ -225,7 +225,7 @@ class ImageQuestionsFamily(RecipeFamily):
         if not isinstance(images, list) or not images:
             raise UnusableSeedRow("'images' with at least one image")
         kind = rng.choices(list(options.kinds), list(options.kinds.values()))[0]
-        about = QUESTION_KINDS_OF_IMAGES.get(kind, kind)
+        about = IMAGE_QUESTION_KINDS.get(kind, kind)
         return {"images": images, "source": row["source"], "kind": kind, "about": about}
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:

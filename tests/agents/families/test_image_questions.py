@@ -16,7 +16,6 @@ from PIL import Image
 
 from agents.checks import Subject
 from agents.families.images.image_questions import ImageQuestionsFamily, WellPosedOptions, well_posed_check
-from core.config.students import StudentConfig
 from core.errors import RecipeError
 from core.sample import Message, RejectionReason, Sample, SampleStatus, Seed
 from core.storage.fitted_images import decode_image_url
@@ -26,7 +25,7 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from students.output.gguf_export import export_gguf
 from students.training.student_training import train_student
 from teachers.base import TeacherQuestion
-from tests.students.conftest import quiet, saved, tiny_llama, tiny_tokenizer
+from tests.students.conftest import quiet, save_seeing_start
 from tests.support.colored_pictures import COLORS, QUESTION, draw_square
 from tests.support.http_serving import serve
 from tests.support.openai_server import OpenAIServer
@@ -138,9 +137,9 @@ def test_an_answer_is_kept_if_the_image_shows_it_again_and_its_question_does_not
     assert shown == {("You look at", True): 24, ("You answer ", True): 3 * 18, ("You guess t", False): 3 * 12}
 
 
-def test_a_reader_of_other_images_agrees_with_few(tmp_path: Path) -> None:
-    """The control: the same drafts, with each look at the image of another seed."""
-    seen: list[str] = []
+def test_nothing_is_kept_if_each_look_finds_another_color(tmp_path: Path) -> None:
+    """The control: right drafts, and a reader who sees the image and is always wrong."""
+    looks = Counter[str]()
 
     def reply(question: TeacherQuestion) -> dict[str, Any]:
         last = question.messages[-1]
@@ -148,12 +147,13 @@ def test_a_reader_of_other_images_agrees_with_few(tmp_path: Path) -> None:
             return {"question": QUESTION, "answer": see_color(last)}
         if not last.images:
             return {"found": False, "answer": ""}
-        seen.append(see_color(last))
-        return {"found": True, "answer": COLORS[(COLORS.index(seen[-1]) + 1) % len(COLORS)]}
+        color = see_color(last)
+        looks[color] += 1
+        return {"found": True, "answer": COLORS[(COLORS.index(color) + 1) % len(COLORS)]}
 
     samples, _ = make(tmp_path, reply)
     assert {sample.reason for sample in samples} == {RejectionReason.verifier}
-    assert len(seen) == 3 * 24
+    assert looks.total() == 3 * 24
 
 
 def test_a_damaged_image_costs_its_samples_and_not_the_run(tmp_path: Path) -> None:
@@ -235,12 +235,8 @@ def test_no_other_family_takes_images(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny student that answers the verifier's question about a square in the verifier's form."""
-    folder, tokenizer = tmp_path_factory.mktemp("eyes"), tiny_tokenizer()
-    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
-    config = StudentConfig.model_validate({
-        "start": str(start), "epochs": 8, "learning_rate": 3e-3, "batch_size": 16, "max_tokens": 128, "precision": "float32",
-        "images": {"patch": 16, "size": 64},
-    })  # fmt: skip
+    folder = tmp_path_factory.mktemp("eyes")
+    config = save_seeing_start(folder)
     rng = Random(3)
     rows = []
     for _ in range(360):

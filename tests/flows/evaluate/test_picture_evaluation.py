@@ -56,7 +56,7 @@ from students.output.student_folder import (
 )
 from teachers.base import TeacherReply
 from tests.flows.commands.test_commands import called
-from tests.students.conftest import quiet, saved, tiny_llama, tiny_tokenizer
+from tests.students.conftest import quiet, save_seeing_start
 from tests.support.colored_pictures import COLORS, QUESTION, ask_color, color_conversations, draw_square
 
 LIMITS = ImageLimits(16, 64)
@@ -242,12 +242,8 @@ def write_rows(file: Path, number: int, seed: int) -> Path:
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, tokenizer = tmp_path_factory.mktemp("seeing"), tiny_tokenizer()
-    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
-    config = StudentConfig.model_validate({
-        "start": str(start), "epochs": 8, "learning_rate": 3e-3, "batch_size": 16, "max_tokens": 128, "precision": "float32",
-        "images": {"patch": 16, "size": 64},
-    })  # fmt: skip
+    folder = tmp_path_factory.mktemp("seeing")
+    config = save_seeing_start(folder)
     distill_dataset(write_rows(folder / "train.jsonl", 320, 0), folder / "student", config, 3, quiet)
     return folder / "student"
 
