@@ -325,7 +325,7 @@ class StudentConfig(RecipeTable):
     average: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
     """The share of the training in the finished weights: start + share * (trained - start) (WiSE-FT, arXiv 2109.01903); 0 is the
     start. `validation`, in a run: the share of 0.25, 0.5, 0.75 and 1 that passes most requests of the recipe, of those that
-    lose at most `lineage.max_general_loss` on the general panel. Default: the trained weights."""
+    lose at most `lineage.max_general_loss` on the general panel. Default, or `false`: the trained weights."""
     mtp: MtpConfig | None = None
     """For `architecture = "hybrid"`: train a layer that drafts tokens. Default: no such layer."""
     lora: LoraConfig | None = None
@@ -350,11 +350,11 @@ class StudentConfig(RecipeTable):
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
 
-    @field_validator("evaluation", "replay", "lora", "sparsity", "attention", "mtp", "images", mode="before")
+    @field_validator("evaluation", "replay", "average", "lora", "sparsity", "attention", "mtp", "images", mode="before")
     @classmethod
-    def _turn_off(cls, table: object) -> object:
-        """`false` is no table."""
-        return None if table is False else table
+    def _turn_off(cls, setting: object) -> object:
+        """`false` is no such setting."""
+        return None if setting is False else setting
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -407,12 +407,12 @@ class StudentConfig(RecipeTable):
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
-        for name in ("lora", "sparsity", "replay", "start_kl", "average"):
-            if getattr(self, name) not in (None, 0) and self.start == "random":
-                raise ValueError(
-                    f"{name}: the weights of start = 'random' are untrained, so it has nothing to start from; leave it "
-                    f"out, or set {name} = false where a base has it"
-                )
+        needing = [name for name in ("lora", "sparsity", "replay", "start_kl", "average") if getattr(self, name)]
+        if needing and self.start == "random":
+            raise ValueError(
+                f"{' and '.join(needing)}: the weights of start = 'random' are untrained, and these keys need trained ones; "
+                f"leave out what the recipe has, and set {' and '.join(f'{name} = false' for name in needing)} where a base has it"
+            )
         if self.average == "validation" and not (self.evaluation and self.evaluation.panel):
             raise ValueError(
                 'average = "validation": the share is chosen on requests of the recipe and on the general panel; add an '

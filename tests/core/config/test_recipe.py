@@ -307,10 +307,11 @@ def test_false_switches_off_what_a_recipe_or_its_base_trains_with(tmp_path: Path
 
     built_in = student("constrained-instructions")
     assert built_in.replay
+    assert built_in.average
     assert built_in.evaluation
-    set_off = student("constrained-instructions", "student.replay=false", "student.evaluation=false")
-    assert (set_off.replay, set_off.evaluation) == (None, None)
-    off = dict.fromkeys(("evaluation", "replay", "lora", "sparsity", "attention", "mtp"), False)
+    set_off = student("constrained-instructions", *(f"student.{key}=false" for key in ("replay", "average", "evaluation")))
+    assert (set_off.replay, set_off.average, set_off.evaluation) == (None, None, None)
+    off = dict.fromkeys(("evaluation", "replay", "average", "lora", "sparsity", "attention", "mtp"), False)
     assert StudentConfig.model_validate(off) == StudentConfig(), "as distill reads its settings"
     windowed = tmp_path / "windowed.toml"
     windowed.write_text('name = "w"\nextends = "constrained-instructions"\n[student]\nattention = { window = 64 }\n')
@@ -318,10 +319,8 @@ def test_false_switches_off_what_a_recipe_or_its_base_trains_with(tmp_path: Path
     assert student(str(windowed), "student.attention=false") == built_in
     extending = tmp_path / "mine.toml"
     extending.write_text(
-        'name = "mine"\nextends = "constrained-instructions"\n[student]\nstart = "random"\nreplay = false\n'
+        'name = "mine"\nextends = "constrained-instructions"\n[student]\nstart = "random"\nreplay = false\naverage = false\n'
     )
-    assert student(str(extending)) == built_in.model_copy(update={"start": "random", "replay": None})
-    with pytest.raises(
-        RecipeError, match="nothing to start from; leave it out, or set replay = false where a base has it"
-    ):
+    assert student(str(extending)) == built_in.model_copy(update={"start": "random", "replay": None, "average": None})
+    with pytest.raises(RecipeError, match="replay = false and average = false where a base has it"):
         load_recipe_plan("constrained-instructions", ["student.start=random"])

@@ -425,7 +425,7 @@ def test_pairs_stay_aligned_when_conversations_are_left_out(
         (["objective=jsd", "distillation.lmbda=1", "distillation.signals=top_k"], "have no captured signals"),
         (["objective={ dpo = 1, jsd = 1 }", "distillation.lmbda=0.1"], "dpo learns from given answers"),
         (["objective=dpo", "patience=3"], "does not measure how well preferences are learned"),
-        (["lora={}", "start=random"], "nothing to start from"),
+        (["lora={}", "start=random"], "these keys need trained ones"),
         (["sparsity={ share = 0.5 }", "start=random"], "sparsity: the weights of start = 'random' are untrained"),
         (["sparsity={ share = 0.5 }", "lora={}"], "lora fills the zeros of sparsity"),
         (["sparsity={}"], "give either share"),
