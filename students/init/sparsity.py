@@ -3,7 +3,7 @@
 Knows models and batches; knows nothing of training.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -27,8 +27,12 @@ def prune_weights(model: PreTrainedModel, batch: TokenBatch, config: SparsityCon
     Raises:
         UsageError: if the model's layers are not where a Llama has them, or a matrix cannot have the pattern.
     """
+    run_before_layers(model, batch, partial(_prune_layer, tokens=batch.owner >= 0, config=config))
+
+
+def run_before_layers(model: PreTrainedModel, batch: TokenBatch, hook: Callable[..., None]) -> None:
+    """Run `model` on `batch` without dropout, and call `hook` with each layer and its inputs, before the layer runs."""
     batch = batch.to_device(model.device)
-    hook = partial(_prune_layer, tokens=batch.owner >= 0, config=config)
     hooks = [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in find_layers(model)]
     training = model.training
     model.train(False)

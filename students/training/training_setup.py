@@ -18,6 +18,7 @@ from core.errors import UsageError
 from core.runs.student_records import WindowRecord
 from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
 from students.distributed import main_process_first, select_device
+from students.init.reconstruction import prune_and_reconstruct
 from students.init.sparsity import compute_zero_share, freeze_zeros, prune_weights
 from students.init.start_model import StartModel, load_start_model
 from students.init.start_shape import shape_start
@@ -176,7 +177,11 @@ def prune_start(
     """Set weights of the start to zero permanently, in place. Returns the held-out loss before."""
     pad = find_pad_id(start.tokenizer)
     before = compute_held_out_loss(start.model, data.held_out, pad)
-    prune_weights(start.model, build_batch(sample_calibration(data, config.conversations, seed), pad), config)
+    batch = build_batch(sample_calibration(data, config.conversations, seed), pad)
+    if config.reconstruct:
+        prune_and_reconstruct(start.model, batch, config, progress)
+    else:
+        prune_weights(start.model, batch, config)
     freeze_zeros(start.model)
     after = compute_held_out_loss(start.model, data.held_out, pad)
     progress(

@@ -1,0 +1,94 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from core.config.students import SparsityConfig, StudentConfig
+from students.chat_encoding import Conversation, EncodedConversation
+from students.init.reconstruction import fit_kept_weights, prune_and_reconstruct
+from students.init.sparsity import compute_zero_share, find_layers, iterate_matrices, prune_weights
+from students.token_batches import TokenBatch, build_batch
+from students.training.student_training import train_student
+from tests.students.conftest import opinionated, quiet
+
+
+def test_the_weights_that_stay_are_the_least_squares_solution() -> None:
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(200, 8, generator=generator) @ torch.randn(8, 8, generator=generator)
+    weight = torch.randn(5, 8, generator=generator)
+    kept = torch.rand(5, 8, generator=generator) > 0.5
+    outputs = inputs @ weight.T
+    found = fit_kept_weights(weight, kept, inputs.T @ inputs, outputs.T @ inputs, steps=40)
+    for row, mask, output in zip(found, kept, outputs.T, strict=True):
+        expected = torch.linalg.lstsq(inputs[:, mask], output[:, None]).solution[:, 0]
+        torch.testing.assert_close(row[mask], expected, atol=1e-3, rtol=1e-3)
+        assert not row[~mask].any()
+
+
+@torch.no_grad()
+def measure_change(pruned: LlamaForCausalLM, whole: LlamaForCausalLM, batch: TokenBatch) -> float:
+    """Of the last hidden states, a share of their squares."""
+    tokens = batch.owner >= 0
+    states = [model.model(input_ids=batch.ids, **batch.layout).last_hidden_state[tokens] for model in (pruned, whole)]
+    return float((states[0] - states[1]).square().sum() / states[1].square().sum())
+
+
+@pytest.mark.parametrize("amount", [{"share": 0.5}, {"pattern": "2:4"}, {"share": 0.5, "method": "magnitude"}])
+def test_as_many_weights_are_zero_and_the_model_changes_less(
+    amount: dict[str, Any], model: LlamaForCausalLM, encoded: list[EncodedConversation]
+) -> None:
+    whole, plain = (opinionated(LlamaForCausalLM(model.config), 3) for _ in range(2))
+    opinionated(model, 3)
+    batch, config = build_batch(encoded, 0), SparsityConfig(**amount)
+    prune_weights(plain, batch, config)
+    lines: list[str] = []
+    prune_and_reconstruct(model, batch, config, lines.append)
+    assert compute_zero_share(model) == 0.5
+    assert measure_change(model, whole, batch) < 0.5 * measure_change(plain, whole, batch)
+    assert lines[-1] == f"student: weights of layer {len(find_layers(model))} of {len(find_layers(model))} are pruned and fitted"
+
+
+def test_padding_and_other_rows_of_padding_change_nothing(
+    model: LlamaForCausalLM, encoded: Sequence[EncodedConversation]
+) -> None:
+    other = opinionated(LlamaForCausalLM(model.config), 3)
+    opinionated(model, 3)
+    batch = build_batch(encoded, 0)
+    assert batch.attention is not None
+    wider = TokenBatch(
+        torch.nn.functional.pad(batch.ids, (0, 3), value=5), torch.nn.functional.pad(batch.labels, (0, 3), value=-100),
+        torch.nn.functional.pad(batch.owner, (0, 3), value=-1), torch.nn.functional.pad(batch.attention, (0, 3)), None,
+    )  # fmt: skip
+    prune_and_reconstruct(model, batch, SparsityConfig(share=0.5), quiet)
+    prune_and_reconstruct(other, wider, SparsityConfig(share=0.5), quiet)
+    for weight, expected in zip(other.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, atol=1e-3, rtol=1e-2)
+
+
+def test_no_hook_is_left(model: LlamaForCausalLM, encoded: list[EncodedConversation]) -> None:
+    prune_and_reconstruct(model, build_batch(encoded, 0), SparsityConfig(share=0.5), quiet)
+    with torch.no_grad():
+        for layer in find_layers(model):
+            for _, matrix in iterate_matrices(layer):
+                matrix.weight.fill_(1.0)
+    model(input_ids=torch.tensor([encoded[0].ids]))
+    assert compute_zero_share(model) == 0
+
+
+def test_a_reconstructed_student_begins_with_less_loss(
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path
+) -> None:
+    train_student(talk, config, tmp_path / "whole", seed=7, progress=quiet, held_out=talk)
+    losses = []
+    for reconstruct in (False, True):
+        sparsity = SparsityConfig(share=0.5, reconstruct=reconstruct)
+        adjusted = config.model_copy(update={"start": str(tmp_path / "whole"), "sparsity": sparsity})
+        record = train_student(talk, adjusted, tmp_path / str(reconstruct), seed=7, progress=quiet, held_out=talk)
+        assert record.sparsity
+        assert record.sparsity.zeros == pytest.approx(0.5, abs=0.01)
+        losses.append((record.loss_before, record.sparsity.loss_unpruned))
+    (plain, unpruned), (reconstructed, _) = losses
+    assert reconstructed - unpruned < 0.5 * (plain - unpruned)
