@@ -30,7 +30,12 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # A shell has the commands that it starts with `&` ignore Ctrl-C, and so would what the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.support.s3", "tests.support.forked", "tests.support.prefect_home"]
+pytest_plugins = [
+    "tests.support.s3",
+    "tests.support.forked",
+    "tests.support.prefect_home",
+    "tests.support.seeing_students",
+]
 
 
 GROUP_MARKS = ("slow", "waits")

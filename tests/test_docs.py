@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import httpx
 import polars as pl
 import pytest
-from distributed.security import Security
 
 from core.project_files import PROJECT
 from core.runs.records import RunState
@@ -636,6 +635,8 @@ def test_the_pages_on_a_recipe_of_ones_own_run_as_written(tmp_path: Path, prefec
 @pytest.mark.slow
 @with_runs
 def test_the_pages_on_a_cluster_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
+    from distributed.security import Security  # a second, also of each worker that runs no test of a cluster
+
     security = Security.temporary()  # type: ignore[no-untyped-call]
     texts = (security.tls_ca_file, security.tls_client_cert, security.tls_client_key)
     here = "--host 127.0.0.1 --no-dashboard"

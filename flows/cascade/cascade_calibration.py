@@ -74,7 +74,6 @@ def prepare_cascade_calibration(
     """
     from agents.studies.held_out_evaluation import has_fixed_questions
 
-    check_train_extra()  # its absence is reported before answers are paid for
     file = is_weights_file(name)
     folder = name.parent if file else find_student_folder(name)
     run = find_student_run(folder)
@@ -91,6 +90,7 @@ def prepare_cascade_calibration(
         better, better_weights = configure_student_as_teacher(found, better), hash_file(found)
         if hash_file(weights) == better_weights:
             raise UsageError(f"--teacher {teacher}: is the student itself; name a better one")
+    check_train_extra()  # before answers are paid for; after mistakes, since it takes seconds
     return CascadeCalibrationTask(
         folder,
         weights,

@@ -45,7 +45,7 @@ from students.training_data import jitter_colors
 from teachers.local_images import fit_message_images
 from teachers.local_llama import projector_settings, start_local_server
 from teachers.openai_chat import build_messages
-from tests.students.conftest import quiet, save_seeing_start, saved, tiny_llama, tiny_qwen3
+from tests.students.conftest import quiet, saved, tiny_llama, tiny_qwen3
 from tests.support.colored_pictures import COLORS, SIZES, ask_color, color_conversations, png_url
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
 
@@ -156,20 +156,13 @@ def test_a_batch_computes_what_each_conversation_does_alone(tokenizer: PreTraine
 # What it learns
 
 
-@pytest.fixture(scope="module")
-def seeing_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("seeing")
-    config = save_seeing_start(folder)
-    train_student(color_conversations(320), config, folder / "student", seed=3, progress=quiet)
-    return folder / "student"
-
-
 def blank(conversation: list[Message]) -> list[Message]:
     white = (png_url(Image.new("RGB", SIZES[0], "white")),)
     return [turn.model_copy(update={"images": white}) if turn.images else turn for turn in conversation]
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("students")
 def test_it_learns_from_images_alone(seeing_student: Path, tmp_path: Path) -> None:
     """Blind, it can only guess among six colors; before the training it knows nothing either."""
     held_out = color_conversations(60, seed=9)
@@ -188,6 +181,7 @@ def test_it_learns_from_images_alone(seeing_student: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("students")
 def test_it_is_a_start_that_sees(seeing_student: Path, tmp_path: Path) -> None:
     config = StudentConfig(
         start=str(seeing_student), epochs=1, learning_rate=1e-5, batch_size=16, max_tokens=128, images=IMAGES
@@ -288,6 +282,7 @@ def served(seeing_student: Path) -> Iterator[LlamaCpp]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("students")
 def test_llama_cpp_sees_what_torch_sees(
     seeing_student: Path, served: LlamaCpp, tokenizer: PreTrainedTokenizerBase
 ) -> None:

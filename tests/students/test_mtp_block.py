@@ -41,8 +41,8 @@ ANSWERED = 40
 """Tokens that are decoded."""
 CONFIG = StudentConfig.model_validate(
     {
-        "start": "random", "architecture": "hybrid", "layers": 4, "hidden_size": 64, "mtp": {}, "epochs": 120, "batch_size": 2,
-        "max_tokens": 256, "learning_rate": 3e-3, "precision": "float32", "checkpoint_steps": 50, "evaluate_steps": 120,
+        "start": "random", "architecture": "hybrid", "layers": 4, "hidden_size": 64, "mtp": {}, "epochs": 70, "batch_size": 2,
+        "max_tokens": 256, "learning_rate": 5e-3, "precision": "float32", "checkpoint_steps": 30, "evaluate_steps": 70,
     }
 )  # fmt: skip
 
@@ -152,18 +152,18 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path: Path, mon
         pass
 
     def stop(line: str) -> None:
-        if "step 12/" in line:
+        if "step 8/" in line:
             raise Interrupted
 
     monkeypatch.setattr("students.training.training_loop.PROGRESS_SECONDS", 0.0)
-    short = CONFIG.model_copy(update={"epochs": 20, "checkpoint_steps": 8, "evaluate_steps": None})
+    short = CONFIG.model_copy(update={"epochs": 12, "checkpoint_steps": 5, "evaluate_steps": None})
     out, undisturbed = tmp_path / "student", tmp_path / "undisturbed"
     train_student(remembered(), short, undisturbed, seed=1, progress=quiet, held_out=remembered())
     with pytest.raises(Interrupted):
         train_student(remembered(), short, out, seed=1, progress=stop, held_out=remembered())
     lines: list[str] = []
     train_student(remembered(), short, out, seed=1, progress=lines.append, held_out=remembered())
-    assert any("resumes after step 8" in line for line in lines)
+    assert any("resumes after step 5" in line for line in lines)
     assert (out / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
 
 

@@ -1,6 +1,8 @@
 """Pictures of one colored square, and conversations that ask for its color: what a tiny student can learn to see in seconds."""
 
 import io
+import json
+from pathlib import Path
 from random import Random
 
 from PIL import Image, ImageDraw
@@ -37,3 +39,14 @@ def ask_color(color: str, rng: Random, size: tuple[int, int] = SIZES[0]) -> list
 def color_conversations(number: int, seed: int = 0) -> list[list[Message]]:
     rng = Random(seed)
     return [ask_color(rng.choice(COLORS), rng) for _ in range(number)]
+
+
+def write_rows(file: Path, number: int, seed: int) -> Path:
+    """The conversations in OpenAI's form, with `data:` URLs."""
+    lines = []
+    for asked, answer in color_conversations(number, seed):
+        parts = [{"type": "image_url", "image_url": {"url": asked.images[0]}}, {"type": "text", "text": asked.content}]
+        turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": answer.content}]
+        lines.append(json.dumps({"messages": turns}))
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file

@@ -25,7 +25,7 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from students.output.gguf_export import export_gguf
 from students.training.student_training import train_student
 from teachers.base import TeacherQuestion
-from tests.students.conftest import quiet, save_seeing_start
+from tests.students.conftest import build_seeing_config, quiet
 from tests.support.colored_pictures import COLORS, QUESTION, draw_square
 from tests.support.http_serving import serve
 from tests.support.openai_server import OpenAIServer
@@ -233,18 +233,18 @@ def test_no_other_family_takes_images(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny student that answers the verifier's question about a square in the verifier's form."""
-    folder = tmp_path_factory.mktemp("eyes")
-    config = save_seeing_start(folder)
+def eyes(seeing_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny student that sees and learns to answer the verifier's question about a square in the verifier's form."""
+    out = tmp_path_factory.mktemp("eyes") / "student"
+    config = build_seeing_config(seeing_student).model_copy(update={"epochs": 5})
     rng = Random(3)
     rows = []
     for _ in range(360):
         color = rng.choice(COLORS)
         shown = Message(role="user", content=QUESTION, images=(draw_square(color, rng),))
         rows.append([shown, Message(role="assistant", content=json.dumps({"found": True, "answer": color}))])
-    train_student(rows, config, folder / "student", seed=3, progress=quiet)
-    return export_gguf(folder / "student", "f32").path
+    train_student(rows, config, out, seed=3, progress=quiet)
+    return export_gguf(out, "f32").path
 
 
 @pytest.mark.slow

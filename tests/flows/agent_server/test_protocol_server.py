@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from core.runs.run_dir import RunDir
 from flows.data.curated_run import read_finished_samples
 from tests.support.waiting import wait_until, wait_until_so
 
-mcp = pytest.importorskip("mcp", reason="MCP servers need the extra `mcp`")
+if not find_spec("mcp"):
+    pytest.skip("MCP servers need the extra `mcp`", allow_module_level=True)
+
 SECRET = "sk-test-5f0e1c2d3b4a"
 WISH = "Short notes about houseplants of at most 20 words."
 RECIPE = """
@@ -81,6 +84,8 @@ async def connect(root: Path, home: Path, *options: str) -> AsyncIterator[McpSes
     words = ["-m", "stillhouse", "mcp", "--root", str(root), *options]
     command = f"echo $$ > {shlex.quote(str(pid_file))}; exec {shlex.join([sys.executable, *words])}"
     environment = {**os.environ, "PREFECT_HOME": str(home), "MY_API_KEY": SECRET}
+    import mcp  # a second, also of each worker of pytest that runs none of these tests
+
     server = mcp.StdioServerParameters(command="sh", args=["-c", command], env=environment, cwd=str(PROJECT))
     async with mcp.Client(server) as client:
         yield McpSession(client, pid_file)

@@ -56,8 +56,8 @@ from students.output.student_folder import (
 )
 from teachers.base import TeacherReply
 from tests.flows.commands.test_commands import called
-from tests.students.conftest import quiet, save_seeing_start
-from tests.support.colored_pictures import COLORS, QUESTION, ask_color, color_conversations, draw_square
+from tests.students.conftest import quiet
+from tests.support.colored_pictures import COLORS, QUESTION, ask_color, color_conversations, draw_square, write_rows
 
 LIMITS = ImageLimits(16, 64)
 
@@ -229,46 +229,35 @@ def test_rows_of_the_training_are_known_by_the_bytes_of_their_images(tmp_path: P
     assert digest_trained_row(plain) == conversation_digest(plain), "students that read text alone keep their records"
 
 
-def write_rows(file: Path, number: int, seed: int) -> Path:
-    """In OpenAI's form, with `data:` URLs."""
-    lines = []
-    for asked, answer in color_conversations(number, seed):
-        parts = [{"type": "image_url", "image_url": {"url": asked.images[0]}}, {"type": "text", "text": asked.content}]
-        turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": answer.content}]
-        lines.append(json.dumps({"messages": turns}))
-    file.write_text("\n".join(lines), encoding="utf-8")
-    return file
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("seeing")
-    config = save_seeing_start(folder)
-    distill_dataset(write_rows(folder / "train.jsonl", 320, 0), folder / "student", config, 3, quiet)
-    return folder / "student"
-
-
 @pytest.mark.slow
 @pytest.mark.xdist_group("students")
 def test_evaluate_asks_with_its_picture_blind_and_with_another(
-    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    seeing_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     learned = [
-        digest.split() for digest in ((student / name).read_text() for name in (TRAINED_ROWS_FILE, TRAINED_IMAGES_FILE))
+        digest.split()
+        for digest in ((seeing_student / name).read_text() for name in (TRAINED_ROWS_FILE, TRAINED_IMAGES_FILE))
     ]
     assert 250 < len(learned[0]) == len(learned[1]), "each image once"
     rows = write_rows(tmp_path / "new.jsonl", 60, 9)
-    found = json.loads(called(capsys, "evaluate", str(student), "--data", str(rows), "--json")[1])
+    found = json.loads(called(capsys, "evaluate", str(seeing_student), "--data", str(rows), "--json")[1])
     passed = {name: arm["passed"] for name, arm in found["arms"].items()}
     asked = found["questions"]
     assert 50 <= asked <= 60, "a few were drawn for the training too, and are left out"
     assert passed["picture"] >= 0.8 * asked, "it sees"
     assert max(passed["blind"], passed["shuffled"]) <= 0.45 * asked, "one color in six is guessed"
     assert all(comparison["difference"]["low"] > 0.3 for comparison in found["comparisons"])
-    printed = called(capsys, "evaluate", str(student), "--data", str(rows))[1]
+    printed = called(capsys, "evaluate", str(seeing_student), "--data", str(rows))[1]
     assert re.search(rf"blind \(a white image\) +{passed['blind']} of {asked}", printed)
     seen = called(
-        capsys, "evaluate", str(student), "--data", str(student.parent / "train.jsonl"), "-n", "400", "--json"
+        capsys,
+        "evaluate",
+        str(seeing_student),
+        "--data",
+        str(seeing_student.parent / "train.jsonl"),
+        "-n",
+        "400",
+        "--json",
     )[1]
     unseen = sum(set(learned[1]).isdisjoint(digest_images([turns])) for turns in color_conversations(320, 0))
     assert json.loads(seen)["questions"] == unseen > 20, "the rows of its training are left out"
@@ -276,8 +265,8 @@ def test_evaluate_asks_with_its_picture_blind_and_with_another(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("students")
-def test_it_is_served_with_images_of_the_request_only(student: Path) -> None:
-    setup = ServingSetup(export_gguf(student, "q8_0").path, None, None, {"temperature": 0, "max_tokens": 12}, "")
+def test_it_is_served_with_images_of_the_request_only(seeing_student: Path) -> None:
+    setup = ServingSetup(export_gguf(seeing_student, "q8_0").path, None, None, {"temperature": 0, "max_tokens": 12}, "")
 
     async def ask(http: aiohttp.ClientSession, url: str, image: str, *, order: int = 1) -> tuple[int, Any]:
         parts = [{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": image}}][::order]

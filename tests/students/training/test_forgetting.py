@@ -97,6 +97,7 @@ def test_replay_survives_interruptions_while_it_is_written_and_learned(
 ) -> None:
     monkeypatch.setattr("students.training.training_loop.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 8)  # several batches
+    monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 48)
     config, out = configure(chatty), tmp_path / "student"
     record = train_student(talk, config, tmp_path / "undisturbed", seed=7, progress=quiet)
     written = (tmp_path / "undisturbed.replay.jsonl").read_text()
@@ -199,7 +200,7 @@ def test_a_student_with_replay_stays_nearer_to_its_start(
 def test_replay_without_weight_changes_nothing(
     lora: dict[str, int] | None, talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path
 ) -> None:
-    weightless = configure(chatty, replay_file, replay={"weight": 1e-30}, lora=lora)
+    weightless = configure(chatty, replay_file, replay={"weight": 1e-30}, lora=lora, epochs=2)
     train_student(talk, weightless, tmp_path / "replay", seed=7, progress=quiet)
     train_student(talk, weightless.model_copy(update={"replay": None}), tmp_path / "plain", seed=7, progress=quiet)
     assert distance(read_weights(tmp_path / "replay"), read_weights(tmp_path / "plain")) == 0
@@ -228,7 +229,7 @@ def test_start_kl_holds_the_student_on_the_data(
 def test_averaged_weights_lie_between_the_start_and_the_trained(
     settings: dict[str, Any], talk: list[Conversation], chatty: Path, tmp_path: Path
 ) -> None:
-    plain = StudentConfig.model_validate({**configure(chatty, **settings).model_dump(), "replay": None})
+    plain = StudentConfig.model_validate({**configure(chatty, epochs=2, **settings).model_dump(), "replay": None})
     found = {}
     for share in (None, 0.0, 0.25, 1.0):
         config = StudentConfig.model_validate({**plain.model_dump(), "average": share})
@@ -254,8 +255,10 @@ def test_a_random_start_has_nothing_to_forget() -> None:
 
 
 def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(
-    talk: list[Conversation], tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+    talk: list[Conversation], tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 8)
+    monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 24)
     mute = opinionated(tiny_llama(len(tokenizer), tied=False), 3)
     with torch.no_grad():
         mute.lm_head.weight *= 5
