@@ -412,9 +412,10 @@ class StudentConfig(RecipeTable):
     def _check_start(self) -> Self:
         needing = [name for name in ("lora", "sparsity", "replay", "start_kl", "average") if getattr(self, name)]
         if needing and self.start == "random":
+            off = " and ".join(f"{name} = false" for name in needing)
             raise ValueError(
                 f"{' and '.join(needing)}: the weights of start = 'random' are untrained, and these keys need trained ones; "
-                f"leave out what the recipe has, and set {' and '.join(f'{name} = false' for name in needing)} where a base has it"
+                f"leave out what the recipe has, and set {off} where a base has it"
             )
         if self.average == "validation" and not (self.evaluation and self.evaluation.panel):
             raise ValueError(

@@ -90,7 +90,7 @@ def prepare_cascade_calibration(
         better, better_weights = configure_student_as_teacher(found, better), hash_file(found)
         if hash_file(weights) == better_weights:
             raise UsageError(f"--teacher {teacher}: is the student itself; name a better one")
-    check_train_extra()  # before answers are paid for; after mistakes, since it takes seconds
+    check_train_extra()  # before answers are paid for
     return CascadeCalibrationTask(
         folder,
         weights,

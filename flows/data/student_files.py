@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,18 +109,17 @@ def configure_student_as_teacher(
 
 def import_student_module(name: str) -> Any:
     """Import a module of `students`, named without that package. Raises UsageError if the extra `train` is not installed."""
-    return _import_with_train_extra(f"{students.__name__}.{name}")
+    try:
+        return import_module(f"{students.__name__}.{name}")
+    except ModuleNotFoundError as error:
+        raise _describe_missing_extra(error.name) from None
 
 
 def check_train_extra() -> None:
-    """Raises UsageError if the extra `train` is not installed."""
-    _import_with_train_extra("sklearn")
+    """Raises UsageError if the extra `train` is not installed. Imports nothing of it, which would take seconds."""
+    if find_spec("sklearn") is None:
+        raise _describe_missing_extra("sklearn")
 
 
-def _import_with_train_extra(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"students need the extra `train` ({error.name} is missing): run {format_install_command('train')}"
-        ) from None
+def _describe_missing_extra(missing: str | None) -> UsageError:
+    return UsageError(f"students need the extra `train` ({missing} is missing): run {format_install_command('train')}")

@@ -125,7 +125,7 @@ def create_decision_student(settings: DecisionSettings, show: Callable[[str], No
         raise UsageError(f"{settings.source}: has only questions for spans, which no linear head answers")
     if len(labeled.texts) < FEWEST_TEXTS:
         raise UsageError(f"{settings.source}: has {len(labeled.texts)} labeled texts; a student needs {FEWEST_TEXTS}")
-    check_train_extra()  # after the mistakes, since it takes seconds
+    check_train_extra()
     parts = split_texts(len(labeled.texts), settings.seed, settings.calibration)
     with _open_encoder(settings.encoder, labeled, show) as own:
         return _fit_student(settings, labeled, fitted, parts, own, started, show)
