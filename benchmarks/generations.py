@@ -29,9 +29,11 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.report.plots import create_plot_area
 from flows.terminal.text_format import format_percent
 
-GENERATIONS, KEEP, QUESTIONS, TASKS = 4, 120, 200, 200
+GENERATIONS, KEEP, QUESTIONS, TASKS = 4, 40, 100, 100
 PLOT = Path(__file__).with_name("generations.svg")
-UNVERIFIED = ("verifiers=[]", "agents.critic=false", "filters=[]", "student.evaluation={requests=1,panel=0}")
+FEW_REPLAYS = "student.replay={share=1}"
+"""Half of the recipe's: a fourth generation learns from four times the rows."""
+UNVERIFIED = ("verifiers=[]", "agents.critic=false", "filters=[]")
 
 
 class Arm(NamedTuple):
@@ -99,9 +101,11 @@ def measure_arm(arm: Arm, folder: Path, keep: int, count: int, exam: Exam) -> li
 
 def list_settings(arm: Arm, keep: int, student: Path | None) -> list[str]:
     """Of a generation; `student` is the one before."""
-    settings = [f"keep={keep}", f"samples={10 * keep}", "collapse.gate=false", *arm.settings]
+    settings = [f"keep={keep}", f"samples={10 * keep}", "collapse.gate=false", FEW_REPLAYS, *arm.settings]
     if not arm.always:
-        return [*settings, "lineage.promote=true"]
+        return [*settings, "lineage.promote=true", f"student.evaluation.requests={QUESTIONS}"]
+    # Nothing is decided by the run's own evaluation; the benchmark has its own questions.
+    settings.append("student.evaluation={requests=1,panel=0}")
     return [*settings, *([f"teachers.main.model=local/{student}"] if student else [])]
 
 
@@ -162,7 +166,8 @@ def format_page(arms: Mapping[str, Sequence[Generation]], teacher: Scores, keep:
     lines = [
         f"{describe_measurement()}. `python -m benchmarks generations`",
         "",
-        f"Recipe `{RECIPE}`, {keep} samples kept in each generation, one seed. {len(teacher.recipe)} held-out requests of the "
+        f"Recipe `{RECIPE}` with `{FEW_REPLAYS}`, {keep} samples kept in each generation, one seed, every student from the same "
+        f"start. {len(teacher.recipe)} held-out requests of the "
         f"recipe, judged by all of its checks in every arm, and {len(teacher.panel)} tasks of the general panel; the embedded "
         f"teacher passes {recipe} and {panel}. *always*: every student becomes the next generator. Words: median of the answers "
         "to open questions.",

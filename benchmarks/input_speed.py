@@ -42,8 +42,8 @@ def table(lengths: Sequence[int] = LENGTHS) -> str:
     lines = [
         f"{describe_measurement()}. `python -m benchmarks.input_speed`",
         "",
-        f"{LAYERS} layers of the embedded teacher in Q8_0, one conversation; medians of {ROUNDS} rounds, in turns. Ratios: windows "
-        "to full attention.",
+        f"{LAYERS} layers of the embedded teacher in Q8_0, one conversation; medians of {ROUNDS} rounds, in turns. Ratios: "
+        "windows to full attention.",
         "",
         "| tokens of the input | | cache MB | read s | decoded tokens/s |",
         "|---:|---|---:|---:|---:|",

@@ -50,22 +50,26 @@ def table(conversations: int = CONVERSATIONS, held_out: int = HELD_OUT) -> str:
     }
     fitted, control = (outcomes["share = 0.5", arm].loss for arm in (FITTED, CONTROL))
     if control < fitted + MARGIN:
-        raise RuntimeError(f"tokens in random order reach {control:.2f} nats, text {fitted:.2f}: what is fitted is not text")
+        raise RuntimeError(
+            f"tokens in random order reach {control:.2f} nats, text {fitted:.2f}: what is fitted is not text"
+        )
     tokens = sum(len(conversation.ids) for conversation in measured)
     lines = [
         f"{describe_measurement()}. `python -m benchmarks.pruning`",
         "",
-        f"The embedded teacher, {LAYERS} layers; inputs measured on {len(measured)} of its own conversations ({tokens:,} tokens), loss "
-        f"on the answers of {len(other)} others, before any training. Unpruned: {dense:.3f} nats per token. Of the loss: the part "
-        "of what Wanda loses that comes back.",
+        f"The embedded teacher, {LAYERS} layers; inputs measured on {len(measured)} of its own conversations "
+        f"({tokens:,} tokens), loss on the answers of {len(other)} others, before any training. Unpruned: {dense:.3f} nats "
+        "per token. Won back: the part of what Wanda loses.",
         "",
-        "| `sparsity` | | zeros | nats per token | of the loss | seconds |",
+        "| `sparsity` | | zeros | nats per token | won back | seconds |",
         "|---|---|---:|---:|---:|---:|",
     ]
     for (form, arm), outcome in outcomes.items():
         lost = outcomes[form, WANDA].loss - dense
         back = "" if arm == WANDA else f"{(outcomes[form, WANDA].loss - outcome.loss) / lost:.0%}"
-        lines.append(f"| `{form}` | {arm} | {outcome.zeros:.1%} | {outcome.loss:.3f} | {back} | {outcome.seconds:.0f} |")
+        lines.append(
+            f"| `{form}` | {arm} | {outcome.zeros:.1%} | {outcome.loss:.3f} | {back} | {outcome.seconds:.0f} |"
+        )
     return "\n".join(lines)
 
 

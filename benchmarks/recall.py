@@ -265,8 +265,8 @@ def table(steps: int = STEPS, names: Sequence[str] = ()) -> str:
         f"{describe_measurement()}. `python -m benchmarks.recall`",
         "",
         f"Two layers of width {WIDTH}; the first has attention to {WINDOW} tokens, and at least {FILLER_LENGTH} are between a "
-        f"pair and its query. Trained on rows of each length in turn for at most {steps:,} steps, one seed; chance is {1 / KEYS:.1%}. "
-        "Controls: window only, learning rate 0.",
+        f"pair and its query. Trained on rows of each length in turn for at most {steps:,} steps, one seed; chance is "
+        f"{1 / KEYS:.1%}. Controls: window only, learning rate 0.",
         "",
         f"| second layer | {' | '.join(f'{pairs} pairs' for pairs in PAIRS)} | steps | parameters | steps/s |",
         f"|---|{'---:|' * (len(PAIRS) + 3)}",

@@ -125,7 +125,7 @@ def compute_products(inputs: torch.Tensor, unpruned: torch.Tensor, tokens: torch
 def fit_kept_weights(
     start: torch.Tensor, kept: torch.Tensor, products: torch.Tensor, wanted: torch.Tensor, steps: int = STEPS
 ) -> torch.Tensor:
-    """The V of `start`'s shape, (outputs, inputs), with zeros where not `kept`, that minimizes tr(V products V^T) - 2 tr(V wanted^T).
+    """The V of `start`'s shape, (outputs, inputs), that minimizes tr(V products V^T) - 2 tr(V wanted^T), zero where not `kept`.
 
     By conjugate gradients from `start`, for each output by itself, with the diagonal as preconditioner.
     """

@@ -309,7 +309,9 @@ def test_false_switches_off_what_a_recipe_or_its_base_trains_with(tmp_path: Path
     assert built_in.replay
     assert built_in.average
     assert built_in.evaluation
-    set_off = student("constrained-instructions", *(f"student.{key}=false" for key in ("replay", "average", "evaluation")))
+    set_off = student(
+        "constrained-instructions", *(f"student.{key}=false" for key in ("replay", "average", "evaluation"))
+    )
     assert (set_off.replay, set_off.average, set_off.evaluation) == (None, None, None)
     off = dict.fromkeys(("evaluation", "replay", "average", "lora", "sparsity", "attention", "mtp"), False)
     assert StudentConfig.model_validate(off) == StudentConfig(), "as distill reads its settings"

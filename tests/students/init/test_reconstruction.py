@@ -48,7 +48,10 @@ def test_as_many_weights_are_zero_and_the_model_changes_less(
     prune_and_reconstruct(model, batch, config, lines.append)
     assert compute_zero_share(model) == 0.5
     assert measure_change(model, whole, batch) < 0.5 * measure_change(plain, whole, batch)
-    assert lines[-1] == f"student: weights of layer {len(find_layers(model))} of {len(find_layers(model))} are pruned and fitted"
+    assert (
+        lines[-1]
+        == f"student: weights of layer {len(find_layers(model))} of {len(find_layers(model))} are pruned and fitted"
+    )
 
 
 def test_padding_and_other_rows_of_padding_change_nothing(
