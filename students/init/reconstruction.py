@@ -16,8 +16,10 @@ from core.config.students import SparsityConfig
 from students.init.sparsity import find_layers, iterate_matrices, run_before_layers, select_kept_weights
 from students.token_batches import TokenBatch
 
-RIDGE = 0.01
-"""How strongly a fitted weight is drawn to the original one, as a share of the squares of its input."""
+RIDGE = 0.3
+"""How strongly a fitted weight is drawn to the original one, as a share of the squares of its input. Half of the weights of the
+embedded teacher's first 8 layers pruned, fitted on 9,600 tokens: 0.1 1.524, 0.3 1.508, 1 1.519 nats per held-out token
+(not fitted: 1.707)."""
 STEPS = 12
 """Of the conjugate gradients. Each costs a product of the matrix with the squares of its inputs."""
 
