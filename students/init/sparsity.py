@@ -88,7 +88,22 @@ def freeze_zeros(model: PreTrainedModel) -> None:
     """Mask the gradients of zero weights, so that they stay zero."""
     for layer in find_layers(model):
         for _, matrix in iterate_matrices(layer):
-            matrix.weight.register_hook(partial(torch.mul, matrix.weight != 0))  # type: ignore[no-untyped-call]
+            matrix.weight.register_hook(ZeroMask(matrix.weight))  # type: ignore[no-untyped-call]
+
+
+class ZeroMask:
+    """Masks the gradient of a weight where it was zero at the first call: on its device, and in a training that resumes those of
+    its checkpoint.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self._weight = weight
+        self._mask: torch.Tensor | None = None
+
+    def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
+        if self._mask is None:
+            self._mask = self._weight != 0
+        return gradient * self._mask
 
 
 def compute_zero_share(model: PreTrainedModel) -> float:

@@ -9,7 +9,14 @@ from transformers import LlamaForCausalLM
 
 from core.config.students import SparsityConfig, StudentConfig
 from students.chat_encoding import Conversation, EncodedConversation
-from students.init.sparsity import compute_zero_share, find_layers, iterate_matrices, prune_weights, select_kept_weights
+from students.init.sparsity import (
+    compute_zero_share,
+    find_layers,
+    freeze_zeros,
+    iterate_matrices,
+    prune_weights,
+    select_kept_weights,
+)
 from students.token_batches import build_batch
 from students.training.student_training import train_student
 from tests.students.conftest import opinionated, quiet
@@ -104,3 +111,15 @@ def test_pruning_leaves_no_hook_on_the_model(model: LlamaForCausalLM, encoded: l
                 matrix.weight.fill_(1.0)
     model(input_ids=torch.tensor([encoded[0].ids]))
     assert compute_zero_share(model) == 0
+
+
+def test_a_resumed_training_keeps_the_zeros_of_its_checkpoint(model: LlamaForCausalLM) -> None:
+    """The start is pruned again when a training resumes, and other threads may choose other weights."""
+    freeze_zeros(model)
+    matrix = model.model.layers[0].mlp.up_proj.weight
+    with torch.no_grad():
+        matrix[:, ::2] = 0  # as a checkpoint that is loaded
+    model(input_ids=torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    assert matrix.grad is not None
+    assert not matrix.grad[:, ::2].any()
+    assert matrix.grad[:, 1::2].any()
