@@ -1,7 +1,7 @@
 """What sliding windows save at long inputs in llama.cpp, and what they do not save at short ones: cache, reading and decoding.
 
 Half of the embedded teacher's layers, with full attention and with windows, untrained: speed and memory do not depend on the
-weights. At inputs inside the window the two must be equal.
+weights. At inputs inside the window the two should be equal: what they differ there is the noise of the machine.
 
     python -m benchmarks.input_speed [LENGTH...]
 """

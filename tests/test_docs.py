@@ -546,7 +546,7 @@ def add_endpoint(workspace: Workspace) -> None:
     [text] = [block.text for block in blocks() if block.page == "README.md" and block.language == "toml"]
     path = workspace.folder / "mine/recipe.toml"
     fewer = path.read_text().replace("keep = 10", "keep = false")
-    student = "\n".join(("[student]", *SMALLEST, "evaluation = false", "replay = false"))
+    student = "\n".join(("[student]", *SMALLEST, "evaluation = false", "replay = false", "average = false"))
     path.write_text(f"{fewer}\n{text}\n{student}\n".replace("localhost:8000", workspace.endpoint.address))
 
 

@@ -92,8 +92,8 @@ def freeze_zeros(model: PreTrainedModel) -> None:
 
 
 class ZeroMask:
-    """Masks the gradient of a weight where it was zero at the first call: on its device, and in a training that resumes those of
-    its checkpoint.
+    """Masks the gradient of a weight where the weight is zero. The mask is made at the first gradient: by then the weights are on
+    their device, and a resumed training has loaded its checkpoint.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:

@@ -76,7 +76,9 @@ def train_student(
         progress(f"student: {out} is trained already")
         return record
     start, data, windows = prepare_start(conversations, held_out, rejected, config, seed, progress)
-    unpruned = prune_start(start, data, config.sparsity, seed, progress) if config.sparsity else None
+    unpruned = None
+    if config.sparsity:
+        unpruned = prune_start(start, data, config.sparsity, out, seed=seed, digest=digest, progress=progress)
     replay = prepare_replay(start, data, config, out, progress)
     objective = prepare_objective(start, data, config, out, seed=seed, teacher=teacher, progress=progress)
     open_teacher_file.cache_clear()  # 150 MB that the training does not need

@@ -18,7 +18,6 @@ from core.errors import UsageError
 from core.runs.student_records import WindowRecord
 from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
 from students.distributed import main_process_first, select_device
-from students.init.reconstruction import prune_and_reconstruct
 from students.init.sparsity import compute_zero_share, freeze_zeros, prune_weights
 from students.init.start_model import StartModel, load_start_model
 from students.init.start_shape import shape_start
@@ -43,6 +42,7 @@ from students.signals.replay import NO_REPLAY, ReplayTexts, load_replay
 from students.signals.torch_teacher import TorchTeacher, load_original, load_teacher, tokenizer_digest
 from students.stored_precision import cast_weights
 from students.token_batches import build_batch
+from students.training.fitted_start import fit_start_once
 from students.training_data import TrainingData, encode_and_split
 
 if TYPE_CHECKING:
@@ -172,14 +172,21 @@ def record_windows(
 
 
 def prune_start(
-    start: StartModel, data: TrainingData, config: SparsityConfig, seed: int, progress: ProgressCallback
+    start: StartModel,
+    data: TrainingData,
+    config: SparsityConfig,
+    out: Path,
+    *,
+    seed: int,
+    digest: str,
+    progress: ProgressCallback,
 ) -> float:
-    """Set weights of the start to zero permanently, in place. Returns the held-out loss before."""
+    """Set weights of the start to zero permanently, in place. Returns the held-out loss before. `digest` is the training's."""
     pad = find_pad_id(start.tokenizer)
     before = compute_held_out_loss(start.model, data.held_out, pad)
     batch = build_batch(sample_calibration(data, config.conversations, seed), pad)
     if config.reconstruct:
-        prune_and_reconstruct(start.model, batch, config, progress)
+        fit_start_once(start, batch, config, out, digest, progress)
     else:
         prune_weights(start.model, batch, config)
     freeze_zeros(start.model)

@@ -7,7 +7,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def seeing_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its folder, next to `train.jsonl` with the rows of its training. No test changes either."""
+    """Its folder, next to `train.jsonl` with the rows of its training. Tests write exports and evaluations into it, and leave its
+    weights as they are.
+    """
     from flows.run.dataset_distillation import distill_dataset
     from tests.students.conftest import quiet, save_seeing_start
     from tests.support.colored_pictures import write_rows

@@ -28,13 +28,11 @@ from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
 from tests.agents.studies.form_texts import FORM_TEXTS
 
 RECIPES = sorted(list_built_in_recipes())
-FEWER_SEEDS = {"reasoning": ["task.questions=300"]}
-"""Of recipes whose seeds are made, in seconds."""
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_no_built_in_recipe_trains_a_task_of_its_panel(name: str) -> None:
-    plan = load_recipe_plan(name, FEWER_SEEDS.get(name, []))
+    plan = load_recipe_plan(name)
     test, validation = build_general_panel(plan, 400), build_general_panel(plan, 400, "validation")
     rows = [] if plan.recipe.seeds.documents else load_seed_rows(plan).rows
     topics = {stem for row in rows for stem in content_word_stems(str(row.get("topic", "")))}

@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.config.students import SparsityConfig, StudentConfig
 from students.chat_encoding import Conversation, EncodedConversation
 from students.init.reconstruction import fit_kept_weights, prune_and_reconstruct
 from students.init.sparsity import compute_zero_share, find_layers, iterate_matrices, prune_weights
+from students.init.start_model import StartModel
 from students.token_batches import TokenBatch, build_batch
+from students.training.fitted_start import fit_start_once, name_layer_weights
 from students.training.student_training import train_student
 from tests.students.conftest import opinionated, quiet
 
@@ -79,6 +81,24 @@ def test_no_hook_is_left(model: LlamaForCausalLM, encoded: list[EncodedConversat
                 matrix.weight.fill_(1.0)
     model(input_ids=torch.tensor([encoded[0].ids]))
     assert compute_zero_share(model) == 0
+
+
+def test_a_training_that_resumes_begins_with_the_weights_that_were_fitted(
+    model: LlamaForCausalLM, encoded: list[EncodedConversation], tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Other conversations stand for another machine, which would fit other weights."""
+
+    def fit(rows: list[EncodedConversation], digest: str) -> torch.Tensor:
+        start = StartModel(opinionated(LlamaForCausalLM(model.config), 3), tokenizer, "", None, "")
+        fit_start_once(start, build_batch(rows, 0), SparsityConfig(share=0.5), tmp_path / "student", digest, quiet)
+        return torch.cat([weight.flatten() for weight in name_layer_weights(start).values()])
+
+    first = fit(encoded, "a")
+    assert fit(encoded[:3], "a").equal(first)
+    assert not fit(encoded[:3], "b").equal(first)
+    [file] = (tmp_path / ".student.checkpoint").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert fit(encoded, "b").equal(first)
 
 
 def test_a_reconstructed_student_begins_with_less_loss(
