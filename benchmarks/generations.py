@@ -6,6 +6,7 @@ names a folder for runs and answers, so that a stopped benchmark resumes.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -122,7 +123,9 @@ def describe_decision(release: Release, arm: Arm) -> str:
         return "always"
     promotion = release.lineage.promotion
     assert promotion is not None
-    return "promoted" if promotion.promoted else f"not promoted: {'; '.join(promotion.reasons)}"
+    if promotion.promoted:
+        return "promoted"
+    return f"not promoted: {'; '.join(re.split('[:,]', reason)[0] for reason in promotion.reasons)}"
 
 
 def draw_arms(arms: Mapping[str, Sequence[Generation]], teacher: Scores) -> str:
@@ -167,11 +170,11 @@ def format_page(arms: Mapping[str, Sequence[Generation]], teacher: Scores, keep:
     lines = [
         f"{describe_measurement()}. `python -m benchmarks generations`",
         "",
-        f"Recipe `{RECIPE}` with `{FEW_REPLAYS}`, {keep} samples kept in each generation, one seed, every student from the same "
-        f"start. {len(teacher.recipe)} held-out requests of the "
-        f"recipe, judged by all of its checks in every arm, and {len(teacher.panel)} tasks of the general panel; the embedded "
-        f"teacher passes {recipe} and {panel}. *always*: every student becomes the next generator. Words: median of the answers "
-        "to open questions.",
+        f"Recipe `{RECIPE}` with `{FEW_REPLAYS}`, {keep} samples kept in each generation, one seed, every student from the "
+        f"same start. {len(teacher.recipe)} held-out requests of the recipe, none of which decided on a promotion, judged by "
+        f"all of its checks in every arm, and {len(teacher.panel)} tasks of the general panel; the embedded teacher passes "
+        f"{recipe} and {panel}. *always*: every student becomes the next generator. Words: median of the answers to open "
+        "questions.",
         "",
         "| | generation | kept of candidates | student passes | 95 % | panel | words | collapse | against earlier releases "
         "| next generator | minutes |",
