@@ -142,8 +142,7 @@ class SparsityConfig(RecipeTable):
     """For `wanda` and `reconstruct`: training conversations on which inputs are measured, in one batch."""
     reconstruct: bool = False
     """Fit the weights that stay by least squares, so that each matrix returns as nearly as it can what it did before, on these
-    conversations. Takes three times as long as measuring alone; more
-    conversations fit better."""
+    conversations. Takes about twice as long as pruning alone; more conversations fit better."""
 
     @model_validator(mode="after")
     def _check_amount(self) -> Self:
