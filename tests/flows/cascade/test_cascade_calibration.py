@@ -354,6 +354,8 @@ def test_another_student_takes_the_place_of_the_teacher(
     file = larger / "student-q8_0.gguf"
     assert found.teacher.model == f"local/{file}"
     assert found.weights != hash_file(file)
-    assert found.teacher_rate.value < 0.2, "its weights are random too, and pass rarely; the recipe's teacher passes often"
+    assert found.teacher_rate.value < 0.2, (
+        "its weights are random too, and pass rarely; the recipe's teacher passes often"
+    )
     setup = prepare_serving(weights.parent, None, ServingOptions(teacher=f"local/{file}", share=0.5))
     assert (setup.teacher and setup.teacher.model) == f"local/{file}"
