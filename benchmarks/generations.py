@@ -72,6 +72,7 @@ def table(
     plan = load_recipe_plan(RECIPE)
     with open_folder("STILLHOUSE_GENERATIONS") as folder:
         exam = Exam(plan, held_out_seeds(plan, questions), build_general_panel(plan, tasks), folder / "replies")
+        check_exam(exam, keep)
         teacher = ask_model(exam, plan.recipe.generator_teacher, folder / "teacher.json")
         arms = {
             name: measure_arm(arm, folder / name, keep, count, exam)
@@ -80,6 +81,13 @@ def table(
         }
     write_text(PLOT, draw_arms(arms, teacher))
     return format_page(arms, teacher, keep)
+
+
+def check_exam(exam: Exam, keep: int) -> None:
+    """Raises RuntimeError if a promotion would be decided on a request of the exam."""
+    deciding = held_out_seeds(load_recipe_plan(RECIPE, [f"samples={10 * keep}"]), QUESTIONS)
+    if shared := {seed.digest for seed in deciding} & {seed.digest for seed in exam.seeds}:
+        raise RuntimeError(f"{len(shared)} requests of the exam decide on promotions; give other --questions or --keep")
 
 
 def measure_arm(arm: Arm, folder: Path, keep: int, count: int, exam: Exam) -> list[Generation]:

@@ -103,9 +103,8 @@ def fit_image(content: bytes, patch: int, size: int) -> FittedImage:
         turn = _find_turn(image)
         scale = min(1.0, size / max(image.size))
         columns, rows = (min(max(1, round(side * scale / patch)), size // patch) for side in image.size)
-        image.draft(
-            None, (2 * size, 2 * size)
-        )  # a large JPEG is decoded at a fraction of its size, and still large enough
+        # A large JPEG is decoded at a fraction of its size, and still large enough.
+        image.draft(None, (2 * size, 2 * size))
         image.load()
         bright = _reduce_to_8_bits(image)
         mode = "RGBA" if bright.has_transparency_data else "RGB"

@@ -49,10 +49,9 @@ def prune_and_reconstruct(
 
     In the order in which the model uses them, each matrix W gets the V, with zeros where weights are pruned, that minimizes
     sum over tokens |V x - W y|^2 + sum over inputs RIDGE (sum over tokens x_j^2) |V_j - W_j|^2, where x are its inputs in the
-    model pruned so far, and y those in the unpruned model (and a millionth of the mean square, for
-    inputs that are always zero): what earlier matrices lost is made up for by later ones (the
-    objective of SparseGPT, arXiv 2301.00774, with the inputs of both models; solved as in arXiv 2401.02938, by conjugate
-    gradients in place of ADMM). The pruned weights are chosen from the solution without zeros. Costs two forward passes, and
+    model pruned so far, and y those in the unpruned model: what earlier matrices lost is made up for by later ones. This is
+    the objective of SparseGPT (arXiv 2301.00774) with the inputs of both models, solved as in arXiv 2401.02938, by conjugate
+    gradients in place of ADMM. The pruned weights are chosen from the solution without zeros. Costs two forward passes, and
     for each matrix the products of its inputs and a Cholesky factorization.
 
     Raises:

@@ -37,7 +37,7 @@ def fit_start_once(
         prune_and_reconstruct(start.model, batch, config, progress)
         if is_main_process():
             with write_atomically(file) as partial:
-                save_file(dict(name_layer_weights(start)), partial, {"digest": digest})
+                save_file(name_layer_weights(start), partial, {"digest": digest})
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import asyncio
 import html
 import json
+import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,6 +17,7 @@ import pytest
 from agents.studies.held_out_evaluation import HeldOutResult
 from core.config.teachers import TeacherConfig
 from core.errors import RunFailed
+from core.project_files import PROJECT
 from core.runs.run_dir import open_run
 from core.sample import TokenUsage
 from core.storage.atomic_files import hash_file
@@ -345,8 +347,11 @@ def test_another_student_takes_the_place_of_the_teacher(
 ) -> None:
     tokenizer = tiny_tokenizer()
     larger = saved(tiny_llama(len(tokenizer), width=32), tokenizer, tmp_path / "larger")
+    recipe = (PROJECT / "flows/recipes/smoke.toml").read_text()
+    words = tmp_path / "words.toml"  # random tokens may be few enough, and never are given words
+    words.write_text(re.sub(r"\[task.kinds\].*?\n\n", "[task.kinds]\ninclude_words = 1\n\n", recipe, flags=re.DOTALL))
     code, _, err = called(
-        capsys, "route", str(weights.parent), "--recipe", "smoke", "--teacher", str(larger), "-n", "20", "--draws", "0",
+        capsys, "route", str(weights.parent), "--recipe", str(words), "--teacher", str(larger), "-n", "20", "--draws", "0",
         "--runs-dir", str(tmp_path / "runs"), "-q",
     )  # fmt: skip
     assert code == 0, err
@@ -354,8 +359,6 @@ def test_another_student_takes_the_place_of_the_teacher(
     file = larger / "student-q8_0.gguf"
     assert found.teacher.model == f"local/{file}"
     assert found.weights != hash_file(file)
-    assert found.teacher_rate.value < 0.2, (
-        "its weights are random too, and pass rarely; the recipe's teacher passes often"
-    )
+    assert found.teacher_rate.value == 0, "its weights are random too; the recipe's teacher passes"
     setup = prepare_serving(weights.parent, None, ServingOptions(teacher=f"local/{file}", share=0.5))
     assert (setup.teacher and setup.teacher.model) == f"local/{file}"

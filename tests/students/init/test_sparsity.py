@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from transformers import LlamaForCausalLM
 
 from core.config.students import SparsityConfig, StudentConfig
 from students.chat_encoding import Conversation, EncodedConversation
+from students.init.reconstruction import prune_and_reconstruct
 from students.init.sparsity import (
     compute_zero_share,
     find_layers,
@@ -102,9 +105,12 @@ def test_zeros_stay_zero_and_the_record_has_their_loss(
         assert all(((after[name].reshape(-1, 4) != 0).sum(1) <= 2).all() for name in matrices)
 
 
-def test_pruning_leaves_no_hook_on_the_model(model: LlamaForCausalLM, encoded: list[EncodedConversation]) -> None:
+@pytest.mark.parametrize("prune", [prune_weights, partial(prune_and_reconstruct, progress=quiet)])
+def test_pruning_leaves_no_hook_on_the_model(
+    prune: Callable[..., None], model: LlamaForCausalLM, encoded: list[EncodedConversation]
+) -> None:
     """No hook is left that prunes again."""
-    prune_weights(model, build_batch(encoded, 0), SparsityConfig(share=0.5))
+    prune(model, build_batch(encoded, 0), SparsityConfig(share=0.5))
     with torch.no_grad():
         for layer in find_layers(model):
             for _, matrix in iterate_matrices(layer):
