@@ -265,6 +265,8 @@ class RunInvocation(BaseModel):
     """The working directory of the command."""
     overrides: tuple[str, ...] = ()
     """The values of `--set`."""
+    release: bool = False
+    """Whether `--release` was given."""
 
 
 MIN_REVIEWS = 20

@@ -75,7 +75,7 @@ def run_command(
         print_json(started) if as_json else print_text(format_started_run(started))
         return
     prepared, summary = _run_through_command(
-        recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=True, record=record
+        recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=True, release=release, record=record
     )
     if not release:
         _print_result(prepared, summary, runs_dir, as_json=as_json)
@@ -123,6 +123,7 @@ def _run_through_command(
     resume: bool,
     quiet: bool,
     distill: bool,
+    release: bool = False,
     record: Path | None,
 ) -> "tuple[PreparedRun, dict[str, Any]]":
     """Open the run and run it through Prefect; if it stops early, print the command that resumes it. Returns its summary."""
@@ -133,10 +134,11 @@ def _run_through_command(
     SESSION.quiet = quiet
     if record:
         _check_recording_target(record, load_command_plan(recipe, overrides), resume=resume)
-    resumption = build_resume_command(build_invocation(recipe, overrides or [], distill=distill), runs_dir)
+    invocation = build_invocation(recipe, overrides or [], distill=distill, release=release)
+    resumption = build_resume_command(invocation, runs_dir)
     resumption += f" --record {shlex.quote(str(record))}" if record else ""
     try:  # before anything slow starts, so that a mistake is printed at once
-        prepared = prepare_run(recipe, overrides or [], runs_dir, resume=resume, distill=distill)
+        prepared = prepare_run(recipe, overrides or [], runs_dir, resume=resume, distill=distill, release=release)
     except RunExists as error:
         if not isinstance(error, RunInUse):
             error.hint = f"next: {resumption}"

@@ -41,7 +41,9 @@ class PreparedRun(NamedTuple):
         return self.invocation.verb == "run"
 
 
-def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: bool, distill: bool = True) -> PreparedRun:
+def prepare_run(
+    recipe: str, overrides: list[str], runs_dir: str, *, resume: bool, distill: bool = True, release: bool = False
+) -> PreparedRun:
     """Load the recipe, build its plan, and make or find the run's directory.
 
     Raises:
@@ -54,7 +56,8 @@ def prepare_run(recipe: str, overrides: list[str], runs_dir: str, *, resume: boo
     from agents.studies.held_out_evaluation import check_evaluation_requests
     from flows.features.requested_features import check_seed_features
 
-    invocation, storage = build_invocation(recipe, overrides, distill=distill), open_run_storage(runs_dir)
+    invocation = build_invocation(recipe, overrides, distill=distill, release=release)
+    storage = open_run_storage(runs_dir)
     plan = load_recipe_plan(recipe, overrides)
     if distill and plan.recipe.student:
         check_training_modules(recipe, overrides)

@@ -33,7 +33,7 @@ def build_recipe_arguments(recipe: str, overrides: Sequence[str] | None) -> list
     return [recipe, *(word for override in overrides or () for word in ("--set", override))]
 
 
-def build_invocation(recipe: str, overrides: Sequence[str], *, distill: bool) -> RunInvocation:
+def build_invocation(recipe: str, overrides: Sequence[str], *, distill: bool, release: bool = False) -> RunInvocation:
     """The record of how a run was started, so that a command printed in any folder finds its recipe."""
     return RunInvocation(
         verb="run" if distill else "generate",
@@ -41,14 +41,14 @@ def build_invocation(recipe: str, overrides: Sequence[str], *, distill: bool) ->
         file=None if recipe in list_built_in_recipes() else resolve_recipe_name(recipe),
         folder=str(Path.cwd()),
         overrides=tuple(overrides),
+        release=release,
     )
 
 
 def build_resume_command(invocation: RunInvocation, runs_dir: str) -> str:
     """The command that resumes the run, valid in the current folder."""
-    return format_command(
-        invocation.verb, *build_invocation_arguments(invocation), *build_runs_dir_arguments(runs_dir), "--resume"
-    )
+    words = [invocation.verb, *build_invocation_arguments(invocation), *build_runs_dir_arguments(runs_dir)]
+    return format_command(*words, *(["--release"] if invocation.release else []), "--resume")
 
 
 def build_invocation_arguments(invocation: RunInvocation) -> list[str]:

@@ -1,6 +1,7 @@
 """Ctrl-C at several moments of a command's life. Each is an event: a module was imported, a line was printed."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -64,9 +65,9 @@ def test_ctrl_c_is_ignored_where_the_caller_ignores_it() -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_at_the_first_line_of_progress_names_the_command_that_resumes(tmp_path: Path) -> None:
-    runs = ["--runs-dir", str(tmp_path / "runs")]
-    process = start(MODULE, "run", "smoke", *runs, PREFECT_HOME=str(tmp_path / "prefect"))
+    options = ["--runs-dir", str(tmp_path / "runs"), "--release"]
+    process = start(MODULE, "run", "smoke", *options, PREFECT_HOME=str(tmp_path / "prefect"))
     err = interrupted(process, "3 to 20 seconds")
     stop_local_server(tmp_path / "prefect")
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == f"next: stillhouse run smoke --runs-dir {tmp_path / 'runs'} --resume"
+    assert err.splitlines()[-1] == f"next: stillhouse run smoke {shlex.join(options)} --resume"

@@ -80,7 +80,7 @@ def test_the_hints_of_a_run_that_failed_lead_back_to_it_from_its_report(folder: 
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     down = f'teachers.main={{model="openai/any", base_url="{url}", outage_seconds=0, max_retries=0}}'
-    words = ("run", "a recipe", *SETTINGS, "--set", down, "--runs-dir", "my runs")
+    words = ("run", "a recipe", *SETTINGS, "--set", down, "--runs-dir", "my runs", "--release")
     ended = follow(folder, home, *words)
     assert verbs_of(ended) == [("run", 1), ("run", 1)], ended[-1].text
     assert ended[1].words == (*words, "--resume")
