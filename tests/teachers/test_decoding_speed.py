@@ -150,7 +150,8 @@ def test_a_cache_of_8_bits_takes_half_of_one_of_16_and_energy_is_that_of_decodin
     thread = threading.Thread(target=count)
     thread.start()
     try:
-        full = asyncio.run(measure_decoding_speed(weights, powercap=tmp_path))
+        while (full := asyncio.run(measure_decoding_speed(weights, powercap=tmp_path))).joules is None:
+            pass  # the model decoded between two steps of the counter
     finally:
         ended.set()
         thread.join()
@@ -161,7 +162,7 @@ def test_a_cache_of_8_bits_takes_half_of_one_of_16_and_energy_is_that_of_decodin
     assert (cells, full.slot_tokens, full.cache.device) == (1536, 1536, "CPU")
     assert size == pytest.approx(2 * CELL * 1536, abs=0.006 * 2**20), "two digits of MiB are printed"
     assert half.cache.total == pytest.approx(34 / 32 * CELL * 1536, abs=0.006 * 2**20), "a scale for 32 values"
-    assert full.joules
+    assert full.joules > 0
     assert half.joules is None, "the counter stood still"
     assert 64 < full.position < 1536
 
