@@ -4,7 +4,7 @@ so; or a question that the passage leaves open, as in SQuAD 2.0 (Rajpurkar et al
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from random import Random
 from typing import Any, ClassVar, Self
@@ -22,6 +22,7 @@ from agents.checks.text.supported_by_passage import (
 )
 from agents.checks.text.text_units import split_sentences, split_words
 from agents.families.base import RecipeFamily, require_text
+from agents.families.passage_pool import PassagePool
 from agents.families.question_targets import (
     NO_PROSE,
     TARGET_WORDS,
@@ -84,6 +85,12 @@ INSTRUCTIONS = (
     "Read the text and answer the question. Add nothing from elsewhere; if the answer is not there, reply: {silence}",
     "Here are a text and a question about it. Answer by what the text says, or else say: {silence}",
 )
+INSTRUCTIONS_OF_SEVERAL = (
+    "Answer the question from the texts alone. If none of them says, reply: {silence}",
+    "Use nothing but the texts to answer. Where they have no answer, say: {silence}",
+    "Read the texts and answer the question. Add nothing from elsewhere; if the answer is in none of them, reply: {silence}",
+    "Here are some texts and a question about one of them. Answer by what it says, or else say: {silence}",
+)
 QUOTING_INSTRUCTION = (
     "After an answer, quote the words of the text that say so, each quote on a line of its own that begins with >."
 )
@@ -107,12 +114,14 @@ IMPERSONAL = re.compile(
 )
 """`it` without a referent: how long does it take to fill a lock."""
 NAMED_THING = re.compile(
-    r"(?i:\b(?:the|an?|each|every|any|some|no|which|whose|two|three|four|both|all) \w+)|(?<=\s)[A-Z]\w+"
+    r"(?i:\b(?:the|my|your|an?|each|every|any|some|no|which|whose|two|three|four|both|all) \w+)|(?<=\s)[A-Z]\w+"
     r"|(?<=\w )(?!(?:does|was|has|always|sometimes|across|less|perhaps)\b)[a-z]{3,}s\b"
 )
 """Possible referents of a later pronoun. (The third is a plural; after `what`, it is a verb.)"""
 
 
+POOL = "passages"
+"""The key of a row under which it has the passages of all."""
 MAX_SHOWN_CHARACTERS = 160
 """Characters of a sentence in a fault, which is inserted into a prompt as advice."""
 MAX_COMPARED_CHARACTERS = 4000
@@ -143,6 +152,9 @@ class GroundedOptions(Options):
     student learns the content of the documents."""
     cited: bool = True
     """Open book only: the answer is followed by its quotes."""
+    distractors: int = Field(0, ge=0, le=100)
+    """Open book only: passages of other documents that the user's message has before and after the one asked about, for students
+    that find an answer in a long input (as in RAFT, Zhang et al. 2024, arXiv 2403.10131)."""
 
     @field_validator("kinds")
     @classmethod
@@ -160,6 +172,11 @@ class GroundedOptions(Options):
                 f"unanswerable = {self.unanswerable:g} needs context = true: without the passage nobody can tell what it "
                 "leaves open; set unanswerable = 0"
             )
+        if not self.context and self.distractors:
+            raise ValueError(
+                f"distractors = {self.distractors} needs context = true: without it the user's message has no passage; leave "
+                "distractors out"
+            )
         return self
 
 
@@ -170,7 +187,10 @@ class StandaloneOptions(Options):
 
 @check("standalone", StandaloneOptions)
 def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None:
-    """It must be one question that does not hold its answer; without a passage, it must be understood by itself."""
+    """It must be one question that does not hold its answer. Without a passage, and among several, it must be understood by
+    itself, and no other passage may answer it.
+    """
+    seed = subject.seed.data
     question, answer = (subject.candidate.fields[name] for name in ("question", "answer"))
     if not question.rstrip().endswith("?"):
         return "the question does not end with a question mark"
@@ -179,20 +199,36 @@ def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None
     count = len(split_words(question))
     if not options.min_words <= count <= options.max_words:
         return f"the question has {count} words"
-    if subject.seed.data["answerable"] and adds_nothing(answer, question):
+    if seed["answerable"] and adds_nothing(answer, question):
         return "the answer is in the question already"
-    if subject.seed.data["context"]:
-        return None
+    if not seed["context"]:
+        return _find_unnamed(question, answer)
+    if distractors := seed.get("distractors"):
+        return _find_unnamed(question) or _find_other_answer(question, distractors)
+    return None
 
+
+def _find_unnamed(question: str, answer: str = "") -> str | None:
+    """What a reader who does not know the passage cannot understand, in words."""
     for name, text in (("question", question), ("answer", answer)):
         if match := PASSAGE_MENTION.search(text):
-            return f"the {name} speaks of {match.group()!r}, which nobody sees who reads it"
+            return f"the {name} speaks of {match.group()!r}, and its reader cannot tell which"
     if match := POINTING_WORD.search(question):
         return f"{match.group()!r} points at something that only the passage has; name it"
     bare = IMPERSONAL.sub(" ", question)
     pronoun = PRONOUN.search(bare)
     if pronoun and not NAMED_THING.search(re.sub(r"^\W*(?:what|who)\s+\w+", "", bare[: pronoun.start()], flags=re.I)):
         return f"nobody knows for what {pronoun.group()!r} stands; name it"
+    return None
+
+
+def _find_other_answer(question: str, others: Sequence[str]) -> str | None:
+    """Another passage that may answer the question, in words."""
+    for other in others:
+        sentence = find_possible_answer(question, other).sentence
+        if sentence is not None:
+            where = f"{sentence[:MAX_SHOWN_CHARACTERS]!r} of another passage" if sentence else "another passage"
+            return f"{where} has every word of the question, and may answer it; name what only this passage is about"
     return None
 
 
@@ -280,6 +316,13 @@ class GroundedQAFamily(RecipeFamily):
         ],
     }
 
+    def gather_rows(
+        self, rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """Each row with the passages of all."""
+        pool = PassagePool(rows)
+        return [{**row, POOL: pool} for row in (*rows, *made)]
+
     def condition(self, row: Mapping[str, Any], options: GroundedOptions, rng: Random) -> dict[str, Any]:
         text = unicodedata.normalize("NFC", require_text(row, "text"))
         answerable = rng.random() >= options.unanswerable
@@ -301,16 +344,22 @@ class GroundedQAFamily(RecipeFamily):
             "answerable": answerable,
             "context": options.context,
         }
+        among: dict[str, Any] = {}
+        if options.distractors:
+            others = row[POOL].draw(text, row.get("source", ""), options.distractors, rng)
+            among = {"distractors": others, "place": rng.randint(0, len(others))}
+        instructions = INSTRUCTIONS_OF_SEVERAL if among else INSTRUCTIONS
         return {
             "source": row.get("source", ""),
             "number": row.get("number", 0),
             "text": text,
             **asked,
             "silence": options.silence,
-            "instruction": form.choice(INSTRUCTIONS).format(silence=options.silence),
+            "instruction": form.choice(instructions).format(silence=options.silence),
             "layout": form.choice(LAYOUTS),
             "cited": options.cited,
-            "request": _request_text(asked, options.silence),
+            "request": _request_text({**asked, **among}, options.silence),
+            **among,
         }
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
@@ -335,7 +384,7 @@ class GroundedQAFamily(RecipeFamily):
         asked, answered = question, answer
         if data["context"]:
             instruction = f"{data['instruction']} {QUOTING_INSTRUCTION}" if data["cited"] else data["instruction"]
-            parts = [f"Text:\n{data['text']}", f"Question: {question}"]
+            parts = [_write_passages(data), f"Question: {question}"]
             if data["layout"] == "question_first":
                 parts.reverse()
             asked = "\n\n".join([instruction, *parts])
@@ -343,6 +392,14 @@ class GroundedQAFamily(RecipeFamily):
                 answered = "\n".join([answer, *(f"> {' '.join(quote.split())}" for quote in quotes)])
         messages = [Message(role="user", content=asked), Message(role="assistant", content=answered)]
         return Candidate(messages=messages, fields={"question": question, "quotes": quotes, "answer": answer})
+
+
+def _write_passages(data: Mapping[str, Any]) -> str:
+    """The passage as the user's message has it, in its place among the others."""
+    if not (passages := list(data.get("distractors", ()))):
+        return f"Text:\n{data['text']}"
+    passages.insert(data["place"], data["text"])
+    return "\n\n".join(f"Text {number}:\n{passage}" for number, passage in enumerate(passages, 1))
 
 
 def _draw_target(text: str, kinds: Mapping[str, int], answerable: bool, rng: Random) -> tuple[str, Target]:
@@ -374,8 +431,11 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
         )
     else:
         task = f"Quote the words of the passage that answer it, then answer it {OWN_WORDS}."
-    alone = f"{origin}Who answers the question sees the passage alone." if asked["context"] else origin + (
-        "Who gets the question does not have the passage: name what it is about, say `it` or `this` of nothing that the "
-        "question has not named, and never speak of a text."
-    )  # fmt: skip
+    named = "name what it is about, say `it` or `this` of nothing that the question has not named, and never speak of a text."
+    if not asked["context"]:
+        alone = f"{origin}Who gets the question does not have the passage: {named}"
+    elif asked.get("distractors"):
+        alone = f"{origin}Who answers the question sees the passage among others and is not told which it is: {named}"
+    else:
+        alone = f"{origin}Who answers the question sees the passage alone."
     return "\n".join(filter(None, [about, focus, task, alone]))

@@ -60,7 +60,7 @@ class RunSeeds(Sequence[Seed]):
         except KeyError as error:
             raise UsageError(f"{self.where}: each seed of {plan.family.name} needs the key {error}") from None
         self._shadowed: set[str] = set()
-        if faults := list(islice(self._faults(len(rows)), MAX_REPORTED_FAULTS)):
+        if faults := dict.fromkeys(islice(self._faults(len(rows)), MAX_REPORTED_FAULTS)):
             raise UsageError("\n  ".join(faults))
 
     def _faults(self, rows: int) -> Iterator[str]:

@@ -78,6 +78,7 @@ LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 """By check: options that it got later, with their defaults."""
 LATER_TASK_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "constrained_instructions": {"styles": {}, "purposes": 0.0},
+    "grounded_qa": {"distractors": 0},
     "instructions": {"kinds": {}, "fields": {}, "lengths": {}, "openings": {}},
 }
 """By family: options of `[task]` that it got later, with their defaults."""

@@ -32,7 +32,7 @@ from agents.families.grounded_qa import (
 )
 from agents.families.question_targets import can_carry, find_targets
 from agents.planning.run_plan import RunPlan
-from agents.planning.seeds import RunSeeds
+from agents.planning.seeds import RunSeeds, load_seed_rows
 from core.errors import RecipeError, UsageError
 from core.project_files import PROJECT
 from core.sample import Candidate, RejectionReason, Sample, SampleStatus, Seed
@@ -168,6 +168,81 @@ def test_a_closed_book_holds_the_question_alone(tmp_path: Path) -> None:
         if sample.state == SampleStatus.kept:
             fields = sample.candidate.fields
             assert [message.content for message in sample.candidate.messages] == [fields["question"], fields["answer"]]
+
+
+def test_a_passage_stands_anywhere_among_those_of_other_documents(tmp_path: Path) -> None:
+    plan = plan_of("task.distractors=5")
+    seeds, alone = build_test_seeds(plan)[:], build_test_seeds(plan_of())[:]
+    assert seeds == build_test_seeds(plan)[:]
+    own = {"distractors", "place", "instruction", "request"}
+    assert [{k: v for k, v in seed.data.items() if k not in own} for seed in seeds] == [
+        {k: v for k, v in seed.data.items() if k not in own} for seed in alone
+    ], "nothing else is drawn otherwise"
+    sources = {row["text"]: row["source"] for row in load_seed_rows(plan).rows}
+    for seed in seeds:
+        assert len(set(seed.data["distractors"])) == 5
+        assert seed.data["source"] not in {sources[other] for other in seed.data["distractors"]}
+    assert set(Counter(seed.data["place"] for seed in seeds)) == set(range(6))
+    assert all(count > 7 for count in Counter(seed.data["place"] for seed in seeds).values()), "20 are expected"
+
+    kept = [sample for sample in made(plan, tmp_path) if sample.state == SampleStatus.kept]
+    assert len(kept) > 30
+    for sample in kept:
+        data, asked = sample.seed.data, sample.candidate.messages[0].content
+        texts = re.split(r"^Text \d+:\n", asked.partition(data["instruction"])[2], flags=re.MULTILINE)[1:]
+        passages = [text.partition("\n\nQuestion: ")[0].rstrip("\n") for text in texts]
+        assert len(passages) == 6
+        assert passages[data["place"]] == data["text"]
+        assert all(quote in data["text"] for quote in sample.candidate.fields["quotes"])
+        assert "passage" not in sample.candidate.fields["question"]
+        assert ("texts" in data["instruction"], "is not told which it is" in data["request"]) == (True, True)
+        assert all(other not in turn.asked for turn in sample.turns for other in data["distractors"]), (
+            "no agent sees them"
+        )
+
+
+@pytest.mark.parametrize(
+    ("question", "answerable", "fault"),
+    [
+        ("How many minutes does a wash of cotton take?", True, None),
+        ("How many minutes does it take?", True, "'The rinse takes 12 minutes.' of another passage has every word"),
+        ("How many minutes does the rinse take?", False, "'The rinse takes 12 minutes.' of another passage"),
+        ("How many minutes does this wash of cotton take?", True, "'this' points at something"),
+        ("What does the passage say of a wash of cotton?", True, "speaks of 'the passage', and its reader cannot tell"),
+    ],
+)
+def test_a_question_among_several_passages_means_one_of_them(
+    question: str, answerable: bool, fault: str | None
+) -> None:
+    data = {
+        "answerable": answerable, "context": True, "text": "A wash of cotton takes 140 minutes.", "place": 0,
+        "distractors": ["The drum is grey.", "The rinse takes 12 minutes."],
+    }  # fmt: skip
+    fields = {"question": question, "quotes": [], "answer": "140 minutes, it says."}
+    found = verdict(standalone_check, data, fields, {})
+    assert (fault or "None") in str(found)
+    assert verdict(standalone_check, {**data, "distractors": []}, fields, {}) is None, (
+        "a passage alone may be pointed at"
+    )
+
+
+def test_too_few_other_documents_are_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "bees.txt"
+    file.write_text((PROJECT / "data" / "documents" / "bee-diary.txt").read_text())
+    with pytest.raises(UsageError) as caught:
+        build_test_seeds(plan_of(f"seeds.documents={str(file)!r}", "task.distractors=2"))
+    assert str(caught.value) == (
+        "task.distractors = 2: only 0 passages are of other documents than 'bees.txt'; lower it, or give more documents"
+    )
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"text": f"The {word} is by the door."}) + "\n" for word in ("mop", "mop", "hat"))
+    )
+    plan = plan_of("samples=6", f"seeds={{path={str(rows)!r}}}", "task.distractors=1")
+    for seed in build_test_seeds(plan)[:]:
+        assert seed.data["distractors"] == [f"The {'hat' if 'mop' in seed.data['text'] else 'mop'} is by the door."]
+    with pytest.raises(RecipeError, match=r"distractors = 2 needs context = true"):
+        plan_of(*CLOSED, "task.distractors=2")
 
 
 def test_quotes_are_given_as_the_text_has_them() -> None:
