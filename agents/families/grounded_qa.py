@@ -86,7 +86,7 @@ INSTRUCTIONS = (
     "Here are a text and a question about it. Answer by what the text says, or else say: {silence}",
 )
 INSTRUCTIONS_OF_SEVERAL = (
-    "Answer the question from the texts alone. If none of them says, reply: {silence}",
+    "Answer the question from the texts alone. If no text says the answer, reply: {silence}",
     "Use nothing but the texts to answer. Where they have no answer, say: {silence}",
     "Read the texts and answer the question. Add nothing from elsewhere; if the answer is in none of them, reply: {silence}",
     "Here are some texts and a question about one of them. Answer by what it says, or else say: {silence}",
@@ -95,6 +95,7 @@ QUOTING_INSTRUCTION = (
     "After an answer, quote the words of the text that say so, each quote on a line of its own that begins with >."
 )
 LAYOUTS = ("text_first", "question_first")
+LAYOUTS_OF_SEVERAL = ("texts_first", "texts_last")
 OWN_WORDS = "in a few words of your own"
 """How an answer is asked for; earlier seeds asked for none of the writer's own."""
 PASSAGE_MENTION = re.compile(
@@ -120,12 +121,14 @@ NAMED_THING = re.compile(
 """Possible referents of a later pronoun. (The third is a plural; after `what`, it is a verb.)"""
 
 
-POOL = "passages"
-"""The key of a row under which it has the passages of all."""
 MAX_SHOWN_CHARACTERS = 160
 """Characters of a sentence in a fault, which is inserted into a prompt as advice."""
 MAX_COMPARED_CHARACTERS = 4000
 """Characters of an answer and of a quote that are compared word by word; both are shorter if other checks pass."""
+
+
+POOL = "passages"
+"""The key under which a row has the passages of all, for `condition`."""
 
 
 class GroundedDraft(ReplySchema):
@@ -202,17 +205,25 @@ def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None
     if seed["answerable"] and adds_nothing(answer, question):
         return "the answer is in the question already"
     if not seed["context"]:
-        return _find_unnamed(question, answer)
-    if distractors := seed.get("distractors"):
+        for name, text in (("question", question), ("answer", answer)):
+            if match := PASSAGE_MENTION.search(text):
+                return f"the {name} speaks of {match.group()!r}, which nobody sees who reads it"
+        return _find_unnamed(question)
+    if distractors := _get_distractors(seed):
+        if match := PASSAGE_MENTION.search(question):
+            return f"the question speaks of {match.group()!r}, and its reader gets several and is not told which"
         return _find_unnamed(question) or _find_other_answer(question, distractors)
     return None
 
 
-def _find_unnamed(question: str, answer: str = "") -> str | None:
+def _get_distractors(data: Mapping[str, Any]) -> Sequence[str]:
+    """A seed's; none if the family drew none: a row may have a column of that name."""
+    found: Sequence[str] = data["distractors"] if data.get("layout") in LAYOUTS_OF_SEVERAL else ()
+    return found
+
+
+def _find_unnamed(question: str) -> str | None:
     """What a reader who does not know the passage cannot understand, in words."""
-    for name, text in (("question", question), ("answer", answer)):
-        if match := PASSAGE_MENTION.search(text):
-            return f"the {name} speaks of {match.group()!r}, and its reader cannot tell which"
     if match := POINTING_WORD.search(question):
         return f"{match.group()!r} points at something that only the passage has; name it"
     bare = IMPERSONAL.sub(" ", question)
@@ -346,9 +357,9 @@ class GroundedQAFamily(RecipeFamily):
         }
         among: dict[str, Any] = {}
         if options.distractors:
-            others = row[POOL].draw(text, row.get("source", ""), options.distractors, rng)
+            others = row[POOL].draw(text, row.get("source"), options.distractors, rng)
             among = {"distractors": others, "place": rng.randint(0, len(others))}
-        instructions = INSTRUCTIONS_OF_SEVERAL if among else INSTRUCTIONS
+        instructions, layouts = (INSTRUCTIONS_OF_SEVERAL, LAYOUTS_OF_SEVERAL) if among else (INSTRUCTIONS, LAYOUTS)
         return {
             "source": row.get("source", ""),
             "number": row.get("number", 0),
@@ -356,7 +367,7 @@ class GroundedQAFamily(RecipeFamily):
             **asked,
             "silence": options.silence,
             "instruction": form.choice(instructions).format(silence=options.silence),
-            "layout": form.choice(LAYOUTS),
+            "layout": form.choice(layouts),
             "cited": options.cited,
             "request": _request_text({**asked, **among}, options.silence),
             **among,
@@ -385,7 +396,7 @@ class GroundedQAFamily(RecipeFamily):
         if data["context"]:
             instruction = f"{data['instruction']} {QUOTING_INSTRUCTION}" if data["cited"] else data["instruction"]
             parts = [_write_passages(data), f"Question: {question}"]
-            if data["layout"] == "question_first":
+            if data["layout"] in ("question_first", "texts_last"):
                 parts.reverse()
             asked = "\n\n".join([instruction, *parts])
             if data["cited"]:
@@ -396,7 +407,7 @@ class GroundedQAFamily(RecipeFamily):
 
 def _write_passages(data: Mapping[str, Any]) -> str:
     """The passage as the user's message has it, in its place among the others."""
-    if not (passages := list(data.get("distractors", ()))):
+    if not (passages := list(_get_distractors(data))):
         return f"Text:\n{data['text']}"
     passages.insert(data["place"], data["text"])
     return "\n\n".join(f"Text {number}:\n{passage}" for number, passage in enumerate(passages, 1))

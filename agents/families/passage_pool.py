@@ -1,7 +1,7 @@
 """The passages of a run's seeds, from which a passage gets others, of other documents. Knows no question."""
 
 import unicodedata
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from random import Random
@@ -11,12 +11,10 @@ from core.errors import UsageError
 
 
 class PooledPassages(NamedTuple):
-    """Two lists of equal length, in the order of the documents."""
-
     passages: list[str]
-    """Each another text."""
-    documents: list[str]
-    """The document of each."""
+    """All different."""
+    places: dict[str, list[int]]
+    """By document: the places of its passages in that list, in order. Several documents may have the same passage."""
 
 
 class PassagePool:
@@ -27,31 +25,29 @@ class PassagePool:
 
     @cached_property
     def _pooled(self) -> PooledPassages:
-        documents: dict[str, str] = {}
+        number: dict[str, int] = {}
+        places: dict[str, set[int]] = {}
         for row in self._rows:
             if isinstance(text := row.get("text"), str) and text.strip():
                 passage = unicodedata.normalize("NFC", text)
-                documents.setdefault(passage, str(row.get("source") or passage))
-        passages = sorted(documents, key=lambda passage: documents[passage])
-        return PooledPassages(passages, [documents[passage] for passage in passages])
+                place = number.setdefault(passage, len(number))
+                places.setdefault(str(row.get("source") or passage), set()).add(place)
+        return PooledPassages(list(number), {document: sorted(own) for document, own in places.items()})
 
-    def draw(self, passage: str, source: str, count: int, rng: Random) -> list[str]:
-        """So many different passages of other documents than `source`, in random order.
+    def draw(self, passage: str, source: Any, count: int, rng: Random) -> list[str]:
+        """So many different passages that are not of the document `source`, in random order.
 
         Raises:
             UsageError: if there are fewer.
         """
-        passages, documents = self._pooled
-        own = source or passage
-        first, after = bisect_left(documents, own), bisect_right(documents, own)
-        others = len(passages) - (after - first)
-        # One more than needed: another document may have the same passage.
-        drawn = rng.sample(range(others), min(count + 1, others))
-        found = [passages[place if place < first else place + after - first] for place in drawn]
-        found = [other for other in found if other != passage][:count]
-        if len(found) < count:
+        passages, places = self._pooled
+        own = places.get(str(source or passage), [])
+        others = len(passages) - len(own)
+        if others < count:
+            where = f"of other documents than {str(source)[:60]!r}" if source else "other than each"
             raise UsageError(
-                f"task.distractors = {count}: only {len(found)} passages are of other documents than {own[:60]!r}; lower it, "
-                "or give more documents"
+                f"task.distractors = {count}: passages {where}: {others}; lower it, or give more documents"
             )
-        return found
+        passed = [place - skipped for skipped, place in enumerate(own)]
+        """How many others stand before each own passage."""
+        return [passages[other + bisect_right(passed, other)] for other in rng.sample(range(others), count)]

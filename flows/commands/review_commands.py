@@ -180,6 +180,6 @@ def curate_command(
         SESSION.print_message(
             "the student was trained before this curation and is no longer the run's; to train it again, resume the run"
         )
-        print_text(f"next: {build_resume_command(manifest.invocation, runs_dir)}")
+        print_text(f"next: {build_resume_command(manifest.invocation, runs_dir, release=False)}")
         return
     print_text(suggest_next_command(manifest, run, run_name, runs_dir))

@@ -45,10 +45,12 @@ def build_invocation(recipe: str, overrides: Sequence[str], *, distill: bool, re
     )
 
 
-def build_resume_command(invocation: RunInvocation, runs_dir: str) -> str:
-    """The command that resumes the run, valid in the current folder."""
+def build_resume_command(invocation: RunInvocation, runs_dir: str, *, release: bool = True) -> str:
+    """The command that resumes the run, valid in the current folder; with `release`, it also releases the run if the recorded
+    command did.
+    """
     words = [invocation.verb, *build_invocation_arguments(invocation), *build_runs_dir_arguments(runs_dir)]
-    return format_command(*words, *(["--release"] if invocation.release else []), "--resume")
+    return format_command(*words, *(["--release"] if release and invocation.release else []), "--resume")
 
 
 def build_invocation_arguments(invocation: RunInvocation) -> list[str]:
@@ -58,10 +60,10 @@ def build_invocation_arguments(invocation: RunInvocation) -> list[str]:
 
 
 def format_resume_hint(run: RunDir, manifest: RunManifest) -> str:
-    """How to resume a run, as a clause without full stop."""
+    """How to resume a run before something else is done with it, as a clause without full stop."""
     if manifest.invocation is None:
         return "resume it with --resume"
-    return f"resume it with `{build_resume_command(manifest.invocation, find_runs_dir(run))}`"
+    return f"resume it with `{build_resume_command(manifest.invocation, find_runs_dir(run), release=False)}`"
 
 
 def find_runs_dir(run: RunDir) -> str:

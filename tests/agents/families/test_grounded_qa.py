@@ -30,6 +30,7 @@ from agents.families.grounded_qa import (
     standalone_check,
     unanswerable_check,
 )
+from agents.families.passage_pool import PassagePool
 from agents.families.question_targets import can_carry, find_targets
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds, load_seed_rows
@@ -171,10 +172,10 @@ def test_a_closed_book_holds_the_question_alone(tmp_path: Path) -> None:
 
 
 def test_a_passage_stands_anywhere_among_those_of_other_documents(tmp_path: Path) -> None:
-    plan = plan_of("task.distractors=5")
+    plan = plan_of("task.distractors=5", "agents.critic={}", "topology.max_revisions=1")
     seeds, alone = build_test_seeds(plan)[:], build_test_seeds(plan_of())[:]
     assert seeds == build_test_seeds(plan)[:]
-    own = {"distractors", "place", "instruction", "request"}
+    own = {"distractors", "place", "instruction", "layout", "request"}
     assert [{k: v for k, v in seed.data.items() if k not in own} for seed in seeds] == [
         {k: v for k, v in seed.data.items() if k not in own} for seed in alone
     ], "nothing else is drawn otherwise"
@@ -196,9 +197,11 @@ def test_a_passage_stands_anywhere_among_those_of_other_documents(tmp_path: Path
         assert all(quote in data["text"] for quote in sample.candidate.fields["quotes"])
         assert "passage" not in sample.candidate.fields["question"]
         assert ("texts" in data["instruction"], "is not told which it is" in data["request"]) == (True, True)
+        assert {"generator", "critic", "verifier"} <= {turn.agent for turn in sample.turns}
         assert all(other not in turn.asked for turn in sample.turns for other in data["distractors"]), (
             "no agent sees them"
         )
+    assert any(sample.revisions for sample in kept)
 
 
 @pytest.mark.parametrize(
@@ -208,22 +211,25 @@ def test_a_passage_stands_anywhere_among_those_of_other_documents(tmp_path: Path
         ("How many minutes does it take?", True, "'The rinse takes 12 minutes.' of another passage has every word"),
         ("How many minutes does the rinse take?", False, "'The rinse takes 12 minutes.' of another passage"),
         ("How many minutes does this wash of cotton take?", True, "'this' points at something"),
-        ("What does the passage say of a wash of cotton?", True, "speaks of 'the passage', and its reader cannot tell"),
+        (
+            "What does the passage say of a wash of cotton?",
+            True,
+            "speaks of 'the passage', and its reader gets several",
+        ),
+        ("My aunt asks: how long does her wash of cotton take?", True, None),
     ],
 )
 def test_a_question_among_several_passages_means_one_of_them(
     question: str, answerable: bool, fault: str | None
 ) -> None:
     data = {
-        "answerable": answerable, "context": True, "text": "A wash of cotton takes 140 minutes.", "place": 0,
+        "answerable": answerable, "context": True, "text": "A wash of cotton takes 140 minutes.", "layout": "texts_last",
         "distractors": ["The drum is grey.", "The rinse takes 12 minutes."],
     }  # fmt: skip
     fields = {"question": question, "quotes": [], "answer": "140 minutes, it says."}
     found = verdict(standalone_check, data, fields, {})
     assert (fault or "None") in str(found)
-    assert verdict(standalone_check, {**data, "distractors": []}, fields, {}) is None, (
-        "a passage alone may be pointed at"
-    )
+    assert verdict(standalone_check, {**data, "layout": "text_first"}, fields, {}) is None, "one text may be pointed at"
 
 
 def test_too_few_other_documents_are_one_sentence(tmp_path: Path) -> None:
@@ -232,7 +238,7 @@ def test_too_few_other_documents_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         build_test_seeds(plan_of(f"seeds.documents={str(file)!r}", "task.distractors=2"))
     assert str(caught.value) == (
-        "task.distractors = 2: only 0 passages are of other documents than 'bees.txt'; lower it, or give more documents"
+        "task.distractors = 2: passages of other documents than 'bees.txt': 0; lower it, or give more documents"
     )
     rows = tmp_path / "rows.jsonl"
     rows.write_text(
@@ -241,8 +247,30 @@ def test_too_few_other_documents_are_one_sentence(tmp_path: Path) -> None:
     plan = plan_of("samples=6", f"seeds={{path={str(rows)!r}}}", "task.distractors=1")
     for seed in build_test_seeds(plan)[:]:
         assert seed.data["distractors"] == [f"The {'hat' if 'mop' in seed.data['text'] else 'mop'} is by the door."]
+    with pytest.raises(
+        UsageError, match=r"^task\.distractors = 2: passages other than each: 1; lower it, or give more documents$"
+    ):
+        build_test_seeds(plan_of(f"seeds={{path={str(rows)!r}}}", "task.distractors=2"))
     with pytest.raises(RecipeError, match=r"distractors = 2 needs context = true"):
         plan_of(*CLOSED, "task.distractors=2")
+
+
+def test_a_passage_of_two_documents_is_of_no_other_document_for_both() -> None:
+    rows = [{"source": source, "text": text} for source, text in ((1, "a"), (1, "b"), (2, "a"), (2, "c"), (3, "d"))]
+    pool, drawn = PassagePool(rows), Random(1)
+    found = {own: {other for _ in range(40) for other in pool.draw("a", own, 2, drawn)} for own in (1, 2)}
+    assert found == {1: {"c", "d"}, 2: {"b", "d"}}
+
+
+def test_columns_with_the_names_of_distractors_are_columns(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(
+        json.dumps({"text": "The mop is by the door.", "distractors": ["mine"], "place": "Leeds", "source": 1})
+    )
+    (seed,) = build_test_seeds(plan_of("samples=1", f"seeds={{path={str(file)!r}}}"))[:]
+    assert (seed.data["distractors"], seed.data["place"]) == (["mine"], "Leeds")
+    asked = GroundedQAFamily().candidate(seed, GroundedDraft(question="Where is it?", quotes=[], answer="There."))
+    assert "mine" not in asked.messages[0].content
 
 
 def test_quotes_are_given_as_the_text_has_them() -> None:
