@@ -1,13 +1,15 @@
 """The embedded teacher with drafts: what it accepts, what that costs or gains, and that no greedy reply changes.
 
-python -m benchmarks.drafts [--requests 5]
+python -m benchmarks.drafts [--requests N] [--epochs N]
 
+Two students of one start learn the teacher's own conversations (`data/replay`), one of them with the teacher's probabilities.
 Controls: the teacher itself as its draft must be accepted (nearly) always, random weights (nearly) never, and every reply must be
 identical to the one without a draft. The benchmark fails if one of them is not so.
 """
 
 import argparse
 import asyncio
+import json
 import re
 import sys
 import tempfile
@@ -18,46 +20,86 @@ from transformers import LlamaForCausalLM
 
 from agents.studies.held_out_evaluation import held_out_seeds
 from benchmarks.machine import describe_measurement
+from core.config.students import StudentConfig
 from core.config.teachers import NGRAM_DRAFT, TeacherConfig
 from core.project_files import PROJECT
 from core.sample import Message
 from core.weights.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 from flows.evaluate.draft_evaluation import DraftResult, build_draft_result
 from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
+from students.chat_encoding import Conversation
 from students.init.start_model import StartModel, start_from_layers, start_from_random
 from students.output.gguf_export import export_gguf
+from students.signals.replay import PACKAGED_REPLAY
+from students.training.student_training import train_student
 from teachers.drafts.draft_speed import compare_with_draft, measure_step_seconds
 
-REQUESTS, REPLY_TOKENS, PASSAGE_WORDS = 5, 40, 60
+REQUESTS, REPLY_TOKENS, PASSAGE_WORDS = 20, 40, 60
 DRAFT_TOKENS = 3
+WIDTH, LAYERS, EPOCHS = 192, 4, 6
+"""Of the students: 11M parameters with the teacher's whole vocabulary, which llama.cpp wants of a draft."""
 ITSELF, RANDOM = "the teacher itself", "random weights, 11M parameters"
+STUDENTS = {"student, teacher's probabilities": "forward_kl", "student, teacher's texts": "sft"}
+"""Their objectives."""
 MOST_RANDOM, LEAST_ITSELF = 0.02, 0.9
 """Limits of the controls' acceptance. The teacher accepts all of its own proposals but what goes beyond the end of a reply: up to
 three tokens of each."""
 
 
+def read_conversations(held_out: int) -> tuple[list[Conversation], list[Conversation]]:
+    """The teacher's own, to learn and held out; most answers are cut after 64 tokens."""
+    _, *rows = map(json.loads, PACKAGED_REPLAY.read_text(encoding="utf-8").splitlines())
+    found: list[Conversation] = [
+        [Message(role="user", content=row["request"]), Message(role="assistant", content=row["answer"])] for row in rows
+    ]
+    return found[held_out:], found[:held_out]
+
+
 def list_requests(number: int) -> dict[str, list[list[Message]]]:
-    """By kind: requests of the default recipe that no run uses, and passages to repeat word for word."""
+    """By kind: the requests of held-out conversations, requests of the default recipe that no run uses, and passages to repeat
+    word for word.
+    """
     plan = load_recipe_plan("constrained-instructions")
     seeds = held_out_seeds(plan, number)
     asked = [[message for message in plan.family.questions(seed) or [] if message.role == "user"][:1] for seed in seeds]
-    words = re.findall(r"\S+", (PROJECT / "data" / "documents" / "bee-diary.txt").read_text(encoding="utf-8"))
+    files = sorted((PROJECT / "data" / "documents").glob("*.txt"))
+    words = [word for file in files for word in re.findall(r"\S+", file.read_text(encoding="utf-8"))]
+    assert len(words) >= PASSAGE_WORDS * number, "each request has a passage of its own"
     passages = [" ".join(words[PASSAGE_WORDS * i : PASSAGE_WORDS * (i + 1)]) for i in range(number)]
     repeated = [[Message(role="user", content=f"Repeat this text word for word:\n\n{one}")] for one in passages]
-    return {"questions": asked, "passages to repeat": repeated}
+    general = [list(conversation[:1]) for conversation in read_conversations(number)[1]]
+    return {"general requests": general, "requests of the recipe": asked, "passages to repeat": repeated}
 
 
-def export_drafts(folder: Path) -> dict[str, Path | str]:
-    """The drafts by arm: GGUF files, and n-grams."""
+def make_drafts(folder: Path, held_out: int, epochs: int) -> dict[str, Path | str]:
+    """The drafts by arm: GGUF files, and n-grams. Without epochs, no students."""
     embedded = find_embedded_teacher()
     assert embedded, "the embedded teacher is installed"
     return {
         ITSELF: embedded,
+        **{
+            arm: train_draft(objective, folder / objective, held_out, epochs)
+            for arm, objective in STUDENTS.items()
+            if epochs
+        },
         "24 of its 30 layers": export_start(start_from_layers(24), folder / "layers"),
-        RANDOM: export_start(start_from_random(192, 4), folder / "random"),
+        RANDOM: export_start(start_from_random(WIDTH, LAYERS), folder / "random"),
         "n-grams": NGRAM_DRAFT,
     }
+
+
+def train_draft(objective: str, out: Path, held_out: int, epochs: int) -> Path:
+    learned, other = read_conversations(held_out)
+    config = StudentConfig.model_validate(
+        {
+            "start": "random", "layers": LAYERS, "hidden_size": WIDTH, "objective": objective, "epochs": epochs,
+            "learning_rate": 1e-3, **({"distillation": {"signals": "top_k"}} if objective == "forward_kl" else {}),
+        }
+    )  # fmt: skip
+    train_student(learned, config, out, seed=1, progress=SESSION.print_unless_stopped, held_out=other)
+    return export_gguf(out, "q8_0").path
 
 
 def export_start(start: StartModel, folder: Path) -> Path:
@@ -99,10 +141,10 @@ def check_controls(found: Mapping[tuple[str, str], DraftResult]) -> None:
             raise RuntimeError(f"the teacher accepts {result.acceptance:.0%} of random proposals")
 
 
-def table(number: int = REQUESTS) -> str:
+def table(number: int = REQUESTS, epochs: int = EPOCHS) -> str:
     """As Markdown."""
     with tempfile.TemporaryDirectory() as folder:
-        found = measure_arms(export_drafts(Path(folder)), list_requests(number))
+        found = measure_arms(make_drafts(Path(folder), number, epochs), list_requests(number))
     check_controls(found)
     steps = next(iter(found.values())).step_seconds
     costs = ", ".join(f"{size}: {seconds / steps[1]:.1f}" for size, seconds in steps.items())
@@ -114,7 +156,9 @@ def table(number: int = REQUESTS) -> str:
         lines.append(f"| {arm} | {kind} | {_format_result(result)} |")
     return "\n".join([
         f"SmolLM2-135M, 4 bit, one thread, one conversation, greedy replies of at most {REPLY_TOKENS} tokens; {number} "
-        f"requests of each kind, without and with the draft in turns; {DRAFT_TOKENS} tokens proposed at once. "
+        f"requests of each kind, without and with the draft in turns; {DRAFT_TOKENS} tokens proposed at once. The students: "
+        f"{WIDTH} wide, {LAYERS} layers, the whole vocabulary, {epochs} epochs of the teacher's own conversations, the general "
+        "requests' held out. "
         f"{describe_measurement()}. Costs are in seconds of one token; a batch of k tokens costs {costs}. All replies are "
         "identical with and without a draft. Command: `python -m benchmarks drafts`.",
         "", *lines,
@@ -132,4 +176,6 @@ def _format_result(result: DraftResult) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=REQUESTS)
-    sys.stdout.write(table(parser.parse_args().requests) + "\n")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="0: without students")
+    options = parser.parse_args()
+    sys.stdout.write(table(options.requests, options.epochs) + "\n")
