@@ -41,7 +41,7 @@ from teachers.decoding_speed import measure_decoding_speed
 REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"
 QUESTION = Message(role="user", content="Write a sentence.")
 MAX_TOKENS = 64
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3)
 """Each arm is shown at its best one."""
 FULL, TERNARY, WIDE, SMALL, ROUNDED = (
     "full", "ternary", "ternary, twice as wide", "full, narrower, as many bytes as ternary",
