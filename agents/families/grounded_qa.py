@@ -217,7 +217,7 @@ def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None
 
 
 def _get_distractors(data: Mapping[str, Any]) -> Sequence[str]:
-    """A seed's; none if the family drew none: a row may have a column of that name."""
+    """The passages that the family drew for a seed. A row's own column of the name is none of them."""
     found: Sequence[str] = data["distractors"] if data.get("layout") in LAYOUTS_OF_SEVERAL else ()
     return found
 

@@ -48,6 +48,5 @@ class PassagePool:
             raise UsageError(
                 f"task.distractors = {count}: passages {where}: {others}; lower it, or give more documents"
             )
-        passed = [place - skipped for skipped, place in enumerate(own)]
-        """How many others stand before each own passage."""
+        passed = [place - skipped for skipped, place in enumerate(own)]  # others before each own passage
         return [passages[other + bisect_right(passed, other)] for other in rng.sample(range(others), count)]
