@@ -38,12 +38,14 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 
 
 def save_tiny_encoder(folder: Path, name: str, texts: Sequence[str]) -> Path:
-    """An encoder of `CONFIGS` with random weights, and a tokenizer of the words of `texts`."""
-    words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """An encoder of `CONFIGS` with random weights, and a tokenizer of the words of `texts`, the same each time. (The trainer of WordPiece
+    numbers its tokens in another order in each process.)
+    """
+    words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     words.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=SHAPE["vocab_size"], special_tokens=SPECIAL_TOKENS)
+        texts, trainers.WordLevelTrainer(vocab_size=SHAPE["vocab_size"], special_tokens=SPECIAL_TOKENS)
     )
     words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer = PreTrainedTokenizerFast(
