@@ -38,8 +38,8 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 
 
 def save_tiny_encoder(folder: Path, name: str, texts: Sequence[str]) -> Path:
-    """An encoder of `CONFIGS` with random weights, and a tokenizer of the words of `texts`, the same each time. (The trainer of WordPiece
-    numbers its tokens in another order in each process.)
+    """An encoder of `CONFIGS` with random weights, and a tokenizer of the words of `texts`, the same each time. (The trainer of
+    WordPiece numbers its tokens in another order in each process.)
     """
     words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     words.normalizer = normalizers.Lowercase()
