@@ -11,6 +11,7 @@ identical with and without drafts. The benchmark fails if one of them is not so.
 
 import argparse
 import asyncio
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.distillation import encode_all
 from benchmarks.drafts import read_conversations
 from benchmarks.machine import describe_measurement
 from core.config.students import StudentConfig
@@ -28,7 +30,7 @@ from core.config.teachers import TeacherConfig
 from flows.evaluate.draft_evaluation import DraftResult, build_draft_result
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
-from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
+from students.chat_encoding import Conversation
 from students.comparison.text_losses import measure_text_loss
 from students.mtp_block import load_mtp_block
 from students.output.gguf_export import export_gguf, read_student
@@ -80,9 +82,7 @@ def measure_seed(seed: int, epochs: int, requests: int, folder: Path) -> Outcome
 
 def exchange_inputs(student: Path, out: Path) -> Path:
     """The student, whose layer takes the embedding for the hidden state and the other way round."""
-    model, tokenizer = read_student(student)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    shutil.copytree(student, out)
     weights = load_file(student / "model.safetensors")
     weights["mtp.fc.weight"] = torch.cat(weights["mtp.fc.weight"].chunk(2, 1)[::-1], 1).contiguous()
     save_file(weights, out / "model.safetensors", {"format": "pt"})
@@ -100,9 +100,7 @@ def measure_accepted(student: Path, held_out: Sequence[Conversation]) -> float:
     load_mtp_block(model, student)
     model.train(False)
     accepted = []
-    for conversation in held_out:
-        encoded = encode_conversation(conversation, tokenizer, MAX_TOKENS)
-        assert isinstance(encoded, EncodedConversation)
+    for encoded in encode_all(held_out, tokenizer):
         ids = torch.tensor([encoded.ids])
         states = model.model(ids).last_hidden_state
         said = model.lm_head(states)[0].argmax(-1)  # the token after each place

@@ -96,6 +96,7 @@ QUOTING_INSTRUCTION = (
 )
 LAYOUTS = ("text_first", "question_first")
 LAYOUTS_OF_SEVERAL = ("texts_first", "texts_last")
+QUESTION_FIRST = ("question_first", "texts_last")
 OWN_WORDS = "in a few words of your own"
 """How an answer is asked for; earlier seeds asked for none of the writer's own."""
 PASSAGE_MENTION = re.compile(
@@ -120,15 +121,12 @@ NAMED_THING = re.compile(
 )
 """Possible referents of a later pronoun. (The third is a plural; after `what`, it is a verb.)"""
 
-
+POOL = "passages"
+"""The key under which a row has the passages of all, for `condition`."""
 MAX_SHOWN_CHARACTERS = 160
 """Characters of a sentence in a fault, which is inserted into a prompt as advice."""
 MAX_COMPARED_CHARACTERS = 4000
 """Characters of an answer and of a quote that are compared word by word; both are shorter if other checks pass."""
-
-
-POOL = "passages"
-"""The key under which a row has the passages of all, for `condition`."""
 
 
 class GroundedDraft(ReplySchema):
@@ -211,7 +209,7 @@ def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None
         return _find_unnamed(question)
     if distractors := _get_distractors(seed):
         if match := PASSAGE_MENTION.search(question):
-            return f"the question speaks of {match.group()!r}, and its reader gets several and is not told which"
+            return f"the question speaks of {match.group()!r}, which may be any of those that its reader gets"
         return _find_unnamed(question) or _find_other_answer(question, distractors)
     return None
 
@@ -396,7 +394,7 @@ class GroundedQAFamily(RecipeFamily):
         if data["context"]:
             instruction = f"{data['instruction']} {QUOTING_INSTRUCTION}" if data["cited"] else data["instruction"]
             parts = [_write_passages(data), f"Question: {question}"]
-            if data["layout"] in ("question_first", "texts_last"):
+            if data["layout"] in QUESTION_FIRST:
                 parts.reverse()
             asked = "\n\n".join([instruction, *parts])
             if data["cited"]:
@@ -446,7 +444,7 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
     if not asked["context"]:
         alone = f"{origin}Who gets the question does not have the passage: {named}"
     elif asked.get("distractors"):
-        alone = f"{origin}Who answers the question sees the passage among others and is not told which it is: {named}"
+        alone = f"{origin}Who answers the question sees the passage among others and does not know which it is: {named}"
     else:
         alone = f"{origin}Who answers the question sees the passage alone."
     return "\n".join(filter(None, [about, focus, task, alone]))

@@ -35,7 +35,7 @@ class PassagePool:
         return PooledPassages(list(number), {document: sorted(own) for document, own in places.items()})
 
     def draw(self, passage: str, source: Any, count: int, rng: Random) -> list[str]:
-        """So many different passages that are not of the document `source`, in random order.
+        """`count` different passages that are not of the document `source`, in random order.
 
         Raises:
             UsageError: if there are fewer.

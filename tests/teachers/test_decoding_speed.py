@@ -150,8 +150,10 @@ def test_a_cache_of_8_bits_takes_half_of_one_of_16_and_energy_is_that_of_decodin
     thread = threading.Thread(target=count)
     thread.start()
     try:
-        while (full := asyncio.run(measure_decoding_speed(weights, powercap=tmp_path))).joules is None:
-            pass  # the model decoded between two steps of the counter
+        for _ in range(20):  # the model may decode between two steps of the counter
+            full = asyncio.run(measure_decoding_speed(weights, powercap=tmp_path))
+            if full.joules is not None:
+                break
     finally:
         ended.set()
         thread.join()
@@ -162,7 +164,7 @@ def test_a_cache_of_8_bits_takes_half_of_one_of_16_and_energy_is_that_of_decodin
     assert (cells, full.slot_tokens, full.cache.device) == (1536, 1536, "CPU")
     assert size == pytest.approx(2 * CELL * 1536, abs=0.006 * 2**20), "two digits of MiB are printed"
     assert half.cache.total == pytest.approx(34 / 32 * CELL * 1536, abs=0.006 * 2**20), "a scale for 32 values"
-    assert full.joules > 0
+    assert full.joules
     assert half.joules is None, "the counter stood still"
     assert 64 < full.position < 1536
 

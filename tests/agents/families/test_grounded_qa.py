@@ -171,7 +171,7 @@ def test_a_closed_book_holds_the_question_alone(tmp_path: Path) -> None:
             assert [message.content for message in sample.candidate.messages] == [fields["question"], fields["answer"]]
 
 
-def test_a_passage_stands_anywhere_among_those_of_other_documents(tmp_path: Path) -> None:
+def test_a_passage_is_anywhere_among_those_of_other_documents(tmp_path: Path) -> None:
     plan = plan_of("task.distractors=5", "agents.critic={}", "topology.max_revisions=1")
     seeds, alone = build_test_seeds(plan)[:], build_test_seeds(plan_of())[:]
     assert seeds == build_test_seeds(plan)[:]
@@ -183,8 +183,9 @@ def test_a_passage_stands_anywhere_among_those_of_other_documents(tmp_path: Path
     for seed in seeds:
         assert len(set(seed.data["distractors"])) == 5
         assert seed.data["source"] not in {sources[other] for other in seed.data["distractors"]}
-    assert set(Counter(seed.data["place"] for seed in seeds)) == set(range(6))
-    assert all(count > 7 for count in Counter(seed.data["place"] for seed in seeds).values()), "20 are expected"
+    places = Counter(seed.data["place"] for seed in seeds)
+    assert sorted(places) == list(range(6))
+    assert min(places.values()) > 7, "20 are expected"
 
     kept = [sample for sample in made(plan, tmp_path) if sample.state == SampleStatus.kept]
     assert len(kept) > 30
@@ -196,7 +197,7 @@ def test_a_passage_stands_anywhere_among_those_of_other_documents(tmp_path: Path
         assert passages[data["place"]] == data["text"]
         assert all(quote in data["text"] for quote in sample.candidate.fields["quotes"])
         assert "passage" not in sample.candidate.fields["question"]
-        assert ("texts" in data["instruction"], "is not told which it is" in data["request"]) == (True, True)
+        assert ("texts" in data["instruction"], "does not know which it is" in data["request"]) == (True, True)
         assert {"generator", "critic", "verifier"} <= {turn.agent for turn in sample.turns}
         assert all(other not in turn.asked for turn in sample.turns for other in data["distractors"]), (
             "no agent sees them"
@@ -214,7 +215,7 @@ def test_a_passage_stands_anywhere_among_those_of_other_documents(tmp_path: Path
         (
             "What does the passage say of a wash of cotton?",
             True,
-            "speaks of 'the passage', and its reader gets several",
+            "speaks of 'the passage', which may be any of those",
         ),
         ("My aunt asks: how long does her wash of cotton take?", True, None),
     ],
@@ -228,7 +229,7 @@ def test_a_question_among_several_passages_means_one_of_them(
     }  # fmt: skip
     fields = {"question": question, "quotes": [], "answer": "140 minutes, it says."}
     found = verdict(standalone_check, data, fields, {})
-    assert (fault or "None") in str(found)
+    assert found is None if fault is None else found and fault in found
     assert verdict(standalone_check, {**data, "layout": "text_first"}, fields, {}) is None, "one text may be pointed at"
 
 
