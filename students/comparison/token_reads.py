@@ -3,9 +3,8 @@
 import re
 from pathlib import Path
 
-import gguf
-
 from core.weights.gguf_files import list_part_names
+from students.gguf_reader import QuickGgufReader
 
 LOOKUP_TABLES = {"token_embd.weight", "per_layer_token_embd.weight"}
 """One row per token is read. Without `output.weight`, the first is also the output layer, which is read whole."""
@@ -18,7 +17,7 @@ def count_weight_reads(file: Path) -> int:
 
     Of a mixture of experts, only the experts that a token uses are read.
     """
-    parts = [gguf.GGUFReader(file.with_name(name)) for name in list_part_names(file.name)]
+    parts = [QuickGgufReader(file.with_name(name)) for name in list_part_names(file.name)]
     fields = parts[0].fields
     architecture = fields["general.architecture"].contents()
 
