@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +55,7 @@ class ReferenceWords(NamedTuple):
     """Where the followers of each word begin, and at last where those of the last word end."""
 
 
+@cache
 def read_words() -> ReferenceWords:
     lines = REFERENCE.read_text(encoding="utf-8").splitlines()
     words = [word for line in lines for word in normalize_words(json.loads(line)["text"]) if word.isascii()]

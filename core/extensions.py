@@ -199,14 +199,13 @@ def read_entry_points(kind: ExtensionKind) -> EntryPoints:
     """All entry points of a kind that installed packages offer. All packages' metadata is read once, and again when a package
     was added to the folders of `sys.path` or removed from them.
     """
-    folders = tuple((folder, _read_change(folder)) for folder in sys.path)
-    points: EntryPoints = _read_all_entry_points(folders).select(group=GROUPS[kind])
-    return points
+    return _read_all_entry_points(tuple((folder, _read_change(folder)) for folder in sys.path))[kind]
 
 
 @functools.lru_cache(maxsize=1)
-def _read_all_entry_points(_folders: tuple[tuple[str, int], ...]) -> Any:
-    return entry_points()
+def _read_all_entry_points(_folders: tuple[tuple[str, int], ...]) -> dict[ExtensionKind, EntryPoints]:
+    points = entry_points()
+    return {kind: points.select(group=group) for kind, group in GROUPS.items()}
 
 
 def _read_change(folder: str) -> int:

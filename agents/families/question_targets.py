@@ -4,7 +4,7 @@ answer a question. English; knows no teacher and no check.
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from agents.checks.text.supported_by_passage import (
@@ -140,8 +140,9 @@ CARRIERS: Mapping[str, Callable[[str], object]] = {
 """Whether a sentence gives what a question of a kind asks for, by the kind."""
 
 
+@lru_cache(maxsize=100_000)
 def can_carry(kind: str, sentence: str) -> bool:
-    """Whether a sentence can answer a question of this kind."""
+    """Whether a sentence can answer a question of this kind. Cached, since many questions are about one passage."""
     return bool(CARRIERS[kind](sentence))
 
 

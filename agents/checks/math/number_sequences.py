@@ -80,7 +80,7 @@ def find_rule_fits(terms: Sequence[int]) -> dict[str, RuleFit]:
     for name, rule in RULES.items():
         equations = [(terms[i], *rule.step(terms, i)) for i in range(rule.lag, len(terms))]
         base, factors = rule.step(terms, len(terms))
-        coefficients = _solve([[*(Fraction(f) for f in row), Fraction(term - fixed)] for term, fixed, row in equations])
+        coefficients = _solve([[*row, term - fixed] for term, fixed, row in equations])
         if coefficients is None:
             continue
         confirmations = len(equations) - len(factors)
@@ -92,20 +92,22 @@ def find_rule_fits(terms: Sequence[int]) -> dict[str, RuleFit]:
     return fits
 
 
-def _solve(rows: list[list[Fraction]]) -> list[Fraction] | None:
-    """The one solution of linear equations, each a row of factors and a result; None if there is none, or more than one."""
+def _solve(rows: list[list[int]]) -> list[Fraction] | None:
+    """The one solution of linear equations, each a row of factors and a result; None if there is none, or more than one.
+
+    Elimination without division: a row may be any multiple of an equation.
+    """
     width = len(rows[0]) - 1 if rows else 0
     for column in range(width):
         pivot = next((row for row in rows[column:] if row[column]), None)
         if pivot is None:
             return None
         rows.remove(pivot)
-        pivot = [value / pivot[column] for value in pivot]
-        rows = [[v - row[column] * p for v, p in zip(row, pivot, strict=True)] for row in rows]
+        rows = [[v * pivot[column] - row[column] * p for v, p in zip(row, pivot, strict=True)] for row in rows]
         rows.insert(column, pivot)
     if any(row[-1] for row in rows[width:]):
         return None
-    return [row[-1] for row in rows[:width]]
+    return [Fraction(row[-1], row[column]) for column, row in enumerate(rows[:width])]
 
 
 def find_continuation_fault(terms: Sequence[int], answer: int) -> str | None:
