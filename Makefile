@@ -68,16 +68,16 @@ $(GROUPS:%=test-%): test-%: install-all
 	@echo "== $*"; $(MAKE) --no-print-directory $* || echo $* >> $(FAILED)
 
 # What needs neither a real teacher, nor a training, nor a whole run. Tests of one file stay with one worker, as long as others
-# have work: what a file's tests share is made once.
+# have work: what a file's tests share is made once. Some wait for a process, so a third worker has the cores meanwhile.
 fast: install-all
-	$(BIN)/pytest -m "not slow" $(LONGEST) --numprocesses auto --dist worksteal
+	$(BIN)/pytest -m "not slow" $(LONGEST) --numprocesses 3 --dist worksteal
 
 # The files with tests of a mark: to import all others takes longer than some groups' tests.
 files = $(sort $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)' tests))
 
 # Real processes, servers and workers, which wait more than they compute: more workers than cores.
 waits: install-all
-	$(BIN)/pytest -m waits $(LONGEST) --numprocesses 4 --dist loadgroup $(call files,waits)
+	$(BIN)/pytest -m waits $(LONGEST) --numprocesses 3 --dist loadgroup $(call files,waits)
 
 # A real teacher, a training or a whole run: one on each core, since most of their time is one process that starts.
 slow: install-all

@@ -71,11 +71,13 @@ def quiet(_line: str) -> None:
     """Discards progress."""
 
 
-def tiny_tokenizer() -> "PreTrainedTokenizerBase":
+def tiny_tokenizer(*more: str) -> "PreTrainedTokenizerBase":
+    """Of few tokens, so `more` texts that a test has become short."""
     from transformers import PreTrainedTokenizerFast
 
     texts = [message.content for conversation in conversations() for message in conversation] + [
-        "assistant user system"
+        "assistant user system",
+        *more,
     ]
     return PreTrainedTokenizerFast(
         tokenizer_object=byte_level_bpe(texts),

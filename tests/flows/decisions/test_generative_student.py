@@ -43,8 +43,7 @@ def draw_rows(number: int, seed: int) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a student that learned other rows than those of the decision student."""
-    folder, tokenizer = tmp_path_factory.mktemp("generative"), tiny_tokenizer()
-    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
+    folder = tmp_path_factory.mktemp("generative")
     wording = "\n".join(f"- {question.wording}" for question in QUESTIONS)
     lines = [
         json.dumps({"messages": [
@@ -54,6 +53,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in draw_rows(400, 1)
     ]  # fmt: skip
     (folder / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    tokenizer = tiny_tokenizer(*lines[:100])
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
     config = StudentConfig.model_validate({
         "start": str(start), "epochs": 8, "learning_rate": 1e-2, "batch_size": 16, "max_tokens": 512, "precision": "float32",
     })  # fmt: skip

@@ -230,8 +230,8 @@ def test_real_code_of_another_project_is_no_collapse_and_repeated_code_is(tmp_pa
         for file in sorted((PROJECT / package).rglob("*.py"))
         for function in split_into_functions(file.read_text())
         if function.count(" ") > 20
-    ][:600]
-    for texts, verdict in ((functions, "inconclusive"), (functions[:100] * 6, "collapse")):
+    ][:300]
+    for texts, verdict in ((functions, "inconclusive"), (functions[:50] * 6, "collapse")):
         source = written(tmp_path / "code.jsonl", [{"text": f"```python\n{text}\n```"} for text in texts])
         found = assess_dataset(source, "python", 7, parent=None, cache=tmp_path, kind="code").collapse
         assert (found.verdict, found.kind) == (verdict, "code"), found.evidence

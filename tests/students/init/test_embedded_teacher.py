@@ -193,7 +193,7 @@ def test_a_student_of_four_layers_learns_and_answers(tmp_path: Path) -> None:
 
 
 def test_captured_signals_of_the_embedded_teacher_reduce_the_distance_to_it(tmp_path: Path) -> None:
-    settings = {"layers": 4, "epochs": 2, "objective": {"sft": 0.5, "forward_kl": 0.5}, "max_tokens": 64}
+    settings = {"layers": 4, "epochs": 1, "objective": {"sft": 0.5, "forward_kl": 0.5}, "max_tokens": 64}
     topics = ("bees", "rivers", "bread", "chess", "rain", "maps")
     talk: list[Conversation] = [
         [Message(role="user", content=f"Write about {topic}."), Message(role="assistant", content=SENTENCE)]

@@ -347,9 +347,11 @@ def test_a_rate_too_low_to_change_a_value_is_named(
     ],
 )
 def test_it_combines_with_what_leaves_the_weights_ternary(
-    settings: dict[str, Any], ternary: StudentConfig, talk: list[Conversation], tmp_path: Path
-) -> None:
+    settings: dict[str, Any], ternary: StudentConfig, talk: list[Conversation], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """The full start is the teacher, where one is asked."""
+    monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 24)
     teacher = {"distillation": {**settings.get("distillation", {}), "teacher": ternary.start}}
     config = with_settings(ternary, **{"epochs": 4, **settings, **(teacher if "objective" in settings else {})})
     record = train_student(talk, config, tmp_path / "student", seed=7, progress=quiet)

@@ -105,7 +105,7 @@ def test_a_narrow_student_learns_hidden_states_of_a_wide_teacher(
     narrow = tiny_llama(len(tokenizer)).config
     narrow.update({"hidden_size": 32, "head_dim": 16, "num_hidden_layers": 1})
     saved(LlamaForCausalLM(narrow), tokenizer, tmp_path / "narrow")
-    adjusted = with_settings(config, objective="hidden", start=str(tmp_path / "narrow"), epochs=20)
+    adjusted = with_settings(config, objective="hidden", start=str(tmp_path / "narrow"), epochs=10, learning_rate=1e-2)
     train_student(talk, adjusted, tmp_path / "student", seed=7, progress=quiet)
     losses = [line["loss"] for line in log_of(tmp_path / "student")]
     assert losses[-1] < 0.8 * losses[0]
