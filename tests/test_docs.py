@@ -28,6 +28,7 @@ from core.runs.run_dir import RunDir
 from core.sample import SampleStatus
 from flows.data.curated_run import read_finished_samples
 from tests.support.forked import COMMAND_FORKS
+from tests.support.forked_shell import FORKED_PYTHON, forked, run_shell
 from tests.support.scripted_endpoint import Endpoint, serve_scripted_endpoint
 from tests.support.waiting import wait_until
 from tests.support.whole_runs import check_whole
@@ -201,34 +202,6 @@ def test_every_attack_of_the_table_names_a_test_that_exists() -> None:
         for file, test in named:
             code = (PROJECT / file).read_text() if (PROJECT / file).is_file() else ""
             assert re.search(rf"^(?:async )?def {test}\(", code, re.MULTILINE), f"{file}::{test}"
-
-
-FORKED = ("stillhouse", "prefect", "dask")
-"""Commands that run as forks, of this checkout or of a package."""
-FORKED_PYTHON = f"""\
-#!/bin/sh
-shift 2
-exec {shlex.quote(sys.executable)} -S {shlex.quote(str(PROJECT / "tests/support/forked_command.py"))} 0 "$@"
-"""
-"""What `torchrun` runs as `python -u -m MODULE` is a fork too: of its files, only the input is inherited, so that is where
-requests are sent."""
-
-
-def forked(command: str) -> str:
-    """The shell's words for one of FORKED."""
-    module = {"torchrun": "torch.distributed.run"}.get(command, command)
-    forks = str(COMMAND_FORKS.requests.fileno())
-    return shlex.join([sys.executable, "-S", str(PROJECT / "tests/support/forked_command.py"), forks, module])
-
-
-def run_shell(text: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Lines as a user types them, with the command of this checkout; it stops at the first that fails."""
-    functions = "".join(f'{command}() {{ {forked(command)} "$@"; }}\n' for command in FORKED)
-    functions += f'torchrun() {{ {forked("torchrun")} "$@" <&{COMMAND_FORKS.requests.fileno()}; }}\n'
-    return subprocess.run(
-        ["bash", "-c", f"{functions}set -e\n{text}"], cwd=folder, env=environment,
-        pass_fds=[COMMAND_FORKS.requests.fileno()], capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 UNTIL_STOPPED = {

@@ -3,8 +3,6 @@
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +18,7 @@ from core.project_files import PROJECT
 from core.sample import RejectionReason
 from flows.agent_skill.skill_files import REFERENCE_FILE, SKILL_NAME, install_skill, read_skill_text
 from flows.commands.app import app
+from tests.support.forked_shell import run_shell
 
 TEXT = read_skill_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)\n```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -100,12 +99,8 @@ def test_it_is_installed_with_the_reference_and_replaces_no_changed_file(tmp_pat
 @pytest.mark.slow
 def test_its_commands_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
     environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "PYTHONPATH": str(PROJECT)}
-    command = shlex.join([sys.executable, "-m", "stillhouse"])
     for block in BLOCKS:
         for line in block.splitlines():
-            done = subprocess.run(
-                ["bash", "-c", f'stillhouse() {{ {command} "$@"; }}\n{line}'],
-                cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-            )  # fmt: skip
+            done = run_shell(line, tmp_path, environment)
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     assert (tmp_path / "data/releases/mine/0/dataset/train.parquet").is_file()
