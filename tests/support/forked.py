@@ -1,6 +1,6 @@
 """Python programs that fork from a process with their imports already loaded, so that a start costs almost nothing.
 
-    python -m tests.support.forked SOCKET MODULE...
+    python -m tests.support.forked SOCKET
 
 Each is a process with its own arguments, environment, folder and files, and gets real signals. One difference from a fresh
 interpreter: all programs of a test process have the same hash seed. Another: they end once their threads and exit functions
@@ -32,7 +32,7 @@ from core.project_files import PROJECT
 from tests.support import forked_command
 from tests.support.forked_command import send_request
 
-PRODUCTION = (
+IMPORTED = (
     "tests.support.produce_run",
     "tests.support.run_command",
     "flows.commands.app",
@@ -65,12 +65,8 @@ PRODUCTION = (
     "prefect.utilities.visualization",
     "teachers.fake.fake_teacher",
     "teachers.fake.scripts.writer",
-)
-"""Imports of programs that make and release samples, with those that they do later. None of them has worked in a thread."""
-HOSTED = (*PRODUCTION, "anthropic", "google.genai.types")
-"""Imports of programs that make samples of hosted teachers, with their clients."""
-COMMANDS = (
-    *PRODUCTION,
+    "anthropic",
+    "google.genai.types",
     "flows.commands.student_commands",
     "students.training.student_training",
     "torch.distributed.tensor",
@@ -78,7 +74,8 @@ COMMANDS = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
 )
-"""Imports of any command."""
+"""Imports of programs that make, release and learn from samples, with those that they do later. None of them has worked in a
+thread."""
 MESSAGE_BYTES = 2**17
 NUMBER = struct.Struct("q")
 
@@ -125,13 +122,9 @@ class Program:
 
 
 class ForkServer:
-    """Starts with the first program, and ends when this process ends or closes it. A server that runs already and has more
-    imports takes its place."""
+    """Starts with the first program, and ends when this process ends or closes it."""
 
-    def __init__(self, imported: Sequence[str], larger: Sequence["ForkServer"] = (), **environment: str) -> None:
-        self._imported = imported
-        self._larger = larger
-        self._environment = environment
+    def __init__(self) -> None:
         self._lock = Lock()
         self._requests: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -182,14 +175,11 @@ class ForkServer:
         """Where requests are sent, by this process or by those that inherit it."""
         with self._lock:
             if self._requests is None:
-                for server in self._larger:
-                    if server._requests:
-                        return server._requests
                 self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
                     self._process = subprocess.Popen(
-                        [sys.executable, "-m", "tests.support.forked", str(theirs.fileno()), *self._imported],
-                        cwd=PROJECT, env={**os.environ, **self._environment}, pass_fds=[theirs.fileno()],
+                        [sys.executable, "-m", "tests.support.forked", str(theirs.fileno())],
+                        cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"}, pass_fds=[theirs.fileno()],
                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                     )  # fmt: skip
             return self._requests
@@ -201,19 +191,16 @@ class ForkServer:
             self._requests = self._process = None
 
 
-COMMAND_FORKS = ForkServer(COMMANDS, OMP_NUM_THREADS="1")
-HOSTED_FORKS = ForkServer(HOSTED)
-FORKS = ForkServer(PRODUCTION, larger=(COMMAND_FORKS, HOSTED_FORKS))
+FORKS = ForkServer()
 
 
 def pytest_unconfigure() -> None:
-    for server in (FORKS, HOSTED_FORKS, COMMAND_FORKS):
-        server.close()
+    FORKS.close()
 
 
-def load_what_programs_share(imported: Sequence[str]) -> None:
+def load_what_programs_share() -> None:
     """Modules, the metadata of all packages and the compiled templates of pages, which each program would read."""
-    for name in imported:
+    for name in IMPORTED:
         import_module(name)
     read_entry_points("check")
     from flows.data.dataset_card import create_card_environment
@@ -224,9 +211,9 @@ def load_what_programs_share(imported: Sequence[str]) -> None:
             templates.get_template(template)
 
 
-def serve(requests: socket.socket, imported: Sequence[str]) -> None:
+def serve(requests: socket.socket) -> None:
     """Fork a program for each request and report how it ends, until the other end closes."""
-    load_what_programs_share(imported)
+    load_what_programs_share()
     gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
     running: dict[int, tuple[int, int]] = {}
     """By a descriptor that is readable when a program ends: its process id, and where its end is reported."""
@@ -304,4 +291,4 @@ def run_program(
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+    serve(socket.socket(fileno=int(sys.argv[1])))
