@@ -27,7 +27,7 @@ from core.runs.records import RunState
 from core.runs.run_dir import RunDir
 from core.sample import SampleStatus
 from flows.data.curated_run import read_finished_samples
-from tests.support.forked import FORKS
+from tests.support.forked import COMMAND_FORKS
 from tests.support.forked_shell import FORKED_PYTHON, forked, run_shell
 from tests.support.scripted_endpoint import Endpoint, serve_scripted_endpoint
 from tests.support.waiting import wait_until
@@ -227,7 +227,7 @@ class Server:
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 ["bash", "-c", shell], cwd=folder, env={**environment, "PYTHONUNBUFFERED": "1"},
-                pass_fds=[FORKS.requests.fileno()], start_new_session=True, stdout=log, stderr=subprocess.STDOUT,
+                pass_fds=[COMMAND_FORKS.requests.fileno()], start_new_session=True, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         wait_until(lambda: self._process.poll() is not None or re.search(ready, self.output, re.MULTILINE))
         assert self._process.poll() is None, f"{command}\n{self.output}"

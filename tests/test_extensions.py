@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from core.project_files import PROJECT
-from tests.support.forked import FORKS
+from tests.support.forked import COMMAND_FORKS, FORKS, ForkServer
 
 PAGE = (PROJECT / "docs" / "extensions.md").read_text()
 NAME = re.compile(r"(?:# |<!-- )([\w./]+\.(?:py|toml|md))(?: -->)?$")
@@ -52,10 +52,12 @@ def prefect_home(prefect_home: Path) -> Iterator[Path]:
         yield prefect_home
 
 
-def run_command(folder: Path, *words: str, code: int = 0, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_command(
+    folder: Path, *words: str, code: int = 0, path: Path | None = None, forks: ForkServer = FORKS
+) -> subprocess.CompletedProcess[str]:
     """`stillhouse` in `folder`, with the packages in `path`."""
     places = [str(PROJECT), *([str(path)] if path else [])]
-    done = FORKS.run("stillhouse", *words, folder=folder, PYTHONPATH=os.pathsep.join(places))
+    done = forks.run("stillhouse", *words, folder=folder, PYTHONPATH=os.pathsep.join(places))
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -197,7 +199,7 @@ def test_a_run_uses_an_installed_family_check_filter_and_protocol(
 @pytest.mark.slow
 def test_an_installed_loss_trains_a_student_and_its_options_matter(extras: Path, tmp_path: Path) -> None:
     def distill(*words: str, code: int = 0) -> str:
-        return run_command(tmp_path, "distill", *words, code=code, path=extras / "site").stderr
+        return run_command(tmp_path, "distill", *words, code=code, path=extras / "site", forks=COMMAND_FORKS).stderr
 
     rows = [
         {

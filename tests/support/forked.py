@@ -1,6 +1,6 @@
 """Python programs that fork from a process with their imports already loaded, so that a start costs almost nothing.
 
-    python -m tests.support.forked SOCKET
+    python -m tests.support.forked SOCKET MODULE...
 
 Each is a process with its own arguments, environment, folder and files, and gets real signals. One difference from a fresh
 interpreter: all programs of a test process have the same hash seed. Another: they end once their threads and exit functions
@@ -32,7 +32,7 @@ from core.project_files import PROJECT
 from tests.support import forked_command
 from tests.support.forked_command import send_request
 
-IMPORTED = (
+PRODUCTION = (
     "tests.support.produce_run",
     "tests.support.run_command",
     "flows.commands.app",
@@ -65,8 +65,12 @@ IMPORTED = (
     "prefect.utilities.visualization",
     "teachers.fake.fake_teacher",
     "teachers.fake.scripts.writer",
-    "anthropic",
-    "google.genai.types",
+)
+"""Imports of programs that make and release samples, with those that they do later. None of them has worked in a thread."""
+HOSTED = (*PRODUCTION, "anthropic", "google.genai.types")
+"""Imports of programs that make samples of hosted teachers, with their clients."""
+COMMANDS = (
+    *PRODUCTION,
     "flows.commands.student_commands",
     "students.training.student_training",
     "torch.distributed.tensor",
@@ -74,8 +78,7 @@ IMPORTED = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
 )
-"""Imports of programs that make, release and learn from samples, with those that they do later. None of them has worked in a
-thread."""
+"""Imports of any command."""
 MESSAGE_BYTES = 2**17
 NUMBER = struct.Struct("q")
 
@@ -122,9 +125,13 @@ class Program:
 
 
 class ForkServer:
-    """Starts with the first program, and ends when this process ends or closes it."""
+    """Starts with the first program, and ends when this process ends or closes it. A server that runs already and has more
+    imports takes its place."""
 
-    def __init__(self) -> None:
+    def __init__(self, imported: Sequence[str], larger: Sequence["ForkServer"] = (), **environment: str) -> None:
+        self._imported = imported
+        self._larger = larger
+        self._environment = environment
         self._lock = Lock()
         self._requests: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -175,11 +182,14 @@ class ForkServer:
         """Where requests are sent, by this process or by those that inherit it."""
         with self._lock:
             if self._requests is None:
+                for server in self._larger:
+                    if server._requests:
+                        return server._requests
                 self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
                     self._process = subprocess.Popen(
-                        [sys.executable, "-m", "tests.support.forked", str(theirs.fileno())],
-                        cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"}, pass_fds=[theirs.fileno()],
+                        [sys.executable, "-m", "tests.support.forked", str(theirs.fileno()), *self._imported],
+                        cwd=PROJECT, env={**os.environ, **self._environment}, pass_fds=[theirs.fileno()],
                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                     )  # fmt: skip
             return self._requests
@@ -191,16 +201,19 @@ class ForkServer:
             self._requests = self._process = None
 
 
-FORKS = ForkServer()
+COMMAND_FORKS = ForkServer(COMMANDS, OMP_NUM_THREADS="1")
+HOSTED_FORKS = ForkServer(HOSTED)
+FORKS = ForkServer(PRODUCTION, larger=(COMMAND_FORKS, HOSTED_FORKS))
 
 
 def pytest_unconfigure() -> None:
-    FORKS.close()
+    for server in (FORKS, HOSTED_FORKS, COMMAND_FORKS):
+        server.close()
 
 
-def load_what_programs_share() -> None:
+def load_what_programs_share(imported: Sequence[str]) -> None:
     """Modules, the metadata of all packages and the compiled templates of pages, which each program would read."""
-    for name in IMPORTED:
+    for name in imported:
         import_module(name)
     read_entry_points("check")
     from flows.data.dataset_card import create_card_environment
@@ -211,9 +224,9 @@ def load_what_programs_share() -> None:
             templates.get_template(template)
 
 
-def serve(requests: socket.socket) -> None:
+def serve(requests: socket.socket, imported: Sequence[str]) -> None:
     """Fork a program for each request and report how it ends, until the other end closes."""
-    load_what_programs_share()
+    load_what_programs_share(imported)
     gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
     running: dict[int, tuple[int, int]] = {}
     """By a descriptor that is readable when a program ends: its process id, and where its end is reported."""
@@ -291,4 +304,4 @@ def run_program(
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])

@@ -19,7 +19,7 @@ from flows.evaluate.used_requests import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run.average_choice import AVERAGE_SHARES, choose_average_share
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
-from tests.support.forked import FORKS
+from tests.support.forked import COMMAND_FORKS
 
 REQUESTS = 4
 
@@ -61,7 +61,7 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
     )
     words = ["run", "smoke", "--set", student, "--set", "samples=24", "--set", "collapse={gate=false}"]
     place: Any = {"PREFECT_HOME": str(prefect_home), "XDG_CACHE_HOME": str(tmp_path)}
-    killed = FORKS.start("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), **place)
+    killed = COMMAND_FORKS.start("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), **place)
     while killed.poll() is None and not list((tmp_path / "killed").glob("*/wip/average.json")):
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)
@@ -71,7 +71,7 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
     assert not run.student.exists()
     trained = load_file(run.path / "wip" / "student" / "model.safetensors")
 
-    resumed = FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), "--resume", **place)
+    resumed = COMMAND_FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), "--resume", **place)
     assert resumed.returncode == 0, resumed.stderr
     assert "is trained already" in resumed.stderr
     record = run.read_manifest().student
@@ -94,7 +94,7 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
     assert not list((run.path / "wip").glob("average*"))
     assert not (run.path / "wip" / "student").exists()
 
-    again = FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), "--resume", **place)
+    again = COMMAND_FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), "--resume", **place)
     assert again.returncode == 0, again.stderr
     assert "average:" not in again.stderr
     assert run.read_manifest().student == record
