@@ -11,6 +11,8 @@ ALL_EXTRAS := $(EXTRAS),anthropic,gemini,mcp,tracing,pictures,reasoning,tracking
 TORCH := torch>=2.9
 # Each of some hundred processes of the tests would compile what it imports, and each of pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
+# More than cores, where some wait for a process.
+WAITING := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Of the tests, in the order in which they begin. `fast` is the last: its thousands of small tests keep both cores busy to the
 # end, and until then use what the waits of the others leave.
 GROUPS := check waits slow fast
@@ -68,16 +70,16 @@ $(GROUPS:%=test-%): test-%: install-all
 	@echo "== $*"; $(MAKE) --no-print-directory $* || echo $* >> $(FAILED)
 
 # What needs neither a real teacher, nor a training, nor a whole run. Tests of one file stay with one worker, as long as others
-# have work: what a file's tests share is made once. Some wait for a process, so a third worker has the cores meanwhile.
+# have work: what a file's tests share is made once.
 fast: install-all
-	$(BIN)/pytest -m "not slow" $(LONGEST) --numprocesses 3 --dist worksteal
+	$(BIN)/pytest -m "not slow" $(LONGEST) --numprocesses $(WAITING) --dist worksteal
 
 # The files with tests of a mark: to import all others takes longer than some groups' tests.
 files = $(sort $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)' tests))
 
-# Real processes, servers and workers, which wait more than they compute: more workers than cores.
+# Real processes, servers and workers, which wait more than they compute.
 waits: install-all
-	$(BIN)/pytest -m waits $(LONGEST) --numprocesses 3 --dist loadgroup $(call files,waits)
+	$(BIN)/pytest -m waits $(LONGEST) --numprocesses $(WAITING) --dist loadgroup $(call files,waits)
 
 # A real teacher, a training or a whole run: one on each core, since most of their time is one process that starts.
 slow: install-all

@@ -73,4 +73,4 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-        gc.set_threshold(50_000, 20, 50)  # most tests are too short to need one
+        gc.set_threshold(50_000, 10, 10)  # seldom: most tests are too short to leave much

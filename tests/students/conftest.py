@@ -72,7 +72,7 @@ def quiet(_line: str) -> None:
 
 
 def tiny_tokenizer(*more: str) -> "PreTrainedTokenizerBase":
-    """Of few tokens, so `more` texts that a test has become short."""
+    """Has 400 tokens. Texts like `more` take fewer of them."""
     from transformers import PreTrainedTokenizerFast
 
     texts = [message.content for conversation in conversations() for message in conversation] + [

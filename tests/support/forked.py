@@ -65,10 +65,10 @@ PRODUCTION = (
     "prefect.utilities.visualization",
     "teachers.fake.fake_teacher",
     "teachers.fake.scripts.writer",
+    "anthropic",
+    "google.genai.types",
 )
 """Imports of programs that make and release samples, with those that they do later. None of them has worked in a thread."""
-HOSTED = (*PRODUCTION, "anthropic", "google.genai.types")
-"""Imports of programs that make samples of hosted teachers, with their clients."""
 COMMANDS = (
     *PRODUCTION,
     "flows.commands.student_commands",
@@ -125,10 +125,10 @@ class Program:
 
 
 class ForkServer:
-    """Starts with the first program, and ends when this process ends or closes it. A server that runs already and has more
-    imports takes its place."""
+    """Starts with the first program, and ends when this process ends or closes it. A `larger` one, which has more
+    imports, takes its place if it runs already."""
 
-    def __init__(self, imported: Sequence[str], larger: Sequence["ForkServer"] = (), **environment: str) -> None:
+    def __init__(self, imported: Sequence[str], larger: "ForkServer | None" = None, **environment: str) -> None:
         self._imported = imported
         self._larger = larger
         self._environment = environment
@@ -182,9 +182,8 @@ class ForkServer:
         """Where requests are sent, by this process or by those that inherit it."""
         with self._lock:
             if self._requests is None:
-                for server in self._larger:
-                    if server._requests:
-                        return server._requests
+                if self._larger and self._larger._requests:
+                    return self._larger._requests
                 self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
                     self._process = subprocess.Popen(
@@ -202,12 +201,11 @@ class ForkServer:
 
 
 COMMAND_FORKS = ForkServer(COMMANDS, OMP_NUM_THREADS="1")
-HOSTED_FORKS = ForkServer(HOSTED)
-FORKS = ForkServer(PRODUCTION, larger=(COMMAND_FORKS, HOSTED_FORKS))
+FORKS = ForkServer(PRODUCTION, larger=COMMAND_FORKS)
 
 
 def pytest_unconfigure() -> None:
-    for server in (FORKS, HOSTED_FORKS, COMMAND_FORKS):
+    for server in (FORKS, COMMAND_FORKS):
         server.close()
 
 

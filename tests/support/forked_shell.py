@@ -1,4 +1,4 @@
-"""Lines of shell whose commands are forks of one process with their imports loaded."""
+"""Lines of shell whose commands are forks of a process that has loaded their imports."""
 
 import shlex
 import subprocess

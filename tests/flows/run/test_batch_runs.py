@@ -18,7 +18,7 @@ from flows.run.shard_production import open_run_budget
 from tests.support.anthropic_batch_server import KEY as ANTHROPIC_KEY
 from tests.support.anthropic_batch_server import AnthropicBatchServer
 from tests.support.batch_server import KEY, BatchServer, serve_batches
-from tests.support.forked import HOSTED_FORKS, Program
+from tests.support.forked import FORKS, Program
 from tests.support.http_serving import serve
 from tests.support.scripted_teacher import build_test_plan
 from tests.support.waiting import HANG_SECONDS, wait_until
@@ -44,7 +44,7 @@ def produce(server: AnyServer, runs: Path, *settings: str, batch: bool = True, *
         f"batch_poll_seconds=0.02,input_price=1.0,output_price=2.0,outage_seconds={HANG_SECONDS}}}"
     )
     arguments = [str(runs), "smoke", *SETTINGS, f"teachers.main={teacher}", *settings]
-    return HOSTED_FORKS.start("tests.support.produce_run", *arguments, TEST_API_KEY=key, **environment)
+    return FORKS.start("tests.support.produce_run", *arguments, TEST_API_KEY=key, **environment)
 
 
 def ended(process: Program, *codes: int) -> str:
@@ -258,7 +258,7 @@ def test_the_command_line_runs_stops_shows_and_resumes_batches(
 ) -> None:
     def start(verb: str, *words: str) -> Program:
         environment = {"PREFECT_HOME": str(prefect_home), "TEST_API_KEY": KEY}
-        return HOSTED_FORKS.start("stillhouse", verb, *words, "--runs-dir", str(tmp_path / "runs"), **environment)
+        return FORKS.start("stillhouse", verb, *words, "--runs-dir", str(tmp_path / "runs"), **environment)
 
     teacher = (
         f"{{model='openai/m',base_url='{server.url}',api_key_env='TEST_API_KEY',batch=true,batch_poll_seconds=0.02}}"

@@ -26,7 +26,7 @@ from core.sample import SampleStatus
 from core.storage.atomic_files import hash_file
 from flows.data.curated_run import read_finished_samples
 from flows.run.shard_production import open_run_budget
-from tests.support.forked import HOSTED_FORKS, Program
+from tests.support.forked import FORKS, Program
 from tests.support.scripted_teacher import build_test_plan
 from tests.support.waiting import HANG_SECONDS, wait_until
 
@@ -60,7 +60,7 @@ def settings_of(url: str, *more: str, protocol: str = "openai") -> list[str]:
 
 def produce(runs: Path, settings: list[str], **environment: str) -> Program:
     environment = {"TEST_API_KEY": "sk-any-key", **environment}
-    return HOSTED_FORKS.start("tests.support.produce_run", str(runs), "smoke", *settings, **environment)
+    return FORKS.start("tests.support.produce_run", str(runs), "smoke", *settings, **environment)
 
 
 def ended(process: Program, *codes: int) -> str:

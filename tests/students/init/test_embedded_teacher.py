@@ -193,7 +193,13 @@ def test_a_student_of_four_layers_learns_and_answers(tmp_path: Path) -> None:
 
 
 def test_captured_signals_of_the_embedded_teacher_reduce_the_distance_to_it(tmp_path: Path) -> None:
-    settings = {"layers": 4, "epochs": 1, "objective": {"sft": 0.5, "forward_kl": 0.5}, "max_tokens": 64}
+    settings = {
+        "layers": 4,
+        "epochs": 1,
+        "batch_size": 3,
+        "objective": {"sft": 0.5, "forward_kl": 0.5},
+        "max_tokens": 64,
+    }
     topics = ("bees", "rivers", "bread", "chess", "rain", "maps")
     talk: list[Conversation] = [
         [Message(role="user", content=f"Write about {topic}."), Message(role="assistant", content=SENTENCE)]
@@ -261,7 +267,7 @@ def test_each_embedded_start_gets_windows(start: str, width: int, tmp_path: Path
         assert lowest_correlation(model, loaded, ids) > 0.99999  # type: ignore[arg-type]
 
 
-def test_plain_arrays_are_what_the_library_reads(read_by_library: gguf.GGUFReader) -> None:
+def test_the_file_is_read_as_the_library_reads_it(read_by_library: gguf.GGUFReader) -> None:
     theirs, ours = read_by_library, open_teacher_file(find_teacher_file())
     assert {name: field.contents() for name, field in ours.fields.items()} == {
         name: field.contents() for name, field in theirs.fields.items()
