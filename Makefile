@@ -11,7 +11,7 @@ ALL_EXTRAS := $(EXTRAS),anthropic,gemini,mcp,tracing,pictures,reasoning,tracking
 TORCH := torch>=2.9
 # Each of some hundred processes of the tests would compile what it imports, and each of pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
-# More than cores, where some wait for a process.
+# Workers of pytest: one more than cores, where tests wait for processes.
 WAITING := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Of the tests, in the order in which they begin. `fast` is the last: its thousands of small tests keep both cores busy to the
 # end, and until then use what the waits of the others leave.

@@ -116,37 +116,47 @@ def _iterate_values(data: mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
         raise ValueError(f"it is no little-endian GGUF file of version {FIRST_VERSION} or later")
     at = HEADER_BYTES
     for _ in range(keys):
-        key, at = _read_string(data, at)
-        (kind,) = struct.unpack_from("<I", data, at)
-        yield key, kind, at + 4
-        at = _skip_value(data, at + 4, kind)
+        key = _find_text(data, at)
+        (kind,) = struct.unpack_from("<I", data, key.stop)
+        yield data[key], kind, key.stop + 4
+        at = _skip_value(data, key.stop + 4, kind)
 
 
 def _read_texts(data: mmap.mmap, kind: int, at: int) -> tuple[bytes, ...]:
     item, count = struct.unpack_from("<IQ", data, at)
     if (kind, item) != (ARRAY, STRING):
         raise ValueError("its tokens are no list of texts")
-    at += 12
+    return tuple(data[text] for text in find_texts(data, at + 12, count))
+
+
+def find_texts(data: mmap.mmap | memoryview, at: int, count: int) -> list[slice]:
+    """Where the next `count` texts from a position on are; each is read by its little-endian length.
+
+    Raises:
+        struct.error: if a length leads beyond the end.
+    """
     texts = []
     for _ in range(count):
-        text, at = _read_string(data, at)
-        texts.append(text)
-    return tuple(texts)
+        texts.append(text := _find_text(data, at))
+        at = text.stop
+    return texts
 
 
-def _read_string(data: mmap.mmap, at: int) -> tuple[bytes, int]:
-    """The text at a position, and the position after it."""
-    (length,) = struct.unpack_from("<Q", data, at)
-    end = at + 8 + length
-    if end > len(data):
+def _find_text(data: mmap.mmap | memoryview, at: int) -> slice:
+    return slice(at + 8, at + 8 + _read_length(data, at))
+
+
+def _read_length(data: mmap.mmap | memoryview, at: int) -> int:
+    length: int = struct.unpack_from("<Q", data, at)[0]
+    if at + 8 + length > len(data):
         raise struct.error
-    return data[at + 8 : end], end
+    return length
 
 
 def _skip_value(data: mmap.mmap, at: int, kind: int) -> int:
     """The position after the value at a position."""
     if kind == STRING:
-        return _read_string(data, at)[1]
+        return at + 8 + _read_length(data, at)
     if kind in SIZES:
         return at + SIZES[kind]
     if kind != ARRAY:
@@ -158,5 +168,5 @@ def _skip_value(data: mmap.mmap, at: int, kind: int) -> int:
     if item != STRING:
         raise ValueError(f"its header has a list of unknown type {item}")
     for _ in range(count):
-        at = _read_string(data, at)[1]
+        at += 8 + _read_length(data, at)
     return at
