@@ -6,6 +6,8 @@ It uses aiohttp directly: the openai SDK takes 15 times its CPU per call, so tha
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
@@ -17,6 +19,7 @@ from teachers.base import CallCharge, TeacherQuestion, TeacherReply, UnlimitedAc
 from teachers.connection_errors import describe_connection_error
 from teachers.endpoint_calls import FailedTry, FailureCause
 from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion, parse_json_object
+from teachers.rejected_keys import REJECTING_STATUSES, RejectedKeys, describe_remedy
 from teachers.single_endpoint import SingleEndpointTeacher
 
 LONGEST_BODY = 8 * 2**20
@@ -29,8 +32,9 @@ class EndpointTeacher(SingleEndpointTeacher):
     """One session for all callers that share it."""
 
     def __init__(
-        self, config: TeacherConfig, url: str, model: str, session: aiohttp.ClientSession, source: str = ""
-    ) -> None:
+        self, config: TeacherConfig, url: str, model: str, session: aiohttp.ClientSession, source: str = "",
+        rejected: Path | None = None,
+    ) -> None:  # fmt: skip
         self._url = url.rstrip("/")
         super().__init__(config, self._url, model)
         decides = [config.structured, config.extra, config.seeded, config.logprobs, config.engine]
@@ -38,15 +42,21 @@ class EndpointTeacher(SingleEndpointTeacher):
         self.manner = json.dumps([*decides, *origin], sort_keys=True)
         self._name = model
         self._session = session
+        self._rejected = RejectedKeys(config, rejected)
 
     async def _send_once(self, question: TeacherQuestion, charge: CallCharge) -> TeacherReply:
-        body = build_request_body(question, self._name, self.config)
-        reply = await self._send(
-            "/chat/completions",
-            body,
-            charge,
-            lambda text: parse_completion(text, self.config, question.max_tokens, top_logprobs=question.top_logprobs),
+        body = self._rejected.leave_out(build_request_body(question, self._name, self.config))
+        parse = partial(
+            parse_completion, config=self.config, max_tokens=question.max_tokens, top_logprobs=question.top_logprobs
         )
+        try:
+            reply = await self._send("/chat/completions", body, charge, parse)
+        except FailedTry as error:
+            if error.kind not in REJECTING_STATUSES:
+                raise
+            if key := self._rejected.learn(error.response, body, question):
+                raise FailedTry(f"rejects {key}", FailureCause.rejected_key) from None
+            raise FailedTry(f"{error}{describe_remedy(error.response, body)}", error.cause, kind=error.kind) from None
         if question.top_logprobs and reply.text and not reply.tokens:
             raise ProviderError(f"{self.config.model} returned no token probabilities, which a check asks for")
         return reply
@@ -117,13 +127,14 @@ async def read_response_text(response: aiohttp.ClientResponse, max_bytes: int = 
 
 @asynccontextmanager
 async def open_endpoint_teacher(
-    config: TeacherConfig, model: str, source: str = "", key: str | None = None
+    config: TeacherConfig, model: str, source: str = "", key: str | None = None, rejected: Path | None = None
 ) -> AsyncIterator[EndpointTeacher]:
     """A teacher at `config.base_url`. `source` identifies the origin of its replies beyond its name: the base URL of an
-    endpoint, or the hash of a file of weights. `key` is the key of a server that this process started.
+    endpoint, or the hash of a file of weights. `key` is the key of a server that this process started. `rejected` is the file
+    of the request keys that the endpoint rejected.
     """
     async with open_session(config, key) as session:
-        yield EndpointTeacher(config, config.base_url or OPENAI_URL, model, session, source)
+        yield EndpointTeacher(config, config.base_url or OPENAI_URL, model, session, source, rejected)
 
 
 def open_session(config: TeacherConfig, key: str | None = None) -> aiohttp.ClientSession:

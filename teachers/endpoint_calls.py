@@ -47,6 +47,7 @@ class FailureCause(Enum):
 
     request = "the request: a retry would fail too"
     length = "the request, which is too long; the server is fine"
+    rejected_key = "a key of the request that the next try does not have"
     passing = "a transient fault of this request"
     server = "the server may be down: a gateway error, or a connection closed without a response"
     network = "the server cannot be reached, so the request was not sent"
@@ -56,9 +57,16 @@ class FailedTry(Exception):
     """A try without a usable response."""
 
     def __init__(
-        self, fault: str, cause: FailureCause = FailureCause.passing, wait: float = 0.0, kind: str = ""
+        self,
+        fault: str,
+        cause: FailureCause = FailureCause.passing,
+        wait: float = 0.0,
+        kind: str = "",
+        response: str = "",
     ) -> None:
         super().__init__(fault)
+        self.response = response
+        """The body of a rejection."""
         self.kind = kind or cause.name
         """A status or a word, for traces."""
         self.cause = cause
@@ -120,6 +128,8 @@ class EndpointCalls:
                 self._record_success()
                 return result
 
+            if failure.cause is FailureCause.rejected_key:
+                continue
             self._limiter.back_off(admitted_at, failure.wait)
             self._failing.add(call)
             # A server may fail on one question, but hardly on two at once.
@@ -154,10 +164,13 @@ class EndpointCalls:
             return CallFailed(str(failure))
         self._failed_in_row += 1
         if self._failed_in_row >= MAX_FAILURES_IN_ROW:
-            return ProviderError(
-                f"{self._where}: {self._failed_in_row} calls in a row failed, the last one: {failure}; "
-                "try again when it answers"
+            remedy = (
+                "correct its table: base_url, extra, drop, dialect or structured"
+                if failure.cause is FailureCause.request
+                else "try again when it answers"
             )
+            what = f"{self._failed_in_row} calls in a row failed, the last one: {failure}"
+            return ProviderError(f"{self._where}: {what}; {remedy}")
         return CallFailed(str(failure))
 
     def _check_patience(self, failure: FailedTry) -> None:
@@ -195,7 +208,7 @@ class EndpointCalls:
             cause = FailureCause.server if status in OUTAGE_STATUSES else FailureCause.passing
             return FailedTry(fault, cause, _parse_retry_after(headers.get("Retry-After")), str(status))
         cause = FailureCause.length if TOO_LONG.search(fault) else FailureCause.request
-        return FailedTry(fault, cause, kind=str(status))
+        return FailedTry(fault, cause, kind=str(status), response=text)
 
 
 def _parse_retry_after(header: str | None) -> float:

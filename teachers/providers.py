@@ -31,14 +31,16 @@ logger = logging.getLogger("stillhouse")
 
 
 @asynccontextmanager
-async def open_teacher(config: TeacherConfig, batches: Path | None = None) -> AsyncIterator[Teacher]:
+async def open_teacher(
+    config: TeacherConfig, batches: Path | None = None, rejected: Path | None = None
+) -> AsyncIterator[Teacher]:
     """The teacher that `config` names, ready to reply; its server is stopped at the end of the block. `batches` is the folder of
-    its batches; without one, it replies directly.
+    its batches; without one, it replies directly. `rejected` is the file of the request keys that its endpoint rejected.
 
     Raises:
         ProviderError: if it is not available.
     """
-    async with _open_direct_teacher(config) as teacher:
+    async with _open_direct_teacher(config, rejected) as teacher:
         # A run that no longer asks for batches still gets the results of those that it sent before.
         if batches is None or not (config.batch or batches.exists()):
             yield teacher
@@ -71,7 +73,7 @@ async def _open_batch_api(config: TeacherConfig) -> AsyncIterator[BatchApi]:
 
 
 @asynccontextmanager
-async def _open_direct_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
+async def _open_direct_teacher(config: TeacherConfig, rejected: Path | None) -> AsyncIterator[Teacher]:
     provider, _, model = config.model.partition("/")
     if config.replays:
         from teachers.fake.replay_teacher import ReplayTeacher
@@ -117,7 +119,7 @@ async def _open_direct_teacher(config: TeacherConfig) -> AsyncIterator[Teacher]:
         return
     async with (
         locate_endpoint(config) as (there, key, _),
-        open_endpoint_teacher(there, model, config.endpoint, key) as teacher,
+        open_endpoint_teacher(there, model, config.endpoint, key, rejected) as teacher,
     ):
         yield teacher
 

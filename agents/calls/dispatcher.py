@@ -178,8 +178,9 @@ async def open_dispatcher(
         stack.enter_context(_rare_garbage_collection())
         teachers: dict[str, Teacher] = {}
         for name, config in configs.items():
-            batches = RunDir(folder).batches / quote(name, safe="")
-            starting = asyncio.ensure_future(stack.enter_async_context(open_teacher(config, batches)))
+            quoted = quote(name, safe="")
+            opened = open_teacher(config, RunDir(folder).batches / quoted, RunDir(folder).rejected_keys_file(quoted))
+            starting = asyncio.ensure_future(stack.enter_async_context(opened))
             while not starting.done():  # a model may load for minutes, and the run may be stopped before it is ready
                 await asyncio.wait([starting], timeout=STOP_POLL_SECONDS)
                 if stop_signal.calls_stopped and not starting.done():

@@ -129,6 +129,10 @@ class RunDir:
         """A folder for each teacher with the batches that were sent to it."""
         return self.path / "wip" / "batches"
 
+    def rejected_keys_file(self, teacher: str) -> Path:
+        """The keys of requests that a teacher's endpoint rejected."""
+        return self.path / "wip" / f"{teacher}.rejected.json"
+
     def remove_ledgers(self) -> None:
         """Delete ledgers of unfinished shards, whose samples are no longer needed, and the results of batches."""
         for ledger in (self.path / "wip").glob("*.calls.jsonl"):

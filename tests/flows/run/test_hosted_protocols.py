@@ -72,3 +72,21 @@ def test_a_probe_names_what_a_hosted_teacher_cannot_do(monkeypatch: pytest.Monke
         )
         found = asyncio.run(probe_teachers(load_recipe_plan("smoke", [teacher])))
     assert "anthropic/claude-opus-4-8 answers" in str(found)
+
+
+def test_a_run_and_its_resumption_get_on_with_a_gateway_that_rejects_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTED_KEY", KEY)
+    with serve(OpenAIServer(KEY)) as served:
+        teacher = f"teachers.main={{model='openai/gpt-5-mini',base_url='{served.url}',api_key_env='HOSTED_KEY'}}"
+        settings = [teacher, f"samples={SAMPLES}", "cache.enabled=false"]
+        run, missing = produce_run(str(tmp_path), "smoke", [*settings, "budget.calls=60"])
+        assert missing.sentences, "the budget ends it"
+        first = len(served.requests)
+        _, missing = produce_run(str(tmp_path), "smoke", settings)
+        assert not missing.sentences
+        assert {*served.requests[first].body} == {"model", "messages", "max_completion_tokens", "response_format"}
+        reasons = Counter(sample.reason or "kept" for sample in read_finished_samples(run))
+        assert reasons["provider"] == reasons["contract"] == 0
+        assert reasons["kept"] > 0
