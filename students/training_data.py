@@ -4,7 +4,7 @@ Knows nothing of models or losses.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.config.students import StudentConfig
 from core.errors import RunFailed
+from core.row_groups import choose_groups, group_rows
 from core.runs.student_records import TruncationRecord
 from core.storage.atomic_files import count_values
 from students.chat_encoding import (
@@ -44,8 +45,8 @@ def encode_and_split(
     seed: int,
     rejected: Sequence[Conversation | None] = (),
 ) -> TrainingData:
-    """Encode all; where `held_out` is None, draw `config.held_out` of the usable ones with `seed`, at least one, and
-    with them all others about the same pictures.
+    """Encode all; where `held_out` is None, draw `config.held_out` of the usable ones with `seed`, at least one. None of their
+    prompts and pictures is trained on.
 
     `rejected` has the counterpart of each of `conversations`, or None, or is empty; a pair is used only if both are usable.
 
@@ -64,10 +65,7 @@ def encode_and_split(
     kept_back = [result for result in results[given:] if isinstance(result, EncodedConversation)]
     unusable = count_values(result.value for result in results if isinstance(result, UnusableReason))
     if held_out is None and len(train) > 1:
-        count = min(max(1, round(config.held_out * len(train))), len(train) - 1)
-        drawn = set(random.Random(f"held out {seed}").sample(range(len(train)), count))
-        pictures = {placed.image for place in drawn for placed in train[place].images}
-        drawn |= {place for place, one in enumerate(train) if not pictures.isdisjoint(p.image for p in one.images)}
+        drawn = _draw_held_out([conversations[place] for place in places], train, config.held_out, seed)
         kept_back = [train[place] for place in sorted(drawn)]
         remaining = [index for index in range(len(train)) if index not in drawn]
         train, places = [train[index] for index in remaining], [places[index] for index in remaining]
@@ -83,6 +81,29 @@ def encode_and_split(
         max_tokens=config.max_tokens,
     )
     return TrainingData(train, kept_back, unusable, paired, places, truncation)
+
+
+def _draw_held_out(
+    conversations: Sequence[Conversation], encoded: Sequence[EncodedConversation], share: float, seed: int
+) -> set[int]:
+    """The places of about `share` of the conversations; those with the same prompt or picture are together. If all have the same
+    prompt, only pictures can be kept apart.
+    """
+    pictures = [[placed.image for placed in one.images] for one in encoded]
+    groups = group_rows([[*shown, _cut_prompt(one)] for one, shown in zip(conversations, pictures, strict=True)])
+    if len(groups) == 1:
+        groups = group_rows(pictures)
+    count = len(conversations)
+    size = min(max(1, round(share * count)), count - 1)
+    group_of = {place: number for number, group in enumerate(groups) for place in group}
+    drawn = [group_of[place] for place in random.Random(f"held out {seed}").sample(range(count), size)]
+    return choose_groups([groups[number] for number in dict.fromkeys([*drawn, *range(len(groups))])], size)
+
+
+def _cut_prompt(conversation: Conversation) -> tuple[Hashable, ...]:
+    """The turns up to the last one of the user."""
+    last = max((place for place, turn in enumerate(conversation, 1) if turn.role == "user"), default=0)
+    return tuple((turn.role, turn.text, turn.images) for turn in conversation[:last])
 
 
 def _encode_all(

@@ -171,7 +171,9 @@ class FormatRecord(BaseModel):
     left_out: int = 0
     """Rows that this format cannot represent."""
     features: list[dict[str, Any]] = []
-    """Columns as the hub declares them, if some contain JSON for readers to decode."""
+    """Columns as the hub declares them, if some contain JSON or images for readers to decode."""
+    images: int = 0
+    """Number of different images, in a column of their own."""
 
 
 class ThinkingRecord(BaseModel):

@@ -2,14 +2,17 @@
 rows; knows no filter, no Prefect and no teacher.
 """
 
+import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.config.difficulty import PASS_RATE
 from core.errors import UsageError
+from core.row_groups import choose_groups, group_rows
 from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, Sample, parse_sample_index
 from core.storage.image_files import find_image_file, is_stored_image
@@ -28,6 +31,11 @@ from flows.data.dataset_rows import build_row_document
 
 if TYPE_CHECKING:
     import polars as pl
+
+TRAIN, VALIDATION = "train", "validation"
+PASSAGE = "passage"
+"""The column with the hash of the text that a sample's seed has, as `grounded_qa` asks about one."""
+NO_SIDES: Mapping[Any, str] = MappingProxyType({})
 
 
 def count_finished_samples(run: RunDir) -> int:
@@ -172,16 +180,16 @@ def find_sample(run: RunDir, name: str) -> Sample:
 
 
 def read_kept_rows(run: RunDir) -> "pl.DataFrame":
-    """The kept samples in the order of the run: `id`, `messages`, `asked` (the number of messages that are the prompt), and
-    `reasoning`, `tools` and `question` from the candidates' fields, as text or JSON text; and, if any sample's difficulty was
-    measured, its `pass_rate`.
+    """The kept samples in the order of the run: `id`, `messages`, `asked` (the number of messages that are the prompt),
+    `reasoning`, `tools` and `question` from the candidates' fields, as text or JSON text; `passage`, a hash of the seed's text;
+    and, if any sample's difficulty was measured, its `pass_rate`.
     """
     import polars as pl
 
     kept = [create_empty_rows()]
     fields, roles = pl.col("fields").str, pl.element().struct.field("role")
     for index in run.shards():
-        columns = ("id", "messages", "fields", ATTEMPTS_COLUMN)
+        columns = ("id", "messages", "fields", "seed", ATTEMPTS_COLUMN)
         rows = complete_turn_fields(read_sample_columns(run.kept_file(index), columns))
         roles_of_rows = rows.select(pl.col("messages").list.eval(roles)).to_series().to_list()
         selected = rows.select(
@@ -191,6 +199,7 @@ def read_kept_rows(run: RunDir) -> "pl.DataFrame":
             reasoning=fields.json_path_match("$.reasoning"),
             tools=fields.json_path_match("$.tools"),
             question=fields.json_path_match("$.question"),
+            passage=pl.col("seed").str.json_path_match("$.data.text").map_elements(_hash_passage, pl.String),
             pass_rate=pl.col(ATTEMPTS_COLUMN).list.mean(),
         )
         measured = selected["pass_rate"].is_not_null().any()
@@ -198,20 +207,43 @@ def read_kept_rows(run: RunDir) -> "pl.DataFrame":
     return pl.concat(kept, how="diagonal")
 
 
+def _hash_passage(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def create_empty_rows() -> "pl.DataFrame":
     """`read_kept_rows` without rows."""
     import polars as pl
 
-    texts = dict.fromkeys(("reasoning", "tools", "question"), pl.String)
+    texts = dict.fromkeys(("reasoning", "tools", "question", PASSAGE), pl.String)
     return pl.DataFrame(schema={"id": pl.String, "messages": pl.List(build_message_type()), "asked": pl.Int64, **texts})
 
 
-def hash_prompt() -> "pl.Expr":
-    """A hash of each row's prompt, without earlier thinking. Hashes are comparable within one process only."""
+SharedKey = tuple[str, Hashable]
+"""What rows share that must not be on both sides of a split: a prompt, an image, a passage."""
+
+
+def list_shared_keys(rows: "pl.DataFrame") -> list[list[SharedKey]]:
+    """For each row its prompt, without earlier thinking, its images and the passage that it is about. Keys are comparable within
+    one process only.
+    """
     import polars as pl
 
-    asked = pl.element().struct.field("role", "content", "name", "tool_calls", "images")
-    return pl.col("messages").list.head("asked").list.eval(pl.struct(asked)).hash()
+    turn = pl.element().struct
+    prompt = pl.col("messages").list.head("asked")
+    asked = prompt.list.eval(pl.struct(turn.field("role", "content", "name", "tool_calls", "images"))).hash()
+    found = rows.select(
+        prompt=pl.when(pl.col("asked") > 0).then(asked),
+        images=pl.col("messages").list.eval(turn.field("images").explode().drop_nulls()),
+        passage=pl.col(PASSAGE) if PASSAGE in rows.columns else pl.lit(None, pl.String),
+    )
+    return [
+        [
+            *((name, one) for name, one in (("prompt", prompt), (PASSAGE, passage)) if one),
+            *(("image", one) for one in images),
+        ]
+        for prompt, images, passage in found.iter_rows()
+    ]
 
 
 class DatasetSplit(NamedTuple):
@@ -221,38 +253,30 @@ class DatasetSplit(NamedTuple):
     validation: "pl.DataFrame"
 
 
-def split_rows(kept: "pl.DataFrame", share: float, seed: int, answers_per_seed: int = 1) -> DatasetSplit:
+def split_rows(
+    kept: "pl.DataFrame", share: float, seed: int, answers_per_seed: int = 1, sides: Mapping[SharedKey, str] = NO_SIDES
+) -> DatasetSplit:
     """Hold out about `share` of the rows, drawn with `seed`; both parts keep their order.
 
-    Samples of the same seed stay together, and so do samples with the same prompt: no held-out prompt is trained on. With two
-    or more such groups, both parts have at least one.
+    Samples of one seed stay together, and so do samples with the same prompt, image or passage: nothing held out is trained on.
+    With two or more such groups, both parts have at least one. `sides` has the side of keys of earlier rows, which their groups
+    take; a group with keys of both sides is held out.
     """
-    # Union-find: rows are in one group if they share a seed or a prompt, directly or through other rows.
-    parents: dict[Any, Any] = {}
-
-    def find_root(key: Any) -> Any:
-        while parents.setdefault(key, key) != key:
-            parents[key] = key = parents[parents[key]]
-        return key
-
-    prompts = kept.select(hash_prompt()).to_series()
-    keys = [("seed", parse_sample_index(name) // answers_per_seed) for name in kept["id"]]
-    for key, prompt in zip(keys, prompts, strict=True):
-        parents[find_root(("prompt", prompt))] = find_root(key)
-    places_by_root: dict[Any, list[int]] = {}
-    for place, key in enumerate(keys):
-        places_by_root.setdefault(find_root(key), []).append(place)
-
-    groups = list(places_by_root.values())
-    random.Random(seed).shuffle(groups)
-    size = max(1, min(round(len(kept) * share), len(kept) - 1)) if len(groups) > 1 else 0
+    keys = [
+        [("seed", parse_sample_index(name) // answers_per_seed), *shared]
+        for name, shared in zip(kept["id"], list_shared_keys(kept), strict=True)
+    ]
     held_out: set[int] = set()
-    for group in groups:
-        if len(held_out) + len(group) <= size:
+    free: list[list[int]] = []
+    for group in group_rows(keys):
+        earlier = {sides[key] for place in group for key in keys[place] if key in sides}
+        if not earlier:
+            free.append(group)
+        elif VALIDATION in earlier:
             held_out.update(group)
-    if size and not held_out:
-        smallest: list[int] = min(groups, key=len)
-        held_out.update(smallest)
+    random.Random(seed).shuffle(free)
+    count = sum(map(len, free))
+    held_out |= choose_groups(free, max(1, min(round(count * share), count - 1)) if len(free) > 1 else 0)
     return DatasetSplit(
         kept[[i for i in range(len(kept)) if i not in held_out]],
         kept[[i for i in range(len(kept)) if i in held_out]],

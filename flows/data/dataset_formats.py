@@ -431,6 +431,15 @@ def build_hub_features(form: FormattedDataset) -> list[dict[str, Any]]:
     )
 
 
+def count_images(form: FormattedDataset) -> int:
+    """The number of different images of the column `images`."""
+    import polars as pl
+
+    if IMAGES_COLUMN not in form.parts[0].columns:
+        return 0
+    return pl.concat([rows[IMAGES_COLUMN] for rows in form.parts]).explode().drop_nulls().n_unique()
+
+
 def _build_hub_feature(name: str, dtype: Any, *, json_text: bool) -> dict[str, Any]:
     kind = {"list": "image"} if name == IMAGES_COLUMN else _convert_hub_type(dtype, json_text=json_text)
     return {"name": name, "dtype": kind} if isinstance(kind, str) else {"name": name, **kind}

@@ -1,8 +1,8 @@
 """The rows of a dataset: the run's own kept samples, those of earlier releases, and real rows, by the policy of the recipe. Knows
 rows; knows neither forms nor the files of a release.
 
-Sides are permanent: a row held out of one generation is held out of all, and no prompt is on both sides. Real rows, and rows
-that a promoted student wrote, are used for training only.
+Sides are permanent: a row held out of one generation is held out of all, and no prompt, image or passage is on both sides. Real
+rows, and rows that a promoted student wrote, are used for training only.
 """
 
 import math
@@ -31,10 +31,13 @@ from core.storage.sample_files import (
 )
 from filters.base import Document
 from flows.data.curated_run import (
+    TRAIN,
+    VALIDATION,
     DatasetSplit,
+    SharedKey,
     build_conversation_document,
     create_empty_rows,
-    hash_prompt,
+    list_shared_keys,
     split_rows,
 )
 from flows.data.dataset_formats import count_prompt_turns
@@ -43,7 +46,6 @@ from flows.data.dataset_rows import read_all_rows, read_row_conversation
 if TYPE_CHECKING:
     import polars as pl
 
-TRAIN, VALIDATION = "train", "validation"
 REAL_ORIGIN = "real"
 WORDS_PER_GIVEN_WORD = 4
 """The first quarter of a real text is the prompt; the student learns the rest."""
@@ -167,45 +169,35 @@ def _build_real_conversation(row: Mapping[str, Any]) -> list[Message]:
 
 
 def split_own_rows(kept: "pl.DataFrame", past: MixtureSources, share: float, recipe: Recipe) -> DatasetSplit:
-    """The run's own rows: a row with an earlier row's prompt is on its side; `split_rows` splits the others. Of a promoted
-    generator, all are for training, and rows with a held-out prompt are left out.
+    """The run's own rows by `split_rows`: a row with an earlier row's prompt, image or passage is on its side. Of a promoted
+    generator, all are for training, and rows that share one with a held-out row are left out.
     """
     import polars as pl
 
     frames = [release.rows for release in past.releases]
     if len(past.real_rows):
         frames.append(past.real_rows.with_columns(side=pl.lit(TRAIN)))
-    known = _find_prompt_sides(frames)
-    sides = [known.get(prompt) for prompt in _hash_prompts(kept)]
+    sides = _find_sides(frames)
     if recipe.generator_teacher.student_of:
-        usable = pl.Series([side != VALIDATION for side in sides], dtype=pl.Boolean)
-        return DatasetSplit(kept.filter(usable), kept.clear())
-    free = kept.filter(pl.Series([side is None for side in sides], dtype=pl.Boolean))
-    drawn = set(split_rows(free, share, recipe.seed, recipe.answers_per_seed).validation["id"])
-    held_out = pl.Series(
-        [side == VALIDATION or (side is None and name in drawn) for side, name in zip(sides, kept["id"], strict=True)],
-        dtype=pl.Boolean,
-    )
-    return DatasetSplit(kept.filter(~held_out), kept.filter(held_out))
+        return DatasetSplit(_drop_held_out(kept, sides), kept.clear())
+    return split_rows(kept, share, recipe.seed, recipe.answers_per_seed, sides)
 
 
-def _find_prompt_sides(frames: "Sequence[pl.DataFrame]") -> dict[int | None, str]:
-    """The side of each prompt; held out if the prompt is on both."""
-    sides: dict[int | None, str] = {}
+def _find_sides(frames: "Sequence[pl.DataFrame]") -> dict[SharedKey, str]:
+    """The side of each prompt, image and passage; held out if it is on both."""
+    sides: dict[SharedKey, str] = {}
     for rows in frames:
-        for prompt, side in zip(_hash_prompts(rows), rows["side"].to_list(), strict=True):
-            if prompt is not None and sides.get(prompt) != VALIDATION:
-                sides[prompt] = side
+        for keys, side in zip(list_shared_keys(rows), rows["side"].to_list(), strict=True):
+            sides.update({key: side for key in keys if sides.get(key) != VALIDATION})
     return sides
 
 
-def _hash_prompts(rows: "pl.DataFrame") -> list[int | None]:
-    """A hash of each row's prompt, or None without a prompt. Hashes are comparable within one process only."""
+def _drop_held_out(rows: "pl.DataFrame", sides: Mapping[SharedKey, str]) -> "pl.DataFrame":
+    """The rows that share nothing with a held-out row."""
     import polars as pl
 
-    prompt = pl.when(pl.col("asked") > 0).then(hash_prompt())
-    hashes: list[int | None] = rows.select(prompt.alias("prompt")).to_series().to_list()
-    return hashes
+    free = [all(sides.get(key) != VALIDATION for key in keys) for keys in list_shared_keys(rows)]
+    return rows.filter(pl.Series(free, dtype=pl.Boolean))
 
 
 def mix_dataset(
@@ -223,9 +215,8 @@ def mix_dataset(
     tagged = [release.rows.with_columns(origin=pl.lit(release.release)) for release in earlier]
     tagged.append(join_sides(own).with_columns(origin=pl.lit("own")))
     synthetic = pl.concat(tagged, how="diagonal")
-    known = _find_prompt_sides([*(release.rows for release in past.releases), synthetic])
-    free = pl.Series([known.get(prompt) != VALIDATION for prompt in _hash_prompts(past.real_rows)], dtype=pl.Boolean)
-    real = past.real_rows.filter(free).with_columns(side=pl.lit(TRAIN), origin=pl.lit(REAL_ORIGIN))
+    sides = _find_sides([*(release.rows for release in past.releases), synthetic])
+    real = _drop_held_out(past.real_rows, sides).with_columns(side=pl.lit(TRAIN), origin=pl.lit(REAL_ORIGIN))
     if config.budget is not None:
         real, synthetic = _sample_to_budget(real, synthetic, config.budget, config.min_real_share, seed)
     rows = pl.concat([real, synthetic], how="diagonal")

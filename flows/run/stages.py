@@ -28,7 +28,13 @@ from core.storage.sample_files import drop_empty_turn_fields
 from core.tracing import trace_stage
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
-from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines, measure_thinking
+from flows.data.dataset_formats import (
+    build_hub_features,
+    count_images,
+    format_dataset,
+    format_json_lines,
+    measure_thinking,
+)
 from flows.data.image_columns import IMAGES_COLUMN, write_parquet_with_images
 from flows.data.student_files import import_student_module
 from flows.report.picture_statistics import measure_pictures
@@ -108,7 +114,7 @@ def write_dataset(
             train, validation = form.parts
             manifest.formats.append(FormatRecord(
                 name=name, columns=train.columns, train=len(train), validation=len(validation), left_out=form.left_out,
-                features=build_hub_features(form),
+                features=build_hub_features(form), images=count_images(form),
             ))  # fmt: skip
             # Parquet is at the top for the first form, in a folder of its own for others. JSONL is always in that folder, since
             # a reader of the top as a dataset would otherwise find every row twice.

@@ -5,6 +5,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.config.students import StudentConfig
 from core.errors import RunFailed
+from core.sample import Message
 from students.chat_encoding import Conversation, UnusableReason
 from students.training_data import encode_and_split, shuffle_epoch
 from tests.students.test_chat_encoding import dialog, encoded
@@ -42,6 +43,36 @@ def test_questions_about_one_picture_are_held_out_together(tokenizer: PreTrained
         data = encode_and_split(rows, None, tokenizer, config, seed)
         trained, held_out = ({one.images[0].image for one in part} for part in (data.train, data.held_out))
         assert len(data.train) + len(data.held_out) == len(rows)
+        assert not trained & held_out
+
+
+def test_answers_to_one_prompt_are_held_out_together(
+    talk: list[Conversation], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Except if all have one prompt, as a dataset of stories may."""
+    prompts = [one[:-1] for one in talk[:10]]
+    rows = [[*turns, Message(role="assistant", content=f"Answer {n}.")] for turns in prompts for n in range(4)]
+    places = {encoded(row, tokenizer): place // 4 for place, row in enumerate(rows)}
+    for seed in range(5):
+        data = encode_and_split(rows, None, tokenizer, StudentConfig(held_out=0.2), seed)
+        trained, held_out = ({places[one] for one in part} for part in (data.train, data.held_out))
+        assert not trained & held_out
+        assert len(data.held_out) == 8
+    data = encode_and_split(rows[:4], None, tokenizer, StudentConfig(held_out=0.25), 0)
+    assert (len(data.train), len(data.held_out)) == (3, 1)
+
+
+def test_pictures_of_rows_about_two_are_held_out_together(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A row about two pictures joins the rows about either of them."""
+    shown = [turns[0].images[0] for turns in color_conversations(12)]
+    rows = [
+        [Message(role="user", content=f"{n}?", images=pair), Message(role="assistant", content="red")]
+        for n, pair in enumerate([*((one,) for one in shown), (shown[0], shown[1]), (shown[1], shown[2])])
+    ]
+    config = StudentConfig.model_validate({"images": {"patch": 16, "size": 64}, "max_tokens": 128, "held_out": 0.2})
+    for seed in range(8):
+        data = encode_and_split(rows, None, tokenizer, config, seed)
+        trained, held_out = ({p.image for one in part for p in one.images} for part in (data.train, data.held_out))
         assert not trained & held_out
 
 
