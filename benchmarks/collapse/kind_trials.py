@@ -24,7 +24,6 @@ from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.repetition import assess_repetition
 from filters.collapse.text_kinds import (
     REPETITION_SHARES,
-    SPACELESS,
     TEXT_KINDS,
     TextKind,
     iterate_fields,
@@ -35,6 +34,7 @@ from filters.collapse.text_kinds import (
     split_into_rounded_operations,
     split_into_tokens,
 )
+from filters.text_normalization import SPACELESS
 
 Ints = npt.NDArray[np.int64]
 

@@ -25,7 +25,8 @@ from xml.etree import ElementTree
 from benchmarks.collapse.corpora import MOST_DOCUMENTS
 from core.expression import NotArithmetic, evaluate_expression
 from core.storage.atomic_files import write_atomically
-from filters.collapse.text_kinds import SPACELESS, TEXT_KINDS
+from filters.collapse.text_kinds import TEXT_KINDS
+from filters.text_normalization import SPACELESS
 
 FEWEST_UNITS, MOST_UNITS = {"json": 3, "arithmetic": 4}, {"code": 200, "dialogue": 400, "characters": 200}
 """Units of a document, where it is not 8 to 80."""

@@ -24,7 +24,11 @@ def translate_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "free some space, then resume (--resume)" if error.errno == errno.ENOSPC else "check the path"
+        advice = (
+            "free some space, then run the same command again (`run`: with --resume)"
+            if error.errno == errno.ENOSPC
+            else "check the path"
+        )
         raise StoreError(f"{path}: cannot be written: {error.strerror}; {advice}") from error
 
 

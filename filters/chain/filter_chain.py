@@ -8,6 +8,7 @@ no run directory.
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -45,6 +46,8 @@ class RowFilterResult(NamedTuple):
     """By position of the document."""
     sketched: dict[int, DocumentSketches]
     """By number of the filter."""
+    unjudged: dict[int, int]
+    """By number of the filter: documents in scripts that it does not know, which it lets pass."""
 
 
 class DuplicateMatch(NamedTuple):
@@ -76,15 +79,17 @@ def apply_row_filters(
     if len({document.id for document in documents}) != len(documents):
         raise ValueError("documents must have different ids")
     place_of = {document.id: place for place, document in enumerate(documents)}
-    result = RowFilterResult(len(documents), {}, {}, {})
+    result = RowFilterResult(len(documents), {}, {}, {}, {})
     remaining = list(documents)
     for step, config in enumerate(configs):
         entry = find_filter_entry(config)
+        known = [one for one in remaining if entry.can_judge(one, config)] if entry.can_judge else remaining
+        result.unjudged[step] = len(remaining) - len(known)
         if isinstance(entry.run, SetFilter):
-            result.sketched[step] = _sketch_documents(remaining, config, place_of)
+            result.sketched[step] = _sketch_documents(known, config, place_of)
             continue
         run = partial(entry.run, folder=folder) if entry.takes_folder else entry.run
-        decisions = run(remaining, config)
+        decisions = run(known, config)
         drops = {decision.id: decision for decision in decisions if isinstance(decision, DroppedDocument)}
         masks = {decision.id: decision.masks for decision in decisions if isinstance(decision, MaskedDocument)}
         remaining = [
@@ -133,7 +138,7 @@ def sketch_released(documents: Sequence[Document], configs: Sequence[FilterConfi
     place_of = {document.id: place for place, document in enumerate(documents)}
     if len(place_of) != len(documents):
         raise ValueError("documents must have different ids")
-    result = RowFilterResult(len(documents), {}, {}, {})
+    result = RowFilterResult(len(documents), {}, {}, {}, {})
     for step, config in enumerate(configs):
         if config.type in SET_FILTERS:
             sketches = _sketch_documents(documents, config, place_of)
@@ -144,7 +149,7 @@ def sketch_released(documents: Sequence[Document], configs: Sequence[FilterConfi
 def join_batches(parts: Sequence[RowFilterResult]) -> RowFilterResult:
     """Join consecutive batches into one."""
     before = compute_offsets(np.array([part.documents for part in parts], dtype=np.int64)).tolist()
-    whole = RowFilterResult(before[-1], {}, {}, {})
+    whole = RowFilterResult(before[-1], {}, {}, {}, dict(sum((Counter(part.unjudged) for part in parts), Counter())))
     for first, part in zip(before, parts, strict=False):
         whole.drops.update({first + place: drop for place, drop in part.drops.items()})
         whole.masks.update({first + place: masks for place, masks in part.masks.items()})

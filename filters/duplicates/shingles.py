@@ -168,11 +168,19 @@ def _hash_chunk_words(texts: list[bytes]) -> tuple[WideHashes, Indices]:
     return words, counts
 
 
-@lru_cache(maxsize=1 << 16)
 def _hash_folded_words(piece: bytes) -> tuple[int, ...]:
     """The hashes of the words of a piece of text, without punctuation. No rule of normalization crosses a space."""
+    return _hash_short_piece(piece) if len(piece) <= LONGEST_WORD_BYTES else _hash_piece(piece)
+
+
+def _hash_piece(piece: bytes) -> tuple[int, ...]:
     words = normalize_words(piece.decode("utf-8", "surrogatepass"))
-    return tuple(hash_word(word) for word in words if word.strip(PROSE_MARKS))
+    return tuple(_hash_letter(word) if len(word) == 1 else hash_word(word) for word in words if word.strip(PROSE_MARKS))
+
+
+_hash_short_piece = lru_cache(maxsize=1 << 16)(_hash_piece)
+"""Words repeat; a whole sentence of a script without spaces seldom does, and would fill the memory."""
+_hash_letter = lru_cache(maxsize=1 << 16)(hash_word)
 
 
 def _strip_marks(letters: Bytes, starts: Indices, ends: Indices) -> None:

@@ -15,6 +15,7 @@ from core.config.filters import QualityFilter, QualityRule
 from core.sample import RejectionReason
 from filters.base import Document, DroppedDocument
 from filters.rules.repetition import duplicate_character_share
+from filters.text_normalization import may_be_english, split_words
 
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 """Rae et al. 2021, appendix A.1.1."""
@@ -33,14 +34,14 @@ SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s|$)")
 
 
 class TextStatistics:
-    """The measures of a text. Words are separated by white space; empty lines do not count."""
+    """The measures of a text. Words are counted by script; empty lines do not count."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     @cached_property
     def words(self) -> list[str]:
-        return self.text.split()
+        return split_words(self.text)
 
     @cached_property
     def lines(self) -> list[str]:
@@ -138,6 +139,16 @@ QUALITY_LIMITS: dict[QualityRule, QualityLimit] = {
 ANSWER_RULES: tuple[QualityRule, ...] = ("gopher_max_words", "gopher_ellipsis_lines", "c4_lorem_ipsum")
 """Rules that also apply to short answers. The others drop correct answers: a word, a formula, a list, a program, a text with
 headings, a poem with a refrain. The filter `repetition` finds text that repeats itself."""
+
+ENGLISH_RULES: frozenset[QualityRule] = frozenset(
+    {"gopher_min_word_length", "gopher_max_word_length", "gopher_stop_words", "c4_sentences"}
+)
+"""Rules by the length of English words, English stop words or English punctuation."""
+
+
+def can_judge_quality(document: Document, config: QualityFilter) -> bool:
+    """Not text of other scripts by rules for English."""
+    return not ENGLISH_RULES.intersection(select_quality_rules(config)) or may_be_english(document.text)
 
 
 def select_quality_rules(config: QualityFilter) -> list[QualityRule]:

@@ -23,11 +23,13 @@ from typing import NamedTuple
 from core.config.filters import RepetitionFilter
 from core.sample import RejectionReason
 from filters.base import Document, DroppedDocument
-from filters.text_normalization import normalize_words
+from filters.text_normalization import is_spaceless, normalize_words
 
 GOPHER_MIN_WORDS = 50
 """The shortest document Gopher keeps (Rae et al. 2021, appendix A)."""
 TOP_OCCURRENCES = 3
+CHARACTERS_PER_WORD = 2
+"""In scripts without spaces, whose words are characters: n-grams of a text that is mostly in one are twice as long."""
 
 # Rae et al. 2021, table A1; text over a limit is dropped.
 MAX_DUPLICATE_LINES = 0.30
@@ -37,7 +39,7 @@ MAX_DUPLICATE_PARAGRAPH_CHARACTERS = 0.20
 MAX_TOP_NGRAM = {2: 0.20, 3: 0.18, 4: 0.16}
 MAX_DUPLICATE_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 
 
 class RepetitionMeasure(NamedTuple):
@@ -97,20 +99,20 @@ def measure_repetition(text: str) -> Iterator[RepetitionMeasure]:
         "characters in duplicate sentences", duplicate_character_share(sentences), MAX_DUPLICATE_LINE_CHARACTERS
     )
     words = normalize_words(text)
-    yield from _measure_ngrams("characters in the top {}-gram", partial(top_ngram_share, words), MAX_TOP_NGRAM)
-    yield from _measure_ngrams(
-        "characters in duplicate {}-grams", partial(duplicate_ngram_share, words), MAX_DUPLICATE_NGRAMS
-    )
+    width = CHARACTERS_PER_WORD if 2 * sum(map(is_spaceless, words)) > len(words) else 1
+    top, duplicate = partial(top_ngram_share, words, width=width), partial(duplicate_ngram_share, words, width=width)
+    yield from _measure_ngrams("characters in the top {}-gram", top, MAX_TOP_NGRAM, width)
+    yield from _measure_ngrams("characters in duplicate {}-grams", duplicate, MAX_DUPLICATE_NGRAMS, width)
 
 
 def _measure_ngrams(
-    rule: str, share_of: Callable[[int], float], limits: Mapping[int, float]
+    rule: str, share_of: Callable[[int], float], limits: Mapping[int, float], width: int
 ) -> Iterator[RepetitionMeasure]:
     """From the shortest n-grams on. If no n-gram repeats, no longer one does, so its share is 0 without counting."""
     share = 1.0
     for n, limit in limits.items():
-        share = share_of(n) if share else 0.0
-        yield RepetitionMeasure(rule.format(n), share, limit)
+        share = share_of(n * width) if share else 0.0
+        yield RepetitionMeasure(rule.format(n * width), share, limit)
 
 
 def _clean_pieces(parts: list[str]) -> list[str]:
@@ -131,22 +133,22 @@ def _list_ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
     return list(zip(*(words[i:] for i in range(n)), strict=False))
 
 
-def _character_share(characters: int, words: list[str]) -> float:
+def _character_share(characters: int, words: list[str], width: int) -> float:
     """Share of the text's characters without spaces, scaled up to `GOPHER_MIN_WORDS` words for a shorter text."""
-    return characters / (sum(map(len, words)) * max(1.0, GOPHER_MIN_WORDS / len(words)))
+    return characters / (sum(map(len, words)) * max(1.0, GOPHER_MIN_WORDS * width / len(words)))
 
 
-def top_ngram_share(words: list[str], n: int) -> float:
+def top_ngram_share(words: list[str], n: int, width: int = 1) -> float:
     """Occurrences times length of the most frequent n-gram (the longest of equals), over the text's length."""
     counts = Counter(_list_ngrams(words, n))
     most = max(counts.values(), default=0)
     if most < TOP_OCCURRENCES:
         return 0.0
     longest = max(sum(map(len, ngram)) for ngram, count in counts.items() if count == most)
-    return min(1.0, _character_share(most * longest, words))
+    return min(1.0, _character_share(most * longest, words, width))
 
 
-def duplicate_ngram_share(words: list[str], n: int) -> float:
+def duplicate_ngram_share(words: list[str], n: int, width: int = 1) -> float:
     """Characters of words in a second or later occurrence of an n-gram, each counted once, over the text's length."""
     ngrams = _list_ngrams(words, n)
     if len(set(ngrams)) == len(ngrams):
@@ -157,4 +159,4 @@ def duplicate_ngram_share(words: list[str], n: int) -> float:
         if ngram in seen:
             covered.update(range(i, i + n))
         seen.add(ngram)
-    return _character_share(sum(len(words[i]) for i in covered), words)
+    return _character_share(sum(len(words[i]) for i in covered), words, width)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from core.config.filters import DuplicateFilter, FilterConfig, MinHashFilter, list_filter_extensions
-from core.errors import RecipeError, UsageError
+from core.errors import RecipeError, RunInUse, UsageError
 from core.extensions import find_registered
 from core.runs.reviews import ReviewEntry
 from core.sample import RejectionReason
@@ -28,6 +28,7 @@ from filters.rules.contamination import build_all_set_reports
 from flows.clean.filter_checkpoint import (
     FilterCheckpoint,
     build_checkpoint_identity,
+    lock_output,
     read_checkpoint_identity,
 )
 from flows.clean.filter_engine import DropLookup, RowDecisions, RowNames, filter_missing_batches
@@ -85,9 +86,17 @@ def filter_dataset(
 
     Raises:
         RecipeError: if a filter lacks a package or a file.
-        UsageError: if the input cannot be read, or `out` contains the result of another input.
+        UsageError: if the input cannot be read, or `out` contains other files or the result of another input.
+        RunInUse: if another command writes to `out`.
         StoreError: if the disk is full.
     """
+    with _remove_new_folders_on_refusal(out), lock_output(out):
+        return _filter_into_folder(source, out, configs, folder, workers)
+
+
+def _filter_into_folder(
+    source: Path, out: Path, configs: Sequence[FilterConfig], folder: Path, workers: int | str | None
+) -> FilterReport:
     start = time.monotonic()
     files = find_dataset_files(source)
     if problems := list(find_filter_problems(configs, folder)):
@@ -115,18 +124,17 @@ def filter_dataset(
             workers is None and local is not None
         )
         started_workers = start_filter_processes(1 if small else workers or os.cpu_count() or 1)
-    with _remove_new_folders_on_refusal(out):
-        with started_workers as pool:
-            _filter_all_batches(files, checkpoint, configs, folder, pool, reviews)
-            SESSION.print_unless_stopped(f"comparing {checkpoint.count:,} rows")
-            decided = find_decided_rows(files, checkpoint.spans, reviews)
-            judged, among = apply_row_decisions(checkpoint.load_results(), decided, len(configs))
-            duplicates = find_duplicates(judged, configs, folder, among, compare=pool.compare)
-        SESSION.print_unless_stopped("writing")
-        decisions = RowDecisions.combine(judged, duplicates)
-        decisions.step[[place for place, decision in decided.items() if decision.decision != "drop"]] = -1
-        report = _write_results(source, out, files, checkpoint, decisions, configs, folder, decided)
-        report = report.model_copy(update={"reviews": count_row_decisions(decided, reviews)})
+    with started_workers as pool:
+        _filter_all_batches(files, checkpoint, configs, folder, pool, reviews)
+        SESSION.print_unless_stopped(f"comparing {checkpoint.count:,} rows")
+        decided = find_decided_rows(files, checkpoint.spans, reviews)
+        judged, among = apply_row_decisions(checkpoint.load_results(), decided, len(configs))
+        duplicates = find_duplicates(judged, configs, folder, among, compare=pool.compare)
+    SESSION.print_unless_stopped("writing")
+    decisions = RowDecisions.combine(judged, duplicates)
+    decisions.step[[place for place, decision in decided.items() if decision.decision != "drop"]] = -1
+    report = _write_results(source, out, files, checkpoint, decisions, configs, folder, decided)
+    report = report.model_copy(update={"reviews": count_row_decisions(decided, reviews)})
     seconds = time.monotonic() - start
     timing = {"seconds": seconds, "rows_per_second": report.counts.candidates / seconds, "workers": pool.threads}
     report = report.model_copy(update=timing)
@@ -136,11 +144,15 @@ def filter_dataset(
 
 @contextmanager
 def _remove_new_folders_on_refusal(out: Path) -> Iterator[None]:
-    """On a UsageError, remove the folders that the command made: the same command can never succeed with their contents."""
+    """On a UsageError, remove the folders that the command made: the same command can never succeed with their contents. Those
+    of another running command stay.
+    """
     work = out / "work"
     new_folders = [folder for folder in (work, out, *out.parents) if not folder.exists()]
     try:
         yield
+    except RunInUse:
+        raise
     except UsageError:
         if work in new_folders:
             shutil.rmtree(work, ignore_errors=True)
@@ -220,6 +232,7 @@ def _write_results(
                 options=config.model_dump(mode="json", exclude={"type"}),
                 rows_in=left,
                 dropped=count,
+                unjudged=decisions.judged.unjudged.get(step, 0),
                 compared=COMPARED_PARTS[config.of] if isinstance(config, DuplicateFilter) else compared,
             )
         )

@@ -6,7 +6,9 @@ Files only grow, and each line of `batches.jsonl` records their sizes after a wh
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +23,10 @@ from core.config.filters import (
     list_filter_extensions,
     list_filter_files,
 )
+from core.errors import StoreError, UsageError
 from core.project_files import find_referenced_file
 from core.storage.atomic_files import hash_file, read_json, translate_write_errors, write_json
+from core.storage.file_locks import hold_lock
 from filters.base import DroppedDocument
 from filters.chain.filter_chain import DocumentSketches, RowFilterResult
 from filters.chain.registry import SET_FILTERS
@@ -30,12 +34,14 @@ from filters.masks import TextMask
 from filters.ragged_arrays import RaggedArray, compute_offsets
 from flows.data.dataset_rows import read_file_state
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 """Of the format of a checkpoint; a checkpoint of another version is filtered again."""
 COMPARISON_KEYS = {"threshold", "permutations", "index"}
 """Keys of filters that do not change the result of a single row."""
+LOCK_FILE = "lock"
 PLACE_DTYPE = np.dtype(np.int64)
 WORTH_DTYPE = np.dtype(np.float64)
+BATCH_KEYS = {"file", "first", "count", "numbers", "unjudged", "ends"}
 
 
 class UnreadableLine(NamedTuple):
@@ -79,10 +85,35 @@ def build_checkpoint_identity(files: Sequence[Path], configs: Sequence[FilterCon
     return dict(json.loads(json.dumps(identity)))
 
 
-def read_checkpoint_identity(folder: Path) -> Any:
-    """The identity of the checkpoint in `folder`; None where there is no checkpoint."""
+def read_checkpoint_identity(folder: Path) -> dict[str, Any] | None:
+    """The identity of the checkpoint in `folder`; None where there is no checkpoint, or a damaged one."""
     file = folder / "input.json"
-    return read_json(file) if file.exists() else None
+    identity = None
+    if file.exists():
+        with suppress(StoreError):
+            identity = read_json(file)
+    return identity if isinstance(identity, dict) and isinstance(identity.get("files"), list) else None
+
+
+@contextmanager
+def lock_output(out: Path) -> Iterator[None]:
+    """Hold the folder `out` for this command: two would mix their batches.
+
+    Raises:
+        UsageError: if `out` has files that no filter wrote.
+        RunInUse: if another command writes to it.
+    """
+    work = out / "work"
+    if not (work / "input.json").exists() and not (out / "report.json").exists():
+        entries = [*_list_visible(out), *_list_visible(work)]
+        if foreign := sorted(path for path in entries if path not in (work, work / LOCK_FILE)):
+            raise UsageError(f"{out}: has other files ({foreign[0].relative_to(out)}); give a new or empty folder")
+    with hold_lock(work / LOCK_FILE, f"{out}: another `filter` writes to it"):
+        yield
+
+
+def _list_visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
 
 
 class FilterCheckpoint:
@@ -96,6 +127,7 @@ class FilterCheckpoint:
         self._configs = configs
         self.spans: list[BatchSpan] = []
         self._ends: dict[str, int] = {}
+        self._unjudged: Counter[int] = Counter()
         earlier = read_checkpoint_identity(folder) or {"files": []}
         pairs = zip(earlier["files"], identity["files"], strict=False)
         self._unchanged_files = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -103,14 +135,16 @@ class FilterCheckpoint:
         if self._started:
             with translate_write_errors(folder):
                 self._resume()
-                if earlier != identity:
+                if not self._is_whole():
+                    self.spans, self._ends, self._unjudged, self._started = [], {}, Counter(), False
+                elif earlier != identity:
                     write_json(folder / "input.json", identity)
 
     def _resume(self) -> None:
         """Read the valid batches, and truncate all files after them."""
         whole = 0
         for line in _read_lines(self._folder / "batches.jsonl"):
-            record = json.loads(line) if line.endswith(b"\n") else None
+            record = _parse_batch_line(line)
             if record is None or record["file"] >= self._unchanged_files:
                 break
             if any(_get_file_size(self._folder / name) < end for name, end in record["ends"].items()):
@@ -125,11 +159,36 @@ class FilterCheckpoint:
             with (self._folder / name).open("ab") as file:
                 file.truncate(end)
 
+    def _is_whole(self) -> bool:
+        """Whether all batches can be read, and follow one another. False makes the command filter all rows again."""
+        try:
+            result = self.load_results()
+            self.read_ids([])
+            list(self.read_unreadable_lines())
+        except (ValueError, TypeError, LookupError):
+            return False
+        ends = [(span.file, span.numbers[-1]) for span in self.spans if span.numbers]
+        starts = [(span.file, span.numbers[0]) for span in self.spans if span.numbers]
+        places = [np.fromiter(result.drops, PLACE_DTYPE, len(result.drops))]
+        places += [sketched.places for sketched in result.sketched.values()]
+        return (
+            all(end < start for end, start in zip(ends, starts[1:], strict=False))
+            and all(found.size == 0 or found.max() < self.count for found in places)
+            and all(
+                one.sketches.starts[-1] == one.sketches.values.size
+                and one.sketches.sizes.size == one.places.size == one.worth.size
+                and bool((np.diff(one.places) > 0).all())
+                for one in result.sketched.values()
+            )
+        )
+
     def _add_span(self, record: dict[str, Any]) -> None:
         first, count = record["first"], record["count"]
         numbers = record["numbers"] or range(first, first + count)
         self.spans.append(BatchSpan(record["file"], self.count, numbers))
         self._ends = record["ends"]
+        for step, count in enumerate(record["unjudged"]):
+            self._unjudged[step] += count
 
     @property
     def count(self) -> int:
@@ -144,7 +203,8 @@ class FilterCheckpoint:
                 self._started, self._unchanged_files = True, 0
                 self._folder.mkdir(parents=True, exist_ok=True)
                 for path in self._folder.iterdir():
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    if path.name not in (LOCK_FILE, "input.json"):
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
                 write_json(self._folder / "input.json", self.identity)
                 self._resume()
             ends = {name: self._append(name, data) for name, data in self._encode_columns(file, first_place, batch)}
@@ -154,6 +214,7 @@ class FilterCheckpoint:
                 "first": numbers[0] if numbers else 1,
                 "count": len(numbers),
                 "numbers": None if contiguous else list(numbers),
+                "unjudged": [batch.judged.unjudged.get(step, 0) for step in range(len(self._configs))],
                 "ends": {**self._ends, **ends},
             }
             self._append("batches.jsonl", json.dumps(record).encode() + b"\n")
@@ -195,7 +256,7 @@ class FilterCheckpoint:
             for place, step, drop in self._read_records("drops.jsonl")
         }
         masks = {place: tuple(TextMask(*mask) for mask in found) for place, found in self._read_records("masks.jsonl")}
-        result = RowFilterResult(self.count, drops, masks, {})
+        result = RowFilterResult(self.count, drops, masks, {}, dict(self._unjudged))
         for step, config in enumerate(self._configs):
             if config.type in SET_FILTERS:
                 type_ = SET_FILTERS[config.type].sketch([], config).values.dtype
@@ -224,6 +285,8 @@ class FilterCheckpoint:
         result: dict[int, str] = {}
         next_wanted = 0
         for span, ids in zip(self.spans, self._read_records("ids.jsonl"), strict=True):
+            if ids is not None and len(ids) != len(span.numbers):
+                raise ValueError("ids.jsonl: is damaged")
             end = span.first_place + len(span.numbers)
             while next_wanted < len(wanted) and wanted[next_wanted] < end:
                 place = wanted[next_wanted]
@@ -232,6 +295,14 @@ class FilterCheckpoint:
                     result[place] = id
                 next_wanted += 1
         return result
+
+
+def _parse_batch_line(line: bytes) -> dict[str, Any] | None:
+    """None for a line that is not whole."""
+    record = None
+    with suppress(ValueError):
+        record = json.loads(line) if line.endswith(b"\n") else None
+    return record if isinstance(record, dict) and record.keys() >= BATCH_KEYS else None
 
 
 def _read_lines(file: Path) -> Iterator[bytes]:

@@ -43,6 +43,9 @@ def filter_command(
     cluster: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Filter and compare on the workers of a Dask scheduler.")
     ] = None,
+    min_kept: Annotated[
+        int, typer.Option(metavar="ROWS", min=0, help="Exit with 1 if fewer rows are kept; their files are written.")
+    ] = 1,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -71,6 +74,12 @@ def filter_command(
     if plan and reference and reference not in NAMED_REFERENCES:
         reference = str(find_referenced_file(reference, plan.folder))
     print_json(report.model_dump(mode="json")) if as_json else print_text(format_filter_card(report, reference))
+    if report.counts.kept < min_kept:
+        taken = ", ".join(f"{step.filter} {step.dropped:,}" for step in report.steps if step.dropped)
+        raise RunFailed(
+            f"{report.counts.kept:,} of {report.counts.candidates:,} rows were kept, fewer than --min-kept {min_kept:,}"
+            f"{f' (dropped by {taken})' if taken else ''}; read {out / 'report.html'}, then change the filters or --min-kept"
+        )
     if report.counts.failed:
         raise SystemExit(RunFailed.exit_code)
 

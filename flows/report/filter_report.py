@@ -17,6 +17,7 @@ from core.config.filters import describe_filter
 from core.runs.records import ComparedSimilarities
 from core.sample import FrozenModel, RejectionReason
 from core.storage.atomic_files import write_json, write_text
+from filters.text_normalization import SPACELESS
 from flows.data.similarity_histogram import name_filter_step
 from flows.report.page_templates import create_page_environment
 from flows.report.similarity_plot import HISTOGRAM_HEIGHT, HistogramPlot, build_histogram_plots
@@ -38,9 +39,7 @@ COMPARED_WORDS = 4 * EXCERPT_WORDS
 """Words of each text that are compared: enough that an insertion in one text does not make the end of the other differ."""
 LONGEST_WORD = 120
 """Maximum characters of a word, and of the space after it."""
-SPACELESS_SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
-"""Thai, Lao, Burmese, Khmer, Chinese and Japanese: written without spaces, so each character counts as a word."""
-WORD_PATTERN = re.compile(rf"[{SPACELESS_SCRIPTS}]\s*|[^\s{SPACELESS_SCRIPTS}]+\s*")
+WORD_PATTERN = re.compile(rf"[{SPACELESS}]\s*|[^\s{SPACELESS}]+\s*")
 DROP_REASON_PHRASES = {
     RejectionReason.length: "for their length",
     RejectionReason.refusal: "as refusals",
@@ -92,6 +91,8 @@ class FilterStep(FrozenModel):
     """Its settings, without the type."""
     rows_in: int
     dropped: int
+    unjudged: int = 0
+    """Rows in scripts that the filter does not know; it lets them pass."""
     compared: str | None = None
     """The part of a row that is compared with other rows, for filters that compare rows."""
 
@@ -359,6 +360,12 @@ def format_filter_card(report: FilterReport, reference: str | None = None) -> st
             filters_by_part.setdefault(step.compared, []).append(step.filter)
     compared = [f"{', '.join(dict.fromkeys(names))}: {part}" for part, names in filters_by_part.items()]
     lines += format_labelled_lines("compared", compared)
+    unjudged = [
+        f"{step.filter} knows English only: {format_count(step.unjudged, 'row')} in other scripts passed unchecked"
+        for step in report.steps
+        if step.unjudged
+    ]
+    lines += format_labelled_lines("unjudged", unjudged)
     if report.masked:
         lines += format_labelled_lines("masked", [f"something in {format_count(report.masked, 'kept row')}"])
     if report.reviews:

@@ -15,7 +15,7 @@ from core.config.filters import (
 )
 from core.sample import RejectionReason
 from filters.base import Document
-from filters.chain.filter_chain import apply_filters
+from filters.chain.filter_chain import apply_filters, apply_row_filters
 from filters.rules.refusal import find_refusal_opener
 from filters.rules.repetition import duplicate_ngram_share, measure_repetition, top_ngram_share
 from filters.text_normalization import normalize_words
@@ -230,6 +230,47 @@ def test_one_answer_to_two_questions_is_a_duplicate_only_as_an_answer(filter_typ
     for of, dropped in (("answer", ["b", "c"]), ("conversation", ["c"])):
         config = TypeAdapter(FilterConfig).validate_python({"type": filter_type, "of": of})
         assert [drop.id for drop in apply_filters(rows, [config]).dropped] == dropped
+
+
+CHINESE = (
+    "人工智能是工程和科学的分支，致力于构建具有思维的机器。"
+    "它的目标是让计算机完成需要人类智慧才能完成的工作，例如理解语言、识别图像和作出决定。"
+)
+JAPANESE = (
+    "蜜蜂は花から花へと飛び回り、蜜を集めながら花粉を運びます。"
+    "そのおかげで果物や野菜が実り、私たちの食卓が豊かになります。"
+)
+THAI = "ผึ้งบินจากดอกไม้ดอกหนึ่งไปยังอีกดอกหนึ่งเพื่อเก็บน้ำหวานและช่วยผสมเกสรให้พืชผลออกผลในฤดูร้อน"
+
+
+@pytest.mark.parametrize("text", [CHINESE, JAPANESE, THAI])
+def test_text_without_spaces_is_counted_and_compared_by_characters(text: str) -> None:
+    changed, other = text[:20] + "花" + text[21:], text[::-1]
+    kept, dropped = apply_filters(documents(text, changed, f"{text[:9]} {text[9:]}", other, text[:2]), DEFAULT_FILTERS)
+    assert [(d.id, d.filter) for d in dropped] == [("1", "minhash"), ("2", "exact"), ("4", "length")]
+    assert [d.id for d in kept] == ["0", "3"]
+    assert dropped[2].detail == "2 words, under 3"
+    repeated = documents(text * 6, "我喜欢蜜蜂，也喜欢花。" * 6)
+    assert [d.filter for d in apply_filters(repeated, DEFAULT_FILTERS).dropped] == ["repetition"] * 2
+
+
+@pytest.mark.parametrize(
+    ("table", "passes"),
+    [
+        ({"type": "refusal"}, True),
+        ({"type": "boilerplate"}, True),
+        ({"type": "quality", "sets": ["gopher"], "without": ["gopher_min_words"]}, True),
+        ({"type": "quality", "rules": ["c4_curly_brackets"]}, False),
+        ({"type": "length"}, False),
+    ],
+)
+def test_a_filter_for_english_says_what_it_cannot_judge(table: dict[str, object], passes: bool) -> None:
+    config = TypeAdapter(FilterConfig).validate_python(table)
+    result = apply_row_filters(
+        documents(CHINESE, "Пчёлы собирают нектар и переносят пыльцу.", BEES, "Ja, klar."), [config]
+    )
+    assert result.unjudged == {0: 2 if passes else 0}
+    assert not {0, 1} & result.drops.keys()
 
 
 def test_questions_that_differ_in_what_was_masked_are_the_same() -> None:

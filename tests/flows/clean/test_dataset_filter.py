@@ -399,6 +399,116 @@ def test_a_command_killed_at_any_moment_ends_with_the_same_files(tmp_path: Path)
     assert not list((tmp_path / "out").glob(".*"))
 
 
+def damage_ids(work: Path) -> None:
+    (work / "ids.jsonl").write_bytes((work / "ids.jsonl").read_bytes() * 2)
+
+
+def damage_drops(work: Path) -> None:
+    file = work / "drops.jsonl"
+    file.write_bytes(b"[" * file.stat().st_size)
+
+
+def damage_batches(work: Path) -> None:
+    (work / "batches.jsonl").write_bytes((work / "batches.jsonl").read_bytes() * 2)
+
+
+def damage_line(work: Path) -> None:
+    (work / "batches.jsonl").write_text("{}\n")
+
+
+def damage_input(work: Path) -> None:
+    (work / "input.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [damage_ids, damage_drops, damage_batches, damage_line, damage_input])
+def test_a_damaged_checkpoint_is_made_again(
+    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_rows, "BATCH_ROWS", 100)
+    configs = parse_filter_settings([], "length,exact,minhash")
+    file, out = written(tmp_path / "rows.jsonl", ["short", *corpus(400)]), tmp_path / "out"
+    first = filter_dataset(file, out, configs)
+    (out / "report.json").unlink()  # as after a kill
+    damage(out / "work")
+    again = filter_dataset(file, out, configs)
+    assert (again.counts, again.reasons) == (first.counts, first.reasons)
+    assert len((out / "work" / "batches.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_a_second_command_into_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    file, out = written(tmp_path / "rows.jsonl", corpus(10_000) * 4), tmp_path / "out"
+    first = subprocess.Popen(command(file, out, "--quiet"), cwd=PROJECT)
+    while first.poll() is None and not (out / "work" / "batches.jsonl").exists():
+        time.sleep(0.01)
+    second = subprocess.run(command(file, out), cwd=PROJECT, check=False, capture_output=True, text=True)
+    assert first.wait() == 0
+    assert second.returncode == 2
+    assert f"{out}: another `filter` writes to it; wait for it or stop it" in second.stderr
+    assert "Traceback" not in second.stderr
+    kept = (out / "kept.jsonl").read_bytes()
+    third = subprocess.run(command(file, out, "--quiet"), cwd=PROJECT, check=False)
+    assert third.returncode == 0
+    assert (out / "kept.jsonl").read_bytes() == kept
+
+
+def list_live_children(parent: int) -> list[int]:
+    """Processes below `parent` that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, above = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(above) == parent and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def has_ended(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_the_workers_of_a_killed_command_end(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", corpus(10_000) * 6)
+    child = subprocess.Popen(command(file, tmp_path / "out", "--quiet"), cwd=PROJECT)
+    while child.poll() is None and not (tmp_path / "out" / "work" / "batches.jsonl").exists():
+        time.sleep(0.01)
+    workers = list_live_children(child.pid)
+    assert len(workers) >= 3, "two workers and their resource tracker"
+    child.kill()
+    child.wait()
+    try:
+        for _ in range(600):
+            if all(map(has_ended, workers)):
+                break
+            time.sleep(0.1)
+        assert [worker for worker in workers if not has_ended(worker)] == []
+    finally:
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "work/notes.txt"])
+def test_a_folder_with_other_files_is_refused_and_unchanged(name: str, tmp_path: Path) -> None:
+    file, out = written(tmp_path / "rows.jsonl", corpus(20)), tmp_path / "out"
+    foreign = out / name
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("my own")
+    with pytest.raises(UsageError, match=rf"{out}: has other files \({name}\); give a new or empty folder"):
+        filter_dataset(file, out, DUPLICATES)
+    assert [path for path in out.rglob("*") if path.is_file()] == [foreign]
+    foreign.unlink()
+    filter_dataset(file, out, DUPLICATES)
+    foreign.write_text("added later")
+    filter_dataset(file, out, DUPLICATES)
+
+
 @pytest.mark.slow
 @pytest.mark.waits
 def test_a_stop_keeps_filtered_batches_and_prints_how_to_resume(tmp_path: Path) -> None:
@@ -524,6 +634,36 @@ CHAT = [
 def in_lines(file: Path, rows: Sequence[dict[str, Any]]) -> Path:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+def test_rows_in_chinese_are_kept_and_the_filter_that_knows_no_chinese_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [
+        "蜜蜂在花丛中采集花蜜，并把花粉带到别的花上。",
+        "今天的天气很好，我们决定去公园散步。",
+        "好的",
+        "Bees visit many flowers.",
+    ]
+    file, out = written(tmp_path / "rows.jsonl", texts), tmp_path / "out"
+    code, stdout, stderr = called(capsys, "filter", str(file), "--out", str(out))
+    assert code == 0, stderr
+    assert "rows 4 -> kept 3, dropped 1" in stdout
+    assert "refusal knows English only: 2 rows in other scripts passed unchecked" in stdout
+    assert [step["unjudged"] for step in json.loads((out / "report.json").read_text())["steps"]] == [0, 2, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 1), (("--min-kept", "0"), 0), (("--min-kept", "3"), 1)])
+def test_fewer_kept_rows_than_min_kept_are_no_success(
+    options: Sequence[str], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = corpus(2) if "3" in options else ["too short", "this too"]
+    file, out = written(tmp_path / "r.jsonl", texts), tmp_path / "out"
+    got, _, stderr = called(capsys, "filter", str(file), "--out", str(out), *options)
+    assert got == code
+    assert (tmp_path / "out" / "report.json").exists()
+    least = options[1] if options else "1"
+    assert (f"fewer than --min-kept {least}" in stderr) == bool(code)
 
 
 def test_rows_with_different_questions_and_the_same_answer_are_kept(tmp_path: Path) -> None:
