@@ -157,6 +157,8 @@ class Spending:
     """Of the completion tokens: thinking."""
     saved: float = 0.0
     """What the prompt caches saved, less what writing to them cost; not part of `cost`."""
+    uncounted: int = 0
+    """Of the calls: those whose tokens nobody counted, which are charged at the most that they could take."""
 
     @property
     def tokens(self) -> int:
@@ -172,6 +174,7 @@ class Spending:
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.saved + other.saved,
+            self.uncounted + other.uncounted,
         )
 
     def __sub__(self, other: "Spending") -> "Spending":
@@ -188,6 +191,7 @@ class Spending:
             math.ceil(self.cached_tokens * factor),
             math.ceil(self.reasoning_tokens * factor),
             self.saved * factor,
+            math.ceil(self.uncounted * factor),
         )
 
 

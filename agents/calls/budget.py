@@ -109,7 +109,8 @@ class RunBudget:
 
     def _format_entry(self, kind: str, ticket: int, spent: Spending, name: str | None = None) -> str:
         counts = f"{spent.calls}, {spent.prompt_tokens}, {spent.completion_tokens}"
-        parts = f", {spent.cached_tokens}, {spent.reasoning_tokens}, {spent.saved!r}" if kind == "settled" else ""
+        counts_of_caches = f"{spent.cached_tokens}, {spent.reasoning_tokens}, {spent.saved!r}"
+        parts = f", {counts_of_caches}, {spent.uncounted}" if kind == "settled" else ""
         last = f", {json.dumps(name)}" if name else ""
         return f'["{kind}", {ticket}, {counts}, {spent.cost!r}, {self.seconds:.1f}{parts}{last}]\n'
 
@@ -282,7 +283,7 @@ def read_journal(path: Path) -> JournalContent:
             continue  # the torn last line of a kill: its call was never sent
         longest = max(longest, seconds)
         if kind == "aside":
-            reserved[ticket] = Spending(calls, prompt, completion, cost)
+            reserved[ticket] = Spending(calls, prompt, completion, cost, uncounted=calls)
             if rest:
                 names[ticket] = rest[0]
         else:
@@ -327,7 +328,7 @@ class BudgetAccount:
         self._stop_signal.check_call()
         prompt_tokens = self._prompt_tokens(question)
         cost = self._prices.max_cost(prompt_tokens, question.max_tokens)
-        most = Spending(1, prompt_tokens, question.max_tokens, cost)
+        most = Spending(1, prompt_tokens, question.max_tokens, cost, uncounted=1)
         ticket = self._budget.take_up(name) if name else None
         if ticket is None:
             ticket = await self._budget.reserve(most, name)

@@ -243,6 +243,10 @@ class QuotasConfig(RecipeTable):
     keep: dict[str, Annotated[int, Field(ge=1)]] = Field(min_length=1)
 
 
+MAX_SAMPLES = 10_000_000
+"""Of one run, whose report and filters read all of them at once. More are several runs, with other seeds."""
+
+
 class Recipe(RecipeTable):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Lowercase letters, digits and dashes; the prefix of run names and directories."""
@@ -250,7 +254,7 @@ class Recipe(RecipeTable):
     """The kind of data: its seeds, drafts and checks."""
     seed: int = Field(7, ge=0, lt=2**32)
     """Seed of all random choices."""
-    samples: int = Field(60, ge=1)
+    samples: int = Field(60, ge=1, le=MAX_SAMPLES)
     """Candidates to produce. If there are fewer seeds, they are reused with newly drawn conditions."""
     answers_per_seed: int = Field(1, ge=1, le=64)
     """Consecutive samples from the same seed with the same conditions: several answers to one prompt."""

@@ -124,6 +124,10 @@ class RunDir:
         """The teacher's replies for a shard in progress."""
         return self.path / "wip" / f"{index:05d}.calls.jsonl"
 
+    def ledgers(self) -> list[int]:
+        """Indices of the shards with a ledger, in order."""
+        return sorted(int(file.name.partition(".")[0]) for file in (self.path / "wip").glob("[0-9]*.calls.jsonl"))
+
     @property
     def batches(self) -> Path:
         """A folder for each teacher with the batches that were sent to it."""

@@ -28,6 +28,7 @@ from core.storage.sample_files import (
 from filters.base import Document
 from flows.data.dataset_formats import count_prompt_turns
 from flows.data.dataset_rows import build_row_document
+from flows.terminal.text_format import format_one_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,24 +78,31 @@ def format_drop_reason(reason: str, detail: str) -> str:
 
 
 class FailureCounter:
-    """Counts the reasons of failed samples."""
+    """Counts the reasons of failed samples, and what was said about each."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._details: dict[str, Counter[str]] = {}
         self._first: dict[str, Sample] = {}
 
     def add(self, sample: Sample) -> None:
         reason = format_drop_reason(sample.reason or "", sample.detail)
         self._counts[reason] += 1
         self._first.setdefault(reason, sample)
+        detail = sample.detail.removeprefix(reason.partition(":")[2]).removeprefix(":")
+        self._details.setdefault(reason, Counter())[format_one_line(detail)] += 1
 
     def most_common(self) -> "FailureReason":
-        """The most common reason, of at least one sample. Its text has the full error of a broken check on the first sample."""
+        """The most common reason, of at least one sample, with its most common cause. Its text has the full error of a broken
+        check on the first sample.
+        """
         reason, count = self._counts.most_common(1)[0]
-        first = self._first[reason]
-        return FailureReason(
-            f"{f'{first.reason}:{first.detail}' if first.check_broke else reason} ({count})", first.check_broke
-        )
+        first, (cause, _) = self._first[reason], self._details[reason].most_common(1)[0]
+        if first.check_broke:
+            text = f"{first.reason}:{first.detail} ({count})"
+        else:
+            text = f"{reason} ({count}){f': {cause}' if cause else ''}"
+        return FailureReason(text, first.check_broke, first.reason == RejectionReason.provider)
 
 
 class FailureReason(NamedTuple):
@@ -102,6 +110,8 @@ class FailureReason(NamedTuple):
 
     text: str
     check_broke: bool
+    unanswered: bool
+    """A teacher gave no reply, so that the samples can be made again."""
 
 
 def read_kept_samples(run: RunDir) -> Iterator[Sample]:

@@ -65,7 +65,10 @@ class RunStorage:
         if manifest.state is RunState.running and not self._is_worked_on(run):
             manifest = run.read_manifest()  # the run may have ended in between
             if manifest.state is RunState.running:
+                from agents.calls.budget import read_journal
+
                 manifest.state, manifest.error = RunState.interrupted, ABANDONED_RUN_ERROR
+                manifest.spent = read_journal(run.spend_file).spent
         return manifest
 
     def _is_worked_on(self, run: RunDir) -> bool:

@@ -12,7 +12,7 @@ from time import monotonic
 from agents.calls.budget import RunBudget
 from agents.planning.seeds import RunSeeds
 from core.config.recipe import Recipe
-from core.errors import ChecksBroke, LimitReached
+from core.errors import ChecksBroke, LimitReached, RunFailed
 from core.intervals import wilson_bound
 from core.sample import Sample, SampleStatus, Seed
 from core.stop_signal import StopSignal
@@ -130,11 +130,12 @@ class ProductionProgress:
         )
         if certain or self._count_in_state(SampleStatus.failed) / self._recipe.samples > limit:
             fault = self._faults.most_common()
-            error, advice = (
-                (ChecksBroke, "correct the check, then preview a few samples")
-                if fault.check_broke
-                else (LimitReached, "inspect the samples, or resume with a larger max_failed")
-            )
+            error: type[RunFailed] = LimitReached
+            advice = "inspect the samples, or resume with a larger max_failed"
+            if fault.check_broke:
+                error, advice = ChecksBroke, "correct the check, then preview a few samples"
+            elif fault.unanswered:
+                error, advice = RunFailed, "correct that, then --resume asks again"
             share = f"{failed} of {self.made_count} samples failed, more than max_failed = {limit:g} allows"
             self._stop_signal.stop_calls(error(f"{share}; most often {fault.text}; {advice}"))
 

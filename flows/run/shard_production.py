@@ -44,8 +44,8 @@ class UnfinishedShard(NamedTuple):
 
     number: int
     planned: int
-    missing: list[int]
-    """Sample indexes in the run."""
+    missing: Sequence[int]
+    """Sample indexes in the run; a range for a shard without samples, since a run may have a million shards."""
 
 
 def open_run_budget(plan: RunPlan, run: RunDir) -> RunBudget:
@@ -55,14 +55,18 @@ def open_run_budget(plan: RunPlan, run: RunDir) -> RunBudget:
 
 
 def list_unfinished_shards(run: RunDir, recipe: Recipe, seeds: Sequence[Seed]) -> list[UnfinishedShard]:
-    """Shards with missing samples, or with samples that no teacher answered, in order."""
-    unfinished = []
+    """Shards with missing samples, or with samples that no teacher answered, in order. Raises UserInterrupt."""
+    unfinished, begun = [], set(run.shards())
     for index, first in enumerate(range(0, recipe.samples, recipe.shard_size)):
+        SESSION.check_stopped()
         planned: Sequence[int] = range(first, min(first + recipe.shard_size, recipe.samples))
         if recipe.groups_by_seed:
             planned = [number for number in planned if recipe.find_group(seeds[number].data) in recipe.goals]
-        settled = _read_settled_indexes(run.shard_file(index))
-        if missing := [number for number in planned if number not in settled]:
+        missing = planned
+        if index in begun:
+            settled = _read_settled_indexes(run.shard_file(index))
+            missing = [number for number in planned if number not in settled]
+        if missing:
             unfinished.append(UnfinishedShard(index, len(planned), missing))
     return unfinished
 
@@ -75,12 +79,12 @@ def _read_settled_indexes(shard: Path) -> set[int]:
     return {parse_sample_index(name) for name, reason in rows.iter_rows() if reason != RejectionReason.provider}
 
 
-def delete_finished_ledgers(run: RunDir, recipe: Recipe, unfinished: Sequence[UnfinishedShard]) -> None:
+def delete_finished_ledgers(run: RunDir, unfinished: Sequence[UnfinishedShard]) -> None:
     """Delete the call ledgers of complete shards."""
     needed = {shard.number for shard in unfinished}
-    for index in range(math.ceil(recipe.samples / recipe.shard_size)):
+    for index in run.ledgers():
         if index not in needed:
-            run.ledger_file(index).unlink(missing_ok=True)
+            run.ledger_file(index).unlink()
 
 
 def build_bootstrap_seeds(run: RunDir, shard: UnfinishedShard) -> list[dict[str, Any]]:
@@ -209,7 +213,7 @@ async def produce_missing_samples(
     """
     recipe = plan.recipe
     shards = list_unfinished_shards(run, recipe, seeds)
-    delete_finished_ledgers(run, recipe, shards)
+    delete_finished_ledgers(run, shards)
     states = count_settled_states(run, recipe)
     if not shards or (wanted and all(states[group, SampleStatus.kept] >= count for group, count in wanted.items())):
         return []

@@ -69,7 +69,8 @@ def format_closing_card(
 
 def _format_cost(manifest: RunManifest) -> str:
     """What was paid, and what a preview estimated."""
-    cost = format_money(manifest.paid.cost, manifest.currency)
+    limit = "at most " if manifest.paid.uncounted else ""
+    cost = f"{limit}{format_money(manifest.paid.cost, manifest.currency)}"
     estimated = manifest.estimate and dict(list_estimated(manifest.estimate)).get("cost")
     return f"{cost}; estimated {estimated}" if estimated else cost
 

@@ -68,13 +68,14 @@ def list_bill_rows(manifest: RunManifest) -> list[BillRow]:
     if manifest.estimate is None:
         return []
     spent, currency = manifest.spent, manifest.currency
+    limit = "at most " if spent.uncounted else ""
     took = {
         "calls": format_whole(spent.calls),
-        "tokens in": format_whole(spent.prompt_tokens),
+        "tokens in": limit + format_whole(spent.prompt_tokens),
         "of them cached": format_whole(spent.cached_tokens) if spent.cached_tokens else "",
-        "tokens out": format_whole(spent.completion_tokens),
+        "tokens out": limit + format_whole(spent.completion_tokens),
         "of them thinking": format_whole(spent.reasoning_tokens) if spent.reasoning_tokens else "",
-        "cost": format_money(spent.cost, currency) if spent.cost else "",
+        "cost": limit + format_money(spent.cost, currency) if spent.cost else "",
         "time": format_duration(spent.seconds),
         "saved by prompt caches": format_money(spent.saved, currency) if spent.saved > 0 else "",
     }

@@ -175,10 +175,12 @@ def format_run_costs(manifest: RunManifest) -> list[str]:
     paid, usage = manifest.paid, manifest.usage
     if not paid.cost and (paid.calls, paid.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):
         return []
-    currency = manifest.currency
-    cost = [f"cost {format_money(paid.cost, currency)}"] if paid.cost else []
+    currency, limit = manifest.currency, "at most " if paid.uncounted else ""
+    cost = [f"cost {limit}{format_money(paid.cost, currency)}"] if paid.cost else []
     saved = [f"{format_money(paid.saved, currency)} saved by prompt caches"] if paid.saved > 0 else []
-    return [*cost, *format_token_usage(paid), *saved]
+    calls, *tokens = format_token_usage(paid)
+    uncounted = [f"{format_count(paid.uncounted, 'call')} without a token count"] if paid.uncounted else []
+    return [*cost, calls, *(f"{limit}{text}" for text in tokens), *uncounted, *saved]
 
 
 def _format_artifacts(manifest: RunManifest, run: RunDir) -> list[str]:

@@ -91,5 +91,5 @@ def suggest_next_command(
         return format_next_line("preview", *build_invocation_arguments(manifest.invocation))
     if manifest.state is RunState.running:
         return format_next_line("report", named, *build_runs_dir_arguments(runs_dir))
-    verb = "show" if manifest.counts.candidates else "report"
+    verb = "show" if manifest.counts.candidates or run.shards() else "report"
     return format_next_line(verb, named, *build_runs_dir_arguments(runs_dir))

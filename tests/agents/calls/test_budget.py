@@ -130,6 +130,7 @@ def test_a_call_in_flight_at_a_kill_counts_in_full(tmp_path: Path) -> None:
     with RunBudget(BudgetConfig(), journal, 4) as budget:
         spent = budget.spent
     assert (spent.calls, spent.prompt_tokens, spent.completion_tokens, spent.cost) == (2, 90, 25, pytest.approx(0.45))
+    assert spent.uncounted == read_journal(journal).spent.uncounted == 1
 
 
 def test_spending_outside_the_journal_counts_against_the_limits(tmp_path: Path) -> None:

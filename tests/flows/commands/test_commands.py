@@ -227,7 +227,7 @@ def test_a_preview_suggests_the_command_that_fits_its_outcome(
     code, _, err = called(capsys, "preview", "smoke", *settings)
     assert code == 1
     message, hint = err.splitlines()
-    assert message == "error: smoke: none of 3 samples could be judged; most often contract:generator (3)"
+    assert message.startswith("error: smoke: none of 3 samples could be judged; most often contract:generator (3): ")
     assert hint == "next: " + shlex.join(["stillhouse", "validate", "smoke", *settings, "--live"])
     (tmp_path / "checks.py").write_text(BROKEN_CHECK)
     check = f"verifiers=[{{type='fragile', path='{tmp_path / 'checks.py'}'}}]"

@@ -263,6 +263,13 @@ def test_a_run_that_ended_short_says_what_is_missing_and_what_was_paid(tmp_path:
     assert f"missing   {short}" in " ".join(card.split("\n")).replace("            ", " ")
     assert "paid      cost 1.99   300 calls   40,000 tokens in   2,000 out" in card
     assert card.endswith("next: stillhouse run smoke --resume")
+    unsure = m.model_copy(update={"spent": Spending(300, 40_000, 2_000, 1.99, 60.0, uncounted=4)})
+    limits = "cost at most 1.99   300 calls   at most 40,000 tokens in   at most 2,000 out"
+    lines = " ".join(format_run_card(unsure, RunDir(tmp_path / m.run), m.run).split("\n")).replace(
+        "            ", "   "
+    )
+    assert limits in lines
+    assert "4 calls without a token count" in lines
     final = format_run_card(m.model_copy(update={"resumable": False}), RunDir(tmp_path / m.run), m.run)
     assert final.endswith(f"next: stillhouse show {m.run}"), "--resume brings nothing more"
     written(tmp_path, m, [sample("s-000000")], [])

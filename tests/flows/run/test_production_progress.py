@@ -1,6 +1,7 @@
 """The progress of production, and the stop for too many failures."""
 
 import threading
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -8,11 +9,15 @@ import pytest
 
 from agents.calls.budget import RunBudget
 from agents.planning.seeds import RunSeeds
-from core.config.recipe import BudgetConfig
+from core.config.recipe import MAX_SAMPLES, BudgetConfig
+from core.errors import RecipeError
+from core.runs.run_dir import RunDir
 from core.sample import Candidate, RejectionReason, Sample, SampleStatus, TokenUsage
 from core.stop_signal import StopSignal
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run.production_progress import GroupStateCounts, ProductionProgress
+from flows.run.shard_production import list_unfinished_shards
+from flows.terminal.console import SESSION, UserInterrupt
 
 
 @pytest.mark.parametrize(("limit", "failed", "stopped"), [(0.29, 29, False), (0.29, 30, True), (0.57, 57, False)])
@@ -38,3 +43,23 @@ def test_after_a_stop_all_samples_are_counted_exactly_once(tmp_path: Path) -> No
     with RunBudget(BudgetConfig(), tmp_path / "spend.jsonl", 1) as budget:
         progress = ProductionProgress(plan.recipe, budget, stop, earlier=earlier, wanted=plan.recipe.goals, seeds=seeds)
         assert progress.format_progress().startswith("produce: 2/15 verified of 8 samples: 5 dropped, 1 failed; ")
+
+
+def test_the_largest_run_is_listed_in_little_memory_and_can_be_stopped_meanwhile(tmp_path: Path) -> None:
+    plan = load_recipe_plan("smoke", [f"samples={MAX_SAMPLES}"])
+    seeds, run = RunSeeds(plan, "0" * 16), RunDir(tmp_path)
+    tracemalloc.start()
+    try:
+        shards = list_unfinished_shards(run, plan.recipe, seeds)
+        assert tracemalloc.get_traced_memory()[1] < 256 * 2**20, "lists of indexes took 600 MiB"
+    finally:
+        tracemalloc.stop()
+    assert sum(len(shard.missing) for shard in shards) == MAX_SAMPLES
+    SESSION.stop.set()
+    try:
+        with pytest.raises(UserInterrupt):
+            list_unfinished_shards(run, plan.recipe, seeds)
+    finally:
+        SESSION.stop.clear()
+    with pytest.raises(RecipeError, match=r"samples: input should be less than or equal to 10000000"):
+        load_recipe_plan("smoke", [f"samples={MAX_SAMPLES + 1}"])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from benchmarks.endpoint import Behaviour, serve_in_child
 from core.project_files import PROJECT
 from tests.support.forked import FORKS
 
@@ -97,6 +98,26 @@ def test_the_hints_of_a_run_that_failed_lead_back_to_it_from_its_report(folder: 
     assert not (folder / "data").exists()
     live = call(folder, home, "validate", "a recipe", "--set", down, "--live")
     assert (live.code, "--resume" in live.text) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "steps"),
+    [
+        ("garbage", "not a chat completion: '<html><body>Bad gateway", ["run", "run"]),
+        ("wrong_schema", "answer:", ["run", "show", "show"]),
+    ],
+)
+def test_a_run_that_fails_on_one_fault_names_its_cause_and_leads_out_of_it(
+    fault: str, cause: str, steps: list[str], folder: Path, home: Path
+) -> None:
+    with serve_in_child(Behaviour(prompts={fault: 1.0}), folder / "calls.jsonl") as url:
+        teacher = f'teachers.main={{model="openai/any", base_url="{url}", max_retries=0}}'
+        ended = follow(folder, home, "run", "a recipe", "--set", "samples=6", "--set", teacher)
+    assert [one.words[0] for one in ended] == steps, ended[-1].text
+    assert f"): {cause}" in " ".join(ended[0].text.split())
+    report = call(folder, home, "report", next((folder / "data/runs").glob("mine-*")).name)
+    assert cause in " ".join(report.text.split())
+    assert f"next: stillhouse {steps[1]} " in report.text
 
 
 def test_a_run_that_kept_nothing_leads_to_its_samples(folder: Path, home: Path) -> None:
