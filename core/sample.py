@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -322,6 +323,10 @@ class Verdict(FrozenModel):
     evidence: str
 
 
+SHOWN_CHARACTERS = 120
+"""Of a question or answer in the `repr` of a sample."""
+
+
 class Sample(FrozenModel):
     """A candidate with its whole history. Its messages are the training data; empty if no reply could be parsed."""
 
@@ -339,6 +344,13 @@ class Sample(FrozenModel):
     usage: TokenUsage
     attempts: tuple[bool, ...] = ()
     """Whether each attempt of a weaker teacher at the sample's question passed, in order; empty if none was made."""
+
+    def __repr__(self) -> str:
+        """In a line; all fields would fill a notebook."""
+        why = f" ({self.reason}: {self.detail})" if self.reason else ""
+        asked = next((message.content for message in self.candidate.messages if message.role == "user"), "")
+        shown = [textwrap.shorten(text, SHOWN_CHARACTERS, placeholder="…") for text in (asked, self.answer)]
+        return f"Sample {self.id} {self.state}{why}: {shown[0]!r} -> {shown[1]!r}"
 
     @property
     def pass_rate(self) -> float | None:

@@ -2,15 +2,16 @@
 
 import asyncio
 import gc
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, cast
 
 from core.data_kinds import DataKind
-from core.errors import UsageError
+from core.errors import StillhouseError, UsageError
 from core.runs.run_dir import RUNS_FOLDER
 from core.shared_options import DEFAULT_GGUF_TYPE, DEFAULT_PANEL
 from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, PreparedReference, Preview, Run, Student
@@ -27,8 +28,17 @@ if TYPE_CHECKING:
     from flows.report.filter_report import FilterReport
 
 Name = str | PathLike[str]
-Dataset = Union[Name, "pl.DataFrame"]
-"""A run, a release, a folder, a .jsonl or .parquet file, or a frame with a column `messages` or `text`."""
+
+
+class _Frame(Protocol):
+    """A frame of pandas or `datasets`."""
+
+    def to_parquet(self, path: Any, /) -> Any: ...
+
+
+Dataset = Union[Name, "pl.DataFrame", _Frame, Sequence[Mapping[str, Any]]]
+"""A run, a release, a folder, a .jsonl or .parquet file; a frame of polars, pandas or `datasets` with a column `messages` or
+`text`; or a list of such rows."""
 Settings = Mapping[str, Any]
 """Keys of a recipe with dots, as in `{"samples": 100, "teachers.main.model": "openai/gpt-4.1-mini"}`."""
 
@@ -142,9 +152,12 @@ def filter(
             file = _place_dataset(source, stack)
             folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out"
             report = filter_dataset(file, folder, configs, plan.folder if plan else Path(), workers)
-            return Filtered(
-                report, _read_kept_rows(report), pl.read_parquet(folder / "dropped.parquet"), folder if out else None
-            )
+            kept, dropped = _read_kept_rows(report), pl.read_parquet(folder / "dropped.parquet")
+            if not out:
+                report = report.model_copy(update={"out": "", "kept": ""})
+            if not isinstance(source, str | PathLike):
+                report = report.model_copy(update={"source": f"({type(source).__name__})"})
+            return Filtered(report, kept, dropped, folder if out else None)
 
     return run_call(work, progress)
 
@@ -355,12 +368,44 @@ def load_release(recipe: Name, generation: int | None = None, *, runs_dir: Name 
 
 
 def _place_dataset(source: Dataset, stack: ExitStack) -> Path:
-    """The path of a dataset; a frame is written to a file that goes when `stack` is closed."""
+    """The path of a dataset; rows and frames are written to a file that goes when `stack` is closed.
+
+    Raises:
+        UsageError: for anything else.
+    """
     if isinstance(source, str | PathLike):
         return Path(source)
-    file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "rows.parquet"
-    source.write_parquet(file)
+    rows: Any = source
+    write = getattr(rows, "write_parquet", None) or getattr(rows, "to_parquet", None)
+    if isinstance(rows, list | tuple):
+        if not all(isinstance(row, Mapping) for row in rows):
+            raise UsageError("a dataset given as a list must have a dict for each row, as in [{'text': 'a b c'}]")
+    elif not callable(write):
+        kind = type(rows).__name__
+        raise UsageError(
+            f"a dataset must be a path, a frame or a list of rows, not {kind}; wrap a single row in a list"
+        )
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    file = folder / ("rows.parquet" if write else "rows.jsonl")
+    try:
+        if write:
+            write(str(file), **({"index": False} if hasattr(rows, "iloc") else {}))  # the index of pandas is no column
+        else:
+            file.write_text("".join(json.dumps(dict(row)) + "\n" for row in rows), encoding="utf-8")
+    except (ValueError, TypeError, ImportError) as error:
+        raise UsageError(f"the rows of the {type(source).__name__} cannot be written: {error}") from None
+    stack.enter_context(_name_rows(file, f"({type(rows).__name__})"))
     return file
+
+
+@contextmanager
+def _name_rows(file: Path, name: str) -> Iterator[None]:
+    """Errors about the temporary file `file` name the rows that the caller gave instead."""
+    try:
+        yield
+    except StillhouseError as error:
+        error.args = (str(error).replace(str(file), name),)
+        raise
 
 
 def _read_kept_rows(report: "FilterReport") -> "pl.DataFrame":

@@ -39,8 +39,18 @@ class DatasetFolder:
         return _read_parquet(self.path / "validation.parquet")
 
 
-class Preview(list[Sample]):
+class _ShownAsText:
+    """A result that a notebook shows as the command prints it."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
+class Preview(_ShownAsText, list[Sample]):
     """A few samples of a recipe, each with every agent's turn."""
+
+    def __repr__(self) -> str:
+        return "\n".join([*map(repr, self), repr(self.estimate)])
 
     def __init__(self, samples: Sequence[Sample], estimate: RunEstimate) -> None:
         super().__init__(samples)
@@ -49,7 +59,7 @@ class Preview(list[Sample]):
 
 
 @dataclass(frozen=True, repr=False)
-class Run:
+class Run(_ShownAsText):
     """A run: its directory and everything in it. Shows its card, as the command prints it."""
 
     path: Path
@@ -106,9 +116,6 @@ class Run:
 
         return format_run_card(self.manifest, self._folder, self.name, self.runs_dir)
 
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
-
 
 SAMPLE_COLUMNS = ("id", "state", "reason", "detail", "revisions", "question", "answer")
 
@@ -126,9 +133,9 @@ def _summarize_sample(sample: Sample) -> dict[str, str | int | None]:
     }
 
 
-@dataclass(frozen=True)
-class Filtered:
-    """A filtered dataset."""
+@dataclass(frozen=True, repr=False)
+class Filtered(_ShownAsText):
+    """A filtered dataset. Shows its counts, as the command prints them."""
 
     report: "FilterReport"
     """Counts, the filters with what each dropped, reasons, similarities and examples."""
@@ -139,10 +146,16 @@ class Filtered:
     path: Path | None
     """The folder with both and the report page; None if no folder was named."""
 
+    def __repr__(self) -> str:
+        from flows.report.filter_report import format_filter_counts
+        from flows.terminal.text_format import replace_unsafe_characters
 
-@dataclass(frozen=True)
-class Assessment:
-    """A dataset compared with real text, or assessed for repetition only."""
+        return replace_unsafe_characters("\n".join(format_filter_counts(self.report)))
+
+
+@dataclass(frozen=True, repr=False)
+class Assessment(_ShownAsText):
+    """A dataset compared with real text, or assessed for repetition only. Shows its verdict and what it means."""
 
     record: CollapseAssessment
 
@@ -178,6 +191,13 @@ class Assessment:
         import polars as pl
 
         return pl.DataFrame([metric.model_dump(mode="json") for metric in self.record.collapse.metrics])
+
+    def __repr__(self) -> str:
+        from flows.terminal.text_format import replace_unsafe_characters
+
+        return replace_unsafe_characters(
+            "\n".join([self.headline, self.paragraph, *(f"- {one}" for one in self.advice)])
+        )
 
 
 @dataclass(frozen=True)

@@ -248,6 +248,7 @@ def test_wheel_and_sdist_hold_the_licence_and_all_that_recipes_name(built: Path)
     assert {f"stillhouse/core/shipped/{name}" for name in data} <= set(in_wheel)
     assert {"LICENSE", "README.md", "docs/security.md", *LOCKS, *data} <= in_sdist
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in in_wheel)
+    assert "stillhouse/py.typed" in in_wheel
     names = {name.split("/")[0] for name in in_wheel}
     assert {name for name in names if not name.endswith(".dist-info")} == {"stillhouse"}
     assert "deploy/wheel_layout.py" in in_sdist, "a wheel is built from the sdist too"

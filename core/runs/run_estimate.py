@@ -39,3 +39,12 @@ class RunEstimate(BaseModel):
     """Usage of the previewed samples by agent."""
     notes: list[str]
     """What it does not include, and which limits of the budget it exceeds, a sentence each."""
+
+    def __repr__(self) -> str:
+        """In a line: calls, tokens, cost and time."""
+
+        def show(amount: IntervalEstimate) -> str:
+            return amount.format(lambda number: f"{number:,.6g}")
+
+        cost = f", {show(self.cost)} {self.currency}" if self.cost else ""
+        return f"RunEstimate: {show(self.calls)} calls, {show(self.tokens)} tokens{cost}, {show(self.seconds)} seconds"

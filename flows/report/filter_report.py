@@ -146,7 +146,7 @@ class FilterReport(FrozenModel):
     source: WritableText
     out: WritableText
     kept: WritableText
-    """The file of kept rows."""
+    """The file of kept rows. In the library, it and `out` are empty where nothing stays on disk."""
     state: Literal["done"] = "done"
     counts: RowCounts
     steps: tuple[FilterStep, ...]
@@ -348,8 +348,32 @@ def format_filter_card(report: FilterReport, reference: str | None = None) -> st
     `reference` is real text of the same kind, if known: the next command then compares with it.
     """
     counts, out = report.counts, Path(report.out)
+    lines = format_filter_counts(report)
+    lines += format_labelled_lines("kept", [report.kept])
+    lines += format_labelled_lines("dropped", [str(out / "dropped.parquet")])
+    if counts.failed:
+        errors = [f"{aside.file}:{aside.line}: {aside.error}" for aside in report.asides[:1]]
+        first = [line for error in errors for line in textwrap.wrap(error, TERMINAL_WIDTH - LABEL_WIDTH)]
+        unreadable = f"{format_count(counts.failed, 'row')} could not be read" + "; the first:" * bool(first)
+        lines += format_labelled_lines("aside", [str(out / "aside.jsonl"), unreadable, *first])
+    lines += format_labelled_lines("report", [str(out / "report.html")])
+    if answers := [step.filter for step in report.steps if step.dropped and step.options.get("of") == "answer"]:
+        lines += textwrap.wrap(
+            f'hint: {", ".join(answers)} with of = "answer" compared answers alone, so rows with different questions and the '
+            'same answer were dropped; of = "conversation" compares questions too',
+            TERMINAL_WIDTH,
+        )
+    if counts.kept:
+        options = ("--reference", reference) if reference else ()
+        lines.append(format_next_line("assess", report.kept, *options))
+    return replace_unsafe_characters("\n".join(lines))
+
+
+def format_filter_counts(report: FilterReport) -> list[str]:
+    """The rows that each filter dropped, what was compared, and the time."""
+    counts = report.counts
     state = report.state + f" with {format_count(counts.failed, 'row')} set aside" * bool(counts.failed)
-    lines = [f"filter {report.source}  {state}  {out}"]
+    lines = [f"filter {report.source}  {state}" + f"  {report.out}" * bool(report.out)]
     ends = [f"kept {counts.kept:,}", f"dropped {counts.dropped:,}"] + [f"aside {counts.failed:,}"] * bool(counts.failed)
     lines.append(f"  rows {counts.candidates:,} -> {', '.join(ends)}")
     drops = [f"{step.filter} {step.dropped:,}" for step in report.steps]
@@ -375,22 +399,4 @@ def format_filter_card(report: FilterReport, reference: str | None = None) -> st
         f"{report.rows_per_second:,.0f} rows/s",
         format_count(report.workers, "worker"),
     ]
-    lines += format_labelled_lines("time", ["   ".join(time)])
-    lines += format_labelled_lines("kept", [report.kept])
-    lines += format_labelled_lines("dropped", [str(out / "dropped.parquet")])
-    if counts.failed:
-        errors = [f"{aside.file}:{aside.line}: {aside.error}" for aside in report.asides[:1]]
-        first = [line for error in errors for line in textwrap.wrap(error, TERMINAL_WIDTH - LABEL_WIDTH)]
-        unreadable = f"{format_count(counts.failed, 'row')} could not be read" + "; the first:" * bool(first)
-        lines += format_labelled_lines("aside", [str(out / "aside.jsonl"), unreadable, *first])
-    lines += format_labelled_lines("report", [str(out / "report.html")])
-    if answers := [step.filter for step in report.steps if step.dropped and step.options.get("of") == "answer"]:
-        lines += textwrap.wrap(
-            f'hint: {", ".join(answers)} with of = "answer" compared answers alone, so rows with different questions and the '
-            'same answer were dropped; of = "conversation" compares questions too',
-            TERMINAL_WIDTH,
-        )
-    if counts.kept:
-        options = ("--reference", reference) if reference else ()
-        lines.append(format_next_line("assess", report.kept, *options))
-    return replace_unsafe_characters("\n".join(lines))
+    return lines + format_labelled_lines("time", ["   ".join(time)])

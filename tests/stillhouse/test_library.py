@@ -10,9 +10,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import datasets
 import nbformat
+import pandas as pd
 import polars as pl
 import pytest
 from nbclient import NotebookClient
@@ -20,6 +24,7 @@ from nbclient import NotebookClient
 import stillhouse
 from core.project_files import PROJECT
 from core.sample import SampleStatus
+from deploy.wheel_layout import PACKAGES
 from flows.prefect_server.local_server import stop_local_server
 from stillhouse.session import format_settings, run_call
 
@@ -95,6 +100,60 @@ def test_filter_takes_a_frame_or_a_file_and_leaves_nothing_behind(
     assert (tmp_path / "out" / "report.html").is_file()
     with pytest.raises(stillhouse.UsageError, match="leave out"):
         stillhouse.filter(source, filters=["exact"], recipe="smoke")
+
+
+class TextRow(dict[str, str]):
+    """A mapping that is no plain dict."""
+
+
+def make_pandas(rows: list[TextRow]) -> pd.DataFrame:
+    """With an index that is no row number."""
+    return pd.DataFrame(rows, index=[f"i{number}" for number in range(len(rows))])
+
+
+@pytest.mark.parametrize("form", [list, tuple, pl.DataFrame, make_pandas, datasets.Dataset.from_list])
+def test_filter_takes_rows_of_any_form(form: Callable[[list[TextRow]], Any]) -> None:
+    found = stillhouse.filter(form([TextRow(row) for row in [*ROWS, ROWS[0]]]), filters=["exact"])
+    assert found.kept.to_dicts() == ROWS
+    assert (found.report.kept, found.report.out) == ("", "")
+    assert repr(found).startswith(f"filter ({type(form([])).__name__})  done\n  rows 21 -> kept 20, dropped 1\n")
+    assert len(repr(found)) < 400
+    assert found._repr_html_().startswith("<pre>filter (")
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ({"text": "a b c d"}, "not dict; wrap a single row in a list"),
+        (None, "not NoneType"),
+        (7, "not int"),
+        (["a b c d"], "must have a dict for each row"),
+        ([{"text": {1, 2}}], "the rows of the list cannot be written: Object of type set"),
+        ([], "(list): has no rows"),
+        (pl.DataFrame({"label": [1]}), "(DataFrame): "),
+    ],
+)
+@pytest.mark.parametrize("function", [stillhouse.filter, stillhouse.assess])
+def test_what_is_no_dataset_is_an_error_of_one_sentence(
+    source: Any, error: str, function: Callable[[Any], object]
+) -> None:
+    with pytest.raises(stillhouse.StillhouseError) as caught:
+        function(source)
+    assert error in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_samples_estimates_and_assessments_show_themselves_in_a_few_lines() -> None:
+    samples = stillhouse.preview("smoke", 2)
+    assert [line.split()[0] for line in repr(samples).splitlines()] == ["Sample", "Sample", "RunEstimate:"]
+    assert all(len(repr(one)) < 600 for one in (*samples, samples.estimate))
+    assessment = stillhouse.assess(ROWS * 10)
+    assert repr(assessment).startswith(assessment.headline)
+    assert len(repr(assessment)) < 2000
+
+
+def test_every_package_is_marked_as_typed() -> None:
+    assert [name for name in (*PACKAGES, "stillhouse") if not (PROJECT / name / "py.typed").is_file()] == []
 
 
 def test_assess_and_gaps_return_frames(tmp_path: Path) -> None:
