@@ -9,7 +9,7 @@ from agents.calls.budget import BudgetAccount
 from agents.calls.scratch_context import open_scratch_context
 from agents.planning.run_plan import NO_PROBABILITIES, RunPlan, find_agent_table
 from agents.planning.seeds import RunSeeds
-from agents.studies.probe_question import build_probe_question, matches_probe
+from agents.studies.probe_question import DIGITS_WORDS, build_probe_question, matches_probe
 from agents.studies.run_estimation import PreviewedSamples
 from agents.studies.thinking_probe import ThinkingAbility, probe_thinking
 from agents.topologies.sample_production import produce_samples
@@ -17,7 +17,7 @@ from core.config.agents import reasoning_tokens
 from core.config.recipe import BudgetConfig
 from core.config.teachers import StructuredOutput
 from core.errors import ProviderError
-from core.sample import Sample
+from core.sample import Message, Sample
 from core.stop_signal import RunStopped, UserStop
 from teachers.base import CallFailed, Teacher, TeacherQuestion, UnlimitedAccount
 from teachers.providers import check_batch_api, open_teacher
@@ -90,7 +90,9 @@ async def probe_teachers(plan: RunPlan) -> dict[str, str]:
             async with open_teacher(no_retry) as teacher:
                 plain: Reasoning | None = "off" if "off" in settings.values() else None
                 question = build_probe_question(config, plan.recipe.seed, plain, may_think=bool(settings))
-                ability = await _probe_teacher(teacher, question)
+                words = [Message(role="user", content=DIGITS_WORDS)]
+                digits = question.model_copy(update={"messages": words, "json_schema": None})
+                ability = await _probe_teacher(teacher, question, digits)
                 most = max(settings.values(), key=reasoning_tokens, default=None)
                 thinking = await probe_thinking(teacher, config, most, plan.recipe.seed) if settings else None
             if config.batch:
@@ -140,12 +142,15 @@ def _find_thinking_lacks(name: str, settings: Mapping[str, Reasoning], thinking:
         yield f'thinks although {" and ".join(off)} = "off"; remove that, or name another model'
 
 
-async def _probe_teacher(teacher: Teacher, question: TeacherQuestion) -> TeacherAbility:
-    first, second = [await teacher.reply(question, 0, UnlimitedAccount()) for _ in range(2)]
+async def _probe_teacher(teacher: Teacher, question: TeacherQuestion, digits: TeacherQuestion) -> TeacherAbility:
+    """`digits` has too many possible answers to get one twice by chance."""
+    first, second, third, fourth = [
+        await teacher.reply(asked, 0, UnlimitedAccount()) for asked in (question, question, digits, digits)
+    ]
     return TeacherAbility(
         structured=matches_probe(first) and matches_probe(second),
         logprobs=first.confidence is not None,
         usage=first.usage.completion_tokens > 0,
-        repeats=first.text == second.text,
+        repeats=third.text == fourth.text,
         thinks=bool(first.reasoning),
     )

@@ -17,6 +17,8 @@ PROBE_SCHEMA = {
 """A schema that no model follows by chance, so that a server which ignores the schema is detected."""
 PROBE_WORDS = f"Which of {', '.join(COLOURS)} has the most vowels? Count them. Name this colour, as JSON."
 """Models that choose how much to think answer an easier question at once."""
+DIGITS_WORDS = "Write 40 random digits, without a pattern, and nothing else."
+"""Two equal answers are no chance, unlike those to a question with three possible answers."""
 PROBE_TOKENS = 60
 UNSTOPPED_TOKENS = 1024
 """For the thinking of a model that was not asked to think."""

@@ -223,7 +223,7 @@ def open_run(
 
     Raises:
         RunExists: if the run exists and `resume` is false.
-        RunInUse: if additionally another process is working on it.
+        RunInUse: if additionally another process is working on it, or makes it now.
         UsageError: if an existing run was made from another recipe, or by an older version.
         StoreError: if the directory cannot be created, or the disk is nearly full.
     """
@@ -232,31 +232,30 @@ def open_run(
     identity = build_recipe_identity(recipe, sources, parent)
     if resume and not run.manifest_file.exists():
         _reject_older_run(runs, recipe, identity)
-    if run.manifest_file.exists():
-        if not resume:
-            with run.lock():
-                pass
-            raise RunExists(
-                f"{run.path}: this run exists; continue it with --resume, draw other samples with --set seed={recipe.seed + 1}, "
-                "or remove the directory"
-            )
-        stored = read_json(run.recipe_file)["identity"]
-        if differences := list_differences(stored, identity):
-            raise UsageError(f"{run.path}: was made from another recipe: {'; '.join(map(str, differences))}")
-        return run
-    _check_free_space(runs)
-    (run.path / "wip").mkdir(parents=True, exist_ok=True)
-    content = {"digest": digest, "recipe": recipe.model_dump(mode="json"), "folder": str(folder), "identity": identity}
-    write_json(run.recipe_file, content)
-    run.write_manifest(
-        RunManifest(
-            run=run.name,
-            digest=digest,
-            started=format_current_time(),
-            versions=collect_versions(),
-            invocation=invocation,
+    if not run.manifest_file.exists():
+        _check_free_space(runs)
+        with run.lock():
+            if not run.manifest_file.exists():  # another process may have made it in between
+                (run.path / "wip").mkdir(parents=True, exist_ok=True)
+                content = {"digest": digest, "recipe": recipe.model_dump(mode="json"), "folder": str(folder)}
+                write_json(run.recipe_file, {**content, "identity": identity})
+                run.write_manifest(
+                    RunManifest(
+                        run=run.name, digest=digest, started=format_current_time(), versions=collect_versions(),
+                        invocation=invocation,
+                    )
+                )  # fmt: skip
+                return run
+    if not resume:
+        with run.lock():
+            pass
+        raise RunExists(
+            f"{run.path}: this run exists; continue it with --resume, draw other samples with --set seed={recipe.seed + 1}, "
+            "or remove the directory"
         )
-    )
+    stored = read_json(run.recipe_file)["identity"]
+    if differences := list_differences(stored, identity):
+        raise UsageError(f"{run.path}: was made from another recipe: {'; '.join(map(str, differences))}")
     return run
 
 

@@ -1,6 +1,7 @@
 """`stillhouse distill`: trains a student on any dataset. Knows no Prefect."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from core.config.loading import parse_settings
@@ -10,12 +11,14 @@ from core.runs.run_dir import RunDir
 from core.runs.student_records import StudentRecord
 from core.sample import Message, remove_thinking
 from core.storage.atomic_files import check_writable
+from core.storage.file_locks import hold_lock
 from core.storage.fitted_images import find_images_problem
 from flows.data.dataset_origin import is_synthetic_dataset, trains_on_thinking
 from flows.data.dataset_rows import read_all_rows, read_dataset_conversations, read_dataset_pairs
 from flows.data.row_images import read_seen_conversation
 from flows.run.rejected_answers import find_rejected_answers, leave_out_scarce_pairs
 from flows.run.stages import distill_conversations
+from flows.terminal.console import is_reporting_process
 
 
 def parse_student_settings(settings: Sequence[str]) -> StudentConfig:
@@ -54,8 +57,30 @@ def distill_dataset(
     Raises:
         UsageError: if there are fewer than two conversations.
         StoreError: if `out` cannot be written.
+        RunInUse: if another process trains a student for `out`.
     """
     check_writable(out)
+    with hold_folder(out):
+        return _distill_rows(source, out, config, seed, progress)
+
+
+@contextmanager
+def hold_folder(out: Path) -> Iterator[None]:
+    """Lock the folder of a student for this process, or for those that `torchrun` started. Raises RunInUse."""
+    if not is_reporting_process():
+        yield
+        return
+    lock = out.with_name(f".{out.name}.lock")
+    with hold_lock(lock, f"{out}: another process is training a student for this folder"):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _distill_rows(
+    source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
+) -> StudentRecord:
     rejected: list[list[Message] | None] = []
     run = find_run_of_dataset(source)
     if run and "dpo" in config.objective_weights and len(config.objective_weights) > 1:

@@ -15,10 +15,9 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 
 from core.config.students import StudentConfig
-from core.errors import UsageError
 from core.runs.student_records import TRAINING_LOG, EvaluationRecord, GeneralPanelRecord, StudentRecord
 from core.sample import conversation_digest
-from core.storage.atomic_files import read_json, write_atomically, write_text
+from core.storage.atomic_files import write_atomically, write_text
 from core.storage.fitted_images import UnreadableImage, decode_image_url
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id, find_stop_ids
 from students.image_embedder import save_model
@@ -66,22 +65,6 @@ class FinishedTraining(NamedTuple):
     synthetic: bool
     """Whether a language model wrote the conversations, as in a run; False if unknown."""
     adapter: LoraAdapter | None = None
-
-
-def find_finished_student(out: Path, digest: str) -> StudentRecord | None:
-    """The record of the student at `out`, if the training of this `digest` made it; None where `out` is empty.
-
-    Raises:
-        UsageError: if `out` has other content, which would be replaced.
-    """
-    settings = out / SETTINGS_FILE
-    if settings.is_file() and (recorded := read_json(settings))["digest"] == digest:
-        return StudentRecord.model_validate(recorded["record"])
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise UsageError(
-            f"{out}: exists already and is not the student of this data; remove it or choose another folder"
-        )
-    return None
 
 
 def write_student(out: Path, start: StartModel, training: FinishedTraining) -> None:

@@ -58,6 +58,11 @@ class TrainingProgress(NamedTuple):
         return int(lowest["step"])
 
 
+def dump_relevant_settings(config: StudentConfig) -> dict[str, Any]:
+    """All settings but `IRRELEVANT_SETTINGS`."""
+    return config.model_dump(mode="json", exclude=dict(IRRELEVANT_SETTINGS))
+
+
 def training_digest(
     sets: Mapping[str, Sequence[Conversation | None]], config: StudentConfig, seed: int, *, start: str, teacher: str
 ) -> str:
@@ -65,7 +70,7 @@ def training_digest(
 
     The digest excludes `IRRELEVANT_SETTINGS`, and keys of later versions with their default.
     """
-    settings = config.model_dump(mode="json", exclude=dict(IRRELEVANT_SETTINGS))
+    settings = dump_relevant_settings(config)
     remove_later_defaults(config, settings)
     return json_digest(
         {

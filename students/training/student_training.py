@@ -6,9 +6,11 @@ Knows only the order of the steps; other modules implement them. Knows nothing o
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.config.recipe import list_differences
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.runs.student_records import ReplayRecord, SparsityRecord, StudentRecord, TernaryRecord, WindowRecord
+from core.storage.atomic_files import read_json
 from students.chat_encoding import Conversation, find_pad_id
 from students.distributed import is_main_process, process_group, rank_and_world_size
 from students.init.adapters import add_adapters, merge_adapters
@@ -17,11 +19,17 @@ from students.init.sparsity import compute_zero_share
 from students.init.start_model import StartModel
 from students.init.ternary import settle_ternary
 from students.losses.training_objective import HeldOutLosses
-from students.output.student_folder import FinishedTraining, find_finished_student, write_student
+from students.output.student_folder import SETTINGS_FILE, FinishedTraining, write_student
 from students.signals.prompt_logprobs import PromptLogprobTeacher
 from students.signals.torch_teacher import start_digest, starts_as_teacher, teacher_digest
 from students.stored_precision import round_weights
-from students.training.checkpoint import FLIPS, TrainingProgress, remove_checkpoint, training_digest
+from students.training.checkpoint import (
+    FLIPS,
+    TrainingProgress,
+    dump_relevant_settings,
+    remove_checkpoint,
+    training_digest,
+)
 from students.training.experiment_tracking import check_trackers
 from students.training.training_loop import run_training_loop
 from students.training.training_setup import (
@@ -72,7 +80,7 @@ def train_student(
         start=start_digest(config.start),
         teacher=teacher,
     )
-    if record := find_finished_student(out, digest):
+    if record := _find_finished_student(out, digest, config, seed):
         progress(f"student: {out} is trained already")
         return record
     start, data, windows = prepare_start(conversations, held_out, rejected, config, seed, progress)
@@ -111,6 +119,29 @@ def train_student(
         remove_checkpoint(out)
     progress(_format_result(record))
     return record
+
+
+def _find_finished_student(out: Path, digest: str, config: StudentConfig, seed: int) -> StudentRecord | None:
+    """The record of the student at `out`, if the training of this `digest` made it; None where `out` is empty.
+
+    Raises:
+        UsageError: if `out` has other content, which would be replaced.
+    """
+    settings, other = out / SETTINGS_FILE, "is not a student of this data"
+    if settings.is_file():
+        recorded = read_json(settings)
+        if recorded["digest"] == digest:
+            return StudentRecord.model_validate(recorded["record"])
+        try:
+            before = dump_relevant_settings(StudentConfig.model_validate(recorded["config"]))
+        except (KeyError, ValueError):  # of another version
+            before = None
+        now = {"seed": seed, **dump_relevant_settings(config)}
+        if before and (changed := list_differences({"seed": recorded["seed"], **before}, now)):
+            other = f"is a student with other settings ({'; '.join(map(str, changed))})"
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UsageError(f"{out}: exists already and {other}; remove it or choose another folder")
+    return None
 
 
 def _check_training(config: StudentConfig, rejected: Sequence[Conversation | None]) -> str:

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaForCausalL
 
 from core.config.loading import parse_settings
 from core.config.students import DIVERGENCES, StudentConfig
-from core.errors import RunFailed, UsageError
+from core.errors import RunFailed, RunInUse, UsageError
 from core.sample import Message
-from flows.run.dataset_distillation import distill_dataset
+from flows.run.dataset_distillation import distill_dataset, hold_folder
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_stop_ids
 from students.losses.training_objective import TrainingObjective, conversation_log_likelihoods, match_layers
 from students.predictions import compute_token_loss, predict_tokens
@@ -463,6 +463,18 @@ def test_a_dataset_is_distilled_by_command_and_pairs_too(
     card = (tmp_path / "one" / "README.md").read_text()
     assert f"| objective | forward_kl, of {config.distillation.teacher} (top_k) |" in card
     assert f"| {record.kl_before:.3f} before, {record.kl_after:.3f} after |" in card
+    longer = with_settings(captured, epochs=3)
+    with pytest.raises(
+        UsageError, match=r"one: exists already and is a student with other settings \(epochs: 2 there, 3 here\)"
+    ):
+        distill_dataset(tmp_path / "talk.jsonl", tmp_path / "one", longer, 7, quiet)
+    (tmp_path / "less.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in rows[1:]))
+    with pytest.raises(UsageError, match="one: exists already and is not a student of this data"):
+        distill_dataset(tmp_path / "less.jsonl", tmp_path / "one", captured, 7, quiet)
+    with hold_folder(tmp_path / "one"), pytest.raises(RunInUse, match="another process is training a student"):
+        distill_dataset(tmp_path / "talk.jsonl", tmp_path / "one", captured, 7, quiet)
+    assert distill_dataset(tmp_path / "talk.jsonl", tmp_path / "one", captured, 7, quiet) == record, "the control"
+    assert not [*tmp_path.glob(".*.lock")]
     mixed = with_settings(config, objective={"dpo": 1, "sft": 0.5}, epochs=2)
     distill_dataset(tmp_path / "pairs.jsonl", tmp_path / "two", mixed, 7, quiet)
     assert {"dpo", "sft"} <= set(log_of(tmp_path / "two")[0])
